@@ -1,0 +1,3 @@
+//! The REST API of Tencent Chat as this tool uses it.
+
+pub mod wire;

@@ -1,0 +1,97 @@
+//! What became of a record: the one fact that results, rejects, progress and summary share.
+//!
+//! Pure values; when and how they are written is the journal's business.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The service holds the account.
+    Imported,
+    /// The service refused it, or its attempts ran out.
+    Failed,
+    /// It was never sent; `error_info` has the reason.
+    Invalid,
+}
+
+impl Status {
+    /// The word in the results' `status` column.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Imported => "imported",
+            Status::Failed => "failed",
+            Status::Invalid => "invalid",
+        }
+    }
+}
+
+/// The final word on one record of the input: one line of the results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub status: Status,
+    /// The API's code; `None` where there is none (success, invalid records, network faults).
+    pub error_code: Option<i64>,
+    /// The service's words or ours; empty on success. Foreign text, not yet defused.
+    pub error_info: String,
+    /// Calls charged to the row; 0 for an invalid one.
+    pub attempts: u32,
+    pub finished_at: SystemTime,
+}
+
+/// A place in the input: the number of records before it, its byte offset and its physical line (the header is line 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub rows: u64,
+    pub offset: u64,
+    pub line: u64,
+}
+
+/// How many rows ended in which way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    pub imported: u64,
+    pub failed: u64,
+    pub invalid: u64,
+}
+
+impl Tally {
+    pub fn count(&mut self, status: Status) {
+        match status {
+            Status::Imported => self.imported += 1,
+            Status::Failed => self.failed += 1,
+            Status::Invalid => self.invalid += 1,
+        }
+    }
+
+    #[must_use]
+    pub const fn rows(&self) -> u64 {
+        self.imported + self.failed + self.invalid
+    }
+
+    /// Rows that a rejects file holds.
+    #[must_use]
+    pub const fn rejected(&self) -> u64 {
+        self.failed + self.invalid
+    }
+}
+
+/// An outcome with the record that it belongs to, as the journal takes it.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// Counts records from 1.
+    pub row: u64,
+    /// The physical line on which the record starts.
+    pub line: u64,
+    /// The UserID cell as it stood in the input, byte for byte, valid or not.
+    pub user_id: Box<[u8]>,
+    pub outcome: Outcome,
+    /// Where the input goes on behind this record.
+    pub end: Mark,
+    /// The record's original fields; kept only where the rejects need them.
+    pub original: Option<csv::ByteRecord>,
+}
