@@ -5,4 +5,7 @@
 
 pub mod account;
 pub mod api;
+pub mod gate;
 pub mod outcome;
+pub mod retry;
+pub mod verdict;

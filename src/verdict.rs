@@ -1,0 +1,290 @@
+//! What the end of a call means: for the row, for the pace, for the run.
+//!
+//! One table of the service's codes, one match. Pure: it decides what a code is, never what to do about it and when.
+//! Source of the classes: Tencent's error code pages, read against each other where they disagree.
+
+use std::fmt;
+
+/// How a single call ended, as the API edge reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallEnd {
+    /// The service answered with its documented JSON.
+    Answered { success: bool, code: i64, info: String },
+    /// It never reached the service: name look-up, connecting or the TLS handshake failed. Costs the row nothing.
+    Unreached { why: String },
+    /// It left, and no documented answer came back: time-out, reset, HTTP 5xx, something that is not the documented JSON.
+    Lost { why: String },
+    /// HTTP 429.
+    TooMany,
+    /// The server's certificate is not trusted.
+    Untrusted { why: String },
+    /// The server sent the call elsewhere; it isn't followed.
+    Redirected { status: u16 },
+}
+
+/// What follows from the end of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Imported,
+    /// Passing: try again later; charged to the row.
+    Retry,
+    /// As [`Verdict::Retry`], not charged: nothing reached the service.
+    Unreached,
+    /// Too fast for somebody: try again, slow the whole run; not charged.
+    Throttle,
+    /// The signature was refused: sign anew, try again once, then halt; not charged.
+    Sign,
+    /// This row's own fault.
+    Row,
+    /// A code that isn't in the table: a few tries, then the row fails.
+    Unknown,
+    /// Stop the run; nothing is charged.
+    Halt(Refusal),
+}
+
+/// Whether the service has taken an account of this run yet; it settles whose fault code 60003 is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SuccessSeen {
+    Yes,
+    NotYet,
+}
+
+/// Judges the end of a call.
+#[must_use]
+pub fn judge(end: &CallEnd, seen: SuccessSeen) -> Verdict {
+    match end {
+        CallEnd::Answered { success: true, .. } => Verdict::Imported,
+        CallEnd::Answered { success: false, code, .. } => judge_code(*code, seen),
+        CallEnd::Unreached { .. } => Verdict::Unreached,
+        CallEnd::Lost { .. } => Verdict::Retry,
+        CallEnd::TooMany => Verdict::Throttle,
+        CallEnd::Untrusted { .. } => Verdict::Halt(Refusal::Untrusted),
+        CallEnd::Redirected { .. } => Verdict::Halt(Refusal::Redirected),
+    }
+}
+
+/// The table of codes. A code 0 that comes with a failed status contradicts itself and is treated as a passing fault.
+fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
+    match code {
+        0 | 70169 | 70500 | 40006 | 70202 | 60008 | 60013 | 60014 | 30006 | 30007 | 30008 => Verdict::Retry,
+        60007 | 60011 | 60018 | 60019 => Verdict::Throttle,
+        70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Sign,
+        40601 | 70402 | 70107 | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Row,
+        60003 => match seen {
+            SuccessSeen::Yes => Verdict::Row,
+            SuccessSeen::NotYet => Verdict::Halt(Refusal::InvalidRequest),
+        },
+        70403 | 60010 | 40004 => Verdict::Halt(Refusal::NotAdmin),
+        70398 => Verdict::Halt(Refusal::AccountLimit),
+        60028 => Verdict::Halt(Refusal::DailyVolume),
+        72000 | 72002 => Verdict::Halt(Refusal::FreeQuota),
+        70009 => Verdict::Halt(Refusal::WrongKey),
+        70013 => Verdict::Halt(Refusal::WrongIdentifier),
+        70014 => Verdict::Halt(Refusal::WrongApp),
+        70016 | 70020 | 60026 => Verdict::Halt(Refusal::WrongRegion),
+        60006 | 60012 | 60025 => Verdict::Halt(Refusal::AppRefused),
+        60016 | 60017 | 60020 | 80005 => Verdict::Halt(Refusal::AppDisabled),
+        60021 => Verdict::Halt(Refusal::SourceAddress),
+        70050 => Verdict::Halt(Refusal::TooManyBadSignatures),
+        70051 | 70114 => Verdict::Halt(Refusal::Restricted),
+        70002 | 70206 | 60002 | 60009 | 60015 => Verdict::Halt(Refusal::OwnFault),
+        71000 => Verdict::Halt(Refusal::DeletionOff),
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Why the service will take nothing more from this run as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    NotAdmin,
+    AccountLimit,
+    DailyVolume,
+    FreeQuota,
+    WrongKey,
+    WrongIdentifier,
+    WrongApp,
+    WrongRegion,
+    AppRefused,
+    AppDisabled,
+    SourceAddress,
+    TooManyBadSignatures,
+    Restricted,
+    OwnFault,
+    DeletionOff,
+    InvalidRequest,
+    /// A fresh signature was refused as well.
+    Signature,
+    /// A ready-made signature was refused and cannot be renewed.
+    FixedSignature,
+    /// One record after the other came back with a code that isn't in the table.
+    UnknownCodes,
+    Untrusted,
+    Redirected,
+}
+
+/// Which exit code a refusal leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalClass {
+    /// Credentials, permission, region or identity of the server.
+    Credentials,
+    /// A limit of the account or of the day: the same command goes on once it is lifted.
+    Limit,
+    /// This program's own fault.
+    Internal,
+}
+
+impl Refusal {
+    #[must_use]
+    pub const fn class(self) -> RefusalClass {
+        match self {
+            Refusal::AccountLimit | Refusal::DailyVolume | Refusal::FreeQuota => RefusalClass::Limit,
+            Refusal::OwnFault => RefusalClass::Internal,
+            Refusal::NotAdmin
+            | Refusal::WrongKey
+            | Refusal::WrongIdentifier
+            | Refusal::WrongApp
+            | Refusal::WrongRegion
+            | Refusal::AppRefused
+            | Refusal::AppDisabled
+            | Refusal::SourceAddress
+            | Refusal::TooManyBadSignatures
+            | Refusal::Restricted
+            | Refusal::DeletionOff
+            | Refusal::InvalidRequest
+            | Refusal::Signature
+            | Refusal::FixedSignature
+            | Refusal::UnknownCodes
+            | Refusal::Untrusted
+            | Refusal::Redirected => RefusalClass::Credentials,
+        }
+    }
+
+    /// What to do about it, for the `hint:` line.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Refusal::NotAdmin => "name an app administrator with --identifier; the console lists them under the app's basic configuration",
+            Refusal::AccountLimit => {
+                "the app holds all the accounts that its edition allows (a trial holds 100): upgrade it, then run the same command again"
+            }
+            Refusal::DailyVolume => {
+                "a trial app's volume of REST calls for today is used up: run the same command again tomorrow, or upgrade the app"
+            }
+            Refusal::FreeQuota => {
+                "the app's free quota is used up: wait for its renewal or upgrade the app, then run the same command again"
+            }
+            Refusal::WrongKey => {
+                "the key doesn't belong to this SDKAppID: copy the SecretKey of the app named by --sdkappid from the console"
+            }
+            Refusal::WrongIdentifier => {
+                "the signature was made for another identifier: --identifier must be the one that the UserSig names"
+            }
+            Refusal::WrongApp => "the signature was made for another app: --sdkappid and the key (or UserSig) must belong together",
+            Refusal::WrongRegion => {
+                "this app isn't known here: check --sdkappid, and take --region from the console's data center of the app"
+            }
+            Refusal::AppRefused => "the service refuses calls for this app: check --sdkappid and that the app is enabled in the console",
+            Refusal::AppDisabled => "the app is disabled or in arrears: check its state and the bill in the console",
+            Refusal::SourceAddress => {
+                "the app takes REST calls from listed addresses only: add this machine's public address in the console"
+            }
+            Refusal::TooManyBadSignatures => {
+                "too many bad signatures were sent for this app: correct the key, wait a minute, then run the same command again"
+            }
+            Refusal::Restricted => "the administrator's account is restricted: lift that in the console or name another with --identifier",
+            Refusal::OwnFault => {
+                "the service calls the request malformed: this is a fault of chatlift or of something between; the same command resumes"
+            }
+            Refusal::DeletionOff => "switch on account deletion for the app in the console",
+            Refusal::InvalidRequest => "the service refuses the very first request as invalid: check --sdkappid, --identifier and --region",
+            Refusal::Signature => {
+                "a fresh signature is refused too: check that the SecretKey belongs to --sdkappid, and this machine's clock (timedatectl)"
+            }
+            Refusal::FixedSignature => {
+                "CHATLIFT_USERSIG is expired or wrong and cannot be renewed: make a new one, or give --secret-key-file instead"
+            }
+            Refusal::UnknownCodes => {
+                "every record comes back with a code that isn't documented: look it up, or ask Tencent's support; the same command resumes"
+            }
+            Refusal::Untrusted => {
+                "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
+            }
+            Refusal::Redirected => "the real service never redirects: check --endpoint, and that no captive portal or proxy is in the way",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::NotAdmin => "the identifier is not an administrator of the app",
+            Refusal::AccountLimit => "the app's limit of accounts is reached",
+            Refusal::DailyVolume => "the app's daily volume of calls is used up",
+            Refusal::FreeQuota => "the app's free quota is used up",
+            Refusal::WrongKey => "the signature was not made with this app's key",
+            Refusal::WrongIdentifier => "the signature and the identifier don't belong together",
+            Refusal::WrongApp => "the signature and the SDKAppID don't belong together",
+            Refusal::WrongRegion => "the app is not known at this address",
+            Refusal::AppRefused => "the service refuses this app",
+            Refusal::AppDisabled => "the app is disabled or in arrears",
+            Refusal::SourceAddress => "this machine's address is not allowed to call",
+            Refusal::TooManyBadSignatures => "the service has seen too many bad signatures",
+            Refusal::Restricted => "the administrator's account is restricted",
+            Refusal::OwnFault => "the service calls the request malformed",
+            Refusal::DeletionOff => "deleting accounts is switched off for this app",
+            Refusal::InvalidRequest => "the service refuses the first request as invalid",
+            Refusal::Signature => "the service refuses the signature, a fresh one too",
+            Refusal::FixedSignature => "the service refuses the given UserSig",
+            Refusal::UnknownCodes => "record after record is refused with an unknown code",
+            Refusal::Untrusted => "the server's certificate is not trusted",
+            Refusal::Redirected => "the server redirects to another address",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: i64) -> CallEnd {
+        CallEnd::Answered { success: false, code, info: String::new() }
+    }
+
+    #[test]
+    fn every_documented_code_has_its_class() {
+        let check = |codes: &[i64], expected: fn(&Verdict) -> bool| {
+            for &code in codes {
+                let verdict = judge(&answered(code), SuccessSeen::Yes);
+                assert!(expected(&verdict), "{code}: {verdict:?}");
+            }
+        };
+        check(&[70169, 70500, 40006, 70202, 60008, 60013, 60014, 30006, 30007, 30008], |v| *v == Verdict::Retry);
+        check(&[60007, 60011, 60018, 60019], |v| *v == Verdict::Throttle);
+        check(&[70001, 70003, 70005, 70017, 70052, 70346, 60004, 60005], |v| *v == Verdict::Sign);
+        check(&[40601, 70402, 70107, 70399, 40001, 40003, 40005, 40605, 40610, 80001, 80004, 60003], |v| *v == Verdict::Row);
+        check(&[70403, 60010, 40004, 70009, 70013, 70014, 70016, 70020, 60026, 60006, 60012, 60025], halts_with(RefusalClass::Credentials));
+        check(&[60016, 60017, 60020, 80005, 60021, 70050, 70051, 70114, 71000], halts_with(RefusalClass::Credentials));
+        check(&[70398, 60028, 72000, 72002], halts_with(RefusalClass::Limit));
+        check(&[70002, 70206, 60002, 60009, 60015], halts_with(RefusalClass::Internal));
+        check(&[1, -1, 99999], |v| *v == Verdict::Unknown);
+    }
+
+    fn halts_with(class: RefusalClass) -> fn(&Verdict) -> bool {
+        match class {
+            RefusalClass::Credentials => |v| matches!(v, Verdict::Halt(refusal) if refusal.class() == RefusalClass::Credentials),
+            RefusalClass::Limit => |v| matches!(v, Verdict::Halt(refusal) if refusal.class() == RefusalClass::Limit),
+            RefusalClass::Internal => |v| matches!(v, Verdict::Halt(refusal) if refusal.class() == RefusalClass::Internal),
+        }
+    }
+
+    #[test]
+    fn an_invalid_request_is_the_rows_fault_only_once_another_row_got_through() {
+        assert_eq!(judge(&answered(60003), SuccessSeen::NotYet), Verdict::Halt(Refusal::InvalidRequest));
+        assert_eq!(judge(&answered(60003), SuccessSeen::Yes), Verdict::Row);
+    }
+
+    #[test]
+    fn a_failed_status_with_code_zero_is_no_success() {
+        assert_eq!(judge(&answered(0), SuccessSeen::Yes), Verdict::Retry);
+    }
+}
