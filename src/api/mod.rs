@@ -1,3 +1,20 @@
-//! The REST API of Tencent Chat as this tool uses it.
+//! The REST API of Tencent Chat as this tool uses it: an edge, behind one trait.
+//!
+//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` the calls. None of them knows of pace, retries or files.
 
+pub mod http;
+pub mod region;
+pub mod usersig;
 pub mod wire;
+
+use crate::account::Account;
+use crate::verdict::CallEnd;
+use usersig::Signature;
+
+/// What the service can be asked for.
+pub trait Api {
+    /// Imports one account with one call. `departed` is called as the request is handed to the socket, and dropped uncalled if it never is.
+    fn import<D>(&self, account: &Account, signature: &Signature, departed: D) -> impl Future<Output = CallEnd> + 'static
+    where
+        D: FnMut() + Send + Sync + Unpin + 'static;
+}

@@ -1,0 +1,269 @@
+//! Calls over HTTPS with reqwest: one connection pool, HTTP/1.1 keep-alive, no redirect, no retry of its own.
+//!
+//! Turns whatever happens into a [`CallEnd`]; the URL, which carries the UserSig, never gets into an error text.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
+use secrecy::ExposeSecret;
+use thiserror::Error;
+
+use super::Api;
+use super::usersig::Signature;
+use super::wire::{self, Answer, ImportBody, Query};
+use crate::account::Account;
+use crate::verdict::CallEnd;
+
+/// Longest answer that is read. The documented ones have some hundred bytes; more is a fault.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// Idle connections are given up after this time. Chosen: below the 60 to 75 s of common servers, so that no call meets a closing one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a connection. Chosen; the attempt's own time-out holds as well.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Where and how to call.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Scheme, host and port, without a path.
+    pub endpoint: Url,
+    pub sdkappid: u64,
+    pub identifier: String,
+    /// One attempt, body included.
+    pub timeout: Duration,
+    /// Connections that are kept: as many as calls in flight.
+    pub connections: usize,
+    /// Certificates (PEM) to trust besides the machine's.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// The service over HTTP.
+#[derive(Debug)]
+pub struct HttpApi {
+    client: Client,
+    base: String,
+    sdkappid: u64,
+    identifier: String,
+}
+
+/// Why no client could be made.
+#[derive(Debug, Error)]
+pub enum HttpSetupError {
+    #[error("the CA file holds no certificate in PEM form")]
+    CaFile(#[source] reqwest::Error),
+    #[error("cannot set up HTTPS")]
+    Client(#[source] reqwest::Error),
+    #[error("no source of random numbers")]
+    Random,
+}
+
+impl HttpApi {
+    /// # Errors
+    /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
+    pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
+        getrandom::u32().map_err(|_| HttpSetupError::Random)?;
+        let own_ca = match &settings.ca_pem {
+            Some(pem) => certificates(pem)?,
+            None => Vec::new(),
+        };
+        let client = if settings.endpoint.scheme() == "http" {
+            plain(settings).tls_certs_only(std::iter::empty()).build()
+        } else {
+            plain(settings).tls_certs_merge(own_ca.clone()).build().or_else(|error| {
+                tracing::warn!(%error, "this machine has no certificate store; using the roots that Mozilla ships");
+                plain(settings).tls_certs_only(mozilla_roots().chain(own_ca)).build()
+            })
+        };
+        Ok(Self {
+            client: client.map_err(HttpSetupError::Client)?,
+            base: settings.endpoint.as_str().trim_end_matches('/').to_owned(),
+            sdkappid: settings.sdkappid,
+            identifier: settings.identifier.clone(),
+        })
+    }
+
+    fn url(&self, command: &str, signature: &Signature) -> String {
+        let random = getrandom::u32().expect("the source of random numbers answered at the start");
+        let query = Query { sdkappid: self.sdkappid, identifier: &self.identifier, usersig: signature.usersig.expose_secret(), random };
+        format!("{}{}", self.base, query.path_and_query(command))
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, HttpSetupError> {
+    Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))
+}
+
+fn mozilla_roots() -> impl Iterator<Item = Certificate> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok())
+}
+
+fn plain(settings: &HttpSettings) -> ClientBuilder {
+    // A second installation is refused, which is as good: the provider is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(concat!("chatlift/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .timeout(settings.timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(settings.connections)
+}
+
+impl Api for HttpApi {
+    fn import<D>(&self, account: &Account, signature: &Signature, departed: D) -> impl Future<Output = CallEnd> + 'static
+    where
+        D: FnMut() + Send + Sync + Unpin + 'static,
+    {
+        let body = ImportBody {
+            user_id: account.user_id.as_str().into(),
+            nick: account.nick.as_deref().map(Into::into),
+            face_url: account.face_url.as_deref().map(Into::into),
+        };
+        let json = serde_json::to_vec(&body).expect("strings are always JSON");
+        let sent = Arc::new(AtomicBool::new(false));
+        let body = Announced { json: Some(json.into()), sent: Arc::clone(&sent), departed };
+        let request = self
+            .client
+            .post(self.url(wire::ACCOUNT_IMPORT, signature))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(reqwest::Body::wrap(body));
+        async move {
+            match exchange(request).await {
+                Ok(end) => end,
+                Err(error) => failed(&error, sent.load(Ordering::Acquire)),
+            }
+        }
+    }
+}
+
+async fn exchange(request: reqwest::RequestBuilder) -> Result<CallEnd, reqwest::Error> {
+    let mut response = request.send().await?;
+    let status = response.status();
+    if status.is_redirection() {
+        return Ok(CallEnd::Redirected { status: status.as_u16() });
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Ok(CallEnd::TooMany);
+    }
+    if status != StatusCode::OK {
+        return Ok(CallEnd::Lost { why: format!("HTTP {}", status.as_u16()) });
+    }
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if answer.len() + chunk.len() > ANSWER_MAX_BYTES {
+            return Ok(CallEnd::Lost { why: format!("an answer of more than {ANSWER_MAX_BYTES} bytes") });
+        }
+        answer.extend_from_slice(&chunk);
+    }
+    Ok(read_answer(&answer))
+}
+
+/// Reads the body of an answer with HTTP status 200.
+#[must_use]
+pub fn read_answer(body: &[u8]) -> CallEnd {
+    match serde_json::from_slice::<Answer>(body) {
+        Ok(answer) => {
+            let success = answer.is_success();
+            tracing::trace!(code = answer.error_code, request_id = answer.request_id, "answered");
+            CallEnd::Answered { success, code: answer.error_code, info: answer.error_info }
+        }
+        Err(_) => CallEnd::Lost { why: "an answer that is not the documented JSON".to_owned() },
+    }
+}
+
+fn failed(error: &reqwest::Error, sent: bool) -> CallEnd {
+    if let Some(why) = untrusted(error) {
+        return CallEnd::Untrusted { why };
+    }
+    let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
+    if sent { CallEnd::Lost { why } } else { CallEnd::Unreached { why } }
+}
+
+/// The words of the innermost error, which names the cause; the outer ones name the URL.
+fn innermost(error: &dyn StdError) -> String {
+    let mut cause = error.source();
+    let mut words = "the call failed".to_owned();
+    while let Some(inner) = cause {
+        words = inner.to_string();
+        cause = inner.source();
+    }
+    words
+}
+
+/// Why the certificate is not trusted, if that is what happened. An `io::Error` hides its inner error from `source`.
+fn untrusted(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        let hidden = inner.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()).and_then(|io| io.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref::<rustls::Error>().or(hidden) {
+            return Some(why.to_string());
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+/// A request body that tells when it is handed to the socket: hyper asks for it in the same turn in which it writes.
+struct Announced<D> {
+    json: Option<Bytes>,
+    sent: Arc<AtomicBool>,
+    departed: D,
+}
+
+impl<D: FnMut() + Unpin> http_body::Body for Announced<D> {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let Some(json) = this.json.take() else { return Poll::Ready(None) };
+        this.sent.store(true, Ordering::Release);
+        (this.departed)();
+        Poll::Ready(Some(Ok(Frame::data(json))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.json.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_documented_json_is_an_answer() {
+        let check = |body: &str, expected: Option<(bool, i64)>| {
+            let read = match read_answer(body.as_bytes()) {
+                CallEnd::Answered { success, code, .. } => Some((success, code)),
+                CallEnd::Lost { .. } => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(read, expected, "{body}");
+        };
+        check(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#, Some((true, 0)));
+        check(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","RequestId":"r","More":[1]}"#, Some((true, 0)));
+        check(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":"x"}"#, Some((false, 70169)));
+        check(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":"x"}"#, Some((false, 0)));
+        check(r#"{"ActionStatus":"OK","ErrorCode":"0"}"#, None);
+        check("<html>please log in</html>", None);
+        check("", None);
+        check("null", None);
+    }
+}
