@@ -59,10 +59,13 @@ impl UserId {
         if raw.len() > USER_ID_MAX_BYTES {
             return Err(Invalid::LongUserId { bytes: raw.len() });
         }
-        if let Some(&byte) = raw.iter().find(|byte| !(0x21..=0x7e).contains(*byte)) {
-            return Err(Invalid::UserIdByte { byte });
-        }
-        let text = std::str::from_utf8(raw).expect("bytes 0x21 to 0x7e are UTF-8");
+        let text = match std::str::from_utf8(raw) {
+            Ok(text) if raw.iter().all(u8::is_ascii_graphic) => text,
+            _ => {
+                let byte = raw.iter().copied().find(|byte| !byte.is_ascii_graphic()).unwrap_or_default();
+                return Err(Invalid::UserIdByte { byte });
+            }
+        };
         if let Some(prefix) = RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix)) {
             return Err(Invalid::ReservedPrefix { prefix });
         }

@@ -5,7 +5,11 @@
 
 pub mod account;
 pub mod api;
+pub mod deliver;
 pub mod gate;
+pub mod import;
 pub mod outcome;
 pub mod retry;
+pub mod roster;
+pub mod traffic;
 pub mod verdict;

@@ -1,0 +1,274 @@
+use std::time::Duration;
+
+use super::*;
+use crate::outcome::Mark;
+
+fn record(row: u64, id: &str) -> Record {
+    Record {
+        row,
+        line: row + 1,
+        end: Mark { rows: row, offset: row * 10, line: row + 2 },
+        user_id: id.as_bytes().into(),
+        account: Account::parse(id.as_bytes(), b"", b""),
+        fields: csv::ByteRecord::from(vec![id]),
+    }
+}
+
+fn limits() -> Limits {
+    Limits { max_attempts: 5, in_flight: 256, window_records: WINDOW_RECORDS, window_bytes: WINDOW_BYTES }
+}
+
+fn code(code: i64) -> CallEnd {
+    CallEnd::Answered { success: code == 0, code, info: format!("code {code}") }
+}
+
+fn unreached() -> CallEnd {
+    CallEnd::Unreached { why: "refused".to_owned() }
+}
+
+/// A desk with a clock that the test moves by hand.
+struct Desk {
+    deliveries: Deliveries,
+    now: Instant,
+    next_row: u64,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { deliveries: Deliveries::new(limits(), 1), now: Instant::now(), next_row: 1 }
+    }
+
+    fn admit(&mut self, id: &str) -> &mut Self {
+        self.deliveries.admit(record(self.next_row, id), SystemTime::UNIX_EPOCH);
+        self.next_row += 1;
+        self
+    }
+
+    fn admit_many(&mut self, many: u64) -> &mut Self {
+        for _ in 0..many {
+            self.admit(&format!("user{}", self.next_row));
+        }
+        self
+    }
+
+    fn pass(&mut self, time: Duration) -> &mut Self {
+        self.now += time;
+        self
+    }
+
+    fn leave(&mut self) -> Option<u64> {
+        let now = self.now;
+        self.deliveries.next_call(now).map(|call| call.row)
+    }
+
+    fn end(&mut self, row: u64, end: CallEnd) -> Aftermath {
+        let left = self.now;
+        self.now += Duration::from_millis(1);
+        self.deliveries.ended(row, end, left, At { now: self.now, wall: SystemTime::UNIX_EPOCH, jitter: 0.5 })
+    }
+
+    /// Calls whoever may be called until nobody may, for at most `calls` calls; each ends as `answer` says.
+    fn run(&mut self, calls: usize, answer: impl Fn(u64) -> CallEnd) -> Vec<Aftermath> {
+        let mut all = Vec::new();
+        for _ in 0..calls {
+            if let Some(at) = self.deliveries.next_wake().filter(|at| *at > self.now && !self.deliveries.has_call(self.now)) {
+                self.now = at;
+            }
+            let Some(row) = self.leave() else { break };
+            all.push(self.end(row, answer(row)));
+        }
+        self.deliveries.settle_without_witness(SystemTime::UNIX_EPOCH);
+        all
+    }
+
+    fn outcomes(&mut self) -> Vec<(u64, Status, Option<i64>, u32)> {
+        std::iter::from_fn(|| self.deliveries.take_settled())
+            .map(|done| (done.row, done.outcome.status, done.outcome.error_code, done.outcome.attempts))
+            .collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_come_in_input_order_whatever_ends_first() {
+    let mut desk = Desk::new();
+    desk.admit("a").admit("b").admit("bad id").admit("c");
+    assert_eq!((desk.leave(), desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(2), Some(4), None));
+    desk.end(4, code(0));
+    desk.end(2, code(40601));
+    assert_eq!(desk.outcomes(), []);
+    desk.end(1, code(0));
+    let expected = [
+        (1, Status::Imported, None, 1),
+        (2, Status::Failed, Some(40601), 1),
+        (3, Status::Invalid, None, 0),
+        (4, Status::Imported, None, 1),
+    ];
+    assert_eq!(desk.outcomes(), expected);
+    assert!(desk.deliveries.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_record_of_one_user_id_leaves_only_when_the_earlier_has_settled() {
+    let mut desk = Desk::new();
+    desk.admit("a").admit("a").admit("b").admit("a");
+    assert_eq!((desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(3), None));
+    desk.end(1, code(70169));
+    assert_eq!(desk.leave(), None);
+    desk.pass(Duration::from_secs(1));
+    assert_eq!(desk.leave(), Some(1));
+    desk.end(1, code(0));
+    assert_eq!((desk.leave(), desk.leave()), (Some(2), None));
+    desk.end(2, code(40601));
+    assert_eq!(desk.leave(), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poisoned_record_fails_after_its_attempts_and_nobody_else_does() {
+    let mut desk = Desk::new();
+    desk.admit_many(50).deliveries.input_ended();
+    desk.run(500, |row| if row == 7 { code(70500) } else { code(0) });
+    let outcomes = desk.outcomes();
+    assert_eq!(outcomes.len(), 50);
+    for (row, status, error, attempts) in outcomes {
+        let expected = if row == 7 { (Status::Failed, Some(70500), 5) } else { (Status::Imported, None, 1) };
+        assert_eq!((status, error, attempts), expected, "{row}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_poisoned_tail_of_a_file_is_no_outage() {
+    let mut desk = Desk::new();
+    desk.admit_many(3).deliveries.input_ended();
+    desk.run(500, |row| if row == 1 { code(0) } else { code(40006) });
+    assert_eq!(desk.outcomes(), [(1, Status::Imported, None, 1), (2, Status::Failed, Some(40006), 5), (3, Status::Failed, Some(40006), 5)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_fails_nobody_and_gives_the_attempts_back() {
+    let mut desk = Desk::new();
+    desk.admit_many(300);
+    let ends = desk.run(200, |_| CallEnd::Lost { why: "HTTP 502".to_owned() });
+    assert!(ends.contains(&Aftermath::Down));
+    assert!(desk.deliveries.down_since().is_some());
+    assert_eq!(desk.outcomes(), []);
+    let ends = desk.run(2_000, |_| code(0));
+    assert_eq!(ends[0], Aftermath::Back);
+    let outcomes = desk.outcomes();
+    assert_eq!(outcomes.len(), 300);
+    assert!(outcomes.iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1), "{outcomes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_service_is_down_one_probe_leaves_at_a_time() {
+    let mut desk = Desk::new();
+    desk.admit_many(30);
+    let row = desk.leave().unwrap();
+    assert_eq!(desk.end(row, unreached()), Aftermath::Down, "alone in flight");
+    assert_eq!(desk.leave(), None);
+    assert!(!desk.deliveries.wants_record());
+    desk.pass(Duration::from_secs(1));
+    let probe = desk.leave().unwrap();
+    assert_eq!(desk.leave(), None);
+    desk.end(probe, unreached());
+    desk.pass(Duration::from_millis(1_900));
+    assert_eq!(desk.leave(), None, "the second probe comes after two seconds");
+    desk.pass(Duration::from_millis(200));
+    assert!(desk.leave().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poisoned_probe_does_not_keep_the_service_down() {
+    let mut desk = Desk::new();
+    desk.admit_many(40).deliveries.input_ended();
+    desk.run(60, |_| CallEnd::Lost { why: "reset".to_owned() });
+    assert!(desk.deliveries.down_since().is_some());
+    let ends = desk.run(4_000, |row| if row == 1 { code(70500) } else { code(0) });
+    assert!(ends.contains(&Aftermath::Back));
+    assert_eq!(desk.outcomes().len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_signatures_and_halts_cost_no_attempt() {
+    let mut desk = Desk::new();
+    desk.admit("a");
+    for (end, aftermath) in [
+        (code(60007), Aftermath::Throttled),
+        (CallEnd::TooMany, Aftermath::Throttled),
+        (code(70001), Aftermath::SignatureRefused),
+        (code(60011), Aftermath::Throttled),
+        (code(60018), Aftermath::Throttled),
+        (code(60019), Aftermath::Throttled),
+    ] {
+        desk.pass(Duration::from_secs(30));
+        assert_eq!(desk.leave(), Some(1));
+        assert_eq!(desk.end(1, end), aftermath);
+    }
+    desk.pass(Duration::from_secs(30));
+    desk.leave();
+    let halt = Aftermath::Halt { refusal: Refusal::NotAdmin, code: Some(70403), says: "code 70403".to_owned() };
+    assert_eq!(desk.end(1, code(70403)), halt);
+    assert_eq!(desk.outcomes(), []);
+    desk.leave();
+    desk.end(1, code(0));
+    assert_eq!(desk.outcomes(), [(1, Status::Imported, None, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_code_fails_one_row_and_halts_the_run_when_it_is_everywhere() {
+    let mut desk = Desk::new();
+    desk.admit_many(10).deliveries.input_ended();
+    desk.run(100, |row| if row == 3 { code(12345) } else { code(0) });
+    assert_eq!(desk.outcomes()[2], (3, Status::Failed, Some(12345), 3));
+    let mut desk = Desk::new();
+    desk.admit_many(40);
+    let ends = desk.run(100, |_| code(12345));
+    assert!(ends.iter().any(|end| matches!(end, Aftermath::Halt { refusal: Refusal::UnknownCodes, .. })));
+    assert_eq!(desk.outcomes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_take_a_tenth_of_the_calls_while_fresh_records_wait() {
+    let mut desk = Desk::new();
+    desk.admit_many(2_000);
+    let mut retries = 0;
+    for _ in 0..1_000 {
+        desk.pass(Duration::from_millis(50));
+        let now = desk.now;
+        let call = desk.deliveries.next_call(now).unwrap();
+        retries += u32::from(call.is_retry);
+        let row = call.row;
+        desk.end(row, if row.is_multiple_of(3) { code(70169) } else { code(0) });
+    }
+    assert!((95..=100).contains(&retries), "{retries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_record_holds_back_a_bounded_window() {
+    let mut desk = Desk::new();
+    desk.deliveries.limits.window_records = 100;
+    desk.admit_many(1);
+    assert_eq!(desk.leave(), Some(1));
+    while desk.deliveries.wants_record() {
+        desk.admit_many(1);
+        let row = desk.leave().unwrap();
+        desk.end(row, code(0));
+    }
+    assert_eq!(desk.next_row - 1, 100);
+    desk.end(1, code(0));
+    assert_eq!(desk.outcomes().len(), 100);
+    assert_eq!(desk.deliveries.held_bytes, 0);
+    assert!(desk.deliveries.wants_record());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_lets_nothing_leave() {
+    let mut desk = Desk::new();
+    desk.admit_many(3);
+    let row = desk.leave().unwrap();
+    desk.deliveries.stop();
+    assert_eq!(desk.leave(), None);
+    assert!(!desk.deliveries.wants_record());
+    desk.end(row, code(0));
+    assert_eq!(desk.deliveries.in_flight(), 0);
+    assert_eq!(desk.outcomes().len(), 1);
+}

@@ -1,0 +1,557 @@
+//! The import: records in, calls out through the gate, outcomes into the ledger, until all is done or something stops it.
+//!
+//! One loop on one task. `select!` only names what happened; synchronous functions decide; there is no second path to the API.
+//! Owns the order of things; what a row's fate is decides `deliver`, what a code means decides `verdict`.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::api::Api;
+use crate::api::usersig::Signer;
+use crate::deliver::{Aftermath, At, Call, Deliveries, Limits, WINDOW_BYTES, WINDOW_RECORDS};
+use crate::gate::{Gate, Rate, Turn};
+use crate::outcome::{Settled, Tally};
+use crate::roster::Record;
+use crate::traffic::Traffic;
+use crate::verdict::{CallEnd, Refusal};
+
+/// A commit at the latest after this time …
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// … or after this many rows.
+const COMMIT_ROWS: u64 = 1_000;
+/// How long calls in flight may take to settle once the run is stopping.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often the progress is told. Chosen: a person sees it move.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
+const READ_AT_ONCE: usize = 256;
+
+/// Where outcomes go, in input order; the journal, or a stand-in for it.
+pub trait Ledger: Send + 'static {
+    type Error: Send + 'static;
+    type Finished: Send + 'static;
+
+    /// Takes the outcome of the next row.
+    fn append(&mut self, settled: Settled);
+    /// Rows taken and not yet committed.
+    fn pending_rows(&self) -> u64;
+    /// Makes what was taken last.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn commit(&mut self) -> Result<(), Self::Error>;
+    /// Commits and records that the run is finished.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn finish(self) -> Result<Self::Finished, Self::Error>;
+}
+
+/// The knobs of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub rate: Rate,
+    pub in_flight: usize,
+    pub max_attempts: u32,
+    pub max_outage: Duration,
+    /// Settle at most this many more records.
+    pub limit: Option<u64>,
+    /// Rows that an earlier run has settled.
+    pub rows_done: u64,
+}
+
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+/// What the run works with; time, randomness and signals come from outside.
+pub struct Parts<A, I, L> {
+    pub api: A,
+    pub records: I,
+    pub ledger: L,
+    pub signer: Signer,
+    pub wall: Box<dyn Fn() -> SystemTime>,
+    /// Uniform in `0.0..1.0`.
+    pub jitter: Box<dyn FnMut() -> f64>,
+    /// The first signal stops the run gently, the second at once.
+    pub signals: LocalBoxStream<'static, ()>,
+    pub tell: Box<dyn FnMut(&Snapshot)>,
+}
+
+/// The state of the run, for whoever watches.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub phase: Phase,
+    /// Outcomes of this process.
+    pub tally: Tally,
+    /// Byte offset in the input up to which all is settled.
+    pub offset: Option<u64>,
+    pub calls: u64,
+    pub retries: u64,
+    pub in_flight: usize,
+}
+
+/// What the run is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    Running,
+    /// The service asked for a slower pace.
+    Throttled,
+    /// The service is down since this long.
+    Waiting {
+        since: Duration,
+        why: String,
+    },
+    /// Stopping: waiting for the calls in flight.
+    Draining,
+}
+
+/// How the run ended.
+#[derive(Debug)]
+pub enum End<F, E> {
+    /// Every record has its outcome.
+    Finished(F),
+    /// `--limit` is reached; there may be more records.
+    LimitReached,
+    /// A signal.
+    Stopped,
+    /// The service was down for longer than `--max-outage`.
+    Outage {
+        why: String,
+    },
+    Refused {
+        refusal: Refusal,
+        code: Option<i64>,
+        says: String,
+    },
+    /// The input is not what it claims; everything before that place is settled.
+    Input(E),
+}
+
+/// The end of the run with what it did.
+#[derive(Debug)]
+pub struct Ended<F, E> {
+    pub end: End<F, E>,
+    /// Outcomes of this process.
+    pub tally: Tally,
+    pub traffic: Traffic,
+}
+
+/// Why the run is winding up.
+#[derive(Debug)]
+enum Cause {
+    Signal,
+    Outage { why: String },
+    Refused { refusal: Refusal, code: Option<i64>, says: String },
+}
+
+/// What happened.
+enum Event<L: Ledger> {
+    CallEnded(Returned),
+    Committed(Result<L, L::Error>),
+    Signal,
+    /// A call was written, or something is due.
+    Moved,
+}
+
+struct Returned {
+    row: u64,
+    end: CallEnd,
+    left: Instant,
+    generation: u32,
+    is_retry: bool,
+}
+
+type Committing<L> = JoinHandle<Result<L, <L as Ledger>::Error>>;
+
+/// A run of the import.
+struct Import<A, I, L: Ledger, E> {
+    settings: Settings,
+    api: A,
+    records: I,
+    /// At home; `None` while a commit is under way.
+    ledger: Option<L>,
+    committing: Option<Committing<L>>,
+    committed_at: Instant,
+    signer: Signer,
+    gate: Gate,
+    gate_turn: Option<Instant>,
+    deliveries: Deliveries,
+    calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
+    wall: Box<dyn Fn() -> SystemTime>,
+    jitter: Box<dyn FnMut() -> f64>,
+    signals: LocalBoxStream<'static, ()>,
+    tell: Box<dyn FnMut(&Snapshot)>,
+    told_at: Instant,
+    records_read: u64,
+    more_to_read: bool,
+    limit_reached: bool,
+    input_error: Option<E>,
+    cause: Option<Cause>,
+    drain_until: Option<Instant>,
+    at_once: bool,
+    why_down: String,
+    tally: Tally,
+    offset: Option<u64>,
+    traffic: Traffic,
+}
+
+/// Imports the records until they end or something stops the run.
+///
+/// # Errors
+/// The ledger's: nothing can be recorded any more. What it committed before stays.
+pub async fn run<A, I, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<L::Finished, E>, L::Error>
+where
+    A: Api,
+    I: Iterator<Item = Result<Record, E>>,
+    L: Ledger,
+{
+    let mut import = Import::new(parts, settings);
+    loop {
+        import.take_over();
+        import.feed_and_send();
+        import.commit_if_due();
+        import.tell_if_due();
+        if import.is_over() {
+            return import.wind_up().await;
+        }
+        let event = import.next_event().await;
+        import.handle(event)?;
+    }
+}
+
+impl<A, I, L, E> Import<A, I, L, E>
+where
+    A: Api,
+    I: Iterator<Item = Result<Record, E>>,
+    L: Ledger,
+{
+    fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
+        let now = Instant::now();
+        let limits = Limits {
+            max_attempts: settings.max_attempts,
+            in_flight: settings.in_flight,
+            window_records: WINDOW_RECORDS,
+            window_bytes: WINDOW_BYTES,
+        };
+        Self {
+            settings,
+            api: parts.api,
+            records: parts.records,
+            ledger: Some(parts.ledger),
+            committing: None,
+            committed_at: now,
+            signer: parts.signer,
+            gate: Gate::new(settings.rate, now),
+            gate_turn: None,
+            deliveries: Deliveries::new(limits, settings.rows_done + 1),
+            calls: FuturesUnordered::new(),
+            wall: parts.wall,
+            jitter: parts.jitter,
+            signals: parts.signals,
+            tell: parts.tell,
+            told_at: now,
+            records_read: 0,
+            more_to_read: false,
+            limit_reached: false,
+            input_error: None,
+            cause: None,
+            drain_until: None,
+            at_once: false,
+            why_down: String::new(),
+            tally: Tally::default(),
+            offset: None,
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Hands settled outcomes to the ledger, in order.
+    fn take_over(&mut self) {
+        self.deliveries.settle_without_witness((self.wall)());
+        let Some(ledger) = &mut self.ledger else { return };
+        while let Some(settled) = self.deliveries.take_settled() {
+            self.tally.count(settled.outcome.status);
+            self.offset = Some(settled.end.offset);
+            ledger.append(settled);
+        }
+    }
+
+    /// Reads what is wanted and sends what the gate lets through.
+    fn feed_and_send(&mut self) {
+        self.gate_turn = None;
+        self.gate.note_sends(Instant::now());
+        let mut may_read = READ_AT_ONCE;
+        loop {
+            may_read = self.feed(may_read);
+            if !self.send_one() {
+                self.more_to_read = may_read == 0;
+                return;
+            }
+        }
+    }
+
+    fn feed(&mut self, mut may_read: usize) -> usize {
+        while may_read > 0 && self.deliveries.wants_record() {
+            may_read -= 1;
+            if self.settings.limit.is_some_and(|limit| self.records_read >= limit) {
+                self.limit_reached = true;
+                self.deliveries.input_ended();
+                break;
+            }
+            match self.records.next() {
+                Some(Ok(record)) => {
+                    self.records_read += 1;
+                    self.deliveries.admit(record, (self.wall)());
+                }
+                Some(Err(error)) => {
+                    self.input_error = Some(error);
+                    self.deliveries.input_ended();
+                }
+                None => self.deliveries.input_ended(),
+            }
+        }
+        may_read
+    }
+
+    /// Sends one call if there is one and the gate lets it through.
+    fn send_one(&mut self) -> bool {
+        let now = Instant::now();
+        if !self.deliveries.has_call(now) {
+            return false;
+        }
+        let mut permit = match self.gate.ask(now) {
+            Turn::Now(permit) => permit,
+            Turn::At(at) => {
+                self.gate_turn = Some(at);
+                return false;
+            }
+            Turn::WhenSent => return false,
+        };
+        let Some(Call { row, account, is_retry }) = self.deliveries.next_call(now) else { return false };
+        let signature = self.signer.current(now, (self.wall)());
+        let call = self.api.import(account, &signature, move || permit.mark_sent());
+        let generation = signature.generation;
+        self.calls.push(Box::pin(async move { Returned { row, end: call.await, left: now, generation, is_retry } }));
+        true
+    }
+
+    fn commit_if_due(&mut self) {
+        let now = Instant::now();
+        let Some(mut ledger) = self.ledger.take() else { return };
+        let rows = ledger.pending_rows();
+        if rows == 0 || (rows < COMMIT_ROWS && now < self.committed_at + COMMIT_EVERY) {
+            self.committed_at = if rows == 0 { now } else { self.committed_at };
+            self.ledger = Some(ledger);
+            return;
+        }
+        self.committed_at = now;
+        self.committing = Some(tokio::task::spawn_blocking(move || ledger.commit().map(|()| ledger)));
+    }
+
+    fn tell_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.told_at + TELL_EVERY {
+            return;
+        }
+        self.told_at = now;
+        let snapshot = Snapshot {
+            phase: self.phase(now),
+            tally: self.tally,
+            offset: self.offset,
+            calls: self.gate.written(),
+            retries: self.traffic.retries,
+            in_flight: self.deliveries.in_flight(),
+        };
+        (self.tell)(&snapshot);
+    }
+
+    fn phase(&self, now: Instant) -> Phase {
+        if self.cause.is_some() {
+            return Phase::Draining;
+        }
+        match self.deliveries.down_since() {
+            Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
+            None if self.gate.is_slowed() => Phase::Throttled,
+            None => Phase::Running,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        if self.at_once || self.drain_until.is_some_and(|until| Instant::now() >= until) {
+            return true;
+        }
+        match self.cause {
+            Some(_) => self.deliveries.in_flight() == 0,
+            None => self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended(),
+        }
+    }
+
+    /// Waits for whatever happens next.
+    async fn next_event(&mut self) -> Event<L> {
+        if self.more_to_read {
+            tokio::task::yield_now().await;
+        }
+        let due = self.next_due();
+        let wants_sends = self.settings.rate != Rate::Unlimited;
+        let sent = self.gate.sent();
+        let committed = async {
+            match &mut self.committing {
+                Some(commit) => commit.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(()) = self.signals.next() => Event::Signal,
+            commit = committed => Event::Committed(commit.expect("a commit never panics")),
+            Some(returned) = self.calls.next() => Event::CallEnded(returned),
+            () = sent, if wants_sends => Event::Moved,
+            () = tokio::time::sleep_until(due) => Event::Moved,
+        }
+    }
+
+    /// When to look again even if nothing happens.
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if self.more_to_read {
+            return now;
+        }
+        let pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
+        let outage_ends = self.deliveries.down_since().map(|since| since + self.settings.max_outage);
+        [
+            self.gate_turn,
+            self.deliveries.next_wake().filter(|at| *at > now),
+            pending.then(|| self.committed_at + COMMIT_EVERY),
+            self.drain_until,
+            outage_ends,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.told_at + TELL_EVERY, Instant::min)
+    }
+
+    fn handle(&mut self, event: Event<L>) -> Result<(), L::Error> {
+        match event {
+            Event::CallEnded(returned) => self.call_ended(returned),
+            Event::Committed(result) => {
+                self.committing = None;
+                self.ledger = Some(result?);
+            }
+            Event::Signal => self.signalled(),
+            Event::Moved => {}
+        }
+        self.give_up_after_outage();
+        Ok(())
+    }
+
+    fn signalled(&mut self) {
+        match self.cause {
+            None => {
+                tracing::info!("stopping: letting the calls in flight settle");
+                self.stop(Cause::Signal);
+            }
+            Some(_) => self.at_once = true,
+        }
+    }
+
+    fn stop(&mut self, cause: Cause) {
+        if self.cause.is_none() {
+            self.deliveries.stop();
+            self.drain_until = Some(Instant::now() + DRAIN);
+            self.cause = Some(cause);
+        }
+    }
+
+    fn give_up_after_outage(&mut self) {
+        let gone = self.deliveries.down_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
+        if gone {
+            let why = self.why_down.clone();
+            self.stop(Cause::Outage { why });
+        }
+    }
+
+    fn call_ended(&mut self, returned: Returned) {
+        let Returned { row, end, left, generation, is_retry } = returned;
+        let now = Instant::now();
+        self.gate.note_sends(now);
+        self.count(&end, now - left, is_retry);
+        let was_down = self.deliveries.down_since().is_some();
+        let at = At { now, wall: (self.wall)(), jitter: (self.jitter)() };
+        let aftermath = self.deliveries.ended(row, end, left, at);
+        self.draw_consequences(aftermath, left, generation, now);
+        if was_down && self.deliveries.down_since().is_none() {
+            tracing::info!("the service is back");
+            self.gate.ramp_up(now);
+        }
+    }
+
+    fn count(&mut self, end: &CallEnd, latency: Duration, is_retry: bool) {
+        match end {
+            CallEnd::Unreached { why } | CallEnd::Untrusted { why } => {
+                self.why_down.clone_from(why);
+                return;
+            }
+            CallEnd::Lost { why } => self.why_down.clone_from(why),
+            CallEnd::Answered { success, code, info } => {
+                self.traffic.count_code(*code);
+                if !success {
+                    self.why_down = format!("code {code}: {info}");
+                }
+            }
+            CallEnd::TooMany | CallEnd::Redirected { .. } => {}
+        }
+        self.traffic.retries += u64::from(is_retry);
+        self.traffic.time(latency);
+    }
+
+    fn draw_consequences(&mut self, aftermath: Aftermath, left: Instant, generation: u32, now: Instant) {
+        match aftermath {
+            Aftermath::Nothing | Aftermath::Back => {}
+            Aftermath::Accepted => self.signer.accepted(generation),
+            Aftermath::Throttled => {
+                self.traffic.throttled += 1;
+                self.gate.slow_down(left, now);
+            }
+            Aftermath::SignatureRefused => {
+                if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
+                    self.stop(Cause::Refused { refusal, code: None, says: self.why_down.clone() });
+                }
+            }
+            Aftermath::Down => tracing::warn!(why = ?self.why_down, "the service is down: waiting, one probe at a time"),
+            Aftermath::Halt { refusal, code, says } => self.stop(Cause::Refused { refusal, code, says }),
+        }
+    }
+
+    /// Commits what has settled and tells how the run ended.
+    async fn wind_up(mut self) -> Result<Ended<L::Finished, E>, L::Error> {
+        let end = if self.at_once { End::Stopped } else { self.close_ledger().await? };
+        self.gate.note_sends(Instant::now());
+        self.traffic.calls = self.gate.written();
+        self.traffic.most_in_1s = self.gate.most_in_1s();
+        self.traffic.mean_per_s = self.gate.mean_per_s();
+        Ok(Ended { end, tally: self.tally, traffic: self.traffic })
+    }
+
+    async fn close_ledger(&mut self) -> Result<End<L::Finished, E>, L::Error> {
+        if let Some(commit) = self.committing.take() {
+            self.ledger = Some(commit.await.expect("a commit never panics")?);
+        }
+        self.take_over();
+        let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
+        let end = match (self.cause.take(), self.input_error.take()) {
+            (Some(Cause::Signal), _) => End::Stopped,
+            (Some(Cause::Outage { why }), _) => End::Outage { why },
+            (Some(Cause::Refused { refusal, code, says }), _) => End::Refused { refusal, code, says },
+            (None, Some(error)) => End::Input(error),
+            (None, None) if self.limit_reached && self.records.next().is_some() => End::LimitReached,
+            (None, None) => return blocking(move || ledger.finish()).await.map(End::Finished),
+        };
+        blocking(move || ledger.commit()).await?;
+        Ok(end)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the ledger never panics")
+}
