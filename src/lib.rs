@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod api;
+pub mod cli;
 pub mod deliver;
 pub mod gate;
 pub mod import;

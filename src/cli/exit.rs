@@ -1,0 +1,149 @@
+//! Exit codes, and what is said with them.
+//!
+//! One line says why, one `hint:` line says what to do; every path out of the program ends here.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::verdict::RefusalClass;
+
+/// The documented exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All that was asked for is imported.
+    Done,
+    /// The run could not go on: disk, internal fault. The same command resumes.
+    CannotGoOn,
+    /// Something of the caller's needs fixing.
+    Yours,
+    /// Finished, and some rows are failed or invalid.
+    SomeRows,
+    /// Stopped before the end; the same command resumes.
+    Stopped,
+    /// The service refused the credentials, the permission or the region, or is not who it should be.
+    Refused,
+}
+
+impl Exit {
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::CannotGoOn => 1,
+            Exit::Yours => 2,
+            Exit::SomeRows => 3,
+            Exit::Stopped => 4,
+            Exit::Refused => 5,
+        }
+    }
+
+    /// The word for it in the summary's `outcome`.
+    #[must_use]
+    pub const fn outcome(self) -> &'static str {
+        match self {
+            Exit::Done => "done",
+            Exit::CannotGoOn => "cannot_go_on",
+            Exit::Yours => "needs_fixing",
+            Exit::SomeRows => "finished_with_rejects",
+            Exit::Stopped => "stopped",
+            Exit::Refused => "refused",
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Exit::Done => "done",
+            Exit::SomeRows => "finished",
+            Exit::Stopped => "stopped",
+            Exit::CannotGoOn | Exit::Yours | Exit::Refused => "error",
+        }
+    }
+}
+
+impl From<RefusalClass> for Exit {
+    fn from(class: RefusalClass) -> Self {
+        match class {
+            RefusalClass::Credentials => Exit::Refused,
+            RefusalClass::Limit => Exit::Stopped,
+            RefusalClass::Internal => Exit::CannotGoOn,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// The last word of a command: its exit code, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastWord {
+    pub exit: Exit,
+    pub why: String,
+    pub hint: Option<String>,
+}
+
+impl LastWord {
+    #[must_use]
+    pub fn new(exit: Exit, why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit, why: why.into(), hint: Some(hint.into()) }
+    }
+
+    /// Something of the caller's needs fixing.
+    #[must_use]
+    pub fn yours(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Exit::Yours, why, hint)
+    }
+
+    #[must_use]
+    pub fn done(why: impl Into<String>) -> Self {
+        Self { exit: Exit::Done, why: why.into(), hint: None }
+    }
+}
+
+impl fmt::Display for LastWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.exit.label(), printable(&self.why))?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {}", printable(hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Foreign text for a terminal: control characters are escaped, so that they can't move the cursor or forge a line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if char.is_control() { Box::new(char.escape_default()) } else { Box::new(std::iter::once(char)) };
+            escaped
+        })
+        .collect()
+}
+
+/// The chain of an error's causes on one line.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_is_one_line_and_a_hint_and_escapes_foreign_text() {
+        let word = LastWord::yours("column \u{1b}[31m\nUserID", "rename it");
+        assert_eq!(word.to_string(), "error: column \\u{1b}[31m\\nUserID\nhint: rename it");
+        assert_eq!(LastWord::done("all 3 rows are imported").to_string(), "done: all 3 rows are imported");
+    }
+}

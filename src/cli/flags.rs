@@ -1,0 +1,282 @@
+//! Flags as typed: clap's structures and the help that people read. No file is opened and nothing is checked against anything here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::account::Field;
+use crate::api::region::Region;
+
+const AFTER_HELP: &str = "\
+Examples:
+  chatlift check users.csv                        what would be refused, and how long the import takes
+  chatlift import users.csv --sandbox             a rehearsal against the embedded stand-in; needs no credentials
+  chatlift import users.csv --sdkappid 1400000000 --secret-key-file key --region singapore --limit 100
+                                                  a canary of 100 rows; the same command without --limit goes on
+  chatlift audit users.csv --results users.results.csv
+
+Exit codes:
+  0  all that was asked for is done       3  finished, some rows are failed or invalid
+  1  could not go on (disk, fault)        4  stopped before the end; the same command resumes
+  2  something of yours needs fixing      5  the service refused the credentials, permission or region";
+
+/// Lifts an existing user base into Tencent Chat: a CSV goes in, every account is imported at the highest legal pace, one outcome a row.
+#[derive(Debug, Parser)]
+#[command(name = "chatlift", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Import the accounts of a CSV file; the same command again resumes, or says that all is done
+    Import(Box<ImportFlags>),
+    /// Read the whole file offline: what would be refused and why, duplicates, and a forecast
+    Check(CheckFlags),
+    /// Prove from two files that every input row has exactly one outcome, or name those that haven't
+    Audit(AuditFlags),
+    /// Serve an embedded stand-in for Tencent Chat on loopback until it is stopped
+    Sandbox(SandboxFlags),
+    /// Print a UserSig, for debugging with other tools
+    Usersig(UsersigFlags),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page (roff)
+    Man,
+}
+
+/// The input file and how it is read.
+#[derive(Debug, Args)]
+pub struct InputFlags {
+    /// The CSV file: a header line, a UserID column, optionally Nick and FaceUrl
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Take a field from a column of another name; FIELD is UserID, Nick or FaceUrl
+    #[arg(long, value_name = "FIELD=COLUMN", value_parser = column_mapping)]
+    pub map: Vec<(Field, String)>,
+    /// What separates the fields: one character, or `tab` [default: a comma; a tab for *.tsv]
+    #[arg(long, value_name = "C", value_parser = delimiter)]
+    pub delimiter: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportFlags {
+    #[command(flatten)]
+    pub input: InputFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+
+    /// What became of each row [default: FILE less its .csv, plus .results.csv]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub results: Option<PathBuf>,
+    /// The failed and invalid rows, ready to be fixed and imported [default: … .rejects.csv]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub rejects: Option<PathBuf>,
+    /// Where the run stands, for resuming [default: … .checkpoint.json]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub checkpoint: Option<PathBuf>,
+    /// Write the run's figures as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub summary: Option<PathBuf>,
+
+    /// Set the old files aside under a dated name and begin again
+    #[arg(long)]
+    pub restart: bool,
+    /// Only check the file: the same as `chatlift check`
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Settle at most N more records, then stop cleanly (a canary)
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Refuse the file if more than this share of its first 1,000 records is invalid
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    pub max_invalid: f64,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// What is shown on stderr.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputFlags {
+    /// Say nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Draw no progress bar
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where the service is and who calls. Every flag falls back to its environment variable, then to the configuration file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection (flag, then environment, then configuration file)")]
+pub struct ConnectionFlags {
+    /// The app [env: CHATLIFT_SDKAPPID]
+    #[arg(long, value_name = "N")]
+    pub sdkappid: Option<u64>,
+    /// An administrator of the app [env: CHATLIFT_IDENTIFIER] [default: administrator]
+    #[arg(long, value_name = "NAME")]
+    pub identifier: Option<String>,
+    /// A file that holds the app's SecretKey, readable by you alone [env: CHATLIFT_SECRET_KEY holds the key itself,
+    /// CHATLIFT_USERSIG a ready-made UserSig instead]
+    #[arg(long, value_name = "FILE")]
+    pub secret_key_file: Option<PathBuf>,
+    /// The app's data center [env: CHATLIFT_REGION]
+    #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
+    pub region: Option<Region>,
+    /// The service's URL instead of a region; http:// only for a loopback address [env: CHATLIFT_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Trust the certificates of this PEM file too [env: CHATLIFT_CA_FILE]
+    #[arg(long, value_name = "PEM")]
+    pub ca_file: Option<PathBuf>,
+    /// Import into the embedded stand-in; needs no credentials
+    #[arg(long, conflicts_with_all = ["region", "endpoint", "secret_key_file"])]
+    pub sandbox: bool,
+    /// Calls a second, never more in any sliding second; 0 = no limit, for a loopback endpoint only [env: CHATLIFT_RATE] [default: 200]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// Calls in flight at most [default: 256]
+    #[arg(long, value_name = "N")]
+    pub in_flight: Option<u32>,
+    /// Attempts a row [default: 5]
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<u32>,
+    /// One attempt, body included [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// How long a dead service is waited for before the run stops, resumable [default: 6h]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub max_outage: Option<Duration>,
+    /// TOML with the same names; a secret may stand in it only as a path [env: CHATLIFT_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckFlags {
+    #[command(flatten)]
+    pub input: InputFlags,
+    /// The rate of the forecast, in calls a second
+    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct AuditFlags {
+    #[command(flatten)]
+    pub input: InputFlags,
+    /// The results of the import
+    #[arg(long, value_name = "FILE")]
+    pub results: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SandboxFlags {
+    /// Port on 127.0.0.1; 0 = any free one
+    #[arg(long, value_name = "PORT", default_value = "0")]
+    pub port: u16,
+    /// The app that it plays
+    #[arg(long, value_name = "N", default_value = "1400000000")]
+    pub sdkappid: u64,
+    /// Its administrator
+    #[arg(long, value_name = "NAME", default_value = "administrator")]
+    pub identifier: String,
+    /// A file with its SecretKey [default: a fresh random key, which is printed]
+    #[arg(long, value_name = "FILE")]
+    pub secret_key_file: Option<PathBuf>,
+    /// Calls a second before it answers 60007; 0 = no limit
+    #[arg(long, value_name = "N", default_value = "200")]
+    pub limit: u32,
+    /// Time that every answer takes
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    pub latency: Duration,
+    /// The latency varies by up to this much in both directions
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    pub jitter: Duration,
+    /// Accounts that the app may hold; beyond it answers 70398
+    #[arg(long, value_name = "N")]
+    pub account_limit: Option<usize>,
+    /// A fault, e.g. code=70169,ids=10%,times=2 or http=502,period=60s..120s or reset=after,ids=1%,times=1 (repeatable)
+    #[arg(long, value_name = "FAULT")]
+    pub fault: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct UsersigFlags {
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// How long it is valid
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    pub expire: Duration,
+}
+
+fn column_mapping(text: &str) -> Result<(Field, String), String> {
+    let (name, column) = text.split_once('=').ok_or("it must read FIELD=COLUMN")?;
+    let field = Field::ALL.into_iter().find(|field| field.name() == name);
+    match field {
+        Some(_) if column.is_empty() => Err("the column's name is empty".to_owned()),
+        Some(field) => Ok((field, column.to_owned())),
+        None => Err(format!("{name:?} is no field; the fields are UserID, Nick and FaceUrl")),
+    }
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        _ if text == "tab" || text == "\\t" => Ok(b'\t'),
+        [b'"' | b'\n' | b'\r'] => Err("a quote or a line end cannot separate fields".to_owned()),
+        [one] if one.is_ascii() => Ok(*one),
+        _ => Err("it must be one ASCII character, or `tab`".to_owned()),
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("it must be a bare number from 0 to 100".to_owned()),
+    }
+}
+
+/// Seconds, with decimals if need be.
+///
+/// # Errors
+/// A text for people.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it must be a number of seconds above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_hang_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mapping_names_a_field_and_a_column() {
+        assert_eq!(column_mapping("Nick=display name"), Ok((Field::Nick, "display name".to_owned())));
+        for wrong in ["Nick", "nick=x", "Nick=", "Gender=sex"] {
+            assert!(column_mapping(wrong).is_err(), "{wrong}");
+        }
+    }
+}

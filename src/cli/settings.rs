@@ -1,0 +1,342 @@
+//! Flags, environment and configuration file made into settings that are ready to use; whatever is wrong with them is said here.
+//!
+//! The environment comes in as a function, so that tests need not change their process'.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use reqwest::Url;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::exit::LastWord;
+use super::flags::ConnectionFlags;
+use crate::account::UserId;
+use crate::api::region::Region;
+use crate::api::usersig::{Credential, read_claims};
+use crate::gate::Rate;
+
+/// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
+const IN_FLIGHT: u32 = 256;
+/// Most calls in flight that can be asked for. Chosen: each is a socket, and a process commonly has 1,024 of them.
+const IN_FLIGHT_MAX: u32 = 900;
+const MAX_ATTEMPTS: u32 = 5;
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_OUTAGE: Duration = Duration::from_secs(6 * 3600);
+/// The administrator that every app is born with. Source: Tencent's documentation.
+const IDENTIFIER: &str = "administrator";
+
+/// Everything that a command which calls the API needs.
+#[derive(Debug)]
+pub struct Connection {
+    pub service: Service,
+    pub rate: Option<Rate>,
+    pub in_flight: usize,
+    pub max_attempts: u32,
+    pub timeout: Duration,
+    pub max_outage: Duration,
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// What is called, and as whom.
+#[derive(Debug)]
+pub enum Service {
+    /// The stand-in inside this process; it brings its own credentials.
+    Sandbox,
+    Remote {
+        endpoint: Url,
+        sdkappid: u64,
+        identifier: String,
+        credential: Credential,
+    },
+}
+
+/// The configuration file: the flags' names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ConfigFile {
+    sdkappid: Option<u64>,
+    identifier: Option<String>,
+    secret_key_file: Option<PathBuf>,
+    region: Option<String>,
+    endpoint: Option<String>,
+    ca_file: Option<PathBuf>,
+    rate: Option<u32>,
+    in_flight: Option<u32>,
+    max_attempts: Option<u32>,
+    timeout: Option<f64>,
+    max_outage: Option<String>,
+}
+
+/// Reads an environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+struct Sources<'a> {
+    flags: &'a ConnectionFlags,
+    environment: Environment<'a>,
+    config: ConfigFile,
+}
+
+impl Connection {
+    /// Resolves flags, environment and configuration file, in this order.
+    ///
+    /// # Errors
+    /// The last word (exit code 2) for whatever is missing, contradictory or unreadable.
+    pub fn resolve(flags: &ConnectionFlags, environment: Environment) -> Result<Self, LastWord> {
+        let sources = Sources { flags, environment, config: read_config(flags, environment)? };
+        let service = sources.service()?;
+        let is_loopback = match &service {
+            Service::Sandbox => true,
+            Service::Remote { endpoint, .. } => is_loopback(endpoint),
+        };
+        Ok(Self {
+            rate: sources.rate(is_loopback)?,
+            in_flight: sources.in_flight()?,
+            max_attempts: positive("--max-attempts", flags.max_attempts.or(sources.config.max_attempts).unwrap_or(MAX_ATTEMPTS))?,
+            timeout: sources.timeout()?,
+            max_outage: sources.max_outage()?,
+            ca_pem: sources.ca_pem()?,
+            service,
+        })
+    }
+}
+
+impl Sources<'_> {
+    fn variable(&self, name: &str) -> Result<Option<String>, LastWord> {
+        variable(self.environment, name)
+    }
+
+    fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, LastWord> {
+        let text = self.variable(name)?;
+        text.map(|text| text.trim().parse())
+            .transpose()
+            .map_err(|_| LastWord::yours(format!("{name} is not a number"), format!("correct {name}")))
+    }
+
+    fn service(&self) -> Result<Service, LastWord> {
+        if self.flags.sandbox {
+            return Ok(Service::Sandbox);
+        }
+        let sdkappid = self.flags.sdkappid.map_or_else(|| self.number("CHATLIFT_SDKAPPID"), |flag| Ok(Some(flag)))?;
+        let sdkappid = sdkappid.or(self.config.sdkappid).ok_or_else(|| {
+            LastWord::yours("no SDKAppID is given", "give --sdkappid N (the console shows it), or rehearse with --sandbox")
+        })?;
+        let identifier = self.identifier()?;
+        let credential = self.credential()?;
+        check_claims(&credential, sdkappid, &identifier)?;
+        Ok(Service::Remote { endpoint: self.endpoint()?, sdkappid, identifier, credential })
+    }
+
+    fn identifier(&self) -> Result<String, LastWord> {
+        let given = self.flags.identifier.clone().map_or_else(|| self.variable("CHATLIFT_IDENTIFIER"), |flag| Ok(Some(flag)))?;
+        let identifier = given.or_else(|| self.config.identifier.clone()).unwrap_or_else(|| IDENTIFIER.to_owned());
+        UserId::parse(identifier.as_bytes())
+            .map_err(|why| LastWord::yours(format!("the identifier cannot be one: {why}"), "correct --identifier"))?;
+        Ok(identifier)
+    }
+
+    /// A flag beats the environment, which beats the configuration file; a key beats a ready-made signature.
+    fn credential(&self) -> Result<Credential, LastWord> {
+        if let Some(path) = &self.flags.secret_key_file {
+            return Ok(Credential::Key(read_secret(path)?));
+        }
+        if let Some(key) = self.variable("CHATLIFT_SECRET_KEY")? {
+            return Ok(Credential::Key(secret("CHATLIFT_SECRET_KEY", &key)?));
+        }
+        if let Some(usersig) = self.variable("CHATLIFT_USERSIG")? {
+            return Ok(Credential::Ready(secret("CHATLIFT_USERSIG", &usersig)?));
+        }
+        match &self.config.secret_key_file {
+            Some(path) => Ok(Credential::Key(read_secret(path)?)),
+            None => Err(LastWord::yours(
+                "no credentials are given",
+                "give --secret-key-file FILE, CHATLIFT_SECRET_KEY or CHATLIFT_USERSIG, or rehearse with --sandbox",
+            )),
+        }
+    }
+
+    fn endpoint(&self) -> Result<Url, LastWord> {
+        if let Some(url) = &self.flags.endpoint {
+            return parse_endpoint(url);
+        }
+        if let Some(region) = self.flags.region {
+            return region_endpoint(region);
+        }
+        let (url, region) = (self.variable("CHATLIFT_ENDPOINT")?, self.variable("CHATLIFT_REGION")?);
+        if let Some(endpoint) = one_of(url.as_deref(), region.as_deref(), "CHATLIFT_ENDPOINT and CHATLIFT_REGION")? {
+            return Ok(endpoint);
+        }
+        let config =
+            one_of(self.config.endpoint.as_deref(), self.config.region.as_deref(), "endpoint and region of the configuration file")?;
+        config.ok_or_else(|| {
+            let names: Vec<_> =
+                Region::value_variants().iter().filter_map(Region::to_possible_value).map(|v| v.get_name().to_owned()).collect();
+            LastWord::yours(
+                "no region is given",
+                format!("give --region NAME, one of {} (the console shows the app's data center)", names.join(", ")),
+            )
+        })
+    }
+
+    fn rate(&self, is_loopback: bool) -> Result<Option<Rate>, LastWord> {
+        let given = self.flags.rate.map_or_else(|| self.number("CHATLIFT_RATE"), |flag| Ok(Some(flag)))?;
+        match given.or(self.config.rate).map(NonZeroU32::new) {
+            None => Ok(None),
+            Some(Some(rate)) => Ok(Some(Rate::PerSecond(rate))),
+            Some(None) if is_loopback => Ok(Some(Rate::Unlimited)),
+            Some(None) => Err(LastWord::yours(
+                "--rate 0 (no limit) is for a loopback endpoint only",
+                "leave --rate out: the default is the API's documented limit",
+            )),
+        }
+    }
+
+    fn in_flight(&self) -> Result<usize, LastWord> {
+        let given = positive("--in-flight", self.flags.in_flight.or(self.config.in_flight).unwrap_or(IN_FLIGHT))?;
+        if given > IN_FLIGHT_MAX {
+            return Err(LastWord::yours(
+                format!("--in-flight {given} is more than {IN_FLIGHT_MAX}"),
+                "256 carry 200 calls a second at a latency of 1.2 s",
+            ));
+        }
+        Ok(given as usize)
+    }
+
+    fn timeout(&self) -> Result<Duration, LastWord> {
+        let config = self.config.timeout.map(|seconds| super::flags::seconds(&seconds.to_string())).transpose();
+        let config = config.map_err(|why| LastWord::yours(format!("timeout: {why}"), "correct the configuration file"))?;
+        Ok(self.flags.timeout.or(config).unwrap_or(TIMEOUT))
+    }
+
+    fn max_outage(&self) -> Result<Duration, LastWord> {
+        let config = self.config.max_outage.as_deref().map(humantime::parse_duration).transpose();
+        let config = config.map_err(|why| LastWord::yours(format!("max-outage: {why}"), "write it like \"6h\" or \"30min\""))?;
+        Ok(self.flags.max_outage.or(config).unwrap_or(MAX_OUTAGE))
+    }
+
+    fn ca_pem(&self) -> Result<Option<Vec<u8>>, LastWord> {
+        let given = self
+            .flags
+            .ca_file
+            .clone()
+            .map_or_else(|| self.variable("CHATLIFT_CA_FILE").map(|v| v.map(PathBuf::from)), |flag| Ok(Some(flag)))?;
+        let Some(path) = given.or_else(|| self.config.ca_file.clone()) else { return Ok(None) };
+        let pem = std::fs::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
+        Ok(Some(pem))
+    }
+}
+
+fn variable(environment: Environment, name: &str) -> Result<Option<String>, LastWord> {
+    let Some(value) = environment(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let text = value.into_string();
+    text.map(Some).map_err(|_| LastWord::yours(format!("{name} is not UTF-8"), format!("correct {name}")))
+}
+
+fn read_config(flags: &ConnectionFlags, environment: Environment) -> Result<ConfigFile, LastWord> {
+    let from_environment = variable(environment, "CHATLIFT_CONFIG")?.map(PathBuf::from);
+    let Some(path) = flags.config.clone().or(from_environment) else { return Ok(ConfigFile::default()) };
+    let text = std::fs::read_to_string(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
+    toml::from_str(&text).map_err(|why| {
+        let place = why.span().map_or(String::new(), |span| format!(" line {}", 1 + text[..span.start.min(text.len())].matches('\n').count()));
+        LastWord::yours(
+            format!("the configuration file {}{place}: {}", path.display(), why.message().lines().next().unwrap_or("is not valid")),
+            "its names are those of the connection flags, without the dashes in front; a secret may stand in it only as secret-key-file, a path",
+        )
+    })
+}
+
+fn one_of(url: Option<&str>, region: Option<&str>, both: &str) -> Result<Option<Url>, LastWord> {
+    match (url, region) {
+        (Some(_), Some(_)) => Err(LastWord::yours(format!("{both} are both set"), "set one of them")),
+        (Some(url), None) => parse_endpoint(url).map(Some),
+        (None, Some(name)) => match Region::from_str(name, false) {
+            Ok(region) => region_endpoint(region).map(Some),
+            Err(_) => Err(LastWord::yours(format!("{name:?} is no region"), "`chatlift import --help` lists the regions")),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+fn region_endpoint(region: Region) -> Result<Url, LastWord> {
+    parse_endpoint(&format!("https://{}", region.host()))
+}
+
+fn parse_endpoint(text: &str) -> Result<Url, LastWord> {
+    let wrong = |why: &str| Err(LastWord::yours(format!("the endpoint {why}"), "write it like https://adminapisgp.im.qcloud.com"));
+    let Ok(url) = Url::parse(text) else { return wrong("is not a URL") };
+    if url.host_str().is_none() || !["https", "http"].contains(&url.scheme()) {
+        return wrong("must be an https:// URL");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
+        return wrong("must be scheme, host and port alone");
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return wrong("may be http:// only with a loopback address such as 127.0.0.1");
+    }
+    Ok(url)
+}
+
+/// Whether the host is a loopback address literal; a name could resolve to anything.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A ready-made signature must be for this app and this administrator: that can be seen before the first call.
+fn check_claims(credential: &Credential, sdkappid: u64, identifier: &str) -> Result<(), LastWord> {
+    let Credential::Ready(usersig) = credential else { return Ok(()) };
+    let claims = read_claims(usersig).map_err(|why| LastWord::yours(format!("CHATLIFT_USERSIG: {why}"), "make a new one"))?;
+    if claims.sdkappid != sdkappid || claims.identifier != identifier {
+        return Err(LastWord::yours(
+            format!("CHATLIFT_USERSIG was made for {} of the app {}", claims.identifier, claims.sdkappid),
+            "--sdkappid and --identifier must be those that it was made for",
+        ));
+    }
+    if claims.expires_at <= std::time::SystemTime::now() {
+        let when = humantime::format_rfc3339_seconds(claims.expires_at);
+        return Err(LastWord::yours(format!("CHATLIFT_USERSIG expired at {when}"), "make a new one, or give --secret-key-file instead"));
+    }
+    Ok(())
+}
+
+/// Reads a key from a file that nobody else may read.
+///
+/// # Errors
+/// The last word (exit code 2): unreadable, readable by others, empty, or not a key.
+pub fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(LastWord::yours(
+            format!("the key file {} can be read by others", path.display()),
+            format!("chmod 600 {}", path.display()),
+        ));
+    }
+    let text = std::fs::read_to_string(path).map_err(|why| cannot_read("the key file", path, &why))?;
+    secret(&format!("the key file {}", path.display()), &text)
+}
+
+fn secret(place: &str, text: &str) -> Result<SecretString, LastWord> {
+    let text = text.trim();
+    if text.is_empty() || text.contains(char::is_whitespace) || text.len() > 4096 {
+        return Err(LastWord::yours(format!("{place} does not hold one word of at most 4096 bytes"), "put the secret alone into it"));
+    }
+    Ok(text.into())
+}
+
+fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
+    if number == 0 {
+        Err(LastWord::yours(format!("{flag} must be at least 1"), format!("leave {flag} out for the default")))
+    } else {
+        Ok(number)
+    }
+}
+
+fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
+    LastWord::yours(format!("cannot read {what} {}: {why}", path.display()), "check the path and its permissions")
+}
