@@ -9,6 +9,7 @@ pub mod cli;
 pub mod deliver;
 pub mod gate;
 pub mod import;
+pub mod input;
 pub mod outcome;
 pub mod retry;
 pub mod roster;

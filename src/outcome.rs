@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::input::Mark;
+
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,14 +43,6 @@ pub struct Outcome {
     /// Calls charged to the row; 0 for an invalid one.
     pub attempts: u32,
     pub finished_at: SystemTime,
-}
-
-/// A place in the input: the number of records before it, its byte offset and its physical line (the header is line 1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    pub rows: u64,
-    pub offset: u64,
-    pub line: u64,
 }
 
 /// How many rows ended in which way.

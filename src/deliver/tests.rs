@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use super::*;
-use crate::outcome::Mark;
+use crate::input::Mark;
 
 fn record(row: u64, id: &str) -> Record {
     Record {
         row,
         line: row + 1,
-        end: Mark { rows: row, offset: row * 10, line: row + 2 },
+        end: Mark { rows: row, offset: row * 10, line: row + 2, digest: 0 },
         user_id: id.as_bytes().into(),
         account: Account::parse(id.as_bytes(), b"", b""),
         fields: csv::ByteRecord::from(vec![id]),

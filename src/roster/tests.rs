@@ -1,0 +1,187 @@
+use std::io::{Cursor, Write};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::account::Field;
+
+fn roster(text: impl AsRef<[u8]>) -> Result<Roster<Cursor<Vec<u8>>>, RosterError> {
+    Roster::new(Cursor::new(text.as_ref().to_vec()), &Format::default())
+}
+
+/// Row, line, fields joined by `|`, and what is wrong with it.
+fn lines(text: impl AsRef<[u8]>) -> Vec<(u64, u64, String, Option<String>)> {
+    roster(text)
+        .unwrap()
+        .map(|record| {
+            let record = record.unwrap();
+            let fields: Vec<_> = record.fields.iter().map(String::from_utf8_lossy).collect();
+            (record.row, record.line, fields.join("|"), record.account.err().map(|invalid| invalid.to_string()))
+        })
+        .collect()
+}
+
+fn row(row: u64, line: u64, fields: &str) -> (u64, u64, String, Option<String>) {
+    (row, line, fields.to_owned(), None)
+}
+
+#[test]
+fn records_have_their_row_and_the_line_on_which_they_start() {
+    assert_eq!(lines("UserID,Nick\na,1\nb,2\n"), [row(1, 2, "a|1"), row(2, 3, "b|2")]);
+    assert_eq!(lines("UserID,Nick\na,1\nb,2"), [row(1, 2, "a|1"), row(2, 3, "b|2")], "no final newline");
+    assert_eq!(lines("\u{feff}UserID,Nick\r\na,1\r\n\r\nb,2\r\n"), [row(1, 2, "a|1"), row(2, 4, "b|2")], "BOM, CRLF, a blank line");
+    assert_eq!(lines("\n\nUserID\n\na\n\n"), [row(1, 5, "a")], "blank lines before the header");
+    assert_eq!(lines("UserID\n"), []);
+}
+
+#[test]
+fn quoted_fields_hold_delimiters_quotes_and_line_ends() {
+    let text = "UserID,Note\na,\"x\ny, \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n";
+    assert_eq!(lines(text), [row(1, 2, "a|x\ny, \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|")]);
+}
+
+#[test]
+fn what_is_wrong_with_a_record_is_told() {
+    let check = |text: &str, expected: &str| {
+        let found = lines(format!("UserID,Nick\n{text}\nnext,1\n"));
+        assert_eq!(found[0].3.as_deref(), Some(expected), "{text:?}");
+        assert_eq!(found.last().unwrap(), &row(2, found.last().unwrap().1, "next|1"), "{text:?}");
+    };
+    check("a", "the record has 1 fields, the header has 2");
+    check("a,b,c", "the record has 3 fields, the header has 2");
+    check("a,\"b\" c", "text follows the closing quote at line 2, column 6");
+    check("a,\"好\nb\"x", "text follows the closing quote at line 3, column 3");
+    check("a,b\rc", "Nick holds the control character U+000D");
+    check("a,b\0c", "Nick holds the control character U+0000");
+    check("\u{feff}a,b", "UserID holds the byte 0xef; printable ASCII without space is allowed");
+}
+
+#[test]
+fn a_bad_file_is_refused_at_its_header() {
+    let check = |text: &[u8], expected: &str| {
+        let error = roster(text).err().unwrap_or_else(|| panic!("{text:?} is refused"));
+        assert_eq!(error.to_string(), expected);
+    };
+    check(b"", "the file is empty: there is no header");
+    check(b"\xef\xbb\xbf\n\n", "the file is empty: there is no header");
+    check(b"\xff\xfeU\0s\0", "the file is UTF-16 or binary");
+    check(b"U\0s\0e\0r\0I\0D\0\n\0", "the file is UTF-16 or binary");
+    check(b"UserID,Nick\ra,b\rc,d\r", "the lines end in carriage returns alone");
+    check(b"userid,Nick\na,b\n", "the header has no column \"UserID\"");
+    check(b"UserID,Nick,Nick\n", "the header has the column \"Nick\" twice");
+    check(b"\"UserID\n", "the quote at line 1, column 1 is not closed within 64 lines and 65536 bytes");
+    assert!(roster("UserID,,\n").is_ok(), "nameless columns may repeat");
+}
+
+#[test]
+fn fields_can_be_mapped_from_other_columns() {
+    let format = Format { delimiter: b';', map: vec![(Field::UserId, "id".to_owned()), (Field::Nick, "name".to_owned())] };
+    let mut roster = Roster::new(Cursor::new("name;id\nAda;u1\n"), &format).unwrap();
+    let account = roster.next().unwrap().unwrap().account.unwrap();
+    assert_eq!((account.user_id.as_str(), account.nick.as_deref()), ("u1", Some("Ada")));
+    let format = Format { map: vec![(Field::FaceUrl, "face".to_owned())], ..Format::default() };
+    assert!(matches!(Roster::new(Cursor::new("UserID\n"), &format), Err(RosterError::Header(HeaderError::NoColumn { .. }))));
+}
+
+#[test]
+fn a_runaway_quote_ends_the_file_and_is_named() {
+    let mut text = "UserID,Nick\na,1\nb,\"open\n".to_owned();
+    text.push_str(&"c,3\n".repeat(100));
+    let read: Vec<_> = roster(&text).unwrap().collect();
+    assert_eq!(read.len(), 2);
+    assert!(read[0].is_ok());
+    assert!(matches!(&read[1], Err(RosterError::OpenQuote { opened: Place { line: 3, column: 3 } })), "{:?}", read[1]);
+    let open_at_the_end: Vec<_> = roster("UserID\na\n\"b\n").unwrap().collect();
+    assert!(matches!(&open_at_the_end[1], Err(RosterError::OpenQuote { opened: Place { line: 3, column: 1 } })));
+}
+
+#[test]
+fn a_record_is_bounded_in_bytes_and_lines() {
+    let of_bytes = |bytes: usize| format!("UserID,Note\na,{}\n", "x".repeat(bytes - 3));
+    assert!(roster(of_bytes(RECORD_MAX_BYTES)).unwrap().next().unwrap().is_ok());
+    assert!(matches!(roster(of_bytes(RECORD_MAX_BYTES + 1)).unwrap().next(), Some(Err(RosterError::LongRecord { line: 2 }))));
+    let of_lines = |lines: usize| format!("UserID,Note\na,\"{}\"\n", "\n".repeat(lines - 1));
+    assert!(roster(of_lines(64)).unwrap().next().unwrap().is_ok());
+    assert!(matches!(roster(of_lines(65)).unwrap().next(), Some(Err(RosterError::OpenQuote { .. }))));
+}
+
+#[test]
+fn a_field_without_end_takes_no_memory() {
+    let header = Cursor::new(b"UserID\n".to_vec());
+    let endless = std::io::BufReader::new(header.chain(std::io::repeat(b'x').take(1 << 32)));
+    let mut roster = Roster::new(endless, &Format::default()).unwrap();
+    assert!(matches!(roster.next(), Some(Err(RosterError::LongRecord { line: 2 }))));
+    assert!(roster.next().is_none());
+}
+
+fn file(text: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text).unwrap();
+    file
+}
+
+#[test]
+fn a_roster_goes_on_at_any_mark_as_if_it_had_never_stopped() {
+    let file = file("\u{feff}UserID,Nick\r\na,\"x\r\ny\"\r\n\r\nb,2\n\u{feff}c,3\nd,4".as_bytes());
+    let open = || Roster::open(file.path(), &Format::default()).unwrap();
+    let whole: Vec<_> = open().map(Result::unwrap).collect();
+    assert_eq!(whole.len(), 4);
+    for (at, stop) in whole.iter().enumerate() {
+        let rest: Vec<_> = open().skip_to(stop.end).unwrap().map(Result::unwrap).collect();
+        let seen = |record: &Record| (record.row, record.line, record.end, record.fields.clone(), record.account.clone());
+        assert_eq!(rest.iter().map(seen).collect::<Vec<_>>(), whole[at + 1..].iter().map(seen).collect::<Vec<_>>());
+        assert_eq!(open().skip_to(stop.end).unwrap().count_rest().unwrap(), rest.len() as u64);
+    }
+}
+
+#[test]
+fn a_change_is_told_from_a_change_behind_the_settled_part() {
+    let before = b"UserID\na\nb\nc";
+    let marks: Vec<_> = Roster::open(file(before).path(), &Format::default()).unwrap().map(|record| record.unwrap().end).collect();
+    let check = |settled: usize, now: &[u8], expected: Sameness| {
+        assert_eq!(compare(file(now).path(), b',', marks[settled - 1]).unwrap(), expected, "{settled} {:?}", String::from_utf8_lossy(now));
+    };
+    check(3, before, Sameness::Same);
+    check(3, b"UserID\na\nb\nc\n\r\n\n", Sameness::Same);
+    check(3, b"UserID\na\nb\nc\nd\n", Sameness::ChangedAfter);
+    check(3, b"UserID\na\nb\ncd\n", Sameness::ChangedWithin);
+    check(3, b"UserID\na\nb\n", Sameness::ChangedWithin);
+    check(2, b"UserID\na\nb\nx\n", Sameness::ChangedAfter);
+    check(2, b"UserID\na\nB\nc", Sameness::ChangedWithin);
+    check(2, b"UserId\na\nb\nc", Sameness::ChangedWithin);
+    check(1, b"UserID\na", Sameness::ChangedWithin);
+    check(1, b"UserID\n\"a\nb", Sameness::ChangedWithin);
+}
+
+#[test]
+fn a_run_that_settled_nothing_matches_its_header() {
+    let at = Roster::open(file(b"UserID\na\n").path(), &Format::default()).unwrap().at();
+    assert_eq!(compare(file(b"UserID\nb\n").path(), b',', at).unwrap(), Sameness::ChangedAfter);
+    assert_eq!(compare(file(b"UserId\na\n").path(), b',', at).unwrap(), Sameness::ChangedWithin);
+}
+
+proptest! {
+    /// Whatever the csv crate writes is read back, field for field, at places that add up to the file.
+    #[test]
+    fn records_are_read_as_they_were_written(
+        records in prop::collection::vec(prop::collection::vec("[a\"',;\n\r\u{e9}\u{1f600} -]{0,12}", 2..3), 0..20),
+        crlf in any::<bool>(),
+    ) {
+        let terminator = if crlf { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
+        let mut writer = csv::WriterBuilder::new().terminator(terminator).from_writer(Vec::new());
+        writer.write_record(["UserID", "Note"]).unwrap();
+        for record in &records {
+            writer.write_record(record).unwrap();
+        }
+        let text = writer.into_inner().unwrap();
+        let read: Vec<_> = roster(&text).unwrap().map(Result::unwrap).collect();
+        let fields: Vec<Vec<_>> = read.iter().map(|record| record.fields.iter().map(|field| String::from_utf8(field.to_vec()).unwrap()).collect()).collect();
+        prop_assert_eq!(&fields, &records);
+        prop_assert!(read.last().is_none_or(|last| last.end.offset == text.len() as u64));
+        for record in &read {
+            let before = if record.row == 1 { 0 } else { usize::try_from(read[usize::try_from(record.row).unwrap() - 2].end.offset).unwrap() };
+            let line = text[..before].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            prop_assert_eq!(record.line, if record.row == 1 { 2 } else { line });
+        }
+    }
+}
