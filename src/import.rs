@@ -14,7 +14,9 @@ use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::deliver::{Aftermath, At, Call, Deliveries, Limits, WINDOW_BYTES, WINDOW_RECORDS};
 use crate::gate::{Gate, Rate, Turn};
-use crate::outcome::{Settled, Tally};
+use crate::input::Mark;
+use crate::journal::Ledger;
+use crate::outcome::Tally;
 use crate::roster::Record;
 use crate::traffic::Traffic;
 use crate::verdict::{CallEnd, Refusal};
@@ -29,27 +31,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;
-
-/// Where outcomes go, in input order; the journal, or a stand-in for it.
-pub trait Ledger: Send + 'static {
-    type Error: Send + 'static;
-    type Finished: Send + 'static;
-
-    /// Takes the outcome of the next row.
-    fn append(&mut self, settled: Settled);
-    /// Rows taken and not yet committed.
-    fn pending_rows(&self) -> u64;
-    /// Makes what was taken last.
-    ///
-    /// # Errors
-    /// The disk's.
-    fn commit(&mut self) -> Result<(), Self::Error>;
-    /// Commits and records that the run is finished.
-    ///
-    /// # Errors
-    /// The disk's.
-    fn finish(self) -> Result<Self::Finished, Self::Error>;
-}
 
 /// The knobs of a run.
 #[derive(Debug, Clone, Copy)]
@@ -109,9 +90,9 @@ pub enum Phase {
 
 /// How the run ended.
 #[derive(Debug)]
-pub enum End<F, E> {
+pub enum End<E> {
     /// Every record has its outcome.
-    Finished(F),
+    Finished,
     /// `--limit` is reached; there may be more records.
     LimitReached,
     /// A signal.
@@ -131,10 +112,12 @@ pub enum End<F, E> {
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct Ended<F, E> {
-    pub end: End<F, E>,
+pub struct Ended<E> {
+    pub end: End<E>,
     /// Outcomes of this process.
     pub tally: Tally,
+    /// Up to where all is settled; `None` if this process has settled nothing.
+    pub settled: Option<Mark>,
     pub traffic: Traffic,
 }
 
@@ -193,7 +176,7 @@ struct Import<A, I, L: Ledger, E> {
     at_once: bool,
     why_down: String,
     tally: Tally,
-    offset: Option<u64>,
+    settled: Option<Mark>,
     traffic: Traffic,
 }
 
@@ -201,7 +184,7 @@ struct Import<A, I, L: Ledger, E> {
 ///
 /// # Errors
 /// The ledger's: nothing can be recorded any more. What it committed before stays.
-pub async fn run<A, I, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<L::Finished, E>, L::Error>
+pub async fn run<A, I, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<E>, L::Error>
 where
     A: Api,
     I: Iterator<Item = Result<Record, E>>,
@@ -261,7 +244,7 @@ where
             at_once: false,
             why_down: String::new(),
             tally: Tally::default(),
-            offset: None,
+            settled: None,
             traffic: Traffic::default(),
         }
     }
@@ -272,7 +255,7 @@ where
         let Some(ledger) = &mut self.ledger else { return };
         while let Some(settled) = self.deliveries.take_settled() {
             self.tally.count(settled.outcome.status);
-            self.offset = Some(settled.end.offset);
+            self.settled = Some(settled.end);
             ledger.append(settled);
         }
     }
@@ -358,7 +341,7 @@ where
         let snapshot = Snapshot {
             phase: self.phase(now),
             tally: self.tally,
-            offset: self.offset,
+            offset: self.settled.map(|mark| mark.offset),
             calls: self.gate.written(),
             retries: self.traffic.retries,
             in_flight: self.deliveries.in_flight(),
@@ -524,16 +507,16 @@ where
     }
 
     /// Commits what has settled and tells how the run ended.
-    async fn wind_up(mut self) -> Result<Ended<L::Finished, E>, L::Error> {
+    async fn wind_up(mut self) -> Result<Ended<E>, L::Error> {
         let end = if self.at_once { End::Stopped } else { self.close_ledger().await? };
         self.gate.note_sends(Instant::now());
         self.traffic.calls = self.gate.written();
         self.traffic.most_in_1s = self.gate.most_in_1s();
         self.traffic.mean_per_s = self.gate.mean_per_s();
-        Ok(Ended { end, tally: self.tally, traffic: self.traffic })
+        Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic })
     }
 
-    async fn close_ledger(&mut self) -> Result<End<L::Finished, E>, L::Error> {
+    async fn close_ledger(&mut self) -> Result<End<E>, L::Error> {
         if let Some(commit) = self.committing.take() {
             self.ledger = Some(commit.await.expect("a commit never panics")?);
         }
@@ -545,7 +528,7 @@ where
             (Some(Cause::Refused { refusal, code, says }), _) => End::Refused { refusal, code, says },
             (None, Some(error)) => End::Input(error),
             (None, None) if self.limit_reached && self.records.next().is_some() => End::LimitReached,
-            (None, None) => return blocking(move || ledger.finish()).await.map(End::Finished),
+            (None, None) => return blocking(move || ledger.finish()).await.map(|()| End::Finished),
         };
         blocking(move || ledger.commit()).await?;
         Ok(end)

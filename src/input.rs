@@ -36,8 +36,8 @@ pub struct Fingerprint {
     /// In bytes.
     pub len: u64,
     /// Nanoseconds since the epoch, as are all times here.
-    pub modified_ns: i128,
-    pub changed_ns: i128,
+    pub modified_ns: i64,
+    pub changed_ns: i64,
     pub inode: u64,
 }
 

@@ -10,6 +10,7 @@ pub mod deliver;
 pub mod gate;
 pub mod import;
 pub mod input;
+pub mod journal;
 pub mod outcome;
 pub mod retry;
 pub mod roster;

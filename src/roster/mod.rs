@@ -222,12 +222,12 @@ impl<R: BufRead> Read for Framed<R> {
 /// The file's.
 pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
     use std::os::unix::fs::MetadataExt;
-    const NS: i128 = 1_000_000_000;
+    const NS: i64 = 1_000_000_000;
     let stat = std::fs::metadata(path)?;
     Ok(Fingerprint {
         len: stat.len(),
-        modified_ns: i128::from(stat.mtime()) * NS + i128::from(stat.mtime_nsec()),
-        changed_ns: i128::from(stat.ctime()) * NS + i128::from(stat.ctime_nsec()),
+        modified_ns: stat.mtime() * NS + stat.mtime_nsec(),
+        changed_ns: stat.ctime() * NS + stat.ctime_nsec(),
         inode: stat.ino(),
     })
 }

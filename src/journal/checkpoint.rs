@@ -1,0 +1,171 @@
+//! The checkpoint: where a run stands, as one JSON object with a version and a checksum.
+//!
+//! Encoding and decoding only. It holds no secret and no personal data: numbers, hashes and the address of the service.
+//! Rule for the format: a reader takes its own version only and says so; a field that changes its meaning, comes or goes raises the version.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::input::{Fingerprint, Mark};
+use crate::outcome::Tally;
+
+/// Raised with every change of the format.
+pub const VERSION: u32 = 1;
+/// Longest checkpoint that is read. Chosen: ours have some hundred bytes.
+pub const MAX_BYTES: u64 = 64 * 1024;
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    pub state: State,
+    pub target: Target,
+    pub delimiter: u8,
+    pub input: Fingerprint,
+    /// The place in the input up to which all is settled.
+    pub settled: Mark,
+    pub results: Extent,
+    /// A length of 0 means that there is no file.
+    pub rejects: Extent,
+    pub tally: Tally,
+}
+
+/// What is to become of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Unfinished,
+    Finished,
+    /// Its files are being set aside under names with this stamp.
+    SettingAside {
+        stamp: String,
+    },
+}
+
+/// What the accounts are imported into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// URL with port, or `sandbox`.
+    pub endpoint: String,
+    pub sdkappid: u64,
+    /// The name of the API.
+    pub api: String,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (app {})", self.endpoint, self.sdkappid)
+    }
+}
+
+/// How much of a file belongs to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// In bytes.
+    pub len: u64,
+    /// Hash of its last [`TAIL_BYTES`].
+    pub tail: u64,
+}
+
+/// Bytes at the end of a file that its extent vouches for.
+pub const TAIL_BYTES: usize = 4096;
+
+impl Extent {
+    /// The extent of a file of `len` bytes that ends with `tail`.
+    #[must_use]
+    pub fn new(len: u64, tail: &[u8]) -> Self {
+        Self { len, tail: xxh3_64(tail) }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    version: u32,
+    checksum: std::borrow::Cow<'a, str>,
+    run: serde_json::Value,
+}
+
+/// Why bytes are no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CheckpointError {
+    #[error("it is no checkpoint of chatlift")]
+    Foreign,
+    #[error("it has the version {0}; this chatlift reads version {VERSION}")]
+    Version(u64),
+    #[error("its checksum is wrong")]
+    Checksum,
+}
+
+impl Checkpoint {
+    /// # Panics
+    /// Never: its fields are always JSON.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let run = serde_json::to_value(self).expect("the fields are always JSON");
+        let checksum = checksum(&run).into();
+        let mut bytes = serde_json::to_vec(&Envelope { version: VERSION, checksum, run }).expect("the fields are always JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// # Errors
+    /// [`CheckpointError`] for anything that [`Checkpoint::encode`] of this version did not write.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| CheckpointError::Foreign)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            Some(version) => return Err(CheckpointError::Version(version)),
+            None => return Err(CheckpointError::Foreign),
+        }
+        let envelope: Envelope = serde_json::from_value(value).map_err(|_| CheckpointError::Foreign)?;
+        if checksum(&envelope.run) != envelope.checksum {
+            return Err(CheckpointError::Checksum);
+        }
+        serde_json::from_value(envelope.run).map_err(|_| CheckpointError::Foreign)
+    }
+}
+
+/// Hash of the compact text; the keys of a JSON value are in order, so the text is one and the same.
+fn checksum(run: &serde_json::Value) -> String {
+    format!("{:016x}", xxh3_64(run.to_string().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            state: State::Unfinished,
+            target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
+            delimiter: b',',
+            input: Fingerprint { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
+            settled: Mark { rows: 1, offset: 9, line: 3, digest: u64::MAX },
+            results: Extent::new(100, b"tail"),
+            rejects: Extent::new(0, b""),
+            tally: Tally { imported: 1, failed: 0, invalid: 0 },
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_as_it_was_written() {
+        for state in [State::Unfinished, State::Finished, State::SettingAside { stamp: "20261124T000000Z".to_owned() }] {
+            let written = Checkpoint { state, ..checkpoint() };
+            assert_eq!(Checkpoint::decode(&written.encode()), Ok(written));
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_whole_checkpoint_of_this_version_is_one() {
+        let whole = checkpoint().encode();
+        assert_eq!(Checkpoint::decode(b""), Err(CheckpointError::Foreign));
+        assert_eq!(Checkpoint::decode(b"{}"), Err(CheckpointError::Foreign));
+        assert_eq!(Checkpoint::decode(br#"{"version":99}"#), Err(CheckpointError::Version(99)));
+        for len in 0..whole.len() - 1 {
+            assert!(Checkpoint::decode(&whole[..len]).is_err(), "{len}");
+        }
+        let text = String::from_utf8(whole).unwrap();
+        assert_eq!(Checkpoint::decode(text.replace("\"rows\":1", "\"rows\":2").as_bytes()), Err(CheckpointError::Checksum));
+    }
+}

@@ -1,0 +1,309 @@
+//! How a run begins: afresh, where an earlier one stopped, or not at all because all is done.
+//!
+//! Reads and decides first; as long as something doesn't belong together, nothing is touched.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use csv::ByteRecord;
+use thiserror::Error;
+
+use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, State, Target};
+use super::disk::{Disk, DiskFile};
+use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
+use super::paths::{Paths, stamp};
+use super::sheet::Sheet;
+use super::{DiskError, Journal, write_checkpoint};
+use crate::input::{Fingerprint, Mark, Sameness};
+use crate::outcome::Tally;
+
+/// Most numbers that are tried for a dated name. Chosen.
+const STAMPS_MAX: u32 = 1_000;
+
+/// What a run wants to work on.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub target: Target,
+    pub input: Fingerprint,
+    pub delimiter: u8,
+    /// The input's header, for the rejects …
+    pub header: ByteRecord,
+    /// … which are written with this delimiter.
+    pub rejects_delimiter: u8,
+    /// The place behind the header.
+    pub start: Mark,
+}
+
+/// Whether old files are set aside whatever they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    Asked,
+    No,
+}
+
+/// What opening came to.
+#[derive(Debug)]
+pub enum Opening<D: Disk> {
+    /// A run without a past; `set_aside` has the stamp of an earlier one's files.
+    Fresh { journal: Journal<D>, set_aside: Option<String> },
+    /// A run that goes on; `input` says whether the file has changed since.
+    Resumed { journal: Journal<D>, input: Sameness },
+    /// The run was finished earlier.
+    Finished { tally: Tally },
+}
+
+/// Why a run can't begin.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("another chatlift is at work on {}", checkpoint.display())]
+    Locked { checkpoint: PathBuf },
+    #[error("there are results at {} but no checkpoint at {}", results.display(), checkpoint.display())]
+    NoCheckpoint { results: PathBuf, checkpoint: PathBuf },
+    #[error("there is a checkpoint at {} but no results at {}", checkpoint.display(), results.display())]
+    NoResults { checkpoint: PathBuf, results: PathBuf },
+    #[error("the checkpoint {} cannot be used: {why}", path.display())]
+    Checkpoint { path: PathBuf, why: CheckpointError },
+    #[error("the earlier run imported into {was}, this one into {is}")]
+    OtherTarget { was: Box<Target>, is: Box<Target> },
+    #[error("the earlier run read the file with another delimiter")]
+    OtherDelimiter,
+    #[error("the first {rows} records of the input, which are settled, have changed since")]
+    InputChanged { rows: u64 },
+    #[error("{} is not what the checkpoint says of it", path.display())]
+    SheetChanged { path: PathBuf },
+    #[error("cannot read the input")]
+    Input(#[source] io::Error),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Takes the lock of a run's files; nothing of them may be looked at without.
+///
+/// # Errors
+/// [`OpenError::Locked`] if another process has it, or the disk's.
+pub fn lock<D: Disk>(disk: &D, paths: &Paths) -> Result<D::Lock, OpenError> {
+    let path = paths.lock();
+    disk.lock(&path).map_err(DiskError::at("lock", &path))?.ok_or_else(|| OpenError::Locked { checkpoint: paths.checkpoint.clone() })
+}
+
+/// What an earlier run has left.
+enum Found {
+    /// Nothing, or a run that was never begun.
+    Nothing,
+    Results,
+    Unusable(OpenError),
+    Run(Box<Checkpoint>),
+}
+
+/// What is to be done about it.
+enum Plan {
+    Begin,
+    SetAside,
+    GoOnSettingAside(String),
+    Resume(Box<Checkpoint>, Sameness),
+    Nothing(Tally),
+}
+
+/// Opens the journal of a run. `compare` says how the input compares with what an earlier run has seen of it up to a mark; it is asked
+/// only where the stat fields differ.
+///
+/// # Errors
+/// [`OpenError`] when the files don't belong together (nothing is touched then) or the disk fails.
+pub fn open<D: Disk>(
+    (disk, lock): (D, D::Lock),
+    paths: Paths,
+    claim: Claim,
+    (restart, now): (Restart, SystemTime),
+    compare: impl FnOnce(Mark) -> io::Result<Sameness>,
+) -> Result<Opening<D>, OpenError> {
+    let found = look(&disk, &paths)?;
+    let set_aside = match plan(found, &paths, &claim, restart, compare)? {
+        Plan::Nothing(tally) => return Ok(Opening::Finished { tally }),
+        Plan::Resume(checkpoint, input) => {
+            let journal = resume((disk, lock), paths, claim, *checkpoint)?;
+            return Ok(Opening::Resumed { journal, input });
+        }
+        Plan::Begin => set_aside_rejects(&disk, &paths, now)?,
+        Plan::SetAside => Some(set_aside(&disk, &paths, now)?),
+        Plan::GoOnSettingAside(stamp) => {
+            move_aside(&disk, &paths, &stamp)?;
+            Some(stamp)
+        }
+    };
+    let journal = begin((disk, lock), paths, claim)?;
+    Ok(Opening::Fresh { journal, set_aside })
+}
+
+fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
+    let Some(bytes) = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)? else {
+        return Ok(if at_most_the_header(disk, &paths.results)? { Found::Nothing } else { Found::Results });
+    };
+    Ok(match Checkpoint::decode(&bytes) {
+        Err(why) => Found::Unusable(OpenError::Checkpoint { path: paths.checkpoint.clone(), why }),
+        Ok(checkpoint) => Found::Run(Box::new(checkpoint)),
+    })
+}
+
+/// The bytes of a file, but at most `max`; `None` if there is none.
+fn read_whole<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DiskError> {
+    let Some(len) = disk.len(path).map_err(DiskError::at("read", path))? else { return Ok(None) };
+    let mut bytes = vec![0; usize::try_from(len.min(max)).unwrap_or_default()];
+    let file = disk.open(path).map_err(DiskError::at("read", path))?;
+    file.read_exact_at(&mut bytes, 0).map_err(DiskError::at("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// Whether results hold nothing yet. A crash may have left a part of the header, or zeros in its place.
+fn at_most_the_header<D: Disk>(disk: &D, path: &Path) -> Result<bool, DiskError> {
+    let header = RESULTS_HEADER.as_bytes();
+    let held = read_whole(disk, path, header.len() as u64 + 1)?.unwrap_or_default();
+    Ok(held.len() <= header.len() && held.iter().zip(header).all(|(held, header)| held == header || *held == 0))
+}
+
+fn plan(
+    found: Found,
+    paths: &Paths,
+    claim: &Claim,
+    restart: Restart,
+    compare: impl FnOnce(Mark) -> io::Result<Sameness>,
+) -> Result<Plan, OpenError> {
+    let checkpoint = match (found, restart) {
+        (Found::Nothing, _) => return Ok(Plan::Begin),
+        (Found::Run(checkpoint), Restart::Asked | Restart::No) if matches!(checkpoint.state, State::SettingAside { .. }) => {
+            let State::SettingAside { stamp } = checkpoint.state else { unreachable!("the guard has seen it") };
+            return Ok(Plan::GoOnSettingAside(stamp));
+        }
+        (Found::Results | Found::Unusable(_) | Found::Run(_), Restart::Asked) => return Ok(Plan::SetAside),
+        (Found::Results, Restart::No) => {
+            return Err(OpenError::NoCheckpoint { results: paths.results.clone(), checkpoint: paths.checkpoint.clone() });
+        }
+        (Found::Unusable(why), Restart::No) => return Err(why),
+        (Found::Run(checkpoint), Restart::No) => checkpoint,
+    };
+    if checkpoint.target != claim.target {
+        return Err(OpenError::OtherTarget { was: Box::new(checkpoint.target), is: Box::new(claim.target.clone()) });
+    }
+    let is_unfinished = checkpoint.state == State::Unfinished;
+    if is_unfinished && checkpoint.delimiter != claim.delimiter {
+        return Err(OpenError::OtherDelimiter);
+    }
+    let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
+    Ok(match (is_unfinished, input) {
+        (true, Sameness::ChangedWithin) => return Err(OpenError::InputChanged { rows: checkpoint.settled.rows }),
+        (true, Sameness::Same | Sameness::ChangedAfter) => Plan::Resume(checkpoint, input),
+        (false, Sameness::Same) => Plan::Nothing(checkpoint.tally),
+        (false, Sameness::ChangedAfter | Sameness::ChangedWithin) => Plan::SetAside,
+    })
+}
+
+fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Result<Journal<D>, DiskError> {
+    let path = &paths.results;
+    let mut results = Sheet::create(&disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
+    results.sync().map_err(DiskError::at("sync", path))?;
+    disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
+    let checkpoint = Checkpoint {
+        state: State::Unfinished,
+        target: claim.target,
+        delimiter: claim.delimiter,
+        input: claim.input,
+        settled: claim.start,
+        results: results.extent(),
+        rejects: Extent::new(0, b""),
+        tally: Tally::default(),
+    };
+    write_checkpoint(&disk, &paths, &checkpoint)?;
+    let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
+    Ok(Journal {
+        disk,
+        paths,
+        results,
+        result_lines: ResultLines::new(),
+        rejects: None,
+        reject_lines,
+        checkpoint,
+        pending_rows: 0,
+        _lock: lock,
+    })
+}
+
+fn resume<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim, mut checkpoint: Checkpoint) -> Result<Journal<D>, OpenError> {
+    if disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
+        return Err(OpenError::NoResults { checkpoint: paths.checkpoint, results: paths.results });
+    }
+    let mut results = vouched(&disk, &paths.results, checkpoint.results)?;
+    let mut rejects = if checkpoint.rejects.len == 0 { None } else { Some(vouched(&disk, &paths.rejects, checkpoint.rejects)?) };
+    results.cut().map_err(DiskError::at("cut", &paths.results))?;
+    match &mut rejects {
+        Some(rejects) => rejects.cut().map_err(DiskError::at("cut", &paths.rejects))?,
+        None => remove_if_there(&disk, &paths.rejects)?,
+    }
+    checkpoint.input = claim.input;
+    let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
+    Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })
+}
+
+fn vouched<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<Sheet<D::File>, OpenError> {
+    let sheet = Sheet::reopen(disk, path, extent).map_err(DiskError::at("read", path))?;
+    sheet.ok_or_else(|| OpenError::SheetChanged { path: path.to_owned() })
+}
+
+/// Rejects of a commit that never happened.
+fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
+    match disk.len(path).map_err(DiskError::at("read", path))? {
+        Some(_) => disk.remove(path).map_err(DiskError::at("remove", path)),
+        None => Ok(()),
+    }
+}
+
+/// Sets a run's files aside. What is to be done is recorded first, so that a crash in between is made good by the next start.
+fn set_aside<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<String, DiskError> {
+    let stamp = free_stamp(disk, paths, now)?;
+    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)?;
+    if let Some(Ok(checkpoint)) = bytes.map(|bytes| Checkpoint::decode(&bytes)) {
+        write_checkpoint(disk, paths, &Checkpoint { state: State::SettingAside { stamp: stamp.clone() }, ..checkpoint })?;
+    }
+    move_aside(disk, paths, &stamp)?;
+    Ok(stamp)
+}
+
+/// Rejects that belong to no run: somebody's own file, never to be overwritten.
+fn set_aside_rejects<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<Option<String>, DiskError> {
+    if disk.len(&paths.rejects).map_err(DiskError::at("read", &paths.rejects))?.is_none() {
+        return Ok(None);
+    }
+    let stamp = free_stamp(disk, paths, now)?;
+    move_one(disk, &paths.rejects, &paths.dated(&stamp).rejects)?;
+    Ok(Some(stamp))
+}
+
+fn free_stamp<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<String, DiskError> {
+    for number in 0..STAMPS_MAX {
+        let stamp = stamp(now, number);
+        let mut is_free = true;
+        for path in paths.dated(&stamp).all() {
+            is_free &= disk.len(path).map_err(DiskError::at("read", path))?.is_none();
+        }
+        if is_free {
+            return Ok(stamp);
+        }
+    }
+    let source = io::Error::new(io::ErrorKind::AlreadyExists, "every dated name is taken");
+    Err(DiskError { what: "set aside", path: paths.results.clone(), source })
+}
+
+/// Renames what is still there, the checkpoint last.
+fn move_aside<D: Disk>(disk: &D, paths: &Paths, stamp: &str) -> Result<(), DiskError> {
+    let dated = paths.dated(stamp);
+    move_one(disk, &paths.results, &dated.results)?;
+    move_one(disk, &paths.rejects, &dated.rejects)?;
+    move_one(disk, &paths.checkpoint, &dated.checkpoint)
+}
+
+fn move_one<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), DiskError> {
+    if disk.len(from).map_err(DiskError::at("read", from))?.is_none() {
+        return Ok(());
+    }
+    disk.rename(from, to).map_err(DiskError::at("set aside", from))?;
+    disk.sync_folder_of(from).map_err(DiskError::at("sync the folder of", from))
+}

@@ -1,0 +1,131 @@
+//! The names of a run's files, and the dated names under which old ones are set aside.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The files of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    pub results: PathBuf,
+    pub rejects: PathBuf,
+    pub checkpoint: PathBuf,
+}
+
+/// The files as far as they are named by the caller.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    pub results: Option<PathBuf>,
+    pub rejects: Option<PathBuf>,
+    pub checkpoint: Option<PathBuf>,
+}
+
+impl Paths {
+    /// Names what isn't given after the results, or else after the input.
+    #[must_use]
+    pub fn new(input: &Path, given: Given) -> Self {
+        let stem = match &given.results {
+            Some(results) => without(&without(results, &[".csv", ".tsv", ".txt"]), &[".results"]),
+            None => without(input, &[".csv", ".tsv", ".txt"]),
+        };
+        let named = |ending: &str| with(&stem, ending);
+        Self {
+            results: given.results.unwrap_or_else(|| named(".results.csv")),
+            rejects: given.rejects.unwrap_or_else(|| named(".rejects.csv")),
+            checkpoint: given.checkpoint.unwrap_or_else(|| named(".checkpoint.json")),
+        }
+    }
+
+    /// The file whose lock is the run's; it is never renamed.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        with(&self.checkpoint, ".lock")
+    }
+
+    /// Where a checkpoint is written before it takes its name.
+    #[must_use]
+    pub fn new_checkpoint(&self) -> PathBuf {
+        with(&self.checkpoint, ".new")
+    }
+
+    /// Where standard input is kept, beside the results.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        with(&without(&without(&self.results, &[".csv"]), &[".results"]), ".input.csv")
+    }
+
+    /// The names of the same files with a stamp.
+    #[must_use]
+    pub fn dated(&self, stamp: &str) -> Self {
+        Self { results: dated(&self.results, stamp), rejects: dated(&self.rejects, stamp), checkpoint: dated(&self.checkpoint, stamp) }
+    }
+
+    /// The three of them.
+    #[must_use]
+    pub fn all(&self) -> [&Path; 3] {
+        [&self.results, &self.rejects, &self.checkpoint]
+    }
+}
+
+/// The time to the second as file names carry it; a number behind it makes it another one.
+#[must_use]
+pub fn stamp(now: SystemTime, number: u32) -> String {
+    let time: String = humantime::format_rfc3339_seconds(now).to_string().replace(['-', ':'], "");
+    if number == 0 { time } else { format!("{time}-{number}") }
+}
+
+fn with(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+/// The path less the first of the endings that it has.
+fn without(path: &Path, endings: &[&str]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let ending = endings.iter().find(|ending| name.ends_with(ending.as_bytes()) && name.len() > ending.len());
+    OsStr::from_bytes(&bytes[..bytes.len() - ending.map_or(0, |ending| ending.len())]).into()
+}
+
+fn dated(path: &Path, stamp: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(stamp);
+    if let Some(ending) = path.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_after_the_input_or_the_results() {
+        let check = |input: &str, results: Option<&str>, expected: [&str; 3]| {
+            let given = Given { results: results.map(PathBuf::from), ..Given::default() };
+            assert_eq!(Paths::new(Path::new(input), given).all(), expected.map(Path::new), "{input} {results:?}");
+        };
+        check("d/users.csv", None, ["d/users.results.csv", "d/users.rejects.csv", "d/users.checkpoint.json"]);
+        check("users.csv.csv", None, ["users.csv.results.csv", "users.csv.rejects.csv", "users.csv.checkpoint.json"]);
+        check("users.tsv", None, ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"]);
+        check("users.txt", None, ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"]);
+        check("users", None, ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"]);
+        check(".csv", None, [".csv.results.csv", ".csv.rejects.csv", ".csv.checkpoint.json"]);
+        check("users.csv", Some("o/r.results.csv"), ["o/r.results.csv", "o/r.rejects.csv", "o/r.checkpoint.json"]);
+        check("users.csv", Some("o/out.csv"), ["o/out.csv", "o/out.rejects.csv", "o/out.checkpoint.json"]);
+        check("-", Some("out"), ["out", "out.rejects.csv", "out.checkpoint.json"]);
+    }
+
+    #[test]
+    fn a_dated_name_keeps_its_ending() {
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_999);
+        assert_eq!(stamp(at, 0), "20231114T221320Z");
+        assert_eq!(dated(Path::new("d/users.results.csv"), &stamp(at, 2)), Path::new("d/users.results.20231114T221320Z-2.csv"));
+        assert_eq!(dated(Path::new("out"), "s"), Path::new("out.s"));
+    }
+}
