@@ -2,4 +2,62 @@
 
 pub mod exit;
 pub mod flags;
+mod import;
+mod print;
 pub mod settings;
+mod signals;
+mod spool;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use exit::{Exit, LastWord};
+use flags::{Cli, Command};
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    forbid_core_dumps();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let word = match cli.command {
+        Command::Import(flags) => import::run(&flags),
+        Command::Check(_) | Command::Audit(_) => todo!(),
+        Command::Sandbox(_) => todo!(),
+        Command::Usersig(flags) => print::usersig(&flags),
+        Command::Completions { shell } => print::completions(shell),
+        Command::Man => print::man(),
+    };
+    say(&word);
+    word.exit.into()
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() {
+        eprintln!("hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
+        return Exit::Yours.into();
+    }
+    Exit::Done.into()
+}
+
+fn say(word: &LastWord) {
+    if !word.why.is_empty() {
+        eprintln!("{word}");
+    }
+}
+
+/// A core dump would hold the key. Where the limit cannot be set there is nothing better to do than to go on.
+fn forbid_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+}
+
+/// Reads this process' environment.
+fn environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}

@@ -42,14 +42,18 @@ pub enum Restart {
     No,
 }
 
-/// What opening came to.
-#[derive(Debug)]
-pub enum Opening<D: Disk> {
-    /// A run without a past; `set_aside` has the stamp of an earlier one's files.
-    Fresh { journal: Journal<D>, set_aside: Option<String> },
-    /// A run that goes on; `input` says whether the file has changed since.
-    Resumed { journal: Journal<D>, input: Sameness },
-    /// The run was finished earlier.
+/// What is to become of what an earlier run has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing is left.
+    Begin,
+    /// A run of its own: the files that are there are set aside.
+    SetAside,
+    /// As before; an earlier process did not come to the end of it.
+    GoOnSettingAside { stamp: String },
+    /// The run goes on; `input` says whether the file has changed behind the settled part.
+    Resume { checkpoint: Box<Checkpoint>, input: Sameness },
+    /// The run was finished earlier; nothing is to be done.
     Finished { tally: Tally },
 }
 
@@ -96,43 +100,55 @@ enum Found {
     Run(Box<Checkpoint>),
 }
 
-/// What is to be done about it.
-enum Plan {
-    Begin,
-    SetAside,
-    GoOnSettingAside(String),
-    Resume(Box<Checkpoint>, Sameness),
-    Nothing(Tally),
-}
-
-/// Opens the journal of a run. `compare` says how the input compares with what an earlier run has seen of it up to a mark; it is asked
-/// only where the stat fields differ.
+/// Looks at what an earlier run has left and decides; touches nothing. `compare` says how the input compares with what that run has seen
+/// of it up to a mark; it is asked only where the stat fields differ.
 ///
 /// # Errors
-/// [`OpenError`] when the files don't belong together (nothing is touched then) or the disk fails.
-pub fn open<D: Disk>(
-    (disk, lock): (D, D::Lock),
-    paths: Paths,
-    claim: Claim,
-    (restart, now): (Restart, SystemTime),
+/// [`OpenError`] when the files don't belong together or can't be read.
+pub fn examine<D: Disk>(
+    disk: &D,
+    paths: &Paths,
+    claim: &Claim,
+    restart: Restart,
     compare: impl FnOnce(Mark) -> io::Result<Sameness>,
-) -> Result<Opening<D>, OpenError> {
-    let found = look(&disk, &paths)?;
-    let set_aside = match plan(found, &paths, &claim, restart, compare)? {
-        Plan::Nothing(tally) => return Ok(Opening::Finished { tally }),
-        Plan::Resume(checkpoint, input) => {
-            let journal = resume((disk, lock), paths, claim, *checkpoint)?;
-            return Ok(Opening::Resumed { journal, input });
-        }
+) -> Result<Plan, OpenError> {
+    let found = look(disk, paths)?;
+    let plan = plan(found, paths, claim, restart, compare)?;
+    if matches!(plan, Plan::Resume { .. } | Plan::Finished { .. })
+        && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none()
+    {
+        return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
+    }
+    Ok(plan)
+}
+
+/// Opens the journal as planned. Must be called under the lock under which the plan was made.
+///
+/// # Errors
+/// [`OpenError`] when results or rejects are not what the checkpoint says of them (nothing is touched then), or the disk fails.
+pub fn open<D: Disk>(plan: Plan, (disk, lock): (D, D::Lock), paths: Paths, claim: Claim, now: SystemTime) -> Result<Opened<D>, OpenError> {
+    let set_aside = match plan {
+        Plan::Finished { tally } => return Ok(Opened::Finished { tally }),
+        Plan::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint).map(Opened::Run),
         Plan::Begin => set_aside_rejects(&disk, &paths, now)?,
         Plan::SetAside => Some(set_aside(&disk, &paths, now)?),
-        Plan::GoOnSettingAside(stamp) => {
+        Plan::GoOnSettingAside { stamp } => {
             move_aside(&disk, &paths, &stamp)?;
             Some(stamp)
         }
     };
-    let journal = begin((disk, lock), paths, claim)?;
-    Ok(Opening::Fresh { journal, set_aside })
+    if let Some(stamp) = set_aside {
+        tracing::info!(stamp, "the files of an earlier run are set aside under dated names");
+    }
+    Ok(Opened::Run(begin((disk, lock), paths, claim)?))
+}
+
+/// What opening came to.
+#[derive(Debug)]
+pub enum Opened<D: Disk> {
+    Run(Journal<D>),
+    /// The run was finished earlier.
+    Finished { tally: Tally },
 }
 
 fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
@@ -172,7 +188,7 @@ fn plan(
         (Found::Nothing, _) => return Ok(Plan::Begin),
         (Found::Run(checkpoint), Restart::Asked | Restart::No) if matches!(checkpoint.state, State::SettingAside { .. }) => {
             let State::SettingAside { stamp } = checkpoint.state else { unreachable!("the guard has seen it") };
-            return Ok(Plan::GoOnSettingAside(stamp));
+            return Ok(Plan::GoOnSettingAside { stamp });
         }
         (Found::Results | Found::Unusable(_) | Found::Run(_), Restart::Asked) => return Ok(Plan::SetAside),
         (Found::Results, Restart::No) => {
@@ -191,8 +207,8 @@ fn plan(
     let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
     Ok(match (is_unfinished, input) {
         (true, Sameness::ChangedWithin) => return Err(OpenError::InputChanged { rows: checkpoint.settled.rows }),
-        (true, Sameness::Same | Sameness::ChangedAfter) => Plan::Resume(checkpoint, input),
-        (false, Sameness::Same) => Plan::Nothing(checkpoint.tally),
+        (true, Sameness::Same | Sameness::ChangedAfter) => Plan::Resume { checkpoint, input },
+        (false, Sameness::Same) => Plan::Finished { tally: checkpoint.tally },
         (false, Sameness::ChangedAfter | Sameness::ChangedWithin) => Plan::SetAside,
     })
 }
@@ -228,9 +244,6 @@ fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Res
 }
 
 fn resume<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim, mut checkpoint: Checkpoint) -> Result<Journal<D>, OpenError> {
-    if disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
-        return Err(OpenError::NoResults { checkpoint: paths.checkpoint, results: paths.results });
-    }
     let mut results = vouched(&disk, &paths.results, checkpoint.results)?;
     let mut rejects = if checkpoint.rejects.len == 0 { None } else { Some(vouched(&disk, &paths.rejects, checkpoint.rejects)?) };
     results.cut().map_err(DiskError::at("cut", &paths.results))?;

@@ -1,0 +1,102 @@
+//! Standard input, kept in a private file beside the results so that the run can be resumed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file that holds what came in on standard input.
+#[derive(Debug)]
+pub(super) struct Spool {
+    kept: PathBuf,
+    /// What has just come in, while it isn't clear yet whether it belongs to the run.
+    incoming: Option<PathBuf>,
+}
+
+impl Spool {
+    /// Reads `input` to its end. An empty one stands for what an earlier process has kept, if it has.
+    ///
+    /// # Errors
+    /// The disk's or the input's.
+    pub(super) fn fill(kept: PathBuf, mut input: impl Read) -> io::Result<Self> {
+        let mut incoming = kept.clone().into_os_string();
+        incoming.push(".new");
+        let incoming = PathBuf::from(incoming);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&incoming)?;
+        let filled = io::copy(&mut input, &mut file).and_then(|bytes| file.sync_all().map(|()| bytes));
+        match filled {
+            Ok(0) if kept.exists() => {
+                std::fs::remove_file(&incoming)?;
+                Ok(Self { kept, incoming: None })
+            }
+            Ok(_) => Ok(Self { kept, incoming: Some(incoming) }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&incoming);
+                Err(error)
+            }
+        }
+    }
+
+    /// The file to read.
+    pub(super) fn path(&self) -> &Path {
+        self.incoming.as_deref().unwrap_or(&self.kept)
+    }
+
+    /// It belongs to the run: it takes the place of what was kept before.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        let Some(incoming) = self.incoming.take() else { return Ok(()) };
+        std::fs::rename(incoming, &self.kept)?;
+        let folder = self.kept.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+
+    /// The run is finished: nobody needs it any more.
+    pub(super) fn discard_all(&mut self) {
+        self.incoming = None;
+        remove(&self.kept);
+    }
+}
+
+impl Drop for Spool {
+    /// What doesn't belong to the run is not left lying about.
+    fn drop(&mut self) {
+        if let Some(incoming) = &self.incoming {
+            remove(incoming);
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "cannot remove the copy of standard input");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_input_is_kept_privately_until_the_run_is_finished() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("r.input.csv");
+        let mut first = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        assert!(!kept.exists());
+        first.keep().unwrap();
+        assert_eq!(std::fs::read(&kept).unwrap(), b"UserID\na\n");
+        assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(Spool::fill(kept.clone(), &b"something else"[..]).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what was refused is gone");
+        let mut again = Spool::fill(kept.clone(), &b""[..]).unwrap();
+        assert_eq!(again.path(), kept);
+        again.keep().unwrap();
+        again.discard_all();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
