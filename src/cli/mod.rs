@@ -2,4 +2,5 @@
 
 pub mod exit;
 pub mod flags;
+pub mod log;
 pub mod settings;
