@@ -167,13 +167,13 @@ impl Deliveries {
     }
 
     /// Takes a record from the roster. Records come in input order, without a gap.
-    pub fn admit(&mut self, record: Record, wall: SystemTime) {
+    pub fn admit(&mut self, mut record: Record, wall: SystemTime) {
         debug_assert_eq!(record.row, self.first_row + self.slots.len() as u64, "records come without a gap");
         let slot = match &record.account {
             Err(invalid) => {
                 let outcome =
                     Outcome { status: Status::Invalid, error_code: None, error_info: invalid.to_string(), attempts: 0, finished_at: wall };
-                Slot::Settled(settled(record, outcome))
+                Slot::Settled(settled(&mut record, outcome))
             }
             Ok(account) => {
                 let stage = if self.hold.enter(&account.user_id, record.row) {
@@ -432,13 +432,25 @@ impl Deliveries {
         }
     }
 
-    /// When nothing is left that could bear witness, the condemned fail without one.
-    pub fn settle_without_witness(&mut self, wall: SystemTime) {
+    /// When nothing is left that could bear witness, the condemned fail without one; unless what they met was no answer of the service
+    /// at all and most others met the same: then it is the service that is down, however small the file.
+    pub fn settle_without_witness(&mut self, at: At) -> Aftermath {
         let idle = self.in_flight == 0 && self.fresh.is_empty() && self.due.is_empty() && self.waiting.is_empty();
         let more_comes = self.feed == Feed::Open && self.has_room();
-        if idle && !more_comes && self.feed != Feed::Stopped && !self.is_down() {
-            self.fail_condemned(None, wall);
+        if !idle || more_comes || self.condemned.is_empty() || self.feed == Feed::Stopped || self.is_down() {
+            return Aftermath::Nothing;
         }
+        if self.breaker.half_is_sick() && self.condemned.iter().all(|row| self.met_silence(*row)) {
+            self.go_down(at.now);
+            return Aftermath::Down;
+        }
+        self.fail_condemned(None, at.wall);
+        Aftermath::Nothing
+    }
+
+    /// Whether the last call of a record ended without an answer of the service.
+    fn met_silence(&self, row: u64) -> bool {
+        matches!(self.slot(row), Some(Slot::Open(delivery)) if delivery.last_code.is_none())
     }
 
     fn settle(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) {
@@ -450,15 +462,16 @@ impl Deliveries {
 
     fn finish(&mut self, row: u64, status: Status, (error_code, error_info): (Option<i64>, String), wall: SystemTime) {
         let Some(index) = self.index(row) else { return };
-        let Slot::Open(delivery) = &mut self.slots[index] else { return };
+        let slot = &mut self.slots[index];
+        let before = slot.weight();
+        let Slot::Open(delivery) = slot else { return };
         let outcome = Outcome { status, error_code, error_info, attempts: delivery.attempts, finished_at: wall };
-        let record = delivery.record.clone();
-        let before = self.slots[index].weight();
-        if let Ok(account) = &record.account {
-            self.release(&account.user_id);
+        let user_id = delivery.record.account.as_ref().ok().map(|account| account.user_id.clone());
+        *slot = Slot::Settled(settled(&mut delivery.record, outcome));
+        self.held_bytes = self.held_bytes + slot.weight() - before;
+        if let Some(user_id) = user_id {
+            self.release(&user_id);
         }
-        self.slots[index] = Slot::Settled(settled(record, outcome));
-        self.held_bytes = self.held_bytes + self.slots[index].weight() - before;
     }
 
     fn release(&mut self, user_id: &UserId) {
@@ -565,12 +578,13 @@ impl Slot {
     }
 }
 
-fn settled(record: Record, outcome: Outcome) -> Settled {
+/// Takes out of a record what its outcome needs.
+fn settled(record: &mut Record, outcome: Outcome) -> Settled {
     let original = match outcome.status {
         Status::Imported => None,
-        Status::Failed | Status::Invalid => Some(record.fields),
+        Status::Failed | Status::Invalid => Some(std::mem::take(&mut record.fields)),
     };
-    Settled { row: record.row, line: record.line, user_id: record.user_id, outcome, end: record.end, original }
+    Settled { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
 }
 
 /// The service's code, and what goes into `error_info`.

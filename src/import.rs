@@ -251,7 +251,9 @@ where
 
     /// Hands settled outcomes to the ledger, in order.
     fn take_over(&mut self) {
-        self.deliveries.settle_without_witness((self.wall)());
+        let at = self.at(Instant::now());
+        let aftermath = self.deliveries.settle_without_witness(at);
+        self.draw_consequences(aftermath, at.now, 0, at.now);
         let Some(ledger) = &mut self.ledger else { return };
         while let Some(settled) = self.deliveries.take_settled() {
             self.tally.count(settled.outcome.status);
@@ -460,13 +462,17 @@ where
         self.gate.note_sends(now);
         self.count(&end, now - left, is_retry);
         let was_down = self.deliveries.down_since().is_some();
-        let at = At { now, wall: (self.wall)(), jitter: (self.jitter)() };
+        let at = self.at(now);
         let aftermath = self.deliveries.ended(row, end, left, at);
         self.draw_consequences(aftermath, left, generation, now);
         if was_down && self.deliveries.down_since().is_none() {
             tracing::info!("the service is back");
             self.gate.ramp_up(now);
         }
+    }
+
+    fn at(&mut self, now: Instant) -> At {
+        At { now, wall: (self.wall)(), jitter: (self.jitter)() }
     }
 
     fn count(&mut self, end: &CallEnd, latency: Duration, is_retry: bool) {

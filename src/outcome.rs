@@ -74,6 +74,14 @@ impl Tally {
     }
 }
 
+impl std::ops::Add for Tally {
+    type Output = Tally;
+
+    fn add(self, other: Tally) -> Tally {
+        Tally { imported: self.imported + other.imported, failed: self.failed + other.failed, invalid: self.invalid + other.invalid }
+    }
+}
+
 /// An outcome with the record that it belongs to, as the journal takes it.
 #[derive(Debug, Clone)]
 pub struct Settled {

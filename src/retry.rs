@@ -134,9 +134,13 @@ impl Breaker {
     /// Whether what was noted says that the service is down; `alone` when nothing else is in flight.
     #[must_use]
     pub fn trips(&self, alone: bool) -> bool {
-        let sick = self.window.iter().filter(|tried| tried.sick).count();
-        let half_is_sick = self.window.len() >= WINDOW_LEAST && sick * 2 >= self.window.len();
-        half_is_sick || self.unreached >= UNREACHED_IN_A_ROW || (alone && self.unreached > 0)
+        (self.window.len() >= WINDOW_LEAST && self.half_is_sick()) || self.unreached >= UNREACHED_IN_A_ROW || (alone && self.unreached > 0)
+    }
+
+    /// Whether half of the records in the window had their latest call end in a passing fault, however few they are.
+    #[must_use]
+    pub fn half_is_sick(&self) -> bool {
+        self.window.iter().filter(|tried| tried.sick).count() * 2 >= self.window.len()
     }
 
     /// Opens, and hands out the window: the attempts charged in it are to be given back.

@@ -2,13 +2,15 @@
 //!
 //! Shared with the sandbox, so that both sides speak of the same names; signs nothing and sends nothing.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 /// Imports one account; 200 calls a second by documentation.
 pub const ACCOUNT_IMPORT: &str = "im_open_login_svc/account_import";
 
 /// Calls of [`ACCOUNT_IMPORT`] that the documentation allows in a second.
-pub const ACCOUNT_IMPORT_CALLS_PER_S: u32 = 200;
+pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
 
 /// The five query parameters of every call.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,12 @@
 //! The shell: flags become settings, settings start one flow, its end becomes an exit code.
 
+mod ending;
 pub mod exit;
+mod first_look;
 pub mod flags;
 mod import;
+mod input;
+pub mod log;
 mod print;
 pub mod settings;
 mod signals;

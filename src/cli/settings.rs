@@ -50,9 +50,7 @@ pub enum Service {
     Sandbox,
     Remote {
         endpoint: Url,
-        sdkappid: u64,
-        identifier: String,
-        credential: Credential,
+        identity: Identity,
     },
 }
 
@@ -82,6 +80,14 @@ struct Sources<'a> {
     config: ConfigFile,
 }
 
+/// As whom calls are signed.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub sdkappid: u64,
+    pub identifier: String,
+    pub credential: Credential,
+}
+
 impl Connection {
     /// Resolves flags, environment and configuration file, in this order.
     ///
@@ -104,6 +110,14 @@ impl Connection {
             service,
         })
     }
+
+    /// Resolves the part of it that signatures are made from.
+    ///
+    /// # Errors
+    /// As [`Connection::resolve`].
+    pub fn identity(flags: &ConnectionFlags, environment: Environment) -> Result<Identity, LastWord> {
+        Sources { flags, environment, config: read_config(flags, environment)? }.identity()
+    }
 }
 
 impl Sources<'_> {
@@ -122,6 +136,10 @@ impl Sources<'_> {
         if self.flags.sandbox {
             return Ok(Service::Sandbox);
         }
+        Ok(Service::Remote { identity: self.identity()?, endpoint: self.endpoint()? })
+    }
+
+    fn identity(&self) -> Result<Identity, LastWord> {
         let sdkappid = self.flags.sdkappid.map_or_else(|| self.number("CHATLIFT_SDKAPPID"), |flag| Ok(Some(flag)))?;
         let sdkappid = sdkappid.or(self.config.sdkappid).ok_or_else(|| {
             LastWord::yours("no SDKAppID is given", "give --sdkappid N (the console shows it), or rehearse with --sandbox")
@@ -129,7 +147,7 @@ impl Sources<'_> {
         let identifier = self.identifier()?;
         let credential = self.credential()?;
         check_claims(&credential, sdkappid, &identifier)?;
-        Ok(Service::Remote { endpoint: self.endpoint()?, sdkappid, identifier, credential })
+        Ok(Identity { sdkappid, identifier, credential })
     }
 
     fn identifier(&self) -> Result<String, LastWord> {
@@ -339,4 +357,8 @@ fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
 
 fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
     LastWord::yours(format!("cannot read {what} {}: {why}", path.display()), "check the path and its permissions")
+}
+/// stub
+pub fn format(flags: &super::flags::InputFlags) -> crate::roster::Format {
+    crate::roster::Format { delimiter: flags.delimiter.unwrap_or(b','), map: flags.map.clone() }
 }

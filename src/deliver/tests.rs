@@ -77,7 +77,7 @@ impl Desk {
             let Some(row) = self.leave() else { break };
             all.push(self.end(row, answer(row)));
         }
-        self.deliveries.settle_without_witness(SystemTime::UNIX_EPOCH);
+        all.push(self.deliveries.settle_without_witness(At { now: self.now, wall: SystemTime::UNIX_EPOCH, jitter: 0.5 }));
         all
     }
 
@@ -141,6 +141,29 @@ async fn the_poisoned_tail_of_a_file_is_no_outage() {
     desk.admit_many(3).deliveries.input_ended();
     desk.run(500, |row| if row == 1 { code(0) } else { code(40006) });
     assert_eq!(desk.outcomes(), [(1, Status::Imported, None, 1), (2, Status::Failed, Some(40006), 5), (3, Status::Failed, Some(40006), 5)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_fails_nobody_however_small_the_file() {
+    for healthy in [0, 4] {
+        let mut desk = Desk::new();
+        desk.admit_many(10).deliveries.input_ended();
+        let ends = desk.run(500, |row| if row <= healthy { code(0) } else { CallEnd::Lost { why: "HTTP 502".to_owned() } });
+        assert_eq!(ends.last(), Some(&Aftermath::Down), "{healthy}");
+        assert_eq!(desk.outcomes().len() as u64, healthy);
+        desk.run(500, |_| code(0));
+        let outcomes = desk.outcomes();
+        assert_eq!(outcomes.len() as u64, 10 - healthy);
+        assert!(outcomes.iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1), "{outcomes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
+    let mut desk = Desk::new();
+    desk.admit_many(10).deliveries.input_ended();
+    desk.run(500, |row| if row == 10 { CallEnd::Lost { why: "reset".to_owned() } } else { code(0) });
+    assert_eq!(desk.outcomes().last(), Some(&(10, Status::Failed, None, 5)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,16 +45,24 @@ pub enum Restart {
 /// What is to become of what an earlier run has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// Nothing is left.
-    Begin,
-    /// A run of its own: the files that are there are set aside.
+    /// The run was finished earlier; nothing is to be done.
+    Finished {
+        tally: Tally,
+    },
+    Run(Way),
+}
+
+/// How a run begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing is left of an earlier one.
+    Afresh,
+    /// Afresh, and the files that are there are set aside.
     SetAside,
     /// As before; an earlier process did not come to the end of it.
     GoOnSettingAside { stamp: String },
-    /// The run goes on; `input` says whether the file has changed behind the settled part.
+    /// Where the earlier one stopped; `input` says whether the file has changed behind the settled part.
     Resume { checkpoint: Box<Checkpoint>, input: Sameness },
-    /// The run was finished earlier; nothing is to be done.
-    Finished { tally: Tally },
 }
 
 /// Why a run can't begin.
@@ -114,7 +122,7 @@ pub fn examine<D: Disk>(
 ) -> Result<Plan, OpenError> {
     let found = look(disk, paths)?;
     let plan = plan(found, paths, claim, restart, compare)?;
-    if matches!(plan, Plan::Resume { .. } | Plan::Finished { .. })
+    if matches!(plan, Plan::Run(Way::Resume { .. }) | Plan::Finished { .. })
         && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none()
     {
         return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
@@ -122,33 +130,24 @@ pub fn examine<D: Disk>(
     Ok(plan)
 }
 
-/// Opens the journal as planned. Must be called under the lock under which the plan was made.
+/// Opens the journal in the way that was planned under the same lock.
 ///
 /// # Errors
 /// [`OpenError`] when results or rejects are not what the checkpoint says of them (nothing is touched then), or the disk fails.
-pub fn open<D: Disk>(plan: Plan, (disk, lock): (D, D::Lock), paths: Paths, claim: Claim, now: SystemTime) -> Result<Opened<D>, OpenError> {
-    let set_aside = match plan {
-        Plan::Finished { tally } => return Ok(Opened::Finished { tally }),
-        Plan::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint).map(Opened::Run),
-        Plan::Begin => set_aside_rejects(&disk, &paths, now)?,
-        Plan::SetAside => Some(set_aside(&disk, &paths, now)?),
-        Plan::GoOnSettingAside { stamp } => {
+pub fn open<D: Disk>(way: Way, (disk, lock): (D, D::Lock), paths: Paths, claim: Claim, now: SystemTime) -> Result<Journal<D>, OpenError> {
+    let set_aside = match way {
+        Way::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint),
+        Way::Afresh => set_aside_rejects(&disk, &paths, now)?,
+        Way::SetAside => Some(set_aside(&disk, &paths, now)?),
+        Way::GoOnSettingAside { stamp } => {
             move_aside(&disk, &paths, &stamp)?;
             Some(stamp)
         }
     };
     if let Some(stamp) = set_aside {
-        tracing::info!(stamp, "the files of an earlier run are set aside under dated names");
+        tracing::info!("the files of an earlier run are set aside under names with {stamp}");
     }
-    Ok(Opened::Run(begin((disk, lock), paths, claim)?))
-}
-
-/// What opening came to.
-#[derive(Debug)]
-pub enum Opened<D: Disk> {
-    Run(Journal<D>),
-    /// The run was finished earlier.
-    Finished { tally: Tally },
+    Ok(begin((disk, lock), paths, claim)?)
 }
 
 fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
@@ -185,12 +184,12 @@ fn plan(
     compare: impl FnOnce(Mark) -> io::Result<Sameness>,
 ) -> Result<Plan, OpenError> {
     let checkpoint = match (found, restart) {
-        (Found::Nothing, _) => return Ok(Plan::Begin),
+        (Found::Nothing, _) => return Ok(Plan::Run(Way::Afresh)),
         (Found::Run(checkpoint), Restart::Asked | Restart::No) if matches!(checkpoint.state, State::SettingAside { .. }) => {
             let State::SettingAside { stamp } = checkpoint.state else { unreachable!("the guard has seen it") };
-            return Ok(Plan::GoOnSettingAside { stamp });
+            return Ok(Plan::Run(Way::GoOnSettingAside { stamp }));
         }
-        (Found::Results | Found::Unusable(_) | Found::Run(_), Restart::Asked) => return Ok(Plan::SetAside),
+        (Found::Results | Found::Unusable(_) | Found::Run(_), Restart::Asked) => return Ok(Plan::Run(Way::SetAside)),
         (Found::Results, Restart::No) => {
             return Err(OpenError::NoCheckpoint { results: paths.results.clone(), checkpoint: paths.checkpoint.clone() });
         }
@@ -207,9 +206,9 @@ fn plan(
     let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
     Ok(match (is_unfinished, input) {
         (true, Sameness::ChangedWithin) => return Err(OpenError::InputChanged { rows: checkpoint.settled.rows }),
-        (true, Sameness::Same | Sameness::ChangedAfter) => Plan::Resume { checkpoint, input },
+        (true, Sameness::Same | Sameness::ChangedAfter) => Plan::Run(Way::Resume { checkpoint, input }),
         (false, Sameness::Same) => Plan::Finished { tally: checkpoint.tally },
-        (false, Sameness::ChangedAfter | Sameness::ChangedWithin) => Plan::SetAside,
+        (false, Sameness::ChangedAfter | Sameness::ChangedWithin) => Plan::Run(Way::SetAside),
     })
 }
 

@@ -1,0 +1,112 @@
+//! The last words of an import: what ended it, why, and what to do.
+
+use std::path::Path;
+
+use super::exit::{Exit, LastWord, causes};
+use super::input;
+use crate::figures;
+use crate::import::End;
+use crate::journal::paths::Paths;
+use crate::journal::{DiskError, OpenError};
+use crate::outcome::Tally;
+use crate::roster::RosterError;
+
+/// What the same command does after everything that only interrupted a run.
+const RESUMES: &str = "the same command goes on where it stopped";
+
+/// The last word on a run that came to an end of its own; `remaining` are the records that a limit has left.
+pub(super) fn last_word(end: &End<RosterError>, tally: Tally, remaining: Option<u64>, input: &Path, paths: &Paths) -> LastWord {
+    match end {
+        End::Finished => finished(tally, paths),
+        End::LimitReached => limited(tally, remaining),
+        End::Stopped => LastWord::new(Exit::Stopped, format!("a signal came; {} settled", rows(tally.rows())), RESUMES),
+        End::Outage { why } => LastWord::new(
+            Exit::Stopped,
+            format!("the service was down for longer than --max-outage; last of all: {why}; {} settled", rows(tally.rows())),
+            "check the network and the service's status page; the same command goes on where it stopped",
+        ),
+        End::Refused { refusal, code, says } => {
+            let code = code.map_or(String::new(), |code| format!("code {code}"));
+            let details = [code, says.clone()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+            let details = if details.is_empty() { details } else { format!(" ({details})") };
+            LastWord::new(refusal.class().into(), format!("{refusal}{details}; {} settled", rows(tally.rows())), refusal.hint())
+        }
+        End::Input(error) => input::roster_error(input, error),
+    }
+}
+
+fn rows(count: u64) -> String {
+    figures::counted(count, "row")
+}
+
+/// The exit code of a run whose rows have come to this.
+pub(super) fn finished_exit(tally: Tally) -> Exit {
+    if tally.rejected() == 0 { Exit::Done } else { Exit::SomeRows }
+}
+
+fn finished(tally: Tally, paths: &Paths) -> LastWord {
+    match finished_exit(tally) {
+        Exit::SomeRows => LastWord::new(Exit::SomeRows, told(tally), fix_rejects(paths)),
+        exit => LastWord { exit, why: told(tally), hint: None },
+    }
+}
+
+fn told(tally: Tally) -> String {
+    let Tally { imported, failed, invalid } = tally;
+    let count = figures::count;
+    if tally.rejected() == 0 {
+        format!("all {} imported", rows(imported))
+    } else {
+        format!("{} of {} imported, {} failed, {} invalid", count(imported), rows(tally.rows()), count(failed), count(invalid))
+    }
+}
+
+fn fix_rejects(paths: &Paths) -> String {
+    let rejects = paths.rejects.display();
+    format!("{rejects} holds them with the reasons: fix it, then chatlift import {rejects}")
+}
+
+fn limited(tally: Tally, remaining: Option<u64>) -> LastWord {
+    let remain = remaining.map_or_else(|| "an unknown number remains".to_owned(), |count| format!("{} remain", figures::count(count)));
+    let why = format!("the limit is reached: {}; {remain}", told(tally));
+    LastWord::new(finished_exit(tally), why, "the same command without --limit goes on")
+}
+
+/// The last word when an earlier process has finished the run.
+pub(super) fn already_finished(tally: Tally, paths: &Paths) -> LastWord {
+    let word = finished(tally, paths);
+    LastWord { why: format!("this run was finished earlier, nothing is sent: {}", word.why), ..word }
+}
+
+/// The last word when the journal can't write any more.
+pub(super) fn disk_failed(error: &DiskError) -> LastWord {
+    LastWord::new(Exit::CannotGoOn, causes(error), "make room or repair the disk; what was committed stays, and the same command resumes")
+}
+
+/// The last word when the journal can't be opened.
+pub(super) fn cannot_open(error: &OpenError) -> LastWord {
+    let hint = match error {
+        OpenError::Locked { .. } => "wait for it, or stop it; one process at a time works on a run".to_owned(),
+        OpenError::NoCheckpoint { .. } => "bring the checkpoint back, or begin again with --restart, which sets the results aside".to_owned(),
+        OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which sets the checkpoint aside".to_owned(),
+        OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::OtherDelimiter => "give the same --delimiter, or begin again with --restart".to_owned(),
+        OpenError::InputChanged { .. } => {
+            "bring back the file as it was, or import the new one from its start with --restart; settled rows may be imported twice, which is safe"
+                .to_owned()
+        }
+        OpenError::SheetChanged { .. } => "bring it back as the run left it, or begin again with --restart, which sets it aside".to_owned(),
+        OpenError::Input(_) => "the same command resumes once the file can be read".to_owned(),
+        OpenError::Disk(disk) if is_callers(disk) => "check the folder and its permissions; --results names another place".to_owned(),
+        OpenError::Disk(disk) => return disk_failed(disk),
+    };
+    let exit = if matches!(error, OpenError::Input(_)) { Exit::CannotGoOn } else { Exit::Yours };
+    LastWord::new(exit, causes(error), hint)
+}
+
+/// Whether it is the caller's choice of a place that the disk refuses.
+fn is_callers(error: &DiskError) -> bool {
+    use std::io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.source.kind(), NotFound | PermissionDenied | IsADirectory | NotADirectory | ReadOnlyFilesystem | InvalidInput)
+}

@@ -1,0 +1,306 @@
+//! `chatlift import`: from the flags to the end of the run.
+//!
+//! Everything that can be wrong is found before the first call; what ends the run becomes its last word, its table and its summary.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use indicatif::MultiProgress;
+use tokio::time::Instant;
+
+use super::ending::{already_finished, cannot_open, disk_failed, last_word};
+use super::exit::{Exit, LastWord};
+use super::flags::ImportFlags;
+use super::settings::{Connection, format};
+use super::spool::Spool;
+use super::target::{Dialled, dial, target};
+use super::{environment, first_look, input, log, signals};
+use crate::figures;
+use crate::gate::Rate;
+use crate::import::{self, End, Ended, Parts, Settings};
+use crate::input::{Mark, Sameness};
+use crate::journal::disk::OsDisk;
+use crate::journal::paths::{Given, Paths};
+use crate::journal::{self, Claim, Journal, Plan, Restart, Way};
+use crate::outcome::Tally;
+use crate::progress::{Progress, Start};
+use crate::roster::{self, Format, Roster, RosterError};
+use crate::summary::{Report, Summary};
+use crate::traffic::Traffic;
+
+/// Runs the import that the flags ask for.
+pub(super) fn run(flags: &ImportFlags) -> LastWord {
+    let bars = MultiProgress::new();
+    log::install(&flags.output, &bars).expect("this process installs no other subscriber");
+    match begin(flags) {
+        Ok(Begun::Run(run)) => run.carry_out(&bars),
+        Ok(Begun::Finished { tally, paths }) => {
+            let word = already_finished(tally, &paths);
+            write_summary(flags, &summary(word.exit, tally, Traffic::default(), (Duration::ZERO, tally.rows())));
+            word
+        }
+        Err(word) => word,
+    }
+}
+
+/// What the first look came to.
+enum Begun<'a> {
+    Run(Box<Run<'a>>),
+    Finished { tally: Tally, paths: Paths },
+}
+
+/// A run about to send its first call.
+struct Run<'a> {
+    flags: &'a ImportFlags,
+    paths: Paths,
+    source: Source,
+    format: Format,
+    journal: Journal<OsDisk>,
+    roster: Roster<BufReader<File>>,
+    dialled: Dialled,
+    settings: Settings,
+    input_bytes: u64,
+}
+
+/// Where the records come from.
+struct Source {
+    spool: Option<Spool>,
+    file: PathBuf,
+}
+
+impl Source {
+    fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
+        let spool = match file == Path::new("-") {
+            true => Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?),
+            false => None,
+        };
+        Ok(Self { spool, file: file.to_owned() })
+    }
+
+    fn path(&self) -> &Path {
+        self.spool.as_ref().map_or(&self.file, Spool::path)
+    }
+
+    fn keep(&mut self) -> Result<(), LastWord> {
+        self.spool.as_mut().map_or(Ok(()), Spool::keep).map_err(|error| cannot_spool(&error))
+    }
+
+    fn is_done_with(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            spool.discard_all();
+        }
+    }
+}
+
+fn cannot_spool(error: &std::io::Error) -> LastWord {
+    LastWord::new(Exit::CannotGoOn, format!("cannot keep standard input: {error}"), "it is kept beside the results; make room there")
+}
+
+/// Looks at everything; opens the journal if there is something to do.
+fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
+    let connection = Connection::resolve(&flags.connection, &environment)?;
+    let file = &flags.input.file;
+    let paths = paths(flags)?;
+    let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
+    let mut source = Source::new(file, &paths)?;
+    let format = format(&flags.input);
+    let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
+    let claim = claim(&connection, &roster, source.path(), flags)?;
+    let input_bytes = claim.input.len;
+    let way = match examine(&claim, &paths, source.path(), flags)? {
+        Plan::Finished { tally } => {
+            source.is_done_with();
+            return Ok(Begun::Finished { tally, paths });
+        }
+        Plan::Run(way) => way,
+    };
+    look_at_input(&way, &source, &format, flags)?;
+    let dialled = dial(&connection)?;
+    source.keep()?;
+    let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
+    let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
+    let settings = Settings {
+        rate: dialled.rate,
+        in_flight: connection.in_flight,
+        max_attempts: connection.max_attempts,
+        max_outage: connection.max_outage,
+        limit: flags.limit,
+        rows_done: journal.settled().rows,
+    };
+    Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, settings, input_bytes })))
+}
+
+/// The names of the run's files; no two of them may be one.
+fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
+    let file = &flags.input.file;
+    if file == Path::new("-") && flags.results.is_none() {
+        return Err(LastWord::yours("standard input has no name to call the results after", "give --results FILE"));
+    }
+    let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
+    let paths = Paths::new(file, given);
+    let mut names: Vec<&Path> = paths.all().into_iter().chain([file.as_path()]).chain(flags.summary.as_deref()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(LastWord::yours(
+            format!("{} is named for two files at once", pair[0].display()),
+            "input, results, rejects, checkpoint and summary must be different files",
+        )),
+        None => Ok(paths),
+    }
+}
+
+fn claim(connection: &Connection, roster: &Roster<BufReader<File>>, path: &Path, flags: &ImportFlags) -> Result<Claim, LastWord> {
+    let input = roster::fingerprint(path).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
+    Ok(Claim {
+        target: target(&connection.service),
+        input,
+        delimiter: format(&flags.input).delimiter,
+        header: roster.header().names.clone(),
+        rejects_delimiter: flags.input.delimiter.unwrap_or(b','),
+        start: roster.at(),
+    })
+}
+
+fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &ImportFlags) -> Result<Plan, LastWord> {
+    let restart = if flags.restart { Restart::Asked } else { Restart::No };
+    let compare = |settled: Mark| roster::compare(path, claim.delimiter, settled);
+    journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
+}
+
+/// Judges a new input, and tells of a changed one.
+fn look_at_input(way: &Way, source: &Source, format: &Format, flags: &ImportFlags) -> Result<(), LastWord> {
+    match way {
+        Way::Afresh | Way::SetAside | Way::GoOnSettingAside { .. } => {
+            first_look::judge(source.path(), &flags.input.file, format, flags.max_invalid)
+        }
+        Way::Resume { input: Sameness::ChangedAfter, .. } => {
+            tracing::warn!("the input was modified since the last run; its settled part is the same, the run goes on with what follows");
+            Ok(())
+        }
+        Way::Resume { input: Sameness::Same | Sameness::ChangedWithin, .. } => Ok(()),
+    }
+}
+
+impl Run<'_> {
+    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> LastWord {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let stops = runtime.and_then(|runtime| runtime.block_on(async { signals::stops() }).map(|stops| (runtime, stops)));
+        let (runtime, stops) = match stops {
+            Ok(ready) => ready,
+            Err(error) => return LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"),
+        };
+        self.announce();
+        let began = std::time::Instant::now();
+        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes } = *self;
+        let (start, before) = (journal.settled(), journal.tally());
+        let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(input_bytes), limit: settings.limit };
+        let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
+        let Dialled { api, signer, _sandbox, .. } = dialled;
+        let parts = Parts {
+            api,
+            records: roster,
+            ledger: journal,
+            signer,
+            wall: Box::new(SystemTime::now),
+            jitter: Box::new(fastrand::f64),
+            signals: stops,
+            tell: Box::new(move |snapshot| progress.tell(snapshot, Instant::now())),
+        };
+        let ended = runtime.block_on(import::run(parts, settings));
+        let elapsed = began.elapsed();
+        match ended {
+            Err(error) => disk_failed(&error),
+            Ok(ended) => {
+                if matches!(ended.end, End::Finished) {
+                    source.is_done_with();
+                }
+                let remaining = remaining(&ended, source.path(), &format, start);
+                let tally = before + ended.tally;
+                let word = last_word(&ended.end, tally, remaining, &flags.input.file, &paths);
+                let summary = summary(word.exit, tally, ended.traffic, (elapsed, start.rows));
+                write_summary(flags, &summary);
+                report(flags, &summary, ended.tally, &paths);
+                word
+            }
+        }
+    }
+
+    /// Says what is about to happen, and what may get in its way.
+    fn announce(&self) {
+        let Run { flags, paths, journal, dialled, settings, .. } = self;
+        let rate = match settings.rate {
+            Rate::PerSecond(rate) => format!("at most {rate} calls/s"),
+            Rate::Unlimited => "without a limit".to_owned(),
+        };
+        let from = match journal.settled().rows {
+            0 => String::new(),
+            rows => format!(", going on after row {}", figures::count(rows)),
+        };
+        tracing::info!(
+            "importing {} into {}, {rate}{from}; results: {}",
+            flags.input.file.display(),
+            dialled.target,
+            paths.results.display()
+        );
+        if let Some(expires_at) = dialled.expires_at {
+            self.warn_of_expiry(expires_at);
+        }
+    }
+
+    /// A signature that can't be renewed may not last as long as the run.
+    fn warn_of_expiry(&self, expires_at: SystemTime) {
+        let Rate::PerSecond(rate) = self.settings.rate else { return };
+        let Some(records) = self.forecast() else { return };
+        let ends_at = SystemTime::now() + Duration::from_secs_f64(records / f64::from(rate.get()));
+        if ends_at > expires_at {
+            tracing::warn!(
+                "CHATLIFT_USERSIG expires at {}, the run will last until about {}: it will stop then; a new one goes on, a key renews itself",
+                humantime::format_rfc3339_seconds(expires_at),
+                humantime::format_rfc3339_seconds(ends_at)
+            );
+        }
+    }
+
+    /// About how many records are left, by the size of the next ones.
+    fn forecast(&self) -> Option<f64> {
+        const SAMPLE: usize = 100;
+        let settled = self.journal.settled();
+        let roster = Roster::open(self.source.path(), &self.format).and_then(|roster| Ok(roster.skip_to(settled)?)).ok()?;
+        let ends: Vec<u64> = roster.take(SAMPLE).map_while(Result::ok).map(|record| record.end.offset).collect();
+        let bytes_each = (ends.last()? - settled.offset) as f64 / ends.len() as f64;
+        Some((self.input_bytes - settled.offset) as f64 / bytes_each)
+    }
+}
+
+/// Records that a limit has left; `None` where there was none, or they can't be counted.
+fn remaining(ended: &Ended<RosterError>, path: &Path, format: &Format, start: Mark) -> Option<u64> {
+    match ended.end {
+        End::LimitReached => {
+            let settled = ended.settled.unwrap_or(start);
+            Roster::open(path, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
+        }
+        End::Finished | End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
+    }
+}
+
+fn summary(exit: Exit, tally: Tally, traffic: Traffic, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
+    Summary { exit, outcome: exit.outcome(), tally, traffic, elapsed, resumed_at_row }
+}
+
+fn write_summary(flags: &ImportFlags, summary: &Summary) {
+    if let Some(path) = &flags.summary
+        && let Err(error) = summary.write(path)
+    {
+        tracing::error!("cannot write the summary {}: {error}", path.display());
+    }
+}
+
+fn report(flags: &ImportFlags, summary: &Summary, this_run: Tally, paths: &Paths) {
+    if flags.output.quiet {
+        return;
+    }
+    let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
+    eprintln!("{}", Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+}

@@ -1,0 +1,92 @@
+//! What a run talks to: the client, the signatures, and what the checkpoint calls the target.
+
+use std::time::SystemTime;
+
+use reqwest::Url;
+use tokio::time::Instant;
+
+use super::exit::{Exit, LastWord, causes};
+use super::settings::{Connection, Identity, Service};
+use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
+use crate::api::usersig::{Credential, Signer, read_claims};
+use crate::api::wire;
+use crate::gate::Rate;
+use crate::journal::checkpoint::Target;
+use crate::sandbox::{Sandbox, Settings};
+
+/// The service, ready to be called.
+pub(super) struct Dialled {
+    pub(super) api: HttpApi,
+    pub(super) signer: Signer,
+    pub(super) target: Target,
+    pub(super) rate: Rate,
+    /// When a signature that cannot be renewed expires.
+    pub(super) expires_at: Option<SystemTime>,
+    /// Lives as long as the run.
+    pub(super) _sandbox: Option<Sandbox>,
+}
+
+/// The name of the target without calling it.
+pub(super) fn target(service: &Service) -> Target {
+    let api = "account_import".to_owned();
+    match service {
+        Service::Sandbox => Target { endpoint: "sandbox".to_owned(), sdkappid: 0, api },
+        Service::Remote { endpoint, identity } => {
+            let host = endpoint.host_str().unwrap_or_default();
+            let port = endpoint.port_or_known_default().unwrap_or_default();
+            Target { endpoint: format!("{}://{host}:{port}", endpoint.scheme()), sdkappid: identity.sdkappid, api }
+        }
+    }
+}
+
+/// Makes the client and the first signature; starts the sandbox if that is the target. No call leaves.
+pub(super) fn dial(connection: &Connection) -> Result<Dialled, LastWord> {
+    let target = target(&connection.service);
+    let rate = connection.rate.unwrap_or(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S));
+    let (sandbox, endpoint, identity) = match &connection.service {
+        Service::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
+        Service::Sandbox => sandbox(rate)?,
+    };
+    let Identity { sdkappid, identifier, credential } = identity;
+    let expires_at = match &credential {
+        Credential::Key(_) => None,
+        Credential::Ready(usersig) => read_claims(usersig).ok().map(|claims| claims.expires_at),
+    };
+    let settings = HttpSettings {
+        endpoint,
+        sdkappid,
+        identifier: identifier.clone(),
+        timeout: connection.timeout,
+        connections: connection.in_flight,
+        ca_pem: connection.ca_pem.clone(),
+    };
+    let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
+    let signer = Signer::new(credential, sdkappid, &identifier, Instant::now(), SystemTime::now());
+    Ok(Dialled { api, signer, target, rate, expires_at, _sandbox: sandbox })
+}
+
+fn sandbox(rate: Rate) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
+    let mut settings = Settings::ephemeral();
+    settings.limit_per_s = match rate {
+        Rate::PerSecond(limit) => Some(limit),
+        Rate::Unlimited => None,
+    };
+    let credential = Credential::Key(settings.key.clone());
+    let identity = Identity { sdkappid: settings.sdkappid, identifier: settings.identifier.clone(), credential };
+    let sandbox = Sandbox::start(settings).map_err(|error| {
+        LastWord::new(Exit::CannotGoOn, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
+    })?;
+    let endpoint = Url::parse(&sandbox.endpoint()).expect("an address with a port is a URL");
+    Ok((Some(sandbox), endpoint, identity))
+}
+
+fn no_client(error: &HttpSetupError) -> LastWord {
+    match error {
+        HttpSetupError::CaFile(_) => {
+            LastWord::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
+        }
+        HttpSetupError::Client(_) | HttpSetupError::Random => {
+            LastWord::new(Exit::CannotGoOn, causes(error), "this is a fault of the machine; the same command resumes")
+        }
+    }
+}
