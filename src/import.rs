@@ -21,14 +21,8 @@ use crate::roster::Record;
 use crate::traffic::Traffic;
 use crate::verdict::{CallEnd, Refusal};
 
-/// A commit at the latest after this time …
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// … or after this many rows.
-const COMMIT_ROWS: u64 = 1_000;
 /// How long calls in flight may take to settle once the run is stopping.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the progress is told. Chosen: a person sees it move.
-const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;
 
@@ -43,6 +37,12 @@ pub struct Settings {
     pub limit: Option<u64>,
     /// Rows that an earlier run has settled.
     pub rows_done: u64,
+    /// A commit at the latest after this time …
+    pub commit_every: Duration,
+    /// … or after this many rows.
+    pub commit_rows: u64,
+    /// How often the progress is told.
+    pub tell_every: Duration,
 }
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]
@@ -325,7 +325,7 @@ where
         let now = Instant::now();
         let Some(mut ledger) = self.ledger.take() else { return };
         let rows = ledger.pending_rows();
-        if rows == 0 || (rows < COMMIT_ROWS && now < self.committed_at + COMMIT_EVERY) {
+        if rows == 0 || (rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
             self.committed_at = if rows == 0 { now } else { self.committed_at };
             self.ledger = Some(ledger);
             return;
@@ -336,7 +336,7 @@ where
 
     fn tell_if_due(&mut self) {
         let now = Instant::now();
-        if now < self.told_at + TELL_EVERY {
+        if now < self.told_at + self.settings.tell_every {
             return;
         }
         self.told_at = now;
@@ -407,13 +407,13 @@ where
         [
             self.gate_turn,
             self.deliveries.next_wake().filter(|at| *at > now),
-            pending.then(|| self.committed_at + COMMIT_EVERY),
+            pending.then(|| self.committed_at + self.settings.commit_every),
             self.drain_until,
             outage_ends,
         ]
         .into_iter()
         .flatten()
-        .fold(self.told_at + TELL_EVERY, Instant::min)
+        .fold(self.told_at + self.settings.tell_every, Instant::min)
     }
 
     fn handle(&mut self, event: Event<L>) -> Result<(), L::Error> {

@@ -30,6 +30,13 @@ use crate::roster::{self, Format, Roster, RosterError};
 use crate::summary::{Report, Summary};
 use crate::traffic::Traffic;
 
+/// A commit at the latest after this time …
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// … or after this many rows. Source of both: the journal's contract, a second's work.
+const COMMIT_ROWS: u64 = 1_000;
+/// How often the progress is told. Chosen: a person sees it move.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
 /// Runs the import that the flags ask for.
 pub(super) fn run(flags: &ImportFlags) -> LastWord {
     let bars = MultiProgress::new();
@@ -128,6 +135,9 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         max_outage: connection.max_outage,
         limit: flags.limit,
         rows_done: journal.settled().rows,
+        commit_every: COMMIT_EVERY,
+        commit_rows: COMMIT_ROWS,
+        tell_every: TELL_EVERY,
     };
     Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, settings, input_bytes })))
 }
