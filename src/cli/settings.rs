@@ -358,7 +358,3 @@ fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
 fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
     LastWord::yours(format!("cannot read {what} {}: {why}", path.display()), "check the path and its permissions")
 }
-/// stub
-pub fn format(flags: &super::flags::InputFlags) -> crate::roster::Format {
-    crate::roster::Format { delimiter: flags.delimiter.unwrap_or(b','), map: flags.map.clone() }
-}
