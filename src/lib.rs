@@ -5,6 +5,8 @@
 
 pub mod account;
 pub mod api;
+pub mod audit;
+pub mod check;
 pub mod cli;
 pub mod deliver;
 pub mod gate;
@@ -14,5 +16,6 @@ pub mod journal;
 pub mod outcome;
 pub mod retry;
 pub mod roster;
+pub mod sample;
 pub mod traffic;
 pub mod verdict;
