@@ -349,3 +349,20 @@ fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
 fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
     LastWord::yours(format!("cannot read {what} {}: {why}", path.display()), "check the path and its permissions")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delimiter_follows_from_the_name_unless_it_is_given() {
+        let check = |file: &str, delimiter: Option<u8>, expected: u8| {
+            let flags = InputFlags { file: file.into(), map: Vec::new(), delimiter };
+            assert_eq!(format(&flags).delimiter, expected, "{file}");
+        };
+        check("users.csv", None, b',');
+        check("users.TSV", None, b'\t');
+        check("-", None, b',');
+        check("users.tsv", Some(b';'), b';');
+    }
+}
