@@ -5,6 +5,8 @@
 
 pub mod account;
 pub mod api;
+pub mod audit;
+pub mod check;
 pub mod cli;
 pub mod deliver;
 pub mod figures;
@@ -16,6 +18,7 @@ pub mod outcome;
 pub mod progress;
 pub mod retry;
 pub mod roster;
+pub mod sample;
 pub mod sandbox;
 pub mod summary;
 pub mod traffic;

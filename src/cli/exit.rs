@@ -124,6 +124,18 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Most characters of a foreign value that are shown. Chosen: twice the longest UserID.
+const SHOWN_MAX: usize = 64;
+
+/// A foreign value in quotes, fit for a terminal, cut where it gets long.
+#[must_use]
+pub fn quoted(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let shown: String = text.chars().take(SHOWN_MAX).collect();
+    let rest = if shown.len() < text.len() { "…" } else { "" };
+    format!("\"{}{rest}\"", printable(&shown))
+}
+
 /// The chain of an error's causes on one line.
 #[must_use]
 pub fn causes(error: &dyn std::error::Error) -> String {
@@ -145,5 +157,11 @@ mod tests {
         let word = LastWord::yours("column \u{1b}[31m\nUserID", "rename it");
         assert_eq!(word.to_string(), "error: column \\u{1b}[31m\\nUserID\nhint: rename it");
         assert_eq!(LastWord::done("all 3 rows are imported").to_string(), "done: all 3 rows are imported");
+    }
+
+    #[test]
+    fn foreign_values_are_escaped_and_cut() {
+        assert_eq!(quoted(b"a\x1b[31m\n\xff"), "\"a\\u{1b}[31m\\n\u{fffd}\"");
+        assert_eq!(quoted("好".repeat(65).as_bytes()), format!("\"{}…\"", "好".repeat(64)));
     }
 }

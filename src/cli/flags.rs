@@ -1,5 +1,6 @@
 //! Flags as typed: clap's structures and the help that people read. No file is opened and nothing is checked against anything here.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::account::Field;
 use crate::api::region::Region;
+use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -172,8 +174,8 @@ pub struct CheckFlags {
     #[command(flatten)]
     pub input: InputFlags,
     /// The rate of the forecast, in calls a second
-    #[arg(long, value_name = "N", default_value = "200", value_parser = clap::value_parser!(u32).range(1..))]
-    pub rate: u32,
+    #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S)]
+    pub rate: NonZeroU32,
 }
 
 #[derive(Debug, Args)]

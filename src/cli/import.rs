@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,8 @@ use super::flags::ImportFlags;
 use super::settings::{Connection, format};
 use super::spool::Spool;
 use super::target::{Dialled, dial, target};
-use super::{environment, first_look, input, log, signals};
+use super::{check, environment, first_look, input, log, signals};
+use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 use crate::figures;
 use crate::gate::Rate;
 use crate::import::{self, End, Ended, Parts, Settings};
@@ -39,6 +41,10 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the import that the flags ask for.
 pub(super) fn run(flags: &ImportFlags) -> LastWord {
+    if flags.dry_run {
+        let rate = flags.connection.rate.and_then(NonZeroU32::new).unwrap_or(ACCOUNT_IMPORT_CALLS_PER_S);
+        return check::run(&flags.input, rate);
+    }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
     match begin(flags) {

@@ -1,5 +1,7 @@
 //! The shell: flags become settings, settings start one flow, its end becomes an exit code.
 
+mod audit;
+mod check;
 mod ending;
 pub mod exit;
 mod first_look;
@@ -11,6 +13,7 @@ mod print;
 pub mod settings;
 mod signals;
 mod spool;
+mod stdout;
 mod target;
 
 use std::process::ExitCode;
@@ -30,7 +33,8 @@ pub fn main() -> ExitCode {
     };
     let word = match cli.command {
         Command::Import(flags) => import::run(&flags),
-        Command::Check(_) | Command::Audit(_) => todo!(),
+        Command::Check(flags) => check::run(&flags.input, flags.rate),
+        Command::Audit(flags) => audit::run(&flags),
         Command::Sandbox(_) => todo!(),
         Command::Usersig(flags) => print::usersig(&flags),
         Command::Completions { shell } => print::completions(shell),

@@ -15,11 +15,12 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::exit::LastWord;
-use super::flags::ConnectionFlags;
+use super::flags::{ConnectionFlags, InputFlags};
 use crate::account::UserId;
 use crate::api::region::Region;
 use crate::api::usersig::{Credential, read_claims};
 use crate::gate::Rate;
+use crate::roster::Format;
 
 /// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
 const IN_FLIGHT: u32 = 256;
@@ -69,6 +70,14 @@ struct ConfigFile {
     max_attempts: Option<u32>,
     timeout: Option<f64>,
     max_outage: Option<String>,
+}
+
+/// How the input is read: commas separate its fields, tabs those of `*.tsv`, unless the flags say otherwise.
+#[must_use]
+pub fn format(flags: &InputFlags) -> Format {
+    let is_tsv = flags.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+    let usual = if is_tsv { b'\t' } else { b',' };
+    Format { delimiter: flags.delimiter.unwrap_or(usual), map: flags.map.clone() }
 }
 
 /// Reads an environment variable.
@@ -357,4 +366,21 @@ fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
 
 fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
     LastWord::yours(format!("cannot read {what} {}: {why}", path.display()), "check the path and its permissions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delimiter_follows_from_the_name_unless_it_is_given() {
+        let check = |file: &str, delimiter: Option<u8>, expected: u8| {
+            let flags = InputFlags { file: file.into(), map: Vec::new(), delimiter };
+            assert_eq!(format(&flags).delimiter, expected, "{file}");
+        };
+        check("users.csv", None, b',');
+        check("users.TSV", None, b'\t');
+        check("-", None, b',');
+        check("users.tsv", Some(b';'), b';');
+    }
 }

@@ -1,0 +1,292 @@
+//! The check: reads a whole roster offline and says what would become of it.
+//!
+//! Counts what would be refused and why, the UserIDs that repeat, and forecasts the import. Calls nothing and, but for the unnamed
+//! temporary file of the sort, writes nothing; memory stays flat however long the roster is.
+
+mod repeats;
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::account::{Account, Invalid};
+use crate::roster::{Record, RosterError};
+use crate::sample::{Groups, Sample};
+use repeats::RepeatFinder;
+pub use repeats::{Repeat, Repeats};
+
+/// Examples that a report names of each kind. Chosen: enough to see the pattern, few enough to read.
+pub const EXAMPLES: usize = 3;
+
+/// What would become of a roster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub records: u64,
+    pub valid: u64,
+    /// Records that would never be sent, by the rule that they break.
+    pub refused: Groups<Refusal, EXAMPLES>,
+    /// Valid UserIDs with other characters than letters, digits, `_` and `-`: the service's pages don't agree on them.
+    pub unusual: Sample<Position, EXAMPLES>,
+    pub repeats: Repeats,
+    pub forecast: Forecast,
+}
+
+/// Where a record stands, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub row: u64,
+    pub line: u64,
+    /// The UserID cell, byte for byte: foreign text.
+    pub user_id: Box<[u8]>,
+}
+
+/// A record that would never be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub position: Position,
+    pub why: Invalid,
+}
+
+/// What an import of the valid records takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forecast {
+    pub calls: u64,
+    pub rate_per_s: NonZeroU32,
+}
+
+impl Forecast {
+    /// One call for each valid record.
+    #[must_use]
+    pub const fn new(valid: u64, rate_per_s: NonZeroU32) -> Self {
+        Self { calls: valid, rate_per_s }
+    }
+
+    /// At the full rate, without retries; in whole seconds, rounded up.
+    #[must_use]
+    pub fn time(self) -> Duration {
+        Duration::from_secs(self.calls.div_ceil(u64::from(self.rate_per_s.get())))
+    }
+}
+
+/// A report, and how the roster came to its end.
+#[derive(Debug)]
+pub struct Checked {
+    /// Covers what was read.
+    pub report: Report,
+    /// Why nothing was read past that, unless it was the end.
+    pub end: Result<(), RosterError>,
+}
+
+/// Why a check could not go on.
+#[derive(Debug, Error)]
+#[error("cannot sort the UserIDs in a temporary file in {}", std::env::temp_dir().display())]
+pub struct SortError(#[source] io::Error);
+
+/// Reads all `records` and reports.
+///
+/// # Errors
+/// [`SortError`] where the folder for temporary files is full or not writable. A bad roster is no such error, see [`Checked`].
+pub fn check<I>(records: I, rate_per_s: NonZeroU32) -> Result<Checked, SortError>
+where
+    I: IntoIterator<Item = Result<Record, RosterError>>,
+{
+    check_with(records, rate_per_s, tempfile::tempfile).map_err(SortError)
+}
+
+fn check_with<I>(records: I, rate_per_s: NonZeroU32, open_spill: fn() -> io::Result<File>) -> io::Result<Checked>
+where
+    I: IntoIterator<Item = Result<Record, RosterError>>,
+{
+    let mut report = Report::new(rate_per_s);
+    let mut finder = RepeatFinder::new(open_spill);
+    let mut end = Ok(());
+    for record in records {
+        match record {
+            Ok(record) => {
+                if let Some(account) = report.count(record) {
+                    finder.push(account.user_id.as_str(), report.records)?;
+                }
+            }
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        }
+    }
+    report.repeats = finder.finish()?;
+    report.forecast = Forecast::new(report.valid, rate_per_s);
+    Ok(Checked { report, end })
+}
+
+impl Report {
+    fn new(rate_per_s: NonZeroU32) -> Self {
+        Self {
+            records: 0,
+            valid: 0,
+            refused: Groups::default(),
+            unusual: Sample::default(),
+            repeats: Repeats::default(),
+            forecast: Forecast::new(0, rate_per_s),
+        }
+    }
+
+    /// Counts a record: its account, if it is valid.
+    fn count(&mut self, record: Record) -> Option<Account> {
+        self.records += 1;
+        let position = Position { row: record.row, line: record.line, user_id: record.user_id };
+        match record.account {
+            Ok(account) => {
+                self.valid += 1;
+                if !account.user_id.is_plain() {
+                    self.unusual.push(|| position);
+                }
+                Some(account)
+            }
+            Err(why) => {
+                self.refused.push(rule(&why), || Refusal { position, why });
+                None
+            }
+        }
+    }
+
+    /// The last row that has to be read again to name the examples of repeats.
+    #[must_use]
+    pub fn last_unnamed_row(&self) -> Option<u64> {
+        self.repeats.first.last().map(|repeat| repeat.later_row)
+    }
+
+    /// Names the examples of repeats, whose UserIDs the sort doesn't keep, from a second look at the same roster.
+    pub fn name_repeats<I>(&mut self, records: I)
+    where
+        I: IntoIterator<Item = Result<Record, RosterError>>,
+    {
+        let Some(last) = self.last_unnamed_row() else { return };
+        for record in records.into_iter().map_while(Result::ok).take_while(|record| record.row <= last) {
+            for repeat in self.repeats.first.iter_mut().filter(|repeat| repeat.later_row == record.row) {
+                repeat.user_id = Some(record.user_id.clone());
+            }
+        }
+    }
+}
+
+/// The rule that a record breaks, without the record's own figures.
+const fn rule(why: &Invalid) -> &'static str {
+    match why {
+        Invalid::EmptyUserId => "UserID is empty",
+        Invalid::LongUserId { .. } => "UserID is too long",
+        Invalid::UserIdByte { .. } => "UserID holds a character that is not allowed",
+        Invalid::ReservedPrefix { .. } => "UserID starts with a reserved prefix",
+        Invalid::LongField { .. } => "a field is too long",
+        Invalid::NotUtf8 { .. } => "a field is not valid UTF-8",
+        Invalid::ByteOrderMark { .. } => "a field holds a byte order mark",
+        Invalid::ControlCharacter { .. } => "a field holds a control character",
+        Invalid::FieldCount { .. } => "the number of fields is not the header's",
+        Invalid::TextAfterQuote { .. } => "text follows a closing quote",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::account::Field;
+    use crate::roster::{Format, Roster};
+
+    const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
+
+    fn roster(text: &str) -> Roster<Cursor<String>> {
+        Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap()
+    }
+
+    fn checked(text: &str) -> Checked {
+        check(roster(text), RATE).unwrap()
+    }
+
+    #[test]
+    fn records_are_counted_by_what_would_become_of_them() {
+        let check = |text: &str, [records, valid, unusual, superseded]: [u64; 4]| {
+            let report = checked(text).report;
+            assert_eq!(
+                [report.records, report.valid, report.unusual.count, report.repeats.superseded],
+                [records, valid, unusual, superseded],
+                "{text:?}"
+            );
+            assert_eq!(report.refused.count(), records - valid);
+            assert_eq!(report.forecast.calls, valid);
+        };
+        check("UserID\n", [0, 0, 0, 0]);
+        check("UserID\na\nb\n\nc", [3, 3, 0, 0]);
+        check("UserID\na.b\na b\na@b\n", [3, 2, 2, 0]);
+        check("UserID\na\nA\na\nb\na\n", [5, 5, 0, 2]);
+    }
+
+    #[test]
+    fn invalid_records_supersede_nothing() {
+        let report = checked("UserID,Nick\na b,\na b,\nc,\nc,\u{1},\n").report;
+        assert_eq!((report.records, report.valid, report.repeats.superseded), (4, 1, 0));
+    }
+
+    #[test]
+    fn refusals_are_grouped_by_rule_whatever_their_figures() {
+        let report = checked("UserID\na b\nc\td\n\"\"\ne f\ng h\n").report;
+        let groups: Vec<_> = report.refused.by_count().into_iter().map(|(rule, sample)| (rule, sample.count)).collect();
+        assert_eq!(groups, [("UserID holds a character that is not allowed", 4), ("UserID is empty", 1)]);
+        let rows: Vec<_> = report.refused.by_count()[0].1.first.iter().map(|refusal| refusal.position.row).collect();
+        assert_eq!(rows, [1, 2, 4]);
+    }
+
+    #[test]
+    fn a_bad_file_is_reported_as_far_as_it_can_be_read() {
+        let checked = checked("UserID\na\na\n\"b\n");
+        assert!(matches!(checked.end, Err(RosterError::OpenQuote { .. })));
+        assert_eq!((checked.report.records, checked.report.repeats.superseded), (2, 1));
+    }
+
+    #[test]
+    fn examples_of_repeats_are_named_by_a_second_look() {
+        let text = "UserID\na\nb\na\nb\na\na\n";
+        let mut report = checked(text).report;
+        report.name_repeats(roster(text));
+        let named: Vec<_> =
+            report.repeats.first.iter().map(|repeat| (repeat.earlier_row, repeat.later_row, repeat.user_id.as_deref())).collect();
+        assert_eq!(named, [(1, 3, Some(&b"a"[..])), (2, 4, Some(b"b")), (3, 5, Some(b"a"))]);
+    }
+
+    #[test]
+    fn the_fixtures_hold_what_their_readme_says() {
+        let check = |name: &str, format: &Format, [records, rules, refused, superseded]: [u64; 4]| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+            let Checked { report, end } = super::check(Roster::open(&path, format).unwrap(), RATE).unwrap();
+            let rules_found = report.refused.by_count().len() as u64;
+            assert!(end.is_ok(), "{name}");
+            assert_eq!(
+                [report.records, rules_found, report.refused.count(), report.repeats.superseded],
+                [records, rules, refused, superseded],
+                "{name}"
+            );
+        };
+        let usual = Format::default();
+        check("accounts.csv", &usual, [200, 0, 0, 0]);
+        check("nicknames.csv", &usual, [26, 0, 0, 0]);
+        check("quoted.csv", &usual, [5, 0, 0, 0]);
+        check("crlf-bom.csv", &usual, [4, 0, 0, 0]);
+        check("bad-rows.csv", &usual, [19, 10, 14, 1]);
+        let map = [(Field::UserId, "account"), (Field::Nick, "display name"), (Field::FaceUrl, "avatar")];
+        let map = map.map(|(field, column)| (field, column.to_owned())).to_vec();
+        check("semicolon.csv", &Format { delimiter: b';', map }, [4, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_forecast_rounds_up() {
+        let check = |valid: u64, seconds: u64| assert_eq!(Forecast::new(valid, RATE).time(), Duration::from_secs(seconds));
+        check(0, 0);
+        check(1, 1);
+        check(200, 1);
+        check(201, 2);
+        check(100_000_000, 500_000);
+    }
+}

@@ -1,0 +1,183 @@
+//! `chatlift check`: the report for people, and its exit code.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use super::exit::{Exit, LastWord, causes, quoted};
+use super::flags::InputFlags;
+use super::input::{is_stdin, roster, roster_error};
+use super::settings::format;
+use super::stdout::print;
+use crate::check::{Checked, EXAMPLES, Forecast, Position, Refusal, Repeat, Repeats, Report, check};
+use crate::figures::{count, counted};
+use crate::roster::Roster;
+use crate::sample::Sample;
+
+/// Reads the file, prints the report. The forecast is for `rate` calls a second.
+pub(super) fn run(input: &InputFlags, rate: NonZeroU32) -> LastWord {
+    checked(input, rate).unwrap_or_else(|word| word)
+}
+
+fn checked(input: &InputFlags, rate: NonZeroU32) -> Result<LastWord, LastWord> {
+    let (path, format) = (&input.file, format(input));
+    let Checked { mut report, end } = check(roster(path, &format)?, rate).map_err(|error| {
+        LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (16 bytes a record), or set TMPDIR to another folder")
+    })?;
+    if !is_stdin(path)
+        && report.last_unnamed_row().is_some()
+        && let Ok(again) = Roster::open(path, &format)
+    {
+        report.name_repeats(again);
+    }
+    print(&report)?;
+    Ok(end.map_or_else(|error| roster_error(path, &error), |()| last_word(&report)))
+}
+
+fn last_word(report: &Report) -> LastWord {
+    match report.refused.count() {
+        0 => LastWord::done(format!("{} can be sent", counted(report.records, "record"))),
+        refused => LastWord::new(
+            Exit::SomeRows,
+            format!("{} of {} would be refused", count(refused), counted(report.records, "record")),
+            "correct them, or import the file as it is: they become `invalid`, and the rejects file holds them ready to be fixed",
+        ),
+    }
+}
+
+/// Ends with a line end, as all its parts do.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = [self.records, self.valid, self.refused.count()].map(count);
+        let width = figures[0].len();
+        for (label, figure) in ["records", "  can be sent", "  would be refused"].into_iter().zip(figures) {
+            writeln!(f, "{label:<20}{figure:>width$}")?;
+        }
+        for (rule, sample) in self.refused.by_count() {
+            write_refused(f, rule, sample)?;
+        }
+        write_unusual(f, &self.unusual)?;
+        write_repeats(f, &self.repeats)?;
+        write_forecast(f, self.forecast)
+    }
+}
+
+fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Sample<Refusal, EXAMPLES>) -> fmt::Result {
+    writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "record"))?;
+    sample.first.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", place(&refusal.position), refusal.why))?;
+    write_rest(f, sample.count, sample.first.len())
+}
+
+fn write_unusual(f: &mut fmt::Formatter<'_>, unusual: &Sample<Position, EXAMPLES>) -> fmt::Result {
+    if unusual.count == 0 {
+        return Ok(());
+    }
+    writeln!(f, "\nwarning: UserID with other characters than A-Z a-z 0-9 _ -: {}", counted(unusual.count, "record"))?;
+    writeln!(f, "  They are sent as they are; not every page of the service's documentation allows them.")?;
+    unusual.first.iter().try_for_each(|position| writeln!(f, "  {}", place(position)))?;
+    write_rest(f, unusual.count, unusual.first.len())
+}
+
+fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
+    if repeats.superseded == 0 {
+        return writeln!(f, "\nduplicates: none");
+    }
+    let (user_ids, superseded) = (counted(repeats.user_ids, "UserID"), counted(repeats.superseded, "record"));
+    writeln!(f, "\nduplicates: {superseded} superseded by a later one of the same UserID (the last row wins), {user_ids} in all")?;
+    repeats.first.iter().try_for_each(|repeat| writeln!(f, "  {}", pair(repeat)))?;
+    write_rest(f, repeats.superseded, repeats.first.len())
+}
+
+fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result {
+    let (calls, rate) = (counted(forecast.calls, "call"), count(forecast.rate_per_s.get().into()));
+    writeln!(f, "\nforecast: {calls}, {} at {rate} a second", humantime::format_duration(forecast.time()))
+}
+
+/// How many of a sample are not shown.
+pub(super) fn write_rest(f: &mut fmt::Formatter<'_>, total: u64, shown: usize) -> fmt::Result {
+    match total.saturating_sub(shown as u64) {
+        0 => Ok(()),
+        rest => writeln!(f, "  … and {} more", count(rest)),
+    }
+}
+
+fn place(position: &Position) -> String {
+    format!("row {}, line {}, UserID {}", position.row, position.line, quoted(&position.user_id))
+}
+
+fn pair(repeat: &Repeat) -> String {
+    let rows = format!("row {} supersedes row {}", repeat.later_row, repeat.earlier_row);
+    repeat.user_id.as_deref().map_or_else(|| rows.clone(), |user_id| format!("{rows}, UserID {}", quoted(user_id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::roster::Format;
+
+    const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
+
+    fn report(text: &str) -> Report {
+        let roster = || Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
+        let mut report = check(roster(), RATE).unwrap().report;
+        report.name_repeats(roster());
+        report
+    }
+
+    #[test]
+    fn the_report_says_what_would_be_refused_and_why_then_duplicates_then_the_forecast() {
+        let mut text = "UserID,Nick\nada,\nada,A\nx@y,\n,empty\na b,\na\u{1b}[2Jc,\ne\tf,\ng h,\nshort\n".to_owned();
+        text.extend((0..2_000).map(|number| format!("user_{number},\n")));
+        insta::assert_snapshot!(report(&text), @r#"
+        records             2,009
+          can be sent       2,003
+          would be refused      6
+
+        refused: UserID holds a character that is not allowed: 4 records
+          row 5, line 6, UserID "a b": UserID holds the byte 0x20; printable ASCII without space is allowed
+          row 6, line 7, UserID "a\u{1b}[2Jc": UserID holds the byte 0x1b; printable ASCII without space is allowed
+          row 7, line 8, UserID "e\tf": UserID holds the byte 0x09; printable ASCII without space is allowed
+          … and 1 more
+
+        refused: UserID is empty: 1 record
+          row 4, line 5, UserID "": UserID is empty
+
+        refused: the number of fields is not the header's: 1 record
+          row 9, line 10, UserID "short": the record has 1 fields, the header has 2
+
+        warning: UserID with other characters than A-Z a-z 0-9 _ -: 1 record
+          They are sent as they are; not every page of the service's documentation allows them.
+          row 3, line 4, UserID "x@y"
+
+        duplicates: 1 record superseded by a later one of the same UserID (the last row wins), 1 UserID in all
+          row 2 supersedes row 1, UserID "ada"
+
+        forecast: 2,003 calls, 11s at 200 a second
+        "#);
+    }
+
+    #[test]
+    fn a_report_without_findings_is_short() {
+        insta::assert_snapshot!(report("UserID\na\nb\n"), @r"
+        records             2
+          can be sent       2
+          would be refused  0
+
+        duplicates: none
+
+        forecast: 2 calls, 1s at 200 a second
+        ");
+    }
+
+    #[test]
+    fn the_last_word_follows_from_the_refusals() {
+        let check = |text: &str, exit: Exit, why: &str| {
+            let word = last_word(&report(text));
+            assert_eq!((word.exit, word.why.as_str()), (exit, why), "{text:?}");
+        };
+        check("UserID\n", Exit::Done, "0 records can be sent");
+        check("UserID\na\na\n", Exit::Done, "2 records can be sent");
+        check("UserID\na\na b\n", Exit::SomeRows, "1 of 2 records would be refused");
+    }
+}

@@ -1,0 +1,193 @@
+//! The input file as the shell sees it: how it is opened, and what to do about one that is not what it claims.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+use super::exit::{Exit, LastWord, causes, quoted};
+use crate::account::Field;
+use crate::roster::{Format, HeaderError, RECORD_MAX_BYTES, Roster, RosterError};
+
+/// Whether the file is standard input.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Opens the roster; `-` reads standard input as it comes.
+pub(super) fn roster(path: &Path, format: &Format) -> Result<Roster<Box<dyn BufRead>>, LastWord> {
+    let open = || -> Result<Box<dyn BufRead>, io::Error> {
+        if is_stdin(path) {
+            Ok(Box::new(io::stdin().lock()))
+        } else {
+            Ok(Box::new(BufReader::with_capacity(2 * RECORD_MAX_BYTES, File::open(path)?)))
+        }
+    };
+    open().map_err(RosterError::Read).and_then(|input| Roster::new(input, format)).map_err(|error| roster_error(path, &error))
+}
+
+/// What a roster's error means: mostly that the file needs fixing, and how.
+pub(super) fn roster_error(path: &Path, error: &RosterError) -> LastWord {
+    let why = format!("{}: {}", shown(path), causes(error));
+    match error {
+        RosterError::Header(header) => LastWord::yours(why, header_hint(path, header)),
+        RosterError::OpenQuote { opened } => LastWord::yours(
+            why,
+            format!("close the quote that opens at line {}, column {}, or double it if it is part of the text", opened.line, opened.column),
+        ),
+        RosterError::LongRecord { line } => {
+            LastWord::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
+        }
+        RosterError::Read(error) => unreadable(why, error),
+    }
+}
+
+/// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.
+pub(super) fn unreadable(why: String, error: &io::Error) -> LastWord {
+    let yours = [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::IsADirectory, ErrorKind::NotADirectory];
+    if yours.contains(&error.kind()) {
+        LastWord::yours(why, "check the path and its permissions")
+    } else {
+        LastWord::new(Exit::CannotGoOn, why, "check the disk, then give the same command again")
+    }
+}
+
+/// A path in a message.
+pub(super) fn shown(path: &Path) -> String {
+    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+fn header_hint(path: &Path, error: &HeaderError) -> String {
+    let file = if is_stdin(path) { "FILE".to_owned() } else { shell_word(&path.display().to_string()) };
+    match error {
+        HeaderError::Missing => "the first line must name the columns, UserID among them".to_owned(),
+        HeaderError::Utf16 => format!("if it is UTF-16: iconv -f UTF-16 -t UTF-8 {file} > utf8.csv, then take utf8.csv"),
+        HeaderError::CarriageReturns => format!("tr '\\r' '\\n' < {file} > lines.csv, then take lines.csv"),
+        HeaderError::Duplicate { name } => {
+            format!("rename one of the columns {}, so that it is clear which one is meant", quoted(name.as_bytes()))
+        }
+        HeaderError::NoColumn { field, columns: 1, similar: None, .. } => one_column_hint(*field, sole_column(path).as_deref()),
+        HeaderError::NoColumn { field, similar: Some(similar), .. } => format!("--map {}", shell_word(&format!("{field}={similar}"))),
+        HeaderError::NoColumn { field, similar: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
+        HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
+    }
+}
+
+/// A header of one column most often has another delimiter.
+fn one_column_hint(field: Field, header: Option<&str>) -> String {
+    let delimiters = [('\t', "tab"), (';', "';'"), ('|', "'|'"), (',', "','")];
+    let found = delimiters.into_iter().find(|(delimiter, _)| header.is_some_and(|header| header.contains(*delimiter)));
+    match (found, header) {
+        (Some((_, word)), _) => format!("the columns are separated otherwise: --delimiter {word}"),
+        (None, Some(_)) => format!("say which column it is: --map {field}=COLUMN"),
+        (None, None) => {
+            format!("say what separates the columns: --delimiter ';' or --delimiter tab; or which one it is: --map {field}=COLUMN")
+        }
+    }
+}
+
+/// The header line again, which the error doesn't keep; standard input is gone.
+fn sole_column(path: &Path) -> Option<String> {
+    if is_stdin(path) {
+        return None;
+    }
+    let input = BufReader::new(File::open(path).ok()?.take(RECORD_MAX_BYTES as u64));
+    let lines = input.split(b'\n').map_while(Result::ok);
+    let mut texts = lines.map(|line| String::from_utf8_lossy(&line).trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned());
+    texts.find(|text| !text.is_empty())
+}
+
+/// A word that a shell takes as it is.
+fn shell_word(text: &str) -> String {
+    let is_plain = |char: char| char.is_alphanumeric() || "_-./=,:+@%".contains(char);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn last_word(text: &[u8], format: &Format) -> LastWord {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        let mut roster = match Roster::open(file.path(), format) {
+            Ok(roster) => roster,
+            Err(error) => return without_folder(roster_error(file.path(), &error), file.path()),
+        };
+        let error = roster.find_map(Result::err).unwrap();
+        without_folder(roster_error(file.path(), &error), file.path())
+    }
+
+    fn without_folder(word: LastWord, path: &Path) -> LastWord {
+        let plain = |text: String| text.replace(&path.display().to_string(), "users.csv");
+        LastWord { why: plain(word.why), hint: word.hint.map(plain), ..word }
+    }
+
+    #[test]
+    fn a_bad_file_is_explained_with_a_way_out() {
+        let check = |text: &[u8], expected: &str| {
+            let word = last_word(text, &Format::default());
+            assert_eq!(word.exit, Exit::Yours);
+            assert_eq!(word.to_string(), expected);
+        };
+        check(
+            b"",
+            "error: users.csv: the file is empty: there is no header\nhint: the first line must name the columns, UserID among them",
+        );
+        check(b"userid,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: --map UserID=userid");
+        check(b" UserID,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: --map 'UserID= UserID'");
+        check(b"id,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: say which column it is: --map UserID=COLUMN");
+        check(b"id\n", "error: users.csv: the header has no column \"UserID\"\nhint: say which column it is: --map UserID=COLUMN");
+        check(
+            b"\n\xef\xbb\xbfUserID;Nick\r\n",
+            "error: users.csv: the header has no column \"UserID\"\nhint: the columns are separated otherwise: --delimiter ';'",
+        );
+        check(
+            b"UserID\tNick\n",
+            "error: users.csv: the header has no column \"UserID\"\nhint: the columns are separated otherwise: --delimiter tab",
+        );
+        check(
+            b"UserID,Nick,Nick\n",
+            "error: users.csv: the header has the column \"Nick\" twice\nhint: rename one of the columns \"Nick\", so that it is clear which one is meant",
+        );
+        check(
+            b"\xff\xfeU\0",
+            "error: users.csv: the file is UTF-16 or binary\nhint: if it is UTF-16: iconv -f UTF-16 -t UTF-8 users.csv > utf8.csv, then take utf8.csv",
+        );
+        check(
+            b"UserID\ra\rb\r",
+            "error: users.csv: the lines end in carriage returns alone\nhint: tr '\\r' '\\n' < users.csv > lines.csv, then take lines.csv",
+        );
+        check(
+            b"UserID\na\n\"b\n",
+            "error: users.csv: the quote at line 3, column 1 is not closed within 64 lines and 65536 bytes\n\
+             hint: close the quote that opens at line 3, column 1, or double it if it is part of the text",
+        );
+    }
+
+    #[test]
+    fn a_mapped_column_is_named_as_the_header_has_it() {
+        let format = Format { map: vec![(Field::Nick, "name".to_owned())], ..Format::default() };
+        assert_eq!(last_word(b"UserID,Name\n", &format).hint.as_deref(), Some("--map Nick=Name"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_the_callers_and_a_failing_disk_is_not() {
+        let check = |kind: ErrorKind, expected: Exit| {
+            assert_eq!(roster_error(Path::new("users.csv"), &RosterError::Read(kind.into())).exit, expected, "{kind}");
+        };
+        check(ErrorKind::NotFound, Exit::Yours);
+        check(ErrorKind::PermissionDenied, Exit::Yours);
+        check(ErrorKind::IsADirectory, Exit::Yours);
+        check(ErrorKind::StaleNetworkFileHandle, Exit::CannotGoOn);
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        let check = |text: &str, expected: &str| assert_eq!(shell_word(text), expected);
+        check("a/b-1.csv", "a/b-1.csv");
+        check("my users.csv", "'my users.csv'");
+        check("it's", "'it'\\''s'");
+    }
+}

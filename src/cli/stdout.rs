@@ -1,0 +1,49 @@
+//! Standard output, which is for data: what a command was asked for.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+use super::exit::{Exit, LastWord};
+
+/// Prints a report. A reader that has gone away (`| head`) has seen what it wanted.
+///
+/// # Errors
+/// The last word (exit code 1) where it cannot be written otherwise.
+pub(super) fn print(report: &dyn Display) -> Result<(), LastWord> {
+    print_to(io::stdout().lock(), report)
+}
+
+fn print_to(mut out: impl Write, report: &dyn Display) -> Result<(), LastWord> {
+    match write!(out, "{report}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(LastWord::new(
+            Exit::CannotGoOn,
+            format!("cannot write the report to standard output: {error}"),
+            "check where it is redirected to; the same command says it again",
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_fault_and_a_full_disk_is() {
+        assert_eq!(print_to(Failing(ErrorKind::BrokenPipe), &"report"), Ok(()));
+        let word = print_to(Failing(ErrorKind::StorageFull), &"report").unwrap_err();
+        assert_eq!(word.exit, Exit::CannotGoOn);
+    }
+}

@@ -1,0 +1,81 @@
+//! The first few of many, and how many there were: what a report can name in flat memory.
+
+/// A count, with the first `N` of what was counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample<T, const N: usize> {
+    pub count: u64,
+    pub first: Vec<T>,
+}
+
+impl<T, const N: usize> Default for Sample<T, N> {
+    fn default() -> Self {
+        Self { count: 0, first: Vec::new() }
+    }
+}
+
+impl<T, const N: usize> Sample<T, N> {
+    /// Counts one; it is made only if it is one of the first.
+    pub fn push(&mut self, make: impl FnOnce() -> T) {
+        self.count += 1;
+        if self.first.len() < N {
+            self.first.push(make());
+        }
+    }
+}
+
+/// Samples under headings, in the order in which the headings turned up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Groups<T, const N: usize>(Vec<(&'static str, Sample<T, N>)>);
+
+impl<T, const N: usize> Default for Groups<T, N> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const N: usize> Groups<T, N> {
+    /// Counts one under its heading.
+    pub fn push(&mut self, heading: &'static str, make: impl FnOnce() -> T) {
+        let at = self.0.iter().position(|(known, _)| *known == heading).unwrap_or_else(|| {
+            self.0.push((heading, Sample::default()));
+            self.0.len() - 1
+        });
+        self.0[at].1.push(make);
+    }
+
+    /// All headings together.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(_, sample)| sample.count).sum()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The commonest first.
+    #[must_use]
+    pub fn by_count(&self) -> Vec<(&'static str, &Sample<T, N>)> {
+        let mut groups: Vec<_> = self.0.iter().map(|(heading, sample)| (*heading, sample)).collect();
+        groups.sort_by_key(|(_, sample)| std::cmp::Reverse(sample.count));
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_few_are_kept_and_all_are_counted() {
+        let mut groups = Groups::<u32, 2>::default();
+        groups.push("rare", || 0);
+        for number in 1..=3 {
+            groups.push("common", || number);
+        }
+        let found: Vec<_> = groups.by_count().into_iter().map(|(heading, sample)| (heading, sample.count, sample.first.clone())).collect();
+        assert_eq!(found, [("common", 3, vec![1, 2]), ("rare", 1, vec![0])]);
+        assert_eq!(groups.count(), 4);
+    }
+}
