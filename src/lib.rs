@@ -12,5 +12,6 @@ pub mod import;
 pub mod outcome;
 pub mod retry;
 pub mod roster;
+pub mod sandbox;
 pub mod traffic;
 pub mod verdict;
