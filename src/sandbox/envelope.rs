@@ -15,6 +15,7 @@ const NO_SUCH_RESOURCE: i64 = 60009;
 /// The query of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Envelope<'a> {
+    pub(super) command: Command,
     pub(super) sdkappid: u64,
     pub(super) identifier: Cow<'a, str>,
     pub(super) usersig: Cow<'a, str>,
@@ -32,9 +33,7 @@ pub(super) fn command(target: &str) -> Option<Command> {
 /// # Errors
 /// [`Refusal`] for whatever departs from the documentation.
 pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<Envelope<'a>, Refusal> {
-    if command(target).is_none() {
-        return Err(Refusal::form(NO_SUCH_RESOURCE, "no such command"));
-    }
+    let command = command(target).ok_or_else(|| Refusal::form(NO_SUCH_RESOURCE, "no such command"))?;
     if method != "POST" {
         return Err(Refusal::form(BAD_URL, "the method must be POST"));
     }
@@ -43,6 +42,7 @@ pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<Envelope<'a>, Re
         return Err(Refusal::form(BAD_URL, "contenttype must be json"));
     }
     Ok(Envelope {
+        command,
         sdkappid: number(&sdkappid).ok_or_else(|| Refusal::form(BAD_URL, "sdkappid must be a number"))?,
         identifier,
         usersig,

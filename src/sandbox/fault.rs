@@ -72,9 +72,7 @@ impl Fault {
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), FaultError> {
         match key {
-            "api" => {
-                self.api = Some(Command::by_name(value).ok_or_else(|| wrong(key, value, "the name of a command, e.g. account_import"))?)
-            }
+            "api" => self.api = Some(command(value)?),
             "ids" => self.ids = Ids::Share(share(value).ok_or_else(|| wrong(key, value, "a share such as 10%"))?),
             "id" => self.ids = Ids::Exact(value.to_owned()),
             "after" => self.after = number(key, value)?,
@@ -163,6 +161,10 @@ pub enum FaultError {
 
 fn wrong(key: &str, value: &str, expected: &'static str) -> FaultError {
     FaultError::Value { key: key.to_owned(), value: value.to_owned(), expected }
+}
+
+fn command(value: &str) -> Result<Command, FaultError> {
+    Command::by_name(value).ok_or_else(|| wrong("api", value, "the name of a command, e.g. account_import"))
 }
 
 fn number<T: FromStr>(key: &str, value: &str) -> Result<T, FaultError> {

@@ -155,8 +155,7 @@ impl Service {
     fn read<'a>(&mut self, arrival: &Arrival, request: Request<'a>) -> Result<Order<'a>, Refusal> {
         let envelope = envelope::open(request.method, request.target).inspect_err(|refusal| self.note(refusal))?;
         self.recorder.random(envelope.random);
-        let command = arrival.command.ok_or_else(|| Refusal::form(OVER_LIMIT, "no such command"))?;
-        let order = Order::read(command, request.body).inspect_err(|refusal| self.note(refusal));
+        let order = Order::read(envelope.command, request.body).inspect_err(|refusal| self.note(refusal));
         if let Some(oddity) = order.as_ref().ok().and_then(Order::oddity) {
             self.recorder.violation(oddity);
         }

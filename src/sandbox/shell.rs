@@ -20,7 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep};
 
 use super::reply::{Act, Reaction, Reply};
@@ -28,6 +28,8 @@ use super::service::{self, Arrival, Moment, Service};
 
 /// Longest request body that is read, in bytes. Chosen: 500 accounts with the longest fields fit in.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
+/// Connections at a time; further ones wait to be accepted. Chosen: far above the calls in flight of any client.
+const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after an accept that failed, for instance for want of file descriptors. Chosen.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pieces of an answer that comes in drips. Chosen.
@@ -58,14 +60,20 @@ pub(super) fn serve(listener: StdListener, service: Shared, stop: oneshot::Recei
 
 async fn accept(listener: TcpListener, service: Shared) -> Infallible {
     let start = Instant::now();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        let place = Arc::clone(&room).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         // A connection that is gone already is found out when it is read.
         let _ = stream.set_nodelay(true);
-        tokio::spawn(connection(stream, Arc::clone(&service), start));
+        let served = connection(stream, Arc::clone(&service), start);
+        tokio::spawn(async move {
+            served.await;
+            drop(place);
+        });
     }
 }
 

@@ -159,6 +159,7 @@ fn seal(claims: &Claims, key: &SecretString) -> Seal {
 mod tests {
     use super::*;
     use crate::api::usersig::sign;
+    use crate::sandbox::Command;
     use std::time::{Duration, UNIX_EPOCH};
 
     /// The public sample key of Tencent's signing libraries.
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> Envelope<'a> {
-        Envelope { sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
+        Envelope { command: Command::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
     }
 
     #[test]
