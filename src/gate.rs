@@ -225,12 +225,12 @@ impl Gate {
         self.written
     }
 
-    /// Calls a second between the first and the last.
+    /// Calls a second between the first and the last; of a run within a second, its calls.
     #[must_use]
     pub fn mean_per_s(&self) -> f64 {
         match (self.first_send, self.last_send) {
-            (Some(first), Some(last)) if last > first => (self.written - 1) as f64 / (last - first).as_secs_f64(),
-            _ => 0.0,
+            (Some(first), Some(last)) if last - first >= SECOND => (self.written - 1) as f64 / (last - first).as_secs_f64(),
+            _ => self.written as f64,
         }
     }
 }

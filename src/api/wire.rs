@@ -6,11 +6,39 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// Imports one account; 200 calls a second by documentation.
+/// Imports one account.
 pub const ACCOUNT_IMPORT: &str = "im_open_login_svc/account_import";
+/// Imports up to [`ACCOUNTS_PER_CALL`] accounts.
+pub const MULTIACCOUNT_IMPORT: &str = "im_open_login_svc/multiaccount_import";
+/// Says which accounts exist.
+pub const ACCOUNT_CHECK: &str = "im_open_login_svc/account_check";
+/// Deletes accounts, for good.
+pub const ACCOUNT_DELETE: &str = "im_open_login_svc/account_delete";
+/// Ends a user's sessions and voids the earlier UserSigs.
+pub const KICK: &str = "im_open_login_svc/kick";
+/// Reads profiles.
+pub const PORTRAIT_GET: &str = "profile/portrait_get";
+/// Changes a profile.
+pub const PORTRAIT_SET: &str = "profile/portrait_set";
+/// Says who is online.
+pub const QUERY_ONLINE_STATUS: &str = "openim/query_online_status";
 
 /// Calls of [`ACCOUNT_IMPORT`] that the documentation allows in a second.
 pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+/// Calls a second of [`MULTIACCOUNT_IMPORT`], [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`], each, by documentation.
+pub const BATCH_CALLS_PER_S: u32 = 100;
+/// Calls a second of [`KICK`], [`PORTRAIT_GET`], [`PORTRAIT_SET`] and [`QUERY_ONLINE_STATUS`], each, by documentation.
+pub const PROFILE_CALLS_PER_S: u32 = 200;
+
+/// Accounts in a call of the batch APIs and of [`PORTRAIT_GET`] at most, by documentation.
+pub const ACCOUNTS_PER_CALL: usize = 100;
+/// Users in a call of [`QUERY_ONLINE_STATUS`] at most, by documentation.
+pub const ONLINE_STATUS_PER_CALL: usize = 500;
+
+/// Profile tag of the nickname.
+pub const TAG_NICK: &str = "Tag_Profile_IM_Nick";
+/// Profile tag of the avatar's URL.
+pub const TAG_IMAGE: &str = "Tag_Profile_IM_Image";
 
 /// The five query parameters of every call.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +89,78 @@ pub struct ImportBody<'a> {
     pub nick: Option<std::borrow::Cow<'a, str>>,
     #[serde(rename = "FaceUrl", skip_serializing_if = "Option::is_none", default)]
     pub face_url: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// Body of [`MULTIACCOUNT_IMPORT`]: one of the two lists, the second being the older form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultiImportBody<'a> {
+    #[serde(rename = "AccountList", skip_serializing_if = "Option::is_none", default)]
+    pub account_list: Option<Vec<ImportBody<'a>>>,
+    #[serde(rename = "Accounts", skip_serializing_if = "Option::is_none", default)]
+    pub accounts: Option<Vec<std::borrow::Cow<'a, str>>>,
+}
+
+/// A user in a list of [`ACCOUNT_CHECK`] or [`ACCOUNT_DELETE`], and the whole body of [`KICK`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    #[serde(rename = "UserID")]
+    pub user_id: String,
+}
+
+/// Body of [`ACCOUNT_CHECK`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckBody {
+    #[serde(rename = "CheckItem")]
+    pub users: Vec<User>,
+}
+
+/// Body of [`ACCOUNT_DELETE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteBody {
+    #[serde(rename = "DeleteItem")]
+    pub users: Vec<User>,
+}
+
+/// Body of [`PORTRAIT_GET`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortraitGetBody {
+    #[serde(rename = "To_Account")]
+    pub users: Vec<String>,
+    #[serde(rename = "TagList")]
+    pub tags: Vec<String>,
+}
+
+/// Body of [`PORTRAIT_SET`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortraitSetBody {
+    #[serde(rename = "From_Account")]
+    pub user: String,
+    #[serde(rename = "ProfileItem")]
+    pub items: Vec<ProfileItem>,
+}
+
+/// A field of a profile; the JSON type of its value follows from the tag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileItem {
+    #[serde(rename = "Tag")]
+    pub tag: String,
+    #[serde(rename = "Value")]
+    pub value: serde_json::Value,
+}
+
+/// Body of [`QUERY_ONLINE_STATUS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlineStatusBody {
+    #[serde(rename = "To_Account")]
+    pub users: Vec<String>,
 }
 
 /// The three fields that every answer has, and the request's id where a service adds one.

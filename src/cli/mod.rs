@@ -10,6 +10,7 @@ mod import;
 mod input;
 pub mod log;
 mod print;
+mod sandbox;
 pub mod settings;
 mod signals;
 mod spool;
@@ -35,7 +36,7 @@ pub fn main() -> ExitCode {
         Command::Import(flags) => import::run(&flags),
         Command::Check(flags) => check::run(&flags.input, flags.rate),
         Command::Audit(flags) => audit::run(&flags),
-        Command::Sandbox(_) => todo!(),
+        Command::Sandbox(flags) => sandbox::run(&flags),
         Command::Usersig(flags) => print::usersig(&flags),
         Command::Completions { shell } => print::completions(shell),
         Command::Man => print::man(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 
 use super::exit::{Exit, LastWord};
@@ -11,9 +12,7 @@ use super::settings::read_secret;
 use super::signals;
 use super::stdout::print;
 use crate::figures::{count, counted};
-use crate::sandbox::fault::Fault;
-use crate::sandbox::{Audit, Sandbox, Settings};
-use futures_util::StreamExt;
+use crate::sandbox::{Audit, Fault, Sandbox, Settings};
 
 /// Serves, and says on stdout with which settings it can be used.
 pub(super) fn run(flags: &SandboxFlags) -> LastWord {

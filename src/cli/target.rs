@@ -11,7 +11,7 @@ use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::api::usersig::{Credential, Signer, read_claims};
 use crate::api::wire;
 use crate::gate::Rate;
-use crate::journal::checkpoint::Target;
+use crate::journal::checkpoint::{SANDBOX, Target};
 use crate::sandbox::{Sandbox, Settings};
 
 /// The service, ready to be called.
@@ -30,7 +30,7 @@ pub(super) struct Dialled {
 pub(super) fn target(service: &Service) -> Target {
     let api = "account_import".to_owned();
     match service {
-        Service::Sandbox => Target { endpoint: "sandbox".to_owned(), sdkappid: 0, api },
+        Service::Sandbox => Target { endpoint: SANDBOX.to_owned(), sdkappid: 0, api },
         Service::Remote { endpoint, identity } => {
             let host = endpoint.host_str().unwrap_or_default();
             let port = endpoint.port_or_known_default().unwrap_or_default();
@@ -66,7 +66,10 @@ pub(super) fn dial(connection: &Connection) -> Result<Dialled, LastWord> {
 }
 
 fn sandbox(rate: Rate) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
-    let mut settings = Settings::ephemeral();
+    let cannot = |error: std::io::Error| {
+        LastWord::new(Exit::CannotGoOn, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
+    };
+    let mut settings = Settings::ephemeral().map_err(cannot)?;
     settings.limit_per_s = match rate {
         Rate::PerSecond(limit) => Some(limit),
         Rate::Unlimited => None,

@@ -43,6 +43,9 @@ pub enum State {
     },
 }
 
+/// The endpoint of the embedded stand-in, whatever its port.
+pub const SANDBOX: &str = "sandbox";
+
 /// What the accounts are imported into.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
@@ -55,7 +58,10 @@ pub struct Target {
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (app {})", self.endpoint, self.sdkappid)
+        match self.endpoint.as_str() {
+            SANDBOX => f.write_str("the sandbox"),
+            endpoint => write!(f, "{endpoint} (app {})", self.sdkappid),
+        }
     }
 }
 

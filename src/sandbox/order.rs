@@ -1,0 +1,187 @@
+//! What a call's body asks for, read strictly: documented keys and types only.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde::Deserialize;
+
+use super::command::Command;
+use super::reply::Refusal;
+use crate::api::wire::{self, ImportBody};
+
+/// The body is not JSON. Source: Tencent's error code page.
+const NOT_JSON: i64 = 60003;
+/// A parameter is invalid, as the account service says it. Source: Tencent's error code page.
+const INVALID_PARAMETER: i64 = 70402;
+/// A parameter is invalid, as the other services say it. Source: Tencent's error code page.
+const INVALID_REQUEST: i64 = 40001;
+/// A profile field is too long. Source: Tencent's error code page.
+const FIELD_TOO_LONG: i64 = 40601;
+
+/// Longest UserID, in bytes. Source: Tencent's documentation of `account_import`.
+const USER_ID_MAX_BYTES: usize = 32;
+/// Longest Nick or FaceUrl, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
+const FIELD_MAX_BYTES: usize = 500;
+/// Prefixes that the service keeps for itself. Source: Tencent's documentation of UserIDs and group ids.
+const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
+
+/// A call's body.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Order<'a> {
+    Import(ImportBody<'a>),
+    ImportMany(Vec<ImportBody<'a>>),
+    Check(Vec<String>),
+    Delete(Vec<String>),
+    Kick(String),
+    GetPortraits { users: Vec<String>, tags: Vec<String> },
+    SetPortrait { user: String, items: Vec<wire::ProfileItem> },
+    OnlineStatus(Vec<String>),
+}
+
+impl<'a> Order<'a> {
+    /// Reads the body of a call of `command`.
+    ///
+    /// # Errors
+    /// [`Refusal`] for what departs from the documented form.
+    pub(super) fn read(command: Command, body: &'a [u8]) -> Result<Self, Refusal> {
+        let order = match command {
+            Command::AccountImport => Order::Import(json(command, body)?),
+            Command::MultiaccountImport => Order::ImportMany(accounts(json(command, body)?)?),
+            Command::AccountCheck => Order::Check(ids(json::<wire::CheckBody>(command, body)?.users)),
+            Command::AccountDelete => Order::Delete(ids(json::<wire::DeleteBody>(command, body)?.users)),
+            Command::Kick => Order::Kick(json::<wire::User>(command, body)?.user_id),
+            Command::PortraitGet => {
+                let body: wire::PortraitGetBody = json(command, body)?;
+                Order::GetPortraits { users: body.users, tags: body.tags }
+            }
+            Command::PortraitSet => {
+                let body: wire::PortraitSetBody = json(command, body)?;
+                Order::SetPortrait { user: body.user, items: body.items }
+            }
+            Command::QueryOnlineStatus => Order::OnlineStatus(json::<wire::OnlineStatusBody>(command, body)?.users),
+        };
+        let (users, most) = (order.users(), most_users(command));
+        if users.is_empty() || users.len() > most {
+            return Err(Refusal::form(invalid(command), format!("{} users in a call; 1 to {most} are allowed", users.len())));
+        }
+        if users.len() > 1 && users.iter().collect::<HashSet<_>>().len() < users.len() {
+            return Err(Refusal::form(invalid(command), "a user is named twice in a call"));
+        }
+        Ok(order)
+    }
+
+    /// The UserIDs in it.
+    pub(super) fn users(&self) -> Vec<&str> {
+        match self {
+            Order::Import(account) => vec![&account.user_id],
+            Order::ImportMany(accounts) => accounts.iter().map(|account| &*account.user_id).collect(),
+            Order::Check(users) | Order::Delete(users) | Order::GetPortraits { users, .. } | Order::OnlineStatus(users) => {
+                users.iter().map(String::as_str).collect()
+            }
+            Order::Kick(user) | Order::SetPortrait { user, .. } => vec![user],
+        }
+    }
+
+    /// What a careful client would not send, though the service takes it.
+    pub(super) fn oddity(&self) -> Option<&'static str> {
+        let empty = |account: &ImportBody<'_>| account.nick.as_deref() == Some("") || account.face_url.as_deref() == Some("");
+        let odd = match self {
+            Order::Import(account) => empty(account),
+            Order::ImportMany(accounts) => accounts.iter().any(empty),
+            Order::Check(_)
+            | Order::Delete(_)
+            | Order::Kick(_)
+            | Order::GetPortraits { .. }
+            | Order::SetPortrait { .. }
+            | Order::OnlineStatus(_) => false,
+        };
+        odd.then_some("an empty Nick or FaceUrl; its key should be left out")
+    }
+}
+
+/// Whether the service takes this account.
+///
+/// # Errors
+/// [`Refusal`] with the documented code.
+pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), Refusal> {
+    check_user_id(&account.user_id)?;
+    let too_long = |field: &Option<Cow<'_, str>>| field.as_ref().is_some_and(|text| text.len() > FIELD_MAX_BYTES);
+    if too_long(&account.nick) || too_long(&account.face_url) {
+        return Err(Refusal::content(FIELD_TOO_LONG, "Nick or FaceUrl has more than 500 bytes"));
+    }
+    Ok(())
+}
+
+fn check_user_id(id: &str) -> Result<(), Refusal> {
+    let why = if id.is_empty() {
+        "UserID is empty"
+    } else if id.len() > USER_ID_MAX_BYTES {
+        "UserID has more than 32 bytes"
+    } else if !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "UserID holds a character that is not allowed"
+    } else if RESERVED_PREFIXES.iter().any(|prefix| id.starts_with(prefix)) {
+        "UserID starts with a reserved prefix"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::content(INVALID_PARAMETER, why))
+}
+
+/// The new Nick and FaceUrl, of a profile to set.
+///
+/// # Errors
+/// [`Refusal`] for a value of the wrong type, a value that is too long, and a tag that is not known here.
+pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str>, Option<&str>), Refusal> {
+    let (mut nick, mut image) = (None, None);
+    for item in items {
+        let field = match item.tag.as_str() {
+            wire::TAG_NICK => &mut nick,
+            wire::TAG_IMAGE => &mut image,
+            _ => return Err(Refusal::content(40605, "the tag is not known; this stand-in has Nick and Image")),
+        };
+        let text = item.value.as_str().ok_or_else(|| Refusal::content(40610, "the value's JSON type doesn't match the tag"))?;
+        if text.len() > FIELD_MAX_BYTES {
+            return Err(Refusal::content(FIELD_TOO_LONG, "a profile field has more than 500 bytes"));
+        }
+        *field = Some(text);
+    }
+    Ok((nick, image))
+}
+
+fn json<'a, T: Deserialize<'a>>(command: Command, body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let code = if error.is_data() { invalid(command) } else { NOT_JSON };
+        Refusal::form(code, format!("the body of {}: {error}", command.name()))
+    })
+}
+
+fn accounts(body: wire::MultiImportBody<'_>) -> Result<Vec<ImportBody<'_>>, Refusal> {
+    match (body.account_list, body.accounts) {
+        (Some(list), None) => Ok(list),
+        (None, Some(ids)) => Ok(ids.into_iter().map(|user_id| ImportBody { user_id, nick: None, face_url: None }).collect()),
+        (Some(_), Some(_)) | (None, None) => Err(Refusal::form(INVALID_PARAMETER, "exactly one of AccountList and Accounts is needed")),
+    }
+}
+
+fn ids(users: Vec<wire::User>) -> Vec<String> {
+    users.into_iter().map(|user| user.user_id).collect()
+}
+
+/// How many users a call may name, by documentation.
+const fn most_users(command: Command) -> usize {
+    match command {
+        Command::AccountImport | Command::Kick | Command::PortraitSet => 1,
+        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::PortraitGet => wire::ACCOUNTS_PER_CALL,
+        Command::QueryOnlineStatus => wire::ONLINE_STATUS_PER_CALL,
+    }
+}
+
+/// The code for a body that doesn't fit.
+const fn invalid(command: Command) -> i64 {
+    match command {
+        Command::AccountImport | Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::Kick => {
+            INVALID_PARAMETER
+        }
+        Command::PortraitGet | Command::PortraitSet | Command::QueryOnlineStatus => INVALID_REQUEST,
+    }
+}

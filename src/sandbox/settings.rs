@@ -1,0 +1,100 @@
+//! What a sandbox can be told.
+
+use std::fmt::Write;
+use std::io;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::fault::Fault;
+use crate::api::wire;
+
+/// The app that the sandbox plays unless told otherwise; Tencent's own examples use this number.
+pub const SDKAPPID: u64 = 1_400_000_000;
+/// Its administrator unless told otherwise; the default of a new app.
+pub const IDENTIFIER: &str = "administrator";
+
+/// How the sandbox behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Port on 127.0.0.1; 0 = any free one.
+    pub port: u16,
+    pub sdkappid: u64,
+    /// The app's administrator.
+    pub identifier: String,
+    /// The app's SecretKey.
+    pub key: SecretString,
+    /// Calls of `account_import` in any sliding second before it answers 60007; `None` lifts the limits of all commands.
+    pub limit_per_s: Option<NonZeroU32>,
+    /// Time that every answer takes.
+    pub latency: Duration,
+    /// The latency varies by up to this much in both directions, uniformly.
+    pub jitter: Duration,
+    /// Accounts that the app may hold; needs [`Keep::Accounts`].
+    pub account_limit: Option<usize>,
+    /// The first one that applies to a call is applied.
+    pub faults: Vec<Fault>,
+    pub keep: Keep,
+    pub deleting: Deleting,
+    /// Seeds the jitter and the choice of ids for faults.
+    pub seed: u64,
+    /// Arrival times that the audit keeps for each command.
+    pub arrivals_kept: usize,
+}
+
+/// What is kept of imported accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    Accounts,
+    /// Only their number: memory stays flat whatever is imported.
+    Nothing,
+}
+
+/// Whether accounts can be deleted, which a real app's console must switch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleting {
+    SwitchedOn,
+    SwitchedOff,
+}
+
+impl Settings {
+    /// A sandbox on a free port with a fresh random key and the documented limits.
+    ///
+    /// # Errors
+    /// When the machine has no source of random numbers.
+    pub fn ephemeral() -> io::Result<Self> {
+        Ok(Self::with_key(fresh_key()?))
+    }
+
+    /// As [`Self::ephemeral`], with a given key.
+    #[must_use]
+    pub fn with_key(key: SecretString) -> Self {
+        Self {
+            port: 0,
+            sdkappid: SDKAPPID,
+            identifier: IDENTIFIER.to_owned(),
+            key,
+            limit_per_s: Some(wire::ACCOUNT_IMPORT_CALLS_PER_S),
+            latency: Duration::ZERO,
+            jitter: Duration::ZERO,
+            account_limit: None,
+            faults: Vec::new(),
+            keep: Keep::Accounts,
+            deleting: Deleting::SwitchedOff,
+            seed: 0,
+            arrivals_kept: 0,
+        }
+    }
+}
+
+/// 64 hexadecimal digits, as a real SecretKey.
+fn fresh_key() -> io::Result<SecretString> {
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(|_| io::Error::other("no source of random numbers"))?;
+    let mut key = String::with_capacity(64);
+    for byte in bytes {
+        write!(key, "{byte:02x}").map_err(io::Error::other)?;
+    }
+    Ok(key.into())
+}

@@ -1,0 +1,225 @@
+//! The check of a UserSig, as the service does it: its own reading of TLSSigAPIv2, so that a fault of the client's is found.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use sha2::Sha256;
+
+use super::envelope::Envelope;
+use super::reply::Refusal;
+
+/// A signature may be dated this far in the future, in seconds. Chosen: what a machine without NTP may be off by.
+const CLOCK_SKEW_S: u64 = 300;
+/// Largest JSON inside a signature that is read; ordinary ones have some 200 bytes.
+const CLAIMS_MAX_BYTES: u64 = 4096;
+/// Signatures whose check is remembered; past that all are forgotten.
+const REMEMBERED_MAX: usize = 256;
+
+/// Checks signatures and remembers them, so that a run of a million calls computes one HMAC.
+#[derive(Debug)]
+pub(super) struct Signatures {
+    key: SecretString,
+    sdkappid: u64,
+    identifier: String,
+    remembered: HashMap<Box<str>, Result<Claims, Unsigned>>,
+    /// Signatures made before this Unix time are void.
+    void_before: u64,
+}
+
+/// What a UserSig says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Claims {
+    #[serde(rename = "TLS.ver")]
+    version: String,
+    #[serde(rename = "TLS.identifier")]
+    identifier: String,
+    #[serde(rename = "TLS.sdkappid")]
+    sdkappid: u64,
+    #[serde(rename = "TLS.expire")]
+    expire: u64,
+    #[serde(rename = "TLS.time")]
+    time: u64,
+    #[serde(rename = "TLS.sig")]
+    sig: String,
+    #[serde(skip)]
+    seal: Seal,
+}
+
+/// Whether the HMAC is the one of our key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Seal {
+    #[default]
+    Foreign,
+    Ours,
+}
+
+/// The text is no UserSig.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unsigned;
+
+impl Signatures {
+    pub(super) fn new(key: SecretString, sdkappid: u64, identifier: String) -> Self {
+        Self { key, sdkappid, identifier, remembered: HashMap::new(), void_before: 0 }
+    }
+
+    /// Whether this call comes from the app's administrator.
+    ///
+    /// # Errors
+    /// [`Refusal`] with the documented code.
+    pub(super) fn check(&mut self, envelope: &Envelope<'_>, unix_s: u64) -> Result<(), Refusal> {
+        let void_before = self.void_before;
+        if envelope.sdkappid != self.sdkappid {
+            return Err(Refusal::content(70020, "no such SDKAppID"));
+        }
+        let from_admin = *envelope.identifier == *self.identifier;
+        let Ok(claims) = self.read(&envelope.usersig) else {
+            return Err(Refusal::content(70003, "the UserSig is malformed or truncated"));
+        };
+        if claims.sdkappid != envelope.sdkappid {
+            return Err(Refusal::content(70014, "the UserSig is of another SDKAppID"));
+        }
+        if claims.identifier != envelope.identifier {
+            return Err(Refusal::content(70013, "the UserSig is of another identifier"));
+        }
+        if claims.seal == Seal::Foreign {
+            return Err(Refusal::content(70009, "the UserSig was not made with this app's key"));
+        }
+        if claims.time > unix_s.saturating_add(CLOCK_SKEW_S) {
+            return Err(Refusal::content(70003, "the UserSig is dated in the future"));
+        }
+        if unix_s > claims.time.saturating_add(claims.expire) {
+            return Err(Refusal::content(70001, "the UserSig is expired"));
+        }
+        if claims.time < void_before {
+            return Err(Refusal::content(70052, "the UserSig is void since the user was kicked"));
+        }
+        if !from_admin {
+            return Err(Refusal::content(60010, "the identifier is not an administrator of the app"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_admin(&self, user: &str) -> bool {
+        user == self.identifier
+    }
+
+    /// Voids the signatures of `user` that were made before `unix_s`.
+    pub(super) fn void(&mut self, user: &str, unix_s: u64) {
+        if self.is_admin(user) {
+            self.void_before = unix_s;
+        }
+    }
+
+    fn read(&mut self, usersig: &str) -> &Result<Claims, Unsigned> {
+        if !self.remembered.contains_key(usersig) {
+            if self.remembered.len() >= REMEMBERED_MAX {
+                self.remembered.clear();
+            }
+            let read = unpack(usersig).map(|claims| Claims { seal: seal(&claims, &self.key), ..claims }).ok_or(Unsigned);
+            self.remembered.insert(usersig.into(), read);
+        }
+        &self.remembered[usersig]
+    }
+}
+
+fn unpack(usersig: &str) -> Option<Claims> {
+    let standard: String = usersig
+        .chars()
+        .map(|letter| match letter {
+            '*' => Some('+'),
+            '-' => Some('/'),
+            '_' => Some('='),
+            '+' | '/' | '=' => None,
+            other => Some(other),
+        })
+        .collect::<Option<_>>()?;
+    let packed = STANDARD.decode(standard).ok()?;
+    let mut json = Vec::new();
+    flate2::read::ZlibDecoder::new(packed.as_slice()).take(CLAIMS_MAX_BYTES).read_to_end(&mut json).ok()?;
+    let claims: Claims = serde_json::from_slice(&json).ok()?;
+    (claims.version == "2.0").then_some(claims)
+}
+
+fn seal(claims: &Claims, key: &SecretString) -> Seal {
+    let Claims { identifier, sdkappid, time, expire, .. } = claims;
+    let text = format!("TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n");
+    let genuine = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).is_ok_and(|mut mac| {
+        mac.update(text.as_bytes());
+        STANDARD.decode(&claims.sig).is_ok_and(|sig| mac.verify_slice(&sig).is_ok())
+    });
+    if genuine { Seal::Ours } else { Seal::Foreign }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::usersig::sign;
+    use crate::sandbox::Command;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    /// The public sample key of Tencent's signing libraries.
+    const SAMPLE_KEY: &str = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e";
+    const DAY: u64 = 86_400;
+    const MADE_AT: u64 = 1_700_000_000;
+
+    fn signatures() -> Signatures {
+        Signatures::new(SAMPLE_KEY.into(), 1_400_000_000, "administrator".to_owned())
+    }
+
+    fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> Envelope<'a> {
+        Envelope { command: Command::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
+    }
+
+    #[test]
+    fn the_official_librarys_vectors_are_ours() {
+        let check = |sdkappid, identifier: &str, expire, time, sig: &str, expected| {
+            let claims = Claims {
+                version: "2.0".to_owned(),
+                identifier: identifier.to_owned(),
+                sdkappid,
+                expire,
+                time,
+                sig: sig.to_owned(),
+                seal: Seal::Foreign,
+            };
+            assert_eq!(seal(&claims, &SAMPLE_KEY.into()), expected, "{identifier}");
+        };
+        check(1_400_000_000, "xiaojun", 15_552_000, 1_700_000_000, "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4=", Seal::Ours);
+        check(20_000_001, "im_admin-01", 604_800, 1_735_689_600, "DZlkp48A382JsKPGEitq3fXLmboRyRin4sLpIGTBiBo=", Seal::Ours);
+        check(1_400_000_000, "0", 15_552_000, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", Seal::Ours);
+        check(1_400_000_000, "0", 15_552_001, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", Seal::Foreign);
+        let official = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDKAAKpdaUZBZlAqUsTAzgQuWZOaChAzN0RQXZ6aDLKn0cUzVLjcPD00NLS1MCrPM0A*JMLcoNTLMD3HP1M60jCowLDUOKMiLNDOwVaoFAD4PNPI_";
+        assert_eq!(signatures().check(&envelope(1_400_000_000, "administrator", official), MADE_AT), Ok(()));
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_has_its_code() {
+        let mut signatures = signatures();
+        let mut check = |signed: (u64, &str, &str), called: (u64, &str), unix_s: u64, expected: Result<(), i64>| {
+            let (app, identifier, key) = signed;
+            let usersig = sign(&key.into(), app, identifier, UNIX_EPOCH + Duration::from_secs(MADE_AT), Duration::from_secs(DAY));
+            let verdict = signatures.check(&envelope(called.0, called.1, usersig.expose_secret()), unix_s);
+            assert_eq!(verdict.map_err(|refusal| refusal.code), expected, "{signed:?} {called:?} {unix_s}");
+        };
+        let (app, admin) = (1_400_000_000, "administrator");
+        check((app, admin, SAMPLE_KEY), (app, admin), MADE_AT, Ok(()));
+        check((app, admin, SAMPLE_KEY), (app, admin), MADE_AT + DAY, Ok(()));
+        check((app, admin, SAMPLE_KEY), (app, admin), MADE_AT + DAY + 1, Err(70001));
+        check((app, admin, SAMPLE_KEY), (app, admin), MADE_AT - CLOCK_SKEW_S, Ok(()));
+        check((app, admin, SAMPLE_KEY), (app, admin), MADE_AT - CLOCK_SKEW_S - 1, Err(70003));
+        check((app, admin, "another"), (app, admin), MADE_AT, Err(70009));
+        check((app, "bob", SAMPLE_KEY), (app, admin), MADE_AT, Err(70013));
+        check((app + 1, admin, SAMPLE_KEY), (app, admin), MADE_AT, Err(70014));
+        check((app, admin, SAMPLE_KEY), (app + 1, admin), MADE_AT, Err(70020));
+        check((app, "bob", SAMPLE_KEY), (app, "bob"), MADE_AT, Err(60010));
+        for junk in ["", "eJw", "AAAA", "not base64 at all!"] {
+            let verdict = signatures.check(&envelope(app, admin, junk), MADE_AT);
+            assert_eq!(verdict.map_err(|refusal| refusal.code), Err(70003), "{junk}");
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The stand-in as its callers see it: the state machine through a table of requests, the shell over real sockets.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::account::Account as Row;
+use crate::api::Api;
+use crate::api::http::{HttpApi, HttpSettings};
+use crate::api::usersig::{Credential, LIFE, Signature, Signer, sign};
+use crate::api::wire::{self, Query};
+use crate::verdict::CallEnd;
+
+const NOW_S: u64 = 1_700_000_000;
+const KEY: &str = "a key of the tests";
+
+fn settings() -> Settings {
+    Settings { deleting: Deleting::SwitchedOn, ..Settings::with_key(KEY.into()) }
+}
+
+fn target(command: &str) -> String {
+    let usersig = sign(&KEY.into(), SDKAPPID, IDENTIFIER, UNIX_EPOCH + Duration::from_secs(NOW_S), LIFE);
+    Query { sdkappid: SDKAPPID, identifier: IDENTIFIER, usersig: usersig.expose_secret(), random: 7 }.path_and_query(command)
+}
+
+/// A service and a clock, for calls one after the other.
+struct Caller {
+    service: Service,
+    now: Moment,
+}
+
+impl Caller {
+    fn new(settings: Settings) -> Self {
+        Self { service: Service::new(settings), now: Moment { since_start: Duration::ZERO, unix_s: NOW_S } }
+    }
+
+    fn with_faults(faults: &[&str]) -> Self {
+        Self::new(Settings { faults: faults.iter().map(|text| text.parse().unwrap()).collect(), ..settings() })
+    }
+
+    fn react(&mut self, command: &str, body: &str) -> Reaction {
+        let request = Request { method: "POST", target: &target(command), body: body.as_bytes() };
+        let reaction = self.service.handle(self.now, request);
+        self.service.finish(&reaction);
+        reaction
+    }
+
+    fn call(&mut self, command: &str, body: &str) -> Value {
+        match self.react(command, body).act {
+            Act::Answer(reply) => serde_json::from_slice(&reply.body).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn code(&mut self, command: &str, body: &str) -> i64 {
+        self.call(command, body)["ErrorCode"].as_i64().unwrap()
+    }
+
+    fn import(&mut self, id: &str) -> i64 {
+        self.code(wire::ACCOUNT_IMPORT, &json!({ "UserID": id, "Nick": "n" }).to_string())
+    }
+}
+
+#[test]
+fn bodies_are_read_to_the_letter() {
+    let check = |command: &str, body: &str, expected: (i64, u64)| {
+        let mut caller = Caller::new(settings());
+        let code = caller.code(command, body);
+        assert_eq!((code, caller.service.audit().violations), expected, "{command} {body}");
+    };
+    let long = |bytes: usize| "n".repeat(bytes);
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","Nick":"n","FaceUrl":"f"}"#, (0, 0));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"u"}"#, (0, 0));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","Nick":""}"#, (0, 1));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","nick":"n"}"#, (70402, 1));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","UserID":"u"}"#, (70402, 1));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":7}"#, (70402, 1));
+    check(wire::ACCOUNT_IMPORT, "{}", (70402, 1));
+    check(wire::ACCOUNT_IMPORT, "", (60003, 1));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"u"} x"#, (60003, 1));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":""}"#, (70402, 0));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"a b"}"#, (70402, 0));
+    check(wire::ACCOUNT_IMPORT, r#"{"UserID":"@TLS#a"}"#, (70402, 0));
+    check(wire::ACCOUNT_IMPORT, &json!({ "UserID": long(32) }).to_string(), (0, 0));
+    check(wire::ACCOUNT_IMPORT, &json!({ "UserID": long(33) }).to_string(), (70402, 0));
+    check(wire::ACCOUNT_IMPORT, &json!({ "UserID": "u", "Nick": long(500), "FaceUrl": long(500) }).to_string(), (0, 0));
+    check(wire::ACCOUNT_IMPORT, &json!({ "UserID": "u", "FaceUrl": long(501) }).to_string(), (40601, 0));
+    check(wire::ACCOUNT_IMPORT, &json!({ "UserID": "u", "Nick": "好".repeat(167) }).to_string(), (40601, 0));
+    check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[]}"#, (70402, 1));
+    check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[{"UserID":"a"},{"UserID":"a"}]}"#, (70402, 1));
+    check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[{"UserID":"a"}],"Accounts":["b"]}"#, (70402, 1));
+    check(wire::MULTIACCOUNT_IMPORT, &json!({ "Accounts": ids(100) }).to_string(), (0, 0));
+    check(wire::MULTIACCOUNT_IMPORT, &json!({ "Accounts": ids(101) }).to_string(), (70402, 1));
+    check(wire::QUERY_ONLINE_STATUS, &json!({ "To_Account": ids(500) }).to_string(), (0, 0));
+    check(wire::QUERY_ONLINE_STATUS, &json!({ "To_Account": ids(501) }).to_string(), (40001, 1));
+    check(wire::PORTRAIT_GET, r#"{"To_Account":["u"],"TagList":[],"More":1}"#, (40001, 1));
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("u{number}")).collect()
+}
+
+#[test]
+fn an_import_keeps_what_it_does_not_name() {
+    let mut caller = Caller::new(settings());
+    caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","Nick":"n","FaceUrl":"f"}"#);
+    caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","FaceUrl":"g"}"#);
+    let expected = Account { nick: Some("n".into()), face_url: Some("g".into()), imports: 2 };
+    assert_eq!(caller.service.account("u"), Some(&expected));
+    let audit = caller.service.audit();
+    assert_eq!((audit.accounts, audit.imports, audit.codes[&0], audit.overlaps, audit.max_in_flight), (1, 2, 2, 0, 1));
+}
+
+#[test]
+fn a_batch_names_the_refused_without_a_reason() {
+    let mut caller = Caller::new(Settings { account_limit: Some(2), ..settings() });
+    let body = json!({ "AccountList": [{ "UserID": "a", "Nick": "n" }, { "UserID": "b c" }, { "UserID": "d" }, { "UserID": "e" }] });
+    let answer = caller.call(wire::MULTIACCOUNT_IMPORT, &body.to_string());
+    assert_eq!(answer, json!({ "ActionStatus": "OK", "ErrorCode": 0, "ErrorInfo": "", "FailAccounts": ["b c", "e"] }));
+    assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, r#"{"Accounts":["a"]}"#).get("FailAccounts"), None);
+    assert_eq!((caller.import("a"), caller.import("e")), (0, 70398));
+}
+
+#[test]
+fn deleted_accounts_cannot_come_back() {
+    let mut caller = Caller::new(settings());
+    caller.import("a");
+    let items = caller.call(wire::ACCOUNT_DELETE, r#"{"DeleteItem":[{"UserID":"a"},{"UserID":"b"}]}"#)["ResultItem"].clone();
+    assert_eq!((&items[0]["ResultCode"], &items[1]["ResultCode"]), (&json!(0), &json!(70107)));
+    assert_eq!((caller.import("a"), caller.import("b")), (70399, 0));
+    let checked = caller.call(wire::ACCOUNT_CHECK, r#"{"CheckItem":[{"UserID":"a"},{"UserID":"b"}]}"#)["ResultItem"].clone();
+    assert_eq!((&checked[0]["AccountStatus"], &checked[1]["AccountStatus"]), (&json!("NotImported"), &json!("Imported")));
+    let mut off = Caller::new(Settings { deleting: Deleting::SwitchedOff, ..settings() });
+    assert_eq!(off.code(wire::ACCOUNT_DELETE, r#"{"DeleteItem":[{"UserID":"a"}]}"#), 71000);
+}
+
+#[test]
+fn profiles_are_read_and_set() {
+    let mut caller = Caller::new(settings());
+    caller.import("a");
+    let set = |value: Value| json!({ "From_Account": "a", "ProfileItem": [{ "Tag": wire::TAG_IMAGE, "Value": value }] }).to_string();
+    assert_eq!(caller.code(wire::PORTRAIT_SET, &set(json!("f"))), 0);
+    assert_eq!(caller.code(wire::PORTRAIT_SET, &set(json!(7))), 40610);
+    assert_eq!(caller.code(wire::PORTRAIT_SET, r#"{"From_Account":"x","ProfileItem":[]}"#), 40003);
+    let get = json!({ "To_Account": ["a", "x"], "TagList": [wire::TAG_NICK, wire::TAG_IMAGE] }).to_string();
+    let items = caller.call(wire::PORTRAIT_GET, &get)["UserProfileItem"].clone();
+    assert_eq!(items[0]["ProfileItem"], json!([{ "Tag": wire::TAG_NICK, "Value": "n" }, { "Tag": wire::TAG_IMAGE, "Value": "f" }]));
+    assert_eq!((&items[1]["To_Account"], &items[1]["ResultCode"]), (&json!("@TLS#NOT_FOUND"), &json!(40003)));
+    let status = caller.call(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":["a","x"]}"#);
+    assert_eq!(status["QueryResult"], json!([{ "To_Account": "a", "Status": "Offline" }]));
+    assert_eq!(status["ErrorList"], json!([{ "To_Account": "x", "ErrorCode": 70107 }]));
+}
+
+#[test]
+fn a_kick_voids_the_earlier_signatures() {
+    let mut caller = Caller::new(settings());
+    assert_eq!(caller.code(wire::KICK, r#"{"UserID":"nobody"}"#), 70107);
+    caller.now.unix_s += 1;
+    assert_eq!(caller.code(wire::KICK, r#"{"UserID":"administrator"}"#), 0);
+    assert_eq!(caller.import("a"), 70052);
+}
+
+#[test]
+fn calls_beyond_the_limit_are_refused_and_the_pace_is_told() {
+    let mut caller = Caller::new(Settings { limit_per_s: std::num::NonZeroU32::new(3), arrivals_kept: 2, ..settings() });
+    let codes: Vec<i64> = [0, 1, 2, 3, 999, 1_000]
+        .into_iter()
+        .map(|ms| {
+            caller.now.since_start = Duration::from_millis(ms);
+            caller.import(&format!("u{ms}"))
+        })
+        .collect();
+    assert_eq!(codes, [0, 0, 0, 60007, 60007, 0]);
+    let audit = caller.service.audit();
+    let imports = audit.of(Command::AccountImport);
+    assert_eq!((imports.calls, imports.over_limit, imports.max_calls_in_1s, imports.arrivals.len()), (6, 2, 5, 2));
+    assert!((imports.mean_calls_per_s - 5.0).abs() < 1e-9);
+    assert_eq!(audit.repeated_randoms, 5, "the tests' random is always 7");
+}
+
+#[test]
+fn without_a_limit_nothing_is_refused() {
+    let mut caller = Caller::new(Settings { limit_per_s: None, keep: Keep::Nothing, ..settings() });
+    assert!((0..1_000).all(|number| caller.import(&format!("u{number}")) == 0));
+    let audit = caller.service.audit();
+    assert_eq!((audit.imports, audit.accounts), (1_000, 0));
+}
+
+#[test]
+fn overlapping_imports_of_one_user_are_counted() {
+    let mut caller = Caller::new(settings());
+    let import = target(wire::ACCOUNT_IMPORT);
+    let request = Request { method: "POST", target: &import, body: br#"{"UserID":"u"}"# };
+    let first = caller.service.handle(caller.now, request);
+    let second = caller.service.handle(caller.now, request);
+    caller.service.finish(&first);
+    caller.service.finish(&second);
+    caller.import("u");
+    let audit = caller.service.audit();
+    assert_eq!((audit.overlaps, audit.in_flight, audit.max_in_flight), (1, 0, 2));
+}
+
+#[test]
+fn a_malformed_url_is_a_violation_that_names_no_signature() {
+    let mut caller = Caller::new(settings());
+    let twice = format!("{}&usersig=SECRET", target(wire::ACCOUNT_IMPORT));
+    let reaction = caller.service.handle(caller.now, Request { method: "POST", target: &twice, body: br#"{"UserID":"u"}"# });
+    assert!(matches!(&reaction.act, Act::Answer(reply) if String::from_utf8_lossy(&reply.body).contains("60002")));
+    let audit = caller.service.audit();
+    assert_eq!((audit.violations, audit.accounts), (1, 0));
+    assert!(!serde_json::to_string(&audit).unwrap().contains("SECRET"));
+}
+
+#[test]
+fn a_fault_is_what_it_says() {
+    let check = |fault: &str, expected: &dyn Fn(&Reaction) -> bool, accounts: usize| {
+        let mut caller = Caller::with_faults(&[fault]);
+        let reaction = caller.react(wire::ACCOUNT_IMPORT, r#"{"UserID":"u"}"#);
+        assert!(expected(&reaction), "{fault}: {:?}", reaction.act);
+        assert_eq!((caller.service.audit().accounts, caller.service.audit().faults), (accounts, vec![1]), "{fault}");
+    };
+    let body = |reaction: &Reaction| match &reaction.act {
+        Act::Answer(reply) => (reply.status, String::from_utf8_lossy(&reply.body).into_owned()),
+        Act::Drip(..) | Act::Reset | Act::Stall => (0, String::new()),
+    };
+    check("code=70169", &|reaction| body(reaction).1.contains("70169"), 0);
+    check("http=502", &|reaction| body(reaction).0 == 502, 0);
+    check("html", &|reaction| body(reaction).1.contains("<html>") && body(reaction).0 == 200, 0);
+    check("empty", &|reaction| body(reaction) == (200, String::new()), 0);
+    check("bigbody", &|reaction| body(reaction).1.len() > 1_000_000, 0);
+    check("redirect=http://x/", &|reaction| matches!(&reaction.act, Act::Answer(reply) if reply.location.is_some()), 0);
+    check("reset=before", &|reaction| reaction.act == Act::Reset, 0);
+    check("reset=after", &|reaction| reaction.act == Act::Reset, 1);
+    check("stall", &|reaction| reaction.act == Act::Stall, 0);
+    check("slow=2s", &|reaction| reaction.delay == Duration::from_secs(2), 1);
+    check("drip=2s", &|reaction| matches!(&reaction.act, Act::Drip(_, time) if time.as_secs() == 2), 1);
+}
+
+#[test]
+fn a_fault_strikes_a_batch_id_by_id() {
+    let mut caller = Caller::with_faults(&["code=70169,id=b,times=1"]);
+    let body = r#"{"Accounts":["a","b"]}"#;
+    assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, body)["FailAccounts"], json!(["b"]));
+    assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, body).get("FailAccounts"), None);
+}
+
+#[test]
+fn the_latency_varies_within_its_jitter() {
+    let ms = Duration::from_millis;
+    let mut caller = Caller::new(Settings { latency: ms(50), jitter: ms(20), limit_per_s: None, ..settings() });
+    let delays: Vec<Duration> = (0..500).map(|_| caller.react(wire::ACCOUNT_IMPORT, r#"{"UserID":"u"}"#).delay).collect();
+    let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+    assert!(*least >= ms(30) && *least < ms(35) && *most <= ms(70) && *most > ms(65), "{least:?} {most:?}");
+}
+
+/// A client of a sandbox that runs.
+fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
+    let settings = HttpSettings {
+        endpoint: sandbox.endpoint().parse().unwrap(),
+        sdkappid: SDKAPPID,
+        identifier: IDENTIFIER.to_owned(),
+        timeout,
+        connections: 8,
+        ca_pem: None,
+    };
+    let mut signer = Signer::new(Credential::Key(KEY.into()), SDKAPPID, IDENTIFIER, tokio::time::Instant::now(), SystemTime::now());
+    let signature = signer.current(tokio::time::Instant::now(), SystemTime::now());
+    (HttpApi::new(&settings).unwrap(), signature)
+}
+
+async fn import(client: &(HttpApi, Signature), id: &str) -> CallEnd {
+    let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
+    client.0.import(&row, &client.1, || ()).await
+}
+
+#[tokio::test]
+async fn the_client_imports_over_http() {
+    let sandbox = Sandbox::start(settings()).unwrap();
+    let client = client(&sandbox, Duration::from_secs(5));
+    for id in ["a", "b", "a"] {
+        assert_eq!(import(&client, id).await, CallEnd::Answered { success: true, code: 0, info: String::new() });
+    }
+    let ids: Vec<(String, u32)> = sandbox.accounts().into_iter().map(|(id, account)| (id, account.imports)).collect();
+    assert_eq!(ids, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+    assert_eq!(sandbox.account("a").unwrap().nick.as_deref(), Some("好"));
+    let audit = sandbox.audit();
+    assert_eq!((audit.violations, &audit.first_violations, audit.repeated_randoms), (0, &vec![], 0));
+    assert_eq!((audit.of(Command::AccountImport).calls, audit.in_flight, audit.max_in_flight), (3, 0, 1));
+}
+
+#[tokio::test]
+async fn faults_reach_the_client() {
+    let check = async |fault: &str, expected: fn(&CallEnd) -> bool, accounts: usize| {
+        let sandbox = Sandbox::start(Settings { faults: vec![fault.parse().unwrap()], ..settings() }).unwrap();
+        let end = import(&client(&sandbox, Duration::from_millis(500)), "u").await;
+        assert!(expected(&end), "{fault}: {end:?}");
+        assert_eq!(sandbox.audit().accounts, accounts, "{fault}");
+    };
+    let lost: fn(&CallEnd) -> bool = |end| matches!(end, CallEnd::Lost { .. });
+    check("code=40006", |end| matches!(end, CallEnd::Answered { success: false, code: 40006, .. }), 0).await;
+    check("http=502", lost, 0).await;
+    check("http=429", |end| *end == CallEnd::TooMany, 0).await;
+    check("html", lost, 0).await;
+    check("empty", lost, 0).await;
+    check("bigbody", lost, 0).await;
+    check("stall", lost, 0).await;
+    check("reset=before", |end| matches!(end, CallEnd::Lost { why } if why.contains("reset")), 0).await;
+    check("reset=after", |end| matches!(end, CallEnd::Lost { why } if why.contains("reset")), 1).await;
+    check("drip=100ms", |end| matches!(end, CallEnd::Answered { success: true, .. }), 1).await;
+    check("drip=5s", lost, 1).await;
+    check("redirect=http://127.0.0.1:1/", |end| *end == CallEnd::Redirected { status: 307 }, 0).await;
+}
+
+#[tokio::test]
+async fn a_call_that_its_client_gives_up_is_no_longer_in_flight() {
+    let sandbox = Sandbox::start(Settings { faults: vec!["stall,count=1".parse().unwrap()], ..settings() }).unwrap();
+    let client = client(&sandbox, Duration::from_millis(200));
+    import(&client, "u").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    import(&client, "u").await;
+    let audit = sandbox.audit();
+    assert_eq!((audit.overlaps, audit.in_flight, audit.max_in_flight), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn the_shell_tells_what_it_saw() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sandbox = Sandbox::start(settings()).unwrap();
+    import(&client(&sandbox, Duration::from_secs(5)), "u").await;
+    let get = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(sandbox.address()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let audit: Value = serde_json::from_str(&get("/audit").await).unwrap();
+    assert_eq!((&audit["calls"], &audit["apis"]["account_import"]["max_calls_in_1s"]), (&json!(1), &json!(1)));
+    assert_eq!(get("/accounts").await, "{\"FaceUrl\":null,\"Nick\":\"好\",\"UserID\":\"u\",\"imports\":1}\n");
+    drop(sandbox);
+}
