@@ -2,7 +2,9 @@
 //!
 //! Turns whatever happens into a [`CallEnd`]; the URL, which carries the UserSig, never gets into an error text.
 
+use std::cell::RefCell;
 use std::error::Error as StdError;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use super::Api;
@@ -48,9 +50,25 @@ pub struct HttpSettings {
 #[derive(Debug)]
 pub struct HttpApi {
     client: Client,
-    base: String,
+    /// URL of `account_import` without a query.
+    account_import: Url,
     sdkappid: u64,
     identifier: String,
+    /// What all calls with one signature share of the query.
+    query: RefCell<Option<SignedQuery>>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// The query of the calls that carry one signature. Never shown: it holds the signature.
+struct SignedQuery {
+    generation: u32,
+    before_random: SecretString,
+}
+
+impl fmt::Debug for SignedQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedQuery").field("generation", &self.generation).finish_non_exhaustive()
+    }
 }
 
 /// Why no client could be made.
@@ -68,7 +86,7 @@ impl HttpApi {
     /// # Errors
     /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
     pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
-        getrandom::u32().map_err(|_| HttpSetupError::Random)?;
+        let seed = getrandom::u64().map_err(|_| HttpSetupError::Random)?;
         let own_ca = match &settings.ca_pem {
             Some(pem) => certificates(pem)?,
             None => Vec::new(),
@@ -83,16 +101,30 @@ impl HttpApi {
         };
         Ok(Self {
             client: client.map_err(HttpSetupError::Client)?,
-            base: settings.endpoint.as_str().trim_end_matches('/').to_owned(),
+            account_import: settings.endpoint.join(&wire::path(wire::ACCOUNT_IMPORT)).expect("the path is a constant"),
             sdkappid: settings.sdkappid,
             identifier: settings.identifier.clone(),
+            query: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(seed)),
         })
     }
 
-    fn url(&self, command: &str, signature: &Signature) -> String {
-        let random = getrandom::u32().expect("the source of random numbers answered at the start");
-        let query = Query { sdkappid: self.sdkappid, identifier: &self.identifier, usersig: signature.usersig.expose_secret(), random };
-        format!("{}{}", self.base, query.path_and_query(command))
+    /// The URL of a call. Only what changes from call to call is put together and parsed anew.
+    fn url(&self, signature: &Signature) -> Url {
+        let mut cached = self.query.borrow_mut();
+        let query = match &mut *cached {
+            Some(query) if query.generation == signature.generation => query,
+            other => other.insert(self.signed_query(signature)),
+        };
+        let random = self.random.borrow_mut().u32(..);
+        let mut url = self.account_import.clone();
+        url.set_query(Some(&wire::with_random(query.before_random.expose_secret(), random)));
+        url
+    }
+
+    fn signed_query(&self, signature: &Signature) -> SignedQuery {
+        let query = Query { sdkappid: self.sdkappid, identifier: &self.identifier, usersig: signature.usersig.expose_secret() };
+        SignedQuery { generation: signature.generation, before_random: query.before_random().into() }
     }
 }
 
@@ -136,7 +168,7 @@ impl Api for HttpApi {
         let body = Announced { json: Some(json.into()), sent: Arc::clone(&sent), departed };
         let request = self
             .client
-            .post(self.url(wire::ACCOUNT_IMPORT, signature))
+            .post(self.url(signature))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
         async move {

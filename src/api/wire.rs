@@ -40,27 +40,33 @@ pub const TAG_NICK: &str = "Tag_Profile_IM_Nick";
 /// Profile tag of the avatar's URL.
 pub const TAG_IMAGE: &str = "Tag_Profile_IM_Image";
 
-/// The five query parameters of every call.
+/// The path of a command (`SERVICE/COMMAND`).
+#[must_use]
+pub fn path(command: &str) -> String {
+    format!("/v4/{command}")
+}
+
+/// The query parameters that calls with one signature share.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
     pub sdkappid: u64,
     pub identifier: &'a str,
     pub usersig: &'a str,
-    pub random: u32,
 }
 
 impl Query<'_> {
-    /// Path and query of a call of `command` (`SERVICE/COMMAND`).
+    /// The query of a call up to its `random`.
     #[must_use]
-    pub fn path_and_query(&self, command: &str) -> String {
-        format!(
-            "/v4/{command}?sdkappid={}&identifier={}&usersig={}&random={}&contenttype=json",
-            self.sdkappid,
-            percent_encoded(self.identifier),
-            percent_encoded(self.usersig),
-            self.random
-        )
+    pub fn before_random(&self) -> String {
+        let (identifier, usersig) = (percent_encoded(self.identifier), percent_encoded(self.usersig));
+        format!("sdkappid={}&identifier={identifier}&usersig={usersig}", self.sdkappid)
     }
+}
+
+/// The whole query of a call.
+#[must_use]
+pub fn with_random(before_random: &str, random: u32) -> String {
+    format!("{before_random}&random={random}&contenttype=json")
 }
 
 /// Escapes what may not stand in a query value; `*` and `-` of a UserSig stay, as in Tencent's examples.
@@ -190,11 +196,12 @@ mod tests {
 
     #[test]
     fn the_query_has_the_five_parameters_and_keeps_a_usersig_as_it_is() {
-        let query = Query { sdkappid: 1_400_000_000, identifier: "a b&c", usersig: "eJw*-_", random: 4_294_967_295 };
+        let query = Query { sdkappid: 1_400_000_000, identifier: "a b&c", usersig: "eJw*-_" };
         assert_eq!(
-            query.path_and_query(ACCOUNT_IMPORT),
-            "/v4/im_open_login_svc/account_import?sdkappid=1400000000&identifier=a%20b%26c&usersig=eJw*-_&random=4294967295&contenttype=json"
+            with_random(&query.before_random(), 4_294_967_295),
+            "sdkappid=1400000000&identifier=a%20b%26c&usersig=eJw*-_&random=4294967295&contenttype=json"
         );
+        assert_eq!(path(ACCOUNT_IMPORT), "/v4/im_open_login_svc/account_import");
     }
 
     #[test]
