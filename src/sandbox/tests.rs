@@ -22,7 +22,8 @@ fn settings() -> Settings {
 
 fn target(command: &str) -> String {
     let usersig = sign(&KEY.into(), SDKAPPID, IDENTIFIER, UNIX_EPOCH + Duration::from_secs(NOW_S), LIFE);
-    Query { sdkappid: SDKAPPID, identifier: IDENTIFIER, usersig: usersig.expose_secret(), random: 7 }.path_and_query(command)
+    let query = Query { sdkappid: SDKAPPID, identifier: IDENTIFIER, usersig: usersig.expose_secret() };
+    format!("{}?{}", wire::path(command), wire::with_random(&query.before_random(), 7))
 }
 
 /// A service and a clock, for calls one after the other.
