@@ -83,6 +83,11 @@ pub enum HttpSetupError {
 }
 
 impl HttpApi {
+    /// A client for the service at `settings.endpoint`; nothing is connected yet.
+    ///
+    /// # Panics
+    /// Never: the path that is joined to the endpoint is a constant.
+    ///
     /// # Errors
     /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
     pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {

@@ -8,7 +8,7 @@ use super::input;
 use crate::roster::{Format, Roster};
 
 /// Records that are looked at. Source: the contract of `--max-invalid`.
-const RECORDS: u64 = 1_000;
+const RECORDS: usize = 1_000;
 
 /// Refuses a file that is cut wrongly near its start or of whose first 1,000 records more than `max_invalid` per cent are invalid.
 /// Shorter files aren't judged by that share.
@@ -19,7 +19,7 @@ pub(super) fn judge(path: &Path, name: &Path, format: &Format, max_invalid: f64)
     let roster = Roster::open(path, format).map_err(|error| input::roster_error(name, &error))?;
     let (mut records, mut invalid) = (0, 0);
     let mut reasons = BTreeMap::<String, u64>::new();
-    for record in roster.take(RECORDS as usize) {
+    for record in roster.take(RECORDS) {
         let record = record.map_err(|error| input::roster_error(name, &error))?;
         records += 1;
         if let Err(why) = record.account {

@@ -85,9 +85,10 @@ struct Source {
 
 impl Source {
     fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
-        let spool = match file == Path::new("-") {
-            true => Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?),
-            false => None,
+        let spool = if input::is_stdin(file) {
+            Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?)
+        } else {
+            None
         };
         Ok(Self { spool, file: file.to_owned() })
     }
@@ -151,7 +152,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
 /// The names of the run's files; no two of them may be one.
 fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
     let file = &flags.input.file;
-    if file == Path::new("-") && flags.results.is_none() {
+    if input::is_stdin(file) && flags.results.is_none() {
         return Err(LastWord::yours("standard input has no name to call the results after", "give --results FILE"));
     }
     let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };

@@ -70,13 +70,13 @@ struct Usage<'a> {
 impl Usage<'_> {
     fn at(&self, endpoint: &str) -> impl fmt::Display {
         let Settings { sdkappid, identifier, key, .. } = &self.settings;
-        let mut text = format!("export CHATLIFT_ENDPOINT={endpoint}\nexport CHATLIFT_SDKAPPID={sdkappid}\n");
-        text += &format!("export CHATLIFT_IDENTIFIER={identifier}\n");
-        match &self.flags.secret_key_file {
-            Some(path) => text += &format!("# chatlift import FILE --secret-key-file {}\n", path.display()),
-            None => text += &format!("export CHATLIFT_SECRET_KEY={}\n", key.expose_secret()),
-        }
-        text
+        let credential = match &self.flags.secret_key_file {
+            Some(path) => format!("# chatlift import FILE --secret-key-file {}", path.display()),
+            None => format!("export CHATLIFT_SECRET_KEY={}", key.expose_secret()),
+        };
+        format!(
+            "export CHATLIFT_ENDPOINT={endpoint}\nexport CHATLIFT_SDKAPPID={sdkappid}\nexport CHATLIFT_IDENTIFIER={identifier}\n{credential}\n"
+        )
     }
 }
 

@@ -104,9 +104,8 @@ impl<R: BufRead> Frames<R> {
                 self.at.pass(&self.record, u64::from(self.record.ends_with(b"\n")));
                 continue;
             }
-            let text_after_quote = self.read_to_the_end(line)?;
-            let ends = self.record.iter().filter(|byte| **byte == b'\n').count() as u64;
-            self.at.pass(&self.record, ends);
+            let (text_after_quote, further_lines) = self.read_to_the_end(line)?;
+            self.at.pass(&self.record, further_lines + u64::from(self.record.ends_with(b"\n")));
             self.at.rows += 1;
             return Ok(Some(Frame { line, end: self.at, text_after_quote }));
         }
@@ -130,16 +129,16 @@ impl<R: BufRead> Frames<R> {
         if self.record.len() > RECORD_MAX_BYTES { Err(FrameError::LongRecord { line }) } else { Ok(read) }
     }
 
-    /// Reads on until no quote is open.
-    fn read_to_the_end(&mut self, first_line: u64) -> Result<Option<Place>, FrameError> {
+    /// Reads on until no quote is open: where text follows a closing one, and how many further lines there were.
+    fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<Place>, u64), FrameError> {
         if !self.record.contains(&b'"') {
-            return Ok(None);
+            return Ok((None, 0));
         }
         let mut scan = Scan { delimiter: self.delimiter, quoting: Quoting::FieldStart, text_after_quote: None };
         let (mut from, mut line) = (0, first_line);
         loop {
             scan.line(&self.record[from..], line);
-            let Quoting::Quoted { opened } = scan.quoting else { return Ok(scan.text_after_quote) };
+            let Quoting::Quoted { opened } = scan.quoting else { return Ok((scan.text_after_quote, line - first_line)) };
             from = self.record.len();
             line += 1;
             let runs_away = line - first_line >= RECORD_MAX_LINES;
