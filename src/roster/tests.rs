@@ -180,7 +180,7 @@ proptest! {
         prop_assert!(read.last().is_none_or(|last| last.end.offset == text.len() as u64));
         for record in &read {
             let before = if record.row == 1 { 0 } else { usize::try_from(read[usize::try_from(record.row).unwrap() - 2].end.offset).unwrap() };
-            let line = text[..before].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+            let line = text[..before].split(|byte| *byte == b'\n').count() as u64;
             prop_assert_eq!(record.line, if record.row == 1 { 2 } else { line });
         }
     }
