@@ -106,6 +106,12 @@ impl Account {
             face_url: profile_text(Field::FaceUrl, face_url)?,
         })
     }
+
+    /// Whether it carries more than its id.
+    #[must_use]
+    pub fn has_profile(&self) -> bool {
+        self.nick.is_some() || self.face_url.is_some()
+    }
 }
 
 fn profile_text(field: Field, raw: &[u8]) -> Result<Option<Box<str>>, Invalid> {

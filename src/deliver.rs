@@ -1,32 +1,38 @@
 //! Delivery: every record between the roster and the journal, until it settles.
 //!
-//! A state machine without I/O, clock or randomness: it is told what was read and how calls ended, and says which record is called next
-//! and which outcome is next in input order. It holds the promises about rows: one outcome each, in order; the last of two records of
-//! one UserID wins; an outage fails nobody. Who asks the gate, sends and writes is the import's business.
+//! A state machine without I/O, clock or randomness: it is told what was read and how calls ended, and says what is called next and which
+//! outcome is next in input order. It holds the promises about rows: one outcome each, in order; the last of two records of one UserID
+//! wins; an outage fails nobody; no row fails for its neighbour's fault. Who asks the gate, sends and writes is the import's business.
 
+mod batch;
 mod hold;
+mod parcel;
+mod proof;
+mod window;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use crate::account::{Account, UserId};
-use crate::outcome::{Outcome, Settled, Status};
+use crate::command::Command;
+use crate::outcome::{Settled, Status};
 use crate::retry::{Breaker, BreakerState, RetryBudget, Sign, back_off};
 use crate::roster::Record;
-use crate::verdict::{CallEnd, Refusal, SuccessSeen, Verdict, judge};
+use crate::verdict::{CallEnd, Carried, Refusal, Scope, SuccessSeen, Verdict, judge};
 use hold::Hold;
+pub use parcel::ParcelId;
+use parcel::{Parcel, Parcels, Stage};
+use proof::Proof;
+use window::Window;
 
 /// Attempts that a record with an unknown code gets, if `--max-attempts` allows as many. Chosen.
 const UNKNOWN_CODE_ATTEMPTS: u32 = 3;
 /// Distinct records in a row that end with an unknown code, after which the run halts. Chosen: as many as the breaker needs to judge.
 const UNKNOWN_RECORDS_IN_A_ROW: usize = 20;
-/// Results that may be held back behind a record that is stuck in retries.
-pub const WINDOW_RECORDS: usize = 65_536;
-/// Bytes that these may take. Chosen: leaves half of the memory bound of 64 MiB to everything else.
-pub const WINDOW_BYTES: usize = 24 * 1024 * 1024;
+/// Records in a batch at most. Source: the documentation of `multiaccount_import`.
+pub const BATCH_RECORDS: usize = 100;
 
 /// The bounds of a delivery.
 #[derive(Debug, Clone, Copy)]
@@ -34,25 +40,46 @@ pub struct Limits {
     pub max_attempts: u32,
     /// Calls in flight at most.
     pub in_flight: usize,
+    /// Results that may be held back behind a record that is stuck in retries …
     pub window_records: usize,
+    /// … and the bytes that these may take.
     pub window_bytes: usize,
+    pub lane: Lane,
+}
+
+/// How records are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// One a call.
+    Single,
+    /// Up to a hundred a call.
+    Batch(Doubt),
+    /// Batches were tried and were no good: one a call.
+    FellBack,
+}
+
+/// What is done if batches turn out to be no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    FallBack,
+    Stop,
 }
 
 /// A call that is to leave now.
 #[derive(Debug)]
 pub struct Call<'a> {
-    pub row: u64,
-    pub account: &'a Account,
+    pub parcel: ParcelId,
+    pub accounts: Vec<&'a Account>,
     pub is_retry: bool,
 }
 
-/// What the end of a call means beyond its row.
+/// What the end of a call means beyond its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Aftermath {
     Nothing,
     /// The signature that the call carried was accepted.
     Accepted,
-    Throttled,
+    Throttled(Scope),
     SignatureRefused,
     /// The breaker opened.
     Down,
@@ -67,37 +94,12 @@ pub enum Aftermath {
     },
 }
 
-/// Where a record stands.
-#[derive(Debug)]
-enum Stage {
-    /// In the queue of fresh records or of due retries.
-    Ready,
-    InFlight,
-    Waiting,
-    /// Behind an earlier record of the same UserID.
-    Parked,
-    /// Out of attempts; fails once a later call shows that the service is well, so that the start of an outage fails nobody.
-    Condemned {
-        since: Instant,
-    },
-}
-
-#[derive(Debug)]
-struct Delivery {
-    record: Record,
-    stage: Stage,
-    /// Calls charged to the row.
-    attempts: u32,
-    /// Calls that were started, charged or not: what the back-off grows by.
-    tries: u32,
-    last_code: Option<i64>,
-    last_info: String,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Open(Box<Delivery>),
-    Settled(Settled),
+/// What leaves next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Parcel(ParcelId),
+    /// Records that have not been tried yet.
+    Fresh,
 }
 
 /// Whether records still come in and calls still go out.
@@ -114,21 +116,22 @@ enum Feed {
 #[derive(Debug)]
 pub struct Deliveries {
     limits: Limits,
-    /// By input order; the row of the first one is `first_row`.
-    slots: VecDeque<Slot>,
-    first_row: u64,
-    held_bytes: usize,
+    lane: Lane,
+    window: Window,
+    /// Rows that no call has carried yet.
     fresh: VecDeque<u64>,
-    due: BTreeSet<u64>,
-    waiting: BinaryHeap<Reverse<(Instant, u64)>>,
-    condemned: BTreeSet<u64>,
+    parcels: Parcels,
+    condemned: BTreeSet<ParcelId>,
     hold: Hold,
     in_flight: usize,
     budget: RetryBudget,
     breaker: Breaker,
+    probe: Option<ParcelId>,
+    /// First row of the last probe.
     last_probe: u64,
-    unknown_rows: BTreeSet<u64>,
+    unknown: BTreeSet<u64>,
     seen: SuccessSeen,
+    proof: Proof,
     feed: Feed,
 }
 
@@ -138,20 +141,20 @@ impl Deliveries {
     pub fn new(limits: Limits, first_row: u64) -> Self {
         Self {
             limits,
-            slots: VecDeque::new(),
-            first_row,
-            held_bytes: 0,
+            lane: limits.lane,
+            window: Window::new(first_row),
             fresh: VecDeque::new(),
-            due: BTreeSet::new(),
-            waiting: BinaryHeap::new(),
+            parcels: Parcels::default(),
             condemned: BTreeSet::new(),
             hold: Hold::default(),
             in_flight: 0,
             budget: RetryBudget::default(),
             breaker: Breaker::default(),
+            probe: None,
             last_probe: 0,
-            unknown_rows: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             seen: SuccessSeen::NotYet,
+            proof: Proof::default(),
             feed: Feed::Open,
         }
     }
@@ -159,34 +162,33 @@ impl Deliveries {
     /// Whether a further record should be read.
     #[must_use]
     pub fn wants_record(&self) -> bool {
-        self.feed == Feed::Open && self.fresh.is_empty() && !self.is_down() && self.has_room()
+        self.feed == Feed::Open && self.fresh.len() < self.records_a_call() && !self.is_down() && self.has_room()
+    }
+
+    const fn records_a_call(&self) -> usize {
+        match self.lane {
+            Lane::Single | Lane::FellBack => 1,
+            Lane::Batch(_) => BATCH_RECORDS,
+        }
+    }
+
+    /// Whether the roster may have another record for the window.
+    fn can_have_more(&self) -> bool {
+        self.feed == Feed::Open && self.has_room()
     }
 
     fn has_room(&self) -> bool {
-        self.slots.len() < self.limits.window_records && self.held_bytes < self.limits.window_bytes
+        self.window.len() < self.limits.window_records && self.window.bytes() < self.limits.window_bytes
     }
 
     /// Takes a record from the roster. Records come in input order, without a gap.
-    pub fn admit(&mut self, mut record: Record, wall: SystemTime) {
-        debug_assert_eq!(record.row, self.first_row + self.slots.len() as u64, "records come without a gap");
-        let slot = match &record.account {
-            Err(invalid) => {
-                let outcome =
-                    Outcome { status: Status::Invalid, error_code: None, error_info: invalid.to_string(), attempts: 0, finished_at: wall };
-                Slot::Settled(settled(&mut record, outcome))
-            }
-            Ok(account) => {
-                let stage = if self.hold.enter(&account.user_id, record.row) {
-                    self.fresh.push_back(record.row);
-                    Stage::Ready
-                } else {
-                    Stage::Parked
-                };
-                Slot::Open(Box::new(Delivery { record, stage, attempts: 0, tries: 0, last_code: None, last_info: String::new() }))
-            }
-        };
-        self.held_bytes += slot.weight();
-        self.slots.push_back(slot);
+    pub fn admit(&mut self, record: Record, wall: SystemTime) {
+        if let Ok(account) = &record.account
+            && self.hold.enter(&account.user_id, record.row)
+        {
+            self.fresh.push_back(record.row);
+        }
+        self.window.push(record, wall);
     }
 
     /// No further record will come.
@@ -207,122 +209,163 @@ impl Deliveries {
         self.feed = Feed::Stopped;
     }
 
-    /// Whether a call could leave now, if the gate allows.
-    pub fn has_call(&mut self, now: Instant) -> bool {
-        self.take_due(now);
-        self.choose(now).is_some()
+    /// Whether a call of `command` could leave now, if the gate allows.
+    pub fn has_call(&mut self, command: Command, now: Instant) -> bool {
+        self.parcels.take_due(now);
+        self.choose(command, now).is_some()
     }
 
-    /// The call that is to leave now; from here on it counts as in flight.
-    ///
-    /// # Panics
-    /// Never: what is chosen is an open record.
-    pub fn next_call(&mut self, now: Instant) -> Option<Call<'_>> {
-        self.take_due(now);
-        let row = self.choose(now)?;
-        self.depart(row);
-        let delivery = self.open_mut(row).expect("what is chosen is open");
-        delivery.stage = Stage::InFlight;
-        delivery.tries += 1;
-        let is_retry = delivery.tries > 1;
-        let account = delivery.record.account.as_ref().expect("an invalid record is never open");
-        Some(Call { row, account, is_retry })
-    }
-
-    fn take_due(&mut self, now: Instant) {
-        while let Some(Reverse((at, row))) = self.waiting.peek().copied() {
-            if at > now {
-                break;
+    /// The call of `command` that is to leave now; from here on it counts as in flight.
+    pub fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
+        self.parcels.take_due(now);
+        let parcel = match self.choose(command, now)? {
+            Choice::Parcel(parcel) => {
+                self.parcels.unqueue(parcel);
+                if !matches!(self.lane, Lane::Batch(_)) && !self.fresh.is_empty() {
+                    self.budget.spend_retry();
+                }
+                parcel
             }
-            self.waiting.pop();
-            if let Some(delivery) = self.open_mut(row) {
-                delivery.stage = Stage::Ready;
-                self.due.insert(row);
+            Choice::Fresh => {
+                self.budget.spend_fresh();
+                self.pack(command)
             }
-        }
+        };
+        self.depart(parcel);
+        let Parcel { rows, tries, .. } = &self.parcels[parcel];
+        let accounts = rows.iter().filter_map(|row| self.window.open(*row)).map(window::Open::account).collect();
+        Some(Call { parcel, accounts, is_retry: *tries > 1 })
     }
 
-    fn choose(&self, now: Instant) -> Option<u64> {
+    fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
         if self.feed == Feed::Stopped || self.in_flight >= self.limits.in_flight {
             return None;
         }
         if self.is_down() {
-            return if self.breaker.probe_due(now) { self.probe_candidate() } else { None };
+            let candidate = if self.breaker.probe_due(now) { self.probe_candidate() } else { None };
+            return candidate.filter(|(_, candidate, _)| *candidate == command).map(|(_, _, choice)| choice);
         }
-        let retry = self.due.first().copied();
-        let fresh = self.fresh.front().copied();
+        match (command, self.lane) {
+            (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
+            (Command::AccountImport, Lane::Single | Lane::FellBack) => self.choose_single(),
+            // Singles of a batch have a bucket of their own: they never wait for fresh records.
+            (Command::AccountImport, Lane::Batch(_)) => self.parcels.first_due(command).map(Choice::Parcel),
+            (Command::MultiaccountImport, Lane::Batch(_)) => self.choose_batch(),
+            (Command::MultiaccountImport, Lane::Single | Lane::FellBack) => None,
+        }
+    }
+
+    /// A retry or a fresh record; while both wait, retries get their share.
+    fn choose_single(&self) -> Option<Choice> {
+        let retry = self.parcels.first_due(Command::AccountImport).map(Choice::Parcel);
+        let fresh = (!self.fresh.is_empty()).then_some(Choice::Fresh);
         match (retry, fresh) {
             (Some(retry), Some(fresh)) => Some(if self.budget.allows_retry() { retry } else { fresh }),
             (retry, fresh) => retry.or(fresh),
         }
     }
 
-    /// The next record after the last probe's, round and round: a poisoned record must not keep the breaker open for ever.
-    fn probe_candidate(&self) -> Option<u64> {
-        let rows = self.slots.iter().zip(self.first_row..).filter_map(|(slot, row)| slot.may_probe().then_some(row));
-        let mut first = None;
-        for row in rows {
-            if row > self.last_probe {
-                return Some(row);
-            }
-            first.get_or_insert(row);
-        }
-        first
+    /// The next candidate after the last probe's, round and round: a poisoned record must not keep the breaker open for ever.
+    fn probe_candidate(&self) -> Option<(u64, Command, Choice)> {
+        let parcels = self.parcels.iter().filter(|(_, parcel)| matches!(parcel.stage, Stage::Ready | Stage::Waiting));
+        let parcels = parcels.map(|(id, parcel)| (parcel.rows[0], parcel.command, Choice::Parcel(id)));
+        let fresh = self.fresh.front().map(|row| (*row, self.main_command(), Choice::Fresh));
+        let candidates =
+            parcels.chain(fresh).filter(|(_, command, choice)| *command != Command::MultiaccountImport || self.may_batch(*choice));
+        candidates.min_by_key(|(row, _, _)| (*row <= self.last_probe, *row))
     }
 
-    fn depart(&mut self, row: u64) {
-        let was_fresh = self.fresh.front() == Some(&row) && self.fresh.pop_front().is_some();
-        let was_due = self.due.remove(&row);
+    const fn main_command(&self) -> Command {
+        match self.lane {
+            Lane::Single | Lane::FellBack => Command::AccountImport,
+            Lane::Batch(_) => Command::MultiaccountImport,
+        }
+    }
+
+    /// Makes a parcel of fresh records.
+    fn pack(&mut self, command: Command) -> ParcelId {
+        let count = self.fresh.len().min(self.records_a_call());
+        let rows: Vec<u64> = self.fresh.drain(..count).collect();
+        let origin = rows[0];
+        self.parcels.insert(Parcel::new(command, rows, origin))
+    }
+
+    fn depart(&mut self, id: ParcelId) {
+        let parcel = &mut self.parcels[id];
+        parcel.stage = Stage::InFlight;
+        parcel.tries += 1;
+        if parcel.command == Command::MultiaccountImport {
+            let Parcel { rows, origin, .. } = &self.parcels[id];
+            self.proof.departed(*origin, || rows.iter().any(|row| self.window.open(*row).is_some_and(|open| open.account().has_profile())));
+        }
         if self.is_down() {
-            self.fresh.retain(|fresh| *fresh != row);
-            self.waiting.retain(|Reverse((_, waiting))| *waiting != row);
-            self.last_probe = row;
+            self.last_probe = self.parcels[id].rows[0];
+            self.probe = Some(id);
             self.breaker.probe_left();
-        } else if was_fresh {
-            self.budget.spend_fresh();
-        } else if was_due && !self.fresh.is_empty() {
-            self.budget.spend_retry();
         }
         self.in_flight += 1;
     }
 
-    /// Takes the end of a call that left at `left`; `jitter` is uniform in `0.0..1.0`.
-    pub fn ended(&mut self, row: u64, end: CallEnd, left: Instant, at: At) -> Aftermath {
+    /// Takes the end of a call that left at `left`.
+    pub fn ended(&mut self, id: ParcelId, end: CallEnd, left: Instant, at: At) -> Aftermath {
         self.in_flight -= 1;
-        let verdict = judge(&end, self.seen);
-        let (code, info) = words(end);
-        let probe_ended = self.is_down() && row == self.last_probe;
-        self.note_unknown(row, &verdict);
+        let Parcel { command, origin, .. } = self.parcels[id];
+        let carried = if command == Command::MultiaccountImport { Carried::Batch } else { Carried::One };
+        let verdict = judge(&end, self.seen, carried);
+        let was_probe = self.is_down() && self.probe.take_if(|probe| *probe == id).is_some();
+        self.note_unknown(origin, &verdict);
+        let own = match command {
+            Command::AccountImport => self.single_ended(id, &verdict, end, at),
+            Command::MultiaccountImport => self.batch_ended(id, &verdict, end, at),
+            Command::PortraitGet => self.read_back_ended(id, &verdict, end, at),
+        };
+        if let Err(halt) = own {
+            return halt;
+        }
+        if self.is_down() { self.probed(&verdict, was_probe, at) } else { self.judged(origin, &verdict, left, at) }
+    }
+
+    fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
         match verdict {
-            Verdict::Imported => {
+            Verdict::Taken => {
                 self.seen = SuccessSeen::Yes;
-                self.settle(row, Status::Imported, (None, String::new()), at.wall);
+                let origin = self.settle_single(id, Status::Imported, (None, String::new()), at.wall);
+                return self.taken_singly(origin);
             }
-            Verdict::Row => self.settle(row, Status::Failed, (code, info), at.wall),
-            Verdict::Retry => self.charge(row, (code, info), self.limits.max_attempts, at),
-            Verdict::Unknown => self.charge(row, (code, info), UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts), at),
-            Verdict::Unreached | Verdict::Throttle => {
-                if let Some(delivery) = self.open_mut(row) {
-                    (delivery.last_code, delivery.last_info) = (code, info);
-                }
-                self.wait(row, at);
+            Verdict::Row => {
+                let origin = self.settle_single(id, Status::Failed, words(end), at.wall);
+                self.forget_origin(origin);
             }
-            Verdict::Sign => self.requeue(row),
-            Verdict::Halt(refusal) => {
-                self.requeue(row);
-                return Aftermath::Halt { refusal, code, says: info };
+            Verdict::Retry => self.charge(id, words(end), self.limits.max_attempts, at),
+            Verdict::Unknown => {
+                self.charge(id, words(end), UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts), at);
+                self.halt_if_unknown_everywhere(id)?;
             }
+            Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
+            Verdict::Sign => self.parcels.make_due(id),
+            Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
         }
-        if self.unknown_rows.len() >= UNKNOWN_RECORDS_IN_A_ROW {
-            let (code, says) = self.open_mut(row).map(|open| (open.last_code, open.last_info.clone())).unwrap_or_default();
-            return Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says };
+        Ok(())
+    }
+
+    /// The parcel stays as it is, uncharged, for the run that resumes.
+    fn halt(&mut self, id: ParcelId, refusal: Refusal, end: CallEnd) -> Aftermath {
+        self.parcels.make_due(id);
+        let (code, says) = words(end);
+        Aftermath::Halt { refusal, code, says }
+    }
+
+    fn halt_if_unknown_everywhere(&mut self, id: ParcelId) -> Result<(), Aftermath> {
+        if self.unknown.len() < UNKNOWN_RECORDS_IN_A_ROW {
+            return Ok(());
         }
-        if self.is_down() { self.probed(&verdict, probe_ended, at) } else { self.judged(row, &verdict, left, at) }
+        let (code, says) = self.parcels[id].last.clone();
+        Err(Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says })
     }
 
     /// Closes the breaker, or sets the time of the next probe.
-    fn probed(&mut self, verdict: &Verdict, probe_ended: bool, at: At) -> Aftermath {
-        if !probe_ended {
+    fn probed(&mut self, verdict: &Verdict, was_probe: bool, at: At) -> Aftermath {
+        if !was_probe {
             return Aftermath::Nothing;
         }
         match verdict {
@@ -330,10 +373,10 @@ impl Deliveries {
                 self.breaker.probe_failed(at.now);
                 Aftermath::Nothing
             }
-            Verdict::Imported | Verdict::Row | Verdict::Throttle | Verdict::Sign | Verdict::Halt(_) => {
+            Verdict::Taken | Verdict::Row | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {
                 self.breaker.close();
                 match verdict {
-                    Verdict::Throttle => Aftermath::Throttled,
+                    Verdict::Throttle(scope) => Aftermath::Throttled(*scope),
                     Verdict::Sign => Aftermath::SignatureRefused,
                     _ => Aftermath::Back,
                 }
@@ -342,16 +385,16 @@ impl Deliveries {
     }
 
     /// Feeds the breaker and lets condemned records fail if the service is well.
-    fn judged(&mut self, row: u64, verdict: &Verdict, left: Instant, at: At) -> Aftermath {
+    fn judged(&mut self, origin: u64, verdict: &Verdict, left: Instant, at: At) -> Aftermath {
         let (sign, aftermath) = match verdict {
-            Verdict::Imported | Verdict::Row => (Sign::Healthy, Aftermath::Accepted),
+            Verdict::Taken | Verdict::Row => (Sign::Healthy, Aftermath::Accepted),
             Verdict::Retry => (Sign::Sick, Aftermath::Nothing),
             Verdict::Unreached => (Sign::Unreached, Aftermath::Nothing),
-            Verdict::Throttle => (Sign::Neutral, Aftermath::Throttled),
+            Verdict::Throttle(scope) => (Sign::Neutral, Aftermath::Throttled(*scope)),
             Verdict::Sign => (Sign::Neutral, Aftermath::SignatureRefused),
             Verdict::Unknown | Verdict::Halt(_) => (Sign::Neutral, Aftermath::Nothing),
         };
-        self.breaker.note(row, sign);
+        self.breaker.note(origin, sign);
         if self.breaker.trips(self.in_flight == 0) {
             self.go_down(at.now);
             return Aftermath::Down;
@@ -362,85 +405,92 @@ impl Deliveries {
         aftermath
     }
 
-    /// Opens the breaker: the attempts charged in its window are given back, the condemned live again.
+    /// Opens the breaker: what passing faults were charged in its window is given back, the condemned live again.
     fn go_down(&mut self, now: Instant) {
-        for tried in self.breaker.open(now) {
-            if let Some(delivery) = self.open_mut(tried.row) {
-                delivery.attempts = delivery.attempts.saturating_sub(tried.charged);
+        let tried = self.breaker.open(now);
+        self.probe = None;
+        for (_, parcel) in self.parcels.iter_mut().filter(|(_, parcel)| tried.contains(&parcel.origin)) {
+            parcel.attempts = 0;
+            for row in &parcel.rows {
+                self.window.open_mut(*row).map(window::Open::give_back);
             }
         }
-        for row in std::mem::take(&mut self.condemned) {
-            self.requeue(row);
+        for id in std::mem::take(&mut self.condemned) {
+            self.parcels.make_due(id);
         }
     }
 
-    fn charge(&mut self, row: u64, last: (Option<i64>, String), allowed: u32, at: At) {
-        let is_down = self.is_down();
-        let Some(delivery) = self.open_mut(row) else { return };
-        (delivery.last_code, delivery.last_info) = last;
-        if !is_down {
-            delivery.attempts += 1;
-            if delivery.attempts >= allowed {
-                delivery.stage = Stage::Condemned { since: at.now };
-                self.condemned.insert(row);
-                return;
+    fn charge(&mut self, id: ParcelId, last: (Option<i64>, String), allowed: u32, at: At) {
+        if self.charge_passing(id) >= allowed {
+            let parcel = &mut self.parcels[id];
+            parcel.last = last;
+            parcel.stage = Stage::Condemned { since: at.now };
+            self.condemned.insert(id);
+        } else {
+            self.wait(id, last, at);
+        }
+    }
+
+    /// Charges a passing fault to a parcel and its rows, unless the service is down: the parcel's attempts.
+    fn charge_passing(&mut self, id: ParcelId) -> u32 {
+        if self.is_down() {
+            return 0;
+        }
+        let parcel = &mut self.parcels[id];
+        parcel.attempts += 1;
+        for row in &parcel.rows {
+            if let Some(open) = self.window.open_mut(*row) {
+                open.attempts += 1;
+                open.passing += 1;
             }
         }
-        self.wait(row, at);
+        parcel.attempts
     }
 
-    fn wait(&mut self, row: u64, at: At) {
-        let Some(delivery) = self.open_mut(row) else { return };
-        delivery.stage = Stage::Waiting;
-        let delay = back_off(delivery.tries, at.jitter);
-        self.waiting.push(Reverse((at.now + delay, row)));
+    fn wait(&mut self, id: ParcelId, last: (Option<i64>, String), at: At) {
+        let parcel = &mut self.parcels[id];
+        parcel.last = last;
+        let delay = back_off(parcel.tries, at.jitter);
+        self.parcels.make_wait(id, at.now + delay);
     }
 
-    fn requeue(&mut self, row: u64) {
-        if let Some(delivery) = self.open_mut(row) {
-            delivery.stage = Stage::Ready;
-            self.due.insert(row);
-        }
-    }
-
-    fn note_unknown(&mut self, row: u64, verdict: &Verdict) {
+    fn note_unknown(&mut self, origin: u64, verdict: &Verdict) {
         match verdict {
             Verdict::Unknown => {
-                self.unknown_rows.insert(row);
+                self.unknown.insert(origin);
             }
-            Verdict::Imported | Verdict::Row | Verdict::Retry => self.unknown_rows.clear(),
-            Verdict::Unreached | Verdict::Throttle | Verdict::Sign | Verdict::Halt(_) => {}
+            Verdict::Taken | Verdict::Row | Verdict::Retry => self.unknown.clear(),
+            Verdict::Unreached | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {}
         }
     }
 
     /// Fails the condemned that a call which left after their last one exonerates the service from; all of them when `left` is `None`.
     fn fail_condemned(&mut self, left: Option<Instant>, wall: SystemTime) {
-        let rows: Vec<u64> = self.condemned.iter().copied().filter(|row| self.condemned_before(*row, left)).collect();
-        for row in rows {
-            self.condemned.remove(&row);
-            if let Some(delivery) = self.open_mut(row) {
-                let last = (delivery.last_code, std::mem::take(&mut delivery.last_info));
-                self.finish(row, Status::Failed, last, wall);
-            }
-        }
-    }
-
-    fn condemned_before(&self, row: u64, left: Option<Instant>) -> bool {
-        match (self.slot(row), left) {
-            (Some(Slot::Open(delivery)), Some(left)) => matches!(delivery.stage, Stage::Condemned { since } if since < left),
-            _ => true,
+        let is_due = |id: &ParcelId| match (self.parcels[*id].stage, left) {
+            (Stage::Condemned { since }, Some(left)) => since < left,
+            (Stage::Condemned { .. } | Stage::Ready | Stage::InFlight | Stage::Waiting, _) => true,
+        };
+        let due: Vec<ParcelId> = self.condemned.iter().copied().filter(is_due).collect();
+        for id in due {
+            self.condemned.remove(&id);
+            let parcel = self.parcels.remove(id);
+            self.finish(parcel.rows[0], Status::Failed, parcel.last, wall);
+            self.forget_origin(parcel.origin);
         }
     }
 
     /// When nothing is left that could bear witness, the condemned fail without one; unless what they met was no answer of the service
     /// at all and most others met the same: then it is the service that is down, however small the file.
     pub fn settle_without_witness(&mut self, at: At) -> Aftermath {
-        let idle = self.in_flight == 0 && self.fresh.is_empty() && self.due.is_empty() && self.waiting.is_empty();
-        let more_comes = self.feed == Feed::Open && self.has_room();
-        if !idle || more_comes || self.condemned.is_empty() || self.feed == Feed::Stopped || self.is_down() {
+        if self.condemned.is_empty() || self.in_flight > 0 || !self.parcels.are_idle() || self.feed == Feed::Stopped || self.is_down() {
             return Aftermath::Nothing;
         }
-        if self.breaker.half_is_sick() && self.condemned.iter().all(|row| self.met_silence(*row)) {
+        // While the first batch's records are all condemned, the next batch waits for what they show.
+        let is_blocked = matches!(self.lane, Lane::Batch(_)) && !self.may_batch(Choice::Fresh);
+        if !is_blocked && (self.can_have_more() || !self.fresh.is_empty()) {
+            return Aftermath::Nothing;
+        }
+        if self.breaker.half_is_sick() && self.condemned.iter().all(|id| self.parcels[*id].last.0.is_none()) {
             self.go_down(at.now);
             return Aftermath::Down;
         }
@@ -448,55 +498,32 @@ impl Deliveries {
         Aftermath::Nothing
     }
 
-    /// Whether the last call of a record ended without an answer of the service.
-    fn met_silence(&self, row: u64) -> bool {
-        matches!(self.slot(row), Some(Slot::Open(delivery)) if delivery.last_code.is_none())
-    }
-
-    fn settle(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) {
-        if let Some(delivery) = self.open_mut(row) {
-            delivery.attempts += 1;
+    /// Settles the record of a single parcel: the origin.
+    fn settle_single(&mut self, id: ParcelId, status: Status, last: (Option<i64>, String), wall: SystemTime) -> u64 {
+        let parcel = self.parcels.remove(id);
+        let row = parcel.rows[0];
+        if let Some(open) = self.window.open_mut(row) {
+            open.attempts += 1;
         }
         self.finish(row, status, last, wall);
+        parcel.origin
     }
 
-    fn finish(&mut self, row: u64, status: Status, (error_code, error_info): (Option<i64>, String), wall: SystemTime) {
-        let Some(index) = self.index(row) else { return };
-        let slot = &mut self.slots[index];
-        let before = slot.weight();
-        let Slot::Open(delivery) = slot else { return };
-        let outcome = Outcome { status, error_code, error_info, attempts: delivery.attempts, finished_at: wall };
-        let user_id = delivery.record.account.as_ref().ok().map(|account| account.user_id.clone());
-        *slot = Slot::Settled(settled(&mut delivery.record, outcome));
-        self.held_bytes = self.held_bytes + slot.weight() - before;
-        if let Some(user_id) = user_id {
+    fn finish(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) {
+        if let Some(user_id) = self.window.settle(row, status, last, wall) {
             self.release(&user_id);
         }
     }
 
     fn release(&mut self, user_id: &UserId) {
-        if let Some(next) = self.hold.leave(user_id)
-            && let Some(delivery) = self.open_mut(next)
-        {
-            delivery.stage = Stage::Ready;
+        if let Some(next) = self.hold.leave(user_id) {
             self.fresh.push_back(next);
         }
     }
 
     /// The next outcome in input order, if its record has settled.
     pub fn take_settled(&mut self) -> Option<Settled> {
-        match self.slots.front()? {
-            Slot::Open(_) => None,
-            Slot::Settled(_) => {
-                let slot = self.slots.pop_front()?;
-                self.held_bytes -= slot.weight();
-                self.first_row += 1;
-                match slot {
-                    Slot::Settled(settled) => Some(settled),
-                    Slot::Open(_) => None,
-                }
-            }
-        }
+        self.window.take_settled()
     }
 
     /// When something is due of itself: a retry or a probe.
@@ -504,7 +531,7 @@ impl Deliveries {
     pub fn next_wake(&self) -> Option<Instant> {
         match self.breaker.state() {
             BreakerState::Open { probe_at, .. } => probe_at,
-            BreakerState::Closed => self.waiting.peek().map(|Reverse((at, _))| *at),
+            BreakerState::Closed => self.parcels.next_wake(),
         }
     }
 
@@ -527,26 +554,16 @@ impl Deliveries {
         self.in_flight
     }
 
+    /// The lane that is taken now.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+
     /// Whether every record that came in has settled and been taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    fn index(&self, row: u64) -> Option<usize> {
-        row.checked_sub(self.first_row).and_then(|index| usize::try_from(index).ok()).filter(|index| *index < self.slots.len())
-    }
-
-    fn slot(&self, row: u64) -> Option<&Slot> {
-        self.index(row).map(|index| &self.slots[index])
-    }
-
-    fn open_mut(&mut self, row: u64) -> Option<&mut Delivery> {
-        let index = self.index(row)?;
-        match &mut self.slots[index] {
-            Slot::Open(delivery) => Some(delivery),
-            Slot::Settled(_) => None,
-        }
+        self.window.is_empty()
     }
 }
 
@@ -559,38 +576,11 @@ pub struct At {
     pub jitter: f64,
 }
 
-impl Slot {
-    /// Bytes of memory, roughly: what the window is bounded by.
-    fn weight(&self) -> usize {
-        /// The structures themselves and the allocator's overhead, roughly.
-        const FIXED: usize = 192;
-        match self {
-            Slot::Open(delivery) => 3 * FIXED + 2 * delivery.record.fields.as_slice().len(),
-            Slot::Settled(settled) => {
-                let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
-                FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
-            }
-        }
-    }
-
-    fn may_probe(&self) -> bool {
-        matches!(self, Slot::Open(delivery) if matches!(delivery.stage, Stage::Ready | Stage::Waiting))
-    }
-}
-
-/// Takes out of a record what its outcome needs.
-fn settled(record: &mut Record, outcome: Outcome) -> Settled {
-    let original = match outcome.status {
-        Status::Imported => None,
-        Status::Failed | Status::Invalid => Some(std::mem::take(&mut record.fields)),
-    };
-    Settled { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
-}
-
 /// The service's code, and what goes into `error_info`.
 fn words(end: CallEnd) -> (Option<i64>, String) {
     match end {
-        CallEnd::Answered { code, info, .. } => (Some(code), info),
+        CallEnd::Done(_) => (Some(0), String::new()),
+        CallEnd::Refused { code, info } => (Some(code), info),
         CallEnd::Unreached { why } | CallEnd::Lost { why } | CallEnd::Untrusted { why } => (None, why),
         CallEnd::TooMany => (None, "HTTP 429".to_owned()),
         CallEnd::Redirected { status } => (None, format!("HTTP {status}")),

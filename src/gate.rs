@@ -135,10 +135,15 @@ impl Gate {
         Turn::Now(Permit { marks: Arc::clone(&self.marks), state: PermitState::Granted })
     }
 
-    /// Resolves when a granted call has been written or given up since the last [`Gate::ask`].
+    /// Resolves when a granted call has been written or given up since the last [`Gate::ask`]; never, if there is no limit to wait for.
     pub fn sent(&self) -> impl Future<Output = ()> + use<> {
-        let marks = Arc::clone(&self.marks);
-        async move { marks.changed.notified().await }
+        let marks = (self.rate != Rate::Unlimited).then(|| Arc::clone(&self.marks));
+        async move {
+            match marks {
+                Some(marks) => marks.changed.notified().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Takes over what the permits marked. `now` is after the write, so a stamp is never too early.

@@ -12,26 +12,29 @@ use tokio::time::Instant;
 
 use crate::api::Api;
 use crate::api::usersig::Signer;
-use crate::deliver::{Aftermath, At, Call, Deliveries, Limits, WINDOW_BYTES, WINDOW_RECORDS};
+use crate::command::{Command, PerCommand};
+use crate::deliver::{Aftermath, At, Call, Deliveries, Lane, Limits, ParcelId};
 use crate::gate::{Gate, Rate, Turn};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
 use crate::roster::Record;
 use crate::traffic::Traffic;
-use crate::verdict::{CallEnd, Refusal};
+use crate::verdict::{CallEnd, Refusal, Scope};
 
 /// How long calls in flight may take to settle once the run is stopping.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;
+/// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
+const SENDING_ORDER: [Command; 3] = [Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
 
 /// The knobs of a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    pub rate: Rate,
-    pub in_flight: usize,
-    pub max_attempts: u32,
+    /// Of each API on its own.
+    pub rates: PerCommand<Rate>,
+    pub limits: Limits,
     pub max_outage: Duration,
     /// Settle at most this many more records.
     pub limit: Option<u64>,
@@ -119,6 +122,8 @@ pub struct Ended<E> {
     /// Up to where all is settled; `None` if this process has settled nothing.
     pub settled: Option<Mark>,
     pub traffic: Traffic,
+    /// The lane that the run took in the end.
+    pub lane: Lane,
 }
 
 /// Why the run is winding up.
@@ -139,7 +144,8 @@ enum Event<L: Ledger> {
 }
 
 struct Returned {
-    row: u64,
+    parcel: ParcelId,
+    command: Command,
     end: CallEnd,
     left: Instant,
     generation: u32,
@@ -158,7 +164,7 @@ struct Import<A, I, L: Ledger, E> {
     committing: Option<Committing<L>>,
     committed_at: Instant,
     signer: Signer,
-    gate: Gate,
+    gates: PerCommand<Gate>,
     gate_turn: Option<Instant>,
     deliveries: Deliveries,
     calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
@@ -212,13 +218,9 @@ where
 {
     fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
         let now = Instant::now();
-        let limits = Limits {
-            max_attempts: settings.max_attempts,
-            in_flight: settings.in_flight,
-            window_records: WINDOW_RECORDS,
-            window_bytes: WINDOW_BYTES,
-        };
         Self {
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], now)),
+            deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
             settings,
             api: parts.api,
             records: parts.records,
@@ -226,9 +228,7 @@ where
             committing: None,
             committed_at: now,
             signer: parts.signer,
-            gate: Gate::new(settings.rate, now),
             gate_turn: None,
-            deliveries: Deliveries::new(limits, settings.rows_done + 1),
             calls: FuturesUnordered::new(),
             wall: parts.wall,
             jitter: parts.jitter,
@@ -253,7 +253,7 @@ where
     fn take_over(&mut self) {
         let at = self.at(Instant::now());
         let aftermath = self.deliveries.settle_without_witness(at);
-        self.draw_consequences(aftermath, at.now, 0, at.now);
+        self.draw_consequences(aftermath, (Command::AccountImport, at.now, 0), at.now);
         let Some(ledger) = &mut self.ledger else { return };
         while let Some(settled) = self.deliveries.take_settled() {
             self.tally.count(settled.outcome.status);
@@ -262,17 +262,24 @@ where
         }
     }
 
-    /// Reads what is wanted and sends what the gate lets through.
+    /// Reads what is wanted and sends what the gates let through.
     fn feed_and_send(&mut self) {
         self.gate_turn = None;
-        self.gate.note_sends(Instant::now());
+        self.note_sends();
         let mut may_read = READ_AT_ONCE;
         loop {
             may_read = self.feed(may_read);
-            if !self.send_one() {
+            if !SENDING_ORDER.into_iter().any(|command| self.send_one(command)) {
                 self.more_to_read = may_read == 0;
                 return;
             }
+        }
+    }
+
+    fn note_sends(&mut self) {
+        let now = Instant::now();
+        for (_, gate) in self.gates.iter_mut() {
+            gate.note_sends(now);
         }
     }
 
@@ -299,25 +306,25 @@ where
         may_read
     }
 
-    /// Sends one call if there is one and the gate lets it through.
-    fn send_one(&mut self) -> bool {
+    /// Sends one call of `command` if there is one and its gate lets it through.
+    fn send_one(&mut self, command: Command) -> bool {
         let now = Instant::now();
-        if !self.deliveries.has_call(now) {
+        if !self.deliveries.has_call(command, now) {
             return false;
         }
-        let mut permit = match self.gate.ask(now) {
+        let mut permit = match self.gates[command].ask(now) {
             Turn::Now(permit) => permit,
             Turn::At(at) => {
-                self.gate_turn = Some(at);
+                self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
                 return false;
             }
             Turn::WhenSent => return false,
         };
-        let Some(Call { row, account, is_retry }) = self.deliveries.next_call(now) else { return false };
+        let Some(Call { parcel, accounts, is_retry }) = self.deliveries.next_call(command, now) else { return false };
         let signature = self.signer.current(now, (self.wall)());
-        let call = self.api.import(account, &signature, move || permit.mark_sent());
+        let call = self.api.call(command, &accounts, &signature, move || permit.mark_sent());
         let generation = signature.generation;
-        self.calls.push(Box::pin(async move { Returned { row, end: call.await, left: now, generation, is_retry } }));
+        self.calls.push(Box::pin(async move { Returned { parcel, command, end: call.await, left: now, generation, is_retry } }));
         true
     }
 
@@ -344,8 +351,8 @@ where
             phase: self.phase(now),
             tally: self.tally,
             offset: self.settled.map(|mark| mark.offset),
-            calls: self.gate.written(),
-            retries: self.traffic.retries,
+            calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
+            retries: self.traffic.retries(),
             in_flight: self.deliveries.in_flight(),
         };
         (self.tell)(&snapshot);
@@ -357,7 +364,7 @@ where
         }
         match self.deliveries.down_since() {
             Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
-            None if self.gate.is_slowed() => Phase::Throttled,
+            None if self.gates.iter().any(|(_, gate)| gate.is_slowed()) => Phase::Throttled,
             None => Phase::Running,
         }
     }
@@ -378,8 +385,7 @@ where
             tokio::task::yield_now().await;
         }
         let due = self.next_due();
-        let wants_sends = self.settings.rate != Rate::Unlimited;
-        let sent = self.gate.sent();
+        let sent = any_sent(&self.gates);
         let committed = async {
             match &mut self.committing {
                 Some(commit) => commit.await,
@@ -391,7 +397,7 @@ where
             Some(()) = self.signals.next() => Event::Signal,
             commit = committed => Event::Committed(commit.expect("a commit never panics")),
             Some(returned) = self.calls.next() => Event::CallEnded(returned),
-            () = sent, if wants_sends => Event::Moved,
+            () = sent => Event::Moved,
             () = tokio::time::sleep_until(due) => Event::Moved,
         }
     }
@@ -457,17 +463,19 @@ where
     }
 
     fn call_ended(&mut self, returned: Returned) {
-        let Returned { row, end, left, generation, is_retry } = returned;
+        let Returned { parcel, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
-        self.gate.note_sends(now);
-        self.count(&end, now - left, is_retry);
+        self.gates[command].note_sends(now);
+        self.count(command, &end, now - left, is_retry);
         let was_down = self.deliveries.down_since().is_some();
         let at = self.at(now);
-        let aftermath = self.deliveries.ended(row, end, left, at);
-        self.draw_consequences(aftermath, left, generation, now);
+        let aftermath = self.deliveries.ended(parcel, end, left, at);
+        self.draw_consequences(aftermath, (command, left, generation), now);
         if was_down && self.deliveries.down_since().is_none() {
             tracing::info!("the service is back");
-            self.gate.ramp_up(now);
+            for (_, gate) in self.gates.iter_mut() {
+                gate.ramp_up(now);
+            }
         }
     }
 
@@ -475,32 +483,35 @@ where
         At { now, wall: (self.wall)(), jitter: (self.jitter)() }
     }
 
-    fn count(&mut self, end: &CallEnd, latency: Duration, is_retry: bool) {
+    fn count(&mut self, command: Command, end: &CallEnd, latency: Duration, is_retry: bool) {
         match end {
             CallEnd::Unreached { why } | CallEnd::Untrusted { why } => {
                 self.why_down.clone_from(why);
                 return;
             }
             CallEnd::Lost { why } => self.why_down.clone_from(why),
-            CallEnd::Answered { success, code, info } => {
+            CallEnd::Done(_) => self.traffic.count_code(0),
+            CallEnd::Refused { code, info } => {
                 self.traffic.count_code(*code);
-                if !success {
-                    self.why_down = format!("code {code}: {info}");
-                }
+                self.why_down = format!("code {code}: {info}");
             }
             CallEnd::TooMany | CallEnd::Redirected { .. } => {}
         }
-        self.traffic.retries += u64::from(is_retry);
+        self.traffic.apis[command].retries += u64::from(is_retry);
         self.traffic.time(latency);
     }
 
-    fn draw_consequences(&mut self, aftermath: Aftermath, left: Instant, generation: u32, now: Instant) {
+    fn draw_consequences(&mut self, aftermath: Aftermath, (command, left, generation): (Command, Instant, u32), now: Instant) {
         match aftermath {
             Aftermath::Nothing | Aftermath::Back => {}
             Aftermath::Accepted => self.signer.accepted(generation),
-            Aftermath::Throttled => {
-                self.traffic.throttled += 1;
-                self.gate.slow_down(left, now);
+            Aftermath::Throttled(scope) => {
+                self.traffic.apis[command].throttled += 1;
+                for (api, gate) in self.gates.iter_mut() {
+                    if scope == Scope::All || api == command {
+                        gate.slow_down(left, now);
+                    }
+                }
             }
             Aftermath::SignatureRefused => {
                 if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
@@ -515,11 +526,17 @@ where
     /// Commits what has settled and tells how the run ended.
     async fn wind_up(mut self) -> Result<Ended<E>, L::Error> {
         let end = if self.at_once { End::Stopped } else { self.close_ledger().await? };
-        self.gate.note_sends(Instant::now());
-        self.traffic.calls = self.gate.written();
-        self.traffic.most_in_1s = self.gate.most_in_1s();
-        self.traffic.mean_per_s = self.gate.mean_per_s();
-        Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic })
+        self.note_sends();
+        self.traffic.main = match self.deliveries.lane() {
+            Lane::Single | Lane::FellBack => Command::AccountImport,
+            Lane::Batch(_) => Command::MultiaccountImport,
+        };
+        for (command, gate) in self.gates.iter() {
+            let api = &mut self.traffic.apis[command];
+            (api.calls, api.most_in_1s) = (gate.written(), gate.most_in_1s());
+        }
+        self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
+        Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
     }
 
     async fn close_ledger(&mut self) -> Result<End<E>, L::Error> {
@@ -538,6 +555,18 @@ where
         };
         blocking(move || ledger.commit()).await?;
         Ok(end)
+    }
+}
+
+/// Resolves when a call that some gate granted has been written or given up.
+async fn any_sent(gates: &PerCommand<Gate>) {
+    let single = gates[Command::AccountImport].sent();
+    let batch = gates[Command::MultiaccountImport].sent();
+    let read_back = gates[Command::PortraitGet].sent();
+    tokio::select! {
+        () = single => {}
+        () = batch => {}
+        () = read_back => {}
     }
 }
 

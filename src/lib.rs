@@ -8,6 +8,7 @@ pub mod api;
 pub mod audit;
 pub mod check;
 pub mod cli;
+pub mod command;
 pub mod deliver;
 pub mod figures;
 pub mod gate;

@@ -12,9 +12,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, printable};
+use crate::command::Command;
+use crate::deliver::Lane;
 use crate::figures;
 use crate::outcome::Tally;
-use crate::traffic::{Latency, Traffic};
+use crate::traffic::{ApiTraffic, Latency, Traffic};
 
 /// Most codes that the table names. Chosen: more is a matter for the results file.
 const CODES_SHOWN: usize = 5;
@@ -30,6 +32,8 @@ pub struct Summary {
     pub exit: Exit,
     /// The word for how it ended, mostly `Exit::outcome`.
     pub outcome: &'static str,
+    /// The lane that the run took in the end.
+    pub lane: Lane,
     /// Outcomes of the whole run, those of earlier processes included.
     pub tally: Tally,
     /// Calls of this process.
@@ -109,22 +113,13 @@ struct Json<'a> {
     codes: &'a BTreeMap<i64, u64>,
     latency_ms: Latency,
     lane: &'static str,
-    apis: BTreeMap<&'static str, ApiCounts>,
-}
-
-/// The calls of one API.
-#[derive(Serialize)]
-struct ApiCounts {
-    calls: u64,
-    retries: u64,
-    throttled: u64,
-    max_calls_in_1s: usize,
+    /// Those that were called.
+    apis: BTreeMap<&'static str, ApiTraffic>,
 }
 
 impl<'a> Json<'a> {
     fn of(summary: &'a Summary) -> Self {
-        let Summary { exit, outcome, tally, traffic, elapsed, resumed_at_row } = summary;
-        let Traffic { calls, retries, throttled, most_in_1s: max_calls_in_1s, .. } = *traffic;
+        let Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row } = summary;
         Self {
             exit_code: exit.code(),
             outcome,
@@ -132,19 +127,32 @@ impl<'a> Json<'a> {
             imported: tally.imported,
             failed: tally.failed,
             invalid: tally.invalid,
-            calls,
-            retries,
-            throttled,
-            max_calls_in_1s,
+            calls: traffic.calls(),
+            retries: traffic.retries(),
+            throttled: traffic.throttled(),
+            max_calls_in_1s: traffic.most_in_1s(),
             mean_calls_per_s: thousandths(traffic.mean_per_s),
             elapsed_s: thousandths(elapsed.as_secs_f64()),
             resumed_at_row: *resumed_at_row,
             codes: &traffic.codes,
             latency_ms: traffic.latency(),
-            lane: "single",
-            apis: BTreeMap::from([("account_import", ApiCounts { calls, retries, throttled, max_calls_in_1s })]),
+            lane: lane_name(*lane),
+            apis: used(traffic).map(|(command, api)| (command.name(), *api)).collect(),
         }
     }
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Single => "single",
+        Lane::Batch(_) => "batch",
+        Lane::FellBack => "batch-fell-back",
+    }
+}
+
+/// The APIs that were called, and the main one in any case.
+fn used(traffic: &Traffic) -> impl Iterator<Item = (Command, &ApiTraffic)> {
+    traffic.apis.iter().filter(|(command, api)| api.calls > 0 || *command == traffic.main)
 }
 
 fn thousandths(number: f64) -> f64 {
@@ -186,9 +194,9 @@ impl Report<'_> {
             ("imported", here.imported, in_all(all.imported)),
             ("failed", here.failed, in_all(all.failed)),
             ("invalid", here.invalid, in_all(all.invalid)),
-            ("calls", traffic.calls, None),
-            ("retries", traffic.retries, None),
-            ("throttled", traffic.throttled, None),
+            ("calls", traffic.calls(), None),
+            ("retries", traffic.retries(), None),
+            ("throttled", traffic.throttled(), None),
         ];
         let width = column_width(&table);
         if self.summary.resumed_at_row > 0 {
@@ -199,16 +207,34 @@ impl Report<'_> {
 
     fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let traffic = &self.summary.traffic;
-        if traffic.calls > 0 {
-            let busiest = figures::count(traffic.most_in_1s as u64);
+        if traffic.calls() > 0 {
+            let busiest = figures::count(traffic.most_in_1s() as u64);
             line(f, "calls/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
             let latency = traffic.latency();
             line(f, "latency", format!("p50 {} ms, p99 {} ms", figures::count(latency.p50), figures::count(latency.p99)))?;
         }
+        self.lane(f)?;
         match frequent_codes(&traffic.codes) {
             codes if codes.is_empty() => Ok(()),
             codes => line(f, "codes", codes),
         }
+    }
+}
+
+impl Report<'_> {
+    /// Which lane was taken, unless it is the ordinary one, and what each API was called for.
+    fn lane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.summary.lane {
+            Lane::Single => return Ok(()),
+            Lane::Batch(_) => "batch",
+            Lane::FellBack => "account by account, since batches were no good",
+        };
+        line(f, "lane", name)?;
+        for (command, api) in used(&self.summary.traffic) {
+            let busiest = figures::count(api.most_in_1s as u64);
+            line(f, "", format!("{}: {}, {busiest} at most in any second", command.name(), figures::counted(api.calls, "call")))?;
+        }
+        Ok(())
     }
 }
 
@@ -254,8 +280,8 @@ mod tests {
 
     fn summary() -> Summary {
         let mut traffic = Traffic::default();
-        (traffic.calls, traffic.retries, traffic.throttled) = (12_100, 52, 3);
-        (traffic.most_in_1s, traffic.mean_per_s) = (200, 199.612_34);
+        traffic.apis[Command::AccountImport] = ApiTraffic { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200 };
+        traffic.mean_per_s = 199.612_34;
         for (code, times) in [(0, 12_000), (70169, 40), (60007, 3), (60008, 3), (40006, 9), (70402, 1), (70403, 1)] {
             traffic.codes.insert(code, times);
         }
@@ -264,7 +290,15 @@ mod tests {
         }
         let tally = Tally { imported: 111_980, failed: 15, invalid: 5 };
         let elapsed = Duration::from_micros(60_123_456);
-        Summary { exit: Exit::SomeRows, outcome: Exit::SomeRows.outcome(), tally, traffic, elapsed, resumed_at_row: 100_000 }
+        Summary {
+            exit: Exit::SomeRows,
+            outcome: Exit::SomeRows.outcome(),
+            lane: Lane::Single,
+            tally,
+            traffic,
+            elapsed,
+            resumed_at_row: 100_000,
+        }
     }
 
     fn report(summary: &Summary, this_run: Tally) -> Report<'_> {
@@ -342,7 +376,15 @@ checkpoint  users.checkpoint.json";
     fn a_fresh_run_without_calls_tells_less() {
         let tally = Tally { imported: 0, failed: 0, invalid: 0 };
         let elapsed = Duration::from_millis(420);
-        let summary = Summary { exit: Exit::Done, outcome: "done", tally, traffic: Traffic::default(), elapsed, resumed_at_row: 0 };
+        let summary = Summary {
+            exit: Exit::Done,
+            outcome: "done",
+            lane: Lane::Single,
+            tally,
+            traffic: Traffic::default(),
+            elapsed,
+            resumed_at_row: 0,
+        };
         let expected = "\
 rows        0
 imported    0

@@ -7,23 +7,34 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::command::{Command, PerCommand};
+
 /// Distinct codes that are counted; past that a hostile server would fill the memory. Chosen: ten times the documented ones.
 const CODES_MAX: usize = 1_000;
 /// Longest latency that is told apart, in milliseconds. Chosen: an hour.
 const LATENCY_MAX_MS: u64 = 3_600_000;
 
-/// Counts of this process' calls.
-#[derive(Debug, Clone)]
-pub struct Traffic {
+/// Counts of this process' calls of one API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ApiTraffic {
     /// Calls that were written to a socket.
     pub calls: u64,
-    /// Those of them that repeated an earlier call of the same row.
+    /// Those of them that repeated an earlier call.
     pub retries: u64,
     /// Answers that said "too fast".
     pub throttled: u64,
     /// Most calls in any sliding second.
+    #[serde(rename = "max_calls_in_1s")]
     pub most_in_1s: usize,
-    /// Calls a second between the first and the last.
+}
+
+/// Counts of this process' calls.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    pub apis: PerCommand<ApiTraffic>,
+    /// The API that the lane sends fresh records to.
+    pub main: Command,
+    /// Calls a second of the main API between its first and its last.
     pub mean_per_s: f64,
     /// Answers by the API's code.
     pub codes: BTreeMap<i64, u64>,
@@ -43,11 +54,35 @@ pub struct Latency {
 impl Default for Traffic {
     fn default() -> Self {
         let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are in order and two digits are allowed");
-        Self { calls: 0, retries: 0, throttled: 0, most_in_1s: 0, mean_per_s: 0.0, codes: BTreeMap::new(), latency_ms }
+        Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), latency_ms }
     }
 }
 
 impl Traffic {
+    /// Calls of all APIs.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.apis.iter().map(|(_, api)| api.calls).sum()
+    }
+
+    /// Repeated calls of all APIs.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        self.apis.iter().map(|(_, api)| api.retries).sum()
+    }
+
+    /// "Too fast" from all APIs.
+    #[must_use]
+    pub fn throttled(&self) -> u64 {
+        self.apis.iter().map(|(_, api)| api.throttled).sum()
+    }
+
+    /// Most calls of the main API in any sliding second.
+    #[must_use]
+    pub fn most_in_1s(&self) -> usize {
+        self.apis[self.main].most_in_1s
+    }
+
     pub fn count_code(&mut self, code: i64) {
         if self.codes.len() < CODES_MAX || self.codes.contains_key(&code) {
             *self.codes.entry(code).or_default() += 1;

@@ -8,8 +8,10 @@ use std::fmt;
 /// How a single call ended, as the API edge reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallEnd {
-    /// The service answered with its documented JSON.
-    Answered { success: bool, code: i64, info: String },
+    /// The service did as asked.
+    Done(Yield),
+    /// The service answered with its documented JSON that it didn't.
+    Refused { code: i64, info: String },
     /// It never reached the service: name look-up, connecting or the TLS handshake failed. Costs the row nothing.
     Unreached { why: String },
     /// It left, and no documented answer came back: time-out, reset, HTTP 5xx, something that is not the documented JSON.
@@ -22,19 +24,39 @@ pub enum CallEnd {
     Redirected { status: u16 },
 }
 
+/// What a success came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Yield {
+    /// Nothing but the success.
+    Nothing,
+    /// The ids of a batch that were refused, without a reason; none, most of the time.
+    FailAccounts(Vec<Box<str>>),
+    /// Profiles of those who were asked for and found.
+    Profiles(Vec<Profile>),
+}
+
+/// A profile as the service has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    pub user_id: Box<str>,
+    pub nick: Option<Box<str>>,
+    pub face_url: Option<Box<str>>,
+}
+
 /// What follows from the end of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    Imported,
+    /// The service did as asked.
+    Taken,
     /// Passing: try again later; charged to the row.
     Retry,
     /// As [`Verdict::Retry`], not charged: nothing reached the service.
     Unreached,
-    /// Too fast for somebody: try again, slow the whole run; not charged.
-    Throttle,
+    /// Too fast for somebody: try again, slow down; not charged.
+    Throttle(Scope),
     /// The signature was refused: sign anew, try again once, then halt; not charged.
     Sign,
-    /// This row's own fault.
+    /// This row's own fault; of a batch, the fault of some row in it.
     Row,
     /// A code that isn't in the table: a few tries, then the row fails.
     Unknown,
@@ -49,15 +71,33 @@ pub enum SuccessSeen {
     NotYet,
 }
 
+/// Whose pace is too fast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// This API's.
+    Api,
+    /// The whole app's, or it isn't said.
+    All,
+}
+
+/// How many records a call carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    One,
+    /// What is called malformed may be a single record's fault.
+    Batch,
+}
+
 /// Judges the end of a call.
 #[must_use]
-pub fn judge(end: &CallEnd, seen: SuccessSeen) -> Verdict {
+pub fn judge(end: &CallEnd, seen: SuccessSeen, carried: Carried) -> Verdict {
     match end {
-        CallEnd::Answered { success: true, .. } => Verdict::Imported,
-        CallEnd::Answered { success: false, code, .. } => judge_code(*code, seen),
+        CallEnd::Done(_) => Verdict::Taken,
+        CallEnd::Refused { code: 60003 | 60015, .. } if carried == Carried::Batch => Verdict::Row,
+        CallEnd::Refused { code, .. } => judge_code(*code, seen),
         CallEnd::Unreached { .. } => Verdict::Unreached,
         CallEnd::Lost { .. } => Verdict::Retry,
-        CallEnd::TooMany => Verdict::Throttle,
+        CallEnd::TooMany => Verdict::Throttle(Scope::All),
         CallEnd::Untrusted { .. } => Verdict::Halt(Refusal::Untrusted),
         CallEnd::Redirected { .. } => Verdict::Halt(Refusal::Redirected),
     }
@@ -67,7 +107,8 @@ pub fn judge(end: &CallEnd, seen: SuccessSeen) -> Verdict {
 fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
     match code {
         0 | 70169 | 70500 | 40006 | 70202 | 60008 | 60013 | 60014 | 30006 | 30007 | 30008 => Verdict::Retry,
-        60007 | 60011 | 60018 | 60019 => Verdict::Throttle,
+        60007 => Verdict::Throttle(Scope::Api),
+        60011 | 60018 | 60019 => Verdict::Throttle(Scope::All),
         70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Sign,
         40601 | 70402 | 70107 | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Row,
         60003 => match seen {
@@ -118,6 +159,10 @@ pub enum Refusal {
     FixedSignature,
     /// One record after the other came back with a code that isn't in the table.
     UnknownCodes,
+    /// A batch came back without the nicknames or faces that it was sent with, and only batches were asked for.
+    BatchDropsProfiles,
+    /// The service takes the records, but no batch of them, and only batches were asked for.
+    BatchesRefused,
     Untrusted,
     Redirected,
 }
@@ -154,6 +199,8 @@ impl Refusal {
             | Refusal::Signature
             | Refusal::FixedSignature
             | Refusal::UnknownCodes
+            | Refusal::BatchDropsProfiles
+            | Refusal::BatchesRefused
             | Refusal::Untrusted
             | Refusal::Redirected => RefusalClass::Credentials,
         }
@@ -206,6 +253,9 @@ impl Refusal {
             Refusal::UnknownCodes => {
                 "every record comes back with a code that isn't documented: look it up, or ask Tencent's support; the same command resumes"
             }
+            Refusal::BatchDropsProfiles | Refusal::BatchesRefused => {
+                "leave --batch=strict out, or write --batch: the run then goes on account by account"
+            }
             Refusal::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
             }
@@ -236,6 +286,8 @@ impl fmt::Display for Refusal {
             Refusal::Signature => "the service refuses the signature, a fresh one too",
             Refusal::FixedSignature => "the service refuses the given UserSig",
             Refusal::UnknownCodes => "record after record is refused with an unknown code",
+            Refusal::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
+            Refusal::BatchesRefused => "the service takes no batches",
             Refusal::Untrusted => "the server's certificate is not trusted",
             Refusal::Redirected => "the server redirects to another address",
         })
@@ -247,19 +299,19 @@ mod tests {
     use super::*;
 
     fn answered(code: i64) -> CallEnd {
-        CallEnd::Answered { success: false, code, info: String::new() }
+        CallEnd::Refused { code, info: String::new() }
     }
 
     #[test]
     fn every_documented_code_has_its_class() {
         let check = |codes: &[i64], expected: fn(&Verdict) -> bool| {
             for &code in codes {
-                let verdict = judge(&answered(code), SuccessSeen::Yes);
+                let verdict = judge(&answered(code), SuccessSeen::Yes, Carried::One);
                 assert!(expected(&verdict), "{code}: {verdict:?}");
             }
         };
         check(&[70169, 70500, 40006, 70202, 60008, 60013, 60014, 30006, 30007, 30008], |v| *v == Verdict::Retry);
-        check(&[60007, 60011, 60018, 60019], |v| *v == Verdict::Throttle);
+        check(&[60007, 60011, 60018, 60019], |v| matches!(v, Verdict::Throttle(_)));
         check(&[70001, 70003, 70005, 70017, 70052, 70346, 60004, 60005], |v| *v == Verdict::Sign);
         check(&[40601, 70402, 70107, 70399, 40001, 40003, 40005, 40605, 40610, 80001, 80004, 60003], |v| *v == Verdict::Row);
         check(&[70403, 60010, 40004, 70009, 70013, 70014, 70016, 70020, 60026, 60006, 60012, 60025], halts_with(RefusalClass::Credentials));
@@ -279,12 +331,27 @@ mod tests {
 
     #[test]
     fn an_invalid_request_is_the_rows_fault_only_once_another_row_got_through() {
-        assert_eq!(judge(&answered(60003), SuccessSeen::NotYet), Verdict::Halt(Refusal::InvalidRequest));
-        assert_eq!(judge(&answered(60003), SuccessSeen::Yes), Verdict::Row);
+        assert_eq!(judge(&answered(60003), SuccessSeen::NotYet, Carried::One), Verdict::Halt(Refusal::InvalidRequest));
+        assert_eq!(judge(&answered(60003), SuccessSeen::Yes, Carried::One), Verdict::Row);
+    }
+
+    #[test]
+    fn a_malformed_batch_may_be_one_records_fault() {
+        for code in [60003, 60015] {
+            assert_eq!(judge(&answered(code), SuccessSeen::NotYet, Carried::Batch), Verdict::Row);
+        }
+        assert_eq!(judge(&answered(60002), SuccessSeen::NotYet, Carried::Batch), Verdict::Halt(Refusal::OwnFault));
+    }
+
+    #[test]
+    fn only_the_apis_own_limit_slows_the_api_alone() {
+        for (end, scope) in [(answered(60007), Scope::Api), (answered(60011), Scope::All), (CallEnd::TooMany, Scope::All)] {
+            assert_eq!(judge(&end, SuccessSeen::Yes, Carried::One), Verdict::Throttle(scope));
+        }
     }
 
     #[test]
     fn a_failed_status_with_code_zero_is_no_success() {
-        assert_eq!(judge(&answered(0), SuccessSeen::Yes), Verdict::Retry);
+        assert_eq!(judge(&answered(0), SuccessSeen::Yes, Carried::One), Verdict::Retry);
     }
 }

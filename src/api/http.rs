@@ -20,9 +20,10 @@ use thiserror::Error;
 
 use super::Api;
 use super::usersig::Signature;
-use super::wire::{self, Answer, ImportBody, Query};
+use super::wire::{self, Answer, ImportBody, MultiImportBody, PortraitGetBody, ProfileItem, Query, UserProfile};
 use crate::account::Account;
-use crate::verdict::CallEnd;
+use crate::command::{Command, PerCommand};
+use crate::verdict::{CallEnd, Profile, Yield};
 
 /// Longest answer that is read. The documented ones have some hundred bytes; more is a fault.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -50,8 +51,8 @@ pub struct HttpSettings {
 #[derive(Debug)]
 pub struct HttpApi {
     client: Client,
-    /// URL of `account_import` without a query.
-    account_import: Url,
+    /// The commands' URLs without a query.
+    urls: PerCommand<Url>,
     sdkappid: u64,
     identifier: String,
     /// What all calls with one signature share of the query.
@@ -106,7 +107,7 @@ impl HttpApi {
         };
         Ok(Self {
             client: client.map_err(HttpSetupError::Client)?,
-            account_import: settings.endpoint.join(&wire::path(wire::ACCOUNT_IMPORT)).expect("the path is a constant"),
+            urls: PerCommand::new(|command| settings.endpoint.join(&wire::path(wire::of(command))).expect("the path is a constant")),
             sdkappid: settings.sdkappid,
             identifier: settings.identifier.clone(),
             query: RefCell::default(),
@@ -115,14 +116,14 @@ impl HttpApi {
     }
 
     /// The URL of a call. Only what changes from call to call is put together and parsed anew.
-    fn url(&self, signature: &Signature) -> Url {
+    fn url(&self, command: Command, signature: &Signature) -> Url {
         let mut cached = self.query.borrow_mut();
         let query = match &mut *cached {
             Some(query) if query.generation == signature.generation => query,
             other => other.insert(self.signed_query(signature)),
         };
         let random = self.random.borrow_mut().u32(..);
-        let mut url = self.account_import.clone();
+        let mut url = self.urls[command].clone();
         url.set_query(Some(&wire::with_random(query.before_random.expose_secret(), random)));
         url
     }
@@ -159,25 +160,25 @@ fn plain(settings: &HttpSettings) -> ClientBuilder {
 }
 
 impl Api for HttpApi {
-    fn import<D>(&self, account: &Account, signature: &Signature, departed: D) -> impl Future<Output = CallEnd> + 'static
+    fn call<D>(
+        &self,
+        command: Command,
+        accounts: &[&Account],
+        signature: &Signature,
+        departed: D,
+    ) -> impl Future<Output = CallEnd> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
-        let body = ImportBody {
-            user_id: account.user_id.as_str().into(),
-            nick: account.nick.as_deref().map(Into::into),
-            face_url: account.face_url.as_deref().map(Into::into),
-        };
-        let json = serde_json::to_vec(&body).expect("strings are always JSON");
         let sent = Arc::new(AtomicBool::new(false));
-        let body = Announced { json: Some(json.into()), sent: Arc::clone(&sent), departed };
+        let body = Announced { json: Some(body(command, accounts).into()), sent: Arc::clone(&sent), departed };
         let request = self
             .client
-            .post(self.url(signature))
+            .post(self.url(command, signature))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
         async move {
-            match exchange(request).await {
+            match exchange(request, command).await {
                 Ok(end) => end,
                 Err(error) => failed(&error, sent.load(Ordering::Acquire)),
             }
@@ -185,7 +186,32 @@ impl Api for HttpApi {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder) -> Result<CallEnd, reqwest::Error> {
+/// The JSON of a call.
+fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
+    let json = match (command, accounts) {
+        (Command::AccountImport, [account]) => serde_json::to_vec(&import_body(account)),
+        (Command::AccountImport, _) => unreachable!("account_import takes exactly one account"),
+        (Command::MultiaccountImport, accounts) => {
+            let list = accounts.iter().map(|account| import_body(account)).collect();
+            serde_json::to_vec(&MultiImportBody { account_list: Some(list), accounts: None })
+        }
+        (Command::PortraitGet, accounts) => serde_json::to_vec(&PortraitGetBody {
+            users: accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect(),
+            tags: vec![wire::TAG_NICK.to_owned(), wire::TAG_IMAGE.to_owned()],
+        }),
+    };
+    json.expect("strings are always JSON")
+}
+
+fn import_body(account: &Account) -> ImportBody<'_> {
+    ImportBody {
+        user_id: account.user_id.as_str().into(),
+        nick: account.nick.as_deref().map(Into::into),
+        face_url: account.face_url.as_deref().map(Into::into),
+    }
+}
+
+async fn exchange(request: reqwest::RequestBuilder, command: Command) -> Result<CallEnd, reqwest::Error> {
     let mut response = request.send().await?;
     let status = response.status();
     if status.is_redirection() {
@@ -204,20 +230,37 @@ async fn exchange(request: reqwest::RequestBuilder) -> Result<CallEnd, reqwest::
         }
         answer.extend_from_slice(&chunk);
     }
-    Ok(read_answer(&answer))
+    Ok(read_answer(command, &answer))
 }
 
-/// Reads the body of an answer with HTTP status 200.
+/// Reads the body of an answer to `command` with HTTP status 200.
 #[must_use]
-pub fn read_answer(body: &[u8]) -> CallEnd {
-    match serde_json::from_slice::<Answer>(body) {
-        Ok(answer) => {
-            let success = answer.is_success();
-            tracing::trace!(code = answer.error_code, request_id = answer.request_id, "answered");
-            CallEnd::Answered { success, code: answer.error_code, info: answer.error_info }
-        }
-        Err(_) => CallEnd::Lost { why: "an answer that is not the documented JSON".to_owned() },
+pub fn read_answer(command: Command, body: &[u8]) -> CallEnd {
+    let Ok(answer) = serde_json::from_slice::<Answer>(body) else {
+        return CallEnd::Lost { why: "an answer that is not the documented JSON".to_owned() };
+    };
+    tracing::trace!(code = answer.error_code, request_id = answer.request_id, "answered");
+    if !answer.is_success() {
+        return CallEnd::Refused { code: answer.error_code, info: answer.error_info };
     }
+    CallEnd::Done(match command {
+        Command::AccountImport => Yield::Nothing,
+        Command::MultiaccountImport => Yield::FailAccounts(answer.fail_accounts.unwrap_or_default()),
+        Command::PortraitGet => Yield::Profiles(answer.profiles.into_iter().flatten().map(profile).collect()),
+    })
+}
+
+fn profile(found: UserProfile) -> Profile {
+    let mut profile = Profile { user_id: found.user, ..Profile::default() };
+    for ProfileItem { tag, value } in found.items.into_iter().flatten() {
+        let text = value.as_str().map(Into::into);
+        match tag.as_str() {
+            wire::TAG_NICK => profile.nick = text,
+            wire::TAG_IMAGE => profile.face_url = text,
+            _ => {}
+        }
+    }
+    profile
 }
 
 fn failed(error: &reqwest::Error, sent: bool) -> CallEnd {
@@ -287,8 +330,9 @@ mod tests {
     #[test]
     fn only_the_documented_json_is_an_answer() {
         let check = |body: &str, expected: Option<(bool, i64)>| {
-            let read = match read_answer(body.as_bytes()) {
-                CallEnd::Answered { success, code, .. } => Some((success, code)),
+            let read = match read_answer(Command::AccountImport, body.as_bytes()) {
+                CallEnd::Done(Yield::Nothing) => Some((true, 0)),
+                CallEnd::Refused { code, .. } => Some((false, code)),
                 CallEnd::Lost { .. } => None,
                 other => panic!("{other:?}"),
             };
@@ -302,5 +346,22 @@ mod tests {
         check("<html>please log in</html>", None);
         check("", None);
         check("null", None);
+    }
+
+    #[test]
+    fn what_a_batch_refused_and_what_a_profile_holds_is_read() {
+        let ids = |body: &str| match read_answer(Command::MultiaccountImport, body.as_bytes()) {
+            CallEnd::Done(Yield::FailAccounts(ids)) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","FailAccounts":["a","b"]}"#), ["a", "b"]);
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":null}"#), [""; 0]);
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0}"#), [""; 0]);
+        let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[
+            {"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"},{"Tag":"Tag_Profile_IM_Level","Value":3}],"ResultCode":0},
+            {"To_Account":"@TLS#NOT_FOUND","ResultCode":40003}]}"#;
+        let found = |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), face_url: None };
+        let expected = CallEnd::Done(Yield::Profiles(vec![found("a", Some("n")), found("@TLS#NOT_FOUND", None)]));
+        assert_eq!(read_answer(Command::PortraitGet, body.as_bytes()), expected);
     }
 }

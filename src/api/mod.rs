@@ -8,13 +8,21 @@ pub mod usersig;
 pub mod wire;
 
 use crate::account::Account;
+use crate::command::Command;
 use crate::verdict::CallEnd;
 use usersig::Signature;
 
 /// What the service can be asked for.
 pub trait Api {
-    /// Imports one account with one call. `departed` is called as the request is handed to the socket, and dropped uncalled if it never is.
-    fn import<D>(&self, account: &Account, signature: &Signature, departed: D) -> impl Future<Output = CallEnd> + 'static
+    /// Calls `command` once for `accounts`, which are exactly one for [`Command::AccountImport`] and 1 to 100 with different ids otherwise.
+    /// `departed` is called as the request is handed to the socket, and dropped uncalled if it never is.
+    fn call<D>(
+        &self,
+        command: Command,
+        accounts: &[&Account],
+        signature: &Signature,
+        departed: D,
+    ) -> impl Future<Output = CallEnd> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static;
 }

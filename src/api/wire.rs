@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::Command;
+
 /// Imports one account.
 pub const ACCOUNT_IMPORT: &str = "im_open_login_svc/account_import";
 /// Imports up to [`ACCOUNTS_PER_CALL`] accounts.
@@ -26,9 +28,9 @@ pub const QUERY_ONLINE_STATUS: &str = "openim/query_online_status";
 /// Calls of [`ACCOUNT_IMPORT`] that the documentation allows in a second.
 pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
 /// Calls a second of [`MULTIACCOUNT_IMPORT`], [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`], each, by documentation.
-pub const BATCH_CALLS_PER_S: u32 = 100;
+pub const BATCH_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
 /// Calls a second of [`KICK`], [`PORTRAIT_GET`], [`PORTRAIT_SET`] and [`QUERY_ONLINE_STATUS`], each, by documentation.
-pub const PROFILE_CALLS_PER_S: u32 = 200;
+pub const PROFILE_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
 
 /// Accounts in a call of the batch APIs and of [`PORTRAIT_GET`] at most, by documentation.
 pub const ACCOUNTS_PER_CALL: usize = 100;
@@ -39,6 +41,16 @@ pub const ONLINE_STATUS_PER_CALL: usize = 500;
 pub const TAG_NICK: &str = "Tag_Profile_IM_Nick";
 /// Profile tag of the avatar's URL.
 pub const TAG_IMAGE: &str = "Tag_Profile_IM_Image";
+
+/// A command as SERVICE/COMMAND.
+#[must_use]
+pub const fn of(command: Command) -> &'static str {
+    match command {
+        Command::AccountImport => ACCOUNT_IMPORT,
+        Command::MultiaccountImport => MULTIACCOUNT_IMPORT,
+        Command::PortraitGet => PORTRAIT_GET,
+    }
+}
 
 /// The path of a command (`SERVICE/COMMAND`).
 #[must_use]
@@ -169,8 +181,8 @@ pub struct OnlineStatusBody {
     pub users: Vec<String>,
 }
 
-/// The three fields that every answer has, and the request's id where a service adds one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The three fields that every answer has, the request's id where a service adds one, and what only some commands answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     #[serde(rename = "ActionStatus")]
     pub action_status: String,
@@ -180,6 +192,21 @@ pub struct Answer {
     pub error_info: String,
     #[serde(rename = "RequestId", default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Of [`MULTIACCOUNT_IMPORT`]: the ids that were refused; absent and null mean none.
+    #[serde(rename = "FailAccounts", default, skip_serializing_if = "Option::is_none")]
+    pub fail_accounts: Option<Vec<Box<str>>>,
+    /// Of [`PORTRAIT_GET`].
+    #[serde(rename = "UserProfileItem", default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<Vec<UserProfile>>,
+}
+
+/// A user's profile in an answer of [`PORTRAIT_GET`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UserProfile {
+    #[serde(rename = "To_Account")]
+    pub user: Box<str>,
+    #[serde(rename = "ProfileItem", default)]
+    pub items: Option<Vec<ProfileItem>>,
 }
 
 impl Answer {

@@ -92,12 +92,29 @@ pub struct ImportFlags {
     /// Settle at most N more records, then stop cleanly (a canary)
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Import up to 100 accounts a call (`multiaccount_import`, 100 calls a second); the first batch is read back, and if the service drops
+    /// its nicknames the run goes on account by account, with `strict` it stops
+    #[arg(long, value_name = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "trust")]
+    pub batch: Option<BatchFlag>,
+    /// With --batch: calls a second of `account_import`, for what a batch refuses; 0 = no limit, as with --rate [default: 200]
+    #[arg(long, value_name = "N", requires = "batch")]
+    pub single_rate: Option<u32>,
     /// Refuse the file if more than this share of its first 1,000 records is invalid
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
     pub max_invalid: f64,
 
     #[command(flatten)]
     pub output: OutputFlags,
+}
+
+/// What is done if batches turn out to be no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BatchFlag {
+    /// Go on account by account.
+    #[value(hide = true)]
+    Trust,
+    /// Stop.
+    Strict,
 }
 
 /// What is shown on stderr.
@@ -149,7 +166,8 @@ pub struct ConnectionFlags {
     /// Import into the embedded stand-in; needs no credentials
     #[arg(long, conflicts_with_all = ["region", "endpoint", "secret_key_file"])]
     pub sandbox: bool,
-    /// Calls a second, never more in any sliding second; 0 = no limit, for a loopback endpoint only [env: CHATLIFT_RATE] [default: 200]
+    /// Calls a second, never more in any sliding second; 0 = no limit, for a loopback endpoint only [env: CHATLIFT_RATE]
+    /// [default: the API's documented limit, 200; with --batch 100]
     #[arg(long, value_name = "N")]
     pub rate: Option<u32>,
     /// Calls in flight at most [default: 256]

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use super::ending::{already_finished, cannot_open, disk_failed, last_word};
 use super::exit::{Exit, LastWord};
 use super::flags::ImportFlags;
+use super::lanes::{COMMIT_EVERY, Lanes};
 use super::settings::{Connection, format};
 use super::spool::Spool;
 use super::target::{Dialled, dial, target};
 use super::{check, environment, first_look, input, log, signals};
 use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
+use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
 use crate::gate::Rate;
 use crate::import::{self, End, Ended, Parts, Settings};
@@ -32,10 +34,6 @@ use crate::roster::{self, Format, Roster, RosterError};
 use crate::summary::{Report, Summary};
 use crate::traffic::Traffic;
 
-/// A commit at the latest after this time …
-const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// … or after this many rows. Source of both: the journal's contract, a second's work.
-const COMMIT_ROWS: u64 = 1_000;
 /// How often the progress is told. Chosen: a person sees it move.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
@@ -51,7 +49,7 @@ pub(super) fn run(flags: &ImportFlags) -> LastWord {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
         Ok(Begun::Finished { tally, paths }) => {
             let word = already_finished(tally, &paths);
-            write_summary(flags, &summary(word.exit, tally, Traffic::default(), (Duration::ZERO, tally.rows())));
+            write_summary(flags, &summary((word.exit, Lane::Single), tally, Traffic::default(), (Duration::ZERO, tally.rows())));
             word
         }
         Err(word) => word,
@@ -73,6 +71,7 @@ struct Run<'a> {
     journal: Journal<OsDisk>,
     roster: Roster<BufReader<File>>,
     dialled: Dialled,
+    lanes: Lanes,
     settings: Settings,
     input_bytes: u64,
 }
@@ -115,6 +114,7 @@ fn cannot_spool(error: &std::io::Error) -> LastWord {
 /// Looks at everything; opens the journal if there is something to do.
 fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let connection = Connection::resolve(&flags.connection, &environment)?;
+    let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
     let paths = paths(flags)?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
@@ -131,22 +131,21 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         Plan::Run(way) => way,
     };
     look_at_input(&way, &source, &format, flags)?;
-    let dialled = dial(&connection)?;
+    let dialled = dial(&connection, &lanes)?;
     source.keep()?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = Settings {
-        rate: dialled.rate,
-        in_flight: connection.in_flight,
-        max_attempts: connection.max_attempts,
+        rates: lanes.rates.clone(),
+        limits: lanes.limits(&connection),
         max_outage: connection.max_outage,
         limit: flags.limit,
         rows_done: journal.settled().rows,
         commit_every: COMMIT_EVERY,
-        commit_rows: COMMIT_ROWS,
+        commit_rows: lanes.commit_rows(),
         tell_every: TELL_EVERY,
     };
-    Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, settings, input_bytes })))
+    Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, lanes, settings, input_bytes })))
 }
 
 /// The names of the run's files; no two of them may be one.
@@ -210,7 +209,7 @@ impl Run<'_> {
         };
         self.announce();
         let began = std::time::Instant::now();
-        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes } = *self;
+        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes, .. } = *self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(input_bytes), limit: settings.limit };
         let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
@@ -236,7 +235,7 @@ impl Run<'_> {
                 let remaining = remaining(&ended, source.path(), &format, start);
                 let tally = before + ended.tally;
                 let word = last_word(&ended.end, tally, remaining, &flags.input.file, &paths);
-                let summary = summary(word.exit, tally, ended.traffic, (elapsed, start.rows));
+                let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
                 write_summary(flags, &summary);
                 report(flags, &summary, ended.tally, &paths);
                 word
@@ -246,8 +245,12 @@ impl Run<'_> {
 
     /// Says what is about to happen, and what may get in its way.
     fn announce(&self) {
-        let Run { flags, paths, journal, dialled, settings, .. } = self;
-        let rate = match settings.rate {
+        let Run { flags, paths, journal, dialled, lanes, .. } = self;
+        let lane = match lanes.lane {
+            Lane::Single | Lane::FellBack => "",
+            Lane::Batch(_) => " in batches",
+        };
+        let rate = match lanes.main_rate() {
             Rate::PerSecond(rate) => format!("at most {rate} calls/s"),
             Rate::Unlimited => "without a limit".to_owned(),
         };
@@ -256,7 +259,7 @@ impl Run<'_> {
             rows => format!(", going on after row {}", figures::count(rows)),
         };
         tracing::info!(
-            "importing {} into {}, {rate}{from}; results: {}",
+            "importing {} into {}{lane}, {rate}{from}; results: {}",
             flags.input.file.display(),
             dialled.target,
             paths.results.display()
@@ -268,9 +271,10 @@ impl Run<'_> {
 
     /// A signature that can't be renewed may not last as long as the run.
     fn warn_of_expiry(&self, expires_at: SystemTime) {
-        let Rate::PerSecond(rate) = self.settings.rate else { return };
+        let Rate::PerSecond(rate) = self.lanes.main_rate() else { return };
         let Some(records) = self.forecast() else { return };
-        let ends_at = SystemTime::now() + Duration::from_secs_f64(records / f64::from(rate.get()));
+        let per_call = if matches!(self.lanes.lane, Lane::Batch(_)) { BATCH_RECORDS as f64 } else { 1.0 };
+        let ends_at = SystemTime::now() + Duration::from_secs_f64(records / per_call / f64::from(rate.get()));
         if ends_at > expires_at {
             tracing::warn!(
                 "CHATLIFT_USERSIG expires at {}, the run will last until about {}: it will stop then; a new one goes on, a key renews itself",
@@ -302,8 +306,8 @@ fn remaining(ended: &Ended<RosterError>, path: &Path, format: &Format, start: Ma
     }
 }
 
-fn summary(exit: Exit, tally: Tally, traffic: Traffic, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
-    Summary { exit, outcome: exit.outcome(), tally, traffic, elapsed, resumed_at_row }
+fn summary((exit, lane): (Exit, Lane), tally: Tally, traffic: Traffic, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
+    Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row }
 }
 
 fn write_summary(flags: &ImportFlags, summary: &Summary) {

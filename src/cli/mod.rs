@@ -8,6 +8,7 @@ mod first_look;
 pub mod flags;
 mod import;
 mod input;
+mod lanes;
 pub mod log;
 mod print;
 mod sandbox;

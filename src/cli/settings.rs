@@ -55,6 +55,15 @@ pub enum Service {
     },
 }
 
+impl Service {
+    fn is_loopback(&self) -> bool {
+        match self {
+            Service::Sandbox => true,
+            Service::Remote { endpoint, .. } => is_loopback(endpoint),
+        }
+    }
+}
+
 /// The configuration file: the flags' names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -105,10 +114,7 @@ impl Connection {
     pub fn resolve(flags: &ConnectionFlags, environment: Environment) -> Result<Self, LastWord> {
         let sources = Sources { flags, environment, config: read_config(flags, environment)? };
         let service = sources.service()?;
-        let is_loopback = match &service {
-            Service::Sandbox => true,
-            Service::Remote { endpoint, .. } => is_loopback(endpoint),
-        };
+        let is_loopback = service.is_loopback();
         Ok(Self {
             rate: sources.rate(is_loopback)?,
             in_flight: sources.in_flight()?,
@@ -118,6 +124,12 @@ impl Connection {
             ca_pem: sources.ca_pem()?,
             service,
         })
+    }
+
+    /// Whether the service is on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.service.is_loopback()
     }
 
     /// Resolves the part of it that signatures are made from.

@@ -6,10 +6,10 @@ use reqwest::Url;
 use tokio::time::Instant;
 
 use super::exit::{Exit, LastWord, causes};
+use super::lanes::Lanes;
 use super::settings::{Connection, Identity, Service};
 use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::api::usersig::{Credential, Signer, read_claims};
-use crate::api::wire;
 use crate::gate::Rate;
 use crate::journal::checkpoint::{SANDBOX, Target};
 use crate::sandbox::{Sandbox, Settings};
@@ -19,7 +19,6 @@ pub(super) struct Dialled {
     pub(super) api: HttpApi,
     pub(super) signer: Signer,
     pub(super) target: Target,
-    pub(super) rate: Rate,
     /// When a signature that cannot be renewed expires.
     pub(super) expires_at: Option<SystemTime>,
     /// Lives as long as the run.
@@ -40,12 +39,11 @@ pub(super) fn target(service: &Service) -> Target {
 }
 
 /// Makes the client and the first signature; starts the sandbox if that is the target. No call leaves.
-pub(super) fn dial(connection: &Connection) -> Result<Dialled, LastWord> {
+pub(super) fn dial(connection: &Connection, lanes: &Lanes) -> Result<Dialled, LastWord> {
     let target = target(&connection.service);
-    let rate = connection.rate.unwrap_or(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S));
     let (sandbox, endpoint, identity) = match &connection.service {
         Service::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
-        Service::Sandbox => sandbox(rate)?,
+        Service::Sandbox => sandbox(lanes)?,
     };
     let Identity { sdkappid, identifier, credential } = identity;
     let expires_at = match &credential {
@@ -62,15 +60,15 @@ pub(super) fn dial(connection: &Connection) -> Result<Dialled, LastWord> {
     };
     let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
     let signer = Signer::new(credential, sdkappid, &identifier, Instant::now(), SystemTime::now());
-    Ok(Dialled { api, signer, target, rate, expires_at, _sandbox: sandbox })
+    Ok(Dialled { api, signer, target, expires_at, _sandbox: sandbox })
 }
 
-fn sandbox(rate: Rate) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
+fn sandbox(lanes: &Lanes) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
     let cannot = |error: std::io::Error| {
         LastWord::new(Exit::CannotGoOn, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
     };
     let mut settings = Settings::ephemeral().map_err(cannot)?;
-    settings.limit_per_s = match rate {
+    settings.limit_per_s = match lanes.main_rate() {
         Rate::PerSecond(limit) => Some(limit),
         Rate::Unlimited => None,
     };

@@ -1,7 +1,10 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
+use crate::account::Account;
 use crate::input::Mark;
+use crate::verdict::Yield;
 
 fn record(row: u64, id: &str) -> Record {
     Record {
@@ -15,11 +18,14 @@ fn record(row: u64, id: &str) -> Record {
 }
 
 fn limits() -> Limits {
-    Limits { max_attempts: 5, in_flight: 256, window_records: WINDOW_RECORDS, window_bytes: WINDOW_BYTES }
+    Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single }
 }
 
 fn code(code: i64) -> CallEnd {
-    CallEnd::Answered { success: code == 0, code, info: format!("code {code}") }
+    match code {
+        0 => CallEnd::Done(Yield::Nothing),
+        code => CallEnd::Refused { code, info: format!("code {code}") },
+    }
 }
 
 fn unreached() -> CallEnd {
@@ -31,11 +37,12 @@ struct Desk {
     deliveries: Deliveries,
     now: Instant,
     next_row: u64,
+    parcels: HashMap<u64, ParcelId>,
 }
 
 impl Desk {
     fn new() -> Self {
-        Self { deliveries: Deliveries::new(limits(), 1), now: Instant::now(), next_row: 1 }
+        Self { deliveries: Deliveries::new(limits(), 1), now: Instant::now(), next_row: 1, parcels: HashMap::new() }
     }
 
     fn admit(&mut self, id: &str) -> &mut Self {
@@ -57,21 +64,30 @@ impl Desk {
     }
 
     fn leave(&mut self) -> Option<u64> {
-        let now = self.now;
-        self.deliveries.next_call(now).map(|call| call.row)
+        self.leave_with_retry().map(|(row, _)| row)
+    }
+
+    fn leave_with_retry(&mut self) -> Option<(u64, bool)> {
+        let Call { parcel, accounts, is_retry } = self.deliveries.next_call(Command::AccountImport, self.now)?;
+        assert_eq!(accounts.len(), 1);
+        let row = self.deliveries.parcels[parcel].rows[0];
+        self.parcels.insert(row, parcel);
+        Some((row, is_retry))
     }
 
     fn end(&mut self, row: u64, end: CallEnd) -> Aftermath {
         let left = self.now;
         self.now += Duration::from_millis(1);
-        self.deliveries.ended(row, end, left, At { now: self.now, wall: SystemTime::UNIX_EPOCH, jitter: 0.5 })
+        self.deliveries.ended(self.parcels[&row], end, left, At { now: self.now, wall: SystemTime::UNIX_EPOCH, jitter: 0.5 })
     }
 
     /// Calls whoever may be called until nobody may, for at most `calls` calls; each ends as `answer` says.
     fn run(&mut self, calls: usize, answer: impl Fn(u64) -> CallEnd) -> Vec<Aftermath> {
         let mut all = Vec::new();
         for _ in 0..calls {
-            if let Some(at) = self.deliveries.next_wake().filter(|at| *at > self.now && !self.deliveries.has_call(self.now)) {
+            if let Some(at) =
+                self.deliveries.next_wake().filter(|at| *at > self.now && !self.deliveries.has_call(Command::AccountImport, self.now))
+            {
                 self.now = at;
             }
             let Some(row) = self.leave() else { break };
@@ -215,12 +231,12 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
     let mut desk = Desk::new();
     desk.admit("a");
     for (end, aftermath) in [
-        (code(60007), Aftermath::Throttled),
-        (CallEnd::TooMany, Aftermath::Throttled),
+        (code(60007), Aftermath::Throttled(Scope::Api)),
+        (CallEnd::TooMany, Aftermath::Throttled(Scope::All)),
         (code(70001), Aftermath::SignatureRefused),
-        (code(60011), Aftermath::Throttled),
-        (code(60018), Aftermath::Throttled),
-        (code(60019), Aftermath::Throttled),
+        (code(60011), Aftermath::Throttled(Scope::All)),
+        (code(60018), Aftermath::Throttled(Scope::All)),
+        (code(60019), Aftermath::Throttled(Scope::All)),
     ] {
         desk.pass(Duration::from_secs(30));
         assert_eq!(desk.leave(), Some(1));
@@ -256,10 +272,8 @@ async fn retries_take_a_tenth_of_the_calls_while_fresh_records_wait() {
     let mut retries = 0;
     for _ in 0..1_000 {
         desk.pass(Duration::from_millis(50));
-        let now = desk.now;
-        let call = desk.deliveries.next_call(now).unwrap();
-        retries += u32::from(call.is_retry);
-        let row = call.row;
+        let (row, is_retry) = desk.leave_with_retry().unwrap();
+        retries += u32::from(is_retry);
         desk.end(row, if row.is_multiple_of(3) { code(70169) } else { code(0) });
     }
     assert!((95..=100).contains(&retries), "{retries}");
@@ -279,7 +293,7 @@ async fn a_stuck_record_holds_back_a_bounded_window() {
     assert_eq!(desk.next_row - 1, 100);
     desk.end(1, code(0));
     assert_eq!(desk.outcomes().len(), 100);
-    assert_eq!(desk.deliveries.held_bytes, 0);
+    assert_eq!(desk.deliveries.window.bytes(), 0);
     assert!(desk.deliveries.wants_record());
 }
 

@@ -69,8 +69,8 @@ impl Command {
         let imports = imports?.get();
         Some(match self {
             Command::AccountImport => imports,
-            Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete => wire::BATCH_CALLS_PER_S,
-            Command::Kick | Command::PortraitGet | Command::PortraitSet | Command::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S,
+            Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete => wire::BATCH_CALLS_PER_S.get(),
+            Command::Kick | Command::PortraitGet | Command::PortraitSet | Command::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S.get(),
         })
     }
 

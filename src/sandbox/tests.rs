@@ -11,7 +11,8 @@ use crate::api::Api;
 use crate::api::http::{HttpApi, HttpSettings};
 use crate::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::api::wire::{self, Query};
-use crate::verdict::CallEnd;
+use crate::command::Command as ClientCommand;
+use crate::verdict::{CallEnd, Yield};
 
 const NOW_S: u64 = 1_700_000_000;
 const KEY: &str = "a key of the tests";
@@ -273,7 +274,7 @@ fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
 
 async fn import(client: &(HttpApi, Signature), id: &str) -> CallEnd {
     let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
-    client.0.import(&row, &client.1, || ()).await
+    client.0.call(ClientCommand::AccountImport, &[&row], &client.1, || ()).await
 }
 
 #[tokio::test]
@@ -281,7 +282,7 @@ async fn the_client_imports_over_http() {
     let sandbox = Sandbox::start(settings()).unwrap();
     let client = client(&sandbox, Duration::from_secs(5));
     for id in ["a", "b", "a"] {
-        assert_eq!(import(&client, id).await, CallEnd::Answered { success: true, code: 0, info: String::new() });
+        assert_eq!(import(&client, id).await, CallEnd::Done(Yield::Nothing));
     }
     let ids: Vec<(String, u32)> = sandbox.accounts().into_iter().map(|(id, account)| (id, account.imports)).collect();
     assert_eq!(ids, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
@@ -300,7 +301,7 @@ async fn faults_reach_the_client() {
         assert_eq!(sandbox.audit().accounts, accounts, "{fault}");
     };
     let lost: fn(&CallEnd) -> bool = |end| matches!(end, CallEnd::Lost { .. });
-    check("code=40006", |end| matches!(end, CallEnd::Answered { success: false, code: 40006, .. }), 0).await;
+    check("code=40006", |end| matches!(end, CallEnd::Refused { code: 40006, .. }), 0).await;
     check("http=502", lost, 0).await;
     check("http=429", |end| *end == CallEnd::TooMany, 0).await;
     check("html", lost, 0).await;
@@ -309,7 +310,7 @@ async fn faults_reach_the_client() {
     check("stall", lost, 0).await;
     check("reset=before", |end| matches!(end, CallEnd::Lost { why } if why.contains("reset")), 0).await;
     check("reset=after", |end| matches!(end, CallEnd::Lost { why } if why.contains("reset")), 1).await;
-    check("drip=100ms", |end| matches!(end, CallEnd::Answered { success: true, .. }), 1).await;
+    check("drip=100ms", |end| matches!(end, CallEnd::Done(_)), 1).await;
     check("drip=5s", lost, 1).await;
     check("redirect=http://127.0.0.1:1/", |end| *end == CallEnd::Redirected { status: 307 }, 0).await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Values know nothing but each other.
-const VALUES: [&str; 8] = ["account", "figures", "input", "outcome", "retry", "sample", "traffic", "verdict"];
+const VALUES: [&str; 9] = ["account", "command", "figures", "input", "outcome", "retry", "sample", "traffic", "verdict"];
 /// Edges know values, never each other.
 const EDGES: [&str; 4] = ["api", "gate", "journal", "roster"];
 /// Flows know values and edges; the import is built from deliveries.

@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chatlift::account::Account;
 use chatlift::api::Api;
 use chatlift::api::usersig::{Credential, Signature, Signer};
+use chatlift::command::{Command, PerCommand};
+use chatlift::deliver::{Lane, Limits};
 use chatlift::gate::Rate;
 use chatlift::import::{self, End, Parts, Settings};
 use chatlift::input::Mark;
@@ -18,7 +20,7 @@ use chatlift::journal::Ledger;
 use chatlift::outcome::{Settled, Tally};
 use chatlift::roster::Record;
 use chatlift::traffic::Traffic;
-use chatlift::verdict::CallEnd;
+use chatlift::verdict::{CallEnd, Yield};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -56,12 +58,12 @@ impl Default for Reply {
 }
 
 pub(super) fn imported(latency: Duration) -> Reply {
-    Reply { connect: Duration::ZERO, latency, end: CallEnd::Answered { success: true, code: 0, info: String::new() } }
+    Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(Yield::Nothing) }
 }
 
 /// An answer with an error code, after 20 ms.
 pub(super) fn code(code: i64) -> Reply {
-    let end = CallEnd::Answered { success: false, code, info: format!("code {code}") };
+    let end = CallEnd::Refused { code, info: format!("code {code}") };
     Reply { connect: Duration::ZERO, latency: Duration::from_millis(20), end }
 }
 
@@ -165,19 +167,19 @@ impl State {
         }
         let user = self.users.get_mut(user_id).expect("the user has called");
         user.1 -= 1;
-        if matches!(end, CallEnd::Answered { success: true, .. }) {
+        if matches!(end, CallEnd::Done(_)) {
             user.2 = nick.map(str::to_owned);
         }
     }
 }
 
 impl Api for Service {
-    fn import<D>(&self, account: &Account, signature: &Signature, mut departed: D) -> impl Future<Output = CallEnd> + 'static
+    fn call<D>(&self, _: Command, accounts: &[&Account], signature: &Signature, mut departed: D) -> impl Future<Output = CallEnd> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
         let service = self.clone();
-        let account = account.clone();
+        let account = accounts[0].clone();
         let signature = signature.clone();
         async move {
             let user_id = account.user_id.as_str();
@@ -247,9 +249,8 @@ impl World {
         Self {
             records,
             settings: Settings {
-                rate: Rate::PerSecond(NonZeroU32::new(200).unwrap()),
-                in_flight: 256,
-                max_attempts: 5,
+                rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
+                limits: Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single },
                 max_outage: Duration::from_secs(6 * 3_600),
                 limit: None,
                 rows_done: 0,

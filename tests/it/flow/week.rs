@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::api::usersig::read_claims;
+use chatlift::command::PerCommand;
 use chatlift::import::End;
 use chatlift::verdict::CallEnd;
 use tokio::time::Instant;
@@ -42,7 +43,7 @@ async fn week_at(rate: u32) {
     })
     .forgetful();
     let mut world = World::new(accounts(rows)).keeping(Keep::Counts);
-    world.settings.rate = per_second(rate);
+    world.settings.rates = PerCommand::new(|_| per_second(rate));
     // A commit is a hop to another thread; half a million of them would be most of this test's time.
     world.settings.commit_every = Duration::from_secs(60);
     world.settings.tell_every = Duration::from_secs(60);
@@ -51,7 +52,7 @@ async fn week_at(rate: u32) {
     assert!(matches!(run.end, End::Finished), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (rows, 0));
     assert!(service.most_in_1s() <= rate as usize, "{}", service.most_in_1s());
-    assert_eq!(run.traffic.most_in_1s, service.most_in_1s(), "the tool's own count agrees");
+    assert_eq!(run.traffic.most_in_1s(), service.most_in_1s(), "the tool's own count agrees");
     assert!(signatures.borrow().len() >= 12, "a signature is renewed at half its life of a day: {signatures:?}");
     let lasted = began.elapsed();
     let least = WEEK + HOUR;

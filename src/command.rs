@@ -1,0 +1,62 @@
+//! The commands of the REST API that accounts are imported with.
+//!
+//! Pure names; paths and bodies are the wire's, the pace is the gate's.
+
+/// A command of the service; each has a limit of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Command {
+    /// One account a call.
+    AccountImport,
+    /// Up to a hundred accounts a call, without a reason for those it refuses.
+    MultiaccountImport,
+    /// Reads profiles back.
+    PortraitGet,
+}
+
+impl Command {
+    /// All of them; the position of each is its discriminant.
+    pub const ALL: [Command; 3] = [Command::AccountImport, Command::MultiaccountImport, Command::PortraitGet];
+
+    /// The name in the documentation, without its service.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Command::AccountImport => "account_import",
+            Command::MultiaccountImport => "multiaccount_import",
+            Command::PortraitGet => "portrait_get",
+        }
+    }
+}
+
+/// Something for each command.
+#[derive(Debug, Clone, Default)]
+pub struct PerCommand<T>([T; Command::ALL.len()]);
+
+impl<T> PerCommand<T> {
+    #[must_use]
+    pub fn new(make: impl FnMut(Command) -> T) -> Self {
+        Self(Command::ALL.map(make))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Command, &T)> {
+        Command::ALL.into_iter().zip(&self.0)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Command, &mut T)> {
+        Command::ALL.into_iter().zip(&mut self.0)
+    }
+}
+
+impl<T> std::ops::Index<Command> for PerCommand<T> {
+    type Output = T;
+
+    fn index(&self, command: Command) -> &T {
+        &self.0[command as usize]
+    }
+}
+
+impl<T> std::ops::IndexMut<Command> for PerCommand<T> {
+    fn index_mut(&mut self, command: Command) -> &mut T {
+        &mut self.0[command as usize]
+    }
+}

@@ -1,0 +1,260 @@
+//! The batch lane: batches that are taken, listed in part, refused whole, read back, and given up.
+//!
+//! Every row that a batch does not settle goes through `account_import`, whose answer is the row's outcome.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::parcel::{Parcel, ParcelId};
+use super::proof::{ReadBack, Reading};
+use super::{Aftermath, At, Choice, Deliveries, Doubt, Lane, words};
+use crate::account::Account;
+use crate::command::Command;
+use crate::outcome::Status;
+use crate::verdict::{CallEnd, Profile, Refusal, SuccessSeen, Verdict, Yield};
+
+/// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+
+impl Deliveries {
+    /// A batch that was tried before, or a new one. A short one leaves only when no further record can be had.
+    pub(super) fn choose_batch(&self) -> Option<Choice> {
+        let retry = self.parcels.first_due(Command::MultiaccountImport).map(Choice::Parcel);
+        let is_full = self.fresh.len() >= self.records_a_call() || !self.can_have_more();
+        let fresh = (!self.fresh.is_empty() && is_full).then_some(Choice::Fresh);
+        retry.or(fresh).filter(|choice| self.may_batch(*choice))
+    }
+
+    pub(super) fn may_batch(&self, choice: Choice) -> bool {
+        self.proof.lets_go(match choice {
+            Choice::Parcel(id) => Some(self.parcels[id].origin),
+            Choice::Fresh => None,
+        })
+    }
+
+    pub(super) fn batch_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
+        self.proof.returned(self.parcels[id].origin);
+        match verdict {
+            Verdict::Taken => {
+                let listed = match end {
+                    CallEnd::Done(Yield::FailAccounts(ids)) => ids,
+                    _ => Vec::new(),
+                };
+                self.batch_taken(id, &listed, at);
+            }
+            Verdict::Row => self.halve(id),
+            Verdict::Retry | Verdict::Unknown => {
+                if self.charge_passing(id) >= self.limits.max_attempts {
+                    let parcel = self.parcels.remove(id);
+                    self.send_singly(parcel.rows, parcel.origin);
+                } else {
+                    self.wait(id, words(end), at);
+                }
+                self.leave_the_lane(id);
+            }
+            Verdict::Unreached | Verdict::Throttle(_) => {
+                self.wait(id, words(end), at);
+                self.leave_the_lane(id);
+            }
+            Verdict::Sign => {
+                self.parcels.make_due(id);
+                self.leave_the_lane(id);
+            }
+            Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
+        }
+        Ok(())
+    }
+
+    /// Settles what the service took; what it listed goes singly. The first batch with profiles is read back before any row of it settles.
+    fn batch_taken(&mut self, id: ParcelId, listed: &[Box<str>], at: At) {
+        let Parcel { rows, origin, .. } = self.parcels.remove(id);
+        self.proof.are_taken = true;
+        self.charge_rows(&rows);
+        let (listed, taken) = self.split_by_listed(rows, listed);
+        if !taken.is_empty() {
+            self.seen = SuccessSeen::Yes;
+        }
+        if !self.proof.keep_profiles
+            && matches!(self.lane, Lane::Batch(_))
+            && taken.iter().any(|row| self.account(*row).is_some_and(Account::has_profile))
+        {
+            self.proof.read_back = Some(ReadBack { listed, reading: Reading::First });
+            self.parcels.insert_due(Parcel::new(Command::PortraitGet, taken, origin));
+            return;
+        }
+        self.settle_taken(taken, at);
+        self.send_singly(listed, origin);
+    }
+
+    fn settle_taken(&mut self, rows: Vec<u64>, at: At) {
+        for row in rows {
+            self.finish(row, Status::Imported, (None, String::new()), at.wall);
+        }
+    }
+
+    fn charge_rows(&mut self, rows: &[u64]) {
+        for row in rows {
+            if let Some(open) = self.window.open_mut(*row) {
+                open.attempts += 1;
+            }
+        }
+    }
+
+    fn account(&self, row: u64) -> Option<&Account> {
+        self.window.open(row).map(super::window::Open::account)
+    }
+
+    /// The rows whose ids are listed, and the others. Ids that were not in the call are only told.
+    fn split_by_listed(&self, rows: Vec<u64>, ids: &[Box<str>]) -> (Vec<u64>, Vec<u64>) {
+        if ids.is_empty() {
+            return (Vec::new(), rows);
+        }
+        let ids: HashSet<&str> = ids.iter().map(AsRef::as_ref).collect();
+        let is_listed = |row: &u64| self.account(*row).is_some_and(|account| ids.contains(account.user_id.as_str()));
+        let (listed, taken): (Vec<u64>, Vec<u64>) = rows.into_iter().partition(is_listed);
+        let foreign = ids.len() - listed.len();
+        if foreign > 0 {
+            tracing::warn!(foreign, "a batch came back with ids that were not in it");
+        }
+        (listed, taken)
+    }
+
+    /// Something in the batch is refused: each half is a call of its own.
+    fn halve(&mut self, id: ParcelId) {
+        let Parcel { mut rows, origin, .. } = self.parcels.remove(id);
+        self.charge_rows(&rows);
+        let second = rows.split_off(rows.len().div_ceil(2));
+        for half in [rows, second] {
+            if half.len() > 1 && matches!(self.lane, Lane::Batch(_)) {
+                self.parcels.insert_due(Parcel::new(Command::MultiaccountImport, half, origin));
+            } else {
+                self.send_singly(half, origin);
+            }
+        }
+    }
+
+    fn send_singly(&mut self, rows: Vec<u64>, origin: u64) {
+        for row in rows {
+            self.parcels.insert_due(Parcel::new(Command::AccountImport, vec![row], origin));
+        }
+    }
+
+    /// A batch that comes back after the lane was given up is not repeated.
+    fn leave_the_lane(&mut self, id: ParcelId) {
+        if self.lane == Lane::FellBack && self.parcels.contains(id) && self.parcels[id].command == Command::MultiaccountImport {
+            self.parcels.unqueue(id);
+            let parcel = self.parcels.remove(id);
+            self.send_singly(parcel.rows, parcel.origin);
+        }
+    }
+
+    /// A record was taken singly: if that is so of the first batch, and nothing of it was taken as one, the service takes no batches.
+    pub(super) fn taken_singly(&mut self, origin: u64) -> Result<(), Aftermath> {
+        if matches!(self.lane, Lane::Batch(_)) && self.proof.is_refuted_by_single(origin) {
+            return self.give_up_batches(Refusal::BatchesRefused);
+        }
+        Ok(())
+    }
+
+    /// If nothing is left of a batch that was to bring evidence, another one may.
+    pub(super) fn forget_origin(&mut self, origin: u64) {
+        if matches!(self.lane, Lane::Batch(_)) && !self.proof.are_taken && !self.parcels.iter().any(|(_, parcel)| parcel.origin == origin) {
+            self.proof.is_gone(origin);
+        }
+    }
+
+    pub(super) fn read_back_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
+        match verdict {
+            Verdict::Taken => {
+                let profiles = match end {
+                    CallEnd::Done(Yield::Profiles(profiles)) => profiles,
+                    _ => Vec::new(),
+                };
+                self.profiles_read(id, profiles, at)
+            }
+            Verdict::Retry | Verdict::Unknown if self.charge_read_back(id) < self.limits.max_attempts => {
+                self.wait(id, words(end), at);
+                Ok(())
+            }
+            Verdict::Retry | Verdict::Unknown | Verdict::Row => self.read_back_failed(id),
+            Verdict::Unreached | Verdict::Throttle(_) => {
+                self.wait(id, words(end), at);
+                Ok(())
+            }
+            Verdict::Sign => {
+                self.parcels.make_due(id);
+                Ok(())
+            }
+            Verdict::Halt(refusal) => Err(self.halt(id, *refusal, end)),
+        }
+    }
+
+    /// Nothing of reading back is charged to the rows.
+    fn charge_read_back(&mut self, id: ParcelId) -> u32 {
+        let is_down = self.down_since().is_some();
+        let parcel = &mut self.parcels[id];
+        parcel.attempts += u32::from(!is_down);
+        parcel.attempts
+    }
+
+    fn profiles_read(&mut self, id: ParcelId, profiles: Vec<Profile>, at: At) -> Result<(), Aftermath> {
+        let profiles: HashMap<Box<str>, Profile> = profiles.into_iter().map(|profile| (profile.user_id.clone(), profile)).collect();
+        let is_kept = |row: &u64| self.account(*row).is_none_or(|account| shows(profiles.get(account.user_id.as_str()), account));
+        if self.parcels[id].rows.iter().all(is_kept) {
+            self.proof.keep_profiles = true;
+            let Parcel { rows, origin, .. } = self.parcels.remove(id);
+            let listed = self.proof.read_back.take().map(|read_back| read_back.listed).unwrap_or_default();
+            self.settle_taken(rows, at);
+            self.send_singly(listed, origin);
+            return Ok(());
+        }
+        match &mut self.proof.read_back {
+            Some(read_back) if read_back.reading == Reading::First => {
+                read_back.reading = Reading::Second;
+                self.parcels.make_wait(id, at.now + READ_AGAIN);
+                Ok(())
+            }
+            Some(_) | None => self.read_back_failed(id),
+        }
+    }
+
+    /// The batch's profiles were dropped, or nobody can tell.
+    fn read_back_failed(&mut self, id: ParcelId) -> Result<(), Aftermath> {
+        let Parcel { mut rows, .. } = self.parcels.remove(id);
+        rows.extend(self.proof.read_back.take().map(|read_back| read_back.listed).unwrap_or_default());
+        self.put_back(rows);
+        self.give_up_batches(Refusal::BatchDropsProfiles)
+    }
+
+    /// Takes the single lane for the rest of the run, or stops it.
+    fn give_up_batches(&mut self, why: Refusal) -> Result<(), Aftermath> {
+        if self.lane == Lane::Batch(Doubt::Stop) {
+            return Err(Aftermath::Halt { refusal: why, code: None, says: String::new() });
+        }
+        tracing::warn!("{why}: going on account by account");
+        self.lane = Lane::FellBack;
+        let batches: Vec<ParcelId> = self.parcels.idle(Command::MultiaccountImport);
+        let mut rows = Vec::new();
+        for id in batches {
+            self.parcels.unqueue(id);
+            rows.extend(self.parcels.remove(id).rows);
+        }
+        self.put_back(rows);
+        Ok(())
+    }
+
+    /// Rows go to the front of those that no call has carried yet.
+    fn put_back(&mut self, mut rows: Vec<u64>) {
+        rows.sort_unstable();
+        for row in rows.into_iter().rev() {
+            self.fresh.push_front(row);
+        }
+    }
+}
+
+/// Whether a profile shows every field that was sent, byte for byte.
+fn shows(profile: Option<&Profile>, sent: &Account) -> bool {
+    let kept = |sent: &Option<Box<str>>, shown: Option<&Box<str>>| sent.is_none() || sent.as_ref() == shown;
+    let (nick, face_url) = profile.map(|profile| (profile.nick.as_ref(), profile.face_url.as_ref())).unwrap_or_default();
+    kept(&sent.nick, nick) && kept(&sent.face_url, face_url)
+}

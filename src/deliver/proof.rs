@@ -1,0 +1,66 @@
+//! What is known of the service's batches: whether it takes any, and whether they keep the profiles that they carry.
+//!
+//! Until that is known, batches leave one at a time. Decides nothing about rows.
+
+/// Which of two readings of a profile it is. The service may take a moment to show what it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    First,
+    Second,
+}
+
+/// A batch that is being read back.
+#[derive(Debug)]
+pub(super) struct ReadBack {
+    /// Its rows that the service refused.
+    pub(super) listed: Vec<u64>,
+    pub(super) reading: Reading,
+}
+
+/// The evidence so far.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// A batch was taken.
+    pub(super) are_taken: bool,
+    /// A batch came back with its profiles.
+    pub(super) keep_profiles: bool,
+    /// The batch (by its first row) that is to bring evidence.
+    proving: Option<u64>,
+    is_in_flight: bool,
+    pub(super) read_back: Option<ReadBack>,
+}
+
+impl Proof {
+    /// Whether a batch may leave; `origin` is the one that it is a part of, `None` for a fresh one.
+    pub(super) fn lets_go(&self, origin: Option<u64>) -> bool {
+        let waits_for_first = !self.are_taken && self.proving.is_some() && self.proving != origin;
+        self.read_back.is_none() && !self.is_in_flight && !waits_for_first
+    }
+
+    /// Whether a batch with or without profiles brings evidence.
+    pub(super) fn departed(&mut self, origin: u64, carries_profiles: impl FnOnce() -> bool) {
+        if !self.are_taken || (!self.keep_profiles && carries_profiles()) {
+            self.proving = Some(origin);
+            self.is_in_flight = true;
+        }
+    }
+
+    /// A batch has come back, whatever with.
+    pub(super) fn returned(&mut self, origin: u64) {
+        if self.proving == Some(origin) {
+            self.is_in_flight = false;
+        }
+    }
+
+    /// A record was taken singly: whether it shows that the service takes records but no batches.
+    pub(super) fn is_refuted_by_single(&self, origin: u64) -> bool {
+        !self.are_taken && self.proving == Some(origin)
+    }
+
+    /// Nothing is left of a batch: it brought no evidence, another one may.
+    pub(super) fn is_gone(&mut self, origin: u64) {
+        if self.proving == Some(origin) {
+            self.proving = None;
+        }
+    }
+}
