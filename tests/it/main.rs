@@ -1,0 +1,3 @@
+//! What chatlift promises, tested from outside.
+
+mod crash;
