@@ -269,10 +269,11 @@ fn vouched<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<Sheet<D::Fi
 
 /// Rejects of a commit that never happened.
 fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
-    match disk.len(path).map_err(DiskError::at("read", path))? {
-        Some(_) => disk.remove(path).map_err(DiskError::at("remove", path)),
-        None => Ok(()),
+    if disk.len(path).map_err(DiskError::at("read", path))?.is_none() {
+        return Ok(());
     }
+    disk.remove(path).map_err(DiskError::at("remove", path))?;
+    disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))
 }
 
 /// Sets a run's files aside. What is to be done is recorded first, so that a crash in between is made good by the next start.
