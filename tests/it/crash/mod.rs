@@ -6,6 +6,7 @@
 
 mod case;
 mod command;
+mod flaws;
 mod inode;
 mod input;
 mod machine;
