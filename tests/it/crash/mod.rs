@@ -11,6 +11,7 @@ mod inode;
 mod input;
 mod machine;
 mod names;
+mod real_files;
 mod witness;
 
 use std::sync::Mutex;
