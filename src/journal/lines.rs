@@ -88,7 +88,9 @@ impl RejectLines {
         for column in &self.columns {
             self.lines.field(&self.header[*column]);
         }
-        ERROR_COLUMNS.into_iter().for_each(|name| self.lines.field(name));
+        for name in ERROR_COLUMNS {
+            self.lines.field(name);
+        }
         self.lines.end();
     }
 
