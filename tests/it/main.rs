@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failure with a place")]
 
+mod crash;
 mod flow;
 mod layers;
