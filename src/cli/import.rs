@@ -50,7 +50,7 @@ pub(super) fn run(flags: &ImportFlags) -> LastWord {
     match begin(flags) {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
         Ok(Begun::Finished { tally, paths }) => {
-            let word = already_finished(tally, &paths);
+            let word = already_finished(tally, &flags.input.file, &paths);
             write_summary(flags, &summary(word.exit, tally, Traffic::default(), (Duration::ZERO, tally.rows())));
             word
         }
