@@ -17,7 +17,7 @@ use super::flags::ImportFlags;
 use super::settings::{Connection, format};
 use super::spool::Spool;
 use super::target::{Dialled, dial, target};
-use super::{check, environment, first_look, input, log, signals};
+use super::{check, environment, first_look, input, log, signals, tell};
 use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 use crate::figures;
 use crate::gate::Rate;
@@ -318,5 +318,5 @@ fn report(flags: &ImportFlags, summary: &Summary, this_run: Tally, paths: &Paths
         return;
     }
     let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
-    eprintln!("{}", Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+    tell(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
 }
