@@ -47,7 +47,7 @@ pub(super) fn run(flags: &ImportFlags) -> LastWord {
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    match begin(flags) {
+    let word = match begin(flags) {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
         Ok(Begun::Finished { tally, paths }) => {
             let word = already_finished(tally, &flags.input.file, &paths);
@@ -55,7 +55,8 @@ pub(super) fn run(flags: &ImportFlags) -> LastWord {
             word
         }
         Err(word) => word,
-    }
+    };
+    if flags.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
 }
 
 /// What the first look came to.
