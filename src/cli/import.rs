@@ -117,6 +117,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let connection = Connection::resolve(&flags.connection, &environment)?;
     let file = &flags.input.file;
     let paths = paths(flags)?;
+    summary_has_a_folder(flags)?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let mut source = Source::new(file, &paths)?;
     let format = format(&flags.input);
@@ -165,6 +166,17 @@ fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
             "input, results, rejects, checkpoint and summary must be different files",
         )),
         None => Ok(paths),
+    }
+}
+
+/// What can't be written at the end is said at the start.
+fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
+    let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(missing) => {
+            Err(LastWord::yours(format!("there is no folder {} for the summary", missing.display()), "make it, or correct --summary"))
+        }
+        None => Ok(()),
     }
 }
 
