@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic here is a failed test with a place")]
 
 mod binary;
+mod contract;
 mod flow;
 mod hostile;
 mod layers;
