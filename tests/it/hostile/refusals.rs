@@ -98,6 +98,29 @@ fn a_signature_that_is_refused_once_is_made_anew_and_charges_nobody() {
 }
 
 #[test]
+fn an_unknown_code_fails_a_row_after_three_attempts_and_ends_the_run_if_it_is_everywhere() {
+    let bench = Bench::with_users(6);
+    let server = Server::new(|request| if request.user_id == "user3" { code(99_999) } else { imported() });
+    let run = bench.import(&server).at_any_rate().run().exits(3).settles(6);
+    assert_eq!((run.rows[2].status.as_str(), run.rows[2].error_code.as_str(), run.rows[2].attempts), ("failed", "99999", 3));
+    assert_eq!(run.summary["imported"], 5);
+
+    let bench = Bench::with_users(60);
+    let server = Server::new(|_| code(99_999));
+    let run = bench.import(&server).at_any_rate().run().exits(5).because("unknown code").hints("the same command resumes").settles(0);
+    assert_eq!(run.summary["failed"], 0);
+    assert!(server.calls() < 120, "{}", server.calls());
+}
+
+#[test]
+fn an_invalid_request_is_the_rows_fault_once_another_was_fine() {
+    let bench = Bench::with_users(3);
+    let server = Server::new(|request| if request.user_id == "user2" { code(60003) } else { imported() });
+    let run = bench.import(&server).at_any_rate().args(&["--in-flight", "1"]).run().exits(3).settles(3);
+    assert_eq!(run.statuses(), ["imported", "failed", "imported"]);
+}
+
+#[test]
 fn a_redirect_is_not_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
         let elsewhere = Arc::new(Server::new(|_| imported()));
