@@ -514,7 +514,7 @@ where
 
     /// Commits what has settled and tells how the run ended.
     async fn wind_up(mut self) -> Result<Ended<E>, L::Error> {
-        let end = if self.at_once { End::Stopped } else { self.close_ledger().await? };
+        let end = self.close_ledger().await?;
         self.gate.note_sends(Instant::now());
         self.traffic.calls = self.gate.written();
         self.traffic.most_in_1s = self.gate.most_in_1s();
