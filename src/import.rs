@@ -525,7 +525,7 @@ where
 
     /// Commits what has settled and tells how the run ended.
     async fn wind_up(mut self) -> Result<Ended<E>, L::Error> {
-        let end = if self.at_once { End::Stopped } else { self.close_ledger().await? };
+        let end = self.close_ledger().await?;
         self.note_sends();
         self.traffic.main = match self.deliveries.lane() {
             Lane::Single | Lane::FellBack => Command::AccountImport,

@@ -76,6 +76,8 @@ impl fmt::Debug for SignedQuery {
 #[derive(Debug, Error)]
 pub enum HttpSetupError {
     #[error("the CA file holds no certificate in PEM form")]
+    NoCertificate,
+    #[error("the CA file holds a certificate that cannot be read")]
     CaFile(#[source] reqwest::Error),
     #[error("cannot set up HTTPS")]
     Client(#[source] reqwest::Error),
@@ -135,7 +137,8 @@ impl HttpApi {
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, HttpSetupError> {
-    Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))?;
+    if certificates.is_empty() { Err(HttpSetupError::NoCertificate) } else { Ok(certificates) }
 }
 
 fn mozilla_roots() -> impl Iterator<Item = Certificate> {
@@ -282,15 +285,15 @@ fn innermost(error: &dyn StdError) -> String {
     words
 }
 
-/// Why the certificate is not trusted, if that is what happened. An `io::Error` hides its inner error from `source`.
+/// Why the certificate is not trusted, if that is what happened. An `io::Error` hides its inner error from `source`, and they come nested.
 fn untrusted(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(inner) = cause {
-        let hidden = inner.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()).and_then(|io| io.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref::<rustls::Error>().or(hidden) {
+        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref() {
             return Some(why.to_string());
         }
-        cause = inner.source();
+        let hidden = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| inner.source());
     }
     None
 }

@@ -170,8 +170,11 @@ impl Signer {
 
     fn renew(&mut self, now: Instant, wall: SystemTime) {
         if let Credential::Key(key) = &self.credential {
-            let usersig = sign(key, self.sdkappid, &self.identifier, wall, LIFE);
-            self.current = Signature { usersig: Arc::new(usersig), generation: self.current.generation + 1 };
+            let generation = self.current.generation + 1;
+            // Two signatures of one second would be the same text, and a refused one must not be sent again.
+            let life = LIFE + Duration::from_secs(u64::from(generation % 60));
+            let usersig = sign(key, self.sdkappid, &self.identifier, wall, life);
+            self.current = Signature { usersig: Arc::new(usersig), generation };
             self.made_at = now;
             self.made_at_wall = wall;
         }
@@ -232,7 +235,9 @@ mod tests {
     async fn a_refused_signature_is_renewed_once() {
         let (now, wall) = (Instant::now(), at(1_000_000));
         let mut signer = Signer::new(Credential::Key(SAMPLE_KEY.into()), 1, "a", now, wall);
+        let first = signer.current(now, wall);
         assert_eq!(signer.refused(1, now, wall), Ok(()));
+        assert_ne!(signer.current(now, wall).usersig.expose_secret(), first.usersig.expose_secret());
         assert_eq!(signer.refused(1, now, wall), Ok(()), "a call that still carried the old one");
         signer.accepted(2);
         assert_eq!(signer.refused(2, now, wall), Ok(()), "it had been accepted in between");

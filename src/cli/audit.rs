@@ -46,7 +46,7 @@ fn audited(flags: &AuditFlags) -> Result<LastWord, LastWord> {
 fn last_word(report: &Report) -> LastWord {
     let (records, without) = (counted(report.records, "record"), count(report.without_outcome()));
     if report.is_proven() {
-        return LastWord::done(format!("every one of {records} has exactly one outcome"));
+        return LastWord::new(Exit::Done, format!("every one of {records} has exactly one outcome"), "nothing is left to do");
     }
     let is_unfinished_only = report.problems.is_empty() && report.gaps.rows() == 0;
     let why = if is_unfinished_only {

@@ -35,7 +35,11 @@ fn checked(input: &InputFlags, rate: NonZeroU32) -> Result<LastWord, LastWord> {
 
 fn last_word(report: &Report) -> LastWord {
     match report.refused.count() {
-        0 => LastWord::done(format!("{} can be sent", counted(report.records, "record"))),
+        0 => LastWord::new(
+            Exit::Done,
+            format!("{} can be sent", counted(report.records, "record")),
+            "chatlift import takes the file as it is",
+        ),
         refused => LastWord::new(
             Exit::SomeRows,
             format!("{} of {} would be refused", count(refused), counted(report.records, "record")),

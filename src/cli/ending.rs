@@ -17,7 +17,7 @@ const RESUMES: &str = "the same command goes on where it stopped";
 /// The last word on a run that came to an end of its own; `remaining` are the records that a limit has left.
 pub(super) fn last_word(end: &End<RosterError>, tally: Tally, remaining: Option<u64>, input: &Path, paths: &Paths) -> LastWord {
     match end {
-        End::Finished => finished(tally, paths),
+        End::Finished => finished(tally, input, paths),
         End::LimitReached => limited(tally, remaining),
         End::Stopped => LastWord::new(Exit::Stopped, format!("a signal came; {} settled", rows(tally.rows())), RESUMES),
         End::Outage { why } => LastWord::new(
@@ -44,11 +44,10 @@ pub(super) fn finished_exit(tally: Tally) -> Exit {
     if tally.rejected() == 0 { Exit::Done } else { Exit::SomeRows }
 }
 
-fn finished(tally: Tally, paths: &Paths) -> LastWord {
-    match finished_exit(tally) {
-        Exit::SomeRows => LastWord::new(Exit::SomeRows, told(tally), fix_rejects(paths)),
-        exit => LastWord { exit, why: told(tally), hint: None },
-    }
+fn finished(tally: Tally, input: &Path, paths: &Paths) -> LastWord {
+    let exit = finished_exit(tally);
+    let hint = if exit == Exit::SomeRows { fix_rejects(paths) } else { nothing_to_do(input, paths) };
+    LastWord::new(exit, told(tally), hint)
 }
 
 fn told(tally: Tally) -> String {
@@ -66,6 +65,14 @@ fn fix_rejects(paths: &Paths) -> String {
     format!("{rejects} holds them with the reasons: fix it, then chatlift import {rejects}")
 }
 
+fn nothing_to_do(input: &Path, paths: &Paths) -> String {
+    let results = paths.results.display();
+    if input::is_stdin(input) {
+        return format!("nothing is left to do; {results} has the outcomes");
+    }
+    format!("nothing is left to do; chatlift audit {} --results {results} proves it row by row", input.display())
+}
+
 fn limited(tally: Tally, remaining: Option<u64>) -> LastWord {
     let remain = remaining.map_or_else(|| "an unknown number remains".to_owned(), |count| format!("{} remain", figures::count(count)));
     let why = format!("the limit is reached: {}; {remain}", told(tally));
@@ -73,8 +80,8 @@ fn limited(tally: Tally, remaining: Option<u64>) -> LastWord {
 }
 
 /// The last word when an earlier process has finished the run.
-pub(super) fn already_finished(tally: Tally, paths: &Paths) -> LastWord {
-    let word = finished(tally, paths);
+pub(super) fn already_finished(tally: Tally, input: &Path, paths: &Paths) -> LastWord {
+    let word = finished(tally, input, paths);
     LastWord { why: format!("this run was finished earlier, nothing is sent: {}", word.why), ..word }
 }
 

@@ -84,13 +84,13 @@ pub struct ImportFlags {
     pub summary: Option<PathBuf>,
 
     /// Set the old files aside under a dated name and begin again
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub restart: bool,
     /// Only check the file: the same as `chatlift check`
-    #[arg(long)]
+    #[arg(long, help_heading = "Run")]
     pub dry_run: bool,
     /// Settle at most N more records, then stop cleanly (a canary)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Run")]
     pub limit: Option<u64>,
     /// Import up to 100 accounts a call (`multiaccount_import`, 100 calls a second); the first batch is read back, and if the service drops
     /// its nicknames the run goes on account by account, with `strict` it stops
@@ -100,7 +100,7 @@ pub struct ImportFlags {
     #[arg(long, value_name = "N", requires = "batch")]
     pub single_rate: Option<u32>,
     /// Refuse the file if more than this share of its first 1,000 records is invalid
-    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, help_heading = "Run")]
     pub max_invalid: f64,
 
     #[command(flatten)]
@@ -127,6 +127,7 @@ pub struct OutputFlags {
     /// Say more; twice for everything
     #[arg(short, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// How logs are written
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// Draw no progress bar
@@ -241,7 +242,7 @@ pub struct UsersigFlags {
     #[command(flatten)]
     pub connection: ConnectionFlags,
     /// How long it is valid
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, help_heading = "Signature", value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
     pub expire: Duration,
 }
 

@@ -18,7 +18,7 @@ use super::lanes::{COMMIT_EVERY, Lanes};
 use super::settings::{Connection, format};
 use super::spool::Spool;
 use super::target::{Dialled, dial, target};
-use super::{check, environment, first_look, input, log, signals};
+use super::{check, environment, first_look, input, log, signals, tell};
 use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
@@ -45,15 +45,16 @@ pub(super) fn run(flags: &ImportFlags) -> LastWord {
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    match begin(flags) {
+    let word = match begin(flags) {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
         Ok(Begun::Finished { tally, paths }) => {
-            let word = already_finished(tally, &paths);
+            let word = already_finished(tally, &flags.input.file, &paths);
             write_summary(flags, &summary((word.exit, Lane::Single), tally, Traffic::default(), (Duration::ZERO, tally.rows())));
             word
         }
         Err(word) => word,
-    }
+    };
+    if flags.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
 }
 
 /// What the first look came to.
@@ -117,6 +118,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
     let paths = paths(flags)?;
+    summary_has_a_folder(flags)?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let mut source = Source::new(file, &paths)?;
     let format = format(&flags.input);
@@ -164,6 +166,17 @@ fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
             "input, results, rejects, checkpoint and summary must be different files",
         )),
         None => Ok(paths),
+    }
+}
+
+/// What can't be written at the end is said at the start.
+fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
+    let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(missing) => {
+            Err(LastWord::yours(format!("there is no folder {} for the summary", missing.display()), "make it, or correct --summary"))
+        }
+        None => Ok(()),
     }
 }
 
@@ -323,5 +336,5 @@ fn report(flags: &ImportFlags, summary: &Summary, this_run: Tally, paths: &Paths
         return;
     }
     let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
-    eprintln!("{}", Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+    tell(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
 }

@@ -18,6 +18,8 @@ mod spool;
 mod stdout;
 mod target;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -49,7 +51,7 @@ pub fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() {
-        eprintln!("hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
+        tell(&"hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
         return Exit::Yours.into();
     }
     Exit::Done.into()
@@ -57,8 +59,13 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn say(word: &LastWord) {
     if !word.why.is_empty() {
-        eprintln!("{word}");
+        tell(word);
     }
+}
+
+/// A line on standard error. Where its reader is gone or its disk is full there is nobody to tell, and the exit code stays what it is.
+fn tell(text: &dyn Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A core dump would hold the key. Where the limit cannot be set there is nothing better to do than to go on.

@@ -283,10 +283,18 @@ fn read_config(flags: &ConnectionFlags, environment: Environment) -> Result<Conf
     toml::from_str(&text).map_err(|why| {
         let place = why.span().map_or(String::new(), |span| format!(" line {}", 1 + text[..span.start.min(text.len())].matches('\n').count()));
         LastWord::yours(
-            format!("the configuration file {}{place}: {}", path.display(), why.message().lines().next().unwrap_or("is not valid")),
+            format!("the configuration file {}{place}: {}", path.display(), without_value(why.message().lines().next().unwrap_or_default())),
             "its names are those of the connection flags, without the dashes in front; a secret may stand in it only as secret-key-file, a path",
         )
     })
+}
+
+/// A complaint about a value without the value: it may be a secret in the wrong place.
+fn without_value(complaint: &str) -> String {
+    match complaint.split_once(", expected ") {
+        Some((start, expected)) if start.starts_with("invalid ") => format!("the value is not {expected}"),
+        _ => complaint.to_owned(),
+    }
 }
 
 fn one_of(url: Option<&str>, region: Option<&str>, both: &str) -> Result<Option<Url>, LastWord> {
@@ -349,6 +357,12 @@ fn check_claims(credential: &Credential, sdkappid: u64, identifier: &str) -> Res
 /// The last word (exit code 2): unreadable, readable by others, empty, or not a key.
 pub fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
     use std::os::unix::fs::PermissionsExt;
+    if looks_like_key(path) {
+        return Err(LastWord::yours(
+            "what is given as the key file looks like the key itself",
+            "write the key into a file, chmod 600, and give its path; a key that was on a command line should be replaced",
+        ));
+    }
     let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(LastWord::yours(
@@ -358,6 +372,12 @@ pub fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
     }
     let text = std::fs::read_to_string(path).map_err(|why| cannot_read("the key file", path, &why))?;
     secret(&format!("the key file {}", path.display()), &text)
+}
+
+/// A key where its path should be, so that no message shows it. Tencent's keys are 64 hexadecimal digits.
+fn looks_like_key(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn secret(place: &str, text: &str) -> Result<SecretString, LastWord> {

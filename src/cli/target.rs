@@ -83,7 +83,7 @@ fn sandbox(lanes: &Lanes) -> Result<(Option<Sandbox>, Url, Identity), LastWord> 
 
 fn no_client(error: &HttpSetupError) -> LastWord {
     match error {
-        HttpSetupError::CaFile(_) => {
+        HttpSetupError::NoCertificate | HttpSetupError::CaFile(_) => {
             LastWord::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
         }
         HttpSetupError::Client(_) | HttpSetupError::Random => {

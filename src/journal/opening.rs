@@ -151,6 +151,7 @@ pub fn open<D: Disk>(way: Way, (disk, lock): (D, D::Lock), paths: Paths, claim: 
 }
 
 fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
+    make_names_last(disk, paths)?;
     let Some(bytes) = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)? else {
         return Ok(if at_most_the_header(disk, &paths.results)? { Found::Nothing } else { Found::Results });
     };
@@ -158,6 +159,12 @@ fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
         Err(why) => Found::Unusable(OpenError::Checkpoint { path: paths.checkpoint.clone(), why }),
         Ok(checkpoint) => Found::Run(Box::new(checkpoint)),
     })
+}
+
+/// An earlier process may have been killed between giving or taking a name and syncing the folder. Whatever is decided by the names that
+/// are seen relies on their being there, or not there, after a power loss.
+fn make_names_last<D: Disk>(disk: &D, paths: &Paths) -> Result<(), DiskError> {
+    paths.all().into_iter().try_for_each(|path| disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path)))
 }
 
 /// The bytes of a file, but at most `max`; `None` if there is none.
@@ -262,10 +269,11 @@ fn vouched<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<Sheet<D::Fi
 
 /// Rejects of a commit that never happened.
 fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
-    match disk.len(path).map_err(DiskError::at("read", path))? {
-        Some(_) => disk.remove(path).map_err(DiskError::at("remove", path)),
-        None => Ok(()),
+    if disk.len(path).map_err(DiskError::at("read", path))?.is_none() {
+        return Ok(());
     }
+    disk.remove(path).map_err(DiskError::at("remove", path))?;
+    disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))
 }
 
 /// Sets a run's files aside. What is to be done is recorded first, so that a crash in between is made good by the next start.

@@ -38,9 +38,10 @@ impl<F: DiskFile> Sheet<F> {
         Ok((sheet.extent() == extent).then_some(sheet))
     }
 
-    /// Cuts off what nobody vouches for.
+    /// Cuts off what nobody vouches for. Lasts at once: perhaps nothing is written behind it any more that would be synced.
     pub(super) fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(self.len)
+        self.file.set_len(self.len)?;
+        self.file.sync()
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {

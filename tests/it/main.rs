@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failure with a place")]
 
+mod binary;
+mod contract;
+mod crash;
 mod flow;
+mod hostile;
 mod layers;

@@ -1,0 +1,176 @@
+//! The same command again, with the same files or with others.
+
+use std::time::{Duration, SystemTime};
+
+use crate::binary::{Bench, users};
+use crate::hostile::server::{Server, code, imported};
+
+/// Six users of whom two are settled.
+fn unfinished(server: &Server) -> Bench {
+    let bench = Bench::with_users(6);
+    bench.import(server).at_any_rate().args(&["--limit", "2"]).run().exits(0).imports_all(2);
+    bench
+}
+
+#[test]
+fn a_finished_run_sends_nothing_and_exits_as_it_did() {
+    let bench = Bench::with_users(3);
+    let server = Server::new(|_| imported());
+    bench.import(&server).run().exits(0).imports_all(3);
+    let before = bench.read("users.results.csv");
+    bench.import(&server).run().exits(0).because("finished earlier").because("nothing is sent");
+    assert_eq!((server.calls(), bench.read("users.results.csv")), (3, before));
+
+    let bench = Bench::with_users(3);
+    let server = Server::new(|request| if request.user_id == "user2" { code(70402) } else { imported() });
+    bench.import(&server).run().exits(3);
+    let before = (bench.read("users.results.csv"), bench.read("users.rejects.csv"));
+    let run = bench.import(&server).run().exits(3).because("finished earlier").hints("users.rejects.csv").settles(3);
+    assert_eq!((run.summary["exit_code"].as_u64(), run.summary["calls"].as_u64()), (Some(3), Some(0)));
+    assert_eq!((server.calls(), (bench.read("users.results.csv"), bench.read("users.rejects.csv"))), (3, before));
+}
+
+#[test]
+fn a_changed_input_after_a_finished_run_is_a_new_run() {
+    let bench = Bench::with_users(3);
+    let server = Server::new(|request| if request.user_id == "user2" { code(70402) } else { imported() });
+    bench.import(&server).run().exits(3);
+    let (results, rejects) = (bench.read("users.results.csv"), bench.read("users.rejects.csv"));
+    bench.write("users.csv", users(4));
+    let run = bench.import(&server).run().exits(3).settles(4);
+    assert_eq!((server.calls(), run.summary["resumed_at_row"].as_u64()), (7, Some(0)));
+    let dated: Vec<_> = bench.names().into_iter().filter(|name| name.contains('Z')).collect();
+    assert_eq!(dated.len(), 3, "{dated:?}");
+    let [checkpoint, old_rejects, old_results] = dated.try_into().unwrap();
+    let stamp = old_results.strip_prefix("users.results.").and_then(|rest| rest.strip_suffix(".csv")).unwrap().to_owned();
+    assert!(stamp.len() == 16 && stamp.as_bytes()[8] == b'T', "{stamp}");
+    assert_eq!((checkpoint, &old_rejects), (format!("users.checkpoint.{stamp}.json"), &format!("users.rejects.{stamp}.csv")));
+    assert_eq!((bench.read(&old_results), bench.read(&old_rejects)), (results, rejects));
+}
+
+#[test]
+fn files_are_never_set_aside_over_others() {
+    let bench = Bench::with_users(2);
+    let server = Server::new(|_| imported());
+    bench.import(&server).run().exits(0);
+    let results = bench.read("users.results.csv");
+    let mine: Vec<String> = (0..20)
+        .map(|second| {
+            humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(second)).to_string().replace(['-', ':'], "")
+        })
+        .map(|stamp| format!("users.results.{stamp}.csv"))
+        .collect();
+    for name in &mine {
+        bench.write(name, "mine");
+    }
+    bench.import(&server).args(&["--restart"]).run().exits(0).imports_all(2);
+    assert!(mine.iter().all(|name| bench.read(name) == "mine"));
+    let aside: Vec<_> = bench.names().into_iter().filter(|name| name.starts_with("users.results.2") && !mine.contains(name)).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(bench.read(&aside[0]), results);
+    assert_eq!(server.calls(), 4);
+}
+
+#[test]
+fn an_unfinished_run_goes_on_and_can_be_begun_again() {
+    let server = Server::new(|_| imported());
+    let bench = unfinished(&server);
+    let run = bench.import(&server).run().exits(0).imports_all(6);
+    assert_eq!((server.calls(), run.summary["resumed_at_row"].as_u64()), (6, Some(2)));
+    bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
+
+    let server = Server::new(|_| imported());
+    let bench = unfinished(&server);
+    let run = bench.import(&server).args(&["--restart"]).run().exits(0).imports_all(6);
+    assert_eq!((server.calls(), run.summary["resumed_at_row"].as_u64()), (8, Some(0)));
+}
+
+#[test]
+fn a_limit_is_a_canary() {
+    let bench = Bench::new();
+    bench.write("users.csv", "UserID\na\nb\nx y\nc\nd\n");
+    let server = Server::new(|_| imported());
+    let limit = |count: &str| bench.import(&server).args(&["--limit", count]).run();
+    limit("0").exits(0).because("5 remain").settles(0);
+    assert_eq!(server.calls(), 0);
+    limit("2").exits(0).because("3 remain").hints("without --limit").imports_all(2);
+    let run = limit("1").exits(3).because("2 remain").settles(3);
+    assert_eq!((run.summary["exit_code"].as_u64(), run.summary["rows"].as_u64(), server.calls()), (Some(3), Some(3), 2));
+    limit("2").exits(3).settles(5);
+    bench.import(&server).run().exits(3).because("finished earlier");
+    assert_eq!(server.calls(), 4);
+}
+
+#[test]
+fn a_change_in_the_settled_part_is_refused_and_nothing_is_touched() {
+    let server = Server::new(|_| imported());
+    let bench = unfinished(&server);
+    bench.write("users.csv", users(6).replace("user2", "user9"));
+    let before = bench.contents();
+    bench.import(&server).run().exits(2).because("changed").hints("--restart");
+    assert_eq!((bench.contents(), server.calls()), (before, 2));
+    bench.write("users.csv", users(1));
+    bench.import(&server).run().exits(2).because("changed");
+    bench.write("users.csv", users(6).replace("UserID,Nick", "UserID,Name"));
+    bench.import(&server).run().exits(2).because("changed");
+    bench.write("users.csv", users(6));
+    bench.import(&server).run().exits(0).imports_all(6);
+    assert_eq!(server.calls(), 6);
+}
+
+#[test]
+fn a_change_behind_the_settled_part_is_said_and_the_run_goes_on() {
+    let server = Server::new(|_| imported());
+    let bench = unfinished(&server);
+    bench.write("users.csv", users(7).replace("user5", "repaired"));
+    let run = bench.import(&server).run().exits(0).imports_all(7);
+    assert!(run.stderr.contains("the input was modified"), "{}", run.stderr);
+    assert_eq!((server.calls(), server.calls_of("repaired"), server.calls_of("user5")), (7, 1, 0));
+}
+
+#[test]
+fn another_target_is_refused_and_nothing_is_touched() {
+    let server = Server::new(|_| imported());
+    let other = Server::new(|_| imported());
+    let bench = unfinished(&server);
+    let before = bench.contents();
+    bench.import(&other).run().exits(2).because(&format!(":{}", server.port())).because(&format!(":{}", other.port()));
+    assert_eq!((bench.contents(), other.connections()), (before, 0));
+}
+
+#[test]
+fn files_that_do_not_belong_together_are_refused_and_nothing_is_touched() {
+    let server = Server::new(|_| imported());
+    let check = |why: &str, change: &dyn Fn(&Bench)| {
+        let bench = unfinished(&server);
+        change(&bench);
+        let before = bench.contents();
+        bench.import(&server).run().exits(2).because(why).hints("--restart");
+        assert_eq!(bench.contents(), before);
+        let calls = server.calls();
+        bench.import(&server).args(&["--restart"]).run().exits(0).imports_all(6);
+        assert_eq!(server.calls(), calls + 6);
+    };
+    let remove = |bench: &Bench, name: &str| std::fs::remove_file(bench.path(name)).unwrap();
+    check("no checkpoint", &|bench| remove(bench, "users.checkpoint.json"));
+    check("no results", &|bench| remove(bench, "users.results.csv"));
+    check("users.results.csv", &|bench| bench.write("users.results.csv", bench.read("users.results.csv").replace("user1", "user7")));
+    check("users.results.csv", &|bench| bench.write("users.results.csv", "row\n"));
+    check("users.checkpoint.json", &|bench| bench.write("users.checkpoint.json", "{}"));
+    check("users.checkpoint.json", &|bench| {
+        bench.write("users.checkpoint.json", bench.read("users.checkpoint.json").replace("\"rows\":2", "\"rows\":3"));
+    });
+    check("version", &|bench| {
+        bench.write("users.checkpoint.json", bench.read("users.checkpoint.json").replace("\"version\":1", "\"version\":9"));
+    });
+}
+
+#[test]
+fn what_a_crash_left_behind_the_checkpoint_is_cut() {
+    let server = Server::new(|_| imported());
+    let bench = unfinished(&server);
+    bench.write("users.results.csv", bench.read("users.results.csv") + "3,4,user3,imp");
+    bench.write("users.rejects.csv", "of a commit that never happened");
+    let run = bench.import(&server).run().exits(0).imports_all(6);
+    assert_eq!(run.rejects, None);
+}

@@ -1,0 +1,92 @@
+//! What a file holds, and what a power loss leaves of it.
+
+/// What a disk writes as a whole, in bytes. Chosen: the smallest that is in use.
+const SECTOR_BYTES: usize = 512;
+
+/// A file, whatever it is called.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inode {
+    pub(super) bytes: Vec<u8>,
+    /// As of the last sync …
+    pub(super) lasting: Vec<u8>,
+    /// … and what has happened since.
+    pub(super) changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Length(usize),
+}
+
+impl Inode {
+    pub(super) fn change(&mut self, change: Change) {
+        change.land(&mut self.bytes);
+        self.changes.push(change);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            change.land(&mut self.lasting);
+        }
+    }
+
+    /// Some of the changes never land, though they are seen until the power goes, and no later sync will find them.
+    pub(super) fn fail_to_sync(&mut self, chance: &mut fastrand::Rng) {
+        for change in self.changes.drain(..) {
+            change.land_in_part(&mut self.lasting, chance);
+        }
+    }
+
+    pub(super) fn lose_power(&mut self, chance: &mut fastrand::Rng) {
+        let changes = std::mem::take(&mut self.changes);
+        if !changes.is_empty() {
+            match chance.u8(..4) {
+                0 => {}
+                1 => changes.iter().for_each(|change| change.land(&mut self.lasting)),
+                2 => {
+                    let whole = chance.usize(..changes.len());
+                    changes[..whole].iter().for_each(|change| change.land(&mut self.lasting));
+                    changes[whole].land_in_part(&mut self.lasting, chance);
+                }
+                _ => changes.iter().for_each(|change| change.land_in_part(&mut self.lasting, chance)),
+            }
+        }
+        self.bytes.clone_from(&self.lasting);
+    }
+}
+
+impl Change {
+    fn land(&self, file: &mut Vec<u8>) {
+        match self {
+            Change::Length(len) => file.resize(*len, 0),
+            Change::Write { offset, bytes } => write(file, *offset, bytes),
+        }
+    }
+
+    /// Lands as a whole, or not at all, or in some of its sectors; the length may land without the bytes.
+    fn land_in_part(&self, file: &mut Vec<u8>, chance: &mut fastrand::Rng) {
+        match self {
+            Change::Length(_) if chance.bool() => self.land(file),
+            Change::Length(_) => {}
+            Change::Write { offset, bytes } => {
+                if chance.bool() {
+                    file.resize(file.len().max(offset + bytes.len()), 0);
+                }
+                let mut at = 0;
+                while at < bytes.len() {
+                    let end = bytes.len().min(at + SECTOR_BYTES - (offset + at) % SECTOR_BYTES);
+                    if chance.bool() {
+                        write(file, offset + at, &bytes[at..end]);
+                    }
+                    at = end;
+                }
+            }
+        }
+    }
+}
+
+fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    file.resize(file.len().max(offset + bytes.len()), 0);
+    file[offset..offset + bytes.len()].copy_from_slice(bytes);
+}

@@ -1,0 +1,158 @@
+//! An input in memory, and what the runs make of its records.
+
+use std::time::{Duration, SystemTime};
+
+use chatlift::input::{Fingerprint, Mark, Sameness};
+use chatlift::journal::Claim;
+use chatlift::journal::checkpoint::Target;
+use chatlift::outcome::{Outcome, Settled, Status};
+use csv::ByteRecord;
+
+const HEADER: &str = "UserID,Nick\n";
+/// The rejects' header that belongs to it.
+pub(crate) const REJECTS_HEADER: &str = "UserID,Nick,error_code,error_info\n";
+
+/// The input, as far as the journal is concerned with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    records: Vec<Record>,
+    start: Mark,
+    fingerprint: Fingerprint,
+}
+
+#[derive(Debug, Clone)]
+struct Record {
+    nick: String,
+    line: u64,
+    end: Mark,
+}
+
+impl Input {
+    pub(crate) fn new(records: u64, chance: &mut fastrand::Rng) -> Self {
+        let mut start = Mark::START;
+        start.pass(HEADER.as_bytes(), 1);
+        let fingerprint = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
+        Self { records: Vec::new(), start, fingerprint }.appended(records, chance)
+    }
+
+    /// The same with more records at its end.
+    pub(crate) fn appended(mut self, records: u64, chance: &mut fastrand::Rng) -> Self {
+        for _ in 0..records {
+            let nick = format!("nick{}", chance.u32(..));
+            let before = self.end();
+            let mut end = Mark { rows: before.rows + 1, ..before };
+            end.pass(format!("u{},{nick}\n", end.rows).as_bytes(), 1);
+            self.records.push(Record { nick, line: before.line, end });
+        }
+        self.touched(chance)
+    }
+
+    /// The same bytes, but the stat fields have changed.
+    pub(crate) fn touched(mut self, chance: &mut fastrand::Rng) -> Self {
+        self.fingerprint = Fingerprint { len: self.end().offset, modified_ns: chance.i64(..), ..self.fingerprint };
+        self
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    pub(crate) fn end(&self) -> Mark {
+        self.records.last().map_or(self.start, |record| record.end)
+    }
+
+    pub(crate) fn claim(&self) -> Claim {
+        Claim {
+            target: Target { endpoint: "sandbox".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
+            input: self.fingerprint,
+            delimiter: b',',
+            header: ByteRecord::from(vec!["UserID", "Nick"]),
+            rejects_delimiter: b',',
+            start: self.start,
+        }
+    }
+
+    /// As the roster compares a file.
+    pub(crate) fn compare(&self, settled: Mark) -> Sameness {
+        let ends = self.records.iter().map(|record| record.end);
+        match std::iter::once(self.start).chain(ends).find(|end| end.rows == settled.rows) {
+            Some(end) if end == settled && end == self.end() => Sameness::Same,
+            Some(end) if end == settled => Sameness::ChangedAfter,
+            Some(_) | None => Sameness::ChangedWithin,
+        }
+    }
+
+    /// The record behind so many rows, with an outcome; `None` behind the last.
+    pub(crate) fn settle(&self, rows_before: u64, fortune: Fortune, chance: &mut fastrand::Rng) -> Option<(Settled, Line)> {
+        let row = rows_before + 1;
+        let record = self.records.get(usize::try_from(rows_before).expect("inputs of tests are small"))?;
+        let (outcome, time) = fortune.outcome(chance);
+        let user_id = format!("u{row}");
+        let line = Line::new(row, record, &outcome, &time);
+        let original = (outcome.status != Status::Imported).then(|| ByteRecord::from(vec![user_id.as_str(), &record.nick]));
+        Some((Settled { row, line: record.line, user_id: user_id.into_bytes().into(), outcome, end: record.end, original }, line))
+    }
+}
+
+/// How a run goes for the records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fortune {
+    /// All are imported.
+    Good,
+    /// Some fail or are invalid.
+    Mixed,
+    /// As mixed, and the service has much to say about it.
+    Wordy,
+}
+
+impl Fortune {
+    /// An outcome, and its time as text.
+    fn outcome(self, chance: &mut fastrand::Rng) -> (Outcome, String) {
+        let time_ms = chance.u64(..60_000);
+        let words_max = match self {
+            Fortune::Good => 0,
+            Fortune::Mixed => 20,
+            Fortune::Wordy => 3_000,
+        };
+        let status = match chance.u8(..6) {
+            4 if words_max > 0 => Status::Failed,
+            5 if words_max > 0 => Status::Invalid,
+            _ => Status::Imported,
+        };
+        let words = if status == Status::Imported { 0 } else { chance.usize(1..words_max) };
+        let outcome = Outcome {
+            status,
+            error_code: (status == Status::Failed).then(|| chance.i64(10_000..100_000)),
+            error_info: "x".repeat(words),
+            attempts: if status == Status::Invalid { 0 } else { chance.u32(1..=5) },
+            finished_at: SystemTime::UNIX_EPOCH + Duration::from_millis(time_ms),
+        };
+        (outcome, format!("1970-01-01T00:00:{:02}.{:03}Z", time_ms / 1_000, time_ms % 1_000))
+    }
+}
+
+/// What results and rejects must hold of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) status: Status,
+    pub(crate) result: String,
+    pub(crate) reject: Option<String>,
+}
+
+impl Line {
+    /// Formats for itself, so that the journal's formatting is checked too.
+    fn new(row: u64, record: &Record, outcome: &Outcome, time: &str) -> Self {
+        let (status, info, attempts) = (outcome.status, &outcome.error_info, outcome.attempts);
+        let code = outcome.error_code.map_or(String::new(), |code| code.to_string());
+        let word = match status {
+            Status::Imported => "imported",
+            Status::Failed => "failed",
+            Status::Invalid => "invalid",
+        };
+        Self {
+            status,
+            result: format!("{row},{},u{row},{word},{code},{info},{attempts},{time}\n", record.line),
+            reject: (status != Status::Imported).then(|| format!("u{row},{},{code},{info}\n", record.nick)),
+        }
+    }
+}

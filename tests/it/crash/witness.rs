@@ -1,0 +1,263 @@
+//! Who remembers what the command has said, whatever happens to the machine, and holds it to that.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use chatlift::input::Mark;
+use chatlift::journal::checkpoint::Checkpoint;
+use chatlift::journal::paths::{Paths, stamp};
+use chatlift::journal::{Plan, RESULTS_HEADER, Restart, Way};
+use chatlift::outcome::Tally;
+
+use super::input::{Input, Line, REJECTS_HEADER};
+
+/// Reads a file; `None` if it isn't there.
+pub(crate) type Read<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
+
+/// Dated names that are looked at. Chosen: more than any case makes.
+const STAMPS: u32 = 40;
+
+/// A promise that was broken, in words.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+/// Returns with a broken promise unless the condition holds.
+macro_rules! promise {
+    ($holds:expr, $($words:tt)+) => {
+        if !$holds {
+            return Err($crate::crash::witness::Broken(format!($($words)+)));
+        }
+    };
+}
+pub(crate) use promise;
+
+/// The time of every process: all dated names would be the same one.
+pub(crate) fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+/// What has been said of the runs on these files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Witness {
+    run: Option<Run>,
+    /// A run that is being set aside.
+    leaving: Option<Run>,
+    relics: Vec<Relic>,
+    openings: u32,
+}
+
+/// A run, from its first process to its last.
+#[derive(Debug, Clone)]
+struct Run {
+    input_end: Mark,
+    /// As last attempted.
+    lines: Vec<Line>,
+    /// So many of them were reported as committed.
+    vouched: usize,
+    end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Whether the run is finished was not reported.
+    Unknown,
+    Finished,
+}
+
+/// Something that was set aside and must be found under a dated name.
+#[derive(Debug, Clone)]
+enum Relic {
+    Run(Run),
+    Foreign { of: fn(&Paths) -> &Path, bytes: Vec<u8> },
+}
+
+impl Witness {
+    /// There is a file that belongs to no run.
+    pub(crate) fn knows_foreign(&mut self, of: fn(&Paths) -> &Path, bytes: &[u8]) {
+        self.relics.push(Relic::Foreign { of, bytes: bytes.to_vec() });
+    }
+
+    /// Nothing of what was said counts any more: somebody has been at the files.
+    pub(crate) fn forgets_run(&mut self) {
+        self.run = None;
+    }
+
+    /// How many journals were opened.
+    pub(crate) fn openings(&self) -> u32 {
+        self.openings
+    }
+
+    /// A command has decided.
+    pub(crate) fn planned(&mut self, plan: &Plan, restart: Restart, input: &Input) -> Result<(), Broken> {
+        match plan {
+            Plan::Finished { tally } => self.found_finished(*tally, restart, input),
+            Plan::Run(Way::Afresh) => {
+                promise!(self.run.is_none(), "a run was forgotten");
+                self.relics.extend(self.leaving.take().map(Relic::Run));
+                Ok(())
+            }
+            Plan::Run(Way::SetAside) => self.found_to_set_aside(restart, input),
+            Plan::Run(Way::GoOnSettingAside { .. }) => {
+                self.leaving = self.leaving.take().or(self.run.take());
+                Ok(())
+            }
+            Plan::Run(Way::Resume { checkpoint, .. }) => self.found_unfinished(checkpoint),
+        }
+    }
+
+    fn found_finished(&mut self, tally: Tally, restart: Restart, input: &Input) -> Result<(), Broken> {
+        self.stays();
+        let Some(run) = &mut self.run else { return Err(Broken("nothing was done and all is finished".to_owned())) };
+        promise!(restart == Restart::No, "a restart was not carried out");
+        promise!(run.end != End::Open, "a run is finished that was not");
+        promise!(run.input_end == input.end(), "more input, and all is finished");
+        promise!(run.tally() == tally, "finished with {tally:?}, it was {:?}", run.tally());
+        run.vouched = run.lines.len();
+        run.end = End::Finished;
+        Ok(())
+    }
+
+    fn found_to_set_aside(&mut self, restart: Restart, input: &Input) -> Result<(), Broken> {
+        if let Some(run) = &self.run {
+            let has_changed = run.end != End::Open && run.input_end != input.end();
+            promise!(restart == Restart::Asked || has_changed, "a run is set aside without need");
+        }
+        self.leaving = self.leaving.take().or(self.run.take());
+        Ok(())
+    }
+
+    fn found_unfinished(&mut self, checkpoint: &Checkpoint) -> Result<(), Broken> {
+        let rows = usize::try_from(checkpoint.settled.rows).expect("inputs of tests are small");
+        match &self.leaving {
+            Some(leaving) if rows >= leaving.vouched && leaving.vouched > 0 => self.stays(),
+            Some(_) => self.relics.extend(self.leaving.take().map(Relic::Run)),
+            None => {}
+        }
+        let Some(run) = &mut self.run else {
+            promise!(rows == 0, "a run goes on after {rows} rows that nobody wrote");
+            return Ok(());
+        };
+        promise!(run.end != End::Finished, "a finished run is unfinished again");
+        promise!(rows >= run.vouched, "{} rows were committed, {rows} are left", run.vouched);
+        promise!(rows <= run.lines.len(), "{rows} rows, only {} were written", run.lines.len());
+        run.lines.truncate(rows);
+        run.end = End::Open;
+        promise!(run.tally() == checkpoint.tally, "the tally is {:?}, it was {:?}", checkpoint.tally, run.tally());
+        Ok(())
+    }
+
+    /// What was to be set aside is not.
+    fn stays(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            self.run = Some(leaving);
+        }
+    }
+
+    /// The journal is open: from now on the run can't be lost.
+    pub(crate) fn opened(&mut self, input: &Input) {
+        self.openings += 1;
+        self.relics.extend(self.leaving.take().map(Relic::Run));
+        let run = self.run.get_or_insert_with(|| Run { input_end: input.end(), lines: Vec::new(), vouched: 0, end: End::Open });
+        run.input_end = input.end();
+        run.vouched = run.lines.len();
+    }
+
+    pub(crate) fn appends(&mut self, line: Line) {
+        self.open_run().lines.push(line);
+    }
+
+    pub(crate) fn committed(&mut self) {
+        let run = self.open_run();
+        run.vouched = run.lines.len();
+    }
+
+    pub(crate) fn finishes(&mut self) {
+        self.open_run().end = End::Unknown;
+    }
+
+    pub(crate) fn finished(&mut self, tally: Tally) -> Result<(), Broken> {
+        let run = self.open_run();
+        promise!(run.tally() == tally, "the tally is {tally:?}, it should be {:?}", run.tally());
+        run.vouched = run.lines.len();
+        run.end = End::Finished;
+        Ok(())
+    }
+
+    fn open_run(&mut self) -> &mut Run {
+        self.run.as_mut().expect("a journal is open")
+    }
+
+    /// What must be on the disk while nobody is at work, whatever may follow it.
+    pub(crate) fn checks_committed(&self, read: Read<'_>, paths: &Paths) -> Result<(), Broken> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let starts_with = |path: &Path, start: &str| read(path).unwrap_or_default().starts_with(start.as_bytes());
+        promise!(starts_with(&paths.results, &run.results(run.vouched)), "committed results are gone");
+        promise!(starts_with(&paths.rejects, &run.rejects(run.vouched).unwrap_or_default()), "committed rejects are gone");
+        Ok(())
+    }
+
+    /// What must be on the disk when all is done: that and nothing else.
+    pub(crate) fn checks_all(&self, read: Read<'_>, paths: &Paths) -> Result<(), Broken> {
+        let Some(run) = &self.run else { return Err(Broken("there was no run".to_owned())) };
+        let rows = run.lines.len();
+        same("results", read(&paths.results).as_deref(), Some(&run.results(rows)))?;
+        same("rejects", read(&paths.rejects).as_deref(), run.rejects(rows).as_deref())?;
+        self.relics.iter().try_for_each(|relic| relic.check(read, paths))
+    }
+}
+
+fn same(what: &str, found: Option<&[u8]>, expected: Option<&str>) -> Result<(), Broken> {
+    let found = found.map(String::from_utf8_lossy);
+    let found = found.as_deref();
+    promise!(found == expected, "the {what} are\n{found:?}, they should be\n{expected:?}");
+    Ok(())
+}
+
+impl Run {
+    fn results(&self, rows: usize) -> String {
+        std::iter::once(RESULTS_HEADER).chain(self.lines[..rows].iter().map(|line| line.result.as_str())).collect()
+    }
+
+    fn rejects(&self, rows: usize) -> Option<String> {
+        let lines: String = self.lines[..rows].iter().filter_map(|line| line.reject.as_deref()).collect();
+        (!lines.is_empty()).then(|| format!("{REJECTS_HEADER}{lines}"))
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        self.lines.iter().for_each(|line| tally.count(line.status));
+        tally
+    }
+
+    /// Whether `kept`, what is found under one dated name, is this run.
+    fn is(&self, read: Read<'_>, kept: &Paths) -> bool {
+        let Some(found_results) = read(&kept.results) else { return false };
+        if read(&kept.checkpoint).is_none() {
+            return false;
+        }
+        let (results, rejects) = (self.results(self.vouched), self.rejects(self.vouched));
+        let found_rejects = read(&kept.rejects);
+        match self.end {
+            End::Finished => found_results == results.as_bytes() && found_rejects.as_deref() == rejects.as_deref().map(str::as_bytes),
+            End::Open | End::Unknown => {
+                found_results.starts_with(results.as_bytes())
+                    && found_rejects.unwrap_or_default().starts_with(rejects.unwrap_or_default().as_bytes())
+            }
+        }
+    }
+}
+
+impl Relic {
+    fn check(&self, read: Read<'_>, paths: &Paths) -> Result<(), Broken> {
+        let mut dated = (0..STAMPS).map(|number| paths.dated(&stamp(now(), number)));
+        match self {
+            Relic::Run(run) => promise!(dated.any(|kept| run.is(read, &kept)), "a run that was set aside is gone: {run:?}"),
+            Relic::Foreign { of, bytes } => {
+                let is_kept = dated.any(|kept| read(of(&kept)).as_ref() == Some(bytes));
+                promise!(is_kept, "a file that was not ours is gone");
+            }
+        }
+        Ok(())
+    }
+}

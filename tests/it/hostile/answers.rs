@@ -1,0 +1,123 @@
+//! Answers that are none, and answers that are one although they don't look it.
+
+use std::time::Duration;
+
+use super::server::{Act, Reply, Server, acts, answer, code, imported, ok_with, raw};
+use crate::binary::Bench;
+
+const USERS: usize = 6;
+/// Past the run's time-out of a second.
+const TOO_LONG: Duration = Duration::from_secs(3);
+const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
+
+/// The first answer to each user is this one, the second is good: all are imported, and each was charged this many calls.
+#[track_caller]
+fn check(what: &str, attempts: u32, first: impl Fn() -> Reply + Send + Sync + 'static) {
+    let bench = Bench::with_users(USERS as u64);
+    let server = Server::new(move |request| if request.nth_of_user == 1 { first() } else { imported() });
+    let run = bench.import(&server).at_any_rate().run().exits(0).imports_all(USERS as u64);
+    assert_eq!(run.attempts(), [attempts; USERS], "{what}: {}", run.stderr);
+    assert_eq!(server.calls(), USERS * attempts as usize, "{what}");
+    assert_eq!((server.users(), server.wrong()), (USERS, Vec::new()), "{what}");
+}
+
+#[test]
+fn a_body_that_is_not_the_documented_json_is_tried_again() {
+    let bodies = [
+        "",
+        "<html><title>Please log in</title></html>",
+        "null",
+        "[]",
+        "42",
+        r#""OK""#,
+        "{}",
+        r#"{"ActionStatus":"OK"}"#,
+        r#"{"ErrorCode":0}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":"0","ErrorInfo":""}"#,
+        r#"{"ActionStatus":1,"ErrorCode":0,"ErrorInfo":""}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":[]}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":1e400}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":0,"#,
+        r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""} trailing"#,
+    ];
+    for body in bodies {
+        check(body, 2, move || ok_with(body));
+    }
+    check("bytes that are no text", 2, || raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xfe\0\x80".to_vec()));
+}
+
+#[test]
+fn ok_with_an_error_code_and_a_failure_without_one_are_no_success() {
+    check("OK, but 70169", 2, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":""}"#));
+    check("FAIL, but 0", 2, || ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":""}"#));
+    check("a status of another case", 2, || ok_with(r#"{"ActionStatus":"ok","ErrorCode":0,"ErrorInfo":""}"#));
+    check("a passing fault", 2, || code(70500));
+}
+
+#[test]
+fn another_status_than_200_is_a_fault_of_the_network() {
+    for status in ["201 Created", "204 No Content", "400 Bad Request", "403 Forbidden", "404 Not Found", "500 Oops", "502 Bad Gateway"] {
+        check(status, 2, move || answer(status, "", if status.starts_with("204") { "" } else { GOOD }));
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_is_tried_again_whether_the_call_had_its_effect_or_not() {
+    check("reset before the effect", 2, || acts([Act::Reset]));
+    check("reset after the effect", 2, || acts([Act::Reset]).with_effect());
+    check("closed without a byte", 2, || acts([Act::Close]));
+    check("reset in the head", 2, || raw("HTTP/1.1 200 OK\r\nContent-Le").then(Act::Reset).with_effect());
+    check("closed in the body", 2, || raw(format!("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{GOOD}")).then(Act::Close));
+    check("closed in a chunk", 2, || raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{").then(Act::Close));
+}
+
+#[test]
+fn bytes_that_are_no_http_are_tried_again() {
+    check("another protocol", 2, || raw("220 mail.example ESMTP\r\n").then(Act::Close));
+    check("a body alone", 2, || raw(GOOD).then(Act::Close));
+    check("two lengths", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}").then(Act::Close));
+}
+
+#[test]
+fn a_bomb_of_headers_is_not_read_to_its_end() {
+    let many = "X-Y: z\r\n".repeat(10_000);
+    check("10,000 headers", 2, move || raw(format!("HTTP/1.1 200 OK\r\n{many}\r\n")).then(Act::Close));
+    check("a header of a megabyte", 2, || raw(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))).then(Act::Close));
+}
+
+#[test]
+fn a_body_without_an_end_or_of_ten_megabytes_is_not_read_to_its_end() {
+    check("10 MB", 2, || ok_with(&" ".repeat(10 << 20)));
+    check("without an end", 2, || {
+        let chunk = format!("8000\r\n{}\r\n", " ".repeat(0x8000));
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+        acts([head].into_iter().chain(std::iter::repeat_n(chunk, 1_000)).map(|text| Act::Send(text.into_bytes()))).then(Act::Close)
+    });
+}
+
+#[test]
+fn an_answer_that_takes_longer_than_the_time_out_is_given_up() {
+    check("silence", 2, || imported().after(TOO_LONG).then(Act::Close));
+    check("a byte a second", 2, || imported().dripping(Duration::from_millis(900)).then(Act::Close));
+    check("a body that stops", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{").then(Act::Pause(TOO_LONG)).then(Act::Close));
+}
+
+#[test]
+fn a_good_answer_may_come_in_any_shape() {
+    check("byte by byte", 1, || imported().dripping(Duration::from_millis(1)));
+    check("HTTP/1.0", 1, || raw(format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{GOOD}", GOOD.len())).with_effect().then(Act::Close));
+    check("HTTP/1.0 without a length", 1, || raw(format!("HTTP/1.0 200 OK\r\n\r\n{GOOD}")).with_effect().then(Act::Close));
+    check("chunks", 1, || {
+        raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{GOOD}\r\n0\r\n\r\n", GOOD.len())).with_effect()
+    });
+    check("an interim answer before", 1, || raw("HTTP/1.1 100 Continue\r\n\r\n").then(good()).with_effect());
+    check("another type", 1, || answer("200 OK", "Content-Type: text/html\r\nSet-Cookie: a=b\r\n", GOOD).with_effect());
+    check("more fields", 1, || {
+        ok_with(r#"{"ErrorInfo":"","More":{"a":[1]},"RequestId":"r-1","ErrorCode":0,"ActionStatus":"OK"}"#).with_effect()
+    });
+    check("no ErrorInfo", 1, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":0}"#).with_effect());
+}
+
+fn good() -> Act {
+    Act::Send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{GOOD}", GOOD.len()).into_bytes())
+}

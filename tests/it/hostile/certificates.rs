@@ -1,0 +1,102 @@
+//! TLS with certificates that must not be trusted, and one that may.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::server::{Server, imported};
+use crate::binary::Bench;
+
+/// An authority of the test's own.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn certify(&self, params: &CertificateParams) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        config(certificate.der().clone(), &key)
+    }
+}
+
+fn named(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).unwrap()
+}
+
+fn config(certificate: CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap())
+}
+
+fn self_signed() -> Arc<ServerConfig> {
+    let key = KeyPair::generate().unwrap();
+    config(named("127.0.0.1").self_signed(&key).unwrap().der().clone(), &key)
+}
+
+/// The certificate is refused before anything of a call leaves.
+#[track_caller]
+fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
+    let bench = Bench::with_users(3);
+    let server = Server::with_tls(config, |_| imported());
+    let mut call = bench.import(&server).at_any_rate();
+    if let Some(pem) = ca {
+        bench.write("ca.pem", pem);
+        call = call.args(&["--ca-file", "ca.pem"]);
+    }
+    let run = call.run().exits(5).because("not trusted").because(words).hints("--ca-file");
+    assert!(run.rows.is_empty());
+    assert_eq!(server.calls(), 0);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_trusted_ends_the_run_before_a_call_leaves() {
+    let authority = Authority::new();
+    let mut expired = named("127.0.0.1");
+    (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    let mut early = named("127.0.0.1");
+    (early.not_before, early.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
+    check(self_signed(), None, "");
+    check(authority.certify(&named("127.0.0.1")), None, "");
+    check(authority.certify(&named("elsewhere.example")), Some(&authority.pem), "name");
+    check(authority.certify(&expired), Some(&authority.pem), "expired");
+    check(authority.certify(&early), Some(&authority.pem), "valid");
+    check(authority.certify(&named("127.0.0.1")), Some(&Authority::new().pem), "");
+}
+
+#[test]
+fn a_certificate_of_ones_own_authority_is_trusted_with_its_ca_file() {
+    let bench = Bench::with_users(5);
+    let authority = Authority::new();
+    bench.write("ca.pem", &authority.pem);
+    let server = Server::with_tls(authority.certify(&named("127.0.0.1")), |_| imported());
+    bench.import(&server).at_any_rate().args(&["--ca-file", "ca.pem"]).run().exits(0).imports_all(5);
+    assert_eq!((server.users(), server.wrong()), (5, Vec::new()));
+
+    let again = Bench::with_users(5);
+    again.import(&server).at_any_rate().env("CHATLIFT_CA_FILE", bench.path("ca.pem").to_str().unwrap()).run().exits(0).imports_all(5);
+}
+
+#[test]
+fn a_ca_file_without_a_certificate_is_the_callers_to_fix() {
+    let bench = Bench::with_users(1);
+    bench.write("ca.pem", "not a certificate\n");
+    let server = Server::with_tls(self_signed(), |_| imported());
+    bench.import(&server).args(&["--ca-file", "ca.pem"]).run().exits(2).hints("--ca-file");
+    bench.import(&server).args(&["--ca-file", "missing.pem"]).run().exits(2).because("missing.pem");
+    assert_eq!(server.connections(), 0);
+}

@@ -1,0 +1,8 @@
+//! The binary against servers and networks that do what they shouldn't.
+
+mod answers;
+mod certificates;
+mod network;
+mod pace;
+mod refusals;
+pub(crate) mod server;
