@@ -1,0 +1,306 @@
+//! What the parts cost on their own: `cargo bench --bench parts`.
+//!
+//! Figures are for comparing two states of the code on one machine. Where it says `items`, an item is a record, a line or a call.
+
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends with a place")]
+#![expect(clippy::wildcard_imports, reason = "the modules are there to group the report")]
+
+use std::fmt::Write;
+use std::io::Cursor;
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime};
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use chatlift::account::Account;
+use chatlift::api::http::read_answer;
+use chatlift::api::{usersig, wire};
+use chatlift::deliver::{At, Deliveries, Limits, WINDOW_BYTES, WINDOW_RECORDS};
+use chatlift::gate::{Gate, Rate, Turn};
+use chatlift::input::{Fingerprint, Mark};
+use chatlift::journal::checkpoint::Target;
+use chatlift::journal::disk::OsDisk;
+use chatlift::journal::paths::{Given, Paths};
+use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart};
+use chatlift::outcome::{Outcome, Settled, Status};
+use chatlift::roster::{Format, Record, Roster};
+use chatlift::verdict::CallEnd;
+
+fn main() {
+    divan::main();
+}
+
+const RECORDS: usize = 50_000;
+/// As many as one commit takes.
+const COMMIT_ROWS: u64 = 1_000;
+
+/// Accounts as exports have them, some 60 bytes a line.
+fn plain() -> Vec<u8> {
+    let mut text = "UserID,Nick,FaceUrl\n".to_owned();
+    for row in 0..RECORDS {
+        writeln!(text, "user{row:08},Nick {row},https://img.example.com/a/{row}.png").unwrap();
+    }
+    text.into_bytes()
+}
+
+/// The same with every field in quotes, an escaped quote in each and a line end in every tenth record.
+fn quoted() -> Vec<u8> {
+    let mut text = "UserID,Nick,FaceUrl,Note\n".to_owned();
+    for row in 0..RECORDS {
+        let between = if row % 10 == 0 { '\n' } else { ' ' };
+        writeln!(text, "\"user{row:08}\",\"Nick \"\"{row}\"\"\",\"https://img.example.com/a/{row}.png\",\"one{between}two\"").unwrap();
+    }
+    text.into_bytes()
+}
+
+mod roster {
+    use super::*;
+
+    /// Framing, splitting, validation and the running digest.
+    #[divan::bench(args = [("plain", plain as fn() -> Vec<u8>), ("quoted", quoted)].map(Named))]
+    fn read(bencher: Bencher, input: &Named) {
+        let text = (input.0.1)();
+        bencher.counter(ItemsCount::new(RECORDS)).counter(BytesCount::new(text.len())).bench(|| {
+            let roster = Roster::new(Cursor::new(&text), &Format::default()).unwrap();
+            assert_eq!(roster.filter(|record| record.as_ref().unwrap().account.is_ok()).count(), RECORDS);
+        });
+    }
+
+    /// Framing alone.
+    #[divan::bench(args = [("plain", plain as fn() -> Vec<u8>), ("quoted", quoted)].map(Named))]
+    fn frame(bencher: Bencher, input: &Named) {
+        let text = (input.0.1)();
+        bencher.counter(ItemsCount::new(RECORDS)).counter(BytesCount::new(text.len())).bench(|| {
+            let roster = Roster::new(Cursor::new(&text), &Format::default()).unwrap();
+            assert_eq!(roster.count_rest().unwrap(), RECORDS as u64);
+        });
+    }
+
+    /// What the csv crate alone takes for the same bytes: the yardstick.
+    #[divan::bench(args = [("plain", plain as fn() -> Vec<u8>), ("quoted", quoted)].map(Named))]
+    fn bare_csv(bencher: Bencher, input: &Named) {
+        let text = (input.0.1)();
+        bencher.counter(ItemsCount::new(RECORDS)).counter(BytesCount::new(text.len())).bench(|| {
+            let mut reader = csv::Reader::from_reader(Cursor::new(&text));
+            let mut record = csv::ByteRecord::new();
+            let mut records = 0;
+            while reader.read_byte_record(&mut record).unwrap() {
+                records += 1;
+            }
+            assert_eq!(records, RECORDS);
+        });
+    }
+
+    /// An input under the name that the report shows.
+    struct Named((&'static str, fn() -> Vec<u8>));
+
+    impl std::fmt::Display for Named {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0.0)
+        }
+    }
+}
+
+mod journal_lines {
+    use super::*;
+
+    /// Formatting a commit's lines into memory.
+    #[divan::bench]
+    fn append(bencher: Bencher) {
+        bencher.counter(ItemsCount::new(COMMIT_ROWS)).with_inputs(|| (open_journal(), outcomes())).bench_values(
+            |((folder, mut journal), outcomes)| {
+                fill(&mut journal, outcomes);
+                (folder, journal)
+            },
+        );
+    }
+
+    /// Appending, syncing, and the new checkpoint: the disk's time more than ours.
+    #[divan::bench(sample_count = 20, sample_size = 1)]
+    fn commit(bencher: Bencher) {
+        let filled = || {
+            let (folder, mut journal) = open_journal();
+            fill(&mut journal, outcomes());
+            (folder, journal)
+        };
+        bencher.counter(ItemsCount::new(COMMIT_ROWS)).with_inputs(filled).bench_values(|(folder, mut journal)| {
+            journal.commit().unwrap();
+            (folder, journal)
+        });
+    }
+
+    fn fill(journal: &mut Journal<OsDisk>, outcomes: Vec<Settled>) {
+        for settled in outcomes {
+            journal.append(settled);
+        }
+    }
+
+    fn outcomes() -> Vec<Settled> {
+        let outcome = || Outcome {
+            status: Status::Imported,
+            error_code: None,
+            error_info: String::new(),
+            attempts: 1,
+            finished_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        };
+        let settled = |row: u64| Settled {
+            row,
+            line: row + 1,
+            user_id: format!("user{row:08}").into_bytes().into(),
+            outcome: outcome(),
+            end: Mark { rows: row, offset: row * 60, line: row + 2, digest: row },
+            original: None,
+        };
+        (1..=COMMIT_ROWS).map(settled).collect()
+    }
+
+    fn open_journal() -> (TempDir, Journal<OsDisk>) {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(&folder.path().join("users.csv"), Given::default());
+        let claim = Claim {
+            target: Target { endpoint: "bench".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
+            input: Fingerprint { len: 1, modified_ns: 1, changed_ns: 1, inode: 1 },
+            delimiter: b',',
+            header: csv::ByteRecord::from(vec!["UserID"]),
+            rejects_delimiter: b',',
+            start: Mark::START,
+        };
+        let lock = journal::lock(&OsDisk, &paths).unwrap();
+        let plan = journal::examine(&OsDisk, &paths, &claim, Restart::No, |_| unreachable!("nothing is there to compare with")).unwrap();
+        let Plan::Run(way) = plan else { unreachable!("nothing is finished in an empty folder") };
+        let journal = journal::open(way, (OsDisk, lock), paths, claim, SystemTime::UNIX_EPOCH).unwrap();
+        (folder, journal)
+    }
+}
+
+mod deliver {
+    use super::*;
+
+    const CALLS: u64 = 10_000;
+
+    /// From the roster's record to the journal's outcome, each call succeeding, with so many in flight.
+    #[divan::bench(args = [1, 256])]
+    fn cycle(bencher: Bencher, in_flight: usize) {
+        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let limits = Limits { max_attempts: 5, in_flight, window_records: WINDOW_RECORDS, window_bytes: WINDOW_BYTES };
+        bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
+            let mut deliveries = Deliveries::new(limits, 1);
+            let (mut records, mut taken, mut left) = (records.into_iter(), 0, Vec::with_capacity(in_flight));
+            while taken < CALLS {
+                while left.len() < in_flight {
+                    if deliveries.wants_record() {
+                        let Some(record) = records.next() else { break };
+                        deliveries.admit(record, wall);
+                    }
+                    left.extend(deliveries.next_call(now).map(|call| call.row));
+                }
+                for row in left.drain(..) {
+                    let end = CallEnd::Answered { success: true, code: 0, info: String::new() };
+                    black_box(deliveries.ended(row, end, now, At { now, wall, jitter: 0.5 }));
+                }
+                taken += std::iter::from_fn(|| deliveries.take_settled()).map(black_box).count() as u64;
+            }
+        });
+    }
+
+    fn record(row: u64) -> Record {
+        let id = format!("user{row:08}");
+        Record {
+            row,
+            line: row + 1,
+            end: Mark { rows: row, offset: row * 60, line: row + 2, digest: row },
+            user_id: id.as_bytes().into(),
+            account: Account::parse(id.as_bytes(), b"Nick", b"https://img.example.com/a.png"),
+            fields: csv::ByteRecord::from(vec![id.as_str(), "Nick", "https://img.example.com/a.png"]),
+        }
+    }
+}
+
+mod gate {
+    use super::*;
+
+    /// A granted call at the default rate, on a clock that is moved by hand, so that every question is answered with a permit.
+    #[divan::bench]
+    fn ask_and_send(bencher: Bencher) {
+        let mut now = Instant::now();
+        let mut gate = Gate::new(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S), now);
+        bencher.bench_local(|| {
+            now += Duration::from_micros(5_020);
+            let Turn::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
+            permit.mark_sent();
+            gate.note_sends(now);
+        });
+    }
+
+    /// The answer "not yet".
+    #[divan::bench]
+    fn ask_too_early(bencher: Bencher) {
+        let now = Instant::now();
+        let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::MIN), now);
+        let permits: Vec<_> = std::iter::from_fn(|| match gate.ask(now) {
+            Turn::Now(mut permit) => {
+                permit.mark_sent();
+                Some(permit)
+            }
+            Turn::At(_) | Turn::WhenSent => None,
+        })
+        .collect();
+        bencher.bench_local(|| black_box(gate.ask(now)));
+        drop(permits);
+    }
+}
+
+mod api {
+    use super::*;
+
+    /// Once in twelve hours.
+    #[divan::bench]
+    fn usersig_sign() -> secrecy::SecretString {
+        usersig::sign(&key(), 1_400_000_000, "administrator", black_box(SystemTime::UNIX_EPOCH), usersig::LIFE)
+    }
+
+    /// Once a signature.
+    #[divan::bench]
+    fn query_before_random(bencher: Bencher) {
+        let usersig = "eJw*-_".repeat(40);
+        let query = wire::Query { sdkappid: 1_400_000_000, identifier: "administrator", usersig: &usersig };
+        bencher.bench(|| black_box(&query).before_random());
+    }
+
+    /// Once a call.
+    #[divan::bench]
+    fn query_with_random(bencher: Bencher) {
+        let usersig = "eJw*-_".repeat(40);
+        let before = wire::Query { sdkappid: 1_400_000_000, identifier: "administrator", usersig: &usersig }.before_random();
+        bencher.bench(|| wire::with_random(black_box(&before), black_box(4_000_000_000)));
+    }
+
+    /// Once a call.
+    #[divan::bench]
+    fn body() -> Vec<u8> {
+        let body = wire::ImportBody {
+            user_id: black_box("user00000001").into(),
+            nick: Some("Nick 1".into()),
+            face_url: Some("https://img.example.com/a/1.png".into()),
+        };
+        serde_json::to_vec(&body).unwrap()
+    }
+
+    /// Once a call.
+    #[divan::bench(args = [
+        r#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}"#,
+        r#"{"ActionStatus":"FAIL","ErrorInfo":"internal error, try again","ErrorCode":70169}"#,
+        "<html>a captive portal</html>",
+    ])]
+    fn answer(text: &str) -> CallEnd {
+        read_answer(black_box(text.as_bytes()))
+    }
+
+    /// The sample key of Tencent's own test vectors.
+    fn key() -> secrecy::SecretString {
+        "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e".into()
+    }
+}

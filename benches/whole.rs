@@ -1,0 +1,262 @@
+//! What the whole tool does, as its user runs it: `cargo bench --bench whole`.
+//!
+//! Starts the release binary as a child against a sandbox in this process, and reports; asserts nothing but that the runs finish.
+//! Pace is what arrived at the sandbox; CPU and memory are the child's alone. Words behind `--` choose: `pace`, `throughput`, `memory`
+//! (these three by default) and `resume`, which takes minutes and half a gigabyte. `BENCH_ROWS` scales throughput and memory
+//! (default 200,000), `BENCH_RESUME_ROWS` the resumed file (default 10,000,000).
+
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends with a place")]
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+
+use chatlift::figures::count;
+use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, Settings};
+
+/// Rows at the default rate: 15 s, long enough that the start doesn't matter.
+const PACED_ROWS: u64 = 3_000;
+const ROWS: u64 = 200_000;
+const RESUME_ROWS: u64 = 10_000_000;
+/// How often the child is looked at: its memory is seen that late, and its end.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A tick of the CPU times in /proc; the kernel's ABI, whatever it ticks at inside.
+const TICK: Duration = Duration::from_millis(10);
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if !words.iter().any(|word| word == "--bench") {
+        eprintln!("this measures; run it with cargo bench --bench whole");
+        return;
+    }
+    let named: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
+    let wants = |name: &str| if named.is_empty() { name != "resume" } else { named.contains(&name) };
+    if wants("pace") {
+        pace();
+    }
+    if wants("throughput") {
+        throughput(rows("BENCH_ROWS", ROWS));
+    }
+    if wants("memory") {
+        memory(rows("BENCH_ROWS", ROWS));
+    }
+    if wants("resume") {
+        resume(rows("BENCH_RESUME_ROWS", RESUME_ROWS));
+    }
+}
+
+fn rows(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number of rows")))
+}
+
+/// At the default rate: how much of the limit is used, and whether it is ever exceeded.
+fn pace() {
+    let mut table =
+        Table::new(&["pace, 200 calls/s", "mean calls/s", "most in 1 s", "by the sender", "over limit", "CPU/1,000 rows", "peak memory"]);
+    for (name, latency_ms, jitter_ms) in [("answers at once", 0, 0), ("80 ± 20 ms", 80, 20)] {
+        let desk = Desk::new(PACED_ROWS);
+        let latency = (Duration::from_millis(latency_ms), Duration::from_millis(jitter_ms));
+        let sandbox = desk.sandbox(|settings| (settings.latency, settings.jitter) = latency);
+        let cost = desk.import(&sandbox, &["--summary", desk.summary().to_str().unwrap()]);
+        let seen = imports(&sandbox);
+        table.row([
+            name.to_owned(),
+            format!("{:.2}", seen.mean_calls_per_s),
+            seen.max_calls_in_1s.to_string(),
+            desk.most_sent_in_1s(),
+            seen.over_limit.to_string(),
+            format!("{:.1} ms", cost.cpu.as_secs_f64() * 1e6 / PACED_ROWS as f64),
+            mib(cost.peak_kib),
+        ]);
+    }
+    table.print();
+}
+
+/// Without a limit: what a row costs.
+fn throughput(rows: u64) {
+    let mut table = Table::new(&["throughput, --rate 0", "rows/s", "CPU a row", "one core is", "peak memory"]);
+    let desk = Desk::new(rows);
+    let sandbox = desk.unlimited_sandbox(0);
+    let cost = desk.import(&sandbox, &["--rate", "0"]);
+    let cpu_us = cost.cpu.as_secs_f64() * 1e6 / rows as f64;
+    table.row([
+        format!("{} rows", count(rows)),
+        format!("{:.0}", rows as f64 / cost.elapsed.as_secs_f64()),
+        format!("{cpu_us:.1} µs"),
+        format!("{:.0} rows/s", 1e6 / cpu_us),
+        mib(cost.peak_kib),
+    ]);
+    table.print();
+}
+
+/// Ten times the rows, the same memory.
+fn memory(rows: u64) {
+    let mut table = Table::new(&["memory", "file", "peak memory"]);
+    for rows in [rows / 2, rows * 5] {
+        let desk = Desk::new(rows);
+        let sandbox = desk.unlimited_sandbox(0);
+        let cost = desk.import(&sandbox, &["--rate", "0"]);
+        let bytes = fs::metadata(&desk.input).unwrap().len();
+        table.row([format!("{} rows", count(rows)), format!("{:.1} MB", bytes as f64 / 1e6), mib(cost.peak_kib)]);
+    }
+    table.print();
+}
+
+/// From the start of the process to its first call, nine tenths down a file.
+fn resume(rows: u64) {
+    let mut table = Table::new(&["resuming", "first call after", "peak memory"]);
+    for rows in [10_000, rows] {
+        let desk = Desk::new(rows);
+        let settled = rows / 10 * 9;
+        let earlier = desk.unlimited_sandbox(0);
+        desk.import(&earlier, &["--rate", "0", "--limit", &settled.to_string()]);
+        // The port is part of the target, and the run must find the same one.
+        let port = earlier.address().port();
+        drop(earlier);
+        let began = Instant::now();
+        let sandbox = desk.unlimited_sandbox(port);
+        let spawned = began.elapsed();
+        let cost = desk.import(&sandbox, &["--rate", "0", "--limit", "1"]);
+        let first_call_ms = (imports(&sandbox).first_call_s - spawned.as_secs_f64()) * 1e3;
+        table.row([format!("row {} of {}", count(settled), count(rows)), format!("{first_call_ms:.0} ms"), mib(cost.peak_kib)]);
+    }
+    table.print();
+}
+
+fn imports(sandbox: &Sandbox) -> ApiAudit {
+    sandbox.audit().of(sandbox::Command::AccountImport)
+}
+
+/// A folder with an input, and a key.
+struct Desk {
+    folder: tempfile::TempDir,
+    input: PathBuf,
+    settings: Settings,
+}
+
+impl Desk {
+    fn new(rows: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("users.csv");
+        write_input(&input, rows);
+        Self { folder, input, settings: Settings::ephemeral().unwrap() }
+    }
+
+    fn sandbox(&self, set: impl FnOnce(&mut Settings)) -> Sandbox {
+        let mut settings = Settings { keep: Keep::Nothing, ..self.settings.clone() };
+        set(&mut settings);
+        Sandbox::start(settings).unwrap()
+    }
+
+    fn unlimited_sandbox(&self, port: u16) -> Sandbox {
+        self.sandbox(|settings| (settings.limit_per_s, settings.port) = (None, port))
+    }
+
+    fn summary(&self) -> PathBuf {
+        self.folder.path().join("summary.json")
+    }
+
+    /// What the import itself says: the difference to what arrived is the jitter of the way.
+    fn most_sent_in_1s(&self) -> String {
+        let summary: serde_json::Value = serde_json::from_slice(&fs::read(self.summary()).unwrap()).unwrap();
+        summary["max_calls_in_1s"].to_string()
+    }
+
+    /// Runs an import to its end.
+    fn import(&self, sandbox: &Sandbox, flags: &[&str]) -> Cost {
+        let errors = self.folder.path().join("stderr");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chatlift"));
+        command
+            .args(["import", "--quiet", "--endpoint", &sandbox.endpoint(), "--sdkappid", &self.settings.sdkappid.to_string()])
+            .args(flags)
+            .arg(&self.input)
+            .env_clear()
+            .env("CHATLIFT_SECRET_KEY", self.settings.key.expose_secret())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&errors).unwrap());
+        let (status, cost) = watch(command.spawn().unwrap());
+        assert!(status.success(), "the import ended with {status}: {}", fs::read_to_string(errors).unwrap());
+        cost
+    }
+}
+
+fn write_input(path: &Path, rows: u64) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    writeln!(file, "UserID,Nick,FaceUrl").unwrap();
+    for row in 0..rows {
+        writeln!(file, "user{row:08},Nick {row},https://img.example.com/{row}.png").unwrap();
+    }
+    file.flush().unwrap();
+}
+
+/// What a process took.
+struct Cost {
+    elapsed: Duration,
+    /// User and system time of all its threads.
+    cpu: Duration,
+    peak_kib: u64,
+}
+
+/// Follows a child to its end. What /proc says of one that has ended lasts until it is waited for.
+fn watch(mut child: Child) -> (ExitStatus, Cost) {
+    let began = Instant::now();
+    let proc = PathBuf::from(format!("/proc/{}", child.id()));
+    let mut peak_kib = 0;
+    loop {
+        peak_kib = peak_kib.max(high_water_kib(&proc));
+        let stat = fs::read_to_string(proc.join("stat")).unwrap();
+        // The name in parentheses may hold anything; what follows the last one is state, then numbers.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+        if fields[0] == "Z" {
+            let ticks: u32 = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
+            let elapsed = began.elapsed();
+            return (child.wait().unwrap(), Cost { elapsed, cpu: TICK * ticks, peak_kib });
+        }
+        park_timeout(LOOK_EVERY);
+    }
+}
+
+/// The most memory that the process has held so far; 0 once it has ended.
+fn high_water_kib(proc: &Path) -> u64 {
+    let status = fs::read_to_string(proc.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or_default()
+}
+
+fn mib(kib: u64) -> String {
+    format!("{:.1} MiB", kib as f64 / 1024.0)
+}
+
+/// Rows under a heading, printed in columns.
+struct Table(Vec<Vec<String>>);
+
+impl Table {
+    fn new(heading: &[&str]) -> Self {
+        Self(vec![heading.iter().map(|&word| word.to_owned()).collect()])
+    }
+
+    fn row(&mut self, cells: impl Into<Vec<String>>) {
+        self.0.push(cells.into());
+    }
+
+    fn print(&self) {
+        let width = |column: usize| self.0.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths: Vec<usize> = (0..self.0[0].len()).map(width).collect();
+        let mut text = String::new();
+        for row in &self.0 {
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths[column];
+                if column == 0 { write!(text, "{cell:<width$}") } else { write!(text, "  {cell:>width$}") }.unwrap();
+            }
+            text.push('\n');
+        }
+        println!("{text}");
+    }
+}
