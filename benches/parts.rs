@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use chatlift::account::Account;
 use chatlift::api::http::read_answer;
 use chatlift::api::{usersig, wire};
-use chatlift::deliver::{At, Deliveries, Limits, WINDOW_BYTES, WINDOW_RECORDS};
+use chatlift::command::Command;
+use chatlift::deliver::{At, Deliveries, Lane, Limits};
 use chatlift::gate::{Gate, Rate, Turn};
 use chatlift::input::{Fingerprint, Mark};
 use chatlift::journal::checkpoint::Target;
@@ -27,7 +28,7 @@ use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart};
 use chatlift::outcome::{Outcome, Settled, Status};
 use chatlift::roster::{Format, Record, Roster};
-use chatlift::verdict::CallEnd;
+use chatlift::verdict::{CallEnd, Yield};
 
 fn main() {
     divan::main();
@@ -185,7 +186,7 @@ mod deliver {
     #[divan::bench(args = [1, 256])]
     fn cycle(bencher: Bencher, in_flight: usize) {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        let limits = Limits { max_attempts: 5, in_flight, window_records: WINDOW_RECORDS, window_bytes: WINDOW_BYTES };
+        let limits = Limits { max_attempts: 5, in_flight, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single };
         bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
             let mut deliveries = Deliveries::new(limits, 1);
             let (mut records, mut taken, mut left) = (records.into_iter(), 0, Vec::with_capacity(in_flight));
@@ -195,10 +196,10 @@ mod deliver {
                         let Some(record) = records.next() else { break };
                         deliveries.admit(record, wall);
                     }
-                    left.extend(deliveries.next_call(now).map(|call| call.row));
+                    left.extend(deliveries.next_call(Command::AccountImport, now).map(|call| call.parcel));
                 }
                 for row in left.drain(..) {
-                    let end = CallEnd::Answered { success: true, code: 0, info: String::new() };
+                    let end = CallEnd::Done(Yield::Nothing);
                     black_box(deliveries.ended(row, end, now, At { now, wall, jitter: 0.5 }));
                 }
                 taken += std::iter::from_fn(|| deliveries.take_settled()).map(black_box).count() as u64;
@@ -296,7 +297,7 @@ mod api {
         "<html>a captive portal</html>",
     ])]
     fn answer(text: &str) -> CallEnd {
-        read_answer(black_box(text.as_bytes()))
+        read_answer(Command::AccountImport, black_box(text.as_bytes()))
     }
 
     /// The sample key of Tencent's own test vectors.

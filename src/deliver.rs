@@ -246,10 +246,9 @@ impl Deliveries {
             return candidate.filter(|(_, candidate, _)| *candidate == command).map(|(_, _, choice)| choice);
         }
         match (command, self.lane) {
-            (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
             (Command::AccountImport, Lane::Single | Lane::FellBack) => self.choose_single(),
             // Singles of a batch have a bucket of their own: they never wait for fresh records.
-            (Command::AccountImport, Lane::Batch(_)) => self.parcels.first_due(command).map(Choice::Parcel),
+            (Command::AccountImport, Lane::Batch(_)) | (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
             (Command::MultiaccountImport, Lane::Batch(_)) => self.choose_batch(),
             (Command::MultiaccountImport, Lane::Single | Lane::FellBack) => None,
         }
