@@ -93,7 +93,8 @@ async fn a_permission_revoked_in_mid_run_stops_it_at_once_and_charges_nobody() {
     let run = World::new(accounts(5_000)).run(&service).await;
     assert!(matches!(run.end, End::Refused { refusal: Refusal::NotAdmin, code: Some(70403), .. }), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (1_000, 0));
-    assert!(service.calls() <= 1_000 + 12, "no more than was in flight: {}", service.calls());
+    // In flight at 200/s and 50 ms are ten calls and a group of ten.
+    assert!(service.calls() <= 1_000 + 20, "no more than was in flight: {}", service.calls());
 }
 
 #[tokio::test(start_paused = true)]

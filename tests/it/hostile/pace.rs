@@ -22,7 +22,8 @@ fn a_server_that_allows_less_than_the_rate_slows_the_run_and_fails_nobody() {
     let run = bench.import(&server).args(&["--rate", "100"]).run().exits(0).imports_all(150);
     assert_eq!(run.attempts(), vec![1; 150], "being throttled is not the row's fault");
     let throttled = run.summary["throttled"].as_u64().unwrap();
-    assert!((1..60).contains(&throttled), "the pace came down: {throttled}");
+    // The first second's surplus and what follows until the halved pace shows; at an unchanged pace every second call would be refused.
+    assert!((1..100).contains(&throttled), "the pace came down: {throttled}");
     assert_eq!(run.summary["codes"]["60007"], throttled);
     assert!(server.most_in_1s() <= 100, "{}", server.most_in_1s());
 }
