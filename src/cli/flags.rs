@@ -12,16 +12,23 @@ use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 
 const AFTER_HELP: &str = "\
 Examples:
-  chatlift check users.csv                        what would be refused, and how long the import takes
-  chatlift import users.csv --sandbox             a rehearsal against the embedded stand-in; needs no credentials
-  chatlift import users.csv --sdkappid 1400000000 --secret-key-file key --region singapore --limit 100
-                                                  a canary of 100 rows; the same command without --limit goes on
-  chatlift audit users.csv --results users.results.csv
+  What would be refused, and how long the import takes:
+      chatlift check users.csv
+  A rehearsal against the embedded stand-in; needs no credentials:
+      chatlift import users.csv --sandbox
+  A canary of 100 rows; the same command without --limit goes on:
+      chatlift import users.csv --sdkappid 1400000000 \\
+          --secret-key-file key --region singapore --limit 100
+  Proof that every row has exactly one outcome:
+      chatlift audit users.csv --results users.results.csv
 
 Exit codes:
-  0  all that was asked for is done       3  finished, some rows are failed or invalid
-  1  could not go on (disk, fault)        4  stopped before the end; the same command resumes
-  2  something of yours needs fixing      5  the service refused the credentials, permission or region";
+  0  all that was asked for is done
+  1  could not go on (disk, internal fault); the same command resumes
+  2  something of yours needs fixing
+  3  finished, and some rows are failed or invalid
+  4  stopped before the end; the same command resumes
+  5  the service refused the credentials, the permission or the region";
 
 /// Lifts an existing user base into Tencent Chat: a CSV goes in, every account is imported at the highest legal pace, one outcome a row.
 #[derive(Debug, Parser)]
