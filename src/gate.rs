@@ -86,6 +86,8 @@ pub struct Gate {
     origin: Instant,
     /// When the calls of the last second were seen to be written, oldest first.
     sends: VecDeque<Instant>,
+    /// The first so many of them are those of an earlier process.
+    foreign: usize,
     /// Granted, and neither written nor given up yet.
     granted: u32,
     marks: Arc<Marks>,
@@ -100,6 +102,7 @@ impl Gate {
     pub fn new(rate: Rate, now: Instant) -> Self {
         let clock = SetClock::default();
         let pace_per_s = rate.per_s();
+        let earlier = earlier_process(rate, now);
         Self {
             rate,
             pace_per_s,
@@ -109,7 +112,8 @@ impl Gate {
             group: group(pace_per_s),
             clock,
             origin: now,
-            sends: VecDeque::new(),
+            foreign: earlier.len(),
+            sends: earlier,
             granted: 0,
             marks: Arc::default(),
             most_in_1s: 0,
@@ -168,13 +172,15 @@ impl Gate {
         let window = if self.rate == Rate::Unlimited { SECOND } else { SECOND + MARGIN };
         while self.sends.front().is_some_and(|oldest| now - *oldest >= window) {
             self.sends.pop_front();
+            self.foreign = self.foreign.saturating_sub(1);
         }
         if sent == 0 {
             return;
         }
         self.sends.extend(std::iter::repeat_n(now, sent as usize));
         self.written += u64::from(sent);
-        let within = self.sends.len() - self.sends.partition_point(|at| now - *at >= SECOND);
+        let own = self.sends.partition_point(|at| now - *at >= SECOND).max(self.foreign);
+        let within = self.sends.len() - own;
         self.most_in_1s = self.most_in_1s.max(within);
         self.first_send.get_or_insert(now);
         self.last_send = Some(now);
@@ -270,6 +276,17 @@ fn bucket(pace_per_s: f64, clock: &SetClock) -> RateLimiter<NotKeyed, InMemorySt
     let quota = Quota::with_period(period.max(Duration::from_nanos(1))).expect("a period of a nanosecond or more is not zero");
     let burst = NonZeroU32::new(group(pace_per_s) * GROUPS_IN_BUCKET).expect("a group has at least one call");
     RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone())
+}
+
+/// An earlier process on the same run may have been killed a moment ago, at full pace. So the ring begins as if it had been: its calls
+/// are let expire one after the other, and the limit holds over both. They are taken to have left a group later than evenly spaced ones
+/// would, since it isn't known where in a group the process was.
+fn earlier_process(rate: Rate, now: Instant) -> VecDeque<Instant> {
+    let Rate::PerSecond(limit) = rate else { return VecDeque::new() };
+    let slot = SECOND / limit.get();
+    let group_later = slot * group(rate.per_s());
+    let until_expired = |number: u32| slot * number + group_later;
+    (1..=limit.get()).filter_map(|number| (now + until_expired(number)).checked_sub(SECOND + MARGIN)).collect()
 }
 
 /// Calls in a group at this pace.
@@ -428,8 +445,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn two_processes_after_each_other_hold_the_limit_together() {
+        for rate in [1, 5, 60, 200, 1_000] {
+            for killed_after in [37, 450, 999, 1_000, 1_013] {
+                let first = sent_with_delays(per_second(rate), killed_after, |_| Duration::ZERO).await;
+                let second = sent_with_delays(per_second(rate), 2 * rate as usize, |_| Duration::ZERO).await;
+                let both = [first, second].concat();
+                assert!(most_in_any_second(&both) <= rate as usize, "{rate} {killed_after}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_permit_dropped_unsent_gives_its_place_back() {
         let mut gate = Gate::new(per_second(1), Instant::now());
+        tokio::time::advance(Duration::from_secs(3)).await;
         let Turn::Now(permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
         assert!(matches!(gate.ask(Instant::now()), Turn::WhenSent));
         drop(permit);
