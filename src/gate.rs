@@ -38,7 +38,7 @@ const FLOOR_PER_S: f64 = 5.0;
 /// The pace climbs back by this factor …
 const CLIMB: f64 = 1.05;
 /// … this often.
-const CLIMB_EVERY: Duration = Duration::from_secs(3);
+const CLIMB_EVERY: Duration = Duration::from_secs(2);
 /// After an outage the pace starts here and doubles every second.
 const RAMP_FROM_PER_S: f64 = 10.0;
 const RAMP: f64 = 2.0;
