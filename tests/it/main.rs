@@ -5,6 +5,8 @@
 mod binary;
 mod contract;
 mod crash;
+mod disk;
 mod flow;
 mod hostile;
+mod kills;
 mod layers;
