@@ -50,14 +50,21 @@ const ROWS: u64 = 12;
 fn struck(bench: &Bench, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, bool) {
     let trace = bench.outside("trace");
     let inject = format!("inject={}:{}:when={nth}", fault.call, fault.how);
+    let files = files(bench, &JOURNAL);
     let mut args = vec!["-D", "-f", "-o", trace.to_str().unwrap(), "-e", &inject];
-    args.extend(JOURNAL.iter().flat_map(|file| ["-P", file]));
+    args.extend(files.iter().map(String::as_str));
     let endpoint = server.endpoint();
     let call = bench.quiet_import_into("users.csv", &endpoint).against(server).at_any_rate().args(&["--max-invalid", "100"]);
     let run = call.through(strace, &args).run();
     let read = || std::fs::read_to_string(&trace).unwrap_or_default();
     eventually("the end of the trace", || read().contains("+++ exited with "));
     (run, read().contains("(INJECTED)"))
+}
+
+/// strace's flags for system calls on these files, by the name that the process gives and by the one that the system has.
+fn files(bench: &Bench, names: &[&str]) -> Vec<String> {
+    let absolute = |name: &&str| bench.path(name).to_str().unwrap().trim_end_matches("/.").to_owned();
+    names.iter().flat_map(|name| ["-P".to_owned(), (*name).to_owned(), "-P".to_owned(), absolute(name)]).collect()
 }
 
 /// Whether the line that says why names one of the files.
@@ -163,7 +170,8 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
         let call = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
         // The first commit of the writing thread has two of each: results and checkpoint. The third is in the next one.
         let inject = format!("inject={fault}:when=3");
-        let args = ["-D", "-f", "-o", "/dev/null", "-e", &inject, "-P", "users.results.csv", "-P", "users.checkpoint.json.new"];
+        let files = files(&bench, &["users.results.csv", "users.checkpoint.json.new"]);
+        let args: Vec<&str> = ["-D", "-f", "-o", "/dev/null", "-e", &inject].into_iter().chain(files.iter().map(String::as_str)).collect();
         let run =
             call().through(strace.to_str().unwrap(), &args).run().exits(1).because("users.results.csv").hints("the same command resumes");
         let committed = run.checkpoint["run"]["settled"]["rows"].as_u64().unwrap();

@@ -20,8 +20,10 @@ const KILLS: u64 = 200;
 const FILES_AT_ONCE: u64 = 4;
 /// Longest time after which a process is killed, where that isn't counted in calls. Chosen: start, recovery, first calls.
 const EARLY: Duration = Duration::from_millis(60);
-/// Most calls before a process is killed. Chosen: beyond the 1,000 rows of a commit.
-const CALLS_MAX: u64 = 1_600;
+/// Most calls before a process is killed or stopped …
+const CALLS_MAX: u64 = 400;
+/// … and sometimes. Chosen: beyond the 1,000 rows of a commit.
+const MANY_CALLS_MAX: u64 = 1_400;
 /// Processes for one file. Chosen: far more than there are.
 const PROCESSES_MAX: usize = 2_000;
 /// What the service does to some of the users, each fault so often at most.
@@ -104,7 +106,7 @@ impl File {
         let faults = FAULTS.iter().map(|fault| fault.parse().unwrap()).collect();
         let settings = Settings { limit_per_s: None, faults, seed, ..Settings::with_key(KEY.to_owned().into()) };
         let sandbox = Sandbox::start(settings).unwrap();
-        let rows = rows(chance.usize(300..3_000), &mut chance);
+        let rows = rows(chance.usize(100..1_600), &mut chance);
         bench.write("users.csv", csv(&rows, &mut chance));
         Self { seed, chance, bench, sandbox, rows, count: Count { files: 1, ..Count::default() } }
     }
@@ -141,8 +143,9 @@ impl File {
 
     fn blow(&mut self) -> Blow {
         match self.chance.u8(..20) {
-            0..9 => Blow::Early(EARLY.mul_f64(self.chance.f64())),
-            9..17 => Blow::AfterCalls(self.chance.u64(..CALLS_MAX)),
+            0..10 => Blow::Early(EARLY.mul_f64(self.chance.f64())),
+            10..15 => Blow::AfterCalls(self.chance.u64(..CALLS_MAX)),
+            15..17 => Blow::AfterCalls(self.chance.u64(..MANY_CALLS_MAX)),
             17 => Blow::Gentle(Signal::INT, self.chance.u64(..CALLS_MAX)),
             _ => Blow::Gentle(Signal::TERM, self.chance.u64(..CALLS_MAX)),
         }
