@@ -13,7 +13,7 @@ use serde_json::Value;
 pub(crate) fn of_the_roster(bytes: &[u8]) {
     let read = records(bytes, bytes.len().max(1));
     // A reader that hands out few bytes at a time (a byte order mark at least) yields the same.
-    assert_eq!(read, records(bytes, 7));
+    assert_eq!(read, records(bytes, if bytes.len() < 4096 { 7 } else { 4093 }));
     let Some((header, records, error)) = read else { return };
     let mut before = header;
     for record in &records {
