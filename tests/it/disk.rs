@@ -46,6 +46,24 @@ fn input() -> String {
 
 const ROWS: u64 = 12;
 
+/// What the struck process finds.
+#[derive(Debug, Clone, Copy)]
+enum Earlier {
+    Nothing,
+    /// A run that was stopped after some rows: the first file to change is changed by the thread that commits.
+    Stopped,
+}
+
+fn bench(earlier: Earlier, server: &Server) -> Bench {
+    let bench = Bench::new();
+    bench.write("users.csv", input());
+    if let Earlier::Stopped = earlier {
+        let endpoint = server.endpoint();
+        bench.quiet_import_into("users.csv", &endpoint).at_any_rate().args(&["--limit", "3"]).run().exits(0);
+    }
+    bench
+}
+
 /// Runs the import with the n-th such call of each thread struck: the run, and whether any was.
 fn struck(bench: &Bench, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, bool) {
     let trace = bench.outside("trace");
@@ -84,12 +102,12 @@ fn afterwards_all_is_well(bench: &Bench, server: &Server, what: &str) {
 }
 
 /// Strikes the first such call, the second, and so on until there are no more: how many there were.
-fn strikes_each(strace: &str, fault: Fault, expected: &[i32]) -> u32 {
+fn strikes_each(strace: &str, earlier: Earlier, fault: Fault, expected: &[i32]) -> u32 {
     for nth in 1..=CALLS_MAX {
-        let what = format!("{fault:?}, number {nth}");
-        let bench = Bench::new();
-        bench.write("users.csv", input());
+        let what = format!("{earlier:?}, {fault:?}, number {nth}");
         let server = Server::new(|_| imported());
+        let bench = bench(earlier, &server);
+        let before = server.calls();
         let (run, was_struck) = struck(&bench, &server, strace, fault, nth);
         if !was_struck {
             assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
@@ -102,7 +120,7 @@ fn strikes_each(strace: &str, fault: Fault, expected: &[i32]) -> u32 {
         } else {
             let run = run.exits(code);
             assert!(names_a_file(run.why()), "{what}: {}", run.stderr);
-            if code == 1 && server.calls() > 0 {
+            if code == 1 && server.calls() > before {
                 tells_what_was_committed(&run, &what);
             }
         }
@@ -142,15 +160,17 @@ fn every_system_call_of_the_journal_may_fail() {
         (Fault { call: "openat", how: "error=EACCES" }, &[1, 2]),
         (Fault { call: "openat", how: "error=EROFS" }, &[1, 2]),
     ];
-    let left = Mutex::new(faults.into_iter());
+    let twice =
+        [Earlier::Nothing, Earlier::Stopped].into_iter().flat_map(|earlier| faults.map(|(fault, expected)| (earlier, fault, expected)));
+    let left = Mutex::new(twice);
     let next = || left.lock().unwrap().next();
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                while let Some((fault, expected)) = next() {
-                    let count = strikes_each(&strace, fault, expected);
-                    println!("{fault:?}: {count} calls");
-                    assert!(count > 0, "{fault:?} strikes nothing");
+                while let Some((earlier, fault, expected)) = next() {
+                    let count = strikes_each(&strace, earlier, fault, expected);
+                    println!("{earlier:?}, {fault:?}: {count} calls");
+                    assert!(count > 0, "{earlier:?}, {fault:?} strikes nothing");
                 }
             });
         }

@@ -17,9 +17,9 @@ use crate::binary::{Bench, KEY, Run, Running, eventually};
 /// Kills unless another number is asked for. Chosen: some seconds.
 const KILLS: u64 = 200;
 /// Files under way together. Chosen: some of them always wait for a stalled answer.
-const FILES_AT_ONCE: u64 = 4;
+const FILES_AT_ONCE: u64 = 6;
 /// Longest time after which a process is killed, where that isn't counted in calls. Chosen: start, recovery, first calls.
-const EARLY: Duration = Duration::from_millis(60);
+const EARLY: Duration = Duration::from_millis(40);
 /// Most calls before a process is killed or stopped …
 const CALLS_MAX: u64 = 400;
 /// … and sometimes. Chosen: beyond the 1,000 rows of a commit.
