@@ -126,6 +126,15 @@ pub struct Ended<E> {
     pub lane: Lane,
 }
 
+/// The ledger has failed: nothing can be recorded any more. What it committed before stays.
+#[derive(Debug)]
+pub struct Broken<E> {
+    pub error: E,
+    /// What had left and come back by then.
+    pub traffic: Traffic,
+    pub lane: Lane,
+}
+
 /// Why the run is winding up.
 #[derive(Debug)]
 enum Cause {
@@ -189,8 +198,8 @@ struct Import<A, I, L: Ledger, E> {
 /// Imports the records until they end or something stops the run.
 ///
 /// # Errors
-/// The ledger's: nothing can be recorded any more. What it committed before stays.
-pub async fn run<A, I, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<E>, L::Error>
+/// The ledger's.
+pub async fn run<A, I, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<E>, Broken<L::Error>>
 where
     A: Api,
     I: Iterator<Item = Result<Record, E>>,
@@ -206,7 +215,9 @@ where
             return import.wind_up().await;
         }
         let event = import.next_event().await;
-        import.handle(event)?;
+        if let Err(error) = import.handle(event) {
+            return Err(import.breaks(error));
+        }
     }
 }
 
@@ -524,8 +535,23 @@ where
     }
 
     /// Commits what has settled and tells how the run ended.
-    async fn wind_up(mut self) -> Result<Ended<E>, L::Error> {
-        let end = self.close_ledger().await?;
+    async fn wind_up(mut self) -> Result<Ended<E>, Broken<L::Error>> {
+        match self.close_ledger().await {
+            Ok(end) => {
+                self.tell_traffic();
+                Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
+            }
+            Err(error) => Err(self.breaks(error)),
+        }
+    }
+
+    fn breaks(mut self, error: L::Error) -> Broken<L::Error> {
+        self.tell_traffic();
+        Broken { error, traffic: self.traffic, lane: self.deliveries.lane() }
+    }
+
+    /// Completes the counts with what the gates know.
+    fn tell_traffic(&mut self) {
         self.note_sends();
         self.traffic.main = match self.deliveries.lane() {
             Lane::Single | Lane::FellBack => Command::AccountImport,
@@ -536,7 +562,6 @@ where
             (api.calls, api.most_in_1s) = (gate.written(), gate.most_in_1s());
         }
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
-        Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
     }
 
     async fn close_ledger(&mut self) -> Result<End<E>, L::Error> {

@@ -82,6 +82,15 @@ impl std::ops::Add for Tally {
     }
 }
 
+impl std::ops::Sub for Tally {
+    type Output = Tally;
+
+    /// What has come to `other` since.
+    fn sub(self, other: Tally) -> Tally {
+        Tally { imported: self.imported - other.imported, failed: self.failed - other.failed, invalid: self.invalid - other.invalid }
+    }
+}
+
 /// An outcome with the record that it belongs to, as the journal takes it.
 #[derive(Debug, Clone)]
 pub struct Settled {

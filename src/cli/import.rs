@@ -23,7 +23,7 @@ use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
 use crate::gate::Rate;
-use crate::import::{self, End, Ended, Parts, Settings};
+use crate::import::{self, Broken, End, Ended, Parts, Settings};
 use crate::input::{Mark, Sameness};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::{Given, Paths};
@@ -239,8 +239,14 @@ impl Run<'_> {
         };
         let ended = runtime.block_on(import::run(parts, settings));
         let elapsed = began.elapsed();
-        match ended {
-            Err(error) => disk_failed(&error),
+        let (word, summary, this_run) = match ended {
+            Err(Broken { error, traffic, lane }) => {
+                let word = disk_failed(&error);
+                // What the same command will go on from; never less than what it began with.
+                let tally = journal::committed(&OsDisk, &paths).unwrap_or(before);
+                let summary = summary((word.exit, lane), tally, traffic, (elapsed, start.rows));
+                (word, summary, tally - before)
+            }
             Ok(ended) => {
                 if matches!(ended.end, End::Finished) {
                     source.is_done_with();
@@ -249,11 +255,12 @@ impl Run<'_> {
                 let tally = before + ended.tally;
                 let word = last_word(&ended.end, tally, remaining, &flags.input.file, &paths);
                 let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
-                write_summary(flags, &summary);
-                report(flags, &summary, ended.tally, &paths);
-                word
+                (word, summary, ended.tally)
             }
-        }
+        };
+        write_summary(flags, &summary);
+        report(flags, &summary, this_run, &paths);
+        word
     }
 
     /// Says what is about to happen, and what may get in its way.

@@ -86,6 +86,7 @@ impl Extent {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Envelope<'a> {
     version: u32,
     checksum: std::borrow::Cow<'a, str>,

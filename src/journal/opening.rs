@@ -161,6 +161,12 @@ fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
     })
 }
 
+/// What the checkpoint vouches for, after the journal has failed; `None` if it can't be read.
+pub fn committed<D: Disk>(disk: &D, paths: &Paths) -> Option<Tally> {
+    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
+    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.tally)
+}
+
 /// An earlier process may have been killed between giving or taking a name and syncing the folder. Whatever is decided by the names that
 /// are seen relies on their being there, or not there, after a power loss.
 fn make_names_last<D: Disk>(disk: &D, paths: &Paths) -> Result<(), DiskError> {

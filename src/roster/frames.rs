@@ -97,7 +97,7 @@ impl<R: BufRead> Frames<R> {
         loop {
             self.record.clear();
             let line = self.at.line;
-            if self.read_line(line)? == 0 {
+            if self.read_first_line(line)? == 0 {
                 return Ok(None);
             }
             if matches!(self.record.as_slice(), b"\n" | b"\r\n" | b"\r") {
@@ -122,6 +122,18 @@ impl<R: BufRead> Frames<R> {
         &self.record
     }
 
+    /// A record whose first line is too long already may be the fault of a quote in it.
+    fn read_first_line(&mut self, line: u64) -> Result<usize, FrameError> {
+        self.read_line(line).map_err(|error| {
+            let mut scan = Scan::new(self.delimiter);
+            scan.line(&self.record, line);
+            match scan.quoting {
+                Quoting::Quoted { opened } => runaway(error, opened),
+                Quoting::FieldStart | Quoting::Unquoted | Quoting::QuoteSeen { .. } => error,
+            }
+        })
+    }
+
     /// Appends a line to the record: its length, 0 at the end of the file.
     fn read_line(&mut self, line: u64) -> Result<usize, FrameError> {
         let room = (RECORD_MAX_BYTES + 1 - self.record.len()) as u64;
@@ -134,7 +146,7 @@ impl<R: BufRead> Frames<R> {
         if !self.record.contains(&b'"') {
             return Ok((None, 0));
         }
-        let mut scan = Scan { delimiter: self.delimiter, quoting: Quoting::FieldStart, text_after_quote: None };
+        let mut scan = Scan::new(self.delimiter);
         let (mut from, mut line) = (0, first_line);
         loop {
             scan.line(&self.record[from..], line);
@@ -175,6 +187,10 @@ struct Scan {
 }
 
 impl Scan {
+    fn new(delimiter: u8) -> Self {
+        Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None }
+    }
+
     fn line(&mut self, bytes: &[u8], line: u64) {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let text = text.strip_suffix(b"\r").unwrap_or(text);

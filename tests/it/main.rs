@@ -5,6 +5,10 @@
 mod binary;
 mod contract;
 mod crash;
+mod disk;
+mod files;
 mod flow;
+mod fuzz;
 mod hostile;
+mod kills;
 mod layers;

@@ -173,11 +173,16 @@ impl<'a> Call<'a> {
     }
 
     /// Through a shell that sets limits first.
-    pub(crate) fn through_shell(mut self, limits: &str) -> Self {
-        let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(self.command.get_program()).args(self.command.get_args());
-        shell.env_clear().current_dir(self.bench.folder.path()).stdin(Stdio::null());
-        self.command = shell;
+    pub(crate) fn through_shell(self, limits: &str) -> Self {
+        self.through("/bin/sh", &["-c", &format!("{limits}; exec \"$0\" \"$@\"")])
+    }
+
+    /// Through another program that becomes it in the end.
+    pub(crate) fn through(mut self, program: &str, args: &[&str]) -> Self {
+        let mut outer = Command::new(program);
+        outer.args(args).arg(self.command.get_program()).args(self.command.get_args());
+        outer.env_clear().current_dir(self.bench.folder.path()).stdin(Stdio::null());
+        self.command = outer;
         self
     }
 
@@ -215,6 +220,10 @@ pub(crate) struct Running<'a> {
 impl Running<'_> {
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub(crate) fn stderr(&self) -> String {

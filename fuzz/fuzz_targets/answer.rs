@@ -1,0 +1,9 @@
+//! An answer's body, whatever the bytes.
+
+#![no_main]
+
+#[expect(dead_code, reason = "each target makes one of the claims")]
+#[path = "../../tests/it/fuzz/claims.rs"]
+mod claims;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| claims::of_an_answer(bytes));

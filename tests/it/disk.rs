@@ -1,0 +1,277 @@
+//! Disks that fail under the real binary: faults that strace puts into its system calls, and a small file system that really fills up.
+//!
+//! Where strace or mounting is not to be had, a line on stderr says what was skipped.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use crate::binary::{Bench, Run, eventually, users};
+use crate::hostile::server::{Server, imported};
+
+/// Most calls of one kind that are tried; they end before, in each of them. Chosen.
+const CALLS_MAX: u32 = 12;
+/// The files and the folder whose system calls may be struck.
+const JOURNAL: [&str; 6] =
+    ["users.results.csv", "users.rejects.csv", "users.checkpoint.json", "users.checkpoint.json.new", "users.checkpoint.json.lock", "."];
+
+/// What strace does to a system call.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    call: &'static str,
+    /// In strace's words.
+    how: &'static str,
+}
+
+/// Says it where `cargo test` doesn't capture it.
+fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "\n== SKIPPED: {what}: {why}");
+}
+
+/// strace's path, if it is there and may trace.
+fn strace() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file())?;
+    let mut trial = Command::new(&strace);
+    trial.args(["-D", "-f", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=1", "true"]);
+    let works = trial.stdin(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    works.then_some(strace)
+}
+
+/// Twelve rows of which two are invalid: results and rejects have something to hold.
+fn input() -> String {
+    (users(10) + "bad id,x\n@TIM#y,z\n").replace("user7,", "user7 is bad too,")
+}
+
+const ROWS: u64 = 12;
+
+/// What the struck process finds.
+#[derive(Debug, Clone, Copy)]
+enum Earlier {
+    Nothing,
+    /// A run that was stopped after some rows: the first file to change is changed by the thread that commits.
+    Stopped,
+}
+
+fn bench(earlier: Earlier, server: &Server) -> Bench {
+    let bench = Bench::new();
+    bench.write("users.csv", input());
+    if let Earlier::Stopped = earlier {
+        let endpoint = server.endpoint();
+        bench.quiet_import_into("users.csv", &endpoint).at_any_rate().args(&["--limit", "3"]).run().exits(0);
+    }
+    bench
+}
+
+/// Runs the import with the n-th such call of each thread struck: the run, and whether any was.
+fn struck(bench: &Bench, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, bool) {
+    let trace = bench.outside("trace");
+    let inject = format!("inject={}:{}:when={nth}", fault.call, fault.how);
+    let files = files(bench, &JOURNAL);
+    let mut args = vec!["-D", "-f", "-o", trace.to_str().unwrap(), "-e", &inject];
+    args.extend(files.iter().map(String::as_str));
+    let endpoint = server.endpoint();
+    let call = bench.quiet_import_into("users.csv", &endpoint).against(server).at_any_rate().args(&["--max-invalid", "100"]);
+    let run = call.through(strace, &args).run();
+    let read = || std::fs::read_to_string(&trace).unwrap_or_default();
+    eventually("the end of the trace", || read().contains("+++ exited with "));
+    (run, read().contains("(INJECTED)"))
+}
+
+/// strace's flags for system calls on these files, by the name that the process gives and by the one that the system has.
+fn files(bench: &Bench, names: &[&str]) -> Vec<String> {
+    let absolute = |name: &&str| bench.path(name).to_str().unwrap().trim_end_matches("/.").to_owned();
+    names.iter().flat_map(|name| ["-P".to_owned(), (*name).to_owned(), "-P".to_owned(), absolute(name)]).collect()
+}
+
+/// Whether the line that says why names one of the files.
+fn names_a_file(why: &str) -> bool {
+    JOURNAL.iter().any(|file| why.contains(file)) && why.starts_with("error: cannot ")
+}
+
+fn afterwards_all_is_well(bench: &Bench, server: &Server, what: &str) {
+    let endpoint = server.endpoint();
+    let run = bench.quiet_import_into("users.csv", &endpoint).against(server).at_any_rate().args(&["--max-invalid", "100"]).run();
+    assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
+    let run = run.settles(ROWS);
+    assert_eq!(run.statuses().iter().filter(|status| **status == "imported").count(), 9, "{what}");
+    let rejects = run.rejects.expect("there are invalid rows");
+    assert_eq!(rejects.lines().count(), 4, "{what}: {rejects}");
+    bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
+}
+
+/// Strikes the first such call, the second, and so on until there are no more: how many there were.
+fn strikes_each(strace: &str, earlier: Earlier, fault: Fault, expected: &[i32]) -> u32 {
+    for nth in 1..=CALLS_MAX {
+        let what = format!("{earlier:?}, {fault:?}, number {nth}");
+        let server = Server::new(|_| imported());
+        let bench = bench(earlier, &server);
+        let before = server.calls();
+        let (run, was_struck) = struck(&bench, &server, strace, fault, nth);
+        if !was_struck {
+            assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
+            return nth - 1;
+        }
+        let code = run.code.unwrap_or_else(|| panic!("{what}: {}", run.stderr));
+        assert!(expected.contains(&code), "{what}: {}", run.stderr);
+        if code == 3 {
+            run.settles(ROWS);
+        } else {
+            let run = run.exits(code);
+            assert!(names_a_file(run.why()), "{what}: {}", run.stderr);
+            if code == 1 && server.calls() > before {
+                tells_what_was_committed(&run, &what);
+            }
+        }
+        afterwards_all_is_well(&bench, &server, &what);
+    }
+    panic!("{fault:?}: more than {CALLS_MAX} calls");
+}
+
+fn tells_what_was_committed(run: &Run, what: &str) {
+    assert_eq!(run.summary["exit_code"], 1, "{what}: {}", run.summary);
+    assert_eq!(run.summary["outcome"], "cannot_go_on", "{what}");
+    assert_eq!(run.summary["rows"], run.checkpoint["run"]["settled"]["rows"], "{what}");
+}
+
+#[test]
+fn every_system_call_of_the_journal_may_fail() {
+    let Some(strace) = strace() else {
+        return skipped("faults in the journal's system calls", "strace is not installed, or may not trace here");
+    };
+    let strace = strace.to_str().unwrap().to_owned();
+    // A short write is no fault: the rest is written by the next one. One of nothing is.
+    let faults = [
+        (Fault { call: "pwrite64", how: "error=ENOSPC" }, &[1][..]),
+        (Fault { call: "pwrite64", how: "error=EIO" }, &[1]),
+        (Fault { call: "pwrite64", how: "retval=0" }, &[1]),
+        (Fault { call: "pwrite64", how: "error=EINTR" }, &[3]),
+        (Fault { call: "fdatasync", how: "error=EIO" }, &[1]),
+        (Fault { call: "fdatasync", how: "error=ENOSPC" }, &[1]),
+        (Fault { call: "fsync", how: "error=EIO" }, &[1]),
+        (Fault { call: "fsync", how: "error=ENOSPC" }, &[1]),
+        (Fault { call: "rename", how: "error=ENOSPC" }, &[1]),
+        (Fault { call: "rename", how: "error=EIO" }, &[1]),
+        (Fault { call: "ftruncate", how: "error=EIO" }, &[1]),
+        (Fault { call: "openat", how: "error=ENOSPC" }, &[1]),
+        (Fault { call: "openat", how: "error=EIO" }, &[1]),
+        // The caller's place is refused at the start, or the folder's permissions change under the run.
+        (Fault { call: "openat", how: "error=EACCES" }, &[1, 2]),
+        (Fault { call: "openat", how: "error=EROFS" }, &[1, 2]),
+    ];
+    let twice =
+        [Earlier::Nothing, Earlier::Stopped].into_iter().flat_map(|earlier| faults.map(|(fault, expected)| (earlier, fault, expected)));
+    let left = Mutex::new(twice);
+    let next = || left.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some((earlier, fault, expected)) = next() {
+                    let count = strikes_each(&strace, earlier, fault, expected);
+                    println!("{earlier:?}, {fault:?}: {count} calls");
+                    assert!(count > 0, "{earlier:?}, {fault:?} strikes nothing");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
+    let Some(strace) = strace() else {
+        return skipped("a disk that fails in the middle of a run", "strace is not installed, or may not trace here");
+    };
+    const USERS: u64 = 2_500;
+    for fault in ["fdatasync:error=EIO", "pwrite64:error=ENOSPC"] {
+        let bench = Bench::with_users(USERS);
+        let server = Server::new(|_| imported());
+        let endpoint = server.endpoint();
+        let call = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
+        // The first commit of the writing thread has two of each: results and checkpoint. The third is in the next one.
+        let inject = format!("inject={fault}:when=3");
+        let files = files(&bench, &["users.results.csv", "users.checkpoint.json.new"]);
+        let args: Vec<&str> = ["-D", "-f", "-o", "/dev/null", "-e", &inject].into_iter().chain(files.iter().map(String::as_str)).collect();
+        let run =
+            call().through(strace.to_str().unwrap(), &args).run().exits(1).because("users.results.csv").hints("the same command resumes");
+        let committed = run.checkpoint["run"]["settled"]["rows"].as_u64().unwrap();
+        assert!((1..USERS).contains(&committed), "{fault}: {committed}");
+        tells_what_was_committed(&run, fault);
+        assert_eq!(run.summary["imported"], committed);
+        assert!(run.summary["calls"].as_u64().unwrap() >= committed, "{}", run.summary);
+        let before = server.calls() as u64;
+        let run = call().run().exits(0).imports_all(USERS);
+        assert_eq!(run.summary["resumed_at_row"], committed);
+        assert_eq!(server.calls() as u64 - before, USERS - committed, "{fault}: nothing that was committed is sent again");
+    }
+}
+
+/// A small file system in memory; it is gone when this is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(folder: PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir(&folder).unwrap();
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&folder).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+
+    fn becomes(&self, size: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_is_told_and_gone_on_from() {
+    const USERS: u64 = 3_000;
+    let bench = Bench::with_users(USERS);
+    // Room for the first commit of 1,000 rows, and not for the third.
+    let Some(mount) = Mount::new(bench.path("small"), "160k") else {
+        return skipped("a disk that really fills up", "a file system can't be mounted here (it needs root)");
+    };
+    let server = Server::new(|_| imported());
+    let endpoint = server.endpoint();
+    let call = || {
+        let call = bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
+        call.args(&["--results", "small/users.results.csv"]).stem("small/users")
+    };
+    let run = call().run().exits(1).because("small/users.").because("No space left").hints("make room");
+    let first = run.checkpoint["run"]["settled"]["rows"].as_u64().unwrap();
+    assert!((1..USERS).contains(&first), "{first}");
+    tells_what_was_committed(&run, "a full disk");
+    let run = call().run().exits(1).hints("make room");
+    assert!(run.checkpoint["run"]["settled"]["rows"].as_u64().unwrap() >= first, "a disk that stays full loses nothing");
+    mount.becomes("4m");
+    let run = call().run().exits(0).imports_all(USERS);
+    assert_eq!(run.checkpoint["run"]["settled"]["rows"], USERS);
+    bench.call(&["audit", "users.csv", "--results", "small/users.results.csv"]).run().exits(0);
+}
+
+#[test]
+fn a_disk_that_others_fill_is_told_and_gone_on_from() {
+    let bench = Bench::with_users(100);
+    let Some(_mount) = Mount::new(bench.path("small"), "64k") else {
+        return skipped("a disk that others fill", "a file system can't be mounted here (it needs root)");
+    };
+    let filler = bench.path("small/filler");
+    assert!(std::fs::write(&filler, vec![1; 1 << 20]).is_err(), "it is full");
+    let server = Server::new(|_| imported());
+    let endpoint = server.endpoint();
+    let call = || {
+        let call = bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
+        call.args(&["--results", "small/users.results.csv"]).stem("small/users")
+    };
+    let run = call().run().exits(1).because("small/users.").because("No space left").hints("make room");
+    assert_eq!(server.calls(), 0, "it is found before the first call");
+    drop(run);
+    std::fs::remove_file(filler).unwrap();
+    call().run().exits(0).imports_all(100);
+}

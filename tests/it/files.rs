@@ -1,0 +1,259 @@
+//! Files as the world writes them: the roster against a second reader of CSV, and files that are too big to be held.
+//!
+//! What takes minutes is ignored: `cargo test --test it files -- --ignored`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chatlift::roster::{Format, Roster};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::binary::{Bench, users};
+use crate::hostile::server::{Server, imported};
+
+/// Random files that both readers read. Chosen: some seconds.
+const CASES: u32 = 5_000;
+/// Most memory of `check`, whatever it reads. Source: a pod's limit of 128 MiB, halved.
+const MEMORY_MAX_KIB: u64 = 64 << 10;
+/// How often its memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A record as the second reader finds it.
+#[derive(Debug, PartialEq)]
+struct Plain {
+    line: u64,
+    end_offset: u64,
+    fields: Vec<Vec<u8>>,
+}
+
+/// RFC 4180, read straight off its grammar, for valid files only: no code and no thought in common with the roster.
+fn plain_records(text: &[u8]) -> Vec<Plain> {
+    let bom = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let (mut at, mut line, mut records) = (bom, 1, Vec::new());
+    while at < text.len() {
+        if let Some(end) = line_end(text, at) {
+            (at, line) = (end, line + 1);
+            continue;
+        }
+        let (first_line, mut fields) = (line, Vec::new());
+        loop {
+            let (field, end) = if text[at..].starts_with(b"\"") { quoted(text, at + 1) } else { bare(text, at) };
+            line += text[at..end].iter().filter(|byte| **byte == b'\n').count() as u64;
+            fields.push(field);
+            at = end;
+            if text.get(at) != Some(&b',') {
+                break;
+            }
+            at += 1;
+        }
+        if let Some(end) = line_end(text, at) {
+            (at, line) = (end, line + 1);
+        }
+        records.push(Plain { line: first_line, end_offset: at as u64, fields });
+    }
+    records
+}
+
+fn line_end(text: &[u8], at: usize) -> Option<usize> {
+    match text.get(at..)? {
+        [b'\r', b'\n', ..] => Some(at + 2),
+        [b'\n', ..] => Some(at + 1),
+        _ => None,
+    }
+}
+
+fn bare(text: &[u8], at: usize) -> (Vec<u8>, usize) {
+    let len = text[at..].iter().position(|byte| matches!(byte, b',' | b'\r' | b'\n')).unwrap_or(text.len() - at);
+    (text[at..at + len].to_vec(), at + len)
+}
+
+/// `at` is behind the opening quote.
+fn quoted(text: &[u8], mut at: usize) -> (Vec<u8>, usize) {
+    let mut field = Vec::new();
+    loop {
+        match &text[at..] {
+            [b'"', b'"', ..] => {
+                field.push(b'"');
+                at += 2;
+            }
+            [b'"', ..] => return (field, at + 1),
+            [byte, ..] => {
+                field.push(*byte);
+                at += 1;
+            }
+            [] => panic!("the file is valid"),
+        }
+    }
+}
+
+/// A field and whether it is quoted without need.
+fn field() -> impl Strategy<Value = (Vec<u8>, bool)> {
+    let piece = select(&["a", "Z9", "\"", ",", "\n", "\r\n", "\r", " ", "李", "é", ";", "'", "\t", "=1+1", "\u{feff}", "\0"][..]);
+    (prop_oneof![3 => vec(select(&["a", "b", "7", "_"][..]), 0..6), 2 => vec(piece, 0..6)], any::<bool>())
+        .prop_map(|(pieces, needless)| (pieces.concat().into_bytes(), needless))
+}
+
+/// A record, and the blank lines behind it.
+fn record() -> impl Strategy<Value = (Vec<(Vec<u8>, bool)>, usize)> {
+    (prop_oneof![9 => vec(field(), 3..=3), 1 => vec(field(), 2..6)], prop_oneof![9 => Just(0), 1 => 1..3_usize])
+}
+
+fn write_field(text: &mut Vec<u8>, field: &[u8], needless: bool) {
+    if needless || field.iter().any(|byte| matches!(byte, b'"' | b',' | b'\n' | b'\r')) {
+        text.push(b'"');
+        field.iter().for_each(|byte| text.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) }));
+        text.push(b'"');
+    } else {
+        text.extend_from_slice(field);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn two_readers_of_csv_read_the_same(
+        records in vec(record(), 0..8),
+        line_end in select(&["\n", "\r\n"][..]),
+        has_bom in any::<bool>(),
+        ends_with_line in any::<bool>(),
+    ) {
+        let mut text = if has_bom { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
+        text.extend_from_slice(b"UserID,Nick,note");
+        for (fields, blank_lines) in &records {
+            (0..=*blank_lines).for_each(|_| text.extend_from_slice(line_end.as_bytes()));
+            for (at, (field, needless)) in fields.iter().enumerate() {
+                if at > 0 {
+                    text.push(b',');
+                }
+                write_field(&mut text, field, *needless);
+            }
+        }
+        if ends_with_line {
+            text.extend_from_slice(line_end.as_bytes());
+        }
+        let plain = plain_records(&text);
+        let written: Vec<Vec<Vec<u8>>> = records.iter().map(|(fields, _)| fields.iter().map(|(field, _)| field.clone()).collect()).collect();
+        prop_assert_eq!(plain[1..].iter().map(|record| record.fields.clone()).collect::<Vec<_>>(), written);
+        let roster = Roster::new(text.as_slice(), &Format::default()).unwrap();
+        let read: Vec<Plain> = roster
+            .map(Result::unwrap)
+            .map(|record| Plain { line: record.line, end_offset: record.end.offset, fields: record.fields.iter().map(<[u8]>::to_vec).collect() })
+            .collect();
+        prop_assert_eq!(read, &plain[1..]);
+    }
+}
+
+/// What a `check` of standard input came to.
+struct Checked {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+    peak_kib: u64,
+    took: Duration,
+}
+
+/// Checks what `generate` writes, and watches the memory.
+fn check_stream(generate: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send) -> Checked {
+    let folder = tempfile::tempdir().unwrap();
+    let outputs = ["stdout", "stderr"].map(|name| folder.path().join(name));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatlift"));
+    command.env_clear().env("TMPDIR", folder.path()).args(["check", "-"]).stdin(Stdio::piped());
+    command.stdout(fs::File::create(&outputs[0]).unwrap()).stderr(fs::File::create(&outputs[1]).unwrap());
+    let began = Instant::now();
+    let mut child = command.spawn().unwrap();
+    let mut input = io::BufWriter::with_capacity(1 << 16, child.stdin.take().unwrap());
+    let (code, peak_kib) = std::thread::scope(|scope| {
+        // It may end before it has read everything.
+        scope.spawn(move || generate(&mut input).and_then(|()| input.flush()).or_else(|error| broken_pipe_is_fine(&error)).unwrap());
+        let mut peak_kib = 0;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return (status.code(), peak_kib);
+            }
+            peak_kib = peak_kib.max(peak(child.id()));
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    });
+    let [stdout, stderr] = outputs.map(|path| fs::read_to_string(path).unwrap());
+    Checked { code, stdout, stderr, peak_kib, took: began.elapsed() }
+}
+
+fn broken_pipe_is_fine(error: &io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(io::Error::from(error.kind())) }
+}
+
+/// Most memory that a process had so far.
+fn peak(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().next().map_or(0, |kib| kib.parse().unwrap())
+}
+
+fn many_rows_are_checked_in_flat_memory(rows: u64) {
+    let checked = check_stream(move |input| {
+        input.write_all(b"UserID,Nick,FaceUrl\n")?;
+        let mut line = String::new();
+        for row in 0..rows {
+            line.clear();
+            writeln!(line, "user{row},\"Nick {row}\",https://img.example.com/{row}.png").expect("memory takes it");
+            input.write_all(line.as_bytes())?;
+        }
+        Ok(())
+    });
+    println!("{rows} rows: {} KiB at most, {:?}", checked.peak_kib, checked.took);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert!(checked.stdout.contains("duplicates: none"), "{}", checked.stdout);
+    assert!((1..=MEMORY_MAX_KIB).contains(&checked.peak_kib), "{} KiB", checked.peak_kib);
+}
+
+#[test]
+fn three_hundred_thousand_rows_are_checked_in_flat_memory() {
+    many_rows_are_checked_in_flat_memory(300_000);
+}
+
+#[test]
+#[ignore = "takes a minute or more; see tests/README.md"]
+fn ten_million_rows_are_checked_in_flat_memory() {
+    many_rows_are_checked_in_flat_memory(10_000_000);
+}
+
+#[test]
+fn a_field_of_a_gigabyte_is_refused_with_its_place() {
+    let check = |opening: &'static [u8], why: &str| {
+        let checked = check_stream(move |input| {
+            input.write_all(b"UserID,Nick\nuser1,one\n")?;
+            input.write_all(opening)?;
+            (0..1 << 14).try_for_each(|_| input.write_all(&[b'a'; 1 << 16]))
+        });
+        assert_eq!(checked.code, Some(2), "{}", checked.stderr);
+        assert!(checked.stderr.contains(why) && checked.stderr.contains("hint: "), "{}", checked.stderr);
+        assert!(checked.peak_kib <= MEMORY_MAX_KIB, "{} KiB", checked.peak_kib);
+    };
+    check(b"user2,\"", "the quote at line 3, column 7 is not closed");
+    check(b"user2,", "the record at line 3 has more than 65536 bytes");
+}
+
+#[test]
+fn a_quote_that_runs_away_in_a_large_file_stops_the_import_there() {
+    const SETTLED: u64 = 1_200;
+    let bench = Bench::with_users(SETTLED);
+    let behind: String = (0..200_000).fold(String::new(), |text, row| text + &format!("behind{row},Nick {row}\n"));
+    bench.write("users.csv", format!("{}runaway,\"Ni\"\"ck\n{behind}", users(SETTLED)));
+    let server = Server::new(|_| imported());
+    let place = format!("line {}, column 9", SETTLED + 2);
+    let call = || bench.import(&server).at_any_rate();
+    let run = call().run().exits(2).because(&place).hints("close the quote");
+    run.imports_all(SETTLED);
+    assert_eq!(server.calls() as u64, SETTLED, "no record behind the quote is sent");
+    call().run().exits(2).because(&place).imports_all(SETTLED);
+    bench.write("users.csv", format!("{}runaway,\"Ni\"\"ck\"\n{behind}", users(SETTLED)));
+    let run = call().args(&["--limit", "300"]).run().exits(0).imports_all(SETTLED + 300);
+    assert_eq!(run.rows[1_200].user_id, "runaway");
+    assert_eq!(server.calls() as u64, SETTLED + 300, "what is settled is not sent again");
+}

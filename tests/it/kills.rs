@@ -1,0 +1,268 @@
+//! The real binary under a real SIGKILL, again and again, against a faulty service: what no simulation of the disk can show.
+//!
+//! Files are imported in parallel; each process is killed or stopped at a moment drawn from a seed until one comes to the end by itself.
+//! `CHATLIFT_KILLS` sets how many processes are killed at least.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chatlift::sandbox::{Audit, Command, Sandbox, Settings};
+use rustix::process::Signal;
+
+use crate::binary::{Bench, KEY, Run, Running, eventually};
+
+/// Kills unless another number is asked for. Chosen: some seconds.
+const KILLS: u64 = 200;
+/// Files under way together. Chosen: some of them always wait for a stalled answer.
+const FILES_AT_ONCE: u64 = 6;
+/// Longest time after which a process is killed, where that isn't counted in calls. Chosen: start, recovery, first calls.
+const EARLY: Duration = Duration::from_millis(40);
+/// Most calls before a process is killed or stopped …
+const CALLS_MAX: u64 = 400;
+/// … and sometimes. Chosen: beyond the 1,000 rows of a commit.
+const MANY_CALLS_MAX: u64 = 1_400;
+/// Processes for one file. Chosen: far more than there are.
+const PROCESSES_MAX: usize = 2_000;
+/// What the service does to some of the users, each fault so often at most.
+const FAULTS: [&str; 5] = [
+    "code=70169,ids=10%,times=2",
+    "reset=after,ids=1%,times=1",
+    "reset=before,ids=1%,times=1",
+    "html,ids=1%,times=1",
+    "stall,ids=0.1%,times=1",
+];
+
+/// What a file's killed and stopped processes came to.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    files: u64,
+    rows: u64,
+    kills: u64,
+    signals: u64,
+    calls: u64,
+    again: u64,
+}
+
+#[test]
+fn no_kill_of_the_real_process_breaks_a_promise() {
+    let wanted: u64 = std::env::var("CHATLIFT_KILLS").map_or(KILLS, |count| count.parse().expect("CHATLIFT_KILLS is a number"));
+    let seed: u64 = std::env::var("CHATLIFT_KILLS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("it is a number"));
+    println!("CHATLIFT_KILLS_SEED={seed}");
+    let began = Instant::now();
+    let (kills, next, sum) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Count::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..FILES_AT_ONCE {
+            scope.spawn(|| {
+                while kills.load(Ordering::Relaxed) < wanted {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let count = File::new(seed.wrapping_add(number)).lives_through(&kills, wanted);
+                    sum.lock().unwrap().add(count);
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap();
+    println!("{sum:?} in {:?}", began.elapsed());
+    assert!(sum.kills >= wanted);
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.files += other.files;
+        self.rows += other.rows;
+        self.kills += other.kills;
+        self.signals += other.signals;
+        self.calls += other.calls;
+        self.again += other.again;
+    }
+}
+
+/// How a process is brought to its end.
+#[derive(Debug, Clone, Copy)]
+enum Blow {
+    Early(Duration),
+    AfterCalls(u64),
+    Gentle(Signal, u64),
+}
+
+/// A file under way.
+struct File {
+    seed: u64,
+    chance: fastrand::Rng,
+    bench: Bench,
+    sandbox: Sandbox,
+    /// UserIDs in input order with the Nick of that row.
+    rows: Vec<(String, String)>,
+    count: Count,
+}
+
+impl File {
+    fn new(seed: u64) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let bench = Bench::new();
+        let faults = FAULTS.iter().map(|fault| fault.parse().unwrap()).collect();
+        let settings = Settings { limit_per_s: None, faults, seed, ..Settings::with_key(KEY.to_owned().into()) };
+        let sandbox = Sandbox::start(settings).unwrap();
+        let rows = rows(chance.usize(100..1_600), &mut chance);
+        bench.write("users.csv", csv(&rows, &mut chance));
+        Self { seed, chance, bench, sandbox, rows, count: Count { files: 1, ..Count::default() } }
+    }
+
+    fn lives_through(mut self, kills: &AtomicU64, wanted: u64) -> Count {
+        self.count.rows = self.rows.len() as u64;
+        for _ in 0..PROCESSES_MAX {
+            let imports = self.imports();
+            let spent = self.spent();
+            let blow = (kills.load(Ordering::Relaxed) < wanted).then(|| self.blow());
+            let committed = self.committed();
+            let run = self.process(blow);
+            self.no_committed_row_is_sent_again(committed, &imports);
+            let excess = (self.spent() - spent).saturating_sub(self.committed() - committed);
+            self.count.again += excess;
+            match (run.code, run.signal) {
+                (Some(0), None) => {
+                    self.is_whole(&run);
+                    return self.count;
+                }
+                (None, Some(9)) => {
+                    self.count.kills += 1;
+                    kills.fetch_add(1, Ordering::Relaxed);
+                    // What a kill costs: the calls for rows behind the checkpoint, and no more of them than rows.
+                    assert!(excess <= self.count.rows - self.committed(), "seed {}: {excess} calls are lost", self.seed);
+                }
+                // One that comes before the handlers ends the process at once.
+                (Some(4), None) | (None, Some(2 | 15)) => self.count.signals += 1,
+                _ => panic!("seed {}, {blow:?}: {run:?}", self.seed),
+            }
+        }
+        panic!("seed {}: it never comes to an end", self.seed);
+    }
+
+    fn blow(&mut self) -> Blow {
+        match self.chance.u8(..20) {
+            0..10 => Blow::Early(EARLY.mul_f64(self.chance.f64())),
+            10..15 => Blow::AfterCalls(self.chance.u64(..CALLS_MAX)),
+            15..17 => Blow::AfterCalls(self.chance.u64(..MANY_CALLS_MAX)),
+            17 => Blow::Gentle(Signal::INT, self.chance.u64(..CALLS_MAX)),
+            _ => Blow::Gentle(Signal::TERM, self.chance.u64(..CALLS_MAX)),
+        }
+    }
+
+    /// One process, until it ends or the blow falls.
+    fn process(&mut self, blow: Option<Blow>) -> Run {
+        let in_flight = ["1", "8", "64"][self.chance.usize(..3)];
+        let call = self.bench.quiet_import_into("users.csv", &self.sandbox.endpoint()).at_any_rate();
+        let mut running = call.args(&["--in-flight", in_flight, "--max-attempts", "12"]).start();
+        let before = self.calls();
+        let blow = match blow {
+            None => None,
+            Some(Blow::Early(time)) => {
+                std::thread::park_timeout(time);
+                Some(Signal::KILL)
+            }
+            Some(Blow::AfterCalls(count)) => {
+                self.awaits(before + count, &mut running);
+                Some(Signal::KILL)
+            }
+            Some(Blow::Gentle(signal, count)) => {
+                self.awaits(before + count, &mut running);
+                Some(signal)
+            }
+        };
+        if let Some(signal) = blow.filter(|_| !running.has_ended()) {
+            running.signal(signal);
+        }
+        let run = running.wait();
+        // What a process has sent arrives before the next one begins, as it does where a person or a scheduler starts it.
+        eventually("silence", || self.audit().in_flight == 0);
+        run
+    }
+
+    fn awaits(&self, calls: u64, running: &mut Running<'_>) {
+        while self.calls() < calls && !running.has_ended() {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    fn audit(&self) -> Audit {
+        self.sandbox.audit()
+    }
+
+    fn calls(&self) -> u64 {
+        self.audit().of(Command::AccountImport).calls
+    }
+
+    /// Calls that no fault has struck.
+    fn spent(&self) -> u64 {
+        let audit = self.audit();
+        audit.of(Command::AccountImport).calls - audit.faults.iter().sum::<u64>()
+    }
+
+    /// How often each account was imported.
+    fn imports(&self) -> HashMap<String, u32> {
+        self.sandbox.accounts().into_iter().map(|(id, account)| (id, account.imports)).collect()
+    }
+
+    /// Rows that the checkpoint vouches for.
+    fn committed(&self) -> u64 {
+        if !self.bench.path("users.checkpoint.json").exists() {
+            return 0;
+        }
+        let checkpoint: serde_json::Value = serde_json::from_str(&self.bench.read("users.checkpoint.json")).expect("it is whole");
+        checkpoint["run"]["settled"]["rows"].as_u64().expect("it has the number")
+    }
+
+    fn no_committed_row_is_sent_again(&self, committed: u64, before: &HashMap<String, u32>) {
+        let (settled, open) = self.rows.split_at(usize::try_from(committed).unwrap());
+        let now = self.imports();
+        let open: HashSet<_> = open.iter().map(|(id, _)| id).collect();
+        for (id, _) in settled.iter().filter(|(id, _)| !open.contains(id)) {
+            assert_eq!(now.get(id), before.get(id), "seed {}: {id} was committed before, and is called again", self.seed);
+        }
+    }
+
+    /// The file is finished: all promises hold.
+    fn is_whole(&mut self, run: &Run) {
+        let seed = self.seed;
+        let found: Vec<_> = run.rows.iter().map(|row| (row.number, row.user_id.as_str(), row.status.as_str())).collect();
+        let expected: Vec<_> = (1..).zip(&self.rows).map(|(number, (id, _))| (number, id.as_str(), "imported")).collect();
+        assert_eq!(found, expected, "seed {seed}");
+        let last: HashMap<&str, &str> = self.rows.iter().map(|(id, nick)| (id.as_str(), nick.as_str())).collect();
+        let accounts = self.sandbox.accounts();
+        assert_eq!(accounts.len(), last.len(), "seed {seed}");
+        for (id, account) in &accounts {
+            assert_eq!(account.nick.as_deref(), last.get(id.as_str()).copied(), "seed {seed}: {id}");
+        }
+        assert_eq!(run.rejects, None, "seed {seed}");
+        self.bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
+        let audit = self.audit();
+        assert_eq!((audit.violations, &audit.first_violations), (0, &Vec::new()), "seed {seed}");
+        assert_eq!(audit.overlaps, 0, "seed {seed}");
+        self.count.calls = audit.calls;
+        // One call a row, one more for each fault, and what the processes that were killed had called and not committed.
+        assert!(self.spent() <= self.count.rows + self.count.again, "seed {seed}: {audit:?}");
+        let again = self.bench.quiet_import_into("users.csv", &self.sandbox.endpoint()).at_any_rate().run().exits(0);
+        assert_eq!(self.audit().calls, audit.calls, "seed {seed}: a finished run sends nothing: {}", again.stderr);
+    }
+}
+
+/// Accounts of which one in fifty has a later row with another Nick.
+fn rows(count: usize, chance: &mut fastrand::Rng) -> Vec<(String, String)> {
+    let id = |row: usize, chance: &mut fastrand::Rng| match row {
+        1.. if chance.u8(..50) == 0 => chance.usize(..row),
+        _ => row,
+    };
+    (0..count).map(|row| (format!("user{}", id(row, chance)), format!("Nick \"{row}\", 李雷"))).collect()
+}
+
+/// With a column that the import doesn't use, some of it over two lines.
+fn csv(rows: &[(String, String)], chance: &mut fastrand::Rng) -> String {
+    rows.iter().fold("UserID,note,Nick\n".to_owned(), |mut text, (id, nick)| {
+        let note = if chance.u8(..20) == 0 { "\"two\nlines\"" } else { "" };
+        writeln!(text, "{id},{note},\"{}\"", nick.replace('"', "\"\"")).unwrap();
+        text
+    })
+}
