@@ -588,3 +588,5 @@ fn words(end: CallEnd) -> (Option<i64>, String) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_batch;
