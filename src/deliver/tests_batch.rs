@@ -102,7 +102,11 @@ impl Desk {
             if let Some(sent) = self.send_any() {
                 let end = answer(&sent);
                 let aftermath = self.end(&sent, end);
+                let is_over = matches!(aftermath, Aftermath::Halt { .. });
                 all.push((sent, aftermath));
+                if is_over {
+                    break;
+                }
             } else if let Some(at) = self.deliveries.next_wake() {
                 self.now = self.now.max(at);
             } else {
@@ -261,7 +265,11 @@ async fn a_batch_that_holds_a_bad_record_is_halved_until_that_is_alone() {
         let expected: Outcomes = [2, 2, 2, 2, 4, 4, 3, 3]
             .into_iter()
             .zip(1..)
-            .map(|(attempts, row)| if row == 5 { (row, Status::Failed, Some(40601), attempts) } else { (row, Status::Imported, None, attempts) })
+            .map(
+                |(attempts, row)| {
+                    if row == 5 { (row, Status::Failed, Some(40601), attempts) } else { (row, Status::Imported, None, attempts) }
+                },
+            )
             .collect();
         assert_eq!(desk.outcomes(), expected, "{refusal}");
         assert_eq!(desk.deliveries.lane(), Lane::Batch(Doubt::FallBack));
@@ -288,7 +296,8 @@ async fn a_first_record_that_is_called_malformed_fails_alone() {
         });
         let outcomes = desk.outcomes();
         assert_eq!(outcomes.len(), 100, "{refusal}");
-        let failed: Vec<_> = outcomes.iter().filter(|outcome| outcome.1 != Status::Imported).map(|outcome| (outcome.0, outcome.2)).collect();
+        let failed: Vec<_> =
+            outcomes.iter().filter(|outcome| outcome.1 != Status::Imported).map(|outcome| (outcome.0, outcome.2)).collect();
         assert_eq!(failed, [(1, Some(single))], "{refusal}");
     }
 }
@@ -334,10 +343,7 @@ async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attemp
         (code(60019), Aftermath::Throttled(Scope::All)),
         (CallEnd::TooMany, Aftermath::Throttled(Scope::All)),
         (code(70001), Aftermath::SignatureRefused),
-        (
-            code(70403),
-            Aftermath::Halt { refusal: Refusal::NotAdmin, code: Some(70403), says: "code 70403".to_owned() },
-        ),
+        (code(70403), Aftermath::Halt { refusal: Refusal::NotAdmin, code: Some(70403), says: "code 70403".to_owned() }),
     ]
     .into_iter()
     .cycle()
@@ -381,6 +387,10 @@ async fn the_breaker_counts_distinct_batches() {
 async fn an_outage_fails_nobody_and_gives_the_attempts_back_however_few_batches_there_are() {
     for (count, healthy) in [(100, 0), (500, 0), (500, 2), (1_500, 3), (3_000, 10)] {
         for end in [lost(), code(70500)] {
+            // A first batch that meets nothing but codes is its records' own fault.
+            if healthy == 0 && end != lost() {
+                continue;
+            }
             for outage in [2_u64, 30, 600] {
                 let mut desk = Desk::of(count);
                 let mut batches = 0;
@@ -417,8 +427,7 @@ async fn one_poisoned_record_in_every_batch_is_no_outage() {
     let outcomes = desk.outcomes();
     assert_eq!(outcomes.len(), 6_000, "{} calls", calls.len());
     for (row, status, error, attempts) in outcomes {
-        let expected =
-            if row % 100 == 50 { (Status::Failed, Some(70500), 6) } else { (Status::Imported, None, 1) };
+        let expected = if row % 100 == 50 { (Status::Failed, Some(70500), 6) } else { (Status::Imported, None, 1) };
         assert_eq!((status, error, attempts), expected, "{row}");
     }
 }
@@ -498,7 +507,10 @@ async fn dropped_profiles_lead_to_the_single_lane_that_batch_included() {
     assert!(singles.iter().copied().eq(1..=250), "each once, in order");
     assert_eq!(desk.deliveries.lane(), Lane::FellBack);
     let outcomes = desk.outcomes();
-    assert!(outcomes.iter().all(|outcome| outcome.1 == Status::Imported && outcome.3 == if outcome.0 <= 100 { 2 } else { 1 }), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| outcome.1 == Status::Imported && outcome.3 == if outcome.0 <= 100 { 2 } else { 1 }),
+        "{outcomes:?}"
+    );
     assert_eq!(outcomes.len(), 250);
 }
 
@@ -619,7 +631,7 @@ async fn batches_that_are_refused_altogether_are_given_up_once_a_record_is_taken
 
 #[tokio::test(start_paused = true)]
 async fn a_first_batch_of_which_nothing_is_taken_is_not_blamed_on_batches() {
-    for (end, single) in [(code(40601), code(40601)), (code(70500), code(70500)), (lost(), lost()), (listed(["x"]), code(40601))] {
+    for (end, single) in [(code(40601), code(40601)), (code(70500), code(70500)), (listed(["x"]), code(40601))] {
         for doubt in [Doubt::FallBack, Doubt::Stop] {
             let mut desk = Desk::new(doubt);
             desk.admit_many(500, "Nick").deliveries.input_ended();
