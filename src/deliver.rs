@@ -10,7 +10,7 @@ mod parcel;
 mod proof;
 mod window;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use crate::outcome::{Settled, Status};
 use crate::retry::{Breaker, BreakerState, RetryBudget, Sign, back_off};
 use crate::roster::Record;
 use crate::verdict::{CallEnd, Carried, Refusal, Scope, SuccessSeen, Verdict, judge};
+use batch::Ailment;
 use hold::Hold;
 pub use parcel::ParcelId;
 use parcel::{Parcel, Parcels, Stage};
@@ -130,6 +131,8 @@ pub struct Deliveries {
     /// First row of the last probe.
     last_probe: u64,
     unknown: BTreeSet<u64>,
+    /// Records that were taken out of their batch and had their latest call end in a passing fault, by the batch's first row.
+    ailing: BTreeMap<u64, BTreeSet<u64>>,
     seen: SuccessSeen,
     proof: Proof,
     feed: Feed,
@@ -153,6 +156,7 @@ impl Deliveries {
             probe: None,
             last_probe: 0,
             unknown: BTreeSet::new(),
+            ailing: BTreeMap::new(),
             seen: SuccessSeen::NotYet,
             proof: Proof::default(),
             feed: Feed::Open,
@@ -295,7 +299,8 @@ impl Deliveries {
         parcel.tries += 1;
         if parcel.command == Command::MultiaccountImport {
             let Parcel { rows, origin, .. } = &self.parcels[id];
-            self.proof.departed(*origin, || rows.iter().any(|row| self.window.open(*row).is_some_and(|open| open.account().has_profile())));
+            self.proof
+                .departed(id, *origin, || rows.iter().any(|row| self.window.open(*row).is_some_and(|open| open.account().has_profile())));
         }
         if self.is_down() {
             self.last_probe = self.parcels[id].rows[0];
@@ -312,7 +317,8 @@ impl Deliveries {
         let carried = if command == Command::MultiaccountImport { Carried::Batch } else { Carried::One };
         let verdict = judge(&end, self.seen, carried);
         let was_probe = self.is_down() && self.probe.take_if(|probe| *probe == id).is_some();
-        self.note_unknown(origin, &verdict);
+        let ailment = self.ailment(id, &verdict, &end);
+        self.note_unknown(if command == Command::AccountImport { self.parcels[id].rows[0] } else { origin }, &verdict);
         let own = match command {
             Command::AccountImport => self.single_ended(id, &verdict, end, at),
             Command::MultiaccountImport => self.batch_ended(id, &verdict, end, at),
@@ -321,7 +327,7 @@ impl Deliveries {
         if let Err(halt) = own {
             return halt;
         }
-        if self.is_down() { self.probed(&verdict, was_probe, at) } else { self.judged(origin, &verdict, left, at) }
+        if self.is_down() { self.probed(&verdict, was_probe, at) } else { self.judged(origin, &verdict, ailment, left, at) }
     }
 
     fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
@@ -342,6 +348,7 @@ impl Deliveries {
             }
             Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
             Verdict::Sign => self.parcels.make_due(id),
+            Verdict::Halt(Refusal::InvalidRequest) if self.has_untried_sibling(id) => self.wait(id, words(end), at),
             Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
         }
         Ok(())
@@ -384,10 +391,10 @@ impl Deliveries {
     }
 
     /// Feeds the breaker and lets condemned records fail if the service is well.
-    fn judged(&mut self, origin: u64, verdict: &Verdict, left: Instant, at: At) -> Aftermath {
+    fn judged(&mut self, origin: u64, verdict: &Verdict, ailment: Ailment, left: Instant, at: At) -> Aftermath {
         let (sign, aftermath) = match verdict {
             Verdict::Taken | Verdict::Row => (Sign::Healthy, Aftermath::Accepted),
-            Verdict::Retry => (Sign::Sick, Aftermath::Nothing),
+            Verdict::Retry => (self.sick(ailment), Aftermath::Nothing),
             Verdict::Unreached => (Sign::Unreached, Aftermath::Nothing),
             Verdict::Throttle(scope) => (Sign::Neutral, Aftermath::Throttled(*scope)),
             Verdict::Sign => (Sign::Neutral, Aftermath::SignatureRefused),
@@ -404,11 +411,23 @@ impl Deliveries {
         aftermath
     }
 
+    fn sick(&mut self, ailment: Ailment) -> Sign {
+        match ailment {
+            Ailment::Call => Sign::Sick,
+            Ailment::Record { row, is_batch_sick, is_lone } => {
+                if is_lone {
+                    self.breaker.note_alone(row);
+                }
+                if is_batch_sick { Sign::Sick } else { Sign::Neutral }
+            }
+        }
+    }
+
     /// Opens the breaker: what passing faults were charged in its window is given back, the condemned live again.
     fn go_down(&mut self, now: Instant) {
         let tried = self.breaker.open(now);
         self.probe = None;
-        for (_, parcel) in self.parcels.iter_mut().filter(|(_, parcel)| tried.contains(&parcel.origin)) {
+        for (_, parcel) in self.parcels.iter_mut().filter(|(_, parcel)| parcel.siblings > 0 || tried.contains(&parcel.origin)) {
             parcel.attempts = 0;
             for row in &parcel.rows {
                 self.window.open_mut(*row).map(window::Open::give_back);
@@ -474,6 +493,7 @@ impl Deliveries {
             self.condemned.remove(&id);
             let parcel = self.parcels.remove(id);
             self.finish(parcel.rows[0], Status::Failed, parcel.last, wall);
+            self.is_cured(parcel.origin, parcel.rows[0]);
             self.forget_origin(parcel.origin);
         }
     }
@@ -505,6 +525,7 @@ impl Deliveries {
             open.attempts += 1;
         }
         self.finish(row, status, last, wall);
+        self.is_cured(parcel.origin, row);
         parcel.origin
     }
 
@@ -588,3 +609,5 @@ fn words(end: CallEnd) -> (Option<i64>, String) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_batch;

@@ -86,6 +86,8 @@ pub enum BreakerState {
 pub struct Breaker {
     window: VecDeque<Tried>,
     unreached: u32,
+    /// Records whose single call ended in a passing fault since the last call that showed the service well.
+    alone: BTreeSet<u64>,
     state: BreakerState,
 }
 
@@ -98,7 +100,7 @@ struct Tried {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { window: VecDeque::with_capacity(WINDOW_RECORDS + 1), unreached: 0, state: BreakerState::Closed }
+        Self { window: VecDeque::with_capacity(WINDOW_RECORDS + 1), unreached: 0, alone: BTreeSet::new(), state: BreakerState::Closed }
     }
 }
 
@@ -115,9 +117,18 @@ impl Breaker {
             Sign::Neutral => self.unreached = 0,
             Sign::Healthy | Sign::Sick => {
                 self.unreached = 0;
+                if sign == Sign::Healthy {
+                    self.alone.clear();
+                }
                 self.enter(row, sign == Sign::Sick);
             }
         }
+    }
+
+    /// A record that was taken out of its batch met a passing fault. Batches may be too few to judge by; twenty such records, and nothing
+    /// that was taken in between, are enough.
+    pub fn note_alone(&mut self, row: u64) {
+        self.alone.insert(row);
     }
 
     fn enter(&mut self, row: u64, sick: bool) {
@@ -133,7 +144,10 @@ impl Breaker {
     /// Whether what was noted says that the service is down; `alone` when nothing else is in flight.
     #[must_use]
     pub fn trips(&self, alone: bool) -> bool {
-        (self.window.len() >= WINDOW_LEAST && self.half_is_sick()) || self.unreached >= UNREACHED_IN_A_ROW || (alone && self.unreached > 0)
+        (self.window.len() >= WINDOW_LEAST && self.half_is_sick())
+            || self.unreached >= UNREACHED_IN_A_ROW
+            || self.alone.len() >= WINDOW_LEAST
+            || (alone && self.unreached > 0)
     }
 
     /// Whether half of the records in the window had their latest call end in a passing fault, however few they are.
@@ -145,6 +159,7 @@ impl Breaker {
     /// Opens, and hands out the rows in the window: what passing faults were charged to them is to be given back.
     pub fn open(&mut self, now: Instant) -> BTreeSet<u64> {
         self.unreached = 0;
+        self.alone.clear();
         self.state = BreakerState::Open { since: now, probe_at: Some(now + PROBE_FIRST), interval: PROBE_FIRST };
         self.window.drain(..).map(|tried| tried.row).collect()
     }

@@ -101,10 +101,10 @@ pub struct ImportFlags {
     pub limit: Option<u64>,
     /// Import up to 100 accounts a call (`multiaccount_import`, 100 calls a second); the first batch is read back, and if the service drops
     /// its nicknames the run goes on account by account, with `strict` it stops
-    #[arg(long, value_name = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "trust")]
+    #[arg(long, value_name = "strict", num_args = 0..=1, help_heading = "Run", require_equals = true, default_missing_value = "trust")]
     pub batch: Option<BatchFlag>,
     /// With --batch: calls a second of `account_import`, for what a batch refuses; 0 = no limit, as with --rate [default: 200]
-    #[arg(long, value_name = "N", requires = "batch")]
+    #[arg(long, value_name = "N", requires = "batch", help_heading = "Run")]
     pub single_rate: Option<u32>,
     /// Refuse the file if more than this share of its first 1,000 records is invalid
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, help_heading = "Run")]
@@ -239,7 +239,11 @@ pub struct SandboxFlags {
     /// Accounts that the app may hold; beyond it answers 70398
     #[arg(long, value_name = "N")]
     pub account_limit: Option<usize>,
-    /// A fault, e.g. code=70169,ids=10%,times=2 or http=502,period=60s..120s or reset=after,ids=1%,times=1 (repeatable)
+    /// Batches lose the nicknames and faces that they carry
+    #[arg(long)]
+    pub batch_drops_profiles: bool,
+    /// A fault, e.g. code=70169,ids=10%,times=2 or http=502,period=60s..120s or reset=after,ids=1%,times=1; of a
+    /// batch, code=N strikes single records and whole=N all (repeatable)
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
 }

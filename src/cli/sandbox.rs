@@ -12,7 +12,7 @@ use super::settings::read_secret;
 use super::signals;
 use super::stdout::print;
 use crate::figures::{count, counted};
-use crate::sandbox::{Audit, Fault, Sandbox, Settings};
+use crate::sandbox::{Audit, BatchProfiles, Fault, Sandbox, Settings};
 
 /// Serves, and says on stdout with which settings it can be used.
 pub(super) fn run(flags: &SandboxFlags) -> LastWord {
@@ -45,6 +45,7 @@ fn settings(flags: &SandboxFlags) -> Result<Settings, LastWord> {
     settings.latency = flags.latency;
     settings.jitter = flags.jitter;
     settings.account_limit = flags.account_limit;
+    settings.batch_profiles = if flags.batch_drops_profiles { BatchProfiles::Dropped } else { BatchProfiles::Kept };
     settings.faults = flags.fault.iter().map(|text| fault(text)).collect::<Result<_, _>>()?;
     Ok(settings)
 }

@@ -16,6 +16,21 @@ use crate::verdict::{CallEnd, Profile, Refusal, SuccessSeen, Verdict, Yield};
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
+/// Who is sick, if a call says that somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ailment {
+    /// What the call carried.
+    Call,
+    /// A record that was taken out of its batch.
+    Record {
+        row: u64,
+        /// So are half of the batch's records.
+        is_batch_sick: bool,
+        /// It counts as a witness of its own that the service is down.
+        is_lone: bool,
+    },
+}
+
 impl Deliveries {
     /// A batch that was tried before, or a new one. A short one leaves only when no further record can be had.
     pub(super) fn choose_batch(&self) -> Option<Choice> {
@@ -33,7 +48,8 @@ impl Deliveries {
     }
 
     pub(super) fn batch_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
-        self.proof.returned(self.parcels[id].origin);
+        let origin = self.parcels[id].origin;
+        self.proof.returned(id);
         match verdict {
             Verdict::Taken => {
                 let listed = match end {
@@ -46,7 +62,7 @@ impl Deliveries {
             Verdict::Retry | Verdict::Unknown => {
                 if self.charge_passing(id) >= self.limits.max_attempts {
                     let parcel = self.parcels.remove(id);
-                    self.send_singly(parcel.rows, parcel.origin);
+                    self.send_all_singly(parcel.rows, parcel.origin);
                 } else {
                     self.wait(id, words(end), at);
                 }
@@ -62,7 +78,7 @@ impl Deliveries {
             }
             Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
         }
-        Ok(())
+        self.blame_batches(origin)
     }
 
     /// Settles what the service took; what it listed goes singly. The first batch with profiles is read back before any row of it settles.
@@ -70,6 +86,7 @@ impl Deliveries {
         let Parcel { rows, origin, .. } = self.parcels.remove(id);
         self.proof.are_taken = true;
         self.charge_rows(&rows);
+        let siblings = rows.len();
         let (listed, taken) = self.split_by_listed(rows, listed);
         if !taken.is_empty() {
             self.seen = SuccessSeen::Yes;
@@ -83,7 +100,7 @@ impl Deliveries {
             return;
         }
         self.settle_taken(taken, at);
-        self.send_singly(listed, origin);
+        self.send_singly(listed, origin, siblings);
     }
 
     fn settle_taken(&mut self, rows: Vec<u64>, at: At) {
@@ -123,19 +140,26 @@ impl Deliveries {
     fn halve(&mut self, id: ParcelId) {
         let Parcel { mut rows, origin, .. } = self.parcels.remove(id);
         self.charge_rows(&rows);
-        let second = rows.split_off(rows.len().div_ceil(2));
+        let siblings = rows.len();
+        let second = rows.split_off(siblings.div_ceil(2));
         for half in [rows, second] {
             if half.len() > 1 && matches!(self.lane, Lane::Batch(_)) {
                 self.parcels.insert_due(Parcel::new(Command::MultiaccountImport, half, origin));
             } else {
-                self.send_singly(half, origin);
+                self.send_singly(half, origin, siblings);
             }
         }
     }
 
-    fn send_singly(&mut self, rows: Vec<u64>, origin: u64) {
+    fn send_all_singly(&mut self, rows: Vec<u64>, origin: u64) {
+        let siblings = rows.len();
+        self.send_singly(rows, origin, siblings);
+    }
+
+    /// Rows of a batch of `siblings` records go one by one, with fresh attempts.
+    fn send_singly(&mut self, rows: Vec<u64>, origin: u64, siblings: usize) {
         for row in rows {
-            self.parcels.insert_due(Parcel::new(Command::AccountImport, vec![row], origin));
+            self.parcels.insert_due(Parcel { siblings, ..Parcel::new(Command::AccountImport, vec![row], origin) });
         }
     }
 
@@ -144,16 +168,60 @@ impl Deliveries {
         if self.lane == Lane::FellBack && self.parcels.contains(id) && self.parcels[id].command == Command::MultiaccountImport {
             self.parcels.unqueue(id);
             let parcel = self.parcels.remove(id);
-            self.send_singly(parcel.rows, parcel.origin);
+            self.send_all_singly(parcel.rows, parcel.origin);
         }
     }
 
     /// A record was taken singly: if that is so of the first batch, and nothing of it was taken as one, the service takes no batches.
     pub(super) fn taken_singly(&mut self, origin: u64) -> Result<(), Aftermath> {
-        if matches!(self.lane, Lane::Batch(_)) && self.proof.is_refuted_by_single(origin) {
+        self.proof.taken_singly(origin);
+        self.blame_batches(origin)
+    }
+
+    /// Parts of the first batch that are still to be tried may yet be taken.
+    fn blame_batches(&mut self, origin: u64) -> Result<(), Aftermath> {
+        let is_part = |parcel: &Parcel| parcel.origin == origin && parcel.command == Command::MultiaccountImport;
+        if matches!(self.lane, Lane::Batch(_)) && self.proof.is_refuted(origin) && !self.parcels.iter().any(|(_, parcel)| is_part(parcel)) {
             return self.give_up_batches(Refusal::BatchesRefused);
         }
         Ok(())
+    }
+
+    /// Whether another record of the same batch has not been tried singly yet: until then nobody knows whose fault a malformed request is.
+    pub(super) fn has_untried_sibling(&self, id: ParcelId) -> bool {
+        let origin = self.parcels[id].origin;
+        let is_untried = |parcel: &Parcel| parcel.command == Command::MultiaccountImport || parcel.tries == 0;
+        self.parcels.iter().any(|(other, parcel)| other != id && parcel.origin == origin && is_untried(parcel))
+    }
+
+    /// What the end of a single call says about the service, if its record comes from a batch: the breaker counts batches, and a batch is
+    /// sick when half of its records are. A record that is alone in it with its passing faults may be its own fault.
+    pub(super) fn ailment(&mut self, id: ParcelId, verdict: &Verdict, end: &CallEnd) -> Ailment {
+        let Parcel { origin, siblings, ref rows, .. } = self.parcels[id];
+        if siblings == 0 {
+            return Ailment::Call;
+        }
+        let ailing = self.ailing.entry(origin).or_default();
+        if *verdict != Verdict::Retry {
+            ailing.remove(&rows[0]);
+            return Ailment::Call;
+        }
+        ailing.insert(rows[0]);
+        let row = rows[0];
+        let is_batch_sick = ailing.len() * 2 >= siblings;
+        // A passing fault with a code is the service's word about the record, unless batches were taken before and now nothing is.
+        let is_lone = matches!(end, CallEnd::Lost { .. }) || (is_batch_sick && self.proof.are_taken);
+        Ailment::Record { row, is_batch_sick, is_lone }
+    }
+
+    /// Forgets what [`Self::ailment`] noted of a record that is settled.
+    pub(super) fn is_cured(&mut self, origin: u64, row: u64) {
+        if let Some(ailing) = self.ailing.get_mut(&origin) {
+            ailing.remove(&row);
+            if ailing.is_empty() {
+                self.ailing.remove(&origin);
+            }
+        }
     }
 
     /// If nothing is left of a batch that was to bring evidence, another one may.
@@ -204,8 +272,9 @@ impl Deliveries {
             self.proof.keep_profiles = true;
             let Parcel { rows, origin, .. } = self.parcels.remove(id);
             let listed = self.proof.read_back.take().map(|read_back| read_back.listed).unwrap_or_default();
+            let siblings = rows.len() + listed.len();
             self.settle_taken(rows, at);
-            self.send_singly(listed, origin);
+            self.send_singly(listed, origin, siblings);
             return Ok(());
         }
         match &mut self.proof.read_back {

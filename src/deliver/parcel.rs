@@ -33,6 +33,8 @@ pub(super) struct Parcel {
     pub(super) rows: Vec<u64>,
     /// The first row of the batch that it comes from: the breaker counts distinct ones.
     pub(super) origin: u64,
+    /// Records of the batch that this one was taken out of, to go singly; 0 for any other parcel.
+    pub(super) siblings: usize,
     /// Passing faults charged to it; what `--max-attempts` bounds.
     pub(super) attempts: u32,
     /// Calls that were started, charged or not: what the back-off grows by.
@@ -43,7 +45,7 @@ pub(super) struct Parcel {
 
 impl Parcel {
     pub(super) fn new(command: Command, rows: Vec<u64>, origin: u64) -> Self {
-        Self { command, rows, origin, attempts: 0, tries: 0, stage: Stage::Ready, last: (None, String::new()) }
+        Self { command, rows, origin, siblings: 0, attempts: 0, tries: 0, stage: Stage::Ready, last: (None, String::new()) }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Until that is known, batches leave one at a time. Decides nothing about rows.
 
+use super::parcel::ParcelId;
+
 /// Which of two readings of a profile it is. The service may take a moment to show what it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
@@ -26,7 +28,9 @@ pub(super) struct Proof {
     pub(super) keep_profiles: bool,
     /// The batch (by its first row) that is to bring evidence.
     proving: Option<u64>,
-    is_in_flight: bool,
+    in_flight: Option<ParcelId>,
+    /// A record of the batch on trial was taken singly.
+    is_taken_singly: bool,
     pub(super) read_back: Option<ReadBack>,
 }
 
@@ -34,33 +38,40 @@ impl Proof {
     /// Whether a batch may leave; `origin` is the one that it is a part of, `None` for a fresh one.
     pub(super) fn lets_go(&self, origin: Option<u64>) -> bool {
         let waits_for_first = !self.are_taken && self.proving.is_some() && self.proving != origin;
-        self.read_back.is_none() && !self.is_in_flight && !waits_for_first
+        self.read_back.is_none() && self.in_flight.is_none() && !waits_for_first
     }
 
     /// Whether a batch with or without profiles brings evidence.
-    pub(super) fn departed(&mut self, origin: u64, carries_profiles: impl FnOnce() -> bool) {
+    pub(super) fn departed(&mut self, id: ParcelId, origin: u64, carries_profiles: impl FnOnce() -> bool) {
         if !self.are_taken || (!self.keep_profiles && carries_profiles()) {
+            if self.proving != Some(origin) {
+                self.is_taken_singly = false;
+            }
             self.proving = Some(origin);
-            self.is_in_flight = true;
+            self.in_flight = Some(id);
         }
     }
 
     /// A batch has come back, whatever with.
-    pub(super) fn returned(&mut self, origin: u64) {
-        if self.proving == Some(origin) {
-            self.is_in_flight = false;
-        }
+    pub(super) fn returned(&mut self, id: ParcelId) {
+        self.in_flight.take_if(|in_flight| *in_flight == id);
     }
 
-    /// A record was taken singly: whether it shows that the service takes records but no batches.
-    pub(super) fn is_refuted_by_single(&self, origin: u64) -> bool {
-        !self.are_taken && self.proving == Some(origin)
+    /// A record was taken singly.
+    pub(super) fn taken_singly(&mut self, origin: u64) {
+        self.is_taken_singly |= self.proving == Some(origin);
+    }
+
+    /// Whether it is shown that the service takes records but no batches, if no part of the batch is left that could be taken.
+    pub(super) fn is_refuted(&self, origin: u64) -> bool {
+        !self.are_taken && self.proving == Some(origin) && self.is_taken_singly
     }
 
     /// Nothing is left of a batch: it brought no evidence, another one may.
     pub(super) fn is_gone(&mut self, origin: u64) {
         if self.proving == Some(origin) {
             self.proving = None;
+            self.is_taken_singly = false;
         }
     }
 }

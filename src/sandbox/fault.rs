@@ -32,6 +32,8 @@ pub struct Fault {
 pub enum What {
     /// The service answers this code, in its documented JSON, and does nothing. Of a batch, only the struck ids fail.
     Code(i64),
+    /// As [`What::Code`], and of a batch nobody is taken.
+    Whole(i64),
     /// Another HTTP status than 200, with a page of a gateway.
     Http(u16),
     /// A web page with status 200, as of a captive portal.
@@ -86,7 +88,7 @@ impl Fault {
     }
 }
 
-/// Reads `WHAT[,KEY=VALUE]…`. WHAT is one of `code=N`, `http=STATUS`, `html`, `empty`, `reset=before`, `reset=after`, `stall`, `slow=DURATION`,
+/// Reads `WHAT[,KEY=VALUE]…`. WHAT is one of `code=N`, `whole=N`, `http=STATUS`, `html`, `empty`, `reset=before`, `reset=after`, `stall`, `slow=DURATION`,
 /// `drip=DURATION`, `bigbody`, `redirect=URL`; the keys are `api`, `ids=10%`, `id`, `after`, `every`, `period=60s..120s`, `times`, `count`.
 impl FromStr for Fault {
     type Err = FaultError;
@@ -123,6 +125,7 @@ fn what_of(key: &str, value: &str) -> Result<Option<What>, FaultError> {
         "stall" => bare(What::Stall),
         "bigbody" => bare(What::BigBody),
         "code" => number(key, value).map(|code: i64| Some(What::Code(code))),
+        "whole" => number(key, value).map(|code: i64| Some(What::Whole(code))),
         "http" => match value.parse() {
             Ok(status @ 200..=599) => Ok(Some(What::Http(status))),
             Ok(_) | Err(_) => Err(wrong(key, value, "an HTTP status from 200 to 599")),
@@ -144,7 +147,7 @@ fn what_of(key: &str, value: &str) -> Result<Option<What>, FaultError> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FaultError {
     #[error(
-        "{0:?} says not what goes wrong: code=N, http=STATUS, html, empty, reset=before|after, stall, slow=TIME, drip=TIME, bigbody or redirect=URL"
+        "{0:?} says not what goes wrong: code=N, whole=N, http=STATUS, html, empty, reset=before|after, stall, slow=TIME, drip=TIME, bigbody or redirect=URL"
     )]
     NoFault(String),
     #[error("{0:?} holds two faults; give each its own")]
@@ -213,6 +216,7 @@ mod tests {
         check("slow=1s,every=3,count=5", Fault { every: 3, count: Some(5), ..always(What::Slow(Duration::from_secs(1))) });
         check("drip=200ms", always(What::Drip(Duration::from_millis(200))));
         check("html,api=account_check", Fault { api: Some(Command::AccountCheck), ..always(What::Html) });
+        check("whole=40001,api=multiaccount_import", Fault { api: Some(Command::MultiaccountImport), ..always(What::Whole(40001)) });
         check("empty", always(What::Empty));
         check("bigbody", always(What::BigBody));
         check("redirect=http://127.0.0.1:1/x?y=1", always(What::Redirect("http://127.0.0.1:1/x?y=1".to_owned())));

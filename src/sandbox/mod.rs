@@ -32,7 +32,7 @@ pub use command::Command;
 pub use fault::{Fault, FaultError, Ids, What};
 pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Request, Service};
-pub use settings::{Deleting, IDENTIFIER, Keep, SDKAPPID, Settings};
+pub use settings::{BatchProfiles, Deleting, IDENTIFIER, Keep, SDKAPPID, Settings};
 use shell::{Shared, locked};
 
 /// A running sandbox; dropping it stops it and ends its connections.

@@ -16,7 +16,7 @@ use super::mischief::{Mischief, Strike, Target};
 use super::order::{self, Order};
 use super::pace::{Admission, Limiter};
 use super::reply::{Act, Blame, Reaction, Refusal, Reply};
-use super::settings::{Deleting, Settings};
+use super::settings::{BatchProfiles, Deleting, Settings};
 use super::signature::Signatures;
 use crate::api::wire::{self, ImportBody};
 
@@ -60,6 +60,7 @@ pub struct Service {
     mischief: Mischief,
     recorder: Recorder,
     deleting: Deleting,
+    batch_profiles: BatchProfiles,
     latency: Duration,
     jitter: Duration,
     rng: fastrand::Rng,
@@ -76,6 +77,7 @@ impl Service {
             mischief: Mischief::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
             deleting: settings.deleting,
+            batch_profiles: settings.batch_profiles,
             latency: settings.latency,
             jitter: settings.jitter,
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -177,6 +179,7 @@ impl Service {
                 Ok(Order::ImportMany(_)) if !strike.users.is_empty() => answer(self.obey(now, order, &strike.users)),
                 Ok(_) | Err(_) => answer(self.refuse(&Refusal::content(code, "a fault on request"))),
             },
+            What::Whole(code) => answer(self.refuse(&Refusal::content(code, "a fault on request"))),
             What::Http(status) => answer(Reply::html(status, "<html><body><h1>Bad gateway</h1></body></html>")),
             What::Html => answer(Reply::html(200, "<html><body>Please log in to the network</body></html>")),
             What::Empty => answer(Reply::json(Bytes::new())),
@@ -228,8 +231,13 @@ impl Service {
     }
 
     fn import_many(&mut self, accounts: &[ImportBody<'_>], failing: &[u64]) -> Reply {
-        let refused = |account: &&ImportBody<'_>| failing.contains(&Target::new(&account.user_id).hash) || self.import(account).is_err();
-        let failed: Vec<&str> = accounts.iter().filter(refused).map(|account| &*account.user_id).collect();
+        let profiles = self.batch_profiles;
+        let mut import = |account: &ImportBody<'_>| match profiles {
+            BatchProfiles::Kept => self.import(account),
+            BatchProfiles::Dropped => self.import(&ImportBody { nick: None, face_url: None, ..account.clone() }),
+        };
+        let mut is_refused = |account: &ImportBody<'_>| failing.contains(&Target::new(&account.user_id).hash) || import(account).is_err();
+        let failed: Vec<&str> = accounts.iter().filter(|account| is_refused(account)).map(|account| &*account.user_id).collect();
         if failed.is_empty() { Reply::ok() } else { Reply::with(fields("FailAccounts", json!(failed))) }
     }
 

@@ -37,6 +37,7 @@ pub struct Settings {
     pub faults: Vec<Fault>,
     pub keep: Keep,
     pub deleting: Deleting,
+    pub batch_profiles: BatchProfiles,
     /// Seeds the jitter and the choice of ids for faults.
     pub seed: u64,
     /// Arrival times that the audit keeps for each command.
@@ -56,6 +57,13 @@ pub enum Keep {
 pub enum Deleting {
     SwitchedOn,
     SwitchedOff,
+}
+
+/// What becomes of the nicknames and faces that a batch carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchProfiles {
+    Kept,
+    Dropped,
 }
 
 impl Settings {
@@ -82,6 +90,7 @@ impl Settings {
             faults: Vec::new(),
             keep: Keep::Accounts,
             deleting: Deleting::SwitchedOff,
+            batch_profiles: BatchProfiles::Kept,
             seed: 0,
             arrivals_kept: 0,
         }

@@ -343,3 +343,15 @@ async fn the_shell_tells_what_it_saw() {
     assert_eq!(get("/accounts").await, "{\"FaceUrl\":null,\"Nick\":\"好\",\"UserID\":\"u\",\"imports\":1}\n");
     drop(sandbox);
 }
+
+#[test]
+fn a_batch_can_lose_its_profiles_and_be_refused_whole() {
+    let batch = r#"{"AccountList":[{"UserID":"a","Nick":"Ada"},{"UserID":"b"}]}"#;
+    let mut caller = Caller::new(Settings { batch_profiles: BatchProfiles::Dropped, ..settings() });
+    assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, batch)["ErrorCode"], 0);
+    assert_eq!(caller.service.account("a").unwrap().nick, None);
+    let mut caller = Caller::with_faults(&["whole=40001,id=b,api=multiaccount_import"]);
+    assert_eq!(caller.code(wire::MULTIACCOUNT_IMPORT, batch), 40001);
+    assert_eq!(caller.service.account("a"), None);
+    assert_eq!(caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"b"}"#), 0);
+}

@@ -1,5 +1,6 @@
 //! The import over a service that is a function, on tokio's paused clock: hours take milliseconds, and every run is the same.
 
+mod batch;
 mod service;
 mod week;
 

@@ -12,7 +12,7 @@ use chatlift::account::Account;
 use chatlift::api::Api;
 use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::command::{Command, PerCommand};
-use chatlift::deliver::{Lane, Limits};
+use chatlift::deliver::{Doubt, Lane, Limits};
 use chatlift::gate::Rate;
 use chatlift::import::{self, End, Parts, Settings};
 use chatlift::input::Mark;
@@ -20,7 +20,7 @@ use chatlift::journal::Ledger;
 use chatlift::outcome::{Settled, Tally};
 use chatlift::roster::Record;
 use chatlift::traffic::Traffic;
-use chatlift::verdict::{CallEnd, Yield};
+use chatlift::verdict::{CallEnd, Profile, Yield};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -33,10 +33,14 @@ pub(super) struct Call<'a> {
     pub(super) number: u64,
     /// Since the service was made.
     pub(super) at: Duration,
+    pub(super) command: Command,
+    /// Whom it carries.
+    pub(super) accounts: &'a [Account],
+    /// The first of them.
     pub(super) user_id: &'a str,
     /// Counts the calls of this user from 1.
     pub(super) nth_of_user: u32,
-    /// Calls of the last second, this one included.
+    /// Calls of its command in the last second, this one included.
     pub(super) in_last_second: usize,
     pub(super) signature: &'a Signature,
 }
@@ -67,6 +71,30 @@ pub(super) fn code(code: i64) -> Reply {
     Reply { connect: Duration::ZERO, latency: Duration::from_millis(20), end }
 }
 
+/// What a service that does all that it is asked answers, after this time.
+pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
+    let profile = |account: &Account| Profile {
+        user_id: account.user_id.as_str().into(),
+        nick: account.nick.clone(),
+        face_url: account.face_url.clone(),
+    };
+    let yields = match call.command {
+        Command::AccountImport => Yield::Nothing,
+        Command::MultiaccountImport => Yield::FailAccounts(Vec::new()),
+        Command::PortraitGet => Yield::Profiles(call.accounts.iter().map(profile).collect()),
+    };
+    Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(yields) }
+}
+
+/// As [`fine`], but a batch lists those of its ids.
+pub(super) fn listing(call: &Call<'_>, latency: Duration, is_listed: impl Fn(&str) -> bool) -> Reply {
+    let listed = call.accounts.iter().map(|account| account.user_id.as_str()).filter(|id| is_listed(id)).map(Into::into).collect();
+    match call.command {
+        Command::MultiaccountImport => Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(Yield::FailAccounts(listed)) },
+        Command::AccountImport | Command::PortraitGet => fine(call, latency),
+    }
+}
+
 type Script = Box<dyn FnMut(&Call<'_>) -> Reply>;
 
 /// The service; clones are the same one.
@@ -77,14 +105,34 @@ struct State {
     script: Script,
     began: Instant,
     calls: u64,
-    last_second: VecDeque<Instant>,
-    most_in_1s: usize,
-    first: Option<Instant>,
-    last: Option<Instant>,
+    paces: PerCommand<Pace>,
     /// Calls and calls in flight of each user, and the nickname it has; kept while the test wants it.
     users: HashMap<String, (u32, u32, Option<String>)>,
     keeps_users: bool,
     overlaps: u64,
+}
+
+/// The calls of a command as they arrived.
+#[derive(Debug, Clone, Default)]
+struct Pace {
+    calls: u64,
+    last_second: VecDeque<Instant>,
+    most_in_1s: usize,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Pace {
+    fn arrive(&mut self, now: Instant) {
+        self.calls += 1;
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+        self.last_second.push_back(now);
+        while self.last_second.front().is_some_and(|at| now - *at >= SECOND) {
+            self.last_second.pop_front();
+        }
+        self.most_in_1s = self.most_in_1s.max(self.last_second.len());
+    }
 }
 
 impl Service {
@@ -93,10 +141,7 @@ impl Service {
             script: Box::new(script),
             began: Instant::now(),
             calls: 0,
-            last_second: VecDeque::new(),
-            most_in_1s: 0,
-            first: None,
-            last: None,
+            paces: PerCommand::default(),
             users: HashMap::new(),
             keeps_users: true,
             overlaps: 0,
@@ -113,14 +158,26 @@ impl Service {
         self.0.borrow().calls
     }
 
+    pub(super) fn calls_of(&self, command: Command) -> u64 {
+        self.0.borrow().paces[command].calls
+    }
+
     pub(super) fn most_in_1s(&self) -> usize {
-        self.0.borrow().most_in_1s
+        self.most_in_1s_of(Command::AccountImport)
+    }
+
+    pub(super) fn most_in_1s_of(&self, command: Command) -> usize {
+        self.0.borrow().paces[command].most_in_1s
     }
 
     pub(super) fn mean_per_s(&self) -> f64 {
-        let state = self.0.borrow();
-        let (Some(first), Some(last)) = (state.first, state.last) else { return 0.0 };
-        (state.calls - 1) as f64 / (last - first).as_secs_f64()
+        self.mean_per_s_of(Command::AccountImport)
+    }
+
+    pub(super) fn mean_per_s_of(&self, command: Command) -> f64 {
+        let pace = &self.0.borrow().paces[command];
+        let (Some(first), Some(last)) = (pace.first, pace.last) else { return 0.0 };
+        (pace.calls - 1) as f64 / (last - first).as_secs_f64()
     }
 
     /// Calls that arrived while another of the same user was in flight.
@@ -134,65 +191,68 @@ impl Service {
 }
 
 impl State {
-    fn arrive(&mut self, now: Instant) {
+    fn arrive(&mut self, command: Command, now: Instant) {
         self.calls += 1;
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-        self.last_second.push_back(now);
-        while self.last_second.front().is_some_and(|at| now - *at >= SECOND) {
-            self.last_second.pop_front();
-        }
-        self.most_in_1s = self.most_in_1s.max(self.last_second.len());
+        self.paces[command].arrive(now);
     }
 
-    fn reply(&mut self, user_id: &str, signature: &Signature) -> Reply {
+    fn reply(&mut self, command: Command, accounts: &[Account], signature: &Signature) -> Reply {
         let now = Instant::now();
-        let in_last_second = self.last_second.iter().filter(|at| now - **at < SECOND).count() + 1;
-        let nth_of_user = if self.keeps_users {
-            let user = self.users.entry(user_id.to_owned()).or_default();
-            self.overlaps += u64::from(user.1 > 0);
-            user.0 += 1;
-            user.1 += 1;
-            user.0
-        } else {
-            1
-        };
-        let call = Call { number: self.calls, at: now - self.began, user_id, nth_of_user, in_last_second, signature };
+        let in_last_second = self.paces[command].last_second.iter().filter(|at| now - **at < SECOND).count() + 1;
+        let mut nth_of_user = 1;
+        if self.keeps_users && command != Command::PortraitGet {
+            for account in accounts.iter().rev() {
+                let user = self.users.entry(account.user_id.as_str().to_owned()).or_default();
+                self.overlaps += u64::from(user.1 > 0);
+                user.0 += 1;
+                user.1 += 1;
+                nth_of_user = user.0;
+            }
+        }
+        let user_id = accounts[0].user_id.as_str();
+        let call = Call { number: self.calls, at: now - self.began, command, accounts, user_id, nth_of_user, in_last_second, signature };
         (self.script)(&call)
     }
 
-    fn finish(&mut self, user_id: &str, nick: Option<&str>, end: &CallEnd) {
-        if !self.keeps_users {
+    fn finish(&mut self, command: Command, accounts: &[Account], end: &CallEnd) {
+        if !self.keeps_users || command == Command::PortraitGet {
             return;
         }
-        let user = self.users.get_mut(user_id).expect("the user has called");
-        user.1 -= 1;
-        if matches!(end, CallEnd::Done(_)) {
-            user.2 = nick.map(str::to_owned);
+        for account in accounts {
+            let user = self.users.get_mut(account.user_id.as_str()).expect("the user has called");
+            user.1 -= 1;
+            if matches!(end, CallEnd::Done(_)) {
+                user.2 = account.nick.as_deref().map(str::to_owned);
+            }
         }
     }
 }
 
 impl Api for Service {
-    fn call<D>(&self, _: Command, accounts: &[&Account], signature: &Signature, mut departed: D) -> impl Future<Output = CallEnd> + 'static
+    fn call<D>(
+        &self,
+        command: Command,
+        accounts: &[&Account],
+        signature: &Signature,
+        mut departed: D,
+    ) -> impl Future<Output = CallEnd> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
         let service = self.clone();
-        let account = accounts[0].clone();
+        let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
         let signature = signature.clone();
         async move {
-            let user_id = account.user_id.as_str();
-            let reply = service.0.borrow_mut().reply(user_id, &signature);
+            let reply = service.0.borrow_mut().reply(command, &accounts, &signature);
             if reply.connect > Duration::ZERO {
                 tokio::time::sleep(reply.connect).await;
             }
             if !matches!(reply.end, CallEnd::Unreached { .. }) {
                 departed();
-                service.0.borrow_mut().arrive(Instant::now());
+                service.0.borrow_mut().arrive(command, Instant::now());
             }
             tokio::time::sleep(reply.latency).await;
-            service.0.borrow_mut().finish(user_id, account.nick.as_deref(), &reply.end);
+            service.0.borrow_mut().finish(command, &accounts, &reply.end);
             reply.end
         }
     }
@@ -241,6 +301,7 @@ pub(super) struct Run {
     pub(super) tally: Tally,
     pub(super) traffic: Traffic,
     pub(super) rows: Vec<Settled>,
+    pub(super) lane: Lane,
 }
 
 impl World {
@@ -264,6 +325,15 @@ impl World {
         }
     }
 
+    /// In batches, at the documented rates and the batch lane's bounds.
+    pub(super) fn in_batches(mut self, doubt: Doubt) -> Self {
+        let rate = |command| if command == Command::MultiaccountImport { 100 } else { 200 };
+        self.settings.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
+        self.settings.limits = Limits { window_records: 131_072, window_bytes: 64 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
+        self.settings.commit_rows = 65_536;
+        self
+    }
+
     pub(super) fn keeping(mut self, keep: Keep) -> Self {
         self.keep = keep;
         self
@@ -285,7 +355,7 @@ impl World {
         };
         let ended = import::run(parts, self.settings).await.expect("memory never fails");
         let rows = std::mem::take(&mut *rows.lock().unwrap());
-        Run { end: ended.end, tally: ended.tally, traffic: ended.traffic, rows }
+        Run { end: ended.end, tally: ended.tally, traffic: ended.traffic, rows, lane: ended.lane }
     }
 }
 

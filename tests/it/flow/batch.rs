@@ -1,0 +1,197 @@
+//! The batch lane on the paused clock: its pace, and what brings it down.
+
+use std::time::Duration;
+
+use chatlift::command::Command;
+use chatlift::deliver::{Doubt, Lane};
+use chatlift::import::End;
+use chatlift::outcome::Status;
+use chatlift::verdict::{CallEnd, Refusal, Yield};
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::service::{Call, Keep, Reply, Run, Service, World, accounts, code, fine, listing, records};
+
+const BATCH: Command = Command::MultiaccountImport;
+const SINGLE: Command = Command::AccountImport;
+const READ: Command = Command::PortraitGet;
+/// About what a region on the same continent takes.
+const LATENCY: Duration = Duration::from_millis(50);
+
+fn lost() -> Reply {
+    Reply { connect: Duration::ZERO, latency: Duration::from_millis(5), end: CallEnd::Lost { why: "HTTP 502".to_owned() } }
+}
+
+/// As many records with nicknames.
+fn named(count: u64) -> Box<dyn Iterator<Item = Result<chatlift::roster::Record, std::convert::Infallible>>> {
+    records((1..=count).map(|row| (format!("user{row}"), format!("Nick {row}"))))
+}
+
+/// Neither API is called more often than it may be.
+#[track_caller]
+fn keeps_the_limits(service: &Service, run: &Run) {
+    for (command, most) in [(BATCH, 100), (SINGLE, 200), (READ, 200)] {
+        let seen = service.most_in_1s_of(command);
+        assert!(seen <= most, "{command:?}: {seen}");
+        assert_eq!(
+            (run.traffic.apis[command].calls, run.traffic.apis[command].most_in_1s),
+            (service.calls_of(command), seen),
+            "{command:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_accounts_a_second_are_imported_and_no_more_than_a_hundred_calls() {
+    let service = Service::new(|call| fine(call, LATENCY + Duration::from_millis(call.number % 40))).forgetful();
+    let began = Instant::now();
+    let run = World::new(named(200_000)).in_batches(Doubt::Stop).keeping(Keep::Counts).run(&service).await;
+    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    assert_eq!((run.tally.imported, service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (200_000, 2_000, 1, 0));
+    keeps_the_limits(&service, &run);
+    let mean = service.mean_per_s_of(BATCH);
+    assert!(mean >= 99.0 || began.elapsed() < Duration::from_millis(20_500), "{mean}, {:?}", began.elapsed());
+    assert!(run.traffic.mean_per_s <= 100.0 && run.traffic.most_in_1s() <= 100);
+    assert_eq!(run.lane, Lane::Batch(Doubt::Stop));
+}
+
+/// Accounts that are imported a second, all in all.
+async fn accounts_a_second(script: impl FnMut(&Call<'_>) -> Reply + 'static, count: u64) -> (f64, Run, Service) {
+    let service = Service::new(script).forgetful();
+    let began = Instant::now();
+    let run = World::new(accounts(count)).in_batches(Doubt::FallBack).run(&service).await;
+    let mean = count as f64 / began.elapsed().as_secs_f64();
+    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    keeps_the_limits(&service, &run);
+    (mean, run, service)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_in_ten_thousand_that_never_gets_through_costs_less_than_a_tenth() {
+    let is_poisoned = |id: &str| id.ends_with("5000");
+    let (mean, run, _) = accounts_a_second(
+        move |call| if call.command == SINGLE && is_poisoned(call.user_id) { code(70500) } else { listing(call, LATENCY, is_poisoned) },
+        200_000,
+    )
+    .await;
+    assert_eq!((run.tally.failed, run.tally.imported), (20, 199_980));
+    assert!(
+        run.rows
+            .iter()
+            .filter(|row| row.outcome.status == Status::Failed)
+            .all(|row| row.outcome.attempts == 6 && row.row % 10_000 == 5_000)
+    );
+    // The tail waits for its last poisoned record: some seconds of twenty.
+    assert!(mean > 7_500.0, "{mean}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundredth_of_the_records_that_is_listed_and_then_taken_costs_less_than_a_tenth() {
+    let (mean, run, service) = accounts_a_second(|call| listing(call, LATENCY, |id| id.ends_with("77")), 200_000).await;
+    assert_eq!((run.tally.imported, service.calls_of(SINGLE)), (200_000, 2_000));
+    assert!(run.rows.iter().all(|row| row.outcome.attempts == if row.row % 100 == 77 { 2 } else { 1 }));
+    assert!(mean > 9_500.0, "{mean}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundredth_of_the_records_that_never_gets_through_is_no_outage() {
+    let is_poisoned = |id: &str| id.ends_with("77");
+    let (mean, run, _) = accounts_a_second(
+        move |call| if call.command == SINGLE && is_poisoned(call.user_id) { code(70500) } else { listing(call, LATENCY, is_poisoned) },
+        50_000,
+    )
+    .await;
+    assert_eq!((run.tally.failed, run.tally.imported), (500, 49_500));
+    // 500 records, five single calls each at 200 a second, are what takes so long.
+    assert!(mean > 3_000.0, "{mean}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_limits_hold_at_once() {
+    // Two of a hundred are 200 singles a second: both APIs are called as often as they may be.
+    let is_listed = |id: &str| id.ends_with("50") || id.ends_with("51") || id.ends_with("52");
+    let (mean, run, service) = accounts_a_second(move |call| listing(call, LATENCY, is_listed), 60_000).await;
+    assert_eq!((run.tally.imported, service.calls_of(SINGLE)), (60_000, 1_800));
+    assert!(service.mean_per_s_of(SINGLE) > 190.0, "{}", service.mean_per_s_of(SINGLE));
+    assert!(mean > 6_000.0, "{mean}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_an_hour_fails_nobody_and_is_probed_with_few_calls() {
+    let service = Service::new(|call| if (5..3_605).contains(&call.at.as_secs()) { lost() } else { fine(call, LATENCY) }).forgetful();
+    let run = World::new(named(100_000)).in_batches(Doubt::FallBack).run(&service).await;
+    assert!(matches!(run.end, End::Finished));
+    assert_eq!((run.tally.imported, run.tally.failed), (100_000, 0));
+    assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2));
+    assert!(service.calls() < 1_600, "{}", service.calls());
+    assert_eq!(run.lane, Lane::Batch(Doubt::FallBack));
+    keeps_the_limits(&service, &run);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rate() {
+    let service = Service::new(|call| match call.command {
+        READ => Reply { end: CallEnd::Done(Yield::Profiles(Vec::new())), ..fine(call, LATENCY) },
+        BATCH | SINGLE => fine(call, LATENCY),
+    });
+    let run = World::new(named(3_000)).in_batches(Doubt::FallBack).run(&service).await;
+    assert!(matches!(run.end, End::Finished));
+    assert_eq!((run.tally.imported, run.lane), (3_000, Lane::FellBack));
+    assert_eq!((service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (1, 2, 3_000));
+    assert!(service.mean_per_s() > 197.0, "{}", service.mean_per_s());
+    assert_eq!((run.traffic.main, run.traffic.most_in_1s()), (SINGLE, service.most_in_1s()));
+    keeps_the_limits(&service, &run);
+    assert_eq!(service.overlaps(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_refuses_batches_that_are_no_good_and_settles_nothing_of_them() {
+    let service = Service::new(|call| if call.command == READ { code(40003) } else { fine(call, LATENCY) });
+    let run = World::new(named(3_000)).in_batches(Doubt::Stop).run(&service).await;
+    assert!(matches!(run.end, End::Refused { refusal: Refusal::BatchDropsProfiles, .. }), "{:?}", run.end);
+    assert_eq!((run.rows.len(), service.calls()), (0, 2));
+    let service = Service::new(|call| if call.command == BATCH { code(40001) } else { fine(call, LATENCY) });
+    let run = World::new(named(3_000)).in_batches(Doubt::Stop).run(&service).await;
+    assert!(matches!(run.end, End::Refused { refusal: Refusal::BatchesRefused, .. }), "{:?}", run.end);
+    assert!((90..=100).contains(&service.calls_of(SINGLE)), "no more than the first batch's: {}", service.calls_of(SINGLE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_api_leaves_the_other_at_its_pace() {
+    let is_listed = |id: &str| id.ends_with("77");
+    let service =
+        Service::new(
+            move |call| {
+                if call.command == SINGLE && call.in_last_second > 20 { code(60007) } else { listing(call, LATENCY, is_listed) }
+            },
+        )
+        .forgetful();
+    let run = World::new(accounts(50_000)).in_batches(Doubt::FallBack).run(&service).await;
+    assert_eq!((run.tally.imported, run.traffic.apis[BATCH].throttled), (50_000, 0));
+    assert!(run.traffic.apis[SINGLE].throttled > 0);
+    assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2), "throttling costs no attempt");
+    assert!(service.mean_per_s_of(BATCH) > 98.0, "{}", service.mean_per_s_of(BATCH));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_row_of_a_user_id_wins_across_batches() {
+    let records_ = records((1..=5_000).map(|row| (format!("user{}", row % 701), format!("nick {row}"))));
+    let service = Service::new(|call| listing(call, Duration::from_millis(call.number * 37 % 300), |id| id.ends_with('3')));
+    let run = World::new(records_).in_batches(Doubt::FallBack).run(&service).await;
+    assert_eq!((run.tally.imported, service.overlaps()), (5_000, 0));
+    for user in 0..701 {
+        let last = (1..=5_000).rev().find(|row| row % 701 == user).unwrap();
+        assert_eq!(service.nick(&format!("user{user}")), Some(format!("nick {last}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_lets_the_batches_in_flight_settle() {
+    let service = Service::new(|call| fine(call, LATENCY)).forgetful();
+    let mut world = World::new(named(100_000)).in_batches(Doubt::FallBack);
+    world.signals =
+        futures_util::stream::once(tokio::time::sleep(Duration::from_secs(3))).chain(futures_util::stream::pending()).boxed_local();
+    let run = world.run(&service).await;
+    assert!(matches!(run.end, End::Stopped));
+    assert_eq!(run.rows.len() as u64, service.calls_of(BATCH) * 100);
+}
