@@ -1,0 +1,469 @@
+//! The pump of the import: one loop on one task.
+//!
+//! `select!` only names what happened; synchronous functions decide; there is no second path to the API. Owns the order of things: what a
+//! row's fate is decides `deliver`, what a code means decides `verdict`.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{Broken, End, Ended, Parts, Phase, Settings, Snapshot};
+use crate::api::Api;
+use crate::api::usersig::Signer;
+use crate::command::{Command, PerCommand};
+use crate::deliver::{Aftermath, At, Call, Deliveries, Lane, ParcelId};
+use crate::gate::{Gate, Turn};
+use crate::input::Mark;
+use crate::journal::Ledger;
+use crate::outcome::Tally;
+use crate::roster::Record;
+use crate::traffic::Traffic;
+use crate::verdict::{CallEnd, Refusal, Scope};
+
+/// How long calls in flight may take to settle once the run is stopping.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
+const READ_AT_ONCE: usize = 256;
+/// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
+const SENDING_ORDER: [Command; 3] = [Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
+
+/// Why the run is winding up.
+#[derive(Debug)]
+enum Cause {
+    Signal,
+    Outage { why: String },
+    Refused { refusal: Refusal, code: Option<i64>, says: String },
+}
+
+/// What happened.
+pub(super) enum Event<L: Ledger> {
+    CallEnded(Returned),
+    Committed(Result<L, L::Error>),
+    Signal,
+    /// A call was written, or something is due.
+    Moved,
+}
+
+pub(super) struct Returned {
+    parcel: ParcelId,
+    command: Command,
+    end: CallEnd,
+    left: Instant,
+    generation: u32,
+    is_retry: bool,
+}
+
+type Committing<L> = JoinHandle<Result<L, <L as Ledger>::Error>>;
+
+/// A run of the import, in motion.
+pub(super) struct Pump<A, I, L: Ledger, E> {
+    settings: Settings,
+    api: A,
+    records: I,
+    /// At home; `None` while a commit is under way.
+    ledger: Option<L>,
+    committing: Option<Committing<L>>,
+    committed_at: Instant,
+    signer: Signer,
+    gates: PerCommand<Gate>,
+    gate_turn: Option<Instant>,
+    deliveries: Deliveries,
+    calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
+    wall: Box<dyn Fn() -> SystemTime>,
+    jitter: Box<dyn FnMut() -> f64>,
+    signals: LocalBoxStream<'static, ()>,
+    tell: Box<dyn FnMut(&Snapshot)>,
+    told_at: Instant,
+    records_read: u64,
+    more_to_read: bool,
+    limit_reached: bool,
+    input_error: Option<E>,
+    cause: Option<Cause>,
+    drain_until: Option<Instant>,
+    at_once: bool,
+    why_down: String,
+    tally: Tally,
+    settled: Option<Mark>,
+    traffic: Traffic,
+}
+
+impl<A, I, L, E> Pump<A, I, L, E>
+where
+    A: Api,
+    I: Iterator<Item = Result<Record, E>>,
+    L: Ledger,
+{
+    pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
+        let now = Instant::now();
+        Self {
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], now)),
+            deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
+            settings,
+            api: parts.api,
+            records: parts.records,
+            ledger: Some(parts.ledger),
+            committing: None,
+            committed_at: now,
+            signer: parts.signer,
+            gate_turn: None,
+            calls: FuturesUnordered::new(),
+            wall: parts.wall,
+            jitter: parts.jitter,
+            signals: parts.signals,
+            tell: parts.tell,
+            told_at: now,
+            records_read: 0,
+            more_to_read: false,
+            limit_reached: false,
+            input_error: None,
+            cause: None,
+            drain_until: None,
+            at_once: false,
+            why_down: String::new(),
+            tally: Tally::default(),
+            settled: None,
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Hands settled outcomes to the ledger, in order.
+    pub(super) fn take_over(&mut self) {
+        let at = self.at(Instant::now());
+        let aftermath = self.deliveries.settle_without_witness(at);
+        self.draw_consequences(aftermath, (Command::AccountImport, at.now, 0), at.now);
+        let Some(ledger) = &mut self.ledger else { return };
+        while let Some(settled) = self.deliveries.take_settled() {
+            self.tally.count(settled.outcome.status);
+            self.settled = Some(settled.end);
+            ledger.append(settled);
+        }
+    }
+
+    /// Reads what is wanted and sends what the gates let through.
+    pub(super) fn feed_and_send(&mut self) {
+        self.gate_turn = None;
+        self.note_sends();
+        let mut may_read = READ_AT_ONCE;
+        loop {
+            may_read = self.feed(may_read);
+            if !SENDING_ORDER.into_iter().any(|command| self.send_one(command)) {
+                self.more_to_read = may_read == 0;
+                return;
+            }
+        }
+    }
+
+    fn note_sends(&mut self) {
+        let now = Instant::now();
+        for (_, gate) in self.gates.iter_mut() {
+            gate.note_sends(now);
+        }
+    }
+
+    fn feed(&mut self, mut may_read: usize) -> usize {
+        while may_read > 0 && self.deliveries.wants_record() {
+            may_read -= 1;
+            if self.settings.limit.is_some_and(|limit| self.records_read >= limit) {
+                self.limit_reached = true;
+                self.deliveries.input_ended();
+                break;
+            }
+            match self.records.next() {
+                Some(Ok(record)) => {
+                    self.records_read += 1;
+                    self.deliveries.admit(record, (self.wall)());
+                }
+                Some(Err(error)) => {
+                    self.input_error = Some(error);
+                    self.deliveries.input_ended();
+                }
+                None => self.deliveries.input_ended(),
+            }
+        }
+        may_read
+    }
+
+    /// Sends one call of `command` if there is one and its gate lets it through.
+    fn send_one(&mut self, command: Command) -> bool {
+        let now = Instant::now();
+        if !self.deliveries.has_call(command, now) {
+            return false;
+        }
+        let mut permit = match self.gates[command].ask(now) {
+            Turn::Now(permit) => permit,
+            Turn::At(at) => {
+                self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
+                return false;
+            }
+            Turn::WhenSent => return false,
+        };
+        let Some(Call { parcel, accounts, is_retry }) = self.deliveries.next_call(command, now) else { return false };
+        let signature = self.signer.current(now, (self.wall)());
+        let call = self.api.call(command, &accounts, &signature, move || permit.mark_sent());
+        let generation = signature.generation;
+        self.calls.push(Box::pin(async move { Returned { parcel, command, end: call.await, left: now, generation, is_retry } }));
+        true
+    }
+
+    pub(super) fn commit_if_due(&mut self) {
+        let now = Instant::now();
+        let Some(mut ledger) = self.ledger.take() else { return };
+        let rows = ledger.pending_rows();
+        if rows == 0 || (rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
+            self.committed_at = if rows == 0 { now } else { self.committed_at };
+            self.ledger = Some(ledger);
+            return;
+        }
+        self.committed_at = now;
+        self.committing = Some(tokio::task::spawn_blocking(move || ledger.commit().map(|()| ledger)));
+    }
+
+    pub(super) fn tell_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.told_at + self.settings.tell_every {
+            return;
+        }
+        self.told_at = now;
+        let snapshot = Snapshot {
+            phase: self.phase(now),
+            tally: self.tally,
+            offset: self.settled.map(|mark| mark.offset),
+            calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
+            retries: self.traffic.retries(),
+            in_flight: self.deliveries.in_flight(),
+        };
+        (self.tell)(&snapshot);
+    }
+
+    fn phase(&self, now: Instant) -> Phase {
+        if self.cause.is_some() {
+            return Phase::Draining;
+        }
+        match self.deliveries.down_since() {
+            Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
+            None if self.gates.iter().any(|(_, gate)| gate.is_slowed()) => Phase::Throttled,
+            None => Phase::Running,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        if self.at_once || self.drain_until.is_some_and(|until| Instant::now() >= until) {
+            return true;
+        }
+        match self.cause {
+            Some(_) => self.deliveries.in_flight() == 0,
+            None => self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended(),
+        }
+    }
+
+    /// Waits for whatever happens next.
+    pub(super) async fn next_event(&mut self) -> Event<L> {
+        if self.more_to_read {
+            tokio::task::yield_now().await;
+        }
+        let due = self.next_due();
+        let sent = any_sent(&self.gates);
+        let committed = async {
+            match &mut self.committing {
+                Some(commit) => commit.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(()) = self.signals.next() => Event::Signal,
+            commit = committed => Event::Committed(commit.expect("a commit never panics")),
+            Some(returned) = self.calls.next() => Event::CallEnded(returned),
+            () = sent => Event::Moved,
+            () = tokio::time::sleep_until(due) => Event::Moved,
+        }
+    }
+
+    /// When to look again even if nothing happens.
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if self.more_to_read {
+            return now;
+        }
+        let pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
+        let outage_ends = self.deliveries.down_since().map(|since| since + self.settings.max_outage);
+        [
+            self.gate_turn,
+            self.deliveries.next_wake().filter(|at| *at > now),
+            pending.then(|| self.committed_at + self.settings.commit_every),
+            self.drain_until,
+            outage_ends,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.told_at + self.settings.tell_every, Instant::min)
+    }
+
+    pub(super) fn handle(&mut self, event: Event<L>) -> Result<(), L::Error> {
+        match event {
+            Event::CallEnded(returned) => self.call_ended(returned),
+            Event::Committed(result) => {
+                self.committing = None;
+                self.ledger = Some(result?);
+            }
+            Event::Signal => self.signalled(),
+            Event::Moved => {}
+        }
+        self.give_up_after_outage();
+        Ok(())
+    }
+
+    fn signalled(&mut self) {
+        match self.cause {
+            None => {
+                tracing::info!("stopping: letting the calls in flight settle");
+                self.stop(Cause::Signal);
+            }
+            Some(_) => self.at_once = true,
+        }
+    }
+
+    fn stop(&mut self, cause: Cause) {
+        if self.cause.is_none() {
+            self.deliveries.stop();
+            self.drain_until = Some(Instant::now() + DRAIN);
+            self.cause = Some(cause);
+        }
+    }
+
+    fn give_up_after_outage(&mut self) {
+        let gone = self.deliveries.down_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
+        if gone {
+            let why = self.why_down.clone();
+            self.stop(Cause::Outage { why });
+        }
+    }
+
+    fn call_ended(&mut self, returned: Returned) {
+        let Returned { parcel, command, end, left, generation, is_retry } = returned;
+        let now = Instant::now();
+        self.gates[command].note_sends(now);
+        self.count(command, &end, now - left, is_retry);
+        let was_down = self.deliveries.down_since().is_some();
+        let at = self.at(now);
+        let aftermath = self.deliveries.ended(parcel, end, left, at);
+        self.draw_consequences(aftermath, (command, left, generation), now);
+        if was_down && self.deliveries.down_since().is_none() {
+            tracing::info!("the service is back");
+            for (_, gate) in self.gates.iter_mut() {
+                gate.ramp_up(now);
+            }
+        }
+    }
+
+    fn at(&mut self, now: Instant) -> At {
+        At { now, wall: (self.wall)(), jitter: (self.jitter)() }
+    }
+
+    fn count(&mut self, command: Command, end: &CallEnd, latency: Duration, is_retry: bool) {
+        match end {
+            CallEnd::Unreached { why } | CallEnd::Untrusted { why } => {
+                self.why_down.clone_from(why);
+                return;
+            }
+            CallEnd::Lost { why } => self.why_down.clone_from(why),
+            CallEnd::Done(_) => self.traffic.count_code(0),
+            CallEnd::Refused { code, info } => {
+                self.traffic.count_code(*code);
+                self.why_down = format!("code {code}: {info}");
+            }
+            CallEnd::TooMany | CallEnd::Redirected { .. } => {}
+        }
+        self.traffic.apis[command].retries += u64::from(is_retry);
+        self.traffic.time(latency);
+    }
+
+    fn draw_consequences(&mut self, aftermath: Aftermath, (command, left, generation): (Command, Instant, u32), now: Instant) {
+        match aftermath {
+            Aftermath::Nothing | Aftermath::Back => {}
+            Aftermath::Accepted => self.signer.accepted(generation),
+            Aftermath::Throttled(scope) => {
+                self.traffic.apis[command].throttled += 1;
+                for (api, gate) in self.gates.iter_mut() {
+                    if scope == Scope::All || api == command {
+                        gate.slow_down(left, now);
+                    }
+                }
+            }
+            Aftermath::SignatureRefused => {
+                if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
+                    self.stop(Cause::Refused { refusal, code: None, says: self.why_down.clone() });
+                }
+            }
+            Aftermath::Down => tracing::warn!(why = ?self.why_down, "the service is down: waiting, one probe at a time"),
+            Aftermath::Halt { refusal, code, says } => self.stop(Cause::Refused { refusal, code, says }),
+        }
+    }
+
+    /// Commits what has settled and tells how the run ended.
+    pub(super) async fn wind_up(mut self) -> Result<Ended<E>, Broken<L::Error>> {
+        match self.close_ledger().await {
+            Ok(end) => {
+                self.tell_traffic();
+                Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
+            }
+            Err(error) => Err(self.breaks(error)),
+        }
+    }
+
+    pub(super) fn breaks(mut self, error: L::Error) -> Broken<L::Error> {
+        self.tell_traffic();
+        Broken { error, traffic: self.traffic, lane: self.deliveries.lane() }
+    }
+
+    /// Completes the counts with what the gates know.
+    fn tell_traffic(&mut self) {
+        self.note_sends();
+        self.traffic.main = match self.deliveries.lane() {
+            Lane::Single | Lane::FellBack => Command::AccountImport,
+            Lane::Batch(_) => Command::MultiaccountImport,
+        };
+        for (command, gate) in self.gates.iter() {
+            let api = &mut self.traffic.apis[command];
+            (api.calls, api.most_in_1s) = (gate.written(), gate.most_in_1s());
+        }
+        self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
+    }
+
+    async fn close_ledger(&mut self) -> Result<End<E>, L::Error> {
+        if let Some(commit) = self.committing.take() {
+            self.ledger = Some(commit.await.expect("a commit never panics")?);
+        }
+        self.take_over();
+        let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
+        let end = match (self.cause.take(), self.input_error.take()) {
+            (Some(Cause::Signal), _) => End::Stopped,
+            (Some(Cause::Outage { why }), _) => End::Outage { why },
+            (Some(Cause::Refused { refusal, code, says }), _) => End::Refused { refusal, code, says },
+            (None, Some(error)) => End::Input(error),
+            (None, None) if self.limit_reached && self.records.next().is_some() => End::LimitReached,
+            (None, None) => return blocking(move || ledger.finish()).await.map(|()| End::Finished),
+        };
+        blocking(move || ledger.commit()).await?;
+        Ok(end)
+    }
+}
+
+/// Resolves when a call that some gate granted has been written or given up.
+async fn any_sent(gates: &PerCommand<Gate>) {
+    let single = gates[Command::AccountImport].sent();
+    let batch = gates[Command::MultiaccountImport].sent();
+    let read_back = gates[Command::PortraitGet].sent();
+    tokio::select! {
+        () = single => {}
+        () = batch => {}
+        () = read_back => {}
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the ledger never panics")
+}
