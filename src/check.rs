@@ -18,6 +18,11 @@ use crate::sample::{Groups, Sample};
 use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
 
+/// Records in a batch. Source: the documentation of `multiaccount_import`.
+const RECORDS_A_BATCH: u64 = 100;
+/// Batches a second. Source: as above.
+const BATCH_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(100).unwrap();
+
 /// Examples that a report names of each kind. Chosen: enough to see the pattern, few enough to read.
 pub const EXAMPLES: usize = 3;
 
@@ -55,20 +60,41 @@ pub struct Refusal {
 pub struct Forecast {
     pub calls: u64,
     pub rate_per_s: NonZeroU32,
+    pub batches: Batches,
+}
+
+/// What the same import takes in batches, if each is full. UserIDs that repeat close together, and records that batches refuse, add some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batches {
+    pub calls: u64,
+    pub rate_per_s: NonZeroU32,
 }
 
 impl Forecast {
-    /// One call for each valid record.
+    /// One call for each valid record; or one for each hundred of them.
     #[must_use]
     pub const fn new(valid: u64, rate_per_s: NonZeroU32) -> Self {
-        Self { calls: valid, rate_per_s }
+        let batches = Batches { calls: valid.div_ceil(RECORDS_A_BATCH), rate_per_s: BATCH_CALLS_PER_S };
+        Self { calls: valid, rate_per_s, batches }
     }
 
     /// At the full rate, without retries; in whole seconds, rounded up.
     #[must_use]
     pub fn time(self) -> Duration {
-        Duration::from_secs(self.calls.div_ceil(u64::from(self.rate_per_s.get())))
+        whole_seconds(self.calls, self.rate_per_s)
     }
+}
+
+impl Batches {
+    /// As [`Forecast::time`].
+    #[must_use]
+    pub fn time(self) -> Duration {
+        whole_seconds(self.calls, self.rate_per_s)
+    }
+}
+
+fn whole_seconds(calls: u64, rate_per_s: NonZeroU32) -> Duration {
+    Duration::from_secs(calls.div_ceil(u64::from(rate_per_s.get())))
 }
 
 /// A report, and how the roster came to its end.

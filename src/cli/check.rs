@@ -93,7 +93,10 @@ fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
 
 fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result {
     let (calls, rate) = (counted(forecast.calls, "call"), count(forecast.rate_per_s.get().into()));
-    writeln!(f, "\nforecast: {calls}, {} at {rate} a second", humantime::format_duration(forecast.time()))
+    let batches = forecast.batches;
+    let (batch_calls, batch_rate) = (counted(batches.calls, "call"), count(batches.rate_per_s.get().into()));
+    write!(f, "\nforecast: {calls}, {} at {rate} a second; ", humantime::format_duration(forecast.time()))?;
+    writeln!(f, "in batches: {batch_calls}, {} at {batch_rate} a second", humantime::format_duration(batches.time()))
 }
 
 /// How many of a sample are not shown.
@@ -157,7 +160,7 @@ mod tests {
         duplicates: 1 record superseded by a later one of the same UserID (the last row wins), 1 UserID in all
           row 2 supersedes row 1, UserID "ada"
 
-        forecast: 2,003 calls, 11s at 200 a second
+        forecast: 2,003 calls, 11s at 200 a second; in batches: 21 calls, 1s at 100 a second
         "#);
     }
 
@@ -170,7 +173,7 @@ mod tests {
 
         duplicates: none
 
-        forecast: 2 calls, 1s at 200 a second
+        forecast: 2 calls, 1s at 200 a second; in batches: 1 call, 1s at 100 a second
         ");
     }
 
