@@ -200,3 +200,14 @@ fn a_stuck_record_takes_no_more_memory_than_promised() {
     assert_eq!(run.attempts()[4], 3);
     assert!((1_000..=MEMORY_MAX_KIB).contains(&peak_kib), "{peak_kib} KiB");
 }
+
+#[test]
+fn a_dry_run_forecasts_both_lanes_at_their_rates() {
+    let bench = Bench::with_users(1_950);
+    let check = |args: &[&str]| bench.call(&["import", "users.csv", "--dry-run"]).args(args).run().exits(0).stdout;
+    let forecast = "forecast: 1,950 calls, 10s at 200 a second; in batches: 20 calls, 1s at 100 a second\n";
+    assert!(check(&[]).ends_with(forecast), "{}", check(&[]));
+    let slow = "forecast: 1,950 calls, 39s at 50 a second; in batches: 20 calls, 4s at 5 a second\n";
+    assert!(check(&["--batch", "--rate", "5", "--single-rate", "50"]).ends_with(slow));
+    assert!(bench.call(&["check", "users.csv"]).run().exits(0).stdout.ends_with(forecast));
+}
