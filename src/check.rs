@@ -18,6 +18,9 @@ use crate::sample::{Groups, Sample};
 use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
 
+/// Records in a batch. Source: the documentation of `multiaccount_import`.
+const RECORDS_A_BATCH: u64 = 100;
+
 /// Examples that a report names of each kind. Chosen: enough to see the pattern, few enough to read.
 pub const EXAMPLES: usize = 3;
 
@@ -50,25 +53,54 @@ pub struct Refusal {
     pub why: Invalid,
 }
 
+/// Calls a second that a forecast is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// One account a call.
+    pub single: NonZeroU32,
+    pub batch: NonZeroU32,
+}
+
 /// What an import of the valid records takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forecast {
     pub calls: u64,
     pub rate_per_s: NonZeroU32,
+    pub batches: Batches,
+}
+
+/// What the same import takes in batches, if each is full. UserIDs that repeat close together, and records that batches refuse, add some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batches {
+    pub calls: u64,
+    pub rate_per_s: NonZeroU32,
 }
 
 impl Forecast {
-    /// One call for each valid record.
+    /// One call for each valid record; or one for each hundred of them.
     #[must_use]
-    pub const fn new(valid: u64, rate_per_s: NonZeroU32) -> Self {
-        Self { calls: valid, rate_per_s }
+    pub const fn new(valid: u64, Rates { single: rate_per_s, batch }: Rates) -> Self {
+        let batches = Batches { calls: valid.div_ceil(RECORDS_A_BATCH), rate_per_s: batch };
+        Self { calls: valid, rate_per_s, batches }
     }
 
     /// At the full rate, without retries; in whole seconds, rounded up.
     #[must_use]
     pub fn time(self) -> Duration {
-        Duration::from_secs(self.calls.div_ceil(u64::from(self.rate_per_s.get())))
+        whole_seconds(self.calls, self.rate_per_s)
     }
+}
+
+impl Batches {
+    /// As [`Forecast::time`].
+    #[must_use]
+    pub fn time(self) -> Duration {
+        whole_seconds(self.calls, self.rate_per_s)
+    }
+}
+
+fn whole_seconds(calls: u64, rate_per_s: NonZeroU32) -> Duration {
+    Duration::from_secs(calls.div_ceil(u64::from(rate_per_s.get())))
 }
 
 /// A report, and how the roster came to its end.
@@ -89,18 +121,18 @@ pub struct SortError(#[source] io::Error);
 ///
 /// # Errors
 /// [`SortError`] where the folder for temporary files is full or not writable. A bad roster is no such error, see [`Checked`].
-pub fn check<I>(records: I, rate_per_s: NonZeroU32) -> Result<Checked, SortError>
+pub fn check<I>(records: I, rates: Rates) -> Result<Checked, SortError>
 where
     I: IntoIterator<Item = Result<Record, RosterError>>,
 {
-    check_with(records, rate_per_s, tempfile::tempfile).map_err(SortError)
+    check_with(records, rates, tempfile::tempfile).map_err(SortError)
 }
 
-fn check_with<I>(records: I, rate_per_s: NonZeroU32, open_spill: fn() -> io::Result<File>) -> io::Result<Checked>
+fn check_with<I>(records: I, rates: Rates, open_spill: fn() -> io::Result<File>) -> io::Result<Checked>
 where
     I: IntoIterator<Item = Result<Record, RosterError>>,
 {
-    let mut report = Report::new(rate_per_s);
+    let mut report = Report::new(rates);
     let mut finder = RepeatFinder::new(open_spill);
     let mut end = Ok(());
     for record in records {
@@ -117,19 +149,19 @@ where
         }
     }
     report.repeats = finder.finish()?;
-    report.forecast = Forecast::new(report.valid, rate_per_s);
+    report.forecast = Forecast::new(report.valid, rates);
     Ok(Checked { report, end })
 }
 
 impl Report {
-    fn new(rate_per_s: NonZeroU32) -> Self {
+    fn new(rates: Rates) -> Self {
         Self {
             records: 0,
             valid: 0,
             refused: Groups::default(),
             unusual: Sample::default(),
             repeats: Repeats::default(),
-            forecast: Forecast::new(0, rate_per_s),
+            forecast: Forecast::new(0, rates),
         }
     }
 
@@ -196,14 +228,14 @@ mod tests {
     use crate::account::Field;
     use crate::roster::{Format, Roster};
 
-    const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
+    const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
 
     fn roster(text: &str) -> Roster<Cursor<String>> {
         Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap()
     }
 
     fn checked(text: &str) -> Checked {
-        check(roster(text), RATE).unwrap()
+        check(roster(text), RATES).unwrap()
     }
 
     #[test]
@@ -260,7 +292,7 @@ mod tests {
     fn the_fixtures_hold_what_their_readme_says() {
         let check = |name: &str, format: &Format, [records, rules, refused, superseded]: [u64; 4]| {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
-            let Checked { report, end } = super::check(Roster::open(&path, format).unwrap(), RATE).unwrap();
+            let Checked { report, end } = super::check(Roster::open(&path, format).unwrap(), RATES).unwrap();
             let rules_found = report.refused.by_count().len() as u64;
             assert!(end.is_ok(), "{name}");
             assert_eq!(
@@ -282,7 +314,7 @@ mod tests {
 
     #[test]
     fn the_forecast_rounds_up() {
-        let check = |valid: u64, seconds: u64| assert_eq!(Forecast::new(valid, RATE).time(), Duration::from_secs(seconds));
+        let check = |valid: u64, seconds: u64| assert_eq!(Forecast::new(valid, RATES).time(), Duration::from_secs(seconds));
         check(0, 0);
         check(1, 1);
         check(200, 1);

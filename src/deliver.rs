@@ -128,6 +128,8 @@ pub struct Deliveries {
     budget: RetryBudget,
     breaker: Breaker,
     probe: Option<ParcelId>,
+    /// When the last call left that the service answered as it should.
+    alive_at: Option<Instant>,
     /// First row of the last probe.
     last_probe: u64,
     unknown: BTreeSet<u64>,
@@ -154,6 +156,7 @@ impl Deliveries {
             budget: RetryBudget::default(),
             breaker: Breaker::default(),
             probe: None,
+            alive_at: None,
             last_probe: 0,
             unknown: BTreeSet::new(),
             ailing: BTreeMap::new(),
@@ -166,7 +169,13 @@ impl Deliveries {
     /// Whether a further record should be read.
     #[must_use]
     pub fn wants_record(&self) -> bool {
-        self.feed == Feed::Open && self.fresh.len() < self.records_a_call() && !self.is_down() && self.has_room()
+        let wants = if self.is_down() {
+            // Nothing that could be a probe is here, so the next record must be.
+            self.in_flight == 0 && self.probe_candidate().is_none()
+        } else {
+            self.fresh.len() < self.records_a_call()
+        };
+        wants && self.can_have_more()
     }
 
     const fn records_a_call(&self) -> usize {
@@ -406,6 +415,7 @@ impl Deliveries {
             return Aftermath::Down;
         }
         if sign == Sign::Healthy {
+            self.alive_at = self.alive_at.max(Some(left));
             self.fail_condemned(Some(left), at.wall);
         }
         aftermath
@@ -429,6 +439,7 @@ impl Deliveries {
         self.probe = None;
         for (_, parcel) in self.parcels.iter_mut().filter(|(_, parcel)| parcel.siblings > 0 || tried.contains(&parcel.origin)) {
             parcel.attempts = 0;
+            parcel.ailing_since = None;
             for row in &parcel.rows {
                 self.window.open_mut(*row).map(window::Open::give_back);
             }
@@ -439,7 +450,7 @@ impl Deliveries {
     }
 
     fn charge(&mut self, id: ParcelId, last: (Option<i64>, String), allowed: u32, at: At) {
-        if self.charge_passing(id) >= allowed {
+        if self.charge_passing(id, at.now) >= allowed {
             let parcel = &mut self.parcels[id];
             parcel.last = last;
             parcel.stage = Stage::Condemned { since: at.now };
@@ -450,12 +461,13 @@ impl Deliveries {
     }
 
     /// Charges a passing fault to a parcel and its rows, unless the service is down: the parcel's attempts.
-    fn charge_passing(&mut self, id: ParcelId) -> u32 {
+    fn charge_passing(&mut self, id: ParcelId, now: Instant) -> u32 {
         if self.is_down() {
             return 0;
         }
         let parcel = &mut self.parcels[id];
         parcel.attempts += 1;
+        parcel.ailing_since.get_or_insert(now);
         for row in &parcel.rows {
             if let Some(open) = self.window.open_mut(*row) {
                 open.attempts += 1;
@@ -498,8 +510,8 @@ impl Deliveries {
         }
     }
 
-    /// When nothing is left that could bear witness, the condemned fail without one; unless what they met was no answer of the service
-    /// at all and most others met the same: then it is the service that is down, however small the file.
+    /// When nothing is left that could bear witness, the condemned fail without one; but for those that met nothing but silence while
+    /// nobody heard the service: then it is down, however small the file.
     pub fn settle_without_witness(&mut self, at: At) -> Aftermath {
         if self.condemned.is_empty() || self.in_flight > 0 || !self.parcels.are_idle() || self.feed == Feed::Stopped || self.is_down() {
             return Aftermath::Nothing;
@@ -509,12 +521,27 @@ impl Deliveries {
         if !is_blocked && (self.can_have_more() || !self.fresh.is_empty()) {
             return Aftermath::Nothing;
         }
-        if self.breaker.half_is_sick() && self.condemned.iter().all(|id| self.parcels[*id].last.0.is_none()) {
-            self.go_down(at.now);
-            return Aftermath::Down;
+        let silent: BTreeSet<ParcelId> = self.condemned.iter().copied().filter(|id| self.parcels[*id].last.0.is_none()).collect();
+        if !self.silence_is_an_outage(&silent) {
+            self.fail_condemned(None, at.wall);
+            return Aftermath::Nothing;
         }
+        self.condemned.retain(|id| !silent.contains(id));
         self.fail_condemned(None, at.wall);
-        Aftermath::Nothing
+        self.condemned = silent;
+        self.go_down(at.now);
+        Aftermath::Down
+    }
+
+    /// Whether records that met nothing but silence tell of a dead service: two of them with no sign of life since, or most of all.
+    fn silence_is_an_outage(&self, silent: &BTreeSet<ParcelId>) -> bool {
+        let is_unexplained = |id: &&ParcelId| match (self.parcels[**id].ailing_since, self.alive_at) {
+            (Some(since), Some(alive_at)) => alive_at <= since,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let unexplained = silent.iter().filter(is_unexplained).count();
+        unexplained >= 2 || (!silent.is_empty() && self.breaker.half_is_sick())
     }
 
     /// Settles the record of a single parcel: the origin.

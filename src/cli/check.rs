@@ -1,26 +1,25 @@
 //! `chatlift check`: the report for people, and its exit code.
 
 use std::fmt;
-use std::num::NonZeroU32;
 
 use super::exit::{Exit, LastWord, causes, quoted};
 use super::flags::InputFlags;
 use super::input::{is_stdin, roster, roster_error};
 use super::settings::format;
 use super::stdout::print;
-use crate::check::{Checked, EXAMPLES, Forecast, Position, Refusal, Repeat, Repeats, Report, check};
+use crate::check::{Checked, EXAMPLES, Forecast, Position, Rates, Refusal, Repeat, Repeats, Report, check};
 use crate::figures::{count, counted};
 use crate::roster::Roster;
 use crate::sample::Sample;
 
-/// Reads the file, prints the report. The forecast is for `rate` calls a second.
-pub(super) fn run(input: &InputFlags, rate: NonZeroU32) -> LastWord {
-    checked(input, rate).unwrap_or_else(|word| word)
+/// Reads the file, prints the report.
+pub(super) fn run(input: &InputFlags, rates: Rates) -> LastWord {
+    checked(input, rates).unwrap_or_else(|word| word)
 }
 
-fn checked(input: &InputFlags, rate: NonZeroU32) -> Result<LastWord, LastWord> {
+fn checked(input: &InputFlags, rates: Rates) -> Result<LastWord, LastWord> {
     let (path, format) = (&input.file, format(input));
-    let Checked { mut report, end } = check(roster(path, &format)?, rate).map_err(|error| {
+    let Checked { mut report, end } = check(roster(path, &format)?, rates).map_err(|error| {
         LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (16 bytes a record), or set TMPDIR to another folder")
     })?;
     if !is_stdin(path)
@@ -93,7 +92,10 @@ fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
 
 fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result {
     let (calls, rate) = (counted(forecast.calls, "call"), count(forecast.rate_per_s.get().into()));
-    writeln!(f, "\nforecast: {calls}, {} at {rate} a second", humantime::format_duration(forecast.time()))
+    let batches = forecast.batches;
+    let (batch_calls, batch_rate) = (counted(batches.calls, "call"), count(batches.rate_per_s.get().into()));
+    write!(f, "\nforecast: {calls}, {} at {rate} a second; ", humantime::format_duration(forecast.time()))?;
+    writeln!(f, "in batches: {batch_calls}, {} at {batch_rate} a second", humantime::format_duration(batches.time()))
 }
 
 /// How many of a sample are not shown.
@@ -116,15 +118,16 @@ fn pair(repeat: &Repeat) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+    use std::num::NonZeroU32;
 
     use super::*;
     use crate::roster::Format;
 
-    const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
+    const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
 
     fn report(text: &str) -> Report {
         let roster = || Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
-        let mut report = check(roster(), RATE).unwrap().report;
+        let mut report = check(roster(), RATES).unwrap().report;
         report.name_repeats(roster());
         report
     }
@@ -157,7 +160,7 @@ mod tests {
         duplicates: 1 record superseded by a later one of the same UserID (the last row wins), 1 UserID in all
           row 2 supersedes row 1, UserID "ada"
 
-        forecast: 2,003 calls, 11s at 200 a second
+        forecast: 2,003 calls, 11s at 200 a second; in batches: 21 calls, 1s at 100 a second
         "#);
     }
 
@@ -170,7 +173,7 @@ mod tests {
 
         duplicates: none
 
-        forecast: 2 calls, 1s at 200 a second
+        forecast: 2 calls, 1s at 200 a second; in batches: 1 call, 1s at 100 a second
         ");
     }
 

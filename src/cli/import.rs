@@ -19,7 +19,8 @@ use super::settings::{Connection, format};
 use super::spool::Spool;
 use super::target::{Dialled, dial, target};
 use super::{check, environment, first_look, input, log, signals, tell};
-use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
+use crate::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
+use crate::check::Rates;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
 use crate::gate::Rate;
@@ -40,8 +41,7 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Runs the import that the flags ask for.
 pub(super) fn run(flags: &ImportFlags) -> LastWord {
     if flags.dry_run {
-        let rate = flags.connection.rate.and_then(NonZeroU32::new).unwrap_or(ACCOUNT_IMPORT_CALLS_PER_S);
-        return check::run(&flags.input, rate);
+        return check::run(&flags.input, forecast_rates(flags));
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
@@ -106,6 +106,14 @@ impl Source {
             spool.discard_all();
         }
     }
+}
+
+/// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
+fn forecast_rates(flags: &ImportFlags) -> Rates {
+    let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
+    let rate = flags.connection.rate;
+    let (single, batch) = if flags.batch.is_some() { (flags.single_rate, rate) } else { (rate, None) };
+    Rates { single: or(single, ACCOUNT_IMPORT_CALLS_PER_S), batch: or(batch, BATCH_CALLS_PER_S) }
 }
 
 fn cannot_spool(error: &std::io::Error) -> LastWord {

@@ -24,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::api::wire::BATCH_CALLS_PER_S;
+use crate::check::Rates;
 use exit::{Exit, LastWord};
 use flags::{Cli, Command};
 
@@ -37,7 +39,7 @@ pub fn main() -> ExitCode {
     };
     let word = match cli.command {
         Command::Import(flags) => import::run(&flags),
-        Command::Check(flags) => check::run(&flags.input, flags.rate),
+        Command::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
         Command::Audit(flags) => audit::run(&flags),
         Command::Sandbox(flags) => sandbox::run(&flags),
         Command::Usersig(flags) => print::usersig(&flags),

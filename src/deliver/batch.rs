@@ -60,7 +60,7 @@ impl Deliveries {
             }
             Verdict::Row => self.halve(id),
             Verdict::Retry | Verdict::Unknown => {
-                if self.charge_passing(id) >= self.limits.max_attempts {
+                if self.charge_passing(id, at.now) >= self.limits.max_attempts {
                     let parcel = self.parcels.remove(id);
                     self.send_all_singly(parcel.rows, parcel.origin);
                 } else {

@@ -40,12 +40,24 @@ pub(super) struct Parcel {
     /// Calls that were started, charged or not: what the back-off grows by.
     pub(super) tries: u32,
     pub(super) stage: Stage,
+    /// When the first of the passing faults was charged.
+    pub(super) ailing_since: Option<Instant>,
     pub(super) last: (Option<i64>, String),
 }
 
 impl Parcel {
     pub(super) fn new(command: Command, rows: Vec<u64>, origin: u64) -> Self {
-        Self { command, rows, origin, siblings: 0, attempts: 0, tries: 0, stage: Stage::Ready, last: (None, String::new()) }
+        Self {
+            command,
+            rows,
+            origin,
+            siblings: 0,
+            attempts: 0,
+            tries: 0,
+            stage: Stage::Ready,
+            ailing_since: None,
+            last: (None, String::new()),
+        }
     }
 }
 

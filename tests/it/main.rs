@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failure with a place")]
 
+mod batch;
 mod binary;
 mod contract;
 mod crash;

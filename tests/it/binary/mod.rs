@@ -230,13 +230,30 @@ impl Running<'_> {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap()).into_owned()
     }
 
+    /// As [`Self::wait`], with the most memory that the process was seen to have had, in KiB.
+    pub(crate) fn wait_with_peak(self) -> (Run, u64) {
+        let status = Path::new("/proc").join(self.child.id().to_string()).join("status");
+        let peak = Cell::new(0);
+        let run = self.wait_looking(|| {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+            peak.set(line.trim().trim_end_matches(" kB").parse().unwrap_or(peak.get()));
+        });
+        (run, peak.get())
+    }
+
     /// Waits for the end, looks for secrets, and reads what the run has left.
-    pub(crate) fn wait(mut self) -> Run {
+    pub(crate) fn wait(self) -> Run {
+        self.wait_looking(|| ())
+    }
+
+    fn wait_looking(mut self, look: impl Fn()) -> Run {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             self.look_into_process();
+            look();
             if self.began.elapsed() > RUN_MAX {
                 self.child.kill().unwrap();
                 panic!("it does not end: {}", self.stderr());
