@@ -182,9 +182,9 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
     let Some(strace) = strace() else {
         return skipped("a disk that fails in the middle of a run", "strace is not installed, or may not trace here");
     };
-    const USERS: u64 = 2_500;
+    let users = 2_500;
     for fault in ["fdatasync:error=EIO", "pwrite64:error=ENOSPC"] {
-        let bench = Bench::with_users(USERS);
+        let bench = Bench::with_users(users);
         let server = Server::new(|_| imported());
         let endpoint = server.endpoint();
         let call = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
@@ -195,14 +195,14 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
         let run =
             call().through(strace.to_str().unwrap(), &args).run().exits(1).because("users.results.csv").hints("the same command resumes");
         let committed = run.checkpoint["run"]["settled"]["rows"].as_u64().unwrap();
-        assert!((1..USERS).contains(&committed), "{fault}: {committed}");
+        assert!((1..users).contains(&committed), "{fault}: {committed}");
         tells_what_was_committed(&run, fault);
         assert_eq!(run.summary["imported"], committed);
         assert!(run.summary["calls"].as_u64().unwrap() >= committed, "{}", run.summary);
         let before = server.calls() as u64;
-        let run = call().run().exits(0).imports_all(USERS);
+        let run = call().run().exits(0).imports_all(users);
         assert_eq!(run.summary["resumed_at_row"], committed);
-        assert_eq!(server.calls() as u64 - before, USERS - committed, "{fault}: nothing that was committed is sent again");
+        assert_eq!(server.calls() as u64 - before, users - committed, "{fault}: nothing that was committed is sent again");
     }
 }
 

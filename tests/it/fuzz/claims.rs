@@ -72,7 +72,7 @@ fn lies_behind(record: &Same, before: chatlift::input::Mark, bytes: &[u8]) {
     let at = |offset: u64| usize::try_from(offset).unwrap();
     assert!(before.offset < record.end.offset && at(record.end.offset) <= bytes.len(), "{record:?}");
     let passed = &bytes[at(before.offset)..at(record.end.offset)];
-    let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
     assert_eq!(record.end.line, before.line + lines(passed), "{record:?}");
     let blank = passed.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
     assert!(record.line >= before.line && record.line <= before.line + lines(&passed[..blank]), "{record:?}");
