@@ -69,7 +69,8 @@ enum Climb {
     /// Slowed by the service: by a few per cent every few seconds.
     Careful { at: Instant },
     /// Ramping up after an outage: doubling.
-    Ramp { at: Instant },
+    /// … up to this pace, where the service had slowed it before.
+    Ramp { at: Instant, ceiling_per_s: f64 },
 }
 
 /// The token bucket with its proof; owned by the one loop that sends.
@@ -189,7 +190,7 @@ impl Gate {
     /// The service said "too fast": halves the pace for everybody. Calls that left before the last halving, or so soon after it that the
     /// service's own second still holds the faster ones, tell nothing new.
     pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
-        if self.rate == Rate::Unlimited && self.pace_per_s.is_infinite() {
+        if self.rate == Rate::Unlimited {
             return;
         }
         if self.slowed_at.is_some_and(|at| call_left <= at + SECOND) {
@@ -205,26 +206,30 @@ impl Gate {
         if self.rate == Rate::Unlimited {
             return;
         }
-        self.climb = Climb::Ramp { at: now + RAMP_EVERY };
+        let ceiling_per_s = match self.climb {
+            Climb::Done => self.rate.per_s(),
+            Climb::Careful { .. } => self.pace_per_s,
+            Climb::Ramp { ceiling_per_s, .. } => ceiling_per_s,
+        };
+        self.climb = Climb::Ramp { at: now + RAMP_EVERY, ceiling_per_s };
         self.set_pace(RAMP_FROM_PER_S.min(self.pace_per_s));
     }
 
     fn climb_back(&mut self, now: Instant) {
-        let (due, factor, every) = match self.climb {
+        let (due, factor, ceiling_per_s) = match self.climb {
             Climb::Done => return,
-            Climb::Careful { at } => (at, CLIMB, CLIMB_EVERY),
-            Climb::Ramp { at } => (at, RAMP, RAMP_EVERY),
+            Climb::Careful { at } => (at, CLIMB, self.rate.per_s()),
+            Climb::Ramp { at, ceiling_per_s } => (at, RAMP, ceiling_per_s),
         };
         if now < due {
             return;
         }
-        let pace = (self.pace_per_s * factor).min(self.rate.per_s());
-        self.set_pace(pace);
-        let at = now + every;
+        let pace_per_s = (self.pace_per_s * factor).min(ceiling_per_s);
+        self.set_pace(pace_per_s);
         self.climb = match self.climb {
-            _ if pace >= self.rate.per_s() => Climb::Done,
-            Climb::Careful { .. } => Climb::Careful { at },
-            Climb::Ramp { .. } | Climb::Done => Climb::Ramp { at },
+            _ if pace_per_s >= self.rate.per_s() => Climb::Done,
+            Climb::Ramp { .. } if pace_per_s < ceiling_per_s => Climb::Ramp { at: now + RAMP_EVERY, ceiling_per_s },
+            Climb::Ramp { .. } | Climb::Careful { .. } | Climb::Done => Climb::Careful { at: now + CLIMB_EVERY },
         };
     }
 
@@ -278,15 +283,18 @@ fn bucket(pace_per_s: f64, clock: &SetClock) -> RateLimiter<NotKeyed, InMemorySt
     RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone())
 }
 
+/// Above this rate, in calls a second, no API has a limit that an earlier process could have used up. Chosen: a hundred times the highest.
+const FOREIGN_MAX: u32 = 20_000;
+
 /// An earlier process on the same run may have been killed a moment ago, at full pace. So the ring begins as if it had been: its calls
-/// are let expire one after the other, and the limit holds over both. They are taken to have left a group later than evenly spaced ones
-/// would, since it isn't known where in a group the process was.
+/// are let expire one after the other, and the limit holds over both.
 fn earlier_process(rate: Rate, now: Instant) -> VecDeque<Instant> {
     let Rate::PerSecond(limit) = rate else { return VecDeque::new() };
-    let slot = SECOND / limit.get();
-    let group_later = slot * group(rate.per_s());
-    let until_expired = |number: u32| slot * number + group_later;
-    (1..=limit.get()).filter_map(|number| (now + until_expired(number)).checked_sub(SECOND + MARGIN)).collect()
+    if limit.get() > FOREIGN_MAX {
+        return VecDeque::new();
+    }
+    let slot = (SECOND + MARGIN) / limit.get();
+    (1..=limit.get()).filter_map(|number| (now + slot * number).checked_sub(SECOND + MARGIN)).collect()
 }
 
 /// Calls in a group at this pace.
@@ -497,5 +505,20 @@ mod tests {
         }
         assert!(!gate.is_slowed());
         assert!((gate.pace_per_s - 200.0).abs() < 0.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_outage_the_pace_doubles_to_where_it_was_and_then_climbs_with_care() {
+        let start = Instant::now();
+        let mut gate = Gate::new(per_second(200), start);
+        gate.slow_down(start, start);
+        gate.ramp_up(start);
+        let mut paces = Vec::new();
+        for _ in 0..7 {
+            tokio::time::advance(RAMP_EVERY).await;
+            drop(gate.ask(Instant::now()));
+            paces.push(gate.pace_per_s.round());
+        }
+        assert_eq!(paces, [20.0, 40.0, 80.0, 100.0, 100.0, 105.0, 105.0]);
     }
 }

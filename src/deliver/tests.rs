@@ -175,6 +175,57 @@ async fn an_outage_fails_nobody_however_small_the_file() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_that_catches_the_tail_of_a_file_fails_nobody() {
+    let mut desk = Desk::new();
+    desk.admit_many(100).deliveries.input_ended();
+    let ends = desk.run(500, |row| if row <= 60 { code(0) } else { CallEnd::Lost { why: "HTTP 502".to_owned() } });
+    assert_eq!(ends.last(), Some(&Aftermath::Down));
+    assert_eq!(desk.outcomes().len(), 60);
+    desk.run(500, |_| code(0));
+    assert!(desk.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
+    assert!(desk.deliveries.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_answered_fails_alone_while_the_others_wait_for_the_service() {
+    let mut desk = Desk::new();
+    desk.admit_many(10).deliveries.input_ended();
+    let ends = desk.run(200, |row| if row == 1 { code(60008) } else { CallEnd::Lost { why: "HTTP 502".to_owned() } });
+    assert_eq!(ends.last(), Some(&Aftermath::Down));
+    assert_eq!(desk.outcomes(), [(1, Status::Failed, Some(60008), 5)]);
+    desk.run(200, |_| code(0));
+    assert_eq!(desk.outcomes().len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_service_is_down_and_nothing_is_left_to_probe_with_records_are_read() {
+    let mut desk = Desk::new();
+    desk.deliveries.limits.max_attempts = 1;
+    desk.admit_many(20);
+    for row in 1..=20 {
+        assert_eq!(desk.leave(), Some(row));
+        let _ = desk.end(row, if row % 2 == 1 { code(0) } else { code(70500) });
+    }
+    desk.deliveries.go_down(desk.now);
+    while let Some(row) = {
+        desk.pass(Duration::from_secs(60));
+        desk.leave()
+    } {
+        desk.end(row, code(40601));
+        desk.deliveries.go_down(desk.now);
+    }
+    assert!(desk.deliveries.down_since().is_some());
+    assert!(desk.deliveries.wants_record(), "the next record is the only probe there can be");
+    desk.admit("bad id");
+    assert!(desk.deliveries.wants_record(), "an invalid one is none");
+    desk.admit("good");
+    assert!(!desk.deliveries.wants_record());
+    desk.pass(Duration::from_secs(60));
+    let row = desk.leave().unwrap();
+    assert_eq!(desk.end(row, code(0)), Aftermath::Back);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
     let mut desk = Desk::new();
     desk.admit_many(10).deliveries.input_ended();

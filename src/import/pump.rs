@@ -85,6 +85,7 @@ pub(super) struct Pump<A, I, L: Ledger, E> {
     drain_until: Option<Instant>,
     at_once: bool,
     why_down: String,
+    throttled_since: Option<Instant>,
     tally: Tally,
     settled: Option<Mark>,
     traffic: Traffic,
@@ -123,6 +124,7 @@ where
             drain_until: None,
             at_once: false,
             why_down: String::new(),
+            throttled_since: None,
             tally: Tally::default(),
             settled: None,
             traffic: Traffic::default(),
@@ -289,7 +291,7 @@ where
             return now;
         }
         let pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
-        let outage_ends = self.deliveries.down_since().map(|since| since + self.settings.max_outage);
+        let outage_ends = self.useless_since().filter(|_| self.cause.is_none()).map(|since| since + self.settings.max_outage);
         [
             self.gate_turn,
             self.deliveries.next_wake().filter(|at| *at > now),
@@ -335,11 +337,16 @@ where
     }
 
     fn give_up_after_outage(&mut self) {
-        let gone = self.deliveries.down_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
+        let gone = self.useless_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
         if gone {
             let why = self.why_down.clone();
             self.stop(Cause::Outage { why });
         }
+    }
+
+    /// Since when the service has been down, or has said nothing but "too fast".
+    fn useless_since(&self) -> Option<Instant> {
+        self.deliveries.down_since().or(self.throttled_since)
     }
 
     fn call_ended(&mut self, returned: Returned) {
@@ -375,7 +382,8 @@ where
                 self.traffic.count_code(*code);
                 self.why_down = format!("code {code}: {info}");
             }
-            CallEnd::TooMany | CallEnd::Redirected { .. } => {}
+            CallEnd::TooMany => "HTTP 429".clone_into(&mut self.why_down),
+            CallEnd::Redirected { .. } => {}
         }
         self.traffic.apis[command].retries += u64::from(is_retry);
         self.traffic.time(latency);
@@ -383,9 +391,13 @@ where
 
     fn draw_consequences(&mut self, aftermath: Aftermath, (command, left, generation): (Command, Instant, u32), now: Instant) {
         match aftermath {
-            Aftermath::Nothing | Aftermath::Back => {}
-            Aftermath::Accepted => self.signer.accepted(generation),
+            Aftermath::Nothing => {}
+            Aftermath::Accepted | Aftermath::Back => {
+                self.throttled_since = None;
+                self.signer.accepted(generation);
+            }
             Aftermath::Throttled(scope) => {
+                self.throttled_since.get_or_insert(now);
                 self.traffic.apis[command].throttled += 1;
                 for (api, gate) in self.gates.iter_mut() {
                     if scope == Scope::All || api == command {
