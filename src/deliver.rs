@@ -336,7 +336,7 @@ impl Deliveries {
         if let Err(halt) = own {
             return halt;
         }
-        if self.is_down() { self.probed(&verdict, was_probe, at) } else { self.judged(origin, &verdict, ailment, left, at) }
+        if self.is_down() { self.probed(&verdict, was_probe, at) } else { self.judged((origin, ailment), &verdict, left, at) }
     }
 
     fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
@@ -400,7 +400,7 @@ impl Deliveries {
     }
 
     /// Feeds the breaker and lets condemned records fail if the service is well.
-    fn judged(&mut self, origin: u64, verdict: &Verdict, ailment: Ailment, left: Instant, at: At) -> Aftermath {
+    fn judged(&mut self, (origin, ailment): (u64, Ailment), verdict: &Verdict, left: Instant, at: At) -> Aftermath {
         let (sign, aftermath) = match verdict {
             Verdict::Taken | Verdict::Row => (Sign::Healthy, Aftermath::Accepted),
             Verdict::Retry => (self.sick(ailment), Aftermath::Nothing),

@@ -366,14 +366,13 @@ async fn the_breaker_counts_distinct_batches() {
     let mut desk = Desk::of(2_500);
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed([]));
-    for batch in 2..=20 {
+    for _ in 2..=20 {
         let mut last = Aftermath::Nothing;
         for _ in 0..3 {
             let sent = desk.send(Command::MultiaccountImport).unwrap();
             last = desk.end(&sent, lost());
             desk.now += Duration::from_millis(5);
         }
-        let _ = batch;
         if last == Aftermath::Down {
             break;
         }
@@ -558,10 +557,9 @@ async fn throttling_and_signatures_of_the_read_back_only_delay_it() {
     desk.run(500, |sent| {
         reads += u32::from(sent.command == Command::PortraitGet);
         match reads {
-            0 => fine(sent),
-            1..=6 if sent.command == Command::PortraitGet => code(60007),
-            7..=9 if sent.command == Command::PortraitGet => code(70001),
-            _ => fine(sent),
+            1..=6 => code(60007),
+            7..=9 => code(70001),
+            0 | 10.. => fine(sent),
         }
     });
     all_imported(&desk.outcomes(), 120, 1);
@@ -573,8 +571,8 @@ async fn batches_without_profiles_need_no_read_back_and_the_first_with_some_does
     desk.admit_many(200, "").admit_many(200, "Nick").deliveries.input_ended();
     let calls = desk.run(500, fine);
     let order: Vec<Command> = calls.iter().map(|(sent, _)| sent.command).collect();
-    use Command::{MultiaccountImport as Batch, PortraitGet as Read};
-    assert_eq!(order, [Batch, Batch, Batch, Read, Batch]);
+    let (batch, read) = (Command::MultiaccountImport, Command::PortraitGet);
+    assert_eq!(order, [batch, batch, batch, read, batch]);
     all_imported(&desk.outcomes(), 400, 1);
 }
 

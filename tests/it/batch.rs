@@ -15,8 +15,13 @@ fn settings(faults: &[&str]) -> Settings {
     Settings { faults: faults.iter().map(|text| text.parse().unwrap()).collect(), ..Settings::with_key(KEY.into()) }
 }
 
+/// Without limits: what falls back is over at once.
+fn unlimited(faults: &[&str]) -> Settings {
+    Settings { limit_per_s: None, ..settings(faults) }
+}
+
 fn dropping() -> Settings {
-    Settings { batch_profiles: BatchProfiles::Dropped, ..settings(&[]) }
+    Settings { batch_profiles: BatchProfiles::Dropped, ..unlimited(&[]) }
 }
 
 fn import<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
@@ -90,7 +95,7 @@ fn listed_records_go_singly_and_have_their_own_codes() {
 #[test]
 fn a_record_that_spoils_its_batch_spoils_nobody_else() {
     let bench = Bench::with_users(400);
-    let sandbox = Sandbox::start(settings(&["whole=40601,id=user1", "http=502,id=user250"])).unwrap();
+    let sandbox = Sandbox::start(unlimited(&["whole=40601,id=user1", "http=502,id=user250"])).unwrap();
     let run = import(&bench, &sandbox, &["--batch=strict", "--rate", "0", "--single-rate", "0"]).run().exits(3).settles(400);
     let failed: Vec<_> = run.rows.iter().filter(|row| row.status != "imported").map(|row| (row.number, row.error_code.as_str())).collect();
     assert_eq!(failed, [(1, "40601"), (250, "")]);
@@ -130,7 +135,7 @@ fn dropped_profiles_lead_to_the_single_lane_and_with_strict_to_an_end() {
 #[test]
 fn refused_batches_lead_to_the_single_lane_and_with_strict_to_an_end() {
     let bench = Bench::with_users(150);
-    let sandbox = Sandbox::start(settings(&["whole=40001,api=multiaccount_import"])).unwrap();
+    let sandbox = Sandbox::start(unlimited(&["whole=40001,api=multiaccount_import"])).unwrap();
     let strict = import(&bench, &sandbox, &["--batch=strict", "--single-rate", "0"]).run().exits(5);
     assert!(strict.stderr.contains("takes no batches"), "{}", strict.stderr);
     let run = import(&bench, &sandbox, &["--batch", "--single-rate", "0"]).run().exits(0).imports_all(150);
