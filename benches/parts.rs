@@ -21,7 +21,7 @@ use chatlift::api::{usersig, wire};
 use chatlift::command::Command;
 use chatlift::deliver::{At, Deliveries, Lane, Limits};
 use chatlift::gate::{Gate, Rate, Turn};
-use chatlift::input::{Fingerprint, Mark};
+use chatlift::input::{Fingerprint, Mark, Reading};
 use chatlift::journal::checkpoint::Target;
 use chatlift::journal::disk::OsDisk;
 use chatlift::journal::paths::{Given, Paths};
@@ -164,7 +164,7 @@ mod journal_lines {
         let claim = Claim {
             target: Target { endpoint: "bench".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: Fingerprint { len: 1, modified_ns: 1, changed_ns: 1, inode: 1 },
-            delimiter: b',',
+            reading: Reading { delimiter: b',', columns: [Some(0), None, None] },
             header: csv::ByteRecord::from(vec!["UserID"]),
             rejects_delimiter: b',',
             start: Mark::START,

@@ -41,6 +41,14 @@ pub struct Fingerprint {
     pub inode: u64,
 }
 
+/// How an input is read: a run that goes on must read it as it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    pub delimiter: u8,
+    /// The columns of UserID, Nick and FaceUrl, counted from 0.
+    pub columns: [Option<u32>; 3],
+}
+
 /// How an input compares with what an earlier run has seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sameness {

@@ -75,7 +75,11 @@ fn nothing_to_do(input: &Path, paths: &Paths) -> String {
 
 fn limited(tally: Tally, remaining: Option<u64>) -> LastWord {
     let remain = remaining.map_or_else(|| "an unknown number remains".to_owned(), |count| format!("{} remain", figures::count(count)));
-    let why = format!("the limit is reached: {}; {remain}", told(tally));
+    let so_far = match tally.rejected() {
+        0 => format!("{} imported so far", rows(tally.imported)),
+        _ => format!("so far {}", told(tally)),
+    };
+    let why = format!("the limit is reached: {so_far}; {remain}");
     LastWord::new(finished_exit(tally), why, "the same command without --limit goes on")
 }
 
@@ -98,7 +102,8 @@ pub(super) fn cannot_open(error: &OpenError) -> LastWord {
         OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which sets the checkpoint aside".to_owned(),
         OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which sets the old files aside".to_owned(),
         OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which sets the old files aside".to_owned(),
-        OpenError::OtherDelimiter => "give the same --delimiter, or begin again with --restart".to_owned(),
+        OpenError::OtherReading => "give the same --map and --delimiter, or begin again with --restart".to_owned(),
+        OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),
         OpenError::InputChanged { .. } => {
             "bring back the file as it was, or import the new one from its start with --restart; settled rows may be imported twice, which is safe"
                 .to_owned()

@@ -171,8 +171,8 @@ pub struct ConnectionFlags {
     /// Trust the certificates of this PEM file too [env: CHATLIFT_CA_FILE]
     #[arg(long, value_name = "PEM")]
     pub ca_file: Option<PathBuf>,
-    /// Import into the embedded stand-in; needs no credentials
-    #[arg(long, conflicts_with_all = ["region", "endpoint", "secret_key_file"])]
+    /// Import into the embedded stand-in, whatever else is said of the service; needs no credentials
+    #[arg(long)]
     pub sandbox: bool,
     /// Calls a second, never more in any sliding second; 0 = no limit, for a loopback endpoint only [env: CHATLIFT_RATE]
     /// [default: the API's documented limit, 200; with --batch 100]

@@ -88,6 +88,7 @@ impl Source {
         let spool = if input::is_stdin(file) {
             Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?)
         } else {
+            is_regular(file)?;
             None
         };
         Ok(Self { spool, file: file.to_owned() })
@@ -95,6 +96,11 @@ impl Source {
 
     fn path(&self) -> &Path {
         self.spool.as_ref().map_or(&self.file, Spool::path)
+    }
+
+    /// Whether nothing came in on standard input, now or earlier.
+    fn is_missing(&self) -> bool {
+        self.spool.as_ref().is_some_and(Spool::is_empty)
     }
 
     fn keep(&mut self) -> Result<(), LastWord> {
@@ -116,6 +122,17 @@ fn forecast_rates(flags: &ImportFlags) -> Rates {
     Rates { single: or(single, ACCOUNT_IMPORT_CALLS_PER_S), batch: or(batch, BATCH_CALLS_PER_S) }
 }
 
+/// A pipe can be read once only, and a run must be able to begin again.
+fn is_regular(file: &Path) -> Result<(), LastWord> {
+    match std::fs::metadata(file) {
+        Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(LastWord::yours(
+            format!("{} is a pipe or a device", file.display()),
+            "pipe it into `chatlift import - --results FILE`, which keeps it so that the run can be resumed",
+        )),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn cannot_spool(error: &std::io::Error) -> LastWord {
     LastWord::new(Exit::CannotGoOn, format!("cannot keep standard input: {error}"), "it is kept beside the results; make room there")
 }
@@ -129,6 +146,12 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     summary_has_a_folder(flags)?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let mut source = Source::new(file, &paths)?;
+    if source.is_missing()
+        && let Some(tally) =
+            journal::finished_earlier(&OsDisk, &paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?
+    {
+        return Ok(Begun::Finished { tally, paths });
+    }
     let format = format(&flags.input);
     let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
     let claim = claim(&connection, &roster, source.path(), flags)?;
@@ -166,7 +189,9 @@ fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
     }
     let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
     let paths = Paths::new(file, given);
-    let mut names: Vec<&Path> = paths.all().into_iter().chain([file.as_path()]).chain(flags.summary.as_deref()).collect();
+    let own = paths.everything();
+    let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
+    let mut names: Vec<PathBuf> = own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).map(resolved).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(LastWord::yours(
@@ -177,9 +202,20 @@ fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
     }
 }
 
+/// A path without links and detours, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
+    })
+}
+
 /// What can't be written at the end is said at the start.
 fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
     let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(summary) = flags.summary.as_deref().filter(|summary| summary.is_dir()) {
+        return Err(LastWord::yours(format!("the summary {} is a folder", summary.display()), "name a file with --summary"));
+    }
     match folder.filter(|folder| !folder.is_dir()) {
         Some(missing) => {
             Err(LastWord::yours(format!("there is no folder {} for the summary", missing.display()), "make it, or correct --summary"))
@@ -193,7 +229,7 @@ fn claim(connection: &Connection, roster: &Roster<BufReader<File>>, path: &Path,
     Ok(Claim {
         target: target(&connection.service),
         input,
-        delimiter: format(&flags.input).delimiter,
+        reading: roster.reading(),
         header: roster.header().names.clone(),
         rejects_delimiter: flags.input.delimiter.unwrap_or(b','),
         start: roster.at(),
@@ -202,7 +238,7 @@ fn claim(connection: &Connection, roster: &Roster<BufReader<File>>, path: &Path,
 
 fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &ImportFlags) -> Result<Plan, LastWord> {
     let restart = if flags.restart { Restart::Asked } else { Restart::No };
-    let compare = |settled: Mark| roster::compare(path, claim.delimiter, settled);
+    let compare = |settled: Mark| roster::compare(path, claim.reading.delimiter, settled);
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 

@@ -157,7 +157,7 @@ impl Sources<'_> {
         if self.flags.sandbox {
             return Ok(Service::Sandbox);
         }
-        Ok(Service::Remote { identity: self.identity()?, endpoint: self.endpoint()? })
+        Ok(Service::Remote { endpoint: self.endpoint()?, identity: self.identity()? })
     }
 
     fn identity(&self) -> Result<Identity, LastWord> {

@@ -37,6 +37,11 @@ impl Spool {
         }
     }
 
+    /// Whether nothing has come in and nothing was kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.incoming.as_deref().is_some_and(|incoming| std::fs::metadata(incoming).is_ok_and(|stat| stat.len() == 0))
+    }
+
     /// The file to read.
     pub(super) fn path(&self) -> &Path {
         self.incoming.as_deref().unwrap_or(&self.kept)
@@ -55,7 +60,9 @@ impl Spool {
 
     /// The run is finished: nobody needs it any more.
     pub(super) fn discard_all(&mut self) {
-        self.incoming = None;
+        if let Some(incoming) = self.incoming.take() {
+            remove(&incoming);
+        }
         remove(&self.kept);
     }
 }
@@ -93,10 +100,18 @@ mod tests {
         assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
         drop(Spool::fill(kept.clone(), &b"something else"[..]).unwrap());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what was refused is gone");
+        let mut same_again = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        same_again.discard_all();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing of a finished run is left");
+        let mut first = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        assert!(!first.is_empty());
+        first.keep().unwrap();
         let mut again = Spool::fill(kept.clone(), &b""[..]).unwrap();
         assert_eq!(again.path(), kept);
         again.keep().unwrap();
+        assert!(!again.is_empty());
         again.discard_all();
+        assert!(Spool::fill(kept.clone(), &b""[..]).unwrap().is_empty());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

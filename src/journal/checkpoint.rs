@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::input::{Fingerprint, Mark};
+use crate::input::{Fingerprint, Mark, Reading};
 use crate::outcome::Tally;
 
 /// Raised with every change of the format.
@@ -21,7 +21,9 @@ pub const MAX_BYTES: u64 = 64 * 1024;
 pub struct Checkpoint {
     pub state: State,
     pub target: Target,
-    pub delimiter: u8,
+    pub reading: Reading,
+    /// Hash of the names of results and rejects.
+    pub names: u64,
     pub input: Fingerprint,
     /// The place in the input up to which all is settled.
     pub settled: Mark,
@@ -146,7 +148,8 @@ mod tests {
         Checkpoint {
             state: State::Unfinished,
             target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
-            delimiter: b',',
+            reading: Reading { delimiter: b',', columns: [Some(0), None, Some(2)] },
+            names: 5,
             input: Fingerprint { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
             settled: Mark { rows: 1, offset: 9, line: 3, digest: u64::MAX },
             results: Extent::new(100, b"tail"),

@@ -21,7 +21,7 @@ use checkpoint::{Checkpoint, State};
 use disk::{Disk, DiskFile};
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
-pub use opening::{Claim, OpenError, Plan, Restart, Way, committed, examine, lock, open};
+pub use opening::{Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open};
 use paths::Paths;
 use sheet::Sheet;
 

@@ -15,7 +15,7 @@ use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{Paths, stamp};
 use super::sheet::Sheet;
 use super::{DiskError, Journal, write_checkpoint};
-use crate::input::{Fingerprint, Mark, Sameness};
+use crate::input::{Fingerprint, Mark, Reading, Sameness};
 use crate::outcome::Tally;
 
 /// Most numbers that are tried for a dated name. Chosen.
@@ -26,7 +26,7 @@ const STAMPS_MAX: u32 = 1_000;
 pub struct Claim {
     pub target: Target,
     pub input: Fingerprint,
-    pub delimiter: u8,
+    pub reading: Reading,
     /// The input's header, for the rejects …
     pub header: ByteRecord,
     /// … which are written with this delimiter.
@@ -78,8 +78,10 @@ pub enum OpenError {
     Checkpoint { path: PathBuf, why: CheckpointError },
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
-    #[error("the earlier run read the file with another delimiter")]
-    OtherDelimiter,
+    #[error("the earlier run took its fields from other columns, or with another delimiter")]
+    OtherReading,
+    #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
+    OtherFiles { checkpoint: PathBuf },
     #[error("the first {rows} records of the input, which are settled, have changed since")]
     InputChanged { rows: u64 },
     #[error("{} is not what the checkpoint says of it", path.display())]
@@ -121,13 +123,22 @@ pub fn examine<D: Disk>(
     compare: impl FnOnce(Mark) -> io::Result<Sameness>,
 ) -> Result<Plan, OpenError> {
     let found = look(disk, paths)?;
-    let plan = plan(found, paths, claim, restart, compare)?;
-    if matches!(plan, Plan::Run(Way::Resume { .. }) | Plan::Finished { .. })
-        && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none()
-    {
+    let wants_results = matches!(&found, Found::Run(checkpoint) if matches!(checkpoint.state, State::Unfinished | State::Finished));
+    if restart == Restart::No && wants_results && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
         return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
     }
-    Ok(plan)
+    plan(found, paths, claim, restart, compare)
+}
+
+/// What became of a run of `target` that an earlier process has finished; `None` if there is none. For when its input is not to be had.
+///
+/// # Errors
+/// [`OpenError::Disk`] when the files can't be read.
+pub fn finished_earlier<D: Disk>(disk: &D, paths: &Paths, target: &Target) -> Result<Option<Tally>, OpenError> {
+    Ok(match look(disk, paths)? {
+        Found::Run(checkpoint) if checkpoint.state == State::Finished && checkpoint.target == *target => Some(checkpoint.tally),
+        Found::Run(_) | Found::Nothing | Found::Results | Found::Unusable(_) => None,
+    })
 }
 
 /// Opens the journal in the way that was planned under the same lock.
@@ -213,8 +224,11 @@ fn plan(
         return Err(OpenError::OtherTarget { was: Box::new(checkpoint.target), is: Box::new(claim.target.clone()) });
     }
     let is_unfinished = checkpoint.state == State::Unfinished;
-    if is_unfinished && checkpoint.delimiter != claim.delimiter {
-        return Err(OpenError::OtherDelimiter);
+    if is_unfinished && checkpoint.names != paths.names() {
+        return Err(OpenError::OtherFiles { checkpoint: paths.checkpoint.clone() });
+    }
+    if is_unfinished && checkpoint.reading != claim.reading {
+        return Err(OpenError::OtherReading);
     }
     let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
     Ok(match (is_unfinished, input) {
@@ -233,7 +247,8 @@ fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Res
     let checkpoint = Checkpoint {
         state: State::Unfinished,
         target: claim.target,
-        delimiter: claim.delimiter,
+        reading: claim.reading,
+        names: paths.names(),
         input: claim.input,
         settled: claim.start,
         results: results.extent(),

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 /// The files of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -58,6 +60,20 @@ impl Paths {
     #[must_use]
     pub fn dated(&self, stamp: &str) -> Self {
         Self { results: dated(&self.results, stamp), rejects: dated(&self.rejects, stamp), checkpoint: dated(&self.checkpoint, stamp) }
+    }
+
+    /// Hash of the names, less their folders, of the files that a checkpoint vouches for.
+    #[must_use]
+    pub fn names(&self) -> u64 {
+        use std::os::unix::ffi::OsStrExt;
+        let name = |path: &Path| path.file_name().unwrap_or_default().as_bytes().to_vec();
+        xxh3_64(&[name(&self.results), name(&self.rejects)].join(&0))
+    }
+
+    /// All names that the run may use.
+    #[must_use]
+    pub fn everything(&self) -> [PathBuf; 6] {
+        [self.results.clone(), self.rejects.clone(), self.checkpoint.clone(), self.lock(), self.new_checkpoint(), self.spool()]
     }
 
     /// The three of them.

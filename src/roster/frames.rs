@@ -73,6 +73,10 @@ impl<R: BufRead> Frames<R> {
         Self { input, delimiter, record: Vec::new(), at }
     }
 
+    pub(super) fn delimiter(&self) -> u8 {
+        self.delimiter
+    }
+
     pub(super) fn at(&self) -> Mark {
         self.at
     }

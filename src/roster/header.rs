@@ -46,6 +46,11 @@ pub enum HeaderError {
 }
 
 impl Header {
+    /// The columns of UserID, Nick and FaceUrl, counted from 0.
+    pub(super) fn columns(&self) -> [Option<u32>; 3] {
+        [Some(self.user_id), self.nick, self.face_url].map(|column| column.and_then(|column| u32::try_from(column).ok()))
+    }
+
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {
         if let Some(name) = duplicate(&names) {
             return Err(HeaderError::Duplicate { name: lossy(name) });

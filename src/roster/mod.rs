@@ -13,7 +13,7 @@ use csv::ByteRecord;
 use thiserror::Error;
 
 use crate::account::{Account, Invalid};
-use crate::input::{Fingerprint, Mark, Sameness};
+use crate::input::{Fingerprint, Mark, Reading, Sameness};
 use frames::{Frame, FrameError, Frames};
 pub use frames::{Place, RECORD_MAX_BYTES, RECORD_MAX_LINES};
 pub use header::{Format, Header, HeaderError};
@@ -111,6 +111,12 @@ impl<R: BufRead> Roster<R> {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// How the fields are found.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading { delimiter: self.splitter.get_ref().frames.delimiter(), columns: self.header.columns() }
     }
 
     /// The place behind the last record that was read, or behind the header.

@@ -56,7 +56,8 @@ impl From<OpenError> for Failure {
             | OpenError::NoResults { .. }
             | OpenError::Checkpoint { .. }
             | OpenError::OtherTarget { .. }
-            | OpenError::OtherDelimiter
+            | OpenError::OtherReading
+            | OpenError::OtherFiles { .. }
             | OpenError::InputChanged { .. }
             | OpenError::SheetChanged { .. }
             | OpenError::Input(_) => Failure::Broken(Broken(format!("refused: {error}"))),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use chatlift::input::{Fingerprint, Mark, Sameness};
+use chatlift::input::{Fingerprint, Mark, Reading, Sameness};
 use chatlift::journal::Claim;
 use chatlift::journal::checkpoint::Target;
 use chatlift::outcome::{Outcome, Settled, Status};
@@ -65,7 +65,7 @@ impl Input {
         Claim {
             target: Target { endpoint: "sandbox".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: self.fingerprint,
-            delimiter: b',',
+            reading: Reading { delimiter: b',', columns: [Some(0), Some(1), None] },
             header: ByteRecord::from(vec!["UserID", "Nick"]),
             rejects_delimiter: b',',
             start: self.start,

@@ -2,7 +2,7 @@
 
 mod claims;
 
-use chatlift::input::{Fingerprint, Mark};
+use chatlift::input::{Fingerprint, Mark, Reading};
 use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Target};
 use chatlift::outcome::Tally;
 use proptest::collection::vec;
@@ -104,13 +104,15 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
     let input = any::<(u64, i64, i64, u64)>();
     let input = input.prop_map(|(len, modified_ns, changed_ns, inode)| Fingerprint { len, modified_ns, changed_ns, inode });
     let settled = any::<(u64, u64, u64, u64)>().prop_map(|(rows, offset, line, digest)| Mark { rows, offset, line, digest });
+    let reading = any::<(u8, [Option<u32>; 3])>().prop_map(|(delimiter, columns)| Reading { delimiter, columns });
     let extent = || any::<(u64, u64)>().prop_map(|(len, tail)| Extent { len, tail });
     let tally = any::<(u64, u64, u64)>().prop_map(|(imported, failed, invalid)| Tally { imported, failed, invalid });
-    (state, target, any::<u8>(), input, settled, extent(), extent(), tally).prop_map(
-        |(state, target, delimiter, input, settled, results, rejects, tally)| Checkpoint {
+    (state, target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
+        |(state, target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
             state,
             target,
-            delimiter,
+            reading,
+            names,
             input,
             settled,
             results,
