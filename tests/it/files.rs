@@ -1,6 +1,6 @@
 //! Files as the world writes them: the roster against a second reader of CSV, and files that are too big to be held.
 //!
-//! What takes minutes is ignored: `cargo test --test it files -- --ignored`.
+//! What takes minutes is ignored: `cargo test --test it ten_million -- --ignored --nocapture`.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,5 +1,7 @@
 //! The command as `chatlift import` carries it out, as far as the journal is concerned: lock, examine, open, append, commit, finish.
 
+use std::time::Duration;
+
 use chatlift::journal::disk::Disk;
 use chatlift::journal::paths::Paths;
 use chatlift::journal::{self, DiskError, Journal, Ledger, OpenError, Plan, Restart};
@@ -82,7 +84,7 @@ impl Command<'_> {
 
     fn attempt<D: Disk>(self, mount: &impl Fn() -> D, witness: &mut Witness, chance: &mut fastrand::Rng) -> Result<Ending, Failure> {
         let disk = mount();
-        let lock = journal::lock(&disk, self.paths)?;
+        let lock = lock(&disk, self.paths)?;
         let compare = |settled| Ok(self.input.compare(settled));
         let plan = journal::examine(&disk, self.paths, &self.input.claim(), self.restart, compare)?;
         witness.planned(&plan, self.restart, self.input)?;
@@ -124,6 +126,18 @@ impl Command<'_> {
             }
         }
     }
+}
+
+/// Takes the lock. A process that another test starts holds a copy of a lock that was just given up, until it becomes its program.
+pub(super) fn lock<D: Disk>(disk: &D, paths: &Paths) -> Result<D::Lock, OpenError> {
+    const TRIES: usize = 200;
+    for _ in 0..TRIES {
+        match journal::lock(disk, paths) {
+            Err(OpenError::Locked { .. }) => std::thread::park_timeout(Duration::from_millis(5)),
+            taken => return taken,
+        }
+    }
+    journal::lock(disk, paths)
 }
 
 /// A second process finds the files locked.

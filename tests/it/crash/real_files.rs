@@ -15,7 +15,7 @@ use chatlift::journal::{self, OpenError, Plan, Restart, Way};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::command::{Command, Ending};
+use super::command::{Command, Ending, lock};
 use super::input::{Fortune, Input};
 use super::witness::{Broken, Witness, now};
 
@@ -200,7 +200,7 @@ impl RealLife {
     }
 
     fn opens(&self) -> Result<(), OpenError> {
-        let lock = journal::lock(&OsDisk, &self.paths)?;
+        let lock = lock(&OsDisk, &self.paths)?;
         let plan = self.examines()?;
         let Plan::Run(way @ Way::Resume { .. }) = plan else { panic!("a stopped run is resumed: {plan:?}") };
         journal::open(way, (OsDisk, lock), self.paths.clone(), self.input.claim(), now()).map(drop)
