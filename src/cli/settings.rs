@@ -157,7 +157,9 @@ impl Sources<'_> {
         if self.flags.sandbox {
             return Ok(Service::Sandbox);
         }
-        Ok(Service::Remote { endpoint: self.endpoint()?, identity: self.identity()? })
+        // What is wrong is told before what is missing.
+        self.flags.endpoint.as_deref().map(parse_endpoint).transpose()?;
+        Ok(Service::Remote { identity: self.identity()?, endpoint: self.endpoint()? })
     }
 
     fn identity(&self) -> Result<Identity, LastWord> {

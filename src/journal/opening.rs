@@ -227,13 +227,15 @@ fn plan(
     if is_unfinished && checkpoint.names != paths.names() {
         return Err(OpenError::OtherFiles { checkpoint: paths.checkpoint.clone() });
     }
+    let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
+    if is_unfinished && input == Sameness::ChangedWithin {
+        return Err(OpenError::InputChanged { rows: checkpoint.settled.rows });
+    }
     if is_unfinished && checkpoint.reading != claim.reading {
         return Err(OpenError::OtherReading);
     }
-    let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
     Ok(match (is_unfinished, input) {
-        (true, Sameness::ChangedWithin) => return Err(OpenError::InputChanged { rows: checkpoint.settled.rows }),
-        (true, Sameness::Same | Sameness::ChangedAfter) => Plan::Run(Way::Resume { checkpoint, input }),
+        (true, _) => Plan::Run(Way::Resume { checkpoint, input }),
         (false, Sameness::Same) => Plan::Finished { tally: checkpoint.tally },
         (false, Sameness::ChangedAfter | Sameness::ChangedWithin) => Plan::Run(Way::SetAside),
     })

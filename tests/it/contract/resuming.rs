@@ -174,3 +174,62 @@ fn what_a_crash_left_behind_the_checkpoint_is_cut() {
     let run = bench.import(&server).run().exits(0).imports_all(6);
     assert_eq!(run.rejects, None);
 }
+
+#[test]
+fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::new();
+    bench.write("users.csv", "A,B,C\nx1,y1,z1\nx2,y2,z2\n");
+    let import = |map: [&str; 2]| bench.import(&server).args(&["--map", map[0], "--map", map[1]]);
+    import(["UserID=A", "Nick=B"]).args(&["--limit", "1"]).run().exits(0);
+    bench.write("mine.csv", "somebody's own\n");
+    let before = bench.contents();
+    import(["UserID=B", "Nick=A"]).run().exits(2).because("columns").hints("--map");
+    import(["UserID=A", "Nick=B"]).args(&["--rejects", "mine.csv"]).run().exits(2).because("names").hints("--rejects");
+    assert_eq!((bench.contents(), server.calls()), (before, 1));
+    import(["UserID=A", "Nick=B"]).run().exits(0);
+}
+
+#[test]
+fn no_file_is_written_over_the_input_whatever_it_is_called() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::with_users(2);
+    let before = bench.contents();
+    let absolute = bench.path("users.csv");
+    let absolute = absolute.to_str().unwrap();
+    // Every run of the harness writes its summary to summary.json.
+    let clashes = [
+        ["--rejects", "./users.csv"],
+        ["--results", absolute],
+        ["--rejects", "users.checkpoint.json.lock"],
+        ["--rejects", "./summary.json"],
+    ];
+    for flags in clashes {
+        bench.import(&server).args(&flags).run().exits(2).because("two files at once");
+    }
+    assert_eq!((bench.contents(), server.calls()), (before, 0));
+}
+
+#[test]
+fn results_that_are_gone_are_missed_whatever_became_of_the_run() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::with_users(2);
+    bench.import(&server).run().exits(0);
+    std::fs::remove_file(bench.path("users.results.csv")).unwrap();
+    bench.write("users.csv", users(3));
+    bench.import(&server).run().exits(2).because("no results");
+}
+
+#[test]
+fn a_finished_run_of_standard_input_is_finished_without_it_too() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::new();
+    let import =
+        |input: &str| bench.import_into("-", &server.endpoint()).args(&["--results", "r.results.csv"]).stdin(input).stem("r").run();
+    import(&users(2)).exits(0);
+    for again in ["", &users(2)] {
+        import(again).exits(0).because("finished earlier");
+    }
+    assert_eq!(server.calls(), 2);
+    assert!(bench.names().iter().all(|name| !name.contains("input")), "{:?}", bench.names());
+}

@@ -84,12 +84,18 @@ fn no_limit_is_for_loopback_alone() {
 }
 
 #[test]
+fn a_real_command_is_rehearsed_by_adding_the_sandbox() {
+    let bench = Bench::with_users(1);
+    bench.call(&["import", "users.csv", "--sdkappid", "7", "--region", "tokyo", "--sandbox"]).run().exits(0);
+}
+
+#[test]
 fn wrong_usage_exits_2_with_a_hint() {
     let bench = Bench::with_users(1);
     bench.call(&["import"]).run().exits(2);
     bench.call(&["import", "users.csv", "--no-such-flag"]).run().exits(2);
     bench.call(&["import", "users.csv", "--region", "atlantis"]).run().exits(2);
-    bench.call(&["import", "users.csv", "--sandbox", "--endpoint", "https://127.0.0.1"]).run().exits(2);
+    bench.call(&["import", "users.csv", "--region", "tokyo", "--endpoint", "https://127.0.0.1"]).run().exits(2);
     bench.call(&["import", "users.csv", "--secret-key", "x"]).run().exits(2);
     bench.call(&["no-such-command"]).run().exits(2);
     bench.call(&["import", "users.csv"]).run().exits(2).hints("--sdkappid");
