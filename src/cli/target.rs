@@ -74,9 +74,7 @@ fn sandbox(lanes: &Lanes) -> Result<(Option<Sandbox>, Url, Identity), LastWord> 
     };
     let credential = Credential::Key(settings.key.clone());
     let identity = Identity { sdkappid: settings.sdkappid, identifier: settings.identifier.clone(), credential };
-    let sandbox = Sandbox::start(settings).map_err(|error| {
-        LastWord::new(Exit::CannotGoOn, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
-    })?;
+    let sandbox = Sandbox::start(settings).map_err(cannot)?;
     let endpoint = Url::parse(&sandbox.endpoint()).expect("an address with a port is a URL");
     Ok((Some(sandbox), endpoint, identity))
 }
