@@ -21,14 +21,13 @@ use tokio::time::Instant;
 
 /// The sliding second that the limit is about.
 const SECOND: Duration = Duration::from_secs(1);
-/// What is added to the second, for the jitter of the line: calls that left 1.006 s apart may arrive 1 s apart.
-/// Chosen: it costs 0.6 % of the rate; 2 ms was the least that never let a 201st call through on a quiet machine (measured 2026-11-23),
+/// What is added to the second, for the jitter of the line: calls that left 1.005 s apart may arrive 1 s apart.
+/// Chosen: it costs 0.5 % of the rate; 2 ms was the least that never let a 201st call through on a quiet machine (measured 2026-11-23),
 /// and on a busy one a server's thread is some milliseconds late.
-const MARGIN: Duration = Duration::from_millis(6);
+const MARGIN: Duration = Duration::from_millis(5);
 /// Calls leave in small groups this often, since waking an idle core costs more than a call does: on two virtual cores 1,000 calls at
-/// 200/s took 0.21 s of CPU one by one, 0.12 s in groups of four and 0.06 s in groups of ten (measured 2026-11-24). Chosen: it is still
-/// the same pace over any tenth of a second.
-const GROUPS_PER_S: f64 = 20.0;
+/// 200/s took 0.21 s of CPU one by one, 0.08 s in groups of ten and 0.06 s in groups of twenty (measured 2026-11-24, medians).
+const GROUPS_PER_S: f64 = 10.0;
 /// Most calls in a group. Chosen: at 10,000/s a hundred cost 5 % of a core (measured 2026-11-23).
 const GROUP_MAX: f64 = 100.0;
 /// The bucket holds this many groups. One alone loses 4 to 18 % to the lateness of timers, two nothing (measured 2026-11-23).
@@ -484,7 +483,7 @@ mod tests {
             permit.mark_sent();
             granted += 1;
         }
-        assert_eq!(granted, 20, "two groups of a twentieth of a second");
+        assert_eq!(granted, 40, "two groups of a tenth of a second");
     }
 
     #[tokio::test(start_paused = true)]

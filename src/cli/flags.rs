@@ -128,7 +128,7 @@ pub enum BatchFlag {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputFlags {
-    /// Say nothing but errors and, at the end, why the run ended
+    /// Say nothing unless something needs attention
     #[arg(long, short)]
     pub quiet: bool,
     /// Say more; twice for everything
