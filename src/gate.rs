@@ -25,9 +25,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Chosen: it costs 0.5 % of the rate; 2 ms was the least that never let a 201st call through on a quiet machine (measured 2026-11-23),
 /// and on a busy one a server's thread is some milliseconds late.
 const MARGIN: Duration = Duration::from_millis(5);
-/// Calls leave in small groups this often, since waking an idle core costs more than a call does: on two virtual cores 1,000 calls at
-/// 200/s took 0.21 s of CPU one by one, 0.08 s in groups of ten and 0.06 s in groups of twenty (measured 2026-11-24, medians).
+/// The same for heavy calls, which a service looks at later. Chosen: 99 % of the rate remain.
+const HEAVY_MARGIN: Duration = Duration::from_millis(8);
+/// Groups a second of [`Spacing::Groups`]. Waking an idle core costs more than a small call does: on two virtual cores 1,000 calls at 200/s
+/// took 0.21 s of CPU one by one, 0.08 s in groups of ten and 0.06 s in groups of twenty (measured 2026-11-24, medians).
 const GROUPS_PER_S: f64 = 10.0;
+/// Groups a second of [`Spacing::Even`], so that a timer of a millisecond keeps up. Chosen.
+const EVEN_GROUPS_PER_S: f64 = 500.0;
 /// Most calls in a group. Chosen: at 10,000/s a hundred cost 5 % of a core (measured 2026-11-23).
 const GROUP_MAX: f64 = 100.0;
 /// The bucket holds this many groups. One alone loses 4 to 18 % to the lateness of timers, two nothing (measured 2026-11-23).
@@ -48,6 +52,24 @@ const RAMP_EVERY: Duration = Duration::from_secs(1);
 pub enum Rate {
     PerSecond(NonZeroU32),
     Unlimited,
+}
+
+/// How calls are spread over a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spacing {
+    /// Some at a time: for calls that cost the service next to nothing.
+    Groups,
+    /// One after the other: for heavy calls, which would wait for each other at the service and so arrive late.
+    Even,
+}
+
+impl Spacing {
+    const fn margin(self) -> Duration {
+        match self {
+            Spacing::Groups => MARGIN,
+            Spacing::Even => HEAVY_MARGIN,
+        }
+    }
 }
 
 /// The gate's answer to "may a call leave now?".
@@ -80,6 +102,7 @@ pub struct Gate {
     climb: Climb,
     slowed_at: Option<Instant>,
     bucket: RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Tick>>,
+    spacing: Spacing,
     /// Calls that are let through at a time.
     group: u32,
     clock: SetClock,
@@ -99,17 +122,18 @@ pub struct Gate {
 
 impl Gate {
     #[must_use]
-    pub fn new(rate: Rate, now: Instant) -> Self {
+    pub fn new(rate: Rate, spacing: Spacing, now: Instant) -> Self {
         let clock = SetClock::default();
         let pace_per_s = rate.per_s();
-        let earlier = earlier_process(rate, now);
+        let earlier = earlier_process(rate, spacing.margin(), now);
         Self {
             rate,
             pace_per_s,
             climb: Climb::Done,
             slowed_at: None,
-            bucket: bucket(pace_per_s, &clock),
-            group: group(pace_per_s),
+            bucket: bucket(pace_per_s, spacing, &clock),
+            group: group(pace_per_s, spacing),
+            spacing,
             clock,
             origin: now,
             foreign: earlier.len(),
@@ -134,7 +158,7 @@ impl Gate {
             let first = taken - limit;
             let last = (first + self.group as usize - 1).min(self.sends.len().saturating_sub(1));
             return match self.sends.get(first.max(last)) {
-                Some(sent) => Turn::At(*sent + SECOND + MARGIN),
+                Some(sent) => Turn::At(*sent + SECOND + self.spacing.margin()),
                 None => Turn::WhenSent,
             };
         }
@@ -169,7 +193,7 @@ impl Gate {
         let sent = self.marks.sent.swap(0, Ordering::AcqRel);
         let given_up = self.marks.given_up.swap(0, Ordering::AcqRel);
         self.granted -= sent + given_up;
-        let window = if self.rate == Rate::Unlimited { SECOND } else { SECOND + MARGIN };
+        let window = if self.rate == Rate::Unlimited { SECOND } else { SECOND + self.spacing.margin() };
         while self.sends.front().is_some_and(|oldest| now - *oldest >= window) {
             self.sends.pop_front();
             self.foreign = self.foreign.saturating_sub(1);
@@ -234,8 +258,8 @@ impl Gate {
 
     fn set_pace(&mut self, pace_per_s: f64) {
         self.pace_per_s = pace_per_s;
-        self.bucket = bucket(pace_per_s, &self.clock);
-        self.group = group(pace_per_s);
+        self.bucket = bucket(pace_per_s, self.spacing, &self.clock);
+        self.group = group(pace_per_s, self.spacing);
     }
 
     /// Whether the service has slowed this run below its rate.
@@ -275,10 +299,10 @@ impl Rate {
     }
 }
 
-fn bucket(pace_per_s: f64, clock: &SetClock) -> RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Tick>> {
+fn bucket(pace_per_s: f64, spacing: Spacing, clock: &SetClock) -> RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Tick>> {
     let period = if pace_per_s.is_finite() { SECOND.div_f64(pace_per_s) } else { Duration::from_nanos(1) };
     let quota = Quota::with_period(period.max(Duration::from_nanos(1))).expect("a period of a nanosecond or more is not zero");
-    let burst = NonZeroU32::new(group(pace_per_s) * GROUPS_IN_BUCKET).expect("a group has at least one call");
+    let burst = NonZeroU32::new(group(pace_per_s, spacing) * GROUPS_IN_BUCKET).expect("a group has at least one call");
     RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone())
 }
 
@@ -287,19 +311,23 @@ const FOREIGN_MAX: u32 = 20_000;
 
 /// An earlier process on the same run may have been killed a moment ago, at full pace. So the ring begins as if it had been: its calls
 /// are let expire one after the other, and the limit holds over both.
-fn earlier_process(rate: Rate, now: Instant) -> VecDeque<Instant> {
+fn earlier_process(rate: Rate, margin: Duration, now: Instant) -> VecDeque<Instant> {
     let Rate::PerSecond(limit) = rate else { return VecDeque::new() };
     if limit.get() > FOREIGN_MAX {
         return VecDeque::new();
     }
-    let slot = (SECOND + MARGIN) / limit.get();
-    (1..=limit.get()).filter_map(|number| (now + slot * number).checked_sub(SECOND + MARGIN)).collect()
+    let slot = (SECOND + margin) / limit.get();
+    (1..=limit.get()).filter_map(|number| (now + slot * number).checked_sub(SECOND + margin)).collect()
 }
 
 /// Calls in a group at this pace.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped to 1..=100")]
-fn group(pace_per_s: f64) -> u32 {
-    (pace_per_s / GROUPS_PER_S).clamp(1.0, GROUP_MAX) as u32
+fn group(pace_per_s: f64, spacing: Spacing) -> u32 {
+    let groups_per_s = match spacing {
+        Spacing::Groups => GROUPS_PER_S,
+        Spacing::Even => EVEN_GROUPS_PER_S,
+    };
+    (pace_per_s / groups_per_s).clamp(1.0, GROUP_MAX) as u32
 }
 
 /// The right to send one call.
@@ -393,7 +421,7 @@ mod tests {
 
     /// Sends `calls` calls, each written `delay(n)` after its grant, and returns the times of the writes in order.
     async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Duration) -> Vec<Instant> {
-        let mut gate = Gate::new(rate, Instant::now());
+        let mut gate = Gate::new(rate, Spacing::Groups, Instant::now());
         let mut writes = Vec::new();
         let mut in_limbo: Vec<(Instant, Permit)> = Vec::new();
         let mut granted = 0;
@@ -465,7 +493,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_permit_dropped_unsent_gives_its_place_back() {
-        let mut gate = Gate::new(per_second(1), Instant::now());
+        let mut gate = Gate::new(per_second(1), Spacing::Groups, Instant::now());
         tokio::time::advance(Duration::from_secs(3)).await;
         let Turn::Now(permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
         assert!(matches!(gate.ask(Instant::now()), Turn::WhenSent));
@@ -476,7 +504,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stalled_machine_is_not_followed_by_a_catch_up_burst() {
-        let mut gate = Gate::new(per_second(200), Instant::now());
+        let mut gate = Gate::new(per_second(200), Spacing::Groups, Instant::now());
         tokio::time::advance(Duration::from_secs(3_600)).await;
         let mut granted = 0;
         while let Turn::Now(mut permit) = gate.ask(Instant::now()) {
@@ -489,7 +517,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn throttling_halves_once_a_burst_and_climbs_back() {
         let start = Instant::now();
-        let mut gate = Gate::new(per_second(200), start);
+        let mut gate = Gate::new(per_second(200), Spacing::Groups, start);
         gate.slow_down(start, start);
         gate.slow_down(start, start);
         assert!((gate.pace_per_s - 100.0).abs() < 0.1);
@@ -509,7 +537,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_an_outage_the_pace_doubles_to_where_it_was_and_then_climbs_with_care() {
         let start = Instant::now();
-        let mut gate = Gate::new(per_second(200), start);
+        let mut gate = Gate::new(per_second(200), Spacing::Groups, start);
         gate.slow_down(start, start);
         gate.ramp_up(start);
         let mut paces = Vec::new();

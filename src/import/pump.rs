@@ -15,7 +15,7 @@ use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::{Command, PerCommand};
 use crate::deliver::{Aftermath, At, Call, Deliveries, Lane, ParcelId};
-use crate::gate::{Gate, Turn};
+use crate::gate::{Gate, Spacing, Turn};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
@@ -100,7 +100,7 @@ where
     pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
         let now = Instant::now();
         Self {
-            gates: PerCommand::new(|command| Gate::new(settings.rates[command], now)),
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], spacing(command), now)),
             deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
             settings,
             api: parts.api,
@@ -461,6 +461,14 @@ where
         };
         blocking(move || ledger.commit()).await?;
         Ok(end)
+    }
+}
+
+/// A hundred accounts keep the service busy for a while, one doesn't.
+const fn spacing(command: Command) -> Spacing {
+    match command {
+        Command::AccountImport => Spacing::Groups,
+        Command::MultiaccountImport | Command::PortraitGet => Spacing::Even,
     }
 }
 
