@@ -89,6 +89,38 @@ async fn a_slower_limit_of_the_service_is_found_and_fails_no_row() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end() {
+    let service = Service::new(|call| if call.number < 100 { imported(Duration::from_millis(5)) } else { code(60011) });
+    let mut world = World::new(accounts(1_000));
+    world.settings.max_outage = Duration::from_secs(600);
+    let began = Instant::now();
+    let run = world.run(&service).await;
+    assert!(matches!(&run.end, End::Outage { why } if why.contains("60011")), "{:?}", run.end);
+    assert_eq!((run.tally.imported, run.tally.failed), (100, 0));
+    let lasted = began.elapsed().as_secs();
+    assert!((600..=612).contains(&lasted), "{lasted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_hangs_when_the_waiting_is_over_costs_no_turns_of_the_loop() {
+    let service = Service::new(|call| match call.at.as_secs() {
+        2.. => Reply { latency: Duration::from_secs(9), end: CallEnd::Lost { why: "no answer in time".to_owned() }, ..Reply::default() },
+        _ => imported(Duration::from_millis(5)),
+    });
+    let mut world = World::new(accounts(1_000));
+    world.settings.max_outage = Duration::from_secs(30);
+    // Each turn of the loop looks at the wall clock; a loop that spins would never let the paused one go on.
+    let (wall, looks) = (world.wall, std::cell::Cell::new(0));
+    world.wall = Box::new(move || {
+        looks.set(looks.get() + 1);
+        assert!(looks.get() < 20_000, "the loop spins");
+        wall()
+    });
+    let run = world.run(&service).await;
+    assert!(matches!(run.end, End::Outage { .. }), "{:?}", run.end);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_permission_revoked_in_mid_run_stops_it_at_once_and_charges_nobody() {
     let service = Service::new(|call| if call.number >= 1_000 { code(70403) } else { imported(Duration::from_millis(50)) });
     let run = World::new(accounts(5_000)).run(&service).await;
