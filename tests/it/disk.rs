@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use crate::binary::{Bench, Run, eventually, users};
+use crate::binary::{Bench, Call, Run, eventually, users};
 use crate::hostile::server::{Server, imported};
 
 /// Most calls of one kind that are tried; they end before, in each of them. Chosen.
@@ -229,6 +229,12 @@ impl Drop for Mount {
     }
 }
 
+/// An import whose files are on the small disk.
+fn onto_the_small_disk<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+    let call = bench.quiet_import_into("users.csv", &server.endpoint()).against(server).at_any_rate();
+    call.args(&["--results", "small/users.results.csv"]).stem("small/users")
+}
+
 #[test]
 fn a_disk_that_fills_up_is_told_and_gone_on_from() {
     const USERS: u64 = 3_000;
@@ -238,11 +244,7 @@ fn a_disk_that_fills_up_is_told_and_gone_on_from() {
         return skipped("a disk that really fills up", "a file system can't be mounted here (it needs root)");
     };
     let server = Server::new(|_| imported());
-    let endpoint = server.endpoint();
-    let call = || {
-        let call = bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
-        call.args(&["--results", "small/users.results.csv"]).stem("small/users")
-    };
+    let call = || onto_the_small_disk(&bench, &server);
     let run = call().run().exits(1).because("small/users.").because("No space left").hints("make room");
     let first = run.checkpoint["run"]["settled"]["rows"].as_u64().unwrap();
     assert!((1..USERS).contains(&first), "{first}");
@@ -264,11 +266,7 @@ fn a_disk_that_others_fill_is_told_and_gone_on_from() {
     let filler = bench.path("small/filler");
     assert!(std::fs::write(&filler, vec![1; 1 << 20]).is_err(), "it is full");
     let server = Server::new(|_| imported());
-    let endpoint = server.endpoint();
-    let call = || {
-        let call = bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
-        call.args(&["--results", "small/users.results.csv"]).stem("small/users")
-    };
+    let call = || onto_the_small_disk(&bench, &server);
     let run = call().run().exits(1).because("small/users.").because("No space left").hints("make room");
     assert_eq!(server.calls(), 0, "it is found before the first call");
     drop(run);
