@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::account::{Account, UserId};
 use crate::command::Command;
+use crate::input::Mark;
 use crate::outcome::{Settled, Status};
 use crate::retry::{Breaker, BreakerState, RetryBudget, back_off};
 use crate::roster::Record;
@@ -27,7 +28,7 @@ use hold::Hold;
 pub use parcel::ParcelId;
 use parcel::{Parcel, Parcels, Stage};
 use proof::Proof;
-use window::Window;
+use window::{Fault, Window};
 
 /// Attempts that a record with an unknown code gets, if `--max-attempts` allows as many. Chosen.
 const UNKNOWN_CODE_ATTEMPTS: u32 = 3;
@@ -58,6 +59,23 @@ pub enum Lane {
     Batch(Doubt),
     /// Batches were tried and were no good: one a call.
     FellBack,
+}
+
+/// What the input has next.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A record to deliver; `taken` is what it is once the service has it.
+    Record { record: Record, taken: Status },
+    /// A record whose outcome is known without a call.
+    Settled(Settled),
+    /// Nothing is to become of the records up to here.
+    Passed(Mark),
+}
+
+impl From<Record> for Incoming {
+    fn from(record: Record) -> Self {
+        Incoming::Record { record, taken: Status::Imported }
+    }
 }
 
 /// What is done if batches turn out to be no good.
@@ -195,14 +213,23 @@ impl Deliveries {
         self.window.len() < self.limits.window_records && self.window.bytes() < self.limits.window_bytes
     }
 
-    /// Takes a record from the roster. Records come in input order, without a gap.
-    pub fn admit(&mut self, record: Record, wall: SystemTime) {
-        if let Ok(account) = &record.account
-            && self.hold.enter(&account.user_id, record.row)
-        {
-            self.fresh.push_back(record.row);
+    /// Takes what the input has next.
+    pub fn admit(&mut self, incoming: impl Into<Incoming>, wall: SystemTime) {
+        match incoming.into() {
+            Incoming::Record { record, taken } => self.admit_record(record, taken, wall),
+            Incoming::Settled(settled) => self.window.push_settled(settled),
+            Incoming::Passed(end) => self.window.push_passed(end),
         }
-        self.window.push(record, wall);
+    }
+
+    fn admit_record(&mut self, record: Record, taken: Status, wall: SystemTime) {
+        let row = self.window.next_row();
+        if let Ok(account) = &record.account
+            && self.hold.enter(&account.user_id, row)
+        {
+            self.fresh.push_back(row);
+        }
+        self.window.push(record, taken, wall);
     }
 
     /// No further record will come.
@@ -344,11 +371,11 @@ impl Deliveries {
         match verdict {
             Verdict::Taken => {
                 self.seen = SuccessSeen::Yes;
-                let origin = self.settle_single(id, Status::Imported, (None, String::new()), at.wall);
+                let origin = self.settle_single(id, None, at.wall);
                 return self.taken_singly(origin);
             }
             Verdict::Row => {
-                let origin = self.settle_single(id, Status::Failed, words(end), at.wall);
+                let origin = self.settle_single(id, Some(words(end)), at.wall);
                 self.forget_origin(origin);
             }
             Verdict::Retry => self.charge(id, words(end), self.limits.max_attempts, at),
@@ -371,7 +398,7 @@ impl Deliveries {
         Aftermath::Halt { refusal, code, says }
     }
 
-    fn wait(&mut self, id: ParcelId, last: (Option<i64>, String), at: At) {
+    fn wait(&mut self, id: ParcelId, last: Fault, at: At) {
         let parcel = &mut self.parcels[id];
         parcel.last = last;
         let delay = back_off(parcel.tries, at.jitter);
@@ -379,19 +406,19 @@ impl Deliveries {
     }
 
     /// Settles the record of a single parcel: the origin.
-    fn settle_single(&mut self, id: ParcelId, status: Status, last: (Option<i64>, String), wall: SystemTime) -> u64 {
+    fn settle_single(&mut self, id: ParcelId, fault: Option<Fault>, wall: SystemTime) -> u64 {
         let parcel = self.parcels.remove(id);
         let row = parcel.rows[0];
         if let Some(open) = self.window.open_mut(row) {
             open.attempts += 1;
         }
-        self.finish(row, status, last, wall);
+        self.finish(row, fault, wall);
         self.is_cured(parcel.origin, row);
         parcel.origin
     }
 
-    fn finish(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) {
-        if let Some(user_id) = self.window.settle(row, status, last, wall) {
+    fn finish(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) {
+        if let Some(user_id) = self.window.settle(row, fault, wall) {
             self.release(&user_id);
         }
     }
@@ -405,6 +432,11 @@ impl Deliveries {
     /// The next outcome in input order, if its record has settled.
     pub fn take_settled(&mut self) -> Option<Settled> {
         self.window.take_settled()
+    }
+
+    /// The end of records of which nothing is to become, if they are next.
+    pub fn take_passed(&mut self) -> Option<Mark> {
+        self.window.take_passed()
     }
 
     /// When something is due of itself: a retry or a probe.
@@ -458,7 +490,7 @@ pub struct At {
 }
 
 /// The service's code, and what goes into `error_info`.
-fn words(end: CallEnd) -> (Option<i64>, String) {
+fn words(end: CallEnd) -> Fault {
     match end {
         CallEnd::Done(_) => unreachable!("a success needs no words"),
         CallEnd::Refused { code, info } => (Some(code), info),

@@ -11,12 +11,11 @@ use futures_util::stream::LocalBoxStream;
 use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::PerCommand;
-use crate::deliver::{Lane, Limits};
+use crate::deliver::{Incoming, Lane, Limits};
 use crate::gate::Rate;
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
-use crate::roster::Record;
 use crate::traffic::Traffic;
 use crate::verdict::Refusal;
 use pump::Pump;
@@ -107,8 +106,10 @@ pub enum End<E> {
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct Ended<E> {
+pub struct Ended<L, E> {
     pub end: End<E>,
+    /// All that has settled is committed to it.
+    pub ledger: L,
     /// Outcomes of this process.
     pub tally: Tally,
     /// Up to where all is settled; `None` if this process has settled nothing.
@@ -131,10 +132,11 @@ pub struct Broken<E> {
 ///
 /// # Errors
 /// The ledger's.
-pub async fn run<A, I, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<E>, Broken<L::Error>>
+pub async fn run<A, I, N, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<L, E>, Broken<L::Error>>
 where
     A: Api,
-    I: Iterator<Item = Result<Record, E>>,
+    I: Iterator<Item = Result<N, E>>,
+    N: Into<Incoming>,
     L: Ledger,
 {
     let mut pump = Pump::new(parts, settings);

@@ -14,10 +14,16 @@ use crate::input::Mark;
 pub enum Status {
     /// The service holds the account.
     Imported,
+    /// As imported; the account was not known before.
+    Created,
+    /// As imported; the account was known with another nickname or face, or nobody could tell with which.
+    Updated,
     /// The service refused it, or its attempts ran out.
     Failed,
     /// It was never sent; `error_info` has the reason.
     Invalid,
+    /// It was never sent: a later record has the same UserID.
+    Superseded,
 }
 
 impl Status {
@@ -26,9 +32,27 @@ impl Status {
     pub const fn name(self) -> &'static str {
         match self {
             Status::Imported => "imported",
+            Status::Created => "created",
+            Status::Updated => "updated",
             Status::Failed => "failed",
             Status::Invalid => "invalid",
+            Status::Superseded => "superseded",
         }
+    }
+
+    /// All of them.
+    pub const ALL: [Status; 6] = [Status::Imported, Status::Created, Status::Updated, Status::Failed, Status::Invalid, Status::Superseded];
+
+    /// Whether the service took the record.
+    #[must_use]
+    pub const fn is_taken(self) -> bool {
+        matches!(self, Status::Imported | Status::Created | Status::Updated)
+    }
+
+    /// Whether the record belongs into the rejects.
+    #[must_use]
+    pub const fn is_rejected(self) -> bool {
+        matches!(self, Status::Failed | Status::Invalid)
     }
 }
 
@@ -48,23 +72,36 @@ pub struct Outcome {
 /// How many rows ended in which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
+    /// Those that the service took, as created and updated ones too.
     pub imported: u64,
+    pub created: u64,
+    pub updated: u64,
     pub failed: u64,
     pub invalid: u64,
+    pub superseded: u64,
 }
 
 impl Tally {
     pub fn count(&mut self, status: Status) {
         match status {
             Status::Imported => self.imported += 1,
+            Status::Created => {
+                self.imported += 1;
+                self.created += 1;
+            }
+            Status::Updated => {
+                self.imported += 1;
+                self.updated += 1;
+            }
             Status::Failed => self.failed += 1,
             Status::Invalid => self.invalid += 1,
+            Status::Superseded => self.superseded += 1,
         }
     }
 
     #[must_use]
     pub const fn rows(&self) -> u64 {
-        self.imported + self.failed + self.invalid
+        self.imported + self.failed + self.invalid + self.superseded
     }
 
     /// Rows that a rejects file holds.
@@ -78,7 +115,14 @@ impl std::ops::Add for Tally {
     type Output = Tally;
 
     fn add(self, other: Tally) -> Tally {
-        Tally { imported: self.imported + other.imported, failed: self.failed + other.failed, invalid: self.invalid + other.invalid }
+        Tally {
+            imported: self.imported + other.imported,
+            created: self.created + other.created,
+            updated: self.updated + other.updated,
+            failed: self.failed + other.failed,
+            invalid: self.invalid + other.invalid,
+            superseded: self.superseded + other.superseded,
+        }
     }
 }
 
@@ -87,7 +131,14 @@ impl std::ops::Sub for Tally {
 
     /// What has come to `other` since.
     fn sub(self, other: Tally) -> Tally {
-        Tally { imported: self.imported - other.imported, failed: self.failed - other.failed, invalid: self.invalid - other.invalid }
+        Tally {
+            imported: self.imported - other.imported,
+            created: self.created - other.created,
+            updated: self.updated - other.updated,
+            failed: self.failed - other.failed,
+            invalid: self.invalid - other.invalid,
+            superseded: self.superseded - other.superseded,
+        }
     }
 }
 

@@ -329,7 +329,7 @@ mod tests {
     const TICK: Duration = Duration::from_millis(250);
 
     fn snapshot(imported: u64) -> Snapshot {
-        let tally = Tally { imported, failed: 0, invalid: 0 };
+        let tally = Tally { imported, failed: 0, invalid: 0, ..Tally::default() };
         Snapshot { phase: Phase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
     }
 
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_everything_that_there_is() {
-        let tally = Tally { imported: 11_990, failed: 10, invalid: 3 };
+        let tally = Tally { imported: 11_990, failed: 10, invalid: 3, ..Tally::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
         let told = Snapshot { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
         let start = Start { rows_done: 100_000, ..Start::default() };
@@ -503,7 +503,7 @@ mod tests {
         let start = Start { rows_done: 99_000_000, input_bytes: Some(u64::MAX), ..Start::default() };
         let mut progress = terminal.bar(start, begun);
         assert_eq!(terminal.screen(), Vec::<String>::new());
-        let tally = Tally { imported: 999_999, failed: 999_999, invalid: 999_999 };
+        let tally = Tally { imported: 999_999, failed: 999_999, invalid: 999_999, ..Tally::default() };
         let told = Snapshot { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
         progress.tell(&told, begun + Duration::from_secs(10));
         progress.tell(&told, begun + Duration::from_secs(11));

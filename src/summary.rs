@@ -288,7 +288,7 @@ mod tests {
         for latency_ms in [10, 20, 30, 100] {
             traffic.time(Duration::from_millis(latency_ms));
         }
-        let tally = Tally { imported: 111_980, failed: 15, invalid: 5 };
+        let tally = Tally { imported: 111_980, failed: 15, invalid: 5, ..Tally::default() };
         let elapsed = Duration::from_micros(60_123_456);
         Summary {
             exit: Exit::SomeRows,
@@ -368,13 +368,13 @@ elapsed     1m 0s
 results     users.results.csv
 rejects     users.rejects.csv
 checkpoint  users.checkpoint.json";
-        let this_run = Tally { imported: 11_990, failed: 10, invalid: 0 };
+        let this_run = Tally { imported: 11_990, failed: 10, invalid: 0, ..Tally::default() };
         assert_eq!(report(&summary(), this_run).to_string(), expected);
     }
 
     #[test]
     fn a_fresh_run_without_calls_tells_less() {
-        let tally = Tally { imported: 0, failed: 0, invalid: 0 };
+        let tally = Tally { imported: 0, failed: 0, invalid: 0, ..Tally::default() };
         let elapsed = Duration::from_millis(420);
         let summary = Summary {
             exit: Exit::Done,

@@ -156,8 +156,7 @@ fn parse(record: &[u8], at: u64) -> Result<Entry, Malformed> {
 }
 
 fn status_named(word: &[u8]) -> Result<Status, Box<[u8]>> {
-    let known = [Status::Imported, Status::Failed, Status::Invalid];
-    known.into_iter().find(|status| status.name().as_bytes() == word).ok_or_else(|| word.into())
+    Status::ALL.into_iter().find(|status| status.name().as_bytes() == word).ok_or_else(|| word.into())
 }
 
 fn flaw(code: &[u8], attempts: &[u8], finished_at: &[u8]) -> Option<&'static str> {

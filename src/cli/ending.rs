@@ -51,7 +51,7 @@ fn finished(tally: Tally, input: &Path, paths: &Paths) -> LastWord {
 }
 
 fn told(tally: Tally) -> String {
-    let Tally { imported, failed, invalid } = tally;
+    let Tally { imported, failed, invalid, .. } = tally;
     let count = figures::count;
     if tally.rejected() == 0 {
         format!("all {} imported", rows(imported))
@@ -101,6 +101,9 @@ pub(super) fn cannot_open(error: &OpenError) -> LastWord {
         OpenError::NoCheckpoint { .. } => "bring the checkpoint back, or begin again with --restart, which sets the results aside".to_owned(),
         OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which sets the checkpoint aside".to_owned(),
         OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::OtherWork { .. } => {
+            "finish that one first with its own command, name other files with --results, or begin again with --restart".to_owned()
+        }
         OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which sets the old files aside".to_owned(),
         OpenError::OtherReading => "give the same --map and --delimiter, or begin again with --restart".to_owned(),
         OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),

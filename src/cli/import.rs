@@ -26,6 +26,7 @@ use crate::figures;
 use crate::gate::Rate;
 use crate::import::{self, Broken, End, Ended, Parts, Settings};
 use crate::input::{Mark, Sameness};
+use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::{Given, Paths};
 use crate::journal::{self, Claim, Journal, Plan, Restart, Way};
@@ -227,6 +228,7 @@ fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
 fn claim(connection: &Connection, roster: &Roster<BufReader<File>>, path: &Path, flags: &ImportFlags) -> Result<Claim, LastWord> {
     let input = roster::fingerprint(path).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
     Ok(Claim {
+        work: Work::Import,
         target: target(&connection.service),
         input,
         reading: roster.reading(),
@@ -238,7 +240,7 @@ fn claim(connection: &Connection, roster: &Roster<BufReader<File>>, path: &Path,
 
 fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &ImportFlags) -> Result<Plan, LastWord> {
     let restart = if flags.restart { Restart::Asked } else { Restart::No };
-    let compare = |settled: Mark| roster::compare(path, claim.reading.delimiter, settled);
+    let compare = |checkpoint: &Checkpoint| roster::compare(path, claim.reading.delimiter, checkpoint.settled);
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 
@@ -360,7 +362,7 @@ impl Run<'_> {
 }
 
 /// Records that a limit has left; `None` where there was none, or they can't be counted.
-fn remaining(ended: &Ended<RosterError>, path: &Path, format: &Format, start: Mark) -> Option<u64> {
+fn remaining(ended: &Ended<Journal<OsDisk>, RosterError>, path: &Path, format: &Format, start: Mark) -> Option<u64> {
     match ended.end {
         End::LimitReached => {
             let settled = ended.settled.unwrap_or(start);

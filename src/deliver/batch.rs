@@ -10,7 +10,6 @@ use super::proof::{ReadBack, Reading};
 use super::{Aftermath, At, Choice, Deliveries, Doubt, Lane, words};
 use crate::account::Account;
 use crate::command::Command;
-use crate::outcome::Status;
 use crate::verdict::{CallEnd, Profile, Refusal, SuccessSeen, Verdict, Yield};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
@@ -105,7 +104,7 @@ impl Deliveries {
 
     fn settle_taken(&mut self, rows: Vec<u64>, at: At) {
         for row in rows {
-            self.finish(row, Status::Imported, (None, String::new()), at.wall);
+            self.finish(row, None, at.wall);
         }
     }
 

@@ -9,9 +9,8 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::parcel::{ParcelId, Stage};
-use super::window::Open;
+use super::window::{Fault, Open};
 use super::{Aftermath, Ailment, At, Choice, Deliveries, Feed, Lane, UNKNOWN_RECORDS_IN_A_ROW};
-use crate::outcome::Status;
 use crate::retry::Sign;
 use crate::verdict::{Refusal, Verdict};
 
@@ -95,7 +94,7 @@ impl Deliveries {
         }
     }
 
-    pub(super) fn charge(&mut self, id: ParcelId, last: (Option<i64>, String), allowed: u32, at: At) {
+    pub(super) fn charge(&mut self, id: ParcelId, last: Fault, allowed: u32, at: At) {
         if self.charge_passing(id, at.now) >= allowed {
             let parcel = &mut self.parcels[id];
             parcel.last = last;
@@ -143,7 +142,7 @@ impl Deliveries {
         for id in due {
             self.condemned.remove(&id);
             let parcel = self.parcels.remove(id);
-            self.finish(parcel.rows[0], Status::Failed, parcel.last, wall);
+            self.finish(parcel.rows[0], Some(parcel.last), wall);
             self.is_cured(parcel.origin, parcel.rows[0]);
             self.forget_origin(parcel.origin);
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::account::{Account, UserId};
+use crate::input::Mark;
 use crate::outcome::{Outcome, Settled, Status};
 use crate::roster::Record;
 
@@ -11,6 +12,8 @@ use crate::roster::Record;
 #[derive(Debug)]
 pub(super) struct Open {
     record: Record,
+    /// What it is once the service has it.
+    taken: Status,
     /// Calls charged to the row.
     pub(super) attempts: u32,
     /// Those of them that are charged for passing faults; an outage gives them back.
@@ -34,9 +37,14 @@ impl Open {
 enum Slot {
     Open(Box<Open>),
     Settled(Settled),
+    /// Nothing is to become of the records up to here.
+    Passed(Mark),
 }
 
-/// The records by row.
+/// The service's code and its words, or ours.
+pub(super) type Fault = (Option<i64>, String);
+
+/// The records by row: their number among those that came in.
 #[derive(Debug)]
 pub(super) struct Window {
     slots: VecDeque<Slot>,
@@ -64,24 +72,42 @@ impl Window {
     }
 
     /// Takes the next record; an invalid one is settled at once.
-    pub(super) fn push(&mut self, mut record: Record, wall: SystemTime) {
-        debug_assert_eq!(record.row, self.first_row + self.slots.len() as u64, "records come without a gap");
+    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) {
         let slot = match &record.account {
-            Ok(_) => Slot::Open(Box::new(Open { record, attempts: 0, passing: 0 })),
+            Ok(_) => Slot::Open(Box::new(Open { record, taken, attempts: 0, passing: 0 })),
             Err(invalid) => {
                 let error_info = invalid.to_string();
                 let outcome = Outcome { status: Status::Invalid, error_code: None, error_info, attempts: 0, finished_at: wall };
                 Slot::Settled(settled(&mut record, outcome))
             }
         };
+        self.add(slot);
+    }
+
+    /// Takes a record whose outcome is known.
+    pub(super) fn push_settled(&mut self, settled: Settled) {
+        self.add(Slot::Settled(settled));
+    }
+
+    /// Takes the end of records of which nothing is to become.
+    pub(super) fn push_passed(&mut self, end: Mark) {
+        self.add(Slot::Passed(end));
+    }
+
+    fn add(&mut self, slot: Slot) {
         self.bytes += slot.weight();
         self.slots.push_back(slot);
+    }
+
+    /// The row of the next record that comes in.
+    pub(super) fn next_row(&self) -> u64 {
+        self.first_row + self.slots.len() as u64
     }
 
     pub(super) fn open(&self, row: u64) -> Option<&Open> {
         match &self.slots[self.index(row)?] {
             Slot::Open(open) => Some(open),
-            Slot::Settled(_) => None,
+            Slot::Settled(_) | Slot::Passed(_) => None,
         }
     }
 
@@ -89,17 +115,20 @@ impl Window {
         let index = self.index(row)?;
         match &mut self.slots[index] {
             Slot::Open(open) => Some(open),
-            Slot::Settled(_) => None,
+            Slot::Settled(_) | Slot::Passed(_) => None,
         }
     }
 
-    /// Settles an open record: its UserID.
-    pub(super) fn settle(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) -> Option<UserId> {
+    /// Settles an open record, as taken if there is no fault: its UserID.
+    pub(super) fn settle(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) -> Option<UserId> {
         let index = self.index(row)?;
         let slot = &mut self.slots[index];
         let before = slot.weight();
         let Slot::Open(open) = slot else { return None };
-        let (error_code, error_info) = last;
+        let (status, (error_code, error_info)) = match fault {
+            None => (open.taken, (None, String::new())),
+            Some(fault) => (Status::Failed, fault),
+        };
         let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
         let user_id = open.record.account.as_ref().ok().map(|account| account.user_id.clone());
         *slot = Slot::Settled(settled(&mut open.record, outcome));
@@ -117,8 +146,17 @@ impl Window {
         self.first_row += 1;
         match slot {
             Slot::Settled(settled) => Some(settled),
-            Slot::Open(_) => None,
+            Slot::Open(_) | Slot::Passed(_) => None,
         }
+    }
+
+    /// The end of records of which nothing is to become, if they are next.
+    pub(super) fn take_passed(&mut self) -> Option<Mark> {
+        let Slot::Passed(end) = *self.slots.front()? else { return None };
+        self.slots.pop_front();
+        self.first_row += 1;
+        self.bytes -= Slot::Passed(end).weight();
+        Some(end)
     }
 
     fn index(&self, row: u64) -> Option<usize> {
@@ -137,15 +175,13 @@ impl Slot {
                 let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
                 FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
             }
+            Slot::Passed(_) => FIXED,
         }
     }
 }
 
 /// Takes out of a record what its outcome needs.
 fn settled(record: &mut Record, outcome: Outcome) -> Settled {
-    let original = match outcome.status {
-        Status::Imported => None,
-        Status::Failed | Status::Invalid => Some(std::mem::take(&mut record.fields)),
-    };
+    let original = outcome.status.is_rejected().then(|| std::mem::take(&mut record.fields));
     Settled { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
 }

@@ -14,12 +14,11 @@ use super::{Broken, End, Ended, Parts, Phase, Settings, Snapshot};
 use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::{Command, PerCommand};
-use crate::deliver::{Aftermath, At, Call, Deliveries, Lane, ParcelId};
+use crate::deliver::{Aftermath, At, Call, Deliveries, Incoming, Lane, ParcelId};
 use crate::gate::{Gate, Spacing, Turn};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
-use crate::roster::Record;
 use crate::traffic::Traffic;
 use crate::verdict::{CallEnd, Refusal, Scope};
 
@@ -91,10 +90,11 @@ pub(super) struct Pump<A, I, L: Ledger, E> {
     traffic: Traffic,
 }
 
-impl<A, I, L, E> Pump<A, I, L, E>
+impl<A, I, N, L, E> Pump<A, I, L, E>
 where
     A: Api,
-    I: Iterator<Item = Result<Record, E>>,
+    I: Iterator<Item = Result<N, E>>,
+    N: Into<Incoming>,
     L: Ledger,
 {
     pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
@@ -137,10 +137,17 @@ where
         let aftermath = self.deliveries.settle_without_witness(at);
         self.draw_consequences(aftermath, (Command::AccountImport, at.now, 0), at.now);
         let Some(ledger) = &mut self.ledger else { return };
-        while let Some(settled) = self.deliveries.take_settled() {
-            self.tally.count(settled.outcome.status);
-            self.settled = Some(settled.end);
-            ledger.append(settled);
+        loop {
+            if let Some(end) = self.deliveries.take_passed() {
+                self.settled = Some(end);
+                ledger.pass(end);
+            } else if let Some(settled) = self.deliveries.take_settled() {
+                self.tally.count(settled.outcome.status);
+                self.settled = Some(settled.end);
+                ledger.append(settled);
+            } else {
+                return;
+            }
         }
     }
 
@@ -174,9 +181,14 @@ where
                 break;
             }
             match self.records.next() {
-                Some(Ok(record)) => {
-                    self.records_read += 1;
-                    self.deliveries.admit(record, (self.wall)());
+                Some(Ok(next)) => {
+                    let incoming = next.into();
+                    match incoming {
+                        Incoming::Record { .. } | Incoming::Settled(_) => self.records_read += 1,
+                        // That took long enough.
+                        Incoming::Passed(_) => may_read = 0,
+                    }
+                    self.deliveries.admit(incoming, (self.wall)());
                 }
                 Some(Err(error)) => {
                     self.input_error = Some(error);
@@ -416,11 +428,11 @@ where
     }
 
     /// Commits what has settled and tells how the run ended.
-    pub(super) async fn wind_up(mut self) -> Result<Ended<E>, Broken<L::Error>> {
+    pub(super) async fn wind_up(mut self) -> Result<Ended<L, E>, Broken<L::Error>> {
         match self.close_ledger().await {
-            Ok(end) => {
+            Ok((end, ledger)) => {
                 self.tell_traffic();
-                Ok(Ended { end, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
+                Ok(Ended { end, ledger, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
             }
             Err(error) => Err(self.breaks(error)),
         }
@@ -445,7 +457,7 @@ where
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
     }
 
-    async fn close_ledger(&mut self) -> Result<End<E>, L::Error> {
+    async fn close_ledger(&mut self) -> Result<(End<E>, L), L::Error> {
         if let Some(commit) = self.committing.take() {
             self.ledger = Some(commit.await.expect("a commit never panics")?);
         }
@@ -457,10 +469,10 @@ where
             (Some(Cause::Refused { refusal, code, says }), _) => End::Refused { refusal, code, says },
             (None, Some(error)) => End::Input(error),
             (None, None) if self.limit_reached && self.records.next().is_some() => End::LimitReached,
-            (None, None) => return blocking(move || ledger.finish()).await.map(|()| End::Finished),
+            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (End::Finished, ledger)),
         };
-        blocking(move || ledger.commit()).await?;
-        Ok(end)
+        let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
+        Ok((end, ledger))
     }
 }
 

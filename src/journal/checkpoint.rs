@@ -11,7 +11,7 @@ use crate::input::{Fingerprint, Mark, Reading};
 use crate::outcome::Tally;
 
 /// Raised with every change of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest checkpoint that is read. Chosen: ours have some hundred bytes.
 pub const MAX_BYTES: u64 = 64 * 1024;
 
@@ -20,6 +20,7 @@ pub const MAX_BYTES: u64 = 64 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     pub state: State,
+    pub work: Work,
     pub target: Target,
     pub reading: Reading,
     /// Hash of the names of results and rejects.
@@ -43,6 +44,39 @@ pub enum State {
     SettingAside {
         stamp: String,
     },
+}
+
+/// Which command's run it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    Import,
+    /// A sync with the state of this identity, and the number that the state gave to the run.
+    Sync {
+        state: u64,
+        run: u64,
+    },
+}
+
+impl Work {
+    /// Whether both are runs of one command, and with one state.
+    #[must_use]
+    pub fn is_akin_to(self, other: Work) -> bool {
+        match (self, other) {
+            (Work::Import, Work::Import) => true,
+            (Work::Sync { state, .. }, Work::Sync { state: other, .. }) => state == other,
+            (Work::Import, Work::Sync { .. }) | (Work::Sync { .. }, Work::Import) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Work::Import => f.write_str("an import"),
+            Work::Sync { state, .. } => write!(f, "a sync with the state {state:016x}"),
+        }
+    }
 }
 
 /// The endpoint of the embedded stand-in, whatever its port.
@@ -147,6 +181,7 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         Checkpoint {
             state: State::Unfinished,
+            work: Work::Sync { state: u64::MAX, run: 2 },
             target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
             reading: Reading { delimiter: b',', columns: [Some(0), None, Some(2)] },
             names: 5,
@@ -154,7 +189,7 @@ mod tests {
             settled: Mark { rows: 1, offset: 9, line: 3, digest: u64::MAX },
             results: Extent::new(100, b"tail"),
             rejects: Extent::new(0, b""),
-            tally: Tally { imported: 1, failed: 0, invalid: 0 },
+            tally: Tally { imported: 1, created: 1, ..Tally::default() },
         }
     }
 

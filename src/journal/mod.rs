@@ -31,6 +31,8 @@ pub trait Ledger: Send + 'static {
 
     /// Takes the outcome of the next row.
     fn append(&mut self, settled: Settled);
+    /// Takes note that nothing is to become of the rows up to `end`.
+    fn pass(&mut self, end: Mark);
     /// Rows taken and not yet committed.
     fn pending_rows(&self) -> u64;
     /// Makes what was taken last.
@@ -136,6 +138,10 @@ impl<D: Disk> Ledger for Journal<D> {
         self.checkpoint.tally.count(settled.outcome.status);
         self.checkpoint.settled = settled.end;
         self.pending_rows += 1;
+    }
+
+    fn pass(&mut self, end: Mark) {
+        self.checkpoint.settled = end;
     }
 
     fn pending_rows(&self) -> u64 {

@@ -9,10 +9,10 @@ use std::time::SystemTime;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, State, Target};
+use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, State, Target, Work};
 use super::disk::{Disk, DiskFile};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
-use super::paths::{Paths, stamp};
+use super::paths::{self, Paths, stamp};
 use super::sheet::Sheet;
 use super::{DiskError, Journal, write_checkpoint};
 use crate::input::{Fingerprint, Mark, Reading, Sameness};
@@ -24,6 +24,7 @@ const STAMPS_MAX: u32 = 1_000;
 /// What a run wants to work on.
 #[derive(Debug, Clone)]
 pub struct Claim {
+    pub work: Work,
     pub target: Target,
     pub input: Fingerprint,
     pub reading: Reading,
@@ -76,6 +77,8 @@ pub enum OpenError {
     NoResults { checkpoint: PathBuf, results: PathBuf },
     #[error("the checkpoint {} cannot be used: {why}", path.display())]
     Checkpoint { path: PathBuf, why: CheckpointError },
+    #[error("the unfinished run was {was}, this one is {is}")]
+    OtherWork { was: Work, is: Work },
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
     #[error("the earlier run took its fields from other columns, or with another delimiter")]
@@ -111,7 +114,7 @@ enum Found {
 }
 
 /// Looks at what an earlier run has left and decides; touches nothing. `compare` says how the input compares with what that run has seen
-/// of it up to a mark; it is asked only where the stat fields differ.
+/// of it; an import asks only where the stat fields differ, a sync always.
 ///
 /// # Errors
 /// [`OpenError`] when the files don't belong together or can't be read.
@@ -120,7 +123,7 @@ pub fn examine<D: Disk>(
     paths: &Paths,
     claim: &Claim,
     restart: Restart,
-    compare: impl FnOnce(Mark) -> io::Result<Sameness>,
+    compare: impl FnOnce(&Checkpoint) -> io::Result<Sameness>,
 ) -> Result<Plan, OpenError> {
     let found = look(disk, paths)?;
     let wants_results = matches!(&found, Found::Run(checkpoint) if matches!(checkpoint.state, State::Unfinished | State::Finished));
@@ -148,7 +151,7 @@ pub fn finished_earlier<D: Disk>(disk: &D, paths: &Paths, target: &Target) -> Re
 pub fn open<D: Disk>(way: Way, (disk, lock): (D, D::Lock), paths: Paths, claim: Claim, now: SystemTime) -> Result<Journal<D>, OpenError> {
     let set_aside = match way {
         Way::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint),
-        Way::Afresh => set_aside_rejects(&disk, &paths, now)?,
+        Way::Afresh => set_aside_strays(&disk, &paths, claim.work, now)?,
         Way::SetAside => Some(set_aside(&disk, &paths, now)?),
         Way::GoOnSettingAside { stamp } => {
             move_aside(&disk, &paths, &stamp)?;
@@ -205,7 +208,7 @@ fn plan(
     paths: &Paths,
     claim: &Claim,
     restart: Restart,
-    compare: impl FnOnce(Mark) -> io::Result<Sameness>,
+    compare: impl FnOnce(&Checkpoint) -> io::Result<Sameness>,
 ) -> Result<Plan, OpenError> {
     let checkpoint = match (found, restart) {
         (Found::Nothing, _) => return Ok(Plan::Run(Way::Afresh)),
@@ -220,14 +223,26 @@ fn plan(
         (Found::Unusable(why), Restart::No) => return Err(why),
         (Found::Run(checkpoint), Restart::No) => checkpoint,
     };
+    let is_unfinished = checkpoint.state == State::Unfinished;
+    let is_akin = checkpoint.work.is_akin_to(claim.work);
+    let is_sync = matches!(claim.work, Work::Sync { .. });
+    if is_unfinished && !is_akin {
+        return Err(OpenError::OtherWork { was: checkpoint.work, is: claim.work });
+    }
+    if !is_unfinished && (is_sync || !is_akin) {
+        return Ok(Plan::Run(Way::SetAside));
+    }
     if checkpoint.target != claim.target {
         return Err(OpenError::OtherTarget { was: Box::new(checkpoint.target), is: Box::new(claim.target.clone()) });
     }
-    let is_unfinished = checkpoint.state == State::Unfinished;
     if is_unfinished && checkpoint.names != paths.names() {
         return Err(OpenError::OtherFiles { checkpoint: paths.checkpoint.clone() });
     }
-    let input = if checkpoint.input == claim.input { Sameness::Same } else { compare(checkpoint.settled).map_err(OpenError::Input)? };
+    if is_sync {
+        return resume_or_set_aside(checkpoint, claim, compare);
+    }
+    let is_untouched = checkpoint.input == claim.input;
+    let input = if is_untouched { Sameness::Same } else { compare(&checkpoint).map_err(OpenError::Input)? };
     if is_unfinished && input == Sameness::ChangedWithin {
         return Err(OpenError::InputChanged { rows: checkpoint.settled.rows });
     }
@@ -241,6 +256,17 @@ fn plan(
     })
 }
 
+/// A sync goes on only as it was planned, for the whole file.
+fn resume_or_set_aside(
+    checkpoint: Box<Checkpoint>,
+    claim: &Claim,
+    compare: impl FnOnce(&Checkpoint) -> io::Result<Sameness>,
+) -> Result<Plan, OpenError> {
+    let input = compare(&checkpoint).map_err(OpenError::Input)?;
+    let goes_on = input == Sameness::Same && checkpoint.reading == claim.reading;
+    Ok(Plan::Run(if goes_on { Way::Resume { checkpoint, input } } else { Way::SetAside }))
+}
+
 fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Result<Journal<D>, DiskError> {
     let path = &paths.results;
     let mut results = Sheet::create(&disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
@@ -248,6 +274,7 @@ fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Res
     disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
     let checkpoint = Checkpoint {
         state: State::Unfinished,
+        work: claim.work,
         target: claim.target,
         reading: claim.reading,
         names: paths.names(),
@@ -310,14 +337,21 @@ fn set_aside<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<String
     Ok(stamp)
 }
 
-/// Rejects that belong to no run: somebody's own file, never to be overwritten.
-fn set_aside_rejects<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<Option<String>, DiskError> {
-    if disk.len(&paths.rejects).map_err(DiskError::at("read", &paths.rejects))?.is_none() {
-        return Ok(None);
+/// Files that belong to no run and that this one may write: somebody's own, never to be overwritten.
+fn set_aside_strays<D: Disk>(disk: &D, paths: &Paths, work: Work, now: SystemTime) -> Result<Option<String>, DiskError> {
+    let mut stamp = None;
+    let writes_missing = matches!(work, Work::Sync { .. });
+    for path in [Some(&paths.rejects), writes_missing.then_some(&paths.missing)].into_iter().flatten() {
+        if disk.len(path).map_err(DiskError::at("read", path))?.is_none() {
+            continue;
+        }
+        let stamp = match &stamp {
+            Some(stamp) => stamp,
+            None => stamp.insert(free_stamp(disk, paths, now)?),
+        };
+        move_one(disk, path, &paths::dated(path, stamp))?;
     }
-    let stamp = free_stamp(disk, paths, now)?;
-    move_one(disk, &paths.rejects, &paths.dated(&stamp).rejects)?;
-    Ok(Some(stamp))
+    Ok(stamp)
 }
 
 fn free_stamp<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<String, DiskError> {
@@ -340,6 +374,7 @@ fn move_aside<D: Disk>(disk: &D, paths: &Paths, stamp: &str) -> Result<(), DiskE
     let dated = paths.dated(stamp);
     move_one(disk, &paths.results, &dated.results)?;
     move_one(disk, &paths.rejects, &dated.rejects)?;
+    move_one(disk, &paths.missing, &dated.missing)?;
     move_one(disk, &paths.checkpoint, &dated.checkpoint)
 }
 

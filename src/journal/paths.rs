@@ -11,6 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct Paths {
     pub results: PathBuf,
     pub rejects: PathBuf,
+    /// Of a sync: the accounts that the input lacks.
+    pub missing: PathBuf,
     pub checkpoint: PathBuf,
 }
 
@@ -34,6 +36,7 @@ impl Paths {
         Self {
             results: given.results.unwrap_or_else(|| named(".results.csv")),
             rejects: given.rejects.unwrap_or_else(|| named(".rejects.csv")),
+            missing: named(".missing.csv"),
             checkpoint: given.checkpoint.unwrap_or_else(|| named(".checkpoint.json")),
         }
     }
@@ -59,7 +62,12 @@ impl Paths {
     /// The names of the same files with a stamp.
     #[must_use]
     pub fn dated(&self, stamp: &str) -> Self {
-        Self { results: dated(&self.results, stamp), rejects: dated(&self.rejects, stamp), checkpoint: dated(&self.checkpoint, stamp) }
+        Self {
+            results: dated(&self.results, stamp),
+            rejects: dated(&self.rejects, stamp),
+            missing: dated(&self.missing, stamp),
+            checkpoint: dated(&self.checkpoint, stamp),
+        }
     }
 
     /// Hash of the names, less their folders, of the files that a checkpoint vouches for.
@@ -72,14 +80,15 @@ impl Paths {
 
     /// All names that the run may use.
     #[must_use]
-    pub fn everything(&self) -> [PathBuf; 6] {
-        [self.results.clone(), self.rejects.clone(), self.checkpoint.clone(), self.lock(), self.new_checkpoint(), self.spool()]
+    pub fn everything(&self) -> [PathBuf; 7] {
+        let [results, rejects, missing, checkpoint] = self.all().map(Path::to_owned);
+        [results, rejects, missing, checkpoint, self.lock(), self.new_checkpoint(), self.spool()]
     }
 
-    /// The three of them.
+    /// The four of them.
     #[must_use]
-    pub fn all(&self) -> [&Path; 3] {
-        [&self.results, &self.rejects, &self.checkpoint]
+    pub fn all(&self) -> [&Path; 4] {
+        [&self.results, &self.rejects, &self.missing, &self.checkpoint]
     }
 }
 
@@ -105,7 +114,8 @@ fn without(path: &Path, endings: &[&str]) -> PathBuf {
     OsStr::from_bytes(&bytes[..bytes.len() - ending.map_or(0, |ending| ending.len())]).into()
 }
 
-fn dated(path: &Path, stamp: &str) -> PathBuf {
+/// The name of one file with a stamp.
+pub(super) fn dated(path: &Path, stamp: &str) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".");
     name.push(stamp);
@@ -122,19 +132,23 @@ mod tests {
 
     #[test]
     fn files_are_named_after_the_input_or_the_results() {
-        let check = |input: &str, results: Option<&str>, expected: [&str; 3]| {
+        let check = |input: &str, results: Option<&str>, expected: [&str; 4]| {
             let given = Given { results: results.map(PathBuf::from), ..Given::default() };
             assert_eq!(Paths::new(Path::new(input), given).all(), expected.map(Path::new), "{input} {results:?}");
         };
-        check("d/users.csv", None, ["d/users.results.csv", "d/users.rejects.csv", "d/users.checkpoint.json"]);
-        check("users.csv.csv", None, ["users.csv.results.csv", "users.csv.rejects.csv", "users.csv.checkpoint.json"]);
-        check("users.tsv", None, ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"]);
-        check("users.txt", None, ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"]);
-        check("users", None, ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"]);
-        check(".csv", None, [".csv.results.csv", ".csv.rejects.csv", ".csv.checkpoint.json"]);
-        check("users.csv", Some("o/r.results.csv"), ["o/r.results.csv", "o/r.rejects.csv", "o/r.checkpoint.json"]);
-        check("users.csv", Some("o/out.csv"), ["o/out.csv", "o/out.rejects.csv", "o/out.checkpoint.json"]);
-        check("-", Some("out"), ["out", "out.rejects.csv", "out.checkpoint.json"]);
+        check("d/users.csv", None, ["d/users.results.csv", "d/users.rejects.csv", "d/users.missing.csv", "d/users.checkpoint.json"]);
+        check(
+            "users.csv.csv",
+            None,
+            ["users.csv.results.csv", "users.csv.rejects.csv", "users.csv.missing.csv", "users.csv.checkpoint.json"],
+        );
+        check("users.tsv", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
+        check("users.txt", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
+        check("users", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
+        check(".csv", None, [".csv.results.csv", ".csv.rejects.csv", ".csv.missing.csv", ".csv.checkpoint.json"]);
+        check("users.csv", Some("o/r.results.csv"), ["o/r.results.csv", "o/r.rejects.csv", "o/r.missing.csv", "o/r.checkpoint.json"]);
+        check("users.csv", Some("o/out.csv"), ["o/out.csv", "o/out.rejects.csv", "o/out.missing.csv", "o/out.checkpoint.json"]);
+        check("-", Some("out"), ["out", "out.rejects.csv", "out.missing.csv", "out.checkpoint.json"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The same command again, with the same files or with others.
 
+use chatlift::journal::checkpoint::VERSION;
 use std::time::{Duration, SystemTime};
 
 use crate::binary::{Bench, users};
@@ -161,7 +162,10 @@ fn files_that_do_not_belong_together_are_refused_and_nothing_is_touched() {
         bench.write("users.checkpoint.json", bench.read("users.checkpoint.json").replace("\"rows\":2", "\"rows\":3"));
     });
     check("version", &|bench| {
-        bench.write("users.checkpoint.json", bench.read("users.checkpoint.json").replace("\"version\":1", "\"version\":9"));
+        bench.write(
+            "users.checkpoint.json",
+            bench.read("users.checkpoint.json").replace(&format!("\"version\":{VERSION}"), "\"version\":99"),
+        );
     });
 }
 

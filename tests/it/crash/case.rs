@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::journal::disk::Disk;
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, OpenError, Plan, RESULTS_HEADER, Restart};
@@ -305,7 +306,7 @@ impl<M: Fn() -> D, D: Disk> Life<'_, M> {
     }
 
     fn examines(&self) -> Result<Plan, OpenError> {
-        let compare = |settled| Ok(self.input.compare(settled));
+        let compare = |checkpoint: &Checkpoint| Ok(self.input.compare(checkpoint.settled));
         journal::examine(&(self.mount)(), self.paths, &self.input.claim(), Restart::No, compare)
     }
 }

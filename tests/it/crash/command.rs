@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::journal::disk::Disk;
 use chatlift::journal::paths::Paths;
 use chatlift::journal::{self, DiskError, Journal, Ledger, OpenError, Plan, Restart};
@@ -57,6 +58,7 @@ impl From<OpenError> for Failure {
             | OpenError::NoCheckpoint { .. }
             | OpenError::NoResults { .. }
             | OpenError::Checkpoint { .. }
+            | OpenError::OtherWork { .. }
             | OpenError::OtherTarget { .. }
             | OpenError::OtherReading
             | OpenError::OtherFiles { .. }
@@ -85,7 +87,7 @@ impl Command<'_> {
     fn attempt<D: Disk>(self, mount: &impl Fn() -> D, witness: &mut Witness, chance: &mut fastrand::Rng) -> Result<Ending, Failure> {
         let disk = mount();
         let lock = lock(&disk, self.paths)?;
-        let compare = |settled| Ok(self.input.compare(settled));
+        let compare = |checkpoint: &Checkpoint| Ok(self.input.compare(checkpoint.settled));
         let plan = journal::examine(&disk, self.paths, &self.input.claim(), self.restart, compare)?;
         witness.planned(&plan, self.restart, self.input)?;
         let way = match plan {

@@ -85,7 +85,7 @@ impl Flawed {
     }
 
     fn role(&self, path: &Path) -> Role {
-        let Paths { results, rejects, checkpoint } = &self.paths;
+        let Paths { results, rejects, checkpoint, .. } = &self.paths;
         let new_checkpoint = self.paths.new_checkpoint();
         let roles =
             [(results, Role::Results), (rejects, Role::Rejects), (checkpoint, Role::Checkpoint), (&new_checkpoint, Role::NewCheckpoint)];

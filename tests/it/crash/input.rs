@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::input::{Fingerprint, Mark, Reading, Sameness};
 use chatlift::journal::Claim;
-use chatlift::journal::checkpoint::Target;
+use chatlift::journal::checkpoint::{Target, Work};
 use chatlift::outcome::{Outcome, Settled, Status};
 use csv::ByteRecord;
 
@@ -63,6 +63,7 @@ impl Input {
 
     pub(crate) fn claim(&self) -> Claim {
         Claim {
+            work: Work::Import,
             target: Target { endpoint: "sandbox".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: self.fingerprint,
             reading: Reading { delimiter: b',', columns: [Some(0), Some(1), None] },
@@ -148,6 +149,7 @@ impl Line {
             Status::Imported => "imported",
             Status::Failed => "failed",
             Status::Invalid => "invalid",
+            Status::Created | Status::Updated | Status::Superseded => panic!("no import comes to {status:?}"),
         };
         Self {
             status,

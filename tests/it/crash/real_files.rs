@@ -195,7 +195,7 @@ impl RealLife {
     }
 
     fn examines(&self) -> Result<Plan, OpenError> {
-        let compare = |settled| Ok(self.input.compare(settled));
+        let compare = |checkpoint: &Checkpoint| Ok(self.input.compare(checkpoint.settled));
         journal::examine(&OsDisk, &self.paths, &self.input.claim(), Restart::No, compare)
     }
 

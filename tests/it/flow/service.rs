@@ -377,6 +377,8 @@ impl Ledger for Memory {
         }
     }
 
+    fn pass(&mut self, _: Mark) {}
+
     fn pending_rows(&self) -> u64 {
         self.pending_rows
     }

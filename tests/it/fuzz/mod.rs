@@ -3,7 +3,7 @@
 mod claims;
 
 use chatlift::input::{Fingerprint, Mark, Reading};
-use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Target};
+use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Target, Work};
 use chatlift::outcome::Tally;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -106,10 +106,19 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
     let settled = any::<(u64, u64, u64, u64)>().prop_map(|(rows, offset, line, digest)| Mark { rows, offset, line, digest });
     let reading = any::<(u8, [Option<u32>; 3])>().prop_map(|(delimiter, columns)| Reading { delimiter, columns });
     let extent = || any::<(u64, u64)>().prop_map(|(len, tail)| Extent { len, tail });
-    let tally = any::<(u64, u64, u64)>().prop_map(|(imported, failed, invalid)| Tally { imported, failed, invalid });
-    (state, target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
-        |(state, target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
+    let tally = any::<[u64; 6]>().prop_map(|[imported, created, updated, failed, invalid, superseded]| Tally {
+        imported,
+        created,
+        updated,
+        failed,
+        invalid,
+        superseded,
+    });
+    let work = prop_oneof![Just(Work::Import), any::<(u64, u64)>().prop_map(|(state, run)| Work::Sync { state, run })];
+    ((state, work), target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
+        |((state, work), target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
             state,
+            work,
             target,
             reading,
             names,
