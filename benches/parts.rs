@@ -22,7 +22,7 @@ use chatlift::command::Command;
 use chatlift::deliver::{At, Deliveries, Lane, Limits};
 use chatlift::gate::{Gate, Rate, Spacing, Turn};
 use chatlift::input::{Fingerprint, Mark, Reading};
-use chatlift::journal::checkpoint::Target;
+use chatlift::journal::checkpoint::{Target, Work};
 use chatlift::journal::disk::OsDisk;
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart};
@@ -162,6 +162,7 @@ mod journal_lines {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(&folder.path().join("users.csv"), Given::default());
         let claim = Claim {
+            work: Work::Import,
             target: Target { endpoint: "bench".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: Fingerprint { len: 1, modified_ns: 1, changed_ns: 1, inode: 1 },
             reading: Reading { delimiter: b',', columns: [Some(0), None, None] },

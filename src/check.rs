@@ -133,7 +133,7 @@ where
     I: IntoIterator<Item = Result<Record, RosterError>>,
 {
     let mut report = Report::new(rates);
-    let mut finder = RepeatFinder::new(open_spill);
+    let mut finder = RepeatFinder::new(Box::new(open_spill));
     let mut end = Ok(());
     for record in records {
         match record {
