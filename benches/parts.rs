@@ -22,12 +22,13 @@ use chatlift::command::Command;
 use chatlift::deliver::{At, Deliveries, Lane, Limits};
 use chatlift::gate::{Gate, Rate, Spacing, Turn};
 use chatlift::input::{Fingerprint, Mark, Reading};
-use chatlift::journal::checkpoint::{Target, Work};
+use chatlift::journal::checkpoint::Work;
 use chatlift::journal::disk::OsDisk;
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart};
 use chatlift::outcome::{Outcome, Settled, Status};
 use chatlift::roster::{Format, Record, Roster};
+use chatlift::target::Target;
 use chatlift::verdict::{CallEnd, Yield};
 
 fn main() {

@@ -11,8 +11,8 @@ use super::settings::{Connection, Identity, Service};
 use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::api::usersig::{Credential, Signer, read_claims};
 use crate::gate::Rate;
-use crate::journal::checkpoint::{SANDBOX, Target};
 use crate::sandbox::{Sandbox, Settings};
+use crate::target::{SANDBOX, Target};
 
 /// The service, ready to be called.
 pub(super) struct Dialled {

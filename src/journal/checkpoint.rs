@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::input::{Fingerprint, Mark, Reading};
 use crate::outcome::Tally;
+use crate::target::Target;
 
 /// Raised with every change of the format.
 pub const VERSION: u32 = 2;
@@ -75,28 +76,6 @@ impl std::fmt::Display for Work {
         match self {
             Work::Import => f.write_str("an import"),
             Work::Sync { state, .. } => write!(f, "a sync with the state {state:016x}"),
-        }
-    }
-}
-
-/// The endpoint of the embedded stand-in, whatever its port.
-pub const SANDBOX: &str = "sandbox";
-
-/// What the accounts are imported into.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// URL with port, or `sandbox`.
-    pub endpoint: String,
-    pub sdkappid: u64,
-    /// The name of the API.
-    pub api: String,
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.endpoint.as_str() {
-            SANDBOX => f.write_str("the sandbox"),
-            endpoint => write!(f, "{endpoint} (app {})", self.sdkappid),
         }
     }
 }

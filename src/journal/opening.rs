@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, State, Target, Work};
+use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, State, Work};
 use super::disk::{Disk, DiskFile};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{self, Paths, stamp};
@@ -17,6 +17,7 @@ use super::sheet::Sheet;
 use super::{DiskError, Journal, write_checkpoint};
 use crate::input::{Fingerprint, Mark, Reading, Sameness};
 use crate::outcome::Tally;
+use crate::target::Target;
 
 /// Most numbers that are tried for a dated name. Chosen.
 const STAMPS_MAX: u32 = 1_000;

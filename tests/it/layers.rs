@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Values know nothing but each other.
-const VALUES: [&str; 9] = ["account", "command", "figures", "input", "outcome", "retry", "sample", "traffic", "verdict"];
+const VALUES: [&str; 12] =
+    ["account", "command", "figures", "guard", "input", "outcome", "plan", "retry", "sample", "target", "traffic", "verdict"];
 /// Edges know values, never each other.
 const EDGES: [&str; 5] = ["api", "gate", "journal", "roster", "spill"];
 /// Flows know values and edges; the import is built from deliveries.

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::input::{Fingerprint, Mark, Reading, Sameness};
 use chatlift::journal::Claim;
-use chatlift::journal::checkpoint::{Target, Work};
+use chatlift::journal::checkpoint::Work;
 use chatlift::outcome::{Outcome, Settled, Status};
+use chatlift::target::Target;
 use csv::ByteRecord;
 
 const HEADER: &str = "UserID,Nick\n";

@@ -3,8 +3,9 @@
 mod claims;
 
 use chatlift::input::{Fingerprint, Mark, Reading};
-use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Target, Work};
+use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Work};
 use chatlift::outcome::Tally;
+use chatlift::target::Target;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

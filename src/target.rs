@@ -1,0 +1,25 @@
+//! What accounts are imported into, by name: the same for every run that goes there.
+
+use serde::{Deserialize, Serialize};
+
+/// The endpoint of the embedded stand-in, whatever its port.
+pub const SANDBOX: &str = "sandbox";
+
+/// What the accounts are imported into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// URL with port, or `sandbox`.
+    pub endpoint: String,
+    pub sdkappid: u64,
+    /// The name of the API.
+    pub api: String,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.endpoint.as_str() {
+            SANDBOX => f.write_str("the sandbox"),
+            endpoint => write!(f, "{endpoint} (app {})", self.sdkappid),
+        }
+    }
+}
