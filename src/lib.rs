@@ -24,6 +24,7 @@ pub mod roster;
 pub mod sample;
 pub mod sandbox;
 pub mod spill;
+pub mod state;
 pub mod summary;
 pub mod target;
 pub mod traffic;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const VALUES: [&str; 12] =
     ["account", "command", "figures", "guard", "input", "outcome", "plan", "retry", "sample", "target", "traffic", "verdict"];
 /// Edges know values, never each other.
-const EDGES: [&str; 5] = ["api", "gate", "journal", "roster", "spill"];
+const EDGES: [&str; 6] = ["api", "gate", "journal", "roster", "spill", "state"];
 /// Flows know values and edges; the import is built from deliveries.
 const FLOWS: [&str; 4] = ["audit", "check", "deliver", "import"];
 /// The shell may know all.

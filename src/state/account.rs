@@ -1,0 +1,244 @@
+//! The accounts of a state: visited in order of ids, and brought up to date by what came of a run.
+
+use std::io;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, Statement, Transaction, params};
+
+use super::run::{InPlan, NewRun, Overlay, Settlement, insert_run, wrong_type};
+use super::{State, StateError, Trouble};
+use crate::plan::{Held, Id, Profile};
+
+/// What is known of an account after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    As(Held),
+    /// Nothing; it was never there.
+    Unknown,
+}
+
+/// An account as an import has left it, in order of ids and then of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettledImport {
+    pub settlement: Settlement,
+    pub profile: Profile,
+}
+
+/// How many accounts a state holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub accounts: u64,
+    pub in_doubt: u64,
+    pub missing: u64,
+    pub kicked: u64,
+}
+
+const COLUMNS: &str = "a.nick, a.face_url, a.last_imported, a.missing_runs, a.in_doubt, a.kicked";
+const UPSERT: &str = "INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET nick = ?2, face_url = ?3, \
+                      last_imported = ?4, missing_runs = ?5, in_doubt = ?6, kicked = ?7";
+
+/// Visits all accounts as they stand.
+pub(super) fn each(db: &Connection, mut visit: impl FnMut(&[u8], Held) -> io::Result<()>) -> Result<(), Trouble> {
+    let mut query = db.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a ORDER BY a.id"))?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(id(row)?, held(row, 1)?)?;
+    }
+    Ok(())
+}
+
+/// Visits all accounts as they are once the open run is settled.
+pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
+    db: &Connection,
+    mut overlay: Overlay<I>,
+    mut visit: impl FnMut(&[u8], Held) -> io::Result<()>,
+) -> Result<(), Trouble> {
+    let mut query = db.prepare(&format!(
+        "SELECT a.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url FROM accounts a LEFT JOIN planned p ON p.id = a.id \
+         UNION ALL SELECT p.id, NULL, NULL, NULL, NULL, NULL, NULL, p.row, p.sent, p.nick, p.face_url FROM planned p \
+         WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = p.id) ORDER BY 1"
+    ))?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = id(row)?;
+        let before = account_if_any(row)?;
+        let kept = match in_plan(row)? {
+            Some(planned) => overlay.apply(id, planned, before)?,
+            None => before.map_or(Kept::Unknown, Kept::As),
+        };
+        if let Kept::As(held) = kept {
+            visit(id, held)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what came of the open run to the accounts that it planned to send.
+pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(change: &Transaction, mut overlay: Overlay<I>) -> Result<(), Trouble> {
+    let mut upsert = change.prepare(UPSERT)?;
+    let mut query = change.prepare(&format!(
+        "SELECT p.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id"
+    ))?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = id(row)?;
+        let before = account_if_any(row)?;
+        let Some(planned) = in_plan(row)? else { continue };
+        match overlay.apply(id, planned, before)? {
+            Kept::As(held) if before != Some(held) => write(&mut upsert, id, &held)?,
+            Kept::As(_) | Kept::Unknown => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whoever was in the input is not missing, whatever came of his row.
+pub(super) fn come_back(change: &Transaction) -> Result<(), Trouble> {
+    change.execute(
+        "UPDATE accounts SET missing_runs = 0, kicked = 0 FROM planned \
+         WHERE accounts.id = planned.id AND (accounts.missing_runs > 0 OR accounts.kicked > 0)",
+        [],
+    )?;
+    Ok(())
+}
+
+fn write(upsert: &mut Statement, id: &[u8], held: &Held) -> Result<(), Trouble> {
+    let Held { profile: Profile { nick, face_url }, last_imported, missing_runs, is_in_doubt, is_kicked } = *held;
+    let id = std::str::from_utf8(id).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let fields = [nick, face_url].map(|field| field.map(u64::cast_signed));
+    upsert.execute(params![id, fields[0], fields[1], last_imported, missing_runs, is_in_doubt, is_kicked])?;
+    Ok(())
+}
+
+fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
+    row.get_ref(0)?.as_bytes().map_err(|_| wrong_type(0, Type::Text))
+}
+
+/// The account that begins at the second column of a row, if there is one.
+fn account_if_any(row: &Row) -> rusqlite::Result<Option<Held>> {
+    let has_account = row.get_ref(4)? != rusqlite::types::ValueRef::Null;
+    has_account.then(|| held(row, 1)).transpose()
+}
+
+fn held(row: &Row, first: usize) -> rusqlite::Result<Held> {
+    let field = |column: usize| row.get::<_, Option<i64>>(first + column).map(|field| field.map(i64::cast_unsigned));
+    Ok(Held {
+        profile: Profile { nick: field(0)?, face_url: field(1)? },
+        last_imported: row.get(first + 2)?,
+        missing_runs: row.get(first + 3)?,
+        is_in_doubt: row.get(first + 4)?,
+        is_kicked: row.get(first + 5)?,
+    })
+}
+
+fn in_plan(row: &Row) -> rusqlite::Result<Option<InPlan>> {
+    let Some(number) = row.get::<_, Option<i64>>(7)? else { return Ok(None) };
+    let field = |column: usize| row.get::<_, Option<i64>>(column).map(|field| field.map(i64::cast_unsigned));
+    let profile = Profile { nick: field(9)?, face_url: field(10)? };
+    Ok(Some(InPlan { row: number.cast_unsigned(), is_sent: row.get(8)?, profile }))
+}
+
+impl State {
+    /// Takes note that an import into this state begins: until it has finished, everything is in doubt.
+    ///
+    /// # Errors
+    /// The database's, as everywhere here.
+    pub fn import_begins(&mut self) -> Result<(), StateError> {
+        self.change("change", |change| {
+            change.execute("UPDATE about SET importing = 1", [])?;
+            Ok(())
+        })
+    }
+
+    /// Takes over what an import has come to.
+    ///
+    /// # Errors
+    /// The database's, or that of `settled`.
+    pub fn import_finished(
+        &mut self,
+        new: NewRun,
+        settled: impl Iterator<Item = io::Result<SettledImport>>,
+        done: super::Done,
+        at: i64,
+    ) -> Result<(), StateError> {
+        self.change("fill", |change| {
+            take_over_import(change, settled)?;
+            change.execute("UPDATE about SET importing = 0", [])?;
+            change
+                .execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops; DELETE FROM runs WHERE finished_at IS NULL;")?;
+            let number = insert_run(change, &new)?;
+            let done = serde_json::to_string(&done).expect("numbers are always JSON");
+            let values = params![at, done, number.cast_signed()];
+            change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE number = ?3", values)?;
+            Ok(())
+        })
+    }
+
+    /// Drops ids: how many of them were there.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn forget<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<u64, StateError> {
+        self.change("change", |change| {
+            let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
+            ids.into_iter().try_fold(0, |count, id| Ok(count + delete.execute([id])? as u64))
+        })
+    }
+
+    /// Marks ids that are there in doubt. Lasts once this returns.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn mark_in_doubt<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = 1 WHERE id = ?1")?;
+            ids.into_iter().try_for_each(|id| mark.execute([id]).map(|_| ()).map_err(Trouble::from))
+        })
+    }
+
+    /// How many accounts there are.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn counts(&self) -> Result<Imported, StateError> {
+        let query = "SELECT count(*), total(in_doubt > 0), total(missing_runs > 0), total(kicked > 0) FROM accounts";
+        let read = |row: &Row| {
+            let sum = |column: usize| row.get::<_, f64>(column).map(whole);
+            Ok(Imported { accounts: row.get::<_, i64>(0)?.cast_unsigned(), in_doubt: sum(1)?, missing: sum(2)?, kicked: sum(3)? })
+        };
+        self.db.query_row(query, [], read).map_err(self.cannot("read"))
+    }
+}
+
+/// A sum of ones is exact as far as any state goes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows")]
+const fn whole(sum: f64) -> u64 {
+    sum as u64
+}
+
+/// The rows of one id come in order: what they sent adds up.
+fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Result<SettledImport>>) -> Result<(), Trouble> {
+    let mut upsert = change.prepare(UPSERT)?;
+    let mut find = change.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id = ?1"))?;
+    let mut current: Option<(Id, Option<Held>)> = None;
+    for each in settled {
+        let SettledImport { settlement: Settlement { id, sent, row }, profile } = each?;
+        if current.is_none_or(|(last, _)| last != id) {
+            if let Some((last, Some(held))) = current {
+                write(&mut upsert, last.as_bytes(), &held)?;
+            }
+            let mut found = find.query([id.as_str()])?;
+            current = Some((id, found.next()?.map(|row| held(row, 1)).transpose()?));
+        }
+        let Some((_, before)) = &mut current else { continue };
+        let planned = InPlan { row, is_sent: true, profile };
+        let mut overlay = Overlay::new(std::iter::once(Ok(Settlement { id, row, sent })), row);
+        if let Kept::As(held) = overlay.apply(id.as_bytes(), planned, *before)? {
+            *before = Some(held);
+        }
+    }
+    if let Some((last, Some(held))) = current {
+        write(&mut upsert, last.as_bytes(), &held)?;
+    }
+    Ok(())
+}

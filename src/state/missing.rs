@@ -1,0 +1,147 @@
+//! The accounts that a run's input lacks, and what is done about them.
+
+use std::io;
+
+use rusqlite::{Row, Transaction, params};
+
+use super::{State, StateError, Trouble};
+use crate::plan::{Due, Id, Missing};
+
+/// What a run did about an account that its input lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Nothing,
+    Kicked,
+    Deleted,
+    Protected,
+    Online,
+    Failed,
+}
+
+impl Deed {
+    const ALL: [Deed; 6] = [Deed::Nothing, Deed::Kicked, Deed::Deleted, Deed::Protected, Deed::Online, Deed::Failed];
+
+    /// The word in the missing file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Deed::Nothing => "none",
+            Deed::Kicked => "kicked",
+            Deed::Deleted => "deleted",
+            Deed::Protected => "protected",
+            Deed::Online => "online",
+            Deed::Failed => "failed",
+        }
+    }
+}
+
+/// What was done about one account, and what the service said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acted {
+    pub id: Id,
+    pub deed: Deed,
+    /// Whether the service's answer leaves no doubt about what it holds.
+    pub is_certain: bool,
+    pub error_code: Option<i64>,
+    /// Foreign text, not yet defused.
+    pub error_info: String,
+}
+
+impl State {
+    /// Accounts that are due and that nothing was done about yet, in order of ids: the first of them behind `after`.
+    ///
+    /// # Errors
+    /// The database's, as everywhere here.
+    pub fn due(&self, after: Option<&Id>, at_most: u32) -> Result<Vec<Missing>, StateError> {
+        let read = || {
+            let mut query = self.db.prepare(
+                "SELECT id, last_imported, missing_runs, due FROM missing \
+                 WHERE id > ?1 AND deed IS NULL AND due IN ('kick', 'delete') ORDER BY id LIMIT ?2",
+            )?;
+            query.query_map(params![after.map_or("", Id::as_str), at_most], missing)?.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(self.cannot("read"))
+    }
+
+    /// Takes note of what was done. Lasts once this returns.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn acted(&mut self, acted: &[Acted]) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
+            let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
+            let mut keep = change.prepare("UPDATE accounts SET in_doubt = ?2 AND in_doubt, kicked = kicked OR ?3 WHERE id = ?1")?;
+            for Acted { id, deed, is_certain, error_code, error_info } in acted {
+                let info = (!error_info.is_empty()).then_some(error_info);
+                note.execute(params![id.as_str(), deed.name(), error_code, info])?;
+                match deed {
+                    Deed::Deleted => delete.execute([id.as_str()])?,
+                    _ => keep.execute(params![id.as_str(), !is_certain, *deed == Deed::Kicked])?,
+                };
+            }
+            Ok(())
+        })
+    }
+
+    /// Visits what is missing, in order of ids, with what was done about it.
+    ///
+    /// # Errors
+    /// The database's, or that of `visit`.
+    pub fn each_missing(&self, mut visit: impl FnMut(&Missing, &Acted) -> io::Result<()>) -> Result<(), StateError> {
+        let mut work = || {
+            let query = "SELECT id, last_imported, missing_runs, due, deed, error_code, error_info FROM missing ORDER BY id";
+            let mut query = self.db.prepare(query)?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                let missing = missing(row)?;
+                visit(&missing, &acted(row, &missing)?)?;
+            }
+            Ok(())
+        };
+        work().map_err(|trouble| match trouble {
+            Trouble::Database(source) => self.cannot("read")(source),
+            Trouble::Source(source) => StateError::Source(source),
+        })
+    }
+}
+
+const fn due_name(due: Due) -> &'static str {
+    match due {
+        Due::Nothing => "nothing",
+        Due::Protected => "protected",
+        Due::Kick => "kick",
+        Due::Delete => "delete",
+    }
+}
+
+fn missing(row: &Row) -> rusqlite::Result<Missing> {
+    let (id, due): (String, String) = (row.get(0)?, row.get(3)?);
+    let due = [Due::Nothing, Due::Protected, Due::Kick, Due::Delete].into_iter().find(|each| due_name(*each) == due);
+    Ok(Missing { id: Id::new(id.as_bytes()), last_imported: row.get(1)?, missing_runs: row.get(2)?, due: due.unwrap_or(Due::Nothing) })
+}
+
+/// What was done; nothing was decided about those that are not due.
+fn acted(row: &Row, missing: &Missing) -> rusqlite::Result<Acted> {
+    let name: Option<String> = row.get(4)?;
+    let noted = name.and_then(|name| Deed::ALL.into_iter().find(|deed| deed.name() == name));
+    let deed = noted.unwrap_or(if missing.due == Due::Protected { Deed::Protected } else { Deed::Nothing });
+    let error_info: Option<String> = row.get(6)?;
+    Ok(Acted { id: missing.id, deed, is_certain: true, error_code: row.get(5)?, error_info: error_info.unwrap_or_default() })
+}
+
+pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Result<Missing>>) -> Result<(), Trouble> {
+    let mut insert = change.prepare("INSERT INTO missing (id, last_imported, missing_runs, due) VALUES (?1, ?2, ?3, ?4)")?;
+    for each in missing {
+        let Missing { id, last_imported, missing_runs, due } = each?;
+        insert.execute(params![id.as_str(), last_imported, missing_runs, due_name(due)])?;
+    }
+    Ok(())
+}
+
+/// Counts the run for those that are missing in it.
+pub(super) fn count(change: &Transaction) -> Result<(), Trouble> {
+    let update = "UPDATE accounts SET missing_runs = missing.missing_runs FROM missing WHERE accounts.id = missing.id";
+    change.execute(update, [])?;
+    Ok(())
+}

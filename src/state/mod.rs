@@ -1,0 +1,230 @@
+//! The state: what the service is known to hold, in one SQLite file, from one sync to the next.
+//!
+//! Tables are written in order of ids, which is what SQLite is fast at. Every change is one transaction that lasts once it returns, so a
+//! crash leaves the state as it was before or after it. Fields are kept as hashes: the file holds ids, but no names.
+
+mod account;
+mod missing;
+mod run;
+mod schema;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use thiserror::Error;
+
+pub use account::{Imported, Kept, SettledImport};
+pub use missing::{Acted, Deed};
+pub use run::{Done, NewRun, OpenRun, Run, Sent, Settlement};
+
+use crate::target::Target;
+
+/// How long another program's look into the file is waited for. Chosen: longer than anybody's query takes.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// An open state.
+#[derive(Debug)]
+pub struct State {
+    path: PathBuf,
+    db: Connection,
+}
+
+/// The right to change a state: one process at a time has it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// What a state is and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Drawn when the state was made.
+    pub identity: u64,
+    pub target: Target,
+    /// An import into this state has begun and not finished: nobody knows what the service holds.
+    pub is_importing: bool,
+}
+
+/// Why a state cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    #[error("another chatlift is at work on {}", path.display())]
+    Locked { path: PathBuf },
+    #[error("{} is no state of chatlift", path.display())]
+    Foreign { path: PathBuf },
+    #[error("{} is of version {version}; this chatlift reads version {}", path.display(), schema::VERSION)]
+    Version { path: PathBuf, version: i64 },
+    #[error("cannot {what} {}", path.display())]
+    Database {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("cannot {what} {}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// What was to be written comes from a file that cannot be read.
+    #[error("cannot read a temporary file")]
+    Source(#[source] io::Error),
+}
+
+impl StateError {
+    /// Whether it is the caller's choice of a file that is wrong, not the disk.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        match self {
+            StateError::Locked { .. } | StateError::Foreign { .. } | StateError::Version { .. } => true,
+            StateError::Database { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly))
+            }
+            StateError::File { source, .. } => {
+                use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+                matches!(source.kind(), NotFound | PermissionDenied | IsADirectory | NotADirectory | ReadOnlyFilesystem | InvalidInput)
+            }
+            StateError::Source(_) => false,
+        }
+    }
+}
+
+/// Takes the right to change the state at `path`; the file of the lock stands beside it and is never removed.
+///
+/// # Errors
+/// [`StateError::Locked`] if another process has it, or the disk's.
+pub fn lock(path: &Path) -> Result<Lock, StateError> {
+    let beside = beside(path, ".lock");
+    let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
+/// The names beside a state that belong to it.
+#[must_use]
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+impl State {
+    /// Opens a state to look at it; `None` if there is none. Nothing is written, unless a crash left a transaction to roll back.
+    ///
+    /// # Errors
+    /// [`StateError`] for a file that is no state or can't be read.
+    pub fn find(path: &Path) -> Result<Option<Self>, StateError> {
+        match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StateError::File { what: "read", path: path.to_owned(), source }),
+            Ok(stat) if stat.is_dir() => return Err(StateError::Foreign { path: path.to_owned() }),
+            Ok(_) => {}
+        }
+        let state = Self::connect(path)?;
+        Ok(if state.is_begun()? { Some(state) } else { None })
+    }
+
+    /// Opens a state, and makes it, private to its owner, if there is none.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn open_or_create(path: &Path, target: &Target, identity: u64) -> Result<Self, StateError> {
+        if let Some(state) = Self::find(path)? {
+            return Ok(state);
+        }
+        let cannot = |source| StateError::File { what: "create", path: path.to_owned(), source };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
+        file.sync_all().map_err(cannot)?;
+        drop(file);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        let mut state = Self::connect(path)?;
+        state.change("create", |change| schema::create(change, target, identity))?;
+        Ok(state)
+    }
+
+    fn connect(path: &Path) -> Result<Self, StateError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = |source: rusqlite::Error| match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => StateError::Foreign { path: path.to_owned() },
+            _ => StateError::Database { what: "open", path: path.to_owned(), source },
+        };
+        let db = Connection::open_with_flags(path, flags).map_err(database)?;
+        schema::configure(&db, BUSY).map_err(database)?;
+        Ok(Self { path: path.to_owned(), db })
+    }
+
+    /// Whether the file has been made a state; an empty one has not.
+    fn is_begun(&self) -> Result<bool, StateError> {
+        match schema::found(&self.db).map_err(self.cannot("read"))? {
+            schema::Found::Nothing => Ok(false),
+            schema::Found::State => Ok(true),
+            schema::Found::Version(version) => Err(StateError::Version { path: self.path.clone(), version }),
+            schema::Found::Foreign => Err(StateError::Foreign { path: self.path.clone() }),
+        }
+    }
+
+    /// Whose it is and where it stands.
+    ///
+    /// # Errors
+    /// The database's, as everywhere here.
+    pub fn about(&self) -> Result<About, StateError> {
+        schema::about(&self.db).map_err(self.cannot("read"))
+    }
+
+    /// Binds it to another target.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn retarget(&mut self, target: &Target) -> Result<(), StateError> {
+        self.change("change", |change| schema::retarget(change, target))
+    }
+
+    fn cannot(&self, what: &'static str) -> impl Fn(rusqlite::Error) -> StateError + '_ {
+        move |source| StateError::Database { what, path: self.path.clone(), source }
+    }
+
+    /// A change that happens as a whole or not at all, and lasts.
+    fn change<T>(&mut self, what: &'static str, work: impl FnOnce(&rusqlite::Transaction) -> Result<T, Trouble>) -> Result<T, StateError> {
+        let trouble = |path: &Path, trouble: Trouble| match trouble {
+            Trouble::Database(source) => StateError::Database { what, path: path.to_owned(), source },
+            Trouble::Source(source) => StateError::Source(source),
+        };
+        let change = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
+        let change = change.map_err(|source| trouble(&self.path, source.into()))?;
+        let done = work(&change).map_err(|error| trouble(&self.path, error))?;
+        change.commit().map_err(|source| trouble(&self.path, source.into()))?;
+        Ok(done)
+    }
+}
+
+/// What can go wrong in a change: the database, or the files from which it is fed.
+#[derive(Debug)]
+enum Trouble {
+    Database(rusqlite::Error),
+    Source(io::Error),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Trouble::Database(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::Source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! A run of a sync as the state keeps it: planned as a whole, sent row by row, settled as a whole.
+//!
+//! The plan lasts before the first call; that calls may have left is marked before they do. What came of a row is taken from the results,
+//! which are on disk by then. So a crash at any instant leaves each account known, or in doubt.
+
+use std::io;
+use std::iter::Peekable;
+
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::account::{self, Kept};
+use super::{State, StateError, Trouble, missing};
+use crate::guard::Filled;
+use crate::input::Fingerprint;
+use crate::plan::{Counts, Held, Id, Missing, Ops, Planned, Profile};
+
+/// Bytes of the ops in one row of their table. Chosen.
+const OPS_PART: usize = 1 << 20;
+/// Runs that are remembered. Chosen: a year of nights and then some.
+const RUNS_KEPT: i64 = 400;
+
+/// A run that is to begin.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRun<'a> {
+    pub command: &'a str,
+    /// Milliseconds since the epoch, as are all times here.
+    pub began_at: i64,
+    pub input: Input,
+    pub counts: Counts,
+    pub filled: Filled,
+}
+
+/// An input file, as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    pub len: u64,
+    /// Running hash of all its bytes.
+    pub digest: u64,
+    pub stat: Fingerprint,
+}
+
+/// A run that has begun and not finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRun {
+    pub number: u64,
+    pub input: Input,
+    pub counts: Counts,
+    /// Calls may have left for rows up to this one.
+    pub sent_up_to: u64,
+}
+
+/// A run that has finished, or the open one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub number: u64,
+    pub command: String,
+    pub began_at: i64,
+    pub finished_at: Option<i64>,
+    pub input: Input,
+    pub counts: Counts,
+    pub filled: Filled,
+    pub done: Option<Done>,
+}
+
+/// What a finished run has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Done {
+    pub created: u64,
+    pub updated: u64,
+    pub failed: u64,
+    pub kicked: u64,
+    pub deleted: u64,
+    pub missing_failed: u64,
+}
+
+/// What came of a call, as the results have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The service has it, since then.
+    Taken { at: i64 },
+    /// The service refused it for its own fault: nothing has changed.
+    Refused,
+    /// Nobody knows whether the service has it.
+    Unknown,
+}
+
+/// The outcome of a row, in order of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    pub id: Id,
+    pub row: u64,
+    pub sent: Sent,
+}
+
+impl State {
+    /// The run that has begun and not finished.
+    ///
+    /// # Errors
+    /// The database's, as everywhere here.
+    pub fn open_run(&self) -> Result<Option<OpenRun>, StateError> {
+        let query = format!("SELECT {RUN_COLUMNS}, sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1");
+        let read = |row: &Row| Ok((run(row)?, row.get::<_, i64>(12)?.cast_unsigned()));
+        let found = self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))?;
+        Ok(found.map(|(Run { number, input, counts, .. }, sent_up_to)| OpenRun { number, input, counts, sent_up_to }))
+    }
+
+    /// The last runs, the latest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn runs(&self, at_most: u32) -> Result<Vec<Run>, StateError> {
+        let read = || {
+            let mut query = self.db.prepare(&format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY number DESC LIMIT ?1"))?;
+            query.query_map([at_most], run)?.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(self.cannot("read"))
+    }
+
+    /// The last finished run.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn last_finished(&self) -> Result<Option<Run>, StateError> {
+        let query = format!("SELECT {RUN_COLUMNS} FROM runs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT 1");
+        self.db.query_row(&query, [], run).optional().map_err(self.cannot("read"))
+    }
+
+    /// The number of the next run.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn next_run(&self) -> Result<u64, StateError> {
+        let query = "SELECT coalesce(max(number), 0) + 1 FROM runs";
+        self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
+    }
+
+    /// Visits every account, in order of ids, as it is once the open run is settled by `settlements`, which are in order of ids too.
+    ///
+    /// # Errors
+    /// The database's, or that of `settlements` or `visit`.
+    pub fn each_held(
+        &self,
+        settlements: impl Iterator<Item = io::Result<Settlement>>,
+        mut visit: impl FnMut(&[u8], &Held) -> io::Result<()>,
+    ) -> Result<(), StateError> {
+        let is_importing = self.about()?.is_importing;
+        let mut seen = |id: &[u8], held: Held| visit(id, &Held { is_in_doubt: held.is_in_doubt || is_importing, ..held });
+        let work = || match self.open_run_of_a_sync()? {
+            None => account::each(&self.db, |id, held| seen(id, held)),
+            Some(sent_up_to) => account::each_overlaid(&self.db, Overlay::new(settlements, sent_up_to), |id, held| seen(id, held)),
+        };
+        work().map_err(|trouble| self.told("read", trouble))
+    }
+
+    fn open_run_of_a_sync(&self) -> Result<Option<u64>, Trouble> {
+        let query = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
+        Ok(self.db.query_row(query, [], |row| row.get::<_, i64>(0)).optional()?.map(i64::cast_unsigned))
+    }
+
+    fn told(&self, what: &'static str, trouble: Trouble) -> StateError {
+        match trouble {
+            Trouble::Database(source) => self.cannot(what)(source),
+            Trouble::Source(source) => StateError::Source(source),
+        }
+    }
+
+    /// Begins a run: its plan lasts once this returns. What an earlier one left open is settled first, by `settlements`. `planned` and
+    /// `missing` are in order of ids.
+    ///
+    /// # Errors
+    /// The database's, or those of the three iterators.
+    pub fn begin(
+        &mut self,
+        new: NewRun,
+        ops: &Ops,
+        planned: impl Iterator<Item = io::Result<Planned>>,
+        missing: impl Iterator<Item = io::Result<Missing>>,
+        settlements: impl Iterator<Item = io::Result<Settlement>>,
+    ) -> Result<OpenRun, StateError> {
+        self.change("begin a run in", |change| {
+            settle(change, settlements)?;
+            clear(change)?;
+            change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
+            insert_planned(change, planned)?;
+            missing::insert(change, missing)?;
+            insert_ops(change, ops)?;
+            let number = insert_run(change, &new)?;
+            Ok(OpenRun { number, input: new.input, counts: new.counts, sent_up_to: 0 })
+        })
+    }
+
+    /// Takes note that calls may leave for rows up to `row`. Lasts once this returns.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn mark_sent_up_to(&mut self, row: u64) -> Result<(), StateError> {
+        self.change("change", |change| {
+            change.execute("UPDATE runs SET sent_up_to = ?1 WHERE finished_at IS NULL", [row.cast_signed()])?;
+            Ok(())
+        })
+    }
+
+    /// What becomes of each row in the open run, which has so many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn ops(&self, rows: u64) -> Result<Ops, StateError> {
+        let read = || {
+            let mut query = self.db.prepare("SELECT nibbles FROM ops ORDER BY part")?;
+            let mut parts = query.query([])?;
+            let mut nibbles = Vec::new();
+            while let Some(part) = parts.next()? {
+                nibbles.extend_from_slice(part.get_ref(0)?.as_blob().map_err(|_| wrong_type(0, Type::Blob))?);
+            }
+            Ok(Ops::from_bytes(nibbles, rows))
+        };
+        read().map_err(self.cannot("read"))
+    }
+
+    /// Finishes the open run: every account is as `settlements` (in order of ids) have it, the missing are counted.
+    ///
+    /// # Errors
+    /// The database's, or that of `settlements`.
+    pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<Settlement>>, done: Done, at: i64) -> Result<(), StateError> {
+        self.change("finish the run in", |change| {
+            settle(change, settlements)?;
+            account::come_back(change)?;
+            missing::count(change)?;
+            clear(change)?;
+            let done = serde_json::to_string(&done).expect("numbers are always JSON");
+            change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE finished_at IS NULL", params![at, done])?;
+            change.execute("DELETE FROM runs WHERE number <= (SELECT max(number) FROM runs) - ?1", [RUNS_KEPT])?;
+            Ok(())
+        })
+    }
+}
+
+fn clear(change: &Transaction) -> Result<(), Trouble> {
+    Ok(change.execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops;")?)
+}
+
+/// Writes what came of the open run's rows to the accounts.
+fn settle(change: &Transaction, settlements: impl Iterator<Item = io::Result<Settlement>>) -> Result<(), Trouble> {
+    let sent_up_to = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
+    let Some(sent_up_to) = change.query_row(sent_up_to, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
+    account::settle(change, Overlay::new(settlements, sent_up_to.cast_unsigned()))
+}
+
+fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<Planned>>) -> Result<(), Trouble> {
+    let mut insert = change.prepare("INSERT INTO planned VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for each in planned {
+        let Planned { id, row, op, profile: Profile { nick, face_url } } = each?;
+        let fields = [nick, face_url].map(|field| field.map(u64::cast_signed));
+        insert.execute(params![id.as_str(), row.cast_signed(), op.is_sent(), fields[0], fields[1]])?;
+    }
+    Ok(())
+}
+
+fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {
+    let mut insert = change.prepare("INSERT INTO ops (nibbles) VALUES (?1)")?;
+    for part in ops.as_bytes().chunks(OPS_PART) {
+        insert.execute([part])?;
+    }
+    Ok(())
+}
+
+pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trouble> {
+    let json = |value: Result<String, serde_json::Error>| value.expect("numbers are always JSON");
+    let (counts, stat) = (json(serde_json::to_string(&new.counts)), json(serde_json::to_string(&new.input.stat)));
+    change.execute(
+        "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)",
+        params![
+            new.command,
+            new.began_at,
+            new.input.len.cast_signed(),
+            new.input.digest.cast_signed(),
+            stat,
+            counts,
+            new.filled.valid.cast_signed(),
+            new.filled.with_nick.cast_signed(),
+            new.filled.with_face_url.cast_signed(),
+        ],
+    )?;
+    Ok(change.last_insert_rowid().cast_unsigned())
+}
+
+const RUN_COLUMNS: &str =
+    "number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, done";
+
+fn run(row: &Row) -> rusqlite::Result<Run> {
+    let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let done: Option<String> = row.get(11)?;
+    Ok(Run {
+        number: number(0)?,
+        command: row.get(1)?,
+        began_at: row.get(2)?,
+        finished_at: row.get(3)?,
+        input: Input { len: number(4)?, digest: number(5)?, stat: json(row, 6)? },
+        counts: json(row, 7)?,
+        filled: Filled { valid: number(8)?, with_nick: number(9)?, with_face_url: number(10)? },
+        done: done.map(|_| json(row, 11)).transpose()?,
+    })
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+pub(super) fn wrong_type(column: usize, expected: Type) -> rusqlite::Error {
+    rusqlite::Error::InvalidColumnType(column, String::new(), expected)
+}
+
+/// What the open run makes of accounts.
+pub(super) struct Overlay<I: Iterator> {
+    settlements: Peekable<I>,
+    sent_up_to: u64,
+}
+
+/// A row of `planned`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InPlan {
+    pub(super) row: u64,
+    pub(super) is_sent: bool,
+    pub(super) profile: Profile,
+}
+
+impl<I: Iterator<Item = io::Result<Settlement>>> Overlay<I> {
+    pub(super) fn new(settlements: I, sent_up_to: u64) -> Self {
+        Self { settlements: settlements.peekable(), sent_up_to }
+    }
+
+    /// What an account is by now; ids come in order.
+    pub(super) fn apply(&mut self, id: &[u8], planned: InPlan, before: Option<Held>) -> io::Result<Kept> {
+        let sent = self.outcome(id, planned.row)?;
+        if !planned.is_sent {
+            return Ok(before.map_or(Kept::Unknown, Kept::As));
+        }
+        Ok(match sent {
+            Some(Sent::Taken { at }) => Kept::As(Held {
+                profile: before.map(|held| held.profile).unwrap_or_default().overlaid(planned.profile),
+                last_imported: Some(at),
+                missing_runs: 0,
+                is_in_doubt: false,
+                is_kicked: false,
+            }),
+            // The service holds what it held before this run, whatever that is.
+            Some(Sent::Refused) => before.map_or(Kept::Unknown, Kept::As),
+            Some(Sent::Unknown) => Kept::As(in_doubt(before)),
+            None if planned.row <= self.sent_up_to => Kept::As(in_doubt(before)),
+            None => before.map_or(Kept::Unknown, Kept::As),
+        })
+    }
+
+    fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<Sent>> {
+        let mut found = None;
+        while let Some(next) = self.settlements.next_if(|next| next.as_ref().is_ok_and(|next| next.id.as_bytes() <= id) || next.is_err()) {
+            let settlement = next?;
+            if settlement.id.as_bytes() == id && settlement.row == row {
+                found = Some(settlement.sent);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn in_doubt(before: Option<Held>) -> Held {
+    let unknown = Held { profile: Profile::default(), last_imported: None, missing_runs: 0, is_in_doubt: true, is_kicked: false };
+    before.map_or(unknown, |held| Held { is_in_doubt: true, ..held })
+}
