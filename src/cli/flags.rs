@@ -214,6 +214,7 @@ pub struct AuditFlags {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
 pub struct SandboxFlags {
     /// Port on 127.0.0.1; 0 = any free one
     #[arg(long, value_name = "PORT", default_value = "0")]
@@ -265,8 +266,8 @@ pub struct SandboxFlags {
     /// Batches lose the nicknames and faces that they carry
     #[arg(long)]
     pub batch_drops_profiles: bool,
-    /// A fault, e.g. code=70169,ids=10%,times=2 or http=502,period=60s..120s or reset=after,ids=1%,times=1; of a
-    /// batch, code=N strikes single records and whole=N all (repeatable)
+    /// A fault, e.g. code=70169,ids=10%,times=2 or http=502,period=60s..120s or reset=after,ids=1%,times=1 or
+    /// code=71000,api=account_delete; of a batch, code=N strikes single records and whole=N all (repeatable)
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
 }
