@@ -6,13 +6,13 @@ use std::num::NonZeroU32;
 use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 
-use super::exit::{Exit, LastWord};
+use super::exit::{Exit, LastWord, causes};
 use super::flags::SandboxFlags;
 use super::settings::read_secret;
 use super::signals;
 use super::stdout::print;
 use crate::figures::{count, counted};
-use crate::sandbox::{Audit, BatchProfiles, Fault, Sandbox, Settings};
+use crate::sandbox::{Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, Settings, UnknownProfiles};
 
 /// Serves, and says on stdout with which settings it can be used.
 pub(super) fn run(flags: &SandboxFlags) -> LastWord {
@@ -22,11 +22,28 @@ pub(super) fn run(flags: &SandboxFlags) -> LastWord {
 fn serve(flags: &SandboxFlags) -> Result<LastWord, LastWord> {
     let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
-    let sandbox = Sandbox::start(settings).map_err(|error| cannot("serve", &error))?;
+    let files = Files::open(flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
+    let mut sandbox = Sandbox::start_with(settings, files).map_err(|error| cannot("serve", &error))?;
     print(&usage.at(&sandbox.endpoint()))?;
     eprintln!("serving at {}; Ctrl-C stops it", sandbox.endpoint());
     wait_for_stop().map_err(|error| cannot("wait for signals", &error))?;
+    sandbox.stop().map_err(|error| unwritten(&error))?;
     Ok(LastWord::done(told(&sandbox.audit())))
+}
+
+fn unusable(error: &FilesError) -> LastWord {
+    let hint = match error {
+        FilesError::Io { .. } => "--accounts and --call-log need files that you may read and write, in a folder that is there",
+        FilesError::InUse(_) => "stop the other one, or give --accounts another file",
+        FilesError::Wrong { .. } => "--accounts takes a CSV with the columns UserID, Nick and FaceUrl; its .log is the sandbox's own",
+        FilesError::NoCallLog(_) => "--call-log appends to a log of its own; give it another file",
+    };
+    LastWord::yours(causes(error), hint)
+}
+
+fn unwritten(error: &FilesError) -> LastWord {
+    let hint = "from then on calls were answered with HTTP 500; what was answered before is kept and read by the next start";
+    LastWord::new(Exit::CannotGoOn, causes(error), hint)
 }
 
 fn cannot(what: &str, error: &std::io::Error) -> LastWord {
@@ -45,9 +62,21 @@ fn settings(flags: &SandboxFlags) -> Result<Settings, LastWord> {
     settings.latency = flags.latency;
     settings.jitter = flags.jitter;
     settings.account_limit = flags.account_limit;
+    settings.deleting = if flags.deletion_off { Deleting::SwitchedOff } else { Deleting::SwitchedOn };
+    settings.deleted_ids = if flags.deleted_ids_barred { DeletedIds::Barred } else { DeletedIds::MayReturn };
+    settings.unknown_profiles = if flags.portrait_get_omits_unknown { UnknownProfiles::Absent } else { UnknownProfiles::NotFound };
+    settings.online = presences(flags)?;
     settings.batch_profiles = if flags.batch_drops_profiles { BatchProfiles::Dropped } else { BatchProfiles::Kept };
     settings.faults = flags.fault.iter().map(|text| fault(text)).collect::<Result<_, _>>()?;
     Ok(settings)
+}
+
+fn presences(flags: &SandboxFlags) -> Result<Vec<(String, Presence)>, LastWord> {
+    if let Some(both) = flags.online.iter().find(|id| flags.push_online.contains(id)) {
+        return Err(LastWord::yours(format!("{both} is given with --online and --push-online"), "leave one of them out"));
+    }
+    let online = flags.online.iter().map(|id| (id.clone(), Presence::Online));
+    Ok(online.chain(flags.push_online.iter().map(|id| (id.clone(), Presence::PushOnline))).collect())
 }
 
 fn fault(text: &str) -> Result<Fault, LastWord> {

@@ -1,26 +1,65 @@
-//! The app's accounts.
+//! The app's accounts, and what changes in them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::reply::Refusal;
-use super::settings::Keep;
+use super::settings::{DeletedIds, Keep, Settings};
 
 /// An account as the sandbox keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
+    /// Never empty.
     pub nick: Option<Box<str>>,
+    /// Never empty.
     pub face_url: Option<Box<str>>,
-    /// How often it was imported.
+    /// How often it was imported since the sandbox's start.
     pub imports: u32,
 }
 
-/// All of them, and the ids that may not come back.
+/// The accounts by UserID, and the ids that were deleted and haven't come back.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) by_id: HashMap<Box<str>, Account>,
+    pub(super) deleted: HashSet<Box<str>>,
+}
+
+/// A change of what is held; doing it again changes nothing. A line of the log beside the accounts' file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum Change<'a> {
+    /// The account is there, with these fields.
+    Set {
+        #[serde(rename = "UserID")]
+        id: Cow<'a, str>,
+        #[serde(rename = "Nick", default, skip_serializing_if = "Option::is_none")]
+        nick: Option<Cow<'a, str>>,
+        #[serde(rename = "FaceUrl", default, skip_serializing_if = "Option::is_none")]
+        face_url: Option<Cow<'a, str>>,
+    },
+    /// The account is deleted.
+    Delete {
+        #[serde(rename = "UserID")]
+        id: Cow<'a, str>,
+    },
+    /// The id was deleted earlier; an account that is there all the same has come back.
+    Deleted {
+        #[serde(rename = "UserID")]
+        id: Cow<'a, str>,
+    },
+}
+
+/// What is held, and the rules for changing it.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    by_id: HashMap<Box<str>, Account>,
-    deleted: HashSet<Box<str>>,
+    held: Held,
     limit: Option<usize>,
     keep: Keep,
+    deleted_ids: DeletedIds,
+    /// The changes since they were last taken, a JSON object a line; `None` if nobody takes them.
+    changes: Option<Vec<u8>>,
 }
 
 /// What became of a deletion.
@@ -30,72 +69,153 @@ pub(super) enum Deletion {
     Unknown,
 }
 
+impl Account {
+    /// Changes what is given; an empty text clears its field.
+    fn set(&mut self, nick: Option<&str>, face_url: Option<&str>) -> Effect {
+        let (nick, face_url) = (put(&mut self.nick, nick), put(&mut self.face_url, face_url));
+        if nick == Effect::Changed { nick } else { face_url }
+    }
+}
+
+/// Whether something is other than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Changed,
+    None,
+}
+
+fn put(field: &mut Option<Box<str>>, text: Option<&str>) -> Effect {
+    let Some(text) = text else { return Effect::None };
+    let wanted = (!text.is_empty()).then_some(text);
+    if field.as_deref() == wanted {
+        return Effect::None;
+    }
+    *field = wanted.map(Into::into);
+    Effect::Changed
+}
+
+impl Held {
+    /// Makes a recorded change.
+    pub(super) fn apply(&mut self, change: Change<'_>) {
+        match change {
+            Change::Set { id, nick, face_url } => {
+                self.deleted.remove(&*id);
+                let account = self.by_id.entry(id.into()).or_default();
+                account.set(Some(nick.as_deref().unwrap_or_default()), Some(face_url.as_deref().unwrap_or_default()));
+            }
+            Change::Delete { id } => {
+                self.by_id.remove(&*id);
+                self.deleted.insert(id.into());
+            }
+            Change::Deleted { id } => {
+                if !self.by_id.contains_key(&*id) {
+                    self.deleted.insert(id.into());
+                }
+            }
+        }
+    }
+
+    /// The accounts by their UserIDs' bytes.
+    pub(super) fn sorted(&self) -> Vec<(&str, &Account)> {
+        let mut accounts: Vec<_> = self.by_id.iter().map(|(id, account)| (&**id, account)).collect();
+        accounts.sort_unstable_by_key(|&(id, _)| id);
+        accounts
+    }
+}
+
 impl Accounts {
-    pub(super) fn new(limit: Option<usize>, keep: Keep) -> Self {
-        Self { by_id: HashMap::new(), deleted: HashSet::new(), limit, keep }
+    pub(super) fn new(settings: &Settings, held: Held) -> Self {
+        Self { held, limit: settings.account_limit, keep: settings.keep, deleted_ids: settings.deleted_ids, changes: None }
+    }
+
+    /// From now on changes are noted for [`Self::take_changes`].
+    pub(super) fn note_changes(&mut self) {
+        self.changes = Some(Vec::new());
+    }
+
+    /// The changes since the last time, as lines of the log.
+    pub(super) fn take_changes(&mut self) -> Vec<u8> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Makes an account, or changes the one that is there; an absent field keeps what it has.
     ///
     /// # Errors
-    /// [`Refusal`] for an id that was deleted, or when the app is full.
+    /// [`Refusal`] for an id that was deleted and is barred, or when the app is full.
     pub(super) fn import(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), Refusal> {
         match self.keep {
             Keep::Nothing => return Ok(()),
             Keep::Accounts => {}
         }
-        if let Some(account) = self.by_id.get_mut(id) {
+        if let Some(account) = self.held.by_id.get_mut(id) {
             account.imports += 1;
-            account.set(nick, face_url);
+            if account.set(nick, face_url) == Effect::Changed {
+                self.note_set(id);
+            }
             return Ok(());
         }
-        if self.deleted.contains(id) {
+        if self.deleted_ids == DeletedIds::Barred && self.held.deleted.contains(id) {
             return Err(Refusal::content(70399, "the account was deleted within the last three months"));
         }
-        if self.limit.is_some_and(|limit| self.by_id.len() >= limit) {
+        if self.limit.is_some_and(|limit| self.held.by_id.len() >= limit) {
             return Err(Refusal::content(70398, "the app holds as many accounts as it may"));
         }
-        let account = Account { nick: nick.map(Into::into), face_url: face_url.map(Into::into), imports: 1 };
-        self.by_id.insert(id.into(), account);
+        let mut account = Account { imports: 1, ..Account::default() };
+        account.set(nick, face_url);
+        self.held.by_id.insert(id.into(), account);
+        self.held.deleted.remove(id);
+        self.note_set(id);
+        Ok(())
+    }
+
+    /// Changes a profile.
+    ///
+    /// # Errors
+    /// [`Refusal`] for an unknown user.
+    pub(super) fn set_profile(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), Refusal> {
+        let account = self.held.by_id.get_mut(id).ok_or_else(|| Refusal::content(40003, "no such account"))?;
+        if account.set(nick, face_url) == Effect::Changed {
+            self.note_set(id);
+        }
         Ok(())
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&Account> {
-        self.by_id.get(id)
-    }
-
-    pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Account> {
-        self.by_id.get_mut(id)
+        self.held.by_id.get(id)
     }
 
     pub(super) fn delete(&mut self, id: &str) -> Deletion {
-        match self.by_id.remove_entry(id) {
-            Some((id, _)) => {
-                self.deleted.insert(id);
-                Deletion::Deleted
-            }
-            None => Deletion::Unknown,
+        let Some((key, _)) = self.held.by_id.remove_entry(id) else { return Deletion::Unknown };
+        self.held.deleted.insert(key);
+        note(&mut self.changes, &Change::Delete { id: id.into() });
+        Deletion::Deleted
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    fn note_set(&mut self, id: &str) {
+        if self.changes.is_none() {
+            return;
         }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// In no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Account)> {
-        self.by_id.iter().map(|(id, account)| (&**id, account))
+        if let Some(Account { nick, face_url, .. }) = self.held.by_id.get(id) {
+            let change = Change::Set { id: id.into(), nick: nick.as_deref().map(Cow::from), face_url: face_url.as_deref().map(Cow::from) };
+            note(&mut self.changes, &change);
+        }
     }
 }
 
-impl Account {
-    /// Changes what is given.
-    pub(super) fn set(&mut self, nick: Option<&str>, face_url: Option<&str>) {
-        if let Some(nick) = nick {
-            self.nick = Some(nick.into());
-        }
-        if let Some(face_url) = face_url {
-            self.face_url = Some(face_url.into());
-        }
+fn note(changes: &mut Option<Vec<u8>>, change: &Change<'_>) {
+    if let Some(lines) = changes {
+        change.write_to(lines);
+    }
+}
+
+impl Change<'_> {
+    /// Appends it as a line.
+    pub(super) fn write_to(&self, lines: &mut Vec<u8>) {
+        serde_json::to_writer(&mut *lines, self).expect("a Vec takes all, and texts are JSON");
+        lines.push(b'\n');
     }
 }

@@ -63,6 +63,8 @@ pub struct ApiAudit {
     pub calls: u64,
     /// Those answered 60007.
     pub over_limit: u64,
+    /// UserIDs that its well-formed calls carried, repetitions included.
+    pub ids: u64,
     /// Most calls in any sliding second, exactly, by the arrival of the request's head.
     pub max_calls_in_1s: usize,
     /// Calls a second between the first and the last; 0 with fewer than two.
@@ -98,6 +100,7 @@ pub(super) struct Recorder {
 struct ApiRecord {
     calls: u64,
     over_limit: u64,
+    ids: u64,
     window: Window,
     max_calls_in_1s: usize,
     first: Duration,
@@ -166,6 +169,10 @@ impl Recorder {
         self.apis[command as usize].over_limit += 1;
     }
 
+    pub(super) fn carried(&mut self, command: Command, ids: usize) {
+        self.apis[command as usize].ids += ids as u64;
+    }
+
     pub(super) fn imported(&mut self, accounts: u64) {
         self.imports += accounts;
     }
@@ -208,6 +215,7 @@ impl ApiRecord {
         ApiAudit {
             calls: self.calls,
             over_limit: self.over_limit,
+            ids: self.ids,
             max_calls_in_1s: self.max_calls_in_1s,
             mean_calls_per_s: if span > 0.0 { (self.calls - 1) as f64 / span } else { 0.0 },
             first_call_s: self.first.as_secs_f64(),

@@ -30,7 +30,8 @@ pub struct Fault {
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// The service answers this code, in its documented JSON, and does nothing. Of a batch, only the struck ids fail.
+    /// The service answers this code, in its documented JSON, and does nothing. Of a batch, only the struck ids fail; of another call that is
+    /// answered user by user, only those that the fault names.
     Code(i64),
     /// As [`What::Code`], and of a batch nobody is taken.
     Whole(i64),

@@ -25,6 +25,16 @@ pub(super) struct Strike {
     pub(super) what: What,
     /// The users (by hash) that it strikes.
     pub(super) users: Vec<u64>,
+    pub(super) aim: Aim,
+}
+
+/// What a fault is after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Calls, whomever they carry.
+    Calls,
+    /// The users that it names.
+    Users,
 }
 
 /// The faults of a sandbox and what they have done so far.
@@ -93,7 +103,11 @@ impl Tally {
                 *self.by_user.entry(user).or_default() += 1;
             }
         }
-        Some(Strike { what: fault.what.clone(), users: struck })
+        let aim = match fault.ids {
+            Ids::All => Aim::Calls,
+            Ids::Share(_) | Ids::Exact(_) => Aim::Users,
+        };
+        Some(Strike { what: fault.what.clone(), users: struck, aim })
     }
 
     fn chooses(&self, user: &Target<'_>) -> bool {

@@ -4,10 +4,13 @@
 //! [`Sandbox`] serves it on loopback from a thread of its own. Shares `api::wire` with the client and nothing else.
 
 mod accounts;
+mod app;
 mod audit;
 mod command;
 mod envelope;
 mod fault;
+mod files;
+mod keeping;
 mod mischief;
 mod order;
 mod pace;
@@ -18,6 +21,7 @@ mod shell;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod touch;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -30,12 +34,16 @@ pub use accounts::Account;
 pub use audit::{ApiAudit, Audit};
 pub use command::Command;
 pub use fault::{Fault, FaultError, Ids, What};
+pub use files::{Files, FilesError};
 pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Request, Service};
-pub use settings::{BatchProfiles, Deleting, IDENTIFIER, Keep, SDKAPPID, Settings};
-use shell::{Shared, locked};
+pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, Presence, SDKAPPID, Settings, UnknownProfiles};
+pub use touch::Touch;
 
-/// A running sandbox; dropping it stops it and ends its connections.
+use shell::{Shared, Stand, locked};
+
+/// A running sandbox; dropping it stops it and ends its connections. Its accounts' file is written anew by [`Sandbox::stop`], or else by
+/// the next start.
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
@@ -50,10 +58,20 @@ impl Sandbox {
     /// # Errors
     /// When the port is taken, or the machine has no thread or socket to spare.
     pub fn start(settings: Settings) -> io::Result<Self> {
+        Self::start_with(settings, Files::default())
+    }
+
+    /// As [`Self::start`], with what the files hold, and leaving its traces in them.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(settings: Settings, mut files: Files) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let service = Arc::new(Mutex::new(Service::new(settings)));
+        let mut service = Service::with_accounts(settings, files.take_held());
+        files.ask(&mut service);
+        let service = Arc::new(Mutex::new(Stand { service, files }));
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&service);
         let thread = std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
@@ -78,30 +96,49 @@ impl Sandbox {
     /// What was seen so far.
     #[must_use]
     pub fn audit(&self) -> Audit {
-        locked(&self.service).audit()
+        locked(&self.service).service.audit()
     }
 
     /// The account with this UserID.
     #[must_use]
     pub fn account(&self, id: &str) -> Option<Account> {
-        locked(&self.service).account(id).cloned()
+        locked(&self.service).service.account(id).cloned()
     }
 
     /// All accounts with their UserIDs, sorted by them.
     #[must_use]
     pub fn accounts(&self) -> Vec<(String, Account)> {
-        let mut accounts: Vec<_> = locked(&self.service).accounts().map(|(id, account)| (id.to_owned(), account.clone())).collect();
-        accounts.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        accounts
+        let stand = locked(&self.service);
+        stand.service.held().sorted().into_iter().map(|(id, account)| (id.to_owned(), account.clone())).collect()
     }
-}
 
-impl Drop for Sandbox {
-    fn drop(&mut self) {
+    /// Which users were touched by which command, in the order of the calls: the first ones, as many as the settings ask for.
+    #[must_use]
+    pub fn touches(&self) -> Vec<Touch> {
+        locked(&self.service).service.touches().to_vec()
+    }
+
+    /// Stops serving, and writes the accounts' file anew if there is one.
+    ///
+    /// # Errors
+    /// [`FilesError`] if a file could not be written, now or earlier; changes that were answered are in the log.
+    pub fn stop(&mut self) -> Result<(), FilesError> {
+        self.end();
+        let Stand { service, files } = &mut *locked(&self.service);
+        files.fold(service.held())
+    }
+
+    fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported by its own thread.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.end();
     }
 }

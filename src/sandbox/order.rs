@@ -52,10 +52,12 @@ impl<'a> Order<'a> {
             Command::Kick => Order::Kick(json::<wire::User>(command, body)?.user_id),
             Command::PortraitGet => {
                 let body: wire::PortraitGetBody = json(command, body)?;
+                need(command, "TagList", &body.tags)?;
                 Order::GetPortraits { users: body.users, tags: body.tags }
             }
             Command::PortraitSet => {
                 let body: wire::PortraitSetBody = json(command, body)?;
+                need(command, "ProfileItem", &body.items)?;
                 Order::SetPortrait { user: body.user, items: body.items }
             }
             Command::QueryOnlineStatus => Order::OnlineStatus(json::<wire::OnlineStatusBody>(command, body)?.users),
@@ -79,6 +81,14 @@ impl<'a> Order<'a> {
                 users.iter().map(String::as_str).collect()
             }
             Order::Kick(user) | Order::SetPortrait { user, .. } => vec![user],
+        }
+    }
+
+    /// Whether its answer tells of each user what became of it.
+    pub(super) fn is_answered_user_by_user(&self) -> bool {
+        match self {
+            Order::ImportMany(_) | Order::Check(_) | Order::Delete(_) | Order::GetPortraits { .. } | Order::OnlineStatus(_) => true,
+            Order::Import(_) | Order::Kick(_) | Order::SetPortrait { .. } => false,
         }
     }
 
@@ -112,7 +122,11 @@ pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_user_id(id: &str) -> Result<(), Refusal> {
+/// Whether the service takes this UserID.
+///
+/// # Errors
+/// [`Refusal`] with the documented code.
+pub(super) fn check_user_id(id: &str) -> Result<(), Refusal> {
     let why = if id.is_empty() {
         "UserID is empty"
     } else if id.len() > USER_ID_MAX_BYTES {
@@ -153,6 +167,14 @@ fn json<'a, T: Deserialize<'a>>(command: Command, body: &'a [u8]) -> Result<T, R
         let code = if error.is_data() { invalid(command) } else { NOT_JSON };
         Refusal::form(code, format!("the body of {}: {error}", command.name()))
     })
+}
+
+/// A list that may not be empty.
+fn need<T>(command: Command, name: &str, list: &[T]) -> Result<(), Refusal> {
+    if list.is_empty() {
+        return Err(Refusal::form(invalid(command), format!("{name} is empty")));
+    }
+    Ok(())
 }
 
 fn accounts(body: wire::MultiImportBody<'_>) -> Result<Vec<ImportBody<'_>>, Refusal> {

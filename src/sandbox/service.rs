@@ -5,20 +5,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
 
-use super::accounts::{Account, Accounts, Deletion};
+use super::accounts::{Account, Held};
+use super::app::{App, Struck};
 use super::audit::{Audit, Recorder};
 use super::command::Command;
 use super::envelope;
 use super::fault::What;
-use super::mischief::{Mischief, Strike, Target};
-use super::order::{self, Order};
+use super::mischief::{Aim, Mischief, Strike, Target};
+use super::order::Order;
 use super::pace::{Admission, Limiter};
 use super::reply::{Act, Blame, Reaction, Refusal, Reply};
-use super::settings::{BatchProfiles, Deleting, Settings};
+use super::settings::Settings;
 use super::signature::Signatures;
-use crate::api::wire::{self, ImportBody};
+use super::touch::{Codes, Touch, Touches};
 
 /// Called too fast. Source: Tencent's error code page.
 const OVER_LIMIT: i64 = 60007;
@@ -51,16 +51,49 @@ pub(super) struct Arrival {
     admission: Admission,
 }
 
+/// What a call leaves to be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trace {
+    Changes,
+    Touches,
+}
+
+/// Lines for the files, whole ones.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Traces {
+    pub(super) changes: Vec<u8>,
+    pub(super) touches: Vec<u8>,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+struct Outcome {
+    act: Act,
+    /// Beyond the latency.
+    later: Duration,
+    codes: Codes,
+}
+
+impl Outcome {
+    fn at_once(act: Act, codes: Codes) -> Self {
+        Self { act, later: Duration::ZERO, codes }
+    }
+
+    /// The call had no effect, and whoever made it hears no code.
+    fn lost(act: Act) -> Self {
+        Self::at_once(act, Codes::None)
+    }
+}
+
 /// The stand-in for Tencent Chat.
 #[derive(Debug)]
 pub struct Service {
     limiters: [Limiter; Command::ALL.len()],
     signatures: Signatures,
-    accounts: Accounts,
+    app: App,
     mischief: Mischief,
     recorder: Recorder,
-    deleting: Deleting,
-    batch_profiles: BatchProfiles,
+    touches: Touches,
     latency: Duration,
     jitter: Duration,
     rng: fastrand::Rng,
@@ -70,14 +103,18 @@ impl Service {
     /// An app without accounts.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::with_accounts(settings, Held::default())
+    }
+
+    /// An app that holds accounts already.
+    pub(super) fn with_accounts(settings: Settings, held: Held) -> Self {
         Self {
+            app: App::new(&settings, held),
             limiters: Command::ALL.map(|command| Limiter::new(command.calls_per_s(settings.limit_per_s))),
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
-            accounts: Accounts::new(settings.account_limit, settings.keep),
             mischief: Mischief::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
-            deleting: settings.deleting,
-            batch_profiles: settings.batch_profiles,
+            touches: Touches::new(settings.touches_kept),
             latency: settings.latency,
             jitter: settings.jitter,
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -99,18 +136,41 @@ impl Service {
     /// What was seen so far.
     #[must_use]
     pub fn audit(&self) -> Audit {
-        self.recorder.audit(self.accounts.count(), self.mischief.strikes())
+        self.recorder.audit(self.held().by_id.len(), self.mischief.strikes())
     }
 
     /// The account with this UserID.
     #[must_use]
     pub fn account(&self, id: &str) -> Option<&Account> {
-        self.accounts.get(id)
+        self.app.accounts.get(id)
     }
 
     /// All accounts, in no particular order.
     pub fn accounts(&self) -> impl Iterator<Item = (&str, &Account)> {
-        self.accounts.iter()
+        self.held().by_id.iter().map(|(id, account)| (&**id, account))
+    }
+
+    /// Which users were touched by which command, in the order of the calls: the first ones, as many as the settings ask for.
+    #[must_use]
+    pub fn touches(&self) -> &[Touch] {
+        self.touches.kept()
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        self.app.accounts.held()
+    }
+
+    /// From now on [`Self::take_traces`] has these.
+    pub(super) fn note(&mut self, trace: Trace) {
+        match trace {
+            Trace::Changes => self.app.accounts.note_changes(),
+            Trace::Touches => self.touches.note_lines(),
+        }
+    }
+
+    /// What the calls since the last time have left to be written down.
+    pub(super) fn take_traces(&mut self) -> Traces {
+        Traces { changes: self.app.accounts.take_changes(), touches: self.touches.take_lines() }
     }
 
     /// A request's head is here: the time that counts for the limit and the audit.
@@ -139,25 +199,30 @@ impl Service {
             Some(_) | None => Vec::new(),
         };
         self.recorder.importing(&in_flight);
-        let (act, extra) = match (arrival.admission, arrival.command) {
-            (Admission::OverLimit, Some(command)) => {
-                self.recorder.over_limit(command);
-                let refusal = Refusal::content(OVER_LIMIT, "called more often than the limit allows");
-                (Act::Answer(self.refuse(&refusal)), Duration::ZERO)
-            }
-            (Admission::OverLimit | Admission::Admitted, command) => match self.mischief.strike(arrival.at.since_start, command, &users) {
-                Some(strike) => self.go_wrong(arrival.at, order, strike),
-                None => (Act::Answer(self.obey(arrival.at, order, &[])), Duration::ZERO),
-            },
-        };
-        Reaction { delay: self.latency() + extra, act, in_flight }
+        let outcome = self.decide(arrival, &order, &users);
+        if let (Ok(_), Some(command)) = (&order, arrival.command) {
+            self.recorder.carried(command, users.len());
+            self.touches.add(command, users.iter().map(|user| user.id), &outcome.codes);
+        }
+        Reaction { delay: self.latency() + outcome.later, act: outcome.act, in_flight }
+    }
+
+    fn decide(&mut self, arrival: &Arrival, order: &Result<Order<'_>, Refusal>, users: &[Target<'_>]) -> Outcome {
+        if let (Admission::OverLimit, Some(command)) = (arrival.admission, arrival.command) {
+            self.recorder.over_limit(command);
+            return self.refuse(&Refusal::content(OVER_LIMIT, "called more often than the limit allows"));
+        }
+        match self.mischief.strike(arrival.at.since_start, arrival.command, users) {
+            Some(strike) => self.go_wrong(arrival.at, order, strike),
+            None => self.obey(arrival.at, order, Struck::NOBODY),
+        }
     }
 
     /// Reads the whole request, and notes what is wrong with it.
     fn read<'a>(&mut self, arrival: &Arrival, request: Request<'a>) -> Result<Order<'a>, Refusal> {
-        let envelope = envelope::open(request.method, request.target).inspect_err(|refusal| self.note(refusal))?;
+        let envelope = envelope::open(request.method, request.target).inspect_err(|refusal| self.note_violation(refusal))?;
         self.recorder.random(envelope.random);
-        let order = Order::read(envelope.command, request.body).inspect_err(|refusal| self.note(refusal));
+        let order = Order::read(envelope.command, request.body).inspect_err(|refusal| self.note_violation(refusal));
         if let Some(oddity) = order.as_ref().ok().and_then(Order::oddity) {
             self.recorder.violation(oddity);
         }
@@ -165,138 +230,63 @@ impl Service {
         order
     }
 
-    fn note(&mut self, refusal: &Refusal) {
+    fn note_violation(&mut self, refusal: &Refusal) {
         match refusal.blame {
             Blame::Form => self.recorder.violation(&refusal.info),
             Blame::Content => {}
         }
     }
 
-    fn go_wrong(&mut self, now: Moment, order: Result<Order<'_>, Refusal>, strike: Strike) -> (Act, Duration) {
-        let answer = |reply| (Act::Answer(reply), Duration::ZERO);
+    fn go_wrong(&mut self, now: Moment, order: &Result<Order<'_>, Refusal>, strike: Strike) -> Outcome {
+        let answer = |reply| Outcome::lost(Act::Answer(reply));
         match strike.what {
             What::Code(code) => match order {
-                Ok(Order::ImportMany(_)) if !strike.users.is_empty() => answer(self.obey(now, order, &strike.users)),
-                Ok(_) | Err(_) => answer(self.refuse(&Refusal::content(code, "a fault on request"))),
+                Ok(order_read) if is_struck_user_by_user(order_read, &strike) => {
+                    self.obey(now, order, Struck { users: &strike.users, code })
+                }
+                Ok(_) | Err(_) => self.refuse(&Refusal::content(code, "a fault on request")),
             },
-            What::Whole(code) => answer(self.refuse(&Refusal::content(code, "a fault on request"))),
+            What::Whole(code) => self.refuse(&Refusal::content(code, "a fault on request")),
             What::Http(status) => answer(Reply::html(status, "<html><body><h1>Bad gateway</h1></body></html>")),
             What::Html => answer(Reply::html(200, "<html><body>Please log in to the network</body></html>")),
             What::Empty => answer(Reply::json(Bytes::new())),
-            What::ResetBefore => (Act::Reset, Duration::ZERO),
-            What::ResetAfter => {
-                self.obey(now, order, &[]);
-                (Act::Reset, Duration::ZERO)
-            }
-            What::Stall => (Act::Stall, Duration::ZERO),
-            What::Slow(time) => (Act::Answer(self.obey(now, order, &[])), time),
-            What::Drip(time) => (Act::Drip(self.obey(now, order, &[]), time), Duration::ZERO),
+            What::ResetBefore => Outcome::lost(Act::Reset),
+            What::ResetAfter => Outcome { act: Act::Reset, ..self.obey(now, order, Struck::NOBODY) },
+            What::Stall => Outcome::lost(Act::Stall),
+            What::Slow(later) => Outcome { later, ..self.obey(now, order, Struck::NOBODY) },
+            What::Drip(time) => in_drips(self.obey(now, order, Struck::NOBODY), time),
             What::BigBody => answer(Reply::json(vec![b' '; BIG_BODY_BYTES])),
             What::Redirect(url) => answer(Reply { status: 307, location: Some(url), ..Reply::html(307, "") }),
         }
     }
 
-    /// Does what is asked and says so; of a batch, `failing` users are refused.
-    fn obey(&mut self, now: Moment, order: Result<Order<'_>, Refusal>, failing: &[u64]) -> Reply {
-        let reply = match order {
-            Err(refusal) => Err(refusal),
-            Ok(Order::Import(account)) => self.import(&account).map(|()| Reply::ok()),
-            Ok(Order::ImportMany(accounts)) => Ok(self.import_many(&accounts, failing)),
-            Ok(Order::Check(users)) => Ok(self.check(&users)),
-            Ok(Order::Delete(users)) => self.delete(&users),
-            Ok(Order::Kick(user)) => self.kick(&user, now.unix_s),
-            Ok(Order::GetPortraits { users, tags }) => Ok(self.portraits(&users, &tags)),
-            Ok(Order::SetPortrait { user, items }) => self.set_portrait(&user, &items),
-            Ok(Order::OnlineStatus(users)) => Ok(self.online_status(&users)),
+    /// Does what is asked and says so, but for the struck users.
+    fn obey(&mut self, now: Moment, order: &Result<Order<'_>, Refusal>, struck: Struck<'_>) -> Outcome {
+        let order = match order {
+            Ok(order) => order,
+            Err(refusal) => return self.refuse(refusal),
         };
-        match reply {
-            Ok(reply) => {
+        match self.app.carry_out(order, struck) {
+            Ok(deed) => {
+                match order {
+                    Order::Import(_) | Order::ImportMany(_) => self.recorder.imported(deed.codes.done(order.users().len())),
+                    Order::Kick(user) => self.signatures.void(user, now.unix_s),
+                    Order::Check(_)
+                    | Order::Delete(_)
+                    | Order::GetPortraits { .. }
+                    | Order::SetPortrait { .. }
+                    | Order::OnlineStatus(_) => {}
+                }
                 self.recorder.answered(0);
-                reply
+                Outcome::at_once(Act::Answer(deed.reply), deed.codes)
             }
             Err(refusal) => self.refuse(&refusal),
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal) -> Reply {
+    fn refuse(&mut self, refusal: &Refusal) -> Outcome {
         self.recorder.answered(refusal.code);
-        Reply::refused(refusal)
-    }
-
-    fn import(&mut self, account: &ImportBody<'_>) -> Result<(), Refusal> {
-        order::check_account(account)?;
-        self.accounts.import(&account.user_id, account.nick.as_deref(), account.face_url.as_deref())?;
-        self.recorder.imported(1);
-        Ok(())
-    }
-
-    fn import_many(&mut self, accounts: &[ImportBody<'_>], failing: &[u64]) -> Reply {
-        let profiles = self.batch_profiles;
-        let mut import = |account: &ImportBody<'_>| match profiles {
-            BatchProfiles::Kept => self.import(account),
-            BatchProfiles::Dropped => self.import(&ImportBody { nick: None, face_url: None, ..account.clone() }),
-        };
-        let mut is_refused = |account: &ImportBody<'_>| failing.contains(&Target::new(&account.user_id).hash) || import(account).is_err();
-        let failed: Vec<&str> = accounts.iter().filter(|account| is_refused(account)).map(|account| &*account.user_id).collect();
-        if failed.is_empty() { Reply::ok() } else { Reply::with(fields("FailAccounts", json!(failed))) }
-    }
-
-    fn check(&self, users: &[String]) -> Reply {
-        let item = |user: &String| {
-            let status = if self.accounts.get(user).is_some() { "Imported" } else { "NotImported" };
-            json!({ "UserID": user, "ResultCode": 0, "ResultInfo": "", "AccountStatus": status })
-        };
-        Reply::with(fields("ResultItem", users.iter().map(item).collect()))
-    }
-
-    fn delete(&mut self, users: &[String]) -> Result<Reply, Refusal> {
-        match self.deleting {
-            Deleting::SwitchedOff => return Err(Refusal::content(71000, "deleting accounts is switched off for this app")),
-            Deleting::SwitchedOn => {}
-        }
-        let item = |user: &String| {
-            let (code, info) = match self.accounts.delete(user) {
-                Deletion::Deleted => (0, ""),
-                Deletion::Unknown => (70107, "no such account"),
-            };
-            json!({ "UserID": user, "ResultCode": code, "ResultInfo": info })
-        };
-        Ok(Reply::with(fields("ResultItem", users.iter().map(item).collect())))
-    }
-
-    fn kick(&mut self, user: &str, unix_s: u64) -> Result<Reply, Refusal> {
-        let known = self.accounts.get(user).is_some() || self.signatures.is_admin(user);
-        if !known {
-            return Err(Refusal::content(70107, "no such account"));
-        }
-        self.signatures.void(user, unix_s);
-        Ok(Reply::ok())
-    }
-
-    fn portraits(&self, users: &[String], tags: &[String]) -> Reply {
-        let item = |user: &String| match self.accounts.get(user) {
-            Some(account) => json!({ "To_Account": user, "ProfileItem": profile(account, tags), "ResultCode": 0, "ResultInfo": "" }),
-            None => json!({ "To_Account": "@TLS#NOT_FOUND", "ResultCode": 40003, "ResultInfo": "no such account" }),
-        };
-        Reply::with(fields("UserProfileItem", users.iter().map(item).collect()))
-    }
-
-    fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem]) -> Result<Reply, Refusal> {
-        let (nick, face_url) = order::profile_fields(items)?;
-        let account = self.accounts.get_mut(user).ok_or_else(|| Refusal::content(40003, "no such account"))?;
-        account.set(nick, face_url);
-        Ok(Reply::ok())
-    }
-
-    fn online_status(&self, users: &[String]) -> Reply {
-        let (known, unknown): (Vec<&String>, Vec<&String>) = users.iter().partition(|user| self.accounts.get(user).is_some());
-        let offline = |user: &String| json!({ "To_Account": user, "Status": "Offline" });
-        let error = |user: &String| json!({ "To_Account": user, "ErrorCode": 70107 });
-        let mut fields = fields("QueryResult", known.into_iter().map(offline).collect());
-        if !unknown.is_empty() {
-            fields.insert("ErrorList".to_owned(), unknown.into_iter().map(error).collect());
-        }
-        Reply::with(fields)
+        Outcome::at_once(Act::Answer(Reply::refused(refusal)), Codes::All(refusal.code))
     }
 
     fn latency(&mut self) -> Duration {
@@ -308,19 +298,19 @@ impl Service {
     }
 }
 
-fn fields(name: &str, value: Value) -> Map<String, Value> {
-    Map::from_iter([(name.to_owned(), value)])
+/// Whether a code strikes only some of a call's users: of a batch always, of another call if the fault names users.
+fn is_struck_user_by_user(order: &Order<'_>, strike: &Strike) -> bool {
+    match (order, strike.aim) {
+        (Order::ImportMany(_), _) => !strike.users.is_empty(),
+        (order, Aim::Users) => order.is_answered_user_by_user(),
+        (_, Aim::Calls) => false,
+    }
 }
 
-/// The fields of a profile that are asked for and set.
-fn profile(account: &Account, tags: &[String]) -> Value {
-    let field = |tag: &String| {
-        let value = match tag.as_str() {
-            wire::TAG_NICK => account.nick.as_deref(),
-            wire::TAG_IMAGE => account.face_url.as_deref(),
-            _ => None,
-        };
-        value.map(|value| json!({ "Tag": tag, "Value": value }))
+fn in_drips(outcome: Outcome, time: Duration) -> Outcome {
+    let act = match outcome.act {
+        Act::Answer(reply) => Act::Drip(reply, time),
+        other @ (Act::Drip(..) | Act::Reset | Act::Stall) => other,
     };
-    tags.iter().filter_map(field).collect()
+    Outcome { act, ..outcome }
 }

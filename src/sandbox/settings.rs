@@ -37,11 +37,17 @@ pub struct Settings {
     pub faults: Vec<Fault>,
     pub keep: Keep,
     pub deleting: Deleting,
+    pub deleted_ids: DeletedIds,
     pub batch_profiles: BatchProfiles,
+    pub unknown_profiles: UnknownProfiles,
+    /// Who is online at the start, by UserID; everybody else is offline.
+    pub online: Vec<(String, Presence)>,
     /// Seeds the jitter and the choice of ids for faults.
     pub seed: u64,
     /// Arrival times that the audit keeps for each command.
     pub arrivals_kept: usize,
+    /// Touches of users that are kept, from the first one on.
+    pub touches_kept: usize,
 }
 
 /// What is kept of imported accounts.
@@ -57,6 +63,42 @@ pub enum Keep {
 pub enum Deleting {
     SwitchedOn,
     SwitchedOff,
+}
+
+/// Whether an account that was deleted can be imported again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletedIds {
+    MayReturn,
+    /// 70399, as on paid plans for three months; here for good.
+    Barred,
+}
+
+/// How `portrait_get` answers for an unknown user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownProfiles {
+    /// An item of `@TLS#NOT_FOUND` with 40003.
+    NotFound,
+    /// No item.
+    Absent,
+}
+
+/// How a user is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Online,
+    /// In the background, within reach of a push.
+    PushOnline,
+}
+
+impl Presence {
+    /// The word of `query_online_status`.
+    #[must_use]
+    pub const fn status(self) -> &'static str {
+        match self {
+            Presence::Online => "Online",
+            Presence::PushOnline => "PushOnline",
+        }
+    }
 }
 
 /// What becomes of the nicknames and faces that a batch carries.
@@ -89,10 +131,14 @@ impl Settings {
             account_limit: None,
             faults: Vec::new(),
             keep: Keep::Accounts,
-            deleting: Deleting::SwitchedOff,
+            deleting: Deleting::SwitchedOn,
+            deleted_ids: DeletedIds::MayReturn,
             batch_profiles: BatchProfiles::Kept,
+            unknown_profiles: UnknownProfiles::NotFound,
+            online: Vec::new(),
             seed: 0,
             arrivals_kept: 0,
+            touches_kept: 0,
         }
     }
 }

@@ -23,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep};
 
+use super::files::Files;
+use super::keeping::write_accounts;
 use super::reply::{Act, Reaction, Reply};
 use super::service::{self, Arrival, Moment, Service};
 
@@ -35,12 +37,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Pieces of an answer that comes in drips. Chosen.
 const DRIPS: u32 = 8;
 
-/// The service, shared with the handle.
-pub(super) type Shared = Arc<Mutex<Service>>;
+/// The service and the files that it leaves its traces in, in the order of the calls.
+#[derive(Debug)]
+pub(super) struct Stand {
+    pub(super) service: Service,
+    pub(super) files: Files,
+}
 
-/// The service behind its lock; a panic elsewhere leaves it as it was.
-pub(super) fn locked(service: &Shared) -> MutexGuard<'_, Service> {
-    service.lock().unwrap_or_else(PoisonError::into_inner)
+/// The stand, shared with the handle.
+pub(super) type Shared = Arc<Mutex<Stand>>;
+
+/// The stand behind its lock; a panic elsewhere leaves it as it was.
+pub(super) fn locked(stand: &Shared) -> MutexGuard<'_, Stand> {
+    stand.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves on this thread until `stop` is sent or dropped; connections end with it.
@@ -124,13 +133,13 @@ async fn respond(
     }
 }
 
-/// What the sandbox tells of itself: `/audit` as JSON, `/accounts` as JSON lines.
+/// What the sandbox tells of itself: `/audit` as JSON, `/accounts` as JSON lines, `/accounts.csv` as the accounts' file.
 fn testimony(path: &str, service: &Shared) -> Option<Reply> {
     match path {
-        "/audit" => serde_json::to_vec(&locked(service).audit()).ok().map(Reply::json),
+        "/audit" => serde_json::to_vec(&locked(service).service.audit()).ok().map(Reply::json),
         "/accounts" => {
             let mut lines = Vec::new();
-            for (id, account) in locked(service).accounts() {
+            for (id, account) in locked(service).service.accounts() {
                 let line = serde_json::json!({
                     "UserID": id, "Nick": account.nick, "FaceUrl": account.face_url, "imports": account.imports,
                 });
@@ -138,6 +147,11 @@ fn testimony(path: &str, service: &Shared) -> Option<Reply> {
                 lines.push(b'\n');
             }
             Some(Reply { content_type: "application/jsonl", ..Reply::json(lines) })
+        }
+        "/accounts.csv" => {
+            let mut csv = Vec::new();
+            write_accounts(locked(service).service.held(), &mut csv).ok()?;
+            Some(Reply { content_type: "text/csv", ..Reply::json(csv) })
         }
         _ => None,
     }
@@ -153,20 +167,25 @@ struct Flight<'a> {
 impl<'a> Flight<'a> {
     fn begin(service: &'a Shared, since_start: Duration, target: &str) -> Self {
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let arrival = locked(service).arrive(Moment { since_start, unix_s }, target);
+        let arrival = locked(service).service.arrive(Moment { since_start, unix_s }, target);
         Self { service, arrival, users: Vec::new() }
     }
 
     fn react(&mut self, request: service::Request<'_>) -> Reaction {
-        let mut reaction = locked(self.service).react(&self.arrival, request);
+        let mut stand = locked(self.service);
+        let mut reaction = stand.service.react(&self.arrival, request);
         self.users = std::mem::take(&mut reaction.in_flight);
+        let traces = stand.service.take_traces();
+        if stand.files.append(&traces).is_err() {
+            reaction.act = Act::Answer(Reply::html(500, "the sandbox cannot write its files; its end tells why"));
+        }
         reaction
     }
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        locked(self.service).release(&self.users);
+        locked(self.service).service.release(&self.users);
     }
 }
 

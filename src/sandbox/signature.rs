@@ -104,7 +104,7 @@ impl Signatures {
         Ok(())
     }
 
-    pub(super) fn is_admin(&self, user: &str) -> bool {
+    fn is_admin(&self, user: &str) -> bool {
         user == self.identifier
     }
 

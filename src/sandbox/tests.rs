@@ -1,5 +1,7 @@
 //! The stand-in as its callers see it: the state machine through a table of requests, the shell over real sockets.
 
+mod nightly;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use secrecy::ExposeSecret;
@@ -18,7 +20,7 @@ const NOW_S: u64 = 1_700_000_000;
 const KEY: &str = "a key of the tests";
 
 fn settings() -> Settings {
-    Settings { deleting: Deleting::SwitchedOn, ..Settings::with_key(KEY.into()) }
+    Settings::with_key(KEY.into())
 }
 
 fn target(command: &str) -> String {
@@ -97,7 +99,28 @@ fn bodies_are_read_to_the_letter() {
     check(wire::MULTIACCOUNT_IMPORT, &json!({ "Accounts": ids(101) }).to_string(), (70402, 1));
     check(wire::QUERY_ONLINE_STATUS, &json!({ "To_Account": ids(500) }).to_string(), (0, 0));
     check(wire::QUERY_ONLINE_STATUS, &json!({ "To_Account": ids(501) }).to_string(), (40001, 1));
-    check(wire::PORTRAIT_GET, r#"{"To_Account":["u"],"TagList":[],"More":1}"#, (40001, 1));
+    check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":[]}"#, (40001, 1));
+    check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":["u"],"IsNeedDetail":1}"#, (40001, 1));
+    for (command, list) in [(wire::ACCOUNT_CHECK, "CheckItem"), (wire::ACCOUNT_DELETE, "DeleteItem")] {
+        let users = |count: usize| ids(count).into_iter().map(|id| json!({ "UserID": id })).collect::<Vec<_>>();
+        check(command, &json!({ list: users(100) }).to_string(), (0, 0));
+        check(command, &json!({ list: users(101) }).to_string(), (70402, 1));
+        check(command, &json!({ list: [] }).to_string(), (70402, 1));
+        check(command, &json!({ list: ["u"] }).to_string(), (70402, 1));
+        check(command, &json!({ list: [{ "UserID": "u", "Nick": "n" }] }).to_string(), (70402, 1));
+        check(command, &json!({ list: users(1), "More": 1 }).to_string(), (70402, 1));
+        check(command, &json!({ list: [{ "UserID": "u" }, { "UserID": "u" }] }).to_string(), (70402, 1));
+    }
+    let get = |users: usize, tags: &[&str]| json!({ "To_Account": ids(users), "TagList": tags }).to_string();
+    check(wire::PORTRAIT_GET, &get(100, &[wire::TAG_NICK]), (0, 0));
+    check(wire::PORTRAIT_GET, &get(101, &[wire::TAG_NICK]), (40001, 1));
+    check(wire::PORTRAIT_GET, &get(0, &[wire::TAG_NICK]), (40001, 1));
+    check(wire::PORTRAIT_GET, &get(1, &[]), (40001, 1));
+    check(wire::PORTRAIT_GET, r#"{"To_Account":["u"],"TagList":["Tag_Profile_IM_Nick"],"More":1}"#, (40001, 1));
+    check(wire::PORTRAIT_SET, r#"{"From_Account":"u","ProfileItem":[]}"#, (40001, 1));
+    check(wire::PORTRAIT_SET, r#"{"From_Account":"u","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick"}]}"#, (40001, 1));
+    check(wire::KICK, r#"{"UserID":"u","Reason":"r"}"#, (70402, 1));
+    check(wire::KICK, r#"{"UserID":["u"]}"#, (70402, 1));
 }
 
 fn ids(count: usize) -> Vec<String> {
@@ -126,8 +149,8 @@ fn a_batch_names_the_refused_without_a_reason() {
 }
 
 #[test]
-fn deleted_accounts_cannot_come_back() {
-    let mut caller = Caller::new(settings());
+fn deleted_accounts_cannot_come_back_where_they_are_barred() {
+    let mut caller = Caller::new(Settings { deleted_ids: DeletedIds::Barred, ..settings() });
     caller.import("a");
     let items = caller.call(wire::ACCOUNT_DELETE, r#"{"DeleteItem":[{"UserID":"a"},{"UserID":"b"}]}"#)["ResultItem"].clone();
     assert_eq!((&items[0]["ResultCode"], &items[1]["ResultCode"]), (&json!(0), &json!(70107)));
@@ -145,7 +168,8 @@ fn profiles_are_read_and_set() {
     let set = |value: Value| json!({ "From_Account": "a", "ProfileItem": [{ "Tag": wire::TAG_IMAGE, "Value": value }] }).to_string();
     assert_eq!(caller.code(wire::PORTRAIT_SET, &set(json!("f"))), 0);
     assert_eq!(caller.code(wire::PORTRAIT_SET, &set(json!(7))), 40610);
-    assert_eq!(caller.code(wire::PORTRAIT_SET, r#"{"From_Account":"x","ProfileItem":[]}"#), 40003);
+    let unknown = r#"{"From_Account":"x","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"}]}"#;
+    assert_eq!(caller.code(wire::PORTRAIT_SET, unknown), 40003);
     let get = json!({ "To_Account": ["a", "x"], "TagList": [wire::TAG_NICK, wire::TAG_IMAGE] }).to_string();
     let items = caller.call(wire::PORTRAIT_GET, &get)["UserProfileItem"].clone();
     assert_eq!(items[0]["ProfileItem"], json!([{ "Tag": wire::TAG_NICK, "Value": "n" }, { "Tag": wire::TAG_IMAGE, "Value": "f" }]));
@@ -341,6 +365,7 @@ async fn the_shell_tells_what_it_saw() {
     let audit: Value = serde_json::from_str(&get("/audit").await).unwrap();
     assert_eq!((&audit["calls"], &audit["apis"]["account_import"]["max_calls_in_1s"]), (&json!(1), &json!(1)));
     assert_eq!(get("/accounts").await, "{\"FaceUrl\":null,\"Nick\":\"好\",\"UserID\":\"u\",\"imports\":1}\n");
+    assert_eq!(get("/accounts.csv").await, "UserID,Nick,FaceUrl\nu,好,\n");
     drop(sandbox);
 }
 

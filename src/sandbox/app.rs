@@ -1,0 +1,247 @@
+//! The app: what each command does to it, and what is answered.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::accounts::{Account, Accounts, Deletion, Held};
+use super::mischief::Target;
+use super::order::{self, Order};
+use super::reply::{Refusal, Reply};
+use super::settings::{BatchProfiles, Deleting, Presence, Settings, UnknownProfiles};
+use super::touch::Codes;
+use crate::api::wire::{self, ImportBody};
+
+/// No such account, as the account service says it. Source: Tencent's error code page.
+const UNKNOWN_ACCOUNT: i64 = 70107;
+/// No such account, as the profile service says it. Source: Tencent's error code page.
+const UNKNOWN_PROFILE: i64 = 40003;
+/// What stands for an unknown user in an answer of `portrait_get`. Seen in working code.
+const NOT_FOUND: &str = "@TLS#NOT_FOUND";
+
+/// An app with its accounts.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) accounts: Accounts,
+    /// Who isn't there is offline.
+    online: HashMap<String, Presence>,
+    administrator: String,
+    deleting: Deleting,
+    batch_profiles: BatchProfiles,
+    unknown_profiles: UnknownProfiles,
+}
+
+/// An order that was carried out, at least for some of its users.
+#[derive(Debug)]
+pub(super) struct Deed {
+    pub(super) reply: Reply,
+    pub(super) codes: Codes,
+}
+
+impl Deed {
+    fn whole() -> Self {
+        Self { reply: Reply::ok(), codes: Codes::All(0) }
+    }
+}
+
+/// Users (by hash) whom a fault keeps from having their part of a call, and the code that each gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Struck<'a> {
+    pub(super) users: &'a [u64],
+    pub(super) code: i64,
+}
+
+impl Struck<'_> {
+    pub(super) const NOBODY: Struck<'static> = Struck { users: &[], code: 0 };
+
+    fn check(&self, id: &str) -> Result<(), Refusal> {
+        let is_struck = !self.users.is_empty() && self.users.contains(&Target::new(id).hash);
+        if is_struck { Err(Refusal::content(self.code, "a fault on request")) } else { Ok(()) }
+    }
+}
+
+impl App {
+    pub(super) fn new(settings: &Settings, held: Held) -> Self {
+        Self {
+            accounts: Accounts::new(settings, held),
+            online: settings.online.iter().cloned().collect(),
+            administrator: settings.identifier.clone(),
+            deleting: settings.deleting,
+            batch_profiles: settings.batch_profiles,
+            unknown_profiles: settings.unknown_profiles,
+        }
+    }
+
+    /// Does what is asked, but for the struck users.
+    ///
+    /// # Errors
+    /// [`Refusal`] of the whole call.
+    pub(super) fn carry_out(&mut self, order: &Order<'_>, struck: Struck<'_>) -> Result<Deed, Refusal> {
+        match order {
+            Order::Import(account) => self.import(account).map(|()| Deed::whole()),
+            Order::ImportMany(accounts) => Ok(self.import_many(accounts, struck)),
+            Order::Check(users) => Ok(self.check(users, struck)),
+            Order::Delete(users) => self.delete(users, struck),
+            Order::Kick(user) => self.kick(user),
+            Order::GetPortraits { users, tags } => Ok(self.portraits(users, tags, struck)),
+            Order::SetPortrait { user, items } => self.set_portrait(user, items),
+            Order::OnlineStatus(users) => Ok(self.online_status(users, struck)),
+        }
+    }
+
+    fn import(&mut self, account: &ImportBody<'_>) -> Result<(), Refusal> {
+        order::check_account(account)?;
+        self.accounts.import(&account.user_id, account.nick.as_deref(), account.face_url.as_deref())
+    }
+
+    fn import_many(&mut self, accounts: &[ImportBody<'_>], struck: Struck<'_>) -> Deed {
+        let profiles = self.batch_profiles;
+        let mut import = |account: &ImportBody<'_>| match profiles {
+            BatchProfiles::Kept => self.import(account),
+            BatchProfiles::Dropped => self.import(&ImportBody { nick: None, face_url: None, ..account.clone() }),
+        };
+        let mut failed: Vec<&str> = Vec::new();
+        let mut codes = Vec::with_capacity(accounts.len());
+        for account in accounts {
+            let code = code(&struck.check(&account.user_id).and_then(|()| import(account)));
+            if code != 0 {
+                failed.push(&account.user_id);
+            }
+            codes.push(code);
+        }
+        let reply = if failed.is_empty() { Reply::ok() } else { Reply::with(fields("FailAccounts", json!(failed))) };
+        Deed { reply, codes: Codes::Each(codes) }
+    }
+
+    fn check(&self, users: &[String], struck: Struck<'_>) -> Deed {
+        let status = |user: &str| struck.check(user).and_then(|()| order::check_user_id(user)).map(|()| self.accounts.get(user));
+        deed("ResultItem", users, |user| match status(user) {
+            Ok(account) => {
+                let status = if account.is_some() { "Imported" } else { "NotImported" };
+                (0, json!({ "UserID": user, "ResultCode": 0, "ResultInfo": "", "AccountStatus": status }))
+            }
+            Err(refusal) => (refusal.code, result(user, Err(&refusal))),
+        })
+    }
+
+    fn delete(&mut self, users: &[String], struck: Struck<'_>) -> Result<Deed, Refusal> {
+        match self.deleting {
+            Deleting::SwitchedOff => return Err(Refusal::content(71000, "deleting accounts is switched off for this app")),
+            Deleting::SwitchedOn => {}
+        }
+        Ok(deed("ResultItem", users, |user| {
+            let outcome = struck.check(user).and_then(|()| self.delete_one(user));
+            (code(&outcome), result(user, outcome.as_ref().copied()))
+        }))
+    }
+
+    fn delete_one(&mut self, user: &str) -> Result<(), Refusal> {
+        order::check_user_id(user)?;
+        match self.accounts.delete(user) {
+            Deletion::Deleted => {
+                self.online.remove(user);
+                Ok(())
+            }
+            Deletion::Unknown => Err(unknown()),
+        }
+    }
+
+    fn kick(&mut self, user: &str) -> Result<Deed, Refusal> {
+        if self.accounts.get(user).is_none() && user != self.administrator {
+            return Err(unknown());
+        }
+        self.online.remove(user);
+        Ok(Deed::whole())
+    }
+
+    fn portraits(&self, users: &[String], tags: &[String], struck: Struck<'_>) -> Deed {
+        let (mut items, mut codes) = (Vec::with_capacity(users.len()), Vec::with_capacity(users.len()));
+        for user in users {
+            let (code, item) = match (struck.check(user), self.accounts.get(user)) {
+                (Err(refusal), _) => {
+                    let item = json!({ "To_Account": user, "ResultCode": refusal.code, "ResultInfo": refusal.info });
+                    (refusal.code, Some(item))
+                }
+                (Ok(()), Some(account)) => {
+                    let item = json!({ "To_Account": user, "ProfileItem": profile(account, tags), "ResultCode": 0, "ResultInfo": "" });
+                    (0, Some(item))
+                }
+                (Ok(()), None) => (UNKNOWN_PROFILE, self.unknown_profile()),
+            };
+            items.extend(item);
+            codes.push(code);
+        }
+        Deed { reply: Reply::with(fields("UserProfileItem", items.into())), codes: Codes::Each(codes) }
+    }
+
+    fn unknown_profile(&self) -> Option<Value> {
+        match self.unknown_profiles {
+            UnknownProfiles::NotFound => {
+                Some(json!({ "To_Account": NOT_FOUND, "ResultCode": UNKNOWN_PROFILE, "ResultInfo": "no such account" }))
+            }
+            UnknownProfiles::Absent => None,
+        }
+    }
+
+    fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem]) -> Result<Deed, Refusal> {
+        let (nick, face_url) = order::profile_fields(items)?;
+        self.accounts.set_profile(user, nick, face_url)?;
+        Ok(Deed::whole())
+    }
+
+    fn online_status(&self, users: &[String], struck: Struck<'_>) -> Deed {
+        let (mut known, mut errors, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(users.len()));
+        for user in users {
+            let outcome = struck.check(user).and_then(|()| self.accounts.get(user).map(|_| ()).ok_or_else(unknown));
+            let code = code(&outcome);
+            match outcome {
+                Ok(()) => known
+                    .push(json!({ "To_Account": user, "Status": self.online.get(user).map_or("Offline", |presence| presence.status()) })),
+                Err(_) => errors.push(json!({ "To_Account": user, "ErrorCode": code })),
+            }
+            codes.push(code);
+        }
+        let mut fields = fields("QueryResult", known.into());
+        if !errors.is_empty() {
+            fields.insert("ErrorList".to_owned(), errors.into());
+        }
+        Deed { reply: Reply::with(fields), codes: Codes::Each(codes) }
+    }
+}
+
+fn unknown() -> Refusal {
+    Refusal::content(UNKNOWN_ACCOUNT, "no such account")
+}
+
+fn code(outcome: &Result<(), Refusal>) -> i64 {
+    outcome.as_ref().map_or_else(|refusal| refusal.code, |()| 0)
+}
+
+/// An item of a list that tells of each user what became of it.
+fn result(user: &str, outcome: Result<(), &Refusal>) -> Value {
+    let (code, info) = outcome.map_or_else(|refusal| (refusal.code, &*refusal.info), |()| (0, ""));
+    json!({ "UserID": user, "ResultCode": code, "ResultInfo": info })
+}
+
+/// A list with an item for each user.
+fn deed(name: &str, users: &[String], item: impl FnMut(&String) -> (i64, Value)) -> Deed {
+    let (codes, items): (Vec<i64>, Vec<Value>) = users.iter().map(item).unzip();
+    Deed { reply: Reply::with(fields(name, items.into())), codes: Codes::Each(codes) }
+}
+
+fn fields(name: &str, value: Value) -> Map<String, Value> {
+    Map::from_iter([(name.to_owned(), value)])
+}
+
+/// The fields of a profile that are asked for and set.
+fn profile(account: &Account, tags: &[String]) -> Value {
+    let field = |tag: &String| {
+        let value = match tag.as_str() {
+            wire::TAG_NICK => account.nick.as_deref(),
+            wire::TAG_IMAGE => account.face_url.as_deref(),
+            _ => None,
+        };
+        value.map(|value| json!({ "Tag": tag, "Value": value }))
+    };
+    tags.iter().filter_map(field).collect()
+}

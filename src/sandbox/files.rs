@@ -1,0 +1,188 @@
+//! The files of a sandbox: its accounts and its call log. What a call leaves in them is there before its answer goes out.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::accounts::Held;
+use super::keeping::Ledger;
+use super::service::{Service, Trace, Traces};
+use super::touch::HEADER;
+
+/// Longest end of a call log in which the last line's end is looked for, in bytes. Chosen: beyond what one call can leave.
+const TAIL_MAX: u64 = 16 * 1024 * 1024;
+
+/// Files that are open for a sandbox, or none.
+#[derive(Debug, Default)]
+pub struct Files {
+    ledger: Option<Ledger>,
+    call_log: Option<CallLog>,
+    /// What the accounts' file held; for the service to begin with.
+    held: Held,
+    failure: Option<FilesError>,
+}
+
+/// A file can't be used.
+#[derive(Debug, Error)]
+pub enum FilesError {
+    #[error("cannot {what} {}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is in use by another sandbox", .0.display())]
+    InUse(PathBuf),
+    #[error("{}, line {line}: {why}", path.display())]
+    Wrong { path: PathBuf, line: u64, why: String },
+    #[error("{} is no call log: it doesn't begin with {}", .0.display(), HEADER.trim_end())]
+    NoCallLog(PathBuf),
+}
+
+impl FilesError {
+    pub(super) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| FilesError::Io { what, path, source }
+    }
+}
+
+impl Files {
+    /// Opens the accounts' file and the call log, those that are asked for; what isn't there is made.
+    ///
+    /// # Errors
+    /// [`FilesError`]; no account is lost then.
+    pub fn open(accounts: Option<&Path>, call_log: Option<&Path>) -> Result<Self, FilesError> {
+        let call_log = call_log.map(CallLog::open).transpose()?;
+        let (ledger, held) = match accounts.map(Ledger::open).transpose()? {
+            Some((ledger, held)) => (Some(ledger), held),
+            None => (None, Held::default()),
+        };
+        Ok(Self { ledger, call_log, held, failure: None })
+    }
+
+    pub(super) fn take_held(&mut self) -> Held {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Has the service note what is to be written.
+    pub(super) fn ask(&self, service: &mut Service) {
+        if self.ledger.is_some() {
+            service.note(Trace::Changes);
+        }
+        if self.call_log.is_some() {
+            service.note(Trace::Touches);
+        }
+    }
+
+    /// Writes what a call has left. After a failure nothing more is written.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) fn append(&mut self, traces: &Traces) -> Result<(), &FilesError> {
+        if self.failure.is_none() {
+            self.failure = self.write(traces).err();
+        }
+        self.failure.as_ref().map_or(Ok(()), Err)
+    }
+
+    /// Writes the accounts' file anew, for the end.
+    ///
+    /// # Errors
+    /// The first failure of all; changes that were answered are in the log.
+    pub(super) fn fold(&mut self, held: &Held) -> Result<(), FilesError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.fold(held))
+    }
+
+    fn write(&mut self, traces: &Traces) -> Result<(), FilesError> {
+        if let Some(ledger) = &mut self.ledger
+            && !traces.changes.is_empty()
+        {
+            ledger.append(&traces.changes)?;
+        }
+        if let Some(log) = &mut self.call_log
+            && !traces.touches.is_empty()
+        {
+            log.file.write_all(&traces.touches).map_err(FilesError::at("write", &log.path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Which users were touched by which command; only ever appended to.
+#[derive(Debug)]
+struct CallLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl CallLog {
+    fn open(path: &Path) -> Result<Self, FilesError> {
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
+        let mut file = file.map_err(FilesError::at("open", path))?;
+        let mut start = Vec::new();
+        (&mut file).take(HEADER.len() as u64).read_to_end(&mut start).map_err(FilesError::at("read", path))?;
+        if start.len() < HEADER.len() && HEADER.as_bytes().starts_with(&start) {
+            file.set_len(0).and_then(|()| file.write_all(HEADER.as_bytes())).map_err(FilesError::at("write", path))?;
+        } else if start != HEADER.as_bytes() {
+            return Err(FilesError::NoCallLog(path.to_owned()));
+        }
+        cut_torn_line(&mut file).map_err(FilesError::at("cut", path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+}
+
+/// A kill may have torn the last line; its call was never answered.
+fn cut_torn_line(file: &mut File) -> io::Result<()> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let from = file.seek(SeekFrom::Start(length.saturating_sub(TAIL_MAX)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    let whole = tail.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    if whole < tail.len() {
+        file.set_len(from + whole as u64)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_call_log_goes_on_behind_its_last_whole_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calls.csv");
+        let traces = Traces { touches: b"kick,u,0\n".to_vec(), ..Traces::default() };
+        for _ in 0..2 {
+            let mut files = Files::open(None, Some(&path)).unwrap();
+            files.append(&traces).unwrap();
+            let torn = Traces { touches: b"kick,".to_vec(), ..Traces::default() };
+            files.append(&torn).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "command,UserID,code\nkick,u,0\nkick,u,0\nkick,");
+    }
+
+    #[test]
+    fn a_file_that_is_no_call_log_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.csv");
+        fs::write(&path, "UserID\nu").unwrap();
+        assert!(matches!(Files::open(None, Some(&path)), Err(FilesError::NoCallLog(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "UserID\nu");
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_written_and_the_end_tells_it() {
+        let full = Path::new("/dev/full");
+        let Ok(file) = OpenOptions::new().append(true).open(full) else { return };
+        let mut files = Files { call_log: Some(CallLog { path: full.to_owned(), file }), ..Files::default() };
+        files.append(&Traces::default()).unwrap();
+        assert!(files.append(&Traces { touches: b"kick,u,0\n".to_vec(), ..Traces::default() }).is_err());
+        assert!(files.append(&Traces::default()).is_err());
+        assert!(files.fold(&Held::default()).unwrap_err().to_string().contains("/dev/full"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Accounts that outlive the process: a CSV file, and beside it a log of what has changed since the file was written.
+//!
+//! The log is appended to before a call is answered and isn't synced: a change that was answered outlives the process' end, however it
+//! comes, but not the machine's. Start and end write the file anew and the log empty but for the ids that were deleted.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::accounts::{Change, Held};
+use super::files::FilesError;
+use super::order::check_account;
+use crate::api::wire::ImportBody;
+
+/// The columns, in their order.
+const COLUMNS: [&str; 3] = ["UserID", "Nick", "FaceUrl"];
+
+/// The accounts' file and what stands beside it.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    path: PathBuf,
+    log: File,
+    _lock: File,
+}
+
+impl Ledger {
+    /// Reads what is there, and writes it anew.
+    ///
+    /// # Errors
+    /// [`FilesError`]: another process uses it, it can't be read or written, or it holds something else.
+    pub(super) fn open(path: &Path) -> Result<(Self, Held), FilesError> {
+        let lock = lock(path)?;
+        let mut held = Held::default();
+        if let Some(file) = existing(path)? {
+            read_accounts(path, file, &mut held)?;
+        }
+        let log_path = beside(path, ".log");
+        if let Some(file) = existing(&log_path)? {
+            read_changes(&log_path, file, &mut held)?;
+        }
+        let log = fold(path, &held)?;
+        Ok((Self { path: path.to_owned(), log, _lock: lock }, held))
+    }
+
+    /// Notes changes, so that they outlive the process.
+    ///
+    /// # Errors
+    /// [`FilesError`]; some of it may have been written, and nothing may follow.
+    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), FilesError> {
+        self.log.write_all(lines).map_err(FilesError::at("write", &beside(&self.path, ".log")))
+    }
+
+    /// Writes the file anew.
+    ///
+    /// # Errors
+    /// [`FilesError`]; the earlier file and the log then say the same.
+    pub(super) fn fold(&mut self, held: &Held) -> Result<(), FilesError> {
+        self.log = fold(&self.path, held)?;
+        Ok(())
+    }
+}
+
+/// The accounts as CSV, sorted by the bytes of their UserIDs.
+///
+/// # Errors
+/// Those of `out`.
+pub(super) fn write_accounts(held: &Held, out: impl Write) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(COLUMNS)?;
+    for (id, account) in held.sorted() {
+        csv.write_record([id, account.nick.as_deref().unwrap_or_default(), account.face_url.as_deref().unwrap_or_default()])?;
+    }
+    csv.flush()
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn existing(path: &Path) -> Result<Option<File>, FilesError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FilesError::at("open", path)(error)),
+    }
+}
+
+/// On a file that is never renamed.
+fn lock(path: &Path) -> Result<File, FilesError> {
+    let lock_path = beside(path, ".lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+    let file = file.map_err(FilesError::at("open", &lock_path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(FilesError::InUse(path.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(FilesError::at("lock", &lock_path)(error)),
+    }
+}
+
+fn read_accounts(path: &Path, file: impl Read, held: &mut Held) -> Result<(), FilesError> {
+    let wrong = |line: u64, why: String| FilesError::Wrong { path: path.to_owned(), line, why };
+    let torn = |error: csv::Error| {
+        let (line, why) = (error.position().map_or(1, csv::Position::line), error.to_string());
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) => FilesError::at("read", path)(error),
+            _ => wrong(line, why),
+        }
+    };
+    let mut csv = csv::Reader::from_reader(BufReader::new(file));
+    let columns = columns(csv.headers().map_err(torn)?).map_err(|why| wrong(1, why))?;
+    for record in csv.records() {
+        let record = record.map_err(torn)?;
+        let cell = |column: Option<usize>| column.and_then(|column| record.get(column)).filter(|text| !text.is_empty()).map(Into::into);
+        let [id, nick, face_url] = columns.map(cell);
+        let account = ImportBody { user_id: id.unwrap_or_default(), nick, face_url };
+        let line = record.position().map_or(1, csv::Position::line);
+        check_account(&account).map_err(|refusal| wrong(line, refusal.info.into_owned()))?;
+        held.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url });
+    }
+    Ok(())
+}
+
+/// Where each of [`COLUMNS`] stands. Any other column would be lost when the file is written anew.
+fn columns(header: &csv::StringRecord) -> Result<[Option<usize>; 3], String> {
+    if let Some(other) = header.iter().find(|name| !COLUMNS.contains(name)) {
+        return Err(format!("the header has a column {other:?}; UserID, Nick and FaceUrl are what is kept"));
+    }
+    let columns = COLUMNS.map(|column| header.iter().position(|name| name == column));
+    match columns[0] {
+        Some(_) if columns.iter().flatten().count() == header.len() => Ok(columns),
+        Some(_) => Err("the header has a column twice".to_owned()),
+        None => Err("the header has no column UserID".to_owned()),
+    }
+}
+
+fn read_changes(path: &Path, file: impl Read, held: &mut Held) -> Result<(), FilesError> {
+    let mut input = BufReader::new(file);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        input.read_until(b'\n', &mut line).map_err(FilesError::at("read", path))?;
+        // What has no end was cut by a kill, and the call was never answered.
+        let Some(text) = line.strip_suffix(b"\n") else { break };
+        let change = serde_json::from_slice(text);
+        let wrong = |error: serde_json::Error| FilesError::Wrong { path: path.to_owned(), line: number, why: error.to_string() };
+        held.apply(change.map_err(wrong)?);
+    }
+    Ok(())
+}
+
+/// Writes the file, then the log. A kill between them leaves changes in the log that are in the file too, which makes no difference.
+fn fold(path: &Path, held: &Held) -> Result<File, FilesError> {
+    replace(path, |out| write_accounts(held, out))?;
+    replace(&beside(path, ".log"), |out| {
+        let mut lines = Vec::new();
+        for id in &held.deleted {
+            Change::Deleted { id: (&**id).into() }.write_to(&mut lines);
+        }
+        out.write_all(&lines)
+    })
+}
+
+/// Writes a file aside, syncs it and gives it its name; it can be appended to.
+fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<File, FilesError> {
+    let aside = beside(path, ".new");
+    let written = || {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut out = BufWriter::new(file);
+        write(&mut out)?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        Ok(file)
+    };
+    let file = written().map_err(FilesError::at("write", &aside))?;
+    fs::rename(&aside, path).map_err(FilesError::at("replace", path))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(FilesError::at("sync the folder of", path))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn text(held: &Held) -> String {
+        let mut out = Vec::new();
+        write_accounts(held, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn set(id: &str, nick: Option<&str>) -> Vec<u8> {
+        let mut line = Vec::new();
+        Change::Set { id: id.into(), nick: nick.map(Into::into), face_url: None }.write_to(&mut line);
+        line
+    }
+
+    #[test]
+    fn the_file_is_read_and_written_sorted_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        fs::write(&path, "Nick,UserID\n\"a, \"\"b\"\"\nc\",u2\n,u10\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        drop(Ledger::open(&path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\nu10,,\nu2,\"a, \"\"b\"\"\nc\",\n");
+        for file in ["accounts.csv", "accounts.csv.log", "accounts.csv.lock"] {
+            assert_eq!(fs::metadata(folder.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn changes_outlive_the_process_and_a_torn_one_never_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        let (mut ledger, _) = Ledger::open(&path).unwrap();
+        ledger.append(&[set("a", Some("1")), set("b", Some("2")), set("a", None)].concat()).unwrap();
+        ledger.append(b"{\"op\":\"delete\",\"UserID\":\"b\"}\n").unwrap();
+        ledger.append(&set("c", Some("torn"))[..20]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\n");
+        drop(ledger);
+        for _ in 0..2 {
+            let (_, held) = Ledger::open(&path).unwrap();
+            assert_eq!((text(&held).as_str(), held.deleted.contains("b"), held.deleted.len()), ("UserID,Nick,FaceUrl\na,,\n", true, 1));
+        }
+    }
+
+    #[test]
+    fn a_kill_between_file_and_log_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        let (mut ledger, _) = Ledger::open(&path).unwrap();
+        let delete = b"{\"op\":\"delete\",\"UserID\":\"a\"}\n".to_vec();
+        let log = [set("a", Some("1")), delete.clone(), set("a", Some("2")), set("b", None), delete].concat();
+        ledger.append(&log).unwrap();
+        drop(ledger);
+        let (_, first) = Ledger::open(&path).unwrap();
+        fs::write(beside(&path, ".log"), &log).unwrap();
+        let (_, again) = Ledger::open(&path).unwrap();
+        assert_eq!((text(&first), &first.deleted), (text(&again), &again.deleted));
+        assert_eq!(text(&again), "UserID,Nick,FaceUrl\nb,,\n");
+    }
+
+    #[test]
+    fn an_account_that_is_put_back_into_the_file_is_no_longer_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        fs::write(beside(&path, ".log"), "{\"op\":\"deleted\",\"UserID\":\"a\"}\n").unwrap();
+        fs::write(&path, "UserID\na\n").unwrap();
+        let (_, held) = Ledger::open(&path).unwrap();
+        assert_eq!((held.by_id.len(), held.deleted.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        let check = |name: &str, content: &[u8], expected: &str| {
+            let file = beside(&path, name);
+            fs::write(&file, content).unwrap();
+            let told = Ledger::open(&path).unwrap_err().to_string();
+            assert!(told.contains(expected), "{content:?}: {told}");
+            assert_eq!(fs::read(&file).unwrap(), content);
+        };
+        check("", b"UserID,Nick,Phone\nu,n,1\n", "line 1: the header has a column \"Phone\"");
+        check("", b"Nick\nn\n", "no column UserID");
+        check("", b"UserID,UserID\nn,n\n", "twice");
+        check("", b"UserID\na\na b\n", "line 3: UserID holds a character");
+        check("", b"UserID\na,b\n", "line 2");
+        check("", b"UserID\n\xff\n", "line 2");
+        fs::write(&path, "UserID\n").unwrap();
+        check(".log", b"nonsense\n{}\n", "accounts.csv.log, line 1");
+    }
+
+    #[test]
+    fn two_sandboxes_do_not_share_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        let first = Ledger::open(&path).unwrap();
+        assert!(matches!(Ledger::open(&path), Err(FilesError::InUse(_))));
+        drop(first);
+        Ledger::open(&path).unwrap();
+    }
+}

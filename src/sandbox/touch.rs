@@ -1,0 +1,127 @@
+//! Which users were touched by which command: a line of the call log for each of them.
+
+use super::command::Command;
+
+/// What the call log begins with.
+pub(super) const HEADER: &str = "command,UserID,code\n";
+
+/// A user of a call that was well-formed and signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touch {
+    pub command: Command,
+    pub user_id: String,
+    /// What the service made of this user: 0 = done. `None` where a fault kept the call from having an effect and a code.
+    pub code: Option<i64>,
+}
+
+/// What became of the users of a call, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// A fault left the call without effect and without a code.
+    None,
+    All(i64),
+    Each(Vec<i64>),
+}
+
+impl Codes {
+    fn of(&self, position: usize) -> Option<i64> {
+        match self {
+            Codes::None => None,
+            Codes::All(code) => Some(*code),
+            Codes::Each(codes) => codes.get(position).copied(),
+        }
+    }
+
+    /// How many of `users` succeeded.
+    pub(super) fn done(&self, users: usize) -> u64 {
+        (0..users).filter(|&position| self.of(position) == Some(0)).count() as u64
+    }
+}
+
+/// The touches: the first ones to be asked for, all of them as lines to be taken.
+#[derive(Debug, Default)]
+pub(super) struct Touches {
+    kept: Vec<Touch>,
+    kept_max: usize,
+    lines: Option<Vec<u8>>,
+}
+
+impl Touches {
+    /// Keeps the first `kept_max`.
+    pub(super) fn new(kept_max: usize) -> Self {
+        Self { kept_max, ..Self::default() }
+    }
+
+    /// From now on lines are noted for [`Self::take_lines`].
+    pub(super) fn note_lines(&mut self) {
+        self.lines = Some(Vec::new());
+    }
+
+    /// The lines since the last time.
+    pub(super) fn take_lines(&mut self) -> Vec<u8> {
+        self.lines.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(super) fn kept(&self) -> &[Touch] {
+        &self.kept
+    }
+
+    pub(super) fn add<'a>(&mut self, command: Command, users: impl Iterator<Item = &'a str>, codes: &Codes) {
+        if self.lines.is_none() && self.kept.len() >= self.kept_max {
+            return;
+        }
+        for (position, id) in users.enumerate() {
+            let code = codes.of(position);
+            if let Some(lines) = &mut self.lines {
+                lines.extend_from_slice(line(command, id, code).as_bytes());
+            }
+            if self.kept.len() < self.kept_max {
+                self.kept.push(Touch { command, user_id: id.to_owned(), code });
+            }
+        }
+    }
+}
+
+/// A line of CSV. What is no visible ASCII is escaped, so that a line of the file is always a whole record.
+fn line(command: Command, id: &str, code: Option<i64>) -> String {
+    let name = command.name();
+    let code = code.map(|code| code.to_string()).unwrap_or_default();
+    if id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'"') {
+        return format!("{name},{id},{code}\n");
+    }
+    let visible: String =
+        id.chars().flat_map(|char| if char.is_ascii_graphic() { vec![char] } else { char.escape_default().collect() }).collect();
+    format!("{name},\"{}\",{code}\n", visible.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_touch_is_one_line_that_csv_reads_back() {
+        let check = |id: &str, code: Option<i64>, expected: [&str; 3]| {
+            let line = line(Command::Kick, id, code);
+            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+            assert_eq!(reader.records().next().unwrap().unwrap(), expected.to_vec());
+        };
+        check("u", Some(0), ["kick", "u", "0"]);
+        check("a,\"b", Some(-1), ["kick", "a,\"b", "-1"]);
+        check("a\nb", None, ["kick", "a\\nb", ""]);
+        check("", None, ["kick", "", ""]);
+    }
+
+    #[test]
+    fn the_first_touches_are_kept_and_lines_are_taken_once() {
+        let mut touches = Touches::new(3);
+        touches.add(Command::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
+        assert_eq!(touches.take_lines(), b"", "nobody has asked for lines");
+        touches.note_lines();
+        touches.add(Command::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
+        let kept: Vec<_> = touches.kept().iter().map(|touch| (touch.user_id.as_str(), touch.code)).collect();
+        assert_eq!(kept, [("a", Some(0)), ("b", Some(70107)), ("c", Some(0))]);
+        assert_eq!(touches.take_lines(), b"account_delete,c,0\naccount_delete,d,0\n");
+        assert_eq!(touches.take_lines(), b"");
+    }
+}

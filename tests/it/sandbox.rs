@@ -1,0 +1,109 @@
+//! `chatlift sandbox` as a process: what its files hold after a kill, and what it refuses.
+
+use std::collections::HashMap;
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::binary::{Bench, Running, eventually};
+
+/// Rows of the import. Chosen: several commits, and a kill finds it half done.
+const ROWS: u64 = 4_000;
+/// Touches after which the stand-in is killed. Chosen: well past the first commit, well before the end.
+const KILLED_AFTER: usize = 1_500;
+/// Calls in flight of the import; each may be lost by a kill and sent again.
+const IN_FLIGHT: usize = 16;
+
+fn sandbox<'a>(bench: &'a Bench, port: &str, flags: &[&str]) -> Running<'a> {
+    let key = bench.key();
+    let call = bench.call(&["sandbox", "--port", port, "--limit", "0", "--secret-key-file", key.to_str().unwrap()]);
+    call.args(&["--accounts", "held.csv", "--call-log", "calls.csv"]).args(flags).start()
+}
+
+/// The address at which it says that it serves.
+fn endpoint(sandbox: &Running<'_>) -> String {
+    eventually("it serves", || sandbox.stderr().contains("; Ctrl-C"));
+    let said = sandbox.stderr();
+    said.split("serving at ").nth(1).unwrap().split(';').next().unwrap().to_owned()
+}
+
+/// The accounts of `users.csv` as the stand-in writes them down.
+fn sorted_users(bench: &Bench) -> String {
+    let users = bench.read("users.csv");
+    let mut accounts: Vec<String> = users.lines().skip(1).map(|line| format!("{line},")).collect();
+    accounts.sort_by(|one, other| one.split(',').next().cmp(&other.split(',').next()));
+    format!("UserID,Nick,FaceUrl\n{}\n", accounts.join("\n"))
+}
+
+/// How often each user was imported, by the call log.
+fn imports(bench: &Bench) -> HashMap<String, usize> {
+    let mut log = csv::Reader::from_path(bench.path("calls.csv")).unwrap();
+    let mut imports = HashMap::new();
+    for record in log.records() {
+        let record = record.unwrap();
+        assert_eq!(&record[0], "account_import");
+        if &record[2] == "0" {
+            *imports.entry(record[1].to_owned()).or_default() += 1;
+        }
+    }
+    imports
+}
+
+#[test]
+fn what_was_answered_outlives_a_kill() {
+    let bench = Bench::with_users(ROWS);
+    // Slow enough that a busy machine kills it in time.
+    let first = sandbox(&bench, "0", &["--latency", "10ms"]);
+    let endpoint = endpoint(&first);
+    let port = endpoint.rsplit(':').next().unwrap().to_owned();
+    let import = bench.quiet_import_into("users.csv", &endpoint).at_any_rate().start();
+    eventually("enough is imported", || bench.read("calls.csv").lines().count() > KILLED_AFTER);
+    first.signal(Signal::KILL);
+    assert_eq!(first.wait().signal, Some(9));
+    let before = imports(&bench);
+    assert!(before.len() >= KILLED_AFTER && before.len() < usize::try_from(ROWS).unwrap(), "{}", before.len());
+    let second = sandbox(&bench, &port, &[]);
+    import.wait().exits(0).imports_all(ROWS);
+    second.signal(Signal::TERM);
+    let run = second.wait();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    // What was answered before the kill isn't sent after it, so those accounts can only come from the files.
+    let again = imports(&bench).into_values().filter(|count| *count > 1).count();
+    assert!(again <= IN_FLIGHT, "{again} users were imported twice");
+    assert_eq!(bench.read("held.csv"), sorted_users(&bench));
+    assert_eq!((bench.mode("held.csv"), bench.mode("held.csv.log"), bench.mode("calls.csv")), (0o600, 0o600, 0o600));
+}
+
+#[test]
+fn what_a_killed_stand_in_held_is_in_its_file_after_the_next_start() {
+    let bench = Bench::with_users(300);
+    let first = sandbox(&bench, "0", &[]);
+    bench.quiet_import_into("users.csv", &endpoint(&first)).at_any_rate().args(&["--batch"]).run().exits(0).imports_all(300);
+    assert_eq!(bench.read("held.csv"), "UserID,Nick,FaceUrl\n", "it is written at start and end");
+    first.signal(Signal::KILL);
+    assert_eq!(first.wait().signal, Some(9));
+    let second = sandbox(&bench, "0", &[]);
+    endpoint(&second);
+    assert_eq!(bench.read("held.csv"), sorted_users(&bench));
+    let other = bench.call(&["sandbox", "--accounts", "held.csv"]).run();
+    other.exits(2).because("held.csv is in use by another sandbox").hints("stop the other one");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused() {
+    let bench = Bench::new();
+    let refused = |flags: &[&str], why: &str, hint: &str| {
+        bench.call(&[&["sandbox"], flags].concat()).run().exits(2).because(why).hints(hint);
+    };
+    bench.write("phones.csv", "UserID,Nick,FaceUrl,Phone\nu,n,f,1\n");
+    bench.write("latin.csv", b"UserID,Nick\nu,Zo\xeb\n");
+    fs::create_dir(bench.path("folder")).unwrap();
+    refused(&["--accounts", "phones.csv"], "phones.csv, line 1: the header has a column \"Phone\"", "UserID, Nick and FaceUrl");
+    refused(&["--accounts", "latin.csv"], "latin.csv, line 2", "UserID, Nick and FaceUrl");
+    refused(&["--accounts", "folder"], "cannot read folder", "read and write");
+    refused(&["--accounts", "nowhere/held.csv"], "cannot open nowhere/held.csv.lock", "a folder that is there");
+    refused(&["--call-log", "phones.csv"], "phones.csv is no call log", "another file");
+    refused(&["--call-log", "folder"], "cannot open folder", "read and write");
+    refused(&["--online", "u", "--push-online", "u"], "u is given with --online and --push-online", "leave one of them out");
+    assert_eq!(bench.read("phones.csv"), "UserID,Nick,FaceUrl,Phone\nu,n,f,1\n");
+}
