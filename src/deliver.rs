@@ -264,7 +264,8 @@ impl Deliveries {
             // Singles of a batch have a bucket of their own: they never wait for fresh records.
             (Command::AccountImport, Lane::Batch(_)) | (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
             (Command::MultiaccountImport, Lane::Batch(_)) => self.choose_batch(),
-            (Command::MultiaccountImport, Lane::Single | Lane::FellBack) => None,
+            (Command::MultiaccountImport, Lane::Single | Lane::FellBack)
+            | (Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus, _) => None,
         }
     }
 
@@ -333,6 +334,9 @@ impl Deliveries {
             Command::AccountImport => self.single_ended(id, &verdict, end, at),
             Command::MultiaccountImport => self.batch_ended(id, &verdict, end, at),
             Command::PortraitGet => self.read_back_ended(id, &verdict, end, at),
+            Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => {
+                unreachable!("a delivery never sends {}", command.name())
+            }
         };
         if let Err(halt) = own {
             return halt;

@@ -19,6 +19,8 @@ use governor::{Quota, RateLimiter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::command::Command;
+
 /// The sliding second that the limit is about.
 const SECOND: Duration = Duration::from_secs(1);
 /// What is added to the second, for the jitter of the line: calls that left 1.005 s apart may arrive 1 s apart.
@@ -64,6 +66,19 @@ pub enum Spacing {
 }
 
 impl Spacing {
+    /// A hundred accounts keep the service busy for a while, one doesn't.
+    #[must_use]
+    pub const fn of(command: Command) -> Self {
+        match command {
+            Command::AccountImport | Command::Kick => Spacing::Groups,
+            Command::MultiaccountImport
+            | Command::PortraitGet
+            | Command::AccountCheck
+            | Command::AccountDelete
+            | Command::QueryOnlineStatus => Spacing::Even,
+        }
+    }
+
     const fn margin(self) -> Duration {
         match self {
             Spacing::Groups => MARGIN,

@@ -100,7 +100,7 @@ where
     pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
         let now = Instant::now();
         Self {
-            gates: PerCommand::new(|command| Gate::new(settings.rates[command], spacing(command), now)),
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], Spacing::of(command), now)),
             deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
             settings,
             api: parts.api,
@@ -461,14 +461,6 @@ where
         };
         blocking(move || ledger.commit()).await?;
         Ok(end)
-    }
-}
-
-/// A hundred accounts keep the service busy for a while, one doesn't.
-const fn spacing(command: Command) -> Spacing {
-    match command {
-        Command::AccountImport => Spacing::Groups,
-        Command::MultiaccountImport | Command::PortraitGet => Spacing::Even,
     }
 }
 
