@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use governor::clock::{Clock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -19,7 +21,7 @@ use governor::{Quota, RateLimiter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::command::Command;
+use crate::command::{Command, PerCommand};
 
 /// The sliding second that the limit is about.
 const SECOND: Duration = Duration::from_secs(1);
@@ -303,6 +305,12 @@ impl Gate {
             _ => self.written as f64,
         }
     }
+}
+
+/// Resolves when a call that the gate of one of these commands granted has been written or given up, see [`Gate::sent`].
+pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
+    let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
+    sent.next().await;
 }
 
 impl Rate {

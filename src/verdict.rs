@@ -103,6 +103,27 @@ pub enum Verdict {
     Halt(Refusal),
 }
 
+/// What the end of a call means beyond its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aftermath {
+    Nothing,
+    /// The signature that the call carried was accepted.
+    Accepted,
+    Throttled(Scope),
+    SignatureRefused,
+    /// The breaker opened.
+    Down,
+    /// The breaker closed again.
+    Back,
+    Halt {
+        refusal: Refusal,
+        /// The service's code, if it was one.
+        code: Option<i64>,
+        /// The service's words, or what was met instead.
+        says: String,
+    },
+}
+
 /// Whether the service has taken an account of this run yet; it settles whose fault code 60003 is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuccessSeen {
@@ -139,6 +160,21 @@ pub fn judge(end: &CallEnd, seen: SuccessSeen, carried: Carried) -> Verdict {
         CallEnd::TooMany => Verdict::Throttle(Scope::All),
         CallEnd::Untrusted { .. } => Verdict::Halt(Refusal::Untrusted),
         CallEnd::Redirected { .. } => Verdict::Halt(Refusal::Redirected),
+    }
+}
+
+/// The service's code, and what goes into `error_info`.
+///
+/// # Panics
+/// For a success, which needs no words.
+#[must_use]
+pub fn words(end: CallEnd) -> (Option<i64>, String) {
+    match end {
+        CallEnd::Done(_) => unreachable!("a success needs no words"),
+        CallEnd::Refused { code, info } => (Some(code), info),
+        CallEnd::Unreached { why } | CallEnd::Lost { why } | CallEnd::Untrusted { why } => (None, why),
+        CallEnd::TooMany => (None, "HTTP 429".to_owned()),
+        CallEnd::Redirected { status } => (None, format!("HTTP {status}")),
     }
 }
 

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::parcel::{ParcelId, Stage};
 use super::window::Open;
-use super::{Aftermath, Ailment, At, Choice, Deliveries, Feed, Lane, UNKNOWN_RECORDS_IN_A_ROW};
+use super::{Aftermath, Ailment, At, Choice, Deliveries, Feed, Lane};
 use crate::outcome::Status;
-use crate::retry::Sign;
+use crate::retry::{Sign, UNKNOWN_RECORDS_IN_A_ROW};
 use crate::verdict::{Refusal, Verdict};
 
 impl Deliveries {
