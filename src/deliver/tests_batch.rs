@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::input::Mark;
-use crate::verdict::{Profile, Yield};
+use crate::verdict::{Profile, Scope, Yield};
 
 /// What leaves first, as the import asks.
 const ORDER: [Command; 3] = [Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];

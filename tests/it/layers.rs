@@ -8,7 +8,7 @@ const VALUES: [&str; 9] = ["account", "command", "figures", "input", "outcome", 
 /// Edges know values, never each other.
 const EDGES: [&str; 4] = ["api", "gate", "journal", "roster"];
 /// Flows know values and edges; the import is built from deliveries.
-const FLOWS: [&str; 4] = ["audit", "check", "deliver", "import"];
+const FLOWS: [&str; 5] = ["audit", "calls", "check", "deliver", "import"];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.
