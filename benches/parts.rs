@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use chatlift::account::Account;
-use chatlift::api::http::read_answer;
+use chatlift::api::answer;
 use chatlift::api::{usersig, wire};
 use chatlift::command::Command;
 use chatlift::deliver::{At, Deliveries, Lane, Limits};
@@ -299,7 +299,7 @@ mod api {
         "<html>a captive portal</html>",
     ])]
     fn answer(text: &str) -> CallEnd {
-        read_answer(Command::AccountImport, black_box(text.as_bytes()))
+        answer::read(Command::AccountImport, black_box(text.as_bytes()))
     }
 
     /// The sample key of Tencent's own test vectors.

@@ -1,4 +1,4 @@
-//! The commands of the REST API that accounts are imported with.
+//! The commands of the REST API that this tool calls.
 //!
 //! Pure names; paths and bodies are the wire's, the pace is the gate's.
 
@@ -9,13 +9,29 @@ pub enum Command {
     AccountImport,
     /// Up to a hundred accounts a call, without a reason for those it refuses.
     MultiaccountImport,
-    /// Reads profiles back.
+    /// Reads profiles.
     PortraitGet,
+    /// Says which accounts exist.
+    AccountCheck,
+    /// Deletes accounts, for good.
+    AccountDelete,
+    /// Ends a user's sessions; one user a call.
+    Kick,
+    /// Says who is online.
+    QueryOnlineStatus,
 }
 
 impl Command {
     /// All of them; the position of each is its discriminant.
-    pub const ALL: [Command; 3] = [Command::AccountImport, Command::MultiaccountImport, Command::PortraitGet];
+    pub const ALL: [Command; 7] = [
+        Command::AccountImport,
+        Command::MultiaccountImport,
+        Command::PortraitGet,
+        Command::AccountCheck,
+        Command::AccountDelete,
+        Command::Kick,
+        Command::QueryOnlineStatus,
+    ];
 
     /// The name in the documentation, without its service.
     #[must_use]
@@ -24,6 +40,10 @@ impl Command {
             Command::AccountImport => "account_import",
             Command::MultiaccountImport => "multiaccount_import",
             Command::PortraitGet => "portrait_get",
+            Command::AccountCheck => "account_check",
+            Command::AccountDelete => "account_delete",
+            Command::Kick => "kick",
+            Command::QueryOnlineStatus => "query_online_status",
         }
     }
 }

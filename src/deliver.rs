@@ -20,9 +20,11 @@ use crate::account::{Account, UserId};
 use crate::command::Command;
 use crate::input::Mark;
 use crate::outcome::{Settled, Status};
-use crate::retry::{Breaker, BreakerState, RetryBudget, back_off};
+pub use crate::retry::At;
+use crate::retry::{Breaker, BreakerState, RetryBudget, UNKNOWN_CODE_ATTEMPTS, back_off};
 use crate::roster::Record;
-use crate::verdict::{CallEnd, Carried, Refusal, Scope, SuccessSeen, Verdict, judge};
+pub use crate::verdict::Aftermath;
+use crate::verdict::{CallEnd, Carried, Refusal, SuccessSeen, Verdict, judge, words};
 use batch::Ailment;
 use hold::Hold;
 pub use parcel::ParcelId;
@@ -30,10 +32,6 @@ use parcel::{Parcel, Parcels, Stage};
 use proof::Proof;
 use window::{Fault, Window};
 
-/// Attempts that a record with an unknown code gets, if `--max-attempts` allows as many. Chosen.
-const UNKNOWN_CODE_ATTEMPTS: u32 = 3;
-/// Distinct records in a row that end with an unknown code, after which the run halts. Chosen: as many as the breaker needs to judge.
-const UNKNOWN_RECORDS_IN_A_ROW: usize = 20;
 /// Records in a batch at most. Source: the documentation of `multiaccount_import`.
 pub const BATCH_RECORDS: usize = 100;
 
@@ -91,27 +89,6 @@ pub struct Call<'a> {
     pub parcel: ParcelId,
     pub accounts: Vec<&'a Account>,
     pub is_retry: bool,
-}
-
-/// What the end of a call means beyond its rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Aftermath {
-    Nothing,
-    /// The signature that the call carried was accepted.
-    Accepted,
-    Throttled(Scope),
-    SignatureRefused,
-    /// The breaker opened.
-    Down,
-    /// The breaker closed again.
-    Back,
-    Halt {
-        refusal: Refusal,
-        /// The service's code, if it was one.
-        code: Option<i64>,
-        /// The service's words, or what was met instead.
-        says: String,
-    },
 }
 
 /// What leaves next.
@@ -291,7 +268,8 @@ impl Deliveries {
             // Singles of a batch have a bucket of their own: they never wait for fresh records.
             (Command::AccountImport, Lane::Batch(_)) | (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
             (Command::MultiaccountImport, Lane::Batch(_)) => self.choose_batch(),
-            (Command::MultiaccountImport, Lane::Single | Lane::FellBack) => None,
+            (Command::MultiaccountImport, Lane::Single | Lane::FellBack)
+            | (Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus, _) => None,
         }
     }
 
@@ -360,6 +338,9 @@ impl Deliveries {
             Command::AccountImport => self.single_ended(id, &verdict, end, at),
             Command::MultiaccountImport => self.batch_ended(id, &verdict, end, at),
             Command::PortraitGet => self.read_back_ended(id, &verdict, end, at),
+            Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => {
+                unreachable!("a delivery never sends {}", command.name())
+            }
         };
         if let Err(halt) = own {
             return halt;
@@ -477,26 +458,6 @@ impl Deliveries {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.window.is_empty()
-    }
-}
-
-/// The moment at which a call ended, as the clocks and the random source have it.
-#[derive(Debug, Clone, Copy)]
-pub struct At {
-    pub now: Instant,
-    pub wall: SystemTime,
-    /// Uniform in `0.0..1.0`.
-    pub jitter: f64,
-}
-
-/// The service's code, and what goes into `error_info`.
-fn words(end: CallEnd) -> Fault {
-    match end {
-        CallEnd::Done(_) => unreachable!("a success needs no words"),
-        CallEnd::Refused { code, info } => (Some(code), info),
-        CallEnd::Unreached { why } | CallEnd::Lost { why } | CallEnd::Untrusted { why } => (None, why),
-        CallEnd::TooMany => (None, "HTTP 429".to_owned()),
-        CallEnd::Redirected { status } => (None, format!("HTTP {status}")),
     }
 }
 

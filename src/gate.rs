@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use governor::clock::{Clock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -18,6 +20,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::command::{Command, PerCommand};
 
 /// The sliding second that the limit is about.
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,6 +68,19 @@ pub enum Spacing {
 }
 
 impl Spacing {
+    /// A hundred accounts keep the service busy for a while, one doesn't.
+    #[must_use]
+    pub const fn of(command: Command) -> Self {
+        match command {
+            Command::AccountImport | Command::Kick => Spacing::Groups,
+            Command::MultiaccountImport
+            | Command::PortraitGet
+            | Command::AccountCheck
+            | Command::AccountDelete
+            | Command::QueryOnlineStatus => Spacing::Even,
+        }
+    }
+
     const fn margin(self) -> Duration {
         match self {
             Spacing::Groups => MARGIN,
@@ -288,6 +305,12 @@ impl Gate {
             _ => self.written as f64,
         }
     }
+}
+
+/// Resolves when a call that the gate of one of these commands granted has been written or given up, see [`Gate::sent`].
+pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
+    let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
+    sent.next().await;
 }
 
 impl Rate {

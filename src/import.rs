@@ -16,6 +16,7 @@ use crate::gate::Rate;
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
+pub use crate::traffic::Phase;
 use crate::traffic::Traffic;
 use crate::verdict::Refusal;
 use pump::Pump;
@@ -65,21 +66,6 @@ pub struct Snapshot {
     pub calls: u64,
     pub retries: u64,
     pub in_flight: usize,
-}
-
-/// What the run is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    Running,
-    /// The service asked for a slower pace.
-    Throttled,
-    /// The service is down since this long.
-    Waiting {
-        since: Duration,
-        why: String,
-    },
-    /// Stopping: waiting for the calls in flight.
-    Draining,
 }
 
 /// How the run ended.

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod api;
 pub mod audit;
+pub mod calls;
 pub mod check;
 pub mod cli;
 pub mod command;

@@ -302,7 +302,9 @@ mod tests {
             update(true, true),
         ];
         let mut ops = Ops::default();
-        all.iter().for_each(|op| ops.push(*op));
+        for op in all {
+            ops.push(op);
+        }
         let read = |ops: &Ops| (1..=8).map(|row| ops.get(row)).collect::<Vec<_>>();
         assert_eq!(read(&ops), all);
         for (row, op) in (1..).zip(all.iter().rev()) {

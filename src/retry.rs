@@ -3,7 +3,7 @@
 //! Decisions only; nothing here sleeps, draws a random number or reads a clock.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -11,6 +11,22 @@ use tokio::time::Instant;
 const BACK_OFF_BASE: Duration = Duration::from_millis(200);
 /// Longest back-off. Chosen: at most a third of a minute is lost after an outage that the breaker didn't see.
 const BACK_OFF_CAP: Duration = Duration::from_secs(20);
+
+/// Attempts that a record with an unknown code gets, if `--max-attempts` allows as many. Chosen.
+pub const UNKNOWN_CODE_ATTEMPTS: u32 = 3;
+/// Distinct records in a row that end with an unknown code, after which the run halts. Chosen: as many as the breaker needs to judge.
+pub const UNKNOWN_RECORDS_IN_A_ROW: usize = 20;
+/// How long calls in flight may take to settle once a run is stopping.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// The moment at which a call ended, as the clocks and the random source have it.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    pub now: Instant,
+    pub wall: SystemTime,
+    /// Uniform in `0.0..1.0`.
+    pub jitter: f64,
+}
 
 /// Full jitter: a share of a bound that doubles with every attempt. `jitter` is uniform in `0.0..1.0`.
 #[must_use]

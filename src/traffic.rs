@@ -1,6 +1,6 @@
 //! What left and what came back: the counts that progress and summary share.
 //!
-//! Values only; the import counts, the gate knows the pace.
+//! Values only; the flows count, the gate knows the pace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::command::{Command, PerCommand};
+use crate::verdict::CallEnd;
 
 /// Distinct codes that are counted; past that a hostile server would fill the memory. Chosen: ten times the documented ones.
 const CODES_MAX: usize = 1_000;
@@ -26,6 +27,21 @@ pub struct ApiTraffic {
     /// Most calls in any sliding second.
     #[serde(rename = "max_calls_in_1s")]
     pub most_in_1s: usize,
+}
+
+/// What the run is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    Running,
+    /// The service asked for a slower pace.
+    Throttled,
+    /// The service has been down for so long.
+    Waiting {
+        since: Duration,
+        why: String,
+    },
+    /// Stopping: waiting for the calls in flight.
+    Draining,
 }
 
 /// Counts of this process' calls.
@@ -81,6 +97,27 @@ impl Traffic {
     #[must_use]
     pub fn most_in_1s(&self) -> usize {
         self.apis[self.main].most_in_1s
+    }
+
+    /// Counts the end of a call, unless it never reached the service: what was met instead of a success, if anything was.
+    pub fn count(&mut self, command: Command, end: &CallEnd, latency: Duration, is_retry: bool) -> Option<String> {
+        let complaint = match end {
+            CallEnd::Unreached { why } | CallEnd::Untrusted { why } => return Some(why.clone()),
+            CallEnd::Lost { why } => Some(why.clone()),
+            CallEnd::Done(_) => {
+                self.count_code(0);
+                None
+            }
+            CallEnd::Refused { code, info } => {
+                self.count_code(*code);
+                Some(format!("code {code}: {info}"))
+            }
+            CallEnd::TooMany => Some("HTTP 429".to_owned()),
+            CallEnd::Redirected { .. } => None,
+        };
+        self.apis[command].retries += u64::from(is_retry);
+        self.time(latency);
+        complaint
     }
 
     pub fn count_code(&mut self, code: i64) {

@@ -31,8 +31,14 @@ pub enum Yield {
     Nothing,
     /// The ids of a batch that were refused, without a reason; none, most of the time.
     FailAccounts(Vec<Box<str>>),
-    /// Profiles of those who were asked for and found.
+    /// Profiles of those who were asked for and found. One who isn't known may be absent, or there under another name.
     Profiles(Vec<Profile>),
+    /// Whether those who were asked for have accounts.
+    Standings(Vec<Item<Standing>>),
+    /// What became of those who were to be deleted.
+    Deleted(Vec<Item<()>>),
+    /// Who of those who were asked for is online; the answer's list of errors is among them.
+    Presences(Vec<Item<Presence>>),
 }
 
 /// A profile as the service has it.
@@ -41,6 +47,39 @@ pub struct Profile {
     pub user_id: Box<str>,
     pub nick: Option<Box<str>>,
     pub face_url: Option<Box<str>>,
+    /// Why the service doesn't show it, if it doesn't.
+    pub refused: Option<ItemRefusal>,
+}
+
+/// What an answer says of one id. It may speak of ids that weren't asked for, and be silent about others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item<T> {
+    pub user_id: Box<str>,
+    pub said: Result<T, ItemRefusal>,
+}
+
+/// A code of its own for one id of a call that went well as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemRefusal {
+    /// 0 where the service says nothing wrong in words that aren't documented.
+    pub code: i64,
+    pub info: Box<str>,
+}
+
+/// Whether there is such an account. Source: `AccountStatus` of `account_check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Imported,
+    NotImported,
+}
+
+/// How a user can be reached. Source: `Status` of `query_online_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Online,
+    /// The app is in the background: pushed messages arrive.
+    PushOnline,
+    Offline,
 }
 
 /// What follows from the end of a call.
@@ -62,6 +101,27 @@ pub enum Verdict {
     Unknown,
     /// Stop the run; nothing is charged.
     Halt(Refusal),
+}
+
+/// What the end of a call means beyond its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aftermath {
+    Nothing,
+    /// The signature that the call carried was accepted.
+    Accepted,
+    Throttled(Scope),
+    SignatureRefused,
+    /// The breaker opened.
+    Down,
+    /// The breaker closed again.
+    Back,
+    Halt {
+        refusal: Refusal,
+        /// The service's code, if it was one.
+        code: Option<i64>,
+        /// The service's words, or what was met instead.
+        says: String,
+    },
 }
 
 /// Whether the service has taken an account of this run yet; it settles whose fault code 60003 is.
@@ -100,6 +160,21 @@ pub fn judge(end: &CallEnd, seen: SuccessSeen, carried: Carried) -> Verdict {
         CallEnd::TooMany => Verdict::Throttle(Scope::All),
         CallEnd::Untrusted { .. } => Verdict::Halt(Refusal::Untrusted),
         CallEnd::Redirected { .. } => Verdict::Halt(Refusal::Redirected),
+    }
+}
+
+/// The service's code, and what goes into `error_info`.
+///
+/// # Panics
+/// For a success, which needs no words.
+#[must_use]
+pub fn words(end: CallEnd) -> (Option<i64>, String) {
+    match end {
+        CallEnd::Done(_) => unreachable!("a success needs no words"),
+        CallEnd::Refused { code, info } => (Some(code), info),
+        CallEnd::Unreached { why } | CallEnd::Lost { why } | CallEnd::Untrusted { why } => (None, why),
+        CallEnd::TooMany => (None, "HTTP 429".to_owned()),
+        CallEnd::Redirected { status } => (None, format!("HTTP {status}")),
     }
 }
 

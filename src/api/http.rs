@@ -19,14 +19,18 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use super::Api;
+use super::answer;
 use super::usersig::Signature;
-use super::wire::{self, Answer, ImportBody, MultiImportBody, PortraitGetBody, ProfileItem, Query, UserProfile};
+use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use crate::account::Account;
 use crate::command::{Command, PerCommand};
-use crate::verdict::{CallEnd, Profile, Yield};
+use crate::verdict::CallEnd;
 
-/// Longest answer that is read. The documented ones have some hundred bytes; more is a fault.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// Longest answer that is read of a command that tells no more than a list of ids; more is a fault.
+const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// Longest answer that is read of a command that tells something of each id. A hundred profiles with two fields of 500 bytes, each byte
+/// escaped in six, have 620 kB.
+const LONG_ANSWER_MAX_BYTES: usize = 1024 * 1024;
 /// Idle connections are given up after this time. Chosen: below the 60 to 75 s of common servers, so that no call meets a closing one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a connection. Chosen; the attempt's own time-out holds as well.
@@ -193,15 +197,18 @@ impl Api for HttpApi {
 fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
     let json = match (command, accounts) {
         (Command::AccountImport, [account]) => serde_json::to_vec(&import_body(account)),
-        (Command::AccountImport, _) => unreachable!("account_import takes exactly one account"),
+        (Command::Kick, [account]) => serde_json::to_vec(&user(account)),
+        (Command::AccountImport | Command::Kick, _) => unreachable!("{} takes exactly one account", command.name()),
         (Command::MultiaccountImport, accounts) => {
             let list = accounts.iter().map(|account| import_body(account)).collect();
             serde_json::to_vec(&MultiImportBody { account_list: Some(list), accounts: None })
         }
-        (Command::PortraitGet, accounts) => serde_json::to_vec(&PortraitGetBody {
-            users: accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect(),
-            tags: vec![wire::TAG_NICK.to_owned(), wire::TAG_IMAGE.to_owned()],
-        }),
+        (Command::PortraitGet, accounts) => {
+            serde_json::to_vec(&PortraitGetBody { users: ids(accounts), tags: vec![wire::TAG_NICK.to_owned(), wire::TAG_IMAGE.to_owned()] })
+        }
+        (Command::AccountCheck, accounts) => serde_json::to_vec(&CheckBody { users: users(accounts) }),
+        (Command::AccountDelete, accounts) => serde_json::to_vec(&DeleteBody { users: users(accounts) }),
+        (Command::QueryOnlineStatus, accounts) => serde_json::to_vec(&OnlineStatusBody { users: ids(accounts) }),
     };
     json.expect("strings are always JSON")
 }
@@ -211,6 +218,25 @@ fn import_body(account: &Account) -> ImportBody<'_> {
         user_id: account.user_id.as_str().into(),
         nick: account.nick.as_deref().map(Into::into),
         face_url: account.face_url.as_deref().map(Into::into),
+    }
+}
+
+fn ids(accounts: &[&Account]) -> Vec<String> {
+    accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect()
+}
+
+fn user(account: &Account) -> wire::User {
+    wire::User { user_id: account.user_id.as_str().to_owned() }
+}
+
+fn users(accounts: &[&Account]) -> Vec<wire::User> {
+    accounts.iter().map(|account| user(account)).collect()
+}
+
+const fn answer_max_bytes(command: Command) -> usize {
+    match command {
+        Command::AccountImport | Command::MultiaccountImport | Command::Kick => SHORT_ANSWER_MAX_BYTES,
+        Command::PortraitGet | Command::AccountCheck | Command::AccountDelete | Command::QueryOnlineStatus => LONG_ANSWER_MAX_BYTES,
     }
 }
 
@@ -226,44 +252,15 @@ async fn exchange(request: reqwest::RequestBuilder, command: Command) -> Result<
     if status != StatusCode::OK {
         return Ok(CallEnd::Lost { why: format!("HTTP {}", status.as_u16()) });
     }
+    let most = answer_max_bytes(command);
     let mut answer = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        if answer.len() + chunk.len() > ANSWER_MAX_BYTES {
-            return Ok(CallEnd::Lost { why: format!("an answer of more than {ANSWER_MAX_BYTES} bytes") });
+        if answer.len() + chunk.len() > most {
+            return Ok(CallEnd::Lost { why: format!("an answer of more than {most} bytes") });
         }
         answer.extend_from_slice(&chunk);
     }
-    Ok(read_answer(command, &answer))
-}
-
-/// Reads the body of an answer to `command` with HTTP status 200.
-#[must_use]
-pub fn read_answer(command: Command, body: &[u8]) -> CallEnd {
-    let Ok(answer) = serde_json::from_slice::<Answer>(body) else {
-        return CallEnd::Lost { why: "an answer that is not the documented JSON".to_owned() };
-    };
-    tracing::trace!(code = answer.error_code, request_id = answer.request_id, "answered");
-    if !answer.is_success() {
-        return CallEnd::Refused { code: answer.error_code, info: answer.error_info };
-    }
-    CallEnd::Done(match command {
-        Command::AccountImport => Yield::Nothing,
-        Command::MultiaccountImport => Yield::FailAccounts(answer.fail_accounts.unwrap_or_default()),
-        Command::PortraitGet => Yield::Profiles(answer.profiles.into_iter().flatten().map(profile).collect()),
-    })
-}
-
-fn profile(found: UserProfile) -> Profile {
-    let mut profile = Profile { user_id: found.user, ..Profile::default() };
-    for ProfileItem { tag, value } in found.items.into_iter().flatten() {
-        let text = value.as_str().map(Into::into);
-        match tag.as_str() {
-            wire::TAG_NICK => profile.nick = text,
-            wire::TAG_IMAGE => profile.face_url = text,
-            _ => {}
-        }
-    }
-    profile
+    Ok(answer::read(command, &answer))
 }
 
 fn failed(error: &reqwest::Error, sent: bool) -> CallEnd {
@@ -331,40 +328,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_documented_json_is_an_answer() {
-        let check = |body: &str, expected: Option<(bool, i64)>| {
-            let read = match read_answer(Command::AccountImport, body.as_bytes()) {
-                CallEnd::Done(Yield::Nothing) => Some((true, 0)),
-                CallEnd::Refused { code, .. } => Some((false, code)),
-                CallEnd::Lost { .. } => None,
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(read, expected, "{body}");
+    fn every_command_has_its_documented_body() {
+        let accounts = [Account::parse(b"a", b"n", b"f"), Account::parse(b"b", b"", b"")].map(Result::unwrap);
+        let check = |command: Command, count: usize, expected: &str| {
+            let sent: Vec<&Account> = accounts.iter().take(count).collect();
+            assert_eq!(String::from_utf8(body(command, &sent)).unwrap(), expected);
         };
-        check(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#, Some((true, 0)));
-        check(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","RequestId":"r","More":[1]}"#, Some((true, 0)));
-        check(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":"x"}"#, Some((false, 70169)));
-        check(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":"x"}"#, Some((false, 0)));
-        check(r#"{"ActionStatus":"OK","ErrorCode":"0"}"#, None);
-        check("<html>please log in</html>", None);
-        check("", None);
-        check("null", None);
-    }
-
-    #[test]
-    fn what_a_batch_refused_and_what_a_profile_holds_is_read() {
-        let ids = |body: &str| match read_answer(Command::MultiaccountImport, body.as_bytes()) {
-            CallEnd::Done(Yield::FailAccounts(ids)) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","FailAccounts":["a","b"]}"#), ["a", "b"]);
-        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":null}"#), [""; 0]);
-        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0}"#), [""; 0]);
-        let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[
-            {"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"},{"Tag":"Tag_Profile_IM_Level","Value":3}],"ResultCode":0},
-            {"To_Account":"@TLS#NOT_FOUND","ResultCode":40003}]}"#;
-        let found = |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), face_url: None };
-        let expected = CallEnd::Done(Yield::Profiles(vec![found("a", Some("n")), found("@TLS#NOT_FOUND", None)]));
-        assert_eq!(read_answer(Command::PortraitGet, body.as_bytes()), expected);
+        check(Command::AccountImport, 1, r#"{"UserID":"a","Nick":"n","FaceUrl":"f"}"#);
+        check(Command::MultiaccountImport, 2, r#"{"AccountList":[{"UserID":"a","Nick":"n","FaceUrl":"f"},{"UserID":"b"}]}"#);
+        check(Command::PortraitGet, 2, r#"{"To_Account":["a","b"],"TagList":["Tag_Profile_IM_Nick","Tag_Profile_IM_Image"]}"#);
+        check(Command::AccountCheck, 2, r#"{"CheckItem":[{"UserID":"a"},{"UserID":"b"}]}"#);
+        check(Command::AccountDelete, 1, r#"{"DeleteItem":[{"UserID":"a"}]}"#);
+        check(Command::Kick, 1, r#"{"UserID":"a"}"#);
+        check(Command::QueryOnlineStatus, 2, r#"{"To_Account":["a","b"]}"#);
     }
 }

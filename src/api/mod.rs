@@ -1,7 +1,8 @@
 //! The REST API of Tencent Chat as this tool uses it: an edge, behind one trait.
 //!
-//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` the calls. None of them knows of pace, retries or files.
+//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` the calls, `answer` what comes back. None of them knows of pace, retries or files.
 
+pub mod answer;
 pub mod http;
 pub mod region;
 pub mod usersig;
@@ -14,7 +15,8 @@ use usersig::Signature;
 
 /// What the service can be asked for.
 pub trait Api {
-    /// Calls `command` once for `accounts`, which are exactly one for [`Command::AccountImport`] and 1 to 100 with different ids otherwise.
+    /// Calls `command` once for `accounts`, which are 1 to as many as [`wire::accounts_per_call`] says, with different ids.
+    /// All but the imports look at the ids alone.
     /// `departed` is called as the request is handed to the socket, and dropped uncalled if it never is.
     fn call<D>(
         &self,

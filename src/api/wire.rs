@@ -49,6 +49,30 @@ pub const fn of(command: Command) -> &'static str {
         Command::AccountImport => ACCOUNT_IMPORT,
         Command::MultiaccountImport => MULTIACCOUNT_IMPORT,
         Command::PortraitGet => PORTRAIT_GET,
+        Command::AccountCheck => ACCOUNT_CHECK,
+        Command::AccountDelete => ACCOUNT_DELETE,
+        Command::Kick => KICK,
+        Command::QueryOnlineStatus => QUERY_ONLINE_STATUS,
+    }
+}
+
+/// Calls a second that the documentation allows of a command.
+#[must_use]
+pub const fn calls_per_s(command: Command) -> NonZeroU32 {
+    match command {
+        Command::AccountImport => ACCOUNT_IMPORT_CALLS_PER_S,
+        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete => BATCH_CALLS_PER_S,
+        Command::PortraitGet | Command::Kick | Command::QueryOnlineStatus => PROFILE_CALLS_PER_S,
+    }
+}
+
+/// Accounts that a call of a command may carry, by documentation.
+#[must_use]
+pub const fn accounts_per_call(command: Command) -> usize {
+    match command {
+        Command::AccountImport | Command::Kick => 1,
+        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::PortraitGet => ACCOUNTS_PER_CALL,
+        Command::QueryOnlineStatus => ONLINE_STATUS_PER_CALL,
     }
 }
 
@@ -198,6 +222,15 @@ pub struct Answer {
     /// Of [`PORTRAIT_GET`].
     #[serde(rename = "UserProfileItem", default, skip_serializing_if = "Option::is_none")]
     pub profiles: Option<Vec<UserProfile>>,
+    /// Of [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`].
+    #[serde(rename = "ResultItem", default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Vec<ResultItem>>,
+    /// Of [`QUERY_ONLINE_STATUS`].
+    #[serde(rename = "QueryResult", default, skip_serializing_if = "Option::is_none")]
+    pub presences: Option<Vec<UserStatus>>,
+    /// Of [`QUERY_ONLINE_STATUS`]: the users that it cannot tell; absent and null mean none.
+    #[serde(rename = "ErrorList", default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<UserError>>,
 }
 
 /// A user's profile in an answer of [`PORTRAIT_GET`].
@@ -207,6 +240,42 @@ pub struct UserProfile {
     pub user: Box<str>,
     #[serde(rename = "ProfileItem", default)]
     pub items: Option<Vec<ProfileItem>>,
+    #[serde(rename = "ResultCode", default)]
+    pub code: i64,
+    #[serde(rename = "ResultInfo", default)]
+    pub info: Option<Box<str>>,
+}
+
+/// An account in an answer of [`ACCOUNT_CHECK`] or [`ACCOUNT_DELETE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultItem {
+    #[serde(rename = "UserID")]
+    pub user_id: Box<str>,
+    #[serde(rename = "ResultCode")]
+    pub code: i64,
+    #[serde(rename = "ResultInfo", default)]
+    pub info: Option<Box<str>>,
+    /// Of [`ACCOUNT_CHECK`].
+    #[serde(rename = "AccountStatus", default, skip_serializing_if = "Option::is_none")]
+    pub account_status: Option<Box<str>>,
+}
+
+/// A user in an answer of [`QUERY_ONLINE_STATUS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserStatus {
+    #[serde(rename = "To_Account")]
+    pub user: Box<str>,
+    #[serde(rename = "Status")]
+    pub status: Box<str>,
+}
+
+/// A user that [`QUERY_ONLINE_STATUS`] cannot tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserError {
+    #[serde(rename = "To_Account")]
+    pub user: Box<str>,
+    #[serde(rename = "ErrorCode")]
+    pub code: i64,
 }
 
 impl Answer {

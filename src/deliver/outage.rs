@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::parcel::{ParcelId, Stage};
 use super::window::{Fault, Open};
-use super::{Aftermath, Ailment, At, Choice, Deliveries, Feed, Lane, UNKNOWN_RECORDS_IN_A_ROW};
-use crate::retry::Sign;
+use super::{Aftermath, Ailment, At, Choice, Deliveries, Feed, Lane};
+use crate::retry::{Sign, UNKNOWN_RECORDS_IN_A_ROW};
 use crate::verdict::{Refusal, Verdict};
 
 impl Deliveries {

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::account::Account;
 use crate::input::Mark;
-use crate::verdict::Yield;
+use crate::verdict::{Scope, Yield};
 
 fn record(row: u64, id: &str) -> Record {
     Record {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::input::Mark;
-use crate::verdict::{Profile, Yield};
+use crate::verdict::{Profile, Scope, Yield};
 
 /// What leaves first, as the import asks.
 const ORDER: [Command; 3] = [Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
@@ -146,11 +146,13 @@ fn fine(sent: &Sent) -> CallEnd {
         user_id: account.user_id.as_str().into(),
         nick: account.nick.clone(),
         face_url: account.face_url.clone(),
+        ..Profile::default()
     };
     match sent.command {
         Command::AccountImport => CallEnd::Done(Yield::Nothing),
         Command::MultiaccountImport => listed([]),
         Command::PortraitGet => CallEnd::Done(Yield::Profiles(sent.accounts.iter().map(profile).collect())),
+        other => panic!("a delivery sends no {}", other.name()),
     }
 }
 
@@ -158,7 +160,7 @@ fn fine(sent: &Sent) -> CallEnd {
 fn dropping(sent: &Sent) -> CallEnd {
     match sent.command {
         Command::PortraitGet => CallEnd::Done(Yield::Profiles(Vec::new())),
-        Command::AccountImport | Command::MultiaccountImport => fine(sent),
+        _ => fine(sent),
     }
 }
 
@@ -224,7 +226,7 @@ async fn what_a_batch_lists_goes_singly_once_and_the_rest_is_imported() {
         let mut desk = Desk::of(3);
         let calls = desk.run(50, |sent| match sent.command {
             Command::MultiaccountImport => listed(ids.iter().copied()),
-            Command::AccountImport | Command::PortraitGet => fine(sent),
+            _ => fine(sent),
         });
         let expected: Outcomes = (1..).zip(attempts).map(|(row, attempts)| (row, Status::Imported, None, attempts)).collect();
         assert_eq!(desk.outcomes(), expected, "{ids:?}");
@@ -258,7 +260,7 @@ async fn a_batch_that_holds_a_bad_record_is_halved_until_that_is_alone() {
         let calls = desk.run(50, |sent| match sent.command {
             _ if !sent.has("user5") => fine(sent),
             Command::MultiaccountImport => code(refusal),
-            Command::AccountImport | Command::PortraitGet => code(40601),
+            _ => code(40601),
         });
         assert_eq!(sizes(&calls, Command::MultiaccountImport), [8, 4, 4, 2, 2], "{refusal}");
         assert_eq!(sizes(&calls, Command::AccountImport), [1, 1]);
@@ -292,7 +294,7 @@ async fn a_first_record_that_is_called_malformed_fails_alone() {
         desk.run(500, |sent| match sent.command {
             _ if !sent.has("user1") => fine(sent),
             Command::MultiaccountImport => code(refusal),
-            Command::AccountImport | Command::PortraitGet => code(single),
+            _ => code(single),
         });
         let outcomes = desk.outcomes();
         assert_eq!(outcomes.len(), 100, "{refusal}");
@@ -462,6 +464,7 @@ async fn a_field_that_is_absent_or_other_is_read_again_after_two_seconds() {
         user_id: "a".into(),
         nick: nick.map(Into::into),
         face_url: face_url.map(Into::into),
+        ..Profile::default()
     };
     for (profile, kept) in [
         (Some(sent(Some("Nick"), None)), true),
@@ -498,7 +501,7 @@ async fn dropped_profiles_lead_to_the_single_lane_that_batch_included() {
     desk.admit_many(250, "Nick").deliveries.input_ended();
     let calls = desk.run(1_000, |sent| match sent.command {
         Command::MultiaccountImport => listed(["user3"]),
-        Command::AccountImport | Command::PortraitGet => dropping(sent),
+        _ => dropping(sent),
     });
     assert_eq!(sizes(&calls, Command::PortraitGet), [99, 99]);
     assert_eq!(sizes(&calls, Command::MultiaccountImport), [100]);
@@ -639,7 +642,7 @@ async fn a_first_batch_of_which_nothing_is_taken_is_not_blamed_on_batches() {
                     listed(sent.accounts.iter().map(|account| account.user_id.as_str()))
                 }
                 Command::MultiaccountImport => end.clone(),
-                Command::AccountImport | Command::PortraitGet => single.clone(),
+                _ => single.clone(),
             });
             let outcomes = desk.outcomes();
             assert_eq!(outcomes.len(), 500, "{end:?} {doubt:?}: {} calls", calls.len());

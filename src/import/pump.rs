@@ -3,7 +3,7 @@
 //! `select!` only names what happened; synchronous functions decide; there is no second path to the API. Owns the order of things: what a
 //! row's fate is decides `deliver`, what a code means decides `verdict`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
@@ -15,15 +15,14 @@ use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::{Command, PerCommand};
 use crate::deliver::{Aftermath, At, Call, Deliveries, Incoming, Lane, ParcelId};
-use crate::gate::{Gate, Spacing, Turn};
+use crate::gate::{Gate, Spacing, Turn, any_sent};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
+use crate::retry::DRAIN;
 use crate::traffic::Traffic;
 use crate::verdict::{CallEnd, Refusal, Scope};
 
-/// How long calls in flight may take to settle once the run is stopping.
-const DRAIN: Duration = Duration::from_secs(10);
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;
 /// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
@@ -100,7 +99,7 @@ where
     pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
         let now = Instant::now();
         Self {
-            gates: PerCommand::new(|command| Gate::new(settings.rates[command], spacing(command), now)),
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], Spacing::of(command), now)),
             deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
             settings,
             api: parts.api,
@@ -279,7 +278,7 @@ where
             tokio::task::yield_now().await;
         }
         let due = self.next_due();
-        let sent = any_sent(&self.gates);
+        let sent = any_sent(&self.gates, &SENDING_ORDER);
         let committed = async {
             match &mut self.committing {
                 Some(commit) => commit.await,
@@ -365,7 +364,9 @@ where
         let Returned { parcel, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
-        self.count(command, &end, now - left, is_retry);
+        if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
+            self.why_down = complaint;
+        }
         let was_down = self.deliveries.down_since().is_some();
         let at = self.at(now);
         let aftermath = self.deliveries.ended(parcel, end, left, at);
@@ -380,25 +381,6 @@ where
 
     fn at(&mut self, now: Instant) -> At {
         At { now, wall: (self.wall)(), jitter: (self.jitter)() }
-    }
-
-    fn count(&mut self, command: Command, end: &CallEnd, latency: Duration, is_retry: bool) {
-        match end {
-            CallEnd::Unreached { why } | CallEnd::Untrusted { why } => {
-                self.why_down.clone_from(why);
-                return;
-            }
-            CallEnd::Lost { why } => self.why_down.clone_from(why),
-            CallEnd::Done(_) => self.traffic.count_code(0),
-            CallEnd::Refused { code, info } => {
-                self.traffic.count_code(*code);
-                self.why_down = format!("code {code}: {info}");
-            }
-            CallEnd::TooMany => "HTTP 429".clone_into(&mut self.why_down),
-            CallEnd::Redirected { .. } => {}
-        }
-        self.traffic.apis[command].retries += u64::from(is_retry);
-        self.traffic.time(latency);
     }
 
     fn draw_consequences(&mut self, aftermath: Aftermath, (command, left, generation): (Command, Instant, u32), now: Instant) {
@@ -473,26 +455,6 @@ where
         };
         let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
         Ok((end, ledger))
-    }
-}
-
-/// A hundred accounts keep the service busy for a while, one doesn't.
-const fn spacing(command: Command) -> Spacing {
-    match command {
-        Command::AccountImport => Spacing::Groups,
-        Command::MultiaccountImport | Command::PortraitGet => Spacing::Even,
-    }
-}
-
-/// Resolves when a call that some gate granted has been written or given up.
-async fn any_sent(gates: &PerCommand<Gate>) {
-    let single = gates[Command::AccountImport].sent();
-    let batch = gates[Command::MultiaccountImport].sent();
-    let read_back = gates[Command::PortraitGet].sent();
-    tokio::select! {
-        () = single => {}
-        () = batch => {}
-        () = read_back => {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, Statement, Transaction, params};
 
-use super::run::{InPlan, NewRun, Overlay, Settlement, insert_run, wrong_type};
+use super::run::{InPlan, NewRun, Overlay, Settlement, insert_run, text, wrong_type};
 use super::{State, StateError, Trouble};
 use crate::plan::{Held, Id, Profile};
 
@@ -167,8 +167,7 @@ impl State {
             change
                 .execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops; DELETE FROM runs WHERE finished_at IS NULL;")?;
             let number = insert_run(change, &new)?;
-            let done = serde_json::to_string(&done).expect("numbers are always JSON");
-            let values = params![at, done, number.cast_signed()];
+            let values = params![at, text(&done), number.cast_signed()];
             change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE number = ?3", values)?;
             Ok(())
         })

@@ -29,6 +29,8 @@ pub struct NewRun<'a> {
     pub input: Input,
     pub counts: Counts,
     pub filled: Filled,
+    /// What becomes of each row; empty for an import.
+    pub ops: &'a Ops,
 }
 
 /// An input file, as a whole.
@@ -173,7 +175,6 @@ impl State {
     pub fn begin(
         &mut self,
         new: NewRun,
-        ops: &Ops,
         planned: impl Iterator<Item = io::Result<Planned>>,
         missing: impl Iterator<Item = io::Result<Missing>>,
         settlements: impl Iterator<Item = io::Result<Settlement>>,
@@ -184,7 +185,7 @@ impl State {
             change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
             insert_planned(change, planned)?;
             missing::insert(change, missing)?;
-            insert_ops(change, ops)?;
+            insert_ops(change, new.ops)?;
             let number = insert_run(change, &new)?;
             Ok(OpenRun { number, input: new.input, counts: new.counts, sent_up_to: 0 })
         })
@@ -228,8 +229,7 @@ impl State {
             account::come_back(change)?;
             missing::count(change)?;
             clear(change)?;
-            let done = serde_json::to_string(&done).expect("numbers are always JSON");
-            change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE finished_at IS NULL", params![at, done])?;
+            change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE finished_at IS NULL", params![at, text(&done)])?;
             change.execute("DELETE FROM runs WHERE number <= (SELECT max(number) FROM runs) - ?1", [RUNS_KEPT])?;
             Ok(())
         })
@@ -266,8 +266,6 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {
 }
 
 pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trouble> {
-    let json = |value: Result<String, serde_json::Error>| value.expect("numbers are always JSON");
-    let (counts, stat) = (json(serde_json::to_string(&new.counts)), json(serde_json::to_string(&new.input.stat)));
     change.execute(
         "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)",
@@ -276,8 +274,8 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trou
             new.began_at,
             new.input.len.cast_signed(),
             new.input.digest.cast_signed(),
-            stat,
-            counts,
+            text(&new.input.stat),
+            text(&new.counts),
             new.filled.valid.cast_signed(),
             new.filled.with_nick.cast_signed(),
             new.filled.with_face_url.cast_signed(),
@@ -302,6 +300,11 @@ fn run(row: &Row) -> rusqlite::Result<Run> {
         filled: Filled { valid: number(8)?, with_nick: number(9)?, with_face_url: number(10)? },
         done: done.map(|_| json(row, 11)).transpose()?,
     })
+}
+
+/// Numbers with their names.
+pub(super) fn text(numbers: &impl serde::Serialize) -> String {
+    serde_json::to_string(numbers).expect("numbers are always JSON")
 }
 
 fn json<T: serde::de::DeserializeOwned>(row: &Row, column: usize) -> rusqlite::Result<T> {
@@ -346,11 +349,10 @@ impl<I: Iterator<Item = io::Result<Settlement>>> Overlay<I> {
                 is_in_doubt: false,
                 is_kicked: false,
             }),
-            // The service holds what it held before this run, whatever that is.
-            Some(Sent::Refused) => before.map_or(Kept::Unknown, Kept::As),
             Some(Sent::Unknown) => Kept::As(in_doubt(before)),
             None if planned.row <= self.sent_up_to => Kept::As(in_doubt(before)),
-            None => before.map_or(Kept::Unknown, Kept::As),
+            // The service holds what it held before this run, whatever that is.
+            Some(Sent::Refused) | None => before.map_or(Kept::Unknown, Kept::As),
         })
     }
 

@@ -9,7 +9,7 @@ const VALUES: [&str; 12] =
 /// Edges know values, never each other.
 const EDGES: [&str; 6] = ["api", "gate", "journal", "roster", "spill", "state"];
 /// Flows know values and edges; the import is built from deliveries.
-const FLOWS: [&str; 4] = ["audit", "check", "deliver", "import"];
+const FLOWS: [&str; 5] = ["audit", "calls", "check", "deliver", "import"];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.

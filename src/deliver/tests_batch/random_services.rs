@@ -68,13 +68,13 @@ impl Service {
         match sent.command {
             Command::PortraitGet if self.batches == Batches::CannotBeRead => code(40003),
             Command::PortraitGet if self.batches == Batches::DropProfiles => dropping(sent),
-            Command::PortraitGet => fine(sent),
             Command::MultiaccountImport if self.batches == Batches::AreRefused => code(40001),
             Command::MultiaccountImport => self.whole_call(&ids).unwrap_or_else(|| self.list(&ids)),
             Command::AccountImport => match self.fates[&ids[0]] {
                 Fate::PoisonedAlone => code(70500),
                 _ => self.whole_call(&ids).unwrap_or_else(|| fine(sent)),
             },
+            _ => fine(sent),
         }
     }
 

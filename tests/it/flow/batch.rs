@@ -132,7 +132,7 @@ async fn an_outage_of_an_hour_fails_nobody_and_is_probed_with_few_calls() {
 async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rate() {
     let service = Service::new(|call| match call.command {
         READ => Reply { end: CallEnd::Done(Yield::Profiles(Vec::new())), ..fine(call, LATENCY) },
-        BATCH | SINGLE => fine(call, LATENCY),
+        _ => fine(call, LATENCY),
     });
     let run = World::new(named(3_000)).in_batches(Doubt::FallBack).run(&service).await;
     assert!(matches!(run.end, End::Finished));

@@ -1,6 +1,7 @@
 //! The import over a service that is a function, on tokio's paused clock: hours take milliseconds, and every run is the same.
 
 mod batch;
+mod calls;
 mod service;
 mod week;
 

@@ -20,7 +20,7 @@ use chatlift::journal::Ledger;
 use chatlift::outcome::{Settled, Tally};
 use chatlift::roster::Record;
 use chatlift::traffic::Traffic;
-use chatlift::verdict::{CallEnd, Profile, Yield};
+use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, Yield};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -77,13 +77,22 @@ pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
         user_id: account.user_id.as_str().into(),
         nick: account.nick.clone(),
         face_url: account.face_url.clone(),
+        ..Profile::default()
     };
     let yields = match call.command {
-        Command::AccountImport => Yield::Nothing,
+        Command::AccountImport | Command::Kick => Yield::Nothing,
         Command::MultiaccountImport => Yield::FailAccounts(Vec::new()),
         Command::PortraitGet => Yield::Profiles(call.accounts.iter().map(profile).collect()),
+        Command::AccountCheck => Yield::Standings(call.accounts.iter().map(|account| item(account, Standing::Imported)).collect()),
+        Command::AccountDelete => Yield::Deleted(call.accounts.iter().map(|account| item(account, ())).collect()),
+        Command::QueryOnlineStatus => Yield::Presences(call.accounts.iter().map(|account| item(account, Presence::Offline)).collect()),
     };
     Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(yields) }
+}
+
+/// What the service says of one account.
+pub(super) fn item<T>(account: &Account, said: T) -> Item<T> {
+    Item { user_id: account.user_id.as_str().into(), said: Ok(said) }
 }
 
 /// As [`fine`], but a batch lists those of its ids.
@@ -91,7 +100,7 @@ pub(super) fn listing(call: &Call<'_>, latency: Duration, is_listed: impl Fn(&st
     let listed = call.accounts.iter().map(|account| account.user_id.as_str()).filter(|id| is_listed(id)).map(Into::into).collect();
     match call.command {
         Command::MultiaccountImport => Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(Yield::FailAccounts(listed)) },
-        Command::AccountImport | Command::PortraitGet => fine(call, latency),
+        _ => fine(call, latency),
     }
 }
 

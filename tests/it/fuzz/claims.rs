@@ -2,7 +2,7 @@
 
 use std::io::BufReader;
 
-use chatlift::api::http::read_answer;
+use chatlift::api::answer;
 use chatlift::command::Command;
 use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
@@ -91,7 +91,7 @@ pub(crate) fn of_an_answer(bytes: &[u8]) {
     // Numbers and texts that aren't looked at need not fit into a value.
     let said: Option<Value> = serde_json::from_slice(bytes).ok();
     for command in Command::ALL {
-        match (read_answer(command, bytes), &said) {
+        match (answer::read(command, bytes), &said) {
             (CallEnd::Done(found), Some(said)) => {
                 assert!(said["ActionStatus"] == "OK" && said["ErrorCode"] == 0, "{said}");
                 assert!(has_at_most(&found, bytes.len()), "{found:?}");
@@ -110,6 +110,9 @@ fn has_at_most(found: &Yield, bytes: usize) -> bool {
         Yield::Nothing => true,
         Yield::FailAccounts(ids) => ids.iter().map(|id| id.len()).sum::<usize>() <= bytes,
         Yield::Profiles(profiles) => profiles.len() <= bytes,
+        Yield::Standings(items) => items.len() <= bytes,
+        Yield::Deleted(items) => items.len() <= bytes,
+        Yield::Presences(items) => items.len() <= bytes,
     }
 }
 

@@ -1,0 +1,327 @@
+//! The pump of the errands: one loop on one task, as the import's.
+//!
+//! `select!` only names what happened; synchronous functions decide; there is no second path to the API.
+
+use std::time::SystemTime;
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
+use tokio::time::Instant;
+
+use super::docket::{Call, Docket};
+use super::part::PartId;
+use super::{Broken, End, Ended, Errands, Parts, Settings, Snapshot, Supply, Tell};
+use crate::api::Api;
+use crate::api::usersig::Signer;
+use crate::command::{Command, PerCommand};
+use crate::gate::{Gate, Spacing, Turn, any_sent};
+use crate::retry::{At, DRAIN};
+use crate::traffic::{Phase, Traffic};
+use crate::verdict::{Aftermath, CallEnd, Scope};
+
+/// What happened.
+pub(super) enum Event {
+    CallEnded(Returned),
+    Signal,
+    /// A call was written, or something is due.
+    Moved,
+}
+
+pub(super) struct Returned {
+    part: PartId,
+    command: Command,
+    end: CallEnd,
+    left: Instant,
+    generation: u32,
+    is_retry: bool,
+}
+
+/// A run of errands, in motion.
+pub(super) struct Pump<A, E: Errands> {
+    settings: Settings,
+    api: A,
+    errands: E,
+    signer: Signer,
+    gates: PerCommand<Gate>,
+    gate_turn: Option<Instant>,
+    docket: Docket<E::Tag>,
+    calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
+    wall: Box<dyn Fn() -> SystemTime>,
+    jitter: Box<dyn FnMut() -> f64>,
+    signals: LocalBoxStream<'static, ()>,
+    tell: Tell<E>,
+    told_at: Instant,
+    /// The errands are looking for the next one, and want to be asked again.
+    is_searching: bool,
+    /// Why the run is winding up.
+    cause: Option<End>,
+    drain_until: Option<Instant>,
+    at_once: bool,
+    why_down: String,
+    traffic: Traffic,
+}
+
+impl<A: Api, E: Errands> Pump<A, E> {
+    pub(super) fn new(parts: Parts<A, E>, settings: Settings) -> Self {
+        let now = Instant::now();
+        Self {
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], Spacing::of(command), now)),
+            docket: Docket::new(&settings),
+            settings,
+            api: parts.api,
+            errands: parts.errands,
+            signer: parts.signer,
+            gate_turn: None,
+            calls: FuturesUnordered::new(),
+            wall: parts.wall,
+            jitter: parts.jitter,
+            signals: parts.signals,
+            tell: parts.tell,
+            told_at: now,
+            is_searching: false,
+            cause: None,
+            drain_until: None,
+            at_once: false,
+            why_down: String::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Hands over what has ended, takes on what is to do, sends what the gates let through.
+    pub(super) fn go_on(&mut self) -> Result<(), E::Error> {
+        loop {
+            self.hand_over()?;
+            self.feed_and_send()?;
+            let is_dry = !self.is_searching;
+            if !(is_dry && self.docket.end_without_witness(Instant::now())) {
+                break;
+            }
+        }
+        self.tell_if_due();
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), E::Error> {
+        while let Some((errand, fate)) = self.docket.take_ended() {
+            self.errands.ended(errand, fate)?;
+        }
+        Ok(())
+    }
+
+    fn feed_and_send(&mut self) -> Result<(), E::Error> {
+        self.gate_turn = None;
+        self.note_sends();
+        loop {
+            self.is_searching = false;
+            for command in E::COMMANDS {
+                self.feed(*command)?;
+            }
+            if !E::COMMANDS.iter().any(|command| self.send_one(*command)) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn feed(&mut self, command: Command) -> Result<(), E::Error> {
+        if !self.docket.wants(command) {
+            return Ok(());
+        }
+        match self.errands.next(command)? {
+            Supply::Errand(errand) => self.docket.take_on(errand),
+            Supply::Searching => self.is_searching = true,
+            Supply::Dry => {}
+        }
+        Ok(())
+    }
+
+    fn note_sends(&mut self) {
+        let now = Instant::now();
+        for (_, gate) in self.gates.iter_mut() {
+            gate.note_sends(now);
+        }
+    }
+
+    /// Sends one call of `command` if there is one and its gate lets it through.
+    fn send_one(&mut self, command: Command) -> bool {
+        let now = Instant::now();
+        if !self.docket.has_call(command, now) {
+            return false;
+        }
+        let mut permit = match self.gates[command].ask(now) {
+            Turn::Now(permit) => permit,
+            Turn::At(at) => {
+                self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
+                return false;
+            }
+            Turn::WhenSent => return false,
+        };
+        let Some(Call { part, accounts, is_retry }) = self.docket.next_call(command, now) else { return false };
+        let signature = self.signer.current(now, (self.wall)());
+        let call = self.api.call(command, &accounts, &signature, move || permit.mark_sent());
+        let generation = signature.generation;
+        self.calls.push(Box::pin(async move { Returned { part, command, end: call.await, left: now, generation, is_retry } }));
+        true
+    }
+
+    fn tell_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.told_at + self.settings.tell_every {
+            return;
+        }
+        self.told_at = now;
+        let snapshot = Snapshot {
+            phase: self.phase(now),
+            calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
+            retries: self.traffic.retries(),
+            in_flight: self.docket.in_flight(),
+        };
+        (self.tell)(&snapshot, &self.errands);
+    }
+
+    fn phase(&self, now: Instant) -> Phase {
+        if self.cause.is_some() {
+            return Phase::Draining;
+        }
+        match self.docket.down_since() {
+            Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
+            None if self.gates.iter().any(|(_, gate)| gate.is_slowed()) => Phase::Throttled,
+            None => Phase::Running,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        if self.at_once || self.drain_until.is_some_and(|until| Instant::now() >= until) {
+            return true;
+        }
+        match self.cause {
+            Some(_) => self.docket.in_flight() == 0,
+            None => self.docket.is_empty() && !self.is_searching,
+        }
+    }
+
+    /// Waits for whatever happens next.
+    pub(super) async fn next_event(&mut self) -> Event {
+        if self.is_searching {
+            tokio::task::yield_now().await;
+        }
+        let due = self.next_due();
+        let sent = any_sent(&self.gates, E::COMMANDS);
+        tokio::select! {
+            biased;
+            Some(()) = self.signals.next() => Event::Signal,
+            Some(returned) = self.calls.next() => Event::CallEnded(returned),
+            () = sent => Event::Moved,
+            () = tokio::time::sleep_until(due) => Event::Moved,
+        }
+    }
+
+    /// When to look again even if nothing happens.
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if self.is_searching && self.cause.is_none() {
+            return now;
+        }
+        let outage_ends = self.docket.useless_since().filter(|_| self.cause.is_none()).map(|since| since + self.settings.max_outage);
+        [self.gate_turn, self.docket.next_wake().filter(|at| *at > now), self.drain_until, outage_ends]
+            .into_iter()
+            .flatten()
+            .fold(self.told_at + self.settings.tell_every, Instant::min)
+    }
+
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::CallEnded(returned) => self.call_ended(returned),
+            Event::Signal => self.signalled(),
+            Event::Moved => {}
+        }
+        self.give_up_after_outage();
+    }
+
+    fn signalled(&mut self) {
+        match self.cause {
+            None => {
+                tracing::info!("stopping: letting the calls in flight settle");
+                self.stop(End::Stopped);
+            }
+            Some(_) => self.at_once = true,
+        }
+    }
+
+    fn stop(&mut self, cause: End) {
+        if self.cause.is_none() {
+            self.docket.stop();
+            self.drain_until = Some(Instant::now() + DRAIN);
+            self.cause = Some(cause);
+        }
+    }
+
+    fn give_up_after_outage(&mut self) {
+        if self.docket.useless_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage) {
+            let why = self.why_down.clone();
+            self.stop(End::Outage { why });
+        }
+    }
+
+    fn call_ended(&mut self, returned: Returned) {
+        let Returned { part, command, end, left, generation, is_retry } = returned;
+        let now = Instant::now();
+        self.gates[command].note_sends(now);
+        if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
+            self.why_down = complaint;
+        }
+        let was_down = self.docket.health[command].is_down();
+        let at = At { now, wall: (self.wall)(), jitter: (self.jitter)() };
+        let aftermath = self.docket.ended(part, end, left, at);
+        self.draw_consequences(aftermath, command, (left, generation), now);
+        if was_down && !self.docket.health[command].is_down() {
+            tracing::info!(api = command.name(), "the service is back");
+            self.gates[command].ramp_up(now);
+        }
+    }
+
+    fn draw_consequences(&mut self, aftermath: Aftermath, command: Command, (left, generation): (Instant, u32), now: Instant) {
+        match aftermath {
+            Aftermath::Nothing => {}
+            Aftermath::Accepted | Aftermath::Back => self.signer.accepted(generation),
+            Aftermath::Throttled(scope) => {
+                self.traffic.apis[command].throttled += 1;
+                for (api, gate) in self.gates.iter_mut() {
+                    if scope == Scope::All || api == command {
+                        gate.slow_down(left, now);
+                    }
+                }
+            }
+            Aftermath::SignatureRefused => {
+                if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
+                    self.stop(End::Refused { refusal, code: None, says: self.why_down.clone() });
+                }
+            }
+            Aftermath::Down => {
+                tracing::warn!(api = command.name(), why = ?self.why_down, "the service is down: waiting, one probe at a time");
+            }
+            Aftermath::Halt { refusal, code, says } => self.stop(End::Refused { refusal, code, says }),
+        }
+    }
+
+    /// Tells how the run ended.
+    pub(super) fn wind_up(mut self) -> Ended<E> {
+        self.tell_traffic();
+        Ended { end: self.cause.unwrap_or(End::Finished), errands: self.errands, traffic: self.traffic }
+    }
+
+    pub(super) fn breaks(mut self, error: E::Error) -> Broken<E::Error> {
+        self.tell_traffic();
+        Broken { error, traffic: self.traffic }
+    }
+
+    /// Completes the counts with what the gates know.
+    fn tell_traffic(&mut self) {
+        self.note_sends();
+        self.traffic.main = E::COMMANDS[0];
+        for (command, gate) in self.gates.iter() {
+            let api = &mut self.traffic.apis[command];
+            (api.calls, api.most_in_1s) = (gate.written(), gate.most_in_1s());
+        }
+        self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
+    }
+}

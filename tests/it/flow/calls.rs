@@ -1,0 +1,429 @@
+//! Errands over a service that is a function, on the paused clock: everything is answered, and nobody suffers for an outage or a neighbour.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chatlift::account::Account;
+use chatlift::api::usersig::{Credential, Signer};
+use chatlift::api::wire;
+use chatlift::calls::{self, Broken, End, Ended, Errand, Errands, Fate, Parts, Settings, Supply};
+use chatlift::command::{Command, PerCommand};
+use chatlift::gate::Rate;
+use chatlift::traffic::Traffic;
+use chatlift::verdict::{CallEnd, Refusal, Yield};
+use futures_util::StreamExt;
+use futures_util::stream::LocalBoxStream;
+use tokio::time::Instant;
+
+use super::service::{Call, Reply, Service, code, fine};
+
+const CHECK: Command = Command::AccountCheck;
+const READ: Command = Command::PortraitGet;
+const LATENCY: Duration = Duration::from_millis(50);
+
+/// What became of each id of each command.
+type Fates = BTreeMap<(Command, String), Fate>;
+
+/// Errands in a list, with what they lead to.
+struct List {
+    todo: PerCommand<VecDeque<Vec<String>>>,
+    fates: Rc<RefCell<Fates>>,
+    /// Errands that are under way, and the most there were.
+    open: (usize, usize),
+    /// The answer to the question for more is "searching" so many times before it is an errand.
+    searches: u32,
+    /// An id whose end is an error.
+    breaks_at: Option<String>,
+}
+
+impl Errands for List {
+    type Tag = usize;
+    type Error = String;
+
+    const COMMANDS: &'static [Command] = &[CHECK, READ, Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
+
+    fn next(&mut self, command: Command) -> Result<Supply<usize>, String> {
+        if self.searches > 0 {
+            self.searches -= 1;
+            return Ok(Supply::Searching);
+        }
+        let Some(ids) = self.todo[command].pop_front() else { return Ok(Supply::Dry) };
+        self.open.0 += 1;
+        self.open.1 = self.open.1.max(self.open.0);
+        let accounts: Vec<_> = ids.iter().map(|id| Account::parse(id.as_bytes(), b"", b"").unwrap()).collect();
+        let tag = accounts.len();
+        Ok(Supply::Errand(Errand { command, accounts, tag }))
+    }
+
+    fn ended(&mut self, errand: Errand<usize>, fate: Fate) -> Result<(), String> {
+        assert!(errand.accounts.len() <= errand.tag);
+        assert!(matches!(fate, Fate::Done(_)) || errand.accounts.len() == 1, "nobody fails for a neighbour: {fate:?}");
+        self.open.0 = self.open.0.saturating_sub(1);
+        // What came back is the wire's tests' business.
+        let fate = if let Fate::Done(_) = fate { Fate::Done(Yield::Nothing) } else { fate };
+        for account in errand.accounts {
+            let id = account.user_id.as_str().to_owned();
+            if self.breaks_at.as_ref() == Some(&id) {
+                return Err(id);
+            }
+            // Whoever is seen offline is deleted.
+            if errand.command == Command::QueryOnlineStatus {
+                self.todo[Command::AccountDelete].push_back(vec![id.clone()]);
+            }
+            let before = self.fates.borrow_mut().insert((errand.command, id), fate.clone());
+            assert_eq!(before, None, "one end each");
+        }
+        Ok(())
+    }
+}
+
+struct World {
+    list: List,
+    fates: Rc<RefCell<Fates>>,
+    settings: Settings,
+    signals: LocalBoxStream<'static, ()>,
+    credential: Credential,
+}
+
+struct Run {
+    end: End,
+    fates: Fates,
+    traffic: Traffic,
+    most_open: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let fates = Rc::new(RefCell::default());
+        let list = List { todo: PerCommand::default(), fates: Rc::clone(&fates), open: (0, 0), searches: 0, breaks_at: None };
+        let settings = Settings {
+            rates: PerCommand::new(|command| Rate::PerSecond(wire::calls_per_s(command))),
+            max_attempts: 5,
+            in_flight: 256,
+            max_outage: Duration::from_secs(6 * 3_600),
+            tell_every: Duration::from_secs(1),
+        };
+        Self { list, fates, settings, signals: futures_util::stream::pending().boxed_local(), credential: Credential::Key("key".into()) }
+    }
+
+    /// Asks this about so many accounts, as many a call as may be.
+    fn asking(mut self, command: Command, count: u64) -> Self {
+        let ids: Vec<String> = (1..=count).map(|number| format!("user{number}")).collect();
+        self.list.todo[command].extend(ids.chunks(wire::accounts_per_call(command)).map(<[String]>::to_vec));
+        self
+    }
+
+    fn signalled_after(mut self, waits: &'static [Duration]) -> Self {
+        let signals = futures_util::stream::iter(waits).then(|wait| tokio::time::sleep(*wait));
+        self.signals = signals.chain(futures_util::stream::pending()).boxed_local();
+        self
+    }
+
+    async fn try_run(self, service: &Service) -> Result<Ended<List>, Broken<String>> {
+        let began = Instant::now();
+        let wall = move || -> SystemTime { UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed() };
+        let mut jitter = fastrand::Rng::with_seed(1);
+        let parts = Parts {
+            api: service.clone(),
+            errands: self.list,
+            signer: Signer::new(self.credential, 1, "administrator", Instant::now(), wall()),
+            wall: Box::new(wall),
+            jitter: Box::new(move || jitter.f64()),
+            signals: self.signals,
+            tell: Box::new(|_, _| ()),
+        };
+        calls::run(parts, self.settings).await
+    }
+
+    async fn run(self, service: &Service) -> Run {
+        let fates = Rc::clone(&self.fates);
+        let ended = self.try_run(service).await.expect("nothing breaks");
+        let fates = fates.borrow().clone();
+        Run { end: ended.end, fates, traffic: ended.traffic, most_open: ended.errands.open.1 }
+    }
+}
+
+impl Run {
+    fn done(&self, command: Command) -> usize {
+        self.fates.iter().filter(|((of, _), fate)| *of == command && matches!(fate, Fate::Done(_))).count()
+    }
+
+    /// The ids that ended otherwise.
+    fn undone(&self, command: Command) -> Vec<&str> {
+        let undone = self.fates.iter().filter(|((of, _), fate)| *of == command && !matches!(fate, Fate::Done(_)));
+        undone.map(|((_, id), _)| id.as_str()).collect()
+    }
+}
+
+fn lost() -> Reply {
+    Reply { connect: Duration::ZERO, latency: Duration::from_millis(5), end: CallEnd::Lost { why: "HTTP 502".to_owned() } }
+}
+
+fn carries(call: &Call<'_>, id: &str) -> bool {
+    call.accounts.iter().any(|account| account.user_id.as_str() == id)
+}
+
+#[track_caller]
+fn keeps_the_limits(service: &Service, run: &Run) {
+    for command in Command::ALL {
+        let (seen, most) = (service.most_in_1s_of(command), wire::calls_per_s(command).get() as usize);
+        assert!(seen <= most, "{}: {seen}", command.name());
+        assert_eq!((run.traffic.apis[command].calls, run.traffic.apis[command].most_in_1s), (service.calls_of(command), seen));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_api_is_used_to_its_own_limit_and_never_past_it() {
+    let service = Service::new(|call| fine(call, LATENCY + Duration::from_millis(call.number % 40))).forgetful();
+    let run = World::new().asking(CHECK, 100_000).asking(READ, 200_000).asking(Command::Kick, 2_000).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ), run.done(Command::Kick)), (End::Finished, 100_000, 200_000, 2_000));
+    keeps_the_limits(&service, &run);
+    for (command, least) in [(CHECK, 98.0), (READ, 197.0), (Command::Kick, 190.0)] {
+        assert!(service.mean_per_s_of(command) > least, "{}: {}", command.name(), service.mean_per_s_of(command));
+    }
+    assert_eq!((run.traffic.main, run.traffic.calls()), (CHECK, 1_000 + 2_000 + 2_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_leads_to_is_asked_next() {
+    let service = Service::new(|call| fine(call, LATENCY)).forgetful();
+    let run = World::new().asking(Command::QueryOnlineStatus, 1_200).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(Command::AccountDelete)), (End::Finished, 1_200));
+    assert_eq!((service.calls_of(Command::QueryOnlineStatus), service.calls_of(Command::AccountDelete)), (3, 1_200));
+    keeps_the_limits(&service, &run);
+}
+
+#[tokio::test(start_paused = true)]
+async fn errands_are_fetched_as_late_as_can_be() {
+    let service = Service::new(|call| fine(call, Duration::from_secs(1))).forgetful();
+    let mut world = World::new().asking(CHECK, 100_000);
+    world.settings.in_flight = 20;
+    let run = world.run(&service).await;
+    assert_eq!((run.done(CHECK), run.most_open), (100_000, 21));
+    assert!(service.most_in_1s_of(CHECK) <= 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_refused_fails_alone_and_no_other_does() {
+    for refusal in [40003, 40601, 70402, 60003, 60015] {
+        for bad in ["user1", "user50", "user100", "user350"] {
+            let service = Service::new(move |call| if carries(call, bad) { code(refusal) } else { fine(call, LATENCY) });
+            let run = World::new().asking(CHECK, 350).run(&service).await;
+            assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (End::Finished, 349, vec![bad]), "{refusal}");
+            let expected = Fate::Refused { code: refusal, info: format!("code {refusal}") };
+            assert_eq!(run.fates[&(CHECK, bad.to_owned())], expected);
+            assert!(service.calls() <= 4 + 2 * 7, "{}", service.calls());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_never_gets_through_fails_alone_after_its_attempts() {
+    for end in [code(70500).end, lost().end, code(12345).end] {
+        let unanswered = end.clone();
+        let service = Service::new(move |call| Reply {
+            end: if carries(call, "user77") { end.clone() } else { fine(call, LATENCY).end },
+            ..fine(call, LATENCY)
+        });
+        let run = World::new().asking(CHECK, 10_000).run(&service).await;
+        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (End::Finished, 9_999, vec!["user77"]), "{unanswered:?}");
+        let expected = match unanswered {
+            CallEnd::Refused { code, info } => Fate::OutOfAttempts { code: Some(code), why: info },
+            CallEnd::Lost { why } => Fate::OutOfAttempts { code: None, why },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(run.fates[&(CHECK, "user77".to_owned())], expected);
+        assert!(service.calls() <= 100 + 8 * 5 + 7, "{}", service.calls());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_first_call_is_nobodys_fault() {
+    for refusal in [60003, 60015] {
+        let service = Service::new(move |_| code(refusal));
+        let run = World::new().asking(CHECK, 1).run(&service).await;
+        assert!(matches!(run.end, End::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
+        assert!(run.fates.is_empty());
+        let run = World::new().asking(CHECK, 350).run(&Service::new(move |_| code(refusal))).await;
+        assert!(matches!(run.end, End::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
+        assert!(run.fates.is_empty(), "{:?}", run.fates);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_an_hour_is_nobodys_fault_and_is_probed_with_few_calls() {
+    for end in [CallEnd::Lost { why: "HTTP 502".to_owned() }, code(60008).end, CallEnd::Unreached { why: "refused".to_owned() }] {
+        let service = Service::new(move |call| match call.at.as_secs() {
+            5..3_605 => Reply { end: end.clone(), ..lost() },
+            _ => fine(call, LATENCY),
+        })
+        .forgetful();
+        let run = World::new().asking(CHECK, 60_000).asking(READ, 120_000).run(&service).await;
+        assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (End::Finished, 60_000, 120_000));
+        assert!(service.calls() < 2_400, "{}", service.calls());
+        keeps_the_limits(&service, &run);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_errands() {
+    for (count, end) in [(100_000, lost().end), (1, lost().end), (150, lost().end), (1, CallEnd::Unreached { why: "HTTP 502".to_owned() })]
+    {
+        let service = Service::new(move |_| Reply { end: end.clone(), ..lost() });
+        let mut world = World::new().asking(CHECK, count);
+        world.settings.max_outage = Duration::from_secs(600);
+        let began = Instant::now();
+        let run = world.run(&service).await;
+        assert_eq!((run.end, run.fates.len()), (End::Outage { why: "HTTP 502".to_owned() }, 0), "{count}");
+        assert!((600..640).contains(&began.elapsed().as_secs()), "{count}: {:?}", began.elapsed());
+        assert!(service.calls() < 400, "{count}: {}", service.calls());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
+    let service = Service::new(|call| if call.command == READ { lost() } else { fine(call, LATENCY) }).forgetful();
+    let mut world = World::new().asking(CHECK, 50_000).asking(READ, 50_000);
+    world.settings.max_outage = Duration::from_secs(600);
+    let run = world.run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK), run.fates.len()), (End::Outage { why: "HTTP 502".to_owned() }, 50_000, 50_000));
+    assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
+    keeps_the_limits(&service, &run);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_slows_the_api_that_it_is_about_and_costs_no_attempt() {
+    let service =
+        Service::new(|call| if call.command == READ && call.in_last_second > 20 { code(60007) } else { fine(call, LATENCY) }).forgetful();
+    let mut world = World::new().asking(CHECK, 100_000).asking(READ, 50_000);
+    world.settings.max_attempts = 1;
+    let run = world.run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (End::Finished, 100_000, 50_000));
+    assert!(run.traffic.apis[READ].throttled > 0 && run.traffic.apis[CHECK].throttled == 0);
+    assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end() {
+    let service = Service::new(|call| if call.command == READ { code(60011) } else { fine(call, LATENCY) });
+    let mut world = World::new().asking(CHECK, 1_000).asking(READ, 1_000);
+    world.settings.max_outage = Duration::from_secs(600);
+    let run = world.run(&service).await;
+    assert!(matches!(&run.end, End::Outage { why } if why.contains("60011")), "{:?}", run.end);
+    assert_eq!((run.done(CHECK), run.fates.len()), (1_000, 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_signature_is_renewed_once() {
+    let service = Service::new(|call| if call.signature.generation == 1 { code(70003) } else { fine(call, LATENCY) });
+    let mut world = World::new().asking(CHECK, 1_000);
+    world.settings.max_attempts = 1;
+    let run = world.run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK)), (End::Finished, 1_000));
+    let run = World::new().asking(CHECK, 1_000).run(&Service::new(|_| code(70003))).await;
+    assert!(matches!(run.end, End::Refused { refusal: Refusal::Signature, .. }), "{:?}", run.end);
+    assert!(run.fates.is_empty());
+    let mut world = World::new().asking(CHECK, 1_000);
+    world.credential = Credential::Ready("x".into());
+    let run = world.run(&Service::new(|_| code(70003))).await;
+    assert!(matches!(run.end, End::Refused { refusal: Refusal::FixedSignature, .. }), "{:?}", run.end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_the_app_stops_the_run_and_charges_nobody() {
+    for (refused, expected) in [(71000, Refusal::DeletionOff), (70403, Refusal::NotAdmin), (60028, Refusal::DailyVolume)] {
+        let service = Service::new(move |call| if call.number >= 5 { code(refused) } else { fine(call, LATENCY) });
+        let run = World::new().asking(Command::AccountDelete, 5_000).run(&service).await;
+        assert!(matches!(run.end, End::Refused { refusal, code: Some(code), .. } if refusal == expected && code == refused));
+        assert_eq!((run.fates.len(), run.undone(Command::AccountDelete)), (500, Vec::new()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_that_nobody_knows_everywhere_stops_the_run() {
+    let run = World::new().asking(CHECK, 10_000).run(&Service::new(|_| code(12345))).await;
+    assert!(matches!(run.end, End::Refused { refusal: Refusal::UnknownCodes, code: Some(12345), .. }), "{:?}", run.end);
+    assert!(run.fates.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_signal_lets_calls_in_flight_end_and_the_second_does_not() {
+    const FIRST: Duration = Duration::from_millis(3_020);
+    let began = Instant::now();
+    let service = Service::new(|call| fine(call, Duration::from_secs(4))).forgetful();
+    let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST]).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK) as u64), (End::Stopped, service.calls() * 100));
+    assert!(began.elapsed() < Duration::from_millis(7_100), "{:?}", began.elapsed());
+    let began = Instant::now();
+    let service = Service::new(|call| fine(call, Duration::from_secs(40))).forgetful();
+    let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST]).run(&service).await;
+    assert_eq!((run.end, run.fates.len()), (End::Stopped, 0));
+    assert_eq!(began.elapsed().as_secs(), 13, "ten seconds are waited");
+    let began = Instant::now();
+    let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST, LATENCY]).run(&service).await;
+    assert_eq!((run.end, began.elapsed()), (End::Stopped, FIRST + LATENCY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_search_keeps_nobody_from_stopping_the_run() {
+    let service = Service::new(|call| fine(call, LATENCY));
+    let mut world = World::new().asking(CHECK, 500);
+    world.list.searches = 10_000;
+    assert_eq!(world.run(&service).await.done(CHECK), 500);
+    let mut world = World::new().asking(CHECK, 500).signalled_after(&[Duration::ZERO]);
+    world.list.searches = u32::MAX;
+    assert_eq!(world.run(&service).await.end, End::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_breaks_ends_the_run_with_what_it_did() {
+    let mut world = World::new().asking(CHECK, 5_000);
+    world.list.breaks_at = Some("user420".to_owned());
+    let Err(Broken { error, traffic }) = world.try_run(&Service::new(|call| fine(call, LATENCY))).await else { panic!("it breaks") };
+    assert_eq!(error, "user420");
+    assert!((5..50).contains(&traffic.apis[CHECK].calls), "{}", traffic.apis[CHECK].calls);
+}
+
+/// Whatever the service does with some ids and some calls: each id has one end, and it is its own.
+#[tokio::test(start_paused = true)]
+async fn every_id_has_one_end_and_it_is_its_own() {
+    let seed = std::env::var("CHATLIFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("CHATLIFT_SEED={seed}");
+    for case in 0..40 {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_add(case));
+        let mut pick =
+            |one_in: u64| -> BTreeSet<String> { (1..=3_000).filter(|_| random.u64(..one_in) == 0).map(|n| format!("user{n}")).collect() };
+        let (refused, poisoned) = (pick(300), pick(1_000));
+        let (is_refused, is_poisoned) = (refused.clone(), poisoned.clone());
+        let mut trouble = fastrand::Rng::with_seed(seed.wrapping_add(1_000 + case));
+        let service = Service::new(move |call| {
+            let has = |ids: &BTreeSet<String>| call.accounts.iter().any(|account| ids.contains(account.user_id.as_str()));
+            match trouble.u32(..100) {
+                0..3 => lost(),
+                3..5 => code(70169),
+                5 => code(60007),
+                6 => Reply { end: CallEnd::Unreached { why: "reset".to_owned() }, ..lost() },
+                _ if has(&is_poisoned) => code(70500),
+                _ if has(&is_refused) => code(70402),
+                _ => fine(call, Duration::from_millis(trouble.u64(1..300))),
+            }
+        })
+        .forgetful();
+        let mut world = World::new().asking(CHECK, 3_000).asking(READ, 3_000);
+        world.settings.in_flight = 1 + random.usize(..40);
+        let run = world.run(&service).await;
+        assert_eq!((run.end.clone(), run.fates.len()), (End::Finished, 6_000), "case {case}");
+        for ((command, id), fate) in &run.fates {
+            let is_own = match fate {
+                Fate::Done(_) => !refused.contains(id) && !poisoned.contains(id),
+                Fate::Refused { code, .. } => *code == 70402 && refused.contains(id),
+                // Five passing faults in a row are rare, and then they are somebody's own too.
+                Fate::OutOfAttempts { .. } => poisoned.contains(id) || refused.contains(id) || run.undone(*command).len() < 40,
+            };
+            assert!(is_own, "case {case}: {id}: {fate:?}");
+        }
+        keeps_the_limits(&service, &run);
+    }
+}
