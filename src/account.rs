@@ -53,6 +53,14 @@ impl UserId {
     /// # Errors
     /// [`Invalid`] names the rule that is broken.
     pub fn parse(raw: &[u8]) -> Result<Self, Invalid> {
+        Self::check(raw).map(|text| Self(text.into()))
+    }
+
+    /// As [`UserId::parse`], without a copy.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the rule that is broken.
+    pub fn check(raw: &[u8]) -> Result<&str, Invalid> {
         if raw.is_empty() {
             return Err(Invalid::EmptyUserId);
         }
@@ -60,27 +68,52 @@ impl UserId {
             return Err(Invalid::LongUserId { bytes: raw.len() });
         }
         let text = match std::str::from_utf8(raw) {
-            Ok(text) if raw.iter().all(u8::is_ascii_graphic) => text,
+            Ok(text) if is_graphic(raw) => text,
             _ => {
                 let byte = raw.iter().copied().find(|byte| !byte.is_ascii_graphic()).unwrap_or_default();
                 return Err(Invalid::UserIdByte { byte });
             }
         };
-        if let Some(prefix) = RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix)) {
-            return Err(Invalid::ReservedPrefix { prefix });
+        match RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix)) {
+            Some(prefix) => Err(Invalid::ReservedPrefix { prefix }),
+            None => Ok(text),
         }
-        Ok(Self(text.into()))
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// Whether only letters, digits, `_` and `-` are in it, which every page of Tencent's documentation allows.
+/// An account that the service's documented rules allow, as it stands in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountRef<'a> {
+    /// As [`UserId`] holds it.
+    pub user_id: &'a str,
+    /// Nickname; an empty cell is `None` and its key is omitted from the call.
+    pub nick: Option<&'a str>,
+    /// URL of the avatar; as `nick`.
+    pub face_url: Option<&'a str>,
+}
+
+impl<'a> AccountRef<'a> {
+    /// Checks the three cells of a record; an empty `nick` or `face_url` is an absent one.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the first rule that is broken.
+    pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, Invalid> {
+        Ok(Self {
+            user_id: UserId::check(user_id)?,
+            nick: profile_text(Field::Nick, nick)?,
+            face_url: profile_text(Field::FaceUrl, face_url)?,
+        })
+    }
+
+    /// Whether only letters, digits, `_` and `-` are in its id, which every page of Tencent's documentation allows.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.0.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    pub fn has_plain_id(&self) -> bool {
+        self.user_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
     }
 }
 
@@ -95,16 +128,12 @@ pub struct Account {
 }
 
 impl Account {
-    /// Checks the three cells of a record; an empty `nick` or `face_url` is an absent one.
+    /// As [`AccountRef::parse`], with a copy.
     ///
     /// # Errors
     /// [`Invalid`] names the first rule that is broken.
     pub fn parse(user_id: &[u8], nick: &[u8], face_url: &[u8]) -> Result<Self, Invalid> {
-        Ok(Self {
-            user_id: UserId::parse(user_id)?,
-            nick: profile_text(Field::Nick, nick)?,
-            face_url: profile_text(Field::FaceUrl, face_url)?,
-        })
+        AccountRef::parse(user_id, nick, face_url).map(Self::from)
     }
 
     /// Whether it carries more than its id.
@@ -114,7 +143,32 @@ impl Account {
     }
 }
 
-fn profile_text(field: Field, raw: &[u8]) -> Result<Option<Box<str>>, Invalid> {
+impl From<AccountRef<'_>> for Account {
+    fn from(AccountRef { user_id, nick, face_url }: AccountRef<'_>) -> Self {
+        Self { user_id: UserId(user_id.into()), nick: nick.map(Box::from), face_url: face_url.map(Box::from) }
+    }
+}
+
+/// Whether all bytes are printable ASCII without space.
+#[inline]
+fn is_graphic(raw: &[u8]) -> bool {
+    let (words, rest) = raw.as_chunks();
+    // The last eight bytes overlap with what was looked at already, so that most ids have no rest.
+    let rest = if raw.len() < 8 { rest } else { &[] };
+    words.iter().chain(raw.last_chunk()).all(|word| is_graphic_word(u64::from_le_bytes(*word))) && rest.iter().all(u8::is_ascii_graphic)
+}
+
+/// The same of eight bytes at once. The sums carry from one byte into the next only where a byte is no ASCII, and then it is false anyway.
+#[inline]
+const fn is_graphic_word(word: u64) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = 0x80 * EACH;
+    let above_space = word.wrapping_add((0x80 - 0x21) * EACH);
+    let is_delete = word.wrapping_add(EACH);
+    (word | !above_space | is_delete) & HIGH == 0
+}
+
+fn profile_text(field: Field, raw: &[u8]) -> Result<Option<&str>, Invalid> {
     if raw.is_empty() {
         return Ok(None);
     }
@@ -122,13 +176,22 @@ fn profile_text(field: Field, raw: &[u8]) -> Result<Option<Box<str>>, Invalid> {
         return Err(Invalid::LongField { field, bytes: raw.len() });
     }
     let text = std::str::from_utf8(raw).map_err(|_| Invalid::NotUtf8 { field })?;
-    if text.contains('\u{feff}') {
-        return Err(Invalid::ByteOrderMark { field });
+    if raw.iter().fold(false, |found, byte| found | needs_a_look(*byte)) {
+        if text.contains('\u{feff}') {
+            return Err(Invalid::ByteOrderMark { field });
+        }
+        if let Some(found) = text.chars().find(|found| found.is_control()) {
+            return Err(Invalid::ControlCharacter { field, code_point: u32::from(found) });
+        }
     }
-    if let Some(found) = text.chars().find(|found| found.is_control()) {
-        return Err(Invalid::ControlCharacter { field, code_point: u32::from(found) });
-    }
-    Ok(Some(text.into()))
+    Ok(Some(text))
+}
+
+/// Whether it is a control character of ASCII, or the first byte of the others (U+0080 to U+009F) or of a byte order mark. Most texts hold
+/// none, and bytes are looked at many at a time.
+#[inline]
+const fn needs_a_look(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f || byte == 0xc2 || byte == 0xef
 }
 
 /// Why a record is never sent. The texts go into `error_info` of the results.
