@@ -157,6 +157,7 @@ impl<R: Read> Roster<R> {
     ///
     /// # Errors
     /// As iterating.
+    #[inline]
     pub fn next_view(&mut self) -> Option<Result<View<'_>, RosterError>> {
         match self.advance()? {
             Ok(frame) => Some(Ok(self.view(frame).0)),
@@ -164,6 +165,7 @@ impl<R: Read> Roster<R> {
         }
     }
 
+    #[inline]
     fn advance(&mut self) -> Option<Result<Frame, RosterError>> {
         if self.has_ended {
             return None;
