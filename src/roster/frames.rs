@@ -195,8 +195,9 @@ fn runaway(error: FrameError, opened: Place) -> FrameError {
     }
 }
 
+/// A line's text; a carriage return is the line end's only in front of a line feed, or at the end of the file.
 #[inline]
-fn without_line_end(line: &[u8]) -> &[u8] {
+pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
     let text = line.strip_suffix(b"\n").unwrap_or(line);
     text.strip_suffix(b"\r").unwrap_or(text)
 }

@@ -122,7 +122,7 @@ impl<R: Read> Roster<R> {
         frames.header_ends();
         let mut splitter = Splitter::new(format.delimiter);
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
-        let names = splitter.quoted(frames.bytes()).to_record();
+        let names = splitter.quoted(frames.raw()).to_record();
         Ok(Self { header: Header::new(names, format)?, frames, splitter, has_ended: false })
     }
 
@@ -178,8 +178,8 @@ impl<R: Read> Roster<R> {
     /// The current record, with all its fields.
     #[inline]
     fn view(&mut self, frame: Frame) -> (View<'_>, Fields<'_>) {
-        let record = self.frames.bytes();
-        let fields = if frame.has_quote { self.splitter.quoted(record) } else { self.splitter.plain(record) };
+        let (frames, splitter) = (&self.frames, &mut self.splitter);
+        let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
         let user_id = cell(Some(self.header.user_id));
         let account = well_formed(&frame, self.header.names.len(), fields.len())

@@ -6,6 +6,8 @@ use csv::ByteRecord;
 use csv_core::{ReadRecordResult, Terminator};
 use memchr::memchr_iter;
 
+use super::frames::without_line_end;
+
 /// Finds the fields of one framed record after the other.
 #[derive(Debug)]
 pub(super) struct Splitter {
@@ -41,8 +43,10 @@ impl Splitter {
         Fields { text: record, ends: &self.ends, gap: 1 }
     }
 
-    /// The fields of any record; it comes without its line end.
-    pub(super) fn quoted(&mut self, record: &[u8]) -> Fields<'_> {
+    /// The fields of any record; it comes with its line end, if it has one.
+    pub(super) fn quoted(&mut self, raw: &[u8]) -> Fields<'_> {
+        // In one piece where the csv crate reads the line end as ours; it would take a carriage return for text.
+        let record = if raw.ends_with(b"\r\n") || !raw.ends_with(b"\n") { without_line_end(raw) } else { raw };
         // Fields are never longer than what they stand in, and the reader wants room left when it meets the line end.
         self.unquoted.resize(self.unquoted.len().max(record.len() + 1), 0);
         let (mut read, mut written, mut fields) = (0, 0, 0);
