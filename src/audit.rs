@@ -5,7 +5,6 @@
 //! checkpoint, no summary.
 
 mod gaps;
-mod results;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
@@ -13,12 +12,11 @@ use std::iter::Peekable;
 
 use thiserror::Error;
 
+use crate::journal::results::{Entry, Malformed, Results};
 use crate::outcome::Tally;
 use crate::roster::{Record, RosterError};
 use crate::sample::Groups;
 pub use gaps::Gaps;
-
-pub use results::{Entry, Malformed, Results, ResultsError};
 
 /// Problems of each kind that a report names. Chosen, as `check::EXAMPLES`, but there is more to mend here.
 pub const EXAMPLES: usize = 10;

@@ -27,6 +27,7 @@ pub mod sandbox;
 pub mod spill;
 pub mod state;
 pub mod summary;
+pub mod sync;
 pub mod target;
 pub mod traffic;
 pub mod verdict;

@@ -157,3 +157,9 @@ pub struct Settled {
     /// The record's original fields; kept only where the rejects need them.
     pub original: Option<csv::ByteRecord>,
 }
+
+/// A value that a spreadsheet would run as a formula gets an apostrophe in front.
+#[must_use]
+pub fn defused(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
+}

@@ -209,6 +209,12 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
     }
 }
 
+/// Whether the service refuses a record with this code for the record's own fault, and leaves no doubt that it did.
+#[must_use]
+pub fn is_rows_own(code: i64) -> bool {
+    judge_code(code, SuccessSeen::Yes) == Verdict::Row
+}
+
 /// Why the service will take nothing more from this run as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {

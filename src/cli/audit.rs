@@ -10,8 +10,9 @@ use super::flags::AuditFlags;
 use super::input::{is_stdin, roster, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
-use crate::audit::{AuditError, EXAMPLES, Problem, Report, Results, ResultsError, audit};
+use crate::audit::{AuditError, EXAMPLES, Problem, Report, audit};
 use crate::figures::{count, counted};
+use crate::journal::results::{Results, ResultsError};
 
 /// Reads both files, prints the report.
 pub(super) fn run(flags: &AuditFlags) -> LastWord {

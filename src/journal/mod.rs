@@ -8,6 +8,7 @@ pub mod disk;
 mod lines;
 mod opening;
 pub mod paths;
+pub mod results;
 mod sheet;
 
 use std::io;

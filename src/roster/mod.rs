@@ -20,7 +20,7 @@ use crate::input::{Mark, Reading};
 use frames::{Frame, FrameError, Frames};
 pub use frames::{Place, RECORD_MAX_BYTES, RECORD_MAX_LINES};
 pub use header::{Format, Header, HeaderError};
-pub use sameness::{compare, fingerprint};
+pub use sameness::{compare, fingerprint, fingerprint_of};
 use split::{Fields, Splitter};
 
 /// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.

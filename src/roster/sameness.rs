@@ -12,15 +12,26 @@ use crate::input::{Fingerprint, Mark, Sameness};
 /// # Errors
 /// The file's.
 pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
+    std::fs::metadata(path).map(|stat| fields(&stat))
+}
+
+/// As [`fingerprint`], of a file that is open.
+///
+/// # Errors
+/// The file's.
+pub fn fingerprint_of(file: &File) -> io::Result<Fingerprint> {
+    file.metadata().map(|stat| fields(&stat))
+}
+
+fn fields(stat: &std::fs::Metadata) -> Fingerprint {
     use std::os::unix::fs::MetadataExt;
     const NS: i64 = 1_000_000_000;
-    let stat = std::fs::metadata(path)?;
-    Ok(Fingerprint {
+    Fingerprint {
         len: stat.len(),
         modified_ns: stat.mtime() * NS + stat.mtime_nsec(),
         changed_ns: stat.ctime() * NS + stat.ctime_nsec(),
         inode: stat.ino(),
-    })
+    }
 }
 
 /// Compares a file with what an earlier run has seen of it up to `settled`; reads that much of it.

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use account::{Imported, Kept, SettledImport};
 pub use missing::{Acted, Deed};
-pub use run::{Done, NewRun, OpenRun, Run, Sent, Settlement};
+pub use run::{Done, Input, NewRun, OpenRun, Run, Sent, Settlement};
 
 use crate::target::Target;
 

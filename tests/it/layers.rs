@@ -8,8 +8,8 @@ const VALUES: [&str; 12] =
     ["account", "command", "figures", "guard", "input", "outcome", "plan", "retry", "sample", "target", "traffic", "verdict"];
 /// Edges know values, never each other.
 const EDGES: [&str; 6] = ["api", "gate", "journal", "roster", "spill", "state"];
-/// Flows know values and edges; the import is built from deliveries.
-const FLOWS: [&str; 5] = ["audit", "calls", "check", "deliver", "import"];
+/// Flows know values and edges; the import is built from deliveries, the sync feeds them and makes calls.
+const FLOWS: [&str; 6] = ["audit", "calls", "check", "deliver", "import", "sync"];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.
@@ -25,7 +25,9 @@ fn may_import(module: &str, target: &str) -> bool {
         _ if is_own => true,
         _ if VALUES.contains(&module) => values,
         _ if EDGES.contains(&module) => values,
-        _ if FLOWS.contains(&module) => values || edges || (module == "import" && first == "deliver"),
+        _ if FLOWS.contains(&module) => {
+            values || edges || (module == "import" && first == "deliver") || (module == "sync" && ["calls", "deliver"].contains(&first))
+        }
         _ if SHELL.contains(&module) => true,
         SANDBOX => target.starts_with("api::wire"),
         other => panic!("the module {other} has no layer: give it one here and in ARCHITECTURE.md"),

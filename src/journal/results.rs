@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
+use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::journal::RESULTS_HEADER;
+use super::RESULTS_HEADER;
 use crate::outcome::Status;
 
 /// Most bytes of a result. Chosen: twice a record of the roster (every byte of its UserID an escaped quote), and as much again for
@@ -29,6 +30,10 @@ pub struct Entry {
     pub user_id: Box<[u8]>,
     /// The status, or what stands in its place.
     pub status: Result<Status, Box<[u8]>>,
+    /// `None` also for one that is no number.
+    pub error_code: Option<i64>,
+    /// `None` for one that is no time.
+    pub finished_at: Option<SystemTime>,
     /// What is wrong with the columns behind the status.
     pub flaw: Option<&'static str>,
 }
@@ -152,20 +157,29 @@ fn parse(record: &[u8], at: u64) -> Result<Entry, Malformed> {
     };
     let row = number(&row).ok_or(malformed("its row is not a number"))?;
     let line = number(&line).ok_or(malformed("its line is not a number"))?;
-    Ok(Entry { at, row, line, user_id: user_id.into(), status: status_named(&status), flaw: flaw(&code, &attempts, &finished_at) })
+    let (error_code, finished_at) = (number_or_none(&code), time(&finished_at));
+    let flaw = flaw((&code, error_code), &attempts, finished_at);
+    Ok(Entry { at, row, line, user_id: user_id.into(), status: status_named(&status), error_code, finished_at, flaw })
 }
 
 fn status_named(word: &[u8]) -> Result<Status, Box<[u8]>> {
     Status::ALL.into_iter().find(|status| status.name().as_bytes() == word).ok_or_else(|| word.into())
 }
 
-fn flaw(code: &[u8], attempts: &[u8], finished_at: &[u8]) -> Option<&'static str> {
-    let time = str::from_utf8(finished_at).ok();
-    if !code.is_empty() && str::from_utf8(code).ok().is_none_or(|code| code.parse::<i64>().is_err()) {
+fn number_or_none(code: &[u8]) -> Option<i64> {
+    str::from_utf8(code).ok().and_then(|code| code.parse().ok())
+}
+
+fn time(text: &[u8]) -> Option<SystemTime> {
+    str::from_utf8(text).ok().and_then(|text| humantime::parse_rfc3339(text).ok())
+}
+
+fn flaw((code, number_of_code): (&[u8], Option<i64>), attempts: &[u8], finished_at: Option<SystemTime>) -> Option<&'static str> {
+    if !code.is_empty() && number_of_code.is_none() {
         Some("its error_code is not a number")
     } else if number(attempts).is_none() {
         Some("its attempts are not a number")
-    } else if time.is_none_or(|time| humantime::parse_rfc3339(time).is_err()) {
+    } else if finished_at.is_none() {
         Some("its finished_at is not a time in UTC")
     } else {
         None
@@ -239,9 +253,12 @@ mod tests {
         let text = format!("1,2,\"a \"\"b\"\",\n\",failed,70402,\"no, \"\"never\"\"\",5,{TIME}\n\n2,4,,invalid,,x,0,{TIME}");
         let results = Results::new(io::Cursor::new(format!("{RESULTS_HEADER}{text}"))).unwrap();
         let entries: Vec<_> = results.map(|result| result.unwrap().unwrap()).collect();
-        let entry =
-            |at, row, line, user_id: &[u8], status| Entry { at, row, line, user_id: user_id.into(), status: Ok(status), flaw: None };
-        assert_eq!(entries, [entry(2, 1, 2, b"a \"b\",\n", Status::Failed), entry(5, 2, 4, b"", Status::Invalid)]);
+        let finished_at = Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123));
+        let entry = |at, row, line, user_id: &[u8], (status, error_code)| {
+            let (user_id, status) = (user_id.into(), Ok(status));
+            Entry { at, row, line, user_id, status, error_code, finished_at, flaw: None }
+        };
+        assert_eq!(entries, [entry(2, 1, 2, b"a \"b\",\n", (Status::Failed, Some(70402))), entry(5, 2, 4, b"", (Status::Invalid, None))]);
     }
 
     #[test]

@@ -1,0 +1,268 @@
+//! The accounts that the file lacks: who is online is asked, then they are kicked or deleted.
+//!
+//! They are taken from the state in order of ids, in slices. Before a call leaves, its ids are in doubt in the state; what came of it is
+//! noted there as soon as it is known.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use crate::account::{Account, UserId};
+use crate::calls::{Errand, Errands, Fate, Supply};
+use crate::command::Command;
+use crate::plan::{Due, Id, Missing};
+use crate::state::{Acted, Deed, State, StateError};
+use crate::verdict::{Item, ItemRefusal, Presence, Yield, is_rows_own};
+
+/// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
+const SLICE: u32 = 500;
+/// Accounts in a call of `account_delete`. Source: its documentation.
+const DELETES_PER_CALL: usize = 100;
+/// No such account: what was to be done is done. Source: the documentation of `account_delete` and `query_online_status`.
+const NO_ACCOUNT: i64 = 70107;
+/// Deleting is switched off for the app. Source: the error codes.
+const DELETION_OFF: i64 = 71000;
+
+/// Why no more can be done about them.
+#[derive(Debug, thiserror::Error)]
+pub enum AbsentError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The service deletes nobody; it said so of one account in a call that it otherwise took.
+    #[error("{0}")]
+    DeletionOff(String),
+}
+
+/// What was done so far, in this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub kicked: u64,
+    pub deleted: u64,
+    pub online: u64,
+    pub failed: u64,
+}
+
+impl Tally {
+    /// Takes note of one account.
+    pub fn count(&mut self, deed: Deed) {
+        match deed {
+            Deed::Kicked => self.kicked += 1,
+            Deed::Deleted => self.deleted += 1,
+            Deed::Online => self.online += 1,
+            Deed::Failed => self.failed += 1,
+            Deed::Nothing | Deed::Protected => {}
+        }
+    }
+
+    #[must_use]
+    pub const fn acted(&self) -> u64 {
+        self.kicked + self.deleted + self.online + self.failed
+    }
+}
+
+/// The errands that they are.
+#[derive(Debug)]
+pub struct Absent<'a> {
+    state: &'a mut State,
+    skip_online: bool,
+    /// The last id that was taken from the state.
+    last: Option<Id>,
+    /// Of the slice in hand: who is to be asked about, …
+    to_ask: VecDeque<Missing>,
+    /// … who is to be kicked or deleted, …
+    to_do: VecDeque<Missing>,
+    /// … and who is under way.
+    under_way: BTreeMap<Id, Missing>,
+    is_dry: bool,
+    tally: Tally,
+}
+
+impl<'a> Absent<'a> {
+    /// `skip_online` spares whoever is online.
+    pub fn new(state: &'a mut State, skip_online: bool) -> Self {
+        let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
+        Self { state, skip_online, last: None, to_ask, to_do, under_way, is_dry: false, tally: Tally::default() }
+    }
+
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Takes the next slice once nothing of the last one is left.
+    fn refill(&mut self) -> Result<(), StateError> {
+        if self.is_dry || !self.to_ask.is_empty() || !self.to_do.is_empty() || !self.under_way.is_empty() {
+            return Ok(());
+        }
+        let slice = self.state.due(self.last.as_ref(), SLICE)?;
+        self.is_dry = slice.is_empty();
+        self.last = slice.last().map(|missing| missing.id).or(self.last);
+        if self.skip_online {
+            self.to_ask = slice.into();
+            Ok(())
+        } else {
+            self.announce(slice)
+        }
+    }
+
+    /// From here on calls may leave for them.
+    fn announce(&mut self, missing: Vec<Missing>) -> Result<(), StateError> {
+        if !missing.is_empty() {
+            self.state.mark_in_doubt(missing.iter().map(|missing| missing.id.as_str()))?;
+            self.to_do.extend(missing);
+        }
+        Ok(())
+    }
+
+    fn errand(&mut self, command: Command, missing: Vec<Missing>) -> Errand<()> {
+        let accounts = missing.iter().filter_map(|missing| UserId::parse(missing.id.as_bytes()).ok());
+        let accounts = accounts.map(|user_id| Account { user_id, nick: None, face_url: None }).collect();
+        self.under_way.extend(missing.into_iter().map(|missing| (missing.id, missing)));
+        Errand { command, accounts, tag: () }
+    }
+
+    /// Takes note of what was done about them.
+    fn note(&mut self, acted: Vec<Acted>) -> Result<(), StateError> {
+        for Acted { id, deed, .. } in &acted {
+            self.under_way.remove(id);
+            self.tally.count(*deed);
+        }
+        self.state.acted(&acted)
+    }
+
+    /// Who is online is left alone, and so is whoever couldn't be asked about.
+    fn asked(&mut self, ids: &[Id], presences: &[Item<Presence>]) -> Result<(), StateError> {
+        let by_id: BTreeMap<&str, &Item<Presence>> = presences.iter().map(|item| (item.user_id.as_ref(), item)).collect();
+        let (mut spared, mut to_do) = (Vec::new(), Vec::new());
+        for id in ids {
+            match by_id.get(id.as_str()).map(|item| &item.said) {
+                Some(Ok(Presence::Offline) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => to_do.extend(self.under_way.remove(id)),
+                Some(Ok(Presence::Online | Presence::PushOnline)) => spared.push(online(*id, None, String::new())),
+                Some(Err(ItemRefusal { code, info })) => spared.push(online(*id, Some(*code), info.to_string())),
+                None => spared.push(online(*id, None, "query_online_status did not answer for it".to_owned())),
+            }
+        }
+        self.note(spared)?;
+        self.announce(to_do)
+    }
+
+    fn deleted(&mut self, ids: &[Id], results: &[Item<()>]) -> Result<(), AbsentError> {
+        let by_id: BTreeMap<&str, &Item<()>> = results.iter().map(|item| (item.user_id.as_ref(), item)).collect();
+        let mut acted = Vec::new();
+        let mut switched_off = None;
+        for id in ids {
+            let deed = match by_id.get(id.as_str()).map(|item| &item.said) {
+                Some(Ok(()) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => done(*id, Deed::Deleted),
+                Some(Err(ItemRefusal { code: DELETION_OFF, info })) => {
+                    switched_off = Some(info.to_string());
+                    continue;
+                }
+                Some(Err(ItemRefusal { code, info })) => failed(*id, Some(*code), info.to_string()),
+                None => failed(*id, None, "account_delete did not answer for it".to_owned()),
+            };
+            acted.push(deed);
+        }
+        self.note(acted)?;
+        switched_off.map_or(Ok(()), |info| Err(AbsentError::DeletionOff(info)))
+    }
+}
+
+fn done(id: Id, deed: Deed) -> Acted {
+    Acted { id, deed, is_certain: true, error_code: None, error_info: String::new() }
+}
+
+fn online(id: Id, error_code: Option<i64>, error_info: String) -> Acted {
+    Acted { id, deed: Deed::Online, is_certain: true, error_code, error_info }
+}
+
+fn failed(id: Id, error_code: Option<i64>, error_info: String) -> Acted {
+    Acted { id, deed: Deed::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
+}
+
+impl Errands for Absent<'_> {
+    type Tag = ();
+    type Error = AbsentError;
+
+    const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
+
+    fn next(&mut self, command: Command) -> Result<Supply<()>, AbsentError> {
+        self.refill()?;
+        let slice = match command {
+            Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
+            Command::Kick => self.take(Due::Kick, 1),
+            Command::AccountDelete => self.take(Due::Delete, DELETES_PER_CALL),
+            Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
+        };
+        Ok(if slice.is_empty() { Supply::Dry } else { Supply::Errand(self.errand(command, slice)) })
+    }
+
+    fn ended(&mut self, errand: Errand<()>, fate: Fate) -> Result<(), AbsentError> {
+        let ids: Vec<Id> = errand.accounts.iter().map(|account| Id::new(account.user_id.as_str().as_bytes())).collect();
+        match (errand.command, fate) {
+            (Command::QueryOnlineStatus, Fate::Done(Yield::Presences(presences))) => self.asked(&ids, &presences)?,
+            (Command::QueryOnlineStatus, Fate::Refused { code: NO_ACCOUNT, .. }) => {
+                let gone = ids.iter().filter_map(|id| self.under_way.remove(id)).collect();
+                self.announce(gone)?;
+            }
+            (Command::QueryOnlineStatus, fate) => {
+                let (code, info) = words(fate);
+                self.note(ids.iter().map(|id| online(*id, code, info.clone())).collect())?;
+            }
+            (Command::AccountDelete, Fate::Done(Yield::Deleted(results))) => self.deleted(&ids, &results)?,
+            (Command::AccountDelete, Fate::Refused { code: NO_ACCOUNT, .. }) => {
+                self.note(ids.iter().map(|id| done(*id, Deed::Deleted)).collect())?;
+            }
+            (Command::Kick, Fate::Done(_)) => self.note(ids.iter().map(|id| done(*id, Deed::Kicked)).collect())?,
+            (_, fate) => {
+                let (code, info) = words(fate);
+                self.note(ids.iter().map(|id| failed(*id, code, info.clone())).collect())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Absent<'_> {
+    /// At most so many of those in hand that are due for this.
+    fn take(&mut self, due: Due, at_most: usize) -> Vec<Missing> {
+        let count = self.to_do.iter().take(at_most).take_while(|missing| missing.due == due).count();
+        self.to_do.drain(..count).collect()
+    }
+}
+
+fn words(fate: Fate) -> (Option<i64>, String) {
+    match fate {
+        Fate::Done(_) => (None, "the answer is not the documented one".to_owned()),
+        Fate::Refused { code, info } => (Some(code), info),
+        Fate::OutOfAttempts { code, why } => (code, why),
+    }
+}
+
+/// The first line of every missing file.
+const HEADER: [&str; 6] = ["UserID", "last_imported", "missing_runs", "action", "error_code", "error_info"];
+
+/// Writes the missing file: what is missing, and what was done about it. Its length in accounts.
+///
+/// # Errors
+/// The state's, or that of `out`.
+pub fn write_missing(state: &State, out: impl Write) -> Result<u64, StateError> {
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
+    csv.write_record(HEADER).map_err(|error| StateError::Source(error.into()))?;
+    let mut count = 0;
+    state.each_missing(|missing, acted| {
+        count += 1;
+        let last_imported = missing.last_imported.map(time).unwrap_or_default();
+        let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
+        let info = crate::outcome::defused(&acted.error_info);
+        let record = [missing.id.as_str(), &last_imported, &runs, acted.deed.name(), &code, &info];
+        csv.write_record(record).map_err(io::Error::from)
+    })?;
+    csv.flush().map_err(StateError::Source)?;
+    Ok(count)
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn time(milliseconds: i64) -> String {
+    let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
+}

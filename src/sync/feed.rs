@@ -1,0 +1,172 @@
+//! The records that are to be sent, in input order, as the import takes them.
+//!
+//! Before a record is handed out, the state has durably taken note that its call may leave.
+
+use std::fs::File;
+use std::time::SystemTime;
+
+use thiserror::Error;
+
+use crate::deliver::Incoming;
+use crate::input::{Fingerprint, Mark};
+use crate::journal::disk::Disk;
+use crate::journal::{DiskError, Journal, Ledger};
+use crate::outcome::{Outcome, Settled, Status};
+use crate::plan::{Op, Ops};
+use crate::roster::{self, Record, Roster, RosterError};
+use crate::state::{State, StateError};
+
+/// Rows that are passed over before the import gets its turn. Chosen: about a millisecond.
+const PASS_AT_ONCE: u64 = 2_048;
+
+/// What is fed, and how far ahead calls are announced.
+#[derive(Debug)]
+pub struct Planned {
+    pub ops: Ops,
+    /// As the plan has seen the file.
+    pub stat: Fingerprint,
+    /// Calls may have left for rows up to this one.
+    pub sent_up_to: u64,
+    /// Records that are announced at once.
+    pub ahead: u64,
+}
+
+/// Why no further record can be had.
+#[derive(Debug, Error)]
+pub enum FeedError {
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its records are not those that were planned.
+    #[error("the input was modified while it was being read")]
+    Modified,
+}
+
+/// The records of a sync.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Feed {
+    roster: Roster<File>,
+    /// The same file, to see whether it is.
+    file: File,
+    state: State,
+    planned: Planned,
+    wall: Box<dyn Fn() -> SystemTime>,
+    has_ended: bool,
+}
+
+impl Feed {
+    /// `roster` stands behind the last row that has settled; `file` is what it reads.
+    #[must_use]
+    pub fn new(roster: Roster<File>, file: File, state: State, planned: Planned, wall: Box<dyn Fn() -> SystemTime>) -> Self {
+        Self { roster, file, state, planned, wall, has_ended: false }
+    }
+
+    /// Passes over what is unchanged, for a while.
+    fn advance(&mut self) -> Result<Option<Incoming>, FeedError> {
+        let first = self.roster.at().rows + 1;
+        let until = first + PASS_AT_ONCE;
+        let mut row = first;
+        while row < until && row <= self.planned.ops.rows() && self.planned.ops.get(row) == Op::Unchanged {
+            row += 1;
+        }
+        let mut passed = None;
+        while self.roster.at().rows + 1 < row {
+            let Some(view) = self.roster.next_view() else { return Err(FeedError::Modified) };
+            passed = Some(view?.end);
+        }
+        if let Some(end) = passed {
+            return Ok(Some(Incoming::Passed(end)));
+        }
+        self.next_record()
+    }
+
+    fn next_record(&mut self) -> Result<Option<Incoming>, FeedError> {
+        let row = self.roster.at().rows + 1;
+        let op = self.planned.ops.get(row);
+        if op.is_sent() && row > self.planned.sent_up_to {
+            self.announce(row)?;
+        }
+        let Some(record) = self.roster.next().transpose()? else {
+            return if row > self.planned.ops.rows() { Ok(None) } else { Err(FeedError::Modified) };
+        };
+        match op {
+            _ if record.row > self.planned.ops.rows() => Err(FeedError::Modified),
+            Op::Create => taken(record, Status::Created),
+            Op::Update { .. } => taken(record, Status::Updated),
+            Op::Invalid if record.account.is_err() => taken(record, Status::Updated),
+            Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
+            Op::Superseded => Ok(Some(Incoming::Settled(superseded(record, (self.wall)())))),
+        }
+    }
+
+    /// Takes note, durably, that calls may leave for this row and the next ones that are to be sent.
+    fn announce(&mut self, row: u64) -> Result<(), FeedError> {
+        if roster::fingerprint_of(&self.file).map_err(RosterError::Read)? != self.planned.stat {
+            return Err(FeedError::Modified);
+        }
+        let rows = row..=self.planned.ops.rows();
+        let ahead = usize::try_from(self.planned.ahead).unwrap_or(usize::MAX);
+        let last = rows.filter(|row| self.planned.ops.get(*row).is_sent()).take(ahead).last().unwrap_or(row);
+        self.state.mark_sent_up_to(last)?;
+        self.planned.sent_up_to = last;
+        Ok(())
+    }
+}
+
+/// A record that was valid when it was planned and isn't now has been changed since.
+fn taken(record: Record, taken: Status) -> Result<Option<Incoming>, FeedError> {
+    Ok(Some(Incoming::Record { record, taken }))
+}
+
+fn superseded(record: Record, wall: SystemTime) -> Settled {
+    let outcome = Outcome {
+        status: Status::Superseded,
+        error_code: None,
+        error_info: "a later record has the same UserID".to_owned(),
+        attempts: 0,
+        finished_at: wall,
+    };
+    Settled { row: record.row, line: record.line, user_id: record.user_id, outcome, end: record.end, original: None }
+}
+
+impl Iterator for Feed {
+    type Item = Result<Incoming, FeedError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_ended {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.has_ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// The journal of a sync: that every row has settled does not finish the run, the state has to learn of it first.
+#[derive(Debug)]
+pub struct SyncLedger<D: Disk>(pub Journal<D>);
+
+impl<D: Disk> Ledger for SyncLedger<D> {
+    type Error = DiskError;
+
+    fn append(&mut self, settled: Settled) {
+        self.0.append(settled);
+    }
+
+    fn pass(&mut self, end: Mark) {
+        self.0.pass(end);
+    }
+
+    fn pending_rows(&self) -> u64 {
+        self.0.pending_rows()
+    }
+
+    fn commit(&mut self) -> Result<(), DiskError> {
+        self.0.commit()
+    }
+
+    fn finish(&mut self) -> Result<(), DiskError> {
+        self.0.commit()
+    }
+}

@@ -1,0 +1,15 @@
+//! The sync: a file against a state. What is to become of each record is planned as a whole, then only what differs is sent.
+//!
+//! `planning` reads and decides, `feed` hands what is to be sent to the import, `settling` brings what came of it back to the state,
+//! `absent` deals with the accounts that the file lacks. Who may send, and how, is the import's and the calls' business.
+
+mod absent;
+mod feed;
+mod planning;
+mod settling;
+mod slip;
+
+pub use absent::{Absent, AbsentError, Tally as AbsentTally, write_missing};
+pub use feed::{Feed, FeedError, Planned, SyncLedger};
+pub use planning::{Absence, Drawn, PlanError, Policy, Survey, Surveyed, draw_up, survey};
+pub use settling::{Settlements, import_results, settlements};

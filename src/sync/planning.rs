@@ -1,0 +1,327 @@
+//! Planning: one pass over the file, one over the state, in order of ids.
+//!
+//! The file's records are noted as slips of fixed size and sorted outside of memory, so that file and state can be read side by side.
+//! Nothing is written but unnamed temporary files.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::iter::Peekable;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::settling::Settlements;
+use super::slip::{MISSING, SLIP, Slip, Tag, missing_from_bytes, missing_to_bytes};
+use crate::account::UserId;
+use crate::guard::Filled;
+use crate::plan::{Counts, Due, Held, Id, Missing, Op, Ops, Planned, Profile};
+use crate::roster::{Roster, RosterError};
+use crate::spill::{Pile, Sorted, Sorter};
+use crate::state::{Input, State, StateError};
+
+/// Records between two looks at how far the reading is. Chosen.
+const TELL_EVERY: u64 = 65_536;
+/// How long a file that comes again, byte for byte, is taken for the same night's. Source: the contract of the missing.
+const SAME_NIGHT_MS: i64 = 12 * 3_600 * 1_000;
+
+/// Why there is no plan.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("cannot keep a temporary file in {}", folder.display())]
+    Spill {
+        folder: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where temporary files go, and who is told how far it is.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Survey<'a> {
+    pub folder: PathBuf,
+    /// Told the bytes that are read.
+    pub tell: &'a mut dyn FnMut(u64),
+}
+
+impl Survey<'_> {
+    fn spill(&self) -> impl Fn(io::Error) -> PlanError + use<> {
+        let folder = self.folder.clone();
+        move |source| PlanError::Spill { folder: folder.clone(), source }
+    }
+
+    fn pile<const N: usize>(&self) -> Result<Pile<N>, PlanError> {
+        tempfile::tempfile_in(&self.folder).map(Pile::new).map_err(self.spill())
+    }
+}
+
+/// A file that was read.
+#[derive(Debug)]
+pub struct Surveyed {
+    slips: Sorted<SLIP>,
+    ops: Ops,
+    filled: Filled,
+    input: Input,
+}
+
+/// Reads the whole file.
+///
+/// # Errors
+/// [`PlanError`] for a file that can't be read to its end, or a full disk.
+pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, survey: &mut Survey) -> Result<Surveyed, PlanError> {
+    let cannot = survey.spill();
+    let folder = survey.folder.clone();
+    let mut sorter = Sorter::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    let (mut ops, mut filled) = (Ops::default(), Filled::default());
+    while let Some(view) = roster.next_view() {
+        let view = view?;
+        let (tag, profile) = match &view.account {
+            Ok(account) => {
+                filled.valid += 1;
+                filled.with_nick += u64::from(account.nick.is_some());
+                filled.with_face_url += u64::from(account.face_url.is_some());
+                (Tag::Valid, Profile::of(account.nick, account.face_url))
+            }
+            Err(_) => (Tag::Invalid, Profile::default()),
+        };
+        ops.push(if tag == Tag::Valid { Op::Unchanged } else { Op::Invalid });
+        if tag == Tag::Valid || UserId::check(view.user_id).is_ok() {
+            let slip = Slip { id: Id::new(view.user_id), row: view.row, tag, profile };
+            sorter.push(slip.to_bytes()).map_err(&cannot)?;
+        }
+        if view.row.is_multiple_of(TELL_EVERY) {
+            (survey.tell)(view.end.offset);
+        }
+    }
+    let end = roster.at();
+    let input = Input { len: end.offset, digest: end.digest, stat };
+    Ok(Surveyed { slips: sorter.finish().map_err(&cannot)?, ops, filled, input })
+}
+
+/// What is to be done about accounts that the file lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    Report,
+    Kick,
+    Delete,
+}
+
+/// What the plan hangs on besides file and state.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Policy<'a> {
+    pub absence: Absence,
+    /// Finished runs in a row in which an id must be missing before anything is done about it.
+    pub missing_runs: u32,
+    pub is_protected: &'a dyn Fn(&str) -> bool,
+    pub canaries: Vec<Id>,
+    /// Milliseconds since the epoch.
+    pub now: i64,
+}
+
+/// A plan. It stands in temporary files until the state takes it.
+#[derive(Debug)]
+pub struct Drawn {
+    pub ops: Ops,
+    pub counts: Counts,
+    pub filled: Filled,
+    /// The last finished run's.
+    pub filled_before: Option<Filled>,
+    pub distinct: u64,
+    pub held: u64,
+    /// Ids that are due for a kick or deletion.
+    pub due: u64,
+    pub dead_canaries: Vec<Id>,
+    pub input: Input,
+    planned: Pile<SLIP>,
+    missing: Pile<MISSING>,
+}
+
+impl Drawn {
+    /// What is sent, and who has come back, in order of ids.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn planned(&mut self) -> io::Result<impl Iterator<Item = io::Result<Planned>>> {
+        Ok(self.planned.read()?.map(|bytes| bytes.map(|bytes| Slip::from_bytes(&bytes).planned())))
+    }
+
+    /// What is missing, in order of ids.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn missing(&mut self) -> io::Result<impl Iterator<Item = io::Result<Missing>>> {
+        Ok(self.missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes))))
+    }
+
+    /// Both, for the state.
+    ///
+    /// # Errors
+    /// The disk's.
+    #[expect(clippy::type_complexity, reason = "two iterators")]
+    pub fn lists(&mut self) -> io::Result<(impl Iterator<Item = io::Result<Planned>>, impl Iterator<Item = io::Result<Missing>>, &Ops)> {
+        let Self { planned, missing, ops, .. } = self;
+        let planned = planned.read()?.map(|bytes| bytes.map(|bytes| Slip::from_bytes(&bytes).planned()));
+        let missing = missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes)));
+        Ok((planned, missing, ops))
+    }
+}
+
+/// Draws up the plan: `state` is what is held, `None` for nothing, and `settlements` what an unfinished run has left to it.
+///
+/// # Errors
+/// [`PlanError`] for a state that can't be read, or a full disk.
+pub fn draw_up(
+    surveyed: Surveyed,
+    state: Option<&State>,
+    settlements: Settlements,
+    policy: &Policy,
+    survey: &Survey,
+) -> Result<Drawn, PlanError> {
+    let last = state.map(State::last_finished).transpose()?.flatten();
+    let Surveyed { slips, ops, filled, input } = surveyed;
+    let is_same_night = last.as_ref().is_some_and(|last| {
+        let since = policy.now.saturating_sub(last.finished_at.unwrap_or(i64::MIN));
+        (last.input.len, last.input.digest) == (input.len, input.digest) && since <= SAME_NIGHT_MS
+    });
+    let mut pen = Pen {
+        drawn: Drawn {
+            ops,
+            counts: Counts::default(),
+            filled,
+            filled_before: last.map(|last| last.filled),
+            distinct: 0,
+            held: 0,
+            due: 0,
+            dead_canaries: Vec::new(),
+            input,
+            planned: survey.pile()?,
+            missing: survey.pile()?,
+        },
+        groups: Groups { slips: slips.peekable() },
+        next: None,
+        canaries: policy.canaries.iter().copied().collect(),
+        policy,
+        counts_run: !is_same_night,
+    };
+    let cannot = survey.spill();
+    pen.advance().map_err(&cannot)?;
+    if let Some(state) = state {
+        state.each_held(settlements, |id, held| pen.held(id, held))?;
+    }
+    pen.finish().map_err(&cannot)
+}
+
+/// The slips of one id after the other.
+struct Groups {
+    slips: Peekable<Sorted<SLIP>>,
+}
+
+impl Groups {
+    /// The last slip of the next id; earlier ones are superseded.
+    fn next(&mut self, ops: &mut Ops) -> io::Result<Option<Slip>> {
+        let Some(first) = self.slips.next().transpose()? else { return Ok(None) };
+        let mut last = Slip::from_bytes(&first);
+        while let Some(next) = self.slips.next_if(|next| next.as_ref().is_ok_and(|next| next.starts_with(last.id.padded()))) {
+            ops.set(last.row, Op::Superseded);
+            last = Slip::from_bytes(&next?);
+        }
+        Ok(Some(last))
+    }
+}
+
+/// Writes the plan, id by id.
+struct Pen<'a> {
+    drawn: Drawn,
+    groups: Groups,
+    next: Option<Slip>,
+    canaries: BTreeSet<Id>,
+    policy: &'a Policy<'a>,
+    /// Whether the run counts for the missing.
+    counts_run: bool,
+}
+
+impl Pen<'_> {
+    fn advance(&mut self) -> io::Result<()> {
+        self.next = self.groups.next(&mut self.drawn.ops)?;
+        Ok(())
+    }
+
+    /// The next account that is held.
+    fn held(&mut self, id: &[u8], held: &Held) -> io::Result<()> {
+        self.drawn.held += u64::from(held.missing_runs == 0);
+        let id = Id::new(id);
+        while let Some(slip) = self.next.filter(|slip| slip.id < id) {
+            self.decide(slip, None)?;
+            self.advance()?;
+        }
+        match self.next.filter(|slip| slip.id == id) {
+            Some(slip) => {
+                self.decide(slip, Some(held))?;
+                self.advance()
+            }
+            None => self.miss(id, held),
+        }
+    }
+
+    fn finish(mut self) -> io::Result<Drawn> {
+        while let Some(slip) = self.next {
+            self.decide(slip, None)?;
+            self.advance()?;
+        }
+        let mut drawn = self.drawn;
+        for row in 1..=drawn.ops.rows() {
+            drawn.counts.count(drawn.ops.get(row));
+        }
+        drawn.counts.missing = drawn.missing.len();
+        drawn.dead_canaries = self.canaries.into_iter().collect();
+        Ok(drawn)
+    }
+
+    fn decide(&mut self, slip: Slip, held: Option<&Held>) -> io::Result<()> {
+        let mut op = Op::Unchanged;
+        if slip.tag == Tag::Valid {
+            self.drawn.distinct += 1;
+            if !self.canaries.is_empty() {
+                self.canaries.remove(&slip.id);
+            }
+            op = Op::decide(slip.profile, held);
+            self.drawn.ops.set(slip.row, op);
+        }
+        let is_back = held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked);
+        if op.is_sent() {
+            self.drawn.planned.push(&Slip { tag: Tag::Sent, ..slip }.to_bytes())
+        } else if is_back {
+            self.drawn.planned.push(&Slip { tag: Tag::Back, ..slip }.to_bytes())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn miss(&mut self, id: Id, held: &Held) -> io::Result<()> {
+        let missing_runs = held.missing_runs.saturating_add(u32::from(self.counts_run));
+        let due = self.due(&id, held, missing_runs);
+        self.drawn.due += u64::from(matches!(due, Due::Kick | Due::Delete));
+        let missing = Missing { id, last_imported: held.last_imported, missing_runs, due };
+        self.drawn.missing.push(&missing_to_bytes(&missing))
+    }
+
+    fn due(&self, id: &Id, held: &Held, missing_runs: u32) -> Due {
+        let due = match self.policy.absence {
+            Absence::Report => Due::Nothing,
+            _ if missing_runs < self.policy.missing_runs => Due::Nothing,
+            Absence::Kick if held.is_kicked => Due::Nothing,
+            Absence::Kick => Due::Kick,
+            Absence::Delete => Due::Delete,
+        };
+        if due != Due::Nothing && (self.policy.is_protected)(id.as_str()) { Due::Protected } else { due }
+    }
+}
+
+/// Opens an unnamed temporary file in `folder`.
+pub(super) fn spill_in(folder: PathBuf) -> Box<dyn FnMut() -> io::Result<File> + Send> {
+    Box::new(move || tempfile::tempfile_in(&folder))
+}
