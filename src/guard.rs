@@ -118,6 +118,15 @@ pub struct Filled {
     pub with_face_url: u64,
 }
 
+impl Filled {
+    /// Takes a valid record.
+    pub const fn count(&mut self, has_nick: bool, has_face_url: bool) {
+        self.valid += 1;
+        self.with_nick += has_nick as u64;
+        self.with_face_url += has_face_url as u64;
+    }
+}
+
 /// What is judged.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {

@@ -28,3 +28,18 @@ pub trait Api {
     where
         D: FnMut() + Send + Sync + Unpin + 'static;
 }
+
+impl<A: Api> Api for std::rc::Rc<A> {
+    fn call<D>(
+        &self,
+        command: Command,
+        accounts: &[&Account],
+        signature: &Signature,
+        departed: D,
+    ) -> impl Future<Output = CallEnd> + 'static
+    where
+        D: FnMut() + Send + Sync + Unpin + 'static,
+    {
+        (**self).call(command, accounts, signature, departed)
+    }
+}

@@ -22,6 +22,8 @@ pub enum Exit {
     Stopped,
     /// The service refused the credentials, the permission or the region, or is not who it should be.
     Refused,
+    /// A guard of the sync tripped: nothing is sent.
+    Guarded,
 }
 
 impl Exit {
@@ -34,6 +36,7 @@ impl Exit {
             Exit::SomeRows => 3,
             Exit::Stopped => 4,
             Exit::Refused => 5,
+            Exit::Guarded => 6,
         }
     }
 
@@ -47,6 +50,7 @@ impl Exit {
             Exit::SomeRows => "finished_with_rejects",
             Exit::Stopped => "stopped",
             Exit::Refused => "refused",
+            Exit::Guarded => "guarded",
         }
     }
 
@@ -55,7 +59,7 @@ impl Exit {
             Exit::Done => "done",
             Exit::SomeRows => "finished",
             Exit::Stopped => "stopped",
-            Exit::CannotGoOn | Exit::Yours | Exit::Refused => "error",
+            Exit::CannotGoOn | Exit::Yours | Exit::Refused | Exit::Guarded => "error",
         }
     }
 }

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::ending::{already_finished, cannot_open, disk_failed, last_word};
 use super::exit::{Exit, LastWord};
-use super::flags::ImportFlags;
+use super::flags::{ImportFlags, RunFlags};
 use super::lanes::{COMMIT_EVERY, Lanes};
 use super::settings::{Connection, format};
-use super::spool::Spool;
+use super::names::{paths, summary_has_a_folder};
+use super::source::Source;
 use super::target::{Dialled, dial, target};
 use super::{check, environment, first_look, input, log, signals, tell};
 use crate::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
@@ -27,7 +28,7 @@ use crate::import::{self, Broken, End, Ended, Parts, Settings};
 use crate::input::{Mark, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
-use crate::journal::paths::{Given, Paths};
+use crate::journal::paths::Paths;
 use crate::journal::{self, Claim, Journal, Plan, Restart, Way};
 use crate::outcome::Tally;
 use crate::progress::{Progress, Start};
@@ -39,13 +40,14 @@ use crate::traffic::Traffic;
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the import that the flags ask for.
-pub(super) fn run(flags: &ImportFlags) -> LastWord {
+pub(super) fn run(given: &ImportFlags) -> LastWord {
+    let flags = &given.run;
     if flags.dry_run {
         return check::run(&flags.input, forecast_rates(flags));
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    let word = match begin(flags) {
+    let word = match begin(given) {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
         Ok(Begun::Finished { tally, paths }) => {
             let word = already_finished(tally, &flags.input.file, &paths);
@@ -65,7 +67,7 @@ enum Begun<'a> {
 
 /// A run about to send its first call.
 struct Run<'a> {
-    flags: &'a ImportFlags,
+    flags: &'a RunFlags,
     paths: Paths,
     source: Source,
     format: Format,
@@ -77,72 +79,21 @@ struct Run<'a> {
     input_bytes: u64,
 }
 
-/// Where the records come from.
-struct Source {
-    spool: Option<Spool>,
-    file: PathBuf,
-}
-
-impl Source {
-    fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
-        let spool = if input::is_stdin(file) {
-            Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?)
-        } else {
-            is_regular(file)?;
-            None
-        };
-        Ok(Self { spool, file: file.to_owned() })
-    }
-
-    fn path(&self) -> &Path {
-        self.spool.as_ref().map_or(&self.file, Spool::path)
-    }
-
-    /// Whether nothing came in on standard input, now or earlier.
-    fn is_missing(&self) -> bool {
-        self.spool.as_ref().is_some_and(Spool::is_empty)
-    }
-
-    fn keep(&mut self) -> Result<(), LastWord> {
-        self.spool.as_mut().map_or(Ok(()), Spool::keep).map_err(|error| cannot_spool(&error))
-    }
-
-    fn is_done_with(&mut self) {
-        if let Some(spool) = &mut self.spool {
-            spool.discard_all();
-        }
-    }
-}
-
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
-fn forecast_rates(flags: &ImportFlags) -> Rates {
+pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
     let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
     let rate = flags.connection.rate;
     let (single, batch) = if flags.batch.is_some() { (flags.single_rate, rate) } else { (rate, None) };
     Rates { single: or(single, ACCOUNT_IMPORT_CALLS_PER_S), batch: or(batch, BATCH_CALLS_PER_S) }
 }
 
-/// A pipe can be read once only, and a run must be able to begin again.
-fn is_regular(file: &Path) -> Result<(), LastWord> {
-    match std::fs::metadata(file) {
-        Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(LastWord::yours(
-            format!("{} is a pipe or a device", file.display()),
-            "pipe it into `chatlift import - --results FILE`, which keeps it so that the run can be resumed",
-        )),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-fn cannot_spool(error: &std::io::Error) -> LastWord {
-    LastWord::new(Exit::CannotGoOn, format!("cannot keep standard input: {error}"), "it is kept beside the results; make room there")
-}
-
 /// Looks at everything; opens the journal if there is something to do.
 fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
+    let ImportFlags { run: flags, state } = flags;
     let connection = Connection::resolve(&flags.connection, &environment)?;
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
-    let paths = paths(flags)?;
+    let paths = paths(flags, &state.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     summary_has_a_folder(flags)?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let mut source = Source::new(file, &paths)?;
@@ -181,50 +132,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, lanes, settings, input_bytes })))
 }
 
-/// The names of the run's files; no two of them may be one.
-fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
-    let file = &flags.input.file;
-    if input::is_stdin(file) && flags.results.is_none() {
-        return Err(LastWord::yours("standard input has no name to call the results after", "give --results FILE"));
-    }
-    let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
-    let paths = Paths::new(file, given);
-    let own = paths.everything();
-    let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
-    let mut names: Vec<PathBuf> = own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).map(resolved).collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(LastWord::yours(
-            format!("{} is named for two files at once", pair[0].display()),
-            "input, results, rejects, checkpoint and summary must be different files",
-        )),
-        None => Ok(paths),
-    }
-}
-
-/// A path without links and detours, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
-    })
-}
-
-/// What can't be written at the end is said at the start.
-fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
-    let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(summary) = flags.summary.as_deref().filter(|summary| summary.is_dir()) {
-        return Err(LastWord::yours(format!("the summary {} is a folder", summary.display()), "name a file with --summary"));
-    }
-    match folder.filter(|folder| !folder.is_dir()) {
-        Some(missing) => {
-            Err(LastWord::yours(format!("there is no folder {} for the summary", missing.display()), "make it, or correct --summary"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &ImportFlags) -> Result<Claim, LastWord> {
+pub(super) fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &RunFlags) -> Result<Claim, LastWord> {
     let input = roster::fingerprint(path).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
     Ok(Claim {
         work: Work::Import,
@@ -237,14 +145,14 @@ fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &Im
     })
 }
 
-fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &ImportFlags) -> Result<Plan, LastWord> {
+fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &RunFlags) -> Result<Plan, LastWord> {
     let restart = if flags.restart { Restart::Asked } else { Restart::No };
     let compare = |checkpoint: &Checkpoint| roster::compare(path, claim.reading.delimiter, checkpoint.settled);
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 
 /// Judges a new input, and tells of a changed one.
-fn look_at_input(way: &Way, source: &Source, format: &Format, flags: &ImportFlags) -> Result<(), LastWord> {
+fn look_at_input(way: &Way, source: &Source, format: &Format, flags: &RunFlags) -> Result<(), LastWord> {
     match way {
         Way::Afresh | Way::SetAside | Way::GoOnSettingAside { .. } => {
             first_look::judge(source.path(), &flags.input.file, format, flags.max_invalid)
@@ -271,12 +179,11 @@ impl Run<'_> {
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(input_bytes), limit: settings.limit };
         let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
-        let Dialled { api, signer, _sandbox, .. } = dialled;
         let parts = Parts {
-            api,
+            api: dialled.api.clone(),
             records: roster,
             ledger: journal,
-            signer,
+            signer: dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
             signals: stops,
@@ -375,7 +282,7 @@ fn summary((exit, lane): (Exit, Lane), tally: Tally, traffic: Traffic, (elapsed,
     Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row }
 }
 
-fn write_summary(flags: &ImportFlags, summary: &Summary) {
+pub(super) fn write_summary(flags: &RunFlags, summary: &Summary) {
     if let Some(path) = &flags.summary
         && let Err(error) = summary.write(path)
     {
@@ -383,7 +290,7 @@ fn write_summary(flags: &ImportFlags, summary: &Summary) {
     }
 }
 
-fn report(flags: &ImportFlags, summary: &Summary, this_run: Tally, paths: &Paths) {
+fn report(flags: &RunFlags, summary: &Summary, this_run: Tally, paths: &Paths) {
     if flags.output.quiet {
         return;
     }

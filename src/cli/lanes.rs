@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::exit::LastWord;
-use super::flags::{BatchFlag, ImportFlags};
+use super::flags::{BatchFlag, RunFlags};
 use super::settings::Connection;
 use crate::api::wire;
 use crate::command::{Command, PerCommand};
@@ -35,7 +35,7 @@ pub(super) struct Lanes {
 impl Lanes {
     /// # Errors
     /// The last word (exit code 2) for a rate without limit on a service that isn't on loopback.
-    pub(super) fn new(flags: &ImportFlags, connection: &Connection) -> Result<Self, LastWord> {
+    pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, LastWord> {
         let lane = match flags.batch {
             None => Lane::Single,
             Some(BatchFlag::Trust) => Lane::Batch(Doubt::FallBack),
@@ -77,7 +77,7 @@ impl Lanes {
 }
 
 /// The rate of `account_import`: `--rate` in its own lane, `--single-rate` beside batches.
-fn single_rate(flags: &ImportFlags, connection: &Connection, lane: Lane) -> Result<Rate, LastWord> {
+fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<Rate, LastWord> {
     let documented = Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S);
     if !matches!(lane, Lane::Batch(_)) {
         return Ok(connection.rate.unwrap_or(documented));

@@ -8,14 +8,19 @@ mod first_look;
 pub mod flags;
 mod import;
 mod input;
+mod kept;
 mod lanes;
 pub mod log;
+mod names;
 mod print;
 mod sandbox;
 pub mod settings;
 mod signals;
+mod source;
 mod spool;
+mod state;
 mod stdout;
+mod sync;
 mod target;
 
 use std::fmt::Display;
@@ -39,6 +44,8 @@ pub fn main() -> ExitCode {
     };
     let word = match cli.command {
         Command::Import(flags) => import::run(&flags),
+        Command::Sync(flags) => sync::run(&flags),
+        Command::State(flags) => state::run(&flags),
         Command::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
         Command::Audit(flags) => audit::run(&flags),
         Command::Sandbox(flags) => sandbox::run(&flags),

@@ -13,13 +13,30 @@ pub(super) fn print(report: &dyn Display) -> Result<(), LastWord> {
     print_to(io::stdout().lock(), report)
 }
 
+/// As [`print`], for what is made on the way.
+///
+/// # Errors
+/// The last word (exit code 1) where it cannot be written.
+pub(super) fn write<T>(work: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Result<Option<T>, LastWord> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match work(&mut out).and_then(|made| out.flush().map(|()| made)) {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
+        Err(error) => Err(cannot_write(&error)),
+    }
+}
+
+fn cannot_write(error: &io::Error) -> LastWord {
+    LastWord::new(
+        Exit::CannotGoOn,
+        format!("cannot write the report to standard output: {error}"),
+        "check where it is redirected to; the same command says it again",
+    )
+}
+
 fn print_to(mut out: impl Write, report: &dyn Display) -> Result<(), LastWord> {
     match write!(out, "{report}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(LastWord::new(
-            Exit::CannotGoOn,
-            format!("cannot write the report to standard output: {error}"),
-            "check where it is redirected to; the same command says it again",
-        )),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(cannot_write(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }

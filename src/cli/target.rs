@@ -1,5 +1,6 @@
 //! What a run talks to: the client, the signatures, and what the checkpoint calls the target.
 
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use reqwest::Url;
@@ -16,8 +17,8 @@ use crate::target::{SANDBOX, Target};
 
 /// The service, ready to be called.
 pub(super) struct Dialled {
-    pub(super) api: HttpApi,
-    pub(super) signer: Signer,
+    pub(super) api: Rc<HttpApi>,
+    identity: Identity,
     pub(super) target: Target,
     /// When a signature that cannot be renewed expires.
     pub(super) expires_at: Option<SystemTime>,
@@ -45,22 +46,33 @@ pub(super) fn dial(connection: &Connection, lanes: &Lanes) -> Result<Dialled, La
         Service::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
         Service::Sandbox => sandbox(lanes)?,
     };
-    let Identity { sdkappid, identifier, credential } = identity;
-    let expires_at = match &credential {
+    let expires_at = match &identity.credential {
         Credential::Key(_) => None,
         Credential::Ready(usersig) => read_claims(usersig).ok().map(|claims| claims.expires_at),
     };
     let settings = HttpSettings {
         endpoint,
-        sdkappid,
-        identifier: identifier.clone(),
+        sdkappid: identity.sdkappid,
+        identifier: identity.identifier.clone(),
         timeout: connection.timeout,
         connections: connection.in_flight,
         ca_pem: connection.ca_pem.clone(),
     };
     let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
-    let signer = Signer::new(credential, sdkappid, &identifier, Instant::now(), SystemTime::now());
-    Ok(Dialled { api, signer, target, expires_at, _sandbox: sandbox })
+    Ok(Dialled { api: Rc::new(api), identity, target, expires_at, _sandbox: sandbox })
+}
+
+impl Dialled {
+    /// Signs anew, for a run that begins now.
+    pub(super) fn signer(&self) -> Signer {
+        let Identity { sdkappid, identifier, credential } = &self.identity;
+        Signer::new(credential.clone(), *sdkappid, identifier, Instant::now(), SystemTime::now())
+    }
+
+    /// As whom calls are made.
+    pub(super) fn identifier(&self) -> &str {
+        &self.identity.identifier
+    }
 }
 
 fn sandbox(lanes: &Lanes) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {

@@ -182,6 +182,13 @@ pub fn committed<D: Disk>(disk: &D, paths: &Paths) -> Option<Tally> {
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.tally)
 }
 
+/// How much of the results the checkpoint vouches for; `None` if there are none that end as it says.
+pub fn vouched_results<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
+    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
+    let extent = Checkpoint::decode(&bytes).ok()?.results;
+    vouched(disk, &paths.results, extent).ok().map(|_| extent.len)
+}
+
 /// An earlier process may have been killed between giving or taking a name and syncing the folder. Whatever is decided by the names that
 /// are seen relies on their being there, or not there, after a power loss.
 fn make_names_last<D: Disk>(disk: &D, paths: &Paths) -> Result<(), DiskError> {

@@ -5,7 +5,7 @@ use std::io;
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, Statement, Transaction, params};
 
-use super::run::{InPlan, NewRun, Overlay, Settlement, insert_run, text, wrong_type};
+use super::run::{InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
 use super::{State, StateError, Trouble};
 use crate::plan::{Held, Id, Profile};
 
@@ -139,6 +139,14 @@ fn in_plan(row: &Row) -> rusqlite::Result<Option<InPlan>> {
 }
 
 impl State {
+    /// Visits every account as it stands, in order of ids.
+    ///
+    /// # Errors
+    /// The database's, or that of `visit`.
+    pub fn each_account(&self, mut visit: impl FnMut(&[u8], &Held) -> io::Result<()>) -> Result<(), StateError> {
+        each(&self.db, |id, held| visit(id, &held)).map_err(|trouble| self.told("read", trouble))
+    }
+
     /// Takes note that an import into this state begins: until it has finished, everything is in doubt.
     ///
     /// # Errors
@@ -150,7 +158,7 @@ impl State {
         })
     }
 
-    /// Takes over what an import has come to.
+    /// Takes over what an import has come to; what a later run has learned stays.
     ///
     /// # Errors
     /// The database's, or that of `settled`.
@@ -230,6 +238,10 @@ fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Resu
             current = Some((id, found.next()?.map(|row| held(row, 1)).transpose()?));
         }
         let Some((_, before)) = &mut current else { continue };
+        // A later run knows better.
+        if before.is_some_and(|held| matches!(sent, Sent::Taken { at } if held.last_imported > Some(at))) {
+            continue;
+        }
         let planned = InPlan { row, is_sent: true, profile };
         let mut overlay = Overlay::new(std::iter::once(Ok(Settlement { id, row, sent })), row);
         if let Kept::As(held) = overlay.apply(id.as_bytes(), planned, *before)? {

@@ -160,7 +160,7 @@ impl State {
         Ok(self.db.query_row(query, [], |row| row.get::<_, i64>(0)).optional()?.map(i64::cast_unsigned))
     }
 
-    fn told(&self, what: &'static str, trouble: Trouble) -> StateError {
+    pub(super) fn told(&self, what: &'static str, trouble: Trouble) -> StateError {
         match trouble {
             Trouble::Database(source) => self.cannot(what)(source),
             Trouble::Source(source) => StateError::Source(source),

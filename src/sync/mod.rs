@@ -12,4 +12,4 @@ mod slip;
 pub use absent::{Absent, AbsentError, Tally as AbsentTally, write_missing};
 pub use feed::{Feed, FeedError, Planned, SyncLedger};
 pub use planning::{Absence, Drawn, PlanError, Policy, Survey, Surveyed, draw_up, survey};
-pub use settling::{Settlements, import_results, settlements};
+pub use settling::{ImportSettled, Settlements, import_settled, milliseconds, settlements};

@@ -81,9 +81,7 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, s
         let view = view?;
         let (tag, profile) = match &view.account {
             Ok(account) => {
-                filled.valid += 1;
-                filled.with_nick += u64::from(account.nick.is_some());
-                filled.with_face_url += u64::from(account.face_url.is_some());
+                filled.count(account.nick.is_some(), account.face_url.is_some());
                 (Tag::Valid, Profile::of(account.nick, account.face_url))
             }
             Err(_) => (Tag::Invalid, Profile::default()),

@@ -5,24 +5,31 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::planning::spill_in;
-use super::slip::{SETTLEMENT, settlement_from_bytes, settlement_to_bytes};
+use super::slip::{SETTLEMENT, SLIP, Slip, Tag, settlement_from_bytes, settlement_to_bytes};
 use crate::account::UserId;
 use crate::journal::results::{Entry, Results, ResultsError};
 use crate::outcome::Status;
-use crate::plan::Id;
+use crate::guard::Filled;
+use crate::input::Fingerprint;
+use crate::plan::{Id, Profile};
+use crate::roster::Roster;
 use crate::spill::{Sorted, Sorter};
-use crate::state::{Sent, Settlement};
+use crate::state::{Input, Sent, SettledImport, Settlement};
 use crate::verdict::is_rows_own;
 
 /// The outcomes of rows that were to be sent, in order of ids and then of rows.
 #[derive(Debug)]
-pub struct Settlements(Option<Sorted<SETTLEMENT>>);
+pub struct Settlements {
+    sorted: Option<Sorted<SETTLEMENT>>,
+    /// Rows of which nobody knows whether the service has them.
+    pub unknown: u64,
+}
 
 impl Settlements {
     /// Of a run that has left none.
     #[must_use]
     pub const fn none() -> Self {
-        Self(None)
+        Self { sorted: None, unknown: 0 }
     }
 }
 
@@ -30,7 +37,7 @@ impl Iterator for Settlements {
     type Item = io::Result<Settlement>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.as_mut()?.next()?.map(|bytes| settlement_from_bytes(&bytes)))
+        Some(self.sorted.as_mut()?.next()?.map(|bytes| settlement_from_bytes(&bytes)))
     }
 }
 
@@ -40,20 +47,22 @@ impl Iterator for Settlements {
 /// The disk's, or results that aren't as the journal wrote them.
 pub fn settlements(results: impl io::Read, folder: &Path) -> io::Result<Settlements> {
     let mut sorter = Sorter::new(spill_in(folder.to_owned()));
+    let mut unknown = 0;
     for entry in import_results(BufReader::new(results))? {
         let entry = entry?;
         if let Some((id, sent)) = sent(&entry) {
+            unknown += u64::from(sent == Sent::Unknown);
             sorter.push(settlement_to_bytes(&Settlement { id, row: entry.row, sent }))?;
         }
     }
-    Ok(Settlements(Some(sorter.finish()?)))
+    Ok(Settlements { sorted: Some(sorter.finish()?), unknown })
 }
 
 /// The entries of results that are whole.
 ///
 /// # Errors
 /// As [`settlements`].
-pub fn import_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
+fn import_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
     let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let results = Results::new(results).map_err(|error| match error {
         ResultsError::Read(error) => error,
@@ -75,6 +84,60 @@ pub(super) fn sent(entry: &Entry) -> Option<(Id, Sent)> {
 }
 
 /// Since the epoch.
-pub(super) fn milliseconds(time: SystemTime) -> i64 {
+#[must_use]
+pub fn milliseconds(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Bytes of an [`ImportSlip`].
+const IMPORT_SLIP: usize = SLIP + SETTLEMENT;
+
+/// What an import has come to, to be taken over by a state.
+#[expect(missing_debug_implementations, reason = "it holds an iterator")]
+pub struct ImportSettled<I> {
+    /// In order of ids, then of rows.
+    pub accounts: I,
+    pub filled: Filled,
+    pub input: Input,
+}
+
+/// Reads the input of a finished import and its results side by side and sorts them, in temporary files in `folder`.
+///
+/// # Errors
+/// The disk's; [`io::ErrorKind::InvalidData`] where the two don't belong together.
+pub fn import_settled(
+    roster: &mut Roster<impl io::Read>,
+    stat: Fingerprint,
+    results: impl io::Read,
+    folder: &Path,
+) -> io::Result<ImportSettled<impl Iterator<Item = io::Result<SettledImport>>>> {
+    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    let mut sorter = Sorter::<IMPORT_SLIP>::new(spill_in(folder.to_owned()));
+    let mut entries = import_results(BufReader::new(results))?;
+    let mut filled = Filled::default();
+    while let Some(view) = roster.next_view() {
+        let view = view.map_err(|error| bad(&error.to_string()))?;
+        let entry = entries.next().ok_or_else(|| bad("the results end before the input"))??;
+        if (entry.row, &*entry.user_id) != (view.row, view.user_id) {
+            return Err(bad("the results are not those of the input"));
+        }
+        let Ok(account) = &view.account else { continue };
+        filled.count(account.nick.is_some(), account.face_url.is_some());
+        if let Some((id, sent)) = sent(&entry) {
+            let profile = Profile::of(account.nick, account.face_url);
+            let slip = Slip { id, row: view.row, tag: Tag::Sent, profile }.to_bytes();
+            let mut bytes = [0; IMPORT_SLIP];
+            bytes[..SLIP].copy_from_slice(&slip);
+            bytes[SLIP..].copy_from_slice(&settlement_to_bytes(&Settlement { id, row: view.row, sent }));
+            sorter.push(bytes)?;
+        }
+    }
+    let end = roster.at();
+    let accounts = sorter.finish()?.map(|bytes| {
+        let bytes = bytes?;
+        let (slip, settlement) = bytes.split_at(SLIP);
+        let (slip, settlement) = (slip.first_chunk().expect("it was split there"), settlement.first_chunk().expect("it was split there"));
+        Ok(SettledImport { profile: Slip::from_bytes(slip).profile, settlement: settlement_from_bytes(settlement) })
+    });
+    Ok(ImportSettled { accounts, filled, input: Input { len: end.offset, digest: end.digest, stat } })
 }

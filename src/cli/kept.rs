@@ -1,0 +1,124 @@
+//! The state as the shell sees it: locked, bound to its target, and filled by an import.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::exit::{Exit, LastWord, causes};
+use super::input::roster_error;
+use crate::guard::Guard;
+use crate::journal::disk::OsDisk;
+use crate::journal::paths::Paths;
+use crate::journal;
+use crate::outcome::Tally;
+use crate::plan::{Counts, Ops};
+use crate::roster::{self, Format, Roster};
+use crate::state::{self, About, Done, Lock, NewRun, State, StateError};
+use crate::sync::{self, ImportSettled, milliseconds};
+use crate::target::Target;
+
+/// A state that is this process' to change.
+#[derive(Debug)]
+pub(super) struct Kept {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Kept {
+    /// Takes the state for this process. It need not be there.
+    pub(super) fn take(path: &Path) -> Result<Self, LastWord> {
+        let lock = state::lock(path).map_err(|error| state_error(&error))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn find(&self) -> Result<Option<State>, LastWord> {
+        State::find(&self.path).map_err(|error| state_error(&error))
+    }
+
+    /// It is there by now.
+    pub(super) fn open(&self) -> Result<State, LastWord> {
+        self.find()?.ok_or_else(|| {
+            LastWord::new(Exit::CannotGoOn, format!("the state {} is gone", self.path.display()), "bring it back; the same command resumes")
+        })
+    }
+
+    pub(super) fn open_or_create(&self, target: &Target, identity: u64) -> Result<State, LastWord> {
+        State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))
+    }
+
+    /// Refuses a state that belongs elsewhere.
+    pub(super) fn belongs_to(&self, target: &Target) -> Result<(), LastWord> {
+        let Some(state) = self.find()? else { return Ok(()) };
+        let about = state.about().map_err(|error| state_error(&error))?;
+        other_target(&about, target).map_or(Ok(()), |why| {
+            Err(LastWord::new(Exit::Guarded, format!("guard {}: {why}", Guard::Target.name()), "name another --state, or chatlift state STATE retarget"))
+        })
+    }
+
+    /// Takes note that an import into it begins.
+    pub(super) fn import_begins(&self, target: &Target) -> Result<(), LastWord> {
+        let mut state = self.open_or_create(target, new_identity())?;
+        state.import_begins().map_err(|error| state_error(&error))
+    }
+
+    /// Takes over what a finished import has come to.
+    pub(super) fn import_finished(&self, target: &Target, (input, format): (&Path, &Format), paths: &Paths, tally: Tally) -> Result<(), LastWord> {
+        let mut state = self.open_or_create(target, new_identity())?;
+        let mut roster = Roster::open(input, format).map_err(|error| roster_error(input, &error))?;
+        let read = || -> io::Result<_> {
+            let results = File::open(&paths.results)?;
+            sync::import_settled(&mut roster, roster::fingerprint(input)?, results, folder_of(&self.path))
+        };
+        let ImportSettled { accounts, filled, input } = read().map_err(|error| cannot_fill(&error))?;
+        let now = milliseconds(SystemTime::now());
+        let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
+        let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
+        let new = NewRun { command: "import", began_at: now, input, counts, filled, ops: &Ops::default() };
+        state.import_finished(new, accounts, done, now).map_err(|error| state_error(&error))?;
+        tracing::info!("the state {} holds what was imported", self.path.display());
+        Ok(())
+    }
+}
+
+fn cannot_fill(error: &io::Error) -> LastWord {
+    let why = format!("cannot fill the state: {error}");
+    LastWord::new(Exit::CannotGoOn, why, "nothing of the import is lost; the same command fills the state from its results")
+}
+
+/// The folder of a file that is given.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What a state is known by.
+pub(super) fn new_identity() -> u64 {
+    fastrand::u64(..)
+}
+
+/// How the state's target differs from the one that is called, as words.
+pub(super) fn other_target(about: &About, target: &Target) -> Option<String> {
+    (about.target != *target).then(|| format!("the state belongs to {}, not to {target}", about.target))
+}
+
+/// What a state's error means.
+pub(super) fn state_error(error: &StateError) -> LastWord {
+    let why = causes(error);
+    match error {
+        StateError::Locked { .. } => LastWord::yours(why, "wait for it, or stop it; one process at a time works on a state"),
+        StateError::Foreign { .. } => LastWord::yours(why, "name another file with --state"),
+        StateError::Version { .. } => LastWord::yours(why, "use the chatlift that wrote it, or begin a new state"),
+        _ if error.is_callers() => LastWord::yours(why, "check the path of the state and its permissions"),
+        StateError::Database { .. } | StateError::File { .. } | StateError::Source(_) => {
+            LastWord::new(Exit::CannotGoOn, why, "make room or repair the disk; the same command resumes")
+        }
+    }
+}
+
+/// What the checkpoint vouches for of a run's results.
+pub(super) fn vouched_results(paths: &Paths) -> io::Result<Option<io::Take<File>>> {
+    journal::vouched_results(&OsDisk, paths).map(|len| -> io::Result<_> {
+        use std::io::Read;
+        Ok(File::open(&paths.results)?.take(len))
+    }).transpose()
+}

@@ -1,0 +1,51 @@
+//! The names of a run's files: no two of them may be one, and what is written at the end must have its folder at the start.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::LastWord;
+use super::flags::RunFlags;
+use super::input;
+use crate::journal::paths::{Given, Paths};
+
+/// The names of the run's files; no two of them, and of `others`, may be one.
+pub(super) fn paths(flags: &RunFlags, others: &[&Path]) -> Result<Paths, LastWord> {
+    let file = &flags.input.file;
+    if input::is_stdin(file) && flags.results.is_none() {
+        return Err(LastWord::yours("standard input has no name to call the results after", "give --results FILE"));
+    }
+    let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
+    let paths = Paths::new(file, given);
+    let own = paths.everything();
+    let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
+    let mut names: Vec<PathBuf> = own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).chain(others.iter().copied()).map(resolved).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(LastWord::yours(
+            format!("{} is named for two files at once", pair[0].display()),
+            "input, results, rejects, checkpoint, summary, state and plan must be different files",
+        )),
+        None => Ok(paths),
+    }
+}
+
+/// A path without links and detours, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
+    })
+}
+
+/// What can't be written at the end is said at the start.
+pub(super) fn summary_has_a_folder(flags: &RunFlags) -> Result<(), LastWord> {
+    let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(summary) = flags.summary.as_deref().filter(|summary| summary.is_dir()) {
+        return Err(LastWord::yours(format!("the summary {} is a folder", summary.display()), "name a file with --summary"));
+    }
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(missing) => {
+            Err(LastWord::yours(format!("there is no folder {} for the summary", missing.display()), "make it, or correct --summary"))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,60 @@
+//! Where a run's records come from: a file, or standard input, which is kept so that the run can be resumed.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::{Exit, LastWord};
+use super::input;
+use super::spool::Spool;
+use crate::journal::paths::Paths;
+
+/// Where the records come from.
+pub(super) struct Source {
+    spool: Option<Spool>,
+    file: PathBuf,
+}
+
+impl Source {
+    pub(super) fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
+        let spool = if input::is_stdin(file) {
+            Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?)
+        } else {
+            is_regular(file)?;
+            None
+        };
+        Ok(Self { spool, file: file.to_owned() })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.spool.as_ref().map_or(&self.file, Spool::path)
+    }
+
+    /// Whether nothing came in on standard input, now or earlier.
+    pub(super) fn is_missing(&self) -> bool {
+        self.spool.as_ref().is_some_and(Spool::is_empty)
+    }
+
+    pub(super) fn keep(&mut self) -> Result<(), LastWord> {
+        self.spool.as_mut().map_or(Ok(()), Spool::keep).map_err(|error| cannot_spool(&error))
+    }
+
+    pub(super) fn is_done_with(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            spool.discard_all();
+        }
+    }
+}
+
+/// A pipe can be read once only, and a run must be able to begin again.
+fn is_regular(file: &Path) -> Result<(), LastWord> {
+    match std::fs::metadata(file) {
+        Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(LastWord::yours(
+            format!("{} is a pipe or a device", file.display()),
+            "pipe it into `chatlift import - --results FILE`, which keeps it so that the run can be resumed",
+        )),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn cannot_spool(error: &std::io::Error) -> LastWord {
+    LastWord::new(Exit::CannotGoOn, format!("cannot keep standard input: {error}"), "it is kept beside the results; make room there")
+}

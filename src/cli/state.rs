@@ -1,0 +1,131 @@
+//! `chatlift state`: what a state holds, its export, and the few things that may be changed in it by hand.
+
+use std::fmt;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use super::exit::{Exit, LastWord};
+use super::flags::{StateCommand, StateFlags};
+use super::kept::{Kept, state_error};
+use super::settings::Connection;
+use super::stdout::{self, print};
+use super::{environment, target};
+use crate::figures;
+use crate::state::{About, Imported, Run, State};
+
+/// Runs that are shown. Chosen: about a week of nights.
+const RUNS_SHOWN: u32 = 8;
+
+/// Does what the flags ask for.
+pub(super) fn run(flags: &StateFlags) -> LastWord {
+    let done = match &flags.what {
+        None => show(flags),
+        Some(StateCommand::Export) => export(flags),
+        Some(StateCommand::Forget { ids }) => forget(flags, ids),
+        Some(StateCommand::Retarget { connection }) => Connection::resolve(connection, &environment).and_then(|to| retarget(flags, &to)),
+    };
+    done.unwrap_or_else(|word| word)
+}
+
+fn find(flags: &StateFlags) -> Result<State, LastWord> {
+    let state = State::find(&flags.state).map_err(|error| state_error(&error))?;
+    state.ok_or_else(|| {
+        LastWord::yours(format!("there is no state at {}", flags.state.display()), "chatlift sync FILE --state STATE makes one, and so does import")
+    })
+}
+
+/// Looks before it changes anything: a state that isn't there is not made by its lock.
+fn take(flags: &StateFlags) -> Result<(Kept, State), LastWord> {
+    find(flags)?;
+    let kept = Kept::take(&flags.state)?;
+    let state = kept.open()?;
+    Ok((kept, state))
+}
+
+fn show(flags: &StateFlags) -> Result<LastWord, LastWord> {
+    let state = find(flags)?;
+    let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?));
+    let (about, counts, runs) = read().map_err(|error| state_error(&error))?;
+    print(&Shown { about, counts, runs })?;
+    Ok(LastWord::done(""))
+}
+
+fn export(flags: &StateFlags) -> Result<LastWord, LastWord> {
+    let state = find(flags)?;
+    stdout::write(|out| {
+        writeln!(out, "UserID,fingerprint,last_imported,missing_runs")?;
+        let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
+        let visited = state.each_account(|id, held| {
+            let short = |field: Option<u64>| field.unwrap_or_default();
+            let fingerprint = format!("{:016x}{:016x}", short(held.profile.nick), short(held.profile.face_url));
+            let last_imported = held.last_imported.map(time).unwrap_or_default();
+            let runs = held.missing_runs.to_string();
+            csv.write_record([id, fingerprint.as_bytes(), last_imported.as_bytes(), runs.as_bytes()]).map_err(Into::into)
+        });
+        csv.flush()?;
+        Ok(visited)
+    })?
+    .unwrap_or(Ok(()))
+    .map_err(|error| state_error(&error))?;
+    Ok(LastWord::done(""))
+}
+
+fn forget(flags: &StateFlags, ids: &[String]) -> Result<LastWord, LastWord> {
+    let (_kept, mut state) = take(flags)?;
+    let dropped = state.forget(ids.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
+    let asked = figures::counted(ids.len() as u64, "id");
+    Ok(LastWord::done(format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display())))
+}
+
+fn retarget(flags: &StateFlags, connection: &Connection) -> Result<LastWord, LastWord> {
+    let (_kept, mut state) = take(flags)?;
+    let target = target::target(&connection.service);
+    if state.open_run().map_err(|error| state_error(&error))?.is_some() {
+        return Err(LastWord::new(Exit::Yours, "a run with this state is unfinished", "finish it first: the same sync command resumes it"));
+    }
+    state.retarget(&target).map_err(|error| state_error(&error))?;
+    Ok(LastWord::done(format!("{} belongs to {target} now", flags.state.display())))
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn time(milliseconds: i64) -> String {
+    let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+struct Shown {
+    about: About,
+    counts: Imported,
+    runs: Vec<Run>,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Imported { accounts, in_doubt, missing, kicked } = self.counts;
+        let count = figures::count;
+        writeln!(f, "target      {}", self.about.target)?;
+        writeln!(f, "accounts    {}", count(accounts))?;
+        writeln!(f, "in doubt    {}", count(in_doubt))?;
+        writeln!(f, "missing     {} ({} of them kicked)", count(missing), count(kicked))?;
+        if self.about.is_importing {
+            writeln!(f, "import      begun and not finished: everything is in doubt until it is")?;
+        }
+        for run in &self.runs {
+            writeln!(f, "run {:<7} {run}", run.number)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = figures::count;
+        let finished = self.finished_at.map_or_else(|| "unfinished".to_owned(), time);
+        write!(f, "{} {finished}", self.command)?;
+        write!(f, ": {} to create, {} to update, {} unchanged", count(self.counts.create), count(self.counts.update), count(self.counts.unchanged))?;
+        if let Some(done) = self.done {
+            write!(f, "; {} failed, {} missing, {} kicked, {} deleted", count(done.failed), count(self.counts.missing), count(done.kicked), count(done.deleted))?;
+        }
+        Ok(())
+    }
+}
