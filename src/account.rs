@@ -53,6 +53,15 @@ impl UserId {
     /// # Errors
     /// [`Invalid`] names the rule that is broken.
     pub fn parse(raw: &[u8]) -> Result<Self, Invalid> {
+        Self::check(raw).map(|text| Self(text.into()))
+    }
+
+    /// As [`UserId::parse`], without a copy.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the rule that is broken.
+    #[inline]
+    pub fn check(raw: &[u8]) -> Result<&str, Invalid> {
         if raw.is_empty() {
             return Err(Invalid::EmptyUserId);
         }
@@ -60,27 +69,56 @@ impl UserId {
             return Err(Invalid::LongUserId { bytes: raw.len() });
         }
         let text = match std::str::from_utf8(raw) {
-            Ok(text) if raw.iter().all(u8::is_ascii_graphic) => text,
+            Ok(text) if is_graphic(raw) => text,
             _ => {
                 let byte = raw.iter().copied().find(|byte| !byte.is_ascii_graphic()).unwrap_or_default();
                 return Err(Invalid::UserIdByte { byte });
             }
         };
-        if let Some(prefix) = RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix)) {
+        // They all begin with it, and hardly any id does.
+        if raw[0] == b'@'
+            && let Some(prefix) = RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix))
+        {
             return Err(Invalid::ReservedPrefix { prefix });
         }
-        Ok(Self(text.into()))
+        Ok(text)
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// Whether only letters, digits, `_` and `-` are in it, which every page of Tencent's documentation allows.
+/// An account that the service's documented rules allow, as it stands in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountRef<'a> {
+    /// As [`UserId`] holds it.
+    pub user_id: &'a str,
+    /// Nickname; an empty cell is `None` and its key is omitted from the call.
+    pub nick: Option<&'a str>,
+    /// URL of the avatar; as `nick`.
+    pub face_url: Option<&'a str>,
+}
+
+impl<'a> AccountRef<'a> {
+    /// Checks the three cells of a record; an empty `nick` or `face_url` is an absent one.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the first rule that is broken.
+    #[inline]
+    pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, Invalid> {
+        Ok(Self {
+            user_id: UserId::check(user_id)?,
+            nick: profile_text(Field::Nick, nick)?,
+            face_url: profile_text(Field::FaceUrl, face_url)?,
+        })
+    }
+
+    /// Whether only letters, digits, `_` and `-` are in its id, which every page of Tencent's documentation allows.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.0.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    pub fn has_plain_id(&self) -> bool {
+        self.user_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
     }
 }
 
@@ -95,16 +133,12 @@ pub struct Account {
 }
 
 impl Account {
-    /// Checks the three cells of a record; an empty `nick` or `face_url` is an absent one.
+    /// As [`AccountRef::parse`], with a copy.
     ///
     /// # Errors
     /// [`Invalid`] names the first rule that is broken.
     pub fn parse(user_id: &[u8], nick: &[u8], face_url: &[u8]) -> Result<Self, Invalid> {
-        Ok(Self {
-            user_id: UserId::parse(user_id)?,
-            nick: profile_text(Field::Nick, nick)?,
-            face_url: profile_text(Field::FaceUrl, face_url)?,
-        })
+        AccountRef::parse(user_id, nick, face_url).map(Self::from)
     }
 
     /// Whether it carries more than its id.
@@ -114,21 +148,72 @@ impl Account {
     }
 }
 
-fn profile_text(field: Field, raw: &[u8]) -> Result<Option<Box<str>>, Invalid> {
-    if raw.is_empty() {
-        return Ok(None);
+impl From<AccountRef<'_>> for Account {
+    fn from(AccountRef { user_id, nick, face_url }: AccountRef<'_>) -> Self {
+        Self { user_id: UserId(user_id.into()), nick: nick.map(Box::from), face_url: face_url.map(Box::from) }
     }
+}
+
+/// Whether all bytes are printable ASCII without space.
+#[inline]
+fn is_graphic(raw: &[u8]) -> bool {
+    !any_word(raw, |word| {
+        let above_space = word.wrapping_add((0x80 - 0x21) * EACH_BYTE);
+        let is_delete = word.wrapping_add(EACH_BYTE);
+        (word | !above_space | is_delete) & HIGH_BITS != 0
+    })
+}
+
+#[inline]
+fn profile_text(field: Field, raw: &[u8]) -> Result<Option<&str>, Invalid> {
+    if raw.is_empty() { Ok(None) } else { present_text(field, raw).map(Some) }
+}
+
+fn present_text(field: Field, raw: &[u8]) -> Result<&str, Invalid> {
     if raw.len() > FIELD_MAX_BYTES {
         return Err(Invalid::LongField { field, bytes: raw.len() });
     }
     let text = std::str::from_utf8(raw).map_err(|_| Invalid::NotUtf8 { field })?;
-    if text.contains('\u{feff}') {
-        return Err(Invalid::ByteOrderMark { field });
+    if may_hold_control(raw) {
+        if text.contains('\u{feff}') {
+            return Err(Invalid::ByteOrderMark { field });
+        }
+        if let Some(found) = text.chars().find(|found| found.is_control()) {
+            return Err(Invalid::ControlCharacter { field, code_point: u32::from(found) });
+        }
     }
-    if let Some(found) = text.chars().find(|found| found.is_control()) {
-        return Err(Invalid::ControlCharacter { field, code_point: u32::from(found) });
-    }
-    Ok(Some(text.into()))
+    Ok(text)
+}
+
+/// Whether there may be a control character or a byte order mark: one of ASCII, or the first byte of the others (U+0080 to U+009F, U+FEFF).
+fn may_hold_control(raw: &[u8]) -> bool {
+    any_word(raw, |word| {
+        let high = word & HIGH_BITS;
+        let low = word & !HIGH_BITS;
+        let above_controls = low + (0x80 - 0x20) * EACH_BYTE;
+        let is_delete = low + EACH_BYTE;
+        (!above_controls | is_delete) & !high & HIGH_BITS != 0 || (high != 0 && (has_byte(word, 0xc2) || has_byte(word, 0xef)))
+    })
+}
+
+const EACH_BYTE: u64 = u64::from_ne_bytes([1; 8]);
+const HIGH_BITS: u64 = 0x80 * EACH_BYTE;
+
+#[inline]
+const fn has_byte(word: u64, byte: u8) -> bool {
+    let differs = word ^ (byte as u64 * EACH_BYTE);
+    // A carry may take the neighbour of a match for another one, never a word without a match for one with.
+    differs.wrapping_sub(EACH_BYTE) & !differs & HIGH_BITS != 0
+}
+
+/// Whether it holds for any eight bytes: cells are too short for the compiler's own vectors to pay. The last eight overlap with those before;
+/// what is shorter is filled up with a letter.
+#[inline]
+fn any_word(raw: &[u8], holds: impl Fn(u64) -> bool) -> bool {
+    let Some(last) = raw.last_chunk() else {
+        return holds(raw.iter().fold(u64::from_ne_bytes([b'a'; 8]), |word, byte| word << 8 | u64::from(*byte)));
+    };
+    raw.as_chunks().0.iter().any(|word| holds(u64::from_ne_bytes(*word))) || holds(u64::from_ne_bytes(*last))
 }
 
 /// Why a record is never sent. The texts go into `error_info` of the results.
@@ -158,6 +243,8 @@ pub enum Invalid {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -191,5 +278,39 @@ mod tests {
         check(b"a\nb", Err(Invalid::ControlCharacter { field: Field::Nick, code_point: 10 }));
         check("a\u{85}b".as_bytes(), Err(Invalid::ControlCharacter { field: Field::Nick, code_point: 0x85 }));
         check("\u{feff}a".as_bytes(), Err(Invalid::ByteOrderMark { field: Field::Nick }));
+    }
+    /// Pieces at the bounds of the rules, at all places in a word of eight bytes.
+    fn cells() -> impl Strategy<Value = Vec<u8>> {
+        let char = prop_oneof![
+            8 => prop::char::range(' ', '\u{80}'),
+            1 => prop::sample::select(&['\0', '\u{1f}', '\u{7f}', '\u{80}', '\u{9f}', '\u{a0}', 'é', '\u{feff}', '\u{fefe}', '！', '好', '🎉'][..]),
+        ];
+        let text = prop::collection::vec(char, 0..40).prop_map(|chars| chars.into_iter().collect::<String>().into_bytes());
+        prop_oneof![3 => text, 1 => prop::collection::vec(any::<u8>(), 0..24), 1 => "[!-~]{0,34}".prop_map(String::into_bytes)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The rules once more, one byte and one character at a time.
+        #[test]
+        fn many_bytes_at_a_time_are_judged_as_one_at_a_time(cell in cells()) {
+            let outside = cell.iter().copied().find(|byte| !(0x21..=0x7e).contains(byte));
+            match UserId::check(&cell) {
+                Ok(text) => prop_assert!(text.as_bytes() == cell && outside.is_none()),
+                Err(Invalid::UserIdByte { byte }) => prop_assert_eq!(Some(byte), outside),
+                Err(other) => prop_assert!(cell.is_empty() || cell.len() > 32 || cell[0] == b'@', "{}", other),
+            }
+            let account = AccountRef::parse(b"u", &cell, b"").map(|account| account.nick.unwrap_or_default());
+            let field = Field::Nick;
+            let expected = match std::str::from_utf8(&cell) {
+                Err(_) => Err(Invalid::NotUtf8 { field }),
+                Ok(text) if text.contains('\u{feff}') => Err(Invalid::ByteOrderMark { field }),
+                Ok(text) => text.chars().find(|char| char.is_control()).map_or(Ok(text), |found| {
+                    Err(Invalid::ControlCharacter { field, code_point: found.into() })
+                }),
+            };
+            prop_assert_eq!(account, expected);
+        }
     }
 }

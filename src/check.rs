@@ -6,14 +6,14 @@
 mod repeats;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::account::{Account, Invalid};
-use crate::roster::{Record, RosterError};
+use crate::account::{AccountRef, Invalid};
+use crate::roster::{Roster, RosterError, View};
 use crate::sample::{Groups, Sample};
 use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
@@ -117,35 +117,26 @@ pub struct Checked {
 #[error("cannot sort the UserIDs in a temporary file in {}", std::env::temp_dir().display())]
 pub struct SortError(#[source] io::Error);
 
-/// Reads all `records` and reports.
+/// Reads the whole `roster` and reports.
 ///
 /// # Errors
 /// [`SortError`] where the folder for temporary files is full or not writable. A bad roster is no such error, see [`Checked`].
-pub fn check<I>(records: I, rates: Rates) -> Result<Checked, SortError>
-where
-    I: IntoIterator<Item = Result<Record, RosterError>>,
-{
-    check_with(records, rates, tempfile::tempfile).map_err(SortError)
+pub fn check(mut roster: Roster<impl Read>, rates: Rates) -> Result<Checked, SortError> {
+    check_with(&mut roster, rates, tempfile::tempfile).map_err(SortError)
 }
 
-fn check_with<I>(records: I, rates: Rates, open_spill: fn() -> io::Result<File>) -> io::Result<Checked>
-where
-    I: IntoIterator<Item = Result<Record, RosterError>>,
-{
+fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> io::Result<File>) -> io::Result<Checked> {
     let mut report = Report::new(rates);
     let mut finder = RepeatFinder::new(open_spill);
     let mut end = Ok(());
-    for record in records {
-        match record {
-            Ok(record) => {
-                if let Some(account) = report.count(record) {
-                    finder.push(account.user_id.as_str(), report.records)?;
+    while let Some(view) = roster.next_view() {
+        match view {
+            Ok(view) => {
+                if let Some(account) = report.count(view) {
+                    finder.push(account.user_id, report.records)?;
                 }
             }
-            Err(error) => {
-                end = Err(error);
-                break;
-            }
+            Err(error) => end = Err(error),
         }
     }
     report.repeats = finder.finish()?;
@@ -166,19 +157,19 @@ impl Report {
     }
 
     /// Counts a record: its account, if it is valid.
-    fn count(&mut self, record: Record) -> Option<Account> {
+    fn count<'a>(&mut self, View { row, line, user_id, account, .. }: View<'a>) -> Option<AccountRef<'a>> {
         self.records += 1;
-        let position = Position { row: record.row, line: record.line, user_id: record.user_id };
-        match record.account {
+        let position = || Position { row, line, user_id: user_id.into() };
+        match account {
             Ok(account) => {
                 self.valid += 1;
-                if !account.user_id.is_plain() {
-                    self.unusual.push(|| position);
+                if !account.has_plain_id() {
+                    self.unusual.push(position);
                 }
                 Some(account)
             }
             Err(why) => {
-                self.refused.push(rule(&why), || Refusal { position, why });
+                self.refused.push(rule(&why), || Refusal { position: position(), why });
                 None
             }
         }
@@ -191,14 +182,14 @@ impl Report {
     }
 
     /// Names the examples of repeats, whose UserIDs the sort doesn't keep, from a second look at the same roster.
-    pub fn name_repeats<I>(&mut self, records: I)
-    where
-        I: IntoIterator<Item = Result<Record, RosterError>>,
-    {
+    pub fn name_repeats(&mut self, mut roster: Roster<impl Read>) {
         let Some(last) = self.last_unnamed_row() else { return };
-        for record in records.into_iter().map_while(Result::ok).take_while(|record| record.row <= last) {
-            for repeat in self.repeats.first.iter_mut().filter(|repeat| repeat.later_row == record.row) {
-                repeat.user_id = Some(record.user_id.clone());
+        while let Some(Ok(view)) = roster.next_view() {
+            for repeat in self.repeats.first.iter_mut().filter(|repeat| repeat.later_row == view.row) {
+                repeat.user_id = Some(view.user_id.into());
+            }
+            if view.row >= last {
+                break;
             }
         }
     }

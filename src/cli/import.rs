@@ -3,7 +3,6 @@
 //! Everything that can be wrong is found before the first call; what ends the run becomes its last word, its table and its summary.
 
 use std::fs::File;
-use std::io::BufReader;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -70,7 +69,7 @@ struct Run<'a> {
     source: Source,
     format: Format,
     journal: Journal<OsDisk>,
-    roster: Roster<BufReader<File>>,
+    roster: Roster<File>,
     dialled: Dialled,
     lanes: Lanes,
     settings: Settings,
@@ -224,7 +223,7 @@ fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
     }
 }
 
-fn claim(connection: &Connection, roster: &Roster<BufReader<File>>, path: &Path, flags: &ImportFlags) -> Result<Claim, LastWord> {
+fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &ImportFlags) -> Result<Claim, LastWord> {
     let input = roster::fingerprint(path).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
     Ok(Claim {
         target: target(&connection.service),

@@ -14,13 +14,9 @@ pub(super) fn is_stdin(path: &Path) -> bool {
 }
 
 /// Opens the roster; `-` reads standard input as it comes.
-pub(super) fn roster(path: &Path, format: &Format) -> Result<Roster<Box<dyn BufRead>>, LastWord> {
-    let open = || -> Result<Box<dyn BufRead>, io::Error> {
-        if is_stdin(path) {
-            Ok(Box::new(io::stdin().lock()))
-        } else {
-            Ok(Box::new(BufReader::with_capacity(2 * RECORD_MAX_BYTES, File::open(path)?)))
-        }
+pub(super) fn roster(path: &Path, format: &Format) -> Result<Roster<Box<dyn Read>>, LastWord> {
+    let open = || -> Result<Box<dyn Read>, io::Error> {
+        if is_stdin(path) { Ok(Box::new(io::stdin().lock())) } else { Ok(Box::new(File::open(path)?)) }
     };
     open().map_err(RosterError::Read).and_then(|input| Roster::new(input, format)).map_err(|error| roster_error(path, &error))
 }

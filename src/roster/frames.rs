@@ -1,12 +1,14 @@
 //! Where records begin and end: the guard in front of the csv crate.
 //!
 //! The csv crate reads an unclosed quote to the end of the file as one record, without an error. So the extent of every record is found
-//! here first, bounded, with its place in the file; the csv crate then splits it into fields and never sees more than one.
+//! here first, bounded, with its place in the file; the csv crate never sees more than one.
 
-use std::io::{self, BufRead, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 
+use memchr::memchr;
 use thiserror::Error;
 
+use super::ahead::Ahead;
 use crate::input::Mark;
 
 /// Longest record in bytes, line end included. Chosen: 40 times what the service's limits allow for the three fields.
@@ -28,6 +30,8 @@ pub(super) struct Frame {
     pub(super) line: u64,
     /// The place behind it.
     pub(super) end: Mark,
+    /// Whether there is a quote anywhere in it.
+    pub(super) has_quote: bool,
     /// Where text follows a closing quote; the csv crate would glue it to the field without a word.
     pub(super) text_after_quote: Option<Place>,
 }
@@ -43,34 +47,20 @@ pub(super) enum FrameError {
     Read(#[from] io::Error),
 }
 
-/// Where the scan stands in a record.
-#[derive(Debug, Clone, Copy)]
-enum Quoting {
-    FieldStart,
-    Unquoted,
-    Quoted {
-        opened: Place,
-    },
-    /// Behind a quote in a quoted field: the closing one, or the first of an escaped pair.
-    QuoteSeen {
-        opened: Place,
-    },
-}
-
 /// Cuts a file into records.
 #[derive(Debug)]
 pub(super) struct Frames<R> {
-    input: R,
+    ahead: Ahead<R>,
     delimiter: u8,
-    /// The current record, line end included.
-    record: Vec<u8>,
+    /// Bytes of the current record, line end included, and after an error of what was looked at.
+    len: usize,
     at: Mark,
 }
 
-impl<R: BufRead> Frames<R> {
+impl<R: Read> Frames<R> {
     /// `input` stands at `at`.
     pub(super) fn new(input: R, delimiter: u8, at: Mark) -> Self {
-        Self { input, delimiter, record: Vec::new(), at }
+        Self { ahead: Ahead::new(input), delimiter, len: 0, at }
     }
 
     pub(super) fn delimiter(&self) -> u8 {
@@ -89,88 +79,110 @@ impl<R: BufRead> Frames<R> {
     /// Skips a byte order mark at the start of the file.
     pub(super) fn skip_bom(&mut self) -> io::Result<()> {
         const BOM: &[u8] = b"\xef\xbb\xbf";
-        if self.input.fill_buf()?.starts_with(BOM) {
-            self.input.consume(BOM.len());
+        while self.ahead.bytes().len() < BOM.len() && self.ahead.read_more()? > 0 {}
+        if self.ahead.bytes().starts_with(BOM) {
+            self.ahead.pass(BOM.len());
             self.at.pass(BOM, 0);
         }
         Ok(())
     }
 
     /// The next record's extent; its bytes are in [`Frames::bytes`]. Blank lines are no records.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            self.record.clear();
+            self.ahead.pass(std::mem::take(&mut self.len));
             let line = self.at.line;
-            if self.read_first_line(line)? == 0 {
+            let first = self.first_line(line)?;
+            if first == 0 {
                 return Ok(None);
             }
-            if matches!(self.record.as_slice(), b"\n" | b"\r\n" | b"\r") {
-                self.at.pass(&self.record, u64::from(self.record.ends_with(b"\n")));
+            if first <= 2 && matches!(self.raw(), b"\n" | b"\r\n" | b"\r") {
+                self.pass(0);
                 continue;
             }
-            let (text_after_quote, further_lines) = self.read_to_the_end(line)?;
-            self.at.pass(&self.record, further_lines + u64::from(self.record.ends_with(b"\n")));
+            let has_quote = self.ahead.has_quote(first);
+            let (text_after_quote, further_lines) = if has_quote { self.read_to_the_end(line)? } else { (None, 0) };
+            self.pass(further_lines);
             self.at.rows += 1;
-            return Ok(Some(Frame { line, end: self.at, text_after_quote }));
+            return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote }));
         }
     }
 
     /// The current record without its line end.
+    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
-        let record = self.record.strip_suffix(b"\n").unwrap_or(&self.record);
-        record.strip_suffix(b"\r").unwrap_or(record)
+        without_line_end(self.raw())
     }
 
     /// What was read of the current record, line end and all, also after an error.
+    #[inline]
     pub(super) fn raw(&self) -> &[u8] {
-        &self.record
+        &self.ahead.bytes()[..self.len]
+    }
+
+    /// Puts the mark behind the current record or blank line.
+    #[inline]
+    fn pass(&mut self, further_lines: u64) {
+        let raw = &self.ahead.bytes()[..self.len];
+        self.at.pass(raw, further_lines + u64::from(raw.ends_with(b"\n")));
     }
 
     /// A record whose first line is too long already may be the fault of a quote in it.
-    fn read_first_line(&mut self, line: u64) -> Result<usize, FrameError> {
+    #[inline]
+    fn first_line(&mut self, line: u64) -> Result<usize, FrameError> {
         self.read_line(line).map_err(|error| {
             let mut scan = Scan::new(self.delimiter);
-            scan.line(&self.record, line);
+            scan.line(self.raw(), 0, line);
             match scan.quoting {
-                Quoting::Quoted { opened } => runaway(error, opened),
+                Quoting::Quoted { opened } => runaway(error, opened.place(self.raw())),
                 Quoting::FieldStart | Quoting::Unquoted | Quoting::QuoteSeen { .. } => error,
             }
         })
     }
 
-    /// Appends a line to the record: its length, 0 at the end of the file.
+    /// Takes another line into the record: its length, 0 at the end of the file.
+    #[inline]
     fn read_line(&mut self, line: u64) -> Result<usize, FrameError> {
-        let room = (RECORD_MAX_BYTES + 1 - self.record.len()) as u64;
-        let read = (&mut self.input).take(room).read_until(b'\n', &mut self.record)?;
-        if self.record.len() > RECORD_MAX_BYTES { Err(FrameError::LongRecord { line }) } else { Ok(read) }
+        let before = self.len;
+        loop {
+            let found = memchr(b'\n', &self.ahead.bytes()[self.len..]);
+            self.len = found.map_or(self.ahead.bytes().len(), |at| self.len + at + 1);
+            if self.len > RECORD_MAX_BYTES {
+                self.len = RECORD_MAX_BYTES + 1;
+                return Err(FrameError::LongRecord { line });
+            }
+            if found.is_some() || self.ahead.read_more()? == 0 {
+                return Ok(self.len - before);
+            }
+        }
     }
 
     /// Reads on until no quote is open: where text follows a closing one, and how many further lines there were.
     fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<Place>, u64), FrameError> {
-        if !self.record.contains(&b'"') {
-            return Ok((None, 0));
-        }
         let mut scan = Scan::new(self.delimiter);
         let (mut from, mut line) = (0, first_line);
         loop {
-            scan.line(&self.record[from..], line);
-            let Quoting::Quoted { opened } = scan.quoting else { return Ok((scan.text_after_quote, line - first_line)) };
-            from = self.record.len();
+            scan.line(self.raw(), from, line);
+            let Quoting::Quoted { opened } = scan.quoting else {
+                return Ok((scan.text_after_quote.map(|spot| spot.place(self.raw())), line - first_line));
+            };
+            from = self.len;
             line += 1;
             let runs_away = line - first_line >= RECORD_MAX_LINES;
-            let read = if runs_away { 0 } else { self.read_line(line).map_err(|error| runaway(error, opened))? };
-            if read == 0 {
-                return Err(FrameError::OpenQuote { opened });
+            let read = if runs_away { Ok(0) } else { self.read_line(line) };
+            if read.map_err(|error| runaway(error, opened.place(self.raw())))? == 0 {
+                return Err(FrameError::OpenQuote { opened: opened.place(self.raw()) });
             }
         }
     }
 }
 
-impl<R: BufRead + Seek> Frames<R> {
+impl<R: Seek> Frames<R> {
     /// Goes on at another place.
     pub(super) fn go_to(&mut self, mark: Mark) -> io::Result<()> {
-        self.input.seek(SeekFrom::Start(mark.offset))?;
-        self.at = mark;
+        self.ahead.go_to(mark.offset)?;
+        (self.len, self.at) = (0, mark);
         Ok(())
     }
 }
@@ -183,11 +195,48 @@ fn runaway(error: FrameError, opened: Place) -> FrameError {
     }
 }
 
+/// A line's text; a carriage return is the line end's only in front of a line feed, or at the end of the file.
+#[inline]
+pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    text.strip_suffix(b"\r").unwrap_or(text)
+}
+
 /// The scan of one record; it reads quotes as the csv crate does.
 struct Scan {
     delimiter: u8,
     quoting: Quoting,
-    text_after_quote: Option<Place>,
+    text_after_quote: Option<Spot>,
+}
+
+/// Where the scan stands in a record.
+#[derive(Debug, Clone, Copy)]
+enum Quoting {
+    FieldStart,
+    Unquoted,
+    Quoted {
+        opened: Spot,
+    },
+    /// Behind a quote in a quoted field: the closing one, or the first of an escaped pair.
+    QuoteSeen {
+        opened: Spot,
+    },
+}
+
+/// A place in a record, before anybody wants to know its column.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    line: u64,
+    /// Where that line starts in the record.
+    line_start: usize,
+    at: usize,
+}
+
+impl Spot {
+    fn place(self, record: &[u8]) -> Place {
+        let characters = record[self.line_start..self.at].iter().filter(|byte| (**byte & 0xc0) != 0x80).count();
+        Place { line: self.line, column: characters as u64 + 1 }
+    }
 }
 
 impl Scan {
@@ -195,27 +244,28 @@ impl Scan {
         Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None }
     }
 
-    fn line(&mut self, bytes: &[u8], line: u64) {
-        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        for (index, byte) in text.iter().enumerate() {
-            self.quoting = match self.quoting {
-                Quoting::FieldStart if *byte == b'"' => Quoting::Quoted { opened: place(text, index, line) },
-                Quoting::Quoted { opened } if *byte == b'"' => Quoting::QuoteSeen { opened },
-                Quoting::QuoteSeen { opened } if *byte == b'"' => Quoting::Quoted { opened },
-                Quoting::Quoted { opened } => Quoting::Quoted { opened },
-                Quoting::FieldStart | Quoting::Unquoted | Quoting::QuoteSeen { .. } if *byte == self.delimiter => Quoting::FieldStart,
-                Quoting::FieldStart | Quoting::Unquoted => Quoting::Unquoted,
+    /// Goes on over the line that starts at `line_start` and is the record's last so far.
+    fn line(&mut self, record: &[u8], line_start: usize, line: u64) {
+        let end = line_start + without_line_end(&record[line_start..]).len();
+        let mut at = line_start;
+        while at < end {
+            let text = &record[at..end];
+            let spot = Spot { line, line_start, at };
+            (self.quoting, at) = match self.quoting {
+                Quoting::FieldStart if text[0] == b'"' => (Quoting::Quoted { opened: spot }, at + 1),
+                Quoting::FieldStart | Quoting::Unquoted => {
+                    memchr(self.delimiter, text).map_or((Quoting::Unquoted, end), |found| (Quoting::FieldStart, at + found + 1))
+                }
+                Quoting::Quoted { opened } => {
+                    memchr(b'"', text).map_or((self.quoting, end), |found| (Quoting::QuoteSeen { opened }, at + found + 1))
+                }
+                Quoting::QuoteSeen { opened } if text[0] == b'"' => (Quoting::Quoted { opened }, at + 1),
+                Quoting::QuoteSeen { .. } if text[0] == self.delimiter => (Quoting::FieldStart, at + 1),
                 Quoting::QuoteSeen { .. } => {
-                    self.text_after_quote.get_or_insert_with(|| place(text, index, line));
-                    Quoting::Unquoted
+                    self.text_after_quote.get_or_insert(spot);
+                    (Quoting::Unquoted, at)
                 }
             };
         }
     }
-}
-
-fn place(text: &[u8], index: usize, line: u64) -> Place {
-    let characters = text[..index].iter().filter(|byte| (**byte & 0xc0) != 0x80).count();
-    Place { line, column: characters as u64 + 1 }
 }

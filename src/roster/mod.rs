@@ -2,24 +2,42 @@
 //!
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
+mod ahead;
 mod frames;
 mod header;
+mod sameness;
+mod split;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::Path;
 
 use csv::ByteRecord;
 use thiserror::Error;
 
-use crate::account::{Account, Invalid};
-use crate::input::{Fingerprint, Mark, Reading, Sameness};
+use crate::account::{Account, AccountRef, Invalid};
+use crate::input::{Mark, Reading};
 use frames::{Frame, FrameError, Frames};
 pub use frames::{Place, RECORD_MAX_BYTES, RECORD_MAX_LINES};
 pub use header::{Format, Header, HeaderError};
+pub use sameness::{compare, fingerprint};
+use split::{Fields, Splitter};
 
-/// Read ahead of the file. Chosen: large enough that system calls don't count.
-const READ_BYTES: usize = 128 * 1024;
+/// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View<'a> {
+    /// Counts records from 1.
+    pub row: u64,
+    /// The physical line on which it starts.
+    pub line: u64,
+    /// The place behind it.
+    pub end: Mark,
+    /// The UserID cell, byte for byte. Of an invalid record it may be valid all the same: [`UserId::check`] tells.
+    ///
+    /// [`UserId::check`]: crate::account::UserId::check
+    pub user_id: &'a [u8],
+    pub account: Result<AccountRef<'a>, Invalid>,
+}
 
 /// A record of the input, valid or not.
 #[derive(Debug, Clone)]
@@ -64,17 +82,18 @@ impl From<FrameError> for RosterError {
 #[derive(Debug)]
 pub struct Roster<R> {
     header: Header,
-    splitter: csv::Reader<Framed<R>>,
+    frames: Frames<R>,
+    splitter: Splitter,
     has_ended: bool,
 }
 
-impl Roster<BufReader<File>> {
+impl Roster<File> {
     /// Opens a file and reads its header.
     ///
     /// # Errors
     /// [`RosterError`] for a file that can't be read or isn't what it claims.
     pub fn open(path: &Path, format: &Format) -> Result<Self, RosterError> {
-        Self::new(BufReader::with_capacity(READ_BYTES, File::open(path)?), format)
+        Self::new(File::open(path)?, format)
     }
 
     /// Goes on at `mark`, which lies behind the header.
@@ -82,13 +101,13 @@ impl Roster<BufReader<File>> {
     /// # Errors
     /// The file's.
     pub fn skip_to(mut self, mark: Mark) -> io::Result<Self> {
-        self.splitter.get_mut().frames.go_to(mark)?;
+        self.frames.go_to(mark)?;
         Ok(self)
     }
 }
 
-impl<R: BufRead> Roster<R> {
-    /// Reads the header off `input`.
+impl<R: Read> Roster<R> {
+    /// Reads the header off `input`, which needs no buffer of its own.
     ///
     /// # Errors
     /// [`RosterError`] for an input that can't be read or isn't what it claims.
@@ -101,11 +120,10 @@ impl<R: BufRead> Roster<R> {
             return Err(HeaderError::Missing.into());
         }
         frames.header_ends();
-        let mut splitter = splitter(frames, format.delimiter);
-        let mut names = ByteRecord::new();
-        splitter.get_mut().is_pending = true;
-        splitter.read_byte_record(&mut names).map_err(into_io)?;
-        Ok(Self { header: Header::new(names, format)?, splitter, has_ended: false })
+        let mut splitter = Splitter::new(format.delimiter);
+        // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
+        let names = splitter.any(frames.raw()).to_record();
+        Ok(Self { header: Header::new(names, format)?, frames, splitter, has_ended: false })
     }
 
     #[must_use]
@@ -116,13 +134,13 @@ impl<R: BufRead> Roster<R> {
     /// How the fields are found.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { delimiter: self.splitter.get_ref().frames.delimiter(), columns: self.header.columns() }
+        Reading { delimiter: self.frames.delimiter(), columns: self.header.columns() }
     }
 
     /// The place behind the last record that was read, or behind the header.
     #[must_use]
     pub fn at(&self) -> Mark {
-        self.splitter.get_ref().frames.at()
+        self.frames.at()
     }
 
     /// Reads to the end without looking into the records: how many there were.
@@ -130,42 +148,62 @@ impl<R: BufRead> Roster<R> {
     /// # Errors
     /// As reading them.
     pub fn count_rest(mut self) -> Result<u64, RosterError> {
-        let frames = &mut self.splitter.get_mut().frames;
-        let before = frames.at().rows;
-        while frames.next()?.is_some() {}
-        Ok(frames.at().rows - before)
+        let before = self.frames.at().rows;
+        while self.frames.next()?.is_some() {}
+        Ok(self.frames.at().rows - before)
     }
 
-    fn read(&mut self) -> Result<Option<Record>, RosterError> {
-        let Some(frame) = self.splitter.get_mut().next()? else { return Ok(None) };
-        let mut fields = ByteRecord::new();
-        self.splitter.read_byte_record(&mut fields).map_err(into_io)?;
-        let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
-        let user_id = cell(Some(self.header.user_id));
-        let account =
-            self.well_formed(&frame, &fields).and_then(|()| Account::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
-        Ok(Some(Record { row: frame.end.rows, line: frame.line, end: frame.end, user_id: user_id.into(), account, fields }))
-    }
-
-    fn well_formed(&self, frame: &Frame, fields: &ByteRecord) -> Result<(), Invalid> {
-        if let Some(Place { line, column }) = frame.text_after_quote {
-            return Err(Invalid::TextAfterQuote { line, column });
+    /// The next record without a copy of it; what an iteration would come to next.
+    ///
+    /// # Errors
+    /// As iterating.
+    #[inline]
+    pub fn next_view(&mut self) -> Option<Result<View<'_>, RosterError>> {
+        match self.advance()? {
+            Ok(frame) => Some(Ok(self.view(frame).0)),
+            Err(error) => Some(Err(error)),
         }
-        let expected = self.header.names.len();
-        if fields.len() == expected { Ok(()) } else { Err(Invalid::FieldCount { expected, found: fields.len() }) }
     }
-}
 
-impl<R: BufRead> Iterator for Roster<R> {
-    type Item = Result<Record, RosterError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    #[inline]
+    fn advance(&mut self) -> Option<Result<Frame, RosterError>> {
         if self.has_ended {
             return None;
         }
-        let read = self.read().transpose();
-        self.has_ended = !matches!(read, Some(Ok(_)));
-        read
+        let next = self.frames.next().transpose();
+        self.has_ended = !matches!(next, Some(Ok(_)));
+        next.map(|frame| frame.map_err(RosterError::from))
+    }
+
+    /// The current record, with all its fields.
+    #[inline]
+    fn view(&mut self, frame: Frame) -> (View<'_>, Fields<'_>) {
+        let (frames, splitter) = (&self.frames, &mut self.splitter);
+        let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
+        let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
+        let user_id = cell(Some(self.header.user_id));
+        let account = well_formed(&frame, self.header.names.len(), fields.len())
+            .and_then(|()| AccountRef::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
+        (View { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account }, fields)
+    }
+}
+
+fn well_formed(frame: &Frame, expected: usize, found: usize) -> Result<(), Invalid> {
+    if let Some(Place { line, column }) = frame.text_after_quote {
+        return Err(Invalid::TextAfterQuote { line, column });
+    }
+    if found == expected { Ok(()) } else { Err(Invalid::FieldCount { expected, found }) }
+}
+
+impl<R: Read> Iterator for Roster<R> {
+    type Item = Result<Record, RosterError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let frame = self.advance()?;
+        Some(frame.map(|frame| {
+            let (View { row, line, end, user_id, account }, fields) = self.view(frame);
+            Record { row, line, end, user_id: user_id.into(), account: account.map(Account::from), fields: fields.to_record() }
+        }))
     }
 }
 
@@ -177,114 +215,6 @@ fn reject_foreign(first_line: &[u8]) -> Result<(), HeaderError> {
     let text = first_line.strip_suffix(b"\n").unwrap_or(first_line);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.contains(&b'\r') { Err(HeaderError::CarriageReturns) } else { Ok(()) }
-}
-
-/// The csv crate's reader over one framed record at a time.
-fn splitter<R: BufRead>(frames: Frames<R>, delimiter: u8) -> csv::Reader<Framed<R>> {
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .terminator(csv::Terminator::Any(b'\n'))
-        .buffer_capacity(RECORD_MAX_BYTES + 1)
-        .from_reader(Framed { frames, is_pending: false })
-}
-
-/// Only reading can fail: fields are bytes and their number is free.
-fn into_io(error: csv::Error) -> io::Error {
-    io::Error::from(error)
-}
-
-/// Hands the csv crate exactly one record at a time, so that it can never run on into the next.
-#[derive(Debug)]
-struct Framed<R> {
-    frames: Frames<R>,
-    is_pending: bool,
-}
-
-impl<R: BufRead> Framed<R> {
-    fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        let frame = self.frames.next()?;
-        self.is_pending = frame.is_some();
-        Ok(frame)
-    }
-}
-
-impl<R: BufRead> Read for Framed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !std::mem::take(&mut self.is_pending) {
-            return Ok(0);
-        }
-        let record = self.frames.bytes();
-        buffer[..record.len()].copy_from_slice(record);
-        buffer[record.len()] = b'\n';
-        Ok(record.len() + 1)
-    }
-}
-
-/// The stat fields of a file.
-///
-/// # Errors
-/// The file's.
-pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
-    use std::os::unix::fs::MetadataExt;
-    const NS: i64 = 1_000_000_000;
-    let stat = std::fs::metadata(path)?;
-    Ok(Fingerprint {
-        len: stat.len(),
-        modified_ns: stat.mtime() * NS + stat.mtime_nsec(),
-        changed_ns: stat.ctime() * NS + stat.ctime_nsec(),
-        inode: stat.ino(),
-    })
-}
-
-/// Compares a file with what an earlier run has seen of it up to `settled`; reads that much of it.
-///
-/// # Errors
-/// The file's.
-pub fn compare(path: &Path, delimiter: u8, settled: Mark) -> io::Result<Sameness> {
-    let mut input = BufReader::with_capacity(READ_BYTES, File::open(path)?);
-    match passed(Frames::new((&mut input).take(settled.offset), delimiter, Mark::START)) {
-        Err(FrameError::Read(error)) => Err(error),
-        Ok(at) if at == settled => rest(input, settled),
-        Ok(_) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(Sameness::ChangedWithin),
-    }
-}
-
-/// The place behind the last record.
-fn passed(mut frames: Frames<impl BufRead>) -> Result<Mark, FrameError> {
-    frames.skip_bom()?;
-    let mut last = Mark::START;
-    if let Some(header) = frames.next()? {
-        frames.header_ends();
-        last = Mark { rows: 0, ..header.end };
-    }
-    while let Some(frame) = frames.next()? {
-        last = frame.end;
-    }
-    Ok(last)
-}
-
-/// Whether anything but blank lines follows. A settled last line without its end must not have grown.
-fn rest(mut input: impl BufRead + Seek, settled: Mark) -> io::Result<Sameness> {
-    input.seek(SeekFrom::Start(settled.offset - 1))?;
-    let mut before = [0];
-    input.read_exact(&mut before)?;
-    let next = input.fill_buf()?;
-    if before != *b"\n" && !(next.is_empty() || next.starts_with(b"\n") || next.starts_with(b"\r\n")) {
-        return Ok(Sameness::ChangedWithin);
-    }
-    loop {
-        let next = input.fill_buf()?;
-        if next.is_empty() {
-            return Ok(Sameness::Same);
-        }
-        if next.iter().any(|byte| !matches!(byte, b'\n' | b'\r')) {
-            return Ok(Sameness::ChangedAfter);
-        }
-        let blank = next.len();
-        input.consume(blank);
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@ use std::io::{Cursor, Write};
 use proptest::prelude::*;
 
 use super::*;
-use crate::account::Field;
+use crate::account::{Field, UserId};
+use crate::input::Sameness;
 
 fn roster(text: impl AsRef<[u8]>) -> Result<Roster<Cursor<Vec<u8>>>, RosterError> {
     Roster::new(Cursor::new(text.as_ref().to_vec()), &Format::default())
@@ -114,6 +115,59 @@ fn a_field_without_end_takes_no_memory() {
     assert!(roster.next().is_none());
 }
 
+/// What checkpoints hold: they must be gone on from.
+#[test]
+fn digests_are_what_they_have_always_been() {
+    let text = "\u{feff}UserID,Nick\r\na,\"x\r\ny\"\r\n\r\nb,2\n\u{feff}c,3\nd,4";
+    let mut roster = roster(text).unwrap();
+    let mark = |rows: u64, offset: u64, line: u64, digest: u64| Mark { rows, offset, line, digest };
+    assert_eq!(roster.at(), mark(0, 16, 2, 6_399_732_786_151_938_493));
+    let ends: Vec<_> = roster.by_ref().map(|record| record.unwrap().end).collect();
+    let expected = [
+        mark(1, 26, 4, 17_354_224_700_531_699_502),
+        mark(2, 32, 6, 3_607_259_454_367_156_257),
+        mark(3, 39, 7, 5_717_609_234_240_109_825),
+        mark(4, 42, 7, 7_267_060_084_490_266_147),
+    ];
+    assert_eq!(ends, expected);
+    assert_eq!(roster.at(), expected[3]);
+}
+
+#[test]
+fn records_across_the_edges_of_the_memory_are_whole() {
+    let quoted = |row: usize| format!("\"u{row}\",\"{}\n\"\"\"\n", "n".repeat(row % 97));
+    let plain = |row: usize| format!("u{row},{}\n", "x".repeat(row * 31 % 400));
+    let long = |row: usize| format!("u{row},{}\n", "y".repeat(RECORD_MAX_BYTES - 10));
+    let lines = (0..3_000).map(|row| {
+        if row % 500 == 499 {
+            long(row)
+        } else if row % 7 == 0 {
+            quoted(row)
+        } else {
+            plain(row)
+        }
+    });
+    let text = format!("UserID,Note\n{}", lines.collect::<String>());
+    let read: Vec<_> = roster(&text).unwrap().map(|record| record.unwrap().fields).collect();
+    let expected: Vec<_> = csv::Reader::from_reader(text.as_bytes()).into_byte_records().map(Result::unwrap).collect();
+    assert!(read == expected, "{} of {}", read.len(), expected.len());
+    let mut views = roster(&text).unwrap();
+    for record in &expected {
+        assert_eq!(views.next_view().unwrap().unwrap().user_id, &record[0]);
+    }
+    assert!(views.next_view().is_none());
+}
+
+#[test]
+fn the_user_id_of_an_invalid_record_can_be_told_from_an_invalid_one() {
+    let text = format!("UserID,Nick\nu1,{}\nu 2,\n", "n".repeat(501));
+    let mut roster = roster(text).unwrap();
+    let view = roster.next_view().unwrap().unwrap();
+    assert_eq!((UserId::check(view.user_id), view.account), (Ok("u1"), Err(Invalid::LongField { field: Field::Nick, bytes: 501 })));
+    let view = roster.next_view().unwrap().unwrap();
+    assert_eq!((UserId::check(view.user_id).err(), view.user_id), (view.account.err(), &b"u 2"[..]));
+}
+
 fn file(text: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text).unwrap();
@@ -166,9 +220,11 @@ proptest! {
     fn records_are_read_as_they_were_written(
         records in prop::collection::vec(prop::collection::vec("[a\"',;\n\r\u{e9}\u{1f600} -]{0,12}", 2..3), 0..20),
         crlf in any::<bool>(),
+        always_quoted in any::<bool>(),
     ) {
         let terminator = if crlf { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
-        let mut writer = csv::WriterBuilder::new().terminator(terminator).from_writer(Vec::new());
+        let quotes = if always_quoted { csv::QuoteStyle::Always } else { csv::QuoteStyle::Necessary };
+        let mut writer = csv::WriterBuilder::new().terminator(terminator).quote_style(quotes).from_writer(Vec::new());
         writer.write_record(["UserID", "Note"]).unwrap();
         for record in &records {
             writer.write_record(record).unwrap();

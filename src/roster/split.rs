@@ -1,0 +1,116 @@
+//! A record's fields, where they stand.
+//!
+//! A record without a quote is cut at its delimiters, and one that is all quotes without an escaped one between those. What quotes mean
+//! anywhere else is the csv crate's to say.
+
+use csv::ByteRecord;
+use csv_core::{ReadRecordResult, Terminator};
+use memchr::{memchr, memchr_iter};
+
+use super::frames::without_line_end;
+
+/// Finds the fields of one framed record after the other.
+#[derive(Debug)]
+pub(super) struct Splitter {
+    delimiter: u8,
+    core: csv_core::Reader,
+    /// The fields of a record with quotes, one behind the other.
+    unquoted: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// The fields of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields<'a> {
+    text: &'a [u8],
+    /// Where each field ends.
+    ends: &'a [usize],
+    /// Bytes between two of them.
+    gap: usize,
+}
+
+impl Splitter {
+    pub(super) fn new(delimiter: u8) -> Self {
+        let core = csv_core::ReaderBuilder::new().delimiter(delimiter).terminator(Terminator::Any(b'\n')).build();
+        Self { delimiter, core, unquoted: Vec::new(), ends: Vec::new() }
+    }
+
+    /// The fields of a record without a quote; it comes without its line end.
+    #[inline]
+    pub(super) fn plain<'a>(&'a mut self, record: &'a [u8]) -> Fields<'a> {
+        self.ends.clear();
+        self.ends.extend(memchr_iter(self.delimiter, record));
+        self.ends.push(record.len());
+        Fields { text: record, ends: &self.ends, gap: 1 }
+    }
+
+    /// The fields of a record with quotes; it comes with its line end, if it has one.
+    pub(super) fn quoted<'a>(&'a mut self, raw: &'a [u8]) -> Fields<'a> {
+        match self.between_quotes(without_line_end(raw)) {
+            Some(text) => Fields { text, ends: &self.ends, gap: 3 },
+            None => self.any(raw),
+        }
+    }
+
+    /// Finds the ends in a record whose fields are all in quotes and hold none, as most exports with quotes have them: what is between its
+    /// outer quotes. Three bytes stand between two fields.
+    fn between_quotes<'a>(&mut self, record: &'a [u8]) -> Option<&'a [u8]> {
+        let text = record.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        let mut from = 0;
+        self.ends.clear();
+        while let Some(found) = memchr(b'"', &text[from..]) {
+            let end = from + found;
+            if !text[end + 1..].starts_with(&[self.delimiter, b'"']) {
+                return None;
+            }
+            self.ends.push(end);
+            from = end + 3;
+        }
+        self.ends.push(text.len());
+        Some(text)
+    }
+
+    /// The fields of any record; it comes with its line end, if it has one.
+    pub(super) fn any(&mut self, raw: &[u8]) -> Fields<'_> {
+        // In one piece where the csv crate reads the line end as ours; it would take a carriage return for text.
+        let record = if raw.ends_with(b"\r\n") || !raw.ends_with(b"\n") { without_line_end(raw) } else { raw };
+        // Fields are never longer than what they stand in, and the reader wants room left when it meets the line end.
+        self.unquoted.resize(self.unquoted.len().max(record.len() + 1), 0);
+        let (mut read, mut written, mut fields) = (0, 0, 0);
+        loop {
+            if fields == self.ends.len() {
+                self.ends.resize(2 * fields + 8, 0);
+            }
+            // The line end makes it a whole record; past that, the end of input would.
+            let input = if read < record.len() { &record[read..] } else { &b"\n"[..record.len() + 1 - read] };
+            let (result, taken, put, ended) = self.core.read_record(input, &mut self.unquoted[written..], &mut self.ends[fields..]);
+            (read, written, fields) = (read + taken, written + put, fields + ended);
+            match result {
+                ReadRecordResult::InputEmpty | ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {}
+                ReadRecordResult::Record | ReadRecordResult::End => {
+                    return Fields { text: &self.unquoted[..written], ends: &self.ends[..fields], gap: 0 };
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, column: usize) -> Option<&'a [u8]> {
+        let end = *self.ends.get(column)?;
+        let start = if column == 0 { 0 } else { self.ends[column - 1] + self.gap };
+        Some(&self.text[start..end])
+    }
+
+    /// A copy of all of them.
+    pub(super) fn to_record(self) -> ByteRecord {
+        let mut record = ByteRecord::with_capacity(self.text.len(), self.len());
+        (0..self.len()).filter_map(|column| self.get(column)).for_each(|field| record.push_field(field));
+        record
+    }
+}
