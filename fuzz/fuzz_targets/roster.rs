@@ -6,4 +6,7 @@
 #[path = "../../tests/it/fuzz/claims.rs"]
 mod claims;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| claims::of_the_roster(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    claims::of_the_roster(bytes);
+    claims::of_views(bytes, b',');
+});

@@ -1,9 +1,11 @@
 //! What holds of any bytes whatever: the fuzz targets in `fuzz/` and the property tests claim the same.
 
-use std::io::BufReader;
+use std::io::{self, Read};
 
+use chatlift::account::{Account, Invalid};
 use chatlift::api::http::read_answer;
 use chatlift::command::Command;
+use chatlift::input::Mark;
 use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
 use chatlift::verdict::{CallEnd, Yield};
@@ -11,9 +13,9 @@ use serde_json::Value;
 
 /// The roster never panics, its records lie one behind the other and are bounded, and nothing between them is lost.
 pub(crate) fn of_the_roster(bytes: &[u8]) {
-    let read = records(bytes, bytes.len().max(1));
-    // A reader that hands out few bytes at a time (a byte order mark at least) yields the same.
-    assert_eq!(read, records(bytes, if bytes.len() < 4096 { 7 } else { 4093 }));
+    let read = records(bytes, usize::MAX);
+    // An input that hands out few bytes at a time yields the same.
+    assert_eq!(read, records(bytes, few(bytes)));
     let Some((header, records, error)) = read else { return };
     let mut before = header;
     for record in &records {
@@ -21,7 +23,7 @@ pub(crate) fn of_the_roster(bytes: &[u8]) {
         lies_behind(record, before, bytes);
         before = record.end;
     }
-    let rest = &bytes[usize::try_from(before.offset).unwrap()..];
+    let rest = &bytes[offset(before)..];
     if error.is_none() {
         assert!(rest.iter().all(|byte| matches!(byte, b'\n' | b'\r')), "records are lost: {rest:?}");
         let whole = Roster::new(bytes, &Format::default()).unwrap();
@@ -29,16 +31,93 @@ pub(crate) fn of_the_roster(bytes: &[u8]) {
     }
 }
 
-type Read = (chatlift::input::Mark, Vec<Same>, Option<String>);
+/// An input that hands out a few bytes at a time.
+struct Trickle<'a> {
+    left: &'a [u8],
+    few: usize,
+}
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let few = self.few.min(buffer.len());
+        self.left.read(&mut buffer[..few])
+    }
+}
+
+/// So few that no record of more bytes comes in one piece, and as many as it takes to be done in time.
+fn few(bytes: &[u8]) -> usize {
+    if bytes.len() < 4096 { 7 } else { 4093 }
+}
+
+/// A view says what a record says, and both say what the csv crate says of the same bytes, whatever separates the fields.
+/// `bytes` are separated by commas.
+pub(crate) fn of_views(bytes: &[u8], delimiter: u8) {
+    let swap = |byte: &u8| match *byte {
+        b',' => delimiter,
+        byte if byte == delimiter => b',',
+        byte => byte,
+    };
+    let bytes: Vec<u8> = bytes.iter().map(swap).collect();
+    let format = Format { delimiter, map: Vec::new() };
+    let open = || Roster::new(Trickle { left: &bytes, few: few(&bytes) }, &format);
+    let (Ok(mut records), Ok(mut views)) = (open(), open()) else { return };
+    let names: Vec<Vec<u8>> = records.header().names.iter().map(<[u8]>::to_vec).collect();
+    loop {
+        let before = records.at();
+        match (records.next(), views.next_view()) {
+            (Some(Ok(record)), Some(Ok(view))) => {
+                let account = view.account.clone().map(Account::from);
+                assert_eq!((view.row, view.line, view.end, view.user_id), (record.row, record.line, record.end, &*record.user_id));
+                assert_eq!(account, record.account);
+                is_what_the_csv_crate_reads(&record, &bytes[offset(before)..offset(record.end)], delimiter, &names);
+            }
+            (Some(Err(one)), Some(Err(other))) => assert_eq!(one.to_string(), other.to_string()),
+            (None, None) => break,
+            (one, other) => panic!("{one:?} is no {other:?}"),
+        }
+        assert_eq!(records.at(), views.at());
+    }
+}
+
+fn is_what_the_csv_crate_reads(record: &Record, passed: &[u8], delimiter: u8, names: &[Vec<u8>]) {
+    let mut raw = passed;
+    while let Some(rest) = raw.strip_prefix(b"\n").or_else(|| raw.strip_prefix(b"\r\n")) {
+        raw = rest;
+    }
+    let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
+    let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
+    // Behind another record, so that a byte order mark isn't taken for the file's.
+    let text = [b"first\n", raw, b"\n"].concat();
+    let mut builder = csv::ReaderBuilder::new();
+    builder.has_headers(false).flexible(true).delimiter(delimiter).terminator(csv::Terminator::Any(b'\n'));
+    let read: Vec<_> = builder.from_reader(text.as_slice()).into_byte_records().skip(1).map(Result::unwrap).collect();
+    assert_eq!(read, std::slice::from_ref(&record.fields));
+    let cell = |name: &str| names.iter().position(|found| found == name.as_bytes()).and_then(|at| read[0].get(at)).unwrap_or_default();
+    assert_eq!(cell("UserID"), &*record.user_id);
+    match &record.account {
+        Err(Invalid::FieldCount { expected, found }) => assert!(expected != found && (*expected, *found) == (names.len(), read[0].len())),
+        Err(Invalid::TextAfterQuote { .. }) => assert!(raw.contains(&b'"')),
+        account => {
+            assert_eq!(names.len(), read[0].len());
+            assert_eq!(*account, Account::parse(cell("UserID"), cell("Nick"), cell("FaceUrl")));
+        }
+    }
+}
+
+fn offset(mark: Mark) -> usize {
+    usize::try_from(mark.offset).unwrap()
+}
+
+type Readout = (Mark, Vec<Same>, Option<String>);
 
 /// What is compared of a record.
 #[derive(Debug, PartialEq)]
 struct Same {
     row: u64,
     line: u64,
-    end: chatlift::input::Mark,
+    end: Mark,
     user_id: Box<[u8]>,
-    account: Result<chatlift::account::Account, chatlift::account::Invalid>,
+    account: Result<Account, Invalid>,
     fields: Vec<Vec<u8>>,
 }
 
@@ -50,8 +129,8 @@ impl From<Record> for Same {
 }
 
 /// The place behind the header, all records, and the error at their end; `None` if there is no header.
-fn records(bytes: &[u8], buffer_bytes: usize) -> Option<Read> {
-    let mut roster = Roster::new(BufReader::with_capacity(buffer_bytes, bytes), &Format::default()).ok()?;
+fn records(bytes: &[u8], few: usize) -> Option<Readout> {
+    let mut roster = Roster::new(Trickle { left: bytes, few }, &Format::default()).ok()?;
     let header = roster.at();
     let (mut records, mut error) = (Vec::new(), None);
     for read in &mut roster {
@@ -68,10 +147,9 @@ fn records(bytes: &[u8], buffer_bytes: usize) -> Option<Read> {
     Some((header, records, error))
 }
 
-fn lies_behind(record: &Same, before: chatlift::input::Mark, bytes: &[u8]) {
-    let at = |offset: u64| usize::try_from(offset).unwrap();
-    assert!(before.offset < record.end.offset && at(record.end.offset) <= bytes.len(), "{record:?}");
-    let passed = &bytes[at(before.offset)..at(record.end.offset)];
+fn lies_behind(record: &Same, before: Mark, bytes: &[u8]) {
+    assert!(before.offset < record.end.offset && offset(record.end) <= bytes.len(), "{record:?}");
+    let passed = &bytes[offset(before)..offset(record.end)];
     let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
     assert_eq!(record.end.line, before.line + lines(passed), "{record:?}");
     let blank = passed.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();

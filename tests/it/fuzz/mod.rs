@@ -70,7 +70,8 @@ fn spoil(mut bytes: Vec<u8>, spoils: Vec<Spoil>) -> Vec<u8> {
     bytes
 }
 
-const CSV: &[&[u8]] = &[b"\"", b"\"\"", b",", b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff", b";", b"\n\n", b"UserID,Nick\n"];
+const CSV: &[&[u8]] =
+    &[b"\"", b"\"\"", b"\",\"", b"\n\"", b",", b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff", b";", b"\n\n", b"UserID,Nick\n"];
 const JSON: &[&[u8]] =
     &[b"\"", b"{", b"}", b"[", b"]", b",", b":", b"null", b"0", b"-", b"1e999", b"\\ud800", b" ", b"\"ErrorCode\":1,", b"\"more\":1,"];
 
@@ -83,7 +84,13 @@ fn csv_bytes() -> impl Strategy<Value = Vec<u8>> {
         3 => (select(&[b'a', b'\n', b'"', b','][..]), 62..66_usize).prop_map(|(byte, count)| vec![byte; count]),
         1 => select(&[65_530_usize, 65_536]).prop_map(|count| vec![b'a'; count]),
     ];
-    vec(piece, 0..24).prop_map(|pieces| [b"UserID,Nick\n".to_vec(), pieces.concat()].concat())
+    let header = select(&["UserID,Nick\n", "FaceUrl,UserID,Nick\n"][..]);
+    (header, vec(piece, 0..24)).prop_map(|(header, pieces)| [header.as_bytes(), &pieces.concat()].concat())
+}
+
+/// Any that may be given, but for the letters of the header.
+fn delimiters() -> impl Strategy<Value = u8> {
+    (0..128_u8).prop_filter("it can separate fields", |byte| !b"\"\r\nUserIDNickFaceUrl".contains(byte))
 }
 
 fn answers() -> impl Strategy<Value = Vec<u8>> {
@@ -133,6 +140,11 @@ proptest! {
     #[test]
     fn what_looks_like_a_file_is_read_as_one(bytes in csv_bytes(), spoils in spoils(CSV)) {
         claims::of_the_roster(&spoil(bytes, spoils));
+    }
+
+    #[test]
+    fn views_records_and_the_csv_crate_agree(bytes in csv_bytes(), spoils in spoils(CSV), delimiter in delimiters()) {
+        claims::of_views(&spoil(bytes, spoils), delimiter);
     }
 
     #[test]
