@@ -37,8 +37,9 @@ fn records_have_their_row_and_the_line_on_which_they_start() {
 
 #[test]
 fn quoted_fields_hold_delimiters_quotes_and_line_ends() {
-    let text = "UserID,Note\na,\"x\ny, \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n";
-    assert_eq!(lines(text), [row(1, 2, "a|x\ny, \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|")]);
+    let text = "UserID,Note\na,\"x\ny, \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n\"d\",x\"\n";
+    let expected = [row(1, 2, "a|x\ny, \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|"), row(4, 6, "d|x\"")];
+    assert_eq!(lines(text), expected);
 }
 
 #[test]
