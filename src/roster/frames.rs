@@ -1,7 +1,7 @@
 //! Where records begin and end: the guard in front of the csv crate.
 //!
 //! The csv crate reads an unclosed quote to the end of the file as one record, without an error. So the extent of every record is found
-//! here first, bounded, with its place in the file; the csv crate then splits it into fields and never sees more than one.
+//! here first, bounded, with its place in the file; the csv crate never sees more than one.
 
 use std::io::{self, Read, Seek};
 

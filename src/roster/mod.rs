@@ -122,7 +122,7 @@ impl<R: Read> Roster<R> {
         frames.header_ends();
         let mut splitter = Splitter::new(format.delimiter);
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
-        let names = splitter.quoted(frames.raw()).to_record();
+        let names = splitter.any(frames.raw()).to_record();
         Ok(Self { header: Header::new(names, format)?, frames, splitter, has_ended: false })
     }
 

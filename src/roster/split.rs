@@ -1,10 +1,11 @@
 //! A record's fields, where they stand.
 //!
-//! A record without a quote is cut at its delimiters; what quotes mean is the csv crate's to say.
+//! A record without a quote is cut at its delimiters, and one that is all quotes without an escaped one between those. What quotes mean
+//! anywhere else is the csv crate's to say.
 
 use csv::ByteRecord;
 use csv_core::{ReadRecordResult, Terminator};
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 
 use super::frames::without_line_end;
 
@@ -34,7 +35,7 @@ impl Splitter {
         Self { delimiter, core, unquoted: Vec::new(), ends: Vec::new() }
     }
 
-    /// The fields of a record in which there is no quote; it comes without its line end.
+    /// The fields of a record without a quote; it comes without its line end.
     #[inline]
     pub(super) fn plain<'a>(&'a mut self, record: &'a [u8]) -> Fields<'a> {
         self.ends.clear();
@@ -43,8 +44,34 @@ impl Splitter {
         Fields { text: record, ends: &self.ends, gap: 1 }
     }
 
+    /// The fields of a record with quotes; it comes with its line end, if it has one.
+    pub(super) fn quoted<'a>(&'a mut self, raw: &'a [u8]) -> Fields<'a> {
+        match self.between_quotes(without_line_end(raw)) {
+            Some(text) => Fields { text, ends: &self.ends, gap: 3 },
+            None => self.any(raw),
+        }
+    }
+
+    /// Finds the ends in a record whose fields are all in quotes and hold none, as most exports with quotes have them: what is between its
+    /// outer quotes. Three bytes stand between two fields.
+    fn between_quotes<'a>(&mut self, record: &'a [u8]) -> Option<&'a [u8]> {
+        let text = record.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        let mut from = 0;
+        self.ends.clear();
+        while let Some(found) = memchr(b'"', &text[from..]) {
+            let end = from + found;
+            if !text[end + 1..].starts_with(&[self.delimiter, b'"']) {
+                return None;
+            }
+            self.ends.push(end);
+            from = end + 3;
+        }
+        self.ends.push(text.len());
+        Some(text)
+    }
+
     /// The fields of any record; it comes with its line end, if it has one.
-    pub(super) fn quoted(&mut self, raw: &[u8]) -> Fields<'_> {
+    pub(super) fn any(&mut self, raw: &[u8]) -> Fields<'_> {
         // In one piece where the csv crate reads the line end as ours; it would take a carriage return for text.
         let record = if raw.ends_with(b"\r\n") || !raw.ends_with(b"\n") { without_line_end(raw) } else { raw };
         // Fields are never longer than what they stand in, and the reader wants room left when it meets the line end.

@@ -37,8 +37,9 @@ fn records_have_their_row_and_the_line_on_which_they_start() {
 
 #[test]
 fn quoted_fields_hold_delimiters_quotes_and_line_ends() {
-    let text = "UserID,Note\na,\"x\ny, \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n";
-    assert_eq!(lines(text), [row(1, 2, "a|x\ny, \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|")]);
+    let text = "UserID,Note\na,\"x\ny, \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n\"d\",x\"\n";
+    let expected = [row(1, 2, "a|x\ny, \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|"), row(4, 6, "d|x\"")];
+    assert_eq!(lines(text), expected);
 }
 
 #[test]
@@ -220,9 +221,11 @@ proptest! {
     fn records_are_read_as_they_were_written(
         records in prop::collection::vec(prop::collection::vec("[a\"',;\n\r\u{e9}\u{1f600} -]{0,12}", 2..3), 0..20),
         crlf in any::<bool>(),
+        always_quoted in any::<bool>(),
     ) {
         let terminator = if crlf { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
-        let mut writer = csv::WriterBuilder::new().terminator(terminator).from_writer(Vec::new());
+        let quotes = if always_quoted { csv::QuoteStyle::Always } else { csv::QuoteStyle::Necessary };
+        let mut writer = csv::WriterBuilder::new().terminator(terminator).quote_style(quotes).from_writer(Vec::new());
         writer.write_record(["UserID", "Note"]).unwrap();
         for record in &records {
             writer.write_record(record).unwrap();

@@ -71,7 +71,8 @@ fn spoil(mut bytes: Vec<u8>, spoils: Vec<Spoil>) -> Vec<u8> {
     bytes
 }
 
-const CSV: &[&[u8]] = &[b"\"", b"\"\"", b",", b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff", b";", b"\n\n", b"UserID,Nick\n"];
+const CSV: &[&[u8]] =
+    &[b"\"", b"\"\"", b"\",\"", b"\n\"", b",", b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff", b";", b"\n\n", b"UserID,Nick\n"];
 const JSON: &[&[u8]] =
     &[b"\"", b"{", b"}", b"[", b"]", b",", b":", b"null", b"0", b"-", b"1e999", b"\\ud800", b" ", b"\"ErrorCode\":1,", b"\"more\":1,"];
 
