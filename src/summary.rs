@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use crate::cli::exit::{Exit, printable};
 use crate::command::Command;
 use crate::deliver::Lane;
 use crate::figures;
+use crate::guard::Guard;
 use crate::outcome::Tally;
+use crate::plan::Counts;
 use crate::traffic::{ApiTraffic, Latency, Traffic};
 
 /// Most codes that the table names. Chosen: more is a matter for the results file.
@@ -42,6 +45,20 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Rows that were settled when this process began; 0 on a fresh run.
     pub resumed_at_row: u64,
+    /// Of a sync.
+    pub sync: Option<SyncFigures>,
+}
+
+/// What only a sync has to tell.
+#[derive(Debug, Clone, Copy)]
+pub struct SyncFigures {
+    pub plan: Counts,
+    pub kicked: u64,
+    pub deleted: u64,
+    /// Kicks and deletions that failed.
+    pub missing_failed: u64,
+    /// The first guard that tripped.
+    pub guard: Option<Guard>,
 }
 
 impl Summary {
@@ -51,13 +68,7 @@ impl Summary {
     /// # Errors
     /// The disk's.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let json = self.to_json();
-        match fs::metadata(path) {
-            Ok(meta) if !meta.is_file() => OpenOptions::new().write(true).open(path)?.write_all(json.as_bytes()),
-            Ok(_) => replace(&path.canonicalize()?, &json),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => replace(path, &json),
-            Err(error) => Err(error),
-        }
+        replace_or_write(path, |out| out.write_all(self.to_json().as_bytes()))
     }
 
     /// The JSON, with a newline at its end.
@@ -68,11 +79,25 @@ impl Summary {
     }
 }
 
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file that is whole or untouched, whatever happens, and readable by its owner alone. A path that is no regular file (a pipe, a
+/// device) is written to, not replaced.
+///
+/// # Errors
+/// The disk's, or that of `write`.
+pub fn replace_or_write(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => write(&mut OpenOptions::new().write(true).open(path)?),
+        Ok(_) => replace(&path.canonicalize()?, write),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => replace(path, write),
+        Err(error) => Err(error),
+    }
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let aside = aside(path)?;
     // One that a crash left behind.
     let _ = fs::remove_file(&aside);
-    let written = create_durably(&aside, text).and_then(|()| fs::rename(&aside, path));
+    let written = create_durably(&aside, write).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
         let _ = fs::remove_file(&aside);
     }
@@ -88,10 +113,11 @@ fn aside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-fn create_durably(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+fn create_durably(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
+    write(&mut file)?;
+    file.flush()?;
+    file.get_ref().sync_all()
 }
 
 /// The summary as it is written; its field order is the contract's.
@@ -115,15 +141,38 @@ struct Json<'a> {
     lane: &'static str,
     /// Those that were called.
     apis: BTreeMap<&'static str, ApiTraffic>,
+    #[serde(flatten)]
+    sync: Option<SyncJson>,
+}
+
+/// What a sync adds.
+#[derive(Serialize)]
+struct SyncJson {
+    plan: Counts,
+    created: u64,
+    updated: u64,
+    kicked: u64,
+    deleted: u64,
+    missing_failed: u64,
+    guard: Option<&'static str>,
+}
+
+impl SyncJson {
+    fn of(figures: SyncFigures, tally: Tally) -> Self {
+        let SyncFigures { plan, kicked, deleted, missing_failed, guard } = figures;
+        let guard = guard.map(Guard::name);
+        Self { plan, created: tally.created, updated: tally.updated, kicked, deleted, missing_failed, guard }
+    }
 }
 
 impl<'a> Json<'a> {
     fn of(summary: &'a Summary) -> Self {
-        let Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row } = summary;
+        let Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync } = summary;
         Self {
             exit_code: exit.code(),
             outcome,
-            rows: tally.rows(),
+            // Of a sync all records count, those that nothing became of too.
+            rows: sync.map_or_else(|| tally.rows(), |sync| sync.plan.records()),
             imported: tally.imported,
             failed: tally.failed,
             invalid: tally.invalid,
@@ -138,6 +187,7 @@ impl<'a> Json<'a> {
             latency_ms: traffic.latency(),
             lane: lane_name(*lane),
             apis: used(traffic).map(|(command, api)| (command.name(), *api)).collect(),
+            sync: sync.map(|sync| SyncJson::of(sync, *tally)),
         }
     }
 }
@@ -298,6 +348,7 @@ mod tests {
             traffic,
             elapsed,
             resumed_at_row: 100_000,
+            sync: None,
         }
     }
 
@@ -384,6 +435,7 @@ checkpoint  users.checkpoint.json";
             traffic: Traffic::default(),
             elapsed,
             resumed_at_row: 0,
+            sync: None,
         };
         let expected = "\
 rows        0

@@ -120,6 +120,25 @@ impl Traffic {
         complaint
     }
 
+    /// Adds another phase's calls of the same process; the main API stays.
+    ///
+    /// # Panics
+    /// Never: all histograms have the same bounds.
+    pub fn add(&mut self, other: &Traffic) {
+        for ((_, api), (_, more)) in self.apis.iter_mut().zip(other.apis.iter()) {
+            api.calls += more.calls;
+            api.retries += more.retries;
+            api.throttled += more.throttled;
+            api.most_in_1s = api.most_in_1s.max(more.most_in_1s);
+        }
+        for (code, count) in &other.codes {
+            if self.codes.len() < CODES_MAX || self.codes.contains_key(code) {
+                *self.codes.entry(*code).or_default() += count;
+            }
+        }
+        self.latency_ms.add(&other.latency_ms).expect("both have the same bounds");
+    }
+
     pub fn count_code(&mut self, code: i64) {
         if self.codes.len() < CODES_MAX || self.codes.contains_key(&code) {
             *self.codes.entry(code).or_default() += 1;

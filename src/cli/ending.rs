@@ -12,7 +12,7 @@ use crate::outcome::Tally;
 use crate::roster::RosterError;
 
 /// What the same command does after everything that only interrupted a run.
-const RESUMES: &str = "the same command goes on where it stopped";
+pub(super) const RESUMES: &str = "the same command goes on where it stopped";
 
 /// The last word on a run that came to an end of its own; `remaining` are the records that a limit has left.
 pub(super) fn last_word(end: &End<RosterError>, tally: Tally, remaining: Option<u64>, input: &Path, paths: &Paths) -> LastWord {

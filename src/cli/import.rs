@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use super::ending::{already_finished, cannot_open, disk_failed, last_word};
 use super::exit::{Exit, LastWord};
 use super::flags::{ImportFlags, RunFlags};
+use super::kept::Kept;
 use super::lanes::{COMMIT_EVERY, Lanes};
-use super::settings::{Connection, format};
 use super::names::{paths, summary_has_a_folder};
+use super::settings::{Connection, format};
 use super::source::Source;
 use super::target::{Dialled, dial, target};
 use super::{check, environment, first_look, input, log, signals, tell};
@@ -37,7 +38,7 @@ use crate::summary::{Report, Summary};
 use crate::traffic::Traffic;
 
 /// How often the progress is told. Chosen: a person sees it move.
-const TELL_EVERY: Duration = Duration::from_millis(250);
+pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the import that the flags ask for.
 pub(super) fn run(given: &ImportFlags) -> LastWord {
@@ -49,8 +50,8 @@ pub(super) fn run(given: &ImportFlags) -> LastWord {
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
     let word = match begin(given) {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
-        Ok(Begun::Finished { tally, paths }) => {
-            let word = already_finished(tally, &flags.input.file, &paths);
+        Ok(Begun::Finished { tally, paths, filled }) => {
+            let word = filled.err().unwrap_or_else(|| already_finished(tally, &flags.input.file, &paths));
             write_summary(flags, &summary((word.exit, Lane::Single), tally, Traffic::default(), (Duration::ZERO, tally.rows())));
             word
         }
@@ -62,7 +63,12 @@ pub(super) fn run(given: &ImportFlags) -> LastWord {
 /// What the first look came to.
 enum Begun<'a> {
     Run(Box<Run<'a>>),
-    Finished { tally: Tally, paths: Paths },
+    /// `filled` says whether the state, if there is one to fill, could be.
+    Finished {
+        tally: Tally,
+        paths: Paths,
+        filled: Result<(), LastWord>,
+    },
 }
 
 /// A run about to send its first call.
@@ -77,6 +83,7 @@ struct Run<'a> {
     lanes: Lanes,
     settings: Settings,
     input_bytes: u64,
+    kept: Option<Kept>,
 }
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
@@ -96,12 +103,14 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let paths = paths(flags, &state.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     summary_has_a_folder(flags)?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
+    let kept = state.as_deref().map(Kept::take).transpose()?;
+    kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
         && let Some(tally) =
             journal::finished_earlier(&OsDisk, &paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?
     {
-        return Ok(Begun::Finished { tally, paths });
+        return Ok(Begun::Finished { tally, paths, filled: Ok(()) });
     }
     let format = format(&flags.input);
     let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
@@ -109,14 +118,17 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let input_bytes = claim.input.len;
     let way = match examine(&claim, &paths, source.path(), flags)? {
         Plan::Finished { tally } => {
+            let target = target(&connection.service);
+            let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (source.path(), &format), &paths, tally));
             source.is_done_with();
-            return Ok(Begun::Finished { tally, paths });
+            return Ok(Begun::Finished { tally, paths, filled });
         }
         Plan::Run(way) => way,
     };
     look_at_input(&way, &source, &format, flags)?;
     let dialled = dial(&connection, &lanes)?;
     source.keep()?;
+    kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target))?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = Settings {
@@ -129,7 +141,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         commit_rows: lanes.commit_rows(),
         tell_every: TELL_EVERY,
     };
-    Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, lanes, settings, input_bytes })))
+    Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, lanes, settings, input_bytes, kept })))
 }
 
 pub(super) fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &RunFlags) -> Result<Claim, LastWord> {
@@ -175,7 +187,7 @@ impl Run<'_> {
         };
         self.announce();
         let began = std::time::Instant::now();
-        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes, .. } = *self;
+        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes, kept, .. } = *self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(input_bytes), limit: settings.limit };
         let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
@@ -200,12 +212,17 @@ impl Run<'_> {
                 (word, summary, tally - before)
             }
             Ok(ended) => {
-                if matches!(ended.end, End::Finished) {
+                let is_finished = matches!(ended.end, End::Finished);
+                let filled = match kept.filter(|_| is_finished) {
+                    Some(kept) => kept.import_finished(&dialled.target, (source.path(), &format), &paths, before + ended.tally),
+                    None => Ok(()),
+                };
+                if is_finished {
                     source.is_done_with();
                 }
                 let remaining = remaining(&ended, source.path(), &format, start);
                 let tally = before + ended.tally;
-                let word = last_word(&ended.end, tally, remaining, &flags.input.file, &paths);
+                let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, &flags.input.file, &paths));
                 let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
                 (word, summary, ended.tally)
             }
@@ -279,7 +296,7 @@ fn remaining(ended: &Ended<Journal<OsDisk>, RosterError>, path: &Path, format: &
 }
 
 fn summary((exit, lane): (Exit, Lane), tally: Tally, traffic: Traffic, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
-    Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row }
+    Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row, sync: None }
 }
 
 pub(super) fn write_summary(flags: &RunFlags, summary: &Summary) {

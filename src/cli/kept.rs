@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use super::exit::{Exit, LastWord, causes};
 use super::input::roster_error;
 use crate::guard::Guard;
+use crate::journal;
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
-use crate::journal;
 use crate::outcome::Tally;
 use crate::plan::{Counts, Ops};
 use crate::roster::{self, Format, Roster};
@@ -52,7 +52,11 @@ impl Kept {
         let Some(state) = self.find()? else { return Ok(()) };
         let about = state.about().map_err(|error| state_error(&error))?;
         other_target(&about, target).map_or(Ok(()), |why| {
-            Err(LastWord::new(Exit::Guarded, format!("guard {}: {why}", Guard::Target.name()), "name another --state, or chatlift state STATE retarget"))
+            Err(LastWord::new(
+                Exit::Guarded,
+                format!("guard {}: {why}", Guard::Target.name()),
+                "name another --state, or chatlift state STATE retarget",
+            ))
         })
     }
 
@@ -63,10 +67,16 @@ impl Kept {
     }
 
     /// Takes over what a finished import has come to.
-    pub(super) fn import_finished(&self, target: &Target, (input, format): (&Path, &Format), paths: &Paths, tally: Tally) -> Result<(), LastWord> {
+    pub(super) fn import_finished(
+        &self,
+        target: &Target,
+        (input, format): (&Path, &Format),
+        paths: &Paths,
+        tally: Tally,
+    ) -> Result<(), LastWord> {
         let mut state = self.open_or_create(target, new_identity())?;
         let mut roster = Roster::open(input, format).map_err(|error| roster_error(input, &error))?;
-        let read = || -> io::Result<_> {
+        let mut read = || -> io::Result<_> {
             let results = File::open(&paths.results)?;
             sync::import_settled(&mut roster, roster::fingerprint(input)?, results, folder_of(&self.path))
         };
@@ -117,8 +127,10 @@ pub(super) fn state_error(error: &StateError) -> LastWord {
 
 /// What the checkpoint vouches for of a run's results.
 pub(super) fn vouched_results(paths: &Paths) -> io::Result<Option<io::Take<File>>> {
-    journal::vouched_results(&OsDisk, paths).map(|len| -> io::Result<_> {
-        use std::io::Read;
-        Ok(File::open(&paths.results)?.take(len))
-    }).transpose()
+    journal::vouched_results(&OsDisk, paths)
+        .map(|len| -> io::Result<_> {
+            use std::io::Read;
+            Ok(File::open(&paths.results)?.take(len))
+        })
+        .transpose()
 }

@@ -17,7 +17,8 @@ pub(super) fn paths(flags: &RunFlags, others: &[&Path]) -> Result<Paths, LastWor
     let paths = Paths::new(file, given);
     let own = paths.everything();
     let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
-    let mut names: Vec<PathBuf> = own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).chain(others.iter().copied()).map(resolved).collect();
+    let mut names: Vec<PathBuf> =
+        own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).chain(others.iter().copied()).map(resolved).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(LastWord::yours(

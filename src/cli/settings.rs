@@ -132,6 +132,15 @@ impl Connection {
         self.service.is_loopback()
     }
 
+    /// As whom calls are made.
+    #[must_use]
+    pub fn identifier(&self) -> &str {
+        match &self.service {
+            Service::Sandbox => IDENTIFIER,
+            Service::Remote { identity, .. } => &identity.identifier,
+        }
+    }
+
     /// Resolves the part of it that signatures are made from.
     ///
     /// # Errors

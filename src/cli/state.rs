@@ -1,7 +1,6 @@
 //! `chatlift state`: what a state holds, its export, and the few things that may be changed in it by hand.
 
 use std::fmt;
-use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::exit::{Exit, LastWord};
@@ -30,7 +29,10 @@ pub(super) fn run(flags: &StateFlags) -> LastWord {
 fn find(flags: &StateFlags) -> Result<State, LastWord> {
     let state = State::find(&flags.state).map_err(|error| state_error(&error))?;
     state.ok_or_else(|| {
-        LastWord::yours(format!("there is no state at {}", flags.state.display()), "chatlift sync FILE --state STATE makes one, and so does import")
+        LastWord::yours(
+            format!("there is no state at {}", flags.state.display()),
+            "chatlift sync FILE --state STATE makes one, and so does import",
+        )
     })
 }
 
@@ -122,9 +124,22 @@ impl fmt::Display for Run {
         let count = figures::count;
         let finished = self.finished_at.map_or_else(|| "unfinished".to_owned(), time);
         write!(f, "{} {finished}", self.command)?;
-        write!(f, ": {} to create, {} to update, {} unchanged", count(self.counts.create), count(self.counts.update), count(self.counts.unchanged))?;
+        write!(
+            f,
+            ": {} to create, {} to update, {} unchanged",
+            count(self.counts.create),
+            count(self.counts.update),
+            count(self.counts.unchanged)
+        )?;
         if let Some(done) = self.done {
-            write!(f, "; {} failed, {} missing, {} kicked, {} deleted", count(done.failed), count(self.counts.missing), count(done.kicked), count(done.deleted))?;
+            write!(
+                f,
+                "; {} failed, {} missing, {} kicked, {} deleted",
+                count(done.failed),
+                count(self.counts.missing),
+                count(done.kicked),
+                count(done.deleted)
+            )?;
         }
         Ok(())
     }

@@ -68,11 +68,6 @@ impl Dialled {
         let Identity { sdkappid, identifier, credential } = &self.identity;
         Signer::new(credential.clone(), *sdkappid, identifier, Instant::now(), SystemTime::now())
     }
-
-    /// As whom calls are made.
-    pub(super) fn identifier(&self) -> &str {
-        &self.identity.identifier
-    }
 }
 
 fn sandbox(lanes: &Lanes) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {

@@ -22,7 +22,7 @@ use checkpoint::{Checkpoint, State};
 use disk::{Disk, DiskFile};
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
-pub use opening::{Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open, vouched_results};
+pub use opening::{Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open, vouched_results, work};
 use paths::Paths;
 use sheet::Sheet;
 

@@ -182,6 +182,12 @@ pub fn committed<D: Disk>(disk: &D, paths: &Paths) -> Option<Tally> {
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.tally)
 }
 
+/// Which command's run the checkpoint is of; `None` if there is none that can be read.
+pub fn work<D: Disk>(disk: &D, paths: &Paths) -> Option<Work> {
+    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
+    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.work)
+}
+
 /// How much of the results the checkpoint vouches for; `None` if there are none that end as it says.
 pub fn vouched_results<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;

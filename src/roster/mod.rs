@@ -147,10 +147,18 @@ impl<R: Read> Roster<R> {
     ///
     /// # Errors
     /// As reading them.
-    pub fn count_rest(mut self) -> Result<u64, RosterError> {
-        let before = self.frames.at().rows;
+    pub fn count_rest(self) -> Result<u64, RosterError> {
+        let before = self.at().rows;
+        Ok(self.read_to_end()?.rows - before)
+    }
+
+    /// Reads to the end without looking into the records: the place behind the last one.
+    ///
+    /// # Errors
+    /// As reading them.
+    pub fn read_to_end(mut self) -> Result<Mark, RosterError> {
         while self.frames.next()?.is_some() {}
-        Ok(self.frames.at().rows - before)
+        Ok(self.frames.at())
     }
 
     /// The next record without a copy of it; what an iteration would come to next.

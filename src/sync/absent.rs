@@ -122,12 +122,12 @@ impl<'a> Absent<'a> {
     }
 
     /// Takes note of what was done about them.
-    fn note(&mut self, acted: Vec<Acted>) -> Result<(), StateError> {
-        for Acted { id, deed, .. } in &acted {
+    fn note(&mut self, acted: &[Acted]) -> Result<(), StateError> {
+        for Acted { id, deed, .. } in acted {
             self.under_way.remove(id);
             self.tally.count(*deed);
         }
-        self.state.acted(&acted)
+        self.state.acted(acted)
     }
 
     /// Who is online is left alone, and so is whoever couldn't be asked about.
@@ -142,7 +142,7 @@ impl<'a> Absent<'a> {
                 None => spared.push(online(*id, None, "query_online_status did not answer for it".to_owned())),
             }
         }
-        self.note(spared)?;
+        self.note(&spared)?;
         self.announce(to_do)
     }
 
@@ -162,7 +162,7 @@ impl<'a> Absent<'a> {
             };
             acted.push(deed);
         }
-        self.note(acted)?;
+        self.note(&acted)?;
         switched_off.map_or(Ok(()), |info| Err(AbsentError::DeletionOff(info)))
     }
 }
@@ -206,16 +206,16 @@ impl Errands for Absent<'_> {
             }
             (Command::QueryOnlineStatus, fate) => {
                 let (code, info) = words(fate);
-                self.note(ids.iter().map(|id| online(*id, code, info.clone())).collect())?;
+                self.note(&ids.iter().map(|id| online(*id, code, info.clone())).collect::<Vec<_>>())?;
             }
             (Command::AccountDelete, Fate::Done(Yield::Deleted(results))) => self.deleted(&ids, &results)?,
             (Command::AccountDelete, Fate::Refused { code: NO_ACCOUNT, .. }) => {
-                self.note(ids.iter().map(|id| done(*id, Deed::Deleted)).collect())?;
+                self.note(&ids.iter().map(|id| done(*id, Deed::Deleted)).collect::<Vec<_>>())?;
             }
-            (Command::Kick, Fate::Done(_)) => self.note(ids.iter().map(|id| done(*id, Deed::Kicked)).collect())?,
+            (Command::Kick, Fate::Done(_)) => self.note(&ids.iter().map(|id| done(*id, Deed::Kicked)).collect::<Vec<_>>())?,
             (_, fate) => {
                 let (code, info) = words(fate);
-                self.note(ids.iter().map(|id| failed(*id, code, info.clone())).collect())?;
+                self.note(&ids.iter().map(|id| failed(*id, code, info.clone())).collect::<Vec<_>>())?;
             }
         }
         Ok(())
@@ -241,16 +241,16 @@ fn words(fate: Fate) -> (Option<i64>, String) {
 /// The first line of every missing file.
 const HEADER: [&str; 6] = ["UserID", "last_imported", "missing_runs", "action", "error_code", "error_info"];
 
-/// Writes the missing file: what is missing, and what was done about it. Its length in accounts.
+/// Writes the missing file: what is missing, and what was done about it.
 ///
 /// # Errors
 /// The state's, or that of `out`.
-pub fn write_missing(state: &State, out: impl Write) -> Result<u64, StateError> {
+pub fn write_missing(state: &State, out: impl Write) -> Result<Tally, StateError> {
     let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
     csv.write_record(HEADER).map_err(|error| StateError::Source(error.into()))?;
-    let mut count = 0;
+    let mut tally = Tally::default();
     state.each_missing(|missing, acted| {
-        count += 1;
+        tally.count(acted.deed);
         let last_imported = missing.last_imported.map(time).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
         let info = crate::outcome::defused(&acted.error_info);
@@ -258,7 +258,7 @@ pub fn write_missing(state: &State, out: impl Write) -> Result<u64, StateError> 
         csv.write_record(record).map_err(io::Error::from)
     })?;
     csv.flush().map_err(StateError::Source)?;
-    Ok(count)
+    Ok(tally)
 }
 
 /// RFC 3339 in UTC with milliseconds.

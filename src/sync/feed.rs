@@ -3,6 +3,7 @@
 //! Before a record is handed out, the state has durably taken note that its call may leave.
 
 use std::fs::File;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use thiserror::Error;
@@ -22,7 +23,7 @@ const PASS_AT_ONCE: u64 = 2_048;
 /// What is fed, and how far ahead calls are announced.
 #[derive(Debug)]
 pub struct Planned {
-    pub ops: Ops,
+    pub ops: Rc<Ops>,
     /// As the plan has seen the file.
     pub stat: Fingerprint,
     /// Calls may have left for rows up to this one.
@@ -92,9 +93,9 @@ impl Feed {
         };
         match op {
             _ if record.row > self.planned.ops.rows() => Err(FeedError::Modified),
-            Op::Create => taken(record, Status::Created),
-            Op::Update { .. } => taken(record, Status::Updated),
-            Op::Invalid if record.account.is_err() => taken(record, Status::Updated),
+            Op::Create => Ok(Some(Incoming::Record { record, taken: Status::Created })),
+            Op::Update { .. } => Ok(Some(Incoming::Record { record, taken: Status::Updated })),
+            Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, taken: Status::Updated })),
             Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
             Op::Superseded => Ok(Some(Incoming::Settled(superseded(record, (self.wall)())))),
         }
@@ -112,11 +113,6 @@ impl Feed {
         self.planned.sent_up_to = last;
         Ok(())
     }
-}
-
-/// A record that was valid when it was planned and isn't now has been changed since.
-fn taken(record: Record, taken: Status) -> Result<Option<Incoming>, FeedError> {
-    Ok(Some(Incoming::Record { record, taken }))
 }
 
 fn superseded(record: Record, wall: SystemTime) -> Settled {

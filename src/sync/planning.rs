@@ -139,14 +139,6 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// What is sent, and who has come back, in order of ids.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn planned(&mut self) -> io::Result<impl Iterator<Item = io::Result<Planned>>> {
-        Ok(self.planned.read()?.map(|bytes| bytes.map(|bytes| Slip::from_bytes(&bytes).planned())))
-    }
-
     /// What is missing, in order of ids.
     ///
     /// # Errors
@@ -155,11 +147,10 @@ impl Drawn {
         Ok(self.missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes))))
     }
 
-    /// Both, for the state.
+    /// What is sent and who has come back, what is missing, both in order of ids, and what becomes of each row: for the state.
     ///
     /// # Errors
     /// The disk's.
-    #[expect(clippy::type_complexity, reason = "two iterators")]
     pub fn lists(&mut self) -> io::Result<(impl Iterator<Item = io::Result<Planned>>, impl Iterator<Item = io::Result<Missing>>, &Ops)> {
         let Self { planned, missing, ops, .. } = self;
         let planned = planned.read()?.map(|bytes| bytes.map(|bytes| Slip::from_bytes(&bytes).planned()));

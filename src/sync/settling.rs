@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use super::planning::spill_in;
 use super::slip::{SETTLEMENT, SLIP, Slip, Tag, settlement_from_bytes, settlement_to_bytes};
 use crate::account::UserId;
-use crate::journal::results::{Entry, Results, ResultsError};
-use crate::outcome::Status;
 use crate::guard::Filled;
 use crate::input::Fingerprint;
+use crate::journal::results::{Entry, Results, ResultsError};
+use crate::outcome::Status;
 use crate::plan::{Id, Profile};
 use crate::roster::Roster;
 use crate::spill::{Sorted, Sorter};
@@ -105,12 +105,15 @@ pub struct ImportSettled<I> {
 ///
 /// # Errors
 /// The disk's; [`io::ErrorKind::InvalidData`] where the two don't belong together.
-pub fn import_settled(
-    roster: &mut Roster<impl io::Read>,
+///
+/// # Panics
+/// Never.
+pub fn import_settled<I: io::Read, R: io::Read>(
+    roster: &mut Roster<I>,
     stat: Fingerprint,
-    results: impl io::Read,
+    results: R,
     folder: &Path,
-) -> io::Result<ImportSettled<impl Iterator<Item = io::Result<SettledImport>>>> {
+) -> io::Result<ImportSettled<impl Iterator<Item = io::Result<SettledImport>> + use<I, R>>> {
     let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let mut sorter = Sorter::<IMPORT_SLIP>::new(spill_in(folder.to_owned()));
     let mut entries = import_results(BufReader::new(results))?;

@@ -1,0 +1,248 @@
+//! `chatlift sync`: plan, guards, then the import's pipeline for what differs, and the accounts that the file lacks.
+//!
+//! Until the guards have let it through, nothing is written but unnamed temporary files and the files of two locks.
+
+mod planned;
+mod sending;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use indicatif::MultiProgress;
+
+use super::ending::cannot_open;
+use super::exit::{Exit, LastWord};
+use super::flags::{MissingFlag, SyncFlags};
+use super::kept::{Kept, folder_of, new_identity, state_error, vouched_results};
+use super::lanes::Lanes;
+use super::names::{paths, summary_has_a_folder};
+use super::settings::{Connection, format};
+use super::source::Source;
+use super::target::{dial, target};
+use super::{environment, first_look, input, log};
+use crate::guard::{Bound, Guard, Limits, Tripped};
+use crate::input::{Fingerprint, Sameness};
+use crate::journal::checkpoint::{Checkpoint, Work};
+use crate::journal::disk::OsDisk;
+use crate::journal::paths::Paths;
+use crate::journal::{self, Claim, Plan, Restart, Way};
+use crate::plan::{Counts, Id, Ops};
+use crate::roster::{self, Format, Roster};
+use crate::state::{self, OpenRun, State};
+use crate::sync::{Absence, Drawn, Policy, Settlements, Survey, draw_up, milliseconds, settlements, survey};
+use crate::target::Target;
+use sending::{Cargo, Run};
+
+/// Kicks that are allowed unless told otherwise. Source: the contract of the guards.
+const MAX_KICKS: Bound = Bound::Count(500);
+
+/// Runs the sync that the flags ask for.
+pub(super) fn run(flags: &SyncFlags) -> LastWord {
+    let bars = MultiProgress::new();
+    log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
+    let word = Sync::new(flags).and_then(|sync| sync.begin(&bars)).unwrap_or_else(Begun::Stopped);
+    let word = match word {
+        Begun::Run(run) => run.carry_out(&bars),
+        Begun::Stopped(word) => word,
+    };
+    if flags.run.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
+}
+
+/// What the plan came to.
+enum Begun<'a> {
+    Run(Box<Run<'a>>),
+    Stopped(LastWord),
+}
+
+/// A sync that has not decided anything yet.
+struct Sync<'a> {
+    flags: &'a SyncFlags,
+    connection: Connection,
+    lanes: Lanes,
+    target: Target,
+    paths: Paths,
+    format: Format,
+    source: Source,
+    /// The input: both passes read this one, whatever takes its name.
+    file: File,
+    stat: Fingerprint,
+    /// Of a dry run: none, it changes nothing.
+    locks: Option<(File, Kept)>,
+}
+
+impl<'a> Sync<'a> {
+    fn new(flags: &'a SyncFlags) -> Result<Self, LastWord> {
+        let run = &flags.run;
+        let connection = Connection::resolve(&run.connection, &environment)?;
+        let lanes = Lanes::new(run, &connection)?;
+        let others = [Some(flags.state.clone()), Some(state::beside(&flags.state, ".lock")), flags.plan.clone()];
+        let others: Vec<&Path> = others.iter().flatten().map(PathBuf::as_path).collect();
+        let paths = paths(run, &others)?;
+        summary_has_a_folder(run)?;
+        let locks = if run.dry_run {
+            None
+        } else {
+            Some((journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?, Kept::take(&flags.state)?))
+        };
+        let source = Source::new(&run.input.file, &paths)?;
+        let unreadable = |error: std::io::Error| input::roster_error(&run.input.file, &error.into());
+        let file = File::open(source.path()).map_err(unreadable)?;
+        let stat = roster::fingerprint_of(&file).map_err(unreadable)?;
+        let target = target(&connection.service);
+        Ok(Self { flags, connection, lanes, target, paths, format: format(&run.input), source, file, stat, locks })
+    }
+
+    /// Plans or goes on, whichever it is.
+    fn begin(mut self, bars: &MultiProgress) -> Result<Begun<'a>, LastWord> {
+        let state = State::find(&self.flags.state).map_err(|error| state_error(&error))?;
+        let open_run = state.as_ref().map(State::open_run).transpose().map_err(|error| state_error(&error))?.flatten();
+        let about = state.as_ref().map(State::about).transpose().map_err(|error| state_error(&error))?;
+        let identity = about.as_ref().map_or_else(new_identity, |about| about.identity);
+        let roster = self.roster()?;
+        let mut claim = self.claim(&roster, Work::Sync { state: identity, run: open_run.as_ref().map_or(0, |run| run.number) });
+        drop(roster);
+        let way = self.examine(&claim, open_run.as_ref())?;
+        if let (Way::Resume { .. }, Some(state), Some(open_run)) = (&way, &state, &open_run)
+            && !self.flags.run.dry_run
+        {
+            let ops = state.ops(open_run.counts.records()).map_err(|error| state_error(&error))?;
+            return self.open(way, claim, ops, open_run.clone()).map(Begun::Run);
+        }
+        first_look::judge(self.source.path(), &self.flags.run.input.file, &self.format, self.flags.run.max_invalid)?;
+        let left = self.left_by(&claim, open_run.as_ref())?;
+        let mut drawn = self.plan(state.as_ref(), left, bars)?;
+        let other = about.as_ref().and_then(|about| super::kept::other_target(about, &self.target));
+        let tripped = self.judge(&drawn, other);
+        self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
+        if self.flags.run.dry_run || !tripped.is_empty() {
+            return Ok(Begun::Stopped(self.stop(&drawn, &tripped)));
+        }
+        drop(state);
+        let open_run = self.commit_to(&mut drawn, &claim, identity, open_run.as_ref())?;
+        claim.work = Work::Sync { state: identity, run: open_run.number };
+        let way = match way {
+            Way::Resume { .. } => Way::SetAside,
+            way => way,
+        };
+        self.source.keep()?;
+        self.open(way, claim, drawn.ops, open_run).map(Begun::Run)
+    }
+
+    /// The file from its start.
+    fn roster(&self) -> Result<Roster<File>, LastWord> {
+        use std::io::{Seek, SeekFrom};
+        let open = || {
+            let mut file = self.file.try_clone()?;
+            file.seek(SeekFrom::Start(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(roster::RosterError::Read);
+        file.and_then(|file| Roster::new(file, &self.format)).map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
+    }
+
+    fn claim(&self, roster: &Roster<File>, work: Work) -> Claim {
+        Claim {
+            work,
+            target: self.target.clone(),
+            input: self.stat,
+            reading: roster.reading(),
+            header: roster.header().names.clone(),
+            rejects_delimiter: self.flags.run.input.delimiter.unwrap_or(b','),
+            start: roster.at(),
+        }
+    }
+
+    /// What an earlier run has left. It goes on only if it is the one that the state has begun, with the whole file as it was.
+    fn examine(&self, claim: &Claim, open_run: Option<&OpenRun>) -> Result<Way, LastWord> {
+        let restart = if self.flags.run.restart { Restart::Asked } else { Restart::No };
+        let compare = |checkpoint: &Checkpoint| {
+            let Some(open_run) = open_run.filter(|_| checkpoint.work == claim.work) else { return Ok(Sameness::ChangedWithin) };
+            let is_same = open_run.input.stat == self.stat || {
+                let roster = self.roster().map_err(|word| std::io::Error::other(word.why))?;
+                let end = roster.read_to_end().map_err(std::io::Error::other)?;
+                (end.offset, end.digest) == (open_run.input.len, open_run.input.digest)
+            };
+            Ok(if is_same { Sameness::Same } else { Sameness::ChangedWithin })
+        };
+        match journal::examine(&OsDisk, &self.paths, claim, restart, compare).map_err(|error| cannot_open(&error))? {
+            Plan::Run(way) => Ok(way),
+            Plan::Finished { .. } => Ok(Way::SetAside),
+        }
+    }
+
+    /// The outcomes of an unfinished run that its state has not taken over yet.
+    fn left_by(&self, claim: &Claim, open_run: Option<&OpenRun>) -> Result<Settlements, LastWord> {
+        let is_its_own = open_run.is_some() && journal::work(&OsDisk, &self.paths) == Some(claim.work);
+        let read = || match vouched_results(&self.paths)?.filter(|_| is_its_own) {
+            Some(results) => settlements(results, folder_of(&self.flags.state)),
+            None => Ok(Settlements::none()),
+        };
+        read().map_err(|error| {
+            let why = format!("cannot read what the unfinished run has left in {}: {error}", self.paths.results.display());
+            LastWord::new(Exit::CannotGoOn, why, "give the same command again; --restart sets the results aside")
+        })
+    }
+
+    fn plan(&self, state: Option<&State>, left: Settlements, bars: &MultiProgress) -> Result<Drawn, LastWord> {
+        let mut roster = self.roster()?;
+        let bar = planned::reading_bar(bars, &self.flags.run.output, self.stat.len);
+        let mut reading = Survey { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |bytes| bar.set_position(bytes) };
+        let surveyed = survey(&mut roster, self.stat, &mut reading);
+        bar.finish_and_clear();
+        let surveyed = surveyed.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))?;
+        tracing::debug!("planning against {}", self.flags.state.display());
+        let identifier = self.connection.identifier();
+        let policy = Policy {
+            absence: match self.flags.missing {
+                MissingFlag::Report => Absence::Report,
+                MissingFlag::Kick => Absence::Kick,
+                MissingFlag::Delete => Absence::Delete,
+            },
+            missing_runs: self.flags.missing_runs,
+            is_protected: &|id| id == identifier || self.flags.protect.iter().any(|glob| glob.matches(id)),
+            canaries: self.flags.canary.iter().map(|id| Id::new(id.as_str().as_bytes())).collect(),
+            now: milliseconds(SystemTime::now()),
+        };
+        draw_up(surveyed, state, left, &policy, &reading).map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))
+    }
+
+    fn judge(&self, drawn: &Drawn, other_target: Option<String>) -> Vec<Tripped> {
+        let flags = self.flags;
+        let allowed = flags.allow.iter().map(|flag| planned::guard(*flag)).collect();
+        let limits = Limits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(MAX_KICKS) };
+        crate::guard::judge(&planned::figures(drawn, other_target), &limits)
+    }
+
+    /// From here on the plan lasts.
+    fn commit_to(&self, drawn: &mut Drawn, claim: &Claim, identity: u64, open_run: Option<&OpenRun>) -> Result<OpenRun, LastWord> {
+        let left = self.left_by(claim, open_run)?;
+        let Some((_, kept)) = &self.locks else { unreachable!("a dry run commits to nothing") };
+        let mut state = kept.open_or_create(&self.target, identity)?;
+        let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
+        let lists = drawn.lists().map_err(|error| state_error(&state::StateError::Source(error)))?;
+        let (planned, missing, ops) = lists;
+        let new = state::NewRun { command: "sync", began_at: milliseconds(SystemTime::now()), input, counts, filled, ops };
+        state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
+    }
+
+    fn open(self, way: Way, claim: Claim, ops: Ops, opened: OpenRun) -> Result<Box<Run<'a>>, LastWord> {
+        let dialled = dial(&self.connection, &self.lanes)?;
+        let roster = self.roster()?;
+        let Some((lock, kept)) = self.locks else { unreachable!("a dry run sends nothing") };
+        let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());
+        let journal = journal.map_err(|error| cannot_open(&error))?;
+        let Self { flags, connection, lanes, paths, source, file, stat, .. } = self;
+        let settings = sending::settings(&connection, &lanes, flags, &journal);
+        let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
+        Ok(Box::new(Run { flags, paths, source, kept, dialled, lanes, settings, opened, cargo }))
+    }
+}
+
+/// What a run is told at its end besides the import's figures.
+#[derive(Debug, Clone, Copy)]
+struct Outline {
+    counts: Counts,
+    guard: Option<Guard>,
+}

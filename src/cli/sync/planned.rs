@@ -1,0 +1,210 @@
+//! What a plan is told as: on stderr, row by row in `--plan`, and the words of the guards.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::{Outline, Sync};
+use crate::cli::exit::{Exit, LastWord, causes};
+use crate::cli::flags::{AllowFlag, OutputFlags};
+use crate::cli::import::write_summary;
+use crate::cli::input::roster_error;
+use crate::cli::kept::state_error;
+use crate::cli::tell;
+use crate::deliver::{BATCH_RECORDS, Lane};
+use crate::figures;
+use crate::gate::Rate;
+use crate::guard::{Figures, Guard, Tripped};
+use crate::outcome::{Tally, defused};
+use crate::plan::{Counts, Due, Missing, Op};
+use crate::roster::{Roster, RosterError};
+use crate::state::State;
+use crate::summary::{Summary, SyncFigures, replace_or_write};
+use crate::sync::{Drawn, PlanError};
+use crate::traffic::Traffic;
+
+/// What a plan's error means.
+pub(super) fn plan_error(file: &Path, error: &PlanError) -> LastWord {
+    match error {
+        PlanError::Roster(error) => roster_error(file, error),
+        PlanError::State(error) => state_error(error),
+        PlanError::Spill { .. } => LastWord::new(Exit::CannotGoOn, causes(error), "make room there; nothing was sent"),
+    }
+}
+
+/// The guard that a flag switches off.
+pub(super) fn guard(flag: AllowFlag) -> Guard {
+    match flag {
+        AllowFlag::Empty => Guard::Empty,
+        AllowFlag::Shrunk => Guard::Shrunk,
+        AllowFlag::Blanked => Guard::Blanked,
+    }
+}
+
+/// What the guards judge.
+pub(super) fn figures(drawn: &Drawn, other_target: Option<String>) -> Figures {
+    Figures {
+        filled: drawn.filled,
+        before: drawn.filled_before,
+        distinct: drawn.distinct,
+        held: drawn.held,
+        updates: drawn.counts.update,
+        due: drawn.due,
+        dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
+        other_target,
+    }
+}
+
+/// A bar for the bytes of the file; hidden where no bar is wanted.
+pub(super) fn reading_bar(bars: &MultiProgress, output: &OutputFlags, bytes: u64) -> ProgressBar {
+    if output.quiet || output.no_progress || bars.is_hidden() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("reading  {wide_bar} {binary_bytes} of {binary_total_bytes}  {eta}");
+    bars.add(ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
+impl Sync<'_> {
+    /// Tells the plan: its counts, and row by row if that is asked for.
+    pub(super) fn tell_plan(&self, drawn: &mut Drawn, state: Option<&State>, tripped: &[Tripped]) -> Result<(), LastWord> {
+        if let Some(path) = &self.flags.plan {
+            let roster = self.roster()?;
+            let written = replace_or_write(path, |out| write_plan(out, roster, drawn)).map_err(|error| {
+                LastWord::new(
+                    Exit::CannotGoOn,
+                    format!("cannot write the plan {}: {error}", path.display()),
+                    "make room there; nothing was sent",
+                )
+            });
+            written?;
+        }
+        let is_told = self.flags.run.dry_run || !tripped.is_empty() || !self.flags.run.output.quiet;
+        if is_told {
+            let held = state.map(|_| drawn.held);
+            tell(&self.outline(drawn.counts, drawn.due, held));
+        }
+        Ok(())
+    }
+
+    fn outline(&self, counts: Counts, due: u64, held: Option<u64>) -> String {
+        let count = figures::count;
+        let Counts { create, update, unchanged, invalid, superseded, missing } = counts;
+        let known = held.map_or_else(|| "a new state".to_owned(), |held| format!("{} held", figures::counted(held, "account")));
+        let (calls, time) = self.forecast(create + update);
+        let time = time.map_or_else(String::new, |time| format!(", about {}", figures::duration(time)));
+        format!(
+            "plan        {} to create, {} to update, {} unchanged, {} invalid, {} superseded\n\
+             missing     {}, {} due for --missing {}\n\
+             against     {}: {known}\n\
+             calls       {calls}{time}",
+            count(create),
+            count(update),
+            count(unchanged),
+            count(invalid),
+            count(superseded),
+            figures::counted(missing, "account"),
+            count(due),
+            match self.flags.missing {
+                crate::cli::flags::MissingFlag::Report => "report",
+                crate::cli::flags::MissingFlag::Kick => "kick",
+                crate::cli::flags::MissingFlag::Delete => "delete (on paid plans a deleted id is barred for three months)",
+            },
+            self.flags.state.display(),
+        )
+    }
+
+    /// Calls of the lane, and the time that they take at its rate.
+    fn forecast(&self, sends: u64) -> (String, Option<Duration>) {
+        let per_call = if matches!(self.lanes.lane, Lane::Batch(_)) { BATCH_RECORDS as u64 } else { 1 };
+        let calls = sends.div_ceil(per_call);
+        let time = match self.lanes.main_rate() {
+            Rate::PerSecond(rate) => Some(Duration::from_secs_f64(calls as f64 / f64::from(rate.get()))),
+            Rate::Unlimited => None,
+        };
+        (figures::count(calls), time)
+    }
+
+    /// The last word where nothing is sent: a dry run, or a guard.
+    pub(super) fn stop(&self, drawn: &Drawn, tripped: &[Tripped]) -> LastWord {
+        let guard = tripped.first().map(|tripped| tripped.guard);
+        let word = match tripped {
+            [] => LastWord::done("this was a dry run: nothing is sent, nothing is written"),
+            _ => guarded(tripped),
+        };
+        let outline = Outline { counts: drawn.counts, guard };
+        write_summary(&self.flags.run, &nothing_sent(&word, outline, self.lanes.lane));
+        word
+    }
+}
+
+fn nothing_sent(word: &LastWord, outline: Outline, lane: Lane) -> Summary {
+    Summary {
+        exit: word.exit,
+        outcome: word.exit.outcome(),
+        lane,
+        tally: Tally::default(),
+        traffic: Traffic::default(),
+        elapsed: Duration::ZERO,
+        resumed_at_row: 0,
+        sync: Some(SyncFigures { plan: outline.counts, kicked: 0, deleted: 0, missing_failed: 0, guard: outline.guard }),
+    }
+}
+
+fn guarded(tripped: &[Tripped]) -> LastWord {
+    let why: Vec<String> = tripped.iter().map(|Tripped { guard, why, .. }| format!("guard {}: {why}", guard.name())).collect();
+    let ways: Vec<&str> = tripped.iter().map(|tripped| tripped.way_out.as_str()).collect();
+    let hint = format!("nothing was sent and the state is untouched; look at the file first; what lets it through: {}", ways.join(", "));
+    LastWord::new(Exit::Guarded, why.join("; "), hint)
+}
+
+/// Writes what is to become of each record that is not unchanged, in input order, then the missing.
+fn write_plan(out: &mut dyn Write, mut roster: Roster<std::fs::File>, drawn: &mut Drawn) -> io::Result<()> {
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
+    csv.write_record(["op", "row", "line", "UserID", "reason"])?;
+    while let Some(view) = roster.next_view() {
+        let view = view.map_err(|error| match error {
+            RosterError::Read(error) => error,
+            error => io::Error::other(error),
+        })?;
+        let op = drawn.ops.get(view.row);
+        if op == Op::Unchanged {
+            continue;
+        }
+        let (row, line) = (view.row.to_string(), view.line.to_string());
+        let reason = match (&view.account, op) {
+            (Err(why), Op::Invalid) => why.to_string(),
+            _ => reason(op).to_owned(),
+        };
+        csv.write_record([op.name().as_bytes(), row.as_bytes(), line.as_bytes(), view.user_id, defused(&reason).as_bytes()])?;
+    }
+    for missing in drawn.missing()? {
+        let missing = missing?;
+        csv.write_record(["missing", "", "", missing.id.as_str(), &reason_of_missing(&missing)])?;
+    }
+    csv.flush()
+}
+
+const fn reason(op: Op) -> &'static str {
+    match op {
+        Op::Create => "the state does not hold it",
+        Op::Update { nick: true, face_url: true } => "Nick and FaceUrl differ",
+        Op::Update { nick: true, face_url: false } => "Nick differs",
+        Op::Update { nick: false, face_url: true } => "FaceUrl differs",
+        Op::Update { nick: false, face_url: false } => "in doubt: what came of an earlier call is not known",
+        Op::Superseded => "a later record has the same UserID",
+        Op::Invalid | Op::Unchanged => "",
+    }
+}
+
+fn reason_of_missing(missing: &Missing) -> String {
+    let runs = figures::counted(missing.missing_runs.into(), "run");
+    let then = match missing.due {
+        Due::Nothing => "",
+        Due::Protected => "; protected",
+        Due::Kick => "; to be kicked",
+        Due::Delete => "; to be deleted",
+    };
+    format!("missing in {runs}{then}")
+}

@@ -1,0 +1,348 @@
+//! A sync on its way: the import's pipeline, then the missing, then the state learns of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+use std::time::{Instant as Stopwatch, SystemTime};
+
+use indicatif::MultiProgress;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+use crate::calls;
+use crate::cli::ending::{RESUMES, disk_failed, finished_exit, last_word};
+use crate::cli::exit::{Exit, LastWord};
+use crate::cli::flags::{MissingFlag, SyncFlags};
+use crate::cli::import::{TELL_EVERY, write_summary};
+use crate::cli::input::roster_error;
+use crate::cli::kept::{Kept, folder_of, state_error, vouched_results};
+use crate::cli::lanes::{COMMIT_EVERY, Lanes};
+use crate::cli::settings::Connection;
+use crate::cli::signals;
+use crate::cli::source::Source;
+use crate::cli::target::Dialled;
+use crate::cli::tell;
+use crate::deliver::Lane;
+use crate::figures;
+use crate::import::{self, Broken, End, Parts, Settings};
+use crate::input::{Fingerprint, Mark};
+use crate::journal::disk::OsDisk;
+use crate::journal::paths::Paths;
+use crate::journal::{self, Journal, Ledger};
+use crate::outcome::Tally;
+use crate::plan::Ops;
+use crate::progress::{Progress, Start};
+use crate::roster::{Roster, RosterError};
+use crate::state::{Done, OpenRun, State, StateError};
+use crate::summary::{Report, Summary, SyncFigures};
+use crate::sync::{
+    Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, milliseconds, settlements, write_missing,
+};
+use crate::traffic::Traffic;
+use crate::verdict::Refusal;
+
+/// Records that are announced to the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
+/// well under a hundredth of the time.
+const AHEAD_SINGLE: u64 = 256;
+const AHEAD_BATCH: u64 = 16_384;
+
+/// A sync about to send its first call.
+pub(super) struct Run<'a> {
+    pub(super) flags: &'a SyncFlags,
+    pub(super) paths: Paths,
+    pub(super) source: Source,
+    pub(super) kept: Kept,
+    pub(super) dialled: Dialled,
+    pub(super) lanes: Lanes,
+    pub(super) settings: Settings,
+    pub(super) opened: OpenRun,
+    pub(super) cargo: Cargo,
+}
+
+/// What the import takes.
+pub(super) struct Cargo {
+    pub(super) journal: Journal<OsDisk>,
+    /// At the start of the file.
+    pub(super) roster: Roster<File>,
+    pub(super) file: File,
+    pub(super) stat: Fingerprint,
+    pub(super) ops: Rc<Ops>,
+}
+
+pub(super) fn settings(connection: &Connection, lanes: &Lanes, flags: &SyncFlags, journal: &Journal<OsDisk>) -> Settings {
+    Settings {
+        rates: lanes.rates.clone(),
+        limits: lanes.limits(connection),
+        max_outage: connection.max_outage,
+        limit: flags.run.limit,
+        rows_done: journal.settled().rows,
+        commit_every: COMMIT_EVERY,
+        commit_rows: lanes.commit_rows(),
+        tell_every: TELL_EVERY,
+    }
+}
+
+/// What the run has come to so far.
+struct Account {
+    /// Of the whole run.
+    tally: Tally,
+    /// Of this process.
+    here: Tally,
+    traffic: Traffic,
+    lane: Lane,
+    absent: AbsentTally,
+}
+
+impl Run<'_> {
+    pub(super) fn carry_out(self: Box<Self>, bars: &MultiProgress) -> LastWord {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES),
+        };
+        let began = Stopwatch::now();
+        let Self { flags, paths, source, kept, dialled, lanes, settings, opened, cargo } = *self;
+        let start = cargo.journal.settled();
+        let way = Way { flags, paths, kept, dialled, settings, opened };
+        way.announce(&lanes, start);
+        let (word, account) = way.go(source, cargo, &runtime, bars);
+        let Account { tally, here, traffic, lane, absent } = account;
+        let plan = way.opened.counts;
+        let sync = SyncFigures { plan, kicked: absent.kicked, deleted: absent.deleted, missing_failed: absent.failed, guard: None };
+        let (exit, outcome, elapsed) = (word.exit, word.exit.outcome(), began.elapsed());
+        let summary = Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row: start.rows, sync: Some(sync) };
+        write_summary(&flags.run, &summary);
+        if !flags.run.output.quiet {
+            let (paths, rejects) = (&way.paths, (tally.rejected() > 0).then_some(way.paths.rejects.as_path()));
+            tell(&Report { summary: &summary, this_run: here, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+        }
+        word
+    }
+}
+
+/// The way of a run from its first call to its end.
+struct Way<'a> {
+    flags: &'a SyncFlags,
+    paths: Paths,
+    kept: Kept,
+    dialled: Dialled,
+    settings: Settings,
+    opened: OpenRun,
+}
+
+impl Way<'_> {
+    fn announce(&self, lanes: &Lanes, start: Mark) {
+        let lane = if matches!(lanes.lane, Lane::Batch(_)) { " in batches" } else { "" };
+        let from = match start.rows {
+            0 => String::new(),
+            rows => format!(", going on after row {}", figures::count(rows)),
+        };
+        let (file, target) = (self.flags.run.input.file.display(), &self.dialled.target);
+        tracing::info!("syncing {file} into {target}{lane}{from}; results: {}", self.paths.results.display());
+    }
+
+    fn go(&self, mut source: Source, cargo: Cargo, runtime: &Runtime, bars: &MultiProgress) -> (LastWord, Account) {
+        let before = cargo.journal.tally();
+        let ops = cargo.ops.clone();
+        let start = cargo.journal.settled();
+        let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent: AbsentTally::default() };
+        let ended = match self.send(cargo, runtime, bars) {
+            Err(word) => return (word, nothing(Traffic::default(), self.settings.limits.lane, before)),
+            Ok(Err(Broken { error, traffic, lane })) => {
+                let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(before);
+                return (disk_failed(&error), nothing(traffic, lane, tally));
+            }
+            Ok(Ok(ended)) => ended,
+        };
+        let mut account = nothing(ended.traffic, ended.lane, before + ended.tally);
+        if matches!(ended.end, End::Finished) && self.flags.run.limit.is_none() {
+            let word = self.finish(ended.ledger.0, &mut account, runtime).unwrap_or_else(|word| word);
+            if matches!(word.exit, Exit::Done | Exit::SomeRows) {
+                source.is_done_with();
+            }
+            return (word, account);
+        }
+        let remaining = remaining(&ops, ended.settled.unwrap_or(start));
+        (self.unfinished(ended.end, account.tally, remaining), account)
+    }
+
+    /// The import's pipeline, with what the plan sends. The outer error is the system's.
+    fn send(&self, cargo: Cargo, runtime: &Runtime, bars: &MultiProgress) -> Result<Pumped, LastWord> {
+        let Cargo { journal, roster, file, stat, ops } = cargo;
+        let stops = runtime.block_on(async { signals::stops() });
+        let stops = stops.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES))?;
+        let start = journal.settled();
+        let roster = roster.skip_to(start).map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
+        let (input_bytes, limit) = (Some(stat.len), self.settings.limit);
+        let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes, limit };
+        let mut progress = Progress::on_stderr(&self.flags.run.output, bars, progress, Instant::now());
+        let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
+        let planned = Planned { ops, stat, sent_up_to: self.opened.sent_up_to, ahead };
+        let parts = Parts {
+            api: self.dialled.api.clone(),
+            records: Feed::new(roster, file, self.kept.open()?, planned, Box::new(SystemTime::now)),
+            ledger: SyncLedger(journal),
+            signer: self.dialled.signer(),
+            wall: Box::new(SystemTime::now),
+            jitter: Box::new(fastrand::f64),
+            signals: stops,
+            tell: Box::new(move |snapshot| progress.tell(snapshot, Instant::now())),
+        };
+        Ok(runtime.block_on(import::run(parts, self.settings.clone())))
+    }
+
+    /// The last word on a run that was stopped, whatever by.
+    fn unfinished(&self, end: End<FeedError>, tally: Tally, remaining: u64) -> LastWord {
+        let file = &self.flags.run.input.file;
+        let end: End<RosterError> = match end {
+            End::Finished | End::LimitReached => End::LimitReached,
+            End::Stopped => End::Stopped,
+            End::Outage { why } => End::Outage { why },
+            End::Refused { refusal, code, says } => End::Refused { refusal, code, says },
+            End::Input(FeedError::Roster(error)) => End::Input(error),
+            End::Input(FeedError::State(error)) => return state_error(&error),
+            End::Input(error @ FeedError::Modified) => {
+                return LastWord::yours(
+                    format!("{}: {error}", file.display()),
+                    "let whoever writes it finish, then give the same command again: it plans anew",
+                );
+            }
+        };
+        last_word(&end, tally, Some(remaining), file, &self.paths)
+    }
+
+    /// All rows have settled: the missing, then the state, then the checkpoint.
+    fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, runtime: &Runtime) -> Result<LastWord, LastWord> {
+        let left = self.settlements()?;
+        let mut state = self.kept.open()?;
+        let is_unsure = left.unknown > 0;
+        if is_unsure && self.flags.missing != MissingFlag::Report && self.opened.counts.missing > 0 {
+            let rows = figures::counted(left.unknown, "row");
+            tracing::warn!("the missing accounts wait: it is not known what came of {rows}; they come with the next run");
+        } else if self.flags.missing != MissingFlag::Report {
+            self.deal_with_the_missing(&mut state, account, runtime)?;
+        }
+        if self.opened.counts.missing > 0 {
+            account.absent = self.write_missing(&state)?;
+        }
+        let Tally { created, updated, failed, .. } = account.tally;
+        let AbsentTally { kicked, deleted, failed: missing_failed, .. } = account.absent;
+        let done = Done { created, updated, failed, kicked, deleted, missing_failed };
+        state.finish(left, done, milliseconds(SystemTime::now())).map_err(|error| state_error(&error))?;
+        journal.finish().map_err(|error| disk_failed(&error))?;
+        Ok(self.finished(account))
+    }
+
+    fn settlements(&self) -> Result<Settlements, LastWord> {
+        let read = || match vouched_results(&self.paths)? {
+            Some(results) => settlements(results, folder_of(&self.flags.state)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "they are not what the checkpoint says of them")),
+        };
+        read().map_err(|error| {
+            LastWord::new(Exit::CannotGoOn, format!("cannot read the results {}: {error}", self.paths.results.display()), RESUMES)
+        })
+    }
+
+    /// Kicks or deletes who is due, as far as the service and the signals let it.
+    fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, runtime: &Runtime) -> Result<(), LastWord> {
+        let stops = runtime.block_on(async { signals::stops() });
+        let stops = stops.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES))?;
+        let parts = calls::Parts {
+            api: self.dialled.api.clone(),
+            errands: Absent::new(state, self.flags.skip_online),
+            signer: self.dialled.signer(),
+            wall: Box::new(SystemTime::now),
+            jitter: Box::new(fastrand::f64),
+            signals: stops,
+            tell: Box::new(|_, absent: &Absent| tracing::debug!(acted = absent.tally().acted(), "dealing with the missing")),
+        };
+        let settings = calls::Settings {
+            rates: self.settings.rates.clone(),
+            max_attempts: self.settings.limits.max_attempts,
+            in_flight: self.settings.limits.in_flight,
+            max_outage: self.settings.max_outage,
+            tell_every: TELL_EVERY,
+        };
+        let end = match runtime.block_on(calls::run(parts, settings)) {
+            Err(calls::Broken { error: AbsentError::State(error), traffic }) => {
+                account.traffic.add(&traffic);
+                return Err(state_error(&error));
+            }
+            Err(calls::Broken { error: AbsentError::DeletionOff(says), traffic }) => {
+                account.traffic.add(&traffic);
+                End::Refused { refusal: Refusal::DeletionOff, code: None, says }
+            }
+            Ok(ended) => {
+                account.traffic.add(&ended.traffic);
+                account.absent = ended.errands.tally();
+                match ended.end {
+                    calls::End::Finished => return Ok(()),
+                    calls::End::Stopped => End::Stopped,
+                    calls::End::Outage { why } => End::Outage { why },
+                    calls::End::Refused { refusal, code, says } => End::Refused { refusal, code, says },
+                }
+            }
+        };
+        Err(last_word(&end, account.tally, None, &self.flags.run.input.file, &self.paths))
+    }
+
+    /// Writes the missing file: whole, or as it was.
+    fn write_missing(&self, state: &State) -> Result<AbsentTally, LastWord> {
+        let path = &self.paths.missing;
+        let cannot = |source| state_error(&StateError::File { what: "write", path: path.clone(), source });
+        let aside = self.paths.new_missing();
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).map(BufWriter::new).map_err(cannot)?;
+        let tally = write_missing(state, &mut file).map_err(|error| match error {
+            StateError::Source(source) => cannot(source),
+            error => state_error(&error),
+        })?;
+        let last = |mut file: BufWriter<File>| -> io::Result<()> {
+            file.flush()?;
+            file.get_ref().sync_all()?;
+            std::fs::rename(&aside, path)?;
+            File::open(folder_of(path))?.sync_all()
+        };
+        last(file).map_err(cannot)?;
+        Ok(tally)
+    }
+
+    fn finished(&self, account: &Account) -> LastWord {
+        let (tally, absent, counts) = (account.tally, account.absent, self.opened.counts);
+        let count = figures::count;
+        let exit = if absent.failed > 0 { Exit::SomeRows } else { finished_exit(tally) };
+        let mut why = format!("{} created, {} updated, {} unchanged", count(tally.created), count(tally.updated), count(counts.unchanged));
+        let mut and = |number: u64, word: &str| {
+            if number > 0 {
+                why.extend([", ", &count(number), " ", word]);
+            }
+        };
+        and(tally.superseded, "superseded");
+        and(tally.failed, "failed");
+        and(tally.invalid, "invalid");
+        and(counts.missing, "missing");
+        and(absent.kicked, "kicked");
+        and(absent.deleted, "deleted");
+        and(absent.failed, "of the missing failed");
+        LastWord::new(exit, why, self.hint(tally, absent))
+    }
+
+    fn hint(&self, tally: Tally, absent: AbsentTally) -> String {
+        let rejects = self.paths.rejects.display();
+        let missing = self.paths.missing.display();
+        match (tally.rejected() > 0, absent.failed > 0) {
+            (true, _) => format!("{rejects} holds the rejected rows with the reasons: mend them where the file comes from"),
+            (false, true) => format!("{missing} says why; the next run tries again"),
+            (false, false) => {
+                format!("nothing is left to do; the same command plans anew, {} has the outcomes", self.paths.results.display())
+            }
+        }
+    }
+}
+
+type Pumped = Result<import::Ended<SyncLedger<OsDisk>, FeedError>, Broken<journal::DiskError>>;
+
+/// Records that are still to get an outcome.
+fn remaining(ops: &Ops, settled: Mark) -> u64 {
+    (settled.rows + 1..=ops.rows()).filter(|row| ops.get(*row) != crate::plan::Op::Unchanged).count() as u64
+}
