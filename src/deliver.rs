@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::account::{Account, UserId};
+use crate::account::Account;
 use crate::command::Command;
 use crate::outcome::{Settled, Status};
 use crate::retry::{Breaker, BreakerState, RetryBudget, back_off};
@@ -197,12 +197,12 @@ impl Deliveries {
 
     /// Takes a record from the roster. Records come in input order, without a gap.
     pub fn admit(&mut self, record: Record, wall: SystemTime) {
-        if let Ok(account) = &record.account
-            && self.hold.enter(&account.user_id, record.row)
+        let row = record.row;
+        if let Some(user_id) = self.window.push(record, wall)
+            && self.hold.enter(user_id, row)
         {
-            self.fresh.push_back(record.row);
+            self.fresh.push_back(row);
         }
-        self.window.push(record, wall);
     }
 
     /// No further record will come.
@@ -392,13 +392,7 @@ impl Deliveries {
 
     fn finish(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) {
         if let Some(user_id) = self.window.settle(row, status, last, wall) {
-            self.release(&user_id);
-        }
-    }
-
-    fn release(&mut self, user_id: &UserId) {
-        if let Some(next) = self.hold.leave(user_id) {
-            self.fresh.push_back(next);
+            self.fresh.extend(self.hold.leave(user_id));
         }
     }
 

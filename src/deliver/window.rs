@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use crate::account::{Account, UserId};
+use super::hold::Key;
+use crate::account::Account;
 use crate::outcome::{Outcome, Settled, Status};
 use crate::roster::Record;
 
@@ -11,6 +12,7 @@ use crate::roster::Record;
 #[derive(Debug)]
 pub(super) struct Open {
     record: Record,
+    user_id: Key,
     /// Calls charged to the row.
     pub(super) attempts: u32,
     /// Those of them that are charged for passing faults; an outage gives them back.
@@ -31,8 +33,15 @@ impl Open {
 }
 
 #[derive(Debug)]
-enum Slot {
-    Open(Box<Open>),
+struct Slot {
+    state: State,
+    /// Bytes of memory, roughly; kept here so that nobody has to look at the record for it.
+    weight: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Open),
     Settled(Settled),
 }
 
@@ -63,61 +72,66 @@ impl Window {
         self.bytes
     }
 
-    /// Takes the next record; an invalid one is settled at once.
-    pub(super) fn push(&mut self, mut record: Record, wall: SystemTime) {
+    /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
+    pub(super) fn push(&mut self, mut record: Record, wall: SystemTime) -> Option<Key> {
         debug_assert_eq!(record.row, self.first_row + self.slots.len() as u64, "records come without a gap");
-        let slot = match &record.account {
-            Ok(_) => Slot::Open(Box::new(Open { record, attempts: 0, passing: 0 })),
+        let (state, key) = match &record.account {
+            Ok(account) => {
+                let user_id = Key::of(&account.user_id);
+                (State::Open(Open { record, user_id, attempts: 0, passing: 0 }), Some(user_id))
+            }
             Err(invalid) => {
                 let error_info = invalid.to_string();
                 let outcome = Outcome { status: Status::Invalid, error_code: None, error_info, attempts: 0, finished_at: wall };
-                Slot::Settled(settled(&mut record, outcome))
+                (State::Settled(settled(&mut record, outcome)), None)
             }
         };
-        self.bytes += slot.weight();
-        self.slots.push_back(slot);
+        let weight = state.weight();
+        self.bytes += weight;
+        self.slots.push_back(Slot { state, weight });
+        key
     }
 
     pub(super) fn open(&self, row: u64) -> Option<&Open> {
-        match &self.slots[self.index(row)?] {
-            Slot::Open(open) => Some(open),
-            Slot::Settled(_) => None,
+        match &self.slots[self.index(row)?].state {
+            State::Open(open) => Some(open),
+            State::Settled(_) => None,
         }
     }
 
     pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut Open> {
         let index = self.index(row)?;
-        match &mut self.slots[index] {
-            Slot::Open(open) => Some(open),
-            Slot::Settled(_) => None,
+        match &mut self.slots[index].state {
+            State::Open(open) => Some(open),
+            State::Settled(_) => None,
         }
     }
 
     /// Settles an open record: its UserID.
-    pub(super) fn settle(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) -> Option<UserId> {
+    pub(super) fn settle(&mut self, row: u64, status: Status, last: (Option<i64>, String), wall: SystemTime) -> Option<Key> {
         let index = self.index(row)?;
         let slot = &mut self.slots[index];
-        let before = slot.weight();
-        let Slot::Open(open) = slot else { return None };
+        let State::Open(open) = &mut slot.state else { return None };
         let (error_code, error_info) = last;
         let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
-        let user_id = open.record.account.as_ref().ok().map(|account| account.user_id.clone());
-        *slot = Slot::Settled(settled(&mut open.record, outcome));
-        self.bytes = self.bytes + slot.weight() - before;
-        user_id
+        let user_id = open.user_id;
+        slot.state = State::Settled(settled(&mut open.record, outcome));
+        let weight = slot.state.weight();
+        self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
+        Some(user_id)
     }
 
     /// The next outcome in input order, if its record has settled.
     pub(super) fn take_settled(&mut self) -> Option<Settled> {
-        if !matches!(self.slots.front()?, Slot::Settled(_)) {
+        if !matches!(self.slots.front()?.state, State::Settled(_)) {
             return None;
         }
         let slot = self.slots.pop_front()?;
-        self.bytes -= slot.weight();
+        self.bytes -= slot.weight;
         self.first_row += 1;
-        match slot {
-            Slot::Settled(settled) => Some(settled),
-            Slot::Open(_) => None,
+        match slot.state {
+            State::Settled(settled) => Some(settled),
+            State::Open(_) => None,
         }
     }
 
@@ -126,14 +140,15 @@ impl Window {
     }
 }
 
-impl Slot {
+impl State {
     /// Bytes of memory, roughly: what the window is bounded by.
     fn weight(&self) -> usize {
         /// The structures themselves and the allocator's overhead, roughly.
         const FIXED: usize = 192;
         match self {
-            Slot::Open(open) => 3 * FIXED + 2 * open.record.fields.as_slice().len(),
-            Slot::Settled(settled) => {
+            // The account's copy, and the fields themselves with the room that they grew into.
+            State::Open(open) => 3 * FIXED + 3 * open.record.fields.as_slice().len(),
+            State::Settled(settled) => {
                 let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
                 FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
             }
