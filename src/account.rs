@@ -107,6 +107,13 @@ impl Account {
         })
     }
 
+    /// Bytes of its values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        self.user_id.as_str().len() + text(&self.nick) + text(&self.face_url)
+    }
+
     /// Whether it carries more than its id.
     #[must_use]
     pub fn has_profile(&self) -> bool {
