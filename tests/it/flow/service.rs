@@ -340,7 +340,7 @@ impl World {
         let rate = |command| if command == Command::MultiaccountImport { 100 } else { 200 };
         self.settings.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
         self.settings.limits =
-            Limits { window_records: WINDOW_RECORDS, window_bytes: 48 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
+            Limits { window_records: WINDOW_RECORDS, window_bytes: 40 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
         self.settings.commit_rows = 65_536;
         self
     }
