@@ -23,7 +23,7 @@ struct Bounds {
 }
 
 const SINGLE: Bounds = Bounds { window_records: 65_536, window_bytes: 24 << 20, commit_rows: 1_000 };
-const BATCH: Bounds = Bounds { window_records: 131_072, window_bytes: 48 << 20, commit_rows: 65_536 };
+const BATCH: Bounds = Bounds { window_records: 131_072, window_bytes: 40 << 20, commit_rows: 65_536 };
 
 /// How a run sends its records.
 #[derive(Debug, Clone)]
