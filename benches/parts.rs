@@ -301,14 +301,6 @@ mod api {
 
     /// Once a call.
     #[divan::bench]
-    fn query_with_random(bencher: Bencher) {
-        let usersig = "eJw*-_".repeat(40);
-        let before = wire::Query { sdkappid: 1_400_000_000, identifier: "administrator", usersig: &usersig }.before_random();
-        bencher.bench(|| wire::with_random(black_box(&before), black_box(4_000_000_000)));
-    }
-
-    /// Once a call.
-    #[divan::bench]
     fn body() -> Vec<u8> {
         let body = wire::ImportBody {
             user_id: black_box("user00000001").into(),

@@ -22,6 +22,8 @@ use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, Settings};
 
 /// Rows at the default rate: 15 s, long enough that the start doesn't matter.
 const PACED_ROWS: u64 = 3_000;
+/// The same in batches: 30 s, and more accounts than the stand-in once took without stalling.
+const BATCH_PACED_ROWS: u64 = 300_000;
 const ROWS: u64 = 200_000;
 const RESUME_ROWS: u64 = 10_000_000;
 /// How often the child is looked at: its memory is seen that late, and its end.
@@ -39,6 +41,7 @@ fn main() {
     let wants = |name: &str| if named.is_empty() { name != "resume" } else { named.contains(&name) };
     if wants("pace") {
         pace();
+        batch_pace();
     }
     if wants("throughput") {
         throughput(rows("BENCH_ROWS", ROWS));
@@ -78,20 +81,41 @@ fn pace() {
     table.print();
 }
 
+/// Batches at their limit, as [`pace`].
+fn batch_pace() {
+    let mut table = Table::new(&["pace, 100 batches/s", "mean calls/s", "most in 1 s", "over limit", "CPU, of a core", "peak memory"]);
+    let desk = Desk::new(BATCH_PACED_ROWS);
+    let sandbox = desk.sandbox(|settings| settings.keep = Keep::Accounts);
+    let cost = desk.import(&sandbox, &["--batch=strict"]);
+    let seen = sandbox.audit().of(sandbox::Command::MultiaccountImport);
+    table.row([
+        format!("{} rows", count(BATCH_PACED_ROWS)),
+        format!("{:.2}", seen.mean_calls_per_s),
+        seen.max_calls_in_1s.to_string(),
+        seen.over_limit.to_string(),
+        format!("{:.1} %", 100.0 * cost.cpu.as_secs_f64() / cost.elapsed.as_secs_f64()),
+        mib(cost.peak_kib),
+    ]);
+    table.print();
+}
+
 /// Without a limit: what a row costs.
 fn throughput(rows: u64) {
     let mut table = Table::new(&["throughput, --rate 0", "rows/s", "CPU a row", "one core is", "peak memory"]);
     let desk = Desk::new(rows);
-    let sandbox = desk.unlimited_sandbox(0);
-    let cost = desk.import(&sandbox, &["--rate", "0"]);
-    let cpu_us = cost.cpu.as_secs_f64() * 1e6 / rows as f64;
-    table.row([
-        format!("{} rows", count(rows)),
-        format!("{:.0}", rows as f64 / cost.elapsed.as_secs_f64()),
-        format!("{cpu_us:.1} µs"),
-        format!("{:.0} rows/s", 1e6 / cpu_us),
-        mib(cost.peak_kib),
-    ]);
+    for (lane, flags) in [("single", ["--rate", "0"].as_slice()), ("batches", &["--rate", "0", "--batch=strict", "--restart"])] {
+        // The first batch is read back, so the accounts must be there.
+        let sandbox = desk.sandbox(|settings| (settings.limit_per_s, settings.keep) = (None, Keep::Accounts));
+        let cost = desk.import(&sandbox, flags);
+        let cpu_us = cost.cpu.as_secs_f64() * 1e6 / rows as f64;
+        table.row([
+            format!("{} rows, {lane}", count(rows)),
+            format!("{:.0}", rows as f64 / cost.elapsed.as_secs_f64()),
+            format!("{cpu_us:.1} µs"),
+            format!("{:.0} rows/s", 1e6 / cpu_us),
+            mib(cost.peak_kib),
+        ]);
+    }
     table.print();
 }
 

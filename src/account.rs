@@ -141,6 +141,13 @@ impl Account {
         AccountRef::parse(user_id, nick, face_url).map(Self::from)
     }
 
+    /// Bytes of its values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        self.user_id.as_str().len() + text(&self.nick) + text(&self.face_url)
+    }
+
     /// Whether it carries more than its id.
     #[must_use]
     pub fn has_profile(&self) -> bool {

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::account::{Account, UserId};
+use crate::account::Account;
 use crate::command::Command;
 use crate::input::Mark;
 use crate::outcome::{Settled, Status};
@@ -201,12 +201,11 @@ impl Deliveries {
 
     fn admit_record(&mut self, record: Record, taken: Status, wall: SystemTime) {
         let row = self.window.next_row();
-        if let Ok(account) = &record.account
-            && self.hold.enter(&account.user_id, row)
+        if let Some(user_id) = self.window.push(record, taken, wall)
+            && self.hold.enter(user_id, row)
         {
             self.fresh.push_back(row);
         }
-        self.window.push(record, taken, wall);
     }
 
     /// No further record will come.
@@ -400,13 +399,7 @@ impl Deliveries {
 
     fn finish(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) {
         if let Some(user_id) = self.window.settle(row, fault, wall) {
-            self.release(&user_id);
-        }
-    }
-
-    fn release(&mut self, user_id: &UserId) {
-        if let Some(next) = self.hold.leave(user_id) {
-            self.fresh.push_back(next);
+            self.fresh.extend(self.hold.leave(user_id));
         }
     }
 

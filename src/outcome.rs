@@ -2,6 +2,7 @@
 //!
 //! Pure values; when and how they are written is the journal's business.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,6 @@ pub struct Settled {
 
 /// A value that a spreadsheet would run as a formula gets an apostrophe in front.
 #[must_use]
-pub fn defused(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
+pub fn defused(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }

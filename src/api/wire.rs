@@ -2,6 +2,7 @@
 //!
 //! Shared with the sandbox, so that both sides speak of the same names; signs nothing and sends nothing.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
@@ -99,10 +100,10 @@ impl Query<'_> {
     }
 }
 
-/// The whole query of a call.
+/// What follows in the query of a call.
 #[must_use]
-pub fn with_random(before_random: &str, random: u32) -> String {
-    format!("{before_random}&random={random}&contenttype=json")
+pub fn random_and_type(random: u32) -> [(&'static str, Cow<'static, str>); 2] {
+    [("random", random.to_string().into()), ("contenttype", "json".into())]
 }
 
 /// Escapes what may not stand in a query value; `*` and `-` of a UserSig stay, as in Tencent's examples.
@@ -126,11 +127,11 @@ fn percent_encoded(value: &str) -> String {
 #[serde(deny_unknown_fields)]
 pub struct ImportBody<'a> {
     #[serde(rename = "UserID")]
-    pub user_id: std::borrow::Cow<'a, str>,
+    pub user_id: Cow<'a, str>,
     #[serde(rename = "Nick", skip_serializing_if = "Option::is_none", default)]
-    pub nick: Option<std::borrow::Cow<'a, str>>,
+    pub nick: Option<Cow<'a, str>>,
     #[serde(rename = "FaceUrl", skip_serializing_if = "Option::is_none", default)]
-    pub face_url: Option<std::borrow::Cow<'a, str>>,
+    pub face_url: Option<Cow<'a, str>>,
 }
 
 /// Body of [`MULTIACCOUNT_IMPORT`]: one of the two lists, the second being the older form.
@@ -140,7 +141,7 @@ pub struct MultiImportBody<'a> {
     #[serde(rename = "AccountList", skip_serializing_if = "Option::is_none", default)]
     pub account_list: Option<Vec<ImportBody<'a>>>,
     #[serde(rename = "Accounts", skip_serializing_if = "Option::is_none", default)]
-    pub accounts: Option<Vec<std::borrow::Cow<'a, str>>>,
+    pub accounts: Option<Vec<Cow<'a, str>>>,
 }
 
 /// A user in a list of [`ACCOUNT_CHECK`] or [`ACCOUNT_DELETE`], and the whole body of [`KICK`].
@@ -293,10 +294,8 @@ mod tests {
     #[test]
     fn the_query_has_the_five_parameters_and_keeps_a_usersig_as_it_is() {
         let query = Query { sdkappid: 1_400_000_000, identifier: "a b&c", usersig: "eJw*-_" };
-        assert_eq!(
-            with_random(&query.before_random(), 4_294_967_295),
-            "sdkappid=1400000000&identifier=a%20b%26c&usersig=eJw*-_&random=4294967295&contenttype=json"
-        );
+        assert_eq!(query.before_random(), "sdkappid=1400000000&identifier=a%20b%26c&usersig=eJw*-_");
+        assert_eq!(random_and_type(4_294_967_295), [("random", "4294967295".into()), ("contenttype", "json".into())]);
         assert_eq!(path(ACCOUNT_IMPORT), "/v4/im_open_login_svc/account_import");
     }
 

@@ -14,7 +14,7 @@ use crate::gate::Rate;
 /// A commit at the latest after this time. Source: the journal's contract.
 pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
-/// A lane with its bounds. Source of the numbers: the contracts of the lanes; bytes are chosen to leave half of the memory bound free.
+/// A lane with its bounds. Source of the numbers: the contracts of the lanes; bytes are chosen to leave more than half of the memory bound free.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     window_records: usize,
@@ -23,7 +23,7 @@ struct Bounds {
 }
 
 const SINGLE: Bounds = Bounds { window_records: 65_536, window_bytes: 24 << 20, commit_rows: 1_000 };
-const BATCH: Bounds = Bounds { window_records: 131_072, window_bytes: 64 << 20, commit_rows: 65_536 };
+const BATCH: Bounds = Bounds { window_records: 131_072, window_bytes: 40 << 20, commit_rows: 65_536 };
 
 /// How a run sends its records.
 #[derive(Debug, Clone)]

@@ -36,7 +36,7 @@ struct Desk {
 
 impl Desk {
     fn new(doubt: Doubt) -> Self {
-        let limits = Limits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 64 << 20, lane: Lane::Batch(doubt) };
+        let limits = Limits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 40 << 20, lane: Lane::Batch(doubt) };
         Self { deliveries: Deliveries::new(limits, 1), now: Instant::now(), next_row: 1 }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use crate::account::{Account, UserId};
+use super::hold::Key;
+use crate::account::Account;
 use crate::input::Mark;
 use crate::outcome::{Outcome, Settled, Status};
 use crate::roster::Record;
@@ -12,6 +13,7 @@ use crate::roster::Record;
 #[derive(Debug)]
 pub(super) struct Open {
     record: Record,
+    user_id: Key,
     /// What it is once the service has it.
     taken: Status,
     /// Calls charged to the row.
@@ -34,8 +36,15 @@ impl Open {
 }
 
 #[derive(Debug)]
-enum Slot {
-    Open(Box<Open>),
+struct Slot {
+    state: State,
+    /// Bytes of memory, roughly; kept here so that nobody has to look at the record for it.
+    weight: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Open),
     Settled(Settled),
     /// Nothing is to become of the records up to here.
     Passed(Mark),
@@ -71,32 +80,37 @@ impl Window {
         self.bytes
     }
 
-    /// Takes the next record; an invalid one is settled at once.
-    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) {
-        let slot = match &record.account {
-            Ok(_) => Slot::Open(Box::new(Open { record, taken, attempts: 0, passing: 0 })),
+    /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
+    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) -> Option<Key> {
+        let (state, key) = match &record.account {
+            Ok(account) => {
+                let user_id = Key::of(&account.user_id);
+                (State::Open(Open { record, user_id, taken, attempts: 0, passing: 0 }), Some(user_id))
+            }
             Err(invalid) => {
                 let error_info = invalid.to_string();
                 let outcome = Outcome { status: Status::Invalid, error_code: None, error_info, attempts: 0, finished_at: wall };
-                Slot::Settled(settled(&mut record, outcome))
+                (State::Settled(settled(&mut record, outcome)), None)
             }
         };
-        self.add(slot);
+        self.add(state);
+        key
     }
 
     /// Takes a record whose outcome is known.
     pub(super) fn push_settled(&mut self, settled: Settled) {
-        self.add(Slot::Settled(settled));
+        self.add(State::Settled(settled));
     }
 
     /// Takes the end of records of which nothing is to become.
     pub(super) fn push_passed(&mut self, end: Mark) {
-        self.add(Slot::Passed(end));
+        self.add(State::Passed(end));
     }
 
-    fn add(&mut self, slot: Slot) {
-        self.bytes += slot.weight();
-        self.slots.push_back(slot);
+    fn add(&mut self, state: State) {
+        let weight = state.weight();
+        self.bytes += weight;
+        self.slots.push_back(Slot { state, weight });
     }
 
     /// The row of the next record that comes in.
@@ -105,57 +119,57 @@ impl Window {
     }
 
     pub(super) fn open(&self, row: u64) -> Option<&Open> {
-        match &self.slots[self.index(row)?] {
-            Slot::Open(open) => Some(open),
-            Slot::Settled(_) | Slot::Passed(_) => None,
+        match &self.slots[self.index(row)?].state {
+            State::Open(open) => Some(open),
+            State::Settled(_) | State::Passed(_) => None,
         }
     }
 
     pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut Open> {
         let index = self.index(row)?;
-        match &mut self.slots[index] {
-            Slot::Open(open) => Some(open),
-            Slot::Settled(_) | Slot::Passed(_) => None,
+        match &mut self.slots[index].state {
+            State::Open(open) => Some(open),
+            State::Settled(_) | State::Passed(_) => None,
         }
     }
 
     /// Settles an open record, as taken if there is no fault: its UserID.
-    pub(super) fn settle(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) -> Option<UserId> {
+    pub(super) fn settle(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) -> Option<Key> {
         let index = self.index(row)?;
         let slot = &mut self.slots[index];
-        let before = slot.weight();
-        let Slot::Open(open) = slot else { return None };
+        let State::Open(open) = &mut slot.state else { return None };
         let (status, (error_code, error_info)) = match fault {
             None => (open.taken, (None, String::new())),
             Some(fault) => (Status::Failed, fault),
         };
         let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
-        let user_id = open.record.account.as_ref().ok().map(|account| account.user_id.clone());
-        *slot = Slot::Settled(settled(&mut open.record, outcome));
-        self.bytes = self.bytes + slot.weight() - before;
-        user_id
+        let user_id = open.user_id;
+        slot.state = State::Settled(settled(&mut open.record, outcome));
+        let weight = slot.state.weight();
+        self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
+        Some(user_id)
     }
 
     /// The next outcome in input order, if its record has settled.
     pub(super) fn take_settled(&mut self) -> Option<Settled> {
-        if !matches!(self.slots.front()?, Slot::Settled(_)) {
+        if !matches!(self.slots.front()?.state, State::Settled(_)) {
             return None;
         }
         let slot = self.slots.pop_front()?;
-        self.bytes -= slot.weight();
+        self.bytes -= slot.weight;
         self.first_row += 1;
-        match slot {
-            Slot::Settled(settled) => Some(settled),
-            Slot::Open(_) | Slot::Passed(_) => None,
+        match slot.state {
+            State::Settled(settled) => Some(settled),
+            State::Open(_) | State::Passed(_) => None,
         }
     }
 
     /// The end of records of which nothing is to become, if they are next.
     pub(super) fn take_passed(&mut self) -> Option<Mark> {
-        let Slot::Passed(end) = *self.slots.front()? else { return None };
-        self.slots.pop_front();
+        let State::Passed(end) = self.slots.front()?.state else { return None };
+        let slot = self.slots.pop_front()?;
+        self.bytes -= slot.weight;
         self.first_row += 1;
-        self.bytes -= Slot::Passed(end).weight();
         Some(end)
     }
 
@@ -164,18 +178,19 @@ impl Window {
     }
 }
 
-impl Slot {
+impl State {
     /// Bytes of memory, roughly: what the window is bounded by.
     fn weight(&self) -> usize {
         /// The structures themselves and the allocator's overhead, roughly.
         const FIXED: usize = 192;
         match self {
-            Slot::Open(open) => 3 * FIXED + 2 * open.record.fields.as_slice().len(),
-            Slot::Settled(settled) => {
+            // The account's copy, and the fields themselves with the room that they grew into.
+            State::Open(open) => 3 * FIXED + 3 * open.record.fields.as_slice().len(),
+            State::Settled(settled) => {
                 let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
                 FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
             }
-            Slot::Passed(_) => FIXED,
+            State::Passed(_) => FIXED,
         }
     }
 }

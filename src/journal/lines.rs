@@ -2,6 +2,9 @@
 //!
 //! Pure formatting into memory; what is written where and when is the journal's business.
 
+use std::fmt::{Display, Write};
+use std::time::SystemTime;
+
 use csv::ByteRecord;
 
 use crate::outcome::{Outcome, Settled, defused};
@@ -16,15 +19,30 @@ const ERROR_COLUMNS: [&[u8]; 2] = [b"error_code", b"error_info"];
 struct Lines {
     delimiter: u8,
     csv: csv::Writer<Vec<u8>>,
+    /// A value as text, on its way into the line.
+    text: String,
 }
 
 impl Lines {
     fn new(delimiter: u8) -> Self {
-        Self { delimiter, csv: writer(delimiter) }
+        Self { delimiter, csv: writer(delimiter), text: String::new() }
     }
 
     fn field(&mut self, field: impl AsRef<[u8]>) {
         self.csv.write_field(field).expect("a Vec takes any bytes");
+    }
+
+    fn value(&mut self, value: impl Display) {
+        self.text.clear();
+        write!(self.text, "{value}").expect("a String takes any text");
+        self.csv.write_field(&self.text).expect("a Vec takes any bytes");
+    }
+
+    fn code(&mut self, outcome: &Outcome) {
+        match outcome.error_code {
+            Some(code) => self.value(code),
+            None => self.field(""),
+        }
     }
 
     fn end(&mut self) {
@@ -43,30 +61,41 @@ fn writer(delimiter: u8) -> csv::Writer<Vec<u8>> {
 
 /// Lines of the results.
 #[derive(Debug)]
-pub(super) struct ResultLines(Lines);
+pub(super) struct ResultLines {
+    lines: Lines,
+    /// A time and its text: the rows of a batch share it.
+    finished: (SystemTime, String),
+}
 
 impl ResultLines {
     pub(super) fn new() -> Self {
-        Self(Lines::new(b','))
+        Self { lines: Lines::new(b','), finished: (SystemTime::UNIX_EPOCH, rfc3339(SystemTime::UNIX_EPOCH)) }
     }
 
     pub(super) fn push(&mut self, settled: &Settled) {
         let Settled { row, line, user_id, outcome, .. } = settled;
-        let lines = &mut self.0;
-        lines.field(row.to_string());
-        lines.field(line.to_string());
+        if self.finished.0 != outcome.finished_at {
+            self.finished = (outcome.finished_at, rfc3339(outcome.finished_at));
+        }
+        let lines = &mut self.lines;
+        lines.value(row);
+        lines.value(line);
         lines.field(user_id);
         lines.field(outcome.status.name());
-        lines.field(code(outcome));
-        lines.field(defused(&outcome.error_info));
-        lines.field(outcome.attempts.to_string());
-        lines.field(humantime::format_rfc3339_millis(outcome.finished_at).to_string());
+        lines.code(outcome);
+        lines.field(defused(&outcome.error_info).as_bytes());
+        lines.value(outcome.attempts);
+        lines.field(&self.finished.1);
         lines.end();
     }
 
     pub(super) fn take(&mut self) -> Vec<u8> {
-        self.0.take()
+        self.lines.take()
     }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 /// Lines of the rejects: the input's columns, then the error's.
@@ -98,18 +127,14 @@ impl RejectLines {
         for column in &self.columns {
             self.lines.field(original.get(*column).unwrap_or_default());
         }
-        self.lines.field(code(outcome));
-        self.lines.field(defused(&with_surplus(&outcome.error_info, original, self.header.len())));
+        self.lines.code(outcome);
+        self.lines.field(defused(&with_surplus(&outcome.error_info, original, self.header.len())).as_bytes());
         self.lines.end();
     }
 
     pub(super) fn take(&mut self) -> Vec<u8> {
         self.lines.take()
     }
-}
-
-fn code(outcome: &Outcome) -> String {
-    outcome.error_code.map(|code| code.to_string()).unwrap_or_default()
 }
 
 /// Tells the fields that have no column.
@@ -120,7 +145,7 @@ fn with_surplus(info: &str, original: &ByteRecord, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
     use crate::input::Mark;

@@ -26,7 +26,7 @@ fn settings() -> Settings {
 fn target(command: &str) -> String {
     let usersig = sign(&KEY.into(), SDKAPPID, IDENTIFIER, UNIX_EPOCH + Duration::from_secs(NOW_S), LIFE);
     let query = Query { sdkappid: SDKAPPID, identifier: IDENTIFIER, usersig: usersig.expose_secret() };
-    format!("{}?{}", wire::path(command), wire::with_random(&query.before_random(), 7))
+    format!("{}?{}&random=7&contenttype=json", wire::path(command), query.before_random())
 }
 
 /// A service and a clock, for calls one after the other.

@@ -73,6 +73,18 @@ fn a_file_goes_in_batches_and_the_first_one_is_read_back() {
     }
 }
 
+/// A hundred of the longest are more than any other answer holds.
+#[test]
+fn the_longest_profiles_are_read_back() {
+    let bench = Bench::with_users(0);
+    let row = |row: u64| format!("user{row},{},https://{}\n", "名".repeat(166), "x".repeat(492));
+    bench.write("users.csv", (1..=100).fold("UserID,Nick,FaceUrl\n".to_owned(), |text, number| text + &row(number)));
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    let run = import(&bench, &sandbox, &["--batch=strict"]).run().exits(0).imports_all(100);
+    assert_eq!((run.summary["lane"].as_str(), run.summary["calls"].as_u64()), (Some("batch"), Some(2)));
+    adds_up(&run, &sandbox);
+}
+
 #[test]
 fn listed_records_go_singly_and_have_their_own_codes() {
     let bench = Bench::with_users(500);

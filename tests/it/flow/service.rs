@@ -26,6 +26,8 @@ use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Results that the batch lane may hold back, by contract.
+pub(super) const WINDOW_RECORDS: usize = 131_072;
 
 /// A call as the service sees it.
 pub(super) struct Call<'a> {
@@ -295,6 +297,7 @@ pub(super) struct World {
     pub(super) signals: LocalBoxStream<'static, ()>,
     pub(super) wall: Box<dyn Fn() -> SystemTime>,
     keep: Keep,
+    seed: u64,
 }
 
 /// Whether rows are kept for the test to look at.
@@ -331,14 +334,22 @@ impl World {
             signals: futures_util::stream::pending().boxed_local(),
             wall: Box::new(move || UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed()),
             keep: Keep::Rows,
+            seed: 1,
         }
+    }
+
+    /// With another seed of the back-off's jitter.
+    pub(super) fn seeded(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
     }
 
     /// In batches, at the documented rates and the batch lane's bounds.
     pub(super) fn in_batches(mut self, doubt: Doubt) -> Self {
         let rate = |command| if command == Command::MultiaccountImport { 100 } else { 200 };
         self.settings.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
-        self.settings.limits = Limits { window_records: 131_072, window_bytes: 64 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
+        self.settings.limits =
+            Limits { window_records: WINDOW_RECORDS, window_bytes: 40 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
         self.settings.commit_rows = 65_536;
         self
     }
@@ -351,7 +362,7 @@ impl World {
     pub(super) async fn run(self, service: &Service) -> Run {
         let rows = Arc::new(Mutex::new(Vec::new()));
         let signer = Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), (self.wall)());
-        let mut jitter = fastrand::Rng::with_seed(1);
+        let mut jitter = fastrand::Rng::with_seed(self.seed);
         let parts = Parts {
             api: service.clone(),
             records: self.records,
