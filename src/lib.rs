@@ -22,6 +22,7 @@ pub mod retry;
 pub mod roster;
 pub mod sample;
 pub mod sandbox;
+pub mod spill;
 pub mod summary;
 pub mod traffic;
 pub mod verdict;

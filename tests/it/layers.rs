@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Values know nothing but each other.
 const VALUES: [&str; 9] = ["account", "command", "figures", "input", "outcome", "retry", "sample", "traffic", "verdict"];
 /// Edges know values, never each other.
-const EDGES: [&str; 4] = ["api", "gate", "journal", "roster"];
+const EDGES: [&str; 5] = ["api", "gate", "journal", "roster", "spill"];
 /// Flows know values and edges; the import is built from deliveries.
 const FLOWS: [&str; 5] = ["audit", "calls", "check", "deliver", "import"];
 /// The shell may know all.
