@@ -51,6 +51,12 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// Foreign text for a table: what a spreadsheet would run as a formula gets an apostrophe in front.
+#[must_use]
+pub fn defused(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

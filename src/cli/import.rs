@@ -143,7 +143,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
     let paths = paths(flags)?;
-    summary_has_a_folder(flags)?;
+    summary_has_a_folder(flags.summary.as_deref())?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
@@ -164,7 +164,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         Plan::Run(way) => way,
     };
     look_at_input(&way, &source, &format, flags)?;
-    let dialled = dial(&connection, &lanes)?;
+    let dialled = dial(&connection, lanes.main_rate())?;
     source.keep()?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
@@ -203,7 +203,7 @@ fn paths(flags: &ImportFlags) -> Result<Paths, LastWord> {
 }
 
 /// A path without links and detours, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
@@ -211,9 +211,9 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// What can't be written at the end is said at the start.
-fn summary_has_a_folder(flags: &ImportFlags) -> Result<(), LastWord> {
-    let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(summary) = flags.summary.as_deref().filter(|summary| summary.is_dir()) {
+pub(super) fn summary_has_a_folder(summary: Option<&Path>) -> Result<(), LastWord> {
+    let folder = summary.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(summary) = summary.filter(|summary| summary.is_dir()) {
         return Err(LastWord::yours(format!("the summary {} is a folder", summary.display()), "name a file with --summary"));
     }
     match folder.filter(|folder| !folder.is_dir()) {

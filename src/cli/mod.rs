@@ -6,6 +6,7 @@ mod ending;
 pub mod exit;
 mod first_look;
 pub mod flags;
+mod gauge;
 mod import;
 mod input;
 mod lanes;
@@ -17,6 +18,7 @@ mod signals;
 mod spool;
 mod stdout;
 mod target;
+mod verify;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -41,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Import(flags) => import::run(&flags),
         Command::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
         Command::Audit(flags) => audit::run(&flags),
+        Command::Verify(flags) => verify::run(&flags),
         Command::Sandbox(flags) => sandbox::run(&flags),
         Command::Usersig(flags) => print::usersig(&flags),
         Command::Completions { shell } => print::completions(shell),

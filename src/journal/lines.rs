@@ -4,6 +4,7 @@
 
 use csv::ByteRecord;
 
+use crate::figures::defused;
 use crate::outcome::{Outcome, Settled};
 
 /// The first line of every results file.
@@ -116,11 +117,6 @@ fn code(outcome: &Outcome) -> String {
 fn with_surplus(info: &str, original: &ByteRecord, columns: usize) -> String {
     let surplus: Vec<_> = original.iter().skip(columns).map(String::from_utf8_lossy).collect();
     if surplus.is_empty() { info.to_owned() } else { format!("{info}; surplus fields: {}", surplus.join(", ")) }
-}
-
-/// A value that a spreadsheet would run as a formula gets an apostrophe in front.
-fn defused(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Values know nothing but each other.
-const VALUES: [&str; 9] = ["account", "command", "figures", "input", "outcome", "retry", "sample", "traffic", "verdict"];
+const VALUES: [&str; 10] = ["account", "command", "figures", "finding", "input", "outcome", "retry", "sample", "traffic", "verdict"];
 /// Edges know values, never each other.
-const EDGES: [&str; 5] = ["api", "gate", "journal", "roster", "spill"];
-/// Flows know values and edges; the import is built from deliveries.
-const FLOWS: [&str; 5] = ["audit", "calls", "check", "deliver", "import"];
+const EDGES: [&str; 6] = ["api", "gate", "journal", "roster", "sheets", "spill"];
+/// Flows know values and edges.
+const FLOWS: [&str; 6] = ["audit", "calls", "check", "deliver", "import", "verify"];
+/// A flow that is built from another.
+const BUILT_FROM: [(&str, &str); 2] = [("import", "deliver"), ("verify", "calls")];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.
@@ -24,7 +26,7 @@ fn may_import(module: &str, target: &str) -> bool {
         _ if is_own => true,
         _ if VALUES.contains(&module) => values,
         _ if EDGES.contains(&module) => values,
-        _ if FLOWS.contains(&module) => values || edges || (module == "import" && first == "deliver"),
+        _ if FLOWS.contains(&module) => values || edges || BUILT_FROM.contains(&(module, first)),
         _ if SHELL.contains(&module) => true,
         SANDBOX => target.starts_with("api::wire"),
         other => panic!("the module {other} has no layer: give it one here and in ARCHITECTURE.md"),
