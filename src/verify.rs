@@ -25,6 +25,8 @@ pub use survey::{Plan, Reading, Sample, Survey, SurveyError};
 const UNDER_WAY_IDS: usize = 65_536;
 /// Bytes that these may take. Chosen: half of the memory bound stays free.
 const UNDER_WAY_BYTES: usize = 48 << 20;
+/// Calls of one API that may wait for the other to keep up. Chosen: a third of a second's at the documented limit.
+const CALLS_AHEAD: usize = 64;
 /// Records that are read before somebody else may do something. Chosen: some milliseconds' work.
 const READ_AT_ONCE: usize = 2_000;
 
@@ -169,8 +171,9 @@ where
 
     fn next(&mut self, command: Command) -> Result<Supply<Page>, Self::Error> {
         let mut reading = Reading::IsDone;
-        // The slower API turns the pages.
-        if command == Command::AccountCheck && self.errands[command].is_empty() {
+        // One API turns the pages, and waits for the other: an id that is missing leaves before its profile was asked for.
+        let may_turn = command == Command::AccountCheck && self.errands[Command::PortraitGet].len() < CALLS_AHEAD;
+        if may_turn && self.errands[command].is_empty() {
             reading = self.read_page()?;
             self.tell()?;
         }

@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn the_summary_and_the_table_tell_the_same() {
-        let mut traffic = Traffic { main: Command::AccountCheck, mean_per_s: 98.76543, ..Traffic::default() };
+        let mut traffic = Traffic::default();
+        (traffic.main, traffic.mean_per_s) = (Command::AccountCheck, 98.76543);
         traffic.apis[Command::AccountCheck] = ApiTraffic { calls: 1_210, retries: 2, throttled: 0, most_in_1s: 100 };
         traffic.apis[Command::PortraitGet] = ApiTraffic { calls: 1_200, retries: 0, throttled: 1, most_in_1s: 150 };
         traffic.count_code(0);
@@ -150,8 +151,69 @@ mod tests {
         let tally = Tally { same: 120_000, missing: 7, differs: 2, unknown: 1, invalid: 3 };
         let elapsed = Duration::from_millis(12_345);
         let verified = Verified { exit: Exit::SomeRows, rows: 130_000, tally, not_asked: 9_000, seed: Some(42), traffic, elapsed };
-        insta::assert_snapshot!(verified.to_json(), @"");
+        insta::assert_snapshot!(verified.to_json(), @r#"
+        {
+          "exit_code": 3,
+          "outcome": "finished_with_findings",
+          "rows": 130000,
+          "same": 120000,
+          "missing": 7,
+          "differs": 2,
+          "unknown": 1,
+          "invalid": 3,
+          "not_asked": 9000,
+          "seed": 42,
+          "calls": 2410,
+          "retries": 2,
+          "throttled": 1,
+          "max_calls_in_1s": 100,
+          "mean_calls_per_s": 98.765,
+          "elapsed_s": 12.345,
+          "codes": {
+            "0": 1,
+            "60007": 1
+          },
+          "latency_ms": {
+            "p50": 40,
+            "p95": 40,
+            "p99": 40,
+            "max": 40
+          },
+          "apis": {
+            "account_check": {
+              "calls": 1210,
+              "retries": 2,
+              "throttled": 0,
+              "max_calls_in_1s": 100
+            },
+            "portrait_get": {
+              "calls": 1200,
+              "retries": 0,
+              "throttled": 1,
+              "max_calls_in_1s": 150
+            }
+          }
+        }
+        "#);
         let report = VerifiedReport { verified: &verified, results: Path::new("u.verify.csv"), repair: Some(Path::new("u.repair.csv")) };
-        insta::assert_snapshot!(report, @"");
+        insta::assert_snapshot!(report, @r"
+        rows        130,000
+        same        120,000
+        missing           7
+        differs           2
+        unknown           1
+        invalid           3
+        not asked     9,000
+        retries           2
+        throttled         1
+        calls       portrait_get: 1,200 calls, 150 at most in any second
+                    account_check: 1,210 calls, 100 at most in any second
+        latency     p50 40 ms, p99 40 ms
+        codes       60007: 1
+        seed        42
+        elapsed     12.3s
+        repair      u.repair.csv
+        results     u.verify.csv
+        ");
     }
 }

@@ -13,3 +13,4 @@ mod fuzz;
 mod hostile;
 mod kills;
 mod layers;
+mod verify;
