@@ -139,8 +139,7 @@ mod tests {
     use super::*;
     use crate::command::Command;
 
-    #[test]
-    fn the_summary_and_the_table_tell_the_same() {
+    fn verified() -> Verified {
         let mut traffic = Traffic::default();
         (traffic.main, traffic.mean_per_s) = (Command::AccountCheck, 98.76543);
         traffic.apis[Command::AccountCheck] = ApiTraffic { calls: 1_210, retries: 2, throttled: 0, most_in_1s: 100 };
@@ -150,8 +149,12 @@ mod tests {
         traffic.time(Duration::from_millis(40));
         let tally = Tally { same: 120_000, missing: 7, differs: 2, unknown: 1, invalid: 3 };
         let elapsed = Duration::from_millis(12_345);
-        let verified = Verified { exit: Exit::SomeRows, rows: 130_000, tally, not_asked: 9_000, seed: Some(42), traffic, elapsed };
-        insta::assert_snapshot!(verified.to_json(), @r#"
+        Verified { exit: Exit::SomeRows, rows: 130_000, tally, not_asked: 9_000, seed: Some(42), traffic, elapsed }
+    }
+
+    #[test]
+    fn the_summary_is_for_machines() {
+        insta::assert_snapshot!(verified().to_json(), @r#"
         {
           "exit_code": 3,
           "outcome": "finished_with_findings",
@@ -195,6 +198,11 @@ mod tests {
           }
         }
         "#);
+    }
+
+    #[test]
+    fn the_table_is_for_people() {
+        let verified = verified();
         let report = VerifiedReport { verified: &verified, results: Path::new("u.verify.csv"), repair: Some(Path::new("u.repair.csv")) };
         insta::assert_snapshot!(report, @r"
         rows        130,000
@@ -211,7 +219,7 @@ mod tests {
         latency     p50 40 ms, p99 40 ms
         codes       60007: 1
         seed        42
-        elapsed     12.3s
+        elapsed     12s
         repair      u.repair.csv
         results     u.verify.csv
         ");
