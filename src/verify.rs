@@ -247,3 +247,6 @@ fn words(command: Command, code: i64, info: &str) -> String {
     let parts = [command.name(), &code, info];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests;
