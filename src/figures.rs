@@ -2,6 +2,7 @@
 //!
 //! For terminals and reports only; files for machines hold plain numbers.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::HumanCount;
@@ -49,6 +50,12 @@ pub fn duration(time: Duration) -> String {
     } else {
         format!("{seconds}s")
     }
+}
+
+/// Foreign text for a table: what a spreadsheet would run as a formula gets an apostrophe in front.
+#[must_use]
+pub fn defused(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! Pure values; when and how they are written is the journal's business.
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -157,10 +156,4 @@ pub struct Settled {
     pub end: Mark,
     /// The record's original fields; kept only where the rejects need them.
     pub original: Option<csv::ByteRecord>,
-}
-
-/// A value that a spreadsheet would run as a formula gets an apostrophe in front.
-#[must_use]
-pub fn defused(text: &str) -> Cow<'_, str> {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }

@@ -225,7 +225,7 @@ impl<'a> View<'a> {
     fn detail(&self) -> String {
         let tally = self.snapshot.tally;
         let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(self.snapshot))], ", ")
+        joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ")
     }
 
     /// The line of a log.
@@ -237,7 +237,8 @@ impl<'a> View<'a> {
         let fates = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
         let done = Some(format!("{} done ({fates})", figures::counted(self.rows(), "row")));
         let retries = (self.snapshot.retries > 0).then(|| self.retries());
-        let words = joined([done, self.pace_words(), retries, self.left_words(), Some(state(self.snapshot))], ", ");
+        let words =
+            joined([done, self.pace_words(), retries, self.left_words(), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ");
         format!("progress: {words}")
     }
 
@@ -291,15 +292,15 @@ fn invalid(rows: u64) -> Option<String> {
 }
 
 /// What the run is doing, in words.
-fn state(snapshot: &Snapshot) -> String {
-    match &snapshot.phase {
+pub(crate) fn state(phase: &Phase, in_flight: usize) -> String {
+    match phase {
         Phase::Running => "running".to_owned(),
         Phase::Throttled => "throttled".to_owned(),
         Phase::Waiting { since, why } => {
             let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
             format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
         }
-        Phase::Draining => format!("draining, {} in flight", figures::counted(snapshot.in_flight as u64, "call")),
+        Phase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
     }
 }
 
@@ -416,7 +417,7 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut() {
         let told = Snapshot { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
-        assert_eq!(state(&told), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
+        assert_eq!(state(&told.phase, 0), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
     }
 
     #[test]

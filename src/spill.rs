@@ -3,12 +3,16 @@
 //! Bounded runs are sorted in memory, beside the reading, and laid down in one unnamed temporary file; then they are merged. Entries are
 //! bytes of one length and are compared as such. Knows nothing of what they mean.
 
+mod sighting;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::thread::JoinHandle;
+
+pub use sighting::{SIGHTING, Sighting};
 
 /// Memory of a run, in bytes; there are two, one being filled and one being sorted. Chosen: 10 million entries of 56 bytes make 34 runs.
 const RUN_BYTES: usize = 16 << 20;

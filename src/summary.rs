@@ -2,6 +2,8 @@
 //!
 //! The names and the order in the JSON are a contract. Both hold counts only, no personal data.
 
+mod verified;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -20,6 +22,7 @@ use crate::guard::Guard;
 use crate::outcome::Tally;
 use crate::plan::Counts;
 use crate::traffic::{ApiTraffic, Latency, Traffic};
+pub use verified::{Verified, VerifiedReport};
 
 /// Most codes that the table names. Chosen: more is a matter for the results file.
 const CODES_SHOWN: usize = 5;
@@ -260,14 +263,10 @@ impl Report<'_> {
         if traffic.calls() > 0 {
             let busiest = figures::count(traffic.most_in_1s() as u64);
             line(f, "calls/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
-            let latency = traffic.latency();
-            line(f, "latency", format!("p50 {} ms, p99 {} ms", figures::count(latency.p50), figures::count(latency.p99)))?;
+            latency(f, traffic)?;
         }
         self.lane(f)?;
-        match frequent_codes(&traffic.codes) {
-            codes if codes.is_empty() => Ok(()),
-            codes => line(f, "codes", codes),
-        }
+        codes(f, traffic)
     }
 }
 
@@ -280,11 +279,29 @@ impl Report<'_> {
             Lane::FellBack => "account by account, since batches were no good",
         };
         line(f, "lane", name)?;
-        for (command, api) in used(&self.summary.traffic) {
-            let busiest = figures::count(api.most_in_1s as u64);
-            line(f, "", format!("{}: {}, {busiest} at most in any second", command.name(), figures::counted(api.calls, "call")))?;
-        }
-        Ok(())
+        apis(f, "", &self.summary.traffic)
+    }
+}
+
+/// What each API was called for; the label stands before the first.
+fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &Traffic) -> fmt::Result {
+    for (number, (command, api)) in used(traffic).enumerate() {
+        let busiest = figures::count(api.most_in_1s as u64);
+        let words = format!("{}: {}, {busiest} at most in any second", command.name(), figures::counted(api.calls, "call"));
+        line(f, if number == 0 { label } else { "" }, words)?;
+    }
+    Ok(())
+}
+
+fn latency(f: &mut fmt::Formatter<'_>, traffic: &Traffic) -> fmt::Result {
+    let latency = traffic.latency();
+    line(f, "latency", format!("p50 {} ms, p99 {} ms", figures::count(latency.p50), figures::count(latency.p99)))
+}
+
+fn codes(f: &mut fmt::Formatter<'_>, traffic: &Traffic) -> fmt::Result {
+    match frequent_codes(&traffic.codes) {
+        codes if codes.is_empty() => Ok(()),
+        codes => line(f, "codes", codes),
     }
 }
 

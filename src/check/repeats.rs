@@ -1,17 +1,9 @@
-//! UserIDs that occur more than once, found in flat memory by an external sort.
-//!
-//! Pairs of (hash of the id, row) are sorted. The hash has
-//! 64 bits: among 100 million different ids, the odds that any two are taken for one are 1 to 3,700.
+//! UserIDs that occur more than once, found in flat memory.
 
 use std::io;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::EXAMPLES;
-use crate::spill::{OpenSpill, Sorter};
-
-/// An entry: the hash of the id, then the row.
-const ENTRY_BYTES: usize = 16;
+use crate::spill::{OpenSpill, SIGHTING, Sighting, Sorter};
 
 /// UserIDs that occur more than once among the valid records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,26 +25,8 @@ pub struct Repeat {
     pub user_id: Option<Box<[u8]>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry {
-    hash: u64,
-    row: u64,
-}
-
-impl Entry {
-    fn to_bytes(self) -> [u8; ENTRY_BYTES] {
-        ((u128::from(self.hash) << 64) | u128::from(self.row)).to_be_bytes()
-    }
-
-    fn from_bytes(bytes: [u8; ENTRY_BYTES]) -> Self {
-        let pair = u128::from_be_bytes(bytes);
-        let [hash, row] = [pair >> 64, pair].map(|word| u64::try_from(word & u128::from(u64::MAX)).expect("masked to 64 bits"));
-        Self { hash, row }
-    }
-}
-
 /// Takes every UserID with its row, then tells which ones it has seen before.
-pub(super) struct RepeatFinder(Sorter<ENTRY_BYTES>);
+pub(super) struct RepeatFinder(Sorter<SIGHTING>);
 
 impl RepeatFinder {
     pub(super) fn new(open: OpenSpill) -> Self {
@@ -60,29 +34,25 @@ impl RepeatFinder {
     }
 
     pub(super) fn push(&mut self, user_id: &str, row: u64) -> io::Result<()> {
-        self.0.push(Entry { hash: xxh3_64(user_id.as_bytes()), row }.to_bytes())
+        self.0.push(Sighting::of(user_id.as_bytes(), row).to_bytes())
     }
 
+    /// Neighbours of the same hash are the same UserID.
     pub(super) fn finish(self) -> io::Result<Repeats> {
-        repeats(self.0.finish()?.map(|entry| entry.map(Entry::from_bytes)))
-    }
-}
-
-/// Neighbours of the same hash are the same UserID.
-fn repeats(sorted: impl Iterator<Item = io::Result<Entry>>) -> io::Result<Repeats> {
-    let mut found = Repeats::default();
-    let mut last: Option<Entry> = None;
-    let mut counted: Option<u64> = None;
-    for entry in sorted {
-        let entry = entry?;
-        if let Some(earlier) = last.filter(|last| last.hash == entry.hash) {
-            found.superseded += 1;
-            found.user_ids += u64::from(counted.replace(entry.hash) != Some(entry.hash));
-            offer(&mut found.first, Repeat { earlier_row: earlier.row, later_row: entry.row, user_id: None });
+        let mut found = Repeats::default();
+        let mut last: Option<Sighting> = None;
+        let mut counted = None;
+        for entry in self.0.finish()? {
+            let entry = Sighting::from_bytes(&entry?);
+            if let Some(earlier) = last.filter(|last| last.hash == entry.hash) {
+                found.superseded += 1;
+                found.user_ids += u64::from(counted.replace(entry.hash) != Some(entry.hash));
+                offer(&mut found.first, Repeat { earlier_row: earlier.row, later_row: entry.row, user_id: None });
+            }
+            last = Some(entry);
         }
-        last = Some(entry);
+        Ok(found)
     }
-    Ok(found)
 }
 
 /// Keeps the few whose later row comes first.
@@ -129,5 +99,12 @@ mod tests {
         fn repeats_are_the_same_however_often_runs_are_spilled(ids in prop::collection::vec("[a-e]{1,2}", 0..80), run_entries in 1..90_usize) {
             prop_assert_eq!(found(&ids, run_entries), expected(&ids));
         }
+    }
+
+    #[test]
+    fn runs_longer_than_their_buffers_are_merged() {
+        let ids: Vec<_> = (0..70_000).map(|number| format!("u{}", number % 69_990)).collect();
+        assert_eq!(found(&ids, 1_000), expected(&ids));
+        assert_eq!(found(&ids, 1_000).superseded, 10);
     }
 }

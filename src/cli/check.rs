@@ -20,7 +20,7 @@ pub(super) fn run(input: &InputFlags, rates: Rates) -> LastWord {
 fn checked(input: &InputFlags, rates: Rates) -> Result<LastWord, LastWord> {
     let (path, format) = (&input.file, format(input));
     let Checked { mut report, end } = check(roster(path, &format)?, rates).map_err(|error| {
-        LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (16 bytes a record), or set TMPDIR to another folder")
+        LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
     })?;
     if !is_stdin(path)
         && report.last_unnamed_row().is_some()

@@ -10,6 +10,7 @@ use crate::journal::paths::Paths;
 use crate::journal::{DiskError, OpenError};
 use crate::outcome::Tally;
 use crate::roster::RosterError;
+use crate::verdict::Refusal;
 
 /// What the same command does after everything that only interrupted a run.
 pub(super) const RESUMES: &str = "the same command goes on where it stopped";
@@ -25,14 +26,17 @@ pub(super) fn last_word(end: &End<RosterError>, tally: Tally, remaining: Option<
             format!("the service was down for longer than --max-outage; last of all: {why}; {} settled", rows(tally.rows())),
             "check the network and the service's status page; the same command goes on where it stopped",
         ),
-        End::Refused { refusal, code, says } => {
-            let code = code.map_or(String::new(), |code| format!("code {code}"));
-            let details = [code, says.clone()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-            let details = if details.is_empty() { details } else { format!(" ({details})") };
-            LastWord::new(refusal.class().into(), format!("{refusal}{details}; {} settled", rows(tally.rows())), refusal.hint())
-        }
+        End::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} settled", rows(tally.rows()))),
         End::Input(error) => input::roster_error(input, error),
     }
+}
+
+/// The service will take nothing more of this run.
+pub(super) fn refused(refusal: Refusal, code: Option<i64>, says: &str, so_far: &str) -> LastWord {
+    let code = code.map_or(String::new(), |code| format!("code {code}"));
+    let details = [&code, says].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    let details = if details.is_empty() { details } else { format!(" ({details})") };
+    LastWord::new(refusal.class().into(), format!("{refusal}{details}; {so_far}"), refusal.hint())
 }
 
 fn rows(count: u64) -> String {

@@ -22,6 +22,9 @@ Examples:
           --secret-key-file key --region singapore --limit 100
   Proof that every row has exactly one outcome:
       chatlift audit users.csv --results users.results.csv
+  What the service really holds of it:
+      chatlift verify users.csv --profiles --sdkappid 1400000000 \\
+          --secret-key-file key --region singapore
 
 Exit codes:
   0  all that was asked for is done
@@ -60,6 +63,14 @@ pub enum Command {
     Check(CheckFlags),
     /// Prove from two files that every input row has exactly one outcome, or name those that haven't
     Audit(AuditFlags),
+    /// Ask the service whether it holds what a file says; what is missing or different goes into a file that can be imported
+    #[command(
+        mut_arg("rate", |arg| arg.help(VERIFY_RATE_HELP)),
+        mut_arg("max_attempts", |arg| arg.help("Attempts a call, and again for each of its halves [default: 5]")),
+        mut_arg("max_outage", |arg| arg.help("How long a dead service is waited for before the run stops [default: 6h]")),
+        mut_arg("sandbox", |arg| arg.help("Ask the embedded stand-in, which holds no accounts: a rehearsal of the command alone")),
+    )]
+    Verify(Box<VerifyFlags>),
     /// Serve an embedded stand-in for Tencent Chat on loopback until it is stopped
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
@@ -216,6 +227,41 @@ pub struct RunFlags {
     /// Refuse the file if more than this share of its first 1,000 records is invalid
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, help_heading = "Run")]
     pub max_invalid: f64,
+
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+const VERIFY_RATE_HELP: &str = "\
+Calls a second of each API at most, below its documented limit (account_check 100, portrait_get 200); 0 = no limit, for a loopback endpoint \
+only [env: CHATLIFT_RATE] [default: the limits]";
+
+#[derive(Debug, Args)]
+pub struct VerifyFlags {
+    #[command(flatten)]
+    pub input: InputFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+
+    /// What was found of each id [default: FILE less its .csv, plus .verify.csv]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub results: Option<PathBuf>,
+    /// The records of missing and different accounts, ready to be imported; there is none if there are no such [default: … .repair.csv]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub repair: Option<PathBuf>,
+    /// Write the run's figures as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub summary: Option<PathBuf>,
+
+    /// Compare Nick and FaceUrl too; an empty cell is not compared
+    #[arg(long, help_heading = "Run")]
+    pub profiles: bool,
+    /// Ask about N valid ids alone, drawn at random
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub sample: Option<u64>,
+    /// Draw the same sample as the run that said this seed
+    #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Run")]
+    pub seed: Option<u64>,
 
     #[command(flatten)]
     pub output: OutputFlags,

@@ -101,7 +101,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
     let paths = paths(flags, &state.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    summary_has_a_folder(flags)?;
+    summary_has_a_folder(flags.summary.as_deref())?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let kept = state.as_deref().map(Kept::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
@@ -126,7 +126,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         Plan::Run(way) => way,
     };
     look_at_input(&way, &source, &format, flags)?;
-    let dialled = dial(&connection, &lanes)?;
+    let dialled = dial(&connection, lanes.main_rate())?;
     source.keep()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target))?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;

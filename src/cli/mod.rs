@@ -6,6 +6,7 @@ mod ending;
 pub mod exit;
 mod first_look;
 pub mod flags;
+mod gauge;
 mod import;
 mod input;
 mod kept;
@@ -22,6 +23,7 @@ mod state;
 mod stdout;
 mod sync;
 mod target;
+mod verify;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::State(flags) => state::run(&flags),
         Command::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
         Command::Audit(flags) => audit::run(&flags),
+        Command::Verify(flags) => verify::run(&flags),
         Command::Sandbox(flags) => sandbox::run(&flags),
         Command::Usersig(flags) => print::usersig(&flags),
         Command::Completions { shell } => print::completions(shell),

@@ -30,7 +30,7 @@ pub(super) fn paths(flags: &RunFlags, others: &[&Path]) -> Result<Paths, LastWor
 }
 
 /// A path without links and detours, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
@@ -38,9 +38,9 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// What can't be written at the end is said at the start.
-pub(super) fn summary_has_a_folder(flags: &RunFlags) -> Result<(), LastWord> {
-    let folder = flags.summary.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(summary) = flags.summary.as_deref().filter(|summary| summary.is_dir()) {
+pub(super) fn summary_has_a_folder(summary: Option<&Path>) -> Result<(), LastWord> {
+    let folder = summary.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(summary) = summary.filter(|summary| summary.is_dir()) {
         return Err(LastWord::yours(format!("the summary {} is a folder", summary.display()), "name a file with --summary"));
     }
     match folder.filter(|folder| !folder.is_dir()) {

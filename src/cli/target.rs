@@ -7,7 +7,6 @@ use reqwest::Url;
 use tokio::time::Instant;
 
 use super::exit::{Exit, LastWord, causes};
-use super::lanes::Lanes;
 use super::settings::{Connection, Identity, Service};
 use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::api::usersig::{Credential, Signer, read_claims};
@@ -39,12 +38,12 @@ pub(super) fn target(service: &Service) -> Target {
     }
 }
 
-/// Makes the client and the first signature; starts the sandbox if that is the target. No call leaves.
-pub(super) fn dial(connection: &Connection, lanes: &Lanes) -> Result<Dialled, LastWord> {
+/// Makes the client and the first signature; starts the sandbox if that is the target, with this limit of `account_import`. No call leaves.
+pub(super) fn dial(connection: &Connection, limit: Rate) -> Result<Dialled, LastWord> {
     let target = target(&connection.service);
     let (sandbox, endpoint, identity) = match &connection.service {
         Service::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
-        Service::Sandbox => sandbox(lanes)?,
+        Service::Sandbox => sandbox(limit)?,
     };
     let expires_at = match &identity.credential {
         Credential::Key(_) => None,
@@ -70,12 +69,12 @@ impl Dialled {
     }
 }
 
-fn sandbox(lanes: &Lanes) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
+fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
     let cannot = |error: std::io::Error| {
         LastWord::new(Exit::CannotGoOn, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
     };
     let mut settings = Settings::ephemeral().map_err(cannot)?;
-    settings.limit_per_s = match lanes.main_rate() {
+    settings.limit_per_s = match limit {
         Rate::PerSecond(limit) => Some(limit),
         Rate::Unlimited => None,
     };

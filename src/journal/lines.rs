@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use csv::ByteRecord;
 
-use crate::outcome::{Outcome, Settled, defused};
+use crate::figures::defused;
+use crate::outcome::{Outcome, Settled};
 
 /// The first line of every results file.
 pub const RESULTS_HEADER: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at\n";

@@ -16,6 +16,12 @@ pub struct Paths {
     pub checkpoint: PathBuf,
 }
 
+/// The name of a file that belongs to an input, unless the caller names it: the input's without one usual ending, plus another.
+#[must_use]
+pub fn beside(input: &Path, ending: &str) -> PathBuf {
+    with(&without(input, &[".csv", ".tsv", ".txt"]), ending)
+}
+
 /// The files as far as they are named by the caller.
 #[derive(Debug, Clone, Default)]
 pub struct Given {

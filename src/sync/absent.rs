@@ -253,7 +253,7 @@ pub fn write_missing(state: &State, out: impl Write) -> Result<Tally, StateError
         tally.count(acted.deed);
         let last_imported = missing.last_imported.map(time).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
-        let info = crate::outcome::defused(&acted.error_info);
+        let info = crate::figures::defused(&acted.error_info);
         let record = [missing.id.as_str(), &last_imported, &runs, acted.deed.name(), &code, &info];
         csv.write_record(record).map_err(io::Error::from)
     })?;

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Values know nothing but each other.
-const VALUES: [&str; 12] =
-    ["account", "command", "figures", "guard", "input", "outcome", "plan", "retry", "sample", "target", "traffic", "verdict"];
+const VALUES: [&str; 13] =
+    ["account", "command", "figures", "finding", "guard", "input", "outcome", "plan", "retry", "sample", "target", "traffic", "verdict"];
 /// Edges know values, never each other.
-const EDGES: [&str; 6] = ["api", "gate", "journal", "roster", "spill", "state"];
-/// Flows know values and edges; the import is built from deliveries, the sync feeds them and makes calls.
-const FLOWS: [&str; 6] = ["audit", "calls", "check", "deliver", "import", "sync"];
+const EDGES: [&str; 7] = ["api", "gate", "journal", "roster", "sheets", "spill", "state"];
+/// Flows know values and edges.
+const FLOWS: [&str; 7] = ["audit", "calls", "check", "deliver", "import", "sync", "verify"];
+/// A flow that is built from another.
+const BUILT_FROM: [(&str, &str); 4] = [("import", "deliver"), ("sync", "calls"), ("sync", "deliver"), ("verify", "calls")];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.
@@ -25,9 +27,7 @@ fn may_import(module: &str, target: &str) -> bool {
         _ if is_own => true,
         _ if VALUES.contains(&module) => values,
         _ if EDGES.contains(&module) => values,
-        _ if FLOWS.contains(&module) => {
-            values || edges || (module == "import" && first == "deliver") || (module == "sync" && ["calls", "deliver"].contains(&first))
-        }
+        _ if FLOWS.contains(&module) => values || edges || BUILT_FROM.contains(&(module, first)),
         _ if SHELL.contains(&module) => true,
         SANDBOX => target.starts_with("api::wire"),
         other => panic!("the module {other} has no layer: give it one here and in ARCHITECTURE.md"),

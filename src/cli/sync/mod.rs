@@ -80,7 +80,7 @@ impl<'a> Sync<'a> {
         let others = [Some(flags.state.clone()), Some(state::beside(&flags.state, ".lock")), flags.plan.clone()];
         let others: Vec<&Path> = others.iter().flatten().map(PathBuf::as_path).collect();
         let paths = paths(run, &others)?;
-        summary_has_a_folder(run)?;
+        summary_has_a_folder(run.summary.as_deref())?;
         let locks = if run.dry_run {
             None
         } else {
@@ -228,7 +228,7 @@ impl<'a> Sync<'a> {
     }
 
     fn open(self, way: Way, claim: Claim, ops: Ops, opened: OpenRun) -> Result<Box<Run<'a>>, LastWord> {
-        let dialled = dial(&self.connection, &self.lanes)?;
+        let dialled = dial(&self.connection, self.lanes.main_rate())?;
         let roster = self.roster()?;
         let Some((lock, kept)) = self.locks else { unreachable!("a dry run sends nothing") };
         let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());

@@ -1,0 +1,82 @@
+//! How far a run has come, on stderr: a bar on a terminal, a plain line a minute elsewhere, nothing if asked.
+
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use super::flags::OutputFlags;
+use super::tell;
+
+/// Without a terminal, a line this often. Chosen: a night's log stays readable.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+/// The bar takes what the words leave of the line.
+const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
+
+/// Shows one phase after the other; what it shows is gone once it is dropped.
+pub(super) struct Gauge {
+    face: Face,
+}
+
+enum Face {
+    Bar { bars: MultiProgress, drawn: Option<ProgressBar> },
+    Lines { told_at: Instant },
+    Nothing,
+}
+
+impl Gauge {
+    /// What `output` asks for and stderr can show.
+    pub(super) fn on_stderr(output: &OutputFlags, bars: &MultiProgress, now: Instant) -> Self {
+        let face = if output.quiet {
+            Face::Nothing
+        } else if output.no_progress || bars.is_hidden() {
+            Face::Lines { told_at: now }
+        } else {
+            Face::Bar { bars: bars.clone(), drawn: None }
+        };
+        Self { face }
+    }
+
+    /// Shows that so much of the whole is done; `detail` may be cut.
+    pub(super) fn tell(&mut self, (done, whole): (u64, u64), words: &str, detail: &str, now: Instant) {
+        match &mut self.face {
+            Face::Bar { bars, drawn } => {
+                let bar = drawn.get_or_insert_with(|| bars.add(new_bar()));
+                bar.set_length(whole);
+                bar.set_position(done.min(whole));
+                bar.set_prefix(words.to_owned());
+                bar.set_message(detail.to_owned());
+                bar.tick();
+            }
+            Face::Lines { told_at } if now >= *told_at + LINE_EVERY => {
+                *told_at = now;
+                tell(&format!("progress: {words}, {detail}"));
+            }
+            Face::Lines { .. } | Face::Nothing => {}
+        }
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template(BAR).expect("the template is constant and under test");
+    ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        if let Face::Bar { bars, drawn: Some(bar) } = &self.face {
+            bar.finish_and_clear();
+            bars.remove(bar);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_has_a_template() {
+        assert_eq!(new_bar().position(), 0);
+    }
+}

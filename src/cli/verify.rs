@@ -1,0 +1,312 @@
+//! `chatlift verify`: from the flags to the end of the run.
+//!
+//! Everything that can be wrong is found before the first call. Results and repair file take their names at the end, however the run came
+//! to it, as long as it can tell what it found.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::LocalBoxStream;
+use futures_util::{FutureExt, StreamExt};
+use indicatif::MultiProgress;
+use tokio::time::Instant;
+
+use super::ending::refused;
+use super::exit::{Exit, LastWord, causes};
+use super::flags::VerifyFlags;
+use super::gauge::Gauge;
+use super::names::{resolved, summary_has_a_folder};
+use super::settings::{Connection, format};
+use super::target::{Dialled, dial};
+use super::{environment, input, log, signals, tell};
+use crate::api::wire;
+use crate::calls::{self, Broken, End, Ended, Parts, Settings, Snapshot};
+use crate::command::PerCommand;
+use crate::figures::{count, counted};
+use crate::finding::Tally;
+use crate::gate::Rate;
+use crate::journal::paths::beside;
+use crate::progress::state;
+use crate::roster::{Format, Roster};
+use crate::sheets::{Original, Paths, Sheets};
+use crate::summary::{Verified, VerifiedReport};
+use crate::verify::{Failed, Plan, Profiles, Reading, Sample, Survey, SurveyError, Verification};
+
+/// How often the progress is told. Chosen: a person sees it move.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// What the same command does after everything that stopped a run.
+const AGAIN: &str = "the results hold what was found by then; the same command begins anew";
+
+type Records = Roster<File>;
+type Stops = LocalBoxStream<'static, ()>;
+
+/// Asks what the flags ask for.
+pub(super) fn run(flags: &VerifyFlags) -> LastWord {
+    let bars = MultiProgress::new();
+    log::install(&flags.output, &bars).expect("this process installs no other subscriber");
+    let word = verified(flags, &bars).unwrap_or_else(|word| word);
+    if flags.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
+}
+
+fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastWord> {
+    let connection = Connection::resolve(&flags.connection, &environment)?;
+    let paths = paths(flags)?;
+    let format = format(&flags.input);
+    let records = open(flags, &format)?;
+    let sheets = Sheets::create(paths.clone(), original(flags, &records)).map_err(|error| cannot_write(&paths, &error))?;
+    let dialled = dial(&connection, sandbox_limit(&connection))?;
+    let cannot_start = |error: io::Error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command begins anew");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let stops = runtime.block_on(async { signals::stops() }).map_err(cannot_start)?;
+    announce(flags, &dialled, &paths);
+    let run = Run { flags, connection, format, paths, seed: seed(flags)?, began: Instant::now() };
+    let gauge = Gauge::on_stderr(&flags.output, bars, Instant::now());
+    runtime.block_on(run.carry_out(gauge, (records, sheets, dialled), stops))
+}
+
+/// A run about to read its input.
+struct Run<'a> {
+    flags: &'a VerifyFlags,
+    connection: Connection,
+    format: Format,
+    paths: Paths,
+    /// Of the sample, if there is one.
+    seed: Option<u64>,
+    began: Instant,
+}
+
+impl Run<'_> {
+    async fn carry_out(
+        self,
+        mut gauge: Gauge,
+        (records, sheets, dialled): (Records, Sheets, Dialled),
+        mut stops: Stops,
+    ) -> Result<LastWord, LastWord> {
+        let Some(plan) = self.survey(records, &mut gauge, &mut stops).await? else {
+            return Err(LastWord::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
+        };
+        let ids = plan.to_ask;
+        let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
+        let verification = Verification::new(open(self.flags, &self.format)?, plan, profiles, sheets);
+        let (api, signer) = (dialled.api.clone(), dialled.signer());
+        let parts = Parts {
+            api,
+            errands: verification,
+            signer,
+            wall: Box::new(SystemTime::now),
+            jitter: Box::new(fastrand::f64),
+            signals: stops,
+            tell: Box::new(move |snapshot: &Snapshot, verification: &Verification<Records, Sheets>| {
+                gauge.tell(
+                    (verification.tally().asked(), ids),
+                    &asking(verification.tally(), ids),
+                    &state(&snapshot.phase, snapshot.in_flight),
+                    Instant::now(),
+                );
+            }),
+        };
+        match calls::run(parts, self.settings()).await {
+            Ok(ended) => self.finish(ended),
+            Err(Broken { error, .. }) => Err(self.failed(error)),
+        }
+    }
+
+    /// Reads the whole input once; `None` if a signal came.
+    async fn survey(&self, records: Records, gauge: &mut Gauge, stops: &mut Stops) -> Result<Option<Plan>, LastWord> {
+        let bytes = std::fs::metadata(&self.flags.input.file).map_or(0, |stat| stat.len());
+        let mut survey = Survey::new(records, Box::new(tempfile::tempfile));
+        let failed = |error| survey_failed(&self.flags.input.file, error);
+        while survey.read_some().map_err(failed)? == Reading::GoesOn {
+            gauge.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
+            tokio::task::yield_now().await;
+            if stops.next().now_or_never().is_some() {
+                return Ok(None);
+            }
+        }
+        let sample = self.flags.sample.zip(self.seed).map(|(ids, seed)| Sample { ids, seed });
+        survey.finish(sample).map(Some).map_err(failed)
+    }
+
+    fn settings(&self) -> Settings {
+        let Connection { rate, in_flight, max_attempts, max_outage, .. } = self.connection;
+        let rates = PerCommand::new(|command| {
+            let documented = wire::calls_per_s(command);
+            match rate {
+                None => Rate::PerSecond(documented),
+                Some(Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(documented)),
+                Some(Rate::Unlimited) => Rate::Unlimited,
+            }
+        });
+        Settings { rates, max_attempts, in_flight, max_outage, tell_every: TELL_EVERY }
+    }
+
+    fn finish(&self, ended: Ended<Verification<Records, Sheets>>) -> Result<LastWord, LastWord> {
+        let Ended { end, errands, traffic } = ended;
+        let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        let has_repair = sheets.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        let not_asked = plan.ids - tally.asked();
+        let repair = has_repair.then_some(self.paths.repair.as_path());
+        let word = last_word(&end, tally, not_asked, repair);
+        let (seed, elapsed) = (self.seed, self.began.elapsed());
+        self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
+        Ok(word)
+    }
+
+    fn report(&self, verified: &Verified, repair: Option<&Path>) {
+        if let Some(path) = &self.flags.summary
+            && let Err(error) = verified.write(path)
+        {
+            tracing::error!("cannot write the summary {}: {error}", path.display());
+        }
+        if !self.flags.output.quiet {
+            tell(&VerifiedReport { verified, results: &self.paths.results, repair });
+        }
+    }
+
+    fn failed(&self, error: Failed<io::Error>) -> LastWord {
+        let file = &self.flags.input.file;
+        match error {
+            Failed::Input(error) => input::roster_error(file, &error),
+            Failed::InputChanged => LastWord::yours(
+                format!("{} was changed while it was read", file.display()),
+                "give the same command again when nobody writes to it any more",
+            ),
+            Failed::Findings(error) => cannot_write(&self.paths, &error),
+        }
+    }
+}
+
+fn asking(tally: Tally, ids: u64) -> String {
+    format!(
+        "{} of {} asked, {} missing, {} different",
+        count(tally.asked()),
+        counted(ids, "id"),
+        count(tally.missing),
+        count(tally.differs)
+    )
+}
+
+/// The names of the run's files; no two of them may be one, and those that are replaced must be files.
+fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
+    let file = &flags.input.file;
+    if input::is_stdin(file) {
+        return Err(LastWord::yours("a verification reads its input twice", "give it as a file"));
+    }
+    summary_has_a_folder(flags.summary.as_deref())?;
+    let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
+    let paths = Paths { results: named(&flags.results, ".verify.csv"), repair: named(&flags.repair, ".repair.csv") };
+    for own in [&paths.results, &paths.repair] {
+        if std::fs::metadata(own).is_ok_and(|stat| !stat.is_file()) {
+            return Err(LastWord::yours(format!("{} is no file", own.display()), "name another with --results or --repair"));
+        }
+    }
+    let mut all: Vec<PathBuf> = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|path| resolved(path))
+        .collect();
+    all.sort_unstable();
+    match all.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(LastWord::yours(
+            format!("{} is named for two files at once", pair[0].display()),
+            "input, results, repair file and summary must be different files",
+        )),
+        None => Ok(paths),
+    }
+}
+
+fn open(flags: &VerifyFlags, format: &Format) -> Result<Records, LastWord> {
+    let file = &flags.input.file;
+    let is_pipe = std::fs::metadata(file).is_ok_and(|stat| !stat.is_file() && !stat.is_dir());
+    if is_pipe {
+        return Err(LastWord::yours(
+            format!("{} is a pipe or a device", file.display()),
+            "a verification reads its input twice: give a file",
+        ));
+    }
+    Roster::open(file, format).map_err(|error| input::roster_error(file, &error))
+}
+
+/// An import takes the repair file with commas unless it is told otherwise.
+fn original(flags: &VerifyFlags, records: &Records) -> Original {
+    Original { header: records.header().names.clone(), delimiter: flags.input.delimiter.unwrap_or(b',') }
+}
+
+/// The stand-in's limits are the documented ones, or none.
+fn sandbox_limit(connection: &Connection) -> Rate {
+    match connection.rate {
+        Some(Rate::Unlimited) => Rate::Unlimited,
+        Some(Rate::PerSecond(_)) | None => Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S),
+    }
+}
+
+fn seed(flags: &VerifyFlags) -> Result<Option<u64>, LastWord> {
+    let draw = || {
+        let drawn = getrandom::u32().map(u64::from);
+        drawn.map_err(|_| LastWord::new(Exit::CannotGoOn, "no source of random numbers", "give a number with --seed"))
+    };
+    flags.sample.map(|_| flags.seed.map_or_else(draw, Ok)).transpose()
+}
+
+fn announce(flags: &VerifyFlags, dialled: &Dialled, paths: &Paths) {
+    let what = if flags.profiles { "accounts and profiles" } else { "accounts" };
+    tracing::info!("comparing {what} of {} with {}; results: {}", flags.input.file.display(), dialled.target, paths.results.display());
+}
+
+fn survey_failed(file: &Path, error: SurveyError) -> LastWord {
+    match error {
+        SurveyError::Input(error) => input::roster_error(file, &error),
+        error @ SurveyError::Sort(_) => {
+            LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+        }
+    }
+}
+
+fn cannot_write(paths: &Paths, error: &io::Error) -> LastWord {
+    let why = format!("cannot write {} or {}: {error}", paths.results.display(), paths.repair.display());
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+            LastWord::yours(why, "check the folder and its permissions, or name other files with --results and --repair")
+        }
+        _ => LastWord::new(Exit::CannotGoOn, why, "make room there; the same command begins anew"),
+    }
+}
+
+fn last_word(end: &End, tally: Tally, not_asked: u64, repair: Option<&Path>) -> LastWord {
+    let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
+    match end {
+        End::Finished => finished(tally, not_asked, repair),
+        End::Stopped => LastWord::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
+        End::Outage { why } => LastWord::new(
+            Exit::Stopped,
+            format!("the service was down for longer than --max-outage; last of all: {why}; {}", so_far()),
+            format!("check the network and the service's status page; {AGAIN}"),
+        ),
+        End::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
+    }
+}
+
+fn finished(tally: Tally, not_asked: u64, repair: Option<&Path>) -> LastWord {
+    let rest = if not_asked > 0 { format!(", {} not asked", count(not_asked)) } else { String::new() };
+    if tally.is_all_same() {
+        return LastWord::new(Exit::Done, format!("all {} are the same{rest}", counted(tally.same, "id")), "nothing is left to do");
+    }
+    let Tally { same, missing, differs, unknown, invalid } = tally;
+    let why = format!(
+        "{} of {} are the same, {} missing, {} different, {} unknown, {} invalid{rest}",
+        count(same),
+        counted(tally.asked() + invalid, "id"),
+        count(missing),
+        count(differs),
+        count(unknown),
+        count(invalid)
+    );
+    let hint = match repair {
+        Some(repair) => format!("{} holds the records of what is missing or different: chatlift import {0}", repair.display()),
+        None if unknown > 0 => "the results say why; the same command asks again".to_owned(),
+        None => "the results say why; correct the records and import them".to_owned(),
+    };
+    LastWord::new(Exit::SomeRows, why, hint)
+}

@@ -1,0 +1,265 @@
+//! The verification through the real binary and the stand-in: what it finds, what it writes, how it ends.
+
+use std::fmt::Write;
+use std::fs;
+use std::time::Duration;
+
+use chatlift::sandbox::{Command as Api, Sandbox, Settings};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::binary::{Bench, Call, KEY, Run, SDKAPPID, eventually};
+
+fn settings(faults: &[&str]) -> Settings {
+    let faults = faults.iter().map(|text| text.parse().unwrap()).collect();
+    Settings { faults, limit_per_s: None, ..Settings::with_key(KEY.into()) }
+}
+
+fn verify<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
+    let key = bench.key();
+    let call = bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--timeout", "2"]);
+    call.args(&["--secret-key-file", key.to_str().unwrap(), "--no-progress", "--rate", "0"]).args(flags)
+}
+
+/// Imports another file than the one that is verified.
+fn import(bench: &Bench, sandbox: &Sandbox, text: &str) {
+    bench.write("imported.csv", text);
+    bench.import_into("imported.csv", &sandbox.endpoint()).at_any_rate().run();
+    for name in bench.names().iter().filter(|name| name.starts_with("imported") || name.starts_with("summary")) {
+        fs::remove_file(bench.path(name)).unwrap();
+    }
+}
+
+/// The results without their header, as `row line id state detail`.
+fn found(bench: &Bench) -> Vec<String> {
+    let text = bench.read("users.verify.csv");
+    assert!(text.starts_with("row,line,UserID,state,detail\n"), "{text}");
+    text.lines().skip(1).map(str::to_owned).collect()
+}
+
+fn figures(bench: &Bench) -> [u64; 6] {
+    let summary: Value = serde_json::from_str(&bench.read("summary.json")).unwrap();
+    ["same", "missing", "differs", "unknown", "invalid", "not_asked"].map(|name| summary[name].as_u64().unwrap())
+}
+
+#[track_caller]
+fn is_well_behaved(sandbox: &Sandbox) {
+    let audit = sandbox.audit();
+    assert_eq!(
+        (audit.violations, audit.of(Api::AccountDelete).calls, audit.of(Api::Kick).calls),
+        (0, 0, 0),
+        "{:?}",
+        audit.first_violations
+    );
+}
+
+const SUMMARY: [&str; 2] = ["--summary", "summary.json"];
+
+#[test]
+fn every_state_is_found_and_what_can_be_repaired_is() {
+    let bench = Bench::new();
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    import(&bench, &sandbox, "UserID,Nick,FaceUrl\nsame,S,f\nother,Old,old\nface,F,old\nempty,E,e\nlast,1,\ngone bad,,\n");
+    let text = "city,UserID,Nick,FaceUrl\nA,same,S,f\nB,other,\"N, \"\"w\",new\nC,face,F,new\nD,empty,,\nE,last,2,\nF,missing,M,\nG,x y,,\n\
+                H,last,1,\nI,same,S,f,more\nJ,same,S,f\nK,other2,1,\nK,other2,\u{1},\n";
+    bench.write("users.csv", text);
+    let run = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(3);
+    assert!(run.why().contains("3 of 8 ids are the same, 1 missing, 2 different, 0 unknown, 2 invalid"), "{}", run.why());
+    let expected = [
+        "2,3,other,differs,Nick FaceUrl",
+        "3,4,face,differs,FaceUrl",
+        "4,5,empty,same,",
+        "6,7,missing,missing,",
+        "7,8,x y,invalid,UserID holds the byte 0x20; printable ASCII without space is allowed",
+        "8,9,last,same,",
+        "10,11,same,same,",
+        "12,13,other2,invalid,Nick holds the control character U+0001",
+    ];
+    assert_eq!(found(&bench), expected);
+    assert_eq!(figures(&bench), [3, 1, 2, 0, 2, 0]);
+    let repair = "city,UserID,Nick,FaceUrl\nB,other,\"N, \"\"w\",new\nC,face,F,new\nF,missing,M,\n";
+    assert_eq!(bench.read("users.repair.csv"), repair);
+    assert_eq!((bench.mode("users.verify.csv"), bench.mode("users.repair.csv")), (0o600, 0o600));
+    is_well_behaved(&sandbox);
+    // Importing the repair file puts all right that can be.
+    import(&bench, &sandbox, &bench.read("users.repair.csv"));
+    bench.write(
+        "users.csv",
+        text.lines().filter(|line| !line.contains("x y") && !line.contains("other2")).fold(String::new(), |all, line| all + line + "\n"),
+    );
+    let run = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(0);
+    assert!(run.why().contains("all 6 ids are the same"), "{}", run.why());
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["summary.json", "users.csv", "users.verify.csv"], "no repair file is left");
+}
+
+#[test]
+fn without_profiles_only_accounts_are_compared() {
+    let bench = Bench::with_users(950);
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    import(&bench, &sandbox, &bench.read("users.csv").replace(",Nick", ",Other").replacen("UserID,Other", "UserID,Nick", 1));
+    verify(&bench, &sandbox, &[]).args(&SUMMARY).run().exits(0);
+    assert_eq!(figures(&bench), [950, 0, 0, 0, 0, 0]);
+    assert_eq!((sandbox.audit().of(Api::AccountCheck).calls, sandbox.audit().of(Api::PortraitGet).calls), (10, 0));
+    verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(3);
+    assert_eq!(figures(&bench), [0, 0, 950, 0, 0, 0]);
+    assert_eq!((sandbox.audit().of(Api::AccountCheck).calls, sandbox.audit().of(Api::PortraitGet).calls), (20, 10));
+    is_well_behaved(&sandbox);
+}
+
+#[test]
+fn an_id_that_cannot_be_asked_is_unknown_and_its_neighbours_are_not() {
+    let bench = Bench::with_users(350);
+    let faults =
+        ["whole=40003,id=user7,api=account_check", "whole=70402,id=user250,api=portrait_get", "whole=70500,id=user120,api=portrait_get"];
+    let sandbox = Sandbox::start(settings(&faults)).unwrap();
+    import(&bench, &sandbox, &bench.read("users.csv"));
+    let run = verify(&bench, &sandbox, &["--profiles", "--max-attempts", "2"]).args(&SUMMARY).run().exits(3);
+    assert!(run.why().contains("347 of 350 ids are the same, 0 missing, 0 different, 3 unknown"), "{}", run.why());
+    let unknown: Vec<_> = found(&bench).into_iter().filter(|line| !line.ends_with(",same,")).collect();
+    assert_eq!(
+        unknown,
+        [
+            "7,8,user7,unknown,account_check: code 40003: a fault on request",
+            "120,121,user120,unknown,out of attempts; portrait_get: code 70500: a fault on request",
+            "250,251,user250,unknown,portrait_get: code 70402: a fault on request",
+        ]
+    );
+    assert!(!bench.names().contains("users.repair.csv"), "nobody is imported anew because he couldn't be asked");
+}
+
+#[test]
+fn an_outage_stops_the_run_and_makes_no_id_missing_or_unknown() {
+    for fault in ["http=502", "http=502,api=portrait_get", "reset=before,after=5"] {
+        let bench = Bench::with_users(2_000);
+        let sandbox = Sandbox::start(settings(&[])).unwrap();
+        import(&bench, &sandbox, &bench.read("users.csv"));
+        let accounts: Vec<_> = sandbox.accounts();
+        let down = Sandbox::start(settings(&[fault])).unwrap();
+        assert_eq!(accounts.len(), 2_000);
+        let run = verify(&bench, &down, &["--profiles", "--max-outage", "1s", "--in-flight", "4"]).args(&SUMMARY).run().exits(4);
+        assert!(run.why().contains("--max-outage"), "{fault}: {}", run.why());
+        let [same, missing, differs, unknown, invalid, not_asked] = figures(&bench);
+        // The one that is down holds no accounts: what it answered before is missing there.
+        assert_eq!((same + differs + unknown + invalid, missing + not_asked), (0, 2_000), "{fault}");
+        assert_eq!(found(&bench).len() as u64, missing);
+    }
+}
+
+#[test]
+fn a_sample_is_drawn_again_with_its_seed() {
+    let bench = Bench::with_users(1_000);
+    bench.write("users.csv", bench.read("users.csv") + "x y,\n");
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    import(&bench, &sandbox, &bench.read("users.csv"));
+    let draw = |flags: &[&str]| {
+        verify(&bench, &sandbox, &["--sample", "50"]).args(flags).args(&SUMMARY).run().exits(3);
+        assert_eq!(figures(&bench), [50, 0, 0, 0, 1, 950]);
+        let summary: Value = serde_json::from_str(&bench.read("summary.json")).unwrap();
+        (found(&bench), summary["seed"].as_u64().unwrap())
+    };
+    let (first, seed) = draw(&[]);
+    let (again, same_seed) = draw(&["--seed", &seed.to_string()]);
+    assert_eq!((&first, seed), (&again, same_seed));
+    let (other, _) = draw(&["--seed", &(seed ^ 1).to_string()]);
+    assert_ne!(first, other);
+    assert_eq!(verify(&bench, &sandbox, &["--seed", "1"]).run().code, Some(2));
+}
+
+#[test]
+fn both_apis_keep_their_limits_and_a_rate_lowers_them() {
+    let bench = Bench::with_users(30_000);
+    let sandbox = Sandbox::start(Settings::with_key(KEY.into())).unwrap();
+    let limited = |flags: &[&str]| {
+        let key = bench.key();
+        let call =
+            bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--no-progress", "--profiles"]);
+        call.args(&["--secret-key-file", key.to_str().unwrap()]).args(&SUMMARY).args(flags).run().exits(3);
+        let summary: Value = serde_json::from_str(&bench.read("summary.json")).unwrap();
+        ["account_check", "portrait_get"].map(|api| summary["apis"][api]["max_calls_in_1s"].as_u64().unwrap())
+    };
+    let [check, read] = limited(&[]);
+    assert!(check <= 100 && read <= 200, "{check} {read}");
+    let [check, read] = limited(&["--rate", "150"]);
+    assert!(check <= 100 && read <= 150, "{check} {read}");
+    let [check, read] = limited(&["--rate", "60", "--sample", "20000"]);
+    assert!(check <= 60 && read <= 60, "{check} {read}");
+    assert_eq!(figures(&bench), [0, 20_000, 0, 0, 0, 10_000]);
+}
+
+#[test]
+fn a_signal_stops_it_and_the_results_hold_what_was_found() {
+    let bench = Bench::with_users(5_000);
+    let sandbox = Sandbox::start(Settings { latency: Duration::from_millis(100), ..settings(&[]) }).unwrap();
+    let running = verify(&bench, &sandbox, &["--in-flight", "1"]).args(&SUMMARY).start();
+    eventually("some calls", || sandbox.audit().calls >= 5);
+    running.signal(Signal::TERM);
+    let run = running.wait().exits(4);
+    let [_, missing, _, unknown, _, not_asked] = figures(&bench);
+    assert_eq!((missing + not_asked, unknown, missing), (5_000, 0, sandbox.audit().calls * 100), "{}", run.stderr);
+    assert_eq!((found(&bench).len() as u64, bench.read("users.repair.csv").lines().count() as u64), (missing, missing + 1));
+}
+
+#[test]
+fn what_is_wrong_is_said_before_a_call() {
+    let bench = Bench::with_users(3);
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    let refused = |flags: &[&str], why: &str| {
+        let run = verify(&bench, &sandbox, flags).run().exits(2);
+        assert!(run.stderr.contains(why), "{}", run.stderr);
+    };
+    refused(&["--results", "users.csv"], "named for two files at once");
+    refused(&["--results", "x.csv", "--repair", "x.csv"], "named for two files at once");
+    refused(&["--results", "/dev/null"], "is no file");
+    refused(&["--summary", "nowhere/x.json"], "no folder");
+    refused(&["--results", "nowhere/x.csv"], "cannot write");
+    bench.write("users.csv", "id\na\n");
+    refused(&[], "no column");
+    bench.write("users.csv", "UserID\na\n\"b\n");
+    refused(&[], "is not closed");
+    assert_eq!(sandbox.audit().calls, 0);
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"], "nothing is left behind");
+    bench.call(&["verify", "-", "--sandbox"]).run().exits(2);
+}
+
+#[test]
+fn a_refusal_of_the_service_is_exit_5_and_a_full_disk_1() {
+    let bench = Bench::with_users(300);
+    let sandbox = Sandbox::start(settings(&["whole=70403"])).unwrap();
+    verify(&bench, &sandbox, &[]).args(&SUMMARY).run().exits(5);
+    assert_eq!(figures(&bench), [0, 0, 0, 0, 0, 300]);
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    let limited = verify(&bench, &sandbox, &["--results", "full.csv"]).through_shell("ulimit -f 1; trap '' XFSZ").run();
+    assert!(limited.code == Some(1), "{:?} {}", limited.code, limited.stderr);
+    assert!(!bench.names().contains("full.csv"));
+}
+
+#[test]
+fn a_sandbox_without_accounts_misses_all_and_nothing_to_ask_is_done() {
+    let bench = Bench::with_users(250);
+    bench.call(&["verify", "users.csv", "--sandbox", "--profiles", "--no-progress"]).args(&SUMMARY).run().exits(3);
+    assert_eq!(figures(&bench), [0, 250, 0, 0, 0, 0]);
+    assert_eq!(bench.read("users.repair.csv"), bench.read("users.csv"));
+    bench.write("users.csv", "UserID\n");
+    bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).args(&SUMMARY).run().exits(0);
+    assert_eq!(found(&bench), [""; 0]);
+}
+
+/// Nothing is asked about ids that a later record supersedes, and memory doesn't grow with the file.
+#[test]
+fn three_hundred_thousand_rows_are_verified_in_flat_memory() {
+    const MEMORY_MAX_KIB: u64 = 128 * 1024;
+    let bench = Bench::new();
+    let mut text = "UserID,Nick,FaceUrl\n".to_owned();
+    for row in 0..300_000 {
+        writeln!(text, "a_rather_long_user_id_{},Nickname {row},https://example.com/{row}.png", row % 200_000).unwrap();
+    }
+    bench.write("users.csv", text);
+    let sandbox = Sandbox::start(settings(&[])).unwrap();
+    let (run, peak_kib) = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).start().wait_with_peak();
+    let run: Run = run.exits(3);
+    assert_eq!(figures(&bench), [0, 200_000, 0, 0, 0, 0], "{}", run.stderr);
+    assert_eq!(found(&bench)[0], "100001,100002,a_rather_long_user_id_100000,missing,");
+    assert_eq!(sandbox.audit().of(Api::AccountCheck).calls, 2_000);
+    println!("{peak_kib} KiB");
+    assert!((1_000..=MEMORY_MAX_KIB).contains(&peak_kib), "{peak_kib} KiB");
+}
