@@ -252,6 +252,9 @@ pub struct VerifyFlags {
     /// Write the run's figures as JSON
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub summary: Option<PathBuf>,
+    /// Put right what this state of `sync` says: missing ids are dropped from it, different ones are in doubt
+    #[arg(long, value_name = "STATE", help_heading = "Files")]
+    pub state: Option<PathBuf>,
 
     /// Compare Nick and FaceUrl too; an empty cell is not compared
     #[arg(long, help_heading = "Run")]

@@ -32,6 +32,16 @@ impl Kept {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// As [`Kept::take`], of a state that must be there, and be this target's.
+    pub(super) fn take_existing(path: &Path, target: &Target) -> Result<Self, LastWord> {
+        if State::find(path).map_err(|error| state_error(&error))?.is_none() {
+            return Err(LastWord::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));
+        }
+        let kept = Self::take(path)?;
+        kept.belongs_to(target)?;
+        Ok(kept)
+    }
+
     pub(super) fn find(&self) -> Result<Option<State>, LastWord> {
         State::find(&self.path).map_err(|error| state_error(&error))
     }

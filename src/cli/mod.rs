@@ -14,6 +14,7 @@ mod lanes;
 pub mod log;
 mod names;
 mod print;
+mod reconcile;
 mod sandbox;
 pub mod settings;
 mod signals;

@@ -17,9 +17,11 @@ use super::ending::refused;
 use super::exit::{Exit, LastWord, causes};
 use super::flags::VerifyFlags;
 use super::gauge::Gauge;
+use super::kept::Kept;
 use super::names::{resolved, summary_has_a_folder};
+use super::reconcile::Reconciled;
 use super::settings::{Connection, format};
-use super::target::{Dialled, dial};
+use super::target::{Dialled, dial, target};
 use super::{environment, input, log, signals, tell};
 use crate::api::wire;
 use crate::calls::{self, Broken, End, Ended, Parts, Settings, Snapshot};
@@ -56,6 +58,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
     let format = format(&flags.input);
     let records = open(flags, &format)?;
     let sheets = Sheets::create(paths.clone(), original(flags, &records)).map_err(|error| cannot_write(&paths, &error))?;
+    let kept = flags.state.as_deref().map(|path| Kept::take_existing(path, &target(&connection.service))).transpose()?;
+    let sheets = Reconciled::new(sheets, kept);
     let dialled = dial(&connection, sandbox_limit(&connection))?;
     let cannot_start = |error: io::Error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command begins anew");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
@@ -81,7 +85,7 @@ impl Run<'_> {
     async fn carry_out(
         self,
         mut gauge: Gauge,
-        (records, sheets, dialled): (Records, Sheets, Dialled),
+        (records, sheets, dialled): (Records, Reconciled, Dialled),
         mut stops: Stops,
     ) -> Result<LastWord, LastWord> {
         let Some(plan) = self.survey(records, &mut gauge, &mut stops).await? else {
@@ -98,7 +102,7 @@ impl Run<'_> {
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
             signals: stops,
-            tell: Box::new(move |snapshot: &Snapshot, verification: &Verification<Records, Sheets>| {
+            tell: Box::new(move |snapshot: &Snapshot, verification: &Verification<Records, Reconciled>| {
                 gauge.tell(
                     (verification.tally().asked(), ids),
                     &asking(verification.tally(), ids),
@@ -142,10 +146,10 @@ impl Run<'_> {
         Settings { rates, max_attempts, in_flight, max_outage, tell_every: TELL_EVERY }
     }
 
-    fn finish(&self, ended: Ended<Verification<Records, Sheets>>) -> Result<LastWord, LastWord> {
+    fn finish(&self, ended: Ended<Verification<Records, Reconciled>>) -> Result<LastWord, LastWord> {
         let Ended { end, errands, traffic } = ended;
         let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
-        let has_repair = sheets.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        let has_repair = sheets.finish(|error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = last_word(&end, tally, not_asked, repair);
@@ -202,7 +206,7 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
             return Err(LastWord::yours(format!("{} is no file", own.display()), "name another with --results or --repair"));
         }
     }
-    let mut all: Vec<PathBuf> = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()]
+    let mut all: Vec<PathBuf> = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref(), flags.state.as_ref()]
         .into_iter()
         .flatten()
         .map(|path| resolved(path))
@@ -211,7 +215,7 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
     match all.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(LastWord::yours(
             format!("{} is named for two files at once", pair[0].display()),
-            "input, results, repair file and summary must be different files",
+            "input, results, repair file, summary and state must be different files",
         )),
         None => Ok(paths),
     }

@@ -24,6 +24,14 @@ pub struct SettledImport {
     pub profile: Profile,
 }
 
+/// How the service differs from what a state says of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    NotThere,
+    /// Its profile is another one.
+    Different,
+}
+
 /// How many accounts a state holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -177,6 +185,24 @@ impl State {
             let number = insert_run(change, &new)?;
             let values = params![at, text(&done), number.cast_signed()];
             change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE number = ?3", values)?;
+            Ok(())
+        })
+    }
+
+    /// Takes over what a look at the service has shown to be wrong, in order of ids.
+    ///
+    /// # Errors
+    /// The database's, or that of `wrong`.
+    pub fn set_right(&mut self, wrong: impl Iterator<Item = io::Result<(Id, Wrong)>>) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = 1 WHERE id = ?1")?;
+            for each in wrong {
+                match each? {
+                    (id, Wrong::NotThere) => delete.execute([id.as_str()])?,
+                    (id, Wrong::Different) => mark.execute([id.as_str()])?,
+                };
+            }
             Ok(())
         })
     }

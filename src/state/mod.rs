@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use thiserror::Error;
 
-pub use account::{Imported, Kept, SettledImport};
+pub use account::{Imported, Kept, SettledImport, Wrong};
 pub use missing::{Acted, Deed};
 pub use run::{Done, Input, NewRun, OpenRun, Run, Sent, Settlement};
 

@@ -23,7 +23,7 @@ type Desk = Verification<Roster<Cursor<String>>, Heard>;
 
 fn desk(text: &str) -> Desk {
     let roster = |text: &str| Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
-    let mut survey = Survey::new(roster(text), tempfile::tempfile);
+    let mut survey = Survey::new(roster(text), Box::new(tempfile::tempfile));
     while survey.read_some().unwrap() == Reading::GoesOn {}
     Verification::new(roster(text), survey.finish(None).unwrap(), Profiles::Compared, Heard::default())
 }

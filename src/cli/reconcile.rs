@@ -1,0 +1,68 @@
+//! Findings of a verification on their way to its files, noted for the state.
+
+use std::io;
+
+use super::exit::LastWord;
+use super::kept::{Kept, state_error};
+use crate::account::{USER_ID_MAX_BYTES, UserId};
+use crate::finding::{Finding, Findings, State};
+use crate::plan::Id;
+use crate::sheets::Sheets;
+use crate::spill::Sorter;
+use crate::state::Wrong;
+
+/// Bytes of a note: an id, and what is wrong with it.
+const NOTE: usize = USER_ID_MAX_BYTES + 1;
+
+/// Takes findings to the files, and notes what a state has to learn.
+pub(super) struct Reconciled {
+    sheets: Sheets,
+    /// The state, and what is wrong with which of its ids.
+    notes: Option<(Kept, Sorter<NOTE>)>,
+}
+
+impl Reconciled {
+    pub(super) fn new(sheets: Sheets, kept: Option<Kept>) -> Self {
+        let sorter = || Sorter::new(Box::new(tempfile::tempfile));
+        Self { sheets, notes: kept.map(|kept| (kept, sorter())) }
+    }
+
+    /// The files take their names, then the state learns of it: whether there is something to repair.
+    pub(super) fn finish(self, cannot_write: impl Fn(&io::Error) -> LastWord) -> Result<bool, LastWord> {
+        let has_repair = self.sheets.finish().map_err(|error| cannot_write(&error))?;
+        if let Some((kept, sorter)) = self.notes {
+            let notes = sorter.finish().map_err(|error| cannot_write(&error))?;
+            let wrong = notes.map(|note| note.map(|note| read(&note)));
+            kept.open()?.set_right(wrong).map_err(|error| state_error(&error))?;
+        }
+        Ok(has_repair)
+    }
+}
+
+impl Findings for Reconciled {
+    type Error = io::Error;
+
+    fn take(&mut self, finding: Finding) -> io::Result<()> {
+        let wrong = match finding.state {
+            State::Missing => Some(Wrong::NotThere),
+            State::Differs(_) => Some(Wrong::Different),
+            State::Same | State::Unknown(_) | State::Invalid(_) => None,
+        };
+        if let Some((_, sorter)) = &mut self.notes
+            && let Some(wrong) = wrong
+            && let Ok(id) = UserId::check(&finding.user_id)
+        {
+            let mut note = [0; NOTE];
+            note[..USER_ID_MAX_BYTES].copy_from_slice(Id::new(id.as_bytes()).padded());
+            note[USER_ID_MAX_BYTES] = u8::from(wrong == Wrong::Different);
+            sorter.push(note)?;
+        }
+        self.sheets.take(finding)
+    }
+}
+
+fn read(note: &[u8; NOTE]) -> (Id, Wrong) {
+    let mut id = [0; USER_ID_MAX_BYTES];
+    id.copy_from_slice(&note[..USER_ID_MAX_BYTES]);
+    (Id::from_padded(id), if note[USER_ID_MAX_BYTES] == 0 { Wrong::NotThere } else { Wrong::Different })
+}
