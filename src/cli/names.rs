@@ -17,20 +17,23 @@ pub(super) fn paths(flags: &RunFlags, others: &[&Path]) -> Result<Paths, LastWor
     let paths = Paths::new(file, given);
     let own = paths.everything();
     let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
-    let mut names: Vec<PathBuf> =
-        own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).chain(others.iter().copied()).map(resolved).collect();
+    let all = own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).chain(others.iter().copied());
+    all_differ(all, "input, results, rejects, checkpoint, summary, state and plan must be different files")?;
+    Ok(paths)
+}
+
+/// No two of these names may be one file's.
+pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), LastWord> {
+    let mut names: Vec<PathBuf> = names.map(resolved).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(LastWord::yours(
-            format!("{} is named for two files at once", pair[0].display()),
-            "input, results, rejects, checkpoint, summary, state and plan must be different files",
-        )),
-        None => Ok(paths),
+        Some(pair) => Err(LastWord::yours(format!("{} is named for two files at once", pair[0].display()), hint)),
+        None => Ok(()),
     }
 }
 
 /// A path without links and detours, as far as it exists.
-pub(super) fn resolved(path: &Path) -> PathBuf {
+fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())

@@ -18,7 +18,7 @@ use super::exit::{Exit, LastWord, causes};
 use super::flags::VerifyFlags;
 use super::gauge::Gauge;
 use super::kept::Kept;
-use super::names::{resolved, summary_has_a_folder};
+use super::names::{all_differ, summary_has_a_folder};
 use super::reconcile::Reconciled;
 use super::settings::{Connection, format};
 use super::target::{Dialled, dial, target};
@@ -206,19 +206,9 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
             return Err(LastWord::yours(format!("{} is no file", own.display()), "name another with --results or --repair"));
         }
     }
-    let mut all: Vec<PathBuf> = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref(), flags.state.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|path| resolved(path))
-        .collect();
-    all.sort_unstable();
-    match all.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(LastWord::yours(
-            format!("{} is named for two files at once", pair[0].display()),
-            "input, results, repair file, summary and state must be different files",
-        )),
-        None => Ok(paths),
-    }
+    let all = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref(), flags.state.as_ref()];
+    all_differ(all.into_iter().flatten().map(PathBuf::as_path), "input, results, repair file, summary and state must be different files")?;
+    Ok(paths)
 }
 
 fn open(flags: &VerifyFlags, format: &Format) -> Result<Records, LastWord> {
