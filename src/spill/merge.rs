@@ -1,6 +1,6 @@
 //! The merge of sorted runs, on a thread of its own.
 //!
-//! A tree of losers over the runs: each entry is compared with those on its way to the root alone, by sixteen bytes behind what all entries
+//! A tree of losers over the runs: each entry is compared with those on its way to the root alone, by twelve bytes behind what all entries
 //! share, and as a whole only where those are the same.
 
 use std::fs::File;
@@ -66,20 +66,21 @@ impl<const N: usize> Iterator for Merged<N> {
     }
 }
 
-/// A run by its next entry.
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    /// Of the entry; past the end of the run, as high as can be.
-    key: u128,
-    run: usize,
+/// A run by its next entry: twelve bytes of that, behind what all entries share, and the run's number in the last four. Past the end of the
+/// run, they are as high as can be.
+type Head = u128;
+
+const RUN_BITS: u32 = 32;
+
+fn run(head: Head) -> usize {
+    // The number is in the bits that remain.
+    (head as u32) as usize
 }
 
 #[derive(Debug)]
 struct Tree<const N: usize> {
     file: File,
     parts: Vec<Part>,
-    /// The next entry of each run, `None` past its end.
-    entries: Vec<Option<Entry<N>>>,
     /// Bytes that all entries begin with.
     shared: usize,
     /// Node 1 is the root, the children of node n are 2n and 2n + 1, and the leaves would follow. Each holds the later of two; node 0 holds
@@ -92,8 +93,8 @@ impl<const N: usize> Tree<N> {
         let buffer_bytes = (MERGE_BYTES / run_ends.len().max(1) / N).max(1) * N;
         let starts = std::iter::once(0).chain(run_ends.iter().copied());
         let mut parts: Vec<Part> = starts.zip(run_ends).map(|(at, end)| Part::new(at, *end, buffer_bytes)).collect();
-        let entries = parts.iter_mut().map(|part| part.next(&file)).collect::<io::Result<Vec<_>>>()?;
-        let mut tree = Self { shared: 0, nodes: Vec::new(), file, parts, entries };
+        parts.iter_mut().try_for_each(|part| part.read_on(&file))?;
+        let mut tree = Self { shared: 0, nodes: Vec::new(), file, parts };
         tree.shared = tree.shared_by_all(run_ends)?;
         tree.play();
         Ok(tree)
@@ -101,9 +102,9 @@ impl<const N: usize> Tree<N> {
 
     /// What the first and the last entries share, all of them do.
     fn shared_by_all(&self, run_ends: &[u64]) -> io::Result<usize> {
-        let Some(Some(first)) = self.entries.first() else { return Ok(0) };
+        let Some(first) = self.parts.first().and_then(Part::peek::<N>) else { return Ok(0) };
         let mut all = N;
-        for (entry, end) in self.entries.iter().flatten().zip(run_ends) {
+        for (entry, end) in self.parts.iter().filter_map(Part::peek::<N>).zip(run_ends) {
             let mut last = [0; N];
             self.file.read_exact_at(&mut last, end - N as u64)?;
             all = all.min(shared(first, entry)).min(shared(first, &last));
@@ -114,13 +115,12 @@ impl<const N: usize> Tree<N> {
     /// Fills the nodes.
     fn play(&mut self) {
         let runs = self.parts.len();
-        let mut winners: Vec<Head> = vec![Head { key: u128::MAX, run: 0 }; runs];
+        let mut winners = vec![Head::MAX; runs];
         winners.extend((0..runs).map(|run| self.head(run)));
         self.nodes = winners[..runs].to_vec();
         for node in (1..runs).rev() {
             let (one, other) = (winners[2 * node], winners[2 * node + 1]);
-            let (first, later) = if self.is_before(other, one) { (other, one) } else { (one, other) };
-            (winners[node], self.nodes[node]) = (first, later);
+            (winners[node], self.nodes[node]) = if self.is_before(other, one) { (other, one) } else { (one, other) };
         }
         if let (Some(root), Some(first)) = (self.nodes.first_mut(), winners.get(1)) {
             *root = *first;
@@ -129,17 +129,18 @@ impl<const N: usize> Tree<N> {
 
     #[inline]
     fn head(&self, run: usize) -> Head {
-        Head { key: self.entries[run].as_ref().map_or(u128::MAX, |entry| key(&entry[self.shared..])), run }
+        let key = self.parts[run].peek::<N>().map_or(Head::MAX, |entry| key(&entry[self.shared..]));
+        key >> RUN_BITS << RUN_BITS | run as Head
     }
 
     #[inline]
     fn is_before(&self, one: Head, other: Head) -> bool {
-        if one.key == other.key { self.is_before_as_a_whole(one.run, other.run) } else { one.key < other.key }
+        if (one ^ other) >> RUN_BITS == 0 { self.is_before_as_a_whole(run(one), run(other)) } else { one < other }
     }
 
     #[cold]
     fn is_before_as_a_whole(&self, one: usize, other: usize) -> bool {
-        match (&self.entries[one], &self.entries[other]) {
+        match (self.parts[one].peek::<N>(), self.parts[other].peek::<N>()) {
             (Some(one), Some(other)) => one < other,
             (one, _) => one.is_some(),
         }
@@ -148,22 +149,19 @@ impl<const N: usize> Tree<N> {
     /// Takes the first of all.
     #[inline]
     fn take(&mut self) -> io::Result<Option<Entry<N>>> {
-        let Some(&Head { run, .. }) = self.nodes.first() else { return Ok(None) };
-        if self.entries[run].is_none() {
-            return Ok(None);
-        }
-        let next = self.parts[run].next(&self.file)?;
-        let taken = std::mem::replace(&mut self.entries[run], next);
+        let Some(run) = self.nodes.first().map(|first| run(*first)) else { return Ok(None) };
+        let Some(taken) = self.parts[run].peek().copied() else { return Ok(None) };
+        self.parts[run].pass::<N>(&self.file)?;
         let mut first = self.head(run);
         let mut node = (run + self.parts.len()) / 2;
         while node > 0 {
-            if self.is_before(self.nodes[node], first) {
-                std::mem::swap(&mut self.nodes[node], &mut first);
-            }
+            let other = self.nodes[node];
+            // Written either way: which of the two it is can't be foreseen, and a wrong guess costs more than a write.
+            (first, self.nodes[node]) = if self.is_before(other, first) { (other, first) } else { (first, other) };
             node /= 2;
         }
         self.nodes[0] = first;
-        Ok(taken)
+        Ok(Some(taken))
     }
 
     /// Hands everything over, until the end or until nobody takes it.

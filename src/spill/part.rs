@@ -22,18 +22,22 @@ impl Part {
         Self { at, end, buffer_bytes, buffer: Vec::new(), from: 0 }
     }
 
+    /// The next entry, once [`Part::read_on`] was called.
     #[inline]
-    pub(super) fn next<const N: usize>(&mut self, file: &File) -> io::Result<Option<Entry<N>>> {
-        if self.from == self.buffer.len() {
-            self.read_on(file)?;
-        }
-        let entry = self.buffer[self.from..].first_chunk().copied();
-        self.from += entry.map_or(0, |_| N);
-        Ok(entry)
+    pub(super) fn peek<const N: usize>(&self) -> Option<&Entry<N>> {
+        self.buffer[self.from..].first_chunk()
     }
 
+    /// Goes on over the entry that was peeked at.
+    #[inline]
+    pub(super) fn pass<const N: usize>(&mut self, file: &File) -> io::Result<()> {
+        self.from += N;
+        if self.from == self.buffer.len() { self.read_on(file) } else { Ok(()) }
+    }
+
+    /// Reads what comes after the buffer, which is used up.
     #[cold]
-    fn read_on(&mut self, file: &File) -> io::Result<()> {
+    pub(super) fn read_on(&mut self, file: &File) -> io::Result<()> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         self.buffer.resize(left.min(self.buffer_bytes), 0);
         file.read_exact_at(&mut self.buffer, self.at)?;
