@@ -120,13 +120,13 @@ impl<'a> Sync<'a> {
             return Ok(Begun::Stopped(self.stop(&drawn, &tripped)));
         }
         drop(state);
+        self.keep_input(&mut claim, &mut drawn)?;
         let open_run = self.commit_to(&mut drawn, &claim, identity, open_run.as_ref())?;
         claim.work = Work::Sync { state: identity, run: open_run.number };
         let way = match way {
             Way::Resume { .. } => Way::SetAside,
             way => way,
         };
-        self.source.keep()?;
         self.open(way, claim, drawn.ops, open_run).map(Begun::Run)
     }
 
@@ -213,6 +213,16 @@ impl<'a> Sync<'a> {
         let allowed = flags.allow.iter().map(|flag| planned::guard(*flag)).collect();
         let limits = Limits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(MAX_KICKS) };
         crate::guard::judge(&planned::figures(drawn, other_target), &limits)
+    }
+
+    /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
+    fn keep_input(&mut self, claim: &mut Claim, drawn: &mut Drawn) -> Result<(), LastWord> {
+        if !self.source.keep()? {
+            return Ok(());
+        }
+        let stat = roster::fingerprint_of(&self.file).map_err(|error| input::roster_error(&self.flags.run.input.file, &error.into()))?;
+        (self.stat, claim.input, drawn.input.stat) = (stat, stat, stat);
+        Ok(())
     }
 
     /// From here on the plan lasts.
