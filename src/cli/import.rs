@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use indicatif::MultiProgress;
@@ -15,7 +15,7 @@ use super::exit::{Exit, LastWord};
 use super::flags::{ImportFlags, RunFlags};
 use super::kept::Kept;
 use super::lanes::{COMMIT_EVERY, Lanes};
-use super::names::{paths, summary_has_a_folder};
+use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
 use super::source::Source;
 use super::target::{Dialled, dial, target};
@@ -34,6 +34,7 @@ use crate::journal::{self, Claim, Journal, Plan, Restart, Way};
 use crate::outcome::Tally;
 use crate::progress::{Progress, Start};
 use crate::roster::{self, Format, Roster, RosterError};
+use crate::state;
 use crate::summary::{Report, Summary};
 use crate::traffic::Traffic;
 
@@ -100,8 +101,8 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let connection = Connection::resolve(&flags.connection, &environment)?;
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
-    let paths = paths(flags, &state.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    summary_has_a_folder(flags)?;
+    let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
+    can_be_written("summary", flags.summary.as_deref())?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let kept = state.as_deref().map(Kept::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;

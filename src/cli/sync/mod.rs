@@ -6,7 +6,7 @@ mod planned;
 mod sending;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use super::exit::{Exit, LastWord};
 use super::flags::{MissingFlag, SyncFlags};
 use super::kept::{Kept, folder_of, new_identity, state_error, vouched_results};
 use super::lanes::Lanes;
-use super::names::{paths, summary_has_a_folder};
+use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
 use super::source::Source;
 use super::target::{dial, target};
@@ -77,10 +77,10 @@ impl<'a> Sync<'a> {
         let run = &flags.run;
         let connection = Connection::resolve(&run.connection, &environment)?;
         let lanes = Lanes::new(run, &connection)?;
-        let others = [Some(flags.state.clone()), Some(state::beside(&flags.state, ".lock")), flags.plan.clone()];
-        let others: Vec<&Path> = others.iter().flatten().map(PathBuf::as_path).collect();
+        let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
         let paths = paths(run, &others)?;
-        summary_has_a_folder(run)?;
+        can_be_written("summary", run.summary.as_deref())?;
+        can_be_written("plan", flags.plan.as_deref())?;
         let locks = if run.dry_run {
             None
         } else {
