@@ -108,10 +108,11 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
-        && let Some(tally) =
+        && let Some((tally, end)) =
             journal::finished_earlier(&OsDisk, &paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?
     {
-        return Ok(Begun::Finished { tally, paths, filled: Ok(()) });
+        let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
+        return Ok(Begun::Finished { tally, paths, filled });
     }
     let format = format(&flags.input);
     let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
@@ -121,7 +122,9 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         Plan::Finished { tally } => {
             let target = target(&connection.service);
             let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (source.path(), &format), &paths, tally));
-            source.is_done_with();
+            if filled.is_ok() {
+                source.is_done_with();
+            }
             return Ok(Begun::Finished { tally, paths, filled });
         }
         Plan::Run(way) => way,
@@ -129,7 +132,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     look_at_input(&way, &source, &format, flags)?;
     let dialled = dial(&connection, &lanes)?;
     source.keep()?;
-    kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target))?;
+    kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = Settings {
@@ -218,7 +221,7 @@ impl Run<'_> {
                     Some(kept) => kept.import_finished(&dialled.target, (source.path(), &format), &paths, before + ended.tally),
                     None => Ok(()),
                 };
-                if is_finished {
+                if is_finished && filled.is_ok() {
                     source.is_done_with();
                 }
                 let remaining = remaining(&ended, source.path(), &format, start);
