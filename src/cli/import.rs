@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use indicatif::MultiProgress;
@@ -15,7 +15,7 @@ use super::exit::{Exit, LastWord};
 use super::flags::{ImportFlags, RunFlags};
 use super::kept::Kept;
 use super::lanes::{COMMIT_EVERY, Lanes};
-use super::names::{paths, summary_has_a_folder};
+use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
 use super::source::Source;
 use super::target::{Dialled, dial, target};
@@ -34,6 +34,7 @@ use crate::journal::{self, Claim, Journal, Plan, Restart, Way};
 use crate::outcome::Tally;
 use crate::progress::{Progress, Start};
 use crate::roster::{self, Format, Roster, RosterError};
+use crate::state;
 use crate::summary::{Report, Summary};
 use crate::traffic::Traffic;
 
@@ -100,17 +101,18 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let connection = Connection::resolve(&flags.connection, &environment)?;
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
-    let paths = paths(flags, &state.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    summary_has_a_folder(flags.summary.as_deref())?;
+    let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
+    can_be_written("summary", flags.summary.as_deref())?;
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let kept = state.as_deref().map(Kept::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
-        && let Some(tally) =
+        && let Some((tally, end)) =
             journal::finished_earlier(&OsDisk, &paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?
     {
-        return Ok(Begun::Finished { tally, paths, filled: Ok(()) });
+        let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
+        return Ok(Begun::Finished { tally, paths, filled });
     }
     let format = format(&flags.input);
     let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
@@ -120,7 +122,9 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         Plan::Finished { tally } => {
             let target = target(&connection.service);
             let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (source.path(), &format), &paths, tally));
-            source.is_done_with();
+            if filled.is_ok() {
+                source.is_done_with();
+            }
             return Ok(Begun::Finished { tally, paths, filled });
         }
         Plan::Run(way) => way,
@@ -128,7 +132,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     look_at_input(&way, &source, &format, flags)?;
     let dialled = dial(&connection, lanes.main_rate())?;
     source.keep()?;
-    kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target))?;
+    kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = Settings {
@@ -217,7 +221,7 @@ impl Run<'_> {
                     Some(kept) => kept.import_finished(&dialled.target, (source.path(), &format), &paths, before + ended.tally),
                     None => Ok(()),
                 };
-                if is_finished {
+                if is_finished && filled.is_ok() {
                     source.is_done_with();
                 }
                 let remaining = remaining(&ended, source.path(), &format, start);

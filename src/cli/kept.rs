@@ -5,18 +5,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::exit::{Exit, LastWord, causes};
 use super::input::roster_error;
+use super::names::resolved;
 use crate::guard::Guard;
+use crate::input::Mark;
 use crate::journal;
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::outcome::Tally;
 use crate::plan::{Counts, Ops};
 use crate::roster::{self, Format, Roster};
-use crate::state::{self, About, Done, Lock, NewRun, State, StateError};
+use crate::state::{self, About, Done, Lock, NewRun, Run, State, StateError};
 use crate::sync::{self, ImportSettled, milliseconds};
 use crate::target::Target;
+
+/// The command by which a state knows the run of an import.
+const IMPORT: &str = "import";
 
 /// A state that is this process' to change.
 #[derive(Debug)]
@@ -70,10 +77,21 @@ impl Kept {
         })
     }
 
+    /// Whether it has taken over the import of an input that ended there; if it hasn't, that is an error, since the input is gone.
+    pub(super) fn is_filled_from(&self, end: Mark) -> Result<(), LastWord> {
+        let runs = self.find()?.map(|state| state.runs(u32::MAX)).transpose().map_err(|error| state_error(&error))?;
+        let is_it = |run: &Run| run.command == IMPORT && (run.input.len, run.input.digest) == (end.offset, end.digest);
+        if runs.is_some_and(|runs| runs.iter().any(is_it)) {
+            return Ok(());
+        }
+        let why = format!("the import is finished, but its standard input is gone: {} is not filled from it", self.path.display());
+        Err(LastWord::yours(why, "give the same input once more: nothing is sent, the state is filled"))
+    }
+
     /// Takes note that an import into it begins.
-    pub(super) fn import_begins(&self, target: &Target) -> Result<(), LastWord> {
+    pub(super) fn import_begins(&self, target: &Target, paths: &Paths) -> Result<(), LastWord> {
         let mut state = self.open_or_create(target, new_identity())?;
-        state.import_begins().map_err(|error| state_error(&error))
+        state.import_begins(import_identity(paths)).map_err(|error| state_error(&error))
     }
 
     /// Takes over what a finished import has come to.
@@ -94,8 +112,8 @@ impl Kept {
         let now = milliseconds(SystemTime::now());
         let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
         let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
-        let new = NewRun { command: "import", began_at: now, input, counts, filled, ops: &Ops::default() };
-        state.import_finished(new, accounts, done, now).map_err(|error| state_error(&error))?;
+        let new = NewRun { command: IMPORT, began_at: now, input, counts, filled, ops: &Ops::default() };
+        state.import_finished(import_identity(paths), new, accounts, done).map_err(|error| state_error(&error))?;
         tracing::info!("the state {} holds what was imported", self.path.display());
         Ok(())
     }
@@ -114,6 +132,12 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 /// What a state is known by.
 pub(super) fn new_identity() -> u64 {
     fastrand::u64(..)
+}
+
+/// What an unfinished import is known by: where its checkpoint is.
+fn import_identity(paths: &Paths) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    xxh3_64(resolved(&paths.checkpoint).as_os_str().as_bytes())
 }
 
 /// How the state's target differs from the one that is called, as words.

@@ -8,7 +8,7 @@ use super::input;
 use crate::journal::paths::{Given, Paths};
 
 /// The names of the run's files; no two of them, and of `others`, may be one.
-pub(super) fn paths(flags: &RunFlags, others: &[&Path]) -> Result<Paths, LastWord> {
+pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<Paths, LastWord> {
     let file = &flags.input.file;
     if input::is_stdin(file) && flags.results.is_none() {
         return Err(LastWord::yours("standard input has no name to call the results after", "give --results FILE"));
@@ -17,7 +17,7 @@ pub(super) fn paths(flags: &RunFlags, others: &[&Path]) -> Result<Paths, LastWor
     let paths = Paths::new(file, given);
     let own = paths.everything();
     let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
-    let all = own.iter().map(PathBuf::as_path).chain(given.into_iter().flatten()).chain(others.iter().copied());
+    let all = own.iter().chain(others).map(PathBuf::as_path).chain(given.into_iter().flatten());
     all_differ(all, "input, results, rejects, checkpoint, summary, state and plan must be different files")?;
     Ok(paths)
 }
@@ -33,23 +33,24 @@ pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) 
 }
 
 /// A path without links and detours, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
+pub(super) fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
     })
 }
 
-/// What can't be written at the end is said at the start.
-pub(super) fn summary_has_a_folder(summary: Option<&Path>) -> Result<(), LastWord> {
-    let folder = summary.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(summary) = summary.filter(|summary| summary.is_dir()) {
-        return Err(LastWord::yours(format!("the summary {} is a folder", summary.display()), "name a file with --summary"));
+/// What can't be written at the end is said at the start. `what` is the flag's name and the file's.
+pub(super) fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
+    let Some(path) = path else { return Ok(()) };
+    if path.is_dir() {
+        return Err(LastWord::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{what}")));
     }
-    match folder.filter(|folder| !folder.is_dir()) {
-        Some(missing) => {
-            Err(LastWord::yours(format!("there is no folder {} for the summary", missing.display()), "make it, or correct --summary"))
-        }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(missing) => Err(LastWord::yours(
+            format!("there is no folder {} for the {what}", missing.display()),
+            format!("make it, or correct --{what}"),
+        )),
         None => Ok(()),
     }
 }

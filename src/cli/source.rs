@@ -33,8 +33,9 @@ impl Source {
         self.spool.as_ref().is_some_and(Spool::is_empty)
     }
 
-    pub(super) fn keep(&mut self) -> Result<(), LastWord> {
-        self.spool.as_mut().map_or(Ok(()), Spool::keep).map_err(|error| cannot_spool(&error))
+    /// Whether it took a file another name.
+    pub(super) fn keep(&mut self) -> Result<bool, LastWord> {
+        self.spool.as_mut().map_or(Ok(false), Spool::keep).map_err(|error| cannot_spool(&error))
     }
 
     pub(super) fn is_done_with(&mut self) {

@@ -47,15 +47,16 @@ impl Spool {
         self.incoming.as_deref().unwrap_or(&self.kept)
     }
 
-    /// It belongs to the run: it takes the place of what was kept before.
+    /// It belongs to the run: it takes the place of what was kept before, if it has just come in.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) fn keep(&mut self) -> io::Result<()> {
-        let Some(incoming) = self.incoming.take() else { return Ok(()) };
+    pub(super) fn keep(&mut self) -> io::Result<bool> {
+        let Some(incoming) = self.incoming.take() else { return Ok(false) };
         std::fs::rename(incoming, &self.kept)?;
         let folder = self.kept.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(true)
     }
 
     /// The run is finished: nobody needs it any more.

@@ -76,7 +76,8 @@ fn forget(flags: &StateFlags, ids: &[String]) -> Result<LastWord, LastWord> {
     let (_kept, mut state) = take(flags)?;
     let dropped = state.forget(ids.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
     let asked = figures::counted(ids.len() as u64, "id");
-    Ok(LastWord::done(format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display())))
+    let why = format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display());
+    Ok(LastWord::new(Exit::Done, why, "the next sync creates those that its file has"))
 }
 
 fn retarget(flags: &StateFlags, connection: &Connection) -> Result<LastWord, LastWord> {
@@ -86,7 +87,8 @@ fn retarget(flags: &StateFlags, connection: &Connection) -> Result<LastWord, Las
         return Err(LastWord::new(Exit::Yours, "a run with this state is unfinished", "finish it first: the same sync command resumes it"));
     }
     state.retarget(&target).map_err(|error| state_error(&error))?;
-    Ok(LastWord::done(format!("{} belongs to {target} now", flags.state.display())))
+    let why = format!("{} belongs to {target} now", flags.state.display());
+    Ok(LastWord::new(Exit::Done, why, "the next sync there sends what differs from what it holds"))
 }
 
 /// RFC 3339 in UTC with milliseconds.

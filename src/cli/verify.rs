@@ -18,7 +18,7 @@ use super::exit::{Exit, LastWord, causes};
 use super::flags::VerifyFlags;
 use super::gauge::Gauge;
 use super::kept::Kept;
-use super::names::{all_differ, summary_has_a_folder};
+use super::names::{all_differ, can_be_written};
 use super::reconcile::Reconciled;
 use super::settings::{Connection, format};
 use super::target::{Dialled, dial, target};
@@ -198,7 +198,7 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
     if input::is_stdin(file) {
         return Err(LastWord::yours("a verification reads its input twice", "give it as a file"));
     }
-    summary_has_a_folder(flags.summary.as_deref())?;
+    can_be_written("summary", flags.summary.as_deref())?;
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
     let paths = Paths { results: named(&flags.results, ".verify.csv"), repair: named(&flags.repair, ".repair.csv") };
     for own in [&paths.results, &paths.repair] {

@@ -134,13 +134,16 @@ pub fn examine<D: Disk>(
     plan(found, paths, claim, restart, compare)
 }
 
-/// What became of a run of `target` that an earlier process has finished; `None` if there is none. For when its input is not to be had.
+/// What became of a run of `target` that an earlier process has finished, and where its input ended; `None` if there is none. For when that
+/// input is not to be had.
 ///
 /// # Errors
 /// [`OpenError::Disk`] when the files can't be read.
-pub fn finished_earlier<D: Disk>(disk: &D, paths: &Paths, target: &Target) -> Result<Option<Tally>, OpenError> {
+pub fn finished_earlier<D: Disk>(disk: &D, paths: &Paths, target: &Target) -> Result<Option<(Tally, Mark)>, OpenError> {
     Ok(match look(disk, paths)? {
-        Found::Run(checkpoint) if checkpoint.state == State::Finished && checkpoint.target == *target => Some(checkpoint.tally),
+        Found::Run(checkpoint) if checkpoint.state == State::Finished && checkpoint.target == *target => {
+            Some((checkpoint.tally, checkpoint.settled))
+        }
         Found::Run(_) | Found::Nothing | Found::Results | Found::Unusable(_) => None,
     })
 }

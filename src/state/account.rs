@@ -3,10 +3,10 @@
 use std::io;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::bulk::{Bulk, Insert};
-use super::run::{InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
+use super::run::{self, InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
 use super::{State, StateError, Trouble};
 use crate::account::UserId;
 use crate::plan::{Held, Id, Profile};
@@ -175,35 +175,40 @@ impl State {
         each(&self.db, |id, held| visit(id, &held)).map_err(|trouble| self.told("read", trouble))
     }
 
-    /// Takes note that an import into this state begins: until it has finished, everything is in doubt.
+    /// Takes note that an import into this state begins: until it has finished, everything is in doubt. `import` is what it is known by
+    /// until then; what another one, still unfinished, has left in doubt is settled by a sync alone.
     ///
     /// # Errors
     /// The database's, as everywhere here.
-    pub fn import_begins(&mut self) -> Result<(), StateError> {
+    pub fn import_begins(&mut self, import: u64) -> Result<(), StateError> {
+        let import = importing(import);
         self.change("change", |change| {
-            change.execute("UPDATE about SET importing = 1", [])?;
+            doubt_all(change, "importing NOT IN (0, ?1)", [import])?;
+            change.execute("UPDATE about SET importing = ?1", [import])?;
             Ok(())
         })
     }
 
-    /// Takes over what an import has come to; what a later run has learned stays.
+    /// Takes over what an import has come to; what a later run has learned stays. A sync that is open is given up: what it may have sent is
+    /// in doubt.
     ///
     /// # Errors
     /// The database's, or that of `settled`.
     pub fn import_finished(
         &mut self,
+        import: u64,
         new: NewRun,
         settled: impl Iterator<Item = io::Result<SettledImport>>,
         done: super::Done,
-        at: i64,
     ) -> Result<(), StateError> {
         self.change("fill", |change| {
+            run::settle(change, std::iter::empty(), Ending::LeftOpen)?;
             take_over_import(change, settled)?;
-            change.execute("UPDATE about SET importing = 0", [])?;
-            change
-                .execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops; DELETE FROM runs WHERE finished_at IS NULL;")?;
+            change.execute("UPDATE about SET importing = 0 WHERE importing = ?1", [importing(import)])?;
+            run::clear(change)?;
+            change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
             let number = insert_run(change, &new)?;
-            let values = params![at, text(&done), number.cast_signed()];
+            let values = params![new.began_at, text(&done), number.cast_signed()];
             change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE number = ?3", values)?;
             Ok(())
         })
@@ -269,33 +274,75 @@ const fn whole(sum: f64) -> u64 {
     sum as u64
 }
 
+/// Marks all accounts, if that is so of the state.
+pub(super) fn doubt_all(change: &Transaction, condition: &str, values: impl rusqlite::Params) -> Result<(), Trouble> {
+    change.execute(&format!("UPDATE accounts SET in_doubt = 1 WHERE EXISTS (SELECT 1 FROM about WHERE {condition})"), values)?;
+    Ok(())
+}
+
+/// An import as the state notes it: 0 is none.
+const fn importing(import: u64) -> i64 {
+    (import | 1).cast_signed()
+}
+
+/// An account that an import fills.
+#[derive(Debug, Clone, Copy)]
+struct Filling {
+    id: Id,
+    /// As it was found …
+    before: Option<Held>,
+    /// … and as it is by now.
+    now: Option<Held>,
+}
+
+impl Filling {
+    /// Takes what came of a row; `last_sync` is when the last sync began.
+    fn take(&mut self, row: &SettledImport, last_sync: Option<i64>) -> io::Result<()> {
+        let SettledImport { settlement, profile } = *row;
+        let is_older = |than: Option<i64>| matches!(settlement.sent, Sent::Taken { at } if than >= Some(at));
+        if is_older(self.before.and_then(|held| held.last_imported)) {
+            return Ok(());
+        }
+        let planned = InPlan { row: settlement.row, is_sent: true, profile };
+        let mut overlay = Overlay::new(std::iter::once(Ok(settlement)), settlement.row);
+        let Kept::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
+        self.now = Some(match self.before {
+            _ if !is_older(last_sync) => held,
+            // The sync may have deleted it.
+            None => Held { is_in_doubt: true, ..held },
+            Some(Held { missing_runs, is_in_doubt, is_kicked, .. }) => Held { missing_runs, is_in_doubt, is_kicked, ..held },
+        });
+        Ok(())
+    }
+}
+
 /// The rows of one id come in order: what they sent adds up.
 fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Result<SettledImport>>) -> Result<(), Trouble> {
     let mut accounts = Bulk::new(change, UPSERT);
     let mut find = change.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id = ?1"))?;
-    let mut current: Option<(Id, Option<Held>)> = None;
-    for each in settled {
-        let SettledImport { settlement: Settlement { id, sent, row }, profile } = each?;
-        if current.is_none_or(|(last, _)| last != id) {
-            if let Some((last, Some(held))) = current {
-                accounts.push((last, held))?;
+    let last_sync = change.query_row("SELECT max(began_at) FROM runs WHERE command = 'sync'", [], |row| row.get(0))?;
+    let mut put = |filling: Filling| match filling.now.filter(|_| filling.now != filling.before) {
+        Some(held) => accounts.push((filling.id, held)),
+        None => Ok(()),
+    };
+    let mut current: Option<Filling> = None;
+    for row in settled {
+        let row = row?;
+        let id = row.settlement.id;
+        if let Some(last) = current.take_if(|current| current.id != id) {
+            put(last)?;
+        }
+        let filling = match &mut current {
+            Some(filling) => filling,
+            none => {
+                let before = find.query_row([id.as_str()], |row| held(row, 1)).optional()?;
+                none.insert(Filling { id, before, now: before })
             }
-            let mut found = find.query([id.as_str()])?;
-            current = Some((id, found.next()?.map(|row| held(row, 1)).transpose()?));
-        }
-        let Some((_, before)) = &mut current else { continue };
-        // A later run knows better.
-        if before.is_some_and(|held| matches!(sent, Sent::Taken { at } if held.last_imported > Some(at))) {
-            continue;
-        }
-        let planned = InPlan { row, is_sent: true, profile };
-        let mut overlay = Overlay::new(std::iter::once(Ok(Settlement { id, row, sent })), row);
-        if let Kept::As(held) = overlay.apply(id.as_bytes(), planned, *before)? {
-            *before = Some(held);
-        }
+        };
+        filling.take(&row, last_sync)?;
     }
-    if let Some((last, Some(held))) = current {
-        accounts.push((last, held))?;
+    if let Some(last) = current {
+        put(last)?;
     }
     accounts.finish()
 }

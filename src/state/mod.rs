@@ -100,7 +100,7 @@ impl StateError {
 /// # Errors
 /// [`StateError::Locked`] if another process has it, or the disk's.
 pub fn lock(path: &Path) -> Result<Lock, StateError> {
-    let beside = beside(path, ".lock");
+    let [_, beside, _] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(cannot)?;
     match file.try_lock() {
@@ -110,12 +110,16 @@ pub fn lock(path: &Path) -> Result<Lock, StateError> {
     }
 }
 
-/// The names beside a state that belong to it.
+/// The names that a state takes: its own, its lock's, and that of the file in which SQLite keeps what a change may have to undo. Whatever
+/// links lead to it, they are the same.
 #[must_use]
-pub fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    name.into()
+pub fn names(path: &Path) -> [PathBuf; 3] {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    ["", ".lock", "-journal"].map(|ending| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        name.into()
+    })
 }
 
 impl State {

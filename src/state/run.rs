@@ -182,6 +182,8 @@ impl State {
     ) -> Result<OpenRun, StateError> {
         self.change("begin a run in", |change| {
             settle(change, settlements, Ending::LeftOpen)?;
+            account::doubt_all(change, "importing <> 0", [])?;
+            change.execute("UPDATE about SET importing = 0", [])?;
             clear(change)?;
             change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
             insert_planned(change, planned)?;
@@ -236,12 +238,16 @@ impl State {
     }
 }
 
-fn clear(change: &Transaction) -> Result<(), Trouble> {
+pub(super) fn clear(change: &Transaction) -> Result<(), Trouble> {
     Ok(change.execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops;")?)
 }
 
 /// Writes what came of the open run's rows to the accounts.
-fn settle(change: &Transaction, settlements: impl Iterator<Item = io::Result<Settlement>>, ending: Ending) -> Result<(), Trouble> {
+pub(super) fn settle(
+    change: &Transaction,
+    settlements: impl Iterator<Item = io::Result<Settlement>>,
+    ending: Ending,
+) -> Result<(), Trouble> {
     let sent_up_to = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
     let Some(sent_up_to) = change.query_row(sent_up_to, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
     account::settle(change, Overlay::new(settlements, sent_up_to.cast_unsigned()), ending)

@@ -14,4 +14,5 @@ mod hostile;
 mod kills;
 mod layers;
 mod sandbox;
+mod sync;
 mod verify;

@@ -6,7 +6,7 @@ mod planned;
 mod sending;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use super::exit::{Exit, LastWord};
 use super::flags::{MissingFlag, SyncFlags};
 use super::kept::{Kept, folder_of, new_identity, state_error, vouched_results};
 use super::lanes::Lanes;
-use super::names::{paths, summary_has_a_folder};
+use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
 use super::source::Source;
 use super::target::{dial, target};
@@ -77,10 +77,10 @@ impl<'a> Sync<'a> {
         let run = &flags.run;
         let connection = Connection::resolve(&run.connection, &environment)?;
         let lanes = Lanes::new(run, &connection)?;
-        let others = [Some(flags.state.clone()), Some(state::beside(&flags.state, ".lock")), flags.plan.clone()];
-        let others: Vec<&Path> = others.iter().flatten().map(PathBuf::as_path).collect();
+        let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
         let paths = paths(run, &others)?;
-        summary_has_a_folder(run.summary.as_deref())?;
+        can_be_written("summary", run.summary.as_deref())?;
+        can_be_written("plan", flags.plan.as_deref())?;
         let locks = if run.dry_run {
             None
         } else {
@@ -120,13 +120,13 @@ impl<'a> Sync<'a> {
             return Ok(Begun::Stopped(self.stop(&drawn, &tripped)));
         }
         drop(state);
+        self.keep_input(&mut claim, &mut drawn)?;
         let open_run = self.commit_to(&mut drawn, &claim, identity, open_run.as_ref())?;
         claim.work = Work::Sync { state: identity, run: open_run.number };
         let way = match way {
             Way::Resume { .. } => Way::SetAside,
             way => way,
         };
-        self.source.keep()?;
         self.open(way, claim, drawn.ops, open_run).map(Begun::Run)
     }
 
@@ -213,6 +213,16 @@ impl<'a> Sync<'a> {
         let allowed = flags.allow.iter().map(|flag| planned::guard(*flag)).collect();
         let limits = Limits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(MAX_KICKS) };
         crate::guard::judge(&planned::figures(drawn, other_target), &limits)
+    }
+
+    /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
+    fn keep_input(&mut self, claim: &mut Claim, drawn: &mut Drawn) -> Result<(), LastWord> {
+        if !self.source.keep()? {
+            return Ok(());
+        }
+        let stat = roster::fingerprint_of(&self.file).map_err(|error| input::roster_error(&self.flags.run.input.file, &error.into()))?;
+        (self.stat, claim.input, drawn.input.stat) = (stat, stat, stat);
+        Ok(())
     }
 
     /// From here on the plan lasts.

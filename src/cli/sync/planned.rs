@@ -130,7 +130,11 @@ impl Sync<'_> {
     pub(super) fn stop(&self, drawn: &Drawn, tripped: &[Tripped]) -> LastWord {
         let guard = tripped.first().map(|tripped| tripped.guard);
         let word = match tripped {
-            [] => LastWord::done("this was a dry run: nothing is sent, nothing is written"),
+            [] => LastWord::new(
+                Exit::Done,
+                "this was a dry run: nothing is sent, the state is untouched",
+                "the same command without --dry-run does it",
+            ),
             _ => guarded(tripped),
         };
         let outline = Outline { counts: drawn.counts, guard };

@@ -143,6 +143,11 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Flags that hold unless others are given.
+    pub(crate) fn usually(self, usual: &'static [&'static str]) -> Self {
+        Self { usual, ..self }
+    }
+
     /// Without a limit of the rate.
     pub(crate) fn at_any_rate(self) -> Self {
         self.args(&["--rate", "0"])

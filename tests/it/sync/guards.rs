@@ -1,0 +1,289 @@
+//! Every guard of the table: what it stops, what is just inside its bound, and what lets a run through.
+
+use std::fmt::Write;
+
+use chatlift::sandbox::{Sandbox, Settings};
+
+use super::{connection, state_bytes, sync, sync_of};
+use crate::binary::{Bench, Call, KEY, Run, users};
+use crate::hostile::server::{Server, imported};
+
+/// A state that holds this file.
+fn held(file: &str) -> (Bench, Server) {
+    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    bench.write("users.csv", file);
+    sync(&bench, &server).run().exits(0);
+    (bench, server)
+}
+
+/// The run is stopped by these guards, in this order: name, figures, override.
+#[track_caller]
+fn guarded(bench: &Bench, server: &Server, call: Call, guards: &[[&str; 3]]) -> Run {
+    let (state, calls, results) = (state_bytes(bench), server.calls(), bench.read("users.results.csv"));
+    let mut run = call.run().exits(6);
+    for [name, figures, way_out] in guards {
+        run = run.because(&format!("guard {name}: ")).because(figures).hints(way_out);
+    }
+    assert_eq!(run.why().matches("guard ").count(), guards.len(), "{}", run.why());
+    assert!(guards.windows(2).all(|pair| run.why().find(pair[0][0]) < run.why().find(pair[1][0])), "{}", run.why());
+    assert_eq!((state_bytes(bench), server.calls(), bench.read("users.results.csv")), (state, calls, results));
+    let summary = &run.summary;
+    assert_eq!((summary["guard"].as_str(), summary["exit_code"].as_u64()), (Some(guards[0][0]), Some(6)), "{summary}");
+    assert_eq!((summary["calls"].as_u64(), summary["imported"].as_u64()), (Some(0), Some(0)), "{summary}");
+    run
+}
+
+/// So many users, of whom the first ones have a Nick or a FaceUrl.
+fn filled(count: u64, nicks: u64, faces: u64) -> String {
+    (1..=count).fold("UserID,Nick,FaceUrl\n".to_owned(), |mut file, row| {
+        let (nick, face) = (if row <= nicks { "n" } else { "" }, if row <= faces { "f" } else { "" });
+        writeln!(file, "user{row},{nick},{face}").unwrap();
+        file
+    })
+}
+
+/// So many users, the first of them under another name.
+fn renamed(count: u64, renamed: u64) -> String {
+    (1..=renamed).fold(users(count), |file, row| file.replace(&format!("Nick {row}\n"), &format!("Other {row}\n")))
+}
+
+#[test]
+fn empty() {
+    let (bench, server) = held(&users(3));
+    for file in ["UserID,Nick\n", "UserID,Nick\nx y,n\n"] {
+        bench.write("users.csv", file);
+        let run = guarded(&bench, &server, sync(&bench, &server), &[["empty", "no valid record", "--allow empty"]]);
+        assert_eq!(run.summary["plan"]["missing"].as_u64(), Some(3));
+    }
+    let run = sync(&bench, &server).args(&["--allow", "empty"]).run().exits(3);
+    assert_eq!((run.summary["guard"].is_null(), server.calls()), (true, 3));
+    bench.write("users.csv", users(1));
+    sync(&bench, &server).run().exits(0);
+}
+
+#[test]
+fn an_empty_file_begins_no_state() {
+    let (bench, server) = (Bench::with_users(0), Server::new(|_| imported()));
+    let run = sync(&bench, &server).run().exits(6).because("guard empty").hints("--allow empty");
+    assert_eq!(run.summary["guard"].as_str(), Some("empty"));
+    assert!(!bench.names().contains("users.state") && !bench.names().contains("users.results.csv"), "{:?}", bench.names());
+}
+
+#[test]
+fn shrunk() {
+    let (bench, server) = held(&users(100));
+    let guard = |figures| [["shrunk", figures, "--allow shrunk"]];
+    bench.write("users.csv", users(84));
+    guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 held"));
+    // Records of one id, and invalid ones, are no further ids.
+    bench.write("users.csv", users(84) + &"user1,Nick 1\n".repeat(20) + "user85\u{7},n\n");
+    guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct"));
+    bench.write("users.csv", users(85));
+    sync(&bench, &server).run().exits(0);
+    // 15 are missing now, so that 85 are held, of whom 72.25 must be there.
+    bench.write("users.csv", users(1));
+    sync(&bench, &server).run().exits(0);
+    assert_eq!(server.calls(), 100);
+}
+
+#[test]
+fn shrunk_is_exact_and_gives_way() {
+    let (bench, server) = held(&users(107));
+    bench.write("users.csv", users(90));
+    guarded(&bench, &server, sync(&bench, &server), &[["shrunk", "90 distinct", "--allow shrunk"]]);
+    bench.write("users.csv", users(91));
+    sync(&bench, &server).args(&["--dry-run"]).run().exits(0);
+    bench.write("users.csv", users(1));
+    let run = sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
+    assert_eq!((run.summary["plan"]["missing"].as_u64(), run.summary["guard"].is_null()), (Some(106), true));
+}
+
+#[test]
+fn few_accounts_are_not_judged_by_shares() {
+    let (bench, server) = held(&filled(99, 99, 99));
+    bench.write("users.csv", filled(99, 0, 0).replace(",,", ",other,"));
+    sync(&bench, &server).run().exits(0);
+    assert_eq!(server.calls(), 198, "all are updated");
+    bench.write("users.csv", users(1));
+    sync(&bench, &server).run().exits(0);
+}
+
+#[test]
+fn blanked() {
+    let (bench, server) = held(&filled(101, 101, 50));
+    let guard = |figures| [["blanked", figures, "--allow blanked"]];
+    // 5 points of 101 are 5.05: 96 are enough, 95 are not.
+    bench.write("users.csv", filled(101, 95, 50));
+    guarded(&bench, &server, sync(&bench, &server), &guard("95 of 101 valid records have a Nick, 101 of 101 had one before"));
+    bench.write("users.csv", filled(101, 101, 44));
+    guarded(&bench, &server, sync(&bench, &server), &guard("44 of 101 valid records have a FaceUrl, 50 of 101"));
+    bench.write("users.csv", filled(101, 0, 0));
+    let run = guarded(&bench, &server, sync(&bench, &server), &guard("have a Nick"));
+    assert!(run.why().contains("have a FaceUrl"), "{}", run.why());
+    bench.write("users.csv", filled(101, 96, 45));
+    sync(&bench, &server).run().exits(0);
+    // That run is the last finished one now.
+    bench.write("users.csv", filled(101, 91, 40));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", filled(99, 0, 0));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", filled(101, 91, 40));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", filled(100, 0, 0));
+    guarded(&bench, &server, sync(&bench, &server), &guard("0 of 100 valid records have a Nick, 91 of 101"));
+    sync(&bench, &server).args(&["--allow", "blanked"]).run().exits(0);
+    sync(&bench, &server).run().exits(0);
+    assert_eq!(server.calls(), 101, "an empty cell says nothing");
+}
+
+#[test]
+fn updates() {
+    let (bench, server) = held(&users(101));
+    let guard = |figures| [["updates", figures, "--max-update 31"]];
+    // 30 % of 101 are 30.3.
+    bench.write("users.csv", renamed(101, 31));
+    guarded(&bench, &server, sync(&bench, &server), &guard("31 updates are more than --max-update (30 % of held; 101 are held)"));
+    for bound in ["30", "30.69%", "0"] {
+        guarded(&bench, &server, sync(&bench, &server).args(&["--max-update", bound]), &guard("31 updates"));
+    }
+    for bound in ["31", "30.70%", "100%"] {
+        sync(&bench, &server).args(&["--max-update", bound, "--dry-run"]).run().exits(0);
+    }
+    bench.write("users.csv", renamed(101, 30));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", renamed(101, 101));
+    let run = sync(&bench, &server).args(&["--max-update", "71"]).run().exits(0);
+    assert_eq!((run.summary["updated"].as_u64(), run.summary["guard"].is_null()), (Some(71), true));
+}
+
+#[test]
+fn creates_are_no_updates() {
+    let (bench, server) = held(&users(100));
+    bench.write("users.csv", users(300));
+    sync(&bench, &server).args(&["--max-update", "0"]).run().exits(0);
+    assert_eq!(server.calls(), 300);
+}
+
+#[test]
+fn deletes() {
+    let (bench, server) = held(&users(10));
+    bench.write("users.csv", users(7));
+    let kick = |bound: &[&str]| sync(&bench, &server).args(&["--missing", "kick", "--missing-runs", "1"]).args(bound);
+    let guard = |figures| [["deletes", figures, "--max-delete 3"]];
+    let figures = "3 ids due for kick or deletion are more than --max-delete (2; 10 are held)";
+    guarded(&bench, &server, kick(&["--max-delete", "2"]), &guard(figures));
+    guarded(&bench, &server, kick(&["--max-delete", "29.99%"]), &guard("(29.99 % of held; 10 are held)"));
+    let delete = ["--missing", "delete", "--missing-runs", "1"];
+    guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&["--max-delete", "0"]), &guard("3 ids"));
+    for inside in [&["--max-delete", "3"][..], &["--max-delete", "30%"], &["--max-delete", "2", "--protect", "user1?"], &[]] {
+        kick(inside).args(&["--dry-run"]).run().exits(0);
+    }
+    // The administrator's own and the protected are left out; who isn't due yet is none.
+    let protected = ["--max-delete", "0", "--protect", "user8", "--protect", "user[91]*"];
+    kick(&protected).args(&["--dry-run"]).run().exits(0);
+    sync(&bench, &server).args(&["--missing", "kick", "--max-delete", "0", "--dry-run"]).run().exits(0);
+    let run = sync(&bench, &server).args(&delete).run();
+    assert_eq!((run.code, run.stderr.contains("--max-delete")), (Some(2), true), "{}", run.stderr);
+}
+
+#[test]
+fn deletes_leave_the_administrator_out() {
+    let (bench, server) = held("UserID\nadministrator\nuser1\n");
+    bench.write("users.csv", "UserID\nuser1\n");
+    let delete = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "0", "--dry-run"];
+    sync(&bench, &server).args(&delete).run().exits(0);
+    let other = ["--identifier", "boss"];
+    let run = guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&other), &[["deletes", "1 id", "--max-delete 1"]]);
+    assert_eq!(run.summary["plan"]["missing"].as_u64(), Some(1));
+}
+
+#[test]
+fn without_a_bound_500_are_kicked_and_no_more() {
+    let bench = Bench::with_users(502);
+    let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap();
+    let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
+    sync().args(&["--batch"]).run().exits(0);
+    let kick = || sync().args(&["--missing", "kick", "--missing-runs", "1", "--allow", "shrunk", "--dry-run"]);
+    bench.write("users.csv", users(2));
+    kick().run().exits(0);
+    bench.write("users.csv", users(1));
+    kick().run().exits(6).because("501 ids due for kick or deletion are more than --max-delete (500; 502 are held)");
+}
+
+#[test]
+fn what_is_allowed_is_kicked() {
+    let bench = Bench::with_users(5);
+    let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap();
+    let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
+    sync().run().exits(0);
+    bench.write("users.csv", users(3));
+    let kick = |bound| sync().args(&["--missing", "kick", "--missing-runs", "1", "--max-delete", bound]);
+    kick("1").run().exits(6).because("guard deletes").hints("--max-delete 2");
+    let run = kick("2").run().exits(0);
+    assert_eq!((run.summary["kicked"].as_u64(), run.summary["guard"].is_null()), (Some(2), true), "{}", run.summary);
+}
+
+#[test]
+fn canary() {
+    let (bench, server) = held(&users(5));
+    let with = |flags: &[&str]| sync(&bench, &server).args(flags);
+    bench.write("users.csv", users(3));
+    let guard = [["canary", "no valid record of user4, user5", "without --canary user4, without --canary user5"]];
+    guarded(&bench, &server, with(&["--canary", "user5", "--canary", "user2", "--canary", "user4"]), &guard);
+    let guard = [["canary", "no valid record of user2", "without --canary user2"]];
+    // Whatever an earlier record says, the last one counts.
+    bench.write("users.csv", users(3) + &format!("user2,{}\n", "n".repeat(501)));
+    guarded(&bench, &server, with(&["--canary", "user2"]), &guard);
+    with(&[]).args(&["--dry-run"]).run().exits(0);
+    bench.write("users.csv", users(3));
+    with(&["--canary", "user2", "--canary", "user1"]).run().exits(0);
+    let run = with(&["--canary", "x y"]).run();
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+}
+
+#[test]
+fn target() {
+    let (bench, server) = held(&users(3));
+    let moved = Server::new(|_| imported());
+    let guard = [["target", &*server.endpoint(), "state STATE retarget"]];
+    bench.write("users.csv", users(4));
+    let run = guarded(&bench, &moved, sync(&bench, &moved), &guard);
+    assert!(run.why().contains(&moved.endpoint()), "{}", run.why());
+    let key = bench.key();
+    let app = ["--sdkappid", "1400000001", "--endpoint", &server.endpoint(), "--secret-key-file", key.to_str().unwrap()];
+    let what = ["users.csv", "--state", "users.state", "--summary", "summary.json"];
+    let other_app = || bench.call(&[&["sync"][..], &what, &app].concat());
+    guarded(&bench, &server, other_app(), &[["target", "1400000001", "another --state"]]);
+    sync(&bench, &server).args(&["--dry-run"]).run().exits(0);
+    other_app().args(&["--dry-run"]).run().exits(6);
+    let retarget = ["state", "users.state", "retarget"];
+    let flags = connection(&bench, &moved.endpoint());
+    let run = bench.call(&retarget).args(&flags.each_ref().map(String::as_str)).run();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    sync(&bench, &moved).run().exits(0);
+    assert_eq!((moved.calls(), server.calls()), (1, 3), "what is held has moved with the app");
+    guarded(&bench, &server, sync(&bench, &server), &[["target", &*moved.endpoint(), "retarget"]]);
+}
+
+#[test]
+fn all_that_trip_are_told_and_the_summary_names_the_first() {
+    let (bench, server) = held(&filled(120, 120, 0));
+    let moved = Server::new(|_| imported());
+    bench.write("users.csv", "UserID,Nick\n");
+    let call = || sync(&bench, &moved).args(&["--missing", "kick", "--missing-runs", "1", "--max-delete", "9", "--canary", "user1"]);
+    let all = [
+        ["empty", "no valid record", "--allow empty"],
+        ["shrunk", "0 distinct", "--allow shrunk"],
+        ["deletes", "120 ids due", "--max-delete 120"],
+        ["canary", "no valid record of user1", "without --canary user1"],
+        ["target", "belongs to", "retarget"],
+    ];
+    let run = guarded(&bench, &moved, call().args(&["--plan", "plan.csv"]), &all);
+    assert_eq!(run.summary["plan"]["missing"].as_u64(), Some(120));
+    assert_eq!((bench.read("plan.csv").lines().count(), bench.mode("plan.csv")), (121, 0o600));
+    guarded(&bench, &moved, call().args(&["--allow", "empty", "--allow", "shrunk"]), &all[2..]);
+    bench.write("users.csv", filled(120, 120, 0).replace(",n,", ",m,") + "new,,\n");
+    let two = [["updates", "120 updates", "--max-update 120"], ["target", "belongs to", "retarget"]];
+    guarded(&bench, &moved, sync(&bench, &moved).args(&["--dry-run"]), &two);
+    assert_eq!(server.calls(), 120);
+}
