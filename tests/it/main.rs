@@ -14,3 +14,4 @@ mod hostile;
 mod kills;
 mod layers;
 mod sandbox;
+mod sync;
