@@ -63,6 +63,11 @@ pub(super) fn dial(connection: &Connection, lanes: &Lanes) -> Result<Dialled, La
 }
 
 impl Dialled {
+    /// As whom calls are made.
+    pub(super) fn identifier(&self) -> &str {
+        &self.identity.identifier
+    }
+
     /// Signs anew, for a run that begins now.
     pub(super) fn signer(&self) -> Signer {
         let Identity { sdkappid, identifier, credential } = &self.identity;

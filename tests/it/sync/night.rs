@@ -51,7 +51,8 @@ impl House {
         self.nights.set(self.nights.get() + 1);
         let mut text = "UserID,Nick,night\n".to_owned();
         for account in accounts {
-            let (id, nick) = account.split_once('=').map_or_else(|| (*account, format!("Nick of {account}")), |(id, nick)| (id, nick.to_owned()));
+            let (id, nick) =
+                account.split_once('=').map_or_else(|| (*account, format!("Nick of {account}")), |(id, nick)| (id, nick.to_owned()));
             text += &format!("{id},{nick},{}\n", self.nights.get());
         }
         self.bench.write("users.csv", text);
