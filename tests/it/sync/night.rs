@@ -1,6 +1,7 @@
 //! A night: a file, the command, and what it has left.
 
 use std::cell::Cell;
+use std::fmt::Write;
 
 use chatlift::sandbox::{Command, Sandbox, Settings};
 
@@ -53,7 +54,7 @@ impl House {
         for account in accounts {
             let (id, nick) =
                 account.split_once('=').map_or_else(|| (*account, format!("Nick of {account}")), |(id, nick)| (id, nick.to_owned()));
-            text += &format!("{id},{nick},{}\n", self.nights.get());
+            writeln!(text, "{id},{nick},{}", self.nights.get()).unwrap();
         }
         self.bench.write("users.csv", text);
         self.again(flags)
