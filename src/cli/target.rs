@@ -62,6 +62,11 @@ pub(super) fn dial(connection: &Connection, limit: Rate) -> Result<Dialled, Last
 }
 
 impl Dialled {
+    /// As whom calls are made.
+    pub(super) fn identifier(&self) -> &str {
+        &self.identity.identifier
+    }
+
     /// Signs anew, for a run that begins now.
     pub(super) fn signer(&self) -> Signer {
         let Identity { sdkappid, identifier, credential } = &self.identity;

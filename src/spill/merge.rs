@@ -153,7 +153,7 @@ impl<const N: usize> Tree<N> {
         let Some(taken) = self.parts[run].peek().copied() else { return Ok(None) };
         self.parts[run].pass::<N>(&self.file)?;
         let mut first = self.head(run);
-        let mut node = (run + self.parts.len()) / 2;
+        let mut node = usize::midpoint(run, self.parts.len());
         while node > 0 {
             let other = self.nodes[node];
             // Written either way: which of the two it is can't be foreseen, and a wrong guess costs more than a write.

@@ -125,7 +125,8 @@ pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
             Ending::Finished => Held { missing_runs: 0, is_kicked: false, ..held },
             Ending::LeftOpen => held,
         };
-        if before != Some(held) {
+        // Doubt about an import outweighs the doubt about a kick or deletion, which ends with that one's answer.
+        if before != Some(held) || held.is_in_doubt {
             accounts.push((valid(id)?, held))?;
         }
     }
@@ -249,7 +250,18 @@ impl State {
     /// The database's.
     pub fn mark_in_doubt<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), StateError> {
         self.change("change", |change| {
-            let mut mark = change.prepare("UPDATE accounts SET in_doubt = 1 WHERE id = ?1")?;
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | 1 WHERE id = ?1")?;
+            ids.into_iter().try_for_each(|id| mark.execute([id]).map(|_| ()).map_err(Trouble::from))
+        })
+    }
+
+    /// As [`Self::mark_in_doubt`], because they are about to be kicked or deleted: [`Self::acted`] takes this mark away, and no other.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn mark_under_way<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | 2 WHERE id = ?1")?;
             ids.into_iter().try_for_each(|id| mark.execute([id]).map(|_| ()).map_err(Trouble::from))
         })
     }

@@ -71,13 +71,14 @@ impl State {
         self.change("change", |change| {
             let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
-            let mut keep = change.prepare("UPDATE accounts SET in_doubt = ?2 AND in_doubt, kicked = kicked OR ?3 WHERE id = ?1")?;
+            let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ?2, kicked = kicked OR ?3 WHERE id = ?1")?;
+            // What an import has left in doubt stays so: a kick says nothing about it.
             for Acted { id, deed, is_certain, error_code, error_info } in acted {
                 let info = (!error_info.is_empty()).then_some(error_info);
                 note.execute(params![id.as_str(), deed.name(), error_code, info])?;
                 match deed {
                     Deed::Deleted => delete.execute([id.as_str()])?,
-                    _ => keep.execute(params![id.as_str(), !is_certain, *deed == Deed::Kicked])?,
+                    _ => keep.execute(params![id.as_str(), if *is_certain { 1 } else { 3 }, *deed == Deed::Kicked])?,
                 };
             }
             Ok(())

@@ -30,6 +30,7 @@ CREATE TABLE accounts (
     face_url INTEGER,
     last_imported INTEGER,
     missing_runs INTEGER NOT NULL,
+    -- 1 for an import whose outcome is not known, 2 for a kick or a deletion, 3 for both.
     in_doubt INTEGER NOT NULL,
     kicked INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;

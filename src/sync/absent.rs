@@ -61,10 +61,11 @@ impl Tally {
 }
 
 /// The errands that they are.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Absent<'a> {
     state: &'a mut State,
     skip_online: bool,
+    is_protected: &'a dyn Fn(&str) -> bool,
     /// The last id that was taken from the state.
     last: Option<Id>,
     /// Of the slice in hand: who is to be asked about, …
@@ -78,10 +79,10 @@ pub struct Absent<'a> {
 }
 
 impl<'a> Absent<'a> {
-    /// `skip_online` spares whoever is online.
-    pub fn new(state: &'a mut State, skip_online: bool) -> Self {
+    /// `skip_online` spares whoever is online, `is_protected` whoever must not be touched now, whatever an earlier process has planned.
+    pub fn new(state: &'a mut State, skip_online: bool, is_protected: &'a dyn Fn(&str) -> bool) -> Self {
         let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
-        Self { state, skip_online, last: None, to_ask, to_do, under_way, is_dry: false, tally: Tally::default() }
+        Self { state, skip_online, is_protected, last: None, to_ask, to_do, under_way, is_dry: false, tally: Tally::default() }
     }
 
     #[must_use]
@@ -91,24 +92,25 @@ impl<'a> Absent<'a> {
 
     /// Takes the next slice once nothing of the last one is left.
     fn refill(&mut self) -> Result<(), StateError> {
-        if self.is_dry || !self.to_ask.is_empty() || !self.to_do.is_empty() || !self.under_way.is_empty() {
-            return Ok(());
+        while !self.is_dry && self.to_ask.is_empty() && self.to_do.is_empty() && self.under_way.is_empty() {
+            let slice = self.state.due(self.last.as_ref(), SLICE)?;
+            self.is_dry = slice.is_empty();
+            self.last = slice.last().map(|missing| missing.id).or(self.last);
+            let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| (self.is_protected)(missing.id.as_str()));
+            self.note(&spared.iter().map(|missing| done(missing.id, Deed::Protected)).collect::<Vec<_>>())?;
+            if self.skip_online {
+                self.to_ask = slice.into();
+            } else {
+                self.announce(slice)?;
+            }
         }
-        let slice = self.state.due(self.last.as_ref(), SLICE)?;
-        self.is_dry = slice.is_empty();
-        self.last = slice.last().map(|missing| missing.id).or(self.last);
-        if self.skip_online {
-            self.to_ask = slice.into();
-            Ok(())
-        } else {
-            self.announce(slice)
-        }
+        Ok(())
     }
 
     /// From here on calls may leave for them.
     fn announce(&mut self, missing: Vec<Missing>) -> Result<(), StateError> {
         if !missing.is_empty() {
-            self.state.mark_in_doubt(missing.iter().map(|missing| missing.id.as_str()))?;
+            self.state.mark_under_way(missing.iter().map(|missing| missing.id.as_str()))?;
             self.to_do.extend(missing);
         }
         Ok(())
@@ -127,7 +129,7 @@ impl<'a> Absent<'a> {
             self.under_way.remove(id);
             self.tally.count(*deed);
         }
-        self.state.acted(acted)
+        if acted.is_empty() { Ok(()) } else { self.state.acted(acted) }
     }
 
     /// Who is online is left alone, and so is whoever couldn't be asked about.
@@ -236,6 +238,19 @@ fn words(fate: Fate) -> (Option<i64>, String) {
         Fate::Refused { code, info } => (Some(code), info),
         Fate::OutOfAttempts { code, why } => (code, why),
     }
+}
+
+/// What was done about the missing in the open run, by earlier processes too.
+///
+/// # Errors
+/// The state's.
+pub fn absent_tally(state: &State) -> Result<Tally, StateError> {
+    let mut tally = Tally::default();
+    state.each_missing(|_, acted| {
+        tally.count(acted.deed);
+        Ok(())
+    })?;
+    Ok(tally)
 }
 
 /// The first line of every missing file.

@@ -25,12 +25,12 @@ struct Fault {
 }
 
 /// Says it where `cargo test` doesn't capture it.
-fn skipped(what: &str, why: &str) {
+pub(crate) fn skipped(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr().lock(), "\n== SKIPPED: {what}: {why}");
 }
 
 /// strace's path, if it is there and may trace.
-fn strace() -> Option<PathBuf> {
+pub(crate) fn strace() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file())?;
     let mut trial = Command::new(&strace);

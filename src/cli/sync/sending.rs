@@ -37,7 +37,8 @@ use crate::roster::{Roster, RosterError};
 use crate::state::{Done, OpenRun, State, StateError};
 use crate::summary::{Report, Summary, SyncFigures};
 use crate::sync::{
-    Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, milliseconds, settlements, write_missing,
+    Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, absent_tally, milliseconds, settlements,
+    write_missing,
 };
 use crate::traffic::Traffic;
 use crate::verdict::Refusal;
@@ -220,7 +221,9 @@ impl Way<'_> {
             let rows = figures::counted(left.unknown, "row");
             tracing::warn!("the missing accounts wait: it is not known what came of {rows}; they come with the next run");
         } else if self.flags.missing != MissingFlag::Report {
-            self.deal_with_the_missing(&mut state, account, runtime)?;
+            let dealt = self.deal_with_the_missing(&mut state, account, runtime);
+            account.absent = absent_tally(&state).map_err(|error| state_error(&error))?;
+            dealt?;
         }
         if self.opened.counts.missing > 0 {
             account.absent = self.write_missing(&state)?;
@@ -247,9 +250,11 @@ impl Way<'_> {
     fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, runtime: &Runtime) -> Result<(), LastWord> {
         let stops = runtime.block_on(async { signals::stops() });
         let stops = stops.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES))?;
+        let identifier = self.dialled.identifier();
+        let is_protected = |id: &str| id == identifier || self.flags.protect.iter().any(|glob| glob.matches(id));
         let parts = calls::Parts {
             api: self.dialled.api.clone(),
-            errands: Absent::new(state, self.flags.skip_online),
+            errands: Absent::new(state, self.flags.skip_online, &is_protected),
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
@@ -274,7 +279,6 @@ impl Way<'_> {
             }
             Ok(ended) => {
                 account.traffic.add(&ended.traffic);
-                account.absent = ended.errands.tally();
                 match ended.end {
                     calls::End::Finished => return Ok(()),
                     calls::End::Stopped => End::Stopped,

@@ -1,11 +1,19 @@
-//! Nightly syncs with the real binary, held against their contract.
+//! Nightly syncs with the real binary, held against their contract, and, for a year of nights, through the library.
 
 mod guards;
 mod importing;
+mod instants;
+mod joined;
+mod kept;
+mod missing;
+mod night;
+mod nights;
 mod plan;
 mod results;
 mod runs;
 mod state;
+mod town;
+mod year;
 
 use crate::binary::{Bench, Call, SDKAPPID};
 use crate::hostile::server::Server;

@@ -1,0 +1,198 @@
+//! A small night, killed at each of its system calls: those that make things last, and those that send. A random kill rarely hits between
+//! the plan and the journal's opening, between an answer and its record, or between the missing file, the state and the checkpoint.
+//!
+//! Where strace is not to be had, a line on stderr says so. `CHATLIFT_NIGHTS` above its default tries every way out after every call.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use chatlift::sandbox::{Command, Sandbox};
+
+use super::kept::kept;
+use super::night::{settings, sync};
+use crate::binary::{Bench, Run, eventually};
+use crate::disk::{skipped, strace};
+
+/// Most calls of a set that are tried; a night has fewer. Chosen.
+const CALLS_MAX: u32 = 200;
+const LASTING: &str = "fsync,fdatasync,rename,unlink,ftruncate";
+const SENDING: &str = "sendto,writev";
+const FLAGS: [&str; 6] = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "100%"];
+
+/// Of three files each has two updates, two new ids, and lacks two of the one before; one record is invalid.
+fn file(number: u32, written: u32) -> String {
+    let number = number % 3;
+    let mut text = format!("UserID,Nick,{written}\n");
+    for id in 0..5 {
+        let nick = if id < 2 { format!("{id} in {number}") } else { format!("always {id}") };
+        writeln!(text, "u{id},{nick},").unwrap();
+    }
+    text + &format!("bad id,x,\nx{number},new,\ny{number},new,\n")
+}
+
+fn ids(file: &str) -> BTreeSet<String> {
+    file.lines().skip(1).filter_map(|line| line.split(',').next()).map(str::to_owned).collect()
+}
+
+fn accounts_of(file: &str) -> Vec<(String, String)> {
+    let mut accounts: Vec<(String, String)> = file
+        .lines()
+        .skip(1)
+        .filter(|line| !line.starts_with("bad id"))
+        .map(|line| line.trim_end_matches(',').split_once(',').unwrap())
+        .map(own)
+        .collect();
+    accounts.sort_unstable();
+    accounts
+}
+
+fn own((id, nick): (&str, &str)) -> (String, String) {
+    (id.to_owned(), nick.to_owned())
+}
+
+/// What the process after the kill is given.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    TheSame,
+    Another,
+    /// Yesterday's: all values taken back.
+    TheOneBefore,
+}
+
+const WAYS: [Then; 3] = [Then::TheSame, Then::Another, Then::TheOneBefore];
+
+struct Place {
+    bench: Bench,
+    sandbox: Sandbox,
+    /// Which file the last finished night had.
+    at: u32,
+    lane: &'static [&'static str],
+    /// Goes into every file, so that none comes again within its night.
+    written: u32,
+}
+
+impl Place {
+    fn new(lane: &'static [&'static str]) -> Self {
+        Self { bench: Bench::new(), sandbox: Sandbox::start(settings(&[])).unwrap(), at: 0, lane, written: 0 }
+    }
+
+    fn flags(&self) -> Vec<&'static str> {
+        [&FLAGS, self.lane].concat()
+    }
+
+    /// A process with this file; nobody whom it names is deleted.
+    fn process(&self, text: &str, through: Option<(&str, &[&str])>, what: &str) -> Run {
+        self.bench.write("users.csv", text);
+        let before = self.sandbox.touches().len();
+        let call = sync(&self.bench, &self.sandbox.endpoint(), &self.flags());
+        let run = if let Some((program, args)) = through { call.through(program, args) } else { call }.run();
+        eventually("silence", || self.sandbox.audit().in_flight == 0);
+        let named = ids(text);
+        for touch in self.sandbox.touches().into_iter().skip(before) {
+            assert!(touch.command != Command::AccountDelete || !named.contains(&touch.user_id), "{what}: {touch:?}");
+        }
+        run
+    }
+
+    fn finishes(&mut self, number: u32, what: &str) {
+        let text = file(number, self.written);
+        let run = self.process(&text, None, what);
+        assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
+        let found: Vec<_> =
+            self.sandbox.accounts().into_iter().map(|(id, account)| (id, account.nick.unwrap_or_default().into())).collect();
+        assert_eq!(found, accounts_of(&text), "{what}: {}", run.stderr);
+        let kept = kept(&self.bench);
+        assert_eq!((kept.is_finished, kept.in_doubt.len()), (true, 0), "{what}: {}", run.stderr);
+        assert!(kept.ids.iter().eq(found.iter().map(|(id, _)| id)), "{what}: {kept:?}");
+        assert!(self.bench.names().contains("users.rejects.csv"), "{what}");
+        self.at = number;
+    }
+
+    /// Kills the next night at this call: whether there was one.
+    fn struck(&mut self, strace: &str, calls: &str, nth: u32, what: &str) -> bool {
+        let trace = self.bench.outside("trace");
+        let inject = format!("inject={calls}:signal=SIGKILL:when={nth}");
+        let args = ["-D", "-f", "-o", trace.to_str().unwrap(), "-e", &inject];
+        self.written += 1;
+        let run = self.process(&file(self.at + 1, self.written), Some((strace, &args)), what);
+        eventually("the end of the trace", || std::fs::read_to_string(&trace).unwrap_or_default().contains("+++ "));
+        assert!(run.signal == Some(9) || run.code == Some(3), "{what}: {run:?}");
+        run.signal == Some(9)
+    }
+
+    fn goes_on(&mut self, then: Then, what: &str) {
+        let number = match then {
+            Then::TheSame => self.at + 1,
+            Then::Another => self.at + 2,
+            Then::TheOneBefore => self.at,
+        };
+        self.written += u32::from(!matches!(then, Then::TheSame));
+        self.finishes(number, what);
+    }
+}
+
+/// How many calls of the set a night has.
+fn every_call(strace: &str, calls: &'static str, lane: &'static [&'static str], is_thorough: bool) -> u32 {
+    let (next, most) = (AtomicU32::new(1), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut place = Place::new(lane);
+                place.finishes(0, "the first night");
+                loop {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    assert!(nth < CALLS_MAX, "{calls} {lane:?}");
+                    let ways = if is_thorough { &WAYS[..] } else { &WAYS[nth as usize % 3..=nth as usize % 3] };
+                    for then in ways {
+                        let what = format!("{calls} {lane:?}, number {nth}, then {then:?}");
+                        if !place.struck(strace, calls, nth, &what) {
+                            return;
+                        }
+                        most.fetch_max(nth, Ordering::Relaxed);
+                        place.goes_on(*then, &what);
+                    }
+                }
+            });
+        }
+    });
+    most.into_inner()
+}
+
+#[test]
+fn a_night_may_be_killed_at_any_of_its_system_calls() {
+    let Some(strace) = strace() else {
+        return skipped("kills at each system call of a night", "strace is not installed, or may not trace here");
+    };
+    let strace = strace.to_str().unwrap().to_owned();
+    let is_thorough = std::env::var("CHATLIFT_NIGHTS").is_ok();
+    for (calls, lane) in
+        [(LASTING, &[][..]), (SENDING, &[]), (LASTING, &["--batch", "--skip-online"]), (SENDING, &["--batch", "--skip-online"])]
+    {
+        if !is_thorough && calls == LASTING && !lane.is_empty() {
+            continue;
+        }
+        let count = every_call(&strace, calls, lane, is_thorough);
+        println!("{calls} {lane:?}: {count} calls");
+        assert!(count >= if calls == LASTING { 20 } else { 2 }, "{calls} {lane:?}: {count} calls");
+    }
+}
+
+#[test]
+fn the_first_night_may_be_killed_at_any_of_its_system_calls() {
+    let Some(strace) = strace() else {
+        return skipped("kills at each system call of a first night", "strace is not installed, or may not trace here");
+    };
+    let strace = strace.to_str().unwrap().to_owned();
+    let is_thorough = std::env::var("CHATLIFT_NIGHTS").is_ok();
+    for nth in (1..CALLS_MAX).step_by(if is_thorough { 1 } else { 3 }) {
+        let what = format!("first night, number {nth}");
+        // The struck night has file 1.
+        let mut place = Place::new(&[]);
+        if !place.struck(&strace, LASTING, nth, &what) {
+            assert!(nth > 20, "{nth}");
+            return;
+        }
+        place.goes_on(WAYS[nth as usize / 3 % 3], &what);
+    }
+}

@@ -1,0 +1,312 @@
+//! The library's pieces joined to a night as the shell joins them, over a service in memory and a clock that is told.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Seek;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use chatlift::account::Account;
+use chatlift::api::Api;
+use chatlift::api::usersig::{Credential, Signature, Signer};
+use chatlift::calls;
+use chatlift::command::{Command, PerCommand};
+use chatlift::deliver::{Doubt, Lane, Limits};
+use chatlift::gate::Rate;
+use chatlift::guard::{self, Bound, Figures, Limits as Bounds, Percent, Tripped};
+use chatlift::import;
+use chatlift::input::Sameness;
+use chatlift::journal::checkpoint::Work;
+use chatlift::journal::disk::OsDisk;
+use chatlift::journal::paths::{Given, Paths};
+use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart, Way};
+use chatlift::plan::Id;
+use chatlift::roster::{self, Format, Roster};
+use chatlift::state::{Done, NewRun, State};
+use chatlift::sync::{
+    Absence, Absent, Drawn, Feed, Planned, Policy, Settlements, Survey, SyncLedger, draw_up, milliseconds, settlements, survey,
+    write_missing,
+};
+use chatlift::target::Target;
+use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, Yield};
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::town::Accounts;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LATENCY: Duration = Duration::from_millis(20);
+/// Records that are announced at once.
+const AHEAD: u64 = 256;
+
+/// A service that keeps accounts, and remembers whom each call was for; clones are the same one.
+#[derive(Clone, Default)]
+pub(super) struct Fake(Rc<RefCell<Books>>);
+
+#[derive(Default)]
+struct Books {
+    accounts: Accounts,
+    touched: Vec<(Command, String)>,
+}
+
+impl Fake {
+    pub(super) fn accounts(&self) -> Accounts {
+        self.0.borrow().accounts.clone()
+    }
+
+    /// Whom calls were for since the last time.
+    pub(super) fn touched(&self) -> Vec<(Command, String)> {
+        std::mem::take(&mut self.0.borrow_mut().touched)
+    }
+}
+
+impl Books {
+    fn take(&mut self, command: Command, accounts: &[Account]) -> Yield {
+        self.touched.extend(accounts.iter().map(|account| (command, account.user_id.as_str().to_owned())));
+        match command {
+            Command::AccountImport | Command::MultiaccountImport => {
+                for Account { user_id, nick, face_url } in accounts {
+                    let held = self.accounts.entry(user_id.as_str().to_owned()).or_default();
+                    let fields = [(&mut held.0, nick.as_deref()), (&mut held.1, face_url.as_deref())];
+                    for (held, sent) in fields {
+                        *held = sent.unwrap_or(held).to_owned();
+                    }
+                }
+                if command == Command::AccountImport { Yield::Nothing } else { Yield::FailAccounts(Vec::new()) }
+            }
+            Command::AccountDelete => {
+                for account in accounts {
+                    self.accounts.remove(account.user_id.as_str());
+                }
+                Yield::Deleted(items(accounts, ()))
+            }
+            Command::PortraitGet => Yield::Profiles(accounts.iter().map(|account| self.profile(account)).collect()),
+            Command::Kick => Yield::Nothing,
+            Command::AccountCheck => Yield::Standings(items(accounts, Standing::Imported)),
+            Command::QueryOnlineStatus => Yield::Presences(items(accounts, Presence::Offline)),
+        }
+    }
+
+    fn profile(&self, account: &Account) -> Profile {
+        let (nick, face_url) = &self.accounts[account.user_id.as_str()];
+        let field = |text: &str| Some(text.into()).filter(|_| !text.is_empty());
+        Profile { user_id: account.user_id.as_str().into(), nick: field(nick), face_url: field(face_url), ..Profile::default() }
+    }
+}
+
+fn items<T: Copy>(accounts: &[Account], said: T) -> Vec<Item<T>> {
+    accounts.iter().map(|account| Item { user_id: account.user_id.as_str().into(), said: Ok(said) }).collect()
+}
+
+impl Api for Fake {
+    fn call<D>(&self, command: Command, accounts: &[&Account], _: &Signature, mut departed: D) -> impl Future<Output = CallEnd> + 'static
+    where
+        D: FnMut() + Send + Sync + Unpin + 'static,
+    {
+        let fake = self.clone();
+        let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
+        async move {
+            departed();
+            tokio::time::sleep(LATENCY).await;
+            CallEnd::Done(fake.0.borrow_mut().take(command, &accounts))
+        }
+    }
+}
+
+/// Where the nights take place.
+pub(super) struct House {
+    folder: tempfile::TempDir,
+    pub(super) fake: Fake,
+    target: Target,
+    pub(super) now: Rc<Cell<SystemTime>>,
+    pub(super) is_in_batches: bool,
+}
+
+/// The canary, and for how many runs an id must be missing before it is deleted.
+pub(super) const CANARY: &str = "u0001";
+pub(super) const MISSING_RUNS: u32 = 3;
+
+impl House {
+    /// On a file system in memory where there is one: a year has many syncs.
+    pub(super) fn new(now: SystemTime) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let target = Target { endpoint: "https://fake".to_owned(), sdkappid: 1, api: "account_import".to_owned() };
+        Self { folder, fake: Fake::default(), target, now: Rc::new(Cell::new(now)), is_in_batches: false }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn missing_runs(&self) -> BTreeMap<String, u32> {
+        let mut runs = BTreeMap::new();
+        let Some(state) = State::find(&self.path("state")).unwrap() else { return runs };
+        let visit = |id: &[u8], held: &chatlift::plan::Held| {
+            assert!(!held.is_in_doubt);
+            runs.insert(String::from_utf8(id.to_vec()).unwrap(), held.missing_runs);
+            Ok(())
+        };
+        state.each_account(visit).unwrap();
+        runs
+    }
+
+    /// One night, as `chatlift sync` goes about it.
+    pub(super) async fn night(&self, csv: &str) -> Result<Done, Vec<Tripped>> {
+        std::fs::write(self.path("users.csv"), csv).unwrap();
+        let file = File::open(self.path("users.csv")).unwrap();
+        let mut drawn = self.plan(&file);
+        let limits =
+            Bounds { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Share(Percent::whole(2)) };
+        let tripped = guard::judge(&figures(&drawn), &limits);
+        if !tripped.is_empty() {
+            return Err(tripped);
+        }
+        let mut state = State::open_or_create(&self.path("state"), &self.target, 7).unwrap();
+        let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
+        let (planned, missing, ops) = drawn.lists().unwrap();
+        let new = NewRun { command: "sync", began_at: milliseconds(self.now.get()), input, counts, filled, ops };
+        let opened = state.begin(new, planned, missing, Settlements::none()).unwrap();
+        let journal = self.journal(&file, opened.number);
+        let planned = Planned { ops: Rc::new(drawn.ops), stat: input.stat, sent_up_to: opened.sent_up_to, ahead: AHEAD };
+        let feed = Feed::new(roster(&file), file.try_clone().unwrap(), state, planned, self.wall());
+        let (mut journal, tally) = Box::pin(self.import(feed, journal)).await;
+        let mut state = State::find(&self.path("state")).unwrap().unwrap();
+        self.deal_with_the_missing(&mut state).await;
+        let absent = write_missing(&state, std::io::sink()).unwrap();
+        let done = Done {
+            created: tally.created,
+            updated: tally.updated,
+            failed: tally.failed,
+            kicked: absent.kicked,
+            deleted: absent.deleted,
+            missing_failed: absent.failed,
+        };
+        let left = settlements(File::open(self.path("users.results.csv")).unwrap(), self.folder.path()).unwrap();
+        state.finish(left, done, milliseconds(self.now.get())).unwrap();
+        journal.finish().unwrap();
+        self.sweep();
+        Ok(done)
+    }
+
+    fn plan(&self, file: &File) -> Drawn {
+        let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| () };
+        let surveyed = survey(&mut roster(file), roster::fingerprint_of(file).unwrap(), &mut reading).unwrap();
+        let policy = Policy {
+            absence: Absence::Delete,
+            missing_runs: MISSING_RUNS,
+            is_protected: &|_| false,
+            canaries: vec![Id::new(CANARY.as_bytes())],
+            now: milliseconds(self.now.get()),
+        };
+        let state = State::find(&self.path("state")).unwrap();
+        draw_up(surveyed, state.as_ref(), Settlements::none(), &policy, &reading).unwrap()
+    }
+
+    fn journal(&self, file: &File, run: u64) -> Journal<OsDisk> {
+        let given = Given { results: None, rejects: None, checkpoint: None };
+        let paths = Paths::new(&self.path("users.csv"), given);
+        let roster = roster(file);
+        let claim = Claim {
+            work: Work::Sync { state: 7, run },
+            target: self.target.clone(),
+            input: roster::fingerprint_of(file).unwrap(),
+            reading: roster.reading(),
+            header: roster.header().names.clone(),
+            rejects_delimiter: b',',
+            start: roster.at(),
+        };
+        let lock = journal::lock(&OsDisk, &paths).unwrap();
+        let plan = journal::examine(&OsDisk, &paths, &claim, Restart::No, |_| Ok(Sameness::ChangedWithin)).unwrap();
+        let way = if let Plan::Run(way) = plan { way } else { Way::SetAside };
+        journal::open(way, (OsDisk, lock), paths, claim, self.now.get()).unwrap()
+    }
+
+    async fn import(&self, feed: Feed, journal: Journal<OsDisk>) -> (Journal<OsDisk>, chatlift::outcome::Tally) {
+        let lane = if self.is_in_batches { Lane::Batch(Doubt::Stop) } else { Lane::Single };
+        let settings = import::Settings {
+            rates: rates(),
+            limits: Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
+            max_outage: SECOND,
+            limit: None,
+            rows_done: 0,
+            commit_every: SECOND,
+            commit_rows: 1_000,
+            tell_every: SECOND,
+        };
+        let parts = import::Parts {
+            api: self.fake.clone(),
+            records: feed,
+            ledger: SyncLedger(journal),
+            signer: self.signer(),
+            wall: self.wall(),
+            jitter: Box::new(|| 0.5),
+            signals: futures_util::stream::pending().boxed_local(),
+            tell: Box::new(|_| ()),
+        };
+        let Ok(ended) = Box::pin(import::run(parts, settings)).await else { panic!("the disk never fails") };
+        assert!(matches!(ended.end, import::End::Finished));
+        (ended.ledger.0, ended.tally)
+    }
+
+    async fn deal_with_the_missing(&self, state: &mut State) {
+        let parts = calls::Parts {
+            api: self.fake.clone(),
+            errands: Absent::new(state, false, &|_| false),
+            signer: self.signer(),
+            wall: self.wall(),
+            jitter: Box::new(|| 0.5),
+            signals: futures_util::stream::pending().boxed_local(),
+            tell: Box::new(|_, _| ()),
+        };
+        let settings = calls::Settings { rates: rates(), max_attempts: 5, in_flight: 256, max_outage: SECOND, tell_every: SECOND };
+        let Ok(ended) = calls::run(parts, settings).await else { panic!("the state never fails") };
+        assert_eq!(ended.end, calls::End::Finished);
+    }
+
+    fn signer(&self) -> Signer {
+        Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), self.now.get())
+    }
+
+    fn wall(&self) -> Box<dyn Fn() -> SystemTime> {
+        let now = Rc::clone(&self.now);
+        Box::new(move || now.get())
+    }
+
+    /// Removes what was set aside.
+    fn sweep(&self) {
+        let stays = ["users.csv", "users.results.csv", "users.checkpoint.json", "users.checkpoint.json.lock", "state"];
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if !stays.iter().any(|name| path.ends_with(name)) {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+}
+
+/// The file from its start.
+fn roster(file: &File) -> Roster<File> {
+    let mut file = file.try_clone().unwrap();
+    file.rewind().unwrap();
+    Roster::new(file, &Format::default()).unwrap()
+}
+
+fn rates() -> PerCommand<Rate> {
+    PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap()))
+}
+
+fn figures(drawn: &Drawn) -> Figures {
+    Figures {
+        filled: drawn.filled,
+        before: drawn.filled_before,
+        distinct: drawn.distinct,
+        held: drawn.held,
+        updates: drawn.counts.update,
+        due: drawn.due,
+        dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
+        other_target: None,
+    }
+}

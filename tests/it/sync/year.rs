@@ -1,0 +1,175 @@
+//! A year of nights on the paused clock: what is sent is what has changed, whoever is missing is counted and deleted in time, and exports
+//! that went wrong are stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, UNIX_EPOCH};
+
+use chatlift::command::Command;
+use chatlift::guard::Tripped;
+use chatlift::state::Done;
+
+use super::joined::{CANARY, House, MISSING_RUNS};
+use super::town::Accounts;
+
+const PEOPLE: u32 = 2_000;
+const DAYS: u32 = 365;
+const DAY: Duration = Duration::from_secs(86_400);
+/// Nobody leaves in the last days, so that whoever left is gone by the end.
+const QUIET: u32 = 4;
+
+/// People who come, go, come back and change their names.
+struct Register {
+    chance: fastrand::Rng,
+    people: Accounts,
+    gone: Vec<(String, (String, String))>,
+    named: u32,
+}
+
+impl Register {
+    fn new(seed: u64) -> Self {
+        let mut register = Self { chance: fastrand::Rng::with_seed(seed), people: Accounts::new(), gone: Vec::new(), named: 0 };
+        for _ in 0..PEOPLE {
+            register.somebody_comes();
+        }
+        register
+    }
+
+    fn somebody_comes(&mut self) {
+        self.named += 1;
+        let face = if self.named.is_multiple_of(3) { String::new() } else { format!("https://faces/{}", self.named) };
+        self.people.insert(format!("u{:04}", self.named), (format!("Nick {}", self.named), face));
+    }
+
+    fn anybody(&mut self) -> String {
+        let at = self.chance.usize(1..self.people.len());
+        self.people.keys().nth(at).unwrap().clone()
+    }
+
+    fn drift(&mut self, leavers: usize) {
+        for _ in 0..self.chance.usize(..20) {
+            let id = self.anybody();
+            let number = self.chance.u8(..);
+            let (nick, face) = self.people.get_mut(&id).unwrap();
+            if number.is_multiple_of(4) && !face.is_empty() {
+                *face = format!("https://faces/{number}");
+            } else {
+                *nick = format!("Nick {number}");
+            }
+        }
+        for _ in 0..leavers {
+            let id = self.anybody();
+            let was = self.people.remove(&id).unwrap();
+            self.gone.push((id, was));
+        }
+        for _ in 0..self.chance.usize(..4) {
+            self.somebody_comes();
+            if self.chance.bool() && !self.gone.is_empty() {
+                let at = self.chance.usize(..self.gone.len());
+                let (id, was) = self.gone.swap_remove(at);
+                self.people.insert(id, was);
+            }
+        }
+    }
+}
+
+fn csv(people: &Accounts) -> String {
+    people.iter().fold("UserID,Nick,FaceUrl\n".to_owned(), |text, (id, (nick, face))| text + &format!("{id},{nick},{face}\n"))
+}
+
+/// What a night must do, from the file and what the service holds alone.
+struct Expected {
+    sent: BTreeSet<String>,
+    deleted: BTreeSet<String>,
+    missing_runs: BTreeMap<String, u32>,
+}
+
+fn expected(people: &Accounts, held: &Accounts, before: &BTreeMap<String, u32>) -> Expected {
+    let sent = people.iter().filter(|(id, wanted)| held.get(*id) != Some(wanted)).map(|(id, _)| id.clone()).collect();
+    let runs = |id: &String| if people.contains_key(id) { 0 } else { before.get(id).copied().unwrap_or_default() + 1 };
+    let all: BTreeMap<String, u32> = held.keys().chain(people.keys()).map(|id| (id.clone(), runs(id))).collect();
+    let (deleted, stay): (BTreeMap<_, _>, BTreeMap<_, _>) = all.into_iter().partition(|(_, runs)| *runs >= MISSING_RUNS);
+    Expected { sent, deleted: deleted.into_keys().collect(), missing_runs: stay }
+}
+
+/// Whom the calls of a night were for; nobody twice.
+fn touched(house: &House) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut sent, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+    for (command, id) in house.fake.touched() {
+        match command {
+            Command::AccountImport | Command::MultiaccountImport => assert!(sent.insert(id.clone()), "{id} is sent twice"),
+            Command::AccountDelete => assert!(deleted.insert(id.clone()), "{id} is deleted twice"),
+            Command::PortraitGet => {}
+            Command::Kick | Command::AccountCheck | Command::QueryOnlineStatus => panic!("{command:?} of {id}"),
+        }
+    }
+    (sent, deleted)
+}
+
+/// A day's export job goes wrong: a guard stops it, and nothing happens.
+async fn stopped(house: &House, csv: &str, guard: &str) {
+    let before = (house.fake.accounts(), house.missing_runs());
+    let tripped: Vec<Tripped> = house.night(csv).await.expect_err(guard);
+    assert_eq!(tripped.iter().map(|tripped| tripped.guard.name()).collect::<Vec<_>>(), [guard]);
+    assert_eq!((house.fake.accounts(), house.missing_runs()), before);
+    assert_eq!(house.fake.touched(), [], "{guard}: nothing is sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file() {
+    let seed = std::env::var("CHATLIFT_YEAR_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a number"));
+    println!("CHATLIFT_YEAR_SEED={seed}");
+    let mut register = Register::new(seed);
+    let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let mut house = House::new(start);
+    let mut sum = Done::default();
+    for day in 0..DAYS {
+        house.now.set(start + DAY * day);
+        house.is_in_batches = register.chance.bool();
+        if day > 0 {
+            let leavers = if day + QUIET >= DAYS { 0 } else { register.chance.usize(..4) };
+            register.drift(leavers);
+        }
+        let text = csv(&register.people);
+        match day {
+            100 => stopped(&house, &text[..text.len() * 4 / 5], "shrunk").await,
+            200 => stopped(&house, &csv(&blanked(&register.people)), "blanked").await,
+            // As many accounts, and none of them is known: without the canary they would all be created.
+            300 => stopped(&house, &text.replace("\nu", "\nother_"), "canary").await,
+            _ => {
+                let done = night(&house, &register.people, &text).await;
+                sum = Done {
+                    created: sum.created + done.created,
+                    updated: sum.updated + done.updated,
+                    deleted: sum.deleted + done.deleted,
+                    ..sum
+                };
+            }
+        }
+        // The scheduler starts it twice: the same file on the same day.
+        if day % 50 == 7 {
+            house.now.set(start + DAY * day + Duration::from_secs(3_600));
+            let before = house.missing_runs();
+            assert_eq!(house.night(&text).await.unwrap(), Done::default());
+            assert_eq!((house.fake.touched(), house.missing_runs()), (Vec::new(), before));
+        }
+    }
+    assert_eq!(house.fake.accounts(), register.people, "seed {seed}");
+    println!("{sum:?}");
+    assert!(sum.created > u64::from(PEOPLE) && sum.updated > 1_000 && sum.deleted > 100, "{sum:?}");
+}
+
+fn blanked(people: &Accounts) -> Accounts {
+    people.iter().map(|(id, (nick, _))| (id.clone(), (nick.clone(), String::new()))).collect()
+}
+
+async fn night(house: &House, people: &Accounts, text: &str) -> Done {
+    let held = house.fake.accounts();
+    let expected = expected(people, &held, &house.missing_runs());
+    assert!(people.contains_key(CANARY));
+    let done = house.night(text).await.unwrap();
+    let (sent, deleted) = touched(house);
+    assert_eq!((&sent, &deleted), (&expected.sent, &expected.deleted), "calls are exactly the changes");
+    assert_eq!((done.created + done.updated, done.deleted), (sent.len() as u64, deleted.len() as u64));
+    assert_eq!(house.missing_runs(), expected.missing_runs);
+    done
+}
