@@ -173,6 +173,14 @@ impl<R: Read> Roster<R> {
         }
     }
 
+    /// Goes on over the next record without looking into it: the place behind it. What follows is as if it had been read.
+    ///
+    /// # Errors
+    /// As iterating.
+    pub fn pass_over(&mut self) -> Option<Result<Mark, RosterError>> {
+        self.advance().map(|frame| frame.map(|frame| frame.end))
+    }
+
     #[inline]
     fn advance(&mut self) -> Option<Result<Frame, RosterError>> {
         if self.has_ended {

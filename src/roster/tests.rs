@@ -169,6 +169,19 @@ fn the_user_id_of_an_invalid_record_can_be_told_from_an_invalid_one() {
     assert_eq!((UserId::check(view.user_id).err(), view.user_id), (view.account.err(), &b"u 2"[..]));
 }
 
+#[test]
+fn records_that_are_passed_over_leave_the_same_marks() {
+    let text = "\u{feff}UserID,Nick\r\na,\"x\r\ny\"\r\n\r\nb,2\nc\n\"d\",\"\"\"\"\ne,\"open\n";
+    let mut passing = roster(text).unwrap();
+    let mut reading = roster(text).unwrap();
+    for row in 1..=4 {
+        assert_eq!(passing.pass_over().unwrap().unwrap(), reading.next_view().unwrap().unwrap().end, "{row}");
+    }
+    assert_eq!(passing.at(), reading.at());
+    assert!(matches!(passing.pass_over(), Some(Err(RosterError::OpenQuote { opened: Place { line: 8, column: 3 } }))));
+    assert!(passing.pass_over().is_none());
+}
+
 fn file(text: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text).unwrap();

@@ -3,10 +3,12 @@
 use std::io;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, Statement, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
+use super::bulk::{Bulk, Insert};
 use super::run::{InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
 use super::{State, StateError, Trouble};
+use crate::account::UserId;
 use crate::plan::{Held, Id, Profile};
 
 /// What is known of an account after a run.
@@ -34,8 +36,22 @@ pub struct Imported {
 }
 
 const COLUMNS: &str = "a.nick, a.face_url, a.last_imported, a.missing_runs, a.in_doubt, a.kicked";
-const UPSERT: &str = "INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET nick = ?2, face_url = ?3, \
-                      last_imported = ?4, missing_runs = ?5, in_doubt = ?6, kicked = ?7";
+const UPSERT: Insert<(Id, Held)> = Insert {
+    table: "accounts",
+    columns: 7,
+    conflict: "ON CONFLICT (id) DO UPDATE SET nick = excluded.nick, face_url = excluded.face_url, last_imported = excluded.last_imported, \
+               missing_runs = excluded.missing_runs, in_doubt = excluded.in_doubt, kicked = excluded.kicked",
+    bind: |values, (id, held)| {
+        let Held { profile: Profile { nick, face_url }, last_imported, missing_runs, is_in_doubt, is_kicked } = *held;
+        values.put(id.as_str())?;
+        values.put(nick.map(u64::cast_signed))?;
+        values.put(face_url.map(u64::cast_signed))?;
+        values.put(last_imported)?;
+        values.put(missing_runs)?;
+        values.put(is_in_doubt)?;
+        values.put(is_kicked)
+    },
+};
 
 /// Visits all accounts as they stand.
 pub(super) fn each(db: &Connection, mut visit: impl FnMut(&[u8], Held) -> io::Result<()>) -> Result<(), Trouble> {
@@ -73,9 +89,21 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
     Ok(())
 }
 
-/// Writes what came of the open run to the accounts that it planned to send.
-pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(change: &Transaction, mut overlay: Overlay<I>) -> Result<(), Trouble> {
-    let mut upsert = change.prepare(UPSERT)?;
+/// Whether the run that is settled has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Whoever was in its input is not missing, whatever came of his row.
+    Finished,
+    LeftOpen,
+}
+
+/// Writes what came of the open run to the accounts that are in its plan.
+pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
+    change: &Transaction,
+    mut overlay: Overlay<I>,
+    ending: Ending,
+) -> Result<(), Trouble> {
+    let mut accounts = Bulk::new(change, UPSERT);
     let mut query = change.prepare(&format!(
         "SELECT p.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id"
     ))?;
@@ -84,30 +112,22 @@ pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(change: &Transa
         let id = id(row)?;
         let before = account_if_any(row)?;
         let Some(planned) = in_plan(row)? else { continue };
-        match overlay.apply(id, planned, before)? {
-            Kept::As(held) if before != Some(held) => write(&mut upsert, id, &held)?,
-            Kept::As(_) | Kept::Unknown => {}
+        let Kept::As(held) = overlay.apply(id, planned, before)? else { continue };
+        let held = match ending {
+            Ending::Finished => Held { missing_runs: 0, is_kicked: false, ..held },
+            Ending::LeftOpen => held,
+        };
+        if before != Some(held) {
+            accounts.push((valid(id)?, held))?;
         }
     }
-    Ok(())
+    accounts.finish()
 }
 
-/// Whoever was in the input is not missing, whatever came of his row.
-pub(super) fn come_back(change: &Transaction) -> Result<(), Trouble> {
-    change.execute(
-        "UPDATE accounts SET missing_runs = 0, kicked = 0 FROM planned \
-         WHERE accounts.id = planned.id AND (accounts.missing_runs > 0 OR accounts.kicked > 0)",
-        [],
-    )?;
-    Ok(())
-}
-
-fn write(upsert: &mut Statement, id: &[u8], held: &Held) -> Result<(), Trouble> {
-    let Held { profile: Profile { nick, face_url }, last_imported, missing_runs, is_in_doubt, is_kicked } = *held;
-    let id = std::str::from_utf8(id).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let fields = [nick, face_url].map(|field| field.map(u64::cast_signed));
-    upsert.execute(params![id, fields[0], fields[1], last_imported, missing_runs, is_in_doubt, is_kicked])?;
-    Ok(())
+/// An id as the file holds it, whoever wrote it there.
+fn valid(id: &[u8]) -> io::Result<Id> {
+    let valid = UserId::check(id).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Id::new(valid.as_bytes()))
 }
 
 fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
@@ -225,14 +245,14 @@ const fn whole(sum: f64) -> u64 {
 
 /// The rows of one id come in order: what they sent adds up.
 fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Result<SettledImport>>) -> Result<(), Trouble> {
-    let mut upsert = change.prepare(UPSERT)?;
+    let mut accounts = Bulk::new(change, UPSERT);
     let mut find = change.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id = ?1"))?;
     let mut current: Option<(Id, Option<Held>)> = None;
     for each in settled {
         let SettledImport { settlement: Settlement { id, sent, row }, profile } = each?;
         if current.is_none_or(|(last, _)| last != id) {
             if let Some((last, Some(held))) = current {
-                write(&mut upsert, last.as_bytes(), &held)?;
+                accounts.push((last, held))?;
             }
             let mut found = find.query([id.as_str()])?;
             current = Some((id, found.next()?.map(|row| held(row, 1)).transpose()?));
@@ -249,7 +269,7 @@ fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Resu
         }
     }
     if let Some((last, Some(held))) = current {
-        write(&mut upsert, last.as_bytes(), &held)?;
+        accounts.push((last, held))?;
     }
-    Ok(())
+    accounts.finish()
 }

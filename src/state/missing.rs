@@ -141,7 +141,10 @@ pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Res
 
 /// Counts the run for those that are missing in it.
 pub(super) fn count(change: &Transaction) -> Result<(), Trouble> {
-    let update = "UPDATE accounts SET missing_runs = missing.missing_runs FROM missing WHERE accounts.id = missing.id";
-    change.execute(update, [])?;
+    // Looked up id by id: they are a few, mostly. As a join SQLite would go over all accounts.
+    change.execute(
+        "UPDATE accounts SET missing_runs = (SELECT m.missing_runs FROM missing m WHERE m.id = accounts.id) WHERE id IN (SELECT id FROM missing)",
+        [],
+    )?;
     Ok(())
 }

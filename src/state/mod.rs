@@ -4,6 +4,7 @@
 //! crash leaves the state as it was before or after it. Fields are kept as hashes: the file holds ids, but no names.
 
 mod account;
+mod bulk;
 mod missing;
 mod run;
 mod schema;

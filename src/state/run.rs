@@ -9,7 +9,8 @@ use std::iter::Peekable;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::account::{self, Kept};
+use super::account::{self, Ending, Kept};
+use super::bulk::{Bulk, Insert};
 use super::{State, StateError, Trouble, missing};
 use crate::guard::Filled;
 use crate::input::Fingerprint;
@@ -180,7 +181,7 @@ impl State {
         settlements: impl Iterator<Item = io::Result<Settlement>>,
     ) -> Result<OpenRun, StateError> {
         self.change("begin a run in", |change| {
-            settle(change, settlements)?;
+            settle(change, settlements, Ending::LeftOpen)?;
             clear(change)?;
             change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
             insert_planned(change, planned)?;
@@ -225,8 +226,7 @@ impl State {
     /// The database's, or that of `settlements`.
     pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<Settlement>>, done: Done, at: i64) -> Result<(), StateError> {
         self.change("finish the run in", |change| {
-            settle(change, settlements)?;
-            account::come_back(change)?;
+            settle(change, settlements, Ending::Finished)?;
             missing::count(change)?;
             clear(change)?;
             change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE finished_at IS NULL", params![at, text(&done)])?;
@@ -241,20 +241,32 @@ fn clear(change: &Transaction) -> Result<(), Trouble> {
 }
 
 /// Writes what came of the open run's rows to the accounts.
-fn settle(change: &Transaction, settlements: impl Iterator<Item = io::Result<Settlement>>) -> Result<(), Trouble> {
+fn settle(change: &Transaction, settlements: impl Iterator<Item = io::Result<Settlement>>, ending: Ending) -> Result<(), Trouble> {
     let sent_up_to = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
     let Some(sent_up_to) = change.query_row(sent_up_to, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-    account::settle(change, Overlay::new(settlements, sent_up_to.cast_unsigned()))
+    account::settle(change, Overlay::new(settlements, sent_up_to.cast_unsigned()), ending)
 }
 
+const INSERT_PLANNED: Insert<Planned> = Insert {
+    table: "planned",
+    columns: 5,
+    conflict: "",
+    bind: |values, planned| {
+        let Planned { id, row, op, profile: Profile { nick, face_url } } = *planned;
+        values.put(id.as_str())?;
+        values.put(row.cast_signed())?;
+        values.put(op.is_sent())?;
+        values.put(nick.map(u64::cast_signed))?;
+        values.put(face_url.map(u64::cast_signed))
+    },
+};
+
 fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<Planned>>) -> Result<(), Trouble> {
-    let mut insert = change.prepare("INSERT INTO planned VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut rows = Bulk::new(change, INSERT_PLANNED);
     for each in planned {
-        let Planned { id, row, op, profile: Profile { nick, face_url } } = each?;
-        let fields = [nick, face_url].map(|field| field.map(u64::cast_signed));
-        insert.execute(params![id.as_str(), row.cast_signed(), op.is_sent(), fields[0], fields[1]])?;
+        rows.push(each?)?;
     }
-    Ok(())
+    rows.finish()
 }
 
 fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {

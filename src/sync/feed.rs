@@ -17,8 +17,8 @@ use crate::plan::{Op, Ops};
 use crate::roster::{self, Record, Roster, RosterError};
 use crate::state::{State, StateError};
 
-/// Rows that are passed over before the import gets its turn. Chosen: about a millisecond.
-const PASS_AT_ONCE: u64 = 2_048;
+/// Rows that are passed over before the import gets its turn. Chosen: half a millisecond.
+const PASS_AT_ONCE: u64 = 16_384;
 
 /// What is fed, and how far ahead calls are announced.
 #[derive(Debug)]
@@ -73,8 +73,7 @@ impl Feed {
         }
         let mut passed = None;
         while self.roster.at().rows + 1 < row {
-            let Some(view) = self.roster.next_view() else { return Err(FeedError::Modified) };
-            passed = Some(view?.end);
+            passed = Some(self.roster.pass_over().ok_or(FeedError::Modified)??);
         }
         if let Some(end) = passed {
             return Ok(Some(Incoming::Passed(end)));

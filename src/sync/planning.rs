@@ -3,10 +3,10 @@
 //! The file's records are noted as slips of fixed size and sorted outside of memory, so that file and state can be read side by side.
 //! Nothing is written but unnamed temporary files.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::iter::Peekable;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -176,6 +176,7 @@ pub fn draw_up(
         let since = policy.now.saturating_sub(last.finished_at.unwrap_or(i64::MIN));
         (last.input.len, last.input.digest) == (input.len, input.digest) && since <= SAME_NIGHT_MS
     });
+    let cannot = survey.spill();
     let mut pen = Pen {
         drawn: Drawn {
             ops,
@@ -190,13 +191,12 @@ pub fn draw_up(
             planned: survey.pile()?,
             missing: survey.pile()?,
         },
-        groups: Groups { slips: slips.peekable() },
+        groups: Groups::new(slips).map_err(&cannot)?,
         next: None,
         canaries: policy.canaries.iter().copied().collect(),
         policy,
         counts_run: !is_same_night,
     };
-    let cannot = survey.spill();
     pen.advance().map_err(&cannot)?;
     if let Some(state) = state {
         state.each_held(settlements, |id, held| pen.held(id, held))?;
@@ -206,17 +206,32 @@ pub fn draw_up(
 
 /// The slips of one id after the other.
 struct Groups {
-    slips: Peekable<Sorted<SLIP>>,
+    slips: Sorted<SLIP>,
+    /// The first slip of the next id.
+    first: Option<Slip>,
 }
 
 impl Groups {
+    fn new(slips: Sorted<SLIP>) -> io::Result<Self> {
+        let mut groups = Self { slips, first: None };
+        groups.first = groups.slip()?;
+        Ok(groups)
+    }
+
+    fn slip(&mut self) -> io::Result<Option<Slip>> {
+        Ok(self.slips.next().transpose()?.map(|bytes| Slip::from_bytes(&bytes)))
+    }
+
     /// The last slip of the next id; earlier ones are superseded.
     fn next(&mut self, ops: &mut Ops) -> io::Result<Option<Slip>> {
-        let Some(first) = self.slips.next().transpose()? else { return Ok(None) };
-        let mut last = Slip::from_bytes(&first);
-        while let Some(next) = self.slips.next_if(|next| next.as_ref().is_ok_and(|next| next.starts_with(last.id.padded()))) {
+        let Some(mut last) = self.first.take() else { return Ok(None) };
+        while let Some(slip) = self.slip()? {
+            if slip.id != last.id {
+                self.first = Some(slip);
+                break;
+            }
             ops.set(last.row, Op::Superseded);
-            last = Slip::from_bytes(&next?);
+            last = slip;
         }
         Ok(Some(last))
     }
@@ -243,17 +258,19 @@ impl Pen<'_> {
     fn held(&mut self, id: &[u8], held: &Held) -> io::Result<()> {
         self.drawn.held += u64::from(held.missing_runs == 0);
         let id = Id::new(id);
-        while let Some(slip) = self.next.filter(|slip| slip.id < id) {
-            self.decide(slip, None)?;
-            self.advance()?;
-        }
-        match self.next.filter(|slip| slip.id == id) {
-            Some(slip) => {
-                self.decide(slip, Some(held))?;
-                self.advance()
+        while let Some(slip) = &self.next {
+            let (slip, order) = (*slip, slip.id.cmp(&id));
+            match order {
+                Ordering::Less => self.decide(slip, None)?,
+                Ordering::Equal => self.decide(slip, Some(held))?,
+                Ordering::Greater => break,
             }
-            None => self.miss(id, held),
+            self.advance()?;
+            if order == Ordering::Equal {
+                return Ok(());
+            }
         }
+        self.miss(id, held)
     }
 
     fn finish(mut self) -> io::Result<Drawn> {
@@ -278,7 +295,10 @@ impl Pen<'_> {
                 self.canaries.remove(&slip.id);
             }
             op = Op::decide(slip.profile, held);
-            self.drawn.ops.set(slip.row, op);
+            // It was pushed as unchanged, and rows come here in no order: most needn't be touched.
+            if op != Op::Unchanged {
+                self.drawn.ops.set(slip.row, op);
+            }
         }
         let is_back = held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked);
         if op.is_sent() {

@@ -1,0 +1,183 @@
+//! What planning a sync costs, part by part: `cargo bench --bench plan`.
+//!
+//! Fills a state from a file, changes 5,000 of its rows, and plans the file against the state, once with ids in random order and once in order.
+//! `BENCH_PLAN_ROWS` says how many rows (default 1,000,000), `BENCH_PLAN_FOLDER` where they stand (some 250 bytes a row for a while).
+
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends with a place")]
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use chatlift::figures::count;
+
+use chatlift::roster::{self, Format, Roster};
+use chatlift::spill::Sorter;
+use chatlift::state::{Done, NewRun, Sent, Settlement, State};
+use chatlift::sync::{Absence, Drawn, Policy, Settlements, Survey, draw_up, survey};
+use chatlift::target::Target;
+
+const ROWS: u64 = 1_000_000;
+const CHANGED: u64 = 5_000;
+/// A tick of the CPU times in /proc; the kernel's ABI, whatever it ticks at inside.
+const TICK: Duration = Duration::from_millis(10);
+
+fn main() {
+    if !std::env::args().any(|word| word == "--bench") {
+        eprintln!("this measures; run it with cargo bench --bench plan");
+        return;
+    }
+    let rows = std::env::var("BENCH_PLAN_ROWS").map_or(ROWS, |text| text.parse().expect("BENCH_PLAN_ROWS must be a number of rows"));
+    let folder = std::env::var_os("BENCH_PLAN_FOLDER").map_or_else(std::env::temp_dir, Into::into);
+    for (name, id) in [("random", scattered as fn(u64) -> String), ("in order", |row| format!("u{row:015}"))] {
+        let folder = tempfile::tempdir_in(&folder).unwrap();
+        println!("{} rows, ids {name}", count(rows));
+        measure(folder.path(), rows, id);
+    }
+}
+
+/// Ids as they come from nowhere in particular; no two are the same.
+fn scattered(row: u64) -> String {
+    let mixed = (row ^ row >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("u{:015x}", (mixed ^ mixed >> 29) & ((1 << 60) - 1))
+}
+
+fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
+    let (before, after) = (folder.join("before.csv"), folder.join("after.csv"));
+    write_input(&before, rows, u64::MAX, id);
+    write_input(&after, rows, (rows / CHANGED).max(1), id);
+    let path = folder.join("state.sqlite");
+    fill(&path, &before);
+    fs::remove_file(before).unwrap();
+    let bare = timed("bare csv read", rows, || bare_read(&after));
+    timed("views alone", rows, || views(&after));
+    timed("framing alone", rows, || framing(&after));
+    timed("sorting alone: slips in", rows, || sort(folder, rows));
+    let state = State::find(&path).unwrap().unwrap();
+    let look_up = timed("state look-ups", rows, || state.each_account(|_, _| Ok(())).unwrap());
+    let peak = peak_of(|| {
+        let planned = timed("planning", rows, || plan(&after, Some(&state)));
+        println!("    {:?}", planned.0.counts);
+        let [wall, cpu] = [0, 1].map(|which| (planned.1[which].saturating_sub(look_up.1[which])).div_duration_f64(bare.1[which]));
+        println!("    less the look-ups, of the bare read: {wall:.2} times the time, {cpu:.2} times the CPU");
+    });
+    println!("    peak memory while planning: {:.1} MiB", peak as f64 / 1024.0);
+    drop(state);
+    let (drawn, _) = timed("planning again", rows, || plan(&after, Some(&State::find(&path).unwrap().unwrap())));
+    finish(&path, drawn, rows);
+}
+
+/// About 70 bytes a row.
+fn write_input(path: &Path, rows: u64, changed_every: u64, id: fn(u64) -> String) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    writeln!(file, "UserID,Nick,FaceUrl").unwrap();
+    for row in 0..rows {
+        let night = if row % changed_every == 0 { "tonight" } else { "earlier" };
+        writeln!(file, "{},Nick {row} {night},https://img.example.com/a/{row}.png", id(row)).unwrap();
+    }
+    file.flush().unwrap();
+}
+
+fn bare_read(path: &Path) -> u64 {
+    let mut reader = csv::ReaderBuilder::new().buffer_capacity(1 << 17).from_path(path).unwrap();
+    let mut record = csv::ByteRecord::new();
+    while reader.read_byte_record(&mut record).unwrap() {}
+    reader.position().record()
+}
+
+fn views(path: &Path) -> u64 {
+    let mut roster = Roster::open(path, &Format::default()).unwrap();
+    let mut valid = 0;
+    while let Some(view) = roster.next_view() {
+        valid += u64::from(view.unwrap().account.is_ok());
+    }
+    valid
+}
+
+fn framing(path: &Path) -> u64 {
+    Roster::open(path, &Format::default()).unwrap().count_rest().unwrap()
+}
+
+fn sort(folder: &Path, rows: u64) {
+    let folder = folder.to_owned();
+    let mut sorter = Sorter::<57>::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    for row in 0..rows {
+        let mut entry = [0; 57];
+        entry[1..9].copy_from_slice(&(row ^ row >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        sorter.push(entry).unwrap();
+    }
+    let (merged, _) = timed("sorting alone: to the first slip out", rows, || sorter.finish().unwrap());
+    timed("sorting alone: slips out", rows, || merged.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
+}
+
+fn plan(input: &Path, state: Option<&State>) -> Drawn {
+    let mut roster = Roster::open(input, &Format::default()).unwrap();
+    let stat = roster::fingerprint(input).unwrap();
+    let rows = fs::metadata(input).unwrap().len() / 70;
+    let mut reading = Survey { folder: input.parent().unwrap().to_owned(), tell: &mut |_| {} };
+    let (surveyed, _) = timed("planning: survey", rows, || survey(&mut roster, stat, &mut reading).unwrap());
+    let policy = Policy { absence: Absence::Report, missing_runs: 3, is_protected: &|_| false, canaries: Vec::new(), now: 1 };
+    timed("planning: the rest", rows, || draw_up(surveyed, state, Settlements::none(), &policy, &reading).unwrap()).0
+}
+
+/// A state that holds what the file says.
+fn fill(path: &Path, input: &Path) {
+    let target = Target { endpoint: "https://chat.example.com".to_owned(), sdkappid: 1, api: "v4".to_owned() };
+    drop(State::open_or_create(path, &target, 1).unwrap());
+    let drawn = plan(input, None);
+    let rows = drawn.ops.rows();
+    finish(path, drawn, rows);
+}
+
+/// Carries a plan out, as far as the state goes.
+fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
+    let mut state = State::find(path).unwrap().unwrap();
+    let (input, counts, filled) = (drawn.input, drawn.counts, drawn.filled);
+    let none = || std::iter::empty();
+    let mut begin = |drawn: &mut Drawn| {
+        let (planned, missing, ops) = drawn.lists().unwrap();
+        let new = NewRun { command: "sync", began_at: 1, input, counts, filled, ops };
+        state.begin(new, planned, missing, none()).unwrap();
+        state.mark_sent_up_to(rows).unwrap();
+    };
+    timed("state: begin", rows, || begin(&mut drawn));
+    let taken = drawn
+        .lists()
+        .unwrap()
+        .0
+        .map(|planned| planned.map(|planned| Settlement { id: planned.id, row: planned.row, sent: Sent::Taken { at: 2 } }));
+    timed("state: finish", rows, || state.finish(taken, Done::default(), 3).unwrap());
+}
+
+/// What it yields, its time, and the CPU of all threads.
+fn timed<T>(name: &str, rows: u64, work: impl FnOnce() -> T) -> (T, [Duration; 2]) {
+    let (began, cpu_before) = (Instant::now(), cpu());
+    let done = work();
+    let (wall, cpu) = (began.elapsed(), cpu().saturating_sub(cpu_before));
+    let a_row = |time: Duration| time.as_secs_f64() * 1e9 / rows as f64;
+    println!(
+        "  {name:<36} {:6.2} s {:6.0} ns a row, CPU {:6.2} s {:6.0} ns",
+        wall.as_secs_f64(),
+        a_row(wall),
+        cpu.as_secs_f64(),
+        a_row(cpu)
+    );
+    (done, [wall, cpu])
+}
+
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    // The name in parentheses may hold anything; what follows the last one is state, then numbers.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+    TICK * (fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap())
+}
+
+/// The most memory in KiB that the process has held meanwhile.
+fn peak_of(work: impl FnOnce()) -> u64 {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    work();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}

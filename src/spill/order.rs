@@ -1,0 +1,65 @@
+//! The order of entries in memory, found by eight bytes at a time, while the entries stay where they are.
+
+use super::Entry;
+
+/// Entries that are compared as a whole sooner than by eight bytes. Chosen.
+const FEW: usize = 8;
+
+/// Eight bytes of an entry, and which one it is.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    bytes: u64,
+    index: u32,
+}
+
+/// Where the entries stand that come first, second and so on. Its memory is used again.
+#[derive(Debug, Default)]
+pub(super) struct Order(Vec<Key>);
+
+impl Order {
+    /// Finds the order of entries that aren't in order yet.
+    pub(super) fn find<const N: usize>(&mut self, entries: &[Entry<N>]) {
+        self.0.clear();
+        self.0.extend((0..).zip(entries).map(|(index, _)| Key { bytes: 0, index }));
+        sort(entries, &mut self.0, 0);
+    }
+
+    /// The entries in order.
+    pub(super) fn of<'a, const N: usize>(&'a self, entries: &'a [Entry<N>]) -> impl Iterator<Item = &'a Entry<N>> {
+        self.0.iter().map(|key| &entries[key.index as usize])
+    }
+}
+
+/// Sorts keys whose entries are the same up to `from`: what else they share is passed over, so ids that all begin alike are told apart by
+/// their first eight bytes that differ.
+fn sort<const N: usize>(entries: &[Entry<N>], keys: &mut [Key], from: usize) {
+    if keys.len() <= FEW {
+        keys.sort_unstable_by_key(|key| &entries[key.index as usize]);
+        return;
+    }
+    let first = &entries[keys[0].index as usize];
+    let at = keys.iter().fold(N, |at, key| shared(&first[from..at.max(from)], &entries[key.index as usize][from..]) + from);
+    if at == N {
+        return;
+    }
+    for key in &mut *keys {
+        key.bytes = word(&entries[key.index as usize][at..]);
+    }
+    keys.sort_unstable_by_key(|key| key.bytes);
+    for same in keys.chunk_by_mut(|one, other| one.bytes == other.bytes).filter(|same| same.len() > 1) {
+        sort(entries, same, (at + 8).min(N));
+    }
+}
+
+/// How many bytes both begin with.
+pub(super) fn shared(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+/// The first eight bytes, zeros behind what is shorter.
+fn word(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => (0..8).fold(0, |word, at| word << 8 | u64::from(bytes.get(at).copied().unwrap_or_default())),
+    }
+}
