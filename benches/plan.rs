@@ -107,8 +107,8 @@ fn sort(folder: &Path, rows: u64) {
         entry[1..9].copy_from_slice(&(row ^ row >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
         sorter.push(entry).unwrap();
     }
-    let (sorted, _) = timed("sorting alone: to the first slip out", rows, || sorter.finish().unwrap());
-    timed("sorting alone: slips out", rows, || sorted.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
+    let (merged, _) = timed("sorting alone: to the first slip out", rows, || sorter.finish().unwrap());
+    timed("sorting alone: slips out", rows, || merged.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
 }
 
 fn plan(input: &Path, state: Option<&State>) -> Drawn {

@@ -72,9 +72,9 @@ type Head = u128;
 
 const RUN_BITS: u32 = 32;
 
-fn run(head: Head) -> usize {
-    // The number is in the bits that remain.
-    (head as u32) as usize
+#[expect(clippy::cast_possible_truncation, reason = "the number is in the bits that remain")]
+const fn run(head: Head) -> usize {
+    head as u32 as usize
 }
 
 #[derive(Debug)]
@@ -153,12 +153,12 @@ impl<const N: usize> Tree<N> {
         let Some(taken) = self.parts[run].peek().copied() else { return Ok(None) };
         self.parts[run].pass::<N>(&self.file)?;
         let mut first = self.head(run);
-        let mut node = usize::midpoint(run, self.parts.len());
+        let mut node = (run + self.parts.len()) >> 1;
         while node > 0 {
             let other = self.nodes[node];
             // Written either way: which of the two it is can't be foreseen, and a wrong guess costs more than a write.
             (first, self.nodes[node]) = if self.is_before(other, first) { (other, first) } else { (first, other) };
-            node /= 2;
+            node >>= 1;
         }
         self.nodes[0] = first;
         Ok(Some(taken))

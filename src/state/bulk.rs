@@ -76,3 +76,77 @@ impl<'a, R> Bulk<'a, R> {
         statement.raw_execute().map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::guard::Filled;
+    use crate::input::Fingerprint;
+    use crate::plan::{Counts, Due, Held, Id, Missing, Op, Ops, Planned, Profile};
+    use crate::state::{Done, Input, NewRun, Sent, Settlement, State};
+    use crate::target::Target;
+
+    fn id(number: u64) -> Id {
+        Id::new(format!("u{number:04}").as_bytes())
+    }
+
+    /// A whole run: `sent` and `back` are in its input, `missing` isn't.
+    fn run(state: &mut State, sent: &[u64], back: &[u64], missing: &[u64], came: impl Fn(u64) -> Sent) {
+        let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
+        let input = Input { len: 0, digest: 0, stat };
+        let ops = Ops::default();
+        let new = NewRun { command: "sync", began_at: 1, input, counts: Counts::default(), filled: Filled::default(), ops: &ops };
+        let mut numbers: Vec<(u64, Op)> = sent.iter().map(|number| (*number, Op::Create)).collect();
+        numbers.extend(back.iter().map(|number| (*number, Op::Unchanged)));
+        numbers.sort_unstable_by_key(|(number, _)| *number);
+        let profile = |number| Profile { nick: Some(number), face_url: None };
+        let planned = numbers.iter().map(|(number, op)| Ok(Planned { id: id(*number), row: *number, op: *op, profile: profile(*number) }));
+        let missing = missing.iter().map(|number| Ok(Missing { id: id(*number), last_imported: None, missing_runs: 7, due: Due::Nothing }));
+        state.begin(new, planned, missing, std::iter::empty()).unwrap();
+        state.mark_sent_up_to(u64::MAX >> 1).unwrap();
+        let settled = sent.iter().map(|number| Ok(Settlement { id: id(*number), row: *number, sent: came(*number) }));
+        state.finish(settled, Done::default(), 3).unwrap();
+    }
+
+    fn held(state: &State) -> Vec<(Id, Held)> {
+        let mut all = Vec::new();
+        state
+            .each_account(|id, held| {
+                all.push((Id::new(id), *held));
+                Ok(())
+            })
+            .unwrap();
+        all
+    }
+
+    #[test]
+    fn every_row_is_written_whether_or_not_it_fills_a_statement() {
+        for rows in [0, 1, 63, 64, 65, 128, 1_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let target = Target { endpoint: "e".to_owned(), sdkappid: 1, api: "v4".to_owned() };
+            let mut state = State::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
+            let all: Vec<u64> = (0..rows).collect();
+            run(&mut state, &all, &[], &[], |_| Sent::Taken { at: 2 });
+            let expected = |number| Held {
+                profile: Profile { nick: Some(number), face_url: None },
+                last_imported: Some(2),
+                missing_runs: 0,
+                is_in_doubt: false,
+                is_kicked: false,
+            };
+            assert_eq!(held(&state), all.iter().map(|number| (id(*number), expected(*number))).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn whoever_comes_back_is_not_missing_whatever_came_of_his_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Target { endpoint: "e".to_owned(), sdkappid: 1, api: "v4".to_owned() };
+        let mut state = State::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
+        run(&mut state, &[0, 1, 2, 3, 4], &[], &[], |_| Sent::Taken { at: 2 });
+        run(&mut state, &[0], &[], &[1, 2, 3, 4], |_| Sent::Taken { at: 4 });
+        let runs = |state: &State| held(state).iter().map(|(_, held)| (held.missing_runs, held.is_in_doubt)).collect::<Vec<_>>();
+        assert_eq!(runs(&state), [(0, false), (7, false), (7, false), (7, false), (7, false)]);
+        run(&mut state, &[1, 2], &[3], &[], |number| if number == 1 { Sent::Refused } else { Sent::Unknown });
+        assert_eq!(runs(&state), [(0, false), (0, false), (0, true), (0, false), (7, false)]);
+    }
+}
