@@ -108,11 +108,9 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
-        && let Some((tally, end)) =
-            journal::finished_earlier(&OsDisk, &paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?
+        && let Some(finished) = finished_without_input(&connection, &paths, kept.as_ref())?
     {
-        let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
-        return Ok(Begun::Finished { tally, paths, filled });
+        return Ok(finished);
     }
     let format = format(&flags.input);
     let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
@@ -146,6 +144,15 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         tell_every: TELL_EVERY,
     };
     Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, lanes, settings, input_bytes, kept })))
+}
+
+/// A run that an earlier process has finished, its input being gone by now.
+fn finished_without_input<'a>(connection: &Connection, paths: &Paths, kept: Option<&Kept>) -> Result<Option<Begun<'a>>, LastWord> {
+    let found = journal::finished_earlier(&OsDisk, paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?;
+    Ok(found.map(|(tally, end)| {
+        let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
+        Begun::Finished { tally, paths: paths.clone(), filled }
+    }))
 }
 
 pub(super) fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &RunFlags) -> Result<Claim, LastWord> {
