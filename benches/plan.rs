@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -115,10 +116,10 @@ fn plan(input: &Path, state: Option<&State>) -> Drawn {
     let mut roster = Roster::open(input, &Format::default()).unwrap();
     let stat = roster::fingerprint(input).unwrap();
     let rows = fs::metadata(input).unwrap().len() / 70;
-    let mut reading = Survey { folder: input.parent().unwrap().to_owned(), tell: &mut |_| {} };
+    let mut reading = Survey { folder: input.parent().unwrap().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
     let (surveyed, _) = timed("planning: survey", rows, || survey(&mut roster, stat, &mut reading).unwrap());
     let policy = Policy { absence: Absence::Report, missing_runs: 3, is_protected: &|_| false, canaries: Vec::new(), now: 1 };
-    timed("planning: the rest", rows, || draw_up(surveyed, state, Settlements::none(), &policy, &reading).unwrap()).0
+    timed("planning: the rest", rows, || draw_up(surveyed, state, Settlements::none(), &policy, &mut reading).unwrap()).0
 }
 
 /// A state that holds what the file says.

@@ -63,6 +63,15 @@ impl State {
         read().map_err(self.cannot("read"))
     }
 
+    /// How many accounts are due that nothing was done about yet.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn due_left(&self) -> Result<u64, StateError> {
+        let query = "SELECT count(*) FROM missing WHERE deed IS NULL AND due IN ('kick', 'delete')";
+        self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
+    }
+
     /// Takes note of what was done. Lasts once this returns.
     ///
     /// # Errors

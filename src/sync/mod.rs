@@ -11,5 +11,5 @@ mod slip;
 
 pub use absent::{Absent, AbsentError, Tally as AbsentTally, absent_tally, write_missing};
 pub use feed::{Feed, FeedError, Planned, SyncLedger};
-pub use planning::{Absence, Drawn, PlanError, Policy, Survey, Surveyed, draw_up, survey};
+pub use planning::{Absence, Drawn, PlanError, Policy, Step, Survey, Surveyed, draw_up, survey};
 pub use settling::{ImportSettled, Settlements, import_settled, milliseconds, settlements};

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -38,14 +39,26 @@ pub enum PlanError {
         #[source]
         source: io::Error,
     },
+    /// Whoever was told how far it is wanted no more.
+    #[error("the planning was stopped")]
+    Stopped,
+}
+
+/// How far the planning is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Bytes of the file that are read.
+    Read(u64),
+    /// Accounts of the state that were looked at.
+    LookedAt(u64),
 }
 
 /// Where temporary files go, and who is told how far it is.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Survey<'a> {
     pub folder: PathBuf,
-    /// Told the bytes that are read.
-    pub tell: &'a mut dyn FnMut(u64),
+    /// Told of each step; may stop the planning.
+    pub tell: &'a mut dyn FnMut(Step) -> ControlFlow<()>,
 }
 
 impl Survey<'_> {
@@ -91,8 +104,8 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, s
             let slip = Slip { id: Id::new(view.user_id), row: view.row, tag, profile };
             sorter.push(slip.to_bytes()).map_err(&cannot)?;
         }
-        if view.row.is_multiple_of(TELL_EVERY) {
-            (survey.tell)(view.end.offset);
+        if view.row.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::Read(view.end.offset)).is_break() {
+            return Err(PlanError::Stopped);
         }
     }
     let end = roster.at();
@@ -168,7 +181,7 @@ pub fn draw_up(
     state: Option<&State>,
     settlements: Settlements,
     policy: &Policy,
-    survey: &Survey,
+    survey: &mut Survey,
 ) -> Result<Drawn, PlanError> {
     let last = state.map(State::last_finished).transpose()?.flatten();
     let Surveyed { slips, ops, filled, input } = surveyed;
@@ -199,9 +212,23 @@ pub fn draw_up(
     };
     pen.advance().map_err(&cannot)?;
     if let Some(state) = state {
-        state.each_held(settlements, |id, held| pen.held(id, held))?;
+        walk(state, settlements, &mut pen, survey)?;
     }
     pen.finish().map_err(&cannot)
+}
+
+/// Shows the pen every account that is held.
+fn walk(state: &State, settlements: Settlements, pen: &mut Pen, survey: &mut Survey) -> Result<(), PlanError> {
+    let (mut accounts, mut is_stopped) = (0_u64, false);
+    let walked = state.each_held(settlements, |id, held| {
+        accounts += 1;
+        if accounts.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::LookedAt(accounts)).is_break() {
+            is_stopped = true;
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        pen.held(id, held)
+    });
+    if is_stopped { Err(PlanError::Stopped) } else { Ok(walked?) }
 }
 
 /// The slips of one id after the other.

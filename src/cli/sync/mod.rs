@@ -11,14 +11,18 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use indicatif::MultiProgress;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use super::ending::cannot_open;
 use super::exit::{Exit, LastWord};
 use super::flags::{MissingFlag, SyncFlags};
+use super::gauge::Gauge;
 use super::kept::{Kept, folder_of, new_identity, state_error, vouched_results};
 use super::lanes::Lanes;
 use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
+use super::signals::Stops;
 use super::source::Source;
 use super::target::{dial, target};
 use super::{environment, first_look, input, log};
@@ -33,6 +37,7 @@ use crate::roster::{self, Format, Roster};
 use crate::state::{self, OpenRun, State};
 use crate::sync::{Absence, Drawn, Policy, Settlements, Survey, draw_up, milliseconds, settlements, survey};
 use crate::target::Target;
+use planned::Watch;
 use sending::{Cargo, Run};
 
 /// Kicks that are allowed unless told otherwise. Source: the contract of the guards.
@@ -42,12 +47,29 @@ const MAX_KICKS: Bound = Bound::Count(500);
 pub(super) fn run(flags: &SyncFlags) -> LastWord {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
-    let word = Sync::new(flags).and_then(|sync| sync.begin(&bars)).unwrap_or_else(Begun::Stopped);
-    let word = match word {
-        Begun::Run(run) => run.carry_out(&bars),
-        Begun::Stopped(word) => word,
-    };
+    let word = Scene::set(&bars).and_then(|scene| {
+        Ok(match Sync::new(flags)?.begin(&scene)? {
+            Begun::Run(run) => run.carry_out(&scene),
+            Begun::Stopped(word) => word,
+        })
+    });
+    let word = word.unwrap_or_else(|word| word);
     if flags.run.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
+}
+
+/// What all phases of a sync share.
+struct Scene<'a> {
+    bars: &'a MultiProgress,
+    runtime: Runtime,
+    stops: Stops,
+}
+
+impl<'a> Scene<'a> {
+    fn set(bars: &'a MultiProgress) -> Result<Self, LastWord> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let set = runtime.and_then(|runtime| runtime.block_on(async { Stops::new() }).map(|stops| Self { bars, runtime, stops }));
+        set.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"))
+    }
 }
 
 /// What the plan came to.
@@ -95,7 +117,7 @@ impl<'a> Sync<'a> {
     }
 
     /// Plans or goes on, whichever it is.
-    fn begin(mut self, bars: &MultiProgress) -> Result<Begun<'a>, LastWord> {
+    fn begin(mut self, scene: &Scene) -> Result<Begun<'a>, LastWord> {
         let state = State::find(&self.flags.state).map_err(|error| state_error(&error))?;
         let open_run = state.as_ref().map(State::open_run).transpose().map_err(|error| state_error(&error))?.flatten();
         let about = state.as_ref().map(State::about).transpose().map_err(|error| state_error(&error))?;
@@ -112,7 +134,7 @@ impl<'a> Sync<'a> {
         }
         first_look::judge(self.source.path(), &self.flags.run.input.file, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
-        let mut drawn = self.plan(state.as_ref(), left, bars)?;
+        let mut drawn = self.plan(state.as_ref(), left, scene)?;
         let other = about.as_ref().and_then(|about| super::kept::other_target(about, &self.target));
         let tripped = self.judge(&drawn, other);
         self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
@@ -185,14 +207,15 @@ impl<'a> Sync<'a> {
         })
     }
 
-    fn plan(&self, state: Option<&State>, left: Settlements, bars: &MultiProgress) -> Result<Drawn, LastWord> {
+    fn plan(&self, state: Option<&State>, left: Settlements, scene: &Scene) -> Result<Drawn, LastWord> {
         let mut roster = self.roster()?;
-        let bar = planned::reading_bar(bars, &self.flags.run.output, self.stat.len);
-        let mut reading = Survey { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |bytes| bar.set_position(bytes) };
+        let gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
+        let last = state.map(State::last_finished).transpose().map_err(|error| state_error(&error))?.flatten();
+        let accounts = last.map_or(0, |last| last.counts.records());
+        let mut watch = Watch { runtime: &scene.runtime, stops: scene.stops.clone(), gauge, bytes: self.stat.len, accounts };
+        let mut reading = Survey { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |step| watch.heed(step) };
         let surveyed = survey(&mut roster, self.stat, &mut reading);
-        bar.finish_and_clear();
         let surveyed = surveyed.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))?;
-        tracing::debug!("planning against {}", self.flags.state.display());
         let identifier = self.connection.identifier();
         let policy = Policy {
             absence: match self.flags.missing {
@@ -205,7 +228,7 @@ impl<'a> Sync<'a> {
             canaries: self.flags.canary.iter().map(|id| Id::new(id.as_str().as_bytes())).collect(),
             now: milliseconds(SystemTime::now()),
         };
-        draw_up(surveyed, state, left, &policy, &reading).map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))
+        draw_up(surveyed, state, left, &policy, &mut reading).map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))
     }
 
     fn judge(&self, drawn: &Drawn, other_target: Option<String>) -> Vec<Tripped> {

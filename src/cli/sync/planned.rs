@@ -1,17 +1,22 @@
 //! What a plan is told as: on stderr, row by row in `--plan`, and the words of the guards.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use futures_util::{FutureExt, StreamExt};
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use super::{Outline, Sync};
 use crate::cli::exit::{Exit, LastWord, causes};
-use crate::cli::flags::{AllowFlag, OutputFlags};
+use crate::cli::flags::AllowFlag;
+use crate::cli::gauge::Gauge;
 use crate::cli::import::write_summary;
 use crate::cli::input::roster_error;
 use crate::cli::kept::state_error;
+use crate::cli::signals::Stops;
 use crate::cli::tell;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures::{self, defused};
@@ -22,7 +27,7 @@ use crate::plan::{Counts, Due, Missing, Op};
 use crate::roster::{Roster, RosterError};
 use crate::state::State;
 use crate::summary::{Summary, SyncFigures, replace_or_write};
-use crate::sync::{Drawn, PlanError};
+use crate::sync::{Drawn, PlanError, Step};
 use crate::traffic::Traffic;
 
 /// What a plan's error means.
@@ -30,6 +35,7 @@ pub(super) fn plan_error(file: &Path, error: &PlanError) -> LastWord {
     match error {
         PlanError::Roster(error) => roster_error(file, error),
         PlanError::State(error) => state_error(error),
+        PlanError::Stopped => LastWord::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew"),
         PlanError::Spill { .. } => LastWord::new(Exit::CannotGoOn, causes(error), "make room there; nothing was sent"),
     }
 }
@@ -57,13 +63,35 @@ pub(super) fn figures(drawn: &Drawn, other_target: Option<String>) -> Figures {
     }
 }
 
-/// A bar for the bytes of the file; hidden where no bar is wanted.
-pub(super) fn reading_bar(bars: &MultiProgress, output: &OutputFlags, bytes: u64) -> ProgressBar {
-    if output.quiet || output.no_progress || bars.is_hidden() {
-        return ProgressBar::hidden();
+/// Shows how far the planning is, and stops it when a signal comes.
+pub(super) struct Watch<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) stops: Stops,
+    pub(super) gauge: Gauge,
+    /// Of the file.
+    pub(super) bytes: u64,
+    /// Of the state, as far as the last run tells.
+    pub(super) accounts: u64,
+}
+
+impl Watch<'_> {
+    pub(super) fn heed(&mut self, step: Step) -> ControlFlow<()> {
+        let now = Instant::now();
+        match step {
+            Step::Read(bytes) => self.gauge.tell((bytes, self.bytes), "reading the file", "nothing is sent yet", now),
+            Step::LookedAt(accounts) => {
+                let words = format!("{} looked at", figures::counted(accounts, "account"));
+                self.gauge.tell((accounts, self.accounts.max(accounts)), &words, "planning, nothing is sent yet", now);
+            }
+        }
+        let stops = &mut self.stops;
+        let is_stopped = self.runtime.block_on(async {
+            // So that the runtime looks for signals.
+            tokio::task::yield_now().await;
+            stops.next().now_or_never().is_some()
+        });
+        if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-    let style = ProgressStyle::with_template("reading  {wide_bar} {binary_bytes} of {binary_total_bytes}  {eta}");
-    bars.add(ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
 }
 
 impl Sync<'_> {

@@ -6,20 +6,20 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 use std::time::{Instant as Stopwatch, SystemTime};
 
-use indicatif::MultiProgress;
-use tokio::runtime::Runtime;
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
+use super::Scene;
 use crate::calls;
 use crate::cli::ending::{RESUMES, disk_failed, finished_exit, last_word};
 use crate::cli::exit::{Exit, LastWord};
 use crate::cli::flags::{MissingFlag, SyncFlags};
+use crate::cli::gauge::Gauge;
 use crate::cli::import::{TELL_EVERY, write_summary};
 use crate::cli::input::roster_error;
 use crate::cli::kept::{Kept, folder_of, state_error, vouched_results};
 use crate::cli::lanes::{COMMIT_EVERY, Lanes};
 use crate::cli::settings::Connection;
-use crate::cli::signals;
 use crate::cli::source::Source;
 use crate::cli::target::Dialled;
 use crate::cli::tell;
@@ -32,7 +32,7 @@ use crate::journal::paths::Paths;
 use crate::journal::{self, Journal, Ledger};
 use crate::outcome::Tally;
 use crate::plan::Ops;
-use crate::progress::{Progress, Start};
+use crate::progress::{self, Progress, Start};
 use crate::roster::{Roster, RosterError};
 use crate::state::{Done, OpenRun, State, StateError};
 use crate::summary::{Report, Summary, SyncFigures};
@@ -96,17 +96,13 @@ struct Account {
 }
 
 impl Run<'_> {
-    pub(super) fn carry_out(self: Box<Self>, bars: &MultiProgress) -> LastWord {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES),
-        };
+    pub(super) fn carry_out(self: Box<Self>, scene: &Scene) -> LastWord {
         let began = Stopwatch::now();
         let Self { flags, paths, source, kept, dialled, lanes, settings, opened, cargo } = *self;
         let start = cargo.journal.settled();
         let way = Way { flags, paths, kept, dialled, settings, opened };
         way.announce(&lanes, start);
-        let (word, account) = way.go(source, cargo, &runtime, bars);
+        let (word, account) = way.go(source, cargo, scene);
         let Account { tally, here, traffic, lane, absent } = account;
         let plan = way.opened.counts;
         let sync = SyncFigures { plan, kicked: absent.kicked, deleted: absent.deleted, missing_failed: absent.failed, guard: None };
@@ -142,12 +138,12 @@ impl Way<'_> {
         tracing::info!("syncing {file} into {target}{lane}{from}; results: {}", self.paths.results.display());
     }
 
-    fn go(&self, mut source: Source, cargo: Cargo, runtime: &Runtime, bars: &MultiProgress) -> (LastWord, Account) {
+    fn go(&self, mut source: Source, cargo: Cargo, scene: &Scene) -> (LastWord, Account) {
         let before = cargo.journal.tally();
         let ops = cargo.ops.clone();
         let start = cargo.journal.settled();
         let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent: AbsentTally::default() };
-        let ended = match self.send(cargo, runtime, bars) {
+        let ended = match self.send(cargo, scene) {
             Err(word) => return (word, nothing(Traffic::default(), self.settings.limits.lane, before)),
             Ok(Err(Broken { error, traffic, lane })) => {
                 let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(before);
@@ -157,7 +153,7 @@ impl Way<'_> {
         };
         let mut account = nothing(ended.traffic, ended.lane, before + ended.tally);
         if matches!(ended.end, End::Finished) && self.flags.run.limit.is_none() {
-            let word = self.finish(ended.ledger.0, &mut account, runtime).unwrap_or_else(|word| word);
+            let word = self.finish(ended.ledger.0, &mut account, scene).unwrap_or_else(|word| word);
             if matches!(word.exit, Exit::Done | Exit::SomeRows) {
                 source.is_done_with();
             }
@@ -168,15 +164,13 @@ impl Way<'_> {
     }
 
     /// The import's pipeline, with what the plan sends. The outer error is the system's.
-    fn send(&self, cargo: Cargo, runtime: &Runtime, bars: &MultiProgress) -> Result<Pumped, LastWord> {
+    fn send(&self, cargo: Cargo, scene: &Scene) -> Result<Pumped, LastWord> {
         let Cargo { journal, roster, file, stat, ops } = cargo;
-        let stops = runtime.block_on(async { signals::stops() });
-        let stops = stops.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES))?;
         let start = journal.settled();
         let roster = roster.skip_to(start).map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
         let (input_bytes, limit) = (Some(stat.len), self.settings.limit);
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes, limit };
-        let mut progress = Progress::on_stderr(&self.flags.run.output, bars, progress, Instant::now());
+        let mut progress = Progress::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let planned = Planned { ops, stat, sent_up_to: self.opened.sent_up_to, ahead };
         let parts = Parts {
@@ -186,10 +180,10 @@ impl Way<'_> {
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
-            signals: stops,
+            signals: scene.stops.clone().boxed_local(),
             tell: Box::new(move |snapshot| progress.tell(snapshot, Instant::now())),
         };
-        Ok(runtime.block_on(import::run(parts, self.settings.clone())))
+        Ok(scene.runtime.block_on(import::run(parts, self.settings.clone())))
     }
 
     /// The last word on a run that was stopped, whatever by.
@@ -213,7 +207,7 @@ impl Way<'_> {
     }
 
     /// All rows have settled: the missing, then the state, then the checkpoint.
-    fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, runtime: &Runtime) -> Result<LastWord, LastWord> {
+    fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, scene: &Scene) -> Result<LastWord, LastWord> {
         let left = self.settlements()?;
         let mut state = self.kept.open()?;
         let is_unsure = left.unknown > 0;
@@ -221,7 +215,7 @@ impl Way<'_> {
             let rows = figures::counted(left.unknown, "row");
             tracing::warn!("the missing accounts wait: it is not known what came of {rows}; they come with the next run");
         } else if self.flags.missing != MissingFlag::Report {
-            let dealt = self.deal_with_the_missing(&mut state, account, runtime);
+            let dealt = self.deal_with_the_missing(&mut state, account, scene);
             account.absent = absent_tally(&state).map_err(|error| state_error(&error))?;
             dealt?;
         }
@@ -247,19 +241,23 @@ impl Way<'_> {
     }
 
     /// Kicks or deletes who is due, as far as the service and the signals let it.
-    fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, runtime: &Runtime) -> Result<(), LastWord> {
-        let stops = runtime.block_on(async { signals::stops() });
-        let stops = stops.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), RESUMES))?;
+    fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, scene: &Scene) -> Result<(), LastWord> {
         let identifier = self.dialled.identifier();
         let is_protected = |id: &str| id == identifier || self.flags.protect.iter().any(|glob| glob.matches(id));
+        let due = state.due_left().map_err(|error| state_error(&error))?;
+        let mut gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
         let parts = calls::Parts {
             api: self.dialled.api.clone(),
             errands: Absent::new(state, self.flags.skip_online, &is_protected),
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
-            signals: stops,
-            tell: Box::new(|_, absent: &Absent| tracing::debug!(acted = absent.tally().acted(), "dealing with the missing")),
+            signals: scene.stops.clone().boxed_local(),
+            tell: Box::new(move |snapshot, absent: &Absent| {
+                let acted = absent.tally().acted();
+                let words = format!("the missing: {} of {} dealt with", figures::count(acted), figures::count(due));
+                gauge.tell((acted, due), &words, &progress::state(&snapshot.phase, snapshot.in_flight), Instant::now());
+            }),
         };
         let settings = calls::Settings {
             rates: self.settings.rates.clone(),
@@ -268,7 +266,7 @@ impl Way<'_> {
             max_outage: self.settings.max_outage,
             tell_every: TELL_EVERY,
         };
-        let end = match runtime.block_on(calls::run(parts, settings)) {
+        let end = match scene.runtime.block_on(calls::run(parts, settings)) {
             Err(calls::Broken { error: AbsentError::State(error), traffic }) => {
                 account.traffic.add(&traffic);
                 return Err(state_error(&error));
@@ -279,11 +277,9 @@ impl Way<'_> {
             }
             Ok(ended) => {
                 account.traffic.add(&ended.traffic);
-                match ended.end {
-                    calls::End::Finished => return Ok(()),
-                    calls::End::Stopped => End::Stopped,
-                    calls::End::Outage { why } => End::Outage { why },
-                    calls::End::Refused { refusal, code, says } => End::Refused { refusal, code, says },
+                match stopped(ended.end) {
+                    None => return Ok(()),
+                    Some(end) => end,
                 }
             }
         };
@@ -341,6 +337,16 @@ impl Way<'_> {
                 format!("nothing is left to do; the same command plans anew, {} has the outcomes", self.paths.results.display())
             }
         }
+    }
+}
+
+/// The calls' end as the import's; `None` if they are all made.
+fn stopped(end: calls::End) -> Option<End<RosterError>> {
+    match end {
+        calls::End::Finished => None,
+        calls::End::Stopped => Some(End::Stopped),
+        calls::End::Outage { why } => Some(End::Outage { why }),
+        calls::End::Refused { refusal, code, says } => Some(End::Refused { refusal, code, says }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Seek;
 use std::num::NonZeroU32;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -192,7 +193,7 @@ impl House {
     }
 
     fn plan(&self, file: &File) -> Drawn {
-        let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| () };
+        let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let surveyed = survey(&mut roster(file), roster::fingerprint_of(file).unwrap(), &mut reading).unwrap();
         let policy = Policy {
             absence: Absence::Delete,
@@ -202,7 +203,7 @@ impl House {
             now: milliseconds(self.now.get()),
         };
         let state = State::find(&self.path("state")).unwrap();
-        draw_up(surveyed, state.as_ref(), Settlements::none(), &policy, &reading).unwrap()
+        draw_up(surveyed, state.as_ref(), Settlements::none(), &policy, &mut reading).unwrap()
     }
 
     fn journal(&self, file: &File, run: u64) -> Journal<OsDisk> {
