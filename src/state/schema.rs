@@ -35,7 +35,8 @@ CREATE TABLE accounts (
     kicked INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE runs (
-    number INTEGER PRIMARY KEY,
+    -- Never given again: a checkpoint knows its run by it, and a run that is planned anew is another one.
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     command TEXT NOT NULL,
     began_at INTEGER NOT NULL,
     finished_at INTEGER,

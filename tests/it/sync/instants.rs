@@ -51,6 +51,14 @@ fn own((id, nick): (&str, &str)) -> (String, String) {
     (id.to_owned(), nick.to_owned())
 }
 
+/// What the struck process finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    Finished,
+    /// A run with another file that has settled some rows.
+    Unfinished,
+}
+
 /// What the process after the kill is given.
 #[derive(Debug, Clone, Copy)]
 enum Then {
@@ -68,24 +76,34 @@ struct Place {
     /// Which file the last finished night had.
     at: u32,
     lane: &'static [&'static str],
+    earlier: Earlier,
     /// Goes into every file, so that none comes again within its night.
     written: u32,
 }
 
 impl Place {
-    fn new(lane: &'static [&'static str]) -> Self {
-        Self { bench: Bench::new(), sandbox: Sandbox::start(settings(&[])).unwrap(), at: 0, lane, written: 0 }
+    fn new(lane: &'static [&'static str], earlier: Earlier) -> Self {
+        Self { bench: Bench::new(), sandbox: Sandbox::start(settings(&[])).unwrap(), at: 0, lane, earlier, written: 0 }
     }
 
-    fn flags(&self) -> Vec<&'static str> {
-        [&FLAGS, self.lane].concat()
+    /// The number of the file that is struck.
+    fn struck_file(&self) -> u32 {
+        self.at + if self.earlier == Earlier::Unfinished { 2 } else { 1 }
+    }
+
+    fn is_begun_with_another_file(&mut self, what: &str) {
+        self.written += 1;
+        self.bench.write("users.csv", file(self.at + 1, self.written));
+        let flags = [&FLAGS, self.lane, &["--limit", "4"]].concat();
+        let run = sync(&self.bench, &self.sandbox.endpoint(), &flags).run();
+        assert!(matches!(run.code, Some(0 | 3)) && run.stderr.contains("the limit is reached"), "{what}: {}", run.stderr);
     }
 
     /// A process with this file; nobody whom it names is deleted.
     fn process(&self, text: &str, through: Option<(&str, &[&str])>, what: &str) -> Run {
         self.bench.write("users.csv", text);
         let before = self.sandbox.touches().len();
-        let call = sync(&self.bench, &self.sandbox.endpoint(), &self.flags());
+        let call = sync(&self.bench, &self.sandbox.endpoint(), &[&FLAGS, self.lane].concat());
         let run = if let Some((program, args)) = through { call.through(program, args) } else { call }.run();
         eventually("silence", || self.sandbox.audit().in_flight == 0);
         let named = ids(text);
@@ -114,8 +132,11 @@ impl Place {
         let trace = self.bench.outside("trace");
         let inject = format!("inject={calls}:signal=SIGKILL:when={nth}");
         let args = ["-D", "-f", "-o", trace.to_str().unwrap(), "-e", &inject];
+        if self.earlier == Earlier::Unfinished {
+            self.is_begun_with_another_file(what);
+        }
         self.written += 1;
-        let run = self.process(&file(self.at + 1, self.written), Some((strace, &args)), what);
+        let run = self.process(&file(self.struck_file(), self.written), Some((strace, &args)), what);
         eventually("the end of the trace", || std::fs::read_to_string(&trace).unwrap_or_default().contains("+++ "));
         assert!(run.signal == Some(9) || run.code == Some(3), "{what}: {run:?}");
         run.signal == Some(9)
@@ -123,8 +144,8 @@ impl Place {
 
     fn goes_on(&mut self, then: Then, what: &str) {
         let number = match then {
-            Then::TheSame => self.at + 1,
-            Then::Another => self.at + 2,
+            Then::TheSame => self.struck_file(),
+            Then::Another => 2 * self.at + 3 - self.struck_file(),
             Then::TheOneBefore => self.at,
         };
         self.written += u32::from(!matches!(then, Then::TheSame));
@@ -132,20 +153,23 @@ impl Place {
     }
 }
 
+/// System calls in strace's words, flags, and what was there before.
+type Sweep = (&'static str, &'static [&'static str], Earlier);
+
 /// How many calls of the set a night has.
-fn every_call(strace: &str, calls: &'static str, lane: &'static [&'static str], is_thorough: bool) -> u32 {
+fn every_call(strace: &str, (calls, lane, earlier): Sweep, is_thorough: bool) -> u32 {
     let (next, most) = (AtomicU32::new(1), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut place = Place::new(lane);
+                let mut place = Place::new(lane, earlier);
                 place.finishes(0, "the first night");
                 loop {
                     let nth = next.fetch_add(1, Ordering::Relaxed);
                     assert!(nth < CALLS_MAX, "{calls} {lane:?}");
                     let ways = if is_thorough { &WAYS[..] } else { &WAYS[nth as usize % 3..=nth as usize % 3] };
                     for then in ways {
-                        let what = format!("{calls} {lane:?}, number {nth}, then {then:?}");
+                        let what = format!("{calls} {lane:?} {earlier:?}, number {nth}, then {then:?}");
                         if !place.struck(strace, calls, nth, &what) {
                             return;
                         }
@@ -166,15 +190,18 @@ fn a_night_may_be_killed_at_any_of_its_system_calls() {
     };
     let strace = strace.to_str().unwrap().to_owned();
     let is_thorough = std::env::var("CHATLIFT_NIGHTS").is_ok();
-    for (calls, lane) in
-        [(LASTING, &[][..]), (SENDING, &[]), (LASTING, &["--batch", "--skip-online"]), (SENDING, &["--batch", "--skip-online"])]
-    {
-        if !is_thorough && calls == LASTING && !lane.is_empty() {
-            continue;
-        }
-        let count = every_call(&strace, calls, lane, is_thorough);
-        println!("{calls} {lane:?}: {count} calls");
-        assert!(count >= if calls == LASTING { 20 } else { 2 }, "{calls} {lane:?}: {count} calls");
+    let batch: &[&str] = &["--batch", "--skip-online"];
+    let usual: [Sweep; 4] = [
+        (LASTING, &[], Earlier::Finished),
+        (LASTING, &[], Earlier::Unfinished),
+        (SENDING, &[], Earlier::Finished),
+        (SENDING, batch, Earlier::Finished),
+    ];
+    let more = [(LASTING, batch, Earlier::Finished), (LASTING, batch, Earlier::Unfinished), (SENDING, batch, Earlier::Unfinished)];
+    for sweep in usual.into_iter().chain(more.into_iter().filter(|_| is_thorough)) {
+        let count = every_call(&strace, sweep, is_thorough);
+        println!("{sweep:?}: {count} calls");
+        assert!(count >= if sweep.0 == LASTING { 20 } else { 2 }, "{sweep:?}: {count} calls");
     }
 }
 
@@ -188,7 +215,7 @@ fn the_first_night_may_be_killed_at_any_of_its_system_calls() {
     for nth in (1..CALLS_MAX).step_by(if is_thorough { 1 } else { 3 }) {
         let what = format!("first night, number {nth}");
         // The struck night has file 1.
-        let mut place = Place::new(&[]);
+        let mut place = Place::new(&[], Earlier::Finished);
         if !place.struck(&strace, LASTING, nth, &what) {
             assert!(nth > 20, "{nth}");
             return;
