@@ -52,16 +52,17 @@ impl Sheets {
         Ok(Self { paths, original, results, repair: None })
     }
 
-    /// The files take their names. One of things to repair that an earlier verification left goes if there is nothing to repair: whether
-    /// there is such a file now.
+    /// The files take their names: whether there is something to repair. What an earlier verification left to repair goes if this one was
+    /// `complete` and found nothing.
     ///
     /// # Errors
     /// The disk's.
-    pub fn finish(self) -> io::Result<bool> {
+    pub fn finish(self, complete: bool) -> io::Result<bool> {
         let has_repair = self.repair.is_some();
         match self.repair {
             Some(repair) => repair.take_name()?,
-            None => remove(&self.paths.repair)?,
+            None if complete => remove(&self.paths.repair)?,
+            None => {}
         }
         self.results.take_name()?;
         Ok(has_repair)
@@ -180,7 +181,7 @@ mod tests {
             sheets.take(finding(row, state)).unwrap();
         }
         assert_eq!(names(folder.path()), [".r.csv.tmp", ".repair.csv.tmp"]);
-        assert!(sheets.finish().unwrap());
+        assert!(sheets.finish(true).unwrap());
         assert_eq!(names(folder.path()), ["r.csv", "repair.csv"]);
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(
@@ -204,7 +205,7 @@ mod tests {
         drop(sheets(folder.path()));
         assert_eq!(names(folder.path()), ["r.csv", "repair.csv"]);
         assert_eq!(fs::read_to_string(folder.path().join("r.csv")).unwrap(), "old");
-        assert!(!sheets(folder.path()).finish().unwrap());
+        assert!(!sheets(folder.path()).finish(true).unwrap());
         assert_eq!(names(folder.path()), ["r.csv"]);
         assert_eq!(fs::read_to_string(folder.path().join("r.csv")).unwrap(), "row,line,UserID,state,detail\n");
     }

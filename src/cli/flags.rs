@@ -37,7 +37,7 @@ Exit codes:
 
 const SYNC_HELP: &str = "\
 What to know before the first night:
-  A sync overwrites nicknames and faces that users changed in the app, where the file has another one.
+  A sync overwrites nicknames and faces that users changed in the app, where the file has another one than was last sent.
   An emptied cell clears nothing: the service is not told.
   A kick may be repeated after a crash.
   Deleting bars an id for three months on paid plans.";

@@ -68,13 +68,7 @@ impl Kept {
     pub(super) fn belongs_to(&self, target: &Target) -> Result<(), LastWord> {
         let Some(state) = self.find()? else { return Ok(()) };
         let about = state.about().map_err(|error| state_error(&error))?;
-        other_target(&about, target).map_or(Ok(()), |why| {
-            Err(LastWord::new(
-                Exit::Guarded,
-                format!("guard {}: {why}", Guard::Target.name()),
-                "name another --state, or chatlift state STATE retarget",
-            ))
-        })
+        other_target(&about, target).map_or(Ok(()), |why| Err(of_another(&why)))
     }
 
     /// Whether it has taken over the import of an input that ended there; if it hasn't, that is an error, since the input is gone.
@@ -143,6 +137,12 @@ fn import_identity(paths: &Paths) -> u64 {
 /// How the state's target differs from the one that is called, as words.
 pub(super) fn other_target(about: &About, target: &Target) -> Option<String> {
     (about.target != *target).then(|| format!("the state belongs to {}, not to {target}", about.target))
+}
+
+/// The guard against another's state, where no plan is made.
+pub(super) fn of_another(why: &str) -> LastWord {
+    let why = format!("guard {}: {why}", Guard::Target.name());
+    LastWord::new(Exit::Guarded, why, "name another --state, or chatlift state STATE retarget")
 }
 
 /// What a state's error means.

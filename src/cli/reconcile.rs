@@ -28,8 +28,8 @@ impl Reconciled {
     }
 
     /// The files take their names, then the state learns of it: whether there is something to repair.
-    pub(super) fn finish(self, cannot_write: impl Fn(&io::Error) -> LastWord) -> Result<bool, LastWord> {
-        let has_repair = self.sheets.finish().map_err(|error| cannot_write(&error))?;
+    pub(super) fn finish(self, complete: bool, cannot_write: impl Fn(&io::Error) -> LastWord) -> Result<bool, LastWord> {
+        let has_repair = self.sheets.finish(complete).map_err(|error| cannot_write(&error))?;
         if let Some((kept, sorter)) = self.notes {
             let notes = sorter.finish().map_err(|error| cannot_write(&error))?;
             let wrong = notes.map(|note| note.map(|note| read(&note)));

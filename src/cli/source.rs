@@ -50,7 +50,7 @@ fn is_regular(file: &Path) -> Result<(), LastWord> {
     match std::fs::metadata(file) {
         Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(LastWord::yours(
             format!("{} is a pipe or a device", file.display()),
-            "pipe it into `chatlift import - --results FILE`, which keeps it so that the run can be resumed",
+            "give `-` for the file and pipe it in, with --results FILE: it is kept so that the run can be resumed",
         )),
         Ok(_) | Err(_) => Ok(()),
     }

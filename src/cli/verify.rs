@@ -30,9 +30,10 @@ use crate::figures::{count, counted};
 use crate::finding::Tally;
 use crate::gate::Rate;
 use crate::journal::paths::beside;
-use crate::progress::state;
+use crate::progress;
 use crate::roster::{Format, Roster};
 use crate::sheets::{Original, Paths, Sheets};
+use crate::state;
 use crate::summary::{Verified, VerifiedReport};
 use crate::verify::{Failed, Plan, Profiles, Reading, Sample, Survey, SurveyError, Verification};
 
@@ -106,7 +107,7 @@ impl Run<'_> {
                 gauge.tell(
                     (verification.tally().asked(), ids),
                     &asking(verification.tally(), ids),
-                    &state(&snapshot.phase, snapshot.in_flight),
+                    &progress::state(&snapshot.phase, snapshot.in_flight),
                     Instant::now(),
                 );
             }),
@@ -149,7 +150,7 @@ impl Run<'_> {
     fn finish(&self, ended: Ended<Verification<Records, Reconciled>>) -> Result<LastWord, LastWord> {
         let Ended { end, errands, traffic } = ended;
         let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
-        let has_repair = sheets.finish(|error| cannot_write(&self.paths, error))?;
+        let has_repair = sheets.finish(matches!(end, End::Finished), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = last_word(&end, tally, not_asked, repair);
@@ -206,8 +207,10 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
             return Err(LastWord::yours(format!("{} is no file", own.display()), "name another with --results or --repair"));
         }
     }
-    let all = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref(), flags.state.as_ref()];
-    all_differ(all.into_iter().flatten().map(PathBuf::as_path), "input, results, repair file, summary and state must be different files")?;
+    let own = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
+    let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
+    let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
+    all_differ(all, "input, results, repair file, summary and state must be different files")?;
     Ok(paths)
 }
 

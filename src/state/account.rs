@@ -222,12 +222,16 @@ impl State {
     pub fn set_right(&mut self, wrong: impl Iterator<Item = io::Result<(Id, Wrong)>>) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
-            let mut mark = change.prepare("UPDATE accounts SET in_doubt = 1 WHERE id = ?1")?;
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | 1 WHERE id = ?1")?;
+            // What an open run has sent before is older than this look: it must not be taken over for them any more.
+            let mut unplan = change.prepare("DELETE FROM planned WHERE id = ?1")?;
             for each in wrong {
-                match each? {
-                    (id, Wrong::NotThere) => delete.execute([id.as_str()])?,
-                    (id, Wrong::Different) => mark.execute([id.as_str()])?,
+                let (id, wrong) = each?;
+                match wrong {
+                    Wrong::NotThere => delete.execute([id.as_str()])?,
+                    Wrong::Different => mark.execute([id.as_str()])?,
                 };
+                unplan.execute([id.as_str()])?;
             }
             Ok(())
         })
@@ -240,22 +244,17 @@ impl State {
     pub fn forget<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<u64, StateError> {
         self.change("change", |change| {
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
-            ids.into_iter().try_fold(0, |count, id| Ok(count + delete.execute([id])? as u64))
+            // Nor is it an open run's to kick or delete.
+            let mut spare = change.prepare("DELETE FROM missing WHERE id = ?1")?;
+            ids.into_iter().try_fold(0, |count, id| {
+                spare.execute([id])?;
+                Ok(count + delete.execute([id])? as u64)
+            })
         })
     }
 
-    /// Marks ids that are there in doubt. Lasts once this returns.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn mark_in_doubt<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), StateError> {
-        self.change("change", |change| {
-            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | 1 WHERE id = ?1")?;
-            ids.into_iter().try_for_each(|id| mark.execute([id]).map(|_| ()).map_err(Trouble::from))
-        })
-    }
-
-    /// As [`Self::mark_in_doubt`], because they are about to be kicked or deleted: [`Self::acted`] takes this mark away, and no other.
+    /// Marks ids in doubt because they are about to be kicked or deleted: [`Self::acted`] takes this mark away, and no other. Lasts once this
+    /// returns.
     ///
     /// # Errors
     /// The database's.

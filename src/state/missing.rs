@@ -87,7 +87,11 @@ impl State {
                 note.execute(params![id.as_str(), deed.name(), error_code, info])?;
                 match deed {
                     Deed::Deleted => delete.execute([id.as_str()])?,
-                    _ => keep.execute(params![id.as_str(), if *is_certain { 1 } else { 3 }, *deed == Deed::Kicked])?,
+                    Deed::Kicked | Deed::Failed => {
+                        keep.execute(params![id.as_str(), if *is_certain { 1 } else { 3 }, *deed == Deed::Kicked])?
+                    }
+                    // No call has left: an earlier one's doubt stays.
+                    Deed::Nothing | Deed::Protected | Deed::Online => 0,
                 };
             }
             Ok(())
@@ -109,10 +113,7 @@ impl State {
             }
             Ok(())
         };
-        work().map_err(|trouble| match trouble {
-            Trouble::Database(source) => self.cannot("read")(source),
-            Trouble::Source(source) => StateError::Source(source),
-        })
+        work().map_err(|trouble| self.told("read", trouble))
     }
 }
 

@@ -231,5 +231,3 @@ impl From<io::Error> for Trouble {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -129,13 +129,23 @@ impl State {
         self.db.query_row(&query, [], run).optional().map_err(self.cannot("read"))
     }
 
-    /// The number of the next run.
+    /// The highest number that a run has had; 0 for none.
     ///
     /// # Errors
     /// The database's.
-    pub fn next_run(&self) -> Result<u64, StateError> {
-        let query = "SELECT coalesce(max(number), 0) + 1 FROM runs";
+    pub fn last_run(&self) -> Result<u64, StateError> {
+        let query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'runs'";
         self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
+    }
+
+    /// Whether a run on this input, byte for byte, has finished since then.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn has_finished(&self, input: &Input, since: i64) -> Result<bool, StateError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM runs WHERE finished_at >= ?1 AND input_len = ?2 AND input_digest = ?3)";
+        let values = params![since, input.len.cast_signed(), input.digest.cast_signed()];
+        self.db.query_row(query, values, |row| row.get(0)).map_err(self.cannot("read"))
     }
 
     /// Visits every account, in order of ids, as it is once the open run is settled by `settlements`, which are in order of ids too.

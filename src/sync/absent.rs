@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
+use super::planning::Absence;
 use crate::account::{Account, UserId};
 use crate::calls::{Errand, Errands, Fate, Supply};
 use crate::command::Command;
@@ -60,12 +61,41 @@ impl Tally {
     }
 }
 
+/// What may be done now, whatever an earlier process has planned.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Rules<'a> {
+    pub absence: Absence,
+    /// Finished runs in a row in which an id must be missing.
+    pub missing_runs: u32,
+    /// Whoever is online is spared.
+    pub skip_online: bool,
+    pub is_protected: &'a dyn Fn(&str) -> bool,
+}
+
+impl Rules<'_> {
+    /// What is noted of an account that nothing may be done about.
+    fn spare(&self, missing: &Missing) -> Option<Deed> {
+        let may = match self.absence {
+            Absence::Report => false,
+            Absence::Kick => missing.due == Due::Kick,
+            Absence::Delete => missing.due == Due::Delete,
+        };
+        if (self.is_protected)(missing.id.as_str()) {
+            Some(Deed::Protected)
+        } else if may && missing.missing_runs >= self.missing_runs {
+            None
+        } else {
+            Some(Deed::Nothing)
+        }
+    }
+}
+
 /// The errands that they are.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Absent<'a> {
     state: &'a mut State,
-    skip_online: bool,
-    is_protected: &'a dyn Fn(&str) -> bool,
+    rules: Rules<'a>,
     /// The last id that was taken from the state.
     last: Option<Id>,
     /// Of the slice in hand: who is to be asked about, …
@@ -79,10 +109,9 @@ pub struct Absent<'a> {
 }
 
 impl<'a> Absent<'a> {
-    /// `skip_online` spares whoever is online, `is_protected` whoever must not be touched now, whatever an earlier process has planned.
-    pub fn new(state: &'a mut State, skip_online: bool, is_protected: &'a dyn Fn(&str) -> bool) -> Self {
+    pub fn new(state: &'a mut State, rules: Rules<'a>) -> Self {
         let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
-        Self { state, skip_online, is_protected, last: None, to_ask, to_do, under_way, is_dry: false, tally: Tally::default() }
+        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, tally: Tally::default() }
     }
 
     #[must_use]
@@ -96,9 +125,10 @@ impl<'a> Absent<'a> {
             let slice = self.state.due(self.last.as_ref(), SLICE)?;
             self.is_dry = slice.is_empty();
             self.last = slice.last().map(|missing| missing.id).or(self.last);
-            let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| (self.is_protected)(missing.id.as_str()));
-            self.note(&spared.iter().map(|missing| done(missing.id, Deed::Protected)).collect::<Vec<_>>())?;
-            if self.skip_online {
+            let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| self.rules.spare(missing).is_some());
+            let spared = spared.iter().filter_map(|missing| self.rules.spare(missing).map(|deed| done(missing.id, deed)));
+            self.note(&spared.collect::<Vec<_>>())?;
+            if self.rules.skip_online {
                 self.to_ask = slice.into();
             } else {
                 self.announce(slice)?;
@@ -116,11 +146,21 @@ impl<'a> Absent<'a> {
         Ok(())
     }
 
-    fn errand(&mut self, command: Command, missing: Vec<Missing>) -> Errand<()> {
-        let accounts = missing.iter().filter_map(|missing| UserId::parse(missing.id.as_bytes()).ok());
-        let accounts = accounts.map(|user_id| Account { user_id, nick: None, face_url: None }).collect();
+    fn errand(&mut self, command: Command, missing: Vec<Missing>) -> Result<Errand<()>, StateError> {
+        let accounts = missing.iter().map(|missing| {
+            let user_id = UserId::parse(missing.id.as_bytes());
+            user_id.map(|user_id| Account { user_id, nick: None, face_url: None })
+        });
+        let accounts: Result<_, _> = accounts.collect();
+        let accounts = accounts.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;
         self.under_way.extend(missing.into_iter().map(|missing| (missing.id, missing)));
-        Errand { command, accounts, tag: () }
+        Ok(Errand { command, accounts, tag: () })
+    }
+
+    /// At most so many of those in hand that are due for this.
+    fn take(&mut self, due: Due, at_most: usize) -> Vec<Missing> {
+        let count = self.to_do.iter().take(at_most).take_while(|missing| missing.due == due).count();
+        self.to_do.drain(..count).collect()
     }
 
     /// Takes note of what was done about them.
@@ -195,7 +235,7 @@ impl Errands for Absent<'_> {
             Command::AccountDelete => self.take(Due::Delete, DELETES_PER_CALL),
             Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
         };
-        Ok(if slice.is_empty() { Supply::Dry } else { Supply::Errand(self.errand(command, slice)) })
+        Ok(if slice.is_empty() { Supply::Dry } else { Supply::Errand(self.errand(command, slice)?) })
     }
 
     fn ended(&mut self, errand: Errand<()>, fate: Fate) -> Result<(), AbsentError> {
@@ -214,6 +254,11 @@ impl Errands for Absent<'_> {
             (Command::AccountDelete, Fate::Refused { code: NO_ACCOUNT, .. }) => {
                 self.note(&ids.iter().map(|id| done(*id, Deed::Deleted)).collect::<Vec<_>>())?;
             }
+            // There is no such account: what the state says of it is wrong, so the doubt stays.
+            (Command::Kick, Fate::Refused { code: NO_ACCOUNT, info }) => {
+                let gone = ids.iter().map(|id| Acted { is_certain: false, ..failed(*id, Some(NO_ACCOUNT), info.clone()) });
+                self.note(&gone.collect::<Vec<_>>())?;
+            }
             (Command::Kick, Fate::Done(_)) => self.note(&ids.iter().map(|id| done(*id, Deed::Kicked)).collect::<Vec<_>>())?,
             (_, fate) => {
                 let (code, info) = words(fate);
@@ -221,14 +266,6 @@ impl Errands for Absent<'_> {
             }
         }
         Ok(())
-    }
-}
-
-impl Absent<'_> {
-    /// At most so many of those in hand that are due for this.
-    fn take(&mut self, due: Due, at_most: usize) -> Vec<Missing> {
-        let count = self.to_do.iter().take(at_most).take_while(|missing| missing.due == due).count();
-        self.to_do.drain(..count).collect()
     }
 }
 

@@ -185,10 +185,8 @@ pub fn draw_up(
 ) -> Result<Drawn, PlanError> {
     let last = state.map(State::last_finished).transpose()?.flatten();
     let Surveyed { slips, ops, filled, input } = surveyed;
-    let is_same_night = last.as_ref().is_some_and(|last| {
-        let since = policy.now.saturating_sub(last.finished_at.unwrap_or(i64::MIN));
-        (last.input.len, last.input.digest) == (input.len, input.digest) && since <= SAME_NIGHT_MS
-    });
+    let since = policy.now.saturating_sub(SAME_NIGHT_MS);
+    let is_same_night = state.map_or(Ok(false), |state| state.has_finished(&input, since))?;
     let cannot = survey.spill();
     let mut pen = Pen {
         drawn: Drawn {

@@ -24,7 +24,7 @@ use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
 use super::signals::Stops;
 use super::source::Source;
-use super::target::{dial, target};
+use super::target::{Dialled, dial, target};
 use super::{environment, first_look, input, log};
 use crate::guard::{Bound, Guard, Limits, Tripped};
 use crate::input::{Fingerprint, Sameness};
@@ -122,6 +122,8 @@ impl<'a> Sync<'a> {
         let open_run = state.as_ref().map(State::open_run).transpose().map_err(|error| state_error(&error))?.flatten();
         let about = state.as_ref().map(State::about).transpose().map_err(|error| state_error(&error))?;
         let identity = about.as_ref().map_or_else(new_identity, |about| about.identity);
+        self.is_the_checkpoints(state.as_ref(), identity)?;
+        let other = about.as_ref().and_then(|about| super::kept::other_target(about, &self.target));
         let roster = self.roster()?;
         let mut claim = self.claim(&roster, Work::Sync { state: identity, run: open_run.as_ref().map_or(0, |run| run.number) });
         drop(roster);
@@ -130,18 +132,19 @@ impl<'a> Sync<'a> {
             && !self.flags.run.dry_run
         {
             let ops = state.ops(open_run.counts.records()).map_err(|error| state_error(&error))?;
-            return self.open(way, claim, ops, open_run.clone()).map(Begun::Run);
+            let dialled = dial(&self.connection, self.lanes.main_rate())?;
+            return self.open((way, claim), ops, open_run.clone(), dialled).map(Begun::Run);
         }
         first_look::judge(self.source.path(), &self.flags.run.input.file, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let mut drawn = self.plan(state.as_ref(), left, scene)?;
-        let other = about.as_ref().and_then(|about| super::kept::other_target(about, &self.target));
         let tripped = self.judge(&drawn, other);
         self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
         if self.flags.run.dry_run || !tripped.is_empty() {
             return Ok(Begun::Stopped(self.stop(&drawn, &tripped)));
         }
         drop(state);
+        let dialled = dial(&self.connection, self.lanes.main_rate())?;
         self.keep_input(&mut claim, &mut drawn)?;
         let open_run = self.commit_to(&mut drawn, &claim, identity, open_run.as_ref())?;
         claim.work = Work::Sync { state: identity, run: open_run.number };
@@ -149,7 +152,24 @@ impl<'a> Sync<'a> {
             Way::Resume { .. } => Way::SetAside,
             way => way,
         };
-        self.open(way, claim, drawn.ops, open_run).map(Begun::Run)
+        self.open((way, claim), drawn.ops, open_run, dialled).map(Begun::Run)
+    }
+
+    /// Refuses a state that is older than the checkpoint beside it: it doesn't know what was sent since.
+    fn is_the_checkpoints(&self, state: Option<&State>, identity: u64) -> Result<(), LastWord> {
+        let Some(Work::Sync { state: known, run }) = journal::work(&OsDisk, &self.paths) else { return Ok(()) };
+        let last = state.map(State::last_run).transpose().map_err(|error| state_error(&error))?.unwrap_or_default();
+        if known != identity || run <= last || self.flags.run.restart {
+            return Ok(());
+        }
+        Err(LastWord::yours(
+            format!("{} knows {last} runs, the checkpoint is of run {run}: an older state was brought back", self.flags.state.display()),
+            format!(
+                "chatlift verify {} --profiles --state {} puts it right; then --restart",
+                self.flags.run.input.file.display(),
+                self.flags.state.display()
+            ),
+        ))
     }
 
     /// The file from its start.
@@ -201,9 +221,13 @@ impl<'a> Sync<'a> {
             Some(results) => settlements(results, folder_of(&self.flags.state)),
             None => Ok(Settlements::none()),
         };
-        read().map_err(|error| {
+        read().or_else(|error| {
+            if self.flags.run.restart && error.kind() == std::io::ErrorKind::InvalidData {
+                // Set aside as they are: what they would have told stays in doubt.
+                return Ok(Settlements::none());
+            }
             let why = format!("cannot read what the unfinished run has left in {}: {error}", self.paths.results.display());
-            LastWord::new(Exit::CannotGoOn, why, "give the same command again; --restart sets the results aside")
+            Err(LastWord::new(Exit::CannotGoOn, why, "give the same command again; --restart sets the results aside"))
         })
     }
 
@@ -218,13 +242,9 @@ impl<'a> Sync<'a> {
         let surveyed = surveyed.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))?;
         let identifier = self.connection.identifier();
         let policy = Policy {
-            absence: match self.flags.missing {
-                MissingFlag::Report => Absence::Report,
-                MissingFlag::Kick => Absence::Kick,
-                MissingFlag::Delete => Absence::Delete,
-            },
+            absence: absence(self.flags),
             missing_runs: self.flags.missing_runs,
-            is_protected: &|id| id == identifier || self.flags.protect.iter().any(|glob| glob.matches(id)),
+            is_protected: &|id| is_protected(self.flags, identifier, id),
             canaries: self.flags.canary.iter().map(|id| Id::new(id.as_str().as_bytes())).collect(),
             now: milliseconds(SystemTime::now()),
         };
@@ -260,8 +280,7 @@ impl<'a> Sync<'a> {
         state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
     }
 
-    fn open(self, way: Way, claim: Claim, ops: Ops, opened: OpenRun) -> Result<Box<Run<'a>>, LastWord> {
-        let dialled = dial(&self.connection, self.lanes.main_rate())?;
+    fn open(self, (way, claim): (Way, Claim), ops: Ops, opened: OpenRun, dialled: Dialled) -> Result<Box<Run<'a>>, LastWord> {
         let roster = self.roster()?;
         let Some((lock, kept)) = self.locks else { unreachable!("a dry run sends nothing") };
         let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());
@@ -271,6 +290,19 @@ impl<'a> Sync<'a> {
         let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
         Ok(Box::new(Run { flags, paths, source, kept, dialled, lanes, settings, opened, cargo }))
     }
+}
+
+const fn absence(flags: &SyncFlags) -> Absence {
+    match flags.missing {
+        MissingFlag::Report => Absence::Report,
+        MissingFlag::Kick => Absence::Kick,
+        MissingFlag::Delete => Absence::Delete,
+    }
+}
+
+/// Whether an account is never to be touched; `identifier` is who calls.
+fn is_protected(flags: &SyncFlags, identifier: &str, id: &str) -> bool {
+    id == identifier || flags.protect.iter().any(|glob| glob.matches(id))
 }
 
 /// What a run is told at its end besides the import's figures.

@@ -9,7 +9,7 @@ use std::time::{Instant as Stopwatch, SystemTime};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::Scene;
+use super::{Scene, absence, is_protected};
 use crate::calls;
 use crate::cli::ending::{RESUMES, disk_failed, finished_exit, last_word};
 use crate::cli::exit::{Exit, LastWord};
@@ -37,7 +37,7 @@ use crate::roster::{Roster, RosterError};
 use crate::state::{Done, OpenRun, State, StateError};
 use crate::summary::{Report, Summary, SyncFigures};
 use crate::sync::{
-    Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, absent_tally, milliseconds, settlements,
+    Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Rules, Settlements, SyncLedger, absent_tally, milliseconds, settlements,
     write_missing,
 };
 use crate::traffic::Traffic;
@@ -159,8 +159,18 @@ impl Way<'_> {
             }
             return (word, account);
         }
-        let remaining = remaining(&ops, ended.settled.unwrap_or(start));
-        (self.unfinished(ended.end, account.tally, remaining), account)
+        let settled = ended.settled.unwrap_or(start);
+        let word = match ended.end {
+            End::Finished | End::LimitReached => self.stands_at(settled).err(),
+            End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
+        };
+        let word = word.unwrap_or_else(|| self.unfinished(ended.end, account.tally, remaining(&ops, settled)));
+        (word, account)
+    }
+
+    /// Everything that was handed out has settled: what was announced beyond that never left.
+    fn stands_at(&self, settled: Mark) -> Result<(), LastWord> {
+        self.kept.open()?.mark_sent_up_to(settled.rows).map_err(|error| state_error(&error))
     }
 
     /// The import's pipeline, with what the plan sends. The outer error is the system's.
@@ -217,6 +227,10 @@ impl Way<'_> {
         } else if self.flags.missing != MissingFlag::Report {
             let dealt = self.deal_with_the_missing(&mut state, account, scene);
             account.absent = absent_tally(&state).map_err(|error| state_error(&error))?;
+            if dealt.is_err() {
+                // What was done is told, whatever becomes of the run.
+                self.write_missing(&state)?;
+            }
             dealt?;
         }
         if self.opened.counts.missing > 0 {
@@ -243,12 +257,14 @@ impl Way<'_> {
     /// Kicks or deletes who is due, as far as the service and the signals let it.
     fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, scene: &Scene) -> Result<(), LastWord> {
         let identifier = self.dialled.identifier();
-        let is_protected = |id: &str| id == identifier || self.flags.protect.iter().any(|glob| glob.matches(id));
+        let is_protected = |id: &str| is_protected(self.flags, identifier, id);
+        let (absence, missing_runs, skip_online) = (absence(self.flags), self.flags.missing_runs, self.flags.skip_online);
+        let rules = Rules { absence, missing_runs, skip_online, is_protected: &is_protected };
         let due = state.due_left().map_err(|error| state_error(&error))?;
         let mut gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
         let parts = calls::Parts {
             api: self.dialled.api.clone(),
-            errands: Absent::new(state, self.flags.skip_online, &is_protected),
+            errands: Absent::new(state, rules),
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),

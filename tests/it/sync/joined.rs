@@ -28,7 +28,7 @@ use chatlift::plan::Id;
 use chatlift::roster::{self, Format, Roster};
 use chatlift::state::{Done, NewRun, State};
 use chatlift::sync::{
-    Absence, Absent, Drawn, Feed, Planned, Policy, Settlements, Survey, SyncLedger, draw_up, milliseconds, settlements, survey,
+    Absence, Absent, Drawn, Feed, Planned, Policy, Rules, Settlements, Survey, SyncLedger, draw_up, milliseconds, settlements, survey,
     write_missing,
 };
 use chatlift::target::Target;
@@ -253,9 +253,10 @@ impl House {
     }
 
     async fn deal_with_the_missing(&self, state: &mut State) {
+        let rules = Rules { absence: Absence::Delete, missing_runs: MISSING_RUNS, skip_online: false, is_protected: &|_| false };
         let parts = calls::Parts {
             api: self.fake.clone(),
-            errands: Absent::new(state, false, &|_| false),
+            errands: Absent::new(state, rules),
             signer: self.signer(),
             wall: self.wall(),
             jitter: Box::new(|| 0.5),

@@ -11,6 +11,7 @@ mod nights;
 mod plan;
 mod results;
 mod runs;
+mod second_thoughts;
 mod state;
 mod town;
 mod year;

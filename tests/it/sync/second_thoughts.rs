@@ -1,0 +1,90 @@
+//! What has changed between the first process of a run and the next one: flags, files, the state itself.
+
+use std::fs;
+
+use chatlift::sandbox::Command;
+
+use super::night::{House, settings};
+use crate::binary::Call;
+
+const DELETE_NOW: [&str; 6] = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1"];
+
+/// A night that has settled one of two rows, with two accounts due to be deleted.
+fn unfinished() -> House {
+    let house = House::new(settings(&[]));
+    house.night(&["gone1", "gone2", "here"], &[]).exits(0);
+    house.night(&["here", "new1", "new2"], &[DELETE_NOW.as_slice(), &["--limit", "1"]].concat()).exits(0).because("1 remain");
+    house
+}
+
+fn state<'a>(house: &'a House, what: &[&str]) -> Call<'a> {
+    house.bench.call(&["state", "users.state"]).args(what)
+}
+
+fn deletions(house: &House) -> usize {
+    house.sandbox.touches().iter().filter(|touch| touch.command == Command::AccountDelete).count()
+}
+
+#[test]
+fn nothing_is_deleted_that_no_flag_asks_for_any_more() {
+    for (flags, action) in [
+        (vec!["--missing", "kick", "--missing-runs", "1"], "none"),
+        (vec!["--missing", "delete", "--max-delete", "9", "--missing-runs", "2"], "none"),
+        (vec!["--missing", "report"], "none"),
+        ([DELETE_NOW.as_slice(), &["--protect", "gone*"]].concat(), "protected"),
+    ] {
+        let house = unfinished();
+        house.again(&flags).exits(0);
+        let told: Vec<_> = house.actions().into_iter().map(|(id, _, action)| (id, action)).collect();
+        assert_eq!(told, ["gone1", "gone2"].map(|id| (id.to_owned(), action.to_owned())), "{flags:?}");
+        assert_eq!((deletions(&house), house.held().len()), (0, 5), "{flags:?}");
+    }
+    let house = unfinished();
+    house.again(&DELETE_NOW).exits(0);
+    assert_eq!((deletions(&house), house.held().len()), (2, 3), "as it was planned");
+}
+
+#[test]
+fn an_id_that_is_forgotten_in_an_unfinished_run_is_not_deleted() {
+    let house = unfinished();
+    assert_eq!(state(&house, &["forget", "gone1"]).run().code, Some(0));
+    house.again(&DELETE_NOW).exits(0);
+    assert_eq!((deletions(&house), house.held()), (1, ["here", "new1", "new2"].map(str::to_owned).to_vec()));
+    assert!(house.sandbox.touches().iter().all(|touch| touch.user_id != "gone1" || touch.command == Command::AccountImport));
+}
+
+#[test]
+fn a_file_that_comes_again_after_another_one_counts_once_a_night() {
+    let house = House::new(settings(&[]));
+    house.night(&["a", "here"], &[]).exits(0);
+    house.night(&["here"], &[]).exits(0);
+    let one = house.bench.read("users.csv");
+    house.night(&["here", "b"], &[]).exits(0);
+    assert_eq!(house.actions()[0].1, 2, "another file is another run");
+    house.bench.write("users.csv", one);
+    house.again(&[]).exits(0);
+    assert_eq!(house.actions()[0].1, 2);
+}
+
+#[test]
+fn a_client_that_cannot_be_made_is_found_before_the_plan_replaces_another() {
+    let house = unfinished();
+    fs::write(house.bench.path("ca.pem"), "no certificate").unwrap();
+    house.night(&["here", "other"], &["--ca-file", "ca.pem"]).exits(2);
+    let before = house.sandbox.touches().len();
+    house.night(&["here", "other"], &[]).exits(0);
+    assert_eq!(house.held(), ["gone1", "gone2", "here", "new1", "other"], "nothing is in doubt that a limit has left");
+    let sent: Vec<_> = house.sandbox.touches()[before..].iter().map(|touch| touch.user_id.clone()).collect();
+    assert_eq!(sent, ["other"]);
+}
+
+#[test]
+fn an_older_state_that_was_brought_back_is_noticed() {
+    let house = House::new(settings(&[]));
+    house.night(&["a"], &[]).exits(0);
+    let backup = fs::read(house.bench.path("users.state")).unwrap();
+    house.night(&["a=new name"], &[]).exits(0);
+    fs::write(house.bench.path("users.state"), backup).unwrap();
+    house.night(&["a"], &[]).exits(2).because("an older state").hints("verify");
+    house.night(&["a"], &["--restart"]).exits(0);
+}
