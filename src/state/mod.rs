@@ -230,4 +230,3 @@ impl From<io::Error> for Trouble {
         Trouble::Source(error)
     }
 }
-
