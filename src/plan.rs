@@ -2,6 +2,8 @@
 //!
 //! Pure values. What is held is kept by `state`, where records come from is the roster's business.
 
+use std::time::{Duration, SystemTime};
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::account::USER_ID_MAX_BYTES;
@@ -40,6 +42,13 @@ pub struct Held {
     pub is_in_doubt: bool,
     /// It was kicked and has not come back since.
     pub is_kicked: bool,
+}
+
+/// A time in milliseconds since the epoch as files show it: RFC 3339 in UTC.
+#[must_use]
+pub fn rfc3339(milliseconds: i64) -> String {
+    let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 /// What is to become of a record.

@@ -1,7 +1,6 @@
 //! `chatlift state`: what a state holds, its export, and the few things that may be changed in it by hand.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use super::exit::{Exit, LastWord};
 use super::flags::{StateCommand, StateFlags};
@@ -10,6 +9,7 @@ use super::settings::Connection;
 use super::stdout::{self, print};
 use super::{environment, target};
 use crate::figures;
+use crate::plan::rfc3339;
 use crate::state::{About, Imported, Run, State};
 
 /// Runs that are shown. Chosen: about a week of nights.
@@ -60,7 +60,7 @@ fn export(flags: &StateFlags) -> Result<LastWord, LastWord> {
         let visited = state.each_account(|id, held| {
             let short = |field: Option<u64>| field.unwrap_or_default();
             let fingerprint = format!("{:016x}{:016x}", short(held.profile.nick), short(held.profile.face_url));
-            let last_imported = held.last_imported.map(time).unwrap_or_default();
+            let last_imported = held.last_imported.map(rfc3339).unwrap_or_default();
             let runs = held.missing_runs.to_string();
             csv.write_record([id, fingerprint.as_bytes(), last_imported.as_bytes(), runs.as_bytes()]).map_err(Into::into)
         });
@@ -91,12 +91,6 @@ fn retarget(flags: &StateFlags, connection: &Connection) -> Result<LastWord, Las
     Ok(LastWord::new(Exit::Done, why, "the next sync there sends what differs from what it holds"))
 }
 
-/// RFC 3339 in UTC with milliseconds.
-fn time(milliseconds: i64) -> String {
-    let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
-}
-
 struct Shown {
     about: About,
     counts: Imported,
@@ -124,7 +118,7 @@ impl fmt::Display for Shown {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = figures::count;
-        let finished = self.finished_at.map_or_else(|| "unfinished".to_owned(), time);
+        let finished = self.finished_at.map_or_else(|| "unfinished".to_owned(), rfc3339);
         write!(f, "{} {finished}", self.command)?;
         write!(
             f,

@@ -5,13 +5,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime};
 
 use super::planning::Absence;
 use crate::account::{Account, UserId};
 use crate::calls::{Errand, Errands, Fate, Supply};
 use crate::command::Command;
-use crate::plan::{Due, Id, Missing};
+use crate::plan::{Due, Id, Missing, rfc3339};
 use crate::state::{Acted, Deed, State, StateError};
 use crate::verdict::{Item, ItemRefusal, Presence, Yield, is_rows_own};
 
@@ -303,7 +302,7 @@ pub fn write_missing(state: &State, out: impl Write) -> Result<Tally, StateError
     let mut tally = Tally::default();
     state.each_missing(|missing, acted| {
         tally.count(acted.deed);
-        let last_imported = missing.last_imported.map(time).unwrap_or_default();
+        let last_imported = missing.last_imported.map(rfc3339).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
         let info = crate::figures::defused(&acted.error_info);
         let record = [missing.id.as_str(), &last_imported, &runs, acted.deed.name(), &code, &info];
@@ -311,10 +310,4 @@ pub fn write_missing(state: &State, out: impl Write) -> Result<Tally, StateError
     })?;
     csv.flush().map_err(StateError::Source)?;
     Ok(tally)
-}
-
-/// RFC 3339 in UTC with milliseconds.
-fn time(milliseconds: i64) -> String {
-    let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
