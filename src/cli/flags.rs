@@ -1,15 +1,18 @@
 //! Flags as typed: clap's structures and the help that people read. No file is opened and nothing is checked against anything here.
 
+mod nightly;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::account::{Field, UserId};
+pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
+
+use crate::account::Field;
 use crate::api::region::Region;
 use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
-use crate::guard::Bound;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -102,89 +105,6 @@ pub struct ImportFlags {
     /// Fill this state, which `sync` goes on with: on a finished import from its results, without a call
     #[arg(long, value_name = "STATE", help_heading = "Files")]
     pub state: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct SyncFlags {
-    #[command(flatten)]
-    pub run: RunFlags,
-    /// What the service is known to hold (SQLite); made if it is not there
-    #[arg(long, value_name = "STATE", help_heading = "Files")]
-    pub state: PathBuf,
-    /// Write what is to be done, row by row, for all but the unchanged: op,row,line,UserID,reason
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
-    pub plan: Option<PathBuf>,
-
-    /// What is done about accounts that the file lacks: `report` writes them to … .missing.csv; `kick` ends their sessions, perhaps twice
-    /// after a crash; `delete` deletes them, which on paid plans bars their ids for three months
-    #[arg(long, value_name = "WHAT", default_value = "report", help_heading = "Missing accounts")]
-    pub missing: MissingFlag,
-    /// Finished runs in a row in which an id must be missing before it is kicked or deleted
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Missing accounts")]
-    pub missing_runs: u32,
-    /// Never kick or delete ids that match: `*`, `?` and `[…]` (repeatable)
-    #[arg(long, value_name = "GLOB", value_parser = glob, help_heading = "Missing accounts")]
-    pub protect: Vec<glob::Pattern>,
-    /// Never kick or delete who is online, in the foreground or for pushed messages, or who can't be asked about
-    #[arg(long, help_heading = "Missing accounts")]
-    pub skip_online: bool,
-
-    /// Switch a guard off for this run (repeatable)
-    #[arg(long, value_name = "GUARD", help_heading = "Guards (a run that looks wrong exits 6 and sends nothing)")]
-    pub allow: Vec<AllowFlag>,
-    /// Refuse more updates than this: N, or N% of the accounts held (from 100 held up)
-    #[arg(long, value_name = "N|N%", default_value = "30%", value_parser = Bound::parse, help_heading = "Guards (a run that looks wrong exits 6 and sends nothing)")]
-    pub max_update: Bound,
-    /// Refuse more kicks or deletions than this: N, or N% of the accounts held; required with --missing delete [default with kick: 500]
-    #[arg(long, value_name = "N|N%", value_parser = Bound::parse, required_if_eq("missing", "delete"), help_heading = "Guards (a run that looks wrong exits 6 and sends nothing)")]
-    pub max_delete: Option<Bound>,
-    /// Refuse a file without a valid record of this id (repeatable)
-    #[arg(long, value_name = "ID", value_parser = user_id, help_heading = "Guards (a run that looks wrong exits 6 and sends nothing)")]
-    pub canary: Vec<UserId>,
-}
-
-#[derive(Debug, Args)]
-pub struct StateFlags {
-    /// The state's file
-    #[arg(value_name = "STATE")]
-    pub state: PathBuf,
-    #[command(subcommand)]
-    pub what: Option<StateCommand>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum StateCommand {
-    /// Write all accounts as CSV to standard output: UserID,fingerprint,last_imported,missing_runs
-    Export,
-    /// Drop ids: the next sync creates those that its file has
-    Forget {
-        #[arg(value_name = "ID", required = true)]
-        ids: Vec<String>,
-    },
-    /// Bind the state to the app that the connection flags name, because it has moved there
-    Retarget {
-        #[command(flatten)]
-        connection: Box<ConnectionFlags>,
-    },
-}
-
-/// What is done about accounts that the file lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MissingFlag {
-    Report,
-    Kick,
-    Delete,
-}
-
-/// A guard that a flag switches off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AllowFlag {
-    /// The file may have no valid record
-    Empty,
-    /// The file may have less than 85 % of the accounts held
-    Shrunk,
-    /// The share of nicknames or faces may fall by more than 5 points
-    Blanked,
 }
 
 /// What `import` and `sync` share.
@@ -454,14 +374,6 @@ fn delimiter(text: &str) -> Result<u8, String> {
         [one] if one.is_ascii() => Ok(*one),
         _ => Err("it must be one ASCII character, or `tab`".to_owned()),
     }
-}
-
-fn glob(text: &str) -> Result<glob::Pattern, String> {
-    glob::Pattern::new(text).map_err(|error| error.to_string())
-}
-
-fn user_id(text: &str) -> Result<UserId, String> {
-    UserId::parse(text.as_bytes()).map_err(|why| why.to_string())
 }
 
 fn percent(text: &str) -> Result<f64, String> {
