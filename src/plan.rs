@@ -190,8 +190,8 @@ pub enum Due {
 pub struct Planned {
     pub id: Id,
     pub row: u64,
-    /// [`Op::Unchanged`] for one that is only there again.
-    pub op: Op,
+    /// Not so for one that is only there again.
+    pub is_sent: bool,
     pub profile: Profile,
 }
 

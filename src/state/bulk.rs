@@ -81,7 +81,7 @@ impl<'a, R> Bulk<'a, R> {
 mod tests {
     use crate::guard::Filled;
     use crate::input::Fingerprint;
-    use crate::plan::{Counts, Due, Held, Id, Missing, Op, Ops, Planned, Profile};
+    use crate::plan::{Counts, Due, Held, Id, Missing, Ops, Planned, Profile};
     use crate::state::{Done, Input, NewRun, Sent, Settlement, State};
     use crate::target::Target;
 
@@ -95,11 +95,13 @@ mod tests {
         let input = Input { len: 0, digest: 0, stat };
         let ops = Ops::default();
         let new = NewRun { command: "sync", began_at: 1, input, counts: Counts::default(), filled: Filled::default(), ops: &ops };
-        let mut numbers: Vec<(u64, Op)> = sent.iter().map(|number| (*number, Op::Create)).collect();
-        numbers.extend(back.iter().map(|number| (*number, Op::Unchanged)));
+        let mut numbers: Vec<(u64, bool)> = sent.iter().map(|number| (*number, true)).collect();
+        numbers.extend(back.iter().map(|number| (*number, false)));
         numbers.sort_unstable_by_key(|(number, _)| *number);
         let profile = |number| Profile { nick: Some(number), face_url: None };
-        let planned = numbers.iter().map(|(number, op)| Ok(Planned { id: id(*number), row: *number, op: *op, profile: profile(*number) }));
+        let planned = numbers
+            .iter()
+            .map(|(number, is_sent)| Ok(Planned { id: id(*number), row: *number, is_sent: *is_sent, profile: profile(*number) }));
         let missing = missing.iter().map(|number| Ok(Missing { id: id(*number), last_imported: None, missing_runs: 7, due: Due::Nothing }));
         state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();

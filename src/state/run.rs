@@ -268,10 +268,10 @@ const INSERT_PLANNED: Insert<Planned> = Insert {
     columns: 5,
     conflict: "",
     bind: |values, planned| {
-        let Planned { id, row, op, profile: Profile { nick, face_url } } = *planned;
+        let Planned { id, row, is_sent, profile: Profile { nick, face_url } } = *planned;
         values.put(id.as_str())?;
         values.put(row.cast_signed())?;
-        values.put(op.is_sent())?;
+        values.put(is_sent)?;
         values.put(nick.map(u64::cast_signed))?;
         values.put(face_url.map(u64::cast_signed))
     },

@@ -1,7 +1,7 @@
 //! What a plan notes of each record and each missing account, in bytes that sort as they should.
 
 use crate::account::USER_ID_MAX_BYTES as ID;
-use crate::plan::{Due, Id, Missing, Op, Planned, Profile};
+use crate::plan::{Due, Id, Missing, Planned, Profile};
 use crate::state::{Sent, Settlement};
 
 /// Bytes of [`Slip`].
@@ -79,8 +79,7 @@ impl Slip {
 
     /// As the state takes it.
     pub(super) fn planned(self) -> Planned {
-        let op = if self.tag == Tag::Sent { Op::Update { nick: false, face_url: false } } else { Op::Unchanged };
-        Planned { id: self.id, row: self.row, op, profile: self.profile }
+        Planned { id: self.id, row: self.row, is_sent: self.tag == Tag::Sent, profile: self.profile }
     }
 }
 
