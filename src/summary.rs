@@ -6,15 +6,14 @@ mod verified;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::cli::exit::{Exit, printable};
+use crate::cli::whole::{self, Readers};
 use crate::command::Command;
 use crate::deliver::Lane;
 use crate::figures;
@@ -71,7 +70,7 @@ impl Summary {
     /// # Errors
     /// The disk's.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        replace_or_write(path, |out| out.write_all(self.to_json().as_bytes()))
+        whole::write(path, Readers::Any, |out| out.write_all(self.to_json().as_bytes()))
     }
 
     /// The JSON, with a newline at its end.
@@ -80,47 +79,6 @@ impl Summary {
         text.push('\n');
         text
     }
-}
-
-/// Writes a file that is whole or untouched, whatever happens, and readable by its owner alone. A path that is no regular file (a pipe, a
-/// device) is written to, not replaced.
-///
-/// # Errors
-/// The disk's, or that of `write`.
-pub fn replace_or_write(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => write(&mut OpenOptions::new().write(true).open(path)?),
-        Ok(_) => replace(&path.canonicalize()?, write),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => replace(path, write),
-        Err(error) => Err(error),
-    }
-}
-
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let aside = aside(path)?;
-    // One that a crash left behind.
-    let _ = fs::remove_file(&aside);
-    let written = create_durably(&aside, write).and_then(|()| fs::rename(&aside, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&aside);
-    }
-    written
-}
-
-/// A hidden name beside the file, on the same disk.
-fn aside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(".tmp");
-    Ok(path.with_file_name(hidden))
-}
-
-fn create_durably(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
-    write(&mut file)?;
-    file.flush()?;
-    file.get_ref().sync_all()
 }
 
 /// The summary as it is written; its field order is the contract's.
@@ -343,6 +301,9 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn summary() -> Summary {
@@ -477,6 +438,10 @@ checkpoint  users.checkpoint.json";
         summary().write(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), summary().to_json());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // It holds counts alone: whoever may read other files may read it.
+        let (mode, other) = (|path: &Path| fs::metadata(path).unwrap().permissions().mode(), folder.path().join("other"));
+        fs::write(&other, "").unwrap();
+        assert_eq!(mode(&path), mode(&other));
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod stdout;
 mod sync;
 mod target;
 mod verify;
+pub mod whole;
 
 use std::fmt::Display;
 use std::io::Write;

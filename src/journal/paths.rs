@@ -59,12 +59,6 @@ impl Paths {
         with(&self.checkpoint, ".new")
     }
 
-    /// Where the missing are written before they take their name.
-    #[must_use]
-    pub fn new_missing(&self) -> PathBuf {
-        with(&self.missing, ".new")
-    }
-
     /// Where standard input is kept, beside the results.
     #[must_use]
     pub fn spool(&self) -> PathBuf {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Row, apis, codes, column_width, columns, latency, line, replace_or_write, shown, thousandths, used};
+use super::{Row, apis, codes, column_width, columns, latency, line, shown, thousandths, used};
 use crate::cli::exit::Exit;
+use crate::cli::whole::{self, Readers};
 use crate::figures;
 use crate::finding::Tally;
 use crate::traffic::{ApiTraffic, Latency, Traffic};
@@ -60,7 +61,7 @@ impl Verified {
     /// # Errors
     /// The disk's.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        replace_or_write(path, |out| out.write_all(self.to_json().as_bytes()))
+        whole::write(path, Readers::Any, |out| out.write_all(self.to_json().as_bytes()))
     }
 
     fn to_json(&self) -> String {

@@ -18,6 +18,7 @@ use crate::cli::input::roster_error;
 use crate::cli::kept::state_error;
 use crate::cli::signals::Stops;
 use crate::cli::tell;
+use crate::cli::whole::{self, Readers};
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures::{self, defused};
 use crate::gate::Rate;
@@ -26,7 +27,7 @@ use crate::outcome::Tally;
 use crate::plan::{Counts, Due, Missing, Op};
 use crate::roster::{Roster, RosterError};
 use crate::state::State;
-use crate::summary::{Summary, SyncFigures, replace_or_write};
+use crate::summary::{Summary, SyncFigures};
 use crate::sync::{Drawn, PlanError, Step};
 use crate::traffic::Traffic;
 
@@ -99,7 +100,7 @@ impl Sync<'_> {
     pub(super) fn tell_plan(&self, drawn: &mut Drawn, state: Option<&State>, tripped: &[Tripped]) -> Result<(), LastWord> {
         if let Some(path) = &self.flags.plan {
             let roster = self.roster()?;
-            let written = replace_or_write(path, |out| write_plan(out, roster, drawn)).map_err(|error| {
+            let written = whole::write(path, Readers::Owner, |out| write_plan(out, roster, drawn)).map_err(|error| {
                 LastWord::new(
                     Exit::CannotGoOn,
                     format!("cannot write the plan {}: {error}", path.display()),

@@ -1,8 +1,7 @@
 //! A sync on its way: the import's pipeline, then the missing, then the state learns of it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::rc::Rc;
 use std::time::{Instant as Stopwatch, SystemTime};
 
@@ -23,6 +22,7 @@ use crate::cli::settings::Connection;
 use crate::cli::source::Source;
 use crate::cli::target::Dialled;
 use crate::cli::tell;
+use crate::cli::whole::{self, Readers};
 use crate::deliver::Lane;
 use crate::figures;
 use crate::import::{self, Broken, End, Parts, Settings};
@@ -306,21 +306,20 @@ impl Way<'_> {
     fn write_missing(&self, state: &State) -> Result<AbsentTally, LastWord> {
         let path = &self.paths.missing;
         let cannot = |source| state_error(&StateError::File { what: "write", path: path.clone(), source });
-        let aside = self.paths.new_missing();
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).map(BufWriter::new).map_err(cannot)?;
-        let tally = write_missing(state, &mut file).map_err(|error| match error {
-            StateError::Source(source) => cannot(source),
-            error => state_error(&error),
-        })?;
-        let last = |mut file: BufWriter<File>| -> io::Result<()> {
-            file.flush()?;
-            file.get_ref().sync_all()?;
-            std::fs::rename(&aside, path)?;
-            File::open(folder_of(path))?.sync_all()
-        };
-        last(file).map_err(cannot)?;
-        Ok(tally)
+        // The state's own error, which a file's has no room for.
+        let mut failed = None;
+        let written = whole::write(path, Readers::Owner, |out| {
+            write_missing(state, out).map_err(|error| match error {
+                StateError::Source(source) => source,
+                error => {
+                    failed = Some(error);
+                    io::ErrorKind::Other.into()
+                }
+            })
+        });
+        // The state learns of the deeds once the file that tells them lasts.
+        let lasting = written.and_then(|tally| File::open(folder_of(path))?.sync_all().map(|()| tally));
+        lasting.map_err(|source| failed.map_or_else(|| cannot(source), |error| state_error(&error)))
     }
 
     fn finished(&self, account: &Account) -> LastWord {
