@@ -11,6 +11,8 @@ pub const USER_ID_MAX_BYTES: usize = 32;
 /// Longest Nick or FaceUrl, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
 pub const FIELD_MAX_BYTES: usize = 500;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Prefixes that the service keeps for itself. Source: Tencent's documentation of UserIDs and group ids.
 const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
 
@@ -43,7 +45,7 @@ impl std::fmt::Display for Field {
     }
 }
 
-/// A UserID that the service takes: 1 to 32 bytes of printable ASCII without space, no reserved prefix.
+/// A UserID that the service takes: 1 to 32 bytes of printable ASCII without space at an end, no reserved prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Box<str>);
 
@@ -69,11 +71,8 @@ impl UserId {
             return Err(Invalid::LongUserId { bytes: raw.len() });
         }
         let text = match std::str::from_utf8(raw) {
-            Ok(text) if is_graphic(raw) => text,
-            _ => {
-                let byte = raw.iter().copied().find(|byte| !byte.is_ascii_graphic()).unwrap_or_default();
-                return Err(Invalid::UserIdByte { byte });
-            }
+            Ok(text) if is_printable(raw) && raw[0] != b' ' && !raw.ends_with(b" ") => text,
+            found => return Err(why_refused(found.ok())),
         };
         // They all begin with it, and hardly any id does.
         if raw[0] == b'@'
@@ -161,13 +160,31 @@ impl From<AccountRef<'_>> for Account {
     }
 }
 
-/// Whether all bytes are printable ASCII without space.
+/// What is wrong with a UserID that is not printable ASCII from end to end; `None` where its bytes are no text at all.
+#[cold]
+fn why_refused(text: Option<&str>) -> Invalid {
+    let field = Field::UserId;
+    let Some(text) = text else { return Invalid::NotUtf8 { field } };
+    if text.contains(BYTE_ORDER_MARK) {
+        return Invalid::ByteOrderMark { field };
+    }
+    let ends = [text.chars().next(), text.chars().next_back()];
+    if let Some(space) = ends.into_iter().flatten().find(|end| end.is_whitespace()) {
+        return Invalid::SpaceAtEnd { code_point: space.into() };
+    }
+    match text.chars().find(|found| !matches!(found, ' '..='~')) {
+        Some(found) if found.is_control() => Invalid::ControlCharacter { field, code_point: found.into() },
+        found => Invalid::UserIdCharacter { code_point: found.unwrap_or_default().into() },
+    }
+}
+
+/// Whether all bytes are printable ASCII or spaces.
 #[inline]
-fn is_graphic(raw: &[u8]) -> bool {
+fn is_printable(raw: &[u8]) -> bool {
     !any_word(raw, |word| {
-        let above_space = word.wrapping_add((0x80 - 0x21) * EACH_BYTE);
+        let from_space_up = word.wrapping_add((0x80 - 0x20) * EACH_BYTE);
         let is_delete = word.wrapping_add(EACH_BYTE);
-        (word | !above_space | is_delete) & HIGH_BITS != 0
+        (word | !from_space_up | is_delete) & HIGH_BITS != 0
     })
 }
 
@@ -182,7 +199,7 @@ fn present_text(field: Field, raw: &[u8]) -> Result<&str, Invalid> {
     }
     let text = std::str::from_utf8(raw).map_err(|_| Invalid::NotUtf8 { field })?;
     if may_hold_control(raw) {
-        if text.contains('\u{feff}') {
+        if text.contains(BYTE_ORDER_MARK) {
             return Err(Invalid::ByteOrderMark { field });
         }
         if let Some(found) = text.chars().find(|found| found.is_control()) {
@@ -230,8 +247,10 @@ pub enum Invalid {
     EmptyUserId,
     #[error("UserID has {bytes} bytes, at most {USER_ID_MAX_BYTES} are allowed")]
     LongUserId { bytes: usize },
-    #[error("UserID holds the byte 0x{byte:02x}; printable ASCII without space is allowed")]
-    UserIdByte { byte: u8 },
+    #[error("UserID starts or ends with white space (U+{code_point:04X})")]
+    SpaceAtEnd { code_point: u32 },
+    #[error("UserID holds the character U+{code_point:04X}; only printable ASCII is allowed")]
+    UserIdCharacter { code_point: u32 },
     #[error("UserID starts with {prefix}, which the service keeps for itself")]
     ReservedPrefix { prefix: &'static str },
     #[error("{field} has {bytes} bytes, at most {FIELD_MAX_BYTES} are allowed")]
@@ -246,6 +265,13 @@ pub enum Invalid {
     FieldCount { expected: usize, found: usize },
     #[error("text follows the closing quote at line {line}, column {column}")]
     TextAfterQuote { line: u64, column: u64 },
+    /// A quote that opens on line `quote` and closes on line `last` holds what look like records of their own.
+    #[error("the quote at line {quote} swallowed {}", lines(*quote + 1, *last))]
+    SwallowedLines { quote: u64, last: u64 },
+}
+
+fn lines(first: u64, last: u64) -> String {
+    if first == last { format!("line {first}") } else { format!("lines {first} to {last}") }
 }
 
 #[cfg(test)]
@@ -264,9 +290,21 @@ mod tests {
         check(b"", Err(Invalid::EmptyUserId));
         check(&[b'a'; 32], Ok("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
         check(&[b'a'; 33], Err(Invalid::LongUserId { bytes: 33 }));
-        check(b" alice", Err(Invalid::UserIdByte { byte: 0x20 }));
-        check(b"alice\x7f", Err(Invalid::UserIdByte { byte: 0x7f }));
-        check("李雷".as_bytes(), Err(Invalid::UserIdByte { byte: 0xe6 }));
+        check(b"a b", Ok("a b"));
+        check(b" alice", Err(Invalid::SpaceAtEnd { code_point: 0x20 }));
+        check(b"alice ", Err(Invalid::SpaceAtEnd { code_point: 0x20 }));
+        check(b"alice\t", Err(Invalid::SpaceAtEnd { code_point: 9 }));
+        check("\u{a0}alice".as_bytes(), Err(Invalid::SpaceAtEnd { code_point: 0xa0 }));
+        check("alice\u{3000}".as_bytes(), Err(Invalid::SpaceAtEnd { code_point: 0x3000 }));
+        check(b" ", Err(Invalid::SpaceAtEnd { code_point: 0x20 }));
+        check("al\u{feff}ice".as_bytes(), Err(Invalid::ByteOrderMark { field: Field::UserId }));
+        check("\u{feff}alice".as_bytes(), Err(Invalid::ByteOrderMark { field: Field::UserId }));
+        check(b"al\tice", Err(Invalid::ControlCharacter { field: Field::UserId, code_point: 9 }));
+        check(b"alice\x7f", Err(Invalid::ControlCharacter { field: Field::UserId, code_point: 0x7f }));
+        check("al\u{85}ice".as_bytes(), Err(Invalid::ControlCharacter { field: Field::UserId, code_point: 0x85 }));
+        check("李雷".as_bytes(), Err(Invalid::UserIdCharacter { code_point: 0x674e }));
+        check("al\u{a0}ice".as_bytes(), Err(Invalid::UserIdCharacter { code_point: 0xa0 }));
+        check(b"alice\xff", Err(Invalid::NotUtf8 { field: Field::UserId }));
         check(b"@TIM#x", Err(Invalid::ReservedPrefix { prefix: "@TIM#" }));
         check(b"@tim#x", Ok("@tim#x"));
     }
@@ -302,10 +340,18 @@ mod tests {
         /// The rules once more, one byte and one character at a time.
         #[test]
         fn many_bytes_at_a_time_are_judged_as_one_at_a_time(cell in cells()) {
-            let outside = cell.iter().copied().find(|byte| !(0x21..=0x7e).contains(byte));
+            let text = std::str::from_utf8(&cell);
+            let is_printable = cell.iter().all(|byte| (0x20..=0x7e).contains(byte));
+            let has_space_at_end = text.is_ok_and(|text| text.trim() != text);
             match UserId::check(&cell) {
-                Ok(text) => prop_assert!(text.as_bytes() == cell && outside.is_none()),
-                Err(Invalid::UserIdByte { byte }) => prop_assert_eq!(Some(byte), outside),
+                Ok(text) => prop_assert!(text.as_bytes() == cell && is_printable && !has_space_at_end),
+                Err(Invalid::NotUtf8 { .. }) => prop_assert!(text.is_err()),
+                Err(Invalid::SpaceAtEnd { .. }) => prop_assert!(has_space_at_end),
+                Err(Invalid::ByteOrderMark { .. }) => prop_assert!(text.unwrap().contains(BYTE_ORDER_MARK)),
+                Err(Invalid::ControlCharacter { .. }) => prop_assert!(text.unwrap().contains(char::is_control)),
+                Err(Invalid::UserIdCharacter { code_point }) => {
+                    prop_assert!(!is_printable && text.unwrap().contains(char::from_u32(code_point).unwrap()));
+                }
                 Err(other) => prop_assert!(cell.is_empty() || cell.len() > 32 || cell[0] == b'@', "{}", other),
             }
             let account = AccountRef::parse(b"u", &cell, b"").map(|account| account.nick.unwrap_or_default());

@@ -200,7 +200,8 @@ const fn rule(why: &Invalid) -> &'static str {
     match why {
         Invalid::EmptyUserId => "UserID is empty",
         Invalid::LongUserId { .. } => "UserID is too long",
-        Invalid::UserIdByte { .. } => "UserID holds a character that is not allowed",
+        Invalid::SpaceAtEnd { .. } => "UserID starts or ends with white space",
+        Invalid::UserIdCharacter { .. } => "UserID holds a character that is not allowed",
         Invalid::ReservedPrefix { .. } => "UserID starts with a reserved prefix",
         Invalid::LongField { .. } => "a field is too long",
         Invalid::NotUtf8 { .. } => "a field is not valid UTF-8",
@@ -208,6 +209,7 @@ const fn rule(why: &Invalid) -> &'static str {
         Invalid::ControlCharacter { .. } => "a field holds a control character",
         Invalid::FieldCount { .. } => "the number of fields is not the header's",
         Invalid::TextAfterQuote { .. } => "text follows a closing quote",
+        Invalid::SwallowedLines { .. } => "a quote swallowed lines",
     }
 }
 
@@ -243,21 +245,21 @@ mod tests {
         };
         check("UserID\n", [0, 0, 0, 0]);
         check("UserID\na\nb\n\nc", [3, 3, 0, 0]);
-        check("UserID\na.b\na b\na@b\n", [3, 2, 2, 0]);
+        check("UserID\na.b\n ab\na@b\na b\n", [4, 3, 3, 0]);
         check("UserID\na\nA\na\nb\na\n", [5, 5, 0, 2]);
     }
 
     #[test]
     fn invalid_records_supersede_nothing() {
-        let report = checked("UserID,Nick\na b,\na b,\nc,\nc,\u{1},\n").report;
+        let report = checked("UserID,Nick\n ab,\n ab,\nc,\nc,\u{1},\n").report;
         assert_eq!((report.records, report.valid, report.repeats.superseded), (4, 1, 0));
     }
 
     #[test]
     fn refusals_are_grouped_by_rule_whatever_their_figures() {
-        let report = checked("UserID\na b\nc\td\n\"\"\ne f\ng h\n").report;
+        let report = checked("UserID,Nick\n ab,\nc\t,\n\"\",n\ne ,\n gh,\n").report;
         let groups: Vec<_> = report.refused.by_count().into_iter().map(|(rule, sample)| (rule, sample.count)).collect();
-        assert_eq!(groups, [("UserID holds a character that is not allowed", 4), ("UserID is empty", 1)]);
+        assert_eq!(groups, [("UserID starts or ends with white space", 4), ("UserID is empty", 1)]);
         let rows: Vec<_> = report.refused.by_count()[0].1.first.iter().map(|refusal| refusal.position.row).collect();
         assert_eq!(rows, [1, 2, 4]);
     }
@@ -297,10 +299,10 @@ mod tests {
         check("nicknames.csv", &usual, [26, 0, 0, 0]);
         check("quoted.csv", &usual, [5, 0, 0, 0]);
         check("crlf-bom.csv", &usual, [4, 0, 0, 0]);
-        check("bad-rows.csv", &usual, [19, 10, 14, 1]);
+        check("bad-rows.csv", &usual, [19, 11, 14, 1]);
         let map = [(Field::UserId, "account"), (Field::Nick, "display name"), (Field::FaceUrl, "avatar")];
         let map = map.map(|(field, column)| (field, column.to_owned())).to_vec();
-        check("semicolon.csv", &Format { delimiter: b';', map }, [4, 0, 0, 0]);
+        check("semicolon.csv", &Format { delimiter: b';', map, ..usual.clone() }, [4, 0, 0, 0]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ struct ConfigFile {
 pub fn format(flags: &InputFlags) -> Format {
     let is_tsv = flags.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
     let usual = if is_tsv { b'\t' } else { b',' };
-    Format { delimiter: flags.delimiter.unwrap_or(usual), map: flags.map.clone() }
+    Format { delimiter: flags.delimiter.unwrap_or(usual), map: flags.map.clone(), ..Format::default() }
 }
 
 /// Reads an environment variable.

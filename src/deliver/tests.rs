@@ -107,7 +107,7 @@ impl Desk {
 #[tokio::test(start_paused = true)]
 async fn outcomes_come_in_input_order_whatever_ends_first() {
     let mut desk = Desk::new();
-    desk.admit("a").admit("b").admit("bad id").admit("c");
+    desk.admit("a").admit("b").admit("bad id ").admit("c");
     assert_eq!((desk.leave(), desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(2), Some(4), None));
     desk.end(4, code(0));
     desk.end(2, code(40601));
@@ -216,7 +216,7 @@ async fn while_the_service_is_down_and_nothing_is_left_to_probe_with_records_are
     }
     assert!(desk.deliveries.down_since().is_some());
     assert!(desk.deliveries.wants_record(), "the next record is the only probe there can be");
-    desk.admit("bad id");
+    desk.admit("bad id ");
     assert!(desk.deliveries.wants_record(), "an invalid one is none");
     desk.admit("good");
     assert!(!desk.deliveries.wants_record());

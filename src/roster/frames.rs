@@ -34,6 +34,35 @@ pub(super) struct Frame {
     pub(super) has_quote: bool,
     /// Where text follows a closing quote; the csv crate would glue it to the field without a word.
     pub(super) text_after_quote: Option<Place>,
+    /// Whether a quoted field runs over lines; [`Frames::spans`] has them.
+    pub(super) has_span: bool,
+}
+
+/// A quoted field that runs over lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The line on which its quote opens, and where that line starts in the record.
+    pub(super) first_line: u64,
+    start: usize,
+    /// The line on which it closes, and where that line's text ends in the record.
+    pub(super) last_line: u64,
+    end: usize,
+    pub(super) behind: Behind,
+}
+
+/// What stands right behind a closing quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// A delimiter or the record's end, as it should be.
+    Nothing,
+    Text,
+}
+
+impl Span {
+    /// The lines that it runs over, from end to end.
+    pub(super) fn lines<'a>(&self, record: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        record[self.start..self.end].split(|byte| *byte == b'\n').map(without_line_end)
+    }
 }
 
 /// Why the file cannot be cut into records any further.
@@ -55,12 +84,14 @@ pub(super) struct Frames<R> {
     /// Bytes of the current record, line end included, and after an error of what was looked at.
     len: usize,
     at: Mark,
+    /// Of the last record that had any.
+    spans: Vec<Span>,
 }
 
 impl<R: Read> Frames<R> {
     /// `input` stands at `at`.
     pub(super) fn new(input: R, delimiter: u8, at: Mark) -> Self {
-        Self { ahead: Ahead::new(input), delimiter, len: 0, at }
+        Self { ahead: Ahead::new(input), delimiter, len: 0, at, spans: Vec::new() }
     }
 
     pub(super) fn delimiter(&self) -> u8 {
@@ -87,7 +118,8 @@ impl<R: Read> Frames<R> {
         Ok(())
     }
 
-    /// The next record's extent; its bytes are in [`Frames::bytes`]. Blank lines are no records.
+    /// The next record's extent; its bytes are in [`Frames::bytes`]. Blank lines are no records, nor is what holds only delimiters, quotes
+    /// and white space.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
@@ -97,16 +129,20 @@ impl<R: Read> Frames<R> {
             if first == 0 {
                 return Ok(None);
             }
-            if first <= 2 && matches!(self.raw(), b"\n" | b"\r\n" | b"\r") {
-                self.pass(0);
-                continue;
-            }
             let has_quote = self.ahead.has_quote(first);
             let (text_after_quote, further_lines) = if has_quote { self.read_to_the_end(line)? } else { (None, 0) };
             self.pass(further_lines);
+            if is_blank(self.raw(), self.delimiter) {
+                continue;
+            }
             self.at.rows += 1;
-            return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote }));
+            return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote, has_span: further_lines > 0 }));
         }
+    }
+
+    /// The quoted fields of the current record that run over lines, if its frame says that there are any.
+    pub(super) fn spans(&self) -> &[Span] {
+        &self.spans
     }
 
     /// The current record without its line end.
@@ -165,6 +201,8 @@ impl<R: Read> Frames<R> {
         loop {
             scan.line(self.raw(), from, line);
             let Quoting::Quoted { opened } = scan.quoting else {
+                scan.ends();
+                self.spans = scan.spans;
                 return Ok((scan.text_after_quote.map(|spot| spot.place(self.raw())), line - first_line));
             };
             from = self.len;
@@ -195,6 +233,23 @@ fn runaway(error: FrameError, opened: Place) -> FrameError {
     }
 }
 
+/// Whether there is nothing but delimiters, quotes and white space.
+#[inline]
+fn is_blank(raw: &[u8], delimiter: u8) -> bool {
+    let is_empty = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ' | b'"') || byte == delimiter;
+    match raw.iter().position(|byte| !is_empty(*byte)) {
+        None => true,
+        Some(at) => !raw[at].is_ascii() && is_blank_text(&raw[at..], delimiter),
+    }
+}
+
+/// As [`is_blank`], with the white space that isn't ASCII.
+#[cold]
+fn is_blank_text(raw: &[u8], delimiter: u8) -> bool {
+    std::str::from_utf8(raw)
+        .is_ok_and(|text| text.chars().all(|found| found.is_whitespace() || found == '"' || found == char::from(delimiter)))
+}
+
 /// A line's text; a carriage return is the line end's only in front of a line feed, or at the end of the file.
 #[inline]
 pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
@@ -202,11 +257,30 @@ pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
     text.strip_suffix(b"\r").unwrap_or(text)
 }
 
+/// A cell of a record as it stands in the file, with its quotes; the record comes with its line end, if it has one.
+pub(super) fn raw_cell(record: &[u8], delimiter: u8, column: usize) -> Option<&[u8]> {
+    let record = without_line_end(record);
+    let (mut is_quoted, mut from) = (false, 0);
+    let mut ends = (0..record.len()).filter(|at| {
+        // In a field that begins with a quote, each one opens or closes; an escaped pair does both.
+        is_quoted ^= record[*at] == b'"' && record[from] == b'"';
+        let ends_here = !is_quoted && record[*at] == delimiter;
+        from = if ends_here { at + 1 } else { from };
+        ends_here
+    });
+    let start = if column == 0 { 0 } else { ends.nth(column - 1)? + 1 };
+    Some(&record[start..ends.next().unwrap_or(record.len())])
+}
+
 /// The scan of one record; it reads quotes as the csv crate does.
 struct Scan {
     delimiter: u8,
     quoting: Quoting,
     text_after_quote: Option<Spot>,
+    spans: Vec<Span>,
+    /// The line that was scanned last, and where its text ends in the record.
+    line: u64,
+    line_end: usize,
 }
 
 /// Where the scan stands in a record.
@@ -241,12 +315,13 @@ impl Spot {
 
 impl Scan {
     fn new(delimiter: u8) -> Self {
-        Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None }
+        Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None, spans: Vec::new(), line: 0, line_end: 0 }
     }
 
     /// Goes on over the line that starts at `line_start` and is the record's last so far.
     fn line(&mut self, record: &[u8], line_start: usize, line: u64) {
         let end = line_start + without_line_end(&record[line_start..]).len();
+        (self.line, self.line_end) = (line, end);
         let mut at = line_start;
         while at < end {
             let text = &record[at..end];
@@ -260,12 +335,31 @@ impl Scan {
                     memchr(b'"', text).map_or((self.quoting, end), |found| (Quoting::QuoteSeen { opened }, at + found + 1))
                 }
                 Quoting::QuoteSeen { opened } if text[0] == b'"' => (Quoting::Quoted { opened }, at + 1),
-                Quoting::QuoteSeen { .. } if text[0] == self.delimiter => (Quoting::FieldStart, at + 1),
-                Quoting::QuoteSeen { .. } => {
+                Quoting::QuoteSeen { opened } if text[0] == self.delimiter => {
+                    self.closed(opened, Behind::Nothing);
+                    (Quoting::FieldStart, at + 1)
+                }
+                Quoting::QuoteSeen { opened } => {
+                    self.closed(opened, Behind::Text);
                     self.text_after_quote.get_or_insert(spot);
                     (Quoting::Unquoted, at)
                 }
             };
+        }
+    }
+
+    /// The record is over: a quote that was seen at its end closes the field.
+    fn ends(&mut self) {
+        if let Quoting::QuoteSeen { opened } = self.quoting {
+            self.closed(opened, Behind::Nothing);
+        }
+    }
+
+    /// Takes note of a quoted field that runs over lines.
+    fn closed(&mut self, opened: Spot, behind: Behind) {
+        if opened.line < self.line {
+            let (first_line, start, last_line, end) = (opened.line, opened.line_start, self.line, self.line_end);
+            self.spans.push(Span { first_line, start, last_line, end, behind });
         }
     }
 }

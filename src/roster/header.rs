@@ -3,7 +3,7 @@
 use csv::ByteRecord;
 use thiserror::Error;
 
-use crate::account::Field;
+use crate::account::{Field, UserId};
 
 /// How the file is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,11 +11,21 @@ pub struct Format {
     pub delimiter: u8,
     /// Columns to take fields from, where they are named otherwise.
     pub map: Vec<(Field, String)>,
+    pub multiline: Multiline,
+}
+
+/// What is made of a quoted field that runs over lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multiline {
+    /// Its record is invalid where the quote seems to have swallowed records.
+    Judged,
+    /// It is taken as it is.
+    Taken,
 }
 
 impl Default for Format {
     fn default() -> Self {
-        Self { delimiter: b',', map: Vec::new() }
+        Self { delimiter: b',', map: Vec::new(), multiline: Multiline::Judged }
     }
 }
 
@@ -51,6 +61,13 @@ impl Header {
         [Some(self.user_id), self.nick, self.face_url].map(|column| column.and_then(|column| u32::try_from(column).ok()))
     }
 
+    /// Whether a line, cut at its delimiters without a look at quotes, has as many fields as the header and a valid UserID where it belongs.
+    pub(super) fn looks_like_a_record(&self, line: &[u8], delimiter: u8) -> bool {
+        let mut fields = line.split(|byte| *byte == delimiter);
+        let user_id = fields.clone().nth(self.user_id).map(unquoted);
+        fields.by_ref().count() == self.names.len() && user_id.is_some_and(|user_id| UserId::check(user_id).is_ok())
+    }
+
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {
         if let Some(name) = duplicate(&names) {
             return Err(HeaderError::Duplicate { name: lossy(name) });
@@ -65,6 +82,12 @@ impl Header {
         let face_url = optional(&names, Field::FaceUrl, format)?;
         Ok(Self { names, user_id, nick, face_url })
     }
+}
+
+/// A piece of a line less the quote at each of its ends; one of them may be on another line.
+fn unquoted(piece: &[u8]) -> &[u8] {
+    let piece = piece.strip_prefix(b"\"").unwrap_or(piece);
+    piece.strip_suffix(b"\"").unwrap_or(piece)
 }
 
 /// A name that stands twice; nameless columns (a trailing comma in an export) don't count.

@@ -5,6 +5,7 @@
 mod ahead;
 mod frames;
 mod header;
+mod malformed;
 mod sameness;
 mod split;
 
@@ -17,9 +18,10 @@ use thiserror::Error;
 
 use crate::account::{Account, AccountRef, Invalid};
 use crate::input::{Mark, Reading};
-use frames::{Frame, FrameError, Frames};
+use frames::{Behind, Frame, FrameError, Frames, Span};
 pub use frames::{Place, RECORD_MAX_BYTES, RECORD_MAX_LINES};
-pub use header::{Format, Header, HeaderError};
+pub use header::{Format, Header, HeaderError, Multiline};
+pub use malformed::Malformed;
 pub use sameness::{compare, fingerprint, fingerprint_of};
 use split::{Fields, Splitter};
 
@@ -37,6 +39,19 @@ pub struct View<'a> {
     /// [`UserId::check`]: crate::account::UserId::check
     pub user_id: &'a [u8],
     pub account: Result<AccountRef<'a>, Invalid>,
+    /// Whether a quote stands in the UserID cell of the file though that doesn't begin with one.
+    has_stray_quote: bool,
+}
+
+impl View<'_> {
+    /// Why the record's UserID can't be read for certain, if it can't: what it is may then be another one's, or nobody's. Costs next to
+    /// nothing. A record whose UserID is certain may be invalid, and a valid one's may be uncertain.
+    #[inline]
+    #[must_use]
+    pub fn malformed(&self) -> Option<Malformed> {
+        let stray = self.has_stray_quote.then_some(Malformed::TextBesideQuotes);
+        malformed::judge(self.user_id, self.account.as_ref().err()).or(stray)
+    }
 }
 
 /// A record of the input, valid or not.
@@ -84,6 +99,7 @@ pub struct Roster<R> {
     header: Header,
     frames: Frames<R>,
     splitter: Splitter,
+    multiline: Multiline,
     has_ended: bool,
 }
 
@@ -123,7 +139,7 @@ impl<R: Read> Roster<R> {
         let mut splitter = Splitter::new(format.delimiter);
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
         let names = splitter.any(frames.raw()).to_record();
-        Ok(Self { header: Header::new(names, format)?, frames, splitter, has_ended: false })
+        Ok(Self { header: Header::new(names, format)?, frames, splitter, multiline: format.multiline, has_ended: false })
     }
 
     #[must_use]
@@ -194,13 +210,29 @@ impl<R: Read> Roster<R> {
     /// The current record, with all its fields.
     #[inline]
     fn view(&mut self, frame: Frame) -> (View<'_>, Fields<'_>) {
+        let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
         let (frames, splitter) = (&self.frames, &mut self.splitter);
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
         let user_id = cell(Some(self.header.user_id));
-        let account = well_formed(&frame, self.header.names.len(), fields.len())
+        let account = swallowed
+            .and_then(|()| well_formed(&frame, self.header.names.len(), fields.len()))
             .and_then(|()| AccountRef::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
-        (View { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account }, fields)
+        let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), self.header.user_id, user_id);
+        (View { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account, has_stray_quote }, fields)
+    }
+
+    /// Whether the current record's quotes hold what they seem to.
+    #[cold]
+    fn swallowed(&self) -> Result<(), Invalid> {
+        let looks_swallowed = |span: &&Span| {
+            span.behind == Behind::Text
+                || span.lines(self.frames.raw()).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter()))
+        };
+        match (self.multiline, self.frames.spans().iter().find(looks_swallowed)) {
+            (Multiline::Judged, Some(span)) => Err(Invalid::SwallowedLines { quote: span.first_line, last: span.last_line }),
+            (Multiline::Judged, None) | (Multiline::Taken, _) => Ok(()),
+        }
     }
 }
 
@@ -217,7 +249,7 @@ impl<R: Read> Iterator for Roster<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let frame = self.advance()?;
         Some(frame.map(|frame| {
-            let (View { row, line, end, user_id, account }, fields) = self.view(frame);
+            let (View { row, line, end, user_id, account, has_stray_quote: _ }, fields) = self.view(frame);
             Record { row, line, end, user_id: user_id.into(), account: account.map(Account::from), fields: fields.to_record() }
         }))
     }

@@ -1,7 +1,7 @@
 //! Whether an input is still the one that an earlier run has seen.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::frames::{FrameError, Frames};
@@ -42,7 +42,7 @@ pub fn compare(path: &Path, delimiter: u8, settled: Mark) -> io::Result<Sameness
     let input = File::open(path)?;
     match passed(Frames::new((&input).take(settled.offset), delimiter, Mark::START)) {
         Err(FrameError::Read(error)) => Err(error),
-        Ok(at) if at == settled => rest(BufReader::new(input), settled),
+        Ok(at) if at == settled => rest(&input, delimiter, settled),
         Ok(_) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(Sameness::ChangedWithin),
     }
 }
@@ -62,23 +62,18 @@ fn passed(mut frames: Frames<impl Read>) -> Result<Mark, FrameError> {
 }
 
 /// Whether anything but blank lines follows. A settled last line without its end must not have grown.
-fn rest(mut input: impl BufRead + Seek, settled: Mark) -> io::Result<Sameness> {
+fn rest(mut input: &File, delimiter: u8, settled: Mark) -> io::Result<Sameness> {
     input.seek(SeekFrom::Start(settled.offset - 1))?;
-    let mut before = [0];
-    input.read_exact(&mut before)?;
-    let next = input.fill_buf()?;
-    if before != *b"\n" && !(next.is_empty() || next.starts_with(b"\n") || next.starts_with(b"\r\n")) {
+    let mut around = [0; 3];
+    let read = input.take(3).read(&mut around)?;
+    let (before, next) = around[..read].split_at(read.min(1));
+    if before != b"\n" && !(next.is_empty() || next.starts_with(b"\n") || next == b"\r\n") {
         return Ok(Sameness::ChangedWithin);
     }
-    loop {
-        let next = input.fill_buf()?;
-        if next.is_empty() {
-            return Ok(Sameness::Same);
-        }
-        if next.iter().any(|byte| !matches!(byte, b'\n' | b'\r')) {
-            return Ok(Sameness::ChangedAfter);
-        }
-        let blank = next.len();
-        input.consume(blank);
+    input.seek(SeekFrom::Start(settled.offset))?;
+    match Frames::new(input, delimiter, settled).next() {
+        Ok(None) => Ok(Sameness::Same),
+        Ok(Some(_)) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(Sameness::ChangedAfter),
+        Err(FrameError::Read(error)) => Err(error),
     }
 }

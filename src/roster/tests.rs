@@ -37,9 +37,64 @@ fn records_have_their_row_and_the_line_on_which_they_start() {
 
 #[test]
 fn quoted_fields_hold_delimiters_quotes_and_line_ends() {
-    let text = "UserID,Note\na,\"x\ny, \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n\"d\",x\"\n";
-    let expected = [row(1, 2, "a|x\ny, \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|"), row(4, 6, "d|x\"")];
+    let text = "UserID,Note\na,\"x\ny; \"\"z\"\"\"\nb,plain \"quote\" inside\n\"c\",\"\"\n\"d\",x\"\n";
+    let expected = [row(1, 2, "a|x\ny; \"z\""), row(2, 4, "b|plain \"quote\" inside"), row(3, 5, "c|"), row(4, 6, "d|x\"")];
     assert_eq!(lines(text), expected);
+}
+
+#[test]
+fn lines_of_delimiters_quotes_and_white_space_are_no_records() {
+    let rest = "a,1\n,,\n\" \",\"\"\n\u{a0},\u{3000}\t\n   \r\n\"\",\" \n \"\n\"\"\"\"\n,x\nb,2\n , \n\u{a0}";
+    let expected = [row(1, 4, "a|1"), (2, 12, "|x".to_owned(), Some("UserID is empty".to_owned())), row(3, 13, "b|2")];
+    assert_eq!(lines(format!(",,\n\nUserID,Nick\n{rest}")), expected);
+    let format = Format { delimiter: b';', ..Format::default() };
+    let read: Vec<_> = Roster::new(Cursor::new("UserID;Nick\n,;\n;\n"), &format).unwrap().map(|record| record.unwrap().line).collect();
+    assert_eq!(read, [2], "a comma is text where it is no delimiter");
+    assert!(matches!(roster("UserID,Nick\n,\"\n").unwrap().next(), Some(Err(RosterError::OpenQuote { .. }))), "an open quote is no blank");
+}
+
+#[test]
+fn a_quote_that_swallowed_records_makes_its_record_invalid() {
+    let told = |text: &str, multiline| {
+        let format = Format { multiline, ..Format::default() };
+        let mut roster = Roster::new(Cursor::new(format!("UserID,Nick,Note\n{text}")), &format).unwrap();
+        roster.find_map(|record| record.unwrap().account.err()).map(|invalid| invalid.to_string())
+    };
+    let check = |text: &str, judged: Option<&str>, taken: Option<&str>| {
+        assert_eq!(told(text, Multiline::Judged).as_deref(), judged, "{text:?}");
+        assert_eq!(told(text, Multiline::Taken).as_deref(), taken, "{text:?}");
+        let crlf = text.replace('\n', "\r\n");
+        assert_eq!(told(&crlf, Multiline::Judged), judged.map(|judged| judged.replace("000A", "000D")), "{crlf:?}");
+    };
+    check("a,A,\"x\nb,B,y\nc,C,z\"\n", Some("the quote at line 2 swallowed lines 3 to 4"), None);
+    check(
+        "\"a\",\"A\",\"x\n\"b\",\"B\",\"y\"\n",
+        Some("the quote at line 2 swallowed line 3"),
+        Some("text follows the closing quote at line 3, column 2"),
+    );
+    check(
+        "z,,\n\na,A,\"x\nb,B,y\nc,C,\"z\n",
+        Some("the quote at line 4 swallowed lines 5 to 6"),
+        Some("text follows the closing quote at line 6, column 6"),
+    );
+    check(
+        "a,A,\"x\nand\" more\n",
+        Some("the quote at line 2 swallowed line 3"),
+        Some("text follows the closing quote at line 3, column 5"),
+    );
+    check("a,A,\"1 Mill Lane\nSpringfield\"\n", None, None);
+    check("a,A,\"1 Mill Lane\nSpringfield, Ohio, USA\"\n", Some("the quote at line 2 swallowed line 3"), None);
+    check("a,A,\"x\n\nb,B,y\"\n", None, None);
+    check("a,A,\"x\n,B,y\"\n", None, None);
+    check("a,A,\"x\n b,B,y\"\n", None, None);
+    check("a,A,\"x\nb,B,y,z\"\n", None, None);
+    check("a,A,\"x, \"\"y\"\"\nb,B,y\"\n", None, None);
+    check("a,\"A,x\nb,B,y\",\n", Some("Nick holds the control character U+000A"), Some("Nick holds the control character U+000A"));
+    check(
+        "a,A,\"one \"\"line\"\"\" x\n",
+        Some("text follows the closing quote at line 2, column 19"),
+        Some("text follows the closing quote at line 2, column 19"),
+    );
 }
 
 #[test]
@@ -52,10 +107,10 @@ fn what_is_wrong_with_a_record_is_told() {
     check("a", "the record has 1 fields, the header has 2");
     check("a,b,c", "the record has 3 fields, the header has 2");
     check("a,\"b\" c", "text follows the closing quote at line 2, column 6");
-    check("a,\"好\nb\"x", "text follows the closing quote at line 3, column 3");
+    check("a,\"好\nb\"x", "the quote at line 2 swallowed line 3");
     check("a,b\rc", "Nick holds the control character U+000D");
     check("a,b\0c", "Nick holds the control character U+0000");
-    check("\u{feff}a,b", "UserID holds the byte 0xef; printable ASCII without space is allowed");
+    check("\u{feff}a,b", "UserID holds a byte order mark (U+FEFF)");
 }
 
 #[test]
@@ -77,7 +132,8 @@ fn a_bad_file_is_refused_at_its_header() {
 
 #[test]
 fn fields_can_be_mapped_from_other_columns() {
-    let format = Format { delimiter: b';', map: vec![(Field::UserId, "id".to_owned()), (Field::Nick, "name".to_owned())] };
+    let format =
+        Format { delimiter: b';', map: vec![(Field::UserId, "id".to_owned()), (Field::Nick, "name".to_owned())], ..Format::default() };
     let mut roster = Roster::new(Cursor::new("name;id\nAda;u1\n"), &format).unwrap();
     let account = roster.next().unwrap().unwrap().account.unwrap();
     assert_eq!((account.user_id.as_str(), account.nick.as_deref()), ("u1", Some("Ada")));
@@ -161,12 +217,12 @@ fn records_across_the_edges_of_the_memory_are_whole() {
 
 #[test]
 fn the_user_id_of_an_invalid_record_can_be_told_from_an_invalid_one() {
-    let text = format!("UserID,Nick\nu1,{}\nu 2,\n", "n".repeat(501));
+    let text = format!("UserID,Nick\nu1,{}\n u2,\n", "n".repeat(501));
     let mut roster = roster(text).unwrap();
     let view = roster.next_view().unwrap().unwrap();
     assert_eq!((UserId::check(view.user_id), view.account), (Ok("u1"), Err(Invalid::LongField { field: Field::Nick, bytes: 501 })));
     let view = roster.next_view().unwrap().unwrap();
-    assert_eq!((UserId::check(view.user_id).err(), view.user_id), (view.account.err(), &b"u 2"[..]));
+    assert_eq!((UserId::check(view.user_id).err(), view.user_id), (view.account.err(), &b" u2"[..]));
 }
 
 #[test]
@@ -236,6 +292,8 @@ proptest! {
         crlf in any::<bool>(),
         always_quoted in any::<bool>(),
     ) {
+        let is_blank = |record: &Vec<String>| record.concat().chars().all(|char| char.is_whitespace() || "\",".contains(char));
+        let records: Vec<_> = records.into_iter().filter(|record| !is_blank(record)).collect();
         let terminator = if crlf { csv::Terminator::CRLF } else { csv::Terminator::Any(b'\n') };
         let quotes = if always_quoted { csv::QuoteStyle::Always } else { csv::QuoteStyle::Necessary };
         let mut writer = csv::WriterBuilder::new().terminator(terminator).quote_style(quotes).from_writer(Vec::new());

@@ -209,12 +209,12 @@ mod tests {
         check("UserID,Nick\na,1\nb,2\na,3\n", &[2, 3], [2, 0, 1]);
         check("UserID,Nick\na,1\na,2,3\nb,1\n", &[2, 3], [1, 1, 1]);
         check("UserID,Nick\na,2,3\na,1\n", &[2], [1, 0, 1]);
-        check("UserID,Nick\nx y,1\nx y,2\n,1\n,2\n", &[2, 3, 4], [0, 3, 1]);
+        check("UserID,Nick\n xy,1\n xy,2\n,1\n,2\n", &[2, 3, 4], [0, 3, 1]);
     }
 
     #[test]
     fn a_sample_has_as_many_distinct_ids_and_is_the_same_for_the_same_seed() {
-        let text = (1..=1_000).fold("UserID\nx y\n".to_owned(), |text, row| text + &format!("u{}\n", row % 800));
+        let text = (1..=1_000).fold("UserID\n xy\n".to_owned(), |text, row| text + &format!("u{}\n", row % 800));
         for (wanted, expected) in [(0, 0), (1, 1), (100, 100), (800, 800), (5_000, 800)] {
             let draw = |seed: u64| plan(&text, Some(Sample { ids: wanted, seed }));
             let (one, same, other) = (draw(1), draw(1), draw(2));

@@ -139,9 +139,11 @@ proptest! {
         if ends_with_line {
             text.extend_from_slice(line_end.as_bytes());
         }
-        let plain = plain_records(&text);
+        let mut plain = plain_records(&text);
         let written: Vec<Vec<Vec<u8>>> = records.iter().map(|(fields, _)| fields.iter().map(|(field, _)| field.clone()).collect()).collect();
         prop_assert_eq!(plain[1..].iter().map(|record| record.fields.clone()).collect::<Vec<_>>(), written);
+        let is_blank = |record: &Plain| String::from_utf8_lossy(&record.fields.concat()).chars().all(|char| char.is_whitespace() || "\",".contains(char));
+        plain.retain(|record| !is_blank(record));
         let roster = Roster::new(text.as_slice(), &Format::default()).unwrap();
         let read: Vec<Plain> = roster
             .map(Result::unwrap)

@@ -89,7 +89,7 @@ fn an_unfinished_run_goes_on_and_can_be_begun_again() {
 #[test]
 fn a_limit_is_a_canary() {
     let bench = Bench::new();
-    bench.write("users.csv", "UserID\na\nb\nx y\nc\nd\n");
+    bench.write("users.csv", "UserID\na\nb\n xy\nc\nd\n");
     let server = Server::new(|_| imported());
     let limit = |count: &str| bench.import(&server).args(&["--limit", count]).run();
     limit("0").exits(0).because("5 remain").settles(0);

@@ -184,7 +184,7 @@ fn quiet_says_nothing_of_a_success_and_why_of_a_failure() {
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""));
     let run = quiet();
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""));
-    bench.write("users.csv", "UserID\nx y\n");
+    bench.write("users.csv", "UserID\n xy\n");
     let run = quiet().exits(3);
     assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
 }

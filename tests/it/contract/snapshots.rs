@@ -45,7 +45,7 @@ fn help() {
 #[test]
 fn the_end_of_runs() {
     let bench = Bench::new();
-    bench.write("users.csv", "UserID,Nick\nada,Ada\nbad,Bad\nx y,Space\nbob,Bob\n");
+    bench.write("users.csv", "UserID,Nick\nada,Ada\nbad,Bad\n xy,Space\nbob,Bob\n");
     let server = Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() });
     let import = |flags: &[&str]| {
         let call = bench.quiet_import_into("users.csv", &server.endpoint()).args(&["--no-progress"]).args(flags);

@@ -25,7 +25,7 @@ pub(crate) fn of_the_roster(bytes: &[u8]) {
     }
     let rest = &bytes[offset(before)..];
     if error.is_none() {
-        assert!(rest.iter().all(|byte| matches!(byte, b'\n' | b'\r')), "records are lost: {rest:?}");
+        assert!(is_blank(rest, b','), "records are lost: {rest:?}");
         let whole = Roster::new(bytes, &Format::default()).unwrap();
         assert_eq!(whole.count_rest().unwrap(), records.len() as u64);
     }
@@ -58,7 +58,7 @@ pub(crate) fn of_views(bytes: &[u8], delimiter: u8) {
         byte => byte,
     };
     let bytes: Vec<u8> = bytes.iter().map(swap).collect();
-    let format = Format { delimiter, map: Vec::new() };
+    let format = Format { delimiter, ..Format::default() };
     let open = || Roster::new(Trickle { left: &bytes, few: few(&bytes) }, &format);
     let (Ok(mut records), Ok(mut views)) = (open(), open()) else { return };
     let names: Vec<Vec<u8>> = records.header().names.iter().map(<[u8]>::to_vec).collect();
@@ -69,7 +69,8 @@ pub(crate) fn of_views(bytes: &[u8], delimiter: u8) {
                 let account = view.account.clone().map(Account::from);
                 assert_eq!((view.row, view.line, view.end, view.user_id), (record.row, record.line, record.end, &*record.user_id));
                 assert_eq!(account, record.account);
-                is_what_the_csv_crate_reads(&record, &bytes[offset(before)..offset(record.end)], delimiter, &names);
+                let passed = &bytes[offset(before)..offset(record.end)];
+                is_what_the_csv_crate_reads(&record, passed.split_at(blank_bytes(passed, record.line - before.line)).1, delimiter, &names);
             }
             (Some(Err(one)), Some(Err(other))) => assert_eq!(one.to_string(), other.to_string()),
             (None, None) => break,
@@ -79,11 +80,19 @@ pub(crate) fn of_views(bytes: &[u8], delimiter: u8) {
     }
 }
 
-fn is_what_the_csv_crate_reads(record: &Record, passed: &[u8], delimiter: u8, names: &[Vec<u8>]) {
-    let mut raw = passed;
-    while let Some(rest) = raw.strip_prefix(b"\n").or_else(|| raw.strip_prefix(b"\r\n")) {
-        raw = rest;
-    }
+/// Whether there is nothing but delimiters, quotes and white space.
+fn is_blank(bytes: &[u8], delimiter: u8) -> bool {
+    let is_empty = |char: char| char.is_whitespace() || char == '"' || char == char::from(delimiter);
+    std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(is_empty))
+}
+
+/// Bytes of the first `lines` lines.
+fn blank_bytes(passed: &[u8], lines: u64) -> usize {
+    passed.split_inclusive(|byte| *byte == b'\n').take(usize::try_from(lines).unwrap()).map(<[u8]>::len).sum()
+}
+
+fn is_what_the_csv_crate_reads(record: &Record, raw: &[u8], delimiter: u8, names: &[Vec<u8>]) {
+    assert!(!is_blank(raw, delimiter), "{record:?}");
     let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
     let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
     // Behind another record, so that a byte order mark isn't taken for the file's.
@@ -97,6 +106,10 @@ fn is_what_the_csv_crate_reads(record: &Record, passed: &[u8], delimiter: u8, na
     match &record.account {
         Err(Invalid::FieldCount { expected, found }) => assert!(expected != found && (*expected, *found) == (names.len(), read[0].len())),
         Err(Invalid::TextAfterQuote { .. }) => assert!(raw.contains(&b'"')),
+        Err(Invalid::SwallowedLines { quote, last }) => {
+            let line_ends = raw.split(|byte| *byte == b'\n').count() as u64 - 1;
+            assert!(record.line <= *quote && quote < last && *last <= record.line + line_ends, "{record:?}");
+        }
         account => {
             assert_eq!(names.len(), read[0].len());
             assert_eq!(*account, Account::parse(cell("UserID"), cell("Nick"), cell("FaceUrl")));
@@ -152,8 +165,9 @@ fn lies_behind(record: &Same, before: Mark, bytes: &[u8]) {
     let passed = &bytes[offset(before)..offset(record.end)];
     let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
     assert_eq!(record.end.line, before.line + lines(passed), "{record:?}");
-    let blank = passed.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-    assert!(record.line >= before.line && record.line <= before.line + lines(&passed[..blank]), "{record:?}");
+    assert!(record.line >= before.line, "{record:?}");
+    let blank = blank_bytes(passed, record.line - before.line);
+    assert!(is_blank(&passed[..blank], b','), "{record:?}");
     assert!(passed.len() - blank <= RECORD_MAX_BYTES, "{record:?}");
     assert!(record.end.line - record.line <= RECORD_MAX_LINES, "{record:?}");
     let held: usize = record.fields.iter().map(Vec::len).sum();

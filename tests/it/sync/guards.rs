@@ -50,7 +50,7 @@ fn renamed(count: u64, renamed: u64) -> String {
 #[test]
 fn empty() {
     let (bench, server) = held(&users(3));
-    for file in ["UserID,Nick\n", "UserID,Nick\nx y,n\n"] {
+    for file in ["UserID,Nick\n", "UserID,Nick\n xy,n\n"] {
         bench.write("users.csv", file);
         let run = guarded(&bench, &server, sync(&bench, &server), &[["empty", "no valid record", "--allow empty"]]);
         assert_eq!(run.summary["plan"]["missing"].as_u64(), Some(3));
@@ -237,7 +237,7 @@ fn canary() {
     with(&[]).args(&["--dry-run"]).run().exits(0);
     bench.write("users.csv", users(3));
     with(&["--canary", "user2", "--canary", "user1"]).run().exits(0);
-    let run = with(&["--canary", "x y"]).run();
+    let run = with(&["--canary", " xy"]).run();
     assert_eq!(run.code, Some(2), "{}", run.stderr);
 }
 

@@ -18,7 +18,7 @@ fn a_migration_fills_a_new_state() {
         _ => imported(),
     });
     let bench = Bench::new();
-    bench.write("users.csv", "UserID,Nick\na,1\na,2\nb,1\nx y,1\nrefused,1\nlost,1\n");
+    bench.write("users.csv", "UserID,Nick\na,1\na,2\nb,1\n xy,1\nrefused,1\nlost,1\n");
     import(&bench, &server).args(&["--max-attempts", "2"]).run().exits(3);
     assert_eq!((held(&bench), bench.mode("users.state")), (vec!["a".to_owned(), "b".to_owned(), "lost".to_owned()], 0o600));
     let state = bench.call(&["state", "users.state"]).run().stdout;

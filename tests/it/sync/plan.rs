@@ -19,7 +19,7 @@ const EVERY_KIND: &str = "UserID,Nick,FaceUrl\n\
     \n\
     c,,fc\n\
     d,X,Y\n\
-    a b,n,\n\
+    ab\u{a0},n,\n\
     n1,N,\n\
     n2,first,\n\
     =n2,formula,\n\
@@ -33,7 +33,7 @@ const PLAN: &str = "op,row,line,UserID,reason\n\
     update,2,4,b,Nick differs\n\
     update,3,6,c,FaceUrl differs\n\
     update,4,7,d,Nick and FaceUrl differ\n\
-    invalid,5,8,a b,UserID holds the byte 0x20; printable ASCII without space is allowed\n\
+    invalid,5,8,ab\u{a0},UserID starts or ends with white space (U+00A0)\n\
     create,6,9,n1,the state does not hold it\n\
     superseded,7,10,n2,a later record has the same UserID\n\
     create,8,11,=n2,the state does not hold it\n\

@@ -125,7 +125,7 @@ impl Town {
                     records[at][1] = "x".repeat(501);
                     other[1] = format!("superseded {}", self.chance.u8(..));
                 }
-                _ => other[0] = format!("bad id {at}"),
+                _ => other[0] = format!("bad id {at} "),
             }
             records.insert(self.chance.usize(..=at), other);
         }
