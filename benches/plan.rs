@@ -15,7 +15,7 @@ use chatlift::figures::count;
 
 use chatlift::roster::{self, Format, Roster};
 use chatlift::spill::Sorter;
-use chatlift::state::{Done, NewRun, Sent, Settlement, State};
+use chatlift::state::{Finish, NewRun, Sent, Settlement, State};
 use chatlift::sync::{Absence, Drawn, Policy, Settlements, Survey, draw_up, survey};
 use chatlift::target::Target;
 
@@ -138,7 +138,8 @@ fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
     let none = || std::iter::empty();
     let mut begin = |drawn: &mut Drawn| {
         let (planned, missing, ops) = drawn.lists().unwrap();
-        let new = NewRun { command: "sync", began_at: 1, input, counts, filled, ops };
+        let new =
+            NewRun { command: "sync", began_at: 1, input, counts, filled, ops, token: 1, shrunk_allowed: false, ends_with_newline: None };
         state.begin(new, planned, missing, none()).unwrap();
         state.mark_sent_up_to(rows).unwrap();
     };
@@ -148,7 +149,7 @@ fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
         .unwrap()
         .0
         .map(|planned| planned.map(|planned| Settlement { id: planned.id, row: planned.row, sent: Sent::Taken { at: 2 } }));
-    timed("state: finish", rows, || state.finish(taken, Done::default(), 3).unwrap());
+    timed("state: finish", rows, || state.finish(taken, Finish { at: 3, ..Finish::default() }).unwrap());
 }
 
 /// What it yields, its time, and the CPU of all threads.

@@ -30,18 +30,109 @@ impl Profile {
     }
 }
 
+/// What of an account is in doubt: a call has left, or was about to, and what came of it is not known. A set of bits, as the state keeps it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InDoubt(u8);
+
+impl InDoubt {
+    pub const NOTHING: Self = Self(0);
+    pub const NICK: Self = Self(1);
+    pub const FACE_URL: Self = Self(2);
+    /// Whether there is such an account at all: its first import is not known to have been taken.
+    pub const EXISTENCE: Self = Self(4);
+    /// Whether it was kicked.
+    pub const KICK: Self = Self(8);
+    /// Whether it was deleted.
+    pub const DELETION: Self = Self(16);
+
+    /// The fields that are known, or that a call carries.
+    #[must_use]
+    pub fn of_fields(profile: Profile) -> Self {
+        let bit = |is_there: bool, bit: Self| if is_there { bit } else { Self::NOTHING };
+        bit(profile.nick.is_some(), Self::NICK).and(bit(profile.face_url.is_some(), Self::FACE_URL))
+    }
+
+    /// All that is known of an account; whether it exists, where nothing else is.
+    #[must_use]
+    pub fn of_all(held: &Held) -> Self {
+        let fields = Self::of_fields(held.profile);
+        if fields.is_nothing() || held.last_imported.is_none() { fields.and(Self::EXISTENCE) } else { fields }
+    }
+
+    #[must_use]
+    pub const fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `other` is in doubt.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
 /// What is known of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     pub profile: Profile,
     /// When it was last imported, in milliseconds since the epoch; `None` if it is not known that it ever was.
     pub last_imported: Option<i64>,
     /// Finished runs in a row whose input had no record of it.
     pub missing_runs: u32,
-    /// A call has left, or was about to, and what came of it is not known.
-    pub is_in_doubt: bool,
+    pub in_doubt: InDoubt,
     /// It was kicked and has not come back since.
     pub is_kicked: bool,
+    /// When the run began, in milliseconds since the epoch, that last raised `missing_runs`; `None` if none has, or an older version didn't
+    /// know.
+    pub raised_at: Option<i64>,
+}
+
+impl Held {
+    /// Once an import has been taken at this time, with these fields. What it did not carry stays in doubt; and if a deletion may have
+    /// landed before, the service may have made the account anew, without them.
+    #[must_use]
+    pub fn once_taken(before: Option<Self>, sent: Profile, at: i64) -> Self {
+        let Held { profile, in_doubt, .. } = before.unwrap_or_default();
+        let fields = if in_doubt.has(InDoubt::DELETION) { in_doubt.and(InDoubt::of_fields(profile)) } else { in_doubt };
+        let settled = InDoubt::of_fields(sent).and(InDoubt::EXISTENCE).and(InDoubt::KICK).and(InDoubt::DELETION);
+        Held {
+            profile: profile.overlaid(sent),
+            last_imported: Some(at),
+            missing_runs: 0,
+            in_doubt: fields.without(settled),
+            is_kicked: false,
+            raised_at: None,
+        }
+    }
+
+    /// While it is not known whether an import with these fields was taken.
+    #[must_use]
+    pub fn once_sent(before: Option<Self>, sent: Profile) -> Self {
+        let held = before.unwrap_or_default();
+        let in_doubt = held.in_doubt.and(InDoubt::of_fields(sent));
+        let is_known = held.last_imported.is_some() && !in_doubt.is_nothing();
+        Held { in_doubt: if is_known { in_doubt } else { in_doubt.and(InDoubt::EXISTENCE) }, ..held }
+    }
 }
 
 /// A time in milliseconds since the epoch as files show it: RFC 3339 in UTC.
@@ -74,7 +165,7 @@ impl Op {
         let differs = |wanted: Option<u64>, held: Option<u64>| wanted.is_some() && wanted != held;
         let nick = differs(wanted.nick, held.profile.nick);
         let face_url = differs(wanted.face_url, held.profile.face_url);
-        if nick || face_url || held.is_in_doubt { Op::Update { nick, face_url } } else { Op::Unchanged }
+        if nick || face_url || !held.in_doubt.is_nothing() { Op::Update { nick, face_url } } else { Op::Unchanged }
     }
 
     /// Whether a call is made for it.
@@ -279,7 +370,7 @@ mod tests {
     use super::*;
 
     fn held(nick: Option<&str>, face_url: Option<&str>) -> Held {
-        Held { profile: Profile::of(nick, face_url), last_imported: Some(1), missing_runs: 0, is_in_doubt: false, is_kicked: false }
+        Held { profile: Profile::of(nick, face_url), last_imported: Some(1), ..Held::default() }
     }
 
     #[test]
@@ -293,8 +384,34 @@ mod tests {
         check([None, None], Some(known), Op::Unchanged);
         check([Some("m"), None], Some(known), Op::Update { nick: true, face_url: false });
         check([Some("n"), Some("f")], Some(known), Op::Update { nick: false, face_url: true });
-        check([Some("n"), None], Some(Held { is_in_doubt: true, ..known }), Op::Update { nick: false, face_url: false });
-        check([Some("n"), None], Some(Held { last_imported: None, is_in_doubt: true, ..known }), Op::Create);
+        let neither = Op::Update { nick: false, face_url: false };
+        for doubt in [InDoubt::NICK, InDoubt::FACE_URL, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
+            check([Some("n"), None], Some(Held { in_doubt: doubt, ..known }), neither);
+        }
+        check([Some("n"), None], Some(Held { last_imported: None, in_doubt: InDoubt::NICK, ..known }), Op::Create);
+    }
+
+    #[test]
+    fn a_call_settles_the_doubt_about_what_it_carried_and_no_other() {
+        let (nick, face, both) = (InDoubt::NICK, InDoubt::FACE_URL, InDoubt::NICK.and(InDoubt::FACE_URL));
+        let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
+            let before = Some(Held { in_doubt, ..held(Some("n"), Some("f")) });
+            let sent = Profile::of(sent[0], sent[1]);
+            assert_eq!(Held::once_taken(before, sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
+            assert_eq!(Held::once_sent(before, sent).in_doubt, unknown, "{in_doubt:?} {sent:?}");
+        };
+        check(InDoubt::NOTHING, [Some("m"), None], [InDoubt::NOTHING, nick]);
+        check(InDoubt::NOTHING, [None, None], [InDoubt::NOTHING, InDoubt::EXISTENCE]);
+        check(both, [Some("m"), None], [face, both]);
+        check(both, [None, Some("g")], [nick, both]);
+        check(both, [None, None], [both, both]);
+        check(both.and(InDoubt::EXISTENCE), [Some("m"), Some("f")], [InDoubt::NOTHING, both.and(InDoubt::EXISTENCE)]);
+        check(InDoubt::KICK, [Some("m"), None], [InDoubt::NOTHING, nick.and(InDoubt::KICK)]);
+        // The account may have been made anew by this call.
+        check(InDoubt::DELETION, [Some("m"), None], [face, nick.and(InDoubt::DELETION)]);
+        let new = Held::once_sent(None, Profile::of(Some("n"), None));
+        assert_eq!((new.in_doubt, new.last_imported), (nick.and(InDoubt::EXISTENCE), None));
+        assert_eq!(Held::once_taken(Some(new), Profile::of(None, Some("f")), 2).in_doubt, nick);
     }
 
     #[test]

@@ -106,7 +106,9 @@ impl Kept {
         let now = milliseconds(SystemTime::now());
         let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
         let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
-        let new = NewRun { command: IMPORT, began_at: now, input, counts, filled, ops: &Ops::default() };
+        let (ops, token) = (&Ops::default(), new_identity());
+        let new =
+            NewRun { command: IMPORT, began_at: now, input, counts, filled, ops, token, shrunk_allowed: false, ends_with_newline: None };
         state.import_finished(import_identity(paths), new, accounts, done).map_err(|error| state_error(&error))?;
         tracing::info!("the state {} holds what was imported", self.path.display());
         Ok(())
@@ -123,9 +125,9 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What a state is known by.
+/// What a state is known by, or a run; 0 is none.
 pub(super) fn new_identity() -> u64 {
-    fastrand::u64(..)
+    fastrand::u64(1..)
 }
 
 /// What an unfinished import is known by: where its checkpoint is.

@@ -4,9 +4,9 @@ use std::io;
 
 use super::exit::LastWord;
 use super::kept::{Kept, state_error};
-use crate::account::{USER_ID_MAX_BYTES, UserId};
+use crate::account::{Field, USER_ID_MAX_BYTES, UserId};
 use crate::finding::{Finding, Findings, State};
-use crate::plan::Id;
+use crate::plan::{Id, InDoubt};
 use crate::sheets::Sheets;
 use crate::spill::Sorter;
 use crate::state::Wrong;
@@ -43,9 +43,9 @@ impl Findings for Reconciled {
     type Error = io::Error;
 
     fn take(&mut self, finding: Finding) -> io::Result<()> {
-        let wrong = match finding.state {
+        let wrong = match &finding.state {
             State::Missing => Some(Wrong::NotThere),
-            State::Differs(_) => Some(Wrong::Different),
+            State::Differs(fields) => Some(Wrong::Different(fields.iter().fold(InDoubt::NOTHING, |all, field| all.and(doubt(*field))))),
             State::Same | State::Unknown(_) | State::Invalid(_) => None,
         };
         if let Some((_, sorter)) = &mut self.notes
@@ -54,7 +54,10 @@ impl Findings for Reconciled {
         {
             let mut note = [0; NOTE];
             note[..USER_ID_MAX_BYTES].copy_from_slice(Id::new(id.as_bytes()).padded());
-            note[USER_ID_MAX_BYTES] = u8::from(wrong == Wrong::Different);
+            note[USER_ID_MAX_BYTES] = match wrong {
+                Wrong::NotThere => 0,
+                Wrong::Different(fields) => fields.bits(),
+            };
             sorter.push(note)?;
         }
         self.sheets.take(finding)
@@ -64,5 +67,18 @@ impl Findings for Reconciled {
 fn read(note: &[u8; NOTE]) -> (Id, Wrong) {
     let mut id = [0; USER_ID_MAX_BYTES];
     id.copy_from_slice(&note[..USER_ID_MAX_BYTES]);
-    (Id::from_padded(id), if note[USER_ID_MAX_BYTES] == 0 { Wrong::NotThere } else { Wrong::Different })
+    let wrong = match note[USER_ID_MAX_BYTES] {
+        0 => Wrong::NotThere,
+        fields => Wrong::Different(InDoubt::from_bits(fields)),
+    };
+    (Id::from_padded(id), wrong)
+}
+
+const fn doubt(field: Field) -> InDoubt {
+    match field {
+        // A service that shows another id for this one is not to be trusted about it.
+        Field::UserId => InDoubt::EXISTENCE,
+        Field::Nick => InDoubt::NICK,
+        Field::FaceUrl => InDoubt::FACE_URL,
+    }
 }

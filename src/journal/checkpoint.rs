@@ -1,7 +1,8 @@
 //! The checkpoint: where a run stands, as one JSON object with a version and a checksum.
 //!
 //! Encoding and decoding only. It holds no secret and no personal data: numbers, hashes and the address of the service.
-//! Rule for the format: a reader takes its own version only and says so; a field that changes its meaning, comes or goes raises the version.
+//! Rule for the format: a field that changes its meaning, comes or goes raises the version. A reader takes its own version and those that it
+//! knows how to read, and says so of any other; what is written is always of its own.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -11,8 +12,10 @@ use crate::input::{Fingerprint, Mark, Reading};
 use crate::outcome::Tally;
 use crate::target::Target;
 
-/// Raised with every change of the format.
-pub const VERSION: u32 = 2;
+/// Raised with every change of the format. Since 3 a sync's run has a token; in 2 it has none.
+pub const VERSION: u32 = 3;
+/// The oldest one that can be read.
+const OLDEST: u32 = 2;
 /// Longest checkpoint that is read. Chosen: ours have some hundred bytes.
 pub const MAX_BYTES: u64 = 64 * 1024;
 
@@ -52,10 +55,13 @@ pub enum State {
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     Import,
-    /// A sync with the state of this identity, and the number that the state gave to the run.
+    /// A sync with the state of this identity, and the number that the state gave to the run. The token was drawn for this run alone: the
+    /// number comes again where an older state was brought back. 0 stands for none.
     Sync {
         state: u64,
         run: u64,
+        #[serde(default)]
+        token: u64,
     },
 }
 
@@ -113,7 +119,7 @@ struct Envelope<'a> {
 pub enum CheckpointError {
     #[error("it is no checkpoint of chatlift")]
     Foreign,
-    #[error("it has the version {0}; this chatlift reads version {VERSION}")]
+    #[error("it has the version {0}; this chatlift reads versions {OLDEST} to {VERSION}")]
     Version(u64),
     #[error("its checksum is wrong")]
     Checksum,
@@ -132,11 +138,11 @@ impl Checkpoint {
     }
 
     /// # Errors
-    /// [`CheckpointError`] for anything that [`Checkpoint::encode`] of this version did not write.
+    /// [`CheckpointError`] for anything that [`Checkpoint::encode`] of a known version did not write.
     pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| CheckpointError::Foreign)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version == u64::from(VERSION) => {}
+            Some(version) if (u64::from(OLDEST)..=u64::from(VERSION)).contains(&version) => {}
             Some(version) => return Err(CheckpointError::Version(version)),
             None => return Err(CheckpointError::Foreign),
         }
@@ -160,7 +166,7 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         Checkpoint {
             state: State::Unfinished,
-            work: Work::Sync { state: u64::MAX, run: 2 },
+            work: Work::Sync { state: u64::MAX, run: 2, token: u64::MAX },
             target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
             reading: Reading { delimiter: b',', columns: [Some(0), None, Some(2)] },
             names: 5,
@@ -181,7 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_whole_checkpoint_of_this_version_is_one() {
+    fn one_of_version_2_is_read_and_written_as_todays() {
+        let mut run = serde_json::to_value(checkpoint()).unwrap();
+        run["work"]["sync"].as_object_mut().unwrap().remove("token").unwrap();
+        let checksum = checksum(&run);
+        let text = serde_json::json!({ "version": 2, "checksum": checksum, "run": run }).to_string();
+        let read = Checkpoint::decode(text.as_bytes()).unwrap();
+        assert_eq!(read, Checkpoint { work: Work::Sync { state: u64::MAX, run: 2, token: 0 }, ..checkpoint() });
+        assert_eq!(Checkpoint::decode(&read.encode()), Ok(read));
+    }
+
+    #[test]
+    fn nothing_but_a_whole_checkpoint_of_a_known_version_is_one() {
         let whole = checkpoint().encode();
         assert_eq!(Checkpoint::decode(b""), Err(CheckpointError::Foreign));
         assert_eq!(Checkpoint::decode(b"{}"), Err(CheckpointError::Foreign));

@@ -9,7 +9,7 @@ use super::bulk::{Bulk, Insert};
 use super::run::{self, InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
 use super::{State, StateError, Trouble};
 use crate::account::UserId;
-use crate::plan::{Held, Id, Profile};
+use crate::plan::{Due, Held, Id, InDoubt, Missing, Profile};
 
 /// What is known of an account after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct SettledImport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
     NotThere,
-    /// Its profile is another one.
-    Different,
+    /// These of its fields are other ones.
+    Different(InDoubt),
 }
 
 /// How many accounts a state holds.
@@ -43,21 +43,22 @@ pub struct Imported {
     pub kicked: u64,
 }
 
-const COLUMNS: &str = "a.nick, a.face_url, a.last_imported, a.missing_runs, a.in_doubt, a.kicked";
+const COLUMNS: &str = "a.nick, a.face_url, a.last_imported, a.missing_runs, a.in_doubt, a.kicked, a.raised_at";
 const UPSERT: Insert<(Id, Held)> = Insert {
     table: "accounts",
-    columns: 7,
+    columns: 8,
     conflict: "ON CONFLICT (id) DO UPDATE SET nick = excluded.nick, face_url = excluded.face_url, last_imported = excluded.last_imported, \
-               missing_runs = excluded.missing_runs, in_doubt = excluded.in_doubt, kicked = excluded.kicked",
+               missing_runs = excluded.missing_runs, in_doubt = excluded.in_doubt, kicked = excluded.kicked, raised_at = excluded.raised_at",
     bind: |values, (id, held)| {
-        let Held { profile: Profile { nick, face_url }, last_imported, missing_runs, is_in_doubt, is_kicked } = *held;
+        let Held { profile: Profile { nick, face_url }, last_imported, missing_runs, in_doubt, is_kicked, raised_at } = *held;
         values.put(id.as_str())?;
         values.put(nick.map(u64::cast_signed))?;
         values.put(face_url.map(u64::cast_signed))?;
         values.put(last_imported)?;
         values.put(missing_runs)?;
-        values.put(is_in_doubt)?;
-        values.put(is_kicked)
+        values.put(in_doubt.bits())?;
+        values.put(is_kicked)?;
+        values.put(raised_at)
     },
 };
 
@@ -78,8 +79,8 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
     mut visit: impl FnMut(&[u8], Held) -> io::Result<()>,
 ) -> Result<(), Trouble> {
     let mut query = db.prepare(&format!(
-        "SELECT a.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url FROM accounts a LEFT JOIN planned p ON p.id = a.id \
-         UNION ALL SELECT p.id, NULL, NULL, NULL, NULL, NULL, NULL, p.row, p.sent, p.nick, p.face_url FROM planned p \
+        "SELECT a.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM accounts a LEFT JOIN planned p ON p.id = a.id \
+         UNION ALL SELECT p.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, p.row, p.sent, p.nick, p.face_url, p.found FROM planned p \
          WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = p.id) ORDER BY 1"
     ))?;
     let mut rows = query.query([])?;
@@ -113,7 +114,7 @@ pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
 ) -> Result<(), Trouble> {
     let mut accounts = Bulk::new(change, UPSERT);
     let mut query = change.prepare(&format!(
-        "SELECT p.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id"
+        "SELECT p.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id"
     ))?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
@@ -122,11 +123,10 @@ pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
         let Some(planned) = in_plan(row)? else { continue };
         let Kept::As(held) = overlay.apply(id, planned, before)? else { continue };
         let held = match ending {
-            Ending::Finished => Held { missing_runs: 0, is_kicked: false, ..held },
+            Ending::Finished => Held { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
             Ending::LeftOpen => held,
         };
-        // Doubt about an import outweighs the doubt about a kick or deletion, which ends with that one's answer.
-        if before != Some(held) || held.is_in_doubt {
+        if before != Some(held) {
             accounts.push((valid(id)?, held))?;
         }
     }
@@ -155,16 +155,17 @@ fn held(row: &Row, first: usize) -> rusqlite::Result<Held> {
         profile: Profile { nick: field(0)?, face_url: field(1)? },
         last_imported: row.get(first + 2)?,
         missing_runs: row.get(first + 3)?,
-        is_in_doubt: row.get(first + 4)?,
+        in_doubt: InDoubt::from_bits(row.get(first + 4)?),
         is_kicked: row.get(first + 5)?,
+        raised_at: row.get(first + 6)?,
     })
 }
 
 fn in_plan(row: &Row) -> rusqlite::Result<Option<InPlan>> {
-    let Some(number) = row.get::<_, Option<i64>>(7)? else { return Ok(None) };
+    let Some(number) = row.get::<_, Option<i64>>(8)? else { return Ok(None) };
     let field = |column: usize| row.get::<_, Option<i64>>(column).map(|field| field.map(i64::cast_unsigned));
-    let profile = Profile { nick: field(9)?, face_url: field(10)? };
-    Ok(Some(InPlan { row: number.cast_unsigned(), is_sent: row.get(8)?, profile }))
+    let profile = Profile { nick: field(10)?, face_url: field(11)? };
+    Ok(Some(InPlan { row: number.cast_unsigned(), is_sent: row.get(9)?, profile, found: InDoubt::from_bits(row.get(12)?) }))
 }
 
 impl State {
@@ -210,28 +211,43 @@ impl State {
             change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
             let number = insert_run(change, &new)?;
             let values = params![new.began_at, text(&done), number.cast_signed()];
-            change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE number = ?3", values)?;
+            change.execute(
+                "UPDATE runs SET finished_at = ?1, done = ?2, held_at_end = (SELECT count(*) FROM accounts WHERE missing_runs = 0)
+                 WHERE number = ?3",
+                values,
+            )?;
             Ok(())
         })
     }
 
-    /// Takes over what a look at the service has shown to be wrong, in order of ids.
+    /// Takes over what a look at the service has shown to be wrong, in order of ids. What an open run has still to send stays planned, and
+    /// what comes of it is recorded; of rows that it has settled before, the look knows better.
     ///
     /// # Errors
     /// The database's, or that of `wrong`.
     pub fn set_right(&mut self, wrong: impl Iterator<Item = io::Result<(Id, Wrong)>>) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
-            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | 1 WHERE id = ?1")?;
-            // What an open run has sent before is older than this look: it must not be taken over for them any more.
-            let mut unplan = change.prepare("DELETE FROM planned WHERE id = ?1")?;
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | ?2 WHERE id = ?1")?;
+            let mut note = change.prepare("UPDATE planned SET found = ?2 | (found & ?3) WHERE id = ?1")?;
+            let mut noted = 0;
             for each in wrong {
                 let (id, wrong) = each?;
-                match wrong {
-                    Wrong::NotThere => delete.execute([id.as_str()])?,
-                    Wrong::Different => mark.execute([id.as_str()])?,
+                let id = id.as_str();
+                noted += match wrong {
+                    Wrong::NotThere => {
+                        delete.execute([id])?;
+                        note.execute(params![id, InDoubt::EXISTENCE.bits(), 0])?
+                    }
+                    Wrong::Different(fields) => {
+                        mark.execute(params![id, fields.bits()])?;
+                        // An earlier look may have found no account.
+                        note.execute(params![id, fields.bits(), !InDoubt::EXISTENCE.bits()])?
+                    }
                 };
-                unplan.execute([id.as_str()])?;
+            }
+            if noted > 0 {
+                change.execute("UPDATE runs SET looked = 1 WHERE finished_at IS NULL", [])?;
             }
             Ok(())
         })
@@ -258,10 +274,14 @@ impl State {
     ///
     /// # Errors
     /// The database's.
-    pub fn mark_under_way<'a>(&mut self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), StateError> {
+    pub fn mark_under_way<'a>(&mut self, missing: impl IntoIterator<Item = &'a Missing>) -> Result<(), StateError> {
         self.change("change", |change| {
-            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | 2 WHERE id = ?1")?;
-            ids.into_iter().try_for_each(|id| mark.execute([id]).map(|_| ()).map_err(Trouble::from))
+            let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | ?2 WHERE id = ?1")?;
+            missing.into_iter().try_for_each(|missing| {
+                let doubt = if missing.due == Due::Kick { InDoubt::KICK } else { InDoubt::DELETION };
+                mark.execute(params![missing.id.as_str(), doubt.bits()])?;
+                Ok(())
+            })
         })
     }
 
@@ -287,7 +307,13 @@ const fn whole(sum: f64) -> u64 {
 
 /// Marks all accounts, if that is so of the state.
 pub(super) fn doubt_all(change: &Transaction, condition: &str, values: impl rusqlite::Params) -> Result<(), Trouble> {
-    change.execute(&format!("UPDATE accounts SET in_doubt = 1 WHERE EXISTS (SELECT 1 FROM about WHERE {condition})"), values)?;
+    change.execute(
+        &format!(
+            "UPDATE accounts SET in_doubt = in_doubt | (nick IS NOT NULL) | 2 * (face_url IS NOT NULL) \
+             | 4 * (last_imported IS NULL OR (nick IS NULL AND face_url IS NULL)) WHERE EXISTS (SELECT 1 FROM about WHERE {condition})"
+        ),
+        values,
+    )?;
     Ok(())
 }
 
@@ -314,14 +340,16 @@ impl Filling {
         if is_older(self.before.and_then(|held| held.last_imported)) {
             return Ok(());
         }
-        let planned = InPlan { row: settlement.row, is_sent: true, profile };
+        let planned = InPlan { row: settlement.row, is_sent: true, profile, found: InDoubt::NOTHING };
         let mut overlay = Overlay::new(std::iter::once(Ok(settlement)), settlement.row);
         let Kept::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
         self.now = Some(match self.before {
             _ if !is_older(last_sync) => held,
             // The sync may have deleted it.
-            None => Held { is_in_doubt: true, ..held },
-            Some(Held { missing_runs, is_in_doubt, is_kicked, .. }) => Held { missing_runs, is_in_doubt, is_kicked, ..held },
+            None => Held { in_doubt: InDoubt::of_all(&held).and(InDoubt::EXISTENCE), ..held },
+            Some(Held { missing_runs, in_doubt, is_kicked, raised_at, .. }) => {
+                Held { missing_runs, in_doubt, is_kicked, raised_at, ..held }
+            }
         });
         Ok(())
     }

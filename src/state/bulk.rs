@@ -82,7 +82,7 @@ mod tests {
     use crate::guard::Filled;
     use crate::input::Fingerprint;
     use crate::plan::{Counts, Due, Held, Id, Missing, Ops, Planned, Profile};
-    use crate::state::{Done, Input, NewRun, Sent, Settlement, State};
+    use crate::state::{Finish, Input, NewRun, Sent, Settlement, State};
     use crate::target::Target;
 
     fn id(number: u64) -> Id {
@@ -94,7 +94,17 @@ mod tests {
         let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         let input = Input { len: 0, digest: 0, stat };
         let ops = Ops::default();
-        let new = NewRun { command: "sync", began_at: 1, input, counts: Counts::default(), filled: Filled::default(), ops: &ops };
+        let new = NewRun {
+            command: "sync",
+            began_at: 1,
+            input,
+            counts: Counts::default(),
+            filled: Filled::default(),
+            ops: &ops,
+            token: 1,
+            shrunk_allowed: false,
+            ends_with_newline: None,
+        };
         let mut numbers: Vec<(u64, bool)> = sent.iter().map(|number| (*number, true)).collect();
         numbers.extend(back.iter().map(|number| (*number, false)));
         numbers.sort_unstable_by_key(|(number, _)| *number);
@@ -106,7 +116,7 @@ mod tests {
         state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = sent.iter().map(|number| Ok(Settlement { id: id(*number), row: *number, sent: came(*number) }));
-        state.finish(settled, Done::default(), 3).unwrap();
+        state.finish(settled, Finish { at: 3, ..Finish::default() }).unwrap();
     }
 
     fn held(state: &State) -> Vec<(Id, Held)> {
@@ -128,13 +138,8 @@ mod tests {
             let mut state = State::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
             let all: Vec<u64> = (0..rows).collect();
             run(&mut state, &all, &[], &[], |_| Sent::Taken { at: 2 });
-            let expected = |number| Held {
-                profile: Profile { nick: Some(number), face_url: None },
-                last_imported: Some(2),
-                missing_runs: 0,
-                is_in_doubt: false,
-                is_kicked: false,
-            };
+            let expected =
+                |number| Held { profile: Profile { nick: Some(number), face_url: None }, last_imported: Some(2), ..Held::default() };
             assert_eq!(held(&state), all.iter().map(|number| (id(*number), expected(*number))).collect::<Vec<_>>());
         }
     }
@@ -146,7 +151,7 @@ mod tests {
         let mut state = State::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
         run(&mut state, &[0, 1, 2, 3, 4], &[], &[], |_| Sent::Taken { at: 2 });
         run(&mut state, &[0], &[], &[1, 2, 3, 4], |_| Sent::Taken { at: 4 });
-        let runs = |state: &State| held(state).iter().map(|(_, held)| (held.missing_runs, held.is_in_doubt)).collect::<Vec<_>>();
+        let runs = |state: &State| held(state).iter().map(|(_, held)| (held.missing_runs, !held.in_doubt.is_nothing())).collect::<Vec<_>>();
         assert_eq!(runs(&state), [(0, false), (7, false), (7, false), (7, false), (7, false)]);
         run(&mut state, &[1, 2], &[3], &[], |number| if number == 1 { Sent::Refused } else { Sent::Unknown });
         assert_eq!(runs(&state), [(0, false), (0, false), (0, true), (0, false), (7, false)]);

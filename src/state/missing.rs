@@ -5,7 +5,7 @@ use std::io;
 use rusqlite::{Row, Transaction, params};
 
 use super::{State, StateError, Trouble};
-use crate::plan::{Due, Id, Missing};
+use crate::plan::{Due, Id, InDoubt, Missing};
 
 /// What a run did about an account that its input lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,15 +80,16 @@ impl State {
         self.change("change", |change| {
             let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
-            let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ?2, kicked = kicked OR ?3 WHERE id = ?1")?;
+            let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ~?2, kicked = kicked OR ?3 WHERE id = ?1")?;
             // What an import has left in doubt stays so: a kick says nothing about it.
+            let settled = |is_certain: bool| if is_certain { InDoubt::KICK.and(InDoubt::DELETION) } else { InDoubt::NOTHING };
             for Acted { id, deed, is_certain, error_code, error_info } in acted {
                 let info = (!error_info.is_empty()).then_some(error_info);
                 note.execute(params![id.as_str(), deed.name(), error_code, info])?;
                 match deed {
                     Deed::Deleted => delete.execute([id.as_str()])?,
                     Deed::Kicked | Deed::Failed => {
-                        keep.execute(params![id.as_str(), if *is_certain { 1 } else { 3 }, *deed == Deed::Kicked])?
+                        keep.execute(params![id.as_str(), settled(*is_certain).bits(), *deed == Deed::Kicked])?
                     }
                     // No call has left: an earlier one's doubt stays.
                     Deed::Nothing | Deed::Protected | Deed::Online => 0,
@@ -154,7 +155,10 @@ pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Res
 pub(super) fn count(change: &Transaction) -> Result<(), Trouble> {
     // Looked up id by id: they are a few, mostly. As a join SQLite would go over all accounts.
     change.execute(
-        "UPDATE accounts SET missing_runs = (SELECT m.missing_runs FROM missing m WHERE m.id = accounts.id) WHERE id IN (SELECT id FROM missing)",
+        "UPDATE accounts SET (missing_runs, raised_at) = (SELECT m.missing_runs, CASE WHEN m.missing_runs > accounts.missing_runs
+             THEN (SELECT began_at FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1) ELSE accounts.raised_at END
+             FROM missing m WHERE m.id = accounts.id)
+         WHERE id IN (SELECT id FROM missing)",
         [],
     )?;
     Ok(())

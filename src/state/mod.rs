@@ -19,7 +19,7 @@ use thiserror::Error;
 
 pub use account::{Imported, Kept, SettledImport, Wrong};
 pub use missing::{Acted, Deed};
-pub use run::{Done, Input, NewRun, OpenRun, Run, Sent, Settlement};
+pub use run::{Done, Finish, Input, NewRun, OpenRun, Run, Sent, Settlement};
 
 use crate::target::Target;
 
@@ -31,6 +31,8 @@ const BUSY: std::time::Duration = std::time::Duration::from_secs(30);
 pub struct State {
     path: PathBuf,
     db: Connection,
+    /// Of the file. An older one is carried over before the first change.
+    version: i64,
 }
 
 /// The right to change a state: one process at a time has it.
@@ -56,7 +58,7 @@ pub enum StateError {
     Locked { path: PathBuf },
     #[error("{} is no state of chatlift", path.display())]
     Foreign { path: PathBuf },
-    #[error("{} is of version {version}; this chatlift reads version {}", path.display(), schema::VERSION)]
+    #[error("{} is of version {version}; this chatlift reads versions {} to {}", path.display(), schema::OLDEST, schema::VERSION)]
     Version { path: PathBuf, version: i64 },
     #[error("cannot {what} {}", path.display())]
     Database {
@@ -100,7 +102,7 @@ impl StateError {
 /// # Errors
 /// [`StateError::Locked`] if another process has it, or the disk's.
 pub fn lock(path: &Path) -> Result<Lock, StateError> {
-    let [_, beside, _] = names(path);
+    let [_, beside, ..] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(cannot)?;
     match file.try_lock() {
@@ -110,12 +112,12 @@ pub fn lock(path: &Path) -> Result<Lock, StateError> {
     }
 }
 
-/// The names that a state takes: its own, its lock's, and that of the file in which SQLite keeps what a change may have to undo. Whatever
-/// links lead to it, they are the same.
+/// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, and under
+/// which an older version is kept. Whatever links lead to it, they are the same.
 #[must_use]
-pub fn names(path: &Path) -> [PathBuf; 3] {
+pub fn names(path: &Path) -> [PathBuf; 4] {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    ["", ".lock", "-journal"].map(|ending| {
+    ["", ".lock", "-journal", ".v1"].map(|ending| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         name.into()
@@ -134,7 +136,7 @@ impl State {
             Ok(stat) if stat.is_dir() => return Err(StateError::Foreign { path: path.to_owned() }),
             Ok(_) => {}
         }
-        let state = Self::connect(path)?;
+        let mut state = Self::connect(path)?;
         Ok(if state.is_begun()? { Some(state) } else { None })
     }
 
@@ -150,8 +152,7 @@ impl State {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
         file.sync_all().map_err(cannot)?;
         drop(file);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)?;
+        sync_folder_of(path).map_err(cannot)?;
         let mut state = Self::connect(path)?;
         state.change("create", |change| schema::create(change, target, identity))?;
         Ok(state)
@@ -165,14 +166,19 @@ impl State {
         };
         let db = Connection::open_with_flags(path, flags).map_err(database)?;
         schema::configure(&db, BUSY).map_err(database)?;
-        Ok(Self { path: path.to_owned(), db })
+        Ok(Self { path: path.to_owned(), db, version: schema::VERSION })
     }
 
     /// Whether the file has been made a state; an empty one has not.
-    fn is_begun(&self) -> Result<bool, StateError> {
+    fn is_begun(&mut self) -> Result<bool, StateError> {
         match schema::found(&self.db).map_err(self.cannot("read"))? {
             schema::Found::Nothing => Ok(false),
-            schema::Found::State => Ok(true),
+            schema::Found::State(schema::VERSION) => Ok(true),
+            schema::Found::State(version) => {
+                schema::show_version_1(&self.db).map_err(self.cannot("read"))?;
+                self.version = version;
+                Ok(true)
+            }
             schema::Found::Version(version) => Err(StateError::Version { path: self.path.clone(), version }),
             schema::Found::Foreign => Err(StateError::Foreign { path: self.path.clone() }),
         }
@@ -198,18 +204,57 @@ impl State {
         move |source| StateError::Database { what, path: self.path.clone(), source }
     }
 
+    /// Makes a state of an older version one of today's; as it was, it is kept beside. A crash leaves one or the other, whole.
+    fn carry_over(&mut self) -> Result<(), StateError> {
+        let [own, _, _, old] = names(&self.path);
+        keep_copy(&own, &old).map_err(|source| StateError::File { what: "keep the older state as", path: old.clone(), source })?;
+        // What is written from here on is of this version.
+        let version = std::mem::replace(&mut self.version, schema::VERSION);
+        let done = self.change("carry over", schema::carry_over_version_1);
+        if done.is_err() {
+            self.version = version;
+        } else {
+            tracing::info!("{} is carried over to version {}; as it was, it is kept as {}", own.display(), self.version, old.display());
+        }
+        done
+    }
+
     /// A change that happens as a whole or not at all, and lasts.
     fn change<T>(&mut self, what: &'static str, work: impl FnOnce(&rusqlite::Transaction) -> Result<T, Trouble>) -> Result<T, StateError> {
         let trouble = |path: &Path, trouble: Trouble| match trouble {
             Trouble::Database(source) => StateError::Database { what, path: path.to_owned(), source },
             Trouble::Source(source) => StateError::Source(source),
         };
+        if self.version < schema::VERSION {
+            self.carry_over()?;
+        }
         let change = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
         let change = change.map_err(|source| trouble(&self.path, source.into()))?;
         let done = work(&change).map_err(|error| trouble(&self.path, error))?;
         change.commit().map_err(|source| trouble(&self.path, source.into()))?;
         Ok(done)
     }
+}
+
+/// Copies a file, private to its owner: its name appears once its bytes last, and lasts when this returns.
+fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(to.file_name().unwrap_or_default());
+    name.push(".tmp");
+    let aside = to.with_file_name(name);
+    // One that a crash has left.
+    let _ = std::fs::remove_file(&aside);
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    io::copy(&mut File::open(from)?, &mut copy)?;
+    copy.sync_all()?;
+    std::fs::rename(&aside, to)?;
+    sync_folder_of(to)
+}
+
+/// Makes the names in the folder of `path` last.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// What can go wrong in a change: the database, or the files from which it is fed.

@@ -14,7 +14,7 @@ use super::bulk::{Bulk, Insert};
 use super::{State, StateError, Trouble, missing};
 use crate::guard::Filled;
 use crate::input::Fingerprint;
-use crate::plan::{Counts, Held, Id, Missing, Ops, Planned, Profile};
+use crate::plan::{Counts, Held, Id, InDoubt, Missing, Ops, Planned, Profile};
 
 /// Bytes of the ops in one row of their table. Chosen.
 const OPS_PART: usize = 1 << 20;
@@ -32,6 +32,12 @@ pub struct NewRun<'a> {
     pub filled: Filled,
     /// What becomes of each row; empty for an import.
     pub ops: &'a Ops,
+    /// Drawn for this run: numbers come again where an older state was brought back.
+    pub token: u64,
+    /// Whether the guard of shrunk files was told to let it through.
+    pub shrunk_allowed: bool,
+    /// Whether the input's last record ends with a line end; `None` if nobody looked.
+    pub ends_with_newline: Option<bool>,
 }
 
 /// An input file, as a whole.
@@ -47,6 +53,8 @@ pub struct Input {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRun {
     pub number: u64,
+    /// 0 for one that an older version has begun.
+    pub token: u64,
     pub input: Input,
     pub counts: Counts,
     /// Calls may have left for rows up to this one.
@@ -64,6 +72,25 @@ pub struct Run {
     pub counts: Counts,
     pub filled: Filled,
     pub done: Option<Done>,
+    pub token: u64,
+    /// Accounts that were known and not missing at the end of a finished run; `None` for one that an older version has finished, as with
+    /// all that follows.
+    pub held_at_end: Option<u64>,
+    pub shrunk_allowed: Option<bool>,
+    pub ends_with_newline: Option<bool>,
+    /// Nights in a row in which the missing have waited, this one included.
+    pub missing_waited: Option<u64>,
+    /// Why they waited in this run; `None` if they didn't.
+    pub missing_waits: Option<String>,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Finish<'a> {
+    pub at: i64,
+    pub done: Done,
+    /// Why the missing have waited in this run, in a word; `None` if they didn't.
+    pub missing_waits: Option<&'a str>,
 }
 
 /// What a finished run has done.
@@ -103,9 +130,9 @@ impl State {
     /// The database's, as everywhere here.
     pub fn open_run(&self) -> Result<Option<OpenRun>, StateError> {
         let query = format!("SELECT {RUN_COLUMNS}, sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1");
-        let read = |row: &Row| Ok((run(row)?, row.get::<_, i64>(12)?.cast_unsigned()));
+        let read = |row: &Row| Ok((run(row)?, row.get::<_, i64>(SENT_UP_TO)?.cast_unsigned()));
         let found = self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))?;
-        Ok(found.map(|(Run { number, input, counts, .. }, sent_up_to)| OpenRun { number, input, counts, sent_up_to }))
+        Ok(found.map(|(Run { number, token, input, counts, .. }, sent_up_to)| OpenRun { number, token, input, counts, sent_up_to }))
     }
 
     /// The last runs, the latest first.
@@ -138,6 +165,16 @@ impl State {
         self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
     }
 
+    /// The token of the run with this number, if the state knows it still.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn token(&self, number: u64) -> Result<Option<u64>, StateError> {
+        let read = |row: &Row| row.get::<_, i64>(0).map(i64::cast_unsigned);
+        let query = "SELECT token FROM runs WHERE number = ?1";
+        self.db.query_row(query, [number.cast_signed()], read).optional().map_err(self.cannot("read"))
+    }
+
     /// Whether a run on this input, byte for byte, has finished since then.
     ///
     /// # Errors
@@ -158,7 +195,10 @@ impl State {
         mut visit: impl FnMut(&[u8], &Held) -> io::Result<()>,
     ) -> Result<(), StateError> {
         let is_importing = self.about()?.is_importing;
-        let mut seen = |id: &[u8], held: Held| visit(id, &Held { is_in_doubt: held.is_in_doubt || is_importing, ..held });
+        let mut seen = |id: &[u8], held: Held| {
+            let in_doubt = if is_importing { held.in_doubt.and(InDoubt::of_all(&held)) } else { held.in_doubt };
+            visit(id, &Held { in_doubt, ..held })
+        };
         let work = || match self.open_run_of_a_sync()? {
             None => account::each(&self.db, |id, held| seen(id, held)),
             Some(sent_up_to) => account::each_overlaid(&self.db, Overlay::new(settlements, sent_up_to), |id, held| seen(id, held)),
@@ -200,17 +240,33 @@ impl State {
             missing::insert(change, missing)?;
             insert_ops(change, new.ops)?;
             let number = insert_run(change, &new)?;
-            Ok(OpenRun { number, input: new.input, counts: new.counts, sent_up_to: 0 })
+            Ok(OpenRun { number, token: new.token, input: new.input, counts: new.counts, sent_up_to: 0 })
         })
     }
 
-    /// Takes note that calls may leave for rows up to `row`. Lasts once this returns.
+    /// Takes note that calls may leave for rows up to `row`; what was announced before stays so. Lasts once this returns.
     ///
     /// # Errors
     /// The database's.
     pub fn mark_sent_up_to(&mut self, row: u64) -> Result<(), StateError> {
         self.change("change", |change| {
-            change.execute("UPDATE runs SET sent_up_to = ?1 WHERE finished_at IS NULL", [row.cast_signed()])?;
+            change.execute("UPDATE runs SET sent_up_to = max(sent_up_to, ?1) WHERE finished_at IS NULL", [row.cast_signed()])?;
+            Ok(())
+        })
+    }
+
+    /// Goes on with the open run, of which so many rows have settled: what a verification has found since holds for these alone, the others
+    /// are still to be sent. Whatever is in the way of writing to the state shows here, before a call leaves.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn go_on(&mut self, settled_rows: u64) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let looked = "SELECT EXISTS (SELECT 1 FROM runs WHERE finished_at IS NULL AND looked <> 0)";
+            if change.query_row(looked, [], |row| row.get(0))? {
+                change.execute("UPDATE planned SET found = 0 WHERE found <> 0 AND row > ?1", [settled_rows.cast_signed()])?;
+            }
+            change.execute("UPDATE runs SET looked = 0 WHERE finished_at IS NULL", [])?;
             Ok(())
         })
     }
@@ -236,16 +292,29 @@ impl State {
     ///
     /// # Errors
     /// The database's, or that of `settlements`.
-    pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<Settlement>>, done: Done, at: i64) -> Result<(), StateError> {
+    pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<Settlement>>, finish: Finish) -> Result<(), StateError> {
         self.change("finish the run in", |change| {
             settle(change, settlements, Ending::Finished)?;
             missing::count(change)?;
             clear(change)?;
-            change.execute("UPDATE runs SET finished_at = ?1, done = ?2 WHERE finished_at IS NULL", params![at, text(&done)])?;
+            close(change, finish)?;
             change.execute("DELETE FROM runs WHERE number <= (SELECT max(number) FROM runs) - ?1", [RUNS_KEPT])?;
             Ok(())
         })
     }
+}
+
+/// Notes that the open run has come to its end, and what that was.
+fn close(change: &Transaction, Finish { at, done, missing_waits }: Finish) -> Result<(), Trouble> {
+    change.execute(
+        "UPDATE runs SET finished_at = ?1, done = ?2, missing_waits = ?3,
+             held_at_end = (SELECT count(*) FROM accounts WHERE missing_runs = 0),
+             missing_waited = CASE WHEN ?3 IS NULL THEN 0 ELSE 1 + coalesce((SELECT last.missing_waited FROM runs last
+                 WHERE last.finished_at IS NOT NULL AND last.command = runs.command ORDER BY last.number DESC LIMIT 1), 0) END
+         WHERE finished_at IS NULL",
+        params![at, text(&done), missing_waits],
+    )?;
+    Ok(())
 }
 
 pub(super) fn clear(change: &Transaction) -> Result<(), Trouble> {
@@ -265,7 +334,7 @@ pub(super) fn settle(
 
 const INSERT_PLANNED: Insert<Planned> = Insert {
     table: "planned",
-    columns: 5,
+    columns: 6,
     conflict: "",
     bind: |values, planned| {
         let Planned { id, row, is_sent, profile: Profile { nick, face_url } } = *planned;
@@ -273,7 +342,8 @@ const INSERT_PLANNED: Insert<Planned> = Insert {
         values.put(row.cast_signed())?;
         values.put(is_sent)?;
         values.put(nick.map(u64::cast_signed))?;
-        values.put(face_url.map(u64::cast_signed))
+        values.put(face_url.map(u64::cast_signed))?;
+        values.put(InDoubt::NOTHING.bits())
     },
 };
 
@@ -295,8 +365,9 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {
 
 pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trouble> {
     change.execute(
-        "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0)",
+        "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to,
+             token, shrunk_allowed, ends_with_newline)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12)",
         params![
             new.command,
             new.began_at,
@@ -307,13 +378,18 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trou
             new.filled.valid.cast_signed(),
             new.filled.with_nick.cast_signed(),
             new.filled.with_face_url.cast_signed(),
+            new.token.cast_signed(),
+            new.shrunk_allowed,
+            new.ends_with_newline,
         ],
     )?;
     Ok(change.last_insert_rowid().cast_unsigned())
 }
 
-const RUN_COLUMNS: &str =
-    "number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, done";
+const RUN_COLUMNS: &str = "number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick, \
+    with_face_url, done, token, held_at_end, shrunk_allowed, ends_with_newline, missing_waited, missing_waits";
+/// Where `sent_up_to` stands behind them.
+const SENT_UP_TO: usize = 18;
 
 fn run(row: &Row) -> rusqlite::Result<Run> {
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
@@ -327,6 +403,12 @@ fn run(row: &Row) -> rusqlite::Result<Run> {
         counts: json(row, 7)?,
         filled: Filled { valid: number(8)?, with_nick: number(9)?, with_face_url: number(10)? },
         done: done.map(|_| json(row, 11)).transpose()?,
+        token: number(12)?,
+        held_at_end: row.get::<_, Option<i64>>(13)?.map(i64::cast_unsigned),
+        shrunk_allowed: row.get(14)?,
+        ends_with_newline: row.get(15)?,
+        missing_waited: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
+        missing_waits: row.get(17)?,
     })
 }
 
@@ -356,6 +438,8 @@ pub(super) struct InPlan {
     pub(super) row: u64,
     pub(super) is_sent: bool,
     pub(super) profile: Profile,
+    /// What a later look at the service has found: fields that differ, or [`InDoubt::EXISTENCE`] if there is no account.
+    pub(super) found: InDoubt,
 }
 
 impl<I: Iterator<Item = io::Result<Settlement>>> Overlay<I> {
@@ -369,19 +453,16 @@ impl<I: Iterator<Item = io::Result<Settlement>>> Overlay<I> {
         if !planned.is_sent {
             return Ok(before.map_or(Kept::Unknown, Kept::As));
         }
-        Ok(match sent {
-            Some(Sent::Taken { at }) => Kept::As(Held {
-                profile: before.map(|held| held.profile).unwrap_or_default().overlaid(planned.profile),
-                last_imported: Some(at),
-                missing_runs: 0,
-                is_in_doubt: false,
-                is_kicked: false,
-            }),
-            Some(Sent::Unknown) => Kept::As(in_doubt(before)),
-            None if planned.row <= self.sent_up_to => Kept::As(in_doubt(before)),
+        let held = match sent {
+            Some(_) if planned.found.has(InDoubt::EXISTENCE) => before,
+            Some(Sent::Taken { at }) => Some(Held::once_taken(before, planned.profile, at)),
+            Some(Sent::Unknown) => Some(Held::once_sent(before, planned.profile)),
+            None if planned.row <= self.sent_up_to => return Ok(Kept::As(Held::once_sent(before, planned.profile))),
             // The service holds what it held before this run, whatever that is.
-            Some(Sent::Refused) | None => before.map_or(Kept::Unknown, Kept::As),
-        })
+            Some(Sent::Refused) | None => before,
+        };
+        let found = if sent.is_some() { planned.found.without(InDoubt::EXISTENCE) } else { InDoubt::NOTHING };
+        Ok(held.map_or(Kept::Unknown, |held| Kept::As(Held { in_doubt: held.in_doubt.and(found), ..held })))
     }
 
     fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<Sent>> {
@@ -394,9 +475,4 @@ impl<I: Iterator<Item = io::Result<Settlement>>> Overlay<I> {
         }
         Ok(found)
     }
-}
-
-fn in_doubt(before: Option<Held>) -> Held {
-    let unknown = Held { profile: Profile::default(), last_imported: None, missing_runs: 0, is_in_doubt: true, is_kicked: false };
-    before.map_or(unknown, |held| Held { is_in_doubt: true, ..held })
 }

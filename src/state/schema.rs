@@ -1,4 +1,4 @@
-//! The tables of a state, and what identifies one.
+//! The tables of a state, what identifies one, and how an older one is read and carried over.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use super::{About, Trouble};
 use crate::target::Target;
 
 /// Raised with every change of the tables.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
+/// The oldest one that can be read, and carried over.
+pub(super) const OLDEST: i64 = 1;
 /// Marks the file as ours: `CLft`.
 const APPLICATION: i64 = 0x434c_6674;
 /// Pages that SQLite keeps in memory, in KiB.
@@ -30,9 +32,11 @@ CREATE TABLE accounts (
     face_url INTEGER,
     last_imported INTEGER,
     missing_runs INTEGER NOT NULL,
-    -- 1 for an import whose outcome is not known, 2 for a kick or a deletion, 3 for both.
+    -- Bits: 1 the Nick, 2 the FaceUrl, 4 whether it exists, 8 whether it was kicked, 16 whether it was deleted.
     in_doubt INTEGER NOT NULL,
-    kicked INTEGER NOT NULL
+    kicked INTEGER NOT NULL,
+    -- When the run began that last raised missing_runs.
+    raised_at INTEGER
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE runs (
     -- Never given again: a checkpoint knows its run by it, and a run that is planned anew is another one.
@@ -48,9 +52,20 @@ CREATE TABLE runs (
     valid INTEGER NOT NULL,
     with_nick INTEGER NOT NULL,
     with_face_url INTEGER NOT NULL,
-    -- Calls may have left for rows up to this one.
+    -- Calls may have left for rows up to this one. It never falls.
     sent_up_to INTEGER NOT NULL,
-    done TEXT
+    done TEXT,
+    -- Drawn for this run; 0 for those of version 1, which knows nothing of what follows either.
+    token INTEGER NOT NULL DEFAULT 0,
+    -- Whether a verification has noted something about planned rows that no process has gone on with since.
+    looked INTEGER NOT NULL DEFAULT 0,
+    -- Accounts that were known and not missing when it finished.
+    held_at_end INTEGER,
+    shrunk_allowed INTEGER,
+    ends_with_newline INTEGER,
+    -- Nights in a row in which the missing have waited, and why in this one.
+    missing_waited INTEGER,
+    missing_waits TEXT
 ) STRICT;
 -- The open run: what is sent or has come back, …
 CREATE TABLE planned (
@@ -58,7 +73,9 @@ CREATE TABLE planned (
     row INTEGER NOT NULL,
     sent INTEGER NOT NULL,
     nick INTEGER,
-    face_url INTEGER
+    face_url INTEGER,
+    -- What a verification found once this row had settled, in the bits of in_doubt: the fields that differ, or 4 if there is no account.
+    found INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID, STRICT;
 -- … what is missing and what was done about it, …
 CREATE TABLE missing (
@@ -77,10 +94,54 @@ CREATE TABLE ops (
 ) STRICT;
 ";
 
+/// What an account of version 1 is in doubt about: there 1 was an import, 2 a kick or a deletion, 3 both. It becomes doubt about all its
+/// known fields.
+const DOUBT_OF_1: &str = "CASE WHEN in_doubt = 0 THEN 0 ELSE (nick IS NOT NULL) | 2 * (face_url IS NOT NULL) \
+    | 4 * ((in_doubt & 1) AND (last_imported IS NULL OR (nick IS NULL AND face_url IS NULL))) | 8 * (in_doubt & 2) END";
+
+/// What version 1 lacks of its runs.
+const RUNS_LACK: [(&str, &str, &str); 7] = [
+    ("token", "INTEGER NOT NULL DEFAULT 0", "0"),
+    ("looked", "INTEGER NOT NULL DEFAULT 0", "0"),
+    ("held_at_end", "INTEGER", "NULL"),
+    ("shrunk_allowed", "INTEGER", "NULL"),
+    ("ends_with_newline", "INTEGER", "NULL"),
+    ("missing_waited", "INTEGER", "NULL"),
+    ("missing_waits", "TEXT", "NULL"),
+];
+
+/// Shows the tables of version 1 to this connection alone as if they were today's; the file stays as it is.
+pub(super) fn show_version_1(db: &Connection) -> rusqlite::Result<()> {
+    let lacking = RUNS_LACK.map(|(name, _, value)| format!("{value} AS {name}")).join(", ");
+    db.execute_batch(&format!(
+        "PRAGMA temp_store = MEMORY;
+         CREATE TEMP VIEW accounts AS SELECT id, nick, face_url, last_imported, missing_runs, {DOUBT_OF_1} AS in_doubt, kicked,
+             NULL AS raised_at FROM main.accounts;
+         CREATE TEMP VIEW runs AS SELECT number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick,
+             with_face_url, sent_up_to, done, {lacking} FROM main.runs;
+         CREATE TEMP VIEW planned AS SELECT id, row, sent, nick, face_url, 0 AS found FROM main.planned;"
+    ))
+}
+
+/// Makes a state of version 1 one of today's. Accounts are not written anew but for those in doubt.
+pub(super) fn carry_over_version_1(change: &Transaction) -> Result<(), Trouble> {
+    let lacking = RUNS_LACK.map(|(name, kind, _)| format!("ALTER TABLE main.runs ADD COLUMN {name} {kind};")).join("\n");
+    change.execute_batch(&format!(
+        "DROP VIEW temp.accounts; DROP VIEW temp.runs; DROP VIEW temp.planned;
+         UPDATE main.accounts SET in_doubt = {DOUBT_OF_1} WHERE in_doubt <> 0;
+         ALTER TABLE main.accounts ADD COLUMN raised_at INTEGER;
+         {lacking}
+         ALTER TABLE main.planned ADD COLUMN found INTEGER NOT NULL DEFAULT 0;"
+    ))?;
+    change.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
+}
+
 /// What a file holds.
 pub(super) enum Found {
     Nothing,
-    State,
+    /// Of a version that can be read.
+    State(i64),
     Version(i64),
     Foreign,
 }
@@ -97,7 +158,7 @@ pub(super) fn found(db: &Connection) -> rusqlite::Result<Found> {
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(match (number("application_id")?, number("user_version")?) {
-        (APPLICATION, VERSION) => Found::State,
+        (APPLICATION, version @ OLDEST..=VERSION) => Found::State(version),
         (APPLICATION, version) => Found::Version(version),
         (0, 0) if tables == 0 => Found::Nothing,
         _ => Found::Foreign,

@@ -139,7 +139,7 @@ impl<'a> Absent<'a> {
     /// From here on calls may leave for them.
     fn announce(&mut self, missing: Vec<Missing>) -> Result<(), StateError> {
         if !missing.is_empty() {
-            self.state.mark_under_way(missing.iter().map(|missing| missing.id.as_str()))?;
+            self.state.mark_under_way(&missing)?;
             self.to_do.extend(missing);
         }
         Ok(())

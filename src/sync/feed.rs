@@ -30,6 +30,8 @@ pub struct Planned {
     pub sent_up_to: u64,
     /// Records that are announced at once.
     pub ahead: u64,
+    /// Records that are handed out at most. What is beyond is not announced either: that would put it in doubt for nothing.
+    pub limit: Option<u64>,
 }
 
 /// Why no further record can be had.
@@ -83,6 +85,10 @@ impl Feed {
 
     fn next_record(&mut self) -> Result<Option<Incoming>, FeedError> {
         let row = self.roster.at().rows + 1;
+        if self.planned.limit == Some(0) {
+            return Ok((row <= self.planned.ops.rows()).then(|| Incoming::Passed(self.roster.at())));
+        }
+        self.planned.limit = self.planned.limit.map(|limit| limit - 1);
         let op = self.planned.ops.get(row);
         if op.is_sent() && row > self.planned.sent_up_to {
             self.announce(row)?;
@@ -100,14 +106,16 @@ impl Feed {
         }
     }
 
-    /// Takes note, durably, that calls may leave for this row and the next ones that are to be sent.
+    /// Takes note, durably, that calls may leave for this row and the next ones that are to be sent and are within the limit.
     fn announce(&mut self, row: u64) -> Result<(), FeedError> {
         if roster::fingerprint_of(&self.file).map_err(RosterError::Read)? != self.planned.stat {
             return Err(FeedError::Modified);
         }
-        let rows = row..=self.planned.ops.rows();
-        let ahead = usize::try_from(self.planned.ahead).unwrap_or(usize::MAX);
-        let last = rows.filter(|row| self.planned.ops.get(*row).is_sent()).take(ahead).last().unwrap_or(row);
+        let ops = &self.planned.ops;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let further = self.planned.limit.map_or(usize::MAX, count);
+        let handed_out = (row + 1..=ops.rows()).filter(|row| ops.get(*row) != Op::Unchanged).take(further);
+        let last = handed_out.filter(|row| ops.get(*row).is_sent()).take(count(self.planned.ahead) - 1).last().unwrap_or(row);
         self.state.mark_sent_up_to(last)?;
         self.planned.sent_up_to = last;
         Ok(())

@@ -125,7 +125,8 @@ impl<'a> Sync<'a> {
         self.is_the_checkpoints(state.as_ref(), identity)?;
         let other = about.as_ref().and_then(|about| super::kept::other_target(about, &self.target));
         let roster = self.roster()?;
-        let mut claim = self.claim(&roster, Work::Sync { state: identity, run: open_run.as_ref().map_or(0, |run| run.number) });
+        let (run, token) = open_run.as_ref().map_or((0, 0), |run| (run.number, run.token));
+        let mut claim = self.claim(&roster, Work::Sync { state: identity, run, token });
         drop(roster);
         let way = self.examine(&claim, open_run.as_ref())?;
         if let (Way::Resume { .. }, Some(state), Some(open_run)) = (&way, &state, &open_run)
@@ -147,7 +148,7 @@ impl<'a> Sync<'a> {
         let dialled = dial(&self.connection, self.lanes.main_rate())?;
         self.keep_input(&mut claim, &mut drawn)?;
         let open_run = self.commit_to(&mut drawn, &claim, identity, open_run.as_ref())?;
-        claim.work = Work::Sync { state: identity, run: open_run.number };
+        claim.work = Work::Sync { state: identity, run: open_run.number, token: open_run.token };
         let way = match way {
             Way::Resume { .. } => Way::SetAside,
             way => way,
@@ -157,18 +158,23 @@ impl<'a> Sync<'a> {
 
     /// Refuses a state that is older than the checkpoint beside it: it doesn't know what was sent since.
     fn is_the_checkpoints(&self, state: Option<&State>, identity: u64) -> Result<(), LastWord> {
-        let Some(Work::Sync { state: known, run }) = journal::work(&OsDisk, &self.paths) else { return Ok(()) };
-        let last = state.map(State::last_run).transpose().map_err(|error| state_error(&error))?.unwrap_or_default();
-        if known != identity || run <= last || self.flags.run.restart {
+        let Some(Work::Sync { state: known, run, token }) = journal::work(&OsDisk, &self.paths) else { return Ok(()) };
+        let (Some(state), false) = (state, known != identity || self.flags.run.restart) else { return Ok(()) };
+        let last = state.last_run().map_err(|error| state_error(&error))?;
+        // Where an older state has gone on since, the number is another run's by now.
+        let is_another = state.token(run).map_err(|error| state_error(&error))?.is_some_and(|of_state| of_state != token);
+        if run <= last && !is_another {
             return Ok(());
         }
+        let state = self.flags.state.display();
+        let why = if is_another {
+            format!("has another run {run} than the checkpoint")
+        } else {
+            format!("knows {last} runs, the checkpoint is of run {run}")
+        };
         Err(LastWord::yours(
-            format!("{} knows {last} runs, the checkpoint is of run {run}: an older state was brought back", self.flags.state.display()),
-            format!(
-                "chatlift verify {} --profiles --state {} puts it right; then --restart",
-                self.flags.run.input.file.display(),
-                self.flags.state.display()
-            ),
+            format!("{state} {why}: an older state was brought back"),
+            format!("chatlift verify {} --profiles --state {state} puts it right; then --restart", self.flags.run.input.file.display()),
         ))
     }
 
@@ -276,15 +282,29 @@ impl<'a> Sync<'a> {
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
         let lists = drawn.lists().map_err(|error| state_error(&state::StateError::Source(error)))?;
         let (planned, missing, ops) = lists;
-        let new = state::NewRun { command: "sync", began_at: milliseconds(SystemTime::now()), input, counts, filled, ops };
+        let new = state::NewRun {
+            command: "sync",
+            began_at: milliseconds(SystemTime::now()),
+            input,
+            counts,
+            filled,
+            ops,
+            token: new_identity(),
+            shrunk_allowed: self.flags.allow.contains(&super::flags::AllowFlag::Shrunk),
+            ends_with_newline: None,
+        };
         state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
     }
 
     fn open(self, (way, claim): (Way, Claim), ops: Ops, opened: OpenRun, dialled: Dialled) -> Result<Box<Run<'a>>, LastWord> {
         let roster = self.roster()?;
         let Some((lock, kept)) = self.locks else { unreachable!("a dry run sends nothing") };
+        let is_resumed = matches!(way, Way::Resume { .. });
         let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());
         let journal = journal.map_err(|error| cannot_open(&error))?;
+        if is_resumed {
+            kept.open()?.go_on(journal.settled().rows).map_err(|error| state_error(&error))?;
+        }
         let Self { flags, connection, lanes, paths, source, file, stat, .. } = self;
         let settings = sending::settings(&connection, &lanes, flags, &journal);
         let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };

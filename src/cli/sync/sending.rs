@@ -34,7 +34,7 @@ use crate::outcome::Tally;
 use crate::plan::Ops;
 use crate::progress::{self, Progress, Start};
 use crate::roster::{Roster, RosterError};
-use crate::state::{Done, OpenRun, State, StateError};
+use crate::state::{Done, Finish, OpenRun, State, StateError};
 use crate::summary::{Report, Summary, SyncFigures};
 use crate::sync::{
     Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Rules, Settlements, SyncLedger, absent_tally, milliseconds, settlements,
@@ -160,17 +160,8 @@ impl Way<'_> {
             return (word, account);
         }
         let settled = ended.settled.unwrap_or(start);
-        let word = match ended.end {
-            End::Finished | End::LimitReached => self.stands_at(settled).err(),
-            End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
-        };
-        let word = word.unwrap_or_else(|| self.unfinished(ended.end, account.tally, remaining(&ops, settled)));
+        let word = self.unfinished(ended.end, account.tally, remaining(&ops, settled));
         (word, account)
-    }
-
-    /// Everything that was handed out has settled: what was announced beyond that never left.
-    fn stands_at(&self, settled: Mark) -> Result<(), LastWord> {
-        self.kept.open()?.mark_sent_up_to(settled.rows).map_err(|error| state_error(&error))
     }
 
     /// The import's pipeline, with what the plan sends. The outer error is the system's.
@@ -182,7 +173,7 @@ impl Way<'_> {
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes, limit };
         let mut progress = Progress::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
-        let planned = Planned { ops, stat, sent_up_to: self.opened.sent_up_to, ahead };
+        let planned = Planned { ops, stat, sent_up_to: self.opened.sent_up_to, ahead, limit };
         let parts = Parts {
             api: self.dialled.api.clone(),
             records: Feed::new(roster, file, self.kept.open()?, planned, Box::new(SystemTime::now)),
@@ -220,8 +211,9 @@ impl Way<'_> {
     fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, scene: &Scene) -> Result<LastWord, LastWord> {
         let left = self.settlements()?;
         let mut state = self.kept.open()?;
-        let is_unsure = left.unknown > 0;
-        if is_unsure && self.flags.missing != MissingFlag::Report && self.opened.counts.missing > 0 {
+        let mut missing_waits = None;
+        if left.unknown > 0 && self.flags.missing != MissingFlag::Report && self.opened.counts.missing > 0 {
+            missing_waits = Some("failed_rows");
             let rows = figures::counted(left.unknown, "row");
             tracing::warn!("the missing accounts wait: it is not known what came of {rows}; they come with the next run");
         } else if self.flags.missing != MissingFlag::Report {
@@ -239,7 +231,8 @@ impl Way<'_> {
         let Tally { created, updated, failed, .. } = account.tally;
         let AbsentTally { kicked, deleted, failed: missing_failed, .. } = account.absent;
         let done = Done { created, updated, failed, kicked, deleted, missing_failed };
-        state.finish(left, done, milliseconds(SystemTime::now())).map_err(|error| state_error(&error))?;
+        let finish = Finish { at: milliseconds(SystemTime::now()), done, missing_waits };
+        state.finish(left, finish).map_err(|error| state_error(&error))?;
         journal.finish().map_err(|error| disk_failed(&error))?;
         Ok(self.finished(account))
     }

@@ -122,7 +122,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         invalid,
         superseded,
     });
-    let work = prop_oneof![Just(Work::Import), any::<(u64, u64)>().prop_map(|(state, run)| Work::Sync { state, run })];
+    let work = prop_oneof![Just(Work::Import), any::<(u64, u64, u64)>().prop_map(|(state, run, token)| Work::Sync { state, run, token })];
     ((state, work), target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
         |((state, work), target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
             state,

@@ -5,6 +5,7 @@ mod importing;
 mod instants;
 mod joined;
 mod kept;
+mod memory;
 mod missing;
 mod night;
 mod nights;
@@ -14,6 +15,7 @@ mod runs;
 mod second_thoughts;
 mod state;
 mod town;
+mod versions;
 mod year;
 
 use crate::binary::{Bench, Call, SDKAPPID};
