@@ -15,12 +15,12 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use super::Api;
 use super::answer;
-use super::usersig::Signature;
+use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use crate::account::Account;
 use crate::command::{Command, PerCommand};
@@ -190,8 +190,9 @@ impl Api for HttpApi {
             .post(self.url(command, signature))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
+        let usersig = Arc::clone(&signature.usersig);
         async move {
-            match exchange(request, command).await {
+            match exchange(request, command, &usersig).await {
                 Ok(end) => end,
                 Err(error) => failed(&error, sent.load(Ordering::Acquire)),
             }
@@ -247,7 +248,7 @@ const fn answer_max_bytes(command: Command) -> usize {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder, command: Command) -> Result<CallEnd, reqwest::Error> {
+async fn exchange(request: reqwest::RequestBuilder, command: Command, usersig: &SecretString) -> Result<CallEnd, reqwest::Error> {
     let mut response = request.send().await?;
     let status = response.status();
     if status.is_redirection() {
@@ -267,7 +268,7 @@ async fn exchange(request: reqwest::RequestBuilder, command: Command) -> Result<
         }
         answer.extend_from_slice(&chunk);
     }
-    Ok(answer::read(command, &answer))
+    Ok(answer::read(command, &usersig::hide(usersig, answer)))
 }
 
 fn failed(error: &reqwest::Error, sent: bool) -> CallEnd {

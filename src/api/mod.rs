@@ -1,8 +1,10 @@
 //! The REST API of Tencent Chat as this tool uses it: an edge, behind one trait.
 //!
-//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` the calls, `answer` what comes back. None of them knows of pace, retries or files.
+//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` the calls, `answer` what comes back
+//! (`fields` how its JSON is read). None of them knows of pace, retries or files.
 
 pub mod answer;
+mod fields;
 pub mod http;
 pub mod region;
 pub mod usersig;

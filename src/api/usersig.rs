@@ -99,6 +99,58 @@ pub struct Signature {
     pub generation: u32,
 }
 
+/// So much of a signature must be repeated to be taken for it. Chosen: all signatures begin alike, and words of a language don't do so.
+const TELLING_CHARS: usize = 12;
+/// What stands there instead.
+const HIDDEN: &[u8] = b"***";
+
+/// An answer without the signature, whole or cut off, with or without percent-encoding, should it repeat it.
+#[must_use]
+pub fn hide(usersig: &SecretString, answer: Vec<u8>) -> Vec<u8> {
+    let usersig = usersig.expose_secret().as_bytes();
+    let Some(start) = usersig.get(..4) else { return answer };
+    let (mut left, mut shown) = (answer.as_slice(), Vec::new());
+    while let Some(at) = memchr::memmem::find(left, start) {
+        let repeated = repeated(usersig, &left[at..]);
+        let (before, found) = left.split_at(at);
+        shown.extend_from_slice(before);
+        if repeated.chars >= TELLING_CHARS.min(usersig.len()) {
+            shown.extend_from_slice(HIDDEN);
+            left = &found[repeated.bytes..];
+        } else {
+            shown.extend_from_slice(start);
+            left = &found[start.len()..];
+        }
+    }
+    if shown.is_empty() {
+        return answer;
+    }
+    shown.extend_from_slice(left);
+    shown
+}
+
+/// How many characters of a signature stand there, and the bytes that they take.
+struct Repeated {
+    chars: usize,
+    bytes: usize,
+}
+
+fn repeated(usersig: &[u8], text: &[u8]) -> Repeated {
+    let mut repeated = Repeated { chars: 0, bytes: 0 };
+    for byte in usersig {
+        let left = &text[repeated.bytes..];
+        let encoded = format!("%{byte:02X}");
+        let is_encoded = || left.get(..encoded.len()).is_some_and(|found| found.eq_ignore_ascii_case(encoded.as_bytes()));
+        repeated.bytes += match left.first() {
+            Some(first) if first == byte => 1,
+            Some(b'%') if is_encoded() => encoded.len(),
+            Some(_) | None => break,
+        };
+        repeated.chars += 1;
+    }
+    repeated
+}
+
 /// Holds the current signature and decides when there must be a new one.
 #[derive(Debug)]
 pub struct Signer {
@@ -251,5 +303,22 @@ mod tests {
         let signer = Signer::new(Credential::Key(SAMPLE_KEY.into()), 1, "a", Instant::now(), at(1_000_000));
         let shown = format!("{signer:?}");
         assert!(!shown.contains("5bd2850f") && !shown.contains("eJ"), "{shown}");
+    }
+
+    #[test]
+    fn a_signature_that_an_answer_repeats_is_hidden() {
+        let usersig: SecretString = "eJyrVgrx*dYrSy1S-lJQ_tIz".into();
+        let check = |answer: &str, expected: &str| {
+            let hidden = hide(&usersig, answer.as_bytes().to_vec());
+            assert_eq!(String::from_utf8(hidden).unwrap(), expected, "{answer}");
+        };
+        check("", "");
+        check(r#"{"ErrorCode":0}"#, r#"{"ErrorCode":0}"#);
+        check("eJyrVgrx*dYrSy1S-lJQ_tIz", "***");
+        check("?usersig=eJyrVgrx*dYrSy1S-lJQ_tIz&random=1", "?usersig=***&random=1");
+        check("eJyrVgrx%2AdYrSy1S%2dlJQ%5FtIz, eJyrVgrx*dYrSy1S-lJQ_tIzeJyrVgrx*dYrSy1S", "***, ******");
+        check("eJyrVgrx*dYrSy", "***");
+        check("eJyr eJyrVgrx%2AdYeJ", "eJyr eJyrVgrx%2AdYeJ");
+        check("eJyrVgrx%2", "eJyrVgrx%2");
     }
 }

@@ -1,4 +1,4 @@
-//! The wire format: paths, query parameters, bodies and answers, to the letter of Tencent's documentation.
+//! The wire format: paths, query parameters and bodies, to the letter of Tencent's documentation.
 //!
 //! Shared with the sandbox, so that both sides speak of the same names; signs nothing and sends nothing.
 
@@ -204,87 +204,6 @@ pub struct ProfileItem {
 pub struct OnlineStatusBody {
     #[serde(rename = "To_Account")]
     pub users: Vec<String>,
-}
-
-/// The three fields that every answer has, the request's id where a service adds one, and what only some commands answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
-    #[serde(rename = "ActionStatus")]
-    pub action_status: String,
-    #[serde(rename = "ErrorCode")]
-    pub error_code: i64,
-    #[serde(rename = "ErrorInfo", default)]
-    pub error_info: String,
-    #[serde(rename = "RequestId", default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// Of [`MULTIACCOUNT_IMPORT`]: the ids that were refused; absent and null mean none.
-    #[serde(rename = "FailAccounts", default, skip_serializing_if = "Option::is_none")]
-    pub fail_accounts: Option<Vec<Box<str>>>,
-    /// Of [`PORTRAIT_GET`].
-    #[serde(rename = "UserProfileItem", default, skip_serializing_if = "Option::is_none")]
-    pub profiles: Option<Vec<UserProfile>>,
-    /// Of [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`].
-    #[serde(rename = "ResultItem", default, skip_serializing_if = "Option::is_none")]
-    pub results: Option<Vec<ResultItem>>,
-    /// Of [`QUERY_ONLINE_STATUS`].
-    #[serde(rename = "QueryResult", default, skip_serializing_if = "Option::is_none")]
-    pub presences: Option<Vec<UserStatus>>,
-    /// Of [`QUERY_ONLINE_STATUS`]: the users that it cannot tell; absent and null mean none.
-    #[serde(rename = "ErrorList", default, skip_serializing_if = "Option::is_none")]
-    pub errors: Option<Vec<UserError>>,
-}
-
-/// A user's profile in an answer of [`PORTRAIT_GET`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct UserProfile {
-    #[serde(rename = "To_Account")]
-    pub user: Box<str>,
-    #[serde(rename = "ProfileItem", default)]
-    pub items: Option<Vec<ProfileItem>>,
-    #[serde(rename = "ResultCode", default)]
-    pub code: i64,
-    #[serde(rename = "ResultInfo", default)]
-    pub info: Option<Box<str>>,
-}
-
-/// An account in an answer of [`ACCOUNT_CHECK`] or [`ACCOUNT_DELETE`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResultItem {
-    #[serde(rename = "UserID")]
-    pub user_id: Box<str>,
-    #[serde(rename = "ResultCode")]
-    pub code: i64,
-    #[serde(rename = "ResultInfo", default)]
-    pub info: Option<Box<str>>,
-    /// Of [`ACCOUNT_CHECK`].
-    #[serde(rename = "AccountStatus", default, skip_serializing_if = "Option::is_none")]
-    pub account_status: Option<Box<str>>,
-}
-
-/// A user in an answer of [`QUERY_ONLINE_STATUS`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserStatus {
-    #[serde(rename = "To_Account")]
-    pub user: Box<str>,
-    #[serde(rename = "Status")]
-    pub status: Box<str>,
-}
-
-/// A user that [`QUERY_ONLINE_STATUS`] cannot tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserError {
-    #[serde(rename = "To_Account")]
-    pub user: Box<str>,
-    #[serde(rename = "ErrorCode")]
-    pub code: i64,
-}
-
-impl Answer {
-    /// HTTP 200 is not success: the status must be OK **and** the code 0.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        self.action_status == "OK" && self.error_code == 0
-    }
 }
 
 #[cfg(test)]

@@ -173,13 +173,17 @@ impl<'a> Absent<'a> {
 
     /// Who is online is left alone, and so is whoever couldn't be asked about.
     fn asked(&mut self, ids: &[Id], presences: &[Item<Presence>]) -> Result<(), StateError> {
-        let by_id: BTreeMap<&str, &Item<Presence>> = presences.iter().map(|item| (item.user_id.as_ref(), item)).collect();
+        let mut by_id: BTreeMap<&str, &Result<Presence, ItemRefusal>> = BTreeMap::new();
+        for Item { user_id, said } in presences {
+            // Where two things are said of one, the one that spares counts.
+            by_id.entry(user_id).and_modify(|found| *found = if is_away(found) { said } else { *found }).or_insert(said);
+        }
         let (mut spared, mut to_do) = (Vec::new(), Vec::new());
         for id in ids {
-            match by_id.get(id.as_str()).map(|item| &item.said) {
-                Some(Ok(Presence::Offline) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => to_do.extend(self.under_way.remove(id)),
-                Some(Ok(Presence::Online | Presence::PushOnline)) => spared.push(online(*id, None, String::new())),
-                Some(Err(ItemRefusal { code, info })) => spared.push(online(*id, Some(*code), info.to_string())),
+            match by_id.get(id.as_str()) {
+                Some(said) if is_away(said) => to_do.extend(self.under_way.remove(id)),
+                Some(Ok(_)) => spared.push(online(*id, None, String::new())),
+                Some(Err(ItemRefusal { code, info })) => spared.push(online(*id, (*code != 0).then_some(*code), info.to_string())),
                 None => spared.push(online(*id, None, "query_online_status did not answer for it".to_owned())),
             }
         }
@@ -198,13 +202,21 @@ impl<'a> Absent<'a> {
                     switched_off = Some(info.to_string());
                     continue;
                 }
-                Some(Err(ItemRefusal { code, info })) => failed(*id, Some(*code), info.to_string()),
+                Some(Err(ItemRefusal { code, info })) => failed(*id, (*code != 0).then_some(*code), info.to_string()),
                 None => failed(*id, None, "account_delete did not answer for it".to_owned()),
             };
             acted.push(deed);
         }
         self.note(&acted)?;
         switched_off.map_or(Ok(()), |info| Err(AbsentError::DeletionOff(info)))
+    }
+}
+
+/// Whether nothing stands against what is due: who has no account isn't online.
+fn is_away(said: &Result<Presence, ItemRefusal>) -> bool {
+    match said {
+        Ok(Presence::Offline) | Err(ItemRefusal { code: NO_ACCOUNT, .. }) => true,
+        Ok(Presence::Online | Presence::PushOnline) | Err(_) => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Arbitrary bytes and spoiled valid ones into what reads foreign bytes. `fuzz/` makes the same claims under a fuzzer.
 
 mod claims;
+mod said;
 
 use chatlift::input::{Fingerprint, Mark, Reading};
 use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Work};
@@ -73,8 +74,25 @@ fn spoil(mut bytes: Vec<u8>, spoils: Vec<Spoil>) -> Vec<u8> {
 
 const CSV: &[&[u8]] =
     &[b"\"", b"\"\"", b"\",\"", b"\n\"", b",", b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff", b";", b"\n\n", b"UserID,Nick\n"];
-const JSON: &[&[u8]] =
-    &[b"\"", b"{", b"}", b"[", b"]", b",", b":", b"null", b"0", b"-", b"1e999", b"\\ud800", b" ", b"\"ErrorCode\":1,", b"\"more\":1,"];
+const JSON: &[&[u8]] = &[
+    b"\"",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"null",
+    b"0",
+    b"-",
+    b"1e999",
+    b"\\ud800",
+    b" ",
+    b"\"ErrorCode\":1,",
+    b"\"more\":1,",
+    b"\xef\xbb\xbf",
+    b"\\",
+];
 
 fn csv_bytes() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
@@ -100,6 +118,8 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
         r#"{"ActionStatus":"FAIL","ErrorCode":70169,"ErrorInfo":"again","RequestId":"r"}"#,
         r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","FailAccounts":["a","b"]}"#,
         r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[{"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"}]}]}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":"0","ErrorInfo":null,"ResultItem":[{"UserID":"a","ResultCode":0,"AccountStatus":"Imported"},null]}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":0.0,"QueryResult":[{"To_Account":"a","State":"Online"}],"ErrorList":[{"To_Account":"b","ErrorCode":70107}]}"#,
         "<html>please log in</html>",
     ];
     select(whole).prop_map(|text| text.as_bytes().to_vec())
@@ -160,6 +180,11 @@ proptest! {
     #[test]
     fn any_bytes_are_read_as_an_answer(bytes in vec(any::<u8>(), 0..256)) {
         claims::of_an_answer(&bytes);
+    }
+
+    #[test]
+    fn an_answer_means_the_same_however_it_is_written(said in said::answers()) {
+        said.is_read_as_it_was_meant();
     }
 
     #[test]

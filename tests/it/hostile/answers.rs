@@ -33,9 +33,10 @@ fn a_body_that_is_not_the_documented_json_is_tried_again() {
         "{}",
         r#"{"ActionStatus":"OK"}"#,
         r#"{"ErrorCode":0}"#,
-        r#"{"ActionStatus":"OK","ErrorCode":"0","ErrorInfo":""}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":"","ErrorInfo":""}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":null,"ErrorInfo":""}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorCode":70169}"#,
         r#"{"ActionStatus":1,"ErrorCode":0,"ErrorInfo":""}"#,
-        r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":[]}"#,
         r#"{"ActionStatus":"OK","ErrorCode":1e400}"#,
         r#"{"ActionStatus":"OK","ErrorCode":0,"#,
         r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""} trailing"#,
@@ -116,6 +117,59 @@ fn a_good_answer_may_come_in_any_shape() {
         ok_with(r#"{"ErrorInfo":"","More":{"a":[1]},"RequestId":"r-1","ErrorCode":0,"ActionStatus":"OK"}"#).with_effect()
     });
     check("no ErrorInfo", 1, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":0}"#).with_effect());
+    check("a charset", 1, || answer("200 OK", "content-type: application/json; charset=GBK\r\n", GOOD).with_effect());
+}
+
+/// What an answer needs is its status and its code: nothing else in it is a fault, and none of these is a sign of a dead service.
+#[test]
+fn an_answer_is_its_status_and_its_code_whatever_else_it_holds() {
+    let bodies: &[&[u8]] = &[
+        br#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":null}"#,
+        br#"{"ActionStatus":"OK","ErrorCode":"0","ErrorInfo":""}"#,
+        br#"{"ActionStatus":"OK","ErrorCode":0.0,"ErrorInfo":{"a":[null]}}"#,
+        br#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":[]}"#,
+        b"\xef\xbb\xbf{\"ActionStatus\":\"OK\",\"ErrorCode\":0,\"ErrorInfo\":\"\"}\n",
+        b"{\"ActionStatus\":\"OK\",\"ErrorCode\":0,\"ErrorInfo\":\"\xb3\xc9\xb9\xa6\xd5\x5c\"}",
+        br#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":7,"ResultItem":true,"RequestId":[1],"x":1e999,"x":"\ud800"}"#,
+        b"\r\n {\t\"RequestId\" : null ,\n \"ErrorCode\" : 0 , \"ActionStatus\" : \"OK\" } ",
+    ];
+    for body in bodies {
+        let reply = || raw([format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat());
+        check(&body.escape_ascii().to_string(), 1, move || reply().with_effect());
+    }
+    let bench = Bench::with_users(USERS as u64);
+    let server = Server::new(|_| ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":"70402","ErrorInfo":{"why":"odd"}}"#));
+    let run = bench.import(&server).at_any_rate().run().exits(3);
+    assert!(
+        run.rows.iter().all(|row| (&*row.error_code, &*row.error_info, row.attempts) == ("70402", r#"{"why":"odd"}"#, 1)),
+        "{:?}",
+        run.rows
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_shown() {
+    let bench = Bench::with_users(1);
+    let page = format!("<html>\x1b[31m{}", "login ".repeat(40));
+    let server = Server::new(move |_| ok_with(&page));
+    let run = bench.import(&server).at_any_rate().args(&["--max-outage", "2s"]).run().exits(4);
+    run.because(r#"an answer that is not the documented JSON: "<html>\x1b[31mlogin login "#);
+}
+
+/// A gateway that tells what it was asked for tells the signature, too.
+#[test]
+fn a_signature_that_an_answer_repeats_is_not_shown() {
+    let bench = Bench::with_users(2);
+    let server = Server::new(|request| ok_with(&format!("usersig={}&no such page", request.usersig)));
+    let run = bench.import(&server).at_any_rate().args(&["--max-outage", "1s"]).run().exits(4);
+    run.because("usersig=").because("no such page");
+    let bench = Bench::with_users(2);
+    let server = Server::new(|request| {
+        let info = request.usersig.replace('*', "%2A");
+        ok_with(&format!(r#"{{"ActionStatus":"FAIL","ErrorCode":70402,"ErrorInfo":"no {} {info} here"}}"#, request.usersig))
+    });
+    let run = bench.import(&server).at_any_rate().run().exits(3);
+    assert!(run.rows.iter().all(|row| row.error_info == "no *** *** here"), "{:?}", run.rows);
 }
 
 fn good() -> Act {

@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use chatlift::api::wire;
+use chatlift::command::Command;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Longest head and body of a request that are read. The tool's own have some hundred bytes.
@@ -32,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) at: Duration,
     /// Requests of the last second, this one included.
     pub(crate) in_last_second: usize,
+    /// As SERVICE/COMMAND.
+    pub(crate) command: String,
     pub(crate) user_id: String,
     pub(crate) nick: Option<String>,
     pub(crate) usersig: String,
@@ -133,6 +137,8 @@ struct Shared {
     began: Instant,
     audit: Mutex<Audit>,
     over: AtomicBool,
+    /// Connections on which nothing comes for so long are closed.
+    patience: Mutex<Option<Duration>>,
     pauses: (Mutex<()>, Condvar),
 }
 
@@ -166,6 +172,7 @@ impl Server {
             began: Instant::now(),
             audit: Mutex::default(),
             over: AtomicBool::new(false),
+            patience: Mutex::new(None),
             pauses: (Mutex::new(()), Condvar::new()),
         });
         let accepting = std::thread::spawn({
@@ -173,6 +180,11 @@ impl Server {
             move || accept(&listener, &shared)
         });
         Self { address, shared, accepting: Some(accepting) }
+    }
+
+    /// Closes connections on which nothing comes for so long.
+    pub(crate) fn waits_no_longer_than(&self, patience: Duration) {
+        *self.shared.patience.lock().unwrap() = Some(patience);
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -264,6 +276,7 @@ impl<T: Read + Write + Send> Line for T {}
 impl Shared {
     fn serve(&self, connection: TcpStream) -> io::Result<()> {
         connection.set_nodelay(true)?;
+        connection.set_read_timeout(*self.patience.lock().unwrap())?;
         let handle = connection.try_clone()?;
         let line: Box<dyn Line> = match &self.tls {
             None => Box::new(connection),
@@ -333,16 +346,23 @@ impl Shared {
         let number = audit.arrivals.len() - 1;
         let in_last_second = audit.arrivals.iter().rev().take_while(|at| now - **at < SECOND).count();
         let at = now - self.began;
-        Ok(Some(Request { number, nth_of_user, nth_on_connection, at, in_last_second, user_id, nick: text("Nick"), usersig }))
+        let command = command_of(target).to_owned();
+        Ok(Some(Request { number, nth_of_user, nth_on_connection, at, in_last_second, command, user_id, nick: text("Nick"), usersig }))
     }
+}
+
+/// SERVICE/COMMAND of a request's target.
+fn command_of(target: &str) -> &str {
+    target.trim_start_matches("/v4/").split('?').next().unwrap_or_default()
 }
 
 /// What is wrong with a request, by the documentation and by the promises.
 fn fault(head: &str, target: &str, query: &BTreeMap<&str, &str>, body: &serde_json::Value) -> Option<String> {
     let names: BTreeSet<&str> = query.keys().copied().collect();
     let wrong = |what: &str| Some(format!("{what}: {head}"));
-    if !head.starts_with("POST /v4/im_open_login_svc/account_import?") {
-        return wrong("not a call of account_import");
+    let command = Command::ALL.into_iter().find(|command| command_of(target) == wire::of(*command));
+    if !head.starts_with("POST /v4/") || command.is_none() {
+        return wrong("not a call of a command");
     }
     if names != BTreeSet::from(["sdkappid", "identifier", "usersig", "random", "contenttype"]) || query["contenttype"] != "json" {
         return wrong("not the five parameters");
@@ -350,7 +370,8 @@ fn fault(head: &str, target: &str, query: &BTreeMap<&str, &str>, body: &serde_js
     if query["random"].parse::<u32>().is_err() || !target.contains("identifier=administrator") {
         return wrong("a parameter is wrong");
     }
-    if body["UserID"].as_str().is_none_or(str::is_empty) {
+    let has_one_user = matches!(command, Some(Command::AccountImport | Command::Kick));
+    if has_one_user && body["UserID"].as_str().is_none_or(str::is_empty) {
         return wrong("not the documented body");
     }
     let unwanted = ["expect", "referer", "cookie", "authorization", "transfer-encoding"];

@@ -10,6 +10,7 @@ mod missing;
 mod night;
 mod nights;
 mod plan;
+mod presence;
 mod results;
 mod runs;
 mod second_thoughts;

@@ -1,0 +1,259 @@
+//! The objects of an answer, key by key: as tolerant as JSON is, and no more.
+//!
+//! A value is looked at when somebody asks for it, so one that can't be read spoils nothing beside it, and one that nobody wants may be anything.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A body as text. Bytes that are not UTF-8 can only be somebody's words in another encoding, so they become replacement characters.
+pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
+}
+
+/// As [`text`], for encodings (GBK, Big5, Shift JIS) whose characters may end in the byte of a backslash, which is no escape then.
+/// `None` if the body has nothing of the kind.
+pub(super) fn text_of_pairs(body: &[u8]) -> Option<String> {
+    let is_pair = |at: usize| !body[at].is_ascii() && body.get(at + 1) == Some(&b'\\');
+    if std::str::from_utf8(body).is_ok() || !(0..body.len()).any(is_pair) {
+        return None;
+    }
+    let mut bytes = body.to_vec();
+    for at in (0..body.len()).filter(|at| is_pair(*at)) {
+        bytes[at + 1] = b'?';
+    }
+    Some(text(&bytes).into_owned())
+}
+
+/// What an object has under a key; null is as good as absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found<T> {
+    Absent,
+    Here(T),
+    /// Another kind of value, or the key is there twice with different ones.
+    Unreadable,
+}
+
+impl<T> Found<T> {
+    pub(super) fn ok(self) -> Option<T> {
+        match self {
+            Found::Here(value) => Some(value),
+            Found::Absent | Found::Unreadable => None,
+        }
+    }
+
+    fn and_then<U>(self, read: impl FnOnce(T) -> Option<U>) -> Found<U> {
+        match self {
+            Found::Absent => Found::Absent,
+            Found::Here(value) => read(value).map_or(Found::Unreadable, Found::Here),
+            Found::Unreadable => Found::Unreadable,
+        }
+    }
+}
+
+/// An object: its keys with what they hold, unread.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// `None` if it is no JSON object.
+    pub(super) fn of(text: &'a str) -> Option<Self> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let fields = deserializer.deserialize_map(Keys).ok()?;
+        deserializer.end().is_ok().then_some(fields)
+    }
+
+    fn raw(&self, key: &str) -> Found<&'a str> {
+        let mut values = self.0.iter().filter(|(found, _)| **found == *key.as_bytes()).map(|(_, value)| value.get());
+        match (values.next(), values.next_back()) {
+            (None, _) | (Some("null"), None) => Found::Absent,
+            (Some(one), None) => Found::Here(one),
+            (Some(one), Some(last)) if one == last && values.all(|value| value == one) => Found::Here(one),
+            (Some(_), Some(_)) => Found::Unreadable,
+        }
+    }
+
+    /// A string.
+    pub(super) fn word(&self, key: &str) -> Found<String> {
+        self.raw(key).and_then(string)
+    }
+
+    /// A string, or whatever is there as it is written.
+    pub(super) fn words(&self, key: &str) -> Option<String> {
+        self.raw(key).ok().map(|raw| string(raw).unwrap_or_else(|| raw.to_owned()))
+    }
+
+    /// A whole number, or one in quotes. One that is too large for a code is the largest there is.
+    pub(super) fn code(&self, key: &str) -> Found<i64> {
+        self.raw(key).and_then(|raw| match string(raw) {
+            Some(quoted) => whole_number(quoted.trim()),
+            None => whole_number(raw),
+        })
+    }
+
+    /// A user's name.
+    pub(super) fn id(&self, key: &str) -> Found<Box<str>> {
+        self.raw(key).and_then(id)
+    }
+
+    /// The items of a list that aren't null. An empty object is a list to some programs.
+    pub(super) fn list(&self, key: &str) -> Found<Vec<&'a str>> {
+        self.raw(key)
+            .and_then(|raw| match Fields::of(raw) {
+                Some(object) => object.0.is_empty().then(Vec::new),
+                None => serde_json::from_str::<Vec<&RawValue>>(raw).ok().map(|items| items.into_iter().map(RawValue::get).collect()),
+            })
+            .and_then(|items| Some(items.into_iter().filter(|item| *item != "null").collect()))
+    }
+
+    /// The items of a list that are objects.
+    pub(super) fn objects(&self, key: &str) -> Vec<Fields<'a>> {
+        self.list(key).ok().into_iter().flatten().filter_map(Fields::of).collect()
+    }
+}
+
+/// A user's name. A number is meant as it is written; what was not UTF-8 names nobody.
+pub(super) fn id(raw: &str) -> Option<Box<str>> {
+    let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let name = if is_number { raw.to_owned() } else { string(raw)? };
+    (!name.contains(char::REPLACEMENT_CHARACTER)).then(|| name.into())
+}
+
+/// A JSON string. Half of a surrogate pair is legal there, and becomes a replacement character.
+fn string(raw: &str) -> Option<String> {
+    let bytes = serde_json::Deserializer::from_str(raw).deserialize_bytes(Bytes).ok()?;
+    raw.starts_with('"').then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A number without a fraction, whichever way it is written.
+#[expect(clippy::cast_possible_truncation, reason = "what is too large is the largest")]
+fn whole_number(literal: &str) -> Option<i64> {
+    if let Ok(number) = literal.parse() {
+        return Some(number);
+    }
+    let is_number = literal.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    let number: f64 = literal.parse().ok().filter(|_| is_number)?;
+    // What is too small for a float is no nought.
+    let mantissa = literal.split(['e', 'E']).next().unwrap_or_default();
+    let is_true_nought = number != 0.0 || !mantissa.contains(|digit| ('1'..='9').contains(&digit));
+    (is_true_nought && (number.is_infinite() || number.fract() == 0.0)).then_some(number as i64)
+}
+
+/// Reads a string, or a key, as bytes: any string of JSON is one.
+struct Bytes;
+
+impl<'de> Visitor<'de> for Bytes {
+    type Value = Cow<'de, [u8]>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(bytes))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(bytes.to_vec()))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Bytes {
+    type Value = Cow<'de, [u8]>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+struct Keys;
+
+impl<'de> Visitor<'de> for Keys {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(key) = map.next_key_seed(Bytes)? {
+            fields.push((key, map.next_value()?));
+        }
+        Ok(Fields(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_whole_number_however_it_is_written() {
+        let check = |value: &str, expected: Found<i64>| {
+            let text = format!(r#"{{"ErrorCode":{value}}}"#);
+            assert_eq!(Fields::of(&text).unwrap().code("ErrorCode"), expected, "{value}");
+        };
+        for nought in ["0", "-0", "0.0", "0e5", "-0.000E-7", r#""0""#, r#"" 0 ""#, r#""0.0""#, r#""00""#, r#""\u0030""#] {
+            check(nought, Found::Here(0));
+        }
+        for code in ["70169", "70169.0", "7.0169e4", r#""70169""#, r#""+70169""#] {
+            check(code, Found::Here(70169));
+        }
+        check("-1", Found::Here(-1));
+        check("4294967296", Found::Here(1 << 32));
+        check("18446744073709551615", Found::Here(i64::MAX));
+        check("1e400", Found::Here(i64::MAX));
+        check("-1e400", Found::Here(i64::MIN));
+        check("null", Found::Absent);
+        for none in ["1.5", "1e-400", "0.1", "true", "[]", "{}", r#""""#, r#""x""#, r#""inf""#, r#""NaN""#, r#""0x0""#, r#""0 0""#] {
+            check(none, Found::Unreadable);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_says_something_only_if_it_says_it_twice() {
+        let found = |text: &str| Fields::of(text).unwrap().code("a");
+        assert_eq!(found(r#"{"a":1,"b":2,"a":1}"#), Found::Here(1));
+        assert_eq!(found(r#"{"a":1,"a":2}"#), Found::Unreadable);
+        assert_eq!(found(r#"{"a":1,"a":2,"a":1}"#), Found::Unreadable);
+        assert_eq!(found(r#"{"a":null,"a":1}"#), Found::Unreadable);
+        assert_eq!(found(r#"{"\u0061":1}"#), Found::Here(1));
+        assert_eq!(found(r#"{"b":1}"#), Found::Absent);
+    }
+
+    #[test]
+    fn strings_are_read_whatever_they_hold() {
+        let check = |value: &str, expected: Option<&str>| assert_eq!(string(value).as_deref(), expected, "{value}");
+        check(r#""""#, Some(""));
+        check(r#""a\"b\\\n\u4e2d""#, Some("a\"b\\\n中"));
+        check(r#""\ud83d\ude00""#, Some("😀"));
+        check(r#""half \ud83d""#, Some("half \u{fffd}\u{fffd}\u{fffd}"));
+        check(r#""\ude00 half""#, Some("\u{fffd}\u{fffd}\u{fffd} half"));
+        for none in ["1", "null", "[97]", "{}"] {
+            check(none, None);
+        }
+    }
+
+    #[test]
+    fn a_list_has_the_items_that_are_something() {
+        let list = |value: &str| match Fields::of(&format!(r#"{{"l":{value}}}"#)).unwrap().list("l") {
+            Found::Here(items) => Some(items.len()),
+            Found::Absent => Some(0),
+            Found::Unreadable => None,
+        };
+        for (value, expected) in
+            [("[]", Some(0)), ("{}", Some(0)), ("null", Some(0)), ("[null,1, [2] ,{}]", Some(3)), (r#"{"a":1}"#, None), ("1", None)]
+        {
+            assert_eq!(list(value), expected, "{value}");
+        }
+        let ids = [("\"a\"", Some("a")), ("7", Some("7")), ("-1e2", Some("-1e2")), ("null", None), ("[]", None), ("\"\u{fffd}\"", None)];
+        for (raw, expected) in ids {
+            assert_eq!(id(raw).as_deref(), expected, "{raw}");
+        }
+    }
+}
