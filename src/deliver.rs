@@ -249,9 +249,19 @@ impl Deliveries {
             }
         };
         self.depart(parcel);
-        let Parcel { rows, tries, .. } = &self.parcels[parcel];
+        Some(self.call_of(parcel))
+    }
+
+    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
+    pub fn same_call(&mut self, parcel: ParcelId) -> Call<'_> {
+        self.parcels[parcel].has_left = true;
+        self.call_of(parcel)
+    }
+
+    fn call_of(&self, parcel: ParcelId) -> Call<'_> {
+        let Parcel { rows, has_left, .. } = &self.parcels[parcel];
         let accounts = rows.iter().filter_map(|row| self.window.open(*row)).map(window::Open::account).collect();
-        Some(Call { parcel, accounts, is_retry: *tries > 1 })
+        Call { parcel, accounts, is_retry: *has_left }
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
@@ -327,6 +337,7 @@ impl Deliveries {
     /// Takes the end of a call that left at `left`.
     pub fn ended(&mut self, id: ParcelId, end: CallEnd, left: Instant, at: At) -> Aftermath {
         self.in_flight -= 1;
+        self.parcels[id].has_left |= end.has_left();
         let Parcel { command, origin, .. } = self.parcels[id];
         let carried = if command == Command::MultiaccountImport { Carried::Batch } else { Carried::One };
         let verdict = judge(&end, self.seen, carried);

@@ -20,7 +20,7 @@ const LATENCY_MAX_MS: u64 = 3_600_000;
 pub struct ApiTraffic {
     /// Calls that were written to a socket.
     pub calls: u64,
-    /// Those of them that repeated an earlier call.
+    /// Those of them that repeated an earlier one.
     pub retries: u64,
     /// Answers that said "too fast".
     pub throttled: u64,
@@ -118,6 +118,11 @@ impl Traffic {
         self.apis[command].retries += u64::from(is_retry);
         self.time(latency);
         complaint
+    }
+
+    /// Counts a call that left on a kept connection which the other side had given up: it says nothing of the service.
+    pub fn count_given_up(&mut self, command: Command, is_retry: bool) {
+        self.apis[command].retries += u64::from(is_retry);
     }
 
     /// Adds another phase's calls of the same process; the main API stays.

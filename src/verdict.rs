@@ -24,6 +24,17 @@ pub enum CallEnd {
     Redirected { status: u16 },
 }
 
+impl CallEnd {
+    /// Whether the call left: a later one for the same is a repeat.
+    #[must_use]
+    pub const fn has_left(&self) -> bool {
+        match self {
+            CallEnd::Unreached { .. } | CallEnd::Untrusted { .. } => false,
+            CallEnd::Done(_) | CallEnd::Refused { .. } | CallEnd::Lost { .. } | CallEnd::TooMany | CallEnd::Redirected { .. } => true,
+        }
+    }
+}
+
 /// What a success came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Yield {

@@ -2,12 +2,14 @@
 //!
 //! Turns whatever happens into a [`CallEnd`]; the URL, which carries the UserSig, never gets into an error text.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,11 +19,13 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+use tokio::time::Instant;
 
-use super::Api;
 use super::answer;
+use super::kept::{Carriers, Keeping, Use, Way};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
+use super::{Api, GivenUp, Line, Request};
 use crate::account::Account;
 use crate::command::{Command, PerCommand};
 use crate::verdict::CallEnd;
@@ -56,7 +60,9 @@ pub struct HttpSettings {
 /// The service over HTTP.
 #[derive(Debug)]
 pub struct HttpApi {
-    client: Client,
+    clients: Clients,
+    carriers: Carriers,
+    keeping: Rc<RefCell<Keeping>>,
     /// The commands' URLs without a query.
     urls: PerCommand<Url>,
     sdkappid: u64,
@@ -100,20 +106,10 @@ impl HttpApi {
     /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
     pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
         let seed = getrandom::u64().map_err(|_| HttpSetupError::Random)?;
-        let own_ca = match &settings.ca_pem {
-            Some(pem) => certificates(pem)?,
-            None => Vec::new(),
-        };
-        let client = if settings.endpoint.scheme() == "http" {
-            plain(settings).tls_certs_only(std::iter::empty()).build()
-        } else {
-            plain(settings).tls_certs_merge(own_ca.clone()).build().or_else(|error| {
-                tracing::warn!(%error, "this machine has no certificate store; using the roots that Mozilla ships");
-                plain(settings).tls_certs_only(mozilla_roots().chain(own_ca)).build()
-            })
-        };
         Ok(Self {
-            client: client.map_err(HttpSetupError::Client)?,
+            clients: Clients::new(settings)?,
+            carriers: Carriers::default(),
+            keeping: Rc::default(),
             urls: PerCommand::new(|command| settings.endpoint.join(&wire::path(wire::of(command))).expect("the path is a constant")),
             sdkappid: settings.sdkappid,
             identifier: settings.identifier.clone(),
@@ -146,6 +142,48 @@ impl HttpApi {
     }
 }
 
+/// The clients with and without kept connections. The second one is made when it is needed: to read the machine's certificates takes time.
+#[derive(Debug)]
+struct Clients {
+    kept: Client,
+    fresh: OnceCell<Client>,
+    settings: HttpSettings,
+    own_ca: Vec<Certificate>,
+}
+
+impl Clients {
+    fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
+        let own_ca = match &settings.ca_pem {
+            Some(pem) => certificates(pem)?,
+            None => Vec::new(),
+        };
+        let kept = client(settings, &own_ca, settings.connections)?;
+        Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca })
+    }
+
+    fn of(&self, way: Way) -> &Client {
+        match way {
+            Way::Kept | Way::Trial => &self.kept,
+            // What could be made once can be made again, unless the certificates have gone; then kept connections must do.
+            Way::Fresh => self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone())),
+        }
+    }
+}
+
+/// A client that keeps so many connections.
+fn client(settings: &HttpSettings, own_ca: &[Certificate], kept: usize) -> Result<Client, HttpSetupError> {
+    let plain = || plain(settings).pool_max_idle_per_host(kept);
+    let client = if settings.endpoint.scheme() == "http" {
+        plain().tls_certs_only(std::iter::empty()).build()
+    } else {
+        plain().tls_certs_merge(own_ca.to_vec()).build().or_else(|error| {
+            tracing::warn!(%error, "this machine has no certificate store; using the roots that Mozilla ships");
+            plain().tls_certs_only(mozilla_roots().chain(own_ca.to_vec())).build()
+        })
+    };
+    client.map_err(HttpSetupError::Client)
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, HttpSetupError> {
     let certificates = Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))?;
     if certificates.is_empty() { Err(HttpSetupError::NoCertificate) } else { Ok(certificates) }
@@ -169,33 +207,46 @@ fn plain(settings: &HttpSettings) -> ClientBuilder {
         .timeout(settings.timeout)
         .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(settings.connections)
 }
 
 impl Api for HttpApi {
-    fn call<D>(
-        &self,
-        command: Command,
-        accounts: &[&Account],
-        signature: &Signature,
-        departed: D,
-    ) -> impl Future<Output = CallEnd> + 'static
+    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
-        let sent = Arc::new(AtomicBool::new(false));
-        let body = Announced { json: Some(body(command, accounts).into()), sent: Arc::clone(&sent), departed };
+        let Request { command, accounts, line } = request;
+        let way = match line {
+            Line::Any => self.keeping.borrow_mut().way(Instant::now()),
+            Line::Fresh => Way::Fresh,
+        };
+        let carriage = Arc::new(Carriage::default());
+        let carriers = (way != Way::Fresh).then(|| self.carriers.clone());
+        let json = Some(body(command, accounts).into());
+        let body = Announced { json, carriage: Arc::clone(&carriage), carriers, departed };
         let request = self
-            .client
+            .clients
+            .of(way)
             .post(self.url(command, signature))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
-        let usersig = Arc::clone(&signature.usersig);
+        let (keeping, usersig) = (Rc::clone(&self.keeping), Arc::clone(&signature.usersig));
         async move {
-            match exchange(request, command, &usersig).await {
-                Ok(end) => end,
-                Err(error) => failed(&error, sent.load(Ordering::Acquire)),
+            let sent = request.send().await;
+            let carried = carriage.get();
+            let came = match &sent {
+                Ok(_) if carried == Carried::Again => Use::Good,
+                Err(error) if carried == Carried::Again && is_given_up(error) => Use::GivenUp,
+                Ok(_) | Err(_) => Use::None,
+            };
+            keeping.borrow_mut().used(way, came, Instant::now());
+            if came == Use::GivenUp {
+                return Err(GivenUp);
             }
+            let end = match sent {
+                Ok(response) => read(response, command, &usersig).await,
+                Err(error) => Err(error),
+            };
+            Ok(end.unwrap_or_else(|error| failed(&error, carried)))
         }
     }
 }
@@ -248,8 +299,7 @@ const fn answer_max_bytes(command: Command) -> usize {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder, command: Command, usersig: &SecretString) -> Result<CallEnd, reqwest::Error> {
-    let mut response = request.send().await?;
+async fn read(mut response: reqwest::Response, command: Command, usersig: &SecretString) -> Result<CallEnd, reqwest::Error> {
     let status = response.status();
     if status.is_redirection() {
         return Ok(CallEnd::Redirected { status: status.as_u16() });
@@ -271,12 +321,15 @@ async fn exchange(request: reqwest::RequestBuilder, command: Command, usersig: &
     Ok(answer::read(command, &usersig::hide(usersig, answer)))
 }
 
-fn failed(error: &reqwest::Error, sent: bool) -> CallEnd {
+fn failed(error: &reqwest::Error, carried: Carried) -> CallEnd {
     if let Some(why) = untrusted(error) {
         return CallEnd::Untrusted { why };
     }
     let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
-    if sent { CallEnd::Lost { why } } else { CallEnd::Unreached { why } }
+    match carried {
+        Carried::Not => CallEnd::Unreached { why },
+        Carried::First | Carried::Again => CallEnd::Lost { why },
+    }
 }
 
 /// The words of the innermost error, which names the cause; the outer ones name the URL.
@@ -290,23 +343,68 @@ fn innermost(error: &dyn StdError) -> String {
     words
 }
 
-/// Why the certificate is not trusted, if that is what happened. An `io::Error` hides its inner error from `source`, and they come nested.
-fn untrusted(error: &(dyn StdError + 'static)) -> Option<String> {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref() {
-            return Some(why.to_string());
-        }
-        let hidden = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause = hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| inner.source());
+/// An error and all that is within. An `io::Error` hides its inner error from `source`, and they come nested.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |inner: &&'a (dyn StdError + 'static)| {
+        let inner: &'a (dyn StdError + 'static) = *inner;
+        let hidden = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| inner.source())
+    })
+}
+
+/// Why the certificate is not trusted, if that is what happened.
+fn untrusted(error: &reqwest::Error) -> Option<String> {
+    causes(error).find_map(|inner| match inner.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
+        Some(_) | None => None,
+    })
+}
+
+/// Whether the connection was closed or reset before the head of an answer was there. hyper doesn't tell whether some bytes of it were.
+fn is_given_up(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let is_broken =
+        |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof);
+    !error.is_timeout()
+        && causes(error).any(|inner| {
+            inner.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) || inner.downcast_ref().is_some_and(is_broken)
+        })
+}
+
+/// Whether a call left, and on what connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    Not,
+    /// The first call of its connection.
+    First,
+    /// The connection had carried another before.
+    Again,
+}
+
+/// What the connection's task tells the call's.
+#[derive(Debug, Default)]
+struct Carriage(AtomicU8);
+
+impl Carriage {
+    fn set(&self, had_carried: bool) {
+        self.0.store(if had_carried { 2 } else { 1 }, Ordering::Release);
     }
-    None
+
+    fn get(&self) -> Carried {
+        match self.0.load(Ordering::Acquire) {
+            0 => Carried::Not,
+            1 => Carried::First,
+            _ => Carried::Again,
+        }
+    }
 }
 
 /// A request body that tells when it is handed to the socket: hyper asks for it in the same turn in which it writes.
 struct Announced<D> {
     json: Option<Bytes>,
-    sent: Arc<AtomicBool>,
+    carriage: Arc<Carriage>,
+    /// `None` for a connection of its own.
+    carriers: Option<Carriers>,
     departed: D,
 }
 
@@ -317,7 +415,7 @@ impl<D: FnMut() + Unpin> http_body::Body for Announced<D> {
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         let Some(json) = this.json.take() else { return Poll::Ready(None) };
-        this.sent.store(true, Ordering::Release);
+        this.carriage.set(this.carriers.as_ref().is_some_and(Carriers::note));
         (this.departed)();
         Poll::Ready(Some(Ok(Frame::data(json))))
     }

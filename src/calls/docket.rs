@@ -102,8 +102,18 @@ impl<T: Clone> Docket<T> {
         part.tries += 1;
         self.in_flight += 1;
         self.health[command].departed(id, part.origin);
-        let Part { errand, tries, .. } = &self.pile[id];
-        Some(Call { part: id, accounts: errand.accounts.iter().collect(), is_retry: *tries > 1 })
+        Some(self.call_of(id))
+    }
+
+    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
+    pub(super) fn same_call(&mut self, id: PartId) -> Call<'_> {
+        self.pile[id].has_left = true;
+        self.call_of(id)
+    }
+
+    fn call_of(&self, id: PartId) -> Call<'_> {
+        let Part { errand, has_left, .. } = &self.pile[id];
+        Call { part: id, accounts: errand.accounts.iter().collect(), is_retry: *has_left }
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<PartId> {
@@ -129,6 +139,7 @@ impl<T: Clone> Docket<T> {
 
     /// Takes the end of a call that left at `left`.
     pub(super) fn ended(&mut self, id: PartId, end: CallEnd, left: Instant, at: At) -> Aftermath {
+        self.pile[id].has_left |= end.has_left();
         let Part { ref errand, origin, .. } = self.pile[id];
         let command = errand.command;
         self.in_flight -= 1;

@@ -37,6 +37,8 @@ pub(super) struct Part<T> {
     pub(super) attempts: u32,
     /// Calls that were started, charged or not: what the back-off grows by.
     pub(super) tries: u32,
+    /// One of them left: the next one is a repeat.
+    pub(super) has_left: bool,
     pub(super) stage: Stage,
     /// When the first of the passing faults was charged.
     pub(super) ailing_since: Option<Instant>,
@@ -53,7 +55,7 @@ pub(super) enum Size {
 impl<T> Part<T> {
     pub(super) fn new(errand: Errand<T>, origin: u64, size: Size) -> Self {
         let last = (None, String::new());
-        Self { errand, origin, size, attempts: 0, tries: 0, stage: Stage::Ready, ailing_since: None, last }
+        Self { errand, origin, size, attempts: 0, tries: 0, has_left: false, stage: Stage::Ready, ailing_since: None, last }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `select!` only names what happened; synchronous functions decide; there is no second path to the API.
 
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use futures_util::future::LocalBoxFuture;
@@ -11,8 +12,8 @@ use tokio::time::Instant;
 use super::docket::{Call, Docket};
 use super::part::PartId;
 use super::{Broken, End, Ended, Errands, Parts, Settings, Snapshot, Supply, Tell};
-use crate::api::Api;
 use crate::api::usersig::Signer;
+use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
 use crate::gate::{Gate, Spacing, Turn, any_sent};
 use crate::retry::{At, DRAIN};
@@ -30,7 +31,7 @@ pub(super) enum Event {
 pub(super) struct Returned {
     part: PartId,
     command: Command,
-    end: CallEnd,
+    end: Result<CallEnd, GivenUp>,
     left: Instant,
     generation: u32,
     is_retry: bool,
@@ -45,6 +46,8 @@ pub(super) struct Pump<A, E: Errands> {
     gates: PerCommand<Gate>,
     gate_turn: Option<Instant>,
     docket: Docket<E::Tag>,
+    /// Calls whose connections had been given up, to leave once more; they count as in flight meanwhile.
+    repeats: PerCommand<VecDeque<PartId>>,
     calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
     wall: Box<dyn Fn() -> SystemTime>,
     jitter: Box<dyn FnMut() -> f64>,
@@ -72,6 +75,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
             errands: parts.errands,
             signer: parts.signer,
             gate_turn: None,
+            repeats: PerCommand::default(),
             calls: FuturesUnordered::new(),
             wall: parts.wall,
             jitter: parts.jitter,
@@ -144,7 +148,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
     /// Sends one call of `command` if there is one and its gate lets it through.
     fn send_one(&mut self, command: Command) -> bool {
         let now = Instant::now();
-        if !self.docket.has_call(command, now) {
+        if self.repeats[command].is_empty() && !self.docket.has_call(command, now) {
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
@@ -155,9 +159,13 @@ impl<A: Api, E: Errands> Pump<A, E> {
             }
             Turn::WhenSent => return false,
         };
-        let Some(Call { part, accounts, is_retry }) = self.docket.next_call(command, now) else { return false };
+        let (call, line) = match self.repeats[command].pop_front() {
+            Some(part) => (Some(self.docket.same_call(part)), Line::Fresh),
+            None => (self.docket.next_call(command, now), Line::Any),
+        };
+        let Some(Call { part, accounts, is_retry }) = call else { return false };
         let signature = self.signer.current(now, (self.wall)());
-        let call = self.api.call(command, &accounts, &signature, move || permit.mark_sent());
+        let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
         self.calls.push(Box::pin(async move { Returned { part, command, end: call.await, left: now, generation, is_retry } }));
         true
@@ -266,6 +274,11 @@ impl<A: Api, E: Errands> Pump<A, E> {
         let Returned { part, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
+        let Ok(end) = end else {
+            self.traffic.count_given_up(command, is_retry);
+            self.repeats[command].push_back(part);
+            return;
+        };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
             self.why_down = complaint;
         }

@@ -39,6 +39,8 @@ pub(super) struct Parcel {
     pub(super) attempts: u32,
     /// Calls that were started, charged or not: what the back-off grows by.
     pub(super) tries: u32,
+    /// One of them left: the next one is a repeat.
+    pub(super) has_left: bool,
     pub(super) stage: Stage,
     /// When the first of the passing faults was charged.
     pub(super) ailing_since: Option<Instant>,
@@ -54,6 +56,7 @@ impl Parcel {
             siblings: 0,
             attempts: 0,
             tries: 0,
+            has_left: false,
             stage: Stage::Ready,
             ailing_since: None,
             last: (None, String::new()),

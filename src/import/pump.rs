@@ -3,6 +3,7 @@
 //! `select!` only names what happened; synchronous functions decide; there is no second path to the API. Owns the order of things: what a
 //! row's fate is decides `deliver`, what a code means decides `verdict`.
 
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use futures_util::future::LocalBoxFuture;
@@ -11,8 +12,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Broken, End, Ended, Parts, Phase, Settings, Snapshot};
-use crate::api::Api;
 use crate::api::usersig::Signer;
+use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
 use crate::deliver::{Aftermath, At, Call, Deliveries, Incoming, Lane, ParcelId};
 use crate::gate::{Gate, Spacing, Turn, any_sent};
@@ -48,7 +49,7 @@ pub(super) enum Event<L: Ledger> {
 pub(super) struct Returned {
     parcel: ParcelId,
     command: Command,
-    end: CallEnd,
+    end: Result<CallEnd, GivenUp>,
     left: Instant,
     generation: u32,
     is_retry: bool,
@@ -69,6 +70,8 @@ pub(super) struct Pump<A, I, L: Ledger, E> {
     gates: PerCommand<Gate>,
     gate_turn: Option<Instant>,
     deliveries: Deliveries,
+    /// Calls whose connections had been given up, to leave once more; they count as in flight meanwhile.
+    repeats: PerCommand<VecDeque<ParcelId>>,
     calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
     wall: Box<dyn Fn() -> SystemTime>,
     jitter: Box<dyn FnMut() -> f64>,
@@ -109,6 +112,7 @@ where
             committed_at: now,
             signer: parts.signer,
             gate_turn: None,
+            repeats: PerCommand::default(),
             calls: FuturesUnordered::new(),
             wall: parts.wall,
             jitter: parts.jitter,
@@ -202,7 +206,7 @@ where
     /// Sends one call of `command` if there is one and its gate lets it through.
     fn send_one(&mut self, command: Command) -> bool {
         let now = Instant::now();
-        if !self.deliveries.has_call(command, now) {
+        if self.repeats[command].is_empty() && !self.deliveries.has_call(command, now) {
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
@@ -213,9 +217,13 @@ where
             }
             Turn::WhenSent => return false,
         };
-        let Some(Call { parcel, accounts, is_retry }) = self.deliveries.next_call(command, now) else { return false };
+        let (call, line) = match self.repeats[command].pop_front() {
+            Some(parcel) => (Some(self.deliveries.same_call(parcel)), Line::Fresh),
+            None => (self.deliveries.next_call(command, now), Line::Any),
+        };
+        let Some(Call { parcel, accounts, is_retry }) = call else { return false };
         let signature = self.signer.current(now, (self.wall)());
-        let call = self.api.call(command, &accounts, &signature, move || permit.mark_sent());
+        let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
         self.calls.push(Box::pin(async move { Returned { parcel, command, end: call.await, left: now, generation, is_retry } }));
         true
@@ -364,6 +372,11 @@ where
         let Returned { parcel, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
+        let Ok(end) = end else {
+            self.traffic.count_given_up(command, is_retry);
+            self.repeats[command].push_back(parcel);
+            return;
+        };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
             self.why_down = complaint;
         }

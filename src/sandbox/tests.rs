@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::account::Account as Row;
-use crate::api::Api;
 use crate::api::http::{HttpApi, HttpSettings};
 use crate::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::api::wire::{self, Query};
+use crate::api::{self, Api, Line};
 use crate::command::Command as ClientCommand;
 use crate::verdict::{CallEnd, Yield};
 
@@ -298,7 +298,11 @@ fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
 
 async fn import(client: &(HttpApi, Signature), id: &str) -> CallEnd {
     let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
-    client.0.call(ClientCommand::AccountImport, &[&row], &client.1, || ()).await
+    client
+        .0
+        .call(api::Request { command: ClientCommand::AccountImport, accounts: &[&row], line: Line::Any }, &client.1, || ())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

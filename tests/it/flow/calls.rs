@@ -294,6 +294,16 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_that_are_given_up_cost_a_call_and_nobody_anything() {
+    let service = Service::new(|call| fine(call, LATENCY)).giving_up(|_| true);
+    let run = World::new().asking(CHECK, 30_000).asking(Command::Kick, 500).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(Command::Kick)), (End::Finished, 30_000, 500));
+    assert_eq!((service.calls(), run.traffic.retries()), (2 * (300 + 500), 300 + 500));
+    keeps_the_limits(&service, &run);
+    assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
+}
+
+#[tokio::test(start_paused = true)]
 async fn throttling_slows_the_api_that_it_is_about_and_costs_no_attempt() {
     let service =
         Service::new(|call| if call.command == READ && call.in_last_second > 20 { code(60007) } else { fine(call, LATENCY) }).forgetful();

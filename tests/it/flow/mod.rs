@@ -2,6 +2,7 @@
 
 mod batch;
 mod calls;
+mod kept;
 mod service;
 mod week;
 

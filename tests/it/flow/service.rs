@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::account::Account;
-use chatlift::api::Api;
 use chatlift::api::usersig::{Credential, Signature, Signer};
+use chatlift::api::{Api, GivenUp, Line, Request};
 use chatlift::command::{Command, PerCommand};
 use chatlift::deliver::{Doubt, Lane, Limits};
 use chatlift::gate::Rate;
@@ -45,6 +45,7 @@ pub(super) struct Call<'a> {
     /// Calls of its command in the last second, this one included.
     pub(super) in_last_second: usize,
     pub(super) signature: &'a Signature,
+    pub(super) line: Line,
 }
 
 /// What happens to a call.
@@ -120,6 +121,7 @@ struct State {
     /// Calls and calls in flight of each user, and the nickname it has; kept while the test wants it.
     users: HashMap<String, (u32, u32, Option<String>)>,
     keeps_users: bool,
+    gives_up: Box<dyn FnMut(&Call<'_>) -> bool>,
     overlaps: u64,
 }
 
@@ -155,6 +157,7 @@ impl Service {
             paces: PerCommand::default(),
             users: HashMap::new(),
             keeps_users: true,
+            gives_up: Box::new(|_| false),
             overlaps: 0,
         })))
     }
@@ -162,6 +165,12 @@ impl Service {
     /// Forgets the users, so that a hundred million of them fit.
     pub(super) fn forgetful(self) -> Self {
         self.0.borrow_mut().keeps_users = false;
+        self
+    }
+
+    /// Kept connections, as all but a repeated call's are, are given up under these calls.
+    pub(super) fn giving_up(self, gives_up: impl FnMut(&Call<'_>) -> bool + 'static) -> Self {
+        self.0.borrow_mut().gives_up = Box::new(gives_up);
         self
     }
 
@@ -207,7 +216,8 @@ impl State {
         self.paces[command].arrive(now);
     }
 
-    fn reply(&mut self, command: Command, accounts: &[Account], signature: &Signature) -> Reply {
+    /// What happens to a call, and whether its connection had been given up instead.
+    fn reply(&mut self, command: Command, accounts: &[Account], signature: &Signature, line: Line) -> (Reply, bool) {
         let now = Instant::now();
         let in_last_second = self.paces[command].last_second.iter().filter(|at| now - **at < SECOND).count() + 1;
         let mut nth_of_user = 1;
@@ -221,18 +231,20 @@ impl State {
             }
         }
         let user_id = accounts[0].user_id.as_str();
-        let call = Call { number: self.calls, at: now - self.began, command, accounts, user_id, nth_of_user, in_last_second, signature };
-        (self.script)(&call)
+        let call =
+            Call { number: self.calls, at: now - self.began, command, accounts, user_id, nth_of_user, in_last_second, signature, line };
+        let is_given_up = line == Line::Any && (self.gives_up)(&call);
+        ((self.script)(&call), is_given_up)
     }
 
-    fn finish(&mut self, command: Command, accounts: &[Account], end: &CallEnd) {
+    fn finish(&mut self, command: Command, accounts: &[Account], end: Option<&CallEnd>) {
         if !self.keeps_users || command == Command::PortraitGet {
             return;
         }
         for account in accounts {
             let user = self.users.get_mut(account.user_id.as_str()).expect("the user has called");
             user.1 -= 1;
-            if matches!(end, CallEnd::Done(_)) {
+            if matches!(end, Some(CallEnd::Done(_))) {
                 user.2 = account.nick.as_deref().map(str::to_owned);
             }
         }
@@ -242,19 +254,19 @@ impl State {
 impl Api for Service {
     fn call<D>(
         &self,
-        command: Command,
-        accounts: &[&Account],
+        request: Request<'_>,
         signature: &Signature,
         mut departed: D,
-    ) -> impl Future<Output = CallEnd> + 'static
+    ) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
+        let Request { command, accounts, line } = request;
         let service = self.clone();
         let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
         let signature = signature.clone();
         async move {
-            let reply = service.0.borrow_mut().reply(command, &accounts, &signature);
+            let (reply, is_given_up) = service.0.borrow_mut().reply(command, &accounts, &signature, line);
             if reply.connect > Duration::ZERO {
                 tokio::time::sleep(reply.connect).await;
             }
@@ -263,8 +275,9 @@ impl Api for Service {
                 service.0.borrow_mut().arrive(command, Instant::now());
             }
             tokio::time::sleep(reply.latency).await;
-            service.0.borrow_mut().finish(command, &accounts, &reply.end);
-            reply.end
+            let end = if is_given_up { Err(GivenUp) } else { Ok(reply.end) };
+            service.0.borrow_mut().finish(command, &accounts, end.as_ref().ok());
+            end
         }
     }
 }

@@ -48,6 +48,12 @@ fn self_signed() -> Arc<ServerConfig> {
     config(named("127.0.0.1").self_signed(&key).unwrap().der().clone(), &key)
 }
 
+/// A server's certificate, and the authority's that makes it good.
+pub(super) fn trusted() -> (Arc<ServerConfig>, String) {
+    let authority = Authority::new();
+    (authority.certify(&named("127.0.0.1")), authority.pem)
+}
+
 /// The certificate is refused before anything of a call leaves.
 #[track_caller]
 fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {

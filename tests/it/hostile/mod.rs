@@ -2,6 +2,7 @@
 
 mod answers;
 mod certificates;
+mod kept;
 mod network;
 mod pace;
 mod refusals;

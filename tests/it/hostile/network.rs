@@ -74,9 +74,8 @@ fn a_connection_that_closes_on_the_call_loses_nothing() {
     let bench = Bench::with_users(40);
     let server = Server::new(|request| if request.nth_on_connection == 3 { acts([Act::Close]) } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).run().exits(0).imports_all(40);
-    for row in &run.rows {
-        assert_eq!(row.attempts as usize, server.calls_of(&row.user_id), "a row is charged what was sent for it");
-    }
+    assert_eq!(run.attempts(), [1; 40], "a kept connection that was given up is nobody's fault");
+    assert!(server.calls() > 40);
 }
 
 #[test]

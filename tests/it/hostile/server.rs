@@ -137,7 +137,7 @@ struct Shared {
     began: Instant,
     audit: Mutex<Audit>,
     over: AtomicBool,
-    /// Connections on which nothing comes for so long are closed.
+    /// Kept connections on which nothing comes for so long are closed.
     patience: Mutex<Option<Duration>>,
     pauses: (Mutex<()>, Condvar),
 }
@@ -182,7 +182,7 @@ impl Server {
         Self { address, shared, accepting: Some(accepting) }
     }
 
-    /// Closes connections on which nothing comes for so long.
+    /// Closes kept connections on which nothing comes for so long.
     pub(crate) fn waits_no_longer_than(&self, patience: Duration) {
         *self.shared.patience.lock().unwrap() = Some(patience);
     }
@@ -276,7 +276,6 @@ impl<T: Read + Write + Send> Line for T {}
 impl Shared {
     fn serve(&self, connection: TcpStream) -> io::Result<()> {
         connection.set_nodelay(true)?;
-        connection.set_read_timeout(*self.patience.lock().unwrap())?;
         let handle = connection.try_clone()?;
         let line: Box<dyn Line> = match &self.tls {
             None => Box::new(connection),
@@ -288,6 +287,8 @@ impl Shared {
         let mut line = BufReader::new(line);
         for nth_on_connection in 0.. {
             let Some(request) = self.read(&mut line, nth_on_connection)? else { return Ok(()) };
+            // A connection is kept from its first call on; a slow handshake is none of this.
+            handle.set_read_timeout(*self.patience.lock().unwrap())?;
             let reply = (self.script)(&request);
             if reply.has_effect {
                 self.audit.lock().unwrap().imported.insert(request.user_id, request.nick);

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::account::Account;
-use chatlift::api::Api;
 use chatlift::api::usersig::{Credential, Signature, Signer};
+use chatlift::api::{Api, GivenUp, Request};
 use chatlift::calls;
 use chatlift::command::{Command, PerCommand};
 use chatlift::deliver::{Doubt, Lane, Limits};
@@ -103,16 +103,17 @@ fn items<T: Copy>(accounts: &[Account], said: T) -> Vec<Item<T>> {
 }
 
 impl Api for Fake {
-    fn call<D>(&self, command: Command, accounts: &[&Account], _: &Signature, mut departed: D) -> impl Future<Output = CallEnd> + 'static
+    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
         let fake = self.clone();
+        let Request { command, accounts, .. } = request;
         let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
         async move {
             departed();
             tokio::time::sleep(LATENCY).await;
-            CallEnd::Done(fake.0.borrow_mut().take(command, &accounts))
+            Ok(CallEnd::Done(fake.0.borrow_mut().take(command, &accounts)))
         }
     }
 }

@@ -1,0 +1,87 @@
+//! Kept connections that are given up under a call: it is made once more, through the gate, and nobody is blamed.
+
+use std::time::Duration;
+
+use chatlift::api::Line;
+use chatlift::deliver::Doubt;
+use chatlift::import::End;
+use chatlift::verdict::CallEnd;
+use tokio::time::Instant;
+
+use super::service::{Reply, Service, World, accounts, code, fine, imported};
+
+const LATENCY: Duration = Duration::from_millis(20);
+
+fn lost() -> Reply {
+    Reply { connect: Duration::ZERO, latency: LATENCY, end: CallEnd::Lost { why: "connection reset".to_owned() } }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_on_a_connection_that_was_given_up_is_made_again_within_the_limit_and_charged_to_nobody() {
+    for nth in [1, 2, 7] {
+        let mut seen = 0;
+        let service = Service::new(|_| imported(LATENCY)).giving_up(move |_| {
+            seen += 1;
+            seen % nth == 0
+        });
+        let run = World::new(accounts(4_000)).run(&service).await;
+        assert!(matches!(run.end, End::Finished));
+        assert_eq!((run.tally.imported, run.tally.failed), (4_000, 0));
+        assert!(run.rows.iter().all(|row| row.outcome.attempts == 1), "{nth}: nobody is charged");
+        assert_eq!(service.calls(), 4_000 + 4_000 / nth, "{nth}: once an attempt");
+        assert_eq!(run.traffic.retries(), service.calls() - 4_000, "repeats that left are retries");
+        assert!(service.most_in_1s() <= 200, "{}", service.most_in_1s());
+        assert!(service.mean_per_s() >= 197.0, "a repeat waits for nothing but the gate: {}", service.mean_per_s());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_time_in_an_attempt_is_a_fault_like_any_other() {
+    // Each user's first attempt meets a kept connection that was given up, and then a fault on a fresh one.
+    let service = Service::new(|call| match call.line {
+        Line::Fresh if call.nth_of_user <= 2 => lost(),
+        Line::Any | Line::Fresh => imported(LATENCY),
+    });
+    let service = service.giving_up(|call| call.nth_of_user == 1);
+    let run = World::new(accounts(1)).run(&service).await;
+    assert_eq!((run.tally.imported, run.rows[0].outcome.attempts, service.calls()), (1, 2, 3));
+    assert_eq!(run.traffic.retries(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_are_one() {
+    let service = Service::new(|call| if call.at.as_secs() < 3 { imported(LATENCY) } else { lost() });
+    let service = service.giving_up(|call| call.at.as_secs() >= 2);
+    let mut world = World::new(accounts(4_000));
+    world.settings.max_outage = Duration::from_secs(60);
+    let began = Instant::now();
+    let run = world.run(&service).await;
+    assert!(matches!(&run.end, End::Outage { why } if why.contains("reset")), "{:?}", run.end);
+    assert_eq!(run.tally.failed, 0);
+    // Two seconds at the limit, one in which each call is made twice.
+    assert!((480..=520).contains(&run.tally.imported), "{}", run.tally.imported);
+    assert!((60..=75).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_and_reading_back_are_made_again_in_the_same_way() {
+    let service = Service::new(|call| fine(call, LATENCY)).giving_up(|call| call.number % 3 != 2);
+    let run = World::new(accounts(30_000)).in_batches(Doubt::Stop).run(&service).await;
+    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    assert_eq!((run.tally.imported, run.tally.failed), (30_000, 0));
+    assert!(run.rows.iter().all(|row| row.outcome.attempts == 1));
+    assert!(service.calls() > 400, "{}", service.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_is_one_of_a_call_that_left() {
+    // Nothing is reached for a minute, then each user's first call is a passing fault.
+    let service = Service::new(|call| match call.at.as_secs() {
+        ..60 => Reply { end: CallEnd::Unreached { why: "refused".to_owned() }, ..imported(LATENCY) },
+        _ if call.number < 10 => code(70169),
+        _ => imported(LATENCY),
+    });
+    let run = World::new(accounts(10)).run(&service).await;
+    assert_eq!(run.tally.imported, 10);
+    assert_eq!((service.calls(), run.traffic.retries()), (20, 10));
+}
