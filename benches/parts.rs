@@ -20,7 +20,7 @@ use chatlift::api::answer;
 use chatlift::api::{usersig, wire};
 use chatlift::command::Command;
 use chatlift::deliver::{At, Deliveries, Lane, Limits};
-use chatlift::gate::{Gate, Rate, Spacing, Turn};
+use chatlift::gate::{Gate, Rate, Settings as GateSettings, Turn};
 use chatlift::input::{Fingerprint, Mark, Reading};
 use chatlift::journal::checkpoint::Work;
 use chatlift::journal::disk::OsDisk;
@@ -255,7 +255,7 @@ mod gate {
     #[divan::bench]
     fn ask_and_send(bencher: Bencher) {
         let mut now = Instant::now();
-        let mut gate = Gate::new(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S), Spacing::Groups, now);
+        let mut gate = Gate::new(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S), &GateSettings::default(), now);
         bencher.bench_local(|| {
             now += Duration::from_micros(5_020);
             let Turn::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
@@ -268,7 +268,7 @@ mod gate {
     #[divan::bench]
     fn ask_too_early(bencher: Bencher) {
         let now = Instant::now();
-        let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::MIN), Spacing::Groups, now);
+        let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::MIN), &GateSettings::default(), now);
         let permits: Vec<_> = std::iter::from_fn(|| match gate.ask(now) {
             Turn::Now(mut permit) => {
                 permit.mark_sent();

@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::{Command, PerCommand};
-use crate::gate::Rate;
+use crate::gate::{self, Rate};
 use crate::traffic::{Phase, Traffic};
 use crate::verdict::{Refusal, Yield};
 use pump::Pump;
@@ -82,6 +82,8 @@ pub trait Errands {
 pub struct Settings {
     /// Of each API on its own.
     pub rates: PerCommand<Rate>,
+    /// Of all of them.
+    pub gates: gate::Settings,
     /// Of each call.
     pub max_attempts: u32,
     /// Calls in flight at most, of all APIs together.

@@ -12,7 +12,7 @@ use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::PerCommand;
 use crate::deliver::{Incoming, Lane, Limits};
-use crate::gate::Rate;
+use crate::gate::{self, Rate};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
@@ -26,6 +26,8 @@ use pump::Pump;
 pub struct Settings {
     /// Of each API on its own.
     pub rates: PerCommand<Rate>,
+    /// Of all of them.
+    pub gates: gate::Settings,
     pub limits: Limits,
     pub max_outage: Duration,
     /// Settle at most this many more records.

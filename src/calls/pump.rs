@@ -15,7 +15,7 @@ use super::{Broken, End, Ended, Errands, Parts, Settings, Snapshot, Supply, Tell
 use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
-use crate::gate::{Gate, Spacing, Turn, any_sent};
+use crate::gate::{Gate, Turn, any_sent};
 use crate::retry::{At, DRAIN};
 use crate::traffic::{Phase, Traffic};
 use crate::verdict::{Aftermath, CallEnd, Scope};
@@ -68,7 +68,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
     pub(super) fn new(parts: Parts<A, E>, settings: Settings) -> Self {
         let now = Instant::now();
         Self {
-            gates: PerCommand::new(|command| Gate::new(settings.rates[command], Spacing::of(command), now)),
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
             docket: Docket::new(&settings),
             settings,
             api: parts.api,

@@ -19,7 +19,7 @@ use super::names::{can_be_written, paths};
 use super::settings::{Connection, format};
 use super::source::Source;
 use super::target::{Dialled, dial, target};
-use super::{check, environment, first_look, input, log, signals, tell};
+use super::{check, environment, first_look, input, last_calls, log, signals, tell};
 use crate::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::check::Rates;
 use crate::deliver::{BATCH_RECORDS, Lane};
@@ -30,7 +30,7 @@ use crate::input::{Mark, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
-use crate::journal::{self, Claim, Journal, Plan, Restart, Way};
+use crate::journal::{self, Claim, Journal, LastCalls, Plan, Restart, Way};
 use crate::outcome::Tally;
 use crate::progress::{Progress, Start};
 use crate::roster::{self, Format, Roster, RosterError};
@@ -103,6 +103,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let file = &flags.input.file;
     let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
     can_be_written("summary", flags.summary.as_deref())?;
+    let last_calls = LastCalls::find(&paths.lock());
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
     let kept = state.as_deref().map(Kept::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
@@ -135,6 +136,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = Settings {
         rates: lanes.rates.clone(),
+        gates: last_calls::gates(last_calls),
         limits: lanes.limits(&connection),
         max_outage: connection.max_outage,
         limit: flags.limit,

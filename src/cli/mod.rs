@@ -11,6 +11,7 @@ mod import;
 mod input;
 mod kept;
 mod lanes;
+mod last_calls;
 pub mod log;
 mod names;
 mod print;

@@ -22,13 +22,13 @@ use super::names::{all_differ, can_be_written};
 use super::reconcile::Reconciled;
 use super::settings::{Connection, format};
 use super::target::{Dialled, dial, target};
-use super::{environment, input, log, signals, tell};
+use super::{environment, input, last_calls, log, signals, tell};
 use crate::api::wire;
 use crate::calls::{self, Broken, End, Ended, Parts, Settings, Snapshot};
 use crate::command::PerCommand;
 use crate::figures::{count, counted};
 use crate::finding::Tally;
-use crate::gate::Rate;
+use crate::gate::{self, Rate};
 use crate::journal::paths::beside;
 use crate::progress;
 use crate::roster::{Format, Roster};
@@ -56,6 +56,7 @@ pub(super) fn run(flags: &VerifyFlags) -> LastWord {
 fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastWord> {
     let connection = Connection::resolve(&flags.connection, &environment)?;
     let paths = paths(flags)?;
+    let gates = last_calls::unknown();
     let format = format(&flags.input);
     let records = open(flags, &format)?;
     let sheets = Sheets::create(paths.clone(), original(flags, &records)).map_err(|error| cannot_write(&paths, &error))?;
@@ -66,7 +67,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let stops = runtime.block_on(async { signals::stops() }).map_err(cannot_start)?;
     announce(flags, &dialled, &paths);
-    let run = Run { flags, connection, format, paths, seed: seed(flags)?, began: Instant::now() };
+    let run = Run { flags, connection, format, paths, seed: seed(flags)?, gates, began: Instant::now() };
     let gauge = Gauge::on_stderr(&flags.output, bars, Instant::now());
     runtime.block_on(run.carry_out(gauge, (records, sheets, dialled), stops))
 }
@@ -79,6 +80,7 @@ struct Run<'a> {
     paths: Paths,
     /// Of the sample, if there is one.
     seed: Option<u64>,
+    gates: gate::Settings,
     began: Instant,
 }
 
@@ -144,7 +146,7 @@ impl Run<'_> {
                 Some(Rate::Unlimited) => Rate::Unlimited,
             }
         });
-        Settings { rates, max_attempts, in_flight, max_outage, tell_every: TELL_EVERY }
+        Settings { rates, gates: self.gates.clone(), max_attempts, in_flight, max_outage, tell_every: TELL_EVERY }
     }
 
     fn finish(&self, ended: Ended<Verification<Records, Reconciled>>) -> Result<LastWord, LastWord> {

@@ -16,7 +16,7 @@ use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
 use crate::deliver::{Aftermath, At, Call, Deliveries, Incoming, Lane, ParcelId};
-use crate::gate::{Gate, Spacing, Turn, any_sent};
+use crate::gate::{Gate, Turn, any_sent};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
@@ -102,7 +102,7 @@ where
     pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
         let now = Instant::now();
         Self {
-            gates: PerCommand::new(|command| Gate::new(settings.rates[command], Spacing::of(command), now)),
+            gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
             deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
             settings,
             api: parts.api,

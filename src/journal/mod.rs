@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 pub mod disk;
+mod last_calls;
 mod lines;
 mod opening;
 pub mod paths;
@@ -20,6 +21,7 @@ use crate::input::Mark;
 use crate::outcome::{Settled, Tally};
 use checkpoint::{Checkpoint, State};
 use disk::{Disk, DiskFile};
+pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
 pub use opening::{Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open, vouched_results, work};

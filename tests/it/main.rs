@@ -13,6 +13,7 @@ mod fuzz;
 mod hostile;
 mod kills;
 mod layers;
+mod processes;
 mod sandbox;
 mod sync;
 mod verify;

@@ -25,13 +25,13 @@ use super::settings::{Connection, format};
 use super::signals::Stops;
 use super::source::Source;
 use super::target::{Dialled, dial, target};
-use super::{environment, first_look, input, log};
+use super::{environment, first_look, input, last_calls, log};
 use crate::guard::{Bound, Guard, Limits, Tripped};
 use crate::input::{Fingerprint, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
-use crate::journal::{self, Claim, Plan, Restart, Way};
+use crate::journal::{self, Claim, LastCalls, Plan, Restart, Way};
 use crate::plan::{Counts, Id, Ops};
 use crate::roster::{self, Format, Roster};
 use crate::state::{self, OpenRun, State};
@@ -92,6 +92,7 @@ struct Sync<'a> {
     stat: Fingerprint,
     /// Of a dry run: none, it changes nothing.
     locks: Option<(File, Kept)>,
+    last_calls: LastCalls,
 }
 
 impl<'a> Sync<'a> {
@@ -103,6 +104,7 @@ impl<'a> Sync<'a> {
         let paths = paths(run, &others)?;
         can_be_written("summary", run.summary.as_deref())?;
         can_be_written("plan", flags.plan.as_deref())?;
+        let last_calls = LastCalls::find(&paths.lock());
         let locks = if run.dry_run {
             None
         } else {
@@ -113,7 +115,7 @@ impl<'a> Sync<'a> {
         let file = File::open(source.path()).map_err(unreadable)?;
         let stat = roster::fingerprint_of(&file).map_err(unreadable)?;
         let target = target(&connection.service);
-        Ok(Self { flags, connection, lanes, target, paths, format: format(&run.input), source, file, stat, locks })
+        Ok(Self { flags, connection, lanes, target, paths, format: format(&run.input), source, file, stat, locks, last_calls })
     }
 
     /// Plans or goes on, whichever it is.
@@ -305,8 +307,8 @@ impl<'a> Sync<'a> {
         if is_resumed {
             kept.open()?.go_on(journal.settled().rows).map_err(|error| state_error(&error))?;
         }
-        let Self { flags, connection, lanes, paths, source, file, stat, .. } = self;
-        let settings = sending::settings(&connection, &lanes, flags, &journal);
+        let Self { flags, connection, lanes, paths, source, file, stat, last_calls, .. } = self;
+        let settings = sending::settings((&connection, &lanes), last_calls::gates(last_calls), flags, &journal);
         let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
         Ok(Box::new(Run { flags, paths, source, kept, dialled, lanes, settings, opened, cargo }))
     }

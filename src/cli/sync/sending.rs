@@ -25,6 +25,7 @@ use crate::cli::tell;
 use crate::cli::whole::{self, Readers};
 use crate::deliver::Lane;
 use crate::figures;
+use crate::gate;
 use crate::import::{self, Broken, End, Parts, Settings};
 use crate::input::{Fingerprint, Mark};
 use crate::journal::disk::OsDisk;
@@ -71,9 +72,15 @@ pub(super) struct Cargo {
     pub(super) ops: Rc<Ops>,
 }
 
-pub(super) fn settings(connection: &Connection, lanes: &Lanes, flags: &SyncFlags, journal: &Journal<OsDisk>) -> Settings {
+pub(super) fn settings(
+    (connection, lanes): (&Connection, &Lanes),
+    gates: gate::Settings,
+    flags: &SyncFlags,
+    journal: &Journal<OsDisk>,
+) -> Settings {
     Settings {
         rates: lanes.rates.clone(),
+        gates,
         limits: lanes.limits(connection),
         max_outage: connection.max_outage,
         limit: flags.run.limit,
@@ -270,6 +277,7 @@ impl Way<'_> {
         };
         let settings = calls::Settings {
             rates: self.settings.rates.clone(),
+            gates: self.settings.gates.clone(),
             max_attempts: self.settings.limits.max_attempts,
             in_flight: self.settings.limits.in_flight,
             max_outage: self.settings.max_outage,

@@ -10,7 +10,7 @@ use chatlift::api::usersig::{Credential, Signer};
 use chatlift::api::wire;
 use chatlift::calls::{self, Broken, End, Ended, Errand, Errands, Fate, Parts, Settings, Supply};
 use chatlift::command::{Command, PerCommand};
-use chatlift::gate::Rate;
+use chatlift::gate::{self, Rate};
 use chatlift::traffic::Traffic;
 use chatlift::verdict::{CallEnd, Refusal, Yield};
 use futures_util::StreamExt;
@@ -100,6 +100,7 @@ impl World {
         let list = List { todo: PerCommand::default(), fates: Rc::clone(&fates), open: (0, 0), searches: 0, breaks_at: None };
         let settings = Settings {
             rates: PerCommand::new(|command| Rate::PerSecond(wire::calls_per_s(command))),
+            gates: gate::Settings::default(),
             max_attempts: 5,
             in_flight: 256,
             max_outage: Duration::from_secs(6 * 3_600),
@@ -167,6 +168,7 @@ fn carries(call: &Call<'_>, id: &str) -> bool {
 
 #[track_caller]
 fn keeps_the_limits(service: &Service, run: &Run) {
+    service.assert_even(|command| wire::calls_per_s(command).get() as usize);
     for command in Command::ALL {
         let (seen, most) = (service.most_in_1s_of(command), wire::calls_per_s(command).get() as usize);
         assert!(seen <= most, "{}: {seen}", command.name());

@@ -13,7 +13,7 @@ use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Line, Request};
 use chatlift::command::{Command, PerCommand};
 use chatlift::deliver::{Doubt, Lane, Limits};
-use chatlift::gate::Rate;
+use chatlift::gate::{self, Rate};
 use chatlift::import::{self, End, Parts, Settings};
 use chatlift::input::Mark;
 use chatlift::journal::Ledger;
@@ -131,6 +131,8 @@ struct Pace {
     calls: u64,
     last_second: VecDeque<Instant>,
     most_in_1s: usize,
+    most_in_100ms: usize,
+    most_in_10ms: usize,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -145,6 +147,10 @@ impl Pace {
             self.last_second.pop_front();
         }
         self.most_in_1s = self.most_in_1s.max(self.last_second.len());
+        let within = |ms| self.last_second.iter().rev().take_while(|at| now - **at < Duration::from_millis(ms)).count();
+        let (tenth, hundredth) = (within(100), within(10));
+        self.most_in_100ms = self.most_in_100ms.max(tenth);
+        self.most_in_10ms = self.most_in_10ms.max(hundredth);
     }
 }
 
@@ -188,6 +194,18 @@ impl Service {
 
     pub(super) fn most_in_1s_of(&self, command: Command) -> usize {
         self.0.borrow().paces[command].most_in_1s
+    }
+
+    /// Every API's calls are spread as evenly as the contract of the pace asks at its rate.
+    #[track_caller]
+    pub(super) fn assert_even(&self, rate_of: impl Fn(Command) -> usize) {
+        for (command, pace) in self.0.borrow().paces.iter() {
+            let rate = rate_of(command);
+            let bounds = (1 + (15 * rate).div_ceil(1_000), 2 + rate.div_ceil(10), rate);
+            let seen = (pace.most_in_10ms, pace.most_in_100ms, pace.most_in_1s);
+            let is_even = seen.0 <= bounds.0 && seen.1 <= bounds.1 && seen.2 <= bounds.2;
+            assert!(is_even, "{}: {seen:?} calls in 10 ms, 100 ms, 1 s; allowed are {bounds:?}", command.name());
+        }
     }
 
     pub(super) fn mean_per_s(&self) -> f64 {
@@ -336,6 +354,7 @@ impl World {
             records,
             settings: Settings {
                 rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
+                gates: gate::Settings::default(),
                 limits: Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single },
                 max_outage: Duration::from_secs(6 * 3_600),
                 limit: None,

@@ -16,7 +16,7 @@ use chatlift::api::{Api, GivenUp, Request};
 use chatlift::calls;
 use chatlift::command::{Command, PerCommand};
 use chatlift::deliver::{Doubt, Lane, Limits};
-use chatlift::gate::Rate;
+use chatlift::gate::{self, Rate};
 use chatlift::guard::{self, Bound, Figures, Limits as Bounds, Percent, Tripped};
 use chatlift::import;
 use chatlift::input::Sameness;
@@ -240,6 +240,7 @@ impl House {
         let lane = if self.is_in_batches { Lane::Batch(Doubt::Stop) } else { Lane::Single };
         let settings = import::Settings {
             rates: rates(),
+            gates: gate::Settings::default(),
             limits: Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
             max_outage: SECOND,
             limit: None,
@@ -274,7 +275,14 @@ impl House {
             signals: futures_util::stream::pending().boxed_local(),
             tell: Box::new(|_, _| ()),
         };
-        let settings = calls::Settings { rates: rates(), max_attempts: 5, in_flight: 256, max_outage: SECOND, tell_every: SECOND };
+        let settings = calls::Settings {
+            rates: rates(),
+            gates: gate::Settings::default(),
+            max_attempts: 5,
+            in_flight: 256,
+            max_outage: SECOND,
+            tell_every: SECOND,
+        };
         let Ok(ended) = calls::run(parts, settings).await else { panic!("the state never fails") };
         assert_eq!(ended.end, calls::End::Finished);
     }

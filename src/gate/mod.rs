@@ -1,0 +1,214 @@
+//! The gate: what every call passes last, retries and probes included.
+//!
+//! `bucket` (governor) spaces the calls evenly, `pace` says how fast, `ring` proves the limit. A permit counts against the limit from its
+//! grant until one second (and a margin) after the call was **written**, however long connecting takes, so that calls cannot bunch up behind
+//! the gate. Never sleeps: it says when to ask again.
+
+mod bucket;
+mod pace;
+mod permit;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::command::{Command, PerCommand};
+use bucket::{Bucket, Leaving};
+use pace::Pace;
+pub use permit::{OnSend, Permit};
+use permit::{PermitCounts, Reported};
+use ring::{Ring, Room};
+
+/// The sliding second that the limit is about.
+const SECOND: Duration = Duration::from_secs(1);
+/// Calls of a full pace are spread over this time instead of a second. Chosen: 199.4 of 200; the ring's margin and a timer that is late
+/// fit in.
+const FULL_SECOND: Duration = Duration::from_millis(1_003);
+
+/// Calls a second; no limit for a loopback endpoint only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    PerSecond(NonZeroU32),
+    Unlimited,
+}
+
+/// What all gates of a process share.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// No call leaves earlier: an earlier process may have used up the second before.
+    pub opens_at: Option<Instant>,
+    pub on_send: OnSend,
+}
+
+/// The gate's answer to "may a call leave now?".
+#[derive(Debug)]
+pub enum Turn {
+    Now(Permit),
+    /// Ask again at this time.
+    At(Instant),
+    /// Ask again when a call that was granted has been written (see [`Gate::sent`]).
+    WhenSent,
+}
+
+/// The gate of one API; owned by the one loop that sends.
+#[derive(Debug)]
+pub struct Gate {
+    settings: Settings,
+    ring: Ring,
+    /// `None` where there is no limit.
+    limited: Option<Limited>,
+    /// Granted, and neither written nor given up yet.
+    granted: u32,
+    counts: Arc<PermitCounts>,
+    written: u64,
+    first_send: Option<Instant>,
+    last_send: Option<Instant>,
+    most_in_1s: usize,
+}
+
+/// What keeps to a limit.
+#[derive(Debug)]
+struct Limited {
+    /// In calls a second, spread over [`FULL_SECOND`].
+    full_per_s: f64,
+    pace: Pace,
+    bucket: Bucket,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(rate: Rate, settings: &Settings, now: Instant) -> Self {
+        Self {
+            settings: settings.clone(),
+            ring: Ring::new(rate),
+            limited: match rate {
+                Rate::PerSecond(limit) => Some(Limited::new(limit, now)),
+                Rate::Unlimited => None,
+            },
+            granted: 0,
+            counts: Arc::default(),
+            written: 0,
+            first_send: None,
+            last_send: None,
+            most_in_1s: 0,
+        }
+    }
+
+    /// Asks for one call. A permit that is dropped unsent gives its place in the second back; the next call is due when it would have been.
+    pub fn ask(&mut self, now: Instant) -> Turn {
+        self.note_sends(now);
+        let Some(limited) = &mut self.limited else { return self.grant(now) };
+        if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
+            return Turn::At(opens_at);
+        }
+        match self.ring.room(self.granted as usize, now) {
+            Room::WhenSent => Turn::WhenSent,
+            Room::At(at) => Turn::At(at),
+            Room::Now => match limited.take(now) {
+                Ok(()) => self.grant(now),
+                Err(at) => Turn::At(at),
+            },
+        }
+    }
+
+    fn grant(&mut self, now: Instant) -> Turn {
+        self.granted += 1;
+        self.ring.granted(now);
+        Turn::Now(Permit::new(&self.counts, &self.settings.on_send, now))
+    }
+
+    /// Resolves when a granted call has been written or given up since the last [`Gate::ask`]; never, if there is no limit to wait for.
+    pub fn sent(&self) -> impl Future<Output = ()> + use<> {
+        let counts = self.limited.is_some().then(|| Arc::clone(&self.counts));
+        async move {
+            match counts {
+                Some(counts) => counts.changed().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes over what the permits marked. `now` is after the write, so a stamp is never too early.
+    pub fn note_sends(&mut self, now: Instant) {
+        let reported = self.counts.take();
+        let Reported { sent, given_up, .. } = reported;
+        self.granted -= sent + given_up;
+        self.ring.written(reported, now);
+        if sent == 0 {
+            return;
+        }
+        self.written += u64::from(sent);
+        self.most_in_1s = self.most_in_1s.max(self.ring.in_last_second(now));
+        self.first_send.get_or_insert(now);
+        self.last_send = Some(now);
+    }
+
+    /// The service said "too fast" to a call that left then.
+    pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
+        if let Some(limited) = &mut self.limited {
+            limited.pace.refused(call_left, now);
+        }
+    }
+
+    /// The service is back after an outage: starts low and doubles.
+    pub fn ramp_up(&mut self, now: Instant) {
+        if let Some(limited) = &mut self.limited {
+            limited.pace.ramp_up(now);
+        }
+    }
+
+    /// Whether the service has slowed this run below its rate.
+    #[must_use]
+    pub fn is_slowed(&self) -> bool {
+        self.limited.as_ref().is_some_and(|limited| limited.pace.is_slowed())
+    }
+
+    /// Most calls written in any sliding second.
+    #[must_use]
+    pub const fn most_in_1s(&self) -> usize {
+        self.most_in_1s
+    }
+
+    /// Calls written.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Calls a second between the first and the last; of a run within a second, its calls.
+    #[must_use]
+    pub fn mean_per_s(&self) -> f64 {
+        match (self.first_send, self.last_send) {
+            (Some(first), Some(last)) if last - first >= SECOND => (self.written - 1) as f64 / (last - first).as_secs_f64(),
+            _ => self.written as f64,
+        }
+    }
+}
+
+impl Limited {
+    fn new(limit: NonZeroU32, now: Instant) -> Self {
+        let limit_per_s = f64::from(limit.get());
+        let full_per_s = limit_per_s / FULL_SECOND.as_secs_f64();
+        Self { full_per_s, pace: Pace::new(limit_per_s), bucket: Bucket::new(full_per_s, Leaving::Together, now) }
+    }
+
+    /// Takes a call that is due, or says when one is.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let pace_per_s = self.pace.at(now).min(self.full_per_s);
+        self.bucket.change(pace_per_s, self.pace.leaving(), now);
+        self.bucket.check(now)
+    }
+}
+
+/// Resolves when a call that the gate of one of these commands granted has been written or given up, see [`Gate::sent`].
+pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
+    let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
+    sent.next().await;
+}

@@ -1,0 +1,110 @@
+//! The right to send one call, and what becomes of it.
+//!
+//! A permit travels with its call; the gate learns from counters when it has been used or dropped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A call that is written within this time after its grant had its connection already. Chosen: less than a connection over any distance takes.
+const PROMPT: Duration = Duration::from_millis(5);
+
+/// Told right before a call is written, on the sender's own task. It must not take long.
+#[derive(Clone, Default)]
+pub struct OnSend(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl OnSend {
+    #[must_use]
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    fn tell(&self) {
+        if let Some(tell) = &self.0 {
+            tell();
+        }
+    }
+}
+
+impl fmt::Debug for OnSend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnSend").field(&self.0.is_some()).finish()
+    }
+}
+
+/// The right to send one call.
+#[derive(Debug)]
+pub struct Permit {
+    counts: Arc<PermitCounts>,
+    on_send: OnSend,
+    granted_at: Instant,
+    state: PermitState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PermitState {
+    Granted,
+    Sent,
+}
+
+impl Permit {
+    pub(super) fn new(counts: &Arc<PermitCounts>, on_send: &OnSend, now: Instant) -> Self {
+        Self { counts: Arc::clone(counts), on_send: on_send.clone(), granted_at: now, state: PermitState::Granted }
+    }
+
+    /// To be called as the request is handed to the socket.
+    pub fn mark_sent(&mut self) {
+        if self.state == PermitState::Granted {
+            self.state = PermitState::Sent;
+            self.on_send.tell();
+            if self.granted_at.elapsed() < PROMPT {
+                self.counts.prompt.fetch_add(1, Ordering::AcqRel);
+            }
+            self.counts.sent.fetch_add(1, Ordering::AcqRel);
+            self.counts.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.state == PermitState::Granted {
+            self.counts.given_up.fetch_add(1, Ordering::AcqRel);
+            self.counts.changed.notify_one();
+        }
+    }
+}
+
+/// What became of permits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reported {
+    pub(super) sent: u32,
+    /// Those of them that did not have to wait for a connection.
+    pub(super) prompt: u32,
+    pub(super) given_up: u32,
+}
+
+/// What the permits have reported since the gate last looked.
+#[derive(Debug, Default)]
+pub(super) struct PermitCounts {
+    sent: AtomicU32,
+    prompt: AtomicU32,
+    given_up: AtomicU32,
+    changed: Notify,
+}
+
+impl PermitCounts {
+    /// What was reported since the last time.
+    pub(super) fn take(&self) -> Reported {
+        let take = |count: &AtomicU32| count.swap(0, Ordering::AcqRel);
+        Reported { sent: take(&self.sent), prompt: take(&self.prompt), given_up: take(&self.given_up) }
+    }
+
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}

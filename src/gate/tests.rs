@@ -1,0 +1,235 @@
+//! The promises of the gate, on the paused clock.
+
+use std::time::Duration;
+
+use super::*;
+
+fn per_second(n: u32) -> Rate {
+    Rate::PerSecond(NonZeroU32::new(n).unwrap())
+}
+
+/// Sends `calls` calls, each written `delay(n)` after its grant, and returns the times of the writes in order.
+async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Duration) -> Vec<Instant> {
+    let mut gate = Gate::new(rate, &Settings::default(), Instant::now());
+    let mut writes = Vec::new();
+    let mut in_limbo: Vec<(Instant, Permit)> = Vec::new();
+    let mut granted = 0;
+    while writes.len() < calls {
+        let now = Instant::now();
+        in_limbo.retain_mut(|(at, permit)| {
+            if *at <= now {
+                permit.mark_sent();
+                writes.push(now);
+            }
+            *at > now
+        });
+        let wake = match gate.ask(now) {
+            Turn::Now(permit) if granted < calls => {
+                granted += 1;
+                in_limbo.push((now + delay(granted), permit));
+                continue;
+            }
+            Turn::Now(_) | Turn::WhenSent => now + Duration::from_secs(3600),
+            Turn::At(at) => at,
+        };
+        let next_write = in_limbo.iter().map(|(at, _)| *at).min().unwrap_or(wake);
+        tokio::time::sleep_until(wake.min(next_write)).await;
+    }
+    writes
+}
+
+/// What the contract lets through in a hundredth, a tenth, and a whole second.
+fn bounds(rate: u32) -> [(Duration, usize); 3] {
+    let n = rate as usize;
+    [(Duration::from_millis(10), 1 + (15 * n).div_ceil(1_000)), (Duration::from_millis(100), 2 + n.div_ceil(10)), (SECOND, n)]
+}
+
+fn most_in_any(window: Duration, sends: &[Instant]) -> usize {
+    let mut first = 0;
+    let within = sends.iter().enumerate().map(|(last, at)| {
+        while *at - sends[first] >= window {
+            first += 1;
+        }
+        last + 1 - first
+    });
+    within.max().unwrap_or(0)
+}
+
+#[track_caller]
+fn assert_even(rate: u32, sends: &[Instant], why: impl std::fmt::Debug) {
+    for (window, most) in bounds(rate) {
+        let seen = most_in_any(window, sends);
+        assert!(seen <= most, "{rate}/s: {seen} calls in {window:?}, at most {most} are allowed; {why:?}");
+    }
+}
+
+fn mean_per_s(sends: &[Instant]) -> f64 {
+    (sends.len() - 1) as f64 / (sends[sends.len() - 1] - sends[0]).as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_even_from_the_first_one_on_and_nearly_all_of_the_rate_is_used() {
+    for rate in [1, 2, 5, 10, 50, 67, 100, 150, 200, 500, 1_000, 2_000, 10_000] {
+        let calls = rate as usize * 10 + 1;
+        let sends = sent_with_delays(per_second(rate), calls, |_| Duration::ZERO).await;
+        assert_even(rate, &sends, "at once");
+        let mean = mean_per_s(&sends);
+        // Beyond the limits that services have, a timer of a millisecond costs more.
+        let least = if rate > 2_000 { 0.99 } else { 0.995 };
+        assert!(mean >= least * f64::from(rate), "{rate}: {mean}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_is_late_costs_next_to_nothing() {
+    for (rate, late_ms, least) in [(200, 3, 0.995), (200, 8, 0.985), (100, 8, 0.985), (50, 8, 0.985)] {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut gate = Gate::new(per_second(rate), &Settings::default(), Instant::now());
+        let mut sends = Vec::new();
+        while sends.len() < 20 * rate as usize {
+            match gate.ask(Instant::now()) {
+                Turn::Now(mut permit) => {
+                    permit.mark_sent();
+                    sends.push(Instant::now());
+                }
+                Turn::At(at) => tokio::time::sleep_until(at + Duration::from_micros(random.u64(0..late_ms * 1_000))).await,
+                Turn::WhenSent => gate.note_sends(Instant::now()),
+            }
+        }
+        assert_even(rate, &sends, seed);
+        assert!(mean_per_s(&sends) >= least * f64::from(rate), "{rate}, {late_ms} ms, seed {seed}: {}", mean_per_s(&sends));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_wait_for_their_connections_are_written_evenly_too() {
+    // The first connections stall together, as behind a host that is just waking up.
+    let start = Instant::now();
+    for stall_ms in [20, 100, 300, 900, 3_000] {
+        let began = Instant::now() - start;
+        let stall = Duration::from_millis(stall_ms);
+        let mut gate = Gate::new(per_second(200), &Settings::default(), Instant::now());
+        let (mut sends, mut waiting): (Vec<Instant>, Vec<Permit>) = Default::default();
+        while sends.len() < 1_000 {
+            let now = Instant::now();
+            let is_stalled = now - start < began + stall;
+            for mut permit in waiting.extract_if(.., |_| !is_stalled) {
+                permit.mark_sent();
+                sends.push(now);
+            }
+            let at = match gate.ask(now) {
+                Turn::Now(permit) => {
+                    waiting.push(permit);
+                    continue;
+                }
+                Turn::At(at) => at,
+                Turn::WhenSent => now + Duration::from_millis(1),
+            };
+            tokio::time::sleep_until(at.min(now + Duration::from_millis(1))).await;
+        }
+        assert_even(200, &sends, stall);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_close_every_connection_get_the_pace_less_what_may_arrive_at_once() {
+    // What waits for its connection may be written at any moment, so it has a place in the second already.
+    for (connect_ms, least) in [(1, 199.0), (5, 198.0), (20, 194.0), (240, 155.0)] {
+        let sends = sent_with_delays(per_second(200), 6_000, |_| Duration::from_millis(connect_ms)).await;
+        assert_even(200, &sends, connect_ms);
+        let mean = mean_per_s(&sends[1_000..]);
+        assert!(mean >= least, "{connect_ms} ms: {mean}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_first_refusal_calls_leave_one_at_a_time() {
+    let mut gate = Gate::new(per_second(200), &Settings::default(), Instant::now());
+    gate.slow_down(Instant::now(), Instant::now());
+    let mut sends = Vec::new();
+    while sends.len() < 2_000 {
+        match gate.ask(Instant::now()) {
+            Turn::Now(mut permit) => {
+                permit.mark_sent();
+                sends.push(Instant::now());
+            }
+            Turn::At(at) => tokio::time::sleep_until(at).await,
+            Turn::WhenSent => unreachable!("all are written"),
+        }
+    }
+    assert_eq!(most_in_any(Duration::from_millis(4), &sends), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_connections_at_the_start_do_not_bunch_the_calls_up() {
+    let sends = sent_with_delays(per_second(200), 2_000, |n| if n <= 60 { Duration::from_millis(300) } else { Duration::ZERO }).await;
+    let most = bounds(200).map(|(window, _)| most_in_any(window, &sends));
+    assert!(most[2] <= 200 && most[1] <= 26 && most[0] <= 7, "the first prompt ones meet those that waited: {most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_delays_between_grant_and_write_never_break_the_limit() {
+    let seed = 7;
+    fastrand::seed(seed);
+    let delays: Vec<_> = (0..3_001).map(|_| Duration::from_millis(fastrand::u64(0..400))).collect();
+    let sends = sent_with_delays(per_second(50), 3_000, |n| delays[n]).await;
+    assert!(most_in_any(SECOND, &sends) <= 50, "seed {seed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_leaves_before_the_gate_opens() {
+    let opens_at = Instant::now() + Duration::from_millis(1_050);
+    let mut gate = Gate::new(per_second(200), &Settings { opens_at: Some(opens_at), ..Settings::default() }, Instant::now());
+    assert!(matches!(gate.ask(Instant::now()), Turn::At(at) if at == opens_at));
+    tokio::time::advance(Duration::from_millis(1_050)).await;
+    let granted: Vec<Permit> = std::iter::from_fn(|| match gate.ask(Instant::now()) {
+        Turn::Now(permit) => Some(permit),
+        Turn::At(_) | Turn::WhenSent => None,
+    })
+    .collect();
+    assert_eq!(granted.len(), 3, "what was saved up while it was shut is worth no more than at any other start");
+}
+
+#[test]
+fn whoever_wants_to_know_is_told_before_a_call_is_written() {
+    let told = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let teller = Arc::clone(&told);
+    let on_send = OnSend::new(move || {
+        teller.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    });
+    for rate in [per_second(200), Rate::Unlimited] {
+        told.store(0, std::sync::atomic::Ordering::Relaxed);
+        let mut gate = Gate::new(rate, &Settings { on_send: on_send.clone(), ..Settings::default() }, Instant::now());
+        let Turn::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
+        permit.mark_sent();
+        permit.mark_sent();
+        drop(permit);
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_dropped_unsent_gives_its_place_back() {
+    let mut gate = Gate::new(per_second(1), &Settings::default(), Instant::now());
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let Turn::Now(permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
+    assert!(matches!(gate.ask(Instant::now()), Turn::WhenSent));
+    drop(permit);
+    tokio::time::advance(FULL_SECOND).await;
+    assert!(matches!(gate.ask(Instant::now()), Turn::Now(_)));
+    assert_eq!(gate.written(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_machine_is_not_followed_by_a_catch_up_burst() {
+    let mut gate = Gate::new(per_second(200), &Settings::default(), Instant::now());
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    let mut granted = 0;
+    while let Turn::Now(mut permit) = gate.ask(Instant::now()) {
+        permit.mark_sent();
+        granted += 1;
+    }
+    assert_eq!(granted, 3, "what may leave together");
+}
