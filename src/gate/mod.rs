@@ -63,7 +63,7 @@ pub struct Gate {
     settings: Settings,
     ring: Ring,
     /// `None` where there is no limit.
-    limited: Option<Limited>,
+    limited: Option<Box<Limited>>,
     /// Granted, and neither written nor given up yet.
     granted: u32,
     counts: Arc<PermitCounts>,
@@ -89,7 +89,7 @@ impl Gate {
             settings: settings.clone(),
             ring: Ring::new(rate),
             limited: match rate {
-                Rate::PerSecond(limit) => Some(Limited::new(limit, now)),
+                Rate::PerSecond(limit) => Some(Box::new(Limited::new(limit, now))),
                 Rate::Unlimited => None,
             },
             granted: 0,
