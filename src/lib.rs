@@ -18,6 +18,7 @@ pub mod guard;
 pub mod import;
 pub mod input;
 pub mod journal;
+pub mod lookalike;
 pub mod outcome;
 pub mod plan;
 pub mod progress;

@@ -4,8 +4,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Values know nothing but each other.
-const VALUES: [&str; 13] =
-    ["account", "command", "figures", "finding", "guard", "input", "outcome", "plan", "retry", "sample", "target", "traffic", "verdict"];
+const VALUES: [&str; 14] = [
+    "account",
+    "command",
+    "figures",
+    "finding",
+    "guard",
+    "input",
+    "lookalike",
+    "outcome",
+    "plan",
+    "retry",
+    "sample",
+    "target",
+    "traffic",
+    "verdict",
+];
 /// Edges know values, never each other.
 const EDGES: [&str; 7] = ["api", "gate", "journal", "roster", "sheets", "spill", "state"];
 /// Flows know values and edges.
