@@ -16,7 +16,7 @@ use chatlift::figures::count;
 use chatlift::roster::{self, Format, Roster};
 use chatlift::spill::Sorter;
 use chatlift::state::{Finish, NewRun, Sent, Settlement, State};
-use chatlift::sync::{Absence, Drawn, Policy, Settlements, Survey, draw_up, survey};
+use chatlift::sync::{Absence, Drawn, Policy, Settlements, Survey, Trust, compare, draw_up, survey};
 use chatlift::target::Target;
 
 const ROWS: u64 = 1_000_000;
@@ -64,16 +64,35 @@ fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
         println!("    less the look-ups, of the bare read: {wall:.2} times the time, {cpu:.2} times the CPU");
     });
     println!("    peak memory while planning: {:.1} MiB", peak as f64 / 1024.0);
+    lacking(folder, rows, id, &state);
     drop(state);
     let (drawn, _) = timed("planning again", rows, || plan(&after, Some(&State::find(&path).unwrap().unwrap())));
     finish(&path, drawn, rows);
 }
 
+/// Every tenth account is missing, and each of them is compared with each record.
+fn lacking(folder: &Path, rows: u64, id: fn(u64) -> String, state: &State) {
+    let fewer = folder.join("fewer.csv");
+    write_rows(&fewer, (0..rows).filter(|row| !row.is_multiple_of(10)), u64::MAX, id);
+    let mut drawn = plan(&fewer, Some(state));
+    let mut reading = Survey { folder: folder.to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+    let mut roster = Roster::open(&fewer, &Format::default()).unwrap();
+    let peak = peak_of(|| {
+        timed("comparing with a tenth missing", rows, || compare(&mut drawn, &mut roster, &policy(), &mut reading).unwrap());
+    });
+    println!("    {} missing; peak memory while comparing: {:.1} MiB", count(drawn.counts.missing), peak as f64 / 1024.0);
+    fs::remove_file(fewer).unwrap();
+}
+
 /// About 70 bytes a row.
 fn write_input(path: &Path, rows: u64, changed_every: u64, id: fn(u64) -> String) {
+    write_rows(path, 0..rows, changed_every, id);
+}
+
+fn write_rows(path: &Path, rows: impl Iterator<Item = u64>, changed_every: u64, id: fn(u64) -> String) {
     let mut file = BufWriter::new(File::create(path).unwrap());
     writeln!(file, "UserID,Nick,FaceUrl").unwrap();
-    for row in 0..rows {
+    for row in rows {
         let night = if row % changed_every == 0 { "tonight" } else { "earlier" };
         writeln!(file, "{},Nick {row} {night},https://img.example.com/a/{row}.png", id(row)).unwrap();
     }
@@ -118,8 +137,20 @@ fn plan(input: &Path, state: Option<&State>) -> Drawn {
     let rows = fs::metadata(input).unwrap().len() / 70;
     let mut reading = Survey { folder: input.parent().unwrap().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
     let (surveyed, _) = timed("planning: survey", rows, || survey(&mut roster, stat, &mut reading).unwrap());
-    let policy = Policy { absence: Absence::Report, missing_runs: 3, is_protected: &|_| false, canaries: Vec::new(), now: 1 };
-    timed("planning: the rest", rows, || draw_up(surveyed, state, Settlements::none(), &policy, &mut reading).unwrap()).0
+    timed("planning: the rest", rows, || draw_up(surveyed, state, Settlements::none(), &policy(), &mut reading).unwrap()).0
+}
+
+fn policy() -> Policy<'static> {
+    Policy {
+        absence: Absence::Report,
+        missing_runs: 3,
+        missing_apart: 0,
+        malformed: Trust::No,
+        lookalikes: Trust::No,
+        is_protected: &|_| false,
+        canaries: Vec::new(),
+        now: 1,
+    }
 }
 
 /// A state that holds what the file says.
@@ -138,8 +169,19 @@ fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
     let none = || std::iter::empty();
     let mut begin = |drawn: &mut Drawn| {
         let (planned, missing, ops) = drawn.lists().unwrap();
-        let new =
-            NewRun { command: "sync", began_at: 1, input, counts, filled, ops, token: 1, shrunk_allowed: false, ends_with_newline: None };
+        let new = NewRun {
+            command: "sync",
+            began_at: 1,
+            input,
+            counts,
+            filled,
+            ops,
+            token: 1,
+            shrunk_allowed: false,
+            ends_with_newline: None,
+            malformed: None,
+            missing_waits: None,
+        };
         state.begin(new, planned, missing, none()).unwrap();
         state.mark_sent_up_to(rows).unwrap();
     };

@@ -8,8 +8,19 @@ use std::fmt;
 const HELD_MIN: u64 = 100;
 /// Valid records that there must be before shares of them are judged. Source: as above.
 const RECORDS_MIN: u64 = 100;
-/// Distinct valid ids must be at least this share of what is held. Source: as above.
+/// Accounts from which on a loss of them is judged, and those from which on the ordinary bound holds. Source: as above.
+const SHRUNK_MIN: u64 = 20;
+const SHRUNK_FEW: u64 = 100;
+/// What must be there of many and of few. Source: as above.
 const SHRUNK: Percent = Percent::whole(85);
+const SHRUNK_OF_FEW: Percent = Percent::whole(50);
+/// How far back it is looked for the most that was held: in milliseconds, and in runs if they reach further. Source: as above.
+const LATELY_MS: i64 = 7 * 24 * 3_600 * 1_000;
+const LATELY_RUNS: usize = 7;
+/// Kicks that are allowed unless told otherwise: the lesser of the first two, but at least the third. Source: as above.
+const KICKS: u64 = 500;
+const KICKS_SHARE: Percent = Percent::whole(15);
+const KICKS_ANYHOW: u64 = 10;
 /// Points by which a share of filled cells may fall. Source: as above.
 const BLANKED_POINTS: u64 = 5;
 
@@ -20,6 +31,7 @@ pub enum Guard {
     Shrunk,
     Blanked,
     Updates,
+    Cut,
     Deletes,
     Canary,
     Target,
@@ -34,6 +46,7 @@ impl Guard {
             Guard::Shrunk => "shrunk",
             Guard::Blanked => "blanked",
             Guard::Updates => "updates",
+            Guard::Cut => "cut",
             Guard::Deletes => "deletes",
             Guard::Canary => "canary",
             Guard::Target => "target",
@@ -55,6 +68,11 @@ impl Percent {
     const fn is_exceeded(self, part: u64, whole: u64) -> bool {
         part as u128 * 10_000 > self.0 as u128 * whole as u128
     }
+
+    /// Whether `part` is less than this share of `whole`.
+    const fn is_missed(self, part: u64, whole: u64) -> bool {
+        (part as u128 * 10_000) < self.0 as u128 * whole as u128
+    }
 }
 
 impl fmt::Display for Percent {
@@ -71,6 +89,8 @@ impl fmt::Display for Percent {
 pub enum Bound {
     Count(u64),
     Share(Percent),
+    /// What holds for kicks unless told otherwise.
+    Kicks,
 }
 
 impl Bound {
@@ -97,6 +117,7 @@ impl Bound {
         match self {
             Bound::Count(bound) => count > bound,
             Bound::Share(share) => share.is_exceeded(count, held),
+            Bound::Kicks => count > KICKS_ANYHOW && (count > KICKS || KICKS_SHARE.is_exceeded(count, held)),
         }
     }
 }
@@ -106,6 +127,7 @@ impl fmt::Display for Bound {
         match self {
             Bound::Count(count) => count.fmt(f),
             Bound::Share(share) => write!(f, "{share} of held"),
+            Bound::Kicks => write!(f, "{KICKS} or {KICKS_SHARE} of held, whichever is less, but at least {KICKS_ANYHOW}"),
         }
     }
 }
@@ -137,13 +159,48 @@ pub struct Figures {
     pub distinct: u64,
     /// Accounts in the state that weren't missing in the last finished run.
     pub held: u64,
+    /// Those of them that have a valid record.
+    pub present: u64,
+    /// The most that was held at the end of one of the last finished runs.
+    pub most_held: u64,
     pub updates: u64,
-    /// Ids that are due for a kick or deletion.
+    /// The file ends with a line end.
+    pub ends_with_newline: bool,
+    /// The last finished run's did; `None` if that is not known.
+    pub ended_with_newline: Option<bool>,
+    /// Ids that are due for a kick or deletion; none where those wait.
     pub due: u64,
     /// Canaries without a valid record.
     pub dead_canaries: Vec<String>,
     /// What the state belongs to, if it is not what is called: as words.
     pub other_target: Option<String>,
+}
+
+/// A finished run, as far as it says what may be expected of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastRun {
+    /// In milliseconds since the epoch.
+    pub finished_at: i64,
+    /// Accounts that weren't missing once it had finished, if that is known.
+    pub held: Option<u64>,
+    /// It was let through though it had lost so many.
+    pub is_shrunk: bool,
+}
+
+/// The most that was held at the end of the last runs, which come latest first: those of the last days, but at least the last few. One that
+/// was let through though it had shrunk is where the count begins.
+#[must_use]
+pub fn most_held(runs: impl IntoIterator<Item = PastRun>, now: i64) -> Option<u64> {
+    let mut most = None;
+    for (before, run) in runs.into_iter().enumerate() {
+        if before < LATELY_RUNS || run.finished_at >= now.saturating_sub(LATELY_MS) {
+            most = most.max(run.held);
+        }
+        if run.is_shrunk {
+            break;
+        }
+    }
+    most
 }
 
 /// How far the guards give way.
@@ -165,6 +222,12 @@ pub struct Tripped {
     pub way_out: String,
 }
 
+/// Whether so many are lost that the run needs leave for it.
+#[must_use]
+pub fn has_shrunk(figures: &Figures) -> bool {
+    shrunk(figures).is_some()
+}
+
 /// All guards that trip, in their order.
 #[must_use]
 pub fn judge(figures: &Figures, limits: &Limits) -> Vec<Tripped> {
@@ -173,6 +236,7 @@ pub fn judge(figures: &Figures, limits: &Limits) -> Vec<Tripped> {
         (Guard::Shrunk, shrunk(figures)),
         (Guard::Blanked, blanked(figures)),
         (Guard::Updates, updates(figures, limits)),
+        (Guard::Cut, cut(figures)),
         (Guard::Deletes, deletes(figures, limits)),
         (Guard::Canary, canary(figures)),
         (Guard::Target, target(figures)),
@@ -185,9 +249,18 @@ fn empty(figures: &Figures) -> Option<String> {
     (figures.filled.valid == 0).then(|| "the file has no valid record".to_owned())
 }
 
-fn shrunk(Figures { distinct, held, .. }: &Figures) -> Option<String> {
-    let is_small = u128::from(*distinct) * 10_000 < u128::from(SHRUNK.0) * u128::from(*held);
-    (*held >= HELD_MIN && is_small).then(|| format!("{distinct} distinct valid ids are less than {SHRUNK} of the {held} held"))
+fn shrunk(Figures { distinct, held, present, most_held, .. }: &Figures) -> Option<String> {
+    let [lost, smaller] = [is_shrunk(*present, *held), is_shrunk(*distinct, *most_held)];
+    let lost = lost.map(|bound| format!("{present} of the {held} ids held have a valid record, less than {bound}"));
+    let smaller = smaller.map(|bound| format!("{distinct} distinct valid ids are less than {bound} of the {most_held} held lately"));
+    let told: Vec<String> = [lost, smaller].into_iter().flatten().collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+/// The bound that was missed.
+const fn is_shrunk(now: u64, base: u64) -> Option<Percent> {
+    let bound = if base < SHRUNK_FEW { SHRUNK_OF_FEW } else { SHRUNK };
+    if base >= SHRUNK_MIN && bound.is_missed(now, base) { Some(bound) } else { None }
 }
 
 fn blanked(Figures { filled, before, .. }: &Figures) -> Option<String> {
@@ -214,6 +287,11 @@ fn updates(Figures { updates, held, .. }: &Figures, limits: &Limits) -> Option<S
     trips.then(|| format!("{updates} updates are more than --max-update ({}; {held} are held)", limits.max_update))
 }
 
+fn cut(Figures { ends_with_newline, ended_with_newline, .. }: &Figures) -> Option<String> {
+    let trips = !ends_with_newline && *ended_with_newline == Some(true);
+    trips.then(|| "the file has no line end at its end, the last run's had one: it may have been cut off".to_owned())
+}
+
 fn deletes(Figures { due, held, .. }: &Figures, limits: &Limits) -> Option<String> {
     let trips = limits.max_delete.is_exceeded(*due, *held);
     trips.then(|| format!("{due} ids due for kick or deletion are more than --max-delete ({}; {held} are held)", limits.max_delete))
@@ -229,7 +307,7 @@ fn target(Figures { other_target, .. }: &Figures) -> Option<String> {
 
 fn way_out(guard: Guard, figures: &Figures) -> String {
     match guard {
-        Guard::Empty | Guard::Shrunk | Guard::Blanked => format!("--allow {}", guard.name()),
+        Guard::Empty | Guard::Shrunk | Guard::Blanked | Guard::Cut => format!("--allow {}", guard.name()),
         Guard::Updates => format!("--max-update {}", figures.updates),
         Guard::Deletes => format!("--max-delete {}", figures.due),
         Guard::Canary => figures.dead_canaries.iter().map(|id| format!("without --canary {id}")).collect::<Vec<_>>().join(", "),
@@ -248,7 +326,9 @@ mod tests {
     /// A plan that no guard has anything against.
     fn quiet() -> Figures {
         let filled = Filled { valid: 1_000, with_nick: 900, with_face_url: 500 };
-        Figures { filled, before: Some(filled), distinct: 1_000, held: 1_000, ..Figures::default() }
+        let (ends_with_newline, ended_with_newline) = (true, Some(true));
+        let filled = Figures { filled, before: Some(filled), ends_with_newline, ended_with_newline, ..Figures::default() };
+        Figures { distinct: 1_000, held: 1_000, present: 1_000, most_held: 1_000, ..filled }
     }
 
     fn names(figures: &Figures, limits: &Limits) -> Vec<&'static str> {
@@ -264,10 +344,19 @@ mod tests {
         };
         check(&|_| {}, &[]);
         check(&|f| f.filled = Filled::default(), &["empty"]);
-        check(&|f| f.distinct = 850, &[]);
-        check(&|f| f.distinct = 849, &["shrunk"]);
-        check(&|f| (f.held, f.distinct) = (99, 1), &[]);
-        check(&|f| (f.held, f.distinct) = (100, 84), &["shrunk"]);
+        let held: fn(&mut Figures, u64, u64) = |f, base, now| (f.held, f.present) = (base, now);
+        let file: fn(&mut Figures, u64, u64) = |f, base, now| (f.most_held, f.distinct) = (base, now);
+        for shrink in [held, file] {
+            check(&|f| shrink(f, 1_000, 850), &[]);
+            check(&|f| shrink(f, 1_000, 849), &["shrunk"]);
+            check(&|f| shrink(f, 100, 85), &[]);
+            check(&|f| shrink(f, 100, 84), &["shrunk"]);
+            check(&|f| shrink(f, 99, 50), &[]);
+            check(&|f| shrink(f, 99, 49), &["shrunk"]);
+            check(&|f| shrink(f, 20, 10), &[]);
+            check(&|f| shrink(f, 20, 9), &["shrunk"]);
+            check(&|f| shrink(f, 19, 0), &[]);
+        }
         check(&|f| f.filled.with_nick = 850, &[]);
         check(&|f| f.filled.with_nick = 849, &["blanked"]);
         check(&|f| f.filled.with_face_url = 449, &["blanked"]);
@@ -279,19 +368,65 @@ mod tests {
         check(&|f| (f.held, f.updates) = (99, 99), &[]);
         check(&|f| f.due = 500, &[]);
         check(&|f| f.due = 501, &["deletes"]);
+        check(&|f| f.ends_with_newline = false, &["cut"]);
+        check(&|f| (f.ends_with_newline, f.ended_with_newline) = (false, Some(false)), &[]);
+        check(&|f| (f.ends_with_newline, f.ended_with_newline) = (false, None), &[]);
+        check(&|f| f.ended_with_newline = Some(false), &[]);
         check(&|f| f.dead_canaries = vec!["boss".to_owned()], &["canary"]);
         check(&|f| f.other_target = Some("elsewhere".to_owned()), &["target"]);
     }
 
     #[test]
+    fn kicks_have_a_bound_of_their_own() {
+        let kicks = Limits { max_delete: Bound::Kicks, ..limits() };
+        for (held, most) in
+            [(0, 10), (10, 10), (66, 10), (67, 10), (73, 10), (74, 11), (99, 14), (3_333, 499), (3_334, 500), (1_000_000, 500)]
+        {
+            let trips = |due| names(&Figures { held, present: held, due, ..quiet() }, &kicks) == ["deletes"];
+            assert!(!trips(most) && trips(most + 1), "{most} of {held}");
+        }
+    }
+
+    #[test]
+    fn the_most_that_was_held_is_looked_for_in_the_last_runs_and_days() {
+        const DAY: i64 = 24 * 3_600 * 1_000;
+        let now = 100 * DAY;
+        // Days ago, accounts, and whether it was let through; the latest run first.
+        let check = |runs: &[(i64, u64, bool)], expected: Option<u64>| {
+            let run = |&(days, held, is_shrunk): &(i64, u64, bool)| PastRun { finished_at: now - days * DAY, held: Some(held), is_shrunk };
+            assert_eq!(most_held(runs.iter().map(run), now), expected, "{runs:?}");
+        };
+        check(&[], None);
+        check(&[(1, 90, false), (2, 100, false), (3, 95, false)], Some(100));
+        let weekly = |runs: i64| (1..=runs).map(|week| (7 * week, 100 + week.unsigned_abs(), false)).collect::<Vec<_>>();
+        check(&weekly(7), Some(107));
+        check(&weekly(9), Some(107));
+        let hourly: Vec<_> = std::iter::repeat_n((0, 50, false), 24).chain([(6, 60, false), (7, 61, false), (8, 99, false)]).collect();
+        check(&hourly, Some(61));
+        check(&[(1, 90, false), (2, 40, true), (3, 100, false)], Some(90));
+        check(&[(1, 40, true), (2, 100, false)], Some(40));
+        let unknown = PastRun { finished_at: now, held: None, is_shrunk: false };
+        assert_eq!(most_held([unknown, PastRun { held: Some(5), ..unknown }], now), Some(5));
+        assert_eq!(most_held([unknown], now), None);
+    }
+
+    #[test]
+    fn all_ids_under_another_name_are_a_loss_though_the_file_is_as_long() {
+        let renamed = Figures { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
+        assert_eq!(names(&renamed, &limits()), ["shrunk"]);
+        assert!(judge(&renamed, &limits())[0].why.starts_with("0 of the 400 ids held"));
+    }
+
+    #[test]
     fn all_that_trip_are_told_in_order_and_an_override_lets_through() {
-        let figures = Figures { filled: Filled::default(), distinct: 0, updates: 999, due: 501, ..quiet() };
-        assert_eq!(names(&figures, &limits()), ["empty", "shrunk", "updates", "deletes"]);
-        let allowed = vec![Guard::Empty, Guard::Shrunk];
+        let cut = Figures { filled: Filled::default(), ends_with_newline: false, ..quiet() };
+        let figures = Figures { distinct: 0, updates: 999, due: 501, ..cut };
+        assert_eq!(names(&figures, &limits()), ["empty", "shrunk", "updates", "cut", "deletes"]);
+        let allowed = vec![Guard::Empty, Guard::Shrunk, Guard::Cut];
         let wide = Limits { allowed, max_update: Bound::Count(999), max_delete: Bound::Share(Percent(5_010)) };
         assert_eq!(names(&figures, &wide), [] as [&str; 0]);
         let told = judge(&figures, &limits());
-        assert_eq!((told[2].way_out.as_str(), told[3].way_out.as_str()), ("--max-update 999", "--max-delete 501"));
+        assert_eq!([2, 3, 4].map(|at| told[at].way_out.as_str()), ["--max-update 999", "--allow cut", "--max-delete 501"]);
     }
 
     #[test]

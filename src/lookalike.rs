@@ -43,9 +43,10 @@ impl Normalizer {
         let bare = without_a_fraction(unwrapped(&text));
         let has_hyphens = is_uuid(bare);
         for char in bare.chars().filter(|char| !has_hyphens || *char != '-') {
-            match char.is_ascii() {
-                true => self.form.push(char.to_ascii_lowercase()),
-                false => self.form.extend(char.to_lowercase()),
+            if char.is_ascii() {
+                self.form.push(char.to_ascii_lowercase());
+            } else {
+                self.form.extend(char.to_lowercase());
             }
         }
         if is_digits(&self.form) {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::account::USER_ID_MAX_BYTES;
+use crate::lookalike::Lookalike;
 
 /// The profile of an account in short: a hash (XXH3, 64 bits) of each field, `None` for one that is not known or not said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -272,8 +273,36 @@ pub enum Due {
     Nothing,
     /// Nothing: it is the administrator's own or protected.
     Protected,
+    /// Nothing: a record of the input looks like it.
+    Lookalike,
     Kick,
     Delete,
+}
+
+/// Why kicks and deletions of a run wait for a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The UserID of some record can't be read for certain.
+    Malformed,
+    /// It is not known what came of some row.
+    FailedRows,
+    /// The input is not what was planned any more.
+    FileChanged,
+    /// The run settles a part of its rows only.
+    Limit,
+}
+
+impl Wait {
+    /// The word in the summary and in the state.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Wait::Malformed => "malformed",
+            Wait::FailedRows => "failed_rows",
+            Wait::FileChanged => "file_changed",
+            Wait::Limit => "limit",
+        }
+    }
 }
 
 /// An account whose call is planned, or that has come back, as it stands in order of ids.
@@ -283,6 +312,8 @@ pub struct Planned {
     pub row: u64,
     /// Not so for one that is only there again.
     pub is_sent: bool,
+    /// It was missing or kicked, and the input has it again.
+    pub is_back: bool,
     pub profile: Profile,
 }
 
@@ -294,6 +325,8 @@ pub struct Missing {
     /// This run included.
     pub missing_runs: u32,
     pub due: Due,
+    /// The first record that looks like it, whether or not that spares it.
+    pub lookalike: Option<Lookalike>,
 }
 
 /// A valid UserID in a place of fixed size, which sorts as its bytes do.

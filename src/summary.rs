@@ -19,7 +19,7 @@ use crate::deliver::Lane;
 use crate::figures;
 use crate::guard::Guard;
 use crate::outcome::Tally;
-use crate::plan::Counts;
+use crate::plan::{Counts, Wait};
 use crate::traffic::{ApiTraffic, Latency, Traffic};
 pub use verified::{Verified, VerifiedReport};
 
@@ -59,6 +59,10 @@ pub struct SyncFigures {
     pub deleted: u64,
     /// Kicks and deletions that failed.
     pub missing_failed: u64,
+    /// Missing ids that are spared because a record looks like them.
+    pub lookalikes: u64,
+    /// Why kicks and deletions wait for a later run.
+    pub missing_waits: Option<Wait>,
     /// The first guard that tripped.
     pub guard: Option<Guard>,
 }
@@ -115,14 +119,16 @@ struct SyncJson {
     kicked: u64,
     deleted: u64,
     missing_failed: u64,
+    lookalikes: u64,
+    missing_waits: Option<&'static str>,
     guard: Option<&'static str>,
 }
 
 impl SyncJson {
     fn of(figures: SyncFigures, tally: Tally) -> Self {
-        let SyncFigures { plan, kicked, deleted, missing_failed, guard } = figures;
-        let guard = guard.map(Guard::name);
-        Self { plan, created: tally.created, updated: tally.updated, kicked, deleted, missing_failed, guard }
+        let SyncFigures { plan, kicked, deleted, missing_failed, lookalikes, missing_waits, guard } = figures;
+        let (missing_waits, guard) = (missing_waits.map(Wait::name), guard.map(Guard::name));
+        Self { plan, created: tally.created, updated: tally.updated, kicked, deleted, missing_failed, lookalikes, missing_waits, guard }
     }
 }
 

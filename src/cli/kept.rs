@@ -92,23 +92,35 @@ impl Kept {
     pub(super) fn import_finished(
         &self,
         target: &Target,
-        (input, format): (&Path, &Format),
+        (from, format): (&Path, &Format),
         paths: &Paths,
         tally: Tally,
     ) -> Result<(), LastWord> {
         let mut state = self.open_or_create(target, new_identity())?;
-        let mut roster = Roster::open(input, format).map_err(|error| roster_error(input, &error))?;
+        let mut roster = Roster::open(from, format).map_err(|error| roster_error(from, &error))?;
         let mut read = || -> io::Result<_> {
             let results = File::open(&paths.results)?;
-            sync::import_settled(&mut roster, roster::fingerprint(input)?, results, folder_of(&self.path))
+            sync::import_settled(&mut roster, roster::fingerprint(from)?, results, folder_of(&self.path))
         };
         let ImportSettled { accounts, filled, input } = read().map_err(|error| cannot_fill(&error))?;
         let now = milliseconds(SystemTime::now());
         let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
         let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
         let (ops, token) = (&Ops::default(), new_identity());
-        let new =
-            NewRun { command: IMPORT, began_at: now, input, counts, filled, ops, token, shrunk_allowed: false, ends_with_newline: None };
+        let ends_with_newline = File::open(from).and_then(|file| ends_with_newline(&file)).map_err(|error| cannot_fill(&error))?;
+        let new = NewRun {
+            command: IMPORT,
+            began_at: now,
+            input,
+            counts,
+            filled,
+            ops,
+            token,
+            shrunk_allowed: false,
+            ends_with_newline: Some(ends_with_newline),
+            malformed: None,
+            missing_waits: None,
+        };
         state.import_finished(import_identity(paths), new, accounts, done).map_err(|error| state_error(&error))?;
         tracing::info!("the state {} holds what was imported", self.path.display());
         Ok(())
@@ -123,6 +135,15 @@ fn cannot_fill(error: &io::Error) -> LastWord {
 /// The folder of a file that is given.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether the last byte of a file is that of a line end.
+pub(super) fn ends_with_newline(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte == *b"\n")
 }
 
 /// What a state is known by, or a run; 0 is none.

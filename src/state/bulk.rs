@@ -104,15 +104,19 @@ mod tests {
             token: 1,
             shrunk_allowed: false,
             ends_with_newline: None,
+            malformed: None,
+            missing_waits: None,
         };
         let mut numbers: Vec<(u64, bool)> = sent.iter().map(|number| (*number, true)).collect();
         numbers.extend(back.iter().map(|number| (*number, false)));
         numbers.sort_unstable_by_key(|(number, _)| *number);
         let profile = |number| Profile { nick: Some(number), face_url: None };
-        let planned = numbers
+        let planned = numbers.iter().map(|(number, is_sent)| {
+            Ok(Planned { id: id(*number), row: *number, is_sent: *is_sent, is_back: false, profile: profile(*number) })
+        });
+        let missing = missing
             .iter()
-            .map(|(number, is_sent)| Ok(Planned { id: id(*number), row: *number, is_sent: *is_sent, profile: profile(*number) }));
-        let missing = missing.iter().map(|number| Ok(Missing { id: id(*number), last_imported: None, missing_runs: 7, due: Due::Nothing }));
+            .map(|number| Ok(Missing { id: id(*number), last_imported: None, missing_runs: 7, due: Due::Nothing, lookalike: None }));
         state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = sent.iter().map(|number| Ok(Settlement { id: id(*number), row: *number, sent: came(*number) }));

@@ -5,6 +5,7 @@ use std::io;
 use rusqlite::{Row, Transaction, params};
 
 use super::{State, StateError, Trouble};
+use crate::lookalike::Lookalike;
 use crate::plan::{Due, Id, InDoubt, Missing};
 
 /// What a run did about an account that its input lacks.
@@ -14,12 +15,13 @@ pub enum Deed {
     Kicked,
     Deleted,
     Protected,
+    Lookalike,
     Online,
     Failed,
 }
 
 impl Deed {
-    const ALL: [Deed; 6] = [Deed::Nothing, Deed::Kicked, Deed::Deleted, Deed::Protected, Deed::Online, Deed::Failed];
+    const ALL: [Deed; 7] = [Deed::Nothing, Deed::Kicked, Deed::Deleted, Deed::Protected, Deed::Lookalike, Deed::Online, Deed::Failed];
 
     /// The word in the missing file.
     #[must_use]
@@ -29,6 +31,7 @@ impl Deed {
             Deed::Kicked => "kicked",
             Deed::Deleted => "deleted",
             Deed::Protected => "protected",
+            Deed::Lookalike => "lookalike",
             Deed::Online => "online",
             Deed::Failed => "failed",
         }
@@ -55,7 +58,7 @@ impl State {
     pub fn due(&self, after: Option<&Id>, at_most: u32) -> Result<Vec<Missing>, StateError> {
         let read = || {
             let mut query = self.db.prepare(
-                "SELECT id, last_imported, missing_runs, due FROM missing \
+                "SELECT id, last_imported, missing_runs, due, like_row, like_line FROM missing \
                  WHERE id > ?1 AND deed IS NULL AND due IN ('kick', 'delete') ORDER BY id LIMIT ?2",
             )?;
             query.query_map(params![after.map_or("", Id::as_str), at_most], missing)?.collect::<rusqlite::Result<_>>()
@@ -69,6 +72,15 @@ impl State {
     /// The database's.
     pub fn due_left(&self) -> Result<u64, StateError> {
         let query = "SELECT count(*) FROM missing WHERE deed IS NULL AND due IN ('kick', 'delete')";
+        self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
+    }
+
+    /// How many accounts of the open run are spared because a record looks like them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn lookalikes(&self) -> Result<u64, StateError> {
+        let query = "SELECT count(*) FROM missing WHERE due = 'lookalike'";
         self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
     }
 
@@ -92,7 +104,7 @@ impl State {
                         keep.execute(params![id.as_str(), settled(*is_certain).bits(), *deed == Deed::Kicked])?
                     }
                     // No call has left: an earlier one's doubt stays.
-                    Deed::Nothing | Deed::Protected | Deed::Online => 0,
+                    Deed::Nothing | Deed::Protected | Deed::Lookalike | Deed::Online => 0,
                 };
             }
             Ok(())
@@ -105,7 +117,8 @@ impl State {
     /// The database's, or that of `visit`.
     pub fn each_missing(&self, mut visit: impl FnMut(&Missing, &Acted) -> io::Result<()>) -> Result<(), StateError> {
         let mut work = || {
-            let query = "SELECT id, last_imported, missing_runs, due, deed, error_code, error_info FROM missing ORDER BY id";
+            let query =
+                "SELECT id, last_imported, missing_runs, due, like_row, like_line, deed, error_code, error_info FROM missing ORDER BY id";
             let mut query = self.db.prepare(query)?;
             let mut rows = query.query([])?;
             while let Some(row) = rows.next()? {
@@ -124,29 +137,43 @@ const fn due_name(due: Due) -> &'static str {
         Due::Protected => "protected",
         Due::Kick => "kick",
         Due::Delete => "delete",
+        Due::Lookalike => "lookalike",
     }
 }
 
 fn missing(row: &Row) -> rusqlite::Result<Missing> {
     let (id, due): (String, String) = (row.get(0)?, row.get(3)?);
-    let due = [Due::Nothing, Due::Protected, Due::Kick, Due::Delete].into_iter().find(|each| due_name(*each) == due);
-    Ok(Missing { id: Id::new(id.as_bytes()), last_imported: row.get(1)?, missing_runs: row.get(2)?, due: due.unwrap_or(Due::Nothing) })
+    let all = [Due::Nothing, Due::Protected, Due::Lookalike, Due::Kick, Due::Delete];
+    let due = all.into_iter().find(|each| due_name(*each) == due).unwrap_or(Due::Nothing);
+    let place: [Option<i64>; 2] = [row.get(4)?, row.get(5)?];
+    let lookalike = match place.map(|number| number.map(i64::cast_unsigned)) {
+        [Some(row), Some(line)] => Some(Lookalike { row, line }),
+        _ => None,
+    };
+    Ok(Missing { id: Id::new(id.as_bytes()), last_imported: row.get(1)?, missing_runs: row.get(2)?, due, lookalike })
 }
 
 /// What was done; nothing was decided about those that are not due.
 fn acted(row: &Row, missing: &Missing) -> rusqlite::Result<Acted> {
-    let name: Option<String> = row.get(4)?;
+    let name: Option<String> = row.get(6)?;
     let noted = name.and_then(|name| Deed::ALL.into_iter().find(|deed| deed.name() == name));
-    let deed = noted.unwrap_or(if missing.due == Due::Protected { Deed::Protected } else { Deed::Nothing });
-    let error_info: Option<String> = row.get(6)?;
-    Ok(Acted { id: missing.id, deed, is_certain: true, error_code: row.get(5)?, error_info: error_info.unwrap_or_default() })
+    let deed = noted.unwrap_or(match missing.due {
+        Due::Protected => Deed::Protected,
+        Due::Lookalike => Deed::Lookalike,
+        Due::Nothing | Due::Kick | Due::Delete => Deed::Nothing,
+    });
+    let error_info: Option<String> = row.get(8)?;
+    Ok(Acted { id: missing.id, deed, is_certain: true, error_code: row.get(7)?, error_info: error_info.unwrap_or_default() })
 }
 
 pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Result<Missing>>) -> Result<(), Trouble> {
-    let mut insert = change.prepare("INSERT INTO missing (id, last_imported, missing_runs, due) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert = change
+        .prepare("INSERT INTO missing (id, last_imported, missing_runs, due, like_row, like_line) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for each in missing {
-        let Missing { id, last_imported, missing_runs, due } = each?;
-        insert.execute(params![id.as_str(), last_imported, missing_runs, due_name(due)])?;
+        let Missing { id, last_imported, missing_runs, due, lookalike } = each?;
+        let place = lookalike.map(|Lookalike { row, line }| (row.cast_signed(), line.cast_signed()));
+        let (row, line) = (place.map(|place| place.0), place.map(|place| place.1));
+        insert.execute(params![id.as_str(), last_imported, missing_runs, due_name(due), row, line])?;
     }
     Ok(())
 }

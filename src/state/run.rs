@@ -38,6 +38,10 @@ pub struct NewRun<'a> {
     pub shrunk_allowed: bool,
     /// Whether the input's last record ends with a line end; `None` if nobody looked.
     pub ends_with_newline: Option<bool>,
+    /// Where it is malformed, as words.
+    pub malformed: Option<&'a str>,
+    /// Why kicks and deletions wait for a later run, in a word, where the plan has it so.
+    pub missing_waits: Option<&'a str>,
 }
 
 /// An input file, as a whole.
@@ -55,6 +59,10 @@ pub struct OpenRun {
     pub number: u64,
     /// 0 for one that an older version has begun.
     pub token: u64,
+    /// Where its input is malformed, as words.
+    pub malformed: Option<String>,
+    /// Why kicks and deletions wait for a later run, where it was planned so.
+    pub missing_waits: Option<String>,
     pub input: Input,
     pub counts: Counts,
     /// Calls may have left for rows up to this one.
@@ -129,10 +137,13 @@ impl State {
     /// # Errors
     /// The database's, as everywhere here.
     pub fn open_run(&self) -> Result<Option<OpenRun>, StateError> {
-        let query = format!("SELECT {RUN_COLUMNS}, sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1");
-        let read = |row: &Row| Ok((run(row)?, row.get::<_, i64>(SENT_UP_TO)?.cast_unsigned()));
-        let found = self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))?;
-        Ok(found.map(|(Run { number, token, input, counts, .. }, sent_up_to)| OpenRun { number, token, input, counts, sent_up_to }))
+        let query = format!("SELECT {RUN_COLUMNS}, sent_up_to, malformed FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1");
+        let read = |row: &Row| {
+            let Run { number, token, input, counts, missing_waits, .. } = run(row)?;
+            let (sent_up_to, malformed) = (row.get::<_, i64>(SENT_UP_TO)?.cast_unsigned(), row.get(SENT_UP_TO + 1)?);
+            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, sent_up_to })
+        };
+        self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))
     }
 
     /// The last runs, the latest first.
@@ -173,16 +184,6 @@ impl State {
         let read = |row: &Row| row.get::<_, i64>(0).map(i64::cast_unsigned);
         let query = "SELECT token FROM runs WHERE number = ?1";
         self.db.query_row(query, [number.cast_signed()], read).optional().map_err(self.cannot("read"))
-    }
-
-    /// Whether a run on this input, byte for byte, has finished since then.
-    ///
-    /// # Errors
-    /// The database's.
-    pub fn has_finished(&self, input: &Input, since: i64) -> Result<bool, StateError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM runs WHERE finished_at >= ?1 AND input_len = ?2 AND input_digest = ?3)";
-        let values = params![since, input.len.cast_signed(), input.digest.cast_signed()];
-        self.db.query_row(query, values, |row| row.get(0)).map_err(self.cannot("read"))
     }
 
     /// Visits every account, in order of ids, as it is once the open run is settled by `settlements`, which are in order of ids too.
@@ -240,7 +241,8 @@ impl State {
             missing::insert(change, missing)?;
             insert_ops(change, new.ops)?;
             let number = insert_run(change, &new)?;
-            Ok(OpenRun { number, token: new.token, input: new.input, counts: new.counts, sent_up_to: 0 })
+            let [malformed, missing_waits] = [new.malformed, new.missing_waits].map(|words| words.map(str::to_owned));
+            Ok(OpenRun { number, token: new.token, malformed, missing_waits, input: new.input, counts: new.counts, sent_up_to: 0 })
         })
     }
 
@@ -337,7 +339,7 @@ const INSERT_PLANNED: Insert<Planned> = Insert {
     columns: 6,
     conflict: "",
     bind: |values, planned| {
-        let Planned { id, row, is_sent, profile: Profile { nick, face_url } } = *planned;
+        let Planned { id, row, is_sent, is_back: _, profile: Profile { nick, face_url } } = *planned;
         values.put(id.as_str())?;
         values.put(row.cast_signed())?;
         values.put(is_sent)?;
@@ -349,8 +351,14 @@ const INSERT_PLANNED: Insert<Planned> = Insert {
 
 fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<Planned>>) -> Result<(), Trouble> {
     let mut rows = Bulk::new(change, INSERT_PLANNED);
+    // Whoever is in the input is there, whatever becomes of the run.
+    let mut is_back = change.prepare("UPDATE accounts SET missing_runs = 0, raised_at = NULL, kicked = 0 WHERE id = ?1")?;
     for each in planned {
-        rows.push(each?)?;
+        let planned = each?;
+        if planned.is_back {
+            is_back.execute([planned.id.as_str()])?;
+        }
+        rows.push(planned)?;
     }
     rows.finish()
 }
@@ -366,8 +374,8 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {
 pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trouble> {
     change.execute(
         "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to,
-             token, shrunk_allowed, ends_with_newline)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12)",
+             token, shrunk_allowed, ends_with_newline, malformed, missing_waits)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12, ?13, ?14)",
         params![
             new.command,
             new.began_at,
@@ -381,6 +389,8 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trou
             new.token.cast_signed(),
             new.shrunk_allowed,
             new.ends_with_newline,
+            new.malformed,
+            new.missing_waits,
         ],
     )?;
     Ok(change.last_insert_rowid().cast_unsigned())

@@ -65,7 +65,9 @@ CREATE TABLE runs (
     ends_with_newline INTEGER,
     -- Nights in a row in which the missing have waited, and why in this one.
     missing_waited INTEGER,
-    missing_waits TEXT
+    missing_waits TEXT,
+    -- Where its input is malformed, as words.
+    malformed TEXT
 ) STRICT;
 -- The open run: what is sent or has come back, …
 CREATE TABLE planned (
@@ -83,6 +85,9 @@ CREATE TABLE missing (
     last_imported INTEGER,
     missing_runs INTEGER NOT NULL,
     due TEXT NOT NULL,
+    -- The first record that looks like it.
+    like_row INTEGER,
+    like_line INTEGER,
     deed TEXT,
     error_code INTEGER,
     error_info TEXT
@@ -100,7 +105,7 @@ const DOUBT_OF_1: &str = "CASE WHEN in_doubt = 0 THEN 0 ELSE (nick IS NOT NULL) 
     | 4 * ((in_doubt & 1) AND (last_imported IS NULL OR (nick IS NULL AND face_url IS NULL))) | 8 * (in_doubt & 2) END";
 
 /// What version 1 lacks of its runs.
-const RUNS_LACK: [(&str, &str, &str); 7] = [
+const RUNS_LACK: [(&str, &str, &str); 8] = [
     ("token", "INTEGER NOT NULL DEFAULT 0", "0"),
     ("looked", "INTEGER NOT NULL DEFAULT 0", "0"),
     ("held_at_end", "INTEGER", "NULL"),
@@ -108,6 +113,7 @@ const RUNS_LACK: [(&str, &str, &str); 7] = [
     ("ends_with_newline", "INTEGER", "NULL"),
     ("missing_waited", "INTEGER", "NULL"),
     ("missing_waits", "TEXT", "NULL"),
+    ("malformed", "TEXT", "NULL"),
 ];
 
 /// Shows the tables of version 1 to this connection alone as if they were today's; the file stays as it is.
@@ -119,7 +125,8 @@ pub(super) fn show_version_1(db: &Connection) -> rusqlite::Result<()> {
              NULL AS raised_at FROM main.accounts;
          CREATE TEMP VIEW runs AS SELECT number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick,
              with_face_url, sent_up_to, done, {lacking} FROM main.runs;
-         CREATE TEMP VIEW planned AS SELECT id, row, sent, nick, face_url, 0 AS found FROM main.planned;"
+         CREATE TEMP VIEW planned AS SELECT id, row, sent, nick, face_url, 0 AS found FROM main.planned;
+         CREATE TEMP VIEW missing AS SELECT *, NULL AS like_row, NULL AS like_line FROM main.missing;"
     ))
 }
 
@@ -127,11 +134,13 @@ pub(super) fn show_version_1(db: &Connection) -> rusqlite::Result<()> {
 pub(super) fn carry_over_version_1(change: &Transaction) -> Result<(), Trouble> {
     let lacking = RUNS_LACK.map(|(name, kind, _)| format!("ALTER TABLE main.runs ADD COLUMN {name} {kind};")).join("\n");
     change.execute_batch(&format!(
-        "DROP VIEW temp.accounts; DROP VIEW temp.runs; DROP VIEW temp.planned;
+        "DROP VIEW temp.accounts; DROP VIEW temp.runs; DROP VIEW temp.planned; DROP VIEW temp.missing;
          UPDATE main.accounts SET in_doubt = {DOUBT_OF_1} WHERE in_doubt <> 0;
          ALTER TABLE main.accounts ADD COLUMN raised_at INTEGER;
          {lacking}
-         ALTER TABLE main.planned ADD COLUMN found INTEGER NOT NULL DEFAULT 0;"
+         ALTER TABLE main.planned ADD COLUMN found INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE main.missing ADD COLUMN like_row INTEGER;
+         ALTER TABLE main.missing ADD COLUMN like_line INTEGER;"
     ))?;
     change.pragma_update(None, "user_version", VERSION)?;
     Ok(())

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
-use super::planning::Absence;
+use super::planning::{Absence, Trust};
 use crate::account::{Account, UserId};
 use crate::calls::{Errand, Errands, Fate, Supply};
 use crate::command::Command;
@@ -40,6 +40,8 @@ pub struct Tally {
     pub deleted: u64,
     pub online: u64,
     pub failed: u64,
+    /// Spared because a record looks like them.
+    pub lookalikes: u64,
 }
 
 impl Tally {
@@ -50,6 +52,7 @@ impl Tally {
             Deed::Deleted => self.deleted += 1,
             Deed::Online => self.online += 1,
             Deed::Failed => self.failed += 1,
+            Deed::Lookalike => self.lookalikes += 1,
             Deed::Nothing | Deed::Protected => {}
         }
     }
@@ -69,6 +72,7 @@ pub struct Rules<'a> {
     pub missing_runs: u32,
     /// Whoever is online is spared.
     pub skip_online: bool,
+    pub lookalikes: Trust,
     pub is_protected: &'a dyn Fn(&str) -> bool,
 }
 
@@ -82,6 +86,8 @@ impl Rules<'_> {
         };
         if (self.is_protected)(missing.id.as_str()) {
             Some(Deed::Protected)
+        } else if self.lookalikes == Trust::No && missing.lookalike.is_some() {
+            Some(Deed::Lookalike)
         } else if may && missing.missing_runs >= self.missing_runs {
             None
         } else {
@@ -316,7 +322,11 @@ pub fn write_missing(state: &State, out: impl Write) -> Result<Tally, StateError
         tally.count(acted.deed);
         let last_imported = missing.last_imported.map(rfc3339).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
-        let info = crate::figures::defused(&acted.error_info);
+        let info = match missing.lookalike {
+            Some(lookalike) if acted.deed == Deed::Lookalike => format!("{lookalike} looks like it"),
+            _ => acted.error_info.clone(),
+        };
+        let info = crate::figures::defused(&info);
         let record = [missing.id.as_str(), &last_imported, &runs, acted.deed.name(), &code, &info];
         csv.write_record(record).map_err(io::Error::from)
     })?;

@@ -5,11 +5,13 @@
 
 mod absent;
 mod feed;
+mod lookalikes;
 mod planning;
 mod settling;
 mod slip;
 
 pub use absent::{Absent, AbsentError, Rules, Tally as AbsentTally, absent_tally, write_missing};
 pub use feed::{Feed, FeedError, Planned, SyncLedger};
-pub use planning::{Absence, Drawn, PlanError, Policy, Step, Survey, Surveyed, draw_up, survey};
+pub use lookalikes::{Lookalikes, compare};
+pub use planning::{Absence, Drawn, MalformedRecords, PlanError, Policy, Step, Survey, Surveyed, Trust, draw_up, survey};
 pub use settling::{ImportSettled, Settlements, import_settled, milliseconds, settlements};

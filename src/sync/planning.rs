@@ -12,19 +12,18 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::lookalikes::Lookalikes;
 use super::settling::Settlements;
 use super::slip::{MISSING, SLIP, Slip, Tag, missing_from_bytes, missing_to_bytes};
 use crate::account::UserId;
 use crate::guard::Filled;
 use crate::plan::{Counts, Due, Held, Id, Missing, Op, Ops, Planned, Profile};
-use crate::roster::{Roster, RosterError};
+use crate::roster::{Malformed, Roster, RosterError, View};
 use crate::spill::{Pile, Sorted, Sorter};
 use crate::state::{Input, State, StateError};
 
 /// Records between two looks at how far the reading is. Chosen.
-const TELL_EVERY: u64 = 65_536;
-/// How long a file that comes again, byte for byte, is taken for the same night's. Source: the contract of the missing.
-const SAME_NIGHT_MS: i64 = 12 * 3_600 * 1_000;
+pub(super) const TELL_EVERY: u64 = 65_536;
 
 /// Why there is no plan.
 #[derive(Debug, Error)]
@@ -39,6 +38,9 @@ pub enum PlanError {
         #[source]
         source: io::Error,
     },
+    /// It was read twice, and is not the same.
+    #[error("the input was modified while it was being read")]
+    Modified,
     /// Whoever was told how far it is wanted no more.
     #[error("the planning was stopped")]
     Stopped,
@@ -51,6 +53,8 @@ pub enum Step {
     Read(u64),
     /// Accounts of the state that were looked at.
     LookedAt(u64),
+    /// Bytes of the file that were read again, for what looks like a missing id.
+    Compared(u64),
 }
 
 /// Where temporary files go, and who is told how far it is.
@@ -62,12 +66,12 @@ pub struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    fn spill(&self) -> impl Fn(io::Error) -> PlanError + use<> {
+    pub(super) fn spill(&self) -> impl Fn(io::Error) -> PlanError + use<> {
         let folder = self.folder.clone();
         move |source| PlanError::Spill { folder: folder.clone(), source }
     }
 
-    fn pile<const N: usize>(&self) -> Result<Pile<N>, PlanError> {
+    pub(super) fn pile<const N: usize>(&self) -> Result<Pile<N>, PlanError> {
         tempfile::tempfile_in(&self.folder).map(Pile::new).map_err(self.spill())
     }
 }
@@ -78,7 +82,23 @@ pub struct Surveyed {
     slips: Sorted<SLIP>,
     ops: Ops,
     filled: Filled,
+    malformed: Option<MalformedRecords>,
     input: Input,
+}
+
+/// Records whose UserID can't be read for certain: whoever is in them may count as missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MalformedRecords {
+    pub records: u64,
+    /// Where the first of them is, and what is wrong with it.
+    pub first: String,
+}
+
+impl MalformedRecords {
+    fn count(found: &mut Option<Self>, view: &View, why: Malformed) {
+        let first = || format!("row {} (line {}): {why}", view.row, view.line);
+        found.get_or_insert_with(|| Self { records: 0, first: first() }).records += 1;
+    }
 }
 
 /// Reads the whole file.
@@ -89,7 +109,7 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, s
     let cannot = survey.spill();
     let folder = survey.folder.clone();
     let mut sorter = Sorter::new(Box::new(move || tempfile::tempfile_in(&folder)));
-    let (mut ops, mut filled) = (Ops::default(), Filled::default());
+    let (mut ops, mut filled, mut malformed) = (Ops::default(), Filled::default(), None);
     while let Some(view) = roster.next_view() {
         let view = view?;
         let (tag, profile) = match &view.account {
@@ -99,6 +119,9 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, s
             }
             Err(_) => (Tag::Invalid, Profile::default()),
         };
+        if let Some(why) = view.malformed() {
+            MalformedRecords::count(&mut malformed, &view, why);
+        }
         ops.push(if tag == Tag::Valid { Op::Unchanged } else { Op::Invalid });
         if tag == Tag::Valid || UserId::check(view.user_id).is_ok() {
             let slip = Slip { id: Id::new(view.user_id), row: view.row, tag, profile };
@@ -110,7 +133,7 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, s
     }
     let end = roster.at();
     let input = Input { len: end.offset, digest: end.digest, stat };
-    Ok(Surveyed { slips: sorter.finish().map_err(&cannot)?, ops, filled, input })
+    Ok(Surveyed { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, input })
 }
 
 /// What is to be done about accounts that the file lacks.
@@ -127,10 +150,22 @@ pub struct Policy<'a> {
     pub absence: Absence,
     /// Finished runs in a row in which an id must be missing before anything is done about it.
     pub missing_runs: u32,
+    /// What must lie between the starts of two runs that count for the missing, in milliseconds.
+    pub missing_apart: i64,
+    pub malformed: Trust,
+    pub lookalikes: Trust,
     pub is_protected: &'a dyn Fn(&str) -> bool,
     pub canaries: Vec<Id>,
-    /// Milliseconds since the epoch.
+    /// When the run began, in milliseconds since the epoch.
     pub now: i64,
+}
+
+/// Whether a file is believed that some id is missing though something speaks against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    No,
+    /// The caller says so.
+    Allowed,
 }
 
 /// A plan. It stands in temporary files until the state takes it.
@@ -143,12 +178,16 @@ pub struct Drawn {
     pub filled_before: Option<Filled>,
     pub distinct: u64,
     pub held: u64,
+    /// Accounts of those that are held that have a valid record.
+    pub present: u64,
     /// Ids that are due for a kick or deletion.
     pub due: u64,
+    pub malformed: Option<MalformedRecords>,
+    pub lookalikes: Lookalikes,
     pub dead_canaries: Vec<Id>,
     pub input: Input,
-    planned: Pile<SLIP>,
-    missing: Pile<MISSING>,
+    pub(super) planned: Pile<SLIP>,
+    pub(super) missing: Pile<MISSING>,
 }
 
 impl Drawn {
@@ -184,19 +223,20 @@ pub fn draw_up(
     survey: &mut Survey,
 ) -> Result<Drawn, PlanError> {
     let last = state.map(State::last_finished).transpose()?.flatten();
-    let Surveyed { slips, ops, filled, input } = surveyed;
-    let since = policy.now.saturating_sub(SAME_NIGHT_MS);
-    let is_same_night = state.map_or(Ok(false), |state| state.has_finished(&input, since))?;
+    let Surveyed { slips, ops, filled, malformed, input } = surveyed;
     let cannot = survey.spill();
     let mut pen = Pen {
         drawn: Drawn {
             ops,
             counts: Counts::default(),
             filled,
-            filled_before: last.map(|last| last.filled),
+            filled_before: last.as_ref().map(|last| last.filled),
             distinct: 0,
             held: 0,
+            present: 0,
             due: 0,
+            malformed,
+            lookalikes: Lookalikes::default(),
             dead_canaries: Vec::new(),
             input,
             planned: survey.pile()?,
@@ -206,7 +246,7 @@ pub fn draw_up(
         next: None,
         canaries: policy.canaries.iter().copied().collect(),
         policy,
-        counts_run: !is_same_night,
+        last_began_at: last.map(|last| last.began_at),
     };
     pen.advance().map_err(&cannot)?;
     if let Some(state) = state {
@@ -269,8 +309,8 @@ struct Pen<'a> {
     next: Option<Slip>,
     canaries: BTreeSet<Id>,
     policy: &'a Policy<'a>,
-    /// Whether the run counts for the missing.
-    counts_run: bool,
+    /// The last finished run's.
+    last_began_at: Option<i64>,
 }
 
 impl Pen<'_> {
@@ -316,6 +356,7 @@ impl Pen<'_> {
         let mut op = Op::Unchanged;
         if slip.tag == Tag::Valid {
             self.drawn.distinct += 1;
+            self.drawn.present += u64::from(held.is_some_and(|held| held.missing_runs == 0));
             if !self.canaries.is_empty() {
                 self.canaries.remove(&slip.id);
             }
@@ -325,28 +366,36 @@ impl Pen<'_> {
                 self.drawn.ops.set(slip.row, op);
             }
         }
-        let is_back = held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked);
-        if op.is_sent() {
-            self.drawn.planned.push(&Slip { tag: Tag::Sent, ..slip }.to_bytes())
-        } else if is_back {
-            self.drawn.planned.push(&Slip { tag: Tag::Back, ..slip }.to_bytes())
-        } else {
-            Ok(())
-        }
+        let tag = match (op.is_sent(), held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked)) {
+            (false, false) => return Ok(()),
+            (true, false) => Tag::Sent,
+            (false, true) => Tag::Back,
+            (true, true) => Tag::SentBack,
+        };
+        self.drawn.planned.push(&Slip { tag, ..slip }.to_bytes())
     }
 
     fn miss(&mut self, id: Id, held: &Held) -> io::Result<()> {
-        let missing_runs = held.missing_runs.saturating_add(u32::from(self.counts_run));
+        let missing_runs = self.missing_runs(held);
         let due = self.due(&id, held, missing_runs);
         self.drawn.due += u64::from(matches!(due, Due::Kick | Due::Delete));
-        let missing = Missing { id, last_imported: held.last_imported, missing_runs, due };
+        let missing = Missing { id, last_imported: held.last_imported, missing_runs, due, lookalike: None };
         self.drawn.missing.push(&missing_to_bytes(&missing))
+    }
+
+    /// This run included, if it is far enough from the one that raised the number last. A clock that went back raises nothing.
+    fn missing_runs(&self, held: &Held) -> u32 {
+        let raised_at = held.raised_at.or(self.last_began_at);
+        let is_apart = raised_at.is_none_or(|at| self.policy.now >= at && self.policy.now - at >= self.policy.missing_apart);
+        if held.missing_runs == 0 || is_apart { held.missing_runs.saturating_add(1) } else { held.missing_runs }
     }
 
     fn due(&self, id: &Id, held: &Held, missing_runs: u32) -> Due {
         let due = match self.policy.absence {
             Absence::Report => Due::Nothing,
             _ if missing_runs < self.policy.missing_runs => Due::Nothing,
+            // They wait, so nobody has judged how many there are.
+            _ if self.drawn.malformed.is_some() && self.policy.malformed == Trust::No => Due::Nothing,
             Absence::Kick if held.is_kicked => Due::Nothing,
             Absence::Kick => Due::Kick,
             Absence::Delete => Due::Delete,

@@ -1,13 +1,14 @@
 //! What a plan notes of each record and each missing account, in bytes that sort as they should.
 
 use crate::account::USER_ID_MAX_BYTES as ID;
+use crate::lookalike::Lookalike;
 use crate::plan::{Due, Id, Missing, Planned, Profile};
 use crate::state::{Sent, Settlement};
 
 /// Bytes of [`Slip`].
 pub(super) const SLIP: usize = ID + 25;
 /// Bytes of [`missing_to_bytes`].
-pub(super) const MISSING: usize = ID + 13;
+pub(super) const MISSING: usize = ID + 29;
 /// Bytes of [`settlement_to_bytes`].
 pub(super) const SETTLEMENT: usize = ID + 17;
 
@@ -32,6 +33,8 @@ pub(super) enum Tag {
     Sent,
     /// Its account is there again.
     Back,
+    /// Both.
+    SentBack,
 }
 
 impl Tag {
@@ -40,13 +43,14 @@ impl Tag {
             0 => Tag::Invalid,
             1 => Tag::Valid,
             2 => Tag::Sent,
-            _ => Tag::Back,
+            3 => Tag::Back,
+            _ => Tag::SentBack,
         }
     }
 }
 
 /// Takes the next `N` bytes.
-fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     let (first, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");
     *bytes = rest;
     *first
@@ -79,7 +83,13 @@ impl Slip {
 
     /// As the state takes it.
     pub(super) fn planned(self) -> Planned {
-        Planned { id: self.id, row: self.row, is_sent: self.tag == Tag::Sent, profile: self.profile }
+        let (is_sent, is_back) = match self.tag {
+            Tag::Invalid | Tag::Valid => (false, false),
+            Tag::Sent => (true, false),
+            Tag::Back => (false, true),
+            Tag::SentBack => (true, true),
+        };
+        Planned { id: self.id, row: self.row, is_sent, is_back, profile: self.profile }
     }
 }
 
@@ -89,12 +99,17 @@ pub(super) fn missing_to_bytes(missing: &Missing) -> [u8; MISSING] {
         Due::Protected => 1,
         Due::Kick => 2,
         Due::Delete => 3,
+        Due::Lookalike => 4,
     };
+    // Rows are counted from 1.
+    let Lookalike { row, line } = missing.lookalike.unwrap_or(Lookalike { row: 0, line: 0 });
     let mut bytes = [0; MISSING];
     bytes[..ID].copy_from_slice(missing.id.padded());
     bytes[ID..ID + 8].copy_from_slice(&missing.last_imported.unwrap_or(i64::MIN).to_be_bytes());
     bytes[ID + 8..ID + 12].copy_from_slice(&missing.missing_runs.to_be_bytes());
     bytes[ID + 12] = due;
+    bytes[ID + 13..ID + 21].copy_from_slice(&row.to_be_bytes());
+    bytes[ID + 21..].copy_from_slice(&line.to_be_bytes());
     bytes
 }
 
@@ -105,10 +120,13 @@ pub(super) fn missing_from_bytes(bytes: &[u8; MISSING]) -> Missing {
         [0] => Due::Nothing,
         [1] => Due::Protected,
         [2] => Due::Kick,
-        _ => Due::Delete,
+        [3] => Due::Delete,
+        _ => Due::Lookalike,
     };
+    let (row, line) = (u64::from_be_bytes(take(&mut rest)), u64::from_be_bytes(take(&mut rest)));
+    let lookalike = (row > 0).then_some(Lookalike { row, line });
     let last_imported = (last_imported != i64::MIN).then_some(last_imported);
-    Missing { id: Id::from_padded(id), last_imported, missing_runs: u32::from_be_bytes(missing_runs), due }
+    Missing { id: Id::from_padded(id), last_imported, missing_runs: u32::from_be_bytes(missing_runs), due, lookalike }
 }
 
 pub(super) fn settlement_to_bytes(settlement: &Settlement) -> [u8; SETTLEMENT] {
@@ -148,6 +166,7 @@ mod tests {
             slip("a", 300, Tag::Invalid, None, None),
             slip("a!", 1, Tag::Valid, None, Some(u64::MAX)),
             slip("b", 0, Tag::Back, Some(1), Some(2)),
+            slip("c", 0, Tag::SentBack, Some(1), Some(2)),
         ];
         let bytes = slips.map(Slip::to_bytes);
         assert!(bytes.is_sorted());
@@ -157,10 +176,12 @@ mod tests {
     #[test]
     fn missing_accounts_and_settlements_are_read_as_they_were_written() {
         let id = Id::new(b"u");
-        for due in [Due::Nothing, Due::Protected, Due::Kick, Due::Delete] {
+        for due in [Due::Nothing, Due::Protected, Due::Kick, Due::Delete, Due::Lookalike] {
             for last_imported in [None, Some(-1), Some(i64::MAX)] {
-                let missing = Missing { id, last_imported, missing_runs: 7, due };
-                assert_eq!(missing_from_bytes(&missing_to_bytes(&missing)), missing);
+                for lookalike in [None, Some(Lookalike { row: 1, line: u64::MAX })] {
+                    let missing = Missing { id, last_imported, missing_runs: 7, due, lookalike };
+                    assert_eq!(missing_from_bytes(&missing_to_bytes(&missing)), missing);
+                }
             }
         }
         for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown] {

@@ -1,6 +1,7 @@
 //! The flags of `sync` and `state`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -29,6 +30,10 @@ pub struct SyncFlags {
     /// Finished runs in a row in which an id must be missing before it is kicked or deleted
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Missing accounts")]
     pub missing_runs: u32,
+    /// What must lie between the starts of two runs for both to count for an id that is missing in both: a night is a night, however often it
+    /// is run
+    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = humantime::parse_duration, help_heading = "Missing accounts")]
+    pub missing_apart: Duration,
     /// Never kick or delete ids that match: `*`, `?` and `[…]` (repeatable)
     #[arg(long, value_name = "GLOB", value_parser = glob, help_heading = "Missing accounts")]
     pub protect: Vec<glob::Pattern>,
@@ -36,13 +41,14 @@ pub struct SyncFlags {
     #[arg(long, help_heading = "Missing accounts")]
     pub skip_online: bool,
 
-    /// Switch a guard off for this run (repeatable)
+    /// Let this run go on though something speaks against it (repeatable)
     #[arg(long, value_name = "GUARD", help_heading = GUARDS)]
     pub allow: Vec<AllowFlag>,
     /// Refuse more updates than this: N, or N% of the accounts held (from 100 held up)
     #[arg(long, value_name = "N|N%", default_value = "30%", value_parser = Bound::parse, help_heading = GUARDS)]
     pub max_update: Bound,
-    /// Refuse more kicks or deletions than this: N, or N% of the accounts held; required with --missing delete [default with kick: 500]
+    /// Refuse more kicks or deletions than this: N, or N% of the accounts held; required with --missing delete [default with kick: 500
+    /// or 15% of the accounts held, whichever is less, but at least 10]
     #[arg(long, value_name = "N|N%", value_parser = Bound::parse, required_if_eq("missing", "delete"), help_heading = GUARDS)]
     pub max_delete: Option<Bound>,
     /// Refuse a file without a valid record of this id (repeatable)
@@ -88,10 +94,16 @@ pub enum MissingFlag {
 pub enum AllowFlag {
     /// The file may have no valid record
     Empty,
-    /// The file may have less than 85 % of the accounts held
+    /// The file may lack more than 15 % of the accounts held, or be so much smaller
     Shrunk,
     /// The share of nicknames or faces may fall by more than 5 points
     Blanked,
+    /// The file may have no line end at its end though the last run's had one
+    Cut,
+    /// Missing accounts are kicked or deleted although the file is malformed: they may be in it
+    Malformed,
+    /// Missing accounts are kicked or deleted although another id of the file looks like them
+    Lookalikes,
 }
 
 fn glob(text: &str) -> Result<glob::Pattern, String> {

@@ -2,6 +2,7 @@
 //!
 //! Until the guards have let it through, nothing is written but unnamed temporary files and the files of two locks.
 
+mod missing;
 mod planned;
 mod sending;
 
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::ending::cannot_open;
 use super::exit::{Exit, LastWord};
-use super::flags::{MissingFlag, SyncFlags};
+use super::flags::{AllowFlag, MissingFlag, SyncFlags};
 use super::gauge::Gauge;
 use super::kept::{Kept, folder_of, new_identity, state_error, vouched_results};
 use super::lanes::Lanes;
@@ -26,22 +27,19 @@ use super::signals::Stops;
 use super::source::Source;
 use super::target::{Dialled, dial, target};
 use super::{environment, first_look, input, last_calls, log};
-use crate::guard::{Bound, Guard, Limits, Tripped};
+use crate::guard::{Bound, Guard, Limits};
 use crate::input::{Fingerprint, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::journal::{self, Claim, LastCalls, Plan, Restart, Way};
-use crate::plan::{Counts, Id, Ops};
-use crate::roster::{self, Format, Roster};
+use crate::plan::{Counts, Id, Ops, Wait};
+use crate::roster::{self, Format, Roster, RosterError};
 use crate::state::{self, OpenRun, State};
-use crate::sync::{Absence, Drawn, Policy, Settlements, Survey, draw_up, milliseconds, settlements, survey};
+use crate::sync::{Absence, Drawn, PlanError, Policy, Settlements, Survey, Trust, compare, draw_up, milliseconds, settlements, survey};
 use crate::target::Target;
 use planned::Watch;
 use sending::{Cargo, Run};
-
-/// Kicks that are allowed unless told otherwise. Source: the contract of the guards.
-const MAX_KICKS: Bound = Bound::Count(500);
 
 /// Runs the sync that the flags ask for.
 pub(super) fn run(flags: &SyncFlags) -> LastWord {
@@ -93,10 +91,13 @@ struct Sync<'a> {
     /// Of a dry run: none, it changes nothing.
     locks: Option<(File, Kept)>,
     last_calls: LastCalls,
+    /// In milliseconds since the epoch.
+    began_at: i64,
 }
 
 impl<'a> Sync<'a> {
     fn new(flags: &'a SyncFlags) -> Result<Self, LastWord> {
+        let began_at = milliseconds(SystemTime::now());
         let run = &flags.run;
         let connection = Connection::resolve(&run.connection, &environment)?;
         let lanes = Lanes::new(run, &connection)?;
@@ -115,7 +116,8 @@ impl<'a> Sync<'a> {
         let file = File::open(source.path()).map_err(unreadable)?;
         let stat = roster::fingerprint_of(&file).map_err(unreadable)?;
         let target = target(&connection.service);
-        Ok(Self { flags, connection, lanes, target, paths, format: format(&run.input), source, file, stat, locks, last_calls })
+        let format = format(&run.input);
+        Ok(Self { flags, connection, lanes, target, paths, format, source, file, stat, locks, last_calls, began_at })
     }
 
     /// Plans or goes on, whichever it is.
@@ -141,15 +143,21 @@ impl<'a> Sync<'a> {
         first_look::judge(self.source.path(), &self.flags.run.input.file, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let mut drawn = self.plan(state.as_ref(), left, scene)?;
-        let tripped = self.judge(&drawn, other);
+        let figures = self.figures(&drawn, state.as_ref(), other)?;
+        let tripped = crate::guard::judge(&figures, &self.limits());
+        let wait = missing::known_wait(self.flags, drawn.counts.missing, drawn.malformed.is_some());
         self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
+        planned::tell_cut(&figures, &tripped);
         if self.flags.run.dry_run || !tripped.is_empty() {
-            return Ok(Begun::Stopped(self.stop(&drawn, &tripped)));
+            return Ok(Begun::Stopped(self.stop(&drawn, &tripped, wait)));
         }
+        let is_shrunk = crate::guard::has_shrunk(&figures);
         drop(state);
         let dialled = dial(&self.connection, self.lanes.main_rate())?;
         self.keep_input(&mut claim, &mut drawn)?;
-        let open_run = self.commit_to(&mut drawn, &claim, identity, open_run.as_ref())?;
+        let left = self.left_by(&claim, open_run.as_ref())?;
+        let plan = Judged { drawn: &mut drawn, is_shrunk, ends_with_newline: figures.ends_with_newline };
+        let open_run = self.commit_to(plan, left, identity)?;
         claim.work = Work::Sync { state: identity, run: open_run.number, token: open_run.token };
         let way = match way {
             Way::Resume { .. } => Way::SetAside,
@@ -182,14 +190,14 @@ impl<'a> Sync<'a> {
 
     /// The file from its start.
     fn roster(&self) -> Result<Roster<File>, LastWord> {
+        self.open_roster().map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
+    }
+
+    fn open_roster(&self) -> Result<Roster<File>, RosterError> {
         use std::io::{Seek, SeekFrom};
-        let open = || {
-            let mut file = self.file.try_clone()?;
-            file.seek(SeekFrom::Start(0))?;
-            Ok(file)
-        };
-        let file = open().map_err(roster::RosterError::Read);
-        file.and_then(|file| Roster::new(file, &self.format)).map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Roster::new(file, &self.format)
     }
 
     fn claim(&self, roster: &Roster<File>, work: Work) -> Claim {
@@ -241,6 +249,7 @@ impl<'a> Sync<'a> {
 
     fn plan(&self, state: Option<&State>, left: Settlements, scene: &Scene) -> Result<Drawn, LastWord> {
         let mut roster = self.roster()?;
+        let roster_again = || self.open_roster().map_err(PlanError::from);
         let gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
         let last = state.map(State::last_finished).transpose().map_err(|error| state_error(&error))?.flatten();
         let accounts = last.map_or(0, |last| last.counts.records());
@@ -252,18 +261,26 @@ impl<'a> Sync<'a> {
         let policy = Policy {
             absence: absence(self.flags),
             missing_runs: self.flags.missing_runs,
+            missing_apart: i64::try_from(self.flags.missing_apart.as_millis()).unwrap_or(i64::MAX),
+            malformed: trust(self.flags, AllowFlag::Malformed),
+            lookalikes: trust(self.flags, AllowFlag::Lookalikes),
             is_protected: &|id| is_protected(self.flags, identifier, id),
             canaries: self.flags.canary.iter().map(|id| Id::new(id.as_str().as_bytes())).collect(),
-            now: milliseconds(SystemTime::now()),
+            now: self.began_at,
         };
-        draw_up(surveyed, state, left, &policy, &mut reading).map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))
+        let drawn = draw_up(surveyed, state, left, &policy, &mut reading).and_then(|mut drawn| {
+            if drawn.counts.missing > 0 {
+                compare(&mut drawn, &mut roster_again()?, &policy, &mut reading)?;
+            }
+            Ok(drawn)
+        });
+        drawn.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))
     }
 
-    fn judge(&self, drawn: &Drawn, other_target: Option<String>) -> Vec<Tripped> {
+    fn limits(&self) -> Limits {
         let flags = self.flags;
-        let allowed = flags.allow.iter().map(|flag| planned::guard(*flag)).collect();
-        let limits = Limits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(MAX_KICKS) };
-        crate::guard::judge(&planned::figures(drawn, other_target), &limits)
+        let allowed = flags.allow.iter().filter_map(|flag| planned::guard(*flag)).collect();
+        Limits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(Bound::Kicks) }
     }
 
     /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
@@ -277,23 +294,27 @@ impl<'a> Sync<'a> {
     }
 
     /// From here on the plan lasts.
-    fn commit_to(&self, drawn: &mut Drawn, claim: &Claim, identity: u64, open_run: Option<&OpenRun>) -> Result<OpenRun, LastWord> {
-        let left = self.left_by(claim, open_run)?;
+    fn commit_to(&self, judged: Judged, left: Settlements, identity: u64) -> Result<OpenRun, LastWord> {
+        let Judged { drawn, is_shrunk, ends_with_newline } = judged;
         let Some((_, kept)) = &self.locks else { unreachable!("a dry run commits to nothing") };
         let mut state = kept.open_or_create(&self.target, identity)?;
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
+        let malformed = drawn.malformed.as_ref().map(missing::malformed_words);
+        let waits = malformed.is_some() && trust(self.flags, AllowFlag::Malformed) == Trust::No;
         let lists = drawn.lists().map_err(|error| state_error(&state::StateError::Source(error)))?;
         let (planned, missing, ops) = lists;
         let new = state::NewRun {
             command: "sync",
-            began_at: milliseconds(SystemTime::now()),
+            began_at: self.began_at,
             input,
             counts,
             filled,
             ops,
             token: new_identity(),
-            shrunk_allowed: self.flags.allow.contains(&super::flags::AllowFlag::Shrunk),
-            ends_with_newline: None,
+            shrunk_allowed: is_shrunk,
+            ends_with_newline: Some(ends_with_newline),
+            malformed: malformed.as_deref(),
+            missing_waits: waits.then_some(Wait::Malformed.name()),
         };
         state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
     }
@@ -307,10 +328,11 @@ impl<'a> Sync<'a> {
         if is_resumed {
             kept.open()?.go_on(journal.settled().rows).map_err(|error| state_error(&error))?;
         }
-        let Self { flags, connection, lanes, paths, source, file, stat, last_calls, .. } = self;
+        let Self { flags, connection, lanes, paths, format, source, file, stat, last_calls, .. } = self;
+        let lookalikes = kept.open()?.lookalikes().map_err(|error| state_error(&error))?;
         let settings = sending::settings((&connection, &lanes), last_calls::gates(last_calls), flags, &journal);
         let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
-        Ok(Box::new(Run { flags, paths, source, kept, dialled, lanes, settings, opened, cargo }))
+        Ok(Box::new(Run { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo }))
     }
 }
 
@@ -322,6 +344,18 @@ const fn absence(flags: &SyncFlags) -> Absence {
     }
 }
 
+fn trust(flags: &SyncFlags, allow: AllowFlag) -> Trust {
+    if flags.allow.contains(&allow) { Trust::Allowed } else { Trust::No }
+}
+
+/// A plan that the guards let through.
+struct Judged<'a> {
+    drawn: &'a mut Drawn,
+    /// Though it has lost so many.
+    is_shrunk: bool,
+    ends_with_newline: bool,
+}
+
 /// Whether an account is never to be touched; `identifier` is who calls.
 fn is_protected(flags: &SyncFlags, identifier: &str, id: &str) -> bool {
     id == identifier || flags.protect.iter().any(|glob| glob.matches(id))
@@ -331,5 +365,7 @@ fn is_protected(flags: &SyncFlags, identifier: &str, id: &str) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct Outline {
     counts: Counts,
+    lookalikes: u64,
     guard: Option<Guard>,
+    wait: Option<Wait>,
 }

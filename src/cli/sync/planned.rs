@@ -9,22 +9,22 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use super::{Outline, Sync};
+use super::{Outline, Sync, missing};
 use crate::cli::exit::{Exit, LastWord, causes};
 use crate::cli::flags::AllowFlag;
 use crate::cli::gauge::Gauge;
 use crate::cli::import::write_summary;
 use crate::cli::input::roster_error;
-use crate::cli::kept::state_error;
+use crate::cli::kept::{ends_with_newline, state_error};
 use crate::cli::signals::Stops;
 use crate::cli::tell;
 use crate::cli::whole::{self, Readers};
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures::{self, defused};
 use crate::gate::Rate;
-use crate::guard::{Figures, Guard, Tripped};
+use crate::guard::{Figures, Guard, PastRun, Tripped, most_held};
 use crate::outcome::Tally;
-use crate::plan::{Counts, Due, Missing, Op};
+use crate::plan::{Counts, Due, Missing, Op, Wait};
 use crate::roster::{Roster, RosterError};
 use crate::state::State;
 use crate::summary::{Summary, SyncFigures};
@@ -36,31 +36,30 @@ pub(super) fn plan_error(file: &Path, error: &PlanError) -> LastWord {
     match error {
         PlanError::Roster(error) => roster_error(file, error),
         PlanError::State(error) => state_error(error),
+        PlanError::Modified => LastWord::yours(
+            format!("{}: {error}; nothing was sent", file.display()),
+            "let whoever writes it finish, then give the same command again",
+        ),
         PlanError::Stopped => LastWord::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew"),
         PlanError::Spill { .. } => LastWord::new(Exit::CannotGoOn, causes(error), "make room there; nothing was sent"),
     }
 }
 
 /// The guard that a flag switches off.
-pub(super) fn guard(flag: AllowFlag) -> Guard {
+pub(super) const fn guard(flag: AllowFlag) -> Option<Guard> {
     match flag {
-        AllowFlag::Empty => Guard::Empty,
-        AllowFlag::Shrunk => Guard::Shrunk,
-        AllowFlag::Blanked => Guard::Blanked,
+        AllowFlag::Empty => Some(Guard::Empty),
+        AllowFlag::Shrunk => Some(Guard::Shrunk),
+        AllowFlag::Blanked => Some(Guard::Blanked),
+        AllowFlag::Cut => Some(Guard::Cut),
+        AllowFlag::Malformed | AllowFlag::Lookalikes => None,
     }
 }
 
-/// What the guards judge.
-pub(super) fn figures(drawn: &Drawn, other_target: Option<String>) -> Figures {
-    Figures {
-        filled: drawn.filled,
-        before: drawn.filled_before,
-        distinct: drawn.distinct,
-        held: drawn.held,
-        updates: drawn.counts.update,
-        due: drawn.due,
-        dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
-        other_target,
+/// Tells of a file that may have been cut off, where no guard stops it.
+pub(super) fn tell_cut(figures: &Figures, tripped: &[Tripped]) {
+    if !figures.ends_with_newline && tripped.iter().all(|tripped| tripped.guard != Guard::Cut) {
+        tracing::warn!("the file has no line end at its end: it may have been cut off");
     }
 }
 
@@ -84,6 +83,9 @@ impl Watch<'_> {
                 let words = format!("{} looked at", figures::counted(accounts, "account"));
                 self.gauge.tell((accounts, self.accounts.max(accounts)), &words, "planning, nothing is sent yet", now);
             }
+            Step::Compared(bytes) => {
+                self.gauge.tell((bytes, self.bytes), "comparing the missing with the file", "nothing is sent yet", now);
+            }
         }
         let stops = &mut self.stops;
         let is_stopped = self.runtime.block_on(async {
@@ -96,6 +98,33 @@ impl Watch<'_> {
 }
 
 impl Sync<'_> {
+    /// What the guards judge.
+    pub(super) fn figures(&self, drawn: &Drawn, state: Option<&State>, other_target: Option<String>) -> Result<Figures, LastWord> {
+        let runs = state.map_or(Ok(Vec::new()), |state| state.runs(u32::MAX)).map_err(|error| state_error(&error))?;
+        let finished = || runs.iter().filter_map(|run| run.finished_at.map(|at| (run, at)));
+        let past = finished().map(|(run, finished_at)| PastRun {
+            finished_at,
+            held: run.held_at_end,
+            is_shrunk: run.shrunk_allowed == Some(true),
+        });
+        let ends_with_newline = ends_with_newline(&self.file).map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
+        Ok(Figures {
+            filled: drawn.filled,
+            before: drawn.filled_before,
+            distinct: drawn.distinct,
+            held: drawn.held,
+            present: drawn.present,
+            // A state of an older version doesn't know; then what is held now is what it was.
+            most_held: most_held(past, self.began_at).unwrap_or(drawn.held),
+            updates: drawn.counts.update,
+            ends_with_newline,
+            ended_with_newline: finished().next().and_then(|(run, _)| run.ends_with_newline),
+            due: drawn.due,
+            dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
+            other_target,
+        })
+    }
+
     /// Tells the plan: its counts, and row by row if that is asked for.
     pub(super) fn tell_plan(&self, drawn: &mut Drawn, state: Option<&State>, tripped: &[Tripped]) -> Result<(), LastWord> {
         if let Some(path) = &self.flags.plan {
@@ -112,20 +141,29 @@ impl Sync<'_> {
         let is_told = self.flags.run.dry_run || !tripped.is_empty() || !self.flags.run.output.quiet;
         if is_told {
             let held = state.map(|_| drawn.held);
-            tell(&self.outline(drawn.counts, drawn.due, held));
+            tell(&self.outline(drawn, held));
         }
+        missing::tell_creates(&drawn.lookalikes);
         Ok(())
     }
 
-    fn outline(&self, counts: Counts, due: u64, held: Option<u64>) -> String {
+    fn outline(&self, drawn: &Drawn, held: Option<u64>) -> String {
         let count = figures::count;
-        let Counts { create, update, unchanged, invalid, superseded, missing } = counts;
+        let Counts { create, update, unchanged, invalid, superseded, missing } = drawn.counts;
+        let lookalikes = match drawn.lookalikes.spared {
+            0 => String::new(),
+            spared => format!(", {} spared since a record looks like them", count(spared)),
+        };
+        let malformed = drawn.malformed.as_ref().map_or_else(String::new, |malformed| {
+            format!("malformed   {}; kicks and deletions wait but for --allow malformed\n", missing::malformed_words(malformed))
+        });
         let known = held.map_or_else(|| "a new state".to_owned(), |held| format!("{} held", figures::counted(held, "account")));
         let (calls, time) = self.forecast(create + update);
         let time = time.map_or_else(String::new, |time| format!(", about {}", figures::duration(time)));
         format!(
             "plan        {} to create, {} to update, {} unchanged, {} invalid, {} superseded\n\
-             missing     {}, {} due for --missing {}\n\
+             missing     {}, {} due for --missing {}{lookalikes}\n\
+{malformed}\
              against     {}: {known}\n\
              calls       {calls}{time}",
             count(create),
@@ -134,7 +172,7 @@ impl Sync<'_> {
             count(invalid),
             count(superseded),
             figures::counted(missing, "account"),
-            count(due),
+            count(drawn.due),
             match self.flags.missing {
                 crate::cli::flags::MissingFlag::Report => "report",
                 crate::cli::flags::MissingFlag::Kick => "kick",
@@ -156,7 +194,7 @@ impl Sync<'_> {
     }
 
     /// The last word where nothing is sent: a dry run, or a guard.
-    pub(super) fn stop(&self, drawn: &Drawn, tripped: &[Tripped]) -> LastWord {
+    pub(super) fn stop(&self, drawn: &Drawn, tripped: &[Tripped], wait: Option<Wait>) -> LastWord {
         let guard = tripped.first().map(|tripped| tripped.guard);
         let word = match tripped {
             [] => LastWord::new(
@@ -166,7 +204,7 @@ impl Sync<'_> {
             ),
             _ => guarded(tripped),
         };
-        let outline = Outline { counts: drawn.counts, guard };
+        let outline = Outline { counts: drawn.counts, lookalikes: drawn.lookalikes.spared, guard, wait };
         write_summary(&self.flags.run, &nothing_sent(&word, outline, self.lanes.lane));
         word
     }
@@ -181,7 +219,15 @@ fn nothing_sent(word: &LastWord, outline: Outline, lane: Lane) -> Summary {
         traffic: Traffic::default(),
         elapsed: Duration::ZERO,
         resumed_at_row: 0,
-        sync: Some(SyncFigures { plan: outline.counts, kicked: 0, deleted: 0, missing_failed: 0, guard: outline.guard }),
+        sync: Some(SyncFigures {
+            plan: outline.counts,
+            kicked: 0,
+            deleted: 0,
+            missing_failed: 0,
+            lookalikes: outline.lookalikes,
+            missing_waits: outline.wait,
+            guard: outline.guard,
+        }),
     }
 }
 
@@ -238,6 +284,8 @@ fn reason_of_missing(missing: &Missing) -> String {
         Due::Protected => "; protected",
         Due::Kick => "; to be kicked",
         Due::Delete => "; to be deleted",
+        Due::Lookalike => "; spared",
     };
-    format!("missing in {runs}{then}")
+    let lookalike = missing.lookalike.map_or_else(String::new, |lookalike| format!("; {lookalike} looks like it"));
+    format!("missing in {runs}{lookalike}{then}")
 }

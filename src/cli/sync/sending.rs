@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Instant as Stopwatch, SystemTime};
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{Scene, absence, is_protected};
+use super::Scene;
+use super::missing::known_wait;
 use crate::calls;
 use crate::cli::ending::{RESUMES, disk_failed, finished_exit, last_word};
 use crate::cli::exit::{Exit, LastWord};
 use crate::cli::flags::{MissingFlag, SyncFlags};
-use crate::cli::gauge::Gauge;
 use crate::cli::import::{TELL_EVERY, write_summary};
 use crate::cli::input::roster_error;
 use crate::cli::kept::{Kept, folder_of, state_error, vouched_results};
@@ -22,7 +23,6 @@ use crate::cli::settings::Connection;
 use crate::cli::source::Source;
 use crate::cli::target::Dialled;
 use crate::cli::tell;
-use crate::cli::whole::{self, Readers};
 use crate::deliver::Lane;
 use crate::figures;
 use crate::gate;
@@ -32,17 +32,13 @@ use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::journal::{self, Journal, Ledger};
 use crate::outcome::Tally;
-use crate::plan::Ops;
-use crate::progress::{self, Progress, Start};
-use crate::roster::{Roster, RosterError};
-use crate::state::{Done, Finish, OpenRun, State, StateError};
+use crate::plan::{Ops, Wait};
+use crate::progress::{Progress, Start};
+use crate::roster::{Format, Roster, RosterError};
+use crate::state::{Done, Finish, OpenRun};
 use crate::summary::{Report, Summary, SyncFigures};
-use crate::sync::{
-    Absent, AbsentError, AbsentTally, Feed, FeedError, Planned, Rules, Settlements, SyncLedger, absent_tally, milliseconds, settlements,
-    write_missing,
-};
+use crate::sync::{AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, absent_tally, milliseconds, settlements};
 use crate::traffic::Traffic;
-use crate::verdict::Refusal;
 
 /// Records that are announced to the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
 /// well under a hundredth of the time.
@@ -53,12 +49,15 @@ const AHEAD_BATCH: u64 = 16_384;
 pub(super) struct Run<'a> {
     pub(super) flags: &'a SyncFlags,
     pub(super) paths: Paths,
+    pub(super) format: Format,
     pub(super) source: Source,
     pub(super) kept: Kept,
     pub(super) dialled: Dialled,
     pub(super) lanes: Lanes,
     pub(super) settings: Settings,
     pub(super) opened: OpenRun,
+    /// Missing ids that are spared because a record looks like them.
+    pub(super) lookalikes: u64,
     pub(super) cargo: Cargo,
 }
 
@@ -92,27 +91,39 @@ pub(super) fn settings(
 }
 
 /// What the run has come to so far.
-struct Account {
+pub(super) struct Account {
     /// Of the whole run.
-    tally: Tally,
+    pub(super) tally: Tally,
     /// Of this process.
     here: Tally,
-    traffic: Traffic,
+    pub(super) traffic: Traffic,
     lane: Lane,
     absent: AbsentTally,
+    wait: Option<Wait>,
 }
 
 impl Run<'_> {
     pub(super) fn carry_out(self: Box<Self>, scene: &Scene) -> LastWord {
         let began = Stopwatch::now();
-        let Self { flags, paths, source, kept, dialled, lanes, settings, opened, cargo } = *self;
+        let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo } = *self;
         let start = cargo.journal.settled();
-        let way = Way { flags, paths, kept, dialled, settings, opened };
+        let input = match cargo.file.try_clone() {
+            Ok(file) => InputFile { path: source.path().to_owned(), file, format, stat: cargo.stat },
+            Err(error) => return roster_error(&flags.run.input.file, &error.into()),
+        };
+        let way = Way { flags, paths, input, kept, dialled, settings, opened, lookalikes };
         way.announce(&lanes, start);
         let (word, account) = way.go(source, cargo, scene);
-        let Account { tally, here, traffic, lane, absent } = account;
-        let plan = way.opened.counts;
-        let sync = SyncFigures { plan, kicked: absent.kicked, deleted: absent.deleted, missing_failed: absent.failed, guard: None };
+        let Account { tally, here, traffic, lane, absent, wait } = account;
+        let sync = SyncFigures {
+            plan: way.opened.counts,
+            kicked: absent.kicked,
+            deleted: absent.deleted,
+            missing_failed: absent.failed,
+            lookalikes: absent.lookalikes,
+            missing_waits: wait,
+            guard: None,
+        };
         let (exit, outcome, elapsed) = (word.exit, word.exit.outcome(), began.elapsed());
         let summary = Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row: start.rows, sync: Some(sync) };
         write_summary(&flags.run, &summary);
@@ -125,13 +136,23 @@ impl Run<'_> {
 }
 
 /// The way of a run from its first call to its end.
-struct Way<'a> {
-    flags: &'a SyncFlags,
-    paths: Paths,
+pub(super) struct Way<'a> {
+    pub(super) flags: &'a SyncFlags,
+    pub(super) paths: Paths,
+    pub(super) input: InputFile,
     kept: Kept,
-    dialled: Dialled,
-    settings: Settings,
-    opened: OpenRun,
+    pub(super) dialled: Dialled,
+    pub(super) settings: Settings,
+    pub(super) opened: OpenRun,
+    lookalikes: u64,
+}
+
+/// The input as it was planned.
+pub(super) struct InputFile {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) format: Format,
+    pub(super) stat: Fingerprint,
 }
 
 impl Way<'_> {
@@ -149,7 +170,8 @@ impl Way<'_> {
         let before = cargo.journal.tally();
         let ops = cargo.ops.clone();
         let start = cargo.journal.settled();
-        let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent: AbsentTally::default() };
+        let absent = AbsentTally { lookalikes: self.lookalikes, ..AbsentTally::default() };
+        let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent, wait: None };
         let ended = match self.send(cargo, scene) {
             Err(word) => return (word, nothing(Traffic::default(), self.settings.limits.lane, before)),
             Ok(Err(Broken { error, traffic, lane })) => {
@@ -167,8 +189,18 @@ impl Way<'_> {
             return (word, account);
         }
         let settled = ended.settled.unwrap_or(start);
-        let word = self.unfinished(ended.end, account.tally, remaining(&ops, settled));
+        let word = match ended.end {
+            End::Finished | End::LimitReached => self.limited(&mut account).err(),
+            End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
+        };
+        let word = word.unwrap_or_else(|| self.unfinished(ended.end, account.tally, remaining(&ops, settled)));
         (word, account)
+    }
+
+    /// The missing wait for a run without a limit.
+    fn limited(&self, account: &mut Account) -> Result<(), LastWord> {
+        account.wait = known_wait(self.flags, self.opened.counts.missing, self.opened.malformed.is_some());
+        account.wait.map_or(Ok(()), |wait| self.tell_wait(wait, 0, &self.kept.open()?))
     }
 
     /// The import's pipeline, with what the plan sends. The outer error is the system's.
@@ -218,11 +250,9 @@ impl Way<'_> {
     fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, scene: &Scene) -> Result<LastWord, LastWord> {
         let left = self.settlements()?;
         let mut state = self.kept.open()?;
-        let mut missing_waits = None;
-        if left.unknown > 0 && self.flags.missing != MissingFlag::Report && self.opened.counts.missing > 0 {
-            missing_waits = Some("failed_rows");
-            let rows = figures::counted(left.unknown, "row");
-            tracing::warn!("the missing accounts wait: it is not known what came of {rows}; they come with the next run");
+        account.wait = self.wait(left.unknown)?;
+        if let Some(wait) = account.wait {
+            self.tell_wait(wait, left.unknown, &state)?;
         } else if self.flags.missing != MissingFlag::Report {
             let dealt = self.deal_with_the_missing(&mut state, account, scene);
             account.absent = absent_tally(&state).map_err(|error| state_error(&error))?;
@@ -238,7 +268,7 @@ impl Way<'_> {
         let Tally { created, updated, failed, .. } = account.tally;
         let AbsentTally { kicked, deleted, failed: missing_failed, .. } = account.absent;
         let done = Done { created, updated, failed, kicked, deleted, missing_failed };
-        let finish = Finish { at: milliseconds(SystemTime::now()), done, missing_waits };
+        let finish = Finish { at: milliseconds(SystemTime::now()), done, missing_waits: account.wait.map(Wait::name) };
         state.finish(left, finish).map_err(|error| state_error(&error))?;
         journal.finish().map_err(|error| disk_failed(&error))?;
         Ok(self.finished(account))
@@ -252,75 +282,6 @@ impl Way<'_> {
         read().map_err(|error| {
             LastWord::new(Exit::CannotGoOn, format!("cannot read the results {}: {error}", self.paths.results.display()), RESUMES)
         })
-    }
-
-    /// Kicks or deletes who is due, as far as the service and the signals let it.
-    fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, scene: &Scene) -> Result<(), LastWord> {
-        let identifier = self.dialled.identifier();
-        let is_protected = |id: &str| is_protected(self.flags, identifier, id);
-        let (absence, missing_runs, skip_online) = (absence(self.flags), self.flags.missing_runs, self.flags.skip_online);
-        let rules = Rules { absence, missing_runs, skip_online, is_protected: &is_protected };
-        let due = state.due_left().map_err(|error| state_error(&error))?;
-        let mut gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
-        let parts = calls::Parts {
-            api: self.dialled.api.clone(),
-            errands: Absent::new(state, rules),
-            signer: self.dialled.signer(),
-            wall: Box::new(SystemTime::now),
-            jitter: Box::new(fastrand::f64),
-            signals: scene.stops.clone().boxed_local(),
-            tell: Box::new(move |snapshot, absent: &Absent| {
-                let acted = absent.tally().acted();
-                let words = format!("the missing: {} of {} dealt with", figures::count(acted), figures::count(due));
-                gauge.tell((acted, due), &words, &progress::state(&snapshot.phase, snapshot.in_flight), Instant::now());
-            }),
-        };
-        let settings = calls::Settings {
-            rates: self.settings.rates.clone(),
-            gates: self.settings.gates.clone(),
-            max_attempts: self.settings.limits.max_attempts,
-            in_flight: self.settings.limits.in_flight,
-            max_outage: self.settings.max_outage,
-            tell_every: TELL_EVERY,
-        };
-        let end = match scene.runtime.block_on(calls::run(parts, settings)) {
-            Err(calls::Broken { error: AbsentError::State(error), traffic }) => {
-                account.traffic.add(&traffic);
-                return Err(state_error(&error));
-            }
-            Err(calls::Broken { error: AbsentError::DeletionOff(says), traffic }) => {
-                account.traffic.add(&traffic);
-                End::Refused { refusal: Refusal::DeletionOff, code: None, says }
-            }
-            Ok(ended) => {
-                account.traffic.add(&ended.traffic);
-                match stopped(ended.end) {
-                    None => return Ok(()),
-                    Some(end) => end,
-                }
-            }
-        };
-        Err(last_word(&end, account.tally, None, &self.flags.run.input.file, &self.paths))
-    }
-
-    /// Writes the missing file: whole, or as it was.
-    fn write_missing(&self, state: &State) -> Result<AbsentTally, LastWord> {
-        let path = &self.paths.missing;
-        let cannot = |source| state_error(&StateError::File { what: "write", path: path.clone(), source });
-        // The state's own error, which a file's has no room for.
-        let mut failed = None;
-        let written = whole::write(path, Readers::Owner, |out| {
-            write_missing(state, out).map_err(|error| match error {
-                StateError::Source(source) => source,
-                error => {
-                    failed = Some(error);
-                    io::ErrorKind::Other.into()
-                }
-            })
-        });
-        // The state learns of the deeds once the file that tells them lasts.
-        let lasting = written.and_then(|tally| File::open(folder_of(path))?.sync_all().map(|()| tally));
-        lasting.map_err(|source| failed.map_or_else(|| cannot(source), |error| state_error(&error)))
     }
 
     fn finished(&self, account: &Account) -> LastWord {
@@ -357,7 +318,7 @@ impl Way<'_> {
 }
 
 /// The calls' end as the import's; `None` if they are all made.
-fn stopped(end: calls::End) -> Option<End<RosterError>> {
+pub(super) fn stopped(end: calls::End) -> Option<End<RosterError>> {
     match end {
         calls::End::Finished => None,
         calls::End::Stopped => Some(End::Stopped),

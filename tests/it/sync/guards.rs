@@ -74,22 +74,132 @@ fn shrunk() {
     let (bench, server) = held(&users(100));
     let guard = |figures| [["shrunk", figures, "--allow shrunk"]];
     bench.write("users.csv", users(84));
-    guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 held"));
+    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 held"));
+    assert!(run.why().contains("84 of the 100 ids held have a valid record"), "{}", run.why());
     // Records of one id, and invalid ones, are no further ids.
     bench.write("users.csv", users(84) + &"user1,Nick 1\n".repeat(20) + "user85\u{7},n\n");
     guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct"));
     bench.write("users.csv", users(85));
     sync(&bench, &server).run().exits(0);
-    // 15 are missing now, so that 85 are held, of whom 72.25 must be there.
+    // 15 are missing now, so that 85 are held; but 100 were in one of the last runs.
+    bench.write("users.csv", users(84));
+    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 held"));
+    assert!(!run.why().contains("ids held have a valid record"), "{}", run.why());
+    assert_eq!(server.calls(), 100);
+}
+
+#[test]
+fn shrunk_looks_at_who_is_there_not_at_how_many() {
+    let (bench, server) = held(&users(400));
+    bench.write("users.csv", users(400).replace("\nuser", "\nother"));
+    let guard = [["shrunk", "0 of the 400 ids held have a valid record, less than 85 %", "--allow shrunk"]];
+    let delete = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "100%"];
+    let run = guarded(&bench, &server, sync(&bench, &server).args(&delete), &guard);
+    assert!(!run.why().contains("distinct"), "{}", run.why());
+}
+
+#[test]
+fn few_may_lose_a_half() {
+    let (bench, server) = held(&users(99));
+    bench.write("users.csv", users(49));
+    guarded(
+        &bench,
+        &server,
+        sync(&bench, &server),
+        &[["shrunk", "49 of the 99 ids held have a valid record, less than 50 %", "--allow shrunk"]],
+    );
+    bench.write("users.csv", users(50));
+    sync(&bench, &server).run().exits(0);
+    let (bench, server) = held(&users(19));
     bench.write("users.csv", users(1));
     sync(&bench, &server).run().exits(0);
-    assert_eq!(server.calls(), 100);
+}
+
+#[test]
+fn what_was_let_through_is_where_the_count_begins() {
+    let (bench, server) = held(&users(100));
+    bench.write("users.csv", users(60));
+    sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", users(29));
+    guarded(&bench, &server, sync(&bench, &server), &[["shrunk", "29 distinct valid ids are less than 50 % of the 60", "--allow shrunk"]]);
+    bench.write("users.csv", users(30));
+    sync(&bench, &server).run().exits(0);
+}
+
+#[test]
+fn leave_that_was_not_needed_begins_no_count() {
+    let (bench, server) = held(&users(100));
+    bench.write("users.csv", users(90));
+    sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
+    bench.write("users.csv", users(84));
+    guarded(&bench, &server, sync(&bench, &server), &[["shrunk", "84 distinct valid ids are less than 85 % of the 100", "--allow shrunk"]]);
+}
+
+#[test]
+fn what_was_held_a_week_and_seven_runs_ago_is_forgotten() {
+    let (bench, server) = held(&users(100));
+    let passes = |days: i64| {
+        let database = rusqlite::Connection::open(bench.path("users.state")).unwrap();
+        database.execute("UPDATE runs SET finished_at = finished_at - ?1 * 86400000", [days]).unwrap();
+    };
+    bench.write("users.csv", users(90));
+    for _ in 0..6 {
+        sync(&bench, &server).run().exits(0);
+    }
+    passes(8);
+    let trial = || sync(&bench, &server).args(&["--dry-run"]).run();
+    bench.write("users.csv", users(80));
+    trial().exits(6).because("of the 100 held");
+    bench.write("users.csv", users(90));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", users(80));
+    trial().exits(0);
+}
+
+#[test]
+fn cut() {
+    let (bench, server) = held(&users(30));
+    let cut = |count: u64| users(count).trim_end().to_owned();
+    bench.write("users.csv", cut(30));
+    guarded(&bench, &server, sync(&bench, &server), &[["cut", "no line end at its end", "--allow cut"]]);
+    sync(&bench, &server).args(&["--allow", "cut"]).run().exits(0);
+    // The last finished run's had none either.
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", users(30));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", cut(30));
+    guarded(&bench, &server, sync(&bench, &server), &[["cut", "no line end at its end", "--allow cut"]]);
+    assert_eq!(server.calls(), 30);
+}
+
+#[test]
+fn a_first_file_without_a_line_end_is_only_told() {
+    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    bench.write("users.csv", users(3).trim_end());
+    let run = sync(&bench, &server).run().exits(0);
+    assert!(run.stderr.contains("no line end at its end"), "{}", run.stderr);
+}
+
+#[test]
+fn a_small_state_keeps_most_of_its_sessions() {
+    let (bench, server) = held(&users(99));
+    bench.write("users.csv", users(1));
+    let kick = || sync(&bench, &server).args(&["--missing", "kick", "--missing-runs", "1", "--allow", "shrunk"]);
+    let figures =
+        "98 ids due for kick or deletion are more than --max-delete (500 or 15 % of held, whichever is less, but at least 10; 99 are held)";
+    guarded(&bench, &server, kick(), &[["deletes", figures, "--max-delete 98"]]);
+    for (left, code) in [(85, 0), (84, 6)] {
+        bench.write("users.csv", users(left));
+        assert_eq!(kick().args(&["--dry-run"]).run().code, Some(code), "{left}");
+    }
 }
 
 #[test]
 fn shrunk_is_exact_and_gives_way() {
     let (bench, server) = held(&users(107));
     bench.write("users.csv", users(90));
+    // 85 % of 107 are 90.95.
     guarded(&bench, &server, sync(&bench, &server), &[["shrunk", "90 distinct", "--allow shrunk"]]);
     bench.write("users.csv", users(91));
     sync(&bench, &server).args(&["--dry-run"]).run().exits(0);
@@ -104,8 +214,6 @@ fn few_accounts_are_not_judged_by_shares() {
     bench.write("users.csv", filled(99, 0, 0).replace(",,", ",other,"));
     sync(&bench, &server).run().exits(0);
     assert_eq!(server.calls(), 198, "all are updated");
-    bench.write("users.csv", users(1));
-    sync(&bench, &server).run().exits(0);
 }
 
 #[test]
@@ -199,15 +307,15 @@ fn deletes_leave_the_administrator_out() {
 
 #[test]
 fn without_a_bound_500_are_kicked_and_no_more() {
-    let bench = Bench::with_users(502);
+    let bench = Bench::with_users(4_000);
     let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap();
     let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
     sync().args(&["--batch"]).run().exits(0);
     let kick = || sync().args(&["--missing", "kick", "--missing-runs", "1", "--allow", "shrunk", "--dry-run"]);
-    bench.write("users.csv", users(2));
+    bench.write("users.csv", users(3_500));
     kick().run().exits(0);
-    bench.write("users.csv", users(1));
-    kick().run().exits(6).because("501 ids due for kick or deletion are more than --max-delete (500; 502 are held)");
+    bench.write("users.csv", users(3_499));
+    kick().run().exits(6).because("501 ids due for kick or deletion are more than --max-delete (500 or 15 % of held");
 }
 
 #[test]

@@ -179,3 +179,16 @@ fn standard_input_that_is_gone_fills_nothing_and_says_so() {
     import(&["--state", "users.state"]).stdin(&users(2)).run().exits(0).because("finished earlier");
     assert_eq!((held(&bench).len(), server.calls()), (2, 2));
 }
+
+#[test]
+fn a_migration_is_what_the_first_night_is_judged_against() {
+    let (bench, server) = (Bench::with_users(100), Server::new(|_| imported()));
+    import(&bench, &server).run().exits(0);
+    let judged = |file: String, why: &str| {
+        bench.write("users.csv", file);
+        sync(&bench, &server).args(&["--dry-run"]).run().exits(6).because(why);
+    };
+    judged((1..=100).fold("UserID,Nick\n".to_owned(), |file, row| file + &format!("user{row},\n")), "0 of 100 valid records have a Nick");
+    judged(users(100).trim_end().to_owned(), "no line end at its end");
+    judged(users(84), "84 of the 100 ids held have a valid record, less than 85 %; 84 distinct valid ids are less than 85 % of the 100");
+}

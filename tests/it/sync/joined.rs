@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Seek;
+use std::io::{Read, Seek};
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use chatlift::calls;
 use chatlift::command::{Command, PerCommand};
 use chatlift::deliver::{Doubt, Lane, Limits};
 use chatlift::gate::{self, Rate};
-use chatlift::guard::{self, Bound, Figures, Limits as Bounds, Percent, Tripped};
+use chatlift::guard::{self, Bound, Figures, Limits as Bounds, PastRun, Percent, Tripped, most_held};
 use chatlift::import;
 use chatlift::input::Sameness;
 use chatlift::journal::checkpoint::Work;
@@ -26,10 +26,10 @@ use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart, Way};
 use chatlift::plan::Id;
 use chatlift::roster::{self, Format, Roster};
-use chatlift::state::{Done, Finish, NewRun, State};
+use chatlift::state::{Done, Finish, NewRun, Run, State};
 use chatlift::sync::{
-    Absence, Absent, Drawn, Feed, Planned, Policy, Rules, Settlements, Survey, SyncLedger, draw_up, milliseconds, settlements, survey,
-    write_missing,
+    Absence, Absent, Drawn, Feed, Planned, Policy, Rules, Settlements, Survey, SyncLedger, Trust, compare, draw_up, milliseconds,
+    settlements, survey, write_missing,
 };
 use chatlift::target::Target;
 use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, Yield};
@@ -130,6 +130,8 @@ pub(super) struct House {
 /// The canary, and for how many runs an id must be missing before it is deleted.
 pub(super) const CANARY: &str = "u0001";
 pub(super) const MISSING_RUNS: u32 = 3;
+/// What must lie between two runs that count: ten hours.
+const MISSING_APART_MS: i64 = 36_000_000;
 
 impl House {
     /// On a file system in memory where there is one: a year has many syncs.
@@ -162,7 +164,8 @@ impl House {
         let mut drawn = self.plan(&file);
         let limits =
             Bounds { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Share(Percent::whole(2)) };
-        let tripped = guard::judge(&figures(&drawn), &limits);
+        let figures = self.figures(&drawn, &file);
+        let tripped = guard::judge(&figures, &limits);
         if !tripped.is_empty() {
             return Err(tripped);
         }
@@ -178,7 +181,9 @@ impl House {
             ops,
             token: 1,
             shrunk_allowed: false,
-            ends_with_newline: Some(true),
+            ends_with_newline: Some(figures.ends_with_newline),
+            malformed: None,
+            missing_waits: None,
         };
         let opened = state.begin(new, planned, missing, Settlements::none()).unwrap();
         let journal = self.journal(&file, opened.number);
@@ -209,12 +214,43 @@ impl House {
         let policy = Policy {
             absence: Absence::Delete,
             missing_runs: MISSING_RUNS,
+            missing_apart: MISSING_APART_MS,
+            malformed: Trust::No,
+            lookalikes: Trust::No,
             is_protected: &|_| false,
             canaries: vec![Id::new(CANARY.as_bytes())],
             now: milliseconds(self.now.get()),
         };
         let state = State::find(&self.path("state")).unwrap();
-        draw_up(surveyed, state.as_ref(), Settlements::none(), &policy, &mut reading).unwrap()
+        let mut drawn = draw_up(surveyed, state.as_ref(), Settlements::none(), &policy, &mut reading).unwrap();
+        compare(&mut drawn, &mut roster(file), &policy, &mut reading).unwrap();
+        drawn
+    }
+
+    fn figures(&self, drawn: &Drawn, file: &File) -> Figures {
+        let runs = State::find(&self.path("state")).unwrap().map_or(Vec::new(), |state| state.runs(u32::MAX).unwrap());
+        let past = |run: &Run| PastRun {
+            finished_at: run.finished_at.unwrap(),
+            held: run.held_at_end,
+            is_shrunk: run.shrunk_allowed == Some(true),
+        };
+        let mut text = Vec::new();
+        let mut file = file.try_clone().unwrap();
+        file.rewind().and_then(|()| file.read_to_end(&mut text)).unwrap();
+        Figures {
+            filled: drawn.filled,
+            before: drawn.filled_before,
+            distinct: drawn.distinct,
+            held: drawn.held,
+            present: drawn.present,
+            most_held: most_held(runs.iter().map(past), milliseconds(self.now.get())).unwrap_or_default(),
+            updates: drawn.counts.update,
+            ends_with_newline: text.ends_with(b"\n"),
+            ended_with_newline: runs.first().and_then(|run| run.ends_with_newline),
+            due: drawn.due,
+            dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
+            other_target: None,
+        }
     }
 
     fn journal(&self, file: &File, run: u64) -> Journal<OsDisk> {
@@ -265,7 +301,13 @@ impl House {
     }
 
     async fn deal_with_the_missing(&self, state: &mut State) {
-        let rules = Rules { absence: Absence::Delete, missing_runs: MISSING_RUNS, skip_online: false, is_protected: &|_| false };
+        let rules = Rules {
+            absence: Absence::Delete,
+            missing_runs: MISSING_RUNS,
+            skip_online: false,
+            lookalikes: Trust::No,
+            is_protected: &|_| false,
+        };
         let parts = calls::Parts {
             api: self.fake.clone(),
             errands: Absent::new(state, rules),
@@ -328,17 +370,4 @@ fn roster(file: &File) -> Roster<File> {
 
 fn rates() -> PerCommand<Rate> {
     PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap()))
-}
-
-fn figures(drawn: &Drawn) -> Figures {
-    Figures {
-        filled: drawn.filled,
-        before: drawn.filled_before,
-        distinct: drawn.distinct,
-        held: drawn.held,
-        updates: drawn.counts.update,
-        due: drawn.due,
-        dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
-        other_target: None,
-    }
 }

@@ -15,7 +15,8 @@ pub(super) fn sync<'a>(bench: &'a Bench, endpoint: &str, flags: &[&str]) -> Call
     let key = bench.key();
     let call = bench.call(&["sync", "users.csv", "--state", "users.state", "--endpoint", endpoint, "--sdkappid", SDKAPPID]);
     let call = call.args(&["--secret-key-file", key.to_str().unwrap(), "--summary", "summary.json", "--no-progress"]);
-    call.args(&["--in-flight", "16", "--rate", "0"]).args(flags)
+    // Nights are moments here: each of them counts, unless a test says otherwise.
+    call.args(&["--in-flight", "16", "--rate", "0"]).usually(&["--missing-apart=0s"]).args(flags)
 }
 
 /// A stand-in without limits that remembers whom it was asked for.
@@ -49,6 +50,12 @@ impl House {
 
     /// A night whose file has these accounts, `id` or `id=Nick`. No two of its files are the same bytes.
     pub(super) fn night(&self, accounts: &[&str], flags: &[&str]) -> Run {
+        self.write_night(accounts);
+        self.again(flags)
+    }
+
+    /// The file of such a night.
+    pub(super) fn write_night(&self, accounts: &[&str]) {
         self.nights.set(self.nights.get() + 1);
         let mut text = "UserID,Nick,night\n".to_owned();
         for account in accounts {
@@ -57,7 +64,13 @@ impl House {
             writeln!(text, "{id},{nick},{}", self.nights.get()).unwrap();
         }
         self.bench.write("users.csv", text);
-        self.again(flags)
+    }
+
+    /// Lets so many minutes pass, as far as the state can tell.
+    pub(super) fn passes(&self, minutes: i64) {
+        let earlier = "UPDATE runs SET began_at = began_at - ?1 * 60000, finished_at = finished_at - ?1 * 60000";
+        assert!(self.database().execute(earlier, [minutes]).unwrap() > 0);
+        self.database().execute("UPDATE accounts SET raised_at = raised_at - ?1 * 60000", [minutes]).unwrap();
     }
 
     /// The command once more, with the file as it is.

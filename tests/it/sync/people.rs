@@ -1,0 +1,262 @@
+//! Random nights of people whose ids come in every guise that exports give them: nobody who is in the file is ever kicked or deleted, and
+//! whoever is truly gone for long enough is.
+//!
+//! `CHATLIFT_PEOPLE_CASES` sets how many sequences of nights; a failure is shrunk and printed.
+
+use std::collections::BTreeMap;
+
+use chatlift::sandbox::Command;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::night::{House, settings};
+
+/// Sequences unless another number is asked for. Chosen: some ten seconds.
+const CASES: u32 = 16;
+/// Few enough that no share of them is judged, and no two look alike.
+const PEOPLE: [&str; 5] = ["user1", "Ann-Lee", "00042", "777", "550e8400e29b41d4a716446655440000"];
+/// Runs in a row after which an id is due, and the hours between two that count.
+const MISSING_RUNS: u32 = 2;
+const APART_HOURS: i64 = 10;
+
+/// How a person stands in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guise {
+    AsItIs,
+    UpperCase,
+    LowerCase,
+    SpaceBehind,
+    NoBreakSpaceBefore,
+    ZeroWidthBehind,
+    ByteOrderMark,
+    Apostrophe,
+    Formula,
+    LeadingZeros,
+    LostZeros,
+    Fraction,
+    Hyphens,
+    /// The record is refused for its Nick.
+    LongNick,
+    TooFewFields,
+    TooManyFields,
+    TextBehindTheId,
+    TextBehindTheNick,
+    Swallowed,
+    Exponent,
+    Gone,
+}
+
+const GUISES: [Guise; 20] = [
+    Guise::AsItIs,
+    Guise::UpperCase,
+    Guise::LowerCase,
+    Guise::SpaceBehind,
+    Guise::NoBreakSpaceBefore,
+    Guise::ZeroWidthBehind,
+    Guise::ByteOrderMark,
+    Guise::Apostrophe,
+    Guise::Formula,
+    Guise::LeadingZeros,
+    Guise::LostZeros,
+    Guise::Fraction,
+    Guise::Hyphens,
+    Guise::LongNick,
+    Guise::TooFewFields,
+    Guise::TooManyFields,
+    Guise::TextBehindTheId,
+    Guise::TextBehindTheNick,
+    Guise::Swallowed,
+    Guise::Exponent,
+];
+
+impl Guise {
+    /// The cell of the UserID.
+    fn cell(self, id: &str) -> String {
+        let of_number = |cell: String| if id.bytes().all(|byte| byte.is_ascii_digit()) { cell } else { id.to_owned() };
+        match self {
+            Guise::UpperCase => id.to_uppercase(),
+            Guise::LowerCase => id.to_lowercase(),
+            Guise::SpaceBehind => format!("{id} "),
+            Guise::NoBreakSpaceBefore => format!("\u{a0}{id}"),
+            Guise::ZeroWidthBehind => format!("{id}\u{200b}"),
+            Guise::ByteOrderMark => format!("\u{feff}{id}"),
+            Guise::Apostrophe => format!("'{id}"),
+            Guise::Formula => format!("=\"{id}\""),
+            Guise::LeadingZeros => of_number(format!("00{id}")),
+            Guise::LostZeros => of_number(id.trim_start_matches('0').to_owned()),
+            Guise::Fraction => of_number(format!("{id}.0")),
+            Guise::Hyphens if id.len() == 32 => [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-"),
+            Guise::Exponent => "1.23457E+11".to_owned(),
+            _ => id.to_owned(),
+        }
+    }
+
+    /// What the file says of `id`: a record, or two lines that a quote makes one. No two nights have the same.
+    fn record(self, id: &str, night: i64) -> String {
+        match self {
+            Guise::Gone => String::new(),
+            Guise::LongNick => format!("{id},{},{night}\n", "n".repeat(501)),
+            Guise::TooFewFields => format!("{id},n\n"),
+            Guise::TooManyFields => format!("{id},n,{night},more\n"),
+            Guise::TextBehindTheId => format!("\"{id}\"x,n,{night}\n"),
+            Guise::TextBehindTheNick => format!("{id},\"n\"x,{night}\n"),
+            Guise::Swallowed => format!("other,\"n,{night}\n{id},n\",{night}\n"),
+            _ => format!("\"{}\",n,{night}\n", self.cell(id).replace('"', "\"\"")),
+        }
+    }
+
+    /// Whether nobody can say for certain who is in a file with such a record.
+    fn is_malformed(self) -> bool {
+        use Guise::{Exponent, Swallowed, TextBehindTheId, TextBehindTheNick, TooFewFields, TooManyFields};
+        matches!(self, TooFewFields | TooManyFields | TextBehindTheId | TextBehindTheNick | Swallowed | Exponent)
+    }
+
+    /// Whether a record has this very id, valid or not.
+    fn has_the_id(self, id: &str) -> bool {
+        match self {
+            Guise::Gone | Guise::TextBehindTheId | Guise::Swallowed | Guise::Exponent => false,
+            _ => self.cell(id) == id,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Kick,
+    Delete,
+}
+
+#[derive(Debug, Clone)]
+struct Night {
+    /// Since the night before.
+    hours: i64,
+    guises: [Guise; PEOPLE.len()],
+    /// It settles one row and does not finish.
+    is_limited: bool,
+}
+
+fn guise() -> impl Strategy<Value = Guise> {
+    prop_oneof![3 => Just(Guise::AsItIs), 5 => Just(Guise::Gone), 3 => select(&GUISES[..])]
+}
+
+fn night() -> impl Strategy<Value = Night> {
+    let guises = [guise(), guise(), guise(), guise(), guise()];
+    let limited = prop_oneof![5 => Just(false), 1 => Just(true)];
+    (select(&[1, 9, 10, 11, 24][..]), guises, limited).prop_map(|(hours, guises, is_limited)| Night { hours, guises, is_limited })
+}
+
+/// What is known of a person by what the files have said alone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    missing_runs: u32,
+    raised_at: i64,
+    is_kicked: bool,
+}
+
+impl Known {
+    fn night(&mut self, id: &str, night: &Night, guise: Guise, now: i64) {
+        if guise.has_the_id(id) {
+            *self = Self::default();
+        } else if !night.is_limited && (self.missing_runs == 0 || now - self.raised_at >= APART_HOURS) {
+            self.missing_runs += 1;
+            self.raised_at = now;
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.missing_runs >= MISSING_RUNS && !self.is_kicked
+    }
+}
+
+struct Street {
+    house: House,
+    mode: Mode,
+    known: [Known; PEOPLE.len()],
+    /// Whose each id is that a file has had.
+    persons: BTreeMap<String, usize>,
+    now: i64,
+    seen: usize,
+}
+
+impl Street {
+    fn new(mode: Mode) -> Self {
+        let house = House::new(settings(&[]));
+        house.night(&[&["anchor", "other"], &PEOPLE[..]].concat(), &[]).exits(0);
+        let persons = PEOPLE.iter().enumerate().map(|(person, id)| ((*id).to_owned(), person)).collect();
+        Self { house, mode, known: <[Known; PEOPLE.len()]>::default(), persons, now: 0, seen: 0 }
+    }
+
+    fn night(&mut self, night: &Night) {
+        self.now += night.hours;
+        self.house.passes(night.hours * 60);
+        let held = self.house.held();
+        let file = self.file(night);
+        self.house.bench.write("users.csv", file);
+        let flags = match self.mode {
+            Mode::Kick => ["--missing", "kick", "--max-delete", "100"],
+            Mode::Delete => ["--missing", "delete", "--max-delete", "100"],
+        };
+        let limit: &[&str] = if night.is_limited { &["--limit", "1"] } else { &[] };
+        let run = self.house.again(&[&flags[..], &["--missing-runs", "2", "--missing-apart", "10h"], limit].concat());
+        assert!(matches!(run.code, Some(0 | 3)), "{}", run.stderr);
+        let acted = self.acted_on();
+        for person in acted.iter().map(|id| self.persons[id]) {
+            assert_eq!(night.guises[person], Guise::Gone, "{} is in the file: {acted:?} {}", PEOPLE[person], run.stderr);
+        }
+        let is_malformed = night.guises.iter().any(|guise| guise.is_malformed());
+        for (person, id) in PEOPLE.iter().enumerate() {
+            let known = &mut self.known[person];
+            known.night(id, night, night.guises[person], self.now);
+            let must = night.guises[person] == Guise::Gone
+                && held.iter().any(|held| held == id)
+                && known.is_due()
+                && !night.is_limited
+                && !is_malformed;
+            let is_acted_on = acted.iter().any(|acted| acted == id);
+            assert!(!must || is_acted_on, "{id} is gone for {known:?} and still there: {}", run.stderr);
+            assert!(!is_acted_on || known.is_due(), "{id} is gone for {known:?} only: {}", run.stderr);
+            known.is_kicked |= is_acted_on;
+        }
+    }
+
+    fn file(&mut self, night: &Night) -> String {
+        let mut text = format!("UserID,Nick,night\nanchor,n,{0}\nother,n,{0}\n", self.now);
+        for (person, (id, guise)) in PEOPLE.iter().zip(night.guises).enumerate() {
+            text += &guise.record(id, self.now);
+            if guise != Guise::Exponent {
+                self.persons.insert(guise.cell(id), person);
+            }
+        }
+        text
+    }
+
+    /// Who was kicked or deleted since the last time; whatever a record with an exponent made is nobody's.
+    fn acted_on(&mut self) -> Vec<String> {
+        let touches = self.house.sandbox.touches();
+        let new = &touches[self.seen..];
+        let acted = new.iter().filter(|touch| matches!(touch.command, Command::Kick | Command::AccountDelete));
+        let acted = acted.map(|touch| touch.user_id.clone()).filter(|id| id != "1.23457E+11").collect();
+        self.seen = touches.len();
+        acted
+    }
+}
+
+fn config() -> ProptestConfig {
+    let cases = std::env::var("CHATLIFT_PEOPLE_CASES").map_or(CASES, |text| text.parse().expect("a number"));
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 100, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn nobody_who_is_there_is_touched_and_whoever_is_gone_is(
+        mode in select(&[Mode::Kick, Mode::Delete][..]),
+        nights in proptest::collection::vec(night(), 2..7),
+    ) {
+        let mut street = Street::new(mode);
+        for night in &nights {
+            street.night(night);
+        }
+    }
+}
