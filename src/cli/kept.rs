@@ -22,6 +22,9 @@ use crate::state::{self, About, Done, Lock, NewRun, Run, State, StateError};
 use crate::sync::{self, ImportSettled, milliseconds};
 use crate::target::Target;
 
+/// What to do where another program has kept the state from being changed.
+const OTHERS_LOOK: &str = "another program works with the state, or has left a look at it open (a shell of SQLite, for one): close it; the same command \
+                           resumes";
 /// The command by which a state knows the run of an import.
 const IMPORT: &str = "import";
 
@@ -29,14 +32,14 @@ const IMPORT: &str = "import";
 #[derive(Debug)]
 pub(super) struct Kept {
     path: PathBuf,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Kept {
     /// Takes the state for this process. It need not be there.
     pub(super) fn take(path: &Path) -> Result<Self, LastWord> {
         let lock = state::lock(path).map_err(|error| state_error(&error))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// As [`Kept::take`], of a state that must be there, and be this target's.
@@ -46,6 +49,7 @@ impl Kept {
         }
         let kept = Self::take(path)?;
         kept.belongs_to(target)?;
+        kept.open()?.can_be_changed().map_err(|error| state_error(&error))?;
         Ok(kept)
     }
 
@@ -61,6 +65,7 @@ impl Kept {
     }
 
     pub(super) fn open_or_create(&self, target: &Target, identity: u64) -> Result<State, LastWord> {
+        self.lock.make(&self.path).map_err(|error| state_error(&error))?;
         State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))
     }
 
@@ -173,10 +178,11 @@ pub(super) fn state_error(error: &StateError) -> LastWord {
     let why = causes(error);
     match error {
         StateError::Locked { .. } => LastWord::yours(why, "wait for it, or stop it; one process at a time works on a state"),
+        _ if error.is_others() => LastWord::new(Exit::Stopped, why, OTHERS_LOOK),
         StateError::Foreign { .. } => LastWord::yours(why, "name another file with --state"),
         StateError::Version { .. } => LastWord::yours(why, "use the chatlift that wrote it, or begin a new state"),
         _ if error.is_callers() => LastWord::yours(why, "check the path of the state and its permissions"),
-        StateError::Database { .. } | StateError::File { .. } | StateError::Source(_) => {
+        StateError::Database { .. } | StateError::File { .. } | StateError::Source(_) | StateError::Changed { .. } => {
             LastWord::new(Exit::CannotGoOn, why, "make room or repair the disk; the same command resumes")
         }
     }

@@ -1,6 +1,8 @@
 //! `chatlift state`: what a state holds, its export, and the few things that may be changed in it by hand.
 
-use std::fmt;
+use std::fs::File;
+use std::io::{self, Seek};
+use std::{env, fmt};
 
 use super::exit::{Exit, LastWord};
 use super::flags::{StateCommand, StateFlags};
@@ -10,7 +12,7 @@ use super::stdout::{self, print};
 use super::{environment, target};
 use crate::figures;
 use crate::plan::rfc3339;
-use crate::state::{About, Imported, Run, State};
+use crate::state::{About, Imported, Run, State, StateError};
 
 /// Runs that are shown. Chosen: about a week of nights.
 const RUNS_SHOWN: u32 = 8;
@@ -53,23 +55,44 @@ fn show(flags: &StateFlags) -> Result<LastWord, LastWord> {
 }
 
 fn export(flags: &StateFlags) -> Result<LastWord, LastWord> {
-    let state = find(flags)?;
-    stdout::write(|out| {
-        writeln!(out, "UserID,fingerprint,last_imported,missing_runs")?;
-        let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
-        let visited = state.each_account(|id, held| {
+    // Whoever reads the output may take all the time in the world; meanwhile nobody could change the state.
+    let copy = copied(&find(flags)?)?;
+    stdout::write(|out| io::copy(&mut &copy, out))?;
+    Ok(LastWord::done(""))
+}
+
+/// The export in an unnamed file.
+fn copied(state: &State) -> Result<File, LastWord> {
+    let cannot = |error: &io::Error| {
+        LastWord::new(
+            Exit::CannotGoOn,
+            format!("cannot write a temporary file in {}: {error}", env::temp_dir().display()),
+            "free some space there (about 80 bytes an account), or set TMPDIR to another folder",
+        )
+    };
+    let file = tempfile::tempfile().map_err(|error| cannot(&error))?;
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(io::BufWriter::new(file));
+    let header = csv.write_record(["UserID", "fingerprint", "last_imported", "missing_runs"]);
+    let visited = header.map_err(|error| StateError::Source(error.into())).and_then(|()| {
+        state.each_account(|id, held| {
             let short = |field: Option<u64>| field.unwrap_or_default();
             let fingerprint = format!("{:016x}{:016x}", short(held.profile.nick), short(held.profile.face_url));
             let last_imported = held.last_imported.map(rfc3339).unwrap_or_default();
             let runs = held.missing_runs.to_string();
             csv.write_record([id, fingerprint.as_bytes(), last_imported.as_bytes(), runs.as_bytes()]).map_err(Into::into)
-        });
-        csv.flush()?;
-        Ok(visited)
-    })?
-    .unwrap_or(Ok(()))
-    .map_err(|error| state_error(&error))?;
-    Ok(LastWord::done(""))
+        })
+    });
+    match visited {
+        Err(StateError::Source(error)) => return Err(cannot(&error)),
+        visited => visited.map_err(|error| state_error(&error))?,
+    }
+    let whole = || -> io::Result<File> {
+        let written = csv.into_inner().map_err(|error| error.into_error())?;
+        let mut file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    whole().map_err(|error| cannot(&error))
 }
 
 fn forget(flags: &StateFlags, ids: &[String]) -> Result<LastWord, LastWord> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::bulk::{Bulk, Insert};
 use super::run::{self, InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
-use super::{State, StateError, Trouble};
+use super::{State, StateError, Trouble, slices};
 use crate::account::UserId;
 use crate::plan::{Due, Held, Id, InDoubt, Missing, Profile};
 
@@ -64,12 +64,8 @@ const UPSERT: Insert<(Id, Held)> = Insert {
 
 /// Visits all accounts as they stand.
 pub(super) fn each(db: &Connection, mut visit: impl FnMut(&[u8], Held) -> io::Result<()>) -> Result<(), Trouble> {
-    let mut query = db.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a ORDER BY a.id"))?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        visit(id(row)?, held(row, 1)?)?;
-    }
-    Ok(())
+    let query = format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id > ?1 ORDER BY a.id");
+    slices::each_row(db, &query, |row| Ok(visit(id(row)?, held(row, 1)?)?))
 }
 
 /// Visits all accounts as they are once the open run is settled.
@@ -78,13 +74,13 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
     mut overlay: Overlay<I>,
     mut visit: impl FnMut(&[u8], Held) -> io::Result<()>,
 ) -> Result<(), Trouble> {
-    let mut query = db.prepare(&format!(
+    let query = format!(
         "SELECT a.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM accounts a LEFT JOIN planned p ON p.id = a.id \
+         WHERE a.id > ?1 \
          UNION ALL SELECT p.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, p.row, p.sent, p.nick, p.face_url, p.found FROM planned p \
-         WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = p.id) ORDER BY 1"
-    ))?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
+         WHERE p.id > ?1 AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = p.id) ORDER BY 1"
+    );
+    slices::each_row(db, &query, |row| {
         let id = id(row)?;
         let before = account_if_any(row)?;
         let kept = match in_plan(row)? {
@@ -94,8 +90,8 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
         if let Kept::As(held) = kept {
             visit(id, held)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Whether the run that is settled has come to its end.
@@ -139,7 +135,7 @@ fn valid(id: &[u8]) -> io::Result<Id> {
     Ok(Id::new(valid.as_bytes()))
 }
 
-fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
+pub(super) fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
     row.get_ref(0)?.as_bytes().map_err(|_| wrong_type(0, Type::Text))
 }
 
@@ -290,19 +286,16 @@ impl State {
     /// # Errors
     /// The database's.
     pub fn counts(&self) -> Result<Imported, StateError> {
-        let query = "SELECT count(*), total(in_doubt > 0), total(missing_runs > 0), total(kicked > 0) FROM accounts";
-        let read = |row: &Row| {
-            let sum = |column: usize| row.get::<_, f64>(column).map(whole);
-            Ok(Imported { accounts: row.get::<_, i64>(0)?.cast_unsigned(), in_doubt: sum(1)?, missing: sum(2)?, kicked: sum(3)? })
-        };
-        self.db.query_row(query, [], read).map_err(self.cannot("read"))
+        let mut counts = Imported::default();
+        self.each_account(|_, held| {
+            counts.accounts += 1;
+            counts.in_doubt += u64::from(!held.in_doubt.is_nothing());
+            counts.missing += u64::from(held.missing_runs > 0);
+            counts.kicked += u64::from(held.is_kicked);
+            Ok(())
+        })?;
+        Ok(counts)
     }
-}
-
-/// A sum of ones is exact as far as any state goes.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows")]
-const fn whole(sum: f64) -> u64 {
-    sum as u64
 }
 
 /// Marks all accounts, if that is so of the state.

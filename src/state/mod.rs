@@ -6,13 +6,17 @@
 mod account;
 mod bulk;
 mod missing;
+mod network;
 mod run;
 mod schema;
+mod slices;
 
-use std::fs::{File, OpenOptions};
+use std::cell::OnceCell;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use thiserror::Error;
@@ -23,8 +27,12 @@ pub use run::{Done, Finish, Input, NewRun, OpenRun, Run, Sent, Settlement};
 
 use crate::target::Target;
 
-/// How long another program's look into the file is waited for. Chosen: longer than anybody's query takes.
-const BUSY: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long a look waits for a change to be made. Chosen: beginning a first run of 10 million rows takes some seconds.
+const READER_WAITS: Duration = Duration::from_secs(30);
+/// How long a change waits for whoever looks. Source: the contract of the sync; what looks from here lets go after [`slices::LOOK`].
+const WRITER_WAITS: Duration = Duration::from_secs(10);
+/// Links that are followed to a file that isn't there. Source: the kernel's own limit.
+const LINKS_MAX: u32 = 40;
 
 /// An open state.
 #[derive(Debug)]
@@ -35,10 +43,40 @@ pub struct State {
     version: i64,
 }
 
-/// The right to change a state: one process at a time has it.
+/// The right to change a state: one process at a time has it. The lock of the file beside it holds for a state that isn't there yet, the one
+/// of the state itself whatever other names it has.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    own: OnceCell<File>,
+}
+
+impl Lock {
+    /// Makes sure that there is a file, private to its owner, and that it is locked. It is no state yet.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] if another process was quicker, or the disk's.
+    pub fn make(&self, path: &Path) -> Result<(), StateError> {
+        create(path).map_err(|source| StateError::File { what: "create", path: path.to_owned(), source })?;
+        self.hold(path)
+    }
+
+    /// Locks the state itself, if it is there.
+    fn hold(&self, path: &Path) -> Result<(), StateError> {
+        if self.own.get().is_some() {
+            return Ok(());
+        }
+        // Whatever is wrong with it is told by whoever reads it.
+        let Some(file) = File::open(path).ok().filter(|file| network::locks_are_apart(file)) else { return Ok(()) };
+        match file.try_lock() {
+            Ok(()) => {
+                let _ = self.own.set(file);
+                Ok(())
+            }
+            Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
+            Err(std::fs::TryLockError::Error(source)) => Err(StateError::File { what: "lock", path: path.to_owned(), source }),
+        }
+    }
 }
 
 /// What a state is and where it stands.
@@ -77,9 +115,23 @@ pub enum StateError {
     /// What was to be written comes from a file that cannot be read.
     #[error("cannot read a temporary file")]
     Source(#[source] io::Error),
+    #[error("{} was changed by another process while it was read", path.display())]
+    Changed { path: PathBuf },
 }
 
 impl StateError {
+    /// Whether another program is looking at the file, or changing it, for longer than is waited for.
+    #[must_use]
+    pub fn is_others(&self) -> bool {
+        match self {
+            StateError::Locked { .. } | StateError::Changed { .. } => true,
+            StateError::Database { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+            }
+            StateError::Foreign { .. } | StateError::Version { .. } | StateError::File { .. } | StateError::Source(_) => false,
+        }
+    }
+
     /// Whether it is the caller's choice of a file that is wrong, not the disk.
     #[must_use]
     pub fn is_callers(&self) -> bool {
@@ -92,12 +144,12 @@ impl StateError {
                 use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
                 matches!(source.kind(), NotFound | PermissionDenied | IsADirectory | NotADirectory | ReadOnlyFilesystem | InvalidInput)
             }
-            StateError::Source(_) => false,
+            StateError::Source(_) | StateError::Changed { .. } => false,
         }
     }
 }
 
-/// Takes the right to change the state at `path`; the file of the lock stands beside it and is never removed.
+/// Takes the right to change the state at `path`, under whatever name; the file of the lock stands beside it and is never removed.
 ///
 /// # Errors
 /// [`StateError::Locked`] if another process has it, or the disk's.
@@ -106,7 +158,10 @@ pub fn lock(path: &Path) -> Result<Lock, StateError> {
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(cannot)?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => {
+            let lock = Lock { _file: file, own: OnceCell::new() };
+            lock.hold(path).map(|()| lock)
+        }
         Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
         Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
     }
@@ -116,12 +171,37 @@ pub fn lock(path: &Path) -> Result<Lock, StateError> {
 /// which an older version is kept. Whatever links lead to it, they are the same.
 #[must_use]
 pub fn names(path: &Path) -> [PathBuf; 4] {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let path = resolved(path);
     ["", ".lock", "-journal", ".v1"].map(|ending| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         name.into()
     })
+}
+
+/// The path without links and detours, even if nothing is where they lead.
+fn resolved(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = std::fs::read_link(&path) else { break };
+        path = folder_of(&path).join(to);
+    }
+    path.canonicalize().unwrap_or_else(|_| match folder_of(&path).canonicalize() {
+        Ok(folder) => folder.join(path.file_name().unwrap_or_default()),
+        Err(_) => path,
+    })
+}
+
+/// Makes sure that there is a file, private to its owner.
+fn create(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.len() == 0 {
+        // It may have been there.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.sync_all()?;
+        sync_folder_of(&resolved(path))?;
+    }
+    Ok(())
 }
 
 impl State {
@@ -148,11 +228,7 @@ impl State {
         if let Some(state) = Self::find(path)? {
             return Ok(state);
         }
-        let cannot = |source| StateError::File { what: "create", path: path.to_owned(), source };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(cannot)?;
-        file.sync_all().map_err(cannot)?;
-        drop(file);
-        sync_folder_of(path).map_err(cannot)?;
+        create(path).map_err(|source| StateError::File { what: "create", path: path.to_owned(), source })?;
         let mut state = Self::connect(path)?;
         state.change("create", |change| schema::create(change, target, identity))?;
         Ok(state)
@@ -165,7 +241,7 @@ impl State {
             _ => StateError::Database { what: "open", path: path.to_owned(), source },
         };
         let db = Connection::open_with_flags(path, flags).map_err(database)?;
-        schema::configure(&db, BUSY).map_err(database)?;
+        schema::configure(&db, READER_WAITS).map_err(database)?;
         Ok(Self { path: path.to_owned(), db, version: schema::VERSION })
     }
 
@@ -224,15 +300,31 @@ impl State {
         let trouble = |path: &Path, trouble: Trouble| match trouble {
             Trouble::Database(source) => StateError::Database { what, path: path.to_owned(), source },
             Trouble::Source(source) => StateError::Source(source),
+            Trouble::Changed => StateError::Changed { path: path.to_owned() },
         };
         if self.version < schema::VERSION {
             self.carry_over()?;
         }
+        self.db.busy_timeout(WRITER_WAITS).map_err(|source| trouble(&self.path, source.into()))?;
         let change = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
         let change = change.map_err(|source| trouble(&self.path, source.into()))?;
         let done = work(&change).map_err(|error| trouble(&self.path, error))?;
         change.commit().map_err(|source| trouble(&self.path, source.into()))?;
+        self.db.busy_timeout(READER_WAITS).map_err(|source| trouble(&self.path, source.into()))?;
         Ok(done)
+    }
+
+    /// Waits until nobody looks at the file, as long as a change would: what is to be written later should not fail for that.
+    ///
+    /// # Errors
+    /// The database's; see [`StateError::is_others`].
+    pub fn can_be_changed(&self) -> Result<(), StateError> {
+        let wait = || {
+            self.db.busy_timeout(WRITER_WAITS)?;
+            self.db.execute_batch("BEGIN EXCLUSIVE; ROLLBACK")?;
+            self.db.busy_timeout(READER_WAITS)
+        };
+        wait().map_err(self.cannot("change"))
     }
 }
 
@@ -253,8 +345,11 @@ fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Makes the names in the folder of `path` last.
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What can go wrong in a change: the database, or the files from which it is fed.
@@ -262,6 +357,8 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
 enum Trouble {
     Database(rusqlite::Error),
     Source(io::Error),
+    /// By another process, while it was looked at.
+    Changed,
 }
 
 impl From<rusqlite::Error> for Trouble {

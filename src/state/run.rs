@@ -216,6 +216,7 @@ impl State {
         match trouble {
             Trouble::Database(source) => self.cannot(what)(source),
             Trouble::Source(source) => StateError::Source(source),
+            Trouble::Changed => StateError::Changed { path: self.path.clone() },
         }
     }
 

@@ -28,7 +28,7 @@ fn file(number: u32, written: u32) -> String {
         let nick = if id < 2 { format!("{id} in {number}") } else { format!("always {id}") };
         writeln!(text, "u{id},{nick},").unwrap();
     }
-    text + &format!("bad id,x,\nx{number},new,\ny{number},new,\n")
+    text + &format!("@TIM#bad,x,\nx{number},new,\ny{number},new,\n")
 }
 
 fn ids(file: &str) -> BTreeSet<String> {
@@ -39,7 +39,7 @@ fn accounts_of(file: &str) -> Vec<(String, String)> {
     let mut accounts: Vec<(String, String)> = file
         .lines()
         .skip(1)
-        .filter(|line| !line.starts_with("bad id"))
+        .filter(|line| !line.starts_with("@TIM#"))
         .map(|line| line.trim_end_matches(',').split_once(',').unwrap())
         .map(own)
         .collect();

@@ -16,6 +16,7 @@ mod presence;
 mod results;
 mod runs;
 mod second_thoughts;
+mod sharing;
 mod state;
 mod town;
 mod versions;
