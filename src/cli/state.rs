@@ -87,7 +87,7 @@ fn copied(state: &State) -> Result<File, LastWord> {
         visited => visited.map_err(|error| state_error(&error))?,
     }
     let whole = || -> io::Result<File> {
-        let written = csv.into_inner().map_err(|error| error.into_error())?;
+        let written = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
         let mut file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.rewind()?;
         Ok(file)

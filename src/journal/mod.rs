@@ -24,7 +24,9 @@ use disk::{Disk, DiskFile};
 pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
-pub use opening::{Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open, vouched_results, work};
+pub use opening::{
+    Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results, work,
+};
 use paths::Paths;
 use sheet::Sheet;
 

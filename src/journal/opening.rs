@@ -191,6 +191,12 @@ pub fn work<D: Disk>(disk: &D, paths: &Paths) -> Option<Work> {
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.work)
 }
 
+/// How many rows the run has settled that the checkpoint is of; `None` if there is none that can be read.
+pub fn settled_rows<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
+    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
+    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.settled.rows)
+}
+
 /// How much of the results the checkpoint vouches for; `None` if there are none that end as it says.
 pub fn vouched_results<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;

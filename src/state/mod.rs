@@ -67,7 +67,7 @@ impl Lock {
             return Ok(());
         }
         // Whatever is wrong with it is told by whoever reads it.
-        let Some(file) = File::open(path).ok().filter(|file| network::locks_are_apart(file)) else { return Ok(()) };
+        let Some(file) = File::open(path).ok().filter(network::locks_are_apart) else { return Ok(()) };
         match file.try_lock() {
             Ok(()) => {
                 let _ = self.own.set(file);

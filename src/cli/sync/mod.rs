@@ -170,22 +170,32 @@ impl<'a> Sync<'a> {
     fn is_the_checkpoints(&self, state: Option<&State>, identity: u64) -> Result<(), LastWord> {
         let Some(Work::Sync { state: known, run, token }) = journal::work(&OsDisk, &self.paths) else { return Ok(()) };
         let (Some(state), false) = (state, known != identity || self.flags.run.restart) else { return Ok(()) };
-        let last = state.last_run().map_err(|error| state_error(&error))?;
-        // Where an older state has gone on since, the number is another run's by now.
-        let is_another = state.token(run).map_err(|error| state_error(&error))?.is_some_and(|of_state| of_state != token);
-        if run <= last && !is_another {
-            return Ok(());
-        }
+        let Some(why) = self.how_older(state, run, token).map_err(|error| state_error(&error))? else { return Ok(()) };
         let state = self.flags.state.display();
-        let why = if is_another {
-            format!("has another run {run} than the checkpoint")
-        } else {
-            format!("knows {last} runs, the checkpoint is of run {run}")
-        };
         Err(LastWord::yours(
             format!("{state} {why}: an older state was brought back"),
             format!("chatlift verify {} --profiles --state {state} puts it right; then --restart", self.flags.run.input.file.display()),
         ))
+    }
+
+    /// What shows that the state is older than the checkpoint of this run, if it is.
+    fn how_older(&self, state: &State, run: u64, token: u64) -> Result<Option<String>, state::StateError> {
+        let last = state.last_run()?;
+        if run > last {
+            return Ok(Some(format!("knows {last} runs, the checkpoint is of run {run}")));
+        }
+        // Where an older state has gone on since, the number is another run's by now.
+        if state.token(run)?.is_some_and(|of_state| of_state != token) {
+            return Ok(Some(format!("has another run {run} than the checkpoint")));
+        }
+        let Some(open) = state.open_run()?.filter(|open| open.number == run) else { return Ok(None) };
+        let settled = journal::settled_rows(&OsDisk, &self.paths).unwrap_or_default();
+        if settled <= open.sent_up_to {
+            return Ok(None);
+        }
+        let ops = state.ops(open.counts.records())?;
+        let is_unannounced = (open.sent_up_to + 1..=settled).any(|row| ops.get(row).is_sent());
+        Ok(is_unannounced.then(|| format!("has announced rows up to {}, {settled} have settled", open.sent_up_to)))
     }
 
     /// The file from its start.

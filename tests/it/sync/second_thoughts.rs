@@ -85,3 +85,32 @@ fn an_older_state_that_was_brought_back_is_noticed() {
     house.night(&["a"], &[]).exits(2).because("an older state").hints("verify");
     house.night(&["a"], &["--restart"]).exits(0);
 }
+
+#[test]
+fn an_older_state_is_noticed_although_its_runs_have_the_same_numbers() {
+    let house = House::new(settings(&[]));
+    house.night(&["a"], &[]).exits(0);
+    let backup = fs::read(house.bench.path("users.state")).unwrap();
+    house.night(&["a=new name"], &[]).exits(0);
+    fs::write(house.bench.path("users.state"), backup).unwrap();
+    // The older state goes on elsewhere, so that it knows as many runs.
+    house.night(&["b"], &["--results", "other.results.csv"]).exits(0);
+    house.night(&["a"], &[]).exits(2).because("an older state was brought back").hints("verify");
+}
+
+#[test]
+fn an_older_state_of_the_same_run_is_noticed() {
+    let house = House::new(settings(&[]));
+    let names = |name: &str| (0..40).map(|id| format!("u{id}={name}")).collect::<Vec<_>>();
+    let night = |name: &str, flags: &[&str]| {
+        let accounts = names(name);
+        house.night(&accounts.iter().map(String::as_str).collect::<Vec<_>>(), flags)
+    };
+    night("one", &[]).exits(0);
+    night("two", &["--limit", "1"]).exits(0);
+    let backup = fs::read(house.bench.path("users.state")).unwrap();
+    house.again(&["--limit", "20"]).exits(0);
+    fs::write(house.bench.path("users.state"), backup).unwrap();
+    house.again(&[]).exits(2).because("an older state was brought back");
+    night("one", &[]).exits(2).because("an older state was brought back");
+}
