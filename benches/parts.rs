@@ -15,11 +15,11 @@ use divan::{Bencher, black_box};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use chatlift::account::Account;
+use chatlift::account::{Account, UserId};
 use chatlift::api::answer;
 use chatlift::api::{usersig, wire};
 use chatlift::command::Command;
-use chatlift::deliver::{At, Deliveries, Lane, Limits};
+use chatlift::deliver::{At, Deliveries, Known, Lane, Limits};
 use chatlift::gate::{Gate, Rate, Settings as GateSettings, Turn};
 use chatlift::input::{Fingerprint, Mark, Reading};
 use chatlift::journal::checkpoint::Work;
@@ -29,7 +29,7 @@ use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart};
 use chatlift::outcome::{Outcome, Settled, Status};
 use chatlift::roster::{Format, Record, Roster};
 use chatlift::target::Target;
-use chatlift::verdict::{CallEnd, Yield};
+use chatlift::verdict::{CallEnd, SuccessSeen, Yield};
 
 fn main() {
     divan::main();
@@ -215,20 +215,21 @@ mod deliver {
     fn cycle(bencher: Bencher, in_flight: usize) {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let limits = Limits { max_attempts: 5, in_flight, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single };
+        let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
-            let mut deliveries = Deliveries::new(limits, 1);
+            let mut deliveries = Deliveries::new(limits, 1, known.clone());
             let (mut records, mut taken, mut left) = (records.into_iter(), 0, Vec::with_capacity(in_flight));
             while taken < CALLS {
                 while left.len() < in_flight {
-                    if deliveries.wants_record() {
+                    if deliveries.wants_record(now) {
                         let Some(record) = records.next() else { break };
                         deliveries.admit(record, wall);
                     }
-                    left.extend(deliveries.next_call(Command::AccountImport, now).map(|call| call.parcel));
+                    left.extend(deliveries.next_call(Command::AccountImport, now).map(|call| call.id));
                 }
-                for row in left.drain(..) {
+                for id in left.drain(..) {
                     let end = CallEnd::Done(Yield::Nothing);
-                    black_box(deliveries.ended(row, end, now, At { now, wall, jitter: 0.5 }));
+                    black_box(deliveries.ended(id, end, now, At { now, wall, jitter: 0.5 }));
                 }
                 taken += std::iter::from_fn(|| deliveries.take_settled()).map(black_box).count() as u64;
             }

@@ -7,13 +7,14 @@
 mod docket;
 mod outage;
 mod part;
+mod probe;
 mod pump;
 
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
 
-use crate::account::Account;
+use crate::account::{Account, UserId};
 use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::{Command, PerCommand};
@@ -89,6 +90,8 @@ pub struct Settings {
     /// Calls in flight at most, of all APIs together.
     pub in_flight: usize,
     pub max_outage: Duration,
+    /// As whom calls are made: an account that ought to be there.
+    pub identifier: UserId,
     /// How often the progress is told.
     pub tell_every: Duration,
 }
@@ -143,6 +146,8 @@ pub struct Ended<E> {
     pub end: End,
     pub errands: E,
     pub traffic: Traffic,
+    /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
+    pub unjudged: u64,
 }
 
 /// The errands can't go on.

@@ -8,6 +8,7 @@ mod batch;
 mod hold;
 mod outage;
 mod parcel;
+mod probe;
 mod proof;
 mod window;
 
@@ -16,21 +17,22 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::account::Account;
+use crate::account::{Account, UserId};
 use crate::command::Command;
+use crate::health::{CallTimes, ExhaustedBy, Health, Means};
 use crate::input::Mark;
 use crate::outcome::{Settled, Status};
+use crate::refusals::Refusals;
 pub use crate::retry::At;
-use crate::retry::{Breaker, BreakerState, RetryBudget, UNKNOWN_CODE_ATTEMPTS, back_off};
+use crate::retry::{RetryBudget, back_off};
 use crate::roster::Record;
 pub use crate::verdict::Aftermath;
 use crate::verdict::{CallEnd, Carried, Refusal, SuccessSeen, Verdict, judge, words};
-use batch::Ailment;
 use hold::Hold;
-pub use parcel::ParcelId;
-use parcel::{Parcel, Parcels, Stage};
+use parcel::{Parcel, ParcelId, Parcels, Stage};
+use probe::{Accepted, Probe};
 use proof::Proof;
-use window::{Fault, Window};
+use window::{Closed, Fault, Window};
 
 /// Records in a batch at most. Source: the documentation of `multiaccount_import`.
 pub const BATCH_RECORDS: usize = 100;
@@ -83,10 +85,27 @@ pub enum Doubt {
     Stop,
 }
 
+/// What is known before the first call.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// As whom calls are made: an account that ought to be there.
+    pub identifier: UserId,
+    /// Whether the service has accepted an account of this run.
+    pub seen: SuccessSeen,
+}
+
+/// What a call is known by until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallId {
+    Parcel(ParcelId),
+    /// The test that carries no record of the input.
+    Probe,
+}
+
 /// A call that is to leave now.
 #[derive(Debug)]
 pub struct Call<'a> {
-    pub parcel: ParcelId,
+    pub id: CallId,
     pub accounts: Vec<&'a Account>,
     pub is_retry: bool,
 }
@@ -97,6 +116,8 @@ enum Choice {
     Parcel(ParcelId),
     /// Records that have not been tried yet.
     Fresh,
+    /// A test of whether the service is well.
+    Probe(Means),
 }
 
 /// Whether records still come in and calls still go out.
@@ -118,17 +139,18 @@ pub struct Deliveries {
     /// Rows that no call has carried yet.
     fresh: VecDeque<u64>,
     parcels: Parcels,
-    condemned: BTreeSet<ParcelId>,
     hold: Hold,
     in_flight: usize,
     budget: RetryBudget,
-    breaker: Breaker,
-    probe: Option<ParcelId>,
-    /// When the last call left that the service answered as it should.
-    alive_at: Option<Instant>,
-    /// First row of the last probe.
-    last_probe: u64,
+    /// Of `account_import` and `multiaccount_import` together.
+    health: Health<ParcelId>,
+    probe: Option<Probe>,
+    accepted: Option<Accepted>,
+    identifier: Account,
+    /// Rows that failed though nothing could show whose fault it was.
+    unjudged: u64,
     unknown: BTreeSet<u64>,
+    refusals: Refusals,
     /// Records that were taken out of their batch and had their latest call end in a passing fault, by the batch's first row.
     ailing: BTreeMap<u64, BTreeSet<u64>>,
     seen: SuccessSeen,
@@ -139,24 +161,25 @@ pub struct Deliveries {
 impl Deliveries {
     /// A delivery whose first record will be `first_row`.
     #[must_use]
-    pub fn new(limits: Limits, first_row: u64) -> Self {
+    pub fn new(limits: Limits, first_row: u64, known: Known) -> Self {
         Self {
             limits,
             lane: limits.lane,
             window: Window::new(first_row),
             fresh: VecDeque::new(),
             parcels: Parcels::default(),
-            condemned: BTreeSet::new(),
             hold: Hold::default(),
             in_flight: 0,
             budget: RetryBudget::default(),
-            breaker: Breaker::default(),
+            health: Health::default(),
             probe: None,
-            alive_at: None,
-            last_probe: 0,
+            accepted: None,
+            identifier: Account { user_id: known.identifier, nick: None, face_url: None },
+            unjudged: 0,
             unknown: BTreeSet::new(),
+            refusals: Refusals::default(),
             ailing: BTreeMap::new(),
-            seen: SuccessSeen::NotYet,
+            seen: known.seen,
             proof: Proof::default(),
             feed: Feed::Open,
         }
@@ -164,14 +187,9 @@ impl Deliveries {
 
     /// Whether a further record should be read.
     #[must_use]
-    pub fn wants_record(&self) -> bool {
-        let wants = if self.is_down() {
-            // Nothing that could be a probe is here, so the next record must be.
-            self.in_flight == 0 && self.probe_candidate().is_none()
-        } else {
-            self.fresh.len() < self.records_a_call()
-        };
-        wants && self.can_have_more()
+    pub fn wants_record(&self, now: Instant) -> bool {
+        let wants = !self.is_down() && self.fresh.len() < self.records_a_call();
+        (wants && self.can_have_more()) || self.wants_fresh_for_test(now)
     }
 
     const fn records_a_call(&self) -> usize {
@@ -201,10 +219,11 @@ impl Deliveries {
 
     fn admit_record(&mut self, record: Record, taken: Status, wall: SystemTime) {
         let row = self.window.next_row();
-        if let Some(user_id) = self.window.push(record, taken, wall)
-            && self.hold.enter(user_id, row)
-        {
-            self.fresh.push_back(row);
+        if let Some(user_id) = self.window.push(record, taken, wall) {
+            self.accepted.take_if(|accepted| accepted.user_id == user_id);
+            if self.hold.enter(user_id, row) {
+                self.fresh.push_back(row);
+            }
         }
     }
 
@@ -247,30 +266,38 @@ impl Deliveries {
                 self.budget.spend_fresh();
                 self.pack(command)
             }
+            Choice::Probe(means) => return self.send_probe(command, means),
         };
         self.depart(parcel);
         Some(self.call_of(parcel))
     }
 
     /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
-    pub fn same_call(&mut self, parcel: ParcelId) -> Call<'_> {
-        self.parcels[parcel].has_left = true;
-        self.call_of(parcel)
+    pub fn same_call(&mut self, id: CallId) -> Call<'_> {
+        match id {
+            CallId::Parcel(id) => {
+                self.parcels[id].has_left = true;
+                self.call_of(id)
+            }
+            CallId::Probe => self.probe_call(),
+        }
     }
 
-    fn call_of(&self, parcel: ParcelId) -> Call<'_> {
-        let Parcel { rows, has_left, .. } = &self.parcels[parcel];
+    fn call_of(&self, id: ParcelId) -> Call<'_> {
+        let Parcel { rows, has_left, .. } = &self.parcels[id];
         let accounts = rows.iter().filter_map(|row| self.window.open(*row)).map(window::Open::account).collect();
-        Call { parcel, accounts, is_retry: *has_left }
+        Call { id: CallId::Parcel(id), accounts, is_retry: *has_left }
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
         if self.feed == Feed::Stopped || self.in_flight >= self.limits.in_flight {
             return None;
         }
+        if let Some((_, means)) = self.next_probe(now).filter(|(probed, _)| *probed == command) {
+            return Some(Choice::Probe(means));
+        }
         if self.is_down() {
-            let candidate = if self.breaker.probe_due(now) { self.probe_candidate() } else { None };
-            return candidate.filter(|(_, candidate, _)| *candidate == command).map(|(_, _, choice)| choice);
+            return None;
         }
         match (command, self.lane) {
             (Command::AccountImport, Lane::Single | Lane::FellBack) => self.choose_single(),
@@ -290,16 +317,6 @@ impl Deliveries {
             (Some(retry), Some(fresh)) => Some(if self.budget.allows_retry() { retry } else { fresh }),
             (retry, fresh) => retry.or(fresh),
         }
-    }
-
-    /// The next candidate after the last probe's, round and round: a poisoned record must not keep the breaker open for ever.
-    fn probe_candidate(&self) -> Option<(u64, Command, Choice)> {
-        let parcels = self.parcels.iter().filter(|(_, parcel)| matches!(parcel.stage, Stage::Ready | Stage::Waiting));
-        let parcels = parcels.map(|(id, parcel)| (parcel.rows[0], parcel.command, Choice::Parcel(id)));
-        let fresh = self.fresh.front().map(|row| (*row, self.main_command(), Choice::Fresh));
-        let candidates =
-            parcels.chain(fresh).filter(|(_, command, choice)| *command != Command::MultiaccountImport || self.may_batch(*choice));
-        candidates.min_by_key(|(row, _, _)| (*row <= self.last_probe, *row))
     }
 
     const fn main_command(&self) -> Command {
@@ -326,52 +343,63 @@ impl Deliveries {
             self.proof
                 .departed(id, *origin, || rows.iter().any(|row| self.window.open(*row).is_some_and(|open| open.account().has_profile())));
         }
-        if self.is_down() {
-            self.last_probe = self.parcels[id].rows[0];
-            self.probe = Some(id);
-            self.breaker.probe_left();
-        }
         self.in_flight += 1;
     }
 
     /// Takes the end of a call that left at `left`.
-    pub fn ended(&mut self, id: ParcelId, end: CallEnd, left: Instant, at: At) -> Aftermath {
+    pub fn ended(&mut self, id: CallId, end: CallEnd, left: Instant, at: At) -> Aftermath {
         self.in_flight -= 1;
+        let times = CallTimes { left, ended: at.now };
+        match id {
+            CallId::Parcel(id) => self.parcel_ended(id, end, times, at),
+            CallId::Probe => self.probe_ended(end, times, at),
+        }
+    }
+
+    fn parcel_ended(&mut self, id: ParcelId, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
         self.parcels[id].has_left |= end.has_left();
         let Parcel { command, origin, .. } = self.parcels[id];
         let carried = if command == Command::MultiaccountImport { Carried::Batch } else { Carried::One };
         let verdict = judge(&end, self.seen, carried);
-        let was_probe = self.is_down() && self.probe.take_if(|probe| *probe == id).is_some();
-        let ailment = self.ailment(id, &verdict, &end);
+        let is_probe = self.takes_probe(id);
         self.note_unknown(if command == Command::AccountImport { self.parcels[id].rows[0] } else { origin }, &verdict);
+        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::Unreached) {
+            self.fresh_probe_failed(id, end, at);
+            return self.tested(command, &verdict, times, at);
+        }
+        let sample = self.sample(id, &verdict);
         let own = match command {
             Command::AccountImport => self.single_ended(id, &verdict, end, at),
             Command::MultiaccountImport => self.batch_ended(id, &verdict, end, at),
             Command::PortraitGet => self.read_back_ended(id, &verdict, end, at),
             Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => {
-                unreachable!("a delivery never sends {}", command.name())
+                unreachable!("a delivery never sends {} for its records", command.name())
             }
         };
-        if let Err(halt) = own {
-            return halt;
+        match own {
+            Err(halt) => halt,
+            Ok(()) if is_probe => self.tested(command, &verdict, times, at),
+            Ok(()) => self.judged((origin, sample), &verdict, times, at),
         }
-        if self.is_down() { self.probed(&verdict, was_probe, at) } else { self.judged((origin, ailment), &verdict, left, at) }
     }
 
     fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
         match verdict {
             Verdict::Taken => {
                 self.seen = SuccessSeen::Yes;
-                let origin = self.settle_single(id, None, at.wall);
+                self.refusals.accepted();
+                let origin = self.settle_single(id, None, at);
                 return self.taken_singly(origin);
             }
             Verdict::Row => {
-                let origin = self.settle_single(id, Some(words(end)), at.wall);
+                let fault = words(end);
+                let origin = self.settle_single(id, Some(fault.clone()), at);
                 self.forget_origin(origin);
+                self.halt_if_refused_everywhere(fault)?;
             }
-            Verdict::Retry => self.charge(id, words(end), self.limits.max_attempts, at),
+            Verdict::Retry => self.charge(id, words(end), ExhaustedBy::TemporaryErrors, at),
             Verdict::Unknown => {
-                self.charge(id, words(end), UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts), at);
+                self.charge(id, words(end), ExhaustedBy::UnknownCodes, at);
                 self.halt_if_unknown_everywhere(id)?;
             }
             Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
@@ -397,20 +425,23 @@ impl Deliveries {
     }
 
     /// Settles the record of a single parcel: the origin.
-    fn settle_single(&mut self, id: ParcelId, fault: Option<Fault>, wall: SystemTime) -> u64 {
+    fn settle_single(&mut self, id: ParcelId, fault: Option<Fault>, at: At) -> u64 {
         let parcel = self.parcels.remove(id);
         let row = parcel.rows[0];
         if let Some(open) = self.window.open_mut(row) {
             open.attempts += 1;
         }
-        self.finish(row, fault, wall);
+        self.finish(row, fault, at);
         self.is_cured(parcel.origin, row);
         parcel.origin
     }
 
-    fn finish(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) {
-        if let Some(user_id) = self.window.settle(row, fault, wall) {
-            self.fresh.extend(self.hold.leave(user_id));
+    fn finish(&mut self, row: u64, fault: Option<Fault>, at: At) {
+        let Some(Closed { user_id, accepted }) = self.window.settle(row, fault, at.wall) else { return };
+        match (self.hold.leave(user_id), accepted) {
+            (Some(next), _) => self.fresh.push_back(next),
+            (None, Some(account)) => self.accepted = Some(Accepted { account, user_id, at: at.now }),
+            (None, None) => {}
         }
     }
 
@@ -427,19 +458,28 @@ impl Deliveries {
     /// When something is due of itself: a retry or a probe.
     #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        match self.breaker.state() {
-            BreakerState::Open { probe_at, .. } => probe_at,
-            BreakerState::Closed => self.parcels.next_wake(),
+        if self.is_down() {
+            return self.health.probe_at();
         }
+        [self.parcels.next_wake(), self.health.retry_at()].into_iter().flatten().min()
     }
 
     /// Since when the service is down, if it is.
     #[must_use]
     pub fn down_since(&self) -> Option<Instant> {
-        match self.breaker.state() {
-            BreakerState::Open { since, .. } => Some(since),
-            BreakerState::Closed => None,
-        }
+        self.health.down_since()
+    }
+
+    /// Since when the service has been down, or has said nothing but "too fast".
+    #[must_use]
+    pub fn useless_since(&self) -> Option<Instant> {
+        self.health.useless_since()
+    }
+
+    /// Rows that failed though nothing could show whether the service was well.
+    #[must_use]
+    pub const fn unjudged(&self) -> u64 {
+        self.unjudged
     }
 
     fn is_down(&self) -> bool {

@@ -11,7 +11,7 @@ use futures_util::stream::LocalBoxStream;
 use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::PerCommand;
-use crate::deliver::{Incoming, Lane, Limits};
+use crate::deliver::{Incoming, Known, Lane, Limits};
 use crate::gate::{self, Rate};
 use crate::input::Mark;
 use crate::journal::Ledger;
@@ -34,6 +34,7 @@ pub struct Settings {
     pub limit: Option<u64>,
     /// Rows that an earlier run has settled.
     pub rows_done: u64,
+    pub known: Known,
     /// A commit at the latest after this time …
     pub commit_every: Duration,
     /// … or after this many rows.
@@ -105,6 +106,8 @@ pub struct Ended<L, E> {
     pub traffic: Traffic,
     /// The lane that the run took in the end.
     pub lane: Lane,
+    /// Rows that failed only after a long wait, since nothing could show whether the service was well.
+    pub unjudged: u64,
 }
 
 /// The ledger has failed: nothing can be recorded any more. What it committed before stays.

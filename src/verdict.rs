@@ -251,6 +251,8 @@ pub enum Refusal {
     FixedSignature,
     /// One record after the other came back with a code that isn't in the table.
     UnknownCodes,
+    /// One record after the other is refused as if for its own fault.
+    AllRecordsRefused,
     /// A batch came back without the nicknames or faces that it was sent with, and only batches were asked for.
     BatchDropsProfiles,
     /// The service takes the records, but no batch of them, and only batches were asked for.
@@ -291,6 +293,7 @@ impl Refusal {
             | Refusal::Signature
             | Refusal::FixedSignature
             | Refusal::UnknownCodes
+            | Refusal::AllRecordsRefused
             | Refusal::BatchDropsProfiles
             | Refusal::BatchesRefused
             | Refusal::Untrusted
@@ -345,6 +348,10 @@ impl Refusal {
             Refusal::UnknownCodes => {
                 "every record comes back with a code that isn't documented: look it up, or ask Tencent's support; the same command resumes"
             }
+            Refusal::AllRecordsRefused => {
+                "look up the code, then look at the records that were refused: are their columns read as they should be (--map)? If the records \
+                 are right, the app refuses them all; the same command goes on after them"
+            }
             Refusal::BatchDropsProfiles | Refusal::BatchesRefused => {
                 "leave --batch=strict out, or write --batch: the run then goes on account by account"
             }
@@ -378,6 +385,7 @@ impl fmt::Display for Refusal {
             Refusal::Signature => "the service refuses the signature, a fresh one too",
             Refusal::FixedSignature => "the service refuses the given UserSig",
             Refusal::UnknownCodes => "record after record is refused with an unknown code",
+            Refusal::AllRecordsRefused => "the service refuses record after record",
             Refusal::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
             Refusal::BatchesRefused => "the service takes no batches",
             Refusal::Untrusted => "the server's certificate is not trusted",

@@ -3,24 +3,51 @@
 //! A state machine without I/O, clock or randomness: it is told how calls ended, and says what is called next. Who asks the gate and sends
 //! is the pump's business.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use super::outage::{Health, Heard};
+use super::outage::ApiHealth;
 use super::part::{Part, PartId, Pile, Size, Stage};
 use super::{Errand, Fate, Settings};
 use crate::account::Account;
 use crate::command::{Command, PerCommand};
-use crate::retry::{At, UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW, back_off};
+use crate::health::{CallTimes, ExhaustedBy, Means};
+use crate::retry::{At, back_off};
 use crate::verdict::{Aftermath, CallEnd, Carried, Refusal, SuccessSeen, Verdict, judge, words};
+
+/// What a call is known by until it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CallId {
+    Part(PartId),
+    /// The test of this API that is no errand.
+    Probe(Command),
+}
+
+impl CallId {
+    /// The API whose health the end of this call of `command` speaks of.
+    pub(super) const fn tested(self, command: Command) -> Command {
+        match self {
+            CallId::Part(_) => command,
+            CallId::Probe(tested) => tested,
+        }
+    }
+}
 
 /// A call that is to leave now.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
-    pub(super) part: PartId,
+    pub(super) id: CallId,
     pub(super) accounts: Vec<&'a Account>,
     pub(super) is_retry: bool,
+}
+
+/// What leaves next.
+#[derive(Debug, Clone, Copy)]
+enum Choice {
+    Part(PartId),
+    /// A test of this API.
+    Probe(Command, Means),
 }
 
 /// Whether calls still go out.
@@ -34,19 +61,20 @@ pub(super) enum Feed {
 /// Every errand that is under way.
 #[derive(Debug)]
 pub(super) struct Docket<T> {
-    max_attempts: u32,
+    pub(super) max_attempts: u32,
     most_in_flight: usize,
+    pub(super) identifier: Account,
     pub(super) pile: Pile<T>,
-    /// Of each API: one may be down while the others are well.
-    pub(super) health: PerCommand<Health>,
+    pub(super) apis: PerCommand<ApiHealth>,
     ended: VecDeque<(Errand<T>, Fate)>,
     /// Errands that were taken on.
     taken_on: u64,
-    in_flight: usize,
-    /// Errands in a row that met a code that isn't in the table.
-    unknown: BTreeSet<u64>,
-    seen: SuccessSeen,
-    feed: Feed,
+    /// Calls of all APIs, tests included.
+    pub(super) in_flight: usize,
+    /// Accounts whose errand ended though nothing could show whose fault it was.
+    pub(super) unjudged: u64,
+    pub(super) seen: SuccessSeen,
+    pub(super) feed: Feed,
 }
 
 impl<T: Clone> Docket<T> {
@@ -54,26 +82,22 @@ impl<T: Clone> Docket<T> {
         Self {
             max_attempts: settings.max_attempts,
             most_in_flight: settings.in_flight,
+            identifier: Account { user_id: settings.identifier.clone(), nick: None, face_url: None },
             pile: Pile::default(),
-            health: PerCommand::default(),
+            apis: PerCommand::default(),
             ended: VecDeque::new(),
             taken_on: 0,
             in_flight: 0,
-            unknown: BTreeSet::new(),
+            unjudged: 0,
             seen: SuccessSeen::NotYet,
             feed: Feed::Open,
         }
     }
 
     /// Whether another errand with this command is wanted.
-    pub(super) fn wants(&self, command: Command) -> bool {
-        let health = &self.health[command];
-        // While the API is down, an errand is wanted only if nothing else could be the probe.
-        let is_lacking = match health.down_since() {
-            Some(_) => health.in_flight == 0 && self.probe_candidate(command).is_none(),
-            None => self.pile.first_due(command).is_none(),
-        };
-        self.feed == Feed::Open && is_lacking
+    pub(super) fn wants(&self, command: Command, now: Instant) -> bool {
+        let is_lacking = !self.apis[command].health.is_down() && self.pile.first_due(command).is_none();
+        self.feed == Feed::Open && (is_lacking || self.wants_fresh_for_test(command, now))
     }
 
     pub(super) fn take_on(&mut self, errand: Errand<T>) {
@@ -95,65 +119,81 @@ impl<T: Clone> Docket<T> {
     /// The call of `command` that is to leave now; from here on it counts as in flight.
     pub(super) fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
         self.pile.take_due(now);
-        let id = self.choose(command, now)?;
-        self.pile.unqueue(id);
+        match self.choose(command, now)? {
+            Choice::Part(id) => {
+                self.pile.unqueue(id);
+                self.depart(id);
+                Some(self.call_of(id))
+            }
+            Choice::Probe(tested, means) => self.send_probe(tested, means),
+        }
+    }
+
+    fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
+        if self.feed == Feed::Stopped || self.in_flight >= self.most_in_flight {
+            return None;
+        }
+        if let Some((tested, means)) = self.next_probe(command, now) {
+            return Some(Choice::Probe(tested, means));
+        }
+        if self.apis[command].health.is_down() {
+            return None;
+        }
+        // Earlier errands first: they hold up whoever waits for them.
+        self.pile.first_due(command).map(Choice::Part)
+    }
+
+    pub(super) fn depart(&mut self, id: PartId) {
         let part = &mut self.pile[id];
         part.stage = Stage::InFlight;
         part.tries += 1;
         self.in_flight += 1;
-        self.health[command].departed(id, part.origin);
-        Some(self.call_of(id))
+        self.apis[part.errand.command].in_flight += 1;
     }
 
     /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
-    pub(super) fn same_call(&mut self, id: PartId) -> Call<'_> {
-        self.pile[id].has_left = true;
-        self.call_of(id)
+    pub(super) fn same_call(&mut self, id: CallId) -> Call<'_> {
+        match id {
+            CallId::Part(id) => {
+                self.pile[id].has_left = true;
+                self.call_of(id)
+            }
+            CallId::Probe(tested) => self.probe_call(tested),
+        }
     }
 
-    fn call_of(&self, id: PartId) -> Call<'_> {
+    pub(super) fn call_of(&self, id: PartId) -> Call<'_> {
         let Part { errand, has_left, .. } = &self.pile[id];
-        Call { part: id, accounts: errand.accounts.iter().collect(), is_retry: *has_left }
-    }
-
-    fn choose(&self, command: Command, now: Instant) -> Option<PartId> {
-        if self.feed == Feed::Stopped || self.in_flight >= self.most_in_flight {
-            return None;
-        }
-        let health = &self.health[command];
-        match health.down_since() {
-            Some(_) if health.breaker.probe_due(now) => self.probe_candidate(command),
-            Some(_) => None,
-            // Earlier errands first: they hold up whoever waits for them.
-            None => self.pile.first_due(command),
-        }
-    }
-
-    /// The next candidate after the last probe's, round and round: a poisoned errand must not keep the breaker open for ever.
-    fn probe_candidate(&self, command: Command) -> Option<PartId> {
-        let last = self.health[command].last_probe;
-        let is_idle = |part: &Part<T>| part.errand.command == command && matches!(part.stage, Stage::Ready | Stage::Waiting);
-        let candidates = self.pile.iter().filter(|(_, part)| is_idle(part)).map(|(id, part)| (part.origin, id));
-        candidates.min_by_key(|key| (*key <= last, *key)).map(|(_, id)| id)
+        Call { id: CallId::Part(id), accounts: errand.accounts.iter().collect(), is_retry: *has_left }
     }
 
     /// Takes the end of a call that left at `left`.
-    pub(super) fn ended(&mut self, id: PartId, end: CallEnd, left: Instant, at: At) -> Aftermath {
+    pub(super) fn ended(&mut self, id: CallId, end: CallEnd, left: Instant, at: At) -> Aftermath {
+        self.in_flight -= 1;
+        let times = CallTimes { left, ended: at.now };
+        match id {
+            CallId::Part(id) => self.part_came_back(id, end, times, at),
+            CallId::Probe(tested) => self.probe_ended(tested, end, times, at),
+        }
+    }
+
+    fn part_came_back(&mut self, id: PartId, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
         self.pile[id].has_left |= end.has_left();
         let Part { ref errand, origin, .. } = self.pile[id];
         let command = errand.command;
-        self.in_flight -= 1;
+        self.apis[command].in_flight -= 1;
         let verdict = judge(&end, self.seen, self.carried(id));
-        let was_probe = self.health[command].returned(id);
-        let heard = Heard::of(&end);
-        self.note_unknown(origin, &verdict);
-        if let Err(halt) = self.part_ended(id, &verdict, end, at) {
-            return halt;
+        let is_probe = self.takes_probe(command, id);
+        self.note_unknown(command, &verdict);
+        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::Unreached) {
+            self.fresh_probe_failed(id, end, at);
+            return self.tested((command, command), &verdict, times, at);
         }
-        if self.health[command].is_down() {
-            return if was_probe { self.health[command].probed(&verdict, heard, at.now) } else { Aftermath::Nothing };
+        match self.part_ended(id, &verdict, end, at) {
+            Err(halt) => halt,
+            Ok(()) if is_probe => self.tested((command, command), &verdict, times, at),
+            Ok(()) => self.judged((command, origin), &verdict, times),
         }
-        self.judged((command, origin), &verdict, left, at)
     }
 
     /// A call that is left of a refused one is judged as that: once another got through, the fault is its own.
@@ -169,16 +209,17 @@ impl<T: Clone> Docket<T> {
                 self.seen = SuccessSeen::Yes;
                 let CallEnd::Done(found) = end else { unreachable!("nothing else is taken") };
                 let part = self.pile.remove(id);
+                let api = &mut self.apis[part.errand.command];
+                api.refusals.accepted();
+                api.answered = part.errand.accounts.first().map(|account| (account.clone(), at.now));
                 self.ended.push_back((part.errand, Fate::Done(found)));
             }
-            Verdict::Row => {
-                let (code, info) = words(end);
-                self.end_or_halve(id, |_| Fate::Refused { code: code.unwrap_or_default(), info });
-            }
-            Verdict::Retry => self.charge(id, words(end), self.max_attempts, at),
+            Verdict::Row => self.refused(id, words(end))?,
+            Verdict::Retry => self.charge(id, words(end), ExhaustedBy::TemporaryErrors, at),
             Verdict::Unknown => {
-                self.charge(id, words(end), UNKNOWN_CODE_ATTEMPTS.min(self.max_attempts), at);
-                self.halt_if_unknown_everywhere(id)?;
+                let (command, last) = (self.pile[id].errand.command, words(end));
+                self.charge(id, last.clone(), ExhaustedBy::UnknownCodes, at);
+                self.halt_if_unknown_everywhere(command, last)?;
             }
             Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
             Verdict::Sign => self.pile.make_due(id),
@@ -192,8 +233,19 @@ impl<T: Clone> Docket<T> {
         Ok(())
     }
 
+    /// A call for one account is refused; one for more is split.
+    fn refused(&mut self, id: PartId, (code, info): (Option<i64>, String)) -> Result<(), Aftermath> {
+        let Part { errand, .. } = &self.pile[id];
+        let (command, is_single, code) = (errand.command, errand.accounts.len() == 1, code.unwrap_or_default());
+        self.halve_or(id, |_| Fate::Refused { code, info: info.clone() });
+        if !is_single || is_an_answer(command, code) {
+            return Ok(());
+        }
+        self.halt_if_refused_everywhere(command, code, info)
+    }
+
     /// A call for one account ends; a call for more is made again for each half, since the fault may be a single one's.
-    pub(super) fn end_or_halve(&mut self, id: PartId, fate: impl FnOnce((Option<i64>, String)) -> Fate) {
+    pub(super) fn halve_or(&mut self, id: PartId, fate: impl FnOnce((Option<i64>, String)) -> Fate) {
         let Part { mut errand, origin, last, .. } = self.pile.remove(id);
         let count = errand.accounts.len();
         if count <= 1 {
@@ -210,51 +262,16 @@ impl<T: Clone> Docket<T> {
     /// Whether another part of the same errand has not been tried yet: until then nobody knows whose fault a malformed request is.
     fn has_untried_sibling(&self, id: PartId) -> bool {
         let origin = self.pile[id].origin;
-        let is_condemned = |part: &Part<T>| matches!(part.stage, Stage::Condemned { .. });
-        let is_untried = |part: &Part<T>| part.tries == 0 || (part.errand.accounts.len() > 1 && !is_condemned(part));
+        let is_exhausted = |part: &Part<T>| matches!(part.stage, Stage::Exhausted);
+        let is_untried = |part: &Part<T>| part.tries == 0 || (part.errand.accounts.len() > 1 && !is_exhausted(part));
         self.pile.iter().any(|(other, part)| other != id && part.origin == origin && is_untried(part))
     }
 
-    fn wait(&mut self, id: PartId, last: (Option<i64>, String), at: At) {
+    pub(super) fn wait(&mut self, id: PartId, last: (Option<i64>, String), at: At) {
         let part = &mut self.pile[id];
         part.last = last;
         let delay = back_off(part.tries, at.jitter);
         self.pile.make_wait(id, at.now + delay);
-    }
-
-    /// Charges a passing fault, unless the API is down.
-    fn charge(&mut self, id: PartId, last: (Option<i64>, String), allowed: u32, at: At) {
-        let part = &mut self.pile[id];
-        let health = &mut self.health[part.errand.command];
-        if health.is_down() {
-            return self.wait(id, last, at);
-        }
-        part.attempts += 1;
-        part.ailing_since.get_or_insert(at.now);
-        if part.attempts < allowed {
-            return self.wait(id, last, at);
-        }
-        part.last = last;
-        part.stage = Stage::Condemned { since: at.now };
-        health.condemned.insert(id);
-    }
-
-    fn note_unknown(&mut self, origin: u64, verdict: &Verdict) {
-        match verdict {
-            Verdict::Unknown => {
-                self.unknown.insert(origin);
-            }
-            Verdict::Taken | Verdict::Row | Verdict::Retry => self.unknown.clear(),
-            Verdict::Unreached | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {}
-        }
-    }
-
-    fn halt_if_unknown_everywhere(&mut self, id: PartId) -> Result<(), Aftermath> {
-        if self.unknown.len() < UNKNOWN_RECORDS_IN_A_ROW {
-            return Ok(());
-        }
-        let (code, says) = self.pile[id].last.clone();
-        Err(Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says })
     }
 
     /// The next errand, or part of one, that has come to its end.
@@ -264,18 +281,18 @@ impl<T: Clone> Docket<T> {
 
     /// When something is due of itself: a retry or a probe.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        let probes = self.health.iter().filter_map(|(_, health)| health.probe_at());
-        probes.chain(self.pile.next_wake()).min()
+        let own = self.apis.iter().flat_map(|(_, api)| [api.health.probe_at(), api.health.retry_at()]);
+        own.flatten().chain(self.pile.next_wake()).min()
     }
 
-    /// Since when an API is down.
-    pub(super) fn down_since(&self) -> Option<Instant> {
-        self.health.iter().filter_map(|(_, health)| health.down_since()).min()
+    /// The API that has been down for the longest, and since when.
+    pub(super) fn down_since(&self) -> Option<(Instant, Command)> {
+        self.apis.iter().filter_map(|(command, api)| Some((api.health.down_since()?, command))).min()
     }
 
-    /// Since when an API has been down, or has said nothing but "too fast".
-    pub(super) fn useless_since(&self) -> Option<Instant> {
-        self.health.iter().filter_map(|(_, health)| health.down_since().or(health.throttled_since)).min()
+    /// The API that has been down, or has said nothing but "too fast", for the longest, and since when.
+    pub(super) fn useless_since(&self) -> Option<(Instant, Command)> {
+        self.apis.iter().filter_map(|(command, api)| Some((api.health.useless_since()?, command))).min()
     }
 
     /// Calls in flight.
@@ -283,13 +300,18 @@ impl<T: Clone> Docket<T> {
         self.in_flight
     }
 
-    /// Whether nothing is in flight, due or waiting, so that only condemned parts can be left.
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.pile.is_idle() && self.feed == Feed::Open
-    }
-
     /// Whether every errand that came in has ended.
     pub(super) fn is_empty(&self) -> bool {
         self.pile.is_empty()
+    }
+}
+
+/// Whether a refusal only says that there is no such account.
+const fn is_an_answer(command: Command, code: i64) -> bool {
+    /// Source: the documentation of `account_delete`.
+    const NO_ACCOUNT: i64 = 70107;
+    match command {
+        Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => code == NO_ACCOUNT,
+        Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => false,
     }
 }

@@ -1,227 +1,188 @@
 //! Whose fault it is: that of what a call carries, or the service's.
 //!
-//! Feeds the breaker of each API, opens and closes it, and ends what is out of attempts once it is shown that the API is well.
-
-use std::collections::BTreeSet;
+//! Tells the health of each API how calls ended, and ends what is out of attempts once it is shown that the API was well.
 
 use tokio::time::Instant;
 
 use super::Fate;
-use super::docket::Docket;
+use super::docket::{Docket, Feed};
 use super::part::{PartId, Stage};
+use super::probe::Probe;
+use crate::account::Account;
 use crate::command::Command;
-use crate::retry::{At, Breaker, BreakerState, Sign};
-use crate::verdict::{Aftermath, CallEnd, Scope, Verdict};
+use crate::health::{CallTimes, Change, Company, ExhaustedBy, Health, HealthSample, Overtime, Tried};
+use crate::refusals::{Pattern, Refusals};
+use crate::retry::{At, UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
+use crate::verdict::{Aftermath, Refusal, Verdict};
 
-/// Whether the service said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    Answer,
-    Nothing,
-}
-
-impl Heard {
-    pub(super) const fn of(end: &CallEnd) -> Self {
-        match end {
-            CallEnd::Done(_) | CallEnd::Refused { .. } => Heard::Answer,
-            CallEnd::Unreached { .. }
-            | CallEnd::Lost { .. }
-            | CallEnd::TooMany
-            | CallEnd::Untrusted { .. }
-            | CallEnd::Redirected { .. } => Heard::Nothing,
-        }
-    }
-}
-
-/// What tells that an API is down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Evidence {
-    /// Half of the latest calls ended in passing faults.
-    Faults,
-    /// Nothing was heard of it.
-    Silence,
-}
-
-/// What is known of an API.
-#[derive(Debug)]
-pub(super) struct Health {
-    pub(super) breaker: Breaker,
-    probe: Option<PartId>,
-    /// What opened the breaker.
-    opened_by: Evidence,
-    /// Errand and part of the last probe.
-    pub(super) last_probe: (u64, PartId),
-    /// When the last call left that was answered as it should be.
-    alive_at: Option<Instant>,
-    /// Since when nothing but "too fast" was said.
-    pub(super) throttled_since: Option<Instant>,
+/// What is known of an API: each has its own, since one may be down while the others are well.
+#[derive(Debug, Default)]
+pub(super) struct ApiHealth {
+    pub(super) health: Health<PartId>,
+    /// Calls of errands.
     pub(super) in_flight: usize,
-    pub(super) condemned: BTreeSet<PartId>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            breaker: Breaker::default(),
-            probe: None,
-            opened_by: Evidence::Faults,
-            last_probe: (0, 0),
-            alive_at: None,
-            throttled_since: None,
-            in_flight: 0,
-            condemned: BTreeSet::new(),
-        }
-    }
-}
-
-impl Health {
-    pub(super) fn departed(&mut self, id: PartId, origin: u64) {
-        self.in_flight += 1;
-        if self.is_down() {
-            self.last_probe = (origin, id);
-            self.probe = Some(id);
-            self.breaker.probe_left();
-        }
-    }
-
-    /// A call has come back: whether it was the probe.
-    pub(super) fn returned(&mut self, id: PartId) -> bool {
-        self.in_flight -= 1;
-        self.is_down() && self.probe.take_if(|probe| *probe == id).is_some()
-    }
-
-    /// Closes the breaker, or sets the time of the next probe. A service that was silent is back with whatever it says: what is left may
-    /// be nothing but calls that never get through.
-    pub(super) fn probed(&mut self, verdict: &Verdict, heard: Heard, now: Instant) -> Aftermath {
-        match verdict {
-            Verdict::Retry | Verdict::Unknown if self.opened_by == Evidence::Silence && heard == Heard::Answer => self.breaker.close(),
-            Verdict::Retry | Verdict::Unreached | Verdict::Unknown => {
-                self.breaker.probe_failed(now);
-                return Aftermath::Nothing;
-            }
-            Verdict::Taken | Verdict::Row | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => self.breaker.close(),
-        }
-        match verdict {
-            Verdict::Throttle(scope) => self.throttled(*scope, now),
-            Verdict::Sign => Aftermath::SignatureRefused,
-            _ => {
-                self.throttled_since = None;
-                Aftermath::Back
-            }
-        }
-    }
-
-    fn throttled(&mut self, scope: Scope, now: Instant) -> Aftermath {
-        self.throttled_since.get_or_insert(now);
-        Aftermath::Throttled(scope)
-    }
-
-    pub(super) fn down_since(&self) -> Option<Instant> {
-        match self.breaker.state() {
-            BreakerState::Open { since, .. } => Some(since),
-            BreakerState::Closed => None,
-        }
-    }
-
-    pub(super) fn is_down(&self) -> bool {
-        self.down_since().is_some()
-    }
-
-    pub(super) fn probe_at(&self) -> Option<Instant> {
-        match self.breaker.state() {
-            BreakerState::Open { probe_at, .. } => probe_at,
-            BreakerState::Closed => None,
-        }
-    }
+    pub(super) probe: Option<Probe>,
+    /// An account that was answered last, and when.
+    pub(super) answered: Option<(Account, Instant)>,
+    /// The source had no further errand when it was asked last.
+    pub(super) is_dry: bool,
+    pub(super) refusals: Refusals,
+    /// Calls in a row that met a code that isn't in the table.
+    unknown: usize,
 }
 
 impl<T: Clone> Docket<T> {
-    /// Feeds the breaker, and ends what is condemned if the API is well.
-    pub(super) fn judged(&mut self, (command, origin): (Command, u64), verdict: &Verdict, left: Instant, at: At) -> Aftermath {
-        let health = &mut self.health[command];
-        let (sign, aftermath) = match verdict {
-            Verdict::Taken | Verdict::Row => (Sign::Healthy, Aftermath::Accepted),
-            Verdict::Retry => (Sign::Sick, Aftermath::Nothing),
-            Verdict::Unreached => (Sign::Unreached, Aftermath::Nothing),
-            Verdict::Throttle(scope) => (Sign::Neutral, health.throttled(*scope, at.now)),
-            Verdict::Sign => (Sign::Neutral, Aftermath::SignatureRefused),
-            Verdict::Unknown | Verdict::Halt(_) => (Sign::Neutral, Aftermath::Nothing),
+    /// Tells the health of the API how a call ended, and draws the consequences.
+    pub(super) fn judged(&mut self, (command, origin): (Command, u64), verdict: &Verdict, times: CallTimes) -> Aftermath {
+        let sample = match verdict {
+            Verdict::Taken | Verdict::Row => HealthSample::Good,
+            Verdict::Retry => HealthSample::Faulty,
+            Verdict::Unreached => HealthSample::Unreached,
+            Verdict::Throttle(_) => HealthSample::Throttled,
+            Verdict::Unknown | Verdict::Sign | Verdict::Halt(_) => HealthSample::Neutral,
         };
-        health.breaker.note(origin, sign);
-        if health.breaker.trips(health.in_flight == 0) {
-            let evidence = if sign == Sign::Unreached { Evidence::Silence } else { Evidence::Faults };
-            self.go_down(command, evidence, at.now);
-            return Aftermath::Down;
+        let api = &mut self.apis[command];
+        if api.health.is_down() {
+            return Aftermath::Nothing;
         }
-        if sign == Sign::Healthy {
-            health.throttled_since = None;
-            health.alive_at = health.alive_at.max(Some(left));
-            self.end_condemned(command, Some(left));
+        match api.health.note(origin, sample, times, Company::of(api.in_flight)) {
+            Change::Down => {
+                self.give_back(command);
+                return Aftermath::Down;
+            }
+            Change::Nothing | Change::Back => {}
         }
-        aftermath
+        if sample == HealthSample::Good {
+            self.end_released(command, times);
+        }
+        match verdict {
+            Verdict::Taken | Verdict::Row => Aftermath::Accepted,
+            Verdict::Throttle(scope) => Aftermath::Throttled(*scope),
+            Verdict::Sign => Aftermath::SignatureRefused,
+            Verdict::Retry | Verdict::Unreached | Verdict::Unknown | Verdict::Halt(_) => Aftermath::Nothing,
+        }
     }
 
-    /// Opens the breaker: what passing faults were charged in its window is given back, the condemned live again.
-    fn go_down(&mut self, command: Command, opened_by: Evidence, now: Instant) {
-        let health = &mut self.health[command];
-        let tried = health.breaker.open(now);
-        health.probe = None;
-        health.opened_by = opened_by;
-        for id in std::mem::take(&mut health.condemned) {
+    /// The breaker is open: what temporary errors were charged is given back, what was exhausted lives again.
+    pub(super) fn give_back(&mut self, command: Command) {
+        for (_, part) in self.pile.iter_mut().filter(|(_, part)| part.errand.command == command) {
+            part.attempts = 0;
+            part.charged_since = None;
+            part.overtime = None;
+        }
+        for id in self.apis[command].health.revive() {
             self.pile.make_due(id);
         }
-        let is_excused = |origin: u64| tried.contains(&origin);
-        for (_, part) in self.pile.iter_mut().filter(|(_, part)| part.errand.command == command && is_excused(part.origin)) {
-            part.attempts = 0;
-            part.ailing_since = None;
-        }
     }
 
-    /// Ends the condemned that a call which left after their last one exonerates the API from; all of them when `left` is `None`.
-    fn end_condemned(&mut self, command: Command, left: Option<Instant>) {
-        let is_due = |id: &PartId| match (self.pile[*id].stage, left) {
-            (Stage::Condemned { since }, Some(left)) => since < left,
-            (Stage::Condemned { .. } | Stage::Ready | Stage::InFlight | Stage::Waiting, _) => true,
+    /// Charges a call, unless the API is down; what is out of attempts waits for its judgement.
+    pub(super) fn charge(&mut self, id: PartId, last: (Option<i64>, String), by: ExhaustedBy, at: At) {
+        let allowed = match by {
+            ExhaustedBy::TemporaryErrors => self.max_attempts,
+            ExhaustedBy::UnknownCodes => UNKNOWN_CODE_ATTEMPTS.min(self.max_attempts),
         };
-        let due: Vec<PartId> = self.health[command].condemned.iter().copied().filter(is_due).collect();
-        for id in due {
-            self.health[command].condemned.remove(&id);
-            self.end_or_halve(id, |(code, why)| Fate::OutOfAttempts { code, why });
+        let part = &mut self.pile[id];
+        let health = &mut self.apis[part.errand.command].health;
+        if !health.is_down() {
+            part.attempts += 1;
+            part.charged_since.get_or_insert(at.now);
+        }
+        if part.overtime.is_none() && (part.attempts < allowed || health.is_down()) {
+            return self.wait(id, last, at);
+        }
+        part.last = last;
+        part.stage = Stage::Exhausted;
+        let since = part.charged_since.unwrap_or(at.now);
+        let history = part.overtime.map_or(Tried::Charged { since }, Tried::Beyond);
+        health.exhaust(id, by, history, at.now);
+    }
+
+    pub(super) fn note_unknown(&mut self, command: Command, verdict: &Verdict) {
+        let unknown = &mut self.apis[command].unknown;
+        match verdict {
+            Verdict::Unknown => *unknown += 1,
+            Verdict::Taken | Verdict::Row | Verdict::Retry => *unknown = 0,
+            Verdict::Unreached | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {}
         }
     }
 
-    /// When nothing is left that could bear witness, the condemned end without one; but for those that met nothing but silence while
-    /// nobody heard the API: then it is down, however few they are. Whether there were any.
-    pub(super) fn end_without_witness(&mut self, now: Instant) -> bool {
-        let commands: Vec<Command> =
-            self.health.iter().filter(|(_, health)| !health.condemned.is_empty()).map(|(command, _)| command).collect();
-        if !self.is_idle() || self.down_since().is_some() {
+    pub(super) fn halt_if_unknown_everywhere(&mut self, command: Command, last: (Option<i64>, String)) -> Result<(), Aftermath> {
+        if self.apis[command].unknown < UNKNOWN_RECORDS_IN_A_ROW {
+            return Ok(());
+        }
+        let (code, says) = last;
+        Err(Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says })
+    }
+
+    /// An account was refused for its own fault; if all are, it isn't their own.
+    pub(super) fn halt_if_refused_everywhere(&mut self, command: Command, code: i64, says: String) -> Result<(), Aftermath> {
+        match self.apis[command].refusals.refused(code) {
+            Pattern::All => Err(Aftermath::Halt { refusal: Refusal::AllRecordsRefused, code: Some(code), says }),
+            Pattern::Plausible => Ok(()),
+        }
+    }
+
+    /// A call that left then went well: what is exhausted and had its last call ended by then ends, or is tried a last time.
+    pub(super) fn end_released(&mut self, command: Command, times: CallTimes) {
+        let released = self.apis[command].health.release(times);
+        let (split, alone): (Vec<_>, Vec<_>) = released.try_again.into_iter().partition(|(id, _)| self.pile[*id].errand.accounts.len() > 1);
+        for id in released.fail.into_iter().chain(split.into_iter().map(|(id, _)| id)) {
+            self.end_or_halve(id);
+        }
+        self.try_again(alone);
+    }
+
+    fn try_again(&mut self, ids: Vec<(PartId, Overtime)>) {
+        for (id, overtime) in ids {
+            self.pile[id].overtime = Some(overtime);
+            self.pile.make_due(id);
+        }
+    }
+
+    /// A call that is out of attempts for one account ends; one for more is split.
+    pub(super) fn end_or_halve(&mut self, id: PartId) {
+        self.halve_or(id, |(code, why)| Fate::OutOfAttempts { code, why });
+    }
+
+    /// Looks at what is out of attempts when nothing else is left that could show whether its API is well: a test is to. What no test can
+    /// judge is tried again from time to time, and ends once its time is over. Whether something has changed.
+    pub(super) fn resolve_exhausted(&mut self, at: At) -> bool {
+        if self.feed == Feed::Stopped {
             return false;
         }
-        for command in &commands {
-            let condemned = &self.health[*command].condemned;
-            let silent: BTreeSet<PartId> = condemned.iter().copied().filter(|id| self.pile[*id].last.0.is_none()).collect();
-            let is_outage = self.silence_is_an_outage(*command, &silent);
-            if is_outage {
-                self.health[*command].condemned.retain(|id| !silent.contains(id));
-            }
-            self.end_condemned(*command, None);
-            if is_outage {
-                self.health[*command].condemned = silent;
-                self.go_down(*command, Evidence::Silence, now);
-            }
-        }
-        !commands.is_empty()
+        let changed = Command::ALL.map(|command| self.resolve_exhausted_of(command, at));
+        changed.contains(&true)
     }
 
-    /// Whether calls that met nothing but silence tell of a dead API: two of them with no sign of life since, or most of all.
-    fn silence_is_an_outage(&self, command: Command, silent: &BTreeSet<PartId>) -> bool {
-        let Health { alive_at, breaker, .. } = &self.health[command];
-        let is_unexplained = |id: &&PartId| match (self.pile[**id].ailing_since, alive_at) {
-            (Some(since), Some(alive_at)) => *alive_at <= since,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        silent.iter().filter(is_unexplained).count() >= 2 || (!silent.is_empty() && breaker.half_is_sick())
+    fn resolve_exhausted_of(&mut self, command: Command, at: At) -> bool {
+        let health = &mut self.apis[command].health;
+        if !health.has_exhausted() || health.is_down() {
+            return false;
+        }
+        let released = health.take_retries(at.now);
+        let mut changed = !released.fail.is_empty() || !released.try_again.is_empty();
+        for id in released.fail {
+            self.unjudged += self.pile[id].errand.accounts.len() as u64;
+            self.end_or_halve(id);
+        }
+        self.try_again(released.try_again);
+        let health = &self.apis[command].health;
+        if health.retry_at().is_none() && health.is_trusted() && self.is_idle(command) {
+            let unknown = self.apis[command].health.take_unknown();
+            for id in unknown {
+                self.end_or_halve(id);
+            }
+            if self.is_idle(command) && self.apis[command].health.has_exhausted() {
+                self.apis[command].health.suspect(at.now);
+            }
+            changed = true;
+        }
+        changed
+    }
+
+    /// Whether nothing of this API moves of itself any more but what is out of attempts.
+    pub(super) fn is_idle(&self, command: Command) -> bool {
+        let api = &self.apis[command];
+        api.in_flight == 0 && api.is_dry && !self.pile.moves(command)
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Errand;
 use crate::command::{Command, PerCommand};
+use crate::health::Overtime;
 
 /// The number of a part; free for another one once it is gone.
 pub(super) type PartId = usize;
@@ -21,9 +22,7 @@ pub(super) enum Stage {
     /// Until its back-off is over.
     Waiting,
     /// Out of attempts; ends once a later call shows that the API is well, so that the start of an outage is nobody's fault.
-    Condemned {
-        since: Instant,
-    },
+    Exhausted,
 }
 
 /// What one call carries.
@@ -40,8 +39,10 @@ pub(super) struct Part<T> {
     /// One of them left: the next one is a repeat.
     pub(super) has_left: bool,
     pub(super) stage: Stage,
-    /// When the first of the passing faults was charged.
-    pub(super) ailing_since: Option<Instant>,
+    /// When the first of the temporary errors was charged.
+    pub(super) charged_since: Option<Instant>,
+    /// While it is tried beyond its attempts.
+    pub(super) overtime: Option<Overtime>,
     pub(super) last: (Option<i64>, String),
 }
 
@@ -55,7 +56,18 @@ pub(super) enum Size {
 impl<T> Part<T> {
     pub(super) fn new(errand: Errand<T>, origin: u64, size: Size) -> Self {
         let last = (None, String::new());
-        Self { errand, origin, size, attempts: 0, tries: 0, has_left: false, stage: Stage::Ready, ailing_since: None, last }
+        Self {
+            errand,
+            origin,
+            size,
+            attempts: 0,
+            tries: 0,
+            has_left: false,
+            stage: Stage::Ready,
+            charged_since: None,
+            overtime: None,
+            last,
+        }
     }
 }
 
@@ -117,7 +129,7 @@ impl<T> Pile<T> {
                 self.due[part.errand.command].remove(&(part.origin, id));
             }
             Stage::Waiting => self.waiting.retain(|Reverse((_, waiting))| *waiting != id),
-            Stage::InFlight | Stage::Condemned { .. } => {}
+            Stage::InFlight | Stage::Exhausted => {}
         }
     }
 
@@ -129,9 +141,14 @@ impl<T> Pile<T> {
         self.all.is_empty()
     }
 
-    /// Whether nothing is due and nothing waits.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.due.iter().all(|(_, due)| due.is_empty())
+    /// Those that no call has carried yet, the earliest first.
+    pub(super) fn fresh(&self, command: Command) -> impl Iterator<Item = PartId> {
+        self.due[command].iter().map(|(_, id)| *id).filter(|id| self.all[*id].tries == 0)
+    }
+
+    /// Whether something of this command is due or waits.
+    pub(super) fn moves(&self, command: Command) -> bool {
+        !self.due[command].is_empty() || self.waiting.iter().any(|Reverse((_, id))| self.all[*id].errand.command == command)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PartId, &Part<T>)> {

@@ -9,8 +9,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
-use super::docket::{Call, Docket};
-use super::part::PartId;
+use super::docket::{Call, CallId, Docket};
 use super::{Broken, End, Ended, Errands, Parts, Settings, Snapshot, Supply, Tell};
 use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
@@ -29,7 +28,7 @@ pub(super) enum Event {
 }
 
 pub(super) struct Returned {
-    part: PartId,
+    id: CallId,
     command: Command,
     end: Result<CallEnd, GivenUp>,
     left: Instant,
@@ -47,7 +46,9 @@ pub(super) struct Pump<A, E: Errands> {
     gate_turn: Option<Instant>,
     docket: Docket<E::Tag>,
     /// Calls whose connections had been given up, to leave once more; they count as in flight meanwhile.
-    repeats: PerCommand<VecDeque<PartId>>,
+    repeats: PerCommand<VecDeque<CallId>>,
+    /// The commands that are asked for, and the one that tests with.
+    sending_order: Vec<Command>,
     calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
     wall: Box<dyn Fn() -> SystemTime>,
     jitter: Box<dyn FnMut() -> f64>,
@@ -60,7 +61,10 @@ pub(super) struct Pump<A, E: Errands> {
     cause: Option<End>,
     drain_until: Option<Instant>,
     at_once: bool,
-    why_down: String,
+    /// What was met last instead of a success.
+    complaint: String,
+    /// … of each API.
+    why_down: PerCommand<String>,
     traffic: Traffic,
 }
 
@@ -70,6 +74,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
         Self {
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
             docket: Docket::new(&settings),
+            sending_order: sending_order(E::COMMANDS),
             settings,
             api: parts.api,
             errands: parts.errands,
@@ -86,7 +91,8 @@ impl<A: Api, E: Errands> Pump<A, E> {
             cause: None,
             drain_until: None,
             at_once: false,
-            why_down: String::new(),
+            complaint: String::new(),
+            why_down: PerCommand::default(),
             traffic: Traffic::default(),
         }
     }
@@ -96,8 +102,8 @@ impl<A: Api, E: Errands> Pump<A, E> {
         loop {
             self.hand_over()?;
             self.feed_and_send()?;
-            let is_dry = !self.is_searching;
-            if !(is_dry && self.docket.end_without_witness(Instant::now())) {
+            let at = At { now: Instant::now(), wall: (self.wall)(), jitter: (self.jitter)() };
+            if !self.docket.resolve_exhausted(at) {
                 break;
             }
         }
@@ -115,27 +121,41 @@ impl<A: Api, E: Errands> Pump<A, E> {
     fn feed_and_send(&mut self) -> Result<(), E::Error> {
         self.gate_turn = None;
         self.note_sends();
+        for command in E::COMMANDS {
+            self.docket.apis[*command].is_dry = false;
+        }
         loop {
             self.is_searching = false;
             for command in E::COMMANDS {
                 self.feed(*command)?;
             }
-            if !E::COMMANDS.iter().any(|command| self.send_one(*command)) {
+            if !self.send_next() {
                 return Ok(());
             }
         }
     }
 
     fn feed(&mut self, command: Command) -> Result<(), E::Error> {
-        if !self.docket.wants(command) {
-            return Ok(());
-        }
-        match self.errands.next(command)? {
-            Supply::Errand(errand) => self.docket.take_on(errand),
-            Supply::Searching => self.is_searching = true,
-            Supply::Dry => {}
+        let now = Instant::now();
+        while self.docket.wants(command, now) {
+            match self.errands.next(command)? {
+                Supply::Errand(errand) => self.docket.take_on(errand),
+                Supply::Searching => {
+                    self.is_searching = true;
+                    return Ok(());
+                }
+                Supply::Dry => {
+                    self.docket.apis[command].is_dry = true;
+                    return Ok(());
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Sends the first call that its gate lets through.
+    fn send_next(&mut self) -> bool {
+        (0..self.sending_order.len()).any(|place| self.send_one(self.sending_order[place]))
     }
 
     fn note_sends(&mut self) {
@@ -160,14 +180,14 @@ impl<A: Api, E: Errands> Pump<A, E> {
             Turn::WhenSent => return false,
         };
         let (call, line) = match self.repeats[command].pop_front() {
-            Some(part) => (Some(self.docket.same_call(part)), Line::Fresh),
+            Some(id) => (Some(self.docket.same_call(id)), Line::Fresh),
             None => (self.docket.next_call(command, now), Line::Any),
         };
-        let Some(Call { part, accounts, is_retry }) = call else { return false };
+        let Some(Call { id, accounts, is_retry }) = call else { return false };
         let signature = self.signer.current(now, (self.wall)());
         let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
-        self.calls.push(Box::pin(async move { Returned { part, command, end: call.await, left: now, generation, is_retry } }));
+        self.calls.push(Box::pin(async move { Returned { id, command, end: call.await, left: now, generation, is_retry } }));
         true
     }
 
@@ -191,7 +211,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
             return Phase::Draining;
         }
         match self.docket.down_since() {
-            Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
+            Some((since, api)) => Phase::Waiting { since: now - since, why: self.why_down[api].clone() },
             None if self.gates.iter().any(|(_, gate)| gate.is_slowed()) => Phase::Throttled,
             None => Phase::Running,
         }
@@ -203,7 +223,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
         }
         match self.cause {
             Some(_) => self.docket.in_flight() == 0,
-            None => self.docket.is_empty() && !self.is_searching,
+            None => self.docket.is_empty() && self.docket.in_flight() == 0 && !self.is_searching,
         }
     }
 
@@ -213,7 +233,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
             tokio::task::yield_now().await;
         }
         let due = self.next_due();
-        let sent = any_sent(&self.gates, E::COMMANDS);
+        let sent = any_sent(&self.gates, &self.sending_order);
         tokio::select! {
             biased;
             Some(()) = self.signals.next() => Event::Signal,
@@ -229,7 +249,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
         if self.is_searching && self.cause.is_none() {
             return now;
         }
-        let outage_ends = self.docket.useless_since().filter(|_| self.cause.is_none()).map(|since| since + self.settings.max_outage);
+        let outage_ends = self.docket.useless_since().filter(|_| self.cause.is_none()).map(|(since, _)| since + self.settings.max_outage);
         [self.gate_turn, self.docket.next_wake().filter(|at| *at > now), self.drain_until, outage_ends]
             .into_iter()
             .flatten()
@@ -264,35 +284,45 @@ impl<A: Api, E: Errands> Pump<A, E> {
     }
 
     fn give_up_after_outage(&mut self) {
-        if self.docket.useless_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage) {
-            let why = self.why_down.clone();
+        if let Some((since, api)) = self.docket.useless_since()
+            && Instant::now() >= since + self.settings.max_outage
+        {
+            let why = self.why_down[api].clone();
             self.stop(End::Outage { why });
         }
     }
 
     fn call_ended(&mut self, returned: Returned) {
-        let Returned { part, command, end, left, generation, is_retry } = returned;
+        let Returned { id, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
         let Ok(end) = end else {
             self.traffic.count_given_up(command, is_retry);
-            self.repeats[command].push_back(part);
+            self.repeats[command].push_back(id);
             return;
         };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
-            self.why_down = complaint;
+            self.why_down[command].clone_from(&complaint);
+            self.complaint = complaint;
         }
-        let was_down = self.docket.health[command].is_down();
+        let tested = id.tested(command);
+        let was_down = self.docket.apis[tested].health.is_down();
         let at = At { now, wall: (self.wall)(), jitter: (self.jitter)() };
-        let aftermath = self.docket.ended(part, end, left, at);
-        self.draw_consequences(aftermath, command, (left, generation), now);
-        if was_down && !self.docket.health[command].is_down() {
-            tracing::info!(api = command.name(), "the service is back");
-            self.gates[command].ramp_up(now);
+        let aftermath = self.docket.ended(id, end, left, at);
+        self.draw_consequences(aftermath, (tested, command), (left, generation), now);
+        if was_down && !self.docket.apis[tested].health.is_down() {
+            tracing::info!(api = tested.name(), "the service is back");
+            self.gates[tested].ramp_up(now);
         }
     }
 
-    fn draw_consequences(&mut self, aftermath: Aftermath, command: Command, (left, generation): (Instant, u32), now: Instant) {
+    fn draw_consequences(
+        &mut self,
+        aftermath: Aftermath,
+        (tested, command): (Command, Command),
+        (left, generation): (Instant, u32),
+        now: Instant,
+    ) {
         match aftermath {
             Aftermath::Nothing => {}
             Aftermath::Accepted | Aftermath::Back => self.signer.accepted(generation),
@@ -306,11 +336,11 @@ impl<A: Api, E: Errands> Pump<A, E> {
             }
             Aftermath::SignatureRefused => {
                 if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
-                    self.stop(End::Refused { refusal, code: None, says: self.why_down.clone() });
+                    self.stop(End::Refused { refusal, code: None, says: self.complaint.clone() });
                 }
             }
             Aftermath::Down => {
-                tracing::warn!(api = command.name(), why = ?self.why_down, "the service is down: waiting, one probe at a time");
+                tracing::warn!(api = tested.name(), why = ?self.why_down[tested], "the service is down: waiting, one probe at a time");
             }
             Aftermath::Halt { refusal, code, says } => self.stop(End::Refused { refusal, code, says }),
         }
@@ -319,7 +349,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
     /// Tells how the run ended.
     pub(super) fn wind_up(mut self) -> Ended<E> {
         self.tell_traffic();
-        Ended { end: self.cause.unwrap_or(End::Finished), errands: self.errands, traffic: self.traffic }
+        Ended { end: self.cause.unwrap_or(End::Finished), errands: self.errands, traffic: self.traffic, unjudged: self.docket.unjudged }
     }
 
     pub(super) fn breaks(mut self, error: E::Error) -> Broken<E::Error> {
@@ -337,4 +367,10 @@ impl<A: Api, E: Errands> Pump<A, E> {
         }
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
     }
+}
+
+/// A check tests whether the service is well, so it goes first where it isn't asked for anyway.
+fn sending_order(commands: &[Command]) -> Vec<Command> {
+    let check = Command::AccountCheck;
+    (!commands.contains(&check)).then_some(check).into_iter().chain(commands.iter().copied()).collect()
 }

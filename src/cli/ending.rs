@@ -87,6 +87,18 @@ fn limited(tally: Tally, remaining: Option<u64>) -> LastWord {
     LastWord::new(finished_exit(tally), why, "the same command without --limit goes on")
 }
 
+/// Says why a run took minutes for rows that failed, if it did.
+pub(super) fn having_waited(word: LastWord, unjudged: u64) -> LastWord {
+    if unjudged == 0 {
+        return word;
+    }
+    let count = figures::count(unjudged);
+    let wait = format!(
+        "{count} of the failed kept meeting temporary errors and were tried for two minutes, since nothing else could show whether the service was well"
+    );
+    LastWord { why: format!("{}; {wait}", word.why), ..word }
+}
+
 /// The last word when an earlier process has finished the run.
 pub(super) fn already_finished(tally: Tally, input: &Path, paths: &Paths) -> LastWord {
     let word = finished(tally, input, paths);

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::ending::{already_finished, cannot_open, disk_failed, last_word};
+use super::ending::{already_finished, cannot_open, disk_failed, having_waited, last_word};
 use super::exit::{Exit, LastWord};
 use super::flags::{ImportFlags, RunFlags};
 use super::kept::Kept;
@@ -141,6 +141,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         max_outage: connection.max_outage,
         limit: flags.limit,
         rows_done: journal.settled().rows,
+        known: dialled.known(journal.tally()),
         commit_every: COMMIT_EVERY,
         commit_rows: lanes.commit_rows(),
         tell_every: TELL_EVERY,
@@ -236,6 +237,7 @@ impl Run<'_> {
                 let remaining = remaining(&ended, source.path(), &format, start);
                 let tally = before + ended.tally;
                 let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, &flags.input.file, &paths));
+                let word = having_waited(word, ended.unjudged);
                 let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
                 (word, summary, ended.tally)
             }

@@ -8,11 +8,15 @@ use tokio::time::Instant;
 
 use super::exit::{Exit, LastWord, causes};
 use super::settings::{Connection, Identity, Service};
+use crate::account::UserId;
 use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::api::usersig::{Credential, Signer, read_claims};
+use crate::deliver::Known;
 use crate::gate::Rate;
+use crate::outcome::Tally;
 use crate::sandbox::{Sandbox, Settings};
 use crate::target::{SANDBOX, Target};
+use crate::verdict::SuccessSeen;
 
 /// The service, ready to be called.
 pub(super) struct Dialled {
@@ -65,6 +69,17 @@ impl Dialled {
     /// As whom calls are made.
     pub(super) fn identifier(&self) -> &str {
         &self.identity.identifier
+    }
+
+    /// The same as an account, which ought to be there.
+    pub(super) fn admin(&self) -> UserId {
+        UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
+    }
+
+    /// What is known before the first call of a run that has come to this.
+    pub(super) fn known(&self, tally: Tally) -> Known {
+        let seen = if tally.imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
+        Known { identifier: self.admin(), seen }
     }
 
     /// Signs anew, for a run that begins now.

@@ -13,7 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::ending::refused;
+use super::ending::{having_waited, refused};
 use super::exit::{Exit, LastWord, causes};
 use super::flags::VerifyFlags;
 use super::gauge::Gauge;
@@ -23,6 +23,7 @@ use super::reconcile::Reconciled;
 use super::settings::{Connection, format};
 use super::target::{Dialled, dial, target};
 use super::{environment, input, last_calls, log, signals, tell};
+use crate::account::UserId;
 use crate::api::wire;
 use crate::calls::{self, Broken, End, Ended, Parts, Settings, Snapshot};
 use crate::command::PerCommand;
@@ -67,7 +68,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let stops = runtime.block_on(async { signals::stops() }).map_err(cannot_start)?;
     announce(flags, &dialled, &paths);
-    let run = Run { flags, connection, format, paths, seed: seed(flags)?, gates, began: Instant::now() };
+    let admin = dialled.admin();
+    let run = Run { flags, connection, admin, format, paths, seed: seed(flags)?, gates, began: Instant::now() };
     let gauge = Gauge::on_stderr(&flags.output, bars, Instant::now());
     runtime.block_on(run.carry_out(gauge, (records, sheets, dialled), stops))
 }
@@ -76,6 +78,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
 struct Run<'a> {
     flags: &'a VerifyFlags,
     connection: Connection,
+    /// As whom calls are made.
+    admin: UserId,
     format: Format,
     paths: Paths,
     /// Of the sample, if there is one.
@@ -146,16 +150,24 @@ impl Run<'_> {
                 Some(Rate::Unlimited) => Rate::Unlimited,
             }
         });
-        Settings { rates, gates: self.gates.clone(), max_attempts, in_flight, max_outage, tell_every: TELL_EVERY }
+        Settings {
+            rates,
+            gates: self.gates.clone(),
+            max_attempts,
+            in_flight,
+            max_outage,
+            identifier: self.admin.clone(),
+            tell_every: TELL_EVERY,
+        }
     }
 
     fn finish(&self, ended: Ended<Verification<Records, Reconciled>>) -> Result<LastWord, LastWord> {
-        let Ended { end, errands, traffic } = ended;
+        let Ended { end, errands, traffic, unjudged } = ended;
         let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
         let has_repair = sheets.finish(matches!(end, End::Finished), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
-        let word = last_word(&end, tally, not_asked, repair);
+        let word = having_waited(last_word(&end, tally, not_asked, repair), unjudged);
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)

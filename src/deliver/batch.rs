@@ -10,25 +10,11 @@ use super::proof::{ReadBack, Reading};
 use super::{Aftermath, At, Choice, Deliveries, Doubt, Lane, words};
 use crate::account::Account;
 use crate::command::Command;
+use crate::health::HealthSample;
 use crate::verdict::{CallEnd, Profile, Refusal, SuccessSeen, Verdict, Yield};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
-
-/// Who is sick, if a call says that somebody is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ailment {
-    /// What the call carried.
-    Call,
-    /// A record that was taken out of its batch.
-    Record {
-        row: u64,
-        /// So are half of the batch's records.
-        is_batch_sick: bool,
-        /// It counts as a witness of its own that the service is down.
-        is_lone: bool,
-    },
-}
 
 impl Deliveries {
     /// A batch that was tried before, or a new one. A short one leaves only when no further record can be had.
@@ -42,7 +28,7 @@ impl Deliveries {
     pub(super) fn may_batch(&self, choice: Choice) -> bool {
         self.proof.lets_go(match choice {
             Choice::Parcel(id) => Some(self.parcels[id].origin),
-            Choice::Fresh => None,
+            Choice::Fresh | Choice::Probe(_) => None,
         })
     }
 
@@ -89,6 +75,7 @@ impl Deliveries {
         let (listed, taken) = self.split_by_listed(rows, listed);
         if !taken.is_empty() {
             self.seen = SuccessSeen::Yes;
+            self.refusals.accepted();
         }
         if !self.proof.keep_profiles
             && matches!(self.lane, Lane::Batch(_))
@@ -104,7 +91,7 @@ impl Deliveries {
 
     fn settle_taken(&mut self, rows: Vec<u64>, at: At) {
         for row in rows {
-            self.finish(row, None, at.wall);
+            self.finish(row, None, at);
         }
     }
 
@@ -163,7 +150,7 @@ impl Deliveries {
     }
 
     /// A batch that comes back after the lane was given up is not repeated.
-    fn leave_the_lane(&mut self, id: ParcelId) {
+    pub(super) fn leave_the_lane(&mut self, id: ParcelId) {
         if self.lane == Lane::FellBack && self.parcels.contains(id) && self.parcels[id].command == Command::MultiaccountImport {
             self.parcels.unqueue(id);
             let parcel = self.parcels.remove(id);
@@ -193,27 +180,31 @@ impl Deliveries {
         self.parcels.iter().any(|(other, parcel)| other != id && parcel.origin == origin && is_untried(parcel))
     }
 
-    /// What the end of a single call says about the service, if its record comes from a batch: the breaker counts batches, and a batch is
-    /// sick when half of its records are. A record that is alone in it with its passing faults may be its own fault.
-    pub(super) fn ailment(&mut self, id: ParcelId, verdict: &Verdict, end: &CallEnd) -> Ailment {
-        let Parcel { origin, siblings, ref rows, .. } = self.parcels[id];
+    /// What the end of a call says about the service. If its record was split out of a batch, the batch counts, and it is faulty when half
+    /// of its records are.
+    pub(super) fn sample(&mut self, id: ParcelId, verdict: &Verdict) -> HealthSample {
+        let Parcel { command, origin, siblings, ref rows, .. } = self.parcels[id];
+        let sample = match verdict {
+            Verdict::Taken | Verdict::Row if command != Command::PortraitGet => HealthSample::Good,
+            Verdict::Retry if command != Command::PortraitGet => HealthSample::Faulty,
+            Verdict::Unreached => HealthSample::Unreached,
+            Verdict::Throttle(_) => HealthSample::Throttled,
+            Verdict::Taken | Verdict::Row | Verdict::Retry | Verdict::Unknown | Verdict::Sign | Verdict::Halt(_) => HealthSample::Neutral,
+        };
         if siblings == 0 {
-            return Ailment::Call;
+            return sample;
         }
         let ailing = self.ailing.entry(origin).or_default();
-        if *verdict != Verdict::Retry {
+        if sample != HealthSample::Faulty {
             ailing.remove(&rows[0]);
-            return Ailment::Call;
+            return sample;
         }
         ailing.insert(rows[0]);
-        let row = rows[0];
-        let is_batch_sick = ailing.len() * 2 >= siblings;
-        // A passing fault with a code is the service's word about the record, unless batches were taken before and now nothing is.
-        let is_lone = matches!(end, CallEnd::Lost { .. }) || (is_batch_sick && self.proof.are_taken);
-        Ailment::Record { row, is_batch_sick, is_lone }
+        self.health.note_split_out(rows[0]);
+        if ailing.len() * 2 >= siblings { HealthSample::Faulty } else { HealthSample::Neutral }
     }
 
-    /// Forgets what [`Self::ailment`] noted of a record that is settled.
+    /// Forgets what [`Self::sample`] noted of a record that is settled.
     pub(super) fn is_cured(&mut self, origin: u64, row: u64) {
         if let Some(ailing) = self.ailing.get_mut(&origin) {
             ailing.remove(&row);

@@ -1,17 +1,16 @@
 //! Whose fault it is: the record's or the service's.
 //!
-//! Charges passing faults, feeds the breaker, opens and closes it, and lets records that are out of attempts fail once it is shown that
-//! the service is well.
-
-use std::collections::BTreeSet;
-use std::time::SystemTime;
+//! Charges temporary errors, tells the health of the API how calls ended, and lets records that are out of attempts fail once it is shown
+//! that the service was well.
 
 use tokio::time::Instant;
 
-use super::parcel::{ParcelId, Stage};
+use super::parcel::{Parcel, ParcelId, Stage};
 use super::window::{Fault, Open};
-use super::{Aftermath, Ailment, At, Choice, Deliveries, Feed, Lane};
-use crate::retry::{Sign, UNKNOWN_RECORDS_IN_A_ROW};
+use super::{Aftermath, At, Choice, Deliveries, Feed, Lane};
+use crate::health::{CallTimes, Change, Company, ExhaustedBy, HealthSample, Overtime, Tried};
+use crate::refusals::Pattern;
+use crate::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
 use crate::verdict::{Refusal, Verdict};
 
 impl Deliveries {
@@ -23,96 +22,77 @@ impl Deliveries {
         Err(Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says })
     }
 
-    /// Closes the breaker, or sets the time of the next probe.
-    pub(super) fn probed(&mut self, verdict: &Verdict, was_probe: bool, at: At) -> Aftermath {
-        if !was_probe {
+    /// A record was refused for its own fault; if all are, it isn't their own.
+    pub(super) fn halt_if_refused_everywhere(&mut self, (code, says): Fault) -> Result<(), Aftermath> {
+        match code.map(|code| self.refusals.refused(code)) {
+            Some(Pattern::All) => Err(Aftermath::Halt { refusal: Refusal::AllRecordsRefused, code, says }),
+            Some(Pattern::Plausible) | None => Ok(()),
+        }
+    }
+
+    /// Tells the health of the API how a call ended, and draws the consequences.
+    pub(super) fn judged(&mut self, (origin, sample): (u64, HealthSample), verdict: &Verdict, times: CallTimes, at: At) -> Aftermath {
+        if self.is_down() {
             return Aftermath::Nothing;
         }
+        match self.health.note(origin, sample, times, Company::of(self.in_flight)) {
+            Change::Down => {
+                self.give_back();
+                return Aftermath::Down;
+            }
+            Change::Nothing | Change::Back => {}
+        }
+        if sample == HealthSample::Good {
+            self.fail_released(times, at);
+        }
         match verdict {
-            Verdict::Retry | Verdict::Unreached | Verdict::Unknown => {
-                self.breaker.probe_failed(at.now);
-                Aftermath::Nothing
-            }
-            Verdict::Taken | Verdict::Row | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {
-                self.breaker.close();
-                match verdict {
-                    Verdict::Throttle(scope) => Aftermath::Throttled(*scope),
-                    Verdict::Sign => Aftermath::SignatureRefused,
-                    _ => Aftermath::Back,
-                }
-            }
+            Verdict::Taken | Verdict::Row => Aftermath::Accepted,
+            Verdict::Throttle(scope) => Aftermath::Throttled(*scope),
+            Verdict::Sign => Aftermath::SignatureRefused,
+            Verdict::Retry | Verdict::Unreached | Verdict::Unknown | Verdict::Halt(_) => Aftermath::Nothing,
         }
     }
 
-    /// Feeds the breaker and lets condemned records fail if the service is well.
-    pub(super) fn judged(&mut self, (origin, ailment): (u64, Ailment), verdict: &Verdict, left: Instant, at: At) -> Aftermath {
-        let (sign, aftermath) = match verdict {
-            Verdict::Taken | Verdict::Row => (Sign::Healthy, Aftermath::Accepted),
-            Verdict::Retry => (self.sick(ailment), Aftermath::Nothing),
-            Verdict::Unreached => (Sign::Unreached, Aftermath::Nothing),
-            Verdict::Throttle(scope) => (Sign::Neutral, Aftermath::Throttled(*scope)),
-            Verdict::Sign => (Sign::Neutral, Aftermath::SignatureRefused),
-            Verdict::Unknown | Verdict::Halt(_) => (Sign::Neutral, Aftermath::Nothing),
-        };
-        self.breaker.note(origin, sign);
-        if self.breaker.trips(self.in_flight == 0) {
-            self.go_down(at.now);
-            return Aftermath::Down;
-        }
-        if sign == Sign::Healthy {
-            self.alive_at = self.alive_at.max(Some(left));
-            self.fail_condemned(Some(left), at.wall);
-        }
-        aftermath
-    }
-
-    pub(super) fn sick(&mut self, ailment: Ailment) -> Sign {
-        match ailment {
-            Ailment::Call => Sign::Sick,
-            Ailment::Record { row, is_batch_sick, is_lone } => {
-                if is_lone {
-                    self.breaker.note_alone(row);
-                }
-                if is_batch_sick { Sign::Sick } else { Sign::Neutral }
-            }
-        }
-    }
-
-    /// Opens the breaker: what passing faults were charged in its window is given back, the condemned live again.
-    pub(super) fn go_down(&mut self, now: Instant) {
-        let tried = self.breaker.open(now);
-        self.probe = None;
-        for (_, parcel) in self.parcels.iter_mut().filter(|(_, parcel)| parcel.siblings > 0 || tried.contains(&parcel.origin)) {
+    /// The breaker is open: what temporary errors were charged is given back, exhausted records live again.
+    pub(super) fn give_back(&mut self) {
+        for (_, parcel) in self.parcels.iter_mut() {
             parcel.attempts = 0;
-            parcel.ailing_since = None;
+            parcel.charged_since = None;
+            parcel.overtime = None;
             for row in &parcel.rows {
                 self.window.open_mut(*row).map(Open::give_back);
             }
         }
-        for id in std::mem::take(&mut self.condemned) {
+        for id in self.health.revive() {
             self.parcels.make_due(id);
         }
     }
 
-    pub(super) fn charge(&mut self, id: ParcelId, last: Fault, allowed: u32, at: At) {
-        if self.charge_passing(id, at.now) >= allowed {
-            let parcel = &mut self.parcels[id];
-            parcel.last = last;
-            parcel.stage = Stage::Condemned { since: at.now };
-            self.condemned.insert(id);
-        } else {
-            self.wait(id, last, at);
+    /// Charges a single call, unless the service is down; one that is out of attempts waits for its judgement.
+    pub(super) fn charge(&mut self, id: ParcelId, last: Fault, by: ExhaustedBy, at: At) {
+        let allowed = match by {
+            ExhaustedBy::TemporaryErrors => self.limits.max_attempts,
+            ExhaustedBy::UnknownCodes => UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts),
+        };
+        if self.parcels[id].overtime.is_none() && self.charge_passing(id, at.now) < allowed {
+            return self.wait(id, last, at);
         }
+        let parcel = &mut self.parcels[id];
+        parcel.last = last;
+        parcel.stage = Stage::Exhausted;
+        let since = parcel.charged_since.unwrap_or(at.now);
+        let history = parcel.overtime.map_or(Tried::Charged { since }, Tried::Beyond);
+        self.health.exhaust(id, by, history, at.now);
     }
 
-    /// Charges a passing fault to a parcel and its rows, unless the service is down: the parcel's attempts.
+    /// Charges a temporary error to a parcel and its rows, unless the service is down: the parcel's attempts.
     pub(super) fn charge_passing(&mut self, id: ParcelId, now: Instant) -> u32 {
         if self.is_down() {
             return 0;
         }
         let parcel = &mut self.parcels[id];
         parcel.attempts += 1;
-        parcel.ailing_since.get_or_insert(now);
+        parcel.charged_since.get_or_insert(now);
         for row in &parcel.rows {
             if let Some(open) = self.window.open_mut(*row) {
                 open.attempts += 1;
@@ -132,53 +112,62 @@ impl Deliveries {
         }
     }
 
-    /// Fails the condemned that a call which left after their last one exonerates the service from; all of them when `left` is `None`.
-    pub(super) fn fail_condemned(&mut self, left: Option<Instant>, wall: SystemTime) {
-        let is_due = |id: &ParcelId| match (self.parcels[*id].stage, left) {
-            (Stage::Condemned { since }, Some(left)) => since < left,
-            (Stage::Condemned { .. } | Stage::Ready | Stage::InFlight | Stage::Waiting, _) => true,
-        };
-        let due: Vec<ParcelId> = self.condemned.iter().copied().filter(is_due).collect();
-        for id in due {
-            self.condemned.remove(&id);
-            let parcel = self.parcels.remove(id);
-            self.finish(parcel.rows[0], Some(parcel.last), wall);
-            self.is_cured(parcel.origin, parcel.rows[0]);
-            self.forget_origin(parcel.origin);
+    /// A call that left then went well: exhausted records whose last call had ended by then fail, or are tried a last time.
+    pub(super) fn fail_released(&mut self, times: CallTimes, at: At) {
+        if !self.health.has_exhausted() {
+            return;
+        }
+        let released = self.health.release(times);
+        self.fail(released.fail, at);
+        self.try_again(released.try_again);
+    }
+
+    fn fail(&mut self, ids: Vec<ParcelId>, at: At) {
+        for id in ids {
+            let Parcel { rows, origin, last, .. } = self.parcels.remove(id);
+            self.finish(rows[0], Some(last), at);
+            self.is_cured(origin, rows[0]);
+            self.forget_origin(origin);
         }
     }
 
-    /// When nothing is left that could bear witness, the condemned fail without one; but for those that met nothing but silence while
-    /// nobody heard the service: then it is down, however small the file.
-    pub fn settle_without_witness(&mut self, at: At) -> Aftermath {
-        if self.condemned.is_empty() || self.in_flight > 0 || !self.parcels.are_idle() || self.feed == Feed::Stopped || self.is_down() {
-            return Aftermath::Nothing;
+    fn try_again(&mut self, ids: Vec<(ParcelId, Overtime)>) {
+        for (id, overtime) in ids {
+            self.parcels[id].overtime = Some(overtime);
+            self.parcels.make_due(id);
         }
-        // While the first batch's records are all condemned, the next batch waits for what they show.
+    }
+
+    /// Whether records wait for what becomes of them, being out of attempts.
+    #[must_use]
+    pub fn has_exhausted(&self) -> bool {
+        self.health.has_exhausted()
+    }
+
+    /// Looks at the records that are out of attempts when nothing else is left that could show whether the service is well: a test is to.
+    /// What no test can judge is tried again from time to time, and fails once its time is over.
+    pub fn resolve_exhausted(&mut self, at: At) {
+        if !self.health.has_exhausted() || self.feed == Feed::Stopped || self.is_down() {
+            return;
+        }
+        let released = self.health.take_retries(at.now);
+        self.unjudged += released.fail.len() as u64;
+        self.fail(released.fail, at);
+        self.try_again(released.try_again);
+        if self.health.retry_at().is_none() && self.health.is_trusted() && self.is_idle() {
+            let unknown = self.health.take_unknown();
+            self.fail(unknown, at);
+            if self.health.has_exhausted() && self.is_idle() {
+                self.health.suspect(at.now);
+            }
+        }
+    }
+
+    /// Whether nothing moves of itself any more but records that are out of attempts.
+    pub(super) fn is_idle(&self) -> bool {
+        // While the first batch's records are all exhausted, the next batch waits for what they show.
         let is_blocked = matches!(self.lane, Lane::Batch(_)) && !self.may_batch(Choice::Fresh);
-        if !is_blocked && (self.can_have_more() || !self.fresh.is_empty()) {
-            return Aftermath::Nothing;
-        }
-        let silent: BTreeSet<ParcelId> = self.condemned.iter().copied().filter(|id| self.parcels[*id].last.0.is_none()).collect();
-        if !self.silence_is_an_outage(&silent) {
-            self.fail_condemned(None, at.wall);
-            return Aftermath::Nothing;
-        }
-        self.condemned.retain(|id| !silent.contains(id));
-        self.fail_condemned(None, at.wall);
-        self.condemned = silent;
-        self.go_down(at.now);
-        Aftermath::Down
-    }
-
-    /// Whether records that met nothing but silence tell of a dead service: two of them with no sign of life since, or most of all.
-    pub(super) fn silence_is_an_outage(&self, silent: &BTreeSet<ParcelId>) -> bool {
-        let is_unexplained = |id: &&ParcelId| match (self.parcels[**id].ailing_since, self.alive_at) {
-            (Some(since), Some(alive_at)) => alive_at <= since,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        let unexplained = silent.iter().filter(is_unexplained).count();
-        unexplained >= 2 || (!silent.is_empty() && self.breaker.half_is_sick())
+        let has_fresh = !is_blocked && (self.can_have_more() || !self.fresh.is_empty());
+        self.in_flight == 0 && self.parcels.are_idle() && !has_fresh
     }
 }

@@ -7,9 +7,10 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::command::{Command, PerCommand};
+use crate::health::Overtime;
 
 /// The number of a parcel; free for another one once it is gone.
-pub type ParcelId = usize;
+pub(super) type ParcelId = usize;
 
 /// Where a parcel stands.
 #[derive(Debug, Clone, Copy)]
@@ -20,9 +21,7 @@ pub(super) enum Stage {
     /// Until its back-off is over.
     Waiting,
     /// Out of attempts; fails once a later call shows that the service is well, so that the start of an outage fails nobody.
-    Condemned {
-        since: Instant,
-    },
+    Exhausted,
 }
 
 /// What one call carries.
@@ -42,8 +41,10 @@ pub(super) struct Parcel {
     /// One of them left: the next one is a repeat.
     pub(super) has_left: bool,
     pub(super) stage: Stage,
-    /// When the first of the passing faults was charged.
-    pub(super) ailing_since: Option<Instant>,
+    /// When the first of the temporary errors was charged.
+    pub(super) charged_since: Option<Instant>,
+    /// While it is tried beyond its attempts.
+    pub(super) overtime: Option<Overtime>,
     pub(super) last: (Option<i64>, String),
 }
 
@@ -58,7 +59,8 @@ impl Parcel {
             tries: 0,
             has_left: false,
             stage: Stage::Ready,
-            ailing_since: None,
+            charged_since: None,
+            overtime: None,
             last: (None, String::new()),
         }
     }
@@ -122,7 +124,7 @@ impl Parcels {
                 self.due[parcel.command].remove(&(parcel.rows[0], id));
             }
             Stage::Waiting => self.waiting.retain(|Reverse((_, waiting))| *waiting != id),
-            Stage::InFlight | Stage::Condemned { .. } => {}
+            Stage::InFlight | Stage::Exhausted => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use super::hold::Key;
-use crate::account::Account;
+use crate::account::{Account, Invalid};
 use crate::input::Mark;
 use crate::outcome::{Outcome, Settled, Status};
 use crate::roster::Record;
@@ -48,6 +48,14 @@ enum State {
     Settled(Settled),
     /// Nothing is to become of the records up to here.
     Passed(Mark),
+}
+
+/// A record that has just settled.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) user_id: Key,
+    /// What the service has accepted of it.
+    pub(super) accepted: Option<Account>,
 }
 
 /// The service's code and its words, or ours.
@@ -133,21 +141,21 @@ impl Window {
         }
     }
 
-    /// Settles an open record, as taken if there is no fault: its UserID.
-    pub(super) fn settle(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) -> Option<Key> {
+    /// Settles an open record, as taken if there is no fault.
+    pub(super) fn settle(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) -> Option<Closed> {
         let index = self.index(row)?;
         let slot = &mut self.slots[index];
         let State::Open(open) = &mut slot.state else { return None };
-        let (status, (error_code, error_info)) = match fault {
-            None => (open.taken, (None, String::new())),
-            Some(fault) => (Status::Failed, fault),
+        let (status, (error_code, error_info), accepted) = match fault {
+            None => (open.taken, (None, String::new()), std::mem::replace(&mut open.record.account, Err(Invalid::EmptyUserId)).ok()),
+            Some(fault) => (Status::Failed, fault, None),
         };
         let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
         let user_id = open.user_id;
         slot.state = State::Settled(settled(&mut open.record, outcome));
         let weight = slot.state.weight();
         self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
-        Some(user_id)
+        Some(Closed { user_id, accepted })
     }
 
     /// The next outcome in input order, if its record has settled.

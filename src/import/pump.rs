@@ -15,7 +15,7 @@ use super::{Broken, End, Ended, Parts, Phase, Settings, Snapshot};
 use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
-use crate::deliver::{Aftermath, At, Call, Deliveries, Incoming, Lane, ParcelId};
+use crate::deliver::{Aftermath, At, Call, CallId, Deliveries, Incoming, Lane};
 use crate::gate::{Gate, Turn, any_sent};
 use crate::input::Mark;
 use crate::journal::Ledger;
@@ -26,8 +26,9 @@ use crate::verdict::{CallEnd, Refusal, Scope};
 
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;
-/// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
-const SENDING_ORDER: [Command; 3] = [Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
+/// What is asked for first leaves first: a check tests whether the service is well, reading back decides how the others are sent, and single
+/// calls go before batches.
+const SENDING_ORDER: [Command; 4] = [Command::AccountCheck, Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
 
 /// Why the run is winding up.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub(super) enum Event<L: Ledger> {
 }
 
 pub(super) struct Returned {
-    parcel: ParcelId,
+    id: CallId,
     command: Command,
     end: Result<CallEnd, GivenUp>,
     left: Instant,
@@ -71,7 +72,7 @@ pub(super) struct Pump<A, I, L: Ledger, E> {
     gate_turn: Option<Instant>,
     deliveries: Deliveries,
     /// Calls whose connections had been given up, to leave once more; they count as in flight meanwhile.
-    repeats: PerCommand<VecDeque<ParcelId>>,
+    repeats: PerCommand<VecDeque<CallId>>,
     calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
     wall: Box<dyn Fn() -> SystemTime>,
     jitter: Box<dyn FnMut() -> f64>,
@@ -85,8 +86,10 @@ pub(super) struct Pump<A, I, L: Ledger, E> {
     cause: Option<Cause>,
     drain_until: Option<Instant>,
     at_once: bool,
+    /// What was met last instead of a success, by any call.
+    complaint: String,
+    /// … by the calls that show whether the service takes accounts.
     why_down: String,
-    throttled_since: Option<Instant>,
     tally: Tally,
     settled: Option<Mark>,
     traffic: Traffic,
@@ -103,7 +106,7 @@ where
         let now = Instant::now();
         Self {
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
-            deliveries: Deliveries::new(settings.limits, settings.rows_done + 1),
+            deliveries: Deliveries::new(settings.limits, settings.rows_done + 1, settings.known.clone()),
             settings,
             api: parts.api,
             records: parts.records,
@@ -126,8 +129,8 @@ where
             cause: None,
             drain_until: None,
             at_once: false,
+            complaint: String::new(),
             why_down: String::new(),
-            throttled_since: None,
             tally: Tally::default(),
             settled: None,
             traffic: Traffic::default(),
@@ -136,9 +139,10 @@ where
 
     /// Hands settled outcomes to the ledger, in order.
     pub(super) fn take_over(&mut self) {
-        let at = self.at(Instant::now());
-        let aftermath = self.deliveries.settle_without_witness(at);
-        self.draw_consequences(aftermath, (Command::AccountImport, at.now, 0), at.now);
+        if self.deliveries.has_exhausted() {
+            let at = self.at(Instant::now());
+            self.deliveries.resolve_exhausted(at);
+        }
         let Some(ledger) = &mut self.ledger else { return };
         loop {
             if let Some(end) = self.deliveries.take_passed() {
@@ -176,7 +180,8 @@ where
     }
 
     fn feed(&mut self, mut may_read: usize) -> usize {
-        while may_read > 0 && self.deliveries.wants_record() {
+        let now = Instant::now();
+        while may_read > 0 && self.deliveries.wants_record(now) {
             may_read -= 1;
             if self.settings.limit.is_some_and(|limit| self.records_read >= limit) {
                 self.limit_reached = true;
@@ -218,14 +223,14 @@ where
             Turn::WhenSent => return false,
         };
         let (call, line) = match self.repeats[command].pop_front() {
-            Some(parcel) => (Some(self.deliveries.same_call(parcel)), Line::Fresh),
+            Some(id) => (Some(self.deliveries.same_call(id)), Line::Fresh),
             None => (self.deliveries.next_call(command, now), Line::Any),
         };
-        let Some(Call { parcel, accounts, is_retry }) = call else { return false };
+        let Some(Call { id, accounts, is_retry }) = call else { return false };
         let signature = self.signer.current(now, (self.wall)());
         let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
-        self.calls.push(Box::pin(async move { Returned { parcel, command, end: call.await, left: now, generation, is_retry } }));
+        self.calls.push(Box::pin(async move { Returned { id, command, end: call.await, left: now, generation, is_retry } }));
         true
     }
 
@@ -310,7 +315,7 @@ where
             return now;
         }
         let pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
-        let outage_ends = self.useless_since().filter(|_| self.cause.is_none()).map(|since| since + self.settings.max_outage);
+        let outage_ends = self.deliveries.useless_since().filter(|_| self.cause.is_none()).map(|since| since + self.settings.max_outage);
         [
             self.gate_turn,
             self.deliveries.next_wake().filter(|at| *at > now),
@@ -356,33 +361,32 @@ where
     }
 
     fn give_up_after_outage(&mut self) {
-        let gone = self.useless_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
+        let gone = self.deliveries.useless_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
         if gone {
             let why = self.why_down.clone();
             self.stop(Cause::Outage { why });
         }
     }
 
-    /// Since when the service has been down, or has said nothing but "too fast".
-    fn useless_since(&self) -> Option<Instant> {
-        self.deliveries.down_since().or(self.throttled_since)
-    }
-
     fn call_ended(&mut self, returned: Returned) {
-        let Returned { parcel, command, end, left, generation, is_retry } = returned;
+        let Returned { id, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
         let Ok(end) = end else {
             self.traffic.count_given_up(command, is_retry);
-            self.repeats[command].push_back(parcel);
+            self.repeats[command].push_back(id);
             return;
         };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
-            self.why_down = complaint;
+            // What reading back meets says nothing about the import, unless nobody gets through.
+            if command != Command::PortraitGet || matches!(end, CallEnd::Unreached { .. }) {
+                self.why_down.clone_from(&complaint);
+            }
+            self.complaint = complaint;
         }
         let was_down = self.deliveries.down_since().is_some();
         let at = self.at(now);
-        let aftermath = self.deliveries.ended(parcel, end, left, at);
+        let aftermath = self.deliveries.ended(id, end, left, at);
         self.draw_consequences(aftermath, (command, left, generation), now);
         if was_down && self.deliveries.down_since().is_none() {
             tracing::info!("the service is back");
@@ -399,12 +403,8 @@ where
     fn draw_consequences(&mut self, aftermath: Aftermath, (command, left, generation): (Command, Instant, u32), now: Instant) {
         match aftermath {
             Aftermath::Nothing => {}
-            Aftermath::Accepted | Aftermath::Back => {
-                self.throttled_since = None;
-                self.signer.accepted(generation);
-            }
+            Aftermath::Accepted | Aftermath::Back => self.signer.accepted(generation),
             Aftermath::Throttled(scope) => {
-                self.throttled_since.get_or_insert(now);
                 self.traffic.apis[command].throttled += 1;
                 for (api, gate) in self.gates.iter_mut() {
                     if scope == Scope::All || api == command {
@@ -414,7 +414,7 @@ where
             }
             Aftermath::SignatureRefused => {
                 if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
-                    self.stop(Cause::Refused { refusal, code: None, says: self.why_down.clone() });
+                    self.stop(Cause::Refused { refusal, code: None, says: self.complaint.clone() });
                 }
             }
             Aftermath::Down => tracing::warn!(why = ?self.why_down, "the service is down: waiting, one probe at a time"),
@@ -427,7 +427,8 @@ where
         match self.close_ledger().await {
             Ok((end, ledger)) => {
                 self.tell_traffic();
-                Ok(Ended { end, ledger, tally: self.tally, settled: self.settled, traffic: self.traffic, lane: self.deliveries.lane() })
+                let (lane, unjudged) = (self.deliveries.lane(), self.deliveries.unjudged());
+                Ok(Ended { end, ledger, tally: self.tally, settled: self.settled, traffic: self.traffic, lane, unjudged })
             }
             Err(error) => Err(self.breaks(error)),
         }

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Values know nothing but each other.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 16] = [
     "account",
     "command",
     "figures",
     "finding",
     "guard",
+    "health",
     "input",
     "lookalike",
     "outcome",
     "plan",
+    "refusals",
     "retry",
     "sample",
     "target",

@@ -139,6 +139,7 @@ impl Way<'_> {
             max_attempts: self.settings.limits.max_attempts,
             in_flight: self.settings.limits.in_flight,
             max_outage: self.settings.max_outage,
+            identifier: self.dialled.admin(),
             tell_every: TELL_EVERY,
         };
         let end = match scene.runtime.block_on(calls::run(parts, settings)) {
@@ -152,6 +153,7 @@ impl Way<'_> {
             }
             Ok(ended) => {
                 account.traffic.add(&ended.traffic);
+                account.unjudged += ended.unjudged;
                 match stopped(ended.end) {
                     None => return Ok(()),
                     Some(end) => end,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Scene;
 use super::missing::known_wait;
 use crate::calls;
-use crate::cli::ending::{RESUMES, disk_failed, finished_exit, last_word};
+use crate::cli::ending::{RESUMES, disk_failed, finished_exit, having_waited, last_word};
 use crate::cli::exit::{Exit, LastWord};
 use crate::cli::flags::{MissingFlag, SyncFlags};
 use crate::cli::import::{TELL_EVERY, write_summary};
@@ -23,7 +23,7 @@ use crate::cli::settings::Connection;
 use crate::cli::source::Source;
 use crate::cli::target::Dialled;
 use crate::cli::tell;
-use crate::deliver::Lane;
+use crate::deliver::{Known, Lane};
 use crate::figures;
 use crate::gate;
 use crate::import::{self, Broken, End, Parts, Settings};
@@ -72,7 +72,7 @@ pub(super) struct Cargo {
 }
 
 pub(super) fn settings(
-    (connection, lanes): (&Connection, &Lanes),
+    (connection, lanes, known): (&Connection, &Lanes, Known),
     gates: gate::Settings,
     flags: &SyncFlags,
     journal: &Journal<OsDisk>,
@@ -84,6 +84,7 @@ pub(super) fn settings(
         max_outage: connection.max_outage,
         limit: flags.run.limit,
         rows_done: journal.settled().rows,
+        known,
         commit_every: COMMIT_EVERY,
         commit_rows: lanes.commit_rows(),
         tell_every: TELL_EVERY,
@@ -100,6 +101,8 @@ pub(super) struct Account {
     lane: Lane,
     absent: AbsentTally,
     wait: Option<Wait>,
+    /// What was given up only after a long wait.
+    pub(super) unjudged: u64,
 }
 
 impl Run<'_> {
@@ -114,7 +117,7 @@ impl Run<'_> {
         let way = Way { flags, paths, input, kept, dialled, settings, opened, lookalikes };
         way.announce(&lanes, start);
         let (word, account) = way.go(source, cargo, scene);
-        let Account { tally, here, traffic, lane, absent, wait } = account;
+        let Account { tally, here, traffic, lane, absent, wait, unjudged: _ } = account;
         let sync = SyncFigures {
             plan: way.opened.counts,
             kicked: absent.kicked,
@@ -171,7 +174,7 @@ impl Way<'_> {
         let ops = cargo.ops.clone();
         let start = cargo.journal.settled();
         let absent = AbsentTally { lookalikes: self.lookalikes, ..AbsentTally::default() };
-        let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent, wait: None };
+        let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent, wait: None, unjudged: 0 };
         let ended = match self.send(cargo, scene) {
             Err(word) => return (word, nothing(Traffic::default(), self.settings.limits.lane, before)),
             Ok(Err(Broken { error, traffic, lane })) => {
@@ -181,6 +184,7 @@ impl Way<'_> {
             Ok(Ok(ended)) => ended,
         };
         let mut account = nothing(ended.traffic, ended.lane, before + ended.tally);
+        account.unjudged = ended.unjudged;
         if matches!(ended.end, End::Finished) && self.flags.run.limit.is_none() {
             let word = self.finish(ended.ledger.0, &mut account, scene).unwrap_or_else(|word| word);
             if matches!(word.exit, Exit::Done | Exit::SomeRows) {
@@ -301,7 +305,7 @@ impl Way<'_> {
         and(absent.kicked, "kicked");
         and(absent.deleted, "deleted");
         and(absent.failed, "of the missing failed");
-        LastWord::new(exit, why, self.hint(tally, absent))
+        having_waited(LastWord::new(exit, why, self.hint(tally, absent)), account.unjudged)
     }
 
     fn hint(&self, tally: Tally, absent: AbsentTally) -> String {

@@ -146,7 +146,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
     loop {
-        while desk.deliveries.wants_record() {
+        while desk.deliveries.wants_record(desk.now) {
             if ids.len() as u64 == rows {
                 desk.deliveries.input_ended();
                 break;
@@ -160,7 +160,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
         }
         while let Some(sent) = desk.send_any() {
             calls += 1;
-            assert!(sent.rows.len() <= BATCH_RECORDS && !sent.rows.is_empty());
+            assert!(sent.rows.len() <= BATCH_RECORDS && !sent.accounts.is_empty());
             let in_call: BTreeSet<&str> = sent.accounts.iter().map(|account| account.user_id.as_str()).collect();
             assert_eq!(in_call.len(), sent.accounts.len(), "a UserID twice in a call");
             let is_in_flight = |id: &&str| flying.iter().any(|(_, other)| other.has(id));
@@ -170,7 +170,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
         }
         assert!(flying.len() <= in_flight);
         let at = desk.at();
-        desk.deliveries.settle_without_witness(at);
+        desk.deliveries.resolve_exhausted(at);
         outcomes.extend(desk.outcomes());
         if desk.deliveries.is_empty() && desk.deliveries.input_has_ended() {
             break;

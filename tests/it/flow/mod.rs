@@ -4,6 +4,7 @@ mod batch;
 mod calls;
 mod kept;
 mod service;
+mod trouble;
 mod week;
 
 use std::num::NonZeroU32;

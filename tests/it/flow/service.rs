@@ -1,6 +1,6 @@
 //! A service that is a function of the call, with an audit of its own, and the world around an import.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::num::NonZeroU32;
@@ -8,19 +8,19 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chatlift::account::Account;
+use chatlift::account::{Account, UserId};
 use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Line, Request};
 use chatlift::command::{Command, PerCommand};
-use chatlift::deliver::{Doubt, Lane, Limits};
+use chatlift::deliver::{Doubt, Known, Lane, Limits};
 use chatlift::gate::{self, Rate};
 use chatlift::import::{self, End, Parts, Settings};
 use chatlift::input::Mark;
 use chatlift::journal::Ledger;
 use chatlift::outcome::{Settled, Tally};
 use chatlift::roster::Record;
-use chatlift::traffic::Traffic;
-use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, Yield};
+use chatlift::traffic::{Phase, Traffic};
+use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, SuccessSeen, Yield};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -345,6 +345,9 @@ pub(super) struct Run {
     pub(super) traffic: Traffic,
     pub(super) rows: Vec<Settled>,
     pub(super) lane: Lane,
+    pub(super) unjudged: u64,
+    /// How often the service was taken for dead.
+    pub(super) outages: u32,
 }
 
 impl World {
@@ -359,9 +362,10 @@ impl World {
                 max_outage: Duration::from_secs(6 * 3_600),
                 limit: None,
                 rows_done: 0,
+                known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
                 commit_every: SECOND,
                 commit_rows: 1_000,
-                tell_every: SECOND,
+                tell_every: Duration::from_millis(250),
             },
             signals: futures_util::stream::pending().boxed_local(),
             wall: Box::new(move || UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed()),
@@ -395,6 +399,8 @@ impl World {
         let rows = Arc::new(Mutex::new(Vec::new()));
         let signer = Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), (self.wall)());
         let mut jitter = fastrand::Rng::with_seed(self.seed);
+        let outages = Rc::new(Cell::new(0));
+        let (told, mut was_down) = (Rc::clone(&outages), false);
         let parts = Parts {
             api: service.clone(),
             records: self.records,
@@ -403,11 +409,23 @@ impl World {
             wall: self.wall,
             jitter: Box::new(move || jitter.f64()),
             signals: self.signals,
-            tell: Box::new(|_| ()),
+            tell: Box::new(move |snapshot| {
+                let is_down = matches!(snapshot.phase, Phase::Waiting { .. });
+                told.set(told.get() + u32::from(is_down && !was_down));
+                was_down = is_down;
+            }),
         };
         let ended = import::run(parts, self.settings).await.expect("memory never fails");
         let rows = std::mem::take(&mut *rows.lock().unwrap());
-        Run { end: ended.end, tally: ended.tally, traffic: ended.traffic, rows, lane: ended.lane }
+        Run {
+            end: ended.end,
+            tally: ended.tally,
+            traffic: ended.traffic,
+            rows,
+            lane: ended.lane,
+            unjudged: ended.unjudged,
+            outages: outages.get(),
+        }
     }
 }
 

@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use chatlift::account::Account;
+use chatlift::account::{Account, UserId};
 use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Request};
 use chatlift::calls;
 use chatlift::command::{Command, PerCommand};
-use chatlift::deliver::{Doubt, Lane, Limits};
+use chatlift::deliver::{Doubt, Known, Lane, Limits};
 use chatlift::gate::{self, Rate};
 use chatlift::guard::{self, Bound, Figures, Limits as Bounds, PastRun, Percent, Tripped, most_held};
 use chatlift::import;
@@ -32,7 +32,7 @@ use chatlift::sync::{
     settlements, survey, write_missing,
 };
 use chatlift::target::Target;
-use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, Yield};
+use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, SuccessSeen, Yield};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -281,6 +281,7 @@ impl House {
             max_outage: SECOND,
             limit: None,
             rows_done: 0,
+            known: Known { identifier: admin(), seen: SuccessSeen::NotYet },
             commit_every: SECOND,
             commit_rows: 1_000,
             tell_every: SECOND,
@@ -323,6 +324,7 @@ impl House {
             max_attempts: 5,
             in_flight: 256,
             max_outage: SECOND,
+            identifier: admin(),
             tell_every: SECOND,
         };
         let Ok(ended) = calls::run(parts, settings).await else { panic!("the state never fails") };
@@ -370,4 +372,8 @@ fn roster(file: &File) -> Roster<File> {
 
 fn rates() -> PerCommand<Rate> {
     PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap()))
+}
+
+fn admin() -> UserId {
+    UserId::parse(b"administrator").unwrap()
 }

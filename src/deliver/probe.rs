@@ -1,0 +1,188 @@
+//! The calls that test whether the service is well, when faults may be the records' or the service's.
+//!
+//! One at a time; what they show is for `health` to judge. Each is a call that ought to go well: the account that was accepted last, again;
+//! else a fresh record; else `account_check` of the identifier. Nobody is charged for a test that fails.
+
+use tokio::time::Instant;
+
+use super::hold::Key;
+use super::parcel::{Parcel, ParcelId};
+use super::{Aftermath, At, Call, CallId, Deliveries, Feed, Lane};
+use crate::account::Account;
+use crate::command::Command;
+use crate::health::{CallTimes, Change, Company, HealthSample, Means, REPEAT_WITHIN, TestResult};
+use crate::verdict::{CallEnd, Carried, Refusal, Verdict, judge, words};
+
+/// A test that is in flight.
+#[derive(Debug)]
+pub(super) enum Probe {
+    /// The account that was accepted last; its UserID is held until the call has ended.
+    Repeat(Accepted),
+    Fresh(ParcelId),
+    Check,
+}
+
+/// An account that this process has imported, of which no later record has been read.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) account: Account,
+    pub(super) user_id: Key,
+    pub(super) at: Instant,
+}
+
+impl Deliveries {
+    /// The call that is to leave as a test now.
+    pub(super) fn next_probe(&self, now: Instant) -> Option<(Command, Means)> {
+        if self.probe.is_some() || self.feed == Feed::Stopped || !self.health.wants_test(now) {
+            return None;
+        }
+        match self.means(now) {
+            Means::Repeat => Some((self.import_command(), Means::Repeat)),
+            Means::Fresh if self.lacks_fresh() => None,
+            Means::Fresh => Some((self.fresh_command(), Means::Fresh)),
+            Means::Check => Some((Command::AccountCheck, Means::Check)),
+        }
+    }
+
+    fn means(&self, now: Instant) -> Means {
+        if self.accepted.as_ref().is_some_and(|accepted| now - accepted.at <= REPEAT_WITHIN) {
+            Means::Repeat
+        } else if !self.fresh.is_empty() || self.can_have_more() {
+            Means::Fresh
+        } else {
+            Means::Check
+        }
+    }
+
+    /// Whether the fresh record that a test is to take has not been read yet.
+    fn lacks_fresh(&self) -> bool {
+        self.fresh.len() <= self.health.fresh_position() && self.can_have_more()
+    }
+
+    /// Whether records are to be read for a test.
+    pub(super) fn wants_fresh_for_test(&self, now: Instant) -> bool {
+        self.probe.is_none() && self.health.wants_test(now) && self.means(now) == Means::Fresh && self.lacks_fresh()
+    }
+
+    /// A batch of one, once it is known that the service takes batches.
+    fn import_command(&self) -> Command {
+        match self.lane {
+            Lane::Batch(_) if self.proof.are_taken => Command::MultiaccountImport,
+            Lane::Batch(_) | Lane::Single | Lane::FellBack => Command::AccountImport,
+        }
+    }
+
+    /// As [`Self::import_command`]; while a batch is on trial no other one may leave.
+    fn fresh_command(&self) -> Command {
+        if self.proof.lets_go(None) { self.import_command() } else { Command::AccountImport }
+    }
+
+    /// The test leaves.
+    pub(super) fn send_probe(&mut self, command: Command, means: Means) -> Option<Call<'_>> {
+        let position = self.health.fresh_position();
+        self.health.test_left(means);
+        match means {
+            Means::Fresh => return self.send_fresh_probe(command, position),
+            Means::Repeat => {
+                let accepted = self.accepted.take()?;
+                self.hold.enter(accepted.user_id, 0);
+                self.probe = Some(Probe::Repeat(accepted));
+            }
+            Means::Check => self.probe = Some(Probe::Check),
+        }
+        self.in_flight += 1;
+        Some(self.probe_call())
+    }
+
+    pub(super) fn probe_call(&self) -> Call<'_> {
+        let account = match &self.probe {
+            Some(Probe::Repeat(accepted)) => &accepted.account,
+            Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
+        };
+        Call { id: CallId::Probe, accounts: vec![account], is_retry: false }
+    }
+
+    fn send_fresh_probe(&mut self, command: Command, position: usize) -> Option<Call<'_>> {
+        let row = self.fresh.remove(position.min(self.fresh.len() - 1))?;
+        let id = self.parcels.insert(Parcel::new(command, vec![row], row));
+        self.probe = Some(Probe::Fresh(id));
+        self.depart(id);
+        Some(self.call_of(id))
+    }
+
+    /// Whether this parcel is the test that is in flight; from here on it is not.
+    pub(super) fn takes_probe(&mut self, id: ParcelId) -> bool {
+        self.probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
+    }
+
+    /// A fresh record that was sent as a test and met a fault is tried again like any other, uncharged.
+    pub(super) fn fresh_probe_failed(&mut self, id: ParcelId, end: CallEnd, at: At) {
+        self.proof.returned(id);
+        self.wait(id, words(end), at);
+        self.leave_the_lane(id);
+    }
+
+    /// Takes the end of a test that carried no record of the input.
+    pub(super) fn probe_ended(&mut self, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
+        let Some(probe) = self.probe.take() else { return Aftermath::Nothing };
+        let verdict = judge(&end, self.seen, Carried::Batch);
+        let command = match probe {
+            Probe::Repeat(accepted) => {
+                self.repeat_ended(accepted, &verdict, at.now);
+                if let Verdict::Halt(refusal) = verdict {
+                    return halted(refusal, end);
+                }
+                self.main_command()
+            }
+            Probe::Fresh(_) | Probe::Check => Command::AccountCheck,
+        };
+        self.tested(command, &verdict, times, at)
+    }
+
+    /// A later record of the UserID may go now; if there is none, the account may be repeated again.
+    fn repeat_ended(&mut self, accepted: Accepted, verdict: &Verdict, now: Instant) {
+        let at = if *verdict == Verdict::Taken { now } else { accepted.at };
+        match self.hold.leave(accepted.user_id) {
+            Some(row) => self.fresh.push_back(row),
+            None => {
+                self.accepted.get_or_insert(Accepted { at, ..accepted });
+            }
+        }
+    }
+
+    /// Draws the consequences of a test's end.
+    pub(super) fn tested(&mut self, command: Command, verdict: &Verdict, times: CallTimes, at: At) -> Aftermath {
+        let went_well = matches!(verdict, Verdict::Taken | Verdict::Row);
+        let (result, sample) = match verdict {
+            Verdict::Retry | Verdict::Unknown => (TestResult::Faulty, HealthSample::Neutral),
+            Verdict::Unreached => (TestResult::Unreached(Company::of(self.in_flight)), HealthSample::Neutral),
+            Verdict::Taken | Verdict::Row => (TestResult::Well, HealthSample::Good),
+            Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
+            Verdict::Sign | Verdict::Halt(_) => (TestResult::Well, HealthSample::Neutral),
+        };
+        self.health.note_throttling(sample, at.now);
+        if went_well && command != Command::AccountCheck {
+            self.fail_released(times, at);
+        }
+        let change = self.health.test_ended(result, at.now);
+        if result == TestResult::Well && self.health.has_exhausted() && self.is_idle() {
+            self.health.try_again_later(at.now, at.jitter);
+        }
+        match (change, verdict) {
+            (Change::Down, _) => {
+                self.give_back();
+                Aftermath::Down
+            }
+            (Change::Back | Change::Nothing, Verdict::Throttle(scope)) => Aftermath::Throttled(*scope),
+            (Change::Back | Change::Nothing, Verdict::Sign) => Aftermath::SignatureRefused,
+            (Change::Back, _) => Aftermath::Back,
+            (Change::Nothing, _) if went_well => Aftermath::Accepted,
+            (Change::Nothing, _) => Aftermath::Nothing,
+        }
+    }
+}
+
+fn halted(refusal: Refusal, end: CallEnd) -> Aftermath {
+    let (code, says) = words(end);
+    Aftermath::Halt { refusal, code, says }
+}

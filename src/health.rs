@@ -1,0 +1,640 @@
+//! The health of an API: whether its faults are the service's or the records', and what follows for jobs that are out of attempts.
+//!
+//! A suspicion of an outage is tested by calls that ought to go well before anything is given back; the same calls are the probes of an
+//! open breaker. Decisions only; nothing here sends, sleeps, draws a random number or reads a clock. APIs that share a breaker share one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Records that the breaker looks back on. Source: the contract.
+const SAMPLES: usize = 100;
+/// Records that must have been tried before it suspects an outage. Source: the contract.
+const SAMPLES_LEAST: usize = 20;
+/// Calls in a row that never reached the service, after which it opens. Source: the contract.
+const UNREACHED_IN_A_ROW: u32 = 20;
+/// Calls of a test at most. Source: the contract.
+const TEST_CALLS: u32 = 3;
+/// Time between a suspicion that a test has refuted and the next one by samples. Chosen: tests then take a call a second at most, and an
+/// outage is noticed a second later.
+const SUSPECT_AGAIN: Duration = Duration::from_secs(1);
+/// Interval of the first probe of an open breaker and of the last. Source: the contract.
+const PROBE_FIRST: Duration = Duration::from_secs(1);
+const PROBE_LAST: Duration = Duration::from_secs(60);
+/// How long an accepted account may be repeated as a test. Source: the contract.
+pub const REPEAT_WITHIN: Duration = Duration::from_secs(600);
+/// Exhausted jobs that nothing can judge are tried again after this time up to twice as much. Source: the contract.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// They fail this long after their last charged call. Source: the contract.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How far ahead the first test looks for fresh records, and the last. Chosen: bad records come bunched, and reading so many costs no
+/// time; the last is as many as an import holds.
+const REACH_FIRST: usize = 256;
+const REACH_LAST: usize = 65_536;
+
+/// What the end of a call says about the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthSample {
+    /// It worked: it accepted the record or refused it for its own fault.
+    Good,
+    /// The call was lost or answered with a temporary error, and charged to the record.
+    Faulty,
+    /// The call never reached the service.
+    Unreached,
+    /// It asked for a slower pace.
+    Throttled,
+    /// None of these: the signature was refused, the code is unknown.
+    Neutral,
+}
+
+/// When a call left and ended.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTimes {
+    pub left: Instant,
+    pub ended: Instant,
+}
+
+/// Whether other calls of the API are in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    Alone,
+    Others,
+}
+
+impl Company {
+    #[must_use]
+    pub const fn of(in_flight: usize) -> Self {
+        if in_flight == 0 { Company::Alone } else { Company::Others }
+    }
+}
+
+/// How an API is tested; the first of these that can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// What it accepted last, again.
+    Repeat,
+    /// Something that has not been sent yet.
+    Fresh,
+    /// `account_check` of the identifier.
+    Check,
+}
+
+/// What a call of a test has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TestResult {
+    /// An answer that is neither a temporary error nor an unknown code.
+    Well,
+    Faulty,
+    /// It never reached the service.
+    Unreached(Company),
+}
+
+/// What a call's end has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Nothing,
+    /// The breaker has opened: charges are to be given back.
+    Down,
+    /// It has closed.
+    Back,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed,
+    /// A test is to decide; calls go on meanwhile.
+    Suspected {
+        since: Instant,
+    },
+    /// The service is down: nothing but probes.
+    Open {
+        since: Instant,
+        interval: Duration,
+        probe_at: Instant,
+    },
+}
+
+/// A test, or a probe of an open breaker, that has begun.
+#[derive(Debug, Clone, Copy, Default)]
+struct Test {
+    failed: u32,
+    in_flight: Option<Means>,
+}
+
+/// What is known of an API; `J` is what its jobs are known by.
+#[derive(Debug)]
+pub struct Health<J> {
+    samples: Samples,
+    unreached: u32,
+    /// Records split out of batches whose latest call failed since the last good one.
+    split_out: BTreeSet<u64>,
+    state: State,
+    test: Option<Test>,
+    suspect_from: Option<Instant>,
+    /// When the last call ended that went well.
+    good_at: Option<Instant>,
+    reach: usize,
+    throttled_since: Option<Instant>,
+    exhausted: BTreeMap<J, Exhausted>,
+    /// When exhausted jobs that nothing can judge are tried again …
+    round_at: Option<Instant>,
+    /// … and when the first of them is looked at again: it may fail before.
+    retry_at: Option<Instant>,
+    patience: Patience,
+}
+
+impl<J: Copy + Ord> Default for Health<J> {
+    fn default() -> Self {
+        Self {
+            samples: Samples::default(),
+            unreached: 0,
+            split_out: BTreeSet::new(),
+            state: State::Closed,
+            test: None,
+            suspect_from: None,
+            good_at: None,
+            reach: REACH_FIRST,
+            throttled_since: None,
+            exhausted: BTreeMap::new(),
+            round_at: None,
+            retry_at: None,
+            patience: Patience::default(),
+        }
+    }
+}
+
+impl<J: Copy + Ord> Health<J> {
+    /// Takes the end of a call of the record `who` that was no test; calls that end while the breaker is open say nothing.
+    pub fn note(&mut self, who: u64, sample: HealthSample, times: CallTimes, company: Company) -> Change {
+        if self.is_down() {
+            return Change::Nothing;
+        }
+        self.note_throttling(sample, times.ended);
+        match sample {
+            HealthSample::Unreached => self.unreached += 1,
+            HealthSample::Good | HealthSample::Faulty | HealthSample::Throttled | HealthSample::Neutral => self.unreached = 0,
+        }
+        match sample {
+            HealthSample::Good => {
+                self.split_out.clear();
+                self.good_at = Some(times.ended);
+                self.samples.enter(who, Latest::Good);
+                self.doubt_suspicion(times);
+            }
+            HealthSample::Faulty => self.samples.enter(who, Latest::Faulty),
+            HealthSample::Unreached | HealthSample::Throttled | HealthSample::Neutral => {}
+        }
+        if self.unreached >= UNREACHED_IN_A_ROW || (self.unreached > 0 && company == Company::Alone) {
+            self.open(times.ended);
+            return Change::Down;
+        }
+        self.suspect_by_samples(times.ended);
+        Change::Nothing
+    }
+
+    /// A record that was split out of its batch met a temporary error. Batches may be too few to judge by; twenty such records, and
+    /// nothing that was accepted in between, are enough for a suspicion. To be told before [`Health::note`].
+    pub fn note_split_out(&mut self, who: u64) {
+        self.split_out.insert(who);
+    }
+
+    /// Another call that left after the suspicion arose went well: that is all that a test could show. One that left before shows that the
+    /// service still answers some, so the test begins anew.
+    fn doubt_suspicion(&mut self, times: CallTimes) {
+        match self.state {
+            State::Suspected { since } if since <= times.left => self.close(times.ended),
+            State::Suspected { .. } => self.test.iter_mut().for_each(|test| test.failed = 0),
+            State::Closed | State::Open { .. } => {}
+        }
+    }
+
+    fn suspect_by_samples(&mut self, now: Instant) {
+        let is_due = self.state == State::Closed && self.suspect_from.is_none_or(|from| from <= now);
+        if is_due && (self.samples.half_are_faulty() || self.split_out.len() >= SAMPLES_LEAST) {
+            self.suspect(now);
+        }
+    }
+
+    /// Nothing else can show that the service is well: a test must.
+    pub fn suspect(&mut self, now: Instant) {
+        if self.state == State::Closed {
+            self.state = State::Suspected { since: now };
+        }
+    }
+
+    /// Whether the breaker is closed and nothing is suspected.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Whether a call of a test, or of a probe, is to leave now.
+    #[must_use]
+    pub fn wants_test(&self, now: Instant) -> bool {
+        match (self.state, self.test) {
+            (State::Closed, _) => false,
+            (State::Suspected { .. } | State::Open { .. }, Some(test)) => test.in_flight.is_none(),
+            (State::Suspected { .. }, None) => true,
+            (State::Open { probe_at, .. }, None) => probe_at <= now,
+        }
+    }
+
+    /// Which of the fresh records the next call of a test takes, counted from the next: near, further, far, and further still each time.
+    #[must_use]
+    pub fn fresh_position(&self) -> usize {
+        match self.test.map_or(0, |test| test.failed) {
+            0 => 0,
+            1 => self.reach / 16,
+            _ => self.reach - 1,
+        }
+    }
+
+    /// A call of the test has left.
+    pub fn test_left(&mut self, means: Means) {
+        self.test.get_or_insert_default().in_flight = Some(means);
+    }
+
+    /// Takes the end of a test's call.
+    pub fn test_ended(&mut self, result: TestResult, now: Instant) -> Change {
+        let Some(mut test) = self.test.take() else { return Change::Nothing };
+        let Some(means) = test.in_flight.take() else { return Change::Nothing };
+        if self.state == State::Closed {
+            return Change::Nothing;
+        }
+        if result == TestResult::Well {
+            let was_down = self.is_down();
+            self.close(now);
+            return if was_down { Change::Back } else { Change::Nothing };
+        }
+        test.failed += 1;
+        let is_over = test.failed >= self.calls_allowed(means) || result == TestResult::Unreached(Company::Alone);
+        if is_over {
+            return self.test_failed(means, now);
+        }
+        self.test = Some(test);
+        Change::Nothing
+    }
+
+    /// A probe that repeats the same call says no more the second time; fresh records may each be bad.
+    const fn calls_allowed(&self, means: Means) -> u32 {
+        match (self.state, means) {
+            (State::Open { .. }, Means::Repeat | Means::Check) => 1,
+            (State::Open { .. }, Means::Fresh) | (State::Closed | State::Suspected { .. }, _) => TEST_CALLS,
+        }
+    }
+
+    fn test_failed(&mut self, means: Means, now: Instant) -> Change {
+        if means == Means::Fresh {
+            self.reach = (self.reach * 4).min(REACH_LAST);
+        }
+        match &mut self.state {
+            State::Open { interval, probe_at, .. } => {
+                *interval = (*interval * 2).min(PROBE_LAST);
+                *probe_at = now + *interval;
+                Change::Nothing
+            }
+            State::Closed | State::Suspected { .. } => {
+                self.open(now);
+                Change::Down
+            }
+        }
+    }
+
+    /// Opens the breaker: all that was noted is past.
+    pub fn open(&mut self, now: Instant) {
+        self.samples.clear();
+        self.unreached = 0;
+        self.split_out.clear();
+        self.retry_at = None;
+        self.test.take_if(|test| test.in_flight.is_none());
+        self.state = State::Open { since: now, interval: PROBE_FIRST, probe_at: now + PROBE_FIRST };
+        self.pause_or_go_on(now);
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.samples.clear();
+        self.unreached = 0;
+        self.split_out.clear();
+        self.reach = REACH_FIRST;
+        self.suspect_from = Some(now + SUSPECT_AGAIN);
+        self.test.take_if(|test| test.in_flight.is_none());
+        self.state = State::Closed;
+        self.pause_or_go_on(now);
+    }
+
+    /// Takes note of whether the service asks for a slower pace, and nothing else.
+    pub fn note_throttling(&mut self, sample: HealthSample, now: Instant) {
+        match sample {
+            HealthSample::Throttled if self.throttled_since.is_none() => self.throttled_since = Some(now),
+            HealthSample::Good | HealthSample::Faulty if self.throttled_since.is_some() => self.throttled_since = None,
+            HealthSample::Throttled | HealthSample::Good | HealthSample::Faulty | HealthSample::Unreached | HealthSample::Neutral => return,
+        }
+        self.pause_or_go_on(now);
+    }
+
+    fn pause_or_go_on(&mut self, now: Instant) {
+        if self.is_down() || self.throttled_since.is_some() {
+            self.patience.pause(now);
+        } else {
+            self.patience.go_on(now);
+        }
+    }
+
+    /// Since when the breaker is open.
+    #[must_use]
+    pub const fn down_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { since, .. } => Some(since),
+            State::Closed | State::Suspected { .. } => None,
+        }
+    }
+
+    #[must_use]
+    pub const fn is_down(&self) -> bool {
+        self.down_since().is_some()
+    }
+
+    /// Since when the API has been down, or has said nothing but "too fast".
+    #[must_use]
+    pub fn useless_since(&self) -> Option<Instant> {
+        self.down_since().or(self.throttled_since)
+    }
+
+    /// When the next probe is due, if none is under way.
+    #[must_use]
+    pub const fn probe_at(&self) -> Option<Instant> {
+        match (self.state, self.test) {
+            (State::Open { probe_at, .. }, None) => Some(probe_at),
+            (State::Closed | State::Suspected { .. } | State::Open { .. }, _) => None,
+        }
+    }
+}
+
+/// The latest call of each of the last records that were tried.
+#[derive(Debug)]
+struct Samples {
+    latest: VecDeque<(u64, Latest)>,
+    faulty: usize,
+    /// The largest record that ever entered: a larger one is not there yet, so nobody has to look for it.
+    largest: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Latest {
+    Good,
+    Faulty,
+}
+
+impl Default for Samples {
+    fn default() -> Self {
+        Self { latest: VecDeque::with_capacity(SAMPLES + 1), faulty: 0, largest: None }
+    }
+}
+
+impl Samples {
+    fn enter(&mut self, who: u64, latest: Latest) {
+        if self.largest.is_some_and(|largest| who <= largest) {
+            let before = self.latest.iter().position(|(record, _)| *record == who);
+            let before = before.and_then(|before| self.latest.remove(before));
+            self.forget(before);
+        }
+        self.largest = self.largest.max(Some(who));
+        self.faulty += usize::from(latest == Latest::Faulty);
+        self.latest.push_back((who, latest));
+        if self.latest.len() > SAMPLES {
+            let oldest = self.latest.pop_front();
+            self.forget(oldest);
+        }
+    }
+
+    fn forget(&mut self, sample: Option<(u64, Latest)>) {
+        self.faulty -= usize::from(matches!(sample, Some((_, Latest::Faulty))));
+    }
+
+    fn half_are_faulty(&self) -> bool {
+        self.latest.len() >= SAMPLES_LEAST && self.faulty * 2 >= self.latest.len()
+    }
+
+    fn clear(&mut self) {
+        self.latest.clear();
+        self.faulty = 0;
+    }
+}
+
+/// A job that is out of attempts; whether it fails is withheld.
+#[derive(Debug, Clone, Copy)]
+struct Exhausted {
+    /// When its last call ended.
+    since: Instant,
+    by: ExhaustedBy,
+    overtime: Overtime,
+}
+
+/// What a job has used up its attempts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExhaustedBy {
+    TemporaryErrors,
+    UnknownCodes,
+}
+
+/// What a job that is exhausted has been through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// All its attempts, charged from this moment on.
+    Charged { since: Instant },
+    /// More than that.
+    Beyond(Overtime),
+}
+
+/// The tries of a job beyond its attempts, which nobody charges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overtime {
+    /// When its last charged call ended, as [`Patience`] counts.
+    charged_at: Instant,
+    tries: Tries,
+}
+
+impl Overtime {
+    /// With one more try.
+    fn again(self) -> Self {
+        let tries = if self.tries == Tries::NoneNeeded { Tries::Unjudged } else { self.tries };
+        Self { tries, ..self }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tries {
+    /// None, and something went well between its attempts.
+    NoneNeeded,
+    /// Nothing could show whose fault it is while it was tried.
+    Unjudged,
+    /// The last one: something has shown meanwhile that the service is well.
+    Last,
+}
+
+/// What becomes of exhausted jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released<J> {
+    pub fail: Vec<J>,
+    /// These are tried once more.
+    pub try_again: Vec<(J, Overtime)>,
+}
+
+impl<J> Default for Released<J> {
+    fn default() -> Self {
+        Self { fail: Vec::new(), try_again: Vec::new() }
+    }
+}
+
+impl<J: Copy + Ord> Health<J> {
+    /// Withholds the failure of a job that is out of attempts.
+    pub fn exhaust(&mut self, job: J, by: ExhaustedBy, history: Tried, now: Instant) {
+        let overtime = match history {
+            Tried::Beyond(overtime) => overtime,
+            Tried::Charged { since } => {
+                let is_judged = by == ExhaustedBy::UnknownCodes || self.good_at.is_some_and(|good_at| good_at >= since);
+                let tries = if is_judged { Tries::NoneNeeded } else { Tries::Unjudged };
+                Overtime { charged_at: self.patience.reading(now), tries }
+            }
+        };
+        self.exhausted.insert(job, Exhausted { since: now, by, overtime });
+    }
+
+    #[must_use]
+    pub fn has_exhausted(&self) -> bool {
+        !self.exhausted.is_empty()
+    }
+
+    #[must_use]
+    pub fn is_exhausted(&self, job: J) -> bool {
+        self.exhausted.contains_key(&job)
+    }
+
+    /// A call went well, so every job fails whose last call had ended when it left: the service was well. One that was only tried while
+    /// nothing went well is tried a last time: the service may just have come back.
+    pub fn release(&mut self, times: CallTimes) -> Released<J> {
+        let CallTimes { left, ended } = times;
+        self.good_at = Some(ended);
+        let mut released = Released::default();
+        if self.exhausted.is_empty() {
+            return released;
+        }
+        self.exhausted.retain(|job, exhausted| {
+            if exhausted.since > left {
+                return true;
+            }
+            match exhausted.overtime.tries {
+                Tries::Unjudged => released.try_again.push((*job, Overtime { tries: Tries::Last, ..exhausted.overtime })),
+                Tries::NoneNeeded | Tries::Last => released.fail.push(*job),
+            }
+            false
+        });
+        released
+    }
+
+    /// Nothing is left that could show whose fault it is, and so exhausted jobs are tried again later.
+    pub fn try_again_later(&mut self, now: Instant, jitter: f64) {
+        let round_at = now + TRY_AGAIN.mul_f64(1.0 + jitter.clamp(0.0, 1.0));
+        self.round_at = Some(round_at);
+        self.look_again_by(round_at, now);
+    }
+
+    fn look_again_by(&mut self, round_at: Instant, now: Instant) {
+        let charged_at = self.exhausted.values().map(|exhausted| exhausted.overtime.charged_at).min();
+        let over = charged_at.and_then(|charged_at| self.patience.reaches(charged_at + PATIENCE));
+        self.retry_at = Some(over.map_or(round_at, |over| round_at.min(over.max(now))));
+    }
+
+    /// When exhausted jobs are tried again or fail.
+    #[must_use]
+    pub const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// The exhausted jobs that are to be tried again now, and those whose time is over.
+    pub fn take_retries(&mut self, now: Instant) -> Released<J> {
+        let mut released = Released::default();
+        if self.retry_at.take_if(|at| *at <= now).is_none() {
+            return released;
+        }
+        let reading = self.patience.reading(now);
+        released.fail = self.take_all(|exhausted| reading >= exhausted.overtime.charged_at + PATIENCE);
+        match self.round_at {
+            Some(round_at) if now < round_at => {
+                if !self.exhausted.is_empty() {
+                    self.look_again_by(round_at, now);
+                }
+            }
+            Some(_) | None => {
+                self.round_at = None;
+                released.try_again =
+                    std::mem::take(&mut self.exhausted).into_iter().map(|(job, exhausted)| (job, exhausted.overtime.again())).collect();
+            }
+        }
+        released
+    }
+
+    /// Those that unknown codes have exhausted: they don't wait for anything to show that the service is well.
+    pub fn take_unknown(&mut self) -> Vec<J> {
+        self.take_all(|exhausted| exhausted.by == ExhaustedBy::UnknownCodes)
+    }
+
+    /// All exhausted jobs: they live again.
+    pub fn revive(&mut self) -> Vec<J> {
+        self.take_all(|_| true)
+    }
+
+    fn take_all(&mut self, is_wanted: impl Fn(&Exhausted) -> bool) -> Vec<J> {
+        let mut taken = Vec::new();
+        self.exhausted.retain(|job, exhausted| {
+            let is_wanted = is_wanted(exhausted);
+            if is_wanted {
+                taken.push(*job);
+            }
+            !is_wanted
+        });
+        taken
+    }
+
+    /// Takes a job out without a decision: it is dealt with otherwise.
+    pub fn forget(&mut self, job: J) {
+        self.exhausted.remove(&job);
+    }
+
+    /// The exhausted jobs.
+    pub fn exhausted(&self) -> impl Iterator<Item = J> {
+        self.exhausted.keys().copied()
+    }
+}
+
+/// A clock that stands still while the service is down or throttles. It shows an instant in the past: now, less the time that it stood.
+#[derive(Debug, Default)]
+struct Patience {
+    stood: Duration,
+    stands_since: Option<Instant>,
+}
+
+impl Patience {
+    fn pause(&mut self, now: Instant) {
+        self.stands_since.get_or_insert(now);
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        if let Some(since) = self.stands_since.take() {
+            self.stood += now - since;
+        }
+    }
+
+    fn reading(&self, now: Instant) -> Instant {
+        self.stands_since.unwrap_or(now) - self.stood
+    }
+
+    /// When it will show this, if it goes.
+    fn reaches(&self, reading: Instant) -> Option<Instant> {
+        self.stands_since.is_none().then(|| reading + self.stood)
+    }
+}
+
+#[cfg(test)]
+mod tests;
