@@ -48,8 +48,10 @@ pub(super) fn tell_creates(lookalikes: &Lookalikes) {
     let Lookalikes { creates, first_creates, .. } = lookalikes;
     if *creates > 0 {
         let places: Vec<String> = first_creates.iter().map(ToString::to_string).collect();
-        let (records, places) = (figures::counted(*creates, "record"), places.join(", "));
-        tracing::warn!("{records} to be created look like a missing id, first in {places}: each may be one user under two ids");
+        let (count, places) = (figures::count(*creates), places.join(", "));
+        tracing::warn!(
+            "accounts to be created that look like a missing id: {count}, first in {places}; each may be one user under two ids"
+        );
     }
 }
 

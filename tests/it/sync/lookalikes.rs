@@ -133,10 +133,10 @@ fn of_several_reasons_the_first_is_told() {
 fn a_record_to_be_created_that_looks_like_a_missing_id_is_told() {
     let house = house(&["a1", "b1", "here"]);
     let run = house.night(&["here", "A1", "B1 "], &[]).exits(3);
-    let told = "1 record to be created look";
-    assert!(run.stderr.contains(told) && run.stderr.contains("row 2 (line 3)"), "{}", run.stderr);
+    let told = "to be created that look like a missing id: 1, first in row 2 (line 3)";
+    assert!(run.stderr.contains(told), "{}", run.stderr);
     let run = house.night(&["here", "A1", "b1"], &[]).exits(0);
-    assert!(!run.stderr.contains("to be created look"), "it is there by now: {}", run.stderr);
+    assert!(!run.stderr.contains("to be created that look"), "it is there by now: {}", run.stderr);
 }
 
 /// Files in which some record's UserID can't be read for certain, each with the row that is at fault.
