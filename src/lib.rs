@@ -19,6 +19,7 @@ pub mod health;
 pub mod import;
 pub mod input;
 pub mod journal;
+pub mod lockfile;
 pub mod lookalike;
 pub mod outcome;
 pub mod plan;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
 
+use super::access::why_denied;
 use super::check;
 use super::exit::{Exit, LastWord, causes, quoted};
 use super::flags::AuditFlags;
@@ -30,7 +31,7 @@ fn audited(flags: &AuditFlags) -> Result<LastWord, LastWord> {
             ResultsError::Empty | ResultsError::Header => {
                 LastWord::yours(why, "give the results file of an import: --results FILE.results.csv")
             }
-            ResultsError::Read(error) => unreadable(why, &error),
+            ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
     };
     let records = roster(path, &format(&flags.input))?;

@@ -34,11 +34,7 @@ fn checked(input: &InputFlags, rates: Rates) -> Result<LastWord, LastWord> {
 
 fn last_word(report: &Report) -> LastWord {
     match report.refused.count() {
-        0 => LastWord::new(
-            Exit::Done,
-            format!("{} can be sent", counted(report.records, "record")),
-            "chatlift import takes the file as it is",
-        ),
+        0 => LastWord::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is"),
         refused => LastWord::new(
             Exit::SomeRows,
             format!("{} of {} would be refused", count(refused), counted(report.records, "record")),

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use super::access::MORE_FILES;
 use crate::verdict::RefusalClass;
 
 /// The documented exit codes.
@@ -20,6 +21,8 @@ pub enum Exit {
     SomeRows,
     /// Stopped before the end; the same command resumes.
     Stopped,
+    /// Not begun: another process is at work on the same files or state.
+    Busy,
     /// The service refused the credentials, the permission or the region, or is not who it should be.
     Refused,
     /// A guard of the sync tripped: nothing is sent.
@@ -34,7 +37,7 @@ impl Exit {
             Exit::CannotGoOn => 1,
             Exit::Yours => 2,
             Exit::SomeRows => 3,
-            Exit::Stopped => 4,
+            Exit::Stopped | Exit::Busy => 4,
             Exit::Refused => 5,
             Exit::Guarded => 6,
         }
@@ -49,6 +52,7 @@ impl Exit {
             Exit::Yours => "needs_fixing",
             Exit::SomeRows => "finished_with_rejects",
             Exit::Stopped => "stopped",
+            Exit::Busy => "busy",
             Exit::Refused => "refused",
             Exit::Guarded => "guarded",
         }
@@ -58,7 +62,7 @@ impl Exit {
         match self {
             Exit::Done => "done",
             Exit::SomeRows => "finished",
-            Exit::Stopped => "stopped",
+            Exit::Stopped | Exit::Busy => "stopped",
             Exit::CannotGoOn | Exit::Yours | Exit::Refused | Exit::Guarded => "error",
         }
     }
@@ -80,6 +84,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// How the standard library tells that a process, or the machine, has no more open files to give (EMFILE, ENFILE).
+const OUT_OF_FILES: [&str; 2] = ["(os error 24)", "(os error 23)"];
+
 /// The last word of a command: its exit code, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastWord {
@@ -91,7 +98,12 @@ pub struct LastWord {
 impl LastWord {
     #[must_use]
     pub fn new(exit: Exit, why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit, why: why.into(), hint: Some(hint.into()) }
+        let why = why.into();
+        // Whatever could not be opened: the limit is the caller's to raise, and no disk is at fault.
+        if exit == Exit::CannotGoOn && OUT_OF_FILES.iter().any(|cause| why.contains(cause)) {
+            return Self { exit: Exit::Yours, why, hint: Some(MORE_FILES.to_owned()) };
+        }
+        Self { exit, why, hint: Some(hint.into()) }
     }
 
     /// Something of the caller's needs fixing.
@@ -161,6 +173,13 @@ mod tests {
         let word = LastWord::yours("column \u{1b}[31m\nUserID", "rename it");
         assert_eq!(word.to_string(), "error: column \\u{1b}[31m\\nUserID\nhint: rename it");
         assert_eq!(LastWord::done("all 3 rows are imported").to_string(), "done: all 3 rows are imported");
+    }
+
+    #[test]
+    fn a_limit_of_open_files_is_no_fault_of_a_disk() {
+        let error = std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let word = LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "repair the disk");
+        assert_eq!((word.exit, word.hint.as_deref()), (Exit::Yours, Some(MORE_FILES)));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::command_line::CommandLine;
 use super::exit::LastWord;
+use super::flags::InputFlags;
 use super::input;
 use crate::roster::{Format, Roster};
 
@@ -15,7 +17,8 @@ const RECORDS: usize = 1_000;
 ///
 /// # Errors
 /// The last word (exit code 2).
-pub(super) fn judge(path: &Path, name: &Path, format: &Format, max_invalid: f64) -> Result<(), LastWord> {
+pub(super) fn judge(path: &Path, flags: &InputFlags, format: &Format, max_invalid: f64) -> Result<(), LastWord> {
+    let name = &flags.file;
     let roster = Roster::open(path, format).map_err(|error| input::roster_error(name, &error))?;
     let (mut records, mut invalid) = (0, 0);
     let mut reasons = BTreeMap::<String, u64>::new();
@@ -38,6 +41,6 @@ pub(super) fn judge(path: &Path, name: &Path, format: &Format, max_invalid: f64)
             name.display(),
             most.unwrap_or_default()
         ),
-        format!("chatlift check {} names them; if they are to be left out, raise --max-invalid", name.display()),
+        format!("{} names them; if they are to be left out, raise --max-invalid", CommandLine::new("check").file(name).reading(flags)),
     ))
 }

@@ -264,7 +264,7 @@ pub struct ConnectionFlags {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// How long a dead service is waited for before the run stops, resumable [default: 6h]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub max_outage: Option<Duration>,
     /// TOML with the same names; a secret may stand in it only as a path [env: CHATLIFT_CONFIG]
     #[arg(long, value_name = "FILE")]
@@ -308,10 +308,10 @@ pub struct SandboxFlags {
     #[arg(long, value_name = "N", default_value = "200")]
     pub limit: u32,
     /// Time that every answer takes
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
     pub latency: Duration,
     /// The latency varies by up to this much in both directions
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
     pub jitter: Duration,
     /// Accounts that the app may hold; beyond it answers 70398
     #[arg(long, value_name = "N")]
@@ -353,7 +353,7 @@ pub struct UsersigFlags {
     #[command(flatten)]
     pub connection: ConnectionFlags,
     /// How long it is valid
-    #[arg(long, help_heading = "Signature", value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, help_heading = "Signature", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub expire: Duration,
 }
 
@@ -383,20 +383,48 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Seconds, with decimals if need be.
+/// Seconds, with decimals if need be: what is less than a millisecond is no time for an answer.
 ///
 /// # Errors
 /// A text for people.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("it must be a number of seconds above 0".to_owned()),
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Ok(_) | Err(_) => Err("it must be a number of seconds from 0.001 to 86400 (a day)".to_owned()),
     }
+}
+
+/// Longest time that a flag takes, in seconds: a hundred thousand million years. The clocks of the system count seconds in 63 bits, a third of
+/// which remains for the time that it is now.
+const TIME_MAX_S: u64 = 100_000_000_000 * 31_557_600;
+
+/// A time as people write it (6h, 30min), as far as clocks can hold it.
+///
+/// # Errors
+/// A text for people.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|why| why.to_string())?;
+    if duration.as_secs() > TIME_MAX_S { Err("it is longer than clocks can hold".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_as_long_as_clocks_can_hold() {
+        use std::time::{Instant, SystemTime};
+        assert_eq!(duration("6h"), Ok(Duration::from_secs(6 * 3600)));
+        let longest = duration("100000000000years").unwrap();
+        assert!(Instant::now().checked_add(longest).is_some() && SystemTime::now().checked_add(longest).is_some());
+        for wrong in ["500000000000years", "18446744073709551615s", "18446744073709551616s", "200000000000years", "6", "-1s", ""] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["0", "-1", "nan", "inf", "1e-30", "1e30", "86401", "x"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_flags_hang_together() {

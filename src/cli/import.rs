@@ -10,16 +10,20 @@ use std::time::{Duration, SystemTime};
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::ending::{already_finished, cannot_open, disk_failed, having_waited, last_word};
+use super::ending::{Given, already_finished, cannot_open, disk_failed, having_waited, last_word};
 use super::exit::{Exit, LastWord};
 use super::flags::{ImportFlags, RunFlags};
 use super::kept::Kept;
 use super::lanes::{COMMIT_EVERY, Lanes};
-use super::names::{can_be_written, paths};
-use super::settings::{Connection, format};
+use super::names::{can_be_replaced, paths};
+use super::open_files::Keeps;
+use super::pipe::Held;
+use super::reach::Reach;
+use super::settings::{Connection, copies_delimiter, format};
+use super::signals::Leftover;
 use super::source::Source;
 use super::target::{Dialled, dial, target};
-use super::{check, environment, first_look, input, last_calls, log, signals, tell};
+use super::{check, environment, first_look, input, last_calls, log, open_files, signals, tell};
 use crate::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::check::Rates;
 use crate::deliver::{BATCH_RECORDS, Lane};
@@ -49,10 +53,12 @@ pub(super) fn run(given: &ImportFlags) -> LastWord {
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    let word = match begin(given) {
+    let mut pipe = Held::default();
+    let word = match begin(given, &mut pipe) {
         Ok(Begun::Run(run)) => run.carry_out(&bars),
         Ok(Begun::Finished { tally, paths, filled }) => {
-            let word = filled.err().unwrap_or_else(|| already_finished(tally, &flags.input.file, &paths));
+            let finished = || already_finished(tally, Given { flags, paths: &paths, state: given.state.as_deref(), reach: None });
+            let word = filled.err().unwrap_or_else(finished);
             write_summary(flags, &summary((word.exit, Lane::Single), tally, Traffic::default(), (Duration::ZERO, tally.rows())));
             word
         }
@@ -85,6 +91,9 @@ struct Run<'a> {
     settings: Settings,
     input_bytes: u64,
     kept: Option<Kept>,
+    /// The path of what is kept.
+    state: Option<&'a Path>,
+    reach: Reach,
 }
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
@@ -96,17 +105,21 @@ pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
 }
 
 /// Looks at everything; opens the journal if there is something to do.
-fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
-    let ImportFlags { run: flags, state } = flags;
-    let connection = Connection::resolve(&flags.connection, &environment)?;
+fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastWord> {
+    let ImportFlags { run: flags, state } = given;
+    let mut connection = Connection::resolve(&flags.connection, &environment)?;
+    open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
+    let reach = Reach::new(&connection, &environment, Instant::now());
     let lanes = Lanes::new(flags, &connection)?;
     let file = &flags.input.file;
     let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
-    can_be_written("summary", flags.summary.as_deref())?;
+    can_be_replaced("summary", flags.summary.as_deref())?;
+    *pipe = Held::open(flags.summary.as_deref())?;
     let last_calls = LastCalls::find(&paths.lock());
     let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
+    let _leftover = lock.is_for_nothing().then(|| Leftover::of(&paths.lock()));
     let kept = state.as_deref().map(Kept::take).transpose()?;
-    kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service)))?;
+    kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service), &flags.connection))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
         && let Some(finished) = finished_without_input(&connection, &paths, kept.as_ref())?
@@ -129,6 +142,7 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         Plan::Run(way) => way,
     };
     look_at_input(&way, &source, &format, flags)?;
+    let state = state.as_deref();
     let dialled = dial(&connection, lanes.main_rate())?;
     source.keep()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
@@ -146,7 +160,21 @@ fn begin(flags: &ImportFlags) -> Result<Begun<'_>, LastWord> {
         commit_rows: lanes.commit_rows(),
         tell_every: TELL_EVERY,
     };
-    Ok(Begun::Run(Box::new(Run { flags, paths, source, format, journal, roster, dialled, lanes, settings, input_bytes, kept })))
+    Ok(Begun::Run(Box::new(Run {
+        flags,
+        paths,
+        source,
+        format,
+        journal,
+        roster,
+        dialled,
+        lanes,
+        settings,
+        input_bytes,
+        kept,
+        state,
+        reach,
+    })))
 }
 
 /// A run that an earlier process has finished, its input being gone by now.
@@ -166,14 +194,14 @@ pub(super) fn claim(connection: &Connection, roster: &Roster<File>, path: &Path,
         input,
         reading: roster.reading(),
         header: roster.header().names.clone(),
-        rejects_delimiter: flags.input.delimiter.unwrap_or(b','),
+        rejects_delimiter: copies_delimiter(&flags.input),
         start: roster.at(),
     })
 }
 
 fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &RunFlags) -> Result<Plan, LastWord> {
     let restart = if flags.restart { Restart::Asked } else { Restart::No };
-    let compare = |checkpoint: &Checkpoint| roster::compare(path, claim.reading.delimiter, checkpoint.settled);
+    let compare = |checkpoint: &Checkpoint| roster::compare(path, checkpoint.reading.delimiter, checkpoint.settled);
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 
@@ -181,7 +209,7 @@ fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &RunFlags) -> Resul
 fn look_at_input(way: &Way, source: &Source, format: &Format, flags: &RunFlags) -> Result<(), LastWord> {
     match way {
         Way::Afresh | Way::SetAside | Way::GoOnSettingAside { .. } => {
-            first_look::judge(source.path(), &flags.input.file, format, flags.max_invalid)
+            first_look::judge(source.path(), &flags.input, format, flags.max_invalid)
         }
         Way::Resume { input: Sameness::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its settled part is the same, the run goes on with what follows");
@@ -194,17 +222,17 @@ fn look_at_input(way: &Way, source: &Source, format: &Format, flags: &RunFlags) 
 impl Run<'_> {
     fn carry_out(self: Box<Self>, bars: &MultiProgress) -> LastWord {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let stops = runtime.and_then(|runtime| runtime.block_on(async { signals::stops() }).map(|stops| (runtime, stops)));
-        let (runtime, stops) = match stops {
-            Ok(ready) => ready,
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
             Err(error) => return LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"),
         };
         self.announce();
         let began = std::time::Instant::now();
-        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes, kept, .. } = *self;
+        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes, kept, state, reach, .. } = *self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(input_bytes), limit: settings.limit };
         let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
+        let mut watched = reach.clone();
         let parts = Parts {
             api: dialled.api.clone(),
             records: roster,
@@ -212,8 +240,11 @@ impl Run<'_> {
             signer: dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
-            signals: stops,
-            tell: Box::new(move |snapshot| progress.tell(snapshot, Instant::now())),
+            signals: signals::stops(),
+            tell: Box::new(move |snapshot| {
+                watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
+                progress.tell(snapshot, Instant::now());
+            }),
         };
         let ended = runtime.block_on(import::run(parts, settings));
         let elapsed = began.elapsed();
@@ -236,7 +267,8 @@ impl Run<'_> {
                 }
                 let remaining = remaining(&ended, source.path(), &format, start);
                 let tally = before + ended.tally;
-                let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, &flags.input.file, &paths));
+                let given = Given { flags, paths: &paths, state, reach: reach.advice_on(&ended.traffic) };
+                let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
                 let word = having_waited(word, ended.unjudged);
                 let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
                 (word, summary, ended.tally)

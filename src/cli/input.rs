@@ -1,9 +1,10 @@
 //! The input file as the shell sees it: how it is opened, and what to do about one that is not what it claims.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
 use super::exit::{Exit, LastWord, causes, quoted};
 use crate::account::Field;
 use crate::roster::{Format, HeaderError, RECORD_MAX_BYTES, Roster, RosterError};
@@ -33,14 +34,15 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> LastWord {
         RosterError::LongRecord { line } => {
             LastWord::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
         }
-        RosterError::Read(error) => unreadable(why, error),
+        RosterError::Read(error) => unreadable(format!("{why}{}", why_denied(path, error)), error),
     }
 }
 
 /// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.
 pub(super) fn unreadable(why: String, error: &io::Error) -> LastWord {
-    let yours = [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::IsADirectory, ErrorKind::NotADirectory];
-    if yours.contains(&error.kind()) {
+    if is_out_of_files(error) {
+        LastWord::yours(why, MORE_FILES)
+    } else if is_callers(error) {
         LastWord::yours(why, "check the path and its permissions")
     } else {
         LastWord::new(Exit::CannotGoOn, why, "check the disk, then give the same command again")
@@ -93,14 +95,14 @@ fn sole_column(path: &Path) -> Option<String> {
 }
 
 /// A word that a shell takes as it is.
-fn shell_word(text: &str) -> String {
+pub(super) fn shell_word(text: &str) -> String {
     let is_plain = |char: char| char.is_alphanumeric() || "_-./=,:+@%".contains(char);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{ErrorKind, Write};
 
     use super::*;
 

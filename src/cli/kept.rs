@@ -1,5 +1,6 @@
 //! The state as the shell sees it: locked, bound to its target, and filled by an import.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,14 @@ use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::access::{MORE_FILES, is_out_of_files, why_denied, why_not_writable};
+use super::command_line::CommandLine;
+use super::ending::busy;
 use super::exit::{Exit, LastWord, causes};
+use super::flags::ConnectionFlags;
 use super::input::roster_error;
 use super::names::resolved;
+use super::signals::Leftover;
 use crate::guard::Guard;
 use crate::input::Mark;
 use crate::journal;
@@ -32,23 +38,25 @@ const IMPORT: &str = "import";
 #[derive(Debug)]
 pub(super) struct Kept {
     path: PathBuf,
-    lock: Lock,
+    lock: RefCell<Lock>,
+    _leftover: Option<Leftover>,
 }
 
 impl Kept {
     /// Takes the state for this process. It need not be there.
     pub(super) fn take(path: &Path) -> Result<Self, LastWord> {
         let lock = state::lock(path).map_err(|error| state_error(&error))?;
-        Ok(Self { path: path.to_owned(), lock })
+        let leftover = lock.is_for_nothing().then(|| Leftover::of(&state::names(path)[1]));
+        Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), _leftover: leftover })
     }
 
     /// As [`Kept::take`], of a state that must be there, and be this target's.
-    pub(super) fn take_existing(path: &Path, target: &Target) -> Result<Self, LastWord> {
+    pub(super) fn take_existing(path: &Path, target: &Target, flags: &ConnectionFlags) -> Result<Self, LastWord> {
         if State::find(path).map_err(|error| state_error(&error))?.is_none() {
             return Err(LastWord::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));
         }
         let kept = Self::take(path)?;
-        kept.belongs_to(target)?;
+        kept.belongs_to(target, flags)?;
         kept.open()?.can_be_changed().map_err(|error| state_error(&error))?;
         Ok(kept)
     }
@@ -65,15 +73,17 @@ impl Kept {
     }
 
     pub(super) fn open_or_create(&self, target: &Target, identity: u64) -> Result<State, LastWord> {
-        self.lock.make(&self.path).map_err(|error| state_error(&error))?;
-        State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))
+        self.lock.borrow().make(&self.path).map_err(|error| state_error(&error))?;
+        let state = State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))?;
+        self.lock.borrow_mut().keep();
+        Ok(state)
     }
 
     /// Refuses a state that belongs elsewhere.
-    pub(super) fn belongs_to(&self, target: &Target) -> Result<(), LastWord> {
+    pub(super) fn belongs_to(&self, target: &Target, flags: &ConnectionFlags) -> Result<(), LastWord> {
         let Some(state) = self.find()? else { return Ok(()) };
         let about = state.about().map_err(|error| state_error(&error))?;
-        other_target(&about, target).map_or(Ok(()), |why| Err(of_another(&why)))
+        other_target(&about, target).map_or(Ok(()), |why| Err(of_another(&why, &self.path, flags)))
     }
 
     /// Whether it has taken over the import of an input that ended there; if it hasn't, that is an error, since the input is gone.
@@ -168,20 +178,39 @@ pub(super) fn other_target(about: &About, target: &Target) -> Option<String> {
 }
 
 /// The guard against another's state, where no plan is made.
-pub(super) fn of_another(why: &str) -> LastWord {
+fn of_another(why: &str, state: &Path, flags: &ConnectionFlags) -> LastWord {
     let why = format!("guard {}: {why}", Guard::Target.name());
-    LastWord::new(Exit::Guarded, why, "name another --state, or chatlift state STATE retarget")
+    LastWord::new(Exit::Guarded, why, format!("name another --state, or, if the app has moved: {}", retarget(state, flags)))
+}
+
+/// The command that binds a state to the app that these flags name.
+pub(super) fn retarget(state: &Path, flags: &ConnectionFlags) -> CommandLine {
+    CommandLine::new("state").file(state).plain("retarget").connection(flags)
+}
+
+/// Who denies the state, if it is that.
+fn denied(error: &StateError) -> String {
+    match error {
+        StateError::File { path, source, .. } => why_denied(path, source),
+        StateError::Database { path, .. } => why_not_writable(path),
+        StateError::Locked { .. }
+        | StateError::Foreign { .. }
+        | StateError::Version { .. }
+        | StateError::Source(_)
+        | StateError::Changed { .. } => String::new(),
+    }
 }
 
 /// What a state's error means.
 pub(super) fn state_error(error: &StateError) -> LastWord {
     let why = causes(error);
     match error {
-        StateError::Locked { .. } => LastWord::yours(why, "wait for it, or stop it; one process at a time works on a state"),
+        StateError::Locked { path } => busy(why, &[&state::names(path)[1], path], "a state"),
         _ if error.is_others() => LastWord::new(Exit::Stopped, why, OTHERS_LOOK),
         StateError::Foreign { .. } => LastWord::yours(why, "name another file with --state"),
         StateError::Version { .. } => LastWord::yours(why, "use the chatlift that wrote it, or begin a new state"),
-        _ if error.is_callers() => LastWord::yours(why, "check the path of the state and its permissions"),
+        StateError::File { source, .. } | StateError::Source(source) if is_out_of_files(source) => LastWord::yours(why, MORE_FILES),
+        _ if error.is_callers() => LastWord::yours(format!("{why}{}", denied(error)), "check the path of the state and its permissions"),
         StateError::Database { .. } | StateError::File { .. } | StateError::Source(_) | StateError::Changed { .. } => {
             LastWord::new(Exit::CannotGoOn, why, "make room or repair the disk; the same command resumes")
         }

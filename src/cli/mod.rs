@@ -1,7 +1,9 @@
 //! The shell: flags become settings, settings start one flow, its end becomes an exit code.
 
+mod access;
 mod audit;
 mod check;
+mod command_line;
 mod ending;
 pub mod exit;
 mod first_look;
@@ -14,11 +16,16 @@ mod lanes;
 mod last_calls;
 pub mod log;
 mod names;
+mod open_files;
+mod pipe;
 mod print;
+mod reach;
 mod reconcile;
 mod sandbox;
+mod secret;
 pub mod settings;
 mod signals;
+mod small;
 mod source;
 mod spool;
 mod state;
@@ -43,6 +50,7 @@ use flags::{Cli, Command};
 #[must_use]
 pub fn main() -> ExitCode {
     forbid_core_dumps();
+    signals::watch(end_at_once);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -61,6 +69,12 @@ pub fn main() -> ExitCode {
     };
     say(&word);
     word.exit.into()
+}
+
+/// Ends the process where a signal finds it, as a part of [`main`] that runs beside it.
+#[expect(clippy::disallowed_methods, reason = "whatever the main thread waits for, a signal must end it")]
+fn end_at_once(exit: Exit) {
+    std::process::exit(exit.code().into());
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
@@ -83,10 +97,12 @@ fn tell(text: &dyn Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A core dump would hold the key. Where the limit cannot be set there is nothing better to do than to go on.
+/// A core dump would hold the key. The limit doesn't hold where cores go to a program (`core_pattern` with a pipe), so the process says
+/// itself that it is not to be dumped. Where neither can be set there is nothing better to do than to go on.
 fn forbid_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// Reads this process' environment.

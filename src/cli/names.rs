@@ -1,10 +1,16 @@
 //! The names of a run's files: no two of them may be one, and what is written at the end must have its folder at the start.
 
+use std::fs::FileType;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use super::access::why_denied;
 use super::exit::LastWord;
 use super::flags::RunFlags;
 use super::input;
+use super::whole;
 use crate::journal::paths::{Given, Paths};
 
 /// The names of the run's files; no two of them, and of `others`, may be one.
@@ -19,7 +25,48 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<Paths, LastW
     let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
     let all = own.iter().chain(others).map(PathBuf::as_path).chain(given.into_iter().flatten());
     all_differ(all, "input, results, rejects, checkpoint, summary, state and plan must be different files")?;
+    own.iter().chain(others).try_for_each(|path| fits(path))?;
+    own.iter().try_for_each(|path| is_file(path, "--results, --rejects and --checkpoint name others"))?;
+    if !flags.dry_run {
+        takes_rows("results", &paths.results)?;
+        takes_rows("rejects", &paths.rejects)?;
+        can_be_written("checkpoint", Some(&paths.checkpoint))?;
+    }
     Ok(paths)
+}
+
+/// Longest name of a file in bytes. Source: every file system of Linux that matters.
+const NAME_MAX: usize = 255;
+
+/// Refuses a name that no file can have: what is derived from a long one is longer.
+pub(super) fn fits(path: &Path) -> Result<(), LastWord> {
+    let name = path.file_name().unwrap_or_default();
+    if name.len() <= NAME_MAX {
+        return Ok(());
+    }
+    Err(LastWord::yours(
+        format!("the name {} is too long: it has {} bytes, a file's has at most {NAME_MAX}", name.display(), name.len()),
+        "--results with a shorter name shortens those that are made from it; a shorter --state or --plan its own",
+    ))
+}
+
+/// What a run appends to, replaces or cuts must be a file, if it is there.
+pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), LastWord> {
+    let Ok(stat) = std::fs::metadata(path) else { return Ok(()) };
+    if stat.is_file() {
+        Ok(())
+    } else {
+        Err(LastWord::yours(format!("{} is {}, not a file", path.display(), kind(stat.file_type())), hint))
+    }
+}
+
+fn kind(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
 }
 
 /// No two of these names may be one file's.
@@ -41,8 +88,9 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 }
 
 /// What can't be written at the end is said at the start. `what` is the flag's name and the file's.
-pub(super) fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
+fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
     let Some(path) = path else { return Ok(()) };
+    fits(path)?;
     if path.is_dir() {
         return Err(LastWord::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{what}")));
     }
@@ -51,6 +99,45 @@ pub(super) fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), Last
             format!("there is no folder {} for the {what}", missing.display()),
             format!("make it, or correct --{what}"),
         )),
-        None => Ok(()),
+        None => folder_takes_files(what, path),
     }
+}
+
+/// As [`can_be_written`], of a file that is written aside under a longer name before it takes its own.
+pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
+    if let Some(aside) = path.and_then(|path| whole::aside(path).ok()) {
+        fits(&aside)?;
+    }
+    can_be_written(what, path)
+}
+
+/// A file that is appended to needs no more than to be writable, once it is there.
+fn takes_rows(what: &str, path: &Path) -> Result<(), LastWord> {
+    if path.exists() { denies(what, path, path, Access::WRITE_OK) } else { can_be_written(what, Some(path)) }
+}
+
+/// A file that is replaced, or a new one, needs a folder that may be written to; a pipe or a device is written to itself.
+fn folder_takes_files(what: &str, path: &Path) -> Result<(), LastWord> {
+    if is_own_output(path) {
+        return Ok(());
+    }
+    if std::fs::metadata(path).is_ok_and(|stat| !stat.is_file()) {
+        return denies(what, path, path, Access::WRITE_OK);
+    }
+    let file = resolved(path);
+    denies(what, path, file.parent().unwrap_or(Path::new("/")), Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// Whether `place` denies what `path` needs.
+fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), LastWord> {
+    accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| {
+        let error = std::io::Error::from(error);
+        let why = format!("cannot write the {what} {}: {error}{}", path.display(), why_denied(place, &error));
+        LastWord::yours(why, format!("name another place with --{what}, or have its permissions changed"))
+    })
+}
+
+/// Whether it is this process' standard output under one of its names.
+pub(super) fn is_own_output(path: &Path) -> bool {
+    ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
 }

@@ -6,9 +6,11 @@ use std::num::NonZeroU32;
 use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 
+use super::access::why_denied;
 use super::exit::{Exit, LastWord, causes};
 use super::flags::SandboxFlags;
-use super::settings::read_secret;
+use super::input::shell_word;
+use super::secret::read_secret;
 use super::signals;
 use super::stdout::print;
 use crate::figures::{count, counted};
@@ -38,7 +40,11 @@ fn unusable(error: &FilesError) -> LastWord {
         FilesError::Wrong { .. } => "--accounts takes a CSV with the columns UserID, Nick and FaceUrl; its .log is the sandbox's own",
         FilesError::NoCallLog(_) => "--call-log appends to a log of its own; give it another file",
     };
-    LastWord::yours(causes(error), hint)
+    let denied = match error {
+        FilesError::Io { path, source, .. } => why_denied(path, source),
+        FilesError::InUse(_) | FilesError::Wrong { .. } | FilesError::NoCallLog(_) => String::new(),
+    };
+    LastWord::yours(format!("{}{denied}", causes(error)), hint)
 }
 
 fn unwritten(error: &FilesError) -> LastWord {
@@ -86,7 +92,7 @@ fn fault(text: &str) -> Result<Fault, LastWord> {
 fn wait_for_stop() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        signals::stops()?.next().await;
+        signals::stops().next().await;
         Ok(())
     })
 }
@@ -101,7 +107,7 @@ impl Usage<'_> {
     fn at(&self, endpoint: &str) -> impl fmt::Display {
         let Settings { sdkappid, identifier, key, .. } = &self.settings;
         let credential = match &self.flags.secret_key_file {
-            Some(path) => format!("# chatlift import FILE --secret-key-file {}", path.display()),
+            Some(path) => format!("# chatlift import FILE --secret-key-file {}", shell_word(&path.display().to_string())),
             None => format!("export CHATLIFT_SECRET_KEY={}", key.expose_secret()),
         };
         format!(

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use reqwest::Url;
-use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::access::{MORE_FILES, is_out_of_files, why_denied};
 use super::exit::LastWord;
 use super::flags::{ConnectionFlags, InputFlags};
+use super::secret::{self, read_secret};
+use super::small;
 use crate::account::UserId;
 use crate::api::region::Region;
 use crate::api::usersig::{Credential, read_claims};
@@ -87,6 +89,11 @@ pub fn format(flags: &InputFlags) -> Format {
     let is_tsv = flags.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
     let usual = if is_tsv { b'\t' } else { b',' };
     Format { delimiter: flags.delimiter.unwrap_or(usual), map: flags.map.clone(), ..Format::default() }
+}
+
+/// What separates the fields of rejects and repair files.
+pub(super) fn copies_delimiter(flags: &InputFlags) -> u8 {
+    flags.delimiter.unwrap_or(b',')
 }
 
 /// Reads an environment variable.
@@ -196,10 +203,10 @@ impl Sources<'_> {
             return Ok(Credential::Key(read_secret(path)?));
         }
         if let Some(key) = self.variable("CHATLIFT_SECRET_KEY")? {
-            return Ok(Credential::Key(secret("CHATLIFT_SECRET_KEY", &key)?));
+            return Ok(Credential::Key(secret::parse("CHATLIFT_SECRET_KEY", key.as_bytes())?));
         }
         if let Some(usersig) = self.variable("CHATLIFT_USERSIG")? {
-            return Ok(Credential::Ready(secret("CHATLIFT_USERSIG", &usersig)?));
+            return Ok(Credential::Ready(secret::parse("CHATLIFT_USERSIG", usersig.as_bytes())?));
         }
         match &self.config.secret_key_file {
             Some(path) => Ok(Credential::Key(read_secret(path)?)),
@@ -264,7 +271,7 @@ impl Sources<'_> {
     }
 
     fn max_outage(&self) -> Result<Duration, LastWord> {
-        let config = self.config.max_outage.as_deref().map(humantime::parse_duration).transpose();
+        let config = self.config.max_outage.as_deref().map(super::flags::duration).transpose();
         let config = config.map_err(|why| LastWord::yours(format!("max-outage: {why}"), "write it like \"6h\" or \"30min\""))?;
         Ok(self.flags.max_outage.or(config).unwrap_or(MAX_OUTAGE))
     }
@@ -276,7 +283,7 @@ impl Sources<'_> {
             .clone()
             .map_or_else(|| self.variable("CHATLIFT_CA_FILE").map(|v| v.map(PathBuf::from)), |flag| Ok(Some(flag)))?;
         let Some(path) = given.or_else(|| self.config.ca_file.clone()) else { return Ok(None) };
-        let pem = std::fs::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
+        let pem = small::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
         Ok(Some(pem))
     }
 }
@@ -290,7 +297,9 @@ fn variable(environment: Environment, name: &str) -> Result<Option<String>, Last
 fn read_config(flags: &ConnectionFlags, environment: Environment) -> Result<ConfigFile, LastWord> {
     let from_environment = variable(environment, "CHATLIFT_CONFIG")?.map(PathBuf::from);
     let Some(path) = flags.config.clone().or(from_environment) else { return Ok(ConfigFile::default()) };
-    let text = std::fs::read_to_string(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
+    let bytes = small::read(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| LastWord::yours(format!("the configuration file {} is not UTF-8", path.display()), "save it as UTF-8"))?;
     toml::from_str(&text).map_err(|why| {
         let place = why.span().map_or(String::new(), |span| format!(" line {}", 1 + text[..span.start.min(text.len())].matches('\n').count()));
         LastWord::yours(
@@ -362,43 +371,6 @@ fn check_claims(credential: &Credential, sdkappid: u64, identifier: &str) -> Res
     Ok(())
 }
 
-/// Reads a key from a file that nobody else may read.
-///
-/// # Errors
-/// The last word (exit code 2): unreadable, readable by others, empty, or not a key.
-pub fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
-    use std::os::unix::fs::PermissionsExt;
-    if looks_like_key(path) {
-        return Err(LastWord::yours(
-            "what is given as the key file looks like the key itself",
-            "write the key into a file, chmod 600, and give its path; a key that was on a command line should be replaced",
-        ));
-    }
-    let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(LastWord::yours(
-            format!("the key file {} can be read by others", path.display()),
-            format!("chmod 600 {}", path.display()),
-        ));
-    }
-    let text = std::fs::read_to_string(path).map_err(|why| cannot_read("the key file", path, &why))?;
-    secret(&format!("the key file {}", path.display()), &text)
-}
-
-/// A key where its path should be, so that no message shows it. Tencent's keys are 64 hexadecimal digits.
-fn looks_like_key(path: &Path) -> bool {
-    let name = path.as_os_str().as_encoded_bytes();
-    name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
-}
-
-fn secret(place: &str, text: &str) -> Result<SecretString, LastWord> {
-    let text = text.trim();
-    if text.is_empty() || text.contains(char::is_whitespace) || text.len() > 4096 {
-        return Err(LastWord::yours(format!("{place} does not hold one word of at most 4096 bytes"), "put the secret alone into it"));
-    }
-    Ok(text.into())
-}
-
 fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
     if number == 0 {
         Err(LastWord::yours(format!("{flag} must be at least 1"), format!("leave {flag} out for the default")))
@@ -407,8 +379,9 @@ fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
     }
 }
 
-fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
-    LastWord::yours(format!("cannot read {what} {}: {why}", path.display()), "check the path and its permissions")
+pub(super) fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
+    let hint = if is_out_of_files(why) { MORE_FILES } else { "check the path and its permissions" };
+    LastWord::yours(format!("cannot read {what} {}: {why}{}", path.display(), why_denied(path, why)), hint)
 }
 
 #[cfg(test)]

@@ -1,40 +1,162 @@
-//! SIGINT and SIGTERM as a stream.
+//! SIGINT, SIGTERM and SIGHUP, from the first line of a process to its last.
+//!
+//! A thread of its own takes them. As long as nobody has asked for [`stops`], a signal ends the process at once, which is as safe as a kill:
+//! what belongs to no run yet is removed before. From then on signals go to whoever asked, who lets calls settle and commits; only if the
+//! process is still there after two of them does the third one end it.
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{LocalBoxStream, Stream, StreamExt, unfold};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-/// An item for each SIGINT or SIGTERM from now on.
-///
-/// # Errors
-/// The system's, when it takes no handler.
-pub(super) fn stops() -> io::Result<LocalBoxStream<'static, ()>> {
-    let both = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let next = |(mut interrupt, mut terminate): (tokio::signal::unix::Signal, tokio::signal::unix::Signal)| async move {
-        tokio::select! {
-            Some(()) = interrupt.recv() => {}
-            Some(()) = terminate.recv() => {}
-            else => return None,
+use super::exit::{Exit, LastWord};
+
+/// Signals that a run takes itself: the first lets the calls in flight settle, the second does not.
+const HEEDED_MAX: u32 = 2;
+/// How long the last word may take. Chosen: whoever reads stderr reads at once, or not at all.
+const LAST_WORD_MAX: Duration = Duration::from_secs(1);
+
+static DESK: Mutex<Desk> = Mutex::new(Desk { heard: None, leftovers: BTreeMap::new(), next: 0 });
+
+/// What the thread of the signals has to know.
+struct Desk {
+    /// Counts the signals for whoever takes them; `None` while nobody does.
+    heard: Option<watch::Sender<u32>>,
+    /// Files that must not outlive a process that has not begun its run.
+    leftovers: BTreeMap<u64, PathBuf>,
+    next: u64,
+}
+
+fn desk() -> MutexGuard<'static, Desk> {
+    DESK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the signals of this process from now on; `end` ends it. Where the system takes no handler, signals do what they always did.
+pub(super) fn watch(end: fn(Exit)) {
+    let (ready, is_ready) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    let watching = thread.spawn(move || {
+        if let Err(error) = watch_on_this_thread(end, &ready) {
+            tracing::warn!(%error, "cannot take signals");
         }
-        Some(((), (interrupt, terminate)))
+    });
+    if watching.is_ok() {
+        // An error means that the thread has ended, which it has told.
+        let _ = is_ready.recv();
+    }
+}
+
+fn watch_on_this_thread(end: fn(Exit), ready: &mpsc::Sender<()>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        // Whoever waits for it has gone if this fails.
+        let _ = ready.send(());
+        loop {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(()) = interrupt.recv() => {}
+                Some(()) = terminate.recv() => {}
+                Some(()) = hung_up => {}
+                else => return Ok(()),
+            }
+            came(end);
+        }
+    })
+}
+
+/// Whether whoever started this process wants it to outlive the terminal (nohup).
+fn is_hangup_ignored() -> bool {
+    const SIGHUP_BIT: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & SIGHUP_BIT != 0)
+}
+
+fn came(end: fn(Exit)) {
+    let desk = desk();
+    if let Some(heard) = &desk.heard {
+        let before = *heard.borrow();
+        if before < HEEDED_MAX {
+            heard.send_modify(|count| *count += 1);
+            return;
+        }
+    }
+    for leftover in desk.leftovers.values() {
+        // What is gone needs no removal, and of the rest nobody could be told more.
+        let _ = std::fs::remove_file(leftover);
+    }
+    let word = match desk.heard {
+        None => LastWord::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again"),
+        Some(_) => LastWord::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"),
     };
-    Ok(unfold(both, next).boxed_local())
+    say_in_time(word);
+    end(Exit::Stopped);
+}
+
+/// Says the last word, unless standard error is stuck.
+fn say_in_time(word: LastWord) {
+    let (said, is_said) = mpsc::channel();
+    std::thread::spawn(move || {
+        super::say(&word);
+        let _ = said.send(());
+    });
+    let _ = is_said.recv_timeout(LAST_WORD_MAX);
+}
+
+/// A file that is removed if a signal ends the process while this lives.
+#[derive(Debug)]
+pub(super) struct Leftover(u64);
+
+impl Leftover {
+    pub(super) fn of(path: &Path) -> Self {
+        let mut desk = desk();
+        let number = desk.next;
+        desk.next += 1;
+        desk.leftovers.insert(number, path.to_owned());
+        Self(number)
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        desk().leftovers.remove(&self.0);
+    }
+}
+
+/// An item for each signal that comes from now on; they no longer end the process at once.
+pub(super) fn stops() -> LocalBoxStream<'static, ()> {
+    let mut desk = desk();
+    let heard = desk.heard.get_or_insert_with(|| watch::channel(0).0);
+    let (heard, taken) = (heard.subscribe(), *heard.borrow());
+    let next = |(mut heard, taken): (watch::Receiver<u32>, u32)| async move {
+        heard.wait_for(|count| *count > taken).await.ok()?;
+        Some(((), (heard, taken + 1)))
+    };
+    unfold((heard, taken), next).boxed_local()
 }
 
 /// One stream of stops for a run of several phases: what comes between two of them is not lost.
 #[derive(Clone)]
-pub(super) struct Stops(Rc<RefCell<LocalBoxStream<'static, ()>>>);
+pub(super) struct Stops(std::rc::Rc<std::cell::RefCell<LocalBoxStream<'static, ()>>>);
 
 impl Stops {
-    /// # Errors
-    /// The system's, when it takes no handler. Needs a runtime around it.
-    pub(super) fn new() -> io::Result<Self> {
-        stops().map(|stops| Self(Rc::new(RefCell::new(stops))))
+    pub(super) fn new() -> Self {
+        Self(std::rc::Rc::new(std::cell::RefCell::new(stops())))
     }
 }
 

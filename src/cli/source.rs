@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
 use super::exit::{Exit, LastWord};
 use super::input;
 use super::spool::Spool;
@@ -16,7 +17,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
         let spool = if input::is_stdin(file) {
-            Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&error))?)
+            Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&paths.spool(), &error))?)
         } else {
             is_regular(file)?;
             None
@@ -35,7 +36,8 @@ impl Source {
 
     /// Whether it took a file another name.
     pub(super) fn keep(&mut self) -> Result<bool, LastWord> {
-        self.spool.as_mut().map_or(Ok(false), Spool::keep).map_err(|error| cannot_spool(&error))
+        let Some(spool) = &mut self.spool else { return Ok(false) };
+        spool.keep().map_err(|error| cannot_spool(spool.path(), &error))
     }
 
     pub(super) fn is_done_with(&mut self) {
@@ -56,6 +58,13 @@ fn is_regular(file: &Path) -> Result<(), LastWord> {
     }
 }
 
-fn cannot_spool(error: &std::io::Error) -> LastWord {
-    LastWord::new(Exit::CannotGoOn, format!("cannot keep standard input: {error}"), "it is kept beside the results; make room there")
+fn cannot_spool(path: &Path, error: &std::io::Error) -> LastWord {
+    let why = format!("cannot keep standard input in {}: {error}{}", path.display(), why_denied(path, error));
+    if is_out_of_files(error) {
+        LastWord::yours(why, MORE_FILES)
+    } else if is_callers(error) {
+        LastWord::yours(why, "it is kept beside the results: check the folder and its permissions, or name another with --results")
+    } else {
+        LastWord::new(Exit::CannotGoOn, why, "it is kept beside the results; make room there")
+    }
 }

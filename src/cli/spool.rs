@@ -5,12 +5,15 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::signals::Leftover;
+
 /// A file that holds what came in on standard input.
 #[derive(Debug)]
 pub(super) struct Spool {
     kept: PathBuf,
     /// What has just come in, while it isn't clear yet whether it belongs to the run.
     incoming: Option<PathBuf>,
+    _leftover: Leftover,
 }
 
 impl Spool {
@@ -22,14 +25,15 @@ impl Spool {
         let mut incoming = kept.clone().into_os_string();
         incoming.push(".new");
         let incoming = PathBuf::from(incoming);
+        let leftover = Leftover::of(&incoming);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&incoming)?;
         let filled = io::copy(&mut input, &mut file).and_then(|bytes| file.sync_all().map(|()| bytes));
         match filled {
             Ok(0) if kept.exists() => {
                 std::fs::remove_file(&incoming)?;
-                Ok(Self { kept, incoming: None })
+                Ok(Self { kept, incoming: None, _leftover: leftover })
             }
-            Ok(_) => Ok(Self { kept, incoming: Some(incoming) }),
+            Ok(_) => Ok(Self { kept, incoming: Some(incoming), _leftover: leftover }),
             Err(error) => {
                 let _ = std::fs::remove_file(&incoming);
                 Err(error)

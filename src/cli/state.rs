@@ -33,7 +33,7 @@ fn find(flags: &StateFlags) -> Result<State, LastWord> {
     state.ok_or_else(|| {
         LastWord::yours(
             format!("there is no state at {}", flags.state.display()),
-            "chatlift sync FILE --state STATE makes one, and so does import",
+            "correct the path; sync and import make one with --state",
         )
     })
 }

@@ -4,7 +4,7 @@
 //! to it, as long as it can tell what it found.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -13,16 +13,21 @@ use futures_util::{FutureExt, StreamExt};
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::ending::{having_waited, refused};
+use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
+use super::command_line::CommandLine;
+use super::ending::{having_waited, outage_hint, refused};
 use super::exit::{Exit, LastWord, causes};
 use super::flags::VerifyFlags;
 use super::gauge::Gauge;
 use super::kept::Kept;
-use super::names::{all_differ, can_be_written};
+use super::names::{all_differ, can_be_replaced, fits, is_file};
+use super::open_files::Keeps;
+use super::pipe::Held;
+use super::reach::Reach;
 use super::reconcile::Reconciled;
-use super::settings::{Connection, format};
+use super::settings::{Connection, copies_delimiter, format};
 use super::target::{Dialled, dial, target};
-use super::{environment, input, last_calls, log, signals, tell};
+use super::{environment, input, last_calls, log, open_files, signals, tell};
 use crate::account::UserId;
 use crate::api::wire;
 use crate::calls::{self, Broken, End, Ended, Parts, Settings, Snapshot};
@@ -55,21 +60,25 @@ pub(super) fn run(flags: &VerifyFlags) -> LastWord {
 }
 
 fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastWord> {
-    let connection = Connection::resolve(&flags.connection, &environment)?;
+    let mut connection = Connection::resolve(&flags.connection, &environment)?;
+    open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
     let paths = paths(flags)?;
     let gates = last_calls::unknown();
+    let _pipe = Held::open(flags.summary.as_deref())?;
     let format = format(&flags.input);
     let records = open(flags, &format)?;
+    // From here on there is something to be removed: a signal is heeded by the survey.
+    let stops = signals::stops();
     let sheets = Sheets::create(paths.clone(), original(flags, &records)).map_err(|error| cannot_write(&paths, &error))?;
-    let kept = flags.state.as_deref().map(|path| Kept::take_existing(path, &target(&connection.service))).transpose()?;
+    let kept = flags.state.as_deref().map(|path| Kept::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
     let sheets = Reconciled::new(sheets, kept);
     let dialled = dial(&connection, sandbox_limit(&connection))?;
     let cannot_start = |error: io::Error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command begins anew");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
-    let stops = runtime.block_on(async { signals::stops() }).map_err(cannot_start)?;
     announce(flags, &dialled, &paths);
     let admin = dialled.admin();
-    let run = Run { flags, connection, admin, format, paths, seed: seed(flags)?, gates, began: Instant::now() };
+    let reach = Reach::new(&connection, &environment, Instant::now());
+    let run = Run { flags, connection, admin, format, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
     let gauge = Gauge::on_stderr(&flags.output, bars, Instant::now());
     runtime.block_on(run.carry_out(gauge, (records, sheets, dialled), stops))
 }
@@ -86,6 +95,7 @@ struct Run<'a> {
     seed: Option<u64>,
     gates: gate::Settings,
     began: Instant,
+    reach: Reach,
 }
 
 impl Run<'_> {
@@ -102,6 +112,7 @@ impl Run<'_> {
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
         let verification = Verification::new(open(self.flags, &self.format)?, plan, profiles, sheets);
         let (api, signer) = (dialled.api.clone(), dialled.signer());
+        let mut watched = self.reach.clone();
         let parts = Parts {
             api,
             errands: verification,
@@ -110,6 +121,7 @@ impl Run<'_> {
             jitter: Box::new(fastrand::f64),
             signals: stops,
             tell: Box::new(move |snapshot: &Snapshot, verification: &Verification<Records, Reconciled>| {
+                watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
                 gauge.tell(
                     (verification.tally().asked(), ids),
                     &asking(verification.tally(), ids),
@@ -167,10 +179,32 @@ impl Run<'_> {
         let has_repair = sheets.finish(matches!(end, End::Finished), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
-        let word = having_waited(last_word(&end, tally, not_asked, repair), unjudged);
+        let word = having_waited(self.last_word(&end, tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)
+    }
+
+    fn last_word(&self, end: &End, tally: Tally, not_asked: u64, (repair, reach): (Option<&Path>, Option<&str>)) -> LastWord {
+        let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
+        match end {
+            End::Finished => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
+            End::Stopped => LastWord::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
+            End::Outage { why } => LastWord::new(
+                Exit::Stopped,
+                format!("the service was down for longer than --max-outage; last of all: {why}; {}", so_far()),
+                outage_hint(reach, AGAIN),
+            ),
+            End::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
+        }
+    }
+
+    /// The command that imports what is to be repaired.
+    fn import_of(&self, repair: &Path) -> CommandLine {
+        let flags = self.flags;
+        let command = CommandLine::new("import").file(repair).reading_copy(&flags.input, repair, copies_delimiter(&flags.input));
+        let command = command.connection(&flags.connection);
+        flags.state.as_deref().map_or(command.clone(), |state| command.with("state", state))
     }
 
     fn report(&self, verified: &Verified, repair: Option<&Path>) {
@@ -213,13 +247,12 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
     if input::is_stdin(file) {
         return Err(LastWord::yours("a verification reads its input twice", "give it as a file"));
     }
-    can_be_written("summary", flags.summary.as_deref())?;
+    can_be_replaced("summary", flags.summary.as_deref())?;
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
     let paths = Paths { results: named(&flags.results, ".verify.csv"), repair: named(&flags.repair, ".repair.csv") };
     for own in [&paths.results, &paths.repair] {
-        if std::fs::metadata(own).is_ok_and(|stat| !stat.is_file()) {
-            return Err(LastWord::yours(format!("{} is no file", own.display()), "name another with --results or --repair"));
-        }
+        is_file(own, "name another with --results or --repair")?;
+        fits(own)?;
     }
     let own = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
@@ -242,7 +275,7 @@ fn open(flags: &VerifyFlags, format: &Format) -> Result<Records, LastWord> {
 
 /// An import takes the repair file with commas unless it is told otherwise.
 fn original(flags: &VerifyFlags, records: &Records) -> Original {
-    Original { header: records.header().names.clone(), delimiter: flags.input.delimiter.unwrap_or(b',') }
+    Original { header: records.header().names.clone(), delimiter: copies_delimiter(&flags.input) }
 }
 
 /// The stand-in's limits are the documented ones, or none.
@@ -276,30 +309,18 @@ fn survey_failed(file: &Path, error: SurveyError) -> LastWord {
 }
 
 fn cannot_write(paths: &Paths, error: &io::Error) -> LastWord {
-    let why = format!("cannot write {} or {}: {error}", paths.results.display(), paths.repair.display());
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-            LastWord::yours(why, "check the folder and its permissions, or name other files with --results and --repair")
-        }
-        _ => LastWord::new(Exit::CannotGoOn, why, "make room there; the same command begins anew"),
+    let denied = why_denied(&paths.results, error);
+    let why = format!("cannot write {} or {}: {error}{denied}", paths.results.display(), paths.repair.display());
+    if is_out_of_files(error) {
+        LastWord::yours(why, MORE_FILES)
+    } else if is_callers(error) {
+        LastWord::yours(why, "check the folder and its permissions, or name other files with --results and --repair")
+    } else {
+        LastWord::new(Exit::CannotGoOn, why, "make room there; the same command begins anew")
     }
 }
 
-fn last_word(end: &End, tally: Tally, not_asked: u64, repair: Option<&Path>) -> LastWord {
-    let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
-    match end {
-        End::Finished => finished(tally, not_asked, repair),
-        End::Stopped => LastWord::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
-        End::Outage { why } => LastWord::new(
-            Exit::Stopped,
-            format!("the service was down for longer than --max-outage; last of all: {why}; {}", so_far()),
-            format!("check the network and the service's status page; {AGAIN}"),
-        ),
-        End::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
-    }
-}
-
-fn finished(tally: Tally, not_asked: u64, repair: Option<&Path>) -> LastWord {
+fn finished(tally: Tally, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> LastWord {
     let rest = if not_asked > 0 { format!(", {} not asked", count(not_asked)) } else { String::new() };
     if tally.is_all_same() {
         return LastWord::new(Exit::Done, format!("all {} are the same{rest}", counted(tally.same, "id")), "nothing is left to do");
@@ -315,7 +336,7 @@ fn finished(tally: Tally, not_asked: u64, repair: Option<&Path>) -> LastWord {
         count(invalid)
     );
     let hint = match repair {
-        Some(repair) => format!("{} holds the records of what is missing or different: chatlift import {0}", repair.display()),
+        Some((repair, command)) => format!("{} holds the records of what is missing or different: {command}", repair.display()),
         None if unknown > 0 => "the results say why; the same command asks again".to_owned(),
         None => "the results say why; correct the records and import them".to_owned(),
     };

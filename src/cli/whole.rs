@@ -6,6 +6,10 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::names::is_own_output;
+use super::pipe::{self, Patient};
+use super::signals::Leftover;
+
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
@@ -15,13 +19,18 @@ pub enum Readers {
     Any,
 }
 
-/// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no regular file (a pipe, a device) is written to, not replaced.
+/// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no regular file (a pipe, a device) is written to, not
+/// replaced; so is standard output, whatever it is.
 ///
 /// # Errors
 /// The disk's, or that of `write`.
 pub fn write<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    if is_own_output(path) {
+        let mut out = io::stdout().lock();
+        return write(&mut out).and_then(|made| out.flush().map(|()| made));
+    }
     match fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => write(&mut OpenOptions::new().write(true).open(path)?),
+        Ok(meta) if !meta.is_file() => write(&mut Patient(pipe::open(path)?)),
         Ok(_) => replace(&path.canonicalize()?, readers, write),
         Err(error) if error.kind() == ErrorKind::NotFound => replace(path, readers, write),
         Err(error) => Err(error),
@@ -30,6 +39,7 @@ pub fn write<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write
 
 fn replace<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
     let aside = aside(path)?;
+    let _leftover = Leftover::of(&aside);
     // One that a crash left behind.
     let _ = fs::remove_file(&aside);
     let written = create_durably(&aside, readers, write).and_then(|made| fs::rename(&aside, path).map(|()| made));
@@ -40,7 +50,7 @@ fn replace<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) 
 }
 
 /// A hidden name beside the file, on the same disk.
-fn aside(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn aside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it names no file"))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);

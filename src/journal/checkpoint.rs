@@ -2,7 +2,8 @@
 //!
 //! Encoding and decoding only. It holds no secret and no personal data: numbers, hashes and the address of the service.
 //! Rule for the format: a field that changes its meaning, comes or goes raises the version. A reader takes its own version and those that it
-//! knows how to read, and says so of any other; what is written is always of its own.
+//! knows how to read, and says so of any other; what is written is always of its own. Only what is left out as long as it says
+//! nothing (`Reading::flags`) comes without.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -161,6 +162,8 @@ fn checksum(run: &serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn checkpoint() -> Checkpoint {
@@ -168,7 +171,11 @@ mod tests {
             state: State::Unfinished,
             work: Work::Sync { state: u64::MAX, run: 2, token: u64::MAX },
             target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
-            reading: Reading { delimiter: b',', columns: [Some(0), None, Some(2)] },
+            reading: Reading {
+                delimiter: b',',
+                columns: [Some(0), None, Some(2)],
+                flags: BTreeMap::from([("trim".to_owned(), String::new())]),
+            },
             names: 5,
             input: Fingerprint { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
             settled: Mark { rows: 1, offset: 9, line: 3, digest: u64::MAX },

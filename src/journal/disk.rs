@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::lockfile::{self, Lockfile};
+
 /// Files by path.
 pub trait Disk: Send + Debug + 'static {
     type File: DiskFile + Debug;
@@ -38,6 +40,8 @@ pub trait Disk: Send + Debug + 'static {
     /// # Errors
     /// The system's.
     fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
+    /// Takes note that a run has begun under the lock: its file stays.
+    fn keep(&self, _lock: &mut Self::Lock) {}
 }
 
 /// An open file.
@@ -64,7 +68,7 @@ pub struct OsDisk;
 
 impl Disk for OsDisk {
     type File = File;
-    type Lock = File;
+    type Lock = Lockfile;
 
     fn open(&self, path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
@@ -92,13 +96,12 @@ impl Disk for OsDisk {
         File::open(folder)?.sync_all()
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = self.open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
-        }
+    fn lock(&self, path: &Path) -> io::Result<Option<Lockfile>> {
+        lockfile::take(path)
+    }
+
+    fn keep(&self, lock: &mut Lockfile) {
+        lock.keep();
     }
 }
 

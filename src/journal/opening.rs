@@ -71,7 +71,7 @@ pub enum Way {
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("another chatlift is at work on {}", checkpoint.display())]
-    Locked { checkpoint: PathBuf },
+    Locked { checkpoint: PathBuf, lock: PathBuf },
     #[error("there are results at {} but no checkpoint at {}", results.display(), checkpoint.display())]
     NoCheckpoint { results: PathBuf, checkpoint: PathBuf },
     #[error("there is a checkpoint at {} but no results at {}", checkpoint.display(), results.display())]
@@ -82,8 +82,8 @@ pub enum OpenError {
     OtherWork { was: Work, is: Work },
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
-    #[error("the earlier run took its fields from other columns, or with another delimiter")]
-    OtherReading,
+    #[error("the unfinished run read its columns otherwise: {}", differences.join("; "))]
+    OtherReading { differences: Vec<String> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
     #[error("the first {rows} records of the input, which are settled, have changed since")]
@@ -102,7 +102,8 @@ pub enum OpenError {
 /// [`OpenError::Locked`] if another process has it, or the disk's.
 pub fn lock<D: Disk>(disk: &D, paths: &Paths) -> Result<D::Lock, OpenError> {
     let path = paths.lock();
-    disk.lock(&path).map_err(DiskError::at("lock", &path))?.ok_or_else(|| OpenError::Locked { checkpoint: paths.checkpoint.clone() })
+    let taken = disk.lock(&path).map_err(DiskError::at("lock", &path))?;
+    taken.ok_or_else(|| OpenError::Locked { checkpoint: paths.checkpoint.clone(), lock: path })
 }
 
 /// What an earlier run has left.
@@ -264,13 +265,17 @@ fn plan(
     if is_sync {
         return resume_or_set_aside(checkpoint, claim, compare);
     }
+    let differences = claim.reading.differences(&checkpoint.reading);
+    if !is_unfinished && !differences.is_empty() {
+        return Ok(Plan::Run(Way::SetAside));
+    }
     let is_untouched = checkpoint.input == claim.input;
     let input = if is_untouched { Sameness::Same } else { compare(&checkpoint).map_err(OpenError::Input)? };
     if is_unfinished && input == Sameness::ChangedWithin {
         return Err(OpenError::InputChanged { rows: checkpoint.settled.rows });
     }
-    if is_unfinished && checkpoint.reading != claim.reading {
-        return Err(OpenError::OtherReading);
+    if !differences.is_empty() {
+        return Err(OpenError::OtherReading { differences });
     }
     Ok(match (is_unfinished, input) {
         (true, _) => Plan::Run(Way::Resume { checkpoint, input }),
@@ -290,24 +295,9 @@ fn resume_or_set_aside(
     Ok(Plan::Run(if goes_on { Way::Resume { checkpoint, input } } else { Way::SetAside }))
 }
 
-fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Result<Journal<D>, DiskError> {
-    let path = &paths.results;
-    let mut results = Sheet::create(&disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
-    results.sync().map_err(DiskError::at("sync", path))?;
-    disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
-    let checkpoint = Checkpoint {
-        state: State::Unfinished,
-        work: claim.work,
-        target: claim.target,
-        reading: claim.reading,
-        names: paths.names(),
-        input: claim.input,
-        settled: claim.start,
-        results: results.extent(),
-        rejects: Extent::new(0, b""),
-        tally: Tally::default(),
-    };
-    write_checkpoint(&disk, &paths, &checkpoint)?;
+fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: Paths, claim: Claim) -> Result<Journal<D>, DiskError> {
+    let (results, checkpoint) = first_files(&disk, &paths, &claim).inspect_err(|_| remove_unbegun(&disk, &paths))?;
+    disk.keep(&mut lock);
     let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
     Ok(Journal {
         disk,
@@ -322,7 +312,44 @@ fn begin<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim) -> Res
     })
 }
 
-fn resume<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim, mut checkpoint: Checkpoint) -> Result<Journal<D>, OpenError> {
+fn first_files<D: Disk>(disk: &D, paths: &Paths, claim: &Claim) -> Result<(Sheet<D::File>, Checkpoint), DiskError> {
+    let path = &paths.results;
+    let mut results = Sheet::create(disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
+    results.sync().map_err(DiskError::at("sync", path))?;
+    disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
+    let checkpoint = Checkpoint {
+        state: State::Unfinished,
+        work: claim.work,
+        target: claim.target.clone(),
+        reading: claim.reading.clone(),
+        names: paths.names(),
+        input: claim.input,
+        settled: claim.start,
+        results: results.extent(),
+        rejects: Extent::new(0, b""),
+        tally: Tally::default(),
+    };
+    write_checkpoint(disk, paths, &checkpoint)?;
+    Ok((results, checkpoint))
+}
+
+/// Takes away what a start has made that came to nothing. A checkpoint that has its name vouches for the results, whatever failed after.
+fn remove_unbegun<D: Disk>(disk: &D, paths: &Paths) {
+    if !matches!(disk.len(&paths.checkpoint), Ok(None)) {
+        return;
+    }
+    for path in [paths.new_checkpoint(), paths.results.clone()] {
+        // The failure that is told is the first one.
+        let _ = disk.remove(&path);
+    }
+}
+
+fn resume<D: Disk>(
+    (disk, mut lock): (D, D::Lock),
+    paths: Paths,
+    claim: Claim,
+    mut checkpoint: Checkpoint,
+) -> Result<Journal<D>, OpenError> {
     let mut results = vouched(&disk, &paths.results, checkpoint.results)?;
     let mut rejects = if checkpoint.rejects.len == 0 { None } else { Some(vouched(&disk, &paths.rejects, checkpoint.rejects)?) };
     results.cut().map_err(DiskError::at("cut", &paths.results))?;
@@ -331,6 +358,7 @@ fn resume<D: Disk>((disk, lock): (D, D::Lock), paths: Paths, claim: Claim, mut c
         None => remove_if_there(&disk, &paths.rejects)?,
     }
     checkpoint.input = claim.input;
+    disk.keep(&mut lock);
     let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
     Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })
 }

@@ -9,6 +9,7 @@ mod malformed;
 mod sameness;
 mod split;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -150,7 +151,7 @@ impl<R: Read> Roster<R> {
     /// How the fields are found.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { delimiter: self.frames.delimiter(), columns: self.header.columns() }
+        Reading { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: BTreeMap::new() }
     }
 
     /// The place behind the last record that was read, or behind the header.

@@ -25,6 +25,7 @@ pub use account::{Imported, Kept, SettledImport, Wrong};
 pub use missing::{Acted, Deed};
 pub use run::{Done, Finish, Input, NewRun, OpenRun, Run, Sent, Settlement};
 
+use crate::lockfile::{self, Lockfile};
 use crate::target::Target;
 
 /// How long a look waits for a change to be made. Chosen: beginning a first run of 10 million rows takes some seconds.
@@ -47,7 +48,7 @@ pub struct State {
 /// of the state itself whatever other names it has.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: Lockfile,
     own: OnceCell<File>,
 }
 
@@ -76,6 +77,17 @@ impl Lock {
             Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
             Err(std::fs::TryLockError::Error(source)) => Err(StateError::File { what: "lock", path: path.to_owned(), source }),
         }
+    }
+
+    /// As [`Lockfile::is_for_nothing`].
+    #[must_use]
+    pub fn is_for_nothing(&self) -> bool {
+        self.file.is_for_nothing()
+    }
+
+    /// As [`Lockfile::keep`].
+    pub fn keep(&mut self) {
+        self.file.keep();
     }
 }
 
@@ -149,22 +161,16 @@ impl StateError {
     }
 }
 
-/// Takes the right to change the state at `path`, under whatever name; the file of the lock stands beside it and is never removed.
+/// Takes the right to change the state at `path`, under whatever name; the file of the lock stands beside it.
 ///
 /// # Errors
 /// [`StateError::Locked`] if another process has it, or the disk's.
 pub fn lock(path: &Path) -> Result<Lock, StateError> {
     let [_, beside, ..] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(cannot)?;
-    match file.try_lock() {
-        Ok(()) => {
-            let lock = Lock { _file: file, own: OnceCell::new() };
-            lock.hold(path).map(|()| lock)
-        }
-        Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
-        Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
-    }
+    let file = lockfile::take(&beside).map_err(cannot)?.ok_or_else(|| StateError::Locked { path: path.to_owned() })?;
+    let lock = Lock { file, own: OnceCell::new() };
+    lock.hold(path).map(|()| lock)
 }
 
 /// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, and under

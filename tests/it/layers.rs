@@ -22,12 +22,13 @@ const VALUES: [&str; 16] = [
     "traffic",
     "verdict",
 ];
-/// Edges know values, never each other.
-const EDGES: [&str; 7] = ["api", "gate", "journal", "roster", "sheets", "spill", "state"];
+/// Edges know values, and each other only where one is built from the other.
+const EDGES: [&str; 8] = ["api", "gate", "journal", "lockfile", "roster", "sheets", "spill", "state"];
 /// Flows know values and edges.
 const FLOWS: [&str; 7] = ["audit", "calls", "check", "deliver", "import", "sync", "verify"];
-/// A flow that is built from another.
-const BUILT_FROM: [(&str, &str); 4] = [("import", "deliver"), ("sync", "calls"), ("sync", "deliver"), ("verify", "calls")];
+/// A flow or an edge that is built from another.
+const BUILT_FROM: [(&str, &str); 6] =
+    [("import", "deliver"), ("journal", "lockfile"), ("state", "lockfile"), ("sync", "calls"), ("sync", "deliver"), ("verify", "calls")];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.
@@ -42,7 +43,7 @@ fn may_import(module: &str, target: &str) -> bool {
     match module {
         _ if is_own => true,
         _ if VALUES.contains(&module) => values,
-        _ if EDGES.contains(&module) => values,
+        _ if EDGES.contains(&module) => values || BUILT_FROM.contains(&(module, first)),
         _ if FLOWS.contains(&module) => values || edges || BUILT_FROM.contains(&(module, first)),
         _ if SHELL.contains(&module) => true,
         SANDBOX => target.starts_with("api::wire"),

@@ -128,7 +128,7 @@ impl Way<'_> {
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
-            signals: scene.stops.clone().boxed_local(),
+            signals: scene.stops().boxed_local(),
             tell: Box::new(move |snapshot, absent: &Absent| {
                 let acted = absent.tally().acted();
                 let words = format!("the missing: {} of {} dealt with", figures::count(acted), figures::count(due));
@@ -162,7 +162,7 @@ impl Way<'_> {
                 }
             }
         };
-        Err(last_word(&end, account.tally, None, &self.flags.run.input.file, &self.paths))
+        Err(last_word(&end, account.tally, None, self.given(&account.traffic)))
     }
 
     /// Writes the missing file: whole, or as it was.

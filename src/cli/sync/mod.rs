@@ -6,8 +6,9 @@ mod missing;
 mod planned;
 mod sending;
 
+use std::cell::OnceCell;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -15,24 +16,29 @@ use indicatif::MultiProgress;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+use super::command_line::CommandLine;
 use super::ending::cannot_open;
 use super::exit::{Exit, LastWord};
 use super::flags::{AllowFlag, MissingFlag, SyncFlags};
 use super::gauge::Gauge;
 use super::kept::{Kept, folder_of, new_identity, state_error, vouched_results};
 use super::lanes::Lanes;
-use super::names::{can_be_written, paths};
-use super::settings::{Connection, format};
-use super::signals::Stops;
+use super::names::{can_be_replaced, paths};
+use super::open_files::Keeps;
+use super::pipe::Held;
+use super::reach::Reach;
+use super::settings::{Connection, copies_delimiter, format};
+use super::signals::{Leftover, Stops};
 use super::source::Source;
 use super::target::{Dialled, dial, target};
-use super::{environment, first_look, input, last_calls, log};
+use super::{environment, first_look, input, last_calls, log, open_files};
 use crate::guard::{Bound, Guard, Limits};
 use crate::input::{Fingerprint, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::journal::{self, Claim, LastCalls, Plan, Restart, Way};
+use crate::lockfile::Lockfile;
 use crate::plan::{Counts, Id, Ops, Wait};
 use crate::roster::{self, Format, Roster, RosterError};
 use crate::state::{self, OpenRun, State};
@@ -46,7 +52,8 @@ pub(super) fn run(flags: &SyncFlags) -> LastWord {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
     let word = Scene::set(&bars).and_then(|scene| {
-        Ok(match Sync::new(flags)?.begin(&scene)? {
+        let mut pipe = Held::default();
+        Ok(match Sync::new(flags, &mut pipe)?.begin(&scene)? {
             Begun::Run(run) => run.carry_out(&scene),
             Begun::Stopped(word) => word,
         })
@@ -59,14 +66,36 @@ pub(super) fn run(flags: &SyncFlags) -> LastWord {
 struct Scene<'a> {
     bars: &'a MultiProgress,
     runtime: Runtime,
-    stops: Stops,
+    /// Begun once somebody looks at them.
+    stops: OnceCell<Stops>,
 }
 
 impl<'a> Scene<'a> {
     fn set(bars: &'a MultiProgress) -> Result<Self, LastWord> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let set = runtime.and_then(|runtime| runtime.block_on(async { Stops::new() }).map(|stops| Self { bars, runtime, stops }));
-        set.map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"))
+        runtime
+            .map(|runtime| Self { bars, runtime, stops: OnceCell::new() })
+            .map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"))
+    }
+
+    /// Signals from now on, for each phase that looks for them.
+    fn stops(&self) -> Stops {
+        self.stops.get_or_init(Stops::new).clone()
+    }
+}
+
+/// What keeps other processes off the run and off the state.
+struct Locks {
+    run: Lockfile,
+    kept: Kept,
+    _leftover: Option<Leftover>,
+}
+
+impl Locks {
+    fn take(paths: &Paths, state: &Path) -> Result<Self, LastWord> {
+        let run = journal::lock(&OsDisk, paths).map_err(|error| cannot_open(&error))?;
+        let leftover = run.is_for_nothing().then(|| Leftover::of(&paths.lock()));
+        Ok(Self { run, kept: Kept::take(state)?, _leftover: leftover })
     }
 }
 
@@ -89,28 +118,26 @@ struct Sync<'a> {
     file: File,
     stat: Fingerprint,
     /// Of a dry run: none, it changes nothing.
-    locks: Option<(File, Kept)>,
+    locks: Option<Locks>,
     last_calls: LastCalls,
     /// In milliseconds since the epoch.
     began_at: i64,
 }
 
 impl<'a> Sync<'a> {
-    fn new(flags: &'a SyncFlags) -> Result<Self, LastWord> {
+    fn new(flags: &'a SyncFlags, pipe: &mut Held) -> Result<Self, LastWord> {
         let began_at = milliseconds(SystemTime::now());
         let run = &flags.run;
-        let connection = Connection::resolve(&run.connection, &environment)?;
+        let mut connection = Connection::resolve(&run.connection, &environment)?;
+        open_files::make_room(&mut connection, Keeps::State)?;
         let lanes = Lanes::new(run, &connection)?;
         let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
         let paths = paths(run, &others)?;
-        can_be_written("summary", run.summary.as_deref())?;
-        can_be_written("plan", flags.plan.as_deref())?;
+        can_be_replaced("summary", run.summary.as_deref())?;
+        *pipe = Held::open(run.summary.as_deref())?;
+        can_be_replaced("plan", flags.plan.as_deref())?;
         let last_calls = LastCalls::find(&paths.lock());
-        let locks = if run.dry_run {
-            None
-        } else {
-            Some((journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?, Kept::take(&flags.state)?))
-        };
+        let locks = if run.dry_run { None } else { Some(Locks::take(&paths, &flags.state)?) };
         let source = Source::new(&run.input.file, &paths)?;
         let unreadable = |error: std::io::Error| input::roster_error(&run.input.file, &error.into());
         let file = File::open(source.path()).map_err(unreadable)?;
@@ -140,7 +167,7 @@ impl<'a> Sync<'a> {
             let dialled = dial(&self.connection, self.lanes.main_rate())?;
             return self.open((way, claim), ops, open_run.clone(), dialled).map(Begun::Run);
         }
-        first_look::judge(self.source.path(), &self.flags.run.input.file, &self.format, self.flags.run.max_invalid)?;
+        first_look::judge(self.source.path(), &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let mut drawn = self.plan(state.as_ref(), left, scene)?;
         let figures = self.figures(&drawn, state.as_ref(), other)?;
@@ -174,7 +201,7 @@ impl<'a> Sync<'a> {
         let state = self.flags.state.display();
         Err(LastWord::yours(
             format!("{state} {why}: an older state was brought back"),
-            format!("chatlift verify {} --profiles --state {state} puts it right; then --restart", self.flags.run.input.file.display()),
+            format!("{} puts it right; then the same command with --restart", self.verify_command()),
         ))
     }
 
@@ -198,6 +225,13 @@ impl<'a> Sync<'a> {
         Ok(is_unannounced.then(|| format!("has announced rows up to {}, {settled} have settled", open.sent_up_to)))
     }
 
+    /// The verification that brings an older state up to date.
+    fn verify_command(&self) -> CommandLine {
+        let run = &self.flags.run;
+        let command = CommandLine::new("verify").file(&run.input.file).plain("--profiles").with("state", &self.flags.state);
+        command.reading(&run.input).connection(&run.connection)
+    }
+
     /// The file from its start.
     fn roster(&self) -> Result<Roster<File>, LastWord> {
         self.open_roster().map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
@@ -217,7 +251,7 @@ impl<'a> Sync<'a> {
             input: self.stat,
             reading: roster.reading(),
             header: roster.header().names.clone(),
-            rejects_delimiter: self.flags.run.input.delimiter.unwrap_or(b','),
+            rejects_delimiter: copies_delimiter(&self.flags.run.input),
             start: roster.at(),
         }
     }
@@ -263,7 +297,7 @@ impl<'a> Sync<'a> {
         let gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
         let last = state.map(State::last_finished).transpose().map_err(|error| state_error(&error))?.flatten();
         let accounts = last.map_or(0, |last| last.counts.records());
-        let mut watch = Watch { runtime: &scene.runtime, stops: scene.stops.clone(), gauge, bytes: self.stat.len, accounts };
+        let mut watch = Watch { runtime: &scene.runtime, stops: scene.stops(), gauge, bytes: self.stat.len, accounts };
         let mut reading = Survey { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |step| watch.heed(step) };
         let surveyed = survey(&mut roster, self.stat, &mut reading);
         let surveyed = surveyed.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))?;
@@ -306,7 +340,7 @@ impl<'a> Sync<'a> {
     /// From here on the plan lasts.
     fn commit_to(&self, judged: Judged, left: Settlements, identity: u64) -> Result<OpenRun, LastWord> {
         let Judged { drawn, is_shrunk, ends_with_newline } = judged;
-        let Some((_, kept)) = &self.locks else { unreachable!("a dry run commits to nothing") };
+        let Some(Locks { kept, .. }) = &self.locks else { unreachable!("a dry run commits to nothing") };
         let mut state = kept.open_or_create(&self.target, identity)?;
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
         let malformed = drawn.malformed.as_ref().map(missing::malformed_words);
@@ -331,7 +365,7 @@ impl<'a> Sync<'a> {
 
     fn open(self, (way, claim): (Way, Claim), ops: Ops, opened: OpenRun, dialled: Dialled) -> Result<Box<Run<'a>>, LastWord> {
         let roster = self.roster()?;
-        let Some((lock, kept)) = self.locks else { unreachable!("a dry run sends nothing") };
+        let Some(Locks { run: lock, kept, .. }) = self.locks else { unreachable!("a dry run sends nothing") };
         let is_resumed = matches!(way, Way::Resume { .. });
         let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());
         let journal = journal.map_err(|error| cannot_open(&error))?;
@@ -343,7 +377,8 @@ impl<'a> Sync<'a> {
         let known = dialled.known(journal.tally());
         let settings = sending::settings((&connection, &lanes, known), last_calls::gates(last_calls), flags, &journal);
         let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
-        Ok(Box::new(Run { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo }))
+        let reach = Reach::new(&connection, &environment, Instant::now());
+        Ok(Box::new(Run { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach }))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cli::flags::AllowFlag;
 use crate::cli::gauge::Gauge;
 use crate::cli::import::write_summary;
 use crate::cli::input::roster_error;
-use crate::cli::kept::{ends_with_newline, state_error};
+use crate::cli::kept::{ends_with_newline, retarget, state_error};
 use crate::cli::signals::Stops;
 use crate::cli::tell;
 use crate::cli::whole::{self, Readers};
@@ -88,11 +88,7 @@ impl Watch<'_> {
             }
         }
         let stops = &mut self.stops;
-        let is_stopped = self.runtime.block_on(async {
-            // So that the runtime looks for signals.
-            tokio::task::yield_now().await;
-            stops.next().now_or_never().is_some()
-        });
+        let is_stopped = self.runtime.block_on(async { stops.next().now_or_never().is_some() });
         if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
@@ -202,11 +198,27 @@ impl Sync<'_> {
                 "this was a dry run: nothing is sent, the state is untouched",
                 "the same command without --dry-run does it",
             ),
-            _ => guarded(tripped),
+            _ => self.guarded(tripped),
         };
         let outline = Outline { counts: drawn.counts, lookalikes: drawn.lookalikes.spared, guard, wait };
         write_summary(&self.flags.run, &nothing_sent(&word, outline, self.lanes.lane));
         word
+    }
+
+    fn guarded(&self, tripped: &[Tripped]) -> LastWord {
+        let why: Vec<String> = tripped.iter().map(|Tripped { guard, why, .. }| format!("guard {}: {why}", guard.name())).collect();
+        let way_out = |tripped: &Tripped| {
+            if tripped.guard == Guard::Target {
+                let command = retarget(&self.flags.state, &self.flags.run.connection);
+                format!("another --state, or state STATE retarget if the app has moved: {command}")
+            } else {
+                tripped.way_out.clone()
+            }
+        };
+        let ways: Vec<String> = tripped.iter().map(way_out).collect();
+        let hint =
+            format!("nothing was sent and the state is untouched; look at the file first; what lets it through: {}", ways.join(", "));
+        LastWord::new(Exit::Guarded, why.join("; "), hint)
     }
 }
 
@@ -229,13 +241,6 @@ fn nothing_sent(word: &LastWord, outline: Outline, lane: Lane) -> Summary {
             guard: outline.guard,
         }),
     }
-}
-
-fn guarded(tripped: &[Tripped]) -> LastWord {
-    let why: Vec<String> = tripped.iter().map(|Tripped { guard, why, .. }| format!("guard {}: {why}", guard.name())).collect();
-    let ways: Vec<&str> = tripped.iter().map(|tripped| tripped.way_out.as_str()).collect();
-    let hint = format!("nothing was sent and the state is untouched; look at the file first; what lets it through: {}", ways.join(", "));
-    LastWord::new(Exit::Guarded, why.join("; "), hint)
 }
 
 /// Writes what is to become of each record that is not unchanged, in input order, then the missing.

@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use super::Scene;
 use super::missing::known_wait;
 use crate::calls;
-use crate::cli::ending::{RESUMES, disk_failed, finished_exit, having_waited, last_word};
+use crate::cli::ending::{Given, RESUMES, disk_failed, finished_exit, having_waited, last_word};
 use crate::cli::exit::{Exit, LastWord};
 use crate::cli::flags::{MissingFlag, SyncFlags};
 use crate::cli::import::{TELL_EVERY, write_summary};
 use crate::cli::input::roster_error;
 use crate::cli::kept::{Kept, folder_of, state_error, vouched_results};
 use crate::cli::lanes::{COMMIT_EVERY, Lanes};
+use crate::cli::reach::Reach;
 use crate::cli::settings::Connection;
 use crate::cli::source::Source;
 use crate::cli::target::Dialled;
@@ -59,6 +60,7 @@ pub(super) struct Run<'a> {
     /// Missing ids that are spared because a record looks like them.
     pub(super) lookalikes: u64,
     pub(super) cargo: Cargo,
+    pub(super) reach: Reach,
 }
 
 /// What the import takes.
@@ -108,13 +110,13 @@ pub(super) struct Account {
 impl Run<'_> {
     pub(super) fn carry_out(self: Box<Self>, scene: &Scene) -> LastWord {
         let began = Stopwatch::now();
-        let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo } = *self;
+        let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach } = *self;
         let start = cargo.journal.settled();
         let input = match cargo.file.try_clone() {
             Ok(file) => InputFile { path: source.path().to_owned(), file, format, stat: cargo.stat },
             Err(error) => return roster_error(&flags.run.input.file, &error.into()),
         };
-        let way = Way { flags, paths, input, kept, dialled, settings, opened, lookalikes };
+        let way = Way { flags, paths, input, kept, dialled, settings, opened, lookalikes, reach };
         way.announce(&lanes, start);
         let (word, account) = way.go(source, cargo, scene);
         let Account { tally, here, traffic, lane, absent, wait, unjudged: _ } = account;
@@ -148,6 +150,7 @@ pub(super) struct Way<'a> {
     pub(super) settings: Settings,
     pub(super) opened: OpenRun,
     lookalikes: u64,
+    reach: Reach,
 }
 
 /// The input as it was planned.
@@ -197,7 +200,7 @@ impl Way<'_> {
             End::Finished | End::LimitReached => self.limited(&mut account).err(),
             End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
         };
-        let word = word.unwrap_or_else(|| self.unfinished(ended.end, account.tally, remaining(&ops, settled)));
+        let word = word.unwrap_or_else(|| self.unfinished(ended.end, &account, remaining(&ops, settled)));
         (word, account)
     }
 
@@ -214,6 +217,7 @@ impl Way<'_> {
         let roster = roster.skip_to(start).map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
         let (input_bytes, limit) = (Some(stat.len), self.settings.limit);
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes, limit };
+        let mut reach = self.reach.clone();
         let mut progress = Progress::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let planned = Planned { ops, stat, sent_up_to: self.opened.sent_up_to, ahead, limit };
@@ -224,14 +228,17 @@ impl Way<'_> {
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
-            signals: scene.stops.clone().boxed_local(),
-            tell: Box::new(move |snapshot| progress.tell(snapshot, Instant::now())),
+            signals: scene.stops().boxed_local(),
+            tell: Box::new(move |snapshot| {
+                reach.heed(snapshot.calls, &snapshot.phase, Instant::now());
+                progress.tell(snapshot, Instant::now());
+            }),
         };
         Ok(scene.runtime.block_on(import::run(parts, self.settings.clone())))
     }
 
     /// The last word on a run that was stopped, whatever by.
-    fn unfinished(&self, end: End<FeedError>, tally: Tally, remaining: u64) -> LastWord {
+    fn unfinished(&self, end: End<FeedError>, account: &Account, remaining: u64) -> LastWord {
         let file = &self.flags.run.input.file;
         let end: End<RosterError> = match end {
             End::Finished | End::LimitReached => End::LimitReached,
@@ -247,7 +254,11 @@ impl Way<'_> {
                 );
             }
         };
-        last_word(&end, tally, Some(remaining), file, &self.paths)
+        last_word(&end, account.tally, Some(remaining), self.given(&account.traffic))
+    }
+
+    pub(super) fn given<'w>(&'w self, traffic: &Traffic) -> Given<'w> {
+        Given { flags: &self.flags.run, paths: &self.paths, state: None, reach: self.reach.advice_on(traffic) }
     }
 
     /// All rows have settled: the missing, then the state, then the checkpoint.

@@ -2,6 +2,8 @@
 
 mod files;
 mod interruptions;
+mod machine;
 mod resuming;
 mod settings;
 mod snapshots;
+mod surroundings;

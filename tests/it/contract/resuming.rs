@@ -195,6 +195,36 @@ fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
 }
 
 #[test]
+fn a_finished_run_that_is_read_otherwise_is_a_new_run() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::new();
+    bench.write("users.csv", "UserID,name,Nick;x\na1,Ann,;A\nb2,Bob,;B\n");
+    let import = |flags: &[&str]| bench.import(&server).args(flags).run();
+    import(&[]).exits(0).imports_all(2);
+    assert_eq!((server.calls(), server.nick("a1")), (2, None));
+    // What was forgotten is sent, and the old files are set aside.
+    import(&["--map", "Nick=name"]).exits(0).imports_all(2);
+    assert_eq!((server.calls(), server.nick("a1").as_deref()), (4, Some("Ann")));
+    let aside: Vec<_> = bench.names().into_iter().filter(|name| name.contains("Z.")).collect();
+    assert_eq!(aside.len(), 2, "{aside:?}");
+    // The same again sends nothing, in whatever words it is said.
+    import(&["--map", "Nick=name", "--map", "UserID=UserID"]).exits(0).because("finished earlier");
+    assert_eq!(server.calls(), 4);
+    // Another delimiter, on a run that is not finished: refused with what differs.
+    import(&["--map", "Nick=name", "--restart", "--limit", "1"]).exits(0);
+    let before = bench.contents();
+    import(&["--delimiter", ";", "--map", "UserID=UserID,name,Nick"])
+        .exits(2)
+        .because("delimiter was ',', now it is ';'")
+        .hints("--delimiter");
+    import(&[]).exits(2).because("column of Nick was 2, now it is none").hints("--restart");
+    assert_eq!((bench.contents(), server.calls()), (before, 5));
+    import(&["--map", "Nick=name"]).exits(0).imports_all(2);
+    import(&["--delimiter", ";", "--map", "UserID=UserID,name,Nick"]).settles(2);
+    assert_eq!(server.calls(), 8, "a finished one is a new run");
+}
+
+#[test]
 fn no_file_is_written_over_the_input_whatever_it_is_called() {
     let server = Server::new(|_| imported());
     let bench = Bench::with_users(2);

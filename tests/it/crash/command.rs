@@ -60,7 +60,7 @@ impl From<OpenError> for Failure {
             | OpenError::Checkpoint { .. }
             | OpenError::OtherWork { .. }
             | OpenError::OtherTarget { .. }
-            | OpenError::OtherReading
+            | OpenError::OtherReading { .. }
             | OpenError::OtherFiles { .. }
             | OpenError::InputChanged { .. }
             | OpenError::SheetChanged { .. }

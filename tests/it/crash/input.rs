@@ -1,5 +1,6 @@
 //! An input in memory, and what the runs make of its records.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use chatlift::input::{Fingerprint, Mark, Reading, Sameness};
@@ -67,7 +68,7 @@ impl Input {
             work: Work::Import,
             target: Target { endpoint: "sandbox".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: self.fingerprint,
-            reading: Reading { delimiter: b',', columns: [Some(0), Some(1), None] },
+            reading: Reading { delimiter: b',', columns: [Some(0), Some(1), None], flags: BTreeMap::new() },
             header: ByteRecord::from(vec!["UserID", "Nick"]),
             rejects_delimiter: b',',
             start: self.start,

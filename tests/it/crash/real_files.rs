@@ -12,6 +12,7 @@ use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::journal::disk::{Disk, DiskFile, OsDisk};
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, OpenError, Plan, Restart, Way};
+use chatlift::lockfile::Lockfile;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -230,7 +231,7 @@ impl<T> Mortal<T> {
 
 impl Disk for Mortal<OsDisk> {
     type File = Mortal<fs::File>;
-    type Lock = fs::File;
+    type Lock = Lockfile;
 
     fn open(&self, path: &Path) -> io::Result<Self::File> {
         self.step()?;
@@ -256,7 +257,7 @@ impl Disk for Mortal<OsDisk> {
         self.disk.sync_folder_of(path)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<fs::File>> {
+    fn lock(&self, path: &Path) -> io::Result<Option<Lockfile>> {
         self.step()?;
         self.disk.lock(path)
     }

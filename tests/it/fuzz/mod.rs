@@ -7,7 +7,7 @@ use chatlift::input::{Fingerprint, Mark, Reading};
 use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Work};
 use chatlift::outcome::Tally;
 use chatlift::target::Target;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::strategy::ValueTree;
@@ -132,7 +132,9 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
     let input = any::<(u64, i64, i64, u64)>();
     let input = input.prop_map(|(len, modified_ns, changed_ns, inode)| Fingerprint { len, modified_ns, changed_ns, inode });
     let settled = any::<(u64, u64, u64, u64)>().prop_map(|(rows, offset, line, digest)| Mark { rows, offset, line, digest });
-    let reading = any::<(u8, [Option<u32>; 3])>().prop_map(|(delimiter, columns)| Reading { delimiter, columns });
+    let flags = btree_map(any::<String>(), any::<String>(), 0..3);
+    let reading = (any::<(u8, [Option<u32>; 3])>(), flags);
+    let reading = reading.prop_map(|((delimiter, columns), flags)| Reading { delimiter, columns, flags });
     let extent = || any::<(u64, u64)>().prop_map(|(len, tail)| Extent { len, tail });
     let tally = any::<[u64; 6]>().prop_map(|[imported, created, updated, failed, invalid, superseded]| Tally {
         imported,

@@ -24,6 +24,7 @@ use chatlift::journal::checkpoint::Work;
 use chatlift::journal::disk::OsDisk;
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart, Way};
+use chatlift::lockfile::Lockfile;
 use chatlift::plan::Id;
 use chatlift::roster::{self, Format, Roster};
 use chatlift::state::{Done, Finish, NewRun, Run, State};
@@ -353,7 +354,7 @@ impl House {
 }
 
 /// A process that another test has just forked holds the last one's lock until it has become another program.
-fn lock(paths: &Paths) -> File {
+fn lock(paths: &Paths) -> Lockfile {
     for _ in 0..1_000 {
         match journal::lock(&OsDisk, paths) {
             Err(journal::OpenError::Locked { .. }) => std::thread::park_timeout(Duration::from_millis(1)),

@@ -196,8 +196,20 @@ fn another_states_run_is_set_aside_if_it_is_finished_and_refused_if_not() {
 }
 
 #[test]
+fn an_unfinished_run_that_is_read_otherwise_is_planned_anew() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::new();
+    bench.write("users.csv", "UserID,name\na,Ann\nb,Bob\nc,Cid\n");
+    sync(&bench, &server).args(&["--limit", "1"]).run().exits(0);
+    assert_eq!((server.calls(), server.nick("a")), (1, None));
+    sync(&bench, &server).args(&["--map", "Nick=name"]).run().exits(0);
+    let nicks = ["a", "b", "c"].map(|id| server.nick(id).unwrap_or_default());
+    assert_eq!((server.calls(), nicks), (4, ["Ann", "Bob", "Cid"].map(str::to_owned)));
+}
+
+#[test]
 fn one_process_at_a_time_works_on_a_state() {
-    let server = Server::new(|request| if request.user_id == "user1" { imported().after(Duration::from_millis(400)) } else { imported() });
+    let server = Server::new(|request| if request.user_id == "user1" { imported().after(Duration::from_millis(900)) } else { imported() });
     let bench = Bench::with_users(3);
     std::os::unix::fs::symlink("users.state", bench.path("alias.state")).unwrap();
     let first = sync(&bench, &server).start();
@@ -205,12 +217,12 @@ fn one_process_at_a_time_works_on_a_state() {
     let calls = server.calls();
     for state in ["users.state", "alias.state", "./users.state"] {
         let second = sync_of(&bench, &["users.csv", "--state", state, "--results", "second.csv"], &server.endpoint()).stem("second");
-        second.run().exits(2).because("another chatlift is at work").hints("one process at a time");
+        second.run().exits(4).because("another chatlift is at work").hints("one process at a time");
     }
-    sync(&bench, &server).run().exits(2).because("another chatlift is at work");
-    bench.import(&server).args(&["--results", "third.csv", "--state", "users.state"]).run().exits(2).because("users.state");
+    sync(&bench, &server).run().exits(4).because("another chatlift is at work");
+    bench.import(&server).args(&["--results", "third.csv", "--state", "users.state"]).run().exits(4).because("users.state");
     let forget = bench.call(&["state", "users.state", "forget", "user1"]).run();
-    assert_eq!(forget.code, Some(2), "{}", forget.stderr);
+    assert_eq!(forget.code, Some(4), "{}", forget.stderr);
     assert!(server.calls() <= calls + 2);
     // Looking is free.
     assert_eq!(bench.call(&["state", "users.state"]).run().code, Some(0));

@@ -1,0 +1,94 @@
+//! Why the system denies a file: whose it is, and who asks.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::{getegid, geteuid};
+
+/// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.
+pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    let culprit = culprit(path);
+    let Ok(stat) = fs::metadata(&culprit) else { return String::new() };
+    let who = owner(geteuid().as_raw(), "/etc/passwd");
+    format!(
+        " ({} belongs to {} and group {}, mode {:04o}; this process is {who}, group {})",
+        culprit.display(),
+        owner(stat.uid(), "/etc/passwd"),
+        owner(stat.gid(), "/etc/group"),
+        stat.mode() & 0o7777,
+        owner(getegid().as_raw(), "/etc/group"),
+    )
+}
+
+/// As [`why_denied`], of a file that is read and written, where nobody has said why it can't be.
+pub(super) fn why_not_writable(path: &Path) -> String {
+    let tried = accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS);
+    tried.map_or_else(|error| why_denied(path, &error.into()), |()| String::new())
+}
+
+/// The first folder on the way that may not be entered, or else the file, or the folder in which it can't be made.
+fn culprit(path: &Path) -> PathBuf {
+    let folders: Vec<&Path> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
+    let may_enter = |folder: &Path| accessat(CWD, folder, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    if let Some(shut) = folders.iter().rev().find(|folder| folder.exists() && !may_enter(folder)) {
+        return shut.to_path_buf();
+    }
+    if path.exists() {
+        return path.to_owned();
+    }
+    folders.first().map_or_else(|| PathBuf::from("."), |folder| folder.to_path_buf())
+}
+
+/// A user or a group by number, and by name where the machine's own list has it.
+fn owner(number: u32, list: &str) -> String {
+    let list = fs::read_to_string(list).unwrap_or_default();
+    let name = list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(number)).then_some(name)
+    });
+    name.map_or_else(|| number.to_string(), |name| format!("{name} ({number})"))
+}
+
+/// Whether it is the caller's choice of a place that the system refuses.
+pub(super) fn is_callers(error: &io::Error) -> bool {
+    use ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    let kinds = [InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
+    kinds.contains(&error.kind())
+}
+
+/// Whether the limit of open files is the cause, of this process or of the machine.
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    error
+        .raw_os_error()
+        .is_some_and(|code| [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|full| full.raw_os_error() == code))
+}
+
+/// What helps against it.
+pub(super) const MORE_FILES: &str =
+    "raise the limit of open files (`ulimit -n 1024`; of a service: LimitNOFILE=1024); the same command resumes";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_named() {
+        assert_eq!(owner(0, "/etc/passwd"), "root (0)");
+        assert_eq!(owner(4_000_000_000, "/etc/passwd"), "4000000000");
+        assert_eq!(owner(7, "/missing"), "7");
+        let denied = io::Error::from(ErrorKind::PermissionDenied);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing");
+        assert!(why_denied(&path, &denied).contains(&format!("{} belongs to", folder.path().display())));
+        fs::write(&path, "").unwrap();
+        assert!(why_denied(&path, &denied).contains(&format!("{} belongs to", path.display())));
+        assert_eq!(why_denied(&path, &ErrorKind::NotFound.into()), "");
+    }
+}

@@ -1,0 +1,104 @@
+//! Room for open files: each call needs some, and a process may have only so many.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::access::MORE_FILES;
+use super::exit::LastWord;
+use super::settings::{Connection, Service};
+
+/// Files that a run needs besides its calls: input, journal, state, temporary files, folders, the runtimes' own. Chosen: a third more than
+/// the most that any command was seen to need (a sync into the sandbox: 30).
+const BESIDES_CALLS: u64 = 40;
+/// The least with which a run gets anywhere, measured with one call in flight: an import needs 20 …
+const LEAST: u64 = 20;
+/// … a sync so many more, for its state and its temporary files …
+const LEAST_WITH_STATE: u64 = 6;
+/// … and the sandbox in the same process so many more.
+const LEAST_WITH_SANDBOX: u64 = 6;
+/// Files of a call: its connection, and one that is being made while another call gives up its own.
+const PER_CALL: u64 = 2;
+/// Files of a name look-up besides: the machine's lists and a socket.
+const PER_LOOK_UP: u64 = 2;
+
+/// Whether a run keeps a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    State,
+    Nothing,
+}
+
+/// Raises the limit of open files to what the calls in flight need. Where it can't be raised so far, fewer calls are in flight, which is said.
+///
+/// # Errors
+/// The last word (exit code 2) where there is no room for anything.
+pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(), LastWord> {
+    let per_call = per_call(connection);
+    let wanted = BESIDES_CALLS + per_call * connection.in_flight as u64;
+    let limit = raise(wanted);
+    let least = least(connection, keeps);
+    if limit < least {
+        return Err(LastWord::yours(format!("this process may open {limit} files, and needs {least} at least"), MORE_FILES));
+    }
+    let fits = in_flight(limit, per_call, connection.in_flight);
+    if fits < connection.in_flight {
+        tracing::warn!(
+            "this process may open {limit} files, {} calls in flight need {wanted}: at most {fits} are in flight; `ulimit -Hn` shows the limit",
+            connection.in_flight
+        );
+        connection.in_flight = fits;
+    }
+    Ok(())
+}
+
+fn least(connection: &Connection, keeps: Keeps) -> u64 {
+    let state = if keeps == Keeps::State { LEAST_WITH_STATE } else { 0 };
+    let sandbox = if matches!(connection.service, Service::Sandbox) { LEAST_WITH_SANDBOX } else { 0 };
+    LEAST + state + sandbox
+}
+
+fn per_call(connection: &Connection) -> u64 {
+    match &connection.service {
+        // Both ends of each connection are in this process.
+        Service::Sandbox => 2 * PER_CALL,
+        Service::Remote { endpoint, .. } if endpoint.domain().is_some() => PER_CALL + PER_LOOK_UP,
+        Service::Remote { .. } => PER_CALL,
+    }
+}
+
+/// The limit of open files, raised to `wanted` if that can be.
+fn raise(wanted: u64) -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let Some(current) = current else { return u64::MAX };
+    if current >= wanted {
+        return current;
+    }
+    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }) {
+        Ok(()) => raised,
+        Err(_) => current,
+    }
+}
+
+/// Calls in flight for which there is room; one at least, for a call less is none.
+fn in_flight(limit: u64, per_call: u64, wanted: usize) -> usize {
+    let room = limit.saturating_sub(BESIDES_CALLS) / per_call;
+    usize::try_from(room).unwrap_or(usize::MAX).clamp(1, wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_calls_as_there_is_room_for() {
+        let check = |limit: u64, per_call: u64, wanted: usize, expected: usize| {
+            assert_eq!(in_flight(limit, per_call, wanted), expected, "{limit} {per_call} {wanted}");
+        };
+        check(1_024, 2, 256, 256);
+        check(64, 2, 256, 12);
+        check(64, 4, 256, 6);
+        check(64, 2, 4, 4);
+        check(20, 2, 256, 1);
+        check(u64::MAX, 4, 900, 900);
+    }
+}

@@ -1,0 +1,88 @@
+//! Pipes with a name that something is written to at the end: never waited for without a bound.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::exit::LastWord;
+
+/// How long a reader is waited for at the start (`chatlift … --summary PIPE & jq . PIPE`). Chosen: a shell starts both in less.
+const READER_MAX: Duration = Duration::from_secs(3);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a reader may take that doesn't read. Chosen: what is written mostly fits the pipe, so that nobody need read at once.
+const STUCK_MAX: Duration = Duration::from_secs(10);
+
+/// A pipe that is held open from the start to the end, so that its reader waits for what comes.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    _pipe: Option<File>,
+}
+
+impl Held {
+    /// Opens the summary's file if it is a pipe; it must have a reader, or get one in some seconds.
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, LastWord> {
+        let Some(path) = path.filter(|path| std::fs::metadata(path).is_ok_and(|stat| stat.file_type().is_fifo())) else {
+            return Ok(Self::default());
+        };
+        let until = Instant::now() + READER_MAX;
+        loop {
+            match open(path) {
+                Ok(pipe) => return Ok(Self { _pipe: Some(pipe) }),
+                Err(error) if has_no_reader(&error) && Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
+                Err(error) => {
+                    return Err(LastWord::yours(
+                        format!("cannot write the summary {}: {error}", path.display()),
+                        "begin to read the pipe before the run, or name a file with --summary",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Opens what is no file for writing, without waiting.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag is a small number");
+    OpenOptions::new().write(true).custom_flags(nonblocking).open(path).map_err(|error| {
+        if has_no_reader(&error) { io::Error::new(ErrorKind::NotConnected, "it is a pipe that nobody reads") } else { error }
+    })
+}
+
+fn has_no_reader(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) || error.kind() == ErrorKind::NotConnected
+}
+
+/// Writes to what may be full for a while, but not for ever.
+#[derive(Debug)]
+pub(super) struct Patient(pub(super) File);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_room(&self.0)?,
+                done => return done,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn wait_for_room(file: &File) -> io::Result<()> {
+    let most = Timespec { tv_sec: STUCK_MAX.as_secs().cast_signed(), tv_nsec: 0 };
+    match poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&most)) {
+        Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "its reader does not read")),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

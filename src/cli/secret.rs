@@ -1,0 +1,142 @@
+//! Secrets as people keep them: a key in a file or in the environment, with what editors and copying leave around it.
+//!
+//! No message shows any of a secret: it names what is wrong and where.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use super::exit::LastWord;
+use super::input::shell_word;
+use super::settings::cannot_read;
+use super::small;
+
+/// Longest secret in bytes. Chosen: a UserSig has some hundred.
+const MAX_BYTES: usize = 4096;
+
+/// Reads a key from a file that nobody else may read.
+///
+/// # Errors
+/// The last word (exit code 2): unreadable, readable by others, empty, or not a key.
+pub(super) fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
+    use std::os::unix::fs::PermissionsExt;
+    if looks_like_key(path) {
+        return Err(LastWord::yours(
+            "what is given as the key file looks like the key itself",
+            "write the key into a file, chmod 600, and give its path; a key that was on a command line should be replaced",
+        ));
+    }
+    let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(LastWord::yours(
+            format!("the key file {} can be read by others", path.display()),
+            format!("chmod 600 {}", shell_word(&path.display().to_string())),
+        ));
+    }
+    let bytes = small::read(path).map_err(|why| cannot_read("the key file", path, &why))?;
+    parse(&format!("the key file {}", path.display()), &bytes)
+}
+
+/// A key where its path should be, so that no message shows it. Tencent's keys are 64 hexadecimal digits.
+fn looks_like_key(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// The secret that stands alone in `bytes`, but for a BOM, spaces and line ends around it; `place` says where it stands.
+///
+/// # Errors
+/// The last word (exit code 2), which says what stands there instead.
+pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, LastWord> {
+    let refused =
+        |what: &str, hint: &str| Err(LastWord::yours(format!("{place} does not hold one word, the secret alone: {what}"), hint.to_owned()));
+    let alone = "put the secret alone into it";
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
+        return refused("it is UTF-16, or binary", "save it as UTF-8 or plain ASCII text");
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return refused("it is not UTF-8", "save it as plain ASCII text") };
+    let text = text.trim_matches(|char: char| char.is_whitespace() || char == '\u{feff}');
+    let lines = text.split(['\n', '\r']).filter(|line| !line.trim().is_empty()).count();
+    match lines {
+        0 => return refused("it is empty", alone),
+        1 => {}
+        2 => return refused("it holds two lines", alone),
+        more => return refused(&format!("it holds {more} lines"), alone),
+    }
+    if is_assignment(text) {
+        return refused("it has the form NAME=secret", "leave out the name and the equals sign: put the secret alone into it");
+    }
+    if text.starts_with(QUOTES) || text.ends_with(QUOTES) {
+        return refused("it is in quotes", "leave out the quotes: put the secret alone into it");
+    }
+    if text.contains(char::is_whitespace) {
+        return refused("it holds several words", alone);
+    }
+    if text.len() > MAX_BYTES {
+        return refused(&format!("it has more than {MAX_BYTES} bytes"), alone);
+    }
+    Ok(text.into())
+}
+
+/// Marks that people and word processors put around a value.
+const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '‘', '’', '«', '»'];
+
+/// Whether it reads `NAME=…` or `export NAME=…`. A key in base64 may end in equals signs itself.
+fn is_assignment(text: &str) -> bool {
+    let text = text.strip_prefix("export ").map_or(text, str::trim_start);
+    let Some((name, value)) = text.split_once('=') else { return false };
+    let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '-';
+    let name = name.trim_end();
+    let names_something = name.starts_with(|char: char| char.is_ascii_alphabetic() || char == '_') && name.chars().all(is_name);
+    names_something && !value.chars().all(|char| char == '=')
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const KEY: &str = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e";
+
+    #[test]
+    fn what_stands_around_a_secret_is_dropped() {
+        let check = |before: &str, after: &str| {
+            let bytes = format!("{before}{KEY}{after}");
+            assert_eq!(parse("it", bytes.as_bytes()).unwrap().expose_secret(), KEY, "{bytes:?}");
+        };
+        check("", "");
+        check("", "\n");
+        check("\u{feff}", "\r\n");
+        check(" \t\u{a0}", " \n\n\n");
+        check("\n\r\n", "\u{feff} \r");
+        let base64 = "QUJDREVGR0g=";
+        assert_eq!(parse("it", base64.as_bytes()).unwrap().expose_secret(), base64);
+        assert_eq!(parse("it", b"a/b+c=d").unwrap().expose_secret(), "a/b+c=d", "no name has a slash");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_is_named_and_the_secret_is_not() {
+        let check = |bytes: &[u8], what: &str| {
+            let word = parse("the key file k", bytes).unwrap_err().to_string();
+            assert!(word.contains(what) && word.contains("the key file k"), "{what}: {word}");
+            assert!(!word.contains("5bd2") && !word.contains("bb93"), "{word}");
+        };
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        check(b"", "empty");
+        check("\u{feff} \n".as_bytes(), "empty");
+        check(&utf16(KEY), "UTF-16");
+        check(&utf16(&format!("\u{feff}{KEY}\n")), "UTF-16");
+        check(b"5bd2\xff", "not UTF-8");
+        check(format!("\"{KEY}\"\n").as_bytes(), "quotes");
+        check(format!("'{KEY}'").as_bytes(), "quotes");
+        check(format!("“{KEY}”").as_bytes(), "quotes");
+        check(format!("CHATLIFT_SECRET_KEY={KEY}\n").as_bytes(), "NAME=");
+        check(format!("export secret-key = \"{KEY}\"\n").as_bytes(), "NAME=");
+        check(format!("{KEY}\n{KEY}\n").as_bytes(), "two lines");
+        check(format!("{KEY}\r\n\r\n# of the app\n").as_bytes(), "two lines");
+        check(format!("a\n{KEY}\n{KEY}\n").as_bytes(), "3 lines");
+        check(format!("{KEY} {KEY}").as_bytes(), "several words");
+        check(KEY.repeat(65).as_bytes(), "4096 bytes");
+    }
+}

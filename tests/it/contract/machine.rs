@@ -1,0 +1,286 @@
+//! What the machine allows a run: open files, permissions, kinds of files, names, a network.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
+
+use crate::binary::{Bench, Call, KEY, SDKAPPID, eventually, users};
+use crate::hostile::server::{Server, imported};
+
+/// A call without the harness' own bound of calls in flight.
+fn many_in_flight<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+    bench.import(server).at_any_rate().usually(&["--in-flight=256", "--timeout=5"])
+}
+
+#[test]
+fn few_open_files_make_few_calls_in_flight_and_are_no_outage() {
+    for limits in ["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", "ulimit -n 20"] {
+        let bench = Bench::with_users(600);
+        let server = Server::new(|_| imported().after(Duration::from_millis(5)));
+        let run = many_in_flight(&bench, &server).args(&["--in-flight", "256"]).through_shell(limits).run().exits(0).imports_all(600);
+        assert!(run.stderr.contains("in flight"), "{limits}: it is said: {}", run.stderr);
+        assert!(!run.stderr.contains("the service is down"), "{limits}: {}", run.stderr);
+        assert_eq!(run.attempts(), [1; 600], "{limits}");
+    }
+}
+
+#[test]
+fn a_limit_of_open_files_that_can_be_raised_is_raised() {
+    let bench = Bench::with_users(600);
+    let server = Server::new(|_| imported().after(Duration::from_millis(5)));
+    let run = many_in_flight(&bench, &server).args(&["--in-flight", "256"]).through_shell("ulimit -Sn 32").run().exits(0).imports_all(600);
+    assert!(!run.stderr.contains("may open"), "{}", run.stderr);
+}
+
+#[test]
+fn a_sync_and_a_verification_get_on_with_few_open_files_too() {
+    for limits in ["ulimit -n 64", "ulimit -n 32"] {
+        let bench = Bench::with_users(300);
+        let args = ["--sandbox", "--rate", "0", "--state", "s.db"];
+        bench.call(&["sync", "users.csv"]).args(&args).through_shell(limits).run().exits(0);
+        let verify = bench.call(&["verify", "users.csv", "--sandbox", "--rate", "0"]).through_shell(limits).run().exits(3);
+        assert!(verify.why().contains("300 missing"), "{limits}: {}", verify.stderr);
+    }
+}
+
+#[test]
+fn too_few_open_files_for_anything_are_told_as_such() {
+    let server = Server::new(|_| imported());
+    let mut told = 0;
+    for limit in 5..20 {
+        let bench = Bench::with_users(3);
+        let run = many_in_flight(&bench, &server).through_shell(&format!("ulimit -n {limit}")).run();
+        match run.code {
+            Some(0) => {}
+            Some(2) => {
+                let run = run.exits(2).hints("ulimit -n");
+                assert!(!run.stderr.contains("make room"), "{}", run.stderr);
+                told += 1;
+            }
+            // The dynamic linker can't open its libraries.
+            _ => assert!(run.code == Some(127), "{limit}: {run:?}"),
+        }
+    }
+    println!("{told} limits were told of");
+}
+
+/// Runs the binary where somebody who isn't the system may: nobody, if the test is the system.
+fn as_somebody(folder: &Path, args: &[&str]) -> (i32, String) {
+    const NOBODY: u32 = 65_534;
+    let program = folder.join("chatlift");
+    fs::copy(env!("CARGO_BIN_EXE_chatlift"), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&program);
+    command.args(args).env_clear().current_dir(folder).stdin(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().unwrap();
+    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn who_may_not_is_told_whose_it_is() {
+    let is_root = rustix::process::geteuid().is_root();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let make = |name: &str, text: &str, mode: u32| {
+        fs::write(folder.join(name), text).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let shut = if is_root { 0o600 } else { 0 };
+    make("users.csv", &users(2), 0o644);
+    make("secret.csv", &users(2), shut);
+    make("key", KEY, shut);
+    make("ca.pem", "", shut);
+    make("chatlift.toml", "", shut);
+    make("state.db", "", shut);
+    make("r.csv", "", shut);
+    fs::create_dir(folder.join("closed")).unwrap();
+    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(if is_root { 0o755 } else { 0o555 })).unwrap();
+    make("own", KEY, 0o600);
+    if is_root {
+        chown(folder.join("own"), Some(65_534), Some(65_534)).unwrap();
+    }
+    let owner = if is_root { "belongs to root (0)" } else { "belongs to" };
+    let check = |args: &[&str], name: &str| {
+        let (code, stderr) = as_somebody(folder, args);
+        let is_told = stderr.contains(owner) && stderr.contains("mode 0") && stderr.contains(name) && stderr.contains("\nhint: ");
+        assert!(code == 2 && is_told, "{args:?}: {code}: {stderr}");
+    };
+    let import = |more: &[&'static str]| {
+        let usual = ["import", "users.csv", "--endpoint", "http://127.0.0.1:9", "--sdkappid", SDKAPPID, "--max-outage", "1s"];
+        [&usual[..], more].concat()
+    };
+    check(&import(&["--secret-key-file", "key"]), "key");
+    check(&import(&["--secret-key-file", "own", "--ca-file", "ca.pem"]), "ca.pem");
+    check(&import(&["--secret-key-file", "own", "--config", "chatlift.toml"]), "chatlift.toml");
+    check(&import(&["--secret-key-file", "own", "--results", "closed/r.csv"]), "closed");
+    check(&import(&["--secret-key-file", "own", "--summary", "closed/s.json"]), "closed");
+    check(&import(&["--secret-key-file", "own", "--state", "closed/s.db"]), "closed");
+    check(&import(&["--secret-key-file", "own", "--state", "state.db"]), "state.db");
+    check(&["sync", "users.csv", "--sandbox", "--state", "state.db"], "state.db");
+    check(&["state", "state.db"], "state.db");
+    check(&["check", "secret.csv"], "secret.csv");
+    check(&["import", "secret.csv", "--sandbox"], "secret.csv");
+    check(&["verify", "secret.csv", "--sandbox"], "secret.csv");
+    check(&["verify", "users.csv", "--sandbox", "--results", "closed/v.csv"], "closed");
+    check(&["audit", "users.csv", "--results", "r.csv"], "r.csv");
+    check(&["sandbox", "--accounts", "closed/a.csv"], "closed");
+}
+
+#[test]
+fn results_are_a_file_and_nothing_else() {
+    let bench = Bench::with_users(2);
+    let server = Server::new(|_| imported());
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let pipe = pipe.to_str().unwrap();
+    for flag in ["--results", "--rejects", "--checkpoint"] {
+        bench.import(&server).args(&[flag, pipe]).run().exits(2).because("is a pipe");
+        bench.import(&server).args(&[flag, "/dev/null"]).run().exits(2).because("is a device");
+        bench.import(&server).args(&[flag, "."]).run().exits(2);
+    }
+    bench.call(&["verify", "users.csv", "--sandbox", "--results", pipe]).run().exits(2).because("is a pipe");
+    let left: Vec<_> = bench.names().into_iter().collect();
+    assert_eq!(left, ["users.csv"]);
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_summary_may_be_a_pipe_that_is_read() {
+    let bench = Bench::with_users(2);
+    let server = Server::new(|_| imported());
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let key = bench.key();
+    let endpoint = server.endpoint();
+    let args = ["import", "users.csv", "--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
+    let import = |summary: &str| bench.call(&args).args(&["--restart", "--summary", summary]).against(&server);
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::read_to_string(pipe).unwrap())
+    };
+    import(pipe.to_str().unwrap()).run().exits(0);
+    let summary: serde_json::Value = serde_json::from_str(&reader.join().unwrap()).unwrap();
+    assert_eq!(summary["imported"], 2);
+    for stdout in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let run = import(stdout).run().exits(0);
+        let summary: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(summary["imported"], 2, "{stdout}");
+    }
+
+    // Nobody reads: it is refused before the first call, and a signal need not wait for that.
+    let calls = server.calls();
+    let began = Instant::now();
+    import(pipe.to_str().unwrap()).run().exits(2).because("nobody reads").hints("--summary");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let running = import(pipe.to_str().unwrap()).start();
+    std::thread::park_timeout(Duration::from_millis(300));
+    running.signal(Signal::TERM);
+    running.wait().exits(4);
+    assert_eq!(server.calls(), calls);
+}
+
+#[test]
+fn a_reader_of_the_summary_that_goes_away_keeps_nobody() {
+    let bench = Bench::with_users(40);
+    let server = Server::new(|_| imported().after(Duration::from_millis(20)));
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let (key, endpoint) = (bench.key(), server.endpoint());
+    let args = ["import", "users.csv", "--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
+    let running = bench.call(&args).args(&["--in-flight", "1", "--summary", pipe.to_str().unwrap()]).against(&server).start();
+    eventually("calls", || server.calls() >= 3);
+    running.signal(Signal::TERM);
+    drop(reader);
+    running.wait().exits(4);
+}
+
+#[test]
+fn names_that_are_too_long_are_refused_before_the_first_call() {
+    let server = Server::new(|_| imported());
+    for long in [240, 244, 251] {
+        let bench = Bench::new();
+        let name = format!("{}.csv", "x".repeat(long - 4));
+        bench.write(&name, users(1));
+        bench.import_of(&name, &server).run().exits(2).because("too long").hints("--results");
+        assert_eq!(bench.names().len(), 1, "{:?}", bench.names());
+        bench.import_of(&name, &server).args(&["--results", "r.csv"]).stem("r").run().exits(0);
+    }
+    let bench = Bench::with_users(1);
+    let long = "y".repeat(252);
+    for flag in ["--results", "--rejects", "--checkpoint", "--state"] {
+        let run = bench.import(&server).args(&[flag, &long]).run();
+        if flag == "--rejects" {
+            assert_eq!(run.code, Some(0), "252 bytes are a name: {}", run.stderr);
+            continue;
+        }
+        run.exits(2).because("too long");
+    }
+    bench.import_of(&"z".repeat(300), &server).run().exits(2);
+    bench.import(&server).args(&["--results", &format!("{}r.csv", "d/".repeat(2_500))]).run().exits(2);
+}
+
+/// The command that a hint names, up to where it goes on in words.
+fn command_of(stderr: &str) -> &str {
+    let hint = stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
+    let command = &hint[hint.find("chatlift ").unwrap_or_else(|| panic!("no command: {hint}"))..];
+    [" proves it", " names them", " puts it right"].iter().find_map(|end| command.find(end)).map_or(command, |end| &command[..end])
+}
+
+/// Runs a command as a shell does.
+fn shell<'a>(bench: &'a Bench, server: &'a Server, command: &str) -> Call<'a> {
+    let program = env!("CARGO_BIN_EXE_chatlift");
+    let command = command.replacen("chatlift", program, 1);
+    bench.call(&[]).through("/bin/sh", &["-c", &format!("exec {command} --rate 0")]).against(server)
+}
+
+#[test]
+fn the_commands_of_hints_run_as_they_stand() {
+    let bench = Bench::new();
+    let server = Server::new(|request| if request.user_id == "bad" { crate::hostile::server::code(70402) } else { imported() });
+    let key = bench.key();
+    let key = key.to_str().unwrap();
+    bench.write("my users.csv", "user id;name\nada;Ada\nbad;Bad\n");
+    let endpoint = server.endpoint();
+    let given = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key];
+    let read = ["--map", "UserID=user id", "--map", "Nick=name", "--delimiter", ";"];
+    let import = |flags: &[&str]| bench.call(&["import", "my users.csv"]).args(&given).args(&read).args(flags).against(&server).run();
+    let run = import(&[]).exits(3);
+    let rejects = bench.read("my users.rejects.csv").replace("bad;", "good;");
+    bench.write("my users.rejects.csv", rejects);
+    shell(&bench, &server, command_of(&run.stderr)).run().exits(0);
+    assert_eq!(server.nick("good").as_deref(), Some("Bad"));
+
+    bench.write("my users.csv", "user id;name\nada;Ada\n");
+    let run = import(&[]).exits(0);
+    let audit = command_of(&run.stderr).to_owned();
+    let audited =
+        bench.call(&[]).through("/bin/sh", &["-c", &format!("exec {}", audit.replacen("chatlift", env!("CARGO_BIN_EXE_chatlift"), 1))]);
+    audited.run().exits(0);
+
+    let many = (0..1_200).fold(String::new(), |text, row| text + &format!("@TIM#{row};x\n"));
+    bench.write("my users.csv", format!("user id;name\n{many}"));
+    let run = import(&["--restart"]).exits(2);
+    let check = command_of(&run.stderr).replacen("chatlift", env!("CARGO_BIN_EXE_chatlift"), 1);
+    bench.call(&[]).through("/bin/sh", &["-c", &format!("exec {check}")]).run().exits(3);
+}
+
+#[test]
+fn a_service_that_nothing_gets_through_to_is_told_with_what_to_look_at() {
+    let bench = Bench::with_users(2);
+    let call = || bench.import_into("users.csv", "http://127.0.0.1:9").args(&["--max-outage", "1s"]);
+    let run = call().env("HTTPS_PROXY", "http://me:sesame@proxy.example.com:3128").run().exits(4);
+    let run = run.hints("HTTPS_PROXY").hints("127.0.0.1:9").hints("firewall");
+    assert!(!run.stderr.contains("sesame"), "a proxy's password is nobody's business: {}", run.stderr);
+    call().run().exits(4).hints("proxy").hints("endpoint");
+}
