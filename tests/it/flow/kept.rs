@@ -63,6 +63,21 @@ async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_a
     assert!((60..=75).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
+/// Each call makes its connection, as with a server that closes after every answer. A call that is on its way there counts against the limit
+/// from its grant, since nobody knows when it will be written; so what connecting takes, and its jitter, costs some of the pace.
+#[tokio::test(start_paused = true)]
+async fn a_connection_for_every_call_costs_little_of_the_pace_where_connecting_is_quick() {
+    for (connect_ms, least) in [(1, 196.0), (5, 195.0), (20, 191.0), (80, 130.0)] {
+        let connect = Duration::from_millis(connect_ms);
+        let service =
+            Service::new(move |call| Reply { connect: connect + connect * u32::from(call.number % 7 == 0) / 5, ..imported(LATENCY) });
+        let run = World::new(accounts(4_000)).run(&service).await;
+        assert!(matches!(run.end, End::Finished) && run.tally.imported == 4_000);
+        assert!(service.most_in_1s() <= 200, "{connect_ms} ms: {}", service.most_in_1s());
+        assert!(service.mean_per_s() >= least, "{connect_ms} ms: {}", service.mean_per_s());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_and_reading_back_are_made_again_in_the_same_way() {
     let service = Service::new(|call| fine(call, LATENCY)).giving_up(|call| call.number % 3 != 2);
