@@ -1,5 +1,7 @@
 //! Errands over a service that is a function, on the paused clock: everything is answered, and nobody suffers for an outage or a neighbour.
 
+mod trouble;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;

@@ -1,0 +1,82 @@
+//! Errands in trouble are no outage, and each API stands for itself.
+
+use super::*;
+
+const KICK: Command = Command::Kick;
+const DELETE: Command = Command::AccountDelete;
+
+fn number(user_id: &str) -> u64 {
+    user_id.strip_prefix("user").and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
+    for (count, most) in [(100, 21), (100_000, 40)] {
+        let service = Service::new(|_| code(77777));
+        let run = World::new().asking(CHECK, count).run(&service).await;
+        assert!(matches!(run.end, End::Refused { refusal: Refusal::UnknownCodes, code: Some(77777), .. }), "{:?}", run.end);
+        assert!((20..=most).contains(&service.calls()), "{count}: {}", service.calls());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_each_of_the_first_hundred_ids_stop_the_run() {
+    let service = Service::new(|_| code(70402));
+    let run = World::new().asking(CHECK, 500).run(&service).await;
+    assert!(matches!(run.end, End::Refused { refusal: Refusal::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
+    assert!((100..140).contains(&run.fates.len()), "those that were answered by then stay so: {}", run.fates.len());
+    // That there is no such account is an answer.
+    let gone = Service::new(|call| if call.command == KICK { code(70107) } else { fine(call, LATENCY) });
+    let run = World::new().asking(KICK, 300).run(&gone).await;
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (End::Finished, 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
+    for command in [KICK, DELETE, CHECK, READ] {
+        let is_bad = |id: &str| (900..1_050).contains(&number(id));
+        let done = Rc::new(RefCell::new(BTreeMap::<String, u32>::new()));
+        let told = Rc::clone(&done);
+        let service = Service::new(move |call| {
+            if call.command == command && call.accounts.iter().any(|account| is_bad(account.user_id.as_str())) {
+                return code(70500);
+            }
+            for account in call.accounts.iter().filter(|_| call.command == command) {
+                *told.borrow_mut().entry(account.user_id.as_str().to_owned()).or_default() += 1;
+            }
+            fine(call, LATENCY)
+        });
+        let mut world = World::new().asking(command, 2_000);
+        world.settings.max_outage = Duration::from_secs(6);
+        let run = world.run(&service).await;
+        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (End::Finished, 1_850, 150), "{}", command.name());
+        let twice = done.borrow().values().filter(|times| **times > 1).count();
+        assert!(twice == 0 || [CHECK, READ].contains(&command), "{}: {twice}", command.name());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kick_that_meets_temporary_errors_is_tried_for_two_minutes() {
+    let service = Service::new(|call| if call.command == KICK && call.nth_of_user <= 6 { code(70500) } else { fine(call, LATENCY) });
+    let run = World::new().asking(KICK, 3).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(KICK)), (End::Finished, 3));
+    let service = Service::new(|call| if call.command == KICK { code(70500) } else { fine(call, LATENCY) });
+    let began = Instant::now();
+    let run = World::new().asking(KICK, 3).run(&service).await;
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (End::Finished, 3));
+    assert!((120..140).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_api_has_its_own_reason_why_it_is_down() {
+    let service = Service::new(|call| match call.command {
+        READ if call.at > Duration::from_secs(5) => Reply { end: CallEnd::Lost { why: "no profiles".to_owned() }, ..lost() },
+        CHECK if call.number.is_multiple_of(10) => code(70169),
+        _ => fine(call, LATENCY),
+    })
+    .forgetful();
+    let mut world = World::new().asking(CHECK, 100_000).asking(READ, 200_000);
+    world.settings.max_outage = Duration::from_secs(8);
+    let run = world.run(&service).await;
+    assert_eq!(run.end, End::Outage { why: "no profiles".to_owned() });
+}

@@ -1,0 +1,177 @@
+//! Random services that do random things to random records, process after process: every start gets on, an outage fails no row, and nothing
+//! is taken for an outage while the service takes others.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use chatlift::command::Command;
+use chatlift::deliver::Doubt;
+use chatlift::import::End;
+use chatlift::outcome::Status;
+use chatlift::verdict::CallEnd;
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::service::{Call, Reply, Service, World, code, fine, listing, records};
+
+const SINGLE: Command = Command::AccountImport;
+const BATCH: Command = Command::MultiaccountImport;
+/// Starts of the same command that a case may take: each settles a row at least or was stopped by the test.
+const STARTS: u32 = 400;
+
+fn number(user_id: &str) -> u64 {
+    user_id.strip_prefix("user").and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// What the service has against the records of a file.
+#[derive(Debug, Clone)]
+struct Town {
+    rows: u64,
+    /// These meet a temporary error whenever they come singly.
+    bad: BTreeSet<u64>,
+    /// These meet so many before they are taken.
+    passing: BTreeMap<u64, u32>,
+    /// These are refused.
+    refused: BTreeSet<u64>,
+    /// When every call fails.
+    outages: Vec<Range<Duration>>,
+    is_batched: bool,
+    latency: Duration,
+}
+
+impl Town {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        let rows = if random.bool() { random.u64(1..60) } else { random.u64(60..2_500) };
+        let (share, passing) = (random.choice([0, 2, 10, 30, 60]).unwrap_or(0), random.choice([0, 5, 20]).unwrap_or(0));
+        let bad = (1..=rows).filter(|_| random.u64(..100) < share).collect();
+        let mut meets = BTreeMap::new();
+        for row in 1..=rows {
+            if random.u64(..100) < passing {
+                meets.insert(row, random.u32(1..3));
+            }
+        }
+        let mut town = Self {
+            rows,
+            bad,
+            passing: meets,
+            refused: (1..=rows).filter(|_| random.u32(..50) == 0).collect(),
+            outages: Vec::new(),
+            is_batched: random.u32(..3) == 0,
+            latency: Duration::from_millis(random.u64(1..200)),
+        };
+        if random.bool() {
+            let from = random.u64(1..=rows);
+            town.bad.extend(from..=(from + random.u64(1..200)).min(rows));
+        }
+        let mut at = 0;
+        for _ in 0..random.u32(..3) {
+            at += random.u64(..20_000);
+            let lasts = *random.choice(&[300, 2_000, 20_000, 600_000]).unwrap_or(&0);
+            town.outages.push(Duration::from_millis(at)..Duration::from_millis(at + lasts));
+            at += lasts;
+        }
+        town
+    }
+
+    fn is_out(&self, at: Duration) -> bool {
+        self.outages.iter().any(|outage| outage.contains(&at))
+    }
+
+    fn is_good(&self, row: u64) -> bool {
+        !self.bad.contains(&row) && !self.passing.contains_key(&row)
+    }
+
+    fn reply(&self, call: &Call<'_>, fault: &CallEnd, met: &mut BTreeMap<u64, u32>) -> Reply {
+        let faulty = |end: CallEnd| Reply { connect: Duration::ZERO, latency: self.latency, end };
+        let row = number(call.user_id);
+        if self.is_out(call.at) {
+            return faulty(fault.clone());
+        }
+        match call.command {
+            BATCH => listing(call, self.latency, |id| !self.is_good(number(id)) || self.refused.contains(&number(id))),
+            SINGLE if self.bad.contains(&row) => code(40006),
+            SINGLE if self.refused.contains(&row) => code(40601),
+            SINGLE => {
+                let times = met.entry(row).or_default();
+                *times += 1;
+                if self.passing.get(&row).is_some_and(|passing| *times <= *passing) { code(70169) } else { fine(call, self.latency) }
+            }
+            _ => fine(call, self.latency),
+        }
+    }
+}
+
+async fn check(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let town = Town::draw(&mut random);
+    let fault = [
+        CallEnd::Refused { code: 70500, info: String::new() },
+        CallEnd::Lost { why: "HTTP 502".to_owned() },
+        CallEnd::Unreached { why: "refused".to_owned() },
+    ];
+    let fault = fault[random.usize(..3)].clone();
+    let (at_service, met) = (town.clone(), RefCell::new(BTreeMap::new()));
+    let service = Service::new(move |call| at_service.reply(call, &fault, &mut met.borrow_mut()));
+    let began = Instant::now();
+    let (mut done, mut failed) = (0, BTreeSet::new());
+    for start in 0.. {
+        assert!(start < STARTS, "seed {seed}: stuck at {done} of {} rows", town.rows);
+        let (left, from) = (town.rows - done, began.elapsed());
+        let mut world = World::new(records((done + 1..=town.rows).map(|row| (format!("user{row}"), String::new())))).seeded(random.u64(..));
+        if town.is_batched {
+            world = world.in_batches(Doubt::FallBack);
+        }
+        world.settings.limits.in_flight = [1, 8, 256][random.usize(..3)];
+        world.settings.limit = (random.u32(..3) == 0).then(|| random.u64(1..=left));
+        let stops_after = (random.u32(..3) == 0).then(|| Duration::from_millis(random.u64(500..60_000)));
+        if let Some(after) = stops_after {
+            world.signals = futures_util::stream::once(tokio::time::sleep(after)).chain(futures_util::stream::pending()).boxed_local();
+        }
+        let run = world.run(&service).await;
+        let says = format!("seed {seed}, start {start} at row {done} of {}, {:?}", town.rows, run.end);
+        let was_out = town.outages.iter().any(|outage| outage.start < began.elapsed() && outage.end > from);
+        let settled = run.rows.len() as u64;
+        assert!(settled > 0 || matches!(run.end, End::Stopped), "{says}: no row was settled");
+        let good_ones = (done + 1..=(done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
+        assert!(run.outages == 0 || was_out || good_ones < 5, "{says}: a false outage");
+        let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
+        for (row, outcome) in all_failed.map(|row| (row.row + done, &row.outcome)) {
+            failed.insert(row);
+            // A record's own temporary errors and those of an outage too short to be noticed may use up its attempts together.
+            let has_both = was_out && town.passing.contains_key(&row);
+            let is_due = has_both || town.bad.contains(&row) || town.refused.contains(&row);
+            assert!(
+                is_due,
+                "{says}: row {row}, {:?}, {outcome:?}, down {} times, outages {:?}",
+                town.passing.get(&row),
+                run.outages,
+                town.outages
+            );
+        }
+        assert!(run.rows.iter().all(|row| row.outcome.attempts >= 1 && row.outcome.attempts <= 10), "{says}");
+        done += settled;
+        match run.end {
+            End::Finished => break,
+            End::LimitReached | End::Stopped => {}
+            End::Outage { .. } | End::Refused { .. } => panic!("{says}"),
+            End::Input(never) => match never {},
+        }
+    }
+    assert_eq!(service.overlaps(), 0, "seed {seed}");
+    assert_eq!(done, town.rows, "seed {seed}");
+    assert!(town.bad.union(&town.refused).all(|row| failed.contains(row)), "seed {seed}: {failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_start_gets_on_and_whose_fault_it_is_is_told_apart() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let seed = number("CHATLIFT_SEED");
+    let cases = if seed.is_some() { 1 } else { number("CHATLIFT_CASES").unwrap_or(60) };
+    let first = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("CHATLIFT_SEED={first}, and {cases} from there");
+    for case in 0..cases {
+        check(first.wrapping_add(case)).await;
+    }
+}
