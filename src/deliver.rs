@@ -428,7 +428,8 @@ impl Deliveries {
     fn settle_single(&mut self, id: ParcelId, fault: Option<Fault>, at: At) -> u64 {
         let parcel = self.parcels.remove(id);
         let row = parcel.rows[0];
-        if let Some(open) = self.window.open_mut(row) {
+        // Beyond its attempts a row is tried uncharged, whatever comes of it.
+        if let Some(open) = self.window.open_mut(row).filter(|_| parcel.overtime.is_none()) {
             open.attempts += 1;
         }
         self.finish(row, fault, at);

@@ -175,9 +175,13 @@ impl Deliveries {
 
     /// Whether another record of the same batch has not been tried singly yet: until then nobody knows whose fault a malformed request is.
     pub(super) fn has_untried_sibling(&self, id: ParcelId) -> bool {
-        let origin = self.parcels[id].origin;
+        let Parcel { origin, siblings, .. } = self.parcels[id];
+        // One that was sent singly as a test has all others for siblings.
+        let was_test = siblings == 0 && matches!(self.lane, Lane::Batch(_));
+        let is_sibling = |parcel: &Parcel| was_test || parcel.origin == origin;
         let is_untried = |parcel: &Parcel| parcel.command == Command::MultiaccountImport || parcel.tries == 0;
-        self.parcels.iter().any(|(other, parcel)| other != id && parcel.origin == origin && is_untried(parcel))
+        let is_left = self.parcels.iter().any(|(other, parcel)| other != id && is_sibling(parcel) && is_untried(parcel));
+        is_left || (was_test && !self.fresh.is_empty())
     }
 
     /// What the end of a call says about the service. If its record was split out of a batch, the batch counts, and it is faulty when half

@@ -140,7 +140,7 @@ async fn a_small_file_that_meets_temporary_errors_is_tried_for_two_minutes() {
             let (_, run) = delta(errors, check).await;
             assert!(matches!(run.end, End::Finished), "{errors}: {:?}", run.end);
             assert_eq!((run.tally.imported, run.unjudged), (15, 0), "{errors}");
-            assert!(run.rows.iter().all(|row| row.outcome.attempts <= 6), "what is tried beyond the attempts is not charged");
+            assert!(run.rows.iter().all(|row| row.outcome.attempts <= 5), "what is tried beyond the attempts is not charged");
         }
     }
 }
