@@ -137,14 +137,14 @@ where
         }
     }
 
-    /// Hands settled outcomes to the ledger, in order.
+    /// Hands settled outcomes to the ledger, in order, until it is full.
     pub(super) fn take_over(&mut self) {
         if self.deliveries.has_exhausted() {
             let at = self.at(Instant::now());
             self.deliveries.resolve_exhausted(at);
         }
         let Some(ledger) = &mut self.ledger else { return };
-        loop {
+        while !ledger.is_full() {
             if let Some(end) = self.deliveries.take_passed() {
                 self.settled = Some(end);
                 ledger.pass(end);
@@ -238,7 +238,7 @@ where
         let now = Instant::now();
         let Some(mut ledger) = self.ledger.take() else { return };
         let rows = ledger.pending_rows();
-        if rows == 0 || (rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
+        if rows == 0 || (!ledger.is_full() && rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
             self.committed_at = if rows == 0 { now } else { self.committed_at };
             self.ledger = Some(ledger);
             return;
@@ -457,8 +457,15 @@ where
         if let Some(commit) = self.committing.take() {
             self.ledger = Some(commit.await.expect("a commit never panics")?);
         }
-        self.take_over();
-        let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
+        let mut ledger = loop {
+            self.take_over();
+            let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
+            if !ledger.is_full() {
+                break ledger;
+            }
+            // What has settled may be more than it takes at once.
+            self.ledger = Some(blocking(move || ledger.commit().map(|()| ledger)).await?);
+        };
         let end = match (self.cause.take(), self.input_error.take()) {
             (Some(Cause::Signal), _) => End::Stopped,
             (Some(Cause::Outage { why }), _) => End::Outage { why },

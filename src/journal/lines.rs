@@ -50,6 +50,11 @@ impl Lines {
         self.csv.write_record(None::<&[u8]>).expect("a Vec takes any bytes");
     }
 
+    /// Bytes of memory that the lines take, less a few KiB.
+    fn bytes(&self) -> usize {
+        self.csv.get_ref().len()
+    }
+
     fn take(&mut self) -> Vec<u8> {
         let made = std::mem::replace(&mut self.csv, writer(self.delimiter));
         made.into_inner().expect("a Vec takes any bytes")
@@ -88,6 +93,10 @@ impl ResultLines {
         lines.value(outcome.attempts);
         lines.field(&self.finished.1);
         lines.end();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.lines.bytes()
     }
 
     pub(super) fn take(&mut self) -> Vec<u8> {
@@ -131,6 +140,10 @@ impl RejectLines {
         self.lines.code(outcome);
         self.lines.field(defused(&with_surplus(&outcome.error_info, original, self.header.len())).as_bytes());
         self.lines.end();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.lines.bytes()
     }
 
     pub(super) fn take(&mut self) -> Vec<u8> {

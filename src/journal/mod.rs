@@ -30,6 +30,10 @@ pub use opening::{
 use paths::Paths;
 use sheet::Sheet;
 
+/// Bytes of results and rejects that are taken before they must be committed. Chosen: a batch lane's 65,536 results of the usual length stay
+/// below, and what is taken stays far below what the window in front of it may hold.
+const PENDING_MAX_BYTES: usize = 8 << 20;
+
 /// Where outcomes go, in input order; the journal, or a stand-in for it.
 pub trait Ledger: Send + 'static {
     type Error: Send + 'static;
@@ -40,6 +44,8 @@ pub trait Ledger: Send + 'static {
     fn pass(&mut self, end: Mark);
     /// Rows taken and not yet committed.
     fn pending_rows(&self) -> u64;
+    /// Whether so much was taken that it must be committed before more is.
+    fn is_full(&self) -> bool;
     /// Makes what was taken last.
     ///
     /// # Errors
@@ -151,6 +157,10 @@ impl<D: Disk> Ledger for Journal<D> {
 
     fn pending_rows(&self) -> u64 {
         self.pending_rows
+    }
+
+    fn is_full(&self) -> bool {
+        self.result_lines.bytes() + self.reject_lines.bytes() >= PENDING_MAX_BYTES
     }
 
     fn commit(&mut self) -> Result<(), DiskError> {

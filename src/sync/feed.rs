@@ -165,6 +165,10 @@ impl<D: Disk> Ledger for SyncLedger<D> {
         self.0.pending_rows()
     }
 
+    fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+
     fn commit(&mut self) -> Result<(), DiskError> {
         self.0.commit()
     }

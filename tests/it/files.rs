@@ -20,6 +20,9 @@ use crate::hostile::server::{Server, imported};
 const CASES: u32 = 5_000;
 /// Most memory of `check`, whatever it reads. Source: a pod's limit of 128 MiB, halved.
 const MEMORY_MAX_KIB: u64 = 64 << 10;
+/// Most memory of an import whose rows are as wide as can be, by lane. Source: the contract has 128 MiB for batches and far less for the
+/// single lane; this is the test profile, which takes a little more.
+const WIDE_MAX_KIB: [(&[&str], u64); 2] = [(&[], 80 << 10), (&["--batch"], 128 << 10)];
 /// How often its memory is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -225,6 +228,27 @@ fn three_hundred_thousand_rows_are_checked_in_flat_memory() {
 #[ignore = "takes a minute or more; see tests/README.md"]
 fn ten_million_rows_are_checked_in_flat_memory() {
     many_rows_are_checked_in_flat_memory(10_000_000);
+}
+
+/// Rows of nearly 64 KiB, each of them rejected.
+#[test]
+fn an_import_of_wide_rejected_rows_stays_in_its_memory() {
+    const ROWS: usize = 4_000;
+    for (lane, max_kib) in WIDE_MAX_KIB {
+        let bench = Bench::new();
+        let note = "x".repeat(63 << 10);
+        let mut file = io::BufWriter::new(fs::File::create(bench.path("users.csv")).unwrap());
+        file.write_all(b"UserID,Note\n").unwrap();
+        (0..ROWS).for_each(|row| writeln!(file, " {row},{note}").unwrap());
+        file.into_inner().unwrap();
+        let import = bench.call(&["import", "users.csv", "--sandbox", "--max-invalid", "100", "--no-progress"]).args(lane);
+        let (run, peak_kib) = import.start().wait_with_peak();
+        run.exits(3);
+        println!("{lane:?}: {peak_kib} KiB at most");
+        assert_eq!(bench.read("users.results.csv").lines().count(), ROWS + 1);
+        assert!(fs::metadata(bench.path("users.rejects.csv")).unwrap().len() > (ROWS * note.len()) as u64);
+        assert!((1..=max_kib).contains(&peak_kib), "{lane:?}: {peak_kib} KiB");
+    }
 }
 
 #[test]

@@ -429,6 +429,9 @@ impl World {
     }
 }
 
+/// Rows that fill the ledger. Chosen: fewer than a batch lane's commit, more than the single lane's.
+const FULL_ROWS: u64 = 20_000;
+
 /// A ledger in memory: what was committed is what the test sees.
 struct Memory {
     rows: Arc<Mutex<Vec<Settled>>>,
@@ -441,6 +444,7 @@ impl Ledger for Memory {
     type Error = Infallible;
 
     fn append(&mut self, settled: Settled) {
+        assert!(self.pending_rows < FULL_ROWS, "a full ledger is given no more");
         self.pending_rows += 1;
         if self.keep == Keep::Rows {
             self.pending.push(settled);
@@ -451,6 +455,10 @@ impl Ledger for Memory {
 
     fn pending_rows(&self) -> u64 {
         self.pending_rows
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending_rows >= FULL_ROWS
     }
 
     fn commit(&mut self) -> Result<(), Infallible> {
