@@ -13,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::account::{AccountRef, Invalid};
+use crate::input::Mark;
 use crate::roster::{Roster, RosterError, View};
 use crate::sample::{Groups, Sample};
 use repeats::RepeatFinder;
@@ -110,6 +111,8 @@ pub struct Checked {
     pub report: Report,
     /// Why nothing was read past that, unless it was the end.
     pub end: Result<(), RosterError>,
+    /// The place behind the last record that was read.
+    pub at: Mark,
 }
 
 /// Why a check could not go on.
@@ -141,7 +144,7 @@ fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> 
     }
     report.repeats = finder.finish()?;
     report.forecast = Forecast::new(report.valid, rates);
-    Ok(Checked { report, end })
+    Ok(Checked { report, end, at: roster.at() })
 }
 
 impl Report {
@@ -285,7 +288,7 @@ mod tests {
     fn the_fixtures_hold_what_their_readme_says() {
         let check = |name: &str, format: &Format, [records, rules, refused, superseded]: [u64; 4]| {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
-            let Checked { report, end } = super::check(Roster::open(&path, format).unwrap(), RATES).unwrap();
+            let Checked { report, end, .. } = super::check(Roster::open(&path, format).unwrap(), RATES).unwrap();
             let rules_found = report.refused.by_count().len() as u64;
             assert!(end.is_ok(), "{name}");
             assert_eq!(

@@ -234,6 +234,13 @@ impl Deliveries {
         }
     }
 
+    /// There is more after all: the input has grown.
+    pub fn input_goes_on(&mut self) {
+        if self.feed == Feed::Ended {
+            self.feed = Feed::Open;
+        }
+    }
+
     /// Whether [`Deliveries::input_ended`] was said.
     #[must_use]
     pub fn input_has_ended(&self) -> bool {

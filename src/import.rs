@@ -3,6 +3,7 @@
 //! What a run is given, what it shows and what it comes to; how it goes about it is in `pump`.
 
 mod pump;
+mod reading;
 
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ pub use crate::traffic::Phase;
 use crate::traffic::Traffic;
 use crate::verdict::Refusal;
 use pump::Pump;
+pub use reading::Reading;
 
 /// The knobs of a run.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use super::access::why_denied;
 use super::check;
 use super::exit::{Exit, LastWord, causes, quoted};
 use super::flags::AuditFlags;
-use super::input::{is_stdin, roster, roster_error, shown, unreadable};
+use super::input::{Stream, is_stdin, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
 use crate::audit::{AuditError, EXAMPLES, Problem, Report, audit};
@@ -34,7 +34,7 @@ fn audited(flags: &AuditFlags) -> Result<LastWord, LastWord> {
             ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
     };
-    let records = roster(path, &format(&flags.input))?;
+    let records = Stream::open(path)?.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
     let file = File::open(results_path).map_err(|error| results_word(error.into()))?;
     let results = Results::new(BufReader::new(file)).map_err(results_word)?;
     let report = audit(records, results).map_err(|error| match error {

@@ -1,16 +1,20 @@
 //! `chatlift check`: the report for people, and its exit code.
 
 use std::fmt;
+use std::path::Path;
 
 use super::exit::{Exit, LastWord, causes, quoted};
 use super::flags::InputFlags;
-use super::input::{is_stdin, roster, roster_error};
+use super::input::{Stream, roster_error};
 use super::settings::format;
 use super::stdout::print;
 use crate::check::{Checked, EXAMPLES, Forecast, Position, Rates, Refusal, Repeat, Repeats, Report, check};
 use crate::figures::{count, counted};
-use crate::roster::Roster;
+use crate::roster::{Format, Look};
 use crate::sample::Sample;
+
+/// How often a file that grows is read. Chosen: what still grows then is reported as far as it was read.
+const READINGS_MAX: u32 = 10;
 
 /// Reads the file, prints the report.
 pub(super) fn run(input: &InputFlags, rates: Rates) -> LastWord {
@@ -19,17 +23,35 @@ pub(super) fn run(input: &InputFlags, rates: Rates) -> LastWord {
 
 fn checked(input: &InputFlags, rates: Rates) -> Result<LastWord, LastWord> {
     let (path, format) = (&input.file, format(input));
-    let Checked { mut report, end } = check(roster(path, &format)?, rates).map_err(|error| {
-        LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
-    })?;
-    if !is_stdin(path)
+    let mut stream = Stream::open(path)?;
+    let Checked { mut report, end, .. } = read(&mut stream, path, &format, rates)?;
+    if stream.can_be_read_again()
         && report.last_unnamed_row().is_some()
-        && let Ok(again) = Roster::open(path, &format)
+        && let Ok(again) = stream.roster(&format)
     {
         report.name_repeats(again);
     }
     print(&report)?;
     Ok(end.map_or_else(|error| roster_error(path, &error), |()| last_word(&report)))
+}
+
+/// Reads the file; from its start again if it has grown meanwhile.
+fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Result<Checked, LastWord> {
+    let mut readings = 0;
+    loop {
+        let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
+        let checked = check(roster, rates).map_err(|error| {
+            LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+        })?;
+        readings += 1;
+        if checked.end.is_err() {
+            return Ok(checked);
+        }
+        let look = stream.look_again(format.delimiter, checked.at).map_err(|error| roster_error(path, &error))?;
+        if look != Look::Grown || readings == READINGS_MAX {
+            return Ok(checked);
+        }
+    }
 }
 
 fn last_word(report: &Report) -> LastWord {
@@ -117,7 +139,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::roster::Format;
+    use crate::roster::Roster;
 
     const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
 

@@ -1,13 +1,12 @@
 //! The first look at an input: its first records, before the first call.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::command_line::CommandLine;
 use super::exit::LastWord;
 use super::flags::InputFlags;
 use super::input;
-use crate::roster::{Format, Roster};
+use crate::roster::{Format, InputFile, Roster};
 
 /// Records that are looked at. Source: the contract of `--max-invalid`.
 const RECORDS: usize = 1_000;
@@ -17,9 +16,9 @@ const RECORDS: usize = 1_000;
 ///
 /// # Errors
 /// The last word (exit code 2).
-pub(super) fn judge(path: &Path, flags: &InputFlags, format: &Format, max_invalid: f64) -> Result<(), LastWord> {
+pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, max_invalid: f64) -> Result<(), LastWord> {
     let name = &flags.file;
-    let roster = Roster::open(path, format).map_err(|error| input::roster_error(name, &error))?;
+    let roster = Roster::of(file, format).map_err(|error| input::roster_error(name, &error))?;
     let (mut records, mut invalid) = (0, 0);
     let mut reasons = BTreeMap::<String, u64>::new();
     for record in roster.take(RECORDS) {

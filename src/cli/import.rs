@@ -2,7 +2,7 @@
 //!
 //! Everything that can be wrong is found before the first call; what ends the run becomes its last word, its table and its summary.
 
-use std::fs::File;
+use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -29,15 +29,15 @@ use crate::check::Rates;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
 use crate::gate::Rate;
-use crate::import::{self, Broken, End, Ended, Parts, Settings};
-use crate::input::{Mark, Sameness};
+use crate::import::{self, Broken, End, Ended, Parts, Reading, Settings};
+use crate::input::{Fingerprint, Mark, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::journal::{self, Claim, Journal, LastCalls, Plan, Restart, Way};
 use crate::outcome::Tally;
 use crate::progress::{Progress, Start};
-use crate::roster::{self, Format, Roster, RosterError};
+use crate::roster::{self, Format, InputFile, InputReader, Roster, RosterError, Watched};
 use crate::state;
 use crate::summary::{Report, Summary};
 use crate::traffic::Traffic;
@@ -83,13 +83,15 @@ struct Run<'a> {
     flags: &'a RunFlags,
     paths: Paths,
     source: Source,
+    /// The file that was judged: it alone is read.
+    input: InputFile,
+    stat: Fingerprint,
     format: Format,
     journal: Journal<OsDisk>,
-    roster: Roster<File>,
+    roster: Roster<InputReader>,
     dialled: Dialled,
     lanes: Lanes,
     settings: Settings,
-    input_bytes: u64,
     kept: Option<Kept>,
     /// The path of what is kept.
     state: Option<&'a Path>,
@@ -127,13 +129,15 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
         return Ok(finished);
     }
     let format = format(&flags.input);
-    let roster = Roster::open(source.path(), &format).map_err(|error| input::roster_error(file, &error))?;
-    let claim = claim(&connection, &roster, source.path(), flags)?;
-    let input_bytes = claim.input.len;
-    let way = match examine(&claim, &paths, source.path(), flags)? {
+    let unreadable = |error: io::Error| input::roster_error(file, &error.into());
+    let input = InputFile::open(source.path()).map_err(unreadable)?;
+    let mut stat = input.fingerprint().map_err(unreadable)?;
+    let roster = Roster::of(&input, &format).map_err(|error| input::roster_error(file, &error))?;
+    let mut claim = claim(&connection, &roster, stat, flags);
+    let way = match examine(&claim, &paths, &input, flags)? {
         Plan::Finished { tally } => {
             let target = target(&connection.service);
-            let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (source.path(), &format), &paths, tally));
+            let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (&input, &format), &paths, tally));
             if filled.is_ok() {
                 source.is_done_with();
             }
@@ -141,10 +145,14 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
         }
         Plan::Run(way) => way,
     };
-    look_at_input(&way, &source, &format, flags)?;
+    look_at_input(&way, &input, &format, flags)?;
     let state = state.as_deref();
     let dialled = dial(&connection, lanes.main_rate())?;
-    source.keep()?;
+    if source.keep()? {
+        // Another name changes the stat fields.
+        stat = input.fingerprint().map_err(unreadable)?;
+        claim.input = stat;
+    }
     kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
@@ -164,13 +172,14 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
         flags,
         paths,
         source,
+        input,
+        stat,
         format,
         journal,
         roster,
         dialled,
         lanes,
         settings,
-        input_bytes,
         kept,
         state,
         reach,
@@ -186,31 +195,28 @@ fn finished_without_input<'a>(connection: &Connection, paths: &Paths, kept: Opti
     }))
 }
 
-pub(super) fn claim(connection: &Connection, roster: &Roster<File>, path: &Path, flags: &RunFlags) -> Result<Claim, LastWord> {
-    let input = roster::fingerprint(path).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
-    Ok(Claim {
+fn claim(connection: &Connection, roster: &Roster<InputReader>, stat: Fingerprint, flags: &RunFlags) -> Claim {
+    Claim {
         work: Work::Import,
         target: target(&connection.service),
-        input,
+        input: stat,
         reading: roster.reading(),
         header: roster.header().names.clone(),
         rejects_delimiter: copies_delimiter(&flags.input),
         start: roster.at(),
-    })
+    }
 }
 
-fn examine(claim: &Claim, paths: &Paths, path: &Path, flags: &RunFlags) -> Result<Plan, LastWord> {
+fn examine(claim: &Claim, paths: &Paths, input: &InputFile, flags: &RunFlags) -> Result<Plan, LastWord> {
     let restart = if flags.restart { Restart::Asked } else { Restart::No };
-    let compare = |checkpoint: &Checkpoint| roster::compare(path, checkpoint.reading.delimiter, checkpoint.settled);
+    let compare = |checkpoint: &Checkpoint| roster::compare(input, checkpoint.reading.delimiter, checkpoint.settled);
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 
 /// Judges a new input, and tells of a changed one.
-fn look_at_input(way: &Way, source: &Source, format: &Format, flags: &RunFlags) -> Result<(), LastWord> {
+fn look_at_input(way: &Way, input: &InputFile, format: &Format, flags: &RunFlags) -> Result<(), LastWord> {
     match way {
-        Way::Afresh | Way::SetAside | Way::GoOnSettingAside { .. } => {
-            first_look::judge(source.path(), &flags.input, format, flags.max_invalid)
-        }
+        Way::Afresh | Way::SetAside | Way::GoOnSettingAside { .. } => first_look::judge(input, &flags.input, format, flags.max_invalid),
         Way::Resume { input: Sameness::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its settled part is the same, the run goes on with what follows");
             Ok(())
@@ -228,14 +234,14 @@ impl Run<'_> {
         };
         self.announce();
         let began = std::time::Instant::now();
-        let Self { flags, paths, mut source, format, journal, roster, dialled, settings, input_bytes, kept, state, reach, .. } = *self;
+        let Self { flags, paths, mut source, input, stat, format, journal, roster, dialled, settings, kept, state, reach, .. } = *self;
         let (start, before) = (journal.settled(), journal.tally());
-        let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(input_bytes), limit: settings.limit };
+        let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
         let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
         let mut watched = reach.clone();
         let parts = Parts {
             api: dialled.api.clone(),
-            records: roster,
+            records: Reading::new(Watched::new(roster, input.clone(), stat)),
             ledger: journal,
             signer: dialled.signer(),
             wall: Box::new(SystemTime::now),
@@ -259,17 +265,18 @@ impl Run<'_> {
             Ok(ended) => {
                 let is_finished = matches!(ended.end, End::Finished);
                 let filled = match kept.filter(|_| is_finished) {
-                    Some(kept) => kept.import_finished(&dialled.target, (source.path(), &format), &paths, before + ended.tally),
+                    Some(kept) => kept.import_finished(&dialled.target, (&input, &format), &paths, before + ended.tally),
                     None => Ok(()),
                 };
                 if is_finished && filled.is_ok() {
                     source.is_done_with();
                 }
-                let remaining = remaining(&ended, source.path(), &format, start);
+                let remaining = remaining(&ended, &input, &format, start);
                 let tally = before + ended.tally;
                 let given = Given { flags, paths: &paths, state, reach: reach.advice_on(&ended.traffic) };
                 let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
                 let word = having_waited(word, ended.unjudged);
+                let word = if is_finished { input::with_new_file(word, &flags.input.file, &input) } else { word };
                 let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
                 (word, summary, ended.tally)
             }
@@ -324,19 +331,19 @@ impl Run<'_> {
     fn forecast(&self) -> Option<f64> {
         const SAMPLE: usize = 100;
         let settled = self.journal.settled();
-        let roster = Roster::open(self.source.path(), &self.format).and_then(|roster| Ok(roster.skip_to(settled)?)).ok()?;
+        let roster = Roster::of(&self.input, &self.format).and_then(|roster| Ok(roster.skip_to(settled)?)).ok()?;
         let ends: Vec<u64> = roster.take(SAMPLE).map_while(Result::ok).map(|record| record.end.offset).collect();
         let bytes_each = (ends.last()? - settled.offset) as f64 / ends.len() as f64;
-        Some((self.input_bytes - settled.offset) as f64 / bytes_each)
+        Some((self.stat.len - settled.offset) as f64 / bytes_each)
     }
 }
 
 /// Records that a limit has left; `None` where there was none, or they can't be counted.
-fn remaining(ended: &Ended<Journal<OsDisk>, RosterError>, path: &Path, format: &Format, start: Mark) -> Option<u64> {
+fn remaining(ended: &Ended<Journal<OsDisk>, RosterError>, input: &InputFile, format: &Format, start: Mark) -> Option<u64> {
     match ended.end {
         End::LimitReached => {
             let settled = ended.settled.unwrap_or(start);
-            Roster::open(path, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
+            Roster::of(input, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
         }
         End::Finished | End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
     }

@@ -7,19 +7,64 @@ use std::path::Path;
 use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
 use super::exit::{Exit, LastWord, causes, quoted};
 use crate::account::Field;
-use crate::roster::{Format, HeaderError, RECORD_MAX_BYTES, Roster, RosterError};
+use crate::input::{Fingerprint, Mark};
+use crate::roster::{Format, HeaderError, InputFile, Look, RECORD_MAX_BYTES, Record, Roster, RosterError, Watch, Watched};
 
 /// Whether the file is standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Opens the roster; `-` reads standard input as it comes.
-pub(super) fn roster(path: &Path, format: &Format) -> Result<Roster<Box<dyn Read>>, LastWord> {
-    let open = || -> Result<Box<dyn Read>, io::Error> {
-        if is_stdin(path) { Ok(Box::new(io::stdin().lock())) } else { Ok(Box::new(File::open(path)?)) }
-    };
-    open().map_err(RosterError::Read).and_then(|input| Roster::new(input, format)).map_err(|error| roster_error(path, &error))
+/// An input that is read as it comes: a file, or standard input.
+pub(super) enum Stream {
+    Stdin,
+    /// With its stat fields before anything was read of it.
+    File(InputFile, Fingerprint),
+}
+
+impl Stream {
+    pub(super) fn open(path: &Path) -> Result<Self, LastWord> {
+        let file = || -> io::Result<Self> {
+            let file = InputFile::open(path)?;
+            let stat = file.fingerprint()?;
+            Ok(Stream::File(file, stat))
+        };
+        if is_stdin(path) { Ok(Stream::Stdin) } else { file().map_err(|error| roster_error(path, &error.into())) }
+    }
+
+    /// The roster; a file's begins at its start.
+    pub(super) fn roster(&self, format: &Format) -> Result<Roster<Box<dyn Read>>, RosterError> {
+        match self {
+            Stream::Stdin => Roster::new(Box::new(io::stdin().lock()), format),
+            Stream::File(file, _) => Roster::new(Box::new(file.reader()), format),
+        }
+    }
+
+    pub(super) fn can_be_read_again(&self) -> bool {
+        matches!(self, Stream::File(file, _) if file.is_regular())
+    }
+
+    /// All records, as long as a file stays what it is.
+    pub(super) fn records(self, format: &Format) -> Result<Box<dyn Iterator<Item = Result<Record, RosterError>>>, RosterError> {
+        match self {
+            Stream::Stdin => Ok(Box::new(self.roster(format)?)),
+            Stream::File(file, stat) if file.is_regular() => Ok(Box::new(Watched::new(Roster::of(&file, format)?, file, stat))),
+            Stream::File(..) => Ok(Box::new(self.roster(format)?)),
+        }
+    }
+
+    /// Whether a file that was read up to `at` has grown since, or nothing has changed.
+    pub(super) fn look_again(&mut self, delimiter: u8, at: Mark) -> Result<Look, RosterError> {
+        match self {
+            Stream::File(file, stat) if file.is_regular() => {
+                let now = file.fingerprint()?;
+                let look = Watch::new(file.clone(), delimiter, *stat).look_through((at.offset, at.digest));
+                *stat = now;
+                look
+            }
+            Stream::Stdin | Stream::File(..) => Ok(Look::Same),
+        }
+    }
 }
 
 /// What a roster's error means: mostly that the file needs fixing, and how.
@@ -34,8 +79,18 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> LastWord {
         RosterError::LongRecord { line } => {
             LastWord::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
         }
+        RosterError::Modified => LastWord::yours(why, "let whoever writes it finish, then give the same command again"),
         RosterError::Read(error) => unreadable(format!("{why}{}", why_denied(path, error)), error),
     }
+}
+
+/// Adds to the last word of a finished run that another file has come under the input's name meanwhile.
+pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> LastWord {
+    if is_stdin(path) || input.is_at(path) {
+        return word;
+    }
+    tracing::warn!("{}: a new file has come under this name while the old one was read; the run is the old one's", path.display());
+    LastWord { hint: Some(format!("a new file has come under the name {}: the same command begins on it", path.display())), ..word }
 }
 
 /// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.

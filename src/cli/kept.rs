@@ -13,7 +13,6 @@ use super::command_line::CommandLine;
 use super::ending::busy;
 use super::exit::{Exit, LastWord, causes};
 use super::flags::ConnectionFlags;
-use super::input::roster_error;
 use super::names::resolved;
 use super::signals::Leftover;
 use crate::guard::Guard;
@@ -23,7 +22,7 @@ use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::outcome::Tally;
 use crate::plan::{Counts, Ops};
-use crate::roster::{self, Format, Roster};
+use crate::roster::{Format, InputFile, Roster};
 use crate::state::{self, About, Done, Lock, NewRun, Run, State, StateError};
 use crate::sync::{self, ImportSettled, milliseconds};
 use crate::target::Target;
@@ -107,22 +106,22 @@ impl Kept {
     pub(super) fn import_finished(
         &self,
         target: &Target,
-        (from, format): (&Path, &Format),
+        (file, format): (&InputFile, &Format),
         paths: &Paths,
         tally: Tally,
     ) -> Result<(), LastWord> {
         let mut state = self.open_or_create(target, new_identity())?;
-        let mut roster = Roster::open(from, format).map_err(|error| roster_error(from, &error))?;
-        let mut read = || -> io::Result<_> {
+        let read = || -> io::Result<_> {
+            let mut roster = Roster::of(file, format).map_err(io::Error::other)?;
             let results = File::open(&paths.results)?;
-            sync::import_settled(&mut roster, roster::fingerprint(from)?, results, folder_of(&self.path))
+            sync::import_settled(&mut roster, file.fingerprint()?, results, folder_of(&self.path))
         };
         let ImportSettled { accounts, filled, input } = read().map_err(|error| cannot_fill(&error))?;
         let now = milliseconds(SystemTime::now());
         let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
         let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
         let (ops, token) = (&Ops::default(), new_identity());
-        let ends_with_newline = File::open(from).and_then(|file| ends_with_newline(&file)).map_err(|error| cannot_fill(&error))?;
+        let ends_with_newline = file.ends_with_newline().map_err(|error| cannot_fill(&error))?;
         let new = NewRun {
             command: IMPORT,
             began_at: now,
@@ -150,15 +149,6 @@ fn cannot_fill(error: &io::Error) -> LastWord {
 /// The folder of a file that is given.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Whether the last byte of a file is that of a line end.
-pub(super) fn ends_with_newline(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt;
-    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, last)?;
-    Ok(byte == *b"\n")
 }
 
 /// What a state is known by, or a run; 0 is none.

@@ -3,7 +3,6 @@
 //! Everything that can be wrong is found before the first call. Results and repair file take their names at the end, however the run came
 //! to it, as long as it can tell what it found.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -35,9 +34,10 @@ use crate::command::PerCommand;
 use crate::figures::{count, counted};
 use crate::finding::Tally;
 use crate::gate::{self, Rate};
+use crate::input::{Fingerprint, Mark};
 use crate::journal::paths::beside;
 use crate::progress;
-use crate::roster::{Format, Roster};
+use crate::roster::{Format, InputFile, Roster, RosterError, Watch, Watched};
 use crate::sheets::{Original, Paths, Sheets};
 use crate::state;
 use crate::summary::{Verified, VerifiedReport};
@@ -48,7 +48,7 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 /// What the same command does after everything that stopped a run.
 const AGAIN: &str = "the results hold what was found by then; the same command begins anew";
 
-type Records = Roster<File>;
+type Records = Watched;
 type Stops = LocalBoxStream<'static, ()>;
 
 /// Asks what the flags ask for.
@@ -66,10 +66,10 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
     let gates = last_calls::unknown();
     let _pipe = Held::open(flags.summary.as_deref())?;
     let format = format(&flags.input);
-    let records = open(flags, &format)?;
+    let input = Input::open(&flags.input.file, format)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
-    let sheets = Sheets::create(paths.clone(), original(flags, &records)).map_err(|error| cannot_write(&paths, &error))?;
+    let sheets = Sheets::create(paths.clone(), original(flags, &input.records()?)).map_err(|error| cannot_write(&paths, &error))?;
     let kept = flags.state.as_deref().map(|path| Kept::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
     let sheets = Reconciled::new(sheets, kept);
     let dialled = dial(&connection, sandbox_limit(&connection))?;
@@ -78,9 +78,9 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
     announce(flags, &dialled, &paths);
     let admin = dialled.admin();
     let reach = Reach::new(&connection, &environment, Instant::now());
-    let run = Run { flags, connection, admin, format, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
+    let run = Run { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
     let gauge = Gauge::on_stderr(&flags.output, bars, Instant::now());
-    runtime.block_on(run.carry_out(gauge, (records, sheets, dialled), stops))
+    runtime.block_on(run.carry_out(gauge, (sheets, dialled), stops))
 }
 
 /// A run about to read its input.
@@ -89,7 +89,7 @@ struct Run<'a> {
     connection: Connection,
     /// As whom calls are made.
     admin: UserId,
-    format: Format,
+    input: Input<'a>,
     paths: Paths,
     /// Of the sample, if there is one.
     seed: Option<u64>,
@@ -99,18 +99,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn carry_out(
-        self,
-        mut gauge: Gauge,
-        (records, sheets, dialled): (Records, Reconciled, Dialled),
-        mut stops: Stops,
-    ) -> Result<LastWord, LastWord> {
-        let Some(plan) = self.survey(records, &mut gauge, &mut stops).await? else {
+    async fn carry_out(self, mut gauge: Gauge, (sheets, dialled): (Reconciled, Dialled), mut stops: Stops) -> Result<LastWord, LastWord> {
+        let Some(plan) = self.survey(&mut gauge, &mut stops).await? else {
             return Err(LastWord::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
         let ids = plan.to_ask;
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
-        let verification = Verification::new(open(self.flags, &self.format)?, plan, profiles, sheets);
+        let verification = Verification::new(self.input.records()?, plan, profiles, sheets);
         let (api, signer) = (dialled.api.clone(), dialled.signer());
         let mut watched = self.reach.clone();
         let parts = Parts {
@@ -137,9 +132,9 @@ impl Run<'_> {
     }
 
     /// Reads the whole input once; `None` if a signal came.
-    async fn survey(&self, records: Records, gauge: &mut Gauge, stops: &mut Stops) -> Result<Option<Plan>, LastWord> {
-        let bytes = std::fs::metadata(&self.flags.input.file).map_or(0, |stat| stat.len());
-        let mut survey = Survey::new(records, Box::new(tempfile::tempfile));
+    async fn survey(&self, gauge: &mut Gauge, stops: &mut Stops) -> Result<Option<Plan>, LastWord> {
+        let bytes = self.input.stat.len;
+        let mut survey = Survey::new(self.input.records()?, Box::new(tempfile::tempfile));
         let failed = |error| survey_failed(&self.flags.input.file, error);
         while survey.read_some().map_err(failed)? == Reading::GoesOn {
             gauge.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
@@ -176,10 +171,14 @@ impl Run<'_> {
     fn finish(&self, ended: Ended<Verification<Records, Reconciled>>) -> Result<LastWord, LastWord> {
         let Ended { end, errands, traffic, unjudged } = ended;
         let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        if matches!(end, End::Finished) {
+            self.input.still_holds(plan.end)?;
+        }
         let has_repair = sheets.finish(matches!(end, End::Finished), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = having_waited(self.last_word(&end, tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
+        let word = if matches!(end, End::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)
@@ -261,16 +260,43 @@ fn paths(flags: &VerifyFlags) -> Result<Paths, LastWord> {
     Ok(paths)
 }
 
-fn open(flags: &VerifyFlags, format: &Format) -> Result<Records, LastWord> {
-    let file = &flags.input.file;
-    let is_pipe = std::fs::metadata(file).is_ok_and(|stat| !stat.is_file() && !stat.is_dir());
-    if is_pipe {
-        return Err(LastWord::yours(
-            format!("{} is a pipe or a device", file.display()),
-            "a verification reads its input twice: give a file",
-        ));
+/// The input: both passes read this one file, whatever takes its name.
+struct Input<'a> {
+    path: &'a Path,
+    file: InputFile,
+    /// Before anything was read of it.
+    stat: Fingerprint,
+    format: Format,
+}
+
+impl<'a> Input<'a> {
+    fn open(path: &'a Path, format: Format) -> Result<Self, LastWord> {
+        let is_pipe = std::fs::metadata(path).is_ok_and(|stat| !stat.is_file() && !stat.is_dir());
+        if is_pipe {
+            return Err(LastWord::yours(
+                format!("{} is a pipe or a device", path.display()),
+                "a verification reads its input twice: give a file",
+            ));
+        }
+        let open = || {
+            let file = InputFile::open(path)?;
+            Ok((file.fingerprint()?, file))
+        };
+        let (stat, file) = open().map_err(|error| input::roster_error(path, &RosterError::Read(error)))?;
+        Ok(Self { path, file, stat, format })
     }
-    Roster::open(file, format).map_err(|error| input::roster_error(file, &error))
+
+    /// Refuses a file that was truncated or rewritten after it was read to `end`.
+    fn still_holds(&self, end: Mark) -> Result<(), LastWord> {
+        let mut watch = Watch::new(self.file.clone(), self.format.delimiter, self.stat);
+        watch.look_through((end.offset, end.digest)).map(|_| ()).map_err(|error| input::roster_error(self.path, &error))
+    }
+
+    /// From its start.
+    fn records(&self) -> Result<Records, LastWord> {
+        let roster = Roster::of(&self.file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
+        Ok(Watched::new(roster, self.file.clone(), self.stat))
+    }
 }
 
 /// An import takes the repair file with commas unless it is told otherwise.

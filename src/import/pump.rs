@@ -275,14 +275,37 @@ where
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&mut self) -> bool {
         if self.at_once || self.drain_until.is_some_and(|until| Instant::now() >= until) {
             return true;
         }
         match self.cause {
             Some(_) => self.deliveries.in_flight() == 0,
-            None => self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended(),
+            None => self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended() && !self.goes_on(),
         }
+    }
+
+    /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read.
+    fn goes_on(&mut self) -> bool {
+        if self.limit_reached || self.input_error.is_some() {
+            return false;
+        }
+        match self.records.next().map(|next| next.map(Into::into)) {
+            None => return false,
+            Some(Err(error)) => {
+                self.input_error = Some(error);
+                return false;
+            }
+            // It is being looked at.
+            Some(Ok(Incoming::Passed(_))) => {}
+            Some(Ok(incoming)) => {
+                self.records_read += 1;
+                self.deliveries.input_goes_on();
+                self.deliveries.admit(incoming, (self.wall)());
+            }
+        }
+        self.more_to_read = true;
+        true
     }
 
     /// Waits for whatever happens next.

@@ -3,15 +3,16 @@
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
 mod ahead;
+mod file;
 mod frames;
 mod header;
 mod malformed;
 mod sameness;
 mod split;
+mod watched;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use csv::ByteRecord;
@@ -19,12 +20,14 @@ use thiserror::Error;
 
 use crate::account::{Account, AccountRef, Invalid};
 use crate::input::{Mark, Reading};
+pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
 pub use frames::{Place, RECORD_MAX_BYTES, RECORD_MAX_LINES};
 pub use header::{Format, Header, HeaderError, Multiline};
 pub use malformed::Malformed;
-pub use sameness::{compare, fingerprint, fingerprint_of};
+pub use sameness::{Look, Watch, compare};
 use split::{Fields, Splitter};
+pub use watched::{Next, Watched};
 
 /// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub enum RosterError {
     OpenQuote { opened: Place },
     #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
+    #[error("it was truncated or rewritten while it was being read")]
+    Modified,
     #[error("the input cannot be read")]
     Read(#[from] io::Error),
 }
@@ -104,15 +109,25 @@ pub struct Roster<R> {
     has_ended: bool,
 }
 
-impl Roster<File> {
+impl Roster<InputReader> {
     /// Opens a file and reads its header.
     ///
     /// # Errors
     /// [`RosterError`] for a file that can't be read or isn't what it claims.
     pub fn open(path: &Path, format: &Format) -> Result<Self, RosterError> {
-        Self::new(File::open(path)?, format)
+        Self::of(&InputFile::open(path)?, format)
     }
 
+    /// Reads the header of an open file; its records are read wherever other passes over it are.
+    ///
+    /// # Errors
+    /// [`RosterError`] for a file that can't be read or isn't what it claims.
+    pub fn of(file: &InputFile, format: &Format) -> Result<Self, RosterError> {
+        Self::new(file.reader(), format)
+    }
+}
+
+impl<R: Read + Seek> Roster<R> {
     /// Goes on at `mark`, which lies behind the header.
     ///
     /// # Errors
@@ -120,6 +135,13 @@ impl Roster<File> {
     pub fn skip_to(mut self, mark: Mark) -> io::Result<Self> {
         self.frames.go_to(mark)?;
         Ok(self)
+    }
+
+    /// Goes on at `mark`, also behind what was the file's end.
+    fn go_on_at(&mut self, mark: Mark) -> io::Result<()> {
+        self.frames.go_to(mark)?;
+        self.has_ended = false;
+        Ok(())
     }
 }
 
@@ -158,6 +180,11 @@ impl<R: Read> Roster<R> {
     #[must_use]
     pub fn at(&self) -> Mark {
         self.frames.at()
+    }
+
+    /// Whether the last record that was read ends with a line end, so that the file can't have been written half of it.
+    fn is_whole(&self) -> bool {
+        self.frames.raw().ends_with(b"\n")
     }
 
     /// Reads to the end without looking into the records: how many there were.

@@ -263,7 +263,12 @@ fn a_change_is_told_from_a_change_behind_the_settled_part() {
     let before = b"UserID\na\nb\nc";
     let marks: Vec<_> = Roster::open(file(before).path(), &Format::default()).unwrap().map(|record| record.unwrap().end).collect();
     let check = |settled: usize, now: &[u8], expected: Sameness| {
-        assert_eq!(compare(file(now).path(), b',', marks[settled - 1]).unwrap(), expected, "{settled} {:?}", String::from_utf8_lossy(now));
+        assert_eq!(
+            compare(&InputFile::open(file(now).path()).unwrap(), b',', marks[settled - 1]).unwrap(),
+            expected,
+            "{settled} {:?}",
+            String::from_utf8_lossy(now)
+        );
     };
     check(3, before, Sameness::Same);
     check(3, b"UserID\na\nb\nc\n\r\n\n", Sameness::Same);
@@ -280,8 +285,96 @@ fn a_change_is_told_from_a_change_behind_the_settled_part() {
 #[test]
 fn a_run_that_settled_nothing_matches_its_header() {
     let at = Roster::open(file(b"UserID\na\n").path(), &Format::default()).unwrap().at();
-    assert_eq!(compare(file(b"UserID\nb\n").path(), b',', at).unwrap(), Sameness::ChangedAfter);
-    assert_eq!(compare(file(b"UserId\na\n").path(), b',', at).unwrap(), Sameness::ChangedWithin);
+    assert_eq!(compare(&InputFile::open(file(b"UserID\nb\n").path()).unwrap(), b',', at).unwrap(), Sameness::ChangedAfter);
+    assert_eq!(compare(&InputFile::open(file(b"UserId\na\n").path()).unwrap(), b',', at).unwrap(), Sameness::ChangedWithin);
+}
+
+/// Reads two records of three, changes the file, reads the rest: the ids of all, and the error at the end.
+fn watched(before: &str, change: impl FnOnce(&std::path::Path)) -> (Vec<String>, Option<String>) {
+    let named = file(before.as_bytes());
+    let opened = InputFile::open(named.path()).unwrap();
+    let roster = Roster::of(&opened, &Format::default()).unwrap();
+    let stat = opened.fingerprint().unwrap();
+    // Some buffers are read ahead: more than that is in the file.
+    let mut records = Watched::new(roster, opened, stat);
+    let mut ids: Vec<String> = Vec::new();
+    let mut take = |next: Option<Result<Record, RosterError>>| match next {
+        Some(Ok(record)) => {
+            ids.push(String::from_utf8(record.user_id.to_vec()).unwrap());
+            Ok(true)
+        }
+        Some(Err(error)) => Err(error.to_string()),
+        None => Ok(false),
+    };
+    assert_eq!((take(records.next()), take(records.next())), (Ok(true), Ok(true)));
+    change(named.path());
+    let end = loop {
+        match take(records.next()) {
+            Ok(true) => {}
+            Ok(false) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    assert!(end.is_none() || records.next().is_none());
+    (ids, end)
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_ends_only_if_all_that_was_read_stands() {
+    use std::fs;
+    let write = |text: &'static str| move |path: &std::path::Path| fs::write(path, text).unwrap();
+    let modified = Some("it was truncated or rewritten while it was being read".to_owned());
+    let ids = |ids: &str| ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let before = "UserID\na\nb\nc\n";
+    assert_eq!(watched(before, |_| ()), (ids("a b c"), None));
+    assert_eq!(
+        watched(before, |path| fs::File::options().write(true).open(path).unwrap().set_modified(std::time::SystemTime::now()).unwrap()),
+        (ids("a b c"), None)
+    );
+    assert_eq!(watched(before, write("UserID\na\nb\nc\nd\ne\n")), (ids("a b c d e"), None), "it has grown");
+    assert_eq!(watched(before, write("UserID\na\nb\nc\nd")), (ids("a b c d"), None), "it has grown");
+    assert_eq!(watched(before, write("UserID\na\nb\nx\n")).1, modified, "rewritten behind what was told");
+    assert_eq!(watched(before, write("UserID\na\nB\nc\n")).1, modified, "rewritten within it");
+    assert_eq!(watched(before, write("UserID\na\nb\n")).1, modified, "truncated");
+    assert_eq!(watched(before, write("")).1, modified, "truncated to nothing");
+    let (read, end) =
+        watched(before, |path| fs::rename(path, path.with_extension("old")).and_then(|()| fs::write(path, "UserID\nx\n")).unwrap());
+    assert_eq!((read, end), (ids("a b c"), None), "another file has its name");
+}
+
+#[test]
+fn half_a_line_at_the_end_of_a_file_that_is_being_written_is_no_record() {
+    use std::fs;
+    let modified = Some("it was truncated or rewritten while it was being read".to_owned());
+    let ids = |ids: &str| ids.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let append = |text: &'static str| {
+        move |path: &std::path::Path| fs::OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap()
+    };
+    let before = "UserID\na\nb\nhal";
+    assert_eq!(watched(before, |_| ()), (ids("a b hal"), None));
+    assert_eq!(watched(before, append("f\nc\n")), (ids("a b half c"), None));
+    assert_eq!(watched(before, append("f")), (ids("a b half"), None));
+    assert_eq!(watched("UserID\na\nb\nc\nlonger_than_this\n", |path| fs::write(path, "UserID\na\nb\nc\nlong").unwrap()).1, modified);
+}
+
+#[test]
+fn a_long_file_that_has_changed_is_compared_bit_by_bit() {
+    let rows = 40_000;
+    let text = (0..rows).fold("UserID\n".to_owned(), |text, row| text + &format!("user{row}\n"));
+    let named = file(text.as_bytes());
+    let opened = InputFile::open(named.path()).unwrap();
+    let roster = Roster::of(&opened, &Format::default()).unwrap();
+    let mut records = Watched::new(roster, opened.clone(), opened.fingerprint().unwrap());
+    named.as_file().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let (mut read, mut comparing) = (0, 0);
+    while let Some(next) = records.next_or_comparing() {
+        match next.unwrap() {
+            Next::Record(_) => read += 1,
+            Next::Comparing => comparing += 1,
+        }
+    }
+    assert_eq!(read, rows);
+    assert!((3..10).contains(&comparing), "{comparing}");
 }
 
 proptest! {

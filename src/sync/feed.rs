@@ -2,20 +2,19 @@
 //!
 //! Before a record is handed out, the state has durably taken note that its call may leave.
 
-use std::fs::File;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use thiserror::Error;
 
 use crate::deliver::Incoming;
-use crate::input::{Fingerprint, Mark};
+use crate::input::Mark;
 use crate::journal::disk::Disk;
 use crate::journal::{DiskError, Journal, Ledger};
 use crate::outcome::{Outcome, Settled, Status};
 use crate::plan::{Op, Ops};
-use crate::roster::{self, Record, Roster, RosterError};
-use crate::state::{State, StateError};
+use crate::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};
+use crate::state::{Input, State, StateError};
 
 /// Rows that are passed over before the import gets its turn. Chosen: half a millisecond.
 const PASS_AT_ONCE: u64 = 16_384;
@@ -25,7 +24,7 @@ const PASS_AT_ONCE: u64 = 16_384;
 pub struct Planned {
     pub ops: Rc<Ops>,
     /// As the plan has seen the file.
-    pub stat: Fingerprint,
+    pub input: Input,
     /// Calls may have left for rows up to this one.
     pub sent_up_to: u64,
     /// Records that are announced at once.
@@ -38,7 +37,7 @@ pub struct Planned {
 #[derive(Debug, Error)]
 pub enum FeedError {
     #[error(transparent)]
-    Roster(#[from] RosterError),
+    Roster(RosterError),
     #[error(transparent)]
     State(#[from] StateError),
     /// Its records are not those that were planned.
@@ -46,23 +45,30 @@ pub enum FeedError {
     Modified,
 }
 
+impl From<RosterError> for FeedError {
+    fn from(error: RosterError) -> Self {
+        if matches!(error, RosterError::Modified) { FeedError::Modified } else { FeedError::Roster(error) }
+    }
+}
+
 /// The records of a sync.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Feed {
-    roster: Roster<File>,
-    /// The same file, to see whether it is.
-    file: File,
+    roster: Roster<InputReader>,
+    /// Of the same file.
+    watch: Watch,
     state: State,
     planned: Planned,
     wall: Box<dyn Fn() -> SystemTime>,
-    has_ended: bool,
+    has_failed: bool,
 }
 
 impl Feed {
     /// `roster` stands behind the last row that has settled; `file` is what it reads.
     #[must_use]
-    pub fn new(roster: Roster<File>, file: File, state: State, planned: Planned, wall: Box<dyn Fn() -> SystemTime>) -> Self {
-        Self { roster, file, state, planned, wall, has_ended: false }
+    pub fn new(roster: Roster<InputReader>, file: InputFile, state: State, planned: Planned, wall: Box<dyn Fn() -> SystemTime>) -> Self {
+        let watch = Watch::new(file, roster.reading().delimiter, planned.input.stat);
+        Self { roster, watch, state, planned, wall, has_failed: false }
     }
 
     /// Passes over what is unchanged, for a while.
@@ -88,16 +94,27 @@ impl Feed {
         if self.planned.limit == Some(0) {
             return Ok((row <= self.planned.ops.rows()).then(|| Incoming::Passed(self.roster.at())));
         }
-        self.planned.limit = self.planned.limit.map(|limit| limit - 1);
         let op = self.planned.ops.get(row);
-        if op.is_sent() && row > self.planned.sent_up_to {
+        let is_over = row > self.planned.ops.rows();
+        if is_over && !self.is_at_planned_end() {
+            return Err(FeedError::Modified);
+        }
+        let must_announce = op.is_sent() && row > self.planned.sent_up_to;
+        if (is_over || must_announce) && !self.is_as_planned()? {
+            return Ok(Some(Incoming::Passed(self.roster.at())));
+        }
+        if is_over {
+            return Ok(None);
+        }
+        self.planned.limit = self.planned.limit.map(|limit| limit - 1);
+        if must_announce {
             self.announce(row)?;
         }
-        let Some(record) = self.roster.next().transpose()? else {
-            return if row > self.planned.ops.rows() { Ok(None) } else { Err(FeedError::Modified) };
-        };
+        let record = self.roster.next().transpose()?.ok_or(FeedError::Modified)?;
+        if row == self.planned.ops.rows() && !self.is_at_planned_end() {
+            return Err(FeedError::Modified);
+        }
         match op {
-            _ if record.row > self.planned.ops.rows() => Err(FeedError::Modified),
             Op::Create => Ok(Some(Incoming::Record { record, taken: Status::Created })),
             Op::Update { .. } => Ok(Some(Incoming::Record { record, taken: Status::Updated })),
             Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, taken: Status::Updated })),
@@ -106,11 +123,19 @@ impl Feed {
         }
     }
 
+    fn is_at_planned_end(&self) -> bool {
+        let (at, planned) = (self.roster.at(), &self.planned.input);
+        (at.offset, at.digest) == (planned.len, planned.digest)
+    }
+
+    /// Whether all that was planned still stands in the file, which may have grown or lost its name; false while that is looked at.
+    fn is_as_planned(&mut self) -> Result<bool, FeedError> {
+        let look = self.watch.look((self.planned.input.len, self.planned.input.digest))?;
+        Ok(look != Look::Comparing)
+    }
+
     /// Takes note, durably, that calls may leave for this row and the next ones that are to be sent and are within the limit.
     fn announce(&mut self, row: u64) -> Result<(), FeedError> {
-        if roster::fingerprint_of(&self.file).map_err(RosterError::Read)? != self.planned.stat {
-            return Err(FeedError::Modified);
-        }
         let ops = &self.planned.ops;
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let further = self.planned.limit.map_or(usize::MAX, count);
@@ -136,12 +161,13 @@ fn superseded(record: Record, wall: SystemTime) -> Settled {
 impl Iterator for Feed {
     type Item = Result<Incoming, FeedError>;
 
+    /// Behind the end it looks only whether the file is still what was planned.
     fn next(&mut self) -> Option<Self::Item> {
-        if self.has_ended {
+        if self.has_failed {
             return None;
         }
         let next = self.advance().transpose();
-        self.has_ended = !matches!(next, Some(Ok(_)));
+        self.has_failed = matches!(next, Some(Err(_)));
         next
     }
 }

@@ -74,7 +74,7 @@ pub struct Plan {
     /// Last records of their ids that are invalid, or asked about.
     listed: Bits,
     /// Where the input ended.
-    pub(super) end: Mark,
+    pub end: Mark,
     /// Distinct valid ids.
     pub ids: u64,
     /// Those of them that are asked about.

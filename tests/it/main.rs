@@ -4,6 +4,7 @@
 
 mod batch;
 mod binary;
+mod changing;
 mod contract;
 mod crash;
 mod disk;

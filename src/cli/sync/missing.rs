@@ -80,7 +80,7 @@ impl Way<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             named => named?,
         };
-        let opened = roster::fingerprint_of(&self.input.file)?;
+        let opened = self.input.file.fingerprint()?;
         if named.inode != opened.inode {
             return Ok(true);
         }

@@ -7,7 +7,6 @@ mod planned;
 mod sending;
 
 use std::cell::OnceCell;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -40,7 +39,7 @@ use crate::journal::paths::Paths;
 use crate::journal::{self, Claim, LastCalls, Plan, Restart, Way};
 use crate::lockfile::Lockfile;
 use crate::plan::{Counts, Id, Ops, Wait};
-use crate::roster::{self, Format, Roster, RosterError};
+use crate::roster::{self, Format, InputFile, InputReader, Roster, RosterError};
 use crate::state::{self, OpenRun, State};
 use crate::sync::{Absence, Drawn, PlanError, Policy, Settlements, Survey, Trust, compare, draw_up, milliseconds, settlements, survey};
 use crate::target::Target;
@@ -114,8 +113,8 @@ struct Sync<'a> {
     paths: Paths,
     format: Format,
     source: Source,
-    /// The input: both passes read this one, whatever takes its name.
-    file: File,
+    /// The input: all passes read this one, whatever takes its name.
+    file: InputFile,
     stat: Fingerprint,
     /// Of a dry run: none, it changes nothing.
     locks: Option<Locks>,
@@ -140,8 +139,8 @@ impl<'a> Sync<'a> {
         let locks = if run.dry_run { None } else { Some(Locks::take(&paths, &flags.state)?) };
         let source = Source::new(&run.input.file, &paths)?;
         let unreadable = |error: std::io::Error| input::roster_error(&run.input.file, &error.into());
-        let file = File::open(source.path()).map_err(unreadable)?;
-        let stat = roster::fingerprint_of(&file).map_err(unreadable)?;
+        let file = InputFile::open(source.path()).map_err(unreadable)?;
+        let stat = file.fingerprint().map_err(unreadable)?;
         let target = target(&connection.service);
         let format = format(&run.input);
         Ok(Self { flags, connection, lanes, target, paths, format, source, file, stat, locks, last_calls, began_at })
@@ -167,9 +166,10 @@ impl<'a> Sync<'a> {
             let dialled = dial(&self.connection, self.lanes.main_rate())?;
             return self.open((way, claim), ops, open_run.clone(), dialled).map(Begun::Run);
         }
-        first_look::judge(self.source.path(), &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
+        first_look::judge(&self.file, &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let mut drawn = self.plan(state.as_ref(), left, scene)?;
+        self.is_as_planned(&drawn)?;
         let figures = self.figures(&drawn, state.as_ref(), other)?;
         let tripped = crate::guard::judge(&figures, &self.limits());
         let wait = missing::known_wait(self.flags, drawn.counts.missing, drawn.malformed.is_some());
@@ -233,18 +233,15 @@ impl<'a> Sync<'a> {
     }
 
     /// The file from its start.
-    fn roster(&self) -> Result<Roster<File>, LastWord> {
+    fn roster(&self) -> Result<Roster<InputReader>, LastWord> {
         self.open_roster().map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
     }
 
-    fn open_roster(&self) -> Result<Roster<File>, RosterError> {
-        use std::io::{Seek, SeekFrom};
-        let mut file = self.file.try_clone()?;
-        file.seek(SeekFrom::Start(0))?;
-        Roster::new(file, &self.format)
+    fn open_roster(&self) -> Result<Roster<InputReader>, RosterError> {
+        Roster::of(&self.file, &self.format)
     }
 
-    fn claim(&self, roster: &Roster<File>, work: Work) -> Claim {
+    fn claim(&self, roster: &Roster<InputReader>, work: Work) -> Claim {
         Claim {
             work,
             target: self.target.clone(),
@@ -261,11 +258,13 @@ impl<'a> Sync<'a> {
         let restart = if self.flags.run.restart { Restart::Asked } else { Restart::No };
         let compare = |checkpoint: &Checkpoint| {
             let Some(open_run) = open_run.filter(|_| checkpoint.work == claim.work) else { return Ok(Sameness::ChangedWithin) };
-            let is_same = open_run.input.stat == self.stat || {
-                let roster = self.roster().map_err(|word| std::io::Error::other(word.why))?;
-                let end = roster.read_to_end().map_err(std::io::Error::other)?;
-                (end.offset, end.digest) == (open_run.input.len, open_run.input.digest)
+            let reads_the_same = || match Roster::of(&self.file, &self.format).and_then(Roster::read_to_end) {
+                Ok(end) => Ok((end.offset, end.digest) == (open_run.input.len, open_run.input.digest)),
+                Err(RosterError::Read(error)) => Err(error),
+                // What can't be read as a file is another one; planning it says what is wrong with it.
+                Err(_) => Ok(false),
             };
+            let is_same = open_run.input.stat == self.stat || reads_the_same()?;
             Ok(if is_same { Sameness::Same } else { Sameness::ChangedWithin })
         };
         match journal::examine(&OsDisk, &self.paths, claim, restart, compare).map_err(|error| cannot_open(&error))? {
@@ -321,6 +320,13 @@ impl<'a> Sync<'a> {
         drawn.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))
     }
 
+    /// Whether the file has stayed what it was while it was planned; if it has grown, what was read still stands.
+    fn is_as_planned(&self, drawn: &Drawn) -> Result<(), LastWord> {
+        let mut watch = roster::Watch::new(self.file.clone(), self.format.delimiter, self.stat);
+        let looked = watch.look_through((drawn.input.len, drawn.input.digest));
+        looked.map(|_| ()).map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
+    }
+
     fn limits(&self) -> Limits {
         let flags = self.flags;
         let allowed = flags.allow.iter().filter_map(|flag| planned::guard(*flag)).collect();
@@ -332,7 +338,7 @@ impl<'a> Sync<'a> {
         if !self.source.keep()? {
             return Ok(());
         }
-        let stat = roster::fingerprint_of(&self.file).map_err(|error| input::roster_error(&self.flags.run.input.file, &error.into()))?;
+        let stat = self.file.fingerprint().map_err(|error| input::roster_error(&self.flags.run.input.file, &error.into()))?;
         (self.stat, claim.input, drawn.input.stat) = (stat, stat, stat);
         Ok(())
     }

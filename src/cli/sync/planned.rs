@@ -15,7 +15,7 @@ use crate::cli::flags::AllowFlag;
 use crate::cli::gauge::Gauge;
 use crate::cli::import::write_summary;
 use crate::cli::input::roster_error;
-use crate::cli::kept::{ends_with_newline, retarget, state_error};
+use crate::cli::kept::{retarget, state_error};
 use crate::cli::signals::Stops;
 use crate::cli::tell;
 use crate::cli::whole::{self, Readers};
@@ -25,7 +25,7 @@ use crate::gate::Rate;
 use crate::guard::{Figures, Guard, PastRun, Tripped, most_held};
 use crate::outcome::Tally;
 use crate::plan::{Counts, Due, Missing, Op, Wait};
-use crate::roster::{Roster, RosterError};
+use crate::roster::{InputReader, Roster, RosterError};
 use crate::state::State;
 use crate::summary::{Summary, SyncFigures};
 use crate::sync::{Drawn, PlanError, Step};
@@ -103,7 +103,7 @@ impl Sync<'_> {
             held: run.held_at_end,
             is_shrunk: run.shrunk_allowed == Some(true),
         });
-        let ends_with_newline = ends_with_newline(&self.file).map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
+        let ends_with_newline = self.file.ends_with_newline().map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
         Ok(Figures {
             filled: drawn.filled,
             before: drawn.filled_before,
@@ -244,7 +244,7 @@ fn nothing_sent(word: &LastWord, outline: Outline, lane: Lane) -> Summary {
 }
 
 /// Writes what is to become of each record that is not unchanged, in input order, then the missing.
-fn write_plan(out: &mut dyn Write, mut roster: Roster<std::fs::File>, drawn: &mut Drawn) -> io::Result<()> {
+fn write_plan(out: &mut dyn Write, mut roster: Roster<InputReader>, drawn: &mut Drawn) -> io::Result<()> {
     let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
     csv.write_record(["op", "row", "line", "UserID", "reason"])?;
     while let Some(view) = roster.next_view() {

@@ -1,6 +1,5 @@
 //! A sync on its way: the import's pipeline, then the missing, then the state learns of it.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,7 +15,7 @@ use crate::cli::ending::{Given, RESUMES, disk_failed, finished_exit, having_wait
 use crate::cli::exit::{Exit, LastWord};
 use crate::cli::flags::{MissingFlag, SyncFlags};
 use crate::cli::import::{TELL_EVERY, write_summary};
-use crate::cli::input::roster_error;
+use crate::cli::input::{roster_error, with_new_file};
 use crate::cli::kept::{Kept, folder_of, state_error, vouched_results};
 use crate::cli::lanes::{COMMIT_EVERY, Lanes};
 use crate::cli::reach::Reach;
@@ -35,8 +34,8 @@ use crate::journal::{self, Journal, Ledger};
 use crate::outcome::Tally;
 use crate::plan::{Ops, Wait};
 use crate::progress::{Progress, Start};
-use crate::roster::{Format, Roster, RosterError};
-use crate::state::{Done, Finish, OpenRun};
+use crate::roster::{Format, InputFile, InputReader, Roster, RosterError};
+use crate::state::{self, Done, Finish, OpenRun};
 use crate::summary::{Report, Summary, SyncFigures};
 use crate::sync::{AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, absent_tally, milliseconds, settlements};
 use crate::traffic::Traffic;
@@ -67,8 +66,8 @@ pub(super) struct Run<'a> {
 pub(super) struct Cargo {
     pub(super) journal: Journal<OsDisk>,
     /// At the start of the file.
-    pub(super) roster: Roster<File>,
-    pub(super) file: File,
+    pub(super) roster: Roster<InputReader>,
+    pub(super) file: InputFile,
     pub(super) stat: Fingerprint,
     pub(super) ops: Rc<Ops>,
 }
@@ -112,10 +111,7 @@ impl Run<'_> {
         let began = Stopwatch::now();
         let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach } = *self;
         let start = cargo.journal.settled();
-        let input = match cargo.file.try_clone() {
-            Ok(file) => InputFile { path: source.path().to_owned(), file, format, stat: cargo.stat },
-            Err(error) => return roster_error(&flags.run.input.file, &error.into()),
-        };
+        let input = PlannedInput { path: source.path().to_owned(), file: cargo.file.clone(), format, stat: cargo.stat };
         let way = Way { flags, paths, input, kept, dialled, settings, opened, lookalikes, reach };
         way.announce(&lanes, start);
         let (word, account) = way.go(source, cargo, scene);
@@ -144,7 +140,7 @@ impl Run<'_> {
 pub(super) struct Way<'a> {
     pub(super) flags: &'a SyncFlags,
     pub(super) paths: Paths,
-    pub(super) input: InputFile,
+    pub(super) input: PlannedInput,
     kept: Kept,
     pub(super) dialled: Dialled,
     pub(super) settings: Settings,
@@ -154,9 +150,9 @@ pub(super) struct Way<'a> {
 }
 
 /// The input as it was planned.
-pub(super) struct InputFile {
+pub(super) struct PlannedInput {
     pub(super) path: PathBuf,
-    pub(super) file: File,
+    pub(super) file: InputFile,
     pub(super) format: Format,
     pub(super) stat: Fingerprint,
 }
@@ -220,7 +216,8 @@ impl Way<'_> {
         let mut reach = self.reach.clone();
         let mut progress = Progress::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
-        let planned = Planned { ops, stat, sent_up_to: self.opened.sent_up_to, ahead, limit };
+        let input = state::Input { stat, ..self.opened.input };
+        let planned = Planned { ops, input, sent_up_to: self.opened.sent_up_to, ahead, limit };
         let parts = Parts {
             api: self.dialled.api.clone(),
             records: Feed::new(roster, file, self.kept.open()?, planned, Box::new(SystemTime::now)),
@@ -286,7 +283,7 @@ impl Way<'_> {
         let finish = Finish { at: milliseconds(SystemTime::now()), done, missing_waits: account.wait.map(Wait::name) };
         state.finish(left, finish).map_err(|error| state_error(&error))?;
         journal.finish().map_err(|error| disk_failed(&error))?;
-        Ok(self.finished(account))
+        Ok(with_new_file(self.finished(account), &self.flags.run.input.file, &self.input.file))
     }
 
     fn settlements(&self) -> Result<Settlements, LastWord> {

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Read;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart, Way};
 use chatlift::lockfile::Lockfile;
 use chatlift::plan::Id;
-use chatlift::roster::{self, Format, Roster};
+use chatlift::roster::{Format, InputFile, InputReader, Roster};
 use chatlift::state::{Done, Finish, NewRun, Run, State};
 use chatlift::sync::{
     Absence, Absent, Drawn, Feed, Planned, Policy, Rules, Settlements, Survey, SyncLedger, Trust, compare, draw_up, milliseconds,
@@ -161,7 +161,7 @@ impl House {
     /// One night, as `chatlift sync` goes about it.
     pub(super) async fn night(&self, csv: &str) -> Result<Done, Vec<Tripped>> {
         std::fs::write(self.path("users.csv"), csv).unwrap();
-        let file = File::open(self.path("users.csv")).unwrap();
+        let file = InputFile::open(&self.path("users.csv")).unwrap();
         let mut drawn = self.plan(&file);
         let limits =
             Bounds { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Share(Percent::whole(2)) };
@@ -188,8 +188,8 @@ impl House {
         };
         let opened = state.begin(new, planned, missing, Settlements::none()).unwrap();
         let journal = self.journal(&file, opened.number);
-        let planned = Planned { ops: Rc::new(drawn.ops), stat: input.stat, sent_up_to: opened.sent_up_to, ahead: AHEAD, limit: None };
-        let feed = Feed::new(roster(&file), file.try_clone().unwrap(), state, planned, self.wall());
+        let planned = Planned { ops: Rc::new(drawn.ops), input, sent_up_to: opened.sent_up_to, ahead: AHEAD, limit: None };
+        let feed = Feed::new(roster(&file), file.clone(), state, planned, self.wall());
         let (mut journal, tally) = Box::pin(self.import(feed, journal)).await;
         let mut state = State::find(&self.path("state")).unwrap().unwrap();
         self.deal_with_the_missing(&mut state).await;
@@ -209,9 +209,9 @@ impl House {
         Ok(done)
     }
 
-    fn plan(&self, file: &File) -> Drawn {
+    fn plan(&self, file: &InputFile) -> Drawn {
         let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-        let surveyed = survey(&mut roster(file), roster::fingerprint_of(file).unwrap(), &mut reading).unwrap();
+        let surveyed = survey(&mut roster(file), file.fingerprint().unwrap(), &mut reading).unwrap();
         let policy = Policy {
             absence: Absence::Delete,
             missing_runs: MISSING_RUNS,
@@ -228,7 +228,7 @@ impl House {
         drawn
     }
 
-    fn figures(&self, drawn: &Drawn, file: &File) -> Figures {
+    fn figures(&self, drawn: &Drawn, file: &InputFile) -> Figures {
         let runs = State::find(&self.path("state")).unwrap().map_or(Vec::new(), |state| state.runs(u32::MAX).unwrap());
         let past = |run: &Run| PastRun {
             finished_at: run.finished_at.unwrap(),
@@ -236,8 +236,7 @@ impl House {
             is_shrunk: run.shrunk_allowed == Some(true),
         };
         let mut text = Vec::new();
-        let mut file = file.try_clone().unwrap();
-        file.rewind().and_then(|()| file.read_to_end(&mut text)).unwrap();
+        file.reader().read_to_end(&mut text).unwrap();
         Figures {
             filled: drawn.filled,
             before: drawn.filled_before,
@@ -254,14 +253,14 @@ impl House {
         }
     }
 
-    fn journal(&self, file: &File, run: u64) -> Journal<OsDisk> {
+    fn journal(&self, file: &InputFile, run: u64) -> Journal<OsDisk> {
         let given = Given { results: None, rejects: None, checkpoint: None };
         let paths = Paths::new(&self.path("users.csv"), given);
         let roster = roster(file);
         let claim = Claim {
             work: Work::Sync { state: 7, run, token: 1 },
             target: self.target.clone(),
-            input: roster::fingerprint_of(file).unwrap(),
+            input: file.fingerprint().unwrap(),
             reading: roster.reading(),
             header: roster.header().names.clone(),
             rejects_delimiter: b',',
@@ -365,10 +364,8 @@ fn lock(paths: &Paths) -> Lockfile {
 }
 
 /// The file from its start.
-fn roster(file: &File) -> Roster<File> {
-    let mut file = file.try_clone().unwrap();
-    file.rewind().unwrap();
-    Roster::new(file, &Format::default()).unwrap()
+fn roster(file: &InputFile) -> Roster<InputReader> {
+    Roster::of(file, &Format::default()).unwrap()
 }
 
 fn rates() -> PerCommand<Rate> {

@@ -1,0 +1,263 @@
+//! Files that change while a real process reads them: truncated, rewritten, appended to, replaced, touched, at any moment.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use chatlift::sandbox::{Command as Api, Sandbox, Settings};
+
+use crate::binary::{Bench, Call, KEY, Run, Running, SDKAPPID, eventually, users};
+use crate::hostile::server::{Server, imported};
+use crate::sync::sync;
+
+const ROWS: u64 = 1_200;
+/// Rows that are appended.
+const MORE: u64 = 10;
+
+/// What becomes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Truncated,
+    /// In place, to the same length: the last row differs.
+    Rewritten,
+    Appended,
+    /// Another one takes its name.
+    Renamed,
+    /// A link to another one takes its name.
+    Linked,
+    Touched,
+}
+
+const CHANGES: [Change; 6] = [Change::Truncated, Change::Rewritten, Change::Appended, Change::Renamed, Change::Linked, Change::Touched];
+
+/// The file that takes the other's place.
+fn other() -> String {
+    "UserID,Nick\nother1,Other\nother2,Other\n".to_owned()
+}
+
+impl Change {
+    fn make(self, path: &Path) {
+        let aside = path.with_file_name("aside.csv");
+        match self {
+            Change::Truncated => {
+                // In the middle of a row.
+                let len = fs::metadata(path).unwrap().len();
+                OpenOptions::new().write(true).open(path).unwrap().set_len(len / 2).unwrap();
+            }
+            Change::Rewritten => {
+                let text = fs::read_to_string(path).unwrap();
+                let last = format!("Nick {ROWS}\n");
+                let text = text.strip_suffix(&last).unwrap().to_owned() + &last.replace("Nick", "Nock");
+                OpenOptions::new().write(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+            }
+            Change::Appended => {
+                let more: String = users(ROWS + MORE).split_inclusive('\n').skip(1 + usize::try_from(ROWS).unwrap()).collect();
+                OpenOptions::new().append(true).open(path).unwrap().write_all(more.as_bytes()).unwrap();
+            }
+            Change::Renamed => {
+                fs::write(&aside, other()).unwrap();
+                fs::rename(&aside, path).unwrap();
+            }
+            Change::Linked => {
+                fs::write(path.with_file_name("other.csv"), other()).unwrap();
+                symlink("other.csv", &aside).unwrap();
+                fs::rename(&aside, path).unwrap();
+            }
+            Change::Touched => File::options().write(true).open(path).unwrap().set_modified(SystemTime::now()).unwrap(),
+        }
+    }
+
+    /// Whether what was read doesn't stand in the file any more.
+    fn is_harm(self) -> bool {
+        matches!(self, Change::Truncated | Change::Rewritten)
+    }
+
+    fn is_new_file(self) -> bool {
+        matches!(self, Change::Renamed | Change::Linked)
+    }
+}
+
+/// A server that makes the change when so many requests have come.
+fn changing(path: PathBuf, change: Change, at: u64) -> Server {
+    let requests = AtomicUsize::new(0);
+    Server::new(move |_| {
+        if requests.fetch_add(1, Ordering::SeqCst) as u64 + 1 == at {
+            change.make(&path);
+        }
+        imported()
+    })
+}
+
+fn quiet<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+    bench.quiet_import_into("users.csv", &server.endpoint()).against(server)
+}
+
+#[track_caller]
+fn is_told(run: &Run, change: Change, context: &str) {
+    if change.is_harm() {
+        assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
+        assert!(run.why().contains("truncated or rewritten") || run.why().contains("modified while"), "{context}: {}", run.stderr);
+    } else {
+        assert_eq!(run.code, Some(0), "{context}: {}", run.stderr);
+    }
+    assert_eq!(run.stderr.contains("new file"), change.is_new_file(), "{context}: {}", run.stderr);
+}
+
+#[test]
+fn an_import_ends_as_finished_only_if_what_it_read_still_stands() {
+    for change in CHANGES {
+        for at in [1, ROWS / 2, ROWS] {
+            let context = format!("{change:?} at request {at}");
+            let bench = Bench::with_users(ROWS);
+            let server = changing(bench.path("users.csv"), change, at);
+            let import = || quiet(&bench, &server).args(&["--no-progress"]).at_any_rate();
+            let run = import().run();
+            is_told(&run, change, &context);
+            if change.is_harm() {
+                assert!(run.rows.len() as u64 <= ROWS, "{context}");
+                assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
+                let again = import().run();
+                assert_ne!(again.code, Some(0), "{context}: {}", again.stderr);
+                // As it was before, it goes on.
+                bench.write("users.csv", users(ROWS));
+                import().run().exits(0).imports_all(ROWS);
+                continue;
+            }
+            run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
+            let again = import().run();
+            if change.is_new_file() {
+                again.exits(0).imports_all(2);
+            } else {
+                again.exits(0).because("finished earlier");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_resumed_import_sees_what_becomes_of_its_file_as_a_fresh_one_does() {
+    for change in CHANGES {
+        let context = format!("{change:?}");
+        let bench = Bench::with_users(ROWS);
+        let server = changing(bench.path("users.csv"), change, 800);
+        quiet(&bench, &server).at_any_rate().args(&["--limit", "500"]).run().exits(0).imports_all(500);
+        let run = quiet(&bench, &server).args(&["--no-progress"]).at_any_rate().run();
+        is_told(&run, change, &context);
+        if !change.is_harm() {
+            run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
+        }
+    }
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap()
+}
+
+/// Makes the change as soon as the stand-in has been called so often.
+fn change_after(sandbox: &Sandbox, running: &mut Running, (api, calls): (Api, u64), change: impl FnOnce()) {
+    eventually("it is called", || sandbox.audit().of(api).calls >= calls);
+    assert!(!running.has_ended(), "the change comes too late: {}", running.stderr());
+    change();
+}
+
+#[test]
+fn an_import_in_batches_ends_as_finished_only_if_what_it_read_still_stands() {
+    for change in CHANGES {
+        for calls in [1, 8] {
+            let context = format!("{change:?} after {calls} calls");
+            let bench = Bench::with_users(ROWS);
+            let sandbox = sandbox();
+            let import = bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "15", "--no-progress"]);
+            let mut running = import.start();
+            change_after(&sandbox, &mut running, (Api::MultiaccountImport, calls), || change.make(&bench.path("users.csv")));
+            let run = running.wait();
+            is_told(&run, change, &context);
+            if !change.is_harm() {
+                run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
+    for change in CHANGES {
+        for at in [1, ROWS / 2, ROWS] {
+            let context = format!("{change:?} at request {at}");
+            let bench = Bench::with_users(ROWS);
+            let server = changing(bench.path("users.csv"), change, at);
+            let run = sync(&bench, &server).args(&["--no-progress"]).run();
+            is_told(&run, change, &context);
+            if change.is_harm() {
+                assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
+                bench.write("users.csv", users(ROWS));
+                sync(&bench, &server).run().exits(0);
+                continue;
+            }
+            assert_eq!(run.rows.len() as u64, ROWS, "what was planned is what is sent: {context}");
+            // The next one plans anew what has come.
+            let next = sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
+            let new = if change.is_new_file() {
+                2
+            } else if change == Change::Appended {
+                MORE
+            } else {
+                0
+            };
+            assert_eq!(next.rows.len() as u64, new, "{context}: {}", next.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
+    for change in CHANGES {
+        for calls in [1, 8] {
+            let context = format!("{change:?} after {calls} calls");
+            let bench = Bench::with_users(ROWS);
+            let sandbox = sandbox();
+            bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "0"]).run().exits(0);
+            let (key, endpoint) = (bench.key(), sandbox.endpoint());
+            let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
+            let call = bench.call(&["verify", "users.csv", "--rate", "15", "--no-progress"]).args(&connection);
+            let mut running = call.start();
+            change_after(&sandbox, &mut running, (Api::AccountCheck, calls), || change.make(&bench.path("users.csv")));
+            let run = running.wait();
+            if change == Change::Appended {
+                // What has come was not asked, so not every id is known to be the same.
+                assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
+                continue;
+            }
+            if change.is_harm() {
+                assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
+                assert!(run.why().contains("while it was"), "{context}: {}", run.stderr);
+                continue;
+            }
+            is_told(&run, change, &context);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_written_while_it_is_imported_is_read_to_its_last_row() {
+    let bench = Bench::with_users(0);
+    let path = bench.path("users.csv");
+    let rest = users(ROWS).split_once('\n').unwrap().1.to_owned();
+    let (first, rest) = rest.as_bytes().split_at(10_001);
+    let append = move |path: &Path, piece: &[u8]| OpenOptions::new().append(true).open(path).unwrap().write_all(piece).unwrap();
+    append(&path, first);
+    // Pieces that end anywhere but at the end of a line, each in time: about six hundred rows are there already.
+    let pieces: Vec<Vec<u8>> = rest.chunks(1_501).map(<[u8]>::to_vec).collect();
+    let (requests, file) = (AtomicUsize::new(0), path.clone());
+    let server = Server::new(move |_| {
+        let number = requests.fetch_add(1, Ordering::SeqCst);
+        if let Some(piece) = pieces.get(number / 50).filter(|_| number.is_multiple_of(50)) {
+            append(&file, piece);
+        }
+        imported()
+    });
+    quiet(&bench, &server).args(&["--no-progress"]).at_any_rate().run().exits(0).imports_all(ROWS);
+}
