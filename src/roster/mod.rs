@@ -283,14 +283,20 @@ impl<R: Read> Iterator for Roster<R> {
     }
 }
 
-/// Refuses what is no CSV in UTF-8 with line feeds, judged by the first line.
-fn reject_foreign(first_line: &[u8]) -> Result<(), HeaderError> {
-    if first_line.starts_with(b"\xff\xfe") || first_line.starts_with(b"\xfe\xff") || first_line.contains(&0) {
+/// Refuses what is no CSV in UTF-8 with line feeds, judged by the header.
+fn reject_foreign(header: &[u8]) -> Result<(), HeaderError> {
+    if header.starts_with(b"\xff\xfe") || header.starts_with(b"\xfe\xff") || header.contains(&0) {
         return Err(HeaderError::Utf16);
     }
-    let text = first_line.strip_suffix(b"\n").unwrap_or(first_line);
+    let text = header.strip_suffix(b"\n").unwrap_or(header);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    if text.contains(&b'\r') { Err(HeaderError::CarriageReturns) } else { Ok(()) }
+    // Whatever is in quotes is part of a name.
+    let mut is_quoted = false;
+    let ends_a_line = text.iter().any(|byte| {
+        is_quoted ^= *byte == b'"';
+        *byte == b'\r' && !is_quoted
+    });
+    if ends_a_line { Err(HeaderError::CarriageReturns) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -131,6 +131,19 @@ fn a_bad_file_is_refused_at_its_header() {
 }
 
 #[test]
+fn a_name_in_quotes_may_hold_line_ends() {
+    for line_end in ["\r\n", "\n", "\r"] {
+        let text = format!("\"Full{line_end}Name\",\"UserID\"\r\n\"x{line_end}y\",a\r\n");
+        let mut roster = roster(&text).unwrap();
+        let names: Vec<_> = roster.header().names.iter().map(<[u8]>::to_vec).collect();
+        assert_eq!(names, [format!("Full{line_end}Name").into_bytes(), b"UserID".to_vec()], "{text:?}");
+        let record = roster.next().unwrap().unwrap();
+        let lines = text.matches('\n').count() as u64;
+        assert_eq!((record.row, record.line, &*record.user_id, record.end.line), (1, lines / 2 + 1, &b"a"[..], lines + 1), "{text:?}");
+    }
+}
+
+#[test]
 fn fields_can_be_mapped_from_other_columns() {
     let format =
         Format { delimiter: b';', map: vec![(Field::UserId, "id".to_owned()), (Field::Nick, "name".to_owned())], ..Format::default() };

@@ -115,6 +115,20 @@ fn rejects_are_fixed_and_imported_as_they_are() {
 }
 
 #[test]
+fn a_header_with_a_line_end_in_a_name_is_written_back_as_it_was() {
+    let bench = Bench::new();
+    let header = "\"Full\r\nName\",UserID";
+    bench.write("users.csv", format!("{header}\r\n\"A\r\nB\",a\r\n\"C\r\nD\",bad1\r\n"));
+    let server = Server::new(refusing);
+    let run = bench.import(&server).run().exits(3).settles(2);
+    assert_eq!(run.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [3, 5]);
+    let rejects = run.rejects.unwrap();
+    assert!(rejects.starts_with(&format!("{header},error_code,error_info\n\"C\r\nD\",bad1,70402,")), "{rejects:?}");
+    bench.write("users.rejects.csv", rejects.replace("bad1", "good1"));
+    bench.import_of("users.rejects.csv", &server).run().exits(0).imports_all(1);
+}
+
+#[test]
 fn a_finished_run_without_rejected_rows_leaves_no_rejects() {
     let bench = Bench::with_users(2);
     let server = Server::new(refusing);

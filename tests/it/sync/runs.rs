@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{exported, held, state_bytes, sync, sync_of};
-use crate::binary::{Bench, eventually, users};
+use crate::binary::{Bench, SDKAPPID, eventually, users};
 use crate::hostile::server::{Server, code, imported};
 
 fn dated(bench: &Bench) -> BTreeSet<String> {
@@ -280,4 +280,43 @@ fn standard_input_is_kept_while_the_run_is_unfinished() {
     sync().run().exits(2);
     assert!(!bench.names().iter().any(|name| name.contains("input")), "{:?}", bench.names());
     assert_eq!(server.calls(), 5);
+}
+
+/// Files that are none, each with a word of what is said.
+fn no_files() -> [(Vec<u8>, &'static str); 7] {
+    let behind = |rows: u64, last: &str| (users(rows) + last).into_bytes();
+    [
+        (behind(3, "open,\"x\n"), "is not closed"),
+        (behind(1_500, "open,\"x\n"), "is not closed"),
+        (behind(3, &format!("long,{}\n", "x".repeat(70_000))), "more than 65536 bytes"),
+        (Vec::new(), "no header"),
+        (b"\xff\xfeU\0s\0".to_vec(), "UTF-16"),
+        (b"UserID,Nick\ra,b\r".to_vec(), "carriage returns"),
+        (b"Name,Nick\na,b\n".to_vec(), "no column"),
+    ]
+}
+
+#[test]
+fn a_file_that_is_none_ends_every_command_with_2_beside_whatever_there_is() {
+    for flags in [None, Some(&["--limit", "2"][..]), Some(&[])] {
+        let bench = Bench::with_users(5);
+        let server = Server::new(|_| imported());
+        if let Some(flags) = flags {
+            sync(&bench, &server).args(flags).run().exits(0);
+        }
+        let (calls, before) = (server.calls(), bench.read("users.csv"));
+        for (file, why) in no_files() {
+            bench.write("users.csv", &file);
+            let results = bench.names().contains("users.results.csv").then(|| bench.read("users.results.csv"));
+            let run = sync(&bench, &server).run().exits(2).because(why);
+            assert_eq!(server.calls(), calls, "{}", run.stderr);
+            assert_eq!(bench.names().contains("users.results.csv").then(|| bench.read("users.results.csv")), results);
+            bench.call(&["check", "users.csv"]).run().exits(2).because(why);
+            let key = bench.key();
+            let connection = ["--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
+            bench.call(&["verify", "users.csv"]).args(&connection).run().exits(2).because(why);
+        }
+        bench.write("users.csv", before);
+        sync(&bench, &server).run().exits(0);
+    }
 }
