@@ -47,9 +47,8 @@ impl Stream {
     /// All records, as long as a file stays what it is.
     pub(super) fn records(self, format: &Format) -> Result<Box<dyn Iterator<Item = Result<Record, RosterError>>>, RosterError> {
         match self {
-            Stream::Stdin => Ok(Box::new(self.roster(format)?)),
             Stream::File(file, stat) if file.is_regular() => Ok(Box::new(Watched::new(Roster::of(&file, format)?, file, stat))),
-            Stream::File(..) => Ok(Box::new(self.roster(format)?)),
+            Stream::Stdin | Stream::File(..) => Ok(Box::new(self.roster(format)?)),
         }
     }
 
