@@ -2,7 +2,6 @@
 //!
 //! Everything that can be wrong is found before the first call; what ends the run becomes its last word, its table and its summary.
 
-use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -129,9 +128,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
         return Ok(finished);
     }
     let format = format(&flags.input);
-    let unreadable = |error: io::Error| input::roster_error(file, &error.into());
-    let input = InputFile::open(source.path()).map_err(unreadable)?;
-    let mut stat = input.fingerprint().map_err(unreadable)?;
+    let (input, stat) = input::open_file(source.path(), file)?;
     let roster = Roster::of(&input, &format).map_err(|error| input::roster_error(file, &error))?;
     let mut claim = claim(&connection, &roster, stat, flags);
     let way = match examine(&claim, &paths, &input, flags)? {
@@ -148,11 +145,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     look_at_input(&way, &input, &format, flags)?;
     let state = state.as_deref();
     let dialled = dial(&connection, lanes.main_rate())?;
-    if source.keep()? {
-        // Another name changes the stat fields.
-        stat = input.fingerprint().map_err(unreadable)?;
-        claim.input = stat;
-    }
+    let stat = keep(&mut source, &input, &mut claim)?;
     kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
@@ -184,6 +177,14 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
         state,
         reach,
     })))
+}
+
+/// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
+fn keep(source: &mut Source, input: &InputFile, claim: &mut Claim) -> Result<Fingerprint, LastWord> {
+    if source.keep()? {
+        claim.input = input.fingerprint().map_err(|error| input::roster_error(source.path(), &error.into()))?;
+    }
+    Ok(claim.input)
 }
 
 /// A run that an earlier process has finished, its input being gone by now.

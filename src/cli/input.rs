@@ -15,6 +15,15 @@ pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
+/// Opens a file, with its stat fields before anything is read of it; `name` is what it is called to people.
+pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, Fingerprint), LastWord> {
+    let open = || {
+        let file = InputFile::open(path)?;
+        file.fingerprint().map(|stat| (file, stat))
+    };
+    open().map_err(|error: io::Error| roster_error(name, &error.into()))
+}
+
 /// An input that is read as it comes: a file, or standard input.
 pub(super) enum Stream {
     Stdin,
@@ -24,12 +33,7 @@ pub(super) enum Stream {
 
 impl Stream {
     pub(super) fn open(path: &Path) -> Result<Self, LastWord> {
-        let file = || -> io::Result<Self> {
-            let file = InputFile::open(path)?;
-            let stat = file.fingerprint()?;
-            Ok(Stream::File(file, stat))
-        };
-        if is_stdin(path) { Ok(Stream::Stdin) } else { file().map_err(|error| roster_error(path, &error.into())) }
+        if is_stdin(path) { Ok(Stream::Stdin) } else { open_file(path, path).map(|(file, stat)| Stream::File(file, stat)) }
     }
 
     /// The roster; a file's begins at its start.
@@ -89,7 +93,10 @@ pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> L
         return word;
     }
     tracing::warn!("{}: a new file has come under this name while the old one was read; the run is the old one's", path.display());
-    LastWord { hint: Some(format!("a new file has come under the name {}: the same command begins on it", path.display())), ..word }
+    let news = format!("a new file has come under the name {}: the same command begins on it", path.display());
+    // What a command would do with the file of that name is no longer true; what is said of the rejects is.
+    let hint = if word.exit == Exit::Done { None } else { word.hint };
+    LastWord { exit: word.exit, why: word.why, hint: Some(hint.map_or_else(|| news.clone(), |hint| format!("{hint}; {news}"))) }
 }
 
 /// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.

@@ -91,9 +91,9 @@ pub fn format(flags: &InputFlags) -> Format {
     Format { delimiter: flags.delimiter.unwrap_or(usual), map: flags.map.clone(), ..Format::default() }
 }
 
-/// What separates the fields of rejects and repair files.
+/// What separates the fields of rejects and repair files: what separates the input's, however it is known.
 pub(super) fn copies_delimiter(flags: &InputFlags) -> u8 {
-    flags.delimiter.unwrap_or(b',')
+    format(flags).delimiter
 }
 
 /// Reads an environment variable.

@@ -37,7 +37,7 @@ use crate::gate::{self, Rate};
 use crate::input::{Fingerprint, Mark};
 use crate::journal::paths::beside;
 use crate::progress;
-use crate::roster::{Format, InputFile, Roster, RosterError, Watch, Watched};
+use crate::roster::{Format, InputFile, Roster, Watch, Watched};
 use crate::sheets::{Original, Paths, Sheets};
 use crate::state;
 use crate::summary::{Verified, VerifiedReport};
@@ -278,11 +278,7 @@ impl<'a> Input<'a> {
                 "a verification reads its input twice: give a file",
             ));
         }
-        let open = || {
-            let file = InputFile::open(path)?;
-            Ok((file.fingerprint()?, file))
-        };
-        let (stat, file) = open().map_err(|error| input::roster_error(path, &RosterError::Read(error)))?;
+        let (file, stat) = input::open_file(path, path)?;
         Ok(Self { path, file, stat, format })
     }
 
@@ -299,7 +295,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// An import takes the repair file with commas unless it is told otherwise.
+/// The repair file is separated as the input is.
 fn original(flags: &VerifyFlags, records: &Records) -> Original {
     Original { header: records.header().names.clone(), delimiter: copies_delimiter(&flags.input) }
 }

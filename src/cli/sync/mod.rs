@@ -138,9 +138,7 @@ impl<'a> Sync<'a> {
         let last_calls = LastCalls::find(&paths.lock());
         let locks = if run.dry_run { None } else { Some(Locks::take(&paths, &flags.state)?) };
         let source = Source::new(&run.input.file, &paths)?;
-        let unreadable = |error: std::io::Error| input::roster_error(&run.input.file, &error.into());
-        let file = InputFile::open(source.path()).map_err(unreadable)?;
-        let stat = file.fingerprint().map_err(unreadable)?;
+        let (file, stat) = input::open_file(source.path(), &run.input.file)?;
         let target = target(&connection.service);
         let format = format(&run.input);
         Ok(Self { flags, connection, lanes, target, paths, format, source, file, stat, locks, last_calls, began_at })

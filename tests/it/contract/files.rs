@@ -115,6 +115,23 @@ fn rejects_are_fixed_and_imported_as_they_are() {
 }
 
 #[test]
+fn rejects_are_separated_as_the_input_is_from_one_process_to_the_next() {
+    let bench = Bench::new();
+    bench.write("users.tsv", "UserID\tNick\nbad1\tOne, two\nbad2\tThree\ngood\tFour\n");
+    let server = Server::new(refusing);
+    let import = |file: &str| bench.import_of(file, &server).stem("users");
+    import("users.tsv").args(&["--limit", "1"]).run().exits(3);
+    let run = import("users.tsv").args(&["--delimiter", "tab"]).run().exits(3).settles(3).hints("users.rejects.csv --delimiter tab");
+    let rejects = run.rejects.unwrap();
+    let lines: Vec<&str> = rejects.lines().collect();
+    assert_eq!(lines[0], "UserID\tNick\terror_code\terror_info");
+    assert!(lines[1].starts_with("bad1\tOne, two\t70402\t") && lines[2].starts_with("bad2\tThree\t70402\t"), "{rejects}");
+    bench.write("users.rejects.csv", rejects.replace("bad", "mended"));
+    let run = bench.import_of("users.rejects.csv", &server).args(&["--delimiter", "tab"]).run();
+    run.exits(0).imports_all(2);
+}
+
+#[test]
 fn a_header_with_a_line_end_in_a_name_is_written_back_as_it_was() {
     let bench = Bench::new();
     let header = "\"Full\r\nName\",UserID";
