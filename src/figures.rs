@@ -58,6 +58,18 @@ pub fn defused(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
+/// Whole calls a second, or tenths where they matter.
+#[must_use]
+pub fn about_per_s(per_s: f64) -> String {
+    if per_s < 9.95 { format!("{per_s:.1}/s") } else { format!("{per_s:.0}/s") }
+}
+
+/// What was found to get through of calls that the service refuses as too many.
+#[must_use]
+pub fn gets_through(per_s: f64) -> String {
+    format!("about {} gets through; others use the rest, or the service counts otherwise", about_per_s(per_s))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

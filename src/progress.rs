@@ -263,7 +263,7 @@ impl<'a> View<'a> {
 /// counted rather than bytes a second because one row in retries holds the settled offset back for a while, but not the calls.
 fn time_left(snapshot: &Snapshot, start: Start, calls_per_s: f64) -> Option<Duration> {
     match snapshot.phase {
-        Phase::Running | Phase::Throttled => {}
+        Phase::Running | Phase::Throttled { .. } => {}
         Phase::Waiting { .. } | Phase::Draining => return None,
     }
     let settled = snapshot.offset?.saturating_sub(start.offset);
@@ -295,7 +295,9 @@ fn invalid(rows: u64) -> Option<String> {
 pub(crate) fn state(phase: &Phase, in_flight: usize) -> String {
     match phase {
         Phase::Running => "running".to_owned(),
-        Phase::Throttled => "throttled".to_owned(),
+        Phase::Throttled { per_s } => {
+            format!("throttled: {}", figures::gets_through(*per_s))
+        }
         Phase::Waiting { since, why } => {
             let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
             format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
@@ -384,13 +386,14 @@ mod tests {
         let (log, begun) = (Log::default(), Instant::now());
         let mut progress = lines(&log, Start::default(), begun);
         run(&mut progress, begun, 0..20, &Phase::Running);
-        run(&mut progress, begun, 20..21, &Phase::Throttled);
+        run(&mut progress, begun, 20..21, &Phase::Throttled { per_s: 99.6 });
         run(&mut progress, begun, 21..31, &Phase::Running);
         run(&mut progress, begun, 31..35, &Phase::Running);
         assert_eq!(
             log.lines(),
             [
-                "progress: 4,050 rows done (4,050 imported, 0 failed), 200.0 calls/s, throttled",
+                "progress: 4,050 rows done (4,050 imported, 0 failed), 200.0 calls/s, throttled: about 100/s gets through; others use the rest, \
+                 or the service counts otherwise",
                 "progress: 6,050 rows done (6,050 imported, 0 failed), 200.0 calls/s, running",
             ]
         );

@@ -227,6 +227,9 @@ impl Report<'_> {
         if traffic.calls() > 0 {
             let busiest = figures::count(traffic.most_in_1s() as u64);
             line(f, "calls/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
+            if let Some(per_s) = traffic.apis[traffic.main].ceiling_per_s {
+                line(f, "limit", figures::gets_through(per_s))?;
+            }
             latency(f, traffic)?;
         }
         self.lane(f)?;
@@ -251,7 +254,9 @@ impl Report<'_> {
 fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &Traffic) -> fmt::Result {
     for (number, (command, api)) in used(traffic).enumerate() {
         let busiest = figures::count(api.most_in_1s as u64);
-        let words = format!("{}: {}, {busiest} at most in any second", command.name(), figures::counted(api.calls, "call"));
+        let found = api.ceiling_per_s.map(|per_s| format!(", about {} got through", figures::about_per_s(per_s)));
+        let found = found.unwrap_or_default();
+        let words = format!("{}: {}, {busiest} at most in any second{found}", command.name(), figures::counted(api.calls, "call"));
         line(f, if number == 0 { label } else { "" }, words)?;
     }
     Ok(())
@@ -314,7 +319,8 @@ mod tests {
 
     fn summary() -> Summary {
         let mut traffic = Traffic::default();
-        traffic.apis[Command::AccountImport] = ApiTraffic { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200 };
+        traffic.apis[Command::AccountImport] =
+            ApiTraffic { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200, ceiling_per_s: Some(99.512_345) };
         traffic.mean_per_s = 199.612_34;
         for (code, times) in [(0, 12_000), (70169, 40), (60007, 3), (60008, 3), (40006, 9), (70402, 1), (70403, 1)] {
             traffic.codes.insert(code, times);
@@ -378,7 +384,8 @@ mod tests {
       "calls": 12100,
       "retries": 52,
       "throttled": 3,
-      "max_calls_in_1s": 200
+      "max_calls_in_1s": 200,
+      "ceiling_per_s": 99.5
     }
   }
 }
@@ -397,6 +404,7 @@ calls         12,100
 retries           52
 throttled          3
 calls/s     199.6 on average, 200 at most in any second
+limit       about 100/s gets through; others use the rest, or the service counts otherwise
 latency     p50 20 ms, p99 100 ms
 codes       70169: 40, 40006: 9, 60007: 3, 60008: 3, 70402: 1
 elapsed     1m 0s

@@ -16,7 +16,7 @@ const CODES_MAX: usize = 1_000;
 const LATENCY_MAX_MS: u64 = 3_600_000;
 
 /// Counts of this process' calls of one API.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct ApiTraffic {
     /// Calls that were written to a socket.
     pub calls: u64,
@@ -27,14 +27,28 @@ pub struct ApiTraffic {
     /// Most calls in any sliding second.
     #[serde(rename = "max_calls_in_1s")]
     pub most_in_1s: usize,
+    /// Calls a second that got through when the service said "too fast" for the last time; `None` if it never did.
+    #[serde(serialize_with = "in_tenths")]
+    pub ceiling_per_s: Option<f64>,
+}
+
+/// More digits than a tenth would claim more than is known.
+#[expect(clippy::ref_option, reason = "serde asks for it")]
+fn in_tenths<S: serde::Serializer>(per_s: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match per_s {
+        Some(per_s) => serializer.serialize_some(&((per_s * 10.0).round() / 10.0)),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// What the run is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     Running,
-    /// The service asked for a slower pace.
-    Throttled,
+    /// The service asked for a slower pace; about so many calls a second get through.
+    Throttled {
+        per_s: f64,
+    },
     /// The service has been down for so long.
     Waiting {
         since: Duration,
@@ -135,6 +149,7 @@ impl Traffic {
             api.retries += more.retries;
             api.throttled += more.throttled;
             api.most_in_1s = api.most_in_1s.max(more.most_in_1s);
+            api.ceiling_per_s = more.ceiling_per_s.or(api.ceiling_per_s);
         }
         for (code, count) in &other.codes {
             if self.codes.len() < CODES_MAX || self.codes.contains_key(code) {

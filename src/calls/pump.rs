@@ -14,7 +14,7 @@ use super::{Broken, End, Ended, Errands, Parts, Settings, Snapshot, Supply, Tell
 use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
-use crate::gate::{Gate, Turn, any_sent};
+use crate::gate::{self, Gate, Turn, any_sent};
 use crate::retry::{At, DRAIN};
 use crate::traffic::{Phase, Traffic};
 use crate::verdict::{Aftermath, CallEnd, Scope};
@@ -212,8 +212,10 @@ impl<A: Api, E: Errands> Pump<A, E> {
         }
         match self.docket.down_since() {
             Some((since, api)) => Phase::Waiting { since: now - since, why: self.why_down[api].clone() },
-            None if self.gates.iter().any(|(_, gate)| gate.is_slowed()) => Phase::Throttled,
-            None => Phase::Running,
+            None => match gate::slowed(&self.gates) {
+                Some(per_s) => Phase::Throttled { per_s },
+                None => Phase::Running,
+            },
         }
     }
 
@@ -363,7 +365,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
         self.traffic.main = E::COMMANDS[0];
         for (command, gate) in self.gates.iter() {
             let api = &mut self.traffic.apis[command];
-            (api.calls, api.most_in_1s) = (gate.written(), gate.most_in_1s());
+            (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
         }
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
     }

@@ -13,6 +13,7 @@ pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 use crate::account::Field;
 use crate::api::region::Region;
 use crate::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
+use crate::sandbox::Counting;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -254,6 +255,9 @@ pub struct ConnectionFlags {
     /// [default: the API's documented limit, 200; with --batch 100]
     #[arg(long, value_name = "N")]
     pub rate: Option<u32>,
+    /// Once the service has refused requests as too many, keep so much below what it lets through, for others [default: 5]
+    #[arg(long, value_name = "PERCENT")]
+    pub headroom: Option<u8>,
     /// Calls in flight at most [default: 256]
     #[arg(long, value_name = "N")]
     pub in_flight: Option<u32>,
@@ -307,6 +311,13 @@ pub struct SandboxFlags {
     /// Calls a second before it answers 60007; 0 = no limit
     #[arg(long, value_name = "N", default_value = "200")]
     pub limit: u32,
+    /// How it counts them: `sliding` (in any second), `calendar` (in each second of the clock), `leaky:BURST` (a bucket that leaks at the
+    /// limit and holds BURST requests, as nginx's limit_req), `token:BURST` (a bucket of BURST tokens, full at first)
+    #[arg(long, value_name = "KIND", default_value = "sliding")]
+    pub limiter: Counting,
+    /// Requests a second that others of the same app make to each API; they use the same limit
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub others: u32,
     /// Time that every answer takes
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
     pub latency: Duration,

@@ -151,7 +151,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = Settings {
         rates: lanes.rates.clone(),
-        gates: last_calls::gates(last_calls),
+        gates: last_calls::gates(last_calls, connection.headroom),
         limits: lanes.limits(&connection),
         max_outage: connection.max_outage,
         limit: flags.limit,

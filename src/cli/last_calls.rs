@@ -2,19 +2,19 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::gate::{OnSend, Settings};
+use crate::gate::{Headroom, OnSend, Settings};
 use crate::journal::LastCalls;
 
 /// How long a process waits that can't know whether another one was killed right before it. Source: the contract of the pace.
 const UNKNOWN: Duration = Duration::from_millis(1_050);
 
 /// The gates of a run with a lock file.
-pub(super) fn gates(last_calls: LastCalls) -> Settings {
+pub(super) fn gates(last_calls: LastCalls, headroom: Headroom) -> Settings {
     let opens_at = tokio::time::Instant::now() + last_calls.wait(SystemTime::now());
-    Settings { opens_at: Some(opens_at), on_send: OnSend::new(move || last_calls.leaves(Instant::now())) }
+    Settings { headroom, opens_at: Some(opens_at), on_send: OnSend::new(move || last_calls.leaves(Instant::now())) }
 }
 
 /// The gates of a run without one.
-pub(super) fn unknown() -> Settings {
-    Settings { opens_at: Some(tokio::time::Instant::now() + UNKNOWN), on_send: OnSend::default() }
+pub(super) fn unknown(headroom: Headroom) -> Settings {
+    Settings { headroom, opens_at: Some(tokio::time::Instant::now() + UNKNOWN), on_send: OnSend::default() }
 }

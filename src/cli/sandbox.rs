@@ -65,6 +65,8 @@ fn settings(flags: &SandboxFlags) -> Result<Settings, LastWord> {
     settings.sdkappid = flags.sdkappid;
     settings.identifier.clone_from(&flags.identifier);
     settings.limit_per_s = NonZeroU32::new(flags.limit);
+    settings.counting = flags.limiter;
+    settings.others_per_s = flags.others;
     settings.latency = flags.latency;
     settings.jitter = flags.jitter;
     settings.account_limit = flags.account_limit;

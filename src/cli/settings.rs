@@ -21,7 +21,7 @@ use super::small;
 use crate::account::UserId;
 use crate::api::region::Region;
 use crate::api::usersig::{Credential, read_claims};
-use crate::gate::Rate;
+use crate::gate::{Headroom, Rate};
 use crate::roster::Format;
 
 /// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
@@ -39,6 +39,7 @@ const IDENTIFIER: &str = "administrator";
 pub struct Connection {
     pub service: Service,
     pub rate: Option<Rate>,
+    pub headroom: Headroom,
     pub in_flight: usize,
     pub max_attempts: u32,
     pub timeout: Duration,
@@ -77,6 +78,7 @@ struct ConfigFile {
     endpoint: Option<String>,
     ca_file: Option<PathBuf>,
     rate: Option<u32>,
+    headroom: Option<u8>,
     in_flight: Option<u32>,
     max_attempts: Option<u32>,
     timeout: Option<f64>,
@@ -124,6 +126,7 @@ impl Connection {
         let is_loopback = service.is_loopback();
         Ok(Self {
             rate: sources.rate(is_loopback)?,
+            headroom: sources.headroom()?,
             in_flight: sources.in_flight()?,
             max_attempts: positive("--max-attempts", flags.max_attempts.or(sources.config.max_attempts).unwrap_or(MAX_ATTEMPTS))?,
             timeout: sources.timeout()?,
@@ -251,6 +254,12 @@ impl Sources<'_> {
                 "leave --rate out: the default is the API's documented limit",
             )),
         }
+    }
+
+    fn headroom(&self) -> Result<Headroom, LastWord> {
+        let Some(percent) = self.flags.headroom.or(self.config.headroom) else { return Ok(Headroom::DEFAULT) };
+        Headroom::percent(percent)
+            .ok_or_else(|| LastWord::yours(format!("--headroom {percent} leaves next to nothing"), "it takes a whole number from 0 to 90"))
     }
 
     fn in_flight(&self) -> Result<usize, LastWord> {

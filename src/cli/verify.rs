@@ -63,7 +63,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastW
     let mut connection = Connection::resolve(&flags.connection, &environment)?;
     open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
     let paths = paths(flags)?;
-    let gates = last_calls::unknown();
+    let gates = last_calls::unknown(connection.headroom);
     let _pipe = Held::open(flags.summary.as_deref())?;
     let format = format(&flags.input);
     let input = Input::open(&flags.input.file, format)?;

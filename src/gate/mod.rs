@@ -39,9 +39,39 @@ pub enum Rate {
     Unlimited,
 }
 
+/// How much of what is found to get through is left for others, once the service has refused calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headroom {
+    percent: u8,
+}
+
+impl Headroom {
+    /// Source: the contract of the pace.
+    pub const DEFAULT: Self = Self { percent: 5 };
+    /// Chosen: with less than a tenth of a pace nothing can be found any more.
+    const MAX_PERCENT: u8 = 90;
+
+    /// `None` for a share that leaves next to nothing.
+    #[must_use]
+    pub const fn percent(percent: u8) -> Option<Self> {
+        if percent > Self::MAX_PERCENT { None } else { Some(Self { percent }) }
+    }
+
+    const fn kept(self) -> f64 {
+        1.0 - self.percent as f64 / 100.0
+    }
+}
+
+impl Default for Headroom {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 /// What all gates of a process share.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    pub headroom: Headroom,
     /// No call leaves earlier: an earlier process may have used up the second before.
     pub opens_at: Option<Instant>,
     pub on_send: OnSend,
@@ -89,7 +119,7 @@ impl Gate {
             settings: settings.clone(),
             ring: Ring::new(rate),
             limited: match rate {
-                Rate::PerSecond(limit) => Some(Box::new(Limited::new(limit, now))),
+                Rate::PerSecond(limit) => Some(Box::new(Limited::new(limit, settings.headroom, now))),
                 Rate::Unlimited => None,
             },
             granted: 0,
@@ -145,6 +175,9 @@ impl Gate {
             return;
         }
         self.written += u64::from(sent);
+        if let Some(limited) = &mut self.limited {
+            limited.pace.sent(sent as usize, now);
+        }
         self.most_in_1s = self.most_in_1s.max(self.ring.in_last_second(now));
         self.first_send.get_or_insert(now);
         self.last_send = Some(now);
@@ -164,10 +197,21 @@ impl Gate {
         }
     }
 
-    /// Whether the service has slowed this run below its rate.
+    /// What gets through, in calls a second, while the service slows this run below its rate.
     #[must_use]
-    pub fn is_slowed(&self) -> bool {
-        self.limited.as_ref().is_some_and(|limited| limited.pace.is_slowed())
+    pub fn slowed_to_per_s(&self) -> Option<f64> {
+        let pace = &self.limited.as_ref()?.pace;
+        pace.ceiling_per_s().filter(|_| pace.is_slowed())
+    }
+
+    fn slowed_share(&self) -> Option<f64> {
+        Some(self.slowed_to_per_s()? / self.limited.as_ref()?.full_per_s)
+    }
+
+    /// What got through, in calls a second, when the service said "too fast" for the last time.
+    #[must_use]
+    pub fn ceiling_per_s(&self) -> Option<f64> {
+        self.limited.as_ref()?.pace.ceiling_per_s()
     }
 
     /// Most calls written in any sliding second.
@@ -193,10 +237,10 @@ impl Gate {
 }
 
 impl Limited {
-    fn new(limit: NonZeroU32, now: Instant) -> Self {
+    fn new(limit: NonZeroU32, headroom: Headroom, now: Instant) -> Self {
         let limit_per_s = f64::from(limit.get());
         let full_per_s = limit_per_s / FULL_SECOND.as_secs_f64();
-        Self { full_per_s, pace: Pace::new(limit_per_s), bucket: Bucket::new(full_per_s, Leaving::Together, now) }
+        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, Leaving::Together, now) }
     }
 
     /// Takes a call that is due, or says when one is.
@@ -211,4 +255,14 @@ impl Limited {
 pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
     let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
     sent.next().await;
+}
+
+/// What gets through of the calls that the service slows most, in calls a second; `None` if it slows none.
+#[must_use]
+pub fn slowed(gates: &PerCommand<Gate>) -> Option<f64> {
+    let most = |(share, gate): (f64, f64), (other_share, other): (f64, f64)| {
+        if other_share < share { (other_share, other) } else { (share, gate) }
+    };
+    let slowed = gates.iter().filter_map(|(_, gate)| Some((gate.slowed_share()?, gate.slowed_to_per_s()?)));
+    slowed.reduce(most).map(|(_, per_s)| per_s)
 }

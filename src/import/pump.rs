@@ -16,7 +16,7 @@ use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
 use crate::deliver::{Aftermath, At, Call, CallId, Deliveries, Incoming, Lane};
-use crate::gate::{Gate, Turn, any_sent};
+use crate::gate::{self, Gate, Turn, any_sent};
 use crate::input::Mark;
 use crate::journal::Ledger;
 use crate::outcome::Tally;
@@ -270,8 +270,10 @@ where
         }
         match self.deliveries.down_since() {
             Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
-            None if self.gates.iter().any(|(_, gate)| gate.is_slowed()) => Phase::Throttled,
-            None => Phase::Running,
+            None => match gate::slowed(&self.gates) {
+                Some(per_s) => Phase::Throttled { per_s },
+                None => Phase::Running,
+            },
         }
     }
 
@@ -471,7 +473,7 @@ where
         };
         for (command, gate) in self.gates.iter() {
             let api = &mut self.traffic.apis[command];
-            (api.calls, api.most_in_1s) = (gate.written(), gate.most_in_1s());
+            (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
         }
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
     }

@@ -30,36 +30,6 @@ impl Window {
     }
 }
 
-/// Admits at most so many calls in any sliding second; a call that is refused doesn't count.
-#[derive(Debug)]
-pub(super) struct Limiter {
-    calls_per_s: Option<u32>,
-    admitted: Window,
-}
-
-/// What a limiter says of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    Admitted,
-    OverLimit,
-}
-
-impl Limiter {
-    /// `None` admits everything.
-    pub(super) fn new(calls_per_s: Option<u32>) -> Self {
-        Self { calls_per_s, admitted: Window::default() }
-    }
-
-    pub(super) fn admit(&mut self, now: Duration) -> Admission {
-        let Some(limit) = self.calls_per_s else { return Admission::Admitted };
-        if self.admitted.count(now) >= usize::try_from(limit).unwrap_or(usize::MAX) {
-            return Admission::OverLimit;
-        }
-        self.admitted.add(now);
-        Admission::Admitted
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,18 +46,5 @@ mod tests {
         check(1_500, 4);
         check(1_400, 5);
         check(10_000, 1);
-    }
-
-    #[test]
-    fn a_limiter_counts_what_it_admits() {
-        let mut limiter = Limiter::new(Some(2));
-        let mut check = |now_ms: u64, expected| assert_eq!(limiter.admit(Duration::from_millis(now_ms)), expected, "{now_ms}");
-        check(0, Admission::Admitted);
-        check(1, Admission::Admitted);
-        check(2, Admission::OverLimit);
-        check(999, Admission::OverLimit);
-        check(1_000, Admission::Admitted);
-        check(1_000, Admission::OverLimit);
-        check(1_001, Admission::Admitted);
     }
 }

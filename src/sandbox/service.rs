@@ -12,9 +12,9 @@ use super::audit::{Audit, Recorder};
 use super::command::Command;
 use super::envelope;
 use super::fault::What;
+use super::limiter::{Admission, Limiter, Others};
 use super::mischief::{Aim, Mischief, Strike, Target};
 use super::order::Order;
-use super::pace::{Admission, Limiter};
 use super::reply::{Act, Blame, Reaction, Refusal, Reply};
 use super::settings::Settings;
 use super::signature::Signatures;
@@ -88,7 +88,8 @@ impl Outcome {
 /// The stand-in for Tencent Chat.
 #[derive(Debug)]
 pub struct Service {
-    limiters: [Limiter; Command::ALL.len()],
+    /// `None` for a command without a limit.
+    limiters: [Option<(Limiter, Others)>; Command::ALL.len()],
     signatures: Signatures,
     app: App,
     mischief: Mischief,
@@ -110,7 +111,10 @@ impl Service {
     pub(super) fn with_accounts(settings: Settings, held: Held) -> Self {
         Self {
             app: App::new(&settings, held),
-            limiters: Command::ALL.map(|command| Limiter::new(command.calls_per_s(settings.limit_per_s))),
+            limiters: Command::ALL.map(|command| {
+                let limit = command.calls_per_s(settings.limit_per_s)?;
+                Some((Limiter::new(settings.counting, limit), Others::new(settings.others_per_s)))
+            }),
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
             mischief: Mischief::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
@@ -178,7 +182,10 @@ impl Service {
         let command = envelope::command(target);
         self.recorder.arrived(at.since_start, command);
         let admission = match command {
-            Some(command) => self.limiters[command as usize].admit(at.since_start),
+            Some(command) => self.limiters[command as usize].as_mut().map_or(Admission::Admitted, |(limiter, others)| {
+                others.call(limiter, at.since_start);
+                limiter.admit(at.since_start)
+            }),
             None => Admission::Admitted,
         };
         Arrival { at, command, admission }

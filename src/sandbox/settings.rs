@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::fault::Fault;
+use super::limiter::Counting;
 use crate::api::wire;
 
 /// The app that the sandbox plays unless told otherwise; Tencent's own examples use this number.
@@ -27,6 +28,10 @@ pub struct Settings {
     pub key: SecretString,
     /// Calls of `account_import` in any sliding second before it answers 60007; `None` lifts the limits of all commands.
     pub limit_per_s: Option<NonZeroU32>,
+    /// How calls are counted against the limits.
+    pub counting: Counting,
+    /// Calls a second that others of the app make to each API.
+    pub others_per_s: u32,
     /// Time that every answer takes.
     pub latency: Duration,
     /// The latency varies by up to this much in both directions, uniformly.
@@ -126,6 +131,8 @@ impl Settings {
             identifier: IDENTIFIER.to_owned(),
             key,
             limit_per_s: Some(wire::ACCOUNT_IMPORT_CALLS_PER_S),
+            counting: Counting::Sliding,
+            others_per_s: 0,
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
             account_limit: None,

@@ -143,8 +143,9 @@ mod tests {
     fn verified() -> Verified {
         let mut traffic = Traffic::default();
         (traffic.main, traffic.mean_per_s) = (Command::AccountCheck, 98.76543);
-        traffic.apis[Command::AccountCheck] = ApiTraffic { calls: 1_210, retries: 2, throttled: 0, most_in_1s: 100 };
-        traffic.apis[Command::PortraitGet] = ApiTraffic { calls: 1_200, retries: 0, throttled: 1, most_in_1s: 150 };
+        traffic.apis[Command::AccountCheck] = ApiTraffic { calls: 1_210, retries: 2, throttled: 0, most_in_1s: 100, ceiling_per_s: None };
+        traffic.apis[Command::PortraitGet] =
+            ApiTraffic { calls: 1_200, retries: 0, throttled: 1, most_in_1s: 150, ceiling_per_s: Some(99.512_345) };
         traffic.count_code(0);
         traffic.count_code(60007);
         traffic.time(Duration::from_millis(40));
@@ -188,13 +189,15 @@ mod tests {
               "calls": 1210,
               "retries": 2,
               "throttled": 0,
-              "max_calls_in_1s": 100
+              "max_calls_in_1s": 100,
+              "ceiling_per_s": null
             },
             "portrait_get": {
               "calls": 1200,
               "retries": 0,
               "throttled": 1,
-              "max_calls_in_1s": 150
+              "max_calls_in_1s": 150,
+              "ceiling_per_s": 99.5
             }
           }
         }
@@ -215,7 +218,7 @@ mod tests {
         not asked     9,000
         retries           2
         throttled         1
-        calls       portrait_get: 1,200 calls, 150 at most in any second
+        calls       portrait_get: 1,200 calls, 150 at most in any second, about 100/s got through
                     account_check: 1,210 calls, 100 at most in any second
         latency     p50 40 ms, p99 40 ms
         codes       60007: 1

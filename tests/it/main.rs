@@ -14,6 +14,7 @@ mod fuzz;
 mod hostile;
 mod kills;
 mod layers;
+mod nginx;
 mod processes;
 mod sandbox;
 mod sync;

@@ -379,7 +379,7 @@ impl<'a> Sync<'a> {
         let Self { flags, connection, lanes, paths, format, source, file, stat, last_calls, .. } = self;
         let lookalikes = kept.open()?.lookalikes().map_err(|error| state_error(&error))?;
         let known = dialled.known(journal.tally());
-        let settings = sending::settings((&connection, &lanes, known), last_calls::gates(last_calls), flags, &journal);
+        let settings = sending::settings((&connection, &lanes, known), last_calls::gates(last_calls, connection.headroom), flags, &journal);
         let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
         let reach = Reach::new(&connection, &environment, Instant::now());
         Ok(Box::new(Run { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach }))

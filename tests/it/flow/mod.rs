@@ -3,6 +3,7 @@
 mod batch;
 mod calls;
 mod kept;
+mod limiters;
 mod random_trouble;
 mod service;
 mod trouble;

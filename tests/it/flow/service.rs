@@ -14,7 +14,7 @@ use chatlift::api::{Api, GivenUp, Line, Request};
 use chatlift::command::{Command, PerCommand};
 use chatlift::deliver::{Doubt, Known, Lane, Limits};
 use chatlift::gate::{self, Rate};
-use chatlift::import::{self, End, Parts, Settings};
+use chatlift::import::{self, End, Parts, Settings, Snapshot};
 use chatlift::input::Mark;
 use chatlift::journal::Ledger;
 use chatlift::outcome::{Settled, Tally};
@@ -327,6 +327,7 @@ pub(super) struct World {
     pub(super) settings: Settings,
     pub(super) signals: LocalBoxStream<'static, ()>,
     pub(super) wall: Box<dyn Fn() -> SystemTime>,
+    pub(super) tell: Box<dyn FnMut(&Snapshot)>,
     keep: Keep,
     seed: u64,
 }
@@ -368,6 +369,7 @@ impl World {
                 tell_every: Duration::from_millis(250),
             },
             signals: futures_util::stream::pending().boxed_local(),
+            tell: Box::new(|_| ()),
             wall: Box::new(move || UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed()),
             keep: Keep::Rows,
             seed: 1,
@@ -401,6 +403,7 @@ impl World {
         let mut jitter = fastrand::Rng::with_seed(self.seed);
         let outages = Rc::new(Cell::new(0));
         let (told, mut was_down) = (Rc::clone(&outages), false);
+        let mut tell = self.tell;
         let parts = Parts {
             api: service.clone(),
             records: self.records,
@@ -413,6 +416,7 @@ impl World {
                 let is_down = matches!(snapshot.phase, Phase::Waiting { .. });
                 told.set(told.get() + u32::from(is_down && !was_down));
                 was_down = is_down;
+                tell(snapshot);
             }),
         };
         let ended = import::run(parts, self.settings).await.expect("memory never fails");

@@ -1,0 +1,119 @@
+//! The pace through a limiter that nobody here wrote: nginx's `limit_req`, over TLS and on connections that are closed early.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use chatlift::sandbox::{self, Sandbox, Settings};
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+
+use crate::binary::{Bench, KEY, Run, eventually};
+
+/// Requests: ten seconds at the rate.
+const ROWS: u64 = 2_000;
+/// Attempts at a measurement. Chosen: a machine that is busy with other tests stalls nginx and the client for longer than five calls take.
+const ATTEMPTS: usize = 4;
+
+/// nginx before the sandbox, as a process of its own; no service of the machine is touched.
+struct Nginx {
+    folder: TempDir,
+    child: Child,
+    port: u16,
+}
+
+impl Nginx {
+    /// `None`, and loud, if there is no nginx.
+    fn before(sandbox: &Sandbox, limit: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.path().join("nginx.conf"), config(port, limit, &sandbox.endpoint())).unwrap();
+        let mut command = Command::new("nginx");
+        // Debian keeps it where the path of an ordinary user doesn't look.
+        command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
+        command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]).stdin(Stdio::null());
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                // Past the test harness, which would keep it to itself.
+                let _ = writeln!(std::io::stderr(), "\n!! SKIPPED: nginx cannot be started ({error}); install Debian's nginx-light\n");
+                return None;
+            }
+        };
+        let nginx = Self { folder, child, port };
+        eventually("nginx listens", || TcpStream::connect(("127.0.0.1", nginx.port)).is_ok());
+        Some(nginx)
+    }
+
+    fn import(&self, bench: &Bench) -> Run {
+        let ca = self.folder.path().join("cert.pem");
+        let call = bench.quiet_import_into("users.csv", &format!("https://127.0.0.1:{}", self.port));
+        call.args(&["--ca-file", ca.to_str().unwrap()]).run()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One process in the foreground, all files in its folder. `limit_req` looks before a request is passed on.
+fn config(port: u16, limit: &str, upstream: &str) -> String {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {kind};\n")).concat();
+    format!(
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\nevents {{ worker_connections 1024; }}\n\
+         http {{\naccess_log off;\n{temporary}\
+         limit_req_zone $server_name zone=app:1m rate=200r/s;\nlimit_req_status 429;\n\
+         upstream service {{ server {}; keepalive 64; }}\n\
+         server {{\nlisten 127.0.0.1:{port} ssl;\nssl_certificate cert.pem;\nssl_certificate_key key.pem;\n\
+         keepalive_requests 50;\nkeepalive_timeout 1s;\n\
+         location / {{\n{limit}\nproxy_pass http://service;\nproxy_http_version 1.1;\nproxy_set_header Connection \"\";\n}}\n}}\n}}\n",
+        upstream.trim_start_matches("http://")
+    )
+}
+
+#[test]
+fn nginx_lets_through_nearly_all_that_its_limit_allows() {
+    let mut seen = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (bench, sandbox) = (Bench::with_users(ROWS), service());
+        let Some(nginx) = Nginx::before(&sandbox, "limit_req zone=app burst=5 nodelay;") else { return };
+        let run = nginx.import(&bench).exits(0).imports_all(ROWS);
+        assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()], "neither a limit nor a closed connection is a row's fault");
+        let imports = sandbox.audit().of(sandbox::Command::AccountImport);
+        assert!(run.summary["max_calls_in_1s"].as_u64().unwrap() <= 200, "{}", run.summary);
+        let refused = run.summary["throttled"].as_u64().unwrap();
+        seen.push((imports.mean_calls_per_s, refused));
+        if imports.mean_calls_per_s >= 190.0 && refused <= ROWS / 100 {
+            return;
+        }
+    }
+    panic!("of 200/s got through, and were refused: {seen:?}");
+}
+
+#[test]
+fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
+    let mut seen = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (bench, sandbox) = (Bench::with_users(ROWS), service());
+        let Some(nginx) = Nginx::before(&sandbox, "") else { return };
+        let run = nginx.import(&bench).exits(0).imports_all(ROWS);
+        assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()]);
+        assert_eq!(run.summary["throttled"], 0);
+        seen.push(sandbox.audit().of(sandbox::Command::AccountImport).mean_calls_per_s);
+        if seen.iter().any(|mean| *mean >= 198.0) {
+            return;
+        }
+    }
+    panic!("of 200/s: {seen:?}");
+}
+
+fn service() -> Sandbox {
+    Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.to_owned().into()) }).unwrap()
+}
