@@ -353,7 +353,7 @@ impl House {
 }
 
 /// A process that another test has just forked holds the last one's lock until it has become another program.
-fn lock(paths: &Paths) -> Lockfile {
+pub(super) fn lock(paths: &Paths) -> Lockfile {
     for _ in 0..1_000 {
         match journal::lock(&OsDisk, paths) {
             Err(journal::OpenError::Locked { .. }) => std::thread::park_timeout(Duration::from_millis(1)),
@@ -364,11 +364,11 @@ fn lock(paths: &Paths) -> Lockfile {
 }
 
 /// The file from its start.
-fn roster(file: &InputFile) -> Roster<InputReader> {
+pub(super) fn roster(file: &InputFile) -> Roster<InputReader> {
     Roster::of(file, &Format::default()).unwrap()
 }
 
-fn rates() -> PerCommand<Rate> {
+pub(super) fn rates() -> PerCommand<Rate> {
     PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap()))
 }
 

@@ -8,6 +8,7 @@ mod kept;
 mod lookalikes;
 mod memory;
 mod missing;
+mod model;
 mod night;
 mod nights;
 mod people;
