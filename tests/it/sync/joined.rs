@@ -372,6 +372,6 @@ pub(super) fn rates() -> PerCommand<Rate> {
     PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap()))
 }
 
-fn admin() -> UserId {
+pub(super) fn admin() -> UserId {
     UserId::parse(b"administrator").unwrap()
 }

@@ -21,7 +21,7 @@ use chatlift::account::Account;
 use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Request};
 use chatlift::command::Command;
-use chatlift::deliver::{Doubt, Lane, Limits};
+use chatlift::deliver::{Doubt, Known, Lane, Limits};
 use chatlift::gate;
 use chatlift::guard::Filled;
 use chatlift::import;
@@ -37,12 +37,12 @@ use chatlift::sync::{
     Absence, Drawn, Feed, Planned, Policy, Settlements, Survey, SyncLedger, Trust, draw_up, milliseconds, settlements, survey,
 };
 use chatlift::target::Target;
-use chatlift::verdict::{CallEnd, Item, Profile, Standing, Yield};
+use chatlift::verdict::{CallEnd, Item, Profile, Standing, SuccessSeen, Yield};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::joined::{lock, rates, roster};
+use super::joined::{admin, lock, rates, roster};
 
 /// Cases unless another number is asked for. Chosen: some seconds.
 const CASES: u32 = 100;
@@ -433,6 +433,7 @@ impl House {
         let lane = if process.in_batches { Lane::Batch(Doubt::FallBack) } else { Lane::Single };
         import::Settings {
             rates: rates(),
+            known: Known { identifier: admin(), seen: SuccessSeen::NotYet },
             gates: gate::Settings::default(),
             limits: Limits { max_attempts: 2, in_flight: 4, window_records: 65_536, window_bytes: 24 << 20, lane },
             max_outage: STEP,
