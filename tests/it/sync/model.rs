@@ -25,13 +25,13 @@ use chatlift::deliver::{Doubt, Known, Lane, Limits};
 use chatlift::gate;
 use chatlift::guard::Filled;
 use chatlift::import;
-use chatlift::input::Sameness;
+use chatlift::input::{Fingerprint, Sameness};
 use chatlift::journal::checkpoint::{Checkpoint, Work};
 use chatlift::journal::disk::OsDisk;
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Ledger, Plan, Restart, Way};
 use chatlift::plan::{Counts, Held, Id, InDoubt, Ops, Profile as Hashes};
-use chatlift::roster;
+use chatlift::roster::InputFile;
 use chatlift::state::{Done, Finish, Input, NewRun, OpenRun, Sent, SettledImport, Settlement, State, Wrong};
 use chatlift::sync::{
     Absence, Drawn, Feed, Planned, Policy, Settlements, Survey, SyncLedger, Trust, draw_up, milliseconds, settlements, survey,
@@ -310,13 +310,13 @@ impl House {
     }
 
     /// The file, under its name: its bytes are the same as before unless its records have changed.
-    fn file(&self) -> File {
+    fn file(&self) -> InputFile {
         let csv = Self::csv(&self.records);
         if std::fs::read_to_string(self.path("users.csv")).ok().as_deref() != Some(&csv) {
             let _ = std::fs::remove_file(self.path("users.csv"));
             std::fs::write(self.path("users.csv"), csv).unwrap();
         }
-        File::open(self.path("users.csv")).unwrap()
+        InputFile::open(&self.path("users.csv")).unwrap()
     }
 
     /// One process of `chatlift sync`: whether it came to the end.
@@ -386,15 +386,20 @@ impl House {
 
     async fn sends(
         &self,
-        (file, state): (File, State),
+        (file, state): (InputFile, State),
         journal: journal::Journal<OsDisk>,
         (open, ops): (OpenRun, Ops),
         process: Process,
     ) -> bool {
         let start = journal.settled();
-        let of_plan = roster::fingerprint_of(&file).unwrap();
         let limit = process.limit.map(u64::from);
-        let planned = Planned { ops: Rc::new(ops), stat: of_plan, sent_up_to: open.sent_up_to, ahead: 3, limit };
+        let planned = Planned {
+            ops: Rc::new(ops),
+            input: Input { stat: file.fingerprint().unwrap(), ..open.input },
+            sent_up_to: open.sent_up_to,
+            ahead: 3,
+            limit,
+        };
         let records = roster(&file).skip_to(start).unwrap();
         let parts = import::Parts {
             api: self.service.clone(),
@@ -450,12 +455,12 @@ impl House {
         Box::new(move || now.get())
     }
 
-    fn claim(file: &File, work: Work) -> Claim {
+    fn claim(file: &InputFile, work: Work) -> Claim {
         let roster = roster(file);
         Claim {
             work,
             target: Self::target(),
-            input: roster::fingerprint_of(file).unwrap(),
+            input: file.fingerprint().unwrap(),
             reading: roster.reading(),
             header: roster.header().names.clone(),
             rejects_delimiter: b',',
@@ -472,9 +477,9 @@ impl House {
         }
     }
 
-    fn plan(&self, file: &File, state: Option<&State>, left: Settlements) -> Drawn {
+    fn plan(&self, file: &InputFile, state: Option<&State>, left: Settlements) -> Drawn {
         let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-        let surveyed = survey(&mut roster(file), roster::fingerprint_of(file).unwrap(), &mut reading).unwrap();
+        let surveyed = survey(&mut roster(file), file.fingerprint().unwrap(), &mut reading).unwrap();
         let policy = Policy {
             absence: Absence::Report,
             missing_runs: 3,
@@ -561,7 +566,7 @@ impl House {
             let settlement = Settlement { id: Id::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
             Ok(SettledImport { settlement, profile: Hashes::of(fields[0].as_deref(), fields[1].as_deref()) })
         });
-        let stat = roster::fingerprint_of(&tempfile::tempfile().unwrap()).unwrap();
+        let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
         let new = NewRun {
             command: "import",
