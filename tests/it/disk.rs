@@ -39,9 +39,9 @@ pub(crate) fn strace() -> Option<PathBuf> {
     works.then_some(strace)
 }
 
-/// Twelve rows of which two are invalid: results and rejects have something to hold.
+/// Twelve rows of which three are invalid: results and rejects have something to hold.
 fn input() -> String {
-    (users(10) + "bad id,x\n@TIM#y,z\n").replace("user7,", "user7 is bad too,")
+    (users(10) + " bad,x\n@TIM#y,z\n").replace("user7,", " user7,")
 }
 
 const ROWS: u64 = 12;

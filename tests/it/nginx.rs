@@ -1,6 +1,5 @@
 //! The pace through a limiter that nobody here wrote: nginx's `limit_req`, over TLS and on connections that are closed early.
 
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
@@ -9,6 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
 use crate::binary::{Bench, KEY, Run, eventually};
+use crate::disk::skipped;
 
 /// Requests: ten seconds at the rate.
 const ROWS: u64 = 2_000;
@@ -39,8 +39,7 @@ impl Nginx {
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                // Past the test harness, which would keep it to itself.
-                let _ = writeln!(std::io::stderr(), "\n!! SKIPPED: nginx cannot be started ({error}); install Debian's nginx-light\n");
+                skipped("imports through nginx", &format!("it cannot be started ({error}); install Debian's nginx-light"));
                 return None;
             }
         };
