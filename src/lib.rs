@@ -12,6 +12,7 @@ pub mod cli;
 pub mod command;
 pub mod deliver;
 pub mod figures;
+pub mod files;
 pub mod finding;
 pub mod gate;
 pub mod guard;

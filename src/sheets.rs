@@ -3,7 +3,6 @@
 //! Each is written aside, readable by its owner alone, and takes its name at the end; until then, and if there is none, the file of an
 //! earlier verification stays as it was.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +11,7 @@ use std::path::{Path, PathBuf};
 use csv::ByteRecord;
 
 use crate::figures::defused;
+use crate::files;
 use crate::finding::{Finding, Findings};
 
 /// The first line of the results.
@@ -115,8 +115,7 @@ impl Aside {
     fn create(path: &Path, delimiter: u8) -> io::Result<Self> {
         // A link stays one: the file that it leads to is replaced.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it names no file"))?;
-        let unnamed = path.with_file_name([OsString::from("."), name.to_owned(), OsString::from(".tmp")].into_iter().collect::<OsString>());
+        let unnamed = files::aside(&path)?;
         // One that a crash left behind.
         remove(&unnamed)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed)?;
@@ -129,8 +128,7 @@ impl Aside {
         self.csv.flush()?;
         self.csv.get_ref().get_ref().sync_all()?;
         fs::rename(&self.unnamed, &self.path)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        files::sync_folder_of(&self.path)
     }
 }
 

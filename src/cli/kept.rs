@@ -15,6 +15,7 @@ use super::exit::{Exit, LastWord, causes};
 use super::flags::ConnectionFlags;
 use super::names::resolved;
 use super::signals::Leftover;
+use crate::files::folder_of;
 use crate::guard::Guard;
 use crate::input::Mark;
 use crate::journal;
@@ -144,11 +145,6 @@ impl Kept {
 fn cannot_fill(error: &io::Error) -> LastWord {
     let why = format!("cannot fill the state: {error}");
     LastWord::new(Exit::CannotGoOn, why, "nothing of the import is lost; the same command fills the state from its results")
-}
-
-/// The folder of a file that is given.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What a state is known by, or a run; 0 is none.

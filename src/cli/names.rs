@@ -10,7 +10,7 @@ use super::access::why_denied;
 use super::exit::LastWord;
 use super::flags::RunFlags;
 use super::input;
-use super::whole;
+use crate::files::{self, folder_of};
 use crate::journal::paths::{Given, Paths};
 
 /// The names of the run's files; no two of them, and of `others`, may be one.
@@ -82,7 +82,7 @@ pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) 
 /// A path without links and detours, as far as it exists.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
     })
 }
@@ -105,7 +105,7 @@ fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
 
 /// As [`can_be_written`], of a file that is written aside under a longer name before it takes its own.
 pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
-    if let Some(aside) = path.and_then(|path| whole::aside(path).ok()) {
+    if let Some(aside) = path.and_then(|path| files::aside(path).ok()) {
         fits(&aside)?;
     }
     can_be_written(what, path)

@@ -1,11 +1,12 @@
 //! Standard input, kept in a private file beside the results so that the run can be resumed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::signals::Leftover;
+use crate::files::sync_folder_of;
 
 /// A file that holds what came in on standard input.
 #[derive(Debug)]
@@ -58,8 +59,7 @@ impl Spool {
     pub(super) fn keep(&mut self) -> io::Result<bool> {
         let Some(incoming) = self.incoming.take() else { return Ok(false) };
         std::fs::rename(incoming, &self.kept)?;
-        let folder = self.kept.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+        sync_folder_of(&self.kept)?;
         Ok(true)
     }
 

@@ -1,14 +1,14 @@
 //! Files that are whole or untouched, whatever happens.
 
-use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::names::is_own_output;
 use super::pipe::{self, Patient};
 use super::signals::Leftover;
+use crate::files::aside;
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Readers {
     Any,
 }
 
-/// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no regular file (a pipe, a device) is written to, not
-/// replaced; so is standard output, whatever it is.
+/// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no
+/// regular file (a pipe, a device) is written to, not replaced; so is standard output, whatever it is.
 ///
 /// # Errors
 /// The disk's, or that of `write`.
@@ -47,15 +47,6 @@ fn replace<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) 
         let _ = fs::remove_file(&aside);
     }
     written
-}
-
-/// A hidden name beside the file, on the same disk.
-pub(super) fn aside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it names no file"))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(".tmp");
-    Ok(path.with_file_name(hidden))
 }
 
 fn create_durably<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {

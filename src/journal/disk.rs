@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::files;
 use crate::lockfile::{self, Lockfile};
 
 /// Files by path.
@@ -92,8 +93,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_folder_of(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        files::sync_folder_of(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lockfile>> {

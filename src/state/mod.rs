@@ -25,6 +25,7 @@ pub use account::{Imported, Kept, SettledImport, Wrong};
 pub use missing::{Acted, Deed};
 pub use run::{Done, Finish, Input, NewRun, OpenRun, Run, Sent, Settlement};
 
+use crate::files::{self, folder_of, sync_folder_of};
 use crate::lockfile::{self, Lockfile};
 use crate::target::Target;
 
@@ -336,10 +337,7 @@ impl State {
 
 /// Copies a file, private to its owner: its name appears once its bytes last, and lasts when this returns.
 fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(to.file_name().unwrap_or_default());
-    name.push(".tmp");
-    let aside = to.with_file_name(name);
+    let aside = files::aside(to)?;
     // One that a crash has left.
     let _ = std::fs::remove_file(&aside);
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
@@ -347,15 +345,6 @@ fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
     copy.sync_all()?;
     std::fs::rename(&aside, to)?;
     sync_folder_of(to)
-}
-
-/// Makes the names in the folder of `path` last.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What can go wrong in a change: the database, or the files from which it is fed.

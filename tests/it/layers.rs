@@ -23,12 +23,21 @@ const VALUES: [&str; 16] = [
     "verdict",
 ];
 /// Edges know values, and each other only where one is built from the other.
-const EDGES: [&str; 8] = ["api", "gate", "journal", "lockfile", "roster", "sheets", "spill", "state"];
+const EDGES: [&str; 9] = ["api", "files", "gate", "journal", "lockfile", "roster", "sheets", "spill", "state"];
 /// Flows know values and edges.
 const FLOWS: [&str; 7] = ["audit", "calls", "check", "deliver", "import", "sync", "verify"];
 /// A flow or an edge that is built from another.
-const BUILT_FROM: [(&str, &str); 6] =
-    [("import", "deliver"), ("journal", "lockfile"), ("state", "lockfile"), ("sync", "calls"), ("sync", "deliver"), ("verify", "calls")];
+const BUILT_FROM: [(&str, &str); 9] = [
+    ("import", "deliver"),
+    ("journal", "files"),
+    ("journal", "lockfile"),
+    ("sheets", "files"),
+    ("state", "files"),
+    ("state", "lockfile"),
+    ("sync", "calls"),
+    ("sync", "deliver"),
+    ("verify", "calls"),
+];
 /// The shell may know all.
 const SHELL: [&str; 3] = ["cli", "progress", "summary"];
 /// The stand-in shares the wire format with the client, and nothing else.

@@ -1,6 +1,5 @@
 //! The missing at a run's end: whether kicks and deletions wait, the calls for those who are due, and the file that tells of all.
 
-use std::fs::File;
 use std::io;
 use std::time::SystemTime;
 
@@ -16,9 +15,10 @@ use crate::cli::flags::{AllowFlag, MissingFlag, SyncFlags};
 use crate::cli::gauge::Gauge;
 use crate::cli::import::TELL_EVERY;
 use crate::cli::input::roster_error;
-use crate::cli::kept::{folder_of, state_error};
+use crate::cli::kept::state_error;
 use crate::cli::whole::{self, Readers};
 use crate::figures;
+use crate::files::sync_folder_of;
 use crate::import::End;
 use crate::plan::Wait;
 use crate::progress;
@@ -181,7 +181,7 @@ impl Way<'_> {
             })
         });
         // The state learns of the deeds once the file that tells them lasts.
-        let lasting = written.and_then(|tally| File::open(folder_of(path))?.sync_all().map(|()| tally));
+        let lasting = written.and_then(|tally| sync_folder_of(path).map(|()| tally));
         lasting.map_err(|source| failed.map_or_else(|| cannot(source), |error| state_error(&error)))
     }
 }
