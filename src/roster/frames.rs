@@ -201,8 +201,10 @@ impl<R: Read> Frames<R> {
         loop {
             scan.line(self.raw(), from, line);
             let Quoting::Quoted { opened } = scan.quoting else {
-                scan.ends();
-                self.spans = scan.spans;
+                if line > first_line {
+                    scan.ends();
+                    self.spans = scan.spans;
+                }
                 return Ok((scan.text_after_quote.map(|spot| spot.place(self.raw())), line - first_line));
             };
             from = self.len;
@@ -237,6 +239,10 @@ fn runaway(error: FrameError, opened: Place) -> FrameError {
 #[inline]
 fn is_blank(raw: &[u8], delimiter: u8) -> bool {
     let is_empty = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ' | b'"') || byte == delimiter;
+    // Most records are told by their first byte.
+    if raw.first().is_some_and(u8::is_ascii_alphanumeric) && !is_empty(raw[0]) {
+        return false;
+    }
     match raw.iter().position(|byte| !is_empty(*byte)) {
         None => true,
         Some(at) => !raw[at].is_ascii() && is_blank_text(&raw[at..], delimiter),
