@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
 
+use super::exit::{Exit, LastWord};
+
 /// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.
 pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
     if error.kind() != ErrorKind::PermissionDenied {
@@ -56,6 +58,26 @@ fn owner(number: u32, list: &str) -> String {
     name.map_or_else(|| number.to_string(), |name| format!("{name} ({number})"))
 }
 
+/// What is to be done about a file that can't be used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remedies<'a> {
+    /// Where its place, or the permission for it, is the cause.
+    pub(super) place: &'a str,
+    /// Where the disk is.
+    pub(super) disk: &'a str,
+}
+
+/// The last word on a file that can't be used: its place and the limit of open files are the caller's to mend, anything else is the disk's.
+pub(super) fn cannot_use(why: String, error: &io::Error, remedies: Remedies) -> LastWord {
+    if is_out_of_files(error) {
+        LastWord::yours(why, MORE_FILES)
+    } else if is_callers(error) {
+        LastWord::yours(why, remedies.place)
+    } else {
+        LastWord::new(Exit::CannotGoOn, why, remedies.disk)
+    }
+}
+
 /// Whether it is the caller's choice of a place that the system refuses.
 pub(super) fn is_callers(error: &io::Error) -> bool {
     use ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
@@ -77,6 +99,18 @@ pub(super) const MORE_FILES: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_the_callers_to_mend_and_a_disk_is_not() {
+        let remedies = Remedies { place: "name another", disk: "make room" };
+        let check = |error: io::Error, expected: (Exit, &str)| {
+            let word = cannot_use("why".to_owned(), &error, remedies);
+            assert_eq!((word.exit, word.hint.as_deref()), (expected.0, Some(expected.1)), "{error}");
+        };
+        check(ErrorKind::PermissionDenied.into(), (Exit::Yours, "name another"));
+        check(ErrorKind::StorageFull.into(), (Exit::CannotGoOn, "make room"));
+        check(rustix::io::Errno::MFILE.into(), (Exit::Yours, MORE_FILES));
+    }
 
     #[test]
     fn owners_are_named() {

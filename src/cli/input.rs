@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
+use super::access::{Remedies, cannot_use, why_denied};
 use super::exit::{Exit, LastWord, causes, quoted};
 use crate::account::Field;
 use crate::input::{Fingerprint, Mark};
@@ -101,13 +101,8 @@ pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> L
 
 /// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.
 pub(super) fn unreadable(why: String, error: &io::Error) -> LastWord {
-    if is_out_of_files(error) {
-        LastWord::yours(why, MORE_FILES)
-    } else if is_callers(error) {
-        LastWord::yours(why, "check the path and its permissions")
-    } else {
-        LastWord::new(Exit::CannotGoOn, why, "check the disk, then give the same command again")
-    }
+    let remedies = Remedies { place: "check the path and its permissions", disk: "check the disk, then give the same command again" };
+    cannot_use(why, error, remedies)
 }
 
 /// A path in a message.

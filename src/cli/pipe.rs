@@ -47,10 +47,24 @@ impl Held {
     }
 }
 
+/// The flag that opens a pipe without waiting for its other side.
+pub(super) fn nonblocking() -> i32 {
+    i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag is a small number")
+}
+
+/// Waits until a file is ready, or its other side has gone: an error with these words if that takes longer than `most`.
+pub(super) fn wait(file: &File, until: PollFlags, most: Duration, overdue: &'static str) -> io::Result<()> {
+    let most = Timespec { tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX), tv_nsec: most.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(file, until)], Some(&most)) {
+        Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, overdue)),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Opens what is no file for writing, without waiting.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag is a small number");
-    OpenOptions::new().write(true).custom_flags(nonblocking).open(path).map_err(|error| {
+    OpenOptions::new().write(true).custom_flags(nonblocking()).open(path).map_err(|error| {
         if has_no_reader(&error) { io::Error::new(ErrorKind::NotConnected, "it is a pipe that nobody reads") } else { error }
     })
 }
@@ -67,7 +81,9 @@ impl Write for Patient {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_room(&self.0)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    wait(&self.0, PollFlags::OUT, STUCK_MAX, "its reader does not read")?;
+                }
                 done => return done,
             }
         }
@@ -75,14 +91,5 @@ impl Write for Patient {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
-    }
-}
-
-fn wait_for_room(file: &File) -> io::Result<()> {
-    let most = Timespec { tv_sec: STUCK_MAX.as_secs().cast_signed(), tv_nsec: 0 };
-    match poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&most)) {
-        Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "its reader does not read")),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

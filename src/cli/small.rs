@@ -2,14 +2,15 @@
 //!
 //! Nothing waits here for longer than some seconds: a FIFO without a writer, or a device without an end, is an error like any other.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::event::PollFlags;
+
+use super::pipe::{nonblocking, wait};
 
 /// Longest file that is read. Chosen: a bundle of every public certificate authority has a quarter of it.
 const MAX_BYTES: usize = 1 << 20;
@@ -21,8 +22,7 @@ const WRITER_MAX: Duration = Duration::from_secs(10);
 /// # Errors
 /// The file's; [`ErrorKind::TimedOut`] for a FIFO that nobody writes to, [`ErrorKind::FileTooLarge`] past [`MAX_BYTES`].
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag is a small number");
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
         return Err(ErrorKind::IsADirectory.into());
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut chunk = [0; 4096];
     loop {
         if let Some(until) = awaited {
-            wait_for_bytes(&file, until)?;
+            wait(&file, PollFlags::IN, until.saturating_duration_since(Instant::now()), "nobody writes to this pipe")?;
         }
         match (&file).read(&mut chunk) {
             Ok(0) => return Ok(bytes),
@@ -43,17 +43,6 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
         if bytes.len() > MAX_BYTES {
             return Err(ErrorKind::FileTooLarge.into());
         }
-    }
-}
-
-/// Until there is something to read, or the writer has closed its end.
-fn wait_for_bytes(file: &File, until: Instant) -> io::Result<()> {
-    let left = until.saturating_duration_since(Instant::now());
-    let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&left)) {
-        Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "nobody writes to this pipe")),
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

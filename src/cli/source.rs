@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
-use super::exit::{Exit, LastWord};
+use super::access::{Remedies, cannot_use, why_denied};
+use super::exit::LastWord;
 use super::input;
 use super::spool::Spool;
 use crate::journal::paths::Paths;
@@ -60,11 +60,6 @@ fn is_regular(file: &Path) -> Result<(), LastWord> {
 
 fn cannot_spool(path: &Path, error: &std::io::Error) -> LastWord {
     let why = format!("cannot keep standard input in {}: {error}{}", path.display(), why_denied(path, error));
-    if is_out_of_files(error) {
-        LastWord::yours(why, MORE_FILES)
-    } else if is_callers(error) {
-        LastWord::yours(why, "it is kept beside the results: check the folder and its permissions, or name another with --results")
-    } else {
-        LastWord::new(Exit::CannotGoOn, why, "it is kept beside the results; make room there")
-    }
+    let place = "it is kept beside the results: check the folder and its permissions, or name another with --results";
+    cannot_use(why, error, Remedies { place, disk: "it is kept beside the results; make room there" })
 }

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
+use super::access::{Remedies, cannot_use, why_denied};
 use super::command_line::CommandLine;
 use super::ending::{having_waited, outage_hint, refused};
 use super::exit::{Exit, LastWord, causes};
@@ -333,13 +333,8 @@ fn survey_failed(file: &Path, error: SurveyError) -> LastWord {
 fn cannot_write(paths: &Paths, error: &io::Error) -> LastWord {
     let denied = why_denied(&paths.results, error);
     let why = format!("cannot write {} or {}: {error}{denied}", paths.results.display(), paths.repair.display());
-    if is_out_of_files(error) {
-        LastWord::yours(why, MORE_FILES)
-    } else if is_callers(error) {
-        LastWord::yours(why, "check the folder and its permissions, or name other files with --results and --repair")
-    } else {
-        LastWord::new(Exit::CannotGoOn, why, "make room there; the same command begins anew")
-    }
+    let place = "check the folder and its permissions, or name other files with --results and --repair";
+    cannot_use(why, error, Remedies { place, disk: "make room there; the same command begins anew" })
 }
 
 fn finished(tally: Tally, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> LastWord {
