@@ -85,6 +85,7 @@ impl CommandLine {
             .flag("endpoint", flags.endpoint.as_ref())
             .path("ca-file", flags.ca_file.as_deref())
             .flag("rate", flags.rate)
+            .flag("headroom", flags.headroom)
             .flag("in-flight", flags.in_flight)
             .flag("max-attempts", flags.max_attempts)
             .flag("timeout", flags.timeout.map(|timeout| timeout.as_secs_f64()))
@@ -132,6 +133,8 @@ mod tests {
             "tokyo",
             "--rate",
             "0",
+            "--headroom",
+            "20",
             "--timeout",
             "2.5",
             "--max-outage",
@@ -147,7 +150,7 @@ mod tests {
         assert_eq!(
             line.to_string(),
             "chatlift check 'my users.csv' --map 'UserID=user id' --map Nick=- --delimiter ';' --sdkappid 7 --identifier 'it'\\''s me' \
-             --secret-key-file 'a key' --region tokyo --rate 0 --timeout 2.5 --max-outage 1h30m"
+             --secret-key-file 'a key' --region tokyo --rate 0 --headroom 20 --timeout 2.5 --max-outage 1h30m"
         );
         assert_eq!(CommandLine::new("import").file(Path::new("-x.csv")).to_string(), "chatlift import ./-x.csv");
     }

@@ -431,6 +431,8 @@ mod tests {
         for wrong in ["500000000000years", "18446744073709551615s", "18446744073709551616s", "200000000000years", "6", "-1s", ""] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+        let apart = |time: &str| Cli::try_parse_from(["chatlift", "sync", "users.csv", "--state", "s.db", "--missing-apart", time]).is_ok();
+        assert!(apart("10h") && apart("0s") && !apart("500000000000years"));
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         for wrong in ["0", "-1", "nan", "inf", "1e-30", "1e30", "86401", "x"] {
             assert!(seconds(wrong).is_err(), "{wrong}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ConnectionFlags, RunFlags};
+use super::{ConnectionFlags, RunFlags, duration};
 use crate::account::UserId;
 use crate::guard::Bound;
 
@@ -32,7 +32,7 @@ pub struct SyncFlags {
     pub missing_runs: u32,
     /// What must lie between the starts of two runs for both to count for an id that is missing in both: a night is a night, however often it
     /// is run
-    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = humantime::parse_duration, help_heading = "Missing accounts")]
+    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = duration, help_heading = "Missing accounts")]
     pub missing_apart: Duration,
     /// Never kick or delete ids that match: `*`, `?` and `[…]` (repeatable)
     #[arg(long, value_name = "GLOB", value_parser = glob, help_heading = "Missing accounts")]
