@@ -169,19 +169,7 @@ fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
     let none = || std::iter::empty();
     let mut begin = |drawn: &mut Drawn| {
         let (planned, missing, ops) = drawn.lists().unwrap();
-        let new = NewRun {
-            command: "sync",
-            began_at: 1,
-            input,
-            counts,
-            filled,
-            ops,
-            token: 1,
-            shrunk_allowed: false,
-            ends_with_newline: None,
-            malformed: None,
-            missing_waits: None,
-        };
+        let new = NewRun { counts, filled, token: 1, ..NewRun::bare("sync", 1, input, ops) };
         state.begin(new, planned, missing, none()).unwrap();
         state.mark_sent_up_to(rows).unwrap();
     };

@@ -121,21 +121,10 @@ impl Kept {
         let now = milliseconds(SystemTime::now());
         let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
         let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
-        let (ops, token) = (&Ops::default(), new_identity());
-        let ends_with_newline = file.ends_with_newline().map_err(|error| cannot_fill(&error))?;
-        let new = NewRun {
-            command: IMPORT,
-            began_at: now,
-            input,
-            counts,
-            filled,
-            ops,
-            token,
-            shrunk_allowed: false,
-            ends_with_newline: Some(ends_with_newline),
-            malformed: None,
-            missing_waits: None,
-        };
+        let ends_with_newline = Some(file.ends_with_newline().map_err(|error| cannot_fill(&error))?);
+        let ops = Ops::default();
+        let bare = NewRun::bare(IMPORT, now, input, &ops);
+        let new = NewRun { counts, filled, token: new_identity(), ends_with_newline, ..bare };
         state.import_finished(import_identity(paths), new, accounts, done).map_err(|error| state_error(&error))?;
         tracing::info!("the state {} holds what was imported", self.path.display());
         Ok(())

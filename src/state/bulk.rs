@@ -79,9 +79,8 @@ impl<'a, R> Bulk<'a, R> {
 
 #[cfg(test)]
 mod tests {
-    use crate::guard::Filled;
     use crate::input::Fingerprint;
-    use crate::plan::{Counts, Due, Held, Id, Missing, Ops, Planned, Profile};
+    use crate::plan::{Due, Held, Id, Missing, Ops, Planned, Profile};
     use crate::state::{Finish, Input, NewRun, Sent, Settlement, State};
     use crate::target::Target;
 
@@ -94,19 +93,7 @@ mod tests {
         let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         let input = Input { len: 0, digest: 0, stat };
         let ops = Ops::default();
-        let new = NewRun {
-            command: "sync",
-            began_at: 1,
-            input,
-            counts: Counts::default(),
-            filled: Filled::default(),
-            ops: &ops,
-            token: 1,
-            shrunk_allowed: false,
-            ends_with_newline: None,
-            malformed: None,
-            missing_waits: None,
-        };
+        let new = NewRun { token: 1, ..NewRun::bare("sync", 1, input, &ops) };
         let mut numbers: Vec<(u64, bool)> = sent.iter().map(|number| (*number, true)).collect();
         numbers.extend(back.iter().map(|number| (*number, false)));
         numbers.sort_unstable_by_key(|(number, _)| *number);

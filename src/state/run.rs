@@ -44,6 +44,26 @@ pub struct NewRun<'a> {
     pub missing_waits: Option<&'a str>,
 }
 
+impl<'a> NewRun<'a> {
+    /// A run that lets nothing through and has no token: what else is known of it is added by whoever knows it.
+    #[must_use]
+    pub fn bare(command: &'a str, began_at: i64, input: Input, ops: &'a Ops) -> Self {
+        Self {
+            command,
+            began_at,
+            input,
+            counts: Counts::default(),
+            filled: Filled::default(),
+            ops,
+            token: 0,
+            shrunk_allowed: false,
+            ends_with_newline: None,
+            malformed: None,
+            missing_waits: None,
+        }
+    }
+}
+
 /// An input file, as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Input {

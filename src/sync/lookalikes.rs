@@ -245,9 +245,8 @@ mod tests {
     use super::super::planning::{Absence, draw_up, survey};
     use super::super::settling::Settlements;
     use super::*;
-    use crate::guard::Filled;
     use crate::input::Fingerprint;
-    use crate::plan::{Counts, Ops, Planned, Profile};
+    use crate::plan::{Ops, Planned, Profile};
     use crate::roster::Format;
     use crate::state::{Finish, Input, NewRun, Sent, Settlement, State};
     use crate::target::Target;
@@ -263,19 +262,7 @@ mod tests {
         let target = Target { endpoint: "e".to_owned(), sdkappid: 1, api: "v4".to_owned() };
         let mut state = State::open_or_create(&folder.join("state"), &target, 1).unwrap();
         let (ops, input) = (Ops::default(), Input { len: 0, digest: 0, stat: STAT });
-        let new = NewRun {
-            command: "sync",
-            began_at: 1,
-            input,
-            counts: Counts::default(),
-            filled: Filled::default(),
-            ops: &ops,
-            token: 1,
-            shrunk_allowed: false,
-            ends_with_newline: None,
-            malformed: None,
-            missing_waits: None,
-        };
+        let new = NewRun { token: 1, ..NewRun::bare("sync", 1, input, &ops) };
         let id = |id: &String| Id::new(id.as_bytes());
         let planned =
             (1..).zip(ids).map(|(row, of)| Ok(Planned { id: id(of), row, is_sent: true, is_back: false, profile: Profile::default() }));

@@ -173,19 +173,9 @@ impl House {
         let mut state = State::open_or_create(&self.path("state"), &self.target, 7).unwrap();
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
         let (planned, missing, ops) = drawn.lists().unwrap();
-        let new = NewRun {
-            command: "sync",
-            began_at: milliseconds(self.now.get()),
-            input,
-            counts,
-            filled,
-            ops,
-            token: 1,
-            shrunk_allowed: false,
-            ends_with_newline: Some(figures.ends_with_newline),
-            malformed: None,
-            missing_waits: None,
-        };
+        let ends_with_newline = Some(figures.ends_with_newline);
+        let bare = NewRun::bare("sync", milliseconds(self.now.get()), input, ops);
+        let new = NewRun { counts, filled, token: 1, ends_with_newline, ..bare };
         let opened = state.begin(new, planned, missing, Settlements::none()).unwrap();
         let journal = self.journal(&file, opened.number);
         let planned = Planned { ops: Rc::new(drawn.ops), input, sent_up_to: opened.sent_up_to, ahead: AHEAD, limit: None };

@@ -499,19 +499,8 @@ impl House {
         self.runs += 1;
         let (began_at, left) = (self.now_ms(), self.left_by(work));
         let (planned, missing, ops) = drawn.lists().unwrap();
-        let new = NewRun {
-            command: "sync",
-            began_at,
-            input,
-            counts,
-            filled,
-            ops,
-            token: self.runs,
-            shrunk_allowed: false,
-            ends_with_newline: Some(true),
-            malformed: None,
-            missing_waits: None,
-        };
+        let bare = NewRun::bare("sync", began_at, input, ops);
+        let new = NewRun { counts, filled, token: self.runs, ends_with_newline: Some(true), ..bare };
         let open = state.begin(new, planned, missing, left).unwrap();
         (open, drawn.ops)
     }
@@ -568,19 +557,8 @@ impl House {
         });
         let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
-        let new = NewRun {
-            command: "import",
-            began_at: now,
-            input: Input { len: 0, digest: self.runs, stat },
-            counts: Counts::default(),
-            filled: Filled::default(),
-            ops: &Ops::default(),
-            token: self.runs,
-            shrunk_allowed: false,
-            ends_with_newline: None,
-            malformed: None,
-            missing_waits: None,
-        };
+        let (input, ops) = (Input { len: 0, digest: self.runs, stat }, Ops::default());
+        let new = NewRun { token: self.runs, ..NewRun::bare("import", now, input, &ops) };
         state.import_finished(IMPORT, new, settled, Done::default()).unwrap();
     }
 
