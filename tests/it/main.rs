@@ -8,6 +8,7 @@ mod changing;
 mod contract;
 mod crash;
 mod disk;
+mod documents;
 mod files;
 mod flow;
 mod fuzz;

@@ -1,0 +1,81 @@
+//! What the documents name, held against the source.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The sources below a folder of the project.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The path of a source's module as test names have it: `src/api/mod.rs` is `api`, `tests/it/flow/kept.rs` is `flow::kept`.
+fn module(inside: &Path) -> String {
+    let path = inside.with_extension("");
+    let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).filter(|part| !["mod", "main", "lib"].contains(part)).collect();
+    parts.join("::")
+}
+
+/// Every module, and every function that may be a test, by the paths that `cargo test` gives them.
+fn paths() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeSet::new();
+    for base in [root.join("src"), root.join("tests/it")] {
+        let mut files = Vec::new();
+        sources(&base, &mut files);
+        for file in files {
+            let module = module(file.strip_prefix(&base).unwrap());
+            let text = std::fs::read_to_string(&file).unwrap();
+            let (code, tests) = text.split_once("\nmod tests {").unwrap_or((&text, ""));
+            found.extend(functions(code).map(|name| format!("{module}::{name}")));
+            found.extend(functions(tests).map(|name| format!("{module}::tests::{name}")));
+            found.insert(format!("{module}::tests"));
+            found.insert(module);
+        }
+    }
+    found
+}
+
+fn functions(code: &str) -> impl Iterator<Item = &str> {
+    let names = code.lines().filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn "));
+    names.filter_map(|rest| rest.split(['(', '<']).next())
+}
+
+/// What stands between backticks and looks like the path of a module or a test; `…::x` stands in the module of the one before.
+fn named(line: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for word in line.split('`').skip(1).step_by(2).filter(|word| word.contains("::")) {
+        let path = match (word.strip_prefix('…'), found.last().and_then(|last| last.rsplit_once("::"))) {
+            (Some(rest), Some((module, _))) => format!("{module}{rest}"),
+            _ => word.to_owned(),
+        };
+        if path.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || "_:".contains(char)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn each_test_that_is_said_to_prove_something_exists() {
+    let exist = paths();
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md")).unwrap();
+    let named: Vec<String> = readme.lines().flat_map(named).collect();
+    assert!(named.len() > 150, "{}", named.len());
+    let unknown: Vec<_> = named.iter().filter(|path| !exist.contains(*path)).collect();
+    assert!(unknown.is_empty(), "tests/README.md names what isn't there: {unknown:?}");
+}
+
+#[test]
+fn a_name_without_a_test_is_noticed() {
+    let exist = paths();
+    assert!(exist.contains("documents::a_name_without_a_test_is_noticed") && exist.contains("retry::tests"));
+    assert!(!exist.contains("documents::a_name_that_nobody_has"));
+    assert_eq!(named("| `a::b`, `…::c` | `--flag`, `A::B` |"), ["a::b", "a::c"]);
+}
