@@ -506,11 +506,6 @@ impl<J: Copy + Ord> Health<J> {
         !self.exhausted.is_empty()
     }
 
-    #[must_use]
-    pub fn is_exhausted(&self, job: J) -> bool {
-        self.exhausted.contains_key(&job)
-    }
-
     /// A call went well, so every job fails whose last call had ended when it left: the service was well. One that was only tried while
     /// nothing went well is tried a last time: the service may just have come back.
     pub fn release(&mut self, times: CallTimes) -> Released<J> {

@@ -2,7 +2,7 @@
 //!
 //! As CUBIC does for TCP, it remembers where it was refused, comes back close to it quickly and goes past it carefully, then ever faster;
 //! what it falls to is what got through, as in the adaptive mode of the AWS SDKs. Decisions only: it is told when calls left and were
-//! refused, and the time by whoever asks. The figures below were chosen by simulation against the limiters of `benches/pace.rs`.
+//! refused, and the time by whoever asks. The figures below were chosen by simulation against the limiters of `benches/pace`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

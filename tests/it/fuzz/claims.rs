@@ -206,7 +206,7 @@ fn is_code(said: &Value, code: i64) -> bool {
         other => other.as_f64(),
     };
     let is_clamped = code == i64::MAX || code == i64::MIN;
-    number.is_some_and(|number: f64| is_clamped || (number - code as f64).abs() < 1.0)
+    number.is_some_and(|number: f64| is_clamped || number - code as f64 == 0.0)
 }
 
 fn has_at_most(found: &Yield, bytes: usize) -> bool {

@@ -130,7 +130,7 @@ fn no_more_are_deleted_than_was_allowed() {
 }
 
 #[test]
-fn five_hundred_may_be_kicked_unless_told_otherwise() {
+fn as_many_as_the_bound_says_may_be_kicked_and_no_more() {
     let house = house(&[]);
     let ids: Vec<String> = (0..502).map(|number| format!("u{number:03}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
