@@ -23,14 +23,13 @@ use chatlift::api::{Api, GivenUp, Request};
 use chatlift::command::Command;
 use chatlift::deliver::{Doubt, Known, Lane, Limits};
 use chatlift::gate;
-use chatlift::guard::Filled;
 use chatlift::import;
 use chatlift::input::{Fingerprint, Sameness};
 use chatlift::journal::checkpoint::{Checkpoint, Work};
 use chatlift::journal::disk::OsDisk;
 use chatlift::journal::paths::{Given, Paths};
 use chatlift::journal::{self, Claim, Ledger, Plan, Restart, Way};
-use chatlift::plan::{Counts, Held, Id, InDoubt, Ops, Profile as Hashes};
+use chatlift::plan::{Held, Id, InDoubt, Ops, Profile as Hashes};
 use chatlift::roster::InputFile;
 use chatlift::state::{Done, Finish, Input, NewRun, OpenRun, Sent, SettledImport, Settlement, State, Wrong};
 use chatlift::sync::{
