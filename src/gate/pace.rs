@@ -31,9 +31,19 @@ const STEP: Duration = Duration::from_millis(100);
 const GAIN: f64 = 0.01;
 /// … but by no more than this share of itself, …
 const GAIN_MAX: f64 = 0.04;
+/// … or, where that is more, than so many calls a second, so that the same is true of slow ones, …
+const GAIN_LEAST_PER_S: f64 = 0.1;
 /// … and besides by this share of itself a second, the longer nobody minds. Each entry lasts three seconds, the last one for good.
 const GROWTH: [f64; 5] = [0.0, 0.03, 0.1, 0.2, 0.3];
 const GROWTH_EACH: Duration = Duration::from_secs(3);
+/// A new event so soon after the last one is about what that one led to.
+const FOLLOWS: Duration = Duration::from_secs(3);
+/// A test that is refused says nothing new as long as it took little more than what the service is known to take in at once: this many times
+/// as much and so many calls, at less than this many times the pace that is known to get through.
+const SLACK: (f64, f64) = (1.3, 2.0);
+const SLACK_PACE: f64 = 2.0;
+/// The known pace grows a little by it, lest it be too low for good.
+const SLACK_GAIN: f64 = 1.005;
 /// Back at its rate, a pace that nobody refuses for so long is taken to be free of any limit below it.
 const FREE_AFTER: Duration = Duration::from_secs(10);
 /// While a pace is held, so many refusals a second are the jitter of the line: one for each of these many calls a second.
@@ -67,6 +77,17 @@ enum Phase {
     Ramp { at: Instant, to_per_s: f64 },
 }
 
+/// Where the last fall led.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fallen {
+    /// A test was refused: to what got through then.
+    ToMeasured,
+    /// A test was refused, and what the service takes in at once explains it: to what was known before.
+    ToKnown,
+    /// No test was refused, or its result was refused as well.
+    Otherwise,
+}
+
 /// The pace of one API.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -80,6 +101,11 @@ pub(super) struct Pace {
     is_confirmed: bool,
     /// The pace that the last fall led to.
     held_per_s: f64,
+    fallen: Fallen,
+    /// Calls of this test, or the last one, that were more than the ceiling lets through.
+    above: f64,
+    /// What the service takes in at once before it refuses any, in calls, where the results of tests were refused at once: a bucket.
+    slack: Option<f64>,
     /// Refusals of calls that left before this are a part of the last event.
     event_until: Option<Instant>,
     below_rate_at: Option<Instant>,
@@ -97,6 +123,9 @@ impl Pace {
             ceiling_per_s: None,
             is_confirmed: false,
             held_per_s: limit_per_s,
+            fallen: Fallen::Otherwise,
+            above: 0.0,
+            slack: None,
             event_until: None,
             below_rate_at: None,
             left: VecDeque::new(),
@@ -146,8 +175,15 @@ impl Pace {
             return;
         }
         self.at(now);
-        let through_per_s = self.through_per_s(left);
         let is_test = matches!(self.phase, Phase::Probe { .. });
+        let known_per_s = if is_test { self.known_per_s() } else { None };
+        let through_per_s = known_per_s.unwrap_or_else(|| self.through_per_s(left));
+        self.learn_slack(now);
+        self.fallen = match (is_test, known_per_s) {
+            (true, None) => Fallen::ToMeasured,
+            (true, Some(_)) => Fallen::ToKnown,
+            (false, _) => Fallen::Otherwise,
+        };
         self.is_confirmed = self.confirms(through_per_s, is_test, now);
         self.ceiling_per_s = Some(through_per_s);
         let kept = self.headroom.kept();
@@ -184,16 +220,38 @@ impl Pace {
     }
 
     fn probe(&mut self, since: Instant, mut at: Instant, now: Instant) {
+        if at == since {
+            self.above = 0.0;
+            if self.fallen == Fallen::ToMeasured {
+                self.slack = None;
+            }
+        }
         while at + STEP <= now && self.per_s < self.limit_per_s {
             let steps = (at - since).as_millis() / GROWTH_EACH.as_millis();
             let growth = GROWTH[usize::try_from(steps).map_or(GROWTH.len() - 1, |steps| steps.min(GROWTH.len() - 1))];
-            let gain = (GAIN * self.limit_per_s / self.per_s).min(GAIN_MAX);
+            self.above += (self.per_s - self.ceiling_per_s.unwrap_or(self.per_s)).max(0.0) * STEP.as_secs_f64();
+            let gain = (GAIN * self.limit_per_s / self.per_s).min(GAIN_MAX.max(GAIN_LEAST_PER_S / self.per_s));
             self.per_s = (self.per_s * (1.0 + (growth + gain) * STEP.as_secs_f64())).min(self.limit_per_s);
             at += STEP;
             self.below_rate_at = Some(at);
         }
         let is_free = self.per_s >= self.limit_per_s && self.below_rate_at.is_none_or(|below| now >= below + FREE_AFTER);
         self.phase = if is_free { Phase::Free } else { Phase::Probe { since, at } };
+    }
+
+    /// What gets through if this test was refused for no other reason than the one before: it took what the service takes in at once.
+    fn known_per_s(&self) -> Option<f64> {
+        let (ceiling_per_s, slack, (times, calls)) = (self.ceiling_per_s?, self.slack?, SLACK);
+        let is_known = self.above <= slack * times + calls && self.per_s < SLACK_PACE * ceiling_per_s;
+        is_known.then(|| (ceiling_per_s * SLACK_GAIN).min(self.per_s))
+    }
+
+    /// What a test led to is refused: the test had got through only because the service takes in some calls at once.
+    fn learn_slack(&mut self, now: Instant) {
+        let follows = self.event_until.is_some_and(|until| now < until + FOLLOWS);
+        if matches!(self.phase, Phase::Hold { .. }) && self.fallen != Fallen::Otherwise && follows {
+            self.slack = Some(self.above);
+        }
     }
 
     /// Whether a refusal is one of the few that a held pace meets now and then.
@@ -225,7 +283,7 @@ impl Pace {
 
     fn confirms(&self, through_per_s: f64, is_test: bool, now: Instant) -> bool {
         let Some(before_per_s) = self.ceiling_per_s else { return false };
-        let follows = self.event_until.is_some_and(|until| now < until + 3 * SECOND);
+        let follows = self.event_until.is_some_and(|until| now < until + FOLLOWS);
         let is_near = through_per_s < NEAR * before_per_s && through_per_s * NEAR > before_per_s;
         (is_test && self.per_s < NEAR * before_per_s) || (self.is_confirmed && follows && is_near)
     }
@@ -307,6 +365,32 @@ mod tests {
             let held = pace.at(now);
             assert!(held <= kept * tested && held > (kept - 0.03) * tested, "{tested}, {held}");
         }
+    }
+
+    #[test]
+    fn a_bucket_that_was_filled_once_is_known_but_more_than_it_holds_is_news() {
+        let start = Instant::now();
+        let at = |s: f64| start + Duration::from_secs_f64(s);
+        let mut pace = Pace::new(200.0, Headroom::DEFAULT);
+        pace.refused(start, start);
+        send(&mut pace, start, (0.0, 10.0));
+        let first = pace.at(at(10.0));
+        pace.refused(at(10.0), at(10.0));
+        assert!(pace.at(at(10.0)) > 0.9 * first, "nothing is known but what got through");
+        send(&mut pace, start, (10.0, 11.1));
+        (0..10).for_each(|_| pace.refused(at(11.05), at(11.1)));
+        let held = pace.at(at(11.1));
+        send(&mut pace, start, (11.1, 21.3));
+        let second = pace.at(at(21.3));
+        assert!(second > 1.1 * held, "{held}, {second}");
+        pace.refused(at(21.3), at(21.3));
+        let known = pace.at(at(21.3));
+        assert!(known < 1.02 * held && known > 0.95 * held, "{held}, {second}, {known}");
+        send(&mut pace, start, (21.3, 43.0));
+        let third = pace.at(at(43.0));
+        pace.refused(at(43.0), at(43.0));
+        let found = pace.at(at(43.0));
+        assert!(third > 1.5 * held && found > 0.8 * third, "{held}, {third}, {found}");
     }
 
     #[test]

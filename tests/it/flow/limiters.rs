@@ -20,9 +20,9 @@ struct Seen {
     phases: Vec<Phase>,
 }
 
-/// Imports for a minute and a half through a limiter that others use too.
+/// Imports for three minutes through a limiter that others use too.
 async fn run(limiter: &str, limit_per_s: u32, others_per_s: u32, latency_ms: u64) -> Seen {
-    let lasts = Duration::from_secs(90);
+    let lasts = Duration::from_secs(180);
     let (mut limiter, mut others) = (Limiter::new(limiter.parse().unwrap(), limit_per_s), Others::new(others_per_s));
     let counts = std::rc::Rc::new(std::cell::Cell::new((0_u64, 0_u64)));
     let counted = std::rc::Rc::clone(&counts);
@@ -65,13 +65,22 @@ async fn each_limiter_is_found_and_used() {
         ("sliding", 100, 0, 20, 0.92, 0.01),
         ("sliding", 200, 100, 20, 0.92, 0.01),
         ("sliding", 150, 0, 200, 0.92, 0.01),
-        ("sliding", 10, 0, 20, 0.92, 0.015),
+        ("sliding", 10, 0, 20, 0.92, 0.01),
         ("calendar", 60, 0, 20, 0.92, 0.01),
         ("leaky:5", 200, 0, 20, 0.95, 0.01),
         ("leaky:5", 100, 0, 200, 0.95, 0.01),
         ("leaky:1", 100, 0, 20, 0.85, 0.01),
         ("leaky:0", 100, 0, 20, 0.80, 0.10),
+        ("leaky:5", 10, 0, 20, 0.95, 0.01),
+        ("leaky:5", 10, 0, 200, 0.95, 0.01),
+        ("leaky:5", 2, 0, 20, 0.95, 0.05),
+        ("leaky:50", 150, 0, 200, 0.95, 0.01),
+        ("leaky:50", 50, 0, 20, 0.95, 0.01),
+        ("leaky:50", 10, 0, 20, 0.95, 0.01),
+        ("leaky:50", 50, 25, 200, 0.95, 0.01),
         ("token:200", 150, 0, 20, 0.95, 0.01),
+        ("token:200", 100, 0, 200, 0.95, 0.01),
+        ("token:200", 10, 0, 200, 0.95, 0.01),
     ] {
         let seen = run(limiter, limit_per_s, others_per_s, latency_ms).await;
         let left = f64::from(limit_per_s - others_per_s);
