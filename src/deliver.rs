@@ -411,7 +411,7 @@ impl Deliveries {
             }
             Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
             Verdict::Sign => self.parcels.make_due(id),
-            Verdict::Halt(Refusal::InvalidRequest) if self.has_untried_sibling(id) => self.wait(id, words(end), at),
+            Verdict::Halt(Refusal::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
             Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
         }
         Ok(())

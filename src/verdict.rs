@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+/// The code of a request that is called malformed: the record's fault, if others are taken. Source: the documentation of the error codes.
+pub const INVALID_REQUEST: i64 = 60003;
+
 /// How a single call ended, as the API edge reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallEnd {
@@ -164,7 +167,7 @@ pub enum Carried {
 pub fn judge(end: &CallEnd, seen: SuccessSeen, carried: Carried) -> Verdict {
     match end {
         CallEnd::Done(_) => Verdict::Taken,
-        CallEnd::Refused { code: 60003 | 60015, .. } if carried == Carried::Batch => Verdict::Row,
+        CallEnd::Refused { code: INVALID_REQUEST | 60015, .. } if carried == Carried::Batch => Verdict::Row,
         CallEnd::Refused { code, .. } => judge_code(*code, seen),
         CallEnd::Unreached { .. } => Verdict::Unreached,
         CallEnd::Lost { .. } => Verdict::Retry,
@@ -197,7 +200,7 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
         60011 | 60018 | 60019 => Verdict::Throttle(Scope::All),
         70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Sign,
         40601 | 70402 | 70107 | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Row,
-        60003 => match seen {
+        INVALID_REQUEST => match seen {
             SuccessSeen::Yes => Verdict::Row,
             SuccessSeen::NotYet => Verdict::Halt(Refusal::InvalidRequest),
         },

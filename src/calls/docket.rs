@@ -14,7 +14,7 @@ use crate::account::Account;
 use crate::command::{Command, PerCommand};
 use crate::health::{CallTimes, ExhaustedBy, Means};
 use crate::retry::{At, back_off};
-use crate::verdict::{Aftermath, CallEnd, Carried, Refusal, SuccessSeen, Verdict, judge, words};
+use crate::verdict::{Aftermath, CallEnd, Carried, INVALID_REQUEST, Refusal, SuccessSeen, Verdict, judge, words};
 
 /// What a call is known by until it ends.
 #[derive(Debug, Clone, Copy)]
@@ -223,7 +223,7 @@ impl<T: Clone> Docket<T> {
             }
             Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
             Verdict::Sign => self.pile.make_due(id),
-            Verdict::Halt(Refusal::InvalidRequest) if self.has_untried_sibling(id) => self.wait(id, words(end), at),
+            Verdict::Halt(Refusal::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
             Verdict::Halt(refusal) => {
                 self.pile.make_due(id);
                 let (code, says) = words(end);
@@ -259,12 +259,15 @@ impl<T: Clone> Docket<T> {
         }
     }
 
-    /// Whether another part of the same errand has not been tried yet: until then nobody knows whose fault a malformed request is.
-    fn has_untried_sibling(&self, id: PartId) -> bool {
+    /// Whether another part of the same errand may yet go well: until then nobody knows whose fault a malformed request is. One that is out
+    /// of attempts, or was called malformed itself, shows nothing.
+    fn has_promising_sibling(&self, id: PartId) -> bool {
         let origin = self.pile[id].origin;
-        let is_exhausted = |part: &Part<T>| matches!(part.stage, Stage::Exhausted);
-        let is_untried = |part: &Part<T>| part.tries == 0 || (part.errand.accounts.len() > 1 && !is_exhausted(part));
-        self.pile.iter().any(|(other, part)| other != id && part.origin == origin && is_untried(part))
+        let is_promising = |part: &Part<T>| match part.stage {
+            Stage::Ready | Stage::InFlight | Stage::Waiting => part.last.0 != Some(INVALID_REQUEST),
+            Stage::Exhausted => false,
+        };
+        self.pile.iter().any(|(other, part)| other != id && part.origin == origin && is_promising(part))
     }
 
     pub(super) fn wait(&mut self, id: PartId, last: (Option<i64>, String), at: At) {

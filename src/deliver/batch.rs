@@ -5,13 +5,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::parcel::{Parcel, ParcelId};
+use super::parcel::{Parcel, ParcelId, Stage};
 use super::proof::{ReadBack, Reading};
 use super::{Aftermath, At, Choice, Deliveries, Doubt, Lane, words};
 use crate::account::Account;
 use crate::command::Command;
 use crate::health::HealthSample;
-use crate::verdict::{CallEnd, Profile, Refusal, SuccessSeen, Verdict, Yield};
+use crate::verdict::{CallEnd, INVALID_REQUEST, Profile, Refusal, SuccessSeen, Verdict, Yield};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
@@ -173,14 +173,18 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Whether another record of the same batch has not been tried singly yet: until then nobody knows whose fault a malformed request is.
-    pub(super) fn has_untried_sibling(&self, id: ParcelId) -> bool {
+    /// Whether another record of the same batch may yet be taken: until then nobody knows whose fault a malformed request is. One that is
+    /// out of attempts, or was called malformed itself, shows nothing.
+    pub(super) fn has_promising_sibling(&self, id: ParcelId) -> bool {
         let Parcel { origin, siblings, .. } = self.parcels[id];
         // One that was sent singly as a test has all others for siblings.
         let was_test = siblings == 0 && matches!(self.lane, Lane::Batch(_));
         let is_sibling = |parcel: &Parcel| was_test || parcel.origin == origin;
-        let is_untried = |parcel: &Parcel| parcel.command == Command::MultiaccountImport || parcel.tries == 0;
-        let is_left = self.parcels.iter().any(|(other, parcel)| other != id && is_sibling(parcel) && is_untried(parcel));
+        let is_promising = |parcel: &Parcel| match parcel.stage {
+            Stage::Ready | Stage::InFlight | Stage::Waiting => parcel.last.0 != Some(INVALID_REQUEST),
+            Stage::Exhausted => false,
+        };
+        let is_left = self.parcels.iter().any(|(other, parcel)| other != id && is_sibling(parcel) && is_promising(parcel));
         is_left || (was_test && !self.fresh.is_empty())
     }
 

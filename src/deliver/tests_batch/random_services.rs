@@ -204,8 +204,17 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
     assert!(batches != Batches::Work || !fell_back || trouble > 0 || rows < 200 || are_spoiled, "batches that work are not given up");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_met_once_is_met_again() {
+    check(16_055_226_158_787_962_243, 215, Batches::Work, 0, 256);
+}
+
+fn cases() -> u32 {
+    std::env::var("CHATLIFT_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_row_gets_its_due_outcome_once_and_in_order(

@@ -247,6 +247,20 @@ async fn one_that_never_gets_through_fails_alone_after_its_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_called_malformed_waits_for_what_its_neighbours_may_show() {
+    for errors in [0, 2] {
+        // The neighbour's own call is still under way when the refusal comes, or has met a temporary error.
+        let service = Service::new(move |call| match call.user_id {
+            _ if carries(call, "user1") => Reply { latency: LATENCY * 2, ..code(60003) },
+            _ if call.nth_of_user <= 1 + errors => Reply { latency: LATENCY, ..code(70500) },
+            _ => fine(call, LATENCY * 10),
+        });
+        let run = World::new().asking(CHECK, 2).run(&service).await;
+        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (End::Finished, 1, vec!["user1"]), "{errors}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_malformed_first_call_is_nobodys_fault() {
     for refusal in [60003, 60015] {
         let service = Service::new(move |_| code(refusal));
