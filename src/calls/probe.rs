@@ -11,7 +11,7 @@ use crate::account::Account;
 use crate::command::Command;
 use crate::health::{CallTimes, Change, Company, HealthSample, Means, REPEAT_WITHIN, TestResult};
 use crate::retry::At;
-use crate::verdict::{Aftermath, CallEnd, Carried, Refusal, Verdict, judge, words};
+use crate::verdict::{Aftermath, CallEnd, Carried, Refusal, Scope, Verdict, judge, words};
 
 /// A test that is in flight.
 #[derive(Debug)]
@@ -137,7 +137,9 @@ impl<T: Clone> Docket<T> {
             Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
             Verdict::Sign | Verdict::Halt(_) => (TestResult::Well, HealthSample::Neutral),
         };
-        self.apis[tested].health.note_throttling(sample, at.now);
+        if called == tested || *verdict == Verdict::Throttle(Scope::All) {
+            self.apis[tested].health.note_throttling(sample, at.now);
+        }
         if went_well && called == tested {
             self.end_released(tested, times);
         }

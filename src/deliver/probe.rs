@@ -11,7 +11,7 @@ use super::{Aftermath, At, Call, CallId, Deliveries, Feed, Lane};
 use crate::account::Account;
 use crate::command::Command;
 use crate::health::{CallTimes, Change, Company, HealthSample, Means, REPEAT_WITHIN, TestResult};
-use crate::verdict::{CallEnd, Carried, Refusal, Verdict, judge, words};
+use crate::verdict::{CallEnd, Carried, Refusal, Scope, Verdict, judge, words};
 
 /// A test that is in flight.
 #[derive(Debug)]
@@ -37,9 +37,8 @@ impl Deliveries {
             return None;
         }
         match self.means(now) {
-            Means::Repeat => Some((self.import_command(), Means::Repeat)),
             Means::Fresh if self.lacks_fresh() => None,
-            Means::Fresh => Some((self.fresh_command(), Means::Fresh)),
+            means @ (Means::Repeat | Means::Fresh) => Some((self.import_command(), means)),
             Means::Check => Some((Command::AccountCheck, Means::Check)),
         }
     }
@@ -64,17 +63,12 @@ impl Deliveries {
         self.probe.is_none() && self.health.wants_test(now) && self.means(now) == Means::Fresh && self.lacks_fresh()
     }
 
-    /// A batch of one, once it is known that the service takes batches.
+    /// A batch of one, once it is known that the service takes batches; while one is on trial or read back no other one may leave.
     fn import_command(&self) -> Command {
         match self.lane {
-            Lane::Batch(_) if self.proof.are_taken => Command::MultiaccountImport,
+            Lane::Batch(_) if self.proof.are_taken && self.proof.lets_go(None) => Command::MultiaccountImport,
             Lane::Batch(_) | Lane::Single | Lane::FellBack => Command::AccountImport,
         }
-    }
-
-    /// As [`Self::import_command`]; while a batch is on trial no other one may leave.
-    fn fresh_command(&self) -> Command {
-        if self.proof.lets_go(None) { self.import_command() } else { Command::AccountImport }
     }
 
     /// The test leaves.
@@ -160,8 +154,11 @@ impl Deliveries {
             Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
             Verdict::Sign | Verdict::Halt(_) => (TestResult::Well, HealthSample::Neutral),
         };
-        self.health.note_throttling(sample, at.now);
-        if went_well && command != Command::AccountCheck {
+        let is_own_api = command != Command::AccountCheck;
+        if is_own_api || *verdict == Verdict::Throttle(Scope::All) {
+            self.health.note_throttling(sample, at.now);
+        }
+        if went_well && is_own_api {
             self.fail_released(times, at);
         }
         let change = self.health.test_ended(result, at.now);

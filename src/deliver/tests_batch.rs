@@ -307,6 +307,62 @@ async fn a_first_record_that_is_called_malformed_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_malformed_record_waits_for_whatever_is_not_known_of_its_siblings() {
+    // All hundred go singly, together; what is malformed comes back first, when the others are in flight or have met a temporary error.
+    for others in [None, Some(code(70500)), Some(code(60007)), Some(CallEnd::Unreached { why: "refused".to_owned() })] {
+        let mut desk = Desk::of(4);
+        desk.run(5, |_| code(70500));
+        let singles: Vec<Sent> = std::iter::from_fn(|| desk.send(Command::AccountImport)).collect();
+        assert_eq!(singles.len(), 4);
+        if let Some(end) = others.clone() {
+            singles[1..].iter().for_each(|sent| drop(desk.end(sent, end.clone())));
+        }
+        let aftermath = desk.end(&singles[0], code(60003));
+        assert!(!matches!(aftermath, Aftermath::Halt { .. }), "{others:?}: {aftermath:?}");
+        if others.is_none() {
+            singles[1..].iter().for_each(|sent| drop(desk.end(sent, fine(sent))));
+        }
+        desk.run(50, |sent| if sent.has("user1") { code(60003) } else { fine(sent) });
+        let outcomes = desk.outcomes();
+        assert_eq!(outcomes[0].1, Status::Failed, "{others:?}");
+        assert!(outcomes.len() == 4 && outcomes[1..].iter().all(|outcome| outcome.1 == Status::Imported), "{others:?}: {outcomes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_record_does_not_wait_for_ever() {
+    let mut desk = Desk::of(4);
+    let calls = desk.run(500, |sent| match sent.command {
+        Command::AccountImport if sent.has("user1") => code(60003),
+        Command::AccountCheck => fine(sent),
+        _ => code(70500),
+    });
+    assert!(matches!(calls.last().unwrap().1, Aftermath::Halt { refusal: Refusal::InvalidRequest, .. }), "{:?}", calls.last());
+    assert!(calls.len() < 60, "{}", calls.len());
+    assert_eq!(desk.outcomes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_batch_is_read_back_a_test_goes_singly() {
+    let mut desk = Desk::new(Doubt::FallBack);
+    desk.admit_many(100, "");
+    let first = desk.send(Command::MultiaccountImport).unwrap();
+    desk.end(&first, fine(&first));
+    desk.admit_many(100, "Nick");
+    let second = desk.send(Command::MultiaccountImport).unwrap();
+    desk.end(&second, fine(&second));
+    assert!(desk.deliveries.accepted.is_some() && desk.deliveries.proof.read_back.is_some());
+    desk.deliveries.health.suspect(desk.now);
+    assert!(desk.send_batch().is_none(), "no batch leaves before the answer");
+    let read_back = desk.send(Command::PortraitGet).unwrap();
+    let test = desk.send(Command::AccountImport).unwrap();
+    assert_eq!((test.id, test.accounts.len()), (CallId::Probe, 1));
+    desk.end(&test, fine(&test));
+    desk.end(&read_back, fine(&read_back));
+    assert_eq!(desk.outcomes().len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_are_all_called_malformed_stop_the_run() {
     let mut desk = Desk::of(8);
     let calls = desk.run(500, |_| code(60003));

@@ -281,10 +281,12 @@ where
         if self.at_once || self.drain_until.is_some_and(|until| Instant::now() >= until) {
             return true;
         }
-        match self.cause {
-            Some(_) => self.deliveries.in_flight() == 0,
-            None => self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended() && !self.goes_on(),
+        // A test may still be in flight when every record has settled.
+        if self.deliveries.in_flight() > 0 {
+            return false;
         }
+        let is_done = self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended();
+        self.cause.is_some() || (is_done && !self.goes_on())
     }
 
     /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read.

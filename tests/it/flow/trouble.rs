@@ -187,6 +187,30 @@ async fn the_two_minutes_stand_still_while_the_run_is_throttled_or_the_service_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_that_meets_its_own_limit_does_not_hold_the_two_minutes_up() {
+    let began = Instant::now();
+    let (_, run) = delta(u32::MAX, |_| code(60007)).await;
+    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    assert_eq!((run.tally.failed, run.unjudged, run.outages), (15, 15, 0));
+    let lasted = began.elapsed().as_secs();
+    assert!((120..=140).contains(&lasted), "{lasted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_does_not_end_while_a_test_is_in_flight() {
+    // A test, of an account that was taken before, takes longer than all that is left of the file.
+    let service = Service::new(|call| match (number(call.user_id), call.nth_of_user) {
+        (1..=5, 2..) | (6.., 3..) => Reply { latency: Duration::from_secs(5), ..code(60008) },
+        (6.., 1) => code(70169),
+        _ => fine(call, LATENCY),
+    });
+    let run = World::new(accounts(60)).run(&service).await;
+    assert_eq!((run.tally.imported, run.outages), (60, 0));
+    assert!(run.traffic.codes.contains_key(&60008), "the test is counted: {:?}", run.traffic.codes);
+    assert_eq!(run.traffic.codes.values().sum::<u64>(), service.calls(), "so is every call");
+}
+
+#[tokio::test(start_paused = true)]
 async fn unknown_codes_do_not_wait_for_two_minutes() {
     let began = Instant::now();
     let service = Service::new(|call| if call.command == SINGLE { code(12345) } else { fine(call, LATENCY) });
