@@ -87,10 +87,19 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> LastWord {
     }
 }
 
-/// Adds to the last word of a finished run that another file has come under the input's name meanwhile.
+/// Adds to the last word of a finished run that another file has come under the input's name meanwhile, or that there is none any more.
 pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> LastWord {
     if is_stdin(path) || input.is_at(path) {
         return word;
+    }
+    if matches!(path.try_exists(), Ok(false)) {
+        tracing::warn!("{}: the file was removed while it was read; the run has read it to its end", path.display());
+        let hint = if word.exit == Exit::Done {
+            Some("nothing is left to do; the input has been removed meanwhile".to_owned())
+        } else {
+            word.hint
+        };
+        return LastWord { hint, ..word };
     }
     tracing::warn!("{}: a new file has come under this name while the old one was read; the run is the old one's", path.display());
     let news = format!("a new file has come under the name {}: the same command begins on it", path.display());

@@ -37,7 +37,7 @@ use crate::gate::{self, Rate};
 use crate::input::{Fingerprint, Mark};
 use crate::journal::paths::beside;
 use crate::progress;
-use crate::roster::{Format, InputFile, Roster, Watch, Watched};
+use crate::roster::{Format, InputFile, Look, Roster, Watch, Watched};
 use crate::sheets::{Original, Paths, Sheets};
 use crate::state;
 use crate::summary::{Verified, VerifiedReport};
@@ -47,6 +47,8 @@ use crate::verify::{Failed, Plan, Profiles, Reading, Sample, Survey, SurveyError
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// What the same command does after everything that stopped a run.
 const AGAIN: &str = "the results hold what was found by then; the same command begins anew";
+/// What to do about a file that somebody writes to.
+const WHEN_WRITTEN: &str = "give the same command again when nobody writes to it any more";
 
 type Records = Watched;
 type Stops = LocalBoxStream<'static, ()>;
@@ -55,8 +57,13 @@ type Stops = LocalBoxStream<'static, ()>;
 pub(super) fn run(flags: &VerifyFlags) -> LastWord {
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    let word = verified(flags, &bars).unwrap_or_else(|word| word);
+    let word = begins_anew(verified(flags, &bars).unwrap_or_else(|word| word));
     if flags.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
+}
+
+/// What is said of every command's ends is said of runs that resume; a verification doesn't.
+fn begins_anew(word: LastWord) -> LastWord {
+    LastWord { hint: word.hint.map(|hint| hint.replace("the same command resumes", "the same command begins anew")), ..word }
 }
 
 fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<LastWord, LastWord> {
@@ -221,10 +228,7 @@ impl Run<'_> {
         let file = &self.flags.input.file;
         match error {
             Failed::Input(error) => input::roster_error(file, &error),
-            Failed::InputChanged => LastWord::yours(
-                format!("{} was changed while it was read", file.display()),
-                "give the same command again when nobody writes to it any more",
-            ),
+            Failed::InputChanged => LastWord::yours(format!("{} was changed while it was read", file.display()), WHEN_WRITTEN),
             Failed::Findings(error) => cannot_write(&self.paths, &error),
         }
     }
@@ -282,10 +286,13 @@ impl<'a> Input<'a> {
         Ok(Self { path, file, stat, format })
     }
 
-    /// Refuses a file that was truncated or rewritten after it was read to `end`.
+    /// Refuses a file that was truncated, rewritten or appended to after it was read to `end`: what has come was not asked.
     fn still_holds(&self, end: Mark) -> Result<(), LastWord> {
         let mut watch = Watch::new(self.file.clone(), self.format.delimiter, self.stat);
-        watch.look_through((end.offset, end.digest)).map(|_| ()).map_err(|error| input::roster_error(self.path, &error))
+        match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
+            Look::Same | Look::Comparing => Ok(()),
+            Look::Grown => Err(LastWord::yours(format!("{}: it has grown while it was being verified", self.path.display()), WHEN_WRITTEN)),
+        }
     }
 
     /// From its start.

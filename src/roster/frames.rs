@@ -83,7 +83,10 @@ pub(super) struct Frames<R> {
     delimiter: u8,
     /// Bytes of the current record, line end included, and after an error of what was looked at.
     len: usize,
+    /// How far it has read, blank lines included.
     at: Mark,
+    /// The place behind the last record.
+    last: Mark,
     /// Of the last record that had any.
     spans: Vec<Span>,
 }
@@ -91,20 +94,22 @@ pub(super) struct Frames<R> {
 impl<R: Read> Frames<R> {
     /// `input` stands at `at`.
     pub(super) fn new(input: R, delimiter: u8, at: Mark) -> Self {
-        Self { ahead: Ahead::new(input), delimiter, len: 0, at, spans: Vec::new() }
+        Self { ahead: Ahead::new(input), delimiter, len: 0, at, last: at, spans: Vec::new() }
     }
 
     pub(super) fn delimiter(&self) -> u8 {
         self.delimiter
     }
 
-    pub(super) fn at(&self) -> Mark {
-        self.at
+    /// The place behind the last record, or where reading began: blank lines behind it are nobody's, whether they are there yet or not.
+    pub(super) fn behind_last(&self) -> Mark {
+        self.last
     }
 
     /// The record that was read is the header: it doesn't count.
     pub(super) fn header_ends(&mut self) {
         self.at.rows = 0;
+        self.last = self.at;
     }
 
     /// Skips a byte order mark at the start of the file.
@@ -136,6 +141,7 @@ impl<R: Read> Frames<R> {
                 continue;
             }
             self.at.rows += 1;
+            self.last = self.at;
             return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote, has_span: further_lines > 0 }));
         }
     }
@@ -222,7 +228,7 @@ impl<R: Seek> Frames<R> {
     /// Goes on at another place.
     pub(super) fn go_to(&mut self, mark: Mark) -> io::Result<()> {
         self.ahead.go_to(mark.offset)?;
-        (self.len, self.at) = (0, mark);
+        (self.len, self.at, self.last) = (0, mark, mark);
         Ok(())
     }
 }

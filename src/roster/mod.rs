@@ -179,7 +179,7 @@ impl<R: Read> Roster<R> {
     /// The place behind the last record that was read, or behind the header.
     #[must_use]
     pub fn at(&self) -> Mark {
-        self.frames.at()
+        self.frames.behind_last()
     }
 
     /// Whether the last record that was read ends with a line end, so that the file can't have been written half of it.
@@ -202,7 +202,7 @@ impl<R: Read> Roster<R> {
     /// As reading them.
     pub fn read_to_end(mut self) -> Result<Mark, RosterError> {
         while self.frames.next()?.is_some() {}
-        Ok(self.frames.at())
+        Ok(self.frames.behind_last())
     }
 
     /// The next record without a copy of it; what an iteration would come to next.

@@ -54,6 +54,19 @@ fn lines_of_delimiters_quotes_and_white_space_are_no_records() {
 }
 
 #[test]
+fn blank_lines_behind_the_last_record_are_behind_its_place() {
+    for rest in ["", "\n", "\r\n,\n \n", "\n\n,", "\"\n\",\n"] {
+        let place = |text: &str| {
+            let mut roster = roster(text).unwrap();
+            while roster.next_view().is_some() {}
+            roster.at()
+        };
+        assert_eq!(place(&format!("UserID,Nick\na,1\n{rest}")), place("UserID,Nick\na,1\n"), "{rest:?}");
+        assert_eq!(place(&format!("UserID,Nick\n{rest}")), place("UserID,Nick\n"), "{rest:?}");
+    }
+}
+
+#[test]
 fn a_quote_that_swallowed_records_makes_its_record_invalid() {
     let told = |text: &str, multiline| {
         let format = Format { multiline, ..Format::default() };

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chatlift::sandbox::{Command as Api, Sandbox, Settings};
 
@@ -24,6 +24,8 @@ enum Change {
     /// In place, to the same length: the last row differs.
     Rewritten,
     Appended,
+    /// What is no record is appended: empty lines, delimiters, and half a line of them.
+    BlankAppended,
     /// Another one takes its name.
     Renamed,
     /// A link to another one takes its name.
@@ -31,7 +33,8 @@ enum Change {
     Touched,
 }
 
-const CHANGES: [Change; 6] = [Change::Truncated, Change::Rewritten, Change::Appended, Change::Renamed, Change::Linked, Change::Touched];
+const CHANGES: [Change; 7] =
+    [Change::Truncated, Change::Rewritten, Change::Appended, Change::BlankAppended, Change::Renamed, Change::Linked, Change::Touched];
 
 /// The file that takes the other's place.
 fn other() -> String {
@@ -57,6 +60,7 @@ impl Change {
                 let more: String = users(ROWS + MORE).split_inclusive('\n').skip(1 + usize::try_from(ROWS).unwrap()).collect();
                 OpenOptions::new().append(true).open(path).unwrap().write_all(more.as_bytes()).unwrap();
             }
+            Change::BlankAppended => OpenOptions::new().append(true).open(path).unwrap().write_all(b"\n\r\n , \n,").unwrap(),
             Change::Renamed => {
                 fs::write(&aside, other()).unwrap();
                 fs::rename(&aside, path).unwrap();
@@ -138,6 +142,18 @@ fn an_import_ends_as_finished_only_if_what_it_read_still_stands() {
 }
 
 #[test]
+fn a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_no_new_one_is_announced() {
+    let bench = Bench::with_users(ROWS);
+    let path = bench.path("users.csv");
+    let server = Server::new(move |_| {
+        let _ = fs::remove_file(&path);
+        imported()
+    });
+    let run = quiet(&bench, &server).at_any_rate().run().exits(0).imports_all(ROWS).hints("the input has been removed");
+    assert!(!run.stderr.contains("new file") && run.stderr.contains("was removed while it was read"), "{}", run.stderr);
+}
+
+#[test]
 fn a_resumed_import_sees_what_becomes_of_its_file_as_a_fresh_one_does() {
     for change in CHANGES {
         let context = format!("{change:?}");
@@ -199,7 +215,7 @@ fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
             }
             assert_eq!(run.rows.len() as u64, ROWS, "what was planned is what is sent: {context}");
             // The next one plans anew what has come.
-            let next = sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
+            let next = sync(&bench, &server).args(&["--allow", "shrunk", "--allow", "cut"]).run().exits(0);
             let new = if change.is_new_file() {
                 2
             } else if change == Change::Appended {
@@ -239,6 +255,19 @@ fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
             is_told(&run, change, &context);
         }
     }
+}
+
+#[test]
+fn a_verification_of_a_file_that_grows_behind_what_it_has_read_does_not_end_as_finished() {
+    let bench = Bench::with_users(ROWS);
+    let sandbox =
+        Sandbox::start(Settings { limit_per_s: None, latency: Duration::from_millis(500), ..Settings::with_key(KEY.into()) }).unwrap();
+    let (key, endpoint) = (bench.key(), sandbox.endpoint());
+    let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
+    let mut running = bench.call(&["verify", "users.csv", "--rate", "0", "--no-progress"]).args(&connection).start();
+    // All of them are under way: nothing is left to read.
+    change_after(&sandbox, &mut running, (Api::AccountCheck, ROWS / 100), || Change::Appended.make(&bench.path("users.csv")));
+    running.wait().exits(2).because("it has grown").hints("give the same command again");
 }
 
 #[test]

@@ -227,9 +227,13 @@ fn a_refusal_of_the_service_is_exit_5_and_a_full_disk_1() {
     let sandbox = Sandbox::start(settings(&["whole=70403"])).unwrap();
     verify(&bench, &sandbox, &[]).args(&SUMMARY).run().exits(5);
     assert_eq!(figures(&bench), [0, 0, 0, 0, 0, 300]);
+    // A verification never resumes, whatever an import would do after the same.
+    let sandbox = Sandbox::start(settings(&["whole=77777"])).unwrap();
+    let unknown = verify(&bench, &sandbox, &["--max-attempts", "3"]).run().exits(5).hints("begins anew");
+    assert!(!unknown.stderr.contains("resumes"), "{}", unknown.stderr);
     let sandbox = Sandbox::start(settings(&[])).unwrap();
     let limited = verify(&bench, &sandbox, &["--results", "full.csv"]).through_shell("ulimit -f 1; trap '' XFSZ").run();
-    assert!(limited.code == Some(1), "{:?} {}", limited.code, limited.stderr);
+    assert!(limited.code == Some(1) && !limited.stderr.contains("resumes"), "{:?} {}", limited.code, limited.stderr);
     assert!(!bench.names().contains("full.csv"));
 }
 

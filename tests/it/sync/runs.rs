@@ -36,6 +36,19 @@ fn a_finished_sync_never_stands_for_the_next() {
 }
 
 #[test]
+fn blank_lines_at_the_end_are_no_change() {
+    let (server, bench) = (Server::new(|_| imported()), Bench::new());
+    bench.write("users.csv", users(20) + "\n\n , \n");
+    let first = sync(&bench, &server).run().exits(0);
+    assert_eq!(first.summary["created"], 20, "{}", first.summary);
+    // Whether the last row is sent or passed over.
+    for text in [users(20) + "\n\n , \n", users(20).replace("Nick 20", "Other") + "\n,", users(20) + "\n"] {
+        bench.write("users.csv", text);
+        sync(&bench, &server).args(&["--allow", "cut"]).run().exits(0);
+    }
+}
+
+#[test]
 fn a_limit_makes_no_finished_run_and_the_same_command_goes_on() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
