@@ -49,10 +49,14 @@ fn the_limit_holds_over_kills_and_stops() {
 fn a_finished_run_does_not_wait() {
     let (bench, sandbox) = (Bench::with_users(3), sandbox());
     bench.import_into("users.csv", &sandbox.endpoint()).run().exits(0);
-    let began = std::time::Instant::now();
-    let run = bench.import_into("users.csv", &sandbox.endpoint()).run().exits(0);
-    assert!(run.stderr.contains("finished earlier"), "{}", run.stderr);
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    // A busy machine may take a second to start a process, but not each time.
+    let took = [(); ATTEMPTS].map(|()| {
+        let began = std::time::Instant::now();
+        let run = bench.import_into("users.csv", &sandbox.endpoint()).run().exits(0);
+        assert!(run.stderr.contains("finished earlier"), "{}", run.stderr);
+        began.elapsed()
+    });
+    assert!(took.iter().any(|took| *took < Duration::from_millis(900)), "{took:?}");
 }
 
 #[test]

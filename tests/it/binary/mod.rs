@@ -231,6 +231,17 @@ impl Running<'_> {
         self.child.id()
     }
 
+    /// Waits until it takes signals itself, as it does from its first lines on: before that, one ends it as any process.
+    pub(crate) fn takes_signals(&self) {
+        const TERM_BIT: u64 = 1 << 14;
+        let status = Path::new("/proc").join(self.id().to_string()).join("status");
+        eventually("it takes signals", || {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let taken = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            taken.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & TERM_BIT != 0)
+        });
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

@@ -183,6 +183,7 @@ fn a_summary_may_be_a_pipe_that_is_read() {
     import(pipe.to_str().unwrap()).run().exits(2).because("nobody reads").hints("--summary");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let running = import(pipe.to_str().unwrap()).start();
+    running.takes_signals();
     std::thread::park_timeout(Duration::from_millis(300));
     running.signal(Signal::TERM);
     running.wait().exits(4);

@@ -79,6 +79,7 @@ fn a_signal_ends_a_check_and_an_audit_of_what_never_comes() {
     bench.write("r.csv", "row,line,UserID,status,error_code,error_info,attempts,finished_at\n");
     for args in [&["check", pipe][..], &["audit", pipe, "--results", "r.csv"], &["audit", "users.csv", "--results", pipe]] {
         let running = bench.call(args).start();
+        running.takes_signals();
         std::thread::park_timeout(Duration::from_millis(300));
         running.signal(Signal::TERM);
         running.wait().exits(4).because("signal");
@@ -208,6 +209,7 @@ fn a_key_may_come_through_a_pipe_and_nobody_waits_for_one_that_does_not() {
     let args =
         ["import", "users.csv", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID, "--secret-key-file", pipe.to_str().unwrap()];
     let running = bench.call(&args).against(&server).start();
+    running.takes_signals();
     std::thread::park_timeout(Duration::from_millis(100));
     running.signal(Signal::TERM);
     running.wait().exits(4);
