@@ -209,7 +209,7 @@ fn what_is_wrong_is_said_before_a_call() {
     };
     refused(&["--results", "users.csv"], "named for two files at once");
     refused(&["--results", "x.csv", "--repair", "x.csv"], "named for two files at once");
-    refused(&["--results", "/dev/null"], "is no file");
+    refused(&["--results", "/dev/null"], "is a device, not a file");
     refused(&["--summary", "nowhere/x.json"], "no folder");
     refused(&["--results", "nowhere/x.csv"], "cannot write");
     bench.write("users.csv", "id\na\n");

@@ -265,16 +265,17 @@ fn a_row_that_failed_otherwise_is_in_doubt_and_sent_again_although_the_value_wen
     let bench = Bench::new();
     bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
     sync(&bench, &server).run().exits(0);
-    bench.write("users.csv", "UserID,Nick\na,lost\nb,B\nnew,lost\n");
+    bench.write("users.csv", "UserID,Nick\na,lost\nb,B\nnew,lost\nwitness,W\n");
+    // The witness shows that the service is well.
     sync(&bench, &server).args(&["--max-attempts", "2"]).run().exits(3);
-    assert_eq!((server.nick("a").as_deref(), held(&bench).len()), (Some("lost"), 3));
+    assert_eq!((server.nick("a").as_deref(), held(&bench).len()), (Some("lost"), 4));
     let state = bench.call(&["state", "users.state"]).run().stdout;
     assert!(state.contains("in doubt    2"), "{state}");
-    bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
-    let run = sync(&bench, &server).args(&["--plan", "plan.csv"]).run().exits(0).because("0 created, 1 updated, 1 unchanged, 1 missing");
+    bench.write("users.csv", "UserID,Nick\na,A\nb,B\nwitness,W\n");
+    let run = sync(&bench, &server).args(&["--plan", "plan.csv"]).run().exits(0).because("0 created, 1 updated, 2 unchanged, 1 missing");
     assert!(bench.read("plan.csv").contains("update,1,2,a,in doubt"), "{}", bench.read("plan.csv"));
     assert_eq!((run.rows.len(), server.nick("a").as_deref()), (1, Some("A")));
-    sync(&bench, &server).run().exits(0).because("2 unchanged");
+    sync(&bench, &server).run().exits(0).because("3 unchanged");
 }
 
 #[test]
