@@ -16,8 +16,13 @@ fn settings(faults: &[&str]) -> Settings {
 }
 
 fn verify<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
+    verify_within("2", bench, sandbox, flags)
+}
+
+/// A call that has no answer by then is made again.
+fn verify_within<'a>(timeout_s: &str, bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
     let key = bench.key();
-    let call = bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--timeout", "2"]);
+    let call = bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--timeout", timeout_s]);
     call.args(&["--secret-key-file", key.to_str().unwrap(), "--no-progress", "--rate", "0"]).args(flags)
 }
 
@@ -259,11 +264,12 @@ fn three_hundred_thousand_rows_are_verified_in_flat_memory() {
     }
     bench.write("users.csv", text);
     let sandbox = Sandbox::start(settings(&[])).unwrap();
-    let (run, peak_kib) = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).start().wait_with_peak();
+    // However slow the machine is, no call is made again for want of an answer.
+    let (run, peak_kib) = verify_within("100", &bench, &sandbox, &["--profiles"]).args(&SUMMARY).start().wait_with_peak();
     let run: Run = run.exits(3);
     assert_eq!(figures(&bench), [0, 200_000, 0, 0, 0, 0], "{}", run.stderr);
     assert_eq!(found(&bench)[0], "100001,100002,a_rather_long_user_id_100000,missing,");
-    assert_eq!(sandbox.audit().of(Api::AccountCheck).calls, 2_000);
+    assert_eq!(sandbox.audit().of(Api::AccountCheck).calls, 2_000, "{}", run.stderr);
     println!("{peak_kib} KiB");
     assert!((1_000..=MEMORY_MAX_KIB).contains(&peak_kib), "{peak_kib} KiB");
 }

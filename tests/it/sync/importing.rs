@@ -132,7 +132,7 @@ fn blanked_takes_an_import_for_a_run() {
 #[test]
 fn what_a_sync_has_learned_since_is_not_overwritten_from_old_results() {
     let server = Server::new(|request| match request.nick.as_deref() {
-        Some("lost") => code(70169).with_effect(),
+        Some("lost") => code(12345).with_effect(),
         _ => imported(),
     });
     let bench = Bench::new();

@@ -181,11 +181,11 @@ fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
 
 #[test]
 fn a_service_that_does_not_say_who_is_online_spares_everybody() {
-    let house = house(&["whole=70169,api=query_online_status"]);
+    let house = house(&["whole=12345,api=query_online_status"]);
     house.night(&["a", "b", "here"], &[]).exits(0);
     house.night(&["here"], &delete_now(&["--skip-online", "--max-attempts", "2"])).exits(0);
     assert_eq!(house.actions(), told(&[("a", 1, "online"), ("b", 1, "online")]));
-    assert_eq!(house.missing()[0].error_code, "70169");
+    assert_eq!(house.missing()[0].error_code, "12345");
     assert_eq!(house.touched(Command::AccountDelete), [] as [&str; 0]);
 }
 
@@ -347,7 +347,7 @@ fn who_was_kicked_and_came_back_in_an_unfinished_night_is_kicked_again() {
 
 #[test]
 fn the_missing_wait_while_it_is_not_known_what_came_of_a_row() {
-    let house = house(&["code=70169,id=bad,api=account_import,count=2", "code=70402,id=own,api=account_import"]);
+    let house = house(&["code=12345,id=bad,api=account_import,count=2", "code=70402,id=own,api=account_import"]);
     house.night(&["a", "here"], &[]).exits(0);
     let flags = delete_now(&["--max-attempts", "2"]);
     // The other record shows that it is not the service that is down.
@@ -385,7 +385,7 @@ fn an_account_in_doubt_is_still_so_after_it_was_missing() {
         (vec![], settings(&[]), "none"),
     ] {
         // Whether such a call has landed nobody knows.
-        let unseen = "code=70169,id=u,api=account_import,after=1,count=2".parse().unwrap();
+        let unseen = "code=12345,id=u,api=account_import,after=1,count=2".parse().unwrap();
         let faults = [vec![unseen], settings.faults.clone()].concat();
         let house = House::new(Settings { faults, ..settings });
         house.night(&["here", "u=old"], &[]).exits(0);

@@ -18,7 +18,7 @@ fn lines(run: &Run) -> Vec<String> {
 fn a_line_for_each_record_that_is_not_unchanged_in_input_order() {
     let server = Server::new(|request| match (request.user_id.as_str(), request.nick.as_deref()) {
         ("n1", _) => code(70402),
-        ("d", Some("X")) => code(70169),
+        ("d", Some("X")) => code(12345),
         _ => imported(),
     });
     let bench = every_kind(&server);
@@ -26,7 +26,7 @@ fn a_line_for_each_record_that_is_not_unchanged_in_input_order() {
     let expected = [
         "2 4 b updated  1",
         "3 6 c updated  1",
-        "4 7 d failed 70169 2",
+        "4 7 d failed 12345 2",
         "5 8 ab\u{a0} invalid  0",
         "6 9 n1 failed 70402 1",
         "7 10 n2 superseded  0",

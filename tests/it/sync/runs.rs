@@ -261,7 +261,7 @@ fn a_row_that_was_refused_for_its_own_fault_leaves_no_doubt() {
 #[test]
 fn a_row_that_failed_otherwise_is_in_doubt_and_sent_again_although_the_value_went_back() {
     // The call lands, but nobody hears of it.
-    let server = Server::new(|request| if request.nick.as_deref() == Some("lost") { code(70169).with_effect() } else { imported() });
+    let server = Server::new(|request| if request.nick.as_deref() == Some("lost") { code(12345).with_effect() } else { imported() });
     let bench = Bench::new();
     bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
     sync(&bench, &server).run().exits(0);
