@@ -15,7 +15,7 @@ const SHRUNK_FEW: u64 = 100;
 const SHRUNK: Percent = Percent::whole(85);
 const SHRUNK_OF_FEW: Percent = Percent::whole(50);
 /// How far back it is looked for the most that was held: in milliseconds, and in runs if they reach further. Source: as above.
-const LATELY_MS: i64 = 7 * 24 * 3_600 * 1_000;
+pub const LATELY_MS: i64 = 7 * 24 * 3_600 * 1_000;
 const LATELY_RUNS: usize = 7;
 /// Kicks that are allowed unless told otherwise: the lesser of the first two, but at least the third. Source: as above.
 const KICKS: u64 = 500;

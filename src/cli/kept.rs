@@ -172,7 +172,8 @@ fn denied(error: &StateError) -> String {
         | StateError::Foreign { .. }
         | StateError::Version { .. }
         | StateError::Source(_)
-        | StateError::Changed { .. } => String::new(),
+        | StateError::Changed { .. }
+        | StateError::OtherRun { .. } => String::new(),
     }
 }
 
@@ -183,6 +184,9 @@ pub(super) fn state_error(error: &StateError) -> LastWord {
         StateError::Locked { path } => busy(why, &[&state::names(path)[1], path], "a state"),
         _ if error.is_others() => LastWord::new(Exit::Stopped, why, OTHERS_LOOK),
         StateError::Foreign { .. } => LastWord::yours(why, "name another file with --state"),
+        StateError::OtherRun { .. } => {
+            LastWord::yours(why, "bring back the one that was there; the same command resumes, or says what to do")
+        }
         StateError::Version { .. } => LastWord::yours(why, "use the chatlift that wrote it, or begin a new state"),
         StateError::File { source, .. } | StateError::Source(source) if is_out_of_files(source) => LastWord::yours(why, MORE_FILES),
         _ if error.is_callers() => LastWord::yours(format!("{why}{}", denied(error)), "check the path of the state and its permissions"),

@@ -249,7 +249,8 @@ impl State {
         })
     }
 
-    /// Drops ids: how many of them were there.
+    /// Drops ids: how many of them were there, or would have been once an open run's rows are taken over. What that run has still to send
+    /// stays planned, and what comes of it is recorded.
     ///
     /// # Errors
     /// The database's.
@@ -258,10 +259,22 @@ impl State {
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
             // Nor is it an open run's to kick or delete.
             let mut spare = change.prepare("DELETE FROM missing WHERE id = ?1")?;
-            ids.into_iter().try_fold(0, |count, id| {
+            // What it has settled before is not to bring the id back.
+            let mut note = change.prepare("UPDATE planned SET found = ?2 WHERE id = ?1 AND sent")?;
+            let announced =
+                "SELECT EXISTS (SELECT 1 FROM planned, runs WHERE id = ?1 AND sent AND finished_at IS NULL AND row <= sent_up_to)";
+            let mut announced = change.prepare(announced)?;
+            let (mut dropped, mut noted) = (0, 0);
+            for id in ids {
                 spare.execute([id])?;
-                Ok(count + delete.execute([id])? as u64)
-            })
+                let was_there = delete.execute([id])? > 0 || announced.query_row([id], |row| row.get(0))?;
+                dropped += u64::from(was_there);
+                noted += note.execute(params![id, InDoubt::EXISTENCE.bits()])?;
+            }
+            if noted > 0 {
+                change.execute("UPDATE runs SET looked = 1 WHERE finished_at IS NULL", [])?;
+            }
+            Ok(dropped)
         })
     }
 

@@ -104,10 +104,10 @@ mod tests {
         let missing = missing
             .iter()
             .map(|number| Ok(Missing { id: id(*number), last_imported: None, missing_runs: 7, due: Due::Nothing, lookalike: None }));
-        state.begin(new, planned, missing, std::iter::empty()).unwrap();
+        let open = state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = sent.iter().map(|number| Ok(Settlement { id: id(*number), row: *number, sent: came(*number) }));
-        state.finish(settled, Finish { at: 3, ..Finish::default() }).unwrap();
+        state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
     }
 
     fn held(state: &State) -> Vec<(Id, Held)> {

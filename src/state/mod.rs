@@ -130,6 +130,8 @@ pub enum StateError {
     Source(#[source] io::Error),
     #[error("{} was changed by another process while it was read", path.display())]
     Changed { path: PathBuf },
+    #[error("{} is not the state that this run has begun in: another was put in its place since", path.display())]
+    OtherRun { path: PathBuf },
 }
 
 impl StateError {
@@ -141,7 +143,11 @@ impl StateError {
             StateError::Database { source, .. } => {
                 matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
             }
-            StateError::Foreign { .. } | StateError::Version { .. } | StateError::File { .. } | StateError::Source(_) => false,
+            StateError::Foreign { .. }
+            | StateError::Version { .. }
+            | StateError::File { .. }
+            | StateError::Source(_)
+            | StateError::OtherRun { .. } => false,
         }
     }
 
@@ -149,7 +155,7 @@ impl StateError {
     #[must_use]
     pub fn is_callers(&self) -> bool {
         match self {
-            StateError::Locked { .. } | StateError::Foreign { .. } | StateError::Version { .. } => true,
+            StateError::Locked { .. } | StateError::Foreign { .. } | StateError::Version { .. } | StateError::OtherRun { .. } => true,
             StateError::Database { source, .. } => {
                 matches!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly))
             }
@@ -294,12 +300,22 @@ impl State {
         // What is written from here on is of this version.
         let version = std::mem::replace(&mut self.version, schema::VERSION);
         let done = self.change("carry over", schema::carry_over_version_1);
-        if done.is_err() {
-            self.version = version;
-        } else {
-            tracing::info!("{} is carried over to version {}; as it was, it is kept as {}", own.display(), self.version, old.display());
+        let waiting = match done {
+            Err(error) => {
+                self.version = version;
+                return Err(error);
+            }
+            Ok(waiting) => waiting,
+        };
+        tracing::info!("{} is carried over to version {}; as it was, it is kept as {}", own.display(), self.version, old.display());
+        if waiting > 0 {
+            let waiting = crate::figures::count(waiting as u64);
+            tracing::warn!(
+                "due in the unfinished run of the older version: {waiting}; these missing accounts wait for the next run, which compares them \
+                 with the file"
+            );
         }
-        done
+        Ok(())
     }
 
     /// A change that happens as a whole or not at all, and lasts.

@@ -12,13 +12,13 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::account::{self, Ending, Kept};
 use super::bulk::{Bulk, Insert};
 use super::{State, StateError, Trouble, missing};
-use crate::guard::Filled;
+use crate::guard::{Filled, LATELY_MS};
 use crate::input::Fingerprint;
 use crate::plan::{Counts, Held, Id, InDoubt, Missing, Ops, Planned, Profile};
 
 /// Bytes of the ops in one row of their table. Chosen.
 const OPS_PART: usize = 1 << 20;
-/// Runs that are remembered. Chosen: a year of nights and then some.
+/// Runs that are remembered, whenever they were; those of the last days are, however many. Chosen: a year of nights and then some.
 const RUNS_KEPT: i64 = 400;
 
 /// A run that is to begin.
@@ -115,6 +115,8 @@ pub struct Run {
 /// How a run ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Finish<'a> {
+    /// Which run: number and token.
+    pub run: (u64, u64),
     pub at: i64,
     pub done: Done,
     /// Why the missing have waited in this run, in a word; `None` if they didn't.
@@ -294,6 +296,15 @@ impl State {
         })
     }
 
+    /// Whether it is this run that is open; an older state, or another one, may have been put in the place of the one that it began in.
+    ///
+    /// # Errors
+    /// [`StateError::OtherRun`] if it isn't, or the database's.
+    pub fn is_open(&self, number: u64, token: u64) -> Result<(), StateError> {
+        let is_it = self.open_run()?.is_some_and(|open| (open.number, open.token) == (number, token));
+        if is_it { Ok(()) } else { Err(StateError::OtherRun { path: self.path.clone() }) }
+    }
+
     /// What becomes of each row in the open run, which has so many.
     ///
     /// # Errors
@@ -314,21 +325,26 @@ impl State {
     /// Finishes the open run: every account is as `settlements` (in order of ids) have it, the missing are counted.
     ///
     /// # Errors
-    /// The database's, or that of `settlements`.
+    /// [`StateError::OtherRun`] if it is not this run that is open: another file has taken the state's place since. The database's, or that
+    /// of `settlements`.
     pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<Settlement>>, finish: Finish) -> Result<(), StateError> {
+        let (number, token) = finish.run;
+        self.is_open(number, token)?;
         self.change("finish the run in", |change| {
             settle(change, settlements, Ending::Finished)?;
             missing::count(change)?;
             clear(change)?;
             close(change, finish)?;
-            change.execute("DELETE FROM runs WHERE number <= (SELECT max(number) FROM runs) - ?1", [RUNS_KEPT])?;
+            let lately = finish.at.saturating_sub(LATELY_MS);
+            let forget = "DELETE FROM runs WHERE number <= (SELECT max(number) FROM runs) - ?1 AND finished_at < ?2";
+            change.execute(forget, [RUNS_KEPT, lately])?;
             Ok(())
         })
     }
 }
 
 /// Notes that the open run has come to its end, and what that was.
-fn close(change: &Transaction, Finish { at, done, missing_waits }: Finish) -> Result<(), Trouble> {
+fn close(change: &Transaction, Finish { run: _, at, done, missing_waits }: Finish) -> Result<(), Trouble> {
     change.execute(
         "UPDATE runs SET finished_at = ?1, done = ?2, missing_waits = ?3,
              held_at_end = (SELECT count(*) FROM accounts WHERE missing_runs = 0),

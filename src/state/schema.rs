@@ -130,8 +130,9 @@ pub(super) fn show_version_1(db: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// Makes a state of version 1 one of today's. Accounts are not written anew but for those in doubt.
-pub(super) fn carry_over_version_1(change: &Transaction) -> Result<(), Trouble> {
+/// Makes a state of version 1 one of today's. Accounts are not written anew but for those in doubt. How many accounts, due for a kick or a
+/// deletion in a run that is open, have to wait for the next one, which judges them anew.
+pub(super) fn carry_over_version_1(change: &Transaction) -> Result<usize, Trouble> {
     let lacking = RUNS_LACK.map(|(name, kind, _)| format!("ALTER TABLE main.runs ADD COLUMN {name} {kind};")).join("\n");
     change.execute_batch(&format!(
         "DROP VIEW temp.accounts; DROP VIEW temp.runs; DROP VIEW temp.planned; DROP VIEW temp.missing;
@@ -143,7 +144,9 @@ pub(super) fn carry_over_version_1(change: &Transaction) -> Result<(), Trouble> 
          ALTER TABLE main.missing ADD COLUMN like_line INTEGER;"
     ))?;
     change.pragma_update(None, "user_version", VERSION)?;
-    Ok(())
+    // Version 1 compared no missing id with what looks like it, nor did it ask whether the file can be read for certain.
+    let waits = "UPDATE main.missing SET due = 'nothing' WHERE deed IS NULL AND due IN ('kick', 'delete')";
+    Ok(change.execute(waits, [])?)
 }
 
 /// What a file holds.

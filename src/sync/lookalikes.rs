@@ -266,10 +266,10 @@ mod tests {
         let id = |id: &String| Id::new(id.as_bytes());
         let planned =
             (1..).zip(ids).map(|(row, of)| Ok(Planned { id: id(of), row, is_sent: true, is_back: false, profile: Profile::default() }));
-        state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();
+        let open = state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = (1..).zip(ids).map(|(row, of)| Ok(Settlement { id: id(of), row, sent: Sent::Taken { at: 2 } }));
-        state.finish(settled, Finish { at: 3, ..Finish::default() }).unwrap();
+        state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
         state
     }
 

@@ -263,6 +263,9 @@ impl Way<'_> {
     fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, scene: &Scene) -> Result<LastWord, LastWord> {
         let left = self.settlements()?;
         let mut state = self.kept.open()?;
+        let run = (self.opened.number, self.opened.token);
+        // Nobody is kicked, and nothing ends as finished, by a state that knows nothing of this run.
+        state.is_open(run.0, run.1).map_err(|error| state_error(&error))?;
         account.wait = self.wait(left.unknown)?;
         if let Some(wait) = account.wait {
             self.tell_wait(wait, left.unknown, &state)?;
@@ -281,7 +284,7 @@ impl Way<'_> {
         let Tally { created, updated, failed, .. } = account.tally;
         let AbsentTally { kicked, deleted, failed: missing_failed, .. } = account.absent;
         let done = Done { created, updated, failed, kicked, deleted, missing_failed };
-        let finish = Finish { at: milliseconds(SystemTime::now()), done, missing_waits: account.wait.map(Wait::name) };
+        let finish = Finish { run, at: milliseconds(SystemTime::now()), done, missing_waits: account.wait.map(Wait::name) };
         state.finish(left, finish).map_err(|error| state_error(&error))?;
         journal.finish().map_err(|error| disk_failed(&error))?;
         Ok(with_new_file(self.finished(account), &self.flags.run.input.file, &self.input.file))

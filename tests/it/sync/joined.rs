@@ -193,7 +193,9 @@ impl House {
             missing_failed: absent.failed,
         };
         let left = settlements(File::open(self.path("users.results.csv")).unwrap(), self.folder.path()).unwrap();
-        state.finish(left, Finish { at: milliseconds(self.now.get()), done, missing_waits: None }).unwrap();
+        let open = state.open_run().unwrap().expect("it is this run's");
+        let finish = Finish { run: (open.number, open.token), at: milliseconds(self.now.get()), done, missing_waits: None };
+        state.finish(left, finish).unwrap();
         journal.finish().unwrap();
         self.sweep();
         Ok(done)

@@ -240,7 +240,7 @@ fn a_limit_makes_them_wait() {
 
 #[test]
 fn a_row_whose_outcome_is_not_known_makes_them_wait() {
-    let house = House::new(settings(&["code=70169,id=bad,api=account_import,count=2"]));
+    let house = House::new(settings(&["code=12345,id=bad,api=account_import,count=2"]));
     house.night(&["gone", "here"], &[]).exits(0);
     // The other record shows that it is not the service that is down.
     let run = house.night(&["here=other", "bad"], &[&DELETE[..], &["--max-attempts", "2"]].concat());
@@ -289,4 +289,26 @@ fn a_file_that_was_only_touched_is_the_same() {
     };
     let (house, run) = changed_meanwhile(touch, &DELETE);
     assert_eq!((summary(&run, "missing_waits"), touched(&house)), (&serde_json::Value::Null, 1), "{}", run.stderr);
+}
+
+#[test]
+fn a_state_that_is_replaced_in_the_night_ends_no_run_as_finished_and_touches_nobody() {
+    let (theirs, older) = ("theirs.state", "older.state");
+    let replace = |house: &House| {
+        let path = |name: &str| house.bench.path(name);
+        fs::rename(path("users.state"), path(theirs)).unwrap();
+        fs::rename(path(older), path("users.state")).unwrap();
+    };
+    let house = House::new(settings(&["slow=1s,id=new,api=account_import"]));
+    house.night(&["gone", "here"], &[]).exits(0);
+    fs::copy(house.bench.path("users.state"), house.bench.path(older)).unwrap();
+    house.write_night(&["here", "new"]);
+    let running = super::night::sync(&house.bench, &house.sandbox.endpoint(), &DELETE).args(&["--timeout", "5"]).start();
+    eventually("the row is being sent", || house.touched(Command::AccountImport).contains(&"new".to_owned()));
+    replace(&house);
+    running.wait().exits(2).because("another was put in its place");
+    assert_eq!(touched(&house), 0, "nobody is deleted by a state that knows nothing of the run");
+    fs::rename(house.bench.path(theirs), house.bench.path("users.state")).unwrap();
+    let run = house.again(&[]).exits(0);
+    assert_eq!((&run.summary["plan"]["create"], house.held().len()), (&1.into(), 3), "brought back, it goes on");
 }

@@ -423,8 +423,10 @@ impl House {
             return false;
         }
         let left = settlements(File::open(self.paths().results).unwrap(), self.folder.path()).unwrap();
-        let finish = Finish { at: self.now_ms(), done: Done::default(), missing_waits: None };
-        self.state().unwrap().finish(left, finish).unwrap();
+        let mut state = self.state().unwrap();
+        let open = state.open_run().unwrap().expect("it is this run's");
+        let finish = Finish { run: (open.number, open.token), at: self.now_ms(), done: Done::default(), missing_waits: None };
+        state.finish(left, finish).unwrap();
         let mut journal = ended.ledger.0;
         if process.killed == Killed::AfterFinish {
             return false;

@@ -54,6 +54,17 @@ fn an_id_that_is_forgotten_in_an_unfinished_run_is_not_deleted() {
 }
 
 #[test]
+fn an_id_that_is_forgotten_is_not_brought_back_by_a_row_that_had_settled_before() {
+    let house = unfinished();
+    let run = state(&house, &["forget", "new1", "new2"]).run().exits(0);
+    assert!(run.stderr.contains("1 of 2 ids"), "what is still to be sent is not there yet: {}", run.stderr);
+    house.again(&[]).exits(0);
+    assert_eq!(house.held(), ["gone1", "gone2", "here", "new2"]);
+    house.again(&[]).exits(0).because("1 created");
+    assert_eq!(house.held().len(), 5);
+}
+
+#[test]
 fn another_file_in_the_same_night_is_no_other_night() {
     let house = House::new(settings(&[]));
     house.night(&["a", "here"], &[]).exits(0);

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use chatlift::sandbox::{Files, Sandbox};
+use chatlift::sandbox::{Command, Files, Sandbox};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::kept::kept;
@@ -121,6 +121,22 @@ fn an_older_run_goes_on_where_it_stopped() {
     old.is_kept();
     old.is_put_right(&[], "");
     old.sync(&[]).run().exits(0).because("40 unchanged");
+}
+
+#[test]
+fn whom_an_older_run_was_to_delete_waits_for_a_run_that_compares_them_with_the_file() {
+    let old = Old::new("UPDATE missing SET due = 'delete'");
+    let flags = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1", "--missing-apart", "0s"];
+    let deleted = || old.sandbox.touches().iter().filter(|touch| touch.command == Command::AccountDelete).count();
+    let run = old.sync(&flags).run().exits(0);
+    assert!(run.stderr.contains("2; these missing accounts wait for the next run"), "{}", run.stderr);
+    assert_eq!((deleted(), held(&old.bench).len()), (0, 42));
+    // What looks like one of them is spared by then.
+    let missing = old.bench.read("users.missing.csv");
+    let looks_like = missing.lines().nth(1).unwrap().split(',').next().unwrap().to_uppercase();
+    old.bench.write("users.csv", fixture("users.csv") + &format!("{looks_like},n,\n"));
+    old.sync(&flags).run().exits(0).because("1 deleted");
+    assert_eq!(deleted(), 1);
 }
 
 #[test]
