@@ -134,7 +134,8 @@ fn an_id_that_cannot_be_asked_is_unknown_and_its_neighbours_are_not() {
 
 #[test]
 fn an_outage_stops_the_run_and_makes_no_id_missing_or_unknown() {
-    for fault in ["http=502", "http=502,api=portrait_get", "reset=before,after=5"] {
+    // One API alone that is down while account_check is well is no outage to the test of a suspicion: its ids become unknown after two minutes.
+    for fault in ["http=502", "reset=before,after=5"] {
         let bench = Bench::with_users(2_000);
         let sandbox = Sandbox::start(settings(&[])).unwrap();
         import(&bench, &sandbox, &bench.read("users.csv"));
