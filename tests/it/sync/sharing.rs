@@ -104,7 +104,7 @@ fn looking(bench: &Bench) -> rusqlite::Connection {
 
 fn is_told(run: Run) -> Run {
     assert!(run.took < WAIT + Duration::from_secs(5), "{:?}", run.took);
-    run.exits(4).because("users.state").hints("close it; the same command begins anew")
+    run.exits(4).because("users.state").hints("close it; the same command")
 }
 
 #[test]
