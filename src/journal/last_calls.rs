@@ -44,27 +44,27 @@ impl LastCalls {
         QUIET.saturating_sub(now.duration_since(found).unwrap_or_default())
     }
 
-    /// A call leaves now. What cannot be recorded is no reason to stop: only a process that starts within a second would miss it.
-    pub fn leaves(&self, now: Instant) {
+    /// A call leaves now, and that is the time. What cannot be recorded is no reason to stop: only a process that starts within a second would miss it.
+    pub fn leaves(&self, now: Instant, time: SystemTime) {
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         if set.at.is_some_and(|at| now < at + EVERY) {
             return;
         }
         set.at = Some(now);
-        if let Err(error) = set.set_time(&self.path) {
+        if let Err(error) = set.set_time(&self.path, time) {
             tracing::debug!(%error, "the time of the lock file cannot be set");
         }
     }
 }
 
 impl LastSet {
-    fn set_time(&mut self, path: &Path) -> io::Result<()> {
+    fn set_time(&mut self, path: &Path, time: SystemTime) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(OpenOptions::new().write(true).open(path)?),
         };
         // Only the owner may set a time; whoever may write sets it by writing.
-        file.set_modified(SystemTime::now()).or_else(|_| file.write_all_at(b"\n", 0))
+        file.set_modified(time).or_else(|_| file.write_all_at(b"\n", 0))
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         let mut set = 0;
         for ms in 0..1_000 {
             file.set_modified(long_ago).unwrap();
-            calls.leaves(start + Duration::from_millis(ms));
+            calls.leaves(start + Duration::from_millis(ms), SystemTime::now());
             set += u32::from(modified(&path) != long_ago);
         }
         assert_eq!(set, 20);
