@@ -19,7 +19,8 @@ use super::SECOND;
 
 /// Calls that may leave together. Source: the contract of the pace. Waking an idle core costs more than a small call does.
 const TOGETHER: f64 = 3.0;
-/// … but not more than are due in this time, so that they stay evenly spread. Chosen: three at 200/s.
+/// … but not more than are due in this time, so that they stay evenly spread. Chosen: two at 200/s. Threes would
+/// come to 201 calls in a second there, and be torn apart by the proof of the limit.
 const TOGETHER_TIME: Duration = Duration::from_millis(15);
 /// A timer of a millisecond keeps up with calls that are this far apart; where they are closer, those of this time leave together.
 const TIMER: Duration = Duration::from_millis(2);
@@ -48,7 +49,9 @@ pub(super) struct Bucket {
     origin: Instant,
     interval: Duration,
     leaving: Leaving,
-    last_due: Option<Instant>,
+    /// A call is due and has not left yet.
+    is_due: bool,
+    last_left: Option<Instant>,
 }
 
 impl Bucket {
@@ -56,15 +59,19 @@ impl Bucket {
     pub(super) fn new(pace_per_s: f64, leaving: Leaving, now: Instant) -> Self {
         let clock = SetClock::default();
         let interval = interval(pace_per_s);
-        let bucket = Self { limiter: limiter(interval, leaving, &clock), clock, origin: now, interval, leaving, last_due: None };
+        let bucket =
+            Self { limiter: limiter(interval, leaving, &clock), clock, origin: now, interval, leaving, is_due: false, last_left: None };
         bucket.drain(now, capacity(interval, leaving) - 1);
         bucket
     }
 
-    /// Takes a call that is due by now, or says when to ask again.
-    pub(super) fn check(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Whether a call is due by now, or when to ask again.
+    pub(super) fn due(&mut self, now: Instant) -> Result<(), Instant> {
+        if self.is_due {
+            return Ok(());
+        }
         if let Some(least) = self.least_distance()
-            && let Some(last) = self.last_due
+            && let Some(last) = self.last_left
             && now < last + least
         {
             return Err(last + least);
@@ -72,7 +79,7 @@ impl Bucket {
         self.clock.set(now - self.origin);
         match self.limiter.check() {
             Ok(()) => {
-                self.last_due = Some(now);
+                self.is_due = true;
                 Ok(())
             }
             Err(not_until) => {
@@ -82,16 +89,22 @@ impl Bucket {
         }
     }
 
+    /// The call that was due leaves.
+    pub(super) fn left(&mut self, now: Instant) {
+        self.is_due = false;
+        self.last_left = Some(now);
+    }
+
     /// From now on calls are due at another pace; the next one is so much after the last one.
     pub(super) fn change(&mut self, pace_per_s: f64, leaving: Leaving, now: Instant) {
         let interval = interval(pace_per_s);
         if (interval, leaving) == (self.interval, self.leaving) {
             return;
         }
-        (self.interval, self.leaving) = (interval, leaving);
+        (self.interval, self.leaving, self.is_due) = (interval, leaving, false);
         self.limiter = limiter(interval, leaving, &self.clock);
         // What has been saved up for a late call was saved up at another pace.
-        let (last, tokens) = match self.last_due {
+        let (last, tokens) = match self.last_left {
             Some(last) if last + interval > now => (last, capacity(interval, leaving)),
             Some(_) | None => (now, capacity(interval, leaving) - 1),
         };

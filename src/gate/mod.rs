@@ -138,13 +138,15 @@ impl Gate {
         if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
             return Turn::At(opens_at);
         }
-        match self.ring.room(self.granted as usize, now) {
-            Room::WhenSent => Turn::WhenSent,
-            Room::At(at) => Turn::At(at),
-            Room::Now => match limited.take(now) {
-                Ok(()) => self.grant(now),
-                Err(at) => Turn::At(at),
-            },
+        match (self.ring.room(self.granted as usize, now), limited.due(now)) {
+            (Room::WhenSent, _) => Turn::WhenSent,
+            // Whichever is later: being woken for the other one would be for nothing.
+            (Room::At(room_at), Err(due_at)) => Turn::At(room_at.max(due_at)),
+            (Room::At(at), Ok(())) | (Room::Now, Err(at)) => Turn::At(at),
+            (Room::Now, Ok(())) => {
+                limited.bucket.left(now);
+                self.grant(now)
+            }
         }
     }
 
@@ -243,11 +245,11 @@ impl Limited {
         Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, Leaving::Together, now) }
     }
 
-    /// Takes a call that is due, or says when one is.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Whether a call is due, or when to ask again.
+    fn due(&mut self, now: Instant) -> Result<(), Instant> {
         let pace_per_s = self.pace.at(now).min(self.full_per_s);
         self.bucket.change(pace_per_s, self.pace.leaving(), now);
-        self.bucket.check(now)
+        self.bucket.due(now)
     }
 }
 

@@ -81,6 +81,13 @@ async fn calls_are_even_from_the_first_one_on_and_nearly_all_of_the_rate_is_used
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_calls_leave_together_at_the_full_rate() {
+    let sends = sent_with_delays(per_second(200), 3_000, |_| Duration::ZERO).await;
+    let together = sends.chunk_by(|one, other| one == other).count();
+    assert!(together <= 1_550, "{together} times of 3,000 calls: each costs waking up");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_timer_that_is_late_costs_next_to_nothing() {
     for (rate, late_ms, least) in [(200, 3, 0.995), (200, 8, 0.985), (100, 8, 0.985), (50, 8, 0.985)] {
         let seed = fastrand::u64(..);
