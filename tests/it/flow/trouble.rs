@@ -74,7 +74,9 @@ async fn bad_records_cost_their_own_calls_and_a_test_a_second_at_most() {
     assert!(last_tries <= 300, "{last_tries}");
     let tests = service.calls() - (6_000 + run.traffic.retries());
     assert!(tests <= 1 + seconds, "{tests} tests in {seconds} s");
-    assert!(service.mean_per_s() > 190.0, "{}", service.mean_per_s());
+    // The full rate, and at the end what the last row waits between its five tries: 0.2, 0.4, 0.8 and 1.6 s at most.
+    let longest = service.calls() as f64 / 199.0 + 3.0;
+    assert!(began.elapsed().as_secs_f64() < longest, "{:?} for {} calls", began.elapsed(), service.calls());
 }
 
 #[tokio::test(start_paused = true)]
