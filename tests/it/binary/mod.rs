@@ -1,5 +1,6 @@
 //! The real binary in a folder of its own with an environment of its own, and a search for secrets after every run.
 
+mod beside;
 mod secrets;
 
 use std::cell::Cell;
@@ -11,12 +12,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::hostile::server::Server;
+pub(crate) use beside::side_by_side;
 use secrets::Secrets;
 
 /// The key that every run signs with, and that no run may show. It has characters that other encodings change.
@@ -83,6 +85,14 @@ impl Bench {
         fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// The lock files tell when calls were made last: long ago.
+    fn ages_last_calls(&self) {
+        for name in self.names().into_iter().filter(|name| name.ends_with(".lock")) {
+            // Whose it isn't, it stays as it is, and the process waits.
+            let _ = File::open(self.path(&name)).and_then(|lock| lock.set_modified(SystemTime::UNIX_EPOCH));
+        }
+    }
+
     /// All files with what they hold.
     pub(crate) fn contents(&self) -> Vec<(String, Vec<u8>)> {
         // A process at work renames files between two looks.
@@ -93,7 +103,8 @@ impl Bench {
     pub(crate) fn call<'a>(&'a self, args: &[&str]) -> Call<'a> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatlift"));
         command.env_clear().current_dir(self.folder.path()).args(args).stdin(Stdio::null());
-        Call { bench: self, command, usual: &[], stdin: None, server: None, shows_key: false, stem: "users".to_owned() }
+        let stem = "users".to_owned();
+        Call { bench: self, command, usual: &[], stdin: None, server: None, shows_key: false, is_long_after: false, stem }
     }
 
     /// An import of `users.csv` into the server.
@@ -134,6 +145,7 @@ pub(crate) struct Call<'a> {
     server: Option<&'a Server>,
     /// The environment or the output may hold the key, because the test wants it there.
     shows_key: bool,
+    is_long_after: bool,
     stem: String,
 }
 
@@ -148,9 +160,19 @@ impl<'a> Call<'a> {
         Self { usual, ..self }
     }
 
-    /// Without a limit of the rate.
+    /// Without a limit of the rate, and so without the wait that keeps it from one process to the next (see [`Self::long_after`]).
     pub(crate) fn at_any_rate(self) -> Self {
         self.args(&["--rate", "0"])
+    }
+
+    /// As if the last process on these files had made its last call long ago. The second that a process waits otherwise is `processes`' matter.
+    pub(crate) fn long_after(self) -> Self {
+        Self { is_long_after: true, ..self }
+    }
+
+    fn has_no_limit(&self) -> bool {
+        let args: Vec<_> = self.command.get_args().collect();
+        args.windows(2).any(|pair| pair == ["--rate", "0"])
     }
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
@@ -195,6 +217,9 @@ impl<'a> Call<'a> {
         let given: BTreeSet<_> = self.command.get_args().map(ToOwned::to_owned).collect();
         let is_given = |flag: &str| flag.split_once('=').is_some_and(|(name, _)| given.contains(OsStr::new(name)));
         self.command.args(self.usual.iter().filter(|flag| !is_given(flag)));
+        if self.is_long_after || self.has_no_limit() {
+            self.bench.ages_last_calls();
+        }
         let number = self.bench.outputs.replace(self.bench.outputs.get() + 1);
         let output = |name: &str| self.bench.outside.path().join(format!("{number}.{name}"));
         let (stdout, stderr) = (output("stdout"), output("stderr"));
