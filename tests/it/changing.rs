@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::sandbox::{Command as Api, Sandbox, Settings};
 
-use crate::binary::{Bench, Call, KEY, Run, Running, SDKAPPID, eventually, users};
+use crate::binary::{Bench, Call, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 use crate::sync::sync;
 
@@ -181,21 +181,19 @@ fn change_after(sandbox: &Sandbox, running: &mut Running, (api, calls): (Api, u6
 
 #[test]
 fn an_import_in_batches_ends_as_finished_only_if_what_it_read_still_stands() {
-    for change in CHANGES {
-        for calls in [1, 8] {
-            let context = format!("{change:?} after {calls} calls");
-            let bench = Bench::with_users(ROWS);
-            let sandbox = sandbox();
-            let import = bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "15", "--no-progress"]);
-            let mut running = import.start();
-            change_after(&sandbox, &mut running, (Api::MultiaccountImport, calls), || change.make(&bench.path("users.csv")));
-            let run = running.wait();
-            is_told(&run, change, &context);
-            if !change.is_harm() {
-                run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
-            }
+    side_by_side(CHANGES.into_iter().flat_map(|change| [(change, 1), (change, 8)]), |(change, calls)| {
+        let context = format!("{change:?} after {calls} calls");
+        let bench = Bench::with_users(ROWS);
+        let sandbox = sandbox();
+        let import = bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "15", "--no-progress"]);
+        let mut running = import.start();
+        change_after(&sandbox, &mut running, (Api::MultiaccountImport, calls), || change.make(&bench.path("users.csv")));
+        let run = running.wait();
+        is_told(&run, change, &context);
+        if !change.is_harm() {
+            run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
         }
-    }
+    });
 }
 
 #[test]
@@ -230,31 +228,29 @@ fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
 
 #[test]
 fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
-    for change in CHANGES {
-        for calls in [1, 8] {
-            let context = format!("{change:?} after {calls} calls");
-            let bench = Bench::with_users(ROWS);
-            let sandbox = sandbox();
-            bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "0"]).run().exits(0);
-            let (key, endpoint) = (bench.key(), sandbox.endpoint());
-            let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
-            let call = bench.call(&["verify", "users.csv", "--rate", "15", "--no-progress"]).args(&connection);
-            let mut running = call.start();
-            change_after(&sandbox, &mut running, (Api::AccountCheck, calls), || change.make(&bench.path("users.csv")));
-            let run = running.wait();
-            if change == Change::Appended {
-                // What has come was not asked, so not every id is known to be the same.
-                assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
-                continue;
-            }
-            if change.is_harm() {
-                assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
-                assert!(run.why().contains("while it was"), "{context}: {}", run.stderr);
-                continue;
-            }
-            is_told(&run, change, &context);
+    side_by_side(CHANGES.into_iter().flat_map(|change| [(change, 1), (change, 8)]), |(change, calls)| {
+        let context = format!("{change:?} after {calls} calls");
+        let bench = Bench::with_users(ROWS);
+        let sandbox = sandbox();
+        bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "0"]).run().exits(0);
+        let (key, endpoint) = (bench.key(), sandbox.endpoint());
+        let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
+        let call = bench.call(&["verify", "users.csv", "--rate", "15", "--no-progress"]).args(&connection);
+        let mut running = call.start();
+        change_after(&sandbox, &mut running, (Api::AccountCheck, calls), || change.make(&bench.path("users.csv")));
+        let run = running.wait();
+        if change == Change::Appended {
+            // What has come was not asked, so not every id is known to be the same.
+            assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
+            return;
         }
-    }
+        if change.is_harm() {
+            assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
+            assert!(run.why().contains("while it was"), "{context}: {}", run.stderr);
+            return;
+        }
+        is_told(&run, change, &context);
+    });
 }
 
 #[test]

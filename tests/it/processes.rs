@@ -5,7 +5,7 @@ use std::time::Duration;
 use chatlift::sandbox::{Command, Sandbox, Settings};
 use rustix::process::Signal;
 
-use crate::binary::{Bench, KEY};
+use crate::binary::{Bench, KEY, side_by_side};
 
 /// More rows than all processes come to.
 const ROWS: u64 = 20_000;
@@ -63,9 +63,11 @@ fn check(flags: &[&str], command: Command, blows: &[(Signal, u64)], limit: usize
 fn the_limit_holds_over_kills_and_stops() {
     let kills = [1_300, 1_200, 1_700, 1_150, 1_250].map(|ms| (Signal::KILL, ms));
     let mixed = [(Signal::KILL, 1_300), (Signal::TERM, 1_250), (Signal::INT, 1_600), (Signal::KILL, 1_200), (Signal::TERM, 1_200)];
-    check(&["--rate", "200"], Command::AccountImport, &kills, 200);
-    check(&["--rate", "200"], Command::AccountImport, &mixed, 200);
-    check(&["--rate", "20", "--batch=strict"], Command::MultiaccountImport, &mixed, 20);
+    let single = (&["--rate", "200"][..], Command::AccountImport, 200);
+    let batches = (&["--rate", "20", "--batch=strict"][..], Command::MultiaccountImport, 20);
+    side_by_side([(single, &kills), (single, &mixed), (batches, &mixed)], |((flags, command, limit), blows)| {
+        check(flags, command, blows, limit);
+    });
 }
 
 #[test]

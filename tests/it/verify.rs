@@ -8,7 +8,7 @@ use chatlift::sandbox::{Command as Api, Sandbox, Settings};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::{Bench, Call, KEY, Run, SDKAPPID, eventually};
+use crate::binary::{Bench, Call, KEY, Run, SDKAPPID, eventually, side_by_side};
 
 fn settings(faults: &[&str]) -> Settings {
     let faults = faults.iter().map(|text| text.parse().unwrap()).collect();
@@ -173,23 +173,20 @@ fn a_sample_is_drawn_again_with_its_seed() {
 
 #[test]
 fn both_apis_keep_their_limits_and_a_rate_lowers_them() {
-    let bench = Bench::with_users(30_000);
-    let sandbox = Sandbox::start(Settings::with_key(KEY.into())).unwrap();
-    let limited = |flags: &[&str]| {
+    let cases: [(&[&str], _, _, _); 3] =
+        [(&[], 100, 200, 30_000), (&["--rate", "150"], 100, 150, 30_000), (&["--rate", "60", "--sample", "20000"], 60, 60, 20_000)];
+    side_by_side(cases, |(flags, check_max, read_max, asked)| {
+        let bench = Bench::with_users(30_000);
+        let sandbox = Sandbox::start(Settings::with_key(KEY.into())).unwrap();
         let key = bench.key();
         let call =
             bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--no-progress", "--profiles"]);
         call.args(&["--secret-key-file", key.to_str().unwrap()]).args(&SUMMARY).args(flags).run().exits(3);
         let summary: Value = serde_json::from_str(&bench.read("summary.json")).unwrap();
-        ["account_check", "portrait_get"].map(|api| summary["apis"][api]["max_calls_in_1s"].as_u64().unwrap())
-    };
-    let [check, read] = limited(&[]);
-    assert!(check <= 100 && read <= 200, "{check} {read}");
-    let [check, read] = limited(&["--rate", "150"]);
-    assert!(check <= 100 && read <= 150, "{check} {read}");
-    let [check, read] = limited(&["--rate", "60", "--sample", "20000"]);
-    assert!(check <= 60 && read <= 60, "{check} {read}");
-    assert_eq!(figures(&bench), [0, 20_000, 0, 0, 0, 10_000]);
+        let [check, read] = ["account_check", "portrait_get"].map(|api| summary["apis"][api]["max_calls_in_1s"].as_u64().unwrap());
+        assert!(check <= check_max && read <= read_max, "{flags:?}: {check} {read}");
+        assert_eq!(figures(&bench), [0, asked, 0, 0, 0, 30_000 - asked], "{flags:?}");
+    });
 }
 
 #[test]

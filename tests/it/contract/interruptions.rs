@@ -82,7 +82,7 @@ fn after_a_kill_at_any_moment_every_row_has_one_line_in_order() {
     let mut random = fastrand::Rng::with_seed(seed);
     let bench = Bench::with_users(USERS);
     let server = Server::new(|_| imported());
-    let call = || bench.import(&server).args(&["--rate", "600", "--in-flight", "8"]);
+    let call = || bench.import(&server).args(&["--rate", "600", "--in-flight", "8"]).long_after();
     for _ in 0..4 {
         let target = server.calls() + random.usize(1..500);
         let running = call().start();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::binary::{Bench, Call, KEY, SDKAPPID, eventually, users};
+use crate::binary::{Bench, Call, KEY, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 
 /// A call without the harness' own bound of calls in flight.
@@ -20,14 +20,14 @@ fn many_in_flight<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
 
 #[test]
 fn few_open_files_make_few_calls_in_flight_and_are_no_outage() {
-    for limits in ["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", "ulimit -n 20"] {
+    side_by_side(["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", "ulimit -n 20"], |limits| {
         let bench = Bench::with_users(600);
         let server = Server::new(|_| imported().after(Duration::from_millis(5)));
         let run = many_in_flight(&bench, &server).args(&["--in-flight", "256"]).through_shell(limits).run().exits(0).imports_all(600);
         assert!(run.stderr.contains("in flight"), "{limits}: it is said: {}", run.stderr);
         assert!(!run.stderr.contains("the service is down"), "{limits}: {}", run.stderr);
         assert_eq!(run.attempts(), [1; 600], "{limits}");
-    }
+    });
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_summary_may_be_a_pipe_that_is_read() {
     let key = bench.key();
     let endpoint = server.endpoint();
     let args = ["import", "users.csv", "--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
-    let import = |summary: &str| bench.call(&args).args(&["--restart", "--summary", summary]).against(&server);
+    let import = |summary: &str| bench.call(&args).args(&["--restart", "--summary", summary]).against(&server).long_after();
     let reader = {
         let pipe = pipe.clone();
         std::thread::spawn(move || fs::read_to_string(pipe).unwrap())

@@ -7,7 +7,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::certificates::trusted;
 use super::server::{Act, Reply, Request, Server, acts, answer, imported, raw};
-use crate::binary::{Bench, Run};
+use crate::binary::{Bench, Run, side_by_side};
 
 const ROWS: usize = 400;
 const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
@@ -15,7 +15,7 @@ const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
 /// With and without TLS, at the default rate.
 #[track_caller]
 fn check(what: &str, least_lost: usize, patience: Option<Duration>, script: impl Fn(&Request) -> Reply + Send + Sync + Clone + 'static) {
-    for is_encrypted in [false, true] {
+    side_by_side([false, true], |is_encrypted| {
         let bench = Bench::with_users(ROWS as u64);
         let (config, pem) = trusted();
         bench.write("ca.pem", pem);
@@ -28,7 +28,7 @@ fn check(what: &str, least_lost: usize, patience: Option<Duration>, script: impl
         let what = format!("{what}, {}", if is_encrypted { "TLS" } else { "plain" });
         assert_eq!(run.attempts(), vec![1; ROWS], "{what}: nobody is charged");
         keeps_pace_and_limit(&what, least_lost, &server, &run);
-    }
+    });
 }
 
 fn start(config: Option<Arc<ServerConfig>>, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Server {
@@ -112,7 +112,7 @@ fn an_answer_that_is_cut_off_is_a_fault_on_a_kept_connection_too() {
 /// What is kept is given up and what is new is reset: that is no whim of a keep-alive, the service is gone.
 #[test]
 fn fresh_connections_that_break_are_an_outage() {
-    for end in [Act::Reset, Act::Close] {
+    side_by_side([Act::Reset, Act::Close], |end| {
         let bench = Bench::with_users(ROWS as u64);
         let bad = end.clone();
         let server = Server::new(move |request| if request.at < Duration::from_secs(1) { imported() } else { acts([bad.clone()]) });
@@ -122,7 +122,7 @@ fn fresh_connections_that_break_are_an_outage() {
         drop(server);
         let server = Server::at_port(port, |_| imported());
         bench.import(&server).args(&["--rate", "200"]).run().exits(0).imports_all(ROWS as u64);
-    }
+    });
 }
 
 #[test]

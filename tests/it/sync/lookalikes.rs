@@ -5,7 +5,7 @@ use std::fs;
 use chatlift::sandbox::{Command, Presence, Settings};
 
 use super::night::{House, settings};
-use crate::binary::{Run, eventually};
+use crate::binary::{Run, eventually, side_by_side};
 
 /// In each mode, whoever is missing is due at once.
 const KICK: [&str; 4] = ["--missing", "kick", "--missing-runs", "1"];
@@ -55,7 +55,7 @@ const GUISES: [(&str, &str); 18] = [
 
 #[test]
 fn who_is_in_the_file_under_a_look_of_his_id_is_never_touched() {
-    for (id, cell) in GUISES {
+    side_by_side(GUISES, |(id, cell)| {
         let quoted = format!("\"{}\"", id.replace('"', "\"\""));
         for mode in [&KICK[..], &DELETE] {
             let house = House::new(settings(&[]));
@@ -71,7 +71,7 @@ fn who_is_in_the_file_under_a_look_of_his_id_is_never_touched() {
             assert_eq!((summary(&run, "lookalikes"), touched(&house)), (&1.into(), 1));
             assert!(house.sandbox.account(id).is_some(), "{id:?}");
         }
-    }
+    });
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn write_malformed(house: &House, text: &str) {
 
 #[test]
 fn kicks_and_deletions_wait_while_the_file_is_malformed() {
-    for (what, text) in MALFORMED {
+    side_by_side(MALFORMED, |(what, text)| {
         for mode in [&KICK[..], &DELETE] {
             let house = house(&["gone", "here"]);
             write_malformed(&house, text);
@@ -175,7 +175,7 @@ fn kicks_and_deletions_wait_while_the_file_is_malformed() {
             let run = house.again(&[mode, &["--allow", "malformed"]].concat());
             assert_eq!((touched(&house), summary(&run, "missing_waits")), (1, &serde_json::Value::Null), "{what}: {}", run.stderr);
         }
-    }
+    });
 }
 
 #[test]
@@ -265,14 +265,14 @@ fn a_file_that_is_replaced_before_they_are_dealt_with_makes_them_wait() {
         fs::write(house.bench.path("next.csv"), "UserID,Nick,night\nhere,n,9\nnew,n,9\ngone,n,9\n").unwrap();
         fs::rename(house.bench.path("next.csv"), house.bench.path("users.csv")).unwrap();
     };
-    for mode in [&KICK[..], &DELETE] {
+    side_by_side([&KICK[..], &DELETE], |mode| {
         let (house, run) = changed_meanwhile(replace, mode);
         let run = run.exits(0);
         assert_eq!((summary(&run, "missing_waits"), touched(&house)), (&"file_changed".into(), 0), "{}", run.stderr);
         assert_eq!(house.actions(), told(&[("gone", 1, "none")]), "the run counts all the same");
         house.again(mode).exits(0);
         assert_eq!(touched(&house), 0, "it is there");
-    }
+    });
 }
 
 #[test]

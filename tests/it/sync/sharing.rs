@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{connection, held, sync, sync_of};
-use crate::binary::{Bench, Run, eventually, users};
+use crate::binary::{Bench, Run, eventually, side_by_side, users};
 use crate::disk::skipped;
 use crate::hostile::server::{Server, imported};
 
@@ -109,13 +109,29 @@ fn is_told(run: Run) -> Run {
 
 #[test]
 fn no_call_is_made_while_another_program_keeps_the_state_from_being_changed() {
+    // Each of them waits for ten seconds.
+    let cases: [fn(); 3] = [a_new_run_makes_no_call, a_run_that_goes_on_makes_no_call, a_verification_asks_nothing];
+    side_by_side(cases, |case| case());
+}
+
+fn changed() -> (Bench, Server) {
     let (bench, server) = (Bench::with_users(6), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(6).replace("Nick ", "Name "));
+    (bench, server)
+}
+
+fn a_new_run_makes_no_call() {
+    let (bench, server) = changed();
     let reader = looking(&bench);
     is_told(sync(&bench, &server).run());
     assert_eq!(server.calls(), 6);
     drop(reader);
+    sync(&bench, &server).run().exits(0).settles(6);
+}
+
+fn a_run_that_goes_on_makes_no_call() {
+    let (bench, server) = changed();
     sync(&bench, &server).args(&["--limit", "2"]).run().exits(0);
     // All that is left is announced: the next process has nothing to write before its calls.
     let state = rusqlite::Connection::open(bench.path("users.state")).unwrap();
@@ -128,8 +144,8 @@ fn no_call_is_made_while_another_program_keeps_the_state_from_being_changed() {
     sync(&bench, &server).run().exits(0).settles(6);
 }
 
-#[test]
-fn a_verification_asks_nothing_while_it_could_not_tell_the_state() {
+/// It could not tell the state what it finds.
+fn a_verification_asks_nothing() {
     let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let _reader = looking(&bench);
