@@ -87,9 +87,9 @@ impl Bench {
 
     /// The lock files tell when calls were made last: long ago.
     fn ages_last_calls(&self) {
-        for name in self.names().into_iter().filter(|name| name.ends_with(".lock")) {
-            // Whose it isn't, it stays as it is, and the process waits.
-            let _ = File::open(self.path(&name)).and_then(|lock| lock.set_modified(SystemTime::UNIX_EPOCH));
+        for path in self.names().iter().map(|name| self.path(name)).filter(|path| path.extension() == Some(OsStr::new("lock"))) {
+            // Whoever may not set it has its process wait.
+            let _ = File::open(path).and_then(|lock| lock.set_modified(SystemTime::UNIX_EPOCH));
         }
     }
 
