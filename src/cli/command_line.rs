@@ -1,11 +1,11 @@
 //! Commands for a shell, as hints have them: with the flags that were given and are needed, so that they run as they stand.
 
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::ValueEnum;
 
 use super::flags::{ConnectionFlags, InputFlags};
-use super::input::shell_word;
 use super::settings::format;
 
 /// A command in the making.
@@ -28,30 +28,36 @@ impl CommandLine {
 
     /// Adds a file.
     pub(super) fn file(mut self, path: &Path) -> Self {
-        let text = path.display().to_string();
-        // What begins with a dash would be taken for a flag.
-        let text = if text.len() > 1 && text.starts_with('-') { format!("./{text}") } else { text };
-        self.words.push(shell_word(&text));
+        self.words.push(file_word(path));
         self
     }
 
     /// Adds a flag with its value, if it was given.
-    fn flag(mut self, name: &str, value: Option<impl ToString>) -> Self {
-        if let Some(value) = value {
-            let value = value.to_string();
-            // A value that begins with a dash would be taken for a flag.
-            let words = if value.starts_with('-') {
-                vec![shell_word(&format!("--{name}={value}"))]
-            } else {
-                vec![format!("--{name}"), shell_word(&value)]
-            };
-            self.words.extend(words);
+    fn flag(self, name: &str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.valued(name, OsStr::new(&value.to_string())),
+            None => self,
         }
-        self
     }
 
     fn path(self, name: &str, value: Option<&Path>) -> Self {
-        self.flag(name, value.map(Path::display))
+        match value {
+            Some(value) => self.valued(name, value.as_os_str()),
+            None => self,
+        }
+    }
+
+    fn valued(mut self, name: &str, value: &OsStr) -> Self {
+        let flag = format!("--{name}");
+        if begins_with_dash(value) {
+            // It would be taken for a flag.
+            let mut both = OsString::from(flag + "=");
+            both.push(value);
+            self.words.push(shell_word(&both));
+        } else {
+            self.words.extend([flag, shell_word(value)]);
+        }
+        self
     }
 
     /// Adds a flag with a path as its value.
@@ -99,6 +105,33 @@ impl std::fmt::Display for CommandLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.words.join(" "))
     }
+}
+
+/// A word that a shell takes as it is. `printf` makes what a line of a hint can't hold: control characters and what is not UTF-8. (Line ends at the
+/// very end of a word are lost on that way; no flag, and no file that chatlift names, ends so.)
+pub(super) fn shell_word(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref();
+    let is_plain = |char: char| char.is_alphanumeric() || "_-./=,:+@%".contains(char);
+    match word.to_str().filter(|text| !text.contains(char::is_control)) {
+        Some(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_owned(),
+        Some(text) => format!("'{}'", text.replace('\'', "'\\''")),
+        None => format!("\"$(printf '{}')\"", word.as_encoded_bytes().iter().map(|byte| octal(*byte)).collect::<String>()),
+    }
+}
+
+/// A byte as the format of `printf` has it.
+fn octal(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"_./=".contains(&byte) { char::from(byte).to_string() } else { format!("\\{byte:03o}") }
+}
+
+/// As [`shell_word`], of a file: one whose name begins with a dash would be taken for a flag.
+pub(super) fn file_word(path: &Path) -> String {
+    let is_flag = begins_with_dash(path.as_os_str()) && path != Path::new("-");
+    if is_flag { shell_word(Path::new(".").join(path)) } else { shell_word(path) }
+}
+
+fn begins_with_dash(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"-")
 }
 
 fn delimiter(byte: u8) -> String {
@@ -165,5 +198,33 @@ mod tests {
         assert_eq!(line("r.csv", b'\t'), "chatlift import r.csv --delimiter tab");
         assert_eq!(line("r.tsv", b'\t'), "chatlift import r.tsv");
         assert_eq!(line("r.csv", b'|'), "chatlift import r.csv --delimiter '|'");
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        use std::os::unix::ffi::OsStrExt;
+        let check = |word: &[u8], expected: &str| {
+            assert_eq!(shell_word(OsStr::from_bytes(word)), expected);
+            let said = std::process::Command::new("/bin/sh").args(["-c", &format!("printf %s {expected}")]).output().unwrap();
+            assert_eq!(said.stdout, word, "{expected}");
+        };
+        check(b"a/b-1.csv", "a/b-1.csv");
+        check(b"my users.csv", "'my users.csv'");
+        check(b"it's", "'it'\\''s'");
+        check(b"$HOME `x` *", "'$HOME `x` *'");
+        check(b"", "''");
+        check(b"caf\xe9 $x.csv", "\"$(printf 'caf\\351\\040\\044x.csv')\"");
+        check(b"a\nb%s'\\", "\"$(printf 'a\\012b\\045s\\047\\134')\"");
+    }
+
+    #[test]
+    fn a_file_is_never_taken_for_a_flag() {
+        use std::os::unix::ffi::OsStrExt;
+        let check = |path: &[u8], expected: &str| assert_eq!(file_word(Path::new(OsStr::from_bytes(path))), expected);
+        check(b"-x.csv", "./-x.csv");
+        check(b"-", "-");
+        check(b"-\xff", "\"$(printf './\\055\\377')\"");
+        let line = CommandLine::new("audit").with("results", Path::new(OsStr::from_bytes(b"-\xff")));
+        assert_eq!(line.to_string(), "chatlift audit \"$(printf '\\055\\055results=\\055\\377')\"");
     }
 }

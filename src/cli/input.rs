@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::access::{Remedies, cannot_use, why_denied};
+use super::command_line::{file_word, shell_word};
 use super::exit::{Exit, LastWord, causes, quoted};
 use crate::account::Field;
 use crate::input::{Fingerprint, Mark};
@@ -13,6 +14,12 @@ use crate::roster::{Format, HeaderError, InputFile, Look, RECORD_MAX_BYTES, Reco
 /// Whether the file is standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
+}
+
+/// Whether the file can't be read twice: standard input under one of its names, a pipe, a device.
+pub(super) fn is_stream(path: &Path) -> bool {
+    let is_the_systems = path == Path::new("/dev/stdin") || ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder));
+    is_stdin(path) || is_the_systems || std::fs::metadata(path).is_ok_and(|stat| !stat.is_file() && !stat.is_dir())
 }
 
 /// Opens a file, with its stat fields before anything is read of it; `name` is what it is called to people.
@@ -89,7 +96,7 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> LastWord {
 
 /// Adds to the last word of a finished run that another file has come under the input's name meanwhile, or that there is none any more.
 pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> LastWord {
-    if is_stdin(path) || input.is_at(path) {
+    if is_stream(path) || input.is_at(path) {
         return word;
     }
     if matches!(path.try_exists(), Ok(false)) {
@@ -120,7 +127,7 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 fn header_hint(path: &Path, error: &HeaderError) -> String {
-    let file = if is_stdin(path) { "FILE".to_owned() } else { shell_word(&path.display().to_string()) };
+    let file = if is_stream(path) { "FILE".to_owned() } else { file_word(path) };
     match error {
         HeaderError::Missing => "the first line must name the columns, UserID among them".to_owned(),
         HeaderError::Utf16 => format!("if it is UTF-16: iconv -f UTF-16 -t UTF-8 {file} > utf8.csv, then take utf8.csv"),
@@ -129,7 +136,7 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
             format!("rename one of the columns {}, so that it is clear which one is meant", quoted(name.as_bytes()))
         }
         HeaderError::NoColumn { field, columns: 1, similar: None, .. } => one_column_hint(*field, sole_column(path).as_deref()),
-        HeaderError::NoColumn { field, similar: Some(similar), .. } => format!("--map {}", shell_word(&format!("{field}={similar}"))),
+        HeaderError::NoColumn { field, similar: Some(similar), .. } => format!("--map {}", shell_word(format!("{field}={similar}"))),
         HeaderError::NoColumn { field, similar: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
         HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
     }
@@ -148,21 +155,15 @@ fn one_column_hint(field: Field, header: Option<&str>) -> String {
     }
 }
 
-/// The header line again, which the error doesn't keep; standard input is gone.
+/// The header line again, which the error doesn't keep; a stream is gone.
 fn sole_column(path: &Path) -> Option<String> {
-    if is_stdin(path) {
+    if is_stream(path) {
         return None;
     }
     let input = BufReader::new(File::open(path).ok()?.take(RECORD_MAX_BYTES as u64));
     let lines = input.split(b'\n').map_while(Result::ok);
     let mut texts = lines.map(|line| String::from_utf8_lossy(&line).trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned());
     texts.find(|text| !text.is_empty())
-}
-
-/// A word that a shell takes as it is.
-pub(super) fn shell_word(text: &str) -> String {
-    let is_plain = |char: char| char.is_alphanumeric() || "_-./=,:+@%".contains(char);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
@@ -244,13 +245,5 @@ mod tests {
         check(ErrorKind::PermissionDenied, Exit::Yours);
         check(ErrorKind::IsADirectory, Exit::Yours);
         check(ErrorKind::StaleNetworkFileHandle, Exit::CannotGoOn);
-    }
-
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        let check = |text: &str, expected: &str| assert_eq!(shell_word(text), expected);
-        check("a/b-1.csv", "a/b-1.csv");
-        check("my users.csv", "'my users.csv'");
-        check("it's", "'it'\\''s'");
     }
 }

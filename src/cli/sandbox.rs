@@ -7,9 +7,9 @@ use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 
 use super::access::why_denied;
+use super::command_line::file_word;
 use super::exit::{Exit, LastWord, causes};
 use super::flags::SandboxFlags;
-use super::input::shell_word;
 use super::secret::read_secret;
 use super::signals;
 use super::stdout::print;
@@ -109,7 +109,7 @@ impl Usage<'_> {
     fn at(&self, endpoint: &str) -> impl fmt::Display {
         let Settings { sdkappid, identifier, key, .. } = &self.settings;
         let credential = match &self.flags.secret_key_file {
-            Some(path) => format!("# chatlift import FILE --secret-key-file {}", shell_word(&path.display().to_string())),
+            Some(path) => format!("# chatlift import FILE --secret-key-file {}", file_word(path)),
             None => format!("export CHATLIFT_SECRET_KEY={}", key.expose_secret()),
         };
         format!(

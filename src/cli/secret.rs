@@ -6,8 +6,8 @@ use std::path::Path;
 
 use secrecy::SecretString;
 
+use super::command_line::file_word;
 use super::exit::LastWord;
-use super::input::shell_word;
 use super::settings::cannot_read;
 use super::small;
 
@@ -30,7 +30,7 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(LastWord::yours(
             format!("the key file {} can be read by others", path.display()),
-            format!("chmod 600 {}", shell_word(&path.display().to_string())),
+            format!("chmod 600 {}", file_word(path)),
         ));
     }
     let bytes = small::read(path).map_err(|why| cannot_read("the key file", path, &why))?;

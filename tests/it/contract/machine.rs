@@ -285,3 +285,42 @@ fn a_service_that_nothing_gets_through_to_is_told_with_what_to_look_at() {
     assert!(!run.stderr.contains("sesame"), "a proxy's password is nobody's business: {}", run.stderr);
     call().run().exits(4).hints("proxy").hints("endpoint");
 }
+
+/// The command of a hint in a folder of its own, run by a shell there, with the exit code.
+fn run_hint(folder: &Path, stderr: &[u8], program: &Path) -> i32 {
+    let stderr = String::from_utf8(stderr.to_vec()).expect("what is said is UTF-8");
+    let hint = stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
+    let start = ["chatlift ", "iconv ", "tr "].iter().find_map(|word| hint.find(word)).unwrap_or_else(|| panic!("no command: {hint}"));
+    let command = &hint[start..];
+    let command = [" proves it", ", then take"].iter().find_map(|end| command.find(end)).map_or(command, |end| &command[..end]);
+    let command = command.replacen("chatlift", program.to_str().unwrap(), 1);
+    let status = Command::new("/bin/sh").args(["-c", &command]).current_dir(folder).stdin(Stdio::null()).output().unwrap().status;
+    println!("{command}: {status}");
+    status.code().unwrap()
+}
+
+#[test]
+fn the_commands_of_hints_run_whatever_the_files_are_called() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let program = Path::new(env!("CARGO_BIN_EXE_chatlift"));
+    let names: [&[u8]; 5] = [b"-dash.csv", b"it's $HOME `x` \"y\".csv", b"caf\xe9.csv", b"new\nline.csv", b"~*?#.csv"];
+    for name in names {
+        let folder = tempfile::tempdir().unwrap();
+        let import = |text: &[u8], code: i32| {
+            fs::write(folder.path().join(OsStr::from_bytes(name)), text).unwrap();
+            let mut call = Command::new(program);
+            call.env_clear().current_dir(folder.path()).args(["import", "--sandbox", "--rate=0", "--"]).arg(OsStr::from_bytes(name));
+            let run = call.stdin(Stdio::null()).output().unwrap();
+            assert_eq!(run.status.code(), Some(code), "{}", String::from_utf8_lossy(&run.stderr));
+            run.stderr
+        };
+        let hinted = |stderr: &[u8]| run_hint(folder.path(), stderr, program);
+        assert_eq!(hinted(&import(b"\xff\xfeU\0s\0e\0r\0I\0D\0\n\0", 2)), 0);
+        assert_eq!(fs::read(folder.path().join("utf8.csv")).unwrap(), b"UserID\n");
+        assert_eq!(hinted(&import(b"UserID\ra\r", 2)), 0);
+        assert_eq!(fs::read(folder.path().join("lines.csv")).unwrap(), b"UserID\na\n");
+        assert_eq!(hinted(&import(b"UserID\na\n", 0)), 0, "the audit");
+        assert_eq!(hinted(&import(b"UserID\na\n@TIM#b\n", 3)), 3, "the rejects, as they are");
+    }
+}
