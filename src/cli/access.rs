@@ -9,6 +9,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
 
 use super::exit::{Exit, LastWord};
+use super::names::resolved;
+use crate::files::folder_of;
 
 /// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.
 pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
@@ -28,10 +30,14 @@ pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
     )
 }
 
-/// As [`why_denied`], of a file that is read and written, where nobody has said why it can't be.
+/// As [`why_denied`], of a file that is read and written, and beside which others are made, where nobody has said why it can't be.
 pub(super) fn why_not_writable(path: &Path) -> String {
-    let tried = accessat(CWD, path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS);
-    tried.map_or_else(|error| why_denied(path, &error.into()), |()| String::new())
+    let file = resolved(path);
+    let folder = folder_of(&file);
+    let needed = [(file.as_path(), Access::READ_OK | Access::WRITE_OK), (folder, Access::WRITE_OK | Access::EXEC_OK)];
+    let denied =
+        |(place, access): (&Path, Access)| accessat(CWD, place, access, AtFlags::EACCESS).err().map(|error| (place.to_owned(), error));
+    needed.into_iter().find_map(denied).map_or_else(String::new, |(place, error)| why_denied(&place, &error.into()))
 }
 
 /// The first folder on the way that may not be entered, or else the file, or the folder in which it can't be made.

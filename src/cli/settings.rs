@@ -186,6 +186,9 @@ impl Sources<'_> {
         let sdkappid = sdkappid.or(self.config.sdkappid).ok_or_else(|| {
             LastWord::yours("no SDKAppID is given", "give --sdkappid N (the console shows it), or rehearse with --sandbox")
         })?;
+        if sdkappid == 0 {
+            return Err(LastWord::yours("0 is no SDKAppID", "give --sdkappid N (the console shows it), or rehearse with --sandbox"));
+        }
         let identifier = self.identifier()?;
         let credential = self.credential()?;
         check_claims(&credential, sdkappid, &identifier)?;

@@ -349,6 +349,11 @@ impl Filling {
         let planned = InPlan { row: settlement.row, is_sent: true, profile, found: InDoubt::NOTHING };
         let mut overlay = Overlay::new(std::iter::once(Ok(settlement)), settlement.row);
         let Kept::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
+        // Whoever is in the file is not missing, whatever came of the row. When a row failed nobody knows; that may spare an account, and costs none.
+        let held = match settlement.sent {
+            Sent::Taken { .. } => held,
+            Sent::Refused | Sent::Unknown => Held { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
+        };
         self.now = Some(match self.before {
             _ if !is_older(last_sync) => held,
             // The sync may have deleted it.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use thiserror::Error;
 
 pub use account::{Imported, Kept, SettledImport, Wrong};
@@ -126,7 +127,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// What was to be written comes from a file that cannot be read.
-    #[error("cannot read a temporary file")]
+    #[error("cannot use a temporary file")]
     Source(#[source] io::Error),
     #[error("{} was changed by another process while it was read", path.display())]
     Changed { path: PathBuf },
@@ -337,11 +338,19 @@ impl State {
         Ok(done)
     }
 
-    /// Waits until nobody looks at the file, as long as a change would: what is to be written later should not fail for that.
+    /// Waits until nobody looks at the file, as long as a change would: what is to be written later should not fail for that, nor for a folder
+    /// that takes no file beside it, which every change needs.
     ///
     /// # Errors
-    /// The database's; see [`StateError::is_others`].
+    /// The database's, see [`StateError::is_others`], or that of the folder.
     pub fn can_be_changed(&self) -> Result<(), StateError> {
+        let [own, ..] = names(&self.path);
+        let folder = folder_of(&own);
+        accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| StateError::File {
+            what: "make files in",
+            path: folder.to_owned(),
+            source: error.into(),
+        })?;
         let wait = || {
             self.db.busy_timeout(WRITER_WAITS)?;
             self.db.execute_batch("BEGIN EXCLUSIVE; ROLLBACK")?;

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::{Outline, Sync, missing};
+use crate::cli::access::{Remedies, cannot_use, why_denied};
 use crate::cli::exit::{Exit, LastWord, causes};
 use crate::cli::flags::AllowFlag;
 use crate::cli::gauge::Gauge;
@@ -41,7 +42,11 @@ pub(super) fn plan_error(file: &Path, error: &PlanError) -> LastWord {
             "let whoever writes it finish, then give the same command again",
         ),
         PlanError::Stopped => LastWord::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew"),
-        PlanError::Spill { .. } => LastWord::new(Exit::CannotGoOn, causes(error), "make room there; nothing was sent"),
+        PlanError::Spill { folder, source } => {
+            let why = format!("{}{}", causes(error), why_denied(folder, source));
+            let place = "it is kept beside the state: have the folder's permissions changed, or name another --state";
+            cannot_use(why, source, Remedies { place, disk: "make room there; nothing was sent" })
+        }
     }
 }
 
@@ -210,7 +215,7 @@ impl Sync<'_> {
         let way_out = |tripped: &Tripped| {
             if tripped.guard == Guard::Target {
                 let command = retarget(&self.flags.state, &self.flags.run.connection);
-                format!("another --state, or state STATE retarget if the app has moved: {command}")
+                format!("another --state, or, if the app has moved: {command}")
             } else {
                 tripped.way_out.clone()
             }

@@ -134,6 +134,20 @@ fn who_may_not_is_told_whose_it_is() {
     check(&["verify", "users.csv", "--sandbox", "--results", "closed/v.csv"], "closed");
     check(&["audit", "users.csv", "--results", "r.csv"], "r.csv");
     check(&["sandbox", "--accounts", "closed/a.csv"], "closed");
+
+    // The state itself may be changed, but nothing may be made beside it, which each change needs.
+    let with_state = fs::copy(folder.join("users.csv"), folder.join("night.csv")).and_then(|_| fs::create_dir(folder.join("held")));
+    with_state.unwrap();
+    let mut filled = Command::new(env!("CARGO_BIN_EXE_chatlift"));
+    let filled = filled.env_clear().current_dir(folder).args(["sync", "night.csv", "--sandbox", "--state", "held/s.db"]);
+    assert!(filled.output().unwrap().status.success());
+    for (name, mode) in [("held/s.db", 0o666), ("held/s.db.lock", 0o666), ("held", if is_root { 0o755 } else { 0o555 })] {
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    make("other.csv", &users(3), 0o644);
+    check(&["sync", "other.csv", "--sandbox", "--state", "held/s.db"], "held");
+    check(&["state", "held/s.db", "forget", "user1"], "held");
+    check(&["verify", "other.csv", "--sandbox", "--state", "held/s.db"], "held");
 }
 
 #[test]

@@ -102,6 +102,8 @@ fn wrong_usage_exits_2_with_a_hint() {
     let key = bench.key();
     let with_key = ["import", "users.csv", "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
     bench.call(&with_key).run().exits(2).because("region").hints("singapore");
+    let nobody = ["import", "users.csv", "--secret-key-file", key.to_str().unwrap(), "--region", "tokyo", "--sdkappid", "0"];
+    bench.call(&nobody).run().exits(2).because("SDKAppID").hints("--sdkappid");
     for zero in [["--in-flight", "0"], ["--max-attempts", "0"], ["--timeout", "0"]] {
         bench.call(&with_key).args(&["--region", "tokyo"]).args(&zero).run().exits(2);
     }

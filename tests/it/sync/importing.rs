@@ -192,3 +192,20 @@ fn a_migration_is_what_the_first_night_is_judged_against() {
     judged(users(100).trim_end().to_owned(), "no line end at its end");
     judged(users(84), "84 of the 100 ids held have a valid record, less than 85 %; 84 distinct valid ids are less than 85 % of the 100");
 }
+
+#[test]
+fn whoever_is_in_an_imported_file_is_not_missing_whatever_came_of_the_row() {
+    let server = Server::new(|request| match request.nick.as_deref() {
+        Some("refused") => code(70402),
+        Some("lost") => code(70169),
+        _ => imported(),
+    });
+    let bench = Bench::with_users(40);
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", users(36));
+    sync(&bench, &server).run().exits(0).because("4 missing");
+    bench.write("more.csv", "UserID,Nick\nuser37,refused\nuser38,lost\nuser39,taken\n");
+    bench.import_of("more.csv", &server).args(&["--state", "users.state", "--max-attempts", "2"]).run().exits(3);
+    let missing: Vec<_> = exported(&bench).into_iter().filter(|line| line.ends_with(",1")).collect();
+    assert!(matches!(missing.as_slice(), [one] if one.starts_with("user40,")), "{missing:?}");
+}
