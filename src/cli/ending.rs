@@ -98,7 +98,7 @@ fn fix_rejects(given: Given) -> String {
 
 fn nothing_to_do(given: Given) -> String {
     let (results, flags) = (&given.paths.results, given.flags);
-    if input::is_stdin(&flags.input.file) {
+    if input::is_stream(&flags.input.file) {
         return format!("nothing is left to do; {} has the outcomes", results.display());
     }
     let command = CommandLine::new("audit").file(&flags.input.file).with("results", results).reading(&flags.input);

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use futures_util::stream::LocalBoxStream;
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
@@ -27,13 +28,14 @@ use crate::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::check::Rates;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
-use crate::gate::Rate;
+use crate::gate::{self, Rate};
 use crate::import::{self, Broken, End, Ended, Parts, Reading, Settings};
 use crate::input::{Fingerprint, Mark, Sameness};
 use crate::journal::checkpoint::{Checkpoint, Work};
 use crate::journal::disk::OsDisk;
 use crate::journal::paths::Paths;
 use crate::journal::{self, Claim, Journal, LastCalls, Plan, Restart, Way};
+use crate::lockfile::Lockfile;
 use crate::outcome::Tally;
 use crate::progress::{Progress, Start};
 use crate::roster::{self, Format, InputFile, InputReader, Roster, RosterError, Watched};
@@ -95,6 +97,7 @@ struct Run<'a> {
     /// The path of what is kept.
     state: Option<&'a Path>,
     reach: Reach,
+    stops: LocalBoxStream<'static, ()>,
 }
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
@@ -117,8 +120,8 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     can_be_replaced("summary", flags.summary.as_deref())?;
     *pipe = Held::open(flags.summary.as_deref())?;
     let last_calls = LastCalls::find(&paths.lock());
-    let lock = journal::lock(&OsDisk, &paths).map_err(|error| cannot_open(&error))?;
-    let _leftover = lock.is_for_nothing().then(|| Leftover::of(&paths.lock()));
+    let (lock, _leftover) = Leftover::of_made(&paths.lock(), || journal::lock(&OsDisk, &paths), Lockfile::is_for_nothing)
+        .map_err(|error| cannot_open(&error))?;
     let kept = state.as_deref().map(Kept::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service), &flags.connection))?;
     let mut source = Source::new(file, &paths)?;
@@ -145,22 +148,13 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     look_at_input(&way, &input, &format, flags)?;
     let state = state.as_deref();
     let dialled = dial(&connection, lanes.main_rate())?;
+    // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
+    let stops = signals::stops();
     let stat = keep(&mut source, &input, &mut claim)?;
     kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
-    let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now()).map_err(|error| cannot_open(&error))?;
+    let journal = open_journal(way, (lock, &paths), claim, (&mut source, kept.as_ref()))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
-    let settings = Settings {
-        rates: lanes.rates.clone(),
-        gates: last_calls::gates(last_calls, connection.headroom),
-        limits: lanes.limits(&connection),
-        max_outage: connection.max_outage,
-        limit: flags.limit,
-        rows_done: journal.settled().rows,
-        known: dialled.known(journal.tally()),
-        commit_every: COMMIT_EVERY,
-        commit_rows: lanes.commit_rows(),
-        tell_every: TELL_EVERY,
-    };
+    let settings = settings((&connection, &lanes, &dialled), last_calls::gates(last_calls, connection.headroom), flags.limit, &journal);
     Ok(Begun::Run(Box::new(Run {
         flags,
         paths,
@@ -176,7 +170,43 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
         kept,
         state,
         reach,
+        stops,
     })))
+}
+
+/// Opens the journal. From then on there is a run, and what was made for it stays.
+fn open_journal(
+    way: Way,
+    (lock, paths): (Lockfile, &Paths),
+    claim: Claim,
+    (source, kept): (&mut Source, Option<&Kept>),
+) -> Result<Journal<OsDisk>, LastWord> {
+    let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now());
+    if journal.is_ok() || journal::work(&OsDisk, paths).is_some() {
+        source.begins();
+        kept.into_iter().for_each(Kept::begins);
+    }
+    journal.map_err(|error| cannot_open(&error))
+}
+
+fn settings(
+    (connection, lanes, dialled): (&Connection, &Lanes, &Dialled),
+    gates: gate::Settings,
+    limit: Option<u64>,
+    journal: &Journal<OsDisk>,
+) -> Settings {
+    Settings {
+        rates: lanes.rates.clone(),
+        gates,
+        limits: lanes.limits(connection),
+        max_outage: connection.max_outage,
+        limit,
+        rows_done: journal.settled().rows,
+        known: dialled.known(journal.tally()),
+        commit_every: COMMIT_EVERY,
+        commit_rows: lanes.commit_rows(),
+        tell_every: TELL_EVERY,
+    }
 }
 
 /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
@@ -235,7 +265,8 @@ impl Run<'_> {
         };
         self.announce();
         let began = std::time::Instant::now();
-        let Self { flags, paths, mut source, input, stat, format, journal, roster, dialled, settings, kept, state, reach, .. } = *self;
+        let Self { flags, paths, mut source, input, stat, format, journal, roster, dialled, settings, kept, state, reach, stops, .. } =
+            *self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
         let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
@@ -247,7 +278,7 @@ impl Run<'_> {
             signer: dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
-            signals: signals::stops(),
+            signals: stops,
             tell: Box::new(move |snapshot| {
                 watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
                 progress.tell(snapshot, Instant::now());

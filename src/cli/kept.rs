@@ -1,6 +1,6 @@
 //! The state as the shell sees it: locked, bound to its target, and filled by an import.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,15 +39,17 @@ const IMPORT: &str = "import";
 pub(super) struct Kept {
     path: PathBuf,
     lock: RefCell<Lock>,
+    /// This process has made it, and nothing has begun with it.
+    is_for_nothing: Cell<bool>,
     _leftover: Option<Leftover>,
 }
 
 impl Kept {
     /// Takes the state for this process. It need not be there.
     pub(super) fn take(path: &Path) -> Result<Self, LastWord> {
-        let lock = state::lock(path).map_err(|error| state_error(&error))?;
-        let leftover = lock.is_for_nothing().then(|| Leftover::of(&state::names(path)[1]));
-        Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), _leftover: leftover })
+        let (lock, leftover) =
+            Leftover::of_made(&state::names(path)[1], || state::lock(path), Lock::is_for_nothing).map_err(|error| state_error(&error))?;
+        Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), is_for_nothing: Cell::new(false), _leftover: leftover })
     }
 
     /// As [`Kept::take`], of a state that must be there, and be this target's.
@@ -73,10 +75,17 @@ impl Kept {
     }
 
     pub(super) fn open_or_create(&self, target: &Target, identity: u64) -> Result<State, LastWord> {
+        if !self.path.exists() {
+            self.is_for_nothing.set(true);
+        }
         self.lock.borrow().make(&self.path).map_err(|error| state_error(&error))?;
-        let state = State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))?;
+        State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))
+    }
+
+    /// From here on the state is needed; one that was made for a start that failed before goes.
+    pub(super) fn begins(&self) {
+        self.is_for_nothing.set(false);
         self.lock.borrow_mut().keep();
-        Ok(state)
     }
 
     /// Refuses a state that belongs elsewhere.
@@ -126,8 +135,22 @@ impl Kept {
         let bare = NewRun::bare(IMPORT, now, input, &ops);
         let new = NewRun { counts, filled, token: new_identity(), ends_with_newline, ..bare };
         state.import_finished(import_identity(paths), new, accounts, done).map_err(|error| state_error(&error))?;
+        self.begins();
         tracing::info!("the state {} holds what was imported", self.path.display());
         Ok(())
+    }
+}
+
+impl Drop for Kept {
+    /// The lock is still held.
+    fn drop(&mut self) {
+        if self.is_for_nothing.get() {
+            let [state, _, journal, _] = state::names(&self.path);
+            for file in [state, journal] {
+                // Where it can't be removed it stays, as it does after a kill: the next start makes a state of it.
+                let _ = std::fs::remove_file(file);
+            }
+        }
     }
 }
 

@@ -16,8 +16,9 @@ use crate::journal::paths::{Given, Paths};
 /// The names of the run's files; no two of them, and of `others`, may be one.
 pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<Paths, LastWord> {
     let file = &flags.input.file;
-    if input::is_stdin(file) && flags.results.is_none() {
-        return Err(LastWord::yours("standard input has no name to call the results after", "give --results FILE"));
+    if input::is_stream(file) && flags.results.is_none() {
+        let why = format!("{} can't be read twice: it is kept beside the results, which can't be named after it", input::shown(file));
+        return Err(LastWord::yours(why, "give --results FILE"));
     }
     let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
     let paths = Paths::new(file, given);

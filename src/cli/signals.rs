@@ -34,6 +34,15 @@ struct Desk {
     next: u64,
 }
 
+impl Desk {
+    fn note(&mut self, path: &Path) -> Leftover {
+        let number = self.next;
+        self.next += 1;
+        self.leftovers.insert(number, path.to_owned());
+        Leftover(number)
+    }
+}
+
 fn desk() -> MutexGuard<'static, Desk> {
     DESK.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -124,11 +133,20 @@ pub(super) struct Leftover(u64);
 
 impl Leftover {
     pub(super) fn of(path: &Path) -> Self {
+        desk().note(path)
+    }
+
+    /// Takes what `take` takes, which may have to make the file at `path` for it: no signal ends the process between that and the note of it.
+    pub(super) fn of_made<T, E>(
+        path: &Path,
+        take: impl FnOnce() -> Result<T, E>,
+        is_made: impl FnOnce(&T) -> bool,
+    ) -> Result<(T, Option<Self>), E> {
+        // Whoever ends the process waits for the desk.
         let mut desk = desk();
-        let number = desk.next;
-        desk.next += 1;
-        desk.leftovers.insert(number, path.to_owned());
-        Self(number)
+        let taken = take()?;
+        let leftover = is_made(&taken).then(|| desk.note(path));
+        Ok((taken, leftover))
     }
 }
 

@@ -1,5 +1,7 @@
-//! Where a run's records come from: a file, or standard input, which is kept so that the run can be resumed.
+//! Where a run's records come from: a file, or what can't be read twice, which is kept so that the run can be resumed.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::access::{Remedies, cannot_use, why_denied};
@@ -17,19 +19,29 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
         let spool = if input::is_stdin(file) {
-            Some(Spool::fill(paths.spool(), std::io::stdin().lock()).map_err(|error| cannot_spool(&paths.spool(), &error))?)
+            Some(spooled(std::io::stdin().lock(), file, paths)?)
+        } else if input::is_stream(file) {
+            // Of a pipe this waits for whoever writes it, as standard input does; a signal ends that.
+            let stream = File::open(file).map_err(|error| input::roster_error(file, &error.into()))?;
+            Some(spooled(stream, file, paths)?)
         } else {
-            is_regular(file)?;
             None
         };
         Ok(Self { spool, file: file.to_owned() })
+    }
+
+    /// The run has begun, and will be resumed from what is kept.
+    pub(super) fn begins(&mut self) {
+        if let Some(spool) = &mut self.spool {
+            spool.begins();
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
         self.spool.as_ref().map_or(&self.file, Spool::path)
     }
 
-    /// Whether nothing came in on standard input, now or earlier.
+    /// Whether nothing came in from what can't be read twice, now or earlier.
     pub(super) fn is_missing(&self) -> bool {
         self.spool.as_ref().is_some_and(Spool::is_empty)
     }
@@ -37,7 +49,7 @@ impl Source {
     /// Whether it took a file another name.
     pub(super) fn keep(&mut self) -> Result<bool, LastWord> {
         let Some(spool) = &mut self.spool else { return Ok(false) };
-        spool.keep().map_err(|error| cannot_spool(spool.path(), &error))
+        spool.keep().map_err(|error| cannot_spool(&self.file, spool.path(), &error))
     }
 
     pub(super) fn is_done_with(&mut self) {
@@ -47,19 +59,12 @@ impl Source {
     }
 }
 
-/// A pipe can be read once only, and a run must be able to begin again.
-fn is_regular(file: &Path) -> Result<(), LastWord> {
-    match std::fs::metadata(file) {
-        Ok(stat) if !stat.is_file() && !stat.is_dir() => Err(LastWord::yours(
-            format!("{} is a pipe or a device", file.display()),
-            "give `-` for the file and pipe it in, with --results FILE: it is kept so that the run can be resumed",
-        )),
-        Ok(_) | Err(_) => Ok(()),
-    }
+fn spooled(stream: impl Read, file: &Path, paths: &Paths) -> Result<Spool, LastWord> {
+    Spool::fill(paths.spool(), stream).map_err(|error| cannot_spool(file, &paths.spool(), &error))
 }
 
-fn cannot_spool(path: &Path, error: &std::io::Error) -> LastWord {
-    let why = format!("cannot keep standard input in {}: {error}{}", path.display(), why_denied(path, error));
+fn cannot_spool(file: &Path, path: &Path, error: &std::io::Error) -> LastWord {
+    let why = format!("cannot keep {} in {}: {error}{}", input::shown(file), path.display(), why_denied(path, error));
     let place = "it is kept beside the results: check the folder and its permissions, or name another with --results";
     cannot_use(why, error, Remedies { place, disk: "it is kept beside the results; make room there" })
 }

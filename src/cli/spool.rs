@@ -1,4 +1,4 @@
-//! Standard input, kept in a private file beside the results so that the run can be resumed.
+//! Standard input, or another stream, kept in a private file beside the results so that the run can be resumed.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -14,6 +14,8 @@ pub(super) struct Spool {
     kept: PathBuf,
     /// What has just come in, while it isn't clear yet whether it belongs to the run.
     incoming: Option<PathBuf>,
+    /// It was kept by this process, for a run that has not begun.
+    is_for_nothing: bool,
     _leftover: Leftover,
 }
 
@@ -32,9 +34,9 @@ impl Spool {
         match filled {
             Ok(0) if kept.exists() => {
                 std::fs::remove_file(&incoming)?;
-                Ok(Self { kept, incoming: None, _leftover: leftover })
+                Ok(Self { kept, incoming: None, is_for_nothing: false, _leftover: leftover })
             }
-            Ok(_) => Ok(Self { kept, incoming: Some(incoming), _leftover: leftover }),
+            Ok(_) => Ok(Self { kept, incoming: Some(incoming), is_for_nothing: false, _leftover: leftover }),
             Err(error) => {
                 let _ = std::fs::remove_file(&incoming);
                 Err(error)
@@ -57,10 +59,17 @@ impl Spool {
     /// # Errors
     /// The disk's.
     pub(super) fn keep(&mut self) -> io::Result<bool> {
-        let Some(incoming) = self.incoming.take() else { return Ok(false) };
+        let Some(incoming) = &self.incoming else { return Ok(false) };
+        let is_new = !self.kept.exists();
         std::fs::rename(incoming, &self.kept)?;
+        (self.incoming, self.is_for_nothing) = (None, is_new);
         sync_folder_of(&self.kept)?;
         Ok(true)
+    }
+
+    /// The run has begun: it will be resumed from what is kept.
+    pub(super) fn begins(&mut self) {
+        self.is_for_nothing = false;
     }
 
     /// The run is finished: nobody needs it any more.
@@ -77,6 +86,9 @@ impl Drop for Spool {
     fn drop(&mut self) {
         if let Some(incoming) = &self.incoming {
             remove(incoming);
+        }
+        if self.is_for_nothing {
+            remove(&self.kept);
         }
     }
 }
@@ -101,6 +113,7 @@ mod tests {
         let mut first = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
         assert!(!kept.exists());
         first.keep().unwrap();
+        first.begins();
         assert_eq!(std::fs::read(&kept).unwrap(), b"UserID\na\n");
         assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
         drop(Spool::fill(kept.clone(), &b"something else"[..]).unwrap());
@@ -117,6 +130,9 @@ mod tests {
         assert!(!again.is_empty());
         again.discard_all();
         assert!(Spool::fill(kept.clone(), &b""[..]).unwrap().is_empty());
+        let mut for_nothing = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        for_nothing.keep().unwrap();
+        drop(for_nothing);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

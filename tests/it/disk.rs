@@ -279,3 +279,69 @@ fn a_disk_that_others_fill_is_told_and_gone_on_from() {
     std::fs::remove_file(filler).unwrap();
     call().run().exits(0).imports_all(100);
 }
+
+/// A start with so many pages free on the small disk: it begins and can be resumed, or leaves nothing anywhere.
+fn starts_or_leaves_nothing(what: &[&str], free: usize) -> Option<bool> {
+    const DISK: usize = 256 * 1024;
+    const PAGE: usize = 4096;
+    let bench = Bench::with_users(20);
+    let server = Server::new(|_| imported());
+    let _mount = Mount::new(bench.path("small"), &DISK.to_string())?;
+    std::fs::write(bench.path("small/filler"), vec![1; DISK - free * PAGE]).unwrap();
+    let (before, connection) = (bench.names(), crate::sync::connection(&bench, &server.endpoint()));
+    let call = bench.call(what).args(&connection.each_ref().map(String::as_str)).args(&["--rate", "0"]).against(&server);
+    let run = call.stdin(&users(20)).stem("small/users").run();
+    let left: Vec<_> = std::fs::read_dir(bench.path("small")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let begins = left.iter().any(|name| name == "users.checkpoint.json") || bench.path("users.checkpoint.json").exists();
+    if !begins {
+        let run = run.exits(1).because("small").hints("make room");
+        assert_eq!((left.len(), bench.names()), (1, before), "{what:?}, {free}: {left:?}: {}", run.stderr);
+        assert_eq!(server.calls(), 0, "{what:?}, {free}");
+    }
+    Some(begins)
+}
+
+#[test]
+fn a_start_that_fails_on_a_full_disk_leaves_nothing_behind() {
+    let results = ["--results", "small/users.results.csv"];
+    let starts = [
+        vec!["import", "users.csv", results[0], results[1]],
+        vec!["import", "-", results[0], results[1]],
+        vec!["import", "users.csv", "--state", "small/s.db"],
+        vec!["sync", "users.csv", "--state", "small/s.db"],
+        vec!["sync", "users.csv", "--state", "s.db", results[0], results[1]],
+        vec!["sync", "-", "--state", "s.db", results[0], results[1]],
+    ];
+    for what in starts {
+        // The first have no room for anything, the next for one file or two of what begins together.
+        let Some(begins) = (0..4).map(|free| starts_or_leaves_nothing(&what, free)).collect::<Option<Vec<_>>>() else {
+            return skipped("starts on a full disk", "a file system can't be mounted here (it needs root)");
+        };
+        assert!(!begins[0] && !begins[1], "{what:?}: {begins:?}");
+    }
+}
+
+/// A signal while the files of a run are being made finds a run that it can stop, or a start that undoes what it did.
+#[test]
+fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
+    let Some(strace) = strace() else {
+        return skipped("signals while a run begins", "strace is not installed, or may not trace here");
+    };
+    let server = Server::new(|_| imported());
+    let endpoint = server.endpoint();
+    let struck = ["users.results.csv", "users.checkpoint.json.new", "users.checkpoint.json", "s.db", "s.db-journal"];
+    for (call, file) in struck.iter().flat_map(|file| [("openat", file), ("fsync,fdatasync", file), ("rename", file)]) {
+        let bench = Bench::with_users(20);
+        let inject = format!("inject={call}:signal=TERM:when=1");
+        let files = files(&bench, &[file]);
+        let args: Vec<&str> = ["-D", "-f", "-o", "/dev/null", "-e", &inject].into_iter().chain(files.iter().map(String::as_str)).collect();
+        let import = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate().args(&["--state", "s.db"]);
+        let run = import().through(strace.to_str().unwrap(), &args).run();
+        let left = bench.names();
+        let is_nothing = left.iter().all(|name| ["users.csv", "summary.json"].contains(&name.as_str()));
+        let is_a_run = ["users.results.csv", "users.checkpoint.json", "s.db"].iter().all(|name| left.contains(*name));
+        assert!([Some(0), Some(4)].contains(&run.code), "{call} of {file}: {:?}: {}", run.code, run.stderr);
+        assert!(is_nothing || is_a_run && !left.contains("s.db-journal"), "{call} of {file}: {left:?}: {}", run.stderr);
+        import().run().exits(0).imports_all(20);
+    }
+}

@@ -93,8 +93,8 @@ struct Locks {
 
 impl Locks {
     fn take(paths: &Paths, state: &Path) -> Result<Self, LastWord> {
-        let run = journal::lock(&OsDisk, paths).map_err(|error| cannot_open(&error))?;
-        let leftover = run.is_for_nothing().then(|| Leftover::of(&paths.lock()));
+        let (run, leftover) = Leftover::of_made(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing)
+            .map_err(|error| cannot_open(&error))?;
         Ok(Self { run, kept: Kept::take(state)?, _leftover: leftover })
     }
 }
@@ -163,6 +163,8 @@ impl<'a> Sync<'a> {
         {
             let ops = state.ops(open_run.counts.records()).map_err(|error| state_error(&error))?;
             let dialled = dial(&self.connection, self.lanes.main_rate())?;
+            // What is begun is stopped by a signal as a run is.
+            scene.stops();
             return self.open((way, claim), ops, open_run.clone(), dialled).map(Begun::Run);
         }
         first_look::judge(&self.file, &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
@@ -368,11 +370,16 @@ impl<'a> Sync<'a> {
         state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
     }
 
-    fn open(self, (way, claim): (Way, Claim), ops: Ops, opened: OpenRun, dialled: Dialled) -> Result<Box<Run<'a>>, LastWord> {
+    fn open(mut self, (way, claim): (Way, Claim), ops: Ops, opened: OpenRun, dialled: Dialled) -> Result<Box<Run<'a>>, LastWord> {
         let roster = self.roster()?;
         let Some(Locks { run: lock, kept, .. }) = self.locks else { unreachable!("a dry run sends nothing") };
         let is_resumed = matches!(way, Way::Resume { .. });
+        let work = claim.work;
         let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());
+        if journal.is_ok() || journal::work(&OsDisk, &self.paths) == Some(work) {
+            self.source.begins();
+            kept.begins();
+        }
         let journal = journal.map_err(|error| cannot_open(&error))?;
         if is_resumed {
             kept.open()?.go_on(journal.settled().rows).map_err(|error| state_error(&error))?;

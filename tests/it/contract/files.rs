@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use crate::binary::{Bench, SDKAPPID, users};
 use crate::hostile::server::{Reply, Request, Server, code, imported, ok_with};
 
@@ -313,4 +315,40 @@ fn a_dry_run_is_a_check() {
     assert!(check.stdout.contains("would be refused"), "{}", check.stdout);
     assert_eq!(bench.names(), names(["users.csv"]));
     bench.call(&["import", "users.csv", "--dry-run", "--sdkappid", SDKAPPID]).run().exits(3);
+}
+
+#[test]
+fn what_cannot_be_read_twice_is_kept_as_standard_input_is() {
+    let server = Server::new(|_| imported());
+    let bench = Bench::new();
+    // The names of standard input name no results, whatever stands behind them.
+    for file in ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+        bench.import_of(file, &server).stdin(&users(2)).run().exits(2).because("read twice").hints("--results");
+    }
+    assert_eq!(server.calls(), 0);
+    let call = |file: &str| bench.import_of(file, &server).stem("out").args(&["--results", "out.results.csv"]);
+    call("/dev/stdin").stdin(&users(6)).args(&["--limit", "2"]).run().exits(0).imports_all(2);
+    assert_eq!((bench.read("out.input.csv"), bench.mode("out.input.csv")), (users(6), 0o600));
+    // The same run goes on with what was kept, by whatever name of standard input.
+    call("-").run().exits(0).imports_all(6);
+    assert_eq!(server.calls(), 6);
+    assert!(!bench.names().contains("out.input.csv"), "{:?}", bench.names());
+
+    let pipe = bench.outside("users.csv");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let name = pipe.to_str().unwrap();
+    let feed = |text: String| {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::write(pipe, text).unwrap())
+    };
+    bench.import_of(name, &server).run().exits(2).because("read twice").hints("--results");
+    let feeding = feed(users(7));
+    let run = call(name).run().exits(0).imports_all(7);
+    assert!(!run.stderr.contains("chatlift audit"), "a pipe can't be audited: {}", run.stderr);
+    feeding.join().unwrap();
+    let feeding = feed(users(3));
+    let args = ["--results", "night.results.csv"];
+    crate::sync::sync_of(&bench, &[name, "--state", "users.state"], &server.endpoint()).args(&args).run().exits(0).because("3 created");
+    feeding.join().unwrap();
+    assert!(!bench.names().iter().any(|name| name.contains(".input.csv")), "{:?}", bench.names());
 }
