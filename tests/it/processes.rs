@@ -1,6 +1,7 @@
 //! The limit from one process to the next on the same files, as the sandbox counts it.
 
-use std::time::Duration;
+use std::fs::File;
+use std::time::{Duration, Instant, SystemTime};
 
 use chatlift::sandbox::{Command, Sandbox, Settings};
 use rustix::process::Signal;
@@ -15,6 +16,9 @@ const ATTEMPTS: usize = 3;
 
 /// What is left of a second where a busy machine's server reads some calls late, by up to a tenth of one. Chosen.
 const SECOND_SEEN: Duration = Duration::from_millis(900);
+
+/// How long a process waits after a call of another one. Source: the contract of the pace.
+const QUIET: Duration = Duration::from_millis(1_050);
 
 /// Calls of a killed process that are read only once it is gone, at most. Chosen: what is under way.
 const UNREAD: usize = 32;
@@ -70,18 +74,32 @@ fn the_limit_holds_over_kills_and_stops() {
     });
 }
 
+/// Makes the lock file say that a call leaves right now, whenever it is looked at: a time in the future counts as now.
+fn let_calls_leave_now(bench: &Bench) {
+    let lock = File::options().write(true).open(bench.path("users.checkpoint.json.lock")).unwrap();
+    lock.set_modified(SystemTime::now() + Duration::from_secs(3_600)).unwrap();
+}
+
 #[test]
 fn a_finished_run_does_not_wait() {
     let (bench, sandbox) = (Bench::with_users(3), sandbox());
-    bench.import_into("users.csv", &sandbox.endpoint()).run().exits(0);
-    // A busy machine may take a second to start a process, but not each time.
+    let import = || bench.import_into("users.csv", &sandbox.endpoint());
+    import().run().exits(0);
+    // A busy machine may take a second to start a process, but not each time; a process that waits takes it each time, as the last one shows.
     let took = [(); ATTEMPTS].map(|()| {
-        let began = std::time::Instant::now();
-        let run = bench.import_into("users.csv", &sandbox.endpoint()).run().exits(0);
+        let_calls_leave_now(&bench);
+        let began = Instant::now();
+        let run = import().run().exits(0);
         assert!(run.stderr.contains("finished earlier"), "{}", run.stderr);
         began.elapsed()
     });
-    assert!(took.iter().any(|took| *took < Duration::from_millis(900)), "{took:?}");
+    assert!(took.iter().any(|took| *took < SECOND_SEEN), "{took:?}");
+    assert_eq!(sandbox.audit().of(Command::AccountImport).arrivals.len(), 3, "a finished run calls nobody");
+    let_calls_leave_now(&bench);
+    let began = Instant::now();
+    import().args(&["--restart"]).run().exits(0);
+    let took = began.elapsed();
+    assert!(took >= QUIET, "a run that has something to call for waits: {took:?}");
 }
 
 #[test]
