@@ -19,9 +19,8 @@ use super::SECOND;
 
 /// Calls that may leave together. Source: the contract of the pace. Waking an idle core costs more than a small call does.
 const TOGETHER: f64 = 3.0;
-/// … but not more than are due in this time, so that they stay evenly spread. Chosen: two at 200/s. Threes would
-/// come to 201 calls in a second there, and be torn apart by the proof of the limit.
-const TOGETHER_TIME: Duration = Duration::from_millis(15);
+/// … but not more than are due in this time, so that they stay evenly spread. Chosen: three at 200/s.
+const TOGETHER_TIME: Duration = Duration::from_millis(16);
 /// A timer of a millisecond keeps up with calls that are this far apart; where they are closer, those of this time leave together.
 const TIMER: Duration = Duration::from_millis(2);
 /// A call that is late by up to this much is no call lost. Chosen: what a busy machine is late by now and then.
@@ -49,6 +48,11 @@ pub(super) struct Bucket {
     origin: Instant,
     interval: Duration,
     leaving: Leaving,
+    /// Calls of a full second. Those that leave together begin anew with each of these rounds: where threes go on and on, some second of
+    /// 200 has 201, and the proof of the limit tears each three apart from then on.
+    round: NonZeroU32,
+    /// Calls of this round that have left.
+    left_of_round: u32,
     /// A call is due and has not left yet.
     is_due: bool,
     last_left: Option<Instant>,
@@ -56,11 +60,11 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// The first call is due at once.
-    pub(super) fn new(pace_per_s: f64, leaving: Leaving, now: Instant) -> Self {
-        let clock = SetClock::default();
+    pub(super) fn new(pace_per_s: f64, round: NonZeroU32, now: Instant) -> Self {
+        let (clock, leaving) = (SetClock::default(), Leaving::Together);
         let interval = interval(pace_per_s);
-        let bucket =
-            Self { limiter: limiter(interval, leaving, &clock), clock, origin: now, interval, leaving, is_due: false, last_left: None };
+        let limiter = limiter(interval, leaving, &clock);
+        let bucket = Self { limiter, clock, origin: now, interval, leaving, round, left_of_round: 0, is_due: false, last_left: None };
         bucket.drain(now, capacity(interval, leaving) - 1);
         bucket
     }
@@ -83,7 +87,7 @@ impl Bucket {
                 Ok(())
             }
             Err(not_until) => {
-                let others = self.interval * (together(self.interval, self.leaving) - 1);
+                let others = self.interval * (self.next_together() - 1);
                 Err(now + not_until.wait_time_from(self.clock.now()) + others)
             }
         }
@@ -93,6 +97,13 @@ impl Bucket {
     pub(super) fn left(&mut self, now: Instant) {
         self.is_due = false;
         self.last_left = Some(now);
+        self.left_of_round = (self.left_of_round + 1) % self.round;
+    }
+
+    /// Calls that leave together next; fewer at the end of a round, and where a late one has brought more.
+    fn next_together(&self) -> u32 {
+        let together = together(self.interval, self.leaving);
+        (together - self.left_of_round % together).min(self.round.get() - self.left_of_round)
     }
 
     /// From now on calls are due at another pace; the next one is so much after the last one.

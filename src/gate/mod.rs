@@ -20,7 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::command::{Command, PerCommand};
-use bucket::{Bucket, Leaving};
+use bucket::Bucket;
 use pace::Pace;
 pub use permit::{OnSend, Permit};
 use permit::{PermitCounts, Reported};
@@ -242,7 +242,7 @@ impl Limited {
     fn new(limit: NonZeroU32, headroom: Headroom, now: Instant) -> Self {
         let limit_per_s = f64::from(limit.get());
         let full_per_s = limit_per_s / FULL_SECOND.as_secs_f64();
-        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, Leaving::Together, now) }
+        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, limit, now) }
     }
 
     /// Whether a call is due, or when to ask again.
