@@ -353,7 +353,8 @@ fn canary() {
 fn target() {
     let (bench, server) = held(&users(3));
     let moved = Server::new(|_| imported());
-    let guard = [["target", &*server.endpoint(), "state STATE retarget"]];
+    let guard =
+        [["target", &*server.endpoint(), "another --state, or, if the app has moved: chatlift state users.state retarget --sdkappid"]];
     bench.write("users.csv", users(4));
     let run = guarded(&bench, &moved, sync(&bench, &moved), &guard);
     assert!(run.why().contains(&moved.endpoint()), "{}", run.why());
@@ -394,4 +395,31 @@ fn all_that_trip_are_told_and_the_summary_names_the_first() {
     let two = [["updates", "120 updates", "--max-update 120"], ["target", "belongs to", "retarget"]];
     guarded(&bench, &moved, sync(&bench, &moved).args(&["--dry-run"]), &two);
     assert_eq!(server.calls(), 120);
+}
+
+/// Many runs a day are no way round the guard: what was held in the last seven days is known however many runs there were since.
+#[test]
+fn runs_of_the_last_seven_days_are_known_however_many_there_were() {
+    const DAY_MS: i64 = 24 * 3_600 * 1_000;
+    let (bench, server) = (Bench::with_users(100), Server::new(|_| imported()));
+    sync(&bench, &server).run().exits(0);
+    let db = rusqlite::Connection::open(bench.path("users.state")).unwrap();
+    let columns = "command, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to, done, shrunk_allowed, ends_with_newline";
+    // Of eight days ago, and of six; one of each has held ten times as many.
+    for (numbers, days) in [(2..=101, 8), (102..=600, 6)] {
+        for number in numbers.clone() {
+            let held = if number == *numbers.start() { 1_000 } else { 100 };
+            let at = format!("(SELECT began_at FROM runs WHERE number = 1) - {}", days * DAY_MS);
+            let insert = format!(
+                "INSERT INTO runs (number, began_at, finished_at, held_at_end, {columns}) SELECT {number}, {at}, {at}, {held}, {columns} FROM runs WHERE number = 1"
+            );
+            db.execute(&insert, []).unwrap();
+        }
+    }
+    let known = |what: &str| db.query_row(&format!("SELECT count(*) FROM runs WHERE {what}"), [], |row| row.get::<_, i64>(0)).unwrap();
+    sync(&bench, &server).run().exits(6).because("guard shrunk");
+    db.execute("UPDATE runs SET held_at_end = 100 WHERE number = 102", []).unwrap();
+    // What was held eight days ago doesn't matter by now, and that run is forgotten with the next.
+    sync(&bench, &server).run().exits(0).because("100 unchanged");
+    assert_eq!((known("number BETWEEN 2 AND 101"), known("number BETWEEN 102 AND 600")), (0, 499));
 }
