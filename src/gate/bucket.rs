@@ -18,9 +18,12 @@ use tokio::time::Instant;
 use super::SECOND;
 
 /// Calls that may leave together. Source: the contract of the pace. Waking an idle core costs more than a small call does.
-const TOGETHER: f64 = 3.0;
+const TOGETHER: u32 = 3;
 /// … but not more than are due in this time, so that they stay evenly spread. Chosen: three at 200/s.
 const TOGETHER_TIME: Duration = Duration::from_millis(16);
+/// … and not more than are due in this time where they wait for their connections: what comes up together is held apart again by the proof of
+/// the limit, and that costs some of the pace. Chosen: two at 200/s.
+const TOGETHER_TIME_CONNECTING: Duration = Duration::from_millis(15);
 /// A timer of a millisecond keeps up with calls that are this far apart; where they are closer, those of this time leave together.
 const TIMER: Duration = Duration::from_millis(2);
 /// A call that is late by up to this much is no call lost. Chosen: what a busy machine is late by now and then.
@@ -30,6 +33,14 @@ const LATENESS: Duration = Duration::from_millis(20);
 const LEAST_DISTANCE: f64 = 0.95;
 /// … or as much nearer as the timer is coarse: of calls that are due every 6.8 ms some leave after 6 and some after 7.
 const TIMER_TICK: Duration = Duration::from_millis(1);
+
+/// Whether calls find their connections ready, by those that were written last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connections {
+    Ready,
+    /// Each has to wait for one.
+    Awaited,
+}
 
 /// How calls leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +81,7 @@ impl Bucket {
     }
 
     /// Whether a call is due by now, or when to ask again.
-    pub(super) fn due(&mut self, now: Instant) -> Result<(), Instant> {
+    pub(super) fn due(&mut self, connections: Connections, now: Instant) -> Result<(), Instant> {
         if self.is_due {
             return Ok(());
         }
@@ -87,7 +98,7 @@ impl Bucket {
                 Ok(())
             }
             Err(not_until) => {
-                let others = self.interval * (self.next_together() - 1);
+                let others = self.interval * (self.next_together(connections) - 1);
                 Err(now + not_until.wait_time_from(self.clock.now()) + others)
             }
         }
@@ -101,9 +112,12 @@ impl Bucket {
     }
 
     /// Calls that leave together next; fewer at the end of a round, and where a late one has brought more.
-    fn next_together(&self) -> u32 {
+    fn next_together(&self, connections: Connections) -> u32 {
         let together = together(self.interval, self.leaving);
-        (together - self.left_of_round % together).min(self.round.get() - self.left_of_round)
+        match connections {
+            Connections::Ready => (together - self.left_of_round % together).min(self.round.get() - self.left_of_round),
+            Connections::Awaited => together.min(in_time(TOGETHER_TIME_CONNECTING.max(TIMER), self.interval)),
+        }
     }
 
     /// From now on calls are due at another pace; the next one is so much after the last one.
@@ -145,21 +159,26 @@ fn interval(pace_per_s: f64) -> Duration {
 }
 
 /// Calls that leave together at this distance.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a small positive number")]
 fn together(interval: Duration, leaving: Leaving) -> u32 {
-    let in_time = |time: Duration| time.as_secs_f64() / interval.as_secs_f64();
     let by_choice = match leaving {
-        Leaving::Together => in_time(TOGETHER_TIME).min(TOGETHER),
-        Leaving::Single => 1.0,
+        Leaving::Together => in_time(TOGETHER_TIME, interval).min(TOGETHER),
+        Leaving::Single => 1,
     };
+    by_choice.max(in_time(TIMER, interval))
+}
+
+/// Calls that are due in this time at this distance, one at least.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a small positive number")]
+fn in_time(time: Duration, interval: Duration) -> u32 {
     // The tiny addition makes three of what rounding has made 2.999.
-    (by_choice.max(in_time(TIMER)).max(1.0) + 1e-6) as u32
+    ((time.as_secs_f64() / interval.as_secs_f64()).max(1.0) + 1e-6) as u32
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a small positive number")]
 fn capacity(interval: Duration, leaving: Leaving) -> u32 {
     let late = (LATENESS.as_secs_f64() / interval.as_secs_f64()).max(1.0) as u32;
-    together(interval, leaving) + late
+    // One less where three leave together, so that calls which wait for their connections are no bigger crowd for it.
+    together(interval, leaving).min(in_time(TOGETHER_TIME_CONNECTING, interval)) + late
 }
 
 fn limiter(interval: Duration, leaving: Leaving, clock: &SetClock) -> RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Tick>> {

@@ -20,7 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::command::{Command, PerCommand};
-use bucket::Bucket;
+use bucket::{Bucket, Connections};
 use pace::Pace;
 pub use permit::{OnSend, Permit};
 use permit::{PermitCounts, Reported};
@@ -97,6 +97,7 @@ pub struct Gate {
     /// Granted, and neither written nor given up yet.
     granted: u32,
     counts: Arc<PermitCounts>,
+    connections: Connections,
     written: u64,
     first_send: Option<Instant>,
     last_send: Option<Instant>,
@@ -124,6 +125,7 @@ impl Gate {
             },
             granted: 0,
             counts: Arc::default(),
+            connections: Connections::Awaited,
             written: 0,
             first_send: None,
             last_send: None,
@@ -138,7 +140,7 @@ impl Gate {
         if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
             return Turn::At(opens_at);
         }
-        match (self.ring.room(self.granted as usize, now), limited.due(now)) {
+        match (self.ring.room(self.granted as usize, now), limited.due(self.connections, now)) {
             (Room::WhenSent, _) => Turn::WhenSent,
             // Whichever is later: being woken for the other one would be for nothing.
             (Room::At(room_at), Err(due_at)) => Turn::At(room_at.max(due_at)),
@@ -176,6 +178,7 @@ impl Gate {
         if sent == 0 {
             return;
         }
+        self.connections = if reported.prompt == 0 { Connections::Awaited } else { Connections::Ready };
         self.written += u64::from(sent);
         if let Some(limited) = &mut self.limited {
             limited.pace.sent(sent as usize, now);
@@ -246,10 +249,10 @@ impl Limited {
     }
 
     /// Whether a call is due, or when to ask again.
-    fn due(&mut self, now: Instant) -> Result<(), Instant> {
+    fn due(&mut self, connections: Connections, now: Instant) -> Result<(), Instant> {
         let pace_per_s = self.pace.at(now).min(self.full_per_s);
         self.bucket.change(pace_per_s, self.pace.leaving(), now);
-        self.bucket.due(now)
+        self.bucket.due(connections, now)
     }
 }
 
