@@ -78,13 +78,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A string.
-    pub(super) fn word(&self, key: &str) -> Found<String> {
+    pub(super) fn word(&self, key: &str) -> Found<Cow<'a, str>> {
         self.raw(key).and_then(string)
     }
 
     /// A string, or whatever is there as it is written.
     pub(super) fn words(&self, key: &str) -> Option<String> {
-        self.raw(key).ok().map(|raw| string(raw).unwrap_or_else(|| raw.to_owned()))
+        self.raw(key).ok().map(|raw| string(raw).map_or_else(|| raw.to_owned(), Cow::into_owned))
     }
 
     /// A whole number, or one in quotes. One that is too large for a code is the largest there is.
@@ -103,9 +103,11 @@ impl<'a> Fields<'a> {
     /// The items of a list that aren't null. An empty object is a list to some programs.
     pub(super) fn list(&self, key: &str) -> Found<Vec<&'a str>> {
         self.raw(key)
-            .and_then(|raw| match Fields::of(raw) {
-                Some(object) => object.0.is_empty().then(Vec::new),
-                None => serde_json::from_str::<Vec<&RawValue>>(raw).ok().map(|items| items.into_iter().map(RawValue::get).collect()),
+            .and_then(|raw| {
+                if raw.starts_with('{') {
+                    return Fields::of(raw)?.0.is_empty().then(Vec::new);
+                }
+                serde_json::from_str::<Vec<&RawValue>>(raw).ok().map(|items| items.into_iter().map(RawValue::get).collect())
             })
             .and_then(|items| Some(items.into_iter().filter(|item| *item != "null").collect()))
     }
@@ -119,14 +121,20 @@ impl<'a> Fields<'a> {
 /// A user's name. A number is meant as it is written; what was not UTF-8 names nobody.
 pub(super) fn id(raw: &str) -> Option<Box<str>> {
     let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    let name = if is_number { raw.to_owned() } else { string(raw)? };
+    let name = if is_number { Cow::Borrowed(raw) } else { string(raw)? };
     (!name.contains(char::REPLACEMENT_CHARACTER)).then(|| name.into())
 }
 
 /// A JSON string. Half of a surrogate pair is legal there, and becomes a replacement character.
-fn string(raw: &str) -> Option<String> {
-    let bytes = serde_json::Deserializer::from_str(raw).deserialize_bytes(Bytes).ok()?;
-    raw.starts_with('"').then(|| String::from_utf8_lossy(&bytes).into_owned())
+fn string(raw: &str) -> Option<Cow<'_, str>> {
+    // This is the first thing that is looked at, since making a parser's error takes longer than reading a value.
+    if !raw.starts_with('"') {
+        return None;
+    }
+    Some(match serde_json::Deserializer::from_str(raw).deserialize_bytes(Bytes).ok()? {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    })
 }
 
 /// A number without a fraction, whichever way it is written.
