@@ -12,7 +12,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A body as text. Bytes that are not UTF-8 can only be somebody's words in another encoding, so they become replacement characters.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
+    lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
+}
+
+/// As [`String::from_utf8_lossy`], which looks at text that needs nothing done byte by byte.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// As [`text`], for encodings (GBK, Big5, Shift JIS) whose characters may end in the byte of a backslash, which is no escape then.
@@ -132,7 +137,7 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     Some(match serde_json::Deserializer::from_str(raw).deserialize_bytes(Bytes).ok()? {
-        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Borrowed(bytes) => lossy(bytes),
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
     })
 }
