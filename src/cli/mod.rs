@@ -49,6 +49,7 @@ use flags::{Cli, Command};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    open_files::note_handed_down();
     forbid_core_dumps();
     signals::watch(end_at_once);
     let cli = match Cli::try_parse() {

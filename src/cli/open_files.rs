@@ -1,5 +1,8 @@
 //! Room for open files: each call needs some, and a process may have only so many.
 
+use std::fs;
+use std::sync::OnceLock;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::access::MORE_FILES;
@@ -20,6 +23,42 @@ const PER_CALL: u64 = 2;
 /// Files of a name look-up besides: the machine's lists and a socket.
 const PER_LOOK_UP: u64 = 2;
 
+/// Standard input, output and error, which are counted with what a run needs.
+const STANDARD: u64 = 3;
+/// Where a system lists a process' open files: Linux', then the others'.
+const LISTS: [&str; 2] = ["/proc/self/fd", "/dev/fd"];
+/// Files taken to be handed down where no system tells. Chosen: a lock and a log, as schedulers hand them down.
+const HANDED_DOWN_UNTOLD: u64 = 2;
+
+/// Files that were open when the process began, by their numbers; `None` where the system doesn't tell.
+static AT_START: OnceLock<Option<Vec<u64>>> = OnceLock::new();
+
+/// Notes which files whoever started this process has handed down to it, before it opens any of its own.
+pub(super) fn note_handed_down() {
+    AT_START.get_or_init(|| LISTS.iter().find_map(|list| listed(list)));
+}
+
+/// The list that is being read is an open file too, and closed again before its entries are looked at.
+fn listed(list: &str) -> Option<Vec<u64>> {
+    let entries = fs::read_dir(list).ok()?;
+    let mut numbers: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    numbers.retain(|number| fs::symlink_metadata(format!("{list}/{number}")).is_ok());
+    Some(numbers)
+}
+
+/// Files that were handed down and take room below `limit`, besides the standard ones.
+fn handed_down(limit: u64) -> u64 {
+    match AT_START.get() {
+        Some(Some(numbers)) => taken(numbers, limit),
+        Some(None) | None => HANDED_DOWN_UNTOLD,
+    }
+}
+
+/// The limit is one of numbers: what has a number above it (it was lowered since) takes no room.
+fn taken(numbers: &[u64], limit: u64) -> u64 {
+    numbers.iter().filter(|&&number| (STANDARD..limit).contains(&number)).count() as u64
+}
+
 /// Whether a run keeps a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keeps {
@@ -33,13 +72,16 @@ pub(super) enum Keeps {
 /// The last word (exit code 2) where there is no room for anything.
 pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(), LastWord> {
     let per_call = per_call(connection);
-    let wanted = BESIDES_CALLS + per_call * connection.in_flight as u64;
+    let needed = BESIDES_CALLS + per_call * connection.in_flight as u64;
+    let wanted = needed + handed_down(u64::MAX);
     let limit = raise(wanted);
-    let least = least(connection, keeps);
+    let handed_down = handed_down(limit);
+    let least = least(connection, keeps) + handed_down;
     if limit < least {
-        return Err(LastWord::yours(format!("this process may open {limit} files, and needs {least} at least"), MORE_FILES));
+        let open = if handed_down == 0 { String::new() } else { format!(" ({handed_down} were handed down to it)") };
+        return Err(LastWord::yours(format!("this process may open {limit} files, and needs {least} at least{open}"), MORE_FILES));
     }
-    let fits = in_flight(limit, per_call, connection.in_flight);
+    let fits = in_flight(limit.saturating_sub(handed_down), per_call, connection.in_flight);
     if fits < connection.in_flight {
         tracing::warn!(
             "this process may open {limit} files, {} calls in flight need {wanted}: at most {fits} are in flight; `ulimit -Hn` shows the limit",
@@ -88,6 +130,14 @@ fn in_flight(limit: u64, per_call: u64, wanted: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_handed_down_takes_room_below_the_limit() {
+        assert_eq!(taken(&[0, 1, 2], 64), 0);
+        assert_eq!(taken(&[0, 1, 2, 3, 9, 63], 64), 3);
+        assert_eq!(taken(&[0, 1, 2, 9, 64, 200], 64), 1, "what was opened before the limit was lowered");
+        assert_eq!(taken(&[], 64), 0);
+    }
 
     #[test]
     fn there_are_as_many_calls_as_there_is_room_for() {

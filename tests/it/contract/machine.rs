@@ -18,9 +18,32 @@ fn many_in_flight<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
     bench.import(server).at_any_rate().usually(&["--in-flight=256", "--timeout=5"])
 }
 
+/// Files that this test itself hands down to each process that it starts (a lock of whoever started it), as far as they count below the
+/// limits of these tests.
+fn handed_down() -> usize {
+    let listed = Command::new("ls").arg("/proc/self/fd").output().unwrap();
+    let numbers = String::from_utf8(listed.stdout).unwrap();
+    // Standard input, output, error, and the list itself.
+    numbers.lines().filter(|number| number.parse::<u32>().unwrap() < 20).count() - 4
+}
+
+#[test]
+fn files_that_were_open_before_are_counted() {
+    for more in [0, 1, 4] {
+        let bench = Bench::with_users(300);
+        let server = Server::new(|_| imported());
+        let opened = (3..10).rev().take(more).fold(String::new(), |text, number| text + &format!("exec {number}</dev/null; "));
+        let call = |limit: usize| many_in_flight(&bench, &server).through_shell(&format!("{opened}ulimit -n {}", limit + handed_down()));
+        call(20 + more - 1).run().exits(2).because("may open").hints("ulimit -n");
+        assert_eq!((bench.names().len(), server.connections()), (1, 0), "{more}: nothing is begun");
+        call(20 + more).run().exits(0).imports_all(300);
+    }
+}
+
 #[test]
 fn few_open_files_make_few_calls_in_flight_and_are_no_outage() {
-    side_by_side(["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", "ulimit -n 20"], |limits| {
+    let least = format!("ulimit -n {}", 20 + handed_down());
+    side_by_side(["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", &least], |limits| {
         let bench = Bench::with_users(600);
         let server = Server::new(|_| imported().after(Duration::from_millis(5)));
         let run = many_in_flight(&bench, &server).args(&["--in-flight", "256"]).through_shell(limits).run().exits(0).imports_all(600);
@@ -40,7 +63,8 @@ fn a_limit_of_open_files_that_can_be_raised_is_raised() {
 
 #[test]
 fn a_sync_and_a_verification_get_on_with_few_open_files_too() {
-    for limits in ["ulimit -n 64", "ulimit -n 32"] {
+    let least = format!("ulimit -n {}", 32 + handed_down());
+    for limits in ["ulimit -n 64", &least] {
         let bench = Bench::with_users(300);
         let args = ["--sandbox", "--rate", "0", "--state", "s.db"];
         bench.call(&["sync", "users.csv"]).args(&args).through_shell(limits).run().exits(0);
