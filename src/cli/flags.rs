@@ -181,7 +181,7 @@ pub struct VerifyFlags {
     #[arg(long, help_heading = "Run")]
     pub profiles: bool,
     /// Ask about N valid ids alone, drawn at random
-    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Run")]
     pub sample: Option<u64>,
     /// Draw the same sample as the run that said this seed
     #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Run")]
