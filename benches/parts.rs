@@ -19,17 +19,17 @@ use chatlift::account::{Account, UserId};
 use chatlift::api::answer;
 use chatlift::api::{usersig, wire};
 use chatlift::command::Command;
-use chatlift::deliver::{At, Deliveries, Known, Lane, Limits};
-use chatlift::gate::{Gate, Rate, Settings as GateSettings, Turn};
-use chatlift::input::{Fingerprint, Mark, Reading};
-use chatlift::journal::checkpoint::Work;
+use chatlift::deliver::{At, Deliveries, Known, Lane, DeliveryLimits};
+use chatlift::gate::{Gate, Rate, GateSettings as GateSettings, Admission};
+use chatlift::input::{FileStat, InputPosition, ColumnLayout};
+use chatlift::journal::checkpoint::RunKind;
 use chatlift::journal::disk::OsDisk;
-use chatlift::journal::paths::{Given, Paths};
-use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart};
-use chatlift::outcome::{Outcome, Settled, Status};
+use chatlift::journal::paths::{GivenPaths, RunPaths};
+use chatlift::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart};
+use chatlift::outcome::{Outcome, RowOutcome, Status};
 use chatlift::roster::{Format, Record, Roster};
 use chatlift::target::Target;
-use chatlift::verdict::{CallEnd, SuccessSeen, Yield};
+use chatlift::verdict::{CallOutcome, SuccessSeen, Answer};
 
 fn main() {
     divan::main();
@@ -160,13 +160,13 @@ mod journal_lines {
         });
     }
 
-    fn fill(journal: &mut Journal<OsDisk>, outcomes: Vec<Settled>) {
+    fn fill(journal: &mut Journal<OsDisk>, outcomes: Vec<RowOutcome>) {
         for settled in outcomes {
             journal.append(settled);
         }
     }
 
-    fn outcomes() -> Vec<Settled> {
+    fn outcomes() -> Vec<RowOutcome> {
         let outcome = || Outcome {
             status: Status::Imported,
             error_code: None,
@@ -174,12 +174,12 @@ mod journal_lines {
             attempts: 1,
             finished_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         };
-        let settled = |row: u64| Settled {
+        let settled = |row: u64| RowOutcome {
             row,
             line: row + 1,
             user_id: format!("user{row:08}").into_bytes().into(),
             outcome: outcome(),
-            end: Mark { rows: row, offset: row * 60, line: row + 2, digest: row },
+            end: InputPosition { rows: row, offset: row * 60, line: row + 2, digest: row },
             original: None,
         };
         (1..=COMMIT_ROWS).map(settled).collect()
@@ -187,19 +187,19 @@ mod journal_lines {
 
     fn open_journal() -> (TempDir, Journal<OsDisk>) {
         let folder = tempfile::tempdir().unwrap();
-        let paths = Paths::new(&folder.path().join("users.csv"), Given::default());
-        let claim = Claim {
-            work: Work::Import,
+        let paths = RunPaths::new(&folder.path().join("users.csv"), GivenPaths::default());
+        let claim = RunSpec {
+            work: RunKind::Import,
             target: Target { endpoint: "bench".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
-            input: Fingerprint { len: 1, modified_ns: 1, changed_ns: 1, inode: 1 },
-            reading: Reading { delimiter: b',', columns: [Some(0), None, None], flags: std::collections::BTreeMap::new() },
+            input: FileStat { len: 1, modified_ns: 1, changed_ns: 1, inode: 1 },
+            reading: ColumnLayout { delimiter: b',', columns: [Some(0), None, None], flags: std::collections::BTreeMap::new() },
             header: csv::ByteRecord::from(vec!["UserID"]),
             rejects_delimiter: b',',
-            start: Mark::START,
+            start: InputPosition::START,
         };
         let lock = journal::lock(&OsDisk, &paths).unwrap();
         let plan = journal::examine(&OsDisk, &paths, &claim, Restart::No, |_| unreachable!("nothing is there to compare with")).unwrap();
-        let Plan::Run(way) = plan else { unreachable!("nothing is finished in an empty folder") };
+        let StartDecision::Run(way) = plan else { unreachable!("nothing is finished in an empty folder") };
         let journal = journal::open(way, (OsDisk, lock), paths, claim, SystemTime::UNIX_EPOCH).unwrap();
         (folder, journal)
     }
@@ -214,7 +214,7 @@ mod deliver {
     #[divan::bench(args = [1, 256])]
     fn cycle(bencher: Bencher, in_flight: usize) {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        let limits = Limits { max_attempts: 5, in_flight, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single };
+        let limits = DeliveryLimits { max_attempts: 5, in_flight, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single };
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
             let mut deliveries = Deliveries::new(limits, 1, known.clone());
@@ -228,7 +228,7 @@ mod deliver {
                     left.extend(deliveries.next_call(Command::AccountImport, now).map(|call| call.id));
                 }
                 for id in left.drain(..) {
-                    let end = CallEnd::Done(Yield::Nothing);
+                    let end = CallOutcome::Done(Answer::Nothing);
                     black_box(deliveries.ended(id, end, now, At { now, wall, jitter: 0.5 }));
                 }
                 taken += std::iter::from_fn(|| deliveries.take_settled()).map(black_box).count() as u64;
@@ -241,7 +241,7 @@ mod deliver {
         Record {
             row,
             line: row + 1,
-            end: Mark { rows: row, offset: row * 60, line: row + 2, digest: row },
+            end: InputPosition { rows: row, offset: row * 60, line: row + 2, digest: row },
             user_id: id.as_bytes().into(),
             account: Account::parse(id.as_bytes(), b"Nick", b"https://img.example.com/a.png"),
             fields: csv::ByteRecord::from(vec![id.as_str(), "Nick", "https://img.example.com/a.png"]),
@@ -259,7 +259,7 @@ mod gate {
         let mut gate = Gate::new(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S), &GateSettings::default(), now);
         bencher.bench_local(|| {
             now += Duration::from_micros(5_020);
-            let Turn::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
+            let Admission::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
             permit.mark_sent();
             gate.note_sends(now);
         });
@@ -271,11 +271,11 @@ mod gate {
         let now = Instant::now();
         let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::MIN), &GateSettings::default(), now);
         let permits: Vec<_> = std::iter::from_fn(|| match gate.ask(now) {
-            Turn::Now(mut permit) => {
+            Admission::Now(mut permit) => {
                 permit.mark_sent();
                 Some(permit)
             }
-            Turn::At(_) | Turn::WhenSent => None,
+            Admission::At(_) | Admission::WhenSent => None,
         })
         .collect();
         bencher.bench_local(|| black_box(gate.ask(now)));
@@ -317,7 +317,7 @@ mod api {
         r#"{"ActionStatus":"FAIL","ErrorInfo":"internal error, try again","ErrorCode":70169}"#,
         "<html>a captive portal</html>",
     ])]
-    fn answer(text: &str) -> CallEnd {
+    fn answer(text: &str) -> CallOutcome {
         answer::read(Command::AccountImport, black_box(text.as_bytes()))
     }
 

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use chatlift::figures::count;
 
 use chatlift::roster::{self, Format, Roster};
-use chatlift::spill::Sorter;
-use chatlift::state::{Finish, NewRun, Sent, Settlement, State};
-use chatlift::sync::{Absence, Drawn, Policy, Settlements, Survey, Trust, compare, draw_up, survey};
+use chatlift::spill::ExternalSorter;
+use chatlift::state::{Finish, NewRun, Sent, SendOutcome, StateDb};
+use chatlift::sync::{MissingPolicy, SyncPlan, Policy, SendOutcomes, Scratch, MissingTrust, compare, build_plan, survey};
 use chatlift::target::Target;
 
 const ROWS: u64 = 1_000_000;
@@ -55,7 +55,7 @@ fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
     timed("views alone", rows, || views(&after));
     timed("framing alone", rows, || framing(&after));
     timed("sorting alone: slips in", rows, || sort(folder, rows));
-    let state = State::find(&path).unwrap().unwrap();
+    let state = StateDb::find(&path).unwrap().unwrap();
     let look_up = timed("state look-ups", rows, || state.each_account(|_, _| Ok(())).unwrap());
     let peak = peak_of(|| {
         let planned = timed("planning", rows, || plan(&after, Some(&state)));
@@ -66,16 +66,16 @@ fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
     println!("    peak memory while planning: {:.1} MiB", peak as f64 / 1024.0);
     lacking(folder, rows, id, &state);
     drop(state);
-    let (drawn, _) = timed("planning again", rows, || plan(&after, Some(&State::find(&path).unwrap().unwrap())));
+    let (drawn, _) = timed("planning again", rows, || plan(&after, Some(&StateDb::find(&path).unwrap().unwrap())));
     finish(&path, drawn, rows);
 }
 
 /// Every tenth account is missing, and each of them is compared with each record.
-fn lacking(folder: &Path, rows: u64, id: fn(u64) -> String, state: &State) {
+fn lacking(folder: &Path, rows: u64, id: fn(u64) -> String, state: &StateDb) {
     let fewer = folder.join("fewer.csv");
     write_rows(&fewer, (0..rows).filter(|row| !row.is_multiple_of(10)), u64::MAX, id);
     let mut drawn = plan(&fewer, Some(state));
-    let mut reading = Survey { folder: folder.to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+    let mut reading = Scratch { folder: folder.to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
     let mut roster = Roster::open(&fewer, &Format::default()).unwrap();
     let peak = peak_of(|| {
         timed("comparing with a tenth missing", rows, || compare(&mut drawn, &mut roster, &policy(), &mut reading).unwrap());
@@ -121,7 +121,7 @@ fn framing(path: &Path) -> u64 {
 
 fn sort(folder: &Path, rows: u64) {
     let folder = folder.to_owned();
-    let mut sorter = Sorter::<57>::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    let mut sorter = ExternalSorter::<57>::new(Box::new(move || tempfile::tempfile_in(&folder)));
     for row in 0..rows {
         let mut entry = [0; 57];
         entry[1..9].copy_from_slice(&(row ^ row >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -131,22 +131,22 @@ fn sort(folder: &Path, rows: u64) {
     timed("sorting alone: slips out", rows, || merged.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
 }
 
-fn plan(input: &Path, state: Option<&State>) -> Drawn {
+fn plan(input: &Path, state: Option<&StateDb>) -> SyncPlan {
     let mut roster = Roster::open(input, &Format::default()).unwrap();
     let stat = roster::fingerprint(input).unwrap();
     let rows = fs::metadata(input).unwrap().len() / 70;
-    let mut reading = Survey { folder: input.parent().unwrap().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+    let mut reading = Scratch { folder: input.parent().unwrap().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
     let (surveyed, _) = timed("planning: survey", rows, || survey(&mut roster, stat, &mut reading).unwrap());
-    timed("planning: the rest", rows, || draw_up(surveyed, state, Settlements::none(), &policy(), &mut reading).unwrap()).0
+    timed("planning: the rest", rows, || build_plan(surveyed, state, SendOutcomes::none(), &policy(), &mut reading).unwrap()).0
 }
 
 fn policy() -> Policy<'static> {
     Policy {
-        absence: Absence::Report,
+        absence: MissingPolicy::Report,
         missing_runs: 3,
         missing_apart: 0,
-        malformed: Trust::No,
-        lookalikes: Trust::No,
+        malformed: MissingTrust::No,
+        lookalikes: MissingTrust::No,
         is_protected: &|_| false,
         canaries: Vec::new(),
         now: 1,
@@ -156,18 +156,18 @@ fn policy() -> Policy<'static> {
 /// A state that holds what the file says.
 fn fill(path: &Path, input: &Path) {
     let target = Target { endpoint: "https://chat.example.com".to_owned(), sdkappid: 1, api: "v4".to_owned() };
-    drop(State::open_or_create(path, &target, 1).unwrap());
+    drop(StateDb::open_or_create(path, &target, 1).unwrap());
     let drawn = plan(input, None);
     let rows = drawn.ops.rows();
     finish(path, drawn, rows);
 }
 
 /// Carries a plan out, as far as the state goes.
-fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
-    let mut state = State::find(path).unwrap().unwrap();
+fn finish(path: &Path, mut drawn: SyncPlan, rows: u64) {
+    let mut state = StateDb::find(path).unwrap().unwrap();
     let (input, counts, filled) = (drawn.input, drawn.counts, drawn.filled);
     let none = || std::iter::empty();
-    let mut begin = |drawn: &mut Drawn| {
+    let mut begin = |drawn: &mut SyncPlan| {
         let (planned, missing, ops) = drawn.lists().unwrap();
         let new = NewRun { counts, filled, token: 1, ..NewRun::bare("sync", 1, input, ops) };
         state.begin(new, planned, missing, none()).unwrap();
@@ -178,7 +178,7 @@ fn finish(path: &Path, mut drawn: Drawn, rows: u64) {
         .lists()
         .unwrap()
         .0
-        .map(|planned| planned.map(|planned| Settlement { id: planned.id, row: planned.row, sent: Sent::Taken { at: 2 } }));
+        .map(|planned| planned.map(|planned| SendOutcome { id: planned.id, row: planned.row, sent: Sent::Taken { at: 2 } }));
     timed("state: finish", rows, || state.finish(taken, Finish { at: 3, ..Finish::default() }).unwrap());
 }
 

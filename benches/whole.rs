@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use secrecy::ExposeSecret;
 
 use chatlift::figures::count;
-use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, Settings};
+use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, SandboxSettings};
 
 /// Rows at the default rate: 15 s, long enough that the start doesn't matter.
 const PACED_ROWS: u64 = 3_000;
@@ -87,7 +87,7 @@ fn batch_pace() {
     let desk = Desk::new(BATCH_PACED_ROWS);
     let sandbox = desk.sandbox(|settings| settings.keep = Keep::Accounts);
     let cost = desk.import(&sandbox, &["--batch=strict"]);
-    let seen = sandbox.audit().of(sandbox::Command::MultiaccountImport);
+    let seen = sandbox.audit().of(sandbox::SandboxCommand::MultiaccountImport);
     table.row([
         format!("{} rows", count(BATCH_PACED_ROWS)),
         format!("{:.2}", seen.mean_calls_per_s),
@@ -154,14 +154,14 @@ fn resume(rows: u64) {
 }
 
 fn imports(sandbox: &Sandbox) -> ApiAudit {
-    sandbox.audit().of(sandbox::Command::AccountImport)
+    sandbox.audit().of(sandbox::SandboxCommand::AccountImport)
 }
 
 /// A folder with an input, and a key.
 struct Desk {
     folder: tempfile::TempDir,
     input: PathBuf,
-    settings: Settings,
+    settings: SandboxSettings,
 }
 
 impl Desk {
@@ -169,11 +169,11 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("users.csv");
         write_input(&input, rows);
-        Self { folder, input, settings: Settings::ephemeral().unwrap() }
+        Self { folder, input, settings: SandboxSettings::ephemeral().unwrap() }
     }
 
-    fn sandbox(&self, set: impl FnOnce(&mut Settings)) -> Sandbox {
-        let mut settings = Settings { keep: Keep::Nothing, ..self.settings.clone() };
+    fn sandbox(&self, set: impl FnOnce(&mut SandboxSettings)) -> Sandbox {
+        let mut settings = SandboxSettings { keep: Keep::Nothing, ..self.settings.clone() };
         set(&mut settings);
         Sandbox::start(settings).unwrap()
     }

@@ -54,7 +54,7 @@ impl UserId {
     ///
     /// # Errors
     /// [`Invalid`] names the rule that is broken.
-    pub fn parse(raw: &[u8]) -> Result<Self, Invalid> {
+    pub fn parse(raw: &[u8]) -> Result<Self, InvalidAccount> {
         Self::check(raw).map(|text| Self(text.into()))
     }
 
@@ -63,12 +63,12 @@ impl UserId {
     /// # Errors
     /// [`Invalid`] names the rule that is broken.
     #[inline]
-    pub fn check(raw: &[u8]) -> Result<&str, Invalid> {
+    pub fn check(raw: &[u8]) -> Result<&str, InvalidAccount> {
         if raw.is_empty() {
-            return Err(Invalid::EmptyUserId);
+            return Err(InvalidAccount::EmptyUserId);
         }
         if raw.len() > USER_ID_MAX_BYTES {
-            return Err(Invalid::LongUserId { bytes: raw.len() });
+            return Err(InvalidAccount::LongUserId { bytes: raw.len() });
         }
         let text = match std::str::from_utf8(raw) {
             Ok(text) if is_printable(raw) && raw[0] != b' ' && !raw.ends_with(b" ") => text,
@@ -78,7 +78,7 @@ impl UserId {
         if raw[0] == b'@'
             && let Some(prefix) = RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix))
         {
-            return Err(Invalid::ReservedPrefix { prefix });
+            return Err(InvalidAccount::ReservedPrefix { prefix });
         }
         Ok(text)
     }
@@ -106,7 +106,7 @@ impl<'a> AccountRef<'a> {
     /// # Errors
     /// [`Invalid`] names the first rule that is broken.
     #[inline]
-    pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, Invalid> {
+    pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, InvalidAccount> {
         Ok(Self {
             user_id: UserId::check(user_id)?,
             nick: profile_text(Field::Nick, nick)?,
@@ -136,7 +136,7 @@ impl Account {
     ///
     /// # Errors
     /// [`Invalid`] names the first rule that is broken.
-    pub fn parse(user_id: &[u8], nick: &[u8], face_url: &[u8]) -> Result<Self, Invalid> {
+    pub fn parse(user_id: &[u8], nick: &[u8], face_url: &[u8]) -> Result<Self, InvalidAccount> {
         AccountRef::parse(user_id, nick, face_url).map(Self::from)
     }
 
@@ -162,19 +162,19 @@ impl From<AccountRef<'_>> for Account {
 
 /// What is wrong with a UserID that is not printable ASCII from end to end; `None` where its bytes are no text at all.
 #[cold]
-fn why_refused(text: Option<&str>) -> Invalid {
+fn why_refused(text: Option<&str>) -> InvalidAccount {
     let field = Field::UserId;
-    let Some(text) = text else { return Invalid::NotUtf8 { field } };
+    let Some(text) = text else { return InvalidAccount::NotUtf8 { field } };
     if text.contains(BYTE_ORDER_MARK) {
-        return Invalid::ByteOrderMark { field };
+        return InvalidAccount::ByteOrderMark { field };
     }
     let ends = [text.chars().next(), text.chars().next_back()];
     if let Some(space) = ends.into_iter().flatten().find(|end| end.is_whitespace()) {
-        return Invalid::SpaceAtEnd { code_point: space.into() };
+        return InvalidAccount::SpaceAtEnd { code_point: space.into() };
     }
     match text.chars().find(|found| !matches!(found, ' '..='~')) {
-        Some(found) if found.is_control() => Invalid::ControlCharacter { field, code_point: found.into() },
-        found => Invalid::UserIdCharacter { code_point: found.unwrap_or_default().into() },
+        Some(found) if found.is_control() => InvalidAccount::ControlCharacter { field, code_point: found.into() },
+        found => InvalidAccount::UserIdCharacter { code_point: found.unwrap_or_default().into() },
     }
 }
 
@@ -189,21 +189,21 @@ fn is_printable(raw: &[u8]) -> bool {
 }
 
 #[inline]
-fn profile_text(field: Field, raw: &[u8]) -> Result<Option<&str>, Invalid> {
+fn profile_text(field: Field, raw: &[u8]) -> Result<Option<&str>, InvalidAccount> {
     if raw.is_empty() { Ok(None) } else { present_text(field, raw).map(Some) }
 }
 
-fn present_text(field: Field, raw: &[u8]) -> Result<&str, Invalid> {
+fn present_text(field: Field, raw: &[u8]) -> Result<&str, InvalidAccount> {
     if raw.len() > FIELD_MAX_BYTES {
-        return Err(Invalid::LongField { field, bytes: raw.len() });
+        return Err(InvalidAccount::LongField { field, bytes: raw.len() });
     }
-    let text = std::str::from_utf8(raw).map_err(|_| Invalid::NotUtf8 { field })?;
+    let text = std::str::from_utf8(raw).map_err(|_| InvalidAccount::NotUtf8 { field })?;
     if may_hold_control(raw) {
         if text.contains(BYTE_ORDER_MARK) {
-            return Err(Invalid::ByteOrderMark { field });
+            return Err(InvalidAccount::ByteOrderMark { field });
         }
         if let Some(found) = text.chars().find(|found| found.is_control()) {
-            return Err(Invalid::ControlCharacter { field, code_point: u32::from(found) });
+            return Err(InvalidAccount::ControlCharacter { field, code_point: u32::from(found) });
         }
     }
     Ok(text)
@@ -242,7 +242,7 @@ fn any_word(raw: &[u8], holds: impl Fn(u64) -> bool) -> bool {
 
 /// Why a record is never sent. The texts go into `error_info` of the results.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Invalid {
+pub enum InvalidAccount {
     #[error("UserID is empty")]
     EmptyUserId,
     #[error("UserID has {bytes} bytes, at most {USER_ID_MAX_BYTES} are allowed")]
@@ -282,47 +282,47 @@ mod tests {
 
     #[test]
     fn user_ids_are_checked_byte_for_byte() {
-        let check = |raw: &[u8], expected: Result<&str, Invalid>| {
+        let check = |raw: &[u8], expected: Result<&str, InvalidAccount>| {
             assert_eq!(UserId::parse(raw).map(|id| id.as_str().to_owned()), expected.map(str::to_owned), "{raw:?}");
         };
         check(b"alice", Ok("alice"));
         check(b"!~", Ok("!~"));
-        check(b"", Err(Invalid::EmptyUserId));
+        check(b"", Err(InvalidAccount::EmptyUserId));
         check(&[b'a'; 32], Ok("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
-        check(&[b'a'; 33], Err(Invalid::LongUserId { bytes: 33 }));
+        check(&[b'a'; 33], Err(InvalidAccount::LongUserId { bytes: 33 }));
         check(b"a b", Ok("a b"));
-        check(b" alice", Err(Invalid::SpaceAtEnd { code_point: 0x20 }));
-        check(b"alice ", Err(Invalid::SpaceAtEnd { code_point: 0x20 }));
-        check(b"alice\t", Err(Invalid::SpaceAtEnd { code_point: 9 }));
-        check("\u{a0}alice".as_bytes(), Err(Invalid::SpaceAtEnd { code_point: 0xa0 }));
-        check("alice\u{3000}".as_bytes(), Err(Invalid::SpaceAtEnd { code_point: 0x3000 }));
-        check(b" ", Err(Invalid::SpaceAtEnd { code_point: 0x20 }));
-        check("al\u{feff}ice".as_bytes(), Err(Invalid::ByteOrderMark { field: Field::UserId }));
-        check("\u{feff}alice".as_bytes(), Err(Invalid::ByteOrderMark { field: Field::UserId }));
-        check(b"al\tice", Err(Invalid::ControlCharacter { field: Field::UserId, code_point: 9 }));
-        check(b"alice\x7f", Err(Invalid::ControlCharacter { field: Field::UserId, code_point: 0x7f }));
-        check("al\u{85}ice".as_bytes(), Err(Invalid::ControlCharacter { field: Field::UserId, code_point: 0x85 }));
-        check("李雷".as_bytes(), Err(Invalid::UserIdCharacter { code_point: 0x674e }));
-        check("al\u{a0}ice".as_bytes(), Err(Invalid::UserIdCharacter { code_point: 0xa0 }));
-        check(b"alice\xff", Err(Invalid::NotUtf8 { field: Field::UserId }));
-        check(b"@TIM#x", Err(Invalid::ReservedPrefix { prefix: "@TIM#" }));
+        check(b" alice", Err(InvalidAccount::SpaceAtEnd { code_point: 0x20 }));
+        check(b"alice ", Err(InvalidAccount::SpaceAtEnd { code_point: 0x20 }));
+        check(b"alice\t", Err(InvalidAccount::SpaceAtEnd { code_point: 9 }));
+        check("\u{a0}alice".as_bytes(), Err(InvalidAccount::SpaceAtEnd { code_point: 0xa0 }));
+        check("alice\u{3000}".as_bytes(), Err(InvalidAccount::SpaceAtEnd { code_point: 0x3000 }));
+        check(b" ", Err(InvalidAccount::SpaceAtEnd { code_point: 0x20 }));
+        check("al\u{feff}ice".as_bytes(), Err(InvalidAccount::ByteOrderMark { field: Field::UserId }));
+        check("\u{feff}alice".as_bytes(), Err(InvalidAccount::ByteOrderMark { field: Field::UserId }));
+        check(b"al\tice", Err(InvalidAccount::ControlCharacter { field: Field::UserId, code_point: 9 }));
+        check(b"alice\x7f", Err(InvalidAccount::ControlCharacter { field: Field::UserId, code_point: 0x7f }));
+        check("al\u{85}ice".as_bytes(), Err(InvalidAccount::ControlCharacter { field: Field::UserId, code_point: 0x85 }));
+        check("李雷".as_bytes(), Err(InvalidAccount::UserIdCharacter { code_point: 0x674e }));
+        check("al\u{a0}ice".as_bytes(), Err(InvalidAccount::UserIdCharacter { code_point: 0xa0 }));
+        check(b"alice\xff", Err(InvalidAccount::NotUtf8 { field: Field::UserId }));
+        check(b"@TIM#x", Err(InvalidAccount::ReservedPrefix { prefix: "@TIM#" }));
         check(b"@tim#x", Ok("@tim#x"));
     }
 
     #[test]
     fn profile_fields_are_bounded_in_bytes_and_hold_no_control_characters() {
-        let check = |nick: &[u8], expected: Result<Option<&str>, Invalid>| {
+        let check = |nick: &[u8], expected: Result<Option<&str>, InvalidAccount>| {
             let parsed = Account::parse(b"u", nick, b"").map(|account| account.nick.map(String::from));
             assert_eq!(parsed, expected.map(|nick| nick.map(str::to_owned)), "{nick:?}");
         };
         check(b"", Ok(None));
         check("韩梅梅 🎉".as_bytes(), Ok(Some("韩梅梅 🎉")));
         check(&[b'n'; 500], Ok(Some(&"n".repeat(500))));
-        check("好".repeat(167).as_bytes(), Err(Invalid::LongField { field: Field::Nick, bytes: 501 }));
-        check(b"\xff", Err(Invalid::NotUtf8 { field: Field::Nick }));
-        check(b"a\nb", Err(Invalid::ControlCharacter { field: Field::Nick, code_point: 10 }));
-        check("a\u{85}b".as_bytes(), Err(Invalid::ControlCharacter { field: Field::Nick, code_point: 0x85 }));
-        check("\u{feff}a".as_bytes(), Err(Invalid::ByteOrderMark { field: Field::Nick }));
+        check("好".repeat(167).as_bytes(), Err(InvalidAccount::LongField { field: Field::Nick, bytes: 501 }));
+        check(b"\xff", Err(InvalidAccount::NotUtf8 { field: Field::Nick }));
+        check(b"a\nb", Err(InvalidAccount::ControlCharacter { field: Field::Nick, code_point: 10 }));
+        check("a\u{85}b".as_bytes(), Err(InvalidAccount::ControlCharacter { field: Field::Nick, code_point: 0x85 }));
+        check("\u{feff}a".as_bytes(), Err(InvalidAccount::ByteOrderMark { field: Field::Nick }));
     }
     /// Pieces at the bounds of the rules, at all places in a word of eight bytes.
     fn cells() -> impl Strategy<Value = Vec<u8>> {
@@ -345,11 +345,11 @@ mod tests {
             let has_space_at_end = text.is_ok_and(|text| text.trim() != text);
             match UserId::check(&cell) {
                 Ok(text) => prop_assert!(text.as_bytes() == cell && is_printable && !has_space_at_end),
-                Err(Invalid::NotUtf8 { .. }) => prop_assert!(text.is_err()),
-                Err(Invalid::SpaceAtEnd { .. }) => prop_assert!(has_space_at_end),
-                Err(Invalid::ByteOrderMark { .. }) => prop_assert!(text.unwrap().contains(BYTE_ORDER_MARK)),
-                Err(Invalid::ControlCharacter { .. }) => prop_assert!(text.unwrap().contains(char::is_control)),
-                Err(Invalid::UserIdCharacter { code_point }) => {
+                Err(InvalidAccount::NotUtf8 { .. }) => prop_assert!(text.is_err()),
+                Err(InvalidAccount::SpaceAtEnd { .. }) => prop_assert!(has_space_at_end),
+                Err(InvalidAccount::ByteOrderMark { .. }) => prop_assert!(text.unwrap().contains(BYTE_ORDER_MARK)),
+                Err(InvalidAccount::ControlCharacter { .. }) => prop_assert!(text.unwrap().contains(char::is_control)),
+                Err(InvalidAccount::UserIdCharacter { code_point }) => {
                     prop_assert!(!is_printable && text.unwrap().contains(char::from_u32(code_point).unwrap()));
                 }
                 Err(other) => prop_assert!(cell.is_empty() || cell.len() > 32 || cell[0] == b'@', "{}", other),
@@ -357,10 +357,10 @@ mod tests {
             let account = AccountRef::parse(b"u", &cell, b"").map(|account| account.nick.unwrap_or_default());
             let field = Field::Nick;
             let expected = match std::str::from_utf8(&cell) {
-                Err(_) => Err(Invalid::NotUtf8 { field }),
-                Ok(text) if text.contains('\u{feff}') => Err(Invalid::ByteOrderMark { field }),
+                Err(_) => Err(InvalidAccount::NotUtf8 { field }),
+                Ok(text) if text.contains('\u{feff}') => Err(InvalidAccount::ByteOrderMark { field }),
                 Ok(text) => text.chars().find(|char| char.is_control()).map_or(Ok(text), |found| {
-                    Err(Invalid::ControlCharacter { field, code_point: found.into() })
+                    Err(InvalidAccount::ControlCharacter { field, code_point: found.into() })
                 }),
             };
             prop_assert_eq!(account, expected);

@@ -12,10 +12,10 @@ use std::iter::Peekable;
 
 use thiserror::Error;
 
-use crate::journal::results::{Entry, Malformed, Results};
-use crate::outcome::Tally;
+use crate::journal::results::{ResultRecord, MalformedResult, Results};
+use crate::outcome::OutcomeCounts;
 use crate::roster::{Record, RosterError};
-use crate::sample::Groups;
+use crate::sample::ExampleGroups;
 pub use gaps::Gaps;
 
 /// Problems of each kind that a report names. Chosen, as `check::EXAMPLES`, but there is more to mend here.
@@ -25,16 +25,16 @@ const EARLY_MAX: usize = 1_000;
 
 /// What the two files prove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct AuditReport {
     /// Records of the input.
     pub records: u64,
     /// Records that have an outcome, by its status; each once.
-    pub tally: Tally,
+    pub tally: OutcomeCounts,
     /// Rows without an outcome, before the last that has one.
     pub gaps: Gaps,
     /// Rows behind the last that has an outcome: the run is not finished.
     pub pending: u64,
-    pub problems: Groups<Problem, EXAMPLES>,
+    pub problems: ExampleGroups<Problem, EXAMPLES>,
 }
 
 /// Something in the results that should not be. `at` is a line of the results file.
@@ -75,7 +75,7 @@ pub enum AuditError {
     Results(#[source] io::Error),
 }
 
-impl Report {
+impl AuditReport {
     /// Whether every record has exactly one outcome, and nothing else stands in the results.
     #[must_use]
     pub fn is_proven(&self) -> bool {
@@ -93,7 +93,7 @@ impl Report {
     }
 
     /// Takes an entry as the outcome of its row.
-    fn settle(&mut self, entry: &Entry) {
+    fn settle(&mut self, entry: &ResultRecord) {
         match &entry.status {
             Ok(status) => self.tally.count(*status),
             Err(found) => self.push(Problem::UnknownStatus { at: entry.at, row: entry.row, found: found.clone() }),
@@ -108,12 +108,12 @@ impl Report {
 ///
 /// # Errors
 /// [`AuditError`] where one of the two cannot be read to its end. What the results say is never an error, see [`Report::is_proven`].
-pub fn audit<I, R>(records: I, results: Results<R>) -> Result<Report, AuditError>
+pub fn audit<I, R>(records: I, results: Results<R>) -> Result<AuditReport, AuditError>
 where
     I: IntoIterator<Item = Result<Record, RosterError>>,
     R: BufRead,
 {
-    let mut audit = Audit { records: records.into_iter().peekable(), early: BTreeMap::new(), report: Report::default() };
+    let mut audit = Audit { records: records.into_iter().peekable(), early: BTreeMap::new(), report: AuditReport::default() };
     let mut results = results.peekable();
     while let Some(result) = results.next() {
         match result.map_err(AuditError::Results)? {
@@ -124,7 +124,7 @@ where
                 };
                 audit.judge(entry, next_row)?;
             }
-            Err(Malformed { at, why }) => audit.report.push(Problem::Malformed { at, why }),
+            Err(MalformedResult { at, why }) => audit.report.push(Problem::Malformed { at, why }),
         }
     }
     audit.finish()
@@ -135,12 +135,12 @@ struct Audit<I: Iterator> {
     /// The input from the first record on that has not been passed.
     records: Peekable<I>,
     /// Results that stand before their turn.
-    early: BTreeMap<u64, Entry>,
-    report: Report,
+    early: BTreeMap<u64, ResultRecord>,
+    report: AuditReport,
 }
 
 /// Where a result stands, seen from the record whose turn it is.
-enum Turn {
+enum ResultPosition {
     /// It is the record's, if under another row number.
     Its,
     /// Its record was passed, or is not in the input at all.
@@ -152,14 +152,14 @@ enum Turn {
 }
 
 impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
-    fn judge(&mut self, entry: Entry, next_row: Option<u64>) -> Result<(), AuditError> {
+    fn judge(&mut self, entry: ResultRecord, next_row: Option<u64>) -> Result<(), AuditError> {
         match self.turn(&entry, next_row)? {
-            Turn::Its => self.settle_next(&entry),
-            Turn::Late => {
+            ResultPosition::Its => self.settle_next(&entry),
+            ResultPosition::Late => {
                 self.late(&entry);
                 Ok(())
             }
-            Turn::Ahead => {
+            ResultPosition::Ahead => {
                 self.pass_over(entry.row)?;
                 if self.next_record()?.is_some() {
                     return self.settle_next(&entry);
@@ -167,7 +167,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
                 self.report.push(Problem::BeyondInput { at: entry.at, row: entry.row });
                 Ok(())
             }
-            Turn::Early => {
+            ResultPosition::Early => {
                 if let Some(other) = self.early.insert(entry.row, entry) {
                     self.report.push(Problem::Twice { at: other.at, row: other.row });
                 }
@@ -176,17 +176,17 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
         }
     }
 
-    fn turn(&mut self, entry: &Entry, next_row: Option<u64>) -> Result<Turn, AuditError> {
+    fn turn(&mut self, entry: &ResultRecord, next_row: Option<u64>) -> Result<ResultPosition, AuditError> {
         let has_room = self.early.len() < EARLY_MAX;
-        let Some(record) = self.next_record()? else { return Ok(Turn::Late) };
+        let Some(record) = self.next_record()? else { return Ok(ResultPosition::Late) };
         // The line is the record's own: with the UserID it tells the record, even under a wrong row number.
         let is_its = entry.row == record.row || (entry.line == record.line && entry.user_id == record.user_id);
         let goes_on_here = next_row.is_some_and(|next| next == record.row || (next == record.row + 1 && entry.row > next));
         Ok(match entry.row {
-            _ if is_its => Turn::Its,
-            row if row < record.row => Turn::Late,
-            _ if goes_on_here && has_room => Turn::Early,
-            _ => Turn::Ahead,
+            _ if is_its => ResultPosition::Its,
+            row if row < record.row => ResultPosition::Late,
+            _ if goes_on_here && has_room => ResultPosition::Early,
+            _ => ResultPosition::Ahead,
         })
     }
 
@@ -204,7 +204,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
     }
 
     /// The entry is the outcome of the record whose turn it is.
-    fn settle_next(&mut self, entry: &Entry) -> Result<(), AuditError> {
+    fn settle_next(&mut self, entry: &ResultRecord) -> Result<(), AuditError> {
         let Some(record) = self.take_record()? else { return Ok(()) };
         if let Some(other) = self.early.remove(&record.row) {
             self.report.push(Problem::Twice { at: other.at, row: record.row });
@@ -214,7 +214,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
         Ok(())
     }
 
-    fn compare(&mut self, record: &Record, entry: &Entry) {
+    fn compare(&mut self, record: &Record, entry: &ResultRecord) {
         let (at, row) = (entry.at, record.row);
         if entry.row != row {
             self.report.push(Problem::OtherRow { at, row, found: entry.row });
@@ -228,7 +228,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
     }
 
     /// The record was passed: it has an outcome already, or gets it out of order, or is no record.
-    fn late(&mut self, entry: &Entry) {
+    fn late(&mut self, entry: &ResultRecord) {
         let (at, row) = (entry.at, entry.row);
         if row > self.report.records || row == 0 {
             self.report.push(Problem::BeyondInput { at, row });
@@ -260,7 +260,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
         true
     }
 
-    fn finish(mut self) -> Result<Report, AuditError> {
+    fn finish(mut self) -> Result<AuditReport, AuditError> {
         while let Some(record) = self.take_record()? {
             if !self.settle_early(&record) {
                 self.report.pending += 1;

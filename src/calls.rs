@@ -19,8 +19,8 @@ use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::{Command, PerCommand};
 use crate::gate::{self, Rate};
-use crate::traffic::{Phase, Traffic};
-use crate::verdict::{Refusal, Yield};
+use crate::traffic::{RunPhase, CallStats};
+use crate::verdict::{HaltReason, Answer};
 use pump::Pump;
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.
@@ -37,7 +37,7 @@ pub struct Errand<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The service did as asked. What came with it may speak of ids that weren't asked for.
-    Done(Yield),
+    Done(Answer),
     /// It is the one account's fault; there is only one in it.
     Refused { code: i64, info: String },
     /// Passing faults until its attempts ran out, with the last one's code, if it was one; there is only one account in it.
@@ -80,11 +80,11 @@ pub trait Errands {
 
 /// The knobs of a run.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct CallsSettings {
     /// Of each API on its own.
     pub rates: PerCommand<Rate>,
     /// Of all of them.
-    pub gates: gate::Settings,
+    pub gates: gate::GateSettings,
     /// Of each call.
     pub max_attempts: u32,
     /// Calls in flight at most, of all APIs together.
@@ -93,12 +93,12 @@ pub struct Settings {
     /// As whom calls are made: an account that ought to be there.
     pub identifier: UserId,
     /// How often the progress is told.
-    pub tell_every: Duration,
+    pub progress_every: Duration,
 }
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// What the run works with; time, randomness and signals come from outside.
-pub struct Parts<A, E> {
+pub struct Dependencies<A, E> {
     pub api: A,
     pub errands: E,
     pub signer: Signer,
@@ -107,16 +107,16 @@ pub struct Parts<A, E> {
     pub jitter: Box<dyn FnMut() -> f64>,
     /// The first signal stops the run gently, the second at once.
     pub signals: LocalBoxStream<'static, ()>,
-    pub tell: Tell<E>,
+    pub on_progress: OnProgress<E>,
 }
 
 /// Tells whoever watches how far the run is.
-pub type Tell<E> = Box<dyn FnMut(&Snapshot, &E)>;
+pub type OnProgress<E> = Box<dyn FnMut(&Progress, &E)>;
 
 /// The state of the calls, for whoever watches; what they are about, the errands know.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
-    pub phase: Phase,
+pub struct Progress {
+    pub phase: RunPhase,
     pub calls: u64,
     pub retries: u64,
     pub in_flight: usize,
@@ -124,7 +124,7 @@ pub struct Snapshot {
 
 /// How the run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum StopCause {
     /// Every errand has its end.
     Finished,
     /// A signal.
@@ -134,7 +134,7 @@ pub enum End {
         why: String,
     },
     Refused {
-        refusal: Refusal,
+        refusal: HaltReason,
         code: Option<i64>,
         says: String,
     },
@@ -142,27 +142,27 @@ pub enum End {
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct Ended<E> {
-    pub end: End,
+pub struct RunOutcome<E> {
+    pub end: StopCause,
     pub errands: E,
-    pub traffic: Traffic,
+    pub traffic: CallStats,
     /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
     pub unjudged: u64,
 }
 
 /// The errands can't go on.
 #[derive(Debug)]
-pub struct Broken<E> {
+pub struct RunFailed<E> {
     pub error: E,
     /// What had left and come back by then.
-    pub traffic: Traffic,
+    pub traffic: CallStats,
 }
 
 /// Runs the errands until there are none or something stops it.
 ///
 /// # Errors
 /// The errands'.
-pub async fn run<A, E>(parts: Parts<A, E>, settings: Settings) -> Result<Ended<E>, Broken<E::Error>>
+pub async fn run<A, E>(parts: Dependencies<A, E>, settings: CallsSettings) -> Result<RunOutcome<E>, RunFailed<E::Error>>
 where
     A: Api,
     E: Errands,

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::account::{AccountRef, Invalid};
-use crate::input::Mark;
-use crate::roster::{Roster, RosterError, View};
-use crate::sample::{Groups, Sample};
+use crate::account::{AccountRef, InvalidAccount};
+use crate::input::InputPosition;
+use crate::roster::{Roster, RosterError, RecordRef};
+use crate::sample::{ExampleGroups, Examples};
 use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
 
@@ -27,13 +27,13 @@ pub const EXAMPLES: usize = 3;
 
 /// What would become of a roster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct CheckReport {
     pub records: u64,
     pub valid: u64,
     /// Records that would never be sent, by the rule that they break.
-    pub refused: Groups<Refusal, EXAMPLES>,
+    pub refused: ExampleGroups<InvalidRecord, EXAMPLES>,
     /// Valid UserIDs with other characters than letters, digits, `_` and `-`: the service's pages don't agree on them.
-    pub unusual: Sample<Position, EXAMPLES>,
+    pub unusual: Examples<Position, EXAMPLES>,
     pub repeats: Repeats,
     pub forecast: Forecast,
 }
@@ -49,9 +49,9 @@ pub struct Position {
 
 /// A record that would never be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct InvalidRecord {
     pub position: Position,
-    pub why: Invalid,
+    pub why: InvalidAccount,
 }
 
 /// Calls a second that a forecast is for.
@@ -108,11 +108,11 @@ fn whole_seconds(calls: u64, rate_per_s: NonZeroU32) -> Duration {
 #[derive(Debug)]
 pub struct Checked {
     /// Covers what was read.
-    pub report: Report,
+    pub report: CheckReport,
     /// Why nothing was read past that, unless it was the end.
     pub end: Result<(), RosterError>,
     /// The place behind the last record that was read.
-    pub at: Mark,
+    pub at: InputPosition,
 }
 
 /// Why a check could not go on.
@@ -129,7 +129,7 @@ pub fn check(mut roster: Roster<impl Read>, rates: Rates) -> Result<Checked, Sor
 }
 
 fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> io::Result<File>) -> io::Result<Checked> {
-    let mut report = Report::new(rates);
+    let mut report = CheckReport::new(rates);
     let mut finder = RepeatFinder::new(Box::new(open_spill));
     let mut end = Ok(());
     while let Some(view) = roster.next_view() {
@@ -147,20 +147,20 @@ fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> 
     Ok(Checked { report, end, at: roster.at() })
 }
 
-impl Report {
+impl CheckReport {
     fn new(rates: Rates) -> Self {
         Self {
             records: 0,
             valid: 0,
-            refused: Groups::default(),
-            unusual: Sample::default(),
+            refused: ExampleGroups::default(),
+            unusual: Examples::default(),
             repeats: Repeats::default(),
             forecast: Forecast::new(0, rates),
         }
     }
 
     /// Counts a record: its account, if it is valid.
-    fn count<'a>(&mut self, View { row, line, user_id, account, .. }: View<'a>) -> Option<AccountRef<'a>> {
+    fn count<'a>(&mut self, RecordRef { row, line, user_id, account, .. }: RecordRef<'a>) -> Option<AccountRef<'a>> {
         self.records += 1;
         let position = || Position { row, line, user_id: user_id.into() };
         match account {
@@ -172,7 +172,7 @@ impl Report {
                 Some(account)
             }
             Err(why) => {
-                self.refused.push(rule(&why), || Refusal { position: position(), why });
+                self.refused.push(rule(&why), || InvalidRecord { position: position(), why });
                 None
             }
         }
@@ -199,20 +199,20 @@ impl Report {
 }
 
 /// The rule that a record breaks, without the record's own figures.
-const fn rule(why: &Invalid) -> &'static str {
+const fn rule(why: &InvalidAccount) -> &'static str {
     match why {
-        Invalid::EmptyUserId => "UserID is empty",
-        Invalid::LongUserId { .. } => "UserID is too long",
-        Invalid::SpaceAtEnd { .. } => "UserID starts or ends with white space",
-        Invalid::UserIdCharacter { .. } => "UserID holds a character that is not allowed",
-        Invalid::ReservedPrefix { .. } => "UserID starts with a reserved prefix",
-        Invalid::LongField { .. } => "a field is too long",
-        Invalid::NotUtf8 { .. } => "a field is not valid UTF-8",
-        Invalid::ByteOrderMark { .. } => "a field holds a byte order mark",
-        Invalid::ControlCharacter { .. } => "a field holds a control character",
-        Invalid::FieldCount { .. } => "the number of fields is not the header's",
-        Invalid::TextAfterQuote { .. } => "text follows a closing quote",
-        Invalid::SwallowedLines { .. } => "a quote swallowed lines",
+        InvalidAccount::EmptyUserId => "UserID is empty",
+        InvalidAccount::LongUserId { .. } => "UserID is too long",
+        InvalidAccount::SpaceAtEnd { .. } => "UserID starts or ends with white space",
+        InvalidAccount::UserIdCharacter { .. } => "UserID holds a character that is not allowed",
+        InvalidAccount::ReservedPrefix { .. } => "UserID starts with a reserved prefix",
+        InvalidAccount::LongField { .. } => "a field is too long",
+        InvalidAccount::NotUtf8 { .. } => "a field is not valid UTF-8",
+        InvalidAccount::ByteOrderMark { .. } => "a field holds a byte order mark",
+        InvalidAccount::ControlCharacter { .. } => "a field holds a control character",
+        InvalidAccount::FieldCount { .. } => "the number of fields is not the header's",
+        InvalidAccount::TextAfterQuote { .. } => "text follows a closing quote",
+        InvalidAccount::SwallowedLines { .. } => "a quote swallowed lines",
     }
 }
 

@@ -5,12 +5,12 @@
 //! wins; an outage fails nobody; no row fails for its neighbour's fault. Who asks the gate, sends and writes is the import's business.
 
 mod batch;
-mod hold;
+mod user_order;
 mod outage;
 mod parcel;
 mod probe;
-mod proof;
-mod window;
+mod batch_trial;
+mod reorder_buffer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::SystemTime;
@@ -20,26 +20,26 @@ use tokio::time::Instant;
 use crate::account::{Account, UserId};
 use crate::command::Command;
 use crate::health::{CallTimes, ExhaustedBy, Health, Means};
-use crate::input::Mark;
-use crate::outcome::{Settled, Status};
+use crate::input::InputPosition;
+use crate::outcome::{RowOutcome, Status};
 use crate::refusals::Refusals;
 pub use crate::retry::At;
 use crate::retry::{RetryBudget, back_off};
 use crate::roster::Record;
-pub use crate::verdict::Aftermath;
-use crate::verdict::{CallEnd, Carried, Refusal, SuccessSeen, Verdict, judge, words};
-use hold::Hold;
+pub use crate::verdict::CallEffect;
+use crate::verdict::{CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
+use user_order::UserOrder;
 use parcel::{Parcel, ParcelId, Parcels, Stage};
 use probe::{Accepted, Probe};
-use proof::Proof;
-use window::{Closed, Fault, Window};
+use batch_trial::BatchTrial;
+use reorder_buffer::{SettledRecord, Failure, ReorderBuffer};
 
 /// Records in a batch at most. Source: the documentation of `multiaccount_import`.
 pub const BATCH_RECORDS: usize = 100;
 
 /// The bounds of a delivery.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct DeliveryLimits {
     pub max_attempts: u32,
     /// Calls in flight at most.
     pub in_flight: usize,
@@ -56,7 +56,7 @@ pub enum Lane {
     /// One a call.
     Single,
     /// Up to a hundred a call.
-    Batch(Doubt),
+    Batch(OnBatchFailure),
     /// Batches were tried and were no good: one a call.
     FellBack,
 }
@@ -65,22 +65,22 @@ pub enum Lane {
 #[derive(Debug)]
 pub enum Incoming {
     /// A record to deliver; `taken` is what it is once the service has it.
-    Record { record: Record, taken: Status },
+    Record { record: Record, accepted_as: Status },
     /// A record whose outcome is known without a call.
-    Settled(Settled),
+    Settled(RowOutcome),
     /// Nothing is to become of the records up to here.
-    Passed(Mark),
+    Passed(InputPosition),
 }
 
 impl From<Record> for Incoming {
     fn from(record: Record) -> Self {
-        Incoming::Record { record, taken: Status::Imported }
+        Incoming::Record { record, accepted_as: Status::Imported }
     }
 }
 
 /// What is done if batches turn out to be no good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
+pub enum OnBatchFailure {
     FallBack,
     Stop,
 }
@@ -122,7 +122,7 @@ enum Choice {
 
 /// Whether records still come in and calls still go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Feed {
+enum Intake {
     Open,
     /// The input has ended; what is here is delivered.
     Ended,
@@ -133,13 +133,13 @@ enum Feed {
 /// Every record between the roster and the journal.
 #[derive(Debug)]
 pub struct Deliveries {
-    limits: Limits,
+    limits: DeliveryLimits,
     lane: Lane,
-    window: Window,
+    buffer: ReorderBuffer,
     /// Rows that no call has carried yet.
     fresh: VecDeque<u64>,
     parcels: Parcels,
-    hold: Hold,
+    user_order: UserOrder,
     in_flight: usize,
     budget: RetryBudget,
     /// Of `account_import` and `multiaccount_import` together.
@@ -152,23 +152,23 @@ pub struct Deliveries {
     unknown: BTreeSet<u64>,
     refusals: Refusals,
     /// Records that were taken out of their batch and had their latest call end in a passing fault, by the batch's first row.
-    ailing: BTreeMap<u64, BTreeSet<u64>>,
+    faulty_siblings: BTreeMap<u64, BTreeSet<u64>>,
     seen: SuccessSeen,
-    proof: Proof,
-    feed: Feed,
+    batch_trial: BatchTrial,
+    feed: Intake,
 }
 
 impl Deliveries {
     /// A delivery whose first record will be `first_row`.
     #[must_use]
-    pub fn new(limits: Limits, first_row: u64, known: Known) -> Self {
+    pub fn new(limits: DeliveryLimits, first_row: u64, known: Known) -> Self {
         Self {
             limits,
             lane: limits.lane,
-            window: Window::new(first_row),
+            buffer: ReorderBuffer::new(first_row),
             fresh: VecDeque::new(),
             parcels: Parcels::default(),
-            hold: Hold::default(),
+            user_order: UserOrder::default(),
             in_flight: 0,
             budget: RetryBudget::default(),
             health: Health::default(),
@@ -178,10 +178,10 @@ impl Deliveries {
             unjudged: 0,
             unknown: BTreeSet::new(),
             refusals: Refusals::default(),
-            ailing: BTreeMap::new(),
+            faulty_siblings: BTreeMap::new(),
             seen: known.seen,
-            proof: Proof::default(),
-            feed: Feed::Open,
+            batch_trial: BatchTrial::default(),
+            feed: Intake::Open,
         }
     }
 
@@ -201,27 +201,27 @@ impl Deliveries {
 
     /// Whether the roster may have another record for the window.
     fn can_have_more(&self) -> bool {
-        self.feed == Feed::Open && self.has_room()
+        self.feed == Intake::Open && self.has_room()
     }
 
     fn has_room(&self) -> bool {
-        self.window.len() < self.limits.window_records && self.window.bytes() < self.limits.window_bytes
+        self.buffer.len() < self.limits.window_records && self.buffer.bytes() < self.limits.window_bytes
     }
 
     /// Takes what the input has next.
     pub fn admit(&mut self, incoming: impl Into<Incoming>, wall: SystemTime) {
         match incoming.into() {
-            Incoming::Record { record, taken } => self.admit_record(record, taken, wall),
-            Incoming::Settled(settled) => self.window.push_settled(settled),
-            Incoming::Passed(end) => self.window.push_passed(end),
+            Incoming::Record { record, accepted_as: taken } => self.admit_record(record, taken, wall),
+            Incoming::Settled(settled) => self.buffer.push_settled(settled),
+            Incoming::Passed(end) => self.buffer.push_passed(end),
         }
     }
 
     fn admit_record(&mut self, record: Record, taken: Status, wall: SystemTime) {
-        let row = self.window.next_row();
-        if let Some(user_id) = self.window.push(record, taken, wall) {
+        let row = self.buffer.next_row();
+        if let Some(user_id) = self.buffer.push(record, taken, wall) {
             self.accepted.take_if(|accepted| accepted.user_id == user_id);
-            if self.hold.enter(user_id, row) {
+            if self.user_order.enter(user_id, row) {
                 self.fresh.push_back(row);
             }
         }
@@ -229,27 +229,27 @@ impl Deliveries {
 
     /// No further record will come.
     pub fn input_ended(&mut self) {
-        if self.feed == Feed::Open {
-            self.feed = Feed::Ended;
+        if self.feed == Intake::Open {
+            self.feed = Intake::Ended;
         }
     }
 
     /// There is more after all: the input has grown.
     pub fn input_goes_on(&mut self) {
-        if self.feed == Feed::Ended {
-            self.feed = Feed::Open;
+        if self.feed == Intake::Ended {
+            self.feed = Intake::Open;
         }
     }
 
     /// Whether [`Deliveries::input_ended`] was said.
     #[must_use]
     pub fn input_has_ended(&self) -> bool {
-        self.feed == Feed::Ended
+        self.feed == Intake::Ended
     }
 
     /// Nothing leaves any more; what is in flight may settle.
     pub fn stop(&mut self) {
-        self.feed = Feed::Stopped;
+        self.feed = Intake::Stopped;
     }
 
     /// Whether a call of `command` could leave now, if the gate allows.
@@ -292,12 +292,12 @@ impl Deliveries {
 
     fn call_of(&self, id: ParcelId) -> Call<'_> {
         let Parcel { rows, has_left, .. } = &self.parcels[id];
-        let accounts = rows.iter().filter_map(|row| self.window.open(*row)).map(window::Open::account).collect();
+        let accounts = rows.iter().filter_map(|row| self.buffer.open(*row)).map(reorder_buffer::UnsettledRecord::account).collect();
         Call { id: CallId::Parcel(id), accounts, is_retry: *has_left }
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
-        if self.feed == Feed::Stopped || self.in_flight >= self.limits.in_flight {
+        if self.feed == Intake::Stopped || self.in_flight >= self.limits.in_flight {
             return None;
         }
         if let Some((_, means)) = self.next_probe(now).filter(|(probed, _)| *probed == command) {
@@ -337,8 +337,8 @@ impl Deliveries {
     fn pack(&mut self, command: Command) -> ParcelId {
         let count = self.fresh.len().min(self.records_a_call());
         let rows: Vec<u64> = self.fresh.drain(..count).collect();
-        let origin = rows[0];
-        self.parcels.insert(Parcel::new(command, rows, origin))
+        let batch_id = rows[0];
+        self.parcels.insert(Parcel::new(command, rows, batch_id))
     }
 
     fn depart(&mut self, id: ParcelId) {
@@ -346,15 +346,15 @@ impl Deliveries {
         parcel.stage = Stage::InFlight;
         parcel.tries += 1;
         if parcel.command == Command::MultiaccountImport {
-            let Parcel { rows, origin, .. } = &self.parcels[id];
-            self.proof
-                .departed(id, *origin, || rows.iter().any(|row| self.window.open(*row).is_some_and(|open| open.account().has_profile())));
+            let Parcel { rows, batch_id, .. } = &self.parcels[id];
+            self.batch_trial
+                .departed(id, *batch_id, || rows.iter().any(|row| self.buffer.open(*row).is_some_and(|open| open.account().has_profile())));
         }
         self.in_flight += 1;
     }
 
     /// Takes the end of a call that left at `left`.
-    pub fn ended(&mut self, id: CallId, end: CallEnd, left: Instant, at: At) -> Aftermath {
+    pub fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
         self.in_flight -= 1;
         let times = CallTimes { left, ended: at.now };
         match id {
@@ -363,14 +363,14 @@ impl Deliveries {
         }
     }
 
-    fn parcel_ended(&mut self, id: ParcelId, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
+    fn parcel_ended(&mut self, id: ParcelId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
         self.parcels[id].has_left |= end.has_left();
-        let Parcel { command, origin, .. } = self.parcels[id];
-        let carried = if command == Command::MultiaccountImport { Carried::Batch } else { Carried::One };
+        let Parcel { command, batch_id, .. } = self.parcels[id];
+        let carried = if command == Command::MultiaccountImport { CallSize::Batch } else { CallSize::One };
         let verdict = judge(&end, self.seen, carried);
         let is_probe = self.takes_probe(id);
-        self.note_unknown(if command == Command::AccountImport { self.parcels[id].rows[0] } else { origin }, &verdict);
-        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::Unreached) {
+        self.note_unknown(if command == Command::AccountImport { self.parcels[id].rows[0] } else { batch_id }, &verdict);
+        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
             self.fresh_probe_failed(id, end, at);
             return self.tested(command, &verdict, times, at);
         }
@@ -386,22 +386,22 @@ impl Deliveries {
         match own {
             Err(halt) => halt,
             Ok(()) if is_probe => self.tested(command, &verdict, times, at),
-            Ok(()) => self.judged((origin, sample), &verdict, times, at),
+            Ok(()) => self.judged((batch_id, sample), &verdict, times, at),
         }
     }
 
-    fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
+    fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
         match verdict {
-            Verdict::Taken => {
+            Verdict::Accepted => {
                 self.seen = SuccessSeen::Yes;
                 self.refusals.accepted();
-                let origin = self.settle_single(id, None, at);
-                return self.taken_singly(origin);
+                let batch_id = self.settle_single(id, None, at);
+                return self.taken_singly(batch_id);
             }
-            Verdict::Row => {
+            Verdict::Reject => {
                 let fault = words(end);
-                let origin = self.settle_single(id, Some(fault.clone()), at);
-                self.forget_origin(origin);
+                let batch_id = self.settle_single(id, Some(fault.clone()), at);
+                self.forget_batch(batch_id);
                 self.halt_if_refused_everywhere(fault)?;
             }
             Verdict::Retry => self.charge(id, words(end), ExhaustedBy::TemporaryErrors, at),
@@ -409,44 +409,44 @@ impl Deliveries {
                 self.charge(id, words(end), ExhaustedBy::UnknownCodes, at);
                 self.halt_if_unknown_everywhere(id)?;
             }
-            Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
-            Verdict::Sign => self.parcels.make_due(id),
-            Verdict::Halt(Refusal::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
-            Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
+            Verdict::ConnectFailed | Verdict::Throttle(_) => self.wait(id, words(end), at),
+            Verdict::Reauthenticate => self.parcels.make_due(id),
+            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
+            Verdict::Abort(refusal) => return Err(self.halt(id, *refusal, end)),
         }
         Ok(())
     }
 
     /// The parcel stays as it is, uncharged, for the run that resumes.
-    fn halt(&mut self, id: ParcelId, refusal: Refusal, end: CallEnd) -> Aftermath {
+    fn halt(&mut self, id: ParcelId, refusal: HaltReason, end: CallOutcome) -> CallEffect {
         self.parcels.make_due(id);
         let (code, says) = words(end);
-        Aftermath::Halt { refusal, code, says }
+        CallEffect::Halt { refusal, code, says }
     }
 
-    fn wait(&mut self, id: ParcelId, last: Fault, at: At) {
+    fn wait(&mut self, id: ParcelId, last: Failure, at: At) {
         let parcel = &mut self.parcels[id];
         parcel.last = last;
         let delay = back_off(parcel.tries, at.jitter);
         self.parcels.make_wait(id, at.now + delay);
     }
 
-    /// Settles the record of a single parcel: the origin.
-    fn settle_single(&mut self, id: ParcelId, fault: Option<Fault>, at: At) -> u64 {
+    /// Settles the record of a single parcel: the batch_id.
+    fn settle_single(&mut self, id: ParcelId, fault: Option<Failure>, at: At) -> u64 {
         let parcel = self.parcels.remove(id);
         let row = parcel.rows[0];
         // Beyond its attempts a row is tried uncharged, whatever comes of it.
-        if let Some(open) = self.window.open_mut(row).filter(|_| parcel.overtime.is_none()) {
+        if let Some(open) = self.buffer.open_mut(row).filter(|_| parcel.overtime.is_none()) {
             open.attempts += 1;
         }
         self.finish(row, fault, at);
-        self.is_cured(parcel.origin, row);
-        parcel.origin
+        self.is_cured(parcel.batch_id, row);
+        parcel.batch_id
     }
 
-    fn finish(&mut self, row: u64, fault: Option<Fault>, at: At) {
-        let Some(Closed { user_id, accepted }) = self.window.settle(row, fault, at.wall) else { return };
-        match (self.hold.leave(user_id), accepted) {
+    fn finish(&mut self, row: u64, fault: Option<Failure>, at: At) {
+        let Some(SettledRecord { user_id, accepted }) = self.buffer.settle(row, fault, at.wall) else { return };
+        match (self.user_order.leave(user_id), accepted) {
             (Some(next), _) => self.fresh.push_back(next),
             (None, Some(account)) => self.accepted = Some(Accepted { account, user_id, at: at.now }),
             (None, None) => {}
@@ -454,13 +454,13 @@ impl Deliveries {
     }
 
     /// The next outcome in input order, if its record has settled.
-    pub fn take_settled(&mut self) -> Option<Settled> {
-        self.window.take_settled()
+    pub fn take_settled(&mut self) -> Option<RowOutcome> {
+        self.buffer.take_settled()
     }
 
     /// The end of records of which nothing is to become, if they are next.
-    pub fn take_passed(&mut self) -> Option<Mark> {
-        self.window.take_passed()
+    pub fn take_passed(&mut self) -> Option<InputPosition> {
+        self.buffer.take_passed()
     }
 
     /// When something is due of itself: a retry or a probe.
@@ -509,7 +509,7 @@ impl Deliveries {
     /// Whether every record that came in has settled and been taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.window.is_empty()
+        self.buffer.is_empty()
     }
 }
 

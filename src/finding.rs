@@ -8,7 +8,7 @@ use crate::account::Field;
 
 /// Whether the service holds what the last record of an id says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum Comparison {
     /// There is such an account, and it shows what was compared.
     Same,
     /// There is no such account.
@@ -21,16 +21,16 @@ pub enum State {
     Invalid(String),
 }
 
-impl State {
+impl Comparison {
     /// The word in the results' `state` column.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            State::Same => "same",
-            State::Missing => "missing",
-            State::Differs(_) => "differs",
-            State::Unknown(_) => "unknown",
-            State::Invalid(_) => "invalid",
+            Comparison::Same => "same",
+            Comparison::Missing => "missing",
+            Comparison::Differs(_) => "differs",
+            Comparison::Unknown(_) => "unknown",
+            Comparison::Invalid(_) => "invalid",
         }
     }
 
@@ -38,9 +38,9 @@ impl State {
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
-            State::Same | State::Missing => String::new(),
-            State::Differs(fields) => fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(" "),
-            State::Unknown(why) | State::Invalid(why) => why.clone(),
+            Comparison::Same | Comparison::Missing => String::new(),
+            Comparison::Differs(fields) => fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(" "),
+            Comparison::Unknown(why) | Comparison::Invalid(why) => why.clone(),
         }
     }
 
@@ -48,8 +48,8 @@ impl State {
     #[must_use]
     pub const fn is_repairable(&self) -> bool {
         match self {
-            State::Missing | State::Differs(_) => true,
-            State::Same | State::Unknown(_) | State::Invalid(_) => false,
+            Comparison::Missing | Comparison::Differs(_) => true,
+            Comparison::Same | Comparison::Unknown(_) | Comparison::Invalid(_) => false,
         }
     }
 }
@@ -63,7 +63,7 @@ pub struct Finding {
     pub line: u64,
     /// The UserID cell as it stood in the input, byte for byte, valid or not.
     pub user_id: Box<[u8]>,
-    pub state: State,
+    pub state: Comparison,
     /// The record's original fields, if importing them would put it right.
     pub original: Option<ByteRecord>,
 }
@@ -79,7 +79,7 @@ pub trait Findings {
 
 /// How many ids were found in which state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct FindingCounts {
     pub same: u64,
     pub missing: u64,
     pub differs: u64,
@@ -87,14 +87,14 @@ pub struct Tally {
     pub invalid: u64,
 }
 
-impl Tally {
-    pub fn count(&mut self, state: &State) {
+impl FindingCounts {
+    pub fn count(&mut self, state: &Comparison) {
         match state {
-            State::Same => self.same += 1,
-            State::Missing => self.missing += 1,
-            State::Differs(_) => self.differs += 1,
-            State::Unknown(_) => self.unknown += 1,
-            State::Invalid(_) => self.invalid += 1,
+            Comparison::Same => self.same += 1,
+            Comparison::Missing => self.missing += 1,
+            Comparison::Differs(_) => self.differs += 1,
+            Comparison::Unknown(_) => self.unknown += 1,
+            Comparison::Invalid(_) => self.invalid += 1,
         }
     }
 

@@ -151,7 +151,7 @@ impl Filled {
 
 /// What is judged.
 #[derive(Debug, Clone, Default)]
-pub struct Figures {
+pub struct GuardInput {
     pub filled: Filled,
     /// The last finished run's, if there was one.
     pub before: Option<Filled>,
@@ -205,7 +205,7 @@ pub fn most_held(runs: impl IntoIterator<Item = PastRun>, now: i64) -> Option<u6
 
 /// How far the guards give way.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct GuardLimits {
     /// Guards that are switched off.
     pub allowed: Vec<Guard>,
     pub max_update: Bound,
@@ -219,18 +219,18 @@ pub struct Tripped {
     /// What it saw.
     pub why: String,
     /// What lets the run through.
-    pub way_out: String,
+    pub override_hint: String,
 }
 
 /// Whether so many are lost that the run needs leave for it.
 #[must_use]
-pub fn has_shrunk(figures: &Figures) -> bool {
+pub fn has_shrunk(figures: &GuardInput) -> bool {
     shrunk(figures).is_some()
 }
 
 /// All guards that trip, in their order.
 #[must_use]
-pub fn judge(figures: &Figures, limits: &Limits) -> Vec<Tripped> {
+pub fn judge(figures: &GuardInput, limits: &GuardLimits) -> Vec<Tripped> {
     let all = [
         (Guard::Empty, empty(figures)),
         (Guard::Shrunk, shrunk(figures)),
@@ -242,14 +242,14 @@ pub fn judge(figures: &Figures, limits: &Limits) -> Vec<Tripped> {
         (Guard::Target, target(figures)),
     ];
     let tripped = all.into_iter().filter(|(guard, _)| !limits.allowed.contains(guard));
-    tripped.filter_map(|(guard, found)| found.map(|why| Tripped { guard, why, way_out: way_out(guard, figures) })).collect()
+    tripped.filter_map(|(guard, found)| found.map(|why| Tripped { guard, why, override_hint: override_hint(guard, figures) })).collect()
 }
 
-fn empty(figures: &Figures) -> Option<String> {
+fn empty(figures: &GuardInput) -> Option<String> {
     (figures.filled.valid == 0).then(|| "the file has no valid record".to_owned())
 }
 
-fn shrunk(Figures { distinct, held, present, most_held, .. }: &Figures) -> Option<String> {
+fn shrunk(GuardInput { distinct, held, present, most_held, .. }: &GuardInput) -> Option<String> {
     let [lost, smaller] = [is_shrunk(*present, *held), is_shrunk(*distinct, *most_held)];
     let lost = lost.map(|bound| format!("{present} of the {held} ids held have a valid record, less than {bound}"));
     let smaller = smaller.map(|bound| format!("{distinct} distinct valid ids are less than {bound} of the {most_held} held lately"));
@@ -263,7 +263,7 @@ const fn is_shrunk(now: u64, base: u64) -> Option<Percent> {
     if base >= SHRUNK_MIN && bound.is_missed(now, base) { Some(bound) } else { None }
 }
 
-fn blanked(Figures { filled, before, .. }: &Figures) -> Option<String> {
+fn blanked(GuardInput { filled, before, .. }: &GuardInput) -> Option<String> {
     let before = before.filter(|before| before.valid > 0 && filled.valid >= RECORDS_MIN)?;
     let columns = [("Nick", filled.with_nick, before.with_nick), ("FaceUrl", filled.with_face_url, before.with_face_url)];
     let fallen = columns.into_iter().filter(|(_, now, then)| has_fallen((*now, filled.valid), (*then, before.valid)));
@@ -282,30 +282,30 @@ fn has_fallen((now, of_now): (u64, u64), (then, of_then): (u64, u64)) -> bool {
     100 * now * of_then + u128::from(BLANKED_POINTS) * of_now * of_then < 100 * then * of_now
 }
 
-fn updates(Figures { updates, held, .. }: &Figures, limits: &Limits) -> Option<String> {
+fn updates(GuardInput { updates, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = *held >= HELD_MIN && limits.max_update.is_exceeded(*updates, *held);
     trips.then(|| format!("{updates} updates are more than --max-update ({}; {held} are held)", limits.max_update))
 }
 
-fn cut(Figures { ends_with_newline, ended_with_newline, .. }: &Figures) -> Option<String> {
+fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) -> Option<String> {
     let trips = !ends_with_newline && *ended_with_newline == Some(true);
     trips.then(|| "the file has no line end at its end, the last run's had one: it may have been cut off".to_owned())
 }
 
-fn deletes(Figures { due, held, .. }: &Figures, limits: &Limits) -> Option<String> {
+fn deletes(GuardInput { due, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = limits.max_delete.is_exceeded(*due, *held);
     trips.then(|| format!("{due} ids due for kick or deletion are more than --max-delete ({}; {held} are held)", limits.max_delete))
 }
 
-fn canary(Figures { dead_canaries, .. }: &Figures) -> Option<String> {
+fn canary(GuardInput { dead_canaries, .. }: &GuardInput) -> Option<String> {
     (!dead_canaries.is_empty()).then(|| format!("no valid record of {}", dead_canaries.join(", ")))
 }
 
-fn target(Figures { other_target, .. }: &Figures) -> Option<String> {
+fn target(GuardInput { other_target, .. }: &GuardInput) -> Option<String> {
     other_target.clone()
 }
 
-fn way_out(guard: Guard, figures: &Figures) -> String {
+fn override_hint(guard: Guard, figures: &GuardInput) -> String {
     match guard {
         Guard::Empty | Guard::Shrunk | Guard::Blanked | Guard::Cut => format!("--allow {}", guard.name()),
         Guard::Updates => format!("--max-update {}", figures.updates),
@@ -319,33 +319,33 @@ fn way_out(guard: Guard, figures: &Figures) -> String {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Count(500) }
+    fn limits() -> GuardLimits {
+        GuardLimits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Count(500) }
     }
 
     /// A plan that no guard has anything against.
-    fn quiet() -> Figures {
+    fn quiet() -> GuardInput {
         let filled = Filled { valid: 1_000, with_nick: 900, with_face_url: 500 };
         let (ends_with_newline, ended_with_newline) = (true, Some(true));
-        let filled = Figures { filled, before: Some(filled), ends_with_newline, ended_with_newline, ..Figures::default() };
-        Figures { distinct: 1_000, held: 1_000, present: 1_000, most_held: 1_000, ..filled }
+        let filled = GuardInput { filled, before: Some(filled), ends_with_newline, ended_with_newline, ..GuardInput::default() };
+        GuardInput { distinct: 1_000, held: 1_000, present: 1_000, most_held: 1_000, ..filled }
     }
 
-    fn names(figures: &Figures, limits: &Limits) -> Vec<&'static str> {
+    fn names(figures: &GuardInput, limits: &GuardLimits) -> Vec<&'static str> {
         judge(figures, limits).iter().map(|tripped| tripped.guard.name()).collect()
     }
 
     #[test]
     fn each_guard_trips_behind_its_bound_and_not_at_it() {
-        let check = |change: &dyn Fn(&mut Figures), expected: &[&str]| {
+        let check = |change: &dyn Fn(&mut GuardInput), expected: &[&str]| {
             let mut figures = quiet();
             change(&mut figures);
             assert_eq!(names(&figures, &limits()), expected, "{figures:?}");
         };
         check(&|_| {}, &[]);
         check(&|f| f.filled = Filled::default(), &["empty"]);
-        let held: fn(&mut Figures, u64, u64) = |f, base, now| (f.held, f.present) = (base, now);
-        let file: fn(&mut Figures, u64, u64) = |f, base, now| (f.most_held, f.distinct) = (base, now);
+        let held: fn(&mut GuardInput, u64, u64) = |f, base, now| (f.held, f.present) = (base, now);
+        let file: fn(&mut GuardInput, u64, u64) = |f, base, now| (f.most_held, f.distinct) = (base, now);
         for shrink in [held, file] {
             check(&|f| shrink(f, 1_000, 850), &[]);
             check(&|f| shrink(f, 1_000, 849), &["shrunk"]);
@@ -378,11 +378,11 @@ mod tests {
 
     #[test]
     fn kicks_have_a_bound_of_their_own() {
-        let kicks = Limits { max_delete: Bound::Kicks, ..limits() };
+        let kicks = GuardLimits { max_delete: Bound::Kicks, ..limits() };
         for (held, most) in
             [(0, 10), (10, 10), (66, 10), (67, 10), (73, 10), (74, 11), (99, 14), (3_333, 499), (3_334, 500), (1_000_000, 500)]
         {
-            let trips = |due| names(&Figures { held, present: held, due, ..quiet() }, &kicks) == ["deletes"];
+            let trips = |due| names(&GuardInput { held, present: held, due, ..quiet() }, &kicks) == ["deletes"];
             assert!(!trips(most) && trips(most + 1), "{most} of {held}");
         }
     }
@@ -412,21 +412,21 @@ mod tests {
 
     #[test]
     fn all_ids_under_another_name_are_a_loss_though_the_file_is_as_long() {
-        let renamed = Figures { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
+        let renamed = GuardInput { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
         assert_eq!(names(&renamed, &limits()), ["shrunk"]);
         assert!(judge(&renamed, &limits())[0].why.starts_with("0 of the 400 ids held"));
     }
 
     #[test]
     fn all_that_trip_are_told_in_order_and_an_override_lets_through() {
-        let cut = Figures { filled: Filled::default(), ends_with_newline: false, ..quiet() };
-        let figures = Figures { distinct: 0, updates: 999, due: 501, ..cut };
+        let cut = GuardInput { filled: Filled::default(), ends_with_newline: false, ..quiet() };
+        let figures = GuardInput { distinct: 0, updates: 999, due: 501, ..cut };
         assert_eq!(names(&figures, &limits()), ["empty", "shrunk", "updates", "cut", "deletes"]);
         let allowed = vec![Guard::Empty, Guard::Shrunk, Guard::Cut];
-        let wide = Limits { allowed, max_update: Bound::Count(999), max_delete: Bound::Share(Percent(5_010)) };
+        let wide = GuardLimits { allowed, max_update: Bound::Count(999), max_delete: Bound::Share(Percent(5_010)) };
         assert_eq!(names(&figures, &wide), [] as [&str; 0]);
         let told = judge(&figures, &limits());
-        assert_eq!([2, 3, 4].map(|at| told[at].way_out.as_str()), ["--max-update 999", "--allow cut", "--max-delete 501"]);
+        assert_eq!([2, 3, 4].map(|at| told[at].override_hint.as_str()), ["--max-update 999", "--allow cut", "--max-delete 501"]);
     }
 
     #[test]

@@ -57,15 +57,15 @@ pub struct CallTimes {
 
 /// Whether other calls of the API are in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
+pub enum OtherCalls {
     Alone,
     Others,
 }
 
-impl Company {
+impl OtherCalls {
     #[must_use]
     pub const fn of(in_flight: usize) -> Self {
-        if in_flight == 0 { Company::Alone } else { Company::Others }
+        if in_flight == 0 { OtherCalls::Alone } else { OtherCalls::Others }
     }
 }
 
@@ -87,12 +87,12 @@ pub enum TestResult {
     Well,
     Faulty,
     /// It never reached the service.
-    Unreached(Company),
+    Unreached(OtherCalls),
 }
 
 /// What a call's end has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum HealthChange {
     Nothing,
     /// The breaker has opened: charges are to be given back.
     Down,
@@ -101,7 +101,7 @@ pub enum Change {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     Closed,
     /// A test is to decide; calls go on meanwhile.
     Suspected {
@@ -117,7 +117,7 @@ enum State {
 
 /// A test, or a probe of an open breaker, that has begun.
 #[derive(Debug, Clone, Copy, Default)]
-struct Test {
+struct HealthTest {
     failed: u32,
     in_flight: Option<Means>,
 }
@@ -129,8 +129,8 @@ pub struct Health<J> {
     unreached: u32,
     /// Records split out of batches whose latest call failed since the last good one.
     split_out: BTreeSet<u64>,
-    state: State,
-    test: Option<Test>,
+    state: BreakerState,
+    test: Option<HealthTest>,
     suspect_from: Option<Instant>,
     /// When the last call ended that went well.
     good_at: Option<Instant>,
@@ -150,7 +150,7 @@ impl<J: Copy + Ord> Default for Health<J> {
             samples: Samples::default(),
             unreached: 0,
             split_out: BTreeSet::new(),
-            state: State::Closed,
+            state: BreakerState::Closed,
             test: None,
             suspect_from: None,
             good_at: None,
@@ -166,9 +166,9 @@ impl<J: Copy + Ord> Default for Health<J> {
 
 impl<J: Copy + Ord> Health<J> {
     /// Takes the end of a call of the record `who` that was no test; calls that end while the breaker is open say nothing.
-    pub fn note(&mut self, who: u64, sample: HealthSample, times: CallTimes, company: Company) -> Change {
+    pub fn note(&mut self, who: u64, sample: HealthSample, times: CallTimes, company: OtherCalls) -> HealthChange {
         if self.is_down() {
-            return Change::Nothing;
+            return HealthChange::Nothing;
         }
         self.note_throttling(sample, times.ended);
         match sample {
@@ -185,12 +185,12 @@ impl<J: Copy + Ord> Health<J> {
             HealthSample::Faulty => self.samples.enter(who, Latest::Faulty),
             HealthSample::Unreached | HealthSample::Throttled | HealthSample::Neutral => {}
         }
-        if self.unreached >= UNREACHED_IN_A_ROW || (self.unreached > 0 && company == Company::Alone) {
+        if self.unreached >= UNREACHED_IN_A_ROW || (self.unreached > 0 && company == OtherCalls::Alone) {
             self.open(times.ended);
-            return Change::Down;
+            return HealthChange::Down;
         }
         self.suspect_by_samples(times.ended);
-        Change::Nothing
+        HealthChange::Nothing
     }
 
     /// A record that was split out of its batch met a temporary error. Batches may be too few to judge by; twenty such records, and
@@ -203,14 +203,14 @@ impl<J: Copy + Ord> Health<J> {
     /// service still answers some, so the test begins anew.
     fn doubt_suspicion(&mut self, times: CallTimes) {
         match self.state {
-            State::Suspected { since } if since <= times.left => self.close(times.ended),
-            State::Suspected { .. } => self.test.iter_mut().for_each(|test| test.failed = 0),
-            State::Closed | State::Open { .. } => {}
+            BreakerState::Suspected { since } if since <= times.left => self.close(times.ended),
+            BreakerState::Suspected { .. } => self.test.iter_mut().for_each(|test| test.failed = 0),
+            BreakerState::Closed | BreakerState::Open { .. } => {}
         }
     }
 
     fn suspect_by_samples(&mut self, now: Instant) {
-        let is_due = self.state == State::Closed && self.suspect_from.is_none_or(|from| from <= now);
+        let is_due = self.state == BreakerState::Closed && self.suspect_from.is_none_or(|from| from <= now);
         if is_due && (self.samples.half_are_faulty() || self.split_out.len() >= SAMPLES_LEAST) {
             self.suspect(now);
         }
@@ -218,25 +218,25 @@ impl<J: Copy + Ord> Health<J> {
 
     /// Nothing else can show that the service is well: a test must.
     pub fn suspect(&mut self, now: Instant) {
-        if self.state == State::Closed {
-            self.state = State::Suspected { since: now };
+        if self.state == BreakerState::Closed {
+            self.state = BreakerState::Suspected { since: now };
         }
     }
 
     /// Whether the breaker is closed and nothing is suspected.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.state == State::Closed
+        self.state == BreakerState::Closed
     }
 
     /// Whether a call of a test, or of a probe, is to leave now.
     #[must_use]
     pub fn wants_test(&self, now: Instant) -> bool {
         match (self.state, self.test) {
-            (State::Closed, _) => false,
-            (State::Suspected { .. } | State::Open { .. }, Some(test)) => test.in_flight.is_none(),
-            (State::Suspected { .. }, None) => true,
-            (State::Open { probe_at, .. }, None) => probe_at <= now,
+            (BreakerState::Closed, _) => false,
+            (BreakerState::Suspected { .. } | BreakerState::Open { .. }, Some(test)) => test.in_flight.is_none(),
+            (BreakerState::Suspected { .. }, None) => true,
+            (BreakerState::Open { probe_at, .. }, None) => probe_at <= now,
         }
     }
 
@@ -256,47 +256,47 @@ impl<J: Copy + Ord> Health<J> {
     }
 
     /// Takes the end of a test's call.
-    pub fn test_ended(&mut self, result: TestResult, now: Instant) -> Change {
-        let Some(mut test) = self.test.take() else { return Change::Nothing };
-        let Some(means) = test.in_flight.take() else { return Change::Nothing };
-        if self.state == State::Closed {
-            return Change::Nothing;
+    pub fn test_ended(&mut self, result: TestResult, now: Instant) -> HealthChange {
+        let Some(mut test) = self.test.take() else { return HealthChange::Nothing };
+        let Some(means) = test.in_flight.take() else { return HealthChange::Nothing };
+        if self.state == BreakerState::Closed {
+            return HealthChange::Nothing;
         }
         if result == TestResult::Well {
             let was_down = self.is_down();
             self.close(now);
-            return if was_down { Change::Back } else { Change::Nothing };
+            return if was_down { HealthChange::Back } else { HealthChange::Nothing };
         }
         test.failed += 1;
-        let is_over = test.failed >= self.calls_allowed(means) || result == TestResult::Unreached(Company::Alone);
+        let is_over = test.failed >= self.calls_allowed(means) || result == TestResult::Unreached(OtherCalls::Alone);
         if is_over {
             return self.test_failed(means, now);
         }
         self.test = Some(test);
-        Change::Nothing
+        HealthChange::Nothing
     }
 
     /// A probe that repeats the same call says no more the second time; fresh records may each be bad.
     const fn calls_allowed(&self, means: Means) -> u32 {
         match (self.state, means) {
-            (State::Open { .. }, Means::Repeat | Means::Check) => 1,
-            (State::Open { .. }, Means::Fresh) | (State::Closed | State::Suspected { .. }, _) => TEST_CALLS,
+            (BreakerState::Open { .. }, Means::Repeat | Means::Check) => 1,
+            (BreakerState::Open { .. }, Means::Fresh) | (BreakerState::Closed | BreakerState::Suspected { .. }, _) => TEST_CALLS,
         }
     }
 
-    fn test_failed(&mut self, means: Means, now: Instant) -> Change {
+    fn test_failed(&mut self, means: Means, now: Instant) -> HealthChange {
         if means == Means::Fresh {
             self.reach = (self.reach * 4).min(REACH_LAST);
         }
         match &mut self.state {
-            State::Open { interval, probe_at, .. } => {
+            BreakerState::Open { interval, probe_at, .. } => {
                 *interval = (*interval * 2).min(PROBE_LAST);
                 *probe_at = now + *interval;
-                Change::Nothing
+                HealthChange::Nothing
             }
-            State::Closed | State::Suspected { .. } => {
+            BreakerState::Closed | BreakerState::Suspected { .. } => {
                 self.open(now);
-                Change::Down
+                HealthChange::Down
             }
         }
     }
@@ -308,7 +308,7 @@ impl<J: Copy + Ord> Health<J> {
         self.split_out.clear();
         self.retry_at = None;
         self.test.take_if(|test| test.in_flight.is_none());
-        self.state = State::Open { since: now, interval: PROBE_FIRST, probe_at: now + PROBE_FIRST };
+        self.state = BreakerState::Open { since: now, interval: PROBE_FIRST, probe_at: now + PROBE_FIRST };
         self.pause_or_go_on(now);
     }
 
@@ -319,7 +319,7 @@ impl<J: Copy + Ord> Health<J> {
         self.reach = REACH_FIRST;
         self.suspect_from = Some(now + SUSPECT_AGAIN);
         self.test.take_if(|test| test.in_flight.is_none());
-        self.state = State::Closed;
+        self.state = BreakerState::Closed;
         self.pause_or_go_on(now);
     }
 
@@ -345,8 +345,8 @@ impl<J: Copy + Ord> Health<J> {
     #[must_use]
     pub const fn down_since(&self) -> Option<Instant> {
         match self.state {
-            State::Open { since, .. } => Some(since),
-            State::Closed | State::Suspected { .. } => None,
+            BreakerState::Open { since, .. } => Some(since),
+            BreakerState::Closed | BreakerState::Suspected { .. } => None,
         }
     }
 
@@ -365,8 +365,8 @@ impl<J: Copy + Ord> Health<J> {
     #[must_use]
     pub const fn probe_at(&self) -> Option<Instant> {
         match (self.state, self.test) {
-            (State::Open { probe_at, .. }, None) => Some(probe_at),
-            (State::Closed | State::Suspected { .. } | State::Open { .. }, _) => None,
+            (BreakerState::Open { probe_at, .. }, None) => Some(probe_at),
+            (BreakerState::Closed | BreakerState::Suspected { .. } | BreakerState::Open { .. }, _) => None,
         }
     }
 }

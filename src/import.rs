@@ -3,7 +3,7 @@
 //! What a run is given, what it shows and what it comes to; how it goes about it is in `pump`.
 
 mod pump;
-mod reading;
+mod watched_records;
 
 use std::time::{Duration, SystemTime};
 
@@ -12,25 +12,25 @@ use futures_util::stream::LocalBoxStream;
 use crate::api::Api;
 use crate::api::usersig::Signer;
 use crate::command::PerCommand;
-use crate::deliver::{Incoming, Known, Lane, Limits};
+use crate::deliver::{Incoming, Known, Lane, DeliveryLimits};
 use crate::gate::{self, Rate};
-use crate::input::Mark;
-use crate::journal::Ledger;
-use crate::outcome::Tally;
-pub use crate::traffic::Phase;
-use crate::traffic::Traffic;
-use crate::verdict::Refusal;
+use crate::input::InputPosition;
+use crate::journal::OutcomeSink;
+use crate::outcome::OutcomeCounts;
+pub use crate::traffic::RunPhase;
+use crate::traffic::CallStats;
+use crate::verdict::HaltReason;
 use pump::Pump;
-pub use reading::Reading;
+pub use watched_records::WatchedRecords;
 
 /// The knobs of a run.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ImportSettings {
     /// Of each API on its own.
     pub rates: PerCommand<Rate>,
     /// Of all of them.
-    pub gates: gate::Settings,
-    pub limits: Limits,
+    pub gates: gate::GateSettings,
+    pub limits: DeliveryLimits,
     pub max_outage: Duration,
     /// Settle at most this many more records.
     pub limit: Option<u64>,
@@ -42,12 +42,12 @@ pub struct Settings {
     /// … or after this many rows.
     pub commit_rows: u64,
     /// How often the progress is told.
-    pub tell_every: Duration,
+    pub progress_every: Duration,
 }
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// What the run works with; time, randomness and signals come from outside.
-pub struct Parts<A, I, L> {
+pub struct Dependencies<A, I, L> {
     pub api: A,
     pub records: I,
     pub ledger: L,
@@ -57,15 +57,15 @@ pub struct Parts<A, I, L> {
     pub jitter: Box<dyn FnMut() -> f64>,
     /// The first signal stops the run gently, the second at once.
     pub signals: LocalBoxStream<'static, ()>,
-    pub tell: Box<dyn FnMut(&Snapshot)>,
+    pub on_progress: Box<dyn FnMut(&Progress)>,
 }
 
 /// The state of the run, for whoever watches.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
-    pub phase: Phase,
+pub struct Progress {
+    pub phase: RunPhase,
     /// Outcomes of this process.
-    pub tally: Tally,
+    pub tally: OutcomeCounts,
     /// Byte offset in the input up to which all is settled.
     pub offset: Option<u64>,
     pub calls: u64,
@@ -75,7 +75,7 @@ pub struct Snapshot {
 
 /// How the run ended.
 #[derive(Debug)]
-pub enum End<E> {
+pub enum StopCause<E> {
     /// Every record has its outcome.
     Finished,
     /// `--limit` is reached; there may be more records.
@@ -87,7 +87,7 @@ pub enum End<E> {
         why: String,
     },
     Refused {
-        refusal: Refusal,
+        refusal: HaltReason,
         code: Option<i64>,
         says: String,
     },
@@ -97,15 +97,15 @@ pub enum End<E> {
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct Ended<L, E> {
-    pub end: End<E>,
+pub struct RunOutcome<L, E> {
+    pub end: StopCause<E>,
     /// All that has settled is committed to it.
     pub ledger: L,
     /// Outcomes of this process.
-    pub tally: Tally,
+    pub tally: OutcomeCounts,
     /// Up to where all is settled; `None` if this process has settled nothing.
-    pub settled: Option<Mark>,
-    pub traffic: Traffic,
+    pub settled: Option<InputPosition>,
+    pub traffic: CallStats,
     /// The lane that the run took in the end.
     pub lane: Lane,
     /// Rows that failed only after a long wait, since nothing could show whether the service was well.
@@ -114,10 +114,10 @@ pub struct Ended<L, E> {
 
 /// The ledger has failed: nothing can be recorded any more. What it committed before stays.
 #[derive(Debug)]
-pub struct Broken<E> {
+pub struct RunFailed<E> {
     pub error: E,
     /// What had left and come back by then.
-    pub traffic: Traffic,
+    pub traffic: CallStats,
     pub lane: Lane,
 }
 
@@ -125,19 +125,19 @@ pub struct Broken<E> {
 ///
 /// # Errors
 /// The ledger's.
-pub async fn run<A, I, N, L, E>(parts: Parts<A, I, L>, settings: Settings) -> Result<Ended<L, E>, Broken<L::Error>>
+pub async fn run<A, I, N, L, E>(parts: Dependencies<A, I, L>, settings: ImportSettings) -> Result<RunOutcome<L, E>, RunFailed<L::Error>>
 where
     A: Api,
     I: Iterator<Item = Result<N, E>>,
     N: Into<Incoming>,
-    L: Ledger,
+    L: OutcomeSink,
 {
     let mut pump = Pump::new(parts, settings);
     loop {
         pump.take_over();
         pump.feed_and_send();
         pump.commit_if_due();
-        pump.tell_if_due();
+        pump.report_if_due();
         if pump.is_over() {
             return pump.wind_up().await;
         }

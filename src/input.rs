@@ -11,7 +11,7 @@ use crate::account::Field;
 
 /// A place in the input, between two records, with all that stands before it in short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct InputPosition {
     /// Records before it.
     pub rows: u64,
     /// Its offset in bytes.
@@ -22,9 +22,9 @@ pub struct Mark {
     pub digest: u64,
 }
 
-impl Mark {
+impl InputPosition {
     /// The place before the first byte.
-    pub const START: Mark = Mark { rows: 0, offset: 0, line: 1, digest: 0 };
+    pub const START: InputPosition = InputPosition { rows: 0, offset: 0, line: 1, digest: 0 };
 
     /// Goes on over `bytes`, which hold `lines` line ends.
     pub fn pass(&mut self, bytes: &[u8], lines: u64) {
@@ -36,7 +36,7 @@ impl Mark {
 
 /// The stat fields of an input file: as long as they are the same, so is the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
+pub struct FileStat {
     /// In bytes.
     pub len: u64,
     /// Nanoseconds since the epoch, as are all times here.
@@ -47,7 +47,7 @@ pub struct Fingerprint {
 
 /// How an input is read: a run that goes on must read it as it began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {
+pub struct ColumnLayout {
     pub delimiter: u8,
     /// The columns of UserID, Nick and FaceUrl, counted from 0.
     pub columns: [Option<u32>; 3],
@@ -57,25 +57,25 @@ pub struct Reading {
     pub flags: BTreeMap<String, String>,
 }
 
-impl Reading {
+impl ColumnLayout {
     /// How this differs from an `earlier` one, in words; none if both read the same.
     #[must_use]
-    pub fn differences(&self, earlier: &Reading) -> Vec<String> {
+    pub fn differences(&self, earlier: &ColumnLayout) -> Vec<String> {
         let mut found = Vec::new();
         let mut differ = |what: &str, was: String, is: String| {
             if was != is {
                 found.push(format!("{what} was {was}, now it is {is}"));
             }
         };
-        let delimiter = |reading: &Reading| format!("{:?}", char::from(reading.delimiter));
+        let delimiter = |reading: &ColumnLayout| format!("{:?}", char::from(reading.delimiter));
         differ("the delimiter", delimiter(earlier), delimiter(self));
         for (field, number) in Field::ALL.into_iter().zip(0..) {
-            let column = |reading: &Reading| reading.columns[number].map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
+            let column = |reading: &ColumnLayout| reading.columns[number].map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
             differ(&format!("the column of {field}"), column(earlier), column(self));
         }
         let names: BTreeSet<&String> = earlier.flags.keys().chain(self.flags.keys()).collect();
         for name in names {
-            let given = |reading: &Reading| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| format!("{value:?}"));
+            let given = |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| format!("{value:?}"));
             differ(&format!("--{name}"), given(earlier), given(self));
         }
         found
@@ -84,7 +84,7 @@ impl Reading {
 
 /// How an input compares with what an earlier run has seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sameness {
+pub enum InputChange {
     /// Byte for byte the same, as far as the comparison can tell.
     Same,
     /// The settled part is the same, something after it is not.
@@ -97,9 +97,9 @@ pub enum Sameness {
 mod tests {
     use super::*;
 
-    fn reading(delimiter: u8, columns: [Option<u32>; 3], flags: &[(&str, &str)]) -> Reading {
+    fn reading(delimiter: u8, columns: [Option<u32>; 3], flags: &[(&str, &str)]) -> ColumnLayout {
         let flags = flags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Reading { delimiter, columns, flags }
+        ColumnLayout { delimiter, columns, flags }
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_record_without_flags_is_written_as_it_always_was_and_read() {
         let text = r#"{"delimiter":44,"columns":[0,null,2]}"#;
-        let read: Reading = serde_json::from_str(text).unwrap();
+        let read: ColumnLayout = serde_json::from_str(text).unwrap();
         assert_eq!(read, reading(b',', [Some(0), None, Some(2)], &[]));
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::input::Mark;
+use crate::input::InputPosition;
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct Outcome {
 
 /// How many rows ended in which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct OutcomeCounts {
     /// Those that the service took, as created and updated ones too.
     pub imported: u64,
     pub created: u64,
@@ -81,7 +81,7 @@ pub struct Tally {
     pub superseded: u64,
 }
 
-impl Tally {
+impl OutcomeCounts {
     pub fn count(&mut self, status: Status) {
         match status {
             Status::Imported => self.imported += 1,
@@ -111,11 +111,11 @@ impl Tally {
     }
 }
 
-impl std::ops::Add for Tally {
-    type Output = Tally;
+impl std::ops::Add for OutcomeCounts {
+    type Output = OutcomeCounts;
 
-    fn add(self, other: Tally) -> Tally {
-        Tally {
+    fn add(self, other: OutcomeCounts) -> OutcomeCounts {
+        OutcomeCounts {
             imported: self.imported + other.imported,
             created: self.created + other.created,
             updated: self.updated + other.updated,
@@ -126,12 +126,12 @@ impl std::ops::Add for Tally {
     }
 }
 
-impl std::ops::Sub for Tally {
-    type Output = Tally;
+impl std::ops::Sub for OutcomeCounts {
+    type Output = OutcomeCounts;
 
     /// What has come to `other` since.
-    fn sub(self, other: Tally) -> Tally {
-        Tally {
+    fn sub(self, other: OutcomeCounts) -> OutcomeCounts {
+        OutcomeCounts {
             imported: self.imported - other.imported,
             created: self.created - other.created,
             updated: self.updated - other.updated,
@@ -144,7 +144,7 @@ impl std::ops::Sub for Tally {
 
 /// An outcome with the record that it belongs to, as the journal takes it.
 #[derive(Debug, Clone)]
-pub struct Settled {
+pub struct RowOutcome {
     /// Counts records from 1.
     pub row: u64,
     /// The physical line on which the record starts.
@@ -153,7 +153,7 @@ pub struct Settled {
     pub user_id: Box<[u8]>,
     pub outcome: Outcome,
     /// Where the input goes on behind this record.
-    pub end: Mark,
+    pub end: InputPosition,
     /// The record's original fields; kept only where the rejects need them.
     pub original: Option<csv::ByteRecord>,
 }

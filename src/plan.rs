@@ -11,12 +11,12 @@ use crate::lookalike::Lookalike;
 
 /// The profile of an account in short: a hash (XXH3, 64 bits) of each field, `None` for one that is not known or not said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Profile {
+pub struct ProfileHashes {
     pub nick: Option<u64>,
     pub face_url: Option<u64>,
 }
 
-impl Profile {
+impl ProfileHashes {
     /// Of what a record says.
     #[must_use]
     pub fn of(nick: Option<&str>, face_url: Option<&str>) -> Self {
@@ -26,7 +26,7 @@ impl Profile {
 
     /// What is held once `sent` has been taken: a field that wasn't sent stays.
     #[must_use]
-    pub fn overlaid(self, sent: Profile) -> Self {
+    pub fn overlaid(self, sent: ProfileHashes) -> Self {
         Self { nick: sent.nick.or(self.nick), face_url: sent.face_url.or(self.face_url) }
     }
 }
@@ -48,14 +48,14 @@ impl InDoubt {
 
     /// The fields that are known, or that a call carries.
     #[must_use]
-    pub fn of_fields(profile: Profile) -> Self {
+    pub fn of_fields(profile: ProfileHashes) -> Self {
         let bit = |is_there: bool, bit: Self| if is_there { bit } else { Self::NOTHING };
         bit(profile.nick.is_some(), Self::NICK).and(bit(profile.face_url.is_some(), Self::FACE_URL))
     }
 
     /// All that is known of an account; whether it exists, where nothing else is.
     #[must_use]
-    pub fn of_all(held: &Held) -> Self {
+    pub fn of_all(held: &KnownAccount) -> Self {
         let fields = Self::of_fields(held.profile);
         if fields.is_nothing() || held.last_imported.is_none() { fields.and(Self::EXISTENCE) } else { fields }
     }
@@ -94,8 +94,8 @@ impl InDoubt {
 
 /// What is known of an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
-    pub profile: Profile,
+pub struct KnownAccount {
+    pub profile: ProfileHashes,
     /// When it was last imported, in milliseconds since the epoch; `None` if it is not known that it ever was.
     pub last_imported: Option<i64>,
     /// Finished runs in a row whose input had no record of it.
@@ -108,15 +108,15 @@ pub struct Held {
     pub raised_at: Option<i64>,
 }
 
-impl Held {
+impl KnownAccount {
     /// Once an import has been taken at this time, with these fields. What it did not carry stays in doubt; and if a deletion may have
     /// landed before, the service may have made the account anew, without them.
     #[must_use]
-    pub fn once_taken(before: Option<Self>, sent: Profile, at: i64) -> Self {
-        let Held { profile, in_doubt, .. } = before.unwrap_or_default();
+    pub fn once_taken(before: Option<Self>, sent: ProfileHashes, at: i64) -> Self {
+        let KnownAccount { profile, in_doubt, .. } = before.unwrap_or_default();
         let fields = if in_doubt.has(InDoubt::DELETION) { in_doubt.and(InDoubt::of_fields(profile)) } else { in_doubt };
         let settled = InDoubt::of_fields(sent).and(InDoubt::EXISTENCE).and(InDoubt::KICK).and(InDoubt::DELETION);
-        Held {
+        KnownAccount {
             profile: profile.overlaid(sent),
             last_imported: Some(at),
             missing_runs: 0,
@@ -128,11 +128,11 @@ impl Held {
 
     /// While it is not known whether an import with these fields was taken.
     #[must_use]
-    pub fn once_sent(before: Option<Self>, sent: Profile) -> Self {
+    pub fn once_sent(before: Option<Self>, sent: ProfileHashes) -> Self {
         let held = before.unwrap_or_default();
         let in_doubt = held.in_doubt.and(InDoubt::of_fields(sent));
         let is_known = held.last_imported.is_some() && !in_doubt.is_nothing();
-        Held { in_doubt: if is_known { in_doubt } else { in_doubt.and(InDoubt::EXISTENCE) }, ..held }
+        KnownAccount { in_doubt: if is_known { in_doubt } else { in_doubt.and(InDoubt::EXISTENCE) }, ..held }
     }
 }
 
@@ -161,7 +161,7 @@ pub enum Op {
 impl Op {
     /// What a valid record asks for, given what is held of its account. An empty cell says nothing.
     #[must_use]
-    pub fn decide(wanted: Profile, held: Option<&Held>) -> Self {
+    pub fn decide(wanted: ProfileHashes, held: Option<&KnownAccount>) -> Self {
         let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
         let differs = |wanted: Option<u64>, held: Option<u64>| wanted.is_some() && wanted != held;
         let nick = differs(wanted.nick, held.profile.nick);
@@ -268,7 +268,7 @@ fn place(row: u64) -> (usize, u32) {
 
 /// What a run is to do about an account that its input lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum PlannedAction {
     /// Nothing, only tell.
     Nothing,
     /// Nothing: it is the administrator's own or protected.
@@ -307,33 +307,33 @@ impl Wait {
 
 /// An account whose call is planned, or that has come back, as it stands in order of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Planned {
-    pub id: Id,
+pub struct PlannedAccount {
+    pub id: PaddedId,
     pub row: u64,
     /// Not so for one that is only there again.
     pub is_sent: bool,
     /// It was missing or kicked, and the input has it again.
     pub is_back: bool,
-    pub profile: Profile,
+    pub profile: ProfileHashes,
 }
 
 /// An account that the input lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missing {
-    pub id: Id,
+pub struct MissingAccount {
+    pub id: PaddedId,
     pub last_imported: Option<i64>,
     /// This run included.
     pub missing_runs: u32,
-    pub due: Due,
+    pub due: PlannedAction,
     /// The first record that looks like it, whether or not that spares it.
     pub lookalike: Option<Lookalike>,
 }
 
 /// A valid UserID in a place of fixed size, which sorts as its bytes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id([u8; USER_ID_MAX_BYTES]);
+pub struct PaddedId([u8; USER_ID_MAX_BYTES]);
 
-impl Id {
+impl PaddedId {
     /// # Panics
     /// For more than [`USER_ID_MAX_BYTES`], which no valid UserID has.
     #[must_use]
@@ -371,7 +371,7 @@ impl Id {
 
 /// What a plan comes to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Counts {
+pub struct PlanCounts {
     pub create: u64,
     pub update: u64,
     pub unchanged: u64,
@@ -380,7 +380,7 @@ pub struct Counts {
     pub missing: u64,
 }
 
-impl Counts {
+impl PlanCounts {
     pub fn count(&mut self, op: Op) {
         match op {
             Op::Create => self.create += 1,
@@ -402,14 +402,14 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn held(nick: Option<&str>, face_url: Option<&str>) -> Held {
-        Held { profile: Profile::of(nick, face_url), last_imported: Some(1), ..Held::default() }
+    fn held(nick: Option<&str>, face_url: Option<&str>) -> KnownAccount {
+        KnownAccount { profile: ProfileHashes::of(nick, face_url), last_imported: Some(1), ..KnownAccount::default() }
     }
 
     #[test]
     fn a_record_is_sent_if_it_says_something_new() {
-        let check = |wanted: [Option<&str>; 2], held: Option<Held>, expected: Op| {
-            assert_eq!(Op::decide(Profile::of(wanted[0], wanted[1]), held.as_ref()), expected, "{wanted:?}");
+        let check = |wanted: [Option<&str>; 2], held: Option<KnownAccount>, expected: Op| {
+            assert_eq!(Op::decide(ProfileHashes::of(wanted[0], wanted[1]), held.as_ref()), expected, "{wanted:?}");
         };
         let known = held(Some("n"), None);
         check([Some("n"), None], None, Op::Create);
@@ -419,19 +419,19 @@ mod tests {
         check([Some("n"), Some("f")], Some(known), Op::Update { nick: false, face_url: true });
         let neither = Op::Update { nick: false, face_url: false };
         for doubt in [InDoubt::NICK, InDoubt::FACE_URL, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
-            check([Some("n"), None], Some(Held { in_doubt: doubt, ..known }), neither);
+            check([Some("n"), None], Some(KnownAccount { in_doubt: doubt, ..known }), neither);
         }
-        check([Some("n"), None], Some(Held { last_imported: None, in_doubt: InDoubt::NICK, ..known }), Op::Create);
+        check([Some("n"), None], Some(KnownAccount { last_imported: None, in_doubt: InDoubt::NICK, ..known }), Op::Create);
     }
 
     #[test]
     fn a_call_settles_the_doubt_about_what_it_carried_and_no_other() {
         let (nick, face, both) = (InDoubt::NICK, InDoubt::FACE_URL, InDoubt::NICK.and(InDoubt::FACE_URL));
         let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
-            let before = Some(Held { in_doubt, ..held(Some("n"), Some("f")) });
-            let sent = Profile::of(sent[0], sent[1]);
-            assert_eq!(Held::once_taken(before, sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
-            assert_eq!(Held::once_sent(before, sent).in_doubt, unknown, "{in_doubt:?} {sent:?}");
+            let before = Some(KnownAccount { in_doubt, ..held(Some("n"), Some("f")) });
+            let sent = ProfileHashes::of(sent[0], sent[1]);
+            assert_eq!(KnownAccount::once_taken(before, sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
+            assert_eq!(KnownAccount::once_sent(before, sent).in_doubt, unknown, "{in_doubt:?} {sent:?}");
         };
         check(InDoubt::NOTHING, [Some("m"), None], [InDoubt::NOTHING, nick]);
         check(InDoubt::NOTHING, [None, None], [InDoubt::NOTHING, InDoubt::EXISTENCE]);
@@ -442,9 +442,9 @@ mod tests {
         check(InDoubt::KICK, [Some("m"), None], [InDoubt::NOTHING, nick.and(InDoubt::KICK)]);
         // The account may have been made anew by this call.
         check(InDoubt::DELETION, [Some("m"), None], [face, nick.and(InDoubt::DELETION)]);
-        let new = Held::once_sent(None, Profile::of(Some("n"), None));
+        let new = KnownAccount::once_sent(None, ProfileHashes::of(Some("n"), None));
         assert_eq!((new.in_doubt, new.last_imported), (nick.and(InDoubt::EXISTENCE), None));
-        assert_eq!(Held::once_taken(Some(new), Profile::of(None, Some("f")), 2).in_doubt, nick);
+        assert_eq!(KnownAccount::once_taken(Some(new), ProfileHashes::of(None, Some("f")), 2).in_doubt, nick);
     }
 
     #[test]
@@ -477,10 +477,10 @@ mod tests {
     #[test]
     fn ids_sort_as_their_bytes() {
         let ids = ["!", "a", "a!", "aa", "b", "~"];
-        let mut padded = ids.map(|id| Id::new(id.as_bytes()));
+        let mut padded = ids.map(|id| PaddedId::new(id.as_bytes()));
         padded.reverse();
         padded.sort_unstable();
         assert_eq!(padded.map(|id| id.as_str().to_owned()), ids);
-        assert_eq!(Id::new(&[b'x'; 32]).as_bytes(), [b'x'; 32]);
+        assert_eq!(PaddedId::new(&[b'x'; 32]).as_bytes(), [b'x'; 32]);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::cli::exit::printable;
 use crate::cli::flags::OutputFlags;
 use crate::figures;
-use crate::import::{Phase, Snapshot};
+use crate::import::{RunPhase, Progress};
 
 /// Without a terminal, a line this often. Chosen: a night's log stays readable.
 const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -49,45 +49,45 @@ pub struct Start {
 
 #[expect(missing_debug_implementations, reason = "it holds a writer")]
 /// Shows the run. The bar is gone from the screen once this is dropped.
-pub struct Progress {
-    face: Face,
+pub struct ProgressReporter {
+    face: Display,
     start: Start,
-    pace: Pace,
+    pace: RecentPace,
 }
 
 /// How progress is shown.
-enum Face {
+enum Display {
     Bar(Bar),
-    Lines(Lines),
+    Lines(PlainLines),
     Nothing,
 }
 
-impl Progress {
+impl ProgressReporter {
     /// What `output` asks for and stderr can show: a bar on a terminal, else lines; nothing with `--quiet`.
     #[must_use]
     pub fn on_stderr(output: &OutputFlags, bars: &MultiProgress, start: Start, now: Instant) -> Self {
         let face = if output.quiet {
-            Face::Nothing
+            Display::Nothing
         } else if output.no_progress || bars.is_hidden() {
-            Face::Lines(Lines::new(Box::new(std::io::stderr()), now))
+            Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now))
         } else {
-            Face::Bar(Bar { bars: bars.clone(), drawn: None })
+            Display::Bar(Bar { bars: bars.clone(), drawn: None })
         };
         Self::new(face, start, now)
     }
 
-    fn new(face: Face, start: Start, now: Instant) -> Self {
-        Self { face, start, pace: Pace::new(now) }
+    fn new(face: Display, start: Start, now: Instant) -> Self {
+        Self { face, start, pace: RecentPace::new(now) }
     }
 
     /// Shows the state of the run, as far as it is time to.
-    pub fn tell(&mut self, snapshot: &Snapshot, now: Instant) {
+    pub fn tell(&mut self, snapshot: &Progress, now: Instant) {
         self.pace.note(snapshot.calls, now);
-        let view = View::new(snapshot, self.start, self.pace.calls_per_s(snapshot.calls, now));
+        let view = ProgressView::new(snapshot, self.start, self.pace.calls_per_s(snapshot.calls, now));
         match &mut self.face {
-            Face::Bar(bar) => bar.draw(&view),
-            Face::Lines(lines) => lines.write_if_due(&view, now),
-            Face::Nothing => {}
+            Display::Bar(bar) => bar.draw(&view),
+            Display::Lines(lines) => lines.write_if_due(&view, now),
+            Display::Nothing => {}
         }
     }
 
@@ -105,7 +105,7 @@ struct Bar {
 }
 
 impl Bar {
-    fn draw(&mut self, view: &View<'_>) {
+    fn draw(&mut self, view: &ProgressView<'_>) {
         if let Some(bar) = &self.drawn {
             return show(bar, view);
         }
@@ -131,7 +131,7 @@ fn hidden_bar(length: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
 }
 
-fn show(bar: &ProgressBar, view: &View<'_>) {
+fn show(bar: &ProgressBar, view: &ProgressView<'_>) {
     bar.set_position(view.offset());
     bar.set_prefix(view.headline());
     bar.set_message(view.detail());
@@ -139,18 +139,18 @@ fn show(bar: &ProgressBar, view: &View<'_>) {
 }
 
 /// Plain lines for a log.
-struct Lines {
+struct PlainLines {
     out: Box<dyn Write>,
     told_at: Instant,
-    told: Discriminant<Phase>,
+    told: Discriminant<RunPhase>,
 }
 
-impl Lines {
+impl PlainLines {
     fn new(out: Box<dyn Write>, now: Instant) -> Self {
-        Self { out, told_at: now, told: discriminant(&Phase::Running) }
+        Self { out, told_at: now, told: discriminant(&RunPhase::Running) }
     }
 
-    fn write_if_due(&mut self, view: &View<'_>, now: Instant) {
+    fn write_if_due(&mut self, view: &ProgressView<'_>, now: Instant) {
         let phase = discriminant(&view.snapshot.phase);
         let since = now - self.told_at;
         if since >= LINE_EVERY || (since >= LINES_APART && phase != self.told) {
@@ -164,12 +164,12 @@ impl Lines {
 
 /// How fast calls left lately.
 #[derive(Debug)]
-struct Pace {
+struct RecentPace {
     /// Time, and calls up to it; the first is at least `PACE_OVER` old, if there is one so old.
     samples: VecDeque<(Instant, u64)>,
 }
 
-impl Pace {
+impl RecentPace {
     fn new(now: Instant) -> Self {
         Self { samples: VecDeque::from([(now, 0)]) }
     }
@@ -191,15 +191,15 @@ impl Pace {
 }
 
 /// A snapshot with what follows from it, in words.
-struct View<'a> {
-    snapshot: &'a Snapshot,
+struct ProgressView<'a> {
+    snapshot: &'a Progress,
     start: Start,
     calls_per_s: Option<f64>,
     left: Option<Duration>,
 }
 
-impl<'a> View<'a> {
-    fn new(snapshot: &'a Snapshot, start: Start, calls_per_s: Option<f64>) -> Self {
+impl<'a> ProgressView<'a> {
+    fn new(snapshot: &'a Progress, start: Start, calls_per_s: Option<f64>) -> Self {
         let left = calls_per_s.and_then(|pace| time_left(snapshot, start, pace));
         Self { snapshot, start, calls_per_s, left }
     }
@@ -261,10 +261,10 @@ impl<'a> View<'a> {
 
 /// The calls that the rest of the input takes, if it takes as many a byte as the part that is settled, at this pace. Calls are
 /// counted rather than bytes a second because one row in retries holds the settled offset back for a while, but not the calls.
-fn time_left(snapshot: &Snapshot, start: Start, calls_per_s: f64) -> Option<Duration> {
+fn time_left(snapshot: &Progress, start: Start, calls_per_s: f64) -> Option<Duration> {
     match snapshot.phase {
-        Phase::Running | Phase::Throttled { .. } => {}
-        Phase::Waiting { .. } | Phase::Draining => return None,
+        RunPhase::Running | RunPhase::Throttled { .. } => {}
+        RunPhase::Waiting { .. } | RunPhase::Draining => return None,
     }
     let settled = snapshot.offset?.saturating_sub(start.offset);
     let rest = start.input_bytes?.saturating_sub(snapshot.offset?);
@@ -292,17 +292,17 @@ fn invalid(rows: u64) -> Option<String> {
 }
 
 /// What the run is doing, in words.
-pub(crate) fn state(phase: &Phase, in_flight: usize) -> String {
+pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
     match phase {
-        Phase::Running => "running".to_owned(),
-        Phase::Throttled { per_s } => {
+        RunPhase::Running => "running".to_owned(),
+        RunPhase::Throttled { per_s } => {
             format!("throttled: {}", figures::gets_through(*per_s))
         }
-        Phase::Waiting { since, why } => {
+        RunPhase::Waiting { since, why } => {
             let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
             format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
         }
-        Phase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
+        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
     }
 }
 
@@ -327,17 +327,17 @@ mod tests {
     use indicatif::TermLike;
 
     use super::*;
-    use crate::outcome::Tally;
+    use crate::outcome::OutcomeCounts;
 
     const TICK: Duration = Duration::from_millis(250);
 
-    fn snapshot(imported: u64) -> Snapshot {
-        let tally = Tally { imported, failed: 0, invalid: 0, ..Tally::default() };
-        Snapshot { phase: Phase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
+    fn snapshot(imported: u64) -> Progress {
+        let tally = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
+        Progress { phase: RunPhase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
     }
 
-    fn waiting(seconds: u64, why: &str) -> Phase {
-        Phase::Waiting { since: Duration::from_secs(seconds), why: why.to_owned() }
+    fn waiting(seconds: u64, why: &str) -> RunPhase {
+        RunPhase::Waiting { since: Duration::from_secs(seconds), why: why.to_owned() }
     }
 
     #[derive(Clone, Default)]
@@ -358,14 +358,14 @@ mod tests {
         }
     }
 
-    fn lines(log: &Log, start: Start, now: Instant) -> Progress {
-        Progress::new(Face::Lines(Lines::new(Box::new(log.clone()), now)), start, now)
+    fn lines(log: &Log, start: Start, now: Instant) -> ProgressReporter {
+        ProgressReporter::new(Display::Lines(PlainLines::new(Box::new(log.clone()), now)), start, now)
     }
 
     /// Tells `seconds` of a run at 200 calls a second, from `from` on.
-    fn run(progress: &mut Progress, begun: Instant, seconds: std::ops::Range<u32>, phase: &Phase) {
+    fn run(progress: &mut ProgressReporter, begun: Instant, seconds: std::ops::Range<u32>, phase: &RunPhase) {
         for tick in seconds.start * 4 + 1..=seconds.end * 4 {
-            let told = Snapshot { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
+            let told = Progress { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
             progress.tell(&told, begun + TICK * tick);
         }
     }
@@ -374,9 +374,9 @@ mod tests {
     fn without_a_terminal_there_is_one_line_a_minute() {
         let (log, begun) = (Log::default(), Instant::now());
         let mut progress = lines(&log, Start { input_bytes: Some(14_880_000), ..Start::default() }, begun);
-        run(&mut progress, begun, 0..59, &Phase::Running);
+        run(&mut progress, begun, 0..59, &RunPhase::Running);
         assert_eq!(log.lines(), Vec::<String>::new());
-        run(&mut progress, begun, 59..119, &Phase::Running);
+        run(&mut progress, begun, 59..119, &RunPhase::Running);
         progress.finish();
         assert_eq!(log.lines(), ["progress: 12,000 rows done (12,000 imported, 0 failed), 200.0 calls/s, about 2h 3m left, running"]);
     }
@@ -385,10 +385,10 @@ mod tests {
     fn a_change_of_phase_is_told_at_once_but_not_within_ten_seconds_of_a_line() {
         let (log, begun) = (Log::default(), Instant::now());
         let mut progress = lines(&log, Start::default(), begun);
-        run(&mut progress, begun, 0..20, &Phase::Running);
-        run(&mut progress, begun, 20..21, &Phase::Throttled { per_s: 99.6 });
-        run(&mut progress, begun, 21..31, &Phase::Running);
-        run(&mut progress, begun, 31..35, &Phase::Running);
+        run(&mut progress, begun, 0..20, &RunPhase::Running);
+        run(&mut progress, begun, 20..21, &RunPhase::Throttled { per_s: 99.6 });
+        run(&mut progress, begun, 21..31, &RunPhase::Running);
+        run(&mut progress, begun, 31..35, &RunPhase::Running);
         assert_eq!(
             log.lines(),
             [
@@ -401,32 +401,32 @@ mod tests {
 
     #[test]
     fn a_line_tells_everything_that_there_is() {
-        let tally = Tally { imported: 11_990, failed: 10, invalid: 3, ..Tally::default() };
+        let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
-        let told = Snapshot { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
+        let told = Progress { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
-            View::new(&told, start, Some(0.1)).line(),
+            ProgressView::new(&told, start, Some(0.1)).line(),
             "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 calls/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
-        let draining = Snapshot { phase: Phase::Draining, ..snapshot(1) };
+        let draining = Progress { phase: RunPhase::Draining, ..snapshot(1) };
         assert_eq!(
-            View::new(&draining, Start::default(), None).line(),
+            ProgressView::new(&draining, Start::default(), None).line(),
             "progress: 1 row done (1 imported, 0 failed), draining, 12 calls in flight"
         );
     }
 
     #[test]
     fn a_long_reason_is_cut() {
-        let told = Snapshot { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
+        let told = Progress { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
         assert_eq!(state(&told.phase, 0), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
     }
 
     #[test]
     fn the_pace_is_that_of_the_last_ten_seconds_in_bounded_memory() {
         let begun = Instant::now();
-        let mut pace = Pace::new(begun);
+        let mut pace = RecentPace::new(begun);
         assert_eq!(pace.calls_per_s(500, begun + TICK), None);
         for millis in 0..100_000_u64 {
             pace.note(if millis < 50_000 { millis } else { 50_000 }, begun + Duration::from_millis(millis));
@@ -438,8 +438,8 @@ mod tests {
     #[test]
     fn time_left_comes_from_the_bytes_settled_here_and_the_recent_pace() {
         let start = Start { rows_done: 500, offset: 5_000, input_bytes: Some(45_000), limit: None };
-        let told = Snapshot { offset: Some(15_000), ..snapshot(1_000) };
-        let check = |told: &Snapshot, start: Start, pace: f64, seconds: Option<u64>| {
+        let told = Progress { offset: Some(15_000), ..snapshot(1_000) };
+        let check = |told: &Progress, start: Start, pace: f64, seconds: Option<u64>| {
             assert_eq!(time_left(told, start, pace), seconds.map(Duration::from_secs));
         };
         check(&told, start, 100.0, Some(30));
@@ -447,9 +447,9 @@ mod tests {
         check(&told, Start { limit: Some(9_000), ..start }, 100.0, Some(30));
         check(&told, Start { input_bytes: None, ..start }, 100.0, None);
         check(&told, start, 0.0, None);
-        check(&Snapshot { offset: None, ..told.clone() }, start, 100.0, None);
-        check(&Snapshot { calls: 0, ..told.clone() }, start, 100.0, None);
-        check(&Snapshot { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
+        check(&Progress { offset: None, ..told.clone() }, start, 100.0, None);
+        check(&Progress { calls: 0, ..told.clone() }, start, 100.0, None);
+        check(&Progress { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
     }
 
     /// A terminal of 80 columns that remembers what is written.
@@ -489,9 +489,9 @@ mod tests {
     }
 
     impl Terminal {
-        fn bar(&self, start: Start, now: Instant) -> Progress {
+        fn bar(&self, start: Start, now: Instant) -> ProgressReporter {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(self.clone())));
-            Progress::new(Face::Bar(Bar { bars, drawn: None }), start, now)
+            ProgressReporter::new(Display::Bar(Bar { bars, drawn: None }), start, now)
         }
 
         /// All that was drawn, in lines of 80 columns (a bar pads its lines instead of ending them).
@@ -507,8 +507,8 @@ mod tests {
         let start = Start { rows_done: 99_000_000, input_bytes: Some(u64::MAX), ..Start::default() };
         let mut progress = terminal.bar(start, begun);
         assert_eq!(terminal.screen(), Vec::<String>::new());
-        let tally = Tally { imported: 999_999, failed: 999_999, invalid: 999_999, ..Tally::default() };
-        let told = Snapshot { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
+        let tally = OutcomeCounts { imported: 999_999, failed: 999_999, invalid: 999_999, ..OutcomeCounts::default() };
+        let told = Progress { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
         progress.tell(&told, begun + Duration::from_secs(10));
         progress.tell(&told, begun + Duration::from_secs(11));
         let screen = terminal.screen();
@@ -533,7 +533,7 @@ mod tests {
 
     #[test]
     fn quiet_shows_nothing() {
-        let mut progress = Progress::new(Face::Nothing, Start::default(), Instant::now());
+        let mut progress = ProgressReporter::new(Display::Nothing, Start::default(), Instant::now());
         progress.tell(&snapshot(1), Instant::now());
     }
 }

@@ -2,18 +2,18 @@
 
 /// A count, with the first `N` of what was counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample<T, const N: usize> {
+pub struct Examples<T, const N: usize> {
     pub count: u64,
     pub first: Vec<T>,
 }
 
-impl<T, const N: usize> Default for Sample<T, N> {
+impl<T, const N: usize> Default for Examples<T, N> {
     fn default() -> Self {
         Self { count: 0, first: Vec::new() }
     }
 }
 
-impl<T, const N: usize> Sample<T, N> {
+impl<T, const N: usize> Examples<T, N> {
     /// Counts one; it is made only if it is one of the first.
     pub fn push(&mut self, make: impl FnOnce() -> T) {
         self.count += 1;
@@ -25,19 +25,19 @@ impl<T, const N: usize> Sample<T, N> {
 
 /// Samples under headings, in the order in which the headings turned up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Groups<T, const N: usize>(Vec<(&'static str, Sample<T, N>)>);
+pub struct ExampleGroups<T, const N: usize>(Vec<(&'static str, Examples<T, N>)>);
 
-impl<T, const N: usize> Default for Groups<T, N> {
+impl<T, const N: usize> Default for ExampleGroups<T, N> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T, const N: usize> Groups<T, N> {
+impl<T, const N: usize> ExampleGroups<T, N> {
     /// Counts one under its heading.
     pub fn push(&mut self, heading: &'static str, make: impl FnOnce() -> T) {
         let at = self.0.iter().position(|(known, _)| *known == heading).unwrap_or_else(|| {
-            self.0.push((heading, Sample::default()));
+            self.0.push((heading, Examples::default()));
             self.0.len() - 1
         });
         self.0[at].1.push(make);
@@ -56,7 +56,7 @@ impl<T, const N: usize> Groups<T, N> {
 
     /// The commonest first.
     #[must_use]
-    pub fn by_count(&self) -> Vec<(&'static str, &Sample<T, N>)> {
+    pub fn by_count(&self) -> Vec<(&'static str, &Examples<T, N>)> {
         let mut groups: Vec<_> = self.0.iter().map(|(heading, sample)| (*heading, sample)).collect();
         groups.sort_by_key(|(_, sample)| std::cmp::Reverse(sample.count));
         groups
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_first_few_are_kept_and_all_are_counted() {
-        let mut groups = Groups::<u32, 2>::default();
+        let mut groups = ExampleGroups::<u32, 2>::default();
         groups.push("rare", || 0);
         for number in 1..=3 {
             groups.push("common", || number);

@@ -19,35 +19,35 @@ const RESULTS_HEADER: [&str; 5] = ["row", "line", "UserID", "state", "detail"];
 
 /// The names of the files.
 #[derive(Debug, Clone)]
-pub struct Paths {
+pub struct VerificationPaths {
     pub results: PathBuf,
     pub repair: PathBuf,
 }
 
 /// What makes a file of original records importable as it is.
 #[derive(Debug, Clone)]
-pub struct Original {
+pub struct OriginalFormat {
     pub header: ByteRecord,
     pub delimiter: u8,
 }
 
 /// Results and repair file in the making.
 #[derive(Debug)]
-pub struct Sheets {
-    paths: Paths,
-    original: Original,
-    results: Aside,
+pub struct VerificationFiles {
+    paths: VerificationPaths,
+    original: OriginalFormat,
+    results: AtomicFile,
     /// `None` until there is something to repair.
-    repair: Option<Aside>,
+    repair: Option<AtomicFile>,
 }
 
-impl Sheets {
+impl VerificationFiles {
     /// Begins the results.
     ///
     /// # Errors
     /// The disk's.
-    pub fn create(paths: Paths, original: Original) -> io::Result<Self> {
-        let mut results = Aside::create(&paths.results, b',')?;
+    pub fn create(paths: VerificationPaths, original: OriginalFormat) -> io::Result<Self> {
+        let mut results = AtomicFile::create(&paths.results, b',')?;
         results.csv.write_record(RESULTS_HEADER)?;
         Ok(Self { paths, original, results, repair: None })
     }
@@ -68,11 +68,11 @@ impl Sheets {
         Ok(has_repair)
     }
 
-    fn repair(&mut self) -> io::Result<&mut Aside> {
+    fn repair(&mut self) -> io::Result<&mut AtomicFile> {
         match &mut self.repair {
             Some(repair) => Ok(repair),
             none => {
-                let mut repair = Aside::create(&self.paths.repair, self.original.delimiter)?;
+                let mut repair = AtomicFile::create(&self.paths.repair, self.original.delimiter)?;
                 repair.csv.write_byte_record(&self.original.header)?;
                 Ok(none.insert(repair))
             }
@@ -80,7 +80,7 @@ impl Sheets {
     }
 }
 
-impl Findings for Sheets {
+impl Findings for VerificationFiles {
     type Error = io::Error;
 
     fn take(&mut self, finding: Finding) -> io::Result<()> {
@@ -105,13 +105,13 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// A CSV file that doesn't have its name yet; dropped without it, it is gone.
 #[derive(Debug)]
-struct Aside {
+struct AtomicFile {
     path: PathBuf,
     unnamed: PathBuf,
     csv: csv::Writer<BufWriter<File>>,
 }
 
-impl Aside {
+impl AtomicFile {
     fn create(path: &Path, delimiter: u8) -> io::Result<Self> {
         // A link stays one: the file that it leads to is replaced.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -132,7 +132,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         // After it has taken its name there is nothing to remove.
         let _ = fs::remove_file(&self.unnamed);
@@ -145,17 +145,17 @@ mod tests {
 
     use super::*;
     use crate::account::Field;
-    use crate::finding::State;
+    use crate::finding::Comparison;
 
-    fn finding(row: u64, state: State) -> Finding {
+    fn finding(row: u64, state: Comparison) -> Finding {
         let original = state.is_repairable().then(|| ByteRecord::from(vec!["=x;y", "n \"q\"", "more"]));
         Finding { row, line: row + 1, user_id: (*b"=x,y").into(), state, original }
     }
 
-    fn sheets(folder: &Path) -> Sheets {
-        let paths = Paths { results: folder.join("r.csv"), repair: folder.join("repair.csv") };
+    fn sheets(folder: &Path) -> VerificationFiles {
+        let paths = VerificationPaths { results: folder.join("r.csv"), repair: folder.join("repair.csv") };
         let header = ByteRecord::from(vec!["UserID", "Nick", "city"]);
-        Sheets::create(paths, Original { header, delimiter: b';' }).unwrap()
+        VerificationFiles::create(paths, OriginalFormat { header, delimiter: b';' }).unwrap()
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -169,11 +169,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut sheets = sheets(folder.path());
         let states = [
-            State::Same,
-            State::Missing,
-            State::Differs(vec![Field::Nick, Field::FaceUrl]),
-            State::Unknown("=1\n+1".to_owned()),
-            State::Invalid("why".to_owned()),
+            Comparison::Same,
+            Comparison::Missing,
+            Comparison::Differs(vec![Field::Nick, Field::FaceUrl]),
+            Comparison::Unknown("=1\n+1".to_owned()),
+            Comparison::Invalid("why".to_owned()),
         ];
         for (state, row) in states.into_iter().zip(1..) {
             sheets.take(finding(row, state)).unwrap();

@@ -5,7 +5,7 @@
 
 mod merge;
 mod order;
-mod part;
+mod file_section;
 mod sighting;
 
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 
 pub use merge::Merged;
 use order::Order;
-use part::Part;
+use file_section::FileSection;
 pub use sighting::{SIGHTING, Sighting};
 
 /// Memory of a run, in bytes; there are two, one being filled and one being sorted, with a third as much again for its order. Chosen:
@@ -32,13 +32,13 @@ pub type Entry<const N: usize> = [u8; N];
 
 /// Takes entries in any order.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct Sorter<const N: usize> {
-    run: Run<N>,
+pub struct ExternalSorter<const N: usize> {
+    run: SortedRun<N>,
     run_entries: usize,
     open: OpenSpill,
     spill: Spill,
     /// Sorts the run before this one and lays it down.
-    worker: Option<JoinHandle<io::Result<Run<N>>>>,
+    worker: Option<JoinHandle<io::Result<SortedRun<N>>>>,
 }
 
 /// Sorted runs, one behind the other.
@@ -49,17 +49,17 @@ struct Spill {
     run_ends: Vec<u64>,
 }
 
-impl<const N: usize> Sorter<N> {
+impl<const N: usize> ExternalSorter<N> {
     /// `open` is asked for a file once what comes doesn't fit into memory.
     #[must_use]
     pub fn new(open: OpenSpill) -> Self {
         Self::with_runs_of(RUN_BYTES / N, open)
     }
 
-    /// As [`Sorter::new`], with so many entries in memory at once.
+    /// As [`ExternalSorter::new`], with so many entries in memory at once.
     #[must_use]
     pub fn with_runs_of(run_entries: usize, open: OpenSpill) -> Self {
-        Self { run: Run::default(), run_entries, open, spill: Spill::default(), worker: None }
+        Self { run: SortedRun::default(), run_entries, open, spill: Spill::default(), worker: None }
     }
 
     /// Takes an entry.
@@ -104,20 +104,20 @@ impl<const N: usize> Sorter<N> {
         Ok(())
     }
 
-    fn join(&mut self) -> io::Result<Run<N>> {
-        self.worker.take().map_or_else(|| Ok(Run::default()), |worker| worker.join().expect("sorting and writing never panic"))
+    fn join(&mut self) -> io::Result<SortedRun<N>> {
+        self.worker.take().map_or_else(|| Ok(SortedRun::default()), |worker| worker.join().expect("sorting and writing never panic"))
     }
 }
 
 /// Entries in memory as they came, and room to sort them.
 #[derive(Debug, Default)]
-struct Run<const N: usize> {
+struct SortedRun<const N: usize> {
     entries: Vec<Entry<N>>,
     order: Order,
     pending: Vec<u8>,
 }
 
-impl<const N: usize> Run<N> {
+impl<const N: usize> SortedRun<N> {
     fn into_sorted(mut self) -> Vec<Entry<N>> {
         if self.entries.is_sorted() {
             return self.entries;
@@ -174,13 +174,13 @@ impl<const N: usize> Iterator for Sorted<N> {
 
 /// Entries in the order in which they came: kept in an unnamed file, read back from its start.
 #[derive(Debug)]
-pub struct Pile<const N: usize> {
+pub struct ScratchList<const N: usize> {
     file: File,
     pending: Vec<u8>,
     len: u64,
 }
 
-impl<const N: usize> Pile<N> {
+impl<const N: usize> ScratchList<N> {
     #[must_use]
     pub fn new(file: File) -> Self {
         Self { file, pending: Vec::new(), len: 0 }
@@ -210,7 +210,7 @@ impl<const N: usize> Pile<N> {
     /// The disk's.
     pub fn read(&mut self) -> io::Result<impl Iterator<Item = io::Result<Entry<N>>>> {
         self.lay_down()?;
-        let part = Part::new(0, self.len, (WRITE_BYTES / N).max(1) * N);
+        let part = FileSection::new(0, self.len, (WRITE_BYTES / N).max(1) * N);
         entries(part, &self.file)
     }
 
@@ -222,7 +222,7 @@ impl<const N: usize> Pile<N> {
     }
 }
 
-fn entries<const N: usize>(mut part: Part, file: &File) -> io::Result<impl Iterator<Item = io::Result<Entry<N>>>> {
+fn entries<const N: usize>(mut part: FileSection, file: &File) -> io::Result<impl Iterator<Item = io::Result<Entry<N>>>> {
     part.read_on(file)?;
     Ok(std::iter::from_fn(move || {
         let entry = *part.peek()?;
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     fn sorted(entries: &[Entry<3>], run_entries: usize) -> Vec<Entry<3>> {
-        let mut sorter = Sorter::with_runs_of(run_entries, Box::new(tempfile::tempfile));
+        let mut sorter = ExternalSorter::with_runs_of(run_entries, Box::new(tempfile::tempfile));
         for entry in entries {
             sorter.push(*entry).unwrap();
         }
@@ -270,7 +270,7 @@ mod tests {
                 (entry[places.0], entry[places.1], entry[places.2]) = (one, two, three);
                 entry
             }).collect();
-            let mut sorter = Sorter::with_runs_of(run_entries, Box::new(tempfile::tempfile));
+            let mut sorter = ExternalSorter::with_runs_of(run_entries, Box::new(tempfile::tempfile));
             entries.iter().try_for_each(|entry| sorter.push(*entry)).unwrap();
             let sorted: Vec<_> = sorter.finish().unwrap().map(Result::unwrap).collect();
             let mut expected = entries;
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_was_merged_needn_t_be_read_to_its_end() {
-        let mut sorter = Sorter::<8>::with_runs_of(100_000, Box::new(tempfile::tempfile));
+        let mut sorter = ExternalSorter::<8>::with_runs_of(100_000, Box::new(tempfile::tempfile));
         (0..300_000_u64).rev().try_for_each(|number| sorter.push(number.to_be_bytes())).unwrap();
         let first: Vec<_> = sorter.finish().unwrap().take(2).map(Result::unwrap).collect();
         assert_eq!(first, [0_u64.to_be_bytes(), 1_u64.to_be_bytes()]);
@@ -306,13 +306,13 @@ mod tests {
         assert_eq!(sorted(&entries, 9), expected);
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(expected[..4].as_flattened(), 0).unwrap();
-        let read: Vec<Entry<3>> = super::entries(Part::new(0, 12, 6), &file).unwrap().collect::<Result<_, _>>().unwrap();
+        let read: Vec<Entry<3>> = super::entries(FileSection::new(0, 12, 6), &file).unwrap().collect::<Result<_, _>>().unwrap();
         assert_eq!(read, expected[..4]);
     }
 
     #[test]
     fn a_pile_is_read_as_it_was_laid_and_again() {
-        let mut pile = Pile::<3>::new(tempfile::tempfile().unwrap());
+        let mut pile = ScratchList::<3>::new(tempfile::tempfile().unwrap());
         let entries: Vec<Entry<3>> = (0..200_000_u32).map(u32::to_be_bytes).map(|[_, a, b, c]| [a, b, c]).collect();
         for entry in &entries {
             pile.push(entry).unwrap();
@@ -326,10 +326,10 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error() {
         let full = || File::options().write(true).open("/dev/full");
-        let mut sorter = Sorter::<1>::with_runs_of(1, Box::new(full));
+        let mut sorter = ExternalSorter::<1>::with_runs_of(1, Box::new(full));
         sorter.push([1]).unwrap();
         assert_eq!(sorter.push([2]).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        let mut pile = Pile::<1>::new(full().unwrap());
+        let mut pile = ScratchList::<1>::new(full().unwrap());
         pile.push(&[1]).unwrap();
         assert_eq!(pile.read().err().map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
     }

@@ -18,9 +18,9 @@ use crate::command::Command;
 use crate::deliver::Lane;
 use crate::figures;
 use crate::guard::Guard;
-use crate::outcome::Tally;
-use crate::plan::{Counts, Wait};
-use crate::traffic::{ApiTraffic, Latency, Traffic};
+use crate::outcome::OutcomeCounts;
+use crate::plan::{PlanCounts, Wait};
+use crate::traffic::{ApiCallStats, Latency, CallStats};
 pub use verified::{Verified, VerifiedReport};
 
 /// Most codes that the table names. Chosen: more is a matter for the results file.
@@ -40,9 +40,9 @@ pub struct Summary {
     /// The lane that the run took in the end.
     pub lane: Lane,
     /// Outcomes of the whole run, those of earlier processes included.
-    pub tally: Tally,
+    pub tally: OutcomeCounts,
     /// Calls of this process.
-    pub traffic: Traffic,
+    pub traffic: CallStats,
     /// Time that this process took.
     pub elapsed: Duration,
     /// Rows that were settled when this process began; 0 on a fresh run.
@@ -54,7 +54,7 @@ pub struct Summary {
 /// What only a sync has to tell.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncFigures {
-    pub plan: Counts,
+    pub plan: PlanCounts,
     pub kicked: u64,
     pub deleted: u64,
     /// Kicks and deletions that failed.
@@ -79,7 +79,7 @@ impl Summary {
 
     /// The JSON, with a newline at its end.
     fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(&Json::of(self)).expect("its keys are text or whole numbers, and no writer can fail");
+        let mut text = serde_json::to_string_pretty(&SummaryJson::of(self)).expect("its keys are text or whole numbers, and no writer can fail");
         text.push('\n');
         text
     }
@@ -87,7 +87,7 @@ impl Summary {
 
 /// The summary as it is written; its field order is the contract's.
 #[derive(Serialize)]
-struct Json<'a> {
+struct SummaryJson<'a> {
     exit_code: u8,
     outcome: &'a str,
     rows: u64,
@@ -105,7 +105,7 @@ struct Json<'a> {
     latency_ms: Latency,
     lane: &'static str,
     /// Those that were called.
-    apis: BTreeMap<&'static str, ApiTraffic>,
+    apis: BTreeMap<&'static str, ApiCallStats>,
     #[serde(flatten)]
     sync: Option<SyncJson>,
 }
@@ -113,7 +113,7 @@ struct Json<'a> {
 /// What a sync adds.
 #[derive(Serialize)]
 struct SyncJson {
-    plan: Counts,
+    plan: PlanCounts,
     created: u64,
     updated: u64,
     kicked: u64,
@@ -125,14 +125,14 @@ struct SyncJson {
 }
 
 impl SyncJson {
-    fn of(figures: SyncFigures, tally: Tally) -> Self {
+    fn of(figures: SyncFigures, tally: OutcomeCounts) -> Self {
         let SyncFigures { plan, kicked, deleted, missing_failed, lookalikes, missing_waits, guard } = figures;
         let (missing_waits, guard) = (missing_waits.map(Wait::name), guard.map(Guard::name));
         Self { plan, created: tally.created, updated: tally.updated, kicked, deleted, missing_failed, lookalikes, missing_waits, guard }
     }
 }
 
-impl<'a> Json<'a> {
+impl<'a> SummaryJson<'a> {
     fn of(summary: &'a Summary) -> Self {
         let Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync } = summary;
         Self {
@@ -168,7 +168,7 @@ fn lane_name(lane: Lane) -> &'static str {
 }
 
 /// The APIs that were called, and the main one in any case.
-fn used(traffic: &Traffic) -> impl Iterator<Item = (Command, &ApiTraffic)> {
+fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
     traffic.apis.iter().filter(|(command, api)| api.calls > 0 || *command == traffic.main)
 }
 
@@ -181,7 +181,7 @@ fn thousandths(number: f64) -> f64 {
 pub struct Report<'a> {
     pub summary: &'a Summary,
     /// Outcomes of this process.
-    pub this_run: Tally,
+    pub this_run: OutcomeCounts,
     pub results: &'a Path,
     /// `None` where the run left none.
     pub rejects: Option<&'a Path>,
@@ -251,7 +251,7 @@ impl Report<'_> {
 }
 
 /// What each API was called for; the label stands before the first.
-fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &Traffic) -> fmt::Result {
+fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Result {
     for (number, (command, api)) in used(traffic).enumerate() {
         let busiest = figures::count(api.most_in_1s as u64);
         let found = api.ceiling_per_s.map(|per_s| format!(", about {} got through", figures::about_per_s(per_s)));
@@ -262,12 +262,12 @@ fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &Traffic) -> fmt::Resu
     Ok(())
 }
 
-fn latency(f: &mut fmt::Formatter<'_>, traffic: &Traffic) -> fmt::Result {
+fn latency(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
     let latency = traffic.latency();
     line(f, "latency", format!("p50 {} ms, p99 {} ms", figures::count(latency.p50), figures::count(latency.p99)))
 }
 
-fn codes(f: &mut fmt::Formatter<'_>, traffic: &Traffic) -> fmt::Result {
+fn codes(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
     match frequent_codes(&traffic.codes) {
         codes if codes.is_empty() => Ok(()),
         codes => line(f, "codes", codes),
@@ -318,9 +318,9 @@ mod tests {
     use super::*;
 
     fn summary() -> Summary {
-        let mut traffic = Traffic::default();
+        let mut traffic = CallStats::default();
         traffic.apis[Command::AccountImport] =
-            ApiTraffic { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200, ceiling_per_s: Some(99.512_345) };
+            ApiCallStats { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200, ceiling_per_s: Some(99.512_345) };
         traffic.mean_per_s = 199.612_34;
         for (code, times) in [(0, 12_000), (70169, 40), (60007, 3), (60008, 3), (40006, 9), (70402, 1), (70403, 1)] {
             traffic.codes.insert(code, times);
@@ -328,11 +328,11 @@ mod tests {
         for latency_ms in [10, 20, 30, 100] {
             traffic.time(Duration::from_millis(latency_ms));
         }
-        let tally = Tally { imported: 111_980, failed: 15, invalid: 5, ..Tally::default() };
+        let tally = OutcomeCounts { imported: 111_980, failed: 15, invalid: 5, ..OutcomeCounts::default() };
         let elapsed = Duration::from_micros(60_123_456);
         Summary {
-            exit: Exit::SomeRows,
-            outcome: Exit::SomeRows.outcome(),
+            exit: Exit::SomeRowsRejected,
+            outcome: Exit::SomeRowsRejected.outcome(),
             lane: Lane::Single,
             tally,
             traffic,
@@ -342,7 +342,7 @@ mod tests {
         }
     }
 
-    fn report(summary: &Summary, this_run: Tally) -> Report<'_> {
+    fn report(summary: &Summary, this_run: OutcomeCounts) -> Report<'_> {
         let [results, rejects, checkpoint] = ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"].map(Path::new);
         Report { summary, this_run, results, rejects: (summary.tally.rejected() > 0).then_some(rejects), checkpoint }
     }
@@ -411,20 +411,20 @@ elapsed     1m 0s
 results     users.results.csv
 rejects     users.rejects.csv
 checkpoint  users.checkpoint.json";
-        let this_run = Tally { imported: 11_990, failed: 10, invalid: 0, ..Tally::default() };
+        let this_run = OutcomeCounts { imported: 11_990, failed: 10, invalid: 0, ..OutcomeCounts::default() };
         assert_eq!(report(&summary(), this_run).to_string(), expected);
     }
 
     #[test]
     fn a_fresh_run_without_calls_tells_less() {
-        let tally = Tally { imported: 0, failed: 0, invalid: 0, ..Tally::default() };
+        let tally = OutcomeCounts { imported: 0, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let elapsed = Duration::from_millis(420);
         let summary = Summary {
             exit: Exit::Done,
             outcome: "done",
             lane: Lane::Single,
             tally,
-            traffic: Traffic::default(),
+            traffic: CallStats::default(),
             elapsed,
             resumed_at_row: 0,
             sync: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::command::{Command, PerCommand};
-use crate::verdict::CallEnd;
+use crate::verdict::CallOutcome;
 
 /// Distinct codes that are counted; past that a hostile server would fill the memory. Chosen: ten times the documented ones.
 const CODES_MAX: usize = 1_000;
@@ -17,7 +17,7 @@ const LATENCY_MAX_MS: u64 = 3_600_000;
 
 /// Counts of this process' calls of one API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub struct ApiTraffic {
+pub struct ApiCallStats {
     /// Calls that were written to a socket.
     pub calls: u64,
     /// Those of them that repeated an earlier one.
@@ -43,7 +43,7 @@ fn in_tenths<S: serde::Serializer>(per_s: &Option<f64>, serializer: S) -> Result
 
 /// What the run is doing.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Phase {
+pub enum RunPhase {
     Running,
     /// The service asked for a slower pace; about so many calls a second get through.
     Throttled {
@@ -60,8 +60,8 @@ pub enum Phase {
 
 /// Counts of this process' calls.
 #[derive(Debug, Clone)]
-pub struct Traffic {
-    pub apis: PerCommand<ApiTraffic>,
+pub struct CallStats {
+    pub apis: PerCommand<ApiCallStats>,
     /// The API that the lane sends fresh records to.
     pub main: Command,
     /// Calls a second of the main API between its first and its last.
@@ -81,14 +81,14 @@ pub struct Latency {
     pub max: u64,
 }
 
-impl Default for Traffic {
+impl Default for CallStats {
     fn default() -> Self {
         let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are in order and two digits are allowed");
         Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), latency_ms }
     }
 }
 
-impl Traffic {
+impl CallStats {
     /// Calls of all APIs.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -114,20 +114,20 @@ impl Traffic {
     }
 
     /// Counts the end of a call, unless it never reached the service: what was met instead of a success, if anything was.
-    pub fn count(&mut self, command: Command, end: &CallEnd, latency: Duration, is_retry: bool) -> Option<String> {
+    pub fn count(&mut self, command: Command, end: &CallOutcome, latency: Duration, is_retry: bool) -> Option<String> {
         let complaint = match end {
-            CallEnd::Unreached { why } | CallEnd::Untrusted { why } => return Some(why.clone()),
-            CallEnd::Lost { why } => Some(why.clone()),
-            CallEnd::Done(_) => {
+            CallOutcome::Unreached { why } | CallOutcome::Untrusted { why } => return Some(why.clone()),
+            CallOutcome::Lost { why } => Some(why.clone()),
+            CallOutcome::Done(_) => {
                 self.count_code(0);
                 None
             }
-            CallEnd::Refused { code, info } => {
+            CallOutcome::Refused { code, info } => {
                 self.count_code(*code);
                 Some(format!("code {code}: {info}"))
             }
-            CallEnd::TooMany => Some("HTTP 429".to_owned()),
-            CallEnd::Redirected { .. } => None,
+            CallOutcome::TooMany => Some("HTTP 429".to_owned()),
+            CallOutcome::Redirected { .. } => None,
         };
         self.apis[command].retries += u64::from(is_retry);
         self.time(latency);
@@ -143,7 +143,7 @@ impl Traffic {
     ///
     /// # Panics
     /// Never: all histograms have the same bounds.
-    pub fn add(&mut self, other: &Traffic) {
+    pub fn add(&mut self, other: &CallStats) {
         for ((_, api), (_, more)) in self.apis.iter_mut().zip(other.apis.iter()) {
             api.calls += more.calls;
             api.retries += more.retries;

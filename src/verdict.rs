@@ -10,9 +10,9 @@ pub const INVALID_REQUEST: i64 = 60003;
 
 /// How a single call ended, as the API edge reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallEnd {
+pub enum CallOutcome {
     /// The service did as asked.
-    Done(Yield),
+    Done(Answer),
     /// The service answered with its documented JSON that it didn't.
     Refused { code: i64, info: String },
     /// It never reached the service: name look-up, connecting or the TLS handshake failed. Costs the row nothing.
@@ -27,20 +27,20 @@ pub enum CallEnd {
     Redirected { status: u16 },
 }
 
-impl CallEnd {
+impl CallOutcome {
     /// Whether the call left: a later one for the same is a repeat.
     #[must_use]
     pub const fn has_left(&self) -> bool {
         match self {
-            CallEnd::Unreached { .. } | CallEnd::Untrusted { .. } => false,
-            CallEnd::Done(_) | CallEnd::Refused { .. } | CallEnd::Lost { .. } | CallEnd::TooMany | CallEnd::Redirected { .. } => true,
+            CallOutcome::Unreached { .. } | CallOutcome::Untrusted { .. } => false,
+            CallOutcome::Done(_) | CallOutcome::Refused { .. } | CallOutcome::Lost { .. } | CallOutcome::TooMany | CallOutcome::Redirected { .. } => true,
         }
     }
 }
 
 /// What a success came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Yield {
+pub enum Answer {
     /// Nothing but the success.
     Nothing,
     /// The ids of a batch that were refused, without a reason; none, most of the time.
@@ -48,7 +48,7 @@ pub enum Yield {
     /// Profiles of those who were asked for and found. One who isn't known may be absent, or there under another name.
     Profiles(Vec<Profile>),
     /// Whether those who were asked for have accounts.
-    Standings(Vec<Item<Standing>>),
+    Standings(Vec<Item<AccountStatus>>),
     /// What became of those who were to be deleted.
     Deleted(Vec<Item<()>>),
     /// Who of those who were asked for is online; the answer's list of errors is among them.
@@ -82,7 +82,7 @@ pub struct ItemRefusal {
 
 /// Whether there is such an account. Source: `AccountStatus` of `account_check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum AccountStatus {
     Imported,
     NotImported,
 }
@@ -100,37 +100,37 @@ pub enum Presence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The service did as asked.
-    Taken,
+    Accepted,
     /// Passing: try again later; charged to the row.
     Retry,
     /// As [`Verdict::Retry`], not charged: nothing reached the service.
-    Unreached,
+    ConnectFailed,
     /// Too fast for somebody: try again, slow down; not charged.
-    Throttle(Scope),
+    Throttle(ThrottleScope),
     /// The signature was refused: sign anew, try again once, then halt; not charged.
-    Sign,
+    Reauthenticate,
     /// This row's own fault; of a batch, the fault of some row in it.
-    Row,
+    Reject,
     /// A code that isn't in the table: a few tries, then the row fails.
     Unknown,
     /// Stop the run; nothing is charged.
-    Halt(Refusal),
+    Abort(HaltReason),
 }
 
 /// What the end of a call means beyond its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Aftermath {
+pub enum CallEffect {
     Nothing,
     /// The signature that the call carried was accepted.
     Accepted,
-    Throttled(Scope),
+    Throttled(ThrottleScope),
     SignatureRefused,
     /// The breaker opened.
     Down,
     /// The breaker closed again.
     Back,
     Halt {
-        refusal: Refusal,
+        refusal: HaltReason,
         /// The service's code, if it was one.
         code: Option<i64>,
         /// The service's words, or what was met instead.
@@ -147,7 +147,7 @@ pub enum SuccessSeen {
 
 /// Whose pace is too fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum ThrottleScope {
     /// This API's.
     Api,
     /// The whole app's, or it isn't said.
@@ -156,7 +156,7 @@ pub enum Scope {
 
 /// How many records a call carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carried {
+pub enum CallSize {
     One,
     /// What is called malformed may be a single record's fault.
     Batch,
@@ -164,16 +164,16 @@ pub enum Carried {
 
 /// Judges the end of a call.
 #[must_use]
-pub fn judge(end: &CallEnd, seen: SuccessSeen, carried: Carried) -> Verdict {
+pub fn judge(end: &CallOutcome, seen: SuccessSeen, carried: CallSize) -> Verdict {
     match end {
-        CallEnd::Done(_) => Verdict::Taken,
-        CallEnd::Refused { code: INVALID_REQUEST | 60015, .. } if carried == Carried::Batch => Verdict::Row,
-        CallEnd::Refused { code, .. } => judge_code(*code, seen),
-        CallEnd::Unreached { .. } => Verdict::Unreached,
-        CallEnd::Lost { .. } => Verdict::Retry,
-        CallEnd::TooMany => Verdict::Throttle(Scope::All),
-        CallEnd::Untrusted { .. } => Verdict::Halt(Refusal::Untrusted),
-        CallEnd::Redirected { .. } => Verdict::Halt(Refusal::Redirected),
+        CallOutcome::Done(_) => Verdict::Accepted,
+        CallOutcome::Refused { code: INVALID_REQUEST | 60015, .. } if carried == CallSize::Batch => Verdict::Reject,
+        CallOutcome::Refused { code, .. } => judge_code(*code, seen),
+        CallOutcome::Unreached { .. } => Verdict::ConnectFailed,
+        CallOutcome::Lost { .. } => Verdict::Retry,
+        CallOutcome::TooMany => Verdict::Throttle(ThrottleScope::All),
+        CallOutcome::Untrusted { .. } => Verdict::Abort(HaltReason::Untrusted),
+        CallOutcome::Redirected { .. } => Verdict::Abort(HaltReason::Redirected),
     }
 }
 
@@ -182,13 +182,13 @@ pub fn judge(end: &CallEnd, seen: SuccessSeen, carried: Carried) -> Verdict {
 /// # Panics
 /// For a success, which needs no words.
 #[must_use]
-pub fn words(end: CallEnd) -> (Option<i64>, String) {
+pub fn words(end: CallOutcome) -> (Option<i64>, String) {
     match end {
-        CallEnd::Done(_) => unreachable!("a success needs no words"),
-        CallEnd::Refused { code, info } => (Some(code), info),
-        CallEnd::Unreached { why } | CallEnd::Lost { why } | CallEnd::Untrusted { why } => (None, why),
-        CallEnd::TooMany => (None, "HTTP 429".to_owned()),
-        CallEnd::Redirected { status } => (None, format!("HTTP {status}")),
+        CallOutcome::Done(_) => unreachable!("a success needs no words"),
+        CallOutcome::Refused { code, info } => (Some(code), info),
+        CallOutcome::Unreached { why } | CallOutcome::Lost { why } | CallOutcome::Untrusted { why } => (None, why),
+        CallOutcome::TooMany => (None, "HTTP 429".to_owned()),
+        CallOutcome::Redirected { status } => (None, format!("HTTP {status}")),
     }
 }
 
@@ -196,29 +196,29 @@ pub fn words(end: CallEnd) -> (Option<i64>, String) {
 fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
     match code {
         0 | 70169 | 70500 | 40006 | 70202 | 60008 | 60013 | 60014 | 30006 | 30007 | 30008 => Verdict::Retry,
-        60007 => Verdict::Throttle(Scope::Api),
-        60011 | 60018 | 60019 => Verdict::Throttle(Scope::All),
-        70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Sign,
-        40601 | 70402 | 70107 | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Row,
+        60007 => Verdict::Throttle(ThrottleScope::Api),
+        60011 | 60018 | 60019 => Verdict::Throttle(ThrottleScope::All),
+        70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Reauthenticate,
+        40601 | 70402 | 70107 | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Reject,
         INVALID_REQUEST => match seen {
-            SuccessSeen::Yes => Verdict::Row,
-            SuccessSeen::NotYet => Verdict::Halt(Refusal::InvalidRequest),
+            SuccessSeen::Yes => Verdict::Reject,
+            SuccessSeen::NotYet => Verdict::Abort(HaltReason::InvalidRequest),
         },
-        70403 | 60010 | 40004 => Verdict::Halt(Refusal::NotAdmin),
-        70398 => Verdict::Halt(Refusal::AccountLimit),
-        60028 => Verdict::Halt(Refusal::DailyVolume),
-        72000 | 72002 => Verdict::Halt(Refusal::FreeQuota),
-        70009 => Verdict::Halt(Refusal::WrongKey),
-        70013 => Verdict::Halt(Refusal::WrongIdentifier),
-        70014 => Verdict::Halt(Refusal::WrongApp),
-        70016 | 70020 | 60026 => Verdict::Halt(Refusal::WrongRegion),
-        60006 | 60012 | 60025 => Verdict::Halt(Refusal::AppRefused),
-        60016 | 60017 | 60020 | 80005 => Verdict::Halt(Refusal::AppDisabled),
-        60021 => Verdict::Halt(Refusal::SourceAddress),
-        70050 => Verdict::Halt(Refusal::TooManyBadSignatures),
-        70051 | 70114 => Verdict::Halt(Refusal::Restricted),
-        70002 | 70206 | 60002 | 60009 | 60015 => Verdict::Halt(Refusal::OwnFault),
-        71000 => Verdict::Halt(Refusal::DeletionOff),
+        70403 | 60010 | 40004 => Verdict::Abort(HaltReason::NotAdmin),
+        70398 => Verdict::Abort(HaltReason::AccountLimit),
+        60028 => Verdict::Abort(HaltReason::DailyVolume),
+        72000 | 72002 => Verdict::Abort(HaltReason::FreeQuota),
+        70009 => Verdict::Abort(HaltReason::WrongKey),
+        70013 => Verdict::Abort(HaltReason::WrongIdentifier),
+        70014 => Verdict::Abort(HaltReason::WrongApp),
+        70016 | 70020 | 60026 => Verdict::Abort(HaltReason::WrongRegion),
+        60006 | 60012 | 60025 => Verdict::Abort(HaltReason::AppRefused),
+        60016 | 60017 | 60020 | 80005 => Verdict::Abort(HaltReason::AppDisabled),
+        60021 => Verdict::Abort(HaltReason::SourceAddress),
+        70050 => Verdict::Abort(HaltReason::TooManyBadSignatures),
+        70051 | 70114 => Verdict::Abort(HaltReason::Restricted),
+        70002 | 70206 | 60002 | 60009 | 60015 => Verdict::Abort(HaltReason::OwnFault),
+        71000 => Verdict::Abort(HaltReason::DeletionOff),
         _ => Verdict::Unknown,
     }
 }
@@ -226,12 +226,12 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
 /// Whether the service refuses a record with this code for the record's own fault, and leaves no doubt that it did.
 #[must_use]
 pub fn is_rows_own(code: i64) -> bool {
-    judge_code(code, SuccessSeen::Yes) == Verdict::Row
+    judge_code(code, SuccessSeen::Yes) == Verdict::Reject
 }
 
 /// Why the service will take nothing more from this run as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HaltReason {
     NotAdmin,
     AccountLimit,
     DailyVolume,
@@ -266,7 +266,7 @@ pub enum Refusal {
 
 /// Which exit code a refusal leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalClass {
+pub enum HaltClass {
     /// Credentials, permission, region or identity of the server.
     Credentials,
     /// A limit of the account or of the day: the same command goes on once it is lifted.
@@ -275,32 +275,32 @@ pub enum RefusalClass {
     Internal,
 }
 
-impl Refusal {
+impl HaltReason {
     #[must_use]
-    pub const fn class(self) -> RefusalClass {
+    pub const fn class(self) -> HaltClass {
         match self {
-            Refusal::AccountLimit | Refusal::DailyVolume | Refusal::FreeQuota => RefusalClass::Limit,
-            Refusal::OwnFault => RefusalClass::Internal,
-            Refusal::NotAdmin
-            | Refusal::WrongKey
-            | Refusal::WrongIdentifier
-            | Refusal::WrongApp
-            | Refusal::WrongRegion
-            | Refusal::AppRefused
-            | Refusal::AppDisabled
-            | Refusal::SourceAddress
-            | Refusal::TooManyBadSignatures
-            | Refusal::Restricted
-            | Refusal::DeletionOff
-            | Refusal::InvalidRequest
-            | Refusal::Signature
-            | Refusal::FixedSignature
-            | Refusal::UnknownCodes
-            | Refusal::AllRecordsRefused
-            | Refusal::BatchDropsProfiles
-            | Refusal::BatchesRefused
-            | Refusal::Untrusted
-            | Refusal::Redirected => RefusalClass::Credentials,
+            HaltReason::AccountLimit | HaltReason::DailyVolume | HaltReason::FreeQuota => HaltClass::Limit,
+            HaltReason::OwnFault => HaltClass::Internal,
+            HaltReason::NotAdmin
+            | HaltReason::WrongKey
+            | HaltReason::WrongIdentifier
+            | HaltReason::WrongApp
+            | HaltReason::WrongRegion
+            | HaltReason::AppRefused
+            | HaltReason::AppDisabled
+            | HaltReason::SourceAddress
+            | HaltReason::TooManyBadSignatures
+            | HaltReason::Restricted
+            | HaltReason::DeletionOff
+            | HaltReason::InvalidRequest
+            | HaltReason::Signature
+            | HaltReason::FixedSignature
+            | HaltReason::UnknownCodes
+            | HaltReason::AllRecordsRefused
+            | HaltReason::BatchDropsProfiles
+            | HaltReason::BatchesRefused
+            | HaltReason::Untrusted
+            | HaltReason::Redirected => HaltClass::Credentials,
         }
     }
 
@@ -308,91 +308,91 @@ impl Refusal {
     #[must_use]
     pub const fn hint(self) -> &'static str {
         match self {
-            Refusal::NotAdmin => "name an app administrator with --identifier; the console lists them under the app's basic configuration",
-            Refusal::AccountLimit => {
+            HaltReason::NotAdmin => "name an app administrator with --identifier; the console lists them under the app's basic configuration",
+            HaltReason::AccountLimit => {
                 "the app holds all the accounts that its edition allows (a trial holds 100): upgrade it, then run the same command again"
             }
-            Refusal::DailyVolume => {
+            HaltReason::DailyVolume => {
                 "a trial app's volume of REST calls for today is used up: run the same command again tomorrow, or upgrade the app"
             }
-            Refusal::FreeQuota => {
+            HaltReason::FreeQuota => {
                 "the app's free quota is used up: wait for its renewal or upgrade the app, then run the same command again"
             }
-            Refusal::WrongKey => {
+            HaltReason::WrongKey => {
                 "the key doesn't belong to this SDKAppID: copy the SecretKey of the app named by --sdkappid from the console"
             }
-            Refusal::WrongIdentifier => {
+            HaltReason::WrongIdentifier => {
                 "the signature was made for another identifier: --identifier must be the one that the UserSig names"
             }
-            Refusal::WrongApp => "the signature was made for another app: --sdkappid and the key (or UserSig) must belong together",
-            Refusal::WrongRegion => {
+            HaltReason::WrongApp => "the signature was made for another app: --sdkappid and the key (or UserSig) must belong together",
+            HaltReason::WrongRegion => {
                 "this app isn't known here: check --sdkappid, and take --region from the console's data center of the app"
             }
-            Refusal::AppRefused => "the service refuses calls for this app: check --sdkappid and that the app is enabled in the console",
-            Refusal::AppDisabled => "the app is disabled or in arrears: check its state and the bill in the console",
-            Refusal::SourceAddress => {
+            HaltReason::AppRefused => "the service refuses calls for this app: check --sdkappid and that the app is enabled in the console",
+            HaltReason::AppDisabled => "the app is disabled or in arrears: check its state and the bill in the console",
+            HaltReason::SourceAddress => {
                 "the app takes REST calls from listed addresses only: add this machine's public address in the console"
             }
-            Refusal::TooManyBadSignatures => {
+            HaltReason::TooManyBadSignatures => {
                 "too many bad signatures were sent for this app: correct the key, wait a minute, then run the same command again"
             }
-            Refusal::Restricted => "the administrator's account is restricted: lift that in the console or name another with --identifier",
-            Refusal::OwnFault => {
+            HaltReason::Restricted => "the administrator's account is restricted: lift that in the console or name another with --identifier",
+            HaltReason::OwnFault => {
                 "the service calls the request malformed: this is a fault of chatlift or of something between; the same command resumes"
             }
-            Refusal::DeletionOff => "switch on account deletion for the app in the console",
-            Refusal::InvalidRequest => "the service refuses the very first request as invalid: check --sdkappid, --identifier and --region",
-            Refusal::Signature => {
+            HaltReason::DeletionOff => "switch on account deletion for the app in the console",
+            HaltReason::InvalidRequest => "the service refuses the very first request as invalid: check --sdkappid, --identifier and --region",
+            HaltReason::Signature => {
                 "a fresh signature is refused too: check that the SecretKey belongs to --sdkappid, and this machine's clock (timedatectl)"
             }
-            Refusal::FixedSignature => {
+            HaltReason::FixedSignature => {
                 "CHATLIFT_USERSIG is expired or wrong and cannot be renewed: make a new one, or give --secret-key-file instead"
             }
-            Refusal::UnknownCodes => {
+            HaltReason::UnknownCodes => {
                 "every record comes back with a code that isn't documented: look it up, or ask Tencent's support; the same command resumes"
             }
-            Refusal::AllRecordsRefused => {
+            HaltReason::AllRecordsRefused => {
                 "look up the code, then look at the records that were refused: are their columns read as they should be (--map)? If the records \
                  are right, the app refuses them all; the same command goes on after them"
             }
-            Refusal::BatchDropsProfiles | Refusal::BatchesRefused => {
+            HaltReason::BatchDropsProfiles | HaltReason::BatchesRefused => {
                 "leave --batch=strict out, or write --batch: the run then goes on account by account"
             }
-            Refusal::Untrusted => {
+            HaltReason::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
             }
-            Refusal::Redirected => "the real service never redirects: check --endpoint, and that no captive portal or proxy is in the way",
+            HaltReason::Redirected => "the real service never redirects: check --endpoint, and that no captive portal or proxy is in the way",
         }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for HaltReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Refusal::NotAdmin => "the identifier is not an administrator of the app",
-            Refusal::AccountLimit => "the app's limit of accounts is reached",
-            Refusal::DailyVolume => "the app's daily volume of calls is used up",
-            Refusal::FreeQuota => "the app's free quota is used up",
-            Refusal::WrongKey => "the signature was not made with this app's key",
-            Refusal::WrongIdentifier => "the signature and the identifier don't belong together",
-            Refusal::WrongApp => "the signature and the SDKAppID don't belong together",
-            Refusal::WrongRegion => "the app is not known at this address",
-            Refusal::AppRefused => "the service refuses this app",
-            Refusal::AppDisabled => "the app is disabled or in arrears",
-            Refusal::SourceAddress => "this machine's address is not allowed to call",
-            Refusal::TooManyBadSignatures => "the service has seen too many bad signatures",
-            Refusal::Restricted => "the administrator's account is restricted",
-            Refusal::OwnFault => "the service calls the request malformed",
-            Refusal::DeletionOff => "deleting accounts is switched off for this app",
-            Refusal::InvalidRequest => "the service refuses the first request as invalid",
-            Refusal::Signature => "the service refuses the signature, a fresh one too",
-            Refusal::FixedSignature => "the service refuses the given UserSig",
-            Refusal::UnknownCodes => "record after record is refused with an unknown code",
-            Refusal::AllRecordsRefused => "the service refuses record after record",
-            Refusal::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
-            Refusal::BatchesRefused => "the service takes no batches",
-            Refusal::Untrusted => "the server's certificate is not trusted",
-            Refusal::Redirected => "the server redirects to another address",
+            HaltReason::NotAdmin => "the identifier is not an administrator of the app",
+            HaltReason::AccountLimit => "the app's limit of accounts is reached",
+            HaltReason::DailyVolume => "the app's daily volume of calls is used up",
+            HaltReason::FreeQuota => "the app's free quota is used up",
+            HaltReason::WrongKey => "the signature was not made with this app's key",
+            HaltReason::WrongIdentifier => "the signature and the identifier don't belong together",
+            HaltReason::WrongApp => "the signature and the SDKAppID don't belong together",
+            HaltReason::WrongRegion => "the app is not known at this address",
+            HaltReason::AppRefused => "the service refuses this app",
+            HaltReason::AppDisabled => "the app is disabled or in arrears",
+            HaltReason::SourceAddress => "this machine's address is not allowed to call",
+            HaltReason::TooManyBadSignatures => "the service has seen too many bad signatures",
+            HaltReason::Restricted => "the administrator's account is restricted",
+            HaltReason::OwnFault => "the service calls the request malformed",
+            HaltReason::DeletionOff => "deleting accounts is switched off for this app",
+            HaltReason::InvalidRequest => "the service refuses the first request as invalid",
+            HaltReason::Signature => "the service refuses the signature, a fresh one too",
+            HaltReason::FixedSignature => "the service refuses the given UserSig",
+            HaltReason::UnknownCodes => "record after record is refused with an unknown code",
+            HaltReason::AllRecordsRefused => "the service refuses record after record",
+            HaltReason::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
+            HaltReason::BatchesRefused => "the service takes no batches",
+            HaltReason::Untrusted => "the server's certificate is not trusted",
+            HaltReason::Redirected => "the server redirects to another address",
         })
     }
 }
@@ -401,60 +401,60 @@ impl fmt::Display for Refusal {
 mod tests {
     use super::*;
 
-    fn answered(code: i64) -> CallEnd {
-        CallEnd::Refused { code, info: String::new() }
+    fn answered(code: i64) -> CallOutcome {
+        CallOutcome::Refused { code, info: String::new() }
     }
 
     #[test]
     fn every_documented_code_has_its_class() {
         let check = |codes: &[i64], expected: fn(&Verdict) -> bool| {
             for &code in codes {
-                let verdict = judge(&answered(code), SuccessSeen::Yes, Carried::One);
+                let verdict = judge(&answered(code), SuccessSeen::Yes, CallSize::One);
                 assert!(expected(&verdict), "{code}: {verdict:?}");
             }
         };
         check(&[70169, 70500, 40006, 70202, 60008, 60013, 60014, 30006, 30007, 30008], |v| *v == Verdict::Retry);
         check(&[60007, 60011, 60018, 60019], |v| matches!(v, Verdict::Throttle(_)));
-        check(&[70001, 70003, 70005, 70017, 70052, 70346, 60004, 60005], |v| *v == Verdict::Sign);
-        check(&[40601, 70402, 70107, 70399, 40001, 40003, 40005, 40605, 40610, 80001, 80004, 60003], |v| *v == Verdict::Row);
-        check(&[70403, 60010, 40004, 70009, 70013, 70014, 70016, 70020, 60026, 60006, 60012, 60025], halts_with(RefusalClass::Credentials));
-        check(&[60016, 60017, 60020, 80005, 60021, 70050, 70051, 70114, 71000], halts_with(RefusalClass::Credentials));
-        check(&[70398, 60028, 72000, 72002], halts_with(RefusalClass::Limit));
-        check(&[70002, 70206, 60002, 60009, 60015], halts_with(RefusalClass::Internal));
+        check(&[70001, 70003, 70005, 70017, 70052, 70346, 60004, 60005], |v| *v == Verdict::Reauthenticate);
+        check(&[40601, 70402, 70107, 70399, 40001, 40003, 40005, 40605, 40610, 80001, 80004, 60003], |v| *v == Verdict::Reject);
+        check(&[70403, 60010, 40004, 70009, 70013, 70014, 70016, 70020, 60026, 60006, 60012, 60025], halts_with(HaltClass::Credentials));
+        check(&[60016, 60017, 60020, 80005, 60021, 70050, 70051, 70114, 71000], halts_with(HaltClass::Credentials));
+        check(&[70398, 60028, 72000, 72002], halts_with(HaltClass::Limit));
+        check(&[70002, 70206, 60002, 60009, 60015], halts_with(HaltClass::Internal));
         check(&[1, -1, 99999], |v| *v == Verdict::Unknown);
     }
 
-    fn halts_with(class: RefusalClass) -> fn(&Verdict) -> bool {
+    fn halts_with(class: HaltClass) -> fn(&Verdict) -> bool {
         match class {
-            RefusalClass::Credentials => |v| matches!(v, Verdict::Halt(refusal) if refusal.class() == RefusalClass::Credentials),
-            RefusalClass::Limit => |v| matches!(v, Verdict::Halt(refusal) if refusal.class() == RefusalClass::Limit),
-            RefusalClass::Internal => |v| matches!(v, Verdict::Halt(refusal) if refusal.class() == RefusalClass::Internal),
+            HaltClass::Credentials => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Credentials),
+            HaltClass::Limit => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Limit),
+            HaltClass::Internal => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Internal),
         }
     }
 
     #[test]
     fn an_invalid_request_is_the_rows_fault_only_once_another_row_got_through() {
-        assert_eq!(judge(&answered(60003), SuccessSeen::NotYet, Carried::One), Verdict::Halt(Refusal::InvalidRequest));
-        assert_eq!(judge(&answered(60003), SuccessSeen::Yes, Carried::One), Verdict::Row);
+        assert_eq!(judge(&answered(60003), SuccessSeen::NotYet, CallSize::One), Verdict::Abort(HaltReason::InvalidRequest));
+        assert_eq!(judge(&answered(60003), SuccessSeen::Yes, CallSize::One), Verdict::Reject);
     }
 
     #[test]
     fn a_malformed_batch_may_be_one_records_fault() {
         for code in [60003, 60015] {
-            assert_eq!(judge(&answered(code), SuccessSeen::NotYet, Carried::Batch), Verdict::Row);
+            assert_eq!(judge(&answered(code), SuccessSeen::NotYet, CallSize::Batch), Verdict::Reject);
         }
-        assert_eq!(judge(&answered(60002), SuccessSeen::NotYet, Carried::Batch), Verdict::Halt(Refusal::OwnFault));
+        assert_eq!(judge(&answered(60002), SuccessSeen::NotYet, CallSize::Batch), Verdict::Abort(HaltReason::OwnFault));
     }
 
     #[test]
     fn only_the_apis_own_limit_slows_the_api_alone() {
-        for (end, scope) in [(answered(60007), Scope::Api), (answered(60011), Scope::All), (CallEnd::TooMany, Scope::All)] {
-            assert_eq!(judge(&end, SuccessSeen::Yes, Carried::One), Verdict::Throttle(scope));
+        for (end, scope) in [(answered(60007), ThrottleScope::Api), (answered(60011), ThrottleScope::All), (CallOutcome::TooMany, ThrottleScope::All)] {
+            assert_eq!(judge(&end, SuccessSeen::Yes, CallSize::One), Verdict::Throttle(scope));
         }
     }
 
     #[test]
     fn a_failed_status_with_code_zero_is_no_success() {
-        assert_eq!(judge(&answered(0), SuccessSeen::Yes, Carried::One), Verdict::Retry);
+        assert_eq!(judge(&answered(0), SuccessSeen::Yes, CallSize::One), Verdict::Retry);
     }
 }

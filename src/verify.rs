@@ -13,13 +13,13 @@ use crate::account::{Account, UserId};
 use crate::api::wire;
 use crate::calls::{Errand, Errands, Fate, Supply};
 use crate::command::{Command, PerCommand};
-use crate::finding::{Findings, Tally};
-use crate::input::Mark;
+use crate::finding::{Findings, FindingCounts};
+use crate::input::InputPosition;
 use crate::roster::{Record, RosterError};
-use crate::verdict::{Item, ItemRefusal, Profile, Standing, Yield};
+use crate::verdict::{Item, ItemRefusal, Profile, AccountStatus, Answer};
 pub use slots::Profiles;
-use slots::{Answer, SlotId, Slots};
-pub use survey::{Plan, Reading, Sample, Survey, SurveyError};
+use slots::{IdAnswer, SlotId, Slots};
+pub use survey::{SurveyPlan, ReadProgress, Sample, Survey, SurveyError};
 
 /// Ids that may be under way. Chosen: four seconds' calls at the documented limit, answered as late as can be.
 const UNDER_WAY_IDS: usize = 65_536;
@@ -46,16 +46,16 @@ type Page = Rc<HashMap<UserId, SlotId>>;
 #[derive(Debug)]
 pub struct Verification<I, F> {
     records: I,
-    plan: Plan,
+    plan: SurveyPlan,
     profiles: Profiles,
     slots: Slots,
     /// Accounts of the next page.
     page: Vec<(SlotId, Account)>,
     errands: PerCommand<VecDeque<Errand<Page>>>,
-    at: Mark,
+    at: InputPosition,
     input_has_ended: bool,
     findings: F,
-    tally: Tally,
+    tally: FindingCounts,
 }
 
 impl<I, F> Verification<I, F>
@@ -64,7 +64,7 @@ where
     F: Findings,
 {
     /// Of the records that `plan` lists, out of the same file.
-    pub fn new(records: I, plan: Plan, profiles: Profiles, findings: F) -> Self {
+    pub fn new(records: I, plan: SurveyPlan, profiles: Profiles, findings: F) -> Self {
         Self {
             records,
             plan,
@@ -72,21 +72,21 @@ where
             slots: Slots::default(),
             page: Vec::new(),
             errands: PerCommand::default(),
-            at: Mark::START,
+            at: InputPosition::START,
             input_has_ended: false,
             findings,
-            tally: Tally::default(),
+            tally: FindingCounts::default(),
         }
     }
 
     /// What was found so far, as far as it was told.
     #[must_use]
-    pub const fn tally(&self) -> Tally {
+    pub const fn tally(&self) -> FindingCounts {
         self.tally
     }
 
     #[must_use]
-    pub const fn plan(&self) -> &Plan {
+    pub const fn plan(&self) -> &SurveyPlan {
         &self.plan
     }
 
@@ -94,7 +94,7 @@ where
     ///
     /// # Errors
     /// Those of whoever takes the findings.
-    pub fn finish(mut self) -> Result<(Tally, Plan, F), F::Error> {
+    pub fn finish(mut self) -> Result<(FindingCounts, SurveyPlan, F), F::Error> {
         while self.slots.len() > 0 {
             if let Some(finding) = self.slots.drop_first() {
                 self.tally.count(&finding.state);
@@ -109,11 +109,11 @@ where
     }
 
     /// Reads the next page: whether there may be more to read.
-    fn read_page(&mut self) -> Result<Reading, Failed<F::Error>> {
+    fn read_page(&mut self) -> Result<ReadProgress, Failed<F::Error>> {
         for _ in 0..READ_AT_ONCE {
             if self.page.len() >= wire::ACCOUNTS_PER_CALL || self.input_has_ended || !self.has_room() {
                 self.turn_page();
-                return Ok(Reading::IsDone);
+                return Ok(ReadProgress::IsDone);
             }
             match self.records.next().transpose().map_err(Failed::Input)? {
                 Some(record) => self.read(record),
@@ -121,7 +121,7 @@ where
                 None => return Err(Failed::InputChanged),
             }
         }
-        Ok(Reading::GoesOn)
+        Ok(ReadProgress::GoesOn)
     }
 
     fn read(&mut self, record: Record) {
@@ -170,7 +170,7 @@ where
     const COMMANDS: &'static [Command] = &[Command::AccountCheck, Command::PortraitGet];
 
     fn next(&mut self, command: Command) -> Result<Supply<Page>, Self::Error> {
-        let mut reading = Reading::IsDone;
+        let mut reading = ReadProgress::IsDone;
         // One API turns the pages, and waits for the other: an id that is missing leaves before its profile was asked for.
         let may_turn = command == Command::AccountCheck && self.errands[Command::PortraitGet].len() < CALLS_AHEAD;
         if may_turn && self.errands[command].is_empty() {
@@ -179,8 +179,8 @@ where
         }
         Ok(match (self.errands[command].pop_front(), reading) {
             (Some(errand), _) => Supply::Errand(errand),
-            (None, Reading::GoesOn) => Supply::Searching,
-            (None, Reading::IsDone) => Supply::Dry,
+            (None, ReadProgress::GoesOn) => Supply::Searching,
+            (None, ReadProgress::IsDone) => Supply::Dry,
         })
     }
 
@@ -189,13 +189,13 @@ where
         let slots = accounts.iter().filter_map(|account| tag.get(&account.user_id).map(|slot| (account.user_id.as_str(), *slot)));
         let silence = || format!("{} says nothing of it", command.name());
         match fate {
-            Fate::Done(Yield::Profiles(profiles)) => {
+            Fate::Done(Answer::Profiles(profiles)) => {
                 let mut shown = profiles_by_id(profiles);
-                slots.for_each(|(id, slot)| self.slots.shows(slot, shown.remove(id).unwrap_or_else(|| Answer::Failed(silence()))));
+                slots.for_each(|(id, slot)| self.slots.shows(slot, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
             }
             Fate::Done(found) => {
                 let mut stand = standings_by_id(found);
-                slots.for_each(|(id, slot)| self.slots.stands(slot, stand.remove(id).unwrap_or_else(|| Answer::Failed(silence()))));
+                slots.for_each(|(id, slot)| self.slots.stands(slot, stand.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
             }
             Fate::Refused { code, info } => {
                 let why = words(command, code, &info);
@@ -213,26 +213,26 @@ where
 impl<I, F> Verification<I, F> {
     fn fails(&mut self, command: Command, slot: SlotId, why: &str) {
         if command == Command::PortraitGet {
-            self.slots.shows(slot, Answer::Failed(why.to_owned()));
+            self.slots.shows(slot, IdAnswer::Failed(why.to_owned()));
         } else {
-            self.slots.stands(slot, Answer::Failed(why.to_owned()));
+            self.slots.stands(slot, IdAnswer::Failed(why.to_owned()));
         }
     }
 }
 
-fn profiles_by_id(profiles: Vec<Profile>) -> HashMap<Box<str>, Answer<Profile>> {
+fn profiles_by_id(profiles: Vec<Profile>) -> HashMap<Box<str>, IdAnswer<Profile>> {
     let answer = |mut profile: Profile| {
         let id = profile.user_id.clone();
         let answer = profile.refused.take().map(|refused| refusal(Command::PortraitGet, &refused));
-        (id, answer.map_or(Answer::Said(profile), Answer::Failed))
+        (id, answer.map_or(IdAnswer::Said(profile), IdAnswer::Failed))
     };
     profiles.into_iter().map(answer).collect()
 }
 
-fn standings_by_id(found: Yield) -> HashMap<Box<str>, Answer<Standing>> {
-    let items = if let Yield::Standings(items) = found { items } else { Vec::new() };
-    let answer = |Item { user_id, said }: Item<Standing>| {
-        (user_id, said.map_or_else(|refused| Answer::Failed(refusal(Command::AccountCheck, &refused)), Answer::Said))
+fn standings_by_id(found: Answer) -> HashMap<Box<str>, IdAnswer<AccountStatus>> {
+    let items = if let Answer::Standings(items) = found { items } else { Vec::new() };
+    let answer = |Item { user_id, said }: Item<AccountStatus>| {
+        (user_id, said.map_or_else(|refused| IdAnswer::Failed(refusal(Command::AccountCheck, &refused)), IdAnswer::Said))
     };
     items.into_iter().map(answer).collect()
 }

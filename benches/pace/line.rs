@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::gate::{Gate, Rate, Settings, Turn};
-use chatlift::sandbox::limiter::{Admission, Counting, Limiter};
+use chatlift::gate::{Gate, Rate, GateSettings, Admission};
+use chatlift::sandbox::limiter::{LimiterDecision, Counting, Limiter};
 use tokio::time::Instant;
 
 /// How often the books are kept, in a second.
@@ -111,7 +111,7 @@ pub(crate) fn play(scene: Scene) -> Books {
         scene,
         origin,
         limiter: Limiter::new(scene.counting, scene.limit_per_s),
-        gates: (0..clients).map(|_| Gate::new(rate, &Settings::default(), origin)).collect(),
+        gates: (0..clients).map(|_| Gate::new(rate, &GateSettings::default(), origin)).collect(),
         events: BinaryHeap::new(),
         chance: fastrand::Rng::with_seed(scene.seed),
         books: Books { accepted: [slots.clone(), slots.clone()], refused: slots },
@@ -137,7 +137,7 @@ impl Simulation {
         match event {
             Event::Asks(client) => self.asks(client, now),
             Event::Arrives { client, left } => {
-                let is_refused = self.limiter.admit(now) == Admission::OverLimit;
+                let is_refused = self.limiter.admit(now) == LimiterDecision::OverLimit;
                 let slot = slot(now);
                 if is_refused {
                     self.books.refused[slot] += 1;
@@ -160,20 +160,20 @@ impl Simulation {
     fn asks(&mut self, client: usize, now: Duration) {
         loop {
             match self.gates[client].ask(self.origin + now) {
-                Turn::Now(mut permit) => {
+                Admission::Now(mut permit) => {
                     permit.mark_sent();
                     self.gates[client].note_sends(self.origin + now);
                     let Latency { ms, jitter_ms } = self.scene.latency;
                     let one_way = Duration::from_secs_f64((ms / 2.0 + self.chance.f64() * jitter_ms) / 1e3).max(ONE_WAY_LEAST);
                     self.events.push(Reverse((now + one_way, Event::Arrives { client, left: now })));
                 }
-                Turn::At(at) => {
+                Admission::At(at) => {
                     let wake = up_to_a_millisecond(at - self.origin).max(now + Duration::from_micros(100));
                     // The timer of a loop that has other things to do as well wakes it at least this often.
                     self.events.push(Reverse((wake.min(now + Duration::from_millis(250)), Event::Asks(client))));
                     return;
                 }
-                Turn::WhenSent => unreachable!("every call is written as it is granted"),
+                Admission::WhenSent => unreachable!("every call is written as it is granted"),
             }
         }
     }

@@ -3,41 +3,41 @@
 //! Pure; tolerant of all that JSON allows and the documentation leaves open, and never more generous than the answer itself. An item of a
 //! list that can't be read is a refusal of its id, or names nobody; it doesn't spoil its neighbours.
 
-use super::fields::{self, Fields, Found};
+use super::fields::{self, Fields, FieldValue};
 use super::wire;
 use crate::command::Command;
-use crate::verdict::{CallEnd, Item, ItemRefusal, Presence, Profile, Standing, Yield};
+use crate::verdict::{CallOutcome, Item, ItemRefusal, Presence, Profile, AccountStatus, Answer};
 
 /// So much of an answer that can't be read is shown. Source: the contract of the input.
 const SHOWN_BYTES: usize = 80;
 
 /// Reads the body of an answer to `command` with HTTP status 200.
 #[must_use]
-pub fn read(command: Command, body: &[u8]) -> CallEnd {
+pub fn read(command: Command, body: &[u8]) -> CallOutcome {
     read_text(command, &fields::text(body))
         .or_else(|| fields::text_of_pairs(body).and_then(|text| read_text(command, &text)))
-        .unwrap_or_else(|| CallEnd::Lost { why: unreadable(body) })
+        .unwrap_or_else(|| CallOutcome::Lost { why: unreadable(body) })
 }
 
 /// `None` if it doesn't say what an answer must say.
-fn read_text(command: Command, text: &str) -> Option<CallEnd> {
+fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
     let answer = Fields::of(text)?;
     let (status, code) = (answer.word("ActionStatus").ok()?, answer.code("ErrorCode").ok()?);
     tracing::trace!(code, request_id = answer.words("RequestId"), "answered");
     // HTTP 200 is not success: the status must be OK **and** the code 0.
     if status != "OK" || code != 0 {
-        return Some(CallEnd::Refused { code, info: answer.words("ErrorInfo").unwrap_or_default() });
+        return Some(CallOutcome::Refused { code, info: answer.words("ErrorInfo").unwrap_or_default() });
     }
-    Some(CallEnd::Done(match command {
-        Command::AccountImport | Command::Kick => Yield::Nothing,
-        Command::MultiaccountImport => Yield::FailAccounts(fail_accounts(&answer)?),
-        Command::PortraitGet => Yield::Profiles(each(&answer, "UserProfileItem", profile)),
-        Command::AccountCheck => Yield::Standings(each(&answer, "ResultItem", standing)),
-        Command::AccountDelete => Yield::Deleted(each(&answer, "ResultItem", deleted)),
+    Some(CallOutcome::Done(match command {
+        Command::AccountImport | Command::Kick => Answer::Nothing,
+        Command::MultiaccountImport => Answer::FailAccounts(fail_accounts(&answer)?),
+        Command::PortraitGet => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
+        Command::AccountCheck => Answer::Standings(each(&answer, "ResultItem", standing)),
+        Command::AccountDelete => Answer::Deleted(each(&answer, "ResultItem", deleted)),
         Command::QueryOnlineStatus => {
             let mut presences = each(&answer, "QueryResult", presence);
             presences.extend(each(&answer, "ErrorList", untold_presence));
-            Yield::Presences(presences)
+            Answer::Presences(presences)
         }
     }))
 }
@@ -55,9 +55,9 @@ fn unreadable(body: &[u8]) -> String {
 /// The ids that a batch lists: a list that can't be read, or an id in it, may be any record's, so nothing is known of the batch then.
 fn fail_accounts(answer: &Fields<'_>) -> Option<Vec<Box<str>>> {
     match answer.list("FailAccounts") {
-        Found::Absent => Some(Vec::new()),
-        Found::Here(ids) => ids.into_iter().map(fields::id).collect(),
-        Found::Unreadable => None,
+        FieldValue::Absent => Some(Vec::new()),
+        FieldValue::Here(ids) => ids.into_iter().map(fields::id).collect(),
+        FieldValue::Unreadable => None,
     }
 }
 
@@ -69,7 +69,7 @@ fn each<T>(answer: &Fields<'_>, list: &str, read: impl Fn(&Fields<'_>) -> Option
 fn profile(found: &Fields<'_>) -> Option<Profile> {
     // A profile without a code is as good as one with 0.
     let refused = match found.code("ResultCode") {
-        Found::Absent => None,
+        FieldValue::Absent => None,
         code => refusal(code, "ResultCode", found),
     };
     let mut profile = Profile { user_id: found.id("To_Account").ok()?, refused, ..Profile::default() };
@@ -84,11 +84,11 @@ fn profile(found: &Fields<'_>) -> Option<Profile> {
     Some(profile)
 }
 
-fn standing(found: &Fields<'_>) -> Option<Item<Standing>> {
+fn standing(found: &Fields<'_>) -> Option<Item<AccountStatus>> {
     let said = match (refusal(found.code("ResultCode"), "ResultCode", found), found.word("AccountStatus").ok().as_deref()) {
         (Some(refusal), _) => Err(refusal),
-        (None, Some("Imported")) => Ok(Standing::Imported),
-        (None, Some("NotImported")) => Ok(Standing::NotImported),
+        (None, Some("Imported")) => Ok(AccountStatus::Imported),
+        (None, Some("NotImported")) => Ok(AccountStatus::NotImported),
         (None, _) => Err(undocumented("AccountStatus", found)),
     };
     Some(Item { user_id: found.id("UserID").ok()?, said })
@@ -103,8 +103,8 @@ fn deleted(found: &Fields<'_>) -> Option<Item<()>> {
 fn presence(found: &Fields<'_>) -> Option<Item<Presence>> {
     let (status, state) = (found.word("Status"), found.word("State"));
     let (key, word) = match (status, state) {
-        (Found::Here(status), Found::Here(state)) if status != state => ("State", Found::Unreadable),
-        (Found::Absent, state) => ("State", state),
+        (FieldValue::Here(status), FieldValue::Here(state)) if status != state => ("State", FieldValue::Unreadable),
+        (FieldValue::Absent, state) => ("State", state),
         (status, _) => ("Status", status),
     };
     let said = match word.ok().as_deref() {
@@ -119,18 +119,18 @@ fn presence(found: &Fields<'_>) -> Option<Item<Presence>> {
 fn untold_presence(found: &Fields<'_>) -> Option<Item<Presence>> {
     // To be in the list of errors is an error whatever the code is.
     let refusal = match found.code("ErrorCode") {
-        Found::Here(code) => ItemRefusal { code, info: "".into() },
-        Found::Absent | Found::Unreadable => undocumented("ErrorCode", found),
+        FieldValue::Here(code) => ItemRefusal { code, info: "".into() },
+        FieldValue::Absent | FieldValue::Unreadable => undocumented("ErrorCode", found),
     };
     Some(Item { user_id: found.id("To_Account").ok()?, said: Err(refusal) })
 }
 
 /// Why the service refuses an item, if it does. Nothing is said to be well without a code.
-fn refusal(code: Found<i64>, key: &str, found: &Fields<'_>) -> Option<ItemRefusal> {
+fn refusal(code: FieldValue<i64>, key: &str, found: &Fields<'_>) -> Option<ItemRefusal> {
     match code {
-        Found::Here(0) => None,
-        Found::Here(code) => Some(ItemRefusal { code, info: found.words("ResultInfo").unwrap_or_default().into() }),
-        Found::Absent | Found::Unreadable => Some(undocumented(key, found)),
+        FieldValue::Here(0) => None,
+        FieldValue::Here(code) => Some(ItemRefusal { code, info: found.words("ResultInfo").unwrap_or_default().into() }),
+        FieldValue::Absent | FieldValue::Unreadable => Some(undocumented(key, found)),
     }
 }
 
@@ -148,9 +148,9 @@ mod tests {
     fn only_the_documented_json_is_an_answer() {
         let check = |body: &str, expected: Option<(bool, i64)>| {
             let read = match read(Command::AccountImport, body.as_bytes()) {
-                CallEnd::Done(Yield::Nothing) => Some((true, 0)),
-                CallEnd::Refused { code, .. } => Some((false, code)),
-                CallEnd::Lost { .. } => None,
+                CallOutcome::Done(Answer::Nothing) => Some((true, 0)),
+                CallOutcome::Refused { code, .. } => Some((false, code)),
+                CallOutcome::Lost { .. } => None,
                 other => panic!("{other:?}"),
             };
             assert_eq!(read, expected, "{body}");
@@ -185,8 +185,8 @@ mod tests {
     fn what_an_answer_need_not_say_may_be_anything() {
         let check = |body: &[u8], code: i64| {
             let read = match read(Command::AccountImport, body) {
-                CallEnd::Done(Yield::Nothing) => 0,
-                CallEnd::Refused { code, .. } => code,
+                CallOutcome::Done(Answer::Nothing) => 0,
+                CallOutcome::Refused { code, .. } => code,
                 other => panic!("{}: {other:?}", body.escape_ascii()),
             };
             assert_eq!(read, code, "{}", body.escape_ascii());
@@ -231,17 +231,17 @@ mod tests {
         ];
         for (what, words) in words {
             let body = [br#"{"ErrorInfo":""#, words, br#"","ActionStatus":"FAIL","ErrorCode":70169}"#].concat();
-            let CallEnd::Refused { code: 70169, info } = read(Command::AccountImport, &body) else { panic!("{what}") };
+            let CallOutcome::Refused { code: 70169, info } = read(Command::AccountImport, &body) else { panic!("{what}") };
             assert!(info.contains(char::REPLACEMENT_CHARACTER), "{what}: {info}");
             let last = [br#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""#, words, br#""}"#].concat();
-            assert_eq!(read(Command::AccountImport, &last), CallEnd::Done(Yield::Nothing), "{what}");
+            assert_eq!(read(Command::AccountImport, &last), CallOutcome::Done(Answer::Nothing), "{what}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_shown_in_its_first_bytes() {
         let why = |body: &[u8]| match read(Command::AccountImport, body) {
-            CallEnd::Lost { why } => why,
+            CallOutcome::Lost { why } => why,
             other => panic!("{other:?}"),
         };
         assert_eq!(why(b""), "an empty answer");
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_a_batch_refused_and_what_a_profile_holds_is_read() {
         let ids = |body: &str| match read(Command::MultiaccountImport, body.as_bytes()) {
-            CallEnd::Done(Yield::FailAccounts(ids)) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            CallOutcome::Done(Answer::FailAccounts(ids)) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
         assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","FailAccounts":["a","b"]}"#), ["a", "b"]);
@@ -266,7 +266,7 @@ mod tests {
             ["5", "\"a\"", "{\"a\":1}", "[[\"a\"]]", "[{\"UserID\":\"a\"}]", "[true]", "[\"\\ud83d\"]", "[\"a\"],\"FailAccounts\":[]"]
         {
             let body = format!(r#"{{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":{unreadable}}}"#);
-            assert!(matches!(read(Command::MultiaccountImport, body.as_bytes()), CallEnd::Lost { .. }), "{body}");
+            assert!(matches!(read(Command::MultiaccountImport, body.as_bytes()), CallOutcome::Lost { .. }), "{body}");
         }
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[
             {"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"},{"Tag":"Tag_Profile_IM_Level","Value":3}],"ResultCode":0},
@@ -274,7 +274,7 @@ mod tests {
         let found =
             |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
         let unknown = Profile { refused: Some(ItemRefusal { code: 40003, info: "".into() }), ..found("@TLS#NOT_FOUND", None) };
-        let expected = CallEnd::Done(Yield::Profiles(vec![found("a", Some("n")), unknown]));
+        let expected = CallOutcome::Done(Answer::Profiles(vec![found("a", Some("n")), unknown]));
         assert_eq!(read(Command::PortraitGet, body.as_bytes()), expected);
     }
 
@@ -282,7 +282,7 @@ mod tests {
     fn what_is_said_of_each_id_is_read() {
         let ok = r#""ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"""#;
         let done = |command: Command, more: &str| match read(command, format!("{{{ok}{more}}}").as_bytes()) {
-            CallEnd::Done(found) => found,
+            CallOutcome::Done(found) => found,
             other => panic!("{other:?}"),
         };
         let refused = |code: i64, info: &str| ItemRefusal { code, info: info.into() };
@@ -292,16 +292,16 @@ mod tests {
             {"UserID":"d","ResultCode":0,"AccountStatus":"Lent"},{"UserID":"e","ResultCode":0,"ResultInfo":null}]"#;
         let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
         let expected = vec![
-            item("a", Ok(Standing::Imported)),
-            item("b", Ok(Standing::NotImported)),
+            item("a", Ok(AccountStatus::Imported)),
+            item("b", Ok(AccountStatus::NotImported)),
             item("c", Err(refused(70402, "x"))),
             item("d", Err(refused(0, "AccountStatus is \"Lent\""))),
             item("e", Err(refused(0, "AccountStatus is absent"))),
         ];
-        assert_eq!(done(check, items), Yield::Standings(expected));
+        assert_eq!(done(check, items), Answer::Standings(expected));
         let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
         let gone = r#","ResultItem":[{"UserID":"a","ResultCode":0,"ResultInfo":""},{"UserID":"b","ResultCode":70107,"ResultInfo":"y"}]"#;
-        assert_eq!(done(delete, gone), Yield::Deleted(vec![item("a", Ok(())), item("b", Err(refused(70107, "y")))]));
+        assert_eq!(done(delete, gone), Answer::Deleted(vec![item("a", Ok(())), item("b", Err(refused(70107, "y")))]));
         let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
         let there = r#","QueryResult":[{"To_Account":"a","Status":"Online","Detail":[]},{"To_Account":"b","Status":"PushOnline"},
             {"To_Account":"c","Status":"Offline"}],"ErrorList":[{"To_Account":"d","ErrorCode":70107}]"#;
@@ -311,13 +311,13 @@ mod tests {
             item("c", Ok(Presence::Offline)),
             item("d", Err(refused(70107, ""))),
         ];
-        assert_eq!(done(online, there), Yield::Presences(expected));
+        assert_eq!(done(online, there), Answer::Presences(expected));
         for none in ["", r#","ResultItem":null,"QueryResult":null,"ErrorList":null"#] {
-            assert_eq!(done(check, none), Yield::Standings(Vec::new()));
-            assert_eq!(done(delete, none), Yield::Deleted(Vec::new()));
-            assert_eq!(done(online, none), Yield::Presences(Vec::new()));
+            assert_eq!(done(check, none), Answer::Standings(Vec::new()));
+            assert_eq!(done(delete, none), Answer::Deleted(Vec::new()));
+            assert_eq!(done(online, none), Answer::Presences(Vec::new()));
         }
-        assert_eq!(done(Command::Kick, ""), Yield::Nothing);
+        assert_eq!(done(Command::Kick, ""), Answer::Nothing);
     }
 
     fn one_is_bad<T: PartialEq + std::fmt::Debug + Copy>(items: &[Item<T>], word: &str, good: T) {
@@ -333,7 +333,7 @@ mod tests {
             let good = r#"{"UserID":"good","To_Account":"good","ResultCode":"0","AccountStatus":"Imported","Status":"Offline","Detail":[1],"New":{}}"#;
             let body = format!(r#"{{"ActionStatus":"OK","ErrorCode":0,"{list}":[null,{items},7,"x",[],{{}},{good}]}}"#);
             match read(command, body.as_bytes()) {
-                CallEnd::Done(found) => found,
+                CallOutcome::Done(found) => found,
                 other => panic!("{body}: {other:?}"),
             }
         };
@@ -346,13 +346,13 @@ mod tests {
             (r#","ResultCode":"","AccountStatus":"Imported""#, "ResultCode is \"\""),
             (r#","ResultCode":0,"ResultCode":1,"AccountStatus":"Imported""#, "ResultCode is absent"),
         ] {
-            let Yield::Standings(items) = done(check_list, "ResultItem", &bad(more)) else { panic!() };
-            one_is_bad(&items, word, Standing::Imported);
-            let Yield::Deleted(items) = done(delete, "ResultItem", &bad(more)) else { panic!() };
+            let Answer::Standings(items) = done(check_list, "ResultItem", &bad(more)) else { panic!() };
+            one_is_bad(&items, word, AccountStatus::Imported);
+            let Answer::Deleted(items) = done(delete, "ResultItem", &bad(more)) else { panic!() };
             one_is_bad(&items, word, ());
         }
-        let Yield::Standings(items) = done(check_list, "ResultItem", &bad(r#","ResultCode":0,"AccountStatus":7"#)) else { panic!() };
-        one_is_bad(&items, "AccountStatus is \"7\"", Standing::Imported);
+        let Answer::Standings(items) = done(check_list, "ResultItem", &bad(r#","ResultCode":0,"AccountStatus":7"#)) else { panic!() };
+        one_is_bad(&items, "AccountStatus is \"7\"", AccountStatus::Imported);
         for (more, word) in [
             ("", "State is absent"),
             (r#","Status":null"#, "State is absent"),
@@ -361,10 +361,10 @@ mod tests {
             (r#","State":["Offline"]"#, "State is \"[\\\"Offline\\\"]\""),
             (r#","Status":"Offline","State":"Online""#, "State is \"Online\""),
         ] {
-            let Yield::Presences(items) = done(online, "QueryResult", &bad(more)) else { panic!() };
+            let Answer::Presences(items) = done(online, "QueryResult", &bad(more)) else { panic!() };
             one_is_bad(&items, word, Presence::Offline);
         }
-        let Yield::Profiles(profiles) = done(Command::PortraitGet, "UserProfileItem", &bad(r#","ResultCode":[]"#)) else { panic!() };
+        let Answer::Profiles(profiles) = done(Command::PortraitGet, "UserProfileItem", &bad(r#","ResultCode":[]"#)) else { panic!() };
         assert_eq!(
             profiles.iter().map(|profile| (&*profile.user_id, profile.refused.is_some())).collect::<Vec<_>>(),
             [("bad", true), ("good", false)]
@@ -376,7 +376,7 @@ mod tests {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"QueryResult":[{"To_Account":"a","State":"Online"},{"To_Account":"b","State":"PushOnline"},
             {"To_Account":"c","State":"Offline","Status":null},{"To_Account":"d","State":"Offline","Status":"Offline"},{"To_Account":5,"Status":"Offline"}],
             "ErrorList":[{"To_Account":"e","ErrorCode":"70107"},{"To_Account":"f"},null]}"#;
-        let CallEnd::Done(Yield::Presences(items)) = read(Command::QueryOnlineStatus, body.as_bytes()) else { panic!() };
+        let CallOutcome::Done(Answer::Presences(items)) = read(Command::QueryOnlineStatus, body.as_bytes()) else { panic!() };
         let said: Vec<_> = items.iter().map(|item| (&*item.user_id, item.said.as_ref().map_err(|refusal| refusal.code))).collect();
         let offline = Ok(&Presence::Offline);
         let expected = [("a", Ok(&Presence::Online)), ("b", Ok(&Presence::PushOnline)), ("c", offline), ("d", offline), ("5", offline)];
@@ -389,6 +389,6 @@ mod tests {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[{"To_Account":"a","ResultCode":"0","ProfileItem":[
             {"Tag":"Tag_Profile_IM_Nick","Value":"n","New":[]},null,{"Value":"x"},{"Tag":5,"Value":"y"},{"Tag":"Tag_Profile_IM_Image","Value":null}]}]}"#;
         let expected = Profile { user_id: "a".into(), nick: Some("n".into()), ..Profile::default() };
-        assert_eq!(read(Command::PortraitGet, body.as_bytes()), CallEnd::Done(Yield::Profiles(vec![expected])));
+        assert_eq!(read(Command::PortraitGet, body.as_bytes()), CallOutcome::Done(Answer::Profiles(vec![expected])));
     }
 }

@@ -36,26 +36,26 @@ pub(super) fn text_of_pairs(body: &[u8]) -> Option<String> {
 
 /// What an object has under a key; null is as good as absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found<T> {
+pub(super) enum FieldValue<T> {
     Absent,
     Here(T),
     /// Another kind of value, or the key is there twice with different ones.
     Unreadable,
 }
 
-impl<T> Found<T> {
+impl<T> FieldValue<T> {
     pub(super) fn ok(self) -> Option<T> {
         match self {
-            Found::Here(value) => Some(value),
-            Found::Absent | Found::Unreadable => None,
+            FieldValue::Here(value) => Some(value),
+            FieldValue::Absent | FieldValue::Unreadable => None,
         }
     }
 
-    fn and_then<U>(self, read: impl FnOnce(T) -> Option<U>) -> Found<U> {
+    fn and_then<U>(self, read: impl FnOnce(T) -> Option<U>) -> FieldValue<U> {
         match self {
-            Found::Absent => Found::Absent,
-            Found::Here(value) => read(value).map_or(Found::Unreadable, Found::Here),
-            Found::Unreadable => Found::Unreadable,
+            FieldValue::Absent => FieldValue::Absent,
+            FieldValue::Here(value) => read(value).map_or(FieldValue::Unreadable, FieldValue::Here),
+            FieldValue::Unreadable => FieldValue::Unreadable,
         }
     }
 }
@@ -72,18 +72,18 @@ impl<'a> Fields<'a> {
         deserializer.end().is_ok().then_some(fields)
     }
 
-    fn raw(&self, key: &str) -> Found<&'a str> {
+    fn raw(&self, key: &str) -> FieldValue<&'a str> {
         let mut values = self.0.iter().filter(|(found, _)| **found == *key.as_bytes()).map(|(_, value)| value.get());
         match (values.next(), values.next_back()) {
-            (None, _) | (Some("null"), None) => Found::Absent,
-            (Some(one), None) => Found::Here(one),
-            (Some(one), Some(last)) if one == last && values.all(|value| value == one) => Found::Here(one),
-            (Some(_), Some(_)) => Found::Unreadable,
+            (None, _) | (Some("null"), None) => FieldValue::Absent,
+            (Some(one), None) => FieldValue::Here(one),
+            (Some(one), Some(last)) if one == last && values.all(|value| value == one) => FieldValue::Here(one),
+            (Some(_), Some(_)) => FieldValue::Unreadable,
         }
     }
 
     /// A string.
-    pub(super) fn word(&self, key: &str) -> Found<Cow<'a, str>> {
+    pub(super) fn word(&self, key: &str) -> FieldValue<Cow<'a, str>> {
         self.raw(key).and_then(string)
     }
 
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number, or one in quotes. One that is too large for a code is the largest there is.
-    pub(super) fn code(&self, key: &str) -> Found<i64> {
+    pub(super) fn code(&self, key: &str) -> FieldValue<i64> {
         self.raw(key).and_then(|raw| match string(raw) {
             Some(quoted) => whole_number(quoted.trim()),
             None => whole_number(raw),
@@ -101,12 +101,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A user's name.
-    pub(super) fn id(&self, key: &str) -> Found<Box<str>> {
+    pub(super) fn id(&self, key: &str) -> FieldValue<Box<str>> {
         self.raw(key).and_then(id)
     }
 
     /// The items of a list that aren't null. An empty object is a list to some programs.
-    pub(super) fn list(&self, key: &str) -> Found<Vec<&'a str>> {
+    pub(super) fn list(&self, key: &str) -> FieldValue<Vec<&'a str>> {
         self.raw(key)
             .and_then(|raw| {
                 if raw.starts_with('{') {
@@ -207,36 +207,36 @@ mod tests {
 
     #[test]
     fn a_code_is_a_whole_number_however_it_is_written() {
-        let check = |value: &str, expected: Found<i64>| {
+        let check = |value: &str, expected: FieldValue<i64>| {
             let text = format!(r#"{{"ErrorCode":{value}}}"#);
             assert_eq!(Fields::of(&text).unwrap().code("ErrorCode"), expected, "{value}");
         };
         for nought in ["0", "-0", "0.0", "0e5", "-0.000E-7", r#""0""#, r#"" 0 ""#, r#""0.0""#, r#""00""#, r#""\u0030""#] {
-            check(nought, Found::Here(0));
+            check(nought, FieldValue::Here(0));
         }
         for code in ["70169", "70169.0", "7.0169e4", r#""70169""#, r#""+70169""#] {
-            check(code, Found::Here(70169));
+            check(code, FieldValue::Here(70169));
         }
-        check("-1", Found::Here(-1));
-        check("4294967296", Found::Here(1 << 32));
-        check("18446744073709551615", Found::Here(i64::MAX));
-        check("1e400", Found::Here(i64::MAX));
-        check("-1e400", Found::Here(i64::MIN));
-        check("null", Found::Absent);
+        check("-1", FieldValue::Here(-1));
+        check("4294967296", FieldValue::Here(1 << 32));
+        check("18446744073709551615", FieldValue::Here(i64::MAX));
+        check("1e400", FieldValue::Here(i64::MAX));
+        check("-1e400", FieldValue::Here(i64::MIN));
+        check("null", FieldValue::Absent);
         for none in ["1.5", "1e-400", "0.1", "true", "[]", "{}", r#""""#, r#""x""#, r#""inf""#, r#""NaN""#, r#""0x0""#, r#""0 0""#] {
-            check(none, Found::Unreadable);
+            check(none, FieldValue::Unreadable);
         }
     }
 
     #[test]
     fn a_key_that_is_there_twice_says_something_only_if_it_says_it_twice() {
         let found = |text: &str| Fields::of(text).unwrap().code("a");
-        assert_eq!(found(r#"{"a":1,"b":2,"a":1}"#), Found::Here(1));
-        assert_eq!(found(r#"{"a":1,"a":2}"#), Found::Unreadable);
-        assert_eq!(found(r#"{"a":1,"a":2,"a":1}"#), Found::Unreadable);
-        assert_eq!(found(r#"{"a":null,"a":1}"#), Found::Unreadable);
-        assert_eq!(found(r#"{"\u0061":1}"#), Found::Here(1));
-        assert_eq!(found(r#"{"b":1}"#), Found::Absent);
+        assert_eq!(found(r#"{"a":1,"b":2,"a":1}"#), FieldValue::Here(1));
+        assert_eq!(found(r#"{"a":1,"a":2}"#), FieldValue::Unreadable);
+        assert_eq!(found(r#"{"a":1,"a":2,"a":1}"#), FieldValue::Unreadable);
+        assert_eq!(found(r#"{"a":null,"a":1}"#), FieldValue::Unreadable);
+        assert_eq!(found(r#"{"\u0061":1}"#), FieldValue::Here(1));
+        assert_eq!(found(r#"{"b":1}"#), FieldValue::Absent);
     }
 
     #[test]
@@ -255,9 +255,9 @@ mod tests {
     #[test]
     fn a_list_has_the_items_that_are_something() {
         let list = |value: &str| match Fields::of(&format!(r#"{{"l":{value}}}"#)).unwrap().list("l") {
-            Found::Here(items) => Some(items.len()),
-            Found::Absent => Some(0),
-            Found::Unreadable => None,
+            FieldValue::Here(items) => Some(items.len()),
+            FieldValue::Absent => Some(0),
+            FieldValue::Unreadable => None,
         };
         for (value, expected) in
             [("[]", Some(0)), ("{}", Some(0)), ("null", Some(0)), ("[null,1, [2] ,{}]", Some(3)), (r#"{"a":1}"#, None), ("1", None)]

@@ -22,13 +22,13 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer;
-use super::kept::{Carriers, Keeping, Use, Way};
+use super::kept::{Carriers, Keeping, Use, ConnectionChoice};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use super::{Api, GivenUp, Line, Request};
 use crate::account::Account;
 use crate::command::{Command, PerCommand};
-use crate::verdict::CallEnd;
+use crate::verdict::CallOutcome;
 
 /// Longest answer that is read of a command that tells no more than a list of ids; more is a fault.
 const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -161,11 +161,11 @@ impl Clients {
         Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca })
     }
 
-    fn of(&self, way: Way) -> &Client {
+    fn of(&self, way: ConnectionChoice) -> &Client {
         match way {
-            Way::Kept | Way::Trial => &self.kept,
+            ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
             // What could be made once can be made again, unless the certificates have gone; then kept connections must do.
-            Way::Fresh => self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone())),
+            ConnectionChoice::Fresh => self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone())),
         }
     }
 }
@@ -210,17 +210,17 @@ fn plain(settings: &HttpSettings) -> ClientBuilder {
 }
 
 impl Api for HttpApi {
-    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
+    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
         let Request { command, accounts, line } = request;
         let way = match line {
             Line::Any => self.keeping.borrow_mut().way(Instant::now()),
-            Line::Fresh => Way::Fresh,
+            Line::Fresh => ConnectionChoice::Fresh,
         };
         let carriage = Arc::new(Carriage::default());
-        let carriers = (way != Way::Fresh).then(|| self.carriers.clone());
+        let carriers = (way != ConnectionChoice::Fresh).then(|| self.carriers.clone());
         let json = Some(body(command, accounts).into());
         let body = Announced { json, carriage: Arc::clone(&carriage), carriers, departed };
         let request = self
@@ -234,8 +234,8 @@ impl Api for HttpApi {
             let sent = request.send().await;
             let carried = carriage.get();
             let came = match &sent {
-                Ok(_) if carried == Carried::Again => Use::Good,
-                Err(error) if carried == Carried::Again && is_given_up(error) => Use::GivenUp,
+                Ok(_) if carried == CarriedBy::Again => Use::Good,
+                Err(error) if carried == CarriedBy::Again && is_given_up(error) => Use::GivenUp,
                 Ok(_) | Err(_) => Use::None,
             };
             keeping.borrow_mut().used(way, came, Instant::now());
@@ -299,36 +299,36 @@ const fn answer_max_bytes(command: Command) -> usize {
     }
 }
 
-async fn read(mut response: reqwest::Response, command: Command, usersig: &SecretString) -> Result<CallEnd, reqwest::Error> {
+async fn read(mut response: reqwest::Response, command: Command, usersig: &SecretString) -> Result<CallOutcome, reqwest::Error> {
     let status = response.status();
     if status.is_redirection() {
-        return Ok(CallEnd::Redirected { status: status.as_u16() });
+        return Ok(CallOutcome::Redirected { status: status.as_u16() });
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
-        return Ok(CallEnd::TooMany);
+        return Ok(CallOutcome::TooMany);
     }
     if status != StatusCode::OK {
-        return Ok(CallEnd::Lost { why: format!("HTTP {}", status.as_u16()) });
+        return Ok(CallOutcome::Lost { why: format!("HTTP {}", status.as_u16()) });
     }
     let most = answer_max_bytes(command);
     let mut answer = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if answer.len() + chunk.len() > most {
-            return Ok(CallEnd::Lost { why: format!("an answer of more than {most} bytes") });
+            return Ok(CallOutcome::Lost { why: format!("an answer of more than {most} bytes") });
         }
         answer.extend_from_slice(&chunk);
     }
     Ok(answer::read(command, &usersig::hide(usersig, answer)))
 }
 
-fn failed(error: &reqwest::Error, carried: Carried) -> CallEnd {
+fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
     if let Some(why) = untrusted(error) {
-        return CallEnd::Untrusted { why };
+        return CallOutcome::Untrusted { why };
     }
     let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
     match carried {
-        Carried::Not => CallEnd::Unreached { why },
-        Carried::First | Carried::Again => CallEnd::Lost { why },
+        CarriedBy::Not => CallOutcome::Unreached { why },
+        CarriedBy::First | CarriedBy::Again => CallOutcome::Lost { why },
     }
 }
 
@@ -373,7 +373,7 @@ fn is_given_up(error: &reqwest::Error) -> bool {
 
 /// Whether a call left, and on what connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Carried {
+enum CarriedBy {
     Not,
     /// The first call of its connection.
     First,
@@ -390,11 +390,11 @@ impl Carriage {
         self.0.store(if had_carried { 2 } else { 1 }, Ordering::Release);
     }
 
-    fn get(&self) -> Carried {
+    fn get(&self) -> CarriedBy {
         match self.0.load(Ordering::Acquire) {
-            0 => Carried::Not,
-            1 => Carried::First,
-            _ => Carried::Again,
+            0 => CarriedBy::Not,
+            1 => CarriedBy::First,
+            _ => CarriedBy::Again,
         }
     }
 }

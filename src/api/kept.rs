@@ -50,7 +50,7 @@ impl Carriers {
 
 /// Which connection a call gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum ConnectionChoice {
     /// A kept one, if there is one; it is kept then.
     Kept,
     /// As [`Way::Kept`], the only call that is: to find out.
@@ -71,7 +71,7 @@ pub(super) enum Use {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum KeepingState {
     Keeping,
     Paused {
         until: Instant,
@@ -85,57 +85,57 @@ enum State {
 /// Whether connections are kept. Pure: it is told the time.
 #[derive(Debug)]
 pub(super) struct Keeping {
-    state: State,
+    state: KeepingState,
     weight: u32,
     pause: Duration,
 }
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { state: State::Keeping, weight: 0, pause: PAUSE }
+        Self { state: KeepingState::Keeping, weight: 0, pause: PAUSE }
     }
 }
 
 impl Keeping {
     /// The way of the next call.
-    pub(super) fn way(&mut self, now: Instant) -> Way {
+    pub(super) fn way(&mut self, now: Instant) -> ConnectionChoice {
         match self.state {
-            State::Keeping => Way::Kept,
-            State::Paused { until } if now < until => Way::Fresh,
-            State::Trying { is_under_way: true } => Way::Fresh,
-            State::Paused { .. } | State::Trying { is_under_way: false } => {
-                self.state = State::Trying { is_under_way: true };
-                Way::Trial
+            KeepingState::Keeping => ConnectionChoice::Kept,
+            KeepingState::Paused { until } if now < until => ConnectionChoice::Fresh,
+            KeepingState::Trying { is_under_way: true } => ConnectionChoice::Fresh,
+            KeepingState::Paused { .. } | KeepingState::Trying { is_under_way: false } => {
+                self.state = KeepingState::Trying { is_under_way: true };
+                ConnectionChoice::Trial
             }
         }
     }
 
     /// Takes what came of a call that went this way.
-    pub(super) fn used(&mut self, way: Way, came: Use, now: Instant) {
+    pub(super) fn used(&mut self, way: ConnectionChoice, came: Use, now: Instant) {
         match (way, came) {
             // Calls that left before the pause tell nothing new.
-            (Way::Kept, Use::GivenUp) if self.state == State::Keeping => {
+            (ConnectionChoice::Kept, Use::GivenUp) if self.state == KeepingState::Keeping => {
                 self.weight += WEIGHT;
                 if self.weight >= TOO_MUCH {
                     self.stop(now);
                 }
             }
-            (Way::Trial, Use::GivenUp) => self.stop(now),
-            (Way::Trial, Use::Good) => self.state = State::Keeping,
-            (Way::Trial, Use::None) => self.state = State::Trying { is_under_way: false },
-            (Way::Kept, Use::Good) => {
+            (ConnectionChoice::Trial, Use::GivenUp) => self.stop(now),
+            (ConnectionChoice::Trial, Use::Good) => self.state = KeepingState::Keeping,
+            (ConnectionChoice::Trial, Use::None) => self.state = KeepingState::Trying { is_under_way: false },
+            (ConnectionChoice::Kept, Use::Good) => {
                 self.weight = self.weight.saturating_sub(1);
                 if self.weight == 0 {
                     self.pause = PAUSE;
                 }
             }
-            (Way::Kept, Use::GivenUp | Use::None) | (Way::Fresh, _) => {}
+            (ConnectionChoice::Kept, Use::GivenUp | Use::None) | (ConnectionChoice::Fresh, _) => {}
         }
     }
 
     fn stop(&mut self, now: Instant) {
         tracing::debug!(pause = ?self.pause, "the other side gives up kept connections: each call gets its own for a while");
-        self.state = State::Paused { until: now + self.pause };
+        self.state = KeepingState::Paused { until: now + self.pause };
         self.weight = WEIGHT;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
@@ -154,8 +154,8 @@ mod tests {
             now += apart;
             let way = keeping.way(now);
             let came = match way {
-                Way::Fresh => Use::None,
-                Way::Kept | Way::Trial => {
+                ConnectionChoice::Fresh => Use::None,
+                ConnectionChoice::Kept | ConnectionChoice::Trial => {
                     carried += 1;
                     match carried {
                         1 => Use::None,
@@ -164,7 +164,7 @@ mod tests {
                     }
                 }
             };
-            fresh += u32::from(way == Way::Fresh);
+            fresh += u32::from(way == ConnectionChoice::Fresh);
             if came == Use::GivenUp {
                 (carried, lost) = (0, lost + 1);
             }
@@ -189,32 +189,32 @@ mod tests {
         let mut now = Instant::now();
         let mut keeping = Keeping::default();
         for _ in 0..5 {
-            assert_eq!(keeping.way(now), Way::Kept);
+            assert_eq!(keeping.way(now), ConnectionChoice::Kept);
         }
         for _ in 0..5 {
-            keeping.used(Way::Kept, Use::GivenUp, now);
+            keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
         }
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(keeping.way(now), Way::Fresh);
+            assert_eq!(keeping.way(now), ConnectionChoice::Fresh);
             now += Duration::from_secs(pause);
-            assert_eq!(keeping.way(now - Duration::from_millis(1)), Way::Fresh, "{pause}");
-            assert_eq!((keeping.way(now), keeping.way(now)), (Way::Trial, Way::Fresh));
-            keeping.used(Way::Trial, Use::None, now);
-            assert_eq!((keeping.way(now), keeping.way(now)), (Way::Trial, Way::Fresh), "the first one makes the connection");
-            keeping.used(Way::Kept, Use::GivenUp, now);
-            keeping.used(Way::Trial, Use::GivenUp, now);
+            assert_eq!(keeping.way(now - Duration::from_millis(1)), ConnectionChoice::Fresh, "{pause}");
+            assert_eq!((keeping.way(now), keeping.way(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh));
+            keeping.used(ConnectionChoice::Trial, Use::None, now);
+            assert_eq!((keeping.way(now), keeping.way(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh), "the first one makes the connection");
+            keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
+            keeping.used(ConnectionChoice::Trial, Use::GivenUp, now);
         }
         now += PAUSE_MAX;
-        assert_eq!(keeping.way(now), Way::Trial);
-        keeping.used(Way::Trial, Use::Good, now);
+        assert_eq!(keeping.way(now), ConnectionChoice::Trial);
+        keeping.used(ConnectionChoice::Trial, Use::Good, now);
         for _ in 0..WEIGHT {
-            assert_eq!(keeping.way(now), Way::Kept);
-            keeping.used(Way::Kept, Use::Good, now);
+            assert_eq!(keeping.way(now), ConnectionChoice::Kept);
+            keeping.used(ConnectionChoice::Kept, Use::Good, now);
         }
-        keeping.used(Way::Kept, Use::GivenUp, now);
-        assert_eq!(keeping.way(now), Way::Kept, "all is forgotten");
-        keeping.used(Way::Kept, Use::GivenUp, now);
-        assert_eq!(keeping.way(now + PAUSE), Way::Trial);
+        keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
+        assert_eq!(keeping.way(now), ConnectionChoice::Kept, "all is forgotten");
+        keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
+        assert_eq!(keeping.way(now + PAUSE), ConnectionChoice::Trial);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use sha2::Sha256;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::verdict::Refusal;
+use crate::verdict::HaltReason;
 
 /// How long a signature of ours is good for. Tencent advises at least 24 hours.
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -160,12 +160,12 @@ pub struct Signer {
     current: Signature,
     made_at: Instant,
     made_at_wall: SystemTime,
-    trust: Trust,
+    trust: CertificateTrust,
 }
 
 /// What the service has said of the current signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
+enum CertificateTrust {
     /// Nothing against it.
     Fair,
     /// It replaces one that was refused, and has not been accepted yet.
@@ -181,7 +181,7 @@ impl Signer {
         };
         let current = Signature { usersig: Arc::new(usersig), generation: 1 };
         let identifier = identifier.to_owned();
-        Self { sdkappid, identifier, credential, current, made_at: now, made_at_wall: wall, trust: Trust::Fair }
+        Self { sdkappid, identifier, credential, current, made_at: now, made_at_wall: wall, trust: CertificateTrust::Fair }
     }
 
     /// The signature for a call that leaves now; renewed at half its life.
@@ -198,25 +198,25 @@ impl Signer {
     ///
     /// # Errors
     /// [`Refusal`] when a fresh signature was refused as well, or there is no key to make one.
-    pub fn refused(&mut self, generation: u32, now: Instant, wall: SystemTime) -> Result<(), Refusal> {
+    pub fn refused(&mut self, generation: u32, now: Instant, wall: SystemTime) -> Result<(), HaltReason> {
         if matches!(self.credential, Credential::Ready(_)) {
-            return Err(Refusal::FixedSignature);
+            return Err(HaltReason::FixedSignature);
         }
         if generation < self.current.generation {
             return Ok(());
         }
-        if self.trust == Trust::LastChance {
-            return Err(Refusal::Signature);
+        if self.trust == CertificateTrust::LastChance {
+            return Err(HaltReason::Signature);
         }
         self.renew(now, wall);
-        self.trust = Trust::LastChance;
+        self.trust = CertificateTrust::LastChance;
         Ok(())
     }
 
     /// The service accepted the signature of this generation.
     pub fn accepted(&mut self, generation: u32) {
         if generation == self.current.generation {
-            self.trust = Trust::Fair;
+            self.trust = CertificateTrust::Fair;
         }
     }
 
@@ -293,9 +293,9 @@ mod tests {
         assert_eq!(signer.refused(1, now, wall), Ok(()), "a call that still carried the old one");
         signer.accepted(2);
         assert_eq!(signer.refused(2, now, wall), Ok(()), "it had been accepted in between");
-        assert_eq!(signer.refused(3, now, wall), Err(Refusal::Signature));
+        assert_eq!(signer.refused(3, now, wall), Err(HaltReason::Signature));
         let mut ready = Signer::new(Credential::Ready("x".into()), 1, "a", now, wall);
-        assert_eq!(ready.refused(1, now, wall), Err(Refusal::FixedSignature));
+        assert_eq!(ready.refused(1, now, wall), Err(HaltReason::FixedSignature));
     }
 
     #[test]

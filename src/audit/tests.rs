@@ -20,13 +20,13 @@ fn result_with(row: u64, line: u64, user_id: &str, status: &str) -> String {
     format!("{row},{line},{user_id},{status},,,1,2023-11-14T22:13:20.123Z\n")
 }
 
-fn audited(input: &str, results: &[String]) -> Report {
+fn audited(input: &str, results: &[String]) -> AuditReport {
     let roster = Roster::new(Cursor::new(input.to_owned()), &Format::default()).unwrap();
     let results = Results::new(Cursor::new(format!("{RESULTS_HEADER}{}", results.concat()))).unwrap();
     audit(roster, results).unwrap()
 }
 
-fn problems(report: &Report) -> Vec<Problem> {
+fn problems(report: &AuditReport) -> Vec<Problem> {
     report.problems.by_count().into_iter().flat_map(|(_, sample)| sample.first.clone()).collect()
 }
 
@@ -101,7 +101,7 @@ fn any_outcome_is_one_whatever_the_user_id() {
     ];
     let report = audited(input, &results);
     assert!(report.is_proven(), "{report:?}");
-    assert_eq!(report.tally, Tally { imported: 1, failed: 1, invalid: 2, ..Tally::default() });
+    assert_eq!(report.tally, OutcomeCounts { imported: 1, failed: 1, invalid: 2, ..OutcomeCounts::default() });
 }
 
 #[test]

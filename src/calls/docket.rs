@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::outage::ApiHealth;
 use super::part::{Part, PartId, Pile, Size, Stage};
-use super::{Errand, Fate, Settings};
+use super::{Errand, Fate, CallsSettings};
 use crate::account::Account;
 use crate::command::{Command, PerCommand};
 use crate::health::{CallTimes, ExhaustedBy, Means};
 use crate::retry::{At, back_off};
-use crate::verdict::{Aftermath, CallEnd, Carried, INVALID_REQUEST, Refusal, SuccessSeen, Verdict, judge, words};
+use crate::verdict::{CallEffect, CallOutcome, CallSize, INVALID_REQUEST, HaltReason, SuccessSeen, Verdict, judge, words};
 
 /// What a call is known by until it ends.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ enum Choice {
 
 /// Whether calls still go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Feed {
+pub(super) enum Intake {
     Open,
     /// What is in flight may end, nothing else leaves.
     Stopped,
@@ -74,11 +74,11 @@ pub(super) struct Docket<T> {
     /// Accounts whose errand ended though nothing could show whose fault it was.
     pub(super) unjudged: u64,
     pub(super) seen: SuccessSeen,
-    pub(super) feed: Feed,
+    pub(super) feed: Intake,
 }
 
 impl<T: Clone> Docket<T> {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &CallsSettings) -> Self {
         Self {
             max_attempts: settings.max_attempts,
             most_in_flight: settings.in_flight,
@@ -90,14 +90,14 @@ impl<T: Clone> Docket<T> {
             in_flight: 0,
             unjudged: 0,
             seen: SuccessSeen::NotYet,
-            feed: Feed::Open,
+            feed: Intake::Open,
         }
     }
 
     /// Whether another errand with this command is wanted.
     pub(super) fn wants(&self, command: Command, now: Instant) -> bool {
         let is_lacking = !self.apis[command].health.is_down() && self.pile.first_due(command).is_none();
-        self.feed == Feed::Open && (is_lacking || self.wants_fresh_for_test(command, now))
+        self.feed == Intake::Open && (is_lacking || self.wants_fresh_for_test(command, now))
     }
 
     pub(super) fn take_on(&mut self, errand: Errand<T>) {
@@ -107,7 +107,7 @@ impl<T: Clone> Docket<T> {
 
     /// Nothing leaves any more; what is in flight may end.
     pub(super) fn stop(&mut self) {
-        self.feed = Feed::Stopped;
+        self.feed = Intake::Stopped;
     }
 
     /// Whether a call of `command` could leave now, if the gate allows.
@@ -130,7 +130,7 @@ impl<T: Clone> Docket<T> {
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
-        if self.feed == Feed::Stopped || self.in_flight >= self.most_in_flight {
+        if self.feed == Intake::Stopped || self.in_flight >= self.most_in_flight {
             return None;
         }
         if let Some((tested, means)) = self.next_probe(command, now) {
@@ -168,7 +168,7 @@ impl<T: Clone> Docket<T> {
     }
 
     /// Takes the end of a call that left at `left`.
-    pub(super) fn ended(&mut self, id: CallId, end: CallEnd, left: Instant, at: At) -> Aftermath {
+    pub(super) fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
         self.in_flight -= 1;
         let times = CallTimes { left, ended: at.now };
         match id {
@@ -177,64 +177,64 @@ impl<T: Clone> Docket<T> {
         }
     }
 
-    fn part_came_back(&mut self, id: PartId, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
+    fn part_came_back(&mut self, id: PartId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
         self.pile[id].has_left |= end.has_left();
-        let Part { ref errand, origin, .. } = self.pile[id];
+        let Part { ref errand, batch_id, .. } = self.pile[id];
         let command = errand.command;
         self.apis[command].in_flight -= 1;
         let verdict = judge(&end, self.seen, self.carried(id));
         let is_probe = self.takes_probe(command, id);
         self.note_unknown(command, &verdict);
-        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::Unreached) {
+        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
             self.fresh_probe_failed(id, end, at);
             return self.tested((command, command), &verdict, times, at);
         }
         match self.part_ended(id, &verdict, end, at) {
             Err(halt) => halt,
             Ok(()) if is_probe => self.tested((command, command), &verdict, times, at),
-            Ok(()) => self.judged((command, origin), &verdict, times),
+            Ok(()) => self.judged((command, batch_id), &verdict, times),
         }
     }
 
     /// A call that is left of a refused one is judged as that: once another got through, the fault is its own.
-    fn carried(&self, id: PartId) -> Carried {
+    fn carried(&self, id: PartId) -> CallSize {
         let part = &self.pile[id];
         let is_blamed = part.size == Size::Fraction && self.seen == SuccessSeen::Yes;
-        if part.errand.accounts.len() > 1 || is_blamed { Carried::Batch } else { Carried::One }
+        if part.errand.accounts.len() > 1 || is_blamed { CallSize::Batch } else { CallSize::One }
     }
 
-    fn part_ended(&mut self, id: PartId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
+    fn part_ended(&mut self, id: PartId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
         match verdict {
-            Verdict::Taken => {
+            Verdict::Accepted => {
                 self.seen = SuccessSeen::Yes;
-                let CallEnd::Done(found) = end else { unreachable!("nothing else is taken") };
+                let CallOutcome::Done(found) = end else { unreachable!("nothing else is taken") };
                 let part = self.pile.remove(id);
                 let api = &mut self.apis[part.errand.command];
                 api.refusals.accepted();
                 api.answered = part.errand.accounts.first().map(|account| (account.clone(), at.now));
                 self.ended.push_back((part.errand, Fate::Done(found)));
             }
-            Verdict::Row => self.refused(id, words(end))?,
+            Verdict::Reject => self.refused(id, words(end))?,
             Verdict::Retry => self.charge(id, words(end), ExhaustedBy::TemporaryErrors, at),
             Verdict::Unknown => {
                 let (command, last) = (self.pile[id].errand.command, words(end));
                 self.charge(id, last.clone(), ExhaustedBy::UnknownCodes, at);
                 self.halt_if_unknown_everywhere(command, last)?;
             }
-            Verdict::Unreached | Verdict::Throttle(_) => self.wait(id, words(end), at),
-            Verdict::Sign => self.pile.make_due(id),
-            Verdict::Halt(Refusal::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
-            Verdict::Halt(refusal) => {
+            Verdict::ConnectFailed | Verdict::Throttle(_) => self.wait(id, words(end), at),
+            Verdict::Reauthenticate => self.pile.make_due(id),
+            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
+            Verdict::Abort(refusal) => {
                 self.pile.make_due(id);
                 let (code, says) = words(end);
-                return Err(Aftermath::Halt { refusal: *refusal, code, says });
+                return Err(CallEffect::Halt { refusal: *refusal, code, says });
             }
         }
         Ok(())
     }
 
     /// A call for one account is refused; one for more is split.
-    fn refused(&mut self, id: PartId, (code, info): (Option<i64>, String)) -> Result<(), Aftermath> {
+    fn refused(&mut self, id: PartId, (code, info): (Option<i64>, String)) -> Result<(), CallEffect> {
         let Part { errand, .. } = &self.pile[id];
         let (command, is_single, code) = (errand.command, errand.accounts.len() == 1, code.unwrap_or_default());
         self.halve_or(id, |_| Fate::Refused { code, info: info.clone() });
@@ -246,7 +246,7 @@ impl<T: Clone> Docket<T> {
 
     /// A call for one account ends; a call for more is made again for each half, since the fault may be a single one's.
     pub(super) fn halve_or(&mut self, id: PartId, fate: impl FnOnce((Option<i64>, String)) -> Fate) {
-        let Part { mut errand, origin, last, .. } = self.pile.remove(id);
+        let Part { mut errand, batch_id, last, .. } = self.pile.remove(id);
         let count = errand.accounts.len();
         if count <= 1 {
             self.ended.push_back((errand, fate(last)));
@@ -255,19 +255,19 @@ impl<T: Clone> Docket<T> {
         let accounts = errand.accounts.split_off(count.div_ceil(2));
         let second = Errand { accounts, tag: errand.tag.clone(), ..errand };
         for half in [errand, second] {
-            self.pile.insert_due(Part::new(half, origin, Size::Fraction));
+            self.pile.insert_due(Part::new(half, batch_id, Size::Fraction));
         }
     }
 
     /// Whether another part of the same errand may yet go well: until then nobody knows whose fault a malformed request is. One that is out
     /// of attempts, or was called malformed itself, shows nothing.
     fn has_promising_sibling(&self, id: PartId) -> bool {
-        let origin = self.pile[id].origin;
+        let batch_id = self.pile[id].batch_id;
         let is_promising = |part: &Part<T>| match part.stage {
             Stage::Ready | Stage::InFlight | Stage::Waiting => part.last.0 != Some(INVALID_REQUEST),
             Stage::Exhausted => false,
         };
-        self.pile.iter().any(|(other, part)| other != id && part.origin == origin && is_promising(part))
+        self.pile.iter().any(|(other, part)| other != id && part.batch_id == batch_id && is_promising(part))
     }
 
     pub(super) fn wait(&mut self, id: PartId, last: (Option<i64>, String), at: At) {

@@ -5,15 +5,15 @@
 use tokio::time::Instant;
 
 use super::Fate;
-use super::docket::{Docket, Feed};
+use super::docket::{Docket, Intake};
 use super::part::{PartId, Stage};
 use super::probe::Probe;
 use crate::account::Account;
 use crate::command::Command;
-use crate::health::{CallTimes, Change, Company, ExhaustedBy, Health, HealthSample, Overtime, Tried};
+use crate::health::{CallTimes, HealthChange, OtherCalls, ExhaustedBy, Health, HealthSample, Overtime, Tried};
 use crate::refusals::{Pattern, Refusals};
 use crate::retry::{At, UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
-use crate::verdict::{Aftermath, Refusal, Verdict};
+use crate::verdict::{CallEffect, HaltReason, Verdict};
 
 /// What is known of an API: each has its own, since one may be down while the others are well.
 #[derive(Debug, Default)]
@@ -33,33 +33,33 @@ pub(super) struct ApiHealth {
 
 impl<T: Clone> Docket<T> {
     /// Tells the health of the API how a call ended, and draws the consequences.
-    pub(super) fn judged(&mut self, (command, origin): (Command, u64), verdict: &Verdict, times: CallTimes) -> Aftermath {
+    pub(super) fn judged(&mut self, (command, batch_id): (Command, u64), verdict: &Verdict, times: CallTimes) -> CallEffect {
         let sample = match verdict {
-            Verdict::Taken | Verdict::Row => HealthSample::Good,
+            Verdict::Accepted | Verdict::Reject => HealthSample::Good,
             Verdict::Retry => HealthSample::Faulty,
-            Verdict::Unreached => HealthSample::Unreached,
+            Verdict::ConnectFailed => HealthSample::Unreached,
             Verdict::Throttle(_) => HealthSample::Throttled,
-            Verdict::Unknown | Verdict::Sign | Verdict::Halt(_) => HealthSample::Neutral,
+            Verdict::Unknown | Verdict::Reauthenticate | Verdict::Abort(_) => HealthSample::Neutral,
         };
         let api = &mut self.apis[command];
         if api.health.is_down() {
-            return Aftermath::Nothing;
+            return CallEffect::Nothing;
         }
-        match api.health.note(origin, sample, times, Company::of(api.in_flight)) {
-            Change::Down => {
+        match api.health.note(batch_id, sample, times, OtherCalls::of(api.in_flight)) {
+            HealthChange::Down => {
                 self.give_back(command);
-                return Aftermath::Down;
+                return CallEffect::Down;
             }
-            Change::Nothing | Change::Back => {}
+            HealthChange::Nothing | HealthChange::Back => {}
         }
         if sample == HealthSample::Good {
             self.end_released(command, times);
         }
         match verdict {
-            Verdict::Taken | Verdict::Row => Aftermath::Accepted,
-            Verdict::Throttle(scope) => Aftermath::Throttled(*scope),
-            Verdict::Sign => Aftermath::SignatureRefused,
-            Verdict::Retry | Verdict::Unreached | Verdict::Unknown | Verdict::Halt(_) => Aftermath::Nothing,
+            Verdict::Accepted | Verdict::Reject => CallEffect::Accepted,
+            Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
+            Verdict::Reauthenticate => CallEffect::SignatureRefused,
+            Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
         }
     }
 
@@ -101,23 +101,23 @@ impl<T: Clone> Docket<T> {
         let unknown = &mut self.apis[command].unknown;
         match verdict {
             Verdict::Unknown => *unknown += 1,
-            Verdict::Taken | Verdict::Row | Verdict::Retry => *unknown = 0,
-            Verdict::Unreached | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {}
+            Verdict::Accepted | Verdict::Reject | Verdict::Retry => *unknown = 0,
+            Verdict::ConnectFailed | Verdict::Throttle(_) | Verdict::Reauthenticate | Verdict::Abort(_) => {}
         }
     }
 
-    pub(super) fn halt_if_unknown_everywhere(&mut self, command: Command, last: (Option<i64>, String)) -> Result<(), Aftermath> {
+    pub(super) fn halt_if_unknown_everywhere(&mut self, command: Command, last: (Option<i64>, String)) -> Result<(), CallEffect> {
         if self.apis[command].unknown < UNKNOWN_RECORDS_IN_A_ROW {
             return Ok(());
         }
         let (code, says) = last;
-        Err(Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says })
+        Err(CallEffect::Halt { refusal: HaltReason::UnknownCodes, code, says })
     }
 
     /// An account was refused for its own fault; if all are, it isn't their own.
-    pub(super) fn halt_if_refused_everywhere(&mut self, command: Command, code: i64, says: String) -> Result<(), Aftermath> {
+    pub(super) fn halt_if_refused_everywhere(&mut self, command: Command, code: i64, says: String) -> Result<(), CallEffect> {
         match self.apis[command].refusals.refused(code) {
-            Pattern::All => Err(Aftermath::Halt { refusal: Refusal::AllRecordsRefused, code: Some(code), says }),
+            Pattern::All => Err(CallEffect::Halt { refusal: HaltReason::AllRecordsRefused, code: Some(code), says }),
             Pattern::Plausible => Ok(()),
         }
     }
@@ -147,7 +147,7 @@ impl<T: Clone> Docket<T> {
     /// Looks at what is out of attempts when nothing else is left that could show whether its API is well: a test is to. What no test can
     /// judge is tried again from time to time, and ends once its time is over. Whether something has changed.
     pub(super) fn resolve_exhausted(&mut self, at: At) -> bool {
-        if self.feed == Feed::Stopped {
+        if self.feed == Intake::Stopped {
             return false;
         }
         let changed = Command::ALL.map(|command| self.resolve_exhausted_of(command, at));

@@ -30,7 +30,7 @@ pub(super) enum Stage {
 pub(super) struct Part<T> {
     pub(super) errand: Errand<T>,
     /// The number of the errand that it is a part of: the breaker counts distinct ones.
-    pub(super) origin: u64,
+    pub(super) batch_id: u64,
     pub(super) size: Size,
     /// Passing faults charged to it; what `--max-attempts` bounds.
     pub(super) attempts: u32,
@@ -54,11 +54,11 @@ pub(super) enum Size {
 }
 
 impl<T> Part<T> {
-    pub(super) fn new(errand: Errand<T>, origin: u64, size: Size) -> Self {
+    pub(super) fn new(errand: Errand<T>, batch_id: u64, size: Size) -> Self {
         let last = (None, String::new());
         Self {
             errand,
-            origin,
+            batch_id,
             size,
             attempts: 0,
             tries: 0,
@@ -95,7 +95,7 @@ impl<T> Pile<T> {
     pub(super) fn make_due(&mut self, id: PartId) {
         let part = &mut self.all[id];
         part.stage = Stage::Ready;
-        self.due[part.errand.command].insert((part.origin, id));
+        self.due[part.errand.command].insert((part.batch_id, id));
     }
 
     pub(super) fn make_wait(&mut self, id: PartId, until: Instant) {
@@ -126,7 +126,7 @@ impl<T> Pile<T> {
         let part = &self.all[id];
         match part.stage {
             Stage::Ready => {
-                self.due[part.errand.command].remove(&(part.origin, id));
+                self.due[part.errand.command].remove(&(part.batch_id, id));
             }
             Stage::Waiting => self.waiting.retain(|Reverse((_, waiting))| *waiting != id),
             Stage::InFlight | Stage::Exhausted => {}

@@ -5,13 +5,13 @@
 
 use tokio::time::Instant;
 
-use super::docket::{Call, CallId, Docket, Feed};
+use super::docket::{Call, CallId, Docket, Intake};
 use super::part::{PartId, Stage};
 use crate::account::Account;
 use crate::command::Command;
-use crate::health::{CallTimes, Change, Company, HealthSample, Means, REPEAT_WITHIN, TestResult};
+use crate::health::{CallTimes, HealthChange, OtherCalls, HealthSample, Means, REPEAT_WITHIN, TestResult};
 use crate::retry::At;
-use crate::verdict::{Aftermath, CallEnd, Carried, Refusal, Scope, Verdict, judge, words};
+use crate::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
 
 /// A test that is in flight.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl<T: Clone> Docket<T> {
 
     fn is_test_due(&self, tested: Command, now: Instant) -> bool {
         let api = &self.apis[tested];
-        self.feed == Feed::Open && api.probe.is_none() && api.health.wants_test(now)
+        self.feed == Intake::Open && api.probe.is_none() && api.health.wants_test(now)
     }
 
     fn means(&self, tested: Command, now: Instant) -> Means {
@@ -110,14 +110,14 @@ impl<T: Clone> Docket<T> {
     }
 
     /// Takes the end of a test that was no errand.
-    pub(super) fn probe_ended(&mut self, tested: Command, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
-        let verdict = judge(&end, self.seen, Carried::Batch);
+    pub(super) fn probe_ended(&mut self, tested: Command, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
+        let verdict = judge(&end, self.seen, CallSize::Batch);
         let called = match self.apis[tested].probe.take() {
             Some(Probe::Repeat(account)) => {
-                if verdict == Verdict::Taken {
+                if verdict == Verdict::Accepted {
                     self.apis[tested].answered = Some((account, at.now));
                 }
-                if let Verdict::Halt(refusal) = verdict {
+                if let Verdict::Abort(refusal) = verdict {
                     return halted(refusal, end);
                 }
                 tested
@@ -128,16 +128,16 @@ impl<T: Clone> Docket<T> {
     }
 
     /// Draws the consequences of a test's end.
-    pub(super) fn tested(&mut self, (tested, called): (Command, Command), verdict: &Verdict, times: CallTimes, at: At) -> Aftermath {
-        let went_well = matches!(verdict, Verdict::Taken | Verdict::Row);
+    pub(super) fn tested(&mut self, (tested, called): (Command, Command), verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
+        let went_well = matches!(verdict, Verdict::Accepted | Verdict::Reject);
         let (result, sample) = match verdict {
             Verdict::Retry | Verdict::Unknown => (TestResult::Faulty, HealthSample::Neutral),
-            Verdict::Unreached => (TestResult::Unreached(Company::of(self.apis[tested].in_flight)), HealthSample::Neutral),
-            Verdict::Taken | Verdict::Row => (TestResult::Well, HealthSample::Good),
+            Verdict::ConnectFailed => (TestResult::Unreached(OtherCalls::of(self.apis[tested].in_flight)), HealthSample::Neutral),
+            Verdict::Accepted | Verdict::Reject => (TestResult::Well, HealthSample::Good),
             Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
-            Verdict::Sign | Verdict::Halt(_) => (TestResult::Well, HealthSample::Neutral),
+            Verdict::Reauthenticate | Verdict::Abort(_) => (TestResult::Well, HealthSample::Neutral),
         };
-        if called == tested || *verdict == Verdict::Throttle(Scope::All) {
+        if called == tested || *verdict == Verdict::Throttle(ThrottleScope::All) {
             self.apis[tested].health.note_throttling(sample, at.now);
         }
         if went_well && called == tested {
@@ -148,15 +148,15 @@ impl<T: Clone> Docket<T> {
             self.leave_exhausted_for_later(tested, at);
         }
         match (change, verdict) {
-            (Change::Down, _) => {
+            (HealthChange::Down, _) => {
                 self.give_back(tested);
-                Aftermath::Down
+                CallEffect::Down
             }
-            (Change::Back | Change::Nothing, Verdict::Throttle(scope)) => Aftermath::Throttled(*scope),
-            (Change::Back | Change::Nothing, Verdict::Sign) => Aftermath::SignatureRefused,
-            (Change::Back, _) => Aftermath::Back,
-            (Change::Nothing, _) if went_well => Aftermath::Accepted,
-            (Change::Nothing, _) => Aftermath::Nothing,
+            (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
+            (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
+            (HealthChange::Back, _) => CallEffect::Back,
+            (HealthChange::Nothing, _) if went_well => CallEffect::Accepted,
+            (HealthChange::Nothing, _) => CallEffect::Nothing,
         }
     }
 
@@ -178,13 +178,13 @@ impl<T: Clone> Docket<T> {
     }
 
     /// A fresh errand that was sent as a test and met a fault is tried again like any other, uncharged.
-    pub(super) fn fresh_probe_failed(&mut self, id: PartId, end: CallEnd, at: At) {
+    pub(super) fn fresh_probe_failed(&mut self, id: PartId, end: CallOutcome, at: At) {
         debug_assert!(matches!(self.pile[id].stage, Stage::InFlight), "it has just come back");
         self.wait(id, words(end), at);
     }
 }
 
-fn halted(refusal: Refusal, end: CallEnd) -> Aftermath {
+fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
     let (code, says) = words(end);
-    Aftermath::Halt { refusal, code, says }
+    CallEffect::Halt { refusal, code, says }
 }

@@ -10,14 +10,14 @@ use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
 use super::docket::{Call, CallId, Docket};
-use super::{Broken, End, Ended, Errands, Parts, Settings, Snapshot, Supply, Tell};
+use super::{RunFailed, StopCause, RunOutcome, Errands, Dependencies, CallsSettings, Progress, Supply, OnProgress};
 use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
-use crate::gate::{self, Gate, Turn, any_sent};
+use crate::gate::{self, Gate, Admission, any_sent};
 use crate::retry::{At, DRAIN};
-use crate::traffic::{Phase, Traffic};
-use crate::verdict::{Aftermath, CallEnd, Scope};
+use crate::traffic::{RunPhase, CallStats};
+use crate::verdict::{CallEffect, CallOutcome, ThrottleScope};
 
 /// What happened.
 pub(super) enum Event {
@@ -30,7 +30,7 @@ pub(super) enum Event {
 pub(super) struct Returned {
     id: CallId,
     command: Command,
-    end: Result<CallEnd, GivenUp>,
+    end: Result<CallOutcome, GivenUp>,
     left: Instant,
     generation: u32,
     is_retry: bool,
@@ -38,7 +38,7 @@ pub(super) struct Returned {
 
 /// A run of errands, in motion.
 pub(super) struct Pump<A, E: Errands> {
-    settings: Settings,
+    settings: CallsSettings,
     api: A,
     errands: E,
     signer: Signer,
@@ -53,23 +53,23 @@ pub(super) struct Pump<A, E: Errands> {
     wall: Box<dyn Fn() -> SystemTime>,
     jitter: Box<dyn FnMut() -> f64>,
     signals: LocalBoxStream<'static, ()>,
-    tell: Tell<E>,
-    told_at: Instant,
+    on_progress: OnProgress<E>,
+    reported_at: Instant,
     /// The errands are looking for the next one, and want to be asked again.
     is_searching: bool,
     /// Why the run is winding up.
-    cause: Option<End>,
+    cause: Option<StopCause>,
     drain_until: Option<Instant>,
     at_once: bool,
     /// What was met last instead of a success.
     complaint: String,
     /// … of each API.
     why_down: PerCommand<String>,
-    traffic: Traffic,
+    traffic: CallStats,
 }
 
 impl<A: Api, E: Errands> Pump<A, E> {
-    pub(super) fn new(parts: Parts<A, E>, settings: Settings) -> Self {
+    pub(super) fn new(parts: Dependencies<A, E>, settings: CallsSettings) -> Self {
         let now = Instant::now();
         Self {
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
@@ -85,15 +85,15 @@ impl<A: Api, E: Errands> Pump<A, E> {
             wall: parts.wall,
             jitter: parts.jitter,
             signals: parts.signals,
-            tell: parts.tell,
-            told_at: now,
+            on_progress: parts.on_progress,
+            reported_at: now,
             is_searching: false,
             cause: None,
             drain_until: None,
             at_once: false,
             complaint: String::new(),
             why_down: PerCommand::default(),
-            traffic: Traffic::default(),
+            traffic: CallStats::default(),
         }
     }
 
@@ -107,7 +107,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
                 break;
             }
         }
-        self.tell_if_due();
+        self.report_if_due();
         Ok(())
     }
 
@@ -172,12 +172,12 @@ impl<A: Api, E: Errands> Pump<A, E> {
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
-            Turn::Now(permit) => permit,
-            Turn::At(at) => {
+            Admission::Now(permit) => permit,
+            Admission::At(at) => {
                 self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
                 return false;
             }
-            Turn::WhenSent => return false,
+            Admission::WhenSent => return false,
         };
         let (call, line) = match self.repeats[command].pop_front() {
             Some(id) => (Some(self.docket.same_call(id)), Line::Fresh),
@@ -191,30 +191,30 @@ impl<A: Api, E: Errands> Pump<A, E> {
         true
     }
 
-    fn tell_if_due(&mut self) {
+    fn report_if_due(&mut self) {
         let now = Instant::now();
-        if now < self.told_at + self.settings.tell_every {
+        if now < self.reported_at + self.settings.progress_every {
             return;
         }
-        self.told_at = now;
-        let snapshot = Snapshot {
+        self.reported_at = now;
+        let snapshot = Progress {
             phase: self.phase(now),
             calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
             retries: self.traffic.retries(),
             in_flight: self.docket.in_flight(),
         };
-        (self.tell)(&snapshot, &self.errands);
+        (self.on_progress)(&snapshot, &self.errands);
     }
 
-    fn phase(&self, now: Instant) -> Phase {
+    fn phase(&self, now: Instant) -> RunPhase {
         if self.cause.is_some() {
-            return Phase::Draining;
+            return RunPhase::Draining;
         }
         match self.docket.down_since() {
-            Some((since, api)) => Phase::Waiting { since: now - since, why: self.why_down[api].clone() },
+            Some((since, api)) => RunPhase::Waiting { since: now - since, why: self.why_down[api].clone() },
             None => match gate::slowed(&self.gates) {
-                Some(per_s) => Phase::Throttled { per_s },
-                None => Phase::Running,
+                Some(per_s) => RunPhase::Throttled { per_s },
+                None => RunPhase::Running,
             },
         }
     }
@@ -255,7 +255,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
         [self.gate_turn, self.docket.next_wake().filter(|at| *at > now), self.drain_until, outage_ends]
             .into_iter()
             .flatten()
-            .fold(self.told_at + self.settings.tell_every, Instant::min)
+            .fold(self.reported_at + self.settings.progress_every, Instant::min)
     }
 
     pub(super) fn handle(&mut self, event: Event) {
@@ -271,13 +271,13 @@ impl<A: Api, E: Errands> Pump<A, E> {
         match self.cause {
             None => {
                 tracing::info!("stopping: letting the calls in flight settle");
-                self.stop(End::Stopped);
+                self.stop(StopCause::Stopped);
             }
             Some(_) => self.at_once = true,
         }
     }
 
-    fn stop(&mut self, cause: End) {
+    fn stop(&mut self, cause: StopCause) {
         if self.cause.is_none() {
             self.docket.stop();
             self.drain_until = Some(Instant::now() + DRAIN);
@@ -290,7 +290,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
             && Instant::now() >= since + self.settings.max_outage
         {
             let why = self.why_down[api].clone();
-            self.stop(End::Outage { why });
+            self.stop(StopCause::Outage { why });
         }
     }
 
@@ -320,43 +320,43 @@ impl<A: Api, E: Errands> Pump<A, E> {
 
     fn draw_consequences(
         &mut self,
-        aftermath: Aftermath,
+        aftermath: CallEffect,
         (tested, command): (Command, Command),
         (left, generation): (Instant, u32),
         now: Instant,
     ) {
         match aftermath {
-            Aftermath::Nothing => {}
-            Aftermath::Accepted | Aftermath::Back => self.signer.accepted(generation),
-            Aftermath::Throttled(scope) => {
+            CallEffect::Nothing => {}
+            CallEffect::Accepted | CallEffect::Back => self.signer.accepted(generation),
+            CallEffect::Throttled(scope) => {
                 self.traffic.apis[command].throttled += 1;
                 for (api, gate) in self.gates.iter_mut() {
-                    if scope == Scope::All || api == command {
+                    if scope == ThrottleScope::All || api == command {
                         gate.slow_down(left, now);
                     }
                 }
             }
-            Aftermath::SignatureRefused => {
+            CallEffect::SignatureRefused => {
                 if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
-                    self.stop(End::Refused { refusal, code: None, says: self.complaint.clone() });
+                    self.stop(StopCause::Refused { refusal, code: None, says: self.complaint.clone() });
                 }
             }
-            Aftermath::Down => {
+            CallEffect::Down => {
                 tracing::warn!(api = tested.name(), why = ?self.why_down[tested], "the service is down: waiting, one probe at a time");
             }
-            Aftermath::Halt { refusal, code, says } => self.stop(End::Refused { refusal, code, says }),
+            CallEffect::Halt { refusal, code, says } => self.stop(StopCause::Refused { refusal, code, says }),
         }
     }
 
     /// Tells how the run ended.
-    pub(super) fn wind_up(mut self) -> Ended<E> {
+    pub(super) fn wind_up(mut self) -> RunOutcome<E> {
         self.tell_traffic();
-        Ended { end: self.cause.unwrap_or(End::Finished), errands: self.errands, traffic: self.traffic, unjudged: self.docket.unjudged }
+        RunOutcome { end: self.cause.unwrap_or(StopCause::Finished), errands: self.errands, traffic: self.traffic, unjudged: self.docket.unjudged }
     }
 
-    pub(super) fn breaks(mut self, error: E::Error) -> Broken<E::Error> {
+    pub(super) fn breaks(mut self, error: E::Error) -> RunFailed<E::Error> {
         self.tell_traffic();
-        Broken { error, traffic: self.traffic }
+        RunFailed { error, traffic: self.traffic }
     }
 
     /// Completes the counts with what the gates know.

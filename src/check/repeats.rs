@@ -3,7 +3,7 @@
 use std::io;
 
 use super::EXAMPLES;
-use crate::spill::{OpenSpill, SIGHTING, Sighting, Sorter};
+use crate::spill::{OpenSpill, SIGHTING, Sighting, ExternalSorter};
 
 /// UserIDs that occur more than once among the valid records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub struct Repeat {
 }
 
 /// Takes every UserID with its row, then tells which ones it has seen before.
-pub(super) struct RepeatFinder(Sorter<SIGHTING>);
+pub(super) struct RepeatFinder(ExternalSorter<SIGHTING>);
 
 impl RepeatFinder {
     pub(super) fn new(open: OpenSpill) -> Self {
-        Self(Sorter::new(open))
+        Self(ExternalSorter::new(open))
     }
 
     pub(super) fn push(&mut self, user_id: &str, row: u64) -> io::Result<()> {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn found(ids: &[String], run_entries: usize) -> Repeats {
-        let mut finder = RepeatFinder(Sorter::with_runs_of(run_entries, Box::new(tempfile::tempfile)));
+        let mut finder = RepeatFinder(ExternalSorter::with_runs_of(run_entries, Box::new(tempfile::tempfile)));
         for (id, row) in ids.iter().zip(1..) {
             finder.push(id, row).unwrap();
         }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
 
-use super::exit::{Exit, LastWord};
-use super::names::resolved;
+use super::exit::{Exit, ExitMessage};
+use super::output_paths::resolved;
 use crate::files::folder_of;
 
 /// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.
@@ -74,13 +74,13 @@ pub(super) struct Remedies<'a> {
 }
 
 /// The last word on a file that can't be used: its place and the limit of open files are the caller's to mend, anything else is the disk's.
-pub(super) fn cannot_use(why: String, error: &io::Error, remedies: Remedies) -> LastWord {
+pub(super) fn cannot_use(why: String, error: &io::Error, remedies: Remedies) -> ExitMessage {
     if is_out_of_files(error) {
-        LastWord::yours(why, MORE_FILES)
+        ExitMessage::yours(why, MORE_FILES)
     } else if is_callers(error) {
-        LastWord::yours(why, remedies.place)
+        ExitMessage::yours(why, remedies.place)
     } else {
-        LastWord::new(Exit::CannotGoOn, why, remedies.disk)
+        ExitMessage::new(Exit::Fatal, why, remedies.disk)
     }
 }
 
@@ -113,9 +113,9 @@ mod tests {
             let word = cannot_use("why".to_owned(), &error, remedies);
             assert_eq!((word.exit, word.hint.as_deref()), (expected.0, Some(expected.1)), "{error}");
         };
-        check(ErrorKind::PermissionDenied.into(), (Exit::Yours, "name another"));
-        check(ErrorKind::StorageFull.into(), (Exit::CannotGoOn, "make room"));
-        check(rustix::io::Errno::MFILE.into(), (Exit::Yours, MORE_FILES));
+        check(ErrorKind::PermissionDenied.into(), (Exit::UserError, "name another"));
+        check(ErrorKind::StorageFull.into(), (Exit::Fatal, "make room"));
+        check(rustix::io::Errno::MFILE.into(), (Exit::UserError, MORE_FILES));
     }
 
     #[test]

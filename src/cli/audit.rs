@@ -6,30 +6,30 @@ use std::io::BufReader;
 
 use super::access::why_denied;
 use super::check;
-use super::exit::{Exit, LastWord, causes, quoted};
+use super::exit::{Exit, ExitMessage, causes, quoted};
 use super::flags::AuditFlags;
 use super::input::{Stream, is_stdin, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
-use crate::audit::{AuditError, EXAMPLES, Problem, Report, audit};
+use crate::audit::{AuditError, EXAMPLES, Problem, AuditReport, audit};
 use crate::figures::{count, counted};
 use crate::journal::results::{Results, ResultsError};
 
 /// Reads both files, prints the report.
-pub(super) fn run(flags: &AuditFlags) -> LastWord {
+pub(super) fn run(flags: &AuditFlags) -> ExitMessage {
     audited(flags).unwrap_or_else(|word| word)
 }
 
-fn audited(flags: &AuditFlags) -> Result<LastWord, LastWord> {
+fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
     let (path, results_path) = (&flags.input.file, &flags.results);
     if is_stdin(path) {
-        return Err(LastWord::yours("an audit needs the input as a file", "give the file that was imported"));
+        return Err(ExitMessage::yours("an audit needs the input as a file", "give the file that was imported"));
     }
     let results_word = |error: ResultsError| {
         let why = format!("{}: {}", shown(results_path), causes(&error));
         match error {
             ResultsError::Empty | ResultsError::Header => {
-                LastWord::yours(why, "give the results file of an import: --results FILE.results.csv")
+                ExitMessage::yours(why, "give the results file of an import: --results FILE.results.csv")
             }
             ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
@@ -45,10 +45,10 @@ fn audited(flags: &AuditFlags) -> Result<LastWord, LastWord> {
     Ok(last_word(&report))
 }
 
-fn last_word(report: &Report) -> LastWord {
+fn last_word(report: &AuditReport) -> ExitMessage {
     let (records, without) = (counted(report.records, "record"), count(report.without_outcome()));
     if report.is_proven() {
-        return LastWord::new(Exit::Done, format!("every one of {records} has exactly one outcome"), "nothing is left to do");
+        return ExitMessage::new(Exit::Done, format!("every one of {records} has exactly one outcome"), "nothing is left to do");
     }
     let is_unfinished_only = report.problems.is_empty() && report.gaps.rows() == 0;
     let why = if is_unfinished_only {
@@ -62,11 +62,11 @@ fn last_word(report: &Report) -> LastWord {
     } else {
         "see whether the two files belong together, and whether the results were changed after the run"
     };
-    LastWord::new(Exit::SomeRows, why, hint)
+    ExitMessage::new(Exit::SomeRowsRejected, why, hint)
 }
 
 /// Ends with a line end, as all its parts do.
-impl fmt::Display for Report {
+impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels = ["records", "  imported", "  failed", "  invalid", "  without an outcome", "problems"];
         let tally = self.tally;
@@ -85,7 +85,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn write_without(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+fn write_without(f: &mut fmt::Formatter<'_>, report: &AuditReport) -> fmt::Result {
     if report.gaps.rows() > 0 {
         writeln!(f, "\nrows missing: {}", count(report.gaps.rows()))?;
         let first: Vec<_> = report.gaps.ranges().take(EXAMPLES).collect();
@@ -129,7 +129,7 @@ mod tests {
     use crate::journal::RESULTS_HEADER;
     use crate::roster::{Format, Roster};
 
-    fn report(records: u64, results: &str) -> Report {
+    fn report(records: u64, results: &str) -> AuditReport {
         let ids: Vec<_> = (1..=records).map(|row| format!("u{row}")).collect();
         let roster = Roster::new(Cursor::new(format!("UserID\n{}", ids.join("\n"))), &Format::default()).unwrap();
         audit(roster, Results::new(Cursor::new(format!("{RESULTS_HEADER}{results}"))).unwrap()).unwrap()

@@ -3,25 +3,25 @@
 use std::fmt;
 use std::path::Path;
 
-use super::exit::{Exit, LastWord, causes, quoted};
+use super::exit::{Exit, ExitMessage, causes, quoted};
 use super::flags::InputFlags;
 use super::input::{Stream, roster_error};
 use super::settings::format;
 use super::stdout::print;
-use crate::check::{Checked, EXAMPLES, Forecast, Position, Rates, Refusal, Repeat, Repeats, Report, check};
+use crate::check::{Checked, EXAMPLES, Forecast, Position, Rates, InvalidRecord, Repeat, Repeats, CheckReport, check};
 use crate::figures::{count, counted};
 use crate::roster::{Format, Look};
-use crate::sample::Sample;
+use crate::sample::Examples;
 
 /// How often a file that grows is read. Chosen: what still grows then is reported as far as it was read.
 const READINGS_MAX: u32 = 10;
 
 /// Reads the file, prints the report.
-pub(super) fn run(input: &InputFlags, rates: Rates) -> LastWord {
+pub(super) fn run(input: &InputFlags, rates: Rates) -> ExitMessage {
     checked(input, rates).unwrap_or_else(|word| word)
 }
 
-fn checked(input: &InputFlags, rates: Rates) -> Result<LastWord, LastWord> {
+fn checked(input: &InputFlags, rates: Rates) -> Result<ExitMessage, ExitMessage> {
     let (path, format) = (&input.file, format(input));
     let mut stream = Stream::open(path)?;
     let Checked { mut report, end, .. } = read(&mut stream, path, &format, rates)?;
@@ -36,12 +36,12 @@ fn checked(input: &InputFlags, rates: Rates) -> Result<LastWord, LastWord> {
 }
 
 /// Reads the file; from its start again if it has grown meanwhile.
-fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Result<Checked, LastWord> {
+fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Result<Checked, ExitMessage> {
     let mut readings = 0;
     loop {
         let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
         let checked = check(roster, rates).map_err(|error| {
-            LastWord::new(Exit::CannotGoOn, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
         })?;
         readings += 1;
         if checked.end.is_err() {
@@ -54,11 +54,11 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
     }
 }
 
-fn last_word(report: &Report) -> LastWord {
+fn last_word(report: &CheckReport) -> ExitMessage {
     match report.refused.count() {
-        0 => LastWord::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is"),
-        refused => LastWord::new(
-            Exit::SomeRows,
+        0 => ExitMessage::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is"),
+        refused => ExitMessage::new(
+            Exit::SomeRowsRejected,
             format!("{} of {} would be refused", count(refused), counted(report.records, "record")),
             "correct them, or import the file as it is: they become `invalid`, and the rejects file holds them ready to be fixed",
         ),
@@ -66,7 +66,7 @@ fn last_word(report: &Report) -> LastWord {
 }
 
 /// Ends with a line end, as all its parts do.
-impl fmt::Display for Report {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [self.records, self.valid, self.refused.count()].map(count);
         let width = figures[0].len();
@@ -82,13 +82,13 @@ impl fmt::Display for Report {
     }
 }
 
-fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Sample<Refusal, EXAMPLES>) -> fmt::Result {
+fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Examples<InvalidRecord, EXAMPLES>) -> fmt::Result {
     writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "record"))?;
     sample.first.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", place(&refusal.position), refusal.why))?;
     write_rest(f, sample.count, sample.first.len())
 }
 
-fn write_unusual(f: &mut fmt::Formatter<'_>, unusual: &Sample<Position, EXAMPLES>) -> fmt::Result {
+fn write_unusual(f: &mut fmt::Formatter<'_>, unusual: &Examples<Position, EXAMPLES>) -> fmt::Result {
     if unusual.count == 0 {
         return Ok(());
     }
@@ -143,7 +143,7 @@ mod tests {
 
     const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
 
-    fn report(text: &str) -> Report {
+    fn report(text: &str) -> CheckReport {
         let roster = || Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
         let mut report = check(roster(), RATES).unwrap().report;
         report.name_repeats(roster());
@@ -205,6 +205,6 @@ mod tests {
         };
         check("UserID\n", Exit::Done, "0 records can be sent");
         check("UserID\na\na\n", Exit::Done, "2 records can be sent");
-        check("UserID\na\n ab\n", Exit::SomeRows, "1 of 2 records would be refused");
+        check("UserID\na\n ab\n", Exit::SomeRowsRejected, "1 of 2 records would be refused");
     }
 }

@@ -143,12 +143,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::flags::{Cli, Command};
+    use crate::cli::flags::{Cli, CliCommand};
 
     /// The flags of an import that is called so.
     fn flags(words: &[&str]) -> Box<crate::cli::flags::ImportFlags> {
         let parsed = Cli::try_parse_from(["chatlift", "import"].iter().chain(words)).unwrap();
-        let Command::Import(flags) = parsed.command else { unreachable!("it is an import") };
+        let CliCommand::Import(flags) = parsed.command else { unreachable!("it is an import") };
         flags
     }
 

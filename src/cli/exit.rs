@@ -6,7 +6,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use super::access::MORE_FILES;
-use crate::verdict::RefusalClass;
+use crate::verdict::HaltClass;
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +14,11 @@ pub enum Exit {
     /// All that was asked for is imported.
     Done,
     /// The run could not go on: disk, internal fault. The same command resumes.
-    CannotGoOn,
+    Fatal,
     /// Something of the caller's needs fixing.
-    Yours,
+    UserError,
     /// Finished, and some rows are failed or invalid.
-    SomeRows,
+    SomeRowsRejected,
     /// Stopped before the end; the same command resumes.
     Stopped,
     /// Not begun: another process is at work on the same files or state.
@@ -34,9 +34,9 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
-            Exit::CannotGoOn => 1,
-            Exit::Yours => 2,
-            Exit::SomeRows => 3,
+            Exit::Fatal => 1,
+            Exit::UserError => 2,
+            Exit::SomeRowsRejected => 3,
             Exit::Stopped | Exit::Busy => 4,
             Exit::Refused => 5,
             Exit::Guarded => 6,
@@ -48,9 +48,9 @@ impl Exit {
     pub const fn outcome(self) -> &'static str {
         match self {
             Exit::Done => "done",
-            Exit::CannotGoOn => "cannot_go_on",
-            Exit::Yours => "needs_fixing",
-            Exit::SomeRows => "finished_with_rejects",
+            Exit::Fatal => "cannot_go_on",
+            Exit::UserError => "needs_fixing",
+            Exit::SomeRowsRejected => "finished_with_rejects",
             Exit::Stopped => "stopped",
             Exit::Busy => "busy",
             Exit::Refused => "refused",
@@ -61,19 +61,19 @@ impl Exit {
     const fn label(self) -> &'static str {
         match self {
             Exit::Done => "done",
-            Exit::SomeRows => "finished",
+            Exit::SomeRowsRejected => "finished",
             Exit::Stopped | Exit::Busy => "stopped",
-            Exit::CannotGoOn | Exit::Yours | Exit::Refused | Exit::Guarded => "error",
+            Exit::Fatal | Exit::UserError | Exit::Refused | Exit::Guarded => "error",
         }
     }
 }
 
-impl From<RefusalClass> for Exit {
-    fn from(class: RefusalClass) -> Self {
+impl From<HaltClass> for Exit {
+    fn from(class: HaltClass) -> Self {
         match class {
-            RefusalClass::Credentials => Exit::Refused,
-            RefusalClass::Limit => Exit::Stopped,
-            RefusalClass::Internal => Exit::CannotGoOn,
+            HaltClass::Credentials => Exit::Refused,
+            HaltClass::Limit => Exit::Stopped,
+            HaltClass::Internal => Exit::Fatal,
         }
     }
 }
@@ -89,19 +89,19 @@ const OUT_OF_FILES: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
 /// The last word of a command: its exit code, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastWord {
+pub struct ExitMessage {
     pub exit: Exit,
     pub why: String,
     pub hint: Option<String>,
 }
 
-impl LastWord {
+impl ExitMessage {
     #[must_use]
     pub fn new(exit: Exit, why: impl Into<String>, hint: impl Into<String>) -> Self {
         let why = why.into();
         // Whatever could not be opened: the limit is the caller's to raise, and no disk is at fault.
-        if exit == Exit::CannotGoOn && OUT_OF_FILES.iter().any(|cause| why.contains(cause)) {
-            return Self { exit: Exit::Yours, why, hint: Some(MORE_FILES.to_owned()) };
+        if exit == Exit::Fatal && OUT_OF_FILES.iter().any(|cause| why.contains(cause)) {
+            return Self { exit: Exit::UserError, why, hint: Some(MORE_FILES.to_owned()) };
         }
         Self { exit, why, hint: Some(hint.into()) }
     }
@@ -109,7 +109,7 @@ impl LastWord {
     /// Something of the caller's needs fixing.
     #[must_use]
     pub fn yours(why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::new(Exit::Yours, why, hint)
+        Self::new(Exit::UserError, why, hint)
     }
 
     #[must_use]
@@ -118,7 +118,7 @@ impl LastWord {
     }
 }
 
-impl fmt::Display for LastWord {
+impl fmt::Display for ExitMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.exit.label(), printable(&self.why))?;
         match &self.hint {
@@ -170,16 +170,16 @@ mod tests {
 
     #[test]
     fn the_last_word_is_one_line_and_a_hint_and_escapes_foreign_text() {
-        let word = LastWord::yours("column \u{1b}[31m\nUserID", "rename it");
+        let word = ExitMessage::yours("column \u{1b}[31m\nUserID", "rename it");
         assert_eq!(word.to_string(), "error: column \\u{1b}[31m\\nUserID\nhint: rename it");
-        assert_eq!(LastWord::done("all 3 rows are imported").to_string(), "done: all 3 rows are imported");
+        assert_eq!(ExitMessage::done("all 3 rows are imported").to_string(), "done: all 3 rows are imported");
     }
 
     #[test]
     fn a_limit_of_open_files_is_no_fault_of_a_disk() {
         let error = std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
-        let word = LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "repair the disk");
-        assert_eq!((word.exit, word.hint.as_deref()), (Exit::Yours, Some(MORE_FILES)));
+        let word = ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "repair the disk");
+        assert_eq!((word.exit, word.hint.as_deref()), (Exit::UserError, Some(MORE_FILES)));
     }
 
     #[test]

@@ -51,11 +51,11 @@ What to know before the first night:
 #[command(name = "chatlift", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Import the accounts of a CSV file; the same command again resumes, or says that all is done
     Import(Box<ImportFlags>),
     /// Send only what changed since the last time: plan, guards, then creates and updates; made for every night

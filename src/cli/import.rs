@@ -10,90 +10,90 @@ use futures_util::stream::LocalBoxStream;
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
-use super::ending::{Given, already_finished, cannot_open, disk_failed, having_waited, last_word};
-use super::exit::{Exit, LastWord};
+use super::exit_messages::{EndedRun, already_finished, cannot_open, disk_failed, having_waited, last_word};
+use super::exit::{Exit, ExitMessage};
 use super::flags::{ImportFlags, RunFlags};
-use super::kept::Kept;
+use super::state_file::LockedState;
 use super::lanes::{COMMIT_EVERY, Lanes};
-use super::names::{can_be_replaced, paths};
+use super::output_paths::{can_be_replaced, paths};
 use super::open_files::Keeps;
-use super::pipe::Held;
+use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::settings::{Connection, copies_delimiter, format};
 use super::signals::Leftover;
 use super::source::Source;
-use super::target::{Dialled, dial, target};
-use super::{check, environment, first_look, input, last_calls, log, open_files, signals, tell};
+use super::client::{ServiceClient, build_client, target};
+use super::{check, environment, preflight, input, last_calls, log, open_files, signals, tell};
 use crate::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::check::Rates;
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures;
 use crate::gate::{self, Rate};
-use crate::import::{self, Broken, End, Ended, Parts, Reading, Settings};
-use crate::input::{Fingerprint, Mark, Sameness};
-use crate::journal::checkpoint::{Checkpoint, Work};
+use crate::import::{self, RunFailed, StopCause, RunOutcome, Dependencies, WatchedRecords, ImportSettings};
+use crate::input::{FileStat, InputPosition, InputChange};
+use crate::journal::checkpoint::{Checkpoint, RunKind};
 use crate::journal::disk::OsDisk;
-use crate::journal::paths::Paths;
-use crate::journal::{self, Claim, Journal, LastCalls, Plan, Restart, Way};
+use crate::journal::paths::RunPaths;
+use crate::journal::{self, RunSpec, Journal, LastCalls, StartDecision, Restart, StartMode};
 use crate::lockfile::Lockfile;
-use crate::outcome::Tally;
-use crate::progress::{Progress, Start};
+use crate::outcome::OutcomeCounts;
+use crate::progress::{ProgressReporter, Start};
 use crate::roster::{self, Format, InputFile, InputReader, Roster, RosterError, Watched};
 use crate::state;
 use crate::summary::{Report, Summary};
-use crate::traffic::Traffic;
+use crate::traffic::CallStats;
 
 /// How often the progress is told. Chosen: a person sees it move.
 pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the import that the flags ask for.
-pub(super) fn run(given: &ImportFlags) -> LastWord {
+pub(super) fn run(given: &ImportFlags) -> ExitMessage {
     let flags = &given.run;
     if flags.dry_run {
         return check::run(&flags.input, forecast_rates(flags));
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    let mut pipe = Held::default();
+    let mut pipe = HeldPipe::default();
     let word = match begin(given, &mut pipe) {
-        Ok(Begun::Run(run)) => run.carry_out(&bars),
-        Ok(Begun::Finished { tally, paths, filled }) => {
-            let finished = || already_finished(tally, Given { flags, paths: &paths, state: given.state.as_deref(), reach: None });
+        Ok(Prepared::Run(run)) => run.carry_out(&bars),
+        Ok(Prepared::Finished { tally, paths, filled }) => {
+            let finished = || already_finished(tally, EndedRun { flags, paths: &paths, state: given.state.as_deref(), reach: None });
             let word = filled.err().unwrap_or_else(finished);
-            write_summary(flags, &summary((word.exit, Lane::Single), tally, Traffic::default(), (Duration::ZERO, tally.rows())));
+            write_summary(flags, &summary((word.exit, Lane::Single), tally, CallStats::default(), (Duration::ZERO, tally.rows())));
             word
         }
         Err(word) => word,
     };
-    if flags.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
+    if flags.output.quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
 }
 
 /// What the first look came to.
-enum Begun<'a> {
-    Run(Box<Run<'a>>),
+enum Prepared<'a> {
+    Run(Box<ImportRun<'a>>),
     /// `filled` says whether the state, if there is one to fill, could be.
     Finished {
-        tally: Tally,
-        paths: Paths,
-        filled: Result<(), LastWord>,
+        tally: OutcomeCounts,
+        paths: RunPaths,
+        filled: Result<(), ExitMessage>,
     },
 }
 
 /// A run about to send its first call.
-struct Run<'a> {
+struct ImportRun<'a> {
     flags: &'a RunFlags,
-    paths: Paths,
+    paths: RunPaths,
     source: Source,
     /// The file that was judged: it alone is read.
     input: InputFile,
-    stat: Fingerprint,
+    stat: FileStat,
     format: Format,
     journal: Journal<OsDisk>,
     roster: Roster<InputReader>,
-    dialled: Dialled,
+    dialled: ServiceClient,
     lanes: Lanes,
-    settings: Settings,
-    kept: Option<Kept>,
+    settings: ImportSettings,
+    kept: Option<LockedState>,
     /// The path of what is kept.
     state: Option<&'a Path>,
     reach: Reach,
@@ -109,7 +109,7 @@ pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
 }
 
 /// Looks at everything; opens the journal if there is something to do.
-fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastWord> {
+fn begin<'a>(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Prepared<'a>, ExitMessage> {
     let ImportFlags { run: flags, state } = given;
     let mut connection = Connection::resolve(&flags.connection, &environment)?;
     open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
@@ -118,11 +118,11 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     let file = &flags.input.file;
     let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
     can_be_replaced("summary", flags.summary.as_deref())?;
-    *pipe = Held::open(flags.summary.as_deref())?;
+    *pipe = HeldPipe::open(flags.summary.as_deref())?;
     let last_calls = LastCalls::find(&paths.lock());
     let (lock, _leftover) = Leftover::of_made(&paths.lock(), || journal::lock(&OsDisk, &paths), Lockfile::is_for_nothing)
         .map_err(|error| cannot_open(&error))?;
-    let kept = state.as_deref().map(Kept::take).transpose()?;
+    let kept = state.as_deref().map(LockedState::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service), &flags.connection))?;
     let mut source = Source::new(file, &paths)?;
     if source.is_missing()
@@ -135,19 +135,19 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     let roster = Roster::of(&input, &format).map_err(|error| input::roster_error(file, &error))?;
     let mut claim = claim(&connection, &roster, stat, flags);
     let way = match examine(&claim, &paths, &input, flags)? {
-        Plan::Finished { tally } => {
+        StartDecision::Finished { tally } => {
             let target = target(&connection.service);
             let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (&input, &format), &paths, tally));
             if filled.is_ok() {
                 source.is_done_with();
             }
-            return Ok(Begun::Finished { tally, paths, filled });
+            return Ok(Prepared::Finished { tally, paths, filled });
         }
-        Plan::Run(way) => way,
+        StartDecision::Run(way) => way,
     };
     look_at_input(&way, &input, &format, flags)?;
     let state = state.as_deref();
-    let dialled = dial(&connection, lanes.main_rate())?;
+    let dialled = build_client(&connection, lanes.main_rate())?;
     // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
     let stops = signals::stops();
     let stat = keep(&mut source, &input, &mut claim)?;
@@ -155,7 +155,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
     let journal = open_journal(way, (lock, &paths), claim, (&mut source, kept.as_ref()))?;
     let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
     let settings = settings((&connection, &lanes, &dialled), last_calls::gates(last_calls, connection.headroom), flags.limit, &journal);
-    Ok(Begun::Run(Box::new(Run {
+    Ok(Prepared::Run(Box::new(ImportRun {
         flags,
         paths,
         source,
@@ -176,26 +176,26 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut Held) -> Result<Begun<'a>, LastW
 
 /// Opens the journal. From then on there is a run, and what was made for it stays.
 fn open_journal(
-    way: Way,
-    (lock, paths): (Lockfile, &Paths),
-    claim: Claim,
-    (source, kept): (&mut Source, Option<&Kept>),
-) -> Result<Journal<OsDisk>, LastWord> {
+    way: StartMode,
+    (lock, paths): (Lockfile, &RunPaths),
+    claim: RunSpec,
+    (source, kept): (&mut Source, Option<&LockedState>),
+) -> Result<Journal<OsDisk>, ExitMessage> {
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now());
     if journal.is_ok() || journal::work(&OsDisk, paths).is_some() {
         source.begins();
-        kept.into_iter().for_each(Kept::begins);
+        kept.into_iter().for_each(LockedState::begins);
     }
     journal.map_err(|error| cannot_open(&error))
 }
 
 fn settings(
-    (connection, lanes, dialled): (&Connection, &Lanes, &Dialled),
-    gates: gate::Settings,
+    (connection, lanes, dialled): (&Connection, &Lanes, &ServiceClient),
+    gates: gate::GateSettings,
     limit: Option<u64>,
     journal: &Journal<OsDisk>,
-) -> Settings {
-    Settings {
+) -> ImportSettings {
+    ImportSettings {
         rates: lanes.rates.clone(),
         gates,
         limits: lanes.limits(connection),
@@ -205,12 +205,12 @@ fn settings(
         known: dialled.known(journal.tally()),
         commit_every: COMMIT_EVERY,
         commit_rows: lanes.commit_rows(),
-        tell_every: TELL_EVERY,
+        progress_every: TELL_EVERY,
     }
 }
 
 /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
-fn keep(source: &mut Source, input: &InputFile, claim: &mut Claim) -> Result<Fingerprint, LastWord> {
+fn keep(source: &mut Source, input: &InputFile, claim: &mut RunSpec) -> Result<FileStat, ExitMessage> {
     if source.keep()? {
         claim.input = input.fingerprint().map_err(|error| input::roster_error(source.path(), &error.into()))?;
     }
@@ -218,17 +218,17 @@ fn keep(source: &mut Source, input: &InputFile, claim: &mut Claim) -> Result<Fin
 }
 
 /// A run that an earlier process has finished, its input being gone by now.
-fn finished_without_input<'a>(connection: &Connection, paths: &Paths, kept: Option<&Kept>) -> Result<Option<Begun<'a>>, LastWord> {
+fn finished_without_input<'a>(connection: &Connection, paths: &RunPaths, kept: Option<&LockedState>) -> Result<Option<Prepared<'a>>, ExitMessage> {
     let found = journal::finished_earlier(&OsDisk, paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?;
     Ok(found.map(|(tally, end)| {
         let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
-        Begun::Finished { tally, paths: paths.clone(), filled }
+        Prepared::Finished { tally, paths: paths.clone(), filled }
     }))
 }
 
-fn claim(connection: &Connection, roster: &Roster<InputReader>, stat: Fingerprint, flags: &RunFlags) -> Claim {
-    Claim {
-        work: Work::Import,
+fn claim(connection: &Connection, roster: &Roster<InputReader>, stat: FileStat, flags: &RunFlags) -> RunSpec {
+    RunSpec {
+        work: RunKind::Import,
         target: target(&connection.service),
         input: stat,
         reading: roster.reading(),
@@ -238,30 +238,30 @@ fn claim(connection: &Connection, roster: &Roster<InputReader>, stat: Fingerprin
     }
 }
 
-fn examine(claim: &Claim, paths: &Paths, input: &InputFile, flags: &RunFlags) -> Result<Plan, LastWord> {
+fn examine(claim: &RunSpec, paths: &RunPaths, input: &InputFile, flags: &RunFlags) -> Result<StartDecision, ExitMessage> {
     let restart = if flags.restart { Restart::Asked } else { Restart::No };
     let compare = |checkpoint: &Checkpoint| roster::compare(input, checkpoint.reading.delimiter, checkpoint.settled);
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 
 /// Judges a new input, and tells of a changed one.
-fn look_at_input(way: &Way, input: &InputFile, format: &Format, flags: &RunFlags) -> Result<(), LastWord> {
+fn look_at_input(way: &StartMode, input: &InputFile, format: &Format, flags: &RunFlags) -> Result<(), ExitMessage> {
     match way {
-        Way::Afresh | Way::SetAside | Way::GoOnSettingAside { .. } => first_look::judge(input, &flags.input, format, flags.max_invalid),
-        Way::Resume { input: Sameness::ChangedAfter, .. } => {
+        StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => preflight::judge(input, &flags.input, format, flags.max_invalid),
+        StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its settled part is the same, the run goes on with what follows");
             Ok(())
         }
-        Way::Resume { input: Sameness::Same | Sameness::ChangedWithin, .. } => Ok(()),
+        StartMode::Resume { input: InputChange::Same | InputChange::ChangedWithin, .. } => Ok(()),
     }
 }
 
-impl Run<'_> {
-    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> LastWord {
+impl ImportRun<'_> {
+    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> ExitMessage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
-            Err(error) => return LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"),
+            Err(error) => return ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command resumes"),
         };
         self.announce();
         let began = std::time::Instant::now();
@@ -269,17 +269,17 @@ impl Run<'_> {
             *self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
-        let mut progress = Progress::on_stderr(&flags.output, bars, progress, Instant::now());
+        let mut progress = ProgressReporter::on_stderr(&flags.output, bars, progress, Instant::now());
         let mut watched = reach.clone();
-        let parts = Parts {
+        let parts = Dependencies {
             api: dialled.api.clone(),
-            records: Reading::new(Watched::new(roster, input.clone(), stat)),
+            records: WatchedRecords::new(Watched::new(roster, input.clone(), stat)),
             ledger: journal,
             signer: dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
             signals: stops,
-            tell: Box::new(move |snapshot| {
+            on_progress: Box::new(move |snapshot| {
                 watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
                 progress.tell(snapshot, Instant::now());
             }),
@@ -287,7 +287,7 @@ impl Run<'_> {
         let ended = runtime.block_on(import::run(parts, settings));
         let elapsed = began.elapsed();
         let (word, summary, this_run) = match ended {
-            Err(Broken { error, traffic, lane }) => {
+            Err(RunFailed { error, traffic, lane }) => {
                 let word = disk_failed(&error);
                 // What the same command will go on from; never less than what it began with.
                 let tally = journal::committed(&OsDisk, &paths).unwrap_or(before);
@@ -295,7 +295,7 @@ impl Run<'_> {
                 (word, summary, tally - before)
             }
             Ok(ended) => {
-                let is_finished = matches!(ended.end, End::Finished);
+                let is_finished = matches!(ended.end, StopCause::Finished);
                 let filled = match kept.filter(|_| is_finished) {
                     Some(kept) => kept.import_finished(&dialled.target, (&input, &format), &paths, before + ended.tally),
                     None => Ok(()),
@@ -305,7 +305,7 @@ impl Run<'_> {
                 }
                 let remaining = remaining(&ended, &input, &format, start);
                 let tally = before + ended.tally;
-                let given = Given { flags, paths: &paths, state, reach: reach.advice_on(&ended.traffic) };
+                let given = EndedRun { flags, paths: &paths, state, reach: reach.advice_on(&ended.traffic) };
                 let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
                 let word = having_waited(word, ended.unjudged);
                 let word = if is_finished { input::with_new_file(word, &flags.input.file, &input) } else { word };
@@ -320,7 +320,7 @@ impl Run<'_> {
 
     /// Says what is about to happen, and what may get in its way.
     fn announce(&self) {
-        let Run { flags, paths, journal, dialled, lanes, .. } = self;
+        let ImportRun { flags, paths, journal, dialled, lanes, .. } = self;
         let lane = match lanes.lane {
             Lane::Single | Lane::FellBack => "",
             Lane::Batch(_) => " in batches",
@@ -371,17 +371,17 @@ impl Run<'_> {
 }
 
 /// Records that a limit has left; `None` where there was none, or they can't be counted.
-fn remaining(ended: &Ended<Journal<OsDisk>, RosterError>, input: &InputFile, format: &Format, start: Mark) -> Option<u64> {
+fn remaining(ended: &RunOutcome<Journal<OsDisk>, RosterError>, input: &InputFile, format: &Format, start: InputPosition) -> Option<u64> {
     match ended.end {
-        End::LimitReached => {
+        StopCause::LimitReached => {
             let settled = ended.settled.unwrap_or(start);
             Roster::of(input, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
         }
-        End::Finished | End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
+        StopCause::Finished | StopCause::Stopped | StopCause::Outage { .. } | StopCause::Refused { .. } | StopCause::Input(_) => None,
     }
 }
 
-fn summary((exit, lane): (Exit, Lane), tally: Tally, traffic: Traffic, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
+fn summary((exit, lane): (Exit, Lane), tally: OutcomeCounts, traffic: CallStats, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
     Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row, sync: None }
 }
 
@@ -393,7 +393,7 @@ pub(super) fn write_summary(flags: &RunFlags, summary: &Summary) {
     }
 }
 
-fn report(flags: &RunFlags, summary: &Summary, this_run: Tally, paths: &Paths) {
+fn report(flags: &RunFlags, summary: &Summary, this_run: OutcomeCounts, paths: &RunPaths) {
     if flags.output.quiet {
         return;
     }

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use super::access::{Remedies, cannot_use, why_denied};
 use super::command_line::{file_word, shell_word};
-use super::exit::{Exit, LastWord, causes, quoted};
+use super::exit::{Exit, ExitMessage, causes, quoted};
 use crate::account::Field;
-use crate::input::{Fingerprint, Mark};
+use crate::input::{FileStat, InputPosition};
 use crate::roster::{Format, HeaderError, InputFile, Look, RECORD_MAX_BYTES, Record, Roster, RosterError, Watch, Watched};
 
 /// Whether the file is standard input.
@@ -23,7 +23,7 @@ pub(super) fn is_stream(path: &Path) -> bool {
 }
 
 /// Opens a file, with its stat fields before anything is read of it; `name` is what it is called to people.
-pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, Fingerprint), LastWord> {
+pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, FileStat), ExitMessage> {
     let open = || {
         let file = InputFile::open(path)?;
         file.fingerprint().map(|stat| (file, stat))
@@ -35,11 +35,11 @@ pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, Fingerpr
 pub(super) enum Stream {
     Stdin,
     /// With its stat fields before anything was read of it.
-    File(InputFile, Fingerprint),
+    File(InputFile, FileStat),
 }
 
 impl Stream {
-    pub(super) fn open(path: &Path) -> Result<Self, LastWord> {
+    pub(super) fn open(path: &Path) -> Result<Self, ExitMessage> {
         if is_stdin(path) { Ok(Stream::Stdin) } else { open_file(path, path).map(|(file, stat)| Stream::File(file, stat)) }
     }
 
@@ -64,7 +64,7 @@ impl Stream {
     }
 
     /// Whether a file that was read up to `at` has grown since, or nothing has changed.
-    pub(super) fn look_again(&mut self, delimiter: u8, at: Mark) -> Result<Look, RosterError> {
+    pub(super) fn look_again(&mut self, delimiter: u8, at: InputPosition) -> Result<Look, RosterError> {
         match self {
             Stream::File(file, stat) if file.is_regular() => {
                 let now = file.fingerprint()?;
@@ -78,24 +78,24 @@ impl Stream {
 }
 
 /// What a roster's error means: mostly that the file needs fixing, and how.
-pub(super) fn roster_error(path: &Path, error: &RosterError) -> LastWord {
+pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
     let why = format!("{}: {}", shown(path), causes(error));
     match error {
-        RosterError::Header(header) => LastWord::yours(why, header_hint(path, header)),
-        RosterError::OpenQuote { opened } => LastWord::yours(
+        RosterError::Header(header) => ExitMessage::yours(why, header_hint(path, header)),
+        RosterError::OpenQuote { opened } => ExitMessage::yours(
             why,
             format!("close the quote that opens at line {}, column {}, or double it if it is part of the text", opened.line, opened.column),
         ),
         RosterError::LongRecord { line } => {
-            LastWord::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
+            ExitMessage::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
         }
-        RosterError::Modified => LastWord::yours(why, "let whoever writes it finish, then give the same command again"),
+        RosterError::Modified => ExitMessage::yours(why, "let whoever writes it finish, then give the same command again"),
         RosterError::Read(error) => unreadable(format!("{why}{}", why_denied(path, error)), error),
     }
 }
 
 /// Adds to the last word of a finished run that another file has come under the input's name meanwhile, or that there is none any more.
-pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> LastWord {
+pub(super) fn with_new_file(word: ExitMessage, path: &Path, input: &InputFile) -> ExitMessage {
     if is_stream(path) || input.is_at(path) {
         return word;
     }
@@ -106,17 +106,17 @@ pub(super) fn with_new_file(word: LastWord, path: &Path, input: &InputFile) -> L
         } else {
             word.hint
         };
-        return LastWord { hint, ..word };
+        return ExitMessage { hint, ..word };
     }
     tracing::warn!("{}: a new file has come under this name while the old one was read; the run is the old one's", path.display());
     let news = format!("a new file has come under the name {}: the same command begins on it", path.display());
     // What a command would do with the file of that name is no longer true; what is said of the rejects is.
     let hint = if word.exit == Exit::Done { None } else { word.hint };
-    LastWord { exit: word.exit, why: word.why, hint: Some(hint.map_or_else(|| news.clone(), |hint| format!("{hint}; {news}"))) }
+    ExitMessage { exit: word.exit, why: word.why, hint: Some(hint.map_or_else(|| news.clone(), |hint| format!("{hint}; {news}"))) }
 }
 
 /// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.
-pub(super) fn unreadable(why: String, error: &io::Error) -> LastWord {
+pub(super) fn unreadable(why: String, error: &io::Error) -> ExitMessage {
     let remedies = Remedies { place: "check the path and its permissions", disk: "check the disk, then give the same command again" };
     cannot_use(why, error, remedies)
 }
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    fn last_word(text: &[u8], format: &Format) -> LastWord {
+    fn last_word(text: &[u8], format: &Format) -> ExitMessage {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
         let mut roster = match Roster::open(file.path(), format) {
@@ -183,16 +183,16 @@ mod tests {
         without_folder(roster_error(file.path(), &error), file.path())
     }
 
-    fn without_folder(word: LastWord, path: &Path) -> LastWord {
+    fn without_folder(word: ExitMessage, path: &Path) -> ExitMessage {
         let plain = |text: String| text.replace(&path.display().to_string(), "users.csv");
-        LastWord { why: plain(word.why), hint: word.hint.map(plain), ..word }
+        ExitMessage { why: plain(word.why), hint: word.hint.map(plain), ..word }
     }
 
     #[test]
     fn a_bad_file_is_explained_with_a_way_out() {
         let check = |text: &[u8], expected: &str| {
             let word = last_word(text, &Format::default());
-            assert_eq!(word.exit, Exit::Yours);
+            assert_eq!(word.exit, Exit::UserError);
             assert_eq!(word.to_string(), expected);
         };
         check(
@@ -241,9 +241,9 @@ mod tests {
         let check = |kind: ErrorKind, expected: Exit| {
             assert_eq!(roster_error(Path::new("users.csv"), &RosterError::Read(kind.into())).exit, expected, "{kind}");
         };
-        check(ErrorKind::NotFound, Exit::Yours);
-        check(ErrorKind::PermissionDenied, Exit::Yours);
-        check(ErrorKind::IsADirectory, Exit::Yours);
-        check(ErrorKind::StaleNetworkFileHandle, Exit::CannotGoOn);
+        check(ErrorKind::NotFound, Exit::UserError);
+        check(ErrorKind::PermissionDenied, Exit::UserError);
+        check(ErrorKind::IsADirectory, Exit::UserError);
+        check(ErrorKind::StaleNetworkFileHandle, Exit::Fatal);
     }
 }

@@ -3,12 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::flags::{BatchFlag, RunFlags};
 use super::settings::Connection;
 use crate::api::wire;
 use crate::command::{Command, PerCommand};
-use crate::deliver::{Doubt, Lane, Limits};
+use crate::deliver::{OnBatchFailure, Lane, DeliveryLimits};
 use crate::gate::Rate;
 
 /// A commit at the latest after this time. Source: the journal's contract.
@@ -35,11 +35,11 @@ pub(super) struct Lanes {
 impl Lanes {
     /// # Errors
     /// The last word (exit code 2) for a rate without limit on a service that isn't on loopback.
-    pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, LastWord> {
+    pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, ExitMessage> {
         let lane = match flags.batch {
             None => Lane::Single,
-            Some(BatchFlag::Trust) => Lane::Batch(Doubt::FallBack),
-            Some(BatchFlag::Strict) => Lane::Batch(Doubt::Stop),
+            Some(BatchFlag::Trust) => Lane::Batch(OnBatchFailure::FallBack),
+            Some(BatchFlag::Strict) => Lane::Batch(OnBatchFailure::Stop),
         };
         let single = single_rate(flags, connection, lane)?;
         let rates = PerCommand::new(|command| match command {
@@ -58,9 +58,9 @@ impl Lanes {
         }
     }
 
-    pub(super) fn limits(&self, connection: &Connection) -> Limits {
+    pub(super) fn limits(&self, connection: &Connection) -> DeliveryLimits {
         let Bounds { window_records, window_bytes, .. } = self.bounds();
-        Limits { max_attempts: connection.max_attempts, in_flight: connection.in_flight, window_records, window_bytes, lane: self.lane }
+        DeliveryLimits { max_attempts: connection.max_attempts, in_flight: connection.in_flight, window_records, window_bytes, lane: self.lane }
     }
 
     /// A commit at the latest after so many rows.
@@ -77,7 +77,7 @@ impl Lanes {
 }
 
 /// The rate of `account_import`: `--rate` in its own lane, `--single-rate` beside batches.
-fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<Rate, LastWord> {
+fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<Rate, ExitMessage> {
     let documented = Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S);
     if !matches!(lane, Lane::Batch(_)) {
         return Ok(connection.rate.unwrap_or(documented));
@@ -86,7 +86,7 @@ fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<
         None => Ok(documented),
         Some(Some(rate)) => Ok(Rate::PerSecond(rate)),
         Some(None) if connection.is_loopback() => Ok(Rate::Unlimited),
-        Some(None) => Err(LastWord::yours(
+        Some(None) => Err(ExitMessage::yours(
             "--single-rate 0 (no limit) is for a loopback endpoint only",
             "leave --single-rate out: the default is the API's documented limit",
         )),

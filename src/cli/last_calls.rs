@@ -4,25 +4,25 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::gate::{Headroom, OnSend, Settings};
+use crate::gate::{Headroom, OnSend, GateSettings};
 use crate::journal::LastCalls;
 
 /// How long a process waits that can't know whether another one was killed right before it. Source: the contract of the pace.
 const UNKNOWN: Duration = Duration::from_millis(1_050);
 
 /// The gates of a run with a lock file.
-pub(super) fn gates(last_calls: LastCalls, headroom: Headroom) -> Settings {
+pub(super) fn gates(last_calls: LastCalls, headroom: Headroom) -> GateSettings {
     gates_by(SystemTime::now, last_calls, headroom)
 }
 
-fn gates_by(time: impl Fn() -> SystemTime + Send + Sync + 'static, last_calls: LastCalls, headroom: Headroom) -> Settings {
+fn gates_by(time: impl Fn() -> SystemTime + Send + Sync + 'static, last_calls: LastCalls, headroom: Headroom) -> GateSettings {
     let opens_at = Instant::now() + last_calls.wait(time());
-    Settings { headroom, opens_at: Some(opens_at), on_send: OnSend::new(move || last_calls.leaves(Instant::now().into_std(), time())) }
+    GateSettings { headroom, opens_at: Some(opens_at), on_send: OnSend::new(move || last_calls.leaves(Instant::now().into_std(), time())) }
 }
 
 /// The gates of a run without one.
-pub(super) fn unknown(headroom: Headroom) -> Settings {
-    Settings { headroom, opens_at: Some(Instant::now() + UNKNOWN), on_send: OnSend::default() }
+pub(super) fn unknown(headroom: Headroom) -> GateSettings {
+    GateSettings { headroom, opens_at: Some(Instant::now() + UNKNOWN), on_send: OnSend::default() }
 }
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::gate::{Gate, Rate, Turn};
+    use crate::gate::{Gate, Rate, Admission};
 
     /// A process that sends as fast as it may until it is killed.
     async fn killed_after(lived: Duration, rate_per_s: u32, lock: &Path, start: Instant, sends: &mut Vec<Instant>) {
@@ -41,12 +41,12 @@ mod tests {
         let killed = Instant::now() + lived;
         while Instant::now() < killed {
             match gate.ask(Instant::now()) {
-                Turn::Now(mut permit) => {
+                Admission::Now(mut permit) => {
                     permit.mark_sent();
                     sends.push(Instant::now());
                 }
-                Turn::At(at) => tokio::time::sleep_until(at.min(killed)).await,
-                Turn::WhenSent => gate.note_sends(Instant::now()),
+                Admission::At(at) => tokio::time::sleep_until(at.min(killed)).await,
+                Admission::WhenSent => gate.note_sends(Instant::now()),
             }
         }
     }

@@ -4,23 +4,23 @@ mod access;
 mod audit;
 mod check;
 mod command_line;
-mod ending;
+mod exit_messages;
 pub mod exit;
-mod first_look;
+mod preflight;
 pub mod flags;
-mod gauge;
+mod phase_bar;
 mod import;
 mod input;
-mod kept;
+mod state_file;
 mod lanes;
 mod last_calls;
 pub mod log;
-mod names;
+mod output_paths;
 mod open_files;
 mod pipe;
 mod print;
 mod reach;
-mod reconcile;
+mod state_corrections;
 mod sandbox;
 mod secret;
 pub mod settings;
@@ -31,7 +31,7 @@ mod spool;
 mod state;
 mod stdout;
 mod sync;
-mod target;
+mod client;
 mod verify;
 pub mod whole;
 
@@ -43,8 +43,8 @@ use clap::Parser;
 
 use crate::api::wire::BATCH_CALLS_PER_S;
 use crate::check::Rates;
-use exit::{Exit, LastWord};
-use flags::{Cli, Command};
+use exit::{Exit, ExitMessage};
+use flags::{Cli, CliCommand};
 
 /// Runs the command line of this process.
 #[must_use]
@@ -57,16 +57,16 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let word = match cli.command {
-        Command::Import(flags) => import::run(&flags),
-        Command::Sync(flags) => sync::run(&flags),
-        Command::State(flags) => state::run(&flags),
-        Command::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
-        Command::Audit(flags) => audit::run(&flags),
-        Command::Verify(flags) => verify::run(&flags),
-        Command::Sandbox(flags) => sandbox::run(&flags),
-        Command::Usersig(flags) => print::usersig(&flags),
-        Command::Completions { shell } => print::completions(shell),
-        Command::Man => print::man(),
+        CliCommand::Import(flags) => import::run(&flags),
+        CliCommand::Sync(flags) => sync::run(&flags),
+        CliCommand::State(flags) => state::run(&flags),
+        CliCommand::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
+        CliCommand::Audit(flags) => audit::run(&flags),
+        CliCommand::Verify(flags) => verify::run(&flags),
+        CliCommand::Sandbox(flags) => sandbox::run(&flags),
+        CliCommand::Usersig(flags) => print::usersig(&flags),
+        CliCommand::Completions { shell } => print::completions(shell),
+        CliCommand::Man => print::man(),
     };
     say(&word);
     word.exit.into()
@@ -82,12 +82,12 @@ fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() {
         tell(&"hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
-        return Exit::Yours.into();
+        return Exit::UserError.into();
     }
     Exit::Done.into()
 }
 
-fn say(word: &LastWord) {
+fn say(word: &ExitMessage) {
     if !word.why.is_empty() {
         tell(word);
     }

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::access::MORE_FILES;
-use super::exit::LastWord;
-use super::settings::{Connection, Service};
+use super::exit::ExitMessage;
+use super::settings::{Connection, ServiceAddress};
 
 /// Files that a run needs besides its calls: input, journal, state, temporary files, folders, the runtimes' own. Chosen: a third more than
 /// the most that any command was seen to need (a sync into the sandbox: 30).
@@ -70,7 +70,7 @@ pub(super) enum Keeps {
 ///
 /// # Errors
 /// The last word (exit code 2) where there is no room for anything.
-pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(), LastWord> {
+pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(), ExitMessage> {
     let per_call = per_call(connection);
     let needed = BESIDES_CALLS + per_call * connection.in_flight as u64;
     let wanted = needed + handed_down(u64::MAX);
@@ -79,7 +79,7 @@ pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(),
     let least = least(connection, keeps) + handed_down;
     if limit < least {
         let open = if handed_down == 0 { String::new() } else { format!(" ({handed_down} were handed down to it)") };
-        return Err(LastWord::yours(format!("this process may open {limit} files, and needs {least} at least{open}"), MORE_FILES));
+        return Err(ExitMessage::yours(format!("this process may open {limit} files, and needs {least} at least{open}"), MORE_FILES));
     }
     let fits = in_flight(limit.saturating_sub(handed_down), per_call, connection.in_flight);
     if fits < connection.in_flight {
@@ -94,16 +94,16 @@ pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(),
 
 fn least(connection: &Connection, keeps: Keeps) -> u64 {
     let state = if keeps == Keeps::State { LEAST_WITH_STATE } else { 0 };
-    let sandbox = if matches!(connection.service, Service::Sandbox) { LEAST_WITH_SANDBOX } else { 0 };
+    let sandbox = if matches!(connection.service, ServiceAddress::Sandbox) { LEAST_WITH_SANDBOX } else { 0 };
     LEAST + state + sandbox
 }
 
 fn per_call(connection: &Connection) -> u64 {
     match &connection.service {
         // Both ends of each connection are in this process.
-        Service::Sandbox => 2 * PER_CALL,
-        Service::Remote { endpoint, .. } if endpoint.domain().is_some() => PER_CALL + PER_LOOK_UP,
-        Service::Remote { .. } => PER_CALL,
+        ServiceAddress::Sandbox => 2 * PER_CALL,
+        ServiceAddress::Remote { endpoint, .. } if endpoint.domain().is_some() => PER_CALL + PER_LOOK_UP,
+        ServiceAddress::Remote { .. } => PER_CALL,
     }
 }
 

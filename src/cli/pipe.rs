@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 
 /// How long a reader is waited for at the start (`chatlift … --summary PIPE & jq . PIPE`). Chosen: a shell starts both in less.
 const READER_MAX: Duration = Duration::from_secs(3);
@@ -21,13 +21,13 @@ const STUCK_MAX: Duration = Duration::from_secs(10);
 
 /// A pipe that is held open from the start to the end, so that its reader waits for what comes.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldPipe {
     _pipe: Option<File>,
 }
 
-impl Held {
+impl HeldPipe {
     /// Opens the summary's file if it is a pipe; it must have a reader, or get one in some seconds.
-    pub(super) fn open(path: Option<&Path>) -> Result<Self, LastWord> {
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, ExitMessage> {
         let Some(path) = path.filter(|path| std::fs::metadata(path).is_ok_and(|stat| stat.file_type().is_fifo())) else {
             return Ok(Self::default());
         };
@@ -37,7 +37,7 @@ impl Held {
                 Ok(pipe) => return Ok(Self { _pipe: Some(pipe) }),
                 Err(error) if has_no_reader(&error) && Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
                 Err(error) => {
-                    return Err(LastWord::yours(
+                    return Err(ExitMessage::yours(
                         format!("cannot write the summary {}: {error}", path.display()),
                         "begin to read the pipe before the run, or name a file with --summary",
                     ));

@@ -7,14 +7,14 @@ use clap::CommandFactory;
 use secrecy::ExposeSecret;
 
 use super::environment;
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::flags::{Cli, UsersigFlags};
 use super::settings::Connection;
 use super::stdout::print;
 use crate::api::usersig::{Credential, sign};
 
 /// Prints a UserSig for the configured app and identifier.
-pub(super) fn usersig(flags: &UsersigFlags) -> LastWord {
+pub(super) fn usersig(flags: &UsersigFlags) -> ExitMessage {
     let identity = match Connection::identity(&flags.connection, &environment) {
         Ok(identity) => identity,
         Err(word) => return word,
@@ -27,14 +27,14 @@ pub(super) fn usersig(flags: &UsersigFlags) -> LastWord {
 }
 
 /// Prints a completion script.
-pub(super) fn completions(shell: clap_complete::Shell) -> LastWord {
+pub(super) fn completions(shell: clap_complete::Shell) -> ExitMessage {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "chatlift", &mut script);
     printed(&String::from_utf8_lossy(&script))
 }
 
 /// Prints the manual page, its commands' pages included.
-pub(super) fn man() -> LastWord {
+pub(super) fn man() -> ExitMessage {
     let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
@@ -46,6 +46,6 @@ pub(super) fn man() -> LastWord {
     printed(&String::from_utf8_lossy(&page))
 }
 
-fn printed(data: &dyn Display) -> LastWord {
-    print(data).map_or_else(|word| word, |()| LastWord::done(""))
+fn printed(data: &dyn Display) -> ExitMessage {
+    print(data).map_or_else(|word| word, |()| ExitMessage::done(""))
 }

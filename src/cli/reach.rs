@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::settings::{Connection, Environment, Service};
-use crate::traffic::{Phase, Traffic};
+use super::settings::{Connection, Environment, ServiceAddress};
+use crate::traffic::{RunPhase, CallStats};
 
 /// After this time without a call that got through, it is told what to look at. Source: the contract of the surroundings.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
@@ -26,8 +26,8 @@ impl Reach {
     }
 
     /// Tells once what to look at, when it is time to: the words of it, if it is told now.
-    pub(super) fn heed(&mut self, calls: u64, phase: &Phase, now: Instant) -> Option<String> {
-        let Phase::Waiting { why, .. } = phase else { return None };
+    pub(super) fn heed(&mut self, calls: u64, phase: &RunPhase, now: Instant) -> Option<String> {
+        let RunPhase::Waiting { why, .. } = phase else { return None };
         if self.is_told || calls > 0 || now < self.began + TOLD_AFTER {
             return None;
         }
@@ -38,16 +38,16 @@ impl Reach {
     }
 
     /// What to look at, if no call of the whole run has got through.
-    pub(super) fn advice_on(&self, traffic: &Traffic) -> Option<&str> {
+    pub(super) fn advice_on(&self, traffic: &CallStats) -> Option<&str> {
         let nothing_left = traffic.apis.iter().all(|(_, api)| api.calls == 0);
         nothing_left.then_some(self.advice.as_str())
     }
 }
 
-fn advice(service: &Service, environment: Environment) -> String {
+fn advice(service: &ServiceAddress, environment: Environment) -> String {
     let place = match service {
-        Service::Sandbox => "the sandbox on loopback".to_owned(),
-        Service::Remote { endpoint, .. } => format!("the endpoint {}", endpoint.origin().ascii_serialization()),
+        ServiceAddress::Sandbox => "the sandbox on loopback".to_owned(),
+        ServiceAddress::Remote { endpoint, .. } => format!("the endpoint {}", endpoint.origin().ascii_serialization()),
     };
     let proxy = PROXY_VARIABLES.into_iter().find(|name| environment(name).is_some_and(|value| !value.is_empty()));
     let proxy = proxy.map_or_else(
@@ -69,16 +69,16 @@ mod tests {
             credential: crate::api::usersig::Credential::Key("key".into()),
         };
         let environment = |name: &str| proxy.filter(|set| *set == name).map(|_| "http://me:secret@proxy:1".into());
-        Reach { advice: advice(&Service::Remote { endpoint, identity }, &environment), began: now, is_told: false }
+        Reach { advice: advice(&ServiceAddress::Remote { endpoint, identity }, &environment), began: now, is_told: false }
     }
 
     #[test]
     fn it_is_told_once_after_a_minute_in_which_nothing_got_through() {
         let now = Instant::now();
-        let waiting = Phase::Waiting { since: Duration::from_secs(50), why: "connection refused".to_owned() };
+        let waiting = RunPhase::Waiting { since: Duration::from_secs(50), why: "connection refused".to_owned() };
         let mut reach = reach(Some("https_proxy"), now);
         assert_eq!(reach.heed(0, &waiting, now + TOLD_AFTER - Duration::from_millis(1)), None);
-        assert_eq!(reach.heed(0, &Phase::Running, now + TOLD_AFTER), None);
+        assert_eq!(reach.heed(0, &RunPhase::Running, now + TOLD_AFTER), None);
         assert_eq!(reach.heed(1, &waiting, now + TOLD_AFTER), None);
         let words = reach.heed(0, &waiting, now + TOLD_AFTER).unwrap();
         for part in ["connection refused", "https://chat.example.com", "https_proxy is set", "firewall"] {

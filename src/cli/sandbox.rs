@@ -8,20 +8,20 @@ use secrecy::ExposeSecret;
 
 use super::access::why_denied;
 use super::command_line::file_word;
-use super::exit::{Exit, LastWord, causes};
+use super::exit::{Exit, ExitMessage, causes};
 use super::flags::SandboxFlags;
 use super::secret::read_secret;
 use super::signals;
 use super::stdout::print;
 use crate::figures::{count, counted};
-use crate::sandbox::{Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, Settings, UnknownProfiles};
+use crate::sandbox::{Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, SandboxSettings, UnknownProfiles};
 
 /// Serves, and says on stdout with which settings it can be used.
-pub(super) fn run(flags: &SandboxFlags) -> LastWord {
+pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
     serve(flags).unwrap_or_else(|word| word)
 }
 
-fn serve(flags: &SandboxFlags) -> Result<LastWord, LastWord> {
+fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
     let files = Files::open(flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
@@ -30,10 +30,10 @@ fn serve(flags: &SandboxFlags) -> Result<LastWord, LastWord> {
     eprintln!("serving at {}; Ctrl-C stops it", sandbox.endpoint());
     wait_for_stop().map_err(|error| cannot("wait for signals", &error))?;
     sandbox.stop().map_err(|error| unwritten(&error))?;
-    Ok(LastWord::done(told(&sandbox.audit())))
+    Ok(ExitMessage::done(told(&sandbox.audit())))
 }
 
-fn unusable(error: &FilesError) -> LastWord {
+fn unusable(error: &FilesError) -> ExitMessage {
     let hint = match error {
         FilesError::Io { .. } => "--accounts and --call-log need files that you may read and write, in a folder that is there",
         FilesError::InUse(_) => "stop the other one, or give --accounts another file",
@@ -44,22 +44,22 @@ fn unusable(error: &FilesError) -> LastWord {
         FilesError::Io { path, source, .. } => why_denied(path, source),
         FilesError::InUse(_) | FilesError::Wrong { .. } | FilesError::NoCallLog(_) => String::new(),
     };
-    LastWord::yours(format!("{}{denied}", causes(error)), hint)
+    ExitMessage::yours(format!("{}{denied}", causes(error)), hint)
 }
 
-fn unwritten(error: &FilesError) -> LastWord {
+fn unwritten(error: &FilesError) -> ExitMessage {
     let hint = "from then on calls were answered with HTTP 500; what was answered before is kept and read by the next start";
-    LastWord::new(Exit::CannotGoOn, causes(error), hint)
+    ExitMessage::new(Exit::Fatal, causes(error), hint)
 }
 
-fn cannot(what: &str, error: &std::io::Error) -> LastWord {
-    LastWord::new(Exit::CannotGoOn, format!("cannot {what}: {error}"), "check that the port is free, or leave --port out")
+fn cannot(what: &str, error: &std::io::Error) -> ExitMessage {
+    ExitMessage::new(Exit::Fatal, format!("cannot {what}: {error}"), "check that the port is free, or leave --port out")
 }
 
-fn settings(flags: &SandboxFlags) -> Result<Settings, LastWord> {
+fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
     let mut settings = match &flags.secret_key_file {
-        Some(path) => Settings::with_key(read_secret(path)?),
-        None => Settings::ephemeral().map_err(|error| cannot("make a key", &error))?,
+        Some(path) => SandboxSettings::with_key(read_secret(path)?),
+        None => SandboxSettings::ephemeral().map_err(|error| cannot("make a key", &error))?,
     };
     settings.port = flags.port;
     settings.sdkappid = flags.sdkappid;
@@ -79,16 +79,16 @@ fn settings(flags: &SandboxFlags) -> Result<Settings, LastWord> {
     Ok(settings)
 }
 
-fn presences(flags: &SandboxFlags) -> Result<Vec<(String, Presence)>, LastWord> {
+fn presences(flags: &SandboxFlags) -> Result<Vec<(String, Presence)>, ExitMessage> {
     if let Some(both) = flags.online.iter().find(|id| flags.push_online.contains(id)) {
-        return Err(LastWord::yours(format!("{both} is given with --online and --push-online"), "leave one of them out"));
+        return Err(ExitMessage::yours(format!("{both} is given with --online and --push-online"), "leave one of them out"));
     }
     let online = flags.online.iter().map(|id| (id.clone(), Presence::Online));
     Ok(online.chain(flags.push_online.iter().map(|id| (id.clone(), Presence::PushOnline))).collect())
 }
 
-fn fault(text: &str) -> Result<Fault, LastWord> {
-    text.parse().map_err(|error| LastWord::yours(format!("--fault {text}: {error}"), "chatlift sandbox --help has examples"))
+fn fault(text: &str) -> Result<Fault, ExitMessage> {
+    text.parse().map_err(|error| ExitMessage::yours(format!("--fault {text}: {error}"), "chatlift sandbox --help has examples"))
 }
 
 fn wait_for_stop() -> std::io::Result<()> {
@@ -102,12 +102,12 @@ fn wait_for_stop() -> std::io::Result<()> {
 /// The environment in which chatlift talks to the sandbox, ready for a shell.
 struct Usage<'a> {
     flags: &'a SandboxFlags,
-    settings: Settings,
+    settings: SandboxSettings,
 }
 
 impl Usage<'_> {
     fn at(&self, endpoint: &str) -> impl fmt::Display {
-        let Settings { sdkappid, identifier, key, .. } = &self.settings;
+        let SandboxSettings { sdkappid, identifier, key, .. } = &self.settings;
         let credential = match &self.flags.secret_key_file {
             Some(path) => format!("# chatlift import FILE --secret-key-file {}", file_word(path)),
             None => format!("export CHATLIFT_SECRET_KEY={}", key.expose_secret()),

@@ -7,7 +7,7 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::command_line::file_word;
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::settings::cannot_read;
 use super::small;
 
@@ -18,17 +18,17 @@ const MAX_BYTES: usize = 4096;
 ///
 /// # Errors
 /// The last word (exit code 2): unreadable, readable by others, empty, or not a key.
-pub(super) fn read_secret(path: &Path) -> Result<SecretString, LastWord> {
+pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
     use std::os::unix::fs::PermissionsExt;
     if looks_like_key(path) {
-        return Err(LastWord::yours(
+        return Err(ExitMessage::yours(
             "what is given as the key file looks like the key itself",
             "write the key into a file, chmod 600, and give its path; a key that was on a command line should be replaced",
         ));
     }
     let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(LastWord::yours(
+        return Err(ExitMessage::yours(
             format!("the key file {} can be read by others", path.display()),
             format!("chmod 600 {}", file_word(path)),
         ));
@@ -47,9 +47,9 @@ fn looks_like_key(path: &Path) -> bool {
 ///
 /// # Errors
 /// The last word (exit code 2), which says what stands there instead.
-pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, LastWord> {
+pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, ExitMessage> {
     let refused =
-        |what: &str, hint: &str| Err(LastWord::yours(format!("{place} does not hold one word, the secret alone: {what}"), hint.to_owned()));
+        |what: &str, hint: &str| Err(ExitMessage::yours(format!("{place} does not hold one word, the secret alone: {what}"), hint.to_owned()));
     let alone = "put the secret alone into it";
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
         return refused("it is UTF-16, or binary", "save it as UTF-8 or plain ASCII text");

@@ -14,7 +14,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::access::{MORE_FILES, is_out_of_files, why_denied};
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::flags::{ConnectionFlags, InputFlags};
 use super::secret::{self, read_secret};
 use super::small;
@@ -37,7 +37,7 @@ const IDENTIFIER: &str = "administrator";
 /// Everything that a command which calls the API needs.
 #[derive(Debug)]
 pub struct Connection {
-    pub service: Service,
+    pub service: ServiceAddress,
     pub rate: Option<Rate>,
     pub headroom: Headroom,
     pub in_flight: usize,
@@ -49,7 +49,7 @@ pub struct Connection {
 
 /// What is called, and as whom.
 #[derive(Debug)]
-pub enum Service {
+pub enum ServiceAddress {
     /// The stand-in inside this process; it brings its own credentials.
     Sandbox,
     Remote {
@@ -58,11 +58,11 @@ pub enum Service {
     },
 }
 
-impl Service {
+impl ServiceAddress {
     fn is_loopback(&self) -> bool {
         match self {
-            Service::Sandbox => true,
-            Service::Remote { endpoint, .. } => is_loopback(endpoint),
+            ServiceAddress::Sandbox => true,
+            ServiceAddress::Remote { endpoint, .. } => is_loopback(endpoint),
         }
     }
 }
@@ -120,7 +120,7 @@ impl Connection {
     ///
     /// # Errors
     /// The last word (exit code 2) for whatever is missing, contradictory or unreadable.
-    pub fn resolve(flags: &ConnectionFlags, environment: Environment) -> Result<Self, LastWord> {
+    pub fn resolve(flags: &ConnectionFlags, environment: Environment) -> Result<Self, ExitMessage> {
         let sources = Sources { flags, environment, config: read_config(flags, environment)? };
         let service = sources.service()?;
         let is_loopback = service.is_loopback();
@@ -146,8 +146,8 @@ impl Connection {
     #[must_use]
     pub fn identifier(&self) -> &str {
         match &self.service {
-            Service::Sandbox => IDENTIFIER,
-            Service::Remote { identity, .. } => &identity.identifier,
+            ServiceAddress::Sandbox => IDENTIFIER,
+            ServiceAddress::Remote { identity, .. } => &identity.identifier,
         }
     }
 
@@ -155,39 +155,39 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::resolve`].
-    pub fn identity(flags: &ConnectionFlags, environment: Environment) -> Result<Identity, LastWord> {
+    pub fn identity(flags: &ConnectionFlags, environment: Environment) -> Result<Identity, ExitMessage> {
         Sources { flags, environment, config: read_config(flags, environment)? }.identity()
     }
 }
 
 impl Sources<'_> {
-    fn variable(&self, name: &str) -> Result<Option<String>, LastWord> {
+    fn variable(&self, name: &str) -> Result<Option<String>, ExitMessage> {
         variable(self.environment, name)
     }
 
-    fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, LastWord> {
+    fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, ExitMessage> {
         let text = self.variable(name)?;
         text.map(|text| text.trim().parse())
             .transpose()
-            .map_err(|_| LastWord::yours(format!("{name} is not a number"), format!("correct {name}")))
+            .map_err(|_| ExitMessage::yours(format!("{name} is not a number"), format!("correct {name}")))
     }
 
-    fn service(&self) -> Result<Service, LastWord> {
+    fn service(&self) -> Result<ServiceAddress, ExitMessage> {
         if self.flags.sandbox {
-            return Ok(Service::Sandbox);
+            return Ok(ServiceAddress::Sandbox);
         }
         // What is wrong is told before what is missing.
         self.flags.endpoint.as_deref().map(parse_endpoint).transpose()?;
-        Ok(Service::Remote { identity: self.identity()?, endpoint: self.endpoint()? })
+        Ok(ServiceAddress::Remote { identity: self.identity()?, endpoint: self.endpoint()? })
     }
 
-    fn identity(&self) -> Result<Identity, LastWord> {
+    fn identity(&self) -> Result<Identity, ExitMessage> {
         let sdkappid = self.flags.sdkappid.map_or_else(|| self.number("CHATLIFT_SDKAPPID"), |flag| Ok(Some(flag)))?;
         let sdkappid = sdkappid.or(self.config.sdkappid).ok_or_else(|| {
-            LastWord::yours("no SDKAppID is given", "give --sdkappid N (the console shows it), or rehearse with --sandbox")
+            ExitMessage::yours("no SDKAppID is given", "give --sdkappid N (the console shows it), or rehearse with --sandbox")
         })?;
         if sdkappid == 0 {
-            return Err(LastWord::yours("0 is no SDKAppID", "give --sdkappid N (the console shows it), or rehearse with --sandbox"));
+            return Err(ExitMessage::yours("0 is no SDKAppID", "give --sdkappid N (the console shows it), or rehearse with --sandbox"));
         }
         let identifier = self.identifier()?;
         let credential = self.credential()?;
@@ -195,16 +195,16 @@ impl Sources<'_> {
         Ok(Identity { sdkappid, identifier, credential })
     }
 
-    fn identifier(&self) -> Result<String, LastWord> {
+    fn identifier(&self) -> Result<String, ExitMessage> {
         let given = self.flags.identifier.clone().map_or_else(|| self.variable("CHATLIFT_IDENTIFIER"), |flag| Ok(Some(flag)))?;
         let identifier = given.or_else(|| self.config.identifier.clone()).unwrap_or_else(|| IDENTIFIER.to_owned());
         UserId::parse(identifier.as_bytes())
-            .map_err(|why| LastWord::yours(format!("the identifier cannot be one: {why}"), "correct --identifier"))?;
+            .map_err(|why| ExitMessage::yours(format!("the identifier cannot be one: {why}"), "correct --identifier"))?;
         Ok(identifier)
     }
 
     /// A flag beats the environment, which beats the configuration file; a key beats a ready-made signature.
-    fn credential(&self) -> Result<Credential, LastWord> {
+    fn credential(&self) -> Result<Credential, ExitMessage> {
         if let Some(path) = &self.flags.secret_key_file {
             return Ok(Credential::Key(read_secret(path)?));
         }
@@ -216,14 +216,14 @@ impl Sources<'_> {
         }
         match &self.config.secret_key_file {
             Some(path) => Ok(Credential::Key(read_secret(path)?)),
-            None => Err(LastWord::yours(
+            None => Err(ExitMessage::yours(
                 "no credentials are given",
                 "give --secret-key-file FILE, CHATLIFT_SECRET_KEY or CHATLIFT_USERSIG, or rehearse with --sandbox",
             )),
         }
     }
 
-    fn endpoint(&self) -> Result<Url, LastWord> {
+    fn endpoint(&self) -> Result<Url, ExitMessage> {
         if let Some(url) = &self.flags.endpoint {
             return parse_endpoint(url);
         }
@@ -239,36 +239,36 @@ impl Sources<'_> {
         config.ok_or_else(|| {
             let names: Vec<_> =
                 Region::value_variants().iter().filter_map(Region::to_possible_value).map(|v| v.get_name().to_owned()).collect();
-            LastWord::yours(
+            ExitMessage::yours(
                 "no region is given",
                 format!("give --region NAME, one of {} (the console shows the app's data center)", names.join(", ")),
             )
         })
     }
 
-    fn rate(&self, is_loopback: bool) -> Result<Option<Rate>, LastWord> {
+    fn rate(&self, is_loopback: bool) -> Result<Option<Rate>, ExitMessage> {
         let given = self.flags.rate.map_or_else(|| self.number("CHATLIFT_RATE"), |flag| Ok(Some(flag)))?;
         match given.or(self.config.rate).map(NonZeroU32::new) {
             None => Ok(None),
             Some(Some(rate)) => Ok(Some(Rate::PerSecond(rate))),
             Some(None) if is_loopback => Ok(Some(Rate::Unlimited)),
-            Some(None) => Err(LastWord::yours(
+            Some(None) => Err(ExitMessage::yours(
                 "--rate 0 (no limit) is for a loopback endpoint only",
                 "leave --rate out: the default is the API's documented limit",
             )),
         }
     }
 
-    fn headroom(&self) -> Result<Headroom, LastWord> {
+    fn headroom(&self) -> Result<Headroom, ExitMessage> {
         let Some(percent) = self.flags.headroom.or(self.config.headroom) else { return Ok(Headroom::DEFAULT) };
         Headroom::percent(percent)
-            .ok_or_else(|| LastWord::yours(format!("--headroom {percent} leaves next to nothing"), "it takes a whole number from 0 to 90"))
+            .ok_or_else(|| ExitMessage::yours(format!("--headroom {percent} leaves next to nothing"), "it takes a whole number from 0 to 90"))
     }
 
-    fn in_flight(&self) -> Result<usize, LastWord> {
+    fn in_flight(&self) -> Result<usize, ExitMessage> {
         let given = positive("--in-flight", self.flags.in_flight.or(self.config.in_flight).unwrap_or(IN_FLIGHT))?;
         if given > IN_FLIGHT_MAX {
-            return Err(LastWord::yours(
+            return Err(ExitMessage::yours(
                 format!("--in-flight {given} is more than {IN_FLIGHT_MAX}"),
                 "256 carry 200 calls a second at a latency of 1.2 s",
             ));
@@ -276,19 +276,19 @@ impl Sources<'_> {
         Ok(given as usize)
     }
 
-    fn timeout(&self) -> Result<Duration, LastWord> {
+    fn timeout(&self) -> Result<Duration, ExitMessage> {
         let config = self.config.timeout.map(|seconds| super::flags::seconds(&seconds.to_string())).transpose();
-        let config = config.map_err(|why| LastWord::yours(format!("timeout: {why}"), "correct the configuration file"))?;
+        let config = config.map_err(|why| ExitMessage::yours(format!("timeout: {why}"), "correct the configuration file"))?;
         Ok(self.flags.timeout.or(config).unwrap_or(TIMEOUT))
     }
 
-    fn max_outage(&self) -> Result<Duration, LastWord> {
+    fn max_outage(&self) -> Result<Duration, ExitMessage> {
         let config = self.config.max_outage.as_deref().map(super::flags::duration).transpose();
-        let config = config.map_err(|why| LastWord::yours(format!("max-outage: {why}"), "write it like \"6h\" or \"30min\""))?;
+        let config = config.map_err(|why| ExitMessage::yours(format!("max-outage: {why}"), "write it like \"6h\" or \"30min\""))?;
         Ok(self.flags.max_outage.or(config).unwrap_or(MAX_OUTAGE))
     }
 
-    fn ca_pem(&self) -> Result<Option<Vec<u8>>, LastWord> {
+    fn ca_pem(&self) -> Result<Option<Vec<u8>>, ExitMessage> {
         let given = self
             .flags
             .ca_file
@@ -300,21 +300,21 @@ impl Sources<'_> {
     }
 }
 
-fn variable(environment: Environment, name: &str) -> Result<Option<String>, LastWord> {
+fn variable(environment: Environment, name: &str) -> Result<Option<String>, ExitMessage> {
     let Some(value) = environment(name).filter(|value| !value.is_empty()) else { return Ok(None) };
     let text = value.into_string();
-    text.map(Some).map_err(|_| LastWord::yours(format!("{name} is not UTF-8"), format!("correct {name}")))
+    text.map(Some).map_err(|_| ExitMessage::yours(format!("{name} is not UTF-8"), format!("correct {name}")))
 }
 
-fn read_config(flags: &ConnectionFlags, environment: Environment) -> Result<ConfigFile, LastWord> {
+fn read_config(flags: &ConnectionFlags, environment: Environment) -> Result<ConfigFile, ExitMessage> {
     let from_environment = variable(environment, "CHATLIFT_CONFIG")?.map(PathBuf::from);
     let Some(path) = flags.config.clone().or(from_environment) else { return Ok(ConfigFile::default()) };
     let bytes = small::read(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
     let text = String::from_utf8(bytes)
-        .map_err(|_| LastWord::yours(format!("the configuration file {} is not UTF-8", path.display()), "save it as UTF-8"))?;
+        .map_err(|_| ExitMessage::yours(format!("the configuration file {} is not UTF-8", path.display()), "save it as UTF-8"))?;
     toml::from_str(&text).map_err(|why| {
         let place = why.span().map_or(String::new(), |span| format!(" line {}", 1 + text[..span.start.min(text.len())].matches('\n').count()));
-        LastWord::yours(
+        ExitMessage::yours(
             format!("the configuration file {}{place}: {}", path.display(), without_value(why.message().lines().next().unwrap_or_default())),
             "its names are those of the connection flags, without the dashes in front; a secret may stand in it only as secret-key-file, a path",
         )
@@ -329,24 +329,24 @@ fn without_value(complaint: &str) -> String {
     }
 }
 
-fn one_of(url: Option<&str>, region: Option<&str>, both: &str) -> Result<Option<Url>, LastWord> {
+fn one_of(url: Option<&str>, region: Option<&str>, both: &str) -> Result<Option<Url>, ExitMessage> {
     match (url, region) {
-        (Some(_), Some(_)) => Err(LastWord::yours(format!("{both} are both set"), "set one of them")),
+        (Some(_), Some(_)) => Err(ExitMessage::yours(format!("{both} are both set"), "set one of them")),
         (Some(url), None) => parse_endpoint(url).map(Some),
         (None, Some(name)) => match Region::from_str(name, false) {
             Ok(region) => region_endpoint(region).map(Some),
-            Err(_) => Err(LastWord::yours(format!("{name:?} is no region"), "`chatlift import --help` lists the regions")),
+            Err(_) => Err(ExitMessage::yours(format!("{name:?} is no region"), "`chatlift import --help` lists the regions")),
         },
         (None, None) => Ok(None),
     }
 }
 
-fn region_endpoint(region: Region) -> Result<Url, LastWord> {
+fn region_endpoint(region: Region) -> Result<Url, ExitMessage> {
     parse_endpoint(&format!("https://{}", region.host()))
 }
 
-fn parse_endpoint(text: &str) -> Result<Url, LastWord> {
-    let wrong = |why: &str| Err(LastWord::yours(format!("the endpoint {why}"), "write it like https://adminapisgp.im.qcloud.com"));
+fn parse_endpoint(text: &str) -> Result<Url, ExitMessage> {
+    let wrong = |why: &str| Err(ExitMessage::yours(format!("the endpoint {why}"), "write it like https://adminapisgp.im.qcloud.com"));
     let Ok(url) = Url::parse(text) else { return wrong("is not a URL") };
     if url.host_str().is_none() || !["https", "http"].contains(&url.scheme()) {
         return wrong("must be an https:// URL");
@@ -367,33 +367,33 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// A ready-made signature must be for this app and this administrator: that can be seen before the first call.
-fn check_claims(credential: &Credential, sdkappid: u64, identifier: &str) -> Result<(), LastWord> {
+fn check_claims(credential: &Credential, sdkappid: u64, identifier: &str) -> Result<(), ExitMessage> {
     let Credential::Ready(usersig) = credential else { return Ok(()) };
-    let claims = read_claims(usersig).map_err(|why| LastWord::yours(format!("CHATLIFT_USERSIG: {why}"), "make a new one"))?;
+    let claims = read_claims(usersig).map_err(|why| ExitMessage::yours(format!("CHATLIFT_USERSIG: {why}"), "make a new one"))?;
     if claims.sdkappid != sdkappid || claims.identifier != identifier {
-        return Err(LastWord::yours(
+        return Err(ExitMessage::yours(
             format!("CHATLIFT_USERSIG was made for {} of the app {}", claims.identifier, claims.sdkappid),
             "--sdkappid and --identifier must be those that it was made for",
         ));
     }
     if claims.expires_at <= std::time::SystemTime::now() {
         let when = humantime::format_rfc3339_seconds(claims.expires_at);
-        return Err(LastWord::yours(format!("CHATLIFT_USERSIG expired at {when}"), "make a new one, or give --secret-key-file instead"));
+        return Err(ExitMessage::yours(format!("CHATLIFT_USERSIG expired at {when}"), "make a new one, or give --secret-key-file instead"));
     }
     Ok(())
 }
 
-fn positive(flag: &str, number: u32) -> Result<u32, LastWord> {
+fn positive(flag: &str, number: u32) -> Result<u32, ExitMessage> {
     if number == 0 {
-        Err(LastWord::yours(format!("{flag} must be at least 1"), format!("leave {flag} out for the default")))
+        Err(ExitMessage::yours(format!("{flag} must be at least 1"), format!("leave {flag} out for the default")))
     } else {
         Ok(number)
     }
 }
 
-pub(super) fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> LastWord {
+pub(super) fn cannot_read(what: &str, path: &Path, why: &std::io::Error) -> ExitMessage {
     let hint = if is_out_of_files(why) { MORE_FILES } else { "check the path and its permissions" };
-    LastWord::yours(format!("cannot read {what} {}: {why}{}", path.display(), why_denied(path, why)), hint)
+    ExitMessage::yours(format!("cannot read {what} {}: {why}{}", path.display(), why_denied(path, why)), hint)
 }
 
 #[cfg(test)]

@@ -16,17 +16,17 @@ use futures_util::stream::{LocalBoxStream, Stream, StreamExt, unfold};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::exit::{Exit, LastWord};
+use super::exit::{Exit, ExitMessage};
 
 /// Signals that a run takes itself: the first lets the calls in flight settle, the second does not.
 const HEEDED_MAX: u32 = 2;
 /// How long the last word may take. Chosen: whoever reads stderr reads at once, or not at all.
 const LAST_WORD_MAX: Duration = Duration::from_secs(1);
 
-static DESK: Mutex<Desk> = Mutex::new(Desk { heard: None, leftovers: BTreeMap::new(), next: 0 });
+static DESK: Mutex<SignalDesk> = Mutex::new(SignalDesk { heard: None, leftovers: BTreeMap::new(), next: 0 });
 
 /// What the thread of the signals has to know.
-struct Desk {
+struct SignalDesk {
     /// Counts the signals for whoever takes them; `None` while nobody does.
     heard: Option<watch::Sender<u32>>,
     /// Files that must not outlive a process that has not begun its run.
@@ -34,7 +34,7 @@ struct Desk {
     next: u64,
 }
 
-impl Desk {
+impl SignalDesk {
     fn note(&mut self, path: &Path) -> Leftover {
         let number = self.next;
         self.next += 1;
@@ -43,7 +43,7 @@ impl Desk {
     }
 }
 
-fn desk() -> MutexGuard<'static, Desk> {
+fn desk() -> MutexGuard<'static, SignalDesk> {
     DESK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -110,15 +110,15 @@ fn came(end: fn(Exit)) {
         let _ = std::fs::remove_file(leftover);
     }
     let word = match desk.heard {
-        None => LastWord::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again"),
-        Some(_) => LastWord::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"),
+        None => ExitMessage::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again"),
+        Some(_) => ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"),
     };
     say_in_time(word);
     end(Exit::Stopped);
 }
 
 /// Says the last word, unless standard error is stuck.
-fn say_in_time(word: LastWord) {
+fn say_in_time(word: ExitMessage) {
     let (said, is_said) = mpsc::channel();
     std::thread::spawn(move || {
         super::say(&word);

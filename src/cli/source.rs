@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::access::{Remedies, cannot_use, why_denied};
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::input;
 use super::spool::Spool;
-use crate::journal::paths::Paths;
+use crate::journal::paths::RunPaths;
 
 /// Where the records come from.
 pub(super) struct Source {
@@ -17,7 +17,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(file: &Path, paths: &Paths) -> Result<Self, LastWord> {
+    pub(super) fn new(file: &Path, paths: &RunPaths) -> Result<Self, ExitMessage> {
         let spool = if input::is_stdin(file) {
             Some(spooled(std::io::stdin().lock(), file, paths)?)
         } else if input::is_stream(file) {
@@ -47,7 +47,7 @@ impl Source {
     }
 
     /// Whether it took a file another name.
-    pub(super) fn keep(&mut self) -> Result<bool, LastWord> {
+    pub(super) fn keep(&mut self) -> Result<bool, ExitMessage> {
         let Some(spool) = &mut self.spool else { return Ok(false) };
         spool.keep().map_err(|error| cannot_spool(&self.file, spool.path(), &error))
     }
@@ -59,11 +59,11 @@ impl Source {
     }
 }
 
-fn spooled(stream: impl Read, file: &Path, paths: &Paths) -> Result<Spool, LastWord> {
+fn spooled(stream: impl Read, file: &Path, paths: &RunPaths) -> Result<Spool, ExitMessage> {
     Spool::fill(paths.spool(), stream).map_err(|error| cannot_spool(file, &paths.spool(), &error))
 }
 
-fn cannot_spool(file: &Path, path: &Path, error: &std::io::Error) -> LastWord {
+fn cannot_spool(file: &Path, path: &Path, error: &std::io::Error) -> ExitMessage {
     let why = format!("cannot keep {} in {}: {error}{}", input::shown(file), path.display(), why_denied(path, error));
     let place = "it is kept beside the results: check the folder and its permissions, or name another with --results";
     cannot_use(why, error, Remedies { place, disk: "it is kept beside the results; make room there" })

@@ -4,21 +4,21 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::{env, fmt};
 
-use super::exit::{Exit, LastWord};
+use super::exit::{Exit, ExitMessage};
 use super::flags::{StateCommand, StateFlags};
-use super::kept::{Kept, state_error};
+use super::state_file::{LockedState, state_error};
 use super::settings::Connection;
 use super::stdout::{self, print};
-use super::{environment, target};
+use super::{environment, client};
 use crate::figures;
 use crate::plan::rfc3339;
-use crate::state::{About, Imported, Run, State, StateError};
+use crate::state::{StateInfo, AccountCounts, RunRecord, StateDb, StateError};
 
 /// Runs that are shown. Chosen: about a week of nights.
 const RUNS_SHOWN: u32 = 8;
 
 /// Does what the flags ask for.
-pub(super) fn run(flags: &StateFlags) -> LastWord {
+pub(super) fn run(flags: &StateFlags) -> ExitMessage {
     let done = match &flags.what {
         None => show(flags),
         Some(StateCommand::Export) => export(flags),
@@ -28,10 +28,10 @@ pub(super) fn run(flags: &StateFlags) -> LastWord {
     done.unwrap_or_else(|word| word)
 }
 
-fn find(flags: &StateFlags) -> Result<State, LastWord> {
-    let state = State::find(&flags.state).map_err(|error| state_error(&error))?;
+fn find(flags: &StateFlags) -> Result<StateDb, ExitMessage> {
+    let state = StateDb::find(&flags.state).map_err(|error| state_error(&error))?;
     state.ok_or_else(|| {
-        LastWord::yours(
+        ExitMessage::yours(
             format!("there is no state at {}", flags.state.display()),
             "correct the path; sync and import make one with --state",
         )
@@ -39,33 +39,33 @@ fn find(flags: &StateFlags) -> Result<State, LastWord> {
 }
 
 /// Looks before it changes anything: a state that isn't there is not made by its lock.
-fn take(flags: &StateFlags) -> Result<(Kept, State), LastWord> {
+fn take(flags: &StateFlags) -> Result<(LockedState, StateDb), ExitMessage> {
     find(flags)?;
-    let kept = Kept::take(&flags.state)?;
+    let kept = LockedState::take(&flags.state)?;
     let state = kept.open()?;
     Ok((kept, state))
 }
 
-fn show(flags: &StateFlags) -> Result<LastWord, LastWord> {
+fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
     let state = find(flags)?;
     let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?));
     let (about, counts, runs) = read().map_err(|error| state_error(&error))?;
     print(&Shown { about, counts, runs })?;
-    Ok(LastWord::done(""))
+    Ok(ExitMessage::done(""))
 }
 
-fn export(flags: &StateFlags) -> Result<LastWord, LastWord> {
+fn export(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
     // Whoever reads the output may take all the time in the world; meanwhile nobody could change the state.
     let copy = copied(&find(flags)?)?;
     stdout::write(|out| io::copy(&mut &copy, out))?;
-    Ok(LastWord::done(""))
+    Ok(ExitMessage::done(""))
 }
 
 /// The export in an unnamed file.
-fn copied(state: &State) -> Result<File, LastWord> {
+fn copied(state: &StateDb) -> Result<File, ExitMessage> {
     let cannot = |error: &io::Error| {
-        LastWord::new(
-            Exit::CannotGoOn,
+        ExitMessage::new(
+            Exit::Fatal,
             format!("cannot write a temporary file in {}: {error}", env::temp_dir().display()),
             "free some space there (about 80 bytes an account), or set TMPDIR to another folder",
         )
@@ -95,34 +95,34 @@ fn copied(state: &State) -> Result<File, LastWord> {
     whole().map_err(|error| cannot(&error))
 }
 
-fn forget(flags: &StateFlags, ids: &[String]) -> Result<LastWord, LastWord> {
+fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {
     let (_kept, mut state) = take(flags)?;
     let dropped = state.forget(ids.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
     let asked = figures::counted(ids.len() as u64, "id");
     let why = format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display());
-    Ok(LastWord::new(Exit::Done, why, "the next sync creates those that its file has"))
+    Ok(ExitMessage::new(Exit::Done, why, "the next sync creates those that its file has"))
 }
 
-fn retarget(flags: &StateFlags, connection: &Connection) -> Result<LastWord, LastWord> {
+fn retarget(flags: &StateFlags, connection: &Connection) -> Result<ExitMessage, ExitMessage> {
     let (_kept, mut state) = take(flags)?;
-    let target = target::target(&connection.service);
+    let target = client::target(&connection.service);
     if state.open_run().map_err(|error| state_error(&error))?.is_some() {
-        return Err(LastWord::new(Exit::Yours, "a run with this state is unfinished", "finish it first: the same sync command resumes it"));
+        return Err(ExitMessage::new(Exit::UserError, "a run with this state is unfinished", "finish it first: the same sync command resumes it"));
     }
     state.retarget(&target).map_err(|error| state_error(&error))?;
     let why = format!("{} belongs to {target} now", flags.state.display());
-    Ok(LastWord::new(Exit::Done, why, "the next sync there sends what differs from what it holds"))
+    Ok(ExitMessage::new(Exit::Done, why, "the next sync there sends what differs from what it holds"))
 }
 
 struct Shown {
-    about: About,
-    counts: Imported,
-    runs: Vec<Run>,
+    about: StateInfo,
+    counts: AccountCounts,
+    runs: Vec<RunRecord>,
 }
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Imported { accounts, in_doubt, missing, kicked } = self.counts;
+        let AccountCounts { accounts, in_doubt, missing, kicked } = self.counts;
         let count = figures::count;
         writeln!(f, "target      {}", self.about.target)?;
         writeln!(f, "accounts    {}", count(accounts))?;
@@ -138,7 +138,7 @@ impl fmt::Display for Shown {
     }
 }
 
-impl fmt::Display for Run {
+impl fmt::Display for RunRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = figures::count;
         let finished = self.finished_at.map_or_else(|| "unfinished".to_owned(), rfc3339);

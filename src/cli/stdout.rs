@@ -3,13 +3,13 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-use super::exit::{Exit, LastWord};
+use super::exit::{Exit, ExitMessage};
 
 /// Prints a report. A reader that has gone away (`| head`) has seen what it wanted.
 ///
 /// # Errors
 /// The last word (exit code 1) where it cannot be written otherwise.
-pub(super) fn print(report: &dyn Display) -> Result<(), LastWord> {
+pub(super) fn print(report: &dyn Display) -> Result<(), ExitMessage> {
     print_to(io::stdout().lock(), report)
 }
 
@@ -17,7 +17,7 @@ pub(super) fn print(report: &dyn Display) -> Result<(), LastWord> {
 ///
 /// # Errors
 /// The last word (exit code 1) where it cannot be written.
-pub(super) fn write<T>(work: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Result<Option<T>, LastWord> {
+pub(super) fn write<T>(work: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Result<Option<T>, ExitMessage> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match work(&mut out).and_then(|made| out.flush().map(|()| made)) {
         Ok(made) => Ok(Some(made)),
@@ -26,15 +26,15 @@ pub(super) fn write<T>(work: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Re
     }
 }
 
-fn cannot_write(error: &io::Error) -> LastWord {
-    LastWord::new(
-        Exit::CannotGoOn,
+fn cannot_write(error: &io::Error) -> ExitMessage {
+    ExitMessage::new(
+        Exit::Fatal,
         format!("cannot write the report to standard output: {error}"),
         "check where it is redirected to; the same command says it again",
     )
 }
 
-fn print_to(mut out: impl Write, report: &dyn Display) -> Result<(), LastWord> {
+fn print_to(mut out: impl Write, report: &dyn Display) -> Result<(), ExitMessage> {
     match write!(out, "{report}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(cannot_write(&error)),
         Ok(()) | Err(_) => Ok(()),
@@ -61,6 +61,6 @@ mod tests {
     fn a_reader_that_went_away_is_no_fault_and_a_full_disk_is() {
         assert_eq!(print_to(Failing(ErrorKind::BrokenPipe), &"report"), Ok(()));
         let word = print_to(Failing(ErrorKind::StorageFull), &"report").unwrap_err();
-        assert_eq!(word.exit, Exit::CannotGoOn);
+        assert_eq!(word.exit, Exit::Fatal);
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::names::is_own_output;
+use super::output_paths::is_own_output;
 use super::pipe::{self, Patient};
 use super::signals::Leftover;
 use crate::files::aside;

@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::parcel::{Parcel, ParcelId, Stage};
-use super::proof::{ReadBack, Reading};
-use super::{Aftermath, At, Choice, Deliveries, Doubt, Lane, words};
+use super::batch_trial::{ReadBack, ReadAttempt};
+use super::{CallEffect, At, Choice, Deliveries, OnBatchFailure, Lane, words};
 use crate::account::Account;
 use crate::command::Command;
 use crate::health::HealthSample;
-use crate::verdict::{CallEnd, INVALID_REQUEST, Profile, Refusal, SuccessSeen, Verdict, Yield};
+use crate::verdict::{CallOutcome, INVALID_REQUEST, Profile, HaltReason, SuccessSeen, Verdict, Answer};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
@@ -26,50 +26,50 @@ impl Deliveries {
     }
 
     pub(super) fn may_batch(&self, choice: Choice) -> bool {
-        self.proof.lets_go(match choice {
-            Choice::Parcel(id) => Some(self.parcels[id].origin),
+        self.batch_trial.may_leave(match choice {
+            Choice::Parcel(id) => Some(self.parcels[id].batch_id),
             Choice::Fresh | Choice::Probe(_) => None,
         })
     }
 
-    pub(super) fn batch_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
-        let origin = self.parcels[id].origin;
-        self.proof.returned(id);
+    pub(super) fn batch_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
+        let batch_id = self.parcels[id].batch_id;
+        self.batch_trial.returned(id);
         match verdict {
-            Verdict::Taken => {
+            Verdict::Accepted => {
                 let listed = match end {
-                    CallEnd::Done(Yield::FailAccounts(ids)) => ids,
+                    CallOutcome::Done(Answer::FailAccounts(ids)) => ids,
                     _ => Vec::new(),
                 };
                 self.batch_taken(id, &listed, at);
             }
-            Verdict::Row => self.halve(id),
+            Verdict::Reject => self.halve(id),
             Verdict::Retry | Verdict::Unknown => {
                 if self.charge_passing(id, at.now) >= self.limits.max_attempts {
                     let parcel = self.parcels.remove(id);
-                    self.send_all_singly(parcel.rows, parcel.origin);
+                    self.send_all_singly(parcel.rows, parcel.batch_id);
                 } else {
                     self.wait(id, words(end), at);
                 }
                 self.leave_the_lane(id);
             }
-            Verdict::Unreached | Verdict::Throttle(_) => {
+            Verdict::ConnectFailed | Verdict::Throttle(_) => {
                 self.wait(id, words(end), at);
                 self.leave_the_lane(id);
             }
-            Verdict::Sign => {
+            Verdict::Reauthenticate => {
                 self.parcels.make_due(id);
                 self.leave_the_lane(id);
             }
-            Verdict::Halt(refusal) => return Err(self.halt(id, *refusal, end)),
+            Verdict::Abort(refusal) => return Err(self.halt(id, *refusal, end)),
         }
-        self.blame_batches(origin)
+        self.blame_batches(batch_id)
     }
 
     /// Settles what the service took; what it listed goes singly. The first batch with profiles is read back before any row of it settles.
     fn batch_taken(&mut self, id: ParcelId, listed: &[Box<str>], at: At) {
-        let Parcel { rows, origin, .. } = self.parcels.remove(id);
-        self.proof.are_taken = true;
+        let Parcel { rows, batch_id, .. } = self.parcels.remove(id);
+        self.batch_trial.batches_accepted = true;
         self.charge_rows(&rows);
         let siblings = rows.len();
         let (listed, taken) = self.split_by_listed(rows, listed);
@@ -77,16 +77,16 @@ impl Deliveries {
             self.seen = SuccessSeen::Yes;
             self.refusals.accepted();
         }
-        if !self.proof.keep_profiles
+        if !self.batch_trial.keep_profiles
             && matches!(self.lane, Lane::Batch(_))
             && taken.iter().any(|row| self.account(*row).is_some_and(Account::has_profile))
         {
-            self.proof.read_back = Some(ReadBack { listed, reading: Reading::First });
-            self.parcels.insert_due(Parcel::new(Command::PortraitGet, taken, origin));
+            self.batch_trial.read_back = Some(ReadBack { listed, reading: ReadAttempt::First });
+            self.parcels.insert_due(Parcel::new(Command::PortraitGet, taken, batch_id));
             return;
         }
         self.settle_taken(taken, at);
-        self.send_singly(listed, origin, siblings);
+        self.send_singly(listed, batch_id, siblings);
     }
 
     fn settle_taken(&mut self, rows: Vec<u64>, at: At) {
@@ -97,14 +97,14 @@ impl Deliveries {
 
     fn charge_rows(&mut self, rows: &[u64]) {
         for row in rows {
-            if let Some(open) = self.window.open_mut(*row) {
+            if let Some(open) = self.buffer.open_mut(*row) {
                 open.attempts += 1;
             }
         }
     }
 
     fn account(&self, row: u64) -> Option<&Account> {
-        self.window.open(row).map(super::window::Open::account)
+        self.buffer.open(row).map(super::reorder_buffer::UnsettledRecord::account)
     }
 
     /// The rows whose ids are listed, and the others. Ids that were not in the call are only told.
@@ -124,28 +124,28 @@ impl Deliveries {
 
     /// Something in the batch is refused: each half is a call of its own.
     fn halve(&mut self, id: ParcelId) {
-        let Parcel { mut rows, origin, .. } = self.parcels.remove(id);
+        let Parcel { mut rows, batch_id, .. } = self.parcels.remove(id);
         self.charge_rows(&rows);
         let siblings = rows.len();
         let second = rows.split_off(siblings.div_ceil(2));
         for half in [rows, second] {
             if half.len() > 1 && matches!(self.lane, Lane::Batch(_)) {
-                self.parcels.insert_due(Parcel::new(Command::MultiaccountImport, half, origin));
+                self.parcels.insert_due(Parcel::new(Command::MultiaccountImport, half, batch_id));
             } else {
-                self.send_singly(half, origin, siblings);
+                self.send_singly(half, batch_id, siblings);
             }
         }
     }
 
-    fn send_all_singly(&mut self, rows: Vec<u64>, origin: u64) {
+    fn send_all_singly(&mut self, rows: Vec<u64>, batch_id: u64) {
         let siblings = rows.len();
-        self.send_singly(rows, origin, siblings);
+        self.send_singly(rows, batch_id, siblings);
     }
 
     /// Rows of a batch of `siblings` records go one by one, with fresh attempts.
-    fn send_singly(&mut self, rows: Vec<u64>, origin: u64, siblings: usize) {
+    fn send_singly(&mut self, rows: Vec<u64>, batch_id: u64, siblings: usize) {
         for row in rows {
-            self.parcels.insert_due(Parcel { siblings, ..Parcel::new(Command::AccountImport, vec![row], origin) });
+            self.parcels.insert_due(Parcel { siblings, ..Parcel::new(Command::AccountImport, vec![row], batch_id) });
         }
     }
 
@@ -154,21 +154,21 @@ impl Deliveries {
         if self.lane == Lane::FellBack && self.parcels.contains(id) && self.parcels[id].command == Command::MultiaccountImport {
             self.parcels.unqueue(id);
             let parcel = self.parcels.remove(id);
-            self.send_all_singly(parcel.rows, parcel.origin);
+            self.send_all_singly(parcel.rows, parcel.batch_id);
         }
     }
 
     /// A record was taken singly: if that is so of the first batch, and nothing of it was taken as one, the service takes no batches.
-    pub(super) fn taken_singly(&mut self, origin: u64) -> Result<(), Aftermath> {
-        self.proof.taken_singly(origin);
-        self.blame_batches(origin)
+    pub(super) fn taken_singly(&mut self, batch_id: u64) -> Result<(), CallEffect> {
+        self.batch_trial.note_accepted_singly(batch_id);
+        self.blame_batches(batch_id)
     }
 
     /// Parts of the first batch that are still to be tried may yet be taken.
-    fn blame_batches(&mut self, origin: u64) -> Result<(), Aftermath> {
-        let is_part = |parcel: &Parcel| parcel.origin == origin && parcel.command == Command::MultiaccountImport;
-        if matches!(self.lane, Lane::Batch(_)) && self.proof.is_refuted(origin) && !self.parcels.iter().any(|(_, parcel)| is_part(parcel)) {
-            return self.give_up_batches(Refusal::BatchesRefused);
+    fn blame_batches(&mut self, batch_id: u64) -> Result<(), CallEffect> {
+        let is_part = |parcel: &Parcel| parcel.batch_id == batch_id && parcel.command == Command::MultiaccountImport;
+        if matches!(self.lane, Lane::Batch(_)) && self.batch_trial.is_refuted(batch_id) && !self.parcels.iter().any(|(_, parcel)| is_part(parcel)) {
+            return self.give_up_batches(HaltReason::BatchesRefused);
         }
         Ok(())
     }
@@ -176,10 +176,10 @@ impl Deliveries {
     /// Whether another record of the same batch may yet be taken: until then nobody knows whose fault a malformed request is. One that is
     /// out of attempts, or was called malformed itself, shows nothing.
     pub(super) fn has_promising_sibling(&self, id: ParcelId) -> bool {
-        let Parcel { origin, siblings, .. } = self.parcels[id];
+        let Parcel { batch_id, siblings, .. } = self.parcels[id];
         // One that was sent singly as a test has all others for siblings.
         let was_test = siblings == 0 && matches!(self.lane, Lane::Batch(_));
-        let is_sibling = |parcel: &Parcel| was_test || parcel.origin == origin;
+        let is_sibling = |parcel: &Parcel| was_test || parcel.batch_id == batch_id;
         let is_promising = |parcel: &Parcel| match parcel.stage {
             Stage::Ready | Stage::InFlight | Stage::Waiting => parcel.last.0 != Some(INVALID_REQUEST),
             Stage::Exhausted => false,
@@ -191,18 +191,18 @@ impl Deliveries {
     /// What the end of a call says about the service. If its record was split out of a batch, the batch counts, and it is faulty when half
     /// of its records are.
     pub(super) fn sample(&mut self, id: ParcelId, verdict: &Verdict) -> HealthSample {
-        let Parcel { command, origin, siblings, ref rows, .. } = self.parcels[id];
+        let Parcel { command, batch_id, siblings, ref rows, .. } = self.parcels[id];
         let sample = match verdict {
-            Verdict::Taken | Verdict::Row if command != Command::PortraitGet => HealthSample::Good,
+            Verdict::Accepted | Verdict::Reject if command != Command::PortraitGet => HealthSample::Good,
             Verdict::Retry if command != Command::PortraitGet => HealthSample::Faulty,
-            Verdict::Unreached => HealthSample::Unreached,
+            Verdict::ConnectFailed => HealthSample::Unreached,
             Verdict::Throttle(_) => HealthSample::Throttled,
-            Verdict::Taken | Verdict::Row | Verdict::Retry | Verdict::Unknown | Verdict::Sign | Verdict::Halt(_) => HealthSample::Neutral,
+            Verdict::Accepted | Verdict::Reject | Verdict::Retry | Verdict::Unknown | Verdict::Reauthenticate | Verdict::Abort(_) => HealthSample::Neutral,
         };
         if siblings == 0 {
             return sample;
         }
-        let ailing = self.ailing.entry(origin).or_default();
+        let ailing = self.faulty_siblings.entry(batch_id).or_default();
         if sample != HealthSample::Faulty {
             ailing.remove(&rows[0]);
             return sample;
@@ -213,27 +213,27 @@ impl Deliveries {
     }
 
     /// Forgets what [`Self::sample`] noted of a record that is settled.
-    pub(super) fn is_cured(&mut self, origin: u64, row: u64) {
-        if let Some(ailing) = self.ailing.get_mut(&origin) {
+    pub(super) fn is_cured(&mut self, batch_id: u64, row: u64) {
+        if let Some(ailing) = self.faulty_siblings.get_mut(&batch_id) {
             ailing.remove(&row);
             if ailing.is_empty() {
-                self.ailing.remove(&origin);
+                self.faulty_siblings.remove(&batch_id);
             }
         }
     }
 
     /// If nothing is left of a batch that was to bring evidence, another one may.
-    pub(super) fn forget_origin(&mut self, origin: u64) {
-        if matches!(self.lane, Lane::Batch(_)) && !self.proof.are_taken && !self.parcels.iter().any(|(_, parcel)| parcel.origin == origin) {
-            self.proof.is_gone(origin);
+    pub(super) fn forget_batch(&mut self, batch_id: u64) {
+        if matches!(self.lane, Lane::Batch(_)) && !self.batch_trial.batches_accepted && !self.parcels.iter().any(|(_, parcel)| parcel.batch_id == batch_id) {
+            self.batch_trial.is_gone(batch_id);
         }
     }
 
-    pub(super) fn read_back_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallEnd, at: At) -> Result<(), Aftermath> {
+    pub(super) fn read_back_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
         match verdict {
-            Verdict::Taken => {
+            Verdict::Accepted => {
                 let profiles = match end {
-                    CallEnd::Done(Yield::Profiles(profiles)) => profiles,
+                    CallOutcome::Done(Answer::Profiles(profiles)) => profiles,
                     _ => Vec::new(),
                 };
                 self.profiles_read(id, profiles, at)
@@ -242,16 +242,16 @@ impl Deliveries {
                 self.wait(id, words(end), at);
                 Ok(())
             }
-            Verdict::Retry | Verdict::Unknown | Verdict::Row => self.read_back_failed(id),
-            Verdict::Unreached | Verdict::Throttle(_) => {
+            Verdict::Retry | Verdict::Unknown | Verdict::Reject => self.read_back_failed(id),
+            Verdict::ConnectFailed | Verdict::Throttle(_) => {
                 self.wait(id, words(end), at);
                 Ok(())
             }
-            Verdict::Sign => {
+            Verdict::Reauthenticate => {
                 self.parcels.make_due(id);
                 Ok(())
             }
-            Verdict::Halt(refusal) => Err(self.halt(id, *refusal, end)),
+            Verdict::Abort(refusal) => Err(self.halt(id, *refusal, end)),
         }
     }
 
@@ -263,21 +263,21 @@ impl Deliveries {
         parcel.attempts
     }
 
-    fn profiles_read(&mut self, id: ParcelId, profiles: Vec<Profile>, at: At) -> Result<(), Aftermath> {
+    fn profiles_read(&mut self, id: ParcelId, profiles: Vec<Profile>, at: At) -> Result<(), CallEffect> {
         let profiles: HashMap<Box<str>, Profile> = profiles.into_iter().map(|profile| (profile.user_id.clone(), profile)).collect();
         let is_kept = |row: &u64| self.account(*row).is_none_or(|account| shows(profiles.get(account.user_id.as_str()), account));
         if self.parcels[id].rows.iter().all(is_kept) {
-            self.proof.keep_profiles = true;
-            let Parcel { rows, origin, .. } = self.parcels.remove(id);
-            let listed = self.proof.read_back.take().map(|read_back| read_back.listed).unwrap_or_default();
+            self.batch_trial.keep_profiles = true;
+            let Parcel { rows, batch_id, .. } = self.parcels.remove(id);
+            let listed = self.batch_trial.read_back.take().map(|read_back| read_back.listed).unwrap_or_default();
             let siblings = rows.len() + listed.len();
             self.settle_taken(rows, at);
-            self.send_singly(listed, origin, siblings);
+            self.send_singly(listed, batch_id, siblings);
             return Ok(());
         }
-        match &mut self.proof.read_back {
-            Some(read_back) if read_back.reading == Reading::First => {
-                read_back.reading = Reading::Second;
+        match &mut self.batch_trial.read_back {
+            Some(read_back) if read_back.reading == ReadAttempt::First => {
+                read_back.reading = ReadAttempt::Second;
                 self.parcels.make_wait(id, at.now + READ_AGAIN);
                 Ok(())
             }
@@ -286,17 +286,17 @@ impl Deliveries {
     }
 
     /// The batch's profiles were dropped, or nobody can tell.
-    fn read_back_failed(&mut self, id: ParcelId) -> Result<(), Aftermath> {
+    fn read_back_failed(&mut self, id: ParcelId) -> Result<(), CallEffect> {
         let Parcel { mut rows, .. } = self.parcels.remove(id);
-        rows.extend(self.proof.read_back.take().map(|read_back| read_back.listed).unwrap_or_default());
+        rows.extend(self.batch_trial.read_back.take().map(|read_back| read_back.listed).unwrap_or_default());
         self.put_back(rows);
-        self.give_up_batches(Refusal::BatchDropsProfiles)
+        self.give_up_batches(HaltReason::BatchDropsProfiles)
     }
 
     /// Takes the single lane for the rest of the run, or stops it.
-    fn give_up_batches(&mut self, why: Refusal) -> Result<(), Aftermath> {
-        if self.lane == Lane::Batch(Doubt::Stop) {
-            return Err(Aftermath::Halt { refusal: why, code: None, says: String::new() });
+    fn give_up_batches(&mut self, why: HaltReason) -> Result<(), CallEffect> {
+        if self.lane == Lane::Batch(OnBatchFailure::Stop) {
+            return Err(CallEffect::Halt { refusal: why, code: None, says: String::new() });
         }
         tracing::warn!("{why}: going on account by account");
         self.lane = Lane::FellBack;

@@ -6,50 +6,50 @@
 use tokio::time::Instant;
 
 use super::parcel::{Parcel, ParcelId, Stage};
-use super::window::{Fault, Open};
-use super::{Aftermath, At, Choice, Deliveries, Feed, Lane};
-use crate::health::{CallTimes, Change, Company, ExhaustedBy, HealthSample, Overtime, Tried};
+use super::reorder_buffer::{Failure, UnsettledRecord};
+use super::{CallEffect, At, Choice, Deliveries, Intake, Lane};
+use crate::health::{CallTimes, HealthChange, OtherCalls, ExhaustedBy, HealthSample, Overtime, Tried};
 use crate::refusals::Pattern;
 use crate::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
-use crate::verdict::{Refusal, Verdict};
+use crate::verdict::{HaltReason, Verdict};
 
 impl Deliveries {
-    pub(super) fn halt_if_unknown_everywhere(&mut self, id: ParcelId) -> Result<(), Aftermath> {
+    pub(super) fn halt_if_unknown_everywhere(&mut self, id: ParcelId) -> Result<(), CallEffect> {
         if self.unknown.len() < UNKNOWN_RECORDS_IN_A_ROW {
             return Ok(());
         }
         let (code, says) = self.parcels[id].last.clone();
-        Err(Aftermath::Halt { refusal: Refusal::UnknownCodes, code, says })
+        Err(CallEffect::Halt { refusal: HaltReason::UnknownCodes, code, says })
     }
 
     /// A record was refused for its own fault; if all are, it isn't their own.
-    pub(super) fn halt_if_refused_everywhere(&mut self, (code, says): Fault) -> Result<(), Aftermath> {
+    pub(super) fn halt_if_refused_everywhere(&mut self, (code, says): Failure) -> Result<(), CallEffect> {
         match code.map(|code| self.refusals.refused(code)) {
-            Some(Pattern::All) => Err(Aftermath::Halt { refusal: Refusal::AllRecordsRefused, code, says }),
+            Some(Pattern::All) => Err(CallEffect::Halt { refusal: HaltReason::AllRecordsRefused, code, says }),
             Some(Pattern::Plausible) | None => Ok(()),
         }
     }
 
     /// Tells the health of the API how a call ended, and draws the consequences.
-    pub(super) fn judged(&mut self, (origin, sample): (u64, HealthSample), verdict: &Verdict, times: CallTimes, at: At) -> Aftermath {
+    pub(super) fn judged(&mut self, (batch_id, sample): (u64, HealthSample), verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
         if self.is_down() {
-            return Aftermath::Nothing;
+            return CallEffect::Nothing;
         }
-        match self.health.note(origin, sample, times, Company::of(self.in_flight)) {
-            Change::Down => {
+        match self.health.note(batch_id, sample, times, OtherCalls::of(self.in_flight)) {
+            HealthChange::Down => {
                 self.give_back();
-                return Aftermath::Down;
+                return CallEffect::Down;
             }
-            Change::Nothing | Change::Back => {}
+            HealthChange::Nothing | HealthChange::Back => {}
         }
         if sample == HealthSample::Good {
             self.fail_released(times, at);
         }
         match verdict {
-            Verdict::Taken | Verdict::Row => Aftermath::Accepted,
-            Verdict::Throttle(scope) => Aftermath::Throttled(*scope),
-            Verdict::Sign => Aftermath::SignatureRefused,
-            Verdict::Retry | Verdict::Unreached | Verdict::Unknown | Verdict::Halt(_) => Aftermath::Nothing,
+            Verdict::Accepted | Verdict::Reject => CallEffect::Accepted,
+            Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
+            Verdict::Reauthenticate => CallEffect::SignatureRefused,
+            Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
         }
     }
 
@@ -60,7 +60,7 @@ impl Deliveries {
             parcel.charged_since = None;
             parcel.overtime = None;
             for row in &parcel.rows {
-                self.window.open_mut(*row).map(Open::give_back);
+                self.buffer.open_mut(*row).map(UnsettledRecord::give_back);
             }
         }
         for id in self.health.revive() {
@@ -69,7 +69,7 @@ impl Deliveries {
     }
 
     /// Charges a single call, unless the service is down; one that is out of attempts waits for its judgement.
-    pub(super) fn charge(&mut self, id: ParcelId, last: Fault, by: ExhaustedBy, at: At) {
+    pub(super) fn charge(&mut self, id: ParcelId, last: Failure, by: ExhaustedBy, at: At) {
         let allowed = match by {
             ExhaustedBy::TemporaryErrors => self.limits.max_attempts,
             ExhaustedBy::UnknownCodes => UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts),
@@ -94,7 +94,7 @@ impl Deliveries {
         parcel.attempts += 1;
         parcel.charged_since.get_or_insert(now);
         for row in &parcel.rows {
-            if let Some(open) = self.window.open_mut(*row) {
+            if let Some(open) = self.buffer.open_mut(*row) {
                 open.attempts += 1;
                 open.passing += 1;
             }
@@ -102,13 +102,13 @@ impl Deliveries {
         parcel.attempts
     }
 
-    pub(super) fn note_unknown(&mut self, origin: u64, verdict: &Verdict) {
+    pub(super) fn note_unknown(&mut self, batch_id: u64, verdict: &Verdict) {
         match verdict {
             Verdict::Unknown => {
-                self.unknown.insert(origin);
+                self.unknown.insert(batch_id);
             }
-            Verdict::Taken | Verdict::Row | Verdict::Retry => self.unknown.clear(),
-            Verdict::Unreached | Verdict::Throttle(_) | Verdict::Sign | Verdict::Halt(_) => {}
+            Verdict::Accepted | Verdict::Reject | Verdict::Retry => self.unknown.clear(),
+            Verdict::ConnectFailed | Verdict::Throttle(_) | Verdict::Reauthenticate | Verdict::Abort(_) => {}
         }
     }
 
@@ -124,10 +124,10 @@ impl Deliveries {
 
     fn fail(&mut self, ids: Vec<ParcelId>, at: At) {
         for id in ids {
-            let Parcel { rows, origin, last, .. } = self.parcels.remove(id);
+            let Parcel { rows, batch_id, last, .. } = self.parcels.remove(id);
             self.finish(rows[0], Some(last), at);
-            self.is_cured(origin, rows[0]);
-            self.forget_origin(origin);
+            self.is_cured(batch_id, rows[0]);
+            self.forget_batch(batch_id);
         }
     }
 
@@ -147,7 +147,7 @@ impl Deliveries {
     /// Looks at the records that are out of attempts when nothing else is left that could show whether the service is well: a test is to.
     /// What no test can judge is tried again from time to time, and fails once its time is over.
     pub fn resolve_exhausted(&mut self, at: At) {
-        if !self.health.has_exhausted() || self.feed == Feed::Stopped || self.is_down() {
+        if !self.health.has_exhausted() || self.feed == Intake::Stopped || self.is_down() {
             return;
         }
         let released = self.health.take_retries(at.now);

@@ -31,7 +31,7 @@ pub(super) struct Parcel {
     /// At least one; in input order.
     pub(super) rows: Vec<u64>,
     /// The first row of the batch that it comes from: the breaker counts distinct ones.
-    pub(super) origin: u64,
+    pub(super) batch_id: u64,
     /// Records of the batch that this one was taken out of, to go singly; 0 for any other parcel.
     pub(super) siblings: usize,
     /// Passing faults charged to it; what `--max-attempts` bounds.
@@ -49,11 +49,11 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    pub(super) fn new(command: Command, rows: Vec<u64>, origin: u64) -> Self {
+    pub(super) fn new(command: Command, rows: Vec<u64>, batch_id: u64) -> Self {
         Self {
             command,
             rows,
-            origin,
+            batch_id,
             siblings: 0,
             attempts: 0,
             tries: 0,

@@ -5,13 +5,13 @@
 
 use tokio::time::Instant;
 
-use super::hold::Key;
+use super::user_order::UserKey;
 use super::parcel::{Parcel, ParcelId};
-use super::{Aftermath, At, Call, CallId, Deliveries, Feed, Lane};
+use super::{CallEffect, At, Call, CallId, Deliveries, Intake, Lane};
 use crate::account::Account;
 use crate::command::Command;
-use crate::health::{CallTimes, Change, Company, HealthSample, Means, REPEAT_WITHIN, TestResult};
-use crate::verdict::{CallEnd, Carried, Refusal, Scope, Verdict, judge, words};
+use crate::health::{CallTimes, HealthChange, OtherCalls, HealthSample, Means, REPEAT_WITHIN, TestResult};
+use crate::verdict::{CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
 
 /// A test that is in flight.
 #[derive(Debug)]
@@ -26,14 +26,14 @@ pub(super) enum Probe {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) account: Account,
-    pub(super) user_id: Key,
+    pub(super) user_id: UserKey,
     pub(super) at: Instant,
 }
 
 impl Deliveries {
     /// The call that is to leave as a test now.
     pub(super) fn next_probe(&self, now: Instant) -> Option<(Command, Means)> {
-        if self.probe.is_some() || self.feed == Feed::Stopped || !self.health.wants_test(now) {
+        if self.probe.is_some() || self.feed == Intake::Stopped || !self.health.wants_test(now) {
             return None;
         }
         match self.means(now) {
@@ -66,7 +66,7 @@ impl Deliveries {
     /// A batch of one, once it is known that the service takes batches; while one is on trial or read back no other one may leave.
     fn import_command(&self) -> Command {
         match self.lane {
-            Lane::Batch(_) if self.proof.are_taken && self.proof.lets_go(None) => Command::MultiaccountImport,
+            Lane::Batch(_) if self.batch_trial.batches_accepted && self.batch_trial.may_leave(None) => Command::MultiaccountImport,
             Lane::Batch(_) | Lane::Single | Lane::FellBack => Command::AccountImport,
         }
     }
@@ -79,7 +79,7 @@ impl Deliveries {
             Means::Fresh => return self.send_fresh_probe(command, position),
             Means::Repeat => {
                 let accepted = self.accepted.take()?;
-                self.hold.enter(accepted.user_id, 0);
+                self.user_order.enter(accepted.user_id, 0);
                 self.probe = Some(Probe::Repeat(accepted));
             }
             Means::Check => self.probe = Some(Probe::Check),
@@ -110,20 +110,20 @@ impl Deliveries {
     }
 
     /// A fresh record that was sent as a test and met a fault is tried again like any other, uncharged.
-    pub(super) fn fresh_probe_failed(&mut self, id: ParcelId, end: CallEnd, at: At) {
-        self.proof.returned(id);
+    pub(super) fn fresh_probe_failed(&mut self, id: ParcelId, end: CallOutcome, at: At) {
+        self.batch_trial.returned(id);
         self.wait(id, words(end), at);
         self.leave_the_lane(id);
     }
 
     /// Takes the end of a test that carried no record of the input.
-    pub(super) fn probe_ended(&mut self, end: CallEnd, times: CallTimes, at: At) -> Aftermath {
-        let Some(probe) = self.probe.take() else { return Aftermath::Nothing };
-        let verdict = judge(&end, self.seen, Carried::Batch);
+    pub(super) fn probe_ended(&mut self, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
+        let Some(probe) = self.probe.take() else { return CallEffect::Nothing };
+        let verdict = judge(&end, self.seen, CallSize::Batch);
         let command = match probe {
             Probe::Repeat(accepted) => {
                 self.repeat_ended(accepted, &verdict, at.now);
-                if let Verdict::Halt(refusal) = verdict {
+                if let Verdict::Abort(refusal) = verdict {
                     return halted(refusal, end);
                 }
                 self.main_command()
@@ -135,8 +135,8 @@ impl Deliveries {
 
     /// A later record of the UserID may go now; if there is none, the account may be repeated again.
     fn repeat_ended(&mut self, accepted: Accepted, verdict: &Verdict, now: Instant) {
-        let at = if *verdict == Verdict::Taken { now } else { accepted.at };
-        match self.hold.leave(accepted.user_id) {
+        let at = if *verdict == Verdict::Accepted { now } else { accepted.at };
+        match self.user_order.leave(accepted.user_id) {
             Some(row) => self.fresh.push_back(row),
             None => {
                 self.accepted.get_or_insert(Accepted { at, ..accepted });
@@ -145,17 +145,17 @@ impl Deliveries {
     }
 
     /// Draws the consequences of a test's end.
-    pub(super) fn tested(&mut self, command: Command, verdict: &Verdict, times: CallTimes, at: At) -> Aftermath {
-        let went_well = matches!(verdict, Verdict::Taken | Verdict::Row);
+    pub(super) fn tested(&mut self, command: Command, verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
+        let went_well = matches!(verdict, Verdict::Accepted | Verdict::Reject);
         let (result, sample) = match verdict {
             Verdict::Retry | Verdict::Unknown => (TestResult::Faulty, HealthSample::Neutral),
-            Verdict::Unreached => (TestResult::Unreached(Company::of(self.in_flight)), HealthSample::Neutral),
-            Verdict::Taken | Verdict::Row => (TestResult::Well, HealthSample::Good),
+            Verdict::ConnectFailed => (TestResult::Unreached(OtherCalls::of(self.in_flight)), HealthSample::Neutral),
+            Verdict::Accepted | Verdict::Reject => (TestResult::Well, HealthSample::Good),
             Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
-            Verdict::Sign | Verdict::Halt(_) => (TestResult::Well, HealthSample::Neutral),
+            Verdict::Reauthenticate | Verdict::Abort(_) => (TestResult::Well, HealthSample::Neutral),
         };
         let is_own_api = command != Command::AccountCheck;
-        if is_own_api || *verdict == Verdict::Throttle(Scope::All) {
+        if is_own_api || *verdict == Verdict::Throttle(ThrottleScope::All) {
             self.health.note_throttling(sample, at.now);
         }
         if went_well && is_own_api {
@@ -166,20 +166,20 @@ impl Deliveries {
             self.health.try_again_later(at.now, at.jitter);
         }
         match (change, verdict) {
-            (Change::Down, _) => {
+            (HealthChange::Down, _) => {
                 self.give_back();
-                Aftermath::Down
+                CallEffect::Down
             }
-            (Change::Back | Change::Nothing, Verdict::Throttle(scope)) => Aftermath::Throttled(*scope),
-            (Change::Back | Change::Nothing, Verdict::Sign) => Aftermath::SignatureRefused,
-            (Change::Back, _) => Aftermath::Back,
-            (Change::Nothing, _) if went_well => Aftermath::Accepted,
-            (Change::Nothing, _) => Aftermath::Nothing,
+            (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
+            (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
+            (HealthChange::Back, _) => CallEffect::Back,
+            (HealthChange::Nothing, _) if went_well => CallEffect::Accepted,
+            (HealthChange::Nothing, _) => CallEffect::Nothing,
         }
     }
 }
 
-fn halted(refusal: Refusal, end: CallEnd) -> Aftermath {
+fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
     let (code, says) = words(end);
-    Aftermath::Halt { refusal, code, says }
+    CallEffect::Halt { refusal, code, says }
 }

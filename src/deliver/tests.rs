@@ -3,33 +3,33 @@ use std::time::Duration;
 
 use super::*;
 use crate::account::Account;
-use crate::input::Mark;
-use crate::verdict::{Scope, Yield};
+use crate::input::InputPosition;
+use crate::verdict::{ThrottleScope, Answer};
 
 fn record(row: u64, id: &str) -> Record {
     Record {
         row,
         line: row + 1,
-        end: Mark { rows: row, offset: row * 10, line: row + 2, digest: 0 },
+        end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: 0 },
         user_id: id.as_bytes().into(),
         account: Account::parse(id.as_bytes(), b"", b""),
         fields: csv::ByteRecord::from(vec![id]),
     }
 }
 
-fn limits() -> Limits {
-    Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single }
+fn limits() -> DeliveryLimits {
+    DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single }
 }
 
-fn code(code: i64) -> CallEnd {
+fn code(code: i64) -> CallOutcome {
     match code {
-        0 => CallEnd::Done(Yield::Nothing),
-        code => CallEnd::Refused { code, info: format!("code {code}") },
+        0 => CallOutcome::Done(Answer::Nothing),
+        code => CallOutcome::Refused { code, info: format!("code {code}") },
     }
 }
 
-fn unreached() -> CallEnd {
-    CallEnd::Unreached { why: "refused".to_owned() }
+fn unreached() -> CallOutcome {
+    CallOutcome::Unreached { why: "refused".to_owned() }
 }
 
 fn known() -> Known {
@@ -94,7 +94,7 @@ impl Desk {
         Some((row, is_retry))
     }
 
-    fn end(&mut self, row: u64, end: CallEnd) -> Aftermath {
+    fn end(&mut self, row: u64, end: CallOutcome) -> CallEffect {
         let left = self.now;
         self.now += Duration::from_millis(1);
         self.deliveries.ended(self.calls[&row], end, left, self.at())
@@ -105,7 +105,7 @@ impl Desk {
     }
 
     /// Calls whoever may be called until nobody may, for at most `calls` calls; each ends as `answer` says.
-    fn run(&mut self, calls: usize, answer: impl Fn(u64) -> CallEnd) -> Vec<Aftermath> {
+    fn run(&mut self, calls: usize, answer: impl Fn(u64) -> CallOutcome) -> Vec<CallEffect> {
         let mut all = Vec::new();
         while all.len() < calls {
             self.deliveries.resolve_exhausted(self.at());
@@ -188,8 +188,8 @@ async fn an_outage_fails_nobody_however_small_the_file() {
     for healthy in [0, 4] {
         let mut desk = Desk::new();
         desk.admit_many(10).deliveries.input_ended();
-        let ends = desk.run(500, |row| if row <= healthy { code(0) } else { CallEnd::Lost { why: "HTTP 502".to_owned() } });
-        assert!(ends.contains(&Aftermath::Down), "{healthy}");
+        let ends = desk.run(500, |row| if row <= healthy { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
+        assert!(ends.contains(&CallEffect::Down), "{healthy}");
         assert_eq!(desk.outcomes().len() as u64, healthy);
         desk.run(500, |_| code(0));
         let outcomes = desk.outcomes();
@@ -202,8 +202,8 @@ async fn an_outage_fails_nobody_however_small_the_file() {
 async fn an_outage_that_catches_the_tail_of_a_file_fails_nobody() {
     let mut desk = Desk::new();
     desk.admit_many(100).deliveries.input_ended();
-    let ends = desk.run(500, |row| if row <= 60 { code(0) } else { CallEnd::Lost { why: "HTTP 502".to_owned() } });
-    assert!(ends.contains(&Aftermath::Down));
+    let ends = desk.run(500, |row| if row <= 60 { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
+    assert!(ends.contains(&CallEffect::Down));
     assert_eq!(desk.outcomes().len(), 60);
     desk.run(500, |_| code(0));
     assert!(desk.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
@@ -214,8 +214,8 @@ async fn an_outage_that_catches_the_tail_of_a_file_fails_nobody() {
 async fn an_outage_that_answers_some_fails_nobody() {
     let mut desk = Desk::new();
     desk.admit_many(10).deliveries.input_ended();
-    let ends = desk.run(200, |row| if row == 1 { code(60008) } else { CallEnd::Lost { why: "HTTP 502".to_owned() } });
-    assert!(ends.contains(&Aftermath::Down));
+    let ends = desk.run(200, |row| if row == 1 { code(60008) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
+    assert!(ends.contains(&CallEffect::Down));
     assert_eq!(desk.outcomes(), []);
     desk.run(200, |_| code(0));
     assert!(desk.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
@@ -226,7 +226,7 @@ async fn while_the_service_is_down_and_no_fresh_record_is_there_to_test_with_rec
     let mut desk = Desk::new();
     desk.admit_many(1);
     let row = desk.leave().unwrap();
-    assert_eq!(desk.end(row, unreached()), Aftermath::Down);
+    assert_eq!(desk.end(row, unreached()), CallEffect::Down);
     assert!(!desk.deliveries.wants_record(desk.now), "the probe is not due");
     desk.pass(Duration::from_secs(1));
     assert!(desk.deliveries.wants_record(desk.now));
@@ -235,14 +235,14 @@ async fn while_the_service_is_down_and_no_fresh_record_is_there_to_test_with_rec
     desk.admit("good");
     assert!(!desk.deliveries.wants_record(desk.now));
     let row = desk.leave().unwrap();
-    assert_eq!((row, desk.end(row, code(0))), (3, Aftermath::Back));
+    assert_eq!((row, desk.end(row, code(0))), (3, CallEffect::Back));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
     let mut desk = Desk::new();
     desk.admit_many(10).deliveries.input_ended();
-    desk.run(500, |row| if row == 10 { CallEnd::Lost { why: "reset".to_owned() } } else { code(0) });
+    desk.run(500, |row| if row == 10 { CallOutcome::Lost { why: "reset".to_owned() } } else { code(0) });
     assert_eq!(desk.outcomes().last(), Some(&(10, Status::Failed, None, 5)));
 }
 
@@ -250,12 +250,12 @@ async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
 async fn an_outage_fails_nobody_and_gives_the_attempts_back() {
     let mut desk = Desk::new();
     desk.admit_many(300).deliveries.input_ended();
-    let ends = desk.run(200, |_| CallEnd::Lost { why: "HTTP 502".to_owned() });
-    assert!(ends.contains(&Aftermath::Down));
+    let ends = desk.run(200, |_| CallOutcome::Lost { why: "HTTP 502".to_owned() });
+    assert!(ends.contains(&CallEffect::Down));
     assert!(desk.deliveries.down_since().is_some());
     assert_eq!(desk.outcomes(), []);
     let ends = desk.run(2_000, |_| code(0));
-    assert!(ends.contains(&Aftermath::Back));
+    assert!(ends.contains(&CallEffect::Back));
     let outcomes = desk.outcomes();
     assert_eq!(outcomes.len(), 300);
     assert!(outcomes.iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1), "{outcomes:?}");
@@ -266,7 +266,7 @@ async fn while_the_service_is_down_one_probe_leaves_at_a_time() {
     let mut desk = Desk::new();
     desk.admit_many(30);
     let row = desk.leave().unwrap();
-    assert_eq!(desk.end(row, unreached()), Aftermath::Down, "alone in flight");
+    assert_eq!(desk.end(row, unreached()), CallEffect::Down, "alone in flight");
     assert_eq!(desk.leave(), None);
     assert!(!desk.deliveries.wants_record(desk.now));
     desk.pass(Duration::from_secs(1));
@@ -283,10 +283,10 @@ async fn while_the_service_is_down_one_probe_leaves_at_a_time() {
 async fn a_poisoned_probe_does_not_keep_the_service_down() {
     let mut desk = Desk::new();
     desk.admit_many(40).deliveries.input_ended();
-    desk.run(60, |_| CallEnd::Lost { why: "reset".to_owned() });
+    desk.run(60, |_| CallOutcome::Lost { why: "reset".to_owned() });
     assert!(desk.deliveries.down_since().is_some());
     let ends = desk.run(4_000, |row| if row == 1 { code(70500) } else { code(0) });
-    assert!(ends.contains(&Aftermath::Back));
+    assert!(ends.contains(&CallEffect::Back));
     assert_eq!(desk.outcomes().len(), 40);
 }
 
@@ -295,12 +295,12 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
     let mut desk = Desk::new();
     desk.admit("a");
     for (end, aftermath) in [
-        (code(60007), Aftermath::Throttled(Scope::Api)),
-        (CallEnd::TooMany, Aftermath::Throttled(Scope::All)),
-        (code(70001), Aftermath::SignatureRefused),
-        (code(60011), Aftermath::Throttled(Scope::All)),
-        (code(60018), Aftermath::Throttled(Scope::All)),
-        (code(60019), Aftermath::Throttled(Scope::All)),
+        (code(60007), CallEffect::Throttled(ThrottleScope::Api)),
+        (CallOutcome::TooMany, CallEffect::Throttled(ThrottleScope::All)),
+        (code(70001), CallEffect::SignatureRefused),
+        (code(60011), CallEffect::Throttled(ThrottleScope::All)),
+        (code(60018), CallEffect::Throttled(ThrottleScope::All)),
+        (code(60019), CallEffect::Throttled(ThrottleScope::All)),
     ] {
         desk.pass(Duration::from_secs(30));
         assert_eq!(desk.leave(), Some(1));
@@ -308,7 +308,7 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
     }
     desk.pass(Duration::from_secs(30));
     desk.leave();
-    let halt = Aftermath::Halt { refusal: Refusal::NotAdmin, code: Some(70403), says: "code 70403".to_owned() };
+    let halt = CallEffect::Halt { refusal: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() };
     assert_eq!(desk.end(1, code(70403)), halt);
     assert_eq!(desk.outcomes(), []);
     desk.leave();
@@ -325,7 +325,7 @@ async fn an_unknown_code_fails_one_row_and_halts_the_run_when_it_is_everywhere()
     let mut desk = Desk::new();
     desk.admit_many(40);
     let ends = desk.run(100, |_| code(12345));
-    assert!(ends.iter().any(|end| matches!(end, Aftermath::Halt { refusal: Refusal::UnknownCodes, .. })));
+    assert!(ends.iter().any(|end| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
     assert_eq!(desk.outcomes(), []);
 }
 
@@ -357,7 +357,7 @@ async fn a_stuck_record_holds_back_a_bounded_window() {
     assert_eq!(desk.next_row - 1, 100);
     desk.end(1, code(0));
     assert_eq!(desk.outcomes().len(), 100);
-    assert_eq!(desk.deliveries.window.bytes(), 0);
+    assert_eq!(desk.deliveries.buffer.bytes(), 0);
     assert!(desk.deliveries.wants_record(desk.now));
 }
 

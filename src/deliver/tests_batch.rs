@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::input::Mark;
-use crate::verdict::{Profile, Scope, Yield};
+use crate::input::InputPosition;
+use crate::verdict::{Profile, ThrottleScope, Answer};
 
 /// What leaves first, as the import asks.
 const ORDER: [Command; 4] = [Command::AccountCheck, Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
@@ -35,15 +35,15 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(doubt: Doubt) -> Self {
-        let limits = Limits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 40 << 20, lane: Lane::Batch(doubt) };
+    fn new(doubt: OnBatchFailure) -> Self {
+        let limits = DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 40 << 20, lane: Lane::Batch(doubt) };
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         Self { deliveries: Deliveries::new(limits, 1, known), now: Instant::now(), next_row: 1 }
     }
 
     /// With so many records without profiles, `user1` and so on, and no more to come.
     fn of(count: u64) -> Self {
-        let mut desk = Self::new(Doubt::FallBack);
+        let mut desk = Self::new(OnBatchFailure::FallBack);
         desk.admit_many(count, "").deliveries.input_ended();
         desk
     }
@@ -53,7 +53,7 @@ impl Desk {
         let record = Record {
             row,
             line: row + 1,
-            end: Mark { rows: row, offset: row * 10, line: row + 2, digest: 0 },
+            end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: 0 },
             user_id: id.as_bytes().into(),
             account: Account::parse(id.as_bytes(), nick.as_bytes(), b""),
             fields: csv::ByteRecord::from(vec![id]),
@@ -90,7 +90,7 @@ impl Desk {
         ORDER.into_iter().find_map(|command| self.send(command))
     }
 
-    fn end(&mut self, sent: &Sent, end: CallEnd) -> Aftermath {
+    fn end(&mut self, sent: &Sent, end: CallOutcome) -> CallEffect {
         self.now += Duration::from_millis(1);
         let at = self.at();
         self.deliveries.ended(sent.id, end, sent.left, at)
@@ -101,7 +101,7 @@ impl Desk {
     }
 
     /// Makes call after call, for at most `calls` calls, until nothing leaves of itself any more.
-    fn run(&mut self, calls: usize, mut answer: impl FnMut(&Sent) -> CallEnd) -> Vec<(Sent, Aftermath)> {
+    fn run(&mut self, calls: usize, mut answer: impl FnMut(&Sent) -> CallOutcome) -> Vec<(Sent, CallEffect)> {
         let mut all = Vec::new();
         while all.len() < calls {
             let at = self.at();
@@ -109,7 +109,7 @@ impl Desk {
             if let Some(sent) = self.send_any() {
                 let end = answer(&sent);
                 let aftermath = self.end(&sent, end);
-                let is_over = matches!(aftermath, Aftermath::Halt { .. });
+                let is_over = matches!(aftermath, CallEffect::Halt { .. });
                 all.push((sent, aftermath));
                 if is_over {
                     break;
@@ -130,20 +130,20 @@ impl Desk {
     }
 }
 
-fn code(code: i64) -> CallEnd {
-    CallEnd::Refused { code, info: format!("code {code}") }
+fn code(code: i64) -> CallOutcome {
+    CallOutcome::Refused { code, info: format!("code {code}") }
 }
 
-fn lost() -> CallEnd {
-    CallEnd::Lost { why: "HTTP 502".to_owned() }
+fn lost() -> CallOutcome {
+    CallOutcome::Lost { why: "HTTP 502".to_owned() }
 }
 
-fn listed<'a>(ids: impl IntoIterator<Item = &'a str>) -> CallEnd {
-    CallEnd::Done(Yield::FailAccounts(ids.into_iter().map(Into::into).collect()))
+fn listed<'a>(ids: impl IntoIterator<Item = &'a str>) -> CallOutcome {
+    CallOutcome::Done(Answer::FailAccounts(ids.into_iter().map(Into::into).collect()))
 }
 
 /// The answer of a service that does all that it is asked.
-fn fine(sent: &Sent) -> CallEnd {
+fn fine(sent: &Sent) -> CallOutcome {
     let profile = |account: &Account| Profile {
         user_id: account.user_id.as_str().into(),
         nick: account.nick.clone(),
@@ -151,22 +151,22 @@ fn fine(sent: &Sent) -> CallEnd {
         ..Profile::default()
     };
     match sent.command {
-        Command::AccountImport | Command::AccountCheck => CallEnd::Done(Yield::Nothing),
+        Command::AccountImport | Command::AccountCheck => CallOutcome::Done(Answer::Nothing),
         Command::MultiaccountImport => listed([]),
-        Command::PortraitGet => CallEnd::Done(Yield::Profiles(sent.accounts.iter().map(profile).collect())),
+        Command::PortraitGet => CallOutcome::Done(Answer::Profiles(sent.accounts.iter().map(profile).collect())),
         other => panic!("a delivery sends no {}", other.name()),
     }
 }
 
 /// As [`fine`], but batches come without profiles.
-fn dropping(sent: &Sent) -> CallEnd {
+fn dropping(sent: &Sent) -> CallOutcome {
     match sent.command {
-        Command::PortraitGet => CallEnd::Done(Yield::Profiles(Vec::new())),
+        Command::PortraitGet => CallOutcome::Done(Answer::Profiles(Vec::new())),
         _ => fine(sent),
     }
 }
 
-fn sizes(calls: &[(Sent, Aftermath)], command: Command) -> Vec<usize> {
+fn sizes(calls: &[(Sent, CallEffect)], command: Command) -> Vec<usize> {
     calls.iter().filter(|(sent, _)| sent.command == command).map(|(sent, _)| sent.rows.len()).collect()
 }
 
@@ -178,7 +178,7 @@ fn all_imported(outcomes: &Outcomes, count: u64, attempts: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn a_user_id_is_in_one_call_at_a_time_its_single_call_included() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit("a", "").admit("b", "").admit("a", "").admit("c", "").deliveries.input_ended();
     let first = desk.send(Command::MultiaccountImport).unwrap();
     assert_eq!(first.rows, [1, 2, 4]);
@@ -193,7 +193,7 @@ async fn a_user_id_is_in_one_call_at_a_time_its_single_call_included() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_batch_leaves_only_when_no_further_record_can_be_had() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit_many(99, "");
     assert_eq!(desk.send_batch(), None);
     desk.admit_many(1, "");
@@ -205,7 +205,7 @@ async fn a_short_batch_leaves_only_when_no_further_record_can_be_had() {
     desk.deliveries.input_ended();
     assert_eq!(desk.send_batch(), Some(vec![101, 102, 103]), "the end of the input");
 
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.deliveries.limits.window_records = 30;
     while desk.deliveries.wants_record(desk.now) {
         let id = if desk.next_row <= 20 { "same".to_owned() } else { format!("user{}", desk.next_row) };
@@ -276,7 +276,7 @@ async fn a_batch_that_holds_a_bad_record_is_halved_until_that_is_alone() {
             )
             .collect();
         assert_eq!(desk.outcomes(), expected, "{refusal}");
-        assert_eq!(desk.deliveries.lane(), Lane::Batch(Doubt::FallBack));
+        assert_eq!(desk.deliveries.lane(), Lane::Batch(OnBatchFailure::FallBack));
     }
 }
 
@@ -309,7 +309,7 @@ async fn a_first_record_that_is_called_malformed_fails_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_malformed_record_waits_for_whatever_is_not_known_of_its_siblings() {
     // All hundred go singly, together; what is malformed comes back first, when the others are in flight or have met a temporary error.
-    for others in [None, Some(code(70500)), Some(code(60007)), Some(CallEnd::Unreached { why: "refused".to_owned() })] {
+    for others in [None, Some(code(70500)), Some(code(60007)), Some(CallOutcome::Unreached { why: "refused".to_owned() })] {
         let mut desk = Desk::of(4);
         desk.run(5, |_| code(70500));
         let singles: Vec<Sent> = std::iter::from_fn(|| desk.send(Command::AccountImport)).collect();
@@ -318,7 +318,7 @@ async fn a_malformed_record_waits_for_whatever_is_not_known_of_its_siblings() {
             singles[1..].iter().for_each(|sent| drop(desk.end(sent, end.clone())));
         }
         let aftermath = desk.end(&singles[0], code(60003));
-        assert!(!matches!(aftermath, Aftermath::Halt { .. }), "{others:?}: {aftermath:?}");
+        assert!(!matches!(aftermath, CallEffect::Halt { .. }), "{others:?}: {aftermath:?}");
         if others.is_none() {
             singles[1..].iter().for_each(|sent| drop(desk.end(sent, fine(sent))));
         }
@@ -337,21 +337,21 @@ async fn a_malformed_record_does_not_wait_for_ever() {
         Command::AccountCheck => fine(sent),
         _ => code(70500),
     });
-    assert!(matches!(calls.last().unwrap().1, Aftermath::Halt { refusal: Refusal::InvalidRequest, .. }), "{:?}", calls.last());
+    assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { refusal: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
     assert!(calls.len() < 60, "{}", calls.len());
     assert_eq!(desk.outcomes(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_a_batch_is_read_back_a_test_goes_singly() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit_many(100, "");
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, fine(&first));
     desk.admit_many(100, "Nick");
     let second = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&second, fine(&second));
-    assert!(desk.deliveries.accepted.is_some() && desk.deliveries.proof.read_back.is_some());
+    assert!(desk.deliveries.accepted.is_some() && desk.deliveries.batch_trial.read_back.is_some());
     desk.deliveries.health.suspect(desk.now);
     assert!(desk.send_batch().is_none(), "no batch leaves before the answer");
     let read_back = desk.send(Command::PortraitGet).unwrap();
@@ -366,7 +366,7 @@ async fn while_a_batch_is_read_back_a_test_goes_singly() {
 async fn requests_that_are_all_called_malformed_stop_the_run() {
     let mut desk = Desk::of(8);
     let calls = desk.run(500, |_| code(60003));
-    assert!(matches!(calls.last().unwrap().1, Aftermath::Halt { refusal: Refusal::InvalidRequest, .. }), "{:?}", calls.last());
+    assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { refusal: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
     assert_eq!(desk.outcomes(), []);
 }
 
@@ -397,13 +397,13 @@ async fn a_batch_out_of_attempts_goes_one_by_one_with_fresh_attempts() {
 async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attempt() {
     let mut desk = Desk::of(100);
     for (end, aftermath) in [
-        (code(60007), Aftermath::Throttled(Scope::Api)),
-        (code(60011), Aftermath::Throttled(Scope::All)),
-        (code(60018), Aftermath::Throttled(Scope::All)),
-        (code(60019), Aftermath::Throttled(Scope::All)),
-        (CallEnd::TooMany, Aftermath::Throttled(Scope::All)),
-        (code(70001), Aftermath::SignatureRefused),
-        (code(70403), Aftermath::Halt { refusal: Refusal::NotAdmin, code: Some(70403), says: "code 70403".to_owned() }),
+        (code(60007), CallEffect::Throttled(ThrottleScope::Api)),
+        (code(60011), CallEffect::Throttled(ThrottleScope::All)),
+        (code(60018), CallEffect::Throttled(ThrottleScope::All)),
+        (code(60019), CallEffect::Throttled(ThrottleScope::All)),
+        (CallOutcome::TooMany, CallEffect::Throttled(ThrottleScope::All)),
+        (code(70001), CallEffect::SignatureRefused),
+        (code(70403), CallEffect::Halt { refusal: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() }),
     ]
     .into_iter()
     .cycle()
@@ -416,7 +416,7 @@ async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attemp
     }
     desk.now += Duration::from_secs(30);
     let sent = desk.send(Command::MultiaccountImport).unwrap();
-    assert_eq!(desk.end(&sent, CallEnd::Unreached { why: "refused".to_owned() }), Aftermath::Down, "alone in flight");
+    assert_eq!(desk.end(&sent, CallOutcome::Unreached { why: "refused".to_owned() }), CallEffect::Down, "alone in flight");
     desk.run(10, fine);
     all_imported(&desk.outcomes(), 100, 1);
 }
@@ -427,17 +427,17 @@ async fn the_breaker_counts_distinct_batches() {
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed([]));
     for _ in 2..=20 {
-        let mut last = Aftermath::Nothing;
+        let mut last = CallEffect::Nothing;
         for _ in 0..3 {
             let sent = desk.send(Command::MultiaccountImport).unwrap();
             last = desk.end(&sent, lost());
             desk.now += Duration::from_millis(5);
         }
-        if last == Aftermath::Down {
+        if last == CallEffect::Down {
             break;
         }
     }
-    let tried: BTreeSet<u64> = desk.deliveries.parcels.iter().map(|(_, parcel)| parcel.origin).collect();
+    let tried: BTreeSet<u64> = desk.deliveries.parcels.iter().map(|(_, parcel)| parcel.batch_id).collect();
     assert!(desk.deliveries.is_down());
     assert_eq!(tried.len(), 19, "with the first one that is twenty");
 }
@@ -495,13 +495,13 @@ async fn one_poisoned_record_in_every_batch_is_no_outage() {
 async fn an_unknown_code_everywhere_stops_the_run() {
     let mut desk = Desk::of(1_000);
     let calls = desk.run(2_000, |_| code(12345));
-    assert!(calls.iter().any(|(_, end)| matches!(end, Aftermath::Halt { refusal: Refusal::UnknownCodes, .. })));
+    assert!(calls.iter().any(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
     assert_eq!(desk.outcomes(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_batch_with_profiles_is_read_back_before_the_next_leaves_or_a_row_settles() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit_many(300, "Nick").deliveries.input_ended();
     let first = desk.send(Command::MultiaccountImport).unwrap();
     assert!(desk.send_any().is_none(), "it leaves alone");
@@ -533,12 +533,12 @@ async fn a_field_that_is_absent_or_other_is_read_again_after_two_seconds() {
         (Some(sent(None, None)), false),
         (None, false),
     ] {
-        let mut desk = Desk::new(Doubt::FallBack);
+        let mut desk = Desk::new(OnBatchFailure::FallBack);
         desk.admit("a", "Nick").admit("b", "").deliveries.input_ended();
         let batch = desk.send(Command::MultiaccountImport).unwrap();
         desk.end(&batch, listed([]));
         let read = desk.send(Command::PortraitGet).unwrap();
-        desk.end(&read, CallEnd::Done(Yield::Profiles(profile.clone().into_iter().collect())));
+        desk.end(&read, CallOutcome::Done(Answer::Profiles(profile.clone().into_iter().collect())));
         if kept {
             all_imported(&desk.outcomes(), 2, 1);
             continue;
@@ -548,14 +548,14 @@ async fn a_field_that_is_absent_or_other_is_read_again_after_two_seconds() {
         desk.now += Duration::from_millis(20);
         let again = desk.send(Command::PortraitGet).unwrap();
         desk.end(&again, fine(&again));
-        assert_eq!(desk.deliveries.lane(), Lane::Batch(Doubt::FallBack), "shown late is shown");
+        assert_eq!(desk.deliveries.lane(), Lane::Batch(OnBatchFailure::FallBack), "shown late is shown");
         all_imported(&desk.outcomes(), 2, 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropped_profiles_lead_to_the_single_lane_that_batch_included() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit_many(250, "Nick").deliveries.input_ended();
     let calls = desk.run(1_000, |sent| match sent.command {
         Command::MultiaccountImport => listed(["user3"]),
@@ -577,16 +577,16 @@ async fn dropped_profiles_lead_to_the_single_lane_that_batch_included() {
 #[tokio::test(start_paused = true)]
 async fn strict_stops_instead_and_settles_nothing_of_that_batch() {
     for read in [None, Some(code(70500)), Some(code(40003)), Some(lost()), Some(code(12345))] {
-        let mut desk = Desk::new(Doubt::Stop);
+        let mut desk = Desk::new(OnBatchFailure::Stop);
         desk.admit_many(250, "Nick").deliveries.input_ended();
         let calls = desk.run(20, |sent| match (&read, sent.command) {
             (Some(end), Command::PortraitGet) => end.clone(),
             _ => dropping(sent),
         });
-        let halt = calls.iter().position(|(_, end)| matches!(end, Aftermath::Halt { refusal: Refusal::BatchDropsProfiles, .. }));
+        let halt = calls.iter().position(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::BatchDropsProfiles, .. }));
         let reads = match &read {
             None => 2,
-            Some(CallEnd::Refused { code: 40003, .. }) => 1,
+            Some(CallOutcome::Refused { code: 40003, .. }) => 1,
             Some(_) => 5,
         };
         assert_eq!(halt, Some(reads), "{read:?}");
@@ -599,7 +599,7 @@ async fn strict_stops_instead_and_settles_nothing_of_that_batch() {
 #[tokio::test(start_paused = true)]
 async fn a_read_back_that_is_not_to_be_had_is_as_dropped_and_charges_nobody() {
     for (end, reads) in [(code(70500), 5), (lost(), 5), (code(40003), 1), (code(12345), 5)] {
-        let mut desk = Desk::new(Doubt::FallBack);
+        let mut desk = Desk::new(OnBatchFailure::FallBack);
         desk.admit_many(120, "Nick").deliveries.input_ended();
         let calls = desk.run(500, |sent| if sent.command == Command::PortraitGet { end.clone() } else { fine(sent) });
         assert_eq!(sizes(&calls, Command::PortraitGet).len(), reads, "{end:?}");
@@ -612,7 +612,7 @@ async fn a_read_back_that_is_not_to_be_had_is_as_dropped_and_charges_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_and_signatures_of_the_read_back_only_delay_it() {
-    let mut desk = Desk::new(Doubt::Stop);
+    let mut desk = Desk::new(OnBatchFailure::Stop);
     desk.admit_many(120, "Nick").deliveries.input_ended();
     let mut reads = 0;
     desk.run(500, |sent| {
@@ -628,7 +628,7 @@ async fn throttling_and_signatures_of_the_read_back_only_delay_it() {
 
 #[tokio::test(start_paused = true)]
 async fn batches_without_profiles_need_no_read_back_and_the_first_with_some_does() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit_many(200, "").admit_many(200, "Nick").deliveries.input_ended();
     let calls = desk.run(500, fine);
     let order: Vec<Command> = calls.iter().map(|(sent, _)| sent.command).collect();
@@ -639,7 +639,7 @@ async fn batches_without_profiles_need_no_read_back_and_the_first_with_some_does
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_whose_members_with_profiles_are_all_listed_is_not_read_back() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit("a", "Nick").admit_many(99, "").admit_many(100, "Nick").deliveries.input_ended();
     let calls = desk.run(500, |sent| if sent.has("a") && sent.rows.len() > 1 { listed(["a"]) } else { fine(sent) });
     let reads: Vec<&Sent> = calls.iter().map(|(sent, _)| sent).filter(|sent| sent.command == Command::PortraitGet).collect();
@@ -650,7 +650,7 @@ async fn a_batch_whose_members_with_profiles_are_all_listed_is_not_read_back() {
 
 #[tokio::test(start_paused = true)]
 async fn the_half_with_profiles_leaves_alone_whatever_its_sibling_does() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.admit_many(150, "").admit_many(50, "Nick").admit_many(100, "Nick").deliveries.input_ended();
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed([]));
@@ -667,17 +667,17 @@ async fn the_half_with_profiles_leaves_alone_whatever_its_sibling_does() {
 #[tokio::test(start_paused = true)]
 async fn batches_that_are_refused_altogether_are_given_up_once_a_record_is_taken_singly() {
     for end in [code(40001), code(60015), code(70402)] {
-        for doubt in [Doubt::FallBack, Doubt::Stop] {
+        for doubt in [OnBatchFailure::FallBack, OnBatchFailure::Stop] {
             let mut desk = Desk::new(doubt);
             desk.admit_many(300, "").deliveries.input_ended();
             let calls = desk.run(1_000, |sent| if sent.command == Command::MultiaccountImport { end.clone() } else { fine(sent) });
             let batches = sizes(&calls, Command::MultiaccountImport);
             assert_eq!(batches[0], 100);
             assert!(batches[1..].iter().all(|size| *size <= 50), "only parts of the first one: {batches:?}");
-            let halts = calls.iter().filter(|(_, end)| matches!(end, Aftermath::Halt { refusal: Refusal::BatchesRefused, .. })).count();
+            let halts = calls.iter().filter(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::BatchesRefused, .. })).count();
             match doubt {
-                Doubt::Stop => assert!(halts > 0),
-                Doubt::FallBack => {
+                OnBatchFailure::Stop => assert!(halts > 0),
+                OnBatchFailure::FallBack => {
                     assert_eq!((halts, desk.deliveries.lane()), (0, Lane::FellBack));
                     let outcomes = desk.outcomes();
                     assert!(outcomes.len() == 300 && outcomes.iter().all(|outcome| outcome.1 == Status::Imported));
@@ -691,12 +691,12 @@ async fn batches_that_are_refused_altogether_are_given_up_once_a_record_is_taken
 #[tokio::test(start_paused = true)]
 async fn a_first_batch_of_which_nothing_is_taken_is_not_blamed_on_batches() {
     for (end, single) in [(code(40601), code(40601)), (code(70500), code(70500)), (listed(["x"]), code(40601))] {
-        for doubt in [Doubt::FallBack, Doubt::Stop] {
+        for doubt in [OnBatchFailure::FallBack, OnBatchFailure::Stop] {
             let mut desk = Desk::new(doubt);
             desk.admit_many(500, "Nick").deliveries.input_ended();
             let calls = desk.run(20_000, |sent| match sent.command {
                 _ if sent.rows[0] > 100 => fine(sent),
-                Command::MultiaccountImport if matches!(end, CallEnd::Done(_)) => {
+                Command::MultiaccountImport if matches!(end, CallOutcome::Done(_)) => {
                     listed(sent.accounts.iter().map(|account| account.user_id.as_str()))
                 }
                 Command::MultiaccountImport => end.clone(),
@@ -714,7 +714,7 @@ async fn a_first_batch_of_which_nothing_is_taken_is_not_blamed_on_batches() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_record_holds_back_a_bounded_window_of_batches() {
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.deliveries.limits.window_records = 1_000;
     let mut stuck = None;
     loop {
@@ -732,9 +732,9 @@ async fn a_stuck_record_holds_back_a_bounded_window_of_batches() {
     }
     assert_eq!(desk.next_row - 1, 1_000);
     assert_eq!(desk.outcomes(), []);
-    desk.end(&stuck.unwrap(), CallEnd::Done(Yield::Nothing));
+    desk.end(&stuck.unwrap(), CallOutcome::Done(Answer::Nothing));
     assert_eq!(desk.outcomes().len(), 1_000);
-    assert_eq!(desk.deliveries.window.bytes(), 0);
+    assert_eq!(desk.deliveries.buffer.bytes(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,7 +70,7 @@ impl Default for Headroom {
 
 /// What all gates of a process share.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct GateSettings {
     pub headroom: Headroom,
     /// No call leaves earlier: an earlier process may have used up the second before.
     pub opens_at: Option<Instant>,
@@ -79,7 +79,7 @@ pub struct Settings {
 
 /// The gate's answer to "may a call leave now?".
 #[derive(Debug)]
-pub enum Turn {
+pub enum Admission {
     Now(Permit),
     /// Ask again at this time.
     At(Instant),
@@ -90,7 +90,7 @@ pub enum Turn {
 /// The gate of one API; owned by the one loop that sends.
 #[derive(Debug)]
 pub struct Gate {
-    settings: Settings,
+    settings: GateSettings,
     ring: Ring,
     /// `None` where there is no limit.
     limited: Option<Box<Limited>>,
@@ -115,7 +115,7 @@ struct Limited {
 
 impl Gate {
     #[must_use]
-    pub fn new(rate: Rate, settings: &Settings, now: Instant) -> Self {
+    pub fn new(rate: Rate, settings: &GateSettings, now: Instant) -> Self {
         Self {
             settings: settings.clone(),
             ring: Ring::new(rate),
@@ -134,17 +134,17 @@ impl Gate {
     }
 
     /// Asks for one call. A permit that is dropped unsent gives its place in the second back; the next call is due when it would have been.
-    pub fn ask(&mut self, now: Instant) -> Turn {
+    pub fn ask(&mut self, now: Instant) -> Admission {
         self.note_sends(now);
         let Some(limited) = &mut self.limited else { return self.grant(now) };
         if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
-            return Turn::At(opens_at);
+            return Admission::At(opens_at);
         }
         match (self.ring.room(self.granted as usize, now), limited.due(self.connections, now)) {
-            (Room::WhenSent, _) => Turn::WhenSent,
+            (Room::WhenSent, _) => Admission::WhenSent,
             // Whichever is later: being woken for the other one would be for nothing.
-            (Room::At(room_at), Err(due_at)) => Turn::At(room_at.max(due_at)),
-            (Room::At(at), Ok(())) | (Room::Now, Err(at)) => Turn::At(at),
+            (Room::At(room_at), Err(due_at)) => Admission::At(room_at.max(due_at)),
+            (Room::At(at), Ok(())) | (Room::Now, Err(at)) => Admission::At(at),
             (Room::Now, Ok(())) => {
                 limited.bucket.left(now);
                 self.grant(now)
@@ -152,10 +152,10 @@ impl Gate {
         }
     }
 
-    fn grant(&mut self, now: Instant) -> Turn {
+    fn grant(&mut self, now: Instant) -> Admission {
         self.granted += 1;
         self.ring.granted(now);
-        Turn::Now(Permit::new(&self.counts, &self.settings.on_send, now))
+        Admission::Now(Permit::new(&self.counts, &self.settings.on_send, now))
     }
 
     /// Resolves when a granted call has been written or given up since the last [`Gate::ask`]; never, if there is no limit to wait for.

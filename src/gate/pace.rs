@@ -66,7 +66,7 @@ const RAMP_EVERY: Duration = Duration::from_secs(1);
 
 /// What the pace is doing.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
+enum PacePhase {
     /// At the rate.
     Free,
     /// Below what was refused.
@@ -94,7 +94,7 @@ pub(super) struct Pace {
     limit_per_s: f64,
     headroom: Headroom,
     per_s: f64,
-    phase: Phase,
+    phase: PacePhase,
     /// What got through at the last refusal.
     ceiling_per_s: Option<f64>,
     /// The ceiling was found by testing a pace close to an earlier one.
@@ -119,7 +119,7 @@ impl Pace {
             limit_per_s,
             headroom,
             per_s: limit_per_s,
-            phase: Phase::Free,
+            phase: PacePhase::Free,
             ceiling_per_s: None,
             is_confirmed: false,
             held_per_s: limit_per_s,
@@ -136,11 +136,11 @@ impl Pace {
     /// In calls a second.
     pub(super) fn at(&mut self, now: Instant) -> f64 {
         match self.phase {
-            Phase::Hold { until } if now >= until => self.phase = Phase::Probe { since: until, at: until },
-            Phase::Free | Phase::Hold { .. } | Phase::Probe { .. } => {}
-            Phase::Ramp { at, to_per_s } => self.ramp(at, to_per_s, now),
+            PacePhase::Hold { until } if now >= until => self.phase = PacePhase::Probe { since: until, at: until },
+            PacePhase::Free | PacePhase::Hold { .. } | PacePhase::Probe { .. } => {}
+            PacePhase::Ramp { at, to_per_s } => self.ramp(at, to_per_s, now),
         }
-        if let Phase::Probe { since, at } = self.phase {
+        if let PacePhase::Probe { since, at } = self.phase {
             self.probe(since, at, now);
         }
         self.per_s
@@ -157,7 +157,7 @@ impl Pace {
 
     /// Whether the service has slowed this run below its rate.
     pub(super) fn is_slowed(&self) -> bool {
-        self.ceiling_per_s.is_some() && self.phase != Phase::Free
+        self.ceiling_per_s.is_some() && self.phase != PacePhase::Free
     }
 
     /// Calls left.
@@ -175,7 +175,7 @@ impl Pace {
             return;
         }
         self.at(now);
-        let is_test = matches!(self.phase, Phase::Probe { .. });
+        let is_test = matches!(self.phase, PacePhase::Probe { .. });
         let known_per_s = if is_test { self.known_per_s() } else { None };
         let through_per_s = known_per_s.unwrap_or_else(|| self.through_per_s(left));
         self.learn_slack(now);
@@ -191,17 +191,17 @@ impl Pace {
         self.per_s = (through_per_s * fall).max(FLOOR_PER_S.min(self.limit_per_s));
         self.held_per_s = self.per_s;
         self.event_until = Some(now + SECOND);
-        self.phase = Phase::Hold { until: now + self.hold(through_per_s) };
+        self.phase = PacePhase::Hold { until: now + self.hold(through_per_s) };
     }
 
     /// The service is back after an outage.
     pub(super) fn ramp_up(&mut self, now: Instant) {
         let to_per_s = match self.phase {
-            Phase::Free => self.limit_per_s,
-            Phase::Hold { .. } | Phase::Probe { .. } => self.per_s,
-            Phase::Ramp { to_per_s, .. } => to_per_s,
+            PacePhase::Free => self.limit_per_s,
+            PacePhase::Hold { .. } | PacePhase::Probe { .. } => self.per_s,
+            PacePhase::Ramp { to_per_s, .. } => to_per_s,
         };
-        self.phase = Phase::Ramp { at: now + RAMP_EVERY, to_per_s };
+        self.phase = PacePhase::Ramp { at: now + RAMP_EVERY, to_per_s };
         self.per_s = RAMP_FROM_PER_S.min(self.per_s);
     }
 
@@ -211,11 +211,11 @@ impl Pace {
         }
         self.per_s = (self.per_s * RAMP).min(to_per_s);
         self.phase = if self.per_s < to_per_s {
-            Phase::Ramp { at: now + RAMP_EVERY, to_per_s }
+            PacePhase::Ramp { at: now + RAMP_EVERY, to_per_s }
         } else if to_per_s < self.limit_per_s {
-            Phase::Hold { until: now + HOLD }
+            PacePhase::Hold { until: now + HOLD }
         } else {
-            Phase::Free
+            PacePhase::Free
         };
     }
 
@@ -236,7 +236,7 @@ impl Pace {
             self.below_rate_at = Some(at);
         }
         let is_free = self.per_s >= self.limit_per_s && self.below_rate_at.is_none_or(|below| now >= below + FREE_AFTER);
-        self.phase = if is_free { Phase::Free } else { Phase::Probe { since, at } };
+        self.phase = if is_free { PacePhase::Free } else { PacePhase::Probe { since, at } };
     }
 
     /// What gets through if this test was refused for no other reason than the one before: it took what the service takes in at once.
@@ -249,14 +249,14 @@ impl Pace {
     /// What a test led to is refused: the test had got through only because the service takes in some calls at once.
     fn learn_slack(&mut self, now: Instant) {
         let follows = self.event_until.is_some_and(|until| now < until + FOLLOWS);
-        if matches!(self.phase, Phase::Hold { .. }) && self.fallen != Fallen::Otherwise && follows {
+        if matches!(self.phase, PacePhase::Hold { .. }) && self.fallen != Fallen::Otherwise && follows {
             self.slack = Some(self.above);
         }
     }
 
     /// Whether a refusal is one of the few that a held pace meets now and then.
     fn is_lone(&self, left: Instant) -> bool {
-        let Phase::Hold { .. } = self.phase else { return false };
+        let PacePhase::Hold { .. } = self.phase else { return false };
         let lately = self.refused.iter().filter(|at| **at + SECOND > left).count();
         lately as f64 <= (self.per_s / LONE_REFUSAL_PER_S).floor()
     }
@@ -271,7 +271,7 @@ impl Pace {
         if sent < USED * self.per_s * counted_s {
             through_per_s = through_per_s.max(self.per_s / 2.0);
         }
-        if let Phase::Probe { since, at } = self.phase {
+        if let PacePhase::Probe { since, at } = self.phase {
             // The pace that was held before this test got through.
             through_per_s = through_per_s.max(self.held_per_s / self.headroom.kept());
             if self.per_s < COARSE_PER_S && at - since < GROWTH_EACH * 2 {

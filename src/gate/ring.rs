@@ -34,7 +34,7 @@ pub(super) enum Room {
 
 /// At most so many calls in so much time.
 #[derive(Debug, Clone, Copy)]
-struct Window {
+struct SlidingWindow {
     time: Duration,
     most: usize,
 }
@@ -42,9 +42,9 @@ struct Window {
 /// The calls of the last second, against a limit.
 #[derive(Debug)]
 pub(super) struct Ring {
-    second: Window,
+    second: SlidingWindow,
     /// What keeps calls even, the shortest one last.
-    short: [Window; 3],
+    short: [SlidingWindow; 3],
     /// When calls were granted; as many as the short windows ask for.
     grants: VecDeque<Instant>,
     /// When calls were seen to be written, of the last second.
@@ -65,8 +65,8 @@ impl Ring {
         let together = TOGETHER.max(limit / 200).min(hundredth);
         let short = [(TENTH, 2 + limit.div_ceil(10)), (HUNDREDTH, hundredth), (MOMENT, together)];
         Self {
-            second: Window { time: SECOND + MARGIN, most: limit },
-            short: short.map(|(time, most)| Window { time: time + SHORT_MARGIN, most: most.min(limit) }),
+            second: SlidingWindow { time: SECOND + MARGIN, most: limit },
+            short: short.map(|(time, most)| SlidingWindow { time: time + SHORT_MARGIN, most: most.min(limit) }),
             grants: VecDeque::new(),
             sends: VecDeque::new(),
             spread: 0,
@@ -117,7 +117,7 @@ impl Ring {
 }
 
 /// Whether `window` has room for one call more than were at these times and `more`.
-fn room(times: &VecDeque<Instant>, window: Window, more: usize, now: Instant) -> Room {
+fn room(times: &VecDeque<Instant>, window: SlidingWindow, more: usize, now: Instant) -> Room {
     let Some(others) = window.most.checked_sub(more + 1) else { return Room::WhenSent };
     let Some(one_too_many) = times.len().checked_sub(others + 1) else { return Room::Now };
     let free_at = times[one_too_many] + window.time;

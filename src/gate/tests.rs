@@ -10,7 +10,7 @@ fn per_second(n: u32) -> Rate {
 
 /// Sends `calls` calls, each written `delay(n)` after its grant, and returns the times of the writes in order.
 async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Duration) -> Vec<Instant> {
-    let mut gate = Gate::new(rate, &Settings::default(), Instant::now());
+    let mut gate = Gate::new(rate, &GateSettings::default(), Instant::now());
     let mut writes = Vec::new();
     let mut in_limbo: Vec<(Instant, Permit)> = Vec::new();
     let mut granted = 0;
@@ -24,13 +24,13 @@ async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Dur
             *at > now
         });
         let wake = match gate.ask(now) {
-            Turn::Now(permit) if granted < calls => {
+            Admission::Now(permit) if granted < calls => {
                 granted += 1;
                 in_limbo.push((now + delay(granted), permit));
                 continue;
             }
-            Turn::Now(_) | Turn::WhenSent => now + Duration::from_secs(3600),
-            Turn::At(at) => at,
+            Admission::Now(_) | Admission::WhenSent => now + Duration::from_secs(3600),
+            Admission::At(at) => at,
         };
         let next_write = in_limbo.iter().map(|(at, _)| *at).min().unwrap_or(wake);
         tokio::time::sleep_until(wake.min(next_write)).await;
@@ -95,16 +95,16 @@ async fn a_timer_that_is_late_costs_next_to_nothing() {
     for (rate, late_ms, least) in [(200, 3, 0.995), (200, 8, 0.985), (100, 8, 0.985), (50, 8, 0.985)] {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut gate = Gate::new(per_second(rate), &Settings::default(), Instant::now());
+        let mut gate = Gate::new(per_second(rate), &GateSettings::default(), Instant::now());
         let mut sends = Vec::new();
         while sends.len() < 20 * rate as usize {
             match gate.ask(Instant::now()) {
-                Turn::Now(mut permit) => {
+                Admission::Now(mut permit) => {
                     permit.mark_sent();
                     sends.push(Instant::now());
                 }
-                Turn::At(at) => tokio::time::sleep_until(at + Duration::from_micros(random.u64(0..late_ms * 1_000))).await,
-                Turn::WhenSent => gate.note_sends(Instant::now()),
+                Admission::At(at) => tokio::time::sleep_until(at + Duration::from_micros(random.u64(0..late_ms * 1_000))).await,
+                Admission::WhenSent => gate.note_sends(Instant::now()),
             }
         }
         assert_even(rate, &sends, seed);
@@ -119,7 +119,7 @@ async fn calls_that_wait_for_their_connections_are_written_evenly_too() {
     for stall_ms in [20, 100, 300, 900, 3_000] {
         let began = Instant::now() - start;
         let stall = Duration::from_millis(stall_ms);
-        let mut gate = Gate::new(per_second(200), &Settings::default(), Instant::now());
+        let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
         let (mut sends, mut waiting): (Vec<Instant>, Vec<Permit>) = Default::default();
         while sends.len() < 1_000 {
             let now = Instant::now();
@@ -129,12 +129,12 @@ async fn calls_that_wait_for_their_connections_are_written_evenly_too() {
                 sends.push(now);
             }
             let at = match gate.ask(now) {
-                Turn::Now(permit) => {
+                Admission::Now(permit) => {
                     waiting.push(permit);
                     continue;
                 }
-                Turn::At(at) => at,
-                Turn::WhenSent => now + Duration::from_millis(1),
+                Admission::At(at) => at,
+                Admission::WhenSent => now + Duration::from_millis(1),
             };
             tokio::time::sleep_until(at.min(now + Duration::from_millis(1))).await;
         }
@@ -155,17 +155,17 @@ async fn servers_that_close_every_connection_get_the_pace_less_what_may_arrive_a
 
 #[tokio::test(start_paused = true)]
 async fn after_the_first_refusal_calls_leave_one_at_a_time() {
-    let mut gate = Gate::new(per_second(200), &Settings::default(), Instant::now());
+    let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
     gate.slow_down(Instant::now(), Instant::now());
     let mut sends = Vec::new();
     while sends.len() < 2_000 {
         match gate.ask(Instant::now()) {
-            Turn::Now(mut permit) => {
+            Admission::Now(mut permit) => {
                 permit.mark_sent();
                 sends.push(Instant::now());
             }
-            Turn::At(at) => tokio::time::sleep_until(at).await,
-            Turn::WhenSent => unreachable!("all are written"),
+            Admission::At(at) => tokio::time::sleep_until(at).await,
+            Admission::WhenSent => unreachable!("all are written"),
         }
     }
     assert_eq!(most_in_any(Duration::from_millis(4), &sends), 1);
@@ -190,12 +190,12 @@ async fn random_delays_between_grant_and_write_never_break_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn no_call_leaves_before_the_gate_opens() {
     let opens_at = Instant::now() + Duration::from_millis(1_050);
-    let mut gate = Gate::new(per_second(200), &Settings { opens_at: Some(opens_at), ..Settings::default() }, Instant::now());
-    assert!(matches!(gate.ask(Instant::now()), Turn::At(at) if at == opens_at));
+    let mut gate = Gate::new(per_second(200), &GateSettings { opens_at: Some(opens_at), ..GateSettings::default() }, Instant::now());
+    assert!(matches!(gate.ask(Instant::now()), Admission::At(at) if at == opens_at));
     tokio::time::advance(Duration::from_millis(1_050)).await;
     let granted: Vec<Permit> = std::iter::from_fn(|| match gate.ask(Instant::now()) {
-        Turn::Now(permit) => Some(permit),
-        Turn::At(_) | Turn::WhenSent => None,
+        Admission::Now(permit) => Some(permit),
+        Admission::At(_) | Admission::WhenSent => None,
     })
     .collect();
     assert_eq!(granted.len(), 3, "what was saved up while it was shut is worth no more than at any other start");
@@ -210,8 +210,8 @@ fn whoever_wants_to_know_is_told_before_a_call_is_written() {
     });
     for rate in [per_second(200), Rate::Unlimited] {
         told.store(0, std::sync::atomic::Ordering::Relaxed);
-        let mut gate = Gate::new(rate, &Settings { on_send: on_send.clone(), ..Settings::default() }, Instant::now());
-        let Turn::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
+        let mut gate = Gate::new(rate, &GateSettings { on_send: on_send.clone(), ..GateSettings::default() }, Instant::now());
+        let Admission::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
         assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
         permit.mark_sent();
         permit.mark_sent();
@@ -222,22 +222,22 @@ fn whoever_wants_to_know_is_told_before_a_call_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_dropped_unsent_gives_its_place_back() {
-    let mut gate = Gate::new(per_second(1), &Settings::default(), Instant::now());
+    let mut gate = Gate::new(per_second(1), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3)).await;
-    let Turn::Now(permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
-    assert!(matches!(gate.ask(Instant::now()), Turn::WhenSent));
+    let Admission::Now(permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
+    assert!(matches!(gate.ask(Instant::now()), Admission::WhenSent));
     drop(permit);
     tokio::time::advance(FULL_SECOND).await;
-    assert!(matches!(gate.ask(Instant::now()), Turn::Now(_)));
+    assert!(matches!(gate.ask(Instant::now()), Admission::Now(_)));
     assert_eq!(gate.written(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_machine_is_not_followed_by_a_catch_up_burst() {
-    let mut gate = Gate::new(per_second(200), &Settings::default(), Instant::now());
+    let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3_600)).await;
     let mut granted = 0;
-    while let Turn::Now(mut permit) = gate.ask(Instant::now()) {
+    while let Admission::Now(mut permit) = gate.ask(Instant::now()) {
         permit.mark_sent();
         granted += 1;
     }

@@ -11,18 +11,18 @@ use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Broken, End, Ended, Parts, Phase, Settings, Snapshot};
+use super::{RunFailed, StopCause, RunOutcome, Dependencies, RunPhase, ImportSettings, Progress};
 use crate::api::usersig::Signer;
 use crate::api::{Api, GivenUp, Line, Request};
 use crate::command::{Command, PerCommand};
-use crate::deliver::{Aftermath, At, Call, CallId, Deliveries, Incoming, Lane};
-use crate::gate::{self, Gate, Turn, any_sent};
-use crate::input::Mark;
-use crate::journal::Ledger;
-use crate::outcome::Tally;
+use crate::deliver::{CallEffect, At, Call, CallId, Deliveries, Incoming, Lane};
+use crate::gate::{self, Gate, Admission, any_sent};
+use crate::input::InputPosition;
+use crate::journal::OutcomeSink;
+use crate::outcome::OutcomeCounts;
 use crate::retry::DRAIN;
-use crate::traffic::Traffic;
-use crate::verdict::{CallEnd, Refusal, Scope};
+use crate::traffic::CallStats;
+use crate::verdict::{CallOutcome, HaltReason, ThrottleScope};
 
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;
@@ -32,14 +32,14 @@ const SENDING_ORDER: [Command; 4] = [Command::AccountCheck, Command::PortraitGet
 
 /// Why the run is winding up.
 #[derive(Debug)]
-enum Cause {
+enum AbortCause {
     Signal,
     Outage { why: String },
-    Refused { refusal: Refusal, code: Option<i64>, says: String },
+    Refused { refusal: HaltReason, code: Option<i64>, says: String },
 }
 
 /// What happened.
-pub(super) enum Event<L: Ledger> {
+pub(super) enum Event<L: OutcomeSink> {
     CallEnded(Returned),
     Committed(Result<L, L::Error>),
     Signal,
@@ -50,17 +50,17 @@ pub(super) enum Event<L: Ledger> {
 pub(super) struct Returned {
     id: CallId,
     command: Command,
-    end: Result<CallEnd, GivenUp>,
+    end: Result<CallOutcome, GivenUp>,
     left: Instant,
     generation: u32,
     is_retry: bool,
 }
 
-type Committing<L> = JoinHandle<Result<L, <L as Ledger>::Error>>;
+type Committing<L> = JoinHandle<Result<L, <L as OutcomeSink>::Error>>;
 
 /// A run of the import, in motion.
-pub(super) struct Pump<A, I, L: Ledger, E> {
-    settings: Settings,
+pub(super) struct Pump<A, I, L: OutcomeSink, E> {
+    settings: ImportSettings,
     api: A,
     records: I,
     /// At home; `None` while a commit is under way.
@@ -77,22 +77,22 @@ pub(super) struct Pump<A, I, L: Ledger, E> {
     wall: Box<dyn Fn() -> SystemTime>,
     jitter: Box<dyn FnMut() -> f64>,
     signals: LocalBoxStream<'static, ()>,
-    tell: Box<dyn FnMut(&Snapshot)>,
-    told_at: Instant,
+    on_progress: Box<dyn FnMut(&Progress)>,
+    reported_at: Instant,
     records_read: u64,
     more_to_read: bool,
     limit_reached: bool,
     input_error: Option<E>,
-    cause: Option<Cause>,
+    cause: Option<AbortCause>,
     drain_until: Option<Instant>,
     at_once: bool,
     /// What was met last instead of a success, by any call.
     complaint: String,
     /// … by the calls that show whether the service takes accounts.
     why_down: String,
-    tally: Tally,
-    settled: Option<Mark>,
-    traffic: Traffic,
+    tally: OutcomeCounts,
+    settled: Option<InputPosition>,
+    traffic: CallStats,
 }
 
 impl<A, I, N, L, E> Pump<A, I, L, E>
@@ -100,9 +100,9 @@ where
     A: Api,
     I: Iterator<Item = Result<N, E>>,
     N: Into<Incoming>,
-    L: Ledger,
+    L: OutcomeSink,
 {
-    pub(super) fn new(parts: Parts<A, I, L>, settings: Settings) -> Self {
+    pub(super) fn new(parts: Dependencies<A, I, L>, settings: ImportSettings) -> Self {
         let now = Instant::now();
         Self {
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
@@ -120,8 +120,8 @@ where
             wall: parts.wall,
             jitter: parts.jitter,
             signals: parts.signals,
-            tell: parts.tell,
-            told_at: now,
+            on_progress: parts.on_progress,
+            reported_at: now,
             records_read: 0,
             more_to_read: false,
             limit_reached: false,
@@ -131,9 +131,9 @@ where
             at_once: false,
             complaint: String::new(),
             why_down: String::new(),
-            tally: Tally::default(),
+            tally: OutcomeCounts::default(),
             settled: None,
-            traffic: Traffic::default(),
+            traffic: CallStats::default(),
         }
     }
 
@@ -215,12 +215,12 @@ where
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
-            Turn::Now(permit) => permit,
-            Turn::At(at) => {
+            Admission::Now(permit) => permit,
+            Admission::At(at) => {
                 self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
                 return false;
             }
-            Turn::WhenSent => return false,
+            Admission::WhenSent => return false,
         };
         let (call, line) = match self.repeats[command].pop_front() {
             Some(id) => (Some(self.deliveries.same_call(id)), Line::Fresh),
@@ -247,13 +247,13 @@ where
         self.committing = Some(tokio::task::spawn_blocking(move || ledger.commit().map(|()| ledger)));
     }
 
-    pub(super) fn tell_if_due(&mut self) {
+    pub(super) fn report_if_due(&mut self) {
         let now = Instant::now();
-        if now < self.told_at + self.settings.tell_every {
+        if now < self.reported_at + self.settings.progress_every {
             return;
         }
-        self.told_at = now;
-        let snapshot = Snapshot {
+        self.reported_at = now;
+        let snapshot = Progress {
             phase: self.phase(now),
             tally: self.tally,
             offset: self.settled.map(|mark| mark.offset),
@@ -261,18 +261,18 @@ where
             retries: self.traffic.retries(),
             in_flight: self.deliveries.in_flight(),
         };
-        (self.tell)(&snapshot);
+        (self.on_progress)(&snapshot);
     }
 
-    fn phase(&self, now: Instant) -> Phase {
+    fn phase(&self, now: Instant) -> RunPhase {
         if self.cause.is_some() {
-            return Phase::Draining;
+            return RunPhase::Draining;
         }
         match self.deliveries.down_since() {
-            Some(since) => Phase::Waiting { since: now - since, why: self.why_down.clone() },
+            Some(since) => RunPhase::Waiting { since: now - since, why: self.why_down.clone() },
             None => match gate::slowed(&self.gates) {
-                Some(per_s) => Phase::Throttled { per_s },
-                None => Phase::Running,
+                Some(per_s) => RunPhase::Throttled { per_s },
+                None => RunPhase::Running,
             },
         }
     }
@@ -352,7 +352,7 @@ where
         ]
         .into_iter()
         .flatten()
-        .fold(self.told_at + self.settings.tell_every, Instant::min)
+        .fold(self.reported_at + self.settings.progress_every, Instant::min)
     }
 
     pub(super) fn handle(&mut self, event: Event<L>) -> Result<(), L::Error> {
@@ -373,13 +373,13 @@ where
         match self.cause {
             None => {
                 tracing::info!("stopping: letting the calls in flight settle");
-                self.stop(Cause::Signal);
+                self.stop(AbortCause::Signal);
             }
             Some(_) => self.at_once = true,
         }
     }
 
-    fn stop(&mut self, cause: Cause) {
+    fn stop(&mut self, cause: AbortCause) {
         if self.cause.is_none() {
             self.deliveries.stop();
             self.drain_until = Some(Instant::now() + DRAIN);
@@ -391,7 +391,7 @@ where
         let gone = self.deliveries.useless_since().is_some_and(|since| Instant::now() >= since + self.settings.max_outage);
         if gone {
             let why = self.why_down.clone();
-            self.stop(Cause::Outage { why });
+            self.stop(AbortCause::Outage { why });
         }
     }
 
@@ -406,7 +406,7 @@ where
         };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
             // What reading back meets says nothing about the import, unless nobody gets through.
-            if command != Command::PortraitGet || matches!(end, CallEnd::Unreached { .. }) {
+            if command != Command::PortraitGet || matches!(end, CallOutcome::Unreached { .. }) {
                 self.why_down.clone_from(&complaint);
             }
             self.complaint = complaint;
@@ -427,43 +427,43 @@ where
         At { now, wall: (self.wall)(), jitter: (self.jitter)() }
     }
 
-    fn draw_consequences(&mut self, aftermath: Aftermath, (command, left, generation): (Command, Instant, u32), now: Instant) {
+    fn draw_consequences(&mut self, aftermath: CallEffect, (command, left, generation): (Command, Instant, u32), now: Instant) {
         match aftermath {
-            Aftermath::Nothing => {}
-            Aftermath::Accepted | Aftermath::Back => self.signer.accepted(generation),
-            Aftermath::Throttled(scope) => {
+            CallEffect::Nothing => {}
+            CallEffect::Accepted | CallEffect::Back => self.signer.accepted(generation),
+            CallEffect::Throttled(scope) => {
                 self.traffic.apis[command].throttled += 1;
                 for (api, gate) in self.gates.iter_mut() {
-                    if scope == Scope::All || api == command {
+                    if scope == ThrottleScope::All || api == command {
                         gate.slow_down(left, now);
                     }
                 }
             }
-            Aftermath::SignatureRefused => {
+            CallEffect::SignatureRefused => {
                 if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
-                    self.stop(Cause::Refused { refusal, code: None, says: self.complaint.clone() });
+                    self.stop(AbortCause::Refused { refusal, code: None, says: self.complaint.clone() });
                 }
             }
-            Aftermath::Down => tracing::warn!(why = ?self.why_down, "the service is down: waiting, one probe at a time"),
-            Aftermath::Halt { refusal, code, says } => self.stop(Cause::Refused { refusal, code, says }),
+            CallEffect::Down => tracing::warn!(why = ?self.why_down, "the service is down: waiting, one probe at a time"),
+            CallEffect::Halt { refusal, code, says } => self.stop(AbortCause::Refused { refusal, code, says }),
         }
     }
 
     /// Commits what has settled and tells how the run ended.
-    pub(super) async fn wind_up(mut self) -> Result<Ended<L, E>, Broken<L::Error>> {
+    pub(super) async fn wind_up(mut self) -> Result<RunOutcome<L, E>, RunFailed<L::Error>> {
         match self.close_ledger().await {
             Ok((end, ledger)) => {
                 self.tell_traffic();
                 let (lane, unjudged) = (self.deliveries.lane(), self.deliveries.unjudged());
-                Ok(Ended { end, ledger, tally: self.tally, settled: self.settled, traffic: self.traffic, lane, unjudged })
+                Ok(RunOutcome { end, ledger, tally: self.tally, settled: self.settled, traffic: self.traffic, lane, unjudged })
             }
             Err(error) => Err(self.breaks(error)),
         }
     }
 
-    pub(super) fn breaks(mut self, error: L::Error) -> Broken<L::Error> {
+    pub(super) fn breaks(mut self, error: L::Error) -> RunFailed<L::Error> {
         self.tell_traffic();
-        Broken { error, traffic: self.traffic, lane: self.deliveries.lane() }
+        RunFailed { error, traffic: self.traffic, lane: self.deliveries.lane() }
     }
 
     /// Completes the counts with what the gates know.
@@ -480,7 +480,7 @@ where
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
     }
 
-    async fn close_ledger(&mut self) -> Result<(End<E>, L), L::Error> {
+    async fn close_ledger(&mut self) -> Result<(StopCause<E>, L), L::Error> {
         if let Some(commit) = self.committing.take() {
             self.ledger = Some(commit.await.expect("a commit never panics")?);
         }
@@ -494,12 +494,12 @@ where
             self.ledger = Some(blocking(move || ledger.commit().map(|()| ledger)).await?);
         };
         let end = match (self.cause.take(), self.input_error.take()) {
-            (Some(Cause::Signal), _) => End::Stopped,
-            (Some(Cause::Outage { why }), _) => End::Outage { why },
-            (Some(Cause::Refused { refusal, code, says }), _) => End::Refused { refusal, code, says },
-            (None, Some(error)) => End::Input(error),
-            (None, None) if self.limit_reached && self.records.next().is_some() => End::LimitReached,
-            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (End::Finished, ledger)),
+            (Some(AbortCause::Signal), _) => StopCause::Stopped,
+            (Some(AbortCause::Outage { why }), _) => StopCause::Outage { why },
+            (Some(AbortCause::Refused { refusal, code, says }), _) => StopCause::Refused { refusal, code, says },
+            (None, Some(error)) => StopCause::Input(error),
+            (None, None) if self.limit_reached && self.records.next().is_some() => StopCause::LimitReached,
+            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (StopCause::Finished, ledger)),
         };
         let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
         Ok((end, ledger))

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::input::{Fingerprint, Mark, Reading};
-use crate::outcome::Tally;
+use crate::input::{FileStat, InputPosition, ColumnLayout};
+use crate::outcome::OutcomeCounts;
 use crate::target::Target;
 
 /// Raised with every change of the format. Since 3 a sync's run has a token; in 2 it has none.
@@ -24,25 +24,25 @@ pub const MAX_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
-    pub state: State,
-    pub work: Work,
+    pub state: RunStatus,
+    pub work: RunKind,
     pub target: Target,
-    pub reading: Reading,
+    pub reading: ColumnLayout,
     /// Hash of the names of results and rejects.
     pub names: u64,
-    pub input: Fingerprint,
+    pub input: FileStat,
     /// The place in the input up to which all is settled.
-    pub settled: Mark,
+    pub settled: InputPosition,
     pub results: Extent,
     /// A length of 0 means that there is no file.
     pub rejects: Extent,
-    pub tally: Tally,
+    pub tally: OutcomeCounts,
 }
 
 /// What is to become of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum RunStatus {
     Unfinished,
     Finished,
     /// Its files are being set aside under names with this stamp.
@@ -54,7 +54,7 @@ pub enum State {
 /// Which command's run it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum RunKind {
     Import,
     /// A sync with the state of this identity, and the number that the state gave to the run. The token was drawn for this run alone: the
     /// number comes again where an older state was brought back. 0 stands for none.
@@ -66,23 +66,23 @@ pub enum Work {
     },
 }
 
-impl Work {
+impl RunKind {
     /// Whether both are runs of one command, and with one state.
     #[must_use]
-    pub fn is_akin_to(self, other: Work) -> bool {
+    pub fn is_akin_to(self, other: RunKind) -> bool {
         match (self, other) {
-            (Work::Import, Work::Import) => true,
-            (Work::Sync { state, .. }, Work::Sync { state: other, .. }) => state == other,
-            (Work::Import, Work::Sync { .. }) | (Work::Sync { .. }, Work::Import) => false,
+            (RunKind::Import, RunKind::Import) => true,
+            (RunKind::Sync { state, .. }, RunKind::Sync { state: other, .. }) => state == other,
+            (RunKind::Import, RunKind::Sync { .. }) | (RunKind::Sync { .. }, RunKind::Import) => false,
         }
     }
 }
 
-impl std::fmt::Display for Work {
+impl std::fmt::Display for RunKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Work::Import => f.write_str("an import"),
-            Work::Sync { state, .. } => write!(f, "a sync with the state {state:016x}"),
+            RunKind::Import => f.write_str("an import"),
+            RunKind::Sync { state, .. } => write!(f, "a sync with the state {state:016x}"),
         }
     }
 }
@@ -168,26 +168,26 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
-            state: State::Unfinished,
-            work: Work::Sync { state: u64::MAX, run: 2, token: u64::MAX },
+            state: RunStatus::Unfinished,
+            work: RunKind::Sync { state: u64::MAX, run: 2, token: u64::MAX },
             target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
-            reading: Reading {
+            reading: ColumnLayout {
                 delimiter: b',',
                 columns: [Some(0), None, Some(2)],
                 flags: BTreeMap::from([("trim".to_owned(), String::new())]),
             },
             names: 5,
-            input: Fingerprint { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
-            settled: Mark { rows: 1, offset: 9, line: 3, digest: u64::MAX },
+            input: FileStat { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
+            settled: InputPosition { rows: 1, offset: 9, line: 3, digest: u64::MAX },
             results: Extent::new(100, b"tail"),
             rejects: Extent::new(0, b""),
-            tally: Tally { imported: 1, created: 1, ..Tally::default() },
+            tally: OutcomeCounts { imported: 1, created: 1, ..OutcomeCounts::default() },
         }
     }
 
     #[test]
     fn a_checkpoint_is_read_as_it_was_written() {
-        for state in [State::Unfinished, State::Finished, State::SettingAside { stamp: "20261124T000000Z".to_owned() }] {
+        for state in [RunStatus::Unfinished, RunStatus::Finished, RunStatus::SettingAside { stamp: "20261124T000000Z".to_owned() }] {
             let written = Checkpoint { state, ..checkpoint() };
             assert_eq!(Checkpoint::decode(&written.encode()), Ok(written));
         }
@@ -200,7 +200,7 @@ mod tests {
         let checksum = checksum(&run);
         let text = serde_json::json!({ "version": 2, "checksum": checksum, "run": run }).to_string();
         let read = Checkpoint::decode(text.as_bytes()).unwrap();
-        assert_eq!(read, Checkpoint { work: Work::Sync { state: u64::MAX, run: 2, token: 0 }, ..checkpoint() });
+        assert_eq!(read, Checkpoint { work: RunKind::Sync { state: u64::MAX, run: 2, token: 0 }, ..checkpoint() });
         assert_eq!(Checkpoint::decode(&read.encode()), Ok(read));
     }
 

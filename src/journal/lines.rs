@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use csv::ByteRecord;
 
 use crate::figures::defused;
-use crate::outcome::{Outcome, Settled};
+use crate::outcome::{Outcome, RowOutcome};
 
 /// The first line of every results file.
 pub const RESULTS_HEADER: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at\n";
@@ -78,8 +78,8 @@ impl ResultLines {
         Self { lines: Lines::new(b','), finished: (SystemTime::UNIX_EPOCH, rfc3339(SystemTime::UNIX_EPOCH)) }
     }
 
-    pub(super) fn push(&mut self, settled: &Settled) {
-        let Settled { row, line, user_id, outcome, .. } = settled;
+    pub(super) fn push(&mut self, settled: &RowOutcome) {
+        let RowOutcome { row, line, user_id, outcome, .. } = settled;
         if self.finished.0 != outcome.finished_at {
             self.finished = (outcome.finished_at, rfc3339(outcome.finished_at));
         }
@@ -162,11 +162,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::input::Mark;
+    use crate::input::InputPosition;
     use crate::outcome::Status;
 
-    fn settled(user_id: &[u8], outcome: Outcome) -> Settled {
-        Settled { row: 7, line: 9, user_id: user_id.into(), outcome, end: Mark::START, original: None }
+    fn settled(user_id: &[u8], outcome: Outcome) -> RowOutcome {
+        RowOutcome { row: 7, line: 9, user_id: user_id.into(), outcome, end: InputPosition::START, original: None }
     }
 
     fn failed(error_info: &str) -> Outcome {

@@ -10,38 +10,38 @@ mod lines;
 mod opening;
 pub mod paths;
 pub mod results;
-mod sheet;
+mod append_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::input::Mark;
-use crate::outcome::{Settled, Tally};
-use checkpoint::{Checkpoint, State};
+use crate::input::InputPosition;
+use crate::outcome::{RowOutcome, OutcomeCounts};
+use checkpoint::{Checkpoint, RunStatus};
 use disk::{Disk, DiskFile};
 pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
 pub use opening::{
-    Claim, OpenError, Plan, Restart, Way, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results, work,
+    RunSpec, OpenError, StartDecision, Restart, StartMode, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results, work,
 };
-use paths::Paths;
-use sheet::Sheet;
+use paths::RunPaths;
+use append_file::AppendFile;
 
 /// Bytes of results and rejects that are taken before they must be committed. Chosen: a batch lane's 65,536 results of the usual length stay
 /// below, and what is taken stays far below what the window in front of it may hold.
 const PENDING_MAX_BYTES: usize = 8 << 20;
 
 /// Where outcomes go, in input order; the journal, or a stand-in for it.
-pub trait Ledger: Send + 'static {
+pub trait OutcomeSink: Send + 'static {
     type Error: Send + 'static;
 
     /// Takes the outcome of the next row.
-    fn append(&mut self, settled: Settled);
+    fn append(&mut self, settled: RowOutcome);
     /// Takes note that nothing is to become of the rows up to `end`.
-    fn pass(&mut self, end: Mark);
+    fn pass(&mut self, end: InputPosition);
     /// Rows taken and not yet committed.
     fn pending_rows(&self) -> u64;
     /// Whether so much was taken that it must be committed before more is.
@@ -78,11 +78,11 @@ impl DiskError {
 #[derive(Debug)]
 pub struct Journal<D: Disk> {
     disk: D,
-    paths: Paths,
-    results: Sheet<D::File>,
+    paths: RunPaths,
+    results: AppendFile<D::File>,
     result_lines: ResultLines,
     /// Begun with the first row that it must hold.
-    rejects: Option<Sheet<D::File>>,
+    rejects: Option<AppendFile<D::File>>,
     reject_lines: RejectLines,
     checkpoint: Checkpoint,
     pending_rows: u64,
@@ -92,13 +92,13 @@ pub struct Journal<D: Disk> {
 impl<D: Disk> Journal<D> {
     /// Up to where all is settled, as far as this process knows.
     #[must_use]
-    pub fn settled(&self) -> Mark {
+    pub fn settled(&self) -> InputPosition {
         self.checkpoint.settled
     }
 
     /// What became of all rows so far, those of earlier processes included.
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> OutcomeCounts {
         self.checkpoint.tally
     }
 
@@ -120,17 +120,17 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    fn begin_rejects(&mut self) -> Result<Sheet<D::File>, DiskError> {
+    fn begin_rejects(&mut self) -> Result<AppendFile<D::File>, DiskError> {
         self.reject_lines.push_header();
         let header = self.reject_lines.take();
         let path = &self.paths.rejects;
-        let sheet = Sheet::create(&self.disk, path, &header).map_err(DiskError::at("create", path))?;
+        let sheet = AppendFile::create(&self.disk, path, &header).map_err(DiskError::at("create", path))?;
         self.disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
         Ok(sheet)
     }
 }
 
-fn append<F: DiskFile>(sheet: &mut Sheet<F>, lines: &[u8]) -> Result<(), DiskError> {
+fn append<F: DiskFile>(sheet: &mut AppendFile<F>, lines: &[u8]) -> Result<(), DiskError> {
     if lines.is_empty() {
         return Ok(());
     }
@@ -138,10 +138,10 @@ fn append<F: DiskFile>(sheet: &mut Sheet<F>, lines: &[u8]) -> Result<(), DiskErr
     sheet.sync().map_err(|error| DiskError::at("sync", sheet.path())(error))
 }
 
-impl<D: Disk> Ledger for Journal<D> {
+impl<D: Disk> OutcomeSink for Journal<D> {
     type Error = DiskError;
 
-    fn append(&mut self, settled: Settled) {
+    fn append(&mut self, settled: RowOutcome) {
         self.result_lines.push(&settled);
         if let Some(original) = &settled.original {
             self.reject_lines.push(original, &settled.outcome);
@@ -151,7 +151,7 @@ impl<D: Disk> Ledger for Journal<D> {
         self.pending_rows += 1;
     }
 
-    fn pass(&mut self, end: Mark) {
+    fn pass(&mut self, end: InputPosition) {
         self.checkpoint.settled = end;
     }
 
@@ -171,13 +171,13 @@ impl<D: Disk> Ledger for Journal<D> {
     }
 
     fn finish(&mut self) -> Result<(), DiskError> {
-        self.checkpoint.state = State::Finished;
+        self.checkpoint.state = RunStatus::Finished;
         self.commit()
     }
 }
 
 /// Replaces the checkpoint: a reader finds the old one or the new one, whole.
-fn write_checkpoint<D: Disk>(disk: &D, paths: &Paths, checkpoint: &Checkpoint) -> Result<(), DiskError> {
+fn write_checkpoint<D: Disk>(disk: &D, paths: &RunPaths, checkpoint: &Checkpoint) -> Result<(), DiskError> {
     let aside = paths.new_checkpoint();
     let bytes = checkpoint.encode();
     let write = || {

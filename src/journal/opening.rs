@@ -9,14 +9,14 @@ use std::time::SystemTime;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, State, Work};
+use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, RunStatus, RunKind};
 use super::disk::{Disk, DiskFile};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
-use super::paths::{self, Paths, stamp};
-use super::sheet::Sheet;
+use super::paths::{self, RunPaths, stamp};
+use super::append_file::AppendFile;
 use super::{DiskError, Journal, write_checkpoint};
-use crate::input::{Fingerprint, Mark, Reading, Sameness};
-use crate::outcome::Tally;
+use crate::input::{FileStat, InputPosition, ColumnLayout, InputChange};
+use crate::outcome::OutcomeCounts;
 use crate::target::Target;
 
 /// Most numbers that are tried for a dated name. Chosen.
@@ -24,17 +24,17 @@ const STAMPS_MAX: u32 = 1_000;
 
 /// What a run wants to work on.
 #[derive(Debug, Clone)]
-pub struct Claim {
-    pub work: Work,
+pub struct RunSpec {
+    pub work: RunKind,
     pub target: Target,
-    pub input: Fingerprint,
-    pub reading: Reading,
+    pub input: FileStat,
+    pub reading: ColumnLayout,
     /// The input's header, for the rejects …
     pub header: ByteRecord,
     /// … which are written with this delimiter.
     pub rejects_delimiter: u8,
     /// The place behind the header.
-    pub start: Mark,
+    pub start: InputPosition,
 }
 
 /// Whether old files are set aside whatever they are.
@@ -46,17 +46,17 @@ pub enum Restart {
 
 /// What is to become of what an earlier run has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plan {
+pub enum StartDecision {
     /// The run was finished earlier; nothing is to be done.
     Finished {
-        tally: Tally,
+        tally: OutcomeCounts,
     },
-    Run(Way),
+    Run(StartMode),
 }
 
 /// How a run begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
+pub enum StartMode {
     /// Nothing is left of an earlier one.
     Afresh,
     /// Afresh, and the files that are there are set aside.
@@ -64,7 +64,7 @@ pub enum Way {
     /// As before; an earlier process did not come to the end of it.
     GoOnSettingAside { stamp: String },
     /// Where the earlier one stopped; `input` says whether the file has changed behind the settled part.
-    Resume { checkpoint: Box<Checkpoint>, input: Sameness },
+    Resume { checkpoint: Box<Checkpoint>, input: InputChange },
 }
 
 /// Why a run can't begin.
@@ -79,7 +79,7 @@ pub enum OpenError {
     #[error("the checkpoint {} cannot be used: {why}", path.display())]
     Checkpoint { path: PathBuf, why: CheckpointError },
     #[error("the unfinished run was {was}, this one is {is}")]
-    OtherWork { was: Work, is: Work },
+    OtherWork { was: RunKind, is: RunKind },
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
     #[error("the unfinished run read its columns otherwise: {}", differences.join("; "))]
@@ -100,14 +100,14 @@ pub enum OpenError {
 ///
 /// # Errors
 /// [`OpenError::Locked`] if another process has it, or the disk's.
-pub fn lock<D: Disk>(disk: &D, paths: &Paths) -> Result<D::Lock, OpenError> {
+pub fn lock<D: Disk>(disk: &D, paths: &RunPaths) -> Result<D::Lock, OpenError> {
     let path = paths.lock();
     let taken = disk.lock(&path).map_err(DiskError::at("lock", &path))?;
     taken.ok_or_else(|| OpenError::Locked { checkpoint: paths.checkpoint.clone(), lock: path })
 }
 
 /// What an earlier run has left.
-enum Found {
+enum EarlierRun {
     /// Nothing, or a run that was never begun.
     Nothing,
     Results,
@@ -122,13 +122,13 @@ enum Found {
 /// [`OpenError`] when the files don't belong together or can't be read.
 pub fn examine<D: Disk>(
     disk: &D,
-    paths: &Paths,
-    claim: &Claim,
+    paths: &RunPaths,
+    claim: &RunSpec,
     restart: Restart,
-    compare: impl FnOnce(&Checkpoint) -> io::Result<Sameness>,
-) -> Result<Plan, OpenError> {
+    compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
+) -> Result<StartDecision, OpenError> {
     let found = look(disk, paths)?;
-    let wants_results = matches!(&found, Found::Run(checkpoint) if matches!(checkpoint.state, State::Unfinished | State::Finished));
+    let wants_results = matches!(&found, EarlierRun::Run(checkpoint) if matches!(checkpoint.state, RunStatus::Unfinished | RunStatus::Finished));
     if restart == Restart::No && wants_results && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
         return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
     }
@@ -140,12 +140,12 @@ pub fn examine<D: Disk>(
 ///
 /// # Errors
 /// [`OpenError::Disk`] when the files can't be read.
-pub fn finished_earlier<D: Disk>(disk: &D, paths: &Paths, target: &Target) -> Result<Option<(Tally, Mark)>, OpenError> {
+pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) -> Result<Option<(OutcomeCounts, InputPosition)>, OpenError> {
     Ok(match look(disk, paths)? {
-        Found::Run(checkpoint) if checkpoint.state == State::Finished && checkpoint.target == *target => {
+        EarlierRun::Run(checkpoint) if checkpoint.state == RunStatus::Finished && checkpoint.target == *target => {
             Some((checkpoint.tally, checkpoint.settled))
         }
-        Found::Run(_) | Found::Nothing | Found::Results | Found::Unusable(_) => None,
+        EarlierRun::Run(_) | EarlierRun::Nothing | EarlierRun::Results | EarlierRun::Unusable(_) => None,
     })
 }
 
@@ -153,12 +153,12 @@ pub fn finished_earlier<D: Disk>(disk: &D, paths: &Paths, target: &Target) -> Re
 ///
 /// # Errors
 /// [`OpenError`] when results or rejects are not what the checkpoint says of them (nothing is touched then), or the disk fails.
-pub fn open<D: Disk>(way: Way, (disk, lock): (D, D::Lock), paths: Paths, claim: Claim, now: SystemTime) -> Result<Journal<D>, OpenError> {
+pub fn open<D: Disk>(way: StartMode, (disk, lock): (D, D::Lock), paths: RunPaths, claim: RunSpec, now: SystemTime) -> Result<Journal<D>, OpenError> {
     let set_aside = match way {
-        Way::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint),
-        Way::Afresh => set_aside_strays(&disk, &paths, claim.work, now)?,
-        Way::SetAside => Some(set_aside(&disk, &paths, now)?),
-        Way::GoOnSettingAside { stamp } => {
+        StartMode::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint),
+        StartMode::Afresh => set_aside_strays(&disk, &paths, claim.work, now)?,
+        StartMode::SetAside => Some(set_aside(&disk, &paths, now)?),
+        StartMode::GoOnSettingAside { stamp } => {
             move_aside(&disk, &paths, &stamp)?;
             Some(stamp)
         }
@@ -169,37 +169,37 @@ pub fn open<D: Disk>(way: Way, (disk, lock): (D, D::Lock), paths: Paths, claim: 
     Ok(begin((disk, lock), paths, claim)?)
 }
 
-fn look<D: Disk>(disk: &D, paths: &Paths) -> Result<Found, OpenError> {
+fn look<D: Disk>(disk: &D, paths: &RunPaths) -> Result<EarlierRun, OpenError> {
     make_names_last(disk, paths)?;
     let Some(bytes) = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)? else {
-        return Ok(if at_most_the_header(disk, &paths.results)? { Found::Nothing } else { Found::Results });
+        return Ok(if at_most_the_header(disk, &paths.results)? { EarlierRun::Nothing } else { EarlierRun::Results });
     };
     Ok(match Checkpoint::decode(&bytes) {
-        Err(why) => Found::Unusable(OpenError::Checkpoint { path: paths.checkpoint.clone(), why }),
-        Ok(checkpoint) => Found::Run(Box::new(checkpoint)),
+        Err(why) => EarlierRun::Unusable(OpenError::Checkpoint { path: paths.checkpoint.clone(), why }),
+        Ok(checkpoint) => EarlierRun::Run(Box::new(checkpoint)),
     })
 }
 
 /// What the checkpoint vouches for, after the journal has failed; `None` if it can't be read.
-pub fn committed<D: Disk>(disk: &D, paths: &Paths) -> Option<Tally> {
+pub fn committed<D: Disk>(disk: &D, paths: &RunPaths) -> Option<OutcomeCounts> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.tally)
 }
 
 /// Which command's run the checkpoint is of; `None` if there is none that can be read.
-pub fn work<D: Disk>(disk: &D, paths: &Paths) -> Option<Work> {
+pub fn work<D: Disk>(disk: &D, paths: &RunPaths) -> Option<RunKind> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.work)
 }
 
 /// How many rows the run has settled that the checkpoint is of; `None` if there is none that can be read.
-pub fn settled_rows<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
+pub fn settled_rows<D: Disk>(disk: &D, paths: &RunPaths) -> Option<u64> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.settled.rows)
 }
 
 /// How much of the results the checkpoint vouches for; `None` if there are none that end as it says.
-pub fn vouched_results<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
+pub fn vouched_results<D: Disk>(disk: &D, paths: &RunPaths) -> Option<u64> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
     let extent = Checkpoint::decode(&bytes).ok()?.results;
     vouched(disk, &paths.results, extent).ok().map(|_| extent.len)
@@ -207,7 +207,7 @@ pub fn vouched_results<D: Disk>(disk: &D, paths: &Paths) -> Option<u64> {
 
 /// An earlier process may have been killed between giving or taking a name and syncing the folder. Whatever is decided by the names that
 /// are seen relies on their being there, or not there, after a power loss.
-fn make_names_last<D: Disk>(disk: &D, paths: &Paths) -> Result<(), DiskError> {
+fn make_names_last<D: Disk>(disk: &D, paths: &RunPaths) -> Result<(), DiskError> {
     paths.all().into_iter().try_for_each(|path| disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path)))
 }
 
@@ -228,33 +228,33 @@ fn at_most_the_header<D: Disk>(disk: &D, path: &Path) -> Result<bool, DiskError>
 }
 
 fn plan(
-    found: Found,
-    paths: &Paths,
-    claim: &Claim,
+    found: EarlierRun,
+    paths: &RunPaths,
+    claim: &RunSpec,
     restart: Restart,
-    compare: impl FnOnce(&Checkpoint) -> io::Result<Sameness>,
-) -> Result<Plan, OpenError> {
+    compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
+) -> Result<StartDecision, OpenError> {
     let checkpoint = match (found, restart) {
-        (Found::Nothing, _) => return Ok(Plan::Run(Way::Afresh)),
-        (Found::Run(checkpoint), Restart::Asked | Restart::No) if matches!(checkpoint.state, State::SettingAside { .. }) => {
-            let State::SettingAside { stamp } = checkpoint.state else { unreachable!("the guard has seen it") };
-            return Ok(Plan::Run(Way::GoOnSettingAside { stamp }));
+        (EarlierRun::Nothing, _) => return Ok(StartDecision::Run(StartMode::Afresh)),
+        (EarlierRun::Run(checkpoint), Restart::Asked | Restart::No) if matches!(checkpoint.state, RunStatus::SettingAside { .. }) => {
+            let RunStatus::SettingAside { stamp } = checkpoint.state else { unreachable!("the guard has seen it") };
+            return Ok(StartDecision::Run(StartMode::GoOnSettingAside { stamp }));
         }
-        (Found::Results | Found::Unusable(_) | Found::Run(_), Restart::Asked) => return Ok(Plan::Run(Way::SetAside)),
-        (Found::Results, Restart::No) => {
+        (EarlierRun::Results | EarlierRun::Unusable(_) | EarlierRun::Run(_), Restart::Asked) => return Ok(StartDecision::Run(StartMode::SetAside)),
+        (EarlierRun::Results, Restart::No) => {
             return Err(OpenError::NoCheckpoint { results: paths.results.clone(), checkpoint: paths.checkpoint.clone() });
         }
-        (Found::Unusable(why), Restart::No) => return Err(why),
-        (Found::Run(checkpoint), Restart::No) => checkpoint,
+        (EarlierRun::Unusable(why), Restart::No) => return Err(why),
+        (EarlierRun::Run(checkpoint), Restart::No) => checkpoint,
     };
-    let is_unfinished = checkpoint.state == State::Unfinished;
+    let is_unfinished = checkpoint.state == RunStatus::Unfinished;
     let is_akin = checkpoint.work.is_akin_to(claim.work);
-    let is_sync = matches!(claim.work, Work::Sync { .. });
+    let is_sync = matches!(claim.work, RunKind::Sync { .. });
     if is_unfinished && !is_akin {
         return Err(OpenError::OtherWork { was: checkpoint.work, is: claim.work });
     }
     if !is_unfinished && (is_sync || !is_akin) {
-        return Ok(Plan::Run(Way::SetAside));
+        return Ok(StartDecision::Run(StartMode::SetAside));
     }
     if checkpoint.target != claim.target {
         return Err(OpenError::OtherTarget { was: Box::new(checkpoint.target), is: Box::new(claim.target.clone()) });
@@ -267,35 +267,35 @@ fn plan(
     }
     let differences = claim.reading.differences(&checkpoint.reading);
     if !is_unfinished && !differences.is_empty() {
-        return Ok(Plan::Run(Way::SetAside));
+        return Ok(StartDecision::Run(StartMode::SetAside));
     }
     let is_untouched = checkpoint.input == claim.input;
-    let input = if is_untouched { Sameness::Same } else { compare(&checkpoint).map_err(OpenError::Input)? };
-    if is_unfinished && input == Sameness::ChangedWithin {
+    let input = if is_untouched { InputChange::Same } else { compare(&checkpoint).map_err(OpenError::Input)? };
+    if is_unfinished && input == InputChange::ChangedWithin {
         return Err(OpenError::InputChanged { rows: checkpoint.settled.rows });
     }
     if !differences.is_empty() {
         return Err(OpenError::OtherReading { differences });
     }
     Ok(match (is_unfinished, input) {
-        (true, _) => Plan::Run(Way::Resume { checkpoint, input }),
-        (false, Sameness::Same) => Plan::Finished { tally: checkpoint.tally },
-        (false, Sameness::ChangedAfter | Sameness::ChangedWithin) => Plan::Run(Way::SetAside),
+        (true, _) => StartDecision::Run(StartMode::Resume { checkpoint, input }),
+        (false, InputChange::Same) => StartDecision::Finished { tally: checkpoint.tally },
+        (false, InputChange::ChangedAfter | InputChange::ChangedWithin) => StartDecision::Run(StartMode::SetAside),
     })
 }
 
 /// A sync goes on only as it was planned, for the whole file.
 fn resume_or_set_aside(
     checkpoint: Box<Checkpoint>,
-    claim: &Claim,
-    compare: impl FnOnce(&Checkpoint) -> io::Result<Sameness>,
-) -> Result<Plan, OpenError> {
+    claim: &RunSpec,
+    compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
+) -> Result<StartDecision, OpenError> {
     let input = compare(&checkpoint).map_err(OpenError::Input)?;
-    let goes_on = input == Sameness::Same && checkpoint.reading == claim.reading;
-    Ok(Plan::Run(if goes_on { Way::Resume { checkpoint, input } } else { Way::SetAside }))
+    let goes_on = input == InputChange::Same && checkpoint.reading == claim.reading;
+    Ok(StartDecision::Run(if goes_on { StartMode::Resume { checkpoint, input } } else { StartMode::SetAside }))
 }
 
-fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: Paths, claim: Claim) -> Result<Journal<D>, DiskError> {
+fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: RunPaths, claim: RunSpec) -> Result<Journal<D>, DiskError> {
     let (results, checkpoint) = first_files(&disk, &paths, &claim).inspect_err(|_| remove_unbegun(&disk, &paths))?;
     disk.keep(&mut lock);
     let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
@@ -312,13 +312,13 @@ fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: Paths, claim: Claim) ->
     })
 }
 
-fn first_files<D: Disk>(disk: &D, paths: &Paths, claim: &Claim) -> Result<(Sheet<D::File>, Checkpoint), DiskError> {
+fn first_files<D: Disk>(disk: &D, paths: &RunPaths, claim: &RunSpec) -> Result<(AppendFile<D::File>, Checkpoint), DiskError> {
     let path = &paths.results;
-    let mut results = Sheet::create(disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
+    let mut results = AppendFile::create(disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
     results.sync().map_err(DiskError::at("sync", path))?;
     disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
     let checkpoint = Checkpoint {
-        state: State::Unfinished,
+        state: RunStatus::Unfinished,
         work: claim.work,
         target: claim.target.clone(),
         reading: claim.reading.clone(),
@@ -327,14 +327,14 @@ fn first_files<D: Disk>(disk: &D, paths: &Paths, claim: &Claim) -> Result<(Sheet
         settled: claim.start,
         results: results.extent(),
         rejects: Extent::new(0, b""),
-        tally: Tally::default(),
+        tally: OutcomeCounts::default(),
     };
     write_checkpoint(disk, paths, &checkpoint)?;
     Ok((results, checkpoint))
 }
 
 /// Takes away what a start has made that came to nothing. A checkpoint that has its name vouches for the results, whatever failed after.
-fn remove_unbegun<D: Disk>(disk: &D, paths: &Paths) {
+fn remove_unbegun<D: Disk>(disk: &D, paths: &RunPaths) {
     if !matches!(disk.len(&paths.checkpoint), Ok(None)) {
         return;
     }
@@ -346,8 +346,8 @@ fn remove_unbegun<D: Disk>(disk: &D, paths: &Paths) {
 
 fn resume<D: Disk>(
     (disk, mut lock): (D, D::Lock),
-    paths: Paths,
-    claim: Claim,
+    paths: RunPaths,
+    claim: RunSpec,
     mut checkpoint: Checkpoint,
 ) -> Result<Journal<D>, OpenError> {
     let mut results = vouched(&disk, &paths.results, checkpoint.results)?;
@@ -363,8 +363,8 @@ fn resume<D: Disk>(
     Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })
 }
 
-fn vouched<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<Sheet<D::File>, OpenError> {
-    let sheet = Sheet::reopen(disk, path, extent).map_err(DiskError::at("read", path))?;
+fn vouched<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<AppendFile<D::File>, OpenError> {
+    let sheet = AppendFile::reopen(disk, path, extent).map_err(DiskError::at("read", path))?;
     sheet.ok_or_else(|| OpenError::SheetChanged { path: path.to_owned() })
 }
 
@@ -378,20 +378,20 @@ fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
 }
 
 /// Sets a run's files aside. What is to be done is recorded first, so that a crash in between is made good by the next start.
-fn set_aside<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<String, DiskError> {
+fn set_aside<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<String, DiskError> {
     let stamp = free_stamp(disk, paths, now)?;
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)?;
     if let Some(Ok(checkpoint)) = bytes.map(|bytes| Checkpoint::decode(&bytes)) {
-        write_checkpoint(disk, paths, &Checkpoint { state: State::SettingAside { stamp: stamp.clone() }, ..checkpoint })?;
+        write_checkpoint(disk, paths, &Checkpoint { state: RunStatus::SettingAside { stamp: stamp.clone() }, ..checkpoint })?;
     }
     move_aside(disk, paths, &stamp)?;
     Ok(stamp)
 }
 
 /// Files that belong to no run and that this one may write: somebody's own, never to be overwritten.
-fn set_aside_strays<D: Disk>(disk: &D, paths: &Paths, work: Work, now: SystemTime) -> Result<Option<String>, DiskError> {
+fn set_aside_strays<D: Disk>(disk: &D, paths: &RunPaths, work: RunKind, now: SystemTime) -> Result<Option<String>, DiskError> {
     let mut stamp = None;
-    let writes_missing = matches!(work, Work::Sync { .. });
+    let writes_missing = matches!(work, RunKind::Sync { .. });
     for path in [Some(&paths.rejects), writes_missing.then_some(&paths.missing)].into_iter().flatten() {
         if disk.len(path).map_err(DiskError::at("read", path))?.is_none() {
             continue;
@@ -405,7 +405,7 @@ fn set_aside_strays<D: Disk>(disk: &D, paths: &Paths, work: Work, now: SystemTim
     Ok(stamp)
 }
 
-fn free_stamp<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<String, DiskError> {
+fn free_stamp<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<String, DiskError> {
     for number in 0..STAMPS_MAX {
         let stamp = stamp(now, number);
         let mut is_free = true;
@@ -421,7 +421,7 @@ fn free_stamp<D: Disk>(disk: &D, paths: &Paths, now: SystemTime) -> Result<Strin
 }
 
 /// Renames what is still there, the checkpoint last.
-fn move_aside<D: Disk>(disk: &D, paths: &Paths, stamp: &str) -> Result<(), DiskError> {
+fn move_aside<D: Disk>(disk: &D, paths: &RunPaths, stamp: &str) -> Result<(), DiskError> {
     let dated = paths.dated(stamp);
     move_one(disk, &paths.results, &dated.results)?;
     move_one(disk, &paths.rejects, &dated.rejects)?;

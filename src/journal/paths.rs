@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The files of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paths {
+pub struct RunPaths {
     pub results: PathBuf,
     pub rejects: PathBuf,
     /// Of a sync: the accounts that the input lacks.
@@ -24,16 +24,16 @@ pub fn beside(input: &Path, ending: &str) -> PathBuf {
 
 /// The files as far as they are named by the caller.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct GivenPaths {
     pub results: Option<PathBuf>,
     pub rejects: Option<PathBuf>,
     pub checkpoint: Option<PathBuf>,
 }
 
-impl Paths {
+impl RunPaths {
     /// Names what isn't given after the results, or else after the input.
     #[must_use]
-    pub fn new(input: &Path, given: Given) -> Self {
+    pub fn new(input: &Path, given: GivenPaths) -> Self {
         let stem = match &given.results {
             Some(results) => without(&without(results, &[".csv", ".tsv", ".txt"]), &[".results"]),
             None => without(input, &[".csv", ".tsv", ".txt"]),
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn files_are_named_after_the_input_or_the_results() {
         let check = |input: &str, results: Option<&str>, expected: [&str; 4]| {
-            let given = Given { results: results.map(PathBuf::from), ..Given::default() };
-            assert_eq!(Paths::new(Path::new(input), given).all(), expected.map(Path::new), "{input} {results:?}");
+            let given = GivenPaths { results: results.map(PathBuf::from), ..GivenPaths::default() };
+            assert_eq!(RunPaths::new(Path::new(input), given).all(), expected.map(Path::new), "{input} {results:?}");
         };
         check("d/users.csv", None, ["d/users.results.csv", "d/users.rejects.csv", "d/users.missing.csv", "d/users.checkpoint.json"]);
         check(

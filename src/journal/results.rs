@@ -22,7 +22,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A result as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ResultRecord {
     /// The line of the results file on which it starts.
     pub at: u64,
     pub row: u64,
@@ -40,7 +40,7 @@ pub struct Entry {
 
 /// A line of the results file that is no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed {
+pub struct MalformedResult {
     pub at: u64,
     pub why: &'static str,
 }
@@ -82,7 +82,7 @@ impl<R: BufRead> Results<R> {
         if names == Some(expected.collect()) { Ok(results) } else { Err(ResultsError::Header) }
     }
 
-    fn read(&mut self) -> io::Result<Option<Result<Entry, Malformed>>> {
+    fn read(&mut self) -> io::Result<Option<Result<ResultRecord, MalformedResult>>> {
         loop {
             if !self.has_line(0)? {
                 return Ok(None);
@@ -137,7 +137,7 @@ impl<R: BufRead> Results<R> {
 }
 
 impl<R: BufRead> Iterator for Results<R> {
-    type Item = io::Result<Result<Entry, Malformed>>;
+    type Item = io::Result<Result<ResultRecord, MalformedResult>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.read().transpose()
@@ -149,8 +149,8 @@ fn without_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-fn parse(record: &[u8], at: u64) -> Result<Entry, Malformed> {
-    let malformed = |why| Malformed { at, why };
+fn parse(record: &[u8], at: u64) -> Result<ResultRecord, MalformedResult> {
+    let malformed = |why| MalformedResult { at, why };
     let fields = fields(record).ok_or(malformed("its quotes don't pair up"))?;
     let Ok([row, line, user_id, status, code, _, attempts, finished_at]) = <[Vec<u8>; COLUMNS]>::try_from(fields) else {
         return Err(malformed("it has not 8 fields"));
@@ -159,7 +159,7 @@ fn parse(record: &[u8], at: u64) -> Result<Entry, Malformed> {
     let line = number(&line).ok_or(malformed("its line is not a number"))?;
     let (error_code, finished_at) = (number_or_none(&code), time(&finished_at));
     let flaw = flaw((&code, error_code), &attempts, finished_at);
-    Ok(Entry { at, row, line, user_id: user_id.into(), status: status_named(&status), error_code, finished_at, flaw })
+    Ok(ResultRecord { at, row, line, user_id: user_id.into(), status: status_named(&status), error_code, finished_at, flaw })
 }
 
 fn status_named(word: &[u8]) -> Result<Status, Box<[u8]>> {
@@ -256,7 +256,7 @@ mod tests {
         let finished_at = Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123));
         let entry = |at, row, line, user_id: &[u8], (status, error_code)| {
             let (user_id, status) = (user_id.into(), Ok(status));
-            Entry { at, row, line, user_id, status, error_code, finished_at, flaw: None }
+            ResultRecord { at, row, line, user_id, status, error_code, finished_at, flaw: None }
         };
         assert_eq!(entries, [entry(2, 1, 2, b"a \"b\",\n", (Status::Failed, Some(70402))), entry(5, 2, 4, b"", (Status::Invalid, None))]);
     }

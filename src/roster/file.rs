@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::input::Fingerprint;
+use crate::input::FileStat;
 
 /// An input file that is open.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ impl InputFile {
     ///
     /// # Errors
     /// The system's.
-    pub fn fingerprint(&self) -> io::Result<Fingerprint> {
+    pub fn fingerprint(&self) -> io::Result<FileStat> {
         self.0.metadata().map(|stat| fields(&stat))
     }
 
@@ -86,9 +86,9 @@ impl Seek for InputReader {
     }
 }
 
-fn fields(stat: &Metadata) -> Fingerprint {
+fn fields(stat: &Metadata) -> FileStat {
     const NS: i64 = 1_000_000_000;
-    Fingerprint {
+    FileStat {
         len: stat.len(),
         modified_ns: stat.mtime() * NS + stat.mtime_nsec(),
         changed_ns: stat.ctime() * NS + stat.ctime_nsec(),
@@ -100,6 +100,6 @@ fn fields(stat: &Metadata) -> Fingerprint {
 ///
 /// # Errors
 /// The system's.
-pub fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
+pub fn fingerprint(path: &Path) -> io::Result<FileStat> {
     std::fs::metadata(path).map(|stat| fields(&stat))
 }

@@ -8,8 +8,8 @@ use std::io::{self, Read, Seek};
 use memchr::memchr;
 use thiserror::Error;
 
-use super::ahead::Ahead;
-use crate::input::Mark;
+use super::read_buffer::ReadBuffer;
+use crate::input::InputPosition;
 
 /// Longest record in bytes, line end included. Chosen: 40 times what the service's limits allow for the three fields.
 pub const RECORD_MAX_BYTES: usize = 64 * 1024;
@@ -18,7 +18,7 @@ pub const RECORD_MAX_LINES: u64 = 64;
 
 /// A place for people: line and column count from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct TextPosition {
     pub line: u64,
     pub column: u64,
 }
@@ -29,11 +29,11 @@ pub(super) struct Frame {
     /// The line on which it starts.
     pub(super) line: u64,
     /// The place behind it.
-    pub(super) end: Mark,
+    pub(super) end: InputPosition,
     /// Whether there is a quote anywhere in it.
     pub(super) has_quote: bool,
     /// Where text follows a closing quote; the csv crate would glue it to the field without a word.
-    pub(super) text_after_quote: Option<Place>,
+    pub(super) text_after_quote: Option<TextPosition>,
     /// Whether a quoted field runs over lines; [`Frames::spans`] has them.
     pub(super) has_span: bool,
 }
@@ -69,7 +69,7 @@ impl Span {
 #[derive(Debug, Error)]
 pub(super) enum FrameError {
     #[error("the quote at line {}, column {} is not closed", opened.line, opened.column)]
-    OpenQuote { opened: Place },
+    OpenQuote { opened: TextPosition },
     #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
     #[error(transparent)]
@@ -79,22 +79,22 @@ pub(super) enum FrameError {
 /// Cuts a file into records.
 #[derive(Debug)]
 pub(super) struct Frames<R> {
-    ahead: Ahead<R>,
+    ahead: ReadBuffer<R>,
     delimiter: u8,
     /// Bytes of the current record, line end included, and after an error of what was looked at.
     len: usize,
     /// How far it has read, blank lines included.
-    at: Mark,
+    at: InputPosition,
     /// The place behind the last record.
-    last: Mark,
+    last: InputPosition,
     /// Of the last record that had any.
     spans: Vec<Span>,
 }
 
 impl<R: Read> Frames<R> {
     /// `input` stands at `at`.
-    pub(super) fn new(input: R, delimiter: u8, at: Mark) -> Self {
-        Self { ahead: Ahead::new(input), delimiter, len: 0, at, last: at, spans: Vec::new() }
+    pub(super) fn new(input: R, delimiter: u8, at: InputPosition) -> Self {
+        Self { ahead: ReadBuffer::new(input), delimiter, len: 0, at, last: at, spans: Vec::new() }
     }
 
     pub(super) fn delimiter(&self) -> u8 {
@@ -102,7 +102,7 @@ impl<R: Read> Frames<R> {
     }
 
     /// The place behind the last record, or where reading began: blank lines behind it are nobody's, whether they are there yet or not.
-    pub(super) fn behind_last(&self) -> Mark {
+    pub(super) fn behind_last(&self) -> InputPosition {
         self.last
     }
 
@@ -201,7 +201,7 @@ impl<R: Read> Frames<R> {
     }
 
     /// Reads on until no quote is open: where text follows a closing one, and how many further lines there were.
-    fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<Place>, u64), FrameError> {
+    fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<TextPosition>, u64), FrameError> {
         let mut scan = Scan::new(self.delimiter);
         let (mut from, mut line) = (0, first_line);
         loop {
@@ -226,7 +226,7 @@ impl<R: Read> Frames<R> {
 
 impl<R: Seek> Frames<R> {
     /// Goes on at another place.
-    pub(super) fn go_to(&mut self, mark: Mark) -> io::Result<()> {
+    pub(super) fn go_to(&mut self, mark: InputPosition) -> io::Result<()> {
         self.ahead.go_to(mark.offset)?;
         (self.len, self.at, self.last) = (0, mark, mark);
         Ok(())
@@ -234,7 +234,7 @@ impl<R: Seek> Frames<R> {
 }
 
 /// A record that grows too long inside a quote is the quote's fault.
-fn runaway(error: FrameError, opened: Place) -> FrameError {
+fn runaway(error: FrameError, opened: TextPosition) -> FrameError {
     match error {
         FrameError::LongRecord { .. } | FrameError::OpenQuote { .. } => FrameError::OpenQuote { opened },
         FrameError::Read(error) => FrameError::Read(error),
@@ -319,9 +319,9 @@ struct Spot {
 }
 
 impl Spot {
-    fn place(self, record: &[u8]) -> Place {
+    fn place(self, record: &[u8]) -> TextPosition {
         let characters = record[self.line_start..self.at].iter().filter(|byte| (**byte & 0xc0) != 0x80).count();
-        Place { line: self.line, column: characters as u64 + 1 }
+        TextPosition { line: self.line, column: characters as u64 + 1 }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::frames::raw_cell;
-use crate::account::Invalid;
+use crate::account::InvalidAccount;
 
 /// Why a record's UserID can't be read for certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +39,22 @@ impl fmt::Display for Malformed {
 
 /// Judges by the UserID cell and why the record is invalid, if it is. Blank lines are no records, so an empty UserID has company.
 #[inline]
-pub(super) fn judge(user_id: &[u8], why: Option<&Invalid>) -> Option<Malformed> {
+pub(super) fn judge(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malformed> {
     match why {
-        Some(Invalid::FieldCount { .. }) => Some(Malformed::FieldCount),
-        Some(Invalid::TextAfterQuote { .. }) => Some(Malformed::TextBesideQuotes),
-        Some(Invalid::SwallowedLines { .. }) => Some(Malformed::SwallowedLines),
-        Some(Invalid::EmptyUserId) => Some(Malformed::EmptyUserId),
+        Some(InvalidAccount::FieldCount { .. }) => Some(Malformed::FieldCount),
+        Some(InvalidAccount::TextAfterQuote { .. }) => Some(Malformed::TextBesideQuotes),
+        Some(InvalidAccount::SwallowedLines { .. }) => Some(Malformed::SwallowedLines),
+        Some(InvalidAccount::EmptyUserId) => Some(Malformed::EmptyUserId),
         // Of these the UserID may be at fault.
         Some(
-            Invalid::LongUserId { .. }
-            | Invalid::SpaceAtEnd { .. }
-            | Invalid::UserIdCharacter { .. }
-            | Invalid::NotUtf8 { .. }
-            | Invalid::ByteOrderMark { .. }
-            | Invalid::ControlCharacter { .. }
-            | Invalid::ReservedPrefix { .. }
-            | Invalid::LongField { .. },
+            InvalidAccount::LongUserId { .. }
+            | InvalidAccount::SpaceAtEnd { .. }
+            | InvalidAccount::UserIdCharacter { .. }
+            | InvalidAccount::NotUtf8 { .. }
+            | InvalidAccount::ByteOrderMark { .. }
+            | InvalidAccount::ControlCharacter { .. }
+            | InvalidAccount::ReservedPrefix { .. }
+            | InvalidAccount::LongField { .. },
         ) => uncertain_text(user_id),
         None => is_exponent(user_id).then_some(Malformed::Exponent),
     }

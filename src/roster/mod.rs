@@ -2,12 +2,12 @@
 //!
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
-mod ahead;
+mod read_buffer;
 mod file;
 mod frames;
 mod header;
 mod malformed;
-mod sameness;
+mod input_comparison;
 mod split;
 mod watched;
 
@@ -18,36 +18,36 @@ use std::path::Path;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use crate::account::{Account, AccountRef, Invalid};
-use crate::input::{Mark, Reading};
+use crate::account::{Account, AccountRef, InvalidAccount};
+use crate::input::{InputPosition, ColumnLayout};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
-pub use frames::{Place, RECORD_MAX_BYTES, RECORD_MAX_LINES};
+pub use frames::{TextPosition, RECORD_MAX_BYTES, RECORD_MAX_LINES};
 pub use header::{Format, Header, HeaderError, Multiline};
 pub use malformed::Malformed;
-pub use sameness::{Look, Watch, compare};
+pub use input_comparison::{Look, Watch, compare};
 use split::{Fields, Splitter};
 pub use watched::{Next, Watched};
 
 /// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View<'a> {
+pub struct RecordRef<'a> {
     /// Counts records from 1.
     pub row: u64,
     /// The physical line on which it starts.
     pub line: u64,
     /// The place behind it.
-    pub end: Mark,
+    pub end: InputPosition,
     /// The UserID cell, byte for byte. Of an invalid record it may be valid all the same: [`UserId::check`] tells.
     ///
     /// [`UserId::check`]: crate::account::UserId::check
     pub user_id: &'a [u8],
-    pub account: Result<AccountRef<'a>, Invalid>,
+    pub account: Result<AccountRef<'a>, InvalidAccount>,
     /// Whether a quote stands in the UserID cell of the file though that doesn't begin with one.
     has_stray_quote: bool,
 }
 
-impl View<'_> {
+impl RecordRef<'_> {
     /// Why the record's UserID can't be read for certain, if it can't: what it is may then be another one's, or nobody's. Costs next to
     /// nothing. A record whose UserID is certain may be invalid, and a valid one's may be uncertain.
     #[inline]
@@ -66,10 +66,10 @@ pub struct Record {
     /// The physical line on which it starts.
     pub line: u64,
     /// The place behind it.
-    pub end: Mark,
+    pub end: InputPosition,
     /// The UserID cell, byte for byte.
     pub user_id: Box<[u8]>,
-    pub account: Result<Account, Invalid>,
+    pub account: Result<Account, InvalidAccount>,
     /// All its fields.
     pub fields: ByteRecord,
 }
@@ -80,7 +80,7 @@ pub enum RosterError {
     #[error(transparent)]
     Header(#[from] HeaderError),
     #[error("the quote at line {}, column {} is not closed within {RECORD_MAX_LINES} lines and {RECORD_MAX_BYTES} bytes", opened.line, opened.column)]
-    OpenQuote { opened: Place },
+    OpenQuote { opened: TextPosition },
     #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
     #[error("it was truncated or rewritten while it was being read")]
@@ -132,13 +132,13 @@ impl<R: Read + Seek> Roster<R> {
     ///
     /// # Errors
     /// The file's.
-    pub fn skip_to(mut self, mark: Mark) -> io::Result<Self> {
+    pub fn skip_to(mut self, mark: InputPosition) -> io::Result<Self> {
         self.frames.go_to(mark)?;
         Ok(self)
     }
 
     /// Goes on at `mark`, also behind what was the file's end.
-    fn go_on_at(&mut self, mark: Mark) -> io::Result<()> {
+    fn go_on_at(&mut self, mark: InputPosition) -> io::Result<()> {
         self.frames.go_to(mark)?;
         self.has_ended = false;
         Ok(())
@@ -151,7 +151,7 @@ impl<R: Read> Roster<R> {
     /// # Errors
     /// [`RosterError`] for an input that can't be read or isn't what it claims.
     pub fn new(input: R, format: &Format) -> Result<Self, RosterError> {
-        let mut frames = Frames::new(input, format.delimiter, Mark::START);
+        let mut frames = Frames::new(input, format.delimiter, InputPosition::START);
         frames.skip_bom()?;
         let first = frames.next();
         reject_foreign(frames.raw())?;
@@ -172,13 +172,13 @@ impl<R: Read> Roster<R> {
 
     /// How the fields are found.
     #[must_use]
-    pub fn reading(&self) -> Reading {
-        Reading { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: BTreeMap::new() }
+    pub fn reading(&self) -> ColumnLayout {
+        ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: BTreeMap::new() }
     }
 
     /// The place behind the last record that was read, or behind the header.
     #[must_use]
-    pub fn at(&self) -> Mark {
+    pub fn at(&self) -> InputPosition {
         self.frames.behind_last()
     }
 
@@ -200,7 +200,7 @@ impl<R: Read> Roster<R> {
     ///
     /// # Errors
     /// As reading them.
-    pub fn read_to_end(mut self) -> Result<Mark, RosterError> {
+    pub fn read_to_end(mut self) -> Result<InputPosition, RosterError> {
         while self.frames.next()?.is_some() {}
         Ok(self.frames.behind_last())
     }
@@ -210,7 +210,7 @@ impl<R: Read> Roster<R> {
     /// # Errors
     /// As iterating.
     #[inline]
-    pub fn next_view(&mut self) -> Option<Result<View<'_>, RosterError>> {
+    pub fn next_view(&mut self) -> Option<Result<RecordRef<'_>, RosterError>> {
         match self.advance()? {
             Ok(frame) => Some(Ok(self.view(frame).0)),
             Err(error) => Some(Err(error)),
@@ -221,7 +221,7 @@ impl<R: Read> Roster<R> {
     ///
     /// # Errors
     /// As iterating.
-    pub fn pass_over(&mut self) -> Option<Result<Mark, RosterError>> {
+    pub fn pass_over(&mut self) -> Option<Result<InputPosition, RosterError>> {
         self.advance().map(|frame| frame.map(|frame| frame.end))
     }
 
@@ -237,7 +237,7 @@ impl<R: Read> Roster<R> {
 
     /// The current record, with all its fields.
     #[inline]
-    fn view(&mut self, frame: Frame) -> (View<'_>, Fields<'_>) {
+    fn view(&mut self, frame: Frame) -> (RecordRef<'_>, Fields<'_>) {
         let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
         let (frames, splitter) = (&self.frames, &mut self.splitter);
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
@@ -247,28 +247,28 @@ impl<R: Read> Roster<R> {
             .and_then(|()| well_formed(&frame, self.header.names.len(), fields.len()))
             .and_then(|()| AccountRef::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
         let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), self.header.user_id, user_id);
-        (View { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account, has_stray_quote }, fields)
+        (RecordRef { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account, has_stray_quote }, fields)
     }
 
     /// Whether the current record's quotes hold what they seem to.
     #[cold]
-    fn swallowed(&self) -> Result<(), Invalid> {
+    fn swallowed(&self) -> Result<(), InvalidAccount> {
         let looks_swallowed = |span: &&Span| {
             span.behind == Behind::Text
                 || span.lines(self.frames.raw()).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter()))
         };
         match (self.multiline, self.frames.spans().iter().find(looks_swallowed)) {
-            (Multiline::Judged, Some(span)) => Err(Invalid::SwallowedLines { quote: span.first_line, last: span.last_line }),
+            (Multiline::Judged, Some(span)) => Err(InvalidAccount::SwallowedLines { quote: span.first_line, last: span.last_line }),
             (Multiline::Judged, None) | (Multiline::Taken, _) => Ok(()),
         }
     }
 }
 
-fn well_formed(frame: &Frame, expected: usize, found: usize) -> Result<(), Invalid> {
-    if let Some(Place { line, column }) = frame.text_after_quote {
-        return Err(Invalid::TextAfterQuote { line, column });
+fn well_formed(frame: &Frame, expected: usize, found: usize) -> Result<(), InvalidAccount> {
+    if let Some(TextPosition { line, column }) = frame.text_after_quote {
+        return Err(InvalidAccount::TextAfterQuote { line, column });
     }
-    if found == expected { Ok(()) } else { Err(Invalid::FieldCount { expected, found }) }
+    if found == expected { Ok(()) } else { Err(InvalidAccount::FieldCount { expected, found }) }
 }
 
 impl<R: Read> Iterator for Roster<R> {
@@ -277,7 +277,7 @@ impl<R: Read> Iterator for Roster<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let frame = self.advance()?;
         Some(frame.map(|frame| {
-            let (View { row, line, end, user_id, account, has_stray_quote: _ }, fields) = self.view(frame);
+            let (RecordRef { row, line, end, user_id, account, has_stray_quote: _ }, fields) = self.view(frame);
             Record { row, line, end, user_id: user_id.into(), account: account.map(Account::from), fields: fields.to_record() }
         }))
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::account::{Field, UserId};
-use crate::input::Sameness;
+use crate::input::InputChange;
 
 fn roster(text: impl AsRef<[u8]>) -> Result<Roster<Cursor<Vec<u8>>>, RosterError> {
     Roster::new(Cursor::new(text.as_ref().to_vec()), &Format::default())
@@ -174,9 +174,9 @@ fn a_runaway_quote_ends_the_file_and_is_named() {
     let read: Vec<_> = roster(&text).unwrap().collect();
     assert_eq!(read.len(), 2);
     assert!(read[0].is_ok());
-    assert!(matches!(&read[1], Err(RosterError::OpenQuote { opened: Place { line: 3, column: 3 } })), "{:?}", read[1]);
+    assert!(matches!(&read[1], Err(RosterError::OpenQuote { opened: TextPosition { line: 3, column: 3 } })), "{:?}", read[1]);
     let open_at_the_end: Vec<_> = roster("UserID\na\n\"b\n").unwrap().collect();
-    assert!(matches!(&open_at_the_end[1], Err(RosterError::OpenQuote { opened: Place { line: 3, column: 1 } })));
+    assert!(matches!(&open_at_the_end[1], Err(RosterError::OpenQuote { opened: TextPosition { line: 3, column: 1 } })));
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_field_without_end_takes_no_memory() {
 fn digests_are_what_they_have_always_been() {
     let text = "\u{feff}UserID,Nick\r\na,\"x\r\ny\"\r\n\r\nb,2\n\u{feff}c,3\nd,4";
     let mut roster = roster(text).unwrap();
-    let mark = |rows: u64, offset: u64, line: u64, digest: u64| Mark { rows, offset, line, digest };
+    let mark = |rows: u64, offset: u64, line: u64, digest: u64| InputPosition { rows, offset, line, digest };
     assert_eq!(roster.at(), mark(0, 16, 2, 6_399_732_786_151_938_493));
     let ends: Vec<_> = roster.by_ref().map(|record| record.unwrap().end).collect();
     let expected = [
@@ -246,7 +246,7 @@ fn the_user_id_of_an_invalid_record_can_be_told_from_an_invalid_one() {
     let text = format!("UserID,Nick\nu1,{}\n u2,\n", "n".repeat(501));
     let mut roster = roster(text).unwrap();
     let view = roster.next_view().unwrap().unwrap();
-    assert_eq!((UserId::check(view.user_id), view.account), (Ok("u1"), Err(Invalid::LongField { field: Field::Nick, bytes: 501 })));
+    assert_eq!((UserId::check(view.user_id), view.account), (Ok("u1"), Err(InvalidAccount::LongField { field: Field::Nick, bytes: 501 })));
     let view = roster.next_view().unwrap().unwrap();
     assert_eq!((UserId::check(view.user_id).err(), view.user_id), (view.account.err(), &b" u2"[..]));
 }
@@ -260,7 +260,7 @@ fn records_that_are_passed_over_leave_the_same_marks() {
         assert_eq!(passing.pass_over().unwrap().unwrap(), reading.next_view().unwrap().unwrap().end, "{row}");
     }
     assert_eq!(passing.at(), reading.at());
-    assert!(matches!(passing.pass_over(), Some(Err(RosterError::OpenQuote { opened: Place { line: 8, column: 3 } }))));
+    assert!(matches!(passing.pass_over(), Some(Err(RosterError::OpenQuote { opened: TextPosition { line: 8, column: 3 } }))));
     assert!(passing.pass_over().is_none());
 }
 
@@ -288,7 +288,7 @@ fn a_roster_goes_on_at_any_mark_as_if_it_had_never_stopped() {
 fn a_change_is_told_from_a_change_behind_the_settled_part() {
     let before = b"UserID\na\nb\nc";
     let marks: Vec<_> = Roster::open(file(before).path(), &Format::default()).unwrap().map(|record| record.unwrap().end).collect();
-    let check = |settled: usize, now: &[u8], expected: Sameness| {
+    let check = |settled: usize, now: &[u8], expected: InputChange| {
         assert_eq!(
             compare(&InputFile::open(file(now).path()).unwrap(), b',', marks[settled - 1]).unwrap(),
             expected,
@@ -296,23 +296,23 @@ fn a_change_is_told_from_a_change_behind_the_settled_part() {
             String::from_utf8_lossy(now)
         );
     };
-    check(3, before, Sameness::Same);
-    check(3, b"UserID\na\nb\nc\n\r\n\n", Sameness::Same);
-    check(3, b"UserID\na\nb\nc\nd\n", Sameness::ChangedAfter);
-    check(3, b"UserID\na\nb\ncd\n", Sameness::ChangedWithin);
-    check(3, b"UserID\na\nb\n", Sameness::ChangedWithin);
-    check(2, b"UserID\na\nb\nx\n", Sameness::ChangedAfter);
-    check(2, b"UserID\na\nB\nc", Sameness::ChangedWithin);
-    check(2, b"UserId\na\nb\nc", Sameness::ChangedWithin);
-    check(1, b"UserID\na", Sameness::ChangedWithin);
-    check(1, b"UserID\n\"a\nb", Sameness::ChangedWithin);
+    check(3, before, InputChange::Same);
+    check(3, b"UserID\na\nb\nc\n\r\n\n", InputChange::Same);
+    check(3, b"UserID\na\nb\nc\nd\n", InputChange::ChangedAfter);
+    check(3, b"UserID\na\nb\ncd\n", InputChange::ChangedWithin);
+    check(3, b"UserID\na\nb\n", InputChange::ChangedWithin);
+    check(2, b"UserID\na\nb\nx\n", InputChange::ChangedAfter);
+    check(2, b"UserID\na\nB\nc", InputChange::ChangedWithin);
+    check(2, b"UserId\na\nb\nc", InputChange::ChangedWithin);
+    check(1, b"UserID\na", InputChange::ChangedWithin);
+    check(1, b"UserID\n\"a\nb", InputChange::ChangedWithin);
 }
 
 #[test]
 fn a_run_that_settled_nothing_matches_its_header() {
     let at = Roster::open(file(b"UserID\na\n").path(), &Format::default()).unwrap().at();
-    assert_eq!(compare(&InputFile::open(file(b"UserID\nb\n").path()).unwrap(), b',', at).unwrap(), Sameness::ChangedAfter);
-    assert_eq!(compare(&InputFile::open(file(b"UserId\na\n").path()).unwrap(), b',', at).unwrap(), Sameness::ChangedWithin);
+    assert_eq!(compare(&InputFile::open(file(b"UserID\nb\n").path()).unwrap(), b',', at).unwrap(), InputChange::ChangedAfter);
+    assert_eq!(compare(&InputFile::open(file(b"UserId\na\n").path()).unwrap(), b',', at).unwrap(), InputChange::ChangedWithin);
 }
 
 /// Reads two records of three, changes the file, reads the rest: the ids of all, and the error at the end.

@@ -1,9 +1,9 @@
 //! The records of a file that may change while it is read.
 
 use super::file::{InputFile, InputReader};
-use super::sameness::{Look, Watch};
+use super::input_comparison::{Look, Watch};
 use super::{Header, Record, Roster, RosterError};
-use crate::input::{Fingerprint, Mark};
+use crate::input::{FileStat, InputPosition};
 
 /// What a watched roster has next.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ pub struct Watched {
     roster: Roster<InputReader>,
     watch: Watch,
     /// A last line without its end: it may be half of one.
-    unsure: Option<(Record, Mark)>,
+    unsure: Option<(Record, InputPosition)>,
     has_failed: bool,
 }
 
 impl Watched {
     /// `stat` are the stat fields of `file` before anything was read of it; `roster` reads it.
     #[must_use]
-    pub fn new(roster: Roster<InputReader>, file: InputFile, stat: Fingerprint) -> Self {
+    pub fn new(roster: Roster<InputReader>, file: InputFile, stat: FileStat) -> Self {
         let watch = Watch::new(file, roster.reading().delimiter, stat);
         Self { roster, watch, unsure: None, has_failed: false }
     }
@@ -40,7 +40,7 @@ impl Watched {
 
     /// The place behind the last record that was handed out, or behind the header.
     #[must_use]
-    pub fn at(&self) -> Mark {
+    pub fn at(&self) -> InputPosition {
         self.unsure.as_ref().map_or(self.roster.at(), |(_, before)| *before)
     }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::reply::Refusal;
-use super::settings::{DeletedIds, Keep, Settings};
+use super::reply::RequestRefusal;
+use super::settings::{DeletedIds, Keep, SandboxSettings};
 
 /// An account as the sandbox keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct StoredAccount {
     /// Never empty.
     pub nick: Option<Box<str>>,
     /// Never empty.
@@ -25,7 +25,7 @@ pub struct Account {
 /// nobody is heard, and calls that came evenly are taken for a bunch.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub(super) by_id: BTreeMap<Box<str>, Account>,
+    pub(super) by_id: BTreeMap<Box<str>, StoredAccount>,
     pub(super) deleted: BTreeSet<Box<str>>,
 }
 
@@ -72,7 +72,7 @@ pub(super) enum Deletion {
     Unknown,
 }
 
-impl Account {
+impl StoredAccount {
     /// Changes what is given; an empty text clears its field.
     fn set(&mut self, nick: Option<&str>, face_url: Option<&str>) -> Effect {
         let (nick, face_url) = (put(&mut self.nick, nick), put(&mut self.face_url, face_url));
@@ -119,7 +119,7 @@ impl Held {
     }
 
     /// The accounts by their UserIDs' bytes.
-    pub(super) fn sorted(&self) -> Vec<(&str, &Account)> {
+    pub(super) fn sorted(&self) -> Vec<(&str, &StoredAccount)> {
         let mut accounts: Vec<_> = self.by_id.iter().map(|(id, account)| (&**id, account)).collect();
         accounts.sort_unstable_by_key(|&(id, _)| id);
         accounts
@@ -127,7 +127,7 @@ impl Held {
 }
 
 impl Accounts {
-    pub(super) fn new(settings: &Settings, held: Held) -> Self {
+    pub(super) fn new(settings: &SandboxSettings, held: Held) -> Self {
         Self { held, limit: settings.account_limit, keep: settings.keep, deleted_ids: settings.deleted_ids, changes: None }
     }
 
@@ -145,7 +145,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal`] for an id that was deleted and is barred, or when the app is full.
-    pub(super) fn import(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), Refusal> {
+    pub(super) fn import(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
         match self.keep {
             Keep::Nothing => return Ok(()),
             Keep::Accounts => {}
@@ -158,12 +158,12 @@ impl Accounts {
             return Ok(());
         }
         if self.deleted_ids == DeletedIds::Barred && self.held.deleted.contains(id) {
-            return Err(Refusal::content(70399, "the account was deleted within the last three months"));
+            return Err(RequestRefusal::content(70399, "the account was deleted within the last three months"));
         }
         if self.limit.is_some_and(|limit| self.held.by_id.len() >= limit) {
-            return Err(Refusal::content(70398, "the app holds as many accounts as it may"));
+            return Err(RequestRefusal::content(70398, "the app holds as many accounts as it may"));
         }
-        let mut account = Account { imports: 1, ..Account::default() };
+        let mut account = StoredAccount { imports: 1, ..StoredAccount::default() };
         account.set(nick, face_url);
         self.held.by_id.insert(id.into(), account);
         self.held.deleted.remove(id);
@@ -175,15 +175,15 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal`] for an unknown user.
-    pub(super) fn set_profile(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), Refusal> {
-        let account = self.held.by_id.get_mut(id).ok_or_else(|| Refusal::content(40003, "no such account"))?;
+    pub(super) fn set_profile(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
+        let account = self.held.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
         if account.set(nick, face_url) == Effect::Changed {
             self.note_set(id);
         }
         Ok(())
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<&Account> {
+    pub(super) fn get(&self, id: &str) -> Option<&StoredAccount> {
         self.held.by_id.get(id)
     }
 
@@ -202,7 +202,7 @@ impl Accounts {
         if self.changes.is_none() {
             return;
         }
-        if let Some(Account { nick, face_url, .. }) = self.held.by_id.get(id) {
+        if let Some(StoredAccount { nick, face_url, .. }) = self.held.by_id.get(id) {
             let change = Change::Set { id: id.into(), nick: nick.as_deref().map(Cow::from), face_url: face_url.as_deref().map(Cow::from) };
             note(&mut self.changes, &change);
         }

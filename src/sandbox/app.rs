@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::accounts::{Account, Accounts, Deletion, Held};
-use super::mischief::Target;
-use super::order::{self, Order};
-use super::reply::{Refusal, Reply};
-use super::settings::{BatchProfiles, Deleting, Presence, Settings, UnknownProfiles};
-use super::touch::Codes;
+use super::accounts::{StoredAccount, Accounts, Deletion, Held};
+use super::fault_injector::TargetedUser;
+use super::parsed_request::{self, ParsedRequest};
+use super::reply::{RequestRefusal, Reply};
+use super::settings::{BatchProfiles, Deleting, Presence, SandboxSettings, UnknownProfiles};
+use super::call_log_entry::Codes;
 use crate::api::wire::{self, ImportBody};
 
 /// No such account, as the account service says it. Source: Tencent's error code page.
@@ -33,12 +33,12 @@ pub(super) struct App {
 
 /// An order that was carried out, at least for some of its users.
 #[derive(Debug)]
-pub(super) struct Deed {
+pub(super) struct ExecutedRequest {
     pub(super) reply: Reply,
     pub(super) codes: Codes,
 }
 
-impl Deed {
+impl ExecutedRequest {
     fn whole() -> Self {
         Self { reply: Reply::ok(), codes: Codes::All(0) }
     }
@@ -54,14 +54,14 @@ pub(super) struct Struck<'a> {
 impl Struck<'_> {
     pub(super) const NOBODY: Struck<'static> = Struck { users: &[], code: 0 };
 
-    fn check(&self, id: &str) -> Result<(), Refusal> {
-        let is_struck = !self.users.is_empty() && self.users.contains(&Target::new(id).hash);
-        if is_struck { Err(Refusal::content(self.code, "a fault on request")) } else { Ok(()) }
+    fn check(&self, id: &str) -> Result<(), RequestRefusal> {
+        let is_struck = !self.users.is_empty() && self.users.contains(&TargetedUser::new(id).hash);
+        if is_struck { Err(RequestRefusal::content(self.code, "a fault on request")) } else { Ok(()) }
     }
 }
 
 impl App {
-    pub(super) fn new(settings: &Settings, held: Held) -> Self {
+    pub(super) fn new(settings: &SandboxSettings, held: Held) -> Self {
         Self {
             accounts: Accounts::new(settings, held),
             online: settings.online.iter().cloned().collect(),
@@ -76,25 +76,25 @@ impl App {
     ///
     /// # Errors
     /// [`Refusal`] of the whole call.
-    pub(super) fn carry_out(&mut self, order: &Order<'_>, struck: Struck<'_>) -> Result<Deed, Refusal> {
+    pub(super) fn carry_out(&mut self, order: &ParsedRequest<'_>, struck: Struck<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match order {
-            Order::Import(account) => self.import(account).map(|()| Deed::whole()),
-            Order::ImportMany(accounts) => Ok(self.import_many(accounts, struck)),
-            Order::Check(users) => Ok(self.check(users, struck)),
-            Order::Delete(users) => self.delete(users, struck),
-            Order::Kick(user) => self.kick(user),
-            Order::GetPortraits { users, tags } => Ok(self.portraits(users, tags, struck)),
-            Order::SetPortrait { user, items } => self.set_portrait(user, items),
-            Order::OnlineStatus(users) => Ok(self.online_status(users, struck)),
+            ParsedRequest::Import(account) => self.import(account).map(|()| ExecutedRequest::whole()),
+            ParsedRequest::ImportMany(accounts) => Ok(self.import_many(accounts, struck)),
+            ParsedRequest::Check(users) => Ok(self.check(users, struck)),
+            ParsedRequest::Delete(users) => self.delete(users, struck),
+            ParsedRequest::Kick(user) => self.kick(user),
+            ParsedRequest::GetPortraits { users, tags } => Ok(self.portraits(users, tags, struck)),
+            ParsedRequest::SetPortrait { user, items } => self.set_portrait(user, items),
+            ParsedRequest::OnlineStatus(users) => Ok(self.online_status(users, struck)),
         }
     }
 
-    fn import(&mut self, account: &ImportBody<'_>) -> Result<(), Refusal> {
-        order::check_account(account)?;
+    fn import(&mut self, account: &ImportBody<'_>) -> Result<(), RequestRefusal> {
+        parsed_request::check_account(account)?;
         self.accounts.import(&account.user_id, account.nick.as_deref(), account.face_url.as_deref())
     }
 
-    fn import_many(&mut self, accounts: &[ImportBody<'_>], struck: Struck<'_>) -> Deed {
+    fn import_many(&mut self, accounts: &[ImportBody<'_>], struck: Struck<'_>) -> ExecutedRequest {
         let profiles = self.batch_profiles;
         let mut import = |account: &ImportBody<'_>| match profiles {
             BatchProfiles::Kept => self.import(account),
@@ -110,11 +110,11 @@ impl App {
             codes.push(code);
         }
         let reply = if failed.is_empty() { Reply::ok() } else { Reply::with(fields("FailAccounts", json!(failed))) };
-        Deed { reply, codes: Codes::Each(codes) }
+        ExecutedRequest { reply, codes: Codes::Each(codes) }
     }
 
-    fn check(&self, users: &[String], struck: Struck<'_>) -> Deed {
-        let status = |user: &str| struck.check(user).and_then(|()| order::check_user_id(user)).map(|()| self.accounts.get(user));
+    fn check(&self, users: &[String], struck: Struck<'_>) -> ExecutedRequest {
+        let status = |user: &str| struck.check(user).and_then(|()| parsed_request::check_user_id(user)).map(|()| self.accounts.get(user));
         deed("ResultItem", users, |user| match status(user) {
             Ok(account) => {
                 let status = if account.is_some() { "Imported" } else { "NotImported" };
@@ -124,9 +124,9 @@ impl App {
         })
     }
 
-    fn delete(&mut self, users: &[String], struck: Struck<'_>) -> Result<Deed, Refusal> {
+    fn delete(&mut self, users: &[String], struck: Struck<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match self.deleting {
-            Deleting::SwitchedOff => return Err(Refusal::content(71000, "deleting accounts is switched off for this app")),
+            Deleting::SwitchedOff => return Err(RequestRefusal::content(71000, "deleting accounts is switched off for this app")),
             Deleting::SwitchedOn => {}
         }
         Ok(deed("ResultItem", users, |user| {
@@ -135,8 +135,8 @@ impl App {
         }))
     }
 
-    fn delete_one(&mut self, user: &str) -> Result<(), Refusal> {
-        order::check_user_id(user)?;
+    fn delete_one(&mut self, user: &str) -> Result<(), RequestRefusal> {
+        parsed_request::check_user_id(user)?;
         match self.accounts.delete(user) {
             Deletion::Deleted => {
                 self.online.remove(user);
@@ -146,15 +146,15 @@ impl App {
         }
     }
 
-    fn kick(&mut self, user: &str) -> Result<Deed, Refusal> {
+    fn kick(&mut self, user: &str) -> Result<ExecutedRequest, RequestRefusal> {
         if self.accounts.get(user).is_none() && user != self.administrator {
             return Err(unknown());
         }
         self.online.remove(user);
-        Ok(Deed::whole())
+        Ok(ExecutedRequest::whole())
     }
 
-    fn portraits(&self, users: &[String], tags: &[String], struck: Struck<'_>) -> Deed {
+    fn portraits(&self, users: &[String], tags: &[String], struck: Struck<'_>) -> ExecutedRequest {
         let (mut items, mut codes) = (Vec::with_capacity(users.len()), Vec::with_capacity(users.len()));
         for user in users {
             let (code, item) = match (struck.check(user), self.accounts.get(user)) {
@@ -171,7 +171,7 @@ impl App {
             items.extend(item);
             codes.push(code);
         }
-        Deed { reply: Reply::with(fields("UserProfileItem", items.into())), codes: Codes::Each(codes) }
+        ExecutedRequest { reply: Reply::with(fields("UserProfileItem", items.into())), codes: Codes::Each(codes) }
     }
 
     fn unknown_profile(&self) -> Option<Value> {
@@ -183,13 +183,13 @@ impl App {
         }
     }
 
-    fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem]) -> Result<Deed, Refusal> {
-        let (nick, face_url) = order::profile_fields(items)?;
+    fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem]) -> Result<ExecutedRequest, RequestRefusal> {
+        let (nick, face_url) = parsed_request::profile_fields(items)?;
         self.accounts.set_profile(user, nick, face_url)?;
-        Ok(Deed::whole())
+        Ok(ExecutedRequest::whole())
     }
 
-    fn online_status(&self, users: &[String], struck: Struck<'_>) -> Deed {
+    fn online_status(&self, users: &[String], struck: Struck<'_>) -> ExecutedRequest {
         let (mut known, mut errors, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(users.len()));
         for user in users {
             let outcome = struck.check(user).and_then(|()| self.accounts.get(user).map(|_| ()).ok_or_else(unknown));
@@ -205,28 +205,28 @@ impl App {
         if !errors.is_empty() {
             fields.insert("ErrorList".to_owned(), errors.into());
         }
-        Deed { reply: Reply::with(fields), codes: Codes::Each(codes) }
+        ExecutedRequest { reply: Reply::with(fields), codes: Codes::Each(codes) }
     }
 }
 
-fn unknown() -> Refusal {
-    Refusal::content(UNKNOWN_ACCOUNT, "no such account")
+fn unknown() -> RequestRefusal {
+    RequestRefusal::content(UNKNOWN_ACCOUNT, "no such account")
 }
 
-fn code(outcome: &Result<(), Refusal>) -> i64 {
+fn code(outcome: &Result<(), RequestRefusal>) -> i64 {
     outcome.as_ref().map_or_else(|refusal| refusal.code, |()| 0)
 }
 
 /// An item of a list that tells of each user what became of it.
-fn result(user: &str, outcome: Result<(), &Refusal>) -> Value {
+fn result(user: &str, outcome: Result<(), &RequestRefusal>) -> Value {
     let (code, info) = outcome.map_or_else(|refusal| (refusal.code, &*refusal.info), |()| (0, ""));
     json!({ "UserID": user, "ResultCode": code, "ResultInfo": info })
 }
 
 /// A list with an item for each user.
-fn deed(name: &str, users: &[String], item: impl FnMut(&String) -> (i64, Value)) -> Deed {
+fn deed(name: &str, users: &[String], item: impl FnMut(&String) -> (i64, Value)) -> ExecutedRequest {
     let (codes, items): (Vec<i64>, Vec<Value>) = users.iter().map(item).unzip();
-    Deed { reply: Reply::with(fields(name, items.into())), codes: Codes::Each(codes) }
+    ExecutedRequest { reply: Reply::with(fields(name, items.into())), codes: Codes::Each(codes) }
 }
 
 fn fields(name: &str, value: Value) -> Map<String, Value> {
@@ -234,7 +234,7 @@ fn fields(name: &str, value: Value) -> Map<String, Value> {
 }
 
 /// The fields of a profile that are asked for and set.
-fn profile(account: &Account, tags: &[String]) -> Value {
+fn profile(account: &StoredAccount, tags: &[String]) -> Value {
     let field = |tag: &String| {
         let value = match tag.as_str() {
             wire::TAG_NICK => account.nick.as_deref(),

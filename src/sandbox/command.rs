@@ -6,7 +6,7 @@ use crate::api::wire;
 
 /// A command of the REST API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum SandboxCommand {
     AccountImport,
     MultiaccountImport,
     AccountCheck,
@@ -17,17 +17,17 @@ pub enum Command {
     QueryOnlineStatus,
 }
 
-impl Command {
+impl SandboxCommand {
     /// All of them; the position of each is its discriminant.
-    pub const ALL: [Command; 8] = [
-        Command::AccountImport,
-        Command::MultiaccountImport,
-        Command::AccountCheck,
-        Command::AccountDelete,
-        Command::Kick,
-        Command::PortraitGet,
-        Command::PortraitSet,
-        Command::QueryOnlineStatus,
+    pub const ALL: [SandboxCommand; 8] = [
+        SandboxCommand::AccountImport,
+        SandboxCommand::MultiaccountImport,
+        SandboxCommand::AccountCheck,
+        SandboxCommand::AccountDelete,
+        SandboxCommand::Kick,
+        SandboxCommand::PortraitGet,
+        SandboxCommand::PortraitSet,
+        SandboxCommand::QueryOnlineStatus,
     ];
 
     /// The command with this SERVICE/COMMAND, letter for letter.
@@ -46,14 +46,14 @@ impl Command {
     #[must_use]
     pub const fn path(self) -> &'static str {
         match self {
-            Command::AccountImport => wire::ACCOUNT_IMPORT,
-            Command::MultiaccountImport => wire::MULTIACCOUNT_IMPORT,
-            Command::AccountCheck => wire::ACCOUNT_CHECK,
-            Command::AccountDelete => wire::ACCOUNT_DELETE,
-            Command::Kick => wire::KICK,
-            Command::PortraitGet => wire::PORTRAIT_GET,
-            Command::PortraitSet => wire::PORTRAIT_SET,
-            Command::QueryOnlineStatus => wire::QUERY_ONLINE_STATUS,
+            SandboxCommand::AccountImport => wire::ACCOUNT_IMPORT,
+            SandboxCommand::MultiaccountImport => wire::MULTIACCOUNT_IMPORT,
+            SandboxCommand::AccountCheck => wire::ACCOUNT_CHECK,
+            SandboxCommand::AccountDelete => wire::ACCOUNT_DELETE,
+            SandboxCommand::Kick => wire::KICK,
+            SandboxCommand::PortraitGet => wire::PORTRAIT_GET,
+            SandboxCommand::PortraitSet => wire::PORTRAIT_SET,
+            SandboxCommand::QueryOnlineStatus => wire::QUERY_ONLINE_STATUS,
         }
     }
 
@@ -68,14 +68,14 @@ impl Command {
     pub(super) fn calls_per_s(self, imports: Option<NonZeroU32>) -> Option<u32> {
         let imports = imports?.get();
         Some(match self {
-            Command::AccountImport => imports,
-            Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete => wire::BATCH_CALLS_PER_S.get(),
-            Command::Kick | Command::PortraitGet | Command::PortraitSet | Command::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S.get(),
+            SandboxCommand::AccountImport => imports,
+            SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete => wire::BATCH_CALLS_PER_S.get(),
+            SandboxCommand::Kick | SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S.get(),
         })
     }
 
     /// Whether it makes accounts.
     pub(super) const fn imports(self) -> bool {
-        matches!(self, Command::AccountImport | Command::MultiaccountImport)
+        matches!(self, SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport)
     }
 }

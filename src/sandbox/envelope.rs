@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::command::Command;
-use super::reply::Refusal;
+use super::command::SandboxCommand;
+use super::reply::RequestRefusal;
 
 /// The call's URL is malformed. Source: Tencent's error code page.
 const BAD_URL: i64 = 60002;
@@ -15,7 +15,7 @@ const NO_SUCH_RESOURCE: i64 = 60009;
 /// The query of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Envelope<'a> {
-    pub(super) command: Command,
+    pub(super) command: SandboxCommand,
     pub(super) sdkappid: u64,
     pub(super) identifier: Cow<'a, str>,
     pub(super) usersig: Cow<'a, str>,
@@ -23,54 +23,54 @@ pub(super) struct Envelope<'a> {
 }
 
 /// The command that a target names, if it names one.
-pub(super) fn command(target: &str) -> Option<Command> {
+pub(super) fn command(target: &str) -> Option<SandboxCommand> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
-    Command::by_path(path.strip_prefix("/v4/")?)
+    SandboxCommand::by_path(path.strip_prefix("/v4/")?)
 }
 
 /// Reads method and query.
 ///
 /// # Errors
 /// [`Refusal`] for whatever departs from the documentation.
-pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<Envelope<'a>, Refusal> {
-    let command = command(target).ok_or_else(|| Refusal::form(NO_SUCH_RESOURCE, "no such command"))?;
+pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<Envelope<'a>, RequestRefusal> {
+    let command = command(target).ok_or_else(|| RequestRefusal::form(NO_SUCH_RESOURCE, "no such command"))?;
     if method != "POST" {
-        return Err(Refusal::form(BAD_URL, "the method must be POST"));
+        return Err(RequestRefusal::form(BAD_URL, "the method must be POST"));
     }
     let [sdkappid, identifier, usersig, random, contenttype] = parameters(target)?;
     if contenttype != "json" {
-        return Err(Refusal::form(BAD_URL, "contenttype must be json"));
+        return Err(RequestRefusal::form(BAD_URL, "contenttype must be json"));
     }
     Ok(Envelope {
         command,
-        sdkappid: number(&sdkappid).ok_or_else(|| Refusal::form(BAD_URL, "sdkappid must be a number"))?,
+        sdkappid: number(&sdkappid).ok_or_else(|| RequestRefusal::form(BAD_URL, "sdkappid must be a number"))?,
         identifier,
         usersig,
         random: number(&random)
             .and_then(|random| u32::try_from(random).ok())
-            .ok_or_else(|| Refusal::form(BAD_URL, "random must be a 32-bit unsigned integer"))?,
+            .ok_or_else(|| RequestRefusal::form(BAD_URL, "random must be a 32-bit unsigned integer"))?,
     })
 }
 
 const NAMES: [&str; 5] = ["sdkappid", "identifier", "usersig", "random", "contenttype"];
 
 /// The values of [`NAMES`], each there exactly once.
-fn parameters(target: &str) -> Result<[Cow<'_, str>; 5], Refusal> {
+fn parameters(target: &str) -> Result<[Cow<'_, str>; 5], RequestRefusal> {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let mut values: [Option<Cow<'_, str>>; 5] = [const { None }; 5];
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let position = NAMES.into_iter().position(|known| known == name);
         let Some(position) = position else {
-            return Err(Refusal::form(BAD_URL, "an undocumented query parameter"));
+            return Err(RequestRefusal::form(BAD_URL, "an undocumented query parameter"));
         };
-        let value = percent_decoded(value).ok_or_else(|| Refusal::form(BAD_URL, format!("{} is badly escaped", NAMES[position])))?;
+        let value = percent_decoded(value).ok_or_else(|| RequestRefusal::form(BAD_URL, format!("{} is badly escaped", NAMES[position])))?;
         if values[position].replace(value).is_some() {
-            return Err(Refusal::form(BAD_URL, format!("{} is given twice", NAMES[position])));
+            return Err(RequestRefusal::form(BAD_URL, format!("{} is given twice", NAMES[position])));
         }
     }
     if let Some(missing) = values.iter().position(Option::is_none) {
-        return Err(Refusal::form(BAD_URL, format!("{} is missing", NAMES[missing])));
+        return Err(RequestRefusal::form(BAD_URL, format!("{} is missing", NAMES[missing])));
     }
     Ok(values.map(Option::unwrap_or_default))
 }

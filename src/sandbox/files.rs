@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::accounts::Held;
-use super::keeping::Ledger;
+use super::persistence::AccountsFile;
 use super::service::{Service, Trace, Traces};
-use super::touch::HEADER;
+use super::call_log_entry::HEADER;
 
 /// Longest end of a call log in which the last line's end is looked for, in bytes. Chosen: beyond what one call can leave.
 const TAIL_MAX: u64 = 16 * 1024 * 1024;
@@ -18,7 +18,7 @@ const TAIL_MAX: u64 = 16 * 1024 * 1024;
 /// Files that are open for a sandbox, or none.
 #[derive(Debug, Default)]
 pub struct Files {
-    ledger: Option<Ledger>,
+    ledger: Option<AccountsFile>,
     call_log: Option<CallLog>,
     /// What the accounts' file held; for the service to begin with.
     held: Held,
@@ -52,7 +52,7 @@ impl Files {
     /// [`FilesError`]; no account is lost then.
     pub fn open(accounts: Option<&Path>, call_log: Option<&Path>) -> Result<Self, FilesError> {
         let call_log = call_log.map(CallLog::open).transpose()?;
-        let (ledger, held) = match accounts.map(Ledger::open).transpose()? {
+        let (ledger, held) = match accounts.map(AccountsFile::open).transpose()? {
             Some((ledger, held)) => (Some(ledger), held),
             None => (None, Held::default()),
         };

@@ -25,7 +25,7 @@ pub enum Counting {
 
 /// What a limiter says of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum LimiterDecision {
     Admitted,
     OverLimit,
 }
@@ -69,7 +69,7 @@ impl Limiter {
     }
 
     /// A call arrives. Time must not step back.
-    pub fn admit(&mut self, now: Duration) -> Admission {
+    pub fn admit(&mut self, now: Duration) -> LimiterDecision {
         let per_s = f64::from(self.per_s);
         let is_admitted = match &mut self.counted {
             Counted::Sliding(times) => slides(times, self.per_s as usize, now),
@@ -98,7 +98,7 @@ impl Limiter {
                 fits
             }
         };
-        if is_admitted { Admission::Admitted } else { Admission::OverLimit }
+        if is_admitted { LimiterDecision::Admitted } else { LimiterDecision::OverLimit }
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
     #[track_caller]
     fn check(counting: Counting, per_s: u32, calls_ms: &[u64], expected: &[u64]) {
         let mut limiter = Limiter::new(counting, per_s);
-        let admitted = calls_ms.iter().filter(|ms| limiter.admit(Duration::from_millis(**ms)) == Admission::Admitted);
+        let admitted = calls_ms.iter().filter(|ms| limiter.admit(Duration::from_millis(**ms)) == LimiterDecision::Admitted);
         assert_eq!(admitted.copied().collect::<Vec<_>>(), expected, "{counting:?}");
     }
 
@@ -193,7 +193,7 @@ mod tests {
             let admitted = (0..20_000 / apart_ms).filter(|n| {
                 let now = Duration::from_millis(apart_ms * n);
                 others.call(&mut limiter, now);
-                limiter.admit(now) == Admission::Admitted
+                limiter.admit(now) == LimiterDecision::Admitted
             });
             let share = admitted.count();
             assert!(expected.contains(&share), "{apart_ms} ms: {share}");

@@ -10,10 +10,10 @@ mod command;
 mod envelope;
 mod fault;
 mod files;
-mod keeping;
+mod persistence;
 pub mod limiter;
-mod mischief;
-mod order;
+mod fault_injector;
+mod parsed_request;
 mod pace;
 mod reply;
 mod service;
@@ -22,7 +22,7 @@ mod shell;
 mod signature;
 #[cfg(test)]
 mod tests;
-mod touch;
+mod call_log_entry;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -31,16 +31,16 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-pub use accounts::Account;
+pub use accounts::StoredAccount;
 pub use audit::{ApiAudit, Audit};
-pub use command::Command;
+pub use command::SandboxCommand;
 pub use fault::{Fault, FaultError, Ids, What};
 pub use files::{Files, FilesError};
 pub use limiter::Counting;
 pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Request, Service};
-pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, Presence, SDKAPPID, Settings, UnknownProfiles};
-pub use touch::Touch;
+pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, Presence, SDKAPPID, SandboxSettings, UnknownProfiles};
+pub use call_log_entry::CallLogEntry;
 
 use shell::{Shared, Stand, locked};
 
@@ -59,7 +59,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the port is taken, or the machine has no thread or socket to spare.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    pub fn start(settings: SandboxSettings) -> io::Result<Self> {
         Self::start_with(settings, Files::default())
     }
 
@@ -67,7 +67,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_with(settings: Settings, mut files: Files) -> io::Result<Self> {
+    pub fn start_with(settings: SandboxSettings, mut files: Files) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -103,20 +103,20 @@ impl Sandbox {
 
     /// The account with this UserID.
     #[must_use]
-    pub fn account(&self, id: &str) -> Option<Account> {
+    pub fn account(&self, id: &str) -> Option<StoredAccount> {
         locked(&self.service).service.account(id).cloned()
     }
 
     /// All accounts with their UserIDs, sorted by them.
     #[must_use]
-    pub fn accounts(&self) -> Vec<(String, Account)> {
+    pub fn accounts(&self) -> Vec<(String, StoredAccount)> {
         let stand = locked(&self.service);
         stand.service.held().sorted().into_iter().map(|(id, account)| (id.to_owned(), account.clone())).collect()
     }
 
     /// Which users were touched by which command, in the order of the calls: the first ones, as many as the settings ask for.
     #[must_use]
-    pub fn touches(&self) -> Vec<Touch> {
+    pub fn touches(&self) -> Vec<CallLogEntry> {
         locked(&self.service).service.touches().to_vec()
     }
 

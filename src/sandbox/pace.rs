@@ -8,12 +8,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// The calls of the last second.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(super) struct CallPace {
     /// In order; as many as arrive in a second.
     times: VecDeque<Duration>,
 }
 
-impl Window {
+impl CallPace {
     /// Calls in the second that ends now.
     pub(super) fn count(&mut self, now: Duration) -> usize {
         while self.times.front().is_some_and(|&oldest| oldest + WINDOW <= now) {
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_window_holds_the_calls_of_exactly_one_second() {
-        let mut window = Window::default();
+        let mut window = CallPace::default();
         let mut check = |now_ms: u64, expected: usize| assert_eq!(window.add(Duration::from_millis(now_ms)), expected, "{now_ms}");
         check(0, 1);
         check(500, 2);

@@ -59,7 +59,7 @@ impl Reply {
         Self::json(serde_json::Value::Object(extra).to_string())
     }
 
-    pub(super) fn refused(refusal: &Refusal) -> Self {
+    pub(super) fn refused(refusal: &RequestRefusal) -> Self {
         let body = serde_json::json!({ "ActionStatus": "FAIL", "ErrorInfo": refusal.info, "ErrorCode": refusal.code });
         Self::json(body.to_string())
     }
@@ -67,7 +67,7 @@ impl Reply {
 
 /// Why the service does not do as it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RequestRefusal {
     pub(super) code: i64,
     pub(super) info: Cow<'static, str>,
     pub(super) blame: Blame,
@@ -82,7 +82,7 @@ pub(super) enum Blame {
     Content,
 }
 
-impl Refusal {
+impl RequestRefusal {
     pub(super) fn form(code: i64, info: impl Into<Cow<'static, str>>) -> Self {
         Self { code, info: info.into(), blame: Blame::Form }
     }

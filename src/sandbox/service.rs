@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::accounts::{Account, Held};
+use super::accounts::{StoredAccount, Held};
 use super::app::{App, Struck};
 use super::audit::{Audit, Recorder};
-use super::command::Command;
+use super::command::SandboxCommand;
 use super::envelope;
 use super::fault::What;
-use super::limiter::{Admission, Limiter, Others};
-use super::mischief::{Aim, Mischief, Strike, Target};
-use super::order::Order;
-use super::reply::{Act, Blame, Reaction, Refusal, Reply};
-use super::settings::Settings;
+use super::limiter::{LimiterDecision, Limiter, Others};
+use super::fault_injector::{Aim, FaultInjector, Strike, TargetedUser};
+use super::parsed_request::ParsedRequest;
+use super::reply::{Act, Blame, Reaction, RequestRefusal, Reply};
+use super::settings::SandboxSettings;
 use super::signature::Signatures;
-use super::touch::{Codes, Touch, Touches};
+use super::call_log_entry::{Codes, CallLogEntry, CallLogEntries};
 
 /// Called too fast. Source: Tencent's error code page.
 const OVER_LIMIT: i64 = 60007;
@@ -47,8 +47,8 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub(super) struct Arrival {
     at: Moment,
-    command: Option<Command>,
-    admission: Admission,
+    command: Option<SandboxCommand>,
+    admission: LimiterDecision,
 }
 
 /// What a call leaves to be written down.
@@ -67,14 +67,14 @@ pub(super) struct Traces {
 
 /// What became of a call.
 #[derive(Debug)]
-struct Outcome {
+struct ServiceOutcome {
     act: Act,
     /// Beyond the latency.
     later: Duration,
     codes: Codes,
 }
 
-impl Outcome {
+impl ServiceOutcome {
     fn at_once(act: Act, codes: Codes) -> Self {
         Self { act, later: Duration::ZERO, codes }
     }
@@ -89,12 +89,12 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Service {
     /// `None` for a command without a limit.
-    limiters: [Option<(Limiter, Others)>; Command::ALL.len()],
+    limiters: [Option<(Limiter, Others)>; SandboxCommand::ALL.len()],
     signatures: Signatures,
     app: App,
-    mischief: Mischief,
+    mischief: FaultInjector,
     recorder: Recorder,
-    touches: Touches,
+    touches: CallLogEntries,
     latency: Duration,
     jitter: Duration,
     rng: fastrand::Rng,
@@ -103,22 +103,22 @@ pub struct Service {
 impl Service {
     /// An app without accounts.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: SandboxSettings) -> Self {
         Self::with_accounts(settings, Held::default())
     }
 
     /// An app that holds accounts already.
-    pub(super) fn with_accounts(settings: Settings, held: Held) -> Self {
+    pub(super) fn with_accounts(settings: SandboxSettings, held: Held) -> Self {
         Self {
             app: App::new(&settings, held),
-            limiters: Command::ALL.map(|command| {
+            limiters: SandboxCommand::ALL.map(|command| {
                 let limit = command.calls_per_s(settings.limit_per_s)?;
                 Some((Limiter::new(settings.counting, limit), Others::new(settings.others_per_s)))
             }),
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
-            mischief: Mischief::new(settings.faults, settings.seed),
+            mischief: FaultInjector::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
-            touches: Touches::new(settings.touches_kept),
+            touches: CallLogEntries::new(settings.touches_kept),
             latency: settings.latency,
             jitter: settings.jitter,
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -145,18 +145,18 @@ impl Service {
 
     /// The account with this UserID.
     #[must_use]
-    pub fn account(&self, id: &str) -> Option<&Account> {
+    pub fn account(&self, id: &str) -> Option<&StoredAccount> {
         self.app.accounts.get(id)
     }
 
     /// All accounts, in no particular order.
-    pub fn accounts(&self) -> impl Iterator<Item = (&str, &Account)> {
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &StoredAccount)> {
         self.held().by_id.iter().map(|(id, account)| (&**id, account))
     }
 
     /// Which users were touched by which command, in the order of the calls: the first ones, as many as the settings ask for.
     #[must_use]
-    pub fn touches(&self) -> &[Touch] {
+    pub fn touches(&self) -> &[CallLogEntry] {
         self.touches.kept()
     }
 
@@ -182,11 +182,11 @@ impl Service {
         let command = envelope::command(target);
         self.recorder.arrived(at.since_start, command);
         let admission = match command {
-            Some(command) => self.limiters[command as usize].as_mut().map_or(Admission::Admitted, |(limiter, others)| {
+            Some(command) => self.limiters[command as usize].as_mut().map_or(LimiterDecision::Admitted, |(limiter, others)| {
                 others.call(limiter, at.since_start);
                 limiter.admit(at.since_start)
             }),
-            None => Admission::Admitted,
+            None => LimiterDecision::Admitted,
         };
         Arrival { at, command, admission }
     }
@@ -199,8 +199,8 @@ impl Service {
     /// The whole request is here.
     pub(super) fn react(&mut self, arrival: &Arrival, request: Request<'_>) -> Reaction {
         let order = self.read(arrival, request);
-        let ids = order.as_ref().map(Order::users).unwrap_or_default();
-        let users: Vec<Target<'_>> = ids.into_iter().map(Target::new).collect();
+        let ids = order.as_ref().map(ParsedRequest::users).unwrap_or_default();
+        let users: Vec<TargetedUser<'_>> = ids.into_iter().map(TargetedUser::new).collect();
         let in_flight: Vec<u64> = match arrival.command {
             Some(command) if command.imports() => users.iter().map(|user| user.hash).collect(),
             Some(_) | None => Vec::new(),
@@ -214,10 +214,10 @@ impl Service {
         Reaction { delay: self.latency() + outcome.later, act: outcome.act, in_flight }
     }
 
-    fn decide(&mut self, arrival: &Arrival, order: &Result<Order<'_>, Refusal>, users: &[Target<'_>]) -> Outcome {
-        if let (Admission::OverLimit, Some(command)) = (arrival.admission, arrival.command) {
+    fn decide(&mut self, arrival: &Arrival, order: &Result<ParsedRequest<'_>, RequestRefusal>, users: &[TargetedUser<'_>]) -> ServiceOutcome {
+        if let (LimiterDecision::OverLimit, Some(command)) = (arrival.admission, arrival.command) {
             self.recorder.over_limit(command);
-            return self.refuse(&Refusal::content(OVER_LIMIT, "called more often than the limit allows"));
+            return self.refuse(&RequestRefusal::content(OVER_LIMIT, "called more often than the limit allows"));
         }
         match self.mischief.strike(arrival.at.since_start, arrival.command, users) {
             Some(strike) => self.go_wrong(arrival.at, order, strike),
@@ -226,41 +226,41 @@ impl Service {
     }
 
     /// Reads the whole request, and notes what is wrong with it.
-    fn read<'a>(&mut self, arrival: &Arrival, request: Request<'a>) -> Result<Order<'a>, Refusal> {
+    fn read<'a>(&mut self, arrival: &Arrival, request: Request<'a>) -> Result<ParsedRequest<'a>, RequestRefusal> {
         let envelope = envelope::open(request.method, request.target).inspect_err(|refusal| self.note_violation(refusal))?;
         self.recorder.random(envelope.random);
-        let order = Order::read(envelope.command, request.body).inspect_err(|refusal| self.note_violation(refusal));
-        if let Some(oddity) = order.as_ref().ok().and_then(Order::oddity) {
+        let order = ParsedRequest::read(envelope.command, request.body).inspect_err(|refusal| self.note_violation(refusal));
+        if let Some(oddity) = order.as_ref().ok().and_then(ParsedRequest::oddity) {
             self.recorder.violation(oddity);
         }
         self.signatures.check(&envelope, arrival.at.unix_s)?;
         order
     }
 
-    fn note_violation(&mut self, refusal: &Refusal) {
+    fn note_violation(&mut self, refusal: &RequestRefusal) {
         match refusal.blame {
             Blame::Form => self.recorder.violation(&refusal.info),
             Blame::Content => {}
         }
     }
 
-    fn go_wrong(&mut self, now: Moment, order: &Result<Order<'_>, Refusal>, strike: Strike) -> Outcome {
-        let answer = |reply| Outcome::lost(Act::Answer(reply));
+    fn go_wrong(&mut self, now: Moment, order: &Result<ParsedRequest<'_>, RequestRefusal>, strike: Strike) -> ServiceOutcome {
+        let answer = |reply| ServiceOutcome::lost(Act::Answer(reply));
         match strike.what {
             What::Code(code) => match order {
                 Ok(order_read) if is_struck_user_by_user(order_read, &strike) => {
                     self.obey(now, order, Struck { users: &strike.users, code })
                 }
-                Ok(_) | Err(_) => self.refuse(&Refusal::content(code, "a fault on request")),
+                Ok(_) | Err(_) => self.refuse(&RequestRefusal::content(code, "a fault on request")),
             },
-            What::Whole(code) => self.refuse(&Refusal::content(code, "a fault on request")),
+            What::Whole(code) => self.refuse(&RequestRefusal::content(code, "a fault on request")),
             What::Http(status) => answer(Reply::html(status, "<html><body><h1>Bad gateway</h1></body></html>")),
             What::Html => answer(Reply::html(200, "<html><body>Please log in to the network</body></html>")),
             What::Empty => answer(Reply::json(Bytes::new())),
-            What::ResetBefore => Outcome::lost(Act::Reset),
-            What::ResetAfter => Outcome { act: Act::Reset, ..self.obey(now, order, Struck::NOBODY) },
-            What::Stall => Outcome::lost(Act::Stall),
-            What::Slow(later) => Outcome { later, ..self.obey(now, order, Struck::NOBODY) },
+            What::ResetBefore => ServiceOutcome::lost(Act::Reset),
+            What::ResetAfter => ServiceOutcome { act: Act::Reset, ..self.obey(now, order, Struck::NOBODY) },
+            What::Stall => ServiceOutcome::lost(Act::Stall),
+            What::Slow(later) => ServiceOutcome { later, ..self.obey(now, order, Struck::NOBODY) },
             What::Drip(time) => in_drips(self.obey(now, order, Struck::NOBODY), time),
             What::BigBody => answer(Reply::json(vec![b' '; BIG_BODY_BYTES])),
             What::Redirect(url) => answer(Reply { status: 307, location: Some(url), ..Reply::html(307, "") }),
@@ -268,7 +268,7 @@ impl Service {
     }
 
     /// Does what is asked and says so, but for the struck users.
-    fn obey(&mut self, now: Moment, order: &Result<Order<'_>, Refusal>, struck: Struck<'_>) -> Outcome {
+    fn obey(&mut self, now: Moment, order: &Result<ParsedRequest<'_>, RequestRefusal>, struck: Struck<'_>) -> ServiceOutcome {
         let order = match order {
             Ok(order) => order,
             Err(refusal) => return self.refuse(refusal),
@@ -276,24 +276,24 @@ impl Service {
         match self.app.carry_out(order, struck) {
             Ok(deed) => {
                 match order {
-                    Order::Import(_) | Order::ImportMany(_) => self.recorder.imported(deed.codes.done(order.users().len())),
-                    Order::Kick(user) => self.signatures.void(user, now.unix_s),
-                    Order::Check(_)
-                    | Order::Delete(_)
-                    | Order::GetPortraits { .. }
-                    | Order::SetPortrait { .. }
-                    | Order::OnlineStatus(_) => {}
+                    ParsedRequest::Import(_) | ParsedRequest::ImportMany(_) => self.recorder.imported(deed.codes.done(order.users().len())),
+                    ParsedRequest::Kick(user) => self.signatures.void(user, now.unix_s),
+                    ParsedRequest::Check(_)
+                    | ParsedRequest::Delete(_)
+                    | ParsedRequest::GetPortraits { .. }
+                    | ParsedRequest::SetPortrait { .. }
+                    | ParsedRequest::OnlineStatus(_) => {}
                 }
                 self.recorder.answered(0);
-                Outcome::at_once(Act::Answer(deed.reply), deed.codes)
+                ServiceOutcome::at_once(Act::Answer(deed.reply), deed.codes)
             }
             Err(refusal) => self.refuse(&refusal),
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal) -> Outcome {
+    fn refuse(&mut self, refusal: &RequestRefusal) -> ServiceOutcome {
         self.recorder.answered(refusal.code);
-        Outcome::at_once(Act::Answer(Reply::refused(refusal)), Codes::All(refusal.code))
+        ServiceOutcome::at_once(Act::Answer(Reply::refused(refusal)), Codes::All(refusal.code))
     }
 
     fn latency(&mut self) -> Duration {
@@ -306,18 +306,18 @@ impl Service {
 }
 
 /// Whether a code strikes only some of a call's users: of a batch always, of another call if the fault names users.
-fn is_struck_user_by_user(order: &Order<'_>, strike: &Strike) -> bool {
+fn is_struck_user_by_user(order: &ParsedRequest<'_>, strike: &Strike) -> bool {
     match (order, strike.aim) {
-        (Order::ImportMany(_), _) => !strike.users.is_empty(),
+        (ParsedRequest::ImportMany(_), _) => !strike.users.is_empty(),
         (order, Aim::Users) => order.is_answered_user_by_user(),
         (_, Aim::Calls) => false,
     }
 }
 
-fn in_drips(outcome: Outcome, time: Duration) -> Outcome {
+fn in_drips(outcome: ServiceOutcome, time: Duration) -> ServiceOutcome {
     let act = match outcome.act {
         Act::Answer(reply) => Act::Drip(reply, time),
         other @ (Act::Drip(..) | Act::Reset | Act::Stall) => other,
     };
-    Outcome { act, ..outcome }
+    ServiceOutcome { act, ..outcome }
 }

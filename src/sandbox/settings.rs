@@ -18,7 +18,7 @@ pub const IDENTIFIER: &str = "administrator";
 
 /// How the sandbox behaves.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct SandboxSettings {
     /// Port on 127.0.0.1; 0 = any free one.
     pub port: u16,
     pub sdkappid: u64,
@@ -113,7 +113,7 @@ pub enum BatchProfiles {
     Dropped,
 }
 
-impl Settings {
+impl SandboxSettings {
     /// A sandbox on a free port with a fresh random key and the documented limits.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep};
 
 use super::files::Files;
-use super::keeping::write_accounts;
+use super::persistence::write_accounts;
 use super::reply::{Act, Reaction, Reply};
 use super::service::{self, Arrival, Moment, Service};
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sha2::Sha256;
 
 use super::envelope::Envelope;
-use super::reply::Refusal;
+use super::reply::RequestRefusal;
 
 /// A signature may be dated this far in the future, in seconds. Chosen: what a machine without NTP may be off by.
 const CLOCK_SKEW_S: u64 = 300;
@@ -71,35 +71,35 @@ impl Signatures {
     ///
     /// # Errors
     /// [`Refusal`] with the documented code.
-    pub(super) fn check(&mut self, envelope: &Envelope<'_>, unix_s: u64) -> Result<(), Refusal> {
+    pub(super) fn check(&mut self, envelope: &Envelope<'_>, unix_s: u64) -> Result<(), RequestRefusal> {
         let void_before = self.void_before;
         if envelope.sdkappid != self.sdkappid {
-            return Err(Refusal::content(70020, "no such SDKAppID"));
+            return Err(RequestRefusal::content(70020, "no such SDKAppID"));
         }
         let from_admin = *envelope.identifier == *self.identifier;
         let Ok(claims) = self.read(&envelope.usersig) else {
-            return Err(Refusal::content(70003, "the UserSig is malformed or truncated"));
+            return Err(RequestRefusal::content(70003, "the UserSig is malformed or truncated"));
         };
         if claims.sdkappid != envelope.sdkappid {
-            return Err(Refusal::content(70014, "the UserSig is of another SDKAppID"));
+            return Err(RequestRefusal::content(70014, "the UserSig is of another SDKAppID"));
         }
         if claims.identifier != envelope.identifier {
-            return Err(Refusal::content(70013, "the UserSig is of another identifier"));
+            return Err(RequestRefusal::content(70013, "the UserSig is of another identifier"));
         }
         if claims.seal == Seal::Foreign {
-            return Err(Refusal::content(70009, "the UserSig was not made with this app's key"));
+            return Err(RequestRefusal::content(70009, "the UserSig was not made with this app's key"));
         }
         if claims.time > unix_s.saturating_add(CLOCK_SKEW_S) {
-            return Err(Refusal::content(70003, "the UserSig is dated in the future"));
+            return Err(RequestRefusal::content(70003, "the UserSig is dated in the future"));
         }
         if unix_s > claims.time.saturating_add(claims.expire) {
-            return Err(Refusal::content(70001, "the UserSig is expired"));
+            return Err(RequestRefusal::content(70001, "the UserSig is expired"));
         }
         if claims.time < void_before {
-            return Err(Refusal::content(70052, "the UserSig is void since the user was kicked"));
+            return Err(RequestRefusal::content(70052, "the UserSig is void since the user was kicked"));
         }
         if !from_admin {
-            return Err(Refusal::content(60010, "the identifier is not an administrator of the app"));
+            return Err(RequestRefusal::content(60010, "the identifier is not an administrator of the app"));
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ fn seal(claims: &Claims, key: &SecretString) -> Seal {
 mod tests {
     use super::*;
     use crate::api::usersig::sign;
-    use crate::sandbox::Command;
+    use crate::sandbox::SandboxCommand;
     use std::time::{Duration, UNIX_EPOCH};
 
     /// The public sample key of Tencent's signing libraries.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> Envelope<'a> {
-        Envelope { command: Command::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
+        Envelope { command: SandboxCommand::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
     }
 
     #[test]

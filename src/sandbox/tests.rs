@@ -14,13 +14,13 @@ use crate::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::api::wire::{self, Query};
 use crate::api::{self, Api, Line};
 use crate::command::Command as ClientCommand;
-use crate::verdict::{CallEnd, Yield};
+use crate::verdict::{CallOutcome, Answer};
 
 const NOW_S: u64 = 1_700_000_000;
 const KEY: &str = "a key of the tests";
 
-fn settings() -> Settings {
-    Settings::with_key(KEY.into())
+fn settings() -> SandboxSettings {
+    SandboxSettings::with_key(KEY.into())
 }
 
 fn target(command: &str) -> String {
@@ -36,12 +36,12 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: SandboxSettings) -> Self {
         Self { service: Service::new(settings), now: Moment { since_start: Duration::ZERO, unix_s: NOW_S } }
     }
 
     fn with_faults(faults: &[&str]) -> Self {
-        Self::new(Settings { faults: faults.iter().map(|text| text.parse().unwrap()).collect(), ..settings() })
+        Self::new(SandboxSettings { faults: faults.iter().map(|text| text.parse().unwrap()).collect(), ..settings() })
     }
 
     fn react(&mut self, command: &str, body: &str) -> Reaction {
@@ -132,7 +132,7 @@ fn an_import_keeps_what_it_does_not_name() {
     let mut caller = Caller::new(settings());
     caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","Nick":"n","FaceUrl":"f"}"#);
     caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","FaceUrl":"g"}"#);
-    let expected = Account { nick: Some("n".into()), face_url: Some("g".into()), imports: 2 };
+    let expected = StoredAccount { nick: Some("n".into()), face_url: Some("g".into()), imports: 2 };
     assert_eq!(caller.service.account("u"), Some(&expected));
     let audit = caller.service.audit();
     assert_eq!((audit.accounts, audit.imports, audit.codes[&0], audit.overlaps, audit.max_in_flight), (1, 2, 2, 0, 1));
@@ -140,7 +140,7 @@ fn an_import_keeps_what_it_does_not_name() {
 
 #[test]
 fn a_batch_names_the_refused_without_a_reason() {
-    let mut caller = Caller::new(Settings { account_limit: Some(2), ..settings() });
+    let mut caller = Caller::new(SandboxSettings { account_limit: Some(2), ..settings() });
     let body = json!({ "AccountList": [{ "UserID": "a", "Nick": "n" }, { "UserID": "b c" }, { "UserID": "d" }, { "UserID": "e" }] });
     let answer = caller.call(wire::MULTIACCOUNT_IMPORT, &body.to_string());
     assert_eq!(answer, json!({ "ActionStatus": "OK", "ErrorCode": 0, "ErrorInfo": "", "FailAccounts": ["b c", "e"] }));
@@ -150,14 +150,14 @@ fn a_batch_names_the_refused_without_a_reason() {
 
 #[test]
 fn deleted_accounts_cannot_come_back_where_they_are_barred() {
-    let mut caller = Caller::new(Settings { deleted_ids: DeletedIds::Barred, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { deleted_ids: DeletedIds::Barred, ..settings() });
     caller.import("a");
     let items = caller.call(wire::ACCOUNT_DELETE, r#"{"DeleteItem":[{"UserID":"a"},{"UserID":"b"}]}"#)["ResultItem"].clone();
     assert_eq!((&items[0]["ResultCode"], &items[1]["ResultCode"]), (&json!(0), &json!(70107)));
     assert_eq!((caller.import("a"), caller.import("b")), (70399, 0));
     let checked = caller.call(wire::ACCOUNT_CHECK, r#"{"CheckItem":[{"UserID":"a"},{"UserID":"b"}]}"#)["ResultItem"].clone();
     assert_eq!((&checked[0]["AccountStatus"], &checked[1]["AccountStatus"]), (&json!("NotImported"), &json!("Imported")));
-    let mut off = Caller::new(Settings { deleting: Deleting::SwitchedOff, ..settings() });
+    let mut off = Caller::new(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings() });
     assert_eq!(off.code(wire::ACCOUNT_DELETE, r#"{"DeleteItem":[{"UserID":"a"}]}"#), 71000);
 }
 
@@ -190,7 +190,7 @@ fn a_kick_voids_the_earlier_signatures() {
 
 #[test]
 fn calls_beyond_the_limit_are_refused_and_the_pace_is_told() {
-    let mut caller = Caller::new(Settings { limit_per_s: std::num::NonZeroU32::new(3), arrivals_kept: 2, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { limit_per_s: std::num::NonZeroU32::new(3), arrivals_kept: 2, ..settings() });
     let codes: Vec<i64> = [0, 1, 2, 3, 999, 1_000]
         .into_iter()
         .map(|ms| {
@@ -200,7 +200,7 @@ fn calls_beyond_the_limit_are_refused_and_the_pace_is_told() {
         .collect();
     assert_eq!(codes, [0, 0, 0, 60007, 60007, 0]);
     let audit = caller.service.audit();
-    let imports = audit.of(Command::AccountImport);
+    let imports = audit.of(SandboxCommand::AccountImport);
     assert_eq!((imports.calls, imports.over_limit, imports.max_calls_in_1s, imports.arrivals.len()), (6, 2, 5, 2));
     assert!((imports.mean_calls_per_s - 5.0).abs() < 1e-9);
     assert_eq!(audit.repeated_randoms, 5, "the tests' random is always 7");
@@ -208,7 +208,7 @@ fn calls_beyond_the_limit_are_refused_and_the_pace_is_told() {
 
 #[test]
 fn without_a_limit_nothing_is_refused() {
-    let mut caller = Caller::new(Settings { limit_per_s: None, keep: Keep::Nothing, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { limit_per_s: None, keep: Keep::Nothing, ..settings() });
     assert!((0..1_000).all(|number| caller.import(&format!("u{number}")) == 0));
     let audit = caller.service.audit();
     assert_eq!((audit.imports, audit.accounts), (1_000, 0));
@@ -275,7 +275,7 @@ fn a_fault_strikes_a_batch_id_by_id() {
 #[test]
 fn the_latency_varies_within_its_jitter() {
     let ms = Duration::from_millis;
-    let mut caller = Caller::new(Settings { latency: ms(50), jitter: ms(20), limit_per_s: None, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { latency: ms(50), jitter: ms(20), limit_per_s: None, ..settings() });
     let delays: Vec<Duration> = (0..500).map(|_| caller.react(wire::ACCOUNT_IMPORT, r#"{"UserID":"u"}"#).delay).collect();
     let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
     assert!(*least >= ms(30) && *least < ms(35) && *most <= ms(70) && *most > ms(65), "{least:?} {most:?}");
@@ -296,7 +296,7 @@ fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
     (HttpApi::new(&settings).unwrap(), signature)
 }
 
-async fn import(client: &(HttpApi, Signature), id: &str) -> CallEnd {
+async fn import(client: &(HttpApi, Signature), id: &str) -> CallOutcome {
     let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
     client
         .0
@@ -310,42 +310,42 @@ async fn the_client_imports_over_http() {
     let sandbox = Sandbox::start(settings()).unwrap();
     let client = client(&sandbox, Duration::from_secs(5));
     for id in ["a", "b", "a"] {
-        assert_eq!(import(&client, id).await, CallEnd::Done(Yield::Nothing));
+        assert_eq!(import(&client, id).await, CallOutcome::Done(Answer::Nothing));
     }
     let ids: Vec<(String, u32)> = sandbox.accounts().into_iter().map(|(id, account)| (id, account.imports)).collect();
     assert_eq!(ids, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
     assert_eq!(sandbox.account("a").unwrap().nick.as_deref(), Some("好"));
     let audit = sandbox.audit();
     assert_eq!((audit.violations, &audit.first_violations, audit.repeated_randoms), (0, &vec![], 0));
-    assert_eq!((audit.of(Command::AccountImport).calls, audit.in_flight, audit.max_in_flight), (3, 0, 1));
+    assert_eq!((audit.of(SandboxCommand::AccountImport).calls, audit.in_flight, audit.max_in_flight), (3, 0, 1));
 }
 
 #[tokio::test]
 async fn faults_reach_the_client() {
-    let check = async |fault: &str, expected: fn(&CallEnd) -> bool, accounts: usize| {
-        let sandbox = Sandbox::start(Settings { faults: vec![fault.parse().unwrap()], ..settings() }).unwrap();
+    let check = async |fault: &str, expected: fn(&CallOutcome) -> bool, accounts: usize| {
+        let sandbox = Sandbox::start(SandboxSettings { faults: vec![fault.parse().unwrap()], ..settings() }).unwrap();
         let end = import(&client(&sandbox, Duration::from_millis(500)), "u").await;
         assert!(expected(&end), "{fault}: {end:?}");
         assert_eq!(sandbox.audit().accounts, accounts, "{fault}");
     };
-    let lost: fn(&CallEnd) -> bool = |end| matches!(end, CallEnd::Lost { .. });
-    check("code=40006", |end| matches!(end, CallEnd::Refused { code: 40006, .. }), 0).await;
+    let lost: fn(&CallOutcome) -> bool = |end| matches!(end, CallOutcome::Lost { .. });
+    check("code=40006", |end| matches!(end, CallOutcome::Refused { code: 40006, .. }), 0).await;
     check("http=502", lost, 0).await;
-    check("http=429", |end| *end == CallEnd::TooMany, 0).await;
+    check("http=429", |end| *end == CallOutcome::TooMany, 0).await;
     check("html", lost, 0).await;
     check("empty", lost, 0).await;
     check("bigbody", lost, 0).await;
     check("stall", lost, 0).await;
-    check("reset=before", |end| matches!(end, CallEnd::Lost { why } if why.contains("reset")), 0).await;
-    check("reset=after", |end| matches!(end, CallEnd::Lost { why } if why.contains("reset")), 1).await;
-    check("drip=100ms", |end| matches!(end, CallEnd::Done(_)), 1).await;
+    check("reset=before", |end| matches!(end, CallOutcome::Lost { why } if why.contains("reset")), 0).await;
+    check("reset=after", |end| matches!(end, CallOutcome::Lost { why } if why.contains("reset")), 1).await;
+    check("drip=100ms", |end| matches!(end, CallOutcome::Done(_)), 1).await;
     check("drip=5s", lost, 1).await;
-    check("redirect=http://127.0.0.1:1/", |end| *end == CallEnd::Redirected { status: 307 }, 0).await;
+    check("redirect=http://127.0.0.1:1/", |end| *end == CallOutcome::Redirected { status: 307 }, 0).await;
 }
 
 #[tokio::test]
 async fn a_call_that_its_client_gives_up_is_no_longer_in_flight() {
-    let sandbox = Sandbox::start(Settings { faults: vec!["stall,count=1".parse().unwrap()], ..settings() }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { faults: vec!["stall,count=1".parse().unwrap()], ..settings() }).unwrap();
     let client = client(&sandbox, Duration::from_millis(200));
     import(&client, "u").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -376,7 +376,7 @@ async fn the_shell_tells_what_it_saw() {
 #[test]
 fn a_batch_can_lose_its_profiles_and_be_refused_whole() {
     let batch = r#"{"AccountList":[{"UserID":"a","Nick":"Ada"},{"UserID":"b"}]}"#;
-    let mut caller = Caller::new(Settings { batch_profiles: BatchProfiles::Dropped, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { batch_profiles: BatchProfiles::Dropped, ..settings() });
     assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, batch)["ErrorCode"], 0);
     assert_eq!(caller.service.account("a").unwrap().nick, None);
     let mut caller = Caller::with_faults(&["whole=40001,id=b,api=multiaccount_import"]);

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use super::Entry;
 use super::order::shared;
-use super::part::Part;
+use super::file_section::FileSection;
 
 /// Memory that the runs share when they are merged, in bytes. Chosen: by then that of the runs is free.
 const MERGE_BYTES: usize = 16 << 20;
@@ -80,7 +80,7 @@ const fn run(head: Head) -> usize {
 #[derive(Debug)]
 struct Tree<const N: usize> {
     file: File,
-    parts: Vec<Part>,
+    parts: Vec<FileSection>,
     /// Bytes that all entries begin with.
     shared: usize,
     /// Node 1 is the root, the children of node n are 2n and 2n + 1, and the leaves would follow. Each holds the later of two; node 0 holds
@@ -92,7 +92,7 @@ impl<const N: usize> Tree<N> {
     fn new(file: File, run_ends: &[u64]) -> io::Result<Self> {
         let buffer_bytes = (MERGE_BYTES / run_ends.len().max(1) / N).max(1) * N;
         let starts = std::iter::once(0).chain(run_ends.iter().copied());
-        let mut parts: Vec<Part> = starts.zip(run_ends).map(|(at, end)| Part::new(at, *end, buffer_bytes)).collect();
+        let mut parts: Vec<FileSection> = starts.zip(run_ends).map(|(at, end)| FileSection::new(at, *end, buffer_bytes)).collect();
         parts.iter_mut().try_for_each(|part| part.read_on(&file))?;
         let mut tree = Self { shared: 0, nodes: Vec::new(), file, parts };
         tree.shared = tree.shared_by_all(run_ends)?;
@@ -102,9 +102,9 @@ impl<const N: usize> Tree<N> {
 
     /// What the first and the last entries share, all of them do.
     fn shared_by_all(&self, run_ends: &[u64]) -> io::Result<usize> {
-        let Some(first) = self.parts.first().and_then(Part::peek::<N>) else { return Ok(0) };
+        let Some(first) = self.parts.first().and_then(FileSection::peek::<N>) else { return Ok(0) };
         let mut all = N;
-        for (entry, end) in self.parts.iter().filter_map(Part::peek::<N>).zip(run_ends) {
+        for (entry, end) in self.parts.iter().filter_map(FileSection::peek::<N>).zip(run_ends) {
             let mut last = [0; N];
             self.file.read_exact_at(&mut last, end - N as u64)?;
             all = all.min(shared(first, entry)).min(shared(first, &last));

@@ -7,20 +7,20 @@ const FEW: usize = 8;
 
 /// Eight bytes of an entry, and which one it is.
 #[derive(Debug, Clone, Copy)]
-struct Key {
+struct SortKey {
     bytes: u64,
     index: u32,
 }
 
 /// Where the entries stand that come first, second and so on. Its memory is used again.
 #[derive(Debug, Default)]
-pub(super) struct Order(Vec<Key>);
+pub(super) struct Order(Vec<SortKey>);
 
 impl Order {
     /// Finds the order of entries that aren't in order yet.
     pub(super) fn find<const N: usize>(&mut self, entries: &[Entry<N>]) {
         self.0.clear();
-        self.0.extend((0..).zip(entries).map(|(index, _)| Key { bytes: 0, index }));
+        self.0.extend((0..).zip(entries).map(|(index, _)| SortKey { bytes: 0, index }));
         sort(entries, &mut self.0, 0);
     }
 
@@ -32,7 +32,7 @@ impl Order {
 
 /// Sorts keys whose entries are the same up to `from`: what else they share is passed over, so ids that all begin alike are told apart by
 /// their first eight bytes that differ.
-fn sort<const N: usize>(entries: &[Entry<N>], keys: &mut [Key], from: usize) {
+fn sort<const N: usize>(entries: &[Entry<N>], keys: &mut [SortKey], from: usize) {
     if keys.len() <= FEW {
         keys.sort_unstable_by_key(|key| &entries[key.index as usize]);
         return;

@@ -6,29 +6,29 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::bulk::{Bulk, Insert};
-use super::run::{self, InPlan, NewRun, Overlay, Sent, Settlement, insert_run, text, wrong_type};
-use super::{State, StateError, Trouble, slices};
+use super::run::{self, PlannedRow, NewRun, RunOverlay, Sent, SendOutcome, insert_run, text, wrong_type};
+use super::{StateDb, StateError, ChangeError, slices};
 use crate::account::UserId;
-use crate::plan::{Due, Held, Id, InDoubt, Missing, Profile};
+use crate::plan::{PlannedAction, KnownAccount, PaddedId, InDoubt, MissingAccount, ProfileHashes};
 
 /// What is known of an account after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    As(Held),
+pub enum AccountAfterRun {
+    As(KnownAccount),
     /// Nothing; it was never there.
     Unknown,
 }
 
 /// An account as an import has left it, in order of ids and then of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SettledImport {
-    pub settlement: Settlement,
-    pub profile: Profile,
+pub struct ImportedRow {
+    pub settlement: SendOutcome,
+    pub profile: ProfileHashes,
 }
 
 /// How the service differs from what a state says of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
+pub enum Discrepancy {
     NotThere,
     /// These of its fields are other ones.
     Different(InDoubt),
@@ -36,7 +36,7 @@ pub enum Wrong {
 
 /// How many accounts a state holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Imported {
+pub struct AccountCounts {
     pub accounts: u64,
     pub in_doubt: u64,
     pub missing: u64,
@@ -44,13 +44,13 @@ pub struct Imported {
 }
 
 const COLUMNS: &str = "a.nick, a.face_url, a.last_imported, a.missing_runs, a.in_doubt, a.kicked, a.raised_at";
-const UPSERT: Insert<(Id, Held)> = Insert {
+const UPSERT: Insert<(PaddedId, KnownAccount)> = Insert {
     table: "accounts",
     columns: 8,
     conflict: "ON CONFLICT (id) DO UPDATE SET nick = excluded.nick, face_url = excluded.face_url, last_imported = excluded.last_imported, \
                missing_runs = excluded.missing_runs, in_doubt = excluded.in_doubt, kicked = excluded.kicked, raised_at = excluded.raised_at",
     bind: |values, (id, held)| {
-        let Held { profile: Profile { nick, face_url }, last_imported, missing_runs, in_doubt, is_kicked, raised_at } = *held;
+        let KnownAccount { profile: ProfileHashes { nick, face_url }, last_imported, missing_runs, in_doubt, is_kicked, raised_at } = *held;
         values.put(id.as_str())?;
         values.put(nick.map(u64::cast_signed))?;
         values.put(face_url.map(u64::cast_signed))?;
@@ -63,17 +63,17 @@ const UPSERT: Insert<(Id, Held)> = Insert {
 };
 
 /// Visits all accounts as they stand.
-pub(super) fn each(db: &Connection, mut visit: impl FnMut(&[u8], Held) -> io::Result<()>) -> Result<(), Trouble> {
+pub(super) fn each(db: &Connection, mut visit: impl FnMut(&[u8], KnownAccount) -> io::Result<()>) -> Result<(), ChangeError> {
     let query = format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id > ?1 ORDER BY a.id");
     slices::each_row(db, &query, |row| Ok(visit(id(row)?, held(row, 1)?)?))
 }
 
 /// Visits all accounts as they are once the open run is settled.
-pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
+pub(super) fn each_overlaid<I: Iterator<Item = io::Result<SendOutcome>>>(
     db: &Connection,
-    mut overlay: Overlay<I>,
-    mut visit: impl FnMut(&[u8], Held) -> io::Result<()>,
-) -> Result<(), Trouble> {
+    mut overlay: RunOverlay<I>,
+    mut visit: impl FnMut(&[u8], KnownAccount) -> io::Result<()>,
+) -> Result<(), ChangeError> {
     let query = format!(
         "SELECT a.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM accounts a LEFT JOIN planned p ON p.id = a.id \
          WHERE a.id > ?1 \
@@ -85,9 +85,9 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<Settlement>>>(
         let before = account_if_any(row)?;
         let kept = match in_plan(row)? {
             Some(planned) => overlay.apply(id, planned, before)?,
-            None => before.map_or(Kept::Unknown, Kept::As),
+            None => before.map_or(AccountAfterRun::Unknown, AccountAfterRun::As),
         };
-        if let Kept::As(held) = kept {
+        if let AccountAfterRun::As(held) = kept {
             visit(id, held)?;
         }
         Ok(())
@@ -103,11 +103,11 @@ pub(super) enum Ending {
 }
 
 /// Writes what came of the open run to the accounts that are in its plan.
-pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
+pub(super) fn settle<I: Iterator<Item = io::Result<SendOutcome>>>(
     change: &Transaction,
-    mut overlay: Overlay<I>,
+    mut overlay: RunOverlay<I>,
     ending: Ending,
-) -> Result<(), Trouble> {
+) -> Result<(), ChangeError> {
     let mut accounts = Bulk::new(change, UPSERT);
     let mut query = change.prepare(&format!(
         "SELECT p.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id"
@@ -117,9 +117,9 @@ pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
         let id = id(row)?;
         let before = account_if_any(row)?;
         let Some(planned) = in_plan(row)? else { continue };
-        let Kept::As(held) = overlay.apply(id, planned, before)? else { continue };
+        let AccountAfterRun::As(held) = overlay.apply(id, planned, before)? else { continue };
         let held = match ending {
-            Ending::Finished => Held { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
+            Ending::Finished => KnownAccount { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
             Ending::LeftOpen => held,
         };
         if before != Some(held) {
@@ -130,9 +130,9 @@ pub(super) fn settle<I: Iterator<Item = io::Result<Settlement>>>(
 }
 
 /// An id as the file holds it, whoever wrote it there.
-fn valid(id: &[u8]) -> io::Result<Id> {
+fn valid(id: &[u8]) -> io::Result<PaddedId> {
     let valid = UserId::check(id).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Id::new(valid.as_bytes()))
+    Ok(PaddedId::new(valid.as_bytes()))
 }
 
 pub(super) fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
@@ -140,15 +140,15 @@ pub(super) fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
 }
 
 /// The account that begins at the second column of a row, if there is one.
-fn account_if_any(row: &Row) -> rusqlite::Result<Option<Held>> {
+fn account_if_any(row: &Row) -> rusqlite::Result<Option<KnownAccount>> {
     let has_account = row.get_ref(4)? != rusqlite::types::ValueRef::Null;
     has_account.then(|| held(row, 1)).transpose()
 }
 
-fn held(row: &Row, first: usize) -> rusqlite::Result<Held> {
+fn held(row: &Row, first: usize) -> rusqlite::Result<KnownAccount> {
     let field = |column: usize| row.get::<_, Option<i64>>(first + column).map(|field| field.map(i64::cast_unsigned));
-    Ok(Held {
-        profile: Profile { nick: field(0)?, face_url: field(1)? },
+    Ok(KnownAccount {
+        profile: ProfileHashes { nick: field(0)?, face_url: field(1)? },
         last_imported: row.get(first + 2)?,
         missing_runs: row.get(first + 3)?,
         in_doubt: InDoubt::from_bits(row.get(first + 4)?),
@@ -157,19 +157,19 @@ fn held(row: &Row, first: usize) -> rusqlite::Result<Held> {
     })
 }
 
-fn in_plan(row: &Row) -> rusqlite::Result<Option<InPlan>> {
+fn in_plan(row: &Row) -> rusqlite::Result<Option<PlannedRow>> {
     let Some(number) = row.get::<_, Option<i64>>(8)? else { return Ok(None) };
     let field = |column: usize| row.get::<_, Option<i64>>(column).map(|field| field.map(i64::cast_unsigned));
-    let profile = Profile { nick: field(10)?, face_url: field(11)? };
-    Ok(Some(InPlan { row: number.cast_unsigned(), is_sent: row.get(9)?, profile, found: InDoubt::from_bits(row.get(12)?) }))
+    let profile = ProfileHashes { nick: field(10)?, face_url: field(11)? };
+    Ok(Some(PlannedRow { row: number.cast_unsigned(), is_sent: row.get(9)?, profile, found: InDoubt::from_bits(row.get(12)?) }))
 }
 
-impl State {
+impl StateDb {
     /// Visits every account as it stands, in order of ids.
     ///
     /// # Errors
     /// The database's, or that of `visit`.
-    pub fn each_account(&self, mut visit: impl FnMut(&[u8], &Held) -> io::Result<()>) -> Result<(), StateError> {
+    pub fn each_account(&self, mut visit: impl FnMut(&[u8], &KnownAccount) -> io::Result<()>) -> Result<(), StateError> {
         each(&self.db, |id, held| visit(id, &held)).map_err(|trouble| self.told("read", trouble))
     }
 
@@ -196,8 +196,8 @@ impl State {
         &mut self,
         import: u64,
         new: NewRun,
-        settled: impl Iterator<Item = io::Result<SettledImport>>,
-        done: super::Done,
+        settled: impl Iterator<Item = io::Result<ImportedRow>>,
+        done: super::RunTotals,
     ) -> Result<(), StateError> {
         self.change("fill", |change| {
             run::settle(change, std::iter::empty(), Ending::LeftOpen)?;
@@ -221,7 +221,7 @@ impl State {
     ///
     /// # Errors
     /// The database's, or that of `wrong`.
-    pub fn set_right(&mut self, wrong: impl Iterator<Item = io::Result<(Id, Wrong)>>) -> Result<(), StateError> {
+    pub fn set_right(&mut self, wrong: impl Iterator<Item = io::Result<(PaddedId, Discrepancy)>>) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
             let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | ?2 WHERE id = ?1")?;
@@ -231,11 +231,11 @@ impl State {
                 let (id, wrong) = each?;
                 let id = id.as_str();
                 noted += match wrong {
-                    Wrong::NotThere => {
+                    Discrepancy::NotThere => {
                         delete.execute([id])?;
                         note.execute(params![id, InDoubt::EXISTENCE.bits(), 0])?
                     }
-                    Wrong::Different(fields) => {
+                    Discrepancy::Different(fields) => {
                         mark.execute(params![id, fields.bits()])?;
                         // An earlier look may have found no account.
                         note.execute(params![id, fields.bits(), !InDoubt::EXISTENCE.bits()])?
@@ -283,11 +283,11 @@ impl State {
     ///
     /// # Errors
     /// The database's.
-    pub fn mark_under_way<'a>(&mut self, missing: impl IntoIterator<Item = &'a Missing>) -> Result<(), StateError> {
+    pub fn mark_under_way<'a>(&mut self, missing: impl IntoIterator<Item = &'a MissingAccount>) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut mark = change.prepare("UPDATE accounts SET in_doubt = in_doubt | ?2 WHERE id = ?1")?;
             missing.into_iter().try_for_each(|missing| {
-                let doubt = if missing.due == Due::Kick { InDoubt::KICK } else { InDoubt::DELETION };
+                let doubt = if missing.due == PlannedAction::Kick { InDoubt::KICK } else { InDoubt::DELETION };
                 mark.execute(params![missing.id.as_str(), doubt.bits()])?;
                 Ok(())
             })
@@ -298,8 +298,8 @@ impl State {
     ///
     /// # Errors
     /// The database's.
-    pub fn counts(&self) -> Result<Imported, StateError> {
-        let mut counts = Imported::default();
+    pub fn counts(&self) -> Result<AccountCounts, StateError> {
+        let mut counts = AccountCounts::default();
         self.each_account(|_, held| {
             counts.accounts += 1;
             counts.in_doubt += u64::from(!held.in_doubt.is_nothing());
@@ -312,7 +312,7 @@ impl State {
 }
 
 /// Marks all accounts, if that is so of the state.
-pub(super) fn doubt_all(change: &Transaction, condition: &str, values: impl rusqlite::Params) -> Result<(), Trouble> {
+pub(super) fn doubt_all(change: &Transaction, condition: &str, values: impl rusqlite::Params) -> Result<(), ChangeError> {
     change.execute(
         &format!(
             "UPDATE accounts SET in_doubt = in_doubt | (nick IS NOT NULL) | 2 * (face_url IS NOT NULL) \
@@ -330,36 +330,36 @@ const fn importing(import: u64) -> i64 {
 
 /// An account that an import fills.
 #[derive(Debug, Clone, Copy)]
-struct Filling {
-    id: Id,
+struct MergedAccount {
+    id: PaddedId,
     /// As it was found …
-    before: Option<Held>,
+    before: Option<KnownAccount>,
     /// … and as it is by now.
-    now: Option<Held>,
+    now: Option<KnownAccount>,
 }
 
-impl Filling {
+impl MergedAccount {
     /// Takes what came of a row; `last_sync` is when the last sync began.
-    fn take(&mut self, row: &SettledImport, last_sync: Option<i64>) -> io::Result<()> {
-        let SettledImport { settlement, profile } = *row;
+    fn take(&mut self, row: &ImportedRow, last_sync: Option<i64>) -> io::Result<()> {
+        let ImportedRow { settlement, profile } = *row;
         let is_older = |than: Option<i64>| matches!(settlement.sent, Sent::Taken { at } if than >= Some(at));
         if is_older(self.before.and_then(|held| held.last_imported)) {
             return Ok(());
         }
-        let planned = InPlan { row: settlement.row, is_sent: true, profile, found: InDoubt::NOTHING };
-        let mut overlay = Overlay::new(std::iter::once(Ok(settlement)), settlement.row);
-        let Kept::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
+        let planned = PlannedRow { row: settlement.row, is_sent: true, profile, found: InDoubt::NOTHING };
+        let mut overlay = RunOverlay::new(std::iter::once(Ok(settlement)), settlement.row);
+        let AccountAfterRun::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
         // Whoever is in the file is not missing, whatever came of the row. When a row failed nobody knows; that may spare an account, and costs none.
         let held = match settlement.sent {
             Sent::Taken { .. } => held,
-            Sent::Refused | Sent::Unknown => Held { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
+            Sent::Refused | Sent::Unknown => KnownAccount { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
         };
         self.now = Some(match self.before {
             _ if !is_older(last_sync) => held,
             // The sync may have deleted it.
-            None => Held { in_doubt: InDoubt::of_all(&held).and(InDoubt::EXISTENCE), ..held },
-            Some(Held { missing_runs, in_doubt, is_kicked, raised_at, .. }) => {
-                Held { missing_runs, in_doubt, is_kicked, raised_at, ..held }
+            None => KnownAccount { in_doubt: InDoubt::of_all(&held).and(InDoubt::EXISTENCE), ..held },
+            Some(KnownAccount { missing_runs, in_doubt, is_kicked, raised_at, .. }) => {
+                KnownAccount { missing_runs, in_doubt, is_kicked, raised_at, ..held }
             }
         });
         Ok(())
@@ -367,15 +367,15 @@ impl Filling {
 }
 
 /// The rows of one id come in order: what they sent adds up.
-fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Result<SettledImport>>) -> Result<(), Trouble> {
+fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Result<ImportedRow>>) -> Result<(), ChangeError> {
     let mut accounts = Bulk::new(change, UPSERT);
     let mut find = change.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id = ?1"))?;
     let last_sync = change.query_row("SELECT max(began_at) FROM runs WHERE command = 'sync'", [], |row| row.get(0))?;
-    let mut put = |filling: Filling| match filling.now.filter(|_| filling.now != filling.before) {
+    let mut put = |filling: MergedAccount| match filling.now.filter(|_| filling.now != filling.before) {
         Some(held) => accounts.push((filling.id, held)),
         None => Ok(()),
     };
-    let mut current: Option<Filling> = None;
+    let mut current: Option<MergedAccount> = None;
     for row in settled {
         let row = row?;
         let id = row.settlement.id;
@@ -386,7 +386,7 @@ fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Resu
             Some(filling) => filling,
             none => {
                 let before = find.query_row([id.as_str()], |row| held(row, 1)).optional()?;
-                none.insert(Filling { id, before, now: before })
+                none.insert(MergedAccount { id, before, now: before })
             }
         };
         filling.take(&row, last_sync)?;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Statement, ToSql, Transaction};
 
-use super::Trouble;
+use super::ChangeError;
 
 /// Rows in a statement. Chosen: past that it gets no faster, and the values are far from the 32,766 that SQLite takes.
 const ROWS: usize = 64;
@@ -44,7 +44,7 @@ impl<'a, R> Bulk<'a, R> {
         Self { change, insert, pending: Vec::with_capacity(ROWS), many: None }
     }
 
-    pub(super) fn push(&mut self, row: R) -> Result<(), Trouble> {
+    pub(super) fn push(&mut self, row: R) -> Result<(), ChangeError> {
         self.pending.push(row);
         if self.pending.len() < ROWS {
             return Ok(());
@@ -55,7 +55,7 @@ impl<'a, R> Bulk<'a, R> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<(), Trouble> {
+    pub(super) fn finish(mut self) -> Result<(), ChangeError> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -79,42 +79,42 @@ impl<'a, R> Bulk<'a, R> {
 
 #[cfg(test)]
 mod tests {
-    use crate::input::Fingerprint;
-    use crate::plan::{Due, Held, Id, Missing, Ops, Planned, Profile};
-    use crate::state::{Finish, Input, NewRun, Sent, Settlement, State};
+    use crate::input::FileStat;
+    use crate::plan::{PlannedAction, KnownAccount, PaddedId, MissingAccount, Ops, PlannedAccount, ProfileHashes};
+    use crate::state::{Finish, RunInput, NewRun, Sent, SendOutcome, StateDb};
     use crate::target::Target;
 
-    fn id(number: u64) -> Id {
-        Id::new(format!("u{number:04}").as_bytes())
+    fn id(number: u64) -> PaddedId {
+        PaddedId::new(format!("u{number:04}").as_bytes())
     }
 
     /// A whole run: `sent` and `back` are in its input, `missing` isn't.
-    fn run(state: &mut State, sent: &[u64], back: &[u64], missing: &[u64], came: impl Fn(u64) -> Sent) {
-        let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
-        let input = Input { len: 0, digest: 0, stat };
+    fn run(state: &mut StateDb, sent: &[u64], back: &[u64], missing: &[u64], came: impl Fn(u64) -> Sent) {
+        let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
+        let input = RunInput { len: 0, digest: 0, stat };
         let ops = Ops::default();
         let new = NewRun { token: 1, ..NewRun::bare("sync", 1, input, &ops) };
         let mut numbers: Vec<(u64, bool)> = sent.iter().map(|number| (*number, true)).collect();
         numbers.extend(back.iter().map(|number| (*number, false)));
         numbers.sort_unstable_by_key(|(number, _)| *number);
-        let profile = |number| Profile { nick: Some(number), face_url: None };
+        let profile = |number| ProfileHashes { nick: Some(number), face_url: None };
         let planned = numbers.iter().map(|(number, is_sent)| {
-            Ok(Planned { id: id(*number), row: *number, is_sent: *is_sent, is_back: false, profile: profile(*number) })
+            Ok(PlannedAccount { id: id(*number), row: *number, is_sent: *is_sent, is_back: false, profile: profile(*number) })
         });
         let missing = missing
             .iter()
-            .map(|number| Ok(Missing { id: id(*number), last_imported: None, missing_runs: 7, due: Due::Nothing, lookalike: None }));
+            .map(|number| Ok(MissingAccount { id: id(*number), last_imported: None, missing_runs: 7, due: PlannedAction::Nothing, lookalike: None }));
         let open = state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
-        let settled = sent.iter().map(|number| Ok(Settlement { id: id(*number), row: *number, sent: came(*number) }));
+        let settled = sent.iter().map(|number| Ok(SendOutcome { id: id(*number), row: *number, sent: came(*number) }));
         state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
     }
 
-    fn held(state: &State) -> Vec<(Id, Held)> {
+    fn held(state: &StateDb) -> Vec<(PaddedId, KnownAccount)> {
         let mut all = Vec::new();
         state
             .each_account(|id, held| {
-                all.push((Id::new(id), *held));
+                all.push((PaddedId::new(id), *held));
                 Ok(())
             })
             .unwrap();
@@ -126,11 +126,11 @@ mod tests {
         for rows in [0, 1, 63, 64, 65, 128, 1_000] {
             let folder = tempfile::tempdir().unwrap();
             let target = Target { endpoint: "e".to_owned(), sdkappid: 1, api: "v4".to_owned() };
-            let mut state = State::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
+            let mut state = StateDb::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
             let all: Vec<u64> = (0..rows).collect();
             run(&mut state, &all, &[], &[], |_| Sent::Taken { at: 2 });
             let expected =
-                |number| Held { profile: Profile { nick: Some(number), face_url: None }, last_imported: Some(2), ..Held::default() };
+                |number| KnownAccount { profile: ProfileHashes { nick: Some(number), face_url: None }, last_imported: Some(2), ..KnownAccount::default() };
             assert_eq!(held(&state), all.iter().map(|number| (id(*number), expected(*number))).collect::<Vec<_>>());
         }
     }
@@ -139,10 +139,10 @@ mod tests {
     fn whoever_comes_back_is_not_missing_whatever_came_of_his_row() {
         let folder = tempfile::tempdir().unwrap();
         let target = Target { endpoint: "e".to_owned(), sdkappid: 1, api: "v4".to_owned() };
-        let mut state = State::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
+        let mut state = StateDb::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
         run(&mut state, &[0, 1, 2, 3, 4], &[], &[], |_| Sent::Taken { at: 2 });
         run(&mut state, &[0], &[], &[1, 2, 3, 4], |_| Sent::Taken { at: 4 });
-        let runs = |state: &State| held(state).iter().map(|(_, held)| (held.missing_runs, !held.in_doubt.is_nothing())).collect::<Vec<_>>();
+        let runs = |state: &StateDb| held(state).iter().map(|(_, held)| (held.missing_runs, !held.in_doubt.is_nothing())).collect::<Vec<_>>();
         assert_eq!(runs(&state), [(0, false), (7, false), (7, false), (7, false), (7, false)]);
         run(&mut state, &[1, 2], &[3], &[], |number| if number == 1 { Sent::Refused } else { Sent::Unknown });
         assert_eq!(runs(&state), [(0, false), (0, false), (0, true), (0, false), (7, false)]);

@@ -4,13 +4,13 @@ use std::io;
 
 use rusqlite::{Row, Transaction, params};
 
-use super::{State, StateError, Trouble};
+use super::{StateDb, StateError, ChangeError};
 use crate::lookalike::Lookalike;
-use crate::plan::{Due, Id, InDoubt, Missing};
+use crate::plan::{PlannedAction, PaddedId, InDoubt, MissingAccount};
 
 /// What a run did about an account that its input lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum MissingAction {
     Nothing,
     Kicked,
     Deleted,
@@ -20,29 +20,29 @@ pub enum Deed {
     Failed,
 }
 
-impl Deed {
-    const ALL: [Deed; 7] = [Deed::Nothing, Deed::Kicked, Deed::Deleted, Deed::Protected, Deed::Lookalike, Deed::Online, Deed::Failed];
+impl MissingAction {
+    const ALL: [MissingAction; 7] = [MissingAction::Nothing, MissingAction::Kicked, MissingAction::Deleted, MissingAction::Protected, MissingAction::Lookalike, MissingAction::Online, MissingAction::Failed];
 
     /// The word in the missing file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Deed::Nothing => "none",
-            Deed::Kicked => "kicked",
-            Deed::Deleted => "deleted",
-            Deed::Protected => "protected",
-            Deed::Lookalike => "lookalike",
-            Deed::Online => "online",
-            Deed::Failed => "failed",
+            MissingAction::Nothing => "none",
+            MissingAction::Kicked => "kicked",
+            MissingAction::Deleted => "deleted",
+            MissingAction::Protected => "protected",
+            MissingAction::Lookalike => "lookalike",
+            MissingAction::Online => "online",
+            MissingAction::Failed => "failed",
         }
     }
 }
 
 /// What was done about one account, and what the service said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acted {
-    pub id: Id,
-    pub deed: Deed,
+pub struct MissingActionRecord {
+    pub id: PaddedId,
+    pub deed: MissingAction,
     /// Whether the service's answer leaves no doubt about what it holds.
     pub is_certain: bool,
     pub error_code: Option<i64>,
@@ -50,18 +50,18 @@ pub struct Acted {
     pub error_info: String,
 }
 
-impl State {
+impl StateDb {
     /// Accounts that are due and that nothing was done about yet, in order of ids: the first of them behind `after`.
     ///
     /// # Errors
     /// The database's, as everywhere here.
-    pub fn due(&self, after: Option<&Id>, at_most: u32) -> Result<Vec<Missing>, StateError> {
+    pub fn due(&self, after: Option<&PaddedId>, at_most: u32) -> Result<Vec<MissingAccount>, StateError> {
         let read = || {
             let mut query = self.db.prepare(
                 "SELECT id, last_imported, missing_runs, due, like_row, like_line FROM missing \
                  WHERE id > ?1 AND deed IS NULL AND due IN ('kick', 'delete') ORDER BY id LIMIT ?2",
             )?;
-            query.query_map(params![after.map_or("", Id::as_str), at_most], missing)?.collect::<rusqlite::Result<_>>()
+            query.query_map(params![after.map_or("", PaddedId::as_str), at_most], missing)?.collect::<rusqlite::Result<_>>()
         };
         read().map_err(self.cannot("read"))
     }
@@ -88,23 +88,23 @@ impl State {
     ///
     /// # Errors
     /// The database's.
-    pub fn acted(&mut self, acted: &[Acted]) -> Result<(), StateError> {
+    pub fn acted(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
             let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ~?2, kicked = kicked OR ?3 WHERE id = ?1")?;
             // What an import has left in doubt stays so: a kick says nothing about it.
             let settled = |is_certain: bool| if is_certain { InDoubt::KICK.and(InDoubt::DELETION) } else { InDoubt::NOTHING };
-            for Acted { id, deed, is_certain, error_code, error_info } in acted {
+            for MissingActionRecord { id, deed, is_certain, error_code, error_info } in acted {
                 let info = (!error_info.is_empty()).then_some(error_info);
                 note.execute(params![id.as_str(), deed.name(), error_code, info])?;
                 match deed {
-                    Deed::Deleted => delete.execute([id.as_str()])?,
-                    Deed::Kicked | Deed::Failed => {
-                        keep.execute(params![id.as_str(), settled(*is_certain).bits(), *deed == Deed::Kicked])?
+                    MissingAction::Deleted => delete.execute([id.as_str()])?,
+                    MissingAction::Kicked | MissingAction::Failed => {
+                        keep.execute(params![id.as_str(), settled(*is_certain).bits(), *deed == MissingAction::Kicked])?
                     }
                     // No call has left: an earlier one's doubt stays.
-                    Deed::Nothing | Deed::Protected | Deed::Lookalike | Deed::Online => 0,
+                    MissingAction::Nothing | MissingAction::Protected | MissingAction::Lookalike | MissingAction::Online => 0,
                 };
             }
             Ok(())
@@ -115,7 +115,7 @@ impl State {
     ///
     /// # Errors
     /// The database's, or that of `visit`.
-    pub fn each_missing(&self, mut visit: impl FnMut(&Missing, &Acted) -> io::Result<()>) -> Result<(), StateError> {
+    pub fn each_missing(&self, mut visit: impl FnMut(&MissingAccount, &MissingActionRecord) -> io::Result<()>) -> Result<(), StateError> {
         let mut work = || {
             let query =
                 "SELECT id, last_imported, missing_runs, due, like_row, like_line, deed, error_code, error_info FROM missing ORDER BY id";
@@ -131,46 +131,46 @@ impl State {
     }
 }
 
-const fn due_name(due: Due) -> &'static str {
+const fn due_name(due: PlannedAction) -> &'static str {
     match due {
-        Due::Nothing => "nothing",
-        Due::Protected => "protected",
-        Due::Kick => "kick",
-        Due::Delete => "delete",
-        Due::Lookalike => "lookalike",
+        PlannedAction::Nothing => "nothing",
+        PlannedAction::Protected => "protected",
+        PlannedAction::Kick => "kick",
+        PlannedAction::Delete => "delete",
+        PlannedAction::Lookalike => "lookalike",
     }
 }
 
-fn missing(row: &Row) -> rusqlite::Result<Missing> {
+fn missing(row: &Row) -> rusqlite::Result<MissingAccount> {
     let (id, due): (String, String) = (row.get(0)?, row.get(3)?);
-    let all = [Due::Nothing, Due::Protected, Due::Lookalike, Due::Kick, Due::Delete];
-    let due = all.into_iter().find(|each| due_name(*each) == due).unwrap_or(Due::Nothing);
+    let all = [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Lookalike, PlannedAction::Kick, PlannedAction::Delete];
+    let due = all.into_iter().find(|each| due_name(*each) == due).unwrap_or(PlannedAction::Nothing);
     let place: [Option<i64>; 2] = [row.get(4)?, row.get(5)?];
     let lookalike = match place.map(|number| number.map(i64::cast_unsigned)) {
         [Some(row), Some(line)] => Some(Lookalike { row, line }),
         _ => None,
     };
-    Ok(Missing { id: Id::new(id.as_bytes()), last_imported: row.get(1)?, missing_runs: row.get(2)?, due, lookalike })
+    Ok(MissingAccount { id: PaddedId::new(id.as_bytes()), last_imported: row.get(1)?, missing_runs: row.get(2)?, due, lookalike })
 }
 
 /// What was done; nothing was decided about those that are not due.
-fn acted(row: &Row, missing: &Missing) -> rusqlite::Result<Acted> {
+fn acted(row: &Row, missing: &MissingAccount) -> rusqlite::Result<MissingActionRecord> {
     let name: Option<String> = row.get(6)?;
-    let noted = name.and_then(|name| Deed::ALL.into_iter().find(|deed| deed.name() == name));
+    let noted = name.and_then(|name| MissingAction::ALL.into_iter().find(|deed| deed.name() == name));
     let deed = noted.unwrap_or(match missing.due {
-        Due::Protected => Deed::Protected,
-        Due::Lookalike => Deed::Lookalike,
-        Due::Nothing | Due::Kick | Due::Delete => Deed::Nothing,
+        PlannedAction::Protected => MissingAction::Protected,
+        PlannedAction::Lookalike => MissingAction::Lookalike,
+        PlannedAction::Nothing | PlannedAction::Kick | PlannedAction::Delete => MissingAction::Nothing,
     });
     let error_info: Option<String> = row.get(8)?;
-    Ok(Acted { id: missing.id, deed, is_certain: true, error_code: row.get(7)?, error_info: error_info.unwrap_or_default() })
+    Ok(MissingActionRecord { id: missing.id, deed, is_certain: true, error_code: row.get(7)?, error_info: error_info.unwrap_or_default() })
 }
 
-pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Result<Missing>>) -> Result<(), Trouble> {
+pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Result<MissingAccount>>) -> Result<(), ChangeError> {
     let mut insert = change
         .prepare("INSERT INTO missing (id, last_imported, missing_runs, due, like_row, like_line) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for each in missing {
-        let Missing { id, last_imported, missing_runs, due, lookalike } = each?;
+        let MissingAccount { id, last_imported, missing_runs, due, lookalike } = each?;
         let place = lookalike.map(|Lookalike { row, line }| (row.cast_signed(), line.cast_signed()));
         let (row, line) = (place.map(|place| place.0), place.map(|place| place.1));
         insert.execute(params![id.as_str(), last_imported, missing_runs, due_name(due), row, line])?;
@@ -179,7 +179,7 @@ pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Res
 }
 
 /// Counts the run for those that are missing in it.
-pub(super) fn count(change: &Transaction) -> Result<(), Trouble> {
+pub(super) fn count(change: &Transaction) -> Result<(), ChangeError> {
     // Looked up id by id: they are a few, mostly. As a join SQLite would go over all accounts.
     change.execute(
         "UPDATE accounts SET (missing_runs, raised_at) = (SELECT m.missing_runs, CASE WHEN m.missing_runs > accounts.missing_runs

@@ -22,9 +22,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use thiserror::Error;
 
-pub use account::{Imported, Kept, SettledImport, Wrong};
-pub use missing::{Acted, Deed};
-pub use run::{Done, Finish, Input, NewRun, OpenRun, Run, Sent, Settlement};
+pub use account::{AccountCounts, AccountAfterRun, ImportedRow, Discrepancy};
+pub use missing::{MissingActionRecord, MissingAction};
+pub use run::{RunTotals, Finish, RunInput, NewRun, OpenRun, RunRecord, Sent, SendOutcome};
 
 use crate::files::{self, folder_of, sync_folder_of};
 use crate::lockfile::{self, Lockfile};
@@ -39,7 +39,7 @@ const LINKS_MAX: u32 = 40;
 
 /// An open state.
 #[derive(Debug)]
-pub struct State {
+pub struct StateDb {
     path: PathBuf,
     db: Connection,
     /// Of the file. An older one is carried over before the first change.
@@ -49,12 +49,12 @@ pub struct State {
 /// The right to change a state: one process at a time has it. The lock of the file beside it holds for a state that isn't there yet, the one
 /// of the state itself whatever other names it has.
 #[derive(Debug)]
-pub struct Lock {
+pub struct StateLock {
     file: Lockfile,
     own: OnceCell<File>,
 }
 
-impl Lock {
+impl StateLock {
     /// Makes sure that there is a file, private to its owner, and that it is locked. It is no state yet.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl Lock {
 
 /// What a state is and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
+pub struct StateInfo {
     /// Drawn when the state was made.
     pub identity: u64,
     pub target: Target,
@@ -173,11 +173,11 @@ impl StateError {
 ///
 /// # Errors
 /// [`StateError::Locked`] if another process has it, or the disk's.
-pub fn lock(path: &Path) -> Result<Lock, StateError> {
+pub fn lock(path: &Path) -> Result<StateLock, StateError> {
     let [_, beside, ..] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
     let file = lockfile::take(&beside).map_err(cannot)?.ok_or_else(|| StateError::Locked { path: path.to_owned() })?;
-    let lock = Lock { file, own: OnceCell::new() };
+    let lock = StateLock { file, own: OnceCell::new() };
     lock.hold(path).map(|()| lock)
 }
 
@@ -218,7 +218,7 @@ fn create(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-impl State {
+impl StateDb {
     /// Opens a state to look at it; `None` if there is none. Nothing is written, unless a crash left a transaction to roll back.
     ///
     /// # Errors
@@ -262,15 +262,15 @@ impl State {
     /// Whether the file has been made a state; an empty one has not.
     fn is_begun(&mut self) -> Result<bool, StateError> {
         match schema::found(&self.db).map_err(self.cannot("read"))? {
-            schema::Found::Nothing => Ok(false),
-            schema::Found::State(schema::VERSION) => Ok(true),
-            schema::Found::State(version) => {
+            schema::FoundSchema::Nothing => Ok(false),
+            schema::FoundSchema::State(schema::VERSION) => Ok(true),
+            schema::FoundSchema::State(version) => {
                 schema::show_version_1(&self.db).map_err(self.cannot("read"))?;
                 self.version = version;
                 Ok(true)
             }
-            schema::Found::Version(version) => Err(StateError::Version { path: self.path.clone(), version }),
-            schema::Found::Foreign => Err(StateError::Foreign { path: self.path.clone() }),
+            schema::FoundSchema::Version(version) => Err(StateError::Version { path: self.path.clone(), version }),
+            schema::FoundSchema::Foreign => Err(StateError::Foreign { path: self.path.clone() }),
         }
     }
 
@@ -278,7 +278,7 @@ impl State {
     ///
     /// # Errors
     /// The database's, as everywhere here.
-    pub fn about(&self) -> Result<About, StateError> {
+    pub fn about(&self) -> Result<StateInfo, StateError> {
         schema::about(&self.db).map_err(self.cannot("read"))
     }
 
@@ -320,11 +320,11 @@ impl State {
     }
 
     /// A change that happens as a whole or not at all, and lasts.
-    fn change<T>(&mut self, what: &'static str, work: impl FnOnce(&rusqlite::Transaction) -> Result<T, Trouble>) -> Result<T, StateError> {
-        let trouble = |path: &Path, trouble: Trouble| match trouble {
-            Trouble::Database(source) => StateError::Database { what, path: path.to_owned(), source },
-            Trouble::Source(source) => StateError::Source(source),
-            Trouble::Changed => StateError::Changed { path: path.to_owned() },
+    fn change<T>(&mut self, what: &'static str, work: impl FnOnce(&rusqlite::Transaction) -> Result<T, ChangeError>) -> Result<T, StateError> {
+        let trouble = |path: &Path, trouble: ChangeError| match trouble {
+            ChangeError::Database(source) => StateError::Database { what, path: path.to_owned(), source },
+            ChangeError::Source(source) => StateError::Source(source),
+            ChangeError::Changed => StateError::Changed { path: path.to_owned() },
         };
         if self.version < schema::VERSION {
             self.carry_over()?;
@@ -374,21 +374,21 @@ fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// What can go wrong in a change: the database, or the files from which it is fed.
 #[derive(Debug)]
-enum Trouble {
+enum ChangeError {
     Database(rusqlite::Error),
     Source(io::Error),
     /// By another process, while it was looked at.
     Changed,
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for ChangeError {
     fn from(error: rusqlite::Error) -> Self {
-        Trouble::Database(error)
+        ChangeError::Database(error)
     }
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for ChangeError {
     fn from(error: io::Error) -> Self {
-        Trouble::Source(error)
+        ChangeError::Source(error)
     }
 }

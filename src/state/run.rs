@@ -9,12 +9,12 @@ use std::iter::Peekable;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::account::{self, Ending, Kept};
+use super::account::{self, Ending, AccountAfterRun};
 use super::bulk::{Bulk, Insert};
-use super::{State, StateError, Trouble, missing};
+use super::{StateDb, StateError, ChangeError, missing};
 use crate::guard::{Filled, LATELY_MS};
-use crate::input::Fingerprint;
-use crate::plan::{Counts, Held, Id, InDoubt, Missing, Ops, Planned, Profile};
+use crate::input::FileStat;
+use crate::plan::{PlanCounts, KnownAccount, PaddedId, InDoubt, MissingAccount, Ops, PlannedAccount, ProfileHashes};
 
 /// Bytes of the ops in one row of their table. Chosen.
 const OPS_PART: usize = 1 << 20;
@@ -27,8 +27,8 @@ pub struct NewRun<'a> {
     pub command: &'a str,
     /// Milliseconds since the epoch, as are all times here.
     pub began_at: i64,
-    pub input: Input,
-    pub counts: Counts,
+    pub input: RunInput,
+    pub counts: PlanCounts,
     pub filled: Filled,
     /// What becomes of each row; empty for an import.
     pub ops: &'a Ops,
@@ -47,12 +47,12 @@ pub struct NewRun<'a> {
 impl<'a> NewRun<'a> {
     /// A run that lets nothing through and has no token: what else is known of it is added by whoever knows it.
     #[must_use]
-    pub fn bare(command: &'a str, began_at: i64, input: Input, ops: &'a Ops) -> Self {
+    pub fn bare(command: &'a str, began_at: i64, input: RunInput, ops: &'a Ops) -> Self {
         Self {
             command,
             began_at,
             input,
-            counts: Counts::default(),
+            counts: PlanCounts::default(),
             filled: Filled::default(),
             ops,
             token: 0,
@@ -66,11 +66,11 @@ impl<'a> NewRun<'a> {
 
 /// An input file, as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Input {
+pub struct RunInput {
     pub len: u64,
     /// Running hash of all its bytes.
     pub digest: u64,
-    pub stat: Fingerprint,
+    pub stat: FileStat,
 }
 
 /// A run that has begun and not finished.
@@ -83,23 +83,23 @@ pub struct OpenRun {
     pub malformed: Option<String>,
     /// Why kicks and deletions wait for a later run, where it was planned so.
     pub missing_waits: Option<String>,
-    pub input: Input,
-    pub counts: Counts,
+    pub input: RunInput,
+    pub counts: PlanCounts,
     /// Calls may have left for rows up to this one.
     pub sent_up_to: u64,
 }
 
 /// A run that has finished, or the open one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub struct RunRecord {
     pub number: u64,
     pub command: String,
     pub began_at: i64,
     pub finished_at: Option<i64>,
-    pub input: Input,
-    pub counts: Counts,
+    pub input: RunInput,
+    pub counts: PlanCounts,
     pub filled: Filled,
-    pub done: Option<Done>,
+    pub done: Option<RunTotals>,
     pub token: u64,
     /// Accounts that were known and not missing at the end of a finished run; `None` for one that an older version has finished, as with
     /// all that follows.
@@ -118,14 +118,14 @@ pub struct Finish<'a> {
     /// Which run: number and token.
     pub run: (u64, u64),
     pub at: i64,
-    pub done: Done,
+    pub done: RunTotals,
     /// Why the missing have waited in this run, in a word; `None` if they didn't.
     pub missing_waits: Option<&'a str>,
 }
 
 /// What a finished run has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Done {
+pub struct RunTotals {
     pub created: u64,
     pub updated: u64,
     pub failed: u64,
@@ -147,13 +147,13 @@ pub enum Sent {
 
 /// The outcome of a row, in order of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settlement {
-    pub id: Id,
+pub struct SendOutcome {
+    pub id: PaddedId,
     pub row: u64,
     pub sent: Sent,
 }
 
-impl State {
+impl StateDb {
     /// The run that has begun and not finished.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl State {
     pub fn open_run(&self) -> Result<Option<OpenRun>, StateError> {
         let query = format!("SELECT {RUN_COLUMNS}, sent_up_to, malformed FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1");
         let read = |row: &Row| {
-            let Run { number, token, input, counts, missing_waits, .. } = run(row)?;
+            let RunRecord { number, token, input, counts, missing_waits, .. } = run(row)?;
             let (sent_up_to, malformed) = (row.get::<_, i64>(SENT_UP_TO)?.cast_unsigned(), row.get(SENT_UP_TO + 1)?);
             Ok(OpenRun { number, token, malformed, missing_waits, input, counts, sent_up_to })
         };
@@ -172,7 +172,7 @@ impl State {
     ///
     /// # Errors
     /// The database's.
-    pub fn runs(&self, at_most: u32) -> Result<Vec<Run>, StateError> {
+    pub fn runs(&self, at_most: u32) -> Result<Vec<RunRecord>, StateError> {
         let read = || {
             let mut query = self.db.prepare(&format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY number DESC LIMIT ?1"))?;
             query.query_map([at_most], run)?.collect::<rusqlite::Result<_>>()
@@ -184,7 +184,7 @@ impl State {
     ///
     /// # Errors
     /// The database's.
-    pub fn last_finished(&self) -> Result<Option<Run>, StateError> {
+    pub fn last_finished(&self) -> Result<Option<RunRecord>, StateError> {
         let query = format!("SELECT {RUN_COLUMNS} FROM runs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT 1");
         self.db.query_row(&query, [], run).optional().map_err(self.cannot("read"))
     }
@@ -214,31 +214,31 @@ impl State {
     /// The database's, or that of `settlements` or `visit`.
     pub fn each_held(
         &self,
-        settlements: impl Iterator<Item = io::Result<Settlement>>,
-        mut visit: impl FnMut(&[u8], &Held) -> io::Result<()>,
+        settlements: impl Iterator<Item = io::Result<SendOutcome>>,
+        mut visit: impl FnMut(&[u8], &KnownAccount) -> io::Result<()>,
     ) -> Result<(), StateError> {
         let is_importing = self.about()?.is_importing;
-        let mut seen = |id: &[u8], held: Held| {
+        let mut seen = |id: &[u8], held: KnownAccount| {
             let in_doubt = if is_importing { held.in_doubt.and(InDoubt::of_all(&held)) } else { held.in_doubt };
-            visit(id, &Held { in_doubt, ..held })
+            visit(id, &KnownAccount { in_doubt, ..held })
         };
         let work = || match self.open_run_of_a_sync()? {
             None => account::each(&self.db, |id, held| seen(id, held)),
-            Some(sent_up_to) => account::each_overlaid(&self.db, Overlay::new(settlements, sent_up_to), |id, held| seen(id, held)),
+            Some(sent_up_to) => account::each_overlaid(&self.db, RunOverlay::new(settlements, sent_up_to), |id, held| seen(id, held)),
         };
         work().map_err(|trouble| self.told("read", trouble))
     }
 
-    fn open_run_of_a_sync(&self) -> Result<Option<u64>, Trouble> {
+    fn open_run_of_a_sync(&self) -> Result<Option<u64>, ChangeError> {
         let query = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
         Ok(self.db.query_row(query, [], |row| row.get::<_, i64>(0)).optional()?.map(i64::cast_unsigned))
     }
 
-    pub(super) fn told(&self, what: &'static str, trouble: Trouble) -> StateError {
+    pub(super) fn told(&self, what: &'static str, trouble: ChangeError) -> StateError {
         match trouble {
-            Trouble::Database(source) => self.cannot(what)(source),
-            Trouble::Source(source) => StateError::Source(source),
-            Trouble::Changed => StateError::Changed { path: self.path.clone() },
+            ChangeError::Database(source) => self.cannot(what)(source),
+            ChangeError::Source(source) => StateError::Source(source),
+            ChangeError::Changed => StateError::Changed { path: self.path.clone() },
         }
     }
 
@@ -250,9 +250,9 @@ impl State {
     pub fn begin(
         &mut self,
         new: NewRun,
-        planned: impl Iterator<Item = io::Result<Planned>>,
-        missing: impl Iterator<Item = io::Result<Missing>>,
-        settlements: impl Iterator<Item = io::Result<Settlement>>,
+        planned: impl Iterator<Item = io::Result<PlannedAccount>>,
+        missing: impl Iterator<Item = io::Result<MissingAccount>>,
+        settlements: impl Iterator<Item = io::Result<SendOutcome>>,
     ) -> Result<OpenRun, StateError> {
         self.change("begin a run in", |change| {
             settle(change, settlements, Ending::LeftOpen)?;
@@ -327,7 +327,7 @@ impl State {
     /// # Errors
     /// [`StateError::OtherRun`] if it is not this run that is open: another file has taken the state's place since. The database's, or that
     /// of `settlements`.
-    pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<Settlement>>, finish: Finish) -> Result<(), StateError> {
+    pub fn finish(&mut self, settlements: impl Iterator<Item = io::Result<SendOutcome>>, finish: Finish) -> Result<(), StateError> {
         let (number, token) = finish.run;
         self.is_open(number, token)?;
         self.change("finish the run in", |change| {
@@ -344,7 +344,7 @@ impl State {
 }
 
 /// Notes that the open run has come to its end, and what that was.
-fn close(change: &Transaction, Finish { run: _, at, done, missing_waits }: Finish) -> Result<(), Trouble> {
+fn close(change: &Transaction, Finish { run: _, at, done, missing_waits }: Finish) -> Result<(), ChangeError> {
     change.execute(
         "UPDATE runs SET finished_at = ?1, done = ?2, missing_waits = ?3,
              held_at_end = (SELECT count(*) FROM accounts WHERE missing_runs = 0),
@@ -356,27 +356,27 @@ fn close(change: &Transaction, Finish { run: _, at, done, missing_waits }: Finis
     Ok(())
 }
 
-pub(super) fn clear(change: &Transaction) -> Result<(), Trouble> {
+pub(super) fn clear(change: &Transaction) -> Result<(), ChangeError> {
     Ok(change.execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops;")?)
 }
 
 /// Writes what came of the open run's rows to the accounts.
 pub(super) fn settle(
     change: &Transaction,
-    settlements: impl Iterator<Item = io::Result<Settlement>>,
+    settlements: impl Iterator<Item = io::Result<SendOutcome>>,
     ending: Ending,
-) -> Result<(), Trouble> {
+) -> Result<(), ChangeError> {
     let sent_up_to = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
     let Some(sent_up_to) = change.query_row(sent_up_to, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-    account::settle(change, Overlay::new(settlements, sent_up_to.cast_unsigned()), ending)
+    account::settle(change, RunOverlay::new(settlements, sent_up_to.cast_unsigned()), ending)
 }
 
-const INSERT_PLANNED: Insert<Planned> = Insert {
+const INSERT_PLANNED: Insert<PlannedAccount> = Insert {
     table: "planned",
     columns: 6,
     conflict: "",
     bind: |values, planned| {
-        let Planned { id, row, is_sent, is_back: _, profile: Profile { nick, face_url } } = *planned;
+        let PlannedAccount { id, row, is_sent, is_back: _, profile: ProfileHashes { nick, face_url } } = *planned;
         values.put(id.as_str())?;
         values.put(row.cast_signed())?;
         values.put(is_sent)?;
@@ -386,7 +386,7 @@ const INSERT_PLANNED: Insert<Planned> = Insert {
     },
 };
 
-fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<Planned>>) -> Result<(), Trouble> {
+fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<PlannedAccount>>) -> Result<(), ChangeError> {
     let mut rows = Bulk::new(change, INSERT_PLANNED);
     // Whoever is in the input is there, whatever becomes of the run.
     let mut is_back = change.prepare("UPDATE accounts SET missing_runs = 0, raised_at = NULL, kicked = 0 WHERE id = ?1")?;
@@ -400,7 +400,7 @@ fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result
     rows.finish()
 }
 
-fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {
+fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), ChangeError> {
     let mut insert = change.prepare("INSERT INTO ops (nibbles) VALUES (?1)")?;
     for part in ops.as_bytes().chunks(OPS_PART) {
         insert.execute([part])?;
@@ -408,7 +408,7 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), Trouble> {
     Ok(())
 }
 
-pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Trouble> {
+pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, ChangeError> {
     change.execute(
         "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to,
              token, shrunk_allowed, ends_with_newline, malformed, missing_waits)
@@ -438,15 +438,15 @@ const RUN_COLUMNS: &str = "number, command, began_at, finished_at, input_len, in
 /// Where `sent_up_to` stands behind them.
 const SENT_UP_TO: usize = 18;
 
-fn run(row: &Row) -> rusqlite::Result<Run> {
+fn run(row: &Row) -> rusqlite::Result<RunRecord> {
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let done: Option<String> = row.get(11)?;
-    Ok(Run {
+    Ok(RunRecord {
         number: number(0)?,
         command: row.get(1)?,
         began_at: row.get(2)?,
         finished_at: row.get(3)?,
-        input: Input { len: number(4)?, digest: number(5)?, stat: json(row, 6)? },
+        input: RunInput { len: number(4)?, digest: number(5)?, stat: json(row, 6)? },
         counts: json(row, 7)?,
         filled: Filled { valid: number(8)?, with_nick: number(9)?, with_face_url: number(10)? },
         done: done.map(|_| json(row, 11)).transpose()?,
@@ -474,42 +474,42 @@ pub(super) fn wrong_type(column: usize, expected: Type) -> rusqlite::Error {
 }
 
 /// What the open run makes of accounts.
-pub(super) struct Overlay<I: Iterator> {
+pub(super) struct RunOverlay<I: Iterator> {
     settlements: Peekable<I>,
     sent_up_to: u64,
 }
 
 /// A row of `planned`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct InPlan {
+pub(super) struct PlannedRow {
     pub(super) row: u64,
     pub(super) is_sent: bool,
-    pub(super) profile: Profile,
+    pub(super) profile: ProfileHashes,
     /// What a later look at the service has found: fields that differ, or [`InDoubt::EXISTENCE`] if there is no account.
     pub(super) found: InDoubt,
 }
 
-impl<I: Iterator<Item = io::Result<Settlement>>> Overlay<I> {
+impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
     pub(super) fn new(settlements: I, sent_up_to: u64) -> Self {
         Self { settlements: settlements.peekable(), sent_up_to }
     }
 
     /// What an account is by now; ids come in order.
-    pub(super) fn apply(&mut self, id: &[u8], planned: InPlan, before: Option<Held>) -> io::Result<Kept> {
+    pub(super) fn apply(&mut self, id: &[u8], planned: PlannedRow, before: Option<KnownAccount>) -> io::Result<AccountAfterRun> {
         let sent = self.outcome(id, planned.row)?;
         if !planned.is_sent {
-            return Ok(before.map_or(Kept::Unknown, Kept::As));
+            return Ok(before.map_or(AccountAfterRun::Unknown, AccountAfterRun::As));
         }
         let held = match sent {
             Some(_) if planned.found.has(InDoubt::EXISTENCE) => before,
-            Some(Sent::Taken { at }) => Some(Held::once_taken(before, planned.profile, at)),
-            Some(Sent::Unknown) => Some(Held::once_sent(before, planned.profile)),
-            None if planned.row <= self.sent_up_to => return Ok(Kept::As(Held::once_sent(before, planned.profile))),
+            Some(Sent::Taken { at }) => Some(KnownAccount::once_taken(before, planned.profile, at)),
+            Some(Sent::Unknown) => Some(KnownAccount::once_sent(before, planned.profile)),
+            None if planned.row <= self.sent_up_to => return Ok(AccountAfterRun::As(KnownAccount::once_sent(before, planned.profile))),
             // The service holds what it held before this run, whatever that is.
             Some(Sent::Refused) | None => before,
         };
         let found = if sent.is_some() { planned.found.without(InDoubt::EXISTENCE) } else { InDoubt::NOTHING };
-        Ok(held.map_or(Kept::Unknown, |held| Kept::As(Held { in_doubt: held.in_doubt.and(found), ..held })))
+        Ok(held.map_or(AccountAfterRun::Unknown, |held| AccountAfterRun::As(KnownAccount { in_doubt: held.in_doubt.and(found), ..held })))
     }
 
     fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<Sent>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{About, Trouble};
+use super::{StateInfo, ChangeError};
 use crate::target::Target;
 
 /// Raised with every change of the tables.
@@ -132,7 +132,7 @@ pub(super) fn show_version_1(db: &Connection) -> rusqlite::Result<()> {
 
 /// Makes a state of version 1 one of today's. Accounts are not written anew but for those in doubt. How many accounts, due for a kick or a
 /// deletion in a run that is open, have to wait for the next one, which judges them anew.
-pub(super) fn carry_over_version_1(change: &Transaction) -> Result<usize, Trouble> {
+pub(super) fn carry_over_version_1(change: &Transaction) -> Result<usize, ChangeError> {
     let lacking = RUNS_LACK.map(|(name, kind, _)| format!("ALTER TABLE main.runs ADD COLUMN {name} {kind};")).join("\n");
     change.execute_batch(&format!(
         "DROP VIEW temp.accounts; DROP VIEW temp.runs; DROP VIEW temp.planned; DROP VIEW temp.missing;
@@ -150,7 +150,7 @@ pub(super) fn carry_over_version_1(change: &Transaction) -> Result<usize, Troubl
 }
 
 /// What a file holds.
-pub(super) enum Found {
+pub(super) enum FoundSchema {
     Nothing,
     /// Of a version that can be read.
     State(i64),
@@ -166,18 +166,18 @@ pub(super) fn configure(db: &Connection, busy: Duration) -> rusqlite::Result<()>
     db.pragma_update(None, "trusted_schema", false)
 }
 
-pub(super) fn found(db: &Connection) -> rusqlite::Result<Found> {
+pub(super) fn found(db: &Connection) -> rusqlite::Result<FoundSchema> {
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(match (number("application_id")?, number("user_version")?) {
-        (APPLICATION, version @ OLDEST..=VERSION) => Found::State(version),
-        (APPLICATION, version) => Found::Version(version),
-        (0, 0) if tables == 0 => Found::Nothing,
-        _ => Found::Foreign,
+        (APPLICATION, version @ OLDEST..=VERSION) => FoundSchema::State(version),
+        (APPLICATION, version) => FoundSchema::Version(version),
+        (0, 0) if tables == 0 => FoundSchema::Nothing,
+        _ => FoundSchema::Foreign,
     })
 }
 
-pub(super) fn create(change: &Transaction, target: &Target, identity: u64) -> Result<(), Trouble> {
+pub(super) fn create(change: &Transaction, target: &Target, identity: u64) -> Result<(), ChangeError> {
     change.execute_batch(TABLES)?;
     change.execute(
         "INSERT INTO about VALUES (1, ?1, ?2, ?3, ?4, 0)",
@@ -188,9 +188,9 @@ pub(super) fn create(change: &Transaction, target: &Target, identity: u64) -> Re
     Ok(())
 }
 
-pub(super) fn about(db: &Connection) -> rusqlite::Result<About> {
+pub(super) fn about(db: &Connection) -> rusqlite::Result<StateInfo> {
     db.query_row("SELECT identity, endpoint, sdkappid, api, importing FROM about", [], |row| {
-        Ok(About {
+        Ok(StateInfo {
             identity: row.get::<_, i64>(0)?.cast_unsigned(),
             target: Target { endpoint: row.get(1)?, sdkappid: row.get::<_, i64>(2)?.cast_unsigned(), api: row.get(3)? },
             is_importing: row.get(4)?,
@@ -200,7 +200,7 @@ pub(super) fn about(db: &Connection) -> rusqlite::Result<About> {
     .and_then(|about| about.ok_or(rusqlite::Error::QueryReturnedNoRows))
 }
 
-pub(super) fn retarget(change: &Transaction, target: &Target) -> Result<(), Trouble> {
+pub(super) fn retarget(change: &Transaction, target: &Target) -> Result<(), ChangeError> {
     let values = params![target.endpoint, target.sdkappid.cast_signed(), target.api];
     change.execute("UPDATE about SET endpoint = ?1, sdkappid = ?2, api = ?3", values)?;
     Ok(())

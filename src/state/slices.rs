@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Row};
 
-use super::Trouble;
+use super::ChangeError;
 
 /// How long a look keeps others from changing the file. Chosen: well under what a change waits.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
@@ -15,7 +15,7 @@ const CLOCK_EVERY: u32 = 4_096;
 ///
 /// # Errors
 /// [`Trouble::Changed`] if the file was changed between two slices: the rows would be of two states. Those of `visit`.
-pub(super) fn each_row(db: &Connection, query: &str, visit: impl FnMut(&Row) -> Result<(), Trouble>) -> Result<(), Trouble> {
+pub(super) fn each_row(db: &Connection, query: &str, visit: impl FnMut(&Row) -> Result<(), ChangeError>) -> Result<(), ChangeError> {
     each_row_within(LOOK, db, query, visit)
 }
 
@@ -23,8 +23,8 @@ fn each_row_within(
     look_at_most: Duration,
     db: &Connection,
     query: &str,
-    mut visit: impl FnMut(&Row) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
+    mut visit: impl FnMut(&Row) -> Result<(), ChangeError>,
+) -> Result<(), ChangeError> {
     let mut after = Some(Vec::new());
     let mut version = None;
     while let Some(last) = after {
@@ -32,7 +32,7 @@ fn each_row_within(
         let look = db.unchecked_transaction()?;
         let is: i64 = look.pragma_query_value(None, "data_version", |row| row.get(0))?;
         if *version.get_or_insert(is) != is {
-            return Err(Trouble::Changed);
+            return Err(ChangeError::Changed);
         }
         after = slice(look_at_most, (&look, query), &last, &mut visit)?;
     }
@@ -44,8 +44,8 @@ fn slice(
     look_at_most: Duration,
     (look, query): (&Connection, &str),
     after: &[u8],
-    visit: &mut impl FnMut(&Row) -> Result<(), Trouble>,
-) -> Result<Option<Vec<u8>>, Trouble> {
+    visit: &mut impl FnMut(&Row) -> Result<(), ChangeError>,
+) -> Result<Option<Vec<u8>>, ChangeError> {
     let began = Instant::now();
     let mut query = look.prepare(query)?;
     let mut rows = query.query([String::from_utf8_lossy(after)])?;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     /// The ids that are seen, with a change by another connection before the look at the row with this number.
-    fn seen(look_at_most: Duration, changed_at: Option<u32>) -> Result<Vec<String>, Trouble> {
+    fn seen(look_at_most: Duration, changed_at: Option<u32>) -> Result<Vec<String>, ChangeError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let (db, other) = (database(&path), Connection::open(&path).unwrap());
@@ -125,7 +125,7 @@ mod tests {
                 std::thread::park_timeout(Duration::from_micros(50));
                 Ok(())
             });
-            assert!(matches!(looked, Err(Trouble::Changed)), "{looked:?}");
+            assert!(matches!(looked, Err(ChangeError::Changed)), "{looked:?}");
             assert_eq!(writer.unwrap().join().unwrap(), 1);
         });
     }

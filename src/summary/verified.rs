@@ -12,8 +12,8 @@ use super::{Row, apis, codes, column_width, columns, latency, line, shown, thous
 use crate::cli::exit::Exit;
 use crate::cli::whole::{self, Readers};
 use crate::figures;
-use crate::finding::Tally;
-use crate::traffic::{ApiTraffic, Latency, Traffic};
+use crate::finding::FindingCounts;
+use crate::traffic::{ApiCallStats, Latency, CallStats};
 
 /// What a verification came to.
 #[derive(Debug, Clone)]
@@ -21,18 +21,18 @@ pub struct Verified {
     pub exit: Exit,
     /// Records of the input.
     pub rows: u64,
-    pub tally: Tally,
+    pub tally: FindingCounts,
     /// Distinct valid ids that weren't asked about, or got no answer before the run stopped.
     pub not_asked: u64,
     /// Of the sample, if there was one.
     pub seed: Option<u64>,
-    pub traffic: Traffic,
+    pub traffic: CallStats,
     pub elapsed: Duration,
 }
 
 /// The summary as it is written; its field order is the contract's.
 #[derive(Serialize)]
-struct Json<'a> {
+struct VerifiedJson<'a> {
     exit_code: u8,
     outcome: &'a str,
     rows: u64,
@@ -52,7 +52,7 @@ struct Json<'a> {
     elapsed_s: f64,
     codes: &'a BTreeMap<i64, u64>,
     latency_ms: Latency,
-    apis: BTreeMap<&'static str, ApiTraffic>,
+    apis: BTreeMap<&'static str, ApiCallStats>,
 }
 
 impl Verified {
@@ -66,10 +66,10 @@ impl Verified {
 
     fn to_json(&self) -> String {
         let Self { exit, rows, tally, not_asked, seed, traffic, elapsed } = self;
-        let Tally { same, missing, differs, unknown, invalid } = *tally;
-        let json = Json {
+        let FindingCounts { same, missing, differs, unknown, invalid } = *tally;
+        let json = VerifiedJson {
             exit_code: exit.code(),
-            outcome: if *exit == Exit::SomeRows { "finished_with_findings" } else { exit.outcome() },
+            outcome: if *exit == Exit::SomeRowsRejected { "finished_with_findings" } else { exit.outcome() },
             rows: *rows,
             same,
             missing,
@@ -141,17 +141,17 @@ mod tests {
     use crate::command::Command;
 
     fn verified() -> Verified {
-        let mut traffic = Traffic::default();
+        let mut traffic = CallStats::default();
         (traffic.main, traffic.mean_per_s) = (Command::AccountCheck, 98.76543);
-        traffic.apis[Command::AccountCheck] = ApiTraffic { calls: 1_210, retries: 2, throttled: 0, most_in_1s: 100, ceiling_per_s: None };
+        traffic.apis[Command::AccountCheck] = ApiCallStats { calls: 1_210, retries: 2, throttled: 0, most_in_1s: 100, ceiling_per_s: None };
         traffic.apis[Command::PortraitGet] =
-            ApiTraffic { calls: 1_200, retries: 0, throttled: 1, most_in_1s: 150, ceiling_per_s: Some(99.512_345) };
+            ApiCallStats { calls: 1_200, retries: 0, throttled: 1, most_in_1s: 150, ceiling_per_s: Some(99.512_345) };
         traffic.count_code(0);
         traffic.count_code(60007);
         traffic.time(Duration::from_millis(40));
-        let tally = Tally { same: 120_000, missing: 7, differs: 2, unknown: 1, invalid: 3 };
+        let tally = FindingCounts { same: 120_000, missing: 7, differs: 2, unknown: 1, invalid: 3 };
         let elapsed = Duration::from_millis(12_345);
-        Verified { exit: Exit::SomeRows, rows: 130_000, tally, not_asked: 9_000, seed: Some(42), traffic, elapsed }
+        Verified { exit: Exit::SomeRowsRejected, rows: 130_000, tally, not_asked: 9_000, seed: Some(42), traffic, elapsed }
     }
 
     #[test]

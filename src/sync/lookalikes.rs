@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::iter::Peekable;
 
-use super::planning::{Drawn, PlanError, Policy, Step, Survey, TELL_EVERY, Trust, spill_in};
-use super::slip::{MISSING, missing_to_bytes, take};
+use super::planning::{SyncPlan, PlanError, Policy, Step, Scratch, TELL_EVERY, MissingTrust, spill_in};
+use super::record_digest::{MISSING, missing_to_bytes, take};
 use crate::account::USER_ID_MAX_BYTES as ID;
 use crate::lookalike::{Lookalike, Normalizer};
-use crate::plan::{Due, Id, Missing, Op};
+use crate::plan::{PlannedAction, PaddedId, MissingAccount, Op};
 use crate::roster::Roster;
-use crate::spill::{Pile, Sorted, Sorter};
+use crate::spill::{ScratchList, Sorted, ExternalSorter};
 
 /// Bits of the filter for each missing id, and the most there are: 4 MiB. Chosen: a million missing ids then let 1 record in 300 through.
 const FILTER_BITS_EACH: u64 = 16;
@@ -42,14 +42,14 @@ pub struct Lookalikes {
 ///
 /// # Errors
 /// [`PlanError`]; [`PlanError::Modified`] where the file is not what was planned.
-pub fn compare(drawn: &mut Drawn, roster: &mut Roster<impl Read>, policy: &Policy, survey: &mut Survey) -> Result<(), PlanError> {
+pub fn compare(drawn: &mut SyncPlan, roster: &mut Roster<impl Read>, policy: &Policy, survey: &mut Scratch) -> Result<(), PlanError> {
     if drawn.missing.is_empty() {
         return Ok(());
     }
     let cannot = survey.spill();
     let mut normalizer = Normalizer::default();
     let mut filter = Filter::of(drawn.missing.len());
-    let mut keys = Sorter::<KEY>::new(spill_in(survey.folder.clone()));
+    let mut keys = ExternalSorter::<KEY>::new(spill_in(survey.folder.clone()));
     for missing in drawn.missing().map_err(&cannot)? {
         let id = missing.map_err(&cannot)?.id;
         let hash = normalizer.hash(id.as_bytes());
@@ -58,7 +58,7 @@ pub fn compare(drawn: &mut Drawn, roster: &mut Roster<impl Read>, policy: &Polic
     }
     let cells = read(drawn, roster, (&filter, normalizer), survey)?;
     let keys = keys.finish().map_err(&cannot)?;
-    let mut matches = Sorter::<MATCH>::new(spill_in(survey.folder.clone()));
+    let mut matches = ExternalSorter::<MATCH>::new(spill_in(survey.folder.clone()));
     let found = join(keys, cells, |id, lookalike| matches.push(match_to_bytes(&id, lookalike))).map_err(&cannot)?;
     drawn.lookalikes = found;
     let mut missing = survey.pile()?;
@@ -69,13 +69,13 @@ pub fn compare(drawn: &mut Drawn, roster: &mut Roster<impl Read>, policy: &Polic
 
 /// The records that may look like something missing, in order of their hashes.
 fn read(
-    drawn: &Drawn,
+    drawn: &SyncPlan,
     roster: &mut Roster<impl Read>,
     (filter, mut normalizer): (&Filter, Normalizer),
-    survey: &mut Survey,
+    survey: &mut Scratch,
 ) -> Result<Sorted<CELL>, PlanError> {
     let cannot = survey.spill();
-    let mut cells = Sorter::<CELL>::new(spill_in(survey.folder.clone()));
+    let mut cells = ExternalSorter::<CELL>::new(spill_in(survey.folder.clone()));
     while let Some(view) = roster.next_view() {
         let view = view?;
         let hash = normalizer.hash(view.user_id);
@@ -95,7 +95,7 @@ fn read(
 }
 
 /// Shows `matched` each missing id with the first record that has its form.
-fn join(keys: Sorted<KEY>, cells: Sorted<CELL>, mut matched: impl FnMut(Id, Lookalike) -> io::Result<()>) -> io::Result<Lookalikes> {
+fn join(keys: Sorted<KEY>, cells: Sorted<CELL>, mut matched: impl FnMut(PaddedId, Lookalike) -> io::Result<()>) -> io::Result<Lookalikes> {
     let mut cells = cells.peekable();
     let (mut creates, mut first_creates) = (0, BTreeSet::new());
     // The last hash that was looked for, and its first record.
@@ -134,7 +134,7 @@ fn next_of(cells: &mut Peekable<Sorted<CELL>>, hash: u128) -> io::Result<Option<
 }
 
 /// Lays the missing down once more, those that look like a record as such.
-fn spare(drawn: &mut Drawn, matches: Sorted<MATCH>, policy: &Policy, into: &mut Pile<MISSING>) -> io::Result<()> {
+fn spare(drawn: &mut SyncPlan, matches: Sorted<MATCH>, policy: &Policy, into: &mut ScratchList<MISSING>) -> io::Result<()> {
     let mut matches = matches.peekable();
     let (mut due, mut spared) = (drawn.due, 0);
     for missing in drawn.missing()? {
@@ -146,20 +146,20 @@ fn spare(drawn: &mut Drawn, matches: Sorted<MATCH>, policy: &Policy, into: &mut 
         };
         let lookalike = Some(match_from_bytes(&found?).1);
         let spared_as = spared_as(&missing, policy);
-        due -= u64::from(matches!(missing.due, Due::Kick | Due::Delete) && spared_as != missing.due);
-        spared += u64::from(spared_as == Due::Lookalike);
-        into.push(&missing_to_bytes(&Missing { due: spared_as, lookalike, ..missing }))?;
+        due -= u64::from(matches!(missing.due, PlannedAction::Kick | PlannedAction::Delete) && spared_as != missing.due);
+        spared += u64::from(spared_as == PlannedAction::Lookalike);
+        into.push(&missing_to_bytes(&MissingAccount { due: spared_as, lookalike, ..missing }))?;
     }
     (drawn.due, drawn.lookalikes.spared) = (due, spared);
     Ok(())
 }
 
 /// What is to be done about one that looks like a record.
-fn spared_as(missing: &Missing, policy: &Policy) -> Due {
+fn spared_as(missing: &MissingAccount, policy: &Policy) -> PlannedAction {
     match policy.lookalikes {
-        Trust::Allowed => missing.due,
-        Trust::No if (policy.is_protected)(missing.id.as_str()) => Due::Protected,
-        Trust::No => Due::Lookalike,
+        MissingTrust::Allowed => missing.due,
+        MissingTrust::No if (policy.is_protected)(missing.id.as_str()) => PlannedAction::Protected,
+        MissingTrust::No => PlannedAction::Lookalike,
     }
 }
 
@@ -193,16 +193,16 @@ impl Filter {
     }
 }
 
-fn key_to_bytes(hash: u128, id: &Id) -> [u8; KEY] {
+fn key_to_bytes(hash: u128, id: &PaddedId) -> [u8; KEY] {
     let mut bytes = [0; KEY];
     bytes[..16].copy_from_slice(&hash.to_be_bytes());
     bytes[16..].copy_from_slice(id.padded());
     bytes
 }
 
-fn key_from_bytes(bytes: &[u8; KEY]) -> (u128, Id) {
+fn key_from_bytes(bytes: &[u8; KEY]) -> (u128, PaddedId) {
     let mut rest = bytes.as_slice();
-    (u128::from_be_bytes(take(&mut rest)), Id::from_padded(take(&mut rest)))
+    (u128::from_be_bytes(take(&mut rest)), PaddedId::from_padded(take(&mut rest)))
 }
 
 fn cell_to_bytes(hash: u128, Lookalike { row, line }: Lookalike, op: Op) -> [u8; CELL] {
@@ -220,7 +220,7 @@ fn cell_from_bytes(bytes: &[u8; CELL]) -> (u128, Lookalike, bool) {
     (hash, Lookalike { row: u64::from_be_bytes(row), line: u64::from_be_bytes(line) }, take(&mut rest) == [1])
 }
 
-fn match_to_bytes(id: &Id, Lookalike { row, line }: Lookalike) -> [u8; MATCH] {
+fn match_to_bytes(id: &PaddedId, Lookalike { row, line }: Lookalike) -> [u8; MATCH] {
     let mut bytes = [0; MATCH];
     bytes[..ID].copy_from_slice(id.padded());
     bytes[ID..ID + 8].copy_from_slice(&row.to_be_bytes());
@@ -228,10 +228,10 @@ fn match_to_bytes(id: &Id, Lookalike { row, line }: Lookalike) -> [u8; MATCH] {
     bytes
 }
 
-fn match_from_bytes(bytes: &[u8; MATCH]) -> (Id, Lookalike) {
+fn match_from_bytes(bytes: &[u8; MATCH]) -> (PaddedId, Lookalike) {
     let mut rest = bytes.as_slice();
     let (id, row, line) = (take(&mut rest), take(&mut rest), take(&mut rest));
-    (Id::from_padded(id), Lookalike { row: u64::from_be_bytes(row), line: u64::from_be_bytes(line) })
+    (PaddedId::from_padded(id), Lookalike { row: u64::from_be_bytes(row), line: u64::from_be_bytes(line) })
 }
 
 #[cfg(test)]
@@ -242,57 +242,57 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::planning::{Absence, draw_up, survey};
-    use super::super::settling::Settlements;
+    use super::super::planning::{MissingPolicy, build_plan, survey};
+    use super::super::send_outcomes::SendOutcomes;
     use super::*;
-    use crate::input::Fingerprint;
-    use crate::plan::{Ops, Planned, Profile};
+    use crate::input::FileStat;
+    use crate::plan::{Ops, PlannedAccount, ProfileHashes};
     use crate::roster::Format;
-    use crate::state::{Finish, Input, NewRun, Sent, Settlement, State};
+    use crate::state::{Finish, RunInput, NewRun, Sent, SendOutcome, StateDb};
     use crate::target::Target;
 
-    const STAT: Fingerprint = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
+    const STAT: FileStat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
 
     fn roster(text: &str) -> Roster<Cursor<Vec<u8>>> {
         Roster::new(Cursor::new(text.as_bytes().to_vec()), &Format::default()).unwrap()
     }
 
     /// A state that holds these ids, which come in order.
-    fn holding(ids: &BTreeSet<String>, folder: &std::path::Path) -> State {
+    fn holding(ids: &BTreeSet<String>, folder: &std::path::Path) -> StateDb {
         let target = Target { endpoint: "e".to_owned(), sdkappid: 1, api: "v4".to_owned() };
-        let mut state = State::open_or_create(&folder.join("state"), &target, 1).unwrap();
-        let (ops, input) = (Ops::default(), Input { len: 0, digest: 0, stat: STAT });
+        let mut state = StateDb::open_or_create(&folder.join("state"), &target, 1).unwrap();
+        let (ops, input) = (Ops::default(), RunInput { len: 0, digest: 0, stat: STAT });
         let new = NewRun { token: 1, ..NewRun::bare("sync", 1, input, &ops) };
-        let id = |id: &String| Id::new(id.as_bytes());
+        let id = |id: &String| PaddedId::new(id.as_bytes());
         let planned =
-            (1..).zip(ids).map(|(row, of)| Ok(Planned { id: id(of), row, is_sent: true, is_back: false, profile: Profile::default() }));
+            (1..).zip(ids).map(|(row, of)| Ok(PlannedAccount { id: id(of), row, is_sent: true, is_back: false, profile: ProfileHashes::default() }));
         let open = state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
-        let settled = (1..).zip(ids).map(|(row, of)| Ok(Settlement { id: id(of), row, sent: Sent::Taken { at: 2 } }));
+        let settled = (1..).zip(ids).map(|(row, of)| Ok(SendOutcome { id: id(of), row, sent: Sent::Taken { at: 2 } }));
         state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
         state
     }
 
     /// A missing id, what is due, and the row that looks like it.
-    type Told = (String, Due, Option<u64>);
+    type Told = (String, PlannedAction, Option<u64>);
 
     /// Each missing id with what is due and what looks like it, and the creates that do.
-    fn compared(held: &BTreeSet<String>, text: &str, lookalikes: Trust) -> (Vec<Told>, Lookalikes, u64) {
+    fn compared(held: &BTreeSet<String>, text: &str, lookalikes: MissingTrust) -> (Vec<Told>, Lookalikes, u64) {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(held, folder.path());
-        let mut reading = Survey { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+        let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let policy = Policy {
-            absence: Absence::Delete,
+            absence: MissingPolicy::Delete,
             missing_runs: 1,
             missing_apart: 0,
-            malformed: Trust::Allowed,
+            malformed: MissingTrust::Allowed,
             lookalikes,
             is_protected: &|_| false,
             canaries: Vec::new(),
             now: 9,
         };
         let surveyed = survey(&mut roster(text), STAT, &mut reading).unwrap();
-        let mut drawn = draw_up(surveyed, Some(&state), Settlements::none(), &policy, &mut reading).unwrap();
+        let mut drawn = build_plan(surveyed, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
         compare(&mut drawn, &mut roster(text), &policy, &mut reading).unwrap();
         let missing = drawn.missing().unwrap().map(Result::unwrap);
         let missing =
@@ -307,13 +307,13 @@ mod tests {
     #[test]
     fn each_missing_id_is_found_under_every_look_and_the_first_row_is_told() {
         let text = "UserID,Nick\nhere,\nGONE2 ,\nUSER,\nUser,\n00007,\nragged\n";
-        let (missing, lookalikes, due) = compared(&set(&["7", "gone", "here", "ragged", "uSER", "user"]), text, Trust::No);
+        let (missing, lookalikes, due) = compared(&set(&["7", "gone", "here", "ragged", "uSER", "user"]), text, MissingTrust::No);
         let told = |id: &str, due, row| (id.to_owned(), due, row);
         let expected = [
-            told("7", Due::Lookalike, Some(5)),
-            told("gone", Due::Delete, None),
-            told("uSER", Due::Lookalike, Some(3)),
-            told("user", Due::Lookalike, Some(3)),
+            told("7", PlannedAction::Lookalike, Some(5)),
+            told("gone", PlannedAction::Delete, None),
+            told("uSER", PlannedAction::Lookalike, Some(3)),
+            told("user", PlannedAction::Lookalike, Some(3)),
         ];
         assert_eq!((missing.as_slice(), due, lookalikes.spared), (&expected[..], 1, 3));
         let creates: Vec<u64> = lookalikes.first_creates.iter().map(|create| create.row).collect();
@@ -322,27 +322,27 @@ mod tests {
 
     #[test]
     fn what_is_allowed_is_told_and_stays_due() {
-        let (missing, lookalikes, due) = compared(&set(&["user"]), "UserID\nUSER\n", Trust::Allowed);
-        assert_eq!((missing, due, lookalikes.spared), (vec![("user".to_owned(), Due::Delete, Some(1))], 1, 0));
+        let (missing, lookalikes, due) = compared(&set(&["user"]), "UserID\nUSER\n", MissingTrust::Allowed);
+        assert_eq!((missing, due, lookalikes.spared), (vec![("user".to_owned(), PlannedAction::Delete, Some(1))], 1, 0));
     }
 
     #[test]
     fn a_file_that_is_not_the_same_the_second_time_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(&set(&["gone"]), folder.path());
-        let mut reading = Survey { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+        let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let policy = Policy {
-            absence: Absence::Report,
+            absence: MissingPolicy::Report,
             missing_runs: 1,
             missing_apart: 0,
-            malformed: Trust::No,
-            lookalikes: Trust::No,
+            malformed: MissingTrust::No,
+            lookalikes: MissingTrust::No,
             is_protected: &|_| false,
             canaries: Vec::new(),
             now: 9,
         };
         let surveyed = survey(&mut roster("UserID\na\nb\n"), STAT, &mut reading).unwrap();
-        let mut drawn = draw_up(surveyed, Some(&state), Settlements::none(), &policy, &mut reading).unwrap();
+        let mut drawn = build_plan(surveyed, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
         for changed in ["UserID\na\nc\n", "UserID\na\n", "UserID\na\nb\nc\n"] {
             let compared = compare(&mut drawn, &mut roster(changed), &policy, &mut reading);
             assert!(matches!(compared, Err(PlanError::Modified)), "{changed:?}");
@@ -364,9 +364,9 @@ mod tests {
             let first = |id: &str| file.iter().position(|cell| form(cell) == form(id)).map(|at| at as u64 + 1);
             let missing = held.iter().filter(|id| !file.contains(id));
             let expected: Vec<_> = missing
-                .map(|id| (id.clone(), if first(id).is_some() { Due::Lookalike } else { Due::Delete }, first(id)))
+                .map(|id| (id.clone(), if first(id).is_some() { PlannedAction::Lookalike } else { PlannedAction::Delete }, first(id)))
                 .collect();
-            let (found, lookalikes, due) = compared(&held, &text, Trust::No);
+            let (found, lookalikes, due) = compared(&held, &text, MissingTrust::No);
             prop_assert_eq!(lookalikes.spared + due, found.len() as u64);
             prop_assert_eq!(found, expected);
         }

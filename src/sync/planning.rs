@@ -13,14 +13,14 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::lookalikes::Lookalikes;
-use super::settling::Settlements;
-use super::slip::{MISSING, SLIP, Slip, Tag, missing_from_bytes, missing_to_bytes};
+use super::send_outcomes::SendOutcomes;
+use super::record_digest::{MISSING, SLIP, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
 use crate::account::UserId;
 use crate::guard::Filled;
-use crate::plan::{Counts, Due, Held, Id, Missing, Op, Ops, Planned, Profile};
-use crate::roster::{Malformed, Roster, RosterError, View};
-use crate::spill::{Pile, Sorted, Sorter};
-use crate::state::{Input, State, StateError};
+use crate::plan::{PlanCounts, PlannedAction, KnownAccount, PaddedId, MissingAccount, Op, Ops, PlannedAccount, ProfileHashes};
+use crate::roster::{Malformed, Roster, RosterError, RecordRef};
+use crate::spill::{ScratchList, Sorted, ExternalSorter};
+use crate::state::{RunInput, StateDb, StateError};
 
 /// Records between two looks at how far the reading is. Chosen.
 pub(super) const TELL_EVERY: u64 = 65_536;
@@ -59,31 +59,31 @@ pub enum Step {
 
 /// Where temporary files go, and who is told how far it is.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct Survey<'a> {
+pub struct Scratch<'a> {
     pub folder: PathBuf,
     /// Told of each step; may stop the planning.
     pub tell: &'a mut dyn FnMut(Step) -> ControlFlow<()>,
 }
 
-impl Survey<'_> {
+impl Scratch<'_> {
     pub(super) fn spill(&self) -> impl Fn(io::Error) -> PlanError + use<> {
         let folder = self.folder.clone();
         move |source| PlanError::Spill { folder: folder.clone(), source }
     }
 
-    pub(super) fn pile<const N: usize>(&self) -> Result<Pile<N>, PlanError> {
-        tempfile::tempfile_in(&self.folder).map(Pile::new).map_err(self.spill())
+    pub(super) fn pile<const N: usize>(&self) -> Result<ScratchList<N>, PlanError> {
+        tempfile::tempfile_in(&self.folder).map(ScratchList::new).map_err(self.spill())
     }
 }
 
 /// A file that was read.
 #[derive(Debug)]
-pub struct Surveyed {
+pub struct Scan {
     slips: Sorted<SLIP>,
     ops: Ops,
     filled: Filled,
     malformed: Option<MalformedRecords>,
-    input: Input,
+    input: RunInput,
 }
 
 /// Records whose UserID can't be read for certain: whoever is in them may count as missing.
@@ -95,7 +95,7 @@ pub struct MalformedRecords {
 }
 
 impl MalformedRecords {
-    fn count(found: &mut Option<Self>, view: &View, why: Malformed) {
+    fn count(found: &mut Option<Self>, view: &RecordRef, why: Malformed) {
         let first = || format!("row {} (line {}): {why}", view.row, view.line);
         found.get_or_insert_with(|| Self { records: 0, first: first() }).records += 1;
     }
@@ -105,26 +105,26 @@ impl MalformedRecords {
 ///
 /// # Errors
 /// [`PlanError`] for a file that can't be read to its end, or a full disk.
-pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, survey: &mut Survey) -> Result<Surveyed, PlanError> {
+pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::FileStat, survey: &mut Scratch) -> Result<Scan, PlanError> {
     let cannot = survey.spill();
     let folder = survey.folder.clone();
-    let mut sorter = Sorter::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    let mut sorter = ExternalSorter::new(Box::new(move || tempfile::tempfile_in(&folder)));
     let (mut ops, mut filled, mut malformed) = (Ops::default(), Filled::default(), None);
     while let Some(view) = roster.next_view() {
         let view = view?;
         let (tag, profile) = match &view.account {
             Ok(account) => {
                 filled.count(account.nick.is_some(), account.face_url.is_some());
-                (Tag::Valid, Profile::of(account.nick, account.face_url))
+                (RecordTag::Valid, ProfileHashes::of(account.nick, account.face_url))
             }
-            Err(_) => (Tag::Invalid, Profile::default()),
+            Err(_) => (RecordTag::Invalid, ProfileHashes::default()),
         };
         if let Some(why) = view.malformed() {
             MalformedRecords::count(&mut malformed, &view, why);
         }
-        ops.push(if tag == Tag::Valid { Op::Unchanged } else { Op::Invalid });
-        if tag == Tag::Valid || UserId::check(view.user_id).is_ok() {
-            let slip = Slip { id: Id::new(view.user_id), row: view.row, tag, profile };
+        ops.push(if tag == RecordTag::Valid { Op::Unchanged } else { Op::Invalid });
+        if tag == RecordTag::Valid || UserId::check(view.user_id).is_ok() {
+            let slip = RecordDigest { id: PaddedId::new(view.user_id), row: view.row, tag, profile };
             sorter.push(slip.to_bytes()).map_err(&cannot)?;
         }
         if view.row.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::Read(view.end.offset)).is_break() {
@@ -132,13 +132,13 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::input::Fingerprint, s
         }
     }
     let end = roster.at();
-    let input = Input { len: end.offset, digest: end.digest, stat };
-    Ok(Surveyed { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, input })
+    let input = RunInput { len: end.offset, digest: end.digest, stat };
+    Ok(Scan { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, input })
 }
 
 /// What is to be done about accounts that the file lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absence {
+pub enum MissingPolicy {
     Report,
     Kick,
     Delete,
@@ -147,22 +147,22 @@ pub enum Absence {
 /// What the plan hangs on besides file and state.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Policy<'a> {
-    pub absence: Absence,
+    pub absence: MissingPolicy,
     /// Finished runs in a row in which an id must be missing before anything is done about it.
     pub missing_runs: u32,
     /// What must lie between the starts of two runs that count for the missing, in milliseconds.
     pub missing_apart: i64,
-    pub malformed: Trust,
-    pub lookalikes: Trust,
+    pub malformed: MissingTrust,
+    pub lookalikes: MissingTrust,
     pub is_protected: &'a dyn Fn(&str) -> bool,
-    pub canaries: Vec<Id>,
+    pub canaries: Vec<PaddedId>,
     /// When the run began, in milliseconds since the epoch.
     pub now: i64,
 }
 
 /// Whether a file is believed that some id is missing though something speaks against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum MissingTrust {
     No,
     /// The caller says so.
     Allowed,
@@ -170,9 +170,9 @@ pub enum Trust {
 
 /// A plan. It stands in temporary files until the state takes it.
 #[derive(Debug)]
-pub struct Drawn {
+pub struct SyncPlan {
     pub ops: Ops,
-    pub counts: Counts,
+    pub counts: PlanCounts,
     pub filled: Filled,
     /// The last finished run's.
     pub filled_before: Option<Filled>,
@@ -184,18 +184,18 @@ pub struct Drawn {
     pub due: u64,
     pub malformed: Option<MalformedRecords>,
     pub lookalikes: Lookalikes,
-    pub dead_canaries: Vec<Id>,
-    pub input: Input,
-    pub(super) planned: Pile<SLIP>,
-    pub(super) missing: Pile<MISSING>,
+    pub dead_canaries: Vec<PaddedId>,
+    pub input: RunInput,
+    pub(super) planned: ScratchList<SLIP>,
+    pub(super) missing: ScratchList<MISSING>,
 }
 
-impl Drawn {
+impl SyncPlan {
     /// What is missing, in order of ids.
     ///
     /// # Errors
     /// The disk's.
-    pub fn missing(&mut self) -> io::Result<impl Iterator<Item = io::Result<Missing>>> {
+    pub fn missing(&mut self) -> io::Result<impl Iterator<Item = io::Result<MissingAccount>>> {
         Ok(self.missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes))))
     }
 
@@ -203,9 +203,9 @@ impl Drawn {
     ///
     /// # Errors
     /// The disk's.
-    pub fn lists(&mut self) -> io::Result<(impl Iterator<Item = io::Result<Planned>>, impl Iterator<Item = io::Result<Missing>>, &Ops)> {
+    pub fn lists(&mut self) -> io::Result<(impl Iterator<Item = io::Result<PlannedAccount>>, impl Iterator<Item = io::Result<MissingAccount>>, &Ops)> {
         let Self { planned, missing, ops, .. } = self;
-        let planned = planned.read()?.map(|bytes| bytes.map(|bytes| Slip::from_bytes(&bytes).planned()));
+        let planned = planned.read()?.map(|bytes| bytes.map(|bytes| RecordDigest::from_bytes(&bytes).planned()));
         let missing = missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes)));
         Ok((planned, missing, ops))
     }
@@ -215,20 +215,20 @@ impl Drawn {
 ///
 /// # Errors
 /// [`PlanError`] for a state that can't be read, or a full disk.
-pub fn draw_up(
-    surveyed: Surveyed,
-    state: Option<&State>,
-    settlements: Settlements,
+pub fn build_plan(
+    surveyed: Scan,
+    state: Option<&StateDb>,
+    settlements: SendOutcomes,
     policy: &Policy,
-    survey: &mut Survey,
-) -> Result<Drawn, PlanError> {
-    let last = state.map(State::last_finished).transpose()?.flatten();
-    let Surveyed { slips, ops, filled, malformed, input } = surveyed;
+    survey: &mut Scratch,
+) -> Result<SyncPlan, PlanError> {
+    let last = state.map(StateDb::last_finished).transpose()?.flatten();
+    let Scan { slips, ops, filled, malformed, input } = surveyed;
     let cannot = survey.spill();
-    let mut pen = Pen {
-        drawn: Drawn {
+    let mut pen = PlanBuilder {
+        drawn: SyncPlan {
             ops,
-            counts: Counts::default(),
+            counts: PlanCounts::default(),
             filled,
             filled_before: last.as_ref().map(|last| last.filled),
             distinct: 0,
@@ -242,7 +242,7 @@ pub fn draw_up(
             planned: survey.pile()?,
             missing: survey.pile()?,
         },
-        groups: Groups::new(slips).map_err(&cannot)?,
+        groups: LatestPerId::new(slips).map_err(&cannot)?,
         next: None,
         canaries: policy.canaries.iter().copied().collect(),
         policy,
@@ -256,7 +256,7 @@ pub fn draw_up(
 }
 
 /// Shows the pen every account that is held.
-fn walk(state: &State, settlements: Settlements, pen: &mut Pen, survey: &mut Survey) -> Result<(), PlanError> {
+fn walk(state: &StateDb, settlements: SendOutcomes, pen: &mut PlanBuilder, survey: &mut Scratch) -> Result<(), PlanError> {
     let (mut accounts, mut is_stopped) = (0_u64, false);
     let walked = state.each_held(settlements, |id, held| {
         accounts += 1;
@@ -270,25 +270,25 @@ fn walk(state: &State, settlements: Settlements, pen: &mut Pen, survey: &mut Sur
 }
 
 /// The slips of one id after the other.
-struct Groups {
+struct LatestPerId {
     slips: Sorted<SLIP>,
     /// The first slip of the next id.
-    first: Option<Slip>,
+    first: Option<RecordDigest>,
 }
 
-impl Groups {
+impl LatestPerId {
     fn new(slips: Sorted<SLIP>) -> io::Result<Self> {
         let mut groups = Self { slips, first: None };
         groups.first = groups.slip()?;
         Ok(groups)
     }
 
-    fn slip(&mut self) -> io::Result<Option<Slip>> {
-        Ok(self.slips.next().transpose()?.map(|bytes| Slip::from_bytes(&bytes)))
+    fn slip(&mut self) -> io::Result<Option<RecordDigest>> {
+        Ok(self.slips.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes)))
     }
 
     /// The last slip of the next id; earlier ones are superseded.
-    fn next(&mut self, ops: &mut Ops) -> io::Result<Option<Slip>> {
+    fn next(&mut self, ops: &mut Ops) -> io::Result<Option<RecordDigest>> {
         let Some(mut last) = self.first.take() else { return Ok(None) };
         while let Some(slip) = self.slip()? {
             if slip.id != last.id {
@@ -303,26 +303,26 @@ impl Groups {
 }
 
 /// Writes the plan, id by id.
-struct Pen<'a> {
-    drawn: Drawn,
-    groups: Groups,
-    next: Option<Slip>,
-    canaries: BTreeSet<Id>,
+struct PlanBuilder<'a> {
+    drawn: SyncPlan,
+    groups: LatestPerId,
+    next: Option<RecordDigest>,
+    canaries: BTreeSet<PaddedId>,
     policy: &'a Policy<'a>,
     /// The last finished run's.
     last_began_at: Option<i64>,
 }
 
-impl Pen<'_> {
+impl PlanBuilder<'_> {
     fn advance(&mut self) -> io::Result<()> {
         self.next = self.groups.next(&mut self.drawn.ops)?;
         Ok(())
     }
 
     /// The next account that is held.
-    fn held(&mut self, id: &[u8], held: &Held) -> io::Result<()> {
+    fn held(&mut self, id: &[u8], held: &KnownAccount) -> io::Result<()> {
         self.drawn.held += u64::from(held.missing_runs == 0);
-        let id = Id::new(id);
+        let id = PaddedId::new(id);
         while let Some(slip) = &self.next {
             let (slip, order) = (*slip, slip.id.cmp(&id));
             match order {
@@ -338,7 +338,7 @@ impl Pen<'_> {
         self.miss(id, held)
     }
 
-    fn finish(mut self) -> io::Result<Drawn> {
+    fn finish(mut self) -> io::Result<SyncPlan> {
         while let Some(slip) = self.next {
             self.decide(slip, None)?;
             self.advance()?;
@@ -352,9 +352,9 @@ impl Pen<'_> {
         Ok(drawn)
     }
 
-    fn decide(&mut self, slip: Slip, held: Option<&Held>) -> io::Result<()> {
+    fn decide(&mut self, slip: RecordDigest, held: Option<&KnownAccount>) -> io::Result<()> {
         let mut op = Op::Unchanged;
-        if slip.tag == Tag::Valid {
+        if slip.tag == RecordTag::Valid {
             self.drawn.distinct += 1;
             self.drawn.present += u64::from(held.is_some_and(|held| held.missing_runs == 0));
             if !self.canaries.is_empty() {
@@ -368,39 +368,39 @@ impl Pen<'_> {
         }
         let tag = match (op.is_sent(), held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked)) {
             (false, false) => return Ok(()),
-            (true, false) => Tag::Sent,
-            (false, true) => Tag::Back,
-            (true, true) => Tag::SentBack,
+            (true, false) => RecordTag::Sent,
+            (false, true) => RecordTag::Back,
+            (true, true) => RecordTag::SentBack,
         };
-        self.drawn.planned.push(&Slip { tag, ..slip }.to_bytes())
+        self.drawn.planned.push(&RecordDigest { tag, ..slip }.to_bytes())
     }
 
-    fn miss(&mut self, id: Id, held: &Held) -> io::Result<()> {
+    fn miss(&mut self, id: PaddedId, held: &KnownAccount) -> io::Result<()> {
         let missing_runs = self.missing_runs(held);
         let due = self.due(&id, held, missing_runs);
-        self.drawn.due += u64::from(matches!(due, Due::Kick | Due::Delete));
-        let missing = Missing { id, last_imported: held.last_imported, missing_runs, due, lookalike: None };
+        self.drawn.due += u64::from(matches!(due, PlannedAction::Kick | PlannedAction::Delete));
+        let missing = MissingAccount { id, last_imported: held.last_imported, missing_runs, due, lookalike: None };
         self.drawn.missing.push(&missing_to_bytes(&missing))
     }
 
     /// This run included, if it is far enough from the one that raised the number last. A clock that went back raises nothing.
-    fn missing_runs(&self, held: &Held) -> u32 {
+    fn missing_runs(&self, held: &KnownAccount) -> u32 {
         let raised_at = held.raised_at.or(self.last_began_at);
         let is_apart = raised_at.is_none_or(|at| self.policy.now >= at && self.policy.now - at >= self.policy.missing_apart);
         if held.missing_runs == 0 || is_apart { held.missing_runs.saturating_add(1) } else { held.missing_runs }
     }
 
-    fn due(&self, id: &Id, held: &Held, missing_runs: u32) -> Due {
+    fn due(&self, id: &PaddedId, held: &KnownAccount, missing_runs: u32) -> PlannedAction {
         let due = match self.policy.absence {
-            Absence::Report => Due::Nothing,
-            _ if missing_runs < self.policy.missing_runs => Due::Nothing,
+            MissingPolicy::Report => PlannedAction::Nothing,
+            _ if missing_runs < self.policy.missing_runs => PlannedAction::Nothing,
             // They wait, so nobody has judged how many there are.
-            _ if self.drawn.malformed.is_some() && self.policy.malformed == Trust::No => Due::Nothing,
-            Absence::Kick if held.is_kicked => Due::Nothing,
-            Absence::Kick => Due::Kick,
-            Absence::Delete => Due::Delete,
+            _ if self.drawn.malformed.is_some() && self.policy.malformed == MissingTrust::No => PlannedAction::Nothing,
+            MissingPolicy::Kick if held.is_kicked => PlannedAction::Nothing,
+            MissingPolicy::Kick => PlannedAction::Kick,
+            MissingPolicy::Delete => PlannedAction::Delete,
         };
-        if due != Due::Nothing && (self.policy.is_protected)(id.as_str()) { Due::Protected } else { due }
+        if due != PlannedAction::Nothing && (self.policy.is_protected)(id.as_str()) { PlannedAction::Protected } else { due }
     }
 }
 

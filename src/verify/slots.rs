@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use csv::ByteRecord;
 
 use crate::account::{Account, Field};
-use crate::finding::{Finding, State};
+use crate::finding::{Finding, Comparison};
 use crate::roster::Record;
-use crate::verdict::{Profile, Standing};
+use crate::verdict::{Profile, AccountStatus};
 
 /// What an API has said of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer<T> {
+pub(super) enum IdAnswer<T> {
     NotAsked,
     Awaited,
     Said(T),
@@ -24,18 +24,18 @@ pub(super) enum Answer<T> {
 pub(super) struct Differing(Vec<Field>);
 
 #[derive(Debug)]
-struct Open {
+struct PendingId {
     row: u64,
     line: u64,
     account: Account,
     fields: ByteRecord,
-    standing: Answer<Standing>,
-    profile: Answer<Differing>,
+    standing: IdAnswer<AccountStatus>,
+    profile: IdAnswer<Differing>,
 }
 
 #[derive(Debug)]
 enum Slot {
-    Open(Box<Open>),
+    Open(Box<PendingId>),
     Found(Finding),
 }
 
@@ -73,14 +73,14 @@ impl Slots {
         let id = self.first + self.queue.len() as u64;
         let (slot, asked) = match account {
             Err(why) => {
-                let state = State::Invalid(why.to_string());
+                let state = Comparison::Invalid(why.to_string());
                 (Slot::Found(Finding { row, line, user_id, state, original: None }), None)
             }
             Ok(account) => {
                 let compares = profiles == Profiles::Compared && account.has_profile();
-                let profile = if compares { Answer::Awaited } else { Answer::NotAsked };
+                let profile = if compares { IdAnswer::Awaited } else { IdAnswer::NotAsked };
                 let asked = account.clone();
-                (Slot::Open(Box::new(Open { row, line, account, fields, standing: Answer::Awaited, profile })), Some((id, asked)))
+                (Slot::Open(Box::new(PendingId { row, line, account, fields, standing: IdAnswer::Awaited, profile })), Some((id, asked)))
             }
         };
         self.bytes += slot.weight();
@@ -88,24 +88,24 @@ impl Slots {
         asked
     }
 
-    pub(super) fn stands(&mut self, id: SlotId, standing: Answer<Standing>) {
+    pub(super) fn stands(&mut self, id: SlotId, standing: IdAnswer<AccountStatus>) {
         self.update(id, |open| open.standing = standing);
     }
 
     /// Compares what was sent with what is shown.
-    pub(super) fn shows(&mut self, id: SlotId, profile: Answer<Profile>) {
+    pub(super) fn shows(&mut self, id: SlotId, profile: IdAnswer<Profile>) {
         self.update(id, |open| {
             open.profile = match profile {
-                Answer::Said(profile) => Answer::Said(Differing::between(&open.account, &profile)),
-                Answer::Failed(why) => Answer::Failed(why),
-                Answer::NotAsked => Answer::NotAsked,
-                Answer::Awaited => Answer::Awaited,
+                IdAnswer::Said(profile) => IdAnswer::Said(Differing::between(&open.account, &profile)),
+                IdAnswer::Failed(why) => IdAnswer::Failed(why),
+                IdAnswer::NotAsked => IdAnswer::NotAsked,
+                IdAnswer::Awaited => IdAnswer::Awaited,
             };
         });
     }
 
     /// A slot that is settled already stays as it is.
-    fn update(&mut self, id: SlotId, change: impl FnOnce(&mut Open)) {
+    fn update(&mut self, id: SlotId, change: impl FnOnce(&mut PendingId)) {
         let index = id.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let Some(slot) = index.and_then(|index| self.queue.get_mut(index)) else { return };
         let Slot::Open(open) = slot else { return };
@@ -154,21 +154,21 @@ impl Slot {
     }
 }
 
-impl Open {
+impl PendingId {
     /// Its account is here and in the calls.
     fn weight(&self) -> usize {
         4 * FIXED + 4 * self.fields.as_slice().len()
     }
 
     /// What is found, if enough was said. Without an account its profile doesn't matter.
-    fn state(&self) -> Option<State> {
+    fn state(&self) -> Option<Comparison> {
         match (&self.standing, &self.profile) {
-            (Answer::Awaited | Answer::NotAsked, _) | (Answer::Said(Standing::Imported), Answer::Awaited) => None,
-            (Answer::Failed(why), _) | (Answer::Said(Standing::Imported), Answer::Failed(why)) => Some(State::Unknown(why.clone())),
-            (Answer::Said(Standing::NotImported), _) => Some(State::Missing),
-            (Answer::Said(Standing::Imported), Answer::NotAsked) => Some(State::Same),
-            (Answer::Said(Standing::Imported), Answer::Said(Differing(fields))) if fields.is_empty() => Some(State::Same),
-            (Answer::Said(Standing::Imported), Answer::Said(Differing(fields))) => Some(State::Differs(fields.clone())),
+            (IdAnswer::Awaited | IdAnswer::NotAsked, _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Awaited) => None,
+            (IdAnswer::Failed(why), _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Failed(why)) => Some(Comparison::Unknown(why.clone())),
+            (IdAnswer::Said(AccountStatus::NotImported), _) => Some(Comparison::Missing),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::NotAsked) => Some(Comparison::Same),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) if fields.is_empty() => Some(Comparison::Same),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) => Some(Comparison::Differs(fields.clone())),
         }
     }
 }

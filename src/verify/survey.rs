@@ -6,9 +6,9 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::input::Mark;
+use crate::input::InputPosition;
 use crate::roster::{Record, RosterError};
-use crate::spill::{OpenSpill, SIGHTING, Sighting, Sorter};
+use crate::spill::{OpenSpill, SIGHTING, Sighting, ExternalSorter};
 
 /// Records that are read before somebody else may do something. Chosen: some milliseconds' work.
 const READ_AT_ONCE: usize = 10_000;
@@ -24,7 +24,7 @@ pub enum SurveyError {
 
 /// Whether there is more to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum ReadProgress {
     GoesOn,
     IsDone,
 }
@@ -63,18 +63,18 @@ impl Bits {
 #[expect(missing_debug_implementations, reason = "the sorter holds a closure")]
 pub struct Survey<I> {
     records: I,
-    sorter: Sorter<SIGHTING>,
+    sorter: ExternalSorter<SIGHTING>,
     invalid: Bits,
-    end: Mark,
+    end: InputPosition,
 }
 
 /// Which rows a verification looks at.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SurveyPlan {
     /// Last records of their ids that are invalid, or asked about.
     listed: Bits,
     /// Where the input ended.
-    pub end: Mark,
+    pub end: InputPosition,
     /// Distinct valid ids.
     pub ids: u64,
     /// Those of them that are asked about.
@@ -85,7 +85,7 @@ pub struct Plan {
     pub superseded: u64,
 }
 
-impl Plan {
+impl SurveyPlan {
     pub(super) fn lists(&self, row: u64) -> bool {
         self.listed.has(row)
     }
@@ -99,11 +99,11 @@ impl Plan {
 
 impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     pub fn new(records: I, open_spill: OpenSpill) -> Self {
-        Self { records, sorter: Sorter::new(open_spill), invalid: Bits::default(), end: Mark::START }
+        Self { records, sorter: ExternalSorter::new(open_spill), invalid: Bits::default(), end: InputPosition::START }
     }
 
     /// Where it has come to.
-    pub const fn at(&self) -> Mark {
+    pub const fn at(&self) -> InputPosition {
         self.end
     }
 
@@ -111,9 +111,9 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     ///
     /// # Errors
     /// [`SurveyError`] for an input that is not what it claims, and a full disk.
-    pub fn read_some(&mut self) -> Result<Reading, SurveyError> {
+    pub fn read_some(&mut self) -> Result<ReadProgress, SurveyError> {
         for _ in 0..READ_AT_ONCE {
-            let Some(record) = self.records.next().transpose()? else { return Ok(Reading::IsDone) };
+            let Some(record) = self.records.next().transpose()? else { return Ok(ReadProgress::IsDone) };
             if record.account.is_err() {
                 self.invalid.set(record.row);
             }
@@ -123,14 +123,14 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
             }
             self.end = record.end;
         }
-        Ok(Reading::GoesOn)
+        Ok(ReadProgress::GoesOn)
     }
 
     /// Decides which rows are looked at.
     ///
     /// # Errors
     /// [`SurveyError::Sort`].
-    pub fn finish(self, sample: Option<Sample>) -> Result<Plan, SurveyError> {
+    pub fn finish(self, sample: Option<Sample>) -> Result<SurveyPlan, SurveyError> {
         let Self { sorter, invalid, end, .. } = self;
         let (mut superseded, mut count) = (Bits::default(), 0);
         let mut last: Option<Sighting> = None;
@@ -149,7 +149,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
         for row in lasts().filter(|row| invalid.has(*row) || draw.takes_next()) {
             listed.set(row);
         }
-        Ok(Plan { listed, end, ids, to_ask: draw.taken, invalid: invalid_ids, superseded: count })
+        Ok(SurveyPlan { listed, end, ids, to_ask: draw.taken, invalid: invalid_ids, superseded: count })
     }
 }
 
@@ -183,14 +183,14 @@ mod tests {
     use super::*;
     use crate::roster::{Format, Roster};
 
-    fn plan(text: &str, sample: Option<Sample>) -> Plan {
+    fn plan(text: &str, sample: Option<Sample>) -> SurveyPlan {
         let roster = Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
         let mut survey = Survey::new(roster, Box::new(tempfile::tempfile));
-        while survey.read_some().unwrap() == Reading::GoesOn {}
+        while survey.read_some().unwrap() == ReadProgress::GoesOn {}
         survey.finish(sample).unwrap()
     }
 
-    fn rows(plan: &Plan) -> Vec<u64> {
+    fn rows(plan: &SurveyPlan) -> Vec<u64> {
         (0..=plan.rows() + 1).filter(|row| plan.lists(*row)).collect()
     }
 

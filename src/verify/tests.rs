@@ -2,12 +2,12 @@ use std::convert::Infallible;
 use std::io::Cursor;
 
 use super::*;
-use crate::finding::{Finding, State};
+use crate::finding::{Finding, Comparison};
 use crate::roster::{Format, Roster};
 
 /// Findings in memory.
 #[derive(Debug, Default)]
-struct Heard(Vec<(u64, State)>);
+struct Heard(Vec<(u64, Comparison)>);
 
 impl Findings for Heard {
     type Error = Infallible;
@@ -24,7 +24,7 @@ type Desk = Verification<Roster<Cursor<String>>, Heard>;
 fn desk(text: &str) -> Desk {
     let roster = |text: &str| Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
     let mut survey = Survey::new(roster(text), Box::new(tempfile::tempfile));
-    while survey.read_some().unwrap() == Reading::GoesOn {}
+    while survey.read_some().unwrap() == ReadProgress::GoesOn {}
     Verification::new(roster(text), survey.finish(None).unwrap(), Profiles::Compared, Heard::default())
 }
 
@@ -38,18 +38,18 @@ fn next(desk: &mut Desk, command: Command) -> Option<Errand<Page>> {
     }
 }
 
-fn standings(errand: &Errand<Page>, standing: Standing) -> Fate {
+fn standings(errand: &Errand<Page>, standing: AccountStatus) -> Fate {
     let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(standing) };
-    Fate::Done(Yield::Standings(errand.accounts.iter().map(item).collect()))
+    Fate::Done(Answer::Standings(errand.accounts.iter().map(item).collect()))
 }
 
 /// What is found of one id `a` whose account exists, with the nickname `n`, if this is said of its profile.
 #[track_caller]
-fn check(said: Fate, expected: State) {
+fn check(said: Fate, expected: Comparison) {
     let mut desk = desk("UserID,Nick,FaceUrl\na,n,\n");
     let account = next(&mut desk, Command::AccountCheck).unwrap();
     let profile = next(&mut desk, Command::PortraitGet).unwrap();
-    let stands = standings(&account, Standing::Imported);
+    let stands = standings(&account, AccountStatus::Imported);
     desk.ended(account, stands).unwrap();
     assert!(desk.findings.0.is_empty(), "nothing is found before all is answered");
     desk.ended(profile, said).unwrap();
@@ -59,13 +59,13 @@ fn check(said: Fate, expected: State) {
 #[test]
 fn a_profile_is_what_was_asked_for_and_nothing_else() {
     let profile = |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
-    let profiles = |all: Vec<Profile>| Fate::Done(Yield::Profiles(all));
-    let unknown = |why: &str| State::Unknown(why.to_owned());
+    let profiles = |all: Vec<Profile>| Fate::Done(Answer::Profiles(all));
+    let unknown = |why: &str| Comparison::Unknown(why.to_owned());
     let face = Profile { face_url: Some("whatever".into()), ..profile("a", Some("n")) };
-    check(profiles(vec![face]), State::Same);
-    check(profiles(vec![profile("b", Some("x")), profile("a", Some("n"))]), State::Same);
-    check(profiles(vec![profile("a", Some("N"))]), State::Differs(vec![crate::account::Field::Nick]));
-    check(profiles(vec![profile("a", None)]), State::Differs(vec![crate::account::Field::Nick]));
+    check(profiles(vec![face]), Comparison::Same);
+    check(profiles(vec![profile("b", Some("x")), profile("a", Some("n"))]), Comparison::Same);
+    check(profiles(vec![profile("a", Some("N"))]), Comparison::Differs(vec![crate::account::Field::Nick]));
+    check(profiles(vec![profile("a", None)]), Comparison::Differs(vec![crate::account::Field::Nick]));
     check(profiles(vec![]), unknown("portrait_get says nothing of it"));
     let refused = ItemRefusal { code: 40003, info: "no such account".into() };
     let not_found = Profile { refused: Some(refused.clone()), ..profile("@TLS#NOT_FOUND", None) };
@@ -84,7 +84,7 @@ fn missing_accounts_do_not_run_ahead_of_the_other_api() {
     let mut desk = desk(&text);
     let mut pages = 0;
     while let Some(errand) = next(&mut desk, Command::AccountCheck) {
-        let fate = standings(&errand, Standing::NotImported);
+        let fate = standings(&errand, AccountStatus::NotImported);
         desk.ended(errand, fate).unwrap();
         pages += 1;
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{BatchProfiles, Command as Api, Keep, Sandbox, Settings};
+use chatlift::sandbox::{BatchProfiles, SandboxCommand as Api, Keep, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{Bench, Call, KEY, Run, eventually};
@@ -11,17 +11,17 @@ use crate::binary::{Bench, Call, KEY, Run, eventually};
 /// Memory at most, by contract.
 const MEMORY_MAX_KIB: u64 = 128 * 1024;
 
-fn settings(faults: &[&str]) -> Settings {
-    Settings { faults: faults.iter().map(|text| text.parse().unwrap()).collect(), ..Settings::with_key(KEY.into()) }
+fn settings(faults: &[&str]) -> SandboxSettings {
+    SandboxSettings { faults: faults.iter().map(|text| text.parse().unwrap()).collect(), ..SandboxSettings::with_key(KEY.into()) }
 }
 
 /// Without limits: what falls back is over at once.
-fn unlimited(faults: &[&str]) -> Settings {
-    Settings { limit_per_s: None, ..settings(faults) }
+fn unlimited(faults: &[&str]) -> SandboxSettings {
+    SandboxSettings { limit_per_s: None, ..settings(faults) }
 }
 
-fn dropping() -> Settings {
-    Settings { batch_profiles: BatchProfiles::Dropped, ..unlimited(&[]) }
+fn dropping() -> SandboxSettings {
+    SandboxSettings { batch_profiles: BatchProfiles::Dropped, ..unlimited(&[]) }
 }
 
 fn import<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
@@ -160,7 +160,7 @@ fn refused_batches_lead_to_the_single_lane_and_with_strict_to_an_end() {
 fn a_kill_is_resumed_in_the_other_lane() {
     for (first, then) in [("--batch", ""), ("", "--batch")] {
         let bench = Bench::with_users(1_200);
-        let sandbox = Sandbox::start(Settings { limit_per_s: None, latency: Duration::from_millis(20), ..settings(&[]) }).unwrap();
+        let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, latency: Duration::from_millis(20), ..settings(&[]) }).unwrap();
         // Both last longer than the second after which is committed.
         let rate = if first.is_empty() { "300" } else { "5" };
         let first: Vec<&str> = [first, "--rate", rate].into_iter().filter(|flag| !flag.is_empty()).collect();
@@ -190,7 +190,7 @@ fn each_api_has_its_own_limit() {
 #[test]
 fn a_rate_without_limit_leaves_the_single_rate_and_is_for_loopback_only() {
     let bench = Bench::with_users(20_000);
-    let sandbox = Sandbox::start(Settings { limit_per_s: None, ..settings(&[]) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..settings(&[]) }).unwrap();
     let run = import(&bench, &sandbox, &["--batch", "--rate", "0"]).run().exits(0).imports_all(20_000);
     assert!(run.summary["elapsed_s"].as_f64().unwrap() < 20.0, "{}", run.summary);
     let key = bench.key();
@@ -206,7 +206,7 @@ fn a_stuck_record_takes_no_more_memory_than_promised() {
     const USERS: u64 = 140_000;
     let bench = Bench::with_users(USERS);
     let faults = ["code=70169,id=user5,api=multiaccount_import,times=1", "stall,id=user5,count=1"];
-    let sandbox = Sandbox::start(Settings { limit_per_s: None, keep: Keep::Nothing, ..settings(&faults) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, keep: Keep::Nothing, ..settings(&faults) }).unwrap();
     let bare =
         bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "0", "--timeout", "3", "--in-flight", "64"]);
     // The stand-in keeps no accounts, so that nothing can be read back: its records carry no nicknames.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chatlift::sandbox::{Audit, Command, Sandbox, Settings};
+use chatlift::sandbox::{Audit, SandboxCommand, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{Bench, KEY, Run, Running, eventually};
@@ -109,7 +109,7 @@ impl File {
         let mut chance = fastrand::Rng::with_seed(seed);
         let bench = Bench::new();
         let faults = FAULTS.iter().map(|fault| fault.parse().unwrap()).collect();
-        let settings = Settings { limit_per_s: None, faults, seed, ..Settings::with_key(KEY.to_owned().into()) };
+        let settings = SandboxSettings { limit_per_s: None, faults, seed, ..SandboxSettings::with_key(KEY.to_owned().into()) };
         let sandbox = Sandbox::start(settings).unwrap();
         let rows = rows(chance.usize(100..1_600), &mut chance);
         bench.write("users.csv", csv(&rows, &mut chance));
@@ -193,7 +193,7 @@ impl File {
             let before = self.calls();
             std::thread::park_timeout(SILENCE);
             let audit = self.audit();
-            audit.in_flight == 0 && audit.of(Command::AccountImport).calls == before
+            audit.in_flight == 0 && audit.of(SandboxCommand::AccountImport).calls == before
         });
     }
 
@@ -208,13 +208,13 @@ impl File {
     }
 
     fn calls(&self) -> u64 {
-        self.audit().of(Command::AccountImport).calls
+        self.audit().of(SandboxCommand::AccountImport).calls
     }
 
     /// Calls that no fault has struck.
     fn spent(&self) -> u64 {
         let audit = self.audit();
-        audit.of(Command::AccountImport).calls - audit.faults.iter().sum::<u64>()
+        audit.of(SandboxCommand::AccountImport).calls - audit.faults.iter().sum::<u64>()
     }
 
     /// How often each account was imported.

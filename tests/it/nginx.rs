@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use chatlift::sandbox::{self, Sandbox, Settings};
+use chatlift::sandbox::{self, Sandbox, SandboxSettings};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
@@ -85,7 +85,7 @@ fn nginx_lets_through_nearly_all_that_its_limit_allows() {
         let Some(nginx) = Nginx::before(&sandbox, "limit_req zone=app burst=5 nodelay;") else { return };
         let run = nginx.import(&bench).exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()], "neither a limit nor a closed connection is a row's fault");
-        let imports = sandbox.audit().of(sandbox::Command::AccountImport);
+        let imports = sandbox.audit().of(sandbox::SandboxCommand::AccountImport);
         assert!(run.summary["max_calls_in_1s"].as_u64().unwrap() <= 200, "{}", run.summary);
         let refused = run.summary["throttled"].as_u64().unwrap();
         seen.push((imports.mean_calls_per_s, refused));
@@ -105,7 +105,7 @@ fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
         let run = nginx.import(&bench).exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()]);
         assert_eq!(run.summary["throttled"], 0);
-        seen.push(sandbox.audit().of(sandbox::Command::AccountImport).mean_calls_per_s);
+        seen.push(sandbox.audit().of(sandbox::SandboxCommand::AccountImport).mean_calls_per_s);
         if seen.iter().any(|mean| *mean >= 198.0) {
             return;
         }
@@ -114,5 +114,5 @@ fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
 }
 
 fn service() -> Sandbox {
-    Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.to_owned().into()) }).unwrap()
+    Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.to_owned().into()) }).unwrap()
 }

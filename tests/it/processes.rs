@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 
-use chatlift::sandbox::{Command, Sandbox, Settings};
+use chatlift::sandbox::{SandboxCommand, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{Bench, KEY, side_by_side};
@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_millis(1_050);
 const UNREAD: usize = 32;
 
 fn sandbox() -> Sandbox {
-    let settings = Settings { limit_per_s: None, arrivals_kept: 20_000, ..Settings::with_key(KEY.to_owned().into()) };
+    let settings = SandboxSettings { limit_per_s: None, arrivals_kept: 20_000, ..SandboxSettings::with_key(KEY.to_owned().into()) };
     Sandbox::start(settings).unwrap()
 }
 
@@ -35,7 +35,7 @@ struct Seen {
 }
 
 /// Starts process after process; each is ended by a signal after a time.
-fn one_after_the_other(flags: &[&str], command: Command, blows: &[(Signal, u64)]) -> Seen {
+fn one_after_the_other(flags: &[&str], command: SandboxCommand, blows: &[(Signal, u64)]) -> Seen {
     let (bench, sandbox) = (Bench::with_users(ROWS), sandbox());
     let ends = blows.iter().map(|(signal, after_ms)| {
         let running = bench.import_into("users.csv", &sandbox.endpoint()).args(flags).start();
@@ -50,7 +50,7 @@ fn one_after_the_other(flags: &[&str], command: Command, blows: &[(Signal, u64)]
 
 /// That each process waited for its second, and that none was too fast.
 #[track_caller]
-fn check(flags: &[&str], command: Command, blows: &[(Signal, u64)], limit: usize) {
+fn check(flags: &[&str], command: SandboxCommand, blows: &[(Signal, u64)], limit: usize) {
     let Seen { arrivals, ends } = one_after_the_other(flags, command, blows);
     let case = format!("{flags:?}, {blows:?}, after each process {ends:?} calls");
     assert!(ends.last().is_some_and(|calls| *calls > limit), "{case}: that is too few to judge");
@@ -67,8 +67,8 @@ fn check(flags: &[&str], command: Command, blows: &[(Signal, u64)], limit: usize
 fn the_limit_holds_over_kills_and_stops() {
     let kills = [1_300, 1_200, 1_700, 1_150, 1_250].map(|ms| (Signal::KILL, ms));
     let mixed = [(Signal::KILL, 1_300), (Signal::TERM, 1_250), (Signal::INT, 1_600), (Signal::KILL, 1_200), (Signal::TERM, 1_200)];
-    let single = (&["--rate", "200"][..], Command::AccountImport, 200);
-    let batches = (&["--rate", "20", "--batch=strict"][..], Command::MultiaccountImport, 20);
+    let single = (&["--rate", "200"][..], SandboxCommand::AccountImport, 200);
+    let batches = (&["--rate", "20", "--batch=strict"][..], SandboxCommand::MultiaccountImport, 20);
     side_by_side([(single, &kills), (single, &mixed), (batches, &mixed)], |((flags, command, limit), blows)| {
         check(flags, command, blows, limit);
     });
@@ -94,7 +94,7 @@ fn a_finished_run_does_not_wait() {
         began.elapsed()
     });
     assert!(took.iter().any(|took| *took < SECOND_SEEN), "{took:?}");
-    assert_eq!(sandbox.audit().of(Command::AccountImport).arrivals.len(), 3, "a finished run calls nobody");
+    assert_eq!(sandbox.audit().of(SandboxCommand::AccountImport).arrivals.len(), 3, "a finished run calls nobody");
     let_calls_leave_now(&bench);
     let began = Instant::now();
     import().args(&["--restart"]).run().exits(0);

@@ -4,15 +4,15 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{Command as Api, Sandbox, Settings};
+use chatlift::sandbox::{SandboxCommand as Api, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::binary::{Bench, Call, KEY, Run, SDKAPPID, eventually, side_by_side};
 
-fn settings(faults: &[&str]) -> Settings {
+fn settings(faults: &[&str]) -> SandboxSettings {
     let faults = faults.iter().map(|text| text.parse().unwrap()).collect();
-    Settings { faults, limit_per_s: None, ..Settings::with_key(KEY.into()) }
+    SandboxSettings { faults, limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }
 }
 
 fn verify<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
@@ -185,7 +185,7 @@ fn both_apis_keep_their_limits_and_a_rate_lowers_them() {
         [(&[], 100, 200, 30_000), (&["--rate", "150"], 100, 150, 30_000), (&["--rate", "60", "--sample", "20000"], 60, 60, 20_000)];
     side_by_side(cases, |(flags, check_max, read_max, asked)| {
         let bench = Bench::with_users(30_000);
-        let sandbox = Sandbox::start(Settings::with_key(KEY.into())).unwrap();
+        let sandbox = Sandbox::start(SandboxSettings::with_key(KEY.into())).unwrap();
         let key = bench.key();
         let call =
             bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--no-progress", "--profiles"]);
@@ -200,7 +200,7 @@ fn both_apis_keep_their_limits_and_a_rate_lowers_them() {
 #[test]
 fn a_signal_stops_it_and_the_results_hold_what_was_found() {
     let bench = Bench::with_users(5_000);
-    let sandbox = Sandbox::start(Settings { latency: Duration::from_millis(100), ..settings(&[]) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { latency: Duration::from_millis(100), ..settings(&[]) }).unwrap();
     let running = verify(&bench, &sandbox, &["--in-flight", "1"]).args(&SUMMARY).start();
     eventually("some calls", || sandbox.audit().calls >= 5);
     running.signal(Signal::TERM);

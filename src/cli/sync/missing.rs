@@ -6,32 +6,32 @@ use std::time::SystemTime;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::sending::{Account, Way, stopped};
-use super::{Scene, absence, is_protected, trust};
+use super::sending::{SyncTotals, SyncSteps, stopped};
+use super::{Session, absence, is_protected, trust};
 use crate::calls;
-use crate::cli::ending::last_word;
-use crate::cli::exit::LastWord;
+use crate::cli::exit_messages::last_word;
+use crate::cli::exit::ExitMessage;
 use crate::cli::flags::{AllowFlag, MissingFlag, SyncFlags};
-use crate::cli::gauge::Gauge;
+use crate::cli::phase_bar::PhaseBar;
 use crate::cli::import::TELL_EVERY;
 use crate::cli::input::roster_error;
-use crate::cli::kept::state_error;
+use crate::cli::state_file::state_error;
 use crate::cli::whole::{self, Readers};
 use crate::figures;
 use crate::files::sync_folder_of;
-use crate::import::End;
+use crate::import::StopCause;
 use crate::plan::Wait;
 use crate::progress;
 use crate::roster::{self, Roster, RosterError};
-use crate::state::{State, StateError};
-use crate::sync::{Absent, AbsentError, AbsentTally, Lookalikes, MalformedRecords, Rules, Trust, write_missing};
-use crate::verdict::Refusal;
+use crate::state::{StateDb, StateError};
+use crate::sync::{MissingWorkload, MissingError, AbsentTally, Lookalikes, MalformedRecords, MissingRules, MissingTrust, write_missing};
+use crate::verdict::HaltReason;
 
 /// Why kicks and deletions wait, as far as a plan knows.
 pub(super) fn known_wait(flags: &SyncFlags, missing: u64, is_malformed: bool) -> Option<Wait> {
     if flags.missing == MissingFlag::Report || missing == 0 {
         None
-    } else if is_malformed && trust(flags, AllowFlag::Malformed) == Trust::No {
+    } else if is_malformed && trust(flags, AllowFlag::Malformed) == MissingTrust::No {
         Some(Wait::Malformed)
     } else {
         flags.run.limit.map(|_| Wait::Limit)
@@ -55,9 +55,9 @@ pub(super) fn tell_creates(lookalikes: &Lookalikes) {
     }
 }
 
-impl Way<'_> {
+impl SyncSteps<'_> {
     /// Why kicks and deletions wait, now that all rows have settled.
-    pub(super) fn wait(&self, unknown_rows: u64) -> Result<Option<Wait>, LastWord> {
+    pub(super) fn wait(&self, unknown_rows: u64) -> Result<Option<Wait>, ExitMessage> {
         let (missing, opened) = (self.opened.counts.missing, &self.opened);
         let known = known_wait(self.flags, missing, opened.malformed.is_some());
         if known.is_some() || self.flags.missing == MissingFlag::Report || missing == 0 {
@@ -93,7 +93,7 @@ impl Way<'_> {
     }
 
     /// Says that kicks and deletions wait, since when, and what is to be done about it.
-    pub(super) fn tell_wait(&self, wait: Wait, unknown_rows: u64, state: &State) -> Result<(), LastWord> {
+    pub(super) fn tell_wait(&self, wait: Wait, unknown_rows: u64, state: &StateDb) -> Result<(), ExitMessage> {
         let runs = state.runs(u32::MAX).map_err(|error| state_error(&error))?;
         let last = runs.iter().find(|run| run.finished_at.is_some() && run.command == "sync");
         let before = last.and_then(|last| last.missing_waited).unwrap_or_default();
@@ -114,44 +114,44 @@ impl Way<'_> {
     }
 
     /// Kicks or deletes who is due, as far as the service and the signals let it.
-    pub(super) fn deal_with_the_missing(&self, state: &mut State, account: &mut Account, scene: &Scene) -> Result<(), LastWord> {
+    pub(super) fn deal_with_the_missing(&self, state: &mut StateDb, account: &mut SyncTotals, scene: &Session) -> Result<(), ExitMessage> {
         let identifier = self.dialled.identifier();
         let is_protected = |id: &str| is_protected(self.flags, identifier, id);
         let (absence, missing_runs, skip_online) = (absence(self.flags), self.flags.missing_runs, self.flags.skip_online);
         let lookalikes = trust(self.flags, AllowFlag::Lookalikes);
-        let rules = Rules { absence, missing_runs, skip_online, lookalikes, is_protected: &is_protected };
+        let rules = MissingRules { absence, missing_runs, skip_online, lookalikes, is_protected: &is_protected };
         let due = state.due_left().map_err(|error| state_error(&error))?;
-        let mut gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
-        let parts = calls::Parts {
+        let mut gauge = PhaseBar::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
+        let parts = calls::Dependencies {
             api: self.dialled.api.clone(),
-            errands: Absent::new(state, rules),
+            errands: MissingWorkload::new(state, rules),
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
             signals: scene.stops().boxed_local(),
-            tell: Box::new(move |snapshot, absent: &Absent| {
+            on_progress: Box::new(move |snapshot, absent: &MissingWorkload| {
                 let acted = absent.tally().acted();
                 let words = format!("the missing: {} of {} dealt with", figures::count(acted), figures::count(due));
                 gauge.tell((acted, due), &words, &progress::state(&snapshot.phase, snapshot.in_flight), Instant::now());
             }),
         };
-        let settings = calls::Settings {
+        let settings = calls::CallsSettings {
             rates: self.settings.rates.clone(),
             gates: self.settings.gates.clone(),
             max_attempts: self.settings.limits.max_attempts,
             in_flight: self.settings.limits.in_flight,
             max_outage: self.settings.max_outage,
             identifier: self.dialled.admin(),
-            tell_every: TELL_EVERY,
+            progress_every: TELL_EVERY,
         };
         let end = match scene.runtime.block_on(calls::run(parts, settings)) {
-            Err(calls::Broken { error: AbsentError::State(error), traffic }) => {
+            Err(calls::RunFailed { error: MissingError::State(error), traffic }) => {
                 account.traffic.add(&traffic);
                 return Err(state_error(&error));
             }
-            Err(calls::Broken { error: AbsentError::DeletionOff(says), traffic }) => {
+            Err(calls::RunFailed { error: MissingError::DeletionOff(says), traffic }) => {
                 account.traffic.add(&traffic);
-                End::Refused { refusal: Refusal::DeletionOff, code: None, says }
+                StopCause::Refused { refusal: HaltReason::DeletionOff, code: None, says }
             }
             Ok(ended) => {
                 account.traffic.add(&ended.traffic);
@@ -166,7 +166,7 @@ impl Way<'_> {
     }
 
     /// Writes the missing file: whole, or as it was.
-    pub(super) fn write_missing(&self, state: &State) -> Result<AbsentTally, LastWord> {
+    pub(super) fn write_missing(&self, state: &StateDb) -> Result<AbsentTally, ExitMessage> {
         let path = &self.paths.missing;
         let cannot = |source| state_error(&StateError::File { what: "write", path: path.clone(), source });
         // The state's own error, which a file's has no room for.

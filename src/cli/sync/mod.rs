@@ -16,66 +16,66 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::command_line::CommandLine;
-use super::ending::cannot_open;
-use super::exit::{Exit, LastWord};
+use super::exit_messages::cannot_open;
+use super::exit::{Exit, ExitMessage};
 use super::flags::{AllowFlag, MissingFlag, SyncFlags};
-use super::gauge::Gauge;
-use super::kept::{Kept, new_identity, state_error, vouched_results};
+use super::phase_bar::PhaseBar;
+use super::state_file::{LockedState, new_identity, state_error, committed_results};
 use super::lanes::Lanes;
-use super::names::{can_be_replaced, paths};
+use super::output_paths::{can_be_replaced, paths};
 use super::open_files::Keeps;
-use super::pipe::Held;
+use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::settings::{Connection, copies_delimiter, format};
 use super::signals::{Leftover, Stops};
 use super::source::Source;
-use super::target::{Dialled, dial, target};
-use super::{environment, first_look, input, last_calls, log, open_files};
+use super::client::{ServiceClient, build_client, target};
+use super::{environment, preflight, input, last_calls, log, open_files};
 use crate::files::folder_of;
-use crate::guard::{Bound, Guard, Limits};
-use crate::input::{Fingerprint, Sameness};
-use crate::journal::checkpoint::{Checkpoint, Work};
+use crate::guard::{Bound, Guard, GuardLimits};
+use crate::input::{FileStat, InputChange};
+use crate::journal::checkpoint::{Checkpoint, RunKind};
 use crate::journal::disk::OsDisk;
-use crate::journal::paths::Paths;
-use crate::journal::{self, Claim, LastCalls, Plan, Restart, Way};
+use crate::journal::paths::RunPaths;
+use crate::journal::{self, RunSpec, LastCalls, StartDecision, Restart, StartMode};
 use crate::lockfile::Lockfile;
-use crate::plan::{Counts, Id, Ops, Wait};
+use crate::plan::{PlanCounts, PaddedId, Ops, Wait};
 use crate::roster::{self, Format, InputFile, InputReader, Roster, RosterError};
-use crate::state::{self, OpenRun, State};
-use crate::sync::{Absence, Drawn, PlanError, Policy, Settlements, Survey, Trust, compare, draw_up, milliseconds, settlements, survey};
+use crate::state::{self, OpenRun, StateDb};
+use crate::sync::{MissingPolicy, SyncPlan, PlanError, Policy, SendOutcomes, Scratch, MissingTrust, compare, build_plan, milliseconds, settlements, survey};
 use crate::target::Target;
-use planned::Watch;
-use sending::{Cargo, Run};
+use planned::PlanningProgress;
+use sending::{PlannedImport, SyncRun};
 
 /// Runs the sync that the flags ask for.
-pub(super) fn run(flags: &SyncFlags) -> LastWord {
+pub(super) fn run(flags: &SyncFlags) -> ExitMessage {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
-    let word = Scene::set(&bars).and_then(|scene| {
-        let mut pipe = Held::default();
+    let word = Session::set(&bars).and_then(|scene| {
+        let mut pipe = HeldPipe::default();
         Ok(match Sync::new(flags, &mut pipe)?.begin(&scene)? {
-            Begun::Run(run) => run.carry_out(&scene),
-            Begun::Stopped(word) => word,
+            Prepared::Run(run) => run.carry_out(&scene),
+            Prepared::Stopped(word) => word,
         })
     });
     let word = word.unwrap_or_else(|word| word);
-    if flags.run.output.quiet && word.exit == Exit::Done { LastWord::done("") } else { word }
+    if flags.run.output.quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
 }
 
 /// What all phases of a sync share.
-struct Scene<'a> {
+struct Session<'a> {
     bars: &'a MultiProgress,
     runtime: Runtime,
     /// Begun once somebody looks at them.
     stops: OnceCell<Stops>,
 }
 
-impl<'a> Scene<'a> {
-    fn set(bars: &'a MultiProgress) -> Result<Self, LastWord> {
+impl<'a> Session<'a> {
+    fn set(bars: &'a MultiProgress) -> Result<Self, ExitMessage> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime
             .map(|runtime| Self { bars, runtime, stops: OnceCell::new() })
-            .map_err(|error| LastWord::new(Exit::CannotGoOn, format!("cannot start: {error}"), "the same command resumes"))
+            .map_err(|error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command resumes"))
     }
 
     /// Signals from now on, for each phase that looks for them.
@@ -87,22 +87,22 @@ impl<'a> Scene<'a> {
 /// What keeps other processes off the run and off the state.
 struct Locks {
     run: Lockfile,
-    kept: Kept,
+    kept: LockedState,
     _leftover: Option<Leftover>,
 }
 
 impl Locks {
-    fn take(paths: &Paths, state: &Path) -> Result<Self, LastWord> {
+    fn take(paths: &RunPaths, state: &Path) -> Result<Self, ExitMessage> {
         let (run, leftover) = Leftover::of_made(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing)
             .map_err(|error| cannot_open(&error))?;
-        Ok(Self { run, kept: Kept::take(state)?, _leftover: leftover })
+        Ok(Self { run, kept: LockedState::take(state)?, _leftover: leftover })
     }
 }
 
 /// What the plan came to.
-enum Begun<'a> {
-    Run(Box<Run<'a>>),
-    Stopped(LastWord),
+enum Prepared<'a> {
+    Run(Box<SyncRun<'a>>),
+    Stopped(ExitMessage),
 }
 
 /// A sync that has not decided anything yet.
@@ -111,12 +111,12 @@ struct Sync<'a> {
     connection: Connection,
     lanes: Lanes,
     target: Target,
-    paths: Paths,
+    paths: RunPaths,
     format: Format,
     source: Source,
     /// The input: all passes read this one, whatever takes its name.
     file: InputFile,
-    stat: Fingerprint,
+    stat: FileStat,
     /// Of a dry run: none, it changes nothing.
     locks: Option<Locks>,
     last_calls: LastCalls,
@@ -125,7 +125,7 @@ struct Sync<'a> {
 }
 
 impl<'a> Sync<'a> {
-    fn new(flags: &'a SyncFlags, pipe: &mut Held) -> Result<Self, LastWord> {
+    fn new(flags: &'a SyncFlags, pipe: &mut HeldPipe) -> Result<Self, ExitMessage> {
         let began_at = milliseconds(SystemTime::now());
         let run = &flags.run;
         let mut connection = Connection::resolve(&run.connection, &environment)?;
@@ -134,7 +134,7 @@ impl<'a> Sync<'a> {
         let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
         let paths = paths(run, &others)?;
         can_be_replaced("summary", run.summary.as_deref())?;
-        *pipe = Held::open(run.summary.as_deref())?;
+        *pipe = HeldPipe::open(run.summary.as_deref())?;
         can_be_replaced("plan", flags.plan.as_deref())?;
         let last_calls = LastCalls::find(&paths.lock());
         let locks = if run.dry_run { None } else { Some(Locks::take(&paths, &flags.state)?) };
@@ -146,28 +146,28 @@ impl<'a> Sync<'a> {
     }
 
     /// Plans or goes on, whichever it is.
-    fn begin(mut self, scene: &Scene) -> Result<Begun<'a>, LastWord> {
-        let state = State::find(&self.flags.state).map_err(|error| state_error(&error))?;
-        let open_run = state.as_ref().map(State::open_run).transpose().map_err(|error| state_error(&error))?.flatten();
-        let about = state.as_ref().map(State::about).transpose().map_err(|error| state_error(&error))?;
+    fn begin(mut self, scene: &Session) -> Result<Prepared<'a>, ExitMessage> {
+        let state = StateDb::find(&self.flags.state).map_err(|error| state_error(&error))?;
+        let open_run = state.as_ref().map(StateDb::open_run).transpose().map_err(|error| state_error(&error))?.flatten();
+        let about = state.as_ref().map(StateDb::about).transpose().map_err(|error| state_error(&error))?;
         let identity = about.as_ref().map_or_else(new_identity, |about| about.identity);
         self.is_the_checkpoints(state.as_ref(), identity)?;
-        let other = about.as_ref().and_then(|about| super::kept::other_target(about, &self.target));
+        let other = about.as_ref().and_then(|about| super::state_file::other_target(about, &self.target));
         let roster = self.roster()?;
         let (run, token) = open_run.as_ref().map_or((0, 0), |run| (run.number, run.token));
-        let mut claim = self.claim(&roster, Work::Sync { state: identity, run, token });
+        let mut claim = self.claim(&roster, RunKind::Sync { state: identity, run, token });
         drop(roster);
         let way = self.examine(&claim, open_run.as_ref())?;
-        if let (Way::Resume { .. }, Some(state), Some(open_run)) = (&way, &state, &open_run)
+        if let (StartMode::Resume { .. }, Some(state), Some(open_run)) = (&way, &state, &open_run)
             && !self.flags.run.dry_run
         {
             let ops = state.ops(open_run.counts.records()).map_err(|error| state_error(&error))?;
-            let dialled = dial(&self.connection, self.lanes.main_rate())?;
+            let dialled = build_client(&self.connection, self.lanes.main_rate())?;
             // What is begun is stopped by a signal as a run is.
             scene.stops();
-            return self.open((way, claim), ops, open_run.clone(), dialled).map(Begun::Run);
+            return self.open((way, claim), ops, open_run.clone(), dialled).map(Prepared::Run);
         }
-        first_look::judge(&self.file, &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
+        preflight::judge(&self.file, &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let mut drawn = self.plan(state.as_ref(), left, scene)?;
         self.is_as_planned(&drawn)?;
@@ -177,37 +177,37 @@ impl<'a> Sync<'a> {
         self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
         planned::tell_cut(&figures, &tripped);
         if self.flags.run.dry_run || !tripped.is_empty() {
-            return Ok(Begun::Stopped(self.stop(&drawn, &tripped, wait)));
+            return Ok(Prepared::Stopped(self.stop(&drawn, &tripped, wait)));
         }
         let is_shrunk = crate::guard::has_shrunk(&figures);
         drop(state);
-        let dialled = dial(&self.connection, self.lanes.main_rate())?;
+        let dialled = build_client(&self.connection, self.lanes.main_rate())?;
         self.keep_input(&mut claim, &mut drawn)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let plan = Judged { drawn: &mut drawn, is_shrunk, ends_with_newline: figures.ends_with_newline };
         let open_run = self.commit_to(plan, left, identity)?;
-        claim.work = Work::Sync { state: identity, run: open_run.number, token: open_run.token };
+        claim.work = RunKind::Sync { state: identity, run: open_run.number, token: open_run.token };
         let way = match way {
-            Way::Resume { .. } => Way::SetAside,
+            StartMode::Resume { .. } => StartMode::SetAside,
             way => way,
         };
-        self.open((way, claim), drawn.ops, open_run, dialled).map(Begun::Run)
+        self.open((way, claim), drawn.ops, open_run, dialled).map(Prepared::Run)
     }
 
     /// Refuses a state that is older than the checkpoint beside it: it doesn't know what was sent since.
-    fn is_the_checkpoints(&self, state: Option<&State>, identity: u64) -> Result<(), LastWord> {
-        let Some(Work::Sync { state: known, run, token }) = journal::work(&OsDisk, &self.paths) else { return Ok(()) };
+    fn is_the_checkpoints(&self, state: Option<&StateDb>, identity: u64) -> Result<(), ExitMessage> {
+        let Some(RunKind::Sync { state: known, run, token }) = journal::work(&OsDisk, &self.paths) else { return Ok(()) };
         let (Some(state), false) = (state, known != identity || self.flags.run.restart) else { return Ok(()) };
         let Some(why) = self.how_older(state, run, token).map_err(|error| state_error(&error))? else { return Ok(()) };
         let state = self.flags.state.display();
-        Err(LastWord::yours(
+        Err(ExitMessage::yours(
             format!("{state} {why}: an older state was brought back"),
             format!("{} puts it right; then the same command with --restart", self.verify_command()),
         ))
     }
 
     /// What shows that the state is older than the checkpoint of this run, if it is.
-    fn how_older(&self, state: &State, run: u64, token: u64) -> Result<Option<String>, state::StateError> {
+    fn how_older(&self, state: &StateDb, run: u64, token: u64) -> Result<Option<String>, state::StateError> {
         let last = state.last_run()?;
         if run > last {
             return Ok(Some(format!("knows {last} runs, the checkpoint is of run {run}")));
@@ -234,7 +234,7 @@ impl<'a> Sync<'a> {
     }
 
     /// The file from its start.
-    fn roster(&self) -> Result<Roster<InputReader>, LastWord> {
+    fn roster(&self) -> Result<Roster<InputReader>, ExitMessage> {
         self.open_roster().map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
     }
 
@@ -242,8 +242,8 @@ impl<'a> Sync<'a> {
         Roster::of(&self.file, &self.format)
     }
 
-    fn claim(&self, roster: &Roster<InputReader>, work: Work) -> Claim {
-        Claim {
+    fn claim(&self, roster: &Roster<InputReader>, work: RunKind) -> RunSpec {
+        RunSpec {
             work,
             target: self.target.clone(),
             input: self.stat,
@@ -255,10 +255,10 @@ impl<'a> Sync<'a> {
     }
 
     /// What an earlier run has left. It goes on only if it is the one that the state has begun, with the whole file as it was.
-    fn examine(&self, claim: &Claim, open_run: Option<&OpenRun>) -> Result<Way, LastWord> {
+    fn examine(&self, claim: &RunSpec, open_run: Option<&OpenRun>) -> Result<StartMode, ExitMessage> {
         let restart = if self.flags.run.restart { Restart::Asked } else { Restart::No };
         let compare = |checkpoint: &Checkpoint| {
-            let Some(open_run) = open_run.filter(|_| checkpoint.work == claim.work) else { return Ok(Sameness::ChangedWithin) };
+            let Some(open_run) = open_run.filter(|_| checkpoint.work == claim.work) else { return Ok(InputChange::ChangedWithin) };
             let reads_the_same = || match Roster::of(&self.file, &self.format).and_then(Roster::read_to_end) {
                 Ok(end) => Ok((end.offset, end.digest) == (open_run.input.len, open_run.input.digest)),
                 Err(RosterError::Read(error)) => Err(error),
@@ -266,39 +266,39 @@ impl<'a> Sync<'a> {
                 Err(_) => Ok(false),
             };
             let is_same = open_run.input.stat == self.stat || reads_the_same()?;
-            Ok(if is_same { Sameness::Same } else { Sameness::ChangedWithin })
+            Ok(if is_same { InputChange::Same } else { InputChange::ChangedWithin })
         };
         match journal::examine(&OsDisk, &self.paths, claim, restart, compare).map_err(|error| cannot_open(&error))? {
-            Plan::Run(way) => Ok(way),
-            Plan::Finished { .. } => Ok(Way::SetAside),
+            StartDecision::Run(way) => Ok(way),
+            StartDecision::Finished { .. } => Ok(StartMode::SetAside),
         }
     }
 
     /// The outcomes of an unfinished run that its state has not taken over yet.
-    fn left_by(&self, claim: &Claim, open_run: Option<&OpenRun>) -> Result<Settlements, LastWord> {
+    fn left_by(&self, claim: &RunSpec, open_run: Option<&OpenRun>) -> Result<SendOutcomes, ExitMessage> {
         let is_its_own = open_run.is_some() && journal::work(&OsDisk, &self.paths) == Some(claim.work);
-        let read = || match vouched_results(&self.paths)?.filter(|_| is_its_own) {
+        let read = || match committed_results(&self.paths)?.filter(|_| is_its_own) {
             Some(results) => settlements(results, folder_of(&self.flags.state)),
-            None => Ok(Settlements::none()),
+            None => Ok(SendOutcomes::none()),
         };
         read().or_else(|error| {
             if self.flags.run.restart && error.kind() == std::io::ErrorKind::InvalidData {
                 // Set aside as they are: what they would have told stays in doubt.
-                return Ok(Settlements::none());
+                return Ok(SendOutcomes::none());
             }
             let why = format!("cannot read what the unfinished run has left in {}: {error}", self.paths.results.display());
-            Err(LastWord::new(Exit::CannotGoOn, why, "give the same command again; --restart sets the results aside"))
+            Err(ExitMessage::new(Exit::Fatal, why, "give the same command again; --restart sets the results aside"))
         })
     }
 
-    fn plan(&self, state: Option<&State>, left: Settlements, scene: &Scene) -> Result<Drawn, LastWord> {
+    fn plan(&self, state: Option<&StateDb>, left: SendOutcomes, scene: &Session) -> Result<SyncPlan, ExitMessage> {
         let mut roster = self.roster()?;
         let roster_again = || self.open_roster().map_err(PlanError::from);
-        let gauge = Gauge::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
-        let last = state.map(State::last_finished).transpose().map_err(|error| state_error(&error))?.flatten();
+        let gauge = PhaseBar::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
+        let last = state.map(StateDb::last_finished).transpose().map_err(|error| state_error(&error))?.flatten();
         let accounts = last.map_or(0, |last| last.counts.records());
-        let mut watch = Watch { runtime: &scene.runtime, stops: scene.stops(), gauge, bytes: self.stat.len, accounts };
-        let mut reading = Survey { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |step| watch.heed(step) };
+        let mut watch = PlanningProgress { runtime: &scene.runtime, stops: scene.stops(), gauge, bytes: self.stat.len, accounts };
+        let mut reading = Scratch { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |step| watch.heed(step) };
         let surveyed = survey(&mut roster, self.stat, &mut reading);
         let surveyed = surveyed.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))?;
         let identifier = self.connection.identifier();
@@ -309,10 +309,10 @@ impl<'a> Sync<'a> {
             malformed: trust(self.flags, AllowFlag::Malformed),
             lookalikes: trust(self.flags, AllowFlag::Lookalikes),
             is_protected: &|id| is_protected(self.flags, identifier, id),
-            canaries: self.flags.canary.iter().map(|id| Id::new(id.as_str().as_bytes())).collect(),
+            canaries: self.flags.canary.iter().map(|id| PaddedId::new(id.as_str().as_bytes())).collect(),
             now: self.began_at,
         };
-        let drawn = draw_up(surveyed, state, left, &policy, &mut reading).and_then(|mut drawn| {
+        let drawn = build_plan(surveyed, state, left, &policy, &mut reading).and_then(|mut drawn| {
             if drawn.counts.missing > 0 {
                 compare(&mut drawn, &mut roster_again()?, &policy, &mut reading)?;
             }
@@ -322,20 +322,20 @@ impl<'a> Sync<'a> {
     }
 
     /// Whether the file has stayed what it was while it was planned; if it has grown, what was read still stands.
-    fn is_as_planned(&self, drawn: &Drawn) -> Result<(), LastWord> {
+    fn is_as_planned(&self, drawn: &SyncPlan) -> Result<(), ExitMessage> {
         let mut watch = roster::Watch::new(self.file.clone(), self.format.delimiter, self.stat);
         let looked = watch.look_through((drawn.input.len, drawn.input.digest));
         looked.map(|_| ()).map_err(|error| input::roster_error(&self.flags.run.input.file, &error))
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> GuardLimits {
         let flags = self.flags;
         let allowed = flags.allow.iter().filter_map(|flag| planned::guard(*flag)).collect();
-        Limits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(Bound::Kicks) }
+        GuardLimits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(Bound::Kicks) }
     }
 
     /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
-    fn keep_input(&mut self, claim: &mut Claim, drawn: &mut Drawn) -> Result<(), LastWord> {
+    fn keep_input(&mut self, claim: &mut RunSpec, drawn: &mut SyncPlan) -> Result<(), ExitMessage> {
         if !self.source.keep()? {
             return Ok(());
         }
@@ -345,13 +345,13 @@ impl<'a> Sync<'a> {
     }
 
     /// From here on the plan lasts.
-    fn commit_to(&self, judged: Judged, left: Settlements, identity: u64) -> Result<OpenRun, LastWord> {
+    fn commit_to(&self, judged: Judged, left: SendOutcomes, identity: u64) -> Result<OpenRun, ExitMessage> {
         let Judged { drawn, is_shrunk, ends_with_newline } = judged;
         let Some(Locks { kept, .. }) = &self.locks else { unreachable!("a dry run commits to nothing") };
         let mut state = kept.open_or_create(&self.target, identity)?;
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
         let malformed = drawn.malformed.as_ref().map(missing::malformed_words);
-        let waits = malformed.is_some() && trust(self.flags, AllowFlag::Malformed) == Trust::No;
+        let waits = malformed.is_some() && trust(self.flags, AllowFlag::Malformed) == MissingTrust::No;
         let lists = drawn.lists().map_err(|error| state_error(&state::StateError::Source(error)))?;
         let (planned, missing, ops) = lists;
         let new = state::NewRun {
@@ -370,10 +370,10 @@ impl<'a> Sync<'a> {
         state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
     }
 
-    fn open(mut self, (way, claim): (Way, Claim), ops: Ops, opened: OpenRun, dialled: Dialled) -> Result<Box<Run<'a>>, LastWord> {
+    fn open(mut self, (way, claim): (StartMode, RunSpec), ops: Ops, opened: OpenRun, dialled: ServiceClient) -> Result<Box<SyncRun<'a>>, ExitMessage> {
         let roster = self.roster()?;
         let Some(Locks { run: lock, kept, .. }) = self.locks else { unreachable!("a dry run sends nothing") };
-        let is_resumed = matches!(way, Way::Resume { .. });
+        let is_resumed = matches!(way, StartMode::Resume { .. });
         let work = claim.work;
         let journal = journal::open(way, (OsDisk, lock), self.paths.clone(), claim, SystemTime::now());
         if journal.is_ok() || journal::work(&OsDisk, &self.paths) == Some(work) {
@@ -388,27 +388,27 @@ impl<'a> Sync<'a> {
         let lookalikes = kept.open()?.lookalikes().map_err(|error| state_error(&error))?;
         let known = dialled.known(journal.tally());
         let settings = sending::settings((&connection, &lanes, known), last_calls::gates(last_calls, connection.headroom), flags, &journal);
-        let cargo = Cargo { journal, roster, file, stat, ops: Rc::new(ops) };
+        let cargo = PlannedImport { journal, roster, file, stat, ops: Rc::new(ops) };
         let reach = Reach::new(&connection, &environment, Instant::now());
-        Ok(Box::new(Run { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach }))
+        Ok(Box::new(SyncRun { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach }))
     }
 }
 
-const fn absence(flags: &SyncFlags) -> Absence {
+const fn absence(flags: &SyncFlags) -> MissingPolicy {
     match flags.missing {
-        MissingFlag::Report => Absence::Report,
-        MissingFlag::Kick => Absence::Kick,
-        MissingFlag::Delete => Absence::Delete,
+        MissingFlag::Report => MissingPolicy::Report,
+        MissingFlag::Kick => MissingPolicy::Kick,
+        MissingFlag::Delete => MissingPolicy::Delete,
     }
 }
 
-fn trust(flags: &SyncFlags, allow: AllowFlag) -> Trust {
-    if flags.allow.contains(&allow) { Trust::Allowed } else { Trust::No }
+fn trust(flags: &SyncFlags, allow: AllowFlag) -> MissingTrust {
+    if flags.allow.contains(&allow) { MissingTrust::Allowed } else { MissingTrust::No }
 }
 
 /// A plan that the guards let through.
 struct Judged<'a> {
-    drawn: &'a mut Drawn,
+    drawn: &'a mut SyncPlan,
     /// Though it has lost so many.
     is_shrunk: bool,
     ends_with_newline: bool,
@@ -422,7 +422,7 @@ fn is_protected(flags: &SyncFlags, identifier: &str, id: &str) -> bool {
 /// What a run is told at its end besides the import's figures.
 #[derive(Debug, Clone, Copy)]
 struct Outline {
-    counts: Counts,
+    counts: PlanCounts,
     lookalikes: u64,
     guard: Option<Guard>,
     wait: Option<Wait>,

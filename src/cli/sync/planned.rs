@@ -11,37 +11,37 @@ use tokio::time::Instant;
 
 use super::{Outline, Sync, missing};
 use crate::cli::access::{Remedies, cannot_use, why_denied};
-use crate::cli::exit::{Exit, LastWord, causes};
+use crate::cli::exit::{Exit, ExitMessage, causes};
 use crate::cli::flags::AllowFlag;
-use crate::cli::gauge::Gauge;
+use crate::cli::phase_bar::PhaseBar;
 use crate::cli::import::write_summary;
 use crate::cli::input::roster_error;
-use crate::cli::kept::{retarget, state_error};
+use crate::cli::state_file::{retarget, state_error};
 use crate::cli::signals::Stops;
 use crate::cli::tell;
 use crate::cli::whole::{self, Readers};
 use crate::deliver::{BATCH_RECORDS, Lane};
 use crate::figures::{self, defused};
 use crate::gate::Rate;
-use crate::guard::{Figures, Guard, PastRun, Tripped, most_held};
-use crate::outcome::Tally;
-use crate::plan::{Counts, Due, Missing, Op, Wait};
+use crate::guard::{GuardInput, Guard, PastRun, Tripped, most_held};
+use crate::outcome::OutcomeCounts;
+use crate::plan::{PlanCounts, PlannedAction, MissingAccount, Op, Wait};
 use crate::roster::{InputReader, Roster, RosterError};
-use crate::state::State;
+use crate::state::StateDb;
 use crate::summary::{Summary, SyncFigures};
-use crate::sync::{Drawn, PlanError, Step};
-use crate::traffic::Traffic;
+use crate::sync::{SyncPlan, PlanError, Step};
+use crate::traffic::CallStats;
 
 /// What a plan's error means.
-pub(super) fn plan_error(file: &Path, error: &PlanError) -> LastWord {
+pub(super) fn plan_error(file: &Path, error: &PlanError) -> ExitMessage {
     match error {
         PlanError::Roster(error) => roster_error(file, error),
         PlanError::State(error) => state_error(error),
-        PlanError::Modified => LastWord::yours(
+        PlanError::Modified => ExitMessage::yours(
             format!("{}: {error}; nothing was sent", file.display()),
             "let whoever writes it finish, then give the same command again",
         ),
-        PlanError::Stopped => LastWord::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew"),
+        PlanError::Stopped => ExitMessage::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew"),
         PlanError::Spill { folder, source } => {
             let why = format!("{}{}", causes(error), why_denied(folder, source));
             let place = "it is kept beside the state: have the folder's permissions changed, or name another --state";
@@ -62,24 +62,24 @@ pub(super) const fn guard(flag: AllowFlag) -> Option<Guard> {
 }
 
 /// Tells of a file that may have been cut off, where no guard stops it.
-pub(super) fn tell_cut(figures: &Figures, tripped: &[Tripped]) {
+pub(super) fn tell_cut(figures: &GuardInput, tripped: &[Tripped]) {
     if !figures.ends_with_newline && tripped.iter().all(|tripped| tripped.guard != Guard::Cut) {
         tracing::warn!("the file has no line end at its end: it may have been cut off");
     }
 }
 
 /// Shows how far the planning is, and stops it when a signal comes.
-pub(super) struct Watch<'a> {
+pub(super) struct PlanningProgress<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) stops: Stops,
-    pub(super) gauge: Gauge,
+    pub(super) gauge: PhaseBar,
     /// Of the file.
     pub(super) bytes: u64,
     /// Of the state, as far as the last run tells.
     pub(super) accounts: u64,
 }
 
-impl Watch<'_> {
+impl PlanningProgress<'_> {
     pub(super) fn heed(&mut self, step: Step) -> ControlFlow<()> {
         let now = Instant::now();
         match step {
@@ -100,7 +100,7 @@ impl Watch<'_> {
 
 impl Sync<'_> {
     /// What the guards judge.
-    pub(super) fn figures(&self, drawn: &Drawn, state: Option<&State>, other_target: Option<String>) -> Result<Figures, LastWord> {
+    pub(super) fn figures(&self, drawn: &SyncPlan, state: Option<&StateDb>, other_target: Option<String>) -> Result<GuardInput, ExitMessage> {
         let runs = state.map_or(Ok(Vec::new()), |state| state.runs(u32::MAX)).map_err(|error| state_error(&error))?;
         let finished = || runs.iter().filter_map(|run| run.finished_at.map(|at| (run, at)));
         let past = finished().map(|(run, finished_at)| PastRun {
@@ -109,7 +109,7 @@ impl Sync<'_> {
             is_shrunk: run.shrunk_allowed == Some(true),
         });
         let ends_with_newline = self.file.ends_with_newline().map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
-        Ok(Figures {
+        Ok(GuardInput {
             filled: drawn.filled,
             before: drawn.filled_before,
             distinct: drawn.distinct,
@@ -127,12 +127,12 @@ impl Sync<'_> {
     }
 
     /// Tells the plan: its counts, and row by row if that is asked for.
-    pub(super) fn tell_plan(&self, drawn: &mut Drawn, state: Option<&State>, tripped: &[Tripped]) -> Result<(), LastWord> {
+    pub(super) fn tell_plan(&self, drawn: &mut SyncPlan, state: Option<&StateDb>, tripped: &[Tripped]) -> Result<(), ExitMessage> {
         if let Some(path) = &self.flags.plan {
             let roster = self.roster()?;
             let written = whole::write(path, Readers::Owner, |out| write_plan(out, roster, drawn)).map_err(|error| {
-                LastWord::new(
-                    Exit::CannotGoOn,
+                ExitMessage::new(
+                    Exit::Fatal,
                     format!("cannot write the plan {}: {error}", path.display()),
                     "make room there; nothing was sent",
                 )
@@ -148,9 +148,9 @@ impl Sync<'_> {
         Ok(())
     }
 
-    fn outline(&self, drawn: &Drawn, held: Option<u64>) -> String {
+    fn outline(&self, drawn: &SyncPlan, held: Option<u64>) -> String {
         let count = figures::count;
-        let Counts { create, update, unchanged, invalid, superseded, missing } = drawn.counts;
+        let PlanCounts { create, update, unchanged, invalid, superseded, missing } = drawn.counts;
         let lookalikes = match drawn.lookalikes.spared {
             0 => String::new(),
             spared => format!(", {} spared since a record looks like them", count(spared)),
@@ -195,10 +195,10 @@ impl Sync<'_> {
     }
 
     /// The last word where nothing is sent: a dry run, or a guard.
-    pub(super) fn stop(&self, drawn: &Drawn, tripped: &[Tripped], wait: Option<Wait>) -> LastWord {
+    pub(super) fn stop(&self, drawn: &SyncPlan, tripped: &[Tripped], wait: Option<Wait>) -> ExitMessage {
         let guard = tripped.first().map(|tripped| tripped.guard);
         let word = match tripped {
-            [] => LastWord::new(
+            [] => ExitMessage::new(
                 Exit::Done,
                 "this was a dry run: nothing is sent, the state is untouched",
                 "the same command without --dry-run does it",
@@ -210,30 +210,30 @@ impl Sync<'_> {
         word
     }
 
-    fn guarded(&self, tripped: &[Tripped]) -> LastWord {
+    fn guarded(&self, tripped: &[Tripped]) -> ExitMessage {
         let why: Vec<String> = tripped.iter().map(|Tripped { guard, why, .. }| format!("guard {}: {why}", guard.name())).collect();
         let way_out = |tripped: &Tripped| {
             if tripped.guard == Guard::Target {
                 let command = retarget(&self.flags.state, &self.flags.run.connection);
                 format!("another --state, or, if the app has moved: {command}")
             } else {
-                tripped.way_out.clone()
+                tripped.override_hint.clone()
             }
         };
         let ways: Vec<String> = tripped.iter().map(way_out).collect();
         let hint =
             format!("nothing was sent and the state is untouched; look at the file first; what lets it through: {}", ways.join(", "));
-        LastWord::new(Exit::Guarded, why.join("; "), hint)
+        ExitMessage::new(Exit::Guarded, why.join("; "), hint)
     }
 }
 
-fn nothing_sent(word: &LastWord, outline: Outline, lane: Lane) -> Summary {
+fn nothing_sent(word: &ExitMessage, outline: Outline, lane: Lane) -> Summary {
     Summary {
         exit: word.exit,
         outcome: word.exit.outcome(),
         lane,
-        tally: Tally::default(),
-        traffic: Traffic::default(),
+        tally: OutcomeCounts::default(),
+        traffic: CallStats::default(),
         elapsed: Duration::ZERO,
         resumed_at_row: 0,
         sync: Some(SyncFigures {
@@ -249,7 +249,7 @@ fn nothing_sent(word: &LastWord, outline: Outline, lane: Lane) -> Summary {
 }
 
 /// Writes what is to become of each record that is not unchanged, in input order, then the missing.
-fn write_plan(out: &mut dyn Write, mut roster: Roster<InputReader>, drawn: &mut Drawn) -> io::Result<()> {
+fn write_plan(out: &mut dyn Write, mut roster: Roster<InputReader>, drawn: &mut SyncPlan) -> io::Result<()> {
     let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
     csv.write_record(["op", "row", "line", "UserID", "reason"])?;
     while let Some(view) = roster.next_view() {
@@ -287,14 +287,14 @@ const fn reason(op: Op) -> &'static str {
     }
 }
 
-fn reason_of_missing(missing: &Missing) -> String {
+fn reason_of_missing(missing: &MissingAccount) -> String {
     let runs = figures::counted(missing.missing_runs.into(), "run");
     let then = match missing.due {
-        Due::Nothing => "",
-        Due::Protected => "; protected",
-        Due::Kick => "; to be kicked",
-        Due::Delete => "; to be deleted",
-        Due::Lookalike => "; spared",
+        PlannedAction::Nothing => "",
+        PlannedAction::Protected => "; protected",
+        PlannedAction::Kick => "; to be kicked",
+        PlannedAction::Delete => "; to be deleted",
+        PlannedAction::Lookalike => "; spared",
     };
     let lookalike = missing.lookalike.map_or_else(String::new, |lookalike| format!("; {lookalike} looks like it"));
     format!("missing in {runs}{lookalike}{then}")

@@ -8,38 +8,38 @@ use std::time::{Instant as Stopwatch, SystemTime};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::Scene;
+use super::Session;
 use super::missing::known_wait;
 use crate::calls;
-use crate::cli::ending::{Given, RESUMES, disk_failed, finished_exit, having_waited, last_word};
-use crate::cli::exit::{Exit, LastWord};
+use crate::cli::exit_messages::{EndedRun, RESUMES, disk_failed, finished_exit, having_waited, last_word};
+use crate::cli::exit::{Exit, ExitMessage};
 use crate::cli::flags::{MissingFlag, SyncFlags};
 use crate::cli::import::{TELL_EVERY, write_summary};
 use crate::cli::input::{roster_error, with_new_file};
-use crate::cli::kept::{Kept, state_error, vouched_results};
+use crate::cli::state_file::{LockedState, state_error, committed_results};
 use crate::cli::lanes::{COMMIT_EVERY, Lanes};
 use crate::cli::reach::Reach;
 use crate::cli::settings::Connection;
 use crate::cli::source::Source;
-use crate::cli::target::Dialled;
+use crate::cli::client::ServiceClient;
 use crate::cli::tell;
 use crate::deliver::{Known, Lane};
 use crate::figures;
 use crate::files::folder_of;
 use crate::gate;
-use crate::import::{self, Broken, End, Parts, Settings};
-use crate::input::{Fingerprint, Mark};
+use crate::import::{self, RunFailed, StopCause, Dependencies, ImportSettings};
+use crate::input::{FileStat, InputPosition};
 use crate::journal::disk::OsDisk;
-use crate::journal::paths::Paths;
-use crate::journal::{self, Journal, Ledger};
-use crate::outcome::Tally;
+use crate::journal::paths::RunPaths;
+use crate::journal::{self, Journal, OutcomeSink};
+use crate::outcome::OutcomeCounts;
 use crate::plan::{Ops, Wait};
-use crate::progress::{Progress, Start};
+use crate::progress::{ProgressReporter, Start};
 use crate::roster::{Format, InputFile, InputReader, Roster, RosterError};
-use crate::state::{self, Done, Finish, OpenRun};
+use crate::state::{self, RunTotals, Finish, OpenRun};
 use crate::summary::{Report, Summary, SyncFigures};
-use crate::sync::{AbsentTally, Feed, FeedError, Planned, Settlements, SyncLedger, absent_tally, milliseconds, settlements};
-use crate::traffic::Traffic;
+use crate::sync::{AbsentTally, PlannedRecords, FeedError, FeedPlan, SendOutcomes, SyncOutcomeSink, absent_tally, milliseconds, settlements};
+use crate::traffic::CallStats;
 
 /// Records that are announced to the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
 /// well under a hundredth of the time.
@@ -47,39 +47,39 @@ const AHEAD_SINGLE: u64 = 256;
 const AHEAD_BATCH: u64 = 16_384;
 
 /// A sync about to send its first call.
-pub(super) struct Run<'a> {
+pub(super) struct SyncRun<'a> {
     pub(super) flags: &'a SyncFlags,
-    pub(super) paths: Paths,
+    pub(super) paths: RunPaths,
     pub(super) format: Format,
     pub(super) source: Source,
-    pub(super) kept: Kept,
-    pub(super) dialled: Dialled,
+    pub(super) kept: LockedState,
+    pub(super) dialled: ServiceClient,
     pub(super) lanes: Lanes,
-    pub(super) settings: Settings,
+    pub(super) settings: ImportSettings,
     pub(super) opened: OpenRun,
     /// Missing ids that are spared because a record looks like them.
     pub(super) lookalikes: u64,
-    pub(super) cargo: Cargo,
+    pub(super) cargo: PlannedImport,
     pub(super) reach: Reach,
 }
 
 /// What the import takes.
-pub(super) struct Cargo {
+pub(super) struct PlannedImport {
     pub(super) journal: Journal<OsDisk>,
     /// At the start of the file.
     pub(super) roster: Roster<InputReader>,
     pub(super) file: InputFile,
-    pub(super) stat: Fingerprint,
+    pub(super) stat: FileStat,
     pub(super) ops: Rc<Ops>,
 }
 
 pub(super) fn settings(
     (connection, lanes, known): (&Connection, &Lanes, Known),
-    gates: gate::Settings,
+    gates: gate::GateSettings,
     flags: &SyncFlags,
     journal: &Journal<OsDisk>,
-) -> Settings {
-    Settings {
+) -> ImportSettings {
+    ImportSettings {
         rates: lanes.rates.clone(),
         gates,
         limits: lanes.limits(connection),
@@ -89,17 +89,17 @@ pub(super) fn settings(
         known,
         commit_every: COMMIT_EVERY,
         commit_rows: lanes.commit_rows(),
-        tell_every: TELL_EVERY,
+        progress_every: TELL_EVERY,
     }
 }
 
 /// What the run has come to so far.
-pub(super) struct Account {
+pub(super) struct SyncTotals {
     /// Of the whole run.
-    pub(super) tally: Tally,
+    pub(super) tally: OutcomeCounts,
     /// Of this process.
-    here: Tally,
-    pub(super) traffic: Traffic,
+    here: OutcomeCounts,
+    pub(super) traffic: CallStats,
     lane: Lane,
     absent: AbsentTally,
     wait: Option<Wait>,
@@ -107,16 +107,16 @@ pub(super) struct Account {
     pub(super) unjudged: u64,
 }
 
-impl Run<'_> {
-    pub(super) fn carry_out(self: Box<Self>, scene: &Scene) -> LastWord {
+impl SyncRun<'_> {
+    pub(super) fn carry_out(self: Box<Self>, scene: &Session) -> ExitMessage {
         let began = Stopwatch::now();
         let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach } = *self;
         let start = cargo.journal.settled();
         let input = PlannedInput { path: source.path().to_owned(), file: cargo.file.clone(), format, stat: cargo.stat };
-        let way = Way { flags, paths, input, kept, dialled, settings, opened, lookalikes, reach };
+        let way = SyncSteps { flags, paths, input, kept, dialled, settings, opened, lookalikes, reach };
         way.announce(&lanes, start);
         let (word, account) = way.go(source, cargo, scene);
-        let Account { tally, here, traffic, lane, absent, wait, unjudged: _ } = account;
+        let SyncTotals { tally, here, traffic, lane, absent, wait, unjudged: _ } = account;
         let sync = SyncFigures {
             plan: way.opened.counts,
             kicked: absent.kicked,
@@ -138,13 +138,13 @@ impl Run<'_> {
 }
 
 /// The way of a run from its first call to its end.
-pub(super) struct Way<'a> {
+pub(super) struct SyncSteps<'a> {
     pub(super) flags: &'a SyncFlags,
-    pub(super) paths: Paths,
+    pub(super) paths: RunPaths,
     pub(super) input: PlannedInput,
-    kept: Kept,
-    pub(super) dialled: Dialled,
-    pub(super) settings: Settings,
+    kept: LockedState,
+    pub(super) dialled: ServiceClient,
+    pub(super) settings: ImportSettings,
     pub(super) opened: OpenRun,
     lookalikes: u64,
     reach: Reach,
@@ -155,11 +155,11 @@ pub(super) struct PlannedInput {
     pub(super) path: PathBuf,
     pub(super) file: InputFile,
     pub(super) format: Format,
-    pub(super) stat: Fingerprint,
+    pub(super) stat: FileStat,
 }
 
-impl Way<'_> {
-    fn announce(&self, lanes: &Lanes, start: Mark) {
+impl SyncSteps<'_> {
+    fn announce(&self, lanes: &Lanes, start: InputPosition) {
         let lane = if matches!(lanes.lane, Lane::Batch(_)) { " in batches" } else { "" };
         let from = match start.rows {
             0 => String::new(),
@@ -169,15 +169,15 @@ impl Way<'_> {
         tracing::info!("syncing {file} into {target}{lane}{from}; results: {}", self.paths.results.display());
     }
 
-    fn go(&self, mut source: Source, cargo: Cargo, scene: &Scene) -> (LastWord, Account) {
+    fn go(&self, mut source: Source, cargo: PlannedImport, scene: &Session) -> (ExitMessage, SyncTotals) {
         let before = cargo.journal.tally();
         let ops = cargo.ops.clone();
         let start = cargo.journal.settled();
         let absent = AbsentTally { lookalikes: self.lookalikes, ..AbsentTally::default() };
-        let nothing = |traffic, lane, tally: Tally| Account { tally, here: tally - before, traffic, lane, absent, wait: None, unjudged: 0 };
+        let nothing = |traffic, lane, tally: OutcomeCounts| SyncTotals { tally, here: tally - before, traffic, lane, absent, wait: None, unjudged: 0 };
         let ended = match self.send(cargo, scene) {
-            Err(word) => return (word, nothing(Traffic::default(), self.settings.limits.lane, before)),
-            Ok(Err(Broken { error, traffic, lane })) => {
+            Err(word) => return (word, nothing(CallStats::default(), self.settings.limits.lane, before)),
+            Ok(Err(RunFailed { error, traffic, lane })) => {
                 let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(before);
                 return (disk_failed(&error), nothing(traffic, lane, tally));
             }
@@ -185,49 +185,49 @@ impl Way<'_> {
         };
         let mut account = nothing(ended.traffic, ended.lane, before + ended.tally);
         account.unjudged = ended.unjudged;
-        if matches!(ended.end, End::Finished) && self.flags.run.limit.is_none() {
+        if matches!(ended.end, StopCause::Finished) && self.flags.run.limit.is_none() {
             let word = self.finish(ended.ledger.0, &mut account, scene).unwrap_or_else(|word| word);
-            if matches!(word.exit, Exit::Done | Exit::SomeRows) {
+            if matches!(word.exit, Exit::Done | Exit::SomeRowsRejected) {
                 source.is_done_with();
             }
             return (word, account);
         }
         let settled = ended.settled.unwrap_or(start);
         let word = match ended.end {
-            End::Finished | End::LimitReached => self.limited(&mut account).err(),
-            End::Stopped | End::Outage { .. } | End::Refused { .. } | End::Input(_) => None,
+            StopCause::Finished | StopCause::LimitReached => self.limited(&mut account).err(),
+            StopCause::Stopped | StopCause::Outage { .. } | StopCause::Refused { .. } | StopCause::Input(_) => None,
         };
         let word = word.unwrap_or_else(|| self.unfinished(ended.end, &account, remaining(&ops, settled)));
         (word, account)
     }
 
     /// The missing wait for a run without a limit.
-    fn limited(&self, account: &mut Account) -> Result<(), LastWord> {
+    fn limited(&self, account: &mut SyncTotals) -> Result<(), ExitMessage> {
         account.wait = known_wait(self.flags, self.opened.counts.missing, self.opened.malformed.is_some());
         account.wait.map_or(Ok(()), |wait| self.tell_wait(wait, 0, &self.kept.open()?))
     }
 
     /// The import's pipeline, with what the plan sends. The outer error is the system's.
-    fn send(&self, cargo: Cargo, scene: &Scene) -> Result<Pumped, LastWord> {
-        let Cargo { journal, roster, file, stat, ops } = cargo;
+    fn send(&self, cargo: PlannedImport, scene: &Session) -> Result<Pumped, ExitMessage> {
+        let PlannedImport { journal, roster, file, stat, ops } = cargo;
         let start = journal.settled();
         let roster = roster.skip_to(start).map_err(|error| roster_error(&self.flags.run.input.file, &error.into()))?;
         let (input_bytes, limit) = (Some(stat.len), self.settings.limit);
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes, limit };
         let mut reach = self.reach.clone();
-        let mut progress = Progress::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
+        let mut progress = ProgressReporter::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
-        let input = state::Input { stat, ..self.opened.input };
-        let planned = Planned { ops, input, sent_up_to: self.opened.sent_up_to, ahead, limit };
-        let parts = Parts {
+        let input = state::RunInput { stat, ..self.opened.input };
+        let planned = FeedPlan { ops, input, sent_up_to: self.opened.sent_up_to, ahead, limit };
+        let parts = Dependencies {
             api: self.dialled.api.clone(),
-            records: Feed::new(roster, file, self.kept.open()?, planned, Box::new(SystemTime::now)),
-            ledger: SyncLedger(journal),
+            records: PlannedRecords::new(roster, file, self.kept.open()?, planned, Box::new(SystemTime::now)),
+            ledger: SyncOutcomeSink(journal),
             signer: self.dialled.signer(),
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
             signals: scene.stops().boxed_local(),
-            tell: Box::new(move |snapshot| {
+            on_progress: Box::new(move |snapshot| {
                 reach.heed(snapshot.calls, &snapshot.phase, Instant::now());
                 progress.tell(snapshot, Instant::now());
             }),
@@ -236,17 +236,17 @@ impl Way<'_> {
     }
 
     /// The last word on a run that was stopped, whatever by.
-    fn unfinished(&self, end: End<FeedError>, account: &Account, remaining: u64) -> LastWord {
+    fn unfinished(&self, end: StopCause<FeedError>, account: &SyncTotals, remaining: u64) -> ExitMessage {
         let file = &self.flags.run.input.file;
-        let end: End<RosterError> = match end {
-            End::Finished | End::LimitReached => End::LimitReached,
-            End::Stopped => End::Stopped,
-            End::Outage { why } => End::Outage { why },
-            End::Refused { refusal, code, says } => End::Refused { refusal, code, says },
-            End::Input(FeedError::Roster(error)) => End::Input(error),
-            End::Input(FeedError::State(error)) => return state_error(&error),
-            End::Input(error @ FeedError::Modified) => {
-                return LastWord::yours(
+        let end: StopCause<RosterError> = match end {
+            StopCause::Finished | StopCause::LimitReached => StopCause::LimitReached,
+            StopCause::Stopped => StopCause::Stopped,
+            StopCause::Outage { why } => StopCause::Outage { why },
+            StopCause::Refused { refusal, code, says } => StopCause::Refused { refusal, code, says },
+            StopCause::Input(FeedError::Roster(error)) => StopCause::Input(error),
+            StopCause::Input(FeedError::State(error)) => return state_error(&error),
+            StopCause::Input(error @ FeedError::Modified) => {
+                return ExitMessage::yours(
                     format!("{}: {error}", file.display()),
                     "let whoever writes it finish, then give the same command again: it plans anew",
                 );
@@ -255,12 +255,12 @@ impl Way<'_> {
         last_word(&end, account.tally, Some(remaining), self.given(&account.traffic))
     }
 
-    pub(super) fn given<'w>(&'w self, traffic: &Traffic) -> Given<'w> {
-        Given { flags: &self.flags.run, paths: &self.paths, state: None, reach: self.reach.advice_on(traffic) }
+    pub(super) fn given<'w>(&'w self, traffic: &CallStats) -> EndedRun<'w> {
+        EndedRun { flags: &self.flags.run, paths: &self.paths, state: None, reach: self.reach.advice_on(traffic) }
     }
 
     /// All rows have settled: the missing, then the state, then the checkpoint.
-    fn finish(&self, mut journal: Journal<OsDisk>, account: &mut Account, scene: &Scene) -> Result<LastWord, LastWord> {
+    fn finish(&self, mut journal: Journal<OsDisk>, account: &mut SyncTotals, scene: &Session) -> Result<ExitMessage, ExitMessage> {
         let left = self.settlements()?;
         let mut state = self.kept.open()?;
         let run = (self.opened.number, self.opened.token);
@@ -281,29 +281,29 @@ impl Way<'_> {
         if self.opened.counts.missing > 0 {
             account.absent = self.write_missing(&state)?;
         }
-        let Tally { created, updated, failed, .. } = account.tally;
+        let OutcomeCounts { created, updated, failed, .. } = account.tally;
         let AbsentTally { kicked, deleted, failed: missing_failed, .. } = account.absent;
-        let done = Done { created, updated, failed, kicked, deleted, missing_failed };
+        let done = RunTotals { created, updated, failed, kicked, deleted, missing_failed };
         let finish = Finish { run, at: milliseconds(SystemTime::now()), done, missing_waits: account.wait.map(Wait::name) };
         state.finish(left, finish).map_err(|error| state_error(&error))?;
         journal.finish().map_err(|error| disk_failed(&error))?;
         Ok(with_new_file(self.finished(account), &self.flags.run.input.file, &self.input.file))
     }
 
-    fn settlements(&self) -> Result<Settlements, LastWord> {
-        let read = || match vouched_results(&self.paths)? {
+    fn settlements(&self) -> Result<SendOutcomes, ExitMessage> {
+        let read = || match committed_results(&self.paths)? {
             Some(results) => settlements(results, folder_of(&self.flags.state)),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "they are not what the checkpoint says of them")),
         };
         read().map_err(|error| {
-            LastWord::new(Exit::CannotGoOn, format!("cannot read the results {}: {error}", self.paths.results.display()), RESUMES)
+            ExitMessage::new(Exit::Fatal, format!("cannot read the results {}: {error}", self.paths.results.display()), RESUMES)
         })
     }
 
-    fn finished(&self, account: &Account) -> LastWord {
+    fn finished(&self, account: &SyncTotals) -> ExitMessage {
         let (tally, absent, counts) = (account.tally, account.absent, self.opened.counts);
         let count = figures::count;
-        let exit = if absent.failed > 0 { Exit::SomeRows } else { finished_exit(tally) };
+        let exit = if absent.failed > 0 { Exit::SomeRowsRejected } else { finished_exit(tally) };
         let mut why = format!("{} created, {} updated, {} unchanged", count(tally.created), count(tally.updated), count(counts.unchanged));
         let mut and = |number: u64, word: &str| {
             if number > 0 {
@@ -317,10 +317,10 @@ impl Way<'_> {
         and(absent.kicked, "kicked");
         and(absent.deleted, "deleted");
         and(absent.failed, "of the missing failed");
-        having_waited(LastWord::new(exit, why, self.hint(tally, absent)), account.unjudged)
+        having_waited(ExitMessage::new(exit, why, self.hint(tally, absent)), account.unjudged)
     }
 
-    fn hint(&self, tally: Tally, absent: AbsentTally) -> String {
+    fn hint(&self, tally: OutcomeCounts, absent: AbsentTally) -> String {
         let rejects = self.paths.rejects.display();
         let missing = self.paths.missing.display();
         match (tally.rejected() > 0, absent.failed > 0) {
@@ -334,18 +334,18 @@ impl Way<'_> {
 }
 
 /// The calls' end as the import's; `None` if they are all made.
-pub(super) fn stopped(end: calls::End) -> Option<End<RosterError>> {
+pub(super) fn stopped(end: calls::StopCause) -> Option<StopCause<RosterError>> {
     match end {
-        calls::End::Finished => None,
-        calls::End::Stopped => Some(End::Stopped),
-        calls::End::Outage { why } => Some(End::Outage { why }),
-        calls::End::Refused { refusal, code, says } => Some(End::Refused { refusal, code, says }),
+        calls::StopCause::Finished => None,
+        calls::StopCause::Stopped => Some(StopCause::Stopped),
+        calls::StopCause::Outage { why } => Some(StopCause::Outage { why }),
+        calls::StopCause::Refused { refusal, code, says } => Some(StopCause::Refused { refusal, code, says }),
     }
 }
 
-type Pumped = Result<import::Ended<SyncLedger<OsDisk>, FeedError>, Broken<journal::DiskError>>;
+type Pumped = Result<import::RunOutcome<SyncOutcomeSink<OsDisk>, FeedError>, RunFailed<journal::DiskError>>;
 
 /// Records that are still to get an outcome.
-fn remaining(ops: &Ops, settled: Mark) -> u64 {
+fn remaining(ops: &Ops, settled: InputPosition) -> u64 {
     (settled.rows + 1..=ops.rows()).filter(|row| ops.get(*row) != crate::plan::Op::Unchanged).count() as u64
 }

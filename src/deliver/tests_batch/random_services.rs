@@ -58,7 +58,7 @@ struct Service {
 }
 
 impl Service {
-    fn answer(&mut self, sent: &Sent) -> CallEnd {
+    fn answer(&mut self, sent: &Sent) -> CallOutcome {
         let ids: Vec<String> = sent.accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect();
         if self.random.u32(..100) < self.trouble
             && let Some(end) = self.trouble(sent, &ids)
@@ -78,12 +78,12 @@ impl Service {
         }
     }
 
-    fn trouble(&mut self, sent: &Sent, ids: &[String]) -> Option<CallEnd> {
+    fn trouble(&mut self, sent: &Sent, ids: &[String]) -> Option<CallOutcome> {
         match self.random.u32(..6) {
             0 => Some(code(60007)),
             1 => Some(code(60011)),
-            2 => Some(CallEnd::TooMany),
-            3 => Some(CallEnd::Unreached { why: "refused".to_owned() }),
+            2 => Some(CallOutcome::TooMany),
+            3 => Some(CallOutcome::Unreached { why: "refused".to_owned() }),
             kind => {
                 let end = if kind == 4 { lost() } else { code(70169) };
                 if sent.command == Command::PortraitGet {
@@ -101,7 +101,7 @@ impl Service {
     }
 
     /// What a record does to the call that carries it.
-    fn whole_call(&mut self, ids: &[String]) -> Option<CallEnd> {
+    fn whole_call(&mut self, ids: &[String]) -> Option<CallOutcome> {
         for id in ids {
             match self.fates[id] {
                 Fate::Refused(code_) => return Some(code(code_)),
@@ -116,7 +116,7 @@ impl Service {
         None
     }
 
-    fn list(&mut self, ids: &[String]) -> CallEnd {
+    fn list(&mut self, ids: &[String]) -> CallOutcome {
         let mut failed = vec!["stranger".to_owned()];
         for id in ids {
             match self.fates[id] {
@@ -135,7 +135,7 @@ impl Service {
 /// A run over a random file: calls are in flight together and end in any order.
 fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut desk = Desk::new(Doubt::FallBack);
+    let mut desk = Desk::new(OnBatchFailure::FallBack);
     desk.deliveries.limits.in_flight = in_flight;
     desk.deliveries.limits.window_records = random.usize(150..2_000);
     let has_profiles = random.u32(..3);
@@ -184,7 +184,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
                 desk.now = desk.now.max(at);
                 let end = service.answer(&sent);
                 let aftermath = desk.end(&sent, end);
-                assert!(!matches!(aftermath, Aftermath::Halt { .. }), "{aftermath:?}");
+                assert!(!matches!(aftermath, CallEffect::Halt { .. }), "{aftermath:?}");
             }
             (_, Some(wake)) => desk.now = desk.now.max(wake) + Duration::from_millis(1),
             (_, None) => {

@@ -45,7 +45,7 @@ fn every_command_has_a_limit_of_its_own() {
     }
     let audit = caller.service.audit();
     for (command, _, limit) in &commands {
-        let seen = audit.of(Command::by_path(command).unwrap());
+        let seen = audit.of(SandboxCommand::by_path(command).unwrap());
         assert_eq!((seen.calls, seen.over_limit, seen.max_calls_in_1s), (*limit as u64 + 1, 1, limit + 1), "{command}");
     }
     caller.now.since_start = Duration::from_secs(1);
@@ -74,7 +74,7 @@ fn deleted_users_are_gone_everywhere_and_may_return() {
 
 #[test]
 fn a_batch_names_barred_users_too() {
-    let mut caller = Caller::new(Settings { deleted_ids: DeletedIds::Barred, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { deleted_ids: DeletedIds::Barred, ..settings() });
     caller.import("a");
     caller.call(wire::ACCOUNT_DELETE, &delete(&["a"]));
     assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, r#"{"Accounts":["a","b"]}"#)["FailAccounts"], json!(["a"]));
@@ -82,7 +82,7 @@ fn a_batch_names_barred_users_too() {
 
 #[test]
 fn where_deleting_is_off_nobody_is_deleted() {
-    let mut caller = Caller::new(Settings { deleting: Deleting::SwitchedOff, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings() });
     caller.import("a");
     let answer = caller.call(wire::ACCOUNT_DELETE, &delete(&["a"]));
     assert_eq!((&answer["ActionStatus"], &answer["ErrorCode"], &answer["ResultItem"]), (&json!("FAIL"), &json!(71000), &Value::Null));
@@ -91,7 +91,7 @@ fn where_deleting_is_off_nobody_is_deleted() {
 
 #[test]
 fn unknown_profiles_can_be_left_out() {
-    let mut caller = Caller::new(Settings { unknown_profiles: UnknownProfiles::Absent, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { unknown_profiles: UnknownProfiles::Absent, ..settings() });
     caller.import("a");
     let answer = caller.call(wire::PORTRAIT_GET, &portraits(&["x", "a"]));
     assert_eq!(each(&answer, "UserProfileItem", "To_Account"), ["a"]);
@@ -100,7 +100,7 @@ fn unknown_profiles_can_be_left_out() {
 #[test]
 fn users_are_online_until_they_are_kicked_or_deleted() {
     let online = ["a", "b", "x"].map(|id| (id.to_owned(), Presence::Online)).into_iter().chain([("c".to_owned(), Presence::PushOnline)]);
-    let mut caller = Caller::new(Settings { online: online.collect(), ..settings() });
+    let mut caller = Caller::new(SandboxSettings { online: online.collect(), ..settings() });
     for id in ["a", "b", "c", "d"] {
         caller.import(id);
     }
@@ -152,7 +152,7 @@ fn a_code_for_named_users_strikes_them_alone() {
 fn touches_name_each_user_with_what_became_of_it() {
     let faults = ["html,api=kick", "reset=after,api=account_check"].map(|text| text.parse().unwrap()).to_vec();
     let limit_per_s = NonZeroU32::new(2);
-    let mut caller = Caller::new(Settings { faults, limit_per_s, touches_kept: 100, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { faults, limit_per_s, touches_kept: 100, ..settings() });
     caller.call(wire::MULTIACCOUNT_IMPORT, r#"{"Accounts":["a","b c"]}"#);
     caller.call(wire::ACCOUNT_DELETE, &delete(&["x", "a"]));
     caller.react(wire::KICK, r#"{"UserID":"a"}"#);
@@ -163,20 +163,20 @@ fn touches_name_each_user_with_what_became_of_it() {
     caller.react(wire::KICK, r#"{"UserID":"a","More":1}"#);
     let touches: Vec<_> = caller.service.touches().iter().map(|touch| (touch.command, touch.user_id.as_str(), touch.code)).collect();
     let expected = [
-        (Command::MultiaccountImport, "a", Some(0)),
-        (Command::MultiaccountImport, "b c", Some(70402)),
-        (Command::AccountDelete, "x", Some(70107)),
-        (Command::AccountDelete, "a", Some(0)),
-        (Command::Kick, "a", None),
-        (Command::AccountCheck, "a", Some(0)),
-        (Command::AccountImport, "d", Some(0)),
-        (Command::AccountImport, "e", Some(0)),
-        (Command::AccountImport, "f", Some(60007)),
+        (SandboxCommand::MultiaccountImport, "a", Some(0)),
+        (SandboxCommand::MultiaccountImport, "b c", Some(70402)),
+        (SandboxCommand::AccountDelete, "x", Some(70107)),
+        (SandboxCommand::AccountDelete, "a", Some(0)),
+        (SandboxCommand::Kick, "a", None),
+        (SandboxCommand::AccountCheck, "a", Some(0)),
+        (SandboxCommand::AccountImport, "d", Some(0)),
+        (SandboxCommand::AccountImport, "e", Some(0)),
+        (SandboxCommand::AccountImport, "f", Some(60007)),
     ];
     assert_eq!(touches, expected);
     let audit = caller.service.audit();
     let ids = |command| audit.of(command).ids;
-    assert_eq!((ids(Command::MultiaccountImport), ids(Command::AccountDelete), ids(Command::Kick)), (2, 2, 1));
+    assert_eq!((ids(SandboxCommand::MultiaccountImport), ids(SandboxCommand::AccountDelete), ids(SandboxCommand::Kick)), (2, 2, 1));
     assert_eq!(audit.imports, 3);
 }
 
@@ -207,8 +207,8 @@ async fn files_hold_what_was_answered() {
 fn deleted_ids_are_barred_over_restarts_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("accounts.csv");
-    let barred = || Settings { deleted_ids: DeletedIds::Barred, ..settings() };
-    let caller = |settings: Settings| {
+    let barred = || SandboxSettings { deleted_ids: DeletedIds::Barred, ..settings() };
+    let caller = |settings: SandboxSettings| {
         let mut files = Files::open(Some(&path), None).unwrap();
         let mut service = Service::with_accounts(settings, files.take_held());
         files.ask(&mut service);

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::journal::disk::Disk;
-use chatlift::journal::paths::{Given, Paths};
-use chatlift::journal::{self, OpenError, Plan, RESULTS_HEADER, Restart};
+use chatlift::journal::paths::{GivenPaths, RunPaths};
+use chatlift::journal::{self, OpenError, StartDecision, RESULTS_HEADER, Restart};
 
 use super::command::{Command, Ending};
 use super::input::{Fortune, Input};
@@ -24,7 +24,7 @@ const PROCESSES_MAX: usize = 30;
 pub(crate) struct Scenario {
     seed: u64,
     machine: Machine,
-    paths: Paths,
+    paths: RunPaths,
     input: Input,
     witness: Witness,
     restart: Restart,
@@ -76,7 +76,7 @@ const STORIES: [(Earlier, Since, Restart); 14] = [
 
 impl Scenario {
     /// Draws it, and lets the earlier run happen on a disk that is seen through `mount`.
-    pub(crate) fn new<D: Disk>(seed: u64, mount: &impl Fn(&Machine, &Paths) -> D) -> Result<Self, Broken> {
+    pub(crate) fn new<D: Disk>(seed: u64, mount: &impl Fn(&Machine, &RunPaths) -> D) -> Result<Self, Broken> {
         let mut chance = fastrand::Rng::with_seed(seed);
         let (earlier, since, restart) = STORIES[chance.usize(..STORIES.len())];
         let fortune = match chance.u8(..8) {
@@ -110,7 +110,7 @@ impl Scenario {
     fn live_through<D: Disk>(
         &mut self,
         earlier: Earlier,
-        mount: &impl Fn(&Machine, &Paths) -> D,
+        mount: &impl Fn(&Machine, &RunPaths) -> D,
         chance: &mut fastrand::Rng,
     ) -> Result<(), Broken> {
         let limit = match earlier {
@@ -143,7 +143,7 @@ impl Scenario {
                 self.witness.knows_foreign(|paths| &paths.checkpoint, b"{}");
             }
         }
-        let files: [fn(&Paths) -> &Path; 2] = [|paths| &paths.results, |paths| &paths.rejects];
+        let files: [fn(&RunPaths) -> &Path; 2] = [|paths| &paths.results, |paths| &paths.rejects];
         for of in files {
             // Results that hold the header alone are nobody's loss.
             if let Some(bytes) = self.machine.bytes(of(&self.paths)).filter(|bytes| bytes != RESULTS_HEADER.as_bytes()) {
@@ -157,7 +157,7 @@ impl Scenario {
         Command { paths: &self.paths, input: &self.input, restart, fortune: self.fortune, limit: None }
     }
 
-    fn count_operations<D: Disk>(&self, mount: &impl Fn(&Machine, &Paths) -> D) -> Result<u64, Broken> {
+    fn count_operations<D: Disk>(&self, mount: &impl Fn(&Machine, &RunPaths) -> D) -> Result<u64, Broken> {
         let machine = self.machine.duplicate(self.seed);
         machine.start(None);
         let mut witness = self.witness.clone();
@@ -172,7 +172,7 @@ impl Scenario {
     }
 
     /// Lives through one of them.
-    pub(crate) fn check<D: Disk>(&self, number: u64, mount: &impl Fn(&Machine, &Paths) -> D) -> Result<(), Broken> {
+    pub(crate) fn check<D: Disk>(&self, number: u64, mount: &impl Fn(&Machine, &RunPaths) -> D) -> Result<(), Broken> {
         let ways = Interruption::ALL.len() as u64;
         let how = Interruption::ALL[usize::try_from(number % ways).expect("there are few ways")];
         let machine = self.machine.duplicate(self.seed ^ number.rotate_left(32));
@@ -189,21 +189,21 @@ impl Scenario {
 }
 
 /// All in one folder, or each in its own.
-fn paths(chance: &mut fastrand::Rng) -> Paths {
+fn paths(chance: &mut fastrand::Rng) -> RunPaths {
     if chance.u8(..3) > 0 {
-        return Paths::new(Path::new("d/u.csv"), Given::default());
+        return RunPaths::new(Path::new("d/u.csv"), GivenPaths::default());
     }
     let given = |name: &str| Some(PathBuf::from(name));
-    Paths::new(
+    RunPaths::new(
         Path::new("d/u.csv"),
-        Given { results: given("a/u.results.csv"), rejects: given("b/u.rejects.csv"), checkpoint: given("c/u.checkpoint.json") },
+        GivenPaths { results: given("a/u.results.csv"), rejects: given("b/u.rejects.csv"), checkpoint: given("c/u.checkpoint.json") },
     )
 }
 
 /// A case under way.
 struct Life<'a, M> {
     mount: &'a M,
-    paths: &'a Paths,
+    paths: &'a RunPaths,
     machine: &'a Machine,
     input: Input,
     witness: Witness,
@@ -305,7 +305,7 @@ impl<M: Fn() -> D, D: Disk> Life<'_, M> {
         Ok(())
     }
 
-    fn examines(&self) -> Result<Plan, OpenError> {
+    fn examines(&self) -> Result<StartDecision, OpenError> {
         let compare = |checkpoint: &Checkpoint| Ok(self.input.compare(checkpoint.settled));
         journal::examine(&(self.mount)(), self.paths, &self.input.claim(), Restart::No, compare)
     }

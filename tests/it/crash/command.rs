@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::journal::disk::Disk;
-use chatlift::journal::paths::Paths;
-use chatlift::journal::{self, DiskError, Journal, Ledger, OpenError, Plan, Restart};
+use chatlift::journal::paths::RunPaths;
+use chatlift::journal::{self, DiskError, Journal, OutcomeSink, OpenError, StartDecision, Restart};
 
 use super::input::{Fortune, Input};
 use super::witness::{Broken, Witness, now, promise};
@@ -16,7 +16,7 @@ const COMMIT_ROWS_MAX: u64 = 5;
 /// A command line, and how it goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Command<'a> {
-    pub(crate) paths: &'a Paths,
+    pub(crate) paths: &'a RunPaths,
     pub(crate) input: &'a Input,
     pub(crate) restart: Restart,
     pub(crate) fortune: Fortune,
@@ -91,8 +91,8 @@ impl Command<'_> {
         let plan = journal::examine(&disk, self.paths, &self.input.claim(), self.restart, compare)?;
         witness.planned(&plan, self.restart, self.input)?;
         let way = match plan {
-            Plan::Finished { .. } => return Ok(Ending::NothingToDo),
-            Plan::Run(way) => way,
+            StartDecision::Finished { .. } => return Ok(Ending::NothingToDo),
+            StartDecision::Run(way) => way,
         };
         let journal = journal::open(way, (disk, lock), self.paths.clone(), self.input.claim(), now())?;
         witness.opened(self.input);
@@ -131,7 +131,7 @@ impl Command<'_> {
 }
 
 /// Takes the lock. A process that another test starts holds a copy of a lock that was just given up, until it becomes its program.
-pub(super) fn lock<D: Disk>(disk: &D, paths: &Paths) -> Result<D::Lock, OpenError> {
+pub(super) fn lock<D: Disk>(disk: &D, paths: &RunPaths) -> Result<D::Lock, OpenError> {
     const TRIES: usize = 200;
     for _ in 0..TRIES {
         match journal::lock(disk, paths) {
@@ -143,7 +143,7 @@ pub(super) fn lock<D: Disk>(disk: &D, paths: &Paths) -> Result<D::Lock, OpenErro
 }
 
 /// A second process finds the files locked.
-fn keeps_others_out<D: Disk>(mount: &impl Fn() -> D, paths: &Paths) -> Result<(), Broken> {
+fn keeps_others_out<D: Disk>(mount: &impl Fn() -> D, paths: &RunPaths) -> Result<(), Broken> {
     let second = journal::lock(&mount(), paths);
     promise!(second.is_err(), "two processes are at work at once");
     Ok(())

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chatlift::journal::disk::{Disk, DiskFile};
-use chatlift::journal::paths::Paths;
+use chatlift::journal::paths::RunPaths;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::case::Scenario;
@@ -52,7 +52,7 @@ enum Role {
 struct Flawed {
     flaw: Flaw,
     machine: Machine,
-    paths: Paths,
+    paths: RunPaths,
     is_first_run: AtomicBool,
     /// Whether this process has changed no name yet.
     is_start: AtomicBool,
@@ -72,7 +72,7 @@ struct HeldWrite {
 }
 
 impl Flawed {
-    fn new(flaw: Flaw, machine: &Machine, paths: &Paths) -> Self {
+    fn new(flaw: Flaw, machine: &Machine, paths: &RunPaths) -> Self {
         Self {
             flaw,
             machine: machine.clone(),
@@ -85,7 +85,7 @@ impl Flawed {
     }
 
     fn role(&self, path: &Path) -> Role {
-        let Paths { results, rejects, checkpoint, .. } = &self.paths;
+        let RunPaths { results, rejects, checkpoint, .. } = &self.paths;
         let new_checkpoint = self.paths.new_checkpoint();
         let roles =
             [(results, Role::Results), (rejects, Role::Rejects), (checkpoint, Role::Checkpoint), (&new_checkpoint, Role::NewCheckpoint)];
@@ -246,7 +246,7 @@ fn make_checksum_right(bytes: &mut [u8]) {
 
 /// The first case that a flaw does not survive: how many there were, its seed, and what was broken.
 fn first_broken(flaw: Flaw) -> Option<(u64, String, String)> {
-    let mount = |machine: &Machine, paths: &Paths| Flawed::new(flaw, machine, paths);
+    let mount = |machine: &Machine, paths: &RunPaths| Flawed::new(flaw, machine, paths);
     let mut cases = 0;
     for seed in 0.. {
         let scenario = match Scenario::new(seed, &mount) {

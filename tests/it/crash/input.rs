@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use chatlift::input::{Fingerprint, Mark, Reading, Sameness};
-use chatlift::journal::Claim;
-use chatlift::journal::checkpoint::Work;
-use chatlift::outcome::{Outcome, Settled, Status};
+use chatlift::input::{FileStat, InputPosition, ColumnLayout, InputChange};
+use chatlift::journal::RunSpec;
+use chatlift::journal::checkpoint::RunKind;
+use chatlift::outcome::{Outcome, RowOutcome, Status};
 use chatlift::target::Target;
 use csv::ByteRecord;
 
@@ -18,22 +18,22 @@ pub(crate) const REJECTS_HEADER: &str = "UserID,Nick,error_code,error_info\n";
 #[derive(Debug, Clone)]
 pub(crate) struct Input {
     records: Vec<Record>,
-    start: Mark,
-    fingerprint: Fingerprint,
+    start: InputPosition,
+    fingerprint: FileStat,
 }
 
 #[derive(Debug, Clone)]
 struct Record {
     nick: String,
     line: u64,
-    end: Mark,
+    end: InputPosition,
 }
 
 impl Input {
     pub(crate) fn new(records: u64, chance: &mut fastrand::Rng) -> Self {
-        let mut start = Mark::START;
+        let mut start = InputPosition::START;
         start.pass(HEADER.as_bytes(), 1);
-        let fingerprint = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
+        let fingerprint = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         Self { records: Vec::new(), start, fingerprint }.appended(records, chance)
     }
 
@@ -42,7 +42,7 @@ impl Input {
         for _ in 0..records {
             let nick = format!("nick{}", chance.u32(..));
             let before = self.end();
-            let mut end = Mark { rows: before.rows + 1, ..before };
+            let mut end = InputPosition { rows: before.rows + 1, ..before };
             end.pass(format!("u{},{nick}\n", end.rows).as_bytes(), 1);
             self.records.push(Record { nick, line: before.line, end });
         }
@@ -51,7 +51,7 @@ impl Input {
 
     /// The same bytes, but the stat fields have changed.
     pub(crate) fn touched(mut self, chance: &mut fastrand::Rng) -> Self {
-        self.fingerprint = Fingerprint { len: self.end().offset, modified_ns: chance.i64(..), ..self.fingerprint };
+        self.fingerprint = FileStat { len: self.end().offset, modified_ns: chance.i64(..), ..self.fingerprint };
         self
     }
 
@@ -59,16 +59,16 @@ impl Input {
         self.records.len() as u64
     }
 
-    pub(crate) fn end(&self) -> Mark {
+    pub(crate) fn end(&self) -> InputPosition {
         self.records.last().map_or(self.start, |record| record.end)
     }
 
-    pub(crate) fn claim(&self) -> Claim {
-        Claim {
-            work: Work::Import,
+    pub(crate) fn claim(&self) -> RunSpec {
+        RunSpec {
+            work: RunKind::Import,
             target: Target { endpoint: "sandbox".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: self.fingerprint,
-            reading: Reading { delimiter: b',', columns: [Some(0), Some(1), None], flags: BTreeMap::new() },
+            reading: ColumnLayout { delimiter: b',', columns: [Some(0), Some(1), None], flags: BTreeMap::new() },
             header: ByteRecord::from(vec!["UserID", "Nick"]),
             rejects_delimiter: b',',
             start: self.start,
@@ -76,24 +76,24 @@ impl Input {
     }
 
     /// As the roster compares a file.
-    pub(crate) fn compare(&self, settled: Mark) -> Sameness {
+    pub(crate) fn compare(&self, settled: InputPosition) -> InputChange {
         let ends = self.records.iter().map(|record| record.end);
         match std::iter::once(self.start).chain(ends).find(|end| end.rows == settled.rows) {
-            Some(end) if end == settled && end == self.end() => Sameness::Same,
-            Some(end) if end == settled => Sameness::ChangedAfter,
-            Some(_) | None => Sameness::ChangedWithin,
+            Some(end) if end == settled && end == self.end() => InputChange::Same,
+            Some(end) if end == settled => InputChange::ChangedAfter,
+            Some(_) | None => InputChange::ChangedWithin,
         }
     }
 
     /// The record behind so many rows, with an outcome; `None` behind the last.
-    pub(crate) fn settle(&self, rows_before: u64, fortune: Fortune, chance: &mut fastrand::Rng) -> Option<(Settled, Line)> {
+    pub(crate) fn settle(&self, rows_before: u64, fortune: Fortune, chance: &mut fastrand::Rng) -> Option<(RowOutcome, Line)> {
         let row = rows_before + 1;
         let record = self.records.get(usize::try_from(rows_before).expect("inputs of tests are small"))?;
         let (outcome, time) = fortune.outcome(chance);
         let user_id = format!("u{row}");
         let line = Line::new(row, record, &outcome, &time);
         let original = (outcome.status != Status::Imported).then(|| ByteRecord::from(vec![user_id.as_str(), &record.nick]));
-        Some((Settled { row, line: record.line, user_id: user_id.into_bytes().into(), outcome, end: record.end, original }, line))
+        Some((RowOutcome { row, line: record.line, user_id: user_id.into_bytes().into(), outcome, end: record.end, original }, line))
     }
 }
 

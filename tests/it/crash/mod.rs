@@ -18,14 +18,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use case::{SEED_VARIABLE, Scenario};
-use chatlift::journal::paths::Paths;
+use chatlift::journal::paths::RunPaths;
 use machine::Machine;
 use witness::Broken;
 
 /// Cases that are lived through unless another number is asked for. Chosen: some seconds.
 const CASES: u64 = 20_000;
 
-fn sound(machine: &Machine, _: &Paths) -> Machine {
+fn sound(machine: &Machine, _: &RunPaths) -> Machine {
     machine.clone()
 }
 

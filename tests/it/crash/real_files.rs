@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::journal::disk::{Disk, DiskFile, OsDisk};
-use chatlift::journal::paths::{Given, Paths};
-use chatlift::journal::{self, OpenError, Plan, Restart, Way};
+use chatlift::journal::paths::{GivenPaths, RunPaths};
+use chatlift::journal::{self, OpenError, StartDecision, Restart, StartMode};
 use chatlift::lockfile::Lockfile;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -140,7 +140,7 @@ fn no_bit_of_a_checkpoint_turns_over_unnoticed() {
 
 #[test]
 fn files_that_are_missing_are_named_and_nothing_is_touched() {
-    let check = |gone: fn(&Paths) -> &PathBuf, is_expected: fn(&OpenError) -> bool| {
+    let check = |gone: fn(&RunPaths) -> &PathBuf, is_expected: fn(&OpenError) -> bool| {
         let life = RealLife::stopped();
         fs::remove_file(gone(&life.paths)).unwrap();
         let files = life.files();
@@ -156,7 +156,7 @@ fn files_that_are_missing_are_named_and_nothing_is_touched() {
 /// A run in a temporary folder.
 struct RealLife {
     folder: TempDir,
-    paths: Paths,
+    paths: RunPaths,
     input: Input,
     fortune: Fortune,
     witness: Witness,
@@ -167,7 +167,7 @@ impl RealLife {
     fn new(rows: u64, fortune: Fortune, seed: u64) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
-        let paths = Paths::new(&folder.path().join("u.csv"), Given::default());
+        let paths = RunPaths::new(&folder.path().join("u.csv"), GivenPaths::default());
         Self { folder, paths, input: Input::new(rows, &mut chance), fortune, witness: Witness::default(), chance }
     }
 
@@ -195,7 +195,7 @@ impl RealLife {
         ended.unwrap_or_else(|Broken(why)| panic!("{why}"))
     }
 
-    fn examines(&self) -> Result<Plan, OpenError> {
+    fn examines(&self) -> Result<StartDecision, OpenError> {
         let compare = |checkpoint: &Checkpoint| Ok(self.input.compare(checkpoint.settled));
         journal::examine(&OsDisk, &self.paths, &self.input.claim(), Restart::No, compare)
     }
@@ -203,7 +203,7 @@ impl RealLife {
     fn opens(&self) -> Result<(), OpenError> {
         let lock = lock(&OsDisk, &self.paths)?;
         let plan = self.examines()?;
-        let Plan::Run(way @ Way::Resume { .. }) = plan else { panic!("a stopped run is resumed: {plan:?}") };
+        let StartDecision::Run(way @ StartMode::Resume { .. }) = plan else { panic!("a stopped run is resumed: {plan:?}") };
         journal::open(way, (OsDisk, lock), self.paths.clone(), self.input.claim(), now()).map(drop)
     }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use chatlift::input::Mark;
+use chatlift::input::InputPosition;
 use chatlift::journal::checkpoint::Checkpoint;
-use chatlift::journal::paths::{Paths, stamp};
-use chatlift::journal::{Plan, RESULTS_HEADER, Restart, Way};
-use chatlift::outcome::Tally;
+use chatlift::journal::paths::{RunPaths, stamp};
+use chatlift::journal::{StartDecision, RESULTS_HEADER, Restart, StartMode};
+use chatlift::outcome::OutcomeCounts;
 
 use super::input::{Input, Line, REJECTS_HEADER};
 
@@ -49,7 +49,7 @@ pub(crate) struct Witness {
 /// A run, from its first process to its last.
 #[derive(Debug, Clone)]
 struct Run {
-    input_end: Mark,
+    input_end: InputPosition,
     /// As last attempted.
     lines: Vec<Line>,
     /// So many of them were reported as committed.
@@ -69,12 +69,12 @@ enum End {
 #[derive(Debug, Clone)]
 enum Relic {
     Run(Run),
-    Foreign { of: fn(&Paths) -> &Path, bytes: Vec<u8> },
+    Foreign { of: fn(&RunPaths) -> &Path, bytes: Vec<u8> },
 }
 
 impl Witness {
     /// There is a file that belongs to no run.
-    pub(crate) fn knows_foreign(&mut self, of: fn(&Paths) -> &Path, bytes: &[u8]) {
+    pub(crate) fn knows_foreign(&mut self, of: fn(&RunPaths) -> &Path, bytes: &[u8]) {
         self.relics.push(Relic::Foreign { of, bytes: bytes.to_vec() });
     }
 
@@ -89,24 +89,24 @@ impl Witness {
     }
 
     /// A command has decided.
-    pub(crate) fn planned(&mut self, plan: &Plan, restart: Restart, input: &Input) -> Result<(), Broken> {
+    pub(crate) fn planned(&mut self, plan: &StartDecision, restart: Restart, input: &Input) -> Result<(), Broken> {
         match plan {
-            Plan::Finished { tally } => self.found_finished(*tally, restart, input),
-            Plan::Run(Way::Afresh) => {
+            StartDecision::Finished { tally } => self.found_finished(*tally, restart, input),
+            StartDecision::Run(StartMode::Afresh) => {
                 promise!(self.run.is_none(), "a run was forgotten");
                 self.relics.extend(self.leaving.take().map(Relic::Run));
                 Ok(())
             }
-            Plan::Run(Way::SetAside) => self.found_to_set_aside(restart, input),
-            Plan::Run(Way::GoOnSettingAside { .. }) => {
+            StartDecision::Run(StartMode::SetAside) => self.found_to_set_aside(restart, input),
+            StartDecision::Run(StartMode::GoOnSettingAside { .. }) => {
                 self.leaving = self.leaving.take().or(self.run.take());
                 Ok(())
             }
-            Plan::Run(Way::Resume { checkpoint, .. }) => self.found_unfinished(checkpoint),
+            StartDecision::Run(StartMode::Resume { checkpoint, .. }) => self.found_unfinished(checkpoint),
         }
     }
 
-    fn found_finished(&mut self, tally: Tally, restart: Restart, input: &Input) -> Result<(), Broken> {
+    fn found_finished(&mut self, tally: OutcomeCounts, restart: Restart, input: &Input) -> Result<(), Broken> {
         self.stays();
         let Some(run) = &mut self.run else { return Err(Broken("nothing was done and all is finished".to_owned())) };
         promise!(restart == Restart::No, "a restart was not carried out");
@@ -176,7 +176,7 @@ impl Witness {
         self.open_run().end = End::Unknown;
     }
 
-    pub(crate) fn finished(&mut self, tally: Tally) -> Result<(), Broken> {
+    pub(crate) fn finished(&mut self, tally: OutcomeCounts) -> Result<(), Broken> {
         let run = self.open_run();
         promise!(run.tally() == tally, "the tally is {tally:?}, it should be {:?}", run.tally());
         run.vouched = run.lines.len();
@@ -189,7 +189,7 @@ impl Witness {
     }
 
     /// What must be on the disk while nobody is at work, whatever may follow it.
-    pub(crate) fn checks_committed(&self, read: Read<'_>, paths: &Paths) -> Result<(), Broken> {
+    pub(crate) fn checks_committed(&self, read: Read<'_>, paths: &RunPaths) -> Result<(), Broken> {
         let Some(run) = &self.run else { return Ok(()) };
         let starts_with = |path: &Path, start: &str| read(path).unwrap_or_default().starts_with(start.as_bytes());
         promise!(starts_with(&paths.results, &run.results(run.vouched)), "committed results are gone");
@@ -198,7 +198,7 @@ impl Witness {
     }
 
     /// What must be on the disk when all is done: that and nothing else.
-    pub(crate) fn checks_all(&self, read: Read<'_>, paths: &Paths) -> Result<(), Broken> {
+    pub(crate) fn checks_all(&self, read: Read<'_>, paths: &RunPaths) -> Result<(), Broken> {
         let Some(run) = &self.run else { return Err(Broken("there was no run".to_owned())) };
         let rows = run.lines.len();
         same("results", read(&paths.results).as_deref(), Some(&run.results(rows)))?;
@@ -224,14 +224,14 @@ impl Run {
         (!lines.is_empty()).then(|| format!("{REJECTS_HEADER}{lines}"))
     }
 
-    fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
+    fn tally(&self) -> OutcomeCounts {
+        let mut tally = OutcomeCounts::default();
         self.lines.iter().for_each(|line| tally.count(line.status));
         tally
     }
 
     /// Whether `kept`, what is found under one dated name, is this run.
-    fn is(&self, read: Read<'_>, kept: &Paths) -> bool {
+    fn is(&self, read: Read<'_>, kept: &RunPaths) -> bool {
         let Some(found_results) = read(&kept.results) else { return false };
         if read(&kept.checkpoint).is_none() {
             return false;
@@ -249,7 +249,7 @@ impl Run {
 }
 
 impl Relic {
-    fn check(&self, read: Read<'_>, paths: &Paths) -> Result<(), Broken> {
+    fn check(&self, read: Read<'_>, paths: &RunPaths) -> Result<(), Broken> {
         let mut dated = (0..STAMPS).map(|number| paths.dated(&stamp(now(), number)));
         match self {
             Relic::Run(run) => promise!(dated.any(|kept| run.is(read, &kept)), "a run that was set aside is gone: {run:?}"),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use chatlift::account::Account;
 use chatlift::command::Command;
-use chatlift::deliver::{Doubt, Lane};
-use chatlift::import::End;
+use chatlift::deliver::{OnBatchFailure, Lane};
+use chatlift::import::StopCause;
 use chatlift::outcome::Status;
-use chatlift::verdict::{CallEnd, Refusal, Yield};
+use chatlift::verdict::{CallOutcome, HaltReason, Answer};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ const READ: Command = Command::PortraitGet;
 const LATENCY: Duration = Duration::from_millis(50);
 
 fn lost() -> Reply {
-    Reply { connect: Duration::ZERO, latency: Duration::from_millis(5), end: CallEnd::Lost { why: "HTTP 502".to_owned() } }
+    Reply { connect: Duration::ZERO, latency: Duration::from_millis(5), end: CallOutcome::Lost { why: "HTTP 502".to_owned() } }
 }
 
 /// As many records with nicknames.
@@ -49,23 +49,23 @@ fn keeps_the_limits(service: &Service, run: &Run) {
 async fn ten_thousand_accounts_a_second_are_imported_and_no_more_than_a_hundred_calls() {
     let service = Service::new(|call| fine(call, LATENCY + Duration::from_millis(call.number % 40))).forgetful();
     let began = Instant::now();
-    let run = World::new(named(200_000)).in_batches(Doubt::Stop).keeping(Keep::Counts).run(&service).await;
-    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    let run = World::new(named(200_000)).in_batches(OnBatchFailure::Stop).keeping(Keep::Counts).run(&service).await;
+    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
     assert_eq!((run.tally.imported, service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (200_000, 2_000, 1, 0));
     keeps_the_limits(&service, &run);
     let mean = service.mean_per_s_of(BATCH);
     assert!(mean >= 99.0 || began.elapsed() < Duration::from_millis(20_500), "{mean}, {:?}", began.elapsed());
     assert!(run.traffic.mean_per_s <= 100.0 && run.traffic.most_in_1s() <= 100);
-    assert_eq!(run.lane, Lane::Batch(Doubt::Stop));
+    assert_eq!(run.lane, Lane::Batch(OnBatchFailure::Stop));
 }
 
 /// Accounts that are imported a second, all in all.
 async fn accounts_a_second(script: impl FnMut(&Call<'_>) -> Reply + 'static, count: u64) -> (f64, Run, Service) {
     let service = Service::new(script).forgetful();
     let began = Instant::now();
-    let run = World::new(accounts(count)).in_batches(Doubt::FallBack).run(&service).await;
+    let run = World::new(accounts(count)).in_batches(OnBatchFailure::FallBack).run(&service).await;
     let mean = count as f64 / began.elapsed().as_secs_f64();
-    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
     keeps_the_limits(&service, &run);
     (mean, run, service)
 }
@@ -126,10 +126,10 @@ async fn fresh_accounts_a_second(trouble: Trouble, window_records: usize, seed: 
         trouble.reply(call)
     })
     .forgetful();
-    let mut world = World::new(accounts(ACCOUNTS)).in_batches(Doubt::FallBack).keeping(Keep::Counts).seeded(seed);
+    let mut world = World::new(accounts(ACCOUNTS)).in_batches(OnBatchFailure::FallBack).keeping(Keep::Counts).seeded(seed);
     world.settings.limits.window_records = window_records;
     let run = world.run(&service).await;
-    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
     let failed = if matches!(trouble, Trouble::Listed) { 0 } else { ACCOUNTS / 10_000 };
     assert_eq!((run.tally.imported, run.tally.failed), (ACCOUNTS - failed, failed));
     keeps_the_limits(&service, &run);
@@ -199,24 +199,24 @@ async fn both_limits_hold_at_once() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_an_hour_fails_nobody_and_is_probed_with_few_calls() {
     let service = Service::new(|call| if (5..3_605).contains(&call.at.as_secs()) { lost() } else { fine(call, LATENCY) }).forgetful();
-    let run = World::new(named(100_000)).in_batches(Doubt::FallBack).run(&service).await;
-    assert!(matches!(run.end, End::Finished));
+    let run = World::new(named(100_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
+    assert!(matches!(run.end, StopCause::Finished));
     assert_eq!((run.tally.imported, run.tally.failed), (100_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2));
     // Calls go on while the three of the test are made, which leave in groups.
     assert!(service.calls() < 1_700, "{}", service.calls());
-    assert_eq!(run.lane, Lane::Batch(Doubt::FallBack));
+    assert_eq!(run.lane, Lane::Batch(OnBatchFailure::FallBack));
     keeps_the_limits(&service, &run);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rate() {
     let service = Service::new(|call| match call.command {
-        READ => Reply { end: CallEnd::Done(Yield::Profiles(Vec::new())), ..fine(call, LATENCY) },
+        READ => Reply { end: CallOutcome::Done(Answer::Profiles(Vec::new())), ..fine(call, LATENCY) },
         _ => fine(call, LATENCY),
     });
-    let run = World::new(named(3_000)).in_batches(Doubt::FallBack).run(&service).await;
-    assert!(matches!(run.end, End::Finished));
+    let run = World::new(named(3_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
+    assert!(matches!(run.end, StopCause::Finished));
     assert_eq!((run.tally.imported, run.lane), (3_000, Lane::FellBack));
     assert_eq!((service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (1, 2, 3_000));
     assert!(service.mean_per_s() > 197.0, "{}", service.mean_per_s());
@@ -228,12 +228,12 @@ async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rat
 #[tokio::test(start_paused = true)]
 async fn strict_refuses_batches_that_are_no_good_and_settles_nothing_of_them() {
     let service = Service::new(|call| if call.command == READ { code(40003) } else { fine(call, LATENCY) });
-    let run = World::new(named(3_000)).in_batches(Doubt::Stop).run(&service).await;
-    assert!(matches!(run.end, End::Refused { refusal: Refusal::BatchDropsProfiles, .. }), "{:?}", run.end);
+    let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
+    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::BatchDropsProfiles, .. }), "{:?}", run.end);
     assert_eq!((run.rows.len(), service.calls()), (0, 2));
     let service = Service::new(|call| if call.command == BATCH { code(40001) } else { fine(call, LATENCY) });
-    let run = World::new(named(3_000)).in_batches(Doubt::Stop).run(&service).await;
-    assert!(matches!(run.end, End::Refused { refusal: Refusal::BatchesRefused, .. }), "{:?}", run.end);
+    let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
+    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::BatchesRefused, .. }), "{:?}", run.end);
     assert!((90..=100).contains(&service.calls_of(SINGLE)), "no more than the first batch's: {}", service.calls_of(SINGLE));
 }
 
@@ -247,7 +247,7 @@ async fn a_throttled_api_leaves_the_other_at_its_pace() {
             },
         )
         .forgetful();
-    let run = World::new(accounts(50_000)).in_batches(Doubt::FallBack).run(&service).await;
+    let run = World::new(accounts(50_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
     assert_eq!((run.tally.imported, run.traffic.apis[BATCH].throttled), (50_000, 0));
     assert!(run.traffic.apis[SINGLE].throttled > 0);
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2), "throttling costs no attempt");
@@ -258,7 +258,7 @@ async fn a_throttled_api_leaves_the_other_at_its_pace() {
 async fn the_last_row_of_a_user_id_wins_across_batches() {
     let records_ = records((1..=5_000).map(|row| (format!("user{}", row % 701), format!("nick {row}"))));
     let service = Service::new(|call| listing(call, Duration::from_millis(call.number * 37 % 300), |id| id.ends_with('3')));
-    let run = World::new(records_).in_batches(Doubt::FallBack).run(&service).await;
+    let run = World::new(records_).in_batches(OnBatchFailure::FallBack).run(&service).await;
     assert_eq!((run.tally.imported, service.overlaps()), (5_000, 0));
     for user in 0..701 {
         let last = (1..=5_000).rev().find(|row| row % 701 == user).unwrap();
@@ -269,10 +269,10 @@ async fn the_last_row_of_a_user_id_wins_across_batches() {
 #[tokio::test(start_paused = true)]
 async fn a_signal_lets_the_batches_in_flight_settle() {
     let service = Service::new(|call| fine(call, LATENCY)).forgetful();
-    let mut world = World::new(named(100_000)).in_batches(Doubt::FallBack);
+    let mut world = World::new(named(100_000)).in_batches(OnBatchFailure::FallBack);
     world.signals =
         futures_util::stream::once(tokio::time::sleep(Duration::from_secs(3))).chain(futures_util::stream::pending()).boxed_local();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, End::Stopped));
+    assert!(matches!(run.end, StopCause::Stopped));
     assert_eq!(run.rows.len() as u64, service.calls_of(BATCH) * 100);
 }

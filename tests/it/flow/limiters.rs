@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chatlift::command::Command;
-use chatlift::sandbox::limiter::{Admission, Limiter, Others};
-use chatlift::traffic::Phase;
+use chatlift::sandbox::limiter::{LimiterDecision, Limiter, Others};
+use chatlift::traffic::RunPhase;
 
 use super::service::{Service, World, accounts, code, imported};
 
@@ -17,7 +17,7 @@ struct Seen {
     refused_share: f64,
     refused: u64,
     ceiling_per_s: Option<f64>,
-    phases: Vec<Phase>,
+    phases: Vec<RunPhase>,
 }
 
 /// Imports for three minutes through a limiter that others use too.
@@ -28,7 +28,7 @@ async fn run(limiter: &str, limit_per_s: u32, others_per_s: u32, latency_ms: u64
     let counted = std::rc::Rc::clone(&counts);
     let service = Service::new(move |call| {
         others.call(&mut limiter, call.at);
-        let is_admitted = limiter.admit(call.at) == Admission::Admitted;
+        let is_admitted = limiter.admit(call.at) == LimiterDecision::Admitted;
         if call.at >= FINDING {
             let (through, refused) = counted.get();
             counted.set(if is_admitted { (through + 1, refused) } else { (through, refused + 1) });
@@ -96,8 +96,8 @@ async fn what_was_found_is_told() {
     let ceiling_per_s = seen.ceiling_per_s.unwrap();
     assert!((95.0..=105.0).contains(&ceiling_per_s), "{ceiling_per_s}");
     let told = seen.phases.iter().rev().find_map(|phase| match phase {
-        Phase::Throttled { per_s } => Some(*per_s),
-        Phase::Running | Phase::Waiting { .. } | Phase::Draining => None,
+        RunPhase::Throttled { per_s } => Some(*per_s),
+        RunPhase::Running | RunPhase::Waiting { .. } | RunPhase::Draining => None,
     });
     assert!((95.0..=105.0).contains(&told.unwrap()), "{told:?}");
     let seen = run("sliding", 200, 0, 20).await;

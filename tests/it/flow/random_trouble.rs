@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::command::Command;
-use chatlift::deliver::Doubt;
-use chatlift::import::End;
+use chatlift::deliver::OnBatchFailure;
+use chatlift::import::StopCause;
 use chatlift::outcome::Status;
-use chatlift::verdict::CallEnd;
+use chatlift::verdict::CallOutcome;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -94,8 +94,8 @@ impl Town {
         !self.bad.contains(&row) && !self.passing.contains_key(&row)
     }
 
-    fn reply(&self, call: &Call<'_>, fault: &CallEnd, Book { met, struck }: &mut Book) -> Reply {
-        let faulty = |end: CallEnd| Reply { connect: Duration::ZERO, latency: self.latency, end };
+    fn reply(&self, call: &Call<'_>, fault: &CallOutcome, Book { met, struck }: &mut Book) -> Reply {
+        let faulty = |end: CallOutcome| Reply { connect: Duration::ZERO, latency: self.latency, end };
         let row = number(call.user_id);
         if let Some(outage) = self.outage_at(call.at) {
             if call.command == SINGLE {
@@ -121,9 +121,9 @@ async fn check(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let town = Town::draw(&mut random);
     let fault = [
-        CallEnd::Refused { code: 70500, info: String::new() },
-        CallEnd::Lost { why: "HTTP 502".to_owned() },
-        CallEnd::Unreached { why: "refused".to_owned() },
+        CallOutcome::Refused { code: 70500, info: String::new() },
+        CallOutcome::Lost { why: "HTTP 502".to_owned() },
+        CallOutcome::Unreached { why: "refused".to_owned() },
     ];
     let fault = fault[random.usize(..3)].clone();
     let (at_service, book) = (town.clone(), Rc::new(RefCell::new(Book::default())));
@@ -136,7 +136,7 @@ async fn check(seed: u64) {
         let (left, from) = (town.rows - done, began.elapsed());
         let mut world = World::new(records((done + 1..=town.rows).map(|row| (format!("user{row}"), String::new())))).seeded(random.u64(..));
         if town.is_batched {
-            world = world.in_batches(Doubt::FallBack);
+            world = world.in_batches(OnBatchFailure::FallBack);
         }
         world.settings.limits.in_flight = [1, 8, 256][random.usize(..3)];
         world.settings.limit = (random.u32(..3) == 0).then(|| random.u64(1..=left.max(1)));
@@ -149,7 +149,7 @@ async fn check(seed: u64) {
         let says = format!("seed {seed}, start {start} at row {done} of {}, {:?}", town.rows, run.end);
         let was_out = town.outages.iter().any(|outage| outage.start < began.elapsed() && outage.end > from);
         let settled = run.rows.len() as u64;
-        assert!(settled > 0 || left == 0 || matches!(run.end, End::Stopped), "{says}: no row was settled");
+        assert!(settled > 0 || left == 0 || matches!(run.end, StopCause::Stopped), "{says}: no row was settled");
         let good_ones = (done + 1..=(done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
         assert!(run.outages == 0 || was_out || good_ones < 5, "{says}: a false outage");
         let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
@@ -172,10 +172,10 @@ async fn check(seed: u64) {
         assert!(odd.is_none(), "{says}: {odd:?}, {:?}", town.outages);
         done += settled;
         match run.end {
-            End::Finished => break,
-            End::LimitReached | End::Stopped => {}
-            End::Outage { .. } | End::Refused { .. } => panic!("{says}"),
-            End::Input(never) => match never {},
+            StopCause::Finished => break,
+            StopCause::LimitReached | StopCause::Stopped => {}
+            StopCause::Outage { .. } | StopCause::Refused { .. } => panic!("{says}"),
+            StopCause::Input(never) => match never {},
         }
     }
     assert_eq!(service.overlaps(), 0, "seed {seed}");

@@ -12,15 +12,15 @@ use chatlift::account::{Account, UserId};
 use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Line, Request};
 use chatlift::command::{Command, PerCommand};
-use chatlift::deliver::{Doubt, Known, Lane, Limits};
+use chatlift::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
 use chatlift::gate::{self, Rate};
-use chatlift::import::{self, End, Parts, Settings, Snapshot};
-use chatlift::input::Mark;
-use chatlift::journal::Ledger;
-use chatlift::outcome::{Settled, Tally};
+use chatlift::import::{self, StopCause, Dependencies, ImportSettings, Progress};
+use chatlift::input::InputPosition;
+use chatlift::journal::OutcomeSink;
+use chatlift::outcome::{RowOutcome, OutcomeCounts};
 use chatlift::roster::Record;
-use chatlift::traffic::{Phase, Traffic};
-use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, SuccessSeen, Yield};
+use chatlift::traffic::{RunPhase, CallStats};
+use chatlift::verdict::{CallOutcome, Item, Presence, Profile, AccountStatus, SuccessSeen, Answer};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ pub(super) struct Reply {
     pub(super) connect: Duration,
     /// Time from leaving to the end.
     pub(super) latency: Duration,
-    pub(super) end: CallEnd,
+    pub(super) end: CallOutcome,
 }
 
 impl Default for Reply {
@@ -65,12 +65,12 @@ impl Default for Reply {
 }
 
 pub(super) fn imported(latency: Duration) -> Reply {
-    Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(Yield::Nothing) }
+    Reply { connect: Duration::ZERO, latency, end: CallOutcome::Done(Answer::Nothing) }
 }
 
 /// An answer with an error code, after 20 ms.
 pub(super) fn code(code: i64) -> Reply {
-    let end = CallEnd::Refused { code, info: format!("code {code}") };
+    let end = CallOutcome::Refused { code, info: format!("code {code}") };
     Reply { connect: Duration::ZERO, latency: Duration::from_millis(20), end }
 }
 
@@ -83,14 +83,14 @@ pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
         ..Profile::default()
     };
     let yields = match call.command {
-        Command::AccountImport | Command::Kick => Yield::Nothing,
-        Command::MultiaccountImport => Yield::FailAccounts(Vec::new()),
-        Command::PortraitGet => Yield::Profiles(call.accounts.iter().map(profile).collect()),
-        Command::AccountCheck => Yield::Standings(call.accounts.iter().map(|account| item(account, Standing::Imported)).collect()),
-        Command::AccountDelete => Yield::Deleted(call.accounts.iter().map(|account| item(account, ())).collect()),
-        Command::QueryOnlineStatus => Yield::Presences(call.accounts.iter().map(|account| item(account, Presence::Offline)).collect()),
+        Command::AccountImport | Command::Kick => Answer::Nothing,
+        Command::MultiaccountImport => Answer::FailAccounts(Vec::new()),
+        Command::PortraitGet => Answer::Profiles(call.accounts.iter().map(profile).collect()),
+        Command::AccountCheck => Answer::Standings(call.accounts.iter().map(|account| item(account, AccountStatus::Imported)).collect()),
+        Command::AccountDelete => Answer::Deleted(call.accounts.iter().map(|account| item(account, ())).collect()),
+        Command::QueryOnlineStatus => Answer::Presences(call.accounts.iter().map(|account| item(account, Presence::Offline)).collect()),
     };
-    Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(yields) }
+    Reply { connect: Duration::ZERO, latency, end: CallOutcome::Done(yields) }
 }
 
 /// What the service says of one account.
@@ -102,7 +102,7 @@ pub(super) fn item<T>(account: &Account, said: T) -> Item<T> {
 pub(super) fn listing(call: &Call<'_>, latency: Duration, is_listed: impl Fn(&str) -> bool) -> Reply {
     let listed = call.accounts.iter().map(|account| account.user_id.as_str()).filter(|id| is_listed(id)).map(Into::into).collect();
     match call.command {
-        Command::MultiaccountImport => Reply { connect: Duration::ZERO, latency, end: CallEnd::Done(Yield::FailAccounts(listed)) },
+        Command::MultiaccountImport => Reply { connect: Duration::ZERO, latency, end: CallOutcome::Done(Answer::FailAccounts(listed)) },
         _ => fine(call, latency),
     }
 }
@@ -255,14 +255,14 @@ impl State {
         ((self.script)(&call), is_given_up)
     }
 
-    fn finish(&mut self, command: Command, accounts: &[Account], end: Option<&CallEnd>) {
+    fn finish(&mut self, command: Command, accounts: &[Account], end: Option<&CallOutcome>) {
         if !self.keeps_users || command == Command::PortraitGet {
             return;
         }
         for account in accounts {
             let user = self.users.get_mut(account.user_id.as_str()).expect("the user has called");
             user.1 -= 1;
-            if matches!(end, Some(CallEnd::Done(_))) {
+            if matches!(end, Some(CallOutcome::Done(_))) {
                 user.2 = account.nick.as_deref().map(str::to_owned);
             }
         }
@@ -275,7 +275,7 @@ impl Api for Service {
         request: Request<'_>,
         signature: &Signature,
         mut departed: D,
-    ) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
@@ -288,7 +288,7 @@ impl Api for Service {
             if reply.connect > Duration::ZERO {
                 tokio::time::sleep(reply.connect).await;
             }
-            if !matches!(reply.end, CallEnd::Unreached { .. }) {
+            if !matches!(reply.end, CallOutcome::Unreached { .. }) {
                 departed();
                 service.0.borrow_mut().arrive(command, Instant::now());
             }
@@ -313,7 +313,7 @@ pub(super) fn records(all: impl Iterator<Item = (String, String)> + 'static) -> 
         Ok(Record {
             row,
             line: row + 1,
-            end: Mark { rows: row, offset: row * 10, line: row + 2, digest: row },
+            end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: row },
             account: Account::parse(user_id.as_bytes(), nick.as_bytes(), b""),
             user_id: user_id.into_bytes().into(),
             fields: csv::ByteRecord::new(),
@@ -324,10 +324,10 @@ pub(super) fn records(all: impl Iterator<Item = (String, String)> + 'static) -> 
 /// Everything around the service.
 pub(super) struct World {
     records: Records,
-    pub(super) settings: Settings,
+    pub(super) settings: ImportSettings,
     pub(super) signals: LocalBoxStream<'static, ()>,
     pub(super) wall: Box<dyn Fn() -> SystemTime>,
-    pub(super) tell: Box<dyn FnMut(&Snapshot)>,
+    pub(super) tell: Box<dyn FnMut(&Progress)>,
     keep: Keep,
     seed: u64,
 }
@@ -341,10 +341,10 @@ pub(super) enum Keep {
 
 /// What a run came to.
 pub(super) struct Run {
-    pub(super) end: End<Infallible>,
-    pub(super) tally: Tally,
-    pub(super) traffic: Traffic,
-    pub(super) rows: Vec<Settled>,
+    pub(super) end: StopCause<Infallible>,
+    pub(super) tally: OutcomeCounts,
+    pub(super) traffic: CallStats,
+    pub(super) rows: Vec<RowOutcome>,
     pub(super) lane: Lane,
     pub(super) unjudged: u64,
     /// How often the service was taken for dead.
@@ -356,17 +356,17 @@ impl World {
         let began = Instant::now();
         Self {
             records,
-            settings: Settings {
+            settings: ImportSettings {
                 rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
-                gates: gate::Settings::default(),
-                limits: Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single },
+                gates: gate::GateSettings::default(),
+                limits: DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single },
                 max_outage: Duration::from_secs(6 * 3_600),
                 limit: None,
                 rows_done: 0,
                 known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
                 commit_every: SECOND,
                 commit_rows: 1_000,
-                tell_every: Duration::from_millis(250),
+                progress_every: Duration::from_millis(250),
             },
             signals: futures_util::stream::pending().boxed_local(),
             tell: Box::new(|_| ()),
@@ -383,11 +383,11 @@ impl World {
     }
 
     /// In batches, at the documented rates and the batch lane's bounds.
-    pub(super) fn in_batches(mut self, doubt: Doubt) -> Self {
+    pub(super) fn in_batches(mut self, doubt: OnBatchFailure) -> Self {
         let rate = |command| if command == Command::MultiaccountImport { 100 } else { 200 };
         self.settings.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
         self.settings.limits =
-            Limits { window_records: WINDOW_RECORDS, window_bytes: 40 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
+            DeliveryLimits { window_records: WINDOW_RECORDS, window_bytes: 40 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
         self.settings.commit_rows = 65_536;
         self
     }
@@ -404,7 +404,7 @@ impl World {
         let outages = Rc::new(Cell::new(0));
         let (told, mut was_down) = (Rc::clone(&outages), false);
         let mut tell = self.tell;
-        let parts = Parts {
+        let parts = Dependencies {
             api: service.clone(),
             records: self.records,
             ledger: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
@@ -412,8 +412,8 @@ impl World {
             wall: self.wall,
             jitter: Box::new(move || jitter.f64()),
             signals: self.signals,
-            tell: Box::new(move |snapshot| {
-                let is_down = matches!(snapshot.phase, Phase::Waiting { .. });
+            on_progress: Box::new(move |snapshot| {
+                let is_down = matches!(snapshot.phase, RunPhase::Waiting { .. });
                 told.set(told.get() + u32::from(is_down && !was_down));
                 was_down = is_down;
                 tell(snapshot);
@@ -438,16 +438,16 @@ const FULL_ROWS: u64 = 20_000;
 
 /// A ledger in memory: what was committed is what the test sees.
 struct Memory {
-    rows: Arc<Mutex<Vec<Settled>>>,
-    pending: Vec<Settled>,
+    rows: Arc<Mutex<Vec<RowOutcome>>>,
+    pending: Vec<RowOutcome>,
     pending_rows: u64,
     keep: Keep,
 }
 
-impl Ledger for Memory {
+impl OutcomeSink for Memory {
     type Error = Infallible;
 
-    fn append(&mut self, settled: Settled) {
+    fn append(&mut self, settled: RowOutcome) {
         assert!(self.pending_rows < FULL_ROWS, "a full ledger is given no more");
         self.pending_rows += 1;
         if self.keep == Keep::Rows {
@@ -455,7 +455,7 @@ impl Ledger for Memory {
         }
     }
 
-    fn pass(&mut self, _: Mark) {}
+    fn pass(&mut self, _: InputPosition) {}
 
     fn pending_rows(&self) -> u64 {
         self.pending_rows

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::api::usersig::read_claims;
 use chatlift::command::PerCommand;
-use chatlift::import::End;
-use chatlift::verdict::CallEnd;
+use chatlift::import::StopCause;
+use chatlift::verdict::CallOutcome;
 use tokio::time::Instant;
 
 use super::per_second;
@@ -34,7 +34,7 @@ async fn week_at(rate: u32) {
             return Reply {
                 connect: Duration::ZERO,
                 latency: Duration::from_millis(50),
-                end: CallEnd::Lost { why: "HTTP 502".to_owned() },
+                end: CallOutcome::Lost { why: "HTTP 502".to_owned() },
             };
         }
         let is_first_of_its_kind = seen.borrow().len() as u64 * 1_000 > call.number;
@@ -46,10 +46,10 @@ async fn week_at(rate: u32) {
     world.settings.rates = PerCommand::new(|_| per_second(rate));
     // A commit is a hop to another thread; half a million of them would be most of this test's time.
     world.settings.commit_every = Duration::from_secs(60);
-    world.settings.tell_every = Duration::from_secs(60);
+    world.settings.progress_every = Duration::from_secs(60);
     world.wall = Box::new(move || this_machines_clock(began.elapsed()));
     let run = world.run(&service).await;
-    assert!(matches!(run.end, End::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (rows, 0));
     assert!(service.most_in_1s() <= rate as usize, "{}", service.most_in_1s());
     assert_eq!(run.traffic.most_in_1s(), service.most_in_1s(), "the tool's own count agrees");

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read};
 
-use chatlift::account::{Account, Invalid};
+use chatlift::account::{Account, InvalidAccount};
 use chatlift::api::answer;
 use chatlift::command::Command;
-use chatlift::input::Mark;
+use chatlift::input::InputPosition;
 use chatlift::journal::checkpoint::Checkpoint;
 use chatlift::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
-use chatlift::verdict::{CallEnd, Yield};
+use chatlift::verdict::{CallOutcome, Answer};
 use serde_json::Value;
 
 /// The roster never panics, its records lie one behind the other and are bounded, and nothing between them is lost.
@@ -104,9 +104,9 @@ fn is_what_the_csv_crate_reads(record: &Record, raw: &[u8], delimiter: u8, names
     let cell = |name: &str| names.iter().position(|found| found == name.as_bytes()).and_then(|at| read[0].get(at)).unwrap_or_default();
     assert_eq!(cell("UserID"), &*record.user_id);
     match &record.account {
-        Err(Invalid::FieldCount { expected, found }) => assert!(expected != found && (*expected, *found) == (names.len(), read[0].len())),
-        Err(Invalid::TextAfterQuote { .. }) => assert!(raw.contains(&b'"')),
-        Err(Invalid::SwallowedLines { quote, last }) => {
+        Err(InvalidAccount::FieldCount { expected, found }) => assert!(expected != found && (*expected, *found) == (names.len(), read[0].len())),
+        Err(InvalidAccount::TextAfterQuote { .. }) => assert!(raw.contains(&b'"')),
+        Err(InvalidAccount::SwallowedLines { quote, last }) => {
             let line_ends = raw.split(|byte| *byte == b'\n').count() as u64 - 1;
             assert!(record.line <= *quote && quote < last && *last <= record.line + line_ends, "{record:?}");
         }
@@ -117,20 +117,20 @@ fn is_what_the_csv_crate_reads(record: &Record, raw: &[u8], delimiter: u8, names
     }
 }
 
-fn offset(mark: Mark) -> usize {
+fn offset(mark: InputPosition) -> usize {
     usize::try_from(mark.offset).unwrap()
 }
 
-type Readout = (Mark, Vec<Same>, Option<String>);
+type Readout = (InputPosition, Vec<Same>, Option<String>);
 
 /// What is compared of a record.
 #[derive(Debug, PartialEq)]
 struct Same {
     row: u64,
     line: u64,
-    end: Mark,
+    end: InputPosition,
     user_id: Box<[u8]>,
-    account: Result<Account, Invalid>,
+    account: Result<Account, InvalidAccount>,
     fields: Vec<Vec<u8>>,
 }
 
@@ -160,7 +160,7 @@ fn records(bytes: &[u8], few: usize) -> Option<Readout> {
     Some((header, records, error))
 }
 
-fn lies_behind(record: &Same, before: Mark, bytes: &[u8]) {
+fn lies_behind(record: &Same, before: InputPosition, bytes: &[u8]) {
     assert!(before.offset < record.end.offset && offset(record.end) <= bytes.len(), "{record:?}");
     let passed = &bytes[offset(before)..offset(record.end)];
     let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').count() as u64 - 1;
@@ -185,15 +185,15 @@ pub(crate) fn of_an_answer(bytes: &[u8]) {
     let said: Option<Value> = serde_json::from_str(&text).ok();
     for command in Command::ALL {
         match (answer::read(command, bytes), &said) {
-            (CallEnd::Done(found), Some(said)) => {
+            (CallOutcome::Done(found), Some(said)) => {
                 assert!(said["ActionStatus"] == "OK" && is_code(&said["ErrorCode"], 0), "{said}");
                 assert!(has_at_most(&found, bytes.len()), "{found:?}");
             }
-            (CallEnd::Refused { code, .. }, Some(said)) => {
+            (CallOutcome::Refused { code, .. }, Some(said)) => {
                 assert!(is_code(&said["ErrorCode"], code) && !(said["ActionStatus"] == "OK" && code == 0), "{said}");
             }
-            (CallEnd::Lost { why }, _) => assert!(!why.contains(char::is_control) && why.len() < 400, "{why:?}"),
-            (CallEnd::Done(_) | CallEnd::Refused { .. }, None) => assert!(text.contains("ActionStatus") || text.contains('\\'), "{text}"),
+            (CallOutcome::Lost { why }, _) => assert!(!why.contains(char::is_control) && why.len() < 400, "{why:?}"),
+            (CallOutcome::Done(_) | CallOutcome::Refused { .. }, None) => assert!(text.contains("ActionStatus") || text.contains('\\'), "{text}"),
             (other, _) => panic!("a body is no {other:?}"),
         }
     }
@@ -209,14 +209,14 @@ fn is_code(said: &Value, code: i64) -> bool {
     number.is_some_and(|number: f64| is_clamped || number - code as f64 == 0.0)
 }
 
-fn has_at_most(found: &Yield, bytes: usize) -> bool {
+fn has_at_most(found: &Answer, bytes: usize) -> bool {
     match found {
-        Yield::Nothing => true,
-        Yield::FailAccounts(ids) => ids.iter().map(|id| id.len()).sum::<usize>() <= bytes,
-        Yield::Profiles(profiles) => profiles.len() <= bytes,
-        Yield::Standings(items) => items.len() <= bytes,
-        Yield::Deleted(items) => items.len() <= bytes,
-        Yield::Presences(items) => items.len() <= bytes,
+        Answer::Nothing => true,
+        Answer::FailAccounts(ids) => ids.iter().map(|id| id.len()).sum::<usize>() <= bytes,
+        Answer::Profiles(profiles) => profiles.len() <= bytes,
+        Answer::Standings(items) => items.len() <= bytes,
+        Answer::Deleted(items) => items.len() <= bytes,
+        Answer::Presences(items) => items.len() <= bytes,
     }
 }
 

@@ -3,9 +3,9 @@
 mod claims;
 mod said;
 
-use chatlift::input::{Fingerprint, Mark, Reading};
-use chatlift::journal::checkpoint::{Checkpoint, Extent, State, Work};
-use chatlift::outcome::Tally;
+use chatlift::input::{FileStat, InputPosition, ColumnLayout};
+use chatlift::journal::checkpoint::{Checkpoint, Extent, RunStatus, RunKind};
+use chatlift::outcome::OutcomeCounts;
 use chatlift::target::Target;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -119,7 +119,7 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
         r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","FailAccounts":["a","b"]}"#,
         r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[{"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"}]}]}"#,
         r#"{"ActionStatus":"OK","ErrorCode":"0","ErrorInfo":null,"ResultItem":[{"UserID":"a","ResultCode":0,"AccountStatus":"Imported"},null]}"#,
-        r#"{"ActionStatus":"OK","ErrorCode":0.0,"QueryResult":[{"To_Account":"a","State":"Online"}],"ErrorList":[{"To_Account":"b","ErrorCode":70107}]}"#,
+        r#"{"ActionStatus":"OK","ErrorCode":0.0,"QueryResult":[{"To_Account":"a","RunStatus":"Online"}],"ErrorList":[{"To_Account":"b","ErrorCode":70107}]}"#,
         "<html>please log in</html>",
     ];
     select(whole).prop_map(|text| text.as_bytes().to_vec())
@@ -127,16 +127,16 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
 
 fn checkpoints() -> impl Strategy<Value = Checkpoint> {
     let state =
-        prop_oneof![Just(State::Unfinished), Just(State::Finished), any::<String>().prop_map(|stamp| State::SettingAside { stamp }),];
+        prop_oneof![Just(RunStatus::Unfinished), Just(RunStatus::Finished), any::<String>().prop_map(|stamp| RunStatus::SettingAside { stamp }),];
     let target = (any::<String>(), any::<u64>(), any::<String>()).prop_map(|(endpoint, sdkappid, api)| Target { endpoint, sdkappid, api });
     let input = any::<(u64, i64, i64, u64)>();
-    let input = input.prop_map(|(len, modified_ns, changed_ns, inode)| Fingerprint { len, modified_ns, changed_ns, inode });
-    let settled = any::<(u64, u64, u64, u64)>().prop_map(|(rows, offset, line, digest)| Mark { rows, offset, line, digest });
+    let input = input.prop_map(|(len, modified_ns, changed_ns, inode)| FileStat { len, modified_ns, changed_ns, inode });
+    let settled = any::<(u64, u64, u64, u64)>().prop_map(|(rows, offset, line, digest)| InputPosition { rows, offset, line, digest });
     let flags = btree_map(any::<String>(), any::<String>(), 0..3);
     let reading = (any::<(u8, [Option<u32>; 3])>(), flags);
-    let reading = reading.prop_map(|((delimiter, columns), flags)| Reading { delimiter, columns, flags });
+    let reading = reading.prop_map(|((delimiter, columns), flags)| ColumnLayout { delimiter, columns, flags });
     let extent = || any::<(u64, u64)>().prop_map(|(len, tail)| Extent { len, tail });
-    let tally = any::<[u64; 6]>().prop_map(|[imported, created, updated, failed, invalid, superseded]| Tally {
+    let tally = any::<[u64; 6]>().prop_map(|[imported, created, updated, failed, invalid, superseded]| OutcomeCounts {
         imported,
         created,
         updated,
@@ -144,7 +144,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         invalid,
         superseded,
     });
-    let work = prop_oneof![Just(Work::Import), any::<(u64, u64, u64)>().prop_map(|(state, run, token)| Work::Sync { state, run, token })];
+    let work = prop_oneof![Just(RunKind::Import), any::<(u64, u64, u64)>().prop_map(|(state, run, token)| RunKind::Sync { state, run, token })];
     ((state, work), target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
         |((state, work), target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
             state,

@@ -2,7 +2,7 @@
 
 use chatlift::api::answer;
 use chatlift::command::Command;
-use chatlift::verdict::{CallEnd, Presence, Yield};
+use chatlift::verdict::{CallOutcome, Presence, Answer};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -24,8 +24,8 @@ impl Said {
         let shown = self.body.escape_ascii();
         for command in Command::ALL {
             match answer::read(command, &self.body) {
-                CallEnd::Refused { code, .. } => assert!(code == self.code && !(self.is_ok && code == 0), "{shown}"),
-                CallEnd::Done(found) => {
+                CallOutcome::Refused { code, .. } => assert!(code == self.code && !(self.is_ok && code == 0), "{shown}"),
+                CallOutcome::Done(found) => {
                     assert!(self.is_ok && self.code == 0, "{shown}");
                     self.is_what_was_meant(found);
                 }
@@ -34,17 +34,17 @@ impl Said {
         }
     }
 
-    fn is_what_was_meant(&self, found: Yield) {
+    fn is_what_was_meant(&self, found: Answer) {
         match found {
-            Yield::FailAccounts(ids) => assert_eq!(ids.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), self.failed),
-            Yield::Presences(items) => {
+            Answer::FailAccounts(ids) => assert_eq!(ids.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), self.failed),
+            Answer::Presences(items) => {
                 let found: Vec<_> = items.into_iter().map(|item| (item.user_id.into_string(), item.said.ok())).collect();
                 assert_eq!(found, self.presences);
             }
-            Yield::Nothing => {}
-            Yield::Profiles(items) => assert_eq!(items, []),
-            Yield::Standings(items) => assert_eq!(items, []),
-            Yield::Deleted(items) => assert_eq!(items, []),
+            Answer::Nothing => {}
+            Answer::Profiles(items) => assert_eq!(items, []),
+            Answer::Standings(items) => assert_eq!(items, []),
+            Answer::Deleted(items) => assert_eq!(items, []),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use chatlift::sandbox::{Sandbox, Settings};
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::{connection, state_bytes, sync, sync_of};
 use crate::binary::{Bench, Call, KEY, Run, users};
@@ -308,7 +308,7 @@ fn deletes_leave_the_administrator_out() {
 #[test]
 fn without_a_bound_500_are_kicked_and_no_more() {
     let bench = Bench::with_users(4_000);
-    let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
     let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
     sync().args(&["--batch"]).run().exits(0);
     let kick = || sync().args(&["--missing", "kick", "--missing-runs", "1", "--allow", "shrunk", "--dry-run"]);
@@ -321,7 +321,7 @@ fn without_a_bound_500_are_kicked_and_no_more() {
 #[test]
 fn what_is_allowed_is_kicked() {
     let bench = Bench::with_users(5);
-    let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
     let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
     sync().run().exits(0);
     bench.write("users.csv", users(3));

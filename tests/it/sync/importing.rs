@@ -32,9 +32,9 @@ fn a_migration_fills_a_new_state() {
 
 #[test]
 fn a_batch_lane_fills_it_as_well_and_the_night_after_sends_nothing() {
-    use chatlift::sandbox::{Sandbox, Settings};
+    use chatlift::sandbox::{Sandbox, SandboxSettings};
     let bench = Bench::with_users(250);
-    let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(crate::binary::KEY.into()) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(crate::binary::KEY.into()) }).unwrap();
     let import = bench.import_into("users.csv", &sandbox.endpoint()).args(&["--state", "users.state", "--batch"]);
     import.run().exits(0).imports_all(250);
     sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint()).run().exits(0).because("250 unchanged");

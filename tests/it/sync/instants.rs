@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chatlift::sandbox::{Command, Sandbox};
+use chatlift::sandbox::{SandboxCommand, Sandbox};
 
 use super::kept::kept;
 use super::night::{settings, sync};
@@ -108,7 +108,7 @@ impl Place {
         eventually("silence", || self.sandbox.audit().in_flight == 0);
         let named = ids(text);
         for touch in self.sandbox.touches().into_iter().skip(before) {
-            assert!(touch.command != Command::AccountDelete || !named.contains(&touch.user_id), "{what}: {touch:?}");
+            assert!(touch.command != SandboxCommand::AccountDelete || !named.contains(&touch.user_id), "{what}: {touch:?}");
         }
         run
     }

@@ -15,25 +15,25 @@ use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Request};
 use chatlift::calls;
 use chatlift::command::{Command, PerCommand};
-use chatlift::deliver::{Doubt, Known, Lane, Limits};
+use chatlift::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
 use chatlift::gate::{self, Rate};
-use chatlift::guard::{self, Bound, Figures, Limits as Bounds, PastRun, Percent, Tripped, most_held};
+use chatlift::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
 use chatlift::import;
-use chatlift::input::Sameness;
-use chatlift::journal::checkpoint::Work;
+use chatlift::input::InputChange;
+use chatlift::journal::checkpoint::RunKind;
 use chatlift::journal::disk::OsDisk;
-use chatlift::journal::paths::{Given, Paths};
-use chatlift::journal::{self, Claim, Journal, Ledger, Plan, Restart, Way};
+use chatlift::journal::paths::{GivenPaths, RunPaths};
+use chatlift::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart, StartMode};
 use chatlift::lockfile::Lockfile;
-use chatlift::plan::Id;
+use chatlift::plan::PaddedId;
 use chatlift::roster::{Format, InputFile, InputReader, Roster};
-use chatlift::state::{Done, Finish, NewRun, Run, State};
+use chatlift::state::{RunTotals, Finish, NewRun, RunRecord, StateDb};
 use chatlift::sync::{
-    Absence, Absent, Drawn, Feed, Planned, Policy, Rules, Settlements, Survey, SyncLedger, Trust, compare, draw_up, milliseconds,
+    MissingPolicy, MissingWorkload, SyncPlan, PlannedRecords, FeedPlan, Policy, MissingRules, SendOutcomes, Scratch, SyncOutcomeSink, MissingTrust, compare, build_plan, milliseconds,
     settlements, survey, write_missing,
 };
 use chatlift::target::Target;
-use chatlift::verdict::{CallEnd, Item, Presence, Profile, Standing, SuccessSeen, Yield};
+use chatlift::verdict::{CallOutcome, Item, Presence, Profile, AccountStatus, SuccessSeen, Answer};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -66,7 +66,7 @@ impl Fake {
 }
 
 impl Books {
-    fn take(&mut self, command: Command, accounts: &[Account]) -> Yield {
+    fn take(&mut self, command: Command, accounts: &[Account]) -> Answer {
         self.touched.extend(accounts.iter().map(|account| (command, account.user_id.as_str().to_owned())));
         match command {
             Command::AccountImport | Command::MultiaccountImport => {
@@ -77,18 +77,18 @@ impl Books {
                         *held = sent.unwrap_or(held).to_owned();
                     }
                 }
-                if command == Command::AccountImport { Yield::Nothing } else { Yield::FailAccounts(Vec::new()) }
+                if command == Command::AccountImport { Answer::Nothing } else { Answer::FailAccounts(Vec::new()) }
             }
             Command::AccountDelete => {
                 for account in accounts {
                     self.accounts.remove(account.user_id.as_str());
                 }
-                Yield::Deleted(items(accounts, ()))
+                Answer::Deleted(items(accounts, ()))
             }
-            Command::PortraitGet => Yield::Profiles(accounts.iter().map(|account| self.profile(account)).collect()),
-            Command::Kick => Yield::Nothing,
-            Command::AccountCheck => Yield::Standings(items(accounts, Standing::Imported)),
-            Command::QueryOnlineStatus => Yield::Presences(items(accounts, Presence::Offline)),
+            Command::PortraitGet => Answer::Profiles(accounts.iter().map(|account| self.profile(account)).collect()),
+            Command::Kick => Answer::Nothing,
+            Command::AccountCheck => Answer::Standings(items(accounts, AccountStatus::Imported)),
+            Command::QueryOnlineStatus => Answer::Presences(items(accounts, Presence::Offline)),
         }
     }
 
@@ -104,7 +104,7 @@ fn items<T: Copy>(accounts: &[Account], said: T) -> Vec<Item<T>> {
 }
 
 impl Api for Fake {
-    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
+    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
@@ -114,7 +114,7 @@ impl Api for Fake {
         async move {
             departed();
             tokio::time::sleep(LATENCY).await;
-            Ok(CallEnd::Done(fake.0.borrow_mut().take(command, &accounts)))
+            Ok(CallOutcome::Done(fake.0.borrow_mut().take(command, &accounts)))
         }
     }
 }
@@ -148,8 +148,8 @@ impl House {
 
     pub(super) fn missing_runs(&self) -> BTreeMap<String, u32> {
         let mut runs = BTreeMap::new();
-        let Some(state) = State::find(&self.path("state")).unwrap() else { return runs };
-        let visit = |id: &[u8], held: &chatlift::plan::Held| {
+        let Some(state) = StateDb::find(&self.path("state")).unwrap() else { return runs };
+        let visit = |id: &[u8], held: &chatlift::plan::KnownAccount| {
             assert!(held.in_doubt.is_nothing());
             runs.insert(String::from_utf8(id.to_vec()).unwrap(), held.missing_runs);
             Ok(())
@@ -159,7 +159,7 @@ impl House {
     }
 
     /// One night, as `chatlift sync` goes about it.
-    pub(super) async fn night(&self, csv: &str) -> Result<Done, Vec<Tripped>> {
+    pub(super) async fn night(&self, csv: &str) -> Result<RunTotals, Vec<Tripped>> {
         std::fs::write(self.path("users.csv"), csv).unwrap();
         let file = InputFile::open(&self.path("users.csv")).unwrap();
         let mut drawn = self.plan(&file);
@@ -170,21 +170,21 @@ impl House {
         if !tripped.is_empty() {
             return Err(tripped);
         }
-        let mut state = State::open_or_create(&self.path("state"), &self.target, 7).unwrap();
+        let mut state = StateDb::open_or_create(&self.path("state"), &self.target, 7).unwrap();
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
         let (planned, missing, ops) = drawn.lists().unwrap();
         let ends_with_newline = Some(figures.ends_with_newline);
         let bare = NewRun::bare("sync", milliseconds(self.now.get()), input, ops);
         let new = NewRun { counts, filled, token: 1, ends_with_newline, ..bare };
-        let opened = state.begin(new, planned, missing, Settlements::none()).unwrap();
+        let opened = state.begin(new, planned, missing, SendOutcomes::none()).unwrap();
         let journal = self.journal(&file, opened.number);
-        let planned = Planned { ops: Rc::new(drawn.ops), input, sent_up_to: opened.sent_up_to, ahead: AHEAD, limit: None };
-        let feed = Feed::new(roster(&file), file.clone(), state, planned, self.wall());
+        let planned = FeedPlan { ops: Rc::new(drawn.ops), input, sent_up_to: opened.sent_up_to, ahead: AHEAD, limit: None };
+        let feed = PlannedRecords::new(roster(&file), file.clone(), state, planned, self.wall());
         let (mut journal, tally) = Box::pin(self.import(feed, journal)).await;
-        let mut state = State::find(&self.path("state")).unwrap().unwrap();
+        let mut state = StateDb::find(&self.path("state")).unwrap().unwrap();
         self.deal_with_the_missing(&mut state).await;
         let absent = write_missing(&state, std::io::sink()).unwrap();
-        let done = Done {
+        let done = RunTotals {
             created: tally.created,
             updated: tally.updated,
             failed: tally.failed,
@@ -201,35 +201,35 @@ impl House {
         Ok(done)
     }
 
-    fn plan(&self, file: &InputFile) -> Drawn {
-        let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+    fn plan(&self, file: &InputFile) -> SyncPlan {
+        let mut reading = Scratch { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let surveyed = survey(&mut roster(file), file.fingerprint().unwrap(), &mut reading).unwrap();
         let policy = Policy {
-            absence: Absence::Delete,
+            absence: MissingPolicy::Delete,
             missing_runs: MISSING_RUNS,
             missing_apart: MISSING_APART_MS,
-            malformed: Trust::No,
-            lookalikes: Trust::No,
+            malformed: MissingTrust::No,
+            lookalikes: MissingTrust::No,
             is_protected: &|_| false,
-            canaries: vec![Id::new(CANARY.as_bytes())],
+            canaries: vec![PaddedId::new(CANARY.as_bytes())],
             now: milliseconds(self.now.get()),
         };
-        let state = State::find(&self.path("state")).unwrap();
-        let mut drawn = draw_up(surveyed, state.as_ref(), Settlements::none(), &policy, &mut reading).unwrap();
+        let state = StateDb::find(&self.path("state")).unwrap();
+        let mut drawn = build_plan(surveyed, state.as_ref(), SendOutcomes::none(), &policy, &mut reading).unwrap();
         compare(&mut drawn, &mut roster(file), &policy, &mut reading).unwrap();
         drawn
     }
 
-    fn figures(&self, drawn: &Drawn, file: &InputFile) -> Figures {
-        let runs = State::find(&self.path("state")).unwrap().map_or(Vec::new(), |state| state.runs(u32::MAX).unwrap());
-        let past = |run: &Run| PastRun {
+    fn figures(&self, drawn: &SyncPlan, file: &InputFile) -> GuardInput {
+        let runs = StateDb::find(&self.path("state")).unwrap().map_or(Vec::new(), |state| state.runs(u32::MAX).unwrap());
+        let past = |run: &RunRecord| PastRun {
             finished_at: run.finished_at.unwrap(),
             held: run.held_at_end,
             is_shrunk: run.shrunk_allowed == Some(true),
         };
         let mut text = Vec::new();
         file.reader().read_to_end(&mut text).unwrap();
-        Figures {
+        GuardInput {
             filled: drawn.filled,
             before: drawn.filled_before,
             distinct: drawn.distinct,
@@ -246,11 +246,11 @@ impl House {
     }
 
     fn journal(&self, file: &InputFile, run: u64) -> Journal<OsDisk> {
-        let given = Given { results: None, rejects: None, checkpoint: None };
-        let paths = Paths::new(&self.path("users.csv"), given);
+        let given = GivenPaths { results: None, rejects: None, checkpoint: None };
+        let paths = RunPaths::new(&self.path("users.csv"), given);
         let roster = roster(file);
-        let claim = Claim {
-            work: Work::Sync { state: 7, run, token: 1 },
+        let claim = RunSpec {
+            work: RunKind::Sync { state: 7, run, token: 1 },
             target: self.target.clone(),
             input: file.fingerprint().unwrap(),
             reading: roster.reading(),
@@ -259,68 +259,68 @@ impl House {
             start: roster.at(),
         };
         let lock = lock(&paths);
-        let plan = journal::examine(&OsDisk, &paths, &claim, Restart::No, |_| Ok(Sameness::ChangedWithin)).unwrap();
-        let way = if let Plan::Run(way) = plan { way } else { Way::SetAside };
+        let plan = journal::examine(&OsDisk, &paths, &claim, Restart::No, |_| Ok(InputChange::ChangedWithin)).unwrap();
+        let way = if let StartDecision::Run(way) = plan { way } else { StartMode::SetAside };
         journal::open(way, (OsDisk, lock), paths, claim, self.now.get()).unwrap()
     }
 
-    async fn import(&self, feed: Feed, journal: Journal<OsDisk>) -> (Journal<OsDisk>, chatlift::outcome::Tally) {
-        let lane = if self.is_in_batches { Lane::Batch(Doubt::Stop) } else { Lane::Single };
-        let settings = import::Settings {
+    async fn import(&self, feed: PlannedRecords, journal: Journal<OsDisk>) -> (Journal<OsDisk>, chatlift::outcome::OutcomeCounts) {
+        let lane = if self.is_in_batches { Lane::Batch(OnBatchFailure::Stop) } else { Lane::Single };
+        let settings = import::ImportSettings {
             rates: rates(),
-            gates: gate::Settings::default(),
-            limits: Limits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
+            gates: gate::GateSettings::default(),
+            limits: DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
             max_outage: SECOND,
             limit: None,
             rows_done: 0,
             known: Known { identifier: admin(), seen: SuccessSeen::NotYet },
             commit_every: SECOND,
             commit_rows: 1_000,
-            tell_every: SECOND,
+            progress_every: SECOND,
         };
-        let parts = import::Parts {
+        let parts = import::Dependencies {
             api: self.fake.clone(),
             records: feed,
-            ledger: SyncLedger(journal),
+            ledger: SyncOutcomeSink(journal),
             signer: self.signer(),
             wall: self.wall(),
             jitter: Box::new(|| 0.5),
             signals: futures_util::stream::pending().boxed_local(),
-            tell: Box::new(|_| ()),
+            on_progress: Box::new(|_| ()),
         };
         let Ok(ended) = Box::pin(import::run(parts, settings)).await else { panic!("the disk never fails") };
-        assert!(matches!(ended.end, import::End::Finished));
+        assert!(matches!(ended.end, import::StopCause::Finished));
         (ended.ledger.0, ended.tally)
     }
 
-    async fn deal_with_the_missing(&self, state: &mut State) {
-        let rules = Rules {
-            absence: Absence::Delete,
+    async fn deal_with_the_missing(&self, state: &mut StateDb) {
+        let rules = MissingRules {
+            absence: MissingPolicy::Delete,
             missing_runs: MISSING_RUNS,
             skip_online: false,
-            lookalikes: Trust::No,
+            lookalikes: MissingTrust::No,
             is_protected: &|_| false,
         };
-        let parts = calls::Parts {
+        let parts = calls::Dependencies {
             api: self.fake.clone(),
-            errands: Absent::new(state, rules),
+            errands: MissingWorkload::new(state, rules),
             signer: self.signer(),
             wall: self.wall(),
             jitter: Box::new(|| 0.5),
             signals: futures_util::stream::pending().boxed_local(),
-            tell: Box::new(|_, _| ()),
+            on_progress: Box::new(|_, _| ()),
         };
-        let settings = calls::Settings {
+        let settings = calls::CallsSettings {
             rates: rates(),
-            gates: gate::Settings::default(),
+            gates: gate::GateSettings::default(),
             max_attempts: 5,
             in_flight: 256,
             max_outage: SECOND,
             identifier: admin(),
-            tell_every: SECOND,
+            progress_every: SECOND,
         };
         let Ok(ended) = calls::run(parts, settings).await else { panic!("the state never fails") };
-        assert_eq!(ended.end, calls::End::Finished);
+        assert_eq!(ended.end, calls::StopCause::Finished);
     }
 
     fn signer(&self) -> Signer {
@@ -345,7 +345,7 @@ impl House {
 }
 
 /// A process that another test has just forked holds the last one's lock until it has become another program.
-pub(super) fn lock(paths: &Paths) -> Lockfile {
+pub(super) fn lock(paths: &RunPaths) -> Lockfile {
     for _ in 0..1_000 {
         match journal::lock(&OsDisk, paths) {
             Err(journal::OpenError::Locked { .. }) => std::thread::park_timeout(Duration::from_millis(1)),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use chatlift::sandbox::{Command, Presence, Settings};
+use chatlift::sandbox::{SandboxCommand, Presence, SandboxSettings};
 
 use super::night::{House, settings};
 use crate::binary::{Run, eventually, side_by_side};
@@ -18,7 +18,7 @@ fn house(ids: &[&str]) -> House {
 }
 
 fn touched(house: &House) -> usize {
-    house.touched(Command::Kick).len() + house.touched(Command::AccountDelete).len()
+    house.touched(SandboxCommand::Kick).len() + house.touched(SandboxCommand::AccountDelete).len()
 }
 
 fn told(lines: &[(&str, u32, &str)]) -> Vec<(String, u32, String)> {
@@ -122,7 +122,7 @@ fn who_is_allowed_in_the_plan_and_no_more_by_the_time_of_the_call_is_spared() {
 #[test]
 fn of_several_reasons_the_first_is_told() {
     let online = ["both", "protected", "online"].map(|id| (id.to_owned(), Presence::Online)).to_vec();
-    let house = House::new(Settings { online, ..settings(&[]) });
+    let house = House::new(SandboxSettings { online, ..settings(&[]) });
     house.night(&["both", "protected", "online", "here"], &[]).exits(0);
     let flags = [&DELETE[..], &["--skip-online", "--protect", "protected"]].concat();
     house.night(&["BOTH", "Protected", "here"], &flags).exits(0);
@@ -253,7 +253,7 @@ fn changed_meanwhile(change: impl Fn(&House), mode: &[&str]) -> (House, Run) {
     house.night(&["gone", "here"], &[]).exits(0);
     house.write_night(&["here", "new"]);
     let running = super::night::sync(&house.bench, &house.sandbox.endpoint(), mode).args(&["--timeout", "5"]).start();
-    eventually("the row is being sent", || house.touched(Command::AccountImport).contains(&"new".to_owned()));
+    eventually("the row is being sent", || house.touched(SandboxCommand::AccountImport).contains(&"new".to_owned()));
     change(&house);
     let run = running.wait();
     (house, run)
@@ -304,7 +304,7 @@ fn a_state_that_is_replaced_in_the_night_ends_no_run_as_finished_and_touches_nob
     fs::copy(house.bench.path("users.state"), house.bench.path(older)).unwrap();
     house.write_night(&["here", "new"]);
     let running = super::night::sync(&house.bench, &house.sandbox.endpoint(), &DELETE).args(&["--timeout", "5"]).start();
-    eventually("the row is being sent", || house.touched(Command::AccountImport).contains(&"new".to_owned()));
+    eventually("the row is being sent", || house.touched(SandboxCommand::AccountImport).contains(&"new".to_owned()));
     replace(&house);
     running.wait().exits(2).because("another was put in its place");
     assert_eq!(touched(&house), 0, "nobody is deleted by a state that knows nothing of the run");

@@ -95,7 +95,7 @@ fn a_look_knows_better_than_what_had_settled_before_it() {
     let accounts = bench.outside("held.csv");
     std::fs::write(&accounts, "UserID,Nick,FaceUrl\nuser1,Nick 1,\nuser2,somebody's,\nuser4,Nick 4,\n").unwrap();
     let files = chatlift::sandbox::Files::open(Some(&accounts), None).unwrap();
-    let sandbox = Sandbox::start_with(chatlift::sandbox::Settings { port, ..settings(&[]) }, files).unwrap();
+    let sandbox = Sandbox::start_with(chatlift::sandbox::SandboxSettings { port, ..settings(&[]) }, files).unwrap();
     verify(&bench, &sandbox).run();
     sync(&bench, &sandbox.endpoint(), &[]).run().exits(0);
     assert_eq!(

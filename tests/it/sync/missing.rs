@@ -1,6 +1,6 @@
 //! Accounts that the file lacks: told, kicked or deleted, and every lock in front of that.
 
-use chatlift::sandbox::{Command, Deleting, Presence, Settings};
+use chatlift::sandbox::{SandboxCommand, Deleting, Presence, SandboxSettings};
 
 use super::night::{House, settings};
 
@@ -78,15 +78,15 @@ fn a_kick_comes_after_three_runs_and_not_again_until_the_id_has_come_back() {
         house.night(&["b"], &KICK).exits(0);
         assert_eq!(house.actions(), told(&[("a", runs, "none")]));
     }
-    assert_eq!(house.touched(Command::Kick), ["a"]);
+    assert_eq!(house.touched(SandboxCommand::Kick), ["a"]);
     let run = house.night(&["a", "b"], &KICK).exits(0);
     assert_eq!(run.summary["plan"]["unchanged"], 2, "a kick takes nothing from an account");
     for _ in 1..=2 {
         house.night(&["b"], &KICK).exits(0);
     }
-    assert_eq!(house.touched(Command::Kick), ["a"]);
+    assert_eq!(house.touched(SandboxCommand::Kick), ["a"]);
     house.night(&["b"], &KICK).exits(0);
-    assert_eq!(house.touched(Command::Kick), ["a", "a"]);
+    assert_eq!(house.touched(SandboxCommand::Kick), ["a", "a"]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_deleted_id_leaves_the_state_and_is_created_when_it_comes_back() {
     house.night(&["a", "b"], &[]).exits(0);
     let two = flags(&[&DELETE, &["--missing-runs", "2"]]);
     house.night(&["b"], &two).exits(0);
-    assert_eq!(house.touched(Command::AccountDelete), [] as [&str; 0]);
+    assert_eq!(house.touched(SandboxCommand::AccountDelete), [] as [&str; 0]);
     let run = house.night(&["b"], &two).exits(0);
     assert_eq!(house.actions(), told(&[("a", 2, "deleted")]));
     assert_eq!(run.summary["deleted"], 1);
@@ -126,7 +126,7 @@ fn no_more_are_deleted_than_was_allowed() {
     house.again(&["--missing", "delete", "--missing-runs", "2", "--max-delete", "0"]).exits(0);
     house.night(&ids[3..], &["--missing", "delete", "--missing-runs", "2", "--max-delete", "42%"]).exits(6);
     house.again(&["--missing", "delete", "--missing-runs", "2", "--max-delete", "43%"]).exits(0);
-    assert_eq!(house.touched(Command::AccountDelete), ["u0", "u1", "u2"], "three of the seven held");
+    assert_eq!(house.touched(SandboxCommand::AccountDelete), ["u0", "u1", "u2"], "three of the seven held");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
     for (what, missing) in [("kicked", "kick"), ("deleted", "delete")] {
         let locks = ["--identifier", "boss", "--protect", "vip*", "--protect", "x?", "--protect", "[m-o]1"];
         let flags = flags(&[&["--missing", missing, "--max-delete", "2"], &AT_ONCE, &locks]);
-        let house = House::new(Settings { identifier: "boss".to_owned(), ..settings(&[]) });
+        let house = House::new(SandboxSettings { identifier: "boss".to_owned(), ..settings(&[]) });
         let all = ["boss", "here", "n1", "p1", "vip", "vip2", "x1", "xyz"];
         house.night(&all, &["--identifier", "boss"]).exits(0);
         house.night(&["here"], &flags).exits(0);
@@ -154,7 +154,7 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
         let mut expected: Vec<_> = protected.into_iter().chain([("p1", 1, what), ("xyz", 1, what)]).collect();
         expected.sort_unstable();
         assert_eq!(house.actions(), told(&expected));
-        let touched = house.touched(if what == "kicked" { Command::Kick } else { Command::AccountDelete });
+        let touched = house.touched(if what == "kicked" { SandboxCommand::Kick } else { SandboxCommand::AccountDelete });
         assert_eq!(touched.iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), ["p1", "xyz"].into());
     }
 }
@@ -163,8 +163,8 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
 fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
     let faults = ["code=40003,id=unasked,api=query_online_status", "code=70107,id=gone,api=query_online_status"];
     let online = vec![("on".to_owned(), Presence::Online), ("push".to_owned(), Presence::PushOnline)];
-    for (command, mut flags, what) in [(Command::Kick, kick_now(&[]), "kicked"), (Command::AccountDelete, delete_now(&[]), "deleted")] {
-        let house = House::new(Settings { online: online.clone(), ..settings(&faults) });
+    for (command, mut flags, what) in [(SandboxCommand::Kick, kick_now(&[]), "kicked"), (SandboxCommand::AccountDelete, delete_now(&[]), "deleted")] {
+        let house = House::new(SandboxSettings { online: online.clone(), ..settings(&faults) });
         house.night(&["gone", "here", "off", "on", "push", "unasked"], &[]).exits(0);
         flags.push("--skip-online");
         let run = house.night(&["here"], &flags).exits(0);
@@ -175,7 +175,7 @@ fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
         let mut touched = house.touched(command);
         touched.sort_unstable();
         assert_eq!(touched, ["gone", "off"]);
-        assert_eq!(house.touched(Command::QueryOnlineStatus).len(), 5, "nobody else is asked about");
+        assert_eq!(house.touched(SandboxCommand::QueryOnlineStatus).len(), 5, "nobody else is asked about");
     }
 }
 
@@ -186,7 +186,7 @@ fn a_service_that_does_not_say_who_is_online_spares_everybody() {
     house.night(&["here"], &delete_now(&["--skip-online", "--max-attempts", "2"])).exits(0);
     assert_eq!(house.actions(), told(&[("a", 1, "online"), ("b", 1, "online")]));
     assert_eq!(house.missing()[0].error_code, "12345");
-    assert_eq!(house.touched(Command::AccountDelete), [] as [&str; 0]);
+    assert_eq!(house.touched(SandboxCommand::AccountDelete), [] as [&str; 0]);
 }
 
 #[test]
@@ -208,21 +208,21 @@ fn deleting_that_is_switched_off_stops_the_run_and_it_goes_on_once_it_is_on() {
         house.night(&["a", "b", "c", "here"], &[]).exits(0);
         let run = house.night(&["here", "new"], &delete_now(&[])).exits(5).because("switched off").hints("console");
         assert_eq!((run.rows.len(), &run.summary["created"]), (1, &1.into()), "{fault}: the rows have settled");
-        let before = house.touched(Command::AccountImport).len();
+        let before = house.touched(SandboxCommand::AccountImport).len();
         let deleted = run.summary["deleted"].as_u64().unwrap();
         assert_eq!(deleted, if fault.starts_with("code") { 2 } else { 0 }, "{fault}: what it did is told");
         let run = house.again(&delete_now(&[])).exits(0);
         assert_eq!(house.actions(), told(&[("a", 1, "deleted"), ("b", 1, "deleted"), ("c", 1, "deleted")]), "{fault}");
         assert_eq!((&run.summary["deleted"], &run.summary["resumed_at_row"]), (&3.into(), &2.into()), "{fault}: of the whole run");
-        assert_eq!(house.touched(Command::AccountImport).len(), before, "{fault}");
-        let of_a = house.touched(Command::AccountDelete).into_iter().filter(|id| id == "a").count();
+        assert_eq!(house.touched(SandboxCommand::AccountImport).len(), before, "{fault}");
+        let of_a = house.touched(SandboxCommand::AccountDelete).into_iter().filter(|id| id == "a").count();
         assert_eq!(of_a, if fault.starts_with("code") { 1 } else { 2 }, "{fault}: what is done is not done again");
     }
 }
 
 #[test]
 fn deleting_that_is_never_switched_on_stops_every_run() {
-    let house = House::new(Settings { deleting: Deleting::SwitchedOff, ..settings(&[]) });
+    let house = House::new(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings(&[]) });
     house.night(&["a", "here"], &[]).exits(0);
     house.night(&["here"], &delete_now(&[])).exits(5);
     house.again(&delete_now(&[])).exits(5);
@@ -342,7 +342,7 @@ fn who_was_kicked_and_came_back_in_an_unfinished_night_is_kicked_again() {
     house.night(&["here"], &kick_now(&[])).exits(0);
     house.night(&["a", "here=other", "new"], &["--limit", "1"]).exits(0);
     house.night(&["here"], &kick_now(&[])).exits(0);
-    assert_eq!(house.touched(Command::Kick), ["a", "a"]);
+    assert_eq!(house.touched(SandboxCommand::Kick), ["a", "a"]);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn the_missing_wait_while_it_is_not_known_what_came_of_a_row() {
     let run = house.night(&["here=other", "bad"], &flags).exits(3);
     assert!(run.stderr.contains("the missing accounts wait"), "{}", run.stderr);
     assert_eq!(house.actions(), told(&[("a", 1, "none")]));
-    assert_eq!((house.touched(Command::AccountDelete).len(), &run.summary["deleted"]), (0, &0.into()));
+    assert_eq!((house.touched(SandboxCommand::AccountDelete).len(), &run.summary["deleted"]), (0, &0.into()));
     let run = house.night(&["here", "bad", "own"], &flags).exits(3);
     assert!(!run.stderr.contains("the missing accounts wait"), "a ROW code is the row's own: {}", run.stderr);
     assert_eq!(house.actions(), told(&[("a", 2, "deleted")]));
@@ -368,7 +368,7 @@ fn the_missing_wait_for_the_run_without_a_limit() {
         house.night(&["b=other", "here=other"], &delete_now(&["--limit", limit])).exits(0);
         assert_eq!(house.missing(), []);
     }
-    assert_eq!(house.touched(Command::AccountDelete), [] as [&str; 0]);
+    assert_eq!(house.touched(SandboxCommand::AccountDelete), [] as [&str; 0]);
     house.again(&delete_now(&[])).exits(0);
     assert_eq!(house.actions(), told(&[("a", 1, "deleted")]), "a run with a limit is none that counts");
 }
@@ -376,7 +376,7 @@ fn the_missing_wait_for_the_run_without_a_limit() {
 /// What a value that was taken back needs: the account stays in doubt, whatever is done about it while it is missing.
 #[test]
 fn an_account_in_doubt_is_still_so_after_it_was_missing() {
-    let spared = Settings { online: vec![("u".to_owned(), Presence::Online)], ..settings(&[]) };
+    let spared = SandboxSettings { online: vec![("u".to_owned(), Presence::Online)], ..settings(&[]) };
     for (flags, settings, action) in [
         (kick_now(&[]), settings(&[]), "kicked"),
         (kick_now(&["--skip-online"]), spared, "online"),
@@ -387,7 +387,7 @@ fn an_account_in_doubt_is_still_so_after_it_was_missing() {
         // Whether such a call has landed nobody knows.
         let unseen = "code=12345,id=u,api=account_import,after=1,count=2".parse().unwrap();
         let faults = [vec![unseen], settings.faults.clone()].concat();
-        let house = House::new(Settings { faults, ..settings });
+        let house = House::new(SandboxSettings { faults, ..settings });
         house.night(&["here", "u=old"], &[]).exits(0);
         house.night(&["here", "u=new"], &["--max-attempts", "2"]).exits(3);
         house.night(&["here"], &flags).exits(if action == "failed" { 3 } else { 0 });

@@ -21,22 +21,22 @@ use chatlift::account::Account;
 use chatlift::api::usersig::{Credential, Signature, Signer};
 use chatlift::api::{Api, GivenUp, Request};
 use chatlift::command::Command;
-use chatlift::deliver::{Doubt, Known, Lane, Limits};
+use chatlift::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
 use chatlift::gate;
 use chatlift::import;
-use chatlift::input::{Fingerprint, Sameness};
-use chatlift::journal::checkpoint::{Checkpoint, Work};
+use chatlift::input::{FileStat, InputChange};
+use chatlift::journal::checkpoint::{Checkpoint, RunKind};
 use chatlift::journal::disk::OsDisk;
-use chatlift::journal::paths::{Given, Paths};
-use chatlift::journal::{self, Claim, Ledger, Plan, Restart, Way};
-use chatlift::plan::{Held, Id, InDoubt, Ops, Profile as Hashes};
+use chatlift::journal::paths::{GivenPaths, RunPaths};
+use chatlift::journal::{self, RunSpec, OutcomeSink, StartDecision, Restart, StartMode};
+use chatlift::plan::{KnownAccount, PaddedId, InDoubt, Ops, ProfileHashes as Hashes};
 use chatlift::roster::InputFile;
-use chatlift::state::{Done, Finish, Input, NewRun, OpenRun, Sent, SettledImport, Settlement, State, Wrong};
+use chatlift::state::{RunTotals, Finish, RunInput, NewRun, OpenRun, Sent, ImportedRow, SendOutcome, StateDb, Discrepancy};
 use chatlift::sync::{
-    Absence, Drawn, Feed, Planned, Policy, Settlements, Survey, SyncLedger, Trust, draw_up, milliseconds, settlements, survey,
+    MissingPolicy, SyncPlan, PlannedRecords, FeedPlan, Policy, SendOutcomes, Scratch, SyncOutcomeSink, MissingTrust, build_plan, milliseconds, settlements, survey,
 };
 use chatlift::target::Target;
-use chatlift::verdict::{CallEnd, Item, Profile, Standing, SuccessSeen, Yield};
+use chatlift::verdict::{CallOutcome, Item, Profile, AccountStatus, SuccessSeen, Answer};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -174,17 +174,17 @@ impl Books {
         refused
     }
 
-    fn take(&mut self, command: Command, accounts: &[Account]) -> CallEnd {
-        let refused = |code| CallEnd::Refused { code, info: String::new() };
+    fn take(&mut self, command: Command, accounts: &[Account]) -> CallOutcome {
+        let refused = |code| CallOutcome::Refused { code, info: String::new() };
         match command {
             Command::AccountImport => match self.imported(accounts).first() {
-                None => CallEnd::Done(Yield::Nothing),
+                None => CallOutcome::Done(Answer::Nothing),
                 Some((_, Trouble::Refused)) => refused(ROWS_OWN),
                 Some((_, Trouble::Lost(_))) => refused(PASSING),
             },
             Command::MultiaccountImport => {
                 let refused = self.imported(accounts);
-                CallEnd::Done(Yield::FailAccounts(refused.into_iter().map(|(id, _)| id).collect()))
+                CallOutcome::Done(Answer::FailAccounts(refused.into_iter().map(|(id, _)| id).collect()))
             }
             Command::PortraitGet => {
                 let known = accounts.iter().filter_map(|account| Some((account, self.accounts.get(account.user_id.as_str())?)));
@@ -195,11 +195,11 @@ impl Books {
                     face_url: field(face),
                     ..Profile::default()
                 };
-                CallEnd::Done(Yield::Profiles(known.map(profile).collect()))
+                CallOutcome::Done(Answer::Profiles(known.map(profile).collect()))
             }
             Command::AccountCheck => {
-                let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(Standing::Imported) };
-                CallEnd::Done(Yield::Standings(accounts.iter().map(item).collect()))
+                let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(AccountStatus::Imported) };
+                CallOutcome::Done(Answer::Standings(accounts.iter().map(item).collect()))
             }
             Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => panic!("nobody asks for {command:?}"),
         }
@@ -207,7 +207,7 @@ impl Books {
 }
 
 impl Api for Service {
-    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallEnd, GivenUp>> + 'static
+    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
@@ -257,12 +257,12 @@ impl House {
         self.folder.path().join(name)
     }
 
-    fn paths(&self) -> Paths {
-        Paths::new(&self.path("users.csv"), Given::default())
+    fn paths(&self) -> RunPaths {
+        RunPaths::new(&self.path("users.csv"), GivenPaths::default())
     }
 
-    fn state(&self) -> Option<State> {
-        State::find(&self.path("state")).unwrap()
+    fn state(&self) -> Option<StateDb> {
+        StateDb::find(&self.path("state")).unwrap()
     }
 
     fn target() -> Target {
@@ -344,7 +344,7 @@ impl House {
         let state = self.state();
         let open = state.as_ref().and_then(|state| state.open_run().unwrap());
         let (run, token) = open.as_ref().map_or((0, 0), |open| (open.number, open.token));
-        let work = |run, token| Work::Sync { state: STATE, run, token };
+        let work = |run, token| RunKind::Sync { state: STATE, run, token };
         let mut claim = Self::claim(&file, work(run, token));
         let held = lock(&self.paths());
         let compare = |checkpoint: &Checkpoint| {
@@ -352,14 +352,14 @@ impl House {
                 let end = roster(&file).read_to_end().unwrap();
                 checkpoint.work == claim.work && (end.offset, end.digest) == (open.input.len, open.input.digest)
             });
-            Ok(if is_same { Sameness::Same } else { Sameness::ChangedWithin })
+            Ok(if is_same { InputChange::Same } else { InputChange::ChangedWithin })
         };
         let way = match journal::examine(&OsDisk, &self.paths(), &claim, Restart::No, compare).unwrap() {
-            Plan::Run(way) => way,
-            Plan::Finished { .. } => Way::SetAside,
+            StartDecision::Run(way) => way,
+            StartDecision::Finished { .. } => StartMode::SetAside,
         };
         let (way, open, ops) = match (way, open) {
-            (way @ Way::Resume { .. }, Some(open)) => {
+            (way @ StartMode::Resume { .. }, Some(open)) => {
                 let ops = state.as_ref().unwrap().ops(open.counts.records()).unwrap();
                 (way, open, ops)
             }
@@ -367,14 +367,14 @@ impl House {
                 let drawn = self.plan(&file, state.as_ref(), self.left_by(claim.work));
                 let (open, ops) = self.begins(drawn, claim.work);
                 claim.work = work(open.number, open.token);
-                (if matches!(way, Way::Resume { .. }) { Way::SetAside } else { way }, open, ops)
+                (if matches!(way, StartMode::Resume { .. }) { StartMode::SetAside } else { way }, open, ops)
             }
         };
         drop(state);
         if process.killed == Killed::AfterBegin {
             return false;
         }
-        let is_resumed = matches!(way, Way::Resume { .. });
+        let is_resumed = matches!(way, StartMode::Resume { .. });
         let journal = journal::open(way, (OsDisk, held), self.paths(), claim, self.now.get()).unwrap();
         let mut state = self.state().unwrap();
         if is_resumed {
@@ -385,30 +385,30 @@ impl House {
 
     async fn sends(
         &self,
-        (file, state): (InputFile, State),
+        (file, state): (InputFile, StateDb),
         journal: journal::Journal<OsDisk>,
         (open, ops): (OpenRun, Ops),
         process: Process,
     ) -> bool {
         let start = journal.settled();
         let limit = process.limit.map(u64::from);
-        let planned = Planned {
+        let planned = FeedPlan {
             ops: Rc::new(ops),
-            input: Input { stat: file.fingerprint().unwrap(), ..open.input },
+            input: RunInput { stat: file.fingerprint().unwrap(), ..open.input },
             sent_up_to: open.sent_up_to,
             ahead: 3,
             limit,
         };
         let records = roster(&file).skip_to(start).unwrap();
-        let parts = import::Parts {
+        let parts = import::Dependencies {
             api: self.service.clone(),
-            records: Feed::new(records, file, state, planned, self.wall()),
-            ledger: SyncLedger(journal),
+            records: PlannedRecords::new(records, file, state, planned, self.wall()),
+            ledger: SyncOutcomeSink(journal),
             signer: Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), self.now.get()),
             wall: self.wall(),
             jitter: Box::new(|| 0.5),
             signals: futures_util::stream::pending().boxed_local(),
-            tell: Box::new(|_| ()),
+            on_progress: Box::new(|_| ()),
         };
         let run = import::run(parts, Self::settings(process, start.rows));
         let ended = match process.killed {
@@ -419,13 +419,13 @@ impl House {
             Killed::Never | Killed::AfterBegin | Killed::BeforeFinish | Killed::AfterFinish => Box::pin(run).await,
         };
         let Ok(ended) = ended else { panic!("the disk never fails") };
-        if !matches!(ended.end, import::End::Finished) || limit.is_some() || process.killed == Killed::BeforeFinish {
+        if !matches!(ended.end, import::StopCause::Finished) || limit.is_some() || process.killed == Killed::BeforeFinish {
             return false;
         }
         let left = settlements(File::open(self.paths().results).unwrap(), self.folder.path()).unwrap();
         let mut state = self.state().unwrap();
         let open = state.open_run().unwrap().expect("it is this run's");
-        let finish = Finish { run: (open.number, open.token), at: self.now_ms(), done: Done::default(), missing_waits: None };
+        let finish = Finish { run: (open.number, open.token), at: self.now_ms(), done: RunTotals::default(), missing_waits: None };
         state.finish(left, finish).unwrap();
         let mut journal = ended.ledger.0;
         if process.killed == Killed::AfterFinish {
@@ -435,19 +435,19 @@ impl House {
         true
     }
 
-    fn settings(process: Process, rows_done: u64) -> import::Settings {
-        let lane = if process.in_batches { Lane::Batch(Doubt::FallBack) } else { Lane::Single };
-        import::Settings {
+    fn settings(process: Process, rows_done: u64) -> import::ImportSettings {
+        let lane = if process.in_batches { Lane::Batch(OnBatchFailure::FallBack) } else { Lane::Single };
+        import::ImportSettings {
             rates: rates(),
             known: Known { identifier: admin(), seen: SuccessSeen::NotYet },
-            gates: gate::Settings::default(),
-            limits: Limits { max_attempts: 2, in_flight: 4, window_records: 65_536, window_bytes: 24 << 20, lane },
+            gates: gate::GateSettings::default(),
+            limits: DeliveryLimits { max_attempts: 2, in_flight: 4, window_records: 65_536, window_bytes: 24 << 20, lane },
             max_outage: STEP,
             limit: process.limit.map(u64::from),
             rows_done,
             commit_every: SECOND / 5,
             commit_rows: 1_000,
-            tell_every: SECOND,
+            progress_every: SECOND,
         }
     }
 
@@ -456,9 +456,9 @@ impl House {
         Box::new(move || now.get())
     }
 
-    fn claim(file: &InputFile, work: Work) -> Claim {
+    fn claim(file: &InputFile, work: RunKind) -> RunSpec {
         let roster = roster(file);
-        Claim {
+        RunSpec {
             work,
             target: Self::target(),
             input: file.fingerprint().unwrap(),
@@ -470,32 +470,32 @@ impl House {
     }
 
     /// What the results say of the run that the state has open.
-    fn left_by(&self, work: Work) -> Settlements {
+    fn left_by(&self, work: RunKind) -> SendOutcomes {
         let is_its_own = journal::work(&OsDisk, &self.paths()) == Some(work);
         match journal::vouched_results(&OsDisk, &self.paths()).filter(|_| is_its_own) {
             Some(len) => settlements(File::open(self.paths().results).unwrap().take(len), self.folder.path()).unwrap(),
-            None => Settlements::none(),
+            None => SendOutcomes::none(),
         }
     }
 
-    fn plan(&self, file: &InputFile, state: Option<&State>, left: Settlements) -> Drawn {
-        let mut reading = Survey { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+    fn plan(&self, file: &InputFile, state: Option<&StateDb>, left: SendOutcomes) -> SyncPlan {
+        let mut reading = Scratch { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let surveyed = survey(&mut roster(file), file.fingerprint().unwrap(), &mut reading).unwrap();
         let policy = Policy {
-            absence: Absence::Report,
+            absence: MissingPolicy::Report,
             missing_runs: 3,
             missing_apart: 0,
-            malformed: Trust::No,
-            lookalikes: Trust::No,
+            malformed: MissingTrust::No,
+            lookalikes: MissingTrust::No,
             is_protected: &|_| false,
             canaries: Vec::new(),
             now: self.now_ms(),
         };
-        draw_up(surveyed, state, left, &policy, &mut reading).unwrap()
+        build_plan(surveyed, state, left, &policy, &mut reading).unwrap()
     }
 
-    fn begins(&mut self, mut drawn: Drawn, work: Work) -> (OpenRun, Ops) {
-        let mut state = State::open_or_create(&self.path("state"), &Self::target(), STATE).unwrap();
+    fn begins(&mut self, mut drawn: SyncPlan, work: RunKind) -> (OpenRun, Ops) {
+        let mut state = StateDb::open_or_create(&self.path("state"), &Self::target(), STATE).unwrap();
         let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
         self.runs += 1;
         let (began_at, left) = (self.now_ms(), self.left_by(work));
@@ -513,7 +513,7 @@ impl House {
         let differs = |cell: Cell_, kind: &str, held: &str| cell.is_some() && name(kind, cell) != held;
         let wrong = self.records.iter().filter_map(|(number, (nick, face))| {
             let wrong = match books.accounts.get(&id(*number)) {
-                None => Wrong::NotThere,
+                None => Discrepancy::NotThere,
                 Some((held_nick, held_face)) => {
                     let mut fields = InDoubt::NOTHING;
                     if differs(*nick, "nick", held_nick) {
@@ -522,17 +522,17 @@ impl House {
                     if differs(*face, "face", held_face) {
                         fields = fields.and(InDoubt::FACE_URL);
                     }
-                    Wrong::Different(fields)
+                    Discrepancy::Different(fields)
                 }
             };
-            (wrong != Wrong::Different(InDoubt::NOTHING)).then(|| Ok((Id::new(id(*number).as_bytes()), wrong)))
+            (wrong != Discrepancy::Different(InDoubt::NOTHING)).then(|| Ok((PaddedId::new(id(*number).as_bytes()), wrong)))
         });
         state.set_right(wrong).unwrap();
     }
 
     /// So many records more of the import under way; it has finished with the last one.
     fn import(&mut self, more: u8) {
-        let mut state = State::open_or_create(&self.path("state"), &Self::target(), STATE).unwrap();
+        let mut state = StateDb::open_or_create(&self.path("state"), &Self::target(), STATE).unwrap();
         state.import_begins(IMPORT).unwrap();
         let now = self.now_ms();
         let records = &self.records;
@@ -553,24 +553,24 @@ impl House {
         let settled = (1..).zip(&taken).map(|(row, (number, at))| {
             let (nick, face) = records[number];
             let fields = [nick.map(|_| name("nick", nick)), face.map(|_| name("face", face))];
-            let settlement = Settlement { id: Id::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
-            Ok(SettledImport { settlement, profile: Hashes::of(fields[0].as_deref(), fields[1].as_deref()) })
+            let settlement = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
+            Ok(ImportedRow { settlement, profile: Hashes::of(fields[0].as_deref(), fields[1].as_deref()) })
         });
-        let stat = Fingerprint { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
+        let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
-        let (input, ops) = (Input { len: 0, digest: self.runs, stat }, Ops::default());
+        let (input, ops) = (RunInput { len: 0, digest: self.runs, stat }, Ops::default());
         let new = NewRun { token: self.runs, ..NewRun::bare("import", now, input, &ops) };
-        state.import_finished(IMPORT, new, settled, Done::default()).unwrap();
+        state.import_finished(IMPORT, new, settled, RunTotals::default()).unwrap();
     }
 
     /// The accounts as a planning now would take them.
-    fn held(&self) -> BTreeMap<String, Held> {
+    fn held(&self) -> BTreeMap<String, KnownAccount> {
         // A killed process may still be about a commit.
         drop(lock(&self.paths()));
         let Some(state) = self.state() else { return BTreeMap::new() };
         let open = state.open_run().unwrap().map_or((0, 0), |open| (open.number, open.token));
         let mut held = BTreeMap::new();
-        let left = self.left_by(Work::Sync { state: STATE, run: open.0, token: open.1 });
+        let left = self.left_by(RunKind::Sync { state: STATE, run: open.0, token: open.1 });
         state
             .each_held(left, |id, account| {
                 held.insert(String::from_utf8(id.to_vec()).unwrap(), *account);

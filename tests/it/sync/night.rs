@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Write;
 
-use chatlift::sandbox::{Command, Sandbox, Settings};
+use chatlift::sandbox::{SandboxCommand, Sandbox, SandboxSettings};
 
 use crate::binary::{Bench, Call, KEY, Run, SDKAPPID};
 
@@ -20,9 +20,9 @@ pub(super) fn sync<'a>(bench: &'a Bench, endpoint: &str, flags: &[&str]) -> Call
 }
 
 /// A stand-in without limits that remembers whom it was asked for.
-pub(super) fn settings(faults: &[&str]) -> Settings {
+pub(super) fn settings(faults: &[&str]) -> SandboxSettings {
     let faults = faults.iter().map(|text| text.parse().unwrap()).collect();
-    Settings { faults, limit_per_s: None, touches_kept: TOUCHES, ..Settings::with_key(KEY.into()) }
+    SandboxSettings { faults, limit_per_s: None, touches_kept: TOUCHES, ..SandboxSettings::with_key(KEY.into()) }
 }
 
 /// A line of the missing file, less the time.
@@ -44,7 +44,7 @@ pub(super) struct House {
 }
 
 impl House {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: SandboxSettings) -> Self {
         Self { bench: Bench::new(), sandbox: Sandbox::start(settings).unwrap(), nights: Cell::new(0) }
     }
 
@@ -103,7 +103,7 @@ impl House {
     }
 
     /// Whom this command has touched, in order.
-    pub(super) fn touched(&self, command: Command) -> Vec<String> {
+    pub(super) fn touched(&self, command: SandboxCommand) -> Vec<String> {
         self.sandbox.touches().into_iter().filter(|touch| touch.command == command).map(|touch| touch.user_id).collect()
     }
 

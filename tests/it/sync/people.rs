@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use chatlift::sandbox::Command;
+use chatlift::sandbox::SandboxCommand;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -234,7 +234,7 @@ impl Street {
     fn acted_on(&mut self) -> Vec<String> {
         let touches = self.house.sandbox.touches();
         let new = &touches[self.seen..];
-        let acted = new.iter().filter(|touch| matches!(touch.command, Command::Kick | Command::AccountDelete));
+        let acted = new.iter().filter(|touch| matches!(touch.command, SandboxCommand::Kick | SandboxCommand::AccountDelete));
         let acted = acted.map(|touch| touch.user_id.clone()).filter(|id| id != "1.23457E+11").collect();
         self.seen = touches.len();
         acted

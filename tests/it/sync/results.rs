@@ -1,6 +1,6 @@
 //! What a sync leaves: results, rejects, summary and exit code.
 
-use chatlift::sandbox::{Sandbox, Settings};
+use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::plan::every_kind;
 use super::{sync, sync_of};
@@ -100,7 +100,7 @@ fn batches_come_to_the_same() {
     let file = |renamed: &str| (users(250) + "dup,1\n xy,n\ndup,2\n").replace("Nick 1\n", renamed);
     let outcome = |flags: &[&str]| {
         let bench = Bench::new();
-        let sandbox = Sandbox::start(Settings { limit_per_s: None, ..Settings::with_key(KEY.into()) }).unwrap();
+        let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
         let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint()).args(flags);
         bench.write("users.csv", file("Nick 1\n"));
         let first = sync().run().exits(3);

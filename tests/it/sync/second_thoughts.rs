@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use chatlift::sandbox::Command;
+use chatlift::sandbox::SandboxCommand;
 
 use super::night::{House, settings};
 use crate::binary::Call;
@@ -22,7 +22,7 @@ fn state<'a>(house: &'a House, what: &[&str]) -> Call<'a> {
 }
 
 fn deletions(house: &House) -> usize {
-    house.sandbox.touches().iter().filter(|touch| touch.command == Command::AccountDelete).count()
+    house.sandbox.touches().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn an_id_that_is_forgotten_in_an_unfinished_run_is_not_deleted() {
     assert_eq!(state(&house, &["forget", "gone1"]).run().code, Some(0));
     house.again(&DELETE_NOW).exits(0);
     assert_eq!((deletions(&house), house.held()), (1, ["here", "new1", "new2"].map(str::to_owned).to_vec()));
-    assert!(house.sandbox.touches().iter().all(|touch| touch.user_id != "gone1" || touch.command == Command::AccountImport));
+    assert!(house.sandbox.touches().iter().all(|touch| touch.user_id != "gone1" || touch.command == SandboxCommand::AccountImport));
 }
 
 #[test]

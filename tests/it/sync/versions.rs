@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use chatlift::sandbox::{Command, Files, Sandbox};
+use chatlift::sandbox::{SandboxCommand, Files, Sandbox};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::kept::kept;
@@ -127,7 +127,7 @@ fn an_older_run_goes_on_where_it_stopped() {
 fn whom_an_older_run_was_to_delete_waits_for_a_run_that_compares_them_with_the_file() {
     let old = Old::new("UPDATE missing SET due = 'delete'");
     let flags = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1", "--missing-apart", "0s"];
-    let deleted = || old.sandbox.touches().iter().filter(|touch| touch.command == Command::AccountDelete).count();
+    let deleted = || old.sandbox.touches().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count();
     let run = old.sync(&flags).run().exits(0);
     assert!(run.stderr.contains("2; these missing accounts wait for the next run"), "{}", run.stderr);
     assert_eq!((deleted(), held(&old.bench).len()), (0, 42));

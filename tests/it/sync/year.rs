@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use chatlift::command::Command;
 use chatlift::guard::Tripped;
-use chatlift::state::Done;
+use chatlift::state::RunTotals;
 
 use super::joined::{CANARY, House, MISSING_RUNS};
 use super::town::Accounts;
@@ -121,7 +121,7 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
     let mut register = Register::new(seed);
     let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let mut house = House::new(start);
-    let mut sum = Done::default();
+    let mut sum = RunTotals::default();
     for day in 0..DAYS {
         house.now.set(start + DAY * day);
         house.is_in_batches = register.chance.bool();
@@ -137,7 +137,7 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
             300 => stopped(&house, &text.replace("\nu", "\nother_"), &["shrunk", "canary"]).await,
             _ => {
                 let done = night(&house, &register.people, &text).await;
-                sum = Done {
+                sum = RunTotals {
                     created: sum.created + done.created,
                     updated: sum.updated + done.updated,
                     deleted: sum.deleted + done.deleted,
@@ -149,7 +149,7 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
         if day % 50 == 7 {
             house.now.set(start + DAY * day + Duration::from_secs(3_600));
             let before = house.missing_runs();
-            assert_eq!(house.night(&text).await.unwrap(), Done::default());
+            assert_eq!(house.night(&text).await.unwrap(), RunTotals::default());
             assert_eq!((house.fake.touched(), house.missing_runs()), (Vec::new(), before));
         }
     }
@@ -162,7 +162,7 @@ fn blanked(people: &Accounts) -> Accounts {
     people.iter().map(|(id, (nick, _))| (id.clone(), (nick.clone(), String::new()))).collect()
 }
 
-async fn night(house: &House, people: &Accounts, text: &str) -> Done {
+async fn night(house: &House, people: &Accounts, text: &str) -> RunTotals {
     let held = house.fake.accounts();
     let expected = expected(people, &held, &house.missing_runs());
     assert!(people.contains_key(CANARY));

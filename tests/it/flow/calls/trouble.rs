@@ -14,7 +14,7 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
     for (count, most) in [(100, 21), (100_000, 40)] {
         let service = Service::new(|_| code(77777));
         let run = World::new().asking(CHECK, count).run(&service).await;
-        assert!(matches!(run.end, End::Refused { refusal: Refusal::UnknownCodes, code: Some(77777), .. }), "{:?}", run.end);
+        assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(77777), .. }), "{:?}", run.end);
         assert!((20..=most).contains(&service.calls()), "{count}: {}", service.calls());
     }
 }
@@ -23,12 +23,12 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
 async fn refusals_of_each_of_the_first_hundred_ids_stop_the_run() {
     let service = Service::new(|_| code(70402));
     let run = World::new().asking(CHECK, 500).run(&service).await;
-    assert!(matches!(run.end, End::Refused { refusal: Refusal::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
+    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
     assert!((100..140).contains(&run.fates.len()), "those that were answered by then stay so: {}", run.fates.len());
     // That there is no such account is an answer.
     let gone = Service::new(|call| if call.command == KICK { code(70107) } else { fine(call, LATENCY) });
     let run = World::new().asking(KICK, 300).run(&gone).await;
-    assert_eq!((run.end.clone(), run.undone(KICK).len()), (End::Finished, 300));
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (StopCause::Finished, 300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +49,7 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
         let mut world = World::new().asking(command, 2_000);
         world.settings.max_outage = Duration::from_secs(6);
         let run = world.run(&service).await;
-        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (End::Finished, 1_850, 150), "{}", command.name());
+        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (StopCause::Finished, 1_850, 150), "{}", command.name());
         let twice = done.borrow().values().filter(|times| **times > 1).count();
         assert!(twice == 0 || [CHECK, READ].contains(&command), "{}: {twice}", command.name());
     }
@@ -59,18 +59,18 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
 async fn a_kick_that_meets_temporary_errors_is_tried_for_two_minutes() {
     let service = Service::new(|call| if call.command == KICK && call.nth_of_user <= 6 { code(70500) } else { fine(call, LATENCY) });
     let run = World::new().asking(KICK, 3).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(KICK)), (End::Finished, 3));
+    assert_eq!((run.end.clone(), run.done(KICK)), (StopCause::Finished, 3));
     let service = Service::new(|call| if call.command == KICK { code(70500) } else { fine(call, LATENCY) });
     let began = Instant::now();
     let run = World::new().asking(KICK, 3).run(&service).await;
-    assert_eq!((run.end.clone(), run.undone(KICK).len()), (End::Finished, 3));
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (StopCause::Finished, 3));
     assert!((120..140).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_api_has_its_own_reason_why_it_is_down() {
     let service = Service::new(|call| match call.command {
-        READ if call.at > Duration::from_secs(5) => Reply { end: CallEnd::Lost { why: "no profiles".to_owned() }, ..lost() },
+        READ if call.at > Duration::from_secs(5) => Reply { end: CallOutcome::Lost { why: "no profiles".to_owned() }, ..lost() },
         CHECK if call.number.is_multiple_of(10) => code(70169),
         _ => fine(call, LATENCY),
     })
@@ -78,5 +78,5 @@ async fn each_api_has_its_own_reason_why_it_is_down() {
     let mut world = World::new().asking(CHECK, 100_000).asking(READ, 200_000);
     world.settings.max_outage = Duration::from_secs(8);
     let run = world.run(&service).await;
-    assert_eq!(run.end, End::Outage { why: "no profiles".to_owned() });
+    assert_eq!(run.end, StopCause::Outage { why: "no profiles".to_owned() });
 }

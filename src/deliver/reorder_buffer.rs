@@ -3,26 +3,26 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use super::hold::Key;
-use crate::account::{Account, Invalid};
-use crate::input::Mark;
-use crate::outcome::{Outcome, Settled, Status};
+use super::user_order::UserKey;
+use crate::account::{Account, InvalidAccount};
+use crate::input::InputPosition;
+use crate::outcome::{Outcome, RowOutcome, Status};
 use crate::roster::Record;
 
 /// A record that has not settled.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct UnsettledRecord {
     record: Record,
-    user_id: Key,
+    user_id: UserKey,
     /// What it is once the service has it.
-    taken: Status,
+    accepted_as: Status,
     /// Calls charged to the row.
     pub(super) attempts: u32,
     /// Those of them that are charged for passing faults; an outage gives them back.
     pub(super) passing: u32,
 }
 
-impl Open {
+impl UnsettledRecord {
     /// # Panics
     /// Never: an invalid record is settled from the start.
     pub(super) fn account(&self) -> &Account {
@@ -36,41 +36,41 @@ impl Open {
 }
 
 #[derive(Debug)]
-struct Slot {
-    state: State,
+struct BufferEntry {
+    state: EntryState,
     /// Bytes of memory, roughly; kept here so that nobody has to look at the record for it.
     weight: usize,
 }
 
 #[derive(Debug)]
-enum State {
-    Open(Open),
-    Settled(Settled),
+enum EntryState {
+    Open(UnsettledRecord),
+    Settled(RowOutcome),
     /// Nothing is to become of the records up to here.
-    Passed(Mark),
+    Passed(InputPosition),
 }
 
 /// A record that has just settled.
 #[derive(Debug)]
-pub(super) struct Closed {
-    pub(super) user_id: Key,
+pub(super) struct SettledRecord {
+    pub(super) user_id: UserKey,
     /// What the service has accepted of it.
     pub(super) accepted: Option<Account>,
 }
 
 /// The service's code and its words, or ours.
-pub(super) type Fault = (Option<i64>, String);
+pub(super) type Failure = (Option<i64>, String);
 
 /// The records by row: their number among those that came in.
 #[derive(Debug)]
-pub(super) struct Window {
-    slots: VecDeque<Slot>,
+pub(super) struct ReorderBuffer {
+    slots: VecDeque<BufferEntry>,
     /// The row of the first slot.
     first_row: u64,
     bytes: usize,
 }
 
-impl Window {
+impl ReorderBuffer {
     pub(super) fn new(first_row: u64) -> Self {
         Self { slots: VecDeque::new(), first_row, bytes: 0 }
     }
@@ -89,16 +89,16 @@ impl Window {
     }
 
     /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
-    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) -> Option<Key> {
+    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) -> Option<UserKey> {
         let (state, key) = match &record.account {
             Ok(account) => {
-                let user_id = Key::of(&account.user_id);
-                (State::Open(Open { record, user_id, taken, attempts: 0, passing: 0 }), Some(user_id))
+                let user_id = UserKey::of(&account.user_id);
+                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as: taken, attempts: 0, passing: 0 }), Some(user_id))
             }
             Err(invalid) => {
                 let error_info = invalid.to_string();
                 let outcome = Outcome { status: Status::Invalid, error_code: None, error_info, attempts: 0, finished_at: wall };
-                (State::Settled(settled(&mut record, outcome)), None)
+                (EntryState::Settled(settled(&mut record, outcome)), None)
             }
         };
         self.add(state);
@@ -106,19 +106,19 @@ impl Window {
     }
 
     /// Takes a record whose outcome is known.
-    pub(super) fn push_settled(&mut self, settled: Settled) {
-        self.add(State::Settled(settled));
+    pub(super) fn push_settled(&mut self, settled: RowOutcome) {
+        self.add(EntryState::Settled(settled));
     }
 
     /// Takes the end of records of which nothing is to become.
-    pub(super) fn push_passed(&mut self, end: Mark) {
-        self.add(State::Passed(end));
+    pub(super) fn push_passed(&mut self, end: InputPosition) {
+        self.add(EntryState::Passed(end));
     }
 
-    fn add(&mut self, state: State) {
+    fn add(&mut self, state: EntryState) {
         let weight = state.weight();
         self.bytes += weight;
-        self.slots.push_back(Slot { state, weight });
+        self.slots.push_back(BufferEntry { state, weight });
     }
 
     /// The row of the next record that comes in.
@@ -126,55 +126,55 @@ impl Window {
         self.first_row + self.slots.len() as u64
     }
 
-    pub(super) fn open(&self, row: u64) -> Option<&Open> {
+    pub(super) fn open(&self, row: u64) -> Option<&UnsettledRecord> {
         match &self.slots[self.index(row)?].state {
-            State::Open(open) => Some(open),
-            State::Settled(_) | State::Passed(_) => None,
+            EntryState::Open(open) => Some(open),
+            EntryState::Settled(_) | EntryState::Passed(_) => None,
         }
     }
 
-    pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut Open> {
+    pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut UnsettledRecord> {
         let index = self.index(row)?;
         match &mut self.slots[index].state {
-            State::Open(open) => Some(open),
-            State::Settled(_) | State::Passed(_) => None,
+            EntryState::Open(open) => Some(open),
+            EntryState::Settled(_) | EntryState::Passed(_) => None,
         }
     }
 
     /// Settles an open record, as taken if there is no fault.
-    pub(super) fn settle(&mut self, row: u64, fault: Option<Fault>, wall: SystemTime) -> Option<Closed> {
+    pub(super) fn settle(&mut self, row: u64, fault: Option<Failure>, wall: SystemTime) -> Option<SettledRecord> {
         let index = self.index(row)?;
         let slot = &mut self.slots[index];
-        let State::Open(open) = &mut slot.state else { return None };
+        let EntryState::Open(open) = &mut slot.state else { return None };
         let (status, (error_code, error_info), accepted) = match fault {
-            None => (open.taken, (None, String::new()), std::mem::replace(&mut open.record.account, Err(Invalid::EmptyUserId)).ok()),
+            None => (open.accepted_as, (None, String::new()), std::mem::replace(&mut open.record.account, Err(InvalidAccount::EmptyUserId)).ok()),
             Some(fault) => (Status::Failed, fault, None),
         };
         let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
         let user_id = open.user_id;
-        slot.state = State::Settled(settled(&mut open.record, outcome));
+        slot.state = EntryState::Settled(settled(&mut open.record, outcome));
         let weight = slot.state.weight();
         self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
-        Some(Closed { user_id, accepted })
+        Some(SettledRecord { user_id, accepted })
     }
 
     /// The next outcome in input order, if its record has settled.
-    pub(super) fn take_settled(&mut self) -> Option<Settled> {
-        if !matches!(self.slots.front()?.state, State::Settled(_)) {
+    pub(super) fn take_settled(&mut self) -> Option<RowOutcome> {
+        if !matches!(self.slots.front()?.state, EntryState::Settled(_)) {
             return None;
         }
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.weight;
         self.first_row += 1;
         match slot.state {
-            State::Settled(settled) => Some(settled),
-            State::Open(_) | State::Passed(_) => None,
+            EntryState::Settled(settled) => Some(settled),
+            EntryState::Open(_) | EntryState::Passed(_) => None,
         }
     }
 
     /// The end of records of which nothing is to become, if they are next.
-    pub(super) fn take_passed(&mut self) -> Option<Mark> {
-        let State::Passed(end) = self.slots.front()?.state else { return None };
+    pub(super) fn take_passed(&mut self) -> Option<InputPosition> {
+        let EntryState::Passed(end) = self.slots.front()?.state else { return None };
         let slot = self.slots.pop_front()?;
         self.bytes -= slot.weight;
         self.first_row += 1;
@@ -186,25 +186,25 @@ impl Window {
     }
 }
 
-impl State {
+impl EntryState {
     /// Bytes of memory, roughly: what the window is bounded by.
     fn weight(&self) -> usize {
         /// The structures themselves and the allocator's overhead, roughly.
         const FIXED: usize = 192;
         match self {
             // The account's copy, and the fields themselves with the room that they grew into.
-            State::Open(open) => 3 * FIXED + 3 * open.record.fields.as_slice().len(),
-            State::Settled(settled) => {
+            EntryState::Open(open) => 3 * FIXED + 3 * open.record.fields.as_slice().len(),
+            EntryState::Settled(settled) => {
                 let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
                 FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
             }
-            State::Passed(_) => FIXED,
+            EntryState::Passed(_) => FIXED,
         }
     }
 }
 
 /// Takes out of a record what its outcome needs.
-fn settled(record: &mut Record, outcome: Outcome) -> Settled {
+fn settled(record: &mut Record, outcome: Outcome) -> RowOutcome {
     let original = outcome.status.is_rejected().then(|| std::mem::take(&mut record.fields));
-    Settled { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
+    RowOutcome { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
 }

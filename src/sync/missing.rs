@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
-use super::planning::{Absence, Trust};
+use super::planning::{MissingPolicy, MissingTrust};
 use crate::account::{Account, UserId};
 use crate::calls::{Errand, Errands, Fate, Supply};
 use crate::command::Command;
-use crate::plan::{Due, Id, Missing, rfc3339};
-use crate::state::{Acted, Deed, State, StateError};
-use crate::verdict::{Item, ItemRefusal, Presence, Yield, is_rows_own};
+use crate::plan::{PlannedAction, PaddedId, MissingAccount, rfc3339};
+use crate::state::{MissingActionRecord, MissingAction, StateDb, StateError};
+use crate::verdict::{Item, ItemRefusal, Presence, Answer, is_rows_own};
 
 /// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
 const SLICE: u32 = 500;
@@ -25,7 +25,7 @@ const DELETION_OFF: i64 = 71000;
 
 /// Why no more can be done about them.
 #[derive(Debug, thiserror::Error)]
-pub enum AbsentError {
+pub enum MissingError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The service deletes nobody; it said so of one account in a call that it otherwise took.
@@ -35,7 +35,7 @@ pub enum AbsentError {
 
 /// What was done so far, in this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct MissingCounts {
     pub kicked: u64,
     pub deleted: u64,
     pub online: u64,
@@ -44,16 +44,16 @@ pub struct Tally {
     pub lookalikes: u64,
 }
 
-impl Tally {
+impl MissingCounts {
     /// Takes note of one account.
-    pub fn count(&mut self, deed: Deed) {
+    pub fn count(&mut self, deed: MissingAction) {
         match deed {
-            Deed::Kicked => self.kicked += 1,
-            Deed::Deleted => self.deleted += 1,
-            Deed::Online => self.online += 1,
-            Deed::Failed => self.failed += 1,
-            Deed::Lookalike => self.lookalikes += 1,
-            Deed::Nothing | Deed::Protected => {}
+            MissingAction::Kicked => self.kicked += 1,
+            MissingAction::Deleted => self.deleted += 1,
+            MissingAction::Online => self.online += 1,
+            MissingAction::Failed => self.failed += 1,
+            MissingAction::Lookalike => self.lookalikes += 1,
+            MissingAction::Nothing | MissingAction::Protected => {}
         }
     }
 
@@ -66,61 +66,61 @@ impl Tally {
 /// What may be done now, whatever an earlier process has planned.
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct Rules<'a> {
-    pub absence: Absence,
+pub struct MissingRules<'a> {
+    pub absence: MissingPolicy,
     /// Finished runs in a row in which an id must be missing.
     pub missing_runs: u32,
     /// Whoever is online is spared.
     pub skip_online: bool,
-    pub lookalikes: Trust,
+    pub lookalikes: MissingTrust,
     pub is_protected: &'a dyn Fn(&str) -> bool,
 }
 
-impl Rules<'_> {
+impl MissingRules<'_> {
     /// What is noted of an account that nothing may be done about.
-    fn spare(&self, missing: &Missing) -> Option<Deed> {
+    fn spare(&self, missing: &MissingAccount) -> Option<MissingAction> {
         let may = match self.absence {
-            Absence::Report => false,
-            Absence::Kick => missing.due == Due::Kick,
-            Absence::Delete => missing.due == Due::Delete,
+            MissingPolicy::Report => false,
+            MissingPolicy::Kick => missing.due == PlannedAction::Kick,
+            MissingPolicy::Delete => missing.due == PlannedAction::Delete,
         };
         if (self.is_protected)(missing.id.as_str()) {
-            Some(Deed::Protected)
-        } else if self.lookalikes == Trust::No && missing.lookalike.is_some() {
-            Some(Deed::Lookalike)
+            Some(MissingAction::Protected)
+        } else if self.lookalikes == MissingTrust::No && missing.lookalike.is_some() {
+            Some(MissingAction::Lookalike)
         } else if may && missing.missing_runs >= self.missing_runs {
             None
         } else {
-            Some(Deed::Nothing)
+            Some(MissingAction::Nothing)
         }
     }
 }
 
 /// The errands that they are.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct Absent<'a> {
-    state: &'a mut State,
-    rules: Rules<'a>,
+pub struct MissingWorkload<'a> {
+    state: &'a mut StateDb,
+    rules: MissingRules<'a>,
     /// The last id that was taken from the state.
-    last: Option<Id>,
+    last: Option<PaddedId>,
     /// Of the slice in hand: who is to be asked about, …
-    to_ask: VecDeque<Missing>,
+    to_ask: VecDeque<MissingAccount>,
     /// … who is to be kicked or deleted, …
-    to_do: VecDeque<Missing>,
+    to_do: VecDeque<MissingAccount>,
     /// … and who is under way.
-    under_way: BTreeMap<Id, Missing>,
+    under_way: BTreeMap<PaddedId, MissingAccount>,
     is_dry: bool,
-    tally: Tally,
+    tally: MissingCounts,
 }
 
-impl<'a> Absent<'a> {
-    pub fn new(state: &'a mut State, rules: Rules<'a>) -> Self {
+impl<'a> MissingWorkload<'a> {
+    pub fn new(state: &'a mut StateDb, rules: MissingRules<'a>) -> Self {
         let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
-        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, tally: Tally::default() }
+        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, tally: MissingCounts::default() }
     }
 
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> MissingCounts {
         self.tally
     }
 
@@ -143,7 +143,7 @@ impl<'a> Absent<'a> {
     }
 
     /// From here on calls may leave for them.
-    fn announce(&mut self, missing: Vec<Missing>) -> Result<(), StateError> {
+    fn announce(&mut self, missing: Vec<MissingAccount>) -> Result<(), StateError> {
         if !missing.is_empty() {
             self.state.mark_under_way(&missing)?;
             self.to_do.extend(missing);
@@ -151,7 +151,7 @@ impl<'a> Absent<'a> {
         Ok(())
     }
 
-    fn errand(&mut self, command: Command, missing: Vec<Missing>) -> Result<Errand<()>, StateError> {
+    fn errand(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<Errand<()>, StateError> {
         let accounts = missing.iter().map(|missing| {
             let user_id = UserId::parse(missing.id.as_bytes());
             user_id.map(|user_id| Account { user_id, nick: None, face_url: None })
@@ -163,14 +163,14 @@ impl<'a> Absent<'a> {
     }
 
     /// At most so many of those in hand that are due for this.
-    fn take(&mut self, due: Due, at_most: usize) -> Vec<Missing> {
+    fn take(&mut self, due: PlannedAction, at_most: usize) -> Vec<MissingAccount> {
         let count = self.to_do.iter().take(at_most).take_while(|missing| missing.due == due).count();
         self.to_do.drain(..count).collect()
     }
 
     /// Takes note of what was done about them.
-    fn note(&mut self, acted: &[Acted]) -> Result<(), StateError> {
-        for Acted { id, deed, .. } in acted {
+    fn note(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
+        for MissingActionRecord { id, deed, .. } in acted {
             self.under_way.remove(id);
             self.tally.count(*deed);
         }
@@ -178,7 +178,7 @@ impl<'a> Absent<'a> {
     }
 
     /// Who is online is left alone, and so is whoever couldn't be asked about.
-    fn asked(&mut self, ids: &[Id], presences: &[Item<Presence>]) -> Result<(), StateError> {
+    fn asked(&mut self, ids: &[PaddedId], presences: &[Item<Presence>]) -> Result<(), StateError> {
         let mut by_id: BTreeMap<&str, &Result<Presence, ItemRefusal>> = BTreeMap::new();
         for Item { user_id, said } in presences {
             // Where two things are said of one, the one that spares counts.
@@ -197,13 +197,13 @@ impl<'a> Absent<'a> {
         self.announce(to_do)
     }
 
-    fn deleted(&mut self, ids: &[Id], results: &[Item<()>]) -> Result<(), AbsentError> {
+    fn deleted(&mut self, ids: &[PaddedId], results: &[Item<()>]) -> Result<(), MissingError> {
         let by_id: BTreeMap<&str, &Item<()>> = results.iter().map(|item| (item.user_id.as_ref(), item)).collect();
         let mut acted = Vec::new();
         let mut switched_off = None;
         for id in ids {
             let deed = match by_id.get(id.as_str()).map(|item| &item.said) {
-                Some(Ok(()) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => done(*id, Deed::Deleted),
+                Some(Ok(()) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => done(*id, MissingAction::Deleted),
                 Some(Err(ItemRefusal { code: DELETION_OFF, info })) => {
                     switched_off = Some(info.to_string());
                     continue;
@@ -214,7 +214,7 @@ impl<'a> Absent<'a> {
             acted.push(deed);
         }
         self.note(&acted)?;
-        switched_off.map_or(Ok(()), |info| Err(AbsentError::DeletionOff(info)))
+        switched_off.map_or(Ok(()), |info| Err(MissingError::DeletionOff(info)))
     }
 }
 
@@ -226,39 +226,39 @@ fn is_away(said: &Result<Presence, ItemRefusal>) -> bool {
     }
 }
 
-fn done(id: Id, deed: Deed) -> Acted {
-    Acted { id, deed, is_certain: true, error_code: None, error_info: String::new() }
+fn done(id: PaddedId, deed: MissingAction) -> MissingActionRecord {
+    MissingActionRecord { id, deed, is_certain: true, error_code: None, error_info: String::new() }
 }
 
-fn online(id: Id, error_code: Option<i64>, error_info: String) -> Acted {
-    Acted { id, deed: Deed::Online, is_certain: true, error_code, error_info }
+fn online(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
+    MissingActionRecord { id, deed: MissingAction::Online, is_certain: true, error_code, error_info }
 }
 
-fn failed(id: Id, error_code: Option<i64>, error_info: String) -> Acted {
-    Acted { id, deed: Deed::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
+fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
+    MissingActionRecord { id, deed: MissingAction::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
 }
 
-impl Errands for Absent<'_> {
+impl Errands for MissingWorkload<'_> {
     type Tag = ();
-    type Error = AbsentError;
+    type Error = MissingError;
 
     const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<Supply<()>, AbsentError> {
+    fn next(&mut self, command: Command) -> Result<Supply<()>, MissingError> {
         self.refill()?;
         let slice = match command {
             Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
-            Command::Kick => self.take(Due::Kick, 1),
-            Command::AccountDelete => self.take(Due::Delete, DELETES_PER_CALL),
+            Command::Kick => self.take(PlannedAction::Kick, 1),
+            Command::AccountDelete => self.take(PlannedAction::Delete, DELETES_PER_CALL),
             Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
         };
         Ok(if slice.is_empty() { Supply::Dry } else { Supply::Errand(self.errand(command, slice)?) })
     }
 
-    fn ended(&mut self, errand: Errand<()>, fate: Fate) -> Result<(), AbsentError> {
-        let ids: Vec<Id> = errand.accounts.iter().map(|account| Id::new(account.user_id.as_str().as_bytes())).collect();
+    fn ended(&mut self, errand: Errand<()>, fate: Fate) -> Result<(), MissingError> {
+        let ids: Vec<PaddedId> = errand.accounts.iter().map(|account| PaddedId::new(account.user_id.as_str().as_bytes())).collect();
         match (errand.command, fate) {
-            (Command::QueryOnlineStatus, Fate::Done(Yield::Presences(presences))) => self.asked(&ids, &presences)?,
+            (Command::QueryOnlineStatus, Fate::Done(Answer::Presences(presences))) => self.asked(&ids, &presences)?,
             (Command::QueryOnlineStatus, Fate::Refused { code: NO_ACCOUNT, .. }) => {
                 let gone = ids.iter().filter_map(|id| self.under_way.remove(id)).collect();
                 self.announce(gone)?;
@@ -267,16 +267,16 @@ impl Errands for Absent<'_> {
                 let (code, info) = words(fate);
                 self.note(&ids.iter().map(|id| online(*id, code, info.clone())).collect::<Vec<_>>())?;
             }
-            (Command::AccountDelete, Fate::Done(Yield::Deleted(results))) => self.deleted(&ids, &results)?,
+            (Command::AccountDelete, Fate::Done(Answer::Deleted(results))) => self.deleted(&ids, &results)?,
             (Command::AccountDelete, Fate::Refused { code: NO_ACCOUNT, .. }) => {
-                self.note(&ids.iter().map(|id| done(*id, Deed::Deleted)).collect::<Vec<_>>())?;
+                self.note(&ids.iter().map(|id| done(*id, MissingAction::Deleted)).collect::<Vec<_>>())?;
             }
             // There is no such account: what the state says of it is wrong, so the doubt stays.
             (Command::Kick, Fate::Refused { code: NO_ACCOUNT, info }) => {
-                let gone = ids.iter().map(|id| Acted { is_certain: false, ..failed(*id, Some(NO_ACCOUNT), info.clone()) });
+                let gone = ids.iter().map(|id| MissingActionRecord { is_certain: false, ..failed(*id, Some(NO_ACCOUNT), info.clone()) });
                 self.note(&gone.collect::<Vec<_>>())?;
             }
-            (Command::Kick, Fate::Done(_)) => self.note(&ids.iter().map(|id| done(*id, Deed::Kicked)).collect::<Vec<_>>())?,
+            (Command::Kick, Fate::Done(_)) => self.note(&ids.iter().map(|id| done(*id, MissingAction::Kicked)).collect::<Vec<_>>())?,
             (_, fate) => {
                 let (code, info) = words(fate);
                 self.note(&ids.iter().map(|id| failed(*id, code, info.clone())).collect::<Vec<_>>())?;
@@ -298,8 +298,8 @@ fn words(fate: Fate) -> (Option<i64>, String) {
 ///
 /// # Errors
 /// The state's.
-pub fn absent_tally(state: &State) -> Result<Tally, StateError> {
-    let mut tally = Tally::default();
+pub fn absent_tally(state: &StateDb) -> Result<MissingCounts, StateError> {
+    let mut tally = MissingCounts::default();
     state.each_missing(|_, acted| {
         tally.count(acted.deed);
         Ok(())
@@ -314,16 +314,16 @@ const HEADER: [&str; 6] = ["UserID", "last_imported", "missing_runs", "action", 
 ///
 /// # Errors
 /// The state's, or that of `out`.
-pub fn write_missing(state: &State, out: impl Write) -> Result<Tally, StateError> {
+pub fn write_missing(state: &StateDb, out: impl Write) -> Result<MissingCounts, StateError> {
     let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
     csv.write_record(HEADER).map_err(|error| StateError::Source(error.into()))?;
-    let mut tally = Tally::default();
+    let mut tally = MissingCounts::default();
     state.each_missing(|missing, acted| {
         tally.count(acted.deed);
         let last_imported = missing.last_imported.map(rfc3339).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
         let info = match missing.lookalike {
-            Some(lookalike) if acted.deed == Deed::Lookalike => format!("{lookalike} looks like it"),
+            Some(lookalike) if acted.deed == MissingAction::Lookalike => format!("{lookalike} looks like it"),
             _ => acted.error_info.clone(),
         };
         let info = crate::figures::defused(&info);

@@ -8,23 +8,23 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 use crate::deliver::Incoming;
-use crate::input::Mark;
+use crate::input::InputPosition;
 use crate::journal::disk::Disk;
-use crate::journal::{DiskError, Journal, Ledger};
-use crate::outcome::{Outcome, Settled, Status};
+use crate::journal::{DiskError, Journal, OutcomeSink};
+use crate::outcome::{Outcome, RowOutcome, Status};
 use crate::plan::{Op, Ops};
 use crate::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};
-use crate::state::{Input, State, StateError};
+use crate::state::{RunInput, StateDb, StateError};
 
 /// Rows that are passed over before the import gets its turn. Chosen: half a millisecond.
 const PASS_AT_ONCE: u64 = 16_384;
 
 /// What is fed, and how far ahead calls are announced.
 #[derive(Debug)]
-pub struct Planned {
+pub struct FeedPlan {
     pub ops: Rc<Ops>,
     /// As the plan has seen the file.
-    pub input: Input,
+    pub input: RunInput,
     /// Calls may have left for rows up to this one.
     pub sent_up_to: u64,
     /// Records that are announced at once.
@@ -53,20 +53,20 @@ impl From<RosterError> for FeedError {
 
 /// The records of a sync.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct Feed {
+pub struct PlannedRecords {
     roster: Roster<InputReader>,
     /// Of the same file.
     watch: Watch,
-    state: State,
-    planned: Planned,
+    state: StateDb,
+    planned: FeedPlan,
     wall: Box<dyn Fn() -> SystemTime>,
     has_failed: bool,
 }
 
-impl Feed {
+impl PlannedRecords {
     /// `roster` stands behind the last row that has settled; `file` is what it reads.
     #[must_use]
-    pub fn new(roster: Roster<InputReader>, file: InputFile, state: State, planned: Planned, wall: Box<dyn Fn() -> SystemTime>) -> Self {
+    pub fn new(roster: Roster<InputReader>, file: InputFile, state: StateDb, planned: FeedPlan, wall: Box<dyn Fn() -> SystemTime>) -> Self {
         let watch = Watch::new(file, roster.reading().delimiter, planned.input.stat);
         Self { roster, watch, state, planned, wall, has_failed: false }
     }
@@ -115,9 +115,9 @@ impl Feed {
             return Err(FeedError::Modified);
         }
         match op {
-            Op::Create => Ok(Some(Incoming::Record { record, taken: Status::Created })),
-            Op::Update { .. } => Ok(Some(Incoming::Record { record, taken: Status::Updated })),
-            Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, taken: Status::Updated })),
+            Op::Create => Ok(Some(Incoming::Record { record, accepted_as: Status::Created })),
+            Op::Update { .. } => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
+            Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
             Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
             Op::Superseded => Ok(Some(Incoming::Settled(superseded(record, (self.wall)())))),
         }
@@ -147,7 +147,7 @@ impl Feed {
     }
 }
 
-fn superseded(record: Record, wall: SystemTime) -> Settled {
+fn superseded(record: Record, wall: SystemTime) -> RowOutcome {
     let outcome = Outcome {
         status: Status::Superseded,
         error_code: None,
@@ -155,10 +155,10 @@ fn superseded(record: Record, wall: SystemTime) -> Settled {
         attempts: 0,
         finished_at: wall,
     };
-    Settled { row: record.row, line: record.line, user_id: record.user_id, outcome, end: record.end, original: None }
+    RowOutcome { row: record.row, line: record.line, user_id: record.user_id, outcome, end: record.end, original: None }
 }
 
-impl Iterator for Feed {
+impl Iterator for PlannedRecords {
     type Item = Result<Incoming, FeedError>;
 
     /// Behind the end it looks only whether the file is still what was planned.
@@ -174,16 +174,16 @@ impl Iterator for Feed {
 
 /// The journal of a sync: that every row has settled does not finish the run, the state has to learn of it first.
 #[derive(Debug)]
-pub struct SyncLedger<D: Disk>(pub Journal<D>);
+pub struct SyncOutcomeSink<D: Disk>(pub Journal<D>);
 
-impl<D: Disk> Ledger for SyncLedger<D> {
+impl<D: Disk> OutcomeSink for SyncOutcomeSink<D> {
     type Error = DiskError;
 
-    fn append(&mut self, settled: Settled) {
+    fn append(&mut self, settled: RowOutcome) {
         self.0.append(settled);
     }
 
-    fn pass(&mut self, end: Mark) {
+    fn pass(&mut self, end: InputPosition) {
         self.0.pass(end);
     }
 

@@ -14,25 +14,25 @@ const LINE_EVERY: Duration = Duration::from_secs(60);
 const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
 
 /// Shows one phase after the other; what it shows is gone once it is dropped.
-pub(super) struct Gauge {
-    face: Face,
+pub(super) struct PhaseBar {
+    face: PhaseDisplay,
 }
 
-enum Face {
+enum PhaseDisplay {
     Bar { bars: MultiProgress, drawn: Option<ProgressBar> },
     Lines { told_at: Instant },
     Nothing,
 }
 
-impl Gauge {
+impl PhaseBar {
     /// What `output` asks for and stderr can show.
     pub(super) fn on_stderr(output: &OutputFlags, bars: &MultiProgress, now: Instant) -> Self {
         let face = if output.quiet {
-            Face::Nothing
+            PhaseDisplay::Nothing
         } else if output.no_progress || bars.is_hidden() {
-            Face::Lines { told_at: now }
+            PhaseDisplay::Lines { told_at: now }
         } else {
-            Face::Bar { bars: bars.clone(), drawn: None }
+            PhaseDisplay::Bar { bars: bars.clone(), drawn: None }
         };
         Self { face }
     }
@@ -40,7 +40,7 @@ impl Gauge {
     /// Shows that so much of the whole is done; `detail` may be cut.
     pub(super) fn tell(&mut self, (done, whole): (u64, u64), words: &str, detail: &str, now: Instant) {
         match &mut self.face {
-            Face::Bar { bars, drawn } => {
+            PhaseDisplay::Bar { bars, drawn } => {
                 let bar = drawn.get_or_insert_with(|| bars.add(new_bar()));
                 bar.set_length(whole);
                 bar.set_position(done.min(whole));
@@ -48,11 +48,11 @@ impl Gauge {
                 bar.set_message(detail.to_owned());
                 bar.tick();
             }
-            Face::Lines { told_at } if now >= *told_at + LINE_EVERY => {
+            PhaseDisplay::Lines { told_at } if now >= *told_at + LINE_EVERY => {
                 *told_at = now;
                 tell(&format!("progress: {words}, {detail}"));
             }
-            Face::Lines { .. } | Face::Nothing => {}
+            PhaseDisplay::Lines { .. } | PhaseDisplay::Nothing => {}
         }
     }
 }
@@ -62,9 +62,9 @@ fn new_bar() -> ProgressBar {
     ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
 }
 
-impl Drop for Gauge {
+impl Drop for PhaseBar {
     fn drop(&mut self) {
-        if let Face::Bar { bars, drawn: Some(bar) } = &self.face {
+        if let PhaseDisplay::Bar { bars, drawn: Some(bar) } = &self.face {
             bar.finish_and_clear();
             bars.remove(bar);
         }

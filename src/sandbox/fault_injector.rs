@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::command::Command;
+use super::command::SandboxCommand;
 use super::fault::{Fault, Ids, What};
 
 /// A user of a call.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct TargetedUser<'a> {
     pub(super) id: &'a str,
     pub(super) hash: u64,
 }
 
-impl<'a> Target<'a> {
+impl<'a> TargetedUser<'a> {
     pub(super) fn new(id: &'a str) -> Self {
         Self { id, hash: hash(id) }
     }
@@ -39,12 +39,12 @@ pub(super) enum Aim {
 
 /// The faults of a sandbox and what they have done so far.
 #[derive(Debug)]
-pub(super) struct Mischief {
-    faults: Vec<Tally>,
+pub(super) struct FaultInjector {
+    faults: Vec<FaultCount>,
 }
 
 #[derive(Debug)]
-struct Tally {
+struct FaultCount {
     fault: Fault,
     /// Makes the faults choose their users independently.
     salt: u64,
@@ -55,9 +55,9 @@ struct Tally {
     by_user: HashMap<u64, u32>,
 }
 
-impl Mischief {
+impl FaultInjector {
     pub(super) fn new(faults: Vec<Fault>, seed: u64) -> Self {
-        let tally = |(fault, position): (Fault, u64)| Tally {
+        let tally = |(fault, position): (Fault, u64)| FaultCount {
             fault,
             salt: mixed(seed.wrapping_add(position)),
             candidates: 0,
@@ -68,7 +68,7 @@ impl Mischief {
     }
 
     /// The fault that strikes this call, if one does.
-    pub(super) fn strike(&mut self, since_start: Duration, command: Option<Command>, users: &[Target<'_>]) -> Option<Strike> {
+    pub(super) fn strike(&mut self, since_start: Duration, command: Option<SandboxCommand>, users: &[TargetedUser<'_>]) -> Option<Strike> {
         self.faults.iter_mut().find_map(|tally| tally.strike(since_start, command, users))
     }
 
@@ -78,8 +78,8 @@ impl Mischief {
     }
 }
 
-impl Tally {
-    fn strike(&mut self, since_start: Duration, command: Option<Command>, users: &[Target<'_>]) -> Option<Strike> {
+impl FaultCount {
+    fn strike(&mut self, since_start: Duration, command: Option<SandboxCommand>, users: &[TargetedUser<'_>]) -> Option<Strike> {
         let fault = &self.fault;
         let over = fault.count.is_some_and(|count| self.strikes >= count);
         let elsewhere = fault.api.is_some() && fault.api != command;
@@ -110,7 +110,7 @@ impl Tally {
         Some(Strike { what: fault.what.clone(), users: struck, aim })
     }
 
-    fn chooses(&self, user: &Target<'_>) -> bool {
+    fn chooses(&self, user: &TargetedUser<'_>) -> bool {
         let chosen = match &self.fault.ids {
             Ids::All => true,
             Ids::Share(share) => (mixed(user.hash ^ self.salt) as f64) < share * (u64::MAX as f64),
@@ -137,14 +137,14 @@ const fn mixed(mut bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn mischief(faults: &[&str]) -> Mischief {
-        Mischief::new(faults.iter().map(|text| text.parse().unwrap()).collect(), 0)
+    fn mischief(faults: &[&str]) -> FaultInjector {
+        FaultInjector::new(faults.iter().map(|text| text.parse().unwrap()).collect(), 0)
     }
 
     /// Calls (by their number) of a row of calls of one user each that a fault strikes.
     fn struck(fault: &str, ids: &[&str]) -> Vec<usize> {
         let mut mischief = mischief(&[fault]);
-        let strikes = |id: &str| mischief.strike(Duration::ZERO, Some(Command::AccountImport), &[Target::new(id)]).is_some();
+        let strikes = |id: &str| mischief.strike(Duration::ZERO, Some(SandboxCommand::AccountImport), &[TargetedUser::new(id)]).is_some();
         ids.iter().copied().map(strikes).enumerate().filter_map(|(call, struck)| struck.then_some(call)).collect()
     }
 
@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn of_a_batch_only_the_chosen_are_struck() {
-        let batch = [Target::new("a"), Target::new("b")];
-        let strike = mischief(&["code=1,id=b"]).strike(Duration::ZERO, Some(Command::MultiaccountImport), &batch).unwrap();
+        let batch = [TargetedUser::new("a"), TargetedUser::new("b")];
+        let strike = mischief(&["code=1,id=b"]).strike(Duration::ZERO, Some(SandboxCommand::MultiaccountImport), &batch).unwrap();
         assert_eq!(strike.users, [batch[1].hash]);
     }
 }

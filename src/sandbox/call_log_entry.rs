@@ -1,14 +1,14 @@
 //! Which users were touched by which command: a line of the call log for each of them.
 
-use super::command::Command;
+use super::command::SandboxCommand;
 
 /// What the call log begins with.
 pub(super) const HEADER: &str = "command,UserID,code\n";
 
 /// A user of a call that was well-formed and signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touch {
-    pub command: Command,
+pub struct CallLogEntry {
+    pub command: SandboxCommand,
     pub user_id: String,
     /// What the service made of this user: 0 = done. `None` where a fault kept the call from having an effect and a code.
     pub code: Option<i64>,
@@ -40,13 +40,13 @@ impl Codes {
 
 /// The touches: the first ones to be asked for, all of them as lines to be taken.
 #[derive(Debug, Default)]
-pub(super) struct Touches {
-    kept: Vec<Touch>,
+pub(super) struct CallLogEntries {
+    kept: Vec<CallLogEntry>,
     kept_max: usize,
     lines: Option<Vec<u8>>,
 }
 
-impl Touches {
+impl CallLogEntries {
     /// Keeps the first `kept_max`.
     pub(super) fn new(kept_max: usize) -> Self {
         Self { kept_max, ..Self::default() }
@@ -62,11 +62,11 @@ impl Touches {
         self.lines.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    pub(super) fn kept(&self) -> &[Touch] {
+    pub(super) fn kept(&self) -> &[CallLogEntry] {
         &self.kept
     }
 
-    pub(super) fn add<'a>(&mut self, command: Command, users: impl Iterator<Item = &'a str>, codes: &Codes) {
+    pub(super) fn add<'a>(&mut self, command: SandboxCommand, users: impl Iterator<Item = &'a str>, codes: &Codes) {
         if self.lines.is_none() && self.kept.len() >= self.kept_max {
             return;
         }
@@ -76,14 +76,14 @@ impl Touches {
                 lines.extend_from_slice(line(command, id, code).as_bytes());
             }
             if self.kept.len() < self.kept_max {
-                self.kept.push(Touch { command, user_id: id.to_owned(), code });
+                self.kept.push(CallLogEntry { command, user_id: id.to_owned(), code });
             }
         }
     }
 }
 
 /// A line of CSV. What is no visible ASCII is escaped, so that a line of the file is always a whole record.
-fn line(command: Command, id: &str, code: Option<i64>) -> String {
+fn line(command: SandboxCommand, id: &str, code: Option<i64>) -> String {
     let name = command.name();
     let code = code.map(|code| code.to_string()).unwrap_or_default();
     if id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'"') {
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_touch_is_one_line_that_csv_reads_back() {
         let check = |id: &str, code: Option<i64>, expected: [&str; 3]| {
-            let line = line(Command::Kick, id, code);
+            let line = line(SandboxCommand::Kick, id, code);
             assert_eq!(line.matches('\n').count(), 1, "{line:?}");
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
             assert_eq!(reader.records().next().unwrap().unwrap(), expected.to_vec());
@@ -114,11 +114,11 @@ mod tests {
 
     #[test]
     fn the_first_touches_are_kept_and_lines_are_taken_once() {
-        let mut touches = Touches::new(3);
-        touches.add(Command::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
+        let mut touches = CallLogEntries::new(3);
+        touches.add(SandboxCommand::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
         assert_eq!(touches.take_lines(), b"", "nobody has asked for lines");
         touches.note_lines();
-        touches.add(Command::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
+        touches.add(SandboxCommand::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
         let kept: Vec<_> = touches.kept().iter().map(|touch| (touch.user_id.as_str(), touch.code)).collect();
         assert_eq!(kept, [("a", Some(0)), ("b", Some(70107)), ("c", Some(0))]);
         assert_eq!(touches.take_lines(), b"account_delete,c,0\naccount_delete,d,0\n");

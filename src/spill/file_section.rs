@@ -8,7 +8,7 @@ use super::Entry;
 
 /// A part of the file that is read from its start to its end.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct FileSection {
     at: u64,
     end: u64,
     buffer_bytes: usize,
@@ -16,7 +16,7 @@ pub(super) struct Part {
     from: usize,
 }
 
-impl Part {
+impl FileSection {
     /// The bytes from `at` to `end`, so many at a time; all three are whole entries.
     pub(super) fn new(at: u64, end: u64, buffer_bytes: usize) -> Self {
         Self { at, end, buffer_bytes, buffer: Vec::new(), from: 0 }

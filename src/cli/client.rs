@@ -6,20 +6,20 @@ use std::time::SystemTime;
 use reqwest::Url;
 use tokio::time::Instant;
 
-use super::exit::{Exit, LastWord, causes};
-use super::settings::{Connection, Identity, Service};
+use super::exit::{Exit, ExitMessage, causes};
+use super::settings::{Connection, Identity, ServiceAddress};
 use crate::account::UserId;
 use crate::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::api::usersig::{Credential, Signer, read_claims};
 use crate::deliver::Known;
 use crate::gate::Rate;
-use crate::outcome::Tally;
-use crate::sandbox::{Sandbox, Settings};
+use crate::outcome::OutcomeCounts;
+use crate::sandbox::{Sandbox, SandboxSettings};
 use crate::target::{SANDBOX, Target};
 use crate::verdict::SuccessSeen;
 
 /// The service, ready to be called.
-pub(super) struct Dialled {
+pub(super) struct ServiceClient {
     pub(super) api: Rc<HttpApi>,
     identity: Identity,
     pub(super) target: Target,
@@ -30,11 +30,11 @@ pub(super) struct Dialled {
 }
 
 /// The name of the target without calling it.
-pub(super) fn target(service: &Service) -> Target {
+pub(super) fn target(service: &ServiceAddress) -> Target {
     let api = "account_import".to_owned();
     match service {
-        Service::Sandbox => Target { endpoint: SANDBOX.to_owned(), sdkappid: 0, api },
-        Service::Remote { endpoint, identity } => {
+        ServiceAddress::Sandbox => Target { endpoint: SANDBOX.to_owned(), sdkappid: 0, api },
+        ServiceAddress::Remote { endpoint, identity } => {
             let host = endpoint.host_str().unwrap_or_default();
             let port = endpoint.port_or_known_default().unwrap_or_default();
             Target { endpoint: format!("{}://{host}:{port}", endpoint.scheme()), sdkappid: identity.sdkappid, api }
@@ -43,11 +43,11 @@ pub(super) fn target(service: &Service) -> Target {
 }
 
 /// Makes the client and the first signature; starts the sandbox if that is the target, with this limit of `account_import`. No call leaves.
-pub(super) fn dial(connection: &Connection, limit: Rate) -> Result<Dialled, LastWord> {
+pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<ServiceClient, ExitMessage> {
     let target = target(&connection.service);
     let (sandbox, endpoint, identity) = match &connection.service {
-        Service::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
-        Service::Sandbox => sandbox(limit)?,
+        ServiceAddress::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
+        ServiceAddress::Sandbox => sandbox(limit)?,
     };
     let expires_at = match &identity.credential {
         Credential::Key(_) => None,
@@ -62,10 +62,10 @@ pub(super) fn dial(connection: &Connection, limit: Rate) -> Result<Dialled, Last
         ca_pem: connection.ca_pem.clone(),
     };
     let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
-    Ok(Dialled { api: Rc::new(api), identity, target, expires_at, _sandbox: sandbox })
+    Ok(ServiceClient { api: Rc::new(api), identity, target, expires_at, _sandbox: sandbox })
 }
 
-impl Dialled {
+impl ServiceClient {
     /// As whom calls are made.
     pub(super) fn identifier(&self) -> &str {
         &self.identity.identifier
@@ -77,7 +77,7 @@ impl Dialled {
     }
 
     /// What is known before the first call of a run that has come to this.
-    pub(super) fn known(&self, tally: Tally) -> Known {
+    pub(super) fn known(&self, tally: OutcomeCounts) -> Known {
         let seen = if tally.imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
         Known { identifier: self.admin(), seen }
     }
@@ -89,11 +89,11 @@ impl Dialled {
     }
 }
 
-fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
+fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), ExitMessage> {
     let cannot = |error: std::io::Error| {
-        LastWord::new(Exit::CannotGoOn, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
+        ExitMessage::new(Exit::Fatal, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
     };
-    let mut settings = Settings::ephemeral().map_err(cannot)?;
+    let mut settings = SandboxSettings::ephemeral().map_err(cannot)?;
     settings.limit_per_s = match limit {
         Rate::PerSecond(limit) => Some(limit),
         Rate::Unlimited => None,
@@ -105,13 +105,13 @@ fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), LastWord> {
     Ok((Some(sandbox), endpoint, identity))
 }
 
-fn no_client(error: &HttpSetupError) -> LastWord {
+fn no_client(error: &HttpSetupError) -> ExitMessage {
     match error {
         HttpSetupError::NoCertificate | HttpSetupError::CaFile(_) => {
-            LastWord::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
+            ExitMessage::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
         }
         HttpSetupError::Client(_) | HttpSetupError::Random => {
-            LastWord::new(Exit::CannotGoOn, causes(error), "this is a fault of the machine; the same command resumes")
+            ExitMessage::new(Exit::Fatal, causes(error), "this is a fault of the machine; the same command resumes")
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::command::Command;
-use super::reply::Refusal;
+use super::command::SandboxCommand;
+use super::reply::RequestRefusal;
 use crate::api::wire::{self, ImportBody};
 
 /// The body is not JSON. Source: Tencent's error code page.
@@ -27,7 +27,7 @@ const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
 
 /// A call's body.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Order<'a> {
+pub(super) enum ParsedRequest<'a> {
     Import(ImportBody<'a>),
     ImportMany(Vec<ImportBody<'a>>),
     Check(Vec<String>),
@@ -38,36 +38,36 @@ pub(super) enum Order<'a> {
     OnlineStatus(Vec<String>),
 }
 
-impl<'a> Order<'a> {
+impl<'a> ParsedRequest<'a> {
     /// Reads the body of a call of `command`.
     ///
     /// # Errors
     /// [`Refusal`] for what departs from the documented form.
-    pub(super) fn read(command: Command, body: &'a [u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(command: SandboxCommand, body: &'a [u8]) -> Result<Self, RequestRefusal> {
         let order = match command {
-            Command::AccountImport => Order::Import(json(command, body)?),
-            Command::MultiaccountImport => Order::ImportMany(accounts(json(command, body)?)?),
-            Command::AccountCheck => Order::Check(ids(json::<wire::CheckBody>(command, body)?.users)),
-            Command::AccountDelete => Order::Delete(ids(json::<wire::DeleteBody>(command, body)?.users)),
-            Command::Kick => Order::Kick(json::<wire::User>(command, body)?.user_id),
-            Command::PortraitGet => {
+            SandboxCommand::AccountImport => ParsedRequest::Import(json(command, body)?),
+            SandboxCommand::MultiaccountImport => ParsedRequest::ImportMany(accounts(json(command, body)?)?),
+            SandboxCommand::AccountCheck => ParsedRequest::Check(ids(json::<wire::CheckBody>(command, body)?.users)),
+            SandboxCommand::AccountDelete => ParsedRequest::Delete(ids(json::<wire::DeleteBody>(command, body)?.users)),
+            SandboxCommand::Kick => ParsedRequest::Kick(json::<wire::User>(command, body)?.user_id),
+            SandboxCommand::PortraitGet => {
                 let body: wire::PortraitGetBody = json(command, body)?;
                 need(command, "TagList", &body.tags)?;
-                Order::GetPortraits { users: body.users, tags: body.tags }
+                ParsedRequest::GetPortraits { users: body.users, tags: body.tags }
             }
-            Command::PortraitSet => {
+            SandboxCommand::PortraitSet => {
                 let body: wire::PortraitSetBody = json(command, body)?;
                 need(command, "ProfileItem", &body.items)?;
-                Order::SetPortrait { user: body.user, items: body.items }
+                ParsedRequest::SetPortrait { user: body.user, items: body.items }
             }
-            Command::QueryOnlineStatus => Order::OnlineStatus(json::<wire::OnlineStatusBody>(command, body)?.users),
+            SandboxCommand::QueryOnlineStatus => ParsedRequest::OnlineStatus(json::<wire::OnlineStatusBody>(command, body)?.users),
         };
         let (users, most) = (order.users(), most_users(command));
         if users.is_empty() || users.len() > most {
-            return Err(Refusal::form(invalid(command), format!("{} users in a call; 1 to {most} are allowed", users.len())));
+            return Err(RequestRefusal::form(invalid(command), format!("{} users in a call; 1 to {most} are allowed", users.len())));
         }
         if users.len() > 1 && users.iter().collect::<HashSet<_>>().len() < users.len() {
-            return Err(Refusal::form(invalid(command), "a user is named twice in a call"));
+            return Err(RequestRefusal::form(invalid(command), "a user is named twice in a call"));
         }
         Ok(order)
     }
@@ -75,20 +75,20 @@ impl<'a> Order<'a> {
     /// The UserIDs in it.
     pub(super) fn users(&self) -> Vec<&str> {
         match self {
-            Order::Import(account) => vec![&account.user_id],
-            Order::ImportMany(accounts) => accounts.iter().map(|account| &*account.user_id).collect(),
-            Order::Check(users) | Order::Delete(users) | Order::GetPortraits { users, .. } | Order::OnlineStatus(users) => {
+            ParsedRequest::Import(account) => vec![&account.user_id],
+            ParsedRequest::ImportMany(accounts) => accounts.iter().map(|account| &*account.user_id).collect(),
+            ParsedRequest::Check(users) | ParsedRequest::Delete(users) | ParsedRequest::GetPortraits { users, .. } | ParsedRequest::OnlineStatus(users) => {
                 users.iter().map(String::as_str).collect()
             }
-            Order::Kick(user) | Order::SetPortrait { user, .. } => vec![user],
+            ParsedRequest::Kick(user) | ParsedRequest::SetPortrait { user, .. } => vec![user],
         }
     }
 
     /// Whether its answer tells of each user what became of it.
     pub(super) fn is_answered_user_by_user(&self) -> bool {
         match self {
-            Order::ImportMany(_) | Order::Check(_) | Order::Delete(_) | Order::GetPortraits { .. } | Order::OnlineStatus(_) => true,
-            Order::Import(_) | Order::Kick(_) | Order::SetPortrait { .. } => false,
+            ParsedRequest::ImportMany(_) | ParsedRequest::Check(_) | ParsedRequest::Delete(_) | ParsedRequest::GetPortraits { .. } | ParsedRequest::OnlineStatus(_) => true,
+            ParsedRequest::Import(_) | ParsedRequest::Kick(_) | ParsedRequest::SetPortrait { .. } => false,
         }
     }
 
@@ -96,14 +96,14 @@ impl<'a> Order<'a> {
     pub(super) fn oddity(&self) -> Option<&'static str> {
         let empty = |account: &ImportBody<'_>| account.nick.as_deref() == Some("") || account.face_url.as_deref() == Some("");
         let odd = match self {
-            Order::Import(account) => empty(account),
-            Order::ImportMany(accounts) => accounts.iter().any(empty),
-            Order::Check(_)
-            | Order::Delete(_)
-            | Order::Kick(_)
-            | Order::GetPortraits { .. }
-            | Order::SetPortrait { .. }
-            | Order::OnlineStatus(_) => false,
+            ParsedRequest::Import(account) => empty(account),
+            ParsedRequest::ImportMany(accounts) => accounts.iter().any(empty),
+            ParsedRequest::Check(_)
+            | ParsedRequest::Delete(_)
+            | ParsedRequest::Kick(_)
+            | ParsedRequest::GetPortraits { .. }
+            | ParsedRequest::SetPortrait { .. }
+            | ParsedRequest::OnlineStatus(_) => false,
         };
         odd.then_some("an empty Nick or FaceUrl; its key should be left out")
     }
@@ -113,11 +113,11 @@ impl<'a> Order<'a> {
 ///
 /// # Errors
 /// [`Refusal`] with the documented code.
-pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), Refusal> {
+pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), RequestRefusal> {
     check_user_id(&account.user_id)?;
     let too_long = |field: &Option<Cow<'_, str>>| field.as_ref().is_some_and(|text| text.len() > FIELD_MAX_BYTES);
     if too_long(&account.nick) || too_long(&account.face_url) {
-        return Err(Refusal::content(FIELD_TOO_LONG, "Nick or FaceUrl has more than 500 bytes"));
+        return Err(RequestRefusal::content(FIELD_TOO_LONG, "Nick or FaceUrl has more than 500 bytes"));
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// [`Refusal`] with the documented code.
-pub(super) fn check_user_id(id: &str) -> Result<(), Refusal> {
+pub(super) fn check_user_id(id: &str) -> Result<(), RequestRefusal> {
     let why = if id.is_empty() {
         "UserID is empty"
     } else if id.len() > USER_ID_MAX_BYTES {
@@ -138,50 +138,50 @@ pub(super) fn check_user_id(id: &str) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::content(INVALID_PARAMETER, why))
+    Err(RequestRefusal::content(INVALID_PARAMETER, why))
 }
 
 /// The new Nick and FaceUrl, of a profile to set.
 ///
 /// # Errors
 /// [`Refusal`] for a value of the wrong type, a value that is too long, and a tag that is not known here.
-pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str>, Option<&str>), Refusal> {
+pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str>, Option<&str>), RequestRefusal> {
     let (mut nick, mut image) = (None, None);
     for item in items {
         let field = match item.tag.as_str() {
             wire::TAG_NICK => &mut nick,
             wire::TAG_IMAGE => &mut image,
-            _ => return Err(Refusal::content(40605, "the tag is not known; this stand-in has Nick and Image")),
+            _ => return Err(RequestRefusal::content(40605, "the tag is not known; this stand-in has Nick and Image")),
         };
-        let text = item.value.as_str().ok_or_else(|| Refusal::content(40610, "the value's JSON type doesn't match the tag"))?;
+        let text = item.value.as_str().ok_or_else(|| RequestRefusal::content(40610, "the value's JSON type doesn't match the tag"))?;
         if text.len() > FIELD_MAX_BYTES {
-            return Err(Refusal::content(FIELD_TOO_LONG, "a profile field has more than 500 bytes"));
+            return Err(RequestRefusal::content(FIELD_TOO_LONG, "a profile field has more than 500 bytes"));
         }
         *field = Some(text);
     }
     Ok((nick, image))
 }
 
-fn json<'a, T: Deserialize<'a>>(command: Command, body: &'a [u8]) -> Result<T, Refusal> {
+fn json<'a, T: Deserialize<'a>>(command: SandboxCommand, body: &'a [u8]) -> Result<T, RequestRefusal> {
     serde_json::from_slice(body).map_err(|error| {
         let code = if error.is_data() { invalid(command) } else { NOT_JSON };
-        Refusal::form(code, format!("the body of {}: {error}", command.name()))
+        RequestRefusal::form(code, format!("the body of {}: {error}", command.name()))
     })
 }
 
 /// A list that may not be empty.
-fn need<T>(command: Command, name: &str, list: &[T]) -> Result<(), Refusal> {
+fn need<T>(command: SandboxCommand, name: &str, list: &[T]) -> Result<(), RequestRefusal> {
     if list.is_empty() {
-        return Err(Refusal::form(invalid(command), format!("{name} is empty")));
+        return Err(RequestRefusal::form(invalid(command), format!("{name} is empty")));
     }
     Ok(())
 }
 
-fn accounts(body: wire::MultiImportBody<'_>) -> Result<Vec<ImportBody<'_>>, Refusal> {
+fn accounts(body: wire::MultiImportBody<'_>) -> Result<Vec<ImportBody<'_>>, RequestRefusal> {
     match (body.account_list, body.accounts) {
         (Some(list), None) => Ok(list),
         (None, Some(ids)) => Ok(ids.into_iter().map(|user_id| ImportBody { user_id, nick: None, face_url: None }).collect()),
-        (Some(_), Some(_)) | (None, None) => Err(Refusal::form(INVALID_PARAMETER, "exactly one of AccountList and Accounts is needed")),
+        (Some(_), Some(_)) | (None, None) => Err(RequestRefusal::form(INVALID_PARAMETER, "exactly one of AccountList and Accounts is needed")),
     }
 }
 
@@ -190,20 +190,20 @@ fn ids(users: Vec<wire::User>) -> Vec<String> {
 }
 
 /// How many users a call may name, by documentation.
-const fn most_users(command: Command) -> usize {
+const fn most_users(command: SandboxCommand) -> usize {
     match command {
-        Command::AccountImport | Command::Kick | Command::PortraitSet => 1,
-        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::PortraitGet => wire::ACCOUNTS_PER_CALL,
-        Command::QueryOnlineStatus => wire::ONLINE_STATUS_PER_CALL,
+        SandboxCommand::AccountImport | SandboxCommand::Kick | SandboxCommand::PortraitSet => 1,
+        SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete | SandboxCommand::PortraitGet => wire::ACCOUNTS_PER_CALL,
+        SandboxCommand::QueryOnlineStatus => wire::ONLINE_STATUS_PER_CALL,
     }
 }
 
 /// The code for a body that doesn't fit.
-const fn invalid(command: Command) -> i64 {
+const fn invalid(command: SandboxCommand) -> i64 {
     match command {
-        Command::AccountImport | Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::Kick => {
+        SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete | SandboxCommand::Kick => {
             INVALID_PARAMETER
         }
-        Command::PortraitGet | Command::PortraitSet | Command::QueryOnlineStatus => INVALID_REQUEST,
+        SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => INVALID_REQUEST,
     }
 }

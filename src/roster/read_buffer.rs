@@ -11,7 +11,7 @@ const AHEAD_BYTES: usize = 2 * RECORD_MAX_BYTES;
 
 /// A window that moves over a file; a record is looked at where it was read to, and never copied to be put together.
 #[derive(Debug)]
-pub(super) struct Ahead<R> {
+pub(super) struct ReadBuffer<R> {
     input: R,
     buffer: Box<[u8]>,
     from: usize,
@@ -20,7 +20,7 @@ pub(super) struct Ahead<R> {
     no_quote_until: usize,
 }
 
-impl<R: Read> Ahead<R> {
+impl<R: Read> ReadBuffer<R> {
     pub(super) fn new(input: R) -> Self {
         Self { input, buffer: vec![0; AHEAD_BYTES].into(), from: 0, to: 0, no_quote_until: 0 }
     }
@@ -62,7 +62,7 @@ impl<R: Read> Ahead<R> {
     }
 }
 
-impl<R: Seek> Ahead<R> {
+impl<R: Seek> ReadBuffer<R> {
     pub(super) fn go_to(&mut self, offset: u64) -> io::Result<()> {
         (self.from, self.to, self.no_quote_until) = (0, 0, 0);
         self.input.seek(SeekFrom::Start(offset)).map(|_| ())

@@ -5,16 +5,16 @@ use crate::roster::{Next, RosterError, Watched};
 
 /// Hands out the records of a file; while it is being compared, the import gets its turn.
 #[derive(Debug)]
-pub struct Reading(Watched);
+pub struct WatchedRecords(Watched);
 
-impl Reading {
+impl WatchedRecords {
     #[must_use]
     pub const fn new(records: Watched) -> Self {
         Self(records)
     }
 }
 
-impl Iterator for Reading {
+impl Iterator for WatchedRecords {
     type Item = Result<Incoming, RosterError>;
 
     fn next(&mut self) -> Option<Self::Item> {

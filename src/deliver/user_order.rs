@@ -13,26 +13,26 @@ use crate::account::UserId;
 
 /// What a UserID is known by here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key(u64);
+pub(super) struct UserKey(u64);
 
-impl Key {
+impl UserKey {
     pub(super) fn of(user_id: &UserId) -> Self {
         Self(xxh3_64(user_id.as_str().as_bytes()))
     }
 }
 
 /// The rows that wait behind the first; mostly none.
-type Queue = Option<Box<VecDeque<u64>>>;
+type WaitingRows = Option<Box<VecDeque<u64>>>;
 
 /// The UserIDs of unsettled records.
 #[derive(Debug, Default)]
-pub(super) struct Hold {
-    queues: HashMap<Key, Queue, BuildHasherDefault<AsItIs>>,
+pub(super) struct UserOrder {
+    queues: HashMap<UserKey, WaitingRows, BuildHasherDefault<IdentityHasher>>,
 }
 
-impl Hold {
+impl UserOrder {
     /// Enters a record: whether it may go at once.
-    pub(super) fn enter(&mut self, key: Key, row: u64) -> bool {
+    pub(super) fn enter(&mut self, key: UserKey, row: u64) -> bool {
         match self.queues.entry(key) {
             Entry::Vacant(place) => {
                 place.insert(None);
@@ -46,7 +46,7 @@ impl Hold {
     }
 
     /// The record of this UserID that was let go has settled: the row that may go now.
-    pub(super) fn leave(&mut self, key: Key) -> Option<u64> {
+    pub(super) fn leave(&mut self, key: UserKey) -> Option<u64> {
         let Entry::Occupied(mut queue) = self.queues.entry(key) else { return None };
         let next = queue.get_mut().as_mut().and_then(|rows| rows.pop_front());
         if next.is_none() {
@@ -58,9 +58,9 @@ impl Hold {
 
 /// Takes a key for its own hash, which it is.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }

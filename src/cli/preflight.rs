@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::command_line::CommandLine;
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::flags::InputFlags;
 use super::input;
 use crate::roster::{Format, InputFile, Roster};
@@ -16,7 +16,7 @@ const RECORDS: usize = 1_000;
 ///
 /// # Errors
 /// The last word (exit code 2).
-pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, max_invalid: f64) -> Result<(), LastWord> {
+pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, max_invalid: f64) -> Result<(), ExitMessage> {
     let name = &flags.file;
     let roster = Roster::of(file, format).map_err(|error| input::roster_error(name, &error))?;
     let (mut records, mut invalid) = (0, 0);
@@ -34,7 +34,7 @@ pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, max_i
         return Ok(());
     }
     let most = reasons.into_iter().max_by_key(|(_, count)| *count).map(|(reason, count)| format!("; {count} times: {reason}"));
-    Err(LastWord::yours(
+    Err(ExitMessage::yours(
         format!(
             "{invalid} of the first {RECORDS} records of {} are invalid, more than {max_invalid} %{}",
             name.display(),

@@ -8,14 +8,14 @@ use super::disk::{Disk, DiskFile};
 
 /// A results or rejects file.
 #[derive(Debug)]
-pub(super) struct Sheet<F> {
+pub(super) struct AppendFile<F> {
     path: PathBuf,
     file: F,
     len: u64,
     tail: Vec<u8>,
 }
 
-impl<F: DiskFile> Sheet<F> {
+impl<F: DiskFile> AppendFile<F> {
     /// Begins a file with `header`; whatever it held is gone. It has to be synced, and its folder too.
     pub(super) fn create<D: Disk<File = F>>(disk: &D, path: &Path, header: &[u8]) -> io::Result<Self> {
         let mut file = disk.open(path)?;

@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::access::why_denied;
-use super::exit::LastWord;
+use super::exit::ExitMessage;
 use super::flags::RunFlags;
 use super::input;
 use crate::files::{self, folder_of};
-use crate::journal::paths::{Given, Paths};
+use crate::journal::paths::{GivenPaths, RunPaths};
 
 /// The names of the run's files; no two of them, and of `others`, may be one.
-pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<Paths, LastWord> {
+pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
     let file = &flags.input.file;
     if input::is_stream(file) && flags.results.is_none() {
         let why = format!("{} can't be read twice: it is kept beside the results, which can't be named after it", input::shown(file));
-        return Err(LastWord::yours(why, "give --results FILE"));
+        return Err(ExitMessage::yours(why, "give --results FILE"));
     }
-    let given = Given { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
-    let paths = Paths::new(file, given);
+    let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
+    let paths = RunPaths::new(file, given);
     let own = paths.everything();
     let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
     let all = own.iter().chain(others).map(PathBuf::as_path).chain(given.into_iter().flatten());
@@ -40,24 +40,24 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<Paths, LastW
 const NAME_MAX: usize = 255;
 
 /// Refuses a name that no file can have: what is derived from a long one is longer.
-pub(super) fn fits(path: &Path) -> Result<(), LastWord> {
+pub(super) fn fits(path: &Path) -> Result<(), ExitMessage> {
     let name = path.file_name().unwrap_or_default();
     if name.len() <= NAME_MAX {
         return Ok(());
     }
-    Err(LastWord::yours(
+    Err(ExitMessage::yours(
         format!("the name {} is too long: it has {} bytes, a file's has at most {NAME_MAX}", name.display(), name.len()),
         "--results with a shorter name shortens those that are made from it; a shorter --state or --plan its own",
     ))
 }
 
 /// What a run appends to, replaces or cuts must be a file, if it is there.
-pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), LastWord> {
+pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
     let Ok(stat) = std::fs::metadata(path) else { return Ok(()) };
     if stat.is_file() {
         Ok(())
     } else {
-        Err(LastWord::yours(format!("{} is {}, not a file", path.display(), kind(stat.file_type())), hint))
+        Err(ExitMessage::yours(format!("{} is {}, not a file", path.display(), kind(stat.file_type())), hint))
     }
 }
 
@@ -71,11 +71,11 @@ fn kind(kind: FileType) -> &'static str {
 }
 
 /// No two of these names may be one file's.
-pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), LastWord> {
+pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), ExitMessage> {
     let mut names: Vec<PathBuf> = names.map(resolved).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(LastWord::yours(format!("{} is named for two files at once", pair[0].display()), hint)),
+        Some(pair) => Err(ExitMessage::yours(format!("{} is named for two files at once", pair[0].display()), hint)),
         None => Ok(()),
     }
 }
@@ -89,14 +89,14 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 }
 
 /// What can't be written at the end is said at the start. `what` is the flag's name and the file's.
-fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
+fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
     let Some(path) = path else { return Ok(()) };
     fits(path)?;
     if path.is_dir() {
-        return Err(LastWord::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{what}")));
+        return Err(ExitMessage::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{what}")));
     }
     match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-        Some(missing) => Err(LastWord::yours(
+        Some(missing) => Err(ExitMessage::yours(
             format!("there is no folder {} for the {what}", missing.display()),
             format!("make it, or correct --{what}"),
         )),
@@ -105,7 +105,7 @@ fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
 }
 
 /// As [`can_be_written`], of a file that is written aside under a longer name before it takes its own.
-pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), LastWord> {
+pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
     if let Some(aside) = path.and_then(|path| files::aside(path).ok()) {
         fits(&aside)?;
     }
@@ -113,12 +113,12 @@ pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), Las
 }
 
 /// A file that is appended to needs no more than to be writable, once it is there.
-fn takes_rows(what: &str, path: &Path) -> Result<(), LastWord> {
+fn takes_rows(what: &str, path: &Path) -> Result<(), ExitMessage> {
     if path.exists() { denies(what, path, path, Access::WRITE_OK) } else { can_be_written(what, Some(path)) }
 }
 
 /// A file that is replaced, or a new one, needs a folder that may be written to; a pipe or a device is written to itself.
-fn folder_takes_files(what: &str, path: &Path) -> Result<(), LastWord> {
+fn folder_takes_files(what: &str, path: &Path) -> Result<(), ExitMessage> {
     if is_own_output(path) {
         return Ok(());
     }
@@ -130,11 +130,11 @@ fn folder_takes_files(what: &str, path: &Path) -> Result<(), LastWord> {
 }
 
 /// Whether `place` denies what `path` needs.
-fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), LastWord> {
+fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
     accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| {
         let error = std::io::Error::from(error);
         let why = format!("cannot write the {what} {}: {error}{}", path.display(), why_denied(place, &error));
-        LastWord::yours(why, format!("name another place with --{what}, or have its permissions changed"))
+        ExitMessage::yours(why, format!("name another place with --{what}, or have its permissions changed"))
     })
 }
 

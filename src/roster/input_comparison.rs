@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Take};
 use super::RosterError;
 use super::file::{InputFile, InputReader};
 use super::frames::{FrameError, Frames};
-use crate::input::{Fingerprint, Mark, Sameness};
+use crate::input::{FileStat, InputPosition, InputChange};
 
 /// Records that a comparison reads before somebody else may do something. Chosen: well under a millisecond's work.
 const COMPARE_AT_ONCE: usize = 16_384;
@@ -17,19 +17,19 @@ const COMPARISONS_MAX: u32 = 100;
 ///
 /// # Errors
 /// The file's.
-pub fn compare(file: &InputFile, delimiter: u8, settled: Mark) -> io::Result<Sameness> {
-    let mut comparison = Comparison::new(file, delimiter, (settled.offset, settled.digest));
+pub fn compare(file: &InputFile, delimiter: u8, settled: InputPosition) -> io::Result<InputChange> {
+    let mut comparison = InputComparison::new(file, delimiter, (settled.offset, settled.digest));
     loop {
         if let Some(found) = comparison.step()? {
             let counts_alike = comparison.last == settled;
-            return Ok(if counts_alike { found } else { Sameness::ChangedWithin });
+            return Ok(if counts_alike { found } else { InputChange::ChangedWithin });
         }
     }
 }
 
 /// A comparison under way of a file with what was read of it before.
 #[derive(Debug)]
-struct Comparison {
+struct InputComparison {
     file: InputFile,
     delimiter: u8,
     frames: Frames<Take<InputReader>>,
@@ -37,21 +37,21 @@ struct Comparison {
     end: (u64, u64),
     has_header: bool,
     /// The place behind the last record so far.
-    last: Mark,
+    last: InputPosition,
 }
 
-impl Comparison {
+impl InputComparison {
     fn new(file: &InputFile, delimiter: u8, end: (u64, u64)) -> Self {
-        let frames = Frames::new(file.reader().take(end.0), delimiter, Mark::START);
-        Self { file: file.clone(), delimiter, frames, end, has_header: false, last: Mark::START }
+        let frames = Frames::new(file.reader().take(end.0), delimiter, InputPosition::START);
+        Self { file: file.clone(), delimiter, frames, end, has_header: false, last: InputPosition::START }
     }
 
     /// Reads some more; `None` while there is more to read.
-    fn step(&mut self) -> io::Result<Option<Sameness>> {
+    fn step(&mut self) -> io::Result<Option<InputChange>> {
         match self.read_some() {
             Ok(false) => Ok(None),
             Ok(true) if (self.last.offset, self.last.digest) == self.end => self.rest().map(Some),
-            Ok(true) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(Some(Sameness::ChangedWithin)),
+            Ok(true) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(Some(InputChange::ChangedWithin)),
             Err(FrameError::Read(error)) => Err(error),
         }
     }
@@ -63,7 +63,7 @@ impl Comparison {
             self.frames.skip_bom()?;
             let Some(header) = self.frames.next()? else { return Ok(true) };
             self.frames.header_ends();
-            self.last = Mark { rows: 0, ..header.end };
+            self.last = InputPosition { rows: 0, ..header.end };
         }
         for _ in 0..COMPARE_AT_ONCE {
             let Some(frame) = self.frames.next()? else { return Ok(true) };
@@ -73,19 +73,19 @@ impl Comparison {
     }
 
     /// Whether anything but blank lines follows. A last line without its end must not have grown.
-    fn rest(&self) -> io::Result<Sameness> {
+    fn rest(&self) -> io::Result<InputChange> {
         let mut input = self.file.reader();
         input.seek(SeekFrom::Start(self.last.offset - 1))?;
         let mut around = Vec::new();
         (&mut input).take(3).read_to_end(&mut around)?;
         let (before, next) = around.split_at(around.len().min(1));
         if before != b"\n" && !(next.is_empty() || next.starts_with(b"\n") || next == b"\r\n") {
-            return Ok(Sameness::ChangedWithin);
+            return Ok(InputChange::ChangedWithin);
         }
         input.seek(SeekFrom::Start(self.last.offset))?;
         match Frames::new(input, self.delimiter, self.last).next() {
-            Ok(None) => Ok(Sameness::Same),
-            Ok(Some(_)) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(Sameness::ChangedAfter),
+            Ok(None) => Ok(InputChange::Same),
+            Ok(Some(_)) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(InputChange::ChangedAfter),
             Err(FrameError::Read(error)) => Err(error),
         }
     }
@@ -97,9 +97,9 @@ pub struct Watch {
     file: InputFile,
     delimiter: u8,
     /// Its stat fields when what was read of it was last known to be the same.
-    stat: Fingerprint,
+    stat: FileStat,
     /// Under way, and the stat fields when it began.
-    comparison: Option<(Comparison, Fingerprint)>,
+    comparison: Option<(InputComparison, FileStat)>,
     comparisons: u32,
 }
 
@@ -117,7 +117,7 @@ pub enum Look {
 impl Watch {
     /// `stat` are the file's stat fields before anything was read of it.
     #[must_use]
-    pub fn new(file: InputFile, delimiter: u8, stat: Fingerprint) -> Self {
+    pub fn new(file: InputFile, delimiter: u8, stat: FileStat) -> Self {
         Self { file, delimiter, stat, comparison: None, comparisons: 0 }
     }
 
@@ -157,17 +157,17 @@ impl Watch {
                 return Err(RosterError::Modified);
             }
             self.comparisons += 1;
-            self.comparison = Some((Comparison::new(&self.file, self.delimiter, end), self.file.fingerprint()?));
+            self.comparison = Some((InputComparison::new(&self.file, self.delimiter, end), self.file.fingerprint()?));
             return Ok(Look::Comparing);
         };
         let Some(found) = comparison.step()? else { return Ok(Look::Comparing) };
         self.stat = *stat;
         self.comparison = None;
         match (found, self.is_untouched()?) {
-            (Sameness::ChangedWithin, _) => Err(RosterError::Modified),
+            (InputChange::ChangedWithin, _) => Err(RosterError::Modified),
             (_, false) => Ok(Look::Comparing),
-            (Sameness::Same, true) => Ok(Look::Same),
-            (Sameness::ChangedAfter, true) => Ok(Look::Grown),
+            (InputChange::Same, true) => Ok(Look::Same),
+            (InputChange::ChangedAfter, true) => Ok(Look::Grown),
         }
     }
 }

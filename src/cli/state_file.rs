@@ -10,22 +10,22 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::access::{MORE_FILES, is_out_of_files, why_denied, why_not_writable};
 use super::command_line::CommandLine;
-use super::ending::busy;
-use super::exit::{Exit, LastWord, causes};
+use super::exit_messages::busy;
+use super::exit::{Exit, ExitMessage, causes};
 use super::flags::ConnectionFlags;
-use super::names::resolved;
+use super::output_paths::resolved;
 use super::signals::Leftover;
 use crate::files::folder_of;
 use crate::guard::Guard;
-use crate::input::Mark;
+use crate::input::InputPosition;
 use crate::journal;
 use crate::journal::disk::OsDisk;
-use crate::journal::paths::Paths;
-use crate::outcome::Tally;
-use crate::plan::{Counts, Ops};
+use crate::journal::paths::RunPaths;
+use crate::outcome::OutcomeCounts;
+use crate::plan::{PlanCounts, Ops};
 use crate::roster::{Format, InputFile, Roster};
-use crate::state::{self, About, Done, Lock, NewRun, Run, State, StateError};
-use crate::sync::{self, ImportSettled, milliseconds};
+use crate::state::{self, StateInfo, RunTotals, StateLock, NewRun, RunRecord, StateDb, StateError};
+use crate::sync::{self, ImportOutcomes, milliseconds};
 use crate::target::Target;
 
 /// What to do where another program has kept the state from being changed.
@@ -36,26 +36,26 @@ const IMPORT: &str = "import";
 
 /// A state that is this process' to change.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct LockedState {
     path: PathBuf,
-    lock: RefCell<Lock>,
+    lock: RefCell<StateLock>,
     /// This process has made it, and nothing has begun with it.
     is_for_nothing: Cell<bool>,
     _leftover: Option<Leftover>,
 }
 
-impl Kept {
+impl LockedState {
     /// Takes the state for this process. It need not be there.
-    pub(super) fn take(path: &Path) -> Result<Self, LastWord> {
+    pub(super) fn take(path: &Path) -> Result<Self, ExitMessage> {
         let (lock, leftover) =
-            Leftover::of_made(&state::names(path)[1], || state::lock(path), Lock::is_for_nothing).map_err(|error| state_error(&error))?;
+            Leftover::of_made(&state::names(path)[1], || state::lock(path), StateLock::is_for_nothing).map_err(|error| state_error(&error))?;
         Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), is_for_nothing: Cell::new(false), _leftover: leftover })
     }
 
     /// As [`Kept::take`], of a state that must be there, and be this target's.
-    pub(super) fn take_existing(path: &Path, target: &Target, flags: &ConnectionFlags) -> Result<Self, LastWord> {
-        if State::find(path).map_err(|error| state_error(&error))?.is_none() {
-            return Err(LastWord::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));
+    pub(super) fn take_existing(path: &Path, target: &Target, flags: &ConnectionFlags) -> Result<Self, ExitMessage> {
+        if StateDb::find(path).map_err(|error| state_error(&error))?.is_none() {
+            return Err(ExitMessage::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));
         }
         let kept = Self::take(path)?;
         kept.belongs_to(target, flags)?;
@@ -63,23 +63,23 @@ impl Kept {
         Ok(kept)
     }
 
-    pub(super) fn find(&self) -> Result<Option<State>, LastWord> {
-        State::find(&self.path).map_err(|error| state_error(&error))
+    pub(super) fn find(&self) -> Result<Option<StateDb>, ExitMessage> {
+        StateDb::find(&self.path).map_err(|error| state_error(&error))
     }
 
     /// It is there by now.
-    pub(super) fn open(&self) -> Result<State, LastWord> {
+    pub(super) fn open(&self) -> Result<StateDb, ExitMessage> {
         self.find()?.ok_or_else(|| {
-            LastWord::new(Exit::CannotGoOn, format!("the state {} is gone", self.path.display()), "bring it back; the same command resumes")
+            ExitMessage::new(Exit::Fatal, format!("the state {} is gone", self.path.display()), "bring it back; the same command resumes")
         })
     }
 
-    pub(super) fn open_or_create(&self, target: &Target, identity: u64) -> Result<State, LastWord> {
+    pub(super) fn open_or_create(&self, target: &Target, identity: u64) -> Result<StateDb, ExitMessage> {
         if !self.path.exists() {
             self.is_for_nothing.set(true);
         }
         self.lock.borrow().make(&self.path).map_err(|error| state_error(&error))?;
-        State::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))
+        StateDb::open_or_create(&self.path, target, identity).map_err(|error| state_error(&error))
     }
 
     /// From here on the state is needed; one that was made for a start that failed before goes.
@@ -89,25 +89,25 @@ impl Kept {
     }
 
     /// Refuses a state that belongs elsewhere.
-    pub(super) fn belongs_to(&self, target: &Target, flags: &ConnectionFlags) -> Result<(), LastWord> {
+    pub(super) fn belongs_to(&self, target: &Target, flags: &ConnectionFlags) -> Result<(), ExitMessage> {
         let Some(state) = self.find()? else { return Ok(()) };
         let about = state.about().map_err(|error| state_error(&error))?;
         other_target(&about, target).map_or(Ok(()), |why| Err(of_another(&why, &self.path, flags)))
     }
 
     /// Whether it has taken over the import of an input that ended there; if it hasn't, that is an error, since the input is gone.
-    pub(super) fn is_filled_from(&self, end: Mark) -> Result<(), LastWord> {
+    pub(super) fn is_filled_from(&self, end: InputPosition) -> Result<(), ExitMessage> {
         let runs = self.find()?.map(|state| state.runs(u32::MAX)).transpose().map_err(|error| state_error(&error))?;
-        let is_it = |run: &Run| run.command == IMPORT && (run.input.len, run.input.digest) == (end.offset, end.digest);
+        let is_it = |run: &RunRecord| run.command == IMPORT && (run.input.len, run.input.digest) == (end.offset, end.digest);
         if runs.is_some_and(|runs| runs.iter().any(is_it)) {
             return Ok(());
         }
         let why = format!("the import is finished, but its standard input is gone: {} is not filled from it", self.path.display());
-        Err(LastWord::yours(why, "give the same input once more: nothing is sent, the state is filled"))
+        Err(ExitMessage::yours(why, "give the same input once more: nothing is sent, the state is filled"))
     }
 
     /// Takes note that an import into it begins.
-    pub(super) fn import_begins(&self, target: &Target, paths: &Paths) -> Result<(), LastWord> {
+    pub(super) fn import_begins(&self, target: &Target, paths: &RunPaths) -> Result<(), ExitMessage> {
         let mut state = self.open_or_create(target, new_identity())?;
         state.import_begins(import_identity(paths)).map_err(|error| state_error(&error))
     }
@@ -117,19 +117,19 @@ impl Kept {
         &self,
         target: &Target,
         (file, format): (&InputFile, &Format),
-        paths: &Paths,
-        tally: Tally,
-    ) -> Result<(), LastWord> {
+        paths: &RunPaths,
+        tally: OutcomeCounts,
+    ) -> Result<(), ExitMessage> {
         let mut state = self.open_or_create(target, new_identity())?;
         let read = || -> io::Result<_> {
             let mut roster = Roster::of(file, format).map_err(io::Error::other)?;
             let results = File::open(&paths.results)?;
             sync::import_settled(&mut roster, file.fingerprint()?, results, folder_of(&self.path))
         };
-        let ImportSettled { accounts, filled, input } = read().map_err(|error| cannot_fill(&error))?;
+        let ImportOutcomes { accounts, filled, input } = read().map_err(|error| cannot_fill(&error))?;
         let now = milliseconds(SystemTime::now());
-        let counts = Counts { create: tally.imported + tally.failed, invalid: tally.invalid, ..Counts::default() };
-        let done = Done { created: tally.imported, failed: tally.failed, ..Done::default() };
+        let counts = PlanCounts { create: tally.imported + tally.failed, invalid: tally.invalid, ..PlanCounts::default() };
+        let done = RunTotals { created: tally.imported, failed: tally.failed, ..RunTotals::default() };
         let ends_with_newline = Some(file.ends_with_newline().map_err(|error| cannot_fill(&error))?);
         let ops = Ops::default();
         let bare = NewRun::bare(IMPORT, now, input, &ops);
@@ -141,7 +141,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for LockedState {
     /// The lock is still held.
     fn drop(&mut self) {
         if self.is_for_nothing.get() {
@@ -154,9 +154,9 @@ impl Drop for Kept {
     }
 }
 
-fn cannot_fill(error: &io::Error) -> LastWord {
+fn cannot_fill(error: &io::Error) -> ExitMessage {
     let why = format!("cannot fill the state: {error}");
-    LastWord::new(Exit::CannotGoOn, why, "nothing of the import is lost; the same command fills the state from its results")
+    ExitMessage::new(Exit::Fatal, why, "nothing of the import is lost; the same command fills the state from its results")
 }
 
 /// What a state is known by, or a run; 0 is none.
@@ -165,20 +165,20 @@ pub(super) fn new_identity() -> u64 {
 }
 
 /// What an unfinished import is known by: where its checkpoint is.
-fn import_identity(paths: &Paths) -> u64 {
+fn import_identity(paths: &RunPaths) -> u64 {
     use std::os::unix::ffi::OsStrExt;
     xxh3_64(resolved(&paths.checkpoint).as_os_str().as_bytes())
 }
 
 /// How the state's target differs from the one that is called, as words.
-pub(super) fn other_target(about: &About, target: &Target) -> Option<String> {
+pub(super) fn other_target(about: &StateInfo, target: &Target) -> Option<String> {
     (about.target != *target).then(|| format!("the state belongs to {}, not to {target}", about.target))
 }
 
 /// The guard against another's state, where no plan is made.
-fn of_another(why: &str, state: &Path, flags: &ConnectionFlags) -> LastWord {
+fn of_another(why: &str, state: &Path, flags: &ConnectionFlags) -> ExitMessage {
     let why = format!("guard {}: {why}", Guard::Target.name());
-    LastWord::new(Exit::Guarded, why, format!("name another --state, or, if the app has moved: {}", retarget(state, flags)))
+    ExitMessage::new(Exit::Guarded, why, format!("name another --state, or, if the app has moved: {}", retarget(state, flags)))
 }
 
 /// The command that binds a state to the app that these flags name.
@@ -201,26 +201,26 @@ fn denied(error: &StateError) -> String {
 }
 
 /// What a state's error means.
-pub(super) fn state_error(error: &StateError) -> LastWord {
+pub(super) fn state_error(error: &StateError) -> ExitMessage {
     let why = causes(error);
     match error {
         StateError::Locked { path } => busy(why, &[&state::names(path)[1], path], "a state"),
-        _ if error.is_others() => LastWord::new(Exit::Stopped, why, OTHERS_LOOK),
-        StateError::Foreign { .. } => LastWord::yours(why, "name another file with --state"),
+        _ if error.is_others() => ExitMessage::new(Exit::Stopped, why, OTHERS_LOOK),
+        StateError::Foreign { .. } => ExitMessage::yours(why, "name another file with --state"),
         StateError::OtherRun { .. } => {
-            LastWord::yours(why, "bring back the one that was there; the same command resumes, or says what to do")
+            ExitMessage::yours(why, "bring back the one that was there; the same command resumes, or says what to do")
         }
-        StateError::Version { .. } => LastWord::yours(why, "use the chatlift that wrote it, or begin a new state"),
-        StateError::File { source, .. } | StateError::Source(source) if is_out_of_files(source) => LastWord::yours(why, MORE_FILES),
-        _ if error.is_callers() => LastWord::yours(format!("{why}{}", denied(error)), "check the path of the state and its permissions"),
+        StateError::Version { .. } => ExitMessage::yours(why, "use the chatlift that wrote it, or begin a new state"),
+        StateError::File { source, .. } | StateError::Source(source) if is_out_of_files(source) => ExitMessage::yours(why, MORE_FILES),
+        _ if error.is_callers() => ExitMessage::yours(format!("{why}{}", denied(error)), "check the path of the state and its permissions"),
         StateError::Database { .. } | StateError::File { .. } | StateError::Source(_) | StateError::Changed { .. } => {
-            LastWord::new(Exit::CannotGoOn, why, "make room or repair the disk; the same command resumes")
+            ExitMessage::new(Exit::Fatal, why, "make room or repair the disk; the same command resumes")
         }
     }
 }
 
 /// What the checkpoint vouches for of a run's results.
-pub(super) fn vouched_results(paths: &Paths) -> io::Result<Option<io::Take<File>>> {
+pub(super) fn committed_results(paths: &RunPaths) -> io::Result<Option<io::Take<File>>> {
     journal::vouched_results(&OsDisk, paths)
         .map(|len| -> io::Result<_> {
             use std::io::Read;

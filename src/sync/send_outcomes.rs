@@ -5,27 +5,27 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::planning::spill_in;
-use super::slip::{SETTLEMENT, SLIP, Slip, Tag, settlement_from_bytes, settlement_to_bytes};
+use super::record_digest::{SETTLEMENT, SLIP, RecordDigest, RecordTag, settlement_from_bytes, settlement_to_bytes};
 use crate::account::UserId;
 use crate::guard::Filled;
-use crate::input::Fingerprint;
-use crate::journal::results::{Entry, Results, ResultsError};
+use crate::input::FileStat;
+use crate::journal::results::{ResultRecord, Results, ResultsError};
 use crate::outcome::Status;
-use crate::plan::{Id, Profile};
+use crate::plan::{PaddedId, ProfileHashes};
 use crate::roster::Roster;
-use crate::spill::{Sorted, Sorter};
-use crate::state::{Input, Sent, SettledImport, Settlement};
+use crate::spill::{Sorted, ExternalSorter};
+use crate::state::{RunInput, Sent, ImportedRow, SendOutcome};
 use crate::verdict::is_rows_own;
 
 /// The outcomes of rows that were to be sent, in order of ids and then of rows.
 #[derive(Debug)]
-pub struct Settlements {
+pub struct SendOutcomes {
     sorted: Option<Sorted<SETTLEMENT>>,
     /// Rows of which nobody knows whether the service has them.
     pub unknown: u64,
 }
 
-impl Settlements {
+impl SendOutcomes {
     /// Of a run that has left none.
     #[must_use]
     pub const fn none() -> Self {
@@ -33,8 +33,8 @@ impl Settlements {
     }
 }
 
-impl Iterator for Settlements {
-    type Item = io::Result<Settlement>;
+impl Iterator for SendOutcomes {
+    type Item = io::Result<SendOutcome>;
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.sorted.as_mut()?.next()?.map(|bytes| settlement_from_bytes(&bytes)))
@@ -45,24 +45,24 @@ impl Iterator for Settlements {
 ///
 /// # Errors
 /// The disk's, or results that aren't as the journal wrote them.
-pub fn settlements(results: impl io::Read, folder: &Path) -> io::Result<Settlements> {
-    let mut sorter = Sorter::new(spill_in(folder.to_owned()));
+pub fn settlements(results: impl io::Read, folder: &Path) -> io::Result<SendOutcomes> {
+    let mut sorter = ExternalSorter::new(spill_in(folder.to_owned()));
     let mut unknown = 0;
     for entry in import_results(BufReader::new(results))? {
         let entry = entry?;
         if let Some((id, sent)) = sent(&entry) {
             unknown += u64::from(sent == Sent::Unknown);
-            sorter.push(settlement_to_bytes(&Settlement { id, row: entry.row, sent }))?;
+            sorter.push(settlement_to_bytes(&SendOutcome { id, row: entry.row, sent }))?;
         }
     }
-    Ok(Settlements { sorted: Some(sorter.finish()?), unknown })
+    Ok(SendOutcomes { sorted: Some(sorter.finish()?), unknown })
 }
 
 /// The entries of results that are whole.
 ///
 /// # Errors
 /// As [`settlements`].
-fn import_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
+fn import_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io::Result<ResultRecord>>> {
     let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let results = Results::new(results).map_err(|error| match error {
         ResultsError::Read(error) => error,
@@ -72,7 +72,7 @@ fn import_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io:
 }
 
 /// What came of a row, if it was to be sent.
-pub(super) fn sent(entry: &Entry) -> Option<(Id, Sent)> {
+pub(super) fn sent(entry: &ResultRecord) -> Option<(PaddedId, Sent)> {
     let status = entry.status.as_ref().ok()?;
     let sent = match status {
         Status::Imported | Status::Created | Status::Updated => Sent::Taken { at: milliseconds(entry.finished_at?) },
@@ -80,7 +80,7 @@ pub(super) fn sent(entry: &Entry) -> Option<(Id, Sent)> {
         Status::Failed => Sent::Unknown,
         Status::Invalid | Status::Superseded => return None,
     };
-    UserId::check(&entry.user_id).ok().map(|id| (Id::new(id.as_bytes()), sent))
+    UserId::check(&entry.user_id).ok().map(|id| (PaddedId::new(id.as_bytes()), sent))
 }
 
 /// Since the epoch.
@@ -94,11 +94,11 @@ const IMPORT_SLIP: usize = SLIP + SETTLEMENT;
 
 /// What an import has come to, to be taken over by a state.
 #[expect(missing_debug_implementations, reason = "it holds an iterator")]
-pub struct ImportSettled<I> {
+pub struct ImportOutcomes<I> {
     /// In order of ids, then of rows.
     pub accounts: I,
     pub filled: Filled,
-    pub input: Input,
+    pub input: RunInput,
 }
 
 /// Reads the input of a finished import and its results side by side and sorts them, in temporary files in `folder`.
@@ -110,12 +110,12 @@ pub struct ImportSettled<I> {
 /// Never.
 pub fn import_settled<I: io::Read, R: io::Read>(
     roster: &mut Roster<I>,
-    stat: Fingerprint,
+    stat: FileStat,
     results: R,
     folder: &Path,
-) -> io::Result<ImportSettled<impl Iterator<Item = io::Result<SettledImport>> + use<I, R>>> {
+) -> io::Result<ImportOutcomes<impl Iterator<Item = io::Result<ImportedRow>> + use<I, R>>> {
     let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-    let mut sorter = Sorter::<IMPORT_SLIP>::new(spill_in(folder.to_owned()));
+    let mut sorter = ExternalSorter::<IMPORT_SLIP>::new(spill_in(folder.to_owned()));
     let mut entries = import_results(BufReader::new(results))?;
     let mut filled = Filled::default();
     while let Some(view) = roster.next_view() {
@@ -127,11 +127,11 @@ pub fn import_settled<I: io::Read, R: io::Read>(
         let Ok(account) = &view.account else { continue };
         filled.count(account.nick.is_some(), account.face_url.is_some());
         if let Some((id, sent)) = sent(&entry) {
-            let profile = Profile::of(account.nick, account.face_url);
-            let slip = Slip { id, row: view.row, tag: Tag::Sent, profile }.to_bytes();
+            let profile = ProfileHashes::of(account.nick, account.face_url);
+            let slip = RecordDigest { id, row: view.row, tag: RecordTag::Sent, profile }.to_bytes();
             let mut bytes = [0; IMPORT_SLIP];
             bytes[..SLIP].copy_from_slice(&slip);
-            bytes[SLIP..].copy_from_slice(&settlement_to_bytes(&Settlement { id, row: view.row, sent }));
+            bytes[SLIP..].copy_from_slice(&settlement_to_bytes(&SendOutcome { id, row: view.row, sent }));
             sorter.push(bytes)?;
         }
     }
@@ -140,7 +140,7 @@ pub fn import_settled<I: io::Read, R: io::Read>(
         let bytes = bytes?;
         let (slip, settlement) = bytes.split_at(SLIP);
         let (slip, settlement) = (slip.first_chunk().expect("it was split there"), settlement.first_chunk().expect("it was split there"));
-        Ok(SettledImport { profile: Slip::from_bytes(slip).profile, settlement: settlement_from_bytes(settlement) })
+        Ok(ImportedRow { profile: RecordDigest::from_bytes(slip).profile, settlement: settlement_from_bytes(settlement) })
     });
-    Ok(ImportSettled { accounts, filled, input: Input { len: end.offset, digest: end.digest, stat } })
+    Ok(ImportOutcomes { accounts, filled, input: RunInput { len: end.offset, digest: end.digest, stat } })
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::accounts::{Change, Held};
 use super::files::FilesError;
-use super::order::check_account;
+use super::parsed_request::check_account;
 use crate::api::wire::ImportBody;
 
 /// The columns, in their order.
@@ -18,13 +18,13 @@ const COLUMNS: [&str; 3] = ["UserID", "Nick", "FaceUrl"];
 
 /// The accounts' file and what stands beside it.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct AccountsFile {
     path: PathBuf,
     log: File,
     _lock: File,
 }
 
-impl Ledger {
+impl AccountsFile {
     /// Reads what is there, and writes it anew.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ mod tests {
         let path = folder.path().join("accounts.csv");
         fs::write(&path, "Nick,UserID\n\"a, \"\"b\"\"\nc\",u2\n,u10\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        drop(Ledger::open(&path).unwrap());
+        drop(AccountsFile::open(&path).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\nu10,,\nu2,\"a, \"\"b\"\"\nc\",\n");
         for file in ["accounts.csv", "accounts.csv.log", "accounts.csv.lock"] {
             assert_eq!(fs::metadata(folder.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
@@ -216,14 +216,14 @@ mod tests {
     fn changes_outlive_the_process_and_a_torn_one_never_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let (mut ledger, _) = Ledger::open(&path).unwrap();
+        let (mut ledger, _) = AccountsFile::open(&path).unwrap();
         ledger.append(&[set("a", Some("1")), set("b", Some("2")), set("a", None)].concat()).unwrap();
         ledger.append(b"{\"op\":\"delete\",\"UserID\":\"b\"}\n").unwrap();
         ledger.append(&set("c", Some("torn"))[..20]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\n");
         drop(ledger);
         for _ in 0..2 {
-            let (_, held) = Ledger::open(&path).unwrap();
+            let (_, held) = AccountsFile::open(&path).unwrap();
             assert_eq!((text(&held).as_str(), held.deleted.contains("b"), held.deleted.len()), ("UserID,Nick,FaceUrl\na,,\n", true, 1));
         }
     }
@@ -232,14 +232,14 @@ mod tests {
     fn a_kill_between_file_and_log_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let (mut ledger, _) = Ledger::open(&path).unwrap();
+        let (mut ledger, _) = AccountsFile::open(&path).unwrap();
         let delete = b"{\"op\":\"delete\",\"UserID\":\"a\"}\n".to_vec();
         let log = [set("a", Some("1")), delete.clone(), set("a", Some("2")), set("b", None), delete].concat();
         ledger.append(&log).unwrap();
         drop(ledger);
-        let (_, first) = Ledger::open(&path).unwrap();
+        let (_, first) = AccountsFile::open(&path).unwrap();
         fs::write(beside(&path, ".log"), &log).unwrap();
-        let (_, again) = Ledger::open(&path).unwrap();
+        let (_, again) = AccountsFile::open(&path).unwrap();
         assert_eq!((text(&first), &first.deleted), (text(&again), &again.deleted));
         assert_eq!(text(&again), "UserID,Nick,FaceUrl\nb,,\n");
     }
@@ -250,7 +250,7 @@ mod tests {
         let path = folder.path().join("accounts.csv");
         fs::write(beside(&path, ".log"), "{\"op\":\"deleted\",\"UserID\":\"a\"}\n").unwrap();
         fs::write(&path, "UserID\na\n").unwrap();
-        let (_, held) = Ledger::open(&path).unwrap();
+        let (_, held) = AccountsFile::open(&path).unwrap();
         assert_eq!((held.by_id.len(), held.deleted.len()), (1, 0));
     }
 
@@ -261,7 +261,7 @@ mod tests {
         let check = |name: &str, content: &[u8], expected: &str| {
             let file = beside(&path, name);
             fs::write(&file, content).unwrap();
-            let told = Ledger::open(&path).unwrap_err().to_string();
+            let told = AccountsFile::open(&path).unwrap_err().to_string();
             assert!(told.contains(expected), "{content:?}: {told}");
             assert_eq!(fs::read(&file).unwrap(), content);
         };
@@ -279,9 +279,9 @@ mod tests {
     fn two_sandboxes_do_not_share_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let first = Ledger::open(&path).unwrap();
-        assert!(matches!(Ledger::open(&path), Err(FilesError::InUse(_))));
+        let first = AccountsFile::open(&path).unwrap();
+        assert!(matches!(AccountsFile::open(&path), Err(FilesError::InUse(_))));
         drop(first);
-        Ledger::open(&path).unwrap();
+        AccountsFile::open(&path).unwrap();
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::account::USER_ID_MAX_BYTES as ID;
 use crate::lookalike::Lookalike;
-use crate::plan::{Due, Id, Missing, Planned, Profile};
-use crate::state::{Sent, Settlement};
+use crate::plan::{PlannedAction, PaddedId, MissingAccount, PlannedAccount, ProfileHashes};
+use crate::state::{Sent, SendOutcome};
 
 /// Bytes of [`Slip`].
 pub(super) const SLIP: usize = ID + 25;
@@ -17,16 +17,16 @@ const HAS_FACE_URL: u8 = 0x40;
 
 /// A record with a valid UserID: sorts by it, then by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slip {
-    pub(super) id: Id,
+pub(super) struct RecordDigest {
+    pub(super) id: PaddedId,
     pub(super) row: u64,
-    pub(super) tag: Tag,
-    pub(super) profile: Profile,
+    pub(super) tag: RecordTag,
+    pub(super) profile: ProfileHashes,
 }
 
 /// What a slip says of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tag {
+pub(super) enum RecordTag {
     Invalid,
     Valid,
     /// A call is made for it.
@@ -37,14 +37,14 @@ pub(super) enum Tag {
     SentBack,
 }
 
-impl Tag {
+impl RecordTag {
     const fn from_bits(bits: u8) -> Self {
         match bits {
-            0 => Tag::Invalid,
-            1 => Tag::Valid,
-            2 => Tag::Sent,
-            3 => Tag::Back,
-            _ => Tag::SentBack,
+            0 => RecordTag::Invalid,
+            1 => RecordTag::Valid,
+            2 => RecordTag::Sent,
+            3 => RecordTag::Back,
+            _ => RecordTag::SentBack,
         }
     }
 }
@@ -56,10 +56,10 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     *first
 }
 
-impl Slip {
+impl RecordDigest {
     pub(super) fn to_bytes(self) -> [u8; SLIP] {
         let mut bytes = [0; SLIP];
-        let Profile { nick, face_url } = self.profile;
+        let ProfileHashes { nick, face_url } = self.profile;
         let flags = if nick.is_some() { HAS_NICK } else { 0 } | if face_url.is_some() { HAS_FACE_URL } else { 0 };
         bytes[..ID].copy_from_slice(self.id.padded());
         bytes[ID..ID + 8].copy_from_slice(&self.row.to_be_bytes());
@@ -74,32 +74,32 @@ impl Slip {
         let (id, row, [tag]) = (take(&mut rest), take(&mut rest), take(&mut rest));
         let (nick, face_url) = (u64::from_be_bytes(take(&mut rest)), u64::from_be_bytes(take(&mut rest)));
         Self {
-            id: Id::from_padded(id),
+            id: PaddedId::from_padded(id),
             row: u64::from_be_bytes(row),
-            tag: Tag::from_bits(tag & !(HAS_NICK | HAS_FACE_URL)),
-            profile: Profile { nick: (tag & HAS_NICK != 0).then_some(nick), face_url: (tag & HAS_FACE_URL != 0).then_some(face_url) },
+            tag: RecordTag::from_bits(tag & !(HAS_NICK | HAS_FACE_URL)),
+            profile: ProfileHashes { nick: (tag & HAS_NICK != 0).then_some(nick), face_url: (tag & HAS_FACE_URL != 0).then_some(face_url) },
         }
     }
 
     /// As the state takes it.
-    pub(super) fn planned(self) -> Planned {
+    pub(super) fn planned(self) -> PlannedAccount {
         let (is_sent, is_back) = match self.tag {
-            Tag::Invalid | Tag::Valid => (false, false),
-            Tag::Sent => (true, false),
-            Tag::Back => (false, true),
-            Tag::SentBack => (true, true),
+            RecordTag::Invalid | RecordTag::Valid => (false, false),
+            RecordTag::Sent => (true, false),
+            RecordTag::Back => (false, true),
+            RecordTag::SentBack => (true, true),
         };
-        Planned { id: self.id, row: self.row, is_sent, is_back, profile: self.profile }
+        PlannedAccount { id: self.id, row: self.row, is_sent, is_back, profile: self.profile }
     }
 }
 
-pub(super) fn missing_to_bytes(missing: &Missing) -> [u8; MISSING] {
+pub(super) fn missing_to_bytes(missing: &MissingAccount) -> [u8; MISSING] {
     let due = match missing.due {
-        Due::Nothing => 0,
-        Due::Protected => 1,
-        Due::Kick => 2,
-        Due::Delete => 3,
-        Due::Lookalike => 4,
+        PlannedAction::Nothing => 0,
+        PlannedAction::Protected => 1,
+        PlannedAction::Kick => 2,
+        PlannedAction::Delete => 3,
+        PlannedAction::Lookalike => 4,
     };
     // Rows are counted from 1.
     let Lookalike { row, line } = missing.lookalike.unwrap_or(Lookalike { row: 0, line: 0 });
@@ -113,23 +113,23 @@ pub(super) fn missing_to_bytes(missing: &Missing) -> [u8; MISSING] {
     bytes
 }
 
-pub(super) fn missing_from_bytes(bytes: &[u8; MISSING]) -> Missing {
+pub(super) fn missing_from_bytes(bytes: &[u8; MISSING]) -> MissingAccount {
     let mut rest = bytes.as_slice();
     let (id, last_imported, missing_runs) = (take(&mut rest), i64::from_be_bytes(take(&mut rest)), take(&mut rest));
     let due = match take(&mut rest) {
-        [0] => Due::Nothing,
-        [1] => Due::Protected,
-        [2] => Due::Kick,
-        [3] => Due::Delete,
-        _ => Due::Lookalike,
+        [0] => PlannedAction::Nothing,
+        [1] => PlannedAction::Protected,
+        [2] => PlannedAction::Kick,
+        [3] => PlannedAction::Delete,
+        _ => PlannedAction::Lookalike,
     };
     let (row, line) = (u64::from_be_bytes(take(&mut rest)), u64::from_be_bytes(take(&mut rest)));
     let lookalike = (row > 0).then_some(Lookalike { row, line });
     let last_imported = (last_imported != i64::MIN).then_some(last_imported);
-    Missing { id: Id::from_padded(id), last_imported, missing_runs: u32::from_be_bytes(missing_runs), due, lookalike }
+    MissingAccount { id: PaddedId::from_padded(id), last_imported, missing_runs: u32::from_be_bytes(missing_runs), due, lookalike }
 }
 
-pub(super) fn settlement_to_bytes(settlement: &Settlement) -> [u8; SETTLEMENT] {
+pub(super) fn settlement_to_bytes(settlement: &SendOutcome) -> [u8; SETTLEMENT] {
     let (kind, at) = match settlement.sent {
         Sent::Taken { at } => (0, at),
         Sent::Refused => (1, 0),
@@ -143,7 +143,7 @@ pub(super) fn settlement_to_bytes(settlement: &Settlement) -> [u8; SETTLEMENT] {
     bytes
 }
 
-pub(super) fn settlement_from_bytes(bytes: &[u8; SETTLEMENT]) -> Settlement {
+pub(super) fn settlement_from_bytes(bytes: &[u8; SETTLEMENT]) -> SendOutcome {
     let mut rest = bytes.as_slice();
     let (id, row, [kind], at) = (take(&mut rest), take(&mut rest), take(&mut rest), i64::from_be_bytes(take(&mut rest)));
     let sent = match kind {
@@ -151,7 +151,7 @@ pub(super) fn settlement_from_bytes(bytes: &[u8; SETTLEMENT]) -> Settlement {
         1 => Sent::Refused,
         _ => Sent::Unknown,
     };
-    Settlement { id: Id::from_padded(id), row: u64::from_be_bytes(row), sent }
+    SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent }
 }
 
 #[cfg(test)]
@@ -160,32 +160,32 @@ mod tests {
 
     #[test]
     fn slips_are_read_as_they_were_written_and_sort_by_id_then_row() {
-        let slip = |id: &str, row, tag, nick, face_url| Slip { id: Id::new(id.as_bytes()), row, tag, profile: Profile { nick, face_url } };
+        let slip = |id: &str, row, tag, nick, face_url| RecordDigest { id: PaddedId::new(id.as_bytes()), row, tag, profile: ProfileHashes { nick, face_url } };
         let slips = [
-            slip("a", 2, Tag::Sent, Some(0), None),
-            slip("a", 300, Tag::Invalid, None, None),
-            slip("a!", 1, Tag::Valid, None, Some(u64::MAX)),
-            slip("b", 0, Tag::Back, Some(1), Some(2)),
-            slip("c", 0, Tag::SentBack, Some(1), Some(2)),
+            slip("a", 2, RecordTag::Sent, Some(0), None),
+            slip("a", 300, RecordTag::Invalid, None, None),
+            slip("a!", 1, RecordTag::Valid, None, Some(u64::MAX)),
+            slip("b", 0, RecordTag::Back, Some(1), Some(2)),
+            slip("c", 0, RecordTag::SentBack, Some(1), Some(2)),
         ];
-        let bytes = slips.map(Slip::to_bytes);
+        let bytes = slips.map(RecordDigest::to_bytes);
         assert!(bytes.is_sorted());
-        assert_eq!(bytes.map(|bytes| Slip::from_bytes(&bytes)), slips);
+        assert_eq!(bytes.map(|bytes| RecordDigest::from_bytes(&bytes)), slips);
     }
 
     #[test]
     fn missing_accounts_and_settlements_are_read_as_they_were_written() {
-        let id = Id::new(b"u");
-        for due in [Due::Nothing, Due::Protected, Due::Kick, Due::Delete, Due::Lookalike] {
+        let id = PaddedId::new(b"u");
+        for due in [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Kick, PlannedAction::Delete, PlannedAction::Lookalike] {
             for last_imported in [None, Some(-1), Some(i64::MAX)] {
                 for lookalike in [None, Some(Lookalike { row: 1, line: u64::MAX })] {
-                    let missing = Missing { id, last_imported, missing_runs: 7, due, lookalike };
+                    let missing = MissingAccount { id, last_imported, missing_runs: 7, due, lookalike };
                     assert_eq!(missing_from_bytes(&missing_to_bytes(&missing)), missing);
                 }
             }
         }
         for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown] {
-            let settlement = Settlement { id, row: 9, sent };
+            let settlement = SendOutcome { id, row: 9, sent };
             assert_eq!(settlement_from_bytes(&settlement_to_bytes(&settlement)), settlement);
         }
     }

@@ -6,7 +6,7 @@ use super::parcel::ParcelId;
 
 /// Which of two readings of a profile it is. The service may take a moment to show what it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum ReadAttempt {
     First,
     Second,
 }
@@ -16,38 +16,38 @@ pub(super) enum Reading {
 pub(super) struct ReadBack {
     /// Its rows that the service refused.
     pub(super) listed: Vec<u64>,
-    pub(super) reading: Reading,
+    pub(super) reading: ReadAttempt,
 }
 
 /// The evidence so far.
 #[derive(Debug, Default)]
-pub(super) struct Proof {
+pub(super) struct BatchTrial {
     /// A batch was taken.
-    pub(super) are_taken: bool,
+    pub(super) batches_accepted: bool,
     /// A batch came back with its profiles.
     pub(super) keep_profiles: bool,
     /// The batch (by its first row) that is to bring evidence.
-    proving: Option<u64>,
+    on_trial: Option<u64>,
     in_flight: Option<ParcelId>,
     /// A record of the batch on trial was taken singly.
-    is_taken_singly: bool,
+    accepted_singly: bool,
     pub(super) read_back: Option<ReadBack>,
 }
 
-impl Proof {
-    /// Whether a batch may leave; `origin` is the one that it is a part of, `None` for a fresh one.
-    pub(super) fn lets_go(&self, origin: Option<u64>) -> bool {
-        let waits_for_first = !self.are_taken && self.proving.is_some() && self.proving != origin;
+impl BatchTrial {
+    /// Whether a batch may leave; `batch_id` is the one that it is a part of, `None` for a fresh one.
+    pub(super) fn may_leave(&self, batch_id: Option<u64>) -> bool {
+        let waits_for_first = !self.batches_accepted && self.on_trial.is_some() && self.on_trial != batch_id;
         self.read_back.is_none() && self.in_flight.is_none() && !waits_for_first
     }
 
     /// Whether a batch with or without profiles brings evidence.
-    pub(super) fn departed(&mut self, id: ParcelId, origin: u64, carries_profiles: impl FnOnce() -> bool) {
-        if !self.are_taken || (!self.keep_profiles && carries_profiles()) {
-            if self.proving != Some(origin) {
-                self.is_taken_singly = false;
+    pub(super) fn departed(&mut self, id: ParcelId, batch_id: u64, carries_profiles: impl FnOnce() -> bool) {
+        if !self.batches_accepted || (!self.keep_profiles && carries_profiles()) {
+            if self.on_trial != Some(batch_id) {
+                self.accepted_singly = false;
             }
-            self.proving = Some(origin);
+            self.on_trial = Some(batch_id);
             self.in_flight = Some(id);
         }
     }
@@ -58,20 +58,20 @@ impl Proof {
     }
 
     /// A record was taken singly.
-    pub(super) fn taken_singly(&mut self, origin: u64) {
-        self.is_taken_singly |= self.proving == Some(origin);
+    pub(super) fn note_accepted_singly(&mut self, batch_id: u64) {
+        self.accepted_singly |= self.on_trial == Some(batch_id);
     }
 
     /// Whether it is shown that the service takes records but no batches, if no part of the batch is left that could be taken.
-    pub(super) fn is_refuted(&self, origin: u64) -> bool {
-        !self.are_taken && self.proving == Some(origin) && self.is_taken_singly
+    pub(super) fn is_refuted(&self, batch_id: u64) -> bool {
+        !self.batches_accepted && self.on_trial == Some(batch_id) && self.accepted_singly
     }
 
     /// Nothing is left of a batch: it brought no evidence, another one may.
-    pub(super) fn is_gone(&mut self, origin: u64) {
-        if self.proving == Some(origin) {
-            self.proving = None;
-            self.is_taken_singly = false;
+    pub(super) fn is_gone(&mut self, batch_id: u64) {
+        if self.on_trial == Some(batch_id) {
+            self.on_trial = None;
+            self.accepted_singly = false;
         }
     }
 }
