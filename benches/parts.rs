@@ -15,21 +15,21 @@ use divan::{Bencher, black_box};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use chatlift::account::{Account, UserId};
-use chatlift::api::answer;
-use chatlift::api::{usersig, wire};
-use chatlift::command::Command;
-use chatlift::deliver::{At, Deliveries, Known, Lane, DeliveryLimits};
-use chatlift::gate::{Gate, Rate, GateSettings as GateSettings, Admission};
-use chatlift::input::{FileStat, InputPosition, ColumnLayout};
-use chatlift::journal::checkpoint::RunKind;
-use chatlift::journal::disk::OsDisk;
-use chatlift::journal::paths::{GivenPaths, RunPaths};
-use chatlift::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart};
-use chatlift::outcome::{Outcome, RowOutcome, Status};
-use chatlift::roster::{Format, Record, Roster};
-use chatlift::target::Target;
-use chatlift::verdict::{CallOutcome, SuccessSeen, Answer};
+use chatlift::domain::account::{Account, UserId};
+use chatlift::io::api::answer;
+use chatlift::io::api::{usersig, wire};
+use chatlift::domain::command::Command;
+use chatlift::flow::deliver::{At, Deliveries, Known, Lane, DeliveryLimits};
+use chatlift::io::gate::{Gate, Rate, GateSettings as GateSettings, Admission};
+use chatlift::domain::position::{FileStat, InputPosition, ColumnLayout};
+use chatlift::io::journal::checkpoint::RunKind;
+use chatlift::io::journal::disk::OsDisk;
+use chatlift::io::journal::paths::{GivenPaths, RunPaths};
+use chatlift::io::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart};
+use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
+use chatlift::io::roster::{Format, Record, Roster};
+use chatlift::domain::target::Target;
+use chatlift::domain::verdict::{CallOutcome, SuccessSeen, Answer};
 
 fn main() {
     divan::main();

@@ -11,13 +11,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chatlift::figures::count;
+use chatlift::domain::figures::count;
 
-use chatlift::roster::{self, Format, Roster};
-use chatlift::spill::ExternalSorter;
-use chatlift::state::{Finish, NewRun, Sent, SendOutcome, StateDb};
-use chatlift::sync::{MissingPolicy, SyncPlan, Policy, SendOutcomes, Scratch, MissingTrust, compare, build_plan, survey};
-use chatlift::target::Target;
+use chatlift::io::roster::{self, Format, Roster};
+use chatlift::io::extsort::ExternalSorter;
+use chatlift::io::state::{Finish, NewRun, Sent, SendOutcome, StateDb};
+use chatlift::flow::sync::{MissingPolicy, SyncPlan, Policy, SendOutcomes, Scratch, MissingTrust, compare, build_plan, survey};
+use chatlift::domain::target::Target;
 
 const ROWS: u64 = 1_000_000;
 const CHANGED: u64 = 5_000;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 
-use chatlift::figures::count;
+use chatlift::domain::figures::count;
 use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, SandboxSettings};
 
 /// Rows at the default rate: 15 s, long enough that the start doesn't matter.

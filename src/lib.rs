@@ -3,39 +3,8 @@
 //!
 //! ARCHITECTURE.md has the way of a row and the rule of who may import whom.
 
-pub mod account;
-pub mod api;
-pub mod audit;
-pub mod calls;
-pub mod check;
-pub mod cli;
-pub mod command;
-pub mod deliver;
-pub mod figures;
-pub mod files;
-pub mod finding;
-pub mod gate;
-pub mod guard;
-pub mod health;
-pub mod import;
-pub mod input;
-pub mod journal;
-pub mod lockfile;
-pub mod lookalike;
-pub mod outcome;
-pub mod plan;
-pub mod progress;
-pub mod refusals;
-pub mod retry;
-pub mod roster;
-pub mod sample;
+pub mod domain;
+pub mod flow;
+pub mod io;
 pub mod sandbox;
-pub mod sheets;
-pub mod spill;
-pub mod state;
-pub mod summary;
-pub mod sync;
-pub mod target;
-pub mod traffic;
-pub mod verdict;
-pub mod verify;
+pub mod shell;

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::gate::{Gate, Rate, GateSettings, Admission};
+use chatlift::io::gate::{Gate, Rate, GateSettings, Admission};
 use chatlift::sandbox::limiter::{LimiterDecision, Counting, Limiter};
 use tokio::time::Instant;
 

@@ -10,7 +10,7 @@ use super::parsed_request::{self, ParsedRequest};
 use super::reply::{RequestRefusal, Reply};
 use super::settings::{BatchProfiles, Deleting, Presence, SandboxSettings, UnknownProfiles};
 use super::call_log_entry::Codes;
-use crate::api::wire::{self, ImportBody};
+use crate::io::api::wire::{self, ImportBody};
 
 /// No such account, as the account service says it. Source: Tencent's error code page.
 const UNKNOWN_ACCOUNT: i64 = 70107;

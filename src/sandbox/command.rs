@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::api::wire;
+use crate::io::api::wire;
 
 /// A command of the REST API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

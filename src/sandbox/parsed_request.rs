@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::command::SandboxCommand;
 use super::reply::RequestRefusal;
-use crate::api::wire::{self, ImportBody};
+use crate::io::api::wire::{self, ImportBody};
 
 /// The body is not JSON. Source: Tencent's error code page.
 const NOT_JSON: i64 = 60003;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::accounts::{Change, Held};
 use super::files::FilesError;
 use super::parsed_request::check_account;
-use crate::api::wire::ImportBody;
+use crate::io::api::wire::ImportBody;
 
 /// The columns, in their order.
 const COLUMNS: [&str; 3] = ["UserID", "Nick", "FaceUrl"];

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use super::fault::Fault;
 use super::limiter::Counting;
-use crate::api::wire;
+use crate::io::api::wire;
 
 /// The app that the sandbox plays unless told otherwise; Tencent's own examples use this number.
 pub const SDKAPPID: u64 = 1_400_000_000;

@@ -158,7 +158,7 @@ fn seal(claims: &Claims, key: &SecretString) -> Seal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::usersig::sign;
+    use crate::io::api::usersig::sign;
     use crate::sandbox::SandboxCommand;
     use std::time::{Duration, UNIX_EPOCH};
 

@@ -8,13 +8,13 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::account::Account as Row;
-use crate::api::http::{HttpApi, HttpSettings};
-use crate::api::usersig::{Credential, LIFE, Signature, Signer, sign};
-use crate::api::wire::{self, Query};
-use crate::api::{self, Api, Line};
-use crate::command::Command as ClientCommand;
-use crate::verdict::{CallOutcome, Answer};
+use crate::domain::account::Account as Row;
+use crate::io::api::http::{HttpApi, HttpSettings};
+use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
+use crate::io::api::wire::{self, Query};
+use crate::io::api::{self, Api, Line};
+use crate::domain::command::Command as ClientCommand;
+use crate::domain::verdict::{CallOutcome, Answer};
 
 const NOW_S: u64 = 1_700_000_000;
 const KEY: &str = "a key of the tests";

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chatlift::roster::{Format, Roster};
+use chatlift::io::roster::{Format, Roster};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -1,6 +1,6 @@
 //! The same command again, with the same files or with others.
 
-use chatlift::journal::checkpoint::VERSION;
+use chatlift::io::journal::checkpoint::VERSION;
 use std::time::{Duration, SystemTime};
 
 use crate::binary::{Bench, users};

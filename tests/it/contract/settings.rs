@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use chatlift::api::usersig::read_claims;
+use chatlift::io::api::usersig::read_claims;
 
 use crate::binary::{Bench, Call, KEY, Run, SDKAPPID};
 use crate::hostile::server::{Server, imported};

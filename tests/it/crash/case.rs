@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use chatlift::journal::checkpoint::Checkpoint;
-use chatlift::journal::disk::Disk;
-use chatlift::journal::paths::{GivenPaths, RunPaths};
-use chatlift::journal::{self, OpenError, StartDecision, RESULTS_HEADER, Restart};
+use chatlift::io::journal::checkpoint::Checkpoint;
+use chatlift::io::journal::disk::Disk;
+use chatlift::io::journal::paths::{GivenPaths, RunPaths};
+use chatlift::io::journal::{self, OpenError, StartDecision, RESULTS_HEADER, Restart};
 
 use super::command::{Command, Ending};
 use super::input::{Fortune, Input};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chatlift::journal::checkpoint::Checkpoint;
-use chatlift::journal::disk::Disk;
-use chatlift::journal::paths::RunPaths;
-use chatlift::journal::{self, DiskError, Journal, OutcomeSink, OpenError, StartDecision, Restart};
+use chatlift::io::journal::checkpoint::Checkpoint;
+use chatlift::io::journal::disk::Disk;
+use chatlift::io::journal::paths::RunPaths;
+use chatlift::io::journal::{self, DiskError, Journal, OutcomeSink, OpenError, StartDecision, Restart};
 
 use super::input::{Fortune, Input};
 use super::witness::{Broken, Witness, now, promise};

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use chatlift::journal::disk::{Disk, DiskFile};
-use chatlift::journal::paths::RunPaths;
+use chatlift::io::journal::disk::{Disk, DiskFile};
+use chatlift::io::journal::paths::RunPaths;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::case::Scenario;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use chatlift::input::{FileStat, InputPosition, ColumnLayout, InputChange};
-use chatlift::journal::RunSpec;
-use chatlift::journal::checkpoint::RunKind;
-use chatlift::outcome::{Outcome, RowOutcome, Status};
-use chatlift::target::Target;
+use chatlift::domain::position::{FileStat, InputPosition, ColumnLayout, InputChange};
+use chatlift::io::journal::RunSpec;
+use chatlift::io::journal::checkpoint::RunKind;
+use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
+use chatlift::domain::target::Target;
 use csv::ByteRecord;
 
 const HEADER: &str = "UserID,Nick\n";

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use chatlift::journal::disk::{Disk, DiskFile};
+use chatlift::io::journal::disk::{Disk, DiskFile};
 
 use super::inode::{Change, Inode};
 use super::names::{NameChange, Names, folder, landed};

@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use case::{SEED_VARIABLE, Scenario};
-use chatlift::journal::paths::RunPaths;
+use chatlift::io::journal::paths::RunPaths;
 use machine::Machine;
 use witness::Broken;
 

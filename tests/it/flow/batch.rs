@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use chatlift::account::Account;
-use chatlift::command::Command;
-use chatlift::deliver::{OnBatchFailure, Lane};
-use chatlift::import::StopCause;
-use chatlift::outcome::Status;
-use chatlift::verdict::{CallOutcome, HaltReason, Answer};
+use chatlift::domain::account::Account;
+use chatlift::domain::command::Command;
+use chatlift::flow::deliver::{OnBatchFailure, Lane};
+use chatlift::flow::import::StopCause;
+use chatlift::domain::outcome::Status;
+use chatlift::domain::verdict::{CallOutcome, HaltReason, Answer};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ fn lost() -> Reply {
 }
 
 /// As many records with nicknames.
-fn named(count: u64) -> Box<dyn Iterator<Item = Result<chatlift::roster::Record, std::convert::Infallible>>> {
+fn named(count: u64) -> Box<dyn Iterator<Item = Result<chatlift::io::roster::Record, std::convert::Infallible>>> {
     records((1..=count).map(|row| (format!("user{row}"), format!("Nick {row}"))))
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chatlift::api::Line;
-use chatlift::deliver::OnBatchFailure;
-use chatlift::import::StopCause;
-use chatlift::verdict::CallOutcome;
+use chatlift::io::api::Line;
+use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::import::StopCause;
+use chatlift::domain::verdict::CallOutcome;
 use tokio::time::Instant;
 
 use super::service::{Reply, Service, World, accounts, code, fine, imported};

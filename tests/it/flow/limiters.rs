@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use chatlift::command::Command;
+use chatlift::domain::command::Command;
 use chatlift::sandbox::limiter::{LimiterDecision, Limiter, Others};
-use chatlift::traffic::RunPhase;
+use chatlift::domain::call_stats::RunPhase;
 
 use super::service::{Service, World, accounts, code, imported};
 

@@ -12,10 +12,10 @@ mod week;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::gate::Rate;
-use chatlift::import::StopCause;
-use chatlift::outcome::Status;
-use chatlift::verdict::{CallOutcome, HaltReason};
+use chatlift::io::gate::Rate;
+use chatlift::flow::import::StopCause;
+use chatlift::domain::outcome::Status;
+use chatlift::domain::verdict::{CallOutcome, HaltReason};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 

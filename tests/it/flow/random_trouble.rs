@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use chatlift::command::Command;
-use chatlift::deliver::OnBatchFailure;
-use chatlift::import::StopCause;
-use chatlift::outcome::Status;
-use chatlift::verdict::CallOutcome;
+use chatlift::domain::command::Command;
+use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::import::StopCause;
+use chatlift::domain::outcome::Status;
+use chatlift::domain::verdict::CallOutcome;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use chatlift::command::Command;
-use chatlift::deliver::OnBatchFailure;
-use chatlift::import::StopCause;
-use chatlift::outcome::Status;
-use chatlift::verdict::{CallOutcome, HaltReason, SuccessSeen};
+use chatlift::domain::command::Command;
+use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::import::StopCause;
+use chatlift::domain::outcome::Status;
+use chatlift::domain::verdict::{CallOutcome, HaltReason, SuccessSeen};
 use tokio::time::Instant;
 
 use super::service::{Call, Reply, Run, Service, World, accounts, code, fine, listing, records};

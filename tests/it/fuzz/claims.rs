@@ -2,13 +2,13 @@
 
 use std::io::{self, Read};
 
-use chatlift::account::{Account, InvalidAccount};
-use chatlift::api::answer;
-use chatlift::command::Command;
-use chatlift::input::InputPosition;
-use chatlift::journal::checkpoint::Checkpoint;
-use chatlift::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
-use chatlift::verdict::{CallOutcome, Answer};
+use chatlift::domain::account::{Account, InvalidAccount};
+use chatlift::io::api::answer;
+use chatlift::domain::command::Command;
+use chatlift::domain::position::InputPosition;
+use chatlift::io::journal::checkpoint::Checkpoint;
+use chatlift::io::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
+use chatlift::domain::verdict::{CallOutcome, Answer};
 use serde_json::Value;
 
 /// The roster never panics, its records lie one behind the other and are bounded, and nothing between them is lost.

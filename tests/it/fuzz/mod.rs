@@ -3,10 +3,10 @@
 mod claims;
 mod said;
 
-use chatlift::input::{FileStat, InputPosition, ColumnLayout};
-use chatlift::journal::checkpoint::{Checkpoint, Extent, RunStatus, RunKind};
-use chatlift::outcome::OutcomeCounts;
-use chatlift::target::Target;
+use chatlift::domain::position::{FileStat, InputPosition, ColumnLayout};
+use chatlift::io::journal::checkpoint::{Checkpoint, Extent, RunStatus, RunKind};
+use chatlift::domain::outcome::OutcomeCounts;
+use chatlift::domain::target::Target;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -1,8 +1,8 @@
 //! Answers that are written in every way that JSON allows, each with what it means.
 
-use chatlift::api::answer;
-use chatlift::command::Command;
-use chatlift::verdict::{CallOutcome, Presence, Answer};
+use chatlift::io::api::answer;
+use chatlift::domain::command::Command;
+use chatlift::domain::verdict::{CallOutcome, Presence, Answer};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use chatlift::api::usersig::{LIFE, read_claims};
+use chatlift::io::api::usersig::{LIFE, read_claims};
 
 use super::server::{Reply, Server, answer, code, imported, ok_with};
 use crate::binary::{Bench, Run};

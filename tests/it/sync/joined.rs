@@ -10,30 +10,30 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use chatlift::account::{Account, UserId};
-use chatlift::api::usersig::{Credential, Signature, Signer};
-use chatlift::api::{Api, GivenUp, Request};
-use chatlift::calls;
-use chatlift::command::{Command, PerCommand};
-use chatlift::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
-use chatlift::gate::{self, Rate};
-use chatlift::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
-use chatlift::import;
-use chatlift::input::InputChange;
-use chatlift::journal::checkpoint::RunKind;
-use chatlift::journal::disk::OsDisk;
-use chatlift::journal::paths::{GivenPaths, RunPaths};
-use chatlift::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart, StartMode};
-use chatlift::lockfile::Lockfile;
-use chatlift::plan::PaddedId;
-use chatlift::roster::{Format, InputFile, InputReader, Roster};
-use chatlift::state::{RunTotals, Finish, NewRun, RunRecord, StateDb};
-use chatlift::sync::{
+use chatlift::domain::account::{Account, UserId};
+use chatlift::io::api::usersig::{Credential, Signature, Signer};
+use chatlift::io::api::{Api, GivenUp, Request};
+use chatlift::flow::calls;
+use chatlift::domain::command::{Command, PerCommand};
+use chatlift::flow::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
+use chatlift::io::gate::{self, Rate};
+use chatlift::domain::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
+use chatlift::flow::import;
+use chatlift::domain::position::InputChange;
+use chatlift::io::journal::checkpoint::RunKind;
+use chatlift::io::journal::disk::OsDisk;
+use chatlift::io::journal::paths::{GivenPaths, RunPaths};
+use chatlift::io::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart, StartMode};
+use chatlift::io::lockfile::Lockfile;
+use chatlift::domain::change::PaddedId;
+use chatlift::io::roster::{Format, InputFile, InputReader, Roster};
+use chatlift::io::state::{RunTotals, Finish, NewRun, RunRecord, StateDb};
+use chatlift::flow::sync::{
     MissingPolicy, MissingWorkload, SyncPlan, PlannedRecords, FeedPlan, Policy, MissingRules, SendOutcomes, Scratch, SyncOutcomeSink, MissingTrust, compare, build_plan, milliseconds,
     settlements, survey, write_missing,
 };
-use chatlift::target::Target;
-use chatlift::verdict::{CallOutcome, Item, Presence, Profile, AccountStatus, SuccessSeen, Answer};
+use chatlift::domain::target::Target;
+use chatlift::domain::verdict::{CallOutcome, Item, Presence, Profile, AccountStatus, SuccessSeen, Answer};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -149,7 +149,7 @@ impl House {
     pub(super) fn missing_runs(&self) -> BTreeMap<String, u32> {
         let mut runs = BTreeMap::new();
         let Some(state) = StateDb::find(&self.path("state")).unwrap() else { return runs };
-        let visit = |id: &[u8], held: &chatlift::plan::KnownAccount| {
+        let visit = |id: &[u8], held: &chatlift::domain::change::KnownAccount| {
             assert!(held.in_doubt.is_nothing());
             runs.insert(String::from_utf8(id.to_vec()).unwrap(), held.missing_runs);
             Ok(())
@@ -264,7 +264,7 @@ impl House {
         journal::open(way, (OsDisk, lock), paths, claim, self.now.get()).unwrap()
     }
 
-    async fn import(&self, feed: PlannedRecords, journal: Journal<OsDisk>) -> (Journal<OsDisk>, chatlift::outcome::OutcomeCounts) {
+    async fn import(&self, feed: PlannedRecords, journal: Journal<OsDisk>) -> (Journal<OsDisk>, chatlift::domain::outcome::OutcomeCounts) {
         let lane = if self.is_in_batches { Lane::Batch(OnBatchFailure::Stop) } else { Lane::Single };
         let settings = import::ImportSettings {
             rates: rates(),

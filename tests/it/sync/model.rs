@@ -17,26 +17,26 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use chatlift::account::Account;
-use chatlift::api::usersig::{Credential, Signature, Signer};
-use chatlift::api::{Api, GivenUp, Request};
-use chatlift::command::Command;
-use chatlift::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
-use chatlift::gate;
-use chatlift::import;
-use chatlift::input::{FileStat, InputChange};
-use chatlift::journal::checkpoint::{Checkpoint, RunKind};
-use chatlift::journal::disk::OsDisk;
-use chatlift::journal::paths::{GivenPaths, RunPaths};
-use chatlift::journal::{self, RunSpec, OutcomeSink, StartDecision, Restart, StartMode};
-use chatlift::plan::{KnownAccount, PaddedId, InDoubt, Ops, ProfileHashes as Hashes};
-use chatlift::roster::InputFile;
-use chatlift::state::{RunTotals, Finish, RunInput, NewRun, OpenRun, Sent, ImportedRow, SendOutcome, StateDb, Discrepancy};
-use chatlift::sync::{
+use chatlift::domain::account::Account;
+use chatlift::io::api::usersig::{Credential, Signature, Signer};
+use chatlift::io::api::{Api, GivenUp, Request};
+use chatlift::domain::command::Command;
+use chatlift::flow::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
+use chatlift::io::gate;
+use chatlift::flow::import;
+use chatlift::domain::position::{FileStat, InputChange};
+use chatlift::io::journal::checkpoint::{Checkpoint, RunKind};
+use chatlift::io::journal::disk::OsDisk;
+use chatlift::io::journal::paths::{GivenPaths, RunPaths};
+use chatlift::io::journal::{self, RunSpec, OutcomeSink, StartDecision, Restart, StartMode};
+use chatlift::domain::change::{KnownAccount, PaddedId, InDoubt, Ops, ProfileHashes as Hashes};
+use chatlift::io::roster::InputFile;
+use chatlift::io::state::{RunTotals, Finish, RunInput, NewRun, OpenRun, Sent, ImportedRow, SendOutcome, StateDb, Discrepancy};
+use chatlift::flow::sync::{
     MissingPolicy, SyncPlan, PlannedRecords, FeedPlan, Policy, SendOutcomes, Scratch, SyncOutcomeSink, MissingTrust, build_plan, milliseconds, settlements, survey,
 };
-use chatlift::target::Target;
-use chatlift::verdict::{CallOutcome, Item, Profile, AccountStatus, SuccessSeen, Answer};
+use chatlift::domain::target::Target;
+use chatlift::domain::verdict::{CallOutcome, Item, Profile, AccountStatus, SuccessSeen, Answer};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use tokio::time::Instant;

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
-use chatlift::command::Command;
-use chatlift::guard::Tripped;
-use chatlift::state::RunTotals;
+use chatlift::domain::command::Command;
+use chatlift::domain::guard::Tripped;
+use chatlift::io::state::RunTotals;
 
 use super::joined::{CANARY, House, MISSING_RUNS};
 use super::town::Accounts;

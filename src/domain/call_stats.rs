@@ -1,0 +1,177 @@
+//! What left and what came back: the counts that progress and summary share.
+//!
+//! Values only; the flows count, the gate knows the pace.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::verdict::CallOutcome;
+
+/// Distinct codes that are counted; past that a hostile server would fill the memory. Chosen: ten times the documented ones.
+const CODES_MAX: usize = 1_000;
+/// Longest latency that is told apart, in milliseconds. Chosen: an hour.
+const LATENCY_MAX_MS: u64 = 3_600_000;
+
+/// Counts of this process' calls of one API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct ApiCallStats {
+    /// Calls that were written to a socket.
+    pub calls: u64,
+    /// Those of them that repeated an earlier one.
+    pub retries: u64,
+    /// Answers that said "too fast".
+    pub throttled: u64,
+    /// Most calls in any sliding second.
+    #[serde(rename = "max_calls_in_1s")]
+    pub most_in_1s: usize,
+    /// Calls a second that got through when the service said "too fast" for the last time; `None` if it never did.
+    #[serde(serialize_with = "in_tenths")]
+    pub ceiling_per_s: Option<f64>,
+}
+
+/// More digits than a tenth would claim more than is known.
+#[expect(clippy::ref_option, reason = "serde asks for it")]
+fn in_tenths<S: serde::Serializer>(per_s: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match per_s {
+        Some(per_s) => serializer.serialize_some(&((per_s * 10.0).round() / 10.0)),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// What the run is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunPhase {
+    Running,
+    /// The service asked for a slower pace; about so many calls a second get through.
+    Throttled {
+        per_s: f64,
+    },
+    /// The service has been down for so long.
+    Waiting {
+        since: Duration,
+        why: String,
+    },
+    /// Stopping: waiting for the calls in flight.
+    Draining,
+}
+
+/// Counts of this process' calls.
+#[derive(Debug, Clone)]
+pub struct CallStats {
+    pub apis: PerCommand<ApiCallStats>,
+    /// The API that the lane sends fresh records to.
+    pub main: Command,
+    /// Calls a second of the main API between its first and its last.
+    pub mean_per_s: f64,
+    /// Answers by the API's code.
+    pub codes: BTreeMap<i64, u64>,
+    /// From leaving the gate to the end of the answer, in milliseconds.
+    latency_ms: Histogram<u64>,
+}
+
+/// Percentiles of the latency, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Latency {
+    pub p50: u64,
+    pub p95: u64,
+    pub p99: u64,
+    pub max: u64,
+}
+
+impl Default for CallStats {
+    fn default() -> Self {
+        let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are in order and two digits are allowed");
+        Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), latency_ms }
+    }
+}
+
+impl CallStats {
+    /// Calls of all APIs.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.apis.iter().map(|(_, api)| api.calls).sum()
+    }
+
+    /// Repeated calls of all APIs.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        self.apis.iter().map(|(_, api)| api.retries).sum()
+    }
+
+    /// "Too fast" from all APIs.
+    #[must_use]
+    pub fn throttled(&self) -> u64 {
+        self.apis.iter().map(|(_, api)| api.throttled).sum()
+    }
+
+    /// Most calls of the main API in any sliding second.
+    #[must_use]
+    pub fn most_in_1s(&self) -> usize {
+        self.apis[self.main].most_in_1s
+    }
+
+    /// Counts the end of a call, unless it never reached the service: what was met instead of a success, if anything was.
+    pub fn count(&mut self, command: Command, end: &CallOutcome, latency: Duration, is_retry: bool) -> Option<String> {
+        let complaint = match end {
+            CallOutcome::Unreached { why } | CallOutcome::Untrusted { why } => return Some(why.clone()),
+            CallOutcome::Lost { why } => Some(why.clone()),
+            CallOutcome::Done(_) => {
+                self.count_code(0);
+                None
+            }
+            CallOutcome::Refused { code, info } => {
+                self.count_code(*code);
+                Some(format!("code {code}: {info}"))
+            }
+            CallOutcome::TooMany => Some("HTTP 429".to_owned()),
+            CallOutcome::Redirected { .. } => None,
+        };
+        self.apis[command].retries += u64::from(is_retry);
+        self.time(latency);
+        complaint
+    }
+
+    /// Counts a call that left on a kept connection which the other side had given up: it says nothing of the service.
+    pub fn count_given_up(&mut self, command: Command, is_retry: bool) {
+        self.apis[command].retries += u64::from(is_retry);
+    }
+
+    /// Adds another phase's calls of the same process; the main API stays.
+    ///
+    /// # Panics
+    /// Never: all histograms have the same bounds.
+    pub fn add(&mut self, other: &CallStats) {
+        for ((_, api), (_, more)) in self.apis.iter_mut().zip(other.apis.iter()) {
+            api.calls += more.calls;
+            api.retries += more.retries;
+            api.throttled += more.throttled;
+            api.most_in_1s = api.most_in_1s.max(more.most_in_1s);
+            api.ceiling_per_s = more.ceiling_per_s.or(api.ceiling_per_s);
+        }
+        for (code, count) in &other.codes {
+            if self.codes.len() < CODES_MAX || self.codes.contains_key(code) {
+                *self.codes.entry(*code).or_default() += count;
+            }
+        }
+        self.latency_ms.add(&other.latency_ms).expect("both have the same bounds");
+    }
+
+    pub fn count_code(&mut self, code: i64) {
+        if self.codes.len() < CODES_MAX || self.codes.contains_key(&code) {
+            *self.codes.entry(code).or_default() += 1;
+        }
+    }
+
+    pub fn time(&mut self, latency: Duration) {
+        self.latency_ms.saturating_record(u64::try_from(latency.as_millis()).unwrap_or(LATENCY_MAX_MS));
+    }
+
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        let at = |quantile| self.latency_ms.value_at_quantile(quantile);
+        Latency { p50: at(0.50), p95: at(0.95), p99: at(0.99), max: self.latency_ms.max() }
+    }
+}

@@ -1,0 +1,486 @@
+//! The plan of a sync: what is to become of each record, decided from what the service is known to hold.
+//!
+//! Pure values. What is held is kept by `state`, where records come from is the roster's business.
+
+use std::time::{Duration, SystemTime};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::domain::account::USER_ID_MAX_BYTES;
+use crate::domain::lookalike::Lookalike;
+
+/// The profile of an account in short: a hash (XXH3, 64 bits) of each field, `None` for one that is not known or not said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProfileHashes {
+    pub nick: Option<u64>,
+    pub face_url: Option<u64>,
+}
+
+impl ProfileHashes {
+    /// Of what a record says.
+    #[must_use]
+    pub fn of(nick: Option<&str>, face_url: Option<&str>) -> Self {
+        let short = |text: Option<&str>| text.map(|text| xxh3_64(text.as_bytes()));
+        Self { nick: short(nick), face_url: short(face_url) }
+    }
+
+    /// What is held once `sent` has been taken: a field that wasn't sent stays.
+    #[must_use]
+    pub fn overlaid(self, sent: ProfileHashes) -> Self {
+        Self { nick: sent.nick.or(self.nick), face_url: sent.face_url.or(self.face_url) }
+    }
+}
+
+/// What of an account is in doubt: a call has left, or was about to, and what came of it is not known. A set of bits, as the state keeps it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InDoubt(u8);
+
+impl InDoubt {
+    pub const NOTHING: Self = Self(0);
+    pub const NICK: Self = Self(1);
+    pub const FACE_URL: Self = Self(2);
+    /// Whether there is such an account at all: its first import is not known to have been taken.
+    pub const EXISTENCE: Self = Self(4);
+    /// Whether it was kicked.
+    pub const KICK: Self = Self(8);
+    /// Whether it was deleted.
+    pub const DELETION: Self = Self(16);
+
+    /// The fields that are known, or that a call carries.
+    #[must_use]
+    pub fn of_fields(profile: ProfileHashes) -> Self {
+        let bit = |is_there: bool, bit: Self| if is_there { bit } else { Self::NOTHING };
+        bit(profile.nick.is_some(), Self::NICK).and(bit(profile.face_url.is_some(), Self::FACE_URL))
+    }
+
+    /// All that is known of an account; whether it exists, where nothing else is.
+    #[must_use]
+    pub fn of_all(held: &KnownAccount) -> Self {
+        let fields = Self::of_fields(held.profile);
+        if fields.is_nothing() || held.last_imported.is_none() { fields.and(Self::EXISTENCE) } else { fields }
+    }
+
+    #[must_use]
+    pub const fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `other` is in doubt.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
+/// What is known of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KnownAccount {
+    pub profile: ProfileHashes,
+    /// When it was last imported, in milliseconds since the epoch; `None` if it is not known that it ever was.
+    pub last_imported: Option<i64>,
+    /// Finished runs in a row whose input had no record of it.
+    pub missing_runs: u32,
+    pub in_doubt: InDoubt,
+    /// It was kicked and has not come back since.
+    pub is_kicked: bool,
+    /// When the run began, in milliseconds since the epoch, that last raised `missing_runs`; `None` if none has, or an older version didn't
+    /// know.
+    pub raised_at: Option<i64>,
+}
+
+impl KnownAccount {
+    /// Once an import has been taken at this time, with these fields. What it did not carry stays in doubt; and if a deletion may have
+    /// landed before, the service may have made the account anew, without them.
+    #[must_use]
+    pub fn once_taken(before: Option<Self>, sent: ProfileHashes, at: i64) -> Self {
+        let KnownAccount { profile, in_doubt, .. } = before.unwrap_or_default();
+        let fields = if in_doubt.has(InDoubt::DELETION) { in_doubt.and(InDoubt::of_fields(profile)) } else { in_doubt };
+        let settled = InDoubt::of_fields(sent).and(InDoubt::EXISTENCE).and(InDoubt::KICK).and(InDoubt::DELETION);
+        KnownAccount {
+            profile: profile.overlaid(sent),
+            last_imported: Some(at),
+            missing_runs: 0,
+            in_doubt: fields.without(settled),
+            is_kicked: false,
+            raised_at: None,
+        }
+    }
+
+    /// While it is not known whether an import with these fields was taken.
+    #[must_use]
+    pub fn once_sent(before: Option<Self>, sent: ProfileHashes) -> Self {
+        let held = before.unwrap_or_default();
+        let in_doubt = held.in_doubt.and(InDoubt::of_fields(sent));
+        let is_known = held.last_imported.is_some() && !in_doubt.is_nothing();
+        KnownAccount { in_doubt: if is_known { in_doubt } else { in_doubt.and(InDoubt::EXISTENCE) }, ..held }
+    }
+}
+
+/// A time in milliseconds since the epoch as files show it: RFC 3339 in UTC.
+#[must_use]
+pub fn rfc3339(milliseconds: i64) -> String {
+    let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+/// What is to become of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Unchanged,
+    Create,
+    /// Which fields differ; neither, if it is only in doubt what the service holds.
+    Update {
+        nick: bool,
+        face_url: bool,
+    },
+    /// A later record has the same UserID.
+    Superseded,
+    Invalid,
+}
+
+impl Op {
+    /// What a valid record asks for, given what is held of its account. An empty cell says nothing.
+    #[must_use]
+    pub fn decide(wanted: ProfileHashes, held: Option<&KnownAccount>) -> Self {
+        let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
+        let differs = |wanted: Option<u64>, held: Option<u64>| wanted.is_some() && wanted != held;
+        let nick = differs(wanted.nick, held.profile.nick);
+        let face_url = differs(wanted.face_url, held.profile.face_url);
+        if nick || face_url || !held.in_doubt.is_nothing() { Op::Update { nick, face_url } } else { Op::Unchanged }
+    }
+
+    /// Whether a call is made for it.
+    #[must_use]
+    pub const fn is_sent(self) -> bool {
+        matches!(self, Op::Create | Op::Update { .. })
+    }
+
+    /// The word in the plan.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Op::Unchanged => "unchanged",
+            Op::Create => "create",
+            Op::Update { .. } => "update",
+            Op::Superseded => "superseded",
+            Op::Invalid => "invalid",
+        }
+    }
+
+    const fn to_nibble(self) -> u8 {
+        match self {
+            Op::Unchanged => 0,
+            Op::Create => 1,
+            Op::Superseded => 2,
+            Op::Invalid => 3,
+            Op::Update { nick, face_url } => 4 | (nick as u8) | ((face_url as u8) << 1),
+        }
+    }
+
+    const fn from_nibble(nibble: u8) -> Self {
+        match nibble {
+            0 => Op::Unchanged,
+            1 => Op::Create,
+            2 => Op::Superseded,
+            3 => Op::Invalid,
+            update => Op::Update { nick: update & 1 != 0, face_url: update & 2 != 0 },
+        }
+    }
+}
+
+/// What is to become of each record, by row: half a byte each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ops {
+    nibbles: Vec<u8>,
+    rows: u64,
+}
+
+impl Ops {
+    /// Takes the next row.
+    pub fn push(&mut self, op: Op) {
+        if self.rows.is_multiple_of(2) {
+            self.nibbles.push(op.to_nibble());
+        } else if let Some(last) = self.nibbles.last_mut() {
+            *last |= op.to_nibble() << 4;
+        }
+        self.rows += 1;
+    }
+
+    /// Decides a row (counted from 1) that was pushed as [`Op::Unchanged`].
+    pub fn set(&mut self, row: u64, op: Op) {
+        let (index, shift) = place(row);
+        if let Some(pair) = self.nibbles.get_mut(index) {
+            *pair = (*pair & !(0xf << shift)) | (op.to_nibble() << shift);
+        }
+    }
+
+    /// The row's; [`Op::Unchanged`] behind the last one.
+    #[must_use]
+    pub fn get(&self, row: u64) -> Op {
+        let (index, shift) = place(row);
+        self.nibbles.get(index).map_or(Op::Unchanged, |pair| Op::from_nibble((pair >> shift) & 0xf))
+    }
+
+    /// Rows that are decided.
+    #[must_use]
+    pub const fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// All of them, to be kept.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.nibbles
+    }
+
+    /// As they were kept.
+    #[must_use]
+    pub const fn from_bytes(nibbles: Vec<u8>, rows: u64) -> Self {
+        Self { nibbles, rows }
+    }
+}
+
+/// Where a row's half byte is.
+fn place(row: u64) -> (usize, u32) {
+    let index = row.saturating_sub(1);
+    (usize::try_from(index / 2).unwrap_or(usize::MAX), if index.is_multiple_of(2) { 0 } else { 4 })
+}
+
+/// What a run is to do about an account that its input lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlannedAction {
+    /// Nothing, only tell.
+    Nothing,
+    /// Nothing: it is the administrator's own or protected.
+    Protected,
+    /// Nothing: a record of the input looks like it.
+    Lookalike,
+    Kick,
+    Delete,
+}
+
+/// Why kicks and deletions of a run wait for a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The UserID of some record can't be read for certain.
+    Malformed,
+    /// It is not known what came of some row.
+    FailedRows,
+    /// The input is not what was planned any more.
+    FileChanged,
+    /// The run settles a part of its rows only.
+    Limit,
+}
+
+impl Wait {
+    /// The word in the summary and in the state.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Wait::Malformed => "malformed",
+            Wait::FailedRows => "failed_rows",
+            Wait::FileChanged => "file_changed",
+            Wait::Limit => "limit",
+        }
+    }
+}
+
+/// An account whose call is planned, or that has come back, as it stands in order of ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedAccount {
+    pub id: PaddedId,
+    pub row: u64,
+    /// Not so for one that is only there again.
+    pub is_sent: bool,
+    /// It was missing or kicked, and the input has it again.
+    pub is_back: bool,
+    pub profile: ProfileHashes,
+}
+
+/// An account that the input lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingAccount {
+    pub id: PaddedId,
+    pub last_imported: Option<i64>,
+    /// This run included.
+    pub missing_runs: u32,
+    pub due: PlannedAction,
+    /// The first record that looks like it, whether or not that spares it.
+    pub lookalike: Option<Lookalike>,
+}
+
+/// A valid UserID in a place of fixed size, which sorts as its bytes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PaddedId([u8; USER_ID_MAX_BYTES]);
+
+impl PaddedId {
+    /// # Panics
+    /// For more than [`USER_ID_MAX_BYTES`], which no valid UserID has.
+    #[must_use]
+    pub fn new(user_id: &[u8]) -> Self {
+        let mut bytes = [0; USER_ID_MAX_BYTES];
+        bytes[..user_id.len()].copy_from_slice(user_id);
+        Self(bytes)
+    }
+
+    /// As it came.
+    #[must_use]
+    pub const fn from_padded(bytes: [u8; USER_ID_MAX_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// With zeros behind it, which no UserID holds.
+    #[must_use]
+    pub const fn padded(&self) -> &[u8; USER_ID_MAX_BYTES] {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        let len = self.0.iter().position(|byte| *byte == 0).unwrap_or(USER_ID_MAX_BYTES);
+        &self.0[..len]
+    }
+
+    /// # Panics
+    /// Never: a valid UserID is ASCII.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("a valid UserID is ASCII")
+    }
+}
+
+/// What a plan comes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PlanCounts {
+    pub create: u64,
+    pub update: u64,
+    pub unchanged: u64,
+    pub invalid: u64,
+    pub superseded: u64,
+    pub missing: u64,
+}
+
+impl PlanCounts {
+    pub fn count(&mut self, op: Op) {
+        match op {
+            Op::Create => self.create += 1,
+            Op::Update { .. } => self.update += 1,
+            Op::Unchanged => self.unchanged += 1,
+            Op::Invalid => self.invalid += 1,
+            Op::Superseded => self.superseded += 1,
+        }
+    }
+
+    /// Records of the input.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.create + self.update + self.unchanged + self.invalid + self.superseded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(nick: Option<&str>, face_url: Option<&str>) -> KnownAccount {
+        KnownAccount { profile: ProfileHashes::of(nick, face_url), last_imported: Some(1), ..KnownAccount::default() }
+    }
+
+    #[test]
+    fn a_record_is_sent_if_it_says_something_new() {
+        let check = |wanted: [Option<&str>; 2], held: Option<KnownAccount>, expected: Op| {
+            assert_eq!(Op::decide(ProfileHashes::of(wanted[0], wanted[1]), held.as_ref()), expected, "{wanted:?}");
+        };
+        let known = held(Some("n"), None);
+        check([Some("n"), None], None, Op::Create);
+        check([Some("n"), None], Some(known), Op::Unchanged);
+        check([None, None], Some(known), Op::Unchanged);
+        check([Some("m"), None], Some(known), Op::Update { nick: true, face_url: false });
+        check([Some("n"), Some("f")], Some(known), Op::Update { nick: false, face_url: true });
+        let neither = Op::Update { nick: false, face_url: false };
+        for doubt in [InDoubt::NICK, InDoubt::FACE_URL, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
+            check([Some("n"), None], Some(KnownAccount { in_doubt: doubt, ..known }), neither);
+        }
+        check([Some("n"), None], Some(KnownAccount { last_imported: None, in_doubt: InDoubt::NICK, ..known }), Op::Create);
+    }
+
+    #[test]
+    fn a_call_settles_the_doubt_about_what_it_carried_and_no_other() {
+        let (nick, face, both) = (InDoubt::NICK, InDoubt::FACE_URL, InDoubt::NICK.and(InDoubt::FACE_URL));
+        let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
+            let before = Some(KnownAccount { in_doubt, ..held(Some("n"), Some("f")) });
+            let sent = ProfileHashes::of(sent[0], sent[1]);
+            assert_eq!(KnownAccount::once_taken(before, sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
+            assert_eq!(KnownAccount::once_sent(before, sent).in_doubt, unknown, "{in_doubt:?} {sent:?}");
+        };
+        check(InDoubt::NOTHING, [Some("m"), None], [InDoubt::NOTHING, nick]);
+        check(InDoubt::NOTHING, [None, None], [InDoubt::NOTHING, InDoubt::EXISTENCE]);
+        check(both, [Some("m"), None], [face, both]);
+        check(both, [None, Some("g")], [nick, both]);
+        check(both, [None, None], [both, both]);
+        check(both.and(InDoubt::EXISTENCE), [Some("m"), Some("f")], [InDoubt::NOTHING, both.and(InDoubt::EXISTENCE)]);
+        check(InDoubt::KICK, [Some("m"), None], [InDoubt::NOTHING, nick.and(InDoubt::KICK)]);
+        // The account may have been made anew by this call.
+        check(InDoubt::DELETION, [Some("m"), None], [face, nick.and(InDoubt::DELETION)]);
+        let new = KnownAccount::once_sent(None, ProfileHashes::of(Some("n"), None));
+        assert_eq!((new.in_doubt, new.last_imported), (nick.and(InDoubt::EXISTENCE), None));
+        assert_eq!(KnownAccount::once_taken(Some(new), ProfileHashes::of(None, Some("f")), 2).in_doubt, nick);
+    }
+
+    #[test]
+    fn an_op_is_kept_in_half_a_byte() {
+        let update = |nick, face_url| Op::Update { nick, face_url };
+        let all = [
+            Op::Unchanged,
+            Op::Create,
+            Op::Superseded,
+            Op::Invalid,
+            update(false, false),
+            update(true, false),
+            update(false, true),
+            update(true, true),
+        ];
+        let mut ops = Ops::default();
+        for op in all {
+            ops.push(op);
+        }
+        let read = |ops: &Ops| (1..=8).map(|row| ops.get(row)).collect::<Vec<_>>();
+        assert_eq!(read(&ops), all);
+        for (row, op) in (1..).zip(all.iter().rev()) {
+            ops.set(row, *op);
+        }
+        assert!(read(&ops).iter().eq(all.iter().rev()));
+        assert_eq!(Ops::from_bytes(ops.as_bytes().to_vec(), ops.rows()), ops);
+        assert_eq!(ops.get(9), Op::Unchanged);
+    }
+
+    #[test]
+    fn ids_sort_as_their_bytes() {
+        let ids = ["!", "a", "a!", "aa", "b", "~"];
+        let mut padded = ids.map(|id| PaddedId::new(id.as_bytes()));
+        padded.reverse();
+        padded.sort_unstable();
+        assert_eq!(padded.map(|id| id.as_str().to_owned()), ids);
+        assert_eq!(PaddedId::new(&[b'x'; 32]).as_bytes(), [b'x'; 32]);
+    }
+}

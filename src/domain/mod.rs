@@ -1,0 +1,18 @@
+//! Values: no I/O, no clock, no randomness. They import nothing but each other.
+
+pub mod account;
+pub mod breaker;
+pub mod call_stats;
+pub mod change;
+pub mod command;
+pub mod comparison;
+pub mod examples;
+pub mod figures;
+pub mod guard;
+pub mod lookalike;
+pub mod outcome;
+pub mod position;
+pub mod refusals;
+pub mod retry;
+pub mod target;
+pub mod verdict;

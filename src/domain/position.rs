@@ -1,0 +1,129 @@
+//! What identifies an input file and a place in it.
+//!
+//! Pure values: how they are read off a file is the roster's business, where they are kept the journal's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::domain::account::Field;
+
+/// A place in the input, between two records, with all that stands before it in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputPosition {
+    /// Records before it.
+    pub rows: u64,
+    /// Its offset in bytes.
+    pub offset: u64,
+    /// Its physical line; the header is line 1.
+    pub line: u64,
+    /// Running hash (XXH3, chained line by line) of every byte before it.
+    pub digest: u64,
+}
+
+impl InputPosition {
+    /// The place before the first byte.
+    pub const START: InputPosition = InputPosition { rows: 0, offset: 0, line: 1, digest: 0 };
+
+    /// Goes on over `bytes`, which hold `lines` line ends.
+    pub fn pass(&mut self, bytes: &[u8], lines: u64) {
+        self.offset += bytes.len() as u64;
+        self.line += lines;
+        self.digest = xxh3_64_with_seed(bytes, self.digest);
+    }
+}
+
+/// The stat fields of an input file: as long as they are the same, so is the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// In bytes.
+    pub len: u64,
+    /// Nanoseconds since the epoch, as are all times here.
+    pub modified_ns: i64,
+    pub changed_ns: i64,
+    pub inode: u64,
+}
+
+/// How an input is read: a run that goes on must read it as it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnLayout {
+    pub delimiter: u8,
+    /// The columns of UserID, Nick and FaceUrl, counted from 0.
+    pub columns: [Option<u32>; 3],
+    /// What else changes what is read: the flags by name, with what they were given. One that isn't given isn't here, so that records of
+    /// versions without that flag mean the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, String>,
+}
+
+impl ColumnLayout {
+    /// How this differs from an `earlier` one, in words; none if both read the same.
+    #[must_use]
+    pub fn differences(&self, earlier: &ColumnLayout) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut differ = |what: &str, was: String, is: String| {
+            if was != is {
+                found.push(format!("{what} was {was}, now it is {is}"));
+            }
+        };
+        let delimiter = |reading: &ColumnLayout| format!("{:?}", char::from(reading.delimiter));
+        differ("the delimiter", delimiter(earlier), delimiter(self));
+        for (field, number) in Field::ALL.into_iter().zip(0..) {
+            let column = |reading: &ColumnLayout| reading.columns[number].map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
+            differ(&format!("the column of {field}"), column(earlier), column(self));
+        }
+        let names: BTreeSet<&String> = earlier.flags.keys().chain(self.flags.keys()).collect();
+        for name in names {
+            let given = |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| format!("{value:?}"));
+            differ(&format!("--{name}"), given(earlier), given(self));
+        }
+        found
+    }
+}
+
+/// How an input compares with what an earlier run has seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputChange {
+    /// Byte for byte the same, as far as the comparison can tell.
+    Same,
+    /// The settled part is the same, something after it is not.
+    ChangedAfter,
+    /// The settled part has changed.
+    ChangedWithin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(delimiter: u8, columns: [Option<u32>; 3], flags: &[(&str, &str)]) -> ColumnLayout {
+        let flags = flags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ColumnLayout { delimiter, columns, flags }
+    }
+
+    #[test]
+    fn what_differs_is_named_and_what_reads_the_same_is_not() {
+        let before = reading(b',', [Some(0), Some(2), None], &[("encoding", "big5")]);
+        assert_eq!(before.differences(&before.clone()), [""; 0]);
+        let now = reading(b'\t', [Some(0), None, Some(2)], &[("trim", "")]);
+        assert_eq!(
+            now.differences(&before),
+            [
+                "the delimiter was ',', now it is '\\t'",
+                "the column of Nick was 3, now it is none",
+                "the column of FaceUrl was none, now it is 3",
+                "--encoding was \"big5\", now it is not given",
+                "--trim was not given, now it is \"\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_without_flags_is_written_as_it_always_was_and_read() {
+        let text = r#"{"delimiter":44,"columns":[0,null,2]}"#;
+        let read: ColumnLayout = serde_json::from_str(text).unwrap();
+        assert_eq!(read, reading(b',', [Some(0), None, Some(2)], &[]));
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+}

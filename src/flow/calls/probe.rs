@@ -1,0 +1,190 @@
+//! The calls that test whether an API is well, when faults may be the errands' or the service's.
+//!
+//! One at a time for each API; what they show is for `health` to judge. An id that was answered is asked about again; what changes something
+//! is never repeated: a fresh errand is made, else the identifier is checked.
+
+use tokio::time::Instant;
+
+use super::docket::{Call, CallId, Docket, Intake};
+use super::part::{PartId, Stage};
+use crate::domain::account::Account;
+use crate::domain::command::Command;
+use crate::domain::breaker::{CallTimes, HealthChange, OtherCalls, HealthSample, Means, REPEAT_WITHIN, TestResult};
+use crate::domain::retry::At;
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
+
+/// A test that is in flight.
+#[derive(Debug)]
+pub(super) enum Probe {
+    Repeat(Account),
+    Fresh(PartId),
+    Check,
+}
+
+/// Whether a call may be made a second time to see whether it still goes well.
+const fn may_be_repeated(command: Command) -> bool {
+    match command {
+        Command::PortraitGet | Command::AccountCheck | Command::QueryOnlineStatus => true,
+        Command::AccountImport | Command::MultiaccountImport | Command::AccountDelete | Command::Kick => false,
+    }
+}
+
+impl<T: Clone> Docket<T> {
+    /// The API that a call of `command` is to test now, and how.
+    pub(super) fn next_probe(&self, command: Command, now: Instant) -> Option<(Command, Means)> {
+        let probed = |tested: &Command| self.means_now(*tested, now).map(|means| (*tested, means));
+        Command::ALL.iter().filter_map(probed).find(|(tested, means)| match means {
+            Means::Repeat | Means::Fresh => *tested == command,
+            Means::Check => command == Command::AccountCheck,
+        })
+    }
+
+    /// How this API is to be tested now, if it is and it can be.
+    fn means_now(&self, tested: Command, now: Instant) -> Option<Means> {
+        if !self.is_test_due(tested, now) {
+            return None;
+        }
+        let means = self.means(tested, now);
+        (means != Means::Fresh || !self.lacks_fresh(tested)).then_some(means)
+    }
+
+    fn is_test_due(&self, tested: Command, now: Instant) -> bool {
+        let api = &self.apis[tested];
+        self.feed == Intake::Open && api.probe.is_none() && api.health.wants_test(now)
+    }
+
+    fn means(&self, tested: Command, now: Instant) -> Means {
+        let api = &self.apis[tested];
+        let is_recent = api.answered.as_ref().is_some_and(|(_, at)| now - *at <= REPEAT_WITHIN);
+        if may_be_repeated(tested) && is_recent {
+            Means::Repeat
+        } else if self.pile.fresh(tested).next().is_some() || !api.is_dry {
+            Means::Fresh
+        } else {
+            Means::Check
+        }
+    }
+
+    fn lacks_fresh(&self, tested: Command) -> bool {
+        let api = &self.apis[tested];
+        !api.is_dry && self.pile.fresh(tested).count() <= api.health.fresh_position()
+    }
+
+    /// Whether errands are to be fetched for a test.
+    pub(super) fn wants_fresh_for_test(&self, tested: Command, now: Instant) -> bool {
+        self.is_test_due(tested, now) && self.means(tested, now) == Means::Fresh && self.lacks_fresh(tested)
+    }
+
+    /// The test of an API leaves.
+    pub(super) fn send_probe(&mut self, tested: Command, means: Means) -> Option<Call<'_>> {
+        let api = &mut self.apis[tested];
+        let position = api.health.fresh_position();
+        api.health.test_left(means);
+        match means {
+            Means::Repeat => api.probe = Some(Probe::Repeat(api.answered.as_ref()?.0.clone())),
+            Means::Check => api.probe = Some(Probe::Check),
+            Means::Fresh => {
+                let fresh: Vec<PartId> = self.pile.fresh(tested).take(position + 1).collect();
+                let id = *fresh.last()?;
+                self.apis[tested].probe = Some(Probe::Fresh(id));
+                self.pile.unqueue(id);
+                self.depart(id);
+                return Some(self.call_of(id));
+            }
+        }
+        self.in_flight += 1;
+        Some(self.probe_call(tested))
+    }
+
+    pub(super) fn probe_call(&self, tested: Command) -> Call<'_> {
+        let account = match &self.apis[tested].probe {
+            Some(Probe::Repeat(account)) => account,
+            Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
+        };
+        Call { id: CallId::Probe(tested), accounts: vec![account], is_retry: false }
+    }
+
+    /// Whether this part is the test that is in flight; from here on it is not.
+    pub(super) fn takes_probe(&mut self, command: Command, id: PartId) -> bool {
+        self.apis[command].probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
+    }
+
+    /// Takes the end of a test that was no errand.
+    pub(super) fn probe_ended(&mut self, tested: Command, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
+        let verdict = judge(&end, self.seen, CallSize::Batch);
+        let called = match self.apis[tested].probe.take() {
+            Some(Probe::Repeat(account)) => {
+                if verdict == Verdict::Accepted {
+                    self.apis[tested].answered = Some((account, at.now));
+                }
+                if let Verdict::Abort(refusal) = verdict {
+                    return halted(refusal, end);
+                }
+                tested
+            }
+            Some(Probe::Fresh(_) | Probe::Check) | None => Command::AccountCheck,
+        };
+        self.tested((tested, called), &verdict, times, at)
+    }
+
+    /// Draws the consequences of a test's end.
+    pub(super) fn tested(&mut self, (tested, called): (Command, Command), verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
+        let went_well = matches!(verdict, Verdict::Accepted | Verdict::Reject);
+        let (result, sample) = match verdict {
+            Verdict::Retry | Verdict::Unknown => (TestResult::Faulty, HealthSample::Neutral),
+            Verdict::ConnectFailed => (TestResult::Unreached(OtherCalls::of(self.apis[tested].in_flight)), HealthSample::Neutral),
+            Verdict::Accepted | Verdict::Reject => (TestResult::Well, HealthSample::Good),
+            Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
+            Verdict::Reauthenticate | Verdict::Abort(_) => (TestResult::Well, HealthSample::Neutral),
+        };
+        if called == tested || *verdict == Verdict::Throttle(ThrottleScope::All) {
+            self.apis[tested].health.note_throttling(sample, at.now);
+        }
+        if went_well && called == tested {
+            self.end_released(tested, times);
+        }
+        let change = self.apis[tested].health.test_ended(result, at.now);
+        if result == TestResult::Well {
+            self.leave_exhausted_for_later(tested, at);
+        }
+        match (change, verdict) {
+            (HealthChange::Down, _) => {
+                self.give_back(tested);
+                CallEffect::Down
+            }
+            (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
+            (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
+            (HealthChange::Back, _) => CallEffect::Back,
+            (HealthChange::Nothing, _) if went_well => CallEffect::Accepted,
+            (HealthChange::Nothing, _) => CallEffect::Nothing,
+        }
+    }
+
+    /// A test went well. What was exhausted with several accounts in it is split, for the fault may be a single one's; what the test can't
+    /// judge is tried again later.
+    fn leave_exhausted_for_later(&mut self, tested: Command, at: At) {
+        if !self.is_idle(tested) {
+            return;
+        }
+        let joined: Vec<PartId> = self.apis[tested].health.exhausted().filter(|id| self.pile[*id].errand.accounts.len() > 1).collect();
+        for id in joined {
+            self.apis[tested].health.forget(id);
+            self.end_or_halve(id);
+        }
+        let api = &mut self.apis[tested];
+        if api.health.has_exhausted() {
+            api.health.try_again_later(at.now, at.jitter);
+        }
+    }
+
+    /// A fresh errand that was sent as a test and met a fault is tried again like any other, uncharged.
+    pub(super) fn fresh_probe_failed(&mut self, id: PartId, end: CallOutcome, at: At) {
+        debug_assert!(matches!(self.pile[id].stage, Stage::InFlight), "it has just come back");
+        self.wait(id, words(end), at);
+    }
+}
+
+fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
+    let (code, says) = words(end);
+    CallEffect::Halt { refusal, code, says }
+}

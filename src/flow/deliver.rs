@@ -1,0 +1,519 @@
+//! Delivery: every record between the roster and the journal, until it settles.
+//!
+//! A state machine without I/O, clock or randomness: it is told what was read and how calls ended, and says what is called next and which
+//! outcome is next in input order. It holds the promises about rows: one outcome each, in order; the last of two records of one UserID
+//! wins; an outage fails nobody; no row fails for its neighbour's fault. Who asks the gate, sends and writes is the import's business.
+
+mod batch;
+mod user_order;
+mod outage;
+mod parcel;
+mod probe;
+mod batch_trial;
+mod reorder_buffer;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use crate::domain::account::{Account, UserId};
+use crate::domain::command::Command;
+use crate::domain::breaker::{CallTimes, ExhaustedBy, Health, Means};
+use crate::domain::position::InputPosition;
+use crate::domain::outcome::{RowOutcome, Status};
+use crate::domain::refusals::Refusals;
+pub use crate::domain::retry::At;
+use crate::domain::retry::{RetryBudget, back_off};
+use crate::io::roster::Record;
+pub use crate::domain::verdict::CallEffect;
+use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
+use user_order::UserOrder;
+use parcel::{Parcel, ParcelId, Parcels, Stage};
+use probe::{Accepted, Probe};
+use batch_trial::BatchTrial;
+use reorder_buffer::{SettledRecord, Failure, ReorderBuffer};
+
+/// Records in a batch at most. Source: the documentation of `multiaccount_import`.
+pub const BATCH_RECORDS: usize = 100;
+
+/// The bounds of a delivery.
+#[derive(Debug, Clone, Copy)]
+pub struct DeliveryLimits {
+    pub max_attempts: u32,
+    /// Calls in flight at most.
+    pub in_flight: usize,
+    /// Results that may be held back behind a record that is stuck in retries …
+    pub window_records: usize,
+    /// … and the bytes that these may take.
+    pub window_bytes: usize,
+    pub lane: Lane,
+}
+
+/// How records are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// One a call.
+    Single,
+    /// Up to a hundred a call.
+    Batch(OnBatchFailure),
+    /// Batches were tried and were no good: one a call.
+    FellBack,
+}
+
+/// What the input has next.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A record to deliver; `taken` is what it is once the service has it.
+    Record { record: Record, accepted_as: Status },
+    /// A record whose outcome is known without a call.
+    Settled(RowOutcome),
+    /// Nothing is to become of the records up to here.
+    Passed(InputPosition),
+}
+
+impl From<Record> for Incoming {
+    fn from(record: Record) -> Self {
+        Incoming::Record { record, accepted_as: Status::Imported }
+    }
+}
+
+/// What is done if batches turn out to be no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBatchFailure {
+    FallBack,
+    Stop,
+}
+
+/// What is known before the first call.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// As whom calls are made: an account that ought to be there.
+    pub identifier: UserId,
+    /// Whether the service has accepted an account of this run.
+    pub seen: SuccessSeen,
+}
+
+/// What a call is known by until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallId {
+    Parcel(ParcelId),
+    /// The test that carries no record of the input.
+    Probe,
+}
+
+/// A call that is to leave now.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub id: CallId,
+    pub accounts: Vec<&'a Account>,
+    pub is_retry: bool,
+}
+
+/// What leaves next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Parcel(ParcelId),
+    /// Records that have not been tried yet.
+    Fresh,
+    /// A test of whether the service is well.
+    Probe(Means),
+}
+
+/// Whether records still come in and calls still go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    Open,
+    /// The input has ended; what is here is delivered.
+    Ended,
+    /// Stopping: what is in flight may settle, nothing else leaves.
+    Stopped,
+}
+
+/// Every record between the roster and the journal.
+#[derive(Debug)]
+pub struct Deliveries {
+    limits: DeliveryLimits,
+    lane: Lane,
+    buffer: ReorderBuffer,
+    /// Rows that no call has carried yet.
+    fresh: VecDeque<u64>,
+    parcels: Parcels,
+    user_order: UserOrder,
+    in_flight: usize,
+    budget: RetryBudget,
+    /// Of `account_import` and `multiaccount_import` together.
+    health: Health<ParcelId>,
+    probe: Option<Probe>,
+    accepted: Option<Accepted>,
+    identifier: Account,
+    /// Rows that failed though nothing could show whose fault it was.
+    unjudged: u64,
+    unknown: BTreeSet<u64>,
+    refusals: Refusals,
+    /// Records that were taken out of their batch and had their latest call end in a passing fault, by the batch's first row.
+    faulty_siblings: BTreeMap<u64, BTreeSet<u64>>,
+    seen: SuccessSeen,
+    batch_trial: BatchTrial,
+    feed: Intake,
+}
+
+impl Deliveries {
+    /// A delivery whose first record will be `first_row`.
+    #[must_use]
+    pub fn new(limits: DeliveryLimits, first_row: u64, known: Known) -> Self {
+        Self {
+            limits,
+            lane: limits.lane,
+            buffer: ReorderBuffer::new(first_row),
+            fresh: VecDeque::new(),
+            parcels: Parcels::default(),
+            user_order: UserOrder::default(),
+            in_flight: 0,
+            budget: RetryBudget::default(),
+            health: Health::default(),
+            probe: None,
+            accepted: None,
+            identifier: Account { user_id: known.identifier, nick: None, face_url: None },
+            unjudged: 0,
+            unknown: BTreeSet::new(),
+            refusals: Refusals::default(),
+            faulty_siblings: BTreeMap::new(),
+            seen: known.seen,
+            batch_trial: BatchTrial::default(),
+            feed: Intake::Open,
+        }
+    }
+
+    /// Whether a further record should be read.
+    #[must_use]
+    pub fn wants_record(&self, now: Instant) -> bool {
+        let wants = !self.is_down() && self.fresh.len() < self.records_a_call();
+        (wants && self.can_have_more()) || self.wants_fresh_for_test(now)
+    }
+
+    const fn records_a_call(&self) -> usize {
+        match self.lane {
+            Lane::Single | Lane::FellBack => 1,
+            Lane::Batch(_) => BATCH_RECORDS,
+        }
+    }
+
+    /// Whether the roster may have another record for the window.
+    fn can_have_more(&self) -> bool {
+        self.feed == Intake::Open && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.buffer.len() < self.limits.window_records && self.buffer.bytes() < self.limits.window_bytes
+    }
+
+    /// Takes what the input has next.
+    pub fn admit(&mut self, incoming: impl Into<Incoming>, wall: SystemTime) {
+        match incoming.into() {
+            Incoming::Record { record, accepted_as: taken } => self.admit_record(record, taken, wall),
+            Incoming::Settled(settled) => self.buffer.push_settled(settled),
+            Incoming::Passed(end) => self.buffer.push_passed(end),
+        }
+    }
+
+    fn admit_record(&mut self, record: Record, taken: Status, wall: SystemTime) {
+        let row = self.buffer.next_row();
+        if let Some(user_id) = self.buffer.push(record, taken, wall) {
+            self.accepted.take_if(|accepted| accepted.user_id == user_id);
+            if self.user_order.enter(user_id, row) {
+                self.fresh.push_back(row);
+            }
+        }
+    }
+
+    /// No further record will come.
+    pub fn input_ended(&mut self) {
+        if self.feed == Intake::Open {
+            self.feed = Intake::Ended;
+        }
+    }
+
+    /// There is more after all: the input has grown.
+    pub fn input_goes_on(&mut self) {
+        if self.feed == Intake::Ended {
+            self.feed = Intake::Open;
+        }
+    }
+
+    /// Whether [`Deliveries::input_ended`] was said.
+    #[must_use]
+    pub fn input_has_ended(&self) -> bool {
+        self.feed == Intake::Ended
+    }
+
+    /// Nothing leaves any more; what is in flight may settle.
+    pub fn stop(&mut self) {
+        self.feed = Intake::Stopped;
+    }
+
+    /// Whether a call of `command` could leave now, if the gate allows.
+    pub fn has_call(&mut self, command: Command, now: Instant) -> bool {
+        self.parcels.take_due(now);
+        self.choose(command, now).is_some()
+    }
+
+    /// The call of `command` that is to leave now; from here on it counts as in flight.
+    pub fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
+        self.parcels.take_due(now);
+        let parcel = match self.choose(command, now)? {
+            Choice::Parcel(parcel) => {
+                self.parcels.unqueue(parcel);
+                if !matches!(self.lane, Lane::Batch(_)) && !self.fresh.is_empty() {
+                    self.budget.spend_retry();
+                }
+                parcel
+            }
+            Choice::Fresh => {
+                self.budget.spend_fresh();
+                self.pack(command)
+            }
+            Choice::Probe(means) => return self.send_probe(command, means),
+        };
+        self.depart(parcel);
+        Some(self.call_of(parcel))
+    }
+
+    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
+    pub fn same_call(&mut self, id: CallId) -> Call<'_> {
+        match id {
+            CallId::Parcel(id) => {
+                self.parcels[id].has_left = true;
+                self.call_of(id)
+            }
+            CallId::Probe => self.probe_call(),
+        }
+    }
+
+    fn call_of(&self, id: ParcelId) -> Call<'_> {
+        let Parcel { rows, has_left, .. } = &self.parcels[id];
+        let accounts = rows.iter().filter_map(|row| self.buffer.open(*row)).map(reorder_buffer::UnsettledRecord::account).collect();
+        Call { id: CallId::Parcel(id), accounts, is_retry: *has_left }
+    }
+
+    fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
+        if self.feed == Intake::Stopped || self.in_flight >= self.limits.in_flight {
+            return None;
+        }
+        if let Some((_, means)) = self.next_probe(now).filter(|(probed, _)| *probed == command) {
+            return Some(Choice::Probe(means));
+        }
+        if self.is_down() {
+            return None;
+        }
+        match (command, self.lane) {
+            (Command::AccountImport, Lane::Single | Lane::FellBack) => self.choose_single(),
+            // Singles of a batch have a bucket of their own: they never wait for fresh records.
+            (Command::AccountImport, Lane::Batch(_)) | (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
+            (Command::MultiaccountImport, Lane::Batch(_)) => self.choose_batch(),
+            (Command::MultiaccountImport, Lane::Single | Lane::FellBack)
+            | (Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus, _) => None,
+        }
+    }
+
+    /// A retry or a fresh record; while both wait, retries get their share.
+    fn choose_single(&self) -> Option<Choice> {
+        let retry = self.parcels.first_due(Command::AccountImport).map(Choice::Parcel);
+        let fresh = (!self.fresh.is_empty()).then_some(Choice::Fresh);
+        match (retry, fresh) {
+            (Some(retry), Some(fresh)) => Some(if self.budget.allows_retry() { retry } else { fresh }),
+            (retry, fresh) => retry.or(fresh),
+        }
+    }
+
+    const fn main_command(&self) -> Command {
+        match self.lane {
+            Lane::Single | Lane::FellBack => Command::AccountImport,
+            Lane::Batch(_) => Command::MultiaccountImport,
+        }
+    }
+
+    /// Makes a parcel of fresh records.
+    fn pack(&mut self, command: Command) -> ParcelId {
+        let count = self.fresh.len().min(self.records_a_call());
+        let rows: Vec<u64> = self.fresh.drain(..count).collect();
+        let batch_id = rows[0];
+        self.parcels.insert(Parcel::new(command, rows, batch_id))
+    }
+
+    fn depart(&mut self, id: ParcelId) {
+        let parcel = &mut self.parcels[id];
+        parcel.stage = Stage::InFlight;
+        parcel.tries += 1;
+        if parcel.command == Command::MultiaccountImport {
+            let Parcel { rows, batch_id, .. } = &self.parcels[id];
+            self.batch_trial
+                .departed(id, *batch_id, || rows.iter().any(|row| self.buffer.open(*row).is_some_and(|open| open.account().has_profile())));
+        }
+        self.in_flight += 1;
+    }
+
+    /// Takes the end of a call that left at `left`.
+    pub fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
+        self.in_flight -= 1;
+        let times = CallTimes { left, ended: at.now };
+        match id {
+            CallId::Parcel(id) => self.parcel_ended(id, end, times, at),
+            CallId::Probe => self.probe_ended(end, times, at),
+        }
+    }
+
+    fn parcel_ended(&mut self, id: ParcelId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
+        self.parcels[id].has_left |= end.has_left();
+        let Parcel { command, batch_id, .. } = self.parcels[id];
+        let carried = if command == Command::MultiaccountImport { CallSize::Batch } else { CallSize::One };
+        let verdict = judge(&end, self.seen, carried);
+        let is_probe = self.takes_probe(id);
+        self.note_unknown(if command == Command::AccountImport { self.parcels[id].rows[0] } else { batch_id }, &verdict);
+        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
+            self.fresh_probe_failed(id, end, at);
+            return self.tested(command, &verdict, times, at);
+        }
+        let sample = self.sample(id, &verdict);
+        let own = match command {
+            Command::AccountImport => self.single_ended(id, &verdict, end, at),
+            Command::MultiaccountImport => self.batch_ended(id, &verdict, end, at),
+            Command::PortraitGet => self.read_back_ended(id, &verdict, end, at),
+            Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => {
+                unreachable!("a delivery never sends {} for its records", command.name())
+            }
+        };
+        match own {
+            Err(halt) => halt,
+            Ok(()) if is_probe => self.tested(command, &verdict, times, at),
+            Ok(()) => self.judged((batch_id, sample), &verdict, times, at),
+        }
+    }
+
+    fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
+        match verdict {
+            Verdict::Accepted => {
+                self.seen = SuccessSeen::Yes;
+                self.refusals.accepted();
+                let batch_id = self.settle_single(id, None, at);
+                return self.taken_singly(batch_id);
+            }
+            Verdict::Reject => {
+                let fault = words(end);
+                let batch_id = self.settle_single(id, Some(fault.clone()), at);
+                self.forget_batch(batch_id);
+                self.halt_if_refused_everywhere(fault)?;
+            }
+            Verdict::Retry => self.charge(id, words(end), ExhaustedBy::TemporaryErrors, at),
+            Verdict::Unknown => {
+                self.charge(id, words(end), ExhaustedBy::UnknownCodes, at);
+                self.halt_if_unknown_everywhere(id)?;
+            }
+            Verdict::ConnectFailed | Verdict::Throttle(_) => self.wait(id, words(end), at),
+            Verdict::Reauthenticate => self.parcels.make_due(id),
+            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
+            Verdict::Abort(refusal) => return Err(self.halt(id, *refusal, end)),
+        }
+        Ok(())
+    }
+
+    /// The parcel stays as it is, uncharged, for the run that resumes.
+    fn halt(&mut self, id: ParcelId, refusal: HaltReason, end: CallOutcome) -> CallEffect {
+        self.parcels.make_due(id);
+        let (code, says) = words(end);
+        CallEffect::Halt { refusal, code, says }
+    }
+
+    fn wait(&mut self, id: ParcelId, last: Failure, at: At) {
+        let parcel = &mut self.parcels[id];
+        parcel.last = last;
+        let delay = back_off(parcel.tries, at.jitter);
+        self.parcels.make_wait(id, at.now + delay);
+    }
+
+    /// Settles the record of a single parcel: the batch_id.
+    fn settle_single(&mut self, id: ParcelId, fault: Option<Failure>, at: At) -> u64 {
+        let parcel = self.parcels.remove(id);
+        let row = parcel.rows[0];
+        // Beyond its attempts a row is tried uncharged, whatever comes of it.
+        if let Some(open) = self.buffer.open_mut(row).filter(|_| parcel.overtime.is_none()) {
+            open.attempts += 1;
+        }
+        self.finish(row, fault, at);
+        self.is_cured(parcel.batch_id, row);
+        parcel.batch_id
+    }
+
+    fn finish(&mut self, row: u64, fault: Option<Failure>, at: At) {
+        let Some(SettledRecord { user_id, accepted }) = self.buffer.settle(row, fault, at.wall) else { return };
+        match (self.user_order.leave(user_id), accepted) {
+            (Some(next), _) => self.fresh.push_back(next),
+            (None, Some(account)) => self.accepted = Some(Accepted { account, user_id, at: at.now }),
+            (None, None) => {}
+        }
+    }
+
+    /// The next outcome in input order, if its record has settled.
+    pub fn take_settled(&mut self) -> Option<RowOutcome> {
+        self.buffer.take_settled()
+    }
+
+    /// The end of records of which nothing is to become, if they are next.
+    pub fn take_passed(&mut self) -> Option<InputPosition> {
+        self.buffer.take_passed()
+    }
+
+    /// When something is due of itself: a retry or a probe.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        if self.is_down() {
+            return self.health.probe_at();
+        }
+        [self.parcels.next_wake(), self.health.retry_at()].into_iter().flatten().min()
+    }
+
+    /// Since when the service is down, if it is.
+    #[must_use]
+    pub fn down_since(&self) -> Option<Instant> {
+        self.health.down_since()
+    }
+
+    /// Since when the service has been down, or has said nothing but "too fast".
+    #[must_use]
+    pub fn useless_since(&self) -> Option<Instant> {
+        self.health.useless_since()
+    }
+
+    /// Rows that failed though nothing could show whether the service was well.
+    #[must_use]
+    pub const fn unjudged(&self) -> u64 {
+        self.unjudged
+    }
+
+    fn is_down(&self) -> bool {
+        self.down_since().is_some()
+    }
+
+    /// Calls in flight.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The lane that is taken now.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Whether every record that came in has settled and been taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_batch;

@@ -1,0 +1,173 @@
+//! Whose fault it is: the record's or the service's.
+//!
+//! Charges temporary errors, tells the health of the API how calls ended, and lets records that are out of attempts fail once it is shown
+//! that the service was well.
+
+use tokio::time::Instant;
+
+use super::parcel::{Parcel, ParcelId, Stage};
+use super::reorder_buffer::{Failure, UnsettledRecord};
+use super::{CallEffect, At, Choice, Deliveries, Intake, Lane};
+use crate::domain::breaker::{CallTimes, HealthChange, OtherCalls, ExhaustedBy, HealthSample, Overtime, Tried};
+use crate::domain::refusals::Pattern;
+use crate::domain::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
+use crate::domain::verdict::{HaltReason, Verdict};
+
+impl Deliveries {
+    pub(super) fn halt_if_unknown_everywhere(&mut self, id: ParcelId) -> Result<(), CallEffect> {
+        if self.unknown.len() < UNKNOWN_RECORDS_IN_A_ROW {
+            return Ok(());
+        }
+        let (code, says) = self.parcels[id].last.clone();
+        Err(CallEffect::Halt { refusal: HaltReason::UnknownCodes, code, says })
+    }
+
+    /// A record was refused for its own fault; if all are, it isn't their own.
+    pub(super) fn halt_if_refused_everywhere(&mut self, (code, says): Failure) -> Result<(), CallEffect> {
+        match code.map(|code| self.refusals.refused(code)) {
+            Some(Pattern::All) => Err(CallEffect::Halt { refusal: HaltReason::AllRecordsRefused, code, says }),
+            Some(Pattern::Plausible) | None => Ok(()),
+        }
+    }
+
+    /// Tells the health of the API how a call ended, and draws the consequences.
+    pub(super) fn judged(&mut self, (batch_id, sample): (u64, HealthSample), verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
+        if self.is_down() {
+            return CallEffect::Nothing;
+        }
+        match self.health.note(batch_id, sample, times, OtherCalls::of(self.in_flight)) {
+            HealthChange::Down => {
+                self.give_back();
+                return CallEffect::Down;
+            }
+            HealthChange::Nothing | HealthChange::Back => {}
+        }
+        if sample == HealthSample::Good {
+            self.fail_released(times, at);
+        }
+        match verdict {
+            Verdict::Accepted | Verdict::Reject => CallEffect::Accepted,
+            Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
+            Verdict::Reauthenticate => CallEffect::SignatureRefused,
+            Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
+        }
+    }
+
+    /// The breaker is open: what temporary errors were charged is given back, exhausted records live again.
+    pub(super) fn give_back(&mut self) {
+        for (_, parcel) in self.parcels.iter_mut() {
+            parcel.attempts = 0;
+            parcel.charged_since = None;
+            parcel.overtime = None;
+            for row in &parcel.rows {
+                self.buffer.open_mut(*row).map(UnsettledRecord::give_back);
+            }
+        }
+        for id in self.health.revive() {
+            self.parcels.make_due(id);
+        }
+    }
+
+    /// Charges a single call, unless the service is down; one that is out of attempts waits for its judgement.
+    pub(super) fn charge(&mut self, id: ParcelId, last: Failure, by: ExhaustedBy, at: At) {
+        let allowed = match by {
+            ExhaustedBy::TemporaryErrors => self.limits.max_attempts,
+            ExhaustedBy::UnknownCodes => UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts),
+        };
+        if self.parcels[id].overtime.is_none() && self.charge_passing(id, at.now) < allowed {
+            return self.wait(id, last, at);
+        }
+        let parcel = &mut self.parcels[id];
+        parcel.last = last;
+        parcel.stage = Stage::Exhausted;
+        let since = parcel.charged_since.unwrap_or(at.now);
+        let history = parcel.overtime.map_or(Tried::Charged { since }, Tried::Beyond);
+        self.health.exhaust(id, by, history, at.now);
+    }
+
+    /// Charges a temporary error to a parcel and its rows, unless the service is down: the parcel's attempts.
+    pub(super) fn charge_passing(&mut self, id: ParcelId, now: Instant) -> u32 {
+        if self.is_down() {
+            return 0;
+        }
+        let parcel = &mut self.parcels[id];
+        parcel.attempts += 1;
+        parcel.charged_since.get_or_insert(now);
+        for row in &parcel.rows {
+            if let Some(open) = self.buffer.open_mut(*row) {
+                open.attempts += 1;
+                open.passing += 1;
+            }
+        }
+        parcel.attempts
+    }
+
+    pub(super) fn note_unknown(&mut self, batch_id: u64, verdict: &Verdict) {
+        match verdict {
+            Verdict::Unknown => {
+                self.unknown.insert(batch_id);
+            }
+            Verdict::Accepted | Verdict::Reject | Verdict::Retry => self.unknown.clear(),
+            Verdict::ConnectFailed | Verdict::Throttle(_) | Verdict::Reauthenticate | Verdict::Abort(_) => {}
+        }
+    }
+
+    /// A call that left then went well: exhausted records whose last call had ended by then fail, or are tried a last time.
+    pub(super) fn fail_released(&mut self, times: CallTimes, at: At) {
+        if !self.health.has_exhausted() {
+            return;
+        }
+        let released = self.health.release(times);
+        self.fail(released.fail, at);
+        self.try_again(released.try_again);
+    }
+
+    fn fail(&mut self, ids: Vec<ParcelId>, at: At) {
+        for id in ids {
+            let Parcel { rows, batch_id, last, .. } = self.parcels.remove(id);
+            self.finish(rows[0], Some(last), at);
+            self.is_cured(batch_id, rows[0]);
+            self.forget_batch(batch_id);
+        }
+    }
+
+    fn try_again(&mut self, ids: Vec<(ParcelId, Overtime)>) {
+        for (id, overtime) in ids {
+            self.parcels[id].overtime = Some(overtime);
+            self.parcels.make_due(id);
+        }
+    }
+
+    /// Whether records wait for what becomes of them, being out of attempts.
+    #[must_use]
+    pub fn has_exhausted(&self) -> bool {
+        self.health.has_exhausted()
+    }
+
+    /// Looks at the records that are out of attempts when nothing else is left that could show whether the service is well: a test is to.
+    /// What no test can judge is tried again from time to time, and fails once its time is over.
+    pub fn resolve_exhausted(&mut self, at: At) {
+        if !self.health.has_exhausted() || self.feed == Intake::Stopped || self.is_down() {
+            return;
+        }
+        let released = self.health.take_retries(at.now);
+        self.unjudged += released.fail.len() as u64;
+        self.fail(released.fail, at);
+        self.try_again(released.try_again);
+        if self.health.retry_at().is_none() && self.health.is_trusted() && self.is_idle() {
+            let unknown = self.health.take_unknown();
+            self.fail(unknown, at);
+            if self.health.has_exhausted() && self.is_idle() {
+                self.health.suspect(at.now);
+            }
+        }
+    }
+
+    /// Whether nothing moves of itself any more but records that are out of attempts.
+    pub(super) fn is_idle(&self) -> bool {
+        // While the first batch's records are all exhausted, the next batch waits for what they show.
+        let is_blocked = matches!(self.lane, Lane::Batch(_)) && !self.may_batch(Choice::Fresh);
+        let has_fresh = !is_blocked && (self.can_have_more() || !self.fresh.is_empty());
+        self.in_flight == 0 && self.parcels.are_idle() && !has_fresh
+    }
+}

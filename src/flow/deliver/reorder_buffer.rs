@@ -1,0 +1,210 @@
+//! The window: every record between roster and journal, in input order, as long as it has not left.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use super::user_order::UserKey;
+use crate::domain::account::{Account, InvalidAccount};
+use crate::domain::position::InputPosition;
+use crate::domain::outcome::{Outcome, RowOutcome, Status};
+use crate::io::roster::Record;
+
+/// A record that has not settled.
+#[derive(Debug)]
+pub(super) struct UnsettledRecord {
+    record: Record,
+    user_id: UserKey,
+    /// What it is once the service has it.
+    accepted_as: Status,
+    /// Calls charged to the row.
+    pub(super) attempts: u32,
+    /// Those of them that are charged for passing faults; an outage gives them back.
+    pub(super) passing: u32,
+}
+
+impl UnsettledRecord {
+    /// # Panics
+    /// Never: an invalid record is settled from the start.
+    pub(super) fn account(&self) -> &Account {
+        self.record.account.as_ref().expect("an invalid record is never open")
+    }
+
+    /// Gives back what passing faults were charged.
+    pub(super) fn give_back(&mut self) {
+        self.attempts -= std::mem::take(&mut self.passing);
+    }
+}
+
+#[derive(Debug)]
+struct BufferEntry {
+    state: EntryState,
+    /// Bytes of memory, roughly; kept here so that nobody has to look at the record for it.
+    weight: usize,
+}
+
+#[derive(Debug)]
+enum EntryState {
+    Open(UnsettledRecord),
+    Settled(RowOutcome),
+    /// Nothing is to become of the records up to here.
+    Passed(InputPosition),
+}
+
+/// A record that has just settled.
+#[derive(Debug)]
+pub(super) struct SettledRecord {
+    pub(super) user_id: UserKey,
+    /// What the service has accepted of it.
+    pub(super) accepted: Option<Account>,
+}
+
+/// The service's code and its words, or ours.
+pub(super) type Failure = (Option<i64>, String);
+
+/// The records by row: their number among those that came in.
+#[derive(Debug)]
+pub(super) struct ReorderBuffer {
+    slots: VecDeque<BufferEntry>,
+    /// The row of the first slot.
+    first_row: u64,
+    bytes: usize,
+}
+
+impl ReorderBuffer {
+    pub(super) fn new(first_row: u64) -> Self {
+        Self { slots: VecDeque::new(), first_row, bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Bytes of memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
+    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) -> Option<UserKey> {
+        let (state, key) = match &record.account {
+            Ok(account) => {
+                let user_id = UserKey::of(&account.user_id);
+                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as: taken, attempts: 0, passing: 0 }), Some(user_id))
+            }
+            Err(invalid) => {
+                let error_info = invalid.to_string();
+                let outcome = Outcome { status: Status::Invalid, error_code: None, error_info, attempts: 0, finished_at: wall };
+                (EntryState::Settled(settled(&mut record, outcome)), None)
+            }
+        };
+        self.add(state);
+        key
+    }
+
+    /// Takes a record whose outcome is known.
+    pub(super) fn push_settled(&mut self, settled: RowOutcome) {
+        self.add(EntryState::Settled(settled));
+    }
+
+    /// Takes the end of records of which nothing is to become.
+    pub(super) fn push_passed(&mut self, end: InputPosition) {
+        self.add(EntryState::Passed(end));
+    }
+
+    fn add(&mut self, state: EntryState) {
+        let weight = state.weight();
+        self.bytes += weight;
+        self.slots.push_back(BufferEntry { state, weight });
+    }
+
+    /// The row of the next record that comes in.
+    pub(super) fn next_row(&self) -> u64 {
+        self.first_row + self.slots.len() as u64
+    }
+
+    pub(super) fn open(&self, row: u64) -> Option<&UnsettledRecord> {
+        match &self.slots[self.index(row)?].state {
+            EntryState::Open(open) => Some(open),
+            EntryState::Settled(_) | EntryState::Passed(_) => None,
+        }
+    }
+
+    pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut UnsettledRecord> {
+        let index = self.index(row)?;
+        match &mut self.slots[index].state {
+            EntryState::Open(open) => Some(open),
+            EntryState::Settled(_) | EntryState::Passed(_) => None,
+        }
+    }
+
+    /// Settles an open record, as taken if there is no fault.
+    pub(super) fn settle(&mut self, row: u64, fault: Option<Failure>, wall: SystemTime) -> Option<SettledRecord> {
+        let index = self.index(row)?;
+        let slot = &mut self.slots[index];
+        let EntryState::Open(open) = &mut slot.state else { return None };
+        let (status, (error_code, error_info), accepted) = match fault {
+            None => (open.accepted_as, (None, String::new()), std::mem::replace(&mut open.record.account, Err(InvalidAccount::EmptyUserId)).ok()),
+            Some(fault) => (Status::Failed, fault, None),
+        };
+        let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
+        let user_id = open.user_id;
+        slot.state = EntryState::Settled(settled(&mut open.record, outcome));
+        let weight = slot.state.weight();
+        self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
+        Some(SettledRecord { user_id, accepted })
+    }
+
+    /// The next outcome in input order, if its record has settled.
+    pub(super) fn take_settled(&mut self) -> Option<RowOutcome> {
+        if !matches!(self.slots.front()?.state, EntryState::Settled(_)) {
+            return None;
+        }
+        let slot = self.slots.pop_front()?;
+        self.bytes -= slot.weight;
+        self.first_row += 1;
+        match slot.state {
+            EntryState::Settled(settled) => Some(settled),
+            EntryState::Open(_) | EntryState::Passed(_) => None,
+        }
+    }
+
+    /// The end of records of which nothing is to become, if they are next.
+    pub(super) fn take_passed(&mut self) -> Option<InputPosition> {
+        let EntryState::Passed(end) = self.slots.front()?.state else { return None };
+        let slot = self.slots.pop_front()?;
+        self.bytes -= slot.weight;
+        self.first_row += 1;
+        Some(end)
+    }
+
+    fn index(&self, row: u64) -> Option<usize> {
+        row.checked_sub(self.first_row).and_then(|index| usize::try_from(index).ok()).filter(|index| *index < self.slots.len())
+    }
+}
+
+impl EntryState {
+    /// Bytes of memory, roughly: what the window is bounded by.
+    fn weight(&self) -> usize {
+        /// The structures themselves and the allocator's overhead, roughly.
+        const FIXED: usize = 192;
+        match self {
+            // The account's copy, and the fields themselves with the room that they grew into.
+            EntryState::Open(open) => 3 * FIXED + 3 * open.record.fields.as_slice().len(),
+            EntryState::Settled(settled) => {
+                let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
+                FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
+            }
+            EntryState::Passed(_) => FIXED,
+        }
+    }
+}
+
+/// Takes out of a record what its outcome needs.
+fn settled(record: &mut Record, outcome: Outcome) -> RowOutcome {
+    let original = outcome.status.is_rejected().then(|| std::mem::take(&mut record.fields));
+    RowOutcome { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
+}

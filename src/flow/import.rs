@@ -1,0 +1,149 @@
+//! The import: records in, calls out through the gates, outcomes into the ledger, until all is done or something stops it.
+//!
+//! What a run is given, what it shows and what it comes to; how it goes about it is in `pump`.
+
+mod pump;
+mod watched_records;
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::LocalBoxStream;
+
+use crate::io::api::Api;
+use crate::io::api::usersig::Signer;
+use crate::domain::command::PerCommand;
+use crate::flow::deliver::{Incoming, Known, Lane, DeliveryLimits};
+use crate::io::gate::{self, Rate};
+use crate::domain::position::InputPosition;
+use crate::io::journal::OutcomeSink;
+use crate::domain::outcome::OutcomeCounts;
+pub use crate::domain::call_stats::RunPhase;
+use crate::domain::call_stats::CallStats;
+use crate::domain::verdict::HaltReason;
+use pump::Pump;
+pub use watched_records::WatchedRecords;
+
+/// The knobs of a run.
+#[derive(Debug, Clone)]
+pub struct ImportSettings {
+    /// Of each API on its own.
+    pub rates: PerCommand<Rate>,
+    /// Of all of them.
+    pub gates: gate::GateSettings,
+    pub limits: DeliveryLimits,
+    pub max_outage: Duration,
+    /// Settle at most this many more records.
+    pub limit: Option<u64>,
+    /// Rows that an earlier run has settled.
+    pub rows_done: u64,
+    pub known: Known,
+    /// A commit at the latest after this time …
+    pub commit_every: Duration,
+    /// … or after this many rows.
+    pub commit_rows: u64,
+    /// How often the progress is told.
+    pub progress_every: Duration,
+}
+
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+/// What the run works with; time, randomness and signals come from outside.
+pub struct Dependencies<A, I, L> {
+    pub api: A,
+    pub records: I,
+    pub ledger: L,
+    pub signer: Signer,
+    pub wall: Box<dyn Fn() -> SystemTime>,
+    /// Uniform in `0.0..1.0`.
+    pub jitter: Box<dyn FnMut() -> f64>,
+    /// The first signal stops the run gently, the second at once.
+    pub signals: LocalBoxStream<'static, ()>,
+    pub on_progress: Box<dyn FnMut(&Progress)>,
+}
+
+/// The state of the run, for whoever watches.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub phase: RunPhase,
+    /// Outcomes of this process.
+    pub tally: OutcomeCounts,
+    /// Byte offset in the input up to which all is settled.
+    pub offset: Option<u64>,
+    pub calls: u64,
+    pub retries: u64,
+    pub in_flight: usize,
+}
+
+/// How the run ended.
+#[derive(Debug)]
+pub enum StopCause<E> {
+    /// Every record has its outcome.
+    Finished,
+    /// `--limit` is reached; there may be more records.
+    LimitReached,
+    /// A signal.
+    Stopped,
+    /// The service was down for longer than `--max-outage`.
+    Outage {
+        why: String,
+    },
+    Refused {
+        refusal: HaltReason,
+        code: Option<i64>,
+        says: String,
+    },
+    /// The input is not what it claims; everything before that place is settled.
+    Input(E),
+}
+
+/// The end of the run with what it did.
+#[derive(Debug)]
+pub struct RunOutcome<L, E> {
+    pub end: StopCause<E>,
+    /// All that has settled is committed to it.
+    pub ledger: L,
+    /// Outcomes of this process.
+    pub tally: OutcomeCounts,
+    /// Up to where all is settled; `None` if this process has settled nothing.
+    pub settled: Option<InputPosition>,
+    pub traffic: CallStats,
+    /// The lane that the run took in the end.
+    pub lane: Lane,
+    /// Rows that failed only after a long wait, since nothing could show whether the service was well.
+    pub unjudged: u64,
+}
+
+/// The ledger has failed: nothing can be recorded any more. What it committed before stays.
+#[derive(Debug)]
+pub struct RunFailed<E> {
+    pub error: E,
+    /// What had left and come back by then.
+    pub traffic: CallStats,
+    pub lane: Lane,
+}
+
+/// Imports the records until they end or something stops the run.
+///
+/// # Errors
+/// The ledger's.
+pub async fn run<A, I, N, L, E>(parts: Dependencies<A, I, L>, settings: ImportSettings) -> Result<RunOutcome<L, E>, RunFailed<L::Error>>
+where
+    A: Api,
+    I: Iterator<Item = Result<N, E>>,
+    N: Into<Incoming>,
+    L: OutcomeSink,
+{
+    let mut pump = Pump::new(parts, settings);
+    loop {
+        pump.take_over();
+        pump.feed_and_send();
+        pump.commit_if_due();
+        pump.report_if_due();
+        if pump.is_over() {
+            return pump.wind_up().await;
+        }
+        let event = pump.next_event().await;
+        if let Err(error) = pump.handle(event) {
+            return Err(pump.breaks(error));
+        }
+    }
+}

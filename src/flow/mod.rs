@@ -1,0 +1,9 @@
+//! What a command does, without a terminal: flows join `domain` and `io`.
+
+pub mod audit;
+pub mod calls;
+pub mod check;
+pub mod deliver;
+pub mod import;
+pub mod sync;
+pub mod verify;

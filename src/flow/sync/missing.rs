@@ -1,0 +1,335 @@
+//! The accounts that the file lacks: who is online is asked, then they are kicked or deleted.
+//!
+//! They are taken from the state in order of ids, in slices. Before a call leaves, its ids are in doubt in the state; what came of it is
+//! noted there as soon as it is known.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write};
+
+use super::planning::{MissingPolicy, MissingTrust};
+use crate::domain::account::{Account, UserId};
+use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::domain::command::Command;
+use crate::domain::change::{PlannedAction, PaddedId, MissingAccount, rfc3339};
+use crate::io::state::{MissingActionRecord, MissingAction, StateDb, StateError};
+use crate::domain::verdict::{Item, ItemRefusal, Presence, Answer, is_rows_own};
+
+/// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
+const SLICE: u32 = 500;
+/// Accounts in a call of `account_delete`. Source: its documentation.
+const DELETES_PER_CALL: usize = 100;
+/// No such account: what was to be done is done. Source: the documentation of `account_delete` and `query_online_status`.
+const NO_ACCOUNT: i64 = 70107;
+/// Deleting is switched off for the app. Source: the error codes.
+const DELETION_OFF: i64 = 71000;
+
+/// Why no more can be done about them.
+#[derive(Debug, thiserror::Error)]
+pub enum MissingError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The service deletes nobody; it said so of one account in a call that it otherwise took.
+    #[error("{0}")]
+    DeletionOff(String),
+}
+
+/// What was done so far, in this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MissingCounts {
+    pub kicked: u64,
+    pub deleted: u64,
+    pub online: u64,
+    pub failed: u64,
+    /// Spared because a record looks like them.
+    pub lookalikes: u64,
+}
+
+impl MissingCounts {
+    /// Takes note of one account.
+    pub fn count(&mut self, deed: MissingAction) {
+        match deed {
+            MissingAction::Kicked => self.kicked += 1,
+            MissingAction::Deleted => self.deleted += 1,
+            MissingAction::Online => self.online += 1,
+            MissingAction::Failed => self.failed += 1,
+            MissingAction::Lookalike => self.lookalikes += 1,
+            MissingAction::Nothing | MissingAction::Protected => {}
+        }
+    }
+
+    #[must_use]
+    pub const fn acted(&self) -> u64 {
+        self.kicked + self.deleted + self.online + self.failed
+    }
+}
+
+/// What may be done now, whatever an earlier process has planned.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct MissingRules<'a> {
+    pub absence: MissingPolicy,
+    /// Finished runs in a row in which an id must be missing.
+    pub missing_runs: u32,
+    /// Whoever is online is spared.
+    pub skip_online: bool,
+    pub lookalikes: MissingTrust,
+    pub is_protected: &'a dyn Fn(&str) -> bool,
+}
+
+impl MissingRules<'_> {
+    /// What is noted of an account that nothing may be done about.
+    fn spare(&self, missing: &MissingAccount) -> Option<MissingAction> {
+        let may = match self.absence {
+            MissingPolicy::Report => false,
+            MissingPolicy::Kick => missing.due == PlannedAction::Kick,
+            MissingPolicy::Delete => missing.due == PlannedAction::Delete,
+        };
+        if (self.is_protected)(missing.id.as_str()) {
+            Some(MissingAction::Protected)
+        } else if self.lookalikes == MissingTrust::No && missing.lookalike.is_some() {
+            Some(MissingAction::Lookalike)
+        } else if may && missing.missing_runs >= self.missing_runs {
+            None
+        } else {
+            Some(MissingAction::Nothing)
+        }
+    }
+}
+
+/// The errands that they are.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct MissingWorkload<'a> {
+    state: &'a mut StateDb,
+    rules: MissingRules<'a>,
+    /// The last id that was taken from the state.
+    last: Option<PaddedId>,
+    /// Of the slice in hand: who is to be asked about, …
+    to_ask: VecDeque<MissingAccount>,
+    /// … who is to be kicked or deleted, …
+    to_do: VecDeque<MissingAccount>,
+    /// … and who is under way.
+    under_way: BTreeMap<PaddedId, MissingAccount>,
+    is_dry: bool,
+    tally: MissingCounts,
+}
+
+impl<'a> MissingWorkload<'a> {
+    pub fn new(state: &'a mut StateDb, rules: MissingRules<'a>) -> Self {
+        let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
+        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, tally: MissingCounts::default() }
+    }
+
+    #[must_use]
+    pub fn tally(&self) -> MissingCounts {
+        self.tally
+    }
+
+    /// Takes the next slice once nothing of the last one is left.
+    fn refill(&mut self) -> Result<(), StateError> {
+        while !self.is_dry && self.to_ask.is_empty() && self.to_do.is_empty() && self.under_way.is_empty() {
+            let slice = self.state.due(self.last.as_ref(), SLICE)?;
+            self.is_dry = slice.is_empty();
+            self.last = slice.last().map(|missing| missing.id).or(self.last);
+            let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| self.rules.spare(missing).is_some());
+            let spared = spared.iter().filter_map(|missing| self.rules.spare(missing).map(|deed| done(missing.id, deed)));
+            self.note(&spared.collect::<Vec<_>>())?;
+            if self.rules.skip_online {
+                self.to_ask = slice.into();
+            } else {
+                self.announce(slice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on calls may leave for them.
+    fn announce(&mut self, missing: Vec<MissingAccount>) -> Result<(), StateError> {
+        if !missing.is_empty() {
+            self.state.mark_under_way(&missing)?;
+            self.to_do.extend(missing);
+        }
+        Ok(())
+    }
+
+    fn errand(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<Errand<()>, StateError> {
+        let accounts = missing.iter().map(|missing| {
+            let user_id = UserId::parse(missing.id.as_bytes());
+            user_id.map(|user_id| Account { user_id, nick: None, face_url: None })
+        });
+        let accounts: Result<_, _> = accounts.collect();
+        let accounts = accounts.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;
+        self.under_way.extend(missing.into_iter().map(|missing| (missing.id, missing)));
+        Ok(Errand { command, accounts, tag: () })
+    }
+
+    /// At most so many of those in hand that are due for this.
+    fn take(&mut self, due: PlannedAction, at_most: usize) -> Vec<MissingAccount> {
+        let count = self.to_do.iter().take(at_most).take_while(|missing| missing.due == due).count();
+        self.to_do.drain(..count).collect()
+    }
+
+    /// Takes note of what was done about them.
+    fn note(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
+        for MissingActionRecord { id, deed, .. } in acted {
+            self.under_way.remove(id);
+            self.tally.count(*deed);
+        }
+        if acted.is_empty() { Ok(()) } else { self.state.acted(acted) }
+    }
+
+    /// Who is online is left alone, and so is whoever couldn't be asked about.
+    fn asked(&mut self, ids: &[PaddedId], presences: &[Item<Presence>]) -> Result<(), StateError> {
+        let mut by_id: BTreeMap<&str, &Result<Presence, ItemRefusal>> = BTreeMap::new();
+        for Item { user_id, said } in presences {
+            // Where two things are said of one, the one that spares counts.
+            by_id.entry(user_id).and_modify(|found| *found = if is_away(found) { said } else { *found }).or_insert(said);
+        }
+        let (mut spared, mut to_do) = (Vec::new(), Vec::new());
+        for id in ids {
+            match by_id.get(id.as_str()) {
+                Some(said) if is_away(said) => to_do.extend(self.under_way.remove(id)),
+                Some(Ok(_)) => spared.push(online(*id, None, String::new())),
+                Some(Err(ItemRefusal { code, info })) => spared.push(online(*id, (*code != 0).then_some(*code), info.to_string())),
+                None => spared.push(online(*id, None, "query_online_status did not answer for it".to_owned())),
+            }
+        }
+        self.note(&spared)?;
+        self.announce(to_do)
+    }
+
+    fn deleted(&mut self, ids: &[PaddedId], results: &[Item<()>]) -> Result<(), MissingError> {
+        let by_id: BTreeMap<&str, &Item<()>> = results.iter().map(|item| (item.user_id.as_ref(), item)).collect();
+        let mut acted = Vec::new();
+        let mut switched_off = None;
+        for id in ids {
+            let deed = match by_id.get(id.as_str()).map(|item| &item.said) {
+                Some(Ok(()) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => done(*id, MissingAction::Deleted),
+                Some(Err(ItemRefusal { code: DELETION_OFF, info })) => {
+                    switched_off = Some(info.to_string());
+                    continue;
+                }
+                Some(Err(ItemRefusal { code, info })) => failed(*id, (*code != 0).then_some(*code), info.to_string()),
+                None => failed(*id, None, "account_delete did not answer for it".to_owned()),
+            };
+            acted.push(deed);
+        }
+        self.note(&acted)?;
+        switched_off.map_or(Ok(()), |info| Err(MissingError::DeletionOff(info)))
+    }
+}
+
+/// Whether nothing stands against what is due: who has no account isn't online.
+fn is_away(said: &Result<Presence, ItemRefusal>) -> bool {
+    match said {
+        Ok(Presence::Offline) | Err(ItemRefusal { code: NO_ACCOUNT, .. }) => true,
+        Ok(Presence::Online | Presence::PushOnline) | Err(_) => false,
+    }
+}
+
+fn done(id: PaddedId, deed: MissingAction) -> MissingActionRecord {
+    MissingActionRecord { id, deed, is_certain: true, error_code: None, error_info: String::new() }
+}
+
+fn online(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
+    MissingActionRecord { id, deed: MissingAction::Online, is_certain: true, error_code, error_info }
+}
+
+fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
+    MissingActionRecord { id, deed: MissingAction::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
+}
+
+impl Errands for MissingWorkload<'_> {
+    type Tag = ();
+    type Error = MissingError;
+
+    const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
+
+    fn next(&mut self, command: Command) -> Result<Supply<()>, MissingError> {
+        self.refill()?;
+        let slice = match command {
+            Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
+            Command::Kick => self.take(PlannedAction::Kick, 1),
+            Command::AccountDelete => self.take(PlannedAction::Delete, DELETES_PER_CALL),
+            Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
+        };
+        Ok(if slice.is_empty() { Supply::Dry } else { Supply::Errand(self.errand(command, slice)?) })
+    }
+
+    fn ended(&mut self, errand: Errand<()>, fate: Fate) -> Result<(), MissingError> {
+        let ids: Vec<PaddedId> = errand.accounts.iter().map(|account| PaddedId::new(account.user_id.as_str().as_bytes())).collect();
+        match (errand.command, fate) {
+            (Command::QueryOnlineStatus, Fate::Done(Answer::Presences(presences))) => self.asked(&ids, &presences)?,
+            (Command::QueryOnlineStatus, Fate::Refused { code: NO_ACCOUNT, .. }) => {
+                let gone = ids.iter().filter_map(|id| self.under_way.remove(id)).collect();
+                self.announce(gone)?;
+            }
+            (Command::QueryOnlineStatus, fate) => {
+                let (code, info) = words(fate);
+                self.note(&ids.iter().map(|id| online(*id, code, info.clone())).collect::<Vec<_>>())?;
+            }
+            (Command::AccountDelete, Fate::Done(Answer::Deleted(results))) => self.deleted(&ids, &results)?,
+            (Command::AccountDelete, Fate::Refused { code: NO_ACCOUNT, .. }) => {
+                self.note(&ids.iter().map(|id| done(*id, MissingAction::Deleted)).collect::<Vec<_>>())?;
+            }
+            // There is no such account: what the state says of it is wrong, so the doubt stays.
+            (Command::Kick, Fate::Refused { code: NO_ACCOUNT, info }) => {
+                let gone = ids.iter().map(|id| MissingActionRecord { is_certain: false, ..failed(*id, Some(NO_ACCOUNT), info.clone()) });
+                self.note(&gone.collect::<Vec<_>>())?;
+            }
+            (Command::Kick, Fate::Done(_)) => self.note(&ids.iter().map(|id| done(*id, MissingAction::Kicked)).collect::<Vec<_>>())?,
+            (_, fate) => {
+                let (code, info) = words(fate);
+                self.note(&ids.iter().map(|id| failed(*id, code, info.clone())).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn words(fate: Fate) -> (Option<i64>, String) {
+    match fate {
+        Fate::Done(_) => (None, "the answer is not the documented one".to_owned()),
+        Fate::Refused { code, info } => (Some(code), info),
+        Fate::OutOfAttempts { code, why } => (code, why),
+    }
+}
+
+/// What was done about the missing in the open run, by earlier processes too.
+///
+/// # Errors
+/// The state's.
+pub fn absent_tally(state: &StateDb) -> Result<MissingCounts, StateError> {
+    let mut tally = MissingCounts::default();
+    state.each_missing(|_, acted| {
+        tally.count(acted.deed);
+        Ok(())
+    })?;
+    Ok(tally)
+}
+
+/// The first line of every missing file.
+const HEADER: [&str; 6] = ["UserID", "last_imported", "missing_runs", "action", "error_code", "error_info"];
+
+/// Writes the missing file: what is missing, and what was done about it.
+///
+/// # Errors
+/// The state's, or that of `out`.
+pub fn write_missing(state: &StateDb, out: impl Write) -> Result<MissingCounts, StateError> {
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
+    csv.write_record(HEADER).map_err(|error| StateError::Source(error.into()))?;
+    let mut tally = MissingCounts::default();
+    state.each_missing(|missing, acted| {
+        tally.count(acted.deed);
+        let last_imported = missing.last_imported.map(rfc3339).unwrap_or_default();
+        let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
+        let info = match missing.lookalike {
+            Some(lookalike) if acted.deed == MissingAction::Lookalike => format!("{lookalike} looks like it"),
+            _ => acted.error_info.clone(),
+        };
+        let info = crate::domain::figures::defused(&info);
+        let record = [missing.id.as_str(), &last_imported, &runs, acted.deed.name(), &code, &info];
+        csv.write_record(record).map_err(io::Error::from)
+    })?;
+    csv.flush().map_err(StateError::Source)?;
+    Ok(tally)
+}

@@ -1,0 +1,205 @@
+//! The records that are to be sent, in input order, as the import takes them.
+//!
+//! Before a record is handed out, the state has durably taken note that its call may leave.
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use thiserror::Error;
+
+use crate::flow::deliver::Incoming;
+use crate::domain::position::InputPosition;
+use crate::io::journal::disk::Disk;
+use crate::io::journal::{DiskError, Journal, OutcomeSink};
+use crate::domain::outcome::{Outcome, RowOutcome, Status};
+use crate::domain::change::{Op, Ops};
+use crate::io::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};
+use crate::io::state::{RunInput, StateDb, StateError};
+
+/// Rows that are passed over before the import gets its turn. Chosen: half a millisecond.
+const PASS_AT_ONCE: u64 = 16_384;
+
+/// What is fed, and how far ahead calls are announced.
+#[derive(Debug)]
+pub struct FeedPlan {
+    pub ops: Rc<Ops>,
+    /// As the plan has seen the file.
+    pub input: RunInput,
+    /// Calls may have left for rows up to this one.
+    pub sent_up_to: u64,
+    /// Records that are announced at once.
+    pub ahead: u64,
+    /// Records that are handed out at most. What is beyond is not announced either: that would put it in doubt for nothing.
+    pub limit: Option<u64>,
+}
+
+/// Why no further record can be had.
+#[derive(Debug, Error)]
+pub enum FeedError {
+    #[error(transparent)]
+    Roster(RosterError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its records are not those that were planned.
+    #[error("the input was modified while it was being read")]
+    Modified,
+}
+
+impl From<RosterError> for FeedError {
+    fn from(error: RosterError) -> Self {
+        if matches!(error, RosterError::Modified) { FeedError::Modified } else { FeedError::Roster(error) }
+    }
+}
+
+/// The records of a sync.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct PlannedRecords {
+    roster: Roster<InputReader>,
+    /// Of the same file.
+    watch: Watch,
+    state: StateDb,
+    planned: FeedPlan,
+    wall: Box<dyn Fn() -> SystemTime>,
+    has_failed: bool,
+}
+
+impl PlannedRecords {
+    /// `roster` stands behind the last row that has settled; `file` is what it reads.
+    #[must_use]
+    pub fn new(roster: Roster<InputReader>, file: InputFile, state: StateDb, planned: FeedPlan, wall: Box<dyn Fn() -> SystemTime>) -> Self {
+        let watch = Watch::new(file, roster.reading().delimiter, planned.input.stat);
+        Self { roster, watch, state, planned, wall, has_failed: false }
+    }
+
+    /// Passes over what is unchanged, for a while.
+    fn advance(&mut self) -> Result<Option<Incoming>, FeedError> {
+        let first = self.roster.at().rows + 1;
+        let until = first + PASS_AT_ONCE;
+        let mut row = first;
+        while row < until && row <= self.planned.ops.rows() && self.planned.ops.get(row) == Op::Unchanged {
+            row += 1;
+        }
+        let mut passed = None;
+        while self.roster.at().rows + 1 < row {
+            passed = Some(self.roster.pass_over().ok_or(FeedError::Modified)??);
+        }
+        if let Some(end) = passed {
+            return Ok(Some(Incoming::Passed(end)));
+        }
+        self.next_record()
+    }
+
+    fn next_record(&mut self) -> Result<Option<Incoming>, FeedError> {
+        let row = self.roster.at().rows + 1;
+        if self.planned.limit == Some(0) {
+            return Ok((row <= self.planned.ops.rows()).then(|| Incoming::Passed(self.roster.at())));
+        }
+        let op = self.planned.ops.get(row);
+        let is_over = row > self.planned.ops.rows();
+        if is_over && !self.is_at_planned_end() {
+            return Err(FeedError::Modified);
+        }
+        let must_announce = op.is_sent() && row > self.planned.sent_up_to;
+        if (is_over || must_announce) && !self.is_as_planned()? {
+            return Ok(Some(Incoming::Passed(self.roster.at())));
+        }
+        if is_over {
+            return Ok(None);
+        }
+        self.planned.limit = self.planned.limit.map(|limit| limit - 1);
+        if must_announce {
+            self.announce(row)?;
+        }
+        let record = self.roster.next().transpose()?.ok_or(FeedError::Modified)?;
+        if row == self.planned.ops.rows() && !self.is_at_planned_end() {
+            return Err(FeedError::Modified);
+        }
+        match op {
+            Op::Create => Ok(Some(Incoming::Record { record, accepted_as: Status::Created })),
+            Op::Update { .. } => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
+            Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
+            Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
+            Op::Superseded => Ok(Some(Incoming::Settled(superseded(record, (self.wall)())))),
+        }
+    }
+
+    fn is_at_planned_end(&self) -> bool {
+        let (at, planned) = (self.roster.at(), &self.planned.input);
+        (at.offset, at.digest) == (planned.len, planned.digest)
+    }
+
+    /// Whether all that was planned still stands in the file, which may have grown or lost its name; false while that is looked at.
+    fn is_as_planned(&mut self) -> Result<bool, FeedError> {
+        let look = self.watch.look((self.planned.input.len, self.planned.input.digest))?;
+        Ok(look != Look::Comparing)
+    }
+
+    /// Takes note, durably, that calls may leave for this row and the next ones that are to be sent and are within the limit.
+    fn announce(&mut self, row: u64) -> Result<(), FeedError> {
+        let ops = &self.planned.ops;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let further = self.planned.limit.map_or(usize::MAX, count);
+        let handed_out = (row + 1..=ops.rows()).filter(|row| ops.get(*row) != Op::Unchanged).take(further);
+        let last = handed_out.filter(|row| ops.get(*row).is_sent()).take(count(self.planned.ahead) - 1).last().unwrap_or(row);
+        self.state.mark_sent_up_to(last)?;
+        self.planned.sent_up_to = last;
+        Ok(())
+    }
+}
+
+fn superseded(record: Record, wall: SystemTime) -> RowOutcome {
+    let outcome = Outcome {
+        status: Status::Superseded,
+        error_code: None,
+        error_info: "a later record has the same UserID".to_owned(),
+        attempts: 0,
+        finished_at: wall,
+    };
+    RowOutcome { row: record.row, line: record.line, user_id: record.user_id, outcome, end: record.end, original: None }
+}
+
+impl Iterator for PlannedRecords {
+    type Item = Result<Incoming, FeedError>;
+
+    /// Behind the end it looks only whether the file is still what was planned.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_failed {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.has_failed = matches!(next, Some(Err(_)));
+        next
+    }
+}
+
+/// The journal of a sync: that every row has settled does not finish the run, the state has to learn of it first.
+#[derive(Debug)]
+pub struct SyncOutcomeSink<D: Disk>(pub Journal<D>);
+
+impl<D: Disk> OutcomeSink for SyncOutcomeSink<D> {
+    type Error = DiskError;
+
+    fn append(&mut self, settled: RowOutcome) {
+        self.0.append(settled);
+    }
+
+    fn pass(&mut self, end: InputPosition) {
+        self.0.pass(end);
+    }
+
+    fn pending_rows(&self) -> u64 {
+        self.0.pending_rows()
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+
+    fn commit(&mut self) -> Result<(), DiskError> {
+        self.0.commit()
+    }
+
+    fn finish(&mut self) -> Result<(), DiskError> {
+        self.0.commit()
+    }
+}

@@ -1,0 +1,410 @@
+//! Planning: one pass over the file, one over the state, in order of ids.
+//!
+//! The file's records are noted as slips of fixed size and sorted outside of memory, so that file and state can be read side by side.
+//! Nothing is written but unnamed temporary files.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::lookalikes::Lookalikes;
+use super::send_outcomes::SendOutcomes;
+use super::record_digest::{MISSING, SLIP, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
+use crate::domain::account::UserId;
+use crate::domain::guard::Filled;
+use crate::domain::change::{PlanCounts, PlannedAction, KnownAccount, PaddedId, MissingAccount, Op, Ops, PlannedAccount, ProfileHashes};
+use crate::io::roster::{Malformed, Roster, RosterError, RecordRef};
+use crate::io::extsort::{ScratchList, Sorted, ExternalSorter};
+use crate::io::state::{RunInput, StateDb, StateError};
+
+/// Records between two looks at how far the reading is. Chosen.
+pub(super) const TELL_EVERY: u64 = 65_536;
+
+/// Why there is no plan.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Roster(#[from] RosterError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("cannot keep a temporary file in {}", folder.display())]
+    Spill {
+        folder: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It was read twice, and is not the same.
+    #[error("the input was modified while it was being read")]
+    Modified,
+    /// Whoever was told how far it is wanted no more.
+    #[error("the planning was stopped")]
+    Stopped,
+}
+
+/// How far the planning is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Bytes of the file that are read.
+    Read(u64),
+    /// Accounts of the state that were looked at.
+    LookedAt(u64),
+    /// Bytes of the file that were read again, for what looks like a missing id.
+    Compared(u64),
+}
+
+/// Where temporary files go, and who is told how far it is.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Scratch<'a> {
+    pub folder: PathBuf,
+    /// Told of each step; may stop the planning.
+    pub tell: &'a mut dyn FnMut(Step) -> ControlFlow<()>,
+}
+
+impl Scratch<'_> {
+    pub(super) fn spill(&self) -> impl Fn(io::Error) -> PlanError + use<> {
+        let folder = self.folder.clone();
+        move |source| PlanError::Spill { folder: folder.clone(), source }
+    }
+
+    pub(super) fn pile<const N: usize>(&self) -> Result<ScratchList<N>, PlanError> {
+        tempfile::tempfile_in(&self.folder).map(ScratchList::new).map_err(self.spill())
+    }
+}
+
+/// A file that was read.
+#[derive(Debug)]
+pub struct Scan {
+    slips: Sorted<SLIP>,
+    ops: Ops,
+    filled: Filled,
+    malformed: Option<MalformedRecords>,
+    input: RunInput,
+}
+
+/// Records whose UserID can't be read for certain: whoever is in them may count as missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MalformedRecords {
+    pub records: u64,
+    /// Where the first of them is, and what is wrong with it.
+    pub first: String,
+}
+
+impl MalformedRecords {
+    fn count(found: &mut Option<Self>, view: &RecordRef, why: Malformed) {
+        let first = || format!("row {} (line {}): {why}", view.row, view.line);
+        found.get_or_insert_with(|| Self { records: 0, first: first() }).records += 1;
+    }
+}
+
+/// Reads the whole file.
+///
+/// # Errors
+/// [`PlanError`] for a file that can't be read to its end, or a full disk.
+pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, survey: &mut Scratch) -> Result<Scan, PlanError> {
+    let cannot = survey.spill();
+    let folder = survey.folder.clone();
+    let mut sorter = ExternalSorter::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    let (mut ops, mut filled, mut malformed) = (Ops::default(), Filled::default(), None);
+    while let Some(view) = roster.next_view() {
+        let view = view?;
+        let (tag, profile) = match &view.account {
+            Ok(account) => {
+                filled.count(account.nick.is_some(), account.face_url.is_some());
+                (RecordTag::Valid, ProfileHashes::of(account.nick, account.face_url))
+            }
+            Err(_) => (RecordTag::Invalid, ProfileHashes::default()),
+        };
+        if let Some(why) = view.malformed() {
+            MalformedRecords::count(&mut malformed, &view, why);
+        }
+        ops.push(if tag == RecordTag::Valid { Op::Unchanged } else { Op::Invalid });
+        if tag == RecordTag::Valid || UserId::check(view.user_id).is_ok() {
+            let slip = RecordDigest { id: PaddedId::new(view.user_id), row: view.row, tag, profile };
+            sorter.push(slip.to_bytes()).map_err(&cannot)?;
+        }
+        if view.row.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::Read(view.end.offset)).is_break() {
+            return Err(PlanError::Stopped);
+        }
+    }
+    let end = roster.at();
+    let input = RunInput { len: end.offset, digest: end.digest, stat };
+    Ok(Scan { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, input })
+}
+
+/// What is to be done about accounts that the file lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingPolicy {
+    Report,
+    Kick,
+    Delete,
+}
+
+/// What the plan hangs on besides file and state.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Policy<'a> {
+    pub absence: MissingPolicy,
+    /// Finished runs in a row in which an id must be missing before anything is done about it.
+    pub missing_runs: u32,
+    /// What must lie between the starts of two runs that count for the missing, in milliseconds.
+    pub missing_apart: i64,
+    pub malformed: MissingTrust,
+    pub lookalikes: MissingTrust,
+    pub is_protected: &'a dyn Fn(&str) -> bool,
+    pub canaries: Vec<PaddedId>,
+    /// When the run began, in milliseconds since the epoch.
+    pub now: i64,
+}
+
+/// Whether a file is believed that some id is missing though something speaks against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingTrust {
+    No,
+    /// The caller says so.
+    Allowed,
+}
+
+/// A plan. It stands in temporary files until the state takes it.
+#[derive(Debug)]
+pub struct SyncPlan {
+    pub ops: Ops,
+    pub counts: PlanCounts,
+    pub filled: Filled,
+    /// The last finished run's.
+    pub filled_before: Option<Filled>,
+    pub distinct: u64,
+    pub held: u64,
+    /// Accounts of those that are held that have a valid record.
+    pub present: u64,
+    /// Ids that are due for a kick or deletion.
+    pub due: u64,
+    pub malformed: Option<MalformedRecords>,
+    pub lookalikes: Lookalikes,
+    pub dead_canaries: Vec<PaddedId>,
+    pub input: RunInput,
+    pub(super) planned: ScratchList<SLIP>,
+    pub(super) missing: ScratchList<MISSING>,
+}
+
+impl SyncPlan {
+    /// What is missing, in order of ids.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn missing(&mut self) -> io::Result<impl Iterator<Item = io::Result<MissingAccount>>> {
+        Ok(self.missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes))))
+    }
+
+    /// What is sent and who has come back, what is missing, both in order of ids, and what becomes of each row: for the state.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn lists(&mut self) -> io::Result<(impl Iterator<Item = io::Result<PlannedAccount>>, impl Iterator<Item = io::Result<MissingAccount>>, &Ops)> {
+        let Self { planned, missing, ops, .. } = self;
+        let planned = planned.read()?.map(|bytes| bytes.map(|bytes| RecordDigest::from_bytes(&bytes).planned()));
+        let missing = missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes)));
+        Ok((planned, missing, ops))
+    }
+}
+
+/// Draws up the plan: `state` is what is held, `None` for nothing, and `settlements` what an unfinished run has left to it.
+///
+/// # Errors
+/// [`PlanError`] for a state that can't be read, or a full disk.
+pub fn build_plan(
+    surveyed: Scan,
+    state: Option<&StateDb>,
+    settlements: SendOutcomes,
+    policy: &Policy,
+    survey: &mut Scratch,
+) -> Result<SyncPlan, PlanError> {
+    let last = state.map(StateDb::last_finished).transpose()?.flatten();
+    let Scan { slips, ops, filled, malformed, input } = surveyed;
+    let cannot = survey.spill();
+    let mut pen = PlanBuilder {
+        drawn: SyncPlan {
+            ops,
+            counts: PlanCounts::default(),
+            filled,
+            filled_before: last.as_ref().map(|last| last.filled),
+            distinct: 0,
+            held: 0,
+            present: 0,
+            due: 0,
+            malformed,
+            lookalikes: Lookalikes::default(),
+            dead_canaries: Vec::new(),
+            input,
+            planned: survey.pile()?,
+            missing: survey.pile()?,
+        },
+        groups: LatestPerId::new(slips).map_err(&cannot)?,
+        next: None,
+        canaries: policy.canaries.iter().copied().collect(),
+        policy,
+        last_began_at: last.map(|last| last.began_at),
+    };
+    pen.advance().map_err(&cannot)?;
+    if let Some(state) = state {
+        walk(state, settlements, &mut pen, survey)?;
+    }
+    pen.finish().map_err(&cannot)
+}
+
+/// Shows the pen every account that is held.
+fn walk(state: &StateDb, settlements: SendOutcomes, pen: &mut PlanBuilder, survey: &mut Scratch) -> Result<(), PlanError> {
+    let (mut accounts, mut is_stopped) = (0_u64, false);
+    let walked = state.each_held(settlements, |id, held| {
+        accounts += 1;
+        if accounts.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::LookedAt(accounts)).is_break() {
+            is_stopped = true;
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        pen.held(id, held)
+    });
+    if is_stopped { Err(PlanError::Stopped) } else { Ok(walked?) }
+}
+
+/// The slips of one id after the other.
+struct LatestPerId {
+    slips: Sorted<SLIP>,
+    /// The first slip of the next id.
+    first: Option<RecordDigest>,
+}
+
+impl LatestPerId {
+    fn new(slips: Sorted<SLIP>) -> io::Result<Self> {
+        let mut groups = Self { slips, first: None };
+        groups.first = groups.slip()?;
+        Ok(groups)
+    }
+
+    fn slip(&mut self) -> io::Result<Option<RecordDigest>> {
+        Ok(self.slips.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes)))
+    }
+
+    /// The last slip of the next id; earlier ones are superseded.
+    fn next(&mut self, ops: &mut Ops) -> io::Result<Option<RecordDigest>> {
+        let Some(mut last) = self.first.take() else { return Ok(None) };
+        while let Some(slip) = self.slip()? {
+            if slip.id != last.id {
+                self.first = Some(slip);
+                break;
+            }
+            ops.set(last.row, Op::Superseded);
+            last = slip;
+        }
+        Ok(Some(last))
+    }
+}
+
+/// Writes the plan, id by id.
+struct PlanBuilder<'a> {
+    drawn: SyncPlan,
+    groups: LatestPerId,
+    next: Option<RecordDigest>,
+    canaries: BTreeSet<PaddedId>,
+    policy: &'a Policy<'a>,
+    /// The last finished run's.
+    last_began_at: Option<i64>,
+}
+
+impl PlanBuilder<'_> {
+    fn advance(&mut self) -> io::Result<()> {
+        self.next = self.groups.next(&mut self.drawn.ops)?;
+        Ok(())
+    }
+
+    /// The next account that is held.
+    fn held(&mut self, id: &[u8], held: &KnownAccount) -> io::Result<()> {
+        self.drawn.held += u64::from(held.missing_runs == 0);
+        let id = PaddedId::new(id);
+        while let Some(slip) = &self.next {
+            let (slip, order) = (*slip, slip.id.cmp(&id));
+            match order {
+                Ordering::Less => self.decide(slip, None)?,
+                Ordering::Equal => self.decide(slip, Some(held))?,
+                Ordering::Greater => break,
+            }
+            self.advance()?;
+            if order == Ordering::Equal {
+                return Ok(());
+            }
+        }
+        self.miss(id, held)
+    }
+
+    fn finish(mut self) -> io::Result<SyncPlan> {
+        while let Some(slip) = self.next {
+            self.decide(slip, None)?;
+            self.advance()?;
+        }
+        let mut drawn = self.drawn;
+        for row in 1..=drawn.ops.rows() {
+            drawn.counts.count(drawn.ops.get(row));
+        }
+        drawn.counts.missing = drawn.missing.len();
+        drawn.dead_canaries = self.canaries.into_iter().collect();
+        Ok(drawn)
+    }
+
+    fn decide(&mut self, slip: RecordDigest, held: Option<&KnownAccount>) -> io::Result<()> {
+        let mut op = Op::Unchanged;
+        if slip.tag == RecordTag::Valid {
+            self.drawn.distinct += 1;
+            self.drawn.present += u64::from(held.is_some_and(|held| held.missing_runs == 0));
+            if !self.canaries.is_empty() {
+                self.canaries.remove(&slip.id);
+            }
+            op = Op::decide(slip.profile, held);
+            // It was pushed as unchanged, and rows come here in no order: most needn't be touched.
+            if op != Op::Unchanged {
+                self.drawn.ops.set(slip.row, op);
+            }
+        }
+        let tag = match (op.is_sent(), held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked)) {
+            (false, false) => return Ok(()),
+            (true, false) => RecordTag::Sent,
+            (false, true) => RecordTag::Back,
+            (true, true) => RecordTag::SentBack,
+        };
+        self.drawn.planned.push(&RecordDigest { tag, ..slip }.to_bytes())
+    }
+
+    fn miss(&mut self, id: PaddedId, held: &KnownAccount) -> io::Result<()> {
+        let missing_runs = self.missing_runs(held);
+        let due = self.due(&id, held, missing_runs);
+        self.drawn.due += u64::from(matches!(due, PlannedAction::Kick | PlannedAction::Delete));
+        let missing = MissingAccount { id, last_imported: held.last_imported, missing_runs, due, lookalike: None };
+        self.drawn.missing.push(&missing_to_bytes(&missing))
+    }
+
+    /// This run included, if it is far enough from the one that raised the number last. A clock that went back raises nothing.
+    fn missing_runs(&self, held: &KnownAccount) -> u32 {
+        let raised_at = held.raised_at.or(self.last_began_at);
+        let is_apart = raised_at.is_none_or(|at| self.policy.now >= at && self.policy.now - at >= self.policy.missing_apart);
+        if held.missing_runs == 0 || is_apart { held.missing_runs.saturating_add(1) } else { held.missing_runs }
+    }
+
+    fn due(&self, id: &PaddedId, held: &KnownAccount, missing_runs: u32) -> PlannedAction {
+        let due = match self.policy.absence {
+            MissingPolicy::Report => PlannedAction::Nothing,
+            _ if missing_runs < self.policy.missing_runs => PlannedAction::Nothing,
+            // They wait, so nobody has judged how many there are.
+            _ if self.drawn.malformed.is_some() && self.policy.malformed == MissingTrust::No => PlannedAction::Nothing,
+            MissingPolicy::Kick if held.is_kicked => PlannedAction::Nothing,
+            MissingPolicy::Kick => PlannedAction::Kick,
+            MissingPolicy::Delete => PlannedAction::Delete,
+        };
+        if due != PlannedAction::Nothing && (self.policy.is_protected)(id.as_str()) { PlannedAction::Protected } else { due }
+    }
+}
+
+/// Opens an unnamed temporary file in `folder`.
+pub(super) fn spill_in(folder: PathBuf) -> Box<dyn FnMut() -> io::Result<File> + Send> {
+    Box::new(move || tempfile::tempfile_in(&folder))
+}

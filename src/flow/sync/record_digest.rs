@@ -1,0 +1,192 @@
+//! What a plan notes of each record and each missing account, in bytes that sort as they should.
+
+use crate::domain::account::USER_ID_MAX_BYTES as ID;
+use crate::domain::lookalike::Lookalike;
+use crate::domain::change::{PlannedAction, PaddedId, MissingAccount, PlannedAccount, ProfileHashes};
+use crate::io::state::{Sent, SendOutcome};
+
+/// Bytes of [`Slip`].
+pub(super) const SLIP: usize = ID + 25;
+/// Bytes of [`missing_to_bytes`].
+pub(super) const MISSING: usize = ID + 29;
+/// Bytes of [`settlement_to_bytes`].
+pub(super) const SETTLEMENT: usize = ID + 17;
+
+const HAS_NICK: u8 = 0x80;
+const HAS_FACE_URL: u8 = 0x40;
+
+/// A record with a valid UserID: sorts by it, then by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RecordDigest {
+    pub(super) id: PaddedId,
+    pub(super) row: u64,
+    pub(super) tag: RecordTag,
+    pub(super) profile: ProfileHashes,
+}
+
+/// What a slip says of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordTag {
+    Invalid,
+    Valid,
+    /// A call is made for it.
+    Sent,
+    /// Its account is there again.
+    Back,
+    /// Both.
+    SentBack,
+}
+
+impl RecordTag {
+    const fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => RecordTag::Invalid,
+            1 => RecordTag::Valid,
+            2 => RecordTag::Sent,
+            3 => RecordTag::Back,
+            _ => RecordTag::SentBack,
+        }
+    }
+}
+
+/// Takes the next `N` bytes.
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+    let (first, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");
+    *bytes = rest;
+    *first
+}
+
+impl RecordDigest {
+    pub(super) fn to_bytes(self) -> [u8; SLIP] {
+        let mut bytes = [0; SLIP];
+        let ProfileHashes { nick, face_url } = self.profile;
+        let flags = if nick.is_some() { HAS_NICK } else { 0 } | if face_url.is_some() { HAS_FACE_URL } else { 0 };
+        bytes[..ID].copy_from_slice(self.id.padded());
+        bytes[ID..ID + 8].copy_from_slice(&self.row.to_be_bytes());
+        bytes[ID + 8] = self.tag as u8 | flags;
+        bytes[ID + 9..ID + 17].copy_from_slice(&nick.unwrap_or_default().to_be_bytes());
+        bytes[ID + 17..].copy_from_slice(&face_url.unwrap_or_default().to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; SLIP]) -> Self {
+        let mut rest = bytes.as_slice();
+        let (id, row, [tag]) = (take(&mut rest), take(&mut rest), take(&mut rest));
+        let (nick, face_url) = (u64::from_be_bytes(take(&mut rest)), u64::from_be_bytes(take(&mut rest)));
+        Self {
+            id: PaddedId::from_padded(id),
+            row: u64::from_be_bytes(row),
+            tag: RecordTag::from_bits(tag & !(HAS_NICK | HAS_FACE_URL)),
+            profile: ProfileHashes { nick: (tag & HAS_NICK != 0).then_some(nick), face_url: (tag & HAS_FACE_URL != 0).then_some(face_url) },
+        }
+    }
+
+    /// As the state takes it.
+    pub(super) fn planned(self) -> PlannedAccount {
+        let (is_sent, is_back) = match self.tag {
+            RecordTag::Invalid | RecordTag::Valid => (false, false),
+            RecordTag::Sent => (true, false),
+            RecordTag::Back => (false, true),
+            RecordTag::SentBack => (true, true),
+        };
+        PlannedAccount { id: self.id, row: self.row, is_sent, is_back, profile: self.profile }
+    }
+}
+
+pub(super) fn missing_to_bytes(missing: &MissingAccount) -> [u8; MISSING] {
+    let due = match missing.due {
+        PlannedAction::Nothing => 0,
+        PlannedAction::Protected => 1,
+        PlannedAction::Kick => 2,
+        PlannedAction::Delete => 3,
+        PlannedAction::Lookalike => 4,
+    };
+    // Rows are counted from 1.
+    let Lookalike { row, line } = missing.lookalike.unwrap_or(Lookalike { row: 0, line: 0 });
+    let mut bytes = [0; MISSING];
+    bytes[..ID].copy_from_slice(missing.id.padded());
+    bytes[ID..ID + 8].copy_from_slice(&missing.last_imported.unwrap_or(i64::MIN).to_be_bytes());
+    bytes[ID + 8..ID + 12].copy_from_slice(&missing.missing_runs.to_be_bytes());
+    bytes[ID + 12] = due;
+    bytes[ID + 13..ID + 21].copy_from_slice(&row.to_be_bytes());
+    bytes[ID + 21..].copy_from_slice(&line.to_be_bytes());
+    bytes
+}
+
+pub(super) fn missing_from_bytes(bytes: &[u8; MISSING]) -> MissingAccount {
+    let mut rest = bytes.as_slice();
+    let (id, last_imported, missing_runs) = (take(&mut rest), i64::from_be_bytes(take(&mut rest)), take(&mut rest));
+    let due = match take(&mut rest) {
+        [0] => PlannedAction::Nothing,
+        [1] => PlannedAction::Protected,
+        [2] => PlannedAction::Kick,
+        [3] => PlannedAction::Delete,
+        _ => PlannedAction::Lookalike,
+    };
+    let (row, line) = (u64::from_be_bytes(take(&mut rest)), u64::from_be_bytes(take(&mut rest)));
+    let lookalike = (row > 0).then_some(Lookalike { row, line });
+    let last_imported = (last_imported != i64::MIN).then_some(last_imported);
+    MissingAccount { id: PaddedId::from_padded(id), last_imported, missing_runs: u32::from_be_bytes(missing_runs), due, lookalike }
+}
+
+pub(super) fn settlement_to_bytes(settlement: &SendOutcome) -> [u8; SETTLEMENT] {
+    let (kind, at) = match settlement.sent {
+        Sent::Taken { at } => (0, at),
+        Sent::Refused => (1, 0),
+        Sent::Unknown => (2, 0),
+    };
+    let mut bytes = [0; SETTLEMENT];
+    bytes[..ID].copy_from_slice(settlement.id.padded());
+    bytes[ID..ID + 8].copy_from_slice(&settlement.row.to_be_bytes());
+    bytes[ID + 8] = kind;
+    bytes[ID + 9..].copy_from_slice(&at.to_be_bytes());
+    bytes
+}
+
+pub(super) fn settlement_from_bytes(bytes: &[u8; SETTLEMENT]) -> SendOutcome {
+    let mut rest = bytes.as_slice();
+    let (id, row, [kind], at) = (take(&mut rest), take(&mut rest), take(&mut rest), i64::from_be_bytes(take(&mut rest)));
+    let sent = match kind {
+        0 => Sent::Taken { at },
+        1 => Sent::Refused,
+        _ => Sent::Unknown,
+    };
+    SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_read_as_they_were_written_and_sort_by_id_then_row() {
+        let slip = |id: &str, row, tag, nick, face_url| RecordDigest { id: PaddedId::new(id.as_bytes()), row, tag, profile: ProfileHashes { nick, face_url } };
+        let slips = [
+            slip("a", 2, RecordTag::Sent, Some(0), None),
+            slip("a", 300, RecordTag::Invalid, None, None),
+            slip("a!", 1, RecordTag::Valid, None, Some(u64::MAX)),
+            slip("b", 0, RecordTag::Back, Some(1), Some(2)),
+            slip("c", 0, RecordTag::SentBack, Some(1), Some(2)),
+        ];
+        let bytes = slips.map(RecordDigest::to_bytes);
+        assert!(bytes.is_sorted());
+        assert_eq!(bytes.map(|bytes| RecordDigest::from_bytes(&bytes)), slips);
+    }
+
+    #[test]
+    fn missing_accounts_and_settlements_are_read_as_they_were_written() {
+        let id = PaddedId::new(b"u");
+        for due in [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Kick, PlannedAction::Delete, PlannedAction::Lookalike] {
+            for last_imported in [None, Some(-1), Some(i64::MAX)] {
+                for lookalike in [None, Some(Lookalike { row: 1, line: u64::MAX })] {
+                    let missing = MissingAccount { id, last_imported, missing_runs: 7, due, lookalike };
+                    assert_eq!(missing_from_bytes(&missing_to_bytes(&missing)), missing);
+                }
+            }
+        }
+        for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown] {
+            let settlement = SendOutcome { id, row: 9, sent };
+            assert_eq!(settlement_from_bytes(&settlement_to_bytes(&settlement)), settlement);
+        }
+    }
+}

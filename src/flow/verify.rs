@@ -1,0 +1,252 @@
+//! The verification: asks the service whether it holds what a file says, and tells what was found, in input order.
+//!
+//! `survey` reads the file once and decides which records count; a second reading brings them here, page by page, as errands of
+//! `account_check` and `portrait_get`. How calls are made is the business of `calls`; nothing is found of an id that wasn't answered.
+
+mod slots;
+mod survey;
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use crate::domain::account::{Account, UserId};
+use crate::io::api::wire;
+use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::comparison::{Findings, FindingCounts};
+use crate::domain::position::InputPosition;
+use crate::io::roster::{Record, RosterError};
+use crate::domain::verdict::{Item, ItemRefusal, Profile, AccountStatus, Answer};
+pub use slots::Profiles;
+use slots::{IdAnswer, SlotId, Slots};
+pub use survey::{SurveyPlan, ReadProgress, Sample, Survey, SurveyError};
+
+/// Ids that may be under way. Chosen: four seconds' calls at the documented limit, answered as late as can be.
+const UNDER_WAY_IDS: usize = 65_536;
+/// Bytes that these may take. Chosen: half of the memory bound stays free.
+const UNDER_WAY_BYTES: usize = 48 << 20;
+/// Calls of one API that may wait for the other to keep up. Chosen: a third of a second's at the documented limit.
+const CALLS_AHEAD: usize = 64;
+/// Records that are read before somebody else may do something. Chosen: some milliseconds' work.
+const READ_AT_ONCE: usize = 2_000;
+
+/// Why a verification cannot go on.
+#[derive(Debug)]
+pub enum Failed<E> {
+    Input(RosterError),
+    /// The file is not the one that was surveyed.
+    InputChanged,
+    Findings(E),
+}
+
+/// The ids of a call with their slots.
+type Page = Rc<HashMap<UserId, SlotId>>;
+
+/// A verification: the errands that it takes.
+#[derive(Debug)]
+pub struct Verification<I, F> {
+    records: I,
+    plan: SurveyPlan,
+    profiles: Profiles,
+    slots: Slots,
+    /// Accounts of the next page.
+    page: Vec<(SlotId, Account)>,
+    errands: PerCommand<VecDeque<Errand<Page>>>,
+    at: InputPosition,
+    input_has_ended: bool,
+    findings: F,
+    tally: FindingCounts,
+}
+
+impl<I, F> Verification<I, F>
+where
+    I: Iterator<Item = Result<Record, RosterError>>,
+    F: Findings,
+{
+    /// Of the records that `plan` lists, out of the same file.
+    pub fn new(records: I, plan: SurveyPlan, profiles: Profiles, findings: F) -> Self {
+        Self {
+            records,
+            plan,
+            profiles,
+            slots: Slots::default(),
+            page: Vec::new(),
+            errands: PerCommand::default(),
+            at: InputPosition::START,
+            input_has_ended: false,
+            findings,
+            tally: FindingCounts::default(),
+        }
+    }
+
+    /// What was found so far, as far as it was told.
+    #[must_use]
+    pub const fn tally(&self) -> FindingCounts {
+        self.tally
+    }
+
+    #[must_use]
+    pub const fn plan(&self) -> &SurveyPlan {
+        &self.plan
+    }
+
+    /// Tells what else was found before a stop, though something before it was not: everything, the plan, and where it was told.
+    ///
+    /// # Errors
+    /// Those of whoever takes the findings.
+    pub fn finish(mut self) -> Result<(FindingCounts, SurveyPlan, F), F::Error> {
+        while self.slots.len() > 0 {
+            if let Some(finding) = self.slots.drop_first() {
+                self.tally.count(&finding.state);
+                self.findings.take(finding)?;
+            }
+        }
+        Ok((self.tally, self.plan, self.findings))
+    }
+
+    fn has_room(&self) -> bool {
+        self.slots.len() < UNDER_WAY_IDS && self.slots.bytes() < UNDER_WAY_BYTES
+    }
+
+    /// Reads the next page: whether there may be more to read.
+    fn read_page(&mut self) -> Result<ReadProgress, Failed<F::Error>> {
+        for _ in 0..READ_AT_ONCE {
+            if self.page.len() >= wire::ACCOUNTS_PER_CALL || self.input_has_ended || !self.has_room() {
+                self.turn_page();
+                return Ok(ReadProgress::IsDone);
+            }
+            match self.records.next().transpose().map_err(Failed::Input)? {
+                Some(record) => self.read(record),
+                None if self.at == self.plan.end => self.input_has_ended = true,
+                None => return Err(Failed::InputChanged),
+            }
+        }
+        Ok(ReadProgress::GoesOn)
+    }
+
+    fn read(&mut self, record: Record) {
+        self.at = record.end;
+        if self.plan.lists(record.row) {
+            self.page.extend(self.slots.push(record, self.profiles));
+        }
+    }
+
+    /// What is on the page goes into calls.
+    fn turn_page(&mut self) {
+        if self.page.is_empty() {
+            return;
+        }
+        let asked = std::mem::take(&mut self.page);
+        let tag: Page = Rc::new(asked.iter().map(|(slot, account)| (account.user_id.clone(), *slot)).collect());
+        let accounts: Vec<Account> = asked.into_iter().map(|(_, account)| account).collect();
+        let compared: Vec<Account> = match self.profiles {
+            Profiles::Compared => accounts.iter().filter(|account| account.has_profile()).cloned().collect(),
+            Profiles::Left => Vec::new(),
+        };
+        for (command, accounts) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {
+            if !accounts.is_empty() {
+                self.errands[command].push_back(Errand { command, accounts, tag: Rc::clone(&tag) });
+            }
+        }
+    }
+
+    fn tell(&mut self) -> Result<(), Failed<F::Error>> {
+        while let Some(finding) = self.slots.take_found() {
+            self.tally.count(&finding.state);
+            self.findings.take(finding).map_err(Failed::Findings)?;
+        }
+        Ok(())
+    }
+}
+
+impl<I, F> Errands for Verification<I, F>
+where
+    I: Iterator<Item = Result<Record, RosterError>>,
+    F: Findings,
+{
+    type Tag = Page;
+    type Error = Failed<F::Error>;
+
+    const COMMANDS: &'static [Command] = &[Command::AccountCheck, Command::PortraitGet];
+
+    fn next(&mut self, command: Command) -> Result<Supply<Page>, Self::Error> {
+        let mut reading = ReadProgress::IsDone;
+        // One API turns the pages, and waits for the other: an id that is missing leaves before its profile was asked for.
+        let may_turn = command == Command::AccountCheck && self.errands[Command::PortraitGet].len() < CALLS_AHEAD;
+        if may_turn && self.errands[command].is_empty() {
+            reading = self.read_page()?;
+            self.tell()?;
+        }
+        Ok(match (self.errands[command].pop_front(), reading) {
+            (Some(errand), _) => Supply::Errand(errand),
+            (None, ReadProgress::GoesOn) => Supply::Searching,
+            (None, ReadProgress::IsDone) => Supply::Dry,
+        })
+    }
+
+    fn ended(&mut self, errand: Errand<Page>, fate: Fate) -> Result<(), Self::Error> {
+        let Errand { command, accounts, tag } = errand;
+        let slots = accounts.iter().filter_map(|account| tag.get(&account.user_id).map(|slot| (account.user_id.as_str(), *slot)));
+        let silence = || format!("{} says nothing of it", command.name());
+        match fate {
+            Fate::Done(Answer::Profiles(profiles)) => {
+                let mut shown = profiles_by_id(profiles);
+                slots.for_each(|(id, slot)| self.slots.shows(slot, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
+            }
+            Fate::Done(found) => {
+                let mut stand = standings_by_id(found);
+                slots.for_each(|(id, slot)| self.slots.stands(slot, stand.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
+            }
+            Fate::Refused { code, info } => {
+                let why = words(command, code, &info);
+                slots.for_each(|(_, slot)| self.fails(command, slot, &why));
+            }
+            Fate::OutOfAttempts { code, why } => {
+                let why = format!("out of attempts; {}", words(command, code.unwrap_or_default(), &why));
+                slots.for_each(|(_, slot)| self.fails(command, slot, &why));
+            }
+        }
+        self.tell()
+    }
+}
+
+impl<I, F> Verification<I, F> {
+    fn fails(&mut self, command: Command, slot: SlotId, why: &str) {
+        if command == Command::PortraitGet {
+            self.slots.shows(slot, IdAnswer::Failed(why.to_owned()));
+        } else {
+            self.slots.stands(slot, IdAnswer::Failed(why.to_owned()));
+        }
+    }
+}
+
+fn profiles_by_id(profiles: Vec<Profile>) -> HashMap<Box<str>, IdAnswer<Profile>> {
+    let answer = |mut profile: Profile| {
+        let id = profile.user_id.clone();
+        let answer = profile.refused.take().map(|refused| refusal(Command::PortraitGet, &refused));
+        (id, answer.map_or(IdAnswer::Said(profile), IdAnswer::Failed))
+    };
+    profiles.into_iter().map(answer).collect()
+}
+
+fn standings_by_id(found: Answer) -> HashMap<Box<str>, IdAnswer<AccountStatus>> {
+    let items = if let Answer::Standings(items) = found { items } else { Vec::new() };
+    let answer = |Item { user_id, said }: Item<AccountStatus>| {
+        (user_id, said.map_or_else(|refused| IdAnswer::Failed(refusal(Command::AccountCheck, &refused)), IdAnswer::Said))
+    };
+    items.into_iter().map(answer).collect()
+}
+
+fn refusal(command: Command, ItemRefusal { code, info }: &ItemRefusal) -> String {
+    words(command, *code, info)
+}
+
+/// What was said of an id by a command; a code 0 is none.
+fn words(command: Command, code: i64, info: &str) -> String {
+    let code = if code == 0 { String::new() } else { format!("code {code}") };
+    let parts = [command.name(), &code, info];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests;

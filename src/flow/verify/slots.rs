@@ -1,0 +1,182 @@
+//! The ids that are under way, in input order, until what is found of each can be told.
+
+use std::collections::VecDeque;
+
+use csv::ByteRecord;
+
+use crate::domain::account::{Account, Field};
+use crate::domain::comparison::{Finding, Comparison};
+use crate::io::roster::Record;
+use crate::domain::verdict::{Profile, AccountStatus};
+
+/// What an API has said of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum IdAnswer<T> {
+    NotAsked,
+    Awaited,
+    Said(T),
+    /// It could not be asked, and why.
+    Failed(String),
+}
+
+/// The fields in which an id's profile shows something else than was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Differing(Vec<Field>);
+
+#[derive(Debug)]
+struct PendingId {
+    row: u64,
+    line: u64,
+    account: Account,
+    fields: ByteRecord,
+    standing: IdAnswer<AccountStatus>,
+    profile: IdAnswer<Differing>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Open(Box<PendingId>),
+    Found(Finding),
+}
+
+/// The number of a slot; they are numbered in input order.
+pub(super) type SlotId = u64;
+
+/// Whether profiles are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profiles {
+    Compared,
+    Left,
+}
+
+/// The ids between input and findings.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    queue: VecDeque<Slot>,
+    first: SlotId,
+    bytes: usize,
+}
+
+impl Slots {
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Bytes of memory, roughly.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the next record: its slot and account if it is to be asked about.
+    pub(super) fn push(&mut self, record: Record, profiles: Profiles) -> Option<(SlotId, Account)> {
+        let Record { row, line, user_id, account, fields, .. } = record;
+        let id = self.first + self.queue.len() as u64;
+        let (slot, asked) = match account {
+            Err(why) => {
+                let state = Comparison::Invalid(why.to_string());
+                (Slot::Found(Finding { row, line, user_id, state, original: None }), None)
+            }
+            Ok(account) => {
+                let compares = profiles == Profiles::Compared && account.has_profile();
+                let profile = if compares { IdAnswer::Awaited } else { IdAnswer::NotAsked };
+                let asked = account.clone();
+                (Slot::Open(Box::new(PendingId { row, line, account, fields, standing: IdAnswer::Awaited, profile })), Some((id, asked)))
+            }
+        };
+        self.bytes += slot.weight();
+        self.queue.push_back(slot);
+        asked
+    }
+
+    pub(super) fn stands(&mut self, id: SlotId, standing: IdAnswer<AccountStatus>) {
+        self.update(id, |open| open.standing = standing);
+    }
+
+    /// Compares what was sent with what is shown.
+    pub(super) fn shows(&mut self, id: SlotId, profile: IdAnswer<Profile>) {
+        self.update(id, |open| {
+            open.profile = match profile {
+                IdAnswer::Said(profile) => IdAnswer::Said(Differing::between(&open.account, &profile)),
+                IdAnswer::Failed(why) => IdAnswer::Failed(why),
+                IdAnswer::NotAsked => IdAnswer::NotAsked,
+                IdAnswer::Awaited => IdAnswer::Awaited,
+            };
+        });
+    }
+
+    /// A slot that is settled already stays as it is.
+    fn update(&mut self, id: SlotId, change: impl FnOnce(&mut PendingId)) {
+        let index = id.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(slot) = index.and_then(|index| self.queue.get_mut(index)) else { return };
+        let Slot::Open(open) = slot else { return };
+        change(open);
+        let Some(state) = open.state() else { return };
+        let before = open.weight();
+        let user_id = open.account.user_id.as_str().as_bytes().into();
+        let original = state.is_repairable().then(|| std::mem::take(&mut open.fields));
+        let finding = Finding { row: open.row, line: open.line, user_id, state, original };
+        *slot = Slot::Found(finding);
+        self.bytes = self.bytes + slot.weight() - before;
+    }
+
+    /// The next finding in input order, if it can be told.
+    pub(super) fn take_found(&mut self) -> Option<Finding> {
+        if !matches!(self.queue.front()?, Slot::Found(_)) {
+            return None;
+        }
+        self.drop_first()
+    }
+
+    /// The first slot goes: what was found of its id, if it can be told.
+    pub(super) fn drop_first(&mut self) -> Option<Finding> {
+        let slot = self.queue.pop_front()?;
+        self.first += 1;
+        self.bytes -= slot.weight();
+        match slot {
+            Slot::Found(finding) => Some(finding),
+            Slot::Open(_) => None,
+        }
+    }
+}
+
+/// The structures themselves and the allocator's overhead, roughly, in bytes.
+const FIXED: usize = 192;
+
+impl Slot {
+    fn weight(&self) -> usize {
+        match self {
+            Slot::Open(open) => open.weight(),
+            Slot::Found(finding) => {
+                let original = finding.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
+                FIXED + finding.user_id.len() + finding.state.detail().len() + original
+            }
+        }
+    }
+}
+
+impl PendingId {
+    /// Its account is here and in the calls.
+    fn weight(&self) -> usize {
+        4 * FIXED + 4 * self.fields.as_slice().len()
+    }
+
+    /// What is found, if enough was said. Without an account its profile doesn't matter.
+    fn state(&self) -> Option<Comparison> {
+        match (&self.standing, &self.profile) {
+            (IdAnswer::Awaited | IdAnswer::NotAsked, _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Awaited) => None,
+            (IdAnswer::Failed(why), _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Failed(why)) => Some(Comparison::Unknown(why.clone())),
+            (IdAnswer::Said(AccountStatus::NotImported), _) => Some(Comparison::Missing),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::NotAsked) => Some(Comparison::Same),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) if fields.is_empty() => Some(Comparison::Same),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) => Some(Comparison::Differs(fields.clone())),
+        }
+    }
+}
+
+impl Differing {
+    /// Compares byte for byte; what is empty in the file says nothing.
+    fn between(sent: &Account, shown: &Profile) -> Self {
+        let pairs = [(Field::Nick, &sent.nick, &shown.nick), (Field::FaceUrl, &sent.face_url, &shown.face_url)];
+        Self(pairs.into_iter().filter(|(_, sent, shown)| sent.is_some() && sent != shown).map(|(field, _, _)| field).collect())
+    }
+}

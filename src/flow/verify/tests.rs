@@ -1,0 +1,101 @@
+use std::convert::Infallible;
+use std::io::Cursor;
+
+use super::*;
+use crate::domain::comparison::{Finding, Comparison};
+use crate::io::roster::{Format, Roster};
+
+/// Findings in memory.
+#[derive(Debug, Default)]
+struct Heard(Vec<(u64, Comparison)>);
+
+impl Findings for Heard {
+    type Error = Infallible;
+
+    fn take(&mut self, finding: Finding) -> Result<(), Infallible> {
+        assert_eq!(finding.original.is_some(), finding.state.is_repairable());
+        self.0.push((finding.row, finding.state));
+        Ok(())
+    }
+}
+
+type Desk = Verification<Roster<Cursor<String>>, Heard>;
+
+fn desk(text: &str) -> Desk {
+    let roster = |text: &str| Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
+    let mut survey = Survey::new(roster(text), Box::new(tempfile::tempfile));
+    while survey.read_some().unwrap() == ReadProgress::GoesOn {}
+    Verification::new(roster(text), survey.finish(None).unwrap(), Profiles::Compared, Heard::default())
+}
+
+fn next(desk: &mut Desk, command: Command) -> Option<Errand<Page>> {
+    loop {
+        match desk.next(command).unwrap() {
+            Supply::Errand(errand) => return Some(errand),
+            Supply::Searching => {}
+            Supply::Dry => return None,
+        }
+    }
+}
+
+fn standings(errand: &Errand<Page>, standing: AccountStatus) -> Fate {
+    let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(standing) };
+    Fate::Done(Answer::Standings(errand.accounts.iter().map(item).collect()))
+}
+
+/// What is found of one id `a` whose account exists, with the nickname `n`, if this is said of its profile.
+#[track_caller]
+fn check(said: Fate, expected: Comparison) {
+    let mut desk = desk("UserID,Nick,FaceUrl\na,n,\n");
+    let account = next(&mut desk, Command::AccountCheck).unwrap();
+    let profile = next(&mut desk, Command::PortraitGet).unwrap();
+    let stands = standings(&account, AccountStatus::Imported);
+    desk.ended(account, stands).unwrap();
+    assert!(desk.findings.0.is_empty(), "nothing is found before all is answered");
+    desk.ended(profile, said).unwrap();
+    assert_eq!(desk.findings.0, [(1, expected)]);
+}
+
+#[test]
+fn a_profile_is_what_was_asked_for_and_nothing_else() {
+    let profile = |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
+    let profiles = |all: Vec<Profile>| Fate::Done(Answer::Profiles(all));
+    let unknown = |why: &str| Comparison::Unknown(why.to_owned());
+    let face = Profile { face_url: Some("whatever".into()), ..profile("a", Some("n")) };
+    check(profiles(vec![face]), Comparison::Same);
+    check(profiles(vec![profile("b", Some("x")), profile("a", Some("n"))]), Comparison::Same);
+    check(profiles(vec![profile("a", Some("N"))]), Comparison::Differs(vec![crate::domain::account::Field::Nick]));
+    check(profiles(vec![profile("a", None)]), Comparison::Differs(vec![crate::domain::account::Field::Nick]));
+    check(profiles(vec![]), unknown("portrait_get says nothing of it"));
+    let refused = ItemRefusal { code: 40003, info: "no such account".into() };
+    let not_found = Profile { refused: Some(refused.clone()), ..profile("@TLS#NOT_FOUND", None) };
+    check(profiles(vec![not_found]), unknown("portrait_get says nothing of it"));
+    let own = Profile { refused: Some(refused), ..profile("a", None) };
+    check(profiles(vec![own]), unknown("portrait_get: code 40003: no such account"));
+    check(
+        Fate::OutOfAttempts { code: None, why: "no answer in time".to_owned() },
+        unknown("out of attempts; portrait_get: no answer in time"),
+    );
+}
+
+#[test]
+fn missing_accounts_do_not_run_ahead_of_the_other_api() {
+    let text = (0..100_000).fold("UserID,Nick\n".to_owned(), |text, row| text + &format!("u{row},n\n"));
+    let mut desk = desk(&text);
+    let mut pages = 0;
+    while let Some(errand) = next(&mut desk, Command::AccountCheck) {
+        let fate = standings(&errand, AccountStatus::NotImported);
+        desk.ended(errand, fate).unwrap();
+        pages += 1;
+    }
+    assert_eq!(pages, CALLS_AHEAD);
+    assert!(next(&mut desk, Command::PortraitGet).is_some());
+    assert!(next(&mut desk, Command::AccountCheck).is_some(), "and it goes on as the other does");
+}
+
+#[test]
+fn an_input_that_changes_between_the_readings_is_noticed() {
+    let mut desk = desk("UserID\na\nb\n");
+    desk.records = Roster::new(Cursor::new("UserID\na\nc\n".to_owned()), &Format::default()).unwrap();
+    assert!(matches!(desk.next(Command::AccountCheck), Err(Failed::InputChanged)));
+}

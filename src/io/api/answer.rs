@@ -1,0 +1,394 @@
+//! What an answer says: the service's JSON, read into what the flows know.
+//!
+//! Pure; tolerant of all that JSON allows and the documentation leaves open, and never more generous than the answer itself. An item of a
+//! list that can't be read is a refusal of its id, or names nobody; it doesn't spoil its neighbours.
+
+use super::fields::{self, Fields, FieldValue};
+use super::wire;
+use crate::domain::command::Command;
+use crate::domain::verdict::{CallOutcome, Item, ItemRefusal, Presence, Profile, AccountStatus, Answer};
+
+/// So much of an answer that can't be read is shown. Source: the contract of the input.
+const SHOWN_BYTES: usize = 80;
+
+/// Reads the body of an answer to `command` with HTTP status 200.
+#[must_use]
+pub fn read(command: Command, body: &[u8]) -> CallOutcome {
+    read_text(command, &fields::text(body))
+        .or_else(|| fields::text_of_pairs(body).and_then(|text| read_text(command, &text)))
+        .unwrap_or_else(|| CallOutcome::Lost { why: unreadable(body) })
+}
+
+/// `None` if it doesn't say what an answer must say.
+fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
+    let answer = Fields::of(text)?;
+    let (status, code) = (answer.word("ActionStatus").ok()?, answer.code("ErrorCode").ok()?);
+    tracing::trace!(code, request_id = answer.words("RequestId"), "answered");
+    // HTTP 200 is not success: the status must be OK **and** the code 0.
+    if status != "OK" || code != 0 {
+        return Some(CallOutcome::Refused { code, info: answer.words("ErrorInfo").unwrap_or_default() });
+    }
+    Some(CallOutcome::Done(match command {
+        Command::AccountImport | Command::Kick => Answer::Nothing,
+        Command::MultiaccountImport => Answer::FailAccounts(fail_accounts(&answer)?),
+        Command::PortraitGet => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
+        Command::AccountCheck => Answer::Standings(each(&answer, "ResultItem", standing)),
+        Command::AccountDelete => Answer::Deleted(each(&answer, "ResultItem", deleted)),
+        Command::QueryOnlineStatus => {
+            let mut presences = each(&answer, "QueryResult", presence);
+            presences.extend(each(&answer, "ErrorList", untold_presence));
+            Answer::Presences(presences)
+        }
+    }))
+}
+
+/// An answer that can't be read, as far as it is shown.
+fn unreadable(body: &[u8]) -> String {
+    if body.is_empty() {
+        return "an empty answer".to_owned();
+    }
+    let shown = &body[..body.len().min(SHOWN_BYTES)];
+    let more = if shown.len() < body.len() { " …" } else { "" };
+    format!("an answer that is not the documented JSON: \"{}\"{more}", shown.escape_ascii())
+}
+
+/// The ids that a batch lists: a list that can't be read, or an id in it, may be any record's, so nothing is known of the batch then.
+fn fail_accounts(answer: &Fields<'_>) -> Option<Vec<Box<str>>> {
+    match answer.list("FailAccounts") {
+        FieldValue::Absent => Some(Vec::new()),
+        FieldValue::Here(ids) => ids.into_iter().map(fields::id).collect(),
+        FieldValue::Unreadable => None,
+    }
+}
+
+/// The items of a list that say whom they are about.
+fn each<T>(answer: &Fields<'_>, list: &str, read: impl Fn(&Fields<'_>) -> Option<T>) -> Vec<T> {
+    answer.objects(list).iter().filter_map(read).collect()
+}
+
+fn profile(found: &Fields<'_>) -> Option<Profile> {
+    // A profile without a code is as good as one with 0.
+    let refused = match found.code("ResultCode") {
+        FieldValue::Absent => None,
+        code => refusal(code, "ResultCode", found),
+    };
+    let mut profile = Profile { user_id: found.id("To_Account").ok()?, refused, ..Profile::default() };
+    for item in found.objects("ProfileItem") {
+        let value = item.word("Value").ok().map(Into::into);
+        match item.word("Tag").ok().as_deref() {
+            Some(wire::TAG_NICK) => profile.nick = value,
+            Some(wire::TAG_IMAGE) => profile.face_url = value,
+            Some(_) | None => {}
+        }
+    }
+    Some(profile)
+}
+
+fn standing(found: &Fields<'_>) -> Option<Item<AccountStatus>> {
+    let said = match (refusal(found.code("ResultCode"), "ResultCode", found), found.word("AccountStatus").ok().as_deref()) {
+        (Some(refusal), _) => Err(refusal),
+        (None, Some("Imported")) => Ok(AccountStatus::Imported),
+        (None, Some("NotImported")) => Ok(AccountStatus::NotImported),
+        (None, _) => Err(undocumented("AccountStatus", found)),
+    };
+    Some(Item { user_id: found.id("UserID").ok()?, said })
+}
+
+fn deleted(found: &Fields<'_>) -> Option<Item<()>> {
+    let said = refusal(found.code("ResultCode"), "ResultCode", found).map_or(Ok(()), Err);
+    Some(Item { user_id: found.id("UserID").ok()?, said })
+}
+
+/// The documentation's older pages have `State` instead of `Status`; where both are there, they must agree.
+fn presence(found: &Fields<'_>) -> Option<Item<Presence>> {
+    let (status, state) = (found.word("Status"), found.word("State"));
+    let (key, word) = match (status, state) {
+        (FieldValue::Here(status), FieldValue::Here(state)) if status != state => ("State", FieldValue::Unreadable),
+        (FieldValue::Absent, state) => ("State", state),
+        (status, _) => ("Status", status),
+    };
+    let said = match word.ok().as_deref() {
+        Some("Online") => Ok(Presence::Online),
+        Some("PushOnline") => Ok(Presence::PushOnline),
+        Some("Offline") => Ok(Presence::Offline),
+        Some(_) | None => Err(undocumented(key, found)),
+    };
+    Some(Item { user_id: found.id("To_Account").ok()?, said })
+}
+
+fn untold_presence(found: &Fields<'_>) -> Option<Item<Presence>> {
+    // To be in the list of errors is an error whatever the code is.
+    let refusal = match found.code("ErrorCode") {
+        FieldValue::Here(code) => ItemRefusal { code, info: "".into() },
+        FieldValue::Absent | FieldValue::Unreadable => undocumented("ErrorCode", found),
+    };
+    Some(Item { user_id: found.id("To_Account").ok()?, said: Err(refusal) })
+}
+
+/// Why the service refuses an item, if it does. Nothing is said to be well without a code.
+fn refusal(code: FieldValue<i64>, key: &str, found: &Fields<'_>) -> Option<ItemRefusal> {
+    match code {
+        FieldValue::Here(0) => None,
+        FieldValue::Here(code) => Some(ItemRefusal { code, info: found.words("ResultInfo").unwrap_or_default().into() }),
+        FieldValue::Absent | FieldValue::Unreadable => Some(undocumented(key, found)),
+    }
+}
+
+/// What isn't in the documentation means nothing.
+fn undocumented(key: &str, found: &Fields<'_>) -> ItemRefusal {
+    let info = found.words(key).map_or_else(|| format!("{key} is absent"), |found| format!("{key} is {found:?}"));
+    ItemRefusal { code: 0, info: info.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_documented_json_is_an_answer() {
+        let check = |body: &str, expected: Option<(bool, i64)>| {
+            let read = match read(Command::AccountImport, body.as_bytes()) {
+                CallOutcome::Done(Answer::Nothing) => Some((true, 0)),
+                CallOutcome::Refused { code, .. } => Some((false, code)),
+                CallOutcome::Lost { .. } => None,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(read, expected, "{body}");
+        };
+        check(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#, Some((true, 0)));
+        check(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","RequestId":"r","More":[1]}"#, Some((true, 0)));
+        check(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":"x"}"#, Some((false, 70169)));
+        check(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":"x"}"#, Some((false, 0)));
+        for none in [
+            "<html>please log in</html>",
+            "",
+            "null",
+            "[]",
+            r#"[{"ActionStatus":"OK","ErrorCode":0}]"#,
+            r#"{"ActionStatus":"OK"}"#,
+            r#"{"ActionStatus":"OK","ErrorCode":null}"#,
+            r#"{"ActionStatus":"OK","ErrorCode":false}"#,
+            r#"{"ActionStatus":"OK","ErrorCode":"none"}"#,
+            r#"{"ActionStatus":"OK","ErrorCode":0.5}"#,
+            r#"{"ErrorCode":0}"#,
+            r#"{"ActionStatus":null,"ErrorCode":0}"#,
+            r#"{"ActionStatus":1,"ErrorCode":0}"#,
+            r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorCode":70169}"#,
+            r#"{"ActionStatus":"OK","ErrorCode":0} more"#,
+        ] {
+            check(none, None);
+        }
+    }
+
+    /// Everything that JSON allows beside what an answer must say.
+    #[test]
+    fn what_an_answer_need_not_say_may_be_anything() {
+        let check = |body: &[u8], code: i64| {
+            let read = match read(Command::AccountImport, body) {
+                CallOutcome::Done(Answer::Nothing) => 0,
+                CallOutcome::Refused { code, .. } => code,
+                other => panic!("{}: {other:?}", body.escape_ascii()),
+            };
+            assert_eq!(read, code, "{}", body.escape_ascii());
+        };
+        for (status, code) in [("OK", 0), ("FAIL", 70169)] {
+            let needed = format!(r#""ActionStatus":"{status}","ErrorCode":{code}"#);
+            for more in [
+                "",
+                r#","ErrorInfo":null"#,
+                r#","ErrorInfo":[]"#,
+                r#","ErrorInfo":{"a":1}"#,
+                r#","ErrorInfo":7"#,
+                r#","ErrorInfo":"half a pair \ud83d""#,
+                r#","ErrorInfo":"one","ErrorInfo":"two""#,
+                r#","RequestId":17"#,
+                r#","RequestId":null"#,
+                r#","FailAccounts":5,"ResultItem":"x","UserProfileItem":true,"QueryResult":{"a":1},"ErrorList":0.1"#,
+                r#","":0,"":1,"\ud800":2,"a":1e999,"a":-0,"a":[[[{"b":null}]]]"#,
+                r#","errorcode":5,"ActionStatus ":"no""#,
+            ] {
+                check(format!("{{{needed}{more}}}").as_bytes(), code);
+                let more = more.trim_start_matches(',');
+                let comma = if more.is_empty() { "" } else { "," };
+                check(format!(" \r\n\t{{ {more}{comma} {needed} }}\n\n").as_bytes(), code);
+                check(format!("\u{feff}{{{needed}{comma}{more}}}").as_bytes(), code);
+            }
+            let quoted = format!(r#"{{"ErrorCode":"{code}","ActionStatus":"{status}"}}"#);
+            check(quoted.as_bytes(), code);
+            check(format!(r#"{{"ErrorCode":{code}.0,"ActionStatus":"{status}"}}"#).as_bytes(), code);
+        }
+    }
+
+    #[test]
+    fn words_in_another_encoding_are_no_fault() {
+        let words: [(&str, &[u8]); 6] = [
+            ("GBK", b"\xb2\xce\xca\xfd\xb4\xed\xce\xf3"),
+            ("GBK that ends in a backslash's byte", b"\xd5\x5c"),
+            ("Big5 with such characters", b"\xa5\x5c\xb3\x5c\xbb\x5c\xa5\x5c"),
+            ("Shift JIS", b"\x95\x5c\x8e\xa6"),
+            ("Latin-1 with an escape behind it", b"d\xe9j\xe0\\n vu\xe9"),
+            ("the start of a longer character", b"\xe4\xb8"),
+        ];
+        for (what, words) in words {
+            let body = [br#"{"ErrorInfo":""#, words, br#"","ActionStatus":"FAIL","ErrorCode":70169}"#].concat();
+            let CallOutcome::Refused { code: 70169, info } = read(Command::AccountImport, &body) else { panic!("{what}") };
+            assert!(info.contains(char::REPLACEMENT_CHARACTER), "{what}: {info}");
+            let last = [br#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""#, words, br#""}"#].concat();
+            assert_eq!(read(Command::AccountImport, &last), CallOutcome::Done(Answer::Nothing), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_shown_in_its_first_bytes() {
+        let why = |body: &[u8]| match read(Command::AccountImport, body) {
+            CallOutcome::Lost { why } => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why(b""), "an empty answer");
+        assert_eq!(why(b"<html>\x1b[2J\"\xff"), r#"an answer that is not the documented JSON: "<html>\x1b[2J\"\xff""#);
+        assert_eq!(why(&[b'y'; 80]), format!(r#"an answer that is not the documented JSON: "{}""#, "y".repeat(80)));
+        assert_eq!(why(&[b'y'; 81]), format!(r#"an answer that is not the documented JSON: "{}" …"#, "y".repeat(80)));
+    }
+
+    #[test]
+    fn what_a_batch_refused_and_what_a_profile_holds_is_read() {
+        let ids = |body: &str| match read(Command::MultiaccountImport, body.as_bytes()) {
+            CallOutcome::Done(Answer::FailAccounts(ids)) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","FailAccounts":["a","b"]}"#), ["a", "b"]);
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":null}"#), [""; 0]);
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0}"#), [""; 0]);
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":{}}"#), [""; 0]);
+        assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":[null,"a",10086,"\u4e2d"]}"#), ["a", "10086", "中"]);
+        // It may be any record's name that can't be read.
+        for unreadable in
+            ["5", "\"a\"", "{\"a\":1}", "[[\"a\"]]", "[{\"UserID\":\"a\"}]", "[true]", "[\"\\ud83d\"]", "[\"a\"],\"FailAccounts\":[]"]
+        {
+            let body = format!(r#"{{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":{unreadable}}}"#);
+            assert!(matches!(read(Command::MultiaccountImport, body.as_bytes()), CallOutcome::Lost { .. }), "{body}");
+        }
+        let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[
+            {"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"},{"Tag":"Tag_Profile_IM_Level","Value":3}],"ResultCode":0},
+            {"To_Account":"@TLS#NOT_FOUND","ResultCode":40003}]}"#;
+        let found =
+            |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
+        let unknown = Profile { refused: Some(ItemRefusal { code: 40003, info: "".into() }), ..found("@TLS#NOT_FOUND", None) };
+        let expected = CallOutcome::Done(Answer::Profiles(vec![found("a", Some("n")), unknown]));
+        assert_eq!(read(Command::PortraitGet, body.as_bytes()), expected);
+    }
+
+    #[test]
+    fn what_is_said_of_each_id_is_read() {
+        let ok = r#""ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"""#;
+        let done = |command: Command, more: &str| match read(command, format!("{{{ok}{more}}}").as_bytes()) {
+            CallOutcome::Done(found) => found,
+            other => panic!("{other:?}"),
+        };
+        let refused = |code: i64, info: &str| ItemRefusal { code, info: info.into() };
+        let (check, delete, online) = (Command::AccountCheck, Command::AccountDelete, Command::QueryOnlineStatus);
+        let items = r#","ResultItem":[{"UserID":"a","ResultCode":0,"ResultInfo":"","AccountStatus":"Imported"},
+            {"UserID":"b","ResultCode":0,"AccountStatus":"NotImported"},{"UserID":"c","ResultCode":70402,"ResultInfo":"x"},
+            {"UserID":"d","ResultCode":0,"AccountStatus":"Lent"},{"UserID":"e","ResultCode":0,"ResultInfo":null}]"#;
+        let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
+        let expected = vec![
+            item("a", Ok(AccountStatus::Imported)),
+            item("b", Ok(AccountStatus::NotImported)),
+            item("c", Err(refused(70402, "x"))),
+            item("d", Err(refused(0, "AccountStatus is \"Lent\""))),
+            item("e", Err(refused(0, "AccountStatus is absent"))),
+        ];
+        assert_eq!(done(check, items), Answer::Standings(expected));
+        let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
+        let gone = r#","ResultItem":[{"UserID":"a","ResultCode":0,"ResultInfo":""},{"UserID":"b","ResultCode":70107,"ResultInfo":"y"}]"#;
+        assert_eq!(done(delete, gone), Answer::Deleted(vec![item("a", Ok(())), item("b", Err(refused(70107, "y")))]));
+        let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
+        let there = r#","QueryResult":[{"To_Account":"a","Status":"Online","Detail":[]},{"To_Account":"b","Status":"PushOnline"},
+            {"To_Account":"c","Status":"Offline"}],"ErrorList":[{"To_Account":"d","ErrorCode":70107}]"#;
+        let expected = vec![
+            item("a", Ok(Presence::Online)),
+            item("b", Ok(Presence::PushOnline)),
+            item("c", Ok(Presence::Offline)),
+            item("d", Err(refused(70107, ""))),
+        ];
+        assert_eq!(done(online, there), Answer::Presences(expected));
+        for none in ["", r#","ResultItem":null,"QueryResult":null,"ErrorList":null"#] {
+            assert_eq!(done(check, none), Answer::Standings(Vec::new()));
+            assert_eq!(done(delete, none), Answer::Deleted(Vec::new()));
+            assert_eq!(done(online, none), Answer::Presences(Vec::new()));
+        }
+        assert_eq!(done(Command::Kick, ""), Answer::Nothing);
+    }
+
+    fn one_is_bad<T: PartialEq + std::fmt::Debug + Copy>(items: &[Item<T>], word: &str, good: T) {
+        let said: Vec<_> =
+            items.iter().map(|item| (&*item.user_id, item.said.as_ref().map_err(|refusal| (refusal.code, &*refusal.info)))).collect();
+        assert_eq!(said, [("bad", Err((0, word))), ("good", Ok(&good))]);
+    }
+
+    /// What is said of one id can't be read: its neighbours are, and nothing is well that isn't said to be.
+    #[test]
+    fn an_item_that_cannot_be_read_spoils_no_other() {
+        let done = |command: Command, list: &str, items: &str| {
+            let good = r#"{"UserID":"good","To_Account":"good","ResultCode":"0","AccountStatus":"Imported","Status":"Offline","Detail":[1],"New":{}}"#;
+            let body = format!(r#"{{"ActionStatus":"OK","ErrorCode":0,"{list}":[null,{items},7,"x",[],{{}},{good}]}}"#);
+            match read(command, body.as_bytes()) {
+                CallOutcome::Done(found) => found,
+                other => panic!("{body}: {other:?}"),
+            }
+        };
+        let bad = |more: &str| format!(r#"{{"UserID":"bad","To_Account":"bad"{more}}}"#);
+        let (check_list, delete, online) = (Command::AccountCheck, Command::AccountDelete, Command::QueryOnlineStatus);
+        for (more, word) in [
+            ("", "ResultCode is absent"),
+            (r#","ResultCode":null,"AccountStatus":"Imported""#, "ResultCode is absent"),
+            (r#","ResultCode":true,"AccountStatus":"Imported""#, "ResultCode is \"true\""),
+            (r#","ResultCode":"","AccountStatus":"Imported""#, "ResultCode is \"\""),
+            (r#","ResultCode":0,"ResultCode":1,"AccountStatus":"Imported""#, "ResultCode is absent"),
+        ] {
+            let Answer::Standings(items) = done(check_list, "ResultItem", &bad(more)) else { panic!() };
+            one_is_bad(&items, word, AccountStatus::Imported);
+            let Answer::Deleted(items) = done(delete, "ResultItem", &bad(more)) else { panic!() };
+            one_is_bad(&items, word, ());
+        }
+        let Answer::Standings(items) = done(check_list, "ResultItem", &bad(r#","ResultCode":0,"AccountStatus":7"#)) else { panic!() };
+        one_is_bad(&items, "AccountStatus is \"7\"", AccountStatus::Imported);
+        for (more, word) in [
+            ("", "State is absent"),
+            (r#","Status":null"#, "State is absent"),
+            (r#","Status":3"#, "Status is \"3\""),
+            (r#","Status":"offline""#, "Status is \"offline\""),
+            (r#","State":["Offline"]"#, "State is \"[\\\"Offline\\\"]\""),
+            (r#","Status":"Offline","State":"Online""#, "State is \"Online\""),
+        ] {
+            let Answer::Presences(items) = done(online, "QueryResult", &bad(more)) else { panic!() };
+            one_is_bad(&items, word, Presence::Offline);
+        }
+        let Answer::Profiles(profiles) = done(Command::PortraitGet, "UserProfileItem", &bad(r#","ResultCode":[]"#)) else { panic!() };
+        assert_eq!(
+            profiles.iter().map(|profile| (&*profile.user_id, profile.refused.is_some())).collect::<Vec<_>>(),
+            [("bad", true), ("good", false)]
+        );
+    }
+
+    #[test]
+    fn who_is_online_may_be_said_in_either_way() {
+        let body = r#"{"ActionStatus":"OK","ErrorCode":0,"QueryResult":[{"To_Account":"a","State":"Online"},{"To_Account":"b","State":"PushOnline"},
+            {"To_Account":"c","State":"Offline","Status":null},{"To_Account":"d","State":"Offline","Status":"Offline"},{"To_Account":5,"Status":"Offline"}],
+            "ErrorList":[{"To_Account":"e","ErrorCode":"70107"},{"To_Account":"f"},null]}"#;
+        let CallOutcome::Done(Answer::Presences(items)) = read(Command::QueryOnlineStatus, body.as_bytes()) else { panic!() };
+        let said: Vec<_> = items.iter().map(|item| (&*item.user_id, item.said.as_ref().map_err(|refusal| refusal.code))).collect();
+        let offline = Ok(&Presence::Offline);
+        let expected = [("a", Ok(&Presence::Online)), ("b", Ok(&Presence::PushOnline)), ("c", offline), ("d", offline), ("5", offline)];
+        assert_eq!(said[..5], expected);
+        assert_eq!(said[5..], [("e", Err(70107)), ("f", Err(0))]);
+    }
+
+    #[test]
+    fn a_profile_is_read_field_by_field() {
+        let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[{"To_Account":"a","ResultCode":"0","ProfileItem":[
+            {"Tag":"Tag_Profile_IM_Nick","Value":"n","New":[]},null,{"Value":"x"},{"Tag":5,"Value":"y"},{"Tag":"Tag_Profile_IM_Image","Value":null}]}]}"#;
+        let expected = Profile { user_id: "a".into(), nick: Some("n".into()), ..Profile::default() };
+        assert_eq!(read(Command::PortraitGet, body.as_bytes()), CallOutcome::Done(Answer::Profiles(vec![expected])));
+    }
+}

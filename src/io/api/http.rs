@@ -1,0 +1,451 @@
+//! Calls over HTTPS with reqwest: one connection pool, HTTP/1.1 keep-alive, no redirect, no retry of its own.
+//!
+//! Turns whatever happens into a [`CallEnd`]; the URL, which carries the UserSig, never gets into an error text.
+
+use std::cell::{OnceCell, RefCell};
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::answer;
+use super::kept::{Carriers, Keeping, Use, ConnectionChoice};
+use super::usersig::{self, Signature};
+use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
+use super::{Api, GivenUp, Line, Request};
+use crate::domain::account::Account;
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::verdict::CallOutcome;
+
+/// Longest answer that is read of a command that tells no more than a list of ids; more is a fault.
+const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// Longest answer that is read of a command that tells something of each id. A hundred profiles with two fields of 500 bytes, each byte
+/// escaped in six, have 620 kB.
+const LONG_ANSWER_MAX_BYTES: usize = 1024 * 1024;
+/// JSON of a record in a batch besides its values: keys, quotes and commas.
+const KEYS_BYTES: usize = 40;
+/// Idle connections are given up after this time. Chosen: below the 60 to 75 s of common servers, so that no call meets a closing one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a connection. Chosen; the attempt's own time-out holds as well.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Where and how to call.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Scheme, host and port, without a path.
+    pub endpoint: Url,
+    pub sdkappid: u64,
+    pub identifier: String,
+    /// One attempt, body included.
+    pub timeout: Duration,
+    /// Connections that are kept: as many as calls in flight.
+    pub connections: usize,
+    /// Certificates (PEM) to trust besides the machine's.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// The service over HTTP.
+#[derive(Debug)]
+pub struct HttpApi {
+    clients: Clients,
+    carriers: Carriers,
+    keeping: Rc<RefCell<Keeping>>,
+    /// The commands' URLs without a query.
+    urls: PerCommand<Url>,
+    sdkappid: u64,
+    identifier: String,
+    signed: RefCell<Option<SignedUrls>>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// The URLs of the calls that carry one signature, without what changes from call to call. Never shown: they hold the signature.
+struct SignedUrls {
+    generation: u32,
+    urls: PerCommand<Url>,
+}
+
+impl fmt::Debug for SignedUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedUrls").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// Why no client could be made.
+#[derive(Debug, Error)]
+pub enum HttpSetupError {
+    #[error("the CA file holds no certificate in PEM form")]
+    NoCertificate,
+    #[error("the CA file holds a certificate that cannot be read")]
+    CaFile(#[source] reqwest::Error),
+    #[error("cannot set up HTTPS")]
+    Client(#[source] reqwest::Error),
+    #[error("no source of random numbers")]
+    Random,
+}
+
+impl HttpApi {
+    /// A client for the service at `settings.endpoint`; nothing is connected yet.
+    ///
+    /// # Panics
+    /// Never: the path that is joined to the endpoint is a constant.
+    ///
+    /// # Errors
+    /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
+    pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
+        let seed = getrandom::u64().map_err(|_| HttpSetupError::Random)?;
+        Ok(Self {
+            clients: Clients::new(settings)?,
+            carriers: Carriers::default(),
+            keeping: Rc::default(),
+            urls: PerCommand::new(|command| settings.endpoint.join(&wire::path(wire::of(command))).expect("the path is a constant")),
+            sdkappid: settings.sdkappid,
+            identifier: settings.identifier.clone(),
+            signed: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(seed)),
+        })
+    }
+
+    /// The URL of a call. What the calls with one signature share is parsed once; going over it again costs a few µs a call.
+    fn url(&self, command: Command, signature: &Signature) -> Url {
+        let mut cached = self.signed.borrow_mut();
+        let signed = match &mut *cached {
+            Some(signed) if signed.generation == signature.generation => signed,
+            other => other.insert(self.signed_urls(signature)),
+        };
+        let mut url = signed.urls[command].clone();
+        url.query_pairs_mut().extend_pairs(wire::random_and_type(self.random.borrow_mut().u32(..)));
+        url
+    }
+
+    fn signed_urls(&self, signature: &Signature) -> SignedUrls {
+        let query = Query { sdkappid: self.sdkappid, identifier: &self.identifier, usersig: signature.usersig.expose_secret() };
+        let query = query.before_random();
+        let urls = PerCommand::new(|command| {
+            let mut url = self.urls[command].clone();
+            url.set_query(Some(&query));
+            url
+        });
+        SignedUrls { generation: signature.generation, urls }
+    }
+}
+
+/// The clients with and without kept connections. The second one is made when it is needed: to read the machine's certificates takes time.
+#[derive(Debug)]
+struct Clients {
+    kept: Client,
+    fresh: OnceCell<Client>,
+    settings: HttpSettings,
+    own_ca: Vec<Certificate>,
+}
+
+impl Clients {
+    fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
+        let own_ca = match &settings.ca_pem {
+            Some(pem) => certificates(pem)?,
+            None => Vec::new(),
+        };
+        let kept = client(settings, &own_ca, settings.connections)?;
+        Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca })
+    }
+
+    fn of(&self, way: ConnectionChoice) -> &Client {
+        match way {
+            ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
+            // What could be made once can be made again, unless the certificates have gone; then kept connections must do.
+            ConnectionChoice::Fresh => self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone())),
+        }
+    }
+}
+
+/// A client that keeps so many connections.
+fn client(settings: &HttpSettings, own_ca: &[Certificate], kept: usize) -> Result<Client, HttpSetupError> {
+    let plain = || plain(settings).pool_max_idle_per_host(kept);
+    let client = if settings.endpoint.scheme() == "http" {
+        plain().tls_certs_only(std::iter::empty()).build()
+    } else {
+        plain().tls_certs_merge(own_ca.to_vec()).build().or_else(|error| {
+            tracing::warn!(%error, "this machine has no certificate store; using the roots that Mozilla ships");
+            plain().tls_certs_only(mozilla_roots().chain(own_ca.to_vec())).build()
+        })
+    };
+    client.map_err(HttpSetupError::Client)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, HttpSetupError> {
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))?;
+    if certificates.is_empty() { Err(HttpSetupError::NoCertificate) } else { Ok(certificates) }
+}
+
+fn mozilla_roots() -> impl Iterator<Item = Certificate> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok())
+}
+
+fn plain(settings: &HttpSettings) -> ClientBuilder {
+    // A second installation is refused, which is as good: the provider is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(concat!("chatlift/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .tcp_nodelay(true)
+        .timeout(settings.timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
+        .pool_idle_timeout(IDLE_TIMEOUT)
+}
+
+impl Api for HttpApi {
+    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    where
+        D: FnMut() + Send + Sync + Unpin + 'static,
+    {
+        let Request { command, accounts, line } = request;
+        let way = match line {
+            Line::Any => self.keeping.borrow_mut().way(Instant::now()),
+            Line::Fresh => ConnectionChoice::Fresh,
+        };
+        let carriage = Arc::new(Carriage::default());
+        let carriers = (way != ConnectionChoice::Fresh).then(|| self.carriers.clone());
+        let json = Some(body(command, accounts).into());
+        let body = Announced { json, carriage: Arc::clone(&carriage), carriers, departed };
+        let request = self
+            .clients
+            .of(way)
+            .post(self.url(command, signature))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(reqwest::Body::wrap(body));
+        let (keeping, usersig) = (Rc::clone(&self.keeping), Arc::clone(&signature.usersig));
+        async move {
+            let sent = request.send().await;
+            let carried = carriage.get();
+            let came = match &sent {
+                Ok(_) if carried == CarriedBy::Again => Use::Good,
+                Err(error) if carried == CarriedBy::Again && is_given_up(error) => Use::GivenUp,
+                Ok(_) | Err(_) => Use::None,
+            };
+            keeping.borrow_mut().used(way, came, Instant::now());
+            if came == Use::GivenUp {
+                return Err(GivenUp);
+            }
+            let end = match sent {
+                Ok(response) => read(response, command, &usersig).await,
+                Err(error) => Err(error),
+            };
+            Ok(end.unwrap_or_else(|error| failed(&error, carried)))
+        }
+    }
+}
+
+/// The JSON of a call.
+fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
+    let json = match (command, accounts) {
+        (Command::AccountImport, [account]) => serde_json::to_vec(&import_body(account)),
+        (Command::Kick, [account]) => serde_json::to_vec(&user(account)),
+        (Command::AccountImport | Command::Kick, _) => unreachable!("{} takes exactly one account", command.name()),
+        (Command::MultiaccountImport, accounts) => {
+            let list = accounts.iter().map(|account| import_body(account)).collect();
+            let mut json = Vec::with_capacity(accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum());
+            serde_json::to_writer(&mut json, &MultiImportBody { account_list: Some(list), accounts: None }).map(|()| json)
+        }
+        (Command::PortraitGet, accounts) => {
+            serde_json::to_vec(&PortraitGetBody { users: ids(accounts), tags: vec![wire::TAG_NICK.to_owned(), wire::TAG_IMAGE.to_owned()] })
+        }
+        (Command::AccountCheck, accounts) => serde_json::to_vec(&CheckBody { users: users(accounts) }),
+        (Command::AccountDelete, accounts) => serde_json::to_vec(&DeleteBody { users: users(accounts) }),
+        (Command::QueryOnlineStatus, accounts) => serde_json::to_vec(&OnlineStatusBody { users: ids(accounts) }),
+    };
+    json.expect("strings are always JSON")
+}
+
+fn import_body(account: &Account) -> ImportBody<'_> {
+    ImportBody {
+        user_id: account.user_id.as_str().into(),
+        nick: account.nick.as_deref().map(Into::into),
+        face_url: account.face_url.as_deref().map(Into::into),
+    }
+}
+
+fn ids(accounts: &[&Account]) -> Vec<String> {
+    accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect()
+}
+
+fn user(account: &Account) -> wire::User {
+    wire::User { user_id: account.user_id.as_str().to_owned() }
+}
+
+fn users(accounts: &[&Account]) -> Vec<wire::User> {
+    accounts.iter().map(|account| user(account)).collect()
+}
+
+const fn answer_max_bytes(command: Command) -> usize {
+    match command {
+        Command::AccountImport | Command::MultiaccountImport | Command::Kick => SHORT_ANSWER_MAX_BYTES,
+        Command::PortraitGet | Command::AccountCheck | Command::AccountDelete | Command::QueryOnlineStatus => LONG_ANSWER_MAX_BYTES,
+    }
+}
+
+async fn read(mut response: reqwest::Response, command: Command, usersig: &SecretString) -> Result<CallOutcome, reqwest::Error> {
+    let status = response.status();
+    if status.is_redirection() {
+        return Ok(CallOutcome::Redirected { status: status.as_u16() });
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Ok(CallOutcome::TooMany);
+    }
+    if status != StatusCode::OK {
+        return Ok(CallOutcome::Lost { why: format!("HTTP {}", status.as_u16()) });
+    }
+    let most = answer_max_bytes(command);
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if answer.len() + chunk.len() > most {
+            return Ok(CallOutcome::Lost { why: format!("an answer of more than {most} bytes") });
+        }
+        answer.extend_from_slice(&chunk);
+    }
+    Ok(answer::read(command, &usersig::hide(usersig, answer)))
+}
+
+fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
+    if let Some(why) = untrusted(error) {
+        return CallOutcome::Untrusted { why };
+    }
+    let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
+    match carried {
+        CarriedBy::Not => CallOutcome::Unreached { why },
+        CarriedBy::First | CarriedBy::Again => CallOutcome::Lost { why },
+    }
+}
+
+/// The words of the innermost error, which names the cause; the outer ones name the URL.
+fn innermost(error: &dyn StdError) -> String {
+    let mut cause = error.source();
+    let mut words = "the call failed".to_owned();
+    while let Some(inner) = cause {
+        words = inner.to_string();
+        cause = inner.source();
+    }
+    words
+}
+
+/// An error and all that is within. An `io::Error` hides its inner error from `source`, and they come nested.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |inner: &&'a (dyn StdError + 'static)| {
+        let inner: &'a (dyn StdError + 'static) = *inner;
+        let hidden = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| inner.source())
+    })
+}
+
+/// Why the certificate is not trusted, if that is what happened.
+fn untrusted(error: &reqwest::Error) -> Option<String> {
+    causes(error).find_map(|inner| match inner.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
+        Some(_) | None => None,
+    })
+}
+
+/// Whether the connection was closed or reset before the head of an answer was there. hyper doesn't tell whether some bytes of it were.
+fn is_given_up(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let is_broken =
+        |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof);
+    !error.is_timeout()
+        && causes(error).any(|inner| {
+            inner.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) || inner.downcast_ref().is_some_and(is_broken)
+        })
+}
+
+/// Whether a call left, and on what connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CarriedBy {
+    Not,
+    /// The first call of its connection.
+    First,
+    /// The connection had carried another before.
+    Again,
+}
+
+/// What the connection's task tells the call's.
+#[derive(Debug, Default)]
+struct Carriage(AtomicU8);
+
+impl Carriage {
+    fn set(&self, had_carried: bool) {
+        self.0.store(if had_carried { 2 } else { 1 }, Ordering::Release);
+    }
+
+    fn get(&self) -> CarriedBy {
+        match self.0.load(Ordering::Acquire) {
+            0 => CarriedBy::Not,
+            1 => CarriedBy::First,
+            _ => CarriedBy::Again,
+        }
+    }
+}
+
+/// A request body that tells when it is handed to the socket: hyper asks for it in the same turn in which it writes.
+struct Announced<D> {
+    json: Option<Bytes>,
+    carriage: Arc<Carriage>,
+    /// `None` for a connection of its own.
+    carriers: Option<Carriers>,
+    departed: D,
+}
+
+impl<D: FnMut() + Unpin> http_body::Body for Announced<D> {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let Some(json) = this.json.take() else { return Poll::Ready(None) };
+        this.carriage.set(this.carriers.as_ref().is_some_and(Carriers::note));
+        (this.departed)();
+        Poll::Ready(Some(Ok(Frame::data(json))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.json.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_documented_body() {
+        let accounts = [Account::parse(b"a", b"n", b"f"), Account::parse(b"b", b"", b"")].map(Result::unwrap);
+        let check = |command: Command, count: usize, expected: &str| {
+            let sent: Vec<&Account> = accounts.iter().take(count).collect();
+            assert_eq!(String::from_utf8(body(command, &sent)).unwrap(), expected);
+        };
+        check(Command::AccountImport, 1, r#"{"UserID":"a","Nick":"n","FaceUrl":"f"}"#);
+        check(Command::MultiaccountImport, 2, r#"{"AccountList":[{"UserID":"a","Nick":"n","FaceUrl":"f"},{"UserID":"b"}]}"#);
+        check(Command::PortraitGet, 2, r#"{"To_Account":["a","b"],"TagList":["Tag_Profile_IM_Nick","Tag_Profile_IM_Image"]}"#);
+        check(Command::AccountCheck, 2, r#"{"CheckItem":[{"UserID":"a"},{"UserID":"b"}]}"#);
+        check(Command::AccountDelete, 1, r#"{"DeleteItem":[{"UserID":"a"}]}"#);
+        check(Command::Kick, 1, r#"{"UserID":"a"}"#);
+        check(Command::QueryOnlineStatus, 2, r#"{"To_Account":["a","b"]}"#);
+    }
+}

@@ -1,0 +1,226 @@
+//! The wire format: paths, query parameters and bodies, to the letter of Tencent's documentation.
+//!
+//! Shared with the sandbox, so that both sides speak of the same names; signs nothing and sends nothing.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::command::Command;
+
+/// Imports one account.
+pub const ACCOUNT_IMPORT: &str = "im_open_login_svc/account_import";
+/// Imports up to [`ACCOUNTS_PER_CALL`] accounts.
+pub const MULTIACCOUNT_IMPORT: &str = "im_open_login_svc/multiaccount_import";
+/// Says which accounts exist.
+pub const ACCOUNT_CHECK: &str = "im_open_login_svc/account_check";
+/// Deletes accounts, for good.
+pub const ACCOUNT_DELETE: &str = "im_open_login_svc/account_delete";
+/// Ends a user's sessions and voids the earlier UserSigs.
+pub const KICK: &str = "im_open_login_svc/kick";
+/// Reads profiles.
+pub const PORTRAIT_GET: &str = "profile/portrait_get";
+/// Changes a profile.
+pub const PORTRAIT_SET: &str = "profile/portrait_set";
+/// Says who is online.
+pub const QUERY_ONLINE_STATUS: &str = "openim/query_online_status";
+
+/// Calls of [`ACCOUNT_IMPORT`] that the documentation allows in a second.
+pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+/// Calls a second of [`MULTIACCOUNT_IMPORT`], [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`], each, by documentation.
+pub const BATCH_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
+/// Calls a second of [`KICK`], [`PORTRAIT_GET`], [`PORTRAIT_SET`] and [`QUERY_ONLINE_STATUS`], each, by documentation.
+pub const PROFILE_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+
+/// Accounts in a call of the batch APIs and of [`PORTRAIT_GET`] at most, by documentation.
+pub const ACCOUNTS_PER_CALL: usize = 100;
+/// Users in a call of [`QUERY_ONLINE_STATUS`] at most, by documentation.
+pub const ONLINE_STATUS_PER_CALL: usize = 500;
+
+/// Profile tag of the nickname.
+pub const TAG_NICK: &str = "Tag_Profile_IM_Nick";
+/// Profile tag of the avatar's URL.
+pub const TAG_IMAGE: &str = "Tag_Profile_IM_Image";
+
+/// A command as SERVICE/COMMAND.
+#[must_use]
+pub const fn of(command: Command) -> &'static str {
+    match command {
+        Command::AccountImport => ACCOUNT_IMPORT,
+        Command::MultiaccountImport => MULTIACCOUNT_IMPORT,
+        Command::PortraitGet => PORTRAIT_GET,
+        Command::AccountCheck => ACCOUNT_CHECK,
+        Command::AccountDelete => ACCOUNT_DELETE,
+        Command::Kick => KICK,
+        Command::QueryOnlineStatus => QUERY_ONLINE_STATUS,
+    }
+}
+
+/// Calls a second that the documentation allows of a command.
+#[must_use]
+pub const fn calls_per_s(command: Command) -> NonZeroU32 {
+    match command {
+        Command::AccountImport => ACCOUNT_IMPORT_CALLS_PER_S,
+        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete => BATCH_CALLS_PER_S,
+        Command::PortraitGet | Command::Kick | Command::QueryOnlineStatus => PROFILE_CALLS_PER_S,
+    }
+}
+
+/// Accounts that a call of a command may carry, by documentation.
+#[must_use]
+pub const fn accounts_per_call(command: Command) -> usize {
+    match command {
+        Command::AccountImport | Command::Kick => 1,
+        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::PortraitGet => ACCOUNTS_PER_CALL,
+        Command::QueryOnlineStatus => ONLINE_STATUS_PER_CALL,
+    }
+}
+
+/// The path of a command (`SERVICE/COMMAND`).
+#[must_use]
+pub fn path(command: &str) -> String {
+    format!("/v4/{command}")
+}
+
+/// The query parameters that calls with one signature share.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    pub sdkappid: u64,
+    pub identifier: &'a str,
+    pub usersig: &'a str,
+}
+
+impl Query<'_> {
+    /// The query of a call up to its `random`.
+    #[must_use]
+    pub fn before_random(&self) -> String {
+        let (identifier, usersig) = (percent_encoded(self.identifier), percent_encoded(self.usersig));
+        format!("sdkappid={}&identifier={identifier}&usersig={usersig}", self.sdkappid)
+    }
+}
+
+/// What follows in the query of a call.
+#[must_use]
+pub fn random_and_type(random: u32) -> [(&'static str, Cow<'static, str>); 2] {
+    [("random", random.to_string().into()), ("contenttype", "json".into())]
+}
+
+/// Escapes what may not stand in a query value; `*` and `-` of a UserSig stay, as in Tencent's examples.
+fn percent_encoded(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.*~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            const HEX: &[u8; 16] = b"0123456789ABCDEF";
+            escaped.push('%');
+            escaped.push(char::from(HEX[usize::from(byte >> 4)]));
+            escaped.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    escaped
+}
+
+/// Body of [`ACCOUNT_IMPORT`]; an absent field is an omitted key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportBody<'a> {
+    #[serde(rename = "UserID")]
+    pub user_id: Cow<'a, str>,
+    #[serde(rename = "Nick", skip_serializing_if = "Option::is_none", default)]
+    pub nick: Option<Cow<'a, str>>,
+    #[serde(rename = "FaceUrl", skip_serializing_if = "Option::is_none", default)]
+    pub face_url: Option<Cow<'a, str>>,
+}
+
+/// Body of [`MULTIACCOUNT_IMPORT`]: one of the two lists, the second being the older form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultiImportBody<'a> {
+    #[serde(rename = "AccountList", skip_serializing_if = "Option::is_none", default)]
+    pub account_list: Option<Vec<ImportBody<'a>>>,
+    #[serde(rename = "Accounts", skip_serializing_if = "Option::is_none", default)]
+    pub accounts: Option<Vec<Cow<'a, str>>>,
+}
+
+/// A user in a list of [`ACCOUNT_CHECK`] or [`ACCOUNT_DELETE`], and the whole body of [`KICK`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    #[serde(rename = "UserID")]
+    pub user_id: String,
+}
+
+/// Body of [`ACCOUNT_CHECK`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckBody {
+    #[serde(rename = "CheckItem")]
+    pub users: Vec<User>,
+}
+
+/// Body of [`ACCOUNT_DELETE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteBody {
+    #[serde(rename = "DeleteItem")]
+    pub users: Vec<User>,
+}
+
+/// Body of [`PORTRAIT_GET`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortraitGetBody {
+    #[serde(rename = "To_Account")]
+    pub users: Vec<String>,
+    #[serde(rename = "TagList")]
+    pub tags: Vec<String>,
+}
+
+/// Body of [`PORTRAIT_SET`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortraitSetBody {
+    #[serde(rename = "From_Account")]
+    pub user: String,
+    #[serde(rename = "ProfileItem")]
+    pub items: Vec<ProfileItem>,
+}
+
+/// A field of a profile; the JSON type of its value follows from the tag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileItem {
+    #[serde(rename = "Tag")]
+    pub tag: String,
+    #[serde(rename = "Value")]
+    pub value: serde_json::Value,
+}
+
+/// Body of [`QUERY_ONLINE_STATUS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlineStatusBody {
+    #[serde(rename = "To_Account")]
+    pub users: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_has_the_five_parameters_and_keeps_a_usersig_as_it_is() {
+        let query = Query { sdkappid: 1_400_000_000, identifier: "a b&c", usersig: "eJw*-_" };
+        assert_eq!(query.before_random(), "sdkappid=1400000000&identifier=a%20b%26c&usersig=eJw*-_");
+        assert_eq!(random_and_type(4_294_967_295), [("random", "4294967295".into()), ("contenttype", "json".into())]);
+        assert_eq!(path(ACCOUNT_IMPORT), "/v4/im_open_login_svc/account_import");
+    }
+
+    #[test]
+    fn an_empty_cell_is_an_omitted_key() {
+        let body = ImportBody { user_id: "u".into(), nick: None, face_url: Some("f".into()) };
+        assert_eq!(serde_json::to_string(&body).unwrap(), r#"{"UserID":"u","FaceUrl":"f"}"#);
+    }
+}

@@ -1,0 +1,273 @@
+//! The gate: what every call passes last, retries and probes included.
+//!
+//! `bucket` (governor) spaces the calls evenly, `pace` says how fast, `ring` proves the limit. A permit counts against the limit from its
+//! grant until one second (and a margin) after the call was **written**, however long connecting takes, so that calls cannot bunch up behind
+//! the gate. Never sleeps: it says when to ask again.
+
+mod bucket;
+mod pace;
+mod permit;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::domain::command::{Command, PerCommand};
+use bucket::{Bucket, Connections};
+use pace::Pace;
+pub use permit::{OnSend, Permit};
+use permit::{PermitCounts, Reported};
+use ring::{Ring, Room};
+
+/// The sliding second that the limit is about.
+const SECOND: Duration = Duration::from_secs(1);
+/// Calls of a full pace are spread over this time instead of a second. Chosen: 199.4 of 200; the ring's margin and a timer that is late
+/// fit in.
+const FULL_SECOND: Duration = Duration::from_millis(1_003);
+
+/// Calls a second; no limit for a loopback endpoint only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    PerSecond(NonZeroU32),
+    Unlimited,
+}
+
+/// How much of what is found to get through is left for others, once the service has refused calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headroom {
+    percent: u8,
+}
+
+impl Headroom {
+    /// Source: the contract of the pace.
+    pub const DEFAULT: Self = Self { percent: 5 };
+    /// Chosen: with less than a tenth of a pace nothing can be found any more.
+    const MAX_PERCENT: u8 = 90;
+
+    /// `None` for a share that leaves next to nothing.
+    #[must_use]
+    pub const fn percent(percent: u8) -> Option<Self> {
+        if percent > Self::MAX_PERCENT { None } else { Some(Self { percent }) }
+    }
+
+    const fn kept(self) -> f64 {
+        1.0 - self.percent as f64 / 100.0
+    }
+}
+
+impl Default for Headroom {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What all gates of a process share.
+#[derive(Debug, Clone, Default)]
+pub struct GateSettings {
+    pub headroom: Headroom,
+    /// No call leaves earlier: an earlier process may have used up the second before.
+    pub opens_at: Option<Instant>,
+    pub on_send: OnSend,
+}
+
+/// The gate's answer to "may a call leave now?".
+#[derive(Debug)]
+pub enum Admission {
+    Now(Permit),
+    /// Ask again at this time.
+    At(Instant),
+    /// Ask again when a call that was granted has been written (see [`Gate::sent`]).
+    WhenSent,
+}
+
+/// The gate of one API; owned by the one loop that sends.
+#[derive(Debug)]
+pub struct Gate {
+    settings: GateSettings,
+    ring: Ring,
+    /// `None` where there is no limit.
+    limited: Option<Box<Limited>>,
+    /// Granted, and neither written nor given up yet.
+    granted: u32,
+    counts: Arc<PermitCounts>,
+    connections: Connections,
+    written: u64,
+    first_send: Option<Instant>,
+    last_send: Option<Instant>,
+    most_in_1s: usize,
+}
+
+/// What keeps to a limit.
+#[derive(Debug)]
+struct Limited {
+    /// In calls a second, spread over [`FULL_SECOND`].
+    full_per_s: f64,
+    pace: Pace,
+    bucket: Bucket,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(rate: Rate, settings: &GateSettings, now: Instant) -> Self {
+        Self {
+            settings: settings.clone(),
+            ring: Ring::new(rate),
+            limited: match rate {
+                Rate::PerSecond(limit) => Some(Box::new(Limited::new(limit, settings.headroom, now))),
+                Rate::Unlimited => None,
+            },
+            granted: 0,
+            counts: Arc::default(),
+            connections: Connections::Awaited,
+            written: 0,
+            first_send: None,
+            last_send: None,
+            most_in_1s: 0,
+        }
+    }
+
+    /// Asks for one call. A permit that is dropped unsent gives its place in the second back; the next call is due when it would have been.
+    pub fn ask(&mut self, now: Instant) -> Admission {
+        self.note_sends(now);
+        let Some(limited) = &mut self.limited else { return self.grant(now) };
+        if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
+            return Admission::At(opens_at);
+        }
+        match (self.ring.room(self.granted as usize, now), limited.due(self.connections, now)) {
+            (Room::WhenSent, _) => Admission::WhenSent,
+            // Whichever is later: being woken for the other one would be for nothing.
+            (Room::At(room_at), Err(due_at)) => Admission::At(room_at.max(due_at)),
+            (Room::At(at), Ok(())) | (Room::Now, Err(at)) => Admission::At(at),
+            (Room::Now, Ok(())) => {
+                limited.bucket.left(now);
+                self.grant(now)
+            }
+        }
+    }
+
+    fn grant(&mut self, now: Instant) -> Admission {
+        self.granted += 1;
+        self.ring.granted(now);
+        Admission::Now(Permit::new(&self.counts, &self.settings.on_send, now))
+    }
+
+    /// Resolves when a granted call has been written or given up since the last [`Gate::ask`]; never, if there is no limit to wait for.
+    pub fn sent(&self) -> impl Future<Output = ()> + use<> {
+        let counts = self.limited.is_some().then(|| Arc::clone(&self.counts));
+        async move {
+            match counts {
+                Some(counts) => counts.changed().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes over what the permits marked. `now` is after the write, so a stamp is never too early.
+    pub fn note_sends(&mut self, now: Instant) {
+        let reported = self.counts.take();
+        let Reported { sent, given_up, .. } = reported;
+        self.granted -= sent + given_up;
+        self.ring.written(reported, now);
+        if sent == 0 {
+            return;
+        }
+        self.connections = if reported.prompt == 0 { Connections::Awaited } else { Connections::Ready };
+        self.written += u64::from(sent);
+        if let Some(limited) = &mut self.limited {
+            limited.pace.sent(sent as usize, now);
+        }
+        self.most_in_1s = self.most_in_1s.max(self.ring.in_last_second(now));
+        self.first_send.get_or_insert(now);
+        self.last_send = Some(now);
+    }
+
+    /// The service said "too fast" to a call that left then.
+    pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
+        if let Some(limited) = &mut self.limited {
+            limited.pace.refused(call_left, now);
+        }
+    }
+
+    /// The service is back after an outage: starts low and doubles.
+    pub fn ramp_up(&mut self, now: Instant) {
+        if let Some(limited) = &mut self.limited {
+            limited.pace.ramp_up(now);
+        }
+    }
+
+    /// What gets through, in calls a second, while the service slows this run below its rate.
+    #[must_use]
+    pub fn slowed_to_per_s(&self) -> Option<f64> {
+        let pace = &self.limited.as_ref()?.pace;
+        pace.ceiling_per_s().filter(|_| pace.is_slowed())
+    }
+
+    fn slowed_share(&self) -> Option<f64> {
+        Some(self.slowed_to_per_s()? / self.limited.as_ref()?.full_per_s)
+    }
+
+    /// What got through, in calls a second, when the service said "too fast" for the last time.
+    #[must_use]
+    pub fn ceiling_per_s(&self) -> Option<f64> {
+        self.limited.as_ref()?.pace.ceiling_per_s()
+    }
+
+    /// Most calls written in any sliding second.
+    #[must_use]
+    pub const fn most_in_1s(&self) -> usize {
+        self.most_in_1s
+    }
+
+    /// Calls written.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Calls a second between the first and the last; of a run within a second, its calls.
+    #[must_use]
+    pub fn mean_per_s(&self) -> f64 {
+        match (self.first_send, self.last_send) {
+            (Some(first), Some(last)) if last - first >= SECOND => (self.written - 1) as f64 / (last - first).as_secs_f64(),
+            _ => self.written as f64,
+        }
+    }
+}
+
+impl Limited {
+    fn new(limit: NonZeroU32, headroom: Headroom, now: Instant) -> Self {
+        let limit_per_s = f64::from(limit.get());
+        let full_per_s = limit_per_s / FULL_SECOND.as_secs_f64();
+        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, limit, now) }
+    }
+
+    /// Whether a call is due, or when to ask again.
+    fn due(&mut self, connections: Connections, now: Instant) -> Result<(), Instant> {
+        let pace_per_s = self.pace.at(now).min(self.full_per_s);
+        self.bucket.change(pace_per_s, self.pace.leaving(), now);
+        self.bucket.due(connections, now)
+    }
+}
+
+/// Resolves when a call that the gate of one of these commands granted has been written or given up, see [`Gate::sent`].
+pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
+    let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
+    sent.next().await;
+}
+
+/// What gets through of the calls that the service slows most, in calls a second; `None` if it slows none.
+#[must_use]
+pub fn slowed(gates: &PerCommand<Gate>) -> Option<f64> {
+    let most = |(share, gate): (f64, f64), (other_share, other): (f64, f64)| {
+        if other_share < share { (other_share, other) } else { (share, gate) }
+    };
+    let slowed = gates.iter().filter_map(|(_, gate)| Some((gate.slowed_share()?, gate.slowed_to_per_s()?)));
+    slowed.reduce(most).map(|(_, per_s)| per_s)
+}

@@ -1,0 +1,219 @@
+//! The checkpoint: where a run stands, as one JSON object with a version and a checksum.
+//!
+//! Encoding and decoding only. It holds no secret and no personal data: numbers, hashes and the address of the service.
+//! Rule for the format: a field that changes its meaning, comes or goes raises the version. A reader takes its own version and those that it
+//! knows how to read, and says so of any other; what is written is always of its own. Only what is left out as long as it says
+//! nothing (`Reading::flags`) comes without.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::domain::position::{FileStat, InputPosition, ColumnLayout};
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::target::Target;
+
+/// Raised with every change of the format. Since 3 a sync's run has a token; in 2 it has none.
+pub const VERSION: u32 = 3;
+/// The oldest one that can be read.
+const OLDEST: u32 = 2;
+/// Longest checkpoint that is read. Chosen: ours have some hundred bytes.
+pub const MAX_BYTES: u64 = 64 * 1024;
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    pub state: RunStatus,
+    pub work: RunKind,
+    pub target: Target,
+    pub reading: ColumnLayout,
+    /// Hash of the names of results and rejects.
+    pub names: u64,
+    pub input: FileStat,
+    /// The place in the input up to which all is settled.
+    pub settled: InputPosition,
+    pub results: Extent,
+    /// A length of 0 means that there is no file.
+    pub rejects: Extent,
+    pub tally: OutcomeCounts,
+}
+
+/// What is to become of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    Unfinished,
+    Finished,
+    /// Its files are being set aside under names with this stamp.
+    SettingAside {
+        stamp: String,
+    },
+}
+
+/// Which command's run it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    Import,
+    /// A sync with the state of this identity, and the number that the state gave to the run. The token was drawn for this run alone: the
+    /// number comes again where an older state was brought back. 0 stands for none.
+    Sync {
+        state: u64,
+        run: u64,
+        #[serde(default)]
+        token: u64,
+    },
+}
+
+impl RunKind {
+    /// Whether both are runs of one command, and with one state.
+    #[must_use]
+    pub fn is_akin_to(self, other: RunKind) -> bool {
+        match (self, other) {
+            (RunKind::Import, RunKind::Import) => true,
+            (RunKind::Sync { state, .. }, RunKind::Sync { state: other, .. }) => state == other,
+            (RunKind::Import, RunKind::Sync { .. }) | (RunKind::Sync { .. }, RunKind::Import) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for RunKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RunKind::Import => f.write_str("an import"),
+            RunKind::Sync { state, .. } => write!(f, "a sync with the state {state:016x}"),
+        }
+    }
+}
+
+/// How much of a file belongs to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// In bytes.
+    pub len: u64,
+    /// Hash of its last [`TAIL_BYTES`].
+    pub tail: u64,
+}
+
+/// Bytes at the end of a file that its extent vouches for.
+pub const TAIL_BYTES: usize = 4096;
+
+impl Extent {
+    /// The extent of a file of `len` bytes that ends with `tail`.
+    #[must_use]
+    pub fn new(len: u64, tail: &[u8]) -> Self {
+        Self { len, tail: xxh3_64(tail) }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    version: u32,
+    checksum: std::borrow::Cow<'a, str>,
+    run: serde_json::Value,
+}
+
+/// Why bytes are no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CheckpointError {
+    #[error("it is no checkpoint of chatlift")]
+    Foreign,
+    #[error("it has the version {0}; this chatlift reads versions {OLDEST} to {VERSION}")]
+    Version(u64),
+    #[error("its checksum is wrong")]
+    Checksum,
+}
+
+impl Checkpoint {
+    /// # Panics
+    /// Never: its fields are always JSON.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let run = serde_json::to_value(self).expect("the fields are always JSON");
+        let checksum = checksum(&run).into();
+        let mut bytes = serde_json::to_vec(&Envelope { version: VERSION, checksum, run }).expect("the fields are always JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// # Errors
+    /// [`CheckpointError`] for anything that [`Checkpoint::encode`] of a known version did not write.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|_| CheckpointError::Foreign)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if (u64::from(OLDEST)..=u64::from(VERSION)).contains(&version) => {}
+            Some(version) => return Err(CheckpointError::Version(version)),
+            None => return Err(CheckpointError::Foreign),
+        }
+        let envelope: Envelope = serde_json::from_value(value).map_err(|_| CheckpointError::Foreign)?;
+        if checksum(&envelope.run) != envelope.checksum {
+            return Err(CheckpointError::Checksum);
+        }
+        serde_json::from_value(envelope.run).map_err(|_| CheckpointError::Foreign)
+    }
+}
+
+/// Hash of the compact text; the keys of a JSON value are in order, so the text is one and the same.
+fn checksum(run: &serde_json::Value) -> String {
+    format!("{:016x}", xxh3_64(run.to_string().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            state: RunStatus::Unfinished,
+            work: RunKind::Sync { state: u64::MAX, run: 2, token: u64::MAX },
+            target: Target { endpoint: "https://example.com:443".to_owned(), sdkappid: 7, api: "account_import".to_owned() },
+            reading: ColumnLayout {
+                delimiter: b',',
+                columns: [Some(0), None, Some(2)],
+                flags: BTreeMap::from([("trim".to_owned(), String::new())]),
+            },
+            names: 5,
+            input: FileStat { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
+            settled: InputPosition { rows: 1, offset: 9, line: 3, digest: u64::MAX },
+            results: Extent::new(100, b"tail"),
+            rejects: Extent::new(0, b""),
+            tally: OutcomeCounts { imported: 1, created: 1, ..OutcomeCounts::default() },
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_as_it_was_written() {
+        for state in [RunStatus::Unfinished, RunStatus::Finished, RunStatus::SettingAside { stamp: "20261124T000000Z".to_owned() }] {
+            let written = Checkpoint { state, ..checkpoint() };
+            assert_eq!(Checkpoint::decode(&written.encode()), Ok(written));
+        }
+    }
+
+    #[test]
+    fn one_of_version_2_is_read_and_written_as_todays() {
+        let mut run = serde_json::to_value(checkpoint()).unwrap();
+        run["work"]["sync"].as_object_mut().unwrap().remove("token").unwrap();
+        let checksum = checksum(&run);
+        let text = serde_json::json!({ "version": 2, "checksum": checksum, "run": run }).to_string();
+        let read = Checkpoint::decode(text.as_bytes()).unwrap();
+        assert_eq!(read, Checkpoint { work: RunKind::Sync { state: u64::MAX, run: 2, token: 0 }, ..checkpoint() });
+        assert_eq!(Checkpoint::decode(&read.encode()), Ok(read));
+    }
+
+    #[test]
+    fn nothing_but_a_whole_checkpoint_of_a_known_version_is_one() {
+        let whole = checkpoint().encode();
+        assert_eq!(Checkpoint::decode(b""), Err(CheckpointError::Foreign));
+        assert_eq!(Checkpoint::decode(b"{}"), Err(CheckpointError::Foreign));
+        assert_eq!(Checkpoint::decode(br#"{"version":99}"#), Err(CheckpointError::Version(99)));
+        for len in 0..whole.len() - 1 {
+            assert!(Checkpoint::decode(&whole[..len]).is_err(), "{len}");
+        }
+        let text = String::from_utf8(whole).unwrap();
+        assert_eq!(Checkpoint::decode(text.replace("\"rows\":1", "\"rows\":2").as_bytes()), Err(CheckpointError::Checksum));
+    }
+}

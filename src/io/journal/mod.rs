@@ -1,0 +1,192 @@
+//! The journal: results, rejects and checkpoint of a run, written by one, so that a crash at any instant loses nothing that it vouches for.
+//!
+//! A commit: append results and rejects, sync them, write the checkpoint aside, sync it, give it its name, sync the folder. The
+//! checkpoint is the truth: what stands in the files behind its extents has never happened. Knows nothing of the input but its marks.
+
+pub mod checkpoint;
+pub mod disk;
+mod last_calls;
+mod lines;
+mod opening;
+pub mod paths;
+pub mod results;
+mod append_file;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::domain::position::InputPosition;
+use crate::domain::outcome::{RowOutcome, OutcomeCounts};
+use checkpoint::{Checkpoint, RunStatus};
+use disk::{Disk, DiskFile};
+pub use last_calls::LastCalls;
+pub use lines::RESULTS_HEADER;
+use lines::{RejectLines, ResultLines};
+pub use opening::{
+    RunSpec, OpenError, StartDecision, Restart, StartMode, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results, work,
+};
+use paths::RunPaths;
+use append_file::AppendFile;
+
+/// Bytes of results and rejects that are taken before they must be committed. Chosen: a batch lane's 65,536 results of the usual length stay
+/// below, and what is taken stays far below what the window in front of it may hold.
+const PENDING_MAX_BYTES: usize = 8 << 20;
+
+/// Where outcomes go, in input order; the journal, or a stand-in for it.
+pub trait OutcomeSink: Send + 'static {
+    type Error: Send + 'static;
+
+    /// Takes the outcome of the next row.
+    fn append(&mut self, settled: RowOutcome);
+    /// Takes note that nothing is to become of the rows up to `end`.
+    fn pass(&mut self, end: InputPosition);
+    /// Rows taken and not yet committed.
+    fn pending_rows(&self) -> u64;
+    /// Whether so much was taken that it must be committed before more is.
+    fn is_full(&self) -> bool;
+    /// Makes what was taken last.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn commit(&mut self) -> Result<(), Self::Error>;
+    /// Commits and records that the run is finished.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn finish(&mut self) -> Result<(), Self::Error>;
+}
+
+/// The disk has failed: nothing can be recorded any more. What was committed stays.
+#[derive(Debug, Error)]
+#[error("cannot {what} {}", path.display())]
+pub struct DiskError {
+    pub what: &'static str,
+    pub path: PathBuf,
+    #[source]
+    pub source: io::Error,
+}
+
+impl DiskError {
+    fn at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DiskError + use<'a> {
+        move |source| DiskError { what, path: path.to_owned(), source }
+    }
+}
+
+/// An open run.
+#[derive(Debug)]
+pub struct Journal<D: Disk> {
+    disk: D,
+    paths: RunPaths,
+    results: AppendFile<D::File>,
+    result_lines: ResultLines,
+    /// Begun with the first row that it must hold.
+    rejects: Option<AppendFile<D::File>>,
+    reject_lines: RejectLines,
+    checkpoint: Checkpoint,
+    pending_rows: u64,
+    _lock: D::Lock,
+}
+
+impl<D: Disk> Journal<D> {
+    /// Up to where all is settled, as far as this process knows.
+    #[must_use]
+    pub fn settled(&self) -> InputPosition {
+        self.checkpoint.settled
+    }
+
+    /// What became of all rows so far, those of earlier processes included.
+    #[must_use]
+    pub fn tally(&self) -> OutcomeCounts {
+        self.checkpoint.tally
+    }
+
+    fn write_lines(&mut self) -> Result<(), DiskError> {
+        let results = self.result_lines.take();
+        append(&mut self.results, &results)?;
+        self.checkpoint.results = self.results.extent();
+        let rejects = self.reject_lines.take();
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        if self.rejects.is_none() {
+            self.rejects = Some(self.begin_rejects()?);
+        }
+        if let Some(sheet) = &mut self.rejects {
+            append(sheet, &rejects)?;
+            self.checkpoint.rejects = sheet.extent();
+        }
+        Ok(())
+    }
+
+    fn begin_rejects(&mut self) -> Result<AppendFile<D::File>, DiskError> {
+        self.reject_lines.push_header();
+        let header = self.reject_lines.take();
+        let path = &self.paths.rejects;
+        let sheet = AppendFile::create(&self.disk, path, &header).map_err(DiskError::at("create", path))?;
+        self.disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
+        Ok(sheet)
+    }
+}
+
+fn append<F: DiskFile>(sheet: &mut AppendFile<F>, lines: &[u8]) -> Result<(), DiskError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    sheet.append(lines).map_err(|error| DiskError::at("write", sheet.path())(error))?;
+    sheet.sync().map_err(|error| DiskError::at("sync", sheet.path())(error))
+}
+
+impl<D: Disk> OutcomeSink for Journal<D> {
+    type Error = DiskError;
+
+    fn append(&mut self, settled: RowOutcome) {
+        self.result_lines.push(&settled);
+        if let Some(original) = &settled.original {
+            self.reject_lines.push(original, &settled.outcome);
+        }
+        self.checkpoint.tally.count(settled.outcome.status);
+        self.checkpoint.settled = settled.end;
+        self.pending_rows += 1;
+    }
+
+    fn pass(&mut self, end: InputPosition) {
+        self.checkpoint.settled = end;
+    }
+
+    fn pending_rows(&self) -> u64 {
+        self.pending_rows
+    }
+
+    fn is_full(&self) -> bool {
+        self.result_lines.bytes() + self.reject_lines.bytes() >= PENDING_MAX_BYTES
+    }
+
+    fn commit(&mut self) -> Result<(), DiskError> {
+        self.write_lines()?;
+        write_checkpoint(&self.disk, &self.paths, &self.checkpoint)?;
+        self.pending_rows = 0;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), DiskError> {
+        self.checkpoint.state = RunStatus::Finished;
+        self.commit()
+    }
+}
+
+/// Replaces the checkpoint: a reader finds the old one or the new one, whole.
+fn write_checkpoint<D: Disk>(disk: &D, paths: &RunPaths, checkpoint: &Checkpoint) -> Result<(), DiskError> {
+    let aside = paths.new_checkpoint();
+    let bytes = checkpoint.encode();
+    let write = || {
+        let mut file = disk.open(&aside)?;
+        file.set_len(0)?;
+        file.write_all_at(&bytes, 0)?;
+        file.sync()
+    };
+    write().map_err(DiskError::at("write", &aside))?;
+    disk.rename(&aside, &paths.checkpoint).map_err(DiskError::at("replace", &paths.checkpoint))?;
+    disk.sync_folder_of(&paths.checkpoint).map_err(DiskError::at("sync the folder of", &paths.checkpoint))
+}

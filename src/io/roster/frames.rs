@@ -1,0 +1,377 @@
+//! Where records begin and end: the guard in front of the csv crate.
+//!
+//! The csv crate reads an unclosed quote to the end of the file as one record, without an error. So the extent of every record is found
+//! here first, bounded, with its place in the file; the csv crate never sees more than one.
+
+use std::io::{self, Read, Seek};
+
+use memchr::memchr;
+use thiserror::Error;
+
+use super::read_buffer::ReadBuffer;
+use crate::domain::position::InputPosition;
+
+/// Longest record in bytes, line end included. Chosen: 40 times what the service's limits allow for the three fields.
+pub const RECORD_MAX_BYTES: usize = 64 * 1024;
+/// Most lines in a record. Chosen: names and URLs hold none; other columns of the export may.
+pub const RECORD_MAX_LINES: u64 = 64;
+
+/// A place for people: line and column count from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextPosition {
+    pub line: u64,
+    pub column: u64,
+}
+
+/// The extent of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// The line on which it starts.
+    pub(super) line: u64,
+    /// The place behind it.
+    pub(super) end: InputPosition,
+    /// Whether there is a quote anywhere in it.
+    pub(super) has_quote: bool,
+    /// Where text follows a closing quote; the csv crate would glue it to the field without a word.
+    pub(super) text_after_quote: Option<TextPosition>,
+    /// Whether a quoted field runs over lines; [`Frames::spans`] has them.
+    pub(super) has_span: bool,
+}
+
+/// A quoted field that runs over lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The line on which its quote opens, and where that line starts in the record.
+    pub(super) first_line: u64,
+    start: usize,
+    /// The line on which it closes, and where that line's text ends in the record.
+    pub(super) last_line: u64,
+    end: usize,
+    pub(super) behind: Behind,
+}
+
+/// What stands right behind a closing quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// A delimiter or the record's end, as it should be.
+    Nothing,
+    Text,
+}
+
+impl Span {
+    /// The lines that it runs over, from end to end.
+    pub(super) fn lines<'a>(&self, record: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        record[self.start..self.end].split(|byte| *byte == b'\n').map(without_line_end)
+    }
+}
+
+/// Why the file cannot be cut into records any further.
+#[derive(Debug, Error)]
+pub(super) enum FrameError {
+    #[error("the quote at line {}, column {} is not closed", opened.line, opened.column)]
+    OpenQuote { opened: TextPosition },
+    #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
+    LongRecord { line: u64 },
+    #[error(transparent)]
+    Read(#[from] io::Error),
+}
+
+/// Cuts a file into records.
+#[derive(Debug)]
+pub(super) struct Frames<R> {
+    ahead: ReadBuffer<R>,
+    delimiter: u8,
+    /// Bytes of the current record, line end included, and after an error of what was looked at.
+    len: usize,
+    /// How far it has read, blank lines included.
+    at: InputPosition,
+    /// The place behind the last record.
+    last: InputPosition,
+    /// Of the last record that had any.
+    spans: Vec<Span>,
+}
+
+impl<R: Read> Frames<R> {
+    /// `input` stands at `at`.
+    pub(super) fn new(input: R, delimiter: u8, at: InputPosition) -> Self {
+        Self { ahead: ReadBuffer::new(input), delimiter, len: 0, at, last: at, spans: Vec::new() }
+    }
+
+    pub(super) fn delimiter(&self) -> u8 {
+        self.delimiter
+    }
+
+    /// The place behind the last record, or where reading began: blank lines behind it are nobody's, whether they are there yet or not.
+    pub(super) fn behind_last(&self) -> InputPosition {
+        self.last
+    }
+
+    /// The record that was read is the header: it doesn't count.
+    pub(super) fn header_ends(&mut self) {
+        self.at.rows = 0;
+        self.last = self.at;
+    }
+
+    /// Skips a byte order mark at the start of the file.
+    pub(super) fn skip_bom(&mut self) -> io::Result<()> {
+        const BOM: &[u8] = b"\xef\xbb\xbf";
+        while self.ahead.bytes().len() < BOM.len() && self.ahead.read_more()? > 0 {}
+        if self.ahead.bytes().starts_with(BOM) {
+            self.ahead.pass(BOM.len());
+            self.at.pass(BOM, 0);
+        }
+        Ok(())
+    }
+
+    /// The next record's extent; its bytes are in [`Frames::bytes`]. Blank lines are no records, nor is what holds only delimiters, quotes
+    /// and white space.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            self.ahead.pass(std::mem::take(&mut self.len));
+            let line = self.at.line;
+            let first = self.first_line(line)?;
+            if first == 0 {
+                return Ok(None);
+            }
+            let has_quote = self.ahead.has_quote(first);
+            let (text_after_quote, further_lines) = if has_quote { self.read_to_the_end(line)? } else { (None, 0) };
+            self.pass(further_lines);
+            if is_blank(self.raw(), self.delimiter) {
+                continue;
+            }
+            self.at.rows += 1;
+            self.last = self.at;
+            return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote, has_span: further_lines > 0 }));
+        }
+    }
+
+    /// The quoted fields of the current record that run over lines, if its frame says that there are any.
+    pub(super) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The current record without its line end.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        without_line_end(self.raw())
+    }
+
+    /// What was read of the current record, line end and all, also after an error.
+    #[inline]
+    pub(super) fn raw(&self) -> &[u8] {
+        &self.ahead.bytes()[..self.len]
+    }
+
+    /// Puts the mark behind the current record or blank line.
+    #[inline]
+    fn pass(&mut self, further_lines: u64) {
+        let raw = &self.ahead.bytes()[..self.len];
+        self.at.pass(raw, further_lines + u64::from(raw.ends_with(b"\n")));
+    }
+
+    /// A record whose first line is too long already may be the fault of a quote in it.
+    #[inline]
+    fn first_line(&mut self, line: u64) -> Result<usize, FrameError> {
+        self.read_line(line).map_err(|error| {
+            let mut scan = Scan::new(self.delimiter);
+            scan.line(self.raw(), 0, line);
+            match scan.quoting {
+                Quoting::Quoted { opened } => runaway(error, opened.place(self.raw())),
+                Quoting::FieldStart | Quoting::Unquoted | Quoting::QuoteSeen { .. } => error,
+            }
+        })
+    }
+
+    /// Takes another line into the record: its length, 0 at the end of the file.
+    #[inline]
+    fn read_line(&mut self, line: u64) -> Result<usize, FrameError> {
+        let before = self.len;
+        loop {
+            let found = memchr(b'\n', &self.ahead.bytes()[self.len..]);
+            self.len = found.map_or(self.ahead.bytes().len(), |at| self.len + at + 1);
+            if self.len > RECORD_MAX_BYTES {
+                self.len = RECORD_MAX_BYTES + 1;
+                return Err(FrameError::LongRecord { line });
+            }
+            if found.is_some() || self.ahead.read_more()? == 0 {
+                return Ok(self.len - before);
+            }
+        }
+    }
+
+    /// Reads on until no quote is open: where text follows a closing one, and how many further lines there were.
+    fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<TextPosition>, u64), FrameError> {
+        let mut scan = Scan::new(self.delimiter);
+        let (mut from, mut line) = (0, first_line);
+        loop {
+            scan.line(self.raw(), from, line);
+            let Quoting::Quoted { opened } = scan.quoting else {
+                if line > first_line {
+                    scan.ends();
+                    self.spans = scan.spans;
+                }
+                return Ok((scan.text_after_quote.map(|spot| spot.place(self.raw())), line - first_line));
+            };
+            from = self.len;
+            line += 1;
+            let runs_away = line - first_line >= RECORD_MAX_LINES;
+            let read = if runs_away { Ok(0) } else { self.read_line(line) };
+            if read.map_err(|error| runaway(error, opened.place(self.raw())))? == 0 {
+                return Err(FrameError::OpenQuote { opened: opened.place(self.raw()) });
+            }
+        }
+    }
+}
+
+impl<R: Seek> Frames<R> {
+    /// Goes on at another place.
+    pub(super) fn go_to(&mut self, mark: InputPosition) -> io::Result<()> {
+        self.ahead.go_to(mark.offset)?;
+        (self.len, self.at, self.last) = (0, mark, mark);
+        Ok(())
+    }
+}
+
+/// A record that grows too long inside a quote is the quote's fault.
+fn runaway(error: FrameError, opened: TextPosition) -> FrameError {
+    match error {
+        FrameError::LongRecord { .. } | FrameError::OpenQuote { .. } => FrameError::OpenQuote { opened },
+        FrameError::Read(error) => FrameError::Read(error),
+    }
+}
+
+/// Whether there is nothing but delimiters, quotes and white space.
+#[inline]
+fn is_blank(raw: &[u8], delimiter: u8) -> bool {
+    let is_empty = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ' | b'"') || byte == delimiter;
+    // Most records are told by their first byte.
+    if raw.first().is_some_and(u8::is_ascii_alphanumeric) && !is_empty(raw[0]) {
+        return false;
+    }
+    match raw.iter().position(|byte| !is_empty(*byte)) {
+        None => true,
+        Some(at) => !raw[at].is_ascii() && is_blank_text(&raw[at..], delimiter),
+    }
+}
+
+/// As [`is_blank`], with the white space that isn't ASCII.
+#[cold]
+fn is_blank_text(raw: &[u8], delimiter: u8) -> bool {
+    std::str::from_utf8(raw)
+        .is_ok_and(|text| text.chars().all(|found| found.is_whitespace() || found == '"' || found == char::from(delimiter)))
+}
+
+/// A line's text; a carriage return is the line end's only in front of a line feed, or at the end of the file.
+#[inline]
+pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    text.strip_suffix(b"\r").unwrap_or(text)
+}
+
+/// A cell of a record as it stands in the file, with its quotes; the record comes with its line end, if it has one.
+pub(super) fn raw_cell(record: &[u8], delimiter: u8, column: usize) -> Option<&[u8]> {
+    let record = without_line_end(record);
+    let (mut is_quoted, mut from) = (false, 0);
+    let mut ends = (0..record.len()).filter(|at| {
+        // In a field that begins with a quote, each one opens or closes; an escaped pair does both.
+        is_quoted ^= record[*at] == b'"' && record[from] == b'"';
+        let ends_here = !is_quoted && record[*at] == delimiter;
+        from = if ends_here { at + 1 } else { from };
+        ends_here
+    });
+    let start = if column == 0 { 0 } else { ends.nth(column - 1)? + 1 };
+    Some(&record[start..ends.next().unwrap_or(record.len())])
+}
+
+/// The scan of one record; it reads quotes as the csv crate does.
+struct Scan {
+    delimiter: u8,
+    quoting: Quoting,
+    text_after_quote: Option<Spot>,
+    spans: Vec<Span>,
+    /// The line that was scanned last, and where its text ends in the record.
+    line: u64,
+    line_end: usize,
+}
+
+/// Where the scan stands in a record.
+#[derive(Debug, Clone, Copy)]
+enum Quoting {
+    FieldStart,
+    Unquoted,
+    Quoted {
+        opened: Spot,
+    },
+    /// Behind a quote in a quoted field: the closing one, or the first of an escaped pair.
+    QuoteSeen {
+        opened: Spot,
+    },
+}
+
+/// A place in a record, before anybody wants to know its column.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    line: u64,
+    /// Where that line starts in the record.
+    line_start: usize,
+    at: usize,
+}
+
+impl Spot {
+    fn place(self, record: &[u8]) -> TextPosition {
+        let characters = record[self.line_start..self.at].iter().filter(|byte| (**byte & 0xc0) != 0x80).count();
+        TextPosition { line: self.line, column: characters as u64 + 1 }
+    }
+}
+
+impl Scan {
+    fn new(delimiter: u8) -> Self {
+        Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None, spans: Vec::new(), line: 0, line_end: 0 }
+    }
+
+    /// Goes on over the line that starts at `line_start` and is the record's last so far.
+    fn line(&mut self, record: &[u8], line_start: usize, line: u64) {
+        let end = line_start + without_line_end(&record[line_start..]).len();
+        (self.line, self.line_end) = (line, end);
+        let mut at = line_start;
+        while at < end {
+            let text = &record[at..end];
+            let spot = Spot { line, line_start, at };
+            (self.quoting, at) = match self.quoting {
+                Quoting::FieldStart if text[0] == b'"' => (Quoting::Quoted { opened: spot }, at + 1),
+                Quoting::FieldStart | Quoting::Unquoted => {
+                    memchr(self.delimiter, text).map_or((Quoting::Unquoted, end), |found| (Quoting::FieldStart, at + found + 1))
+                }
+                Quoting::Quoted { opened } => {
+                    memchr(b'"', text).map_or((self.quoting, end), |found| (Quoting::QuoteSeen { opened }, at + found + 1))
+                }
+                Quoting::QuoteSeen { opened } if text[0] == b'"' => (Quoting::Quoted { opened }, at + 1),
+                Quoting::QuoteSeen { opened } if text[0] == self.delimiter => {
+                    self.closed(opened, Behind::Nothing);
+                    (Quoting::FieldStart, at + 1)
+                }
+                Quoting::QuoteSeen { opened } => {
+                    self.closed(opened, Behind::Text);
+                    self.text_after_quote.get_or_insert(spot);
+                    (Quoting::Unquoted, at)
+                }
+            };
+        }
+    }
+
+    /// The record is over: a quote that was seen at its end closes the field.
+    fn ends(&mut self) {
+        if let Quoting::QuoteSeen { opened } = self.quoting {
+            self.closed(opened, Behind::Nothing);
+        }
+    }
+
+    /// Takes note of a quoted field that runs over lines.
+    fn closed(&mut self, opened: Spot, behind: Behind) {
+        if opened.line < self.line {
+            let (first_line, start, last_line, end) = (opened.line, opened.line_start, self.line, self.line_end);
+            self.spans.push(Span { first_line, start, last_line, end, behind });
+        }
+    }
+}

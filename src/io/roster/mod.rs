@@ -1,0 +1,303 @@
+//! The roster: a CSV file as a stream of positioned records, in constant memory.
+//!
+//! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
+
+mod read_buffer;
+mod file;
+mod frames;
+mod header;
+mod malformed;
+mod input_comparison;
+mod split;
+mod watched;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+use csv::ByteRecord;
+use thiserror::Error;
+
+use crate::domain::account::{Account, AccountRef, InvalidAccount};
+use crate::domain::position::{InputPosition, ColumnLayout};
+pub use file::{InputFile, InputReader, fingerprint};
+use frames::{Behind, Frame, FrameError, Frames, Span};
+pub use frames::{TextPosition, RECORD_MAX_BYTES, RECORD_MAX_LINES};
+pub use header::{Format, Header, HeaderError, Multiline};
+pub use malformed::Malformed;
+pub use input_comparison::{Look, Watch, compare};
+use split::{Fields, Splitter};
+pub use watched::{Next, Watched};
+
+/// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Counts records from 1.
+    pub row: u64,
+    /// The physical line on which it starts.
+    pub line: u64,
+    /// The place behind it.
+    pub end: InputPosition,
+    /// The UserID cell, byte for byte. Of an invalid record it may be valid all the same: [`UserId::check`] tells.
+    ///
+    /// [`UserId::check`]: crate::domain::account::UserId::check
+    pub user_id: &'a [u8],
+    pub account: Result<AccountRef<'a>, InvalidAccount>,
+    /// Whether a quote stands in the UserID cell of the file though that doesn't begin with one.
+    has_stray_quote: bool,
+}
+
+impl RecordRef<'_> {
+    /// Why the record's UserID can't be read for certain, if it can't: what it is may then be another one's, or nobody's. Costs next to
+    /// nothing. A record whose UserID is certain may be invalid, and a valid one's may be uncertain.
+    #[inline]
+    #[must_use]
+    pub fn malformed(&self) -> Option<Malformed> {
+        let stray = self.has_stray_quote.then_some(Malformed::TextBesideQuotes);
+        malformed::judge(self.user_id, self.account.as_ref().err()).or(stray)
+    }
+}
+
+/// A record of the input, valid or not.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Counts records from 1.
+    pub row: u64,
+    /// The physical line on which it starts.
+    pub line: u64,
+    /// The place behind it.
+    pub end: InputPosition,
+    /// The UserID cell, byte for byte.
+    pub user_id: Box<[u8]>,
+    pub account: Result<Account, InvalidAccount>,
+    /// All its fields.
+    pub fields: ByteRecord,
+}
+
+/// Why the file cannot be read, or not any further.
+#[derive(Debug, Error)]
+pub enum RosterError {
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("the quote at line {}, column {} is not closed within {RECORD_MAX_LINES} lines and {RECORD_MAX_BYTES} bytes", opened.line, opened.column)]
+    OpenQuote { opened: TextPosition },
+    #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
+    LongRecord { line: u64 },
+    #[error("it was truncated or rewritten while it was being read")]
+    Modified,
+    #[error("the input cannot be read")]
+    Read(#[from] io::Error),
+}
+
+impl From<FrameError> for RosterError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::OpenQuote { opened } => RosterError::OpenQuote { opened },
+            FrameError::LongRecord { line } => RosterError::LongRecord { line },
+            FrameError::Read(error) => RosterError::Read(error),
+        }
+    }
+}
+
+/// The records of a CSV file, one after the other. After an error there are no more.
+#[derive(Debug)]
+pub struct Roster<R> {
+    header: Header,
+    frames: Frames<R>,
+    splitter: Splitter,
+    multiline: Multiline,
+    has_ended: bool,
+}
+
+impl Roster<InputReader> {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// [`RosterError`] for a file that can't be read or isn't what it claims.
+    pub fn open(path: &Path, format: &Format) -> Result<Self, RosterError> {
+        Self::of(&InputFile::open(path)?, format)
+    }
+
+    /// Reads the header of an open file; its records are read wherever other passes over it are.
+    ///
+    /// # Errors
+    /// [`RosterError`] for a file that can't be read or isn't what it claims.
+    pub fn of(file: &InputFile, format: &Format) -> Result<Self, RosterError> {
+        Self::new(file.reader(), format)
+    }
+}
+
+impl<R: Read + Seek> Roster<R> {
+    /// Goes on at `mark`, which lies behind the header.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn skip_to(mut self, mark: InputPosition) -> io::Result<Self> {
+        self.frames.go_to(mark)?;
+        Ok(self)
+    }
+
+    /// Goes on at `mark`, also behind what was the file's end.
+    fn go_on_at(&mut self, mark: InputPosition) -> io::Result<()> {
+        self.frames.go_to(mark)?;
+        self.has_ended = false;
+        Ok(())
+    }
+}
+
+impl<R: Read> Roster<R> {
+    /// Reads the header off `input`, which needs no buffer of its own.
+    ///
+    /// # Errors
+    /// [`RosterError`] for an input that can't be read or isn't what it claims.
+    pub fn new(input: R, format: &Format) -> Result<Self, RosterError> {
+        let mut frames = Frames::new(input, format.delimiter, InputPosition::START);
+        frames.skip_bom()?;
+        let first = frames.next();
+        reject_foreign(frames.raw())?;
+        if first?.is_none() {
+            return Err(HeaderError::Missing.into());
+        }
+        frames.header_ends();
+        let mut splitter = Splitter::new(format.delimiter);
+        // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
+        let names = splitter.any(frames.raw()).to_record();
+        Ok(Self { header: Header::new(names, format)?, frames, splitter, multiline: format.multiline, has_ended: false })
+    }
+
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// How the fields are found.
+    #[must_use]
+    pub fn reading(&self) -> ColumnLayout {
+        ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: BTreeMap::new() }
+    }
+
+    /// The place behind the last record that was read, or behind the header.
+    #[must_use]
+    pub fn at(&self) -> InputPosition {
+        self.frames.behind_last()
+    }
+
+    /// Whether the last record that was read ends with a line end, so that the file can't have been written half of it.
+    fn is_whole(&self) -> bool {
+        self.frames.raw().ends_with(b"\n")
+    }
+
+    /// Reads to the end without looking into the records: how many there were.
+    ///
+    /// # Errors
+    /// As reading them.
+    pub fn count_rest(self) -> Result<u64, RosterError> {
+        let before = self.at().rows;
+        Ok(self.read_to_end()?.rows - before)
+    }
+
+    /// Reads to the end without looking into the records: the place behind the last one.
+    ///
+    /// # Errors
+    /// As reading them.
+    pub fn read_to_end(mut self) -> Result<InputPosition, RosterError> {
+        while self.frames.next()?.is_some() {}
+        Ok(self.frames.behind_last())
+    }
+
+    /// The next record without a copy of it; what an iteration would come to next.
+    ///
+    /// # Errors
+    /// As iterating.
+    #[inline]
+    pub fn next_view(&mut self) -> Option<Result<RecordRef<'_>, RosterError>> {
+        match self.advance()? {
+            Ok(frame) => Some(Ok(self.view(frame).0)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Goes on over the next record without looking into it: the place behind it. What follows is as if it had been read.
+    ///
+    /// # Errors
+    /// As iterating.
+    pub fn pass_over(&mut self) -> Option<Result<InputPosition, RosterError>> {
+        self.advance().map(|frame| frame.map(|frame| frame.end))
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Option<Result<Frame, RosterError>> {
+        if self.has_ended {
+            return None;
+        }
+        let next = self.frames.next().transpose();
+        self.has_ended = !matches!(next, Some(Ok(_)));
+        next.map(|frame| frame.map_err(RosterError::from))
+    }
+
+    /// The current record, with all its fields.
+    #[inline]
+    fn view(&mut self, frame: Frame) -> (RecordRef<'_>, Fields<'_>) {
+        let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
+        let (frames, splitter) = (&self.frames, &mut self.splitter);
+        let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
+        let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
+        let user_id = cell(Some(self.header.user_id));
+        let account = swallowed
+            .and_then(|()| well_formed(&frame, self.header.names.len(), fields.len()))
+            .and_then(|()| AccountRef::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
+        let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), self.header.user_id, user_id);
+        (RecordRef { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account, has_stray_quote }, fields)
+    }
+
+    /// Whether the current record's quotes hold what they seem to.
+    #[cold]
+    fn swallowed(&self) -> Result<(), InvalidAccount> {
+        let looks_swallowed = |span: &&Span| {
+            span.behind == Behind::Text
+                || span.lines(self.frames.raw()).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter()))
+        };
+        match (self.multiline, self.frames.spans().iter().find(looks_swallowed)) {
+            (Multiline::Judged, Some(span)) => Err(InvalidAccount::SwallowedLines { quote: span.first_line, last: span.last_line }),
+            (Multiline::Judged, None) | (Multiline::Taken, _) => Ok(()),
+        }
+    }
+}
+
+fn well_formed(frame: &Frame, expected: usize, found: usize) -> Result<(), InvalidAccount> {
+    if let Some(TextPosition { line, column }) = frame.text_after_quote {
+        return Err(InvalidAccount::TextAfterQuote { line, column });
+    }
+    if found == expected { Ok(()) } else { Err(InvalidAccount::FieldCount { expected, found }) }
+}
+
+impl<R: Read> Iterator for Roster<R> {
+    type Item = Result<Record, RosterError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let frame = self.advance()?;
+        Some(frame.map(|frame| {
+            let (RecordRef { row, line, end, user_id, account, has_stray_quote: _ }, fields) = self.view(frame);
+            Record { row, line, end, user_id: user_id.into(), account: account.map(Account::from), fields: fields.to_record() }
+        }))
+    }
+}
+
+/// Refuses what is no CSV in UTF-8 with line feeds, judged by the header.
+fn reject_foreign(header: &[u8]) -> Result<(), HeaderError> {
+    if header.starts_with(b"\xff\xfe") || header.starts_with(b"\xfe\xff") || header.contains(&0) {
+        return Err(HeaderError::Utf16);
+    }
+    let text = header.strip_suffix(b"\n").unwrap_or(header);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    // Whatever is in quotes is part of a name.
+    let mut is_quoted = false;
+    let ends_a_line = text.iter().any(|byte| {
+        is_quoted ^= *byte == b'"';
+        *byte == b'\r' && !is_quoted
+    });
+    if ends_a_line { Err(HeaderError::CarriageReturns) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The accounts that a run's input lacks, and what is done about them.
+
+use std::io;
+
+use rusqlite::{Row, Transaction, params};
+
+use super::{StateDb, StateError, ChangeError};
+use crate::domain::lookalike::Lookalike;
+use crate::domain::change::{PlannedAction, PaddedId, InDoubt, MissingAccount};
+
+/// What a run did about an account that its input lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingAction {
+    Nothing,
+    Kicked,
+    Deleted,
+    Protected,
+    Lookalike,
+    Online,
+    Failed,
+}
+
+impl MissingAction {
+    const ALL: [MissingAction; 7] = [MissingAction::Nothing, MissingAction::Kicked, MissingAction::Deleted, MissingAction::Protected, MissingAction::Lookalike, MissingAction::Online, MissingAction::Failed];
+
+    /// The word in the missing file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            MissingAction::Nothing => "none",
+            MissingAction::Kicked => "kicked",
+            MissingAction::Deleted => "deleted",
+            MissingAction::Protected => "protected",
+            MissingAction::Lookalike => "lookalike",
+            MissingAction::Online => "online",
+            MissingAction::Failed => "failed",
+        }
+    }
+}
+
+/// What was done about one account, and what the service said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingActionRecord {
+    pub id: PaddedId,
+    pub deed: MissingAction,
+    /// Whether the service's answer leaves no doubt about what it holds.
+    pub is_certain: bool,
+    pub error_code: Option<i64>,
+    /// Foreign text, not yet defused.
+    pub error_info: String,
+}
+
+impl StateDb {
+    /// Accounts that are due and that nothing was done about yet, in order of ids: the first of them behind `after`.
+    ///
+    /// # Errors
+    /// The database's, as everywhere here.
+    pub fn due(&self, after: Option<&PaddedId>, at_most: u32) -> Result<Vec<MissingAccount>, StateError> {
+        let read = || {
+            let mut query = self.db.prepare(
+                "SELECT id, last_imported, missing_runs, due, like_row, like_line FROM missing \
+                 WHERE id > ?1 AND deed IS NULL AND due IN ('kick', 'delete') ORDER BY id LIMIT ?2",
+            )?;
+            query.query_map(params![after.map_or("", PaddedId::as_str), at_most], missing)?.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(self.cannot("read"))
+    }
+
+    /// How many accounts are due that nothing was done about yet.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn due_left(&self) -> Result<u64, StateError> {
+        let query = "SELECT count(*) FROM missing WHERE deed IS NULL AND due IN ('kick', 'delete')";
+        self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
+    }
+
+    /// How many accounts of the open run are spared because a record looks like them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn lookalikes(&self) -> Result<u64, StateError> {
+        let query = "SELECT count(*) FROM missing WHERE due = 'lookalike'";
+        self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.cannot("read"))
+    }
+
+    /// Takes note of what was done. Lasts once this returns.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn acted(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
+            let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
+            let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ~?2, kicked = kicked OR ?3 WHERE id = ?1")?;
+            // What an import has left in doubt stays so: a kick says nothing about it.
+            let settled = |is_certain: bool| if is_certain { InDoubt::KICK.and(InDoubt::DELETION) } else { InDoubt::NOTHING };
+            for MissingActionRecord { id, deed, is_certain, error_code, error_info } in acted {
+                let info = (!error_info.is_empty()).then_some(error_info);
+                note.execute(params![id.as_str(), deed.name(), error_code, info])?;
+                match deed {
+                    MissingAction::Deleted => delete.execute([id.as_str()])?,
+                    MissingAction::Kicked | MissingAction::Failed => {
+                        keep.execute(params![id.as_str(), settled(*is_certain).bits(), *deed == MissingAction::Kicked])?
+                    }
+                    // No call has left: an earlier one's doubt stays.
+                    MissingAction::Nothing | MissingAction::Protected | MissingAction::Lookalike | MissingAction::Online => 0,
+                };
+            }
+            Ok(())
+        })
+    }
+
+    /// Visits what is missing, in order of ids, with what was done about it.
+    ///
+    /// # Errors
+    /// The database's, or that of `visit`.
+    pub fn each_missing(&self, mut visit: impl FnMut(&MissingAccount, &MissingActionRecord) -> io::Result<()>) -> Result<(), StateError> {
+        let mut work = || {
+            let query =
+                "SELECT id, last_imported, missing_runs, due, like_row, like_line, deed, error_code, error_info FROM missing ORDER BY id";
+            let mut query = self.db.prepare(query)?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                let missing = missing(row)?;
+                visit(&missing, &acted(row, &missing)?)?;
+            }
+            Ok(())
+        };
+        work().map_err(|trouble| self.told("read", trouble))
+    }
+}
+
+const fn due_name(due: PlannedAction) -> &'static str {
+    match due {
+        PlannedAction::Nothing => "nothing",
+        PlannedAction::Protected => "protected",
+        PlannedAction::Kick => "kick",
+        PlannedAction::Delete => "delete",
+        PlannedAction::Lookalike => "lookalike",
+    }
+}
+
+fn missing(row: &Row) -> rusqlite::Result<MissingAccount> {
+    let (id, due): (String, String) = (row.get(0)?, row.get(3)?);
+    let all = [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Lookalike, PlannedAction::Kick, PlannedAction::Delete];
+    let due = all.into_iter().find(|each| due_name(*each) == due).unwrap_or(PlannedAction::Nothing);
+    let place: [Option<i64>; 2] = [row.get(4)?, row.get(5)?];
+    let lookalike = match place.map(|number| number.map(i64::cast_unsigned)) {
+        [Some(row), Some(line)] => Some(Lookalike { row, line }),
+        _ => None,
+    };
+    Ok(MissingAccount { id: PaddedId::new(id.as_bytes()), last_imported: row.get(1)?, missing_runs: row.get(2)?, due, lookalike })
+}
+
+/// What was done; nothing was decided about those that are not due.
+fn acted(row: &Row, missing: &MissingAccount) -> rusqlite::Result<MissingActionRecord> {
+    let name: Option<String> = row.get(6)?;
+    let noted = name.and_then(|name| MissingAction::ALL.into_iter().find(|deed| deed.name() == name));
+    let deed = noted.unwrap_or(match missing.due {
+        PlannedAction::Protected => MissingAction::Protected,
+        PlannedAction::Lookalike => MissingAction::Lookalike,
+        PlannedAction::Nothing | PlannedAction::Kick | PlannedAction::Delete => MissingAction::Nothing,
+    });
+    let error_info: Option<String> = row.get(8)?;
+    Ok(MissingActionRecord { id: missing.id, deed, is_certain: true, error_code: row.get(7)?, error_info: error_info.unwrap_or_default() })
+}
+
+pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Result<MissingAccount>>) -> Result<(), ChangeError> {
+    let mut insert = change
+        .prepare("INSERT INTO missing (id, last_imported, missing_runs, due, like_row, like_line) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    for each in missing {
+        let MissingAccount { id, last_imported, missing_runs, due, lookalike } = each?;
+        let place = lookalike.map(|Lookalike { row, line }| (row.cast_signed(), line.cast_signed()));
+        let (row, line) = (place.map(|place| place.0), place.map(|place| place.1));
+        insert.execute(params![id.as_str(), last_imported, missing_runs, due_name(due), row, line])?;
+    }
+    Ok(())
+}
+
+/// Counts the run for those that are missing in it.
+pub(super) fn count(change: &Transaction) -> Result<(), ChangeError> {
+    // Looked up id by id: they are a few, mostly. As a join SQLite would go over all accounts.
+    change.execute(
+        "UPDATE accounts SET (missing_runs, raised_at) = (SELECT m.missing_runs, CASE WHEN m.missing_runs > accounts.missing_runs
+             THEN (SELECT began_at FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1) ELSE accounts.raised_at END
+             FROM missing m WHERE m.id = accounts.id)
+         WHERE id IN (SELECT id FROM missing)",
+        [],
+    )?;
+    Ok(())
+}

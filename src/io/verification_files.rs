@@ -1,0 +1,210 @@
+//! The files of a verification: what was found, and what would put it right.
+//!
+//! Each is written aside, readable by its owner alone, and takes its name at the end; until then, and if there is none, the file of an
+//! earlier verification stays as it was.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use csv::ByteRecord;
+
+use crate::domain::figures::defused;
+use crate::io::files;
+use crate::domain::comparison::{Finding, Findings};
+
+/// The first line of the results.
+const RESULTS_HEADER: [&str; 5] = ["row", "line", "UserID", "state", "detail"];
+
+/// The names of the files.
+#[derive(Debug, Clone)]
+pub struct VerificationPaths {
+    pub results: PathBuf,
+    pub repair: PathBuf,
+}
+
+/// What makes a file of original records importable as it is.
+#[derive(Debug, Clone)]
+pub struct OriginalFormat {
+    pub header: ByteRecord,
+    pub delimiter: u8,
+}
+
+/// Results and repair file in the making.
+#[derive(Debug)]
+pub struct VerificationFiles {
+    paths: VerificationPaths,
+    original: OriginalFormat,
+    results: AtomicFile,
+    /// `None` until there is something to repair.
+    repair: Option<AtomicFile>,
+}
+
+impl VerificationFiles {
+    /// Begins the results.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create(paths: VerificationPaths, original: OriginalFormat) -> io::Result<Self> {
+        let mut results = AtomicFile::create(&paths.results, b',')?;
+        results.csv.write_record(RESULTS_HEADER)?;
+        Ok(Self { paths, original, results, repair: None })
+    }
+
+    /// The files take their names: whether there is something to repair. What an earlier verification left to repair goes if this one was
+    /// `complete` and found nothing.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn finish(self, complete: bool) -> io::Result<bool> {
+        let has_repair = self.repair.is_some();
+        match self.repair {
+            Some(repair) => repair.take_name()?,
+            None if complete => remove(&self.paths.repair)?,
+            None => {}
+        }
+        self.results.take_name()?;
+        Ok(has_repair)
+    }
+
+    fn repair(&mut self) -> io::Result<&mut AtomicFile> {
+        match &mut self.repair {
+            Some(repair) => Ok(repair),
+            none => {
+                let mut repair = AtomicFile::create(&self.paths.repair, self.original.delimiter)?;
+                repair.csv.write_byte_record(&self.original.header)?;
+                Ok(none.insert(repair))
+            }
+        }
+    }
+}
+
+impl Findings for VerificationFiles {
+    type Error = io::Error;
+
+    fn take(&mut self, finding: Finding) -> io::Result<()> {
+        let Finding { row, line, user_id, state, original } = finding;
+        let detail = state.detail();
+        let detail = defused(&detail);
+        let (row, line) = (row.to_string(), line.to_string());
+        self.results.csv.write_record([row.as_bytes(), line.as_bytes(), &user_id, state.name().as_bytes(), detail.as_bytes()])?;
+        if let Some(original) = original {
+            self.repair()?.csv.write_byte_record(&original)?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A CSV file that doesn't have its name yet; dropped without it, it is gone.
+#[derive(Debug)]
+struct AtomicFile {
+    path: PathBuf,
+    unnamed: PathBuf,
+    csv: csv::Writer<BufWriter<File>>,
+}
+
+impl AtomicFile {
+    fn create(path: &Path, delimiter: u8) -> io::Result<Self> {
+        // A link stays one: the file that it leads to is replaced.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let unnamed = files::aside(&path)?;
+        // One that a crash left behind.
+        remove(&unnamed)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed)?;
+        let mut csv = csv::WriterBuilder::new();
+        let csv = csv.delimiter(delimiter).terminator(csv::Terminator::Any(b'\n')).flexible(true).from_writer(BufWriter::new(file));
+        Ok(Self { path, unnamed, csv })
+    }
+
+    fn take_name(mut self) -> io::Result<()> {
+        self.csv.flush()?;
+        self.csv.get_ref().get_ref().sync_all()?;
+        fs::rename(&self.unnamed, &self.path)?;
+        files::sync_folder_of(&self.path)
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        // After it has taken its name there is nothing to remove.
+        let _ = fs::remove_file(&self.unnamed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::domain::account::Field;
+    use crate::domain::comparison::Comparison;
+
+    fn finding(row: u64, state: Comparison) -> Finding {
+        let original = state.is_repairable().then(|| ByteRecord::from(vec!["=x;y", "n \"q\"", "more"]));
+        Finding { row, line: row + 1, user_id: (*b"=x,y").into(), state, original }
+    }
+
+    fn sheets(folder: &Path) -> VerificationFiles {
+        let paths = VerificationPaths { results: folder.join("r.csv"), repair: folder.join("repair.csv") };
+        let header = ByteRecord::from(vec!["UserID", "Nick", "city"]);
+        VerificationFiles::create(paths, OriginalFormat { header, delimiter: b';' }).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn each_state_has_its_line_and_what_can_be_repaired_its_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sheets = sheets(folder.path());
+        let states = [
+            Comparison::Same,
+            Comparison::Missing,
+            Comparison::Differs(vec![Field::Nick, Field::FaceUrl]),
+            Comparison::Unknown("=1\n+1".to_owned()),
+            Comparison::Invalid("why".to_owned()),
+        ];
+        for (state, row) in states.into_iter().zip(1..) {
+            sheets.take(finding(row, state)).unwrap();
+        }
+        assert_eq!(names(folder.path()), [".r.csv.tmp", ".repair.csv.tmp"]);
+        assert!(sheets.finish(true).unwrap());
+        assert_eq!(names(folder.path()), ["r.csv", "repair.csv"]);
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(
+            read("r.csv"),
+            "row,line,UserID,state,detail\n1,2,\"=x,y\",same,\n2,3,\"=x,y\",missing,\n3,4,\"=x,y\",differs,Nick FaceUrl\n\
+             4,5,\"=x,y\",unknown,\"'=1\n+1\"\n5,6,\"=x,y\",invalid,why\n"
+        );
+        let record = "\"=x;y\";\"n \"\"q\"\"\";more\n";
+        assert_eq!(read("repair.csv"), format!("UserID;Nick;city\n{record}{record}"));
+        for name in ["r.csv", "repair.csv"] {
+            assert_eq!(fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_the_earlier_files_and_what_is_leaves_no_old_repairs() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["r.csv", "repair.csv", ".r.csv.tmp"] {
+            fs::write(folder.path().join(name), "old").unwrap();
+        }
+        drop(sheets(folder.path()));
+        assert_eq!(names(folder.path()), ["r.csv", "repair.csv"]);
+        assert_eq!(fs::read_to_string(folder.path().join("r.csv")).unwrap(), "old");
+        assert!(!sheets(folder.path()).finish(true).unwrap());
+        assert_eq!(names(folder.path()), ["r.csv"]);
+        assert_eq!(fs::read_to_string(folder.path().join("r.csv")).unwrap(), "row,line,UserID,state,detail\n");
+    }
+}

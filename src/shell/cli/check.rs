@@ -1,0 +1,210 @@
+//! `chatlift check`: the report for people, and its exit code.
+
+use std::fmt;
+use std::path::Path;
+
+use super::exit::{Exit, ExitMessage, causes, quoted};
+use super::flags::InputFlags;
+use super::input::{Stream, roster_error};
+use super::settings::format;
+use super::stdout::print;
+use crate::flow::check::{Checked, EXAMPLES, Forecast, Position, Rates, InvalidRecord, Repeat, Repeats, CheckReport, check};
+use crate::domain::figures::{count, counted};
+use crate::io::roster::{Format, Look};
+use crate::domain::examples::Examples;
+
+/// How often a file that grows is read. Chosen: what still grows then is reported as far as it was read.
+const READINGS_MAX: u32 = 10;
+
+/// Reads the file, prints the report.
+pub(super) fn run(input: &InputFlags, rates: Rates) -> ExitMessage {
+    checked(input, rates).unwrap_or_else(|word| word)
+}
+
+fn checked(input: &InputFlags, rates: Rates) -> Result<ExitMessage, ExitMessage> {
+    let (path, format) = (&input.file, format(input));
+    let mut stream = Stream::open(path)?;
+    let Checked { mut report, end, .. } = read(&mut stream, path, &format, rates)?;
+    if stream.can_be_read_again()
+        && report.last_unnamed_row().is_some()
+        && let Ok(again) = stream.roster(&format)
+    {
+        report.name_repeats(again);
+    }
+    print(&report)?;
+    Ok(end.map_or_else(|error| roster_error(path, &error), |()| last_word(&report)))
+}
+
+/// Reads the file; from its start again if it has grown meanwhile.
+fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Result<Checked, ExitMessage> {
+    let mut readings = 0;
+    loop {
+        let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
+        let checked = check(roster, rates).map_err(|error| {
+            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+        })?;
+        readings += 1;
+        if checked.end.is_err() {
+            return Ok(checked);
+        }
+        let look = stream.look_again(format.delimiter, checked.at).map_err(|error| roster_error(path, &error))?;
+        if look != Look::Grown || readings == READINGS_MAX {
+            return Ok(checked);
+        }
+    }
+}
+
+fn last_word(report: &CheckReport) -> ExitMessage {
+    match report.refused.count() {
+        0 => ExitMessage::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is"),
+        refused => ExitMessage::new(
+            Exit::SomeRowsRejected,
+            format!("{} of {} would be refused", count(refused), counted(report.records, "record")),
+            "correct them, or import the file as it is: they become `invalid`, and the rejects file holds them ready to be fixed",
+        ),
+    }
+}
+
+/// Ends with a line end, as all its parts do.
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = [self.records, self.valid, self.refused.count()].map(count);
+        let width = figures[0].len();
+        for (label, figure) in ["records", "  can be sent", "  would be refused"].into_iter().zip(figures) {
+            writeln!(f, "{label:<20}{figure:>width$}")?;
+        }
+        for (rule, sample) in self.refused.by_count() {
+            write_refused(f, rule, sample)?;
+        }
+        write_unusual(f, &self.unusual)?;
+        write_repeats(f, &self.repeats)?;
+        write_forecast(f, self.forecast)
+    }
+}
+
+fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Examples<InvalidRecord, EXAMPLES>) -> fmt::Result {
+    writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "record"))?;
+    sample.first.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", place(&refusal.position), refusal.why))?;
+    write_rest(f, sample.count, sample.first.len())
+}
+
+fn write_unusual(f: &mut fmt::Formatter<'_>, unusual: &Examples<Position, EXAMPLES>) -> fmt::Result {
+    if unusual.count == 0 {
+        return Ok(());
+    }
+    writeln!(f, "\nwarning: UserID with other characters than A-Z a-z 0-9 _ -: {}", counted(unusual.count, "record"))?;
+    writeln!(f, "  They are sent as they are; not every page of the service's documentation allows them.")?;
+    unusual.first.iter().try_for_each(|position| writeln!(f, "  {}", place(position)))?;
+    write_rest(f, unusual.count, unusual.first.len())
+}
+
+fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
+    if repeats.superseded == 0 {
+        return writeln!(f, "\nduplicates: none");
+    }
+    let (user_ids, superseded) = (counted(repeats.user_ids, "UserID"), counted(repeats.superseded, "record"));
+    writeln!(f, "\nduplicates: {superseded} superseded by a later one of the same UserID (the last row wins), {user_ids} in all")?;
+    repeats.first.iter().try_for_each(|repeat| writeln!(f, "  {}", pair(repeat)))?;
+    write_rest(f, repeats.superseded, repeats.first.len())
+}
+
+fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result {
+    let (calls, rate) = (counted(forecast.calls, "call"), count(forecast.rate_per_s.get().into()));
+    let batches = forecast.batches;
+    let (batch_calls, batch_rate) = (counted(batches.calls, "call"), count(batches.rate_per_s.get().into()));
+    write!(f, "\nforecast: {calls}, {} at {rate} a second; ", humantime::format_duration(forecast.time()))?;
+    writeln!(f, "in batches: {batch_calls}, {} at {batch_rate} a second", humantime::format_duration(batches.time()))
+}
+
+/// How many of a sample are not shown.
+pub(super) fn write_rest(f: &mut fmt::Formatter<'_>, total: u64, shown: usize) -> fmt::Result {
+    match total.saturating_sub(shown as u64) {
+        0 => Ok(()),
+        rest => writeln!(f, "  … and {} more", count(rest)),
+    }
+}
+
+fn place(position: &Position) -> String {
+    format!("row {}, line {}, UserID {}", position.row, position.line, quoted(&position.user_id))
+}
+
+fn pair(repeat: &Repeat) -> String {
+    let rows = format!("row {} supersedes row {}", repeat.later_row, repeat.earlier_row);
+    repeat.user_id.as_deref().map_or_else(|| rows.clone(), |user_id| format!("{rows}, UserID {}", quoted(user_id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::io::roster::Roster;
+
+    const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
+
+    fn report(text: &str) -> CheckReport {
+        let roster = || Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
+        let mut report = check(roster(), RATES).unwrap().report;
+        report.name_repeats(roster());
+        report
+    }
+
+    #[test]
+    fn the_report_says_what_would_be_refused_and_why_then_duplicates_then_the_forecast() {
+        let mut text = "UserID,Nick\nada,\nada,A\nx@y,\n,empty\n ab,\na\u{1b}[2Jc,\ne\t,\na\u{a0},\nshort\n".to_owned();
+        text.extend((0..2_000).map(|number| format!("user_{number},\n")));
+        insta::assert_snapshot!(report(&text), @r#"
+        records             2,009
+          can be sent       2,003
+          would be refused      6
+
+        refused: UserID starts or ends with white space: 3 records
+          row 5, line 6, UserID " ab": UserID starts or ends with white space (U+0020)
+          row 7, line 8, UserID "e\t": UserID starts or ends with white space (U+0009)
+          row 8, line 9, UserID "a ": UserID starts or ends with white space (U+00A0)
+
+        refused: UserID is empty: 1 record
+          row 4, line 5, UserID "": UserID is empty
+
+        refused: a field holds a control character: 1 record
+          row 6, line 7, UserID "a\u{1b}[2Jc": UserID holds the control character U+001B
+
+        refused: the number of fields is not the header's: 1 record
+          row 9, line 10, UserID "short": the record has 1 fields, the header has 2
+
+        warning: UserID with other characters than A-Z a-z 0-9 _ -: 1 record
+          They are sent as they are; not every page of the service's documentation allows them.
+          row 3, line 4, UserID "x@y"
+
+        duplicates: 1 record superseded by a later one of the same UserID (the last row wins), 1 UserID in all
+          row 2 supersedes row 1, UserID "ada"
+
+        forecast: 2,003 calls, 11s at 200 a second; in batches: 21 calls, 1s at 100 a second
+        "#);
+    }
+
+    #[test]
+    fn a_report_without_findings_is_short() {
+        insta::assert_snapshot!(report("UserID\na\nb\n"), @r"
+        records             2
+          can be sent       2
+          would be refused  0
+
+        duplicates: none
+
+        forecast: 2 calls, 1s at 200 a second; in batches: 1 call, 1s at 100 a second
+        ");
+    }
+
+    #[test]
+    fn the_last_word_follows_from_the_refusals() {
+        let check = |text: &str, exit: Exit, why: &str| {
+            let word = last_word(&report(text));
+            assert_eq!((word.exit, word.why.as_str()), (exit, why), "{text:?}");
+        };
+        check("UserID\n", Exit::Done, "0 records can be sent");
+        check("UserID\na\na\n", Exit::Done, "2 records can be sent");
+        check("UserID\na\n ab\n", Exit::SomeRowsRejected, "1 of 2 records would be refused");
+    }
+}

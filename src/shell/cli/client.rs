@@ -1,0 +1,117 @@
+//! What a run talks to: the client, the signatures, and what the checkpoint calls the target.
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use reqwest::Url;
+use tokio::time::Instant;
+
+use super::exit::{Exit, ExitMessage, causes};
+use super::settings::{Connection, Identity, ServiceAddress};
+use crate::domain::account::UserId;
+use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
+use crate::io::api::usersig::{Credential, Signer, read_claims};
+use crate::flow::deliver::Known;
+use crate::io::gate::Rate;
+use crate::domain::outcome::OutcomeCounts;
+use crate::sandbox::{Sandbox, SandboxSettings};
+use crate::domain::target::{SANDBOX, Target};
+use crate::domain::verdict::SuccessSeen;
+
+/// The service, ready to be called.
+pub(super) struct ServiceClient {
+    pub(super) api: Rc<HttpApi>,
+    identity: Identity,
+    pub(super) target: Target,
+    /// When a signature that cannot be renewed expires.
+    pub(super) expires_at: Option<SystemTime>,
+    /// Lives as long as the run.
+    pub(super) _sandbox: Option<Sandbox>,
+}
+
+/// The name of the target without calling it.
+pub(super) fn target(service: &ServiceAddress) -> Target {
+    let api = "account_import".to_owned();
+    match service {
+        ServiceAddress::Sandbox => Target { endpoint: SANDBOX.to_owned(), sdkappid: 0, api },
+        ServiceAddress::Remote { endpoint, identity } => {
+            let host = endpoint.host_str().unwrap_or_default();
+            let port = endpoint.port_or_known_default().unwrap_or_default();
+            Target { endpoint: format!("{}://{host}:{port}", endpoint.scheme()), sdkappid: identity.sdkappid, api }
+        }
+    }
+}
+
+/// Makes the client and the first signature; starts the sandbox if that is the target, with this limit of `account_import`. No call leaves.
+pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<ServiceClient, ExitMessage> {
+    let target = target(&connection.service);
+    let (sandbox, endpoint, identity) = match &connection.service {
+        ServiceAddress::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
+        ServiceAddress::Sandbox => sandbox(limit)?,
+    };
+    let expires_at = match &identity.credential {
+        Credential::Key(_) => None,
+        Credential::Ready(usersig) => read_claims(usersig).ok().map(|claims| claims.expires_at),
+    };
+    let settings = HttpSettings {
+        endpoint,
+        sdkappid: identity.sdkappid,
+        identifier: identity.identifier.clone(),
+        timeout: connection.timeout,
+        connections: connection.in_flight,
+        ca_pem: connection.ca_pem.clone(),
+    };
+    let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
+    Ok(ServiceClient { api: Rc::new(api), identity, target, expires_at, _sandbox: sandbox })
+}
+
+impl ServiceClient {
+    /// As whom calls are made.
+    pub(super) fn identifier(&self) -> &str {
+        &self.identity.identifier
+    }
+
+    /// The same as an account, which ought to be there.
+    pub(super) fn admin(&self) -> UserId {
+        UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
+    }
+
+    /// What is known before the first call of a run that has come to this.
+    pub(super) fn known(&self, tally: OutcomeCounts) -> Known {
+        let seen = if tally.imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
+        Known { identifier: self.admin(), seen }
+    }
+
+    /// Signs anew, for a run that begins now.
+    pub(super) fn signer(&self) -> Signer {
+        let Identity { sdkappid, identifier, credential } = &self.identity;
+        Signer::new(credential.clone(), *sdkappid, identifier, Instant::now(), SystemTime::now())
+    }
+}
+
+fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), ExitMessage> {
+    let cannot = |error: std::io::Error| {
+        ExitMessage::new(Exit::Fatal, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
+    };
+    let mut settings = SandboxSettings::ephemeral().map_err(cannot)?;
+    settings.limit_per_s = match limit {
+        Rate::PerSecond(limit) => Some(limit),
+        Rate::Unlimited => None,
+    };
+    let credential = Credential::Key(settings.key.clone());
+    let identity = Identity { sdkappid: settings.sdkappid, identifier: settings.identifier.clone(), credential };
+    let sandbox = Sandbox::start(settings).map_err(cannot)?;
+    let endpoint = Url::parse(&sandbox.endpoint()).expect("an address with a port is a URL");
+    Ok((Some(sandbox), endpoint, identity))
+}
+
+fn no_client(error: &HttpSetupError) -> ExitMessage {
+    match error {
+        HttpSetupError::NoCertificate | HttpSetupError::CaFile(_) => {
+            ExitMessage::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
+        }
+        HttpSetupError::Client(_) | HttpSetupError::Random => {
+            ExitMessage::new(Exit::Fatal, causes(error), "this is a fault of the machine; the same command resumes")
+        }
+    }
+}

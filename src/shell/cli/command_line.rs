@@ -1,0 +1,230 @@
+//! Commands for a shell, as hints have them: with the flags that were given and are needed, so that they run as they stand.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use super::flags::{ConnectionFlags, InputFlags};
+use super::settings::format;
+
+/// A command in the making.
+#[derive(Debug, Clone)]
+pub(super) struct CommandLine {
+    words: Vec<String>,
+}
+
+impl CommandLine {
+    /// `chatlift` with a subcommand.
+    pub(super) fn new(subcommand: &str) -> Self {
+        Self { words: vec!["chatlift".to_owned(), subcommand.to_owned()] }
+    }
+
+    /// Adds words that need no quotes.
+    pub(super) fn plain(mut self, words: &str) -> Self {
+        self.words.extend(words.split(' ').map(str::to_owned));
+        self
+    }
+
+    /// Adds a file.
+    pub(super) fn file(mut self, path: &Path) -> Self {
+        self.words.push(file_word(path));
+        self
+    }
+
+    /// Adds a flag with its value, if it was given.
+    fn flag(self, name: &str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.valued(name, OsStr::new(&value.to_string())),
+            None => self,
+        }
+    }
+
+    fn path(self, name: &str, value: Option<&Path>) -> Self {
+        match value {
+            Some(value) => self.valued(name, value.as_os_str()),
+            None => self,
+        }
+    }
+
+    fn valued(mut self, name: &str, value: &OsStr) -> Self {
+        let flag = format!("--{name}");
+        if begins_with_dash(value) {
+            // It would be taken for a flag.
+            let mut both = OsString::from(flag + "=");
+            both.push(value);
+            self.words.push(shell_word(&both));
+        } else {
+            self.words.extend([flag, shell_word(value)]);
+        }
+        self
+    }
+
+    /// Adds a flag with a path as its value.
+    pub(super) fn with(self, name: &str, value: &Path) -> Self {
+        self.path(name, Some(value))
+    }
+
+    /// Adds what changes how the input is read.
+    pub(super) fn reading(self, flags: &InputFlags) -> Self {
+        self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter))
+    }
+
+    /// Adds what changes how a file of the input's records is read, that is `separated` so.
+    pub(super) fn reading_copy(self, flags: &InputFlags, copy: &Path, separated: u8) -> Self {
+        let usual = format(&InputFlags { file: copy.to_owned(), map: Vec::new(), delimiter: None }).delimiter;
+        self.mapping(flags).flag("delimiter", (usual != separated).then(|| delimiter(separated)))
+    }
+
+    fn mapping(self, flags: &InputFlags) -> Self {
+        flags.map.iter().fold(self, |line, (field, column)| line.flag("map", Some(format!("{field}={column}"))))
+    }
+
+    /// Adds what says where the service is, who calls, and how fast.
+    pub(super) fn connection(self, flags: &ConnectionFlags) -> Self {
+        let region = flags.region.and_then(|region| region.to_possible_value()).map(|value| value.get_name().to_owned());
+        let line = self
+            .flag("sdkappid", flags.sdkappid)
+            .flag("identifier", flags.identifier.as_ref())
+            .path("secret-key-file", flags.secret_key_file.as_deref())
+            .flag("region", region)
+            .flag("endpoint", flags.endpoint.as_ref())
+            .path("ca-file", flags.ca_file.as_deref())
+            .flag("rate", flags.rate)
+            .flag("headroom", flags.headroom)
+            .flag("in-flight", flags.in_flight)
+            .flag("max-attempts", flags.max_attempts)
+            .flag("timeout", flags.timeout.map(|timeout| timeout.as_secs_f64()))
+            .flag("max-outage", flags.max_outage.map(|time| humantime::format_duration(time).to_string().replace(' ', "")))
+            .path("config", flags.config.as_deref());
+        if flags.sandbox { line.plain("--sandbox") } else { line }
+    }
+}
+
+impl std::fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words.join(" "))
+    }
+}
+
+/// A word that a shell takes as it is. `printf` makes what a line of a hint can't hold: control characters and what is not UTF-8. (Line ends at the
+/// very end of a word are lost on that way; no flag, and no file that chatlift names, ends so.)
+pub(super) fn shell_word(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref();
+    let is_plain = |char: char| char.is_alphanumeric() || "_-./=,:+@%".contains(char);
+    match word.to_str().filter(|text| !text.contains(char::is_control)) {
+        Some(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_owned(),
+        Some(text) => format!("'{}'", text.replace('\'', "'\\''")),
+        None => format!("\"$(printf '{}')\"", word.as_encoded_bytes().iter().map(|byte| octal(*byte)).collect::<String>()),
+    }
+}
+
+/// A byte as the format of `printf` has it.
+fn octal(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"_./=".contains(&byte) { char::from(byte).to_string() } else { format!("\\{byte:03o}") }
+}
+
+/// As [`shell_word`], of a file: one whose name begins with a dash would be taken for a flag.
+pub(super) fn file_word(path: &Path) -> String {
+    let is_flag = begins_with_dash(path.as_os_str()) && path != Path::new("-");
+    if is_flag { shell_word(Path::new(".").join(path)) } else { shell_word(path) }
+}
+
+fn begins_with_dash(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"-")
+}
+
+fn delimiter(byte: u8) -> String {
+    if byte == b'\t' { "tab".to_owned() } else { char::from(byte).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::shell::cli::flags::{Cli, CliCommand};
+
+    /// The flags of an import that is called so.
+    fn flags(words: &[&str]) -> Box<crate::shell::cli::flags::ImportFlags> {
+        let parsed = Cli::try_parse_from(["chatlift", "import"].iter().chain(words)).unwrap();
+        let CliCommand::Import(flags) = parsed.command else { unreachable!("it is an import") };
+        flags
+    }
+
+    #[test]
+    fn a_command_carries_the_flags_that_were_given_in_a_shells_words() {
+        let given = flags(&[
+            "my users.csv",
+            "--sdkappid",
+            "7",
+            "--identifier",
+            "it's me",
+            "--secret-key-file",
+            "a key",
+            "--region",
+            "tokyo",
+            "--rate",
+            "0",
+            "--headroom",
+            "20",
+            "--timeout",
+            "2.5",
+            "--max-outage",
+            "90min",
+            "--map",
+            "UserID=user id",
+            "--map",
+            "Nick=-",
+            "--delimiter",
+            ";",
+        ]);
+        let line = CommandLine::new("check").file(&given.run.input.file).reading(&given.run.input).connection(&given.run.connection);
+        assert_eq!(
+            line.to_string(),
+            "chatlift check 'my users.csv' --map 'UserID=user id' --map Nick=- --delimiter ';' --sdkappid 7 --identifier 'it'\\''s me' \
+             --secret-key-file 'a key' --region tokyo --rate 0 --headroom 20 --timeout 2.5 --max-outage 1h30m"
+        );
+        assert_eq!(CommandLine::new("import").file(Path::new("-x.csv")).to_string(), "chatlift import ./-x.csv");
+    }
+
+    #[test]
+    fn a_copy_is_told_its_delimiter_where_its_name_does_not_tell_it() {
+        let given = flags(&["users.tsv"]);
+        let line = |copy: &str, separated: u8| {
+            CommandLine::new("import").file(Path::new(copy)).reading_copy(&given.run.input, Path::new(copy), separated).to_string()
+        };
+        assert_eq!(line("r.csv", b','), "chatlift import r.csv");
+        assert_eq!(line("r.csv", b'\t'), "chatlift import r.csv --delimiter tab");
+        assert_eq!(line("r.tsv", b'\t'), "chatlift import r.tsv");
+        assert_eq!(line("r.csv", b'|'), "chatlift import r.csv --delimiter '|'");
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        use std::os::unix::ffi::OsStrExt;
+        let check = |word: &[u8], expected: &str| {
+            assert_eq!(shell_word(OsStr::from_bytes(word)), expected);
+            let said = std::process::Command::new("/bin/sh").args(["-c", &format!("printf %s {expected}")]).output().unwrap();
+            assert_eq!(said.stdout, word, "{expected}");
+        };
+        check(b"a/b-1.csv", "a/b-1.csv");
+        check(b"my users.csv", "'my users.csv'");
+        check(b"it's", "'it'\\''s'");
+        check(b"$HOME `x` *", "'$HOME `x` *'");
+        check(b"", "''");
+        check(b"caf\xe9 $x.csv", "\"$(printf 'caf\\351\\040\\044x.csv')\"");
+        check(b"a\nb%s'\\", "\"$(printf 'a\\012b\\045s\\047\\134')\"");
+    }
+
+    #[test]
+    fn a_file_is_never_taken_for_a_flag() {
+        use std::os::unix::ffi::OsStrExt;
+        let check = |path: &[u8], expected: &str| assert_eq!(file_word(Path::new(OsStr::from_bytes(path))), expected);
+        check(b"-x.csv", "./-x.csv");
+        check(b"-", "-");
+        check(b"-\xff", "\"$(printf './\\055\\377')\"");
+        let line = CommandLine::new("audit").with("results", Path::new(OsStr::from_bytes(b"-\xff")));
+        assert_eq!(line.to_string(), "chatlift audit \"$(printf '\\055\\055results=\\055\\377')\"");
+    }
+}

@@ -1,0 +1,181 @@
+//! The last words of an import: what ended it, why, and what to do.
+
+use std::path::Path;
+
+use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
+use super::command_line::CommandLine;
+use super::exit::{Exit, ExitMessage, causes};
+use super::flags::RunFlags;
+use super::input;
+use super::settings::copies_delimiter;
+use crate::domain::figures;
+use crate::flow::import::StopCause;
+use crate::io::journal::paths::RunPaths;
+use crate::io::journal::{DiskError, OpenError};
+use crate::io::lockfile;
+use crate::domain::outcome::OutcomeCounts;
+use crate::io::roster::RosterError;
+use crate::domain::verdict::HaltReason;
+
+/// What the same command does after everything that only interrupted a run.
+pub(super) const RESUMES: &str = "the same command goes on where it stopped";
+
+/// A run as its last word needs it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndedRun<'a> {
+    pub(super) flags: &'a RunFlags,
+    pub(super) paths: &'a RunPaths,
+    /// The state that an import fills.
+    pub(super) state: Option<&'a Path>,
+    /// What to look at where no call has got through.
+    pub(super) reach: Option<&'a str>,
+}
+
+/// The last word on a run that came to an end of its own; `remaining` are the records that a limit has left.
+pub(super) fn last_word(end: &StopCause<RosterError>, tally: OutcomeCounts, remaining: Option<u64>, given: EndedRun) -> ExitMessage {
+    match end {
+        StopCause::Finished => finished(tally, given),
+        StopCause::LimitReached => limited(tally, remaining),
+        StopCause::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {} settled", rows(tally.rows())), RESUMES),
+        StopCause::Outage { why } => ExitMessage::new(
+            Exit::Stopped,
+            format!("the service was down for longer than --max-outage; last of all: {why}; {} settled", rows(tally.rows())),
+            outage_hint(given.reach, RESUMES),
+        ),
+        StopCause::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} settled", rows(tally.rows()))),
+        StopCause::Input(error) => input::roster_error(&given.flags.input.file, error),
+    }
+}
+
+/// What to do about a service that was down, or that nothing has ever got through to.
+pub(super) fn outage_hint(reach: Option<&str>, then: &str) -> String {
+    match reach {
+        None => format!("check the network and the service's status page; {then}"),
+        Some(advice) => format!("nothing has ever got through: {advice}; {then}"),
+    }
+}
+
+/// The service will take nothing more of this run.
+pub(super) fn refused(refusal: HaltReason, code: Option<i64>, says: &str, so_far: &str) -> ExitMessage {
+    let code = code.map_or(String::new(), |code| format!("code {code}"));
+    let details = [&code, says].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    let details = if details.is_empty() { details } else { format!(" ({details})") };
+    ExitMessage::new(refusal.class().into(), format!("{refusal}{details}; {so_far}"), refusal.hint())
+}
+
+fn rows(count: u64) -> String {
+    figures::counted(count, "row")
+}
+
+/// The exit code of a run whose rows have come to this.
+pub(super) fn finished_exit(tally: OutcomeCounts) -> Exit {
+    if tally.rejected() == 0 { Exit::Done } else { Exit::SomeRowsRejected }
+}
+
+fn finished(tally: OutcomeCounts, given: EndedRun) -> ExitMessage {
+    let exit = finished_exit(tally);
+    let hint = if exit == Exit::SomeRowsRejected { fix_rejects(given) } else { nothing_to_do(given) };
+    ExitMessage::new(exit, told(tally), hint)
+}
+
+fn told(tally: OutcomeCounts) -> String {
+    let OutcomeCounts { imported, failed, invalid, .. } = tally;
+    let count = figures::count;
+    if tally.rejected() == 0 {
+        format!("all {} imported", rows(imported))
+    } else {
+        format!("{} of {} imported, {} failed, {} invalid", count(imported), rows(tally.rows()), count(failed), count(invalid))
+    }
+}
+
+fn fix_rejects(given: EndedRun) -> String {
+    let (rejects, flags) = (&given.paths.rejects, given.flags);
+    let command = CommandLine::new("import").file(rejects).reading_copy(&flags.input, rejects, copies_delimiter(&flags.input));
+    let command = command.connection(&flags.connection);
+    let command = given.state.map_or(command.clone(), |state| command.with("state", state));
+    format!("{} holds them with the reasons: fix it, then {command}", rejects.display())
+}
+
+fn nothing_to_do(given: EndedRun) -> String {
+    let (results, flags) = (&given.paths.results, given.flags);
+    if input::is_stream(&flags.input.file) {
+        return format!("nothing is left to do; {} has the outcomes", results.display());
+    }
+    let command = CommandLine::new("audit").file(&flags.input.file).with("results", results).reading(&flags.input);
+    format!("nothing is left to do; {command} proves it row by row")
+}
+
+fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
+    let remain = remaining.map_or_else(|| "an unknown number remains".to_owned(), |count| format!("{} remain", figures::count(count)));
+    let so_far = match tally.rejected() {
+        0 => format!("{} imported so far", rows(tally.imported)),
+        _ => format!("so far {}", told(tally)),
+    };
+    let why = format!("the limit is reached: {so_far}; {remain}");
+    ExitMessage::new(finished_exit(tally), why, "the same command without --limit goes on")
+}
+
+/// Says why a run took minutes for rows that failed, if it did.
+pub(super) fn having_waited(word: ExitMessage, unjudged: u64) -> ExitMessage {
+    if unjudged == 0 {
+        return word;
+    }
+    let count = figures::count(unjudged);
+    let wait = format!(
+        "{count} of the failed kept meeting temporary errors and were tried for two minutes, since nothing else could show whether the service was well"
+    );
+    ExitMessage { why: format!("{}; {wait}", word.why), ..word }
+}
+
+/// The last word when an earlier process has finished the run.
+pub(super) fn already_finished(tally: OutcomeCounts, given: EndedRun) -> ExitMessage {
+    let word = finished(tally, given);
+    ExitMessage { why: format!("this run was finished earlier, nothing is sent: {}", word.why), ..word }
+}
+
+/// The last word when the journal can't write any more.
+pub(super) fn disk_failed(error: &DiskError) -> ExitMessage {
+    let why = format!("{}{}", causes(error), why_denied(&error.path, &error.source));
+    if is_out_of_files(&error.source) {
+        return ExitMessage::yours(why, MORE_FILES);
+    }
+    ExitMessage::new(Exit::Fatal, why, "make room or repair the disk; what was committed stays, and the same command resumes")
+}
+
+/// The last word when another process is at work on `what`.
+pub(super) fn busy(why: String, locks: &[&Path], what: &str) -> ExitMessage {
+    let who =
+        locks.iter().find_map(|lock| lockfile::holder(lock)).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let hint = format!("{who} is at work on it: wait for it, or stop it; one process at a time works on {what}");
+    ExitMessage::new(Exit::Busy, why, hint)
+}
+
+/// The last word when the journal can't be opened.
+pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
+    let hint = match error {
+        OpenError::Locked { lock, .. } => return busy(causes(error), &[lock], "a run"),
+        OpenError::NoCheckpoint { .. } => "bring the checkpoint back, or begin again with --restart, which sets the results aside".to_owned(),
+        OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which sets the checkpoint aside".to_owned(),
+        OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::OtherWork { .. } => {
+            "finish that one first with its own command, name other files with --results, or begin again with --restart".to_owned()
+        }
+        OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::OtherReading { .. } => "give the same --map, --delimiter and other flags of the input, or begin again with --restart".to_owned(),
+        OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),
+        OpenError::InputChanged { .. } => {
+            "bring back the file as it was, or import the new one from its start with --restart; settled rows may be imported twice, which is safe"
+                .to_owned()
+        }
+        OpenError::SheetChanged { .. } => "bring it back as the run left it, or begin again with --restart, which sets it aside".to_owned(),
+        OpenError::Disk(disk) if is_callers(&disk.source) => {
+            let why = format!("{}{}", causes(error), why_denied(&disk.path, &disk.source));
+            return ExitMessage::yours(why, "check the folder and its permissions; --results names another place");
+        }
+        OpenError::Input(cause) if is_out_of_files(cause) => return ExitMessage::yours(causes(error), MORE_FILES),
+        OpenError::Input(_) => "the same command resumes once the file can be read".to_owned(),
+        OpenError::Disk(disk) => return disk_failed(disk),
+    };
+    let exit = if matches!(error, OpenError::Input(_)) { Exit::Fatal } else { Exit::UserError };
+    ExitMessage::new(exit, causes(error), hint)
+}

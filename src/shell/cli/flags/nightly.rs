@@ -1,0 +1,115 @@
+//! The flags of `sync` and `state`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{ConnectionFlags, RunFlags, duration};
+use crate::domain::account::UserId;
+use crate::domain::guard::Bound;
+
+/// Where the guards' flags stand in the help.
+const GUARDS: &str = "Guards (a run that looks wrong exits 6 and sends nothing)";
+
+#[derive(Debug, Args)]
+pub struct SyncFlags {
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// What the service is known to hold (SQLite); made if it is not there
+    #[arg(long, value_name = "STATE", help_heading = "Files")]
+    pub state: PathBuf,
+    /// Write what is to be done, row by row, for all but the unchanged: op,row,line,UserID,reason
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub plan: Option<PathBuf>,
+
+    /// What is done about accounts that the file lacks: `report` writes them to … .missing.csv; `kick` ends their sessions, perhaps twice
+    /// after a crash; `delete` deletes them, which on paid plans bars their ids for three months
+    #[arg(long, value_name = "WHAT", default_value = "report", help_heading = "Missing accounts")]
+    pub missing: MissingFlag,
+    /// Finished runs in a row in which an id must be missing before it is kicked or deleted
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Missing accounts")]
+    pub missing_runs: u32,
+    /// What must lie between the starts of two runs for both to count for an id that is missing in both: a night is a night, however often it
+    /// is run
+    #[arg(long, value_name = "DURATION", default_value = "10h", value_parser = duration, help_heading = "Missing accounts")]
+    pub missing_apart: Duration,
+    /// Never kick or delete ids that match: `*`, `?` and `[…]` (repeatable)
+    #[arg(long, value_name = "GLOB", value_parser = glob, help_heading = "Missing accounts")]
+    pub protect: Vec<glob::Pattern>,
+    /// Never kick or delete who is online, in the foreground or for pushed messages, or who can't be asked about
+    #[arg(long, help_heading = "Missing accounts")]
+    pub skip_online: bool,
+
+    /// Let this run go on though something speaks against it (repeatable)
+    #[arg(long, value_name = "GUARD", help_heading = GUARDS)]
+    pub allow: Vec<AllowFlag>,
+    /// Refuse more updates than this: N, or N% of the accounts held (from 100 held up)
+    #[arg(long, value_name = "N|N%", default_value = "30%", value_parser = Bound::parse, help_heading = GUARDS)]
+    pub max_update: Bound,
+    /// Refuse more kicks or deletions than this: N, or N% of the accounts held; required with --missing delete [default with kick: 500
+    /// or 15% of the accounts held, whichever is less, but at least 10]
+    #[arg(long, value_name = "N|N%", value_parser = Bound::parse, required_if_eq("missing", "delete"), help_heading = GUARDS)]
+    pub max_delete: Option<Bound>,
+    /// Refuse a file without a valid record of this id (repeatable)
+    #[arg(long, value_name = "ID", value_parser = user_id, help_heading = GUARDS)]
+    pub canary: Vec<UserId>,
+}
+
+#[derive(Debug, Args)]
+pub struct StateFlags {
+    /// The state's file
+    #[arg(value_name = "STATE")]
+    pub state: PathBuf,
+    #[command(subcommand)]
+    pub what: Option<StateCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Write all accounts as CSV to standard output: UserID,fingerprint,last_imported,missing_runs
+    Export,
+    /// Drop ids: the next sync creates those that its file has
+    Forget {
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+    },
+    /// Bind the state to the app that the connection flags name, because it has moved there
+    Retarget {
+        #[command(flatten)]
+        connection: Box<ConnectionFlags>,
+    },
+}
+
+/// What is done about accounts that the file lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MissingFlag {
+    Report,
+    Kick,
+    Delete,
+}
+
+/// A guard that a flag switches off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AllowFlag {
+    /// The file may have no valid record
+    Empty,
+    /// The file may lack more than 15 % of the accounts held, or be so much smaller
+    Shrunk,
+    /// The share of nicknames or faces may fall by more than 5 points
+    Blanked,
+    /// The file may have no line end at its end though the last run's had one
+    Cut,
+    /// Missing accounts are kicked or deleted although the file is malformed: they may be in it
+    Malformed,
+    /// Missing accounts are kicked or deleted although another id of the file looks like them
+    Lookalikes,
+}
+
+fn glob(text: &str) -> Result<glob::Pattern, String> {
+    glob::Pattern::new(text).map_err(|error| error.to_string())
+}
+
+fn user_id(text: &str) -> Result<UserId, String> {
+    UserId::parse(text.as_bytes()).map_err(|why| why.to_string())
+}

@@ -1,0 +1,249 @@
+//! The input file as the shell sees it: how it is opened, and what to do about one that is not what it claims.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use super::access::{Remedies, cannot_use, why_denied};
+use super::command_line::{file_word, shell_word};
+use super::exit::{Exit, ExitMessage, causes, quoted};
+use crate::domain::account::Field;
+use crate::domain::position::{FileStat, InputPosition};
+use crate::io::roster::{Format, HeaderError, InputFile, Look, RECORD_MAX_BYTES, Record, Roster, RosterError, Watch, Watched};
+
+/// Whether the file is standard input.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Whether the file can't be read twice: standard input under one of its names, a pipe, a device.
+pub(super) fn is_stream(path: &Path) -> bool {
+    let is_the_systems = path == Path::new("/dev/stdin") || ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder));
+    is_stdin(path) || is_the_systems || std::fs::metadata(path).is_ok_and(|stat| !stat.is_file() && !stat.is_dir())
+}
+
+/// Opens a file, with its stat fields before anything is read of it; `name` is what it is called to people.
+pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, FileStat), ExitMessage> {
+    let open = || {
+        let file = InputFile::open(path)?;
+        file.fingerprint().map(|stat| (file, stat))
+    };
+    open().map_err(|error: io::Error| roster_error(name, &error.into()))
+}
+
+/// An input that is read as it comes: a file, or standard input.
+pub(super) enum Stream {
+    Stdin,
+    /// With its stat fields before anything was read of it.
+    File(InputFile, FileStat),
+}
+
+impl Stream {
+    pub(super) fn open(path: &Path) -> Result<Self, ExitMessage> {
+        if is_stdin(path) { Ok(Stream::Stdin) } else { open_file(path, path).map(|(file, stat)| Stream::File(file, stat)) }
+    }
+
+    /// The roster; a file's begins at its start.
+    pub(super) fn roster(&self, format: &Format) -> Result<Roster<Box<dyn Read>>, RosterError> {
+        match self {
+            Stream::Stdin => Roster::new(Box::new(io::stdin().lock()), format),
+            Stream::File(file, _) => Roster::new(Box::new(file.reader()), format),
+        }
+    }
+
+    pub(super) fn can_be_read_again(&self) -> bool {
+        matches!(self, Stream::File(file, _) if file.is_regular())
+    }
+
+    /// All records, as long as a file stays what it is.
+    pub(super) fn records(self, format: &Format) -> Result<Box<dyn Iterator<Item = Result<Record, RosterError>>>, RosterError> {
+        match self {
+            Stream::File(file, stat) if file.is_regular() => Ok(Box::new(Watched::new(Roster::of(&file, format)?, file, stat))),
+            Stream::Stdin | Stream::File(..) => Ok(Box::new(self.roster(format)?)),
+        }
+    }
+
+    /// Whether a file that was read up to `at` has grown since, or nothing has changed.
+    pub(super) fn look_again(&mut self, delimiter: u8, at: InputPosition) -> Result<Look, RosterError> {
+        match self {
+            Stream::File(file, stat) if file.is_regular() => {
+                let now = file.fingerprint()?;
+                let look = Watch::new(file.clone(), delimiter, *stat).look_through((at.offset, at.digest));
+                *stat = now;
+                look
+            }
+            Stream::Stdin | Stream::File(..) => Ok(Look::Same),
+        }
+    }
+}
+
+/// What a roster's error means: mostly that the file needs fixing, and how.
+pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
+    let why = format!("{}: {}", shown(path), causes(error));
+    match error {
+        RosterError::Header(header) => ExitMessage::yours(why, header_hint(path, header)),
+        RosterError::OpenQuote { opened } => ExitMessage::yours(
+            why,
+            format!("close the quote that opens at line {}, column {}, or double it if it is part of the text", opened.line, opened.column),
+        ),
+        RosterError::LongRecord { line } => {
+            ExitMessage::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
+        }
+        RosterError::Modified => ExitMessage::yours(why, "let whoever writes it finish, then give the same command again"),
+        RosterError::Read(error) => unreadable(format!("{why}{}", why_denied(path, error)), error),
+    }
+}
+
+/// Adds to the last word of a finished run that another file has come under the input's name meanwhile, or that there is none any more.
+pub(super) fn with_new_file(word: ExitMessage, path: &Path, input: &InputFile) -> ExitMessage {
+    if is_stream(path) || input.is_at(path) {
+        return word;
+    }
+    if matches!(path.try_exists(), Ok(false)) {
+        tracing::warn!("{}: the file was removed while it was read; the run has read it to its end", path.display());
+        let hint = if word.exit == Exit::Done {
+            Some("nothing is left to do; the input has been removed meanwhile".to_owned())
+        } else {
+            word.hint
+        };
+        return ExitMessage { hint, ..word };
+    }
+    tracing::warn!("{}: a new file has come under this name while the old one was read; the run is the old one's", path.display());
+    let news = format!("a new file has come under the name {}: the same command begins on it", path.display());
+    // What a command would do with the file of that name is no longer true; what is said of the rejects is.
+    let hint = if word.exit == Exit::Done { None } else { word.hint };
+    ExitMessage { exit: word.exit, why: word.why, hint: Some(hint.map_or_else(|| news.clone(), |hint| format!("{hint}; {news}"))) }
+}
+
+/// A file that is not there, or not for us, is the caller's to fix; anything else is the disk's.
+pub(super) fn unreadable(why: String, error: &io::Error) -> ExitMessage {
+    let remedies = Remedies { place: "check the path and its permissions", disk: "check the disk, then give the same command again" };
+    cannot_use(why, error, remedies)
+}
+
+/// A path in a message.
+pub(super) fn shown(path: &Path) -> String {
+    if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+fn header_hint(path: &Path, error: &HeaderError) -> String {
+    let file = if is_stream(path) { "FILE".to_owned() } else { file_word(path) };
+    match error {
+        HeaderError::Missing => "the first line must name the columns, UserID among them".to_owned(),
+        HeaderError::Utf16 => format!("if it is UTF-16: iconv -f UTF-16 -t UTF-8 {file} > utf8.csv, then take utf8.csv"),
+        HeaderError::CarriageReturns => format!("tr '\\r' '\\n' < {file} > lines.csv, then take lines.csv"),
+        HeaderError::Duplicate { name } => {
+            format!("rename one of the columns {}, so that it is clear which one is meant", quoted(name.as_bytes()))
+        }
+        HeaderError::NoColumn { field, columns: 1, similar: None, .. } => one_column_hint(*field, sole_column(path).as_deref()),
+        HeaderError::NoColumn { field, similar: Some(similar), .. } => format!("--map {}", shell_word(format!("{field}={similar}"))),
+        HeaderError::NoColumn { field, similar: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
+        HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
+    }
+}
+
+/// A header of one column most often has another delimiter.
+fn one_column_hint(field: Field, header: Option<&str>) -> String {
+    let delimiters = [('\t', "tab"), (';', "';'"), ('|', "'|'"), (',', "','")];
+    let found = delimiters.into_iter().find(|(delimiter, _)| header.is_some_and(|header| header.contains(*delimiter)));
+    match (found, header) {
+        (Some((_, word)), _) => format!("the columns are separated otherwise: --delimiter {word}"),
+        (None, Some(_)) => format!("say which column it is: --map {field}=COLUMN"),
+        (None, None) => {
+            format!("say what separates the columns: --delimiter ';' or --delimiter tab; or which one it is: --map {field}=COLUMN")
+        }
+    }
+}
+
+/// The header line again, which the error doesn't keep; a stream is gone.
+fn sole_column(path: &Path) -> Option<String> {
+    if is_stream(path) {
+        return None;
+    }
+    let input = BufReader::new(File::open(path).ok()?.take(RECORD_MAX_BYTES as u64));
+    let lines = input.split(b'\n').map_while(Result::ok);
+    let mut texts = lines.map(|line| String::from_utf8_lossy(&line).trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned());
+    texts.find(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use super::*;
+
+    fn last_word(text: &[u8], format: &Format) -> ExitMessage {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        let mut roster = match Roster::open(file.path(), format) {
+            Ok(roster) => roster,
+            Err(error) => return without_folder(roster_error(file.path(), &error), file.path()),
+        };
+        let error = roster.find_map(Result::err).unwrap();
+        without_folder(roster_error(file.path(), &error), file.path())
+    }
+
+    fn without_folder(word: ExitMessage, path: &Path) -> ExitMessage {
+        let plain = |text: String| text.replace(&path.display().to_string(), "users.csv");
+        ExitMessage { why: plain(word.why), hint: word.hint.map(plain), ..word }
+    }
+
+    #[test]
+    fn a_bad_file_is_explained_with_a_way_out() {
+        let check = |text: &[u8], expected: &str| {
+            let word = last_word(text, &Format::default());
+            assert_eq!(word.exit, Exit::UserError);
+            assert_eq!(word.to_string(), expected);
+        };
+        check(
+            b"",
+            "error: users.csv: the file is empty: there is no header\nhint: the first line must name the columns, UserID among them",
+        );
+        check(b"userid,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: --map UserID=userid");
+        check(b" UserID,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: --map 'UserID= UserID'");
+        check(b"id,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: say which column it is: --map UserID=COLUMN");
+        check(b"id\n", "error: users.csv: the header has no column \"UserID\"\nhint: say which column it is: --map UserID=COLUMN");
+        check(
+            b"\n\xef\xbb\xbfUserID;Nick\r\n",
+            "error: users.csv: the header has no column \"UserID\"\nhint: the columns are separated otherwise: --delimiter ';'",
+        );
+        check(
+            b"UserID\tNick\n",
+            "error: users.csv: the header has no column \"UserID\"\nhint: the columns are separated otherwise: --delimiter tab",
+        );
+        check(
+            b"UserID,Nick,Nick\n",
+            "error: users.csv: the header has the column \"Nick\" twice\nhint: rename one of the columns \"Nick\", so that it is clear which one is meant",
+        );
+        check(
+            b"\xff\xfeU\0",
+            "error: users.csv: the file is UTF-16 or binary\nhint: if it is UTF-16: iconv -f UTF-16 -t UTF-8 users.csv > utf8.csv, then take utf8.csv",
+        );
+        check(
+            b"UserID\ra\rb\r",
+            "error: users.csv: the lines end in carriage returns alone\nhint: tr '\\r' '\\n' < users.csv > lines.csv, then take lines.csv",
+        );
+        check(
+            b"UserID\na\n\"b\n",
+            "error: users.csv: the quote at line 3, column 1 is not closed within 64 lines and 65536 bytes\n\
+             hint: close the quote that opens at line 3, column 1, or double it if it is part of the text",
+        );
+    }
+
+    #[test]
+    fn a_mapped_column_is_named_as_the_header_has_it() {
+        let format = Format { map: vec![(Field::Nick, "name".to_owned())], ..Format::default() };
+        assert_eq!(last_word(b"UserID,Name\n", &format).hint.as_deref(), Some("--map Nick=Name"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_the_callers_and_a_failing_disk_is_not() {
+        let check = |kind: ErrorKind, expected: Exit| {
+            assert_eq!(roster_error(Path::new("users.csv"), &RosterError::Read(kind.into())).exit, expected, "{kind}");
+        };
+        check(ErrorKind::NotFound, Exit::UserError);
+        check(ErrorKind::PermissionDenied, Exit::UserError);
+        check(ErrorKind::IsADirectory, Exit::UserError);
+        check(ErrorKind::StaleNetworkFileHandle, Exit::Fatal);
+    }
+}

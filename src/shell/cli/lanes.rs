@@ -1,0 +1,94 @@
+//! Which lane a run takes, at which pace, and how much it may hold back.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::exit::ExitMessage;
+use super::flags::{BatchFlag, RunFlags};
+use super::settings::Connection;
+use crate::io::api::wire;
+use crate::domain::command::{Command, PerCommand};
+use crate::flow::deliver::{OnBatchFailure, Lane, DeliveryLimits};
+use crate::io::gate::Rate;
+
+/// A commit at the latest after this time. Source: the journal's contract.
+pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// A lane with its bounds. Source of the numbers: the contracts of the lanes; bytes are chosen to leave more than half of the memory bound free.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    window_records: usize,
+    window_bytes: usize,
+    commit_rows: u64,
+}
+
+const SINGLE: Bounds = Bounds { window_records: 65_536, window_bytes: 24 << 20, commit_rows: 1_000 };
+const BATCH: Bounds = Bounds { window_records: 131_072, window_bytes: 40 << 20, commit_rows: 65_536 };
+
+/// How a run sends its records.
+#[derive(Debug, Clone)]
+pub(super) struct Lanes {
+    pub(super) lane: Lane,
+    pub(super) rates: PerCommand<Rate>,
+}
+
+impl Lanes {
+    /// # Errors
+    /// The last word (exit code 2) for a rate without limit on a service that isn't on loopback.
+    pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, ExitMessage> {
+        let lane = match flags.batch {
+            None => Lane::Single,
+            Some(BatchFlag::Trust) => Lane::Batch(OnBatchFailure::FallBack),
+            Some(BatchFlag::Strict) => Lane::Batch(OnBatchFailure::Stop),
+        };
+        let single = single_rate(flags, connection, lane)?;
+        let rates = PerCommand::new(|command| match command {
+            Command::AccountImport => single,
+            Command::MultiaccountImport => connection.rate.unwrap_or(Rate::PerSecond(wire::BATCH_CALLS_PER_S)),
+            other => Rate::PerSecond(wire::calls_per_s(other)),
+        });
+        Ok(Self { lane, rates })
+    }
+
+    /// The pace of fresh records, in calls a second.
+    pub(super) fn main_rate(&self) -> Rate {
+        match self.lane {
+            Lane::Single | Lane::FellBack => self.rates[Command::AccountImport],
+            Lane::Batch(_) => self.rates[Command::MultiaccountImport],
+        }
+    }
+
+    pub(super) fn limits(&self, connection: &Connection) -> DeliveryLimits {
+        let Bounds { window_records, window_bytes, .. } = self.bounds();
+        DeliveryLimits { max_attempts: connection.max_attempts, in_flight: connection.in_flight, window_records, window_bytes, lane: self.lane }
+    }
+
+    /// A commit at the latest after so many rows.
+    pub(super) fn commit_rows(&self) -> u64 {
+        self.bounds().commit_rows
+    }
+
+    fn bounds(&self) -> Bounds {
+        match self.lane {
+            Lane::Single | Lane::FellBack => SINGLE,
+            Lane::Batch(_) => BATCH,
+        }
+    }
+}
+
+/// The rate of `account_import`: `--rate` in its own lane, `--single-rate` beside batches.
+fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<Rate, ExitMessage> {
+    let documented = Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S);
+    if !matches!(lane, Lane::Batch(_)) {
+        return Ok(connection.rate.unwrap_or(documented));
+    }
+    match flags.single_rate.map(NonZeroU32::new) {
+        None => Ok(documented),
+        Some(Some(rate)) => Ok(Rate::PerSecond(rate)),
+        Some(None) if connection.is_loopback() => Ok(Rate::Unlimited),
+        Some(None) => Err(ExitMessage::yours(
+            "--single-rate 0 (no limit) is for a loopback endpoint only",
+            "leave --single-rate out: the default is the API's documented limit",
+        )),
+    }
+}

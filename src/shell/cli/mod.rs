@@ -1,0 +1,112 @@
+//! The shell: flags become settings, settings start one flow, its end becomes an exit code.
+
+mod access;
+mod audit;
+mod check;
+mod command_line;
+mod exit_messages;
+pub mod exit;
+mod preflight;
+pub mod flags;
+mod phase_bar;
+mod import;
+mod input;
+mod state_file;
+mod lanes;
+mod last_calls;
+pub mod log;
+mod output_paths;
+mod open_files;
+mod pipe;
+mod print;
+mod reach;
+mod state_corrections;
+mod sandbox;
+mod secret;
+pub mod settings;
+mod signals;
+mod small;
+mod source;
+mod spool;
+mod state;
+mod stdout;
+mod sync;
+mod client;
+mod verify;
+pub mod whole;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::io::api::wire::BATCH_CALLS_PER_S;
+use crate::flow::check::Rates;
+use exit::{Exit, ExitMessage};
+use flags::{Cli, CliCommand};
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    open_files::note_handed_down();
+    forbid_core_dumps();
+    signals::watch(end_at_once);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let word = match cli.command {
+        CliCommand::Import(flags) => import::run(&flags),
+        CliCommand::Sync(flags) => sync::run(&flags),
+        CliCommand::State(flags) => state::run(&flags),
+        CliCommand::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
+        CliCommand::Audit(flags) => audit::run(&flags),
+        CliCommand::Verify(flags) => verify::run(&flags),
+        CliCommand::Sandbox(flags) => sandbox::run(&flags),
+        CliCommand::Usersig(flags) => print::usersig(&flags),
+        CliCommand::Completions { shell } => print::completions(shell),
+        CliCommand::Man => print::man(),
+    };
+    say(&word);
+    word.exit.into()
+}
+
+/// Ends the process where a signal finds it, as a part of [`main`] that runs beside it.
+#[expect(clippy::disallowed_methods, reason = "whatever the main thread waits for, a signal must end it")]
+fn end_at_once(exit: Exit) {
+    std::process::exit(exit.code().into());
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() {
+        tell(&"hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
+        return Exit::UserError.into();
+    }
+    Exit::Done.into()
+}
+
+fn say(word: &ExitMessage) {
+    if !word.why.is_empty() {
+        tell(word);
+    }
+}
+
+/// A line on standard error. Where its reader is gone or its disk is full there is nobody to tell, and the exit code stays what it is.
+fn tell(text: &dyn Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A core dump would hold the key. The limit doesn't hold where cores go to a program (`core_pattern` with a pipe), so the process says
+/// itself that it is not to be dumped. Where neither can be set there is nothing better to do than to go on.
+fn forbid_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Reads this process' environment.
+fn environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}

@@ -1,0 +1,144 @@
+//! The names of a run's files: no two of them may be one, and what is written at the end must have its folder at the start.
+
+use std::fs::FileType;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use super::access::why_denied;
+use super::exit::ExitMessage;
+use super::flags::RunFlags;
+use super::input;
+use crate::io::files::{self, folder_of};
+use crate::io::journal::paths::{GivenPaths, RunPaths};
+
+/// The names of the run's files; no two of them, and of `others`, may be one.
+pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
+    let file = &flags.input.file;
+    if input::is_stream(file) && flags.results.is_none() {
+        let why = format!("{} can't be read twice: it is kept beside the results, which can't be named after it", input::shown(file));
+        return Err(ExitMessage::yours(why, "give --results FILE"));
+    }
+    let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
+    let paths = RunPaths::new(file, given);
+    let own = paths.everything();
+    let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref()];
+    let all = own.iter().chain(others).map(PathBuf::as_path).chain(given.into_iter().flatten());
+    all_differ(all, "input, results, rejects, checkpoint, summary, state and plan must be different files")?;
+    own.iter().chain(others).try_for_each(|path| fits(path))?;
+    own.iter().try_for_each(|path| is_file(path, "--results, --rejects and --checkpoint name others"))?;
+    if !flags.dry_run {
+        takes_rows("results", &paths.results)?;
+        takes_rows("rejects", &paths.rejects)?;
+        can_be_written("checkpoint", Some(&paths.checkpoint))?;
+    }
+    Ok(paths)
+}
+
+/// Longest name of a file in bytes. Source: every file system of Linux that matters.
+const NAME_MAX: usize = 255;
+
+/// Refuses a name that no file can have: what is derived from a long one is longer.
+pub(super) fn fits(path: &Path) -> Result<(), ExitMessage> {
+    let name = path.file_name().unwrap_or_default();
+    if name.len() <= NAME_MAX {
+        return Ok(());
+    }
+    Err(ExitMessage::yours(
+        format!("the name {} is too long: it has {} bytes, a file's has at most {NAME_MAX}", name.display(), name.len()),
+        "--results with a shorter name shortens those that are made from it; a shorter --state or --plan its own",
+    ))
+}
+
+/// What a run appends to, replaces or cuts must be a file, if it is there.
+pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
+    let Ok(stat) = std::fs::metadata(path) else { return Ok(()) };
+    if stat.is_file() {
+        Ok(())
+    } else {
+        Err(ExitMessage::yours(format!("{} is {}, not a file", path.display(), kind(stat.file_type())), hint))
+    }
+}
+
+fn kind(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+/// No two of these names may be one file's.
+pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), ExitMessage> {
+    let mut names: Vec<PathBuf> = names.map(resolved).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(ExitMessage::yours(format!("{} is named for two files at once", pair[0].display()), hint)),
+        None => Ok(()),
+    }
+}
+
+/// A path without links and detours, as far as it exists.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let folder = folder_of(path);
+        folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
+    })
+}
+
+/// What can't be written at the end is said at the start. `what` is the flag's name and the file's.
+fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
+    let Some(path) = path else { return Ok(()) };
+    fits(path)?;
+    if path.is_dir() {
+        return Err(ExitMessage::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{what}")));
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(missing) => Err(ExitMessage::yours(
+            format!("there is no folder {} for the {what}", missing.display()),
+            format!("make it, or correct --{what}"),
+        )),
+        None => folder_takes_files(what, path),
+    }
+}
+
+/// As [`can_be_written`], of a file that is written aside under a longer name before it takes its own.
+pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
+    if let Some(aside) = path.and_then(|path| files::aside(path).ok()) {
+        fits(&aside)?;
+    }
+    can_be_written(what, path)
+}
+
+/// A file that is appended to needs no more than to be writable, once it is there.
+fn takes_rows(what: &str, path: &Path) -> Result<(), ExitMessage> {
+    if path.exists() { denies(what, path, path, Access::WRITE_OK) } else { can_be_written(what, Some(path)) }
+}
+
+/// A file that is replaced, or a new one, needs a folder that may be written to; a pipe or a device is written to itself.
+fn folder_takes_files(what: &str, path: &Path) -> Result<(), ExitMessage> {
+    if is_own_output(path) {
+        return Ok(());
+    }
+    if std::fs::metadata(path).is_ok_and(|stat| !stat.is_file()) {
+        return denies(what, path, path, Access::WRITE_OK);
+    }
+    let file = resolved(path);
+    denies(what, path, file.parent().unwrap_or(Path::new("/")), Access::WRITE_OK | Access::EXEC_OK)
+}
+
+/// Whether `place` denies what `path` needs.
+fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
+    accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| {
+        let error = std::io::Error::from(error);
+        let why = format!("cannot write the {what} {}: {error}{}", path.display(), why_denied(place, &error));
+        ExitMessage::yours(why, format!("name another place with --{what}, or have its permissions changed"))
+    })
+}
+
+/// Whether it is this process' standard output under one of its names.
+pub(super) fn is_own_output(path: &Path) -> bool {
+    ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
+}

@@ -1,0 +1,125 @@
+//! `chatlift sandbox`: serves the stand-in until a signal comes.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use futures_util::StreamExt;
+use secrecy::ExposeSecret;
+
+use super::access::why_denied;
+use super::command_line::file_word;
+use super::exit::{Exit, ExitMessage, causes};
+use super::flags::SandboxFlags;
+use super::secret::read_secret;
+use super::signals;
+use super::stdout::print;
+use crate::domain::figures::{count, counted};
+use crate::sandbox::{Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, SandboxSettings, UnknownProfiles};
+
+/// Serves, and says on stdout with which settings it can be used.
+pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
+    serve(flags).unwrap_or_else(|word| word)
+}
+
+fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
+    let settings = settings(flags)?;
+    let usage = Usage { flags, settings: settings.clone() };
+    let files = Files::open(flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
+    let mut sandbox = Sandbox::start_with(settings, files).map_err(|error| cannot("serve", &error))?;
+    print(&usage.at(&sandbox.endpoint()))?;
+    eprintln!("serving at {}; Ctrl-C stops it", sandbox.endpoint());
+    wait_for_stop().map_err(|error| cannot("wait for signals", &error))?;
+    sandbox.stop().map_err(|error| unwritten(&error))?;
+    Ok(ExitMessage::done(told(&sandbox.audit())))
+}
+
+fn unusable(error: &FilesError) -> ExitMessage {
+    let hint = match error {
+        FilesError::Io { .. } => "--accounts and --call-log need files that you may read and write, in a folder that is there",
+        FilesError::InUse(_) => "stop the other one, or give --accounts another file",
+        FilesError::Wrong { .. } => "--accounts takes a CSV with the columns UserID, Nick and FaceUrl; its .log is the sandbox's own",
+        FilesError::NoCallLog(_) => "--call-log appends to a log of its own; give it another file",
+    };
+    let denied = match error {
+        FilesError::Io { path, source, .. } => why_denied(path, source),
+        FilesError::InUse(_) | FilesError::Wrong { .. } | FilesError::NoCallLog(_) => String::new(),
+    };
+    ExitMessage::yours(format!("{}{denied}", causes(error)), hint)
+}
+
+fn unwritten(error: &FilesError) -> ExitMessage {
+    let hint = "from then on calls were answered with HTTP 500; what was answered before is kept and read by the next start";
+    ExitMessage::new(Exit::Fatal, causes(error), hint)
+}
+
+fn cannot(what: &str, error: &std::io::Error) -> ExitMessage {
+    ExitMessage::new(Exit::Fatal, format!("cannot {what}: {error}"), "check that the port is free, or leave --port out")
+}
+
+fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
+    let mut settings = match &flags.secret_key_file {
+        Some(path) => SandboxSettings::with_key(read_secret(path)?),
+        None => SandboxSettings::ephemeral().map_err(|error| cannot("make a key", &error))?,
+    };
+    settings.port = flags.port;
+    settings.sdkappid = flags.sdkappid;
+    settings.identifier.clone_from(&flags.identifier);
+    settings.limit_per_s = NonZeroU32::new(flags.limit);
+    settings.counting = flags.limiter;
+    settings.others_per_s = flags.others;
+    settings.latency = flags.latency;
+    settings.jitter = flags.jitter;
+    settings.account_limit = flags.account_limit;
+    settings.deleting = if flags.deletion_off { Deleting::SwitchedOff } else { Deleting::SwitchedOn };
+    settings.deleted_ids = if flags.deleted_ids_barred { DeletedIds::Barred } else { DeletedIds::MayReturn };
+    settings.unknown_profiles = if flags.portrait_get_omits_unknown { UnknownProfiles::Absent } else { UnknownProfiles::NotFound };
+    settings.online = presences(flags)?;
+    settings.batch_profiles = if flags.batch_drops_profiles { BatchProfiles::Dropped } else { BatchProfiles::Kept };
+    settings.faults = flags.fault.iter().map(|text| fault(text)).collect::<Result<_, _>>()?;
+    Ok(settings)
+}
+
+fn presences(flags: &SandboxFlags) -> Result<Vec<(String, Presence)>, ExitMessage> {
+    if let Some(both) = flags.online.iter().find(|id| flags.push_online.contains(id)) {
+        return Err(ExitMessage::yours(format!("{both} is given with --online and --push-online"), "leave one of them out"));
+    }
+    let online = flags.online.iter().map(|id| (id.clone(), Presence::Online));
+    Ok(online.chain(flags.push_online.iter().map(|id| (id.clone(), Presence::PushOnline))).collect())
+}
+
+fn fault(text: &str) -> Result<Fault, ExitMessage> {
+    text.parse().map_err(|error| ExitMessage::yours(format!("--fault {text}: {error}"), "chatlift sandbox --help has examples"))
+}
+
+fn wait_for_stop() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        signals::stops().next().await;
+        Ok(())
+    })
+}
+
+/// The environment in which chatlift talks to the sandbox, ready for a shell.
+struct Usage<'a> {
+    flags: &'a SandboxFlags,
+    settings: SandboxSettings,
+}
+
+impl Usage<'_> {
+    fn at(&self, endpoint: &str) -> impl fmt::Display {
+        let SandboxSettings { sdkappid, identifier, key, .. } = &self.settings;
+        let credential = match &self.flags.secret_key_file {
+            Some(path) => format!("# chatlift import FILE --secret-key-file {}", file_word(path)),
+            None => format!("export CHATLIFT_SECRET_KEY={}", key.expose_secret()),
+        };
+        format!(
+            "export CHATLIFT_ENDPOINT={endpoint}\nexport CHATLIFT_SDKAPPID={sdkappid}\nexport CHATLIFT_IDENTIFIER={identifier}\n{credential}\n"
+        )
+    }
+}
+
+fn told(audit: &Audit) -> String {
+    let pace = audit.apis.iter().map(|(api, seen)| format!("{api} at most {} calls in any second", count(seen.max_calls_in_1s as u64)));
+    let parts = [counted(audit.calls, "call"), counted(audit.accounts as u64, "account"), counted(audit.violations, "violation")];
+    parts.into_iter().chain(pace).collect::<Vec<_>>().join(", ")
+}

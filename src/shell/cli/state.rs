@@ -1,0 +1,165 @@
+//! `chatlift state`: what a state holds, its export, and the few things that may be changed in it by hand.
+
+use std::fs::File;
+use std::io::{self, Seek};
+use std::{env, fmt};
+
+use super::exit::{Exit, ExitMessage};
+use super::flags::{StateCommand, StateFlags};
+use super::state_file::{LockedState, state_error};
+use super::settings::Connection;
+use super::stdout::{self, print};
+use super::{environment, client};
+use crate::domain::figures;
+use crate::domain::change::rfc3339;
+use crate::io::state::{StateInfo, AccountCounts, RunRecord, StateDb, StateError};
+
+/// Runs that are shown. Chosen: about a week of nights.
+const RUNS_SHOWN: u32 = 8;
+
+/// Does what the flags ask for.
+pub(super) fn run(flags: &StateFlags) -> ExitMessage {
+    let done = match &flags.what {
+        None => show(flags),
+        Some(StateCommand::Export) => export(flags),
+        Some(StateCommand::Forget { ids }) => forget(flags, ids),
+        Some(StateCommand::Retarget { connection }) => Connection::resolve(connection, &environment).and_then(|to| retarget(flags, &to)),
+    };
+    done.unwrap_or_else(|word| word)
+}
+
+fn find(flags: &StateFlags) -> Result<StateDb, ExitMessage> {
+    let state = StateDb::find(&flags.state).map_err(|error| state_error(&error))?;
+    state.ok_or_else(|| {
+        ExitMessage::yours(
+            format!("there is no state at {}", flags.state.display()),
+            "correct the path; sync and import make one with --state",
+        )
+    })
+}
+
+/// Looks before it changes anything: a state that isn't there is not made by its lock.
+fn take(flags: &StateFlags) -> Result<(LockedState, StateDb), ExitMessage> {
+    find(flags)?;
+    let kept = LockedState::take(&flags.state)?;
+    let state = kept.open()?;
+    Ok((kept, state))
+}
+
+fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
+    let state = find(flags)?;
+    let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?));
+    let (about, counts, runs) = read().map_err(|error| state_error(&error))?;
+    print(&Shown { about, counts, runs })?;
+    Ok(ExitMessage::done(""))
+}
+
+fn export(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
+    // Whoever reads the output may take all the time in the world; meanwhile nobody could change the state.
+    let copy = copied(&find(flags)?)?;
+    stdout::write(|out| io::copy(&mut &copy, out))?;
+    Ok(ExitMessage::done(""))
+}
+
+/// The export in an unnamed file.
+fn copied(state: &StateDb) -> Result<File, ExitMessage> {
+    let cannot = |error: &io::Error| {
+        ExitMessage::new(
+            Exit::Fatal,
+            format!("cannot write a temporary file in {}: {error}", env::temp_dir().display()),
+            "free some space there (about 80 bytes an account), or set TMPDIR to another folder",
+        )
+    };
+    let file = tempfile::tempfile().map_err(|error| cannot(&error))?;
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(io::BufWriter::new(file));
+    let header = csv.write_record(["UserID", "fingerprint", "last_imported", "missing_runs"]);
+    let visited = header.map_err(|error| StateError::Source(error.into())).and_then(|()| {
+        state.each_account(|id, held| {
+            let short = |field: Option<u64>| field.unwrap_or_default();
+            let fingerprint = format!("{:016x}{:016x}", short(held.profile.nick), short(held.profile.face_url));
+            let last_imported = held.last_imported.map(rfc3339).unwrap_or_default();
+            let runs = held.missing_runs.to_string();
+            csv.write_record([id, fingerprint.as_bytes(), last_imported.as_bytes(), runs.as_bytes()]).map_err(Into::into)
+        })
+    });
+    match visited {
+        Err(StateError::Source(error)) => return Err(cannot(&error)),
+        visited => visited.map_err(|error| state_error(&error))?,
+    }
+    let whole = || -> io::Result<File> {
+        let written = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
+        let mut file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    whole().map_err(|error| cannot(&error))
+}
+
+fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {
+    let (_kept, mut state) = take(flags)?;
+    let dropped = state.forget(ids.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
+    let asked = figures::counted(ids.len() as u64, "id");
+    let why = format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display());
+    Ok(ExitMessage::new(Exit::Done, why, "the next sync creates those that its file has"))
+}
+
+fn retarget(flags: &StateFlags, connection: &Connection) -> Result<ExitMessage, ExitMessage> {
+    let (_kept, mut state) = take(flags)?;
+    let target = client::target(&connection.service);
+    if state.open_run().map_err(|error| state_error(&error))?.is_some() {
+        return Err(ExitMessage::new(Exit::UserError, "a run with this state is unfinished", "finish it first: the same sync command resumes it"));
+    }
+    state.retarget(&target).map_err(|error| state_error(&error))?;
+    let why = format!("{} belongs to {target} now", flags.state.display());
+    Ok(ExitMessage::new(Exit::Done, why, "the next sync there sends what differs from what it holds"))
+}
+
+struct Shown {
+    about: StateInfo,
+    counts: AccountCounts,
+    runs: Vec<RunRecord>,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AccountCounts { accounts, in_doubt, missing, kicked } = self.counts;
+        let count = figures::count;
+        writeln!(f, "target      {}", self.about.target)?;
+        writeln!(f, "accounts    {}", count(accounts))?;
+        writeln!(f, "in doubt    {}", count(in_doubt))?;
+        writeln!(f, "missing     {} ({} of them kicked)", count(missing), count(kicked))?;
+        if self.about.is_importing {
+            writeln!(f, "import      begun and not finished: everything is in doubt until it is")?;
+        }
+        for run in &self.runs {
+            writeln!(f, "run {:<7} {run}", run.number)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RunRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = figures::count;
+        let finished = self.finished_at.map_or_else(|| "unfinished".to_owned(), rfc3339);
+        write!(f, "{} {finished}", self.command)?;
+        write!(
+            f,
+            ": {} to create, {} to update, {} unchanged",
+            count(self.counts.create),
+            count(self.counts.update),
+            count(self.counts.unchanged)
+        )?;
+        if let Some(done) = self.done {
+            write!(
+                f,
+                "; {} failed, {} missing, {} kicked, {} deleted",
+                count(done.failed),
+                count(self.counts.missing),
+                count(done.kicked),
+                count(done.deleted)
+            )?;
+        }
+        Ok(())
+    }
+}

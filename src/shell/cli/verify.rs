@@ -1,0 +1,368 @@
+//! `chatlift verify`: from the flags to the end of the run.
+//!
+//! Everything that can be wrong is found before the first call. Results and repair file take their names at the end, however the run came
+//! to it, as long as it can tell what it found.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::LocalBoxStream;
+use futures_util::{FutureExt, StreamExt};
+use indicatif::MultiProgress;
+use tokio::time::Instant;
+
+use super::access::{Remedies, cannot_use, why_denied};
+use super::command_line::CommandLine;
+use super::exit_messages::{having_waited, outage_hint, refused};
+use super::exit::{Exit, ExitMessage, causes};
+use super::flags::VerifyFlags;
+use super::phase_bar::PhaseBar;
+use super::state_file::LockedState;
+use super::output_paths::{all_differ, can_be_replaced, fits, is_file};
+use super::open_files::Keeps;
+use super::pipe::HeldPipe;
+use super::reach::Reach;
+use super::state_corrections::Reconciled;
+use super::settings::{Connection, copies_delimiter, format};
+use super::client::{ServiceClient, build_client, target};
+use super::{environment, input, last_calls, log, open_files, signals, tell};
+use crate::domain::account::UserId;
+use crate::io::api::wire;
+use crate::flow::calls::{self, RunFailed, StopCause, RunOutcome, Dependencies, CallsSettings, Progress};
+use crate::domain::command::PerCommand;
+use crate::domain::figures::{count, counted};
+use crate::domain::comparison::FindingCounts;
+use crate::io::gate::{self, Rate};
+use crate::domain::position::{FileStat, InputPosition};
+use crate::io::journal::paths::beside;
+use crate::shell::progress;
+use crate::io::roster::{Format, InputFile, Look, Roster, Watch, Watched};
+use crate::io::verification_files::{OriginalFormat, VerificationPaths, VerificationFiles};
+use crate::io::state;
+use crate::shell::summary::{Verified, VerifiedReport};
+use crate::flow::verify::{Failed, SurveyPlan, Profiles, ReadProgress, Sample, Survey, SurveyError, Verification};
+
+/// How often the progress is told. Chosen: a person sees it move.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// What the same command does after everything that stopped a run.
+const AGAIN: &str = "the results hold what was found by then; the same command begins anew";
+/// What to do about a file that somebody writes to.
+const WHEN_WRITTEN: &str = "give the same command again when nobody writes to it any more";
+
+type Records = Watched;
+type Stops = LocalBoxStream<'static, ()>;
+
+/// Asks what the flags ask for.
+pub(super) fn run(flags: &VerifyFlags) -> ExitMessage {
+    let bars = MultiProgress::new();
+    log::install(&flags.output, &bars).expect("this process installs no other subscriber");
+    let word = begins_anew(verified(flags, &bars).unwrap_or_else(|word| word));
+    if flags.output.quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
+}
+
+/// What is said of every command's ends is said of runs that resume; a verification doesn't.
+fn begins_anew(word: ExitMessage) -> ExitMessage {
+    ExitMessage { hint: word.hint.map(|hint| hint.replace("the same command resumes", "the same command begins anew")), ..word }
+}
+
+fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, ExitMessage> {
+    let mut connection = Connection::resolve(&flags.connection, &environment)?;
+    open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
+    let paths = paths(flags)?;
+    let gates = last_calls::unknown(connection.headroom);
+    let _pipe = HeldPipe::open(flags.summary.as_deref())?;
+    let format = format(&flags.input);
+    let input = VerifyInput::open(&flags.input.file, format)?;
+    // From here on there is something to be removed: a signal is heeded by the survey.
+    let stops = signals::stops();
+    let sheets = VerificationFiles::create(paths.clone(), original(flags, &input.records()?)).map_err(|error| cannot_write(&paths, &error))?;
+    let kept = flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
+    let sheets = Reconciled::new(sheets, kept);
+    let dialled = build_client(&connection, sandbox_limit(&connection))?;
+    let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    announce(flags, &dialled, &paths);
+    let admin = dialled.admin();
+    let reach = Reach::new(&connection, &environment, Instant::now());
+    let run = VerifyRun { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
+    let gauge = PhaseBar::on_stderr(&flags.output, bars, Instant::now());
+    runtime.block_on(run.carry_out(gauge, (sheets, dialled), stops))
+}
+
+/// A run about to read its input.
+struct VerifyRun<'a> {
+    flags: &'a VerifyFlags,
+    connection: Connection,
+    /// As whom calls are made.
+    admin: UserId,
+    input: VerifyInput<'a>,
+    paths: VerificationPaths,
+    /// Of the sample, if there is one.
+    seed: Option<u64>,
+    gates: gate::GateSettings,
+    began: Instant,
+    reach: Reach,
+}
+
+impl VerifyRun<'_> {
+    async fn carry_out(self, mut gauge: PhaseBar, (sheets, dialled): (Reconciled, ServiceClient), mut stops: Stops) -> Result<ExitMessage, ExitMessage> {
+        let Some(plan) = self.survey(&mut gauge, &mut stops).await? else {
+            return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
+        };
+        let ids = plan.to_ask;
+        let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
+        let verification = Verification::new(self.input.records()?, plan, profiles, sheets);
+        let (api, signer) = (dialled.api.clone(), dialled.signer());
+        let mut watched = self.reach.clone();
+        let parts = Dependencies {
+            api,
+            errands: verification,
+            signer,
+            wall: Box::new(SystemTime::now),
+            jitter: Box::new(fastrand::f64),
+            signals: stops,
+            on_progress: Box::new(move |snapshot: &Progress, verification: &Verification<Records, Reconciled>| {
+                watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
+                gauge.tell(
+                    (verification.tally().asked(), ids),
+                    &asking(verification.tally(), ids),
+                    &progress::state(&snapshot.phase, snapshot.in_flight),
+                    Instant::now(),
+                );
+            }),
+        };
+        match calls::run(parts, self.settings()).await {
+            Ok(ended) => self.finish(ended),
+            Err(RunFailed { error, .. }) => Err(self.failed(error)),
+        }
+    }
+
+    /// Reads the whole input once; `None` if a signal came.
+    async fn survey(&self, gauge: &mut PhaseBar, stops: &mut Stops) -> Result<Option<SurveyPlan>, ExitMessage> {
+        let bytes = self.input.stat.len;
+        let mut survey = Survey::new(self.input.records()?, Box::new(tempfile::tempfile));
+        let failed = |error| survey_failed(&self.flags.input.file, error);
+        while survey.read_some().map_err(failed)? == ReadProgress::GoesOn {
+            gauge.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
+            tokio::task::yield_now().await;
+            if stops.next().now_or_never().is_some() {
+                return Ok(None);
+            }
+        }
+        let sample = self.flags.sample.zip(self.seed).map(|(ids, seed)| Sample { ids, seed });
+        survey.finish(sample).map(Some).map_err(failed)
+    }
+
+    fn settings(&self) -> CallsSettings {
+        let Connection { rate, in_flight, max_attempts, max_outage, .. } = self.connection;
+        let rates = PerCommand::new(|command| {
+            let documented = wire::calls_per_s(command);
+            match rate {
+                None => Rate::PerSecond(documented),
+                Some(Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(documented)),
+                Some(Rate::Unlimited) => Rate::Unlimited,
+            }
+        });
+        CallsSettings {
+            rates,
+            gates: self.gates.clone(),
+            max_attempts,
+            in_flight,
+            max_outage,
+            identifier: self.admin.clone(),
+            progress_every: TELL_EVERY,
+        }
+    }
+
+    fn finish(&self, ended: RunOutcome<Verification<Records, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
+        let RunOutcome { end, errands, traffic, unjudged } = ended;
+        let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        if matches!(end, StopCause::Finished) {
+            self.input.still_holds(plan.end)?;
+        }
+        let has_repair = sheets.finish(matches!(end, StopCause::Finished), |error| cannot_write(&self.paths, error))?;
+        let not_asked = plan.ids - tally.asked();
+        let repair = has_repair.then_some(self.paths.repair.as_path());
+        let word = having_waited(self.last_word(&end, tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
+        let word = if matches!(end, StopCause::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
+        let (seed, elapsed) = (self.seed, self.began.elapsed());
+        self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
+        Ok(word)
+    }
+
+    fn last_word(&self, end: &StopCause, tally: FindingCounts, not_asked: u64, (repair, reach): (Option<&Path>, Option<&str>)) -> ExitMessage {
+        let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
+        match end {
+            StopCause::Finished => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
+            StopCause::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
+            StopCause::Outage { why } => ExitMessage::new(
+                Exit::Stopped,
+                format!("the service was down for longer than --max-outage; last of all: {why}; {}", so_far()),
+                outage_hint(reach, AGAIN),
+            ),
+            StopCause::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
+        }
+    }
+
+    /// The command that imports what is to be repaired.
+    fn import_of(&self, repair: &Path) -> CommandLine {
+        let flags = self.flags;
+        let command = CommandLine::new("import").file(repair).reading_copy(&flags.input, repair, copies_delimiter(&flags.input));
+        let command = command.connection(&flags.connection);
+        flags.state.as_deref().map_or(command.clone(), |state| command.with("state", state))
+    }
+
+    fn report(&self, verified: &Verified, repair: Option<&Path>) {
+        if let Some(path) = &self.flags.summary
+            && let Err(error) = verified.write(path)
+        {
+            tracing::error!("cannot write the summary {}: {error}", path.display());
+        }
+        if !self.flags.output.quiet {
+            tell(&VerifiedReport { verified, results: &self.paths.results, repair });
+        }
+    }
+
+    fn failed(&self, error: Failed<io::Error>) -> ExitMessage {
+        let file = &self.flags.input.file;
+        match error {
+            Failed::Input(error) => input::roster_error(file, &error),
+            Failed::InputChanged => ExitMessage::yours(format!("{} was changed while it was read", file.display()), WHEN_WRITTEN),
+            Failed::Findings(error) => cannot_write(&self.paths, &error),
+        }
+    }
+}
+
+fn asking(tally: FindingCounts, ids: u64) -> String {
+    format!(
+        "{} of {} asked, {} missing, {} different",
+        count(tally.asked()),
+        counted(ids, "id"),
+        count(tally.missing),
+        count(tally.differs)
+    )
+}
+
+/// The names of the run's files; no two of them may be one, and those that are replaced must be files.
+fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
+    let file = &flags.input.file;
+    if input::is_stdin(file) {
+        return Err(ExitMessage::yours("a verification reads its input twice", "give it as a file"));
+    }
+    can_be_replaced("summary", flags.summary.as_deref())?;
+    let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
+    let paths = VerificationPaths { results: named(&flags.results, ".verify.csv"), repair: named(&flags.repair, ".repair.csv") };
+    for own in [&paths.results, &paths.repair] {
+        is_file(own, "name another with --results or --repair")?;
+        fits(own)?;
+    }
+    let own = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
+    let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
+    let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
+    all_differ(all, "input, results, repair file, summary and state must be different files")?;
+    Ok(paths)
+}
+
+/// The input: both passes read this one file, whatever takes its name.
+struct VerifyInput<'a> {
+    path: &'a Path,
+    file: InputFile,
+    /// Before anything was read of it.
+    stat: FileStat,
+    format: Format,
+}
+
+impl<'a> VerifyInput<'a> {
+    fn open(path: &'a Path, format: Format) -> Result<Self, ExitMessage> {
+        let is_pipe = std::fs::metadata(path).is_ok_and(|stat| !stat.is_file() && !stat.is_dir());
+        if is_pipe {
+            return Err(ExitMessage::yours(
+                format!("{} is a pipe or a device", path.display()),
+                "a verification reads its input twice: give a file",
+            ));
+        }
+        let (file, stat) = input::open_file(path, path)?;
+        Ok(Self { path, file, stat, format })
+    }
+
+    /// Refuses a file that was truncated, rewritten or appended to after it was read to `end`: what has come was not asked.
+    fn still_holds(&self, end: InputPosition) -> Result<(), ExitMessage> {
+        let mut watch = Watch::new(self.file.clone(), self.format.delimiter, self.stat);
+        match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
+            Look::Same | Look::Comparing => Ok(()),
+            Look::Grown => Err(ExitMessage::yours(format!("{}: it has grown while it was being verified", self.path.display()), WHEN_WRITTEN)),
+        }
+    }
+
+    /// From its start.
+    fn records(&self) -> Result<Records, ExitMessage> {
+        let roster = Roster::of(&self.file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
+        Ok(Watched::new(roster, self.file.clone(), self.stat))
+    }
+}
+
+/// The repair file is separated as the input is.
+fn original(flags: &VerifyFlags, records: &Records) -> OriginalFormat {
+    OriginalFormat { header: records.header().names.clone(), delimiter: copies_delimiter(&flags.input) }
+}
+
+/// The stand-in's limits are the documented ones, or none.
+fn sandbox_limit(connection: &Connection) -> Rate {
+    match connection.rate {
+        Some(Rate::Unlimited) => Rate::Unlimited,
+        Some(Rate::PerSecond(_)) | None => Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S),
+    }
+}
+
+fn seed(flags: &VerifyFlags) -> Result<Option<u64>, ExitMessage> {
+    let draw = || {
+        let drawn = getrandom::u32().map(u64::from);
+        drawn.map_err(|_| ExitMessage::new(Exit::Fatal, "no source of random numbers", "give a number with --seed"))
+    };
+    flags.sample.map(|_| flags.seed.map_or_else(draw, Ok)).transpose()
+}
+
+fn announce(flags: &VerifyFlags, dialled: &ServiceClient, paths: &VerificationPaths) {
+    let what = if flags.profiles { "accounts and profiles" } else { "accounts" };
+    tracing::info!("comparing {what} of {} with {}; results: {}", flags.input.file.display(), dialled.target, paths.results.display());
+}
+
+fn survey_failed(file: &Path, error: SurveyError) -> ExitMessage {
+    match error {
+        SurveyError::Input(error) => input::roster_error(file, &error),
+        error @ SurveyError::Sort(_) => {
+            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+        }
+    }
+}
+
+fn cannot_write(paths: &VerificationPaths, error: &io::Error) -> ExitMessage {
+    let denied = why_denied(&paths.results, error);
+    let why = format!("cannot write {} or {}: {error}{denied}", paths.results.display(), paths.repair.display());
+    let place = "check the folder and its permissions, or name other files with --results and --repair";
+    cannot_use(why, error, Remedies { place, disk: "make room there; the same command begins anew" })
+}
+
+fn finished(tally: FindingCounts, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> ExitMessage {
+    let rest = if not_asked > 0 { format!(", {} not asked", count(not_asked)) } else { String::new() };
+    if tally.is_all_same() {
+        return ExitMessage::new(Exit::Done, format!("all {} are the same{rest}", counted(tally.same, "id")), "nothing is left to do");
+    }
+    let FindingCounts { same, missing, differs, unknown, invalid } = tally;
+    let why = format!(
+        "{} of {} are the same, {} missing, {} different, {} unknown, {} invalid{rest}",
+        count(same),
+        counted(tally.asked() + invalid, "id"),
+        count(missing),
+        count(differs),
+        count(unknown),
+        count(invalid)
+    );
+    let hint = match repair {
+        Some((repair, command)) => format!("{} holds the records of what is missing or different: {command}", repair.display()),
+        None if unknown > 0 => "the results say why; the same command asks again".to_owned(),
+        None => "the results say why; correct the records and import them".to_owned(),
+    };
+    ExitMessage::new(Exit::SomeRowsRejected, why, hint)
+}

@@ -1,0 +1,5 @@
+//! The command line: flags in, one flow, an exit code out; and what is shown meanwhile.
+
+pub mod cli;
+pub mod progress;
+pub mod summary;

@@ -1,0 +1,539 @@
+//! What a person sees of a run while it lasts, on stderr: a bar on a terminal, a plain line a minute elsewhere, nothing if asked.
+//!
+//! It is told snapshots and the time; it never looks at a clock, and what it shows changes nothing in the run.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::mem::{Discriminant, discriminant};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use crate::shell::cli::exit::printable;
+use crate::shell::cli::flags::OutputFlags;
+use crate::domain::figures;
+use crate::flow::import::{RunPhase, Progress};
+
+/// Without a terminal, a line this often. Chosen: a night's log stays readable.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+/// A change of the phase is told earlier than that, though no two lines come closer than this. Chosen.
+const LINES_APART: Duration = Duration::from_secs(10);
+/// The pace is that of this long. Chosen: steady enough to read, quick enough to show a stall.
+const PACE_OVER: Duration = Duration::from_secs(10);
+/// Samples of the pace are at least this far apart, so that at most 51 of them are kept.
+const SAMPLES_APART: Duration = Duration::from_millis(200);
+/// No pace is shown before this long. Chosen: the first calls would show as a burst.
+const PACE_AFTER: Duration = Duration::from_secs(1);
+/// Slower than this, in calls a second, nothing is foretold. Chosen: it is a stall, not a pace.
+const PACE_MIN: f64 = 0.05;
+/// Most characters that are shown of the reason why the service is waited for. Chosen: a line of a log.
+const WHY_MAX: usize = 100;
+/// The bar takes what the figures leave of the line, so that it fits 80 columns and fewer.
+const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
+/// For an input of unknown size.
+const SPINNER: &str = "{spinner} {prefix}\n  {wide_msg}";
+
+/// Where this process began, and how far there is to go.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start {
+    /// Rows that earlier processes settled.
+    pub rows_done: u64,
+    /// Byte offset in the input at which this process began.
+    pub offset: u64,
+    /// Size of the input, if it is known.
+    pub input_bytes: Option<u64>,
+    /// This process settles at most this many records.
+    pub limit: Option<u64>,
+}
+
+#[expect(missing_debug_implementations, reason = "it holds a writer")]
+/// Shows the run. The bar is gone from the screen once this is dropped.
+pub struct ProgressReporter {
+    face: Display,
+    start: Start,
+    pace: RecentPace,
+}
+
+/// How progress is shown.
+enum Display {
+    Bar(Bar),
+    Lines(PlainLines),
+    Nothing,
+}
+
+impl ProgressReporter {
+    /// What `output` asks for and stderr can show: a bar on a terminal, else lines; nothing with `--quiet`.
+    #[must_use]
+    pub fn on_stderr(output: &OutputFlags, bars: &MultiProgress, start: Start, now: Instant) -> Self {
+        let face = if output.quiet {
+            Display::Nothing
+        } else if output.no_progress || bars.is_hidden() {
+            Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now))
+        } else {
+            Display::Bar(Bar { bars: bars.clone(), drawn: None })
+        };
+        Self::new(face, start, now)
+    }
+
+    fn new(face: Display, start: Start, now: Instant) -> Self {
+        Self { face, start, pace: RecentPace::new(now) }
+    }
+
+    /// Shows the state of the run, as far as it is time to.
+    pub fn tell(&mut self, snapshot: &Progress, now: Instant) {
+        self.pace.note(snapshot.calls, now);
+        let view = ProgressView::new(snapshot, self.start, self.pace.calls_per_s(snapshot.calls, now));
+        match &mut self.face {
+            Display::Bar(bar) => bar.draw(&view),
+            Display::Lines(lines) => lines.write_if_due(&view, now),
+            Display::Nothing => {}
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(self) {
+        drop(self);
+    }
+}
+
+/// A bar on a terminal.
+struct Bar {
+    bars: MultiProgress,
+    /// `None` until there is something to show.
+    drawn: Option<ProgressBar>,
+}
+
+impl Bar {
+    fn draw(&mut self, view: &ProgressView<'_>) {
+        if let Some(bar) = &self.drawn {
+            return show(bar, view);
+        }
+        let bar = hidden_bar(view.start.input_bytes);
+        show(&bar, view);
+        self.drawn.insert(self.bars.add(bar)).tick();
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = self.drawn.take() {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+    }
+}
+
+/// A bar that isn't on the screen yet, so that it is first drawn with its figures.
+fn hidden_bar(length: Option<u64>) -> ProgressBar {
+    let template = if length.is_some() { BAR } else { SPINNER };
+    let style = ProgressStyle::with_template(template).expect("the template is constant and under test");
+    ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
+}
+
+fn show(bar: &ProgressBar, view: &ProgressView<'_>) {
+    bar.set_position(view.offset());
+    bar.set_prefix(view.headline());
+    bar.set_message(view.detail());
+    bar.tick();
+}
+
+/// Plain lines for a log.
+struct PlainLines {
+    out: Box<dyn Write>,
+    told_at: Instant,
+    told: Discriminant<RunPhase>,
+}
+
+impl PlainLines {
+    fn new(out: Box<dyn Write>, now: Instant) -> Self {
+        Self { out, told_at: now, told: discriminant(&RunPhase::Running) }
+    }
+
+    fn write_if_due(&mut self, view: &ProgressView<'_>, now: Instant) {
+        let phase = discriminant(&view.snapshot.phase);
+        let since = now - self.told_at;
+        if since >= LINE_EVERY || (since >= LINES_APART && phase != self.told) {
+            self.told_at = now;
+            self.told = phase;
+            // Nobody can be told that stderr is gone, and the run does not need it.
+            let _ = writeln!(self.out, "{}", view.line());
+        }
+    }
+}
+
+/// How fast calls left lately.
+#[derive(Debug)]
+struct RecentPace {
+    /// Time, and calls up to it; the first is at least `PACE_OVER` old, if there is one so old.
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl RecentPace {
+    fn new(now: Instant) -> Self {
+        Self { samples: VecDeque::from([(now, 0)]) }
+    }
+
+    fn note(&mut self, calls: u64, now: Instant) {
+        if self.samples.back().is_none_or(|(at, _)| now - *at >= SAMPLES_APART) {
+            self.samples.push_back((now, calls));
+        }
+        while self.samples.get(1).is_some_and(|(at, _)| now - *at >= PACE_OVER) {
+            self.samples.pop_front();
+        }
+    }
+
+    fn calls_per_s(&self, calls: u64, now: Instant) -> Option<f64> {
+        let (since, before) = *self.samples.front()?;
+        let over = now - since;
+        (over >= PACE_AFTER).then(|| calls.saturating_sub(before) as f64 / over.as_secs_f64())
+    }
+}
+
+/// A snapshot with what follows from it, in words.
+struct ProgressView<'a> {
+    snapshot: &'a Progress,
+    start: Start,
+    calls_per_s: Option<f64>,
+    left: Option<Duration>,
+}
+
+impl<'a> ProgressView<'a> {
+    fn new(snapshot: &'a Progress, start: Start, calls_per_s: Option<f64>) -> Self {
+        let left = calls_per_s.and_then(|pace| time_left(snapshot, start, pace));
+        Self { snapshot, start, calls_per_s, left }
+    }
+
+    /// Byte offset in the input, never past its end.
+    fn offset(&self) -> u64 {
+        let offset = self.snapshot.offset.unwrap_or(self.start.offset);
+        self.start.input_bytes.map_or(offset, |bytes| offset.min(bytes))
+    }
+
+    fn rows(&self) -> u64 {
+        self.start.rows_done + self.snapshot.tally.rows()
+    }
+
+    /// Beside the bar.
+    fn headline(&self) -> String {
+        let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{} %", percent(self.offset(), bytes)));
+        let rows = Some(figures::counted(self.rows(), "row"));
+        joined([share, rows, self.pace_words(), self.left_words()], "  ")
+    }
+
+    /// Below the bar: what may be long comes last.
+    fn detail(&self) -> String {
+        let tally = self.snapshot.tally;
+        let failed = Some(format!("{} failed", figures::count(tally.failed)));
+        joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ")
+    }
+
+    /// The line of a log.
+    fn line(&self) -> String {
+        let tally = self.snapshot.tally;
+        let earlier = (self.start.rows_done > 0).then(|| format!("{} earlier", figures::count(self.start.rows_done)));
+        let imported = Some(format!("{} imported", figures::count(tally.imported)));
+        let failed = Some(format!("{} failed", figures::count(tally.failed)));
+        let fates = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
+        let done = Some(format!("{} done ({fates})", figures::counted(self.rows(), "row")));
+        let retries = (self.snapshot.retries > 0).then(|| self.retries());
+        let words =
+            joined([done, self.pace_words(), retries, self.left_words(), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ");
+        format!("progress: {words}")
+    }
+
+    fn retries(&self) -> String {
+        match self.snapshot.retries {
+            1 => "1 retry".to_owned(),
+            retries => format!("{} retries", figures::count(retries)),
+        }
+    }
+
+    fn pace_words(&self) -> Option<String> {
+        self.calls_per_s.map(|pace| format!("{} calls/s", figures::rate(pace)))
+    }
+
+    fn left_words(&self) -> Option<String> {
+        let whole_seconds = Duration::from_secs(self.left?.as_secs());
+        Some(format!("about {} left", figures::duration(whole_seconds)))
+    }
+}
+
+/// The calls that the rest of the input takes, if it takes as many a byte as the part that is settled, at this pace. Calls are
+/// counted rather than bytes a second because one row in retries holds the settled offset back for a while, but not the calls.
+fn time_left(snapshot: &Progress, start: Start, calls_per_s: f64) -> Option<Duration> {
+    match snapshot.phase {
+        RunPhase::Running | RunPhase::Throttled { .. } => {}
+        RunPhase::Waiting { .. } | RunPhase::Draining => return None,
+    }
+    let settled = snapshot.offset?.saturating_sub(start.offset);
+    let rest = start.input_bytes?.saturating_sub(snapshot.offset?);
+    let rows = snapshot.tally.rows();
+    let by_bytes = share(rest, settled)?;
+    let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
+    let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));
+    if calls_per_s < PACE_MIN || snapshot.calls == 0 {
+        return None;
+    }
+    Duration::try_from_secs_f64(times_what_is_done * snapshot.calls as f64 / calls_per_s).ok()
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Whole per cent, rounded down: 100 means all.
+fn percent(part: u64, whole: u64) -> u128 {
+    u128::from(part) * 100 / u128::from(whole)
+}
+
+fn invalid(rows: u64) -> Option<String> {
+    (rows > 0).then(|| format!("{} invalid", figures::count(rows)))
+}
+
+/// What the run is doing, in words.
+pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
+    match phase {
+        RunPhase::Running => "running".to_owned(),
+        RunPhase::Throttled { per_s } => {
+            format!("throttled: {}", figures::gets_through(*per_s))
+        }
+        RunPhase::Waiting { since, why } => {
+            let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
+            format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
+        }
+        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(WHY_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn joined<const N: usize>(words: [Option<String>; N], between: &str) -> String {
+    words.into_iter().flatten().collect::<Vec<_>>().join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io;
+    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+    use crate::domain::outcome::OutcomeCounts;
+
+    const TICK: Duration = Duration::from_millis(250);
+
+    fn snapshot(imported: u64) -> Progress {
+        let tally = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
+        Progress { phase: RunPhase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
+    }
+
+    fn waiting(seconds: u64, why: &str) -> RunPhase {
+        RunPhase::Waiting { since: Duration::from_secs(seconds), why: why.to_owned() }
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.borrow().clone()).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn lines(log: &Log, start: Start, now: Instant) -> ProgressReporter {
+        ProgressReporter::new(Display::Lines(PlainLines::new(Box::new(log.clone()), now)), start, now)
+    }
+
+    /// Tells `seconds` of a run at 200 calls a second, from `from` on.
+    fn run(progress: &mut ProgressReporter, begun: Instant, seconds: std::ops::Range<u32>, phase: &RunPhase) {
+        for tick in seconds.start * 4 + 1..=seconds.end * 4 {
+            let told = Progress { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
+            progress.tell(&told, begun + TICK * tick);
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_there_is_one_line_a_minute() {
+        let (log, begun) = (Log::default(), Instant::now());
+        let mut progress = lines(&log, Start { input_bytes: Some(14_880_000), ..Start::default() }, begun);
+        run(&mut progress, begun, 0..59, &RunPhase::Running);
+        assert_eq!(log.lines(), Vec::<String>::new());
+        run(&mut progress, begun, 59..119, &RunPhase::Running);
+        progress.finish();
+        assert_eq!(log.lines(), ["progress: 12,000 rows done (12,000 imported, 0 failed), 200.0 calls/s, about 2h 3m left, running"]);
+    }
+
+    #[test]
+    fn a_change_of_phase_is_told_at_once_but_not_within_ten_seconds_of_a_line() {
+        let (log, begun) = (Log::default(), Instant::now());
+        let mut progress = lines(&log, Start::default(), begun);
+        run(&mut progress, begun, 0..20, &RunPhase::Running);
+        run(&mut progress, begun, 20..21, &RunPhase::Throttled { per_s: 99.6 });
+        run(&mut progress, begun, 21..31, &RunPhase::Running);
+        run(&mut progress, begun, 31..35, &RunPhase::Running);
+        assert_eq!(
+            log.lines(),
+            [
+                "progress: 4,050 rows done (4,050 imported, 0 failed), 200.0 calls/s, throttled: about 100/s gets through; others use the rest, \
+                 or the service counts otherwise",
+                "progress: 6,050 rows done (6,050 imported, 0 failed), 200.0 calls/s, running",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_tells_everything_that_there_is() {
+        let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
+        let phase = waiting(125, "code 60008: \u{1b}[2J完");
+        let told = Progress { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
+        let start = Start { rows_done: 100_000, ..Start::default() };
+        assert_eq!(
+            ProgressView::new(&told, start, Some(0.1)).line(),
+            "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 calls/s, 1 retry, \
+             waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
+        );
+        let draining = Progress { phase: RunPhase::Draining, ..snapshot(1) };
+        assert_eq!(
+            ProgressView::new(&draining, Start::default(), None).line(),
+            "progress: 1 row done (1 imported, 0 failed), draining, 12 calls in flight"
+        );
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let told = Progress { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
+        assert_eq!(state(&told.phase, 0), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
+    }
+
+    #[test]
+    fn the_pace_is_that_of_the_last_ten_seconds_in_bounded_memory() {
+        let begun = Instant::now();
+        let mut pace = RecentPace::new(begun);
+        assert_eq!(pace.calls_per_s(500, begun + TICK), None);
+        for millis in 0..100_000_u64 {
+            pace.note(if millis < 50_000 { millis } else { 50_000 }, begun + Duration::from_millis(millis));
+        }
+        assert!(pace.samples.len() <= 52, "{}", pace.samples.len());
+        assert_eq!(pace.calls_per_s(50_000, begun + Duration::from_secs(100)), Some(0.0));
+    }
+
+    #[test]
+    fn time_left_comes_from_the_bytes_settled_here_and_the_recent_pace() {
+        let start = Start { rows_done: 500, offset: 5_000, input_bytes: Some(45_000), limit: None };
+        let told = Progress { offset: Some(15_000), ..snapshot(1_000) };
+        let check = |told: &Progress, start: Start, pace: f64, seconds: Option<u64>| {
+            assert_eq!(time_left(told, start, pace), seconds.map(Duration::from_secs));
+        };
+        check(&told, start, 100.0, Some(30));
+        check(&told, Start { limit: Some(1_500), ..start }, 100.0, Some(5));
+        check(&told, Start { limit: Some(9_000), ..start }, 100.0, Some(30));
+        check(&told, Start { input_bytes: None, ..start }, 100.0, None);
+        check(&told, start, 0.0, None);
+        check(&Progress { offset: None, ..told.clone() }, start, 100.0, None);
+        check(&Progress { calls: 0, ..told.clone() }, start, 100.0, None);
+        check(&Progress { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
+    }
+
+    /// A terminal of 80 columns that remembers what is written.
+    #[derive(Debug, Clone, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, line: &str) -> io::Result<()> {
+            self.write_str(line)?;
+            self.write_str("\n")
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.write_str("\r")
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Terminal {
+        fn bar(&self, start: Start, now: Instant) -> ProgressReporter {
+            let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(self.clone())));
+            ProgressReporter::new(Display::Bar(Bar { bars, drawn: None }), start, now)
+        }
+
+        /// All that was drawn, in lines of 80 columns (a bar pads its lines instead of ending them).
+        fn screen(&self) -> Vec<String> {
+            let drawn: Vec<char> = self.0.lock().unwrap().replace(['\r', '\n'], "").chars().collect();
+            drawn.chunks(80).map(|line| line.iter().collect::<String>().trim_end().to_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn the_bar_fits_80_columns_and_is_not_drawn_before_it_is_told_something() {
+        let (terminal, begun) = (Terminal::default(), Instant::now());
+        let start = Start { rows_done: 99_000_000, input_bytes: Some(u64::MAX), ..Start::default() };
+        let mut progress = terminal.bar(start, begun);
+        assert_eq!(terminal.screen(), Vec::<String>::new());
+        let tally = OutcomeCounts { imported: 999_999, failed: 999_999, invalid: 999_999, ..OutcomeCounts::default() };
+        let told = Progress { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
+        progress.tell(&told, begun + Duration::from_secs(10));
+        progress.tell(&told, begun + Duration::from_secs(11));
+        let screen = terminal.screen();
+        assert!(screen.len() >= 2, "{screen:?}");
+        for drawn in screen.chunks(2) {
+            assert!(drawn[0].contains(" 0 %  101,999,997 rows  1"), "{drawn:?}");
+            assert!(drawn[0].ends_with(" calls/s"), "{drawn:?}");
+            assert!(drawn[1].starts_with("  999,999 failed, 999,999 invalid, 999,999 retries, waiting for the service for"), "{drawn:?}");
+        }
+    }
+
+    #[test]
+    fn an_input_of_unknown_size_gets_figures_without_a_bar() {
+        let (terminal, begun) = (Terminal::default(), Instant::now());
+        let mut progress = terminal.bar(Start::default(), begun);
+        progress.tell(&snapshot(2_000), begun + Duration::from_secs(10));
+        progress.tell(&snapshot(2_000), begun + Duration::from_secs(10));
+        let screen = terminal.screen();
+        assert!(screen[0].ends_with(" 2,000 rows  200.0 calls/s"), "{screen:?}");
+        assert_eq!(screen[1].trim_end(), "  0 failed, 0 retries, running");
+    }
+
+    #[test]
+    fn quiet_shows_nothing() {
+        let mut progress = ProgressReporter::new(Display::Nothing, Start::default(), Instant::now());
+        progress.tell(&snapshot(1), Instant::now());
+    }
+}

@@ -1,0 +1,482 @@
+//! What a run came to: the JSON of `--summary` for machines, a table for people at its end.
+//!
+//! The names and the order in the JSON are a contract. Both hold counts only, no personal data.
+
+mod verified;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::shell::cli::exit::{Exit, printable};
+use crate::shell::cli::whole::{self, Readers};
+use crate::domain::command::Command;
+use crate::flow::deliver::Lane;
+use crate::domain::figures;
+use crate::domain::guard::Guard;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::change::{PlanCounts, Wait};
+use crate::domain::call_stats::{ApiCallStats, Latency, CallStats};
+pub use verified::{Verified, VerifiedReport};
+
+/// Most codes that the table names. Chosen: more is a matter for the results file.
+const CODES_SHOWN: usize = 5;
+/// Column in which the table's values begin: the longest label and two spaces.
+const LABEL_WIDTH: usize = 12;
+/// The headings of a resumed run's two columns.
+const THIS_RUN: &str = "this run";
+const IN_ALL: &str = "in all";
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub exit: Exit,
+    /// The word for how it ended, mostly `Exit::outcome`.
+    pub outcome: &'static str,
+    /// The lane that the run took in the end.
+    pub lane: Lane,
+    /// Outcomes of the whole run, those of earlier processes included.
+    pub tally: OutcomeCounts,
+    /// Calls of this process.
+    pub traffic: CallStats,
+    /// Time that this process took.
+    pub elapsed: Duration,
+    /// Rows that were settled when this process began; 0 on a fresh run.
+    pub resumed_at_row: u64,
+    /// Of a sync.
+    pub sync: Option<SyncFigures>,
+}
+
+/// What only a sync has to tell.
+#[derive(Debug, Clone, Copy)]
+pub struct SyncFigures {
+    pub plan: PlanCounts,
+    pub kicked: u64,
+    pub deleted: u64,
+    /// Kicks and deletions that failed.
+    pub missing_failed: u64,
+    /// Missing ids that are spared because a record looks like them.
+    pub lookalikes: u64,
+    /// Why kicks and deletions wait for a later run.
+    pub missing_waits: Option<Wait>,
+    /// The first guard that tripped.
+    pub guard: Option<Guard>,
+}
+
+impl Summary {
+    /// Writes the JSON to a file that is whole or untouched, whatever happens. A path that is no regular file (a pipe, a device) is
+    /// written to, not replaced.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        whole::write(path, Readers::Any, |out| out.write_all(self.to_json().as_bytes()))
+    }
+
+    /// The JSON, with a newline at its end.
+    fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(&SummaryJson::of(self)).expect("its keys are text or whole numbers, and no writer can fail");
+        text.push('\n');
+        text
+    }
+}
+
+/// The summary as it is written; its field order is the contract's.
+#[derive(Serialize)]
+struct SummaryJson<'a> {
+    exit_code: u8,
+    outcome: &'a str,
+    rows: u64,
+    imported: u64,
+    failed: u64,
+    invalid: u64,
+    calls: u64,
+    retries: u64,
+    throttled: u64,
+    max_calls_in_1s: usize,
+    mean_calls_per_s: f64,
+    elapsed_s: f64,
+    resumed_at_row: u64,
+    codes: &'a BTreeMap<i64, u64>,
+    latency_ms: Latency,
+    lane: &'static str,
+    /// Those that were called.
+    apis: BTreeMap<&'static str, ApiCallStats>,
+    #[serde(flatten)]
+    sync: Option<SyncJson>,
+}
+
+/// What a sync adds.
+#[derive(Serialize)]
+struct SyncJson {
+    plan: PlanCounts,
+    created: u64,
+    updated: u64,
+    kicked: u64,
+    deleted: u64,
+    missing_failed: u64,
+    lookalikes: u64,
+    missing_waits: Option<&'static str>,
+    guard: Option<&'static str>,
+}
+
+impl SyncJson {
+    fn of(figures: SyncFigures, tally: OutcomeCounts) -> Self {
+        let SyncFigures { plan, kicked, deleted, missing_failed, lookalikes, missing_waits, guard } = figures;
+        let (missing_waits, guard) = (missing_waits.map(Wait::name), guard.map(Guard::name));
+        Self { plan, created: tally.created, updated: tally.updated, kicked, deleted, missing_failed, lookalikes, missing_waits, guard }
+    }
+}
+
+impl<'a> SummaryJson<'a> {
+    fn of(summary: &'a Summary) -> Self {
+        let Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync } = summary;
+        Self {
+            exit_code: exit.code(),
+            outcome,
+            // Of a sync all records count, those that nothing became of too.
+            rows: sync.map_or_else(|| tally.rows(), |sync| sync.plan.records()),
+            imported: tally.imported,
+            failed: tally.failed,
+            invalid: tally.invalid,
+            calls: traffic.calls(),
+            retries: traffic.retries(),
+            throttled: traffic.throttled(),
+            max_calls_in_1s: traffic.most_in_1s(),
+            mean_calls_per_s: thousandths(traffic.mean_per_s),
+            elapsed_s: thousandths(elapsed.as_secs_f64()),
+            resumed_at_row: *resumed_at_row,
+            codes: &traffic.codes,
+            latency_ms: traffic.latency(),
+            lane: lane_name(*lane),
+            apis: used(traffic).map(|(command, api)| (command.name(), *api)).collect(),
+            sync: sync.map(|sync| SyncJson::of(sync, *tally)),
+        }
+    }
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Single => "single",
+        Lane::Batch(_) => "batch",
+        Lane::FellBack => "batch-fell-back",
+    }
+}
+
+/// The APIs that were called, and the main one in any case.
+fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
+    traffic.apis.iter().filter(|(command, api)| api.calls > 0 || *command == traffic.main)
+}
+
+fn thousandths(number: f64) -> f64 {
+    (number * 1_000.0).round() / 1_000.0
+}
+
+/// The table that ends a run, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    pub summary: &'a Summary,
+    /// Outcomes of this process.
+    pub this_run: OutcomeCounts,
+    pub results: &'a Path,
+    /// `None` where the run left none.
+    pub rejects: Option<&'a Path>,
+    pub checkpoint: &'a Path,
+}
+
+impl fmt::Display for Report<'_> {
+    /// The lines of the table, without a newline at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts(f)?;
+        self.calls(f)?;
+        line(f, "elapsed", figures::duration(self.summary.elapsed))?;
+        line(f, "results", shown(self.results))?;
+        if let Some(rejects) = self.rejects {
+            line(f, "rejects", shown(rejects))?;
+        }
+        write!(f, "{:<LABEL_WIDTH$}{}", "checkpoint", shown(self.checkpoint))
+    }
+}
+
+impl Report<'_> {
+    fn counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (here, all, traffic) = (self.this_run, self.summary.tally, &self.summary.traffic);
+        let in_all = |rows: u64| (self.summary.resumed_at_row > 0).then_some(rows);
+        let table = [
+            ("rows", here.rows(), in_all(all.rows())),
+            ("imported", here.imported, in_all(all.imported)),
+            ("failed", here.failed, in_all(all.failed)),
+            ("invalid", here.invalid, in_all(all.invalid)),
+            ("calls", traffic.calls(), None),
+            ("retries", traffic.retries(), None),
+            ("throttled", traffic.throttled(), None),
+        ];
+        let width = column_width(&table);
+        if self.summary.resumed_at_row > 0 {
+            writeln!(f, "{:<LABEL_WIDTH$}{THIS_RUN:>width$}  {IN_ALL:>width$}", "")?;
+        }
+        columns(f, &table, width)
+    }
+
+    fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traffic = &self.summary.traffic;
+        if traffic.calls() > 0 {
+            let busiest = figures::count(traffic.most_in_1s() as u64);
+            line(f, "calls/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
+            if let Some(per_s) = traffic.apis[traffic.main].ceiling_per_s {
+                line(f, "limit", figures::gets_through(per_s))?;
+            }
+            latency(f, traffic)?;
+        }
+        self.lane(f)?;
+        codes(f, traffic)
+    }
+}
+
+impl Report<'_> {
+    /// Which lane was taken, unless it is the ordinary one, and what each API was called for.
+    fn lane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.summary.lane {
+            Lane::Single => return Ok(()),
+            Lane::Batch(_) => "batch",
+            Lane::FellBack => "account by account, since batches were no good",
+        };
+        line(f, "lane", name)?;
+        apis(f, "", &self.summary.traffic)
+    }
+}
+
+/// What each API was called for; the label stands before the first.
+fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Result {
+    for (number, (command, api)) in used(traffic).enumerate() {
+        let busiest = figures::count(api.most_in_1s as u64);
+        let found = api.ceiling_per_s.map(|per_s| format!(", about {} got through", figures::about_per_s(per_s)));
+        let found = found.unwrap_or_default();
+        let words = format!("{}: {}, {busiest} at most in any second{found}", command.name(), figures::counted(api.calls, "call"));
+        line(f, if number == 0 { label } else { "" }, words)?;
+    }
+    Ok(())
+}
+
+fn latency(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
+    let latency = traffic.latency();
+    line(f, "latency", format!("p50 {} ms, p99 {} ms", figures::count(latency.p50), figures::count(latency.p99)))
+}
+
+fn codes(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
+    match frequent_codes(&traffic.codes) {
+        codes if codes.is_empty() => Ok(()),
+        codes => line(f, "codes", codes),
+    }
+}
+
+/// The most frequent codes other than success, with their counts.
+fn frequent_codes(codes: &BTreeMap<i64, u64>) -> String {
+    let mut codes: Vec<(i64, u64)> = codes.iter().map(|(code, count)| (*code, *count)).filter(|(code, _)| *code != 0).collect();
+    codes.sort_by_key(|(code, count)| (std::cmp::Reverse(*count), *code));
+    let words: Vec<String> = codes.iter().take(CODES_SHOWN).map(|(code, count)| format!("{code}: {}", figures::count(*count))).collect();
+    words.join(", ")
+}
+
+/// A label, a count of this run, and one of the whole run.
+type Row = (&'static str, u64, Option<u64>);
+
+fn column_width(table: &[Row]) -> usize {
+    let counts = table.iter().flat_map(|(_, here, in_all)| [Some(*here), *in_all]).flatten();
+    let heading = if table.iter().any(|(_, _, in_all)| in_all.is_some()) { THIS_RUN.len() } else { 0 };
+    counts.map(|number| figures::count(number).len()).max().unwrap_or(0).max(heading)
+}
+
+fn columns(f: &mut fmt::Formatter<'_>, table: &[Row], width: usize) -> fmt::Result {
+    for (label, here, in_all) in table {
+        let here = figures::count(*here);
+        match in_all {
+            Some(in_all) => line(f, label, format!("{here:>width$}  {:>width$}", figures::count(*in_all)))?,
+            None => line(f, label, format!("{here:>width$}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn line(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "{label:<LABEL_WIDTH$}{value}")
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn summary() -> Summary {
+        let mut traffic = CallStats::default();
+        traffic.apis[Command::AccountImport] =
+            ApiCallStats { calls: 12_100, retries: 52, throttled: 3, most_in_1s: 200, ceiling_per_s: Some(99.512_345) };
+        traffic.mean_per_s = 199.612_34;
+        for (code, times) in [(0, 12_000), (70169, 40), (60007, 3), (60008, 3), (40006, 9), (70402, 1), (70403, 1)] {
+            traffic.codes.insert(code, times);
+        }
+        for latency_ms in [10, 20, 30, 100] {
+            traffic.time(Duration::from_millis(latency_ms));
+        }
+        let tally = OutcomeCounts { imported: 111_980, failed: 15, invalid: 5, ..OutcomeCounts::default() };
+        let elapsed = Duration::from_micros(60_123_456);
+        Summary {
+            exit: Exit::SomeRowsRejected,
+            outcome: Exit::SomeRowsRejected.outcome(),
+            lane: Lane::Single,
+            tally,
+            traffic,
+            elapsed,
+            resumed_at_row: 100_000,
+            sync: None,
+        }
+    }
+
+    fn report(summary: &Summary, this_run: OutcomeCounts) -> Report<'_> {
+        let [results, rejects, checkpoint] = ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"].map(Path::new);
+        Report { summary, this_run, results, rejects: (summary.tally.rejected() > 0).then_some(rejects), checkpoint }
+    }
+
+    #[test]
+    fn the_json_is_the_contract_to_the_letter() {
+        let expected = r#"{
+  "exit_code": 3,
+  "outcome": "finished_with_rejects",
+  "rows": 112000,
+  "imported": 111980,
+  "failed": 15,
+  "invalid": 5,
+  "calls": 12100,
+  "retries": 52,
+  "throttled": 3,
+  "max_calls_in_1s": 200,
+  "mean_calls_per_s": 199.612,
+  "elapsed_s": 60.123,
+  "resumed_at_row": 100000,
+  "codes": {
+    "0": 12000,
+    "40006": 9,
+    "60007": 3,
+    "60008": 3,
+    "70169": 40,
+    "70402": 1,
+    "70403": 1
+  },
+  "latency_ms": {
+    "p50": 20,
+    "p95": 100,
+    "p99": 100,
+    "max": 100
+  },
+  "lane": "single",
+  "apis": {
+    "account_import": {
+      "calls": 12100,
+      "retries": 52,
+      "throttled": 3,
+      "max_calls_in_1s": 200,
+      "ceiling_per_s": 99.5
+    }
+  }
+}
+"#;
+        assert_eq!(summary().to_json(), expected);
+    }
+
+    #[test]
+    fn a_resumed_run_tells_its_own_rows_and_all_of_them() {
+        let expected = "            this run    in all
+rows          12,000   112,000
+imported      11,990   111,980
+failed            10        15
+invalid            0         5
+calls         12,100
+retries           52
+throttled          3
+calls/s     199.6 on average, 200 at most in any second
+limit       about 100/s gets through; others use the rest, or the service counts otherwise
+latency     p50 20 ms, p99 100 ms
+codes       70169: 40, 40006: 9, 60007: 3, 60008: 3, 70402: 1
+elapsed     1m 0s
+results     users.results.csv
+rejects     users.rejects.csv
+checkpoint  users.checkpoint.json";
+        let this_run = OutcomeCounts { imported: 11_990, failed: 10, invalid: 0, ..OutcomeCounts::default() };
+        assert_eq!(report(&summary(), this_run).to_string(), expected);
+    }
+
+    #[test]
+    fn a_fresh_run_without_calls_tells_less() {
+        let tally = OutcomeCounts { imported: 0, failed: 0, invalid: 0, ..OutcomeCounts::default() };
+        let elapsed = Duration::from_millis(420);
+        let summary = Summary {
+            exit: Exit::Done,
+            outcome: "done",
+            lane: Lane::Single,
+            tally,
+            traffic: CallStats::default(),
+            elapsed,
+            resumed_at_row: 0,
+            sync: None,
+        };
+        let expected = "\
+rows        0
+imported    0
+failed      0
+invalid     0
+calls       0
+retries     0
+throttled   0
+elapsed     0.4s
+results     users.results.csv
+checkpoint  users.checkpoint.json";
+        assert_eq!(report(&summary, tally).to_string(), expected);
+    }
+
+    #[test]
+    fn the_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("summary.json");
+        fs::write(&path, "old").unwrap();
+        fs::write(folder.path().join(".summary.json.tmp"), "half of what a crash").unwrap();
+        summary().write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), summary().to_json());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // It holds counts alone: whoever may read other files may read it.
+        let (mode, other) = (|path: &Path| fs::metadata(path).unwrap().permissions().mode(), folder.path().join("other"));
+        fs::write(&other, "").unwrap();
+        assert_eq!(mode(&path), mode(&other));
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(summary().write(&folder.path().join("missing/summary.json")).is_err());
+        assert!(summary().write(folder.path()).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_a_link_is_followed() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        fs::write(&target, "old").unwrap();
+        symlink(&target, &link).unwrap();
+        summary().write(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&target).unwrap(), summary().to_json());
+        summary().write(Path::new("/dev/null")).unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+}
