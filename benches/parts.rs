@@ -16,20 +16,20 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::command::Command;
+use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
+use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
+use chatlift::domain::target::Target;
+use chatlift::domain::verdict::{Answer, CallOutcome, SuccessSeen};
+use chatlift::flow::deliver::{At, Deliveries, DeliveryLimits, Known, Lane};
 use chatlift::io::api::answer;
 use chatlift::io::api::{usersig, wire};
-use chatlift::domain::command::Command;
-use chatlift::flow::deliver::{At, Deliveries, Known, Lane, DeliveryLimits};
-use chatlift::io::gate::{Gate, Rate, GateSettings as GateSettings, Admission};
-use chatlift::domain::position::{FileStat, InputPosition, ColumnLayout};
+use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};
 use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart};
-use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
+use chatlift::io::journal::{self, Journal, OutcomeSink, Restart, RunSpec, StartDecision};
 use chatlift::io::roster::{Format, Record, Roster};
-use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{CallOutcome, SuccessSeen, Answer};
 
 fn main() {
     divan::main();

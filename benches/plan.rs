@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use chatlift::domain::figures::count;
 
-use chatlift::io::roster::{self, Format, Roster};
-use chatlift::io::extsort::ExternalSorter;
-use chatlift::io::state::{Finish, NewRun, Sent, SendOutcome, StateDb};
-use chatlift::flow::sync::{MissingPolicy, SyncPlan, Policy, SendOutcomes, Scratch, MissingTrust, compare, build_plan, survey};
 use chatlift::domain::target::Target;
+use chatlift::flow::sync::{MissingPolicy, MissingTrust, Policy, Scratch, SendOutcomes, SyncPlan, build_plan, compare, survey};
+use chatlift::io::extsort::ExternalSorter;
+use chatlift::io::roster::{self, Format, Roster};
+use chatlift::io::state::{Finish, NewRun, SendOutcome, Sent, StateDb};
 
 const ROWS: u64 = 1_000_000;
 const CHANGED: u64 = 5_000;

@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::io::gate::{Gate, Rate, GateSettings, Admission};
-use chatlift::sandbox::limiter::{LimiterDecision, Counting, Limiter};
+use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};
+use chatlift::sandbox::limiter::{Counting, Limiter, LimiterDecision};
 use tokio::time::Instant;
 
 /// How often the books are kept, in a second.

@@ -70,12 +70,14 @@ impl ColumnLayout {
         let delimiter = |reading: &ColumnLayout| format!("{:?}", char::from(reading.delimiter));
         differ("the delimiter", delimiter(earlier), delimiter(self));
         for (field, number) in Field::ALL.into_iter().zip(0..) {
-            let column = |reading: &ColumnLayout| reading.columns[number].map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
+            let column =
+                |reading: &ColumnLayout| reading.columns[number].map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
             differ(&format!("the column of {field}"), column(earlier), column(self));
         }
         let names: BTreeSet<&String> = earlier.flags.keys().chain(self.flags.keys()).collect();
         for name in names {
-            let given = |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| format!("{value:?}"));
+            let given =
+                |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| format!("{value:?}"));
             differ(&format!("--{name}"), given(earlier), given(self));
         }
         found

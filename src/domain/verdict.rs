@@ -33,7 +33,11 @@ impl CallOutcome {
     pub const fn has_left(&self) -> bool {
         match self {
             CallOutcome::Unreached { .. } | CallOutcome::Untrusted { .. } => false,
-            CallOutcome::Done(_) | CallOutcome::Refused { .. } | CallOutcome::Lost { .. } | CallOutcome::TooMany | CallOutcome::Redirected { .. } => true,
+            CallOutcome::Done(_)
+            | CallOutcome::Refused { .. }
+            | CallOutcome::Lost { .. }
+            | CallOutcome::TooMany
+            | CallOutcome::Redirected { .. } => true,
         }
     }
 }
@@ -308,7 +312,9 @@ impl HaltReason {
     #[must_use]
     pub const fn hint(self) -> &'static str {
         match self {
-            HaltReason::NotAdmin => "name an app administrator with --identifier; the console lists them under the app's basic configuration",
+            HaltReason::NotAdmin => {
+                "name an app administrator with --identifier; the console lists them under the app's basic configuration"
+            }
             HaltReason::AccountLimit => {
                 "the app holds all the accounts that its edition allows (a trial holds 100): upgrade it, then run the same command again"
             }
@@ -336,12 +342,16 @@ impl HaltReason {
             HaltReason::TooManyBadSignatures => {
                 "too many bad signatures were sent for this app: correct the key, wait a minute, then run the same command again"
             }
-            HaltReason::Restricted => "the administrator's account is restricted: lift that in the console or name another with --identifier",
+            HaltReason::Restricted => {
+                "the administrator's account is restricted: lift that in the console or name another with --identifier"
+            }
             HaltReason::OwnFault => {
                 "the service calls the request malformed: this is a fault of chatlift or of something between; the same command resumes"
             }
             HaltReason::DeletionOff => "switch on account deletion for the app in the console",
-            HaltReason::InvalidRequest => "the service refuses the very first request as invalid: check --sdkappid, --identifier and --region",
+            HaltReason::InvalidRequest => {
+                "the service refuses the very first request as invalid: check --sdkappid, --identifier and --region"
+            }
             HaltReason::Signature => {
                 "a fresh signature is refused too: check that the SecretKey belongs to --sdkappid, and this machine's clock (timedatectl)"
             }
@@ -361,7 +371,9 @@ impl HaltReason {
             HaltReason::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
             }
-            HaltReason::Redirected => "the real service never redirects: check --endpoint, and that no captive portal or proxy is in the way",
+            HaltReason::Redirected => {
+                "the real service never redirects: check --endpoint, and that no captive portal or proxy is in the way"
+            }
         }
     }
 }
@@ -448,7 +460,9 @@ mod tests {
 
     #[test]
     fn only_the_apis_own_limit_slows_the_api_alone() {
-        for (end, scope) in [(answered(60007), ThrottleScope::Api), (answered(60011), ThrottleScope::All), (CallOutcome::TooMany, ThrottleScope::All)] {
+        for (end, scope) in
+            [(answered(60007), ThrottleScope::Api), (answered(60011), ThrottleScope::All), (CallOutcome::TooMany, ThrottleScope::All)]
+        {
             assert_eq!(judge(&end, SuccessSeen::Yes, CallSize::One), Verdict::Throttle(scope));
         }
     }

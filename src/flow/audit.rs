@@ -12,10 +12,10 @@ use std::iter::Peekable;
 
 use thiserror::Error;
 
-use crate::io::journal::results::{ResultRecord, MalformedResult, Results};
-use crate::domain::outcome::OutcomeCounts;
-use crate::io::roster::{Record, RosterError};
 use crate::domain::examples::ExampleGroups;
+use crate::domain::outcome::OutcomeCounts;
+use crate::io::journal::results::{MalformedResult, ResultRecord, Results};
+use crate::io::roster::{Record, RosterError};
 pub use gaps::Gaps;
 
 /// Problems of each kind that a report names. Chosen, as `check::EXAMPLES`, but there is more to mend here.

@@ -15,12 +15,12 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::LocalBoxStream;
 
 use crate::domain::account::{Account, UserId};
+use crate::domain::call_stats::{CallStats, RunPhase};
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::verdict::{Answer, HaltReason};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
-use crate::domain::command::{Command, PerCommand};
 use crate::io::gate::{self, Rate};
-use crate::domain::call_stats::{RunPhase, CallStats};
-use crate::domain::verdict::{HaltReason, Answer};
 use pump::Pump;
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::domain::account::{AccountRef, InvalidAccount};
-use crate::domain::position::InputPosition;
-use crate::io::roster::{Roster, RosterError, RecordRef};
 use crate::domain::examples::{ExampleGroups, Examples};
+use crate::domain::position::InputPosition;
+use crate::io::roster::{RecordRef, Roster, RosterError};
 use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
 

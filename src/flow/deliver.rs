@@ -5,12 +5,12 @@
 //! wins; an outage fails nobody; no row fails for its neighbour's fault. Who asks the gate, sends and writes is the import's business.
 
 mod batch;
-mod user_order;
+mod batch_trial;
 mod outage;
 mod parcel;
 mod probe;
-mod batch_trial;
 mod reorder_buffer;
+mod user_order;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::SystemTime;
@@ -18,21 +18,21 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use crate::domain::account::{Account, UserId};
-use crate::domain::command::Command;
 use crate::domain::breaker::{CallTimes, ExhaustedBy, Health, Means};
-use crate::domain::position::InputPosition;
+use crate::domain::command::Command;
 use crate::domain::outcome::{RowOutcome, Status};
+use crate::domain::position::InputPosition;
 use crate::domain::refusals::Refusals;
 pub use crate::domain::retry::At;
 use crate::domain::retry::{RetryBudget, back_off};
-use crate::io::roster::Record;
 pub use crate::domain::verdict::CallEffect;
 use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
-use user_order::UserOrder;
+use crate::io::roster::Record;
+use batch_trial::BatchTrial;
 use parcel::{Parcel, ParcelId, Parcels, Stage};
 use probe::{Accepted, Probe};
-use batch_trial::BatchTrial;
-use reorder_buffer::{SettledRecord, Failure, ReorderBuffer};
+use reorder_buffer::{Failure, ReorderBuffer, SettledRecord};
+use user_order::UserOrder;
 
 /// Records in a batch at most. Source: the documentation of `multiaccount_import`.
 pub const BATCH_RECORDS: usize = 100;

@@ -9,17 +9,17 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
 
+use crate::domain::call_stats::CallStats;
+pub use crate::domain::call_stats::RunPhase;
+use crate::domain::command::PerCommand;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputPosition;
+use crate::domain::verdict::HaltReason;
+use crate::flow::deliver::{DeliveryLimits, Incoming, Known, Lane};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
-use crate::domain::command::PerCommand;
-use crate::flow::deliver::{Incoming, Known, Lane, DeliveryLimits};
 use crate::io::gate::{self, Rate};
-use crate::domain::position::InputPosition;
 use crate::io::journal::OutcomeSink;
-use crate::domain::outcome::OutcomeCounts;
-pub use crate::domain::call_stats::RunPhase;
-use crate::domain::call_stats::CallStats;
-use crate::domain::verdict::HaltReason;
 use pump::Pump;
 pub use watched_records::WatchedRecords;
 

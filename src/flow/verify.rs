@@ -10,16 +10,16 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::domain::account::{Account, UserId};
-use crate::io::api::wire;
-use crate::flow::calls::{Errand, Errands, Fate, Supply};
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::comparison::{Findings, FindingCounts};
+use crate::domain::comparison::{FindingCounts, Findings};
 use crate::domain::position::InputPosition;
+use crate::domain::verdict::{AccountStatus, Answer, Item, ItemRefusal, Profile};
+use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::io::api::wire;
 use crate::io::roster::{Record, RosterError};
-use crate::domain::verdict::{Item, ItemRefusal, Profile, AccountStatus, Answer};
 pub use slots::Profiles;
 use slots::{IdAnswer, SlotId, Slots};
-pub use survey::{SurveyPlan, ReadProgress, Sample, Survey, SurveyError};
+pub use survey::{ReadProgress, Sample, Survey, SurveyError, SurveyPlan};
 
 /// Ids that may be under way. Chosen: four seconds' calls at the documented limit, answered as late as can be.
 const UNDER_WAY_IDS: usize = 65_536;

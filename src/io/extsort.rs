@@ -3,9 +3,9 @@
 //! Bounded runs are sorted in memory, beside the reading, and laid down in one unnamed temporary file; then they are merged, beside the
 //! reading of what comes out. Entries are bytes of one length and are compared as such. Knows nothing of what they mean.
 
+mod file_section;
 mod merge;
 mod order;
-mod file_section;
 mod sighting;
 
 use std::fs::File;
@@ -13,9 +13,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::thread::JoinHandle;
 
+use file_section::FileSection;
 pub use merge::Merged;
 use order::Order;
-use file_section::FileSection;
 pub use sighting::{SIGHTING, Sighting};
 
 /// Memory of a run, in bytes; there are two, one being filled and one being sorted, with a third as much again for its order. Chosen:

@@ -2,6 +2,8 @@
 //!
 //! What stands in a file is for others to know.
 
+pub mod lock;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind};

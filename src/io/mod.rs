@@ -5,7 +5,6 @@ pub mod extsort;
 pub mod files;
 pub mod gate;
 pub mod journal;
-pub mod lockfile;
 pub mod roster;
 pub mod state;
 pub mod verification_files;

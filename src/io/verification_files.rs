@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use csv::ByteRecord;
 
+use crate::domain::comparison::{Finding, Findings};
 use crate::domain::figures::defused;
 use crate::io::files;
-use crate::domain::comparison::{Finding, Findings};
 
 /// The first line of the results.
 const RESULTS_HEADER: [&str; 5] = ["row", "line", "UserID", "state", "detail"];

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::accounts::{StoredAccount, Accounts, Deletion, Held};
+use super::accounts::{Accounts, Deletion, Held, StoredAccount};
+use super::call_log_entry::Codes;
 use super::fault_injector::TargetedUser;
 use super::parsed_request::{self, ParsedRequest};
-use super::reply::{RequestRefusal, Reply};
+use super::reply::{Reply, RequestRefusal};
 use super::settings::{BatchProfiles, Deleting, Presence, SandboxSettings, UnknownProfiles};
-use super::call_log_entry::Codes;
 use crate::io::api::wire::{self, ImportBody};
 
 /// No such account, as the account service says it. Source: Tencent's error code page.

@@ -69,8 +69,12 @@ impl SandboxCommand {
         let imports = imports?.get();
         Some(match self {
             SandboxCommand::AccountImport => imports,
-            SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete => wire::BATCH_CALLS_PER_S.get(),
-            SandboxCommand::Kick | SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S.get(),
+            SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete => {
+                wire::BATCH_CALLS_PER_S.get()
+            }
+            SandboxCommand::Kick | SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => {
+                wire::PROFILE_CALLS_PER_S.get()
+            }
         })
     }
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::accounts::Held;
+use super::call_log_entry::HEADER;
 use super::persistence::AccountsFile;
 use super::service::{Service, Trace, Traces};
-use super::call_log_entry::HEADER;
 
 /// Longest end of a call log in which the last line's end is looked for, in bytes. Chosen: beyond what one call can leave.
 const TAIL_MAX: u64 = 16 * 1024 * 1024;

@@ -6,15 +6,16 @@
 mod accounts;
 mod app;
 mod audit;
+mod call_log_entry;
 mod command;
 mod envelope;
 mod fault;
-mod files;
-mod persistence;
-pub mod limiter;
 mod fault_injector;
-mod parsed_request;
+mod files;
+pub mod limiter;
 mod pace;
+mod parsed_request;
+mod persistence;
 mod reply;
 mod service;
 mod settings;
@@ -22,7 +23,6 @@ mod shell;
 mod signature;
 #[cfg(test)]
 mod tests;
-mod call_log_entry;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 
 pub use accounts::StoredAccount;
 pub use audit::{ApiAudit, Audit};
+pub use call_log_entry::CallLogEntry;
 pub use command::SandboxCommand;
 pub use fault::{Fault, FaultError, Ids, What};
 pub use files::{Files, FilesError};
@@ -40,7 +41,6 @@ pub use limiter::Counting;
 pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Request, Service};
 pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, Presence, SDKAPPID, SandboxSettings, UnknownProfiles};
-pub use call_log_entry::CallLogEntry;
 
 use shell::{Shared, Stand, locked};
 

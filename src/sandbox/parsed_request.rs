@@ -77,9 +77,10 @@ impl<'a> ParsedRequest<'a> {
         match self {
             ParsedRequest::Import(account) => vec![&account.user_id],
             ParsedRequest::ImportMany(accounts) => accounts.iter().map(|account| &*account.user_id).collect(),
-            ParsedRequest::Check(users) | ParsedRequest::Delete(users) | ParsedRequest::GetPortraits { users, .. } | ParsedRequest::OnlineStatus(users) => {
-                users.iter().map(String::as_str).collect()
-            }
+            ParsedRequest::Check(users)
+            | ParsedRequest::Delete(users)
+            | ParsedRequest::GetPortraits { users, .. }
+            | ParsedRequest::OnlineStatus(users) => users.iter().map(String::as_str).collect(),
             ParsedRequest::Kick(user) | ParsedRequest::SetPortrait { user, .. } => vec![user],
         }
     }
@@ -87,7 +88,11 @@ impl<'a> ParsedRequest<'a> {
     /// Whether its answer tells of each user what became of it.
     pub(super) fn is_answered_user_by_user(&self) -> bool {
         match self {
-            ParsedRequest::ImportMany(_) | ParsedRequest::Check(_) | ParsedRequest::Delete(_) | ParsedRequest::GetPortraits { .. } | ParsedRequest::OnlineStatus(_) => true,
+            ParsedRequest::ImportMany(_)
+            | ParsedRequest::Check(_)
+            | ParsedRequest::Delete(_)
+            | ParsedRequest::GetPortraits { .. }
+            | ParsedRequest::OnlineStatus(_) => true,
             ParsedRequest::Import(_) | ParsedRequest::Kick(_) | ParsedRequest::SetPortrait { .. } => false,
         }
     }
@@ -181,7 +186,9 @@ fn accounts(body: wire::MultiImportBody<'_>) -> Result<Vec<ImportBody<'_>>, Requ
     match (body.account_list, body.accounts) {
         (Some(list), None) => Ok(list),
         (None, Some(ids)) => Ok(ids.into_iter().map(|user_id| ImportBody { user_id, nick: None, face_url: None }).collect()),
-        (Some(_), Some(_)) | (None, None) => Err(RequestRefusal::form(INVALID_PARAMETER, "exactly one of AccountList and Accounts is needed")),
+        (Some(_), Some(_)) | (None, None) => {
+            Err(RequestRefusal::form(INVALID_PARAMETER, "exactly one of AccountList and Accounts is needed"))
+        }
     }
 }
 
@@ -193,7 +200,9 @@ fn ids(users: Vec<wire::User>) -> Vec<String> {
 const fn most_users(command: SandboxCommand) -> usize {
     match command {
         SandboxCommand::AccountImport | SandboxCommand::Kick | SandboxCommand::PortraitSet => 1,
-        SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete | SandboxCommand::PortraitGet => wire::ACCOUNTS_PER_CALL,
+        SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete | SandboxCommand::PortraitGet => {
+            wire::ACCOUNTS_PER_CALL
+        }
         SandboxCommand::QueryOnlineStatus => wire::ONLINE_STATUS_PER_CALL,
     }
 }
@@ -201,9 +210,11 @@ const fn most_users(command: SandboxCommand) -> usize {
 /// The code for a body that doesn't fit.
 const fn invalid(command: SandboxCommand) -> i64 {
     match command {
-        SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete | SandboxCommand::Kick => {
-            INVALID_PARAMETER
-        }
+        SandboxCommand::AccountImport
+        | SandboxCommand::MultiaccountImport
+        | SandboxCommand::AccountCheck
+        | SandboxCommand::AccountDelete
+        | SandboxCommand::Kick => INVALID_PARAMETER,
         SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => INVALID_REQUEST,
     }
 }

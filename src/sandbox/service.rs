@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::accounts::{StoredAccount, Held};
+use super::accounts::{Held, StoredAccount};
 use super::app::{App, Struck};
 use super::audit::{Audit, Recorder};
+use super::call_log_entry::{CallLogEntries, CallLogEntry, Codes};
 use super::command::SandboxCommand;
 use super::envelope;
 use super::fault::What;
-use super::limiter::{LimiterDecision, Limiter, Others};
 use super::fault_injector::{Aim, FaultInjector, Strike, TargetedUser};
+use super::limiter::{Limiter, LimiterDecision, Others};
 use super::parsed_request::ParsedRequest;
-use super::reply::{Act, Blame, Reaction, RequestRefusal, Reply};
+use super::reply::{Act, Blame, Reaction, Reply, RequestRefusal};
 use super::settings::SandboxSettings;
 use super::signature::Signatures;
-use super::call_log_entry::{Codes, CallLogEntry, CallLogEntries};
 
 /// Called too fast. Source: Tencent's error code page.
 const OVER_LIMIT: i64 = 60007;
@@ -214,7 +214,12 @@ impl Service {
         Reaction { delay: self.latency() + outcome.later, act: outcome.act, in_flight }
     }
 
-    fn decide(&mut self, arrival: &Arrival, order: &Result<ParsedRequest<'_>, RequestRefusal>, users: &[TargetedUser<'_>]) -> ServiceOutcome {
+    fn decide(
+        &mut self,
+        arrival: &Arrival,
+        order: &Result<ParsedRequest<'_>, RequestRefusal>,
+        users: &[TargetedUser<'_>],
+    ) -> ServiceOutcome {
         if let (LimiterDecision::OverLimit, Some(command)) = (arrival.admission, arrival.command) {
             self.recorder.over_limit(command);
             return self.refuse(&RequestRefusal::content(OVER_LIMIT, "called more often than the limit allows"));

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::account::Account as Row;
+use crate::domain::command::Command as ClientCommand;
+use crate::domain::verdict::{Answer, CallOutcome};
 use crate::io::api::http::{HttpApi, HttpSettings};
 use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::io::api::wire::{self, Query};
 use crate::io::api::{self, Api, Line};
-use crate::domain::command::Command as ClientCommand;
-use crate::domain::verdict::{CallOutcome, Answer};
 
 const NOW_S: u64 = 1_700_000_000;
 const KEY: &str = "a key of the tests";

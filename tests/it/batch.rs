@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{BatchProfiles, SandboxCommand as Api, Keep, Sandbox, SandboxSettings};
+use chatlift::sandbox::{BatchProfiles, Keep, Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{Bench, Call, KEY, Run, eventually};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use chatlift::sandbox::{SandboxCommand as Api, Sandbox, SandboxSettings};
+use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 
 use crate::binary::{Bench, Call, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
@@ -257,7 +257,8 @@ fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
 fn a_verification_of_a_file_that_grows_behind_what_it_has_read_does_not_end_as_finished() {
     let bench = Bench::with_users(ROWS);
     let sandbox =
-        Sandbox::start(SandboxSettings { limit_per_s: None, latency: Duration::from_millis(500), ..SandboxSettings::with_key(KEY.into()) }).unwrap();
+        Sandbox::start(SandboxSettings { limit_per_s: None, latency: Duration::from_millis(500), ..SandboxSettings::with_key(KEY.into()) })
+            .unwrap();
     let (key, endpoint) = (bench.key(), sandbox.endpoint());
     let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
     let mut running = bench.call(&["verify", "users.csv", "--rate", "0", "--no-progress"]).args(&connection).start();

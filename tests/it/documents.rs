@@ -75,7 +75,7 @@ fn each_test_that_is_said_to_prove_something_exists() {
 #[test]
 fn a_name_without_a_test_is_noticed() {
     let exist = paths();
-    assert!(exist.contains("documents::a_name_without_a_test_is_noticed") && exist.contains("retry::tests"));
+    assert!(exist.contains("documents::a_name_without_a_test_is_noticed") && exist.contains("domain::retry::tests"));
     assert!(!exist.contains("documents::a_name_that_nobody_has"));
     assert_eq!(named("| `a::b`, `…::c` | `--flag`, `A::B` |"), ["a::b", "a::c"]);
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chatlift::sandbox::{Audit, SandboxCommand, Sandbox, SandboxSettings};
+use chatlift::sandbox::{Audit, Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{Bench, KEY, Run, Running, eventually};

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 
-use chatlift::sandbox::{SandboxCommand, Sandbox, SandboxSettings};
+use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{Bench, KEY, side_by_side};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{SandboxCommand as Api, Sandbox, SandboxSettings};
+use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::outage::ApiHealth;
 use super::part::{Part, PartId, Pile, Size, Stage};
-use super::{Errand, Fate, CallsSettings};
+use super::{CallsSettings, Errand, Fate};
 use crate::domain::account::Account;
-use crate::domain::command::{Command, PerCommand};
 use crate::domain::breaker::{CallTimes, ExhaustedBy, Means};
+use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::{At, back_off};
-use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, INVALID_REQUEST, HaltReason, SuccessSeen, Verdict, judge, words};
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, INVALID_REQUEST, SuccessSeen, Verdict, judge, words};
 
 /// What a call is known by until it ends.
 #[derive(Debug, Clone, Copy)]

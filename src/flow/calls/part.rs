@@ -7,8 +7,8 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::Errand;
-use crate::domain::command::{Command, PerCommand};
 use crate::domain::breaker::Overtime;
+use crate::domain::command::{Command, PerCommand};
 
 /// The number of a part; free for another one once it is gone.
 pub(super) type PartId = usize;

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::docket::{Call, CallId, Docket, Intake};
 use super::part::{PartId, Stage};
 use crate::domain::account::Account;
+use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, OtherCalls, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
-use crate::domain::breaker::{CallTimes, HealthChange, OtherCalls, HealthSample, Means, REPEAT_WITHIN, TestResult};
 use crate::domain::retry::At;
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
 

@@ -10,14 +10,14 @@ use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
 use super::docket::{Call, CallId, Docket};
-use super::{RunFailed, StopCause, RunOutcome, Errands, Dependencies, CallsSettings, Progress, Supply, OnProgress};
+use super::{CallsSettings, Dependencies, Errands, OnProgress, Progress, RunFailed, RunOutcome, StopCause, Supply};
+use crate::domain::call_stats::{CallStats, RunPhase};
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::retry::{At, DRAIN};
+use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, GivenUp, Line, Request};
-use crate::domain::command::{Command, PerCommand};
-use crate::io::gate::{self, Gate, Admission, any_sent};
-use crate::domain::retry::{At, DRAIN};
-use crate::domain::call_stats::{RunPhase, CallStats};
-use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
+use crate::io::gate::{self, Admission, Gate, any_sent};
 
 /// What happened.
 pub(super) enum Event {
@@ -351,7 +351,12 @@ impl<A: Api, E: Errands> Pump<A, E> {
     /// Tells how the run ended.
     pub(super) fn wind_up(mut self) -> RunOutcome<E> {
         self.tell_traffic();
-        RunOutcome { end: self.cause.unwrap_or(StopCause::Finished), errands: self.errands, traffic: self.traffic, unjudged: self.docket.unjudged }
+        RunOutcome {
+            end: self.cause.unwrap_or(StopCause::Finished),
+            errands: self.errands,
+            traffic: self.traffic,
+            unjudged: self.docket.unjudged,
+        }
     }
 
     pub(super) fn breaks(mut self, error: E::Error) -> RunFailed<E::Error> {

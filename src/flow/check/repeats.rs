@@ -3,7 +3,7 @@
 use std::io;
 
 use super::EXAMPLES;
-use crate::io::extsort::{OpenSpill, SIGHTING, Sighting, ExternalSorter};
+use crate::io::extsort::{ExternalSorter, OpenSpill, SIGHTING, Sighting};
 
 /// UserIDs that occur more than once among the valid records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

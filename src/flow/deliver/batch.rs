@@ -5,13 +5,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::batch_trial::{ReadAttempt, ReadBack};
 use super::parcel::{Parcel, ParcelId, Stage};
-use super::batch_trial::{ReadBack, ReadAttempt};
-use super::{CallEffect, At, Choice, Deliveries, OnBatchFailure, Lane, words};
+use super::{At, CallEffect, Choice, Deliveries, Lane, OnBatchFailure, words};
 use crate::domain::account::Account;
-use crate::domain::command::Command;
 use crate::domain::breaker::HealthSample;
-use crate::domain::verdict::{CallOutcome, INVALID_REQUEST, Profile, HaltReason, SuccessSeen, Verdict, Answer};
+use crate::domain::command::Command;
+use crate::domain::verdict::{Answer, CallOutcome, HaltReason, INVALID_REQUEST, Profile, SuccessSeen, Verdict};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
@@ -167,7 +167,10 @@ impl Deliveries {
     /// Parts of the first batch that are still to be tried may yet be taken.
     fn blame_batches(&mut self, batch_id: u64) -> Result<(), CallEffect> {
         let is_part = |parcel: &Parcel| parcel.batch_id == batch_id && parcel.command == Command::MultiaccountImport;
-        if matches!(self.lane, Lane::Batch(_)) && self.batch_trial.is_refuted(batch_id) && !self.parcels.iter().any(|(_, parcel)| is_part(parcel)) {
+        if matches!(self.lane, Lane::Batch(_))
+            && self.batch_trial.is_refuted(batch_id)
+            && !self.parcels.iter().any(|(_, parcel)| is_part(parcel))
+        {
             return self.give_up_batches(HaltReason::BatchesRefused);
         }
         Ok(())
@@ -197,7 +200,9 @@ impl Deliveries {
             Verdict::Retry if command != Command::PortraitGet => HealthSample::Faulty,
             Verdict::ConnectFailed => HealthSample::Unreached,
             Verdict::Throttle(_) => HealthSample::Throttled,
-            Verdict::Accepted | Verdict::Reject | Verdict::Retry | Verdict::Unknown | Verdict::Reauthenticate | Verdict::Abort(_) => HealthSample::Neutral,
+            Verdict::Accepted | Verdict::Reject | Verdict::Retry | Verdict::Unknown | Verdict::Reauthenticate | Verdict::Abort(_) => {
+                HealthSample::Neutral
+            }
         };
         if siblings == 0 {
             return sample;
@@ -224,7 +229,10 @@ impl Deliveries {
 
     /// If nothing is left of a batch that was to bring evidence, another one may.
     pub(super) fn forget_batch(&mut self, batch_id: u64) {
-        if matches!(self.lane, Lane::Batch(_)) && !self.batch_trial.batches_accepted && !self.parcels.iter().any(|(_, parcel)| parcel.batch_id == batch_id) {
+        if matches!(self.lane, Lane::Batch(_))
+            && !self.batch_trial.batches_accepted
+            && !self.parcels.iter().any(|(_, parcel)| parcel.batch_id == batch_id)
+        {
             self.batch_trial.is_gone(batch_id);
         }
     }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::parcel::{Parcel, ParcelId, Stage};
 use super::reorder_buffer::{Failure, UnsettledRecord};
-use super::{CallEffect, At, Choice, Deliveries, Intake, Lane};
-use crate::domain::breaker::{CallTimes, HealthChange, OtherCalls, ExhaustedBy, HealthSample, Overtime, Tried};
+use super::{At, CallEffect, Choice, Deliveries, Intake, Lane};
+use crate::domain::breaker::{CallTimes, ExhaustedBy, HealthChange, HealthSample, OtherCalls, Overtime, Tried};
 use crate::domain::refusals::Pattern;
 use crate::domain::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
 use crate::domain::verdict::{HaltReason, Verdict};

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::domain::command::{Command, PerCommand};
 use crate::domain::breaker::Overtime;
+use crate::domain::command::{Command, PerCommand};
 
 /// The number of a parcel; free for another one once it is gone.
 pub(super) type ParcelId = usize;

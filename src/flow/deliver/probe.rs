@@ -5,12 +5,12 @@
 
 use tokio::time::Instant;
 
-use super::user_order::UserKey;
 use super::parcel::{Parcel, ParcelId};
-use super::{CallEffect, At, Call, CallId, Deliveries, Intake, Lane};
+use super::user_order::UserKey;
+use super::{At, Call, CallEffect, CallId, Deliveries, Intake, Lane};
 use crate::domain::account::Account;
+use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, OtherCalls, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
-use crate::domain::breaker::{CallTimes, HealthChange, OtherCalls, HealthSample, Means, REPEAT_WITHIN, TestResult};
 use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
 
 /// A test that is in flight.

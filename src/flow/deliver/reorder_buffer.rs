@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::user_order::UserKey;
 use crate::domain::account::{Account, InvalidAccount};
-use crate::domain::position::InputPosition;
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
+use crate::domain::position::InputPosition;
 use crate::io::roster::Record;
 
 /// A record that has not settled.
@@ -147,7 +147,11 @@ impl ReorderBuffer {
         let slot = &mut self.slots[index];
         let EntryState::Open(open) = &mut slot.state else { return None };
         let (status, (error_code, error_info), accepted) = match fault {
-            None => (open.accepted_as, (None, String::new()), std::mem::replace(&mut open.record.account, Err(InvalidAccount::EmptyUserId)).ok()),
+            None => (
+                open.accepted_as,
+                (None, String::new()),
+                std::mem::replace(&mut open.record.account, Err(InvalidAccount::EmptyUserId)).ok(),
+            ),
             Some(fault) => (Status::Failed, fault, None),
         };
         let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::account::Account;
 use crate::domain::position::InputPosition;
-use crate::domain::verdict::{ThrottleScope, Answer};
+use crate::domain::verdict::{Answer, ThrottleScope};
 
 fn record(row: u64, id: &str) -> Record {
     Record {

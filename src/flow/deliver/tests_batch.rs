@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::position::InputPosition;
-use crate::domain::verdict::{Profile, ThrottleScope, Answer};
+use crate::domain::verdict::{Answer, Profile, ThrottleScope};
 
 /// What leaves first, as the import asks.
 const ORDER: [Command; 4] = [Command::AccountCheck, Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
@@ -36,7 +36,8 @@ struct Desk {
 
 impl Desk {
     fn new(doubt: OnBatchFailure) -> Self {
-        let limits = DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 40 << 20, lane: Lane::Batch(doubt) };
+        let limits =
+            DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 40 << 20, lane: Lane::Batch(doubt) };
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         Self { deliveries: Deliveries::new(limits, 1, known), now: Instant::now(), next_row: 1 }
     }

@@ -11,18 +11,18 @@ use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{RunFailed, StopCause, RunOutcome, Dependencies, RunPhase, ImportSettings, Progress};
+use super::{Dependencies, ImportSettings, Progress, RunFailed, RunOutcome, RunPhase, StopCause};
+use crate::domain::call_stats::CallStats;
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputPosition;
+use crate::domain::retry::DRAIN;
+use crate::domain::verdict::{CallOutcome, HaltReason, ThrottleScope};
+use crate::flow::deliver::{At, Call, CallEffect, CallId, Deliveries, Incoming, Lane};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, GivenUp, Line, Request};
-use crate::domain::command::{Command, PerCommand};
-use crate::flow::deliver::{CallEffect, At, Call, CallId, Deliveries, Incoming, Lane};
-use crate::io::gate::{self, Gate, Admission, any_sent};
-use crate::domain::position::InputPosition;
+use crate::io::gate::{self, Admission, Gate, any_sent};
 use crate::io::journal::OutcomeSink;
-use crate::domain::outcome::OutcomeCounts;
-use crate::domain::retry::DRAIN;
-use crate::domain::call_stats::CallStats;
-use crate::domain::verdict::{CallOutcome, HaltReason, ThrottleScope};
 
 /// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
 const READ_AT_ONCE: usize = 256;

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::iter::Peekable;
 
-use super::planning::{SyncPlan, PlanError, Policy, Step, Scratch, TELL_EVERY, MissingTrust, spill_in};
+use super::planning::{MissingTrust, PlanError, Policy, Scratch, Step, SyncPlan, TELL_EVERY, spill_in};
 use super::record_digest::{MISSING, missing_to_bytes, take};
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
+use crate::domain::change::{MissingAccount, Op, PaddedId, PlannedAction};
 use crate::domain::lookalike::{Lookalike, Normalizer};
-use crate::domain::change::{PlannedAction, PaddedId, MissingAccount, Op};
+use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
 use crate::io::roster::Roster;
-use crate::io::extsort::{ScratchList, Sorted, ExternalSorter};
 
 /// Bits of the filter for each missing id, and the most there are: 4 MiB. Chosen: a million missing ids then let 1 record in 300 through.
 const FILTER_BITS_EACH: u64 = 16;
@@ -245,11 +245,11 @@ mod tests {
     use super::super::planning::{MissingPolicy, build_plan, survey};
     use super::super::send_outcomes::SendOutcomes;
     use super::*;
-    use crate::domain::position::FileStat;
     use crate::domain::change::{Ops, PlannedAccount, ProfileHashes};
-    use crate::io::roster::Format;
-    use crate::io::state::{Finish, RunInput, NewRun, Sent, SendOutcome, StateDb};
+    use crate::domain::position::FileStat;
     use crate::domain::target::Target;
+    use crate::io::roster::Format;
+    use crate::io::state::{Finish, NewRun, RunInput, SendOutcome, Sent, StateDb};
 
     const STAT: FileStat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
 
@@ -264,8 +264,9 @@ mod tests {
         let (ops, input) = (Ops::default(), RunInput { len: 0, digest: 0, stat: STAT });
         let new = NewRun { token: 1, ..NewRun::bare("sync", 1, input, &ops) };
         let id = |id: &String| PaddedId::new(id.as_bytes());
-        let planned =
-            (1..).zip(ids).map(|(row, of)| Ok(PlannedAccount { id: id(of), row, is_sent: true, is_back: false, profile: ProfileHashes::default() }));
+        let planned = (1..)
+            .zip(ids)
+            .map(|(row, of)| Ok(PlannedAccount { id: id(of), row, is_sent: true, is_back: false, profile: ProfileHashes::default() }));
         let open = state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = (1..).zip(ids).map(|(row, of)| Ok(SendOutcome { id: id(of), row, sent: Sent::Taken { at: 2 } }));

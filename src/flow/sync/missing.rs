@@ -8,11 +8,11 @@ use std::io::{self, Write};
 
 use super::planning::{MissingPolicy, MissingTrust};
 use crate::domain::account::{Account, UserId};
-use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
-use crate::domain::change::{PlannedAction, PaddedId, MissingAccount, rfc3339};
-use crate::io::state::{MissingActionRecord, MissingAction, StateDb, StateError};
-use crate::domain::verdict::{Item, ItemRefusal, Presence, Answer, is_rows_own};
+use crate::domain::verdict::{Answer, Item, ItemRefusal, Presence, is_rows_own};
+use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
 
 /// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
 const SLICE: u32 = 500;

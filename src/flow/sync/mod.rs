@@ -3,15 +3,15 @@
 //! `planning` reads and decides, `feed` hands what is to be sent to the import, `settling` brings what came of it back to the state,
 //! `absent` deals with the accounts that the file lacks. Who may send, and how, is the import's and the calls' business.
 
+mod lookalikes;
 mod missing;
 mod planned_records;
-mod lookalikes;
 mod planning;
-mod send_outcomes;
 mod record_digest;
+mod send_outcomes;
 
-pub use missing::{MissingWorkload, MissingError, MissingRules, MissingCounts as AbsentTally, absent_tally, write_missing};
-pub use planned_records::{PlannedRecords, FeedError, FeedPlan, SyncOutcomeSink};
 pub use lookalikes::{Lookalikes, compare};
-pub use planning::{MissingPolicy, SyncPlan, MalformedRecords, PlanError, Policy, Step, Scratch, Scan, MissingTrust, build_plan, survey};
+pub use missing::{MissingCounts as AbsentTally, MissingError, MissingRules, MissingWorkload, absent_tally, write_missing};
+pub use planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
+pub use planning::{MalformedRecords, MissingPolicy, MissingTrust, PlanError, Policy, Scan, Scratch, Step, SyncPlan, build_plan, survey};
 pub use send_outcomes::{ImportOutcomes, SendOutcomes, import_settled, milliseconds, settlements};

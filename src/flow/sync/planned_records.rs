@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::flow::deliver::Incoming;
+use crate::domain::change::{Op, Ops};
+use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
+use crate::flow::deliver::Incoming;
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{DiskError, Journal, OutcomeSink};
-use crate::domain::outcome::{Outcome, RowOutcome, Status};
-use crate::domain::change::{Op, Ops};
 use crate::io::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};
 use crate::io::state::{RunInput, StateDb, StateError};
 

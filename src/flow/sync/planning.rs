@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::lookalikes::Lookalikes;
+use super::record_digest::{MISSING, RecordDigest, RecordTag, SLIP, missing_from_bytes, missing_to_bytes};
 use super::send_outcomes::SendOutcomes;
-use super::record_digest::{MISSING, SLIP, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
 use crate::domain::account::UserId;
+use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::guard::Filled;
-use crate::domain::change::{PlanCounts, PlannedAction, KnownAccount, PaddedId, MissingAccount, Op, Ops, PlannedAccount, ProfileHashes};
-use crate::io::roster::{Malformed, Roster, RosterError, RecordRef};
-use crate::io::extsort::{ScratchList, Sorted, ExternalSorter};
+use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
+use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
 use crate::io::state::{RunInput, StateDb, StateError};
 
 /// Records between two looks at how far the reading is. Chosen.
@@ -203,7 +203,9 @@ impl SyncPlan {
     ///
     /// # Errors
     /// The disk's.
-    pub fn lists(&mut self) -> io::Result<(impl Iterator<Item = io::Result<PlannedAccount>>, impl Iterator<Item = io::Result<MissingAccount>>, &Ops)> {
+    pub fn lists(
+        &mut self,
+    ) -> io::Result<(impl Iterator<Item = io::Result<PlannedAccount>>, impl Iterator<Item = io::Result<MissingAccount>>, &Ops)> {
         let Self { planned, missing, ops, .. } = self;
         let planned = planned.read()?.map(|bytes| bytes.map(|bytes| RecordDigest::from_bytes(&bytes).planned()));
         let missing = missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes)));

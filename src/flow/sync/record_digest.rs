@@ -1,9 +1,9 @@
 //! What a plan notes of each record and each missing account, in bytes that sort as they should.
 
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
+use crate::domain::change::{MissingAccount, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::lookalike::Lookalike;
-use crate::domain::change::{PlannedAction, PaddedId, MissingAccount, PlannedAccount, ProfileHashes};
-use crate::io::state::{Sent, SendOutcome};
+use crate::io::state::{SendOutcome, Sent};
 
 /// Bytes of [`Slip`].
 pub(super) const SLIP: usize = ID + 25;
@@ -160,7 +160,12 @@ mod tests {
 
     #[test]
     fn slips_are_read_as_they_were_written_and_sort_by_id_then_row() {
-        let slip = |id: &str, row, tag, nick, face_url| RecordDigest { id: PaddedId::new(id.as_bytes()), row, tag, profile: ProfileHashes { nick, face_url } };
+        let slip = |id: &str, row, tag, nick, face_url| RecordDigest {
+            id: PaddedId::new(id.as_bytes()),
+            row,
+            tag,
+            profile: ProfileHashes { nick, face_url },
+        };
         let slips = [
             slip("a", 2, RecordTag::Sent, Some(0), None),
             slip("a", 300, RecordTag::Invalid, None, None),
@@ -176,7 +181,8 @@ mod tests {
     #[test]
     fn missing_accounts_and_settlements_are_read_as_they_were_written() {
         let id = PaddedId::new(b"u");
-        for due in [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Kick, PlannedAction::Delete, PlannedAction::Lookalike] {
+        for due in [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Kick, PlannedAction::Delete, PlannedAction::Lookalike]
+        {
             for last_imported in [None, Some(-1), Some(i64::MAX)] {
                 for lookalike in [None, Some(Lookalike { row: 1, line: u64::MAX })] {
                     let missing = MissingAccount { id, last_imported, missing_runs: 7, due, lookalike };

@@ -5,17 +5,17 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::planning::spill_in;
-use super::record_digest::{SETTLEMENT, SLIP, RecordDigest, RecordTag, settlement_from_bytes, settlement_to_bytes};
+use super::record_digest::{RecordDigest, RecordTag, SETTLEMENT, SLIP, settlement_from_bytes, settlement_to_bytes};
 use crate::domain::account::UserId;
-use crate::domain::guard::Filled;
-use crate::domain::position::FileStat;
-use crate::io::journal::results::{ResultRecord, Results, ResultsError};
-use crate::domain::outcome::Status;
 use crate::domain::change::{PaddedId, ProfileHashes};
-use crate::io::roster::Roster;
-use crate::io::extsort::{Sorted, ExternalSorter};
-use crate::io::state::{RunInput, Sent, ImportedRow, SendOutcome};
+use crate::domain::guard::Filled;
+use crate::domain::outcome::Status;
+use crate::domain::position::FileStat;
 use crate::domain::verdict::is_rows_own;
+use crate::io::extsort::{ExternalSorter, Sorted};
+use crate::io::journal::results::{ResultRecord, Results, ResultsError};
+use crate::io::roster::Roster;
+use crate::io::state::{ImportedRow, RunInput, SendOutcome, Sent};
 
 /// The outcomes of rows that were to be sent, in order of ids and then of rows.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use csv::ByteRecord;
 
 use crate::domain::account::{Account, Field};
-use crate::domain::comparison::{Finding, Comparison};
+use crate::domain::comparison::{Comparison, Finding};
+use crate::domain::verdict::{AccountStatus, Profile};
 use crate::io::roster::Record;
-use crate::domain::verdict::{Profile, AccountStatus};
 
 /// What an API has said of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +164,9 @@ impl PendingId {
     fn state(&self) -> Option<Comparison> {
         match (&self.standing, &self.profile) {
             (IdAnswer::Awaited | IdAnswer::NotAsked, _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Awaited) => None,
-            (IdAnswer::Failed(why), _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Failed(why)) => Some(Comparison::Unknown(why.clone())),
+            (IdAnswer::Failed(why), _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Failed(why)) => {
+                Some(Comparison::Unknown(why.clone()))
+            }
             (IdAnswer::Said(AccountStatus::NotImported), _) => Some(Comparison::Missing),
             (IdAnswer::Said(AccountStatus::Imported), IdAnswer::NotAsked) => Some(Comparison::Same),
             (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) if fields.is_empty() => Some(Comparison::Same),

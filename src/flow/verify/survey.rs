@@ -7,8 +7,8 @@ use std::io;
 use thiserror::Error;
 
 use crate::domain::position::InputPosition;
+use crate::io::extsort::{ExternalSorter, OpenSpill, SIGHTING, Sighting};
 use crate::io::roster::{Record, RosterError};
-use crate::io::extsort::{OpenSpill, SIGHTING, Sighting, ExternalSorter};
 
 /// Records that are read before somebody else may do something. Chosen: some milliseconds' work.
 const READ_AT_ONCE: usize = 10_000;

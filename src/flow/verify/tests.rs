@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::io::Cursor;
 
 use super::*;
-use crate::domain::comparison::{Finding, Comparison};
+use crate::domain::comparison::{Comparison, Finding};
 use crate::io::roster::{Format, Roster};
 
 /// Findings in memory.

@@ -3,10 +3,10 @@
 //! Pure; tolerant of all that JSON allows and the documentation leaves open, and never more generous than the answer itself. An item of a
 //! list that can't be read is a refusal of its id, or names nobody; it doesn't spoil its neighbours.
 
-use super::fields::{self, Fields, FieldValue};
+use super::fields::{self, FieldValue, Fields};
 use super::wire;
 use crate::domain::command::Command;
-use crate::domain::verdict::{CallOutcome, Item, ItemRefusal, Presence, Profile, AccountStatus, Answer};
+use crate::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, ItemRefusal, Presence, Profile};
 
 /// So much of an answer that can't be read is shown. Source: the contract of the input.
 const SHOWN_BYTES: usize = 80;

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer;
-use super::kept::{Carriers, Keeping, Use, ConnectionChoice};
+use super::kept::{Carriers, ConnectionChoice, Keeping, Use};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use super::{Api, GivenUp, Line, Request};
@@ -165,7 +165,9 @@ impl Clients {
         match way {
             ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
             // What could be made once can be made again, unless the certificates have gone; then kept connections must do.
-            ConnectionChoice::Fresh => self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone())),
+            ConnectionChoice::Fresh => {
+                self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone()))
+            }
         }
     }
 }
@@ -210,7 +212,12 @@ fn plain(settings: &HttpSettings) -> ClientBuilder {
 }
 
 impl Api for HttpApi {
-    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    fn call<D>(
+        &self,
+        request: Request<'_>,
+        signature: &Signature,
+        departed: D,
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {

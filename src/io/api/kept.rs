@@ -200,7 +200,11 @@ mod tests {
             assert_eq!(keeping.way(now - Duration::from_millis(1)), ConnectionChoice::Fresh, "{pause}");
             assert_eq!((keeping.way(now), keeping.way(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh));
             keeping.used(ConnectionChoice::Trial, Use::None, now);
-            assert_eq!((keeping.way(now), keeping.way(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh), "the first one makes the connection");
+            assert_eq!(
+                (keeping.way(now), keeping.way(now)),
+                (ConnectionChoice::Trial, ConnectionChoice::Fresh),
+                "the first one makes the connection"
+            );
             keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
             keeping.used(ConnectionChoice::Trial, Use::GivenUp, now);
         }

@@ -43,13 +43,23 @@ pub struct GivenUp;
 pub trait Api {
     /// Calls the service once.
     /// `departed` is called as the request is handed to the socket, and dropped uncalled if it never is.
-    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    fn call<D>(
+        &self,
+        request: Request<'_>,
+        signature: &Signature,
+        departed: D,
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static;
 }
 
 impl<A: Api> Api for std::rc::Rc<A> {
-    fn call<D>(&self, request: Request<'_>, signature: &Signature, departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    fn call<D>(
+        &self,
+        request: Request<'_>,
+        signature: &Signature,
+        departed: D,
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {

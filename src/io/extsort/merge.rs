@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::Entry;
-use super::order::shared;
 use super::file_section::FileSection;
+use super::order::shared;
 
 /// Memory that the runs share when they are merged, in bytes. Chosen: by then that of the runs is free.
 const MERGE_BYTES: usize = 16 << 20;

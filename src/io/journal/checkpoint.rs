@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::domain::position::{FileStat, InputPosition, ColumnLayout};
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::{ColumnLayout, FileStat, InputPosition};
 use crate::domain::target::Target;
 
 /// Raised with every change of the format. Since 3 a sync's run has a token; in 2 it has none.

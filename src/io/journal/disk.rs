@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::io::files;
-use crate::io::lockfile::{self, Lockfile};
+use crate::io::files::lock::{self, Lockfile};
 
 /// Files by path.
 pub trait Disk: Send + Debug + 'static {
@@ -97,7 +97,7 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lockfile>> {
-        lockfile::take(path)
+        lock::take(path)
     }
 
     fn keep(&self, lock: &mut Lockfile) {

@@ -162,8 +162,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::position::InputPosition;
     use crate::domain::outcome::Status;
+    use crate::domain::position::InputPosition;
 
     fn settled(user_id: &[u8], outcome: Outcome) -> RowOutcome {
         RowOutcome { row: 7, line: 9, user_id: user_id.into(), outcome, end: InputPosition::START, original: None }

@@ -3,6 +3,7 @@
 //! A commit: append results and rejects, sync them, write the checkpoint aside, sync it, give it its name, sync the folder. The
 //! checkpoint is the truth: what stands in the files behind its extents has never happened. Knows nothing of the input but its marks.
 
+mod append_file;
 pub mod checkpoint;
 pub mod disk;
 mod last_calls;
@@ -10,25 +11,25 @@ mod lines;
 mod opening;
 pub mod paths;
 pub mod results;
-mod append_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::domain::outcome::{OutcomeCounts, RowOutcome};
 use crate::domain::position::InputPosition;
-use crate::domain::outcome::{RowOutcome, OutcomeCounts};
+use append_file::AppendFile;
 use checkpoint::{Checkpoint, RunStatus};
 use disk::{Disk, DiskFile};
 pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
 pub use opening::{
-    RunSpec, OpenError, StartDecision, Restart, StartMode, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results, work,
+    OpenError, Restart, RunSpec, StartDecision, StartMode, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results,
+    work,
 };
 use paths::RunPaths;
-use append_file::AppendFile;
 
 /// Bytes of results and rejects that are taken before they must be committed. Chosen: a batch lane's 65,536 results of the usual length stay
 /// below, and what is taken stays far below what the window in front of it may hold.

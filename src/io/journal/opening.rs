@@ -9,14 +9,14 @@ use std::time::SystemTime;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, RunStatus, RunKind};
+use super::append_file::AppendFile;
+use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, RunKind, RunStatus};
 use super::disk::{Disk, DiskFile};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{self, RunPaths, stamp};
-use super::append_file::AppendFile;
 use super::{DiskError, Journal, write_checkpoint};
-use crate::domain::position::{FileStat, InputPosition, ColumnLayout, InputChange};
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition};
 use crate::domain::target::Target;
 
 /// Most numbers that are tried for a dated name. Chosen.
@@ -128,7 +128,8 @@ pub fn examine<D: Disk>(
     compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
 ) -> Result<StartDecision, OpenError> {
     let found = look(disk, paths)?;
-    let wants_results = matches!(&found, EarlierRun::Run(checkpoint) if matches!(checkpoint.state, RunStatus::Unfinished | RunStatus::Finished));
+    let wants_results =
+        matches!(&found, EarlierRun::Run(checkpoint) if matches!(checkpoint.state, RunStatus::Unfinished | RunStatus::Finished));
     if restart == Restart::No && wants_results && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
         return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
     }
@@ -153,7 +154,13 @@ pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) ->
 ///
 /// # Errors
 /// [`OpenError`] when results or rejects are not what the checkpoint says of them (nothing is touched then), or the disk fails.
-pub fn open<D: Disk>(way: StartMode, (disk, lock): (D, D::Lock), paths: RunPaths, claim: RunSpec, now: SystemTime) -> Result<Journal<D>, OpenError> {
+pub fn open<D: Disk>(
+    way: StartMode,
+    (disk, lock): (D, D::Lock),
+    paths: RunPaths,
+    claim: RunSpec,
+    now: SystemTime,
+) -> Result<Journal<D>, OpenError> {
     let set_aside = match way {
         StartMode::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint),
         StartMode::Afresh => set_aside_strays(&disk, &paths, claim.work, now)?,
@@ -240,7 +247,9 @@ fn plan(
             let RunStatus::SettingAside { stamp } = checkpoint.state else { unreachable!("the guard has seen it") };
             return Ok(StartDecision::Run(StartMode::GoOnSettingAside { stamp }));
         }
-        (EarlierRun::Results | EarlierRun::Unusable(_) | EarlierRun::Run(_), Restart::Asked) => return Ok(StartDecision::Run(StartMode::SetAside)),
+        (EarlierRun::Results | EarlierRun::Unusable(_) | EarlierRun::Run(_), Restart::Asked) => {
+            return Ok(StartDecision::Run(StartMode::SetAside));
+        }
         (EarlierRun::Results, Restart::No) => {
             return Err(OpenError::NoCheckpoint { results: paths.results.clone(), checkpoint: paths.checkpoint.clone() });
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Take};
 use super::RosterError;
 use super::file::{InputFile, InputReader};
 use super::frames::{FrameError, Frames};
-use crate::domain::position::{FileStat, InputPosition, InputChange};
+use crate::domain::position::{FileStat, InputChange, InputPosition};
 
 /// Records that a comparison reads before somebody else may do something. Chosen: well under a millisecond's work.
 const COMPARE_AT_ONCE: usize = 16_384;

@@ -2,12 +2,12 @@
 //!
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
-mod read_buffer;
 mod file;
 mod frames;
 mod header;
-mod malformed;
 mod input_comparison;
+mod malformed;
+mod read_buffer;
 mod split;
 mod watched;
 
@@ -19,13 +19,13 @@ use csv::ByteRecord;
 use thiserror::Error;
 
 use crate::domain::account::{Account, AccountRef, InvalidAccount};
-use crate::domain::position::{InputPosition, ColumnLayout};
+use crate::domain::position::{ColumnLayout, InputPosition};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
-pub use frames::{TextPosition, RECORD_MAX_BYTES, RECORD_MAX_LINES};
+pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
 pub use header::{Format, Header, HeaderError, Multiline};
-pub use malformed::Malformed;
 pub use input_comparison::{Look, Watch, compare};
+pub use malformed::Malformed;
 use split::{Fields, Splitter};
 pub use watched::{Next, Watched};
 

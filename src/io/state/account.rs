@@ -6,10 +6,10 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::bulk::{Bulk, Insert};
-use super::run::{self, PlannedRow, NewRun, RunOverlay, Sent, SendOutcome, insert_run, text, wrong_type};
-use super::{StateDb, StateError, ChangeError, slices};
+use super::run::{self, NewRun, PlannedRow, RunOverlay, SendOutcome, Sent, insert_run, text, wrong_type};
+use super::{ChangeError, StateDb, StateError, slices};
 use crate::domain::account::UserId;
-use crate::domain::change::{PlannedAction, KnownAccount, PaddedId, InDoubt, MissingAccount, ProfileHashes};
+use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, PaddedId, PlannedAction, ProfileHashes};
 
 /// What is known of an account after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -79,10 +79,10 @@ impl<'a, R> Bulk<'a, R> {
 
 #[cfg(test)]
 mod tests {
+    use crate::domain::change::{KnownAccount, MissingAccount, Ops, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
     use crate::domain::position::FileStat;
-    use crate::domain::change::{PlannedAction, KnownAccount, PaddedId, MissingAccount, Ops, PlannedAccount, ProfileHashes};
-    use crate::io::state::{Finish, RunInput, NewRun, Sent, SendOutcome, StateDb};
     use crate::domain::target::Target;
+    use crate::io::state::{Finish, NewRun, RunInput, SendOutcome, Sent, StateDb};
 
     fn id(number: u64) -> PaddedId {
         PaddedId::new(format!("u{number:04}").as_bytes())
@@ -101,9 +101,9 @@ mod tests {
         let planned = numbers.iter().map(|(number, is_sent)| {
             Ok(PlannedAccount { id: id(*number), row: *number, is_sent: *is_sent, is_back: false, profile: profile(*number) })
         });
-        let missing = missing
-            .iter()
-            .map(|number| Ok(MissingAccount { id: id(*number), last_imported: None, missing_runs: 7, due: PlannedAction::Nothing, lookalike: None }));
+        let missing = missing.iter().map(|number| {
+            Ok(MissingAccount { id: id(*number), last_imported: None, missing_runs: 7, due: PlannedAction::Nothing, lookalike: None })
+        });
         let open = state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = sent.iter().map(|number| Ok(SendOutcome { id: id(*number), row: *number, sent: came(*number) }));
@@ -129,8 +129,11 @@ mod tests {
             let mut state = StateDb::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
             let all: Vec<u64> = (0..rows).collect();
             run(&mut state, &all, &[], &[], |_| Sent::Taken { at: 2 });
-            let expected =
-                |number| KnownAccount { profile: ProfileHashes { nick: Some(number), face_url: None }, last_imported: Some(2), ..KnownAccount::default() };
+            let expected = |number| KnownAccount {
+                profile: ProfileHashes { nick: Some(number), face_url: None },
+                last_imported: Some(2),
+                ..KnownAccount::default()
+            };
             assert_eq!(held(&state), all.iter().map(|number| (id(*number), expected(*number))).collect::<Vec<_>>());
         }
     }
@@ -142,7 +145,8 @@ mod tests {
         let mut state = StateDb::open_or_create(&folder.path().join("state"), &target, 1).unwrap();
         run(&mut state, &[0, 1, 2, 3, 4], &[], &[], |_| Sent::Taken { at: 2 });
         run(&mut state, &[0], &[], &[1, 2, 3, 4], |_| Sent::Taken { at: 4 });
-        let runs = |state: &StateDb| held(state).iter().map(|(_, held)| (held.missing_runs, !held.in_doubt.is_nothing())).collect::<Vec<_>>();
+        let runs =
+            |state: &StateDb| held(state).iter().map(|(_, held)| (held.missing_runs, !held.in_doubt.is_nothing())).collect::<Vec<_>>();
         assert_eq!(runs(&state), [(0, false), (7, false), (7, false), (7, false), (7, false)]);
         run(&mut state, &[1, 2], &[3], &[], |number| if number == 1 { Sent::Refused } else { Sent::Unknown });
         assert_eq!(runs(&state), [(0, false), (0, false), (0, true), (0, false), (7, false)]);

@@ -4,9 +4,9 @@ use std::io;
 
 use rusqlite::{Row, Transaction, params};
 
-use super::{StateDb, StateError, ChangeError};
+use super::{ChangeError, StateDb, StateError};
+use crate::domain::change::{InDoubt, MissingAccount, PaddedId, PlannedAction};
 use crate::domain::lookalike::Lookalike;
-use crate::domain::change::{PlannedAction, PaddedId, InDoubt, MissingAccount};
 
 /// What a run did about an account that its input lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,15 @@ pub enum MissingAction {
 }
 
 impl MissingAction {
-    const ALL: [MissingAction; 7] = [MissingAction::Nothing, MissingAction::Kicked, MissingAction::Deleted, MissingAction::Protected, MissingAction::Lookalike, MissingAction::Online, MissingAction::Failed];
+    const ALL: [MissingAction; 7] = [
+        MissingAction::Nothing,
+        MissingAction::Kicked,
+        MissingAction::Deleted,
+        MissingAction::Protected,
+        MissingAction::Lookalike,
+        MissingAction::Online,
+        MissingAction::Failed,
+    ];
 
     /// The word in the missing file.
     #[must_use]

@@ -22,13 +22,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use thiserror::Error;
 
-pub use account::{AccountCounts, AccountAfterRun, ImportedRow, Discrepancy};
-pub use missing::{MissingActionRecord, MissingAction};
-pub use run::{RunTotals, Finish, RunInput, NewRun, OpenRun, RunRecord, Sent, SendOutcome};
+pub use account::{AccountAfterRun, AccountCounts, Discrepancy, ImportedRow};
+pub use missing::{MissingAction, MissingActionRecord};
+pub use run::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
 
-use crate::io::files::{self, folder_of, sync_folder_of};
-use crate::io::lockfile::{self, Lockfile};
 use crate::domain::target::Target;
+use crate::io::files::lock::{self, Lockfile};
+use crate::io::files::{self, folder_of, sync_folder_of};
 
 /// How long a look waits for a change to be made. Chosen: beginning a first run of 10 million rows takes some seconds.
 const READER_WAITS: Duration = Duration::from_secs(30);
@@ -176,7 +176,7 @@ impl StateError {
 pub fn lock(path: &Path) -> Result<StateLock, StateError> {
     let [_, beside, ..] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
-    let file = lockfile::take(&beside).map_err(cannot)?.ok_or_else(|| StateError::Locked { path: path.to_owned() })?;
+    let file = lock::take(&beside).map_err(cannot)?.ok_or_else(|| StateError::Locked { path: path.to_owned() })?;
     let lock = StateLock { file, own: OnceCell::new() };
     lock.hold(path).map(|()| lock)
 }
@@ -320,7 +320,11 @@ impl StateDb {
     }
 
     /// A change that happens as a whole or not at all, and lasts.
-    fn change<T>(&mut self, what: &'static str, work: impl FnOnce(&rusqlite::Transaction) -> Result<T, ChangeError>) -> Result<T, StateError> {
+    fn change<T>(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&rusqlite::Transaction) -> Result<T, ChangeError>,
+    ) -> Result<T, StateError> {
         let trouble = |path: &Path, trouble: ChangeError| match trouble {
             ChangeError::Database(source) => StateError::Database { what, path: path.to_owned(), source },
             ChangeError::Source(source) => StateError::Source(source),

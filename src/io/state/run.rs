@@ -9,12 +9,12 @@ use std::iter::Peekable;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::account::{self, Ending, AccountAfterRun};
+use super::account::{self, AccountAfterRun, Ending};
 use super::bulk::{Bulk, Insert};
-use super::{StateDb, StateError, ChangeError, missing};
+use super::{ChangeError, StateDb, StateError, missing};
+use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, Ops, PaddedId, PlanCounts, PlannedAccount, ProfileHashes};
 use crate::domain::guard::{Filled, LATELY_MS};
 use crate::domain::position::FileStat;
-use crate::domain::change::{PlanCounts, KnownAccount, PaddedId, InDoubt, MissingAccount, Ops, PlannedAccount, ProfileHashes};
 
 /// Bytes of the ops in one row of their table. Chosen.
 const OPS_PART: usize = 1 << 20;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StateInfo, ChangeError};
+use super::{ChangeError, StateInfo};
 use crate::domain::target::Target;
 
 /// Raised with every change of the tables.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
 
-use super::exit::{Exit, ExitMessage};
 use super::output_paths::resolved;
 use crate::io::files::folder_of;
+use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 
 /// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.
 pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
@@ -97,10 +97,6 @@ pub(super) fn is_out_of_files(error: &io::Error) -> bool {
         .raw_os_error()
         .is_some_and(|code| [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|full| full.raw_os_error() == code))
 }
-
-/// What helps against it.
-pub(super) const MORE_FILES: &str =
-    "raise the limit of open files (`ulimit -n 1024`; of a service: LimitNOFILE=1024); the same command resumes";
 
 #[cfg(test)]
 mod tests {

@@ -6,14 +6,15 @@ use std::io::BufReader;
 
 use super::access::why_denied;
 use super::check;
-use super::exit::{Exit, ExitMessage, causes, quoted};
 use super::flags::AuditFlags;
 use super::input::{Stream, is_stdin, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
-use crate::flow::audit::{AuditError, EXAMPLES, Problem, AuditReport, audit};
 use crate::domain::figures::{count, counted};
+use crate::flow::audit::{AuditError, AuditReport, EXAMPLES, Problem, audit};
 use crate::io::journal::results::{Results, ResultsError};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::terminal::{causes, quoted};
 
 /// Reads both files, prints the report.
 pub(super) fn run(flags: &AuditFlags) -> ExitMessage {

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::path::Path;
 
-use super::exit::{Exit, ExitMessage, causes, quoted};
 use super::flags::InputFlags;
 use super::input::{Stream, roster_error};
 use super::settings::format;
 use super::stdout::print;
-use crate::flow::check::{Checked, EXAMPLES, Forecast, Position, Rates, InvalidRecord, Repeat, Repeats, CheckReport, check};
-use crate::domain::figures::{count, counted};
-use crate::io::roster::{Format, Look};
 use crate::domain::examples::Examples;
+use crate::domain::figures::{count, counted};
+use crate::flow::check::{CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, Rates, Repeat, Repeats, check};
+use crate::io::roster::{Format, Look};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::terminal::{causes, quoted};
 
 /// How often a file that grows is read. Chosen: what still grows then is reported as far as it was read.
 const READINGS_MAX: u32 = 10;
@@ -56,7 +57,9 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
 
 fn last_word(report: &CheckReport) -> ExitMessage {
     match report.refused.count() {
-        0 => ExitMessage::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is"),
+        0 => {
+            ExitMessage::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is")
+        }
         refused => ExitMessage::new(
             Exit::SomeRowsRejected,
             format!("{} of {} would be refused", count(refused), counted(report.records, "record")),

@@ -6,17 +6,18 @@ use std::time::SystemTime;
 use reqwest::Url;
 use tokio::time::Instant;
 
-use super::exit::{Exit, ExitMessage, causes};
 use super::settings::{Connection, Identity, ServiceAddress};
 use crate::domain::account::UserId;
-use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
-use crate::io::api::usersig::{Credential, Signer, read_claims};
-use crate::flow::deliver::Known;
-use crate::io::gate::Rate;
 use crate::domain::outcome::OutcomeCounts;
-use crate::sandbox::{Sandbox, SandboxSettings};
 use crate::domain::target::{SANDBOX, Target};
 use crate::domain::verdict::SuccessSeen;
+use crate::flow::deliver::Known;
+use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
+use crate::io::api::usersig::{Credential, Signer, read_claims};
+use crate::io::gate::Rate;
+use crate::sandbox::{Sandbox, SandboxSettings};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::terminal::causes;
 
 /// The service, ready to be called.
 pub(super) struct ServiceClient {

@@ -2,20 +2,21 @@
 
 use std::path::Path;
 
-use super::access::{MORE_FILES, is_callers, is_out_of_files, why_denied};
+use super::access::{is_callers, is_out_of_files, why_denied};
 use super::command_line::CommandLine;
-use super::exit::{Exit, ExitMessage, causes};
 use super::flags::RunFlags;
 use super::input;
 use super::settings::copies_delimiter;
 use crate::domain::figures;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::verdict::HaltReason;
 use crate::flow::import::StopCause;
+use crate::io::files::lock;
 use crate::io::journal::paths::RunPaths;
 use crate::io::journal::{DiskError, OpenError};
-use crate::io::lockfile;
-use crate::domain::outcome::OutcomeCounts;
 use crate::io::roster::RosterError;
-use crate::domain::verdict::HaltReason;
+use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
+use crate::shell::terminal::causes;
 
 /// What the same command does after everything that only interrupted a run.
 pub(super) const RESUMES: &str = "the same command goes on where it stopped";
@@ -144,8 +145,7 @@ pub(super) fn disk_failed(error: &DiskError) -> ExitMessage {
 
 /// The last word when another process is at work on `what`.
 pub(super) fn busy(why: String, locks: &[&Path], what: &str) -> ExitMessage {
-    let who =
-        locks.iter().find_map(|lock| lockfile::holder(lock)).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let who = locks.iter().find_map(|lock| lock::holder(lock)).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     let hint = format!("{who} is at work on it: wait for it, or stop it; one process at a time works on {what}");
     ExitMessage::new(Exit::Busy, why, hint)
 }

@@ -14,6 +14,7 @@ use crate::domain::account::Field;
 use crate::io::api::region::Region;
 use crate::io::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 use crate::sandbox::Counting;
+use crate::shell::screen::progress::Wanted;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -217,6 +218,17 @@ pub struct OutputFlags {
     /// Draw no progress bar
     #[arg(long)]
     pub no_progress: bool,
+}
+
+impl OutputFlags {
+    /// What of the progress is wanted.
+    pub(super) const fn progress(&self) -> Wanted {
+        match (self.quiet, self.no_progress) {
+            (true, _) => Wanted::Nothing,
+            (false, true) => Wanted::Lines,
+            (false, false) => Wanted::Bar,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

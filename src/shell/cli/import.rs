@@ -10,38 +10,39 @@ use futures_util::stream::LocalBoxStream;
 use indicatif::MultiProgress;
 use tokio::time::Instant;
 
+use super::client::{ServiceClient, build_client, target};
 use super::exit_messages::{EndedRun, already_finished, cannot_open, disk_failed, having_waited, last_word};
-use super::exit::{Exit, ExitMessage};
 use super::flags::{ImportFlags, RunFlags};
-use super::state_file::LockedState;
 use super::lanes::{COMMIT_EVERY, Lanes};
-use super::output_paths::{can_be_replaced, paths};
 use super::open_files::Keeps;
+use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::settings::{Connection, copies_delimiter, format};
 use super::signals::Leftover;
 use super::source::Source;
-use super::client::{ServiceClient, build_client, target};
-use super::{check, environment, preflight, input, last_calls, log, open_files, signals, tell};
-use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
+use super::state_file::LockedState;
+use super::{atomic, check, environment, input, last_calls, log, open_files, preflight, signals};
+use crate::domain::call_stats::CallStats;
+use crate::domain::figures;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::{FileStat, InputChange, InputPosition};
 use crate::flow::check::Rates;
 use crate::flow::deliver::{BATCH_RECORDS, Lane};
-use crate::domain::figures;
+use crate::flow::import::{self, Dependencies, ImportSettings, RunFailed, RunOutcome, StopCause, WatchedRecords};
+use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
+use crate::io::files::lock::Lockfile;
 use crate::io::gate::{self, Rate};
-use crate::flow::import::{self, RunFailed, StopCause, RunOutcome, Dependencies, WatchedRecords, ImportSettings};
-use crate::domain::position::{FileStat, InputPosition, InputChange};
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::{self, RunSpec, Journal, LastCalls, StartDecision, Restart, StartMode};
-use crate::io::lockfile::Lockfile;
-use crate::domain::outcome::OutcomeCounts;
-use crate::shell::progress::{ProgressReporter, Start};
+use crate::io::journal::{self, Journal, LastCalls, Restart, RunSpec, StartDecision, StartMode};
 use crate::io::roster::{self, Format, InputFile, InputReader, Roster, RosterError, Watched};
 use crate::io::state;
-use crate::shell::summary::{Report, Summary};
-use crate::domain::call_stats::CallStats;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::progress::{ProgressReporter, Start};
+use crate::shell::screen::summary::{Report, Summary};
+use crate::shell::terminal::print_stderr;
 
 /// How often the progress is told. Chosen: a person sees it move.
 pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -218,7 +219,11 @@ fn keep(source: &mut Source, input: &InputFile, claim: &mut RunSpec) -> Result<F
 }
 
 /// A run that an earlier process has finished, its input being gone by now.
-fn finished_without_input<'a>(connection: &Connection, paths: &RunPaths, kept: Option<&LockedState>) -> Result<Option<Prepared<'a>>, ExitMessage> {
+fn finished_without_input<'a>(
+    connection: &Connection,
+    paths: &RunPaths,
+    kept: Option<&LockedState>,
+) -> Result<Option<Prepared<'a>>, ExitMessage> {
     let found = journal::finished_earlier(&OsDisk, paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?;
     Ok(found.map(|(tally, end)| {
         let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
@@ -247,7 +252,9 @@ fn examine(claim: &RunSpec, paths: &RunPaths, input: &InputFile, flags: &RunFlag
 /// Judges a new input, and tells of a changed one.
 fn look_at_input(way: &StartMode, input: &InputFile, format: &Format, flags: &RunFlags) -> Result<(), ExitMessage> {
     match way {
-        StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => preflight::judge(input, &flags.input, format, flags.max_invalid),
+        StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => {
+            preflight::judge(input, &flags.input, format, flags.max_invalid)
+        }
         StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its settled part is the same, the run goes on with what follows");
             Ok(())
@@ -269,7 +276,7 @@ impl ImportRun<'_> {
             *self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
-        let mut progress = ProgressReporter::on_stderr(&flags.output, bars, progress, Instant::now());
+        let mut progress = ProgressReporter::on_stderr(flags.output.progress(), bars, progress, Instant::now());
         let mut watched = reach.clone();
         let parts = Dependencies {
             api: dialled.api.clone(),
@@ -387,7 +394,7 @@ fn summary((exit, lane): (Exit, Lane), tally: OutcomeCounts, traffic: CallStats,
 
 pub(super) fn write_summary(flags: &RunFlags, summary: &Summary) {
     if let Some(path) = &flags.summary
-        && let Err(error) = summary.write(path)
+        && let Err(error) = atomic::write_text(path, &summary.to_json())
     {
         tracing::error!("cannot write the summary {}: {error}", path.display());
     }
@@ -398,5 +405,5 @@ fn report(flags: &RunFlags, summary: &Summary, this_run: OutcomeCounts, paths: &
         return;
     }
     let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
-    tell(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+    print_stderr(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
 }

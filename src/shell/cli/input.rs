@@ -6,10 +6,11 @@ use std::path::Path;
 
 use super::access::{Remedies, cannot_use, why_denied};
 use super::command_line::{file_word, shell_word};
-use super::exit::{Exit, ExitMessage, causes, quoted};
 use crate::domain::account::Field;
 use crate::domain::position::{FileStat, InputPosition};
 use crate::io::roster::{Format, HeaderError, InputFile, Look, RECORD_MAX_BYTES, Record, Roster, RosterError, Watch, Watched};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::terminal::{causes, quoted};
 
 /// Whether the file is standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {

@@ -3,13 +3,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::exit::ExitMessage;
 use super::flags::{BatchFlag, RunFlags};
 use super::settings::Connection;
-use crate::io::api::wire;
 use crate::domain::command::{Command, PerCommand};
-use crate::flow::deliver::{OnBatchFailure, Lane, DeliveryLimits};
+use crate::flow::deliver::{DeliveryLimits, Lane, OnBatchFailure};
+use crate::io::api::wire;
 use crate::io::gate::Rate;
+use crate::shell::exit::ExitMessage;
 
 /// A commit at the latest after this time. Source: the journal's contract.
 pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +60,13 @@ impl Lanes {
 
     pub(super) fn limits(&self, connection: &Connection) -> DeliveryLimits {
         let Bounds { window_records, window_bytes, .. } = self.bounds();
-        DeliveryLimits { max_attempts: connection.max_attempts, in_flight: connection.in_flight, window_records, window_bytes, lane: self.lane }
+        DeliveryLimits {
+            max_attempts: connection.max_attempts,
+            in_flight: connection.in_flight,
+            window_records,
+            window_bytes,
+            lane: self.lane,
+        }
     }
 
     /// A commit at the latest after so many rows.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::io::gate::{Headroom, OnSend, GateSettings};
+use crate::io::gate::{GateSettings, Headroom, OnSend};
 use crate::io::journal::LastCalls;
 
 /// How long a process waits that can't know whether another one was killed right before it. Source: the contract of the pace.
@@ -31,7 +31,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::io::gate::{Gate, Rate, Admission};
+    use crate::io::gate::{Admission, Gate, Rate};
 
     /// A process that sends as fast as it may until it is killed.
     async fn killed_after(lived: Duration, rate_per_s: u32, lock: &Path, start: Instant, sends: &mut Vec<Instant>) {

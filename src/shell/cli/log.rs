@@ -17,8 +17,8 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{self as layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::shell::cli::exit::printable;
 use crate::shell::cli::flags::{LogFormat, OutputFlags};
+use crate::shell::terminal::printable;
 
 /// The target of our own events.
 const OURS: &str = "chatlift";

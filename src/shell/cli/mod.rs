@@ -1,26 +1,24 @@
 //! The shell: flags become settings, settings start one flow, its end becomes an exit code.
 
 mod access;
+mod atomic;
 mod audit;
 mod check;
+mod client;
 mod command_line;
 mod exit_messages;
-pub mod exit;
-mod preflight;
 pub mod flags;
-mod phase_bar;
 mod import;
 mod input;
-mod state_file;
 mod lanes;
 mod last_calls;
 pub mod log;
-mod output_paths;
 mod open_files;
+mod output_paths;
 mod pipe;
+mod preflight;
 mod print;
 mod reach;
-mod state_corrections;
 mod sandbox;
 mod secret;
 pub mod settings;
@@ -29,21 +27,20 @@ mod small;
 mod source;
 mod spool;
 mod state;
+mod state_corrections;
+mod state_file;
 mod stdout;
 mod sync;
-mod client;
 mod verify;
-pub mod whole;
 
-use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::io::api::wire::BATCH_CALLS_PER_S;
 use crate::flow::check::Rates;
-use exit::{Exit, ExitMessage};
+use crate::io::api::wire::BATCH_CALLS_PER_S;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::terminal::print_stderr;
 use flags::{Cli, CliCommand};
 
 /// Runs the command line of this process.
@@ -81,7 +78,7 @@ fn end_at_once(exit: Exit) {
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() {
-        tell(&"hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
+        print_stderr(&"hint: chatlift --help lists the commands, chatlift COMMAND --help the flags");
         return Exit::UserError.into();
     }
     Exit::Done.into()
@@ -89,13 +86,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn say(word: &ExitMessage) {
     if !word.why.is_empty() {
-        tell(word);
+        print_stderr(word);
     }
-}
-
-/// A line on standard error. Where its reader is gone or its disk is full there is nobody to tell, and the exit code stays what it is.
-fn tell(text: &dyn Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A core dump would hold the key. The limit doesn't hold where cores go to a program (`core_pattern` with a pipe), so the process says

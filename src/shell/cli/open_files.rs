@@ -5,9 +5,8 @@ use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::access::MORE_FILES;
-use super::exit::ExitMessage;
 use super::settings::{Connection, ServiceAddress};
+use crate::shell::exit::{ExitMessage, MORE_FILES};
 
 /// Files that a run needs besides its calls: input, journal, state, temporary files, folders, the runtimes' own. Chosen: a third more than
 /// the most that any command was seen to need (a sync into the sandbox: 30).

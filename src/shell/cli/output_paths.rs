@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::access::why_denied;
-use super::exit::ExitMessage;
 use super::flags::RunFlags;
 use super::input;
 use crate::io::files::{self, folder_of};
 use crate::io::journal::paths::{GivenPaths, RunPaths};
+use crate::shell::exit::ExitMessage;
 
 /// The names of the run's files; no two of them, and of `others`, may be one.
 pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {

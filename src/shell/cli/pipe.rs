@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::exit::ExitMessage;
+use crate::shell::exit::ExitMessage;
 
 /// How long a reader is waited for at the start (`chatlift … --summary PIPE & jq . PIPE`). Chosen: a shell starts both in less.
 const READER_MAX: Duration = Duration::from_secs(3);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::command_line::CommandLine;
-use super::exit::ExitMessage;
 use super::flags::InputFlags;
 use super::input;
 use crate::io::roster::{Format, InputFile, Roster};
+use crate::shell::exit::ExitMessage;
 
 /// Records that are looked at. Source: the contract of `--max-invalid`.
 const RECORDS: usize = 1_000;

@@ -7,11 +7,11 @@ use clap::CommandFactory;
 use secrecy::ExposeSecret;
 
 use super::environment;
-use super::exit::ExitMessage;
 use super::flags::{Cli, UsersigFlags};
 use super::settings::Connection;
 use super::stdout::print;
 use crate::io::api::usersig::{Credential, sign};
+use crate::shell::exit::ExitMessage;
 
 /// Prints a UserSig for the configured app and identifier.
 pub(super) fn usersig(flags: &UsersigFlags) -> ExitMessage {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::settings::{Connection, Environment, ServiceAddress};
-use crate::domain::call_stats::{RunPhase, CallStats};
+use crate::domain::call_stats::{CallStats, RunPhase};
 
 /// After this time without a call that got through, it is told what to look at. Source: the contract of the surroundings.
 const TOLD_AFTER: Duration = Duration::from_secs(60);

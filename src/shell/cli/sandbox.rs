@@ -8,13 +8,16 @@ use secrecy::ExposeSecret;
 
 use super::access::why_denied;
 use super::command_line::file_word;
-use super::exit::{Exit, ExitMessage, causes};
 use super::flags::SandboxFlags;
 use super::secret::read_secret;
 use super::signals;
 use super::stdout::print;
 use crate::domain::figures::{count, counted};
-use crate::sandbox::{Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, SandboxSettings, UnknownProfiles};
+use crate::sandbox::{
+    Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, SandboxSettings, UnknownProfiles,
+};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::terminal::causes;
 
 /// Serves, and says on stdout with which settings it can be used.
 pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {

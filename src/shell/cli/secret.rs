@@ -7,9 +7,9 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::command_line::file_word;
-use super::exit::ExitMessage;
 use super::settings::cannot_read;
 use super::small;
+use crate::shell::exit::ExitMessage;
 
 /// Longest secret in bytes. Chosen: a UserSig has some hundred.
 const MAX_BYTES: usize = 4096;
@@ -48,8 +48,9 @@ fn looks_like_key(path: &Path) -> bool {
 /// # Errors
 /// The last word (exit code 2), which says what stands there instead.
 pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, ExitMessage> {
-    let refused =
-        |what: &str, hint: &str| Err(ExitMessage::yours(format!("{place} does not hold one word, the secret alone: {what}"), hint.to_owned()));
+    let refused = |what: &str, hint: &str| {
+        Err(ExitMessage::yours(format!("{place} does not hold one word, the secret alone: {what}"), hint.to_owned()))
+    };
     let alone = "put the secret alone into it";
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
         return refused("it is UTF-16, or binary", "save it as UTF-8 or plain ASCII text");

@@ -13,8 +13,7 @@ use clap::ValueEnum;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::access::{MORE_FILES, is_out_of_files, why_denied};
-use super::exit::ExitMessage;
+use super::access::{is_out_of_files, why_denied};
 use super::flags::{ConnectionFlags, InputFlags};
 use super::secret::{self, read_secret};
 use super::small;
@@ -23,6 +22,7 @@ use crate::io::api::region::Region;
 use crate::io::api::usersig::{Credential, read_claims};
 use crate::io::gate::{Headroom, Rate};
 use crate::io::roster::Format;
+use crate::shell::exit::{ExitMessage, MORE_FILES};
 
 /// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
 const IN_FLIGHT: u32 = 256;
@@ -261,8 +261,9 @@ impl Sources<'_> {
 
     fn headroom(&self) -> Result<Headroom, ExitMessage> {
         let Some(percent) = self.flags.headroom.or(self.config.headroom) else { return Ok(Headroom::DEFAULT) };
-        Headroom::percent(percent)
-            .ok_or_else(|| ExitMessage::yours(format!("--headroom {percent} leaves next to nothing"), "it takes a whole number from 0 to 90"))
+        Headroom::percent(percent).ok_or_else(|| {
+            ExitMessage::yours(format!("--headroom {percent} leaves next to nothing"), "it takes a whole number from 0 to 90")
+        })
     }
 
     fn in_flight(&self) -> Result<usize, ExitMessage> {

@@ -16,7 +16,7 @@ use futures_util::stream::{LocalBoxStream, Stream, StreamExt, unfold};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::exit::{Exit, ExitMessage};
+use crate::shell::exit::{Exit, ExitMessage};
 
 /// Signals that a run takes itself: the first lets the calls in flight settle, the second does not.
 const HEEDED_MAX: u32 = 2;

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::access::{Remedies, cannot_use, why_denied};
-use super::exit::ExitMessage;
 use super::input;
 use super::spool::Spool;
 use crate::io::journal::paths::RunPaths;
+use crate::shell::exit::ExitMessage;
 
 /// Where the records come from.
 pub(super) struct Source {

@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::{env, fmt};
 
-use super::exit::{Exit, ExitMessage};
 use super::flags::{StateCommand, StateFlags};
-use super::state_file::{LockedState, state_error};
 use super::settings::Connection;
+use super::state_file::{LockedState, state_error};
 use super::stdout::{self, print};
-use super::{environment, client};
-use crate::domain::figures;
+use super::{client, environment};
 use crate::domain::change::rfc3339;
-use crate::io::state::{StateInfo, AccountCounts, RunRecord, StateDb, StateError};
+use crate::domain::figures;
+use crate::io::state::{AccountCounts, RunRecord, StateDb, StateError, StateInfo};
+use crate::shell::exit::{Exit, ExitMessage};
 
 /// Runs that are shown. Chosen: about a week of nights.
 const RUNS_SHOWN: u32 = 8;
@@ -107,7 +107,11 @@ fn retarget(flags: &StateFlags, connection: &Connection) -> Result<ExitMessage, 
     let (_kept, mut state) = take(flags)?;
     let target = client::target(&connection.service);
     if state.open_run().map_err(|error| state_error(&error))?.is_some() {
-        return Err(ExitMessage::new(Exit::UserError, "a run with this state is unfinished", "finish it first: the same sync command resumes it"));
+        return Err(ExitMessage::new(
+            Exit::UserError,
+            "a run with this state is unfinished",
+            "finish it first: the same sync command resumes it",
+        ));
     }
     state.retarget(&target).map_err(|error| state_error(&error))?;
     let why = format!("{} belongs to {target} now", flags.state.display());

@@ -2,14 +2,14 @@
 
 use std::io;
 
-use super::exit::ExitMessage;
 use super::state_file::{LockedState, state_error};
 use crate::domain::account::{Field, USER_ID_MAX_BYTES, UserId};
-use crate::domain::comparison::{Finding, Findings, Comparison};
-use crate::domain::change::{PaddedId, InDoubt};
-use crate::io::verification_files::VerificationFiles;
+use crate::domain::change::{InDoubt, PaddedId};
+use crate::domain::comparison::{Comparison, Finding, Findings};
 use crate::io::extsort::ExternalSorter;
 use crate::io::state::Discrepancy;
+use crate::io::verification_files::VerificationFiles;
+use crate::shell::exit::ExitMessage;
 
 /// Bytes of a note: an id, and what is wrong with it.
 const NOTE: usize = USER_ID_MAX_BYTES + 1;
@@ -45,7 +45,9 @@ impl Findings for Reconciled {
     fn take(&mut self, finding: Finding) -> io::Result<()> {
         let wrong = match &finding.state {
             Comparison::Missing => Some(Discrepancy::NotThere),
-            Comparison::Differs(fields) => Some(Discrepancy::Different(fields.iter().fold(InDoubt::NOTHING, |all, field| all.and(doubt(*field))))),
+            Comparison::Differs(fields) => {
+                Some(Discrepancy::Different(fields.iter().fold(InDoubt::NOTHING, |all, field| all.and(doubt(*field)))))
+            }
             Comparison::Same | Comparison::Unknown(_) | Comparison::Invalid(_) => None,
         };
         if let Some((_, sorter)) = &mut self.notes

@@ -8,25 +8,26 @@ use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::access::{MORE_FILES, is_out_of_files, why_denied, why_not_writable};
+use super::access::{is_out_of_files, why_denied, why_not_writable};
 use super::command_line::CommandLine;
 use super::exit_messages::busy;
-use super::exit::{Exit, ExitMessage, causes};
 use super::flags::ConnectionFlags;
 use super::output_paths::resolved;
 use super::signals::Leftover;
-use crate::io::files::folder_of;
+use crate::domain::change::{Ops, PlanCounts};
 use crate::domain::guard::Guard;
+use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
+use crate::domain::target::Target;
+use crate::flow::sync::{self, ImportOutcomes, milliseconds};
+use crate::io::files::folder_of;
 use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
-use crate::domain::outcome::OutcomeCounts;
-use crate::domain::change::{PlanCounts, Ops};
 use crate::io::roster::{Format, InputFile, Roster};
-use crate::io::state::{self, StateInfo, RunTotals, StateLock, NewRun, RunRecord, StateDb, StateError};
-use crate::flow::sync::{self, ImportOutcomes, milliseconds};
-use crate::domain::target::Target;
+use crate::io::state::{self, NewRun, RunRecord, RunTotals, StateDb, StateError, StateInfo, StateLock};
+use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
+use crate::shell::terminal::causes;
 
 /// What to do where another program has kept the state from being changed.
 const OTHERS_LOOK: &str = "another program works with the state, or has left a look at it open (a shell of SQLite, for one): close it; the same command \
@@ -47,8 +48,8 @@ pub(super) struct LockedState {
 impl LockedState {
     /// Takes the state for this process. It need not be there.
     pub(super) fn take(path: &Path) -> Result<Self, ExitMessage> {
-        let (lock, leftover) =
-            Leftover::of_made(&state::names(path)[1], || state::lock(path), StateLock::is_for_nothing).map_err(|error| state_error(&error))?;
+        let (lock, leftover) = Leftover::of_made(&state::names(path)[1], || state::lock(path), StateLock::is_for_nothing)
+            .map_err(|error| state_error(&error))?;
         Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), is_for_nothing: Cell::new(false), _leftover: leftover })
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-use super::exit::{Exit, ExitMessage};
+use crate::shell::exit::{Exit, ExitMessage};
 
 /// Prints a report. A reader that has gone away (`| head`) has seen what it wanted.
 ///

@@ -13,35 +13,37 @@ use indicatif::MultiProgress;
 use tokio::time::Instant;
 
 use super::access::{Remedies, cannot_use, why_denied};
+use super::client::{ServiceClient, build_client, target};
 use super::command_line::CommandLine;
 use super::exit_messages::{having_waited, outage_hint, refused};
-use super::exit::{Exit, ExitMessage, causes};
 use super::flags::VerifyFlags;
-use super::phase_bar::PhaseBar;
-use super::state_file::LockedState;
-use super::output_paths::{all_differ, can_be_replaced, fits, is_file};
 use super::open_files::Keeps;
+use super::output_paths::{all_differ, can_be_replaced, fits, is_file};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
-use super::state_corrections::Reconciled;
 use super::settings::{Connection, copies_delimiter, format};
-use super::client::{ServiceClient, build_client, target};
-use super::{environment, input, last_calls, log, open_files, signals, tell};
+use super::state_corrections::Reconciled;
+use super::state_file::LockedState;
+use super::{atomic, environment, input, last_calls, log, open_files, signals};
 use crate::domain::account::UserId;
-use crate::io::api::wire;
-use crate::flow::calls::{self, RunFailed, StopCause, RunOutcome, Dependencies, CallsSettings, Progress};
 use crate::domain::command::PerCommand;
-use crate::domain::figures::{count, counted};
 use crate::domain::comparison::FindingCounts;
-use crate::io::gate::{self, Rate};
+use crate::domain::figures::{count, counted};
 use crate::domain::position::{FileStat, InputPosition};
+use crate::flow::calls::{self, CallsSettings, Dependencies, Progress, RunFailed, RunOutcome, StopCause};
+use crate::flow::verify::{Failed, Profiles, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
+use crate::io::api::wire;
+use crate::io::gate::{self, Rate};
 use crate::io::journal::paths::beside;
-use crate::shell::progress;
 use crate::io::roster::{Format, InputFile, Look, Roster, Watch, Watched};
-use crate::io::verification_files::{OriginalFormat, VerificationPaths, VerificationFiles};
 use crate::io::state;
-use crate::shell::summary::{Verified, VerifiedReport};
-use crate::flow::verify::{Failed, SurveyPlan, Profiles, ReadProgress, Sample, Survey, SurveyError, Verification};
+use crate::io::verification_files::{OriginalFormat, VerificationFiles, VerificationPaths};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::phase_bar::PhaseBar;
+use crate::shell::screen::progress;
+use crate::shell::screen::verified::{Verified, VerifiedReport};
+use crate::shell::terminal::causes;
+use crate::shell::terminal::print_stderr;
 
 /// How often the progress is told. Chosen: a person sees it move.
 const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -76,8 +78,10 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let input = VerifyInput::open(&flags.input.file, format)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
-    let sheets = VerificationFiles::create(paths.clone(), original(flags, &input.records()?)).map_err(|error| cannot_write(&paths, &error))?;
-    let kept = flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
+    let sheets =
+        VerificationFiles::create(paths.clone(), original(flags, &input.records()?)).map_err(|error| cannot_write(&paths, &error))?;
+    let kept =
+        flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
     let sheets = Reconciled::new(sheets, kept);
     let dialled = build_client(&connection, sandbox_limit(&connection))?;
     let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");
@@ -86,7 +90,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let admin = dialled.admin();
     let reach = Reach::new(&connection, &environment, Instant::now());
     let run = VerifyRun { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
-    let gauge = PhaseBar::on_stderr(&flags.output, bars, Instant::now());
+    let gauge = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
     runtime.block_on(run.carry_out(gauge, (sheets, dialled), stops))
 }
 
@@ -106,7 +110,12 @@ struct VerifyRun<'a> {
 }
 
 impl VerifyRun<'_> {
-    async fn carry_out(self, mut gauge: PhaseBar, (sheets, dialled): (Reconciled, ServiceClient), mut stops: Stops) -> Result<ExitMessage, ExitMessage> {
+    async fn carry_out(
+        self,
+        mut gauge: PhaseBar,
+        (sheets, dialled): (Reconciled, ServiceClient),
+        mut stops: Stops,
+    ) -> Result<ExitMessage, ExitMessage> {
         let Some(plan) = self.survey(&mut gauge, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
@@ -185,13 +194,20 @@ impl VerifyRun<'_> {
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = having_waited(self.last_word(&end, tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
-        let word = if matches!(end, StopCause::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
+        let word =
+            if matches!(end, StopCause::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)
     }
 
-    fn last_word(&self, end: &StopCause, tally: FindingCounts, not_asked: u64, (repair, reach): (Option<&Path>, Option<&str>)) -> ExitMessage {
+    fn last_word(
+        &self,
+        end: &StopCause,
+        tally: FindingCounts,
+        not_asked: u64,
+        (repair, reach): (Option<&Path>, Option<&str>),
+    ) -> ExitMessage {
         let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
         match end {
             StopCause::Finished => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
@@ -215,12 +231,12 @@ impl VerifyRun<'_> {
 
     fn report(&self, verified: &Verified, repair: Option<&Path>) {
         if let Some(path) = &self.flags.summary
-            && let Err(error) = verified.write(path)
+            && let Err(error) = atomic::write_text(path, &verified.to_json())
         {
             tracing::error!("cannot write the summary {}: {error}", path.display());
         }
         if !self.flags.output.quiet {
-            tell(&VerifiedReport { verified, results: &self.paths.results, repair });
+            print_stderr(&VerifiedReport { verified, results: &self.paths.results, repair });
         }
     }
 
@@ -291,7 +307,9 @@ impl<'a> VerifyInput<'a> {
         let mut watch = Watch::new(self.file.clone(), self.format.delimiter, self.stat);
         match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
             Look::Same | Look::Comparing => Ok(()),
-            Look::Grown => Err(ExitMessage::yours(format!("{}: it has grown while it was being verified", self.path.display()), WHEN_WRITTEN)),
+            Look::Grown => {
+                Err(ExitMessage::yours(format!("{}: it has grown while it was being verified", self.path.display()), WHEN_WRITTEN))
+            }
         }
     }
 

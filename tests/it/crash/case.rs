@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use chatlift::io::journal::checkpoint::Checkpoint;
 use chatlift::io::journal::disk::Disk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, OpenError, StartDecision, RESULTS_HEADER, Restart};
+use chatlift::io::journal::{self, OpenError, RESULTS_HEADER, Restart, StartDecision};
 
 use super::command::{Command, Ending};
 use super::input::{Fortune, Input};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chatlift::io::journal::checkpoint::Checkpoint;
 use chatlift::io::journal::disk::Disk;
 use chatlift::io::journal::paths::RunPaths;
-use chatlift::io::journal::{self, DiskError, Journal, OutcomeSink, OpenError, StartDecision, Restart};
+use chatlift::io::journal::{self, DiskError, Journal, OpenError, OutcomeSink, Restart, StartDecision};
 
 use super::input::{Fortune, Input};
 use super::witness::{Broken, Witness, now, promise};

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use chatlift::domain::position::{FileStat, InputPosition, ColumnLayout, InputChange};
+use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
+use chatlift::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition};
+use chatlift::domain::target::Target;
 use chatlift::io::journal::RunSpec;
 use chatlift::io::journal::checkpoint::RunKind;
-use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
-use chatlift::domain::target::Target;
 use csv::ByteRecord;
 
 const HEADER: &str = "UserID,Nick\n";

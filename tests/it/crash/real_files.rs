@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chatlift::io::files::lock::Lockfile;
 use chatlift::io::journal::checkpoint::Checkpoint;
 use chatlift::io::journal::disk::{Disk, DiskFile, OsDisk};
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, OpenError, StartDecision, Restart, StartMode};
-use chatlift::io::lockfile::Lockfile;
+use chatlift::io::journal::{self, OpenError, Restart, StartDecision, StartMode};
 use proptest::prelude::*;
 use tempfile::TempDir;
 

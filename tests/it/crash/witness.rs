@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use chatlift::domain::outcome::OutcomeCounts;
 use chatlift::domain::position::InputPosition;
 use chatlift::io::journal::checkpoint::Checkpoint;
 use chatlift::io::journal::paths::{RunPaths, stamp};
-use chatlift::io::journal::{StartDecision, RESULTS_HEADER, Restart, StartMode};
-use chatlift::domain::outcome::OutcomeCounts;
+use chatlift::io::journal::{RESULTS_HEADER, Restart, StartDecision, StartMode};
 
 use super::input::{Input, Line, REJECTS_HEADER};
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use chatlift::domain::account::Account;
 use chatlift::domain::command::Command;
-use chatlift::flow::deliver::{OnBatchFailure, Lane};
-use chatlift::flow::import::StopCause;
 use chatlift::domain::outcome::Status;
-use chatlift::domain::verdict::{CallOutcome, HaltReason, Answer};
+use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
+use chatlift::flow::deliver::{Lane, OnBatchFailure};
+use chatlift::flow::import::StopCause;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 

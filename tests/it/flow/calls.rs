@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::call_stats::CallStats;
+use chatlift::domain::command::{Command, PerCommand};
+use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
+use chatlift::flow::calls::{self, CallsSettings, Dependencies, Errand, Errands, Fate, RunFailed, RunOutcome, StopCause, Supply};
 use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::api::wire;
-use chatlift::flow::calls::{self, RunFailed, StopCause, RunOutcome, Errand, Errands, Fate, Dependencies, CallsSettings, Supply};
-use chatlift::domain::command::{Command, PerCommand};
 use chatlift::io::gate::{self, Rate};
-use chatlift::domain::call_stats::CallStats;
-use chatlift::domain::verdict::{CallOutcome, HaltReason, Answer};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -298,7 +298,8 @@ async fn an_outage_of_an_hour_is_nobodys_fault_and_is_probed_with_few_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_errands() {
-    for (count, end) in [(100_000, lost().end), (1, lost().end), (150, lost().end), (1, CallOutcome::Unreached { why: "HTTP 502".to_owned() })]
+    for (count, end) in
+        [(100_000, lost().end), (1, lost().end), (150, lost().end), (1, CallOutcome::Unreached { why: "HTTP 502".to_owned() })]
     {
         let service = Service::new(move |_| Reply { end: end.clone(), ..lost() });
         let mut world = World::new().asking(CHECK, count);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chatlift::io::api::Line;
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::deliver::OnBatchFailure;
 use chatlift::flow::import::StopCause;
-use chatlift::domain::verdict::CallOutcome;
+use chatlift::io::api::Line;
 use tokio::time::Instant;
 
 use super::service::{Reply, Service, World, accounts, code, fine, imported};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use chatlift::domain::command::Command;
-use chatlift::sandbox::limiter::{LimiterDecision, Limiter, Others};
 use chatlift::domain::call_stats::RunPhase;
+use chatlift::domain::command::Command;
+use chatlift::sandbox::limiter::{Limiter, LimiterDecision, Others};
 
 use super::service::{Service, World, accounts, code, imported};
 

@@ -12,10 +12,10 @@ mod week;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::io::gate::Rate;
-use chatlift::flow::import::StopCause;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{CallOutcome, HaltReason};
+use chatlift::flow::import::StopCause;
+use chatlift::io::gate::Rate;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -110,7 +110,9 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_hangs_when_the_waiting_is_over_costs_no_turns_of_the_loop() {
     let service = Service::new(|call| match call.at.as_secs() {
-        2.. => Reply { latency: Duration::from_secs(9), end: CallOutcome::Lost { why: "no answer in time".to_owned() }, ..Reply::default() },
+        2.. => {
+            Reply { latency: Duration::from_secs(9), end: CallOutcome::Lost { why: "no answer in time".to_owned() }, ..Reply::default() }
+        }
         _ => imported(Duration::from_millis(5)),
     });
     let mut world = World::new(accounts(1_000));

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::command::Command;
-use chatlift::flow::deliver::OnBatchFailure;
-use chatlift::flow::import::StopCause;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::CallOutcome;
+use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::import::StopCause;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 

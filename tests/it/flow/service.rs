@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::call_stats::{CallStats, RunPhase};
+use chatlift::domain::command::{Command, PerCommand};
+use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
+use chatlift::domain::position::InputPosition;
+use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
+use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
+use chatlift::flow::import::{self, Dependencies, ImportSettings, Progress, StopCause};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Line, Request};
-use chatlift::domain::command::{Command, PerCommand};
-use chatlift::flow::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
 use chatlift::io::gate::{self, Rate};
-use chatlift::flow::import::{self, StopCause, Dependencies, ImportSettings, Progress};
-use chatlift::domain::position::InputPosition;
 use chatlift::io::journal::OutcomeSink;
-use chatlift::domain::outcome::{RowOutcome, OutcomeCounts};
 use chatlift::io::roster::Record;
-use chatlift::domain::call_stats::{RunPhase, CallStats};
-use chatlift::domain::verdict::{CallOutcome, Item, Presence, Profile, AccountStatus, SuccessSeen, Answer};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
@@ -359,7 +359,13 @@ impl World {
             settings: ImportSettings {
                 rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
                 gates: gate::GateSettings::default(),
-                limits: DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single },
+                limits: DeliveryLimits {
+                    max_attempts: 5,
+                    in_flight: 256,
+                    window_records: 65_536,
+                    window_bytes: 24 << 20,
+                    lane: Lane::Single,
+                },
                 max_outage: Duration::from_secs(6 * 3_600),
                 limit: None,
                 rows_done: 0,

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::command::Command;
-use chatlift::flow::deliver::OnBatchFailure;
-use chatlift::flow::import::StopCause;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{CallOutcome, HaltReason, SuccessSeen};
+use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::import::StopCause;
 use tokio::time::Instant;
 
 use super::service::{Call, Reply, Run, Service, World, accounts, code, fine, listing, records};

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chatlift::io::api::usersig::read_claims;
 use chatlift::domain::command::PerCommand;
-use chatlift::flow::import::StopCause;
 use chatlift::domain::verdict::CallOutcome;
+use chatlift::flow::import::StopCause;
+use chatlift::io::api::usersig::read_claims;
 use tokio::time::Instant;
 
 use super::per_second;

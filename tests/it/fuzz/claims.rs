@@ -3,12 +3,12 @@
 use std::io::{self, Read};
 
 use chatlift::domain::account::{Account, InvalidAccount};
-use chatlift::io::api::answer;
 use chatlift::domain::command::Command;
 use chatlift::domain::position::InputPosition;
+use chatlift::domain::verdict::{Answer, CallOutcome};
+use chatlift::io::api::answer;
 use chatlift::io::journal::checkpoint::Checkpoint;
 use chatlift::io::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
-use chatlift::domain::verdict::{CallOutcome, Answer};
 use serde_json::Value;
 
 /// The roster never panics, its records lie one behind the other and are bounded, and nothing between them is lost.
@@ -104,7 +104,9 @@ fn is_what_the_csv_crate_reads(record: &Record, raw: &[u8], delimiter: u8, names
     let cell = |name: &str| names.iter().position(|found| found == name.as_bytes()).and_then(|at| read[0].get(at)).unwrap_or_default();
     assert_eq!(cell("UserID"), &*record.user_id);
     match &record.account {
-        Err(InvalidAccount::FieldCount { expected, found }) => assert!(expected != found && (*expected, *found) == (names.len(), read[0].len())),
+        Err(InvalidAccount::FieldCount { expected, found }) => {
+            assert!(expected != found && (*expected, *found) == (names.len(), read[0].len()));
+        }
         Err(InvalidAccount::TextAfterQuote { .. }) => assert!(raw.contains(&b'"')),
         Err(InvalidAccount::SwallowedLines { quote, last }) => {
             let line_ends = raw.split(|byte| *byte == b'\n').count() as u64 - 1;
@@ -193,7 +195,9 @@ pub(crate) fn of_an_answer(bytes: &[u8]) {
                 assert!(is_code(&said["ErrorCode"], code) && !(said["ActionStatus"] == "OK" && code == 0), "{said}");
             }
             (CallOutcome::Lost { why }, _) => assert!(!why.contains(char::is_control) && why.len() < 400, "{why:?}"),
-            (CallOutcome::Done(_) | CallOutcome::Refused { .. }, None) => assert!(text.contains("ActionStatus") || text.contains('\\'), "{text}"),
+            (CallOutcome::Done(_) | CallOutcome::Refused { .. }, None) => {
+                assert!(text.contains("ActionStatus") || text.contains('\\'), "{text}");
+            }
             (other, _) => panic!("a body is no {other:?}"),
         }
     }

@@ -3,10 +3,10 @@
 mod claims;
 mod said;
 
-use chatlift::domain::position::{FileStat, InputPosition, ColumnLayout};
-use chatlift::io::journal::checkpoint::{Checkpoint, Extent, RunStatus, RunKind};
 use chatlift::domain::outcome::OutcomeCounts;
+use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
 use chatlift::domain::target::Target;
+use chatlift::io::journal::checkpoint::{Checkpoint, Extent, RunKind, RunStatus};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -126,8 +126,11 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn checkpoints() -> impl Strategy<Value = Checkpoint> {
-    let state =
-        prop_oneof![Just(RunStatus::Unfinished), Just(RunStatus::Finished), any::<String>().prop_map(|stamp| RunStatus::SettingAside { stamp }),];
+    let state = prop_oneof![
+        Just(RunStatus::Unfinished),
+        Just(RunStatus::Finished),
+        any::<String>().prop_map(|stamp| RunStatus::SettingAside { stamp }),
+    ];
     let target = (any::<String>(), any::<u64>(), any::<String>()).prop_map(|(endpoint, sdkappid, api)| Target { endpoint, sdkappid, api });
     let input = any::<(u64, i64, i64, u64)>();
     let input = input.prop_map(|(len, modified_ns, changed_ns, inode)| FileStat { len, modified_ns, changed_ns, inode });
@@ -144,7 +147,8 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
         invalid,
         superseded,
     });
-    let work = prop_oneof![Just(RunKind::Import), any::<(u64, u64, u64)>().prop_map(|(state, run, token)| RunKind::Sync { state, run, token })];
+    let work =
+        prop_oneof![Just(RunKind::Import), any::<(u64, u64, u64)>().prop_map(|(state, run, token)| RunKind::Sync { state, run, token })];
     ((state, work), target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
         |((state, work), target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
             state,

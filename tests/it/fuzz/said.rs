@@ -1,8 +1,8 @@
 //! Answers that are written in every way that JSON allows, each with what it means.
 
-use chatlift::io::api::answer;
 use chatlift::domain::command::Command;
-use chatlift::domain::verdict::{CallOutcome, Presence, Answer};
+use chatlift::domain::verdict::{Answer, CallOutcome, Presence};
+use chatlift::io::api::answer;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

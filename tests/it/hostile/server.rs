@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use chatlift::io::api::wire;
 use chatlift::domain::command::Command;
+use chatlift::io::api::wire;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Longest head and body of a request that are read. The tool's own have some hundred bytes.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chatlift::sandbox::{SandboxCommand, Sandbox};
+use chatlift::sandbox::{Sandbox, SandboxCommand};
 
 use super::kept::kept;
 use super::night::{settings, sync};

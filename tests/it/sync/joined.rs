@@ -11,29 +11,29 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::change::PaddedId;
+use chatlift::domain::command::{Command, PerCommand};
+use chatlift::domain::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
+use chatlift::domain::position::InputChange;
+use chatlift::domain::target::Target;
+use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
+use chatlift::flow::calls;
+use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
+use chatlift::flow::import;
+use chatlift::flow::sync::{
+    FeedPlan, MissingPolicy, MissingRules, MissingTrust, MissingWorkload, PlannedRecords, Policy, Scratch, SendOutcomes, SyncOutcomeSink,
+    SyncPlan, build_plan, compare, milliseconds, settlements, survey, write_missing,
+};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Request};
-use chatlift::flow::calls;
-use chatlift::domain::command::{Command, PerCommand};
-use chatlift::flow::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
+use chatlift::io::files::lock::Lockfile;
 use chatlift::io::gate::{self, Rate};
-use chatlift::domain::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
-use chatlift::flow::import;
-use chatlift::domain::position::InputChange;
 use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, RunSpec, Journal, OutcomeSink, StartDecision, Restart, StartMode};
-use chatlift::io::lockfile::Lockfile;
-use chatlift::domain::change::PaddedId;
+use chatlift::io::journal::{self, Journal, OutcomeSink, Restart, RunSpec, StartDecision, StartMode};
 use chatlift::io::roster::{Format, InputFile, InputReader, Roster};
-use chatlift::io::state::{RunTotals, Finish, NewRun, RunRecord, StateDb};
-use chatlift::flow::sync::{
-    MissingPolicy, MissingWorkload, SyncPlan, PlannedRecords, FeedPlan, Policy, MissingRules, SendOutcomes, Scratch, SyncOutcomeSink, MissingTrust, compare, build_plan, milliseconds,
-    settlements, survey, write_missing,
-};
-use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{CallOutcome, Item, Presence, Profile, AccountStatus, SuccessSeen, Answer};
+use chatlift::io::state::{Finish, NewRun, RunRecord, RunTotals, StateDb};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 

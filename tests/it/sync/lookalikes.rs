@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use chatlift::sandbox::{SandboxCommand, Presence, SandboxSettings};
+use chatlift::sandbox::{Presence, SandboxCommand, SandboxSettings};
 
 use super::night::{House, settings};
 use crate::binary::{Run, eventually, side_by_side};

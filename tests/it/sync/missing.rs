@@ -1,6 +1,6 @@
 //! Accounts that the file lacks: told, kicked or deleted, and every lock in front of that.
 
-use chatlift::sandbox::{SandboxCommand, Deleting, Presence, SandboxSettings};
+use chatlift::sandbox::{Deleting, Presence, SandboxCommand, SandboxSettings};
 
 use super::night::{House, settings};
 
@@ -163,7 +163,9 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
 fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
     let faults = ["code=40003,id=unasked,api=query_online_status", "code=70107,id=gone,api=query_online_status"];
     let online = vec![("on".to_owned(), Presence::Online), ("push".to_owned(), Presence::PushOnline)];
-    for (command, mut flags, what) in [(SandboxCommand::Kick, kick_now(&[]), "kicked"), (SandboxCommand::AccountDelete, delete_now(&[]), "deleted")] {
+    for (command, mut flags, what) in
+        [(SandboxCommand::Kick, kick_now(&[]), "kicked"), (SandboxCommand::AccountDelete, delete_now(&[]), "deleted")]
+    {
         let house = House::new(SandboxSettings { online: online.clone(), ..settings(&faults) });
         house.night(&["gone", "here", "off", "on", "push", "unasked"], &[]).exits(0);
         flags.push("--skip-online");

@@ -18,25 +18,26 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::Account;
+use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes};
+use chatlift::domain::command::Command;
+use chatlift::domain::position::{FileStat, InputChange};
+use chatlift::domain::target::Target;
+use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile, SuccessSeen};
+use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
+use chatlift::flow::import;
+use chatlift::flow::sync::{
+    FeedPlan, MissingPolicy, MissingTrust, PlannedRecords, Policy, Scratch, SendOutcomes, SyncOutcomeSink, SyncPlan, build_plan,
+    milliseconds, settlements, survey,
+};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Request};
-use chatlift::domain::command::Command;
-use chatlift::flow::deliver::{OnBatchFailure, Known, Lane, DeliveryLimits};
 use chatlift::io::gate;
-use chatlift::flow::import;
-use chatlift::domain::position::{FileStat, InputChange};
 use chatlift::io::journal::checkpoint::{Checkpoint, RunKind};
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, RunSpec, OutcomeSink, StartDecision, Restart, StartMode};
-use chatlift::domain::change::{KnownAccount, PaddedId, InDoubt, Ops, ProfileHashes as Hashes};
+use chatlift::io::journal::{self, OutcomeSink, Restart, RunSpec, StartDecision, StartMode};
 use chatlift::io::roster::InputFile;
-use chatlift::io::state::{RunTotals, Finish, RunInput, NewRun, OpenRun, Sent, ImportedRow, SendOutcome, StateDb, Discrepancy};
-use chatlift::flow::sync::{
-    MissingPolicy, SyncPlan, PlannedRecords, FeedPlan, Policy, SendOutcomes, Scratch, SyncOutcomeSink, MissingTrust, build_plan, milliseconds, settlements, survey,
-};
-use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{CallOutcome, Item, Profile, AccountStatus, SuccessSeen, Answer};
+use chatlift::io::state::{Discrepancy, Finish, ImportedRow, NewRun, OpenRun, RunInput, RunTotals, SendOutcome, Sent, StateDb};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use tokio::time::Instant;

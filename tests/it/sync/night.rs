@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Write;
 
-use chatlift::sandbox::{SandboxCommand, Sandbox, SandboxSettings};
+use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 
 use crate::binary::{Bench, Call, KEY, Run, SDKAPPID};
 

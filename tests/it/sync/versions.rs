@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use chatlift::sandbox::{SandboxCommand, Files, Sandbox};
+use chatlift::sandbox::{Files, Sandbox, SandboxCommand};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::kept::kept;

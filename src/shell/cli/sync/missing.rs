@@ -6,26 +6,28 @@ use std::time::SystemTime;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::sending::{SyncTotals, SyncSteps, stopped};
+use super::sending::{SyncSteps, SyncTotals, stopped};
 use super::{Session, absence, is_protected, trust};
+use crate::domain::change::Wait;
+use crate::domain::figures;
+use crate::domain::verdict::HaltReason;
 use crate::flow::calls;
+use crate::flow::import::StopCause;
+use crate::flow::sync::{
+    AbsentTally, Lookalikes, MalformedRecords, MissingError, MissingRules, MissingTrust, MissingWorkload, write_missing,
+};
+use crate::io::files::sync_folder_of;
+use crate::io::roster::{self, Roster, RosterError};
+use crate::io::state::{StateDb, StateError};
+use crate::shell::cli::atomic::{self, Readers};
 use crate::shell::cli::exit_messages::last_word;
-use crate::shell::cli::exit::ExitMessage;
 use crate::shell::cli::flags::{AllowFlag, MissingFlag, SyncFlags};
-use crate::shell::cli::phase_bar::PhaseBar;
 use crate::shell::cli::import::TELL_EVERY;
 use crate::shell::cli::input::roster_error;
 use crate::shell::cli::state_file::state_error;
-use crate::shell::cli::whole::{self, Readers};
-use crate::domain::figures;
-use crate::io::files::sync_folder_of;
-use crate::flow::import::StopCause;
-use crate::domain::change::Wait;
-use crate::shell::progress;
-use crate::io::roster::{self, Roster, RosterError};
-use crate::io::state::{StateDb, StateError};
-use crate::flow::sync::{MissingWorkload, MissingError, AbsentTally, Lookalikes, MalformedRecords, MissingRules, MissingTrust, write_missing};
-use crate::domain::verdict::HaltReason;
+use crate::shell::exit::ExitMessage;
+use crate::shell::screen::phase_bar::PhaseBar;
+use crate::shell::screen::progress;
 
 /// Why kicks and deletions wait, as far as a plan knows.
 pub(super) fn known_wait(flags: &SyncFlags, missing: u64, is_malformed: bool) -> Option<Wait> {
@@ -121,7 +123,7 @@ impl SyncSteps<'_> {
         let lookalikes = trust(self.flags, AllowFlag::Lookalikes);
         let rules = MissingRules { absence, missing_runs, skip_online, lookalikes, is_protected: &is_protected };
         let due = state.due_left().map_err(|error| state_error(&error))?;
-        let mut gauge = PhaseBar::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
+        let mut gauge = PhaseBar::on_stderr(self.flags.run.output.progress(), scene.bars, Instant::now());
         let parts = calls::Dependencies {
             api: self.dialled.api.clone(),
             errands: MissingWorkload::new(state, rules),
@@ -171,7 +173,7 @@ impl SyncSteps<'_> {
         let cannot = |source| state_error(&StateError::File { what: "write", path: path.clone(), source });
         // The state's own error, which a file's has no room for.
         let mut failed = None;
-        let written = whole::write(path, Readers::Owner, |out| {
+        let written = atomic::write(path, Readers::Owner, |out| {
             write_missing(state, out).map_err(|error| match error {
                 StateError::Source(source) => source,
                 error => {

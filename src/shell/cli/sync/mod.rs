@@ -15,35 +15,37 @@ use indicatif::MultiProgress;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+use super::client::{ServiceClient, build_client, target};
 use super::command_line::CommandLine;
 use super::exit_messages::cannot_open;
-use super::exit::{Exit, ExitMessage};
 use super::flags::{AllowFlag, MissingFlag, SyncFlags};
-use super::phase_bar::PhaseBar;
-use super::state_file::{LockedState, new_identity, state_error, committed_results};
 use super::lanes::Lanes;
-use super::output_paths::{can_be_replaced, paths};
 use super::open_files::Keeps;
+use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::settings::{Connection, copies_delimiter, format};
 use super::signals::{Leftover, Stops};
 use super::source::Source;
-use super::client::{ServiceClient, build_client, target};
-use super::{environment, preflight, input, last_calls, log, open_files};
-use crate::io::files::folder_of;
+use super::state_file::{LockedState, committed_results, new_identity, state_error};
+use super::{environment, input, last_calls, log, open_files, preflight};
+use crate::domain::change::{Ops, PaddedId, PlanCounts, Wait};
 use crate::domain::guard::{Bound, Guard, GuardLimits};
 use crate::domain::position::{FileStat, InputChange};
+use crate::domain::target::Target;
+use crate::flow::sync::{
+    MissingPolicy, MissingTrust, PlanError, Policy, Scratch, SendOutcomes, SyncPlan, build_plan, compare, milliseconds, settlements, survey,
+};
+use crate::io::files::folder_of;
+use crate::io::files::lock::Lockfile;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::{self, RunSpec, LastCalls, StartDecision, Restart, StartMode};
-use crate::io::lockfile::Lockfile;
-use crate::domain::change::{PlanCounts, PaddedId, Ops, Wait};
+use crate::io::journal::{self, LastCalls, Restart, RunSpec, StartDecision, StartMode};
 use crate::io::roster::{self, Format, InputFile, InputReader, Roster, RosterError};
 use crate::io::state::{self, OpenRun, StateDb};
-use crate::flow::sync::{MissingPolicy, SyncPlan, PlanError, Policy, SendOutcomes, Scratch, MissingTrust, compare, build_plan, milliseconds, settlements, survey};
-use crate::domain::target::Target;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::phase_bar::PhaseBar;
 use planned::PlanningProgress;
 use sending::{PlannedImport, SyncRun};
 
@@ -294,7 +296,7 @@ impl<'a> Sync<'a> {
     fn plan(&self, state: Option<&StateDb>, left: SendOutcomes, scene: &Session) -> Result<SyncPlan, ExitMessage> {
         let mut roster = self.roster()?;
         let roster_again = || self.open_roster().map_err(PlanError::from);
-        let gauge = PhaseBar::on_stderr(&self.flags.run.output, scene.bars, Instant::now());
+        let gauge = PhaseBar::on_stderr(self.flags.run.output.progress(), scene.bars, Instant::now());
         let last = state.map(StateDb::last_finished).transpose().map_err(|error| state_error(&error))?.flatten();
         let accounts = last.map_or(0, |last| last.counts.records());
         let mut watch = PlanningProgress { runtime: &scene.runtime, stops: scene.stops(), gauge, bytes: self.stat.len, accounts };
@@ -370,7 +372,13 @@ impl<'a> Sync<'a> {
         state.begin(new, planned, missing, left).map_err(|error| state_error(&error))
     }
 
-    fn open(mut self, (way, claim): (StartMode, RunSpec), ops: Ops, opened: OpenRun, dialled: ServiceClient) -> Result<Box<SyncRun<'a>>, ExitMessage> {
+    fn open(
+        mut self,
+        (way, claim): (StartMode, RunSpec),
+        ops: Ops,
+        opened: OpenRun,
+        dialled: ServiceClient,
+    ) -> Result<Box<SyncRun<'a>>, ExitMessage> {
         let roster = self.roster()?;
         let Some(Locks { run: lock, kept, .. }) = self.locks else { unreachable!("a dry run sends nothing") };
         let is_resumed = matches!(way, StartMode::Resume { .. });

@@ -10,27 +10,28 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::{Outline, Sync, missing};
-use crate::shell::cli::access::{Remedies, cannot_use, why_denied};
-use crate::shell::cli::exit::{Exit, ExitMessage, causes};
-use crate::shell::cli::flags::AllowFlag;
-use crate::shell::cli::phase_bar::PhaseBar;
-use crate::shell::cli::import::write_summary;
-use crate::shell::cli::input::roster_error;
-use crate::shell::cli::state_file::{retarget, state_error};
-use crate::shell::cli::signals::Stops;
-use crate::shell::cli::tell;
-use crate::shell::cli::whole::{self, Readers};
-use crate::flow::deliver::{BATCH_RECORDS, Lane};
+use crate::domain::call_stats::CallStats;
+use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Wait};
 use crate::domain::figures::{self, defused};
-use crate::io::gate::Rate;
-use crate::domain::guard::{GuardInput, Guard, PastRun, Tripped, most_held};
+use crate::domain::guard::{Guard, GuardInput, PastRun, Tripped, most_held};
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::change::{PlanCounts, PlannedAction, MissingAccount, Op, Wait};
+use crate::flow::deliver::{BATCH_RECORDS, Lane};
+use crate::flow::sync::{PlanError, Step, SyncPlan};
+use crate::io::gate::Rate;
 use crate::io::roster::{InputReader, Roster, RosterError};
 use crate::io::state::StateDb;
-use crate::shell::summary::{Summary, SyncFigures};
-use crate::flow::sync::{SyncPlan, PlanError, Step};
-use crate::domain::call_stats::CallStats;
+use crate::shell::cli::access::{Remedies, cannot_use, why_denied};
+use crate::shell::cli::atomic::{self, Readers};
+use crate::shell::cli::flags::AllowFlag;
+use crate::shell::cli::import::write_summary;
+use crate::shell::cli::input::roster_error;
+use crate::shell::cli::signals::Stops;
+use crate::shell::cli::state_file::{retarget, state_error};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::phase_bar::PhaseBar;
+use crate::shell::screen::summary::{Summary, SyncFigures};
+use crate::shell::terminal::causes;
+use crate::shell::terminal::print_stderr;
 
 /// What a plan's error means.
 pub(super) fn plan_error(file: &Path, error: &PlanError) -> ExitMessage {
@@ -41,7 +42,9 @@ pub(super) fn plan_error(file: &Path, error: &PlanError) -> ExitMessage {
             format!("{}: {error}; nothing was sent", file.display()),
             "let whoever writes it finish, then give the same command again",
         ),
-        PlanError::Stopped => ExitMessage::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew"),
+        PlanError::Stopped => {
+            ExitMessage::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew")
+        }
         PlanError::Spill { folder, source } => {
             let why = format!("{}{}", causes(error), why_denied(folder, source));
             let place = "it is kept beside the state: have the folder's permissions changed, or name another --state";
@@ -100,7 +103,12 @@ impl PlanningProgress<'_> {
 
 impl Sync<'_> {
     /// What the guards judge.
-    pub(super) fn figures(&self, drawn: &SyncPlan, state: Option<&StateDb>, other_target: Option<String>) -> Result<GuardInput, ExitMessage> {
+    pub(super) fn figures(
+        &self,
+        drawn: &SyncPlan,
+        state: Option<&StateDb>,
+        other_target: Option<String>,
+    ) -> Result<GuardInput, ExitMessage> {
         let runs = state.map_or(Ok(Vec::new()), |state| state.runs(u32::MAX)).map_err(|error| state_error(&error))?;
         let finished = || runs.iter().filter_map(|run| run.finished_at.map(|at| (run, at)));
         let past = finished().map(|(run, finished_at)| PastRun {
@@ -130,7 +138,7 @@ impl Sync<'_> {
     pub(super) fn tell_plan(&self, drawn: &mut SyncPlan, state: Option<&StateDb>, tripped: &[Tripped]) -> Result<(), ExitMessage> {
         if let Some(path) = &self.flags.plan {
             let roster = self.roster()?;
-            let written = whole::write(path, Readers::Owner, |out| write_plan(out, roster, drawn)).map_err(|error| {
+            let written = atomic::write(path, Readers::Owner, |out| write_plan(out, roster, drawn)).map_err(|error| {
                 ExitMessage::new(
                     Exit::Fatal,
                     format!("cannot write the plan {}: {error}", path.display()),
@@ -142,7 +150,7 @@ impl Sync<'_> {
         let is_told = self.flags.run.dry_run || !tripped.is_empty() || !self.flags.run.output.quiet;
         if is_told {
             let held = state.map(|_| drawn.held);
-            tell(&self.outline(drawn, held));
+            print_stderr(&self.outline(drawn, held));
         }
         missing::tell_creates(&drawn.lookalikes);
         Ok(())

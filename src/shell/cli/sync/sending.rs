@@ -10,36 +10,38 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::missing::known_wait;
+use crate::domain::call_stats::CallStats;
+use crate::domain::change::{Ops, Wait};
+use crate::domain::figures;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::{FileStat, InputPosition};
 use crate::flow::calls;
+use crate::flow::deliver::{Known, Lane};
+use crate::flow::import::{self, Dependencies, ImportSettings, RunFailed, StopCause};
+use crate::flow::sync::{
+    AbsentTally, FeedError, FeedPlan, PlannedRecords, SendOutcomes, SyncOutcomeSink, absent_tally, milliseconds, settlements,
+};
+use crate::io::files::folder_of;
+use crate::io::gate;
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::paths::RunPaths;
+use crate::io::journal::{self, Journal, OutcomeSink};
+use crate::io::roster::{Format, InputFile, InputReader, Roster, RosterError};
+use crate::io::state::{self, Finish, OpenRun, RunTotals};
+use crate::shell::cli::client::ServiceClient;
 use crate::shell::cli::exit_messages::{EndedRun, RESUMES, disk_failed, finished_exit, having_waited, last_word};
-use crate::shell::cli::exit::{Exit, ExitMessage};
 use crate::shell::cli::flags::{MissingFlag, SyncFlags};
 use crate::shell::cli::import::{TELL_EVERY, write_summary};
 use crate::shell::cli::input::{roster_error, with_new_file};
-use crate::shell::cli::state_file::{LockedState, state_error, committed_results};
 use crate::shell::cli::lanes::{COMMIT_EVERY, Lanes};
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::settings::Connection;
 use crate::shell::cli::source::Source;
-use crate::shell::cli::client::ServiceClient;
-use crate::shell::cli::tell;
-use crate::flow::deliver::{Known, Lane};
-use crate::domain::figures;
-use crate::io::files::folder_of;
-use crate::io::gate;
-use crate::flow::import::{self, RunFailed, StopCause, Dependencies, ImportSettings};
-use crate::domain::position::{FileStat, InputPosition};
-use crate::io::journal::disk::OsDisk;
-use crate::io::journal::paths::RunPaths;
-use crate::io::journal::{self, Journal, OutcomeSink};
-use crate::domain::outcome::OutcomeCounts;
-use crate::domain::change::{Ops, Wait};
-use crate::shell::progress::{ProgressReporter, Start};
-use crate::io::roster::{Format, InputFile, InputReader, Roster, RosterError};
-use crate::io::state::{self, RunTotals, Finish, OpenRun};
-use crate::shell::summary::{Report, Summary, SyncFigures};
-use crate::flow::sync::{AbsentTally, PlannedRecords, FeedError, FeedPlan, SendOutcomes, SyncOutcomeSink, absent_tally, milliseconds, settlements};
-use crate::domain::call_stats::CallStats;
+use crate::shell::cli::state_file::{LockedState, committed_results, state_error};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::progress::{ProgressReporter, Start};
+use crate::shell::screen::summary::{Report, Summary, SyncFigures};
+use crate::shell::terminal::print_stderr;
 
 /// Records that are announced to the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
 /// well under a hundredth of the time.
@@ -131,7 +133,7 @@ impl SyncRun<'_> {
         write_summary(&flags.run, &summary);
         if !flags.run.output.quiet {
             let (paths, rejects) = (&way.paths, (tally.rejected() > 0).then_some(way.paths.rejects.as_path()));
-            tell(&Report { summary: &summary, this_run: here, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+            print_stderr(&Report { summary: &summary, this_run: here, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
         }
         word
     }
@@ -174,7 +176,15 @@ impl SyncSteps<'_> {
         let ops = cargo.ops.clone();
         let start = cargo.journal.settled();
         let absent = AbsentTally { lookalikes: self.lookalikes, ..AbsentTally::default() };
-        let nothing = |traffic, lane, tally: OutcomeCounts| SyncTotals { tally, here: tally - before, traffic, lane, absent, wait: None, unjudged: 0 };
+        let nothing = |traffic, lane, tally: OutcomeCounts| SyncTotals {
+            tally,
+            here: tally - before,
+            traffic,
+            lane,
+            absent,
+            wait: None,
+            unjudged: 0,
+        };
         let ended = match self.send(cargo, scene) {
             Err(word) => return (word, nothing(CallStats::default(), self.settings.limits.lane, before)),
             Ok(Err(RunFailed { error, traffic, lane })) => {
@@ -215,7 +225,7 @@ impl SyncSteps<'_> {
         let (input_bytes, limit) = (Some(stat.len), self.settings.limit);
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes, limit };
         let mut reach = self.reach.clone();
-        let mut progress = ProgressReporter::on_stderr(&self.flags.run.output, scene.bars, progress, Instant::now());
+        let mut progress = ProgressReporter::on_stderr(self.flags.run.output.progress(), scene.bars, progress, Instant::now());
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let input = state::RunInput { stat, ..self.opened.input };
         let planned = FeedPlan { ops, input, sent_up_to: self.opened.sent_up_to, ahead, limit };

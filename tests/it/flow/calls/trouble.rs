@@ -49,7 +49,12 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
         let mut world = World::new().asking(command, 2_000);
         world.settings.max_outage = Duration::from_secs(6);
         let run = world.run(&service).await;
-        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (StopCause::Finished, 1_850, 150), "{}", command.name());
+        assert_eq!(
+            (run.end.clone(), run.done(command), run.undone(command).len()),
+            (StopCause::Finished, 1_850, 150),
+            "{}",
+            command.name()
+        );
         let twice = done.borrow().values().filter(|times| **times > 1).count();
         assert!(twice == 0 || [CHECK, READ].contains(&command), "{}: {twice}", command.name());
     }

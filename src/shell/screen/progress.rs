@@ -10,10 +10,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::shell::cli::exit::printable;
-use crate::shell::cli::flags::OutputFlags;
 use crate::domain::figures;
-use crate::flow::import::{RunPhase, Progress};
+use crate::flow::import::{Progress, RunPhase};
+use crate::shell::terminal::printable;
 
 /// Without a terminal, a line this often. Chosen: a night's log stays readable.
 const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -33,6 +32,16 @@ const WHY_MAX: usize = 100;
 const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
 /// For an input of unknown size.
 const SPINNER: &str = "{spinner} {prefix}\n  {wide_msg}";
+
+/// What of the progress is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// A bar on a terminal, lines elsewhere.
+    Bar,
+    /// A line now and then.
+    Lines,
+    Nothing,
+}
 
 /// Where this process began, and how far there is to go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,15 +72,13 @@ enum Display {
 }
 
 impl ProgressReporter {
-    /// What `output` asks for and stderr can show: a bar on a terminal, else lines; nothing with `--quiet`.
+    /// What is `wanted` and stderr can show.
     #[must_use]
-    pub fn on_stderr(output: &OutputFlags, bars: &MultiProgress, start: Start, now: Instant) -> Self {
-        let face = if output.quiet {
-            Display::Nothing
-        } else if output.no_progress || bars.is_hidden() {
-            Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now))
-        } else {
-            Display::Bar(Bar { bars: bars.clone(), drawn: None })
+    pub fn on_stderr(wanted: Wanted, bars: &MultiProgress, start: Start, now: Instant) -> Self {
+        let face = match wanted {
+            Wanted::Nothing => Display::Nothing,
+            Wanted::Bar if !bars.is_hidden() => Display::Bar(Bar { bars: bars.clone(), drawn: None }),
+            Wanted::Bar | Wanted::Lines => Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now)),
         };
         Self::new(face, start, now)
     }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use super::access::MORE_FILES;
+use super::terminal::printable;
 use crate::domain::verdict::HaltClass;
 
 /// The documented exit codes.
@@ -84,6 +84,9 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What helps against it.
+pub const MORE_FILES: &str = "raise the limit of open files (`ulimit -n 1024`; of a service: LimitNOFILE=1024); the same command resumes";
+
 /// How the standard library tells that a process, or the machine, has no more open files to give (EMFILE, ENFILE).
 const OUT_OF_FILES: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
@@ -128,42 +131,6 @@ impl fmt::Display for ExitMessage {
     }
 }
 
-/// Foreign text for a terminal: control characters are escaped, so that they can't move the cursor or forge a line.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| {
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if char.is_control() { Box::new(char.escape_default()) } else { Box::new(std::iter::once(char)) };
-            escaped
-        })
-        .collect()
-}
-
-/// Most characters of a foreign value that are shown. Chosen: twice the longest UserID.
-const SHOWN_MAX: usize = 64;
-
-/// A foreign value in quotes, fit for a terminal, cut where it gets long.
-#[must_use]
-pub fn quoted(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(value);
-    let shown: String = text.chars().take(SHOWN_MAX).collect();
-    let rest = if shown.len() < text.len() { "…" } else { "" };
-    format!("\"{}{rest}\"", printable(&shown))
-}
-
-/// The chain of an error's causes on one line.
-#[must_use]
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,11 +147,5 @@ mod tests {
         let error = std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let word = ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "repair the disk");
         assert_eq!((word.exit, word.hint.as_deref()), (Exit::UserError, Some(MORE_FILES)));
-    }
-
-    #[test]
-    fn foreign_values_are_escaped_and_cut() {
-        assert_eq!(quoted(b"a\x1b[31m\n\xff"), "\"a\\u{1b}[31m\\n\u{fffd}\"");
-        assert_eq!(quoted("好".repeat(65).as_bytes()), format!("\"{}…\"", "好".repeat(64)));
     }
 }

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Row, apis, codes, column_width, columns, latency, line, shown, thousandths, used};
-use crate::shell::cli::exit::Exit;
-use crate::shell::cli::whole::{self, Readers};
-use crate::domain::figures;
+use super::summary::{Row, apis, codes, column_width, columns, latency, line, shown, thousandths, used};
+use crate::domain::call_stats::{ApiCallStats, CallStats, Latency};
 use crate::domain::comparison::FindingCounts;
-use crate::domain::call_stats::{ApiCallStats, Latency, CallStats};
+use crate::domain::figures;
+use crate::shell::exit::Exit;
 
 /// What a verification came to.
 #[derive(Debug, Clone)]
@@ -56,15 +54,12 @@ struct VerifiedJson<'a> {
 }
 
 impl Verified {
-    /// Writes the JSON as that of an import.
+    /// The JSON, as that of an import.
     ///
-    /// # Errors
-    /// The disk's.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        whole::write(path, Readers::Any, |out| out.write_all(self.to_json().as_bytes()))
-    }
-
-    fn to_json(&self) -> String {
+    /// # Panics
+    /// Never: all that it holds can be written as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
         let Self { exit, rows, tally, not_asked, seed, traffic, elapsed } = self;
         let FindingCounts { same, missing, differs, unknown, invalid } = *tally;
         let json = VerifiedJson {
@@ -131,7 +126,7 @@ impl fmt::Display for VerifiedReport<'_> {
         if let Some(repair) = self.repair {
             line(f, "repair", shown(repair))?;
         }
-        write!(f, "{:<width$}{}", "results", shown(self.results), width = super::LABEL_WIDTH)
+        write!(f, "{:<width$}{}", "results", shown(self.results), width = super::summary::LABEL_WIDTH)
     }
 }
 

@@ -2,31 +2,27 @@
 //!
 //! The names and the order in the JSON are a contract. Both hold counts only, no personal data.
 
-mod verified;
-
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::shell::cli::exit::{Exit, printable};
-use crate::shell::cli::whole::{self, Readers};
+use crate::domain::call_stats::{ApiCallStats, CallStats, Latency};
+use crate::domain::change::{PlanCounts, Wait};
 use crate::domain::command::Command;
-use crate::flow::deliver::Lane;
 use crate::domain::figures;
 use crate::domain::guard::Guard;
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::change::{PlanCounts, Wait};
-use crate::domain::call_stats::{ApiCallStats, Latency, CallStats};
-pub use verified::{Verified, VerifiedReport};
+use crate::flow::deliver::Lane;
+use crate::shell::exit::Exit;
+use crate::shell::terminal::printable;
 
 /// Most codes that the table names. Chosen: more is a matter for the results file.
 const CODES_SHOWN: usize = 5;
 /// Column in which the table's values begin: the longest label and two spaces.
-const LABEL_WIDTH: usize = 12;
+pub(super) const LABEL_WIDTH: usize = 12;
 /// The headings of a resumed run's two columns.
 const THIS_RUN: &str = "this run";
 const IN_ALL: &str = "in all";
@@ -68,18 +64,14 @@ pub struct SyncFigures {
 }
 
 impl Summary {
-    /// Writes the JSON to a file that is whole or untouched, whatever happens. A path that is no regular file (a pipe, a device) is
-    /// written to, not replaced.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        whole::write(path, Readers::Any, |out| out.write_all(self.to_json().as_bytes()))
-    }
-
     /// The JSON, with a newline at its end.
-    fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(&SummaryJson::of(self)).expect("its keys are text or whole numbers, and no writer can fail");
+    ///
+    /// # Panics
+    /// Never: all that it holds can be written as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text =
+            serde_json::to_string_pretty(&SummaryJson::of(self)).expect("its keys are text or whole numbers, and no writer can fail");
         text.push('\n');
         text
     }
@@ -168,11 +160,11 @@ fn lane_name(lane: Lane) -> &'static str {
 }
 
 /// The APIs that were called, and the main one in any case.
-fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
+pub(super) fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
     traffic.apis.iter().filter(|(command, api)| api.calls > 0 || *command == traffic.main)
 }
 
-fn thousandths(number: f64) -> f64 {
+pub(super) fn thousandths(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
@@ -251,7 +243,7 @@ impl Report<'_> {
 }
 
 /// What each API was called for; the label stands before the first.
-fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Result {
+pub(super) fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Result {
     for (number, (command, api)) in used(traffic).enumerate() {
         let busiest = figures::count(api.most_in_1s as u64);
         let found = api.ceiling_per_s.map(|per_s| format!(", about {} got through", figures::about_per_s(per_s)));
@@ -262,12 +254,12 @@ fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Re
     Ok(())
 }
 
-fn latency(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
+pub(super) fn latency(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
     let latency = traffic.latency();
     line(f, "latency", format!("p50 {} ms, p99 {} ms", figures::count(latency.p50), figures::count(latency.p99)))
 }
 
-fn codes(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
+pub(super) fn codes(f: &mut fmt::Formatter<'_>, traffic: &CallStats) -> fmt::Result {
     match frequent_codes(&traffic.codes) {
         codes if codes.is_empty() => Ok(()),
         codes => line(f, "codes", codes),
@@ -283,15 +275,15 @@ fn frequent_codes(codes: &BTreeMap<i64, u64>) -> String {
 }
 
 /// A label, a count of this run, and one of the whole run.
-type Row = (&'static str, u64, Option<u64>);
+pub(super) type Row = (&'static str, u64, Option<u64>);
 
-fn column_width(table: &[Row]) -> usize {
+pub(super) fn column_width(table: &[Row]) -> usize {
     let counts = table.iter().flat_map(|(_, here, in_all)| [Some(*here), *in_all]).flatten();
     let heading = if table.iter().any(|(_, _, in_all)| in_all.is_some()) { THIS_RUN.len() } else { 0 };
     counts.map(|number| figures::count(number).len()).max().unwrap_or(0).max(heading)
 }
 
-fn columns(f: &mut fmt::Formatter<'_>, table: &[Row], width: usize) -> fmt::Result {
+pub(super) fn columns(f: &mut fmt::Formatter<'_>, table: &[Row], width: usize) -> fmt::Result {
     for (label, here, in_all) in table {
         let here = figures::count(*here);
         match in_all {
@@ -302,21 +294,17 @@ fn columns(f: &mut fmt::Formatter<'_>, table: &[Row], width: usize) -> fmt::Resu
     Ok(())
 }
 
-fn line(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
+pub(super) fn line(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
     writeln!(f, "{label:<LABEL_WIDTH$}{value}")
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
     fn summary() -> Summary {
         let mut traffic = CallStats::default();
         traffic.apis[Command::AccountImport] =
@@ -441,42 +429,5 @@ elapsed     0.4s
 results     users.results.csv
 checkpoint  users.checkpoint.json";
         assert_eq!(report(&summary, tally).to_string(), expected);
-    }
-
-    #[test]
-    fn the_file_is_replaced_whole_and_nothing_is_left_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("summary.json");
-        fs::write(&path, "old").unwrap();
-        fs::write(folder.path().join(".summary.json.tmp"), "half of what a crash").unwrap();
-        summary().write(&path).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), summary().to_json());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        // It holds counts alone: whoever may read other files may read it.
-        let (mode, other) = (|path: &Path| fs::metadata(path).unwrap().permissions().mode(), folder.path().join("other"));
-        fs::write(&other, "").unwrap();
-        assert_eq!(mode(&path), mode(&other));
-    }
-
-    #[test]
-    fn what_cannot_be_written_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(summary().write(&folder.path().join("missing/summary.json")).is_err());
-        assert!(summary().write(folder.path()).is_err());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_device_is_written_to_and_a_link_is_followed() {
-        use std::os::unix::fs::{FileTypeExt, symlink};
-        let folder = tempfile::tempdir().unwrap();
-        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
-        fs::write(&target, "old").unwrap();
-        symlink(&target, &link).unwrap();
-        summary().write(&link).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(&target).unwrap(), summary().to_json());
-        summary().write(Path::new("/dev/null")).unwrap();
-        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
 }

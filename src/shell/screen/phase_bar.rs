@@ -5,16 +5,17 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use super::flags::OutputFlags;
-use super::tell;
+use super::progress::Wanted;
+use crate::shell::terminal::print_stderr;
 
 /// Without a terminal, a line this often. Chosen: a night's log stays readable.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// The bar takes what the words leave of the line.
 const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
 
+#[expect(missing_debug_implementations, reason = "it holds the bars")]
 /// Shows one phase after the other; what it shows is gone once it is dropped.
-pub(super) struct PhaseBar {
+pub struct PhaseBar {
     face: PhaseDisplay,
 }
 
@@ -25,20 +26,19 @@ enum PhaseDisplay {
 }
 
 impl PhaseBar {
-    /// What `output` asks for and stderr can show.
-    pub(super) fn on_stderr(output: &OutputFlags, bars: &MultiProgress, now: Instant) -> Self {
-        let face = if output.quiet {
-            PhaseDisplay::Nothing
-        } else if output.no_progress || bars.is_hidden() {
-            PhaseDisplay::Lines { told_at: now }
-        } else {
-            PhaseDisplay::Bar { bars: bars.clone(), drawn: None }
+    /// What is `wanted` and stderr can show.
+    #[must_use]
+    pub fn on_stderr(wanted: Wanted, bars: &MultiProgress, now: Instant) -> Self {
+        let face = match wanted {
+            Wanted::Nothing => PhaseDisplay::Nothing,
+            Wanted::Bar if !bars.is_hidden() => PhaseDisplay::Bar { bars: bars.clone(), drawn: None },
+            Wanted::Bar | Wanted::Lines => PhaseDisplay::Lines { told_at: now },
         };
         Self { face }
     }
 
     /// Shows that so much of the whole is done; `detail` may be cut.
-    pub(super) fn tell(&mut self, (done, whole): (u64, u64), words: &str, detail: &str, now: Instant) {
+    pub fn tell(&mut self, (done, whole): (u64, u64), words: &str, detail: &str, now: Instant) {
         match &mut self.face {
             PhaseDisplay::Bar { bars, drawn } => {
                 let bar = drawn.get_or_insert_with(|| bars.add(new_bar()));
@@ -50,7 +50,7 @@ impl PhaseBar {
             }
             PhaseDisplay::Lines { told_at } if now >= *told_at + LINE_EVERY => {
                 *told_at = now;
-                tell(&format!("progress: {words}, {detail}"));
+                print_stderr(&format!("progress: {words}, {detail}"));
             }
             PhaseDisplay::Lines { .. } | PhaseDisplay::Nothing => {}
         }

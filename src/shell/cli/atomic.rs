@@ -1,0 +1,114 @@
+//! Files that are whole or untouched, whatever happens.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::output_paths::is_own_output;
+use super::pipe::{self, Patient};
+use super::signals::Leftover;
+use crate::io::files::aside;
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner alone: it holds personal data.
+    Owner,
+    /// Whoever the process' umask lets.
+    Any,
+}
+
+/// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no
+/// regular file (a pipe, a device) is written to, not replaced; so is standard output, whatever it is.
+///
+/// # Errors
+/// The disk's, or that of `write`.
+pub(super) fn write<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    if is_own_output(path) {
+        let mut out = io::stdout().lock();
+        return write(&mut out).and_then(|made| out.flush().map(|()| made));
+    }
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => write(&mut Patient(pipe::open(path)?)),
+        Ok(_) => replace(&path.canonicalize()?, readers, write),
+        Err(error) if error.kind() == ErrorKind::NotFound => replace(path, readers, write),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a text that anybody may read, as [`write`] does.
+///
+/// # Errors
+/// The disk's.
+pub(super) fn write_text(path: &Path, text: &str) -> io::Result<()> {
+    write(path, Readers::Any, |out| out.write_all(text.as_bytes()))
+}
+
+fn replace<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    let aside = aside(path)?;
+    let _leftover = Leftover::of(&aside);
+    // One that a crash left behind.
+    let _ = fs::remove_file(&aside);
+    let written = create_durably(&aside, readers, write).and_then(|made| fs::rename(&aside, path).map(|()| made));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written
+}
+
+fn create_durably<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    let mode = match readers {
+        Readers::Owner => 0o600,
+        Readers::Any => 0o666,
+    };
+    let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?);
+    let value = write(&mut file)?;
+    file.flush()?;
+    file.get_ref().sync_all()?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("summary.json");
+        fs::write(&path, "old").unwrap();
+        fs::write(folder.path().join(".summary.json.tmp"), "half of what a crash").unwrap();
+        write_text(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // It holds counts alone: whoever may read other files may read it.
+        let (mode, other) = (|path: &Path| fs::metadata(path).unwrap().permissions().mode(), folder.path().join("other"));
+        fs::write(&other, "").unwrap();
+        assert_eq!(mode(&path), mode(&other));
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write_text(&folder.path().join("missing/summary.json"), "new").is_err());
+        assert!(write_text(folder.path(), "new").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_a_link_is_followed() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        fs::write(&target, "old").unwrap();
+        symlink(&target, &link).unwrap();
+        write_text(&link, "new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+        write_text(Path::new("/dev/null"), "new").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+}

@@ -1,0 +1,56 @@
+//! What goes to a terminal: foreign text made fit for one line, and lines on standard error.
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// Foreign text for a terminal: control characters are escaped, so that they can't move the cursor or forge a line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if char.is_control() { Box::new(char.escape_default()) } else { Box::new(std::iter::once(char)) };
+            escaped
+        })
+        .collect()
+}
+
+/// Most characters of a foreign value that are shown. Chosen: twice the longest UserID.
+const SHOWN_MAX: usize = 64;
+
+/// A foreign value in quotes, fit for a terminal, cut where it gets long.
+#[must_use]
+pub fn quoted(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let shown: String = text.chars().take(SHOWN_MAX).collect();
+    let rest = if shown.len() < text.len() { "…" } else { "" };
+    format!("\"{}{rest}\"", printable(&shown))
+}
+
+/// The chain of an error's causes on one line.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words
+}
+
+/// A line on standard error. Where its reader is gone or its disk is full there is nobody to tell, and the exit code stays what it is.
+pub fn print_stderr(text: &dyn Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_values_are_escaped_and_cut() {
+        assert_eq!(quoted(b"a\x1b[31m\n\xff"), "\"a\\u{1b}[31m\\n\u{fffd}\"");
+        assert_eq!(quoted("好".repeat(65).as_bytes()), format!("\"{}…\"", "好".repeat(64)));
+    }
+}
