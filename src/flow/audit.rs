@@ -113,7 +113,7 @@ where
     I: IntoIterator<Item = Result<Record, RosterError>>,
     R: BufRead,
 {
-    let mut audit = Audit { records: records.into_iter().peekable(), early: BTreeMap::new(), report: AuditReport::default() };
+    let mut audit = RunningAudit { records: records.into_iter().peekable(), early: BTreeMap::new(), report: AuditReport::default() };
     let mut results = results.peekable();
     while let Some(result) = results.next() {
         match result.map_err(AuditError::Results)? {
@@ -131,7 +131,7 @@ where
 }
 
 /// An audit under way.
-struct Audit<I: Iterator> {
+struct RunningAudit<I: Iterator> {
     /// The input from the first record on that has not been passed.
     records: Peekable<I>,
     /// Results that stand before their turn.
@@ -151,7 +151,7 @@ enum ResultPosition {
     Early,
 }
 
-impl<I: Iterator<Item = Result<Record, RosterError>>> Audit<I> {
+impl<I: Iterator<Item = Result<Record, RosterError>>> RunningAudit<I> {
     fn judge(&mut self, entry: ResultRecord, next_row: Option<u64>) -> Result<(), AuditError> {
         match self.turn(&entry, next_row)? {
             ResultPosition::Its => self.settle_next(&entry),

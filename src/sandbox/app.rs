@@ -9,7 +9,7 @@ use super::call_log_entry::Codes;
 use super::fault_injector::TargetedUser;
 use super::parsed_request::{self, ParsedRequest};
 use super::reply::{Reply, RequestRefusal};
-use super::settings::{BatchProfiles, Deleting, Presence, SandboxSettings, UnknownProfiles};
+use super::settings::{BatchProfiles, Deleting, PresenceField, SandboxSettings, UnknownProfiles};
 use crate::io::api::wire::{self, ImportBody};
 
 /// No such account, as the account service says it. Source: Tencent's error code page.
@@ -24,7 +24,7 @@ const NOT_FOUND: &str = "@TLS#NOT_FOUND";
 pub(super) struct App {
     pub(super) accounts: Accounts,
     /// Who isn't there is offline.
-    online: HashMap<String, Presence>,
+    online: HashMap<String, PresenceField>,
     administrator: String,
     deleting: Deleting,
     batch_profiles: BatchProfiles,

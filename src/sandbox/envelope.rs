@@ -14,7 +14,7 @@ const NO_SUCH_RESOURCE: i64 = 60009;
 
 /// The query of a call.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Envelope<'a> {
+pub(super) struct AnswerEnvelope<'a> {
     pub(super) command: SandboxCommand,
     pub(super) sdkappid: u64,
     pub(super) identifier: Cow<'a, str>,
@@ -32,7 +32,7 @@ pub(super) fn command(target: &str) -> Option<SandboxCommand> {
 ///
 /// # Errors
 /// [`Refusal`] for whatever departs from the documentation.
-pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<Envelope<'a>, RequestRefusal> {
+pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<AnswerEnvelope<'a>, RequestRefusal> {
     let command = command(target).ok_or_else(|| RequestRefusal::form(NO_SUCH_RESOURCE, "no such command"))?;
     if method != "POST" {
         return Err(RequestRefusal::form(BAD_URL, "the method must be POST"));
@@ -41,7 +41,7 @@ pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<Envelope<'a>, Re
     if contenttype != "json" {
         return Err(RequestRefusal::form(BAD_URL, "contenttype must be json"));
     }
-    Ok(Envelope {
+    Ok(AnswerEnvelope {
         command,
         sdkappid: number(&sdkappid).ok_or_else(|| RequestRefusal::form(BAD_URL, "sdkappid must be a number"))?,
         identifier,

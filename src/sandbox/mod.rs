@@ -39,8 +39,8 @@ pub use fault::{Fault, FaultError, Ids, What};
 pub use files::{Files, FilesError};
 pub use limiter::Counting;
 pub use reply::{Act, Reaction, Reply};
-pub use service::{Moment, Request, Service};
-pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, Presence, SDKAPPID, SandboxSettings, UnknownProfiles};
+pub use service::{Moment, Service, ServiceRequest};
+pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, PresenceField, SDKAPPID, SandboxSettings, UnknownProfiles};
 
 use shell::{Shared, Stand, locked};
 

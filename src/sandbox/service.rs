@@ -36,7 +36,7 @@ pub struct Moment {
 
 /// An HTTP request.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct ServiceRequest<'a> {
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
@@ -127,7 +127,7 @@ impl Service {
 
     /// Reacts to a request that arrives now. The effects are those of now, whatever the reaction's delay;
     /// [`Self::finish`] is due when the call is over.
-    pub fn handle(&mut self, now: Moment, request: Request<'_>) -> Reaction {
+    pub fn handle(&mut self, now: Moment, request: ServiceRequest<'_>) -> Reaction {
         let arrival = self.arrive(now, request.target);
         self.react(&arrival, request)
     }
@@ -197,7 +197,7 @@ impl Service {
     }
 
     /// The whole request is here.
-    pub(super) fn react(&mut self, arrival: &Arrival, request: Request<'_>) -> Reaction {
+    pub(super) fn react(&mut self, arrival: &Arrival, request: ServiceRequest<'_>) -> Reaction {
         let order = self.read(arrival, request);
         let ids = order.as_ref().map(ParsedRequest::users).unwrap_or_default();
         let users: Vec<TargetedUser<'_>> = ids.into_iter().map(TargetedUser::new).collect();
@@ -231,7 +231,7 @@ impl Service {
     }
 
     /// Reads the whole request, and notes what is wrong with it.
-    fn read<'a>(&mut self, arrival: &Arrival, request: Request<'a>) -> Result<ParsedRequest<'a>, RequestRefusal> {
+    fn read<'a>(&mut self, arrival: &Arrival, request: ServiceRequest<'a>) -> Result<ParsedRequest<'a>, RequestRefusal> {
         let envelope = envelope::open(request.method, request.target).inspect_err(|refusal| self.note_violation(refusal))?;
         self.recorder.random(envelope.random);
         let order = ParsedRequest::read(envelope.command, request.body).inspect_err(|refusal| self.note_violation(refusal));

@@ -46,7 +46,7 @@ pub struct SandboxSettings {
     pub batch_profiles: BatchProfiles,
     pub unknown_profiles: UnknownProfiles,
     /// Who is online at the start, by UserID; everybody else is offline.
-    pub online: Vec<(String, Presence)>,
+    pub online: Vec<(String, PresenceField)>,
     /// Seeds the jitter and the choice of ids for faults.
     pub seed: u64,
     /// Arrival times that the audit keeps for each command.
@@ -89,19 +89,19 @@ pub enum UnknownProfiles {
 
 /// How a user is online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub enum PresenceField {
     Online,
     /// In the background, within reach of a push.
     PushOnline,
 }
 
-impl Presence {
+impl PresenceField {
     /// The word of `query_online_status`.
     #[must_use]
     pub const fn status(self) -> &'static str {
         match self {
-            Presence::Online => "Online",
-            Presence::PushOnline => "PushOnline",
+            PresenceField::Online => "Online",
+            PresenceField::PushOnline => "PushOnline",
         }
     }
 }

@@ -117,7 +117,7 @@ async fn respond(
         return Ok(response(Reply::html(413, "the request's body is too large or broke off"), Duration::ZERO));
     };
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    let request = service::Request { method: head.method.as_str(), target, body: &body.to_bytes() };
+    let request = service::ServiceRequest { method: head.method.as_str(), target, body: &body.to_bytes() };
     let reaction = flight.react(request);
     if !reaction.delay.is_zero() {
         tokio::time::sleep_until(arrived + reaction.delay).await;
@@ -171,7 +171,7 @@ impl<'a> Flight<'a> {
         Self { service, arrival, users: Vec::new() }
     }
 
-    fn react(&mut self, request: service::Request<'_>) -> Reaction {
+    fn react(&mut self, request: service::ServiceRequest<'_>) -> Reaction {
         let mut stand = locked(self.service);
         let mut reaction = stand.service.react(&self.arrival, request);
         self.users = std::mem::take(&mut reaction.in_flight);

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use sha2::Sha256;
 
-use super::envelope::Envelope;
+use super::envelope::AnswerEnvelope;
 use super::reply::RequestRefusal;
 
 /// A signature may be dated this far in the future, in seconds. Chosen: what a machine without NTP may be off by.
@@ -26,14 +26,14 @@ pub(super) struct Signatures {
     key: SecretString,
     sdkappid: u64,
     identifier: String,
-    remembered: HashMap<Box<str>, Result<Claims, Unsigned>>,
+    remembered: HashMap<Box<str>, Result<SignatureClaims, Unsigned>>,
     /// Signatures made before this Unix time are void.
     void_before: u64,
 }
 
 /// What a UserSig says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Claims {
+struct SignatureClaims {
     #[serde(rename = "TLS.ver")]
     version: String,
     #[serde(rename = "TLS.identifier")]
@@ -71,7 +71,7 @@ impl Signatures {
     ///
     /// # Errors
     /// [`Refusal`] with the documented code.
-    pub(super) fn check(&mut self, envelope: &Envelope<'_>, unix_s: u64) -> Result<(), RequestRefusal> {
+    pub(super) fn check(&mut self, envelope: &AnswerEnvelope<'_>, unix_s: u64) -> Result<(), RequestRefusal> {
         let void_before = self.void_before;
         if envelope.sdkappid != self.sdkappid {
             return Err(RequestRefusal::content(70020, "no such SDKAppID"));
@@ -115,19 +115,19 @@ impl Signatures {
         }
     }
 
-    fn read(&mut self, usersig: &str) -> &Result<Claims, Unsigned> {
+    fn read(&mut self, usersig: &str) -> &Result<SignatureClaims, Unsigned> {
         if !self.remembered.contains_key(usersig) {
             if self.remembered.len() >= REMEMBERED_MAX {
                 self.remembered.clear();
             }
-            let read = unpack(usersig).map(|claims| Claims { seal: seal(&claims, &self.key), ..claims }).ok_or(Unsigned);
+            let read = unpack(usersig).map(|claims| SignatureClaims { seal: seal(&claims, &self.key), ..claims }).ok_or(Unsigned);
             self.remembered.insert(usersig.into(), read);
         }
         &self.remembered[usersig]
     }
 }
 
-fn unpack(usersig: &str) -> Option<Claims> {
+fn unpack(usersig: &str) -> Option<SignatureClaims> {
     let standard: String = usersig
         .chars()
         .map(|letter| match letter {
@@ -141,12 +141,12 @@ fn unpack(usersig: &str) -> Option<Claims> {
     let packed = STANDARD.decode(standard).ok()?;
     let mut json = Vec::new();
     flate2::read::ZlibDecoder::new(packed.as_slice()).take(CLAIMS_MAX_BYTES).read_to_end(&mut json).ok()?;
-    let claims: Claims = serde_json::from_slice(&json).ok()?;
+    let claims: SignatureClaims = serde_json::from_slice(&json).ok()?;
     (claims.version == "2.0").then_some(claims)
 }
 
-fn seal(claims: &Claims, key: &SecretString) -> Seal {
-    let Claims { identifier, sdkappid, time, expire, .. } = claims;
+fn seal(claims: &SignatureClaims, key: &SecretString) -> Seal {
+    let SignatureClaims { identifier, sdkappid, time, expire, .. } = claims;
     let text = format!("TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n");
     let genuine = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).is_ok_and(|mut mac| {
         mac.update(text.as_bytes());
@@ -171,14 +171,20 @@ mod tests {
         Signatures::new(SAMPLE_KEY.into(), 1_400_000_000, "administrator".to_owned())
     }
 
-    fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> Envelope<'a> {
-        Envelope { command: SandboxCommand::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
+    fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> AnswerEnvelope<'a> {
+        AnswerEnvelope {
+            command: SandboxCommand::AccountImport,
+            sdkappid,
+            identifier: identifier.into(),
+            usersig: usersig.into(),
+            random: 1,
+        }
     }
 
     #[test]
     fn the_official_librarys_vectors_are_ours() {
         let check = |sdkappid, identifier: &str, expire, time, sig: &str, expected| {
-            let claims = Claims {
+            let claims = SignatureClaims {
                 version: "2.0".to_owned(),
                 identifier: identifier.to_owned(),
                 sdkappid,

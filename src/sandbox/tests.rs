@@ -45,7 +45,7 @@ impl Caller {
     }
 
     fn react(&mut self, command: &str, body: &str) -> Reaction {
-        let request = Request { method: "POST", target: &target(command), body: body.as_bytes() };
+        let request = ServiceRequest { method: "POST", target: &target(command), body: body.as_bytes() };
         let reaction = self.service.handle(self.now, request);
         self.service.finish(&reaction);
         reaction
@@ -218,7 +218,7 @@ fn without_a_limit_nothing_is_refused() {
 fn overlapping_imports_of_one_user_are_counted() {
     let mut caller = Caller::new(settings());
     let import = target(wire::ACCOUNT_IMPORT);
-    let request = Request { method: "POST", target: &import, body: br#"{"UserID":"u"}"# };
+    let request = ServiceRequest { method: "POST", target: &import, body: br#"{"UserID":"u"}"# };
     let first = caller.service.handle(caller.now, request);
     let second = caller.service.handle(caller.now, request);
     caller.service.finish(&first);
@@ -232,7 +232,7 @@ fn overlapping_imports_of_one_user_are_counted() {
 fn a_malformed_url_is_a_violation_that_names_no_signature() {
     let mut caller = Caller::new(settings());
     let twice = format!("{}&usersig=SECRET", target(wire::ACCOUNT_IMPORT));
-    let reaction = caller.service.handle(caller.now, Request { method: "POST", target: &twice, body: br#"{"UserID":"u"}"# });
+    let reaction = caller.service.handle(caller.now, ServiceRequest { method: "POST", target: &twice, body: br#"{"UserID":"u"}"# });
     assert!(matches!(&reaction.act, Act::Answer(reply) if String::from_utf8_lossy(&reply.body).contains("60002")));
     let audit = caller.service.audit();
     assert_eq!((audit.violations, audit.accounts), (1, 0));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chatlift::sandbox::{BatchProfiles, Keep, Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{Bench, Call, KEY, Run, eventually};
+use crate::binary::{Call, CliFixture, KEY, Run, eventually};
 
 /// Memory at most, by contract.
 const MEMORY_MAX_KIB: u64 = 128 * 1024;
@@ -24,12 +24,12 @@ fn dropping() -> SandboxSettings {
     SandboxSettings { batch_profiles: BatchProfiles::Dropped, ..unlimited(&[]) }
 }
 
-fn import<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
+fn import<'a>(bench: &'a CliFixture, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
     bench.import_into("users.csv", &sandbox.endpoint()).args(flags)
 }
 
 /// Rows that the checkpoint vouches for.
-fn settled(bench: &Bench) -> u64 {
+fn settled(bench: &CliFixture) -> u64 {
     let text = fs::read_to_string(bench.path("users.checkpoint.json")).unwrap_or_default();
     let checkpoint: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     checkpoint["run"]["settled"]["rows"].as_u64().unwrap_or_default()
@@ -55,7 +55,7 @@ fn adds_up(run: &Run, sandbox: &Sandbox) {
 #[test]
 fn a_file_goes_in_batches_and_the_first_one_is_read_back() {
     for flag in ["--batch", "--batch=strict"] {
-        let bench = Bench::with_users(950);
+        let bench = CliFixture::with_users(950);
         let sandbox = Sandbox::start(settings(&[])).unwrap();
         let run = import(&bench, &sandbox, &[flag]).run().exits(0).imports_all(950);
         assert!(run.attempts().iter().all(|attempts| *attempts == 1));
@@ -76,7 +76,7 @@ fn a_file_goes_in_batches_and_the_first_one_is_read_back() {
 /// A hundred of the longest are more than any other answer holds.
 #[test]
 fn the_longest_profiles_are_read_back() {
-    let bench = Bench::with_users(0);
+    let bench = CliFixture::with_users(0);
     let row = |row: u64| format!("user{row},{},https://{}\n", "名".repeat(166), "x".repeat(492));
     bench.write("users.csv", (1..=100).fold("UserID,Nick,FaceUrl\n".to_owned(), |text, number| text + &row(number)));
     let sandbox = Sandbox::start(settings(&[])).unwrap();
@@ -87,7 +87,7 @@ fn the_longest_profiles_are_read_back() {
 
 #[test]
 fn listed_records_go_singly_and_have_their_own_codes() {
-    let bench = Bench::with_users(500);
+    let bench = CliFixture::with_users(500);
     let sandbox = Sandbox::start(settings(&["code=40601,id=user7", "code=70169,id=user108,times=2", "code=70500,id=user250"])).unwrap();
     let run = import(&bench, &sandbox, &["--batch"]).run().exits(3).settles(500);
     for row in &run.rows {
@@ -106,7 +106,7 @@ fn listed_records_go_singly_and_have_their_own_codes() {
 
 #[test]
 fn a_record_that_spoils_its_batch_spoils_nobody_else() {
-    let bench = Bench::with_users(400);
+    let bench = CliFixture::with_users(400);
     let sandbox = Sandbox::start(unlimited(&["whole=40601,id=user1", "http=502,id=user250"])).unwrap();
     let run = import(&bench, &sandbox, &["--batch=strict", "--rate", "0", "--single-rate", "0"]).run().exits(3).settles(400);
     let failed: Vec<_> = run.rows.iter().filter(|row| row.status != "imported").map(|row| (row.number, row.error_code.as_str())).collect();
@@ -118,7 +118,7 @@ fn a_record_that_spoils_its_batch_spoils_nobody_else() {
 
 #[test]
 fn whole_calls_that_fail_for_a_while_cost_attempts_and_no_row() {
-    let bench = Bench::with_users(600);
+    let bench = CliFixture::with_users(600);
     let faults = ["whole=70169,api=multiaccount_import,every=3,count=3", "whole=60007,api=multiaccount_import,every=4,count=1"];
     let sandbox = Sandbox::start(settings(&faults)).unwrap();
     let run = import(&bench, &sandbox, &["--batch"]).run().exits(0).imports_all(600);
@@ -130,7 +130,7 @@ fn whole_calls_that_fail_for_a_while_cost_attempts_and_no_row() {
 
 #[test]
 fn dropped_profiles_lead_to_the_single_lane_and_with_strict_to_an_end() {
-    let bench = Bench::with_users(230);
+    let bench = CliFixture::with_users(230);
     let sandbox = Sandbox::start(dropping()).unwrap();
     let strict = import(&bench, &sandbox, &["--batch=strict"]).run().exits(5).settles(0);
     assert!(strict.stderr.contains("does not keep the profiles"), "{}", strict.stderr);
@@ -146,7 +146,7 @@ fn dropped_profiles_lead_to_the_single_lane_and_with_strict_to_an_end() {
 
 #[test]
 fn refused_batches_lead_to_the_single_lane_and_with_strict_to_an_end() {
-    let bench = Bench::with_users(150);
+    let bench = CliFixture::with_users(150);
     let sandbox = Sandbox::start(unlimited(&["whole=40001,api=multiaccount_import"])).unwrap();
     let strict = import(&bench, &sandbox, &["--batch=strict", "--single-rate", "0"]).run().exits(5);
     assert!(strict.stderr.contains("takes no batches"), "{}", strict.stderr);
@@ -159,7 +159,7 @@ fn refused_batches_lead_to_the_single_lane_and_with_strict_to_an_end() {
 #[test]
 fn a_kill_is_resumed_in_the_other_lane() {
     for (first, then) in [("--batch", ""), ("", "--batch")] {
-        let bench = Bench::with_users(1_200);
+        let bench = CliFixture::with_users(1_200);
         let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, latency: Duration::from_millis(20), ..settings(&[]) }).unwrap();
         // Both last longer than the second after which is committed.
         let rate = if first.is_empty() { "300" } else { "5" };
@@ -179,7 +179,7 @@ fn a_kill_is_resumed_in_the_other_lane() {
 
 #[test]
 fn each_api_has_its_own_limit() {
-    let bench = Bench::with_users(2_000);
+    let bench = CliFixture::with_users(2_000);
     let sandbox = Sandbox::start(settings(&["code=70169,ids=5%,times=1,api=multiaccount_import"])).unwrap();
     let run = import(&bench, &sandbox, &["--batch", "--rate", "20", "--single-rate", "50"]).run().exits(0).imports_all(2_000);
     let most = |api: &str| run.summary["apis"][api]["max_calls_in_1s"].as_u64().unwrap();
@@ -189,7 +189,7 @@ fn each_api_has_its_own_limit() {
 
 #[test]
 fn a_rate_without_limit_leaves_the_single_rate_and_is_for_loopback_only() {
-    let bench = Bench::with_users(20_000);
+    let bench = CliFixture::with_users(20_000);
     let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..settings(&[]) }).unwrap();
     let run = import(&bench, &sandbox, &["--batch", "--rate", "0"]).run().exits(0).imports_all(20_000);
     assert!(run.summary["elapsed_s"].as_f64().unwrap() < 20.0, "{}", run.summary);
@@ -204,7 +204,7 @@ fn a_rate_without_limit_leaves_the_single_rate_and_is_for_loopback_only() {
 #[test]
 fn a_stuck_record_takes_no_more_memory_than_promised() {
     const USERS: u64 = 140_000;
-    let bench = Bench::with_users(USERS);
+    let bench = CliFixture::with_users(USERS);
     let faults = ["code=70169,id=user5,api=multiaccount_import,times=1", "stall,id=user5,count=1"];
     let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, keep: Keep::Nothing, ..settings(&faults) }).unwrap();
     let bare =
@@ -220,7 +220,7 @@ fn a_stuck_record_takes_no_more_memory_than_promised() {
 
 #[test]
 fn a_dry_run_forecasts_both_lanes_at_their_rates() {
-    let bench = Bench::with_users(1_950);
+    let bench = CliFixture::with_users(1_950);
     let check = |args: &[&str]| bench.call(&["import", "users.csv", "--dry-run"]).args(args).run().exits(0).stdout;
     let forecast = "forecast: 1,950 calls, 10s at 200 a second; in batches: 20 calls, 1s at 100 a second\n";
     assert!(check(&[]).ends_with(forecast), "{}", check(&[]));

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 
-use crate::binary::{Bench, Call, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
+use crate::binary::{Call, CliFixture, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 use crate::sync::sync;
 
@@ -95,7 +95,7 @@ fn changing(path: PathBuf, change: Change, at: u64) -> Server {
     })
 }
 
-fn quiet<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+fn quiet<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     bench.quiet_import_into("users.csv", &server.endpoint()).against(server)
 }
 
@@ -115,7 +115,7 @@ fn an_import_ends_as_finished_only_if_what_it_read_still_stands() {
     for change in CHANGES {
         for at in [1, ROWS / 2, ROWS] {
             let context = format!("{change:?} at request {at}");
-            let bench = Bench::with_users(ROWS);
+            let bench = CliFixture::with_users(ROWS);
             let server = changing(bench.path("users.csv"), change, at);
             let import = || quiet(&bench, &server).args(&["--no-progress"]).at_any_rate();
             let run = import().run();
@@ -143,7 +143,7 @@ fn an_import_ends_as_finished_only_if_what_it_read_still_stands() {
 
 #[test]
 fn a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_no_new_one_is_announced() {
-    let bench = Bench::with_users(ROWS);
+    let bench = CliFixture::with_users(ROWS);
     let path = bench.path("users.csv");
     let server = Server::new(move |_| {
         let _ = fs::remove_file(&path);
@@ -157,7 +157,7 @@ fn a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_no_new_one_is_
 fn a_resumed_import_sees_what_becomes_of_its_file_as_a_fresh_one_does() {
     for change in CHANGES {
         let context = format!("{change:?}");
-        let bench = Bench::with_users(ROWS);
+        let bench = CliFixture::with_users(ROWS);
         let server = changing(bench.path("users.csv"), change, 800);
         quiet(&bench, &server).at_any_rate().args(&["--limit", "500"]).run().exits(0).imports_all(500);
         let run = quiet(&bench, &server).args(&["--no-progress"]).at_any_rate().run();
@@ -183,7 +183,7 @@ fn change_after(sandbox: &Sandbox, running: &mut Running, (api, calls): (Api, u6
 fn an_import_in_batches_ends_as_finished_only_if_what_it_read_still_stands() {
     side_by_side(CHANGES.into_iter().flat_map(|change| [(change, 1), (change, 8)]), |(change, calls)| {
         let context = format!("{change:?} after {calls} calls");
-        let bench = Bench::with_users(ROWS);
+        let bench = CliFixture::with_users(ROWS);
         let sandbox = sandbox();
         let import = bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "15", "--no-progress"]);
         let mut running = import.start();
@@ -201,7 +201,7 @@ fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
     for change in CHANGES {
         for at in [1, ROWS / 2, ROWS] {
             let context = format!("{change:?} at request {at}");
-            let bench = Bench::with_users(ROWS);
+            let bench = CliFixture::with_users(ROWS);
             let server = changing(bench.path("users.csv"), change, at);
             let run = sync(&bench, &server).args(&["--no-progress"]).run();
             is_told(&run, change, &context);
@@ -230,7 +230,7 @@ fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
 fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
     side_by_side(CHANGES.into_iter().flat_map(|change| [(change, 1), (change, 8)]), |(change, calls)| {
         let context = format!("{change:?} after {calls} calls");
-        let bench = Bench::with_users(ROWS);
+        let bench = CliFixture::with_users(ROWS);
         let sandbox = sandbox();
         bench.quiet_import_into("users.csv", &sandbox.endpoint()).args(&["--batch", "--rate", "0"]).run().exits(0);
         let (key, endpoint) = (bench.key(), sandbox.endpoint());
@@ -255,7 +255,7 @@ fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
 
 #[test]
 fn a_verification_of_a_file_that_grows_behind_what_it_has_read_does_not_end_as_finished() {
-    let bench = Bench::with_users(ROWS);
+    let bench = CliFixture::with_users(ROWS);
     let sandbox =
         Sandbox::start(SandboxSettings { limit_per_s: None, latency: Duration::from_millis(500), ..SandboxSettings::with_key(KEY.into()) })
             .unwrap();
@@ -269,7 +269,7 @@ fn a_verification_of_a_file_that_grows_behind_what_it_has_read_does_not_end_as_f
 
 #[test]
 fn a_file_that_is_written_while_it_is_imported_is_read_to_its_last_row() {
-    let bench = Bench::with_users(0);
+    let bench = CliFixture::with_users(0);
     let path = bench.path("users.csv");
     let rest = users(ROWS).split_once('\n').unwrap().1.to_owned();
     let (first, rest) = rest.as_bytes().split_at(10_001);

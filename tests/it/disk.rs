@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use crate::binary::{Bench, Call, Run, eventually, users};
+use crate::binary::{Call, CliFixture, Run, eventually, users};
 use crate::hostile::server::{Server, imported};
 
 /// Most calls of one kind that are tried; they end before, in each of them. Chosen.
@@ -54,8 +54,8 @@ enum Earlier {
     Stopped,
 }
 
-fn bench(earlier: Earlier, server: &Server) -> Bench {
-    let bench = Bench::new();
+fn bench(earlier: Earlier, server: &Server) -> CliFixture {
+    let bench = CliFixture::new();
     bench.write("users.csv", input());
     if let Earlier::Stopped = earlier {
         let endpoint = server.endpoint();
@@ -65,7 +65,7 @@ fn bench(earlier: Earlier, server: &Server) -> Bench {
 }
 
 /// Runs the import with the n-th such call of each thread struck: the run, and strace's lines of those that were.
-fn struck(bench: &Bench, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, Vec<String>) {
+fn struck(bench: &CliFixture, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, Vec<String>) {
     let trace = bench.outside("trace");
     let inject = format!("inject={}:{}:when={nth}", fault.call, fault.how);
     let files = files(bench, &JOURNAL);
@@ -85,7 +85,7 @@ fn strikes_the_time_alone(strikes: &[String]) -> bool {
 }
 
 /// strace's flags for system calls on these files, by the name that the process gives and by the one that the system has.
-fn files(bench: &Bench, names: &[&str]) -> Vec<String> {
+fn files(bench: &CliFixture, names: &[&str]) -> Vec<String> {
     let absolute = |name: &&str| bench.path(name).to_str().unwrap().trim_end_matches("/.").to_owned();
     names.iter().flat_map(|name| ["-P".to_owned(), (*name).to_owned(), "-P".to_owned(), absolute(name)]).collect()
 }
@@ -95,7 +95,7 @@ fn names_a_file(why: &str) -> bool {
     JOURNAL.iter().any(|file| why.contains(file)) && why.starts_with("error: cannot ")
 }
 
-fn afterwards_all_is_well(bench: &Bench, server: &Server, what: &str) {
+fn afterwards_all_is_well(bench: &CliFixture, server: &Server, what: &str) {
     let endpoint = server.endpoint();
     let run = bench.quiet_import_into("users.csv", &endpoint).against(server).at_any_rate().args(&["--max-invalid", "100"]).run();
     assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
@@ -190,7 +190,7 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
     };
     let users = 2_500;
     for fault in ["fdatasync:error=EIO", "pwrite64:error=ENOSPC"] {
-        let bench = Bench::with_users(users);
+        let bench = CliFixture::with_users(users);
         let server = Server::new(|_| imported());
         let endpoint = server.endpoint();
         let call = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
@@ -236,7 +236,7 @@ impl Drop for Mount {
 }
 
 /// An import whose files are on the small disk.
-fn onto_the_small_disk<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+fn onto_the_small_disk<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     let call = bench.quiet_import_into("users.csv", &server.endpoint()).against(server).at_any_rate();
     call.args(&["--results", "small/users.results.csv"]).stem("small/users")
 }
@@ -244,7 +244,7 @@ fn onto_the_small_disk<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
 #[test]
 fn a_disk_that_fills_up_is_told_and_gone_on_from() {
     const USERS: u64 = 3_000;
-    let bench = Bench::with_users(USERS);
+    let bench = CliFixture::with_users(USERS);
     // Room for the first commit of 1,000 rows, and not for the third.
     let Some(mount) = Mount::new(bench.path("small"), "160k") else {
         return skipped("a disk that really fills up", "a file system can't be mounted here (it needs root)");
@@ -265,7 +265,7 @@ fn a_disk_that_fills_up_is_told_and_gone_on_from() {
 
 #[test]
 fn a_disk_that_others_fill_is_told_and_gone_on_from() {
-    let bench = Bench::with_users(100);
+    let bench = CliFixture::with_users(100);
     let Some(_mount) = Mount::new(bench.path("small"), "64k") else {
         return skipped("a disk that others fill", "a file system can't be mounted here (it needs root)");
     };
@@ -284,7 +284,7 @@ fn a_disk_that_others_fill_is_told_and_gone_on_from() {
 fn starts_or_leaves_nothing(what: &[&str], free: usize) -> Option<bool> {
     const DISK: usize = 256 * 1024;
     const PAGE: usize = 4096;
-    let bench = Bench::with_users(20);
+    let bench = CliFixture::with_users(20);
     let server = Server::new(|_| imported());
     let _mount = Mount::new(bench.path("small"), &DISK.to_string())?;
     std::fs::write(bench.path("small/filler"), vec![1; DISK - free * PAGE]).unwrap();
@@ -331,7 +331,7 @@ fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
     let endpoint = server.endpoint();
     let struck = ["users.results.csv", "users.checkpoint.json.new", "users.checkpoint.json", "s.db", "s.db-journal"];
     for (call, file) in struck.iter().flat_map(|file| [("openat", file), ("fsync,fdatasync", file), ("rename", file)]) {
-        let bench = Bench::with_users(20);
+        let bench = CliFixture::with_users(20);
         let inject = format!("inject={call}:signal=TERM:when=1");
         let files = files(&bench, &[file]);
         let args: Vec<&str> = ["-D", "-f", "-o", "/dev/null", "-e", &inject].into_iter().chain(files.iter().map(String::as_str)).collect();

@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::binary::{Bench, users};
+use crate::binary::{CliFixture, users};
 use crate::hostile::server::{Server, imported};
 
 /// Random files that both readers read. Chosen: some seconds.
@@ -235,7 +235,7 @@ fn ten_million_rows_are_checked_in_flat_memory() {
 fn an_import_of_wide_rejected_rows_stays_in_its_memory() {
     const ROWS: usize = 4_000;
     for (lane, max_kib) in WIDE_MAX_KIB {
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         let note = "x".repeat(63 << 10);
         let mut file = io::BufWriter::new(fs::File::create(bench.path("users.csv")).unwrap());
         file.write_all(b"UserID,Note\n").unwrap();
@@ -281,7 +281,7 @@ fn a_field_of_a_gigabyte_is_refused_with_its_place() {
 #[test]
 fn a_quote_that_runs_away_in_a_large_file_stops_the_import_there() {
     const SETTLED: u64 = 1_200;
-    let bench = Bench::with_users(SETTLED);
+    let bench = CliFixture::with_users(SETTLED);
     let behind: String = (0..200_000).fold(String::new(), |text, row| text + &format!("behind{row},Nick {row}\n"));
     bench.write("users.csv", format!("{}runaway,\"Ni\"\"ck\n{behind}", users(SETTLED)));
     let server = Server::new(|_| imported());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use chatlift::sandbox::{Audit, Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{Bench, KEY, Run, Running, eventually};
+use crate::binary::{CliFixture, KEY, Run, Running, eventually};
 
 /// Kills unless another number is asked for. Chosen: some seconds.
 const KILLS: u64 = 200;
@@ -97,7 +97,7 @@ enum Blow {
 struct File {
     seed: u64,
     chance: fastrand::Rng,
-    bench: Bench,
+    bench: CliFixture,
     sandbox: Sandbox,
     /// UserIDs in input order with the Nick of that row.
     rows: Vec<(String, String)>,
@@ -107,7 +107,7 @@ struct File {
 impl File {
     fn new(seed: u64) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         let faults = FAULTS.iter().map(|fault| fault.parse().unwrap()).collect();
         let settings = SandboxSettings { limit_per_s: None, faults, seed, ..SandboxSettings::with_key(KEY.to_owned().into()) };
         let sandbox = Sandbox::start(settings).unwrap();

@@ -7,7 +7,7 @@ use chatlift::sandbox::{self, Sandbox, SandboxSettings};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-use crate::binary::{Bench, KEY, Run, eventually};
+use crate::binary::{CliFixture, KEY, Run, eventually};
 use crate::disk::skipped;
 
 /// Requests: ten seconds at the rate.
@@ -48,7 +48,7 @@ impl Nginx {
         Some(nginx)
     }
 
-    fn import(&self, bench: &Bench) -> Run {
+    fn import(&self, bench: &CliFixture) -> Run {
         let ca = self.folder.path().join("cert.pem");
         let call = bench.quiet_import_into("users.csv", &format!("https://127.0.0.1:{}", self.port));
         call.args(&["--ca-file", ca.to_str().unwrap()]).run()
@@ -81,7 +81,7 @@ fn config(port: u16, limit: &str, upstream: &str) -> String {
 fn nginx_lets_through_nearly_all_that_its_limit_allows() {
     let mut seen = Vec::new();
     for _ in 0..ATTEMPTS {
-        let (bench, sandbox) = (Bench::with_users(ROWS), service());
+        let (bench, sandbox) = (CliFixture::with_users(ROWS), service());
         let Some(nginx) = Nginx::before(&sandbox, "limit_req zone=app burst=5 nodelay;") else { return };
         let run = nginx.import(&bench).exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()], "neither a limit nor a closed connection is a row's fault");
@@ -100,7 +100,7 @@ fn nginx_lets_through_nearly_all_that_its_limit_allows() {
 fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
     let mut seen = Vec::new();
     for _ in 0..ATTEMPTS {
-        let (bench, sandbox) = (Bench::with_users(ROWS), service());
+        let (bench, sandbox) = (CliFixture::with_users(ROWS), service());
         let Some(nginx) = Nginx::before(&sandbox, "") else { return };
         let run = nginx.import(&bench).exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()]);

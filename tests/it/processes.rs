@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{Bench, KEY, side_by_side};
+use crate::binary::{CliFixture, KEY, side_by_side};
 
 /// More rows than all processes come to.
 const ROWS: u64 = 20_000;
@@ -36,7 +36,7 @@ struct Seen {
 
 /// Starts process after process; each is ended by a signal after a time.
 fn one_after_the_other(flags: &[&str], command: SandboxCommand, blows: &[(Signal, u64)]) -> Seen {
-    let (bench, sandbox) = (Bench::with_users(ROWS), sandbox());
+    let (bench, sandbox) = (CliFixture::with_users(ROWS), sandbox());
     let ends = blows.iter().map(|(signal, after_ms)| {
         let running = bench.import_into("users.csv", &sandbox.endpoint()).args(flags).start();
         std::thread::park_timeout(Duration::from_millis(*after_ms));
@@ -75,14 +75,14 @@ fn the_limit_holds_over_kills_and_stops() {
 }
 
 /// Makes the lock file say that a call leaves right now, whenever it is looked at: a time in the future counts as now.
-fn let_calls_leave_now(bench: &Bench) {
+fn let_calls_leave_now(bench: &CliFixture) {
     let lock = File::options().write(true).open(bench.path("users.checkpoint.json.lock")).unwrap();
     lock.set_modified(SystemTime::now() + Duration::from_secs(3_600)).unwrap();
 }
 
 #[test]
 fn a_finished_run_does_not_wait() {
-    let (bench, sandbox) = (Bench::with_users(3), sandbox());
+    let (bench, sandbox) = (CliFixture::with_users(3), sandbox());
     let import = || bench.import_into("users.csv", &sandbox.endpoint());
     import().run().exits(0);
     // A busy machine may take a second to start a process, but not each time; a process that waits takes it each time, as the last one shows.
@@ -104,7 +104,7 @@ fn a_finished_run_does_not_wait() {
 
 #[test]
 fn the_lock_file_has_the_time_of_the_last_call() {
-    let (bench, sandbox) = (Bench::with_users(300), sandbox());
+    let (bench, sandbox) = (CliFixture::with_users(300), sandbox());
     bench.import_into("users.csv", &sandbox.endpoint()).args(&["--rate", "100"]).run().exits(0);
     let results = std::fs::metadata(bench.path("users.results.csv")).unwrap().modified().unwrap();
     let lock = std::fs::metadata(bench.path("users.checkpoint.json.lock")).unwrap().modified().unwrap();

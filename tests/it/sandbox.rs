@@ -5,7 +5,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::binary::{Bench, Running, eventually};
+use crate::binary::{CliFixture, Running, eventually};
 
 /// Rows of the import. Chosen: several commits, and a kill finds it half done.
 const ROWS: u64 = 4_000;
@@ -16,7 +16,7 @@ const IN_FLIGHT: usize = 16;
 /// Accounts that are imported again as a test while the stand-in is gone. Source: none was taken since, so the one that was taken last stays so.
 const TESTED: usize = 1;
 
-fn sandbox<'a>(bench: &'a Bench, port: &str, flags: &[&str]) -> Running<'a> {
+fn sandbox<'a>(bench: &'a CliFixture, port: &str, flags: &[&str]) -> Running<'a> {
     let key = bench.key();
     let call = bench.call(&["sandbox", "--port", port, "--limit", "0", "--secret-key-file", key.to_str().unwrap()]);
     call.args(&["--accounts", "held.csv", "--call-log", "calls.csv"]).args(flags).start()
@@ -30,7 +30,7 @@ fn endpoint(sandbox: &Running<'_>) -> String {
 }
 
 /// The accounts of `users.csv` as the stand-in writes them down.
-fn sorted_users(bench: &Bench) -> String {
+fn sorted_users(bench: &CliFixture) -> String {
     let users = bench.read("users.csv");
     let mut accounts: Vec<String> = users.lines().skip(1).map(|line| format!("{line},")).collect();
     accounts.sort_by(|one, other| one.split(',').next().cmp(&other.split(',').next()));
@@ -38,7 +38,7 @@ fn sorted_users(bench: &Bench) -> String {
 }
 
 /// How often each user was imported, by the call log.
-fn imports(bench: &Bench) -> HashMap<String, usize> {
+fn imports(bench: &CliFixture) -> HashMap<String, usize> {
     let mut log = csv::Reader::from_path(bench.path("calls.csv")).unwrap();
     let mut imports = HashMap::new();
     for record in log.records() {
@@ -53,7 +53,7 @@ fn imports(bench: &Bench) -> HashMap<String, usize> {
 
 #[test]
 fn what_was_answered_outlives_a_kill() {
-    let bench = Bench::with_users(ROWS);
+    let bench = CliFixture::with_users(ROWS);
     // Slow enough that a busy machine kills it in time.
     let first = sandbox(&bench, "0", &["--latency", "10ms"]);
     let endpoint = endpoint(&first);
@@ -79,7 +79,7 @@ fn what_was_answered_outlives_a_kill() {
 
 #[test]
 fn what_a_killed_stand_in_held_is_in_its_file_after_the_next_start() {
-    let bench = Bench::with_users(300);
+    let bench = CliFixture::with_users(300);
     let first = sandbox(&bench, "0", &[]);
     bench.quiet_import_into("users.csv", &endpoint(&first)).at_any_rate().args(&["--batch"]).run().exits(0).imports_all(300);
     assert_eq!(bench.read("held.csv"), "UserID,Nick,FaceUrl\n", "it is written at start and end");
@@ -94,7 +94,7 @@ fn what_a_killed_stand_in_held_is_in_its_file_after_the_next_start() {
 
 #[test]
 fn files_that_cannot_be_used_are_refused() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let refused = |flags: &[&str], why: &str, hint: &str| {
         bench.call(&[&["sandbox"], flags].concat()).run().exits(2).because(why).hints(hint);
     };

@@ -8,26 +8,26 @@ use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::{Bench, Call, KEY, Run, SDKAPPID, eventually, side_by_side};
+use crate::binary::{Call, CliFixture, KEY, Run, SDKAPPID, eventually, side_by_side};
 
 fn settings(faults: &[&str]) -> SandboxSettings {
     let faults = faults.iter().map(|text| text.parse().unwrap()).collect();
     SandboxSettings { faults, limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }
 }
 
-fn verify<'a>(bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
+fn verify<'a>(bench: &'a CliFixture, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
     verify_within("2", bench, sandbox, flags)
 }
 
 /// A call that has no answer by then is made again.
-fn verify_within<'a>(timeout_s: &str, bench: &'a Bench, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
+fn verify_within<'a>(timeout_s: &str, bench: &'a CliFixture, sandbox: &Sandbox, flags: &[&str]) -> Call<'a> {
     let key = bench.key();
     let call = bench.call(&["verify", "users.csv", "--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--timeout", timeout_s]);
     call.args(&["--secret-key-file", key.to_str().unwrap(), "--no-progress", "--rate", "0"]).args(flags)
 }
 
 /// Imports another file than the one that is verified.
-fn import(bench: &Bench, sandbox: &Sandbox, text: &str) {
+fn import(bench: &CliFixture, sandbox: &Sandbox, text: &str) {
     bench.write("imported.csv", text);
     bench.import_into("imported.csv", &sandbox.endpoint()).at_any_rate().run();
     for name in bench.names().iter().filter(|name| name.starts_with("imported") || name.starts_with("summary")) {
@@ -36,13 +36,13 @@ fn import(bench: &Bench, sandbox: &Sandbox, text: &str) {
 }
 
 /// The results without their header, as `row line id state detail`.
-fn found(bench: &Bench) -> Vec<String> {
+fn found(bench: &CliFixture) -> Vec<String> {
     let text = bench.read("users.verify.csv");
     assert!(text.starts_with("row,line,UserID,state,detail\n"), "{text}");
     text.lines().skip(1).map(str::to_owned).collect()
 }
 
-fn figures(bench: &Bench) -> [u64; 6] {
+fn figures(bench: &CliFixture) -> [u64; 6] {
     let summary: Value = serde_json::from_str(&bench.read("summary.json")).unwrap();
     ["same", "missing", "differs", "unknown", "invalid", "not_asked"].map(|name| summary[name].as_u64().unwrap())
 }
@@ -62,7 +62,7 @@ const SUMMARY: [&str; 2] = ["--summary", "summary.json"];
 
 #[test]
 fn every_state_is_found_and_what_can_be_repaired_is() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let sandbox = Sandbox::start(settings(&[])).unwrap();
     import(&bench, &sandbox, "UserID,Nick,FaceUrl\nsame,S,f\nother,Old,old\nface,F,old\nempty,E,e\nlast,1,\ngone bad,,\n");
     let text = "city,UserID,Nick,FaceUrl\nA,same,S,f\nB,other,\"N, \"\"w\",new\nC,face,F,new\nD,empty,,\nE,last,2,\nF,missing,M,\nG, xy,,\n\
@@ -99,7 +99,7 @@ fn every_state_is_found_and_what_can_be_repaired_is() {
 
 #[test]
 fn without_profiles_only_accounts_are_compared() {
-    let bench = Bench::with_users(950);
+    let bench = CliFixture::with_users(950);
     let sandbox = Sandbox::start(settings(&[])).unwrap();
     import(&bench, &sandbox, &bench.read("users.csv").replace(",Nick", ",Other").replacen("UserID,Other", "UserID,Nick", 1));
     verify(&bench, &sandbox, &[]).args(&SUMMARY).run().exits(0);
@@ -113,7 +113,7 @@ fn without_profiles_only_accounts_are_compared() {
 
 #[test]
 fn an_id_that_cannot_be_asked_is_unknown_and_its_neighbours_are_not() {
-    let bench = Bench::with_users(350);
+    let bench = CliFixture::with_users(350);
     let faults =
         ["whole=40003,id=user7,api=account_check", "whole=70402,id=user250,api=portrait_get", "whole=70500,id=user120,api=portrait_get"];
     let sandbox = Sandbox::start(settings(&faults)).unwrap();
@@ -136,7 +136,7 @@ fn an_id_that_cannot_be_asked_is_unknown_and_its_neighbours_are_not() {
 fn an_outage_stops_the_run_and_makes_no_id_missing_or_unknown() {
     // One API alone that is down while account_check is well is no outage to the test of a suspicion: its ids become unknown after two minutes.
     for fault in ["http=502", "reset=before,after=5"] {
-        let bench = Bench::with_users(2_000);
+        let bench = CliFixture::with_users(2_000);
         let sandbox = Sandbox::start(settings(&[])).unwrap();
         import(&bench, &sandbox, &bench.read("users.csv"));
         let accounts: Vec<_> = sandbox.accounts();
@@ -161,7 +161,7 @@ fn a_sample_of_nobody_is_refused() {
 
 #[test]
 fn a_sample_is_drawn_again_with_its_seed() {
-    let bench = Bench::with_users(1_000);
+    let bench = CliFixture::with_users(1_000);
     bench.write("users.csv", bench.read("users.csv") + " xy,\n");
     let sandbox = Sandbox::start(settings(&[])).unwrap();
     import(&bench, &sandbox, &bench.read("users.csv"));
@@ -184,7 +184,7 @@ fn both_apis_keep_their_limits_and_a_rate_lowers_them() {
     let cases: [(&[&str], _, _, _); 3] =
         [(&[], 100, 200, 30_000), (&["--rate", "150"], 100, 150, 30_000), (&["--rate", "60", "--sample", "20000"], 60, 60, 20_000)];
     side_by_side(cases, |(flags, check_max, read_max, asked)| {
-        let bench = Bench::with_users(30_000);
+        let bench = CliFixture::with_users(30_000);
         let sandbox = Sandbox::start(SandboxSettings::with_key(KEY.into())).unwrap();
         let key = bench.key();
         let call =
@@ -199,7 +199,7 @@ fn both_apis_keep_their_limits_and_a_rate_lowers_them() {
 
 #[test]
 fn a_signal_stops_it_and_the_results_hold_what_was_found() {
-    let bench = Bench::with_users(5_000);
+    let bench = CliFixture::with_users(5_000);
     let sandbox = Sandbox::start(SandboxSettings { latency: Duration::from_millis(100), ..settings(&[]) }).unwrap();
     let running = verify(&bench, &sandbox, &["--in-flight", "1"]).args(&SUMMARY).start();
     eventually("some calls", || sandbox.audit().calls >= 5);
@@ -212,7 +212,7 @@ fn a_signal_stops_it_and_the_results_hold_what_was_found() {
 
 #[test]
 fn what_is_wrong_is_said_before_a_call() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let sandbox = Sandbox::start(settings(&[])).unwrap();
     let refused = |flags: &[&str], why: &str| {
         let run = verify(&bench, &sandbox, flags).run().exits(2);
@@ -234,7 +234,7 @@ fn what_is_wrong_is_said_before_a_call() {
 
 #[test]
 fn a_refusal_of_the_service_is_exit_5_and_a_full_disk_1() {
-    let bench = Bench::with_users(300);
+    let bench = CliFixture::with_users(300);
     let sandbox = Sandbox::start(settings(&["whole=70403"])).unwrap();
     verify(&bench, &sandbox, &[]).args(&SUMMARY).run().exits(5);
     assert_eq!(figures(&bench), [0, 0, 0, 0, 0, 300]);
@@ -250,7 +250,7 @@ fn a_refusal_of_the_service_is_exit_5_and_a_full_disk_1() {
 
 #[test]
 fn a_sandbox_without_accounts_misses_all_and_nothing_to_ask_is_done() {
-    let bench = Bench::with_users(250);
+    let bench = CliFixture::with_users(250);
     bench.call(&["verify", "users.csv", "--sandbox", "--profiles", "--no-progress"]).args(&SUMMARY).run().exits(3);
     assert_eq!(figures(&bench), [0, 250, 0, 0, 0, 0]);
     assert_eq!(bench.read("users.repair.csv"), bench.read("users.csv"));
@@ -263,7 +263,7 @@ fn a_sandbox_without_accounts_misses_all_and_nothing_to_ask_is_done() {
 #[test]
 fn three_hundred_thousand_rows_are_verified_in_flat_memory() {
     const MEMORY_MAX_KIB: u64 = 128 * 1024;
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let mut text = "UserID,Nick,FaceUrl\n".to_owned();
     for row in 0..300_000 {
         writeln!(text, "a_rather_long_user_id_{},Nickname {row},https://example.com/{row}.png", row % 200_000).unwrap();

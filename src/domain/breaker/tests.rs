@@ -5,12 +5,12 @@ fn times(left: Instant, ended: Instant) -> CallTimes {
 }
 
 /// The ends of calls, each a millisecond after it left.
-struct Desk {
+struct BreakerHarness {
     health: Health<u64>,
     now: Instant,
 }
 
-impl Desk {
+impl BreakerHarness {
     fn new() -> Self {
         Self { health: Health::default(), now: Instant::now() }
     }
@@ -46,7 +46,7 @@ impl Desk {
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_record_among_good_ones_is_never_suspicious() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     for who in 1..500 {
         desk.note(who * 2, HealthSample::Good, OtherCalls::Others);
         desk.note(1, HealthSample::Faulty, OtherCalls::Others);
@@ -56,7 +56,7 @@ async fn a_bad_record_among_good_ones_is_never_suspicious() {
 
 #[tokio::test(start_paused = true)]
 async fn half_of_twenty_distinct_records_are_a_suspicion_and_three_failed_calls_open_the_breaker() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     for who in 0..10 {
         desk.note(who, HealthSample::Good, OtherCalls::Others);
     }
@@ -74,7 +74,7 @@ async fn half_of_twenty_distinct_records_are_a_suspicion_and_three_failed_calls_
 
 #[tokio::test(start_paused = true)]
 async fn a_test_that_goes_well_lets_the_suspicion_start_anew_after_a_second() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.faulty(0..20);
     assert_eq!(desk.test(Means::Fresh, TestResult::Faulty), HealthChange::Nothing);
     assert_eq!(desk.test(Means::Fresh, TestResult::Well), HealthChange::Nothing);
@@ -84,7 +84,7 @@ async fn a_test_that_goes_well_lets_the_suspicion_start_anew_after_a_second() {
     desk.pass(1);
     desk.faulty([60]);
     assert!(desk.is_suspected());
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.faulty(0..20);
     desk.test(Means::Check, TestResult::Well);
     desk.pass(1);
@@ -94,7 +94,7 @@ async fn a_test_that_goes_well_lets_the_suspicion_start_anew_after_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_goes_well_refutes_the_suspicion() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     let before = desk.now;
     desk.faulty(0..20);
     desk.test(Means::Fresh, TestResult::Faulty);
@@ -108,18 +108,18 @@ async fn a_call_that_goes_well_refutes_the_suspicion() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_never_arrive_open_it_at_once_after_twenty_or_when_alone() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     for who in 0..19 {
         assert_eq!(desk.note(who, HealthSample::Unreached, OtherCalls::Others), HealthChange::Nothing);
     }
     assert_eq!(desk.note(19, HealthSample::Unreached, OtherCalls::Others), HealthChange::Down);
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     assert_eq!(desk.note(1, HealthSample::Unreached, OtherCalls::Alone), HealthChange::Down);
 }
 
 #[tokio::test(start_paused = true)]
 async fn twenty_split_out_records_without_a_good_call_are_a_suspicion() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     for who in 0..19 {
         desk.health.note_split_out(who);
         desk.note(500, HealthSample::Neutral, OtherCalls::Others);
@@ -132,7 +132,7 @@ async fn twenty_split_out_records_without_a_good_call_are_a_suspicion() {
 
 #[tokio::test(start_paused = true)]
 async fn probes_come_at_growing_intervals_up_to_a_minute() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.note(1, HealthSample::Unreached, OtherCalls::Alone);
     let mut gaps = Vec::new();
     for _ in 0..8 {
@@ -154,7 +154,7 @@ async fn probes_come_at_growing_intervals_up_to_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_test_that_comes_back_after_the_suspicion_is_gone_says_nothing() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.faulty(0..20);
     desk.health.test_left(Means::Repeat);
     desk.note(50, HealthSample::Good, OtherCalls::Others);
@@ -164,7 +164,7 @@ async fn a_test_that_comes_back_after_the_suspicion_is_gone_says_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_exhausted_job_fails_by_a_good_call_that_left_after_it() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     let before = desk.now;
     desk.pass(1);
     desk.note(1, HealthSample::Good, OtherCalls::Others);
@@ -177,7 +177,7 @@ async fn an_exhausted_job_fails_by_a_good_call_that_left_after_it() {
 #[tokio::test(start_paused = true)]
 async fn what_nothing_can_judge_is_tried_again_every_ten_to_twenty_seconds_and_fails_after_two_minutes() {
     for jitter in [0.0, 0.5, 1.0] {
-        let mut desk = Desk::new();
+        let mut desk = BreakerHarness::new();
         let charged_at = desk.now;
         let (mut history, mut rounds) = (Tried::Charged { since: desk.now }, 0);
         loop {
@@ -202,19 +202,19 @@ async fn what_nothing_can_judge_is_tried_again_every_ten_to_twenty_seconds_and_f
 
 #[tokio::test(start_paused = true)]
 async fn what_was_only_tried_while_nothing_went_well_is_tried_a_last_time_once_something_does() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.health.exhaust(7, ExhaustedBy::TemporaryErrors, Tried::Charged { since: desk.now }, desk.now);
     let (_, overtime) = desk.health.release(times(desk.now, desk.now)).try_again[0];
     desk.health.exhaust(7, ExhaustedBy::TemporaryErrors, Tried::Beyond(overtime), desk.now);
     assert_eq!(desk.health.release(times(desk.now, desk.now)).fail, [7]);
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.health.exhaust(7, ExhaustedBy::UnknownCodes, Tried::Charged { since: desk.now }, desk.now);
     assert_eq!(desk.health.release(times(desk.now, desk.now)).fail, [7]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_two_minutes_stand_still_while_the_service_is_down_or_throttles() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     desk.health.exhaust(7, ExhaustedBy::TemporaryErrors, Tried::Charged { since: desk.now }, desk.now);
     desk.note(1, HealthSample::Throttled, OtherCalls::Others);
     desk.pass(600);
@@ -234,7 +234,7 @@ async fn the_two_minutes_stand_still_while_the_service_is_down_or_throttles() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_ends_with_the_first_other_answer() {
-    let mut desk = Desk::new();
+    let mut desk = BreakerHarness::new();
     let since = desk.now + Duration::from_millis(1);
     desk.note(1, HealthSample::Throttled, OtherCalls::Others);
     desk.note(1, HealthSample::Throttled, OtherCalls::Others);

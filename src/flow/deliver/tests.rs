@@ -40,7 +40,7 @@ fn known() -> Known {
 const PROBE: u64 = u64::MAX;
 
 /// A desk with a clock that the test moves by hand.
-struct Desk {
+struct SchedulerHarness {
     deliveries: Deliveries,
     now: Instant,
     next_row: u64,
@@ -49,7 +49,7 @@ struct Desk {
     probes: Vec<String>,
 }
 
-impl Desk {
+impl SchedulerHarness {
     fn new() -> Self {
         let deliveries = Deliveries::new(limits(), 1, known());
         Self { deliveries, now: Instant::now(), next_row: 1, calls: HashMap::new(), probes: Vec::new() }
@@ -129,7 +129,7 @@ impl Desk {
 
 #[tokio::test(start_paused = true)]
 async fn outcomes_come_in_input_order_whatever_ends_first() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit("a").admit("b").admit("bad id ").admit("c");
     assert_eq!((desk.leave(), desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(2), Some(4), None));
     desk.end(4, code(0));
@@ -148,7 +148,7 @@ async fn outcomes_come_in_input_order_whatever_ends_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_later_record_of_one_user_id_leaves_only_when_the_earlier_has_settled() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit("a").admit("a").admit("b").admit("a");
     assert_eq!((desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(3), None));
     desk.end(1, code(70169));
@@ -163,7 +163,7 @@ async fn a_later_record_of_one_user_id_leaves_only_when_the_earlier_has_settled(
 
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_record_fails_after_its_attempts_and_nobody_else_does() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(50).deliveries.input_ended();
     desk.run(500, |row| if row == 7 { code(70500) } else { code(0) });
     let outcomes = desk.outcomes();
@@ -176,7 +176,7 @@ async fn a_poisoned_record_fails_after_its_attempts_and_nobody_else_does() {
 
 #[tokio::test(start_paused = true)]
 async fn the_poisoned_tail_of_a_file_is_no_outage() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(3).deliveries.input_ended();
     desk.run(500, |row| if row == 1 || row == PROBE { code(0) } else { code(40006) });
     assert_eq!(desk.probes, ["user1", "user1"], "one test, and one after the last try");
@@ -186,7 +186,7 @@ async fn the_poisoned_tail_of_a_file_is_no_outage() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_fails_nobody_however_small_the_file() {
     for healthy in [0, 4] {
-        let mut desk = Desk::new();
+        let mut desk = SchedulerHarness::new();
         desk.admit_many(10).deliveries.input_ended();
         let ends = desk.run(500, |row| if row <= healthy { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
         assert!(ends.contains(&CallEffect::Down), "{healthy}");
@@ -200,7 +200,7 @@ async fn an_outage_fails_nobody_however_small_the_file() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_catches_the_tail_of_a_file_fails_nobody() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(100).deliveries.input_ended();
     let ends = desk.run(500, |row| if row <= 60 { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
     assert!(ends.contains(&CallEffect::Down));
@@ -212,7 +212,7 @@ async fn an_outage_that_catches_the_tail_of_a_file_fails_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_answers_some_fails_nobody() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(10).deliveries.input_ended();
     let ends = desk.run(200, |row| if row == 1 { code(60008) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
     assert!(ends.contains(&CallEffect::Down));
@@ -223,7 +223,7 @@ async fn an_outage_that_answers_some_fails_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn while_the_service_is_down_and_no_fresh_record_is_there_to_test_with_records_are_read() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(1);
     let row = desk.leave().unwrap();
     assert_eq!(desk.end(row, unreached()), CallEffect::Down);
@@ -240,7 +240,7 @@ async fn while_the_service_is_down_and_no_fresh_record_is_there_to_test_with_rec
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(10).deliveries.input_ended();
     desk.run(500, |row| if row == 10 { CallOutcome::Lost { why: "reset".to_owned() } } else { code(0) });
     assert_eq!(desk.outcomes().last(), Some(&(10, Status::Failed, None, 5)));
@@ -248,7 +248,7 @@ async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_fails_nobody_and_gives_the_attempts_back() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(300).deliveries.input_ended();
     let ends = desk.run(200, |_| CallOutcome::Lost { why: "HTTP 502".to_owned() });
     assert!(ends.contains(&CallEffect::Down));
@@ -263,7 +263,7 @@ async fn an_outage_fails_nobody_and_gives_the_attempts_back() {
 
 #[tokio::test(start_paused = true)]
 async fn while_the_service_is_down_one_probe_leaves_at_a_time() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(30);
     let row = desk.leave().unwrap();
     assert_eq!(desk.end(row, unreached()), CallEffect::Down, "alone in flight");
@@ -281,7 +281,7 @@ async fn while_the_service_is_down_one_probe_leaves_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_probe_does_not_keep_the_service_down() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(40).deliveries.input_ended();
     desk.run(60, |_| CallOutcome::Lost { why: "reset".to_owned() });
     assert!(desk.deliveries.down_since().is_some());
@@ -292,7 +292,7 @@ async fn a_poisoned_probe_does_not_keep_the_service_down() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_signatures_and_halts_cost_no_attempt() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit("a");
     for (end, aftermath) in [
         (code(60007), CallEffect::Throttled(ThrottleScope::Api)),
@@ -318,11 +318,11 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_code_fails_one_row_and_halts_the_run_when_it_is_everywhere() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(10).deliveries.input_ended();
     desk.run(100, |row| if row == 3 { code(12345) } else { code(0) });
     assert_eq!(desk.outcomes()[2], (3, Status::Failed, Some(12345), 3));
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(40);
     let ends = desk.run(100, |_| code(12345));
     assert!(ends.iter().any(|end| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
@@ -331,7 +331,7 @@ async fn an_unknown_code_fails_one_row_and_halts_the_run_when_it_is_everywhere()
 
 #[tokio::test(start_paused = true)]
 async fn retries_take_a_tenth_of_the_calls_while_fresh_records_wait() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(2_000);
     let mut retries = 0;
     for _ in 0..1_000 {
@@ -345,7 +345,7 @@ async fn retries_take_a_tenth_of_the_calls_while_fresh_records_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_record_holds_back_a_bounded_window() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.deliveries.limits.window_records = 100;
     desk.admit_many(1);
     assert_eq!(desk.leave(), Some(1));
@@ -363,7 +363,7 @@ async fn a_stuck_record_holds_back_a_bounded_window() {
 
 #[tokio::test(start_paused = true)]
 async fn stop_lets_nothing_leave() {
-    let mut desk = Desk::new();
+    let mut desk = SchedulerHarness::new();
     desk.admit_many(3);
     let row = desk.leave().unwrap();
     desk.deliveries.stop();

@@ -28,13 +28,13 @@ impl Sent {
 
 type Outcomes = Vec<(u64, Status, Option<i64>, u32)>;
 
-struct Desk {
+struct BatchHarness {
     deliveries: Deliveries,
     now: Instant,
     next_row: u64,
 }
 
-impl Desk {
+impl BatchHarness {
     fn new(doubt: OnBatchFailure) -> Self {
         let limits =
             DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 131_072, window_bytes: 40 << 20, lane: Lane::Batch(doubt) };
@@ -179,7 +179,7 @@ fn all_imported(outcomes: &Outcomes, count: u64, attempts: u32) {
 
 #[tokio::test(start_paused = true)]
 async fn a_user_id_is_in_one_call_at_a_time_its_single_call_included() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit("a", "").admit("b", "").admit("a", "").admit("c", "").deliveries.input_ended();
     let first = desk.send(Command::MultiaccountImport).unwrap();
     assert_eq!(first.rows, [1, 2, 4]);
@@ -194,7 +194,7 @@ async fn a_user_id_is_in_one_call_at_a_time_its_single_call_included() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_batch_leaves_only_when_no_further_record_can_be_had() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit_many(99, "");
     assert_eq!(desk.send_batch(), None);
     desk.admit_many(1, "");
@@ -206,7 +206,7 @@ async fn a_short_batch_leaves_only_when_no_further_record_can_be_had() {
     desk.deliveries.input_ended();
     assert_eq!(desk.send_batch(), Some(vec![101, 102, 103]), "the end of the input");
 
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.deliveries.limits.window_records = 30;
     while desk.deliveries.wants_record(desk.now) {
         let id = if desk.next_row <= 20 { "same".to_owned() } else { format!("user{}", desk.next_row) };
@@ -226,7 +226,7 @@ async fn what_a_batch_lists_goes_singly_once_and_the_rest_is_imported() {
         (vec!["user3", "stranger", "user1", "user3"], [2, 1, 2]),
         (vec!["user1", "user2", "user3"], [2, 2, 2]),
     ] {
-        let mut desk = Desk::of(3);
+        let mut desk = BatchHarness::of(3);
         let calls = desk.run(50, |sent| match sent.command {
             Command::MultiaccountImport => listed(ids.iter().copied()),
             _ => fine(sent),
@@ -240,7 +240,7 @@ async fn what_a_batch_lists_goes_singly_once_and_the_rest_is_imported() {
 
 #[tokio::test(start_paused = true)]
 async fn the_single_answer_is_a_listed_rows_outcome() {
-    let mut desk = Desk::of(4);
+    let mut desk = BatchHarness::of(4);
     desk.run(50, |sent| match (sent.command, sent.rows[0]) {
         (Command::MultiaccountImport, _) => listed(["user2", "user3", "user4"]),
         (_, 2) => code(40601),
@@ -259,7 +259,7 @@ async fn the_single_answer_is_a_listed_rows_outcome() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_holds_a_bad_record_is_halved_until_that_is_alone() {
     for refusal in [40601, 70402, 40001, 70107, 60003, 60015] {
-        let mut desk = Desk::of(8);
+        let mut desk = BatchHarness::of(8);
         let calls = desk.run(50, |sent| match sent.command {
             _ if !sent.has("user5") => fine(sent),
             Command::MultiaccountImport => code(refusal),
@@ -283,7 +283,7 @@ async fn a_batch_that_holds_a_bad_record_is_halved_until_that_is_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_odd_size_is_halved_without_an_empty_half() {
-    let mut desk = Desk::of(3);
+    let mut desk = BatchHarness::of(3);
     let calls = desk.run(50, |sent| if sent.has("user3") && sent.rows.len() > 1 { code(70402) } else { fine(sent) });
     assert_eq!((sizes(&calls, Command::MultiaccountImport), sizes(&calls, Command::AccountImport)), (vec![3, 2], vec![1]));
     assert_eq!(desk.outcomes().len(), 3);
@@ -292,7 +292,7 @@ async fn a_batch_of_odd_size_is_halved_without_an_empty_half() {
 #[tokio::test(start_paused = true)]
 async fn a_first_record_that_is_called_malformed_fails_alone() {
     for refusal in [60003, 60015, 40601] {
-        let mut desk = Desk::of(100);
+        let mut desk = BatchHarness::of(100);
         let single = if refusal == 60015 { 40601 } else { refusal };
         desk.run(500, |sent| match sent.command {
             _ if !sent.has("user1") => fine(sent),
@@ -311,7 +311,7 @@ async fn a_first_record_that_is_called_malformed_fails_alone() {
 async fn a_malformed_record_waits_for_whatever_is_not_known_of_its_siblings() {
     // All hundred go singly, together; what is malformed comes back first, when the others are in flight or have met a temporary error.
     for others in [None, Some(code(70500)), Some(code(60007)), Some(CallOutcome::Unreached { why: "refused".to_owned() })] {
-        let mut desk = Desk::of(4);
+        let mut desk = BatchHarness::of(4);
         desk.run(5, |_| code(70500));
         let singles: Vec<Sent> = std::iter::from_fn(|| desk.send(Command::AccountImport)).collect();
         assert_eq!(singles.len(), 4);
@@ -332,7 +332,7 @@ async fn a_malformed_record_waits_for_whatever_is_not_known_of_its_siblings() {
 
 #[tokio::test(start_paused = true)]
 async fn a_malformed_record_does_not_wait_for_ever() {
-    let mut desk = Desk::of(4);
+    let mut desk = BatchHarness::of(4);
     let calls = desk.run(500, |sent| match sent.command {
         Command::AccountImport if sent.has("user1") => code(60003),
         Command::AccountCheck => fine(sent),
@@ -345,7 +345,7 @@ async fn a_malformed_record_does_not_wait_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn while_a_batch_is_read_back_a_test_goes_singly() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit_many(100, "");
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, fine(&first));
@@ -365,7 +365,7 @@ async fn while_a_batch_is_read_back_a_test_goes_singly() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_all_called_malformed_stop_the_run() {
-    let mut desk = Desk::of(8);
+    let mut desk = BatchHarness::of(8);
     let calls = desk.run(500, |_| code(60003));
     assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { refusal: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
     assert_eq!(desk.outcomes(), []);
@@ -374,7 +374,7 @@ async fn requests_that_are_all_called_malformed_stop_the_run() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_out_of_attempts_goes_one_by_one_with_fresh_attempts() {
     for end in [code(70500), code(12345), lost()] {
-        let mut desk = Desk::of(300);
+        let mut desk = BatchHarness::of(300);
         let poisoned = |sent: &Sent| sent.has("user150");
         let calls = desk.run(1_000, |sent| if poisoned(sent) { end.clone() } else { fine(sent) });
         let batches = calls.iter().filter(|(sent, _)| sent.command == Command::MultiaccountImport && poisoned(sent)).count();
@@ -396,7 +396,7 @@ async fn a_batch_out_of_attempts_goes_one_by_one_with_fresh_attempts() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attempt() {
-    let mut desk = Desk::of(100);
+    let mut desk = BatchHarness::of(100);
     for (end, aftermath) in [
         (code(60007), CallEffect::Throttled(ThrottleScope::Api)),
         (code(60011), CallEffect::Throttled(ThrottleScope::All)),
@@ -424,7 +424,7 @@ async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attemp
 
 #[tokio::test(start_paused = true)]
 async fn the_breaker_counts_distinct_batches() {
-    let mut desk = Desk::of(2_500);
+    let mut desk = BatchHarness::of(2_500);
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed([]));
     for _ in 2..=20 {
@@ -452,7 +452,7 @@ async fn an_outage_fails_nobody_and_gives_the_attempts_back_however_few_batches_
                 continue;
             }
             for outage in [2_u64, 30, 600] {
-                let mut desk = Desk::of(count);
+                let mut desk = BatchHarness::of(count);
                 let mut batches = 0;
                 let mut since = None;
                 let calls = desk.run(30_000, |sent| {
@@ -477,7 +477,7 @@ async fn an_outage_fails_nobody_and_gives_the_attempts_back_however_few_batches_
 
 #[tokio::test(start_paused = true)]
 async fn one_poisoned_record_in_every_batch_is_no_outage() {
-    let mut desk = Desk::of(6_000);
+    let mut desk = BatchHarness::of(6_000);
     let poisoned = |sent: &Sent| sent.accounts.iter().find(|account| account.user_id.as_str().ends_with("50")).map(|a| a.user_id.clone());
     let calls = desk.run(3_000, |sent| match (poisoned(sent), sent.command) {
         (Some(id), Command::MultiaccountImport) => listed([id.as_str()]),
@@ -494,7 +494,7 @@ async fn one_poisoned_record_in_every_batch_is_no_outage() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_code_everywhere_stops_the_run() {
-    let mut desk = Desk::of(1_000);
+    let mut desk = BatchHarness::of(1_000);
     let calls = desk.run(2_000, |_| code(12345));
     assert!(calls.iter().any(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
     assert_eq!(desk.outcomes(), []);
@@ -502,7 +502,7 @@ async fn an_unknown_code_everywhere_stops_the_run() {
 
 #[tokio::test(start_paused = true)]
 async fn the_first_batch_with_profiles_is_read_back_before_the_next_leaves_or_a_row_settles() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit_many(300, "Nick").deliveries.input_ended();
     let first = desk.send(Command::MultiaccountImport).unwrap();
     assert!(desk.send_any().is_none(), "it leaves alone");
@@ -534,7 +534,7 @@ async fn a_field_that_is_absent_or_other_is_read_again_after_two_seconds() {
         (Some(sent(None, None)), false),
         (None, false),
     ] {
-        let mut desk = Desk::new(OnBatchFailure::FallBack);
+        let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
         desk.admit("a", "Nick").admit("b", "").deliveries.input_ended();
         let batch = desk.send(Command::MultiaccountImport).unwrap();
         desk.end(&batch, listed([]));
@@ -556,7 +556,7 @@ async fn a_field_that_is_absent_or_other_is_read_again_after_two_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_profiles_lead_to_the_single_lane_that_batch_included() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit_many(250, "Nick").deliveries.input_ended();
     let calls = desk.run(1_000, |sent| match sent.command {
         Command::MultiaccountImport => listed(["user3"]),
@@ -578,7 +578,7 @@ async fn dropped_profiles_lead_to_the_single_lane_that_batch_included() {
 #[tokio::test(start_paused = true)]
 async fn strict_stops_instead_and_settles_nothing_of_that_batch() {
     for read in [None, Some(code(70500)), Some(code(40003)), Some(lost()), Some(code(12345))] {
-        let mut desk = Desk::new(OnBatchFailure::Stop);
+        let mut desk = BatchHarness::new(OnBatchFailure::Stop);
         desk.admit_many(250, "Nick").deliveries.input_ended();
         let calls = desk.run(20, |sent| match (&read, sent.command) {
             (Some(end), Command::PortraitGet) => end.clone(),
@@ -600,7 +600,7 @@ async fn strict_stops_instead_and_settles_nothing_of_that_batch() {
 #[tokio::test(start_paused = true)]
 async fn a_read_back_that_is_not_to_be_had_is_as_dropped_and_charges_nobody() {
     for (end, reads) in [(code(70500), 5), (lost(), 5), (code(40003), 1), (code(12345), 5)] {
-        let mut desk = Desk::new(OnBatchFailure::FallBack);
+        let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
         desk.admit_many(120, "Nick").deliveries.input_ended();
         let calls = desk.run(500, |sent| if sent.command == Command::PortraitGet { end.clone() } else { fine(sent) });
         assert_eq!(sizes(&calls, Command::PortraitGet).len(), reads, "{end:?}");
@@ -613,7 +613,7 @@ async fn a_read_back_that_is_not_to_be_had_is_as_dropped_and_charges_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_and_signatures_of_the_read_back_only_delay_it() {
-    let mut desk = Desk::new(OnBatchFailure::Stop);
+    let mut desk = BatchHarness::new(OnBatchFailure::Stop);
     desk.admit_many(120, "Nick").deliveries.input_ended();
     let mut reads = 0;
     desk.run(500, |sent| {
@@ -629,7 +629,7 @@ async fn throttling_and_signatures_of_the_read_back_only_delay_it() {
 
 #[tokio::test(start_paused = true)]
 async fn batches_without_profiles_need_no_read_back_and_the_first_with_some_does() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit_many(200, "").admit_many(200, "Nick").deliveries.input_ended();
     let calls = desk.run(500, fine);
     let order: Vec<Command> = calls.iter().map(|(sent, _)| sent.command).collect();
@@ -640,7 +640,7 @@ async fn batches_without_profiles_need_no_read_back_and_the_first_with_some_does
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_whose_members_with_profiles_are_all_listed_is_not_read_back() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit("a", "Nick").admit_many(99, "").admit_many(100, "Nick").deliveries.input_ended();
     let calls = desk.run(500, |sent| if sent.has("a") && sent.rows.len() > 1 { listed(["a"]) } else { fine(sent) });
     let reads: Vec<&Sent> = calls.iter().map(|(sent, _)| sent).filter(|sent| sent.command == Command::PortraitGet).collect();
@@ -651,7 +651,7 @@ async fn a_batch_whose_members_with_profiles_are_all_listed_is_not_read_back() {
 
 #[tokio::test(start_paused = true)]
 async fn the_half_with_profiles_leaves_alone_whatever_its_sibling_does() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit_many(150, "").admit_many(50, "Nick").admit_many(100, "Nick").deliveries.input_ended();
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed([]));
@@ -669,7 +669,7 @@ async fn the_half_with_profiles_leaves_alone_whatever_its_sibling_does() {
 async fn batches_that_are_refused_altogether_are_given_up_once_a_record_is_taken_singly() {
     for end in [code(40001), code(60015), code(70402)] {
         for doubt in [OnBatchFailure::FallBack, OnBatchFailure::Stop] {
-            let mut desk = Desk::new(doubt);
+            let mut desk = BatchHarness::new(doubt);
             desk.admit_many(300, "").deliveries.input_ended();
             let calls = desk.run(1_000, |sent| if sent.command == Command::MultiaccountImport { end.clone() } else { fine(sent) });
             let batches = sizes(&calls, Command::MultiaccountImport);
@@ -693,7 +693,7 @@ async fn batches_that_are_refused_altogether_are_given_up_once_a_record_is_taken
 async fn a_first_batch_of_which_nothing_is_taken_is_not_blamed_on_batches() {
     for (end, single) in [(code(40601), code(40601)), (code(70500), code(70500)), (listed(["x"]), code(40601))] {
         for doubt in [OnBatchFailure::FallBack, OnBatchFailure::Stop] {
-            let mut desk = Desk::new(doubt);
+            let mut desk = BatchHarness::new(doubt);
             desk.admit_many(500, "Nick").deliveries.input_ended();
             let calls = desk.run(20_000, |sent| match sent.command {
                 _ if sent.rows[0] > 100 => fine(sent),
@@ -715,7 +715,7 @@ async fn a_first_batch_of_which_nothing_is_taken_is_not_blamed_on_batches() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_record_holds_back_a_bounded_window_of_batches() {
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.deliveries.limits.window_records = 1_000;
     let mut stuck = None;
     loop {
@@ -740,7 +740,7 @@ async fn a_stuck_record_holds_back_a_bounded_window_of_batches() {
 
 #[tokio::test(start_paused = true)]
 async fn stop_lets_no_batch_leave_and_what_is_in_flight_settle() {
-    let mut desk = Desk::of(400);
+    let mut desk = BatchHarness::of(400);
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed([]));
     let (second, third) = (desk.send(Command::MultiaccountImport).unwrap(), desk.send(Command::MultiaccountImport).unwrap());
@@ -753,7 +753,7 @@ async fn stop_lets_no_batch_leave_and_what_is_in_flight_settle() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_of_all_apis_share_the_pool() {
-    let mut desk = Desk::of(1_000);
+    let mut desk = BatchHarness::of(1_000);
     desk.deliveries.limits.in_flight = 3;
     let first = desk.send(Command::MultiaccountImport).unwrap();
     desk.end(&first, listed(["user1", "user2"]));

@@ -174,7 +174,7 @@ impl<R: Read> Frames<R> {
     #[inline]
     fn first_line(&mut self, line: u64) -> Result<usize, FrameError> {
         self.read_line(line).map_err(|error| {
-            let mut scan = Scan::new(self.delimiter);
+            let mut scan = FrameScan::new(self.delimiter);
             scan.line(self.raw(), 0, line);
             match scan.quoting {
                 Quoting::Quoted { opened } => runaway(error, opened.place(self.raw())),
@@ -202,7 +202,7 @@ impl<R: Read> Frames<R> {
 
     /// Reads on until no quote is open: where text follows a closing one, and how many further lines there were.
     fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<TextPosition>, u64), FrameError> {
-        let mut scan = Scan::new(self.delimiter);
+        let mut scan = FrameScan::new(self.delimiter);
         let (mut from, mut line) = (0, first_line);
         loop {
             scan.line(self.raw(), from, line);
@@ -285,7 +285,7 @@ pub(super) fn raw_cell(record: &[u8], delimiter: u8, column: usize) -> Option<&[
 }
 
 /// The scan of one record; it reads quotes as the csv crate does.
-struct Scan {
+struct FrameScan {
     delimiter: u8,
     quoting: Quoting,
     text_after_quote: Option<Spot>,
@@ -325,7 +325,7 @@ impl Spot {
     }
 }
 
-impl Scan {
+impl FrameScan {
     fn new(delimiter: u8) -> Self {
         Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None, spans: Vec::new(), line: 0, line_end: 0 }
     }

@@ -26,7 +26,7 @@ pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
 pub use header::{Format, Header, HeaderError, Multiline};
 pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
-use split::{Fields, Splitter};
+use split::{SplitFields, Splitter};
 pub use watched::{Next, Watched};
 
 /// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.
@@ -237,7 +237,7 @@ impl<R: Read> Roster<R> {
 
     /// The current record, with all its fields.
     #[inline]
-    fn view(&mut self, frame: Frame) -> (RecordRef<'_>, Fields<'_>) {
+    fn view(&mut self, frame: Frame) -> (RecordRef<'_>, SplitFields<'_>) {
         let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
         let (frames, splitter) = (&self.frames, &mut self.splitter);
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };

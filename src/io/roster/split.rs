@@ -21,7 +21,7 @@ pub(super) struct Splitter {
 
 /// The fields of a record.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a> {
+pub(super) struct SplitFields<'a> {
     text: &'a [u8],
     /// Where each field ends.
     ends: &'a [usize],
@@ -37,17 +37,17 @@ impl Splitter {
 
     /// The fields of a record without a quote; it comes without its line end.
     #[inline]
-    pub(super) fn plain<'a>(&'a mut self, record: &'a [u8]) -> Fields<'a> {
+    pub(super) fn plain<'a>(&'a mut self, record: &'a [u8]) -> SplitFields<'a> {
         self.ends.clear();
         self.ends.extend(memchr_iter(self.delimiter, record));
         self.ends.push(record.len());
-        Fields { text: record, ends: &self.ends, gap: 1 }
+        SplitFields { text: record, ends: &self.ends, gap: 1 }
     }
 
     /// The fields of a record with quotes; it comes with its line end, if it has one.
-    pub(super) fn quoted<'a>(&'a mut self, raw: &'a [u8]) -> Fields<'a> {
+    pub(super) fn quoted<'a>(&'a mut self, raw: &'a [u8]) -> SplitFields<'a> {
         match self.between_quotes(without_line_end(raw)) {
-            Some(text) => Fields { text, ends: &self.ends, gap: 3 },
+            Some(text) => SplitFields { text, ends: &self.ends, gap: 3 },
             None => self.any(raw),
         }
     }
@@ -71,7 +71,7 @@ impl Splitter {
     }
 
     /// The fields of any record; it comes with its line end, if it has one.
-    pub(super) fn any(&mut self, raw: &[u8]) -> Fields<'_> {
+    pub(super) fn any(&mut self, raw: &[u8]) -> SplitFields<'_> {
         // In one piece where the csv crate reads the line end as ours; it would take a carriage return for text.
         let record = if raw.ends_with(b"\r\n") || !raw.ends_with(b"\n") { without_line_end(raw) } else { raw };
         // Fields are never longer than what they stand in, and the reader wants room left when it meets the line end.
@@ -88,14 +88,14 @@ impl Splitter {
             match result {
                 ReadRecordResult::InputEmpty | ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {}
                 ReadRecordResult::Record | ReadRecordResult::End => {
-                    return Fields { text: &self.unquoted[..written], ends: &self.ends[..fields], gap: 0 };
+                    return SplitFields { text: &self.unquoted[..written], ends: &self.ends[..fields], gap: 0 };
                 }
             }
         }
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> SplitFields<'a> {
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }

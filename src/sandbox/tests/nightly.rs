@@ -99,7 +99,8 @@ fn unknown_profiles_can_be_left_out() {
 
 #[test]
 fn users_are_online_until_they_are_kicked_or_deleted() {
-    let online = ["a", "b", "x"].map(|id| (id.to_owned(), Presence::Online)).into_iter().chain([("c".to_owned(), Presence::PushOnline)]);
+    let online =
+        ["a", "b", "x"].map(|id| (id.to_owned(), PresenceField::Online)).into_iter().chain([("c".to_owned(), PresenceField::PushOnline)]);
     let mut caller = Caller::new(SandboxSettings { online: online.collect(), ..settings() });
     for id in ["a", "b", "c", "d"] {
         caller.import(id);

@@ -14,7 +14,7 @@ use super::signals;
 use super::stdout::print;
 use crate::domain::figures::{count, counted};
 use crate::sandbox::{
-    Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, Presence, Sandbox, SandboxSettings, UnknownProfiles,
+    Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, PresenceField, Sandbox, SandboxSettings, UnknownProfiles,
 };
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::causes;
@@ -82,12 +82,12 @@ fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
     Ok(settings)
 }
 
-fn presences(flags: &SandboxFlags) -> Result<Vec<(String, Presence)>, ExitMessage> {
+fn presences(flags: &SandboxFlags) -> Result<Vec<(String, PresenceField)>, ExitMessage> {
     if let Some(both) = flags.online.iter().find(|id| flags.push_online.contains(id)) {
         return Err(ExitMessage::yours(format!("{both} is given with --online and --push-online"), "leave one of them out"));
     }
-    let online = flags.online.iter().map(|id| (id.clone(), Presence::Online));
-    Ok(online.chain(flags.push_online.iter().map(|id| (id.clone(), Presence::PushOnline))).collect())
+    let online = flags.online.iter().map(|id| (id.clone(), PresenceField::Online));
+    Ok(online.chain(flags.push_online.iter().map(|id| (id.clone(), PresenceField::PushOnline))).collect())
 }
 
 fn fault(text: &str) -> Result<Fault, ExitMessage> {

@@ -53,7 +53,7 @@ const AGAIN: &str = "the results hold what was found by then; the same command b
 const WHEN_WRITTEN: &str = "give the same command again when nobody writes to it any more";
 
 type Records = Watched;
-type Stops = LocalBoxStream<'static, ()>;
+type StopSeen = LocalBoxStream<'static, ()>;
 
 /// Asks what the flags ask for.
 pub(super) fn run(flags: &VerifyFlags) -> ExitMessage {
@@ -114,7 +114,7 @@ impl VerifyRun<'_> {
         self,
         mut gauge: PhaseBar,
         (sheets, dialled): (Reconciled, ServiceClient),
-        mut stops: Stops,
+        mut stops: StopSeen,
     ) -> Result<ExitMessage, ExitMessage> {
         let Some(plan) = self.survey(&mut gauge, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
@@ -148,7 +148,7 @@ impl VerifyRun<'_> {
     }
 
     /// Reads the whole input once; `None` if a signal came.
-    async fn survey(&self, gauge: &mut PhaseBar, stops: &mut Stops) -> Result<Option<SurveyPlan>, ExitMessage> {
+    async fn survey(&self, gauge: &mut PhaseBar, stops: &mut StopSeen) -> Result<Option<SurveyPlan>, ExitMessage> {
         let bytes = self.input.stat.len;
         let mut survey = Survey::new(self.input.records()?, Box::new(tempfile::tempfile));
         let failed = |error| survey_failed(&self.flags.input.file, error);

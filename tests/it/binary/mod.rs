@@ -33,14 +33,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
 /// A folder for runs, with a key beside it.
-pub(crate) struct Bench {
+pub(crate) struct CliFixture {
     folder: TempDir,
     /// Key and output: what a run doesn't leave in its folder.
     outside: TempDir,
     outputs: Cell<usize>,
 }
 
-impl Bench {
+impl CliFixture {
     pub(crate) fn new() -> Self {
         let bench = Self { folder: tempfile::tempdir().unwrap(), outside: tempfile::tempdir().unwrap(), outputs: Cell::new(0) };
         fs::write(bench.key(), format!("{KEY}\n")).unwrap();
@@ -137,7 +137,7 @@ pub(crate) fn users(count: u64) -> String {
 
 /// A command line in the making.
 pub(crate) struct Call<'a> {
-    bench: &'a Bench,
+    bench: &'a CliFixture,
     command: Command,
     /// Flags that hold unless the test gives others.
     usual: &'static [&'static str],
@@ -236,7 +236,7 @@ impl<'a> Call<'a> {
 
 /// A process under way; it is killed if the test forgets it.
 pub(crate) struct Running<'a> {
-    bench: &'a Bench,
+    bench: &'a CliFixture,
     server: Option<&'a Server>,
     shows_key: bool,
     stem: String,

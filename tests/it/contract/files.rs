@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::binary::{Bench, SDKAPPID, users};
+use crate::binary::{CliFixture, SDKAPPID, users};
 use crate::hostile::server::{Reply, Request, Server, code, imported, ok_with};
 
 /// Refuses whoever is called `bad…`.
@@ -19,7 +19,7 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 
 #[test]
 fn files_are_named_after_the_input_and_are_private() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     // An id that no hash in hexadecimal can hold.
     bench.write("users.csv", "UserID\na\nbad-user\n");
     let server = Server::new(refusing);
@@ -36,7 +36,7 @@ fn files_are_named_after_the_input_and_are_private() {
 
 #[test]
 fn files_are_named_after_the_results_or_as_asked() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID\nbad\n");
     let server = Server::new(refusing);
     bench.import(&server).stem("out").args(&["--results", "out.results.csv"]).run().exits(3).settles(1);
@@ -57,7 +57,7 @@ fn files_are_named_after_the_results_or_as_asked() {
 
 #[test]
 fn results_have_the_documented_columns_in_input_order_and_keep_the_user_id() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "\u{feff}UserID,Nick\r\nslow,1\r\n\r\n\"a,\"\"b\",2\r\n=1+1,3\r\n xy,4\r\n@TIM#x,5\r\nbad,\"6,7\"\r\nlast,8");
     let server = Server::new(|request| match request.user_id.as_str() {
         "slow" => imported().after(Duration::from_millis(200)),
@@ -91,7 +91,7 @@ fn results_have_the_documented_columns_in_input_order_and_keep_the_user_id() {
 
 #[test]
 fn rejects_are_fixed_and_imported_as_they_are() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write(
         "users.csv",
         "Team,UserID,Nick,error_code\nred,a,1,old\nred,bad1,\"2,3\",old\nblue, xy,=4,old\nblue,bad2\nblue,c,5,old,extra,more\n",
@@ -118,7 +118,7 @@ fn rejects_are_fixed_and_imported_as_they_are() {
 
 #[test]
 fn rejects_are_separated_as_the_input_is_from_one_process_to_the_next() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.tsv", "UserID\tNick\nbad1\tOne, two\nbad2\tThree\ngood\tFour\n");
     let server = Server::new(refusing);
     let import = |file: &str| bench.import_of(file, &server).stem("users");
@@ -135,7 +135,7 @@ fn rejects_are_separated_as_the_input_is_from_one_process_to_the_next() {
 
 #[test]
 fn a_header_with_a_line_end_in_a_name_is_written_back_as_it_was() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let header = "\"Full\r\nName\",UserID";
     bench.write("users.csv", format!("{header}\r\n\"A\r\nB\",a\r\n\"C\r\nD\",bad1\r\n"));
     let server = Server::new(refusing);
@@ -149,7 +149,7 @@ fn a_header_with_a_line_end_in_a_name_is_written_back_as_it_was() {
 
 #[test]
 fn a_finished_run_without_rejected_rows_leaves_no_rejects() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(refusing);
     let run = bench.import(&server).run().exits(0).imports_all(2);
     assert_eq!(run.rejects, None);
@@ -158,7 +158,7 @@ fn a_finished_run_without_rejected_rows_leaves_no_rejects() {
 
 #[test]
 fn the_last_row_of_a_user_id_wins() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\ndup,first\nother,x\ndup,second\ndup,third\n");
     let server = Server::new(|request| match request.nick.as_deref() {
         Some("first") => imported().after(Duration::from_millis(300)),
@@ -172,7 +172,7 @@ fn the_last_row_of_a_user_id_wins() {
 
 #[test]
 fn an_empty_cell_is_not_sent_and_columns_can_be_mapped() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.tsv", "id\tname\na\t\nb\tBee\n");
     let server = Server::new(|_| imported());
     let run = bench.import_of("users.tsv", &server).stem("users").args(&["--map", "UserID=id", "--map", "Nick=name"]).run();
@@ -182,7 +182,7 @@ fn an_empty_cell_is_not_sent_and_columns_can_be_mapped() {
 
 #[test]
 fn standard_input_is_kept_until_the_run_is_finished() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     bench.import_of("-", &server).stdin(&users(6)).run().exits(2).because("standard input").hints("--results");
     assert_eq!(server.calls(), 0);
@@ -203,7 +203,7 @@ fn standard_input_is_kept_until_the_run_is_finished() {
 
 #[test]
 fn the_first_thousand_records_are_judged_before_the_first_call() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     let with_invalid = |count: usize, invalid: usize| {
         let rows = (1..=count).map(|row| if row <= invalid { format!(" invalid{row}\n") } else { format!("user{row}\n") });
@@ -224,7 +224,7 @@ fn the_first_thousand_records_are_judged_before_the_first_call() {
 
 #[test]
 fn a_file_that_is_not_what_it_claims_is_refused_before_the_first_call() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     let check = |bytes: &[u8], why: &str, hint: &str| {
         bench.write("users.csv", bytes);
@@ -247,7 +247,7 @@ fn a_file_that_is_not_what_it_claims_is_refused_before_the_first_call() {
 
 #[test]
 fn a_header_alone_is_a_finished_run_of_no_rows() {
-    let bench = Bench::with_users(0);
+    let bench = CliFixture::with_users(0);
     let server = Server::new(|_| imported());
     bench.import(&server).run().exits(0).settles(0);
     assert_eq!(bench.read("users.results.csv").lines().count(), 1);
@@ -256,7 +256,7 @@ fn a_header_alone_is_a_finished_run_of_no_rows() {
 
 #[test]
 fn a_quote_that_never_closes_ends_the_run_where_it_is_and_can_be_repaired() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     let good = users(1_100);
     bench.write("users.csv", format!("{good}broken,\"x\n{}", "more,y\n".repeat(100)));
@@ -269,7 +269,7 @@ fn a_quote_that_never_closes_ends_the_run_where_it_is_and_can_be_repaired() {
 
 #[test]
 fn the_summary_has_the_documented_keys_in_their_order() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID\na\nbad\n xy\n");
     let server = Server::new(|request| if request.number == 0 { code(60007) } else { refusing(request) });
     let run = bench.import(&server).args(&["--in-flight", "1"]).run().exits(3).settles(3);
@@ -306,7 +306,7 @@ fn the_summary_has_the_documented_keys_in_their_order() {
 
 #[test]
 fn a_dry_run_is_a_check() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID\na\nb \n");
     let server = Server::new(|_| imported());
     let dry = bench.import(&server).args(&["--dry-run"]).run().exits(3);
@@ -320,7 +320,7 @@ fn a_dry_run_is_a_check() {
 #[test]
 fn what_cannot_be_read_twice_is_kept_as_standard_input_is() {
     let server = Server::new(|_| imported());
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     // The names of standard input name no results, whatever stands behind them.
     for file in ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
         bench.import_of(file, &server).stdin(&users(2)).run().exits(2).because("read twice").hints("--results");

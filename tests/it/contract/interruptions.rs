@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::binary::{Bench, eventually};
+use crate::binary::{CliFixture, eventually};
 use crate::hostile::server::{Server, answer, imported};
 
 /// Files of at most 4 KiB. The signal is ignored, so that writing fails as on a full disk.
@@ -18,7 +18,7 @@ fn steady() -> Server {
 #[test]
 fn a_signal_stops_the_run_and_the_same_command_finishes_it() {
     for signal in [Signal::INT, Signal::TERM] {
-        let bench = Bench::with_users(100);
+        let bench = CliFixture::with_users(100);
         let server = steady();
         let running = bench.import(&server).at_any_rate().args(&["--in-flight", "4"]).start();
         eventually("calls", || server.calls() >= 20);
@@ -37,7 +37,7 @@ fn a_signal_stops_the_run_and_the_same_command_finishes_it() {
 
 #[test]
 fn a_second_signal_ends_the_run_at_once_and_consistently() {
-    let bench = Bench::with_users(40);
+    let bench = CliFixture::with_users(40);
     let server = Server::new(|request| if request.number < 20 { imported() } else { imported().after(Duration::from_secs(20)) });
     let running = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "30"]).start();
     eventually("calls that hang", || server.calls() >= 24);
@@ -64,7 +64,7 @@ fn a_second_signal_ends_the_run_at_once_and_consistently() {
 
 #[test]
 fn a_signal_in_an_outage_is_heard() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let server = Server::new(|_| answer("502 Bad Gateway", "", ""));
     let running = bench.import(&server).at_any_rate().args(&["--max-attempts", "1"]).start();
     eventually("the outage", || running.stderr().contains("the service is down"));
@@ -80,7 +80,7 @@ fn after_a_kill_at_any_moment_every_row_has_one_line_in_order() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let bench = Bench::with_users(USERS);
+    let bench = CliFixture::with_users(USERS);
     let server = Server::new(|_| imported());
     let call = || bench.import(&server).args(&["--rate", "600", "--in-flight", "8"]).long_after();
     for _ in 0..4 {
@@ -98,7 +98,7 @@ fn after_a_kill_at_any_moment_every_row_has_one_line_in_order() {
 
 #[test]
 fn two_processes_do_not_work_on_one_run() {
-    let bench = Bench::with_users(60);
+    let bench = CliFixture::with_users(60);
     let server = steady();
     let running = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).start();
     eventually("calls", || server.calls() >= 2);
@@ -109,7 +109,7 @@ fn two_processes_do_not_work_on_one_run() {
 
 #[test]
 fn a_full_disk_ends_the_run_and_the_same_command_goes_on() {
-    let bench = Bench::with_users(400);
+    let bench = CliFixture::with_users(400);
     let server = Server::new(|_| imported());
     let endpoint = server.endpoint();
     let call = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
@@ -120,7 +120,7 @@ fn a_full_disk_ends_the_run_and_the_same_command_goes_on() {
 
 #[test]
 fn a_full_disk_that_takes_no_log_either_is_no_other_exit_code() {
-    let bench = Bench::with_users(400);
+    let bench = CliFixture::with_users(400);
     let server = Server::new(|_| imported());
     let run = bench.import(&server).at_any_rate().through_shell(FULL_DISK).run();
     assert_eq!(run.code, Some(1), "{}", run.stderr);

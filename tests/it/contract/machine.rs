@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::binary::{Bench, Call, KEY, SDKAPPID, eventually, side_by_side, users};
+use crate::binary::{CliFixture, Call, KEY, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 
 /// A call without the harness' own bound of calls in flight.
-fn many_in_flight<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+fn many_in_flight<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     bench.import(server).at_any_rate().usually(&["--in-flight=256", "--timeout=5"])
 }
 
@@ -30,7 +30,7 @@ fn handed_down() -> usize {
 #[test]
 fn files_that_were_open_before_are_counted() {
     for more in [0, 1, 4] {
-        let bench = Bench::with_users(300);
+        let bench = CliFixture::with_users(300);
         let server = Server::new(|_| imported());
         let opened = (3..10).rev().take(more).fold(String::new(), |text, number| text + &format!("exec {number}</dev/null; "));
         let call = |limit: usize| many_in_flight(&bench, &server).through_shell(&format!("{opened}ulimit -n {}", limit + handed_down()));
@@ -44,7 +44,7 @@ fn files_that_were_open_before_are_counted() {
 fn few_open_files_make_few_calls_in_flight_and_are_no_outage() {
     let least = format!("ulimit -n {}", 20 + handed_down());
     side_by_side(["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", &least], |limits| {
-        let bench = Bench::with_users(600);
+        let bench = CliFixture::with_users(600);
         let server = Server::new(|_| imported().after(Duration::from_millis(5)));
         let run = many_in_flight(&bench, &server).args(&["--in-flight", "256"]).through_shell(limits).run().exits(0).imports_all(600);
         assert!(run.stderr.contains("in flight"), "{limits}: it is said: {}", run.stderr);
@@ -55,7 +55,7 @@ fn few_open_files_make_few_calls_in_flight_and_are_no_outage() {
 
 #[test]
 fn a_limit_of_open_files_that_can_be_raised_is_raised() {
-    let bench = Bench::with_users(600);
+    let bench = CliFixture::with_users(600);
     let server = Server::new(|_| imported().after(Duration::from_millis(5)));
     let run = many_in_flight(&bench, &server).args(&["--in-flight", "256"]).through_shell("ulimit -Sn 32").run().exits(0).imports_all(600);
     assert!(!run.stderr.contains("may open"), "{}", run.stderr);
@@ -65,7 +65,7 @@ fn a_limit_of_open_files_that_can_be_raised_is_raised() {
 fn a_sync_and_a_verification_get_on_with_few_open_files_too() {
     let least = format!("ulimit -n {}", 32 + handed_down());
     for limits in ["ulimit -n 64", &least] {
-        let bench = Bench::with_users(300);
+        let bench = CliFixture::with_users(300);
         let args = ["--sandbox", "--rate", "0", "--state", "s.db"];
         bench.call(&["sync", "users.csv"]).args(&args).through_shell(limits).run().exits(0);
         let verify = bench.call(&["verify", "users.csv", "--sandbox", "--rate", "0"]).through_shell(limits).run().exits(3);
@@ -78,7 +78,7 @@ fn too_few_open_files_for_anything_are_told_as_such() {
     let server = Server::new(|_| imported());
     let mut told = 0;
     for limit in 5..20 {
-        let bench = Bench::with_users(3);
+        let bench = CliFixture::with_users(3);
         let run = many_in_flight(&bench, &server).through_shell(&format!("ulimit -n {limit}")).run();
         match run.code {
             Some(0) => {}
@@ -176,7 +176,7 @@ fn who_may_not_is_told_whose_it_is() {
 
 #[test]
 fn results_are_a_file_and_nothing_else() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -194,7 +194,7 @@ fn results_are_a_file_and_nothing_else() {
 
 #[test]
 fn a_summary_may_be_a_pipe_that_is_read() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -230,7 +230,7 @@ fn a_summary_may_be_a_pipe_that_is_read() {
 
 #[test]
 fn a_reader_of_the_summary_that_goes_away_keeps_nobody() {
-    let bench = Bench::with_users(40);
+    let bench = CliFixture::with_users(40);
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -248,14 +248,14 @@ fn a_reader_of_the_summary_that_goes_away_keeps_nobody() {
 fn names_that_are_too_long_are_refused_before_the_first_call() {
     let server = Server::new(|_| imported());
     for long in [240, 244, 251] {
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         let name = format!("{}.csv", "x".repeat(long - 4));
         bench.write(&name, users(1));
         bench.import_of(&name, &server).run().exits(2).because("too long").hints("--results");
         assert_eq!(bench.names().len(), 1, "{:?}", bench.names());
         bench.import_of(&name, &server).args(&["--results", "r.csv"]).stem("r").run().exits(0);
     }
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let long = "y".repeat(252);
     for flag in ["--results", "--rejects", "--checkpoint", "--state"] {
         let run = bench.import(&server).args(&[flag, &long]).run();
@@ -277,7 +277,7 @@ fn command_of(stderr: &str) -> &str {
 }
 
 /// Runs a command as a shell does.
-fn shell<'a>(bench: &'a Bench, server: &'a Server, command: &str) -> Call<'a> {
+fn shell<'a>(bench: &'a CliFixture, server: &'a Server, command: &str) -> Call<'a> {
     let program = env!("CARGO_BIN_EXE_chatlift");
     let command = command.replacen("chatlift", program, 1);
     bench.call(&[]).through("/bin/sh", &["-c", &format!("exec {command} --rate 0")]).against(server)
@@ -285,7 +285,7 @@ fn shell<'a>(bench: &'a Bench, server: &'a Server, command: &str) -> Call<'a> {
 
 #[test]
 fn the_commands_of_hints_run_as_they_stand() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let server = Server::new(|request| if request.user_id == "bad" { crate::hostile::server::code(70402) } else { imported() });
     let key = bench.key();
     let key = key.to_str().unwrap();
@@ -316,7 +316,7 @@ fn the_commands_of_hints_run_as_they_stand() {
 
 #[test]
 fn a_service_that_nothing_gets_through_to_is_told_with_what_to_look_at() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let call = || bench.import_into("users.csv", "http://127.0.0.1:9").args(&["--max-outage", "1s"]);
     let run = call().env("HTTPS_PROXY", "http://me:sesame@proxy.example.com:3128").run().exits(4);
     let run = run.hints("HTTPS_PROXY").hints("127.0.0.1:9").hints("firewall");

@@ -3,26 +3,26 @@
 use chatlift::io::journal::checkpoint::VERSION;
 use std::time::{Duration, SystemTime};
 
-use crate::binary::{Bench, users};
+use crate::binary::{CliFixture, users};
 use crate::hostile::server::{Server, code, imported};
 
 /// Six users of whom two are settled.
-fn unfinished(server: &Server) -> Bench {
-    let bench = Bench::with_users(6);
+fn unfinished(server: &Server) -> CliFixture {
+    let bench = CliFixture::with_users(6);
     bench.import(server).at_any_rate().args(&["--limit", "2"]).run().exits(0).imports_all(2);
     bench
 }
 
 #[test]
 fn a_finished_run_sends_nothing_and_exits_as_it_did() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let server = Server::new(|_| imported());
     bench.import(&server).run().exits(0).imports_all(3);
     let before = bench.read("users.results.csv");
     bench.import(&server).run().exits(0).because("finished earlier").because("nothing is sent");
     assert_eq!((server.calls(), bench.read("users.results.csv")), (3, before));
 
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let server = Server::new(|request| if request.user_id == "user2" { code(70402) } else { imported() });
     bench.import(&server).run().exits(3);
     let before = (bench.read("users.results.csv"), bench.read("users.rejects.csv"));
@@ -33,7 +33,7 @@ fn a_finished_run_sends_nothing_and_exits_as_it_did() {
 
 #[test]
 fn a_changed_input_after_a_finished_run_is_a_new_run() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let server = Server::new(|request| if request.user_id == "user2" { code(70402) } else { imported() });
     bench.import(&server).run().exits(3);
     let (results, rejects) = (bench.read("users.results.csv"), bench.read("users.rejects.csv"));
@@ -51,7 +51,7 @@ fn a_changed_input_after_a_finished_run_is_a_new_run() {
 
 #[test]
 fn files_are_never_set_aside_over_others() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     bench.import(&server).run().exits(0);
     let results = bench.read("users.results.csv");
@@ -88,7 +88,7 @@ fn an_unfinished_run_goes_on_and_can_be_begun_again() {
 
 #[test]
 fn a_limit_is_a_canary() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID\na\nb\n xy\nc\nd\n");
     let server = Server::new(|_| imported());
     let limit = |count: &str| bench.import(&server).args(&["--limit", count]).long_after().run();
@@ -142,7 +142,7 @@ fn another_target_is_refused_and_nothing_is_touched() {
 #[test]
 fn files_that_do_not_belong_together_are_refused_and_nothing_is_touched() {
     let server = Server::new(|_| imported());
-    let check = |why: &str, change: &dyn Fn(&Bench)| {
+    let check = |why: &str, change: &dyn Fn(&CliFixture)| {
         let bench = unfinished(&server);
         change(&bench);
         let before = bench.contents();
@@ -152,7 +152,7 @@ fn files_that_do_not_belong_together_are_refused_and_nothing_is_touched() {
         bench.import(&server).args(&["--restart"]).long_after().run().exits(0).imports_all(6);
         assert_eq!(server.calls(), calls + 6);
     };
-    let remove = |bench: &Bench, name: &str| std::fs::remove_file(bench.path(name)).unwrap();
+    let remove = |bench: &CliFixture, name: &str| std::fs::remove_file(bench.path(name)).unwrap();
     check("no checkpoint", &|bench| remove(bench, "users.checkpoint.json"));
     check("no results", &|bench| remove(bench, "users.results.csv"));
     check("users.results.csv", &|bench| bench.write("users.results.csv", bench.read("users.results.csv").replace("user1", "user7")));
@@ -182,7 +182,7 @@ fn what_a_crash_left_behind_the_checkpoint_is_cut() {
 #[test]
 fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
     let server = Server::new(|_| imported());
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "A,B,C\nx1,y1,z1\nx2,y2,z2\n");
     let import = |map: [&str; 2]| bench.import(&server).args(&["--map", map[0], "--map", map[1]]);
     import(["UserID=A", "Nick=B"]).args(&["--limit", "1"]).run().exits(0);
@@ -197,7 +197,7 @@ fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
 #[test]
 fn a_finished_run_that_is_read_otherwise_is_a_new_run() {
     let server = Server::new(|_| imported());
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,name,Nick;x\na1,Ann,;A\nb2,Bob,;B\n");
     let import = |flags: &[&str]| bench.import(&server).args(flags).long_after().run();
     import(&[]).exits(0).imports_all(2);
@@ -227,7 +227,7 @@ fn a_finished_run_that_is_read_otherwise_is_a_new_run() {
 #[test]
 fn no_file_is_written_over_the_input_whatever_it_is_called() {
     let server = Server::new(|_| imported());
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let before = bench.contents();
     let absolute = bench.path("users.csv");
     let absolute = absolute.to_str().unwrap();
@@ -247,7 +247,7 @@ fn no_file_is_written_over_the_input_whatever_it_is_called() {
 #[test]
 fn results_that_are_gone_are_missed_whatever_became_of_the_run() {
     let server = Server::new(|_| imported());
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     bench.import(&server).run().exits(0);
     std::fs::remove_file(bench.path("users.results.csv")).unwrap();
     bench.write("users.csv", users(3));
@@ -257,7 +257,7 @@ fn results_that_are_gone_are_missed_whatever_became_of_the_run() {
 #[test]
 fn a_finished_run_of_standard_input_is_finished_without_it_too() {
     let server = Server::new(|_| imported());
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let import =
         |input: &str| bench.import_into("-", &server.endpoint()).args(&["--results", "r.results.csv"]).stdin(input).stem("r").run();
     import(&users(2)).exits(0);

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use chatlift::io::api::usersig::read_claims;
 
-use crate::binary::{Bench, Call, KEY, Run, SDKAPPID};
+use crate::binary::{Call, CliFixture, KEY, Run, SDKAPPID};
 use crate::hostile::server::{Server, imported};
 
 #[test]
 fn a_key_that_others_can_read_is_refused() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     for mode in [0o644, 0o640, 0o604] {
         fs::set_permissions(bench.key(), fs::Permissions::from_mode(mode)).unwrap();
@@ -22,7 +22,7 @@ fn a_key_that_others_can_read_is_refused() {
 
 #[test]
 fn a_key_is_needed_and_is_one_word() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     bench
         .call(&["import", "users.csv", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID])
@@ -40,7 +40,7 @@ fn a_key_is_needed_and_is_one_word() {
 
 #[test]
 fn a_key_of_the_environment_signs_and_is_shown_nowhere_else() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let call = bench.call(&["import", "users.csv", "-vv", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID]);
     call.against(&server).env("CHATLIFT_SECRET_KEY", KEY).run().exits(0).imports_all(2);
@@ -48,7 +48,7 @@ fn a_key_of_the_environment_signs_and_is_shown_nowhere_else() {
 
 #[test]
 fn a_ready_made_usersig_is_used_and_warned_of() {
-    let bench = Bench::with_users(400);
+    let bench = CliFixture::with_users(400);
     let server = Server::new(|_| imported());
     let usersig = usersig(&bench, |call| call.args(&["--sdkappid", SDKAPPID, "--expire", "60s"]));
     let with = |app: &str| {
@@ -64,7 +64,7 @@ fn a_ready_made_usersig_is_used_and_warned_of() {
 
 #[test]
 fn plain_http_is_for_loopback_addresses_alone() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     for endpoint in ["http://localhost:1", "http://192.0.2.1", "http://example.com", "http://127.0.0.1.example.com", "http://0.0.0.0:1"] {
         bench.import_into("users.csv", endpoint).run().exits(2).because("http://").hints("https://");
     }
@@ -78,20 +78,20 @@ fn plain_http_is_for_loopback_addresses_alone() {
 
 #[test]
 fn no_limit_is_for_loopback_alone() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     bench.import_into("users.csv", "https://example.com").at_any_rate().run().exits(2).because("--rate 0").hints("--rate");
     bench.import_into("users.csv", "https://example.com").env("CHATLIFT_RATE", "0").run().exits(2).because("--rate 0");
 }
 
 #[test]
 fn a_real_command_is_rehearsed_by_adding_the_sandbox() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     bench.call(&["import", "users.csv", "--sdkappid", "7", "--region", "tokyo", "--sandbox"]).run().exits(0);
 }
 
 #[test]
 fn wrong_usage_exits_2_with_a_hint() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     bench.call(&["import"]).run().exits(2);
     bench.call(&["import", "users.csv", "--no-such-flag"]).run().exits(2);
     bench.call(&["import", "users.csv", "--region", "atlantis"]).run().exits(2);
@@ -111,7 +111,7 @@ fn wrong_usage_exits_2_with_a_hint() {
 
 /// Prints a UserSig with the key of the bench, and whatever else is given.
 #[track_caller]
-fn usersig(bench: &Bench, with: impl FnOnce(Call<'_>) -> Call<'_>) -> String {
+fn usersig(bench: &CliFixture, with: impl FnOnce(Call<'_>) -> Call<'_>) -> String {
     let key = bench.key();
     let call = bench.call(&["usersig", "--secret-key-file", key.to_str().unwrap()]);
     let Run { code, stdout, stderr, .. } = with(call).run();
@@ -121,7 +121,7 @@ fn usersig(bench: &Bench, with: impl FnOnce(Call<'_>) -> Call<'_>) -> String {
 
 #[test]
 fn a_flag_beats_the_environment_and_that_the_configuration_file() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("chatlift.toml", "sdkappid = 3\nidentifier = \"config\"\n");
     let check = |flags: &[&str], environment: &[(&str, &str)], expected: (u64, &str)| {
         let usersig = usersig(&bench, |call| environment.iter().fold(call.args(flags), |call, (name, value)| call.env(name, value)));
@@ -141,7 +141,7 @@ fn a_flag_beats_the_environment_and_that_the_configuration_file() {
 
 #[test]
 fn a_configuration_file_makes_a_run() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let key = bench.key();
     bench.write(
@@ -156,7 +156,7 @@ fn a_configuration_file_makes_a_run() {
 
 #[test]
 fn a_configuration_file_with_an_unknown_name_or_a_secret_is_refused() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let config = bench.outside("chatlift.toml");
     let server = Server::new(|_| imported());
     let refused = |text: String, why: &str| {
@@ -179,7 +179,7 @@ fn a_configuration_file_with_an_unknown_name_or_a_secret_is_refused() {
 
 #[test]
 fn quiet_says_nothing_of_a_success_and_why_of_a_failure() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let quiet = || bench.import(&server).args(&["--quiet"]).run();
     let run = quiet().imports_all(2);
@@ -193,7 +193,7 @@ fn quiet_says_nothing_of_a_success_and_why_of_a_failure() {
 
 #[test]
 fn logs_are_json_lines_when_asked() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let run =
         bench.quiet_import_into("users.csv", &server.endpoint()).args(&["-vv", "--log-format", "json", "--no-progress"]).run().exits(0);
@@ -204,7 +204,7 @@ fn logs_are_json_lines_when_asked() {
 
 #[test]
 fn completions_and_the_manual_page_are_printed() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let printed = |args: &[&str]| {
         let run = bench.call(args).run();
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));

@@ -2,7 +2,7 @@
 
 use insta::Settings;
 
-use crate::binary::{Bench, Run};
+use crate::binary::{CliFixture, Run};
 use crate::hostile::server::{Server, code, imported};
 
 fn shown(name: &str, text: &str) {
@@ -42,7 +42,7 @@ fn steady(line: &str) -> String {
 
 #[test]
 fn help() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let help = |args: &[&str]| bench.call(args).run().stdout;
     shown("help", &help(&["--help"]));
     for command in ["import", "check", "audit", "verify", "sync", "state", "sandbox", "usersig", "completions", "man"] {
@@ -52,7 +52,7 @@ fn help() {
 
 #[test]
 fn the_end_of_runs() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\nada,Ada\nbad,Bad\n xy,Space\nbob,Bob\n");
     let server = Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() });
     let import = |flags: &[&str]| {
@@ -71,7 +71,7 @@ fn the_end_of_runs() {
 
 #[test]
 fn errors() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let revoked = Server::new(|_| code(70403));
     let refused = bench.quiet_import_into("users.csv", &revoked.endpoint()).args(&["--no-progress", "--in-flight", "1"]).run();
     shown("error_refused", &ending(&refused, revoked.port()));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::binary::{Bench, KEY, SDKAPPID, eventually, users};
+use crate::binary::{CliFixture, KEY, SDKAPPID, eventually, users};
 use crate::hostile::server::{Server, imported};
 
 /// Answers after some milliseconds.
@@ -20,7 +20,7 @@ fn steady() -> Server {
 }
 
 /// A named pipe where nobody searches files for secrets, and would wait for them.
-fn fifo(bench: &Bench) -> PathBuf {
+fn fifo(bench: &CliFixture) -> PathBuf {
     let path = bench.outside("pipe");
     mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     path
@@ -28,7 +28,7 @@ fn fifo(bench: &Bench) -> PathBuf {
 
 #[test]
 fn a_hangup_stops_the_run_as_other_signals_do() {
-    let bench = Bench::with_users(100);
+    let bench = CliFixture::with_users(100);
     let server = steady();
     let running = bench.import(&server).at_any_rate().args(&["--in-flight", "4"]).start();
     eventually("calls", || server.calls() >= 20);
@@ -41,7 +41,7 @@ fn a_hangup_stops_the_run_as_other_signals_do() {
 
 #[test]
 fn a_hangup_that_is_ignored_stays_ignored() {
-    let bench = Bench::with_users(60);
+    let bench = CliFixture::with_users(60);
     let server = steady();
     let call = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).usually(&["--timeout=1"]);
     let running = call.through_shell("trap '' HUP").start();
@@ -53,7 +53,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
 #[test]
 fn a_signal_while_standard_input_is_spooled_leaves_nothing_half() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         let server = steady();
         let pipe = fifo(&bench);
         let mut writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
@@ -72,7 +72,7 @@ fn a_signal_while_standard_input_is_spooled_leaves_nothing_half() {
 
 #[test]
 fn a_signal_ends_a_check_and_an_audit_of_what_never_comes() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let pipe = fifo(&bench);
     let pipe = pipe.to_str().unwrap();
     let _writer = OpenOptions::new().read(true).write(true).open(pipe).unwrap();
@@ -88,7 +88,7 @@ fn a_signal_ends_a_check_and_an_audit_of_what_never_comes() {
 
 #[test]
 fn a_second_process_is_told_whose_work_it_would_disturb() {
-    let bench = Bench::with_users(60);
+    let bench = CliFixture::with_users(60);
     let server = steady();
     for _ in 0..2 {
         let running = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).start();
@@ -110,7 +110,7 @@ fn a_second_process_is_told_whose_work_it_would_disturb() {
 fn a_start_that_fails_leaves_no_file_behind() {
     let server = Server::new(|_| imported());
     let check = |text: &str, flags: &[&str], code: i32| {
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         bench.write("users.csv", text);
         bench.import(&server).args(flags).run().exits(code);
         let left: Vec<_> = bench.names().into_iter().filter(|name| name != "users.csv" && name != "summary.json").collect();
@@ -129,7 +129,7 @@ fn a_start_that_fails_leaves_no_file_behind() {
 
 #[test]
 fn a_process_at_work_cannot_be_dumped() {
-    let bench = Bench::with_users(60);
+    let bench = CliFixture::with_users(60);
     let server = steady();
     // A process that may be dumped shows its own owner in /proc, another one the system's. The test's own may be the system's itself.
     let folder = tempfile::tempdir().unwrap();
@@ -172,7 +172,7 @@ fn a_process_at_work_cannot_be_dumped() {
 
 #[test]
 fn a_key_is_taken_as_editors_leave_it_and_refused_by_what_it_is() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     for text in [format!("\u{feff}{KEY}\r\n"), format!("\n  {KEY} \t\n\n")] {
         fs::write(bench.key(), text).unwrap();
@@ -202,7 +202,7 @@ fn a_key_is_taken_as_editors_leave_it_and_refused_by_what_it_is() {
 
 #[test]
 fn a_key_may_come_through_a_pipe_and_nobody_waits_for_one_that_does_not() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     let pipe = fifo(&bench);
     let mut writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
@@ -223,7 +223,7 @@ fn a_key_may_come_through_a_pipe_and_nobody_waits_for_one_that_does_not() {
 
 #[test]
 fn numbers_that_no_clock_holds_are_refused() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     let wrong = [
         ["--max-outage", "500000000000years"],

@@ -10,7 +10,7 @@ use chatlift::io::journal::{self, OpenError, RESULTS_HEADER, Restart, StartDecis
 use super::command::{Command, Ending};
 use super::input::{Fortune, Input};
 use super::machine::{Interruption, Machine, Stop};
-use super::witness::{Broken, Witness, promise};
+use super::oracle::{Broken, Witness, promise};
 
 /// Names a scenario and a case of it, to repeat it alone.
 pub(crate) const SEED_VARIABLE: &str = "CHATLIFT_SEED";

@@ -8,7 +8,7 @@ use chatlift::io::journal::paths::RunPaths;
 use chatlift::io::journal::{self, DiskError, Journal, OpenError, OutcomeSink, Restart, StartDecision};
 
 use super::input::{Fortune, Input};
-use super::witness::{Broken, Witness, now, promise};
+use super::oracle::{Broken, Witness, now, promise};
 
 /// Most rows that are committed at once. Chosen.
 const COMMIT_ROWS_MAX: u64 = 5;

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::case::Scenario;
 use super::machine::{Lock, Machine, OpenFile};
-use super::witness::Broken;
+use super::oracle::Broken;
 
 /// Cases within which a flaw has to be found. Chosen.
 const CASES_MAX: u64 = 5_000;

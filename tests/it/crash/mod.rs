@@ -11,8 +11,8 @@ mod inode;
 mod input;
 mod machine;
 mod names;
+mod oracle;
 mod real_files;
-mod witness;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use case::{SEED_VARIABLE, Scenario};
 use chatlift::io::journal::paths::RunPaths;
 use machine::Machine;
-use witness::Broken;
+use oracle::Broken;
 
 /// Cases that are lived through unless another number is asked for. Chosen: some seconds.
 const CASES: u64 = 20_000;

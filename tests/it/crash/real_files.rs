@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::command::{Command, Ending, lock};
 use super::input::{Fortune, Input};
-use super::witness::{Broken, Witness, now};
+use super::oracle::{Broken, Witness, now};
 
 /// Sequences of processes that are tried. Chosen: a second or two of real syncs.
 const SEQUENCES: u32 = 48;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::server::{Act, Reply, Server, acts, answer, code, imported, ok_with, raw};
-use crate::binary::Bench;
+use crate::binary::CliFixture;
 
 const USERS: usize = 6;
 /// Past the run's time-out of a second.
@@ -13,7 +13,7 @@ const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
 /// The first answer to each user is this one, the second is good: all are imported, and each was charged this many calls.
 #[track_caller]
 fn check(what: &str, attempts: u32, first: impl Fn() -> Reply + Send + Sync + 'static) {
-    let bench = Bench::with_users(USERS as u64);
+    let bench = CliFixture::with_users(USERS as u64);
     let server = Server::new(move |request| if request.nth_of_user == 1 { first() } else { imported() });
     let run = bench.import(&server).at_any_rate().run().exits(0).imports_all(USERS as u64);
     assert_eq!(run.attempts(), [attempts; USERS], "{what}: {}", run.stderr);
@@ -137,7 +137,7 @@ fn an_answer_is_its_status_and_its_code_whatever_else_it_holds() {
         let reply = || raw([format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat());
         check(&body.escape_ascii().to_string(), 1, move || reply().with_effect());
     }
-    let bench = Bench::with_users(USERS as u64);
+    let bench = CliFixture::with_users(USERS as u64);
     let server = Server::new(|_| ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":"70402","ErrorInfo":{"why":"odd"}}"#));
     let run = bench.import(&server).at_any_rate().run().exits(3);
     assert!(
@@ -149,7 +149,7 @@ fn an_answer_is_its_status_and_its_code_whatever_else_it_holds() {
 
 #[test]
 fn an_answer_that_cannot_be_read_is_shown() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     let page = format!("<html>\x1b[31m{}", "login ".repeat(40));
     let server = Server::new(move |_| ok_with(&page));
     let run = bench.import(&server).at_any_rate().args(&["--max-outage", "2s"]).run().exits(4);
@@ -159,11 +159,11 @@ fn an_answer_that_cannot_be_read_is_shown() {
 /// A gateway that tells what it was asked for tells the signature, too.
 #[test]
 fn a_signature_that_an_answer_repeats_is_not_shown() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|request| ok_with(&format!("usersig={}&no such page", request.usersig)));
     let run = bench.import(&server).at_any_rate().args(&["--max-outage", "1s"]).run().exits(4);
     run.because("usersig=").because("no such page");
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|request| {
         let info = request.usersig.replace('*', "%2A");
         ok_with(&format!(r#"{{"ActionStatus":"FAIL","ErrorCode":70402,"ErrorInfo":"no {} {info} here"}}"#, request.usersig))

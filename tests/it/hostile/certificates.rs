@@ -8,7 +8,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::server::{Server, imported};
-use crate::binary::Bench;
+use crate::binary::CliFixture;
 
 /// An authority of the test's own.
 struct Authority {
@@ -57,7 +57,7 @@ pub(super) fn trusted() -> (Arc<ServerConfig>, String) {
 /// The certificate is refused before anything of a call leaves.
 #[track_caller]
 fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let server = Server::with_tls(config, |_| imported());
     let mut call = bench.import(&server).at_any_rate();
     if let Some(pem) = ca {
@@ -86,20 +86,20 @@ fn a_certificate_that_cannot_be_trusted_ends_the_run_before_a_call_leaves() {
 
 #[test]
 fn a_certificate_of_ones_own_authority_is_trusted_with_its_ca_file() {
-    let bench = Bench::with_users(5);
+    let bench = CliFixture::with_users(5);
     let authority = Authority::new();
     bench.write("ca.pem", &authority.pem);
     let server = Server::with_tls(authority.certify(&named("127.0.0.1")), |_| imported());
     bench.import(&server).at_any_rate().args(&["--ca-file", "ca.pem"]).run().exits(0).imports_all(5);
     assert_eq!((server.users(), server.wrong()), (5, Vec::new()));
 
-    let again = Bench::with_users(5);
+    let again = CliFixture::with_users(5);
     again.import(&server).at_any_rate().env("CHATLIFT_CA_FILE", bench.path("ca.pem").to_str().unwrap()).run().exits(0).imports_all(5);
 }
 
 #[test]
 fn a_ca_file_without_a_certificate_is_the_callers_to_fix() {
-    let bench = Bench::with_users(1);
+    let bench = CliFixture::with_users(1);
     bench.write("ca.pem", "not a certificate\n");
     let server = Server::with_tls(self_signed(), |_| imported());
     bench.import(&server).args(&["--ca-file", "ca.pem"]).run().exits(2).hints("--ca-file");

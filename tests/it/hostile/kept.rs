@@ -7,7 +7,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::certificates::trusted;
 use super::server::{Act, Reply, Request, Server, acts, answer, imported, raw};
-use crate::binary::{Bench, Run, side_by_side};
+use crate::binary::{CliFixture, Run, side_by_side};
 
 const ROWS: usize = 400;
 const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
@@ -16,7 +16,7 @@ const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
 #[track_caller]
 fn check(what: &str, least_lost: usize, patience: Option<Duration>, script: impl Fn(&Request) -> Reply + Send + Sync + Clone + 'static) {
     side_by_side([false, true], |is_encrypted| {
-        let bench = Bench::with_users(ROWS as u64);
+        let bench = CliFixture::with_users(ROWS as u64);
         let (config, pem) = trusted();
         bench.write("ca.pem", pem);
         let server = start(is_encrypted.then_some(config), script.clone());
@@ -83,7 +83,7 @@ fn a_server_may_close_what_is_idle_for_long() {
 /// A call a second meets each closing connection at the worst moment.
 #[test]
 fn a_slow_run_meets_connections_as_they_close() {
-    let bench = Bench::with_users(6);
+    let bench = CliFixture::with_users(6);
     let server = Server::new(|_| imported());
     server.waits_no_longer_than(Duration::from_secs(1));
     let run = bench.import(&server).args(&["--rate", "1", "--in-flight", "1"]).run().exits(0).imports_all(6);
@@ -95,7 +95,7 @@ fn a_slow_run_meets_connections_as_they_close() {
 fn an_answer_that_is_cut_off_is_a_fault_on_a_kept_connection_too() {
     let cut = |end: Act| raw(format!("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{GOOD}")).then(end).with_effect();
     for end in [Act::Close, Act::Reset] {
-        let bench = Bench::with_users(12);
+        let bench = CliFixture::with_users(12);
         let end_of = end.clone();
         let server = Server::new(move |request| match (request.nth_on_connection, request.nth_of_user) {
             (1, 1) => cut(end_of.clone()),
@@ -113,7 +113,7 @@ fn an_answer_that_is_cut_off_is_a_fault_on_a_kept_connection_too() {
 #[test]
 fn fresh_connections_that_break_are_an_outage() {
     side_by_side([Act::Reset, Act::Close], |end| {
-        let bench = Bench::with_users(ROWS as u64);
+        let bench = CliFixture::with_users(ROWS as u64);
         let bad = end.clone();
         let server = Server::new(move |request| if request.at < Duration::from_secs(1) { imported() } else { acts([bad.clone()]) });
         let run = bench.import(&server).args(&["--rate", "200", "--max-outage", "3s"]).run().exits(4).because("--max-outage");
@@ -127,7 +127,7 @@ fn fresh_connections_that_break_are_an_outage() {
 
 #[test]
 fn batches_are_no_exception() {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", (1..=10_000).fold("UserID\n".to_owned(), |text, row| text + &format!("user{row}\n")));
     let server = Server::new(|request| if request.nth_on_connection == 1 { acts([Act::Reset]) } else { imported() });
     let run = bench.import(&server).args(&["--batch", "--rate", "100"]).run().exits(0).imports_all(10_000);

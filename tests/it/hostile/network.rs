@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use super::server::{Act, Server, acts, answer, code, imported};
-use crate::binary::Bench;
+use crate::binary::CliFixture;
 
 /// A port on which nobody listens.
 fn closed_port() -> u16 {
@@ -13,7 +13,7 @@ fn closed_port() -> u16 {
 
 #[test]
 fn a_refused_connection_is_waited_for_and_then_the_run_stops_resumable() {
-    let bench = Bench::with_users(5);
+    let bench = CliFixture::with_users(5);
     let port = closed_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let run = bench.import_into("users.csv", &endpoint).at_any_rate().args(&["--max-outage", "3s"]).run().exits(4);
@@ -29,7 +29,7 @@ fn a_refused_connection_is_waited_for_and_then_the_run_stops_resumable() {
 
 #[test]
 fn a_name_that_is_not_found_is_an_outage() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let run = bench.import_into("users.csv", "https://chatlift.invalid").args(&["--max-outage", "2s"]).run().exits(4);
     let run = run.because("--max-outage").hints("network");
     assert!(run.rows.is_empty());
@@ -37,7 +37,7 @@ fn a_name_that_is_not_found_is_an_outage() {
 
 #[test]
 fn a_server_that_speaks_no_tls_is_an_outage_and_sees_no_call() {
-    let bench = Bench::with_users(2);
+    let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let endpoint = format!("https://127.0.0.1:{}", server.port());
     let run = bench.import_into("users.csv", &endpoint).args(&["--max-outage", "2s"]).run().exits(4);
@@ -47,7 +47,7 @@ fn a_server_that_speaks_no_tls_is_an_outage_and_sees_no_call() {
 
 #[test]
 fn an_outage_of_seconds_fails_no_row_of_a_small_file() {
-    let bench = Bench::with_users(8);
+    let bench = CliFixture::with_users(8);
     let server = Server::new(|request| if request.at < Duration::from_secs(2) { answer("502 Bad Gateway", "", "") } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--max-attempts", "2"]).run().exits(0).imports_all(8);
     assert!(run.attempts().iter().all(|attempts| *attempts == 1), "attempts of the outage are given back: {:?}", run.attempts());
@@ -57,14 +57,14 @@ fn an_outage_of_seconds_fails_no_row_of_a_small_file() {
 
 #[test]
 fn a_network_that_loses_every_call_for_seconds_fails_no_row() {
-    let bench = Bench::with_users(60);
+    let bench = CliFixture::with_users(60);
     let server = Server::new(|request| if request.at < Duration::from_secs(2) { acts([Act::Reset]) } else { imported() });
     bench.import(&server).at_any_rate().run().exits(0).imports_all(60);
 }
 
 #[test]
 fn a_connection_that_the_server_closes_between_calls_loses_nothing() {
-    let bench = Bench::with_users(40);
+    let bench = CliFixture::with_users(40);
     let server = Server::new(|_| imported().then(Act::Close));
     bench.import(&server).args(&["--rate", "200", "--in-flight", "1"]).run().exits(0).imports_all(40);
     assert_eq!(server.users(), 40);
@@ -72,7 +72,7 @@ fn a_connection_that_the_server_closes_between_calls_loses_nothing() {
 
 #[test]
 fn a_connection_that_closes_on_the_call_loses_nothing() {
-    let bench = Bench::with_users(40);
+    let bench = CliFixture::with_users(40);
     let server = Server::new(|request| if request.nth_on_connection == 3 { acts([Act::Close]) } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).run().exits(0).imports_all(40);
     assert_eq!(run.attempts(), [1; 40], "a kept connection that was given up is nobody's fault");
@@ -81,7 +81,7 @@ fn a_connection_that_closes_on_the_call_loses_nothing() {
 
 #[test]
 fn a_poisoned_record_fails_alone() {
-    let bench = Bench::with_users(30);
+    let bench = CliFixture::with_users(30);
     let server = Server::new(|request| if request.user_id == "user7" { acts([Act::Reset]) } else { imported() });
     let run = bench.import(&server).args(&["--rate", "20", "--max-attempts", "2"]).run().exits(3).settles(30);
     let failed: Vec<_> = run.rows.iter().filter(|row| row.status == "failed").map(|row| (row.number, row.attempts)).collect();
@@ -90,7 +90,7 @@ fn a_poisoned_record_fails_alone() {
 
 #[test]
 fn calls_share_connections_and_go_to_the_endpoint_alone() {
-    let bench = Bench::with_users(100);
+    let bench = CliFixture::with_users(100);
     let server = Server::new(|_| imported());
     bench.import(&server).at_any_rate().args(&["--in-flight", "4"]).run().exits(0).imports_all(100);
     assert!(server.connections() <= 8, "{}", server.connections());
@@ -100,7 +100,7 @@ fn calls_share_connections_and_go_to_the_endpoint_alone() {
 
 #[test]
 fn proxies_of_the_environment_are_not_asked() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let (server, proxy) = (Server::new(|_| imported()), Server::new(|_| code(70500)));
     let mut call = bench.import(&server).at_any_rate();
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {

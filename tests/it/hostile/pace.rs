@@ -1,11 +1,11 @@
 //! Servers that say "too fast".
 
 use super::server::{Server, answer, code, imported};
-use crate::binary::Bench;
+use crate::binary::CliFixture;
 
 #[test]
 fn status_429_costs_no_attempt_and_its_retry_after_is_no_order_to_sleep_an_hour() {
-    let bench = Bench::with_users(10);
+    let bench = CliFixture::with_users(10);
     let server = Server::new(|request| match request.nth_of_user {
         1 => answer("429 Too Many Requests", "Retry-After: 3600\r\n", ""),
         _ => imported(),
@@ -17,7 +17,7 @@ fn status_429_costs_no_attempt_and_its_retry_after_is_no_order_to_sleep_an_hour(
 
 #[test]
 fn a_server_that_allows_less_than_the_rate_slows_the_run_and_fails_nobody() {
-    let bench = Bench::with_users(150);
+    let bench = CliFixture::with_users(150);
     let server = Server::new(|request| if request.in_last_second > 50 { code(60007) } else { imported() });
     let run = bench.import(&server).args(&["--rate", "100"]).run().exits(0).imports_all(150);
     assert_eq!(run.attempts(), vec![1; 150], "being throttled is not the row's fault");
@@ -30,7 +30,7 @@ fn a_server_that_allows_less_than_the_rate_slows_the_run_and_fails_nobody() {
 
 #[test]
 fn the_rate_is_never_exceeded_in_any_sliding_second() {
-    let bench = Bench::with_users(300);
+    let bench = CliFixture::with_users(300);
     let server = Server::new(|_| imported());
     let run = bench.import(&server).args(&["--rate", "100", "--in-flight", "64"]).run().exits(0).imports_all(300);
     assert!(server.most_in_1s() <= 100, "{}", server.most_in_1s());

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use chatlift::io::api::usersig::{LIFE, read_claims};
 
 use super::server::{Reply, Server, answer, code, imported, ok_with};
-use crate::binary::{Bench, Run};
+use crate::binary::{CliFixture, Run};
 
 /// A server that turns bad after so many good answers, until it is healed.
 fn turning_bad(after: usize, bad: impl Fn() -> Reply + Send + Sync + 'static) -> (Server, Arc<AtomicBool>) {
@@ -22,7 +22,7 @@ fn turning_bad(after: usize, bad: impl Fn() -> Reply + Send + Sync + 'static) ->
 #[track_caller]
 fn check(after: usize, exit: i32, hint: &str, bad: impl Fn() -> Reply + Send + Sync + 'static) -> Run {
     const USERS: u64 = 20;
-    let bench = Bench::with_users(USERS);
+    let bench = CliFixture::with_users(USERS);
     let (server, healed) = turning_bad(after, bad);
     let call = || bench.import(&server).at_any_rate().args(&["--in-flight", "1"]);
     let run = call().run().exits(exit).hints(hint);
@@ -45,7 +45,7 @@ fn credentials_that_are_revoked_in_mid_run_stop_it_at_once() {
 
 #[test]
 fn a_refusal_with_many_calls_in_flight_keeps_what_they_achieve() {
-    let bench = Bench::with_users(200);
+    let bench = CliFixture::with_users(200);
     let (server, healed) = turning_bad(100, || code(70403));
     let call = || bench.import(&server).at_any_rate();
     let run = call().run().exits(5);
@@ -77,7 +77,7 @@ fn a_limit_of_the_account_or_of_the_day_stops_the_run_resumable() {
 #[test]
 fn a_signature_from_the_future_or_of_another_key_ends_with_a_look_at_the_clock() {
     const HOUR: Duration = Duration::from_secs(3_600);
-    let bench = Bench::with_users(5);
+    let bench = CliFixture::with_users(5);
     // The service's clock is right; this machine's is an hour ahead of it.
     let server = Server::new(|request| {
         let made_at = read_claims(&request.usersig.as_str().into()).unwrap().expires_at - LIFE;
@@ -91,7 +91,7 @@ fn a_signature_from_the_future_or_of_another_key_ends_with_a_look_at_the_clock()
 
 #[test]
 fn a_signature_that_is_refused_once_is_made_anew_and_charges_nobody() {
-    let bench = Bench::with_users(5);
+    let bench = CliFixture::with_users(5);
     let first = OnceLock::new();
     let server = Server::new(
         move |request| if request.usersig == *first.get_or_init(|| request.usersig.clone()) { code(70001) } else { imported() },
@@ -103,13 +103,13 @@ fn a_signature_that_is_refused_once_is_made_anew_and_charges_nobody() {
 
 #[test]
 fn an_unknown_code_fails_a_row_after_three_attempts_and_ends_the_run_if_it_is_everywhere() {
-    let bench = Bench::with_users(6);
+    let bench = CliFixture::with_users(6);
     let server = Server::new(|request| if request.user_id == "user3" { code(99_999) } else { imported() });
     let run = bench.import(&server).at_any_rate().run().exits(3).settles(6);
     assert_eq!((run.rows[2].status.as_str(), run.rows[2].error_code.as_str(), run.rows[2].attempts), ("failed", "99999", 3));
     assert_eq!(run.summary["imported"], 5);
 
-    let bench = Bench::with_users(60);
+    let bench = CliFixture::with_users(60);
     let server = Server::new(|_| code(99_999));
     let run = bench.import(&server).at_any_rate().run().exits(5).because("unknown code").hints("the same command resumes").settles(0);
     assert_eq!(run.summary["failed"], 0);
@@ -118,7 +118,7 @@ fn an_unknown_code_fails_a_row_after_three_attempts_and_ends_the_run_if_it_is_ev
 
 #[test]
 fn an_invalid_request_is_the_rows_fault_once_another_was_fine() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let server = Server::new(|request| if request.user_id == "user2" { code(60003) } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--in-flight", "1"]).run().exits(3).settles(3);
     assert_eq!(run.statuses(), ["imported", "failed", "imported"]);

@@ -5,12 +5,12 @@ use std::fmt::Write;
 use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::{connection, state_bytes, sync, sync_of};
-use crate::binary::{Bench, Call, KEY, Run, users};
+use crate::binary::{Call, CliFixture, KEY, Run, users};
 use crate::hostile::server::{Server, imported};
 
 /// A state that holds this file.
-fn held(file: &str) -> (Bench, Server) {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+fn held(file: &str) -> (CliFixture, Server) {
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     bench.write("users.csv", file);
     sync(&bench, &server).run().exits(0);
     (bench, server)
@@ -18,7 +18,7 @@ fn held(file: &str) -> (Bench, Server) {
 
 /// The run is stopped by these guards, in this order: name, figures, override.
 #[track_caller]
-fn guarded(bench: &Bench, server: &Server, call: Call, guards: &[[&str; 3]]) -> Run {
+fn guarded(bench: &CliFixture, server: &Server, call: Call, guards: &[[&str; 3]]) -> Run {
     let (state, calls, results) = (state_bytes(bench), server.calls(), bench.read("users.results.csv"));
     let mut run = call.run().exits(6);
     for [name, figures, way_out] in guards {
@@ -63,7 +63,7 @@ fn empty() {
 
 #[test]
 fn an_empty_file_begins_no_state() {
-    let (bench, server) = (Bench::with_users(0), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(0), Server::new(|_| imported()));
     let run = sync(&bench, &server).run().exits(6).because("guard empty").hints("--allow empty");
     assert_eq!(run.summary["guard"].as_str(), Some("empty"));
     assert!(!bench.names().contains("users.state") && !bench.names().contains("users.results.csv"), "{:?}", bench.names());
@@ -175,7 +175,7 @@ fn cut() {
 
 #[test]
 fn a_first_file_without_a_line_end_is_only_told() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     bench.write("users.csv", users(3).trim_end());
     let run = sync(&bench, &server).run().exits(0);
     assert!(run.stderr.contains("no line end at its end"), "{}", run.stderr);
@@ -307,7 +307,7 @@ fn deletes_leave_the_administrator_out() {
 
 #[test]
 fn without_a_bound_500_are_kicked_and_no_more() {
-    let bench = Bench::with_users(4_000);
+    let bench = CliFixture::with_users(4_000);
     let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
     let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
     sync().args(&["--batch"]).run().exits(0);
@@ -320,7 +320,7 @@ fn without_a_bound_500_are_kicked_and_no_more() {
 
 #[test]
 fn what_is_allowed_is_kicked() {
-    let bench = Bench::with_users(5);
+    let bench = CliFixture::with_users(5);
     let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
     let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint());
     sync().run().exits(0);
@@ -401,7 +401,7 @@ fn all_that_trip_are_told_and_the_summary_names_the_first() {
 #[test]
 fn runs_of_the_last_seven_days_are_known_however_many_there_were() {
     const DAY_MS: i64 = 24 * 3_600 * 1_000;
-    let (bench, server) = (Bench::with_users(100), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(100), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let db = rusqlite::Connection::open(bench.path("users.state")).unwrap();
     let columns = "command, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to, done, shrunk_allowed, ends_with_newline";

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::{exported, held, state_bytes, sync, sync_of};
-use crate::binary::{Bench, Call, users};
+use crate::binary::{Call, CliFixture, users};
 use crate::hostile::server::{Server, code, imported};
 
-fn import<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+fn import<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     bench.import(server).at_any_rate().args(&["--state", "users.state"])
 }
 
@@ -17,7 +17,7 @@ fn a_migration_fills_a_new_state() {
         "lost" => code(70169),
         _ => imported(),
     });
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\na,1\na,2\nb,1\n xy,1\nrefused,1\nlost,1\n");
     import(&bench, &server).args(&["--max-attempts", "2"]).run().exits(3);
     assert_eq!((held(&bench), bench.mode("users.state")), (vec!["a".to_owned(), "b".to_owned(), "lost".to_owned()], 0o600));
@@ -33,7 +33,7 @@ fn a_migration_fills_a_new_state() {
 #[test]
 fn a_batch_lane_fills_it_as_well_and_the_night_after_sends_nothing() {
     use chatlift::sandbox::{Sandbox, SandboxSettings};
-    let bench = Bench::with_users(250);
+    let bench = CliFixture::with_users(250);
     let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(crate::binary::KEY.into()) }).unwrap();
     let import = bench.import_into("users.csv", &sandbox.endpoint()).args(&["--state", "users.state", "--batch"]);
     import.run().exits(0).imports_all(250);
@@ -42,7 +42,7 @@ fn a_batch_lane_fills_it_as_well_and_the_night_after_sends_nothing() {
 
 #[test]
 fn a_migration_fills_a_state_that_holds_others() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("more.csv", "UserID,Nick\nuser3,Other\nuser4,Nick 4\n");
     let more = bench.import_of("more.csv", &server).args(&["--state", "users.state"]);
@@ -54,7 +54,7 @@ fn a_migration_fills_a_state_that_holds_others() {
 
 #[test]
 fn a_finished_import_fills_it_without_a_call() {
-    let (bench, server) = (Bench::with_users(5), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(5), Server::new(|_| imported()));
     bench.import(&server).at_any_rate().run().exits(0);
     let results = bench.read("users.results.csv");
     import(&bench, &server).run().exits(0).because("finished earlier");
@@ -67,7 +67,7 @@ fn a_finished_import_fills_it_without_a_call() {
 
 #[test]
 fn another_target_is_refused() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let (state, moved) = (state_bytes(&bench), Server::new(|_| imported()));
     bench.write("more.csv", users(3));
@@ -78,7 +78,7 @@ fn another_target_is_refused() {
 
 #[test]
 fn until_an_import_has_finished_everything_is_in_doubt() {
-    let (bench, server) = (Bench::with_users(4), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(4), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("more.csv", users(2).replace("Nick ", "Name "));
     let more = |flags: &[&str]| bench.import_of("more.csv", &server).args(&["--state", "users.state"]).args(flags).run();
@@ -100,7 +100,7 @@ fn until_an_import_has_finished_everything_is_in_doubt() {
 
 #[test]
 fn one_imports_end_does_not_settle_another() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("half.csv", users(2).replace("Nick ", "Name "));
     bench.import_of("half.csv", &server).args(&["--state", "users.state", "--limit", "1"]).run().exits(0);
@@ -113,7 +113,7 @@ fn one_imports_end_does_not_settle_another() {
 
 #[test]
 fn blanked_takes_an_import_for_a_run() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     let filled = |nicks: u64| {
         (1..=100u64).fold("UserID,Nick\n".to_owned(), |mut file, row| {
             writeln!(file, "user{row},{}", if row <= nicks { "n" } else { "" }).unwrap();
@@ -135,7 +135,7 @@ fn what_a_sync_has_learned_since_is_not_overwritten_from_old_results() {
         Some("lost") => code(12345).with_effect(),
         _ => imported(),
     });
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("old.csv", "UserID,Nick\na,A\nb,B\nc,C\nd,D\n");
     let fill = || bench.import_of("old.csv", &server).at_any_rate().args(&["--state", "users.state"]).run();
     fill().exits(0);
@@ -157,7 +157,7 @@ fn what_a_sync_has_learned_since_is_not_overwritten_from_old_results() {
 
 #[test]
 fn filling_keeps_the_doubt_of_an_unfinished_sync() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(3).replace("Nick ", "Name "));
     sync(&bench, &server).args(&["--limit", "1"]).run().exits(0);
@@ -171,7 +171,7 @@ fn filling_keeps_the_doubt_of_an_unfinished_sync() {
 
 #[test]
 fn standard_input_that_is_gone_fills_nothing_and_says_so() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     let import = |flags: &[&str]| bench.import_of("-", &server).stem("r").at_any_rate().args(&["--results", "r.results.csv"]).args(flags);
     import(&[]).stdin(&users(2)).run().exits(0);
     import(&["--state", "users.state"]).run().exits(2).because("standard input").hints("once more");
@@ -182,7 +182,7 @@ fn standard_input_that_is_gone_fills_nothing_and_says_so() {
 
 #[test]
 fn a_migration_is_what_the_first_night_is_judged_against() {
-    let (bench, server) = (Bench::with_users(100), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(100), Server::new(|_| imported()));
     import(&bench, &server).run().exits(0);
     let judged = |file: String, why: &str| {
         bench.write("users.csv", file);
@@ -200,7 +200,7 @@ fn whoever_is_in_an_imported_file_is_not_missing_whatever_came_of_the_row() {
         Some("lost") => code(70169),
         _ => imported(),
     });
-    let bench = Bench::with_users(40);
+    let bench = CliFixture::with_users(40);
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(36));
     sync(&bench, &server).run().exits(0).because("4 missing");

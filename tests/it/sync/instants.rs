@@ -11,7 +11,7 @@ use chatlift::sandbox::{Sandbox, SandboxCommand};
 
 use super::kept::kept;
 use super::night::{settings, sync};
-use crate::binary::{Bench, Run, eventually};
+use crate::binary::{CliFixture, Run, eventually};
 use crate::disk::{skipped, strace};
 
 /// Most calls of a set that are tried; a night has fewer. Chosen.
@@ -71,7 +71,7 @@ enum Then {
 const WAYS: [Then; 3] = [Then::TheSame, Then::Another, Then::TheOneBefore];
 
 struct Place {
-    bench: Bench,
+    bench: CliFixture,
     sandbox: Sandbox,
     /// Which file the last finished night had.
     at: u32,
@@ -83,7 +83,7 @@ struct Place {
 
 impl Place {
     fn new(lane: &'static [&'static str], earlier: Earlier) -> Self {
-        Self { bench: Bench::new(), sandbox: Sandbox::start(settings(&[])).unwrap(), at: 0, lane, earlier, written: 0 }
+        Self { bench: CliFixture::new(), sandbox: Sandbox::start(settings(&[])).unwrap(), at: 0, lane, earlier, written: 0 }
     }
 
     /// The number of the file that is struck.

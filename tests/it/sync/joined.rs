@@ -37,7 +37,7 @@ use chatlift::io::state::{Finish, NewRun, RunRecord, RunTotals, StateDb};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::town::Accounts;
+use super::export_model::Accounts;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);
@@ -120,7 +120,7 @@ impl Api for Fake {
 }
 
 /// Where the nights take place.
-pub(super) struct House {
+pub(super) struct JoinedFixture {
     folder: tempfile::TempDir,
     pub(super) fake: Fake,
     target: Target,
@@ -134,7 +134,7 @@ pub(super) const MISSING_RUNS: u32 = 3;
 /// What must lie between two runs that count: ten hours.
 const MISSING_APART_MS: i64 = 36_000_000;
 
-impl House {
+impl JoinedFixture {
     /// On a file system in memory where there is one: a year has many syncs.
     pub(super) fn new(now: SystemTime) -> Self {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use crate::binary::Bench;
+use crate::binary::CliFixture;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {
@@ -17,7 +17,7 @@ pub(super) struct Kept {
     pub(super) runs_finished: i64,
 }
 
-pub(super) fn kept(bench: &Bench) -> Kept {
+pub(super) fn kept(bench: &CliFixture) -> Kept {
     if !bench.names().contains("users.state") {
         return Kept::default();
     }
@@ -55,7 +55,7 @@ pub(super) fn kept(bench: &Bench) -> Kept {
 }
 
 /// Rows of the run that the checkpoint vouches for.
-fn settled(bench: &Bench, run: i64) -> u64 {
+fn settled(bench: &CliFixture, run: i64) -> u64 {
     if !bench.names().contains("users.checkpoint.json") {
         return 0;
     }

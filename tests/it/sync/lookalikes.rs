@@ -2,22 +2,22 @@
 
 use std::fs;
 
-use chatlift::sandbox::{Presence, SandboxCommand, SandboxSettings};
+use chatlift::sandbox::{PresenceField, SandboxCommand, SandboxSettings};
 
-use super::night::{House, settings};
+use super::night::{SyncFixture, settings};
 use crate::binary::{Run, eventually, side_by_side};
 
 /// In each mode, whoever is missing is due at once.
 const KICK: [&str; 4] = ["--missing", "kick", "--missing-runs", "1"];
 const DELETE: [&str; 6] = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "100"];
 
-fn house(ids: &[&str]) -> House {
-    let house = House::new(settings(&[]));
+fn house(ids: &[&str]) -> SyncFixture {
+    let house = SyncFixture::new(settings(&[]));
     house.night(ids, &[]).exits(0);
     house
 }
 
-fn touched(house: &House) -> usize {
+fn touched(house: &SyncFixture) -> usize {
     house.touched(SandboxCommand::Kick).len() + house.touched(SandboxCommand::AccountDelete).len()
 }
 
@@ -58,7 +58,7 @@ fn who_is_in_the_file_under_a_look_of_his_id_is_never_touched() {
     side_by_side(GUISES, |(id, cell)| {
         let quoted = format!("\"{}\"", id.replace('"', "\"\""));
         for mode in [&KICK[..], &DELETE] {
-            let house = House::new(settings(&[]));
+            let house = SyncFixture::new(settings(&[]));
             house.bench.write("users.csv", format!("UserID,Nick\nhere,n\n{quoted},n\ngone,n\n"));
             house.again(&[]).exits(0);
             house.bench.write("users.csv", format!("UserID,Nick\nhere,n\n{cell},n\n"));
@@ -121,8 +121,8 @@ fn who_is_allowed_in_the_plan_and_no_more_by_the_time_of_the_call_is_spared() {
 
 #[test]
 fn of_several_reasons_the_first_is_told() {
-    let online = ["both", "protected", "online"].map(|id| (id.to_owned(), Presence::Online)).to_vec();
-    let house = House::new(SandboxSettings { online, ..settings(&[]) });
+    let online = ["both", "protected", "online"].map(|id| (id.to_owned(), PresenceField::Online)).to_vec();
+    let house = SyncFixture::new(SandboxSettings { online, ..settings(&[]) });
     house.night(&["both", "protected", "online", "here"], &[]).exits(0);
     let flags = [&DELETE[..], &["--skip-online", "--protect", "protected"]].concat();
     house.night(&["BOTH", "Protected", "here"], &flags).exits(0);
@@ -150,7 +150,7 @@ const MALFORMED: [(&str, &str); 6] = [
 ];
 
 /// Writes such a file; U+FFFD stands for a byte that is none of UTF-8.
-fn write_malformed(house: &House, text: &str) {
+fn write_malformed(house: &SyncFixture, text: &str) {
     let bytes: Vec<u8> = text.split('\u{fffd}').map(str::as_bytes).collect::<Vec<_>>().join(&0xff);
     fs::write(house.bench.path("users.csv"), bytes).unwrap();
 }
@@ -240,7 +240,7 @@ fn a_limit_makes_them_wait() {
 
 #[test]
 fn a_row_whose_outcome_is_not_known_makes_them_wait() {
-    let house = House::new(settings(&["code=12345,id=bad,api=account_import,count=2"]));
+    let house = SyncFixture::new(settings(&["code=12345,id=bad,api=account_import,count=2"]));
     house.night(&["gone", "here"], &[]).exits(0);
     // The other record shows that it is not the service that is down.
     let run = house.night(&["here=other", "bad"], &[&DELETE[..], &["--max-attempts", "2"]].concat());
@@ -248,8 +248,8 @@ fn a_row_whose_outcome_is_not_known_makes_them_wait() {
 }
 
 /// Changes the file while its rows are being sent.
-fn changed_meanwhile(change: impl Fn(&House), mode: &[&str]) -> (House, Run) {
-    let house = House::new(settings(&["slow=1s,id=new,api=account_import"]));
+fn changed_meanwhile(change: impl Fn(&SyncFixture), mode: &[&str]) -> (SyncFixture, Run) {
+    let house = SyncFixture::new(settings(&["slow=1s,id=new,api=account_import"]));
     house.night(&["gone", "here"], &[]).exits(0);
     house.write_night(&["here", "new"]);
     let running = super::night::sync(&house.bench, &house.sandbox.endpoint(), mode).args(&["--timeout", "5"]).start();
@@ -261,7 +261,7 @@ fn changed_meanwhile(change: impl Fn(&House), mode: &[&str]) -> (House, Run) {
 
 #[test]
 fn a_file_that_is_replaced_before_they_are_dealt_with_makes_them_wait() {
-    let replace = |house: &House| {
+    let replace = |house: &SyncFixture| {
         fs::write(house.bench.path("next.csv"), "UserID,Nick,night\nhere,n,9\nnew,n,9\ngone,n,9\n").unwrap();
         fs::rename(house.bench.path("next.csv"), house.bench.path("users.csv")).unwrap();
     };
@@ -283,7 +283,7 @@ fn a_file_that_is_gone_before_they_are_dealt_with_makes_them_wait() {
 
 #[test]
 fn a_file_that_was_only_touched_is_the_same() {
-    let touch = |house: &House| {
+    let touch = |house: &SyncFixture| {
         let path = house.bench.path("users.csv");
         fs::OpenOptions::new().append(true).open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     };
@@ -294,12 +294,12 @@ fn a_file_that_was_only_touched_is_the_same() {
 #[test]
 fn a_state_that_is_replaced_in_the_night_ends_no_run_as_finished_and_touches_nobody() {
     let (theirs, older) = ("theirs.state", "older.state");
-    let replace = |house: &House| {
+    let replace = |house: &SyncFixture| {
         let path = |name: &str| house.bench.path(name);
         fs::rename(path("users.state"), path(theirs)).unwrap();
         fs::rename(path(older), path("users.state")).unwrap();
     };
-    let house = House::new(settings(&["slow=1s,id=new,api=account_import"]));
+    let house = SyncFixture::new(settings(&["slow=1s,id=new,api=account_import"]));
     house.night(&["gone", "here"], &[]).exits(0);
     fs::copy(house.bench.path("users.state"), house.bench.path(older)).unwrap();
     house.write_night(&["here", "new"]);

@@ -8,16 +8,16 @@ use rustix::process::Signal;
 use super::kept::kept;
 use super::night::{settings, sync};
 use super::{connection, held};
-use crate::binary::{Bench, Call, Run, eventually, users};
+use crate::binary::{Call, CliFixture, Run, eventually, users};
 use crate::hostile::server::{Server, code, imported};
 use chatlift::sandbox::Sandbox;
 
 /// A stand-in without limits, and a folder.
-fn places() -> (Bench, Sandbox) {
-    (Bench::new(), Sandbox::start(settings(&[])).unwrap())
+fn places() -> (CliFixture, Sandbox) {
+    (CliFixture::new(), Sandbox::start(settings(&[])).unwrap())
 }
 
-fn verify<'a>(bench: &'a Bench, sandbox: &Sandbox) -> Call<'a> {
+fn verify<'a>(bench: &'a CliFixture, sandbox: &Sandbox) -> Call<'a> {
     let call = bench.call(&["verify", "users.csv", "--profiles", "--state", "users.state", "--rate", "0"]);
     call.args(&connection(bench, &sandbox.endpoint()).each_ref().map(String::as_str))
 }
@@ -26,14 +26,14 @@ fn nick(sandbox: &Sandbox, id: &str) -> String {
     sandbox.account(id).and_then(|account| account.nick).unwrap_or_default().into()
 }
 
-fn in_doubt(bench: &Bench) -> Vec<String> {
+fn in_doubt(bench: &CliFixture) -> Vec<String> {
     kept(bench).in_doubt.into_iter().collect()
 }
 
 #[test]
 fn what_a_killed_process_has_announced_no_limit_takes_back() {
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
-    let bench = Bench::with_users(300);
+    let bench = CliFixture::with_users(300);
     super::sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(300).replace("Nick ", "Name "));
     let all = ["--max-update", "100%", "--in-flight", "64"];
@@ -52,7 +52,7 @@ fn what_a_killed_process_has_announced_no_limit_takes_back() {
 fn a_call_that_did_not_carry_a_cell_leaves_the_doubt_about_it() {
     // What is lost has landed.
     let server = Server::new(|request| if request.nick.as_deref() == Some("lost") { code(70169).with_effect() } else { imported() });
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let nights = std::cell::Cell::new(0);
     let night = |file: &str| -> Run {
         nights.set(nights.get() + 1);

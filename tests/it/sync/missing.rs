@@ -1,15 +1,15 @@
 //! Accounts that the file lacks: told, kicked or deleted, and every lock in front of that.
 
-use chatlift::sandbox::{Deleting, Presence, SandboxCommand, SandboxSettings};
+use chatlift::sandbox::{Deleting, PresenceField, SandboxCommand, SandboxSettings};
 
-use super::night::{House, settings};
+use super::night::{SyncFixture, settings};
 
 const KICK: [&str; 2] = ["--missing", "kick"];
 const DELETE: [&str; 4] = ["--missing", "delete", "--max-delete", "100"];
 const AT_ONCE: [&str; 2] = ["--missing-runs", "1"];
 
-fn house(faults: &[&str]) -> House {
-    House::new(settings(faults))
+fn house(faults: &[&str]) -> SyncFixture {
+    SyncFixture::new(settings(faults))
 }
 
 fn flags<'a>(parts: &[&[&'a str]]) -> Vec<&'a str> {
@@ -146,7 +146,7 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
     for (what, missing) in [("kicked", "kick"), ("deleted", "delete")] {
         let locks = ["--identifier", "boss", "--protect", "vip*", "--protect", "x?", "--protect", "[m-o]1"];
         let flags = flags(&[&["--missing", missing, "--max-delete", "2"], &AT_ONCE, &locks]);
-        let house = House::new(SandboxSettings { identifier: "boss".to_owned(), ..settings(&[]) });
+        let house = SyncFixture::new(SandboxSettings { identifier: "boss".to_owned(), ..settings(&[]) });
         let all = ["boss", "here", "n1", "p1", "vip", "vip2", "x1", "xyz"];
         house.night(&all, &["--identifier", "boss"]).exits(0);
         house.night(&["here"], &flags).exits(0);
@@ -162,11 +162,11 @@ fn the_identifier_in_use_and_the_protected_are_never_touched() {
 #[test]
 fn whoever_is_online_or_could_not_be_asked_about_is_spared() {
     let faults = ["code=40003,id=unasked,api=query_online_status", "code=70107,id=gone,api=query_online_status"];
-    let online = vec![("on".to_owned(), Presence::Online), ("push".to_owned(), Presence::PushOnline)];
+    let online = vec![("on".to_owned(), PresenceField::Online), ("push".to_owned(), PresenceField::PushOnline)];
     for (command, mut flags, what) in
         [(SandboxCommand::Kick, kick_now(&[]), "kicked"), (SandboxCommand::AccountDelete, delete_now(&[]), "deleted")]
     {
-        let house = House::new(SandboxSettings { online: online.clone(), ..settings(&faults) });
+        let house = SyncFixture::new(SandboxSettings { online: online.clone(), ..settings(&faults) });
         house.night(&["gone", "here", "off", "on", "push", "unasked"], &[]).exits(0);
         flags.push("--skip-online");
         let run = house.night(&["here"], &flags).exits(0);
@@ -224,7 +224,7 @@ fn deleting_that_is_switched_off_stops_the_run_and_it_goes_on_once_it_is_on() {
 
 #[test]
 fn deleting_that_is_never_switched_on_stops_every_run() {
-    let house = House::new(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings(&[]) });
+    let house = SyncFixture::new(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings(&[]) });
     house.night(&["a", "here"], &[]).exits(0);
     house.night(&["here"], &delete_now(&[])).exits(5);
     house.again(&delete_now(&[])).exits(5);
@@ -378,7 +378,7 @@ fn the_missing_wait_for_the_run_without_a_limit() {
 /// What a value that was taken back needs: the account stays in doubt, whatever is done about it while it is missing.
 #[test]
 fn an_account_in_doubt_is_still_so_after_it_was_missing() {
-    let spared = SandboxSettings { online: vec![("u".to_owned(), Presence::Online)], ..settings(&[]) };
+    let spared = SandboxSettings { online: vec![("u".to_owned(), PresenceField::Online)], ..settings(&[]) };
     for (flags, settings, action) in [
         (kick_now(&[]), settings(&[]), "kicked"),
         (kick_now(&["--skip-online"]), spared, "online"),
@@ -389,7 +389,7 @@ fn an_account_in_doubt_is_still_so_after_it_was_missing() {
         // Whether such a call has landed nobody knows.
         let unseen = "code=12345,id=u,api=account_import,after=1,count=2".parse().unwrap();
         let faults = [vec![unseen], settings.faults.clone()].concat();
-        let house = House::new(SandboxSettings { faults, ..settings });
+        let house = SyncFixture::new(SandboxSettings { faults, ..settings });
         house.night(&["here", "u=old"], &[]).exits(0);
         house.night(&["here", "u=new"], &["--max-attempts", "2"]).exits(3);
         house.night(&["here"], &flags).exits(if action == "failed" { 3 } else { 0 });

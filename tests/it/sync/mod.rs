@@ -1,5 +1,6 @@
 //! Nightly syncs with the real binary, held against their contract, and, for a year of nights, through the library.
 
+mod export_model;
 mod guards;
 mod importing;
 mod instants;
@@ -19,37 +20,36 @@ mod runs;
 mod second_thoughts;
 mod sharing;
 mod state;
-mod town;
 mod versions;
 mod year;
 
-use crate::binary::{Bench, Call, SDKAPPID};
+use crate::binary::{Call, CliFixture, SDKAPPID};
 use crate::hostile::server::Server;
 
 /// A sync of `users.csv` with `users.state` into the server, without a limit of the rate.
-pub(crate) fn sync<'a>(bench: &'a Bench, server: &'a Server) -> Call<'a> {
+pub(crate) fn sync<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     sync_of(bench, &["users.csv", "--state", "users.state"], &server.endpoint()).against(server)
 }
 
 /// A sync of whatever is named.
-pub(crate) fn sync_of<'a>(bench: &'a Bench, what: &[&str], endpoint: &str) -> Call<'a> {
+pub(crate) fn sync_of<'a>(bench: &'a CliFixture, what: &[&str], endpoint: &str) -> Call<'a> {
     let call = bench.call(&["sync", "--summary", "summary.json", "--rate", "0"]).usually(&["--timeout=1", "--in-flight=16"]);
     call.args(what).args(&connection(bench, endpoint).each_ref().map(String::as_str))
 }
 
 /// The flags that say where the service is and who calls.
-pub(crate) fn connection(bench: &Bench, endpoint: &str) -> [String; 6] {
+pub(crate) fn connection(bench: &CliFixture, endpoint: &str) -> [String; 6] {
     let key = bench.key().to_str().unwrap().to_owned();
     ["--endpoint", endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", &key].map(str::to_owned)
 }
 
 /// The state's bytes.
-pub(crate) fn state_bytes(bench: &Bench) -> Vec<u8> {
+pub(crate) fn state_bytes(bench: &CliFixture) -> Vec<u8> {
     std::fs::read(bench.path("users.state")).unwrap()
 }
 
 /// What the state knows, less the times: `UserID,fingerprint,missing_runs`.
-pub(crate) fn exported(bench: &Bench) -> Vec<String> {
+pub(crate) fn exported(bench: &CliFixture) -> Vec<String> {
     let export = bench.call(&["state", "users.state", "export"]).run();
     assert_eq!(export.code, Some(0), "{}", export.stderr);
     let line = |line: &str| {
@@ -60,6 +60,6 @@ pub(crate) fn exported(bench: &Bench) -> Vec<String> {
 }
 
 /// The ids that the state holds.
-pub(crate) fn held(bench: &Bench) -> Vec<String> {
+pub(crate) fn held(bench: &CliFixture) -> Vec<String> {
     exported(bench).iter().map(|line| line.split(',').next().unwrap().to_owned()).collect()
 }

@@ -232,7 +232,7 @@ struct Importing {
     taken: Vec<(u8, i64)>,
 }
 
-struct House {
+struct ModelFixture {
     folder: tempfile::TempDir,
     service: Service,
     now: Rc<Cell<SystemTime>>,
@@ -244,7 +244,7 @@ struct House {
     runs: u64,
 }
 
-impl House {
+impl ModelFixture {
     fn new(seed: u64, refuses: bool) -> Self {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let books = Books { accounts: BTreeMap::new(), refuses, lost: None, chance: fastrand::Rng::with_seed(seed) };
@@ -652,7 +652,7 @@ fn config() -> ProptestConfig {
 }
 
 async fn lives(seed: u64, refuses: bool, ops: &[Op]) {
-    let mut house = House::new(seed, refuses);
+    let mut house = ModelFixture::new(seed, refuses);
     for (number, op) in ops.iter().enumerate() {
         house.happens(op).await;
         house.never_lies(&format!("after number {number}, {op:?}"));

@@ -5,13 +5,13 @@ use std::fmt::Write;
 
 use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 
-use crate::binary::{Bench, Call, KEY, Run, SDKAPPID};
+use crate::binary::{Call, CliFixture, KEY, Run, SDKAPPID};
 
 /// Touches of users that the stand-in keeps; no test here comes near.
 const TOUCHES: usize = 100_000;
 
 /// The command of every night.
-pub(super) fn sync<'a>(bench: &'a Bench, endpoint: &str, flags: &[&str]) -> Call<'a> {
+pub(super) fn sync<'a>(bench: &'a CliFixture, endpoint: &str, flags: &[&str]) -> Call<'a> {
     let key = bench.key();
     let call = bench.call(&["sync", "users.csv", "--state", "users.state", "--endpoint", endpoint, "--sdkappid", SDKAPPID]);
     let call = call.args(&["--secret-key-file", key.to_str().unwrap(), "--summary", "summary.json", "--no-progress"]);
@@ -37,15 +37,15 @@ pub(super) struct Missing {
 }
 
 /// A file, a state and a stand-in, night after night.
-pub(super) struct House {
-    pub(super) bench: Bench,
+pub(super) struct SyncFixture {
+    pub(super) bench: CliFixture,
     pub(super) sandbox: Sandbox,
     nights: Cell<u32>,
 }
 
-impl House {
+impl SyncFixture {
     pub(super) fn new(settings: SandboxSettings) -> Self {
-        Self { bench: Bench::new(), sandbox: Sandbox::start(settings).unwrap(), nights: Cell::new(0) }
+        Self { bench: CliFixture::new(), sandbox: Sandbox::start(settings).unwrap(), nights: Cell::new(0) }
     }
 
     /// A night whose file has these accounts, `id` or `id=Nick`. No two of its files are the same bytes.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::export_model::{Accounts, Export, Flaw, Town, Wanted};
 use super::kept::{Kept, kept};
 use super::night::sync;
-use super::town::{Accounts, Export, Flaw, Town, Wanted};
-use crate::binary::{Bench, Run, Running, eventually};
+use crate::binary::{CliFixture, Run, Running, eventually};
 
 /// Nights unless another number is asked for. Chosen: some seconds.
 const NIGHTS: u64 = 25;
@@ -40,7 +40,7 @@ fn night_after_night_the_service_holds_what_the_last_file_says() {
     let (nights, seed) = (number("CHATLIFT_NIGHTS").unwrap_or(NIGHTS), number("CHATLIFT_NIGHTS_SEED").unwrap_or_else(|| fastrand::u64(..)));
     println!("CHATLIFT_NIGHTS_SEED={seed}");
     let began = Instant::now();
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let mut street = Street::new(&bench, seed);
     for _ in 0..nights {
         street.night();
@@ -57,7 +57,7 @@ struct Touch {
 }
 
 struct Street<'a> {
-    bench: &'a Bench,
+    bench: &'a CliFixture,
     town: Town,
     sandbox: Running<'a>,
     port: String,
@@ -88,7 +88,7 @@ enum Missing {
 }
 
 impl<'a> Street<'a> {
-    fn new(bench: &'a Bench, seed: u64) -> Self {
+    fn new(bench: &'a CliFixture, seed: u64) -> Self {
         let town = Town::new(seed);
         let sandbox = stand_in(bench, "0");
         let port = endpoint(&sandbox).rsplit(':').next().unwrap().to_owned();
@@ -337,7 +337,7 @@ fn csv_of(accounts: &Accounts) -> String {
     String::from_utf8(csv.into_inner().unwrap()).unwrap()
 }
 
-fn stand_in<'a>(bench: &'a Bench, port: &str) -> Running<'a> {
+fn stand_in<'a>(bench: &'a CliFixture, port: &str) -> Running<'a> {
     let [key, held, calls] = [bench.key(), bench.outside("held.csv"), bench.outside("calls.csv")];
     let call = bench.call(&["sandbox", "--port", port, "--limit", "0", "--latency", "4ms", "--secret-key-file", key.to_str().unwrap()]);
     call.args(&["--accounts", held.to_str().unwrap(), "--call-log", calls.to_str().unwrap()]).start()

@@ -9,7 +9,7 @@ use chatlift::sandbox::SandboxCommand;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::night::{House, settings};
+use super::night::{SyncFixture, settings};
 
 /// Sequences unless another number is asked for. Chosen: some ten seconds.
 const CASES: u32 = 16;
@@ -169,7 +169,7 @@ impl Known {
 }
 
 struct Street {
-    house: House,
+    house: SyncFixture,
     mode: Mode,
     known: [Known; PEOPLE.len()],
     /// Whose each id is that a file has had.
@@ -180,7 +180,7 @@ struct Street {
 
 impl Street {
     fn new(mode: Mode) -> Self {
-        let house = House::new(settings(&[]));
+        let house = SyncFixture::new(settings(&[]));
         house.night(&[&["anchor", "other"], &PEOPLE[..]].concat(), &[]).exits(0);
         let persons = PEOPLE.iter().enumerate().map(|(person, id)| ((*id).to_owned(), person)).collect();
         Self { house, mode, known: <[Known; PEOPLE.len()]>::default(), persons, now: 0, seen: 0 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::{state_bytes, sync, sync_of};
-use crate::binary::{Bench, users};
+use crate::binary::{CliFixture, users};
 use crate::hostile::server::{Server, imported};
 
 /// What the state holds before `EVERY_KIND` comes.
@@ -45,8 +45,8 @@ const PLAN: &str = "op,row,line,UserID,reason\n\
     missing,,,_,missing in 1 run\n\
     missing,,,z,missing in 1 run\n";
 
-pub(super) fn every_kind(server: &Server) -> Bench {
-    let bench = Bench::new();
+pub(super) fn every_kind(server: &Server) -> CliFixture {
+    let bench = CliFixture::new();
     bench.write("users.csv", BEFORE);
     sync(&bench, server).run().exits(0);
     bench.write("users.csv", EVERY_KIND.replace('!', &"n".repeat(501)));
@@ -54,7 +54,7 @@ pub(super) fn every_kind(server: &Server) -> Bench {
 }
 
 /// Op, row and UserID of each line.
-fn ops(bench: &Bench) -> Vec<String> {
+fn ops(bench: &CliFixture) -> Vec<String> {
     let plan = bench.read("plan.csv");
     let mut reader = csv::Reader::from_reader(plan.as_bytes());
     reader.records().map(|record| record.map(|r| format!("{} {} {}", &r[0], &r[1], &r[3])).unwrap()).collect()
@@ -82,7 +82,7 @@ fn every_record_has_its_op() {
 
 #[test]
 fn an_empty_cell_says_nothing() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     bench.write("users.csv", "UserID,Nick,FaceUrl\na,A,fa\n");
     sync(&bench, &server).run().exits(0);
     for (file, expected) in [
@@ -102,7 +102,7 @@ fn an_empty_cell_says_nothing() {
 
 #[test]
 fn the_last_record_counts_whatever_the_others_say() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
     sync(&bench, &server).run().exits(0);
     let long = "n".repeat(501);
@@ -122,7 +122,7 @@ fn the_last_record_counts_whatever_the_others_say() {
 
 #[test]
 fn a_dry_run_creates_nothing() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     let run = sync(&bench, &server).args(&["--dry-run"]).run().exits(0).because("dry run").hints("without --dry-run");
     assert_eq!((run.summary["plan"]["create"].as_u64(), run.summary["outcome"].as_str()), (Some(3), Some("done")));
     assert!(run.stderr.contains("a new state"), "{}", run.stderr);
@@ -136,7 +136,7 @@ fn a_dry_run_creates_nothing() {
 
 #[test]
 fn a_plan_that_cannot_be_written_is_said_before_a_call() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     sync(&bench, &server).args(&["--plan", "nowhere/plan.csv"]).run().exits(2).because("nowhere");
     sync(&bench, &server).args(&["--plan", "."]).run().exits(2);
     assert_eq!((server.calls(), bench.names().contains("users.state")), (0, false));

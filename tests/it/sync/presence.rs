@@ -1,7 +1,7 @@
 //! Who is online is said in more ways than one; whoever it can't be read of is spared, and the night goes on.
 
 use super::night::sync;
-use crate::binary::Bench;
+use crate::binary::CliFixture;
 use crate::hostile::server::{Request, Server, imported, ok_with};
 
 const GONE: [&str; 6] = ["away", "here1", "here2", "odd", "old", "untold"];
@@ -9,7 +9,7 @@ const GONE: [&str; 6] = ["away", "here1", "here2", "odd", "old", "untold"];
 /// The night after these were in the file: who is deleted, and why the others are not.
 #[track_caller]
 fn check(items: &str, deleted: &[&str]) -> String {
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     let items = items.to_owned();
     let server = Server::new(move |request| answer(request, &items));
     bench.write("users.csv", format!("UserID\nkept\n{}\n", GONE.join("\n")));

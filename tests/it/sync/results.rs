@@ -4,7 +4,7 @@ use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::plan::every_kind;
 use super::{sync, sync_of};
-use crate::binary::{Bench, KEY, Row, Run, users};
+use crate::binary::{CliFixture, KEY, Row, Run, users};
 use crate::hostile::server::{Server, code, imported};
 
 const HEADER: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at";
@@ -59,7 +59,7 @@ fn figures(run: &Run) {
 
 #[test]
 fn what_is_unchanged_sends_nothing_and_leaves_the_header() {
-    let (bench, server) = (Bench::with_users(300), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(300), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     for _ in 0..2 {
         let run = sync(&bench, &server).run().exits(0).because("0 created, 0 updated, 300 unchanged");
@@ -72,7 +72,7 @@ fn what_is_unchanged_sends_nothing_and_leaves_the_header() {
 
 #[test]
 fn the_outcomes_decide_the_exit_code() {
-    let (bench, server) = (Bench::new(), Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() }));
+    let (bench, server) = (CliFixture::new(), Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() }));
     for (file, exit) in [
         ("UserID\na\na\n", 0),
         ("UserID\na\nb\n", 0),
@@ -88,7 +88,7 @@ fn the_outcomes_decide_the_exit_code() {
 
 #[test]
 fn quiet_says_nothing_unless_something_needs_attention() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     let run = sync(&bench, &server).args(&["--quiet"]).run();
     assert_eq!((run.code, run.stderr.as_str(), run.stdout.as_str()), (Some(0), "", ""));
     bench.write("users.csv", "UserID\n");
@@ -99,7 +99,7 @@ fn quiet_says_nothing_unless_something_needs_attention() {
 fn batches_come_to_the_same() {
     let file = |renamed: &str| (users(250) + "dup,1\n xy,n\ndup,2\n").replace("Nick 1\n", renamed);
     let outcome = |flags: &[&str]| {
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
         let sync = || sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint()).args(flags);
         bench.write("users.csv", file("Nick 1\n"));

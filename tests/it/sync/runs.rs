@@ -6,23 +6,23 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{exported, held, state_bytes, sync, sync_of};
-use crate::binary::{Bench, SDKAPPID, eventually, users};
+use crate::binary::{CliFixture, SDKAPPID, eventually, users};
 use crate::hostile::server::{Server, code, imported};
 
-fn dated(bench: &Bench) -> BTreeSet<String> {
+fn dated(bench: &CliFixture) -> BTreeSet<String> {
     bench.names().into_iter().filter(|name| name.contains(".20")).collect()
 }
 
 /// Six users of whom two are settled.
-fn unfinished(server: &Server) -> Bench {
-    let bench = Bench::with_users(6);
+fn unfinished(server: &Server) -> CliFixture {
+    let bench = CliFixture::with_users(6);
     sync(&bench, server).args(&["--limit", "2"]).run().exits(0).because("2 rows imported so far; 4 remain").hints("without --limit");
     bench
 }
 
 #[test]
 fn a_finished_sync_never_stands_for_the_next() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let results = bench.read("users.results.csv");
     let run = sync(&bench, &server).run().exits(0);
@@ -37,7 +37,7 @@ fn a_finished_sync_never_stands_for_the_next() {
 
 #[test]
 fn blank_lines_at_the_end_are_no_change() {
-    let (server, bench) = (Server::new(|_| imported()), Bench::new());
+    let (server, bench) = (Server::new(|_| imported()), CliFixture::new());
     bench.write("users.csv", users(20) + "\n\n , \n");
     let first = sync(&bench, &server).run().exits(0);
     assert_eq!(first.summary["created"], 20, "{}", first.summary);
@@ -67,7 +67,7 @@ fn a_limit_makes_no_finished_run_and_the_same_command_goes_on() {
 
 #[test]
 fn the_missing_wait_for_the_end_of_the_file() {
-    let (bench, server) = (Bench::with_users(6), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(6), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(5).replace("Nick ", "Name "));
     sync(&bench, &server).args(&["--limit", "3"]).run().exits(0).because("2 remain");
@@ -80,7 +80,7 @@ fn the_missing_wait_for_the_end_of_the_file() {
 #[test]
 fn a_signal_stops_it_and_the_same_command_goes_on_without_the_guards() {
     let server = Server::new(|_| imported().after(Duration::from_millis(5)));
-    let bench = Bench::with_users(120);
+    let bench = CliFixture::with_users(120);
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(100).replace("Nick ", "Name "));
     let running = sync(&bench, &server).args(&["--max-update", "100", "--allow", "shrunk", "--in-flight", "2"]).start();
@@ -100,7 +100,7 @@ fn a_signal_stops_it_and_the_same_command_goes_on_without_the_guards() {
 #[test]
 fn an_app_that_is_full_stops_it_and_the_same_command_goes_on() {
     let full = Server::new(|request| if request.number < 2 { imported() } else { code(70398) });
-    let bench = Bench::with_users(6);
+    let bench = CliFixture::with_users(6);
     let run = sync(&bench, &full).args(&["--in-flight", "1"]).run().exits(4).because("70398");
     assert_eq!(run.statuses(), ["created", "created"]);
     let port = full.port();
@@ -113,7 +113,7 @@ fn an_app_that_is_full_stops_it_and_the_same_command_goes_on() {
 #[test]
 fn a_changed_file_sets_the_unfinished_run_aside_plans_anew_and_judges_the_guards() {
     let server = Server::new(|_| imported());
-    let (bench, plan) = (Bench::with_users(100), ["--plan", "plan.csv"]);
+    let (bench, plan) = (CliFixture::with_users(100), ["--plan", "plan.csv"]);
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(84).replace("Nick ", "Name "));
     let allowed = ["--allow", "shrunk", "--max-update", "100", "--limit", "10"];
@@ -146,7 +146,7 @@ fn the_same_bytes_under_other_stat_fields_go_on() {
 
 #[test]
 fn fields_from_other_columns_plan_anew_and_other_names_are_refused() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     bench.write("users.csv", "UserID,Nick,Alias\na,A,x\nb,B,y\nc,C,z\n");
     sync(&bench, &server).args(&["--limit", "1"]).run().exits(0).because("2 remain");
     let before = bench.read("users.results.csv");
@@ -171,8 +171,8 @@ fn restart_sets_aside_and_plans_anew() {
 #[test]
 fn another_commands_run_is_set_aside_if_it_is_finished_and_refused_if_not() {
     let server = Server::new(|_| imported());
-    let import = |bench: &Bench, flags: &[&str]| bench.import(&server).at_any_rate().args(flags).run();
-    let bench = Bench::with_users(4);
+    let import = |bench: &CliFixture, flags: &[&str]| bench.import(&server).at_any_rate().args(flags).run();
+    let bench = CliFixture::with_users(4);
     import(&bench, &["--limit", "1"]).exits(0);
     let before = bench.read("users.results.csv");
     let run = sync(&bench, &server).run().exits(2).because("an import").hints("--restart");
@@ -188,7 +188,7 @@ fn another_commands_run_is_set_aside_if_it_is_finished_and_refused_if_not() {
     sync(&bench, &server).run().exits(0);
     import(&bench, &[]).exits(0).imports_all(6);
     assert_eq!((server.calls(), dated(&bench).len()), (20, 2));
-    let bench = Bench::with_users(4);
+    let bench = CliFixture::with_users(4);
     import(&bench, &["--limit", "1"]).exits(0);
     sync(&bench, &server).args(&["--restart"]).run().exits(0).because("4 created");
 }
@@ -211,7 +211,7 @@ fn another_states_run_is_set_aside_if_it_is_finished_and_refused_if_not() {
 #[test]
 fn an_unfinished_run_that_is_read_otherwise_is_planned_anew() {
     let server = Server::new(|_| imported());
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,name\na,Ann\nb,Bob\nc,Cid\n");
     sync(&bench, &server).args(&["--limit", "1"]).run().exits(0);
     assert_eq!((server.calls(), server.nick("a")), (1, None));
@@ -223,7 +223,7 @@ fn an_unfinished_run_that_is_read_otherwise_is_planned_anew() {
 #[test]
 fn one_process_at_a_time_works_on_a_state() {
     let server = Server::new(|request| if request.user_id == "user1" { imported().after(Duration::from_millis(900)) } else { imported() });
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     std::os::unix::fs::symlink("users.state", bench.path("alias.state")).unwrap();
     let first = sync(&bench, &server).start();
     eventually("it is at work", || server.calls() > 0);
@@ -246,7 +246,7 @@ fn one_process_at_a_time_works_on_a_state() {
 #[test]
 fn a_row_that_was_refused_for_its_own_fault_leaves_no_doubt() {
     let server = Server::new(|request| if request.nick.as_deref() == Some("bad") { code(70402) } else { imported() });
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", "UserID,Nick\na,bad\nb,B\nnew,bad\n");
@@ -262,7 +262,7 @@ fn a_row_that_was_refused_for_its_own_fault_leaves_no_doubt() {
 fn a_row_that_failed_otherwise_is_in_doubt_and_sent_again_although_the_value_went_back() {
     // The call lands, but nobody hears of it.
     let server = Server::new(|request| if request.nick.as_deref() == Some("lost") { code(12345).with_effect() } else { imported() });
-    let bench = Bench::new();
+    let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", "UserID,Nick\na,lost\nb,B\nnew,lost\nwitness,W\n");
@@ -280,7 +280,7 @@ fn a_row_that_failed_otherwise_is_in_doubt_and_sent_again_although_the_value_wen
 
 #[test]
 fn standard_input_is_kept_while_the_run_is_unfinished() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     let sync = || sync_of(&bench, &["-", "--results", "users.results.csv", "--state", "users.state"], &server.endpoint()).against(&server);
     sync().stdin(&users(4)).args(&["--limit", "1"]).run().exits(0).because("3 remain");
     assert_eq!((bench.read("users.input.csv"), bench.mode("users.input.csv")), (users(4), 0o600));
@@ -313,7 +313,7 @@ fn no_files() -> [(Vec<u8>, &'static str); 7] {
 #[test]
 fn a_file_that_is_none_ends_every_command_with_2_beside_whatever_there_is() {
     for flags in [None, Some(&["--limit", "2"][..]), Some(&[])] {
-        let bench = Bench::with_users(5);
+        let bench = CliFixture::with_users(5);
         let server = Server::new(|_| imported());
         if let Some(flags) = flags {
             sync(&bench, &server).args(flags).run().exits(0);

@@ -4,24 +4,24 @@ use std::fs;
 
 use chatlift::sandbox::SandboxCommand;
 
-use super::night::{House, settings};
+use super::night::{SyncFixture, settings};
 use crate::binary::Call;
 
 const DELETE_NOW: [&str; 6] = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1"];
 
 /// A night that has settled one of two rows, with two accounts due to be deleted.
-fn unfinished() -> House {
-    let house = House::new(settings(&[]));
+fn unfinished() -> SyncFixture {
+    let house = SyncFixture::new(settings(&[]));
     house.night(&["gone1", "gone2", "here"], &[]).exits(0);
     house.night(&["here", "new1", "new2"], &[DELETE_NOW.as_slice(), &["--limit", "1"]].concat()).exits(0).because("1 remain");
     house
 }
 
-fn state<'a>(house: &'a House, what: &[&str]) -> Call<'a> {
+fn state<'a>(house: &'a SyncFixture, what: &[&str]) -> Call<'a> {
     house.bench.call(&["state", "users.state"]).args(what)
 }
 
-fn deletions(house: &House) -> usize {
+fn deletions(house: &SyncFixture) -> usize {
     house.sandbox.touches().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count()
 }
 
@@ -66,7 +66,7 @@ fn an_id_that_is_forgotten_is_not_brought_back_by_a_row_that_had_settled_before(
 
 #[test]
 fn another_file_in_the_same_night_is_no_other_night() {
-    let house = House::new(settings(&[]));
+    let house = SyncFixture::new(settings(&[]));
     house.night(&["a", "here"], &[]).exits(0);
     for file in [&["here"][..], &["here", "b"], &["here"]] {
         house.night(file, &["--missing-apart", "10h"]).exits(0);
@@ -88,7 +88,7 @@ fn a_client_that_cannot_be_made_is_found_before_the_plan_replaces_another() {
 
 #[test]
 fn an_older_state_that_was_brought_back_is_noticed() {
-    let house = House::new(settings(&[]));
+    let house = SyncFixture::new(settings(&[]));
     house.night(&["a"], &[]).exits(0);
     let backup = fs::read(house.bench.path("users.state")).unwrap();
     house.night(&["a=new name"], &[]).exits(0);
@@ -99,7 +99,7 @@ fn an_older_state_that_was_brought_back_is_noticed() {
 
 #[test]
 fn an_older_state_is_noticed_although_its_runs_have_the_same_numbers() {
-    let house = House::new(settings(&[]));
+    let house = SyncFixture::new(settings(&[]));
     house.night(&["a"], &[]).exits(0);
     let backup = fs::read(house.bench.path("users.state")).unwrap();
     house.night(&["a=new name"], &[]).exits(0);
@@ -111,7 +111,7 @@ fn an_older_state_is_noticed_although_its_runs_have_the_same_numbers() {
 
 #[test]
 fn an_older_state_of_the_same_run_is_noticed() {
-    let house = House::new(settings(&[]));
+    let house = SyncFixture::new(settings(&[]));
     let names = |name: &str| (0..40).map(|id| format!("u{id}={name}")).collect::<Vec<_>>();
     let night = |name: &str, flags: &[&str]| {
         let accounts = names(name);

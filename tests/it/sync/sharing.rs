@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{connection, held, sync, sync_of};
-use crate::binary::{Bench, Run, eventually, side_by_side, users};
+use crate::binary::{CliFixture, Run, eventually, side_by_side, users};
 use crate::disk::skipped;
 use crate::hostile::server::{Server, imported};
 
@@ -17,7 +17,7 @@ fn slow() -> Server {
     Server::new(|_| imported().after(Duration::from_millis(700)))
 }
 
-fn is_turned_away(bench: &Bench, server: &Server, state: &str) {
+fn is_turned_away(bench: &CliFixture, server: &Server, state: &str) {
     let what = ["users.csv", "--state", state, "--results", "second.csv"];
     let run = sync_of(bench, &what, &server.endpoint()).stem("second").run();
     assert_ne!(run.code, Some(0), "{state}: {}", run.stderr);
@@ -26,7 +26,7 @@ fn is_turned_away(bench: &Bench, server: &Server, state: &str) {
 
 #[test]
 fn a_new_state_is_one_runs_whatever_links_lead_to_it() {
-    let (bench, server) = (Bench::with_users(6), slow());
+    let (bench, server) = (CliFixture::with_users(6), slow());
     std::os::unix::fs::symlink("middle.state", bench.path("alias.state")).unwrap();
     std::os::unix::fs::symlink(bench.path("users.state"), bench.path("middle.state")).unwrap();
     std::fs::create_dir(bench.path("folder")).unwrap();
@@ -47,7 +47,7 @@ fn a_new_state_is_one_runs_whatever_links_lead_to_it() {
 
 #[test]
 fn a_state_is_one_runs_over_two_mounts_of_its_folder() {
-    let (bench, server) = (Bench::with_users(6), slow());
+    let (bench, server) = (CliFixture::with_users(6), slow());
     std::fs::create_dir(bench.path("one")).unwrap();
     std::fs::create_dir(bench.path("other")).unwrap();
     let mount = |args: &[&str]| Command::new("mount").args(args).current_dir(bench.path(".")).stderr(Stdio::null()).status();
@@ -64,7 +64,7 @@ fn a_state_is_one_runs_over_two_mounts_of_its_folder() {
 #[test]
 fn an_empty_file_becomes_private() {
     for dry in [&["--dry-run"][..], &[]] {
-        let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+        let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
         bench.write("users.state", "");
         std::fs::set_permissions(bench.path("users.state"), std::fs::Permissions::from_mode(0o644)).unwrap();
         sync(&bench, &server).args(dry).run().exits(0);
@@ -73,8 +73,8 @@ fn an_empty_file_becomes_private() {
 }
 
 /// Many accounts: their export fits into no pipe.
-fn many() -> (Bench, Server) {
-    let (bench, server) = (Bench::with_users(4_000), Server::new(|_| imported()));
+fn many() -> (CliFixture, Server) {
+    let (bench, server) = (CliFixture::with_users(4_000), Server::new(|_| imported()));
     sync(&bench, &server).args(&["--in-flight", "64"]).run().exits(0);
     bench.write("users.csv", users(4_000).replace("Nick 1\n", "Name 1\n"));
     (bench, server)
@@ -95,7 +95,7 @@ fn an_export_that_nobody_reads_on_keeps_no_run_waiting() {
 }
 
 /// Another program with a look at the state that it leaves open.
-fn looking(bench: &Bench) -> rusqlite::Connection {
+fn looking(bench: &CliFixture) -> rusqlite::Connection {
     let reader = rusqlite::Connection::open(bench.path("users.state")).unwrap();
     reader.execute_batch("BEGIN").unwrap();
     reader.query_row("SELECT count(*) FROM accounts", [], |_| Ok(())).unwrap();
@@ -114,8 +114,8 @@ fn no_call_is_made_while_another_program_keeps_the_state_from_being_changed() {
     side_by_side(cases, |case| case());
 }
 
-fn changed() -> (Bench, Server) {
-    let (bench, server) = (Bench::with_users(6), Server::new(|_| imported()));
+fn changed() -> (CliFixture, Server) {
+    let (bench, server) = (CliFixture::with_users(6), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(6).replace("Nick ", "Name "));
     (bench, server)
@@ -146,7 +146,7 @@ fn a_run_that_goes_on_makes_no_call() {
 
 /// It could not tell the state what it finds.
 fn a_verification_asks_nothing() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let _reader = looking(&bench);
     let verify = bench.call(&["verify", "users.csv", "--state", "users.state"]);
@@ -156,7 +156,7 @@ fn a_verification_asks_nothing() {
 
 #[test]
 fn a_look_that_ends_in_time_is_waited_for() {
-    let (bench, server) = (Bench::with_users(6), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(6), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(6).replace("Nick ", "Name "));
     let reader = looking(&bench);

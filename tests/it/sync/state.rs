@@ -4,16 +4,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::{connection, exported, held, state_bytes, sync, sync_of};
-use crate::binary::{Bench, Run, users};
+use crate::binary::{CliFixture, Run, users};
 use crate::hostile::server::{Server, imported};
 
-fn state(bench: &Bench, args: &[&str]) -> Run {
+fn state(bench: &CliFixture, args: &[&str]) -> Run {
     bench.call(&[&["state", "users.state"], args].concat()).run()
 }
 
 #[test]
 fn it_prints_target_counts_and_the_last_runs() {
-    let (bench, server) = (Bench::with_users(3), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(3), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(2).replace("Nick 1", "Other"));
     sync(&bench, &server).run().exits(0);
@@ -36,7 +36,7 @@ fn it_prints_target_counts_and_the_last_runs() {
 
 #[test]
 fn it_is_exported_in_order_of_ids() {
-    let (bench, server) = (Bench::new(), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
     bench.write("users.csv", "UserID,Nick,FaceUrl\nb,N,F\na,N,F\n=c,N,\n");
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", "UserID,Nick,FaceUrl\nb,N,F\n=c,N,\n");
@@ -53,7 +53,7 @@ fn it_is_exported_in_order_of_ids() {
 
 #[test]
 fn ids_are_forgotten_and_created_again() {
-    let (bench, server) = (Bench::with_users(4), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(4), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let run = state(&bench, &["forget", "user1", "user3", "nobody"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
@@ -65,7 +65,7 @@ fn ids_are_forgotten_and_created_again() {
 
 #[test]
 fn an_unfinished_run_is_finished_where_it_was_begun() {
-    let (bench, server) = (Bench::with_users(4), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(4), Server::new(|_| imported()));
     sync(&bench, &server).args(&["--limit", "1"]).run().exits(0);
     let moved = Server::new(|_| imported());
     let retarget =
@@ -81,7 +81,7 @@ fn an_unfinished_run_is_finished_where_it_was_begun() {
 
 #[test]
 fn a_file_that_is_no_state_is_refused_and_left_alone() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     let database = rusqlite::Connection::open(bench.path("foreign.state")).unwrap();
     database.execute_batch("CREATE TABLE accounts (id TEXT)").unwrap();
     drop(database);
@@ -105,7 +105,7 @@ fn a_file_that_is_no_state_is_refused_and_left_alone() {
 
 #[test]
 fn another_version_is_refused_and_left_alone() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     let database = rusqlite::Connection::open(bench.path("users.state")).unwrap();
     database.pragma_update(None, "user_version", 99).unwrap();
@@ -118,7 +118,7 @@ fn another_version_is_refused_and_left_alone() {
 
 #[test]
 fn an_empty_file_is_made_a_state() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     bench.write("users.state", "");
     fs::set_permissions(bench.path("users.state"), fs::Permissions::from_mode(0o600)).unwrap();
     sync(&bench, &server).run().exits(0).because("2 created");
@@ -127,7 +127,7 @@ fn an_empty_file_is_made_a_state() {
 
 #[test]
 fn it_is_private_and_one_file() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
     assert_eq!((bench.mode("users.state"), bench.mode("users.state.lock")), (0o600, 0o600));
     let own: Vec<_> = bench.names().into_iter().filter(|name| name.contains("state")).collect();
@@ -138,7 +138,7 @@ fn it_is_private_and_one_file() {
 
 #[test]
 fn no_two_files_share_a_name() {
-    let (bench, server) = (Bench::with_users(2), Server::new(|_| imported()));
+    let (bench, server) = (CliFixture::with_users(2), Server::new(|_| imported()));
     let before = bench.read("users.csv");
     let refused = |what: &[&str]| {
         sync_of(&bench, what, &server.endpoint()).run().exits(2).because("named for two files at once");

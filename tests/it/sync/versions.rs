@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::kept::kept;
 use super::night::{settings, sync};
 use super::{held, state_bytes};
-use crate::binary::{Bench, Call, eventually};
+use crate::binary::{Call, CliFixture, eventually};
 use crate::disk::{skipped, strace};
 
 /// The service of the fixture.
@@ -27,7 +27,7 @@ fn fixture(name: &str) -> String {
 }
 
 struct Old {
-    bench: Bench,
+    bench: CliFixture,
     sandbox: Sandbox,
     bytes: Vec<u8>,
 }
@@ -35,7 +35,7 @@ struct Old {
 impl Old {
     /// As the fixture has it, but for where the service is; `change` is made to the state first.
     fn new(change: &str) -> Self {
-        let bench = Bench::new();
+        let bench = CliFixture::new();
         let accounts = bench.outside("held.csv");
         fs::write(&accounts, fixture("held.csv")).unwrap();
         let sandbox = Sandbox::start_with(settings(&[]), Files::open(Some(&accounts), None).unwrap()).unwrap();
@@ -155,7 +155,7 @@ fn what_an_older_run_has_announced_is_put_right() {
 fn doubt_about_an_account_becomes_doubt_about_its_known_fields() {
     let old =
         Old::new("UPDATE accounts SET in_doubt = 1 WHERE id IN ('user37', 'user38'); UPDATE accounts SET in_doubt = 2 WHERE id = 'user35'");
-    let state = |bench: &Bench| bench.call(&["state", "users.state"]).run().stdout;
+    let state = |bench: &CliFixture| bench.call(&["state", "users.state"]).run().stdout;
     assert!(state(&old.bench).contains("in doubt    3"), "{}", state(&old.bench));
     // user37 has a face, user38 has none.
     old.bench.write("users.csv", file_before().replace(",https://faces/37", ",").replace(",https://faces/35", ","));

@@ -8,8 +8,8 @@ use chatlift::domain::command::Command;
 use chatlift::domain::guard::Tripped;
 use chatlift::io::state::RunTotals;
 
-use super::joined::{CANARY, House, MISSING_RUNS};
-use super::town::Accounts;
+use super::export_model::Accounts;
+use super::joined::{CANARY, JoinedFixture, MISSING_RUNS};
 
 const PEOPLE: u32 = 2_000;
 const DAYS: u32 = 365;
@@ -92,7 +92,7 @@ fn expected(people: &Accounts, held: &Accounts, before: &BTreeMap<String, u32>) 
 }
 
 /// Whom the calls of a night were for; nobody twice.
-fn touched(house: &House) -> (BTreeSet<String>, BTreeSet<String>) {
+fn touched(house: &JoinedFixture) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut sent, mut deleted) = (BTreeSet::new(), BTreeSet::new());
     for (command, id) in house.fake.touched() {
         match command {
@@ -106,7 +106,7 @@ fn touched(house: &House) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 /// A day's export job goes wrong: a guard stops it, and nothing happens.
-async fn stopped(house: &House, csv: &str, guards: &[&str]) {
+async fn stopped(house: &JoinedFixture, csv: &str, guards: &[&str]) {
     let before = (house.fake.accounts(), house.missing_runs());
     let tripped: Vec<Tripped> = house.night(csv).await.expect_err(guards[0]);
     assert_eq!(tripped.iter().map(|tripped| tripped.guard.name()).collect::<Vec<_>>(), guards);
@@ -120,7 +120,7 @@ async fn a_year_of_nights_sends_what_has_changed_and_ends_as_the_last_good_file(
     println!("CHATLIFT_YEAR_SEED={seed}");
     let mut register = Register::new(seed);
     let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let mut house = House::new(start);
+    let mut house = JoinedFixture::new(start);
     let mut sum = RunTotals::default();
     for day in 0..DAYS {
         house.now.set(start + DAY * day);
@@ -162,7 +162,7 @@ fn blanked(people: &Accounts) -> Accounts {
     people.iter().map(|(id, (nick, _))| (id.clone(), (nick.clone(), String::new()))).collect()
 }
 
-async fn night(house: &House, people: &Accounts, text: &str) -> RunTotals {
+async fn night(house: &JoinedFixture, people: &Accounts, text: &str) -> RunTotals {
     let held = house.fake.accounts();
     let expected = expected(people, &held, &house.missing_runs());
     assert!(people.contains_key(CANARY));

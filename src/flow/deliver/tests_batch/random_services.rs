@@ -135,7 +135,7 @@ impl Service {
 /// A run over a random file: calls are in flight together and end in any order.
 fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut desk = Desk::new(OnBatchFailure::FallBack);
+    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.deliveries.limits.in_flight = in_flight;
     desk.deliveries.limits.window_records = random.usize(150..2_000);
     let has_profiles = random.u32(..3);

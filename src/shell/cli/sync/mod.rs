@@ -56,8 +56,8 @@ pub(super) fn run(flags: &SyncFlags) -> ExitMessage {
     let word = Session::set(&bars).and_then(|scene| {
         let mut pipe = HeldPipe::default();
         Ok(match Sync::new(flags, &mut pipe)?.begin(&scene)? {
-            Prepared::Run(run) => run.carry_out(&scene),
-            Prepared::Stopped(word) => word,
+            PreparedSync::Run(run) => run.carry_out(&scene),
+            PreparedSync::Stopped(word) => word,
         })
     });
     let word = word.unwrap_or_else(|word| word);
@@ -102,7 +102,7 @@ impl Locks {
 }
 
 /// What the plan came to.
-enum Prepared<'a> {
+enum PreparedSync<'a> {
     Run(Box<SyncRun<'a>>),
     Stopped(ExitMessage),
 }
@@ -148,7 +148,7 @@ impl<'a> Sync<'a> {
     }
 
     /// Plans or goes on, whichever it is.
-    fn begin(mut self, scene: &Session) -> Result<Prepared<'a>, ExitMessage> {
+    fn begin(mut self, scene: &Session) -> Result<PreparedSync<'a>, ExitMessage> {
         let state = StateDb::find(&self.flags.state).map_err(|error| state_error(&error))?;
         let open_run = state.as_ref().map(StateDb::open_run).transpose().map_err(|error| state_error(&error))?.flatten();
         let about = state.as_ref().map(StateDb::about).transpose().map_err(|error| state_error(&error))?;
@@ -167,7 +167,7 @@ impl<'a> Sync<'a> {
             let dialled = build_client(&self.connection, self.lanes.main_rate())?;
             // What is begun is stopped by a signal as a run is.
             scene.stops();
-            return self.open((way, claim), ops, open_run.clone(), dialled).map(Prepared::Run);
+            return self.open((way, claim), ops, open_run.clone(), dialled).map(PreparedSync::Run);
         }
         preflight::judge(&self.file, &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
@@ -179,7 +179,7 @@ impl<'a> Sync<'a> {
         self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
         planned::tell_cut(&figures, &tripped);
         if self.flags.run.dry_run || !tripped.is_empty() {
-            return Ok(Prepared::Stopped(self.stop(&drawn, &tripped, wait)));
+            return Ok(PreparedSync::Stopped(self.stop(&drawn, &tripped, wait)));
         }
         let is_shrunk = crate::domain::guard::has_shrunk(&figures);
         drop(state);
@@ -193,7 +193,7 @@ impl<'a> Sync<'a> {
             StartMode::Resume { .. } => StartMode::SetAside,
             way => way,
         };
-        self.open((way, claim), drawn.ops, open_run, dialled).map(Prepared::Run)
+        self.open((way, claim), drawn.ops, open_run, dialled).map(PreparedSync::Run)
     }
 
     /// Refuses a state that is older than the checkpoint beside it: it doesn't know what was sent since.

@@ -25,7 +25,7 @@ pub(crate) struct Broken(pub(crate) String);
 macro_rules! promise {
     ($holds:expr, $($words:tt)+) => {
         if !$holds {
-            return Err($crate::crash::witness::Broken(format!($($words)+)));
+            return Err($crate::crash::oracle::Broken(format!($($words)+)));
         }
     };
 }
