@@ -153,7 +153,7 @@ fn an_outage_stops_the_run_and_makes_no_id_missing_or_unknown() {
 
 #[test]
 fn a_sample_of_nobody_is_refused() {
-    let bench = Bench::with_users(3);
+    let bench = CliFixture::with_users(3);
     let run = bench.call(&["verify", "users.csv", "--sandbox", "--sample", "0"]).run().exits(2);
     assert!(run.stderr.contains("--sample"), "{}", run.stderr);
     assert_eq!(bench.names().len(), 1, "{:?}", bench.names());

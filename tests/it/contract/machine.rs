@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::binary::{CliFixture, Call, KEY, SDKAPPID, eventually, side_by_side, users};
+use crate::binary::{Call, CliFixture, KEY, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 
 /// A call without the harness' own bound of calls in flight.
