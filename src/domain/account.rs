@@ -1,7 +1,7 @@
-//! The account to import: valid by construction.
+//! The account to import; a value of this type is always valid.
 //!
-//! Knows the service's rules for a UserID and for profile fields, so that no call is spent on a row that it would refuse.
-//! Never reads or writes anything.
+//! The types here know the service's rules for a UserID and for profile fields, so that no request is spent on a row that the service
+//! would refuse. They never read or write anything.
 
 use thiserror::Error;
 

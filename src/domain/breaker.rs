@@ -1,7 +1,8 @@
-//! The health of an API: whether its faults are the service's or the records', and what follows for jobs that are out of attempts.
+//! The health of an API: whether its errors are the service's fault or the records', and what happens to jobs that are out of attempts.
 //!
-//! A suspicion of an outage is tested by calls that ought to go well before anything is given back; the same calls are the probes of an
-//! open breaker. Decisions only; nothing here sends, sleeps, draws a random number or reads a clock. APIs that share a breaker share one.
+//! A suspected outage is tested with requests that should succeed before any attempt is given back; the same requests are the probes of an
+//! open breaker. This module only decides: it does not send, sleep, draw random numbers or read a clock. Commands that share a breaker
+//! share one `Health`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

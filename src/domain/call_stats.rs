@@ -1,6 +1,6 @@
-//! What left and what came back: the counts that progress and summary share.
+//! Counts of requests and answers, which progress and summary share.
 //!
-//! Values only; the flows count, the gate knows the pace.
+//! This module holds values only. The flows count; the gate knows the pace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

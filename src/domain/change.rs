@@ -1,6 +1,6 @@
-//! The plan of a sync: what is to become of each record, decided from what the service is known to hold.
+//! The plan of a sync: what is done with each record, decided from what the service is known to hold.
 //!
-//! Pure values. What is held is kept by `state`, where records come from is the roster's business.
+//! This module holds pure values. `io::state` stores the known accounts, and the roster reads the records.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,6 +1,6 @@
 //! The commands of the REST API that this tool calls.
 //!
-//! Pure names; paths and bodies are the wire's, the pace is the gate's.
+//! This module has their names only. Paths and bodies are in `io::api::wire`, limits are applied by `io::gate`.
 
 /// A command of the service; each has a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
-//! What a verification found: of each id, whether the service holds what the file says.
+//! The result of a verification for one id: whether the service holds what the file says.
 //!
-//! Pure values; who asks is the verification's business, where it is written that of whoever takes the findings.
+//! These are pure values. `flow::verify` asks the service and fills them in; whoever implements [`Findings`] writes them.
 
 use csv::ByteRecord;
 

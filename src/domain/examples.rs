@@ -1,4 +1,4 @@
-//! The first few of many, and how many there were: what a report can name in flat memory.
+//! The first few items of many, and how many there were, so that a report can name examples in flat memory.
 
 /// A count, with the first `N` of what was counted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! The guards of a sync: what looks wrong about a plan is refused before the first call.
+//! The guards (safety checks) of a sync: a plan that looks wrong is refused before the first request.
 //!
-//! Pure decisions on whole numbers: no percentage is rounded. What is said about them is the shell's business.
+//! The guards decide with whole numbers, so no percentage is rounded. The shell finds the words for them.
 
 use std::fmt;
 

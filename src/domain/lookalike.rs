@@ -1,7 +1,7 @@
-//! Look-alikes: two cells that a person takes for the same UserID, though their bytes differ.
+//! Look-alikes: two cells that a person takes for the same UserID although their bytes differ.
 //!
-//! A spreadsheet, an export or a colleague changes how an id is written, not whose it is. Pure text; who is spared for it is decided by
-//! whoever plans.
+//! A spreadsheet, an export or a colleague changes how a UserID is written, not whose it is. This module only compares text; `flow::sync`
+//! decides which missing accounts are spared for it.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
-//! What became of a record: the one fact that results, rejects, progress and summary share.
+//! The outcome of a record, which results, rejects, progress and summary share.
 //!
-//! Pure values; when and how they are written is the journal's business.
+//! These are pure values. The journal decides when and how they are written.
 
 use std::time::SystemTime;
 

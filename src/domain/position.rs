@@ -1,6 +1,6 @@
-//! What identifies an input file and a place in it.
+//! Values that identify an input file and a position in it.
 //!
-//! Pure values: how they are read off a file is the roster's business, where they are kept the journal's.
+//! They are pure values: the roster reads them from a file, and the journal keeps them in the checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
-//! Refusals one after the other: so many that it isn't the records that are wrong.
+//! Detects refusals one after the other that are too many to be the records' own fault.
 //!
-//! Counts as calls end, for each API and process. Pure: what is done about it is for others to say.
+//! It counts requests as they end, for each API and process. It only decides; its caller acts.
 
 /// Records that are each refused from the first one on, after which the run stops. Source: the contract.
 const FIRST_RECORDS: u32 = 100;

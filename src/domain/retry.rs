@@ -1,6 +1,6 @@
-//! When to try again: back-off, and the retries' share of the calls.
+//! When to try again: the back-off, and the share of requests that retries may take.
 //!
-//! Decisions only; nothing here sleeps, draws a random number or reads a clock.
+//! This module only decides: it does not sleep, draw random numbers or read a clock.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! What accounts are imported into, by name: the same for every run that goes there.
+//! Where accounts are imported: endpoint, app and API. Runs that go to the same place have equal targets.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
-//! What the end of a call means: for the row, for the pace, for the run.
+//! What the end of a request means for the row, for the pace and for the run.
 //!
-//! One table of the service's codes, one match. Pure: it decides what a code is, never what to do about it and when.
-//! Source of the classes: Tencent's error code pages, read against each other where they disagree.
+//! One table holds the service's codes, and one `match` reads it. The module says what a code is; its callers decide what to do about it
+//! and when. The classes come from Tencent's error code pages, read against each other where they disagree.
 
 use std::fmt;
 

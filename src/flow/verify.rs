@@ -1,7 +1,7 @@
-//! The verification: asks the service whether it holds what a file says, and tells what was found, in input order.
+//! The verification asks the service whether it holds what a file says, and reports its findings in input order.
 //!
-//! `survey` reads the file once and decides which records count; a second reading brings them here, page by page, as errands of
-//! `account_check` and `portrait_get`. How calls are made is the business of `calls`; nothing is found of an id that wasn't answered.
+//! `survey` reads the file once and decides which records count. A second reading sends them here, page by page, as requests of
+//! `account_check` and `portrait_get`. `calls` makes the requests. No finding is made for an id that was not answered.
 
 mod slots;
 mod survey;

@@ -1,7 +1,8 @@
-//! Entries in order, however many there are, in flat memory.
+//! An external sort: it puts any number of entries in order, in flat memory.
 //!
-//! Bounded runs are sorted in memory, beside the reading, and laid down in one unnamed temporary file; then they are merged, beside the
-//! reading of what comes out. Entries are bytes of one length and are compared as such. Knows nothing of what they mean.
+//! Runs of bounded size are sorted in memory while the next one is read, and written to one unnamed temporary file. Then they are merged
+//! while the caller reads the result. Entries are byte strings of one length and are compared as such; this module does not know what they
+//! mean.
 
 mod file_section;
 mod merge;

@@ -1,6 +1,6 @@
-//! Files by name: the folder of one, and the name under which one is written before it takes its own.
+//! File names: the folder of a file, and the temporary name under which a file is written before it gets its own.
 //!
-//! What stands in a file is for others to know.
+//! This module does not know what files contain.
 
 pub mod lock;
 

@@ -1,4 +1,4 @@
-//! Everything that reads or writes outside of the process. These modules import `domain`, and each other only where one is built on another.
+//! Everything that reads or writes outside of the process. These modules import `domain`, and none of each other except `files`.
 
 pub mod api;
 pub mod extsort;

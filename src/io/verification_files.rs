@@ -1,7 +1,7 @@
-//! The files of a verification: what was found, and what would put it right.
+//! The files of a verification: what was found, and the rows that would correct it.
 //!
-//! Each is written aside, readable by its owner alone, and takes its name at the end; until then, and if there is none, the file of an
-//! earlier verification stays as it was.
+//! Each is written under a temporary name, readable by its owner only, and renamed at the end. Until then, and if there is nothing to
+//! write, the file of an earlier verification stays as it was.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind};

@@ -1,4 +1,4 @@
-//! The app's accounts, and what changes in them.
+//! The app's accounts, and the changes made to them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

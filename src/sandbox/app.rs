@@ -1,4 +1,4 @@
-//! The app: what each command does to it, and what is answered.
+//! The app: carries out each command and builds its answer.
 
 use std::collections::HashMap;
 

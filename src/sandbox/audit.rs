@@ -1,6 +1,6 @@
-//! What the sandbox saw: calls and their pace, breaches of the protocol, what was in flight together.
+//! The audit: the requests that arrived and their pace, violations of the protocol, and requests that were in flight together.
 //!
-//! Never holds a UserSig.
+//! It never holds a UserSig.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Which users were touched by which command: a line of the call log for each of them.
+//! The call log: one line for each user and command, with the result.
 
 use super::command::SandboxCommand;
 

@@ -1,6 +1,6 @@
-//! The outside of a call: method, path and the five query parameters, to the letter.
+//! Checks the outside of a request: method, path and the five query parameters, exactly as documented.
 //!
-//! Texts of refusals never hold a value of the query, since one of them is the UserSig.
+//! The text of a refusal never holds a value of the query, since one of them is the UserSig.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Faults on request: what goes wrong, for which calls, how often; and the text that says so.
+//! Faults on request: what goes wrong, for which requests, how often; and the syntax of `--fault`.
 
 use std::ops::Range;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Which fault strikes a call: counts calls and strikes, and chooses users by hash.
+//! Decides which fault a request meets: it counts requests and faults, and chooses users by hash.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The files of a sandbox: its accounts and its call log. What a call leaves in them is there before its answer goes out.
+//! The files of a sandbox: its accounts and its call log. What a request changes in them is written before its answer leaves.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

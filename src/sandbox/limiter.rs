@@ -1,6 +1,6 @@
-//! How a service may count calls against its limit: small machines without a clock, which simulations use as well.
+//! How a service may count requests against its limit: small state machines without a clock, which simulations use as well.
 //!
-//! A call that is refused counts for none of them.
+//! A request that is refused counts for none of them.
 
 use std::collections::VecDeque;
 use std::str::FromStr;

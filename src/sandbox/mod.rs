@@ -1,7 +1,7 @@
-//! An embedded stand-in for Tencent Chat: for a rehearsal without credentials, and for the tests.
+//! A mock service for Tencent Chat, for rehearsals without credentials and for the tests.
 //!
-//! [`Service`] is the service as a state machine, strict as the documentation is, with faults on request and an audit of what it saw;
-//! [`Sandbox`] serves it on loopback from a thread of its own. Shares `api::wire` with the client and nothing else.
+//! [`Service`] is the service as a state machine, as strict as the documentation, with faults on request and an audit of what it received.
+//! [`Sandbox`] serves it on loopback from a thread of its own. The sandbox shares `api::wire` with the client and nothing else.
 
 mod accounts;
 mod app;

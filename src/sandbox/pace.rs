@@ -1,4 +1,4 @@
-//! Calls in a sliding second: counted exactly, by the time they arrived.
+//! Counts requests in a sliding second, exactly, by the time at which they arrived.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a call's body asks for, read strictly: documented keys and types only.
+//! Reads the body of a request strictly: documented keys and types only.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,7 +1,8 @@
-//! Accounts that outlive the process: a CSV file, and beside it a log of what has changed since the file was written.
+//! Accounts that outlive the process: a CSV file, and beside it a log of the changes since the file was written.
 //!
-//! The log is appended to before a call is answered and isn't synced: a change that was answered outlives the process' end, however it
-//! comes, but not the machine's. Start and end write the file anew and the log empty but for the ids that were deleted.
+//! The log is appended to before a request is answered and is not synced: a change that was answered survives the end of the process,
+//! however it comes, but not a crash of the machine. At start and end the file is written anew, and the log is emptied except for the ids
+//! that were deleted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};

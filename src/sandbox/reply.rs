@@ -1,4 +1,4 @@
-//! What goes back to the caller: answers of the service, refusals, and the ways to give none.
+//! What goes back to the client: answers of the service, refusals, and the ways to give no answer.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The service itself, as a state machine: a request and the time go in, a reaction comes out.
 //!
-//! No I/O and no clock: the shell, or a test, says what time it is and does what the reaction says.
+//! It has no I/O and no clock: the shell, or a test, says what time it is and does what the reaction says.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a sandbox can be told.
+//! The settings of a sandbox.
 
 use std::fmt::Write;
 use std::io;

@@ -1,4 +1,4 @@
-//! The check of a UserSig, as the service does it: its own reading of TLSSigAPIv2, so that a fault of the client's is found.
+//! Checks a UserSig as the service does, with its own reading of TLSSigAPIv2, so that a fault of the client's is found.
 
 use std::collections::HashMap;
 use std::io::Read;

@@ -1,6 +1,6 @@
-//! Exit codes, and what is said with them.
+//! Exit codes, and the messages that go with them.
 //!
-//! One line says why, one `hint:` line says what to do; every path out of the program ends here.
+//! One line says why, one `hint:` line says what to do. Every way out of the program ends here.
 
 use std::fmt;
 use std::process::ExitCode;

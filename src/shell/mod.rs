@@ -1,4 +1,4 @@
-//! The command line: flags in, one flow, an exit code out; and what is shown meanwhile.
+//! The command line: it turns flags into one flow and the flow's end into an exit code, and shows progress meanwhile.
 
 pub mod cli;
 pub mod exit;

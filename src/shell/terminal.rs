@@ -1,4 +1,4 @@
-//! What goes to a terminal: foreign text made fit for one line, and lines on standard error.
+//! Terminal output: makes foreign text safe for one line, and writes lines to standard error.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -1,7 +1,7 @@
-//! Missing ids and the records that look like them: a second pass over the file, in memory that doesn't grow with either.
+//! Finds the records that look like missing ids: a second pass over the file, in memory that grows with neither side.
 //!
-//! Both sides are compared by a hash of their normal form. A filter of fixed size lets few records through; what it lets through is sorted
-//! outside of memory, as are the missing, and read side by side. Where nothing is missing, nothing is read.
+//! Both sides are compared by a hash of their normal form. A filter of fixed size lets few records through; these and the missing ids are
+//! sorted outside of memory and read side by side. If no account is missing, nothing is read.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};

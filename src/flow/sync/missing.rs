@@ -1,7 +1,7 @@
-//! The accounts that the file lacks: who is online is asked, then they are kicked or deleted.
+//! Handles the accounts that the file does not contain: it asks who is online, then kicks or deletes the others.
 //!
-//! They are taken from the state in order of ids, in slices. Before a call leaves, its ids are in doubt in the state; what came of it is
-//! noted there as soon as it is known.
+//! It takes them from the state in order of ids, in slices. Before a request leaves, its ids are in doubt in the state; the result is
+//! recorded there as soon as it is known.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};

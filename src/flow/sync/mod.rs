@@ -1,7 +1,7 @@
-//! The sync: a file against a state. What is to become of each record is planned as a whole, then only what differs is sent.
+//! The sync compares a file with a state: what is done with each record is planned as a whole, then only what differs is sent.
 //!
-//! `planning` reads and decides, `feed` hands what is to be sent to the import, `settling` brings what came of it back to the state,
-//! `absent` deals with the accounts that the file lacks. Who may send, and how, is the import's and the calls' business.
+//! `planning` reads and decides, `planned_records` hands the records to the import, `send_outcomes` reads the results back for the state,
+//! and `missing` handles the accounts that the file does not contain. `flow::import` and `flow::calls` send the requests.
 
 mod lookalikes;
 mod missing;

@@ -1,6 +1,6 @@
-//! The records that are to be sent, in input order, as the import takes them.
+//! The records that a sync sends, in input order, as the import takes them.
 //!
-//! Before a record is handed out, the state has durably taken note that its call may leave.
+//! Before a record is handed out, the state has durably recorded that its request may leave.
 
 use std::rc::Rc;
 use std::time::SystemTime;

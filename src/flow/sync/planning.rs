@@ -1,7 +1,7 @@
-//! Planning: one pass over the file, one over the state, in order of ids.
+//! Planning: one pass over the file and one over the state, in order of ids.
 //!
-//! The file's records are noted as slips of fixed size and sorted outside of memory, so that file and state can be read side by side.
-//! Nothing is written but unnamed temporary files.
+//! Each record of the file becomes a `RecordDigest` of fixed size. The digests are sorted outside of memory, so that file and state can be
+//! read side by side. Nothing is written but unnamed temporary files.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

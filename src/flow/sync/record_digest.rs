@@ -1,4 +1,4 @@
-//! What a plan notes of each record and each missing account, in bytes that sort as they should.
+//! What a plan keeps of each record and each missing account, as bytes that sort by id.
 
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};

@@ -1,4 +1,4 @@
-//! What came of a run's rows, read back from its results, in order of ids.
+//! The results of a run, read back in order of ids.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;

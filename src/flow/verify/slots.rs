@@ -1,4 +1,4 @@
-//! The ids that are under way, in input order, until what is found of each can be told.
+//! The ids that are being asked about, in input order, until the finding of each can be reported.
 
 use std::collections::VecDeque;
 

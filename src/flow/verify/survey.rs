@@ -1,4 +1,4 @@
-//! The first look at the input: which record of each id is its last, and which of these are asked about.
+//! The first pass over the input: which record of each id is its last, and which of these are asked about.
 //!
 //! Memory is three bits a row and what the sort takes.
 

@@ -1,7 +1,8 @@
-//! What an answer says: the service's JSON, read into what the flows know.
+//! Reads the service's JSON answers into the values that the flows work with.
 //!
-//! Pure; tolerant of all that JSON allows and the documentation leaves open, and never more generous than the answer itself. An item of a
-//! list that can't be read is a refusal of its id, or names nobody; it doesn't spoil its neighbours.
+//! The reader is pure. It tolerates everything that JSON allows and the documentation leaves open, and never concludes more than the
+//! answer says. An item of a list that cannot be read counts as a refusal of its id, or names no account; it does not affect its
+//! neighbours.
 
 use super::fields::{self, FieldValue, Fields};
 use super::wire;

@@ -1,6 +1,7 @@
-//! The objects of an answer, key by key: as tolerant as JSON is, and no more.
+//! Reads the objects of an answer key by key: as tolerant as JSON is, and no more.
 //!
-//! A value is looked at when somebody asks for it, so one that can't be read spoils nothing beside it, and one that nobody wants may be anything.
+//! A value is parsed only when the caller asks for it. So a value that cannot be read does not affect the ones beside it, and a value that
+//! nobody needs may be anything.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,7 @@
-//! Kept connections: which ones have carried a call before, and whether it is worth while to keep any.
+//! Kept connections: which ones have carried a request before, and whether keeping any is worth while.
 //!
-//! Some servers give each connection up after an answer, a time or a number of calls, without a word. The call that meets that is lost, and its
-//! repeat costs a place in the pace; so where it happens often, calls get connections of their own for a while.
+//! Some servers close a connection after an answer, a time or a number of requests without notice. The request that meets such a
+//! connection is lost, and its repeat uses up a permit. Where this happens often, requests get new connections of their own for a while.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

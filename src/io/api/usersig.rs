@@ -1,6 +1,6 @@
 //! UserSig (TLSSigAPIv2): making, renewing and reading signatures.
 //!
-//! Source: Tencent's signing libraries; checked against their vectors. The key and the signatures never show up in Debug output.
+//! Source: Tencent's signing libraries; the tests compare with their vectors. The key and the signatures never appear in Debug output.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

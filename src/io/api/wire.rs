@@ -1,6 +1,6 @@
-//! The wire format: paths, query parameters and bodies, to the letter of Tencent's documentation.
+//! The wire format: paths, query parameters and bodies, exactly as Tencent documents them.
 //!
-//! Shared with the sandbox, so that both sides speak of the same names; signs nothing and sends nothing.
+//! The sandbox uses this module too, so that both sides have the same names. It signs nothing and sends nothing.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;

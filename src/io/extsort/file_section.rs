@@ -1,4 +1,4 @@
-//! A part of a file, read entry by entry.
+//! A section of a file, read entry by entry.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,7 @@
-//! The merge of sorted runs, on a thread of its own.
+//! Merges sorted runs, on a thread of its own.
 //!
-//! A tree of losers over the runs: each entry is compared with those on its way to the root alone, by twelve bytes behind what all entries
-//! share, and as a whole only where those are the same.
+//! A tree of losers over the runs compares each entry only with those on its way to the root: first by twelve bytes behind the prefix that
+//! all entries share, then as a whole if those are equal.
 
 use std::fs::File;
 use std::io;

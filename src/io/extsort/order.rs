@@ -1,4 +1,4 @@
-//! The order of entries in memory, found by eight bytes at a time, while the entries stay where they are.
+//! Sorts entries in memory by eight bytes at a time, without moving the entries.
 
 use super::Entry;
 

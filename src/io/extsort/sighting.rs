@@ -1,4 +1,4 @@
-//! An id and where it stood, in bytes that bring those of one id together, by their rows.
+//! An id and the row where it occurred, as bytes that sort by id and then by row.
 
 use xxhash_rust::xxh3::xxh3_128;
 

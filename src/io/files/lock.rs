@@ -1,7 +1,8 @@
-//! Lock files: one process at a time works on what stands beside one under the same name, less `.lock`.
+//! Lock files: one process at a time works on a file; its lock is a file beside it, with `.lock` added to the name.
 //!
-//! The lock is the kernel's and ends with its process, however that ends. The file may stay, for a name is cheap; only one that was made for
-//! nothing goes, while its lock is held. So whoever gets a lock makes sure that the name still leads to its file.
+//! The kernel holds the lock and releases it when its process ends, however that ends. The lock file may stay. It is removed only if it
+//! was created for nothing, and while its lock is held. So a process that gets the lock makes sure that the name still leads to the file
+//! it has locked.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};

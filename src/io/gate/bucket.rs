@@ -1,6 +1,6 @@
-//! The spacing of calls: governor's token bucket, on a clock that the gate sets.
+//! Spaces requests evenly with governor's token bucket, on a clock that the gate sets.
 //!
-//! It says when the next call is due; how many calls a second may hold is the ring's business. Never sleeps.
+//! It says when the next request is due. The ring limits how many requests a second may hold. The bucket never sleeps.
 
 use std::num::NonZeroU32;
 use std::ops::Add;

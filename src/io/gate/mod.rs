@@ -1,8 +1,8 @@
-//! The gate: what every call passes last, retries and probes included.
+//! The gate: every request passes it last, retries and probes included.
 //!
-//! `bucket` (governor) spaces the calls evenly, `pace` says how fast, `ring` proves the limit. A permit counts against the limit from its
-//! grant until one second (and a margin) after the call was **written**, however long connecting takes, so that calls cannot bunch up behind
-//! the gate. Never sleeps: it says when to ask again.
+//! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `ring` proves the limit. A permit counts
+//! against the limit from its grant until one second (and a margin) after its request was **written**, however long connecting takes, so
+//! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to ask again.
 
 mod bucket;
 mod pace;

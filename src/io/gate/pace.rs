@@ -1,8 +1,9 @@
-//! How fast calls may leave: the rate, or what the service lets through of it.
+//! How fast requests leave: at the configured rate, or as fast as the service lets them through.
 //!
-//! As CUBIC does for TCP, it remembers where it was refused, comes back close to it quickly and goes past it carefully, then ever faster;
-//! what it falls to is what got through, as in the adaptive mode of the AWS SDKs. Decisions only: it is told when calls left and were
-//! refused, and the time by whoever asks. The figures below were chosen by simulation against the limiters of `benches/pace`.
+//! As CUBIC does for TCP, the pace remembers the rate at which it was refused, returns close to it quickly, and goes past it carefully,
+//! then ever faster. When it is refused, it falls to the rate that got through, as in the adaptive mode of the AWS SDKs. It only decides:
+//! the caller tells it the time, and when requests left and were refused. The figures below were chosen by simulation against the limiters
+//! of `benches/pace`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

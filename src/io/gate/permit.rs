@@ -1,6 +1,6 @@
-//! The right to send one call, and what becomes of it.
+//! The right to send one request, and how the gate learns what became of it.
 //!
-//! A permit travels with its call; the gate learns from counters when it has been used or dropped.
+//! A permit travels with its request; counters tell the gate when it was used or dropped.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! The proof of the limit: when the calls of the last second were granted and written, and when one more may follow.
+//! Proves the limit: it knows when the requests of the last second were granted and written, and so when one more may follow.
 //!
-//! A call that was granted and not yet written counts as one that may be written at any moment.
+//! A request that was granted and is not yet written counts as one that may be written at any moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A file that grows at its end: written by one, cut to what is vouched for when a run goes on.
+//! A file that one writer appends to, and that is cut to its committed length when a run is resumed.
 
 use std::io;
 use std::path::{Path, PathBuf};

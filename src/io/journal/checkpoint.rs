@@ -1,9 +1,11 @@
-//! The checkpoint: where a run stands, as one JSON object with a version and a checksum.
+//! The checkpoint: how far a run has come, as one JSON object with a version and a checksum.
 //!
-//! Encoding and decoding only. It holds no secret and no personal data: numbers, hashes and the address of the service.
-//! Rule for the format: a field that changes its meaning, comes or goes raises the version. A reader takes its own version and those that it
-//! knows how to read, and says so of any other; what is written is always of its own. Only what is left out as long as it says
-//! nothing (`Reading::flags`) comes without.
+//! This module only encodes and decodes. A checkpoint holds no secret and no personal data: numbers, hashes and the address of the
+//! service.
+//!
+//! Rule for the format: a field that changes its meaning, comes or goes raises the version. A reader accepts its own version and those
+//! that it knows how to read, and names any other in its error. What is written always has the own version. Only a field that is omitted
+//! while it says nothing (`ColumnLayout::flags`) was added without a new version.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! The disk as the journal uses it: a seam, so that tests can crash between any two of its operations.
+//! The disk as the journal uses it, behind a trait, so that tests can crash between any two of its operations.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};

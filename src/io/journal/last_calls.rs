@@ -1,6 +1,6 @@
-//! When the calls of a run left: the time of its lock file, which a process that is killed leaves behind as well.
+//! Records when the requests of a run left, as the time of its lock file, which survives a kill.
 //!
-//! Never synced: it is of use for a second, and only to a process that starts on the same machine.
+//! The time is never synced: it is useful for one second only, to a process that starts on the same machine.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,6 +1,6 @@
-//! The lines of results and rejects: RFC 4180 with line feeds.
+//! Formats the lines of results and rejects: RFC 4180 with line feeds.
 //!
-//! Pure formatting into memory; what is written where and when is the journal's business.
+//! This module formats into memory only; the journal decides when and where the lines are written.
 
 use std::fmt::{Display, Write};
 use std::time::SystemTime;

@@ -1,7 +1,8 @@
-//! The journal: results, rejects and checkpoint of a run, written by one, so that a crash at any instant loses nothing that it vouches for.
+//! The journal writes results, rejects and checkpoint of a run, so that a crash at any instant loses nothing that the checkpoint confirms.
 //!
-//! A commit: append results and rejects, sync them, write the checkpoint aside, sync it, give it its name, sync the folder. The
-//! checkpoint is the truth: what stands in the files behind its extents has never happened. Knows nothing of the input but its marks.
+//! A commit appends results and rejects, syncs them, writes the checkpoint under a temporary name, syncs it, renames it and syncs the
+//! folder. The checkpoint is the truth: what lies in the files behind the lengths that it records has never happened. The journal knows
+//! nothing of the input except positions.
 
 mod append_file;
 pub mod checkpoint;

@@ -1,6 +1,6 @@
-//! How a run begins: afresh, where an earlier one stopped, or not at all because all is done.
+//! How a run starts: afresh, where an earlier one stopped, or not at all because everything is done.
 //!
-//! Reads and decides first; as long as something doesn't belong together, nothing is touched.
+//! It reads and decides first. If files do not belong together, it changes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The names of a run's files, and the dated names under which old ones are set aside.
+//! The names of a run's files, and the dated names under which old ones are kept as backups.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! A results file read back, whatever became of it since it was written.
+//! Reads a results file back, even if it was edited or damaged since it was written.
 //!
-//! Bounded, and hard to derail: what doesn't parse costs one line, and reading goes on with the next.
+//! Memory is bounded. A line that cannot be parsed costs that line only; reading continues with the next.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};

@@ -1,4 +1,4 @@
-//! The accounts of a state: visited in order of ids, and brought up to date by what came of a run.
+//! The accounts of a state: reads them in order of ids, and updates them from the results of a run.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Many rows in one statement: SQLite then keeps its place in the table, and rows that come in order are put one behind the other.
+//! Inserts many rows with one statement. SQLite then keeps its place in the table, and rows that come in order are appended one after the
+//! other.
 
 use rusqlite::{Statement, ToSql, Transaction};
 

@@ -1,4 +1,4 @@
-//! The accounts that a run's input lacks, and what is done about them.
+//! The accounts that the state knows and a run's input does not contain, and what is done about them.
 
 use std::io;
 

@@ -1,7 +1,7 @@
-//! The state: what the service is known to hold, in one SQLite file, from one sync to the next.
+//! The state: the accounts that the service is known to hold, in one SQLite file, kept from one sync to the next.
 //!
-//! Tables are written in order of ids, which is what SQLite is fast at. Every change is one transaction that lasts once it returns, so a
-//! crash leaves the state as it was before or after it. Fields are kept as hashes: the file holds ids, but no names.
+//! Tables are written in order of ids, which is what SQLite is fast at. Every change is one transaction that is durable once it returns,
+//! so a crash leaves the state as it was before or after the change. Profile fields are kept as hashes: the file holds ids, but no names.
 
 mod account;
 mod bulk;

@@ -1,4 +1,4 @@
-//! File systems over a network, on which locks mean something else.
+//! Recognises network file systems, where locks work differently.
 
 use std::fs::File;
 

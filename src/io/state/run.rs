@@ -1,7 +1,7 @@
-//! A run of a sync as the state keeps it: planned as a whole, sent row by row, settled as a whole.
+//! A run of a sync in the state: its plan is stored as a whole, its records are sent row by row, its results are taken over as a whole.
 //!
-//! The plan lasts before the first call; that calls may have left is marked before they do. What came of a row is taken from the results,
-//! which are on disk by then. So a crash at any instant leaves each account known, or in doubt.
+//! The plan is durable before the first request, and the state records that requests may leave before they do. What became of a row is
+//! taken from the results, which are on disk by then. So a crash at any instant leaves each account either known or in doubt.
 
 use std::io;
 use std::iter::Peekable;

@@ -1,4 +1,4 @@
-//! The tables of a state, what identifies one, and how an older one is read and carried over.
+//! The tables of a state, how a file is recognised as one, and how an older version is read and upgraded.
 
 use std::time::Duration;
 

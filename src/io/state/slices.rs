@@ -1,4 +1,4 @@
-//! Long looks at a state, slice by slice, so that whoever wants to change it gets his turn.
+//! Reads a state in slices of limited time, so that a process that wants to change it gets its turn.
 
 use std::time::{Duration, Instant};
 

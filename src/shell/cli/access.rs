@@ -1,4 +1,4 @@
-//! Why the system denies a file: whose it is, and who asks.
+//! Explains why the system denies a file: who owns it, and who this process is.
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -1,4 +1,4 @@
-//! Files that are whole or untouched, whatever happens.
+//! Writes files so that each is either complete or unchanged, whatever happens.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! `chatlift audit`: the proof for people, and its exit code.
+//! `chatlift audit`: the report for people, and its exit code.
 
 use std::fmt;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What a run talks to: the client, the signatures, and what the checkpoint calls the target.
+//! Builds what a run needs to talk to the service: the HTTP client, the signer, and the target that the checkpoint records.
 
 use std::rc::Rc;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Commands for a shell, as hints have them: with the flags that were given and are needed, so that they run as they stand.
+//! Builds the commands that hints show, with the flags that were given and are needed, so that they run as they stand.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

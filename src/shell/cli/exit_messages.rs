@@ -1,4 +1,4 @@
-//! The last words of an import: what ended it, why, and what to do.
+//! The messages at the end of an import: what ended it, why, and what to do.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Flags as typed: clap's structures and the help that people read. No file is opened and nothing is checked against anything here.
+//! Flags as typed: clap's structures, and the help text. This module opens no file and checks nothing against anything else.
 
 mod nightly;
 

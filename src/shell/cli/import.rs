@@ -1,6 +1,7 @@
 //! `chatlift import`: from the flags to the end of the run.
 //!
-//! Everything that can be wrong is found before the first call; what ends the run becomes its last word, its table and its summary.
+//! Everything that can be wrong is reported before the first request. The end of the run becomes its exit message, its table and its
+//! summary.
 
 use std::num::NonZeroU32;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Which lane a run takes, at which pace, and how much it may hold back.
+//! Chooses a run's mode (one account per request, or batches), its rates, and how many records it may hold.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! From one process to the next: the gates open when a second has passed since the last call of the one before.
+//! Keeps the limit from one process to the next: the gates open one second after the last request of the process before.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,7 +1,7 @@
 //! Logs: events as text or JSON on stderr, above the progress bar and never through it.
 //!
-//! Decides what is logged and how it is spelled; what is worth an event, the modules know. Other crates are heard from WARN up only,
-//! however often `-v` is given: below that they print URLs, and a URL holds the signature.
+//! This module decides what is logged and how it is written; the other modules decide what is worth an event. Events of other crates are
+//! shown from WARN up only, however often `-v` is given: below that they print URLs, and a URL holds the signature.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Room for open files: each call needs some, and a process may have only so many.
+//! Raises the limit of open files, since each request in flight needs some, and fits the requests in flight to it.
 
 use std::fs;
 use std::sync::OnceLock;

@@ -1,4 +1,5 @@
-//! The names of a run's files: no two of them may be one, and what is written at the end must have its folder at the start.
+//! Checks the names of a run's output files: no two may be the same file, and files that are written at the end need their folder at the
+//! start.
 
 use std::fs::FileType;
 use std::os::unix::fs::FileTypeExt;

@@ -1,4 +1,4 @@
-//! Pipes with a name that something is written to at the end: never waited for without a bound.
+//! Named pipes that are written to at the end of a run; waiting for a reader is always bounded.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

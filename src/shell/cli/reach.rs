@@ -1,4 +1,4 @@
-//! Whether anything has ever got through to the service, and what to look at if nothing has.
+//! Knows whether any request has ever reached the service, and what to check if none has.
 
 use std::time::Duration;
 

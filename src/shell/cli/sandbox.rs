@@ -1,4 +1,4 @@
-//! `chatlift sandbox`: serves the stand-in until a signal comes.
+//! `chatlift sandbox`: serves the mock service until a signal comes.
 
 use std::fmt;
 use std::num::NonZeroU32;

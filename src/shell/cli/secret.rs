@@ -1,6 +1,6 @@
-//! Secrets as people keep them: a key in a file or in the environment, with what editors and copying leave around it.
+//! Reads secrets as people keep them: a key in a file or in the environment, with what editors and copying leave around it.
 //!
-//! No message shows any of a secret: it names what is wrong and where.
+//! No message shows any part of a secret: it says what is wrong and where.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! Flags, environment and configuration file made into settings that are ready to use; whatever is wrong with them is said here.
+//! Turns flags, environment and configuration file into settings that are ready to use, and reports whatever is wrong with them.
 //!
-//! The environment comes in as a function, so that tests need not change their process'.
+//! The environment is passed in as a function, so that tests need not change their process's environment.
 
 use std::ffi::OsString;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
-//! Small files that are read whole at the start: a key, a configuration, certificates.
+//! Small files that are read completely at the start: a key, a configuration, certificates.
 //!
-//! Nothing waits here for longer than some seconds: a FIFO without a writer, or a device without an end, is an error like any other.
+//! Reading waits a few seconds at most: a FIFO without a writer, or a device without an end, is an error like any other.
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read};

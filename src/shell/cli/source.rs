@@ -1,4 +1,4 @@
-//! Where a run's records come from: a file, or what can't be read twice, which is kept so that the run can be resumed.
+//! Where a run's records come from: a file, or a stream that is kept in a file so that the run can be resumed.
 
 use std::fs::File;
 use std::io::Read;

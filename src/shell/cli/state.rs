@@ -1,4 +1,4 @@
-//! `chatlift state`: what a state holds, its export, and the few things that may be changed in it by hand.
+//! `chatlift state`: shows a state, exports it, and makes the few changes that are allowed by hand.
 
 use std::fs::File;
 use std::io::{self, Seek};

@@ -1,4 +1,4 @@
-//! Findings of a verification on their way to its files, noted for the state.
+//! Passes the findings of a verification on to its files and notes them for the state.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The state as the shell sees it: locked, bound to its target, and filled by an import.
+//! The state as the shell uses it: locked, checked against its target, and filled by an import.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;

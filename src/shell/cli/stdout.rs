@@ -1,4 +1,4 @@
-//! Standard output, which is for data: what a command was asked for.
+//! Standard output, which holds only the data that a command was asked for.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};

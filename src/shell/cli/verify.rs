@@ -1,7 +1,7 @@
 //! `chatlift verify`: from the flags to the end of the run.
 //!
-//! Everything that can be wrong is found before the first call. Results and repair file take their names at the end, however the run came
-//! to it, as long as it can tell what it found.
+//! Everything that can be wrong is reported before the first request. However the run ends, results and repair file get their names at the
+//! end if there is anything to report.
 
 use std::io;
 use std::path::{Path, PathBuf};

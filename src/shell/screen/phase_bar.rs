@@ -1,4 +1,5 @@
-//! How far a run has come, on stderr: a bar on a terminal, a plain line a minute elsewhere, nothing if asked.
+//! Shows how far a phase has come, on stderr: a bar on a terminal, a plain line a minute elsewhere or with `--no-progress`, nothing with
+//! `--quiet`.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
-//! What a person sees of a run while it lasts, on stderr: a bar on a terminal, a plain line a minute elsewhere, nothing if asked.
+//! Shows a run while it lasts, on stderr: a bar on a terminal, a plain line a minute elsewhere or with `--no-progress`, nothing with
+//! `--quiet`.
 //!
-//! It is told snapshots and the time; it never looks at a clock, and what it shows changes nothing in the run.
+//! The caller hands in each `Progress` and the time. This module never reads a clock, and what it shows changes nothing in the run.
 
 use std::collections::VecDeque;
 use std::io::Write;

@@ -1,6 +1,6 @@
-//! What a run came to: the JSON of `--summary` for machines, a table for people at its end.
+//! The result of a run: JSON for `--summary`, and a table for people.
 //!
-//! The names and the order in the JSON are a contract. Both hold counts only, no personal data.
+//! The names and their order in the JSON are a contract. Both hold counts only, no personal data.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a verification came to, for machines and for people.
+//! The result of a verification: JSON for machines, and a table for people.
 
 use std::collections::BTreeMap;
 use std::fmt;

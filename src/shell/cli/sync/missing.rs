@@ -1,4 +1,5 @@
-//! The missing at a run's end: whether kicks and deletions wait, the calls for those who are due, and the file that tells of all.
+//! Missing accounts at the end of a run: whether kicks and deletions wait, the requests for those that are due, and the file that lists
+//! them all.
 
 use std::io;
 use std::time::SystemTime;

@@ -1,6 +1,6 @@
-//! `chatlift sync`: plan, guards, then the import's pipeline for what differs, and the accounts that the file lacks.
+//! `chatlift sync`: makes the plan, applies the guards, runs the import for what differs, and handles missing accounts.
 //!
-//! Until the guards have let it through, nothing is written but unnamed temporary files and the files of two locks.
+//! Until the guards agree, it writes only unnamed temporary files and two lock files.
 
 mod missing;
 mod planned;

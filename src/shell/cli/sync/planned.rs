@@ -1,4 +1,4 @@
-//! What a plan is told as: on stderr, row by row in `--plan`, and the words of the guards.
+//! Shows a plan: its counts on stderr, its rows in `--plan`, and the messages of the guards.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;

@@ -1,4 +1,4 @@
-//! A sync on its way: the import's pipeline, then the missing, then the state learns of it.
+//! Carries out a planned sync: the import, then the missing accounts, then the update of the state.
 
 use std::io;
 use std::path::PathBuf;
