@@ -1,7 +1,7 @@
-//! chatlift lifts an existing user base into Tencent Chat: a CSV of accounts goes in, every account is imported through the
-//! REST API at the highest legal pace, and a results CSV says what became of each row.
+//! chatlift lifts an existing user base into Tencent Chat: it reads a CSV of accounts, imports every account through the REST API as
+//! fast as the rate limit allows, and writes a results CSV that says what became of each row.
 //!
-//! ARCHITECTURE.md has the way of a row and the rule of who may import whom.
+//! ARCHITECTURE.md shows the way of a row and which module may import which.
 
 pub mod domain;
 pub mod flow;
