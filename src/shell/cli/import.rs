@@ -122,7 +122,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Prepared<'a>
     can_be_replaced("summary", flags.summary.as_deref())?;
     *pipe = HeldPipe::open(flags.summary.as_deref())?;
     let last_calls = LastCalls::find(&paths.lock());
-    let (lock, _leftover) = Leftover::of_made(&paths.lock(), || journal::lock(&OsDisk, &paths), Lockfile::is_for_nothing)
+    let (lock, _leftover) = Leftover::of_lock(&paths.lock(), || journal::lock(&OsDisk, &paths), Lockfile::is_for_nothing)
         .map_err(|error| cannot_open(&error))?;
     let kept = state.as_deref().map(LockedState::take).transpose()?;
     kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service), &flags.connection))?;

@@ -1,8 +1,11 @@
 //! SIGINT, SIGTERM and SIGHUP, from the first line of a process to its last.
 //!
 //! A thread of its own takes them. As long as nobody has asked for [`stops`], a signal ends the process at once, which is as safe as a kill:
-//! what belongs to no run yet is removed before. From then on signals go to whoever asked, who lets calls settle and commits; only if the
-//! process is still there after two of them does the third one end it.
+//! what belongs to no run yet is removed. From then on signals go to whoever asked, who lets calls settle and commits; only if the process is
+//! still there after two of them does the third one end it.
+//!
+//! The main thread works until the very end. So files are removed as the last thing of all, and the lock of a process that may be sending is
+//! left where it is: whoever found its name free would begin beside it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,16 +33,33 @@ struct SignalDesk {
     /// Counts the signals for whoever takes them; `None` while nobody does.
     heard: Option<watch::Sender<u32>>,
     /// Files that must not outlive a process that has not begun its run.
-    leftovers: BTreeMap<u64, PathBuf>,
+    leftovers: BTreeMap<u64, (Use, PathBuf)>,
     next: u64,
 }
 
+/// What a file is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Its bytes, for this process alone.
+    Scratch,
+    /// It keeps other processes off.
+    Lock,
+}
+
 impl SignalDesk {
-    fn note(&mut self, path: &Path) -> Leftover {
+    fn note(&mut self, purpose: Use, path: &Path) -> Leftover {
         let number = self.next;
         self.next += 1;
-        self.leftovers.insert(number, path.to_owned());
+        self.leftovers.insert(number, (purpose, path.to_owned()));
         Leftover(number)
+    }
+
+    /// The files that go with the process, in this order: locks last, and not at all while a run may be sending. Before that, whoever would
+    /// begin one waits for the desk.
+    fn goes(&self) -> Vec<&Path> {
+        let of = |wanted: Use| self.leftovers.values().filter(move |(purpose, _)| *purpose == wanted).map(|(_, path)| path.as_path());
+        let locks = of(Use::Lock).filter(|_| self.heard.is_none());
+        of(Use::Scratch).chain(locks).collect()
     }
 }
 
@@ -105,15 +125,15 @@ fn came(end: fn(Exit)) {
             return;
         }
     }
-    for leftover in desk.leftovers.values() {
-        // What is gone needs no removal, and of the rest nobody could be told more.
-        let _ = std::fs::remove_file(leftover);
-    }
     let word = match desk.heard {
         None => ExitMessage::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again"),
         Some(_) => ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"),
     };
     say_in_time(word);
+    for leftover in desk.goes() {
+        // What is gone needs no removal, and of the rest nobody could be told more.
+        let _ = std::fs::remove_file(leftover);
+    }
     end(Exit::Stopped);
 }
 
@@ -133,11 +153,11 @@ pub(super) struct Leftover(u64);
 
 impl Leftover {
     pub(super) fn of(path: &Path) -> Self {
-        desk().note(path)
+        desk().note(Use::Scratch, path)
     }
 
-    /// Takes what `take` takes, which may have to make the file at `path` for it: no signal ends the process between that and the note of it.
-    pub(super) fn of_made<T, E>(
+    /// Takes the lock that `take` takes, which may have to make the file at `path` for it: no signal ends the process between that and the note of it.
+    pub(super) fn of_lock<T, E>(
         path: &Path,
         take: impl FnOnce() -> Result<T, E>,
         is_made: impl FnOnce(&T) -> bool,
@@ -145,7 +165,7 @@ impl Leftover {
         // Whoever ends the process waits for the desk.
         let mut desk = desk();
         let taken = take()?;
-        let leftover = is_made(&taken).then(|| desk.note(path));
+        let leftover = is_made(&taken).then(|| desk.note(Use::Lock, path));
         Ok((taken, leftover))
     }
 }
@@ -183,5 +203,21 @@ impl Stream for Stops {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
         self.0.borrow_mut().poll_next_unpin(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_go_last_and_only_while_nothing_can_be_sent() {
+        let mut desk = SignalDesk { heard: None, leftovers: BTreeMap::new(), next: 0 };
+        // Notes that are dropped would look for the desk of this process.
+        std::mem::forget(desk.note(Use::Lock, Path::new("users.state.lock")));
+        std::mem::forget(desk.note(Use::Scratch, Path::new(".summary.json.tmp")));
+        assert_eq!(desk.goes(), [Path::new(".summary.json.tmp"), Path::new("users.state.lock")]);
+        desk.heard = Some(watch::channel(0).0);
+        assert_eq!(desk.goes(), [Path::new(".summary.json.tmp")]);
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct LockedState {
 impl LockedState {
     /// Takes the state for this process. It need not be there.
     pub(super) fn take(path: &Path) -> Result<Self, ExitMessage> {
-        let (lock, leftover) = Leftover::of_made(&state::names(path)[1], || state::lock(path), StateLock::is_for_nothing)
+        let (lock, leftover) = Leftover::of_lock(&state::names(path)[1], || state::lock(path), StateLock::is_for_nothing)
             .map_err(|error| state_error(&error))?;
         Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), is_for_nothing: Cell::new(false), _leftover: leftover })
     }

@@ -1,7 +1,11 @@
 //! Signals, crashes, a full disk, and two processes at once.
 
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 
 use crate::binary::{CliFixture, eventually};
@@ -127,4 +131,70 @@ fn a_full_disk_that_takes_no_log_either_is_no_other_exit_code() {
     let again = bench.import(&server).at_any_rate().through_shell("exec 2>&-").run();
     assert_eq!(again.code, Some(0));
     again.imports_all(400);
+}
+
+/// A pipe beside the bench, with both ends open here.
+fn pipe(bench: &CliFixture, name: &str) -> File {
+    let path = bench.outside(name);
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+    OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path).unwrap()
+}
+
+/// Whoever writes into it from now on waits.
+fn fill(mut pipe: &File) {
+    loop {
+        match pipe.write(&[b'x'; 512]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Nobody reads standard error, so the last word takes its second; all the while the process is at work.
+#[test]
+fn a_run_that_a_third_signal_ends_leaves_its_locks() {
+    let bench = CliFixture::with_users(40);
+    let server = Server::new(|_| imported().after(Duration::from_secs(20)));
+    let stderr = pipe(&bench, "unread");
+    let redirect = format!("exec 2>{}", bench.outside("unread").display());
+    let call = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "30", "--state", "users.state"]);
+    let mut running = call.through_shell(&redirect).start();
+    eventually("calls that hang", || server.calls() >= 4);
+    fill(&stderr);
+    while !running.has_ended() {
+        running.signal(Signal::INT);
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    assert_eq!(running.wait().code, Some(4));
+    for lock in ["users.checkpoint.json.lock", "users.state.lock"] {
+        assert!(bench.names().contains(lock), "{lock} was free while the process was at work: {:?}", bench.names());
+    }
+}
+
+#[test]
+fn a_start_that_a_signal_ends_gives_up_its_locks_with_its_end() {
+    let bench = CliFixture::with_users(1);
+    let (stderr, _stdin) = (pipe(&bench, "unread"), pipe(&bench, "unwritten"));
+    fill(&stderr);
+    let redirect = format!("exec 2>{} <{}", bench.outside("unread").display(), bench.outside("unwritten").display());
+    let call = bench.call(&["import", "-", "--sandbox", "--results", "users.results.csv", "--state", "users.state"]);
+    let mut running = call.through_shell(&redirect).start();
+    let locks = ["users.checkpoint.json.lock", "users.state.lock"];
+    eventually("the locks", || locks.iter().all(|lock| bench.names().contains(*lock)));
+    eventually("it waits for its input", || bench.names().len() > 1 + locks.len());
+    running.signal(Signal::TERM);
+    let mut gone_at = None;
+    while !running.has_ended() {
+        if locks.iter().any(|lock| !bench.names().contains(*lock)) {
+            gone_at.get_or_insert_with(Instant::now);
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    // The last word alone takes a second.
+    let free_for = gone_at.map_or(Duration::ZERO, |gone: Instant| gone.elapsed());
+    assert!(free_for < Duration::from_millis(500), "its locks were gone for {free_for:?} while it was at work");
+    assert_eq!(running.wait().code, Some(4));
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"]);
 }

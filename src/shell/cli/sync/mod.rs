@@ -95,7 +95,7 @@ struct Locks {
 
 impl Locks {
     fn take(paths: &RunPaths, state: &Path) -> Result<Self, ExitMessage> {
-        let (run, leftover) = Leftover::of_made(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing)
+        let (run, leftover) = Leftover::of_lock(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing)
             .map_err(|error| cannot_open(&error))?;
         Ok(Self { run, kept: LockedState::take(state)?, _leftover: leftover })
     }
