@@ -1,6 +1,6 @@
 //! The files of a sandbox: its accounts and its call log. What a request changes in them is written before its answer leaves.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -45,17 +45,55 @@ impl FilesError {
     }
 }
 
+/// Files that a start makes. They go with it if it comes to nothing.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    paths: Vec<PathBuf>,
+    /// The lock under which they are made, if it is new too; held here until they are gone.
+    lock: Option<(PathBuf, File)>,
+}
+
+impl Made {
+    /// Takes note of a file that is about to be made, unless it is there.
+    pub(super) fn note(&mut self, path: &Path) {
+        if fs::symlink_metadata(path).is_err() {
+            self.paths.push(path.to_owned());
+        }
+    }
+
+    pub(super) fn locked(&mut self, path: &Path, lock: File) {
+        self.lock = Some((path.to_owned(), lock));
+    }
+
+    /// What can't be removed stays, as it does after a kill.
+    fn undo(self) {
+        let lock = self.lock.as_ref().map(|(path, _)| path);
+        for path in self.paths.iter().chain(lock) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 impl Files {
     /// Opens the accounts' file and the call log, those that are asked for; what isn't there is made.
     ///
     /// # Errors
-    /// [`FilesError`]; no account is lost then.
+    /// [`FilesError`]; no account is lost then, and no file is there that wasn't there before.
     pub fn open(accounts: Option<&Path>, call_log: Option<&Path>) -> Result<Self, FilesError> {
-        let call_log = call_log.map(CallLog::open).transpose()?;
-        let (ledger, held) = match accounts.map(AccountsFile::open).transpose()? {
+        let mut made = Made::default();
+        let opened = Self::open_noting(accounts, call_log, &mut made);
+        if opened.is_err() {
+            made.undo();
+        }
+        opened
+    }
+
+    fn open_noting(accounts: Option<&Path>, call_log: Option<&Path>, made: &mut Made) -> Result<Self, FilesError> {
+        let (ledger, held) = match accounts.map(|path| AccountsFile::open(path, made)).transpose()? {
             Some((ledger, held)) => (Some(ledger), held),
             None => (None, Held::default()),
         };
+        let call_log = call_log.map(|path| CallLog::open(path, made)).transpose()?;
         Ok(Self { ledger, call_log, held, failure: None })
     }
 
@@ -118,7 +156,8 @@ struct CallLog {
 }
 
 impl CallLog {
-    fn open(path: &Path) -> Result<Self, FilesError> {
+    fn open(path: &Path, made: &mut Made) -> Result<Self, FilesError> {
+        made.note(path);
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         let mut file = file.map_err(FilesError::at("open", path))?;
         let mut start = Vec::new();

@@ -6,11 +6,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::accounts::{Change, Held};
-use super::files::FilesError;
+use super::files::{FilesError, Made};
 use super::parsed_request::check_account;
 use crate::io::api::wire::ImportBody;
 
@@ -26,18 +26,24 @@ pub(super) struct AccountsFile {
 }
 
 impl AccountsFile {
-    /// Reads what is there, and writes it anew.
+    /// Reads what is there, and writes it anew. Notes what it makes.
     ///
     /// # Errors
     /// [`FilesError`]: another process uses it, it can't be read or written, or it holds something else.
-    pub(super) fn open(path: &Path) -> Result<(Self, Held), FilesError> {
-        let lock = lock(path)?;
+    pub(super) fn open(path: &Path, made: &mut Made) -> Result<(Self, Held), FilesError> {
+        let lock = lock(path, made)?;
         let mut held = Held::default();
-        if let Some(file) = existing(path)? {
+        let log_path = beside(path, ".log");
+        let (accounts, changes) = (existing(path)?, existing(&log_path)?);
+        if changes.is_none() {
+            made.note(&log_path);
+            // Beside a log, it may be all that is left of the log's accounts.
+            made.note(path);
+        }
+        if let Some(file) = accounts {
             read_accounts(path, file, &mut held)?;
         }
-        let log_path = beside(path, ".log");
-        if let Some(file) = existing(&log_path)? {
+        if let Some(file) = changes {
             read_changes(&log_path, file, &mut held)?;
         }
         let log = fold(path, &held)?;
@@ -89,16 +95,29 @@ fn existing(path: &Path) -> Result<Option<File>, FilesError> {
     }
 }
 
-/// On a file that is never renamed.
-fn lock(path: &Path) -> Result<File, FilesError> {
+/// On a file that is never renamed, and that goes only with a start that came to nothing.
+fn lock(path: &Path, made: &mut Made) -> Result<File, FilesError> {
     let lock_path = beside(path, ".lock");
+    let is_new = fs::symlink_metadata(&lock_path).is_err();
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
     let file = file.map_err(FilesError::at("open", &lock_path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) if !is_named(&file, &lock_path) => Err(FilesError::InUse(path.to_owned())),
+        Ok(()) => {
+            if is_new {
+                made.locked(&lock_path, file.try_clone().map_err(FilesError::at("lock", &lock_path))?);
+            }
+            Ok(file)
+        }
         Err(fs::TryLockError::WouldBlock) => Err(FilesError::InUse(path.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(FilesError::at("lock", &lock_path)(error)),
     }
+}
+
+/// Whether the name still leads to this file: a start that came to nothing may have removed it in between.
+fn is_named(file: &File, path: &Path) -> bool {
+    let number = |stat: fs::Metadata| (stat.dev(), stat.ino());
+    file.metadata().ok().map(number) == fs::metadata(path).ok().map(number)
 }
 
 fn read_accounts(path: &Path, file: impl Read, held: &mut Held) -> Result<(), FilesError> {
@@ -164,7 +183,7 @@ fn fold(path: &Path, held: &Held) -> Result<File, FilesError> {
     })
 }
 
-/// Writes a file aside, syncs it and gives it its name; it can be appended to.
+/// Writes a file aside, syncs it and gives it its name; it can be appended to. Nothing is left aside.
 fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<File, FilesError> {
     let aside = beside(path, ".new");
     let written = || {
@@ -175,8 +194,13 @@ fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<(
         file.sync_all()?;
         Ok(file)
     };
-    let file = written().map_err(FilesError::at("write", &aside))?;
-    fs::rename(&aside, path).map_err(FilesError::at("replace", path))?;
+    let replaced = written().map_err(FilesError::at("write", &aside));
+    let replaced = replaced.and_then(|file| fs::rename(&aside, path).map(|()| file).map_err(FilesError::at("replace", path)));
+    if replaced.is_err() {
+        // Half a file takes room from whoever makes some; that it can't be removed is no news to the one who reads the failure.
+        let _ = fs::remove_file(&aside);
+    }
+    let file = replaced?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(FilesError::at("sync the folder of", path))?;
     Ok(file)
@@ -187,6 +211,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    fn open(path: &Path) -> Result<(AccountsFile, Held), FilesError> {
+        AccountsFile::open(path, &mut Made::default())
+    }
 
     fn text(held: &Held) -> String {
         let mut out = Vec::new();
@@ -206,7 +234,7 @@ mod tests {
         let path = folder.path().join("accounts.csv");
         fs::write(&path, "Nick,UserID\n\"a, \"\"b\"\"\nc\",u2\n,u10\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        drop(AccountsFile::open(&path).unwrap());
+        drop(open(&path).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\nu10,,\nu2,\"a, \"\"b\"\"\nc\",\n");
         for file in ["accounts.csv", "accounts.csv.log", "accounts.csv.lock"] {
             assert_eq!(fs::metadata(folder.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
@@ -217,14 +245,14 @@ mod tests {
     fn changes_outlive_the_process_and_a_torn_one_never_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let (mut ledger, _) = AccountsFile::open(&path).unwrap();
+        let (mut ledger, _) = open(&path).unwrap();
         ledger.append(&[set("a", Some("1")), set("b", Some("2")), set("a", None)].concat()).unwrap();
         ledger.append(b"{\"op\":\"delete\",\"UserID\":\"b\"}\n").unwrap();
         ledger.append(&set("c", Some("torn"))[..20]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\n");
         drop(ledger);
         for _ in 0..2 {
-            let (_, held) = AccountsFile::open(&path).unwrap();
+            let (_, held) = open(&path).unwrap();
             assert_eq!((text(&held).as_str(), held.deleted.contains("b"), held.deleted.len()), ("UserID,Nick,FaceUrl\na,,\n", true, 1));
         }
     }
@@ -233,14 +261,14 @@ mod tests {
     fn a_kill_between_file_and_log_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let (mut ledger, _) = AccountsFile::open(&path).unwrap();
+        let (mut ledger, _) = open(&path).unwrap();
         let delete = b"{\"op\":\"delete\",\"UserID\":\"a\"}\n".to_vec();
         let log = [set("a", Some("1")), delete.clone(), set("a", Some("2")), set("b", None), delete].concat();
         ledger.append(&log).unwrap();
         drop(ledger);
-        let (_, first) = AccountsFile::open(&path).unwrap();
+        let (_, first) = open(&path).unwrap();
         fs::write(beside(&path, ".log"), &log).unwrap();
-        let (_, again) = AccountsFile::open(&path).unwrap();
+        let (_, again) = open(&path).unwrap();
         assert_eq!((text(&first), &first.deleted), (text(&again), &again.deleted));
         assert_eq!(text(&again), "UserID,Nick,FaceUrl\nb,,\n");
     }
@@ -251,7 +279,7 @@ mod tests {
         let path = folder.path().join("accounts.csv");
         fs::write(beside(&path, ".log"), "{\"op\":\"deleted\",\"UserID\":\"a\"}\n").unwrap();
         fs::write(&path, "UserID\na\n").unwrap();
-        let (_, held) = AccountsFile::open(&path).unwrap();
+        let (_, held) = open(&path).unwrap();
         assert_eq!((held.by_id.len(), held.deleted.len()), (1, 0));
     }
 
@@ -262,7 +290,7 @@ mod tests {
         let check = |name: &str, content: &[u8], expected: &str| {
             let file = beside(&path, name);
             fs::write(&file, content).unwrap();
-            let told = AccountsFile::open(&path).unwrap_err().to_string();
+            let told = open(&path).unwrap_err().to_string();
             assert!(told.contains(expected), "{content:?}: {told}");
             assert_eq!(fs::read(&file).unwrap(), content);
         };
@@ -280,9 +308,9 @@ mod tests {
     fn two_sandboxes_do_not_share_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let first = AccountsFile::open(&path).unwrap();
-        assert!(matches!(AccountsFile::open(&path), Err(FilesError::InUse(_))));
+        let first = open(&path).unwrap();
+        assert!(matches!(open(&path), Err(FilesError::InUse(_))));
         drop(first);
-        AccountsFile::open(&path).unwrap();
+        open(&path).unwrap();
     }
 }

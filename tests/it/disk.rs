@@ -345,3 +345,17 @@ fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
         import().run().exits(0).imports_all(20);
     }
 }
+
+#[test]
+fn a_sandbox_on_a_full_disk_leaves_nothing_on_it() {
+    let bench = CliFixture::new();
+    let Some(_mount) = Mount::new(bench.path("small"), "64k") else {
+        return skipped("a sandbox on a full disk", "a file system can't be mounted here (it needs root)");
+    };
+    assert!(std::fs::write(bench.path("small/filler"), vec![0; 1024 * 1024]).is_err(), "it is full");
+    for flags in [&["--accounts", "small/held.csv"][..], &["--call-log", "small/calls.csv"]] {
+        bench.call(&[&["sandbox"], flags].concat()).run().exits(1).because("No space left").hints("make room");
+        let left: Vec<_> = std::fs::read_dir(bench.path("small")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["filler"], "{flags:?}");
+    }
+}

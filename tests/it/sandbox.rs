@@ -110,3 +110,31 @@ fn files_that_cannot_be_used_are_refused() {
     refused(&["--online", "u", "--push-online", "u"], "u is given with --online and --push-online", "leave one of them out");
     assert_eq!(bench.read("phones.csv"), "UserID,Nick,FaceUrl,Phone\nu,n,f,1\n");
 }
+
+/// Files of at most 4 KiB. The signal is ignored, so that writing fails as on a full disk.
+const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 8";
+
+#[test]
+fn a_disk_that_is_full_at_the_start_is_told_as_such_and_nothing_is_left_behind() {
+    let refused = |file: &str, text: &str| {
+        let bench = CliFixture::new();
+        bench.write(file, text);
+        let before = bench.contents();
+        let call = bench.call(&["sandbox", "--accounts", "held.csv", "--call-log", "calls.csv"]);
+        call.through_shell(FULL_DISK).run().exits(1).because("held.csv.new").hints("make room");
+        assert_eq!(bench.contents(), before, "{file}");
+    };
+    let accounts = (0..1_000).fold("UserID\n".to_owned(), |text, row| text + &format!("user{row}\n"));
+    refused("held.csv", &accounts);
+    let changes = (0..1_000).fold(String::new(), |text, row| text + &format!("{{\"op\":\"set\",\"UserID\":\"user{row}\"}}\n"));
+    refused("held.csv.log", &changes);
+}
+
+#[test]
+fn a_start_that_comes_to_nothing_leaves_no_files() {
+    let bench = CliFixture::new();
+    bench.write("phones.csv", "UserID,Phone\nu,1\n");
+    bench.call(&["sandbox", "--accounts", "held.csv", "--call-log", "phones.csv"]).run().exits(2).because("phones.csv is no call log");
+    bench.call(&["sandbox", "--accounts", "phones.csv", "--call-log", "calls.csv"]).run().exits(2).because("Phone");
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["phones.csv"]);
+}

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 
-use super::access::why_denied;
+use super::access::{Remedies, cannot_use, why_denied};
 use super::command_line::file_word;
 use super::flags::SandboxFlags;
 use super::secret::read_secret;
@@ -37,17 +37,19 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
 }
 
 fn unusable(error: &FilesError) -> ExitMessage {
-    let hint = match error {
-        FilesError::Io { .. } => "--accounts and --call-log need files that you may read and write, in a folder that is there",
-        FilesError::InUse(_) => "stop the other one, or give --accounts another file",
-        FilesError::Wrong { .. } => "--accounts takes a CSV with the columns UserID, Nick and FaceUrl; its .log is the sandbox's own",
-        FilesError::NoCallLog(_) => "--call-log appends to a log of its own; give it another file",
-    };
-    let denied = match error {
-        FilesError::Io { path, source, .. } => why_denied(path, source),
-        FilesError::InUse(_) | FilesError::Wrong { .. } | FilesError::NoCallLog(_) => String::new(),
-    };
-    ExitMessage::yours(format!("{}{denied}", causes(error)), hint)
+    let why = causes(error);
+    match error {
+        FilesError::Io { path, source, .. } => {
+            let place = "--accounts and --call-log need files that you may read and write, in a folder that is there";
+            let disk = "make room on the disk or repair it, then give the same command again; no account is lost";
+            cannot_use(format!("{why}{}", why_denied(path, source)), source, Remedies { place, disk })
+        }
+        FilesError::InUse(_) => ExitMessage::yours(why, "stop the other one, or give --accounts another file"),
+        FilesError::Wrong { .. } => {
+            ExitMessage::yours(why, "--accounts takes a CSV with the columns UserID, Nick and FaceUrl; its .log is the sandbox's own")
+        }
+        FilesError::NoCallLog(_) => ExitMessage::yours(why, "--call-log appends to a log of its own; give it another file"),
+    }
 }
 
 fn unwritten(error: &FilesError) -> ExitMessage {
