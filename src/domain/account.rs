@@ -53,7 +53,7 @@ impl UserId {
     /// Checks the bytes against the service's rules.
     ///
     /// # Errors
-    /// [`Invalid`] names the rule that is broken.
+    /// [`InvalidAccount`] names the rule that is broken.
     pub fn parse(raw: &[u8]) -> Result<Self, InvalidAccount> {
         Self::check(raw).map(|text| Self(text.into()))
     }
@@ -61,7 +61,7 @@ impl UserId {
     /// As [`UserId::parse`], without a copy.
     ///
     /// # Errors
-    /// [`Invalid`] names the rule that is broken.
+    /// [`InvalidAccount`] names the rule that is broken.
     #[inline]
     pub fn check(raw: &[u8]) -> Result<&str, InvalidAccount> {
         if raw.is_empty() {
@@ -104,7 +104,7 @@ impl<'a> AccountRef<'a> {
     /// Checks the three cells of a record; an empty `nick` or `face_url` is an absent one.
     ///
     /// # Errors
-    /// [`Invalid`] names the first rule that is broken.
+    /// [`InvalidAccount`] names the first rule that is broken.
     #[inline]
     pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, InvalidAccount> {
         Ok(Self {
@@ -135,7 +135,7 @@ impl Account {
     /// As [`AccountRef::parse`], with a copy.
     ///
     /// # Errors
-    /// [`Invalid`] names the first rule that is broken.
+    /// [`InvalidAccount`] names the first rule that is broken.
     pub fn parse(user_id: &[u8], nick: &[u8], face_url: &[u8]) -> Result<Self, InvalidAccount> {
         AccountRef::parse(user_id, nick, face_url).map(Self::from)
     }

@@ -104,7 +104,7 @@ impl FindingCounts {
         self.same + self.missing + self.differs + self.unknown
     }
 
-    /// Whether no id was found in another state than [`State::Same`].
+    /// Whether no id was found in another state than [`Comparison::Same`].
     #[must_use]
     pub const fn is_all_same(&self) -> bool {
         self.missing + self.differs + self.unknown + self.invalid == 0

@@ -1,4 +1,4 @@
-//! Values: no I/O, no clock, no randomness. They import nothing but each other.
+//! Values and decisions without I/O, clock or random numbers. These modules import only each other.
 
 pub mod account;
 pub mod breaker;

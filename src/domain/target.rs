@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The endpoint of the embedded stand-in, whatever its port.
+/// The endpoint of the embedded mock service, whatever its port.
 pub const SANDBOX: &str = "sandbox";
 
 /// What the accounts are imported into.

@@ -107,7 +107,7 @@ impl AuditReport {
 /// Reads `records` and `results` in step and reports.
 ///
 /// # Errors
-/// [`AuditError`] where one of the two cannot be read to its end. What the results say is never an error, see [`Report::is_proven`].
+/// [`AuditError`] where one of the two cannot be read to its end. What the results say is never an error, see [`AuditReport::is_proven`].
 pub fn audit<I, R>(records: I, results: Results<R>) -> Result<AuditReport, AuditError>
 where
     I: IntoIterator<Item = Result<Record, RosterError>>,

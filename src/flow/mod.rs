@@ -1,4 +1,4 @@
-//! What a command does, without a terminal: flows join `domain` and `io`.
+//! The flows: what each subcommand does, without a terminal. They join `domain` and `io`.
 
 pub mod audit;
 pub mod calls;

@@ -144,7 +144,7 @@ impl Accounts {
     /// Makes an account, or changes the one that is there; an absent field keeps what it has.
     ///
     /// # Errors
-    /// [`Refusal`] for an id that was deleted and is barred, or when the app is full.
+    /// [`RequestRefusal`] for an id that was deleted and is barred, or when the app is full.
     pub(super) fn import(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
         match self.keep {
             Keep::Nothing => return Ok(()),
@@ -174,7 +174,7 @@ impl Accounts {
     /// Changes a profile.
     ///
     /// # Errors
-    /// [`Refusal`] for an unknown user.
+    /// [`RequestRefusal`] for an unknown user.
     pub(super) fn set_profile(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
         let account = self.held.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
         if account.set(nick, face_url) == Effect::Changed {

@@ -75,7 +75,7 @@ impl App {
     /// Does what is asked, but for the struck users.
     ///
     /// # Errors
-    /// [`Refusal`] of the whole call.
+    /// [`RequestRefusal`] of the whole call.
     pub(super) fn carry_out(&mut self, order: &ParsedRequest<'_>, struck: Struck<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match order {
             ParsedRequest::Import(account) => self.import(account).map(|()| ExecutedRequest::whole()),

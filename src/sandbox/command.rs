@@ -64,7 +64,7 @@ impl SandboxCommand {
         path.split_once('/').map_or(path, |(_, name)| name)
     }
 
-    /// Calls a second, `imports` being what is set for [`Command::AccountImport`]; without a limit there, nothing is limited.
+    /// Calls a second, `imports` being what is set for [`SandboxCommand::AccountImport`]; without a limit there, nothing is limited.
     pub(super) fn calls_per_s(self, imports: Option<NonZeroU32>) -> Option<u32> {
         let imports = imports?.get();
         Some(match self {

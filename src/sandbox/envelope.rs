@@ -31,7 +31,7 @@ pub(super) fn command(target: &str) -> Option<SandboxCommand> {
 /// Reads method and query.
 ///
 /// # Errors
-/// [`Refusal`] for whatever departs from the documentation.
+/// [`RequestRefusal`] for whatever departs from the documentation.
 pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<AnswerEnvelope<'a>, RequestRefusal> {
     let command = command(target).ok_or_else(|| RequestRefusal::form(NO_SUCH_RESOURCE, "no such command"))?;
     if method != "POST" {

@@ -42,7 +42,7 @@ impl<'a> ParsedRequest<'a> {
     /// Reads the body of a call of `command`.
     ///
     /// # Errors
-    /// [`Refusal`] for what departs from the documented form.
+    /// [`RequestRefusal`] for what departs from the documented form.
     pub(super) fn read(command: SandboxCommand, body: &'a [u8]) -> Result<Self, RequestRefusal> {
         let order = match command {
             SandboxCommand::AccountImport => ParsedRequest::Import(json(command, body)?),
@@ -117,7 +117,7 @@ impl<'a> ParsedRequest<'a> {
 /// Whether the service takes this account.
 ///
 /// # Errors
-/// [`Refusal`] with the documented code.
+/// [`RequestRefusal`] with the documented code.
 pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), RequestRefusal> {
     check_user_id(&account.user_id)?;
     let too_long = |field: &Option<Cow<'_, str>>| field.as_ref().is_some_and(|text| text.len() > FIELD_MAX_BYTES);
@@ -130,7 +130,7 @@ pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), RequestRefus
 /// Whether the service takes this UserID.
 ///
 /// # Errors
-/// [`Refusal`] with the documented code.
+/// [`RequestRefusal`] with the documented code.
 pub(super) fn check_user_id(id: &str) -> Result<(), RequestRefusal> {
     let why = if id.is_empty() {
         "UserID is empty"
@@ -149,7 +149,7 @@ pub(super) fn check_user_id(id: &str) -> Result<(), RequestRefusal> {
 /// The new Nick and FaceUrl, of a profile to set.
 ///
 /// # Errors
-/// [`Refusal`] for a value of the wrong type, a value that is too long, and a tag that is not known here.
+/// [`RequestRefusal`] for a value of the wrong type, a value that is too long, and a tag that is not known here.
 pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str>, Option<&str>), RequestRefusal> {
     let (mut nick, mut image) = (None, None);
     for item in items {

@@ -85,7 +85,7 @@ impl ServiceOutcome {
     }
 }
 
-/// The stand-in for Tencent Chat.
+/// The mock service.
 #[derive(Debug)]
 pub struct Service {
     /// `None` for a command without a limit.

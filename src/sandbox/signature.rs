@@ -70,7 +70,7 @@ impl Signatures {
     /// Whether this call comes from the app's administrator.
     ///
     /// # Errors
-    /// [`Refusal`] with the documented code.
+    /// [`RequestRefusal`] with the documented code.
     pub(super) fn check(&mut self, envelope: &AnswerEnvelope<'_>, unix_s: u64) -> Result<(), RequestRefusal> {
         let void_before = self.void_before;
         if envelope.sdkappid != self.sdkappid {

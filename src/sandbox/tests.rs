@@ -1,4 +1,4 @@
-//! The stand-in as its callers see it: the state machine through a table of requests, the shell over real sockets.
+//! The mock service as its callers see it: the state machine through a table of requests, the shell over real sockets.
 
 mod nightly;
 

@@ -79,3 +79,11 @@ fn a_name_without_a_test_is_noticed() {
     assert!(!exist.contains("documents::a_name_that_nobody_has"));
     assert_eq!(named("| `a::b`, `…::c` | `--flag`, `A::B` |"), ["a::b", "a::c"]);
 }
+
+#[test]
+fn the_architecture_fits_on_its_page() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    assert!(text.lines().count() <= 120, "{} lines", text.lines().count());
+    let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 120).collect();
+    assert!(wide.is_empty(), "wider than 120 columns: {wide:#?}");
+}

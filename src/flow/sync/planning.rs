@@ -271,10 +271,10 @@ fn walk(state: &StateDb, settlements: SendOutcomes, pen: &mut PlanBuilder, surve
     if is_stopped { Err(PlanError::Stopped) } else { Ok(walked?) }
 }
 
-/// The slips of one id after the other.
+/// The digests of one id after the other.
 struct LatestPerId {
     slips: Sorted<SLIP>,
-    /// The first slip of the next id.
+    /// The first digest of the next id.
     first: Option<RecordDigest>,
 }
 
@@ -289,7 +289,7 @@ impl LatestPerId {
         Ok(self.slips.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes)))
     }
 
-    /// The last slip of the next id; earlier ones are superseded.
+    /// The last digest of the next id; earlier ones are superseded.
     fn next(&mut self, ops: &mut Ops) -> io::Result<Option<RecordDigest>> {
         let Some(mut last) = self.first.take() else { return Ok(None) };
         while let Some(slip) = self.slip()? {

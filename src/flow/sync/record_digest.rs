@@ -5,7 +5,7 @@ use crate::domain::change::{MissingAccount, PaddedId, PlannedAccount, PlannedAct
 use crate::domain::lookalike::Lookalike;
 use crate::io::state::{SendOutcome, Sent};
 
-/// Bytes of [`Slip`].
+/// Bytes of [`RecordDigest`].
 pub(super) const SLIP: usize = ID + 25;
 /// Bytes of [`missing_to_bytes`].
 pub(super) const MISSING: usize = ID + 29;
@@ -24,7 +24,7 @@ pub(super) struct RecordDigest {
     pub(super) profile: ProfileHashes,
 }
 
-/// What a slip says of its record.
+/// What a digest says of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordTag {
     Invalid,

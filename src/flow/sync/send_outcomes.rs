@@ -89,7 +89,7 @@ pub fn milliseconds(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Bytes of an [`ImportSlip`].
+/// Bytes of a row of an import: its digest and its outcome.
 const IMPORT_SLIP: usize = SLIP + SETTLEMENT;
 
 /// What an import has come to, to be taken over by a state.

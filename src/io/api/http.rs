@@ -1,6 +1,6 @@
-//! Calls over HTTPS with reqwest: one connection pool, HTTP/1.1 keep-alive, no redirect, no retry of its own.
+//! Sends requests over HTTPS with reqwest: one connection pool, HTTP/1.1 keep-alive, no redirect, no retry of its own.
 //!
-//! Turns whatever happens into a [`CallEnd`]; the URL, which carries the UserSig, never gets into an error text.
+//! It turns whatever happens into a [`CallOutcome`]. The URL, which carries the UserSig, never gets into an error text.
 
 use std::cell::{OnceCell, RefCell};
 use std::error::Error as StdError;

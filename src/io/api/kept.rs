@@ -53,7 +53,7 @@ impl Carriers {
 pub(super) enum ConnectionChoice {
     /// A kept one, if there is one; it is kept then.
     Kept,
-    /// As [`Way::Kept`], the only call that is: to find out.
+    /// As [`ConnectionChoice::Kept`], but only one request at a time, to find out whether keeping connections is worth while again.
     Trial,
     /// One of its own.
     Fresh,

@@ -1,7 +1,8 @@
-//! The REST API of Tencent Chat as this tool uses it: an edge, behind one trait.
+//! The REST API of Tencent Chat as this tool uses it, behind one trait.
 //!
-//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` the calls (`kept` whether connections are kept), `answer` what comes back
-//! (`fields` how its JSON is read). None of them knows of pace, retries or files.
+//! `wire` holds the format, `usersig` makes the signatures, `region` has the addresses, `http` sends the requests, and `answer` reads what
+//! comes back. `kept` decides whether connections are kept, and `fields` reads the JSON of an answer. None of them knows of pace, retries or
+//! files.
 
 pub mod answer;
 mod fields;

@@ -197,7 +197,7 @@ impl Signer {
     /// The service refused the signature of this generation: there is a new one to try with, or none.
     ///
     /// # Errors
-    /// [`Refusal`] when a fresh signature was refused as well, or there is no key to make one.
+    /// [`HaltReason`] when a fresh signature was refused as well, or there is no key to make one.
     pub fn refused(&mut self, generation: u32, now: Instant, wall: SystemTime) -> Result<(), HaltReason> {
         if matches!(self.credential, Credential::Ready(_)) {
             return Err(HaltReason::FixedSignature);

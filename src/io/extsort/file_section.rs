@@ -22,7 +22,7 @@ impl FileSection {
         Self { at, end, buffer_bytes, buffer: Vec::new(), from: 0 }
     }
 
-    /// The next entry, once [`Part::read_on`] was called.
+    /// The next entry, once [`FileSection::read_on`] was called.
     #[inline]
     pub(super) fn peek<const N: usize>(&self) -> Option<&Entry<N>> {
         self.buffer[self.from..].first_chunk()

@@ -36,7 +36,7 @@ use paths::RunPaths;
 /// below, and what is taken stays far below what the window in front of it may hold.
 const PENDING_MAX_BYTES: usize = 8 << 20;
 
-/// Where outcomes go, in input order; the journal, or a stand-in for it.
+/// Where outcomes go, in input order; the journal, or a replacement in tests.
 pub trait OutcomeSink: Send + 'static {
     type Error: Send + 'static;
 

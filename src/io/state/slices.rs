@@ -14,7 +14,7 @@ const CLOCK_EVERY: u32 = 4_096;
 /// Visits the rows of a query in order of ids, which are its first column: those behind `?1`.
 ///
 /// # Errors
-/// [`Trouble::Changed`] if the file was changed between two slices: the rows would be of two states. Those of `visit`.
+/// [`ChangeError::Changed`] if the file was changed between two slices, since the rows would be of two states; and the errors of `visit`.
 pub(super) fn each_row(db: &Connection, query: &str, visit: impl FnMut(&Row) -> Result<(), ChangeError>) -> Result<(), ChangeError> {
     each_row_within(LOOK, db, query, visit)
 }

@@ -1,4 +1,4 @@
-//! What a nightly sync needs of the stand-in: deleting, kicking, who is online, files that outlive it, and who was touched.
+//! What a nightly sync needs of the mock service: deleting, kicking, who is online, files that outlive it, and who was touched.
 
 use std::fs;
 use std::num::NonZeroU32;

@@ -50,7 +50,7 @@ pub struct Connection {
 /// What is called, and as whom.
 #[derive(Debug)]
 pub enum ServiceAddress {
-    /// The stand-in inside this process; it brings its own credentials.
+    /// The mock service inside this process; it brings its own credentials.
     Sandbox,
     Remote {
         endpoint: Url,

@@ -53,7 +53,7 @@ impl LockedState {
         Ok(Self { path: path.to_owned(), lock: RefCell::new(lock), is_for_nothing: Cell::new(false), _leftover: leftover })
     }
 
-    /// As [`Kept::take`], of a state that must be there, and be this target's.
+    /// As [`LockedState::take`], of a state that must be there, and be this target's.
     pub(super) fn take_existing(path: &Path, target: &Target, flags: &ConnectionFlags) -> Result<Self, ExitMessage> {
         if StateDb::find(path).map_err(|error| state_error(&error))?.is_none() {
             return Err(ExitMessage::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));

@@ -325,7 +325,7 @@ fn original(flags: &VerifyFlags, records: &Records) -> OriginalFormat {
     OriginalFormat { header: records.header().names.clone(), delimiter: copies_delimiter(&flags.input) }
 }
 
-/// The stand-in's limits are the documented ones, or none.
+/// The mock service's limits are the documented ones, or none.
 fn sandbox_limit(connection: &Connection) -> Rate {
     match connection.rate {
         Some(Rate::Unlimited) => Rate::Unlimited,
