@@ -42,6 +42,7 @@ pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Service, ServiceRequest};
 pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, PresenceField, SDKAPPID, SandboxSettings, UnknownProfiles};
 
+pub use shell::CONNECTIONS_MAX;
 use shell::{Shared, Stand, locked};
 
 /// A running sandbox; dropping it stops it and ends its connections. Its accounts' file is written anew by [`Sandbox::stop`], or else by

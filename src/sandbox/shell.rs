@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, LOCATION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -31,9 +31,9 @@ use super::service::{self, Arrival, Moment, Service};
 /// Longest request body that is read, in bytes. Chosen: 500 accounts with the longest fields fit in.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 /// Connections at a time; further ones wait to be accepted. Chosen: far above the calls in flight of any client.
-const CONNECTIONS_MAX: usize = 8_192;
-/// Pause after an accept that failed, for instance for want of file descriptors. Chosen.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// Pause after an accept that failed, for instance for want of file descriptors. Chosen: short beside the time that a client waits for an answer.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Pieces of an answer that comes in drips. Chosen.
 const DRIPS: u32 = 8;
 
@@ -70,15 +70,18 @@ pub(super) fn serve(listener: StdListener, service: Shared, stop: oneshot::Recei
 async fn accept(listener: TcpListener, service: Shared) -> Infallible {
     let start = Instant::now();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let is_crowded = Arc::new(AtomicBool::new(false));
     loop {
         let place = Arc::clone(&room).acquire_owned().await;
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = listener.accept().await;
+        is_crowded.store(accepted.is_err(), Ordering::Relaxed);
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         // A connection that is gone already is found out when it is read.
         let _ = stream.set_nodelay(true);
-        let served = connection(stream, Arc::clone(&service), start);
+        let served = connection(stream, Arc::clone(&service), Arc::clone(&is_crowded), start);
         tokio::spawn(async move {
             served.await;
             drop(place);
@@ -86,10 +89,21 @@ async fn accept(listener: TcpListener, service: Shared) -> Infallible {
     }
 }
 
-async fn connection(stream: TcpStream, service: Shared, start: Instant) {
+/// Serves a connection until the client leaves it, or, while others wait for its file descriptor, until its next answer.
+async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBool>, start: Instant) {
     let reset = Arc::new(AtomicBool::new(false));
     let wire = Wire { stream, reset: Arc::clone(&reset) };
-    let respond = service_fn(move |request| respond(request, Arc::clone(&service), Arc::clone(&reset), start));
+    let respond = service_fn(move |request| {
+        let answer = respond(request, Arc::clone(&service), Arc::clone(&reset), start);
+        let is_crowded = Arc::clone(&is_crowded);
+        async move {
+            let mut response = answer.await?;
+            if is_crowded.load(Ordering::Relaxed) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, ResetOnRequest>(response)
+        }
+    });
     // An error is the client's disconnect or a reset of ours.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(wire), respond).await;
 }

@@ -138,3 +138,31 @@ fn a_start_that_comes_to_nothing_leaves_no_files() {
     bench.call(&["sandbox", "--accounts", "phones.csv", "--call-log", "calls.csv"]).run().exits(2).because("Phone");
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["phones.csv"]);
 }
+
+/// The sandbox' process may open so many files; more clients than that come at a time.
+fn all_get_an_answer(limit: &str) -> String {
+    let bench = CliFixture::with_users(300);
+    let key = bench.key();
+    let call = bench.call(&["sandbox", "--limit", "0", "--latency", "20ms", "--secret-key-file", key.to_str().unwrap()]);
+    let sandbox = call.through_shell(limit).start();
+    let endpoint = endpoint(&sandbox);
+    let import = bench.quiet_import_into("users.csv", &endpoint).at_any_rate();
+    let run = import.args(&["--in-flight", "64", "--timeout", "5"]).run().exits(0).imports_all(300);
+    assert!(run.attempts().iter().all(|attempts| *attempts == 1), "{limit}: requests went unanswered: {}", run.summary);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", sandbox.id())).unwrap();
+    sandbox.signal(Signal::TERM);
+    assert_eq!(sandbox.wait().code, Some(0));
+    limits.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned()
+}
+
+#[test]
+fn few_open_files_keep_no_client_waiting_for_good() {
+    all_get_an_answer("ulimit -n 24");
+}
+
+#[test]
+fn a_sandbox_raises_its_limit_of_open_files() {
+    let limits = all_get_an_answer("ulimit -Sn 24");
+    let soft: u64 = limits.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert!(soft > 64, "{limits}");
+}

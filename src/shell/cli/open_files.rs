@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::settings::{Connection, ServiceAddress};
+use crate::sandbox::CONNECTIONS_MAX;
 use crate::shell::exit::{ExitMessage, MORE_FILES};
 
 /// Files that a run needs besides its calls: input, journal, state, temporary files, folders, the runtimes' own. Chosen: a third more than
@@ -89,6 +90,11 @@ pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(),
         connection.in_flight = fits;
     }
     Ok(())
+}
+
+/// As [`make_room`], for a mock service that runs by itself. Where there is less room, it takes fewer connections at a time.
+pub(super) fn make_room_to_serve() {
+    raise(BESIDES_CALLS + CONNECTIONS_MAX as u64 + handed_down(u64::MAX));
 }
 
 fn least(connection: &Connection, keeps: Keeps) -> u64 {

@@ -10,8 +10,8 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::command_line::file_word;
 use super::flags::SandboxFlags;
 use super::secret::read_secret;
-use super::signals;
 use super::stdout::print;
+use super::{open_files, signals};
 use crate::domain::figures::{count, counted};
 use crate::sandbox::{
     Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, PresenceField, Sandbox, SandboxSettings, UnknownProfiles,
@@ -25,6 +25,7 @@ pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
 }
 
 fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
+    open_files::make_room_to_serve();
     let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
     let files = Files::open(flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
