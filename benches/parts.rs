@@ -22,6 +22,7 @@ use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{Answer, CallOutcome, SuccessSeen};
 use chatlift::flow::deliver::{At, Deliveries, DeliveryLimits, Known, Lane};
+use chatlift::flow::dispatch::Scheduler;
 use chatlift::io::api::answer;
 use chatlift::io::api::{usersig, wire};
 use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};

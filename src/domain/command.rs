@@ -46,6 +46,15 @@ impl Command {
             Command::QueryOnlineStatus => "query_online_status",
         }
     }
+
+    /// The API by which the breaker is called that this one's faults speak for: the two imports share one, every other API has its own.
+    #[must_use]
+    pub const fn breaker(self) -> Command {
+        match self {
+            Command::AccountImport | Command::MultiaccountImport => Command::AccountImport,
+            Command::PortraitGet | Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => self,
+        }
+    }
 }
 
 /// Something for each command.

@@ -2,26 +2,28 @@
 //!
 //! What is asked, and what becomes of the answers, is the [`Errands`]' business; the promises about calls are those of the import: the gate
 //! is the last hop, one for each API; nobody is charged for an outage, and nobody suffers for what else was in its call. How a run goes
-//! about it is in `pump`, which call is made next and what its end means in `docket`.
+//! about it is in the dispatcher, which call is made next and what its end means in `docket`.
 
 mod docket;
 mod outage;
 mod part;
 mod probe;
-mod pump;
+mod workload;
 
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
 
 use crate::domain::account::{Account, UserId};
-use crate::domain::call_stats::{CallStats, RunPhase};
+use crate::domain::call_stats::CallStats;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::verdict::{Answer, HaltReason};
+pub use crate::flow::dispatch::Progress;
+use crate::flow::dispatch::{self, AbortCause, Clocks, DispatchSettings, Dispatcher};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
-use pump::Pump;
+use workload::ErrandWorkload;
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.
 #[derive(Debug, Clone)]
@@ -113,15 +115,6 @@ pub struct Dependencies<A, E> {
 /// Tells whoever watches how far the run is.
 pub type OnProgress<E> = Box<dyn FnMut(&Progress, &E)>;
 
-/// The state of the calls, for whoever watches; what they are about, the errands know.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    pub phase: RunPhase,
-    pub calls: u64,
-    pub retries: u64,
-    pub in_flight: usize,
-}
-
 /// How the run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopCause {
@@ -167,15 +160,19 @@ where
     A: Api,
     E: Errands,
 {
-    let mut pump = Pump::new(parts, settings);
-    loop {
-        if let Err(error) = pump.go_on() {
-            return Err(pump.breaks(error));
-        }
-        if pump.is_over() {
-            return Ok(pump.wind_up());
-        }
-        let event = pump.next_event().await;
-        pump.handle(event);
-    }
+    let Dependencies { api, errands, signer, wall, jitter, signals, on_progress } = parts;
+    let workload = ErrandWorkload::new(errands, on_progress, &settings);
+    let CallsSettings { rates, gates, max_outage, progress_every, .. } = settings;
+    let dependencies = dispatch::Dependencies { api, signer, clocks: Clocks { wall, jitter }, signals };
+    let mut dispatcher = Dispatcher::new(dependencies, DispatchSettings { rates, gates, max_outage, progress_every }, workload);
+    let ended = dispatcher.run().await;
+    let (ErrandWorkload { errands, docket, .. }, traffic) = dispatcher.end();
+    let end = match ended {
+        Ok(None) => StopCause::Finished,
+        Ok(Some(AbortCause::Signal)) => StopCause::Stopped,
+        Ok(Some(AbortCause::Outage { why })) => StopCause::Outage { why },
+        Ok(Some(AbortCause::Refused { refusal, code, says })) => StopCause::Refused { refusal, code, says },
+        Err(error) => return Err(RunFailed { error, traffic }),
+    };
+    Ok(RunOutcome { end, errands, traffic, unjudged: docket.unjudged })
 }

@@ -27,6 +27,7 @@ pub use crate::domain::retry::At;
 use crate::domain::retry::{RetryBudget, back_off};
 pub use crate::domain::verdict::CallEffect;
 use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
+use crate::flow::dispatch::{Call, CallId, Scheduler};
 use crate::io::roster::Record;
 use batch_trial::BatchTrial;
 use parcel::{Parcel, ParcelId, Parcels, Stage};
@@ -92,22 +93,6 @@ pub struct Known {
     pub identifier: UserId,
     /// Whether the service has accepted an account of this run.
     pub seen: SuccessSeen,
-}
-
-/// What a call is known by until it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallId {
-    Parcel(ParcelId),
-    /// The test that carries no record of the input.
-    Probe,
-}
-
-/// A call that is to leave now.
-#[derive(Debug)]
-pub struct Call<'a> {
-    pub id: CallId,
-    pub accounts: Vec<&'a Account>,
-    pub is_retry: bool,
 }
 
 /// What leaves next.
@@ -247,53 +232,10 @@ impl Deliveries {
         self.feed == Intake::Ended
     }
 
-    /// Nothing leaves any more; what is in flight may settle.
-    pub fn stop(&mut self) {
-        self.feed = Intake::Stopped;
-    }
-
-    /// Whether a call of `command` could leave now, if the gate allows.
-    pub fn has_call(&mut self, command: Command, now: Instant) -> bool {
-        self.parcels.take_due(now);
-        self.choose(command, now).is_some()
-    }
-
-    /// The call of `command` that is to leave now; from here on it counts as in flight.
-    pub fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
-        self.parcels.take_due(now);
-        let parcel = match self.choose(command, now)? {
-            Choice::Parcel(parcel) => {
-                self.parcels.unqueue(parcel);
-                if !matches!(self.lane, Lane::Batch(_)) && !self.fresh.is_empty() {
-                    self.budget.spend_retry();
-                }
-                parcel
-            }
-            Choice::Fresh => {
-                self.budget.spend_fresh();
-                self.pack(command)
-            }
-            Choice::Probe(means) => return self.send_probe(command, means),
-        };
-        self.depart(parcel);
-        Some(self.call_of(parcel))
-    }
-
-    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
-    pub fn same_call(&mut self, id: CallId) -> Call<'_> {
-        match id {
-            CallId::Parcel(id) => {
-                self.parcels[id].has_left = true;
-                self.call_of(id)
-            }
-            CallId::Probe => self.probe_call(),
-        }
-    }
-
     fn call_of(&self, id: ParcelId) -> Call<'_> {
         let Parcel { rows, has_left, .. } = &self.parcels[id];
         let accounts = rows.iter().filter_map(|row| self.buffer.open(*row)).map(reorder_buffer::UnsettledRecord::account).collect();
-        Call { id: CallId::Parcel(id), accounts, is_retry: *has_left }
+        Call { id: CallId::Job(id), accounts, is_retry: *has_left }
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
@@ -351,16 +293,6 @@ impl Deliveries {
                 .departed(id, *batch_id, || rows.iter().any(|row| self.buffer.open(*row).is_some_and(|open| open.account().has_profile())));
         }
         self.in_flight += 1;
-    }
-
-    /// Takes the end of a call that left at `left`.
-    pub fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
-        self.in_flight -= 1;
-        let times = CallTimes { left, ended: at.now };
-        match id {
-            CallId::Parcel(id) => self.parcel_ended(id, end, times, at),
-            CallId::Probe => self.probe_ended(end, times, at),
-        }
     }
 
     fn parcel_ended(&mut self, id: ParcelId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
@@ -463,41 +395,14 @@ impl Deliveries {
         self.buffer.take_passed()
     }
 
-    /// When something is due of itself: a retry or a probe.
-    #[must_use]
-    pub fn next_wake(&self) -> Option<Instant> {
-        if self.is_down() {
-            return self.health.probe_at();
-        }
-        [self.parcels.next_wake(), self.health.retry_at()].into_iter().flatten().min()
-    }
-
-    /// Since when the service is down, if it is.
-    #[must_use]
-    pub fn down_since(&self) -> Option<Instant> {
-        self.health.down_since()
-    }
-
-    /// Since when the service has been down, or has said nothing but "too fast".
-    #[must_use]
-    pub fn useless_since(&self) -> Option<Instant> {
-        self.health.useless_since()
-    }
-
     /// Rows that failed though nothing could show whether the service was well.
     #[must_use]
     pub const fn unjudged(&self) -> u64 {
         self.unjudged
     }
 
-    fn is_down(&self) -> bool {
-        self.down_since().is_some()
-    }
-
-    /// Calls in flight.
-    #[must_use]
-    pub const fn in_flight(&self) -> usize {
-        self.in_flight
+    const fn is_down(&self) -> bool {
+        self.health.is_down()
     }
 
     /// The lane that is taken now.
@@ -510,6 +415,86 @@ impl Deliveries {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+}
+
+/// The breaker that all calls of a delivery share: nothing of it leaves while the service takes no accounts.
+const BREAKER: Command = Command::AccountImport;
+
+impl Scheduler for Deliveries {
+    fn breaker_of(_: Command) -> Command {
+        BREAKER
+    }
+
+    fn has_call(&mut self, command: Command, now: Instant) -> bool {
+        self.parcels.take_due(now);
+        self.choose(command, now).is_some()
+    }
+
+    fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
+        self.parcels.take_due(now);
+        let parcel = match self.choose(command, now)? {
+            Choice::Parcel(parcel) => {
+                self.parcels.unqueue(parcel);
+                if !matches!(self.lane, Lane::Batch(_)) && !self.fresh.is_empty() {
+                    self.budget.spend_retry();
+                }
+                parcel
+            }
+            Choice::Fresh => {
+                self.budget.spend_fresh();
+                self.pack(command)
+            }
+            Choice::Probe(means) => return self.send_probe(command, means),
+        };
+        self.depart(parcel);
+        Some(self.call_of(parcel))
+    }
+
+    fn same_call(&mut self, id: CallId) -> Call<'_> {
+        match id {
+            CallId::Job(id) => {
+                self.parcels[id].has_left = true;
+                self.call_of(id)
+            }
+            CallId::Probe(_) => self.probe_call(),
+        }
+    }
+
+    fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
+        self.in_flight -= 1;
+        let times = CallTimes { left, ended: at.now };
+        match id {
+            CallId::Job(id) => self.parcel_ended(id, end, times, at),
+            CallId::Probe(_) => self.probe_ended(end, times, at),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.feed = Intake::Stopped;
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        if self.is_down() {
+            return self.health.probe_at();
+        }
+        [self.parcels.next_wake(), self.health.retry_at()].into_iter().flatten().min()
+    }
+
+    fn is_down(&self, _: Command) -> bool {
+        self.health.is_down()
+    }
+
+    fn down_since(&self) -> Option<(Instant, Command)> {
+        self.health.down_since().map(|since| (since, BREAKER))
+    }
+
+    fn useless_since(&self) -> Option<(Instant, Command)> {
+        self.health.useless_since().map(|since| (since, BREAKER))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The import: records in, calls out through the gates, outcomes into the ledger, until all is done or something stops it.
 //!
-//! What a run is given, what it shows and what it comes to; how it goes about it is in `pump`.
+//! What a run is given, what it shows and what it comes to; how it goes about it is in `workload` and in the dispatcher.
 
-mod pump;
 mod watched_records;
+mod workload;
 
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +16,13 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::HaltReason;
 use crate::flow::deliver::{DeliveryLimits, Incoming, Known, Lane};
+use crate::flow::dispatch::{self, Clocks, DispatchSettings, Dispatcher};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
 use crate::io::journal::OutcomeSink;
-use pump::Pump;
 pub use watched_records::WatchedRecords;
+use workload::ImportWorkload;
 
 /// The knobs of a run.
 #[derive(Debug, Clone)]
@@ -132,18 +133,23 @@ where
     N: Into<Incoming>,
     L: OutcomeSink,
 {
-    let mut pump = Pump::new(parts, settings);
-    loop {
-        pump.take_over();
-        pump.feed_and_send();
-        pump.commit_if_due();
-        pump.report_if_due();
-        if pump.is_over() {
-            return pump.wind_up().await;
-        }
-        let event = pump.next_event().await;
-        if let Err(error) = pump.handle(event) {
-            return Err(pump.breaks(error));
-        }
+    let Dependencies { api, records, ledger, signer, wall, jitter, signals, on_progress } = parts;
+    let dependencies = dispatch::Dependencies { api, signer, clocks: Clocks { wall, jitter }, signals };
+    let dispatch = DispatchSettings {
+        rates: settings.rates.clone(),
+        gates: settings.gates.clone(),
+        max_outage: settings.max_outage,
+        progress_every: settings.progress_every,
+    };
+    let mut dispatcher = Dispatcher::new(dependencies, dispatch, ImportWorkload::new((records, ledger), on_progress, settings));
+    let closed = match dispatcher.run().await {
+        Ok(cause) => dispatcher.workload.close_ledger(cause).await,
+        Err(error) => Err(error),
+    };
+    let (ImportWorkload { deliveries, tally, settled, .. }, traffic) = dispatcher.end();
+    let (lane, unjudged) = (deliveries.lane(), deliveries.unjudged());
+    match closed {
+        Ok((end, ledger)) => Ok(RunOutcome { end, ledger, tally, settled, traffic, lane, unjudged }),
+        Err(error) => Err(RunFailed { error, traffic, lane }),
     }
 }

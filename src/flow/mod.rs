@@ -4,6 +4,7 @@ pub mod audit;
 pub mod calls;
 pub mod check;
 pub mod deliver;
+pub mod dispatch;
 pub mod import;
 pub mod sync;
 pub mod verify;

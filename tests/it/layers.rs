@@ -21,8 +21,16 @@ fn may_import(importer: &Module, target: &Module) -> bool {
 }
 
 /// A flow or a module of input and output that is built on another of its floor.
-const BUILT_ON: [(&str, &str); 5] =
-    [("import", "deliver"), ("sync", "calls"), ("sync", "deliver"), ("sync", "import"), ("verify", "calls")];
+const BUILT_ON: [(&str, &str); 8] = [
+    ("calls", "dispatch"),
+    ("deliver", "dispatch"),
+    ("import", "deliver"),
+    ("import", "dispatch"),
+    ("sync", "calls"),
+    ("sync", "deliver"),
+    ("sync", "import"),
+    ("verify", "calls"),
+];
 
 /// A module of the second level, such as `io::gate`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

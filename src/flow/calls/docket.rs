@@ -1,7 +1,7 @@
 //! The docket: every errand that is under way, and what becomes of it.
 //!
 //! A state machine without I/O, clock or randomness: it is told how calls ended, and says what is called next. Who asks the gate and sends
-//! is the pump's business.
+//! is the dispatcher's business.
 
 use std::collections::VecDeque;
 
@@ -15,32 +15,7 @@ use crate::domain::breaker::{CallTimes, ExhaustedBy, Means};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::{At, back_off};
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, INVALID_REQUEST, SuccessSeen, Verdict, judge, words};
-
-/// What a call is known by until it ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum CallId {
-    Part(PartId),
-    /// The test of this API that is no errand.
-    Probe(Command),
-}
-
-impl CallId {
-    /// The API whose health the end of this call of `command` speaks of.
-    pub(super) const fn tested(self, command: Command) -> Command {
-        match self {
-            CallId::Part(_) => command,
-            CallId::Probe(tested) => tested,
-        }
-    }
-}
-
-/// A call that is to leave now.
-#[derive(Debug)]
-pub(super) struct Call<'a> {
-    pub(super) id: CallId,
-    pub(super) accounts: Vec<&'a Account>,
-    pub(super) is_retry: bool,
-}
+use crate::flow::dispatch::{Call, CallId, Scheduler};
 
 /// What leaves next.
 #[derive(Debug, Clone, Copy)]
@@ -105,30 +80,6 @@ impl<T: Clone> Docket<T> {
         self.pile.insert_due(Part::new(errand, self.taken_on, Size::Whole));
     }
 
-    /// Nothing leaves any more; what is in flight may end.
-    pub(super) fn stop(&mut self) {
-        self.feed = Intake::Stopped;
-    }
-
-    /// Whether a call of `command` could leave now, if the gate allows.
-    pub(super) fn has_call(&mut self, command: Command, now: Instant) -> bool {
-        self.pile.take_due(now);
-        self.choose(command, now).is_some()
-    }
-
-    /// The call of `command` that is to leave now; from here on it counts as in flight.
-    pub(super) fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
-        self.pile.take_due(now);
-        match self.choose(command, now)? {
-            Choice::Part(id) => {
-                self.pile.unqueue(id);
-                self.depart(id);
-                Some(self.call_of(id))
-            }
-            Choice::Probe(tested, means) => self.send_probe(tested, means),
-        }
-    }
-
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
         if self.feed == Intake::Stopped || self.in_flight >= self.most_in_flight {
             return None;
@@ -151,30 +102,9 @@ impl<T: Clone> Docket<T> {
         self.apis[part.errand.command].in_flight += 1;
     }
 
-    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
-    pub(super) fn same_call(&mut self, id: CallId) -> Call<'_> {
-        match id {
-            CallId::Part(id) => {
-                self.pile[id].has_left = true;
-                self.call_of(id)
-            }
-            CallId::Probe(tested) => self.probe_call(tested),
-        }
-    }
-
     pub(super) fn call_of(&self, id: PartId) -> Call<'_> {
         let Part { errand, has_left, .. } = &self.pile[id];
-        Call { id: CallId::Part(id), accounts: errand.accounts.iter().collect(), is_retry: *has_left }
-    }
-
-    /// Takes the end of a call that left at `left`.
-    pub(super) fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
-        self.in_flight -= 1;
-        let times = CallTimes { left, ended: at.now };
-        match id {
-            CallId::Part(id) => self.part_came_back(id, end, times, at),
-            CallId::Probe(tested) => self.probe_ended(tested, end, times, at),
-        }
+        Call { id: CallId::Job(id), accounts: errand.accounts.iter().collect(), is_retry: *has_left }
     }
 
     fn part_came_back(&mut self, id: PartId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
@@ -282,30 +212,76 @@ impl<T: Clone> Docket<T> {
         self.ended.pop_front()
     }
 
-    /// When something is due of itself: a retry or a probe.
-    pub(super) fn next_wake(&self) -> Option<Instant> {
+    /// Whether every errand that came in has ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pile.is_empty()
+    }
+}
+
+impl<T: Clone> Scheduler for Docket<T> {
+    fn breaker_of(command: Command) -> Command {
+        command
+    }
+
+    fn has_call(&mut self, command: Command, now: Instant) -> bool {
+        self.pile.take_due(now);
+        self.choose(command, now).is_some()
+    }
+
+    fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
+        self.pile.take_due(now);
+        match self.choose(command, now)? {
+            Choice::Part(id) => {
+                self.pile.unqueue(id);
+                self.depart(id);
+                Some(self.call_of(id))
+            }
+            Choice::Probe(tested, means) => self.send_probe(tested, means),
+        }
+    }
+
+    fn same_call(&mut self, id: CallId) -> Call<'_> {
+        match id {
+            CallId::Job(id) => {
+                self.pile[id].has_left = true;
+                self.call_of(id)
+            }
+            CallId::Probe(tested) => self.probe_call(tested),
+        }
+    }
+
+    fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect {
+        self.in_flight -= 1;
+        let times = CallTimes { left, ended: at.now };
+        match id {
+            CallId::Job(id) => self.part_came_back(id, end, times, at),
+            CallId::Probe(tested) => self.probe_ended(tested, end, times, at),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.feed = Intake::Stopped;
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
         let own = self.apis.iter().flat_map(|(_, api)| [api.health.probe_at(), api.health.retry_at()]);
         own.flatten().chain(self.pile.next_wake()).min()
     }
 
-    /// The API that has been down for the longest, and since when.
-    pub(super) fn down_since(&self) -> Option<(Instant, Command)> {
+    fn is_down(&self, breaker: Command) -> bool {
+        self.apis[breaker].health.is_down()
+    }
+
+    fn down_since(&self) -> Option<(Instant, Command)> {
         self.apis.iter().filter_map(|(command, api)| Some((api.health.down_since()?, command))).min()
     }
 
-    /// The API that has been down, or has said nothing but "too fast", for the longest, and since when.
-    pub(super) fn useless_since(&self) -> Option<(Instant, Command)> {
+    fn useless_since(&self) -> Option<(Instant, Command)> {
         self.apis.iter().filter_map(|(command, api)| Some((api.health.useless_since()?, command))).min()
-    }
-
-    /// Calls in flight.
-    pub(super) const fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
-    /// Whether every errand that came in has ended.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pile.is_empty()
     }
 }
 

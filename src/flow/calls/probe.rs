@@ -5,13 +5,14 @@
 
 use tokio::time::Instant;
 
-use super::docket::{Call, CallId, Docket, Intake};
+use super::docket::{Docket, Intake};
 use super::part::{PartId, Stage};
 use crate::domain::account::Account;
 use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, OtherCalls, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
 use crate::domain::retry::At;
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
+use crate::flow::dispatch::{Call, CallId};
 
 /// A test that is in flight.
 #[derive(Debug)]

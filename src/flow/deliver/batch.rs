@@ -265,7 +265,7 @@ impl Deliveries {
 
     /// Nothing of reading back is charged to the rows.
     fn charge_read_back(&mut self, id: ParcelId) -> u32 {
-        let is_down = self.down_since().is_some();
+        let is_down = self.is_down();
         let parcel = &mut self.parcels[id];
         parcel.attempts += u32::from(!is_down);
         parcel.attempts

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::parcel::{Parcel, ParcelId};
 use super::user_order::UserKey;
-use super::{At, Call, CallEffect, CallId, Deliveries, Intake, Lane};
+use super::{At, BREAKER, Call, CallEffect, CallId, Deliveries, Intake, Lane};
 use crate::domain::account::Account;
 use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, OtherCalls, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
@@ -93,7 +93,7 @@ impl Deliveries {
             Some(Probe::Repeat(accepted)) => &accepted.account,
             Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
         };
-        Call { id: CallId::Probe, accounts: vec![account], is_retry: false }
+        Call { id: CallId::Probe(BREAKER), accounts: vec![account], is_retry: false }
     }
 
     fn send_fresh_probe(&mut self, command: Command, position: usize) -> Option<Call<'_>> {

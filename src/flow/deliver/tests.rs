@@ -84,8 +84,8 @@ impl SchedulerHarness {
         assert_eq!(accounts.len(), 1);
         let user_id = accounts[0].user_id.as_str().to_owned();
         let row = match id {
-            CallId::Parcel(parcel) => self.deliveries.parcels[parcel].rows[0],
-            CallId::Probe => {
+            CallId::Job(parcel) => self.deliveries.parcels[parcel].rows[0],
+            CallId::Probe(_) => {
                 self.probes.push(user_id);
                 PROBE
             }

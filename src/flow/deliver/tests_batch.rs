@@ -75,9 +75,9 @@ impl BatchHarness {
         let Call { id, accounts, .. } = self.deliveries.next_call(command, self.now)?;
         let accounts = accounts.into_iter().cloned().collect();
         let rows = match id {
-            CallId::Parcel(parcel) => self.deliveries.parcels[parcel].rows.clone(),
+            CallId::Job(parcel) => self.deliveries.parcels[parcel].rows.clone(),
             // It carries no record of the input.
-            CallId::Probe => vec![u64::MAX],
+            CallId::Probe(_) => vec![u64::MAX],
         };
         Some(Sent { command, id, rows, accounts, left: self.now })
     }
@@ -357,7 +357,7 @@ async fn while_a_batch_is_read_back_a_test_goes_singly() {
     assert!(desk.send_batch().is_none(), "no batch leaves before the answer");
     let read_back = desk.send(Command::PortraitGet).unwrap();
     let test = desk.send(Command::AccountImport).unwrap();
-    assert_eq!((test.id, test.accounts.len()), (CallId::Probe, 1));
+    assert_eq!((test.id, test.accounts.len()), (CallId::Probe(Command::AccountImport), 1));
     desk.end(&test, fine(&test));
     desk.end(&read_back, fine(&read_back));
     assert_eq!(desk.outcomes().len(), 200);

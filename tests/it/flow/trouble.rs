@@ -327,3 +327,13 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
     assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
     assert_eq!(run.tally.failed, 1_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_why_the_import_is_down_is_its_own_and_not_that_of_what_tests_it() {
+    let service = Service::new(|call| if call.command == CHECK { code(60008) } else { lost() });
+    let mut world = World::new(accounts(3));
+    world.settings.max_outage = Duration::from_secs(600);
+    let run = world.run(&service).await;
+    assert!(service.calls_of(CHECK) > 3, "it is tested with checks");
+    assert!(matches!(&run.end, StopCause::Outage { why } if why.contains("reset")), "{:?}", run.end);
+}

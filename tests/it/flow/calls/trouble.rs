@@ -85,3 +85,15 @@ async fn each_api_has_its_own_reason_why_it_is_down() {
     let run = world.run(&service).await;
     assert_eq!(run.end, StopCause::Outage { why: "no profiles".to_owned() });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_test_that_gets_no_connection_tells_why_the_api_is_down() {
+    let service = Service::new(|call| match call.command {
+        CHECK => Reply { end: CallOutcome::Unreached { why: "refused".to_owned() }, ..lost() },
+        _ => lost(),
+    });
+    let mut world = World::new().asking(KICK, 3);
+    world.settings.max_outage = Duration::from_secs(600);
+    let run = world.run(&service).await;
+    assert_eq!(run.end, StopCause::Outage { why: "refused".to_owned() });
+}

@@ -1,33 +1,32 @@
-//! The pump of the errands: one loop on one task, as the import's.
+//! The dispatcher: one loop on one task.
 //!
 //! `select!` only names what happened; synchronous functions decide; there is no second path to the API.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
-use super::docket::{Call, CallId, Docket};
-use super::{CallsSettings, Dependencies, Errands, OnProgress, Progress, RunFailed, RunOutcome, StopCause, Supply};
+use super::{AbortCause, Call, CallId, Clocks, Dependencies, DispatchSettings, Progress, Scheduler, Workload};
 use crate::domain::call_stats::{CallStats, RunPhase};
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::retry::{At, DRAIN};
+use crate::domain::retry::DRAIN;
 use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, GivenUp, Line, Request};
 use crate::io::gate::{self, Admission, Gate, any_sent};
 
 /// What happened.
-pub(super) enum Event {
+enum Event<E> {
     CallEnded(Returned),
     Signal,
     /// A call was written, or something is due.
     Moved,
+    Workload(E),
 }
 
-pub(super) struct Returned {
+struct Returned {
     id: CallId,
     command: Command,
     end: Result<CallOutcome, GivenUp>,
@@ -36,58 +35,51 @@ pub(super) struct Returned {
     is_retry: bool,
 }
 
-/// A run of errands, in motion.
-pub(super) struct Pump<A, E: Errands> {
-    settings: CallsSettings,
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+/// A run in motion.
+pub struct Dispatcher<A, W> {
+    pub workload: W,
+    settings: DispatchSettings,
     api: A,
-    errands: E,
     signer: Signer,
     gates: PerCommand<Gate>,
     gate_turn: Option<Instant>,
-    docket: Docket<E::Tag>,
-    /// Calls whose connections had been given up, to leave once more; they count as in flight meanwhile.
-    repeats: PerCommand<VecDeque<CallId>>,
     /// The commands that are asked for, and the one that tests with.
     sending_order: Vec<Command>,
     calls: FuturesUnordered<LocalBoxFuture<'static, Returned>>,
-    wall: Box<dyn Fn() -> SystemTime>,
-    jitter: Box<dyn FnMut() -> f64>,
+    /// Calls whose connections had been given up, to leave once more; they count as in flight meanwhile.
+    repeats: PerCommand<VecDeque<CallId>>,
+    clocks: Clocks,
     signals: LocalBoxStream<'static, ()>,
-    on_progress: OnProgress<E>,
     reported_at: Instant,
-    /// The errands are looking for the next one, and want to be asked again.
-    is_searching: bool,
     /// Why the run is winding up.
-    cause: Option<StopCause>,
+    cause: Option<AbortCause>,
     drain_until: Option<Instant>,
     at_once: bool,
-    /// What was met last instead of a success.
+    /// What was met last instead of a success, by any call.
     complaint: String,
-    /// … of each API.
+    /// … by the calls that each breaker holds.
     why_down: PerCommand<String>,
     traffic: CallStats,
 }
 
-impl<A: Api, E: Errands> Pump<A, E> {
-    pub(super) fn new(parts: Dependencies<A, E>, settings: CallsSettings) -> Self {
+impl<A: Api, W: Workload> Dispatcher<A, W> {
+    pub fn new(dependencies: Dependencies<A>, settings: DispatchSettings, workload: W) -> Self {
+        let Dependencies { api, signer, clocks, signals } = dependencies;
         let now = Instant::now();
         Self {
+            workload,
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
-            docket: Docket::new(&settings),
-            sending_order: sending_order(E::COMMANDS),
+            sending_order: sending_order(W::COMMANDS),
             settings,
-            api: parts.api,
-            errands: parts.errands,
-            signer: parts.signer,
+            api,
+            signer,
             gate_turn: None,
-            repeats: PerCommand::default(),
             calls: FuturesUnordered::new(),
-            wall: parts.wall,
-            jitter: parts.jitter,
-            signals: parts.signals,
-            on_progress: parts.on_progress,
+            repeats: PerCommand::default(),
+            clocks,
+            signals,
             reported_at: now,
-            is_searching: false,
             cause: None,
             drain_until: None,
             at_once: false,
@@ -97,13 +89,27 @@ impl<A: Api, E: Errands> Pump<A, E> {
         }
     }
 
-    /// Hands over what has ended, takes on what is to do, sends what the gates let through.
-    pub(super) fn go_on(&mut self) -> Result<(), E::Error> {
+    /// Makes calls until everything is done or something stops the run: what stopped it.
+    ///
+    /// # Errors
+    /// The workload's.
+    pub async fn run(&mut self) -> Result<Option<AbortCause>, W::Error> {
         loop {
-            self.hand_over()?;
+            self.go_on()?;
+            if self.is_over() {
+                return Ok(self.cause.take());
+            }
+            let event = self.next_event().await;
+            self.handle(event)?;
+        }
+    }
+
+    /// After every event: hands over what has ended, takes on what is to do, sends what the gates let through.
+    fn go_on(&mut self) -> Result<(), W::Error> {
+        loop {
+            self.workload.hand_over(&mut self.clocks)?;
             self.feed_and_send()?;
-            let at = At { now: Instant::now(), wall: (self.wall)(), jitter: (self.jitter)() };
-            if !self.docket.resolve_exhausted(at) {
+            if !self.workload.settle(&mut self.clocks)? {
                 break;
             }
         }
@@ -111,51 +117,15 @@ impl<A: Api, E: Errands> Pump<A, E> {
         Ok(())
     }
 
-    fn hand_over(&mut self) -> Result<(), E::Error> {
-        while let Some((errand, fate)) = self.docket.take_ended() {
-            self.errands.ended(errand, fate)?;
-        }
-        Ok(())
-    }
-
-    fn feed_and_send(&mut self) -> Result<(), E::Error> {
+    fn feed_and_send(&mut self) -> Result<(), W::Error> {
         self.gate_turn = None;
         self.note_sends();
-        for command in E::COMMANDS {
-            self.docket.apis[*command].is_dry = false;
-        }
         loop {
-            self.is_searching = false;
-            for command in E::COMMANDS {
-                self.feed(*command)?;
-            }
-            if !self.send_next() {
+            self.workload.feed(&mut self.clocks)?;
+            if !(0..self.sending_order.len()).any(|place| self.send_one(self.sending_order[place])) {
                 return Ok(());
             }
         }
-    }
-
-    fn feed(&mut self, command: Command) -> Result<(), E::Error> {
-        let now = Instant::now();
-        while self.docket.wants(command, now) {
-            match self.errands.next(command)? {
-                Supply::Errand(errand) => self.docket.take_on(errand),
-                Supply::Searching => {
-                    self.is_searching = true;
-                    return Ok(());
-                }
-                Supply::Dry => {
-                    self.docket.apis[command].is_dry = true;
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the first call that its gate lets through.
-    fn send_next(&mut self) -> bool {
-        (0..self.sending_order.len()).any(|place| self.send_one(self.sending_order[place]))
     }
 
     fn note_sends(&mut self) {
@@ -168,7 +138,8 @@ impl<A: Api, E: Errands> Pump<A, E> {
     /// Sends one call of `command` if there is one and its gate lets it through.
     fn send_one(&mut self, command: Command) -> bool {
         let now = Instant::now();
-        if self.repeats[command].is_empty() && !self.docket.has_call(command, now) {
+        let scheduler = self.workload.scheduler_mut();
+        if self.repeats[command].is_empty() && !scheduler.has_call(command, now) {
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
@@ -180,11 +151,11 @@ impl<A: Api, E: Errands> Pump<A, E> {
             Admission::WhenSent => return false,
         };
         let (call, line) = match self.repeats[command].pop_front() {
-            Some(id) => (Some(self.docket.same_call(id)), Line::Fresh),
-            None => (self.docket.next_call(command, now), Line::Any),
+            Some(id) => (Some(scheduler.same_call(id)), Line::Fresh),
+            None => (scheduler.next_call(command, now), Line::Any),
         };
         let Some(Call { id, accounts, is_retry }) = call else { return false };
-        let signature = self.signer.current(now, (self.wall)());
+        let signature = self.signer.current(now, (self.clocks.wall)());
         let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
         self.calls.push(Box::pin(async move { Returned { id, command, end: call.await, left: now, generation, is_retry } }));
@@ -197,21 +168,21 @@ impl<A: Api, E: Errands> Pump<A, E> {
             return;
         }
         self.reported_at = now;
-        let snapshot = Progress {
+        let progress = Progress {
             phase: self.phase(now),
             calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
             retries: self.traffic.retries(),
-            in_flight: self.docket.in_flight(),
+            in_flight: self.workload.scheduler().in_flight(),
         };
-        (self.on_progress)(&snapshot, &self.errands);
+        self.workload.report(progress);
     }
 
     fn phase(&self, now: Instant) -> RunPhase {
         if self.cause.is_some() {
             return RunPhase::Draining;
         }
-        match self.docket.down_since() {
-            Some((since, api)) => RunPhase::Waiting { since: now - since, why: self.why_down[api].clone() },
+        match self.workload.scheduler().down_since() {
+            Some((since, breaker)) => RunPhase::Waiting { since: now - since, why: self.why_down[breaker].clone() },
             None => match gate::slowed(&self.gates) {
                 Some(per_s) => RunPhase::Throttled { per_s },
                 None => RunPhase::Running,
@@ -219,19 +190,17 @@ impl<A: Api, E: Errands> Pump<A, E> {
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         if self.at_once || self.drain_until.is_some_and(|until| Instant::now() >= until) {
             return true;
         }
-        match self.cause {
-            Some(_) => self.docket.in_flight() == 0,
-            None => self.docket.is_empty() && self.docket.in_flight() == 0 && !self.is_searching,
-        }
+        // A test may still be in flight when everything else is done.
+        self.workload.scheduler().in_flight() == 0 && (self.cause.is_some() || self.workload.is_done(&mut self.clocks))
     }
 
     /// Waits for whatever happens next.
-    pub(super) async fn next_event(&mut self) -> Event {
-        if self.is_searching {
+    async fn next_event(&mut self) -> Event<W::Event> {
+        if self.workload.is_searching() {
             tokio::task::yield_now().await;
         }
         let due = self.next_due();
@@ -239,6 +208,7 @@ impl<A: Api, E: Errands> Pump<A, E> {
         tokio::select! {
             biased;
             Some(()) = self.signals.next() => Event::Signal,
+            event = self.workload.event() => Event::Workload(event),
             Some(returned) = self.calls.next() => Event::CallEnded(returned),
             () = sent => Event::Moved,
             () = tokio::time::sleep_until(due) => Event::Moved,
@@ -248,49 +218,52 @@ impl<A: Api, E: Errands> Pump<A, E> {
     /// When to look again even if nothing happens.
     fn next_due(&self) -> Instant {
         let now = Instant::now();
-        if self.is_searching && self.cause.is_none() {
+        if self.workload.is_searching() {
             return now;
         }
-        let outage_ends = self.docket.useless_since().filter(|_| self.cause.is_none()).map(|(since, _)| since + self.settings.max_outage);
-        [self.gate_turn, self.docket.next_wake().filter(|at| *at > now), self.drain_until, outage_ends]
+        let scheduler = self.workload.scheduler();
+        let outage_ends = scheduler.useless_since().filter(|_| self.cause.is_none()).map(|(since, _)| since + self.settings.max_outage);
+        [self.gate_turn, scheduler.next_wake().filter(|at| *at > now), self.workload.next_due(), self.drain_until, outage_ends]
             .into_iter()
             .flatten()
             .fold(self.reported_at + self.settings.progress_every, Instant::min)
     }
 
-    pub(super) fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event<W::Event>) -> Result<(), W::Error> {
         match event {
             Event::CallEnded(returned) => self.call_ended(returned),
+            Event::Workload(event) => self.workload.handle(event)?,
             Event::Signal => self.signalled(),
             Event::Moved => {}
         }
         self.give_up_after_outage();
+        Ok(())
     }
 
     fn signalled(&mut self) {
         match self.cause {
             None => {
                 tracing::info!("stopping: letting the calls in flight settle");
-                self.stop(StopCause::Stopped);
+                self.stop(AbortCause::Signal);
             }
             Some(_) => self.at_once = true,
         }
     }
 
-    fn stop(&mut self, cause: StopCause) {
+    fn stop(&mut self, cause: AbortCause) {
         if self.cause.is_none() {
-            self.docket.stop();
+            self.workload.scheduler_mut().stop();
             self.drain_until = Some(Instant::now() + DRAIN);
             self.cause = Some(cause);
         }
     }
 
     fn give_up_after_outage(&mut self) {
-        if let Some((since, api)) = self.docket.useless_since()
+        if let Some((since, breaker)) = self.workload.scheduler().useless_since()
             && Instant::now() >= since + self.settings.max_outage
         {
-            let why = self.why_down[api].clone();
-            self.stop(StopCause::Outage { why });
+            let why = self.why_down[breaker].clone();
+            self.stop(AbortCause::Outage { why });
         }
     }
 
@@ -303,29 +276,37 @@ impl<A: Api, E: Errands> Pump<A, E> {
             self.repeats[command].push_back(id);
             return;
         };
+        let breaker = match id {
+            CallId::Job(_) => W::Scheduler::breaker_of(command),
+            CallId::Probe(breaker) => breaker,
+        };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
-            self.why_down[command].clone_from(&complaint);
+            // Whoever gets no connection speaks of every API; else what one API says is no reason why another one is down.
+            let own = if matches!(end, CallOutcome::Unreached { .. }) { breaker } else { command.breaker() };
+            self.why_down[own].clone_from(&complaint);
             self.complaint = complaint;
         }
-        let tested = id.tested(command);
-        let was_down = self.docket.apis[tested].health.is_down();
-        let at = At { now, wall: (self.wall)(), jitter: (self.jitter)() };
-        let aftermath = self.docket.ended(id, end, left, at);
-        self.draw_consequences(aftermath, (tested, command), (left, generation), now);
-        if was_down && !self.docket.apis[tested].health.is_down() {
-            tracing::info!(api = tested.name(), "the service is back");
-            self.gates[tested].ramp_up(now);
+        let scheduler = self.workload.scheduler_mut();
+        let was_down = scheduler.is_down(breaker);
+        let effect = scheduler.ended(id, end, left, self.clocks.at(now));
+        let is_back = was_down && !scheduler.is_down(breaker);
+        self.draw_consequences(effect, (breaker, command), (left, generation), now);
+        if is_back {
+            tracing::info!(api = breaker.name(), "the service is back");
+            for (_, gate) in self.gates.iter_mut().filter(|(command, _)| W::Scheduler::breaker_of(*command) == breaker) {
+                gate.ramp_up(now);
+            }
         }
     }
 
     fn draw_consequences(
         &mut self,
-        aftermath: CallEffect,
-        (tested, command): (Command, Command),
+        effect: CallEffect,
+        (breaker, command): (Command, Command),
         (left, generation): (Instant, u32),
         now: Instant,
     ) {
-        match aftermath {
+        match effect {
             CallEffect::Nothing => {}
             CallEffect::Accepted | CallEffect::Back => self.signer.accepted(generation),
             CallEffect::Throttled(scope) => {
@@ -337,42 +318,27 @@ impl<A: Api, E: Errands> Pump<A, E> {
                 }
             }
             CallEffect::SignatureRefused => {
-                if let Err(refusal) = self.signer.refused(generation, now, (self.wall)()) {
-                    self.stop(StopCause::Refused { refusal, code: None, says: self.complaint.clone() });
+                if let Err(refusal) = self.signer.refused(generation, now, (self.clocks.wall)()) {
+                    self.stop(AbortCause::Refused { refusal, code: None, says: self.complaint.clone() });
                 }
             }
             CallEffect::Down => {
-                tracing::warn!(api = tested.name(), why = ?self.why_down[tested], "the service is down: waiting, one probe at a time");
+                tracing::warn!(api = breaker.name(), why = ?self.why_down[breaker], "the service is down: waiting, one probe at a time");
             }
-            CallEffect::Halt { refusal, code, says } => self.stop(StopCause::Refused { refusal, code, says }),
+            CallEffect::Halt { refusal, code, says } => self.stop(AbortCause::Refused { refusal, code, says }),
         }
     }
 
-    /// Tells how the run ended.
-    pub(super) fn wind_up(mut self) -> RunOutcome<E> {
-        self.tell_traffic();
-        RunOutcome {
-            end: self.cause.unwrap_or(StopCause::Finished),
-            errands: self.errands,
-            traffic: self.traffic,
-            unjudged: self.docket.unjudged,
-        }
-    }
-
-    pub(super) fn breaks(mut self, error: E::Error) -> RunFailed<E::Error> {
-        self.tell_traffic();
-        RunFailed { error, traffic: self.traffic }
-    }
-
-    /// Completes the counts with what the gates know.
-    fn tell_traffic(&mut self) {
+    /// The workload, and what has left and come back, with what the gates know of it.
+    pub fn end(mut self) -> (W, CallStats) {
         self.note_sends();
-        self.traffic.main = E::COMMANDS[0];
+        self.traffic.main = self.workload.main_command();
         for (command, gate) in self.gates.iter() {
             let api = &mut self.traffic.apis[command];
             (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
         }
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
+        (self.workload, self.traffic)
     }
 }
 

@@ -1,0 +1,103 @@
+//! The engine of every flow that calls the service: one loop on one task, and one path to the API.
+//!
+//! The [`Dispatcher`] owns what all flows have in common: the gates, the signature, the clocks, the signals, the calls in flight and the
+//! deadline of an outage. A [`Scheduler`] says which call is next and what the end of a call means; a [`Workload`] knows what the calls are
+//! about.
+
+mod dispatcher;
+mod workload;
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream::LocalBoxStream;
+use tokio::time::Instant;
+
+use crate::domain::account::Account;
+use crate::domain::call_stats::RunPhase;
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::retry::At;
+use crate::domain::verdict::HaltReason;
+use crate::io::api::usersig::Signer;
+use crate::io::gate::{self, Rate};
+pub use dispatcher::Dispatcher;
+pub use workload::{Scheduler, Workload};
+
+/// The number of a job; free for another one once it is gone.
+pub type JobId = usize;
+
+/// What a call is known by until it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallId {
+    Job(JobId),
+    /// The test of this API that is no job.
+    Probe(Command),
+}
+
+/// A call that is to leave now.
+#[derive(Debug)]
+pub struct Call<'a> {
+    pub id: CallId,
+    pub accounts: Vec<&'a Account>,
+    pub is_retry: bool,
+}
+
+/// The knobs of the engine.
+#[derive(Debug, Clone)]
+pub struct DispatchSettings {
+    /// Of each API on its own.
+    pub rates: PerCommand<Rate>,
+    /// Of all of them.
+    pub gates: gate::GateSettings,
+    pub max_outage: Duration,
+    /// How often the progress is told.
+    pub progress_every: Duration,
+}
+
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+/// What the engine works with; time, randomness and signals come from outside.
+pub struct Dependencies<A> {
+    pub api: A,
+    pub signer: Signer,
+    pub clocks: Clocks,
+    /// The first signal stops the run gently, the second at once.
+    pub signals: LocalBoxStream<'static, ()>,
+}
+
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+/// What time it is, and chance.
+pub struct Clocks {
+    pub wall: Box<dyn Fn() -> SystemTime>,
+    /// Uniform in `0.0..1.0`.
+    pub jitter: Box<dyn FnMut() -> f64>,
+}
+
+impl Clocks {
+    /// This moment, with what chance makes of it.
+    pub fn at(&mut self, now: Instant) -> At {
+        At { now, wall: (self.wall)(), jitter: (self.jitter)() }
+    }
+}
+
+/// The state of the calls, for whoever watches; what they are about, the workload knows.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub phase: RunPhase,
+    pub calls: u64,
+    pub retries: u64,
+    pub in_flight: usize,
+}
+
+/// Why a run stops before everything is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AbortCause {
+    Signal,
+    /// An API was of no use for longer than `--max-outage`.
+    Outage {
+        why: String,
+    },
+    Refused {
+        refusal: HaltReason,
+        code: Option<i64>,
+        says: String,
+    },
+}
