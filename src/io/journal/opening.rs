@@ -141,11 +141,9 @@ pub fn examine<D: Disk>(
 ///
 /// # Errors
 /// [`OpenError::Disk`] when the files can't be read.
-pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) -> Result<Option<(OutcomeCounts, InputPosition)>, OpenError> {
+pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) -> Result<Option<Box<Checkpoint>>, OpenError> {
     Ok(match look(disk, paths)? {
-        EarlierRun::Run(checkpoint) if checkpoint.state == RunStatus::Finished && checkpoint.target == *target => {
-            Some((checkpoint.tally, checkpoint.settled))
-        }
+        EarlierRun::Run(checkpoint) if checkpoint.state == RunStatus::Finished && checkpoint.target == *target => Some(checkpoint),
         EarlierRun::Run(_) | EarlierRun::Nothing | EarlierRun::Results | EarlierRun::Unusable(_) => None,
     })
 }

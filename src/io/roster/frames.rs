@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek};
 use memchr::memchr;
 use thiserror::Error;
 
+use super::header::DelimiterFrom;
 use super::read_buffer::ReadBuffer;
 use crate::domain::position::InputPosition;
 
@@ -106,10 +107,21 @@ impl<R: Read> Frames<R> {
         self.last
     }
 
-    /// The record that was read is the header: it doesn't count.
-    pub(super) fn header_ends(&mut self) {
+    /// The header's extent: it is the first record behind a line that names the delimiter (`sep=;`), if there is one. Neither counts.
+    pub(super) fn header(&mut self, delimiter: DelimiterFrom) -> Result<Option<Frame>, FrameError> {
+        let mut header = self.next()?;
+        if header.is_some()
+            && let Some(named) = named_delimiter(self.bytes())
+        {
+            match delimiter {
+                DelimiterFrom::Asked => {}
+                DelimiterFrom::Usual => self.delimiter = named,
+            }
+            header = self.next()?;
+        }
         self.at.rows = 0;
         self.last = self.at;
+        Ok(header.map(|header| Frame { end: self.at, ..header }))
     }
 
     /// Skips a byte order mark at the start of the file.
@@ -260,6 +272,17 @@ fn is_blank(raw: &[u8], delimiter: u8) -> bool {
 fn is_blank_text(raw: &[u8], delimiter: u8) -> bool {
     std::str::from_utf8(raw)
         .is_ok_and(|text| text.chars().all(|found| found.is_whitespace() || found == '"' || found == char::from(delimiter)))
+}
+
+/// The delimiter that a line says which spreadsheets write in front of the header: `sep=;`, also in quotes.
+fn named_delimiter(line: &[u8]) -> Option<u8> {
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    let (word, named) = line.split_at_checked(b"sep=".len())?;
+    match named {
+        [b'"' | b'\n' | b'\r'] => None,
+        [delimiter] if delimiter.is_ascii() && word.eq_ignore_ascii_case(b"sep=") => Some(*delimiter),
+        _ => None,
+    }
 }
 
 /// A line's text; a carriage return is the line end's only in front of a line feed, or at the end of the file.

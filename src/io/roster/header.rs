@@ -9,9 +9,19 @@ use crate::domain::account::{Field, UserId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
     pub delimiter: u8,
-    /// Columns to take fields from, where they are named otherwise.
+    pub delimiter_from: DelimiterFrom,
+    /// Columns to take fields from, where they are named otherwise; an empty name reads none.
     pub map: Vec<(Field, String)>,
     pub multiline: Multiline,
+}
+
+/// Who says what separates the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DelimiterFrom {
+    /// Whoever asks for the file to be read: a first line of the file that names another one (`sep=;`) is skipped.
+    Asked,
+    /// Nobody but the file's name: such a first line is heeded.
+    Usual,
 }
 
 /// What is made of a quoted field that runs over lines.
@@ -25,7 +35,7 @@ pub enum Multiline {
 
 impl Default for Format {
     fn default() -> Self {
-        Self { delimiter: b',', map: Vec::new(), multiline: Multiline::Judged }
+        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline: Multiline::Judged }
     }
 }
 
@@ -36,6 +46,8 @@ pub struct Header {
     pub(super) user_id: usize,
     pub(super) nick: Option<usize>,
     pub(super) face_url: Option<usize>,
+    /// Columns that nobody reads, though their names are near to a field that is read from none.
+    near: Vec<(Field, usize)>,
 }
 
 /// Why a header cannot be used.
@@ -47,10 +59,11 @@ pub enum HeaderError {
     Utf16,
     #[error("the lines end in carriage returns alone")]
     CarriageReturns,
-    #[error("the header has the column {name:?} twice")]
-    Duplicate { name: String },
+    #[error("{}", twice(*field, first, second))]
+    Ambiguous { field: Field, first: String, second: String },
+    /// `delimiter` is one that would find the column, or would at least find more than one.
     #[error("the header has no column {name:?}")]
-    NoColumn { field: Field, name: String, similar: Option<String>, columns: usize },
+    NoColumn { field: Field, name: String, delimiter: Option<u8> },
     #[error("{field} is mapped twice")]
     MappedTwice { field: Field },
 }
@@ -69,18 +82,131 @@ impl Header {
     }
 
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {
-        if let Some(name) = duplicate(&names) {
-            return Err(HeaderError::Duplicate { name: lossy(name) });
-        }
         for (at, (field, _)) in format.map.iter().enumerate() {
             if format.map[..at].iter().any(|(earlier, _)| earlier == field) {
                 return Err(HeaderError::MappedTwice { field: *field });
             }
         }
-        let user_id = required(&names, Field::UserId, column_name(Field::UserId, format))?;
+        let user_id = user_id_column(&names, format)?;
         let nick = optional(&names, Field::Nick, format)?;
         let face_url = optional(&names, Field::FaceUrl, format)?;
-        Ok(Self { names, user_id, nick, face_url })
+        let read = [Some(user_id), nick, face_url];
+        let is_unread = |(column, field): (usize, Field)| {
+            let is_open = read[field as usize].is_none() && mapped(field, format).is_none();
+            (is_open && !read.contains(&Some(column))).then_some((field, column))
+        };
+        let near = names.iter().enumerate().filter_map(|(column, name)| is_unread((column, near_field(name)?))).collect();
+        Ok(Self { names, user_id, nick, face_url, near })
+    }
+
+    /// Whether `names` have one column of the id.
+    pub(super) fn has_user_id(names: &ByteRecord, format: &Format) -> bool {
+        user_id_column(names, format).is_ok()
+    }
+
+    /// The fields with the names of the columns that they are read from.
+    pub fn sources(&self) -> impl Iterator<Item = (Field, Option<&[u8]>)> {
+        let columns = [Some(self.user_id), self.nick, self.face_url];
+        Field::ALL.into_iter().zip(columns).map(|(field, column)| (field, column.and_then(|column| self.names.get(column))))
+    }
+
+    /// How many columns nobody reads.
+    #[must_use]
+    pub fn ignored(&self) -> usize {
+        let read = [Some(self.user_id), self.nick, self.face_url];
+        (0..self.names.len()).filter(|column| !read.contains(&Some(*column))).count()
+    }
+
+    /// Columns that nobody reads though their names are near to a field that is read from none, with that field.
+    pub fn near_misses(&self) -> impl Iterator<Item = (Field, &[u8])> {
+        self.near.iter().filter_map(|(field, column)| Some((*field, self.names.get(*column)?)))
+    }
+}
+
+/// The column of the id, which there must be.
+fn user_id_column(names: &ByteRecord, format: &Format) -> Result<usize, HeaderError> {
+    let name = mapped(Field::UserId, format);
+    find(names, Field::UserId, name)?.ok_or_else(|| no_column(Field::UserId, name))
+}
+
+/// Nick and FaceUrl may be missing, unless they are mapped.
+fn optional(names: &ByteRecord, field: Field, format: &Format) -> Result<Option<usize>, HeaderError> {
+    match mapped(field, format) {
+        Some("") => Ok(None),
+        Some(name) => find(names, field, Some(name))?.map(Some).ok_or_else(|| no_column(field, Some(name))),
+        None => find(names, field, None),
+    }
+}
+
+fn mapped(field: Field, format: &Format) -> Option<&str> {
+    format.map.iter().find(|(mapped, _)| *mapped == field).map(|(_, column)| column.as_str())
+}
+
+fn no_column(field: Field, name: Option<&str>) -> HeaderError {
+    HeaderError::NoColumn { field, name: name.unwrap_or(field.name()).to_owned(), delimiter: None }
+}
+
+/// The one column that is a field's: of a mapped one that with the very name, if there is any, else those that are called so but for how the
+/// name is written.
+fn find(names: &ByteRecord, field: Field, mapped: Option<&str>) -> Result<Option<usize>, HeaderError> {
+    let alike = |is_it: &dyn Fn(&[u8]) -> bool| {
+        let mut found = names.iter().enumerate().filter(|(_, name)| is_it(name)).map(|(column, _)| column);
+        match (found.next(), found.next()) {
+            (Some(first), Some(second)) => {
+                Err(HeaderError::Ambiguous { field, first: lossy(&names[first]), second: lossy(&names[second]) })
+            }
+            (first, _) => Ok(first),
+        }
+    };
+    let exactly = mapped.map_or(Ok(None), |mapped| alike(&|name| name == mapped.as_bytes()))?;
+    let name = loose(mapped.unwrap_or(field.name()).as_bytes());
+    if exactly.is_some() || name.is_none() { Ok(exactly) } else { alike(&|found| loose(found) == name) }
+}
+
+/// A name but for case, white space and byte order marks around it, and `_`, `-` and blanks within; none where nothing is left.
+fn loose(name: &[u8]) -> Option<String> {
+    let is_left = |char: &char| !char.is_whitespace() && !matches!(char, '_' | '-' | '\u{feff}');
+    let text: String = std::str::from_utf8(name).ok()?.chars().filter(is_left).flat_map(char::to_lowercase).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Names, loosely written, that exports give to what the service calls Nick and FaceUrl. Chosen: what the exports of common systems and
+/// chat services have; a field is never read from such a column without being told to.
+const NEAR_NICK: [&str; 8] = ["nickname", "displayname", "screenname", "name", "fullname", "昵称", "暱稱", "用户昵称"];
+const NEAR_FACE_URL: [&str; 20] = [
+    "face",
+    "faceimage",
+    "avatar",
+    "avatarurl",
+    "headurl",
+    "head",
+    "headimg",
+    "headimgurl",
+    "headimage",
+    "portrait",
+    "portraiturl",
+    "portraituri",
+    "photo",
+    "photourl",
+    "picture",
+    "pictureurl",
+    "头像",
+    "头像地址",
+    "头像链接",
+    "頭像",
+];
+
+/// The field that a column's name is near to.
+fn near_field(name: &[u8]) -> Option<Field> {
+    let name = loose(name)?;
+    if NEAR_NICK.contains(&name.as_str()) { Some(Field::Nick) } else { NEAR_FACE_URL.contains(&name.as_str()).then_some(Field::FaceUrl) }
+}
+
+fn twice(field: Field, first: &str, second: &str) -> String {
+    if first == second {
+        format!("the header has the column {first:?} twice")
+    } else {
+        format!("the header has two columns for {field}: {first:?} and {second:?}")
     }
 }
 
@@ -88,36 +214,6 @@ impl Header {
 fn unquoted(piece: &[u8]) -> &[u8] {
     let piece = piece.strip_prefix(b"\"").unwrap_or(piece);
     piece.strip_suffix(b"\"").unwrap_or(piece)
-}
-
-/// A name that stands twice; nameless columns (a trailing comma in an export) don't count.
-fn duplicate(names: &ByteRecord) -> Option<&[u8]> {
-    names
-        .iter()
-        .enumerate()
-        .find(|(at, name)| !name.is_empty() && names.iter().take(*at).any(|earlier| earlier == *name))
-        .map(|(_, name)| name)
-}
-
-fn column_name(field: Field, format: &Format) -> &str {
-    format.map.iter().find(|(mapped, _)| *mapped == field).map_or(field.name(), |(_, column)| column)
-}
-
-fn required(names: &ByteRecord, field: Field, name: &str) -> Result<usize, HeaderError> {
-    names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {
-        let similar = names.iter().map(lossy).find(|found| found.trim_matches([' ', '\u{feff}']).eq_ignore_ascii_case(name));
-        HeaderError::NoColumn { field, name: name.to_owned(), similar, columns: names.len() }
-    })
-}
-
-/// Nick and FaceUrl may be missing, unless they are mapped.
-fn optional(names: &ByteRecord, field: Field, format: &Format) -> Result<Option<usize>, HeaderError> {
-    let is_mapped = format.map.iter().any(|(mapped, _)| *mapped == field);
-    match required(names, field, column_name(field, format)) {
-        Ok(column) => Ok(Some(column)),
-        Err(error) if is_mapped => Err(error),
-        Err(_) => Ok(None),
-    }
 }
 
 fn lossy(name: &[u8]) -> String {

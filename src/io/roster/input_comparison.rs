@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Take};
 use super::RosterError;
 use super::file::{InputFile, InputReader};
 use super::frames::{FrameError, Frames};
+use super::header::DelimiterFrom;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
 
 /// Records that a comparison reads before somebody else may do something. Chosen: well under a millisecond's work.
@@ -61,9 +62,8 @@ impl InputComparison {
         if !self.has_header {
             self.has_header = true;
             self.frames.skip_bom()?;
-            let Some(header) = self.frames.next()? else { return Ok(true) };
-            self.frames.header_ends();
-            self.last = InputPosition { rows: 0, ..header.end };
+            let Some(header) = self.frames.header(DelimiterFrom::Asked)? else { return Ok(true) };
+            self.last = header.end;
         }
         for _ in 0..COMPARE_AT_ONCE {
             let Some(frame) = self.frames.next()? else { return Ok(true) };

@@ -18,12 +18,12 @@ use std::path::Path;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use crate::domain::account::{Account, AccountRef, InvalidAccount};
+use crate::domain::account::{Account, AccountRef, Field, InvalidAccount};
 use crate::domain::position::{ColumnLayout, InputPosition};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
 pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
-pub use header::{Format, Header, HeaderError, Multiline};
+pub use header::{DelimiterFrom, Format, Header, HeaderError, Multiline};
 pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
 use split::{SplitFields, Splitter};
@@ -153,16 +153,16 @@ impl<R: Read> Roster<R> {
     pub fn new(input: R, format: &Format) -> Result<Self, RosterError> {
         let mut frames = Frames::new(input, format.delimiter, InputPosition::START);
         frames.skip_bom()?;
-        let first = frames.next();
+        let first = frames.header(format.delimiter_from);
         reject_foreign(frames.raw())?;
         if first?.is_none() {
             return Err(HeaderError::Missing.into());
         }
-        frames.header_ends();
-        let mut splitter = Splitter::new(format.delimiter);
+        let mut splitter = Splitter::new(frames.delimiter());
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
         let names = splitter.any(frames.raw()).to_record();
-        Ok(Self { header: Header::new(names, format)?, frames, splitter, multiline: format.multiline, has_ended: false })
+        let header = Header::new(names, format).map_err(|error| with_other_delimiter(error, &frames, format))?;
+        Ok(Self { header, frames, splitter, multiline: format.multiline, has_ended: false })
     }
 
     #[must_use]
@@ -262,6 +262,20 @@ impl<R: Read> Roster<R> {
             (Multiline::Judged, None) | (Multiline::Taken, _) => Ok(()),
         }
     }
+}
+
+/// Delimiters that files have which are no CSV to the letter, in the order in which they are tried.
+const OTHER_DELIMITERS: [u8; 4] = *b";\t|,";
+
+/// Adds to the complaint about a header without a UserID which delimiter finds one, or at least finds more than one column.
+fn with_other_delimiter<R: Read>(error: HeaderError, frames: &Frames<R>, format: &Format) -> HeaderError {
+    let HeaderError::NoColumn { field: Field::UserId, name, .. } = error else { return error };
+    let columns = |delimiter: u8| Splitter::new(delimiter).any(frames.raw()).to_record();
+    let others = || OTHER_DELIMITERS.into_iter().filter(|delimiter| *delimiter != frames.delimiter());
+    let finds_user_id = |delimiter: &u8| Header::has_user_id(&columns(*delimiter), format);
+    let finds_columns = |delimiter: &u8| columns(frames.delimiter()).len() == 1 && columns(*delimiter).len() > 1;
+    let delimiter = others().find(finds_user_id).or_else(|| others().find(finds_columns));
+    HeaderError::NoColumn { field: Field::UserId, name, delimiter }
 }
 
 fn well_formed(frame: &Frame, expected: usize, found: usize) -> Result<(), InvalidAccount> {

@@ -41,6 +41,7 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
     let mut readings = 0;
     loop {
         let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
+        let delimiter = roster.reading().delimiter;
         let checked = check(roster, rates).map_err(|error| {
             ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
         })?;
@@ -48,7 +49,7 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
         if checked.end.is_err() {
             return Ok(checked);
         }
-        let look = stream.look_again(format.delimiter, checked.at).map_err(|error| roster_error(path, &error))?;
+        let look = stream.look_again(delimiter, checked.at).map_err(|error| roster_error(path, &error))?;
         if look != Look::Grown || readings == READINGS_MAX {
             return Ok(checked);
         }

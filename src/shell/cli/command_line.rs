@@ -134,6 +134,11 @@ fn begins_with_dash(word: &OsStr) -> bool {
     word.as_encoded_bytes().starts_with(b"-")
 }
 
+/// A delimiter as a shell takes it behind its flag.
+pub(super) fn delimiter_word(byte: u8) -> String {
+    shell_word(delimiter(byte))
+}
+
 fn delimiter(byte: u8) -> String {
     if byte == b'\t' { "tab".to_owned() } else { char::from(byte).to_string() }
 }

@@ -6,7 +6,6 @@ use super::access::{is_callers, is_out_of_files, why_denied};
 use super::command_line::CommandLine;
 use super::flags::RunFlags;
 use super::input;
-use super::settings::copies_delimiter;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::verdict::HaltReason;
@@ -26,6 +25,8 @@ pub(super) const RESUMES: &str = "the same command goes on where it stopped";
 pub(super) struct EndedRun<'a> {
     pub(super) flags: &'a RunFlags,
     pub(super) paths: &'a RunPaths,
+    /// What separates the fields of the input and of the rejects.
+    pub(super) delimiter: u8,
     /// The state that an import fills.
     pub(super) state: Option<&'a Path>,
     /// What to look at where no call has got through.
@@ -91,7 +92,7 @@ fn told(tally: OutcomeCounts) -> String {
 
 fn fix_rejects(given: EndedRun) -> String {
     let (rejects, flags) = (&given.paths.rejects, given.flags);
-    let command = CommandLine::new("import").file(rejects).reading_copy(&flags.input, rejects, copies_delimiter(&flags.input));
+    let command = CommandLine::new("import").file(rejects).reading_copy(&flags.input, rejects, given.delimiter);
     let command = command.connection(&flags.connection);
     let command = given.state.map_or(command.clone(), |state| command.with("state", state));
     format!("{} holds them with the reasons: fix it, then {command}", rejects.display())

@@ -92,7 +92,7 @@ pub struct InputFlags {
     /// The CSV file: a header line, a UserID column, optionally Nick and FaceUrl
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Take a field from a column of another name; FIELD is UserID, Nick or FaceUrl
+    /// Take a field from a column of another name; FIELD is UserID, Nick or FaceUrl, and `Nick=` reads none
     #[arg(long, value_name = "FIELD=COLUMN", value_parser = column_mapping)]
     pub map: Vec<(Field, String)>,
     /// What separates the fields: one character, or `tab` [default: a comma; a tab for *.tsv]
@@ -384,7 +384,7 @@ fn column_mapping(text: &str) -> Result<(Field, String), String> {
     let (name, column) = text.split_once('=').ok_or("it must read FIELD=COLUMN")?;
     let field = Field::ALL.into_iter().find(|field| field.name() == name);
     match field {
-        Some(_) if column.is_empty() => Err("the column's name is empty".to_owned()),
+        Some(Field::UserId) if column.is_empty() => Err("UserID must be read from a column".to_owned()),
         Some(field) => Ok((field, column.to_owned())),
         None => Err(format!("{name:?} is no field; the fields are UserID, Nick and FaceUrl")),
     }
@@ -460,7 +460,8 @@ mod tests {
     #[test]
     fn a_mapping_names_a_field_and_a_column() {
         assert_eq!(column_mapping("Nick=display name"), Ok((Field::Nick, "display name".to_owned())));
-        for wrong in ["Nick", "nick=x", "Nick=", "Gender=sex"] {
+        assert_eq!(column_mapping("FaceUrl="), Ok((Field::FaceUrl, String::new())), "reads none");
+        for wrong in ["Nick", "nick=x", "UserID=", "Gender=sex"] {
             assert!(column_mapping(wrong).is_err(), "{wrong}");
         }
     }

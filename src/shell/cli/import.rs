@@ -19,7 +19,7 @@ use super::open_files::Keeps;
 use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
-use super::settings::{Connection, copies_delimiter, format};
+use super::settings::{Connection, format};
 use super::signals::Leftover;
 use super::source::Source;
 use super::state_file::LockedState;
@@ -59,8 +59,9 @@ pub(super) fn run(given: &ImportFlags) -> ExitMessage {
     let mut pipe = HeldPipe::default();
     let word = match begin(given, &mut pipe) {
         Ok(Prepared::Run(run)) => run.carry_out(&bars),
-        Ok(Prepared::Finished { tally, paths, filled }) => {
-            let finished = || already_finished(tally, EndedRun { flags, paths: &paths, state: given.state.as_deref(), reach: None });
+        Ok(Prepared::Finished { tally, delimiter, paths, filled }) => {
+            let ended = EndedRun { flags, paths: &paths, delimiter, state: given.state.as_deref(), reach: None };
+            let finished = || already_finished(tally, ended);
             let word = filled.err().unwrap_or_else(finished);
             write_summary(flags, &summary((word.exit, Lane::Single), tally, CallStats::default(), (Duration::ZERO, tally.rows())));
             word
@@ -76,6 +77,8 @@ enum Prepared<'a> {
     /// `filled` says whether the state, if there is one to fill, could be.
     Finished {
         tally: OutcomeCounts,
+        /// What separates the fields of the rejects.
+        delimiter: u8,
         paths: RunPaths,
         filled: Result<(), ExitMessage>,
     },
@@ -132,10 +135,10 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Prepared<'a>
     {
         return Ok(finished);
     }
-    let format = format(&flags.input);
     let (input, stat) = input::open_file(source.path(), file)?;
-    let roster = Roster::of(&input, &format).map_err(|error| input::roster_error(file, &error))?;
-    let mut claim = claim(&connection, &roster, stat, flags);
+    let roster = Roster::of(&input, &format(&flags.input)).map_err(|error| input::roster_error(file, &error))?;
+    let format = Format { delimiter: roster.reading().delimiter, ..format(&flags.input) };
+    let mut claim = claim(&connection, &roster, stat);
     let way = match examine(&claim, &paths, &input, flags)? {
         StartDecision::Finished { tally } => {
             let target = target(&connection.service);
@@ -143,7 +146,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Prepared<'a>
             if filled.is_ok() {
                 source.is_done_with();
             }
-            return Ok(Prepared::Finished { tally, paths, filled });
+            return Ok(Prepared::Finished { tally, delimiter: format.delimiter, paths, filled });
         }
         StartDecision::Run(way) => way,
     };
@@ -226,20 +229,20 @@ fn finished_without_input<'a>(
     kept: Option<&LockedState>,
 ) -> Result<Option<Prepared<'a>>, ExitMessage> {
     let found = journal::finished_earlier(&OsDisk, paths, &target(&connection.service)).map_err(|error| cannot_open(&error))?;
-    Ok(found.map(|(tally, end)| {
-        let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(end));
-        Prepared::Finished { tally, paths: paths.clone(), filled }
+    Ok(found.map(|checkpoint| {
+        let filled = kept.map_or(Ok(()), |kept| kept.is_filled_from(checkpoint.settled));
+        Prepared::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, paths: paths.clone(), filled }
     }))
 }
 
-fn claim(connection: &Connection, roster: &Roster<InputReader>, stat: FileStat, flags: &RunFlags) -> RunSpec {
+fn claim(connection: &Connection, roster: &Roster<InputReader>, stat: FileStat) -> RunSpec {
     RunSpec {
         work: RunKind::Import,
         target: target(&connection.service),
         input: stat,
         reading: roster.reading(),
         header: roster.header().names.clone(),
-        rejects_delimiter: copies_delimiter(&flags.input),
+        rejects_delimiter: roster.reading().delimiter,
         start: roster.at(),
     }
 }
@@ -313,7 +316,7 @@ impl ImportRun<'_> {
                 }
                 let remaining = remaining(&ended, &input, &format, start);
                 let tally = before + ended.tally;
-                let given = EndedRun { flags, paths: &paths, state, reach: reach.advice_on(&ended.traffic) };
+                let given = EndedRun { flags, paths: &paths, delimiter: format.delimiter, state, reach: reach.advice_on(&ended.traffic) };
                 let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
                 let word = having_waited(word, ended.unjudged);
                 let word = if is_finished { input::with_new_file(word, &flags.input.file, &input) } else { word };

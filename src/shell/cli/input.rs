@@ -1,14 +1,15 @@
 //! The input file as the shell sees it: how it is opened, and what to do about one that is not what it claims.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::access::{Remedies, cannot_use, why_denied};
-use super::command_line::{file_word, shell_word};
+use super::command_line::{delimiter_word, file_word, shell_word};
+use super::flags::InputFlags;
+use super::settings::format;
 use crate::domain::account::Field;
 use crate::domain::position::{FileStat, InputPosition};
-use crate::io::roster::{Format, HeaderError, InputFile, Look, RECORD_MAX_BYTES, Record, Roster, RosterError, Watch, Watched};
+use crate::io::roster::{Format, HeaderError, InputFile, Look, Record, Roster, RosterError, Watch, Watched};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, quoted};
 
@@ -30,6 +31,16 @@ pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, FileStat
         file.fingerprint().map(|stat| (file, stat))
     };
     open().map_err(|error: io::Error| roster_error(name, &error.into()))
+}
+
+/// How a file is read that the flags ask for, with the delimiter that it says itself.
+///
+/// # Errors
+/// What is wrong with its header (exit code 2).
+pub(super) fn as_it_is_read(file: &InputFile, flags: &InputFlags) -> Result<Format, ExitMessage> {
+    let asked = format(flags);
+    let roster = Roster::of(file, &asked).map_err(|error| roster_error(&flags.file, &error))?;
+    Ok(Format { delimiter: roster.reading().delimiter, ..asked })
 }
 
 /// An input that is read as it comes: a file, or standard input.
@@ -133,38 +144,32 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
         HeaderError::Missing => "the first line must name the columns, UserID among them".to_owned(),
         HeaderError::Utf16 => format!("if it is UTF-16: iconv -f UTF-16 -t UTF-8 {file} > utf8.csv, then take utf8.csv"),
         HeaderError::CarriageReturns => format!("tr '\\r' '\\n' < {file} > lines.csv, then take lines.csv"),
-        HeaderError::Duplicate { name } => {
-            format!("rename one of the columns {}, so that it is clear which one is meant", quoted(name.as_bytes()))
+        HeaderError::Ambiguous { field, first, second } if first == second => {
+            let column = quoted(first.as_bytes());
+            format!("rename one of the columns {column}, so that it is clear which one is meant{}", or_left_out(*field))
         }
-        HeaderError::NoColumn { field, columns: 1, similar: None, .. } => one_column_hint(*field, sole_column(path).as_deref()),
-        HeaderError::NoColumn { field, similar: Some(similar), .. } => format!("--map {}", shell_word(format!("{field}={similar}"))),
-        HeaderError::NoColumn { field, similar: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
+        HeaderError::Ambiguous { field, first, .. } => {
+            format!("say which one is meant: {}{}", map_flag(*field, first), or_left_out(*field))
+        }
+        HeaderError::NoColumn { delimiter: Some(delimiter), .. } => {
+            format!("the columns are separated otherwise: --delimiter {}", delimiter_word(*delimiter))
+        }
+        HeaderError::NoColumn { field, delimiter: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
         HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
     }
 }
 
-/// A header of one column most often has another delimiter.
-fn one_column_hint(field: Field, header: Option<&str>) -> String {
-    let delimiters = [('\t', "tab"), (';', "';'"), ('|', "'|'"), (',', "','")];
-    let found = delimiters.into_iter().find(|(delimiter, _)| header.is_some_and(|header| header.contains(*delimiter)));
-    match (found, header) {
-        (Some((_, word)), _) => format!("the columns are separated otherwise: --delimiter {word}"),
-        (None, Some(_)) => format!("say which column it is: --map {field}=COLUMN"),
-        (None, None) => {
-            format!("say what separates the columns: --delimiter ';' or --delimiter tab; or which one it is: --map {field}=COLUMN")
-        }
-    }
+/// The flag that takes a field from a column.
+pub(super) fn map_flag(field: Field, column: &str) -> String {
+    format!("--map {}", shell_word(format!("{field}={column}")))
 }
 
-/// The header line again, which the error doesn't keep; a stream is gone.
-fn sole_column(path: &Path) -> Option<String> {
-    if is_stream(path) {
-        return None;
+/// What else can be done about a field that need not be read.
+fn or_left_out(field: Field) -> String {
+    match field {
+        Field::UserId => String::new(),
+        Field::Nick | Field::FaceUrl => format!("; --map {field}= reads none"),
     }
-    let input = BufReader::new(File::open(path).ok()?.take(RECORD_MAX_BYTES as u64));
-    let lines = input.split(b'\n').map_while(Result::ok);
-    let mut texts = lines.map(|line| String::from_utf8_lossy(&line).trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned());
-    texts.find(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -200,8 +205,6 @@ mod tests {
             b"",
             "error: users.csv: the file is empty: there is no header\nhint: the first line must name the columns, UserID among them",
         );
-        check(b"userid,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: --map UserID=userid");
-        check(b" UserID,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: --map 'UserID= UserID'");
         check(b"id,Nick\n", "error: users.csv: the header has no column \"UserID\"\nhint: say which column it is: --map UserID=COLUMN");
         check(b"id\n", "error: users.csv: the header has no column \"UserID\"\nhint: say which column it is: --map UserID=COLUMN");
         check(
@@ -214,7 +217,13 @@ mod tests {
         );
         check(
             b"UserID,Nick,Nick\n",
-            "error: users.csv: the header has the column \"Nick\" twice\nhint: rename one of the columns \"Nick\", so that it is clear which one is meant",
+            "error: users.csv: the header has the column \"Nick\" twice\n\
+             hint: rename one of the columns \"Nick\", so that it is clear which one is meant; --map Nick= reads none",
+        );
+        check(
+            b"UserID,user id\n",
+            "error: users.csv: the header has two columns for UserID: \"UserID\" and \"user id\"\n\
+             hint: say which one is meant: --map UserID=UserID",
         );
         check(
             b"\xff\xfeU\0",
@@ -229,12 +238,6 @@ mod tests {
             "error: users.csv: the quote at line 3, column 1 is not closed within 64 lines and 65536 bytes\n\
              hint: close the quote that opens at line 3, column 1, or double it if it is part of the text",
         );
-    }
-
-    #[test]
-    fn a_mapped_column_is_named_as_the_header_has_it() {
-        let format = Format { map: vec![(Field::Nick, "name".to_owned())], ..Format::default() };
-        assert_eq!(last_word(b"UserID,Name\n", &format).hint.as_deref(), Some("--map Nick=Name"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::domain::account::UserId;
 use crate::io::api::region::Region;
 use crate::io::api::usersig::{Credential, read_claims};
 use crate::io::gate::{Headroom, Rate};
-use crate::io::roster::Format;
+use crate::io::roster::{DelimiterFrom, Format};
 use crate::shell::exit::{ExitMessage, MORE_FILES};
 
 /// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
@@ -90,12 +90,8 @@ struct ConfigFile {
 pub fn format(flags: &InputFlags) -> Format {
     let is_tsv = flags.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
     let usual = if is_tsv { b'\t' } else { b',' };
-    Format { delimiter: flags.delimiter.unwrap_or(usual), map: flags.map.clone(), ..Format::default() }
-}
-
-/// What separates the fields of rejects and repair files: what separates the input's, however it is known.
-pub(super) fn copies_delimiter(flags: &InputFlags) -> u8 {
-    format(flags).delimiter
+    let delimiter_from = if flags.delimiter.is_some() { DelimiterFrom::Asked } else { DelimiterFrom::Usual };
+    Format { delimiter: flags.delimiter.unwrap_or(usual), delimiter_from, map: flags.map.clone(), ..Format::default() }
 }
 
 /// Reads an environment variable.

@@ -16,12 +16,12 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::client::{ServiceClient, build_client, target};
 use super::command_line::CommandLine;
 use super::exit_messages::{having_waited, outage_hint, refused};
-use super::flags::VerifyFlags;
+use super::flags::{InputFlags, VerifyFlags};
 use super::open_files::Keeps;
 use super::output_paths::{all_differ, can_be_replaced, fits, is_file};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
-use super::settings::{Connection, copies_delimiter, format};
+use super::settings::Connection;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
 use super::{atomic, environment, input, last_calls, log, open_files, signals};
@@ -74,12 +74,10 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let paths = paths(flags)?;
     let gates = last_calls::unknown(connection.headroom);
     let _pipe = HeldPipe::open(flags.summary.as_deref())?;
-    let format = format(&flags.input);
-    let input = VerifyInput::open(&flags.input.file, format)?;
+    let input = VerifyInput::open(&flags.input)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
-    let sheets =
-        VerificationFiles::create(paths.clone(), original(flags, &input.records()?)).map_err(|error| cannot_write(&paths, &error))?;
+    let sheets = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
     let kept =
         flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
     let sheets = Reconciled::new(sheets, kept);
@@ -224,7 +222,7 @@ impl VerifyRun<'_> {
     /// The command that imports what is to be repaired.
     fn import_of(&self, repair: &Path) -> CommandLine {
         let flags = self.flags;
-        let command = CommandLine::new("import").file(repair).reading_copy(&flags.input, repair, copies_delimiter(&flags.input));
+        let command = CommandLine::new("import").file(repair).reading_copy(&flags.input, repair, self.input.format.delimiter);
         let command = command.connection(&flags.connection);
         flags.state.as_deref().map_or(command.clone(), |state| command.with("state", state))
     }
@@ -290,7 +288,8 @@ struct VerifyInput<'a> {
 }
 
 impl<'a> VerifyInput<'a> {
-    fn open(path: &'a Path, format: Format) -> Result<Self, ExitMessage> {
+    fn open(flags: &'a InputFlags) -> Result<Self, ExitMessage> {
+        let path = &flags.file;
         let is_pipe = std::fs::metadata(path).is_ok_and(|stat| !stat.is_file() && !stat.is_dir());
         if is_pipe {
             return Err(ExitMessage::yours(
@@ -299,6 +298,7 @@ impl<'a> VerifyInput<'a> {
             ));
         }
         let (file, stat) = input::open_file(path, path)?;
+        let format = input::as_it_is_read(&file, flags)?;
         Ok(Self { path, file, stat, format })
     }
 
@@ -313,16 +313,16 @@ impl<'a> VerifyInput<'a> {
         }
     }
 
+    /// How the repair file is written.
+    fn original(&self) -> Result<OriginalFormat, ExitMessage> {
+        Ok(OriginalFormat { header: self.records()?.header().names.clone(), delimiter: self.format.delimiter })
+    }
+
     /// From its start.
     fn records(&self) -> Result<Records, ExitMessage> {
         let roster = Roster::of(&self.file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
         Ok(Watched::new(roster, self.file.clone(), self.stat))
     }
-}
-
-/// The repair file is separated as the input is.
-fn original(flags: &VerifyFlags, records: &Records) -> OriginalFormat {
-    OriginalFormat { header: records.header().names.clone(), delimiter: copies_delimiter(&flags.input) }
 }
 
 /// The mock service's limits are the documented ones, or none.

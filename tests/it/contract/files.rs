@@ -181,6 +181,23 @@ fn an_empty_cell_is_not_sent_and_columns_can_be_mapped() {
 }
 
 #[test]
+fn a_file_that_names_its_delimiter_is_read_resumed_and_copied_with_it() {
+    let bench = CliFixture::new();
+    let server = Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() });
+    bench.write("users.csv", "sep=;\n\nUser ID;nick;Note\nada;\"A, da\";x\nbad;Bad;y\neve;Eve;z\n");
+    bench.import(&server).args(&["--limit", "1"]).run().exits(0);
+    let run = bench.import(&server).run().exits(3).settles(3).hints("--delimiter ';'");
+    assert_eq!(run.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [4, 5, 6]);
+    assert_eq!((server.nick("ada").as_deref(), server.calls()), (Some("A, da"), 3));
+    let rejects = bench.read("users.rejects.csv");
+    assert!(rejects.starts_with("User ID;nick;Note;error_code;error_info\nbad;Bad;y;70402;"), "{rejects}");
+    bench.import(&server).run().exits(3).because("finished earlier").hints("--delimiter ';'");
+    bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
+    bench.call(&["check", "users.csv"]).run().exits(0);
+    bench.call(&["check", "users.csv", "--delimiter", ","]).run().exits(2).hints("--delimiter ';'");
+}
+
+#[test]
 fn standard_input_is_kept_until_the_run_is_finished() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
@@ -234,7 +251,7 @@ fn a_file_that_is_not_what_it_claims_is_refused_before_the_first_call() {
     };
     check(b"", "empty", "UserID");
     check(b"name\na\n", "UserID", "--map");
-    check(b"userid\na\n", "UserID", "--map UserID=userid");
+    check(b"userid,UserID\na,b\n", "two columns for UserID", "--map UserID=userid");
     check(b"UserID;Nick\na;b\n", "UserID", "--delimiter");
     check(b"UserID,Nick,Nick\na,b,c\n", "Nick", "rename");
     check(b"\xff\xfeU\0s\0", "UTF-16", "iconv");

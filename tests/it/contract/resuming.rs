@@ -195,6 +195,24 @@ fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
 }
 
 #[test]
+fn a_run_that_was_begun_without_a_column_goes_on_without_it() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", "uid,nick_name,nick\na1,x,Ann\nb2,y,Bob\n");
+    let import = |flags: &[&str]| bench.import(&server).args(&["--map", "UserID=UID"]).args(flags).long_after().run();
+    import(&["--map", "Nick=", "--limit", "1"]).exits(0);
+    // What its checkpoint holds is what a version wrote that took no such name for the field's.
+    let before = bench.contents();
+    import(&[]).exits(2).because("column of Nick was none, now it is 3").hints("--map");
+    assert_eq!(bench.contents(), before);
+    import(&["--map", "Nick="]).exits(0).imports_all(2);
+    assert_eq!((server.nick("a1"), server.nick("b2")), (None, None));
+    // Finished, it is read as it is from then on.
+    import(&[]).exits(0).imports_all(2);
+    assert_eq!((server.nick("a1").as_deref(), server.nick("b2").as_deref()), (Some("Ann"), Some("Bob")));
+}
+
+#[test]
 fn a_finished_run_that_is_read_otherwise_is_a_new_run() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();

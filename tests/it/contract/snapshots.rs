@@ -82,7 +82,7 @@ fn errors() {
     let quote = bench.quiet_import_into("users.csv", &revoked.endpoint()).args(&["--restart"]).run();
     shown("error_open_quote", &ending(&quote, revoked.port()));
     shown("error_no_column", &{
-        bench.write("users.csv", "userid,Nick\nuser1,Nick 1\n");
+        bench.write("users.csv", "uid;Nick\nuser1;Nick 1\n");
         ending(&bench.quiet_import_into("users.csv", &revoked.endpoint()).args(&["--restart"]).run(), revoked.port())
     });
 }

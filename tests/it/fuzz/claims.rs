@@ -8,7 +8,7 @@ use chatlift::domain::position::InputPosition;
 use chatlift::domain::verdict::{Answer, CallOutcome};
 use chatlift::io::api::answer;
 use chatlift::io::journal::checkpoint::Checkpoint;
-use chatlift::io::roster::{Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
+use chatlift::io::roster::{DelimiterFrom, Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};
 use serde_json::Value;
 
 /// The roster never panics, its records lie one behind the other and are bounded, and nothing between them is lost.
@@ -26,9 +26,14 @@ pub(crate) fn of_the_roster(bytes: &[u8]) {
     let rest = &bytes[offset(before)..];
     if error.is_none() {
         assert!(is_blank(rest, b','), "records are lost: {rest:?}");
-        let whole = Roster::new(bytes, &Format::default()).unwrap();
+        let whole = Roster::new(bytes, &commas()).unwrap();
         assert_eq!(whole.count_rest().unwrap(), records.len() as u64);
     }
+}
+
+/// Separated by commas whatever the file says.
+fn commas() -> Format {
+    Format { delimiter_from: DelimiterFrom::Asked, ..Format::default() }
 }
 
 /// An input that hands out a few bytes at a time.
@@ -58,7 +63,7 @@ pub(crate) fn of_views(bytes: &[u8], delimiter: u8) {
         byte => byte,
     };
     let bytes: Vec<u8> = bytes.iter().map(swap).collect();
-    let format = Format { delimiter, ..Format::default() };
+    let format = Format { delimiter, delimiter_from: DelimiterFrom::Asked, ..Format::default() };
     let open = || Roster::new(Trickle { left: &bytes, few: few(&bytes) }, &format);
     let (Ok(mut records), Ok(mut views)) = (open(), open()) else { return };
     let names: Vec<Vec<u8>> = records.header().names.iter().map(<[u8]>::to_vec).collect();
@@ -91,6 +96,13 @@ fn blank_bytes(passed: &[u8], lines: u64) -> usize {
     passed.split_inclusive(|byte| *byte == b'\n').take(usize::try_from(lines).unwrap()).map(<[u8]>::len).sum()
 }
 
+/// Whether a column's name is a field's but for case, blanks, `_` and `-`.
+fn is_called(column: &[u8], name: &str) -> bool {
+    let column =
+        std::str::from_utf8(column).unwrap_or_default().replace(|char: char| char.is_whitespace() || "_-\u{feff}".contains(char), "");
+    column.to_lowercase() == name.to_lowercase()
+}
+
 fn is_what_the_csv_crate_reads(record: &Record, raw: &[u8], delimiter: u8, names: &[Vec<u8>]) {
     assert!(!is_blank(raw, delimiter), "{record:?}");
     let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
@@ -101,7 +113,7 @@ fn is_what_the_csv_crate_reads(record: &Record, raw: &[u8], delimiter: u8, names
     builder.has_headers(false).flexible(true).delimiter(delimiter).terminator(csv::Terminator::Any(b'\n'));
     let read: Vec<_> = builder.from_reader(text.as_slice()).into_byte_records().skip(1).map(Result::unwrap).collect();
     assert_eq!(read, std::slice::from_ref(&record.fields));
-    let cell = |name: &str| names.iter().position(|found| found == name.as_bytes()).and_then(|at| read[0].get(at)).unwrap_or_default();
+    let cell = |name: &str| names.iter().position(|found| is_called(found, name)).and_then(|at| read[0].get(at)).unwrap_or_default();
     assert_eq!(cell("UserID"), &*record.user_id);
     match &record.account {
         Err(InvalidAccount::FieldCount { expected, found }) => {
@@ -145,7 +157,7 @@ impl From<Record> for Same {
 
 /// The place behind the header, all records, and the error at their end; `None` if there is no header.
 fn records(bytes: &[u8], few: usize) -> Option<Readout> {
-    let mut roster = Roster::new(Trickle { left: bytes, few }, &Format::default()).ok()?;
+    let mut roster = Roster::new(Trickle { left: bytes, few }, &commas()).ok()?;
     let header = roster.at();
     let (mut records, mut error) = (Vec::new(), None);
     for read in &mut roster {

@@ -72,8 +72,23 @@ fn spoil(mut bytes: Vec<u8>, spoils: Vec<Spoil>) -> Vec<u8> {
     bytes
 }
 
-const CSV: &[&[u8]] =
-    &[b"\"", b"\"\"", b"\",\"", b"\n\"", b",", b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff", b";", b"\n\n", b"UserID,Nick\n"];
+const CSV: &[&[u8]] = &[
+    b"\"",
+    b"\"\"",
+    b"\",\"",
+    b"\n\"",
+    b",",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\0",
+    b"\xef\xbb\xbf",
+    b"\xff",
+    b";",
+    b"\n\n",
+    b"UserID,Nick\n",
+    b"sep=;\n",
+];
 const JSON: &[&[u8]] = &[
     b"\"",
     b"{",

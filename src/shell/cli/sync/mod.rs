@@ -24,7 +24,7 @@ use super::open_files::Keeps;
 use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
-use super::settings::{Connection, copies_delimiter, format};
+use super::settings::Connection;
 use super::signals::{Leftover, Stops};
 use super::source::Source;
 use super::state_file::{LockedState, committed_results, new_identity, state_error};
@@ -143,7 +143,7 @@ impl<'a> Sync<'a> {
         let source = Source::new(&run.input.file, &paths)?;
         let (file, stat) = input::open_file(source.path(), &run.input.file)?;
         let target = target(&connection.service);
-        let format = format(&run.input);
+        let format = input::as_it_is_read(&file, &run.input)?;
         Ok(Self { flags, connection, lanes, target, paths, format, source, file, stat, locks, last_calls, began_at })
     }
 
@@ -251,7 +251,7 @@ impl<'a> Sync<'a> {
             input: self.stat,
             reading: roster.reading(),
             header: roster.header().names.clone(),
-            rejects_delimiter: copies_delimiter(&self.flags.run.input),
+            rejects_delimiter: self.format.delimiter,
             start: roster.at(),
         }
     }

@@ -266,7 +266,13 @@ impl SyncSteps<'_> {
     }
 
     pub(super) fn given<'w>(&'w self, traffic: &CallStats) -> EndedRun<'w> {
-        EndedRun { flags: &self.flags.run, paths: &self.paths, state: None, reach: self.reach.advice_on(traffic) }
+        EndedRun {
+            flags: &self.flags.run,
+            paths: &self.paths,
+            delimiter: self.input.format.delimiter,
+            state: None,
+            reach: self.reach.advice_on(traffic),
+        }
     }
 
     /// All rows have settled: the missing, then the state, then the checkpoint.
