@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -120,8 +120,18 @@ impl<'a> Fields<'a> {
 
     /// The items of a list that are objects.
     pub(super) fn objects(&self, key: &str) -> Vec<Fields<'a>> {
+        if let FieldValue::Here(raw) = self.raw(key)
+            && let Some(objects) = all_objects(raw)
+        {
+            return objects;
+        }
         self.list(key).ok().into_iter().flatten().filter_map(Fields::of).collect()
     }
+}
+
+/// The items of a list if all of them are objects, as they mostly are; read in one pass.
+fn all_objects(raw: &str) -> Option<Vec<Fields<'_>>> {
+    raw.starts_with('[').then(|| serde_json::Deserializer::from_str(raw).deserialize_seq(Objects).ok())?
 }
 
 /// A user's name. A number is meant as it is written; what was not UTF-8 names nobody.
@@ -181,6 +191,32 @@ impl<'de> DeserializeSeed<'de> for Bytes {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_bytes(self)
+    }
+}
+
+struct Objects;
+
+impl<'de> Visitor<'de> for Objects {
+    type Value = Vec<Fields<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut objects = Vec::new();
+        while let Some(object) = items.next_element_seed(Keys)? {
+            objects.push(object);
+        }
+        Ok(objects)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Keys {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
