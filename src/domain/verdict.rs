@@ -312,68 +312,42 @@ impl HaltReason {
     #[must_use]
     pub const fn hint(self) -> &'static str {
         match self {
-            HaltReason::NotAdmin => {
-                "name an app administrator with --identifier; the console lists them under the app's basic configuration"
+            Self::NotAdmin => "name an app administrator with --identifier; the console lists them under the app's basic configuration",
+            Self::AccountLimit => "upgrade the app: its plan allows no more accounts (a trial allows 100); then run the same command again",
+            Self::DailyVolume => {
+                "run the same command again tomorrow, or upgrade the app: a trial app may send only so many requests a day"
             }
-            HaltReason::AccountLimit => {
-                "the app holds all the accounts that its edition allows (a trial holds 100): upgrade it, then run the same command again"
+            Self::FreeQuota => "wait until the app's free quota is renewed or upgrade the app, then run the same command again",
+            Self::WrongKey => "copy the SecretKey of the app that --sdkappid names from the console: this key belongs to another app",
+            Self::WrongIdentifier => "--identifier must be the one that the UserSig names: the signature was made for another identifier",
+            Self::WrongApp => "--sdkappid and the key (or UserSig) must belong together: the signature was made for another app",
+            Self::WrongRegion => "check --sdkappid, and take --region from the console's data center of the app: it isn't known here",
+            Self::AppRefused => "check --sdkappid and that the app is enabled in the console: the service refuses requests for it",
+            Self::AppDisabled => "check the app's state and the bill in the console",
+            Self::SourceAddress => {
+                "add this machine's public address in the console: the app takes REST requests from listed addresses only"
             }
-            HaltReason::DailyVolume => {
-                "a trial app's volume of REST calls for today is used up: run the same command again tomorrow, or upgrade the app"
+            Self::TooManyBadSignatures => "correct the key, wait a minute, then run the same command again",
+            Self::Restricted => "lift the restriction of the administrator's account in the console, or name another with --identifier",
+            Self::OwnFault => "this is a bug in chatlift, or a proxy changed the request; the same command resumes",
+            Self::DeletionOff => "switch on account deletion for the app in the console",
+            Self::InvalidRequest => "check --sdkappid, --identifier and --region: the service refuses the very first request as invalid",
+            Self::Signature => "check that the SecretKey belongs to --sdkappid, and this machine's clock (timedatectl)",
+            Self::FixedSignature => {
+                "make a new CHATLIFT_USERSIG, or give --secret-key-file instead: it is expired or wrong, and can't be renewed"
             }
-            HaltReason::FreeQuota => {
-                "the app's free quota is used up: wait for its renewal or upgrade the app, then run the same command again"
+            Self::UnknownCodes => "look the code up, or ask Tencent's support: it isn't documented; the same command resumes",
+            Self::AllRecordsRefused => {
+                "look up the code, then look at the rows that were refused: are their columns read as they should be (--map)? If the rows are \
+                 right, the app refuses them all; the same command goes on after them"
             }
-            HaltReason::WrongKey => {
-                "the key doesn't belong to this SDKAppID: copy the SecretKey of the app named by --sdkappid from the console"
+            Self::BatchDropsProfiles | Self::BatchesRefused => {
+                "write --batch instead of --batch=strict: the run goes on account by account"
             }
-            HaltReason::WrongIdentifier => {
-                "the signature was made for another identifier: --identifier must be the one that the UserSig names"
-            }
-            HaltReason::WrongApp => "the signature was made for another app: --sdkappid and the key (or UserSig) must belong together",
-            HaltReason::WrongRegion => {
-                "this app isn't known here: check --sdkappid, and take --region from the console's data center of the app"
-            }
-            HaltReason::AppRefused => "the service refuses calls for this app: check --sdkappid and that the app is enabled in the console",
-            HaltReason::AppDisabled => "the app is disabled or in arrears: check its state and the bill in the console",
-            HaltReason::SourceAddress => {
-                "the app takes REST calls from listed addresses only: add this machine's public address in the console"
-            }
-            HaltReason::TooManyBadSignatures => {
-                "too many bad signatures were sent for this app: correct the key, wait a minute, then run the same command again"
-            }
-            HaltReason::Restricted => {
-                "the administrator's account is restricted: lift that in the console or name another with --identifier"
-            }
-            HaltReason::OwnFault => {
-                "the service calls the request malformed: this is a fault of chatlift or of something between; the same command resumes"
-            }
-            HaltReason::DeletionOff => "switch on account deletion for the app in the console",
-            HaltReason::InvalidRequest => {
-                "the service refuses the very first request as invalid: check --sdkappid, --identifier and --region"
-            }
-            HaltReason::Signature => {
-                "a fresh signature is refused too: check that the SecretKey belongs to --sdkappid, and this machine's clock (timedatectl)"
-            }
-            HaltReason::FixedSignature => {
-                "CHATLIFT_USERSIG is expired or wrong and cannot be renewed: make a new one, or give --secret-key-file instead"
-            }
-            HaltReason::UnknownCodes => {
-                "every record comes back with a code that isn't documented: look it up, or ask Tencent's support; the same command resumes"
-            }
-            HaltReason::AllRecordsRefused => {
-                "look up the code, then look at the records that were refused: are their columns read as they should be (--map)? If the records \
-                 are right, the app refuses them all; the same command goes on after them"
-            }
-            HaltReason::BatchDropsProfiles | HaltReason::BatchesRefused => {
-                "leave --batch=strict out, or write --batch: the run then goes on account by account"
-            }
-            HaltReason::Untrusted => {
+            Self::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
             }
-            HaltReason::Redirected => {
-                "the real service never redirects: check --endpoint, and that no captive portal or proxy is in the way"
-            }
+            Self::Redirected => "check --endpoint, and that no captive portal or proxy is in the way: the real service never redirects",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
@@ -31,13 +32,14 @@ use crate::domain::position::{FileStat, InputChange, InputPosition};
 use crate::flow::check::Rates;
 use crate::flow::deliver::{BATCH_RECORDS, Lane};
 use crate::flow::import::{self, Dependencies, ImportSettings, RunFailed, RunOutcome, StopCause, WatchedRecords};
+use crate::io::api::http::HttpApi;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::io::files::lock::Lockfile;
 use crate::io::gate::{self, Rate};
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::{self, Journal, LastCalls, Restart, RunSpec, StartDecision, StartMode};
+use crate::io::journal::{self, DiskError, Journal, LastCalls, Restart, RunSpec, StartDecision, StartMode};
 use crate::io::roster::{self, Format, InputFile, InputReader, Roster, RosterError, Watched};
 use crate::io::state;
 use crate::shell::exit::{Exit, ExitMessage};
@@ -105,6 +107,12 @@ struct ImportRun<'a> {
     stops: LocalBoxStream<'static, ()>,
 }
 
+/// What the flow works with.
+type Parts = Dependencies<Rc<HttpApi>, WatchedRecords, Journal<OsDisk>>;
+
+/// How the flow ends.
+type Ended = RunOutcome<Journal<OsDisk>, RosterError>;
+
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
 pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
     let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
@@ -115,68 +123,102 @@ pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
 
 /// Looks at everything; opens the journal if there is something to do.
 fn begin<'a>(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Prepared<'a>, ExitMessage> {
-    let ImportFlags { run: flags, state } = given;
-    let mut connection = Connection::resolve(&flags.connection, &environment)?;
-    open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
-    let reach = Reach::new(&connection, &environment, Instant::now());
-    let lanes = Lanes::new(flags, &connection)?;
-    let file = &flags.input.file;
-    let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
-    can_be_replaced("summary", flags.summary.as_deref())?;
-    *pipe = HeldPipe::open(flags.summary.as_deref())?;
-    let last_calls = LastCalls::find(&paths.lock());
-    let (lock, _leftover) = Leftover::of_lock(&paths.lock(), || journal::lock(&OsDisk, &paths), Lockfile::is_for_nothing)
+    let ground = Ground::of(given, pipe)?;
+    let (lock, _leftover) = Leftover::of_lock(&ground.paths.lock(), || journal::lock(&OsDisk, &ground.paths), Lockfile::is_for_nothing)
         .map_err(|error| cannot_open(&error))?;
-    let kept = state.as_deref().map(LockedState::take).transpose()?;
-    kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&connection.service), &flags.connection))?;
-    let mut source = Source::new(file, &paths)?;
+    let kept = ground.take_state()?;
+    let mut source = Source::new(&given.run.input.file, &ground.paths)?;
     if source.is_missing()
-        && let Some(finished) = finished_without_input(&connection, &paths, kept.as_ref())?
+        && let Some(finished) = finished_without_input(&ground.connection, &ground.paths, kept.as_ref())?
     {
         return Ok(finished);
     }
-    let (input, stat) = input::open_file(source.path(), file)?;
-    let roster = Roster::of(&input, &format(&flags.input)).map_err(|error| input::roster_error(file, &error))?;
-    let format = Format { delimiter: roster.reading().delimiter, ..format(&flags.input) };
-    let mut claim = claim(&connection, &roster, stat);
-    let way = match examine(&claim, &paths, &input, flags)? {
+    let read = ReadInput::of(&source, &given.run)?;
+    let claim = claim(&ground.connection, &read.roster, read.stat);
+    match examine(&claim, &ground.paths, &read.input, &given.run)? {
         StartDecision::Finished { tally } => {
-            let target = target(&connection.service);
-            let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (&input, &format), &paths, tally));
+            let target = target(&ground.connection.service);
+            let filled = kept.map_or(Ok(()), |kept| kept.import_finished(&target, (&read.input, &read.format), &ground.paths, tally));
             if filled.is_ok() {
                 source.is_done_with();
             }
-            return Ok(Prepared::Finished { tally, delimiter: format.delimiter, paths, filled });
+            Ok(Prepared::Finished { tally, delimiter: read.format.delimiter, paths: ground.paths, filled })
         }
-        StartDecision::Run(way) => way,
-    };
-    look_at_input(&way, &input, &format, flags)?;
-    let state = state.as_deref();
-    let dialled = build_client(&connection, lanes.main_rate())?;
-    // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
-    let stops = signals::stops();
-    let stat = keep(&mut source, &input, &mut claim)?;
-    kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
-    let journal = open_journal(way, (lock, &paths), claim, (&mut source, kept.as_ref()))?;
-    let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(file, &error.into()))?;
-    let settings = settings((&connection, &lanes, &dialled), last_calls::gates(last_calls, connection.headroom), flags.limit, &journal);
-    Ok(Prepared::Run(Box::new(ImportRun {
-        flags,
-        paths,
-        source,
-        input,
-        stat,
-        format,
-        journal,
-        roster,
-        dialled,
-        lanes,
-        settings,
-        kept,
-        state,
-        reach,
-        stops,
-    })))
+        StartDecision::Run(way) => ground.start((way, claim), (lock, kept), source, read).map(|run| Prepared::Run(Box::new(run))),
+    }
+}
+
+/// What the flags come to, before any file of the run is looked at.
+struct Ground<'a> {
+    flags: &'a RunFlags,
+    state: Option<&'a Path>,
+    connection: Connection,
+    reach: Reach,
+    lanes: Lanes,
+    paths: RunPaths,
+    last_calls: LastCalls,
+}
+
+impl<'a> Ground<'a> {
+    fn of(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Self, ExitMessage> {
+        let ImportFlags { run: flags, state } = given;
+        let mut connection = Connection::resolve(&flags.connection, &environment)?;
+        open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
+        let reach = Reach::new(&connection, &environment, Instant::now());
+        let lanes = Lanes::new(flags, &connection)?;
+        let paths = paths(flags, &state.iter().flat_map(|state| state::names(state)).collect::<Vec<_>>())?;
+        can_be_replaced("summary", flags.summary.as_deref())?;
+        *pipe = HeldPipe::open(flags.summary.as_deref())?;
+        let last_calls = LastCalls::find(&paths.lock());
+        Ok(Self { flags, state: state.as_deref(), connection, reach, lanes, paths, last_calls })
+    }
+
+    /// The state that is to be filled, if one is.
+    fn take_state(&self) -> Result<Option<LockedState>, ExitMessage> {
+        let kept = self.state.map(LockedState::take).transpose()?;
+        kept.as_ref().map_or(Ok(()), |kept| kept.belongs_to(&target(&self.connection.service), &self.flags.connection))?;
+        Ok(kept)
+    }
+
+    /// Judges the input, and opens the journal.
+    fn start(
+        self,
+        (way, mut claim): (StartMode, RunSpec),
+        (lock, kept): (Lockfile, Option<LockedState>),
+        mut source: Source,
+        read: ReadInput,
+    ) -> Result<ImportRun<'a>, ExitMessage> {
+        let Self { flags, state, connection, reach, lanes, paths, last_calls } = self;
+        let ReadInput { input, format, roster, .. } = read;
+        look_at_input(&way, &input, &format, flags)?;
+        let dialled = build_client(&connection, lanes.main_rate())?;
+        // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
+        let stops = signals::stops();
+        let stat = keep(&mut source, &input, &mut claim)?;
+        kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
+        let journal = open_journal(way, (lock, &paths), claim, (&mut source, kept.as_ref()))?;
+        let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
+        let settings = settings((&connection, &lanes, &dialled), last_calls::gates(last_calls, connection.headroom), flags.limit, &journal);
+        Ok(ImportRun { flags, paths, source, input, stat, format, journal, roster, dialled, lanes, settings, kept, state, reach, stops })
+    }
+}
+
+/// The input, open, with its header read.
+struct ReadInput {
+    input: InputFile,
+    stat: FileStat,
+    format: Format,
+    roster: Roster<InputReader>,
+}
+
+impl ReadInput {
+    fn of(source: &Source, flags: &RunFlags) -> Result<Self, ExitMessage> {
+        let file = &flags.input.file;
+        let (input, stat) = input::open_file(source.path(), file)?;
+        let roster = Roster::of(&input, &format(&flags.input)).map_err(|error| input::roster_error(file, &error))?;
+        let format = Format { delimiter: roster.reading().delimiter, ..format(&flags.input) };
+        Ok(Self { input, stat, format, roster })
+    }
 }
 
 /// Opens the journal. From then on there is a run, and what was made for it stays.
@@ -267,17 +309,29 @@ fn look_at_input(way: &StartMode, input: &InputFile, format: &Format, flags: &Ru
     }
 }
 
-impl ImportRun<'_> {
+impl<'a> ImportRun<'a> {
     fn carry_out(self: Box<Self>, bars: &MultiProgress) -> ExitMessage {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = match runtime {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command resumes"),
         };
         self.announce();
         let began = std::time::Instant::now();
-        let Self { flags, paths, mut source, input, stat, format, journal, roster, dialled, settings, kept, state, reach, stops, .. } =
-            *self;
+        let (parts, settings, mut rest) = self.split(bars);
+        let ended = runtime.block_on(import::run(parts, settings));
+        let elapsed = began.elapsed();
+        let Conclusion { word, summary, this_run } = match ended {
+            Err(failed) => rest.broke_off(&failed, elapsed),
+            Ok(ended) => rest.came_to(&ended, elapsed),
+        };
+        write_summary(rest.flags, &summary);
+        report(rest.flags, &summary, this_run, &rest.paths);
+        word
+    }
+
+    /// What the flow works with, and what is needed once it has ended.
+    fn split(self, bars: &MultiProgress) -> (Parts, ImportSettings, Rest<'a>) {
+        let Self { flags, paths, source, input, stat, format, journal, roster, dialled, settings, kept, state, reach, stops, .. } = self;
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
         let mut progress = ProgressReporter::on_stderr(flags.output.progress(), bars, progress, Instant::now());
@@ -295,38 +349,7 @@ impl ImportRun<'_> {
                 progress.tell(snapshot, Instant::now());
             }),
         };
-        let ended = runtime.block_on(import::run(parts, settings));
-        let elapsed = began.elapsed();
-        let (word, summary, this_run) = match ended {
-            Err(RunFailed { error, traffic, lane }) => {
-                let word = disk_failed(&error);
-                // What the same command will go on from; never less than what it began with.
-                let tally = journal::committed(&OsDisk, &paths).unwrap_or(before);
-                let summary = summary((word.exit, lane), tally, traffic, (elapsed, start.rows));
-                (word, summary, tally - before)
-            }
-            Ok(ended) => {
-                let is_finished = matches!(ended.end, StopCause::Finished);
-                let filled = match kept.filter(|_| is_finished) {
-                    Some(kept) => kept.import_finished(&dialled.target, (&input, &format), &paths, before + ended.tally),
-                    None => Ok(()),
-                };
-                if is_finished && filled.is_ok() {
-                    source.is_done_with();
-                }
-                let remaining = remaining(&ended, &input, &format, start);
-                let tally = before + ended.tally;
-                let given = EndedRun { flags, paths: &paths, delimiter: format.delimiter, state, reach: reach.advice_on(&ended.traffic) };
-                let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
-                let word = having_waited(word, ended.unjudged);
-                let word = if is_finished { input::with_new_file(word, &flags.input.file, &input) } else { word };
-                let summary = summary((word.exit, ended.lane), tally, ended.traffic, (elapsed, start.rows));
-                (word, summary, ended.tally)
-            }
-        };
-        write_summary(flags, &summary);
-        report(flags, &summary, this_run, &paths);
-        word
+        (parts, settings, Rest { flags, paths, source, input, format, dialled, kept, state, reach, start, before })
     }
 
     /// Says what is about to happen, and what may get in its way.
@@ -381,8 +404,69 @@ impl ImportRun<'_> {
     }
 }
 
+/// What the end of a run needs.
+struct Rest<'a> {
+    flags: &'a RunFlags,
+    paths: RunPaths,
+    source: Source,
+    input: InputFile,
+    format: Format,
+    dialled: ServiceClient,
+    kept: Option<LockedState>,
+    state: Option<&'a Path>,
+    reach: Reach,
+    /// Where this process began.
+    start: InputPosition,
+    /// What earlier processes had come to.
+    before: OutcomeCounts,
+}
+
+/// What a run came to, for everybody who is told.
+struct Conclusion {
+    word: ExitMessage,
+    summary: Summary,
+    this_run: OutcomeCounts,
+}
+
+impl Rest<'_> {
+    /// The disk failed.
+    fn broke_off(&self, failed: &RunFailed<DiskError>, elapsed: Duration) -> Conclusion {
+        let word = disk_failed(&failed.error);
+        // What the same command will go on from; never less than what it began with.
+        let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(self.before);
+        let summary = summary((word.exit, failed.lane), tally, failed.traffic.clone(), (elapsed, self.start.rows));
+        Conclusion { word, summary, this_run: tally - self.before }
+    }
+
+    fn came_to(&mut self, ended: &Ended, elapsed: Duration) -> Conclusion {
+        let tally = self.before + ended.tally;
+        let filled = self.fill_state(ended, tally);
+        let remaining = remaining(ended, &self.input, &self.format, self.start);
+        let reach = self.reach.advice_on(&ended.traffic);
+        let given = EndedRun { flags: self.flags, paths: &self.paths, delimiter: self.format.delimiter, state: self.state, reach };
+        let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
+        let word = having_waited(word, ended.unjudged);
+        let is_finished = matches!(ended.end, StopCause::Finished);
+        let word = if is_finished { input::with_new_file(word, &self.flags.input.file, &self.input) } else { word };
+        let summary = summary((word.exit, ended.lane), tally, ended.traffic.clone(), (elapsed, self.start.rows));
+        Conclusion { word, summary, this_run: ended.tally }
+    }
+
+    /// A finished run fills the state, if there is one to fill, and then needs its input no more.
+    fn fill_state(&mut self, ended: &Ended, tally: OutcomeCounts) -> Result<(), ExitMessage> {
+        if !matches!(ended.end, StopCause::Finished) {
+            return Ok(());
+        }
+        if let Some(kept) = self.kept.take() {
+            kept.import_finished(&self.dialled.target, (&self.input, &self.format), &self.paths, tally)?;
+        }
+        self.source.is_done_with();
+        Ok(())
+    }
+}
+
 /// Records that a limit has left; `None` where there was none, or they can't be counted.
-fn remaining(ended: &RunOutcome<Journal<OsDisk>, RosterError>, input: &InputFile, format: &Format, start: InputPosition) -> Option<u64> {
+fn remaining(ended: &Ended, input: &InputFile, format: &Format, start: InputPosition) -> Option<u64> {
     match ended.end {
         StopCause::LimitReached => {
             let settled = ended.settled.unwrap_or(start);
