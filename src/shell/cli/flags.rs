@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 
@@ -79,6 +79,7 @@ pub enum CliCommand {
     /// Serve an embedded stand-in for Tencent Chat on loopback until it is stopped
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
+    #[command(mut_args(without_use_for_a_signature))]
     Usersig(UsersigFlags),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
@@ -215,7 +216,7 @@ pub struct OutputFlags {
     /// How logs are written
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// Draw no progress bar
+    /// Show no progress: no bar, and where stderr is no terminal no `progress:` lines
     #[arg(long)]
     pub no_progress: bool,
 }
@@ -223,11 +224,7 @@ pub struct OutputFlags {
 impl OutputFlags {
     /// What of the progress is wanted.
     pub(super) const fn progress(&self) -> Wanted {
-        match (self.quiet, self.no_progress) {
-            (true, _) => Wanted::Nothing,
-            (false, true) => Wanted::Lines,
-            (false, false) => Wanted::Bar,
-        }
+        if self.quiet || self.no_progress { Wanted::Nothing } else { Wanted::Shown }
     }
 }
 
@@ -380,6 +377,14 @@ pub struct UsersigFlags {
     pub expire: Duration,
 }
 
+/// Hides the flags of [`ConnectionFlags`] that say nothing of a signature. They are taken all the same: a script may give every command the
+/// same connection.
+fn without_use_for_a_signature(arg: Arg) -> Arg {
+    const USED: [&str; 6] = ["sdkappid", "identifier", "secret_key_file", "config", "expire", "help"];
+    let is_used = USED.contains(&arg.get_id().as_str());
+    arg.hide(!is_used)
+}
+
 fn column_mapping(text: &str) -> Result<(Field, String), String> {
     let (name, column) = text.split_once('=').ok_or("it must read FIELD=COLUMN")?;
     let field = Field::ALL.into_iter().find(|field| field.name() == name);
@@ -449,6 +454,20 @@ mod tests {
         for wrong in ["0", "-1", "nan", "inf", "1e-30", "1e30", "86401", "x"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_wants_no_progress_is_shown_none() {
+        let wanted = |flags: &[&str]| {
+            let CliCommand::Import(given) = Cli::try_parse_from(["chatlift", "import", "users.csv"].iter().chain(flags)).unwrap().command
+            else {
+                unreachable!("it is an import")
+            };
+            given.run.output.progress()
+        };
+        assert_eq!(wanted(&[]), Wanted::Shown);
+        assert_eq!(wanted(&["--no-progress"]), Wanted::Nothing, "neither a bar nor lines in a file");
+        assert_eq!(wanted(&["--quiet"]), Wanted::Nothing);
     }
 
     #[test]

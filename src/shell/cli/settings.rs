@@ -118,8 +118,10 @@ impl Connection {
     /// The last word (exit code 2) for whatever is missing, contradictory or unreadable.
     pub fn resolve(flags: &ConnectionFlags, environment: Environment) -> Result<Self, ExitMessage> {
         let sources = Sources { flags, environment, config: read_config(flags, environment)? };
-        let service = sources.service()?;
-        let is_loopback = service.is_loopback();
+        let endpoint = if flags.sandbox { None } else { sources.endpoint()? };
+        // Where none is given yet, it may be any.
+        let is_loopback = endpoint.as_ref().is_none_or(is_loopback);
+        // What is wrong is told before what is missing.
         Ok(Self {
             rate: sources.rate(is_loopback)?,
             headroom: sources.headroom()?,
@@ -128,7 +130,7 @@ impl Connection {
             timeout: sources.timeout()?,
             max_outage: sources.max_outage()?,
             ca_pem: sources.ca_pem()?,
-            service,
+            service: if flags.sandbox { ServiceAddress::Sandbox } else { sources.remote(endpoint)? },
         })
     }
 
@@ -168,13 +170,10 @@ impl Sources<'_> {
             .map_err(|_| ExitMessage::yours(format!("{name} is not a number"), format!("correct {name}")))
     }
 
-    fn service(&self) -> Result<ServiceAddress, ExitMessage> {
-        if self.flags.sandbox {
-            return Ok(ServiceAddress::Sandbox);
-        }
-        // What is wrong is told before what is missing.
-        self.flags.endpoint.as_deref().map(parse_endpoint).transpose()?;
-        Ok(ServiceAddress::Remote { identity: self.identity()?, endpoint: self.endpoint()? })
+    fn remote(&self, endpoint: Option<Url>) -> Result<ServiceAddress, ExitMessage> {
+        let identity = self.identity()?;
+        let endpoint = endpoint.ok_or_else(no_region)?;
+        Ok(ServiceAddress::Remote { identity, endpoint })
     }
 
     fn identity(&self) -> Result<Identity, ExitMessage> {
@@ -219,27 +218,19 @@ impl Sources<'_> {
         }
     }
 
-    fn endpoint(&self) -> Result<Url, ExitMessage> {
+    /// What is given, if anything is.
+    fn endpoint(&self) -> Result<Option<Url>, ExitMessage> {
         if let Some(url) = &self.flags.endpoint {
-            return parse_endpoint(url);
+            return parse_endpoint(url).map(Some);
         }
         if let Some(region) = self.flags.region {
-            return region_endpoint(region);
+            return region_endpoint(region).map(Some);
         }
         let (url, region) = (self.variable("CHATLIFT_ENDPOINT")?, self.variable("CHATLIFT_REGION")?);
         if let Some(endpoint) = one_of(url.as_deref(), region.as_deref(), "CHATLIFT_ENDPOINT and CHATLIFT_REGION")? {
-            return Ok(endpoint);
+            return Ok(Some(endpoint));
         }
-        let config =
-            one_of(self.config.endpoint.as_deref(), self.config.region.as_deref(), "endpoint and region of the configuration file")?;
-        config.ok_or_else(|| {
-            let names: Vec<_> =
-                Region::value_variants().iter().filter_map(Region::to_possible_value).map(|v| v.get_name().to_owned()).collect();
-            ExitMessage::yours(
-                "no region is given",
-                format!("give --region NAME, one of {} (the console shows the app's data center)", names.join(", ")),
-            )
-        })
+        one_of(self.config.endpoint.as_deref(), self.config.region.as_deref(), "endpoint and region of the configuration file")
     }
 
     fn rate(&self, is_loopback: bool) -> Result<Option<Rate>, ExitMessage> {
@@ -332,10 +323,20 @@ fn one_of(url: Option<&str>, region: Option<&str>, both: &str) -> Result<Option<
         (Some(url), None) => parse_endpoint(url).map(Some),
         (None, Some(name)) => match Region::from_str(name, false) {
             Ok(region) => region_endpoint(region).map(Some),
-            Err(_) => Err(ExitMessage::yours(format!("{name:?} is no region"), "`chatlift import --help` lists the regions")),
+            Err(_) => Err(ExitMessage::yours(format!("{name:?} is no region"), format!("give one of {}", region_names()))),
         },
         (None, None) => Ok(None),
     }
+}
+
+fn region_names() -> String {
+    let names = Region::value_variants().iter().filter_map(Region::to_possible_value).map(|value| value.get_name().to_owned());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn no_region() -> ExitMessage {
+    let hint = format!("give --region NAME, one of {} (the console shows the app's data center)", region_names());
+    ExitMessage::yours("no region is given", hint)
 }
 
 fn region_endpoint(region: Region) -> Result<Url, ExitMessage> {

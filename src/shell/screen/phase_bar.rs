@@ -32,8 +32,8 @@ impl PhaseBar {
     pub fn on_stderr(wanted: Wanted, bars: &MultiProgress, now: Instant) -> Self {
         let face = match wanted {
             Wanted::Nothing => PhaseDisplay::Nothing,
-            Wanted::Bar if !bars.is_hidden() => PhaseDisplay::Bar { bars: bars.clone(), drawn: None },
-            Wanted::Bar | Wanted::Lines => PhaseDisplay::Lines { told_at: now },
+            Wanted::Shown if !bars.is_hidden() => PhaseDisplay::Bar { bars: bars.clone(), drawn: None },
+            Wanted::Shown => PhaseDisplay::Lines { told_at: now },
         };
         Self { face }
     }

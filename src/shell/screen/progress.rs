@@ -37,10 +37,8 @@ const SPINNER: &str = "{spinner} {prefix}\n  {wide_msg}";
 /// What of the progress is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// A bar on a terminal, lines elsewhere.
-    Bar,
-    /// A line now and then.
-    Lines,
+    /// A bar on a terminal, a line now and then elsewhere.
+    Shown,
     Nothing,
 }
 
@@ -78,8 +76,8 @@ impl ProgressReporter {
     pub fn on_stderr(wanted: Wanted, bars: &MultiProgress, start: Start, now: Instant) -> Self {
         let face = match wanted {
             Wanted::Nothing => Display::Nothing,
-            Wanted::Bar if !bars.is_hidden() => Display::Bar(Bar { bars: bars.clone(), drawn: None }),
-            Wanted::Bar | Wanted::Lines => Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now)),
+            Wanted::Shown if !bars.is_hidden() => Display::Bar(Bar { bars: bars.clone(), drawn: None }),
+            Wanted::Shown => Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now)),
         };
         Self::new(face, start, now)
     }

@@ -109,6 +109,35 @@ fn wrong_usage_exits_2_with_a_hint() {
     }
 }
 
+#[test]
+fn what_is_wrong_is_told_before_what_is_missing() {
+    let bench = CliFixture::with_users(1);
+    let check = |config: &str, flags: &[&str], why: &str, hint: &str| {
+        bench.write("chatlift.toml", config);
+        bench.call(&["import", "users.csv", "--config", "chatlift.toml"]).args(flags).run().exits(2).because(why).hints(hint);
+    };
+    check("region = \"mars\"\n", &[], "\"mars\" is no region", "singapore");
+    check("region = \"mars\"\n", &["--sdkappid", SDKAPPID], "\"mars\" is no region", "singapore");
+    check("endpoint = \"mars\"\n", &[], "the endpoint is not a URL", "https://");
+    check("timeout = 0\n", &[], "timeout", "configuration file");
+    check("in-flight = 0\n", &["--region", "tokyo"], "--in-flight", "default");
+    check("rate = 0\nregion = \"tokyo\"\n", &[], "loopback", "--rate");
+    check("rate = 0\n", &[], "no SDKAppID", "--sdkappid");
+    bench.call(&["import", "users.csv"]).env("CHATLIFT_REGION", "mars").run().exits(2).because("\"mars\" is no region");
+}
+
+#[test]
+fn a_signature_has_its_own_flags_and_takes_the_others() {
+    let bench = CliFixture::new();
+    let help = bench.call(&["usersig", "--help"]).run().stdout;
+    for flag in ["--sdkappid", "--identifier", "--secret-key-file", "--config", "--expire", "--help"] {
+        assert!(help.contains(flag), "{flag}: {help}");
+    }
+    assert_eq!(help.lines().filter(|line| line.trim_start().starts_with("--")).count(), 5, "{help}");
+    let connection = ["--sdkappid", SDKAPPID, "--region", "tokyo", "--rate", "10", "--in-flight", "4"];
+    assert!(!usersig(&bench, |call| call.args(&connection)).is_empty());
+}
+
 /// Prints a UserSig with the key of the bench, and whatever else is given.
 #[track_caller]
 fn usersig(bench: &CliFixture, with: impl FnOnce(Call<'_>) -> Call<'_>) -> String {
