@@ -6,7 +6,6 @@
 
 mod docket;
 mod outage;
-mod part;
 mod probe;
 mod workload;
 

@@ -7,7 +7,6 @@
 mod batch;
 mod batch_trial;
 mod outage;
-mod parcel;
 mod probe;
 mod reorder_buffer;
 mod user_order;
@@ -24,15 +23,16 @@ use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::InputPosition;
 use crate::domain::refusals::Refusals;
 pub use crate::domain::retry::At;
-use crate::domain::retry::{RetryBudget, back_off};
+use crate::domain::retry::RetryBudget;
 pub use crate::domain::verdict::CallEffect;
 use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
-use crate::flow::dispatch::{Call, CallId, Scheduler};
+use crate::flow::dispatch::health::halted;
+use crate::flow::dispatch::job_queue::{Failure, Job, JobQueue, Stage};
+use crate::flow::dispatch::{Call, CallId, JobId, Scheduler};
 use crate::io::roster::Record;
 use batch_trial::BatchTrial;
-use parcel::{Parcel, ParcelId, Parcels, Stage};
 use probe::{Accepted, Probe};
-use reorder_buffer::{Failure, ReorderBuffer, SettledRecord};
+use reorder_buffer::{ReorderBuffer, SettledRecord};
 use user_order::UserOrder;
 
 /// Records in a batch at most. Source: the documentation of `multiaccount_import`.
@@ -98,7 +98,7 @@ pub struct Known {
 /// What leaves next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
-    Parcel(ParcelId),
+    Job(JobId),
     /// Records that have not been tried yet.
     Fresh,
     /// A test of whether the service is well.
@@ -123,12 +123,12 @@ pub struct Deliveries {
     buffer: ReorderBuffer,
     /// Rows that no call has carried yet.
     fresh: VecDeque<u64>,
-    parcels: Parcels,
+    jobs: JobQueue<Vec<u64>>,
     user_order: UserOrder,
     in_flight: usize,
     budget: RetryBudget,
     /// Of `account_import` and `multiaccount_import` together.
-    health: Health<ParcelId>,
+    health: Health<JobId>,
     probe: Option<Probe>,
     accepted: Option<Accepted>,
     identifier: Account,
@@ -152,7 +152,7 @@ impl Deliveries {
             lane: limits.lane,
             buffer: ReorderBuffer::new(first_row),
             fresh: VecDeque::new(),
-            parcels: Parcels::default(),
+            jobs: JobQueue::default(),
             user_order: UserOrder::default(),
             in_flight: 0,
             budget: RetryBudget::default(),
@@ -232,8 +232,8 @@ impl Deliveries {
         self.feed == Intake::Ended
     }
 
-    fn call_of(&self, id: ParcelId) -> Call<'_> {
-        let Parcel { rows, has_left, .. } = &self.parcels[id];
+    fn call_of(&self, id: JobId) -> Call<'_> {
+        let Job { payload: rows, has_left, .. } = &self.jobs[id];
         let accounts = rows.iter().filter_map(|row| self.buffer.open(*row)).map(reorder_buffer::UnsettledRecord::account).collect();
         Call { id: CallId::Job(id), accounts, is_retry: *has_left }
     }
@@ -251,7 +251,7 @@ impl Deliveries {
         match (command, self.lane) {
             (Command::AccountImport, Lane::Single | Lane::FellBack) => self.choose_single(),
             // Singles of a batch have a bucket of their own: they never wait for fresh records.
-            (Command::AccountImport, Lane::Batch(_)) | (Command::PortraitGet, _) => self.parcels.first_due(command).map(Choice::Parcel),
+            (Command::AccountImport, Lane::Batch(_)) | (Command::PortraitGet, _) => self.jobs.first_due(command).map(Choice::Job),
             (Command::MultiaccountImport, Lane::Batch(_)) => self.choose_batch(),
             (Command::MultiaccountImport, Lane::Single | Lane::FellBack)
             | (Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus, _) => None,
@@ -260,7 +260,7 @@ impl Deliveries {
 
     /// A retry or a fresh record; while both wait, retries get their share.
     fn choose_single(&self) -> Option<Choice> {
-        let retry = self.parcels.first_due(Command::AccountImport).map(Choice::Parcel);
+        let retry = self.jobs.first_due(Command::AccountImport).map(Choice::Job);
         let fresh = (!self.fresh.is_empty()).then_some(Choice::Fresh);
         match (retry, fresh) {
             (Some(retry), Some(fresh)) => Some(if self.budget.allows_retry() { retry } else { fresh }),
@@ -275,33 +275,33 @@ impl Deliveries {
         }
     }
 
-    /// Makes a parcel of fresh records.
-    fn pack(&mut self, command: Command) -> ParcelId {
+    /// Makes a job of fresh records.
+    fn pack(&mut self, command: Command) -> JobId {
         let count = self.fresh.len().min(self.records_a_call());
         let rows: Vec<u64> = self.fresh.drain(..count).collect();
         let batch_id = rows[0];
-        self.parcels.insert(Parcel::new(command, rows, batch_id))
+        self.jobs.insert(rows_job(command, rows, batch_id))
     }
 
-    fn depart(&mut self, id: ParcelId) {
-        let parcel = &mut self.parcels[id];
-        parcel.stage = Stage::InFlight;
-        parcel.tries += 1;
-        if parcel.command == Command::MultiaccountImport {
-            let Parcel { rows, batch_id, .. } = &self.parcels[id];
+    fn depart(&mut self, id: JobId) {
+        let job = &mut self.jobs[id];
+        job.stage = Stage::InFlight;
+        job.tries += 1;
+        if job.command == Command::MultiaccountImport {
+            let Job { payload: rows, batch_id, .. } = &self.jobs[id];
             self.batch_trial
                 .departed(id, *batch_id, || rows.iter().any(|row| self.buffer.open(*row).is_some_and(|open| open.account().has_profile())));
         }
         self.in_flight += 1;
     }
 
-    fn parcel_ended(&mut self, id: ParcelId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
-        self.parcels[id].has_left |= end.has_left();
-        let Parcel { command, batch_id, .. } = self.parcels[id];
+    fn job_ended(&mut self, id: JobId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
+        self.jobs[id].has_left |= end.has_left();
+        let Job { command, batch_id, .. } = self.jobs[id];
         let carried = if command == Command::MultiaccountImport { CallSize::Batch } else { CallSize::One };
         let verdict = judge(&end, self.seen, carried);
         let is_probe = self.takes_probe(id);
-        self.note_unknown(if command == Command::AccountImport { self.parcels[id].rows[0] } else { batch_id }, &verdict);
+        self.note_unknown(if command == Command::AccountImport { self.jobs[id].payload[0] } else { batch_id }, &verdict);
         if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
             self.fresh_probe_failed(id, end, at);
             return self.tested(command, &verdict, times, at);
@@ -322,7 +322,7 @@ impl Deliveries {
         }
     }
 
-    fn single_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
+    fn single_ended(&mut self, id: JobId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
         match verdict {
             Verdict::Accepted => {
                 self.seen = SuccessSeen::Yes;
@@ -341,39 +341,31 @@ impl Deliveries {
                 self.charge(id, words(end), ExhaustedBy::UnknownCodes, at);
                 self.halt_if_unknown_everywhere(id)?;
             }
-            Verdict::ConnectFailed | Verdict::Throttle(_) => self.wait(id, words(end), at),
-            Verdict::Reauthenticate => self.parcels.make_due(id),
-            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
+            Verdict::ConnectFailed | Verdict::Throttle(_) => self.jobs.back_off(id, words(end), at),
+            Verdict::Reauthenticate => self.jobs.make_due(id),
+            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.jobs.back_off(id, words(end), at),
             Verdict::Abort(refusal) => return Err(self.halt(id, *refusal, end)),
         }
         Ok(())
     }
 
-    /// The parcel stays as it is, uncharged, for the run that resumes.
-    fn halt(&mut self, id: ParcelId, refusal: HaltReason, end: CallOutcome) -> CallEffect {
-        self.parcels.make_due(id);
-        let (code, says) = words(end);
-        CallEffect::Halt { refusal, code, says }
+    /// The job stays as it is, uncharged, for the run that resumes.
+    fn halt(&mut self, id: JobId, refusal: HaltReason, end: CallOutcome) -> CallEffect {
+        self.jobs.make_due(id);
+        halted(refusal, end)
     }
 
-    fn wait(&mut self, id: ParcelId, last: Failure, at: At) {
-        let parcel = &mut self.parcels[id];
-        parcel.last = last;
-        let delay = back_off(parcel.tries, at.jitter);
-        self.parcels.make_wait(id, at.now + delay);
-    }
-
-    /// Settles the record of a single parcel: the batch_id.
-    fn settle_single(&mut self, id: ParcelId, fault: Option<Failure>, at: At) -> u64 {
-        let parcel = self.parcels.remove(id);
-        let row = parcel.rows[0];
+    /// Settles the record of a single job: the batch_id.
+    fn settle_single(&mut self, id: JobId, fault: Option<Failure>, at: At) -> u64 {
+        let job = self.jobs.remove(id);
+        let row = job.payload[0];
         // Beyond its attempts a row is tried uncharged, whatever comes of it.
-        if let Some(open) = self.buffer.open_mut(row).filter(|_| parcel.overtime.is_none()) {
+        if let Some(open) = self.buffer.open_mut(row).filter(|_| job.overtime.is_none()) {
             open.attempts += 1;
         }
         self.finish(row, fault, at);
-        self.is_cured(parcel.batch_id, row);
-        parcel.batch_id
+        self.is_cured(job.batch_id, row);
+        job.batch_id
     }
 
     fn finish(&mut self, row: u64, fault: Option<Failure>, at: At) {
@@ -418,6 +410,11 @@ impl Deliveries {
     }
 }
 
+/// A job for these rows; the breaker counts it under `batch_id`.
+fn rows_job(command: Command, rows: Vec<u64>, batch_id: u64) -> Job<Vec<u64>> {
+    Job { order: rows[0], ..Job::new(command, rows, batch_id) }
+}
+
 /// The breaker that all calls of a delivery share: nothing of it leaves while the service takes no accounts.
 const BREAKER: Command = Command::AccountImport;
 
@@ -427,19 +424,19 @@ impl Scheduler for Deliveries {
     }
 
     fn has_call(&mut self, command: Command, now: Instant) -> bool {
-        self.parcels.take_due(now);
+        self.jobs.take_due(now);
         self.choose(command, now).is_some()
     }
 
     fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
-        self.parcels.take_due(now);
-        let parcel = match self.choose(command, now)? {
-            Choice::Parcel(parcel) => {
-                self.parcels.unqueue(parcel);
+        self.jobs.take_due(now);
+        let job = match self.choose(command, now)? {
+            Choice::Job(job) => {
+                self.jobs.unqueue(job);
                 if !matches!(self.lane, Lane::Batch(_)) && !self.fresh.is_empty() {
                     self.budget.spend_retry();
                 }
-                parcel
+                job
             }
             Choice::Fresh => {
                 self.budget.spend_fresh();
@@ -447,14 +444,14 @@ impl Scheduler for Deliveries {
             }
             Choice::Probe(means) => return self.send_probe(command, means),
         };
-        self.depart(parcel);
-        Some(self.call_of(parcel))
+        self.depart(job);
+        Some(self.call_of(job))
     }
 
     fn same_call(&mut self, id: CallId) -> Call<'_> {
         match id {
             CallId::Job(id) => {
-                self.parcels[id].has_left = true;
+                self.jobs[id].has_left = true;
                 self.call_of(id)
             }
             CallId::Probe(_) => self.probe_call(),
@@ -465,7 +462,7 @@ impl Scheduler for Deliveries {
         self.in_flight -= 1;
         let times = CallTimes { left, ended: at.now };
         match id {
-            CallId::Job(id) => self.parcel_ended(id, end, times, at),
+            CallId::Job(id) => self.job_ended(id, end, times, at),
             CallId::Probe(_) => self.probe_ended(end, times, at),
         }
     }
@@ -482,7 +479,7 @@ impl Scheduler for Deliveries {
         if self.is_down() {
             return self.health.probe_at();
         }
-        [self.parcels.next_wake(), self.health.retry_at()].into_iter().flatten().min()
+        [self.jobs.next_wake(), self.health.retry_at()].into_iter().flatten().min()
     }
 
     fn is_down(&self, _: Command) -> bool {

@@ -8,19 +8,20 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::outage::ApiHealth;
-use super::part::{Part, PartId, Pile, Size, Stage};
 use super::{CallsSettings, Errand, Fate};
 use crate::domain::account::Account;
 use crate::domain::breaker::{CallTimes, ExhaustedBy, Means};
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::retry::{At, back_off};
-use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, INVALID_REQUEST, SuccessSeen, Verdict, judge, words};
-use crate::flow::dispatch::{Call, CallId, Scheduler};
+use crate::domain::retry::At;
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
+use crate::flow::dispatch::health::halted;
+use crate::flow::dispatch::job_queue::{Failure, Job, JobQueue, Stage};
+use crate::flow::dispatch::{Call, CallId, JobId, Scheduler};
 
 /// What leaves next.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
-    Part(PartId),
+    Job(JobId),
     /// A test of this API.
     Probe(Command, Means),
 }
@@ -39,7 +40,7 @@ pub(super) struct Docket<T> {
     pub(super) max_attempts: u32,
     most_in_flight: usize,
     pub(super) identifier: Account,
-    pub(super) pile: Pile<T>,
+    pub(super) jobs: JobQueue<Errand<T>>,
     pub(super) apis: PerCommand<ApiHealth>,
     ended: VecDeque<(Errand<T>, Fate)>,
     /// Errands that were taken on.
@@ -58,7 +59,7 @@ impl<T: Clone> Docket<T> {
             max_attempts: settings.max_attempts,
             most_in_flight: settings.in_flight,
             identifier: Account { user_id: settings.identifier.clone(), nick: None, face_url: None },
-            pile: Pile::default(),
+            jobs: JobQueue::default(),
             apis: PerCommand::default(),
             ended: VecDeque::new(),
             taken_on: 0,
@@ -71,13 +72,13 @@ impl<T: Clone> Docket<T> {
 
     /// Whether another errand with this command is wanted.
     pub(super) fn wants(&self, command: Command, now: Instant) -> bool {
-        let is_lacking = !self.apis[command].health.is_down() && self.pile.first_due(command).is_none();
+        let is_lacking = !self.apis[command].health.is_down() && self.jobs.first_due(command).is_none();
         self.feed == Intake::Open && (is_lacking || self.wants_fresh_for_test(command, now))
     }
 
     pub(super) fn take_on(&mut self, errand: Errand<T>) {
         self.taken_on += 1;
-        self.pile.insert_due(Part::new(errand, self.taken_on, Size::Whole));
+        self.jobs.insert_due(Job::new(errand.command, errand, self.taken_on));
     }
 
     fn choose(&self, command: Command, now: Instant) -> Option<Choice> {
@@ -91,25 +92,25 @@ impl<T: Clone> Docket<T> {
             return None;
         }
         // Earlier errands first: they hold up whoever waits for them.
-        self.pile.first_due(command).map(Choice::Part)
+        self.jobs.first_due(command).map(Choice::Job)
     }
 
-    pub(super) fn depart(&mut self, id: PartId) {
-        let part = &mut self.pile[id];
-        part.stage = Stage::InFlight;
-        part.tries += 1;
+    pub(super) fn depart(&mut self, id: JobId) {
+        let job = &mut self.jobs[id];
+        job.stage = Stage::InFlight;
+        job.tries += 1;
         self.in_flight += 1;
-        self.apis[part.errand.command].in_flight += 1;
+        self.apis[job.command].in_flight += 1;
     }
 
-    pub(super) fn call_of(&self, id: PartId) -> Call<'_> {
-        let Part { errand, has_left, .. } = &self.pile[id];
+    pub(super) fn call_of(&self, id: JobId) -> Call<'_> {
+        let Job { payload: errand, has_left, .. } = &self.jobs[id];
         Call { id: CallId::Job(id), accounts: errand.accounts.iter().collect(), is_retry: *has_left }
     }
 
-    fn part_came_back(&mut self, id: PartId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
-        self.pile[id].has_left |= end.has_left();
-        let Part { ref errand, batch_id, .. } = self.pile[id];
+    fn job_came_back(&mut self, id: JobId, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
+        self.jobs[id].has_left |= end.has_left();
+        let Job { payload: ref errand, batch_id, .. } = self.jobs[id];
         let command = errand.command;
         self.apis[command].in_flight -= 1;
         let verdict = judge(&end, self.seen, self.carried(id));
@@ -119,7 +120,7 @@ impl<T: Clone> Docket<T> {
             self.fresh_probe_failed(id, end, at);
             return self.tested((command, command), &verdict, times, at);
         }
-        match self.part_ended(id, &verdict, end, at) {
+        match self.job_ended(id, &verdict, end, at) {
             Err(halt) => halt,
             Ok(()) if is_probe => self.tested((command, command), &verdict, times, at),
             Ok(()) => self.judged((command, batch_id), &verdict, times),
@@ -127,45 +128,44 @@ impl<T: Clone> Docket<T> {
     }
 
     /// A call that is left of a refused one is judged as that: once another got through, the fault is its own.
-    fn carried(&self, id: PartId) -> CallSize {
-        let part = &self.pile[id];
-        let is_blamed = part.size == Size::Fraction && self.seen == SuccessSeen::Yes;
-        if part.errand.accounts.len() > 1 || is_blamed { CallSize::Batch } else { CallSize::One }
+    fn carried(&self, id: JobId) -> CallSize {
+        let job = &self.jobs[id];
+        let is_blamed = job.siblings > 0 && self.seen == SuccessSeen::Yes;
+        if job.payload.accounts.len() > 1 || is_blamed { CallSize::Batch } else { CallSize::One }
     }
 
-    fn part_ended(&mut self, id: PartId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
+    fn job_ended(&mut self, id: JobId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
         match verdict {
             Verdict::Accepted => {
                 self.seen = SuccessSeen::Yes;
                 let CallOutcome::Done(found) = end else { unreachable!("nothing else is taken") };
-                let part = self.pile.remove(id);
-                let api = &mut self.apis[part.errand.command];
+                let job = self.jobs.remove(id);
+                let api = &mut self.apis[job.command];
                 api.refusals.accepted();
-                api.answered = part.errand.accounts.first().map(|account| (account.clone(), at.now));
-                self.ended.push_back((part.errand, Fate::Done(found)));
+                api.answered = job.payload.accounts.first().map(|account| (account.clone(), at.now));
+                self.ended.push_back((job.payload, Fate::Done(found)));
             }
             Verdict::Reject => self.refused(id, words(end))?,
             Verdict::Retry => self.charge(id, words(end), ExhaustedBy::TemporaryErrors, at),
             Verdict::Unknown => {
-                let (command, last) = (self.pile[id].errand.command, words(end));
+                let (command, last) = (self.jobs[id].command, words(end));
                 self.charge(id, last.clone(), ExhaustedBy::UnknownCodes, at);
                 self.halt_if_unknown_everywhere(command, last)?;
             }
-            Verdict::ConnectFailed | Verdict::Throttle(_) => self.wait(id, words(end), at),
-            Verdict::Reauthenticate => self.pile.make_due(id),
-            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.wait(id, words(end), at),
+            Verdict::ConnectFailed | Verdict::Throttle(_) => self.jobs.back_off(id, words(end), at),
+            Verdict::Reauthenticate => self.jobs.make_due(id),
+            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(id) => self.jobs.back_off(id, words(end), at),
             Verdict::Abort(refusal) => {
-                self.pile.make_due(id);
-                let (code, says) = words(end);
-                return Err(CallEffect::Halt { refusal: *refusal, code, says });
+                self.jobs.make_due(id);
+                return Err(halted(*refusal, end));
             }
         }
         Ok(())
     }
 
     /// A call for one account is refused; one for more is split.
-    fn refused(&mut self, id: PartId, (code, info): (Option<i64>, String)) -> Result<(), CallEffect> {
-        let Part { errand, .. } = &self.pile[id];
+    fn refused(&mut self, id: JobId, (code, info): Failure) -> Result<(), CallEffect> {
+        let Job { payload: errand, .. } = &self.jobs[id];
         let (command, is_single, code) = (errand.command, errand.accounts.len() == 1, code.unwrap_or_default());
         self.halve_or(id, |_| Fate::Refused { code, info: info.clone() });
         if !is_single || is_an_answer(command, code) {
@@ -175,8 +175,8 @@ impl<T: Clone> Docket<T> {
     }
 
     /// A call for one account ends; a call for more is made again for each half, since the fault may be a single one's.
-    pub(super) fn halve_or(&mut self, id: PartId, fate: impl FnOnce((Option<i64>, String)) -> Fate) {
-        let Part { mut errand, batch_id, last, .. } = self.pile.remove(id);
+    pub(super) fn halve_or(&mut self, id: JobId, fate: impl FnOnce(Failure) -> Fate) {
+        let Job { payload: mut errand, batch_id, siblings, last, .. } = self.jobs.remove(id);
         let count = errand.accounts.len();
         if count <= 1 {
             self.ended.push_back((errand, fate(last)));
@@ -185,26 +185,14 @@ impl<T: Clone> Docket<T> {
         let accounts = errand.accounts.split_off(count.div_ceil(2));
         let second = Errand { accounts, tag: errand.tag.clone(), ..errand };
         for half in [errand, second] {
-            self.pile.insert_due(Part::new(half, batch_id, Size::Fraction));
+            self.jobs.insert_due(Job { siblings: siblings.max(count), ..Job::new(half.command, half, batch_id) });
         }
     }
 
-    /// Whether another part of the same errand may yet go well: until then nobody knows whose fault a malformed request is. One that is out
-    /// of attempts, or was called malformed itself, shows nothing.
-    fn has_promising_sibling(&self, id: PartId) -> bool {
-        let batch_id = self.pile[id].batch_id;
-        let is_promising = |part: &Part<T>| match part.stage {
-            Stage::Ready | Stage::InFlight | Stage::Waiting => part.last.0 != Some(INVALID_REQUEST),
-            Stage::Exhausted => false,
-        };
-        self.pile.iter().any(|(other, part)| other != id && part.batch_id == batch_id && is_promising(part))
-    }
-
-    pub(super) fn wait(&mut self, id: PartId, last: (Option<i64>, String), at: At) {
-        let part = &mut self.pile[id];
-        part.last = last;
-        let delay = back_off(part.tries, at.jitter);
-        self.pile.make_wait(id, at.now + delay);
+    /// Whether another part of the same errand may yet go well: until then nobody knows whose fault a malformed request is.
+    fn has_promising_sibling(&self, id: JobId) -> bool {
+        let batch_id = self.jobs[id].batch_id;
+        self.jobs.iter().any(|(other, job)| other != id && job.batch_id == batch_id && job.is_promising())
     }
 
     /// The next errand, or part of one, that has come to its end.
@@ -214,7 +202,7 @@ impl<T: Clone> Docket<T> {
 
     /// Whether every errand that came in has ended.
     pub(super) fn is_empty(&self) -> bool {
-        self.pile.is_empty()
+        self.jobs.is_empty()
     }
 }
 
@@ -224,15 +212,15 @@ impl<T: Clone> Scheduler for Docket<T> {
     }
 
     fn has_call(&mut self, command: Command, now: Instant) -> bool {
-        self.pile.take_due(now);
+        self.jobs.take_due(now);
         self.choose(command, now).is_some()
     }
 
     fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>> {
-        self.pile.take_due(now);
+        self.jobs.take_due(now);
         match self.choose(command, now)? {
-            Choice::Part(id) => {
-                self.pile.unqueue(id);
+            Choice::Job(id) => {
+                self.jobs.unqueue(id);
                 self.depart(id);
                 Some(self.call_of(id))
             }
@@ -243,7 +231,7 @@ impl<T: Clone> Scheduler for Docket<T> {
     fn same_call(&mut self, id: CallId) -> Call<'_> {
         match id {
             CallId::Job(id) => {
-                self.pile[id].has_left = true;
+                self.jobs[id].has_left = true;
                 self.call_of(id)
             }
             CallId::Probe(tested) => self.probe_call(tested),
@@ -254,7 +242,7 @@ impl<T: Clone> Scheduler for Docket<T> {
         self.in_flight -= 1;
         let times = CallTimes { left, ended: at.now };
         match id {
-            CallId::Job(id) => self.part_came_back(id, end, times, at),
+            CallId::Job(id) => self.job_came_back(id, end, times, at),
             CallId::Probe(tested) => self.probe_ended(tested, end, times, at),
         }
     }
@@ -269,7 +257,7 @@ impl<T: Clone> Scheduler for Docket<T> {
 
     fn next_wake(&self) -> Option<Instant> {
         let own = self.apis.iter().flat_map(|(_, api)| [api.health.probe_at(), api.health.retry_at()]);
-        own.flatten().chain(self.pile.next_wake()).min()
+        own.flatten().chain(self.jobs.next_wake()).min()
     }
 
     fn is_down(&self, breaker: Command) -> bool {

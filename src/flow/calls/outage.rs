@@ -6,19 +6,21 @@ use tokio::time::Instant;
 
 use super::Fate;
 use super::docket::{Docket, Intake};
-use super::part::{PartId, Stage};
 use super::probe::Probe;
 use crate::domain::account::Account;
-use crate::domain::breaker::{CallTimes, ExhaustedBy, Health, HealthChange, HealthSample, OtherCalls, Overtime, Tried};
+use crate::domain::breaker::{CallTimes, ExhaustedBy, Health, HealthChange, HealthSample, OtherCalls};
 use crate::domain::command::Command;
 use crate::domain::refusals::{Pattern, Refusals};
-use crate::domain::retry::{At, UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
+use crate::domain::retry::{At, UNKNOWN_RECORDS_IN_A_ROW};
 use crate::domain::verdict::{CallEffect, HaltReason, Verdict};
+use crate::flow::dispatch::JobId;
+use crate::flow::dispatch::health::{self, attempts_allowed};
+use crate::flow::dispatch::job_queue::Failure;
 
 /// What is known of an API: each has its own, since one may be down while the others are well.
 #[derive(Debug, Default)]
 pub(super) struct ApiHealth {
-    pub(super) health: Health<PartId>,
+    pub(super) health: Health<JobId>,
     /// Calls of errands.
     pub(super) in_flight: usize,
     pub(super) probe: Option<Probe>,
@@ -34,13 +36,7 @@ pub(super) struct ApiHealth {
 impl<T: Clone> Docket<T> {
     /// Tells the health of the API how a call ended, and draws the consequences.
     pub(super) fn judged(&mut self, (command, batch_id): (Command, u64), verdict: &Verdict, times: CallTimes) -> CallEffect {
-        let sample = match verdict {
-            Verdict::Accepted | Verdict::Reject => HealthSample::Good,
-            Verdict::Retry => HealthSample::Faulty,
-            Verdict::ConnectFailed => HealthSample::Unreached,
-            Verdict::Throttle(_) => HealthSample::Throttled,
-            Verdict::Unknown | Verdict::Reauthenticate | Verdict::Abort(_) => HealthSample::Neutral,
-        };
+        let sample = health::sample(verdict);
         let api = &mut self.apis[command];
         if api.health.is_down() {
             return CallEffect::Nothing;
@@ -55,46 +51,31 @@ impl<T: Clone> Docket<T> {
         if sample == HealthSample::Good {
             self.end_released(command, times);
         }
-        match verdict {
-            Verdict::Accepted | Verdict::Reject => CallEffect::Accepted,
-            Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
-            Verdict::Reauthenticate => CallEffect::SignatureRefused,
-            Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
-        }
+        health::effect(verdict)
     }
 
     /// The breaker is open: what temporary errors were charged is given back, what was exhausted lives again.
     pub(super) fn give_back(&mut self, command: Command) {
-        for (_, part) in self.pile.iter_mut().filter(|(_, part)| part.errand.command == command) {
-            part.attempts = 0;
-            part.charged_since = None;
-            part.overtime = None;
+        for (_, job) in self.jobs.iter_mut().filter(|(_, job)| job.command == command) {
+            job.give_back();
         }
         for id in self.apis[command].health.revive() {
-            self.pile.make_due(id);
+            self.jobs.make_due(id);
         }
     }
 
     /// Charges a call, unless the API is down; what is out of attempts waits for its judgement.
-    pub(super) fn charge(&mut self, id: PartId, last: (Option<i64>, String), by: ExhaustedBy, at: At) {
-        let allowed = match by {
-            ExhaustedBy::TemporaryErrors => self.max_attempts,
-            ExhaustedBy::UnknownCodes => UNKNOWN_CODE_ATTEMPTS.min(self.max_attempts),
-        };
-        let part = &mut self.pile[id];
-        let health = &mut self.apis[part.errand.command].health;
+    pub(super) fn charge(&mut self, id: JobId, last: Failure, by: ExhaustedBy, at: At) {
+        let allowed = attempts_allowed(by, self.max_attempts);
+        let job = &mut self.jobs[id];
+        let health = &mut self.apis[job.command].health;
         if !health.is_down() {
-            part.attempts += 1;
-            part.charged_since.get_or_insert(at.now);
+            job.charge(at.now);
         }
-        if part.overtime.is_none() && (part.attempts < allowed || health.is_down()) {
-            return self.wait(id, last, at);
+        if job.overtime.is_none() && (job.attempts < allowed || health.is_down()) {
+            return self.jobs.back_off(id, last, at);
         }
-        part.last = last;
-        part.stage = Stage::Exhausted;
-        let since = part.charged_since.unwrap_or(at.now);
-        let history = part.overtime.map_or(Tried::Charged { since }, Tried::Beyond);
-        health.exhaust(id, by, history, at.now);
+        self.jobs.exhaust(id, health, (last, by), at.now);
     }
 
     pub(super) fn note_unknown(&mut self, command: Command, verdict: &Verdict) {
@@ -106,7 +87,7 @@ impl<T: Clone> Docket<T> {
         }
     }
 
-    pub(super) fn halt_if_unknown_everywhere(&mut self, command: Command, last: (Option<i64>, String)) -> Result<(), CallEffect> {
+    pub(super) fn halt_if_unknown_everywhere(&mut self, command: Command, last: Failure) -> Result<(), CallEffect> {
         if self.apis[command].unknown < UNKNOWN_RECORDS_IN_A_ROW {
             return Ok(());
         }
@@ -125,22 +106,16 @@ impl<T: Clone> Docket<T> {
     /// A call that left then went well: what is exhausted and had its last call ended by then ends, or is tried a last time.
     pub(super) fn end_released(&mut self, command: Command, times: CallTimes) {
         let released = self.apis[command].health.release(times);
-        let (split, alone): (Vec<_>, Vec<_>) = released.try_again.into_iter().partition(|(id, _)| self.pile[*id].errand.accounts.len() > 1);
+        let (split, alone): (Vec<_>, Vec<_>) =
+            released.try_again.into_iter().partition(|(id, _)| self.jobs[*id].payload.accounts.len() > 1);
         for id in released.fail.into_iter().chain(split.into_iter().map(|(id, _)| id)) {
             self.end_or_halve(id);
         }
-        self.try_again(alone);
-    }
-
-    fn try_again(&mut self, ids: Vec<(PartId, Overtime)>) {
-        for (id, overtime) in ids {
-            self.pile[id].overtime = Some(overtime);
-            self.pile.make_due(id);
-        }
+        self.jobs.try_again(alone);
     }
 
     /// A call that is out of attempts for one account ends; one for more is split.
-    pub(super) fn end_or_halve(&mut self, id: PartId) {
+    pub(super) fn end_or_halve(&mut self, id: JobId) {
         self.halve_or(id, |(code, why)| Fate::OutOfAttempts { code, why });
     }
 
@@ -162,10 +137,10 @@ impl<T: Clone> Docket<T> {
         let released = health.take_retries(at.now);
         let mut changed = !released.fail.is_empty() || !released.try_again.is_empty();
         for id in released.fail {
-            self.unjudged += self.pile[id].errand.accounts.len() as u64;
+            self.unjudged += self.jobs[id].payload.accounts.len() as u64;
             self.end_or_halve(id);
         }
-        self.try_again(released.try_again);
+        self.jobs.try_again(released.try_again);
         let health = &self.apis[command].health;
         if health.retry_at().is_none() && health.is_trusted() && self.is_idle(command) {
             let unknown = self.apis[command].health.take_unknown();
@@ -183,6 +158,6 @@ impl<T: Clone> Docket<T> {
     /// Whether nothing of this API moves of itself any more but what is out of attempts.
     pub(super) fn is_idle(&self, command: Command) -> bool {
         let api = &self.apis[command];
-        api.in_flight == 0 && api.is_dry && !self.pile.moves(command)
+        api.in_flight == 0 && api.is_dry && !self.jobs.moves(command)
     }
 }

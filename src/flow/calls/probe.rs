@@ -6,19 +6,20 @@
 use tokio::time::Instant;
 
 use super::docket::{Docket, Intake};
-use super::part::{PartId, Stage};
 use crate::domain::account::Account;
-use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, OtherCalls, REPEAT_WITHIN, TestResult};
+use crate::domain::breaker::{CallTimes, HealthChange, Means, OtherCalls, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
 use crate::domain::retry::At;
-use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
-use crate::flow::dispatch::{Call, CallId};
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, ThrottleScope, Verdict, judge, words};
+use crate::flow::dispatch::health::{effect_of_test, halted, test_result};
+use crate::flow::dispatch::job_queue::Stage;
+use crate::flow::dispatch::{Call, CallId, JobId};
 
 /// A test that is in flight.
 #[derive(Debug)]
 pub(super) enum Probe {
     Repeat(Account),
-    Fresh(PartId),
+    Fresh(JobId),
     Check,
 }
 
@@ -59,7 +60,7 @@ impl<T: Clone> Docket<T> {
         let is_recent = api.answered.as_ref().is_some_and(|(_, at)| now - *at <= REPEAT_WITHIN);
         if may_be_repeated(tested) && is_recent {
             Means::Repeat
-        } else if self.pile.fresh(tested).next().is_some() || !api.is_dry {
+        } else if self.jobs.fresh(tested).next().is_some() || !api.is_dry {
             Means::Fresh
         } else {
             Means::Check
@@ -68,7 +69,7 @@ impl<T: Clone> Docket<T> {
 
     fn lacks_fresh(&self, tested: Command) -> bool {
         let api = &self.apis[tested];
-        !api.is_dry && self.pile.fresh(tested).count() <= api.health.fresh_position()
+        !api.is_dry && self.jobs.fresh(tested).count() <= api.health.fresh_position()
     }
 
     /// Whether errands are to be fetched for a test.
@@ -85,10 +86,10 @@ impl<T: Clone> Docket<T> {
             Means::Repeat => api.probe = Some(Probe::Repeat(api.answered.as_ref()?.0.clone())),
             Means::Check => api.probe = Some(Probe::Check),
             Means::Fresh => {
-                let fresh: Vec<PartId> = self.pile.fresh(tested).take(position + 1).collect();
+                let fresh: Vec<JobId> = self.jobs.fresh(tested).take(position + 1).collect();
                 let id = *fresh.last()?;
                 self.apis[tested].probe = Some(Probe::Fresh(id));
-                self.pile.unqueue(id);
+                self.jobs.unqueue(id);
                 self.depart(id);
                 return Some(self.call_of(id));
             }
@@ -106,7 +107,7 @@ impl<T: Clone> Docket<T> {
     }
 
     /// Whether this part is the test that is in flight; from here on it is not.
-    pub(super) fn takes_probe(&mut self, command: Command, id: PartId) -> bool {
+    pub(super) fn takes_probe(&mut self, command: Command, id: JobId) -> bool {
         self.apis[command].probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
     }
 
@@ -131,13 +132,7 @@ impl<T: Clone> Docket<T> {
     /// Draws the consequences of a test's end.
     pub(super) fn tested(&mut self, (tested, called): (Command, Command), verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
         let went_well = matches!(verdict, Verdict::Accepted | Verdict::Reject);
-        let (result, sample) = match verdict {
-            Verdict::Retry | Verdict::Unknown => (TestResult::Faulty, HealthSample::Neutral),
-            Verdict::ConnectFailed => (TestResult::Unreached(OtherCalls::of(self.apis[tested].in_flight)), HealthSample::Neutral),
-            Verdict::Accepted | Verdict::Reject => (TestResult::Well, HealthSample::Good),
-            Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
-            Verdict::Reauthenticate | Verdict::Abort(_) => (TestResult::Well, HealthSample::Neutral),
-        };
+        let (result, sample) = test_result(verdict, OtherCalls::of(self.apis[tested].in_flight));
         if called == tested || *verdict == Verdict::Throttle(ThrottleScope::All) {
             self.apis[tested].health.note_throttling(sample, at.now);
         }
@@ -148,17 +143,10 @@ impl<T: Clone> Docket<T> {
         if result == TestResult::Well {
             self.leave_exhausted_for_later(tested, at);
         }
-        match (change, verdict) {
-            (HealthChange::Down, _) => {
-                self.give_back(tested);
-                CallEffect::Down
-            }
-            (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
-            (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
-            (HealthChange::Back, _) => CallEffect::Back,
-            (HealthChange::Nothing, _) if went_well => CallEffect::Accepted,
-            (HealthChange::Nothing, _) => CallEffect::Nothing,
+        if change == HealthChange::Down {
+            self.give_back(tested);
         }
+        effect_of_test(change, verdict)
     }
 
     /// A test went well. What was exhausted with several accounts in it is split, for the fault may be a single one's; what the test can't
@@ -167,7 +155,7 @@ impl<T: Clone> Docket<T> {
         if !self.is_idle(tested) {
             return;
         }
-        let joined: Vec<PartId> = self.apis[tested].health.exhausted().filter(|id| self.pile[*id].errand.accounts.len() > 1).collect();
+        let joined: Vec<JobId> = self.apis[tested].health.exhausted().filter(|id| self.jobs[*id].payload.accounts.len() > 1).collect();
         for id in joined {
             self.apis[tested].health.forget(id);
             self.end_or_halve(id);
@@ -179,13 +167,8 @@ impl<T: Clone> Docket<T> {
     }
 
     /// A fresh errand that was sent as a test and met a fault is tried again like any other, uncharged.
-    pub(super) fn fresh_probe_failed(&mut self, id: PartId, end: CallOutcome, at: At) {
-        debug_assert!(matches!(self.pile[id].stage, Stage::InFlight), "it has just come back");
-        self.wait(id, words(end), at);
+    pub(super) fn fresh_probe_failed(&mut self, id: JobId, end: CallOutcome, at: At) {
+        debug_assert!(matches!(self.jobs[id].stage, Stage::InFlight), "it has just come back");
+        self.jobs.back_off(id, words(end), at);
     }
-}
-
-fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
-    let (code, says) = words(end);
-    CallEffect::Halt { refusal, code, says }
 }

@@ -6,12 +6,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::batch_trial::{ReadAttempt, ReadBack};
-use super::parcel::{Parcel, ParcelId, Stage};
-use super::{At, CallEffect, Choice, Deliveries, Lane, OnBatchFailure, words};
+use super::{At, CallEffect, Choice, Deliveries, Lane, OnBatchFailure, rows_job, words};
 use crate::domain::account::Account;
 use crate::domain::breaker::HealthSample;
 use crate::domain::command::Command;
-use crate::domain::verdict::{Answer, CallOutcome, HaltReason, INVALID_REQUEST, Profile, SuccessSeen, Verdict};
+use crate::domain::verdict::{Answer, CallOutcome, HaltReason, Profile, SuccessSeen, Verdict};
+use crate::flow::dispatch::JobId;
+use crate::flow::dispatch::health;
+use crate::flow::dispatch::job_queue::Job;
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
@@ -19,7 +21,7 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 impl Deliveries {
     /// A batch that was tried before, or a new one. A short one leaves only when no further record can be had.
     pub(super) fn choose_batch(&self) -> Option<Choice> {
-        let retry = self.parcels.first_due(Command::MultiaccountImport).map(Choice::Parcel);
+        let retry = self.jobs.first_due(Command::MultiaccountImport).map(Choice::Job);
         let is_full = self.fresh.len() >= self.records_a_call() || !self.can_have_more();
         let fresh = (!self.fresh.is_empty() && is_full).then_some(Choice::Fresh);
         retry.or(fresh).filter(|choice| self.may_batch(*choice))
@@ -27,13 +29,13 @@ impl Deliveries {
 
     pub(super) fn may_batch(&self, choice: Choice) -> bool {
         self.batch_trial.may_leave(match choice {
-            Choice::Parcel(id) => Some(self.parcels[id].batch_id),
+            Choice::Job(id) => Some(self.jobs[id].batch_id),
             Choice::Fresh | Choice::Probe(_) => None,
         })
     }
 
-    pub(super) fn batch_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
-        let batch_id = self.parcels[id].batch_id;
+    pub(super) fn batch_ended(&mut self, id: JobId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
+        let batch_id = self.jobs[id].batch_id;
         self.batch_trial.returned(id);
         match verdict {
             Verdict::Accepted => {
@@ -46,19 +48,19 @@ impl Deliveries {
             Verdict::Reject => self.halve(id),
             Verdict::Retry | Verdict::Unknown => {
                 if self.charge_passing(id, at.now) >= self.limits.max_attempts {
-                    let parcel = self.parcels.remove(id);
-                    self.send_all_singly(parcel.rows, parcel.batch_id);
+                    let job = self.jobs.remove(id);
+                    self.send_all_singly(job.payload, job.batch_id);
                 } else {
-                    self.wait(id, words(end), at);
+                    self.jobs.back_off(id, words(end), at);
                 }
                 self.leave_the_lane(id);
             }
             Verdict::ConnectFailed | Verdict::Throttle(_) => {
-                self.wait(id, words(end), at);
+                self.jobs.back_off(id, words(end), at);
                 self.leave_the_lane(id);
             }
             Verdict::Reauthenticate => {
-                self.parcels.make_due(id);
+                self.jobs.make_due(id);
                 self.leave_the_lane(id);
             }
             Verdict::Abort(refusal) => return Err(self.halt(id, *refusal, end)),
@@ -67,8 +69,8 @@ impl Deliveries {
     }
 
     /// Settles what the service took; what it listed goes singly. The first batch with profiles is read back before any row of it settles.
-    fn batch_taken(&mut self, id: ParcelId, listed: &[Box<str>], at: At) {
-        let Parcel { rows, batch_id, .. } = self.parcels.remove(id);
+    fn batch_taken(&mut self, id: JobId, listed: &[Box<str>], at: At) {
+        let Job { payload: rows, batch_id, .. } = self.jobs.remove(id);
         self.batch_trial.batches_accepted = true;
         self.charge_rows(&rows);
         let siblings = rows.len();
@@ -82,7 +84,7 @@ impl Deliveries {
             && taken.iter().any(|row| self.account(*row).is_some_and(Account::has_profile))
         {
             self.batch_trial.read_back = Some(ReadBack { listed, reading: ReadAttempt::First });
-            self.parcels.insert_due(Parcel::new(Command::PortraitGet, taken, batch_id));
+            self.jobs.insert_due(rows_job(Command::PortraitGet, taken, batch_id));
             return;
         }
         self.settle_taken(taken, at);
@@ -123,14 +125,14 @@ impl Deliveries {
     }
 
     /// Something in the batch is refused: each half is a call of its own.
-    fn halve(&mut self, id: ParcelId) {
-        let Parcel { mut rows, batch_id, .. } = self.parcels.remove(id);
+    fn halve(&mut self, id: JobId) {
+        let Job { payload: mut rows, batch_id, .. } = self.jobs.remove(id);
         self.charge_rows(&rows);
         let siblings = rows.len();
         let second = rows.split_off(siblings.div_ceil(2));
         for half in [rows, second] {
             if half.len() > 1 && matches!(self.lane, Lane::Batch(_)) {
-                self.parcels.insert_due(Parcel::new(Command::MultiaccountImport, half, batch_id));
+                self.jobs.insert_due(rows_job(Command::MultiaccountImport, half, batch_id));
             } else {
                 self.send_singly(half, batch_id, siblings);
             }
@@ -145,16 +147,16 @@ impl Deliveries {
     /// Rows of a batch of `siblings` records go one by one, with fresh attempts.
     fn send_singly(&mut self, rows: Vec<u64>, batch_id: u64, siblings: usize) {
         for row in rows {
-            self.parcels.insert_due(Parcel { siblings, ..Parcel::new(Command::AccountImport, vec![row], batch_id) });
+            self.jobs.insert_due(Job { siblings, ..rows_job(Command::AccountImport, vec![row], batch_id) });
         }
     }
 
     /// A batch that comes back after the lane was given up is not repeated.
-    pub(super) fn leave_the_lane(&mut self, id: ParcelId) {
-        if self.lane == Lane::FellBack && self.parcels.contains(id) && self.parcels[id].command == Command::MultiaccountImport {
-            self.parcels.unqueue(id);
-            let parcel = self.parcels.remove(id);
-            self.send_all_singly(parcel.rows, parcel.batch_id);
+    pub(super) fn leave_the_lane(&mut self, id: JobId) {
+        if self.lane == Lane::FellBack && self.jobs.contains(id) && self.jobs[id].command == Command::MultiaccountImport {
+            self.jobs.unqueue(id);
+            let job = self.jobs.remove(id);
+            self.send_all_singly(job.payload, job.batch_id);
         }
     }
 
@@ -166,43 +168,31 @@ impl Deliveries {
 
     /// Parts of the first batch that are still to be tried may yet be taken.
     fn blame_batches(&mut self, batch_id: u64) -> Result<(), CallEffect> {
-        let is_part = |parcel: &Parcel| parcel.batch_id == batch_id && parcel.command == Command::MultiaccountImport;
-        if matches!(self.lane, Lane::Batch(_))
-            && self.batch_trial.is_refuted(batch_id)
-            && !self.parcels.iter().any(|(_, parcel)| is_part(parcel))
-        {
+        let is_part = |job: &Job<Vec<u64>>| job.batch_id == batch_id && job.command == Command::MultiaccountImport;
+        if matches!(self.lane, Lane::Batch(_)) && self.batch_trial.is_refuted(batch_id) && !self.jobs.iter().any(|(_, job)| is_part(job)) {
             return self.give_up_batches(HaltReason::BatchesRefused);
         }
         Ok(())
     }
 
-    /// Whether another record of the same batch may yet be taken: until then nobody knows whose fault a malformed request is. One that is
-    /// out of attempts, or was called malformed itself, shows nothing.
-    pub(super) fn has_promising_sibling(&self, id: ParcelId) -> bool {
-        let Parcel { batch_id, siblings, .. } = self.parcels[id];
+    /// Whether another record of the same batch may yet be taken: until then nobody knows whose fault a malformed request is.
+    pub(super) fn has_promising_sibling(&self, id: JobId) -> bool {
+        let Job { batch_id, siblings, .. } = self.jobs[id];
         // One that was sent singly as a test has all others for siblings.
         let was_test = siblings == 0 && matches!(self.lane, Lane::Batch(_));
-        let is_sibling = |parcel: &Parcel| was_test || parcel.batch_id == batch_id;
-        let is_promising = |parcel: &Parcel| match parcel.stage {
-            Stage::Ready | Stage::InFlight | Stage::Waiting => parcel.last.0 != Some(INVALID_REQUEST),
-            Stage::Exhausted => false,
-        };
-        let is_left = self.parcels.iter().any(|(other, parcel)| other != id && is_sibling(parcel) && is_promising(parcel));
+        let is_sibling = |job: &Job<Vec<u64>>| was_test || job.batch_id == batch_id;
+        let is_left = self.jobs.iter().any(|(other, job)| other != id && is_sibling(job) && job.is_promising());
         is_left || (was_test && !self.fresh.is_empty())
     }
 
     /// What the end of a call says about the service. If its record was split out of a batch, the batch counts, and it is faulty when half
     /// of its records are.
-    pub(super) fn sample(&mut self, id: ParcelId, verdict: &Verdict) -> HealthSample {
-        let Parcel { command, batch_id, siblings, ref rows, .. } = self.parcels[id];
-        let sample = match verdict {
-            Verdict::Accepted | Verdict::Reject if command != Command::PortraitGet => HealthSample::Good,
-            Verdict::Retry if command != Command::PortraitGet => HealthSample::Faulty,
-            Verdict::ConnectFailed => HealthSample::Unreached,
-            Verdict::Throttle(_) => HealthSample::Throttled,
-            Verdict::Accepted | Verdict::Reject | Verdict::Retry | Verdict::Unknown | Verdict::Reauthenticate | Verdict::Abort(_) => {
-                HealthSample::Neutral
-            }
+    pub(super) fn sample(&mut self, id: JobId, verdict: &Verdict) -> HealthSample {
+        let Job { command, batch_id, siblings, payload: ref rows, .. } = self.jobs[id];
+        let sample = match health::sample(verdict) {
+            // What reading back meets says nothing about the import, unless nobody gets through.
+            HealthSample::Good | HealthSample::Faulty if command == Command::PortraitGet => HealthSample::Neutral,
+            sample => sample,
         };
         if siblings == 0 {
             return sample;
@@ -231,13 +221,13 @@ impl Deliveries {
     pub(super) fn forget_batch(&mut self, batch_id: u64) {
         if matches!(self.lane, Lane::Batch(_))
             && !self.batch_trial.batches_accepted
-            && !self.parcels.iter().any(|(_, parcel)| parcel.batch_id == batch_id)
+            && !self.jobs.iter().any(|(_, job)| job.batch_id == batch_id)
         {
             self.batch_trial.is_gone(batch_id);
         }
     }
 
-    pub(super) fn read_back_ended(&mut self, id: ParcelId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
+    pub(super) fn read_back_ended(&mut self, id: JobId, verdict: &Verdict, end: CallOutcome, at: At) -> Result<(), CallEffect> {
         match verdict {
             Verdict::Accepted => {
                 let profiles = match end {
@@ -247,16 +237,16 @@ impl Deliveries {
                 self.profiles_read(id, profiles, at)
             }
             Verdict::Retry | Verdict::Unknown if self.charge_read_back(id) < self.limits.max_attempts => {
-                self.wait(id, words(end), at);
+                self.jobs.back_off(id, words(end), at);
                 Ok(())
             }
             Verdict::Retry | Verdict::Unknown | Verdict::Reject => self.read_back_failed(id),
             Verdict::ConnectFailed | Verdict::Throttle(_) => {
-                self.wait(id, words(end), at);
+                self.jobs.back_off(id, words(end), at);
                 Ok(())
             }
             Verdict::Reauthenticate => {
-                self.parcels.make_due(id);
+                self.jobs.make_due(id);
                 Ok(())
             }
             Verdict::Abort(refusal) => Err(self.halt(id, *refusal, end)),
@@ -264,19 +254,19 @@ impl Deliveries {
     }
 
     /// Nothing of reading back is charged to the rows.
-    fn charge_read_back(&mut self, id: ParcelId) -> u32 {
+    fn charge_read_back(&mut self, id: JobId) -> u32 {
         let is_down = self.is_down();
-        let parcel = &mut self.parcels[id];
-        parcel.attempts += u32::from(!is_down);
-        parcel.attempts
+        let job = &mut self.jobs[id];
+        job.attempts += u32::from(!is_down);
+        job.attempts
     }
 
-    fn profiles_read(&mut self, id: ParcelId, profiles: Vec<Profile>, at: At) -> Result<(), CallEffect> {
+    fn profiles_read(&mut self, id: JobId, profiles: Vec<Profile>, at: At) -> Result<(), CallEffect> {
         let profiles: HashMap<Box<str>, Profile> = profiles.into_iter().map(|profile| (profile.user_id.clone(), profile)).collect();
         let is_kept = |row: &u64| self.account(*row).is_none_or(|account| shows(profiles.get(account.user_id.as_str()), account));
-        if self.parcels[id].rows.iter().all(is_kept) {
+        if self.jobs[id].payload.iter().all(is_kept) {
             self.batch_trial.keep_profiles = true;
-            let Parcel { rows, batch_id, .. } = self.parcels.remove(id);
+            let Job { payload: rows, batch_id, .. } = self.jobs.remove(id);
             let listed = self.batch_trial.read_back.take().map(|read_back| read_back.listed).unwrap_or_default();
             let siblings = rows.len() + listed.len();
             self.settle_taken(rows, at);
@@ -286,7 +276,7 @@ impl Deliveries {
         match &mut self.batch_trial.read_back {
             Some(read_back) if read_back.reading == ReadAttempt::First => {
                 read_back.reading = ReadAttempt::Second;
-                self.parcels.make_wait(id, at.now + READ_AGAIN);
+                self.jobs.make_wait(id, at.now + READ_AGAIN);
                 Ok(())
             }
             Some(_) | None => self.read_back_failed(id),
@@ -294,8 +284,8 @@ impl Deliveries {
     }
 
     /// The batch's profiles were dropped, or nobody can tell.
-    fn read_back_failed(&mut self, id: ParcelId) -> Result<(), CallEffect> {
-        let Parcel { mut rows, .. } = self.parcels.remove(id);
+    fn read_back_failed(&mut self, id: JobId) -> Result<(), CallEffect> {
+        let Job { payload: mut rows, .. } = self.jobs.remove(id);
         rows.extend(self.batch_trial.read_back.take().map(|read_back| read_back.listed).unwrap_or_default());
         self.put_back(rows);
         self.give_up_batches(HaltReason::BatchDropsProfiles)
@@ -308,11 +298,11 @@ impl Deliveries {
         }
         tracing::warn!("{why}: going on account by account");
         self.lane = Lane::FellBack;
-        let batches: Vec<ParcelId> = self.parcels.idle(Command::MultiaccountImport);
+        let batches: Vec<JobId> = self.jobs.idle(Command::MultiaccountImport);
         let mut rows = Vec::new();
         for id in batches {
-            self.parcels.unqueue(id);
-            rows.extend(self.parcels.remove(id).rows);
+            self.jobs.unqueue(id);
+            rows.extend(self.jobs.remove(id).payload);
         }
         self.put_back(rows);
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Until that is known, batches leave one at a time. Decides nothing about rows.
 
-use super::parcel::ParcelId;
+use crate::flow::dispatch::JobId;
 
 /// Which of two readings of a profile it is. The service may take a moment to show what it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct BatchTrial {
     pub(super) keep_profiles: bool,
     /// The batch (by its first row) that is to bring evidence.
     on_trial: Option<u64>,
-    in_flight: Option<ParcelId>,
+    in_flight: Option<JobId>,
     /// A record of the batch on trial was taken singly.
     accepted_singly: bool,
     pub(super) read_back: Option<ReadBack>,
@@ -42,7 +42,7 @@ impl BatchTrial {
     }
 
     /// Whether a batch with or without profiles brings evidence.
-    pub(super) fn departed(&mut self, id: ParcelId, batch_id: u64, carries_profiles: impl FnOnce() -> bool) {
+    pub(super) fn departed(&mut self, id: JobId, batch_id: u64, carries_profiles: impl FnOnce() -> bool) {
         if !self.batches_accepted || (!self.keep_profiles && carries_profiles()) {
             if self.on_trial != Some(batch_id) {
                 self.accepted_singly = false;
@@ -53,7 +53,7 @@ impl BatchTrial {
     }
 
     /// A batch has come back, whatever with.
-    pub(super) fn returned(&mut self, id: ParcelId) {
+    pub(super) fn returned(&mut self, id: JobId) {
         self.in_flight.take_if(|in_flight| *in_flight == id);
     }
 

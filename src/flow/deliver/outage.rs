@@ -5,20 +5,22 @@
 
 use tokio::time::Instant;
 
-use super::parcel::{Parcel, ParcelId, Stage};
-use super::reorder_buffer::{Failure, UnsettledRecord};
+use super::reorder_buffer::UnsettledRecord;
 use super::{At, CallEffect, Choice, Deliveries, Intake, Lane};
-use crate::domain::breaker::{CallTimes, ExhaustedBy, HealthChange, HealthSample, OtherCalls, Overtime, Tried};
+use crate::domain::breaker::{CallTimes, ExhaustedBy, HealthChange, HealthSample, OtherCalls};
 use crate::domain::refusals::Pattern;
-use crate::domain::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_RECORDS_IN_A_ROW};
+use crate::domain::retry::UNKNOWN_RECORDS_IN_A_ROW;
 use crate::domain::verdict::{HaltReason, Verdict};
+use crate::flow::dispatch::JobId;
+use crate::flow::dispatch::health::{self, attempts_allowed};
+use crate::flow::dispatch::job_queue::{Failure, Job};
 
 impl Deliveries {
-    pub(super) fn halt_if_unknown_everywhere(&mut self, id: ParcelId) -> Result<(), CallEffect> {
+    pub(super) fn halt_if_unknown_everywhere(&mut self, id: JobId) -> Result<(), CallEffect> {
         if self.unknown.len() < UNKNOWN_RECORDS_IN_A_ROW {
             return Ok(());
         }
-        let (code, says) = self.parcels[id].last.clone();
+        let (code, says) = self.jobs[id].last.clone();
         Err(CallEffect::Halt { refusal: HaltReason::UnknownCodes, code, says })
     }
 
@@ -45,61 +47,45 @@ impl Deliveries {
         if sample == HealthSample::Good {
             self.fail_released(times, at);
         }
-        match verdict {
-            Verdict::Accepted | Verdict::Reject => CallEffect::Accepted,
-            Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
-            Verdict::Reauthenticate => CallEffect::SignatureRefused,
-            Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
-        }
+        health::effect(verdict)
     }
 
     /// The breaker is open: what temporary errors were charged is given back, exhausted records live again.
     pub(super) fn give_back(&mut self) {
-        for (_, parcel) in self.parcels.iter_mut() {
-            parcel.attempts = 0;
-            parcel.charged_since = None;
-            parcel.overtime = None;
-            for row in &parcel.rows {
+        for (_, job) in self.jobs.iter_mut() {
+            job.give_back();
+            for row in &job.payload {
                 self.buffer.open_mut(*row).map(UnsettledRecord::give_back);
             }
         }
         for id in self.health.revive() {
-            self.parcels.make_due(id);
+            self.jobs.make_due(id);
         }
     }
 
     /// Charges a single call, unless the service is down; one that is out of attempts waits for its judgement.
-    pub(super) fn charge(&mut self, id: ParcelId, last: Failure, by: ExhaustedBy, at: At) {
-        let allowed = match by {
-            ExhaustedBy::TemporaryErrors => self.limits.max_attempts,
-            ExhaustedBy::UnknownCodes => UNKNOWN_CODE_ATTEMPTS.min(self.limits.max_attempts),
-        };
-        if self.parcels[id].overtime.is_none() && self.charge_passing(id, at.now) < allowed {
-            return self.wait(id, last, at);
+    pub(super) fn charge(&mut self, id: JobId, last: Failure, by: ExhaustedBy, at: At) {
+        let allowed = attempts_allowed(by, self.limits.max_attempts);
+        if self.jobs[id].overtime.is_none() && self.charge_passing(id, at.now) < allowed {
+            return self.jobs.back_off(id, last, at);
         }
-        let parcel = &mut self.parcels[id];
-        parcel.last = last;
-        parcel.stage = Stage::Exhausted;
-        let since = parcel.charged_since.unwrap_or(at.now);
-        let history = parcel.overtime.map_or(Tried::Charged { since }, Tried::Beyond);
-        self.health.exhaust(id, by, history, at.now);
+        self.jobs.exhaust(id, &mut self.health, (last, by), at.now);
     }
 
-    /// Charges a temporary error to a parcel and its rows, unless the service is down: the parcel's attempts.
-    pub(super) fn charge_passing(&mut self, id: ParcelId, now: Instant) -> u32 {
+    /// Charges a temporary error to a job and its rows, unless the service is down: the job's attempts.
+    pub(super) fn charge_passing(&mut self, id: JobId, now: Instant) -> u32 {
         if self.is_down() {
             return 0;
         }
-        let parcel = &mut self.parcels[id];
-        parcel.attempts += 1;
-        parcel.charged_since.get_or_insert(now);
-        for row in &parcel.rows {
+        let job = &mut self.jobs[id];
+        let attempts = job.charge(now);
+        for row in &job.payload {
             if let Some(open) = self.buffer.open_mut(*row) {
                 open.attempts += 1;
                 open.passing += 1;
             }
         }
-        parcel.attempts
+        attempts
     }
 
     pub(super) fn note_unknown(&mut self, batch_id: u64, verdict: &Verdict) {
@@ -119,22 +105,15 @@ impl Deliveries {
         }
         let released = self.health.release(times);
         self.fail(released.fail, at);
-        self.try_again(released.try_again);
+        self.jobs.try_again(released.try_again);
     }
 
-    fn fail(&mut self, ids: Vec<ParcelId>, at: At) {
+    fn fail(&mut self, ids: Vec<JobId>, at: At) {
         for id in ids {
-            let Parcel { rows, batch_id, last, .. } = self.parcels.remove(id);
+            let Job { payload: rows, batch_id, last, .. } = self.jobs.remove(id);
             self.finish(rows[0], Some(last), at);
             self.is_cured(batch_id, rows[0]);
             self.forget_batch(batch_id);
-        }
-    }
-
-    fn try_again(&mut self, ids: Vec<(ParcelId, Overtime)>) {
-        for (id, overtime) in ids {
-            self.parcels[id].overtime = Some(overtime);
-            self.parcels.make_due(id);
         }
     }
 
@@ -153,7 +132,7 @@ impl Deliveries {
         let released = self.health.take_retries(at.now);
         self.unjudged += released.fail.len() as u64;
         self.fail(released.fail, at);
-        self.try_again(released.try_again);
+        self.jobs.try_again(released.try_again);
         if self.health.retry_at().is_none() && self.health.is_trusted() && self.is_idle() {
             let unknown = self.health.take_unknown();
             self.fail(unknown, at);
@@ -168,6 +147,6 @@ impl Deliveries {
         // While the first batch's records are all exhausted, the next batch waits for what they show.
         let is_blocked = matches!(self.lane, Lane::Batch(_)) && !self.may_batch(Choice::Fresh);
         let has_fresh = !is_blocked && (self.can_have_more() || !self.fresh.is_empty());
-        self.in_flight == 0 && self.parcels.are_idle() && !has_fresh
+        self.in_flight == 0 && self.jobs.are_idle() && !has_fresh
     }
 }

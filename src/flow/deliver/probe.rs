@@ -5,20 +5,20 @@
 
 use tokio::time::Instant;
 
-use super::parcel::{Parcel, ParcelId};
 use super::user_order::UserKey;
-use super::{At, BREAKER, Call, CallEffect, CallId, Deliveries, Intake, Lane};
+use super::{At, BREAKER, Call, CallEffect, CallId, Deliveries, Intake, JobId, Lane, rows_job};
 use crate::domain::account::Account;
-use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, OtherCalls, REPEAT_WITHIN, TestResult};
+use crate::domain::breaker::{CallTimes, HealthChange, Means, OtherCalls, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
-use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, ThrottleScope, Verdict, judge, words};
+use crate::domain::verdict::{CallOutcome, CallSize, ThrottleScope, Verdict, judge, words};
+use crate::flow::dispatch::health::{effect_of_test, halted, test_result};
 
 /// A test that is in flight.
 #[derive(Debug)]
 pub(super) enum Probe {
     /// The account that was accepted last; its UserID is held until the call has ended.
     Repeat(Accepted),
-    Fresh(ParcelId),
+    Fresh(JobId),
     Check,
 }
 
@@ -98,21 +98,21 @@ impl Deliveries {
 
     fn send_fresh_probe(&mut self, command: Command, position: usize) -> Option<Call<'_>> {
         let row = self.fresh.remove(position.min(self.fresh.len() - 1))?;
-        let id = self.parcels.insert(Parcel::new(command, vec![row], row));
+        let id = self.jobs.insert(rows_job(command, vec![row], row));
         self.probe = Some(Probe::Fresh(id));
         self.depart(id);
         Some(self.call_of(id))
     }
 
-    /// Whether this parcel is the test that is in flight; from here on it is not.
-    pub(super) fn takes_probe(&mut self, id: ParcelId) -> bool {
+    /// Whether this job is the test that is in flight; from here on it is not.
+    pub(super) fn takes_probe(&mut self, id: JobId) -> bool {
         self.probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
     }
 
     /// A fresh record that was sent as a test and met a fault is tried again like any other, uncharged.
-    pub(super) fn fresh_probe_failed(&mut self, id: ParcelId, end: CallOutcome, at: At) {
+    pub(super) fn fresh_probe_failed(&mut self, id: JobId, end: CallOutcome, at: At) {
         self.batch_trial.returned(id);
-        self.wait(id, words(end), at);
+        self.jobs.back_off(id, words(end), at);
         self.leave_the_lane(id);
     }
 
@@ -147,13 +147,7 @@ impl Deliveries {
     /// Draws the consequences of a test's end.
     pub(super) fn tested(&mut self, command: Command, verdict: &Verdict, times: CallTimes, at: At) -> CallEffect {
         let went_well = matches!(verdict, Verdict::Accepted | Verdict::Reject);
-        let (result, sample) = match verdict {
-            Verdict::Retry | Verdict::Unknown => (TestResult::Faulty, HealthSample::Neutral),
-            Verdict::ConnectFailed => (TestResult::Unreached(OtherCalls::of(self.in_flight)), HealthSample::Neutral),
-            Verdict::Accepted | Verdict::Reject => (TestResult::Well, HealthSample::Good),
-            Verdict::Throttle(_) => (TestResult::Well, HealthSample::Throttled),
-            Verdict::Reauthenticate | Verdict::Abort(_) => (TestResult::Well, HealthSample::Neutral),
-        };
+        let (result, sample) = test_result(verdict, OtherCalls::of(self.in_flight));
         let is_own_api = command != Command::AccountCheck;
         if is_own_api || *verdict == Verdict::Throttle(ThrottleScope::All) {
             self.health.note_throttling(sample, at.now);
@@ -165,21 +159,9 @@ impl Deliveries {
         if result == TestResult::Well && self.health.has_exhausted() && self.is_idle() {
             self.health.try_again_later(at.now, at.jitter);
         }
-        match (change, verdict) {
-            (HealthChange::Down, _) => {
-                self.give_back();
-                CallEffect::Down
-            }
-            (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
-            (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
-            (HealthChange::Back, _) => CallEffect::Back,
-            (HealthChange::Nothing, _) if went_well => CallEffect::Accepted,
-            (HealthChange::Nothing, _) => CallEffect::Nothing,
+        if change == HealthChange::Down {
+            self.give_back();
         }
+        effect_of_test(change, verdict)
     }
-}
-
-fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
-    let (code, says) = words(end);
-    CallEffect::Halt { refusal, code, says }
 }

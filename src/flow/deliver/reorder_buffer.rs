@@ -7,6 +7,7 @@ use super::user_order::UserKey;
 use crate::domain::account::{Account, InvalidAccount};
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
+use crate::flow::dispatch::job_queue::Failure;
 use crate::io::roster::Record;
 
 /// A record that has not settled.
@@ -57,9 +58,6 @@ pub(super) struct SettledRecord {
     /// What the service has accepted of it.
     pub(super) accepted: Option<Account>,
 }
-
-/// The service's code and its words, or ours.
-pub(super) type Failure = (Option<i64>, String);
 
 /// The records by row: their number among those that came in.
 #[derive(Debug)]

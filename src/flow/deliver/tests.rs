@@ -84,7 +84,7 @@ impl SchedulerHarness {
         assert_eq!(accounts.len(), 1);
         let user_id = accounts[0].user_id.as_str().to_owned();
         let row = match id {
-            CallId::Job(parcel) => self.deliveries.parcels[parcel].rows[0],
+            CallId::Job(job) => self.deliveries.jobs[job].payload[0],
             CallId::Probe(_) => {
                 self.probes.push(user_id);
                 PROBE

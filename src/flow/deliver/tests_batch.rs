@@ -75,7 +75,7 @@ impl BatchHarness {
         let Call { id, accounts, .. } = self.deliveries.next_call(command, self.now)?;
         let accounts = accounts.into_iter().cloned().collect();
         let rows = match id {
-            CallId::Job(parcel) => self.deliveries.parcels[parcel].rows.clone(),
+            CallId::Job(job) => self.deliveries.jobs[job].payload.clone(),
             // It carries no record of the input.
             CallId::Probe(_) => vec![u64::MAX],
         };
@@ -438,7 +438,7 @@ async fn the_breaker_counts_distinct_batches() {
             break;
         }
     }
-    let tried: BTreeSet<u64> = desk.deliveries.parcels.iter().map(|(_, parcel)| parcel.batch_id).collect();
+    let tried: BTreeSet<u64> = desk.deliveries.jobs.iter().map(|(_, job)| job.batch_id).collect();
     assert!(desk.deliveries.is_down());
     assert_eq!(tried.len(), 19, "with the first one that is twenty");
 }

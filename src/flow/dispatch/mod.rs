@@ -5,6 +5,8 @@
 //! about.
 
 mod dispatcher;
+pub(super) mod health;
+pub(super) mod job_queue;
 mod workload;
 
 use std::time::{Duration, SystemTime};
