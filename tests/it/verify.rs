@@ -227,6 +227,10 @@ fn what_is_wrong_is_said_before_a_call() {
     refused(&[], "no column");
     bench.write("users.csv", "UserID\na\n\"b\n");
     refused(&[], "is not closed");
+    bench.write("users.csv", "UserID,NickName\na,Ann\n");
+    refused(&["--profiles"], "--profiles has nothing to compare");
+    bench.write("users.csv", "UserID,Nick,FaceUrl\na,,\nb,,\n");
+    refused(&["--profiles"], "--profiles has nothing to compare");
     assert_eq!(sandbox.audit().calls, 0);
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"], "nothing is left behind");
     bench.call(&["verify", "-", "--sandbox"]).run().exits(2);

@@ -65,6 +65,7 @@ pub struct Survey<I> {
     records: I,
     sorter: ExternalSorter<SIGHTING>,
     invalid: Bits,
+    profiles: u64,
     end: InputPosition,
 }
 
@@ -83,6 +84,8 @@ pub struct SurveyPlan {
     pub invalid: u64,
     /// Records that a later one of the same id supersedes.
     pub superseded: u64,
+    /// Valid records with a Nick or a FaceUrl, superseded ones included.
+    pub profiles: u64,
 }
 
 impl SurveyPlan {
@@ -99,7 +102,7 @@ impl SurveyPlan {
 
 impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     pub fn new(records: I, open_spill: OpenSpill) -> Self {
-        Self { records, sorter: ExternalSorter::new(open_spill), invalid: Bits::default(), end: InputPosition::START }
+        Self { records, sorter: ExternalSorter::new(open_spill), invalid: Bits::default(), profiles: 0, end: InputPosition::START }
     }
 
     /// Where it has come to.
@@ -114,8 +117,9 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     pub fn read_some(&mut self) -> Result<ReadProgress, SurveyError> {
         for _ in 0..READ_AT_ONCE {
             let Some(record) = self.records.next().transpose()? else { return Ok(ReadProgress::IsDone) };
-            if record.account.is_err() {
-                self.invalid.set(record.row);
+            match &record.account {
+                Ok(account) => self.profiles += u64::from(account.has_profile()),
+                Err(_) => self.invalid.set(record.row),
             }
             // A record without a UserID is nobody's: it supersedes nothing, and nothing supersedes it.
             if !record.user_id.is_empty() {
@@ -131,7 +135,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     /// # Errors
     /// [`SurveyError::Sort`].
     pub fn finish(self, sample: Option<Sample>) -> Result<SurveyPlan, SurveyError> {
-        let Self { sorter, invalid, end, .. } = self;
+        let Self { sorter, invalid, profiles, end, .. } = self;
         let (mut superseded, mut count) = (Bits::default(), 0);
         let mut last: Option<Sighting> = None;
         for entry in sorter.finish().map_err(SurveyError::Sort)? {
@@ -149,7 +153,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
         for row in lasts().filter(|row| invalid.has(*row) || draw.takes_next()) {
             listed.set(row);
         }
-        Ok(SurveyPlan { listed, end, ids, to_ask: draw.taken, invalid: invalid_ids, superseded: count })
+        Ok(SurveyPlan { listed, end, ids, to_ask: draw.taken, invalid: invalid_ids, superseded: count, profiles })
     }
 }
 

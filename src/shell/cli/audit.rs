@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::BufReader;
 
 use super::access::why_denied;
-use super::check;
 use super::flags::AuditFlags;
 use super::input::{Stream, is_stdin, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
+use super::{check, columns};
 use crate::domain::figures::{count, counted};
 use crate::flow::audit::{AuditError, AuditReport, EXAMPLES, Problem, audit};
 use crate::io::journal::results::{Results, ResultsError};
@@ -35,9 +35,10 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
             ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
     };
-    let records = Stream::open(path)?.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
+    let (header, records) = Stream::open(path)?.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
     let file = File::open(results_path).map_err(|error| results_word(error.into()))?;
     let results = Results::new(BufReader::new(file)).map_err(results_word)?;
+    columns::report(&header)?;
     let report = audit(records, results).map_err(|error| match error {
         AuditError::Input(error) => roster_error(path, &error),
         AuditError::Results(error) => results_word(error.into()),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::columns;
 use super::flags::InputFlags;
 use super::input::{Stream, roster_error};
 use super::settings::format;
@@ -42,6 +43,9 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
     loop {
         let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
         let delimiter = roster.reading().delimiter;
+        if readings == 0 {
+            columns::report(roster.header())?;
+        }
         let checked = check(roster, rates).map_err(|error| {
             ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
         })?;

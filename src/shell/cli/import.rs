@@ -24,7 +24,7 @@ use super::settings::{Connection, format};
 use super::signals::Leftover;
 use super::source::Source;
 use super::state_file::LockedState;
-use super::{atomic, check, environment, input, last_calls, log, open_files, preflight, signals};
+use super::{atomic, check, columns, environment, input, last_calls, log, open_files, preflight, signals};
 use crate::domain::call_stats::CallStats;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
@@ -190,6 +190,7 @@ impl<'a> Ground<'a> {
     ) -> Result<ImportRun<'a>, ExitMessage> {
         let Self { flags, state, connection, reach, lanes, paths, last_calls } = self;
         let ReadInput { input, format, roster, .. } = read;
+        columns::announce(roster.header());
         look_at_input(&way, &input, &format, flags)?;
         let dialled = build_client(&connection, lanes.main_rate())?;
         // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.

@@ -9,7 +9,7 @@ use super::flags::InputFlags;
 use super::settings::format;
 use crate::domain::account::Field;
 use crate::domain::position::{FileStat, InputPosition};
-use crate::io::roster::{Format, HeaderError, InputFile, Look, Record, Roster, RosterError, Watch, Watched};
+use crate::io::roster::{Format, Header, HeaderError, InputFile, Look, Record, Roster, RosterError, Watch, Watched};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, quoted};
 
@@ -43,6 +43,9 @@ pub(super) fn as_it_is_read(file: &InputFile, flags: &InputFlags) -> Result<Form
     Ok(Format { delimiter: roster.reading().delimiter, ..asked })
 }
 
+/// The records of any input.
+pub(super) type Records = Box<dyn Iterator<Item = Result<Record, RosterError>>>;
+
 /// An input that is read as it comes: a file, or standard input.
 pub(super) enum Stream {
     Stdin,
@@ -67,11 +70,17 @@ impl Stream {
         matches!(self, Stream::File(file, _) if file.is_regular())
     }
 
-    /// All records, as long as a file stays what it is.
-    pub(super) fn records(self, format: &Format) -> Result<Box<dyn Iterator<Item = Result<Record, RosterError>>>, RosterError> {
+    /// The header and all records, as long as a file stays what it is.
+    pub(super) fn records(self, format: &Format) -> Result<(Header, Records), RosterError> {
         match self {
-            Stream::File(file, stat) if file.is_regular() => Ok(Box::new(Watched::new(Roster::of(&file, format)?, file, stat))),
-            Stream::Stdin | Stream::File(..) => Ok(Box::new(self.roster(format)?)),
+            Stream::File(file, stat) if file.is_regular() => {
+                let roster = Roster::of(&file, format)?;
+                Ok((roster.header().clone(), Box::new(Watched::new(roster, file, stat))))
+            }
+            Stream::Stdin | Stream::File(..) => {
+                let roster = self.roster(format)?;
+                Ok((roster.header().clone(), Box::new(roster)))
+            }
         }
     }
 

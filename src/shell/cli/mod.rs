@@ -5,6 +5,7 @@ mod atomic;
 mod audit;
 mod check;
 mod client;
+mod columns;
 mod command_line;
 mod exit_messages;
 pub mod flags;

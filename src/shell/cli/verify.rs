@@ -24,7 +24,7 @@ use super::reach::Reach;
 use super::settings::Connection;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
-use super::{atomic, environment, input, last_calls, log, open_files, signals};
+use super::{atomic, columns, environment, input, last_calls, log, open_files, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -84,6 +84,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let dialled = build_client(&connection, sandbox_limit(&connection))?;
     let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    columns::announce(input.records()?.header());
     announce(flags, &dialled, &paths);
     let admin = dialled.admin();
     let reach = Reach::new(&connection, &environment, Instant::now());
@@ -117,6 +118,7 @@ impl VerifyRun<'_> {
         let Some(plan) = self.survey(&mut gauge, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
+        self.has_something_to_compare(&plan)?;
         let ids = plan.to_ask;
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, sheets);
@@ -143,6 +145,18 @@ impl VerifyRun<'_> {
             Ok(ended) => self.finish(ended),
             Err(RunFailed { error, .. }) => Err(self.failed(error)),
         }
+    }
+
+    /// Refuses a comparison of profiles where there are none to compare with.
+    fn has_something_to_compare(&self, plan: &SurveyPlan) -> Result<(), ExitMessage> {
+        if !self.flags.profiles || plan.ids == 0 || plan.profiles > 0 {
+            return Ok(());
+        }
+        let why = format!("--profiles has nothing to compare: no record of {} has a Nick or a FaceUrl", self.flags.input.file.display());
+        Err(ExitMessage::yours(
+            why,
+            "say with --map which columns they are, or leave --profiles out: then the accounts alone are looked for",
+        ))
     }
 
     /// Reads the whole input once; `None` if a signal came.

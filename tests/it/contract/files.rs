@@ -198,6 +198,33 @@ fn a_file_that_names_its_delimiter_is_read_resumed_and_copied_with_it() {
 }
 
 #[test]
+fn every_command_says_first_what_it_reads_and_what_it_ignores_though_it_is_near() {
+    let bench = CliFixture::new();
+    let server = Server::new(|_| imported());
+    bench.write("users.csv", "uid,nick,avatar,x\na1,Ann,https://example.com/a.png,\n");
+    let read = "UserID from \"uid\", Nick from \"nick\", FaceUrl from nothing; 2 columns ignored";
+    let near = "--map FaceUrl=avatar";
+    let map = ["--map", "UserID=UID"];
+    let first_lines = |said: &str| {
+        // Logs may be JSON.
+        let said = said.replace("\\\"", "\"");
+        let lines: Vec<_> = said.lines().take(2).collect();
+        assert!(lines[0].contains(read) && lines[1].contains("\"avatar\" is ignored") && lines[1].contains(near), "{said}");
+    };
+    first_lines(&bench.call(&["check", "users.csv"]).args(&map).run().exits(0).stdout);
+    first_lines(&bench.import(&server).args(&map).run().exits(0).stderr);
+    first_lines(&bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).args(&map).run().exits(0).stdout);
+    first_lines(&bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).args(&map).run().exits(3).stderr);
+    let sync = ["sync", "users.csv", "--state", "s", "--sandbox", "--no-progress", "--results", "sync.csv"];
+    first_lines(&bench.call(&sync).args(&map).run().exits(0).stderr);
+    // Whoever says that none is meant is not asked again, and the other way round the column is read.
+    let none = bench.call(&["check", "users.csv", "--map", "FaceUrl="]).args(&map).run().exits(0).stdout;
+    assert!(none.contains("FaceUrl from nothing") && !none.contains("warning"), "{none}");
+    let taken = bench.call(&["check", "users.csv", "--map", "FaceUrl=avatar"]).args(&map).run().exits(0).stdout;
+    assert!(taken.contains("FaceUrl from \"avatar\"; 1 column ignored") && !taken.contains("warning"), "{taken}");
+}
+
+#[test]
 fn standard_input_is_kept_until_the_run_is_finished() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());

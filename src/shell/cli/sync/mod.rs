@@ -28,7 +28,7 @@ use super::settings::Connection;
 use super::signals::{Leftover, Stops};
 use super::source::Source;
 use super::state_file::{LockedState, committed_results, new_identity, state_error};
-use super::{environment, input, last_calls, log, open_files, preflight};
+use super::{columns, environment, input, last_calls, log, open_files, preflight};
 use crate::domain::change::{Ops, PaddedId, PlanCounts, Wait};
 use crate::domain::guard::{Bound, Guard, GuardLimits};
 use crate::domain::position::{FileStat, InputChange};
@@ -158,6 +158,7 @@ impl<'a> Sync<'a> {
         let roster = self.roster()?;
         let (run, token) = open_run.as_ref().map_or((0, 0), |run| (run.number, run.token));
         let mut claim = self.claim(&roster, RunKind::Sync { state: identity, run, token });
+        columns::announce(roster.header());
         drop(roster);
         let way = self.examine(&claim, open_run.as_ref())?;
         if let (StartMode::Resume { .. }, Some(state), Some(open_run)) = (&way, &state, &open_run)

@@ -1,0 +1,90 @@
+//! What is read of a file, told before anything else.
+
+use std::fmt;
+
+use super::input::map_flag;
+use super::stdout::print;
+use crate::domain::account::Field;
+use crate::domain::figures::counted;
+use crate::io::roster::Header;
+use crate::shell::exit::ExitMessage;
+use crate::shell::terminal::quoted;
+
+/// Which columns a header's fields are read from, in one line.
+struct ColumnsRead<'a>(&'a Header);
+
+impl fmt::Display for ColumnsRead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (field, column) in self.0.sources() {
+            let from = column.map_or_else(|| "nothing".to_owned(), quoted);
+            let before = if field == Field::UserId { "" } else { ", " };
+            write!(f, "{before}{field} from {from}")?;
+        }
+        write!(f, "; {} ignored", counted(self.0.ignored() as u64, "column"))
+    }
+}
+
+/// What is said of each column that nobody reads though its name is near to a field.
+fn near_misses(header: &Header) -> impl Iterator<Item = String> {
+    header.near_misses().map(|(field, name)| {
+        let column = String::from_utf8_lossy(name);
+        format!(
+            "the column {} is ignored; {} reads {field} from it, --map {field}= says that none is meant",
+            quoted(name),
+            map_flag(field, &column)
+        )
+    })
+}
+
+/// Tells it as a run begins.
+pub(super) fn announce(header: &Header) {
+    tracing::info!("{}", ColumnsRead(header));
+    near_misses(header).for_each(|word| tracing::warn!("{word}"));
+}
+
+/// Prints it above a report.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn report(header: &Header) -> Result<(), ExitMessage> {
+    let warnings = near_misses(header).fold(String::new(), |text, word| text + "warning: " + &word + "\n");
+    print(&format_args!("{}\n{warnings}\n", ColumnsRead(header)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::io::roster::{Format, Roster};
+
+    fn told(header: &str, map: &[(Field, &str)]) -> (String, Vec<String>) {
+        let map = map.iter().map(|(field, column)| (*field, (*column).to_owned())).collect();
+        let roster = Roster::new(Cursor::new(format!("{header}\n")), &Format { map, ..Format::default() }).unwrap();
+        (ColumnsRead(roster.header()).to_string(), near_misses(roster.header()).collect())
+    }
+
+    #[test]
+    fn what_is_read_is_told_in_one_line() {
+        let check = |header: &str, map: &[(Field, &str)], expected: &str| assert_eq!(told(header, map), (expected.to_owned(), Vec::new()));
+        check(
+            "a,uid,nick name,b,c",
+            &[(Field::UserId, "uid"), (Field::Nick, "Nick_Name")],
+            "UserID from \"uid\", Nick from \"nick name\", FaceUrl from nothing; 3 columns ignored",
+        );
+        check("userid,x", &[], "UserID from \"userid\", Nick from nothing, FaceUrl from nothing; 1 column ignored");
+        check("UserID,Nick,FaceUrl", &[], "UserID from \"UserID\", Nick from \"Nick\", FaceUrl from \"FaceUrl\"; 0 columns ignored");
+    }
+
+    #[test]
+    fn a_column_with_a_near_name_is_told_with_the_flag_that_takes_it() {
+        let said = told("UserID,Nick Name,头像", &[]).1;
+        assert_eq!(
+            said,
+            [
+                "the column \"Nick Name\" is ignored; --map 'Nick=Nick Name' reads Nick from it, --map Nick= says that none is meant",
+                "the column \"头像\" is ignored; --map FaceUrl=头像 reads FaceUrl from it, --map FaceUrl= says that none is meant",
+            ]
+        );
+    }
+}
