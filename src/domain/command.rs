@@ -1,6 +1,8 @@
 //! The commands of the REST API that this tool calls.
 //!
-//! This module has their names only. Paths and bodies are in `io::api::wire`, limits are applied by `io::gate`.
+//! Each has its name, path, limits and habits in one table, [`Command::spec`]. Bodies are in `io::api`, limits are applied by `io::gate`.
+
+use std::num::NonZeroU32;
 
 /// A command of the service; each has a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,24 +38,101 @@ impl Command {
     /// The name in the documentation, without its service.
     #[must_use]
     pub const fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// What is known of the command: the only table of commands.
+    #[must_use]
+    pub const fn spec(self) -> CommandSpec {
         match self {
-            Command::AccountImport => "account_import",
-            Command::MultiaccountImport => "multiaccount_import",
-            Command::PortraitGet => "portrait_get",
-            Command::AccountCheck => "account_check",
-            Command::AccountDelete => "account_delete",
-            Command::Kick => "kick",
-            Command::QueryOnlineStatus => "query_online_status",
+            Command::AccountImport => CommandSpec {
+                accounts_per_call: 1,
+                answer_size: AnswerSize::Short,
+                ..CommandSpec::changing(self, "account_import", "im_open_login_svc/account_import", 200)
+            },
+            Command::MultiaccountImport => CommandSpec {
+                answer_size: AnswerSize::Short,
+                breaker: Command::AccountImport,
+                ..CommandSpec::changing(self, "multiaccount_import", "im_open_login_svc/multiaccount_import", 100)
+            },
+            Command::PortraitGet => CommandSpec::reading(self, "portrait_get", "profile/portrait_get", 200),
+            Command::AccountCheck => CommandSpec::reading(self, "account_check", "im_open_login_svc/account_check", 100),
+            Command::AccountDelete => CommandSpec {
+                no_account_code: Some(NO_ACCOUNT),
+                ..CommandSpec::changing(self, "account_delete", "im_open_login_svc/account_delete", 100)
+            },
+            Command::Kick => CommandSpec {
+                accounts_per_call: 1,
+                answer_size: AnswerSize::Short,
+                no_account_code: Some(NO_ACCOUNT),
+                ..CommandSpec::changing(self, "kick", "im_open_login_svc/kick", 200)
+            },
+            Command::QueryOnlineStatus => CommandSpec {
+                accounts_per_call: 500,
+                no_account_code: Some(NO_ACCOUNT),
+                ..CommandSpec::reading(self, "query_online_status", "openim/query_online_status", 200)
+            },
+        }
+    }
+}
+
+/// The code that says that there is no such account. Source: the documentation of `account_delete`.
+const NO_ACCOUNT: i64 = 70107;
+
+/// What is known of a command. Source of names and numbers: the documentation of each API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandSpec {
+    pub name: &'static str,
+    /// `SERVICE/COMMAND`.
+    pub path: &'static str,
+    /// Calls that are allowed in a second.
+    pub calls_per_s: NonZeroU32,
+    /// Accounts that a call may carry.
+    pub accounts_per_call: usize,
+    pub answer_size: AnswerSize,
+    /// The command by which the breaker is named that this one's faults speak for: the two imports share one, every other API has its own.
+    pub breaker: Command,
+    pub repetition: Repetition,
+    /// A refusal with this code is an answer: there is no such account.
+    pub no_account_code: Option<i64>,
+}
+
+/// How long an answer gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerSize {
+    /// A few words, or a list of ids.
+    Short,
+    /// What is known of each account.
+    Long,
+}
+
+/// What becomes of a call that is made twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repetition {
+    /// It only reads, so it may be repeated to test whether the service is well.
+    Harmless,
+    /// It changes something.
+    Changing,
+}
+
+impl CommandSpec {
+    /// One that reads what is known of up to a hundred accounts.
+    const fn reading(command: Command, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
+        Self {
+            name,
+            path,
+            calls_per_s: NonZeroU32::new(calls_per_s).expect("a limit is not zero"),
+            accounts_per_call: 100,
+            answer_size: AnswerSize::Long,
+            breaker: command,
+            repetition: Repetition::Harmless,
+            no_account_code: None,
         }
     }
 
-    /// The API by which the breaker is called that this one's faults speak for: the two imports share one, every other API has its own.
-    #[must_use]
-    pub const fn breaker(self) -> Command {
-        match self {
-            Command::AccountImport | Command::MultiaccountImport => Command::AccountImport,
-            Command::PortraitGet | Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => self,
-        }
+    /// One that changes up to a hundred accounts.
+    const fn changing(command: Command, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
+        Self { repetition: Repetition::Changing, ..Self::reading(command, name, path, calls_per_s) }
     }
 }
 
@@ -87,5 +166,20 @@ impl<T> std::ops::Index<Command> for PerCommand<T> {
 impl<T> std::ops::IndexMut<Command> for PerCommand<T> {
     fn index_mut(&mut self, command: Command) -> &mut T {
         &mut self.0[command as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_is_at_home_in_its_path_and_in_the_list() {
+        for (position, command) in Command::ALL.into_iter().enumerate() {
+            let spec = command.spec();
+            assert_eq!(command as usize, position);
+            assert_eq!(spec.path.split_once('/').map(|(_, name)| name), Some(spec.name));
+            assert!(Command::ALL.contains(&spec.breaker) && spec.accounts_per_call > 0);
+        }
     }
 }

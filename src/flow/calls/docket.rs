@@ -168,7 +168,7 @@ impl<T: Clone> Docket<T> {
         let Job { payload: errand, .. } = &self.jobs[id];
         let (command, is_single, code) = (errand.command, errand.accounts.len() == 1, code.unwrap_or_default());
         self.halve_or(id, |_| Fate::Refused { code, info: info.clone() });
-        if !is_single || is_an_answer(command, code) {
+        if !is_single || command.spec().no_account_code == Some(code) {
             return Ok(());
         }
         self.halt_if_refused_everywhere(command, code, info)
@@ -270,15 +270,5 @@ impl<T: Clone> Scheduler for Docket<T> {
 
     fn useless_since(&self) -> Option<(Instant, Command)> {
         self.apis.iter().filter_map(|(command, api)| Some((api.health.useless_since()?, command))).min()
-    }
-}
-
-/// Whether a refusal only says that there is no such account.
-const fn is_an_answer(command: Command, code: i64) -> bool {
-    /// Source: the documentation of `account_delete`.
-    const NO_ACCOUNT: i64 = 70107;
-    match command {
-        Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus => code == NO_ACCOUNT,
-        Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => false,
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::docket::{Docket, Intake};
 use crate::domain::account::Account;
 use crate::domain::breaker::{CallTimes, HealthChange, Means, OtherCalls, REPEAT_WITHIN, TestResult};
-use crate::domain::command::Command;
+use crate::domain::command::{Command, Repetition};
 use crate::domain::retry::At;
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, ThrottleScope, Verdict, judge, words};
 use crate::flow::dispatch::health::{effect_of_test, halted, test_result};
@@ -21,14 +21,6 @@ pub(super) enum Probe {
     Repeat(Account),
     Fresh(JobId),
     Check,
-}
-
-/// Whether a call may be made a second time to see whether it still goes well.
-const fn may_be_repeated(command: Command) -> bool {
-    match command {
-        Command::PortraitGet | Command::AccountCheck | Command::QueryOnlineStatus => true,
-        Command::AccountImport | Command::MultiaccountImport | Command::AccountDelete | Command::Kick => false,
-    }
 }
 
 impl<T: Clone> Docket<T> {
@@ -58,7 +50,7 @@ impl<T: Clone> Docket<T> {
     fn means(&self, tested: Command, now: Instant) -> Means {
         let api = &self.apis[tested];
         let is_recent = api.answered.as_ref().is_some_and(|(_, at)| now - *at <= REPEAT_WITHIN);
-        if may_be_repeated(tested) && is_recent {
+        if tested.spec().repetition == Repetition::Harmless && is_recent {
             Means::Repeat
         } else if self.jobs.fresh(tested).next().is_some() || !api.is_dry {
             Means::Fresh

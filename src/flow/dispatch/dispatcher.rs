@@ -282,7 +282,7 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
         };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
             // Whoever gets no connection speaks of every API; else what one API says is no reason why another one is down.
-            let own = if matches!(end, CallOutcome::Unreached { .. }) { breaker } else { command.breaker() };
+            let own = if matches!(end, CallOutcome::Unreached { .. }) { breaker } else { command.spec().breaker };
             self.why_down[own].clone_from(&complaint);
             self.complaint = complaint;
         }

@@ -27,7 +27,7 @@ use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use super::{Api, GivenUp, Line, Request};
 use crate::domain::account::Account;
-use crate::domain::command::{Command, PerCommand};
+use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
 
 /// Longest answer that is read of a command that tells no more than a list of ids; more is a fault.
@@ -110,7 +110,7 @@ impl HttpApi {
             clients: Clients::new(settings)?,
             carriers: Carriers::default(),
             keeping: Rc::default(),
-            urls: PerCommand::new(|command| settings.endpoint.join(&wire::path(wire::of(command))).expect("the path is a constant")),
+            urls: PerCommand::new(|command| settings.endpoint.join(&wire::path(command.spec().path)).expect("the path is a constant")),
             sdkappid: settings.sdkappid,
             identifier: settings.identifier.clone(),
             signed: RefCell::default(),
@@ -300,9 +300,9 @@ fn users(accounts: &[&Account]) -> Vec<wire::User> {
 }
 
 const fn answer_max_bytes(command: Command) -> usize {
-    match command {
-        Command::AccountImport | Command::MultiaccountImport | Command::Kick => SHORT_ANSWER_MAX_BYTES,
-        Command::PortraitGet | Command::AccountCheck | Command::AccountDelete | Command::QueryOnlineStatus => LONG_ANSWER_MAX_BYTES,
+    match command.spec().answer_size {
+        AnswerSize::Short => SHORT_ANSWER_MAX_BYTES,
+        AnswerSize::Long => LONG_ANSWER_MAX_BYTES,
     }
 }
 

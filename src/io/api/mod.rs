@@ -30,7 +30,7 @@ pub enum Line {
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub command: Command,
-    /// 1 to as many as [`wire::accounts_per_call`] says, with different ids. All but the imports look at the ids alone.
+    /// 1 to as many as [`Command::spec`] says, with different ids. All but the imports look at the ids alone.
     pub accounts: &'a [&'a Account],
     pub line: Line,
 }

@@ -11,72 +11,38 @@ use serde::{Deserialize, Serialize};
 use crate::domain::command::Command;
 
 /// Imports one account.
-pub const ACCOUNT_IMPORT: &str = "im_open_login_svc/account_import";
+pub const ACCOUNT_IMPORT: &str = Command::AccountImport.spec().path;
 /// Imports up to [`ACCOUNTS_PER_CALL`] accounts.
-pub const MULTIACCOUNT_IMPORT: &str = "im_open_login_svc/multiaccount_import";
+pub const MULTIACCOUNT_IMPORT: &str = Command::MultiaccountImport.spec().path;
 /// Says which accounts exist.
-pub const ACCOUNT_CHECK: &str = "im_open_login_svc/account_check";
+pub const ACCOUNT_CHECK: &str = Command::AccountCheck.spec().path;
 /// Deletes accounts, for good.
-pub const ACCOUNT_DELETE: &str = "im_open_login_svc/account_delete";
+pub const ACCOUNT_DELETE: &str = Command::AccountDelete.spec().path;
 /// Ends a user's sessions and voids the earlier UserSigs.
-pub const KICK: &str = "im_open_login_svc/kick";
+pub const KICK: &str = Command::Kick.spec().path;
 /// Reads profiles.
-pub const PORTRAIT_GET: &str = "profile/portrait_get";
+pub const PORTRAIT_GET: &str = Command::PortraitGet.spec().path;
 /// Changes a profile.
 pub const PORTRAIT_SET: &str = "profile/portrait_set";
 /// Says who is online.
-pub const QUERY_ONLINE_STATUS: &str = "openim/query_online_status";
+pub const QUERY_ONLINE_STATUS: &str = Command::QueryOnlineStatus.spec().path;
 
 /// Calls of [`ACCOUNT_IMPORT`] that the documentation allows in a second.
-pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = Command::AccountImport.spec().calls_per_s;
 /// Calls a second of [`MULTIACCOUNT_IMPORT`], [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`], each, by documentation.
-pub const BATCH_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(100).expect("100 is not zero");
+pub const BATCH_CALLS_PER_S: NonZeroU32 = Command::MultiaccountImport.spec().calls_per_s;
 /// Calls a second of [`KICK`], [`PORTRAIT_GET`], [`PORTRAIT_SET`] and [`QUERY_ONLINE_STATUS`], each, by documentation.
-pub const PROFILE_CALLS_PER_S: NonZeroU32 = NonZeroU32::new(200).expect("200 is not zero");
+pub const PROFILE_CALLS_PER_S: NonZeroU32 = Command::PortraitGet.spec().calls_per_s;
 
 /// Accounts in a call of the batch APIs and of [`PORTRAIT_GET`] at most, by documentation.
-pub const ACCOUNTS_PER_CALL: usize = 100;
+pub const ACCOUNTS_PER_CALL: usize = Command::MultiaccountImport.spec().accounts_per_call;
 /// Users in a call of [`QUERY_ONLINE_STATUS`] at most, by documentation.
-pub const ONLINE_STATUS_PER_CALL: usize = 500;
+pub const ONLINE_STATUS_PER_CALL: usize = Command::QueryOnlineStatus.spec().accounts_per_call;
 
 /// Profile tag of the nickname.
 pub const TAG_NICK: &str = "Tag_Profile_IM_Nick";
 /// Profile tag of the avatar's URL.
 pub const TAG_IMAGE: &str = "Tag_Profile_IM_Image";
-
-/// A command as SERVICE/COMMAND.
-#[must_use]
-pub const fn of(command: Command) -> &'static str {
-    match command {
-        Command::AccountImport => ACCOUNT_IMPORT,
-        Command::MultiaccountImport => MULTIACCOUNT_IMPORT,
-        Command::PortraitGet => PORTRAIT_GET,
-        Command::AccountCheck => ACCOUNT_CHECK,
-        Command::AccountDelete => ACCOUNT_DELETE,
-        Command::Kick => KICK,
-        Command::QueryOnlineStatus => QUERY_ONLINE_STATUS,
-    }
-}
-
-/// Calls a second that the documentation allows of a command.
-#[must_use]
-pub const fn calls_per_s(command: Command) -> NonZeroU32 {
-    match command {
-        Command::AccountImport => ACCOUNT_IMPORT_CALLS_PER_S,
-        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete => BATCH_CALLS_PER_S,
-        Command::PortraitGet | Command::Kick | Command::QueryOnlineStatus => PROFILE_CALLS_PER_S,
-    }
-}
-
-/// Accounts that a call of a command may carry, by documentation.
-#[must_use]
-pub const fn accounts_per_call(command: Command) -> usize {
-    match command {
-        Command::AccountImport | Command::Kick => 1,
-        Command::MultiaccountImport | Command::AccountCheck | Command::AccountDelete | Command::PortraitGet => ACCOUNTS_PER_CALL,
-        Command::QueryOnlineStatus => ONLINE_STATUS_PER_CALL,
-    }
-}
 
 /// The path of a command (`SERVICE/COMMAND`).
 #[must_use]

@@ -45,7 +45,7 @@ impl Lanes {
         let rates = PerCommand::new(|command| match command {
             Command::AccountImport => single,
             Command::MultiaccountImport => connection.rate.unwrap_or(Rate::PerSecond(wire::BATCH_CALLS_PER_S)),
-            other => Rate::PerSecond(wire::calls_per_s(other)),
+            other => Rate::PerSecond(other.spec().calls_per_s),
         });
         Ok(Self { lane, rates })
     }

@@ -178,7 +178,7 @@ impl VerifyRun<'_> {
     fn settings(&self) -> CallsSettings {
         let Connection { rate, in_flight, max_attempts, max_outage, .. } = self.connection;
         let rates = PerCommand::new(|command| {
-            let documented = wire::calls_per_s(command);
+            let documented = command.spec().calls_per_s;
             match rate {
                 None => Rate::PerSecond(documented),
                 Some(Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(documented)),

@@ -13,7 +13,6 @@ use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
 use chatlift::flow::calls::{self, CallsSettings, Dependencies, Errand, Errands, Fate, RunFailed, RunOutcome, StopCause, Supply};
 use chatlift::io::api::usersig::{Credential, Signer};
-use chatlift::io::api::wire;
 use chatlift::io::gate::{self, Rate};
 use futures_util::StreamExt;
 use futures_util::stream::LocalBoxStream;
@@ -101,7 +100,7 @@ impl World {
         let fates = Rc::new(RefCell::default());
         let list = List { todo: PerCommand::default(), fates: Rc::clone(&fates), open: (0, 0), searches: 0, breaks_at: None };
         let settings = CallsSettings {
-            rates: PerCommand::new(|command| Rate::PerSecond(wire::calls_per_s(command))),
+            rates: PerCommand::new(|command| Rate::PerSecond(command.spec().calls_per_s)),
             gates: gate::GateSettings::default(),
             max_attempts: 5,
             in_flight: 256,
@@ -115,7 +114,7 @@ impl World {
     /// Asks this about so many accounts, as many a call as may be.
     fn asking(mut self, command: Command, count: u64) -> Self {
         let ids: Vec<String> = (1..=count).map(|number| format!("user{number}")).collect();
-        self.list.todo[command].extend(ids.chunks(wire::accounts_per_call(command)).map(<[String]>::to_vec));
+        self.list.todo[command].extend(ids.chunks(command.spec().accounts_per_call).map(<[String]>::to_vec));
         self
     }
 
@@ -171,9 +170,9 @@ fn carries(call: &Call<'_>, id: &str) -> bool {
 
 #[track_caller]
 fn keeps_the_limits(service: &Service, run: &Run) {
-    service.assert_even(|command| wire::calls_per_s(command).get() as usize);
+    service.assert_even(|command| command.spec().calls_per_s.get() as usize);
     for command in Command::ALL {
-        let (seen, most) = (service.most_in_1s_of(command), wire::calls_per_s(command).get() as usize);
+        let (seen, most) = (service.most_in_1s_of(command), command.spec().calls_per_s.get() as usize);
         assert!(seen <= most, "{}: {seen}", command.name());
         assert_eq!((run.traffic.apis[command].calls, run.traffic.apis[command].most_in_1s), (service.calls_of(command), seen));
     }

@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chatlift::domain::command::Command;
-use chatlift::io::api::wire;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Longest head and body of a request that are read. The tool's own have some hundred bytes.
@@ -361,7 +360,7 @@ fn command_of(target: &str) -> &str {
 fn fault(head: &str, target: &str, query: &BTreeMap<&str, &str>, body: &serde_json::Value) -> Option<String> {
     let names: BTreeSet<&str> = query.keys().copied().collect();
     let wrong = |what: &str| Some(format!("{what}: {head}"));
-    let command = Command::ALL.into_iter().find(|command| command_of(target) == wire::of(*command));
+    let command = Command::ALL.into_iter().find(|command| command_of(target) == command.spec().path);
     if !head.starts_with("POST /v4/") || command.is_none() {
         return wrong("not a call of a command");
     }
