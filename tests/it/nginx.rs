@@ -7,7 +7,7 @@ use chatlift::sandbox::{self, Sandbox, SandboxSettings};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-use crate::binary::{CliFixture, KEY, Run, eventually};
+use crate::binary::{CliFixture, KEY, Run, eventually, side_by_side};
 use crate::disk::skipped;
 
 /// Requests: ten seconds at the rate.
@@ -78,6 +78,13 @@ fn config(port: u16, limit: &str, upstream: &str) -> String {
 }
 
 #[test]
+fn nginx_costs_no_pace_and_no_attempt() {
+    // Each of them takes ten seconds.
+    let cases: [fn(); 2] =
+        [nginx_lets_through_nearly_all_that_its_limit_allows, connections_that_nginx_closes_early_cost_no_pace_and_no_attempt];
+    side_by_side(cases, |case| case());
+}
+
 fn nginx_lets_through_nearly_all_that_its_limit_allows() {
     let mut seen = Vec::new();
     for _ in 0..ATTEMPTS {
@@ -96,7 +103,6 @@ fn nginx_lets_through_nearly_all_that_its_limit_allows() {
     panic!("of 200/s got through, and were refused: {seen:?}");
 }
 
-#[test]
 fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
     let mut seen = Vec::new();
     for _ in 0..ATTEMPTS {
