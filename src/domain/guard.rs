@@ -126,8 +126,8 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Bound::Count(count) => count.fmt(f),
-            Bound::Share(share) => write!(f, "{share} of held"),
-            Bound::Kicks => write!(f, "{KICKS} or {KICKS_SHARE} of held, whichever is less, but at least {KICKS_ANYHOW}"),
+            Bound::Share(share) => write!(f, "{share} of the known accounts"),
+            Bound::Kicks => write!(f, "{KICKS} or {KICKS_SHARE} of the known accounts, whichever is less, but at least {KICKS_ANYHOW}"),
         }
     }
 }
@@ -251,8 +251,9 @@ fn empty(figures: &GuardInput) -> Option<String> {
 
 fn shrunk(GuardInput { distinct, held, present, most_held, .. }: &GuardInput) -> Option<String> {
     let [lost, smaller] = [is_shrunk(*present, *held), is_shrunk(*distinct, *most_held)];
-    let lost = lost.map(|bound| format!("{present} of the {held} ids held have a valid record, less than {bound}"));
-    let smaller = smaller.map(|bound| format!("{distinct} distinct valid ids are less than {bound} of the {most_held} held lately"));
+    let lost = lost.map(|bound| format!("{present} of the {held} known accounts have a valid row, less than {bound}"));
+    let smaller =
+        smaller.map(|bound| format!("{distinct} distinct valid ids are less than {bound} of the {most_held} accounts known lately"));
     let told: Vec<String> = [lost, smaller].into_iter().flatten().collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
@@ -284,7 +285,7 @@ fn has_fallen((now, of_now): (u64, u64), (then, of_then): (u64, u64)) -> bool {
 
 fn updates(GuardInput { updates, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = *held >= HELD_MIN && limits.max_update.is_exceeded(*updates, *held);
-    trips.then(|| format!("{updates} updates are more than --max-update ({}; {held} are held)", limits.max_update))
+    trips.then(|| format!("{updates} updates are more than --max-update ({}; {held} are known)", limits.max_update))
 }
 
 fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) -> Option<String> {
@@ -294,7 +295,7 @@ fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) ->
 
 fn deletes(GuardInput { due, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = limits.max_delete.is_exceeded(*due, *held);
-    trips.then(|| format!("{due} ids due for kick or deletion are more than --max-delete ({}; {held} are held)", limits.max_delete))
+    trips.then(|| format!("{due} ids due for kick or deletion are more than --max-delete ({}; {held} are known)", limits.max_delete))
 }
 
 fn canary(GuardInput { dead_canaries, .. }: &GuardInput) -> Option<String> {
@@ -414,7 +415,7 @@ mod tests {
     fn all_ids_under_another_name_are_a_loss_though_the_file_is_as_long() {
         let renamed = GuardInput { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
         assert_eq!(names(&renamed, &limits()), ["shrunk"]);
-        assert!(judge(&renamed, &limits())[0].why.starts_with("0 of the 400 ids held"));
+        assert!(judge(&renamed, &limits())[0].why.starts_with("0 of the 400 known accounts"));
     }
 
     #[test]
@@ -434,7 +435,7 @@ mod tests {
         assert_eq!(Bound::parse("0"), Ok(Bound::Count(0)));
         assert_eq!(Bound::parse("30%"), Ok(Bound::Share(Percent(3_000))));
         assert_eq!(Bound::parse("0.5%"), Ok(Bound::Share(Percent(50))));
-        assert_eq!(Bound::parse("12.34%").map(|bound| bound.to_string()), Ok("12.34 % of held".to_owned()));
+        assert_eq!(Bound::parse("12.34%").map(|bound| bound.to_string()), Ok("12.34 % of the known accounts".to_owned()));
         for wrong in ["", "%", "-1", "1.5", "1.234%", "x%", "1e3"] {
             assert!(Bound::parse(wrong).is_err(), "{wrong}");
         }

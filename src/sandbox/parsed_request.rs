@@ -156,7 +156,7 @@ pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str
         let field = match item.tag.as_str() {
             wire::TAG_NICK => &mut nick,
             wire::TAG_IMAGE => &mut image,
-            _ => return Err(RequestRefusal::content(40605, "the tag is not known; this stand-in has Nick and Image")),
+            _ => return Err(RequestRefusal::content(40605, "the tag is not known; the sandbox has Nick and Image")),
         };
         let text = item.value.as_str().ok_or_else(|| RequestRefusal::content(40610, "the value's JSON type doesn't match the tag"))?;
         if text.len() > FIELD_MAX_BYTES {

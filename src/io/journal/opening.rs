@@ -86,7 +86,7 @@ pub enum OpenError {
     OtherReading { differences: Vec<String> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
-    #[error("the first {rows} records of the input, which are settled, have changed since")]
+    #[error("the first {rows} records of the input, which are processed, have changed since")]
     InputChanged { rows: u64 },
     #[error("{} is not what the checkpoint says of it", path.display())]
     SheetChanged { path: PathBuf },
@@ -169,7 +169,7 @@ pub fn open<D: Disk>(
         }
     };
     if let Some(stamp) = set_aside {
-        tracing::info!("the files of an earlier run are set aside under names with {stamp}");
+        tracing::info!("the files of an earlier run are renamed and kept, under names with {stamp}");
     }
     Ok(begin((disk, lock), paths, claim)?)
 }
@@ -424,7 +424,7 @@ fn free_stamp<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<St
         }
     }
     let source = io::Error::new(io::ErrorKind::AlreadyExists, "every dated name is taken");
-    Err(DiskError { what: "set aside", path: paths.results.clone(), source })
+    Err(DiskError { what: "rename", path: paths.results.clone(), source })
 }
 
 /// Renames what is still there, the checkpoint last.
@@ -440,6 +440,6 @@ fn move_one<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), DiskError> 
     if disk.len(from).map_err(DiskError::at("read", from))?.is_none() {
         return Ok(());
     }
-    disk.rename(from, to).map_err(DiskError::at("set aside", from))?;
+    disk.rename(from, to).map_err(DiskError::at("rename", from))?;
     disk.sync_folder_of(from).map_err(DiskError::at("sync the folder of", from))
 }

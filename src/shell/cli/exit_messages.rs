@@ -38,13 +38,13 @@ pub(super) fn last_word(end: &StopCause<RosterError>, tally: OutcomeCounts, rema
     match end {
         StopCause::Finished => finished(tally, given),
         StopCause::LimitReached => limited(tally, remaining),
-        StopCause::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {} settled", rows(tally.rows())), RESUMES),
+        StopCause::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {} processed", rows(tally.rows())), RESUMES),
         StopCause::Outage { why } => ExitMessage::new(
             Exit::Stopped,
-            format!("the service was down for longer than --max-outage; last of all: {why}; {} settled", rows(tally.rows())),
+            format!("the service was down for longer than --max-outage; last of all: {why}; {} processed", rows(tally.rows())),
             outage_hint(given.reach, RESUMES),
         ),
-        StopCause::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} settled", rows(tally.rows()))),
+        StopCause::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} processed", rows(tally.rows()))),
         StopCause::Input(error) => input::roster_error(&given.flags.input.file, error),
     }
 }
@@ -155,20 +155,20 @@ pub(super) fn busy(why: String, locks: &[&Path], what: &str) -> ExitMessage {
 pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
     let hint = match error {
         OpenError::Locked { lock, .. } => return busy(causes(error), &[lock], "a run"),
-        OpenError::NoCheckpoint { .. } => "bring the checkpoint back, or begin again with --restart, which sets the results aside".to_owned(),
-        OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which sets the checkpoint aside".to_owned(),
-        OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::NoCheckpoint { .. } => "bring the checkpoint back, or begin again with --restart, which renames and keeps the results".to_owned(),
+        OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which renames and keeps the checkpoint".to_owned(),
+        OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which renames and keeps the old files".to_owned(),
         OpenError::OtherWork { .. } => {
             "finish that one first with its own command, name other files with --results, or begin again with --restart".to_owned()
         }
-        OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which sets the old files aside".to_owned(),
+        OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which renames and keeps the old files".to_owned(),
         OpenError::OtherReading { .. } => "give the same --map, --delimiter and other flags of the input, or begin again with --restart".to_owned(),
         OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),
         OpenError::InputChanged { .. } => {
-            "bring back the file as it was, or import the new one from its start with --restart; settled rows may be imported twice, which is safe"
+            "bring back the file as it was, or import the new one from its start with --restart; processed rows may be imported twice, which is safe"
                 .to_owned()
         }
-        OpenError::SheetChanged { .. } => "bring it back as the run left it, or begin again with --restart, which sets it aside".to_owned(),
+        OpenError::SheetChanged { .. } => "bring it back as the run left it, or begin again with --restart, which renames and keeps it".to_owned(),
         OpenError::Disk(disk) if is_callers(&disk.source) => {
             let why = format!("{}{}", causes(error), why_denied(&disk.path, &disk.source));
             return ExitMessage::yours(why, "check the folder and its permissions; --results names another place");

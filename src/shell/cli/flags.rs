@@ -20,7 +20,7 @@ const AFTER_HELP: &str = "\
 Examples:
   What would be refused, and how long the import takes:
       chatlift check users.csv
-  A rehearsal against the embedded stand-in; needs no credentials:
+  A rehearsal against the sandbox, a built-in mock service; needs no credentials:
       chatlift import users.csv --sandbox
   A canary of 100 rows; the same command without --limit goes on:
       chatlift import users.csv --sdkappid 1400000000 \\
@@ -47,7 +47,8 @@ What to know before the first night:
   A kick may be repeated after a crash.
   Deleting bars an id for three months on paid plans.";
 
-/// Lifts an existing user base into Tencent Chat: a CSV goes in, every account is imported at the highest legal pace, one outcome a row.
+/// Lifts an existing user base into Tencent Chat: a CSV goes in, every account is imported as fast as the rate limit allows, with one result
+/// per row.
 #[derive(Debug, Parser)]
 #[command(name = "chatlift", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
@@ -73,10 +74,10 @@ pub enum CliCommand {
         mut_arg("rate", |arg| arg.help(VERIFY_RATE_HELP)),
         mut_arg("max_attempts", |arg| arg.help("Attempts a call, and again for each of its halves [default: 5]")),
         mut_arg("max_outage", |arg| arg.help("How long a dead service is waited for before the run stops [default: 6h]")),
-        mut_arg("sandbox", |arg| arg.help("Ask the embedded stand-in, which holds no accounts: a rehearsal of the command alone")),
+        mut_arg("sandbox", |arg| arg.help("Ask the sandbox, which has no accounts: a rehearsal of the command alone")),
     )]
     Verify(Box<VerifyFlags>),
-    /// Serve an embedded stand-in for Tencent Chat on loopback until it is stopped
+    /// Serve a built-in mock service of Tencent Chat on loopback until it is stopped
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
     #[command(mut_args(without_use_for_a_signature))]
@@ -131,13 +132,13 @@ pub struct RunFlags {
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub summary: Option<PathBuf>,
 
-    /// Set the old files aside under a dated name and begin again
+    /// Rename the old files, keep them under a dated name, and begin again
     #[arg(long, help_heading = "Run")]
     pub restart: bool,
     /// Send nothing and write nothing: only check the file; of a sync, only plan
     #[arg(long, help_heading = "Run")]
     pub dry_run: bool,
-    /// Settle at most N more records, then stop cleanly (a canary)
+    /// Process at most N more rows, then stop cleanly (a canary)
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub limit: Option<u64>,
     /// Import up to 100 accounts a call (`multiaccount_import`, 100 calls a second); the first batch is read back, and if the service drops
@@ -257,7 +258,7 @@ pub struct ConnectionFlags {
     /// Trust the certificates of this PEM file too [env: CHATLIFT_CA_FILE]
     #[arg(long, value_name = "PEM")]
     pub ca_file: Option<PathBuf>,
-    /// Import into the embedded stand-in, whatever else is said of the service; needs no credentials
+    /// Import into the sandbox (a built-in mock service), whatever else is said of the service; needs no credentials
     #[arg(long)]
     pub sandbox: bool,
     /// Calls a second, never more in any sliding second; 0 = no limit, for a loopback endpoint only [env: CHATLIFT_RATE]

@@ -303,7 +303,7 @@ fn look_at_input(way: &StartMode, input: &InputFile, format: &Format, flags: &Ru
             preflight::judge(input, &flags.input, format, flags.max_invalid)
         }
         StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
-            tracing::warn!("the input was modified since the last run; its settled part is the same, the run goes on with what follows");
+            tracing::warn!("the input was modified since the last run; its processed part is the same, the run goes on with what follows");
             Ok(())
         }
         StartMode::Resume { input: InputChange::Same | InputChange::ChangedWithin, .. } => Ok(()),

@@ -74,8 +74,8 @@ fn shrunk() {
     let (bench, server) = held(&users(100));
     let guard = |figures| [["shrunk", figures, "--allow shrunk"]];
     bench.write("users.csv", users(84));
-    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 held"));
-    assert!(run.why().contains("84 of the 100 ids held have a valid record"), "{}", run.why());
+    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 accounts known"));
+    assert!(run.why().contains("84 of the 100 known accounts have a valid row"), "{}", run.why());
     // Records of one id, and invalid ones, are no further ids.
     bench.write("users.csv", users(84) + &"user1,Nick 1\n".repeat(20) + "user85\u{7},n\n");
     guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct"));
@@ -83,8 +83,8 @@ fn shrunk() {
     sync(&bench, &server).run().exits(0);
     // 15 are missing now, so that 85 are held; but 100 were in one of the last runs.
     bench.write("users.csv", users(84));
-    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 held"));
-    assert!(!run.why().contains("ids held have a valid record"), "{}", run.why());
+    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 accounts known"));
+    assert!(!run.why().contains("known accounts have a valid row"), "{}", run.why());
     assert_eq!(server.calls(), 100);
 }
 
@@ -92,7 +92,7 @@ fn shrunk() {
 fn shrunk_looks_at_who_is_there_not_at_how_many() {
     let (bench, server) = held(&users(400));
     bench.write("users.csv", users(400).replace("\nuser", "\nother"));
-    let guard = [["shrunk", "0 of the 400 ids held have a valid record, less than 85 %", "--allow shrunk"]];
+    let guard = [["shrunk", "0 of the 400 known accounts have a valid row, less than 85 %", "--allow shrunk"]];
     let delete = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "100%"];
     let run = guarded(&bench, &server, sync(&bench, &server).args(&delete), &guard);
     assert!(!run.why().contains("distinct"), "{}", run.why());
@@ -106,7 +106,7 @@ fn few_may_lose_a_half() {
         &bench,
         &server,
         sync(&bench, &server),
-        &[["shrunk", "49 of the 99 ids held have a valid record, less than 50 %", "--allow shrunk"]],
+        &[["shrunk", "49 of the 99 known accounts have a valid row, less than 50 %", "--allow shrunk"]],
     );
     bench.write("users.csv", users(50));
     sync(&bench, &server).run().exits(0);
@@ -150,7 +150,7 @@ fn what_was_held_a_week_and_seven_runs_ago_is_forgotten() {
     passes(8);
     let trial = || sync(&bench, &server).args(&["--dry-run"]).run();
     bench.write("users.csv", users(80));
-    trial().exits(6).because("of the 100 held");
+    trial().exits(6).because("of the 100 accounts known");
     bench.write("users.csv", users(90));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(80));
@@ -186,8 +186,7 @@ fn a_small_state_keeps_most_of_its_sessions() {
     let (bench, server) = held(&users(99));
     bench.write("users.csv", users(1));
     let kick = || sync(&bench, &server).args(&["--missing", "kick", "--missing-runs", "1", "--allow", "shrunk"]);
-    let figures =
-        "98 ids due for kick or deletion are more than --max-delete (500 or 15 % of held, whichever is less, but at least 10; 99 are held)";
+    let figures = "98 ids due for kick or deletion are more than --max-delete (500 or 15 % of the known accounts, whichever is less, but at least 10; 99 are known)";
     guarded(&bench, &server, kick(), &[["deletes", figures, "--max-delete 98"]]);
     for (left, code) in [(85, 0), (84, 6)] {
         bench.write("users.csv", users(left));
@@ -250,7 +249,12 @@ fn updates() {
     let guard = |figures| [["updates", figures, "--max-update 31"]];
     // 30 % of 101 are 30.3.
     bench.write("users.csv", renamed(101, 31));
-    guarded(&bench, &server, sync(&bench, &server), &guard("31 updates are more than --max-update (30 % of held; 101 are held)"));
+    guarded(
+        &bench,
+        &server,
+        sync(&bench, &server),
+        &guard("31 updates are more than --max-update (30 % of the known accounts; 101 are known)"),
+    );
     for bound in ["30", "30.69%", "0"] {
         guarded(&bench, &server, sync(&bench, &server).args(&["--max-update", bound]), &guard("31 updates"));
     }
@@ -278,9 +282,9 @@ fn deletes() {
     bench.write("users.csv", users(7));
     let kick = |bound: &[&str]| sync(&bench, &server).args(&["--missing", "kick", "--missing-runs", "1"]).args(bound);
     let guard = |figures| [["deletes", figures, "--max-delete 3"]];
-    let figures = "3 ids due for kick or deletion are more than --max-delete (2; 10 are held)";
+    let figures = "3 ids due for kick or deletion are more than --max-delete (2; 10 are known)";
     guarded(&bench, &server, kick(&["--max-delete", "2"]), &guard(figures));
-    guarded(&bench, &server, kick(&["--max-delete", "29.99%"]), &guard("(29.99 % of held; 10 are held)"));
+    guarded(&bench, &server, kick(&["--max-delete", "29.99%"]), &guard("(29.99 % of the known accounts; 10 are known)"));
     let delete = ["--missing", "delete", "--missing-runs", "1"];
     guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&["--max-delete", "0"]), &guard("3 ids"));
     for inside in [&["--max-delete", "3"][..], &["--max-delete", "30%"], &["--max-delete", "2", "--protect", "user1?"], &[]] {
@@ -315,7 +319,7 @@ fn without_a_bound_500_are_kicked_and_no_more() {
     bench.write("users.csv", users(3_500));
     kick().run().exits(0);
     bench.write("users.csv", users(3_499));
-    kick().run().exits(6).because("501 ids due for kick or deletion are more than --max-delete (500 or 15 % of held");
+    kick().run().exits(6).because("501 ids due for kick or deletion are more than --max-delete (500 or 15 % of the known accounts");
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn a_migration_is_what_the_first_night_is_judged_against() {
     };
     judged((1..=100).fold("UserID,Nick\n".to_owned(), |file, row| file + &format!("user{row},\n")), "0 of 100 valid records have a Nick");
     judged(users(100).trim_end().to_owned(), "no line end at its end");
-    judged(users(84), "84 of the 100 ids held have a valid record, less than 85 %; 84 distinct valid ids are less than 85 % of the 100");
+    judged(users(84), "84 of the 100 known accounts have a valid row, less than 85 %; 84 distinct valid ids are less than 85 % of the 100");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn every_record_has_its_op() {
     assert_eq!((bench.read("plan.csv").as_str(), bench.mode("plan.csv")), (PLAN, 0o600));
     let counts = json!({"create": 4, "update": 3, "unchanged": 1, "invalid": 2, "superseded": 3, "missing": 2});
     assert_eq!((&run.summary["plan"], run.summary["rows"].as_u64(), server.calls()), (&counts, Some(13), 7), "{}", run.summary);
-    for told in ["4 to create, 3 to update, 1 unchanged, 2 invalid, 3 superseded", "2 accounts, 0 due", "7 accounts held", "calls       7"]
+    for told in ["4 to create, 3 to update, 1 unchanged, 2 invalid, 3 superseded", "2 accounts, 0 due", "7 accounts known", "calls       7"]
     {
         assert!(run.stderr.contains(told), "{told}: {}", run.stderr);
     }

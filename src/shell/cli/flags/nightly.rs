@@ -44,11 +44,11 @@ pub struct SyncFlags {
     /// Let this run go on though something speaks against it (repeatable)
     #[arg(long, value_name = "GUARD", help_heading = GUARDS)]
     pub allow: Vec<AllowFlag>,
-    /// Refuse more updates than this: N, or N% of the accounts held (from 100 held up)
+    /// Refuse more updates than this: N, or N% of the known accounts (checked from 100 known accounts up)
     #[arg(long, value_name = "N|N%", default_value = "30%", value_parser = Bound::parse, help_heading = GUARDS)]
     pub max_update: Bound,
-    /// Refuse more kicks or deletions than this: N, or N% of the accounts held; required with --missing delete [default with kick: 500
-    /// or 15% of the accounts held, whichever is less, but at least 10]
+    /// Refuse more kicks or deletions than this: N, or N% of the known accounts; required with --missing delete [default with kick: 500
+    /// or 15% of the known accounts, whichever is less, but at least 10]
     #[arg(long, value_name = "N|N%", value_parser = Bound::parse, required_if_eq("missing", "delete"), help_heading = GUARDS)]
     pub max_delete: Option<Bound>,
     /// Refuse a file without a valid record of this id (repeatable)
@@ -94,9 +94,9 @@ pub enum MissingFlag {
 pub enum AllowFlag {
     /// The file may have no valid record
     Empty,
-    /// The file may lack more than 15 % of the accounts held, or be so much smaller
+    /// The file may lack more than 15 % of the known accounts, or be so much smaller
     Shrunk,
-    /// The share of nicknames or faces may fall by more than 5 points
+    /// The share of nicknames or avatars may fall by more than 5 points
     Blanked,
     /// The file may have no line end at its end though the last run's had one
     Cut,

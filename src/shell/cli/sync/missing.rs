@@ -134,7 +134,7 @@ impl SyncSteps<'_> {
             signals: scene.stops().boxed_local(),
             on_progress: Box::new(move |snapshot, absent: &MissingWorkload| {
                 let acted = absent.tally().acted();
-                let words = format!("the missing: {} of {} dealt with", figures::count(acted), figures::count(due));
+                let words = format!("missing accounts: {} of {} done", figures::count(acted), figures::count(due));
                 gauge.tell((acted, due), &words, &progress::state(&snapshot.phase, snapshot.in_flight), Instant::now());
             }),
         };

@@ -226,7 +226,7 @@ impl<'a> Sync<'a> {
         }
         let ops = state.ops(open.counts.records())?;
         let is_unannounced = (open.sent_up_to + 1..=settled).any(|row| ops.get(row).is_sent());
-        Ok(is_unannounced.then(|| format!("has announced rows up to {}, {settled} have settled", open.sent_up_to)))
+        Ok(is_unannounced.then(|| format!("has announced rows up to {}, {settled} are processed", open.sent_up_to)))
     }
 
     /// The verification that brings an older state up to date.
@@ -290,7 +290,7 @@ impl<'a> Sync<'a> {
                 return Ok(SendOutcomes::none());
             }
             let why = format!("cannot read what the unfinished run has left in {}: {error}", self.paths.results.display());
-            Err(ExitMessage::new(Exit::Fatal, why, "give the same command again; --restart sets the results aside"))
+            Err(ExitMessage::new(Exit::Fatal, why, "give the same command again; --restart renames and keeps the results"))
         })
     }
 

@@ -92,7 +92,7 @@ impl PlanningProgress<'_> {
                 self.gauge.tell((accounts, self.accounts.max(accounts)), &words, "planning, nothing is sent yet", now);
             }
             Step::Compared(bytes) => {
-                self.gauge.tell((bytes, self.bytes), "comparing the missing with the file", "nothing is sent yet", now);
+                self.gauge.tell((bytes, self.bytes), "comparing the missing accounts with the file", "nothing is sent yet", now);
             }
         }
         let stops = &mut self.stops;
@@ -166,7 +166,7 @@ impl Sync<'_> {
         let malformed = drawn.malformed.as_ref().map_or_else(String::new, |malformed| {
             format!("malformed   {}; kicks and deletions wait but for --allow malformed\n", missing::malformed_words(malformed))
         });
-        let known = held.map_or_else(|| "a new state".to_owned(), |held| format!("{} held", figures::counted(held, "account")));
+        let known = held.map_or_else(|| "a new state".to_owned(), |held| format!("{} known", figures::counted(held, "account")));
         let (calls, time) = self.forecast(create + update);
         let time = time.map_or_else(String::new, |time| format!(", about {}", figures::duration(time)));
         format!(
