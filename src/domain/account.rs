@@ -261,13 +261,19 @@ pub enum InvalidAccount {
     ByteOrderMark { field: Field },
     #[error("{field} holds the control character U+{code_point:04X}")]
     ControlCharacter { field: Field, code_point: u32 },
-    #[error("the record has {found} fields, the header has {expected}")]
+    #[error("the record has {}, the header has {expected}", fields(*found))]
     FieldCount { expected: usize, found: usize },
+    #[error("the record is the header again")]
+    HeaderAgain,
     #[error("text follows the closing quote at line {line}, column {column}")]
     TextAfterQuote { line: u64, column: u64 },
     /// A quote that opens on line `quote` and closes on line `last` holds what look like records of their own.
     #[error("the quote at line {quote} swallowed {}", lines(*quote + 1, *last))]
     SwallowedLines { quote: u64, last: u64 },
+}
+
+fn fields(found: usize) -> String {
+    if found == 1 { "1 field".to_owned() } else { format!("{found} fields") }
 }
 
 fn lines(first: u64, last: u64) -> String {

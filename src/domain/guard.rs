@@ -285,7 +285,8 @@ fn has_fallen((now, of_now): (u64, u64), (then, of_then): (u64, u64)) -> bool {
 
 fn updates(GuardInput { updates, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = *held >= HELD_MIN && limits.max_update.is_exceeded(*updates, *held);
-    trips.then(|| format!("{updates} updates are more than --max-update ({}; {held} are known)", limits.max_update))
+    let updates = if *updates == 1 { "1 update is".to_owned() } else { format!("{updates} updates are") };
+    trips.then(|| format!("{updates} more than --max-update ({}; {held} are known)", limits.max_update))
 }
 
 fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) -> Option<String> {
@@ -295,7 +296,8 @@ fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) ->
 
 fn deletes(GuardInput { due, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = limits.max_delete.is_exceeded(*due, *held);
-    trips.then(|| format!("{due} ids due for kick or deletion are more than --max-delete ({}; {held} are known)", limits.max_delete))
+    let ids = if *due == 1 { "1 id due for kick or deletion is".to_owned() } else { format!("{due} ids due for kick or deletion are") };
+    trips.then(|| format!("{ids} more than --max-delete ({}; {held} are known)", limits.max_delete))
 }
 
 fn canary(GuardInput { dead_canaries, .. }: &GuardInput) -> Option<String> {

@@ -3,6 +3,7 @@
 //! Counts what would be refused and why, the UserIDs that repeat, and forecasts the import. Calls nothing and, but for the unnamed
 //! temporary file of the sort, writes nothing; memory stays flat however long the roster is.
 
+mod first_records;
 mod repeats;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use crate::domain::account::{AccountRef, InvalidAccount};
 use crate::domain::examples::{ExampleGroups, Examples};
 use crate::domain::position::InputPosition;
 use crate::io::roster::{RecordRef, Roster, RosterError};
+pub use first_records::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
 use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
 
@@ -30,6 +32,9 @@ pub const EXAMPLES: usize = 3;
 pub struct CheckReport {
     pub records: u64,
     pub valid: u64,
+    /// Lines that are no records.
+    pub blank: u64,
+    pub first: FirstRecords,
     /// Records that would never be sent, by the rule that they break.
     pub refused: ExampleGroups<InvalidRecord, EXAMPLES>,
     /// Valid UserIDs with other characters than letters, digits, `_` and `-`: the service's pages don't agree on them.
@@ -142,6 +147,7 @@ fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> 
             Err(error) => end = Err(error),
         }
     }
+    report.blank = roster.blank_lines().count();
     report.repeats = finder.finish()?;
     report.forecast = Forecast::new(report.valid, rates);
     Ok(Checked { report, end, at: roster.at() })
@@ -152,6 +158,8 @@ impl CheckReport {
         Self {
             records: 0,
             valid: 0,
+            blank: 0,
+            first: FirstRecords::default(),
             refused: ExampleGroups::default(),
             unusual: Examples::default(),
             repeats: Repeats::default(),
@@ -162,6 +170,7 @@ impl CheckReport {
     /// Counts a record: its account, if it is valid.
     fn count<'a>(&mut self, RecordRef { row, line, user_id, account, .. }: RecordRef<'a>) -> Option<AccountRef<'a>> {
         self.records += 1;
+        self.first.count(account.as_ref().err());
         let position = || Position { row, line, user_id: user_id.into() };
         match account {
             Ok(account) => {
@@ -211,6 +220,7 @@ const fn rule(why: &InvalidAccount) -> &'static str {
         InvalidAccount::ByteOrderMark { .. } => "a field holds a byte order mark",
         InvalidAccount::ControlCharacter { .. } => "a field holds a control character",
         InvalidAccount::FieldCount { .. } => "the number of fields is not the header's",
+        InvalidAccount::HeaderAgain => "the record is the header again",
         InvalidAccount::TextAfterQuote { .. } => "text follows a closing quote",
         InvalidAccount::SwallowedLines { .. } => "a quote swallowed lines",
     }

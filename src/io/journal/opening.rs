@@ -86,7 +86,7 @@ pub enum OpenError {
     OtherReading { differences: Vec<String> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
-    #[error("the first {rows} records of the input, which are processed, have changed since")]
+    #[error("{}", changed(*rows))]
     InputChanged { rows: u64 },
     #[error("{} is not what the checkpoint says of it", path.display())]
     SheetChanged { path: PathBuf },
@@ -94,6 +94,13 @@ pub enum OpenError {
     Input(#[source] io::Error),
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+fn changed(rows: u64) -> String {
+    match rows {
+        1 => "the first record of the input, which is processed, has changed since".to_owned(),
+        _ => format!("the first {rows} records of the input, which are processed, have changed since"),
+    }
 }
 
 /// Takes the lock of a run's files; nothing of them may be looked at without.

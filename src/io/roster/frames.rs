@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek};
 use memchr::memchr;
 use thiserror::Error;
 
+use super::blank_lines::BlankLines;
 use super::header::DelimiterFrom;
 use super::read_buffer::ReadBuffer;
 use crate::domain::position::InputPosition;
@@ -90,12 +91,24 @@ pub(super) struct Frames<R> {
     last: InputPosition,
     /// Of the last record that had any.
     spans: Vec<Span>,
+    blank: BlankLines,
+    /// The place behind the last blank line that was counted.
+    blank_up_to: u64,
 }
 
 impl<R: Read> Frames<R> {
     /// `input` stands at `at`.
     pub(super) fn new(input: R, delimiter: u8, at: InputPosition) -> Self {
-        Self { ahead: ReadBuffer::new(input), delimiter, len: 0, at, last: at, spans: Vec::new() }
+        Self {
+            ahead: ReadBuffer::new(input),
+            delimiter,
+            len: 0,
+            at,
+            last: at,
+            spans: Vec::new(),
+            blank: BlankLines::default(),
+            blank_up_to: 0,
+        }
     }
 
     pub(super) fn delimiter(&self) -> u8 {
@@ -150,12 +163,27 @@ impl<R: Read> Frames<R> {
             let (text_after_quote, further_lines) = if has_quote { self.read_to_the_end(line)? } else { (None, 0) };
             self.pass(further_lines);
             if is_blank(self.raw(), self.delimiter) {
+                self.count_blank(further_lines + 1);
                 continue;
             }
             self.at.rows += 1;
             self.last = self.at;
             return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote, has_span: further_lines > 0 }));
         }
+    }
+
+    /// Counts the lines of what holds no record, unless it was passed before.
+    #[cold]
+    fn count_blank(&mut self, lines: u64) {
+        if self.at.offset > self.blank_up_to {
+            self.blank_up_to = self.at.offset;
+            self.blank.add(lines);
+        }
+    }
+
+    /// How many blank lines were passed, and will be.
+    pub(super) fn blank_lines(&self) -> BlankLines {
+        self.blank.clone()
     }
 
     /// The quoted fields of the current record that run over lines, if its frame says that there are any.

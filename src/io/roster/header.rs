@@ -3,6 +3,7 @@
 use csv::ByteRecord;
 use thiserror::Error;
 
+use super::split::SplitFields;
 use crate::domain::account::{Field, UserId};
 
 /// How the file is to be read.
@@ -44,6 +45,8 @@ impl Default for Format {
 pub struct Header {
     pub names: ByteRecord,
     pub(super) user_id: usize,
+    /// The name of that column.
+    user_id_name: Box<[u8]>,
     pub(super) nick: Option<usize>,
     pub(super) face_url: Option<usize>,
     /// Columns that nobody reads, though their names are near to a field that is read from none.
@@ -81,6 +84,19 @@ impl Header {
         fields.by_ref().count() == self.names.len() && user_id.is_some_and(|user_id| UserId::check(user_id).is_ok())
     }
 
+    /// Whether a record with as many fields is the header once more, as where files were put one behind the other.
+    #[inline]
+    pub(super) fn is_again(&self, user_id: &[u8], fields: &SplitFields) -> bool {
+        user_id == &*self.user_id_name && self.has_names(fields)
+    }
+
+    #[cold]
+    fn has_names(&self, fields: &SplitFields) -> bool {
+        let first = fields.get(0).map(|first| first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first));
+        let others = (1..fields.len()).map(|column| fields.get(column));
+        std::iter::once(first).chain(others).eq(self.names.iter().map(Some))
+    }
+
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {
         for (at, (field, _)) in format.map.iter().enumerate() {
             if format.map[..at].iter().any(|(earlier, _)| earlier == field) {
@@ -96,7 +112,8 @@ impl Header {
             (is_open && !read.contains(&Some(column))).then_some((field, column))
         };
         let near = names.iter().enumerate().filter_map(|(column, name)| is_unread((column, near_field(name)?))).collect();
-        Ok(Self { names, user_id, nick, face_url, near })
+        let user_id_name = names[user_id].into();
+        Ok(Self { names, user_id, user_id_name, nick, face_url, near })
     }
 
     /// Whether `names` have one column of the id.

@@ -44,6 +44,8 @@ pub(super) fn judge(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malf
         Some(InvalidAccount::FieldCount { .. }) => Some(Malformed::FieldCount),
         Some(InvalidAccount::TextAfterQuote { .. }) => Some(Malformed::TextBesideQuotes),
         Some(InvalidAccount::SwallowedLines { .. }) => Some(Malformed::SwallowedLines),
+        // Nobody's, for certain.
+        Some(InvalidAccount::HeaderAgain) => None,
         Some(InvalidAccount::EmptyUserId) => Some(Malformed::EmptyUserId),
         // Of these the UserID may be at fault.
         Some(

@@ -2,6 +2,7 @@
 //!
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
+mod blank_lines;
 mod file;
 mod frames;
 mod header;
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use crate::domain::account::{Account, AccountRef, Field, InvalidAccount};
 use crate::domain::position::{ColumnLayout, InputPosition};
+pub use blank_lines::BlankLines;
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
 pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
@@ -182,6 +184,12 @@ impl<R: Read> Roster<R> {
         self.frames.behind_last()
     }
 
+    /// How many blank lines it has passed, and will have.
+    #[must_use]
+    pub fn blank_lines(&self) -> BlankLines {
+        self.frames.blank_lines()
+    }
+
     /// Whether the last record that was read ends with a line end, so that the file can't have been written half of it.
     fn is_whole(&self) -> bool {
         self.frames.raw().ends_with(b"\n")
@@ -245,6 +253,7 @@ impl<R: Read> Roster<R> {
         let user_id = cell(Some(self.header.user_id));
         let account = swallowed
             .and_then(|()| well_formed(&frame, self.header.names.len(), fields.len()))
+            .and_then(|()| if self.header.is_again(user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
             .and_then(|()| AccountRef::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
         let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), self.header.user_id, user_id);
         (RecordRef { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account, has_stray_quote }, fields)

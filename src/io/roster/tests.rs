@@ -54,6 +54,29 @@ fn lines_of_delimiters_quotes_and_white_space_are_no_records() {
 }
 
 #[test]
+fn a_record_is_the_header_again_only_if_all_its_cells_are() {
+    let invalid = |text: &str| lines(text).into_iter().map(|(.., why)| why.is_some()).collect::<Vec<_>>();
+    assert_eq!(invalid("userid,Note\nUserID,Note\nuserid,note\nuserid,x\nuserid,Note\n"), [false, false, false, true]);
+    assert_eq!(invalid("Note,uid,userid\n\u{feff}Note,uid,userid\n"), [true], "a second file with a byte order mark of its own");
+    let records = lines("userid,Note\na,\nuserid,Note\nb,\n");
+    assert_eq!(records.iter().map(|record| (record.0, record.1)).collect::<Vec<_>>(), [(1, 2), (2, 3), (3, 4)], "it counts as any record");
+}
+
+#[test]
+fn blank_lines_are_counted_once() {
+    let text = "\n,\nUserID,Nick\na,1\n\n,,\n\" \n\",\nb,2\n \n\nc,";
+    let mut roster = roster(text).unwrap();
+    let blank = roster.blank_lines();
+    assert_eq!(blank.count(), 2, "in front of the header");
+    let first = roster.next().unwrap().unwrap().end;
+    while roster.next_view().is_some() {}
+    assert_eq!(blank.count(), 8);
+    let mut again = roster.skip_to(first).unwrap();
+    while again.pass_over().is_some() {}
+    assert_eq!(blank.count(), 8, "what is read twice is counted once");
+}
+
+#[test]
 fn blank_lines_behind_the_last_record_are_behind_its_place() {
     for rest in ["", "\n", "\r\n,\n \n", "\n\n,", "\"\n\",\n"] {
         let place = |text: &str| {
@@ -117,10 +140,12 @@ fn what_is_wrong_with_a_record_is_told() {
         assert_eq!(found[0].3.as_deref(), Some(expected), "{text:?}");
         assert_eq!(found.last().unwrap(), &row(2, found.last().unwrap().1, "next|1"), "{text:?}");
     };
-    check("a", "the record has 1 fields, the header has 2");
+    check("a", "the record has 1 field, the header has 2");
     check("a,b,c", "the record has 3 fields, the header has 2");
     check("a,\"b\" c", "text follows the closing quote at line 2, column 6");
     check("a,\"好\nb\"x", "the quote at line 2 swallowed line 3");
+    check("UserID,Nick", "the record is the header again");
+    check("\"UserID\",\"Nick\"\r", "the record is the header again");
     check("a,b\rc", "Nick holds the control character U+000D");
     check("a,b\0c", "Nick holds the control character U+0000");
     check("\u{feff}a,b", "UserID holds a byte order mark (U+FEFF)");

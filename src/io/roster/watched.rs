@@ -2,7 +2,7 @@
 
 use super::file::{InputFile, InputReader};
 use super::input_comparison::{Look, Watch};
-use super::{Header, Record, Roster, RosterError};
+use super::{BlankLines, Header, Record, Roster, RosterError};
 use crate::domain::position::{FileStat, InputPosition};
 
 /// What a watched roster has next.
@@ -30,6 +30,12 @@ impl Watched {
     pub fn new(roster: Roster<InputReader>, file: InputFile, stat: FileStat) -> Self {
         let watch = Watch::new(file, roster.reading().delimiter, stat);
         Self { roster, watch, unsure: None, has_failed: false }
+    }
+
+    /// As [`Roster::blank_lines`].
+    #[must_use]
+    pub fn blank_lines(&self) -> BlankLines {
+        self.roster.blank_lines()
     }
 
     /// The header of the file.

@@ -9,7 +9,7 @@ use super::flags::AuditFlags;
 use super::input::{Stream, is_stdin, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
-use super::{check, columns};
+use super::{check, columns, input};
 use crate::domain::figures::{count, counted};
 use crate::flow::audit::{AuditError, AuditReport, EXAMPLES, Problem, audit};
 use crate::io::journal::results::{Results, ResultsError};
@@ -35,7 +35,7 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
             ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
     };
-    let (header, records) = Stream::open(path)?.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
+    let (header, blank, records) = Stream::open(path)?.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
     let file = File::open(results_path).map_err(|error| results_word(error.into()))?;
     let results = Results::new(BufReader::new(file)).map_err(results_word)?;
     columns::report(&header)?;
@@ -44,6 +44,7 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
         AuditError::Results(error) => results_word(error.into()),
     })?;
     print(&report)?;
+    input::blank_words(blank.count()).map_or(Ok(()), |words| print(&format_args!("\n{words}\n")))?;
     Ok(last_word(&report))
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::columns;
 use super::flags::InputFlags;
-use super::input::{Stream, roster_error};
+use super::input::{Stream, blank_words, roster_error};
+use super::preflight::Admission;
 use super::settings::format;
 use super::stdout::print;
 use crate::domain::examples::Examples;
@@ -19,11 +20,11 @@ use crate::shell::terminal::{causes, quoted};
 const READINGS_MAX: u32 = 10;
 
 /// Reads the file, prints the report.
-pub(super) fn run(input: &InputFlags, rates: Rates) -> ExitMessage {
-    checked(input, rates).unwrap_or_else(|word| word)
+pub(super) fn run(input: &InputFlags, rates: Rates, admission: Admission) -> ExitMessage {
+    checked(input, rates, admission).unwrap_or_else(|word| word)
 }
 
-fn checked(input: &InputFlags, rates: Rates) -> Result<ExitMessage, ExitMessage> {
+fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<ExitMessage, ExitMessage> {
     let (path, format) = (&input.file, format(input));
     let mut stream = Stream::open(path)?;
     let Checked { mut report, end, .. } = read(&mut stream, path, &format, rates)?;
@@ -34,7 +35,10 @@ fn checked(input: &InputFlags, rates: Rates) -> Result<ExitMessage, ExitMessage>
         report.name_repeats(again);
     }
     print(&report)?;
-    Ok(end.map_or_else(|error| roster_error(path, &error), |()| last_word(&report)))
+    Ok(end.map_or_else(
+        |error| roster_error(path, &error),
+        |()| admission.refusal(&report.first).map_or_else(|| last_word(&report), |refusal| refusal.after_check(input)),
+    ))
 }
 
 /// Reads the file; from its start again if it has grown meanwhile.
@@ -80,6 +84,9 @@ impl fmt::Display for CheckReport {
         let width = figures[0].len();
         for (label, figure) in ["records", "  can be sent", "  would be refused"].into_iter().zip(figures) {
             writeln!(f, "{label:<20}{figure:>width$}")?;
+        }
+        if let Some(words) = blank_words(self.blank) {
+            writeln!(f, "{words}")?;
         }
         for (rule, sample) in self.refused.by_count() {
             write_refused(f, rule, sample)?;
@@ -179,7 +186,7 @@ mod tests {
           row 6, line 7, UserID "a\u{1b}[2Jc": UserID holds the control character U+001B
 
         refused: the number of fields is not the header's: 1 record
-          row 9, line 10, UserID "short": the record has 1 fields, the header has 2
+          row 9, line 10, UserID "short": the record has 1 field, the header has 2
 
         warning: UserID with other characters than A-Z a-z 0-9 _ -: 1 record
           They are sent as they are; not every page of the service's documentation allows them.
@@ -206,12 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn blank_lines_are_told_where_there_are_any() {
+        let told = report("UserID,Nick\na,\n,\n\nb,\n").to_string();
+        assert!(told.contains("\n2 blank lines skipped\n"), "{told}");
+        assert!(report("UserID,Nick\na,\n,\n").to_string().contains("\n1 blank line skipped\n"));
+    }
+
+    #[test]
     fn the_last_word_follows_from_the_refusals() {
         let check = |text: &str, exit: Exit, why: &str| {
             let word = last_word(&report(text));
             assert_eq!((word.exit, word.why.as_str()), (exit, why), "{text:?}");
         };
-        check("UserID\n", Exit::Done, "0 records can be sent");
         check("UserID\na\na\n", Exit::Done, "2 records can be sent");
         check("UserID\na\n ab\n", Exit::SomeRowsRejected, "1 of 2 records would be refused");
     }

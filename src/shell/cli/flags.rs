@@ -109,6 +109,16 @@ pub struct ImportFlags {
     /// Fill this state, which `sync` goes on with: on a finished import from its results, without a call
     #[arg(long, value_name = "STATE", help_heading = "Files")]
     pub state: Option<PathBuf>,
+    /// Take a file that has no records: a finished run of no rows
+    #[arg(long, value_name = "empty", help_heading = "Run")]
+    pub allow: Option<ImportAllowFlag>,
+}
+
+/// What an import lets pass if it is told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportAllowFlag {
+    #[value(hide = true)]
+    Empty,
 }
 
 /// What `import` and `sync` share.

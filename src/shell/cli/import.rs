@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use super::client::{ServiceClient, build_client, target};
 use super::exit_messages::{EndedRun, already_finished, cannot_open, disk_failed, having_waited, last_word};
-use super::flags::{ImportFlags, RunFlags};
+use super::flags::{ImportFlags, InputFlags, RunFlags};
 use super::lanes::{COMMIT_EVERY, Lanes};
 use super::open_files::Keeps;
 use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
+use super::preflight::{Admission, EmptyFile};
 use super::reach::Reach;
 use super::settings::{Connection, format};
 use super::signals::Leftover;
@@ -40,7 +41,7 @@ use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
 use crate::io::journal::{self, DiskError, Journal, LastCalls, Restart, RunSpec, StartDecision, StartMode};
-use crate::io::roster::{self, Format, InputFile, InputReader, Roster, RosterError, Watched};
+use crate::io::roster::{self, BlankLines, Format, InputFile, InputReader, Roster, RosterError, Watched};
 use crate::io::state;
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::progress::{ProgressReporter, Start};
@@ -54,7 +55,7 @@ pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 pub(super) fn run(given: &ImportFlags) -> ExitMessage {
     let flags = &given.run;
     if flags.dry_run {
-        return check::run(&flags.input, forecast_rates(flags));
+        return check::run(&flags.input, forecast_rates(flags), admission(given));
     }
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
@@ -151,6 +152,7 @@ fn begin<'a>(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Prepared<'a>
 /// What the flags come to, before any file of the run is looked at.
 struct Ground<'a> {
     flags: &'a RunFlags,
+    admission: Admission,
     state: Option<&'a Path>,
     connection: Connection,
     reach: Reach,
@@ -161,7 +163,7 @@ struct Ground<'a> {
 
 impl<'a> Ground<'a> {
     fn of(given: &'a ImportFlags, pipe: &mut HeldPipe) -> Result<Self, ExitMessage> {
-        let ImportFlags { run: flags, state } = given;
+        let ImportFlags { run: flags, state, allow: _ } = given;
         let mut connection = Connection::resolve(&flags.connection, &environment)?;
         open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
         let reach = Reach::new(&connection, &environment, Instant::now());
@@ -170,7 +172,7 @@ impl<'a> Ground<'a> {
         can_be_replaced("summary", flags.summary.as_deref())?;
         *pipe = HeldPipe::open(flags.summary.as_deref())?;
         let last_calls = LastCalls::find(&paths.lock());
-        Ok(Self { flags, state: state.as_deref(), connection, reach, lanes, paths, last_calls })
+        Ok(Self { flags, admission: admission(given), state: state.as_deref(), connection, reach, lanes, paths, last_calls })
     }
 
     /// The state that is to be filled, if one is.
@@ -188,10 +190,10 @@ impl<'a> Ground<'a> {
         mut source: Source,
         read: ReadInput,
     ) -> Result<ImportRun<'a>, ExitMessage> {
-        let Self { flags, state, connection, reach, lanes, paths, last_calls } = self;
+        let Self { flags, admission, state, connection, reach, lanes, paths, last_calls } = self;
         let ReadInput { input, format, roster, .. } = read;
         columns::announce(roster.header());
-        look_at_input(&way, &input, &format, flags)?;
+        look_at_input(&way, (&input, &format), &flags.input, admission)?;
         let dialled = build_client(&connection, lanes.main_rate())?;
         // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
         let stops = signals::stops();
@@ -296,12 +298,21 @@ fn examine(claim: &RunSpec, paths: &RunPaths, input: &InputFile, flags: &RunFlag
     journal::examine(&OsDisk, paths, claim, restart, compare).map_err(|error| cannot_open(&error))
 }
 
+/// Which files the flags let in.
+const fn admission(given: &ImportFlags) -> Admission {
+    let empty = if given.allow.is_some() { EmptyFile::Allowed } else { EmptyFile::Refused };
+    Admission { max_invalid: given.run.max_invalid, empty }
+}
+
 /// Judges a new input, and tells of a changed one.
-fn look_at_input(way: &StartMode, input: &InputFile, format: &Format, flags: &RunFlags) -> Result<(), ExitMessage> {
+fn look_at_input(
+    way: &StartMode,
+    (input, format): (&InputFile, &Format),
+    flags: &InputFlags,
+    admission: Admission,
+) -> Result<(), ExitMessage> {
     match way {
-        StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => {
-            preflight::judge(input, &flags.input, format, flags.max_invalid)
-        }
+        StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => preflight::judge(input, flags, format, admission),
         StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its processed part is the same, the run goes on with what follows");
             Ok(())
@@ -336,7 +347,7 @@ impl<'a> ImportRun<'a> {
         let (start, before) = (journal.settled(), journal.tally());
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
         let mut progress = ProgressReporter::on_stderr(flags.output.progress(), bars, progress, Instant::now());
-        let mut watched = reach.clone();
+        let (mut watched, blank) = (reach.clone(), roster.blank_lines());
         let parts = Dependencies {
             api: dialled.api.clone(),
             records: WatchedRecords::new(Watched::new(roster, input.clone(), stat)),
@@ -350,7 +361,7 @@ impl<'a> ImportRun<'a> {
                 progress.tell(snapshot, Instant::now());
             }),
         };
-        (parts, settings, Rest { flags, paths, source, input, format, dialled, kept, state, reach, start, before })
+        (parts, settings, Rest { flags, paths, source, input, format, dialled, kept, state, reach, blank, start, before })
     }
 
     /// Says what is about to happen, and what may get in its way.
@@ -416,6 +427,8 @@ struct Rest<'a> {
     kept: Option<LockedState>,
     state: Option<&'a Path>,
     reach: Reach,
+    /// That this process has passed.
+    blank: BlankLines,
     /// Where this process began.
     start: InputPosition,
     /// What earlier processes had come to.
@@ -449,6 +462,9 @@ impl Rest<'_> {
         let word = having_waited(word, ended.unjudged);
         let is_finished = matches!(ended.end, StopCause::Finished);
         let word = if is_finished { input::with_new_file(word, &self.flags.input.file, &self.input) } else { word };
+        if is_finished {
+            input::tell_blank(self.blank.count());
+        }
         let summary = summary((word.exit, ended.lane), tally, ended.traffic.clone(), (elapsed, self.start.rows));
         Conclusion { word, summary, this_run: ended.tally }
     }

@@ -8,8 +8,9 @@ use super::command_line::{delimiter_word, file_word, shell_word};
 use super::flags::InputFlags;
 use super::settings::format;
 use crate::domain::account::Field;
+use crate::domain::figures::counted;
 use crate::domain::position::{FileStat, InputPosition};
-use crate::io::roster::{Format, Header, HeaderError, InputFile, Look, Record, Roster, RosterError, Watch, Watched};
+use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Record, Roster, RosterError, Watch, Watched};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, quoted};
 
@@ -70,16 +71,16 @@ impl Stream {
         matches!(self, Stream::File(file, _) if file.is_regular())
     }
 
-    /// The header and all records, as long as a file stays what it is.
-    pub(super) fn records(self, format: &Format) -> Result<(Header, Records), RosterError> {
+    /// The header, the blank lines and all records, as long as a file stays what it is.
+    pub(super) fn records(self, format: &Format) -> Result<(Header, BlankLines, Records), RosterError> {
         match self {
             Stream::File(file, stat) if file.is_regular() => {
                 let roster = Roster::of(&file, format)?;
-                Ok((roster.header().clone(), Box::new(Watched::new(roster, file, stat))))
+                Ok((roster.header().clone(), roster.blank_lines(), Box::new(Watched::new(roster, file, stat))))
             }
             Stream::Stdin | Stream::File(..) => {
                 let roster = self.roster(format)?;
-                Ok((roster.header().clone(), Box::new(roster)))
+                Ok((roster.header().clone(), roster.blank_lines(), Box::new(roster)))
             }
         }
     }
@@ -140,6 +141,18 @@ pub(super) fn with_new_file(word: ExitMessage, path: &Path, input: &InputFile) -
 pub(super) fn unreadable(why: String, error: &io::Error) -> ExitMessage {
     let remedies = Remedies { place: "check the path and its permissions", disk: "check the disk, then give the same command again" };
     cannot_use(why, error, remedies)
+}
+
+/// What is said of blank lines, if there were any.
+pub(super) fn blank_words(blank: u64) -> Option<String> {
+    (blank > 0).then(|| format!("{} skipped", counted(blank, "blank line")))
+}
+
+/// Tells at the end of a run how many blank lines it has passed, if any.
+pub(super) fn tell_blank(blank: u64) {
+    if let Some(words) = blank_words(blank) {
+        tracing::info!("{words}");
+    }
 }
 
 /// A path in a message.

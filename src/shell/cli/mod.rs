@@ -43,6 +43,7 @@ use crate::io::api::wire::BATCH_CALLS_PER_S;
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
 use flags::{Cli, CliCommand};
+use preflight::Admission;
 
 /// Runs the command line of this process.
 #[must_use]
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
         CliCommand::Import(flags) => import::run(&flags),
         CliCommand::Sync(flags) => sync::run(&flags),
         CliCommand::State(flags) => state::run(&flags),
-        CliCommand::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }),
+        CliCommand::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }, Admission::USUAL),
         CliCommand::Audit(flags) => audit::run(&flags),
         CliCommand::Verify(flags) => verify::run(&flags),
         CliCommand::Sandbox(flags) => sandbox::run(&flags),

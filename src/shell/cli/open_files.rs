@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::settings::{Connection, ServiceAddress};
+use crate::domain::figures::counted;
 use crate::sandbox::CONNECTIONS_MAX;
 use crate::shell::exit::{ExitMessage, MORE_FILES};
 
@@ -79,13 +80,17 @@ pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(),
     let least = least(connection, keeps) + handed_down;
     if limit < least {
         let open = if handed_down == 0 { String::new() } else { format!(" ({handed_down} were handed down to it)") };
-        return Err(ExitMessage::yours(format!("this process may open {limit} files, and needs {least} at least{open}"), MORE_FILES));
+        return Err(ExitMessage::yours(
+            format!("this process may open {}, and needs {least} at least{open}", counted(limit, "file")),
+            MORE_FILES,
+        ));
     }
     let fits = in_flight(limit.saturating_sub(handed_down), per_call, connection.in_flight);
     if fits < connection.in_flight {
         tracing::warn!(
-            "this process may open {limit} files, {} calls in flight need {wanted}: at most {fits} are in flight; `ulimit -Hn` shows the limit",
-            connection.in_flight
+            "this process may open {}, {} in flight need {wanted}: at most {fits} are in flight; `ulimit -Hn` shows the limit",
+            counted(limit, "file"),
+            counted(connection.in_flight as u64, "call")
         );
         connection.in_flight = fits;
     }

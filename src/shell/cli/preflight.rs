@@ -1,45 +1,94 @@
 //! The first look at an input: its first records, before the first call.
 
-use std::collections::BTreeMap;
-
 use super::command_line::CommandLine;
 use super::flags::InputFlags;
 use super::input;
+use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
 use crate::io::roster::{Format, InputFile, Roster};
 use crate::shell::exit::ExitMessage;
 
-/// Records that are looked at. Source: the contract of `--max-invalid`.
-const RECORDS: usize = 1_000;
+/// Which files an import takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Admission {
+    /// Per cent of the first records.
+    pub(super) max_invalid: f64,
+    pub(super) empty: EmptyFile,
+}
 
-/// Refuses a file that is cut wrongly near its start or of whose first 1,000 records more than `max_invalid` per cent are invalid.
-/// Shorter files aren't judged by that share.
+/// What is thought of a file without records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EmptyFile {
+    Refused,
+    Allowed,
+}
+
+impl Admission {
+    /// What an import takes that isn't told anything else. Source: the contract of `--max-invalid` and `--allow empty`.
+    pub(super) const USUAL: Self = Self { max_invalid: 1.0, empty: EmptyFile::Refused };
+
+    /// Why a file with such first records isn't taken, if it isn't.
+    pub(super) fn refusal(self, first: &FirstRecords) -> Option<Refusal> {
+        if first.is_empty() && self.empty == EmptyFile::Refused {
+            return Some(Refusal::Empty);
+        }
+        first.too_many_invalid(self.max_invalid).map(|found| Refusal::TooManyInvalid { found, max_invalid: self.max_invalid })
+    }
+}
+
+/// Why a file isn't taken.
+#[derive(Debug, PartialEq)]
+pub(super) enum Refusal {
+    Empty,
+    TooManyInvalid { found: TooManyInvalid, max_invalid: f64 },
+}
+
+impl Refusal {
+    /// In words.
+    pub(super) fn why(&self, flags: &InputFlags) -> String {
+        let name = input::shown(&flags.file);
+        match self {
+            Refusal::Empty => format!("{name}: the file has a header and no records"),
+            Refusal::TooManyInvalid { found: TooManyInvalid { invalid, most }, max_invalid } => {
+                let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+                let most = most.as_ref().map(|(reason, count)| format!("; {}: {reason}", times(*count))).unwrap_or_default();
+                format!("{invalid} of the first {FIRST_RECORDS} records of {name} are invalid, more than {max_invalid} %{most}")
+            }
+        }
+    }
+
+    /// What to do about it, to whom a check would be of help.
+    fn hint(&self, flags: &InputFlags) -> String {
+        match self {
+            Refusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
+            Refusal::TooManyInvalid { .. } => {
+                let check = CommandLine::new("check").file(&flags.file).reading(flags);
+                format!("{check} names them; if they are to be left out, raise --max-invalid")
+            }
+        }
+    }
+
+    /// The last word of a check that has named what it found.
+    pub(super) fn after_check(&self, flags: &InputFlags) -> ExitMessage {
+        let hint = match self {
+            Refusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty",
+            Refusal::TooManyInvalid { .. } => {
+                "see whether it is the right export and the right columns; if they are to be left out, `import` takes it with a higher --max-invalid"
+            }
+        };
+        ExitMessage::yours(self.why(flags), hint)
+    }
+}
+
+/// Refuses a file that is cut wrongly near its start, or that isn't admitted.
 ///
 /// # Errors
 /// The last word (exit code 2).
-pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, max_invalid: f64) -> Result<(), ExitMessage> {
-    let name = &flags.file;
-    let roster = Roster::of(file, format).map_err(|error| input::roster_error(name, &error))?;
-    let (mut records, mut invalid) = (0, 0);
-    let mut reasons = BTreeMap::<String, u64>::new();
-    for record in roster.take(RECORDS) {
-        let record = record.map_err(|error| input::roster_error(name, &error))?;
-        records += 1;
-        if let Err(why) = record.account {
-            invalid += 1;
-            *reasons.entry(why.to_string()).or_default() += 1;
-        }
+pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, admission: Admission) -> Result<(), ExitMessage> {
+    let failed = |error| input::roster_error(&flags.file, &error);
+    let mut first = FirstRecords::default();
+    let records = usize::try_from(FIRST_RECORDS).unwrap_or(usize::MAX);
+    for record in Roster::of(file, format).map_err(failed)?.take(records) {
+        first.count(record.map_err(failed)?.account.err().as_ref());
     }
-    let share = 100.0 * f64::from(invalid) / RECORDS as f64;
-    if records < RECORDS || share <= max_invalid {
-        return Ok(());
-    }
-    let most = reasons.into_iter().max_by_key(|(_, count)| *count).map(|(reason, count)| format!("; {count} times: {reason}"));
-    Err(ExitMessage::yours(
-        format!(
-            "{invalid} of the first {RECORDS} records of {} are invalid, more than {max_invalid} %{}",
-            name.display(),
-            most.unwrap_or_default()
-        ),
-        format!("{} names them; if they are to be left out, raise --max-invalid", CommandLine::new("check").file(name).reading(flags)),
-    ))
+    admission.refusal(&first).map_or(Ok(()), |refusal| Err(ExitMessage::yours(refusal.why(flags), refusal.hint(flags))))
 }

@@ -12,7 +12,7 @@ use super::flags::SandboxFlags;
 use super::secret::read_secret;
 use super::stdout::print;
 use super::{open_files, signals};
-use crate::domain::figures::{count, counted};
+use crate::domain::figures::counted;
 use crate::sandbox::{
     Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, PresenceField, Sandbox, SandboxSettings, UnknownProfiles,
 };
@@ -125,7 +125,7 @@ impl Usage<'_> {
 }
 
 fn told(audit: &Audit) -> String {
-    let pace = audit.apis.iter().map(|(api, seen)| format!("{api} at most {} calls in any second", count(seen.max_calls_in_1s as u64)));
+    let pace = audit.apis.iter().map(|(api, seen)| format!("{api} at most {} in any second", counted(seen.max_calls_in_1s as u64, "call")));
     let parts = [counted(audit.calls, "call"), counted(audit.accounts as u64, "account"), counted(audit.violations, "violation")];
     parts.into_iter().chain(pace).collect::<Vec<_>>().join(", ")
 }

@@ -115,7 +115,7 @@ impl VerifyRun<'_> {
         (sheets, dialled): (Reconciled, ServiceClient),
         mut stops: StopSeen,
     ) -> Result<ExitMessage, ExitMessage> {
-        let Some(plan) = self.survey(&mut gauge, &mut stops).await? else {
+        let Some((plan, blank)) = self.survey(&mut gauge, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
         self.has_something_to_compare(&plan)?;
@@ -141,14 +141,20 @@ impl VerifyRun<'_> {
                 );
             }),
         };
-        match calls::run(parts, self.settings()).await {
+        let word = match calls::run(parts, self.settings()).await {
             Ok(ended) => self.finish(ended),
             Err(RunFailed { error, .. }) => Err(self.failed(error)),
-        }
+        };
+        input::tell_blank(blank);
+        word
     }
 
-    /// Refuses a comparison of profiles where there are none to compare with.
+    /// Refuses a file without records, and a comparison of profiles where there are none to compare with.
     fn has_something_to_compare(&self, plan: &SurveyPlan) -> Result<(), ExitMessage> {
+        if plan.rows() == 0 {
+            let why = format!("{}: the file has a header and no records", self.flags.input.file.display());
+            return Err(ExitMessage::yours(why, "see whether the export is whole: there is nothing to ask about"));
+        }
         if !self.flags.profiles || plan.ids == 0 || plan.profiles > 0 {
             return Ok(());
         }
@@ -159,10 +165,12 @@ impl VerifyRun<'_> {
         ))
     }
 
-    /// Reads the whole input once; `None` if a signal came.
-    async fn survey(&self, gauge: &mut PhaseBar, stops: &mut StopSeen) -> Result<Option<SurveyPlan>, ExitMessage> {
+    /// Reads the whole input once: what is asked about, and how many lines are blank; `None` if a signal came.
+    async fn survey(&self, gauge: &mut PhaseBar, stops: &mut StopSeen) -> Result<Option<(SurveyPlan, u64)>, ExitMessage> {
         let bytes = self.input.stat.len;
-        let mut survey = Survey::new(self.input.records()?, Box::new(tempfile::tempfile));
+        let records = self.input.records()?;
+        let blank = records.blank_lines();
+        let mut survey = Survey::new(records, Box::new(tempfile::tempfile));
         let failed = |error| survey_failed(&self.flags.input.file, error);
         while survey.read_some().map_err(failed)? == ReadProgress::GoesOn {
             gauge.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
@@ -172,7 +180,7 @@ impl VerifyRun<'_> {
             }
         }
         let sample = self.flags.sample.zip(self.seed).map(|(ids, seed)| Sample { ids, seed });
-        survey.finish(sample).map(Some).map_err(failed)
+        survey.finish(sample).map(|plan| Some((plan, blank.count()))).map_err(failed)
     }
 
     fn settings(&self) -> CallsSettings {

@@ -225,6 +225,25 @@ fn every_command_says_first_what_it_reads_and_what_it_ignores_though_it_is_near(
 }
 
 #[test]
+fn blank_lines_are_told_at_the_end_of_every_command_and_a_second_header_is_invalid() {
+    let bench = CliFixture::new();
+    let server = Server::new(|_| imported());
+    bench.write("users.csv", "\nUserID,Nick\na1,Ann\n,\n\nUserID,Nick\nb2,Bob\n\"\", \n");
+    let told = "4 blank lines skipped";
+    let says = |said: &str| assert!(said.contains(told), "{said}");
+    says(&bench.call(&["check", "users.csv"]).run().exits(3).stdout);
+    let run = bench.import(&server).run().exits(3).settles(3);
+    says(&run.stderr);
+    assert_eq!((run.rows[1].status.as_str(), run.rows[1].error_info.as_str()), ("invalid", "the record is the header again"));
+    assert_eq!((server.calls(), run.rows[1].line), (2, 6));
+    says(&bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0).stdout);
+    says(&bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).run().exits(3).stderr);
+    let sync = ["sync", "users.csv", "--state", "s", "--sandbox", "--no-progress", "--results", "sync.csv"];
+    says(&bench.call(&sync).args(&["--dry-run"]).run().exits(0).stderr);
+    says(&bench.call(&sync).run().exits(3).stderr);
+}
+
+#[test]
 fn standard_input_is_kept_until_the_run_is_finished() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
@@ -255,6 +274,10 @@ fn the_first_thousand_records_are_judged_before_the_first_call() {
     };
     bench.write("users.csv", with_invalid(1_000, 11));
     let call = || bench.import(&server).at_any_rate();
+    // A check shows its list, and ends as the import would.
+    let check = bench.call(&["check", "users.csv"]).run().exits(2).because("11 of the first 1000 records").hints("--max-invalid");
+    assert!(check.stdout.contains("refused: ") && check.stdout.contains("forecast: "), "{}", check.stdout);
+    bench.import(&server).args(&["--dry-run", "--max-invalid", "1.1"]).run().exits(3);
     let run = call().run().exits(2).because("11 of the first 1000 records").hints("chatlift check users.csv");
     assert!(run.rows.is_empty());
     assert_eq!((server.calls(), server.connections()), (0, 0));
@@ -290,10 +313,16 @@ fn a_file_that_is_not_what_it_claims_is_refused_before_the_first_call() {
 }
 
 #[test]
-fn a_header_alone_is_a_finished_run_of_no_rows() {
+fn a_header_alone_is_refused_unless_it_is_allowed_and_then_a_finished_run_of_no_rows() {
     let bench = CliFixture::with_users(0);
     let server = Server::new(|_| imported());
-    bench.import(&server).run().exits(0).settles(0);
+    bench.import(&server).run().exits(2).because("no records").hints("--allow empty");
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"], "nothing is left behind");
+    bench.call(&["check", "users.csv"]).run().exits(2).because("no records");
+    bench.import(&server).args(&["--dry-run"]).run().exits(2);
+    bench.import(&server).args(&["--dry-run", "--allow", "empty"]).run().exits(0);
+    bench.import(&server).args(&["--allow", "empty"]).run().exits(0).settles(0);
+    bench.import(&server).run().exits(0).because("finished earlier");
     assert_eq!(bench.read("users.results.csv").lines().count(), 1);
     assert_eq!(server.calls(), 0);
 }

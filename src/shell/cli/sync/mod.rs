@@ -6,7 +6,7 @@ mod missing;
 mod planned;
 mod sending;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -23,6 +23,7 @@ use super::lanes::Lanes;
 use super::open_files::Keeps;
 use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
+use super::preflight::{Admission, EmptyFile};
 use super::reach::Reach;
 use super::settings::Connection;
 use super::signals::{Leftover, Stops};
@@ -30,6 +31,7 @@ use super::source::Source;
 use super::state_file::{LockedState, committed_results, new_identity, state_error};
 use super::{columns, environment, input, last_calls, log, open_files, preflight};
 use crate::domain::change::{Ops, PaddedId, PlanCounts, Wait};
+use crate::domain::figures;
 use crate::domain::guard::{Bound, Guard, GuardLimits};
 use crate::domain::position::{FileStat, InputChange};
 use crate::domain::target::Target;
@@ -122,6 +124,8 @@ struct Sync<'a> {
     /// Of a dry run: none, it changes nothing.
     locks: Option<Locks>,
     last_calls: LastCalls,
+    /// Blank lines that planning has passed.
+    blank: Cell<u64>,
     /// In milliseconds since the epoch.
     began_at: i64,
 }
@@ -144,7 +148,7 @@ impl<'a> Sync<'a> {
         let (file, stat) = input::open_file(source.path(), &run.input.file)?;
         let target = target(&connection.service);
         let format = input::as_it_is_read(&file, &run.input)?;
-        Ok(Self { flags, connection, lanes, target, paths, format, source, file, stat, locks, last_calls, began_at })
+        Ok(Self { flags, connection, lanes, target, paths, format, source, file, stat, locks, last_calls, blank: Cell::new(0), began_at })
     }
 
     /// Plans or goes on, whichever it is.
@@ -170,7 +174,9 @@ impl<'a> Sync<'a> {
             scene.stops();
             return self.open((way, claim), ops, open_run.clone(), dialled).map(PreparedSync::Run);
         }
-        preflight::judge(&self.file, &self.flags.run.input, &self.format, self.flags.run.max_invalid)?;
+        // A file without records is a guard's.
+        let admission = Admission { max_invalid: self.flags.run.max_invalid, empty: EmptyFile::Allowed };
+        preflight::judge(&self.file, &self.flags.run.input, &self.format, admission)?;
         let left = self.left_by(&claim, open_run.as_ref())?;
         let mut drawn = self.plan(state.as_ref(), left, scene)?;
         self.is_as_planned(&drawn)?;
@@ -180,6 +186,7 @@ impl<'a> Sync<'a> {
         self.tell_plan(&mut drawn, state.as_ref(), &tripped)?;
         planned::tell_cut(&figures, &tripped);
         if self.flags.run.dry_run || !tripped.is_empty() {
+            input::tell_blank(self.blank.get());
             return Ok(PreparedSync::Stopped(self.stop(&drawn, &tripped, wait)));
         }
         let is_shrunk = crate::domain::guard::has_shrunk(&figures);
@@ -213,7 +220,7 @@ impl<'a> Sync<'a> {
     fn how_older(&self, state: &StateDb, run: u64, token: u64) -> Result<Option<String>, state::StateError> {
         let last = state.last_run()?;
         if run > last {
-            return Ok(Some(format!("knows {last} runs, the checkpoint is of run {run}")));
+            return Ok(Some(format!("knows {}, the checkpoint is of run {run}", figures::counted(last, "run"))));
         }
         // Where an older state has gone on since, the number is another run's by now.
         if state.token(run)?.is_some_and(|of_state| of_state != token) {
@@ -304,6 +311,7 @@ impl<'a> Sync<'a> {
         let mut reading = Scratch { folder: folder_of(&self.flags.state).to_owned(), tell: &mut |step| watch.heed(step) };
         let surveyed = survey(&mut roster, self.stat, &mut reading);
         let surveyed = surveyed.map_err(|error| planned::plan_error(&self.flags.run.input.file, &error))?;
+        self.blank.set(roster.blank_lines().count());
         let identifier = self.connection.identifier();
         let policy = Policy {
             absence: absence(self.flags),
@@ -393,13 +401,14 @@ impl<'a> Sync<'a> {
         if is_resumed {
             kept.open()?.go_on(journal.settled().rows).map_err(|error| state_error(&error))?;
         }
-        let Self { flags, connection, lanes, paths, format, source, file, stat, last_calls, .. } = self;
+        let Self { flags, connection, lanes, paths, format, source, file, stat, last_calls, blank, .. } = self;
+        let blank = blank.get();
         let lookalikes = kept.open()?.lookalikes().map_err(|error| state_error(&error))?;
         let known = dialled.known(journal.tally());
         let settings = sending::settings((&connection, &lanes, known), last_calls::gates(last_calls, connection.headroom), flags, &journal);
         let cargo = PlannedImport { journal, roster, file, stat, ops: Rc::new(ops) };
         let reach = Reach::new(&connection, &environment, Instant::now());
-        Ok(Box::new(SyncRun { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach }))
+        Ok(Box::new(SyncRun { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach, blank }))
     }
 }
 

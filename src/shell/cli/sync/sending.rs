@@ -32,7 +32,7 @@ use crate::shell::cli::client::ServiceClient;
 use crate::shell::cli::exit_messages::{EndedRun, RESUMES, disk_failed, finished_exit, having_waited, last_word};
 use crate::shell::cli::flags::{MissingFlag, SyncFlags};
 use crate::shell::cli::import::{TELL_EVERY, write_summary};
-use crate::shell::cli::input::{roster_error, with_new_file};
+use crate::shell::cli::input::{roster_error, tell_blank, with_new_file};
 use crate::shell::cli::lanes::{COMMIT_EVERY, Lanes};
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::settings::Connection;
@@ -63,6 +63,8 @@ pub(super) struct SyncRun<'a> {
     pub(super) lookalikes: u64,
     pub(super) cargo: PlannedImport,
     pub(super) reach: Reach,
+    /// Blank lines that planning has passed; sending needs not go as far.
+    pub(super) blank: u64,
 }
 
 /// What the import takes.
@@ -112,8 +114,8 @@ pub(super) struct SyncTotals {
 impl SyncRun<'_> {
     pub(super) fn carry_out(self: Box<Self>, scene: &Session) -> ExitMessage {
         let began = Stopwatch::now();
-        let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach } = *self;
-        let start = cargo.journal.settled();
+        let Self { flags, paths, format, source, kept, dialled, lanes, settings, opened, lookalikes, cargo, reach, blank: planned } = *self;
+        let (start, blank) = (cargo.journal.settled(), cargo.roster.blank_lines());
         let input = PlannedInput { path: source.path().to_owned(), file: cargo.file.clone(), format, stat: cargo.stat };
         let way = SyncSteps { flags, paths, input, kept, dialled, settings, opened, lookalikes, reach };
         way.announce(&lanes, start);
@@ -128,6 +130,7 @@ impl SyncRun<'_> {
             missing_waits: wait,
             guard: None,
         };
+        tell_blank(planned.max(blank.count()));
         let (exit, outcome, elapsed) = (word.exit, word.exit.outcome(), began.elapsed());
         let summary = Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row: start.rows, sync: Some(sync) };
         write_summary(&flags.run, &summary);
