@@ -11,7 +11,7 @@ mod probe;
 mod reorder_buffer;
 mod user_order;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ pub use crate::domain::retry::At;
 use crate::domain::retry::RetryBudget;
 pub use crate::domain::verdict::CallEffect;
 use crate::domain::verdict::{CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict, judge, words};
-use crate::flow::dispatch::health::halted;
+use crate::flow::dispatch::health::{FaultAttribution, halted};
 use crate::flow::dispatch::job_queue::{Failure, Job, JobQueue, Stage};
 use crate::flow::dispatch::{Call, CallId, JobId, Scheduler};
 use crate::io::roster::Record;
@@ -136,8 +136,8 @@ pub struct Deliveries {
     unjudged: u64,
     unknown: BTreeSet<u64>,
     refusals: Refusals,
-    /// Records that were taken out of their batch and had their latest call end in a passing fault, by the batch's first row.
-    faulty_siblings: BTreeMap<u64, BTreeSet<u64>>,
+    /// By the batch's first row, and the rows that were taken out of it.
+    faults: FaultAttribution,
     seen: SuccessSeen,
     batch_trial: BatchTrial,
     feed: Intake,
@@ -163,7 +163,7 @@ impl Deliveries {
             unjudged: 0,
             unknown: BTreeSet::new(),
             refusals: Refusals::default(),
-            faulty_siblings: BTreeMap::new(),
+            faults: FaultAttribution::default(),
             seen: known.seen,
             batch_trial: BatchTrial::default(),
             feed: Intake::Open,
@@ -364,7 +364,7 @@ impl Deliveries {
             open.attempts += 1;
         }
         self.finish(row, fault, at);
-        self.is_cured(job.batch_id, row);
+        self.faults.forget(job.batch_id, row);
         job.batch_id
     }
 

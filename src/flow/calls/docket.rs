@@ -120,10 +120,11 @@ impl<T: Clone> Docket<T> {
             self.fresh_probe_failed(id, end, at);
             return self.tested((command, command), &verdict, times, at);
         }
+        let sample = self.sample(id, &verdict);
         match self.job_ended(id, &verdict, end, at) {
             Err(halt) => halt,
             Ok(()) if is_probe => self.tested((command, command), &verdict, times, at),
-            Ok(()) => self.judged((command, batch_id), &verdict, times),
+            Ok(()) => self.judged(command, (batch_id, sample), &verdict, times),
         }
     }
 
@@ -177,6 +178,7 @@ impl<T: Clone> Docket<T> {
     /// A call for one account ends; a call for more is made again for each half, since the fault may be a single one's.
     pub(super) fn halve_or(&mut self, id: JobId, fate: impl FnOnce(Failure) -> Fate) {
         let Job { payload: mut errand, batch_id, siblings, last, .. } = self.jobs.remove(id);
+        self.apis[errand.command].faults.forget(batch_id, id as u64);
         let count = errand.accounts.len();
         if count <= 1 {
             self.ended.push_back((errand, fate(last)));

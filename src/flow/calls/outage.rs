@@ -14,8 +14,8 @@ use crate::domain::refusals::{Pattern, Refusals};
 use crate::domain::retry::{At, UNKNOWN_RECORDS_IN_A_ROW};
 use crate::domain::verdict::{CallEffect, HaltReason, Verdict};
 use crate::flow::dispatch::JobId;
-use crate::flow::dispatch::health::{self, attempts_allowed};
-use crate::flow::dispatch::job_queue::Failure;
+use crate::flow::dispatch::health::{self, FaultAttribution, attempts_allowed};
+use crate::flow::dispatch::job_queue::{Failure, Job};
 
 /// What is known of an API: each has its own, since one may be down while the others are well.
 #[derive(Debug, Default)]
@@ -29,14 +29,32 @@ pub(super) struct ApiHealth {
     /// The source had no further errand when it was asked last.
     pub(super) is_dry: bool,
     pub(super) refusals: Refusals,
+    /// By the number of the errand, and of what is left of it.
+    pub(super) faults: FaultAttribution,
     /// Calls in a row that met a code that isn't in the table.
     unknown: usize,
 }
 
 impl<T: Clone> Docket<T> {
-    /// Tells the health of the API how a call ended, and draws the consequences.
-    pub(super) fn judged(&mut self, (command, batch_id): (Command, u64), verdict: &Verdict, times: CallTimes) -> CallEffect {
+    /// What the end of a call says about its API. What was split out of a larger call speaks for that one.
+    pub(super) fn sample(&mut self, id: JobId, verdict: &Verdict) -> HealthSample {
+        let Job { command, batch_id, siblings, ref payload, .. } = self.jobs[id];
         let sample = health::sample(verdict);
+        if siblings == 0 {
+            return sample;
+        }
+        // Twenty such parts in a row raise no suspicion here: the next part that would test it may be as bad, being split out beside them.
+        self.apis[command].faults.of_batch((batch_id, siblings), (id as u64, payload.accounts.len()), sample)
+    }
+
+    /// Tells the health of the API how a call ended, and draws the consequences.
+    pub(super) fn judged(
+        &mut self,
+        command: Command,
+        (batch_id, sample): (u64, HealthSample),
+        verdict: &Verdict,
+        times: CallTimes,
+    ) -> CallEffect {
         let api = &mut self.apis[command];
         if api.health.is_down() {
             return CallEffect::Nothing;

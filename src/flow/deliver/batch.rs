@@ -197,24 +197,10 @@ impl Deliveries {
         if siblings == 0 {
             return sample;
         }
-        let ailing = self.faulty_siblings.entry(batch_id).or_default();
-        if sample != HealthSample::Faulty {
-            ailing.remove(&rows[0]);
-            return sample;
+        if sample == HealthSample::Faulty {
+            self.health.note_split_out(rows[0]);
         }
-        ailing.insert(rows[0]);
-        self.health.note_split_out(rows[0]);
-        if ailing.len() * 2 >= siblings { HealthSample::Faulty } else { HealthSample::Neutral }
-    }
-
-    /// Forgets what [`Self::sample`] noted of a record that is settled.
-    pub(super) fn is_cured(&mut self, batch_id: u64, row: u64) {
-        if let Some(ailing) = self.faulty_siblings.get_mut(&batch_id) {
-            ailing.remove(&row);
-            if ailing.is_empty() {
-                self.faulty_siblings.remove(&batch_id);
-            }
-        }
+        self.faults.of_batch((batch_id, siblings), (rows[0], 1), sample)
     }
 
     /// If nothing is left of a batch that was to bring evidence, another one may.

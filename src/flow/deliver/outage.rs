@@ -112,7 +112,7 @@ impl Deliveries {
         for id in ids {
             let Job { payload: rows, batch_id, last, .. } = self.jobs.remove(id);
             self.finish(rows[0], Some(last), at);
-            self.is_cured(batch_id, rows[0]);
+            self.faults.forget(batch_id, rows[0]);
             self.forget_batch(batch_id);
         }
     }

@@ -1,6 +1,8 @@
 //! What the end of a call says about the API that was called, and what the run draws from it.
 //!
-//! Pure tables: what is known of an API is `breaker`'s, what becomes of a job the scheduler's.
+//! Nothing here but tables and counts: what is known of an API is `breaker`'s, what becomes of a job the scheduler's.
+
+use std::collections::BTreeMap;
 
 use crate::domain::breaker::{ExhaustedBy, HealthChange, HealthSample, OtherCalls, TestResult};
 use crate::domain::retry::UNKNOWN_CODE_ATTEMPTS;
@@ -61,4 +63,39 @@ pub(crate) const fn effect_of_test(change: HealthChange, verdict: &Verdict) -> C
 pub(crate) fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
     let (code, says) = words(end);
     CallEffect::Halt { refusal, code, says }
+}
+
+/// Which parts of each batch that was taken apart met a temporary error last: the batch is faulty when half of its accounts are.
+#[derive(Debug, Default)]
+pub(crate) struct FaultAttribution {
+    /// How many accounts each faulty part has, by the batch.
+    faulty_siblings: BTreeMap<u64, BTreeMap<u64, usize>>,
+}
+
+impl FaultAttribution {
+    /// Turns what a part's call says into what it says of the batch, which has so many accounts.
+    pub(crate) fn of_batch(
+        &mut self,
+        (batch_id, accounts): (u64, usize),
+        (part, size): (u64, usize),
+        sample: HealthSample,
+    ) -> HealthSample {
+        if sample != HealthSample::Faulty {
+            self.forget(batch_id, part);
+            return sample;
+        }
+        let faulty = self.faulty_siblings.entry(batch_id).or_default();
+        faulty.insert(part, size);
+        if faulty.values().sum::<usize>() * 2 >= accounts { HealthSample::Faulty } else { HealthSample::Neutral }
+    }
+
+    /// Forgets a part that has ended.
+    pub(crate) fn forget(&mut self, batch_id: u64, part: u64) {
+        if let Some(faulty) = self.faulty_siblings.get_mut(&batch_id) {
+            faulty.remove(&part);
+            if faulty.is_empty() {
+                self.faulty_siblings.remove(&batch_id);
+            }
+        }
+    }
 }

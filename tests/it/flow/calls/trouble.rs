@@ -97,3 +97,26 @@ async fn a_test_that_gets_no_connection_tells_why_the_api_is_down() {
     let run = world.run(&service).await;
     assert_eq!(run.end, StopCause::Outage { why: "refused".to_owned() });
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_taken_for_faulty_only_when_half_of_their_accounts_are() {
+    const PAGES: usize = 300;
+    let is_bad = |id: &str| id.ends_with("00");
+    let tests = Rc::new(Cell::new(0_u64));
+    let counted = Rc::clone(&tests);
+    let service = Service::new(move |call| match call.accounts {
+        [alone] if is_bad(alone.user_id.as_str()) => lost(),
+        // Halving ends with a bad one alone beside two others, so one that is well comes alone only to test whether the service is.
+        [_] => {
+            counted.set(counted.get() + 1);
+            fine(call, LATENCY)
+        }
+        many if many.iter().any(|account| is_bad(account.user_id.as_str())) => code(70402),
+        _ => fine(call, LATENCY),
+    })
+    .forgetful();
+    let run = World::new().asking(CHECK, PAGES as u64 * 100).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK).len()), (StopCause::Finished, PAGES * 99, PAGES));
+    // The last ones may be all that is left, and then a test must show that the service is well.
+    assert!(tests.get() <= 3, "{} tests", tests.get());
+}
