@@ -99,7 +99,7 @@ pub struct CallsSettings {
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// What the run works with; time, randomness and signals come from outside.
-pub struct Dependencies<A, E> {
+pub struct CallsDependencies<A, E> {
     pub api: A,
     pub errands: E,
     pub signer: Signer,
@@ -116,7 +116,7 @@ pub type OnProgress<E> = Box<dyn FnMut(&Progress, &E)>;
 
 /// How the run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StopCause {
+pub enum CallsEnd {
     /// Every errand has its end.
     Finished,
     /// A signal.
@@ -134,8 +134,8 @@ pub enum StopCause {
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct RunOutcome<E> {
-    pub end: StopCause,
+pub struct CallsOutcome<E> {
+    pub end: CallsEnd,
     pub errands: E,
     pub traffic: CallStats,
     /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
@@ -144,7 +144,7 @@ pub struct RunOutcome<E> {
 
 /// The errands can't go on.
 #[derive(Debug)]
-pub struct RunFailed<E> {
+pub struct CallsFailed<E> {
     pub error: E,
     /// What had left and come back by then.
     pub traffic: CallStats,
@@ -154,12 +154,12 @@ pub struct RunFailed<E> {
 ///
 /// # Errors
 /// The errands'.
-pub async fn run<A, E>(parts: Dependencies<A, E>, settings: CallsSettings) -> Result<RunOutcome<E>, RunFailed<E::Error>>
+pub async fn run<A, E>(parts: CallsDependencies<A, E>, settings: CallsSettings) -> Result<CallsOutcome<E>, CallsFailed<E::Error>>
 where
     A: Api,
     E: Errands,
 {
-    let Dependencies { api, errands, signer, wall, jitter, signals, on_progress } = parts;
+    let CallsDependencies { api, errands, signer, wall, jitter, signals, on_progress } = parts;
     let workload = ErrandWorkload::new(errands, on_progress, &settings);
     let CallsSettings { rates, gates, max_outage, progress_every, .. } = settings;
     let dependencies = dispatch::Dependencies { api, signer, clocks: Clocks { wall, jitter }, signals };
@@ -167,11 +167,11 @@ where
     let ended = dispatcher.run().await;
     let (ErrandWorkload { errands, docket, .. }, traffic) = dispatcher.end();
     let end = match ended {
-        Ok(None) => StopCause::Finished,
-        Ok(Some(AbortCause::Signal)) => StopCause::Stopped,
-        Ok(Some(AbortCause::Outage { why })) => StopCause::Outage { why },
-        Ok(Some(AbortCause::Refused { refusal, code, says })) => StopCause::Refused { refusal, code, says },
-        Err(error) => return Err(RunFailed { error, traffic }),
+        Ok(None) => CallsEnd::Finished,
+        Ok(Some(AbortCause::Signal)) => CallsEnd::Stopped,
+        Ok(Some(AbortCause::Outage { why })) => CallsEnd::Outage { why },
+        Ok(Some(AbortCause::Refused { refusal, code, says })) => CallsEnd::Refused { refusal, code, says },
+        Err(error) => return Err(CallsFailed { error, traffic }),
     };
-    Ok(RunOutcome { end, errands, traffic, unjudged: docket.unjudged })
+    Ok(CallsOutcome { end, errands, traffic, unjudged: docket.unjudged })
 }

@@ -31,7 +31,7 @@ use crate::flow::dispatch::job_queue::{Failure, Job, JobQueue, Stage};
 use crate::flow::dispatch::{Call, CallId, JobId, Scheduler};
 use crate::io::roster::Record;
 use batch_trial::BatchTrial;
-use probe::{Accepted, Probe};
+use probe::{Accepted, ImportProbe};
 use reorder_buffer::{ReorderBuffer, SettledRecord};
 use user_order::UserOrder;
 
@@ -129,7 +129,7 @@ pub struct Deliveries {
     budget: RetryBudget,
     /// Of `account_import` and `multiaccount_import` together.
     health: Health<JobId>,
-    probe: Option<Probe>,
+    probe: Option<ImportProbe>,
     accepted: Option<Accepted>,
     identifier: Account,
     /// Rows that failed though nothing could show whose fault it was.

@@ -48,7 +48,7 @@ pub struct ImportSettings {
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// What the run works with; time, randomness and signals come from outside.
-pub struct Dependencies<A, I, L> {
+pub struct ImportDependencies<A, I, L> {
     pub api: A,
     pub records: I,
     pub ledger: L,
@@ -58,12 +58,12 @@ pub struct Dependencies<A, I, L> {
     pub jitter: Box<dyn FnMut() -> f64>,
     /// The first signal stops the run gently, the second at once.
     pub signals: LocalBoxStream<'static, ()>,
-    pub on_progress: Box<dyn FnMut(&Progress)>,
+    pub on_progress: Box<dyn FnMut(&ImportProgress)>,
 }
 
 /// The state of the run, for whoever watches.
 #[derive(Debug, Clone)]
-pub struct Progress {
+pub struct ImportProgress {
     pub phase: RunPhase,
     /// Outcomes of this process.
     pub tally: OutcomeCounts,
@@ -76,7 +76,7 @@ pub struct Progress {
 
 /// How the run ended.
 #[derive(Debug)]
-pub enum StopCause<E> {
+pub enum ImportEnd<E> {
     /// Every record has its outcome.
     Finished,
     /// `--limit` is reached; there may be more records.
@@ -98,8 +98,8 @@ pub enum StopCause<E> {
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct RunOutcome<L, E> {
-    pub end: StopCause<E>,
+pub struct ImportOutcome<L, E> {
+    pub end: ImportEnd<E>,
     /// All that has settled is committed to it.
     pub ledger: L,
     /// Outcomes of this process.
@@ -115,7 +115,7 @@ pub struct RunOutcome<L, E> {
 
 /// The ledger has failed: nothing can be recorded any more. What it committed before stays.
 #[derive(Debug)]
-pub struct RunFailed<E> {
+pub struct ImportFailed<E> {
     pub error: E,
     /// What had left and come back by then.
     pub traffic: CallStats,
@@ -126,14 +126,17 @@ pub struct RunFailed<E> {
 ///
 /// # Errors
 /// The ledger's.
-pub async fn run<A, I, N, L, E>(parts: Dependencies<A, I, L>, settings: ImportSettings) -> Result<RunOutcome<L, E>, RunFailed<L::Error>>
+pub async fn run<A, I, N, L, E>(
+    parts: ImportDependencies<A, I, L>,
+    settings: ImportSettings,
+) -> Result<ImportOutcome<L, E>, ImportFailed<L::Error>>
 where
     A: Api,
     I: Iterator<Item = Result<N, E>>,
     N: Into<Incoming>,
     L: OutcomeSink,
 {
-    let Dependencies { api, records, ledger, signer, wall, jitter, signals, on_progress } = parts;
+    let ImportDependencies { api, records, ledger, signer, wall, jitter, signals, on_progress } = parts;
     let dependencies = dispatch::Dependencies { api, signer, clocks: Clocks { wall, jitter }, signals };
     let dispatch = DispatchSettings {
         rates: settings.rates.clone(),
@@ -149,7 +152,7 @@ where
     let (ImportWorkload { deliveries, tally, settled, .. }, traffic) = dispatcher.end();
     let (lane, unjudged) = (deliveries.lane(), deliveries.unjudged());
     match closed {
-        Ok((end, ledger)) => Ok(RunOutcome { end, ledger, tally, settled, traffic, lane, unjudged }),
-        Err(error) => Err(RunFailed { error, traffic, lane }),
+        Ok((end, ledger)) => Ok(ImportOutcome { end, ledger, tally, settled, traffic, lane, unjudged }),
+        Err(error) => Err(ImportFailed { error, traffic, lane }),
     }
 }

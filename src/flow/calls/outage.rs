@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Fate;
 use super::docket::{Docket, Intake};
-use super::probe::Probe;
+use super::probe::CallsProbe;
 use crate::domain::account::Account;
 use crate::domain::breaker::{CallTimes, ExhaustedBy, Health, HealthChange, HealthSample, OtherCalls};
 use crate::domain::command::Command;
@@ -23,7 +23,7 @@ pub(super) struct ApiHealth {
     pub(super) health: Health<JobId>,
     /// Calls of errands.
     pub(super) in_flight: usize,
-    pub(super) probe: Option<Probe>,
+    pub(super) probe: Option<CallsProbe>,
     /// An account that was answered last, and when.
     pub(super) answered: Option<(Account, Instant)>,
     /// The source had no further errand when it was asked last.

@@ -17,7 +17,7 @@ use crate::flow::dispatch::{Call, CallId, JobId};
 
 /// A test that is in flight.
 #[derive(Debug)]
-pub(super) enum Probe {
+pub(super) enum CallsProbe {
     Repeat(Account),
     Fresh(JobId),
     Check,
@@ -75,12 +75,12 @@ impl<T: Clone> Docket<T> {
         let position = api.health.fresh_position();
         api.health.test_left(means);
         match means {
-            Means::Repeat => api.probe = Some(Probe::Repeat(api.answered.as_ref()?.0.clone())),
-            Means::Check => api.probe = Some(Probe::Check),
+            Means::Repeat => api.probe = Some(CallsProbe::Repeat(api.answered.as_ref()?.0.clone())),
+            Means::Check => api.probe = Some(CallsProbe::Check),
             Means::Fresh => {
                 let fresh: Vec<JobId> = self.jobs.fresh(tested).take(position + 1).collect();
                 let id = *fresh.last()?;
-                self.apis[tested].probe = Some(Probe::Fresh(id));
+                self.apis[tested].probe = Some(CallsProbe::Fresh(id));
                 self.jobs.unqueue(id);
                 self.depart(id);
                 return Some(self.call_of(id));
@@ -92,22 +92,22 @@ impl<T: Clone> Docket<T> {
 
     pub(super) fn probe_call(&self, tested: Command) -> Call<'_> {
         let account = match &self.apis[tested].probe {
-            Some(Probe::Repeat(account)) => account,
-            Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
+            Some(CallsProbe::Repeat(account)) => account,
+            Some(CallsProbe::Fresh(_) | CallsProbe::Check) | None => &self.identifier,
         };
         Call { id: CallId::Probe(tested), accounts: vec![account], is_retry: false }
     }
 
     /// Whether this part is the test that is in flight; from here on it is not.
     pub(super) fn takes_probe(&mut self, command: Command, id: JobId) -> bool {
-        self.apis[command].probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
+        self.apis[command].probe.take_if(|probe| matches!(probe, CallsProbe::Fresh(fresh) if *fresh == id)).is_some()
     }
 
     /// Takes the end of a test that was no errand.
     pub(super) fn probe_ended(&mut self, tested: Command, end: CallOutcome, times: CallTimes, at: At) -> CallEffect {
         let verdict = judge(&end, self.seen, CallSize::Batch);
         let called = match self.apis[tested].probe.take() {
-            Some(Probe::Repeat(account)) => {
+            Some(CallsProbe::Repeat(account)) => {
                 if verdict == Verdict::Accepted {
                     self.apis[tested].answered = Some((account, at.now));
                 }
@@ -116,7 +116,7 @@ impl<T: Clone> Docket<T> {
                 }
                 tested
             }
-            Some(Probe::Fresh(_) | Probe::Check) | None => Command::AccountCheck,
+            Some(CallsProbe::Fresh(_) | CallsProbe::Check) | None => Command::AccountCheck,
         };
         self.tested((tested, called), &verdict, times, at)
     }

@@ -15,7 +15,7 @@ use crate::flow::dispatch::health::{effect_of_test, halted, test_result};
 
 /// A test that is in flight.
 #[derive(Debug)]
-pub(super) enum Probe {
+pub(super) enum ImportProbe {
     /// The account that was accepted last; its UserID is held until the call has ended.
     Repeat(Accepted),
     Fresh(JobId),
@@ -80,9 +80,9 @@ impl Deliveries {
             Means::Repeat => {
                 let accepted = self.accepted.take()?;
                 self.user_order.enter(accepted.user_id, 0);
-                self.probe = Some(Probe::Repeat(accepted));
+                self.probe = Some(ImportProbe::Repeat(accepted));
             }
-            Means::Check => self.probe = Some(Probe::Check),
+            Means::Check => self.probe = Some(ImportProbe::Check),
         }
         self.in_flight += 1;
         Some(self.probe_call())
@@ -90,8 +90,8 @@ impl Deliveries {
 
     pub(super) fn probe_call(&self) -> Call<'_> {
         let account = match &self.probe {
-            Some(Probe::Repeat(accepted)) => &accepted.account,
-            Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
+            Some(ImportProbe::Repeat(accepted)) => &accepted.account,
+            Some(ImportProbe::Fresh(_) | ImportProbe::Check) | None => &self.identifier,
         };
         Call { id: CallId::Probe(BREAKER), accounts: vec![account], is_retry: false }
     }
@@ -99,14 +99,14 @@ impl Deliveries {
     fn send_fresh_probe(&mut self, command: Command, position: usize) -> Option<Call<'_>> {
         let row = self.fresh.remove(position.min(self.fresh.len() - 1))?;
         let id = self.jobs.insert(rows_job(command, vec![row], row));
-        self.probe = Some(Probe::Fresh(id));
+        self.probe = Some(ImportProbe::Fresh(id));
         self.depart(id);
         Some(self.call_of(id))
     }
 
     /// Whether this job is the test that is in flight; from here on it is not.
     pub(super) fn takes_probe(&mut self, id: JobId) -> bool {
-        self.probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
+        self.probe.take_if(|probe| matches!(probe, ImportProbe::Fresh(fresh) if *fresh == id)).is_some()
     }
 
     /// A fresh record that was sent as a test and met a fault is tried again like any other, uncharged.
@@ -121,14 +121,14 @@ impl Deliveries {
         let Some(probe) = self.probe.take() else { return CallEffect::Nothing };
         let verdict = judge(&end, self.seen, CallSize::Batch);
         let command = match probe {
-            Probe::Repeat(accepted) => {
+            ImportProbe::Repeat(accepted) => {
                 self.repeat_ended(accepted, &verdict, at.now);
                 if let Verdict::Abort(refusal) = verdict {
                     return halted(refusal, end);
                 }
                 self.main_command()
             }
-            Probe::Fresh(_) | Probe::Check => Command::AccountCheck,
+            ImportProbe::Fresh(_) | ImportProbe::Check => Command::AccountCheck,
         };
         self.tested(command, &verdict, times, at)
     }

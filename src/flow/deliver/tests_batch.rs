@@ -12,7 +12,7 @@ const ORDER: [Command; 4] = [Command::AccountCheck, Command::PortraitGet, Comman
 
 /// A call that has left.
 #[derive(Debug, Clone)]
-struct Sent {
+struct SentCall {
     command: Command,
     id: CallId,
     rows: Vec<u64>,
@@ -20,7 +20,7 @@ struct Sent {
     left: Instant,
 }
 
-impl Sent {
+impl SentCall {
     fn has(&self, id: &str) -> bool {
         self.accounts.iter().any(|account| account.user_id.as_str() == id)
     }
@@ -71,7 +71,7 @@ impl BatchHarness {
         self
     }
 
-    fn send(&mut self, command: Command) -> Option<Sent> {
+    fn send(&mut self, command: Command) -> Option<SentCall> {
         let Call { id, accounts, .. } = self.deliveries.next_call(command, self.now)?;
         let accounts = accounts.into_iter().cloned().collect();
         let rows = match id {
@@ -79,7 +79,7 @@ impl BatchHarness {
             // It carries no record of the input.
             CallId::Probe(_) => vec![u64::MAX],
         };
-        Some(Sent { command, id, rows, accounts, left: self.now })
+        Some(SentCall { command, id, rows, accounts, left: self.now })
     }
 
     fn send_batch(&mut self) -> Option<Vec<u64>> {
@@ -87,11 +87,11 @@ impl BatchHarness {
     }
 
     /// Whatever leaves next, if something does.
-    fn send_any(&mut self) -> Option<Sent> {
+    fn send_any(&mut self) -> Option<SentCall> {
         ORDER.into_iter().find_map(|command| self.send(command))
     }
 
-    fn end(&mut self, sent: &Sent, end: CallOutcome) -> CallEffect {
+    fn end(&mut self, sent: &SentCall, end: CallOutcome) -> CallEffect {
         self.now += Duration::from_millis(1);
         let at = self.at();
         self.deliveries.ended(sent.id, end, sent.left, at)
@@ -102,7 +102,7 @@ impl BatchHarness {
     }
 
     /// Makes call after call, for at most `calls` calls, until nothing leaves of itself any more.
-    fn run(&mut self, calls: usize, mut answer: impl FnMut(&Sent) -> CallOutcome) -> Vec<(Sent, CallEffect)> {
+    fn run(&mut self, calls: usize, mut answer: impl FnMut(&SentCall) -> CallOutcome) -> Vec<(SentCall, CallEffect)> {
         let mut all = Vec::new();
         while all.len() < calls {
             let at = self.at();
@@ -144,7 +144,7 @@ fn listed<'a>(ids: impl IntoIterator<Item = &'a str>) -> CallOutcome {
 }
 
 /// The answer of a service that does all that it is asked.
-fn fine(sent: &Sent) -> CallOutcome {
+fn fine(sent: &SentCall) -> CallOutcome {
     let profile = |account: &Account| Profile {
         user_id: account.user_id.as_str().into(),
         nick: account.nick.clone(),
@@ -160,14 +160,14 @@ fn fine(sent: &Sent) -> CallOutcome {
 }
 
 /// As [`fine`], but batches come without profiles.
-fn dropping(sent: &Sent) -> CallOutcome {
+fn dropping(sent: &SentCall) -> CallOutcome {
     match sent.command {
         Command::PortraitGet => CallOutcome::Done(Answer::Profiles(Vec::new())),
         _ => fine(sent),
     }
 }
 
-fn sizes(calls: &[(Sent, CallEffect)], command: Command) -> Vec<usize> {
+fn sizes(calls: &[(SentCall, CallEffect)], command: Command) -> Vec<usize> {
     calls.iter().filter(|(sent, _)| sent.command == command).map(|(sent, _)| sent.rows.len()).collect()
 }
 
@@ -313,7 +313,7 @@ async fn a_malformed_record_waits_for_whatever_is_not_known_of_its_siblings() {
     for others in [None, Some(code(70500)), Some(code(60007)), Some(CallOutcome::Unreached { why: "refused".to_owned() })] {
         let mut desk = BatchHarness::of(4);
         desk.run(5, |_| code(70500));
-        let singles: Vec<Sent> = std::iter::from_fn(|| desk.send(Command::AccountImport)).collect();
+        let singles: Vec<SentCall> = std::iter::from_fn(|| desk.send(Command::AccountImport)).collect();
         assert_eq!(singles.len(), 4);
         if let Some(end) = others.clone() {
             singles[1..].iter().for_each(|sent| drop(desk.end(sent, end.clone())));
@@ -375,7 +375,7 @@ async fn requests_that_are_all_called_malformed_stop_the_run() {
 async fn a_batch_out_of_attempts_goes_one_by_one_with_fresh_attempts() {
     for end in [code(70500), code(12345), lost()] {
         let mut desk = BatchHarness::of(300);
-        let poisoned = |sent: &Sent| sent.has("user150");
+        let poisoned = |sent: &SentCall| sent.has("user150");
         let calls = desk.run(1_000, |sent| if poisoned(sent) { end.clone() } else { fine(sent) });
         let batches = calls.iter().filter(|(sent, _)| sent.command == Command::MultiaccountImport && poisoned(sent)).count();
         let singles = calls.iter().filter(|(sent, _)| sent.command == Command::AccountImport && poisoned(sent)).count();
@@ -478,7 +478,8 @@ async fn an_outage_fails_nobody_and_gives_the_attempts_back_however_few_batches_
 #[tokio::test(start_paused = true)]
 async fn one_poisoned_record_in_every_batch_is_no_outage() {
     let mut desk = BatchHarness::of(6_000);
-    let poisoned = |sent: &Sent| sent.accounts.iter().find(|account| account.user_id.as_str().ends_with("50")).map(|a| a.user_id.clone());
+    let poisoned =
+        |sent: &SentCall| sent.accounts.iter().find(|account| account.user_id.as_str().ends_with("50")).map(|a| a.user_id.clone());
     let calls = desk.run(3_000, |sent| match (poisoned(sent), sent.command) {
         (Some(id), Command::MultiaccountImport) => listed([id.as_str()]),
         (Some(_), _) => code(70500),
@@ -643,7 +644,7 @@ async fn a_batch_whose_members_with_profiles_are_all_listed_is_not_read_back() {
     let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
     desk.admit("a", "Nick").admit_many(99, "").admit_many(100, "Nick").deliveries.input_ended();
     let calls = desk.run(500, |sent| if sent.has("a") && sent.rows.len() > 1 { listed(["a"]) } else { fine(sent) });
-    let reads: Vec<&Sent> = calls.iter().map(|(sent, _)| sent).filter(|sent| sent.command == Command::PortraitGet).collect();
+    let reads: Vec<&SentCall> = calls.iter().map(|(sent, _)| sent).filter(|sent| sent.command == Command::PortraitGet).collect();
     assert_eq!(reads.len(), 1);
     assert_eq!(reads[0].rows[0], 101);
     assert_eq!(desk.outcomes().len(), 200);

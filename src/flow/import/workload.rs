@@ -5,7 +5,7 @@
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{ImportSettings, Progress, StopCause};
+use super::{ImportEnd, ImportProgress, ImportSettings};
 use crate::domain::command::Command;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
@@ -27,7 +27,7 @@ pub(super) struct ImportWorkload<I, L: OutcomeSink, E> {
     committing: Option<Committing<L>>,
     committed_at: Instant,
     pub(super) deliveries: Deliveries,
-    on_progress: Box<dyn FnMut(&Progress)>,
+    on_progress: Box<dyn FnMut(&ImportProgress)>,
     records_read: u64,
     /// Records that may be read before the loop looks at its events.
     may_read: usize,
@@ -44,7 +44,7 @@ where
     N: Into<Incoming>,
     L: OutcomeSink,
 {
-    pub(super) fn new((records, ledger): (I, L), on_progress: Box<dyn FnMut(&Progress)>, settings: ImportSettings) -> Self {
+    pub(super) fn new((records, ledger): (I, L), on_progress: Box<dyn FnMut(&ImportProgress)>, settings: ImportSettings) -> Self {
         Self {
             deliveries: Deliveries::new(settings.limits, settings.rows_done + 1, settings.known.clone()),
             settings,
@@ -143,7 +143,7 @@ where
     }
 
     /// Commits what has settled, and says how the run ended.
-    pub(super) async fn close_ledger(&mut self, cause: Option<AbortCause>) -> Result<(StopCause<E>, L), L::Error> {
+    pub(super) async fn close_ledger(&mut self, cause: Option<AbortCause>) -> Result<(ImportEnd<E>, L), L::Error> {
         if let Some(commit) = self.committing.take() {
             self.ledger = Some(commit.await.expect("a commit never panics")?);
         }
@@ -157,12 +157,12 @@ where
             self.ledger = Some(blocking(move || ledger.commit().map(|()| ledger)).await?);
         };
         let end = match (cause, self.input_error.take()) {
-            (Some(AbortCause::Signal), _) => StopCause::Stopped,
-            (Some(AbortCause::Outage { why }), _) => StopCause::Outage { why },
-            (Some(AbortCause::Refused { refusal, code, says }), _) => StopCause::Refused { refusal, code, says },
-            (None, Some(error)) => StopCause::Input(error),
-            (None, None) if self.limit_reached && self.records.next().is_some() => StopCause::LimitReached,
-            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (StopCause::Finished, ledger)),
+            (Some(AbortCause::Signal), _) => ImportEnd::Stopped,
+            (Some(AbortCause::Outage { why }), _) => ImportEnd::Outage { why },
+            (Some(AbortCause::Refused { refusal, code, says }), _) => ImportEnd::Refused { refusal, code, says },
+            (None, Some(error)) => ImportEnd::Input(error),
+            (None, None) if self.limit_reached && self.records.next().is_some() => ImportEnd::LimitReached,
+            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (ImportEnd::Finished, ledger)),
         };
         let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
         Ok((end, ledger))
@@ -251,7 +251,7 @@ where
     fn report(&mut self, progress: dispatch::Progress) {
         let dispatch::Progress { phase, calls, retries, in_flight } = progress;
         let offset = self.settled.map(|mark| mark.offset);
-        (self.on_progress)(&Progress { phase, tally: self.tally, offset, calls, retries, in_flight });
+        (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight });
     }
 }
 

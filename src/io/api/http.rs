@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer;
-use super::kept::{Carriers, ConnectionChoice, Keeping, Use};
+use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use super::{Api, GivenUp, Line, Request};
@@ -241,12 +241,12 @@ impl Api for HttpApi {
             let sent = request.send().await;
             let carried = carriage.get();
             let came = match &sent {
-                Ok(_) if carried == CarriedBy::Again => Use::Good,
-                Err(error) if carried == CarriedBy::Again && is_given_up(error) => Use::GivenUp,
-                Ok(_) | Err(_) => Use::None,
+                Ok(_) if carried == CarriedBy::Again => ConnectionUse::Good,
+                Err(error) if carried == CarriedBy::Again && is_given_up(error) => ConnectionUse::GivenUp,
+                Ok(_) | Err(_) => ConnectionUse::None,
             };
             keeping.borrow_mut().used(way, came, Instant::now());
-            if came == Use::GivenUp {
+            if came == ConnectionUse::GivenUp {
                 return Err(GivenUp);
             }
             let end = match sent {

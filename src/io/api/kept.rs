@@ -61,7 +61,7 @@ pub(super) enum ConnectionChoice {
 
 /// What a call tells of keeping connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum ConnectionUse {
     /// It was answered on a kept one.
     Good,
     /// The kept one had been given up.
@@ -111,25 +111,25 @@ impl Keeping {
     }
 
     /// Takes what came of a call that went this way.
-    pub(super) fn used(&mut self, way: ConnectionChoice, came: Use, now: Instant) {
+    pub(super) fn used(&mut self, way: ConnectionChoice, came: ConnectionUse, now: Instant) {
         match (way, came) {
             // Calls that left before the pause tell nothing new.
-            (ConnectionChoice::Kept, Use::GivenUp) if self.state == KeepingState::Keeping => {
+            (ConnectionChoice::Kept, ConnectionUse::GivenUp) if self.state == KeepingState::Keeping => {
                 self.weight += WEIGHT;
                 if self.weight >= TOO_MUCH {
                     self.stop(now);
                 }
             }
-            (ConnectionChoice::Trial, Use::GivenUp) => self.stop(now),
-            (ConnectionChoice::Trial, Use::Good) => self.state = KeepingState::Keeping,
-            (ConnectionChoice::Trial, Use::None) => self.state = KeepingState::Trying { is_under_way: false },
-            (ConnectionChoice::Kept, Use::Good) => {
+            (ConnectionChoice::Trial, ConnectionUse::GivenUp) => self.stop(now),
+            (ConnectionChoice::Trial, ConnectionUse::Good) => self.state = KeepingState::Keeping,
+            (ConnectionChoice::Trial, ConnectionUse::None) => self.state = KeepingState::Trying { is_under_way: false },
+            (ConnectionChoice::Kept, ConnectionUse::Good) => {
                 self.weight = self.weight.saturating_sub(1);
                 if self.weight == 0 {
                     self.pause = PAUSE;
                 }
             }
-            (ConnectionChoice::Kept, Use::GivenUp | Use::None) | (ConnectionChoice::Fresh, _) => {}
+            (ConnectionChoice::Kept, ConnectionUse::GivenUp | ConnectionUse::None) | (ConnectionChoice::Fresh, _) => {}
         }
     }
 
@@ -154,18 +154,18 @@ mod tests {
             now += apart;
             let way = keeping.way(now);
             let came = match way {
-                ConnectionChoice::Fresh => Use::None,
+                ConnectionChoice::Fresh => ConnectionUse::None,
                 ConnectionChoice::Kept | ConnectionChoice::Trial => {
                     carried += 1;
                     match carried {
-                        1 => Use::None,
-                        _ if carried == nth => Use::GivenUp,
-                        _ => Use::Good,
+                        1 => ConnectionUse::None,
+                        _ if carried == nth => ConnectionUse::GivenUp,
+                        _ => ConnectionUse::Good,
                     }
                 }
             };
             fresh += u32::from(way == ConnectionChoice::Fresh);
-            if came == Use::GivenUp {
+            if came == ConnectionUse::GivenUp {
                 (carried, lost) = (0, lost + 1);
             }
             keeping.used(way, came, now);
@@ -192,32 +192,32 @@ mod tests {
             assert_eq!(keeping.way(now), ConnectionChoice::Kept);
         }
         for _ in 0..5 {
-            keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
+            keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
         }
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(keeping.way(now), ConnectionChoice::Fresh);
             now += Duration::from_secs(pause);
             assert_eq!(keeping.way(now - Duration::from_millis(1)), ConnectionChoice::Fresh, "{pause}");
             assert_eq!((keeping.way(now), keeping.way(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh));
-            keeping.used(ConnectionChoice::Trial, Use::None, now);
+            keeping.used(ConnectionChoice::Trial, ConnectionUse::None, now);
             assert_eq!(
                 (keeping.way(now), keeping.way(now)),
                 (ConnectionChoice::Trial, ConnectionChoice::Fresh),
                 "the first one makes the connection"
             );
-            keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
-            keeping.used(ConnectionChoice::Trial, Use::GivenUp, now);
+            keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
+            keeping.used(ConnectionChoice::Trial, ConnectionUse::GivenUp, now);
         }
         now += PAUSE_MAX;
         assert_eq!(keeping.way(now), ConnectionChoice::Trial);
-        keeping.used(ConnectionChoice::Trial, Use::Good, now);
+        keeping.used(ConnectionChoice::Trial, ConnectionUse::Good, now);
         for _ in 0..WEIGHT {
             assert_eq!(keeping.way(now), ConnectionChoice::Kept);
-            keeping.used(ConnectionChoice::Kept, Use::Good, now);
+            keeping.used(ConnectionChoice::Kept, ConnectionUse::Good, now);
         }
-        keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
+        keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
         assert_eq!(keeping.way(now), ConnectionChoice::Kept, "all is forgotten");
-        keeping.used(ConnectionChoice::Kept, Use::GivenUp, now);
+        keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
         assert_eq!(keeping.way(now + PAUSE), ConnectionChoice::Trial);
     }
 

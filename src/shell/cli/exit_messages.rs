@@ -9,7 +9,7 @@ use super::input;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::verdict::HaltReason;
-use crate::flow::import::StopCause;
+use crate::flow::import::ImportEnd;
 use crate::io::files::lock;
 use crate::io::journal::paths::RunPaths;
 use crate::io::journal::{DiskError, OpenError};
@@ -34,18 +34,18 @@ pub(super) struct EndedRun<'a> {
 }
 
 /// The last word on a run that came to an end of its own; `remaining` are the records that a limit has left.
-pub(super) fn last_word(end: &StopCause<RosterError>, tally: OutcomeCounts, remaining: Option<u64>, given: EndedRun) -> ExitMessage {
+pub(super) fn last_word(end: &ImportEnd<RosterError>, tally: OutcomeCounts, remaining: Option<u64>, given: EndedRun) -> ExitMessage {
     match end {
-        StopCause::Finished => finished(tally, given),
-        StopCause::LimitReached => limited(tally, remaining),
-        StopCause::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {} processed", rows(tally.rows())), RESUMES),
-        StopCause::Outage { why } => ExitMessage::new(
+        ImportEnd::Finished => finished(tally, given),
+        ImportEnd::LimitReached => limited(tally, remaining),
+        ImportEnd::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {} processed", rows(tally.rows())), RESUMES),
+        ImportEnd::Outage { why } => ExitMessage::new(
             Exit::Stopped,
             format!("the service was down for longer than --max-outage; last of all: {why}; {} processed", rows(tally.rows())),
             outage_hint(given.reach, RESUMES),
         ),
-        StopCause::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} processed", rows(tally.rows()))),
-        StopCause::Input(error) => input::roster_error(&given.flags.input.file, error),
+        ImportEnd::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} processed", rows(tally.rows()))),
+        ImportEnd::Input(error) => input::roster_error(&given.flags.input.file, error),
     }
 }
 

@@ -32,7 +32,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
 use crate::flow::check::Rates;
 use crate::flow::deliver::{BATCH_RECORDS, Lane};
-use crate::flow::import::{self, Dependencies, ImportSettings, RunFailed, RunOutcome, StopCause, WatchedRecords};
+use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, ImportOutcome, ImportSettings, WatchedRecords};
 use crate::io::api::http::HttpApi;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::io::files::lock::Lockfile;
@@ -109,10 +109,10 @@ struct ImportRun<'a> {
 }
 
 /// What the flow works with.
-type Parts = Dependencies<Rc<HttpApi>, WatchedRecords, Journal<OsDisk>>;
+type Parts = ImportDependencies<Rc<HttpApi>, WatchedRecords, Journal<OsDisk>>;
 
 /// How the flow ends.
-type Ended = RunOutcome<Journal<OsDisk>, RosterError>;
+type Ended = ImportOutcome<Journal<OsDisk>, RosterError>;
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
 pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
@@ -348,7 +348,7 @@ impl<'a> ImportRun<'a> {
         let progress = Start { rows_done: start.rows, offset: start.offset, input_bytes: Some(stat.len), limit: settings.limit };
         let mut progress = ProgressReporter::on_stderr(flags.output.progress(), bars, progress, Instant::now());
         let (mut watched, blank) = (reach.clone(), roster.blank_lines());
-        let parts = Dependencies {
+        let parts = ImportDependencies {
             api: dialled.api.clone(),
             records: WatchedRecords::new(Watched::new(roster, input.clone(), stat)),
             ledger: journal,
@@ -444,7 +444,7 @@ struct Conclusion {
 
 impl Rest<'_> {
     /// The disk failed.
-    fn broke_off(&self, failed: &RunFailed<DiskError>, elapsed: Duration) -> Conclusion {
+    fn broke_off(&self, failed: &ImportFailed<DiskError>, elapsed: Duration) -> Conclusion {
         let word = disk_failed(&failed.error);
         // What the same command will go on from; never less than what it began with.
         let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(self.before);
@@ -460,7 +460,7 @@ impl Rest<'_> {
         let given = EndedRun { flags: self.flags, paths: &self.paths, delimiter: self.format.delimiter, state: self.state, reach };
         let word = filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given));
         let word = having_waited(word, ended.unjudged);
-        let is_finished = matches!(ended.end, StopCause::Finished);
+        let is_finished = matches!(ended.end, ImportEnd::Finished);
         let word = if is_finished { input::with_new_file(word, &self.flags.input.file, &self.input) } else { word };
         if is_finished {
             input::tell_blank(self.blank.count());
@@ -471,7 +471,7 @@ impl Rest<'_> {
 
     /// A finished run fills the state, if there is one to fill, and then needs its input no more.
     fn fill_state(&mut self, ended: &Ended, tally: OutcomeCounts) -> Result<(), ExitMessage> {
-        if !matches!(ended.end, StopCause::Finished) {
+        if !matches!(ended.end, ImportEnd::Finished) {
             return Ok(());
         }
         if let Some(kept) = self.kept.take() {
@@ -485,11 +485,11 @@ impl Rest<'_> {
 /// Records that a limit has left; `None` where there was none, or they can't be counted.
 fn remaining(ended: &Ended, input: &InputFile, format: &Format, start: InputPosition) -> Option<u64> {
     match ended.end {
-        StopCause::LimitReached => {
+        ImportEnd::LimitReached => {
             let settled = ended.settled.unwrap_or(start);
             Roster::of(input, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
         }
-        StopCause::Finished | StopCause::Stopped | StopCause::Outage { .. } | StopCause::Refused { .. } | StopCause::Input(_) => None,
+        ImportEnd::Finished | ImportEnd::Stopped | ImportEnd::Outage { .. } | ImportEnd::Refused { .. } | ImportEnd::Input(_) => None,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
 use crate::domain::figures::{count, counted};
 use crate::domain::position::{FileStat, InputPosition};
-use crate::flow::calls::{self, CallsSettings, Dependencies, Progress, RunFailed, RunOutcome, StopCause};
+use crate::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsOutcome, CallsSettings, Progress};
 use crate::flow::verify::{Failed, Profiles, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
 use crate::io::api::wire;
 use crate::io::gate::{self, Rate};
@@ -52,7 +52,7 @@ const AGAIN: &str = "the results hold what was found by then; the same command b
 /// What to do about a file that somebody writes to.
 const WHEN_WRITTEN: &str = "give the same command again when nobody writes to it any more";
 
-type Records = Watched;
+type WatchedFile = Watched;
 type StopSeen = LocalBoxStream<'static, ()>;
 
 /// Asks what the flags ask for.
@@ -124,14 +124,14 @@ impl VerifyRun<'_> {
         let verification = Verification::new(self.input.records()?, plan, profiles, sheets);
         let (api, signer) = (dialled.api.clone(), dialled.signer());
         let mut watched = self.reach.clone();
-        let parts = Dependencies {
+        let parts = CallsDependencies {
             api,
             errands: verification,
             signer,
             wall: Box::new(SystemTime::now),
             jitter: Box::new(fastrand::f64),
             signals: stops,
-            on_progress: Box::new(move |snapshot: &Progress, verification: &Verification<Records, Reconciled>| {
+            on_progress: Box::new(move |snapshot: &Progress, verification: &Verification<WatchedFile, Reconciled>| {
                 watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
                 gauge.tell(
                     (verification.tally().asked(), ids),
@@ -143,7 +143,7 @@ impl VerifyRun<'_> {
         };
         let word = match calls::run(parts, self.settings()).await {
             Ok(ended) => self.finish(ended),
-            Err(RunFailed { error, .. }) => Err(self.failed(error)),
+            Err(CallsFailed { error, .. }) => Err(self.failed(error)),
         };
         input::tell_blank(blank);
         word
@@ -204,18 +204,18 @@ impl VerifyRun<'_> {
         }
     }
 
-    fn finish(&self, ended: RunOutcome<Verification<Records, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
-        let RunOutcome { end, errands, traffic, unjudged } = ended;
+    fn finish(&self, ended: CallsOutcome<Verification<WatchedFile, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
+        let CallsOutcome { end, errands, traffic, unjudged } = ended;
         let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
-        if matches!(end, StopCause::Finished) {
+        if matches!(end, CallsEnd::Finished) {
             self.input.still_holds(plan.end)?;
         }
-        let has_repair = sheets.finish(matches!(end, StopCause::Finished), |error| cannot_write(&self.paths, error))?;
+        let has_repair = sheets.finish(matches!(end, CallsEnd::Finished), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = having_waited(self.last_word(&end, tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
         let word =
-            if matches!(end, StopCause::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
+            if matches!(end, CallsEnd::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)
@@ -223,21 +223,21 @@ impl VerifyRun<'_> {
 
     fn last_word(
         &self,
-        end: &StopCause,
+        end: &CallsEnd,
         tally: FindingCounts,
         not_asked: u64,
         (repair, reach): (Option<&Path>, Option<&str>),
     ) -> ExitMessage {
         let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
         match end {
-            StopCause::Finished => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
-            StopCause::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
-            StopCause::Outage { why } => ExitMessage::new(
+            CallsEnd::Finished => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
+            CallsEnd::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
+            CallsEnd::Outage { why } => ExitMessage::new(
                 Exit::Stopped,
                 format!("the service was down for longer than --max-outage; last of all: {why}; {}", so_far()),
                 outage_hint(reach, AGAIN),
             ),
-            StopCause::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
+            CallsEnd::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
         }
     }
 
@@ -341,7 +341,7 @@ impl<'a> VerifyInput<'a> {
     }
 
     /// From its start.
-    fn records(&self) -> Result<Records, ExitMessage> {
+    fn records(&self) -> Result<WatchedFile, ExitMessage> {
         let roster = Roster::of(&self.file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
         Ok(Watched::new(roster, self.file.clone(), self.stat))
     }

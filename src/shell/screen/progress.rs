@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::domain::figures;
-use crate::flow::import::{Progress, RunPhase};
+use crate::flow::import::{ImportProgress, RunPhase};
 use crate::shell::terminal::printable;
 
 /// Without a terminal, a line this often. Chosen: a night's log stays readable.
@@ -87,7 +87,7 @@ impl ProgressReporter {
     }
 
     /// Shows the state of the run, as far as it is time to.
-    pub fn tell(&mut self, snapshot: &Progress, now: Instant) {
+    pub fn tell(&mut self, snapshot: &ImportProgress, now: Instant) {
         self.pace.note(snapshot.calls, now);
         let view = ProgressView::new(snapshot, self.start, self.pace.calls_per_s(snapshot.calls, now));
         match &mut self.face {
@@ -198,14 +198,14 @@ impl RecentPace {
 
 /// A snapshot with what follows from it, in words.
 struct ProgressView<'a> {
-    snapshot: &'a Progress,
+    snapshot: &'a ImportProgress,
     start: Start,
     calls_per_s: Option<f64>,
     left: Option<Duration>,
 }
 
 impl<'a> ProgressView<'a> {
-    fn new(snapshot: &'a Progress, start: Start, calls_per_s: Option<f64>) -> Self {
+    fn new(snapshot: &'a ImportProgress, start: Start, calls_per_s: Option<f64>) -> Self {
         let left = calls_per_s.and_then(|pace| time_left(snapshot, start, pace));
         Self { snapshot, start, calls_per_s, left }
     }
@@ -267,7 +267,7 @@ impl<'a> ProgressView<'a> {
 
 /// The calls that the rest of the input takes, if it takes as many a byte as the part that is settled, at this pace. Calls are
 /// counted rather than bytes a second because one row in retries holds the settled offset back for a while, but not the calls.
-fn time_left(snapshot: &Progress, start: Start, calls_per_s: f64) -> Option<Duration> {
+fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
     match snapshot.phase {
         RunPhase::Running | RunPhase::Throttled { .. } => {}
         RunPhase::Waiting { .. } | RunPhase::Draining => return None,
@@ -337,9 +337,9 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(250);
 
-    fn snapshot(imported: u64) -> Progress {
+    fn snapshot(imported: u64) -> ImportProgress {
         let tally = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
-        Progress { phase: RunPhase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
+        ImportProgress { phase: RunPhase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
     }
 
     fn waiting(seconds: u64, why: &str) -> RunPhase {
@@ -371,7 +371,7 @@ mod tests {
     /// Tells `seconds` of a run at 200 calls a second, from `from` on.
     fn run(progress: &mut ProgressReporter, begun: Instant, seconds: std::ops::Range<u32>, phase: &RunPhase) {
         for tick in seconds.start * 4 + 1..=seconds.end * 4 {
-            let told = Progress { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
+            let told = ImportProgress { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
             progress.tell(&told, begun + TICK * tick);
         }
     }
@@ -409,14 +409,14 @@ mod tests {
     fn a_line_tells_everything_that_there_is() {
         let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
-        let told = Progress { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
+        let told = ImportProgress { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
             ProgressView::new(&told, start, Some(0.1)).line(),
             "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 calls/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
-        let draining = Progress { phase: RunPhase::Draining, ..snapshot(1) };
+        let draining = ImportProgress { phase: RunPhase::Draining, ..snapshot(1) };
         assert_eq!(
             ProgressView::new(&draining, Start::default(), None).line(),
             "progress: 1 row done (1 imported, 0 failed), draining, 12 calls in flight"
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut() {
-        let told = Progress { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
+        let told = ImportProgress { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
         assert_eq!(state(&told.phase, 0), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
     }
 
@@ -444,8 +444,8 @@ mod tests {
     #[test]
     fn time_left_comes_from_the_bytes_settled_here_and_the_recent_pace() {
         let start = Start { rows_done: 500, offset: 5_000, input_bytes: Some(45_000), limit: None };
-        let told = Progress { offset: Some(15_000), ..snapshot(1_000) };
-        let check = |told: &Progress, start: Start, pace: f64, seconds: Option<u64>| {
+        let told = ImportProgress { offset: Some(15_000), ..snapshot(1_000) };
+        let check = |told: &ImportProgress, start: Start, pace: f64, seconds: Option<u64>| {
             assert_eq!(time_left(told, start, pace), seconds.map(Duration::from_secs));
         };
         check(&told, start, 100.0, Some(30));
@@ -453,9 +453,9 @@ mod tests {
         check(&told, Start { limit: Some(9_000), ..start }, 100.0, Some(30));
         check(&told, Start { input_bytes: None, ..start }, 100.0, None);
         check(&told, start, 0.0, None);
-        check(&Progress { offset: None, ..told.clone() }, start, 100.0, None);
-        check(&Progress { calls: 0, ..told.clone() }, start, 100.0, None);
-        check(&Progress { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
+        check(&ImportProgress { offset: None, ..told.clone() }, start, 100.0, None);
+        check(&ImportProgress { calls: 0, ..told.clone() }, start, 100.0, None);
+        check(&ImportProgress { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
     }
 
     /// A terminal of 80 columns that remembers what is written.
@@ -514,7 +514,7 @@ mod tests {
         let mut progress = terminal.bar(start, begun);
         assert_eq!(terminal.screen(), Vec::<String>::new());
         let tally = OutcomeCounts { imported: 999_999, failed: 999_999, invalid: 999_999, ..OutcomeCounts::default() };
-        let told = Progress { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
+        let told = ImportProgress { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
         progress.tell(&told, begun + Duration::from_secs(10));
         progress.tell(&told, begun + Duration::from_secs(11));
         let screen = terminal.screen();

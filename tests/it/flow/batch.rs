@@ -10,7 +10,7 @@ use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
 use chatlift::flow::deliver::{Lane, OnBatchFailure};
-use chatlift::flow::import::StopCause;
+use chatlift::flow::import::ImportEnd;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ async fn ten_thousand_accounts_a_second_are_imported_and_no_more_than_a_hundred_
     let service = Service::new(|call| fine(call, LATENCY + Duration::from_millis(call.number % 40))).forgetful();
     let began = Instant::now();
     let run = World::new(named(200_000)).in_batches(OnBatchFailure::Stop).keeping(Keep::Counts).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!((run.tally.imported, service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (200_000, 2_000, 1, 0));
     keeps_the_limits(&service, &run);
     let mean = service.mean_per_s_of(BATCH);
@@ -65,7 +65,7 @@ async fn accounts_a_second(script: impl FnMut(&Call<'_>) -> Reply + 'static, cou
     let began = Instant::now();
     let run = World::new(accounts(count)).in_batches(OnBatchFailure::FallBack).run(&service).await;
     let mean = count as f64 / began.elapsed().as_secs_f64();
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     keeps_the_limits(&service, &run);
     (mean, run, service)
 }
@@ -129,7 +129,7 @@ async fn fresh_accounts_a_second(trouble: Trouble, window_records: usize, seed: 
     let mut world = World::new(accounts(ACCOUNTS)).in_batches(OnBatchFailure::FallBack).keeping(Keep::Counts).seeded(seed);
     world.settings.limits.window_records = window_records;
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     let failed = if matches!(trouble, Trouble::Listed) { 0 } else { ACCOUNTS / 10_000 };
     assert_eq!((run.tally.imported, run.tally.failed), (ACCOUNTS - failed, failed));
     keeps_the_limits(&service, &run);
@@ -200,7 +200,7 @@ async fn both_limits_hold_at_once() {
 async fn an_outage_of_an_hour_fails_nobody_and_is_probed_with_few_calls() {
     let service = Service::new(|call| if (5..3_605).contains(&call.at.as_secs()) { lost() } else { fine(call, LATENCY) }).forgetful();
     let run = World::new(named(100_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     assert_eq!((run.tally.imported, run.tally.failed), (100_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2));
     // Calls go on while the three of the test are made, which leave in groups.
@@ -216,7 +216,7 @@ async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rat
         _ => fine(call, LATENCY),
     });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     assert_eq!((run.tally.imported, run.lane), (3_000, Lane::FellBack));
     assert_eq!((service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (1, 2, 3_000));
     assert!(service.mean_per_s() > 197.0, "{}", service.mean_per_s());
@@ -229,11 +229,11 @@ async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rat
 async fn strict_refuses_batches_that_are_no_good_and_settles_nothing_of_them() {
     let service = Service::new(|call| if call.command == READ { code(40003) } else { fine(call, LATENCY) });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::BatchDropsProfiles, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::BatchDropsProfiles, .. }), "{:?}", run.end);
     assert_eq!((run.rows.len(), service.calls()), (0, 2));
     let service = Service::new(|call| if call.command == BATCH { code(40001) } else { fine(call, LATENCY) });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::BatchesRefused, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::BatchesRefused, .. }), "{:?}", run.end);
     assert!((90..=100).contains(&service.calls_of(SINGLE)), "no more than the first batch's: {}", service.calls_of(SINGLE));
 }
 
@@ -273,6 +273,6 @@ async fn a_signal_lets_the_batches_in_flight_settle() {
     world.signals =
         futures_util::stream::once(tokio::time::sleep(Duration::from_secs(3))).chain(futures_util::stream::pending()).boxed_local();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Stopped));
+    assert!(matches!(run.end, ImportEnd::Stopped));
     assert_eq!(run.rows.len() as u64, service.calls_of(BATCH) * 100);
 }

@@ -11,7 +11,7 @@ use chatlift::domain::account::{Account, UserId};
 use chatlift::domain::call_stats::CallStats;
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
-use chatlift::flow::calls::{self, CallsSettings, Dependencies, Errand, Errands, Fate, RunFailed, RunOutcome, StopCause, Supply};
+use chatlift::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsOutcome, CallsSettings, Errand, Errands, Fate, Supply};
 use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::gate::{self, Rate};
 use futures_util::StreamExt;
@@ -89,7 +89,7 @@ struct World {
 }
 
 struct Run {
-    end: StopCause,
+    end: CallsEnd,
     fates: Fates,
     traffic: CallStats,
     most_open: usize,
@@ -124,11 +124,11 @@ impl World {
         self
     }
 
-    async fn try_run(self, service: &Service) -> Result<RunOutcome<List>, RunFailed<String>> {
+    async fn try_run(self, service: &Service) -> Result<CallsOutcome<List>, CallsFailed<String>> {
         let began = Instant::now();
         let wall = move || -> SystemTime { UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed() };
         let mut jitter = fastrand::Rng::with_seed(1);
-        let parts = Dependencies {
+        let parts = CallsDependencies {
             api: service.clone(),
             errands: self.list,
             signer: Signer::new(self.credential, 1, "administrator", Instant::now(), wall()),
@@ -182,7 +182,7 @@ fn keeps_the_limits(service: &Service, run: &Run) {
 async fn each_api_is_used_to_its_own_limit_and_never_past_it() {
     let service = Service::new(|call| fine(call, LATENCY + Duration::from_millis(call.number % 40))).forgetful();
     let run = World::new().asking(CHECK, 100_000).asking(READ, 200_000).asking(Command::Kick, 2_000).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ), run.done(Command::Kick)), (StopCause::Finished, 100_000, 200_000, 2_000));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ), run.done(Command::Kick)), (CallsEnd::Finished, 100_000, 200_000, 2_000));
     keeps_the_limits(&service, &run);
     for (command, least) in [(CHECK, 98.0), (READ, 197.0), (Command::Kick, 190.0)] {
         assert!(service.mean_per_s_of(command) > least, "{}: {}", command.name(), service.mean_per_s_of(command));
@@ -194,7 +194,7 @@ async fn each_api_is_used_to_its_own_limit_and_never_past_it() {
 async fn what_an_answer_leads_to_is_asked_next() {
     let service = Service::new(|call| fine(call, LATENCY)).forgetful();
     let run = World::new().asking(Command::QueryOnlineStatus, 1_200).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(Command::AccountDelete)), (StopCause::Finished, 1_200));
+    assert_eq!((run.end.clone(), run.done(Command::AccountDelete)), (CallsEnd::Finished, 1_200));
     assert_eq!((service.calls_of(Command::QueryOnlineStatus), service.calls_of(Command::AccountDelete)), (3, 1_200));
     keeps_the_limits(&service, &run);
 }
@@ -215,7 +215,7 @@ async fn one_that_is_refused_fails_alone_and_no_other_does() {
         for bad in ["user1", "user50", "user100", "user350"] {
             let service = Service::new(move |call| if carries(call, bad) { code(refusal) } else { fine(call, LATENCY) });
             let run = World::new().asking(CHECK, 350).run(&service).await;
-            assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (StopCause::Finished, 349, vec![bad]), "{refusal}");
+            assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (CallsEnd::Finished, 349, vec![bad]), "{refusal}");
             let expected = Fate::Refused { code: refusal, info: format!("code {refusal}") };
             assert_eq!(run.fates[&(CHECK, bad.to_owned())], expected);
             assert!(service.calls() <= 4 + 2 * 7, "{}", service.calls());
@@ -232,7 +232,7 @@ async fn one_that_never_gets_through_fails_alone_after_its_attempts() {
             ..fine(call, LATENCY)
         });
         let run = World::new().asking(CHECK, 10_000).run(&service).await;
-        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (StopCause::Finished, 9_999, vec!["user77"]), "{unanswered:?}");
+        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (CallsEnd::Finished, 9_999, vec!["user77"]), "{unanswered:?}");
         let expected = match unanswered {
             CallOutcome::Refused { code, info } => Fate::OutOfAttempts { code: Some(code), why: info },
             CallOutcome::Lost { why } => Fate::OutOfAttempts { code: None, why },
@@ -255,7 +255,7 @@ async fn one_that_is_called_malformed_waits_for_what_its_neighbours_may_show() {
             _ => fine(call, LATENCY * 10),
         });
         let run = World::new().asking(CHECK, 2).run(&service).await;
-        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (StopCause::Finished, 1, vec!["user1"]), "{errors}");
+        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (CallsEnd::Finished, 1, vec!["user1"]), "{errors}");
     }
 }
 
@@ -264,10 +264,10 @@ async fn a_malformed_first_call_is_nobodys_fault() {
     for refusal in [60003, 60015] {
         let service = Service::new(move |_| code(refusal));
         let run = World::new().asking(CHECK, 1).run(&service).await;
-        assert!(matches!(run.end, StopCause::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
+        assert!(matches!(run.end, CallsEnd::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
         assert!(run.fates.is_empty());
         let run = World::new().asking(CHECK, 350).run(&Service::new(move |_| code(refusal))).await;
-        assert!(matches!(run.end, StopCause::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
+        assert!(matches!(run.end, CallsEnd::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
         assert!(run.fates.is_empty(), "{:?}", run.fates);
     }
 }
@@ -286,7 +286,7 @@ async fn an_outage_of_an_hour_is_nobodys_fault_and_is_probed_with_few_calls() {
         })
         .forgetful();
         let run = World::new().asking(CHECK, 60_000).asking(READ, 120_000).run(&service).await;
-        assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (StopCause::Finished, 60_000, 120_000));
+        assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (CallsEnd::Finished, 60_000, 120_000));
         // Each API has a breaker of its own: a probe a minute, and of three calls at most.
         assert!(once_known.get() <= 2 * 61 * 3, "{}", once_known.get());
         // 1,800 are needed; ten seconds of both APIs at 200/s would be 4,000 more.
@@ -305,7 +305,7 @@ async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_errands() {
         world.settings.max_outage = Duration::from_secs(600);
         let began = Instant::now();
         let run = world.run(&service).await;
-        assert_eq!((run.end, run.fates.len()), (StopCause::Outage { why: "HTTP 502".to_owned() }, 0), "{count}");
+        assert_eq!((run.end, run.fates.len()), (CallsEnd::Outage { why: "HTTP 502".to_owned() }, 0), "{count}");
         assert!((600..640).contains(&began.elapsed().as_secs()), "{count}: {:?}", began.elapsed());
         assert!(service.calls() < 400, "{count}: {}", service.calls());
     }
@@ -317,7 +317,7 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
     let mut world = World::new().asking(CHECK, 50_000).asking(READ, 50_000);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.fates.len()), (StopCause::Outage { why: "HTTP 502".to_owned() }, 50_000, 50_000));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.fates.len()), (CallsEnd::Outage { why: "HTTP 502".to_owned() }, 50_000, 50_000));
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
     keeps_the_limits(&service, &run);
 }
@@ -326,7 +326,7 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
 async fn connections_that_are_given_up_cost_a_call_and_nobody_anything() {
     let service = Service::new(|call| fine(call, LATENCY)).giving_up(|_| true);
     let run = World::new().asking(CHECK, 30_000).asking(Command::Kick, 500).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.done(Command::Kick)), (StopCause::Finished, 30_000, 500));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(Command::Kick)), (CallsEnd::Finished, 30_000, 500));
     assert_eq!((service.calls(), run.traffic.retries()), (2 * (300 + 500), 300 + 500));
     keeps_the_limits(&service, &run);
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
@@ -339,7 +339,7 @@ async fn throttling_slows_the_api_that_it_is_about_and_costs_no_attempt() {
     let mut world = World::new().asking(CHECK, 100_000).asking(READ, 50_000);
     world.settings.max_attempts = 1;
     let run = world.run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (StopCause::Finished, 100_000, 50_000));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (CallsEnd::Finished, 100_000, 50_000));
     assert!(run.traffic.apis[READ].throttled > 0 && run.traffic.apis[CHECK].throttled == 0);
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
 }
@@ -350,7 +350,7 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
     let mut world = World::new().asking(CHECK, 1_000).asking(READ, 1_000);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, StopCause::Outage { why } if why.contains("60011")), "{:?}", run.end);
+    assert!(matches!(&run.end, CallsEnd::Outage { why } if why.contains("60011")), "{:?}", run.end);
     assert_eq!((run.done(CHECK), run.fates.len()), (1_000, 1_000));
 }
 
@@ -360,14 +360,14 @@ async fn a_refused_signature_is_renewed_once() {
     let mut world = World::new().asking(CHECK, 1_000);
     world.settings.max_attempts = 1;
     let run = world.run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK)), (StopCause::Finished, 1_000));
+    assert_eq!((run.end.clone(), run.done(CHECK)), (CallsEnd::Finished, 1_000));
     let run = World::new().asking(CHECK, 1_000).run(&Service::new(|_| code(70003))).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::Signature, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::Signature, .. }), "{:?}", run.end);
     assert!(run.fates.is_empty());
     let mut world = World::new().asking(CHECK, 1_000);
     world.credential = Credential::Ready("x".into());
     let run = world.run(&Service::new(|_| code(70003))).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::FixedSignature, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::FixedSignature, .. }), "{:?}", run.end);
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,7 +375,7 @@ async fn a_refusal_of_the_app_stops_the_run_and_charges_nobody() {
     for (refused, expected) in [(71000, HaltReason::DeletionOff), (70403, HaltReason::NotAdmin), (60028, HaltReason::DailyVolume)] {
         let service = Service::new(move |call| if call.number >= 5 { code(refused) } else { fine(call, LATENCY) });
         let run = World::new().asking(Command::AccountDelete, 5_000).run(&service).await;
-        assert!(matches!(run.end, StopCause::Refused { refusal, code: Some(code), .. } if refusal == expected && code == refused));
+        assert!(matches!(run.end, CallsEnd::Refused { refusal, code: Some(code), .. } if refusal == expected && code == refused));
         assert_eq!((run.fates.len(), run.undone(Command::AccountDelete)), (500, Vec::new()));
     }
 }
@@ -383,7 +383,7 @@ async fn a_refusal_of_the_app_stops_the_run_and_charges_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_code_that_nobody_knows_everywhere_stops_the_run() {
     let run = World::new().asking(CHECK, 10_000).run(&Service::new(|_| code(12345))).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(12345), .. }), "{:?}", run.end);
+    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::UnknownCodes, code: Some(12345), .. }), "{:?}", run.end);
     assert!(run.fates.is_empty());
 }
 
@@ -393,16 +393,16 @@ async fn the_first_signal_lets_calls_in_flight_end_and_the_second_does_not() {
     let began = Instant::now();
     let service = Service::new(|call| fine(call, Duration::from_secs(4))).forgetful();
     let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST]).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK) as u64), (StopCause::Stopped, service.calls() * 100));
+    assert_eq!((run.end.clone(), run.done(CHECK) as u64), (CallsEnd::Stopped, service.calls() * 100));
     assert!(began.elapsed() < Duration::from_millis(7_100), "{:?}", began.elapsed());
     let began = Instant::now();
     let service = Service::new(|call| fine(call, Duration::from_secs(40))).forgetful();
     let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST]).run(&service).await;
-    assert_eq!((run.end, run.fates.len()), (StopCause::Stopped, 0));
+    assert_eq!((run.end, run.fates.len()), (CallsEnd::Stopped, 0));
     assert_eq!(began.elapsed().as_secs(), 13, "ten seconds are waited");
     let began = Instant::now();
     let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST, LATENCY]).run(&service).await;
-    assert_eq!((run.end, began.elapsed()), (StopCause::Stopped, FIRST + LATENCY));
+    assert_eq!((run.end, began.elapsed()), (CallsEnd::Stopped, FIRST + LATENCY));
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,14 +413,14 @@ async fn a_long_search_keeps_nobody_from_stopping_the_run() {
     assert_eq!(world.run(&service).await.done(CHECK), 500);
     let mut world = World::new().asking(CHECK, 500).signalled_after(&[Duration::ZERO]);
     world.list.searches = u32::MAX;
-    assert_eq!(world.run(&service).await.end, StopCause::Stopped);
+    assert_eq!(world.run(&service).await.end, CallsEnd::Stopped);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_breaks_ends_the_run_with_what_it_did() {
     let mut world = World::new().asking(CHECK, 5_000);
     world.list.breaks_at = Some("user420".to_owned());
-    let Err(RunFailed { error, traffic }) = world.try_run(&Service::new(|call| fine(call, LATENCY))).await else { panic!("it breaks") };
+    let Err(CallsFailed { error, traffic }) = world.try_run(&Service::new(|call| fine(call, LATENCY))).await else { panic!("it breaks") };
     assert_eq!(error, "user420");
     assert!((5..50).contains(&traffic.apis[CHECK].calls), "{}", traffic.apis[CHECK].calls);
 }
@@ -453,7 +453,7 @@ async fn every_id_has_one_end_and_it_is_its_own() {
         let mut world = World::new().asking(CHECK, 3_000).asking(READ, 3_000);
         world.settings.in_flight = 1 + random.usize(..40);
         let run = world.run(&service).await;
-        assert_eq!((run.end.clone(), run.fates.len()), (StopCause::Finished, 6_000), "case {case}");
+        assert_eq!((run.end.clone(), run.fates.len()), (CallsEnd::Finished, 6_000), "case {case}");
         for ((command, id), fate) in &run.fates {
             let is_own = match fate {
                 Fate::Done(_) => !refused.contains(id) && !poisoned.contains(id),

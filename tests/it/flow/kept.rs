@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::deliver::OnBatchFailure;
-use chatlift::flow::import::StopCause;
+use chatlift::flow::import::ImportEnd;
 use chatlift::io::api::Line;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ async fn a_call_on_a_connection_that_was_given_up_is_made_again_within_the_limit
             seen % nth == 0
         });
         let run = World::new(accounts(4_000)).run(&service).await;
-        assert!(matches!(run.end, StopCause::Finished));
+        assert!(matches!(run.end, ImportEnd::Finished));
         assert_eq!((run.tally.imported, run.tally.failed), (4_000, 0));
         assert!(run.rows.iter().all(|row| row.outcome.attempts == 1), "{nth}: nobody is charged");
         assert_eq!(service.calls(), 4_000 + 4_000 / nth, "{nth}: once an attempt");
@@ -56,7 +56,7 @@ async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_a
     world.settings.max_outage = Duration::from_secs(60);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, StopCause::Outage { why } if why.contains("reset")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Outage { why } if why.contains("reset")), "{:?}", run.end);
     assert_eq!(run.tally.failed, 0);
     // Two seconds at the limit, one in which each call is made twice.
     assert!((480..=520).contains(&run.tally.imported), "{}", run.tally.imported);
@@ -72,7 +72,7 @@ async fn a_connection_for_every_call_costs_little_of_the_pace_where_connecting_i
         let service =
             Service::new(move |call| Reply { connect: connect + connect * u32::from(call.number % 7 == 0) / 5, ..imported(LATENCY) });
         let run = World::new(accounts(4_000)).run(&service).await;
-        assert!(matches!(run.end, StopCause::Finished) && run.tally.imported == 4_000);
+        assert!(matches!(run.end, ImportEnd::Finished) && run.tally.imported == 4_000);
         assert!(service.most_in_1s() <= 200, "{connect_ms} ms: {}", service.most_in_1s());
         assert!(service.mean_per_s() >= least, "{connect_ms} ms: {}", service.mean_per_s());
     }
@@ -82,7 +82,7 @@ async fn a_connection_for_every_call_costs_little_of_the_pace_where_connecting_i
 async fn batches_and_reading_back_are_made_again_in_the_same_way() {
     let service = Service::new(|call| fine(call, LATENCY)).giving_up(|call| call.number % 3 != 2);
     let run = World::new(accounts(30_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (30_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == 1));
     assert!(service.calls() > 400, "{}", service.calls());

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{CallOutcome, HaltReason};
-use chatlift::flow::import::StopCause;
+use chatlift::flow::import::ImportEnd;
 use chatlift::io::gate::Rate;
 use futures_util::StreamExt;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ async fn the_limit_is_used_and_never_exceeded() {
     for (latency_ms, least_mean) in [(1, 199.0), (80, 198.0)] {
         let service = Service::new(move |call| imported(Duration::from_millis(latency_ms + call.number % 20)));
         let run = World::new(accounts(3_000)).run(&service).await;
-        assert!(matches!(run.end, StopCause::Finished));
+        assert!(matches!(run.end, ImportEnd::Finished));
         assert_eq!(service.calls(), 3_000);
         assert!(service.most_in_1s() <= 200, "{}", service.most_in_1s());
         service.assert_even(|_| 200);
@@ -47,7 +47,7 @@ async fn slow_connections_at_the_start_and_wild_latencies_do_not_bunch_calls_up(
         Reply { connect: Duration::from_millis(connect), ..imported(Duration::from_millis(random.u64(1..1_000))) }
     });
     let run = World::new(accounts(5_000)).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     assert!(service.most_in_1s() <= 200, "seed {seed}: {}", service.most_in_1s());
 }
 
@@ -58,7 +58,7 @@ async fn an_outage_of_an_hour_fails_no_row_and_is_probed_with_few_calls() {
         _ => imported(Duration::from_millis(5)),
     });
     let run = World::new(accounts(20_000)).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     assert_eq!((run.tally.imported, run.tally.failed), (20_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2), "attempts of the outage are given back");
     assert!(service.calls() < 20_500, "{}", service.calls());
@@ -75,7 +75,7 @@ async fn an_outage_longer_than_allowed_stops_the_run_and_charges_nobody() {
     world.settings.max_outage = Duration::from_secs(600);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, StopCause::Outage { why } if why == "connection refused"), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Outage { why } if why == "connection refused"), "{:?}", run.end);
     assert_eq!(run.tally.failed, 0);
     let lasted = began.elapsed().as_secs();
     assert!((610..=612).contains(&lasted), "{lasted}");
@@ -86,7 +86,7 @@ async fn an_outage_longer_than_allowed_stops_the_run_and_charges_nobody() {
 async fn a_slower_limit_of_the_service_is_found_and_fails_no_row() {
     let service = Service::new(|call| if call.in_last_second > 50 { code(60007) } else { imported(Duration::from_millis(20)) });
     let run = World::new(accounts(6_000)).run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     assert_eq!((run.tally.imported, run.tally.failed), (6_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == 1), "throttling costs no attempt");
     let refused = service.calls() - 6_000;
@@ -101,7 +101,7 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
     world.settings.max_outage = Duration::from_secs(600);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, StopCause::Outage { why } if why.contains("60011")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Outage { why } if why.contains("60011")), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (100, 0));
     let lasted = began.elapsed().as_secs();
     assert!((600..=612).contains(&lasted), "{lasted}");
@@ -125,14 +125,14 @@ async fn a_probe_that_hangs_when_the_waiting_is_over_costs_no_turns_of_the_loop(
         wall()
     });
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Outage { .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Outage { .. }), "{:?}", run.end);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permission_revoked_in_mid_run_stops_it_at_once_and_charges_nobody() {
     let service = Service::new(|call| if call.number >= 1_000 { code(70403) } else { imported(Duration::from_millis(50)) });
     let run = World::new(accounts(5_000)).run(&service).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::NotAdmin, code: Some(70403), .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::NotAdmin, code: Some(70403), .. }), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (1_000, 0));
     // In flight at 200/s and 50 ms are ten calls and a group of ten.
     assert!(service.calls() <= 1_000 + 20, "no more than was in flight: {}", service.calls());
@@ -149,7 +149,7 @@ async fn a_signal_lets_what_is_in_flight_settle_and_a_stuck_call_is_left_behind(
         futures_util::stream::once(tokio::time::sleep(Duration::from_secs(5))).chain(futures_util::stream::pending()).boxed_local();
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Stopped), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Stopped), "{:?}", run.end);
     let lasted = began.elapsed();
     assert!((Duration::from_secs(15)..Duration::from_millis(15_100)).contains(&lasted), "{lasted:?}");
     assert_eq!(run.rows.len(), 500, "rows behind the stuck one are not written");
@@ -164,7 +164,7 @@ async fn a_second_signal_leaves_at_once() {
     world.signals = futures_util::stream::iter([2, 3]).then(signal).chain(futures_util::stream::pending()).boxed_local();
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Stopped));
+    assert!(matches!(run.end, ImportEnd::Stopped));
     assert!(began.elapsed() < Duration::from_millis(5_100), "{:?}", began.elapsed());
 }
 
@@ -187,11 +187,11 @@ async fn a_limit_settles_so_many_and_tells_whether_more_remain() {
     let mut world = World::new(accounts(50));
     world.settings.limit = Some(20);
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::LimitReached));
+    assert!(matches!(run.end, ImportEnd::LimitReached));
     assert_eq!((run.rows.len(), service.calls()), (20, 20));
     let mut world = World::new(accounts(20));
     world.settings.limit = Some(20);
-    assert!(matches!(world.run(&service).await.end, StopCause::Finished));
+    assert!(matches!(world.run(&service).await.end, ImportEnd::Finished));
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,7 +228,7 @@ async fn a_machine_that_was_suspended_does_not_catch_up() {
     };
     world.signals = futures_util::stream::once(suspend).boxed_local();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     assert_eq!(run.tally.failed, 0);
     assert!(service.most_in_1s() <= 200, "{}", service.most_in_1s());
 }

@@ -11,7 +11,7 @@ use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::deliver::OnBatchFailure;
-use chatlift::flow::import::StopCause;
+use chatlift::flow::import::ImportEnd;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -149,7 +149,7 @@ async fn check(seed: u64) {
         let says = format!("seed {seed}, start {start} at row {done} of {}, {:?}", town.rows, run.end);
         let was_out = town.outages.iter().any(|outage| outage.start < began.elapsed() && outage.end > from);
         let settled = run.rows.len() as u64;
-        assert!(settled > 0 || left == 0 || matches!(run.end, StopCause::Stopped), "{says}: no row was settled");
+        assert!(settled > 0 || left == 0 || matches!(run.end, ImportEnd::Stopped), "{says}: no row was settled");
         let good_ones = (done + 1..=(done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
         assert!(run.outages == 0 || was_out || good_ones < 5, "{says}: a false outage");
         let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
@@ -172,10 +172,10 @@ async fn check(seed: u64) {
         assert!(odd.is_none(), "{says}: {odd:?}, {:?}", town.outages);
         done += settled;
         match run.end {
-            StopCause::Finished => break,
-            StopCause::LimitReached | StopCause::Stopped => {}
-            StopCause::Outage { .. } | StopCause::Refused { .. } => panic!("{says}"),
-            StopCause::Input(never) => match never {},
+            ImportEnd::Finished => break,
+            ImportEnd::LimitReached | ImportEnd::Stopped => {}
+            ImportEnd::Outage { .. } | ImportEnd::Refused { .. } => panic!("{says}"),
+            ImportEnd::Input(never) => match never {},
         }
     }
     assert_eq!(service.overlaps(), 0, "seed {seed}");

@@ -15,7 +15,7 @@ use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
 use chatlift::domain::position::InputPosition;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
 use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
-use chatlift::flow::import::{self, Dependencies, ImportSettings, Progress, StopCause};
+use chatlift::flow::import::{self, ImportDependencies, ImportEnd, ImportProgress, ImportSettings};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Line, Request};
 use chatlift::io::gate::{self, Rate};
@@ -327,7 +327,7 @@ pub(super) struct World {
     pub(super) settings: ImportSettings,
     pub(super) signals: LocalBoxStream<'static, ()>,
     pub(super) wall: Box<dyn Fn() -> SystemTime>,
-    pub(super) tell: Box<dyn FnMut(&Progress)>,
+    pub(super) tell: Box<dyn FnMut(&ImportProgress)>,
     keep: Keep,
     seed: u64,
 }
@@ -341,7 +341,7 @@ pub(super) enum Keep {
 
 /// What a run came to.
 pub(super) struct Run {
-    pub(super) end: StopCause<Infallible>,
+    pub(super) end: ImportEnd<Infallible>,
     pub(super) tally: OutcomeCounts,
     pub(super) traffic: CallStats,
     pub(super) rows: Vec<RowOutcome>,
@@ -410,7 +410,7 @@ impl World {
         let outages = Rc::new(Cell::new(0));
         let (told, mut was_down) = (Rc::clone(&outages), false);
         let mut tell = self.tell;
-        let parts = Dependencies {
+        let parts = ImportDependencies {
             api: service.clone(),
             records: self.records,
             ledger: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },

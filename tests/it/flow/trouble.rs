@@ -9,7 +9,7 @@ use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{CallOutcome, HaltReason, SuccessSeen};
 use chatlift::flow::deliver::OnBatchFailure;
-use chatlift::flow::import::StopCause;
+use chatlift::flow::import::ImportEnd;
 use tokio::time::Instant;
 
 use super::service::{Call, Reply, Run, Service, World, accounts, code, fine, listing, records};
@@ -40,7 +40,7 @@ async fn only_the_bad_fail(count: u64, is_bad: impl Fn(u64) -> bool + Copy + 'st
     let mut world = World::new(accounts(count));
     world.settings.max_outage = Duration::from_secs(6);
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!(failed(&run), (1..=count).filter(|row| is_bad(*row)).collect());
     assert!(run.rows.iter().map(|row| row.row).eq(1..=count));
     let other = run.rows.iter().find(|row| row.outcome.attempts != if is_bad(row.row) { 5 } else { 1 });
@@ -86,7 +86,7 @@ async fn bunched_bad_records_before_any_good_one_hold_a_run_up_for_seconds() {
     let mut world = World::new(accounts(6_000));
     world.settings.max_outage = Duration::from_secs(60);
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!(failed(&run), (1..=5_000).collect());
 }
 
@@ -98,7 +98,7 @@ async fn a_tenth_of_all_calls_meeting_temporary_errors_is_no_outage() {
         let mut random = fastrand::Rng::with_seed(seed);
         let service = Service::new(move |call| if random.u8(..10) == 0 { code(70169) } else { fine(call, LATENCY) });
         let run = World::new(accounts(4_000)).seeded(seed).run(&service).await;
-        assert!(matches!(run.end, StopCause::Finished), "seed {seed}: {:?}", run.end);
+        assert!(matches!(run.end, ImportEnd::Finished), "seed {seed}: {:?}", run.end);
         assert_eq!(run.outages, 0, "seed {seed}");
         assert!(run.tally.failed <= 3, "seed {seed}: {} of 4,000 met five in a row", run.tally.failed);
     }
@@ -115,7 +115,7 @@ async fn listed_records_whose_single_calls_are_reset_are_no_outage() {
         let mut world = World::new(accounts(20_000)).in_batches(OnBatchFailure::FallBack);
         world.settings.max_outage = Duration::from_secs(6);
         let run = world.run(&service).await;
-        assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+        assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
         assert_eq!(failed(&run), (1..=20_000).filter(|row| row % every == 0).collect());
         assert_eq!((run.outages, service.overlaps()), (0, 0));
         assert!(run.rows.iter().all(|row| row.outcome.attempts == if row.row % every == 0 { 6 } else { 1 }));
@@ -140,7 +140,7 @@ async fn a_small_file_that_meets_temporary_errors_is_tried_for_two_minutes() {
             [|call: &Call<'_>| fine(call, LATENCY), |call: &Call<'_>| if call.nth_of_user <= 6 { code(70500) } else { fine(call, LATENCY) }]
         {
             let (_, run) = delta(errors, check).await;
-            assert!(matches!(run.end, StopCause::Finished), "{errors}: {:?}", run.end);
+            assert!(matches!(run.end, ImportEnd::Finished), "{errors}: {:?}", run.end);
             assert_eq!((run.tally.imported, run.unjudged), (15, 0), "{errors}");
             assert!(run.rows.iter().all(|row| row.outcome.attempts <= 5), "what is tried beyond the attempts is not charged");
         }
@@ -166,7 +166,7 @@ async fn an_outage_of_any_length_fails_no_row_of_a_small_file() {
 async fn rows_that_nothing_can_judge_fail_two_minutes_after_their_last_charged_call() {
     let began = Instant::now();
     let (service, run) = delta(u32::MAX, |call| fine(call, LATENCY)).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!((run.tally.failed, run.unjudged, run.outages), (15, 15, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == 5 && row.outcome.error_code == Some(70500)));
     let lasted = began.elapsed().as_secs();
@@ -192,7 +192,7 @@ async fn the_two_minutes_stand_still_while_the_run_is_throttled_or_the_service_i
 async fn a_check_that_meets_its_own_limit_does_not_hold_the_two_minutes_up() {
     let began = Instant::now();
     let (_, run) = delta(u32::MAX, |_| code(60007)).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!((run.tally.failed, run.unjudged, run.outages), (15, 15, 0));
     let lasted = began.elapsed().as_secs();
     assert!((120..=140).contains(&lasted), "{lasted}");
@@ -229,7 +229,7 @@ async fn an_api_that_is_down_while_the_check_is_well_fails_nobody() {
             _ => fine(call, LATENCY),
         });
         let run = World::new(accounts(count)).run(&service).await;
-        assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+        assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
         assert_eq!((run.tally.imported, run.tally.failed), (count, 0));
         assert!(service.calls() < count + 1_000, "{}", service.calls());
     }
@@ -268,7 +268,7 @@ async fn tests_stay_within_the_limit() {
     let mut world = World::new(accounts(1_000));
     world.settings.limit = Some(30);
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::LimitReached), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::LimitReached), "{:?}", run.end);
     assert_eq!(run.rows.len(), 30);
 }
 
@@ -280,7 +280,7 @@ async fn a_resumed_run_knows_that_accounts_were_accepted() {
         world.settings.known.seen = seen;
         world.settings.limits.in_flight = 1;
         let run = world.run(&service).await;
-        assert_eq!(matches!(run.end, StopCause::Finished), seen == SuccessSeen::Yes, "{:?}", run.end);
+        assert_eq!(matches!(run.end, ImportEnd::Finished), seen == SuccessSeen::Yes, "{:?}", run.end);
         assert_eq!(run.tally.failed, expected);
     }
 }
@@ -289,13 +289,13 @@ async fn a_resumed_run_knows_that_accounts_were_accepted() {
 async fn refusals_of_each_of_the_first_hundred_records_stop_the_run() {
     let service = Service::new(|call| if call.command == CHECK { fine(call, LATENCY) } else { code(70402) });
     let run = World::new(accounts(5_000)).run(&service).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
     assert!((100..=125).contains(&run.tally.failed), "those that were settled by then stay failed: {}", run.tally.failed);
     let run = World::new(accounts(99)).run(&Service::new(|_| code(70402))).await;
-    assert!(matches!(run.end, StopCause::Finished));
+    assert!(matches!(run.end, ImportEnd::Finished));
     // In batches the same: the first batch is halved down to its records.
     let run = World::new(accounts(5_000)).in_batches(OnBatchFailure::FallBack).run(&Service::new(|_| code(70402))).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::AllRecordsRefused, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::AllRecordsRefused, .. }), "{:?}", run.end);
     assert_eq!(run.tally.imported, 0);
 }
 
@@ -304,11 +304,11 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
     let refused =
         |from: u64, refusal: i64| Service::new(move |call| if number(call.user_id) > from { code(refusal) } else { fine(call, LATENCY) });
     let run = World::new(accounts(5_000)).run(&refused(10, 70402)).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::AllRecordsRefused, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::AllRecordsRefused, .. }), "{:?}", run.end);
     assert!((1_000..=1_025).contains(&run.tally.failed), "{}", run.tally.failed);
     for harmless in [70399, 40601, 40605, 40610, 80001, 80004] {
         let run = World::new(accounts(2_000)).run(&refused(0, harmless)).await;
-        assert!(matches!(run.end, StopCause::Finished), "{harmless}: {:?}", run.end);
+        assert!(matches!(run.end, ImportEnd::Finished), "{harmless}: {:?}", run.end);
         assert_eq!(run.tally.failed, 2_000);
     }
     let mixed = Service::new(|call| match number(call.user_id) {
@@ -316,7 +316,7 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
         _ => code(70402),
     });
     let run = World::new(accounts(5_000)).run(&mixed).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     // Batches that are accepted show that the records are at fault.
     let listed = Service::new(|call| match call.command {
         BATCH => listing(call, LATENCY, |id| number(id).is_multiple_of(20)),
@@ -324,7 +324,7 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
         _ => fine(call, LATENCY),
     });
     let run = World::new(accounts(20_000)).in_batches(OnBatchFailure::FallBack).run(&listed).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!(run.tally.failed, 1_000);
 }
 
@@ -335,5 +335,5 @@ async fn the_reason_why_the_import_is_down_is_its_own_and_not_that_of_what_tests
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
     assert!(service.calls_of(CHECK) > 3, "it is tested with checks");
-    assert!(matches!(&run.end, StopCause::Outage { why } if why.contains("reset")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Outage { why } if why.contains("reset")), "{:?}", run.end);
 }

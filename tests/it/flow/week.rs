@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::domain::command::PerCommand;
 use chatlift::domain::verdict::CallOutcome;
-use chatlift::flow::import::StopCause;
+use chatlift::flow::import::ImportEnd;
 use chatlift::io::api::usersig::read_claims;
 use tokio::time::Instant;
 
@@ -49,7 +49,7 @@ async fn week_at(rate: u32) {
     world.settings.progress_every = Duration::from_secs(60);
     world.wall = Box::new(move || this_machines_clock(began.elapsed()));
     let run = world.run(&service).await;
-    assert!(matches!(run.end, StopCause::Finished), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (rows, 0));
     assert!(service.most_in_1s() <= rate as usize, "{}", service.most_in_1s());
     assert_eq!(run.traffic.most_in_1s(), service.most_in_1s(), "the tool's own count agrees");

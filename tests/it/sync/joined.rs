@@ -278,7 +278,7 @@ impl JoinedFixture {
             commit_rows: 1_000,
             progress_every: SECOND,
         };
-        let parts = import::Dependencies {
+        let parts = import::ImportDependencies {
             api: self.fake.clone(),
             records: feed,
             ledger: SyncOutcomeSink(journal),
@@ -289,7 +289,7 @@ impl JoinedFixture {
             on_progress: Box::new(|_| ()),
         };
         let Ok(ended) = Box::pin(import::run(parts, settings)).await else { panic!("the disk never fails") };
-        assert!(matches!(ended.end, import::StopCause::Finished));
+        assert!(matches!(ended.end, import::ImportEnd::Finished));
         (ended.ledger.0, ended.tally)
     }
 
@@ -301,7 +301,7 @@ impl JoinedFixture {
             lookalikes: MissingTrust::No,
             is_protected: &|_| false,
         };
-        let parts = calls::Dependencies {
+        let parts = calls::CallsDependencies {
             api: self.fake.clone(),
             errands: MissingWorkload::new(state, rules),
             signer: self.signer(),
@@ -320,7 +320,7 @@ impl JoinedFixture {
             progress_every: SECOND,
         };
         let Ok(ended) = calls::run(parts, settings).await else { panic!("the state never fails") };
-        assert_eq!(ended.end, calls::StopCause::Finished);
+        assert_eq!(ended.end, calls::CallsEnd::Finished);
     }
 
     fn signer(&self) -> Signer {

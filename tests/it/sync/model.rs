@@ -401,7 +401,7 @@ impl ModelFixture {
             limit,
         };
         let records = roster(&file).skip_to(start).unwrap();
-        let parts = import::Dependencies {
+        let parts = import::ImportDependencies {
             api: self.service.clone(),
             records: PlannedRecords::new(records, file, state, planned, self.wall()),
             ledger: SyncOutcomeSink(journal),
@@ -420,7 +420,7 @@ impl ModelFixture {
             Killed::Never | Killed::AfterBegin | Killed::BeforeFinish | Killed::AfterFinish => Box::pin(run).await,
         };
         let Ok(ended) = ended else { panic!("the disk never fails") };
-        if !matches!(ended.end, import::StopCause::Finished) || limit.is_some() || process.killed == Killed::BeforeFinish {
+        if !matches!(ended.end, import::ImportEnd::Finished) || limit.is_some() || process.killed == Killed::BeforeFinish {
             return false;
         }
         let left = settlements(File::open(self.paths().results).unwrap(), self.folder.path()).unwrap();

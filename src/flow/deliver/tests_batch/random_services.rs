@@ -47,7 +47,7 @@ enum Batches {
     CannotBeRead,
 }
 
-struct Service {
+struct RandomService {
     random: fastrand::Rng,
     batches: Batches,
     /// Of a hundred calls so many meet something that has nothing to do with their records.
@@ -57,8 +57,8 @@ struct Service {
     met: BTreeMap<String, u32>,
 }
 
-impl Service {
-    fn answer(&mut self, sent: &Sent) -> CallOutcome {
+impl RandomService {
+    fn answer(&mut self, sent: &SentCall) -> CallOutcome {
         let ids: Vec<String> = sent.accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect();
         if self.random.u32(..100) < self.trouble
             && let Some(end) = self.trouble(sent, &ids)
@@ -78,7 +78,7 @@ impl Service {
         }
     }
 
-    fn trouble(&mut self, sent: &Sent, ids: &[String]) -> Option<CallOutcome> {
+    fn trouble(&mut self, sent: &SentCall, ids: &[String]) -> Option<CallOutcome> {
         match self.random.u32(..6) {
             0 => Some(code(60007)),
             1 => Some(code(60011)),
@@ -141,8 +141,8 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
     let has_profiles = random.u32(..3);
     let mut ids = Vec::new();
     let mut fates = BTreeMap::new();
-    let mut service = Service { random: random.fork(), batches, trouble, fates: BTreeMap::new(), met: BTreeMap::new() };
-    let mut flying: Vec<(Instant, Sent)> = Vec::new();
+    let mut service = RandomService { random: random.fork(), batches, trouble, fates: BTreeMap::new(), met: BTreeMap::new() };
+    let mut flying: Vec<(Instant, SentCall)> = Vec::new();
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
     loop {

@@ -13,7 +13,7 @@ use crate::domain::change::Wait;
 use crate::domain::figures;
 use crate::domain::verdict::HaltReason;
 use crate::flow::calls;
-use crate::flow::import::StopCause;
+use crate::flow::import::ImportEnd;
 use crate::flow::sync::{
     AbsentTally, Lookalikes, MalformedRecords, MissingError, MissingRules, MissingTrust, MissingWorkload, write_missing,
 };
@@ -125,7 +125,7 @@ impl SyncSteps<'_> {
         let rules = MissingRules { absence, missing_runs, skip_online, lookalikes, is_protected: &is_protected };
         let due = state.due_left().map_err(|error| state_error(&error))?;
         let mut gauge = PhaseBar::on_stderr(self.flags.run.output.progress(), scene.bars, Instant::now());
-        let parts = calls::Dependencies {
+        let parts = calls::CallsDependencies {
             api: self.dialled.api.clone(),
             errands: MissingWorkload::new(state, rules),
             signer: self.dialled.signer(),
@@ -148,13 +148,13 @@ impl SyncSteps<'_> {
             progress_every: TELL_EVERY,
         };
         let end = match scene.runtime.block_on(calls::run(parts, settings)) {
-            Err(calls::RunFailed { error: MissingError::State(error), traffic }) => {
+            Err(calls::CallsFailed { error: MissingError::State(error), traffic }) => {
                 account.traffic.add(&traffic);
                 return Err(state_error(&error));
             }
-            Err(calls::RunFailed { error: MissingError::DeletionOff(says), traffic }) => {
+            Err(calls::CallsFailed { error: MissingError::DeletionOff(says), traffic }) => {
                 account.traffic.add(&traffic);
-                StopCause::Refused { refusal: HaltReason::DeletionOff, code: None, says }
+                ImportEnd::Refused { refusal: HaltReason::DeletionOff, code: None, says }
             }
             Ok(ended) => {
                 account.traffic.add(&ended.traffic);

@@ -17,7 +17,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputPosition};
 use crate::flow::calls;
 use crate::flow::deliver::{Known, Lane};
-use crate::flow::import::{self, Dependencies, ImportSettings, RunFailed, StopCause};
+use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, ImportSettings};
 use crate::flow::sync::{
     AbsentTally, FeedError, FeedPlan, PlannedRecords, SendOutcomes, SyncOutcomeSink, absent_tally, milliseconds, settlements,
 };
@@ -190,7 +190,7 @@ impl SyncSteps<'_> {
         };
         let ended = match self.send(cargo, scene) {
             Err(word) => return (word, nothing(CallStats::default(), self.settings.limits.lane, before)),
-            Ok(Err(RunFailed { error, traffic, lane })) => {
+            Ok(Err(ImportFailed { error, traffic, lane })) => {
                 let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(before);
                 return (disk_failed(&error), nothing(traffic, lane, tally));
             }
@@ -198,7 +198,7 @@ impl SyncSteps<'_> {
         };
         let mut account = nothing(ended.traffic, ended.lane, before + ended.tally);
         account.unjudged = ended.unjudged;
-        if matches!(ended.end, StopCause::Finished) && self.flags.run.limit.is_none() {
+        if matches!(ended.end, ImportEnd::Finished) && self.flags.run.limit.is_none() {
             let word = self.finish(ended.ledger.0, &mut account, scene).unwrap_or_else(|word| word);
             if matches!(word.exit, Exit::Done | Exit::SomeRowsRejected) {
                 source.is_done_with();
@@ -207,8 +207,8 @@ impl SyncSteps<'_> {
         }
         let settled = ended.settled.unwrap_or(start);
         let word = match ended.end {
-            StopCause::Finished | StopCause::LimitReached => self.limited(&mut account).err(),
-            StopCause::Stopped | StopCause::Outage { .. } | StopCause::Refused { .. } | StopCause::Input(_) => None,
+            ImportEnd::Finished | ImportEnd::LimitReached => self.limited(&mut account).err(),
+            ImportEnd::Stopped | ImportEnd::Outage { .. } | ImportEnd::Refused { .. } | ImportEnd::Input(_) => None,
         };
         let word = word.unwrap_or_else(|| self.unfinished(ended.end, &account, remaining(&ops, settled)));
         (word, account)
@@ -232,7 +232,7 @@ impl SyncSteps<'_> {
         let ahead = if matches!(self.settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let input = state::RunInput { stat, ..self.opened.input };
         let planned = FeedPlan { ops, input, sent_up_to: self.opened.sent_up_to, ahead, limit };
-        let parts = Dependencies {
+        let parts = ImportDependencies {
             api: self.dialled.api.clone(),
             records: PlannedRecords::new(roster, file, self.kept.open()?, planned, Box::new(SystemTime::now)),
             ledger: SyncOutcomeSink(journal),
@@ -249,16 +249,16 @@ impl SyncSteps<'_> {
     }
 
     /// The last word on a run that was stopped, whatever by.
-    fn unfinished(&self, end: StopCause<FeedError>, account: &SyncTotals, remaining: u64) -> ExitMessage {
+    fn unfinished(&self, end: ImportEnd<FeedError>, account: &SyncTotals, remaining: u64) -> ExitMessage {
         let file = &self.flags.run.input.file;
-        let end: StopCause<RosterError> = match end {
-            StopCause::Finished | StopCause::LimitReached => StopCause::LimitReached,
-            StopCause::Stopped => StopCause::Stopped,
-            StopCause::Outage { why } => StopCause::Outage { why },
-            StopCause::Refused { refusal, code, says } => StopCause::Refused { refusal, code, says },
-            StopCause::Input(FeedError::Roster(error)) => StopCause::Input(error),
-            StopCause::Input(FeedError::State(error)) => return state_error(&error),
-            StopCause::Input(error @ FeedError::Modified) => {
+        let end: ImportEnd<RosterError> = match end {
+            ImportEnd::Finished | ImportEnd::LimitReached => ImportEnd::LimitReached,
+            ImportEnd::Stopped => ImportEnd::Stopped,
+            ImportEnd::Outage { why } => ImportEnd::Outage { why },
+            ImportEnd::Refused { refusal, code, says } => ImportEnd::Refused { refusal, code, says },
+            ImportEnd::Input(FeedError::Roster(error)) => ImportEnd::Input(error),
+            ImportEnd::Input(FeedError::State(error)) => return state_error(&error),
+            ImportEnd::Input(error @ FeedError::Modified) => {
                 return ExitMessage::yours(
                     format!("{}: {error}", file.display()),
                     "let whoever writes it finish, then give the same command again: it plans anew",
@@ -353,16 +353,16 @@ impl SyncSteps<'_> {
 }
 
 /// The calls' end as the import's; `None` if they are all made.
-pub(super) fn stopped(end: calls::StopCause) -> Option<StopCause<RosterError>> {
+pub(super) fn stopped(end: calls::CallsEnd) -> Option<ImportEnd<RosterError>> {
     match end {
-        calls::StopCause::Finished => None,
-        calls::StopCause::Stopped => Some(StopCause::Stopped),
-        calls::StopCause::Outage { why } => Some(StopCause::Outage { why }),
-        calls::StopCause::Refused { refusal, code, says } => Some(StopCause::Refused { refusal, code, says }),
+        calls::CallsEnd::Finished => None,
+        calls::CallsEnd::Stopped => Some(ImportEnd::Stopped),
+        calls::CallsEnd::Outage { why } => Some(ImportEnd::Outage { why }),
+        calls::CallsEnd::Refused { refusal, code, says } => Some(ImportEnd::Refused { refusal, code, says }),
     }
 }
 
-type Pumped = Result<import::RunOutcome<SyncOutcomeSink<OsDisk>, FeedError>, RunFailed<journal::DiskError>>;
+type Pumped = Result<import::ImportOutcome<SyncOutcomeSink<OsDisk>, FeedError>, ImportFailed<journal::DiskError>>;
 
 /// Records that are still to get an outcome.
 fn remaining(ops: &Ops, settled: InputPosition) -> u64 {

@@ -14,7 +14,7 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
     for (count, most) in [(100, 21), (100_000, 40)] {
         let service = Service::new(|_| code(77777));
         let run = World::new().asking(CHECK, count).run(&service).await;
-        assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(77777), .. }), "{:?}", run.end);
+        assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::UnknownCodes, code: Some(77777), .. }), "{:?}", run.end);
         assert!((20..=most).contains(&service.calls()), "{count}: {}", service.calls());
     }
 }
@@ -23,12 +23,12 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
 async fn refusals_of_each_of_the_first_hundred_ids_stop_the_run() {
     let service = Service::new(|_| code(70402));
     let run = World::new().asking(CHECK, 500).run(&service).await;
-    assert!(matches!(run.end, StopCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
+    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
     assert!((100..140).contains(&run.fates.len()), "those that were answered by then stay so: {}", run.fates.len());
     // That there is no such account is an answer.
     let gone = Service::new(|call| if call.command == KICK { code(70107) } else { fine(call, LATENCY) });
     let run = World::new().asking(KICK, 300).run(&gone).await;
-    assert_eq!((run.end.clone(), run.undone(KICK).len()), (StopCause::Finished, 300));
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (CallsEnd::Finished, 300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,12 +49,7 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
         let mut world = World::new().asking(command, 2_000);
         world.settings.max_outage = Duration::from_secs(6);
         let run = world.run(&service).await;
-        assert_eq!(
-            (run.end.clone(), run.done(command), run.undone(command).len()),
-            (StopCause::Finished, 1_850, 150),
-            "{}",
-            command.name()
-        );
+        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (CallsEnd::Finished, 1_850, 150), "{}", command.name());
         let twice = done.borrow().values().filter(|times| **times > 1).count();
         assert!(twice == 0 || [CHECK, READ].contains(&command), "{}: {twice}", command.name());
     }
@@ -64,11 +59,11 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
 async fn a_kick_that_meets_temporary_errors_is_tried_for_two_minutes() {
     let service = Service::new(|call| if call.command == KICK && call.nth_of_user <= 6 { code(70500) } else { fine(call, LATENCY) });
     let run = World::new().asking(KICK, 3).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(KICK)), (StopCause::Finished, 3));
+    assert_eq!((run.end.clone(), run.done(KICK)), (CallsEnd::Finished, 3));
     let service = Service::new(|call| if call.command == KICK { code(70500) } else { fine(call, LATENCY) });
     let began = Instant::now();
     let run = World::new().asking(KICK, 3).run(&service).await;
-    assert_eq!((run.end.clone(), run.undone(KICK).len()), (StopCause::Finished, 3));
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (CallsEnd::Finished, 3));
     assert!((120..140).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
@@ -83,7 +78,7 @@ async fn each_api_has_its_own_reason_why_it_is_down() {
     let mut world = World::new().asking(CHECK, 100_000).asking(READ, 200_000);
     world.settings.max_outage = Duration::from_secs(8);
     let run = world.run(&service).await;
-    assert_eq!(run.end, StopCause::Outage { why: "no profiles".to_owned() });
+    assert_eq!(run.end, CallsEnd::Outage { why: "no profiles".to_owned() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +90,7 @@ async fn a_test_that_gets_no_connection_tells_why_the_api_is_down() {
     let mut world = World::new().asking(KICK, 3);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert_eq!(run.end, StopCause::Outage { why: "refused".to_owned() });
+    assert_eq!(run.end, CallsEnd::Outage { why: "refused".to_owned() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +111,7 @@ async fn calls_are_taken_for_faulty_only_when_half_of_their_accounts_are() {
     })
     .forgetful();
     let run = World::new().asking(CHECK, PAGES as u64 * 100).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK).len()), (StopCause::Finished, PAGES * 99, PAGES));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK).len()), (CallsEnd::Finished, PAGES * 99, PAGES));
     // The last ones may be all that is left, and then a test must show that the service is well.
     assert!(tests.get() <= 3, "{} tests", tests.get());
 }
