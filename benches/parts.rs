@@ -15,7 +15,7 @@ use divan::{Bencher, black_box};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::account::{Account, Suspects, UserId};
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
 use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
@@ -244,6 +244,8 @@ mod deliver {
             line: row + 1,
             end: InputPosition { rows: row, offset: row * 60, line: row + 2, digest: row },
             user_id: id.as_bytes().into(),
+            other_id: None,
+            suspects: Suspects::default(),
             account: Account::parse(id.as_bytes(), b"Nick", b"https://img.example.com/a.png"),
             fields: csv::ByteRecord::from(vec![id.as_str(), "Nick", "https://img.example.com/a.png"]),
         }

@@ -362,10 +362,10 @@ impl PaddedId {
     }
 
     /// # Panics
-    /// Never: a valid UserID is ASCII.
+    /// Never: a valid UserID is text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).expect("a valid UserID is ASCII")
+        std::str::from_utf8(self.as_bytes()).expect("a valid UserID is text")
     }
 }
 

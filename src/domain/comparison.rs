@@ -63,9 +63,19 @@ pub struct Finding {
     pub line: u64,
     /// The UserID cell as it stood in the input, byte for byte, valid or not.
     pub user_id: Box<[u8]>,
+    /// The id that this cell stands for, if that is another one.
+    pub other_id: Option<Box<[u8]>>,
     pub state: Comparison,
     /// The record's original fields, if importing them would put it right.
     pub original: Option<ByteRecord>,
+}
+
+impl Finding {
+    /// The id that was asked about.
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        self.other_id.as_deref().unwrap_or(&self.user_id)
+    }
 }
 
 /// Whoever takes the findings, in input order.

@@ -7,9 +7,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Bytes of a UUID with its hyphens, and where they stand. Source: RFC 9562.
-const UUID_BYTES: usize = 36;
-const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
+use super::uuid::is_hyphenated;
 
 /// A record whose UserID cell looks like a missing id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +39,7 @@ impl Normalizer {
         self.form.clear();
         let text = String::from_utf8_lossy(cell);
         let bare = without_a_fraction(unwrapped(&text));
-        let has_hyphens = is_uuid(bare);
+        let has_hyphens = is_hyphenated(bare.as_bytes());
         for char in bare.chars().filter(|char| !has_hyphens || *char != '-') {
             if char.is_ascii() {
                 self.form.push(char.to_ascii_lowercase());
@@ -99,11 +97,6 @@ fn without_a_fraction(text: &str) -> &str {
 
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn is_uuid(text: &str) -> bool {
-    let is_right = |(at, byte): (usize, u8)| if UUID_HYPHENS.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() };
-    text.len() == UUID_BYTES && text.bytes().enumerate().all(is_right)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod breaker;
 pub mod call_stats;
+pub mod cells;
 pub mod change;
 pub mod command;
 pub mod comparison;
@@ -15,4 +16,5 @@ pub mod position;
 pub mod refusals;
 pub mod retry;
 pub mod target;
+pub mod uuid;
 pub mod verdict;

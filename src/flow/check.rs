@@ -217,8 +217,9 @@ const fn rule(why: &InvalidAccount) -> &'static str {
         InvalidAccount::ReservedPrefix { .. } => "UserID starts with a reserved prefix",
         InvalidAccount::LongField { .. } => "a field is too long",
         InvalidAccount::NotUtf8 { .. } => "a field is not valid UTF-8",
-        InvalidAccount::ByteOrderMark { .. } => "a field holds a byte order mark",
-        InvalidAccount::ControlCharacter { .. } => "a field holds a control character",
+        InvalidAccount::ByteOrderMark => "UserID holds a byte order mark",
+        InvalidAccount::ControlCharacter { .. } => "UserID holds a control character",
+        InvalidAccount::Nul { .. } => "a field holds a NUL character",
         InvalidAccount::FieldCount { .. } => "the number of fields is not the header's",
         InvalidAccount::HeaderAgain => "the record is the header again",
         InvalidAccount::TextAfterQuote { .. } => "text follows a closing quote",
@@ -312,7 +313,7 @@ mod tests {
         check("nicknames.csv", &usual, [26, 0, 0, 0]);
         check("quoted.csv", &usual, [5, 0, 0, 0]);
         check("crlf-bom.csv", &usual, [4, 0, 0, 0]);
-        check("bad-rows.csv", &usual, [19, 11, 14, 1]);
+        check("bad-rows.csv", &usual, [19, 12, 14, 1]);
         let map = [(Field::UserId, "account"), (Field::Nick, "display name"), (Field::FaceUrl, "avatar")];
         let map = map.map(|(field, column)| (field, column.to_owned())).to_vec();
         check("semicolon.csv", &Format { delimiter: b';', map, ..usual.clone() }, [4, 0, 0, 0]);

@@ -84,7 +84,7 @@ impl Findings for VerificationFiles {
     type Error = io::Error;
 
     fn take(&mut self, finding: Finding) -> io::Result<()> {
-        let Finding { row, line, user_id, state, original } = finding;
+        let Finding { row, line, user_id, other_id: _, state, original } = finding;
         let detail = state.detail();
         let detail = defused(&detail);
         let (row, line) = (row.to_string(), line.to_string());
@@ -149,7 +149,7 @@ mod tests {
 
     fn finding(row: u64, state: Comparison) -> Finding {
         let original = state.is_repairable().then(|| ByteRecord::from(vec!["=x;y", "n \"q\"", "more"]));
-        Finding { row, line: row + 1, user_id: (*b"=x,y").into(), state, original }
+        Finding { row, line: row + 1, user_id: (*b"=x,y").into(), other_id: None, state, original }
     }
 
     fn sheets(folder: &Path) -> VerificationFiles {

@@ -4,6 +4,7 @@
 
 mod batch;
 mod binary;
+mod cells;
 mod changing;
 mod contract;
 mod crash;

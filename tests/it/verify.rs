@@ -66,7 +66,7 @@ fn every_state_is_found_and_what_can_be_repaired_is() {
     let sandbox = Sandbox::start(settings(&[])).unwrap();
     import(&bench, &sandbox, "UserID,Nick,FaceUrl\nsame,S,f\nother,Old,old\nface,F,old\nempty,E,e\nlast,1,\ngone bad,,\n");
     let text = "city,UserID,Nick,FaceUrl\nA,same,S,f\nB,other,\"N, \"\"w\",new\nC,face,F,new\nD,empty,,\nE,last,2,\nF,missing,M,\nG, xy,,\n\
-                H,last,1,\nI,same,S,f,more\nJ,same,S,f\nK,other2,1,\nK,other2,\u{1},\n";
+                H,last,1,\nI,same,S,f,more\nJ,same,S,f\nK,other2,1,\nK,other2,\0,\n";
     bench.write("users.csv", text);
     let run = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(3);
     assert!(run.why().contains("3 of 8 ids are the same, 1 missing, 2 different, 0 unknown, 2 invalid"), "{}", run.why());
@@ -78,7 +78,7 @@ fn every_state_is_found_and_what_can_be_repaired_is() {
         "7,8, xy,invalid,UserID starts or ends with white space (U+0020)",
         "8,9,last,same,",
         "10,11,same,same,",
-        "12,13,other2,invalid,Nick holds the control character U+0001",
+        "12,13,other2,invalid,Nick holds a NUL character (U+0000)",
     ];
     assert_eq!(found(&bench), expected);
     assert_eq!(figures(&bench), [3, 1, 2, 0, 2, 0]);

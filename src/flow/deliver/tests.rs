@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::account::Account;
+use crate::domain::account::{Account, Suspects};
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::{Answer, ThrottleScope};
 
@@ -12,6 +12,8 @@ fn record(row: u64, id: &str) -> Record {
         line: row + 1,
         end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: 0 },
         user_id: id.as_bytes().into(),
+        other_id: None,
+        suspects: Suspects::default(),
         account: Account::parse(id.as_bytes(), b"", b""),
         fields: csv::ByteRecord::from(vec![id]),
     }

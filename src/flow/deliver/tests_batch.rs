@@ -56,6 +56,8 @@ impl BatchHarness {
             line: row + 1,
             end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: 0 },
             user_id: id.as_bytes().into(),
+            other_id: None,
+            suspects: crate::domain::account::Suspects::default(),
             account: Account::parse(id.as_bytes(), nick.as_bytes(), b""),
             fields: csv::ByteRecord::from(vec![id]),
         };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
 use super::planning::{MissingPolicy, MissingTrust};
-use crate::domain::account::{Account, UserId};
+use crate::domain::account::{Account, UserId, UserIds};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
 use crate::domain::verdict::{Answer, Item, ItemRefusal, Presence, is_rows_own};
@@ -153,7 +153,7 @@ impl<'a> MissingWorkload<'a> {
 
     fn errand(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<Errand<()>, StateError> {
         let accounts = missing.iter().map(|missing| {
-            let user_id = UserId::parse(missing.id.as_bytes());
+            let user_id = UserId::parse_as(UserIds::Any, missing.id.as_bytes());
             user_id.map(|user_id| Account { user_id, nick: None, face_url: None })
         });
         let accounts: Result<_, _> = accounts.collect();

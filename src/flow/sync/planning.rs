@@ -15,7 +15,6 @@ use thiserror::Error;
 use super::lookalikes::Lookalikes;
 use super::record_digest::{MISSING, RecordDigest, RecordTag, SLIP, missing_from_bytes, missing_to_bytes};
 use super::send_outcomes::SendOutcomes;
-use crate::domain::account::UserId;
 use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::guard::Filled;
 use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
@@ -123,8 +122,8 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::Fil
             MalformedRecords::count(&mut malformed, &view, why);
         }
         ops.push(if tag == RecordTag::Valid { Op::Unchanged } else { Op::Invalid });
-        if tag == RecordTag::Valid || UserId::check(view.user_id).is_ok() {
-            let slip = RecordDigest { id: PaddedId::new(view.user_id), row: view.row, tag, profile };
+        if let Some(id) = view.valid_id() {
+            let slip = RecordDigest { id: PaddedId::new(id), row: view.row, tag, profile };
             sorter.push(slip.to_bytes()).map_err(&cannot)?;
         }
         if view.row.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::Read(view.end.offset)).is_break() {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::planning::spill_in;
 use super::record_digest::{RecordDigest, RecordTag, SETTLEMENT, SLIP, settlement_from_bytes, settlement_to_bytes};
-use crate::domain::account::UserId;
+use crate::domain::cells::CellRules;
 use crate::domain::change::{PaddedId, ProfileHashes};
 use crate::domain::guard::Filled;
 use crate::domain::outcome::Status;
@@ -41,16 +41,17 @@ impl Iterator for SendOutcomes {
     }
 }
 
-/// Reads results and sorts them, in temporary files in `folder`.
+/// Reads results and sorts them, in temporary files in `folder`. Their UserIDs are the input's cells, which `rules` read.
 ///
 /// # Errors
 /// The disk's, or results that aren't as the journal wrote them.
-pub fn settlements(results: impl io::Read, folder: &Path) -> io::Result<SendOutcomes> {
+pub fn settlements(results: impl io::Read, rules: &CellRules, folder: &Path) -> io::Result<SendOutcomes> {
     let mut sorter = ExternalSorter::new(spill_in(folder.to_owned()));
     let mut unknown = 0;
     for entry in import_results(BufReader::new(results))? {
         let entry = entry?;
-        if let Some((id, sent)) = sent(&entry) {
+        if let Some((id, sent)) = rules.valid_id(&entry.user_id).zip(sent(&entry)) {
+            let id = PaddedId::new(id.as_str().as_bytes());
             unknown += u64::from(sent == Sent::Unknown);
             sorter.push(settlement_to_bytes(&SendOutcome { id, row: entry.row, sent }))?;
         }
@@ -72,15 +73,14 @@ fn import_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io:
 }
 
 /// What came of a row, if it was to be sent.
-pub(super) fn sent(entry: &ResultRecord) -> Option<(PaddedId, Sent)> {
+pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
     let status = entry.status.as_ref().ok()?;
-    let sent = match status {
+    Some(match status {
         Status::Imported | Status::Created | Status::Updated => Sent::Taken { at: milliseconds(entry.finished_at?) },
         Status::Failed if entry.error_code.is_some_and(is_rows_own) => Sent::Refused,
         Status::Failed => Sent::Unknown,
         Status::Invalid | Status::Superseded => return None,
-    };
-    UserId::check(&entry.user_id).ok().map(|id| (PaddedId::new(id.as_bytes()), sent))
+    })
 }
 
 /// Since the epoch.
@@ -126,7 +126,8 @@ pub fn import_settled<I: io::Read, R: io::Read>(
         }
         let Ok(account) = &view.account else { continue };
         filled.count(account.nick.is_some(), account.face_url.is_some());
-        if let Some((id, sent)) = sent(&entry) {
+        if let Some(sent) = sent(&entry) {
+            let id = PaddedId::new(account.user_id.as_bytes());
             let profile = ProfileHashes::of(account.nick, account.face_url);
             let slip = RecordDigest { id, row: view.row, tag: RecordTag::Sent, profile }.to_bytes();
             let mut bytes = [0; IMPORT_SLIP];

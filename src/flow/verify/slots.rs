@@ -27,6 +27,8 @@ pub(super) struct Differing(Vec<Field>);
 struct PendingId {
     row: u64,
     line: u64,
+    /// The UserID cell, if it is not the account's id to the letter.
+    other_cell: Option<Box<[u8]>>,
     account: Account,
     fields: ByteRecord,
     standing: IdAnswer<AccountStatus>,
@@ -69,18 +71,20 @@ impl Slots {
 
     /// Takes the next record: its slot and account if it is to be asked about.
     pub(super) fn push(&mut self, record: Record, profiles: Profiles) -> Option<(SlotId, Account)> {
-        let Record { row, line, user_id, account, fields, .. } = record;
+        let Record { row, line, user_id, other_id, account, fields, .. } = record;
         let id = self.first + self.queue.len() as u64;
         let (slot, asked) = match account {
             Err(why) => {
                 let state = Comparison::Invalid(why.to_string());
-                (Slot::Found(Finding { row, line, user_id, state, original: None }), None)
+                (Slot::Found(Finding { row, line, user_id, other_id, state, original: None }), None)
             }
             Ok(account) => {
                 let compares = profiles == Profiles::Compared && account.has_profile();
                 let profile = if compares { IdAnswer::Awaited } else { IdAnswer::NotAsked };
                 let asked = account.clone();
-                (Slot::Open(Box::new(PendingId { row, line, account, fields, standing: IdAnswer::Awaited, profile })), Some((id, asked)))
+                let other_cell = other_id.map(|_| user_id);
+                let pending = PendingId { row, line, other_cell, account, fields, standing: IdAnswer::Awaited, profile };
+                (Slot::Open(Box::new(pending)), Some((id, asked)))
             }
         };
         self.bytes += slot.weight();
@@ -112,9 +116,13 @@ impl Slots {
         change(open);
         let Some(state) = open.state() else { return };
         let before = open.weight();
-        let user_id = open.account.user_id.as_str().as_bytes().into();
+        let id: Box<[u8]> = open.account.user_id.as_str().as_bytes().into();
+        let (user_id, other_id) = match open.other_cell.take() {
+            Some(cell) => (cell, Some(id)),
+            None => (id, None),
+        };
         let original = state.is_repairable().then(|| std::mem::take(&mut open.fields));
-        let finding = Finding { row: open.row, line: open.line, user_id, state, original };
+        let finding = Finding { row: open.row, line: open.line, user_id, other_id, state, original };
         *slot = Slot::Found(finding);
         self.bytes = self.bytes + slot.weight() - before;
     }

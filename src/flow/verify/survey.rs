@@ -122,8 +122,8 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
                 Err(_) => self.invalid.set(record.row),
             }
             // A record without a UserID is nobody's: it supersedes nothing, and nothing supersedes it.
-            if !record.user_id.is_empty() {
-                self.sorter.push(Sighting::of(&record.user_id, record.row).to_bytes()).map_err(SurveyError::Sort)?;
+            if !record.id().is_empty() {
+                self.sorter.push(Sighting::of(record.id(), record.row).to_bytes()).map_err(SurveyError::Sort)?;
             }
             self.end = record.end;
         }

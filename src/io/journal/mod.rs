@@ -27,8 +27,8 @@ pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
 pub use opening::{
-    OpenError, Restart, RunSpec, StartDecision, StartMode, committed, examine, finished_earlier, lock, open, settled_rows, vouched_results,
-    work,
+    OpenError, Restart, RunSpec, StartDecision, StartMode, committed, examine, finished_earlier, lock, open, reading, settled_rows,
+    vouched_results, work,
 };
 use paths::RunPaths;
 

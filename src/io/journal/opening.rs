@@ -204,6 +204,12 @@ pub fn work<D: Disk>(disk: &D, paths: &RunPaths) -> Option<RunKind> {
     Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.work)
 }
 
+/// How the run's input was read that the checkpoint is of; `None` if there is none that can be read.
+pub fn reading<D: Disk>(disk: &D, paths: &RunPaths) -> Option<ColumnLayout> {
+    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
+    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.reading)
+}
+
 /// How many rows the run has settled that the checkpoint is of; `None` if there is none that can be read.
 pub fn settled_rows<D: Disk>(disk: &D, paths: &RunPaths) -> Option<u64> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;

@@ -1,10 +1,13 @@
 //! The header: which column is which field, and whether the file is what it claims to be.
 
+use std::collections::BTreeMap;
+
 use csv::ByteRecord;
 use thiserror::Error;
 
 use super::split::SplitFields;
-use crate::domain::account::{Field, UserId};
+use crate::domain::account::Field;
+use crate::domain::cells::CellRules;
 
 /// How the file is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +17,18 @@ pub struct Format {
     /// Columns to take fields from, where they are named otherwise; an empty name reads none.
     pub map: Vec<(Field, String)>,
     pub multiline: Multiline,
+    pub cells: CellRules,
+}
+
+impl Format {
+    /// What a run records of it besides the delimiter and the columns: the flags that change what is read.
+    pub(super) fn flags(&self) -> BTreeMap<String, String> {
+        let multiline = match self.multiline {
+            Multiline::Judged => None,
+            Multiline::Taken => Some(("multiline".to_owned(), String::new())),
+        };
+        self.cells.flags().chain(multiline).collect()
+    }
 }
 
 /// Who says what separates the fields.
@@ -36,7 +51,8 @@ pub enum Multiline {
 
 impl Default for Format {
     fn default() -> Self {
-        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline: Multiline::Judged }
+        let (multiline, cells) = (Multiline::Judged, CellRules::default());
+        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline, cells }
     }
 }
 
@@ -78,10 +94,10 @@ impl Header {
     }
 
     /// Whether a line, cut at its delimiters without a look at quotes, has as many fields as the header and a valid UserID where it belongs.
-    pub(super) fn looks_like_a_record(&self, line: &[u8], delimiter: u8) -> bool {
+    pub(super) fn looks_like_a_record(&self, line: &[u8], delimiter: u8, rules: &CellRules) -> bool {
         let mut fields = line.split(|byte| *byte == delimiter);
         let user_id = fields.clone().nth(self.user_id).map(unquoted);
-        fields.by_ref().count() == self.names.len() && user_id.is_some_and(|user_id| UserId::check(user_id).is_ok())
+        fields.by_ref().count() == self.names.len() && user_id.is_some_and(|user_id| rules.valid_id(user_id).is_some())
     }
 
     /// Whether a record with as many fields is the header once more, as where files were put one behind the other.

@@ -53,8 +53,9 @@ pub(super) fn judge(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malf
             | InvalidAccount::SpaceAtEnd { .. }
             | InvalidAccount::UserIdCharacter { .. }
             | InvalidAccount::NotUtf8 { .. }
-            | InvalidAccount::ByteOrderMark { .. }
+            | InvalidAccount::ByteOrderMark
             | InvalidAccount::ControlCharacter { .. }
+            | InvalidAccount::Nul { .. }
             | InvalidAccount::ReservedPrefix { .. }
             | InvalidAccount::LongField { .. },
         ) => uncertain_text(user_id),

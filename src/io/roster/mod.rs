@@ -19,8 +19,10 @@ use std::path::Path;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use crate::domain::account::{Account, AccountRef, Field, InvalidAccount};
+use crate::domain::account::{Account, AccountRef, Field, InvalidAccount, Suspects, UserId, UserIds};
+use crate::domain::cells::{CellRules, ReadCells};
 use crate::domain::position::{ColumnLayout, InputPosition};
+use crate::domain::uuid::COMPACT_BYTES;
 pub use blank_lines::BlankLines;
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
@@ -40,23 +42,34 @@ pub struct RecordRef<'a> {
     pub line: u64,
     /// The place behind it.
     pub end: InputPosition,
-    /// The UserID cell, byte for byte. Of an invalid record it may be valid all the same: [`UserId::check`] tells.
-    ///
-    /// [`UserId::check`]: crate::domain::account::UserId::check
+    /// The UserID cell, byte for byte.
     pub user_id: &'a [u8],
+    /// The id that this cell stands for once it is read as it is to be, valid or not.
+    pub id: &'a [u8],
     pub account: Result<AccountRef<'a>, InvalidAccount>,
+    /// What of a valid account may be odd.
+    pub suspects: Suspects,
     /// Whether a quote stands in the UserID cell of the file though that doesn't begin with one.
     has_stray_quote: bool,
+    /// Which ids are valid.
+    user_ids: UserIds,
 }
 
 impl RecordRef<'_> {
+    /// Whose record it is: also one that is invalid for another reason.
+    #[inline]
+    #[must_use]
+    pub fn valid_id(&self) -> Option<&[u8]> {
+        (self.account.is_ok() || UserId::check_as(self.user_ids, self.id).is_ok()).then_some(self.id)
+    }
+
     /// Why the record's UserID can't be read for certain, if it can't: what it is may then be another one's, or nobody's. Costs next to
     /// nothing. A record whose UserID is certain may be invalid, and a valid one's may be uncertain.
     #[inline]
     #[must_use]
     pub fn malformed(&self) -> Option<Malformed> {
         let stray = self.has_stray_quote.then_some(Malformed::TextBesideQuotes);
-        malformed::judge(self.user_id, self.account.as_ref().err()).or(stray)
+        malformed::judge(self.id, self.account.as_ref().err()).or(stray)
     }
 }
 
@@ -71,9 +84,20 @@ pub struct Record {
     pub end: InputPosition,
     /// The UserID cell, byte for byte.
     pub user_id: Box<[u8]>,
+    /// The id that this cell stands for, if that is another one.
+    pub other_id: Option<Box<[u8]>>,
     pub account: Result<Account, InvalidAccount>,
+    pub suspects: Suspects,
     /// All its fields.
     pub fields: ByteRecord,
+}
+
+impl Record {
+    /// As [`RecordRef::id`].
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        self.other_id.as_deref().unwrap_or(&self.user_id)
+    }
 }
 
 /// Why the file cannot be read, or not any further.
@@ -108,6 +132,11 @@ pub struct Roster<R> {
     frames: Frames<R>,
     splitter: Splitter,
     multiline: Multiline,
+    rules: CellRules,
+    /// Where the id of the current record is made, if it stands nowhere in the file.
+    compacted: [u8; COMPACT_BYTES],
+    /// What is recorded of the flags that change what is read.
+    flags: BTreeMap<String, String>,
     has_ended: bool,
 }
 
@@ -164,7 +193,8 @@ impl<R: Read> Roster<R> {
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
         let names = splitter.any(frames.raw()).to_record();
         let header = Header::new(names, format).map_err(|error| with_other_delimiter(error, &frames, format))?;
-        Ok(Self { header, frames, splitter, multiline: format.multiline, has_ended: false })
+        let (multiline, rules, flags) = (format.multiline, format.cells.clone(), format.flags());
+        Ok(Self { header, frames, splitter, multiline, rules, compacted: [0; COMPACT_BYTES], flags, has_ended: false })
     }
 
     #[must_use]
@@ -175,7 +205,7 @@ impl<R: Read> Roster<R> {
     /// How the fields are found.
     #[must_use]
     pub fn reading(&self) -> ColumnLayout {
-        ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: BTreeMap::new() }
+        ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: self.flags.clone() }
     }
 
     /// The place behind the last record that was read, or behind the header.
@@ -247,16 +277,24 @@ impl<R: Read> Roster<R> {
     #[inline]
     fn view(&mut self, frame: Frame) -> (RecordRef<'_>, SplitFields<'_>) {
         let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
-        let (frames, splitter) = (&self.frames, &mut self.splitter);
+        let Self { header, frames, splitter, rules, compacted, .. } = self;
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
-        let user_id = cell(Some(self.header.user_id));
-        let account = swallowed
-            .and_then(|()| well_formed(&frame, self.header.names.len(), fields.len()))
-            .and_then(|()| if self.header.is_again(user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
-            .and_then(|()| AccountRef::parse(user_id, cell(self.header.nick), cell(self.header.face_url)));
-        let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), self.header.user_id, user_id);
-        (RecordRef { row: frame.end.rows, line: frame.line, end: frame.end, user_id, account, has_stray_quote }, fields)
+        let cells = ReadCells { user_id: cell(Some(header.user_id)), nick: cell(header.nick), face_url: cell(header.face_url) };
+        let values = rules.values(cells);
+        let id = rules.id(values.user_id, compacted);
+        let judged = swallowed
+            .and_then(|()| well_formed(&frame, header.names.len(), fields.len()))
+            .and_then(|()| if header.is_again(cells.user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
+            .and_then(|()| rules.account(id, values));
+        let (account, suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
+        let has_stray_quote =
+            frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), header.user_id, cells.user_id);
+        let (row, user_id) = (frame.end.rows, cells.user_id);
+        (
+            RecordRef { row, line: frame.line, end: frame.end, user_id, id, account, suspects, has_stray_quote, user_ids: rules.user_ids },
+            fields,
+        )
     }
 
     /// Whether the current record's quotes hold what they seem to.
@@ -264,7 +302,7 @@ impl<R: Read> Roster<R> {
     fn swallowed(&self) -> Result<(), InvalidAccount> {
         let looks_swallowed = |span: &&Span| {
             span.behind == Behind::Text
-                || span.lines(self.frames.raw()).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter()))
+                || span.lines(self.frames.raw()).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter(), &self.rules))
         };
         match (self.multiline, self.frames.spans().iter().find(looks_swallowed)) {
             (Multiline::Judged, Some(span)) => Err(InvalidAccount::SwallowedLines { quote: span.first_line, last: span.last_line }),
@@ -300,8 +338,10 @@ impl<R: Read> Iterator for Roster<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let frame = self.advance()?;
         Some(frame.map(|frame| {
-            let (RecordRef { row, line, end, user_id, account, has_stray_quote: _ }, fields) = self.view(frame);
-            Record { row, line, end, user_id: user_id.into(), account: account.map(Account::from), fields: fields.to_record() }
+            let (RecordRef { row, line, end, user_id, id, account, suspects, has_stray_quote: _, user_ids: _ }, fields) = self.view(frame);
+            let other_id = (id != user_id).then(|| id.into());
+            let (account, fields) = (account.map(Account::from), fields.to_record());
+            Record { row, line, end, user_id: user_id.into(), other_id, account, suspects, fields }
         }))
     }
 }

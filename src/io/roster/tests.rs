@@ -100,7 +100,7 @@ fn a_quote_that_swallowed_records_makes_its_record_invalid() {
         assert_eq!(told(text, Multiline::Judged).as_deref(), judged, "{text:?}");
         assert_eq!(told(text, Multiline::Taken).as_deref(), taken, "{text:?}");
         let crlf = text.replace('\n', "\r\n");
-        assert_eq!(told(&crlf, Multiline::Judged), judged.map(|judged| judged.replace("000A", "000D")), "{crlf:?}");
+        assert_eq!(told(&crlf, Multiline::Judged).as_deref(), judged, "{crlf:?}");
     };
     check("a,A,\"x\nb,B,y\nc,C,z\"\n", Some("the quote at line 2 swallowed lines 3 to 4"), None);
     check(
@@ -125,7 +125,7 @@ fn a_quote_that_swallowed_records_makes_its_record_invalid() {
     check("a,A,\"x\n b,B,y\"\n", None, None);
     check("a,A,\"x\nb,B,y,z\"\n", None, None);
     check("a,A,\"x, \"\"y\"\"\nb,B,y\"\n", None, None);
-    check("a,\"A,x\nb,B,y\",\n", Some("Nick holds the control character U+000A"), Some("Nick holds the control character U+000A"));
+    check("a,\"A,x\nb,B,y\",\n", None, None);
     check(
         "a,A,\"one \"\"line\"\"\" x\n",
         Some("text follows the closing quote at line 2, column 19"),
@@ -146,8 +146,8 @@ fn what_is_wrong_with_a_record_is_told() {
     check("a,\"好\nb\"x", "the quote at line 2 swallowed line 3");
     check("UserID,Nick", "the record is the header again");
     check("\"UserID\",\"Nick\"\r", "the record is the header again");
-    check("a,b\rc", "Nick holds the control character U+000D");
-    check("a,b\0c", "Nick holds the control character U+0000");
+    check("a\rb,c", "UserID holds the control character U+000D");
+    check("a,b\0c", "Nick holds a NUL character (U+0000)");
     check("\u{feff}a,b", "UserID holds a byte order mark (U+FEFF)");
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::bulk::{Bulk, Insert};
 use super::run::{self, NewRun, PlannedRow, RunOverlay, SendOutcome, Sent, insert_run, text, wrong_type};
 use super::{ChangeError, StateDb, StateError, slices};
-use crate::domain::account::UserId;
+use crate::domain::account::{UserId, UserIds};
 use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, PaddedId, PlannedAction, ProfileHashes};
 
 /// What is known of an account after a run.
@@ -131,7 +131,7 @@ pub(super) fn settle<I: Iterator<Item = io::Result<SendOutcome>>>(
 
 /// An id as the file holds it, whoever wrote it there.
 fn valid(id: &[u8]) -> io::Result<PaddedId> {
-    let valid = UserId::check(id).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let valid = UserId::check_as(UserIds::Any, id).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(PaddedId::new(valid.as_bytes()))
 }
 

@@ -182,7 +182,7 @@ mod tests {
         refused: UserID is empty: 1 record
           row 4, line 5, UserID "": UserID is empty
 
-        refused: a field holds a control character: 1 record
+        refused: UserID holds a control character: 1 record
           row 6, line 7, UserID "a\u{1b}[2Jc": UserID holds the control character U+001B
 
         refused: the number of fields is not the header's: 1 record

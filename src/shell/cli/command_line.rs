@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::flags::{ConnectionFlags, InputFlags};
+use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::settings::format;
 
 /// A command in the making.
@@ -67,13 +67,24 @@ impl CommandLine {
 
     /// Adds what changes how the input is read.
     pub(super) fn reading(self, flags: &InputFlags) -> Self {
-        self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter))
+        self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter)).cells(flags)
     }
 
     /// Adds what changes how a file of the input's records is read, that is `separated` so.
     pub(super) fn reading_copy(self, flags: &InputFlags, copy: &Path, separated: u8) -> Self {
-        let usual = format(&InputFlags { file: copy.to_owned(), map: Vec::new(), delimiter: None }).delimiter;
-        self.mapping(flags).flag("delimiter", (usual != separated).then(|| delimiter(separated)))
+        let usual = format(&InputFlags::bare(copy.to_owned())).delimiter;
+        self.mapping(flags).flag("delimiter", (usual != separated).then(|| delimiter(separated))).cells(flags)
+    }
+
+    /// Adds what changes how cells are read: copies of records show them as the input has them.
+    fn cells(self, flags: &InputFlags) -> Self {
+        let mut line = self;
+        line.words.extend(flags.multiline.then(|| "--multiline".to_owned()));
+        line.words.extend(flags.trim.then(|| "--trim".to_owned()));
+        line = flags.null.iter().fold(line, |line, word| line.flag("null", Some(word)));
+        line = line.flag("user-ids", flags.user_ids.map(|UserIdsFlag::Any| "any"));
+        line.words.extend(flags.compact_uuid.then(|| "--compact-uuid".to_owned()));
+        line
     }
 
     fn mapping(self, flags: &InputFlags) -> Self {

@@ -100,6 +100,37 @@ pub struct InputFlags {
     /// What separates the fields: one character, or `tab` [default: a comma; a tab for *.tsv]
     #[arg(long, value_name = "C", value_parser = delimiter)]
     pub delimiter: Option<u8>,
+    /// Take quoted fields that run over lines as they are, also where they look as if a quote had swallowed rows
+    #[arg(long)]
+    pub multiline: bool,
+    /// Take white space off both ends of UserID, Nick and FaceUrl
+    #[arg(long)]
+    pub trim: bool,
+    /// Read a UserID, Nick or FaceUrl that is this word as an empty one, e.g. NULL (repeatable)
+    #[arg(long, value_name = "WORD")]
+    pub null: Vec<String>,
+    /// Send UserIDs of any printable text; the service decides which ones it takes [default: ASCII alone]
+    #[arg(long, value_name = "any", hide_possible_values = true)]
+    pub user_ids: Option<UserIdsFlag>,
+    /// Send UserIDs that are UUIDs of 36 characters without their hyphens; these 32 characters then are the account's id
+    #[arg(long)]
+    pub compact_uuid: bool,
+}
+
+/// Which UserIDs are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UserIdsFlag {
+    #[value(hide = true)]
+    Any,
+}
+
+impl InputFlags {
+    /// A file, and nothing said of it.
+    #[must_use]
+    pub fn bare(file: PathBuf) -> Self {
+        let (map, null) = (Vec::new(), Vec::new());
+        Self { file, map, delimiter: None, multiline: false, trim: false, null, user_ids: None, compact_uuid: false }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -14,14 +14,15 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::access::{is_out_of_files, why_denied};
-use super::flags::{ConnectionFlags, InputFlags};
+use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::secret::{self, read_secret};
 use super::small;
-use crate::domain::account::UserId;
+use crate::domain::account::{UserId, UserIds};
+use crate::domain::cells::{CellEnds, CellRules, Uuids};
 use crate::io::api::region::Region;
 use crate::io::api::usersig::{Credential, read_claims};
 use crate::io::gate::{Headroom, Rate};
-use crate::io::roster::{DelimiterFrom, Format};
+use crate::io::roster::{DelimiterFrom, Format, Multiline};
 use crate::shell::exit::{ExitMessage, MORE_FILES};
 
 /// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
@@ -91,7 +92,17 @@ pub fn format(flags: &InputFlags) -> Format {
     let is_tsv = flags.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
     let usual = if is_tsv { b'\t' } else { b',' };
     let delimiter_from = if flags.delimiter.is_some() { DelimiterFrom::Asked } else { DelimiterFrom::Usual };
-    Format { delimiter: flags.delimiter.unwrap_or(usual), delimiter_from, map: flags.map.clone(), ..Format::default() }
+    let multiline = if flags.multiline { Multiline::Taken } else { Multiline::Judged };
+    Format { delimiter: flags.delimiter.unwrap_or(usual), delimiter_from, map: flags.map.clone(), multiline, cells: cell_rules(flags) }
+}
+
+fn cell_rules(flags: &InputFlags) -> CellRules {
+    CellRules {
+        ends: if flags.trim { CellEnds::Trimmed } else { CellEnds::Kept },
+        nulls: flags.null.clone(),
+        user_ids: flags.user_ids.map_or(UserIds::Ascii, |UserIdsFlag::Any| UserIds::Any),
+        uuids: if flags.compact_uuid { Uuids::Compact } else { Uuids::Kept },
+    }
 }
 
 /// Reads an environment variable.
@@ -401,7 +412,7 @@ mod tests {
     #[test]
     fn the_delimiter_follows_from_the_name_unless_it_is_given() {
         let check = |file: &str, delimiter: Option<u8>, expected: u8| {
-            let flags = InputFlags { file: file.into(), map: Vec::new(), delimiter };
+            let flags = InputFlags { delimiter, ..InputFlags::bare(file.into()) };
             assert_eq!(format(&flags).delimiter, expected, "{file}");
         };
         check("users.csv", None, b',');

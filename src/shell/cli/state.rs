@@ -10,7 +10,7 @@ use super::state_file::{LockedState, state_error};
 use super::stdout::{self, print};
 use super::{client, environment};
 use crate::domain::change::rfc3339;
-use crate::domain::figures;
+use crate::domain::{figures, uuid};
 use crate::io::state::{AccountCounts, RunRecord, StateDb, StateError, StateInfo};
 use crate::shell::exit::{Exit, ExitMessage};
 
@@ -97,7 +97,10 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
 
 fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {
     let (_kept, mut state) = take(flags)?;
-    let dropped = state.forget(ids.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
+    // A UUID with its hyphens is no account's id: without them it may be.
+    let compact = |id: &String| uuid::compact(id.as_bytes()).and_then(|id| String::from_utf8(id.to_vec()).ok());
+    let wanted: Vec<String> = ids.iter().map(|id| compact(id).unwrap_or_else(|| id.clone())).collect();
+    let dropped = state.forget(wanted.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
     let asked = figures::counted(ids.len() as u64, "id");
     let why = format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display());
     Ok(ExitMessage::new(Exit::Done, why, "the next sync creates those that its file has"))

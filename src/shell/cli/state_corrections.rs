@@ -3,7 +3,7 @@
 use std::io;
 
 use super::state_file::{LockedState, state_error};
-use crate::domain::account::{Field, USER_ID_MAX_BYTES, UserId};
+use crate::domain::account::{Field, USER_ID_MAX_BYTES, UserId, UserIds};
 use crate::domain::change::{InDoubt, PaddedId};
 use crate::domain::comparison::{Comparison, Finding, Findings};
 use crate::io::extsort::ExternalSorter;
@@ -52,7 +52,7 @@ impl Findings for Reconciled {
         };
         if let Some((_, sorter)) = &mut self.notes
             && let Some(wrong) = wrong
-            && let Ok(id) = UserId::check(&finding.user_id)
+            && let Ok(id) = UserId::check_as(UserIds::Any, finding.id())
         {
             let mut note = [0; NOTE];
             note[..USER_ID_MAX_BYTES].copy_from_slice(PaddedId::new(id.as_bytes()).padded());

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::account::{Account, Suspects, UserId};
 use chatlift::domain::call_stats::{CallStats, RunPhase};
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
@@ -314,6 +314,8 @@ pub(super) fn records(all: impl Iterator<Item = (String, String)> + 'static) -> 
             row,
             line: row + 1,
             end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: row },
+            other_id: None,
+            suspects: Suspects::default(),
             account: Account::parse(user_id.as_bytes(), nick.as_bytes(), b""),
             user_id: user_id.into_bytes().into(),
             fields: csv::ByteRecord::new(),

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::PaddedId;
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
@@ -192,7 +193,7 @@ impl JoinedFixture {
             deleted: absent.deleted,
             missing_failed: absent.failed,
         };
-        let left = settlements(File::open(self.path("users.results.csv")).unwrap(), self.folder.path()).unwrap();
+        let left = settlements(File::open(self.path("users.results.csv")).unwrap(), &CellRules::default(), self.folder.path()).unwrap();
         let open = state.open_run().unwrap().expect("it is this run's");
         let finish = Finish { run: (open.number, open.token), at: milliseconds(self.now.get()), done, missing_waits: None };
         state.finish(left, finish).unwrap();

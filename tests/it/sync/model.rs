@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::Account;
+use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes};
 use chatlift::domain::command::Command;
 use chatlift::domain::position::{FileStat, InputChange};
@@ -423,7 +424,7 @@ impl ModelFixture {
         if !matches!(ended.end, import::ImportEnd::Finished) || limit.is_some() || process.killed == Killed::BeforeFinish {
             return false;
         }
-        let left = settlements(File::open(self.paths().results).unwrap(), self.folder.path()).unwrap();
+        let left = settlements(File::open(self.paths().results).unwrap(), &CellRules::default(), self.folder.path()).unwrap();
         let mut state = self.state().unwrap();
         let open = state.open_run().unwrap().expect("it is this run's");
         let finish = Finish { run: (open.number, open.token), at: self.now_ms(), done: RunTotals::default(), missing_waits: None };
@@ -474,7 +475,9 @@ impl ModelFixture {
     fn left_by(&self, work: RunKind) -> SendOutcomes {
         let is_its_own = journal::work(&OsDisk, &self.paths()) == Some(work);
         match journal::vouched_results(&OsDisk, &self.paths()).filter(|_| is_its_own) {
-            Some(len) => settlements(File::open(self.paths().results).unwrap().take(len), self.folder.path()).unwrap(),
+            Some(len) => {
+                settlements(File::open(self.paths().results).unwrap().take(len), &CellRules::default(), self.folder.path()).unwrap()
+            }
             None => SendOutcomes::none(),
         }
     }

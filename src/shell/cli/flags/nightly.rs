@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ConnectionFlags, RunFlags, duration};
-use crate::domain::account::UserId;
+use crate::domain::account::{UserId, UserIds};
 use crate::domain::guard::Bound;
+use crate::domain::uuid;
 
 /// Where the guards' flags stand in the help.
 const GUARDS: &str = "Guards (a run that looks wrong exits 6 and sends nothing)";
@@ -110,6 +111,8 @@ fn glob(text: &str) -> Result<glob::Pattern, String> {
     glob::Pattern::new(text).map_err(|error| error.to_string())
 }
 
+/// Of a UUID either form, with hyphens or without: with them it is too long for any account.
 fn user_id(text: &str) -> Result<UserId, String> {
-    UserId::parse(text.as_bytes()).map_err(|why| why.to_string())
+    let compact = uuid::compact(text.as_bytes());
+    UserId::parse_as(UserIds::Any, compact.as_ref().map_or(text.as_bytes(), <[u8; 32]>::as_slice)).map_err(|why| why.to_string())
 }

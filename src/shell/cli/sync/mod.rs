@@ -30,11 +30,13 @@ use super::signals::{Leftover, Stops};
 use super::source::Source;
 use super::state_file::{LockedState, committed_results, new_identity, state_error};
 use super::{columns, environment, input, last_calls, log, open_files, preflight};
+use crate::domain::cells::CellRules;
 use crate::domain::change::{Ops, PaddedId, PlanCounts, Wait};
 use crate::domain::figures;
 use crate::domain::guard::{Bound, Guard, GuardLimits};
 use crate::domain::position::{FileStat, InputChange};
 use crate::domain::target::Target;
+use crate::domain::uuid;
 use crate::flow::sync::{
     MissingPolicy, MissingTrust, PlanError, Policy, Scratch, SendOutcomes, SyncPlan, build_plan, compare, milliseconds, settlements, survey,
 };
@@ -288,7 +290,11 @@ impl<'a> Sync<'a> {
     fn left_by(&self, claim: &RunSpec, open_run: Option<&OpenRun>) -> Result<SendOutcomes, ExitMessage> {
         let is_its_own = open_run.is_some() && journal::work(&OsDisk, &self.paths) == Some(claim.work);
         let read = || match committed_results(&self.paths)?.filter(|_| is_its_own) {
-            Some(results) => settlements(results, folder_of(&self.flags.state)),
+            Some(results) => {
+                // As that run has read its input.
+                let rules = journal::reading(&OsDisk, &self.paths).map(|reading| CellRules::of_flags(&reading.flags));
+                settlements(results, &rules.unwrap_or_default(), folder_of(&self.flags.state))
+            }
             None => Ok(SendOutcomes::none()),
         };
         read().or_else(|error| {
@@ -432,9 +438,10 @@ struct Judged<'a> {
     ends_with_newline: bool,
 }
 
-/// Whether an account is never to be touched; `identifier` is who calls.
+/// Whether an account is never to be touched; `identifier` is who calls. A UUID is named in either form.
 fn is_protected(flags: &SyncFlags, identifier: &str, id: &str) -> bool {
-    id == identifier || flags.protect.iter().any(|glob| glob.matches(id))
+    let is_named = |id: &str| flags.protect.iter().any(|glob| glob.matches(id));
+    id == identifier || is_named(id) || (!flags.protect.is_empty() && uuid::hyphenated(id).is_some_and(|id| is_named(&id)))
 }
 
 /// What a run is told at its end besides the import's figures.

@@ -311,7 +311,7 @@ impl SyncSteps<'_> {
 
     fn settlements(&self) -> Result<SendOutcomes, ExitMessage> {
         let read = || match committed_results(&self.paths)? {
-            Some(results) => settlements(results, folder_of(&self.flags.state)),
+            Some(results) => settlements(results, &self.input.format.cells, folder_of(&self.flags.state)),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "they are not what the checkpoint says of them")),
         };
         read().map_err(|error| {
