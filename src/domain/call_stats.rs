@@ -117,6 +117,7 @@ impl CallStats {
     pub fn count(&mut self, command: Command, end: &CallOutcome, latency: Duration, is_retry: bool) -> Option<String> {
         let complaint = match end {
             CallOutcome::Unreached { why } | CallOutcome::Untrusted { why } => return Some(why.clone()),
+            CallOutcome::ProxyRefused { status } => return Some(format!("HTTP {status} from the proxy")),
             CallOutcome::Lost { why } => Some(why.clone()),
             CallOutcome::Done(_) => {
                 self.count_code(0);

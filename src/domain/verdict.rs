@@ -25,6 +25,8 @@ pub enum CallOutcome {
     Untrusted { why: String },
     /// The server sent the call elsewhere; it isn't followed.
     Redirected { status: u16 },
+    /// The proxy lets nobody through, or wants a password that it isn't given.
+    ProxyRefused { status: u16 },
 }
 
 impl CallOutcome {
@@ -32,7 +34,7 @@ impl CallOutcome {
     #[must_use]
     pub const fn has_left(&self) -> bool {
         match self {
-            CallOutcome::Unreached { .. } | CallOutcome::Untrusted { .. } => false,
+            CallOutcome::Unreached { .. } | CallOutcome::Untrusted { .. } | CallOutcome::ProxyRefused { .. } => false,
             CallOutcome::Done(_)
             | CallOutcome::Refused { .. }
             | CallOutcome::Lost { .. }
@@ -178,6 +180,8 @@ pub fn judge(end: &CallOutcome, seen: SuccessSeen, carried: CallSize) -> Verdict
         CallOutcome::TooMany => Verdict::Throttle(ThrottleScope::All),
         CallOutcome::Untrusted { .. } => Verdict::Abort(HaltReason::Untrusted),
         CallOutcome::Redirected { .. } => Verdict::Abort(HaltReason::Redirected),
+        CallOutcome::ProxyRefused { status: 407 } => Verdict::Abort(HaltReason::ProxyPassword),
+        CallOutcome::ProxyRefused { .. } => Verdict::Abort(HaltReason::ProxyForbids),
     }
 }
 
@@ -193,6 +197,7 @@ pub fn words(end: CallOutcome) -> (Option<i64>, String) {
         CallOutcome::Unreached { why } | CallOutcome::Lost { why } | CallOutcome::Untrusted { why } => (None, why),
         CallOutcome::TooMany => (None, "HTTP 429".to_owned()),
         CallOutcome::Redirected { status } => (None, format!("HTTP {status}")),
+        CallOutcome::ProxyRefused { status } => (None, format!("HTTP {status} from the proxy")),
     }
 }
 
@@ -266,6 +271,8 @@ pub enum HaltReason {
     BatchesRefused,
     Untrusted,
     Redirected,
+    ProxyPassword,
+    ProxyForbids,
 }
 
 /// Which exit code a refusal leads to.
@@ -277,6 +284,8 @@ pub enum HaltClass {
     Limit,
     /// This program's own fault.
     Internal,
+    /// What was given to the command is wrong.
+    Settings,
 }
 
 impl HaltReason {
@@ -285,6 +294,7 @@ impl HaltReason {
         match self {
             HaltReason::AccountLimit | HaltReason::DailyVolume | HaltReason::FreeQuota => HaltClass::Limit,
             HaltReason::OwnFault => HaltClass::Internal,
+            HaltReason::ProxyPassword | HaltReason::ProxyForbids => HaltClass::Settings,
             HaltReason::NotAdmin
             | HaltReason::WrongKey
             | HaltReason::WrongIdentifier
@@ -347,6 +357,13 @@ impl HaltReason {
             Self::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
             }
+            Self::ProxyPassword => {
+                "give the proxy's user name and password in CHATLIFT_PROXY (http://NAME:PASSWORD@HOST:PORT), or the name in --proxy and the \
+                 password with --proxy-password-file"
+            }
+            Self::ProxyForbids => {
+                "ask whoever runs the proxy to let this machine through to the service's address, then run the same command again"
+            }
             Self::Redirected => "check --endpoint, and that no captive portal or proxy is in the way: the real service never redirects",
         }
     }
@@ -378,6 +395,8 @@ impl fmt::Display for HaltReason {
             HaltReason::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
             HaltReason::BatchesRefused => "the service takes no batches",
             HaltReason::Untrusted => "the server's certificate is not trusted",
+            HaltReason::ProxyPassword => "the proxy wants another user name or password",
+            HaltReason::ProxyForbids => "the proxy does not let through to the service",
             HaltReason::Redirected => "the server redirects to another address",
         })
     }
@@ -415,6 +434,7 @@ mod tests {
             HaltClass::Credentials => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Credentials),
             HaltClass::Limit => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Limit),
             HaltClass::Internal => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Internal),
+            HaltClass::Settings => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Settings),
         }
     }
 

@@ -290,6 +290,7 @@ fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
         timeout,
         connections: 8,
         ca_pem: None,
+        proxy: None,
     };
     let mut signer = Signer::new(Credential::Key(KEY.into()), SDKAPPID, IDENTIFIER, tokio::time::Instant::now(), SystemTime::now());
     let signature = signer.current(tokio::time::Instant::now(), SystemTime::now());

@@ -74,6 +74,7 @@ impl From<HaltClass> for Exit {
             HaltClass::Credentials => Exit::Refused,
             HaltClass::Limit => Exit::Stopped,
             HaltClass::Internal => Exit::Fatal,
+            HaltClass::Settings => Exit::UserError,
         }
     }
 }

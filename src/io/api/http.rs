@@ -17,12 +17,17 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::Verifier;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer;
 use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
+use super::proxy::{ProxyError, ProxyLayer, ProxySettings};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
 use super::{Api, GivenUp, Line, Request};
@@ -55,6 +60,8 @@ pub struct HttpSettings {
     pub connections: usize,
     /// Certificates (PEM) to trust besides the machine's.
     pub ca_pem: Option<Vec<u8>>,
+    /// What all connections go through.
+    pub proxy: Option<ProxySettings>,
 }
 
 /// The service over HTTP.
@@ -93,7 +100,9 @@ pub enum HttpSetupError {
     #[error("cannot set up HTTPS")]
     Client(#[source] reqwest::Error),
     #[error("no source of random numbers")]
-    Random,
+    Random(#[from] getrandom::Error),
+    #[error("cannot set up TLS with the proxy")]
+    ProxyTls(#[from] rustls::Error),
 }
 
 impl HttpApi {
@@ -105,7 +114,7 @@ impl HttpApi {
     /// # Errors
     /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
     pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
-        let seed = getrandom::u64().map_err(|_| HttpSetupError::Random)?;
+        let seed = getrandom::u64()?;
         Ok(Self {
             clients: Clients::new(settings)?,
             carriers: Carriers::default(),
@@ -149,6 +158,7 @@ struct Clients {
     fresh: OnceCell<Client>,
     settings: HttpSettings,
     own_ca: Vec<Certificate>,
+    proxy: Option<ProxyLayer>,
 }
 
 impl Clients {
@@ -157,8 +167,9 @@ impl Clients {
             Some(pem) => certificates(pem)?,
             None => Vec::new(),
         };
-        let kept = client(settings, &own_ca, settings.connections)?;
-        Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca })
+        let proxy = settings.proxy.as_ref().map(|proxy| proxy_layer(proxy, settings)).transpose()?;
+        let kept = client(settings, &own_ca, proxy.as_ref(), settings.connections)?;
+        Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca, proxy })
     }
 
     fn of(&self, way: ConnectionChoice) -> &Client {
@@ -166,15 +177,22 @@ impl Clients {
             ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
             // What could be made once can be made again, unless the certificates have gone; then kept connections must do.
             ConnectionChoice::Fresh => {
-                self.fresh.get_or_init(|| client(&self.settings, &self.own_ca, 0).unwrap_or_else(|_| self.kept.clone()))
+                let fresh = || client(&self.settings, &self.own_ca, self.proxy.as_ref(), 0);
+                self.fresh.get_or_init(|| fresh().unwrap_or_else(|_| self.kept.clone()))
             }
         }
     }
 }
 
 /// A client that keeps so many connections.
-fn client(settings: &HttpSettings, own_ca: &[Certificate], kept: usize) -> Result<Client, HttpSetupError> {
-    let plain = || plain(settings).pool_max_idle_per_host(kept);
+fn client(settings: &HttpSettings, own_ca: &[Certificate], proxy: Option<&ProxyLayer>, kept: usize) -> Result<Client, HttpSetupError> {
+    let plain = || {
+        let plain = plain(settings).pool_max_idle_per_host(kept);
+        match proxy {
+            Some(layer) => plain.unix_socket(layer.socket()).connector_layer(layer.clone()),
+            None => plain,
+        }
+    };
     let client = if settings.endpoint.scheme() == "http" {
         plain().tls_certs_only(std::iter::empty()).build()
     } else {
@@ -186,13 +204,32 @@ fn client(settings: &HttpSettings, own_ca: &[Certificate], kept: usize) -> Resul
     client.map_err(HttpSetupError::Client)
 }
 
+fn proxy_layer(proxy: &ProxySettings, settings: &HttpSettings) -> Result<ProxyLayer, HttpSetupError> {
+    let tls = if proxy.address.scheme() == "https" { Some(proxy_tls(settings.ca_pem.as_deref().unwrap_or_default())?) } else { None };
+    Ok(ProxyLayer::new(proxy, &settings.endpoint, tls)?)
+}
+
+/// What is trusted of a proxy, which is what is trusted of the service.
+fn proxy_tls(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = CertificateDer::pem_slice_iter(ca_pem).filter_map(Result::ok).collect::<Vec<_>>();
+    let verifier = Verifier::new_with_extra_roots(own.clone(), Arc::clone(&provider))
+        .or_else(|_| Verifier::new_with_extra_roots(own.into_iter().chain(mozilla_der().cloned()), Arc::clone(&provider)))?;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()))
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, HttpSetupError> {
     let certificates = Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))?;
     if certificates.is_empty() { Err(HttpSetupError::NoCertificate) } else { Ok(certificates) }
 }
 
 fn mozilla_roots() -> impl Iterator<Item = Certificate> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok())
+    mozilla_der().filter_map(|der| Certificate::from_der(der).ok())
+}
+
+fn mozilla_der() -> impl Iterator<Item = &'static CertificateDer<'static>> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter()
 }
 
 fn plain(settings: &HttpSettings) -> ClientBuilder {
@@ -332,6 +369,9 @@ fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
     if let Some(why) = untrusted(error) {
         return CallOutcome::Untrusted { why };
     }
+    if let Some(status) = refused_by_proxy(error) {
+        return CallOutcome::ProxyRefused { status };
+    }
     let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
     match carried {
         CarriedBy::Not => CallOutcome::Unreached { why },
@@ -363,6 +403,14 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 fn untrusted(error: &reqwest::Error) -> Option<String> {
     causes(error).find_map(|inner| match inner.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
+        Some(_) | None => None,
+    })
+}
+
+/// The status with which a proxy refuses whoever asks, rather than this call: it wants a password, or lets nobody through to the service.
+fn refused_by_proxy(error: &reqwest::Error) -> Option<u16> {
+    causes(error).find_map(|inner| match inner.downcast_ref() {
+        Some(ProxyError::Refused { status: status @ (403 | 407), .. }) => Some(*status),
         Some(_) | None => None,
     })
 }

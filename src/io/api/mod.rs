@@ -1,13 +1,15 @@
 //! The REST API of Tencent Chat as this tool uses it, behind one trait.
 //!
 //! `wire` holds the format, `usersig` makes the signatures, `region` has the addresses, `http` sends the requests, and `answer` reads what
-//! comes back. `kept` decides whether connections are kept, and `fields` reads the JSON of an answer. None of them knows of pace, retries or
+//! comes back. `kept` decides whether connections are kept, `proxy` leads them through a proxy, and
+//! `fields` reads the JSON of an answer. None of them knows of pace, retries or
 //! files.
 
 pub mod answer;
 mod fields;
 pub mod http;
 mod kept;
+pub mod proxy;
 pub mod region;
 pub mod usersig;
 pub mod wire;

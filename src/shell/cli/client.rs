@@ -61,6 +61,7 @@ pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<Servi
         timeout: connection.timeout,
         connections: connection.in_flight,
         ca_pem: connection.ca_pem.clone(),
+        proxy: connection.proxy().cloned(),
     };
     let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
     Ok(ServiceClient { api: Rc::new(api), identity, target, expires_at, _sandbox: sandbox })
@@ -111,7 +112,7 @@ fn no_client(error: &HttpSetupError) -> ExitMessage {
         HttpSetupError::NoCertificate | HttpSetupError::CaFile(_) => {
             ExitMessage::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
         }
-        HttpSetupError::Client(_) | HttpSetupError::Random => {
+        HttpSetupError::Client(_) | HttpSetupError::Random(_) | HttpSetupError::ProxyTls(_) => {
             ExitMessage::new(Exit::Fatal, causes(error), "this is a fault of the machine; the same command resumes")
         }
     }

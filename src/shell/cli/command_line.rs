@@ -101,6 +101,8 @@ impl CommandLine {
             .flag("region", region)
             .flag("endpoint", flags.endpoint.as_ref())
             .path("ca-file", flags.ca_file.as_deref())
+            .flag("proxy", flags.proxy.as_ref())
+            .path("proxy-password-file", flags.proxy_password_file.as_deref())
             .flag("rate", flags.rate)
             .flag("headroom", flags.headroom)
             .flag("in-flight", flags.in_flight)

@@ -299,6 +299,13 @@ pub struct ConnectionFlags {
     /// Trust the certificates of this PEM file too [env: CHATLIFT_CA_FILE]
     #[arg(long, value_name = "PEM")]
     pub ca_file: Option<PathBuf>,
+    /// An http:// or https:// proxy that all connections go through, by CONNECT; without a password [env: CHATLIFT_PROXY, which may
+    /// hold one]
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// A file that holds the proxy's password, readable by you alone; the user name stands in --proxy
+    #[arg(long, value_name = "FILE")]
+    pub proxy_password_file: Option<PathBuf>,
     /// Import into the sandbox (a built-in mock service), whatever else is said of the service; needs no credentials
     #[arg(long)]
     pub sandbox: bool,

@@ -19,6 +19,7 @@ mod output_paths;
 mod pipe;
 mod preflight;
 mod print;
+mod proxy;
 mod reach;
 mod sandbox;
 mod secret;

@@ -112,6 +112,8 @@ fn per_call(connection: &Connection) -> u64 {
     match &connection.service {
         // Both ends of each connection are in this process.
         ServiceAddress::Sandbox => 2 * PER_CALL,
+        // So they are on the way to the tunnel.
+        ServiceAddress::Remote { .. } if connection.proxy().is_some() => 3 * PER_CALL + PER_LOOK_UP,
         ServiceAddress::Remote { endpoint, .. } if endpoint.domain().is_some() => PER_CALL + PER_LOOK_UP,
         ServiceAddress::Remote { .. } => PER_CALL,
     }

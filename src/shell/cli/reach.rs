@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::settings::{Connection, Environment, ServiceAddress};
 use crate::domain::call_stats::{CallStats, RunPhase};
+use crate::io::api::proxy::ProxySettings;
 
 /// After this time without a call that got through, it is told what to look at. Source: the contract of the surroundings.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
@@ -22,7 +23,7 @@ pub(super) struct Reach {
 
 impl Reach {
     pub(super) fn new(connection: &Connection, environment: Environment, now: Instant) -> Self {
-        Self { advice: advice(&connection.service, environment), began: now, is_told: false }
+        Self { advice: advice(&connection.service, connection.proxy(), environment), began: now, is_told: false }
     }
 
     /// Tells once what to look at, when it is time to: the words of it, if it is told now.
@@ -44,17 +45,24 @@ impl Reach {
     }
 }
 
-fn advice(service: &ServiceAddress, environment: Environment) -> String {
+fn advice(service: &ServiceAddress, proxy: Option<&ProxySettings>, environment: Environment) -> String {
     let place = match service {
         ServiceAddress::Sandbox => "the sandbox on loopback".to_owned(),
         ServiceAddress::Remote { endpoint, .. } => format!("the endpoint {}", endpoint.origin().ascii_serialization()),
     };
-    let proxy = PROXY_VARIABLES.into_iter().find(|name| environment(name).is_some_and(|value| !value.is_empty()));
-    let proxy = proxy.map_or_else(
-        || "a proxy that this network may need".to_owned(),
-        |name| format!("the proxy ({name} is set, and chatlift does not follow it: it connects directly)"),
-    );
+    let proxy = proxy_advice(proxy, environment);
     format!("look at {place} (is it spelled right, does its name resolve here?), at {proxy}, and at the firewall")
+}
+
+fn proxy_advice(proxy: Option<&ProxySettings>, environment: Environment) -> String {
+    if let Some(proxy) = proxy {
+        return format!("the proxy {}", proxy.address.origin().ascii_serialization());
+    }
+    let set = PROXY_VARIABLES.into_iter().find(|name| environment(name).is_some_and(|value| !value.is_empty()));
+    set.map_or_else(
+        || "a proxy that this network may need (--proxy)".to_owned(),
+        |name| format!("the proxy ({name} is set, and chatlift does not follow it: give it with --proxy)"),
+    )
 }
 
 #[cfg(test)]
@@ -69,7 +77,7 @@ mod tests {
             credential: crate::io::api::usersig::Credential::Key("key".into()),
         };
         let environment = |name: &str| proxy.filter(|set| *set == name).map(|_| "http://me:secret@proxy:1".into());
-        Reach { advice: advice(&ServiceAddress::Remote { endpoint, identity }, &environment), began: now, is_told: false }
+        Reach { advice: advice(&ServiceAddress::Remote { endpoint, identity }, None, &environment), began: now, is_told: false }
     }
 
     #[test]

@@ -16,9 +16,10 @@ use serde::Deserialize;
 use super::access::{is_out_of_files, why_denied};
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::secret::{self, read_secret};
-use super::small;
+use super::{proxy, small};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::cells::{CellEnds, CellRules, Uuids};
+use crate::io::api::proxy::ProxySettings;
 use crate::io::api::region::Region;
 use crate::io::api::usersig::{Credential, read_claims};
 use crate::io::gate::{Headroom, Rate};
@@ -46,6 +47,7 @@ pub struct Connection {
     pub timeout: Duration,
     pub max_outage: Duration,
     pub ca_pem: Option<Vec<u8>>,
+    proxy: Option<ProxySettings>,
 }
 
 /// What is called, and as whom.
@@ -78,6 +80,8 @@ struct ConfigFile {
     region: Option<String>,
     endpoint: Option<String>,
     ca_file: Option<PathBuf>,
+    proxy: Option<String>,
+    proxy_password_file: Option<PathBuf>,
     rate: Option<u32>,
     headroom: Option<u8>,
     in_flight: Option<u32>,
@@ -141,6 +145,7 @@ impl Connection {
             timeout: sources.timeout()?,
             max_outage: sources.max_outage()?,
             ca_pem: sources.ca_pem()?,
+            proxy: sources.proxy()?,
             service: if flags.sandbox { ServiceAddress::Sandbox } else { sources.remote(endpoint)? },
         })
     }
@@ -149,6 +154,15 @@ impl Connection {
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.service.is_loopback()
+    }
+
+    /// What connections to the service go through; those to the sandbox are this process's own.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&ProxySettings> {
+        match &self.service {
+            ServiceAddress::Sandbox => None,
+            ServiceAddress::Remote { .. } => self.proxy.as_ref(),
+        }
     }
 
     /// As whom calls are made.
@@ -296,6 +310,18 @@ impl Sources<'_> {
         let Some(path) = given.or_else(|| self.config.ca_file.clone()) else { return Ok(None) };
         let pem = small::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
         Ok(Some(pem))
+    }
+
+    fn proxy(&self) -> Result<Option<ProxySettings>, ExitMessage> {
+        let password_file = self.flags.proxy_password_file.as_ref().or(self.config.proxy_password_file.as_ref());
+        let variable = self.variable(proxy::VARIABLE)?;
+        let given = match (&self.flags.proxy, &variable, &self.config.proxy) {
+            (Some(flag), _, _) => Some((flag, proxy::From::Flag)),
+            (None, Some(variable), _) => Some((variable, proxy::From::Variable)),
+            (None, None, Some(config)) => Some((config, proxy::From::ConfigFile)),
+            (None, None, None) => None,
+        };
+        proxy::resolve(given, password_file.map(PathBuf::as_path))
     }
 }
 

@@ -5,5 +5,6 @@ mod certificates;
 mod kept;
 mod network;
 mod pace;
+mod proxy;
 mod refusals;
 pub(crate) mod server;

@@ -1,0 +1,97 @@
+//! Reads which proxy is meant, and its password from where a password may stand.
+
+use std::path::Path;
+
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::secret::read_secret;
+use crate::io::api::proxy::ProxySettings;
+use crate::shell::exit::ExitMessage;
+
+/// The environment variable that names the proxy, and may hold its password.
+pub(super) const VARIABLE: &str = "CHATLIFT_PROXY";
+
+/// Where the proxy's URL stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    Flag,
+    Variable,
+    ConfigFile,
+}
+
+impl From {
+    const fn name(self) -> &'static str {
+        match self {
+            From::Flag => "--proxy",
+            From::Variable => VARIABLE,
+            From::ConfigFile => "proxy of the configuration file",
+        }
+    }
+}
+
+/// The proxy that is meant, if one is.
+///
+/// # Errors
+/// The last word (exit code 2) for what is no proxy, or a password where others can read it. No message shows the URL: it may hold one.
+pub(super) fn resolve(given: Option<(&String, From)>, password_file: Option<&Path>) -> Result<Option<ProxySettings>, ExitMessage> {
+    let Some((text, from)) = given else {
+        return match password_file {
+            Some(_) => Err(ExitMessage::yours("a password of the proxy is given, and no proxy", "give --proxy http://NAME@HOST:PORT too")),
+            None => Ok(None),
+        };
+    };
+    let address = parse(text, from)?;
+    let name = decoded(address.username(), from)?;
+    let password = match (address.password(), password_file) {
+        (Some(_), _) if from != From::Variable => {
+            return Err(ExitMessage::yours(
+                format!("{} holds a password: others can read it there", from.name()),
+                "leave it out of the URL, and give --proxy-password-file FILE, or put the whole URL into CHATLIFT_PROXY",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(ExitMessage::yours(format!("{VARIABLE} and --proxy-password-file both hold a password"), "give one of them"));
+        }
+        (Some(password), None) => Some(SecretString::from(decoded(password, from)?)),
+        (None, Some(file)) if name.is_empty() => {
+            return Err(ExitMessage::yours(
+                format!("{} names nobody whose password {} could be", from.name(), file.display()),
+                "write it like http://NAME@HOST:PORT",
+            ));
+        }
+        (None, Some(file)) => Some(read_secret(file)?),
+        (None, None) => None,
+    };
+    let is_named = password.is_some() || !name.is_empty();
+    let credentials = is_named.then(|| format!("{name}:{}", password.as_ref().map_or("", |password| password.expose_secret())).into());
+    Ok(Some(ProxySettings { address: bare(address), credentials }))
+}
+
+fn parse(text: &str, from: From) -> Result<Url, ExitMessage> {
+    let wrong = |why: &str| Err(ExitMessage::yours(format!("{} {why}", from.name()), "write it like http://proxy.example.com:3128"));
+    let Ok(url) = Url::parse(text.trim()) else { return wrong("is not a URL") };
+    if url.host_str().is_none_or(str::is_empty) || !["http", "https"].contains(&url.scheme()) {
+        return wrong("must be an http:// or https:// URL");
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
+        return wrong("must be scheme, host and port alone");
+    }
+    Ok(url)
+}
+
+/// A name or a password without the escapes of a URL.
+fn decoded(text: &str, from: From) -> Result<String, ExitMessage> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+    let decoded = decoded
+        .map_err(|_| ExitMessage::yours(format!("{} is not UTF-8", from.name()), "escape what is no plain character as in any URL"))?;
+    Ok(decoded.into_owned())
+}
+
+/// The URL without whoever asks.
+fn bare(mut url: Url) -> Url {
+    // Neither can fail for a URL with a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
