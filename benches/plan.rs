@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use chatlift::domain::figures::count;
 
 use chatlift::domain::target::Target;
-use chatlift::flow::sync::{MissingPolicy, MissingTrust, Policy, Scratch, SendOutcomes, SyncPlan, build_plan, compare, survey};
+use chatlift::flow::sync::{MissingRules, PlanDraft, Policy, Scratch, SendOutcomes, build_plan, compare, survey};
 use chatlift::io::extsort::ExternalSorter;
 use chatlift::io::roster::{self, Format, Roster};
 use chatlift::io::state::{Finish, NewRun, SendOutcome, Sent, StateDb};
@@ -131,7 +131,7 @@ fn sort(folder: &Path, rows: u64) {
     timed("sorting alone: slips out", rows, || merged.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
 }
 
-fn plan(input: &Path, state: Option<&StateDb>) -> SyncPlan {
+fn plan(input: &Path, state: Option<&StateDb>) -> PlanDraft {
     let mut roster = Roster::open(input, &Format::default()).unwrap();
     let stat = roster::fingerprint(input).unwrap();
     let rows = fs::metadata(input).unwrap().len() / 70;
@@ -140,17 +140,8 @@ fn plan(input: &Path, state: Option<&StateDb>) -> SyncPlan {
     timed("planning: the rest", rows, || build_plan(surveyed, state, SendOutcomes::none(), &policy(), &mut reading).unwrap()).0
 }
 
-fn policy() -> Policy<'static> {
-    Policy {
-        absence: MissingPolicy::Report,
-        missing_runs: 3,
-        missing_apart: 0,
-        malformed: MissingTrust::No,
-        lookalikes: MissingTrust::No,
-        is_protected: &|_| false,
-        canaries: Vec::new(),
-        now: 1,
-    }
+fn policy() -> Policy {
+    Policy { missing: MissingRules::report(), canaries: Vec::new(), now: 1 }
 }
 
 /// A state that holds what the file says.
@@ -163,11 +154,11 @@ fn fill(path: &Path, input: &Path) {
 }
 
 /// Carries a plan out, as far as the state goes.
-fn finish(path: &Path, mut drawn: SyncPlan, rows: u64) {
+fn finish(path: &Path, mut drawn: PlanDraft, rows: u64) {
     let mut state = StateDb::find(path).unwrap().unwrap();
     let (input, counts, filled) = (drawn.input, drawn.counts, drawn.filled);
     let none = || std::iter::empty();
-    let mut begin = |drawn: &mut SyncPlan| {
+    let mut begin = |drawn: &mut PlanDraft| {
         let (planned, missing, ops) = drawn.lists().unwrap();
         let new = NewRun { counts, filled, token: 1, ..NewRun::bare("sync", 1, input, ops) };
         state.begin(new, planned, missing, none()).unwrap();

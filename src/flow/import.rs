@@ -14,13 +14,14 @@ pub use crate::domain::call_stats::RunPhase;
 use crate::domain::command::PerCommand;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
-use crate::domain::verdict::HaltReason;
+use crate::domain::verdict::{HaltReason, SuccessSeen};
 use crate::flow::deliver::{DeliveryLimits, Incoming, Known, Lane};
 use crate::flow::dispatch::{self, Clocks, DispatchSettings, Dispatcher};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
-use crate::io::journal::OutcomeSink;
+use crate::io::journal::disk::Disk;
+use crate::io::journal::{Journal, OutcomeSink};
 pub use watched_records::WatchedRecords;
 use workload::ImportWorkload;
 
@@ -44,6 +45,15 @@ pub struct ImportSettings {
     pub commit_rows: u64,
     /// How often the progress is told.
     pub progress_every: Duration,
+}
+
+impl ImportSettings {
+    /// Fills in what is done of the run already, as its journal has it, and how many records more may be settled.
+    #[must_use]
+    pub fn resumed<D: Disk>(mut self, journal: &Journal<D>, limit: Option<u64>) -> Self {
+        self.known.seen = if journal.tally().imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
+        Self { rows_done: journal.settled().rows, limit, ..self }
+    }
 }
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]

@@ -2,6 +2,7 @@
 //!
 //! This module does not know what files contain.
 
+pub mod atomic;
 pub mod lock;
 
 use std::ffi::OsString;

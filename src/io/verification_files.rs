@@ -3,16 +3,14 @@
 //! Each is written under a temporary name, readable by its owner only, and renamed at the end. Until then, and if there is nothing to
 //! write, the file of an earlier verification stays as it was.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use csv::ByteRecord;
 
 use crate::domain::comparison::{Finding, Findings};
 use crate::domain::figures::defused;
-use crate::io::files;
+use crate::io::files::atomic::{AtomicFile, Readers, remove};
 
 /// The first line of the results.
 const RESULTS_HEADER: [&str; 5] = ["row", "line", "UserID", "state", "detail"];
@@ -36,9 +34,9 @@ pub struct OriginalFormat {
 pub struct VerificationFiles {
     paths: VerificationPaths,
     original: OriginalFormat,
-    results: AtomicFile,
+    results: CsvFile,
     /// `None` until there is something to repair.
-    repair: Option<AtomicFile>,
+    repair: Option<CsvFile>,
 }
 
 impl VerificationFiles {
@@ -47,8 +45,8 @@ impl VerificationFiles {
     /// # Errors
     /// The disk's.
     pub fn create(paths: VerificationPaths, original: OriginalFormat) -> io::Result<Self> {
-        let mut results = AtomicFile::create(&paths.results, b',')?;
-        results.csv.write_record(RESULTS_HEADER)?;
+        let mut results = create(&paths.results, b',')?;
+        results.write_record(RESULTS_HEADER)?;
         Ok(Self { paths, original, results, repair: None })
     }
 
@@ -60,20 +58,20 @@ impl VerificationFiles {
     pub fn finish(self, complete: bool) -> io::Result<bool> {
         let has_repair = self.repair.is_some();
         match self.repair {
-            Some(repair) => repair.take_name()?,
+            Some(repair) => take_name(repair)?,
             None if complete => remove(&self.paths.repair)?,
             None => {}
         }
-        self.results.take_name()?;
+        take_name(self.results)?;
         Ok(has_repair)
     }
 
-    fn repair(&mut self) -> io::Result<&mut AtomicFile> {
+    fn repair(&mut self) -> io::Result<&mut CsvFile> {
         match &mut self.repair {
             Some(repair) => Ok(repair),
             none => {
-                let mut repair = AtomicFile::create(&self.paths.repair, self.original.delimiter)?;
-                repair.csv.write_byte_record(&self.original.header)?;
+                let mut repair = create(&self.paths.repair, self.original.delimiter)?;
+                repair.write_byte_record(&self.original.header)?;
                 Ok(none.insert(repair))
             }
         }
@@ -88,59 +86,30 @@ impl Findings for VerificationFiles {
         let detail = state.detail();
         let detail = defused(&detail);
         let (row, line) = (row.to_string(), line.to_string());
-        self.results.csv.write_record([row.as_bytes(), line.as_bytes(), &user_id, state.name().as_bytes(), detail.as_bytes()])?;
+        self.results.write_record([row.as_bytes(), line.as_bytes(), &user_id, state.name().as_bytes(), detail.as_bytes()])?;
         if let Some(original) = original {
-            self.repair()?.csv.write_byte_record(&original)?;
+            self.repair()?.write_byte_record(&original)?;
         }
         Ok(())
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
+/// A CSV file that doesn't have its name yet.
+type CsvFile = csv::Writer<AtomicFile>;
+
+fn create(path: &Path, delimiter: u8) -> io::Result<CsvFile> {
+    let file = AtomicFile::create(path, Readers::Owner)?;
+    let mut csv = csv::WriterBuilder::new();
+    Ok(csv.delimiter(delimiter).terminator(csv::Terminator::Any(b'\n')).flexible(true).from_writer(file))
 }
 
-/// A CSV file that doesn't have its name yet; dropped without it, it is gone.
-#[derive(Debug)]
-struct AtomicFile {
-    path: PathBuf,
-    unnamed: PathBuf,
-    csv: csv::Writer<BufWriter<File>>,
-}
-
-impl AtomicFile {
-    fn create(path: &Path, delimiter: u8) -> io::Result<Self> {
-        // A link stays one: the file that it leads to is replaced.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let unnamed = files::aside(&path)?;
-        // One that a crash left behind.
-        remove(&unnamed)?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed)?;
-        let mut csv = csv::WriterBuilder::new();
-        let csv = csv.delimiter(delimiter).terminator(csv::Terminator::Any(b'\n')).flexible(true).from_writer(BufWriter::new(file));
-        Ok(Self { path, unnamed, csv })
-    }
-
-    fn take_name(mut self) -> io::Result<()> {
-        self.csv.flush()?;
-        self.csv.get_ref().get_ref().sync_all()?;
-        fs::rename(&self.unnamed, &self.path)?;
-        files::sync_folder_of(&self.path)
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        // After it has taken its name there is nothing to remove.
-        let _ = fs::remove_file(&self.unnamed);
-    }
+fn take_name(csv: CsvFile) -> io::Result<()> {
+    csv.into_inner().map_err(csv::IntoInnerError::into_error)?.take_name_durably()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -21,12 +21,13 @@ fn may_import(importer: &Module, target: &Module) -> bool {
 }
 
 /// A flow or a module of input and output that is built on another of its floor.
-const BUILT_ON: [(&str, &str); 8] = [
+const BUILT_ON: [(&str, &str); 9] = [
     ("calls", "dispatch"),
     ("deliver", "dispatch"),
     ("import", "deliver"),
     ("import", "dispatch"),
     ("sync", "calls"),
+    ("sync", "check"),
     ("sync", "deliver"),
     ("sync", "import"),
     ("verify", "calls"),

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::iter::Peekable;
 
-use super::planning::{MissingTrust, PlanError, Policy, Scratch, Step, SyncPlan, TELL_EVERY, spill_in};
+use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, TELL_EVERY, spill_in};
 use super::record_digest::{MISSING, missing_to_bytes, take};
+use super::rules::MissingTrust;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::change::{MissingAccount, Op, PaddedId, PlannedAction};
 use crate::domain::lookalike::{Lookalike, Normalizer};
@@ -42,7 +43,7 @@ pub struct Lookalikes {
 ///
 /// # Errors
 /// [`PlanError`]; [`PlanError::Modified`] where the file is not what was planned.
-pub fn compare(drawn: &mut SyncPlan, roster: &mut Roster<impl Read>, policy: &Policy, survey: &mut Scratch) -> Result<(), PlanError> {
+pub fn compare(drawn: &mut PlanDraft, roster: &mut Roster<impl Read>, policy: &Policy, survey: &mut Scratch) -> Result<(), PlanError> {
     if drawn.missing.is_empty() {
         return Ok(());
     }
@@ -69,7 +70,7 @@ pub fn compare(drawn: &mut SyncPlan, roster: &mut Roster<impl Read>, policy: &Po
 
 /// The records that may look like something missing, in order of their hashes.
 fn read(
-    drawn: &SyncPlan,
+    drawn: &PlanDraft,
     roster: &mut Roster<impl Read>,
     (filter, mut normalizer): (&Filter, Normalizer),
     survey: &mut Scratch,
@@ -134,7 +135,7 @@ fn next_of(cells: &mut Peekable<Sorted<CELL>>, hash: u128) -> io::Result<Option<
 }
 
 /// Lays the missing down once more, those that look like a record as such.
-fn spare(drawn: &mut SyncPlan, matches: Sorted<MATCH>, policy: &Policy, into: &mut ScratchList<MISSING>) -> io::Result<()> {
+fn spare(drawn: &mut PlanDraft, matches: Sorted<MATCH>, policy: &Policy, into: &mut ScratchList<MISSING>) -> io::Result<()> {
     let mut matches = matches.peekable();
     let (mut due, mut spared) = (drawn.due, 0);
     for missing in drawn.missing()? {
@@ -156,9 +157,9 @@ fn spare(drawn: &mut SyncPlan, matches: Sorted<MATCH>, policy: &Policy, into: &m
 
 /// What is to be done about one that looks like a record.
 fn spared_as(missing: &MissingAccount, policy: &Policy) -> PlannedAction {
-    match policy.lookalikes {
+    match policy.missing.lookalikes {
         MissingTrust::Allowed => missing.due,
-        MissingTrust::No if (policy.is_protected)(missing.id.as_str()) => PlannedAction::Protected,
+        MissingTrust::No if (policy.missing.is_protected)(missing.id.as_str()) => PlannedAction::Protected,
         MissingTrust::No => PlannedAction::Lookalike,
     }
 }
@@ -242,7 +243,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::planning::{MissingPolicy, build_plan, survey};
+    use super::super::planning::{build_plan, survey};
+    use super::super::rules::{MissingPolicy, MissingRules};
     use super::super::send_outcomes::SendOutcomes;
     use super::*;
     use crate::domain::change::{Ops, PlannedAccount, ProfileHashes};
@@ -282,16 +284,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(held, folder.path());
         let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-        let policy = Policy {
-            absence: MissingPolicy::Delete,
-            missing_runs: 1,
-            missing_apart: 0,
-            malformed: MissingTrust::Allowed,
-            lookalikes,
-            is_protected: &|_| false,
-            canaries: Vec::new(),
-            now: 9,
-        };
+        let (policy, malformed) = (MissingPolicy::Delete, MissingTrust::Allowed);
+        let missing = MissingRules { policy, missing_runs: 1, malformed, lookalikes, ..MissingRules::report() };
+        let policy = Policy { missing, canaries: Vec::new(), now: 9 };
         let surveyed = survey(&mut roster(text), STAT, &mut reading).unwrap();
         let mut drawn = build_plan(surveyed, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
         compare(&mut drawn, &mut roster(text), &policy, &mut reading).unwrap();
@@ -332,16 +327,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(&set(&["gone"]), folder.path());
         let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-        let policy = Policy {
-            absence: MissingPolicy::Report,
-            missing_runs: 1,
-            missing_apart: 0,
-            malformed: MissingTrust::No,
-            lookalikes: MissingTrust::No,
-            is_protected: &|_| false,
-            canaries: Vec::new(),
-            now: 9,
-        };
+        let policy = Policy { missing: MissingRules::report(), canaries: Vec::new(), now: 9 };
         let surveyed = survey(&mut roster("UserID\na\nb\n"), STAT, &mut reading).unwrap();
         let mut drawn = build_plan(surveyed, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
         for changed in ["UserID\na\nc\n", "UserID\na\n", "UserID\na\nb\nc\n"] {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
-use super::planning::{MissingPolicy, MissingTrust};
+use super::rules::MissingRules;
 use crate::domain::account::{Account, UserId, UserIds};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
@@ -63,44 +63,11 @@ impl MissingCounts {
     }
 }
 
-/// What may be done now, whatever an earlier process has planned.
-#[derive(Clone, Copy)]
-#[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct MissingRules<'a> {
-    pub absence: MissingPolicy,
-    /// Finished runs in a row in which an id must be missing.
-    pub missing_runs: u32,
-    /// Whoever is online is spared.
-    pub skip_online: bool,
-    pub lookalikes: MissingTrust,
-    pub is_protected: &'a dyn Fn(&str) -> bool,
-}
-
-impl MissingRules<'_> {
-    /// What is noted of an account that nothing may be done about.
-    fn spare(&self, missing: &MissingAccount) -> Option<MissingAction> {
-        let may = match self.absence {
-            MissingPolicy::Report => false,
-            MissingPolicy::Kick => missing.due == PlannedAction::Kick,
-            MissingPolicy::Delete => missing.due == PlannedAction::Delete,
-        };
-        if (self.is_protected)(missing.id.as_str()) {
-            Some(MissingAction::Protected)
-        } else if self.lookalikes == MissingTrust::No && missing.lookalike.is_some() {
-            Some(MissingAction::Lookalike)
-        } else if may && missing.missing_runs >= self.missing_runs {
-            None
-        } else {
-            Some(MissingAction::Nothing)
-        }
-    }
-}
-
 /// The errands that they are.
-#[expect(missing_debug_implementations, reason = "it holds a closure")]
+#[derive(Debug)]
 pub struct MissingWorkload<'a> {
     state: &'a mut StateDb,
-    rules: MissingRules<'a>,
+    rules: MissingRules,
     /// The last id that was taken from the state.
     last: Option<PaddedId>,
     /// Of the slice in hand: who is to be asked about, …
@@ -114,7 +81,7 @@ pub struct MissingWorkload<'a> {
 }
 
 impl<'a> MissingWorkload<'a> {
-    pub fn new(state: &'a mut StateDb, rules: MissingRules<'a>) -> Self {
+    pub fn new(state: &'a mut StateDb, rules: MissingRules) -> Self {
         let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
         Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, tally: MissingCounts::default() }
     }
@@ -298,7 +265,7 @@ fn words(fate: Fate) -> (Option<i64>, String) {
 ///
 /// # Errors
 /// The state's.
-pub fn absent_tally(state: &StateDb) -> Result<MissingCounts, StateError> {
+pub fn missing_counts(state: &StateDb) -> Result<MissingCounts, StateError> {
     let mut tally = MissingCounts::default();
     state.each_missing(|_, acted| {
         tally.count(acted.deed);

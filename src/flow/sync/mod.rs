@@ -1,17 +1,28 @@
 //! The sync compares a file with a state: what is done with each record is planned as a whole, then only what differs is sent.
 //!
-//! `planning` reads and decides, `planned_records` hands the records to the import, `send_outcomes` reads the results back for the state,
-//! and `missing` handles the accounts that the file does not contain. `flow::import` and `flow::calls` send the requests.
+//! [`prepare`] plans or finds an unfinished run, [`SyncPlan::commit`] makes the plan last, [`Ready::run`] carries it out. `planning` reads
+//! and decides, `planned_records` hands the records to the import, `send_outcomes` reads the results back for the state, and `missing`
+//! handles the accounts that the file does not contain. `flow::import` and `flow::calls` send the requests.
 
 mod lookalikes;
 mod missing;
+mod observer;
+mod plan;
 mod planned_records;
 mod planning;
+mod ready;
 mod record_digest;
+mod rules;
 mod send_outcomes;
+mod setup;
 
 pub use lookalikes::{Lookalikes, compare};
-pub use missing::{MissingCounts as AbsentTally, MissingError, MissingRules, MissingWorkload, absent_tally, write_missing};
+pub use missing::{MissingCounts, MissingError, MissingWorkload, missing_counts, write_missing};
+pub use observer::{MissingProgress, MissingWait, Observer, SyncError, SyncProgress};
+pub use plan::SyncPlan;
 pub use planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
-pub use planning::{MalformedRecords, MissingPolicy, MissingTrust, PlanError, Policy, Scan, Scratch, Step, SyncPlan, build_plan, survey};
+pub use planning::{MalformedRecords, PlanDraft, PlanError, Policy, Scan, Scratch, Step, build_plan, survey};
+pub use ready::{Dependencies, Ready, SyncReport};
+pub use rules::{MissingPolicy, MissingRules, MissingTrust};
 pub use send_outcomes::{ImportOutcomes, SendOutcomes, import_settled, milliseconds, settlements};
+pub use setup::{Intent, Locks, Prepared, Setup, SharedObserver, SyncInput, UnfinishedRun, prepare};

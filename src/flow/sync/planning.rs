@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -14,8 +15,10 @@ use thiserror::Error;
 
 use super::lookalikes::Lookalikes;
 use super::record_digest::{MISSING, RecordDigest, RecordTag, SLIP, missing_from_bytes, missing_to_bytes};
+use super::rules::{MissingPolicy, MissingRules, MissingTrust};
 use super::send_outcomes::SendOutcomes;
 use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
+use crate::domain::figures;
 use crate::domain::guard::Filled;
 use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
 use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
@@ -50,8 +53,8 @@ pub enum PlanError {
 pub enum Step {
     /// Bytes of the file that are read.
     Read(u64),
-    /// Accounts of the state that were looked at.
-    LookedAt(u64),
+    /// Accounts of the state that were looked at, and how many records the last finished run had.
+    LookedAt(u64, u64),
     /// Bytes of the file that were read again, for what looks like a missing id.
     Compared(u64),
 }
@@ -91,6 +94,12 @@ pub struct MalformedRecords {
     pub records: u64,
     /// Where the first of them is, and what is wrong with it.
     pub first: String,
+}
+
+impl fmt::Display for MalformedRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, the first in {}", figures::counted(self.records, "record"), self.first)
+    }
 }
 
 impl MalformedRecords {
@@ -135,41 +144,18 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::Fil
     Ok(Scan { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, input })
 }
 
-/// What is to be done about accounts that the file lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingPolicy {
-    Report,
-    Kick,
-    Delete,
-}
-
-/// What the plan hangs on besides file and state.
-#[expect(missing_debug_implementations, reason = "it holds a closure")]
-pub struct Policy<'a> {
-    pub absence: MissingPolicy,
-    /// Finished runs in a row in which an id must be missing before anything is done about it.
-    pub missing_runs: u32,
-    /// What must lie between the starts of two runs that count for the missing, in milliseconds.
-    pub missing_apart: i64,
-    pub malformed: MissingTrust,
-    pub lookalikes: MissingTrust,
-    pub is_protected: &'a dyn Fn(&str) -> bool,
+/// What a plan hangs on besides file and state.
+#[derive(Debug)]
+pub struct Policy {
+    pub missing: MissingRules,
     pub canaries: Vec<PaddedId>,
     /// When the run began, in milliseconds since the epoch.
     pub now: i64,
 }
 
-/// Whether a file is believed that some id is missing though something speaks against it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingTrust {
-    No,
-    /// The caller says so.
-    Allowed,
-}
-
 /// A plan. It stands in temporary files until the state takes it.
 #[derive(Debug)]
-pub struct SyncPlan {
+pub struct PlanDraft {
     pub ops: Ops,
     pub counts: PlanCounts,
     pub filled: Filled,
@@ -189,7 +175,7 @@ pub struct SyncPlan {
     pub(super) missing: ScratchList<MISSING>,
 }
 
-impl SyncPlan {
+impl PlanDraft {
     /// What is missing, in order of ids.
     ///
     /// # Errors
@@ -222,12 +208,13 @@ pub fn build_plan(
     settlements: SendOutcomes,
     policy: &Policy,
     survey: &mut Scratch,
-) -> Result<SyncPlan, PlanError> {
+) -> Result<PlanDraft, PlanError> {
     let last = state.map(StateDb::last_finished).transpose()?.flatten();
+    let expected = last.as_ref().map_or(0, |last| last.counts.records());
     let Scan { slips, ops, filled, malformed, input } = surveyed;
     let cannot = survey.spill();
     let mut pen = PlanBuilder {
-        drawn: SyncPlan {
+        drawn: PlanDraft {
             ops,
             counts: PlanCounts::default(),
             filled,
@@ -251,17 +238,22 @@ pub fn build_plan(
     };
     pen.advance().map_err(&cannot)?;
     if let Some(state) = state {
-        walk(state, settlements, &mut pen, survey)?;
+        walk(state, settlements, &mut pen, (survey, expected))?;
     }
     pen.finish().map_err(&cannot)
 }
 
 /// Shows the pen every account that is held.
-fn walk(state: &StateDb, settlements: SendOutcomes, pen: &mut PlanBuilder, survey: &mut Scratch) -> Result<(), PlanError> {
+fn walk(
+    state: &StateDb,
+    settlements: SendOutcomes,
+    pen: &mut PlanBuilder,
+    (survey, expected): (&mut Scratch, u64),
+) -> Result<(), PlanError> {
     let (mut accounts, mut is_stopped) = (0_u64, false);
     let walked = state.each_held(settlements, |id, held| {
         accounts += 1;
-        if accounts.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::LookedAt(accounts)).is_break() {
+        if accounts.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::LookedAt(accounts, expected)).is_break() {
             is_stopped = true;
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -305,11 +297,11 @@ impl LatestPerId {
 
 /// Writes the plan, id by id.
 struct PlanBuilder<'a> {
-    drawn: SyncPlan,
+    drawn: PlanDraft,
     groups: LatestPerId,
     next: Option<RecordDigest>,
     canaries: BTreeSet<PaddedId>,
-    policy: &'a Policy<'a>,
+    policy: &'a Policy,
     /// The last finished run's.
     last_began_at: Option<i64>,
 }
@@ -339,7 +331,7 @@ impl PlanBuilder<'_> {
         self.miss(id, held)
     }
 
-    fn finish(mut self) -> io::Result<SyncPlan> {
+    fn finish(mut self) -> io::Result<PlanDraft> {
         while let Some(slip) = self.next {
             self.decide(slip, None)?;
             self.advance()?;
@@ -387,21 +379,21 @@ impl PlanBuilder<'_> {
     /// This run included, if it is far enough from the one that raised the number last. A clock that went back raises nothing.
     fn missing_runs(&self, held: &KnownAccount) -> u32 {
         let raised_at = held.raised_at.or(self.last_began_at);
-        let is_apart = raised_at.is_none_or(|at| self.policy.now >= at && self.policy.now - at >= self.policy.missing_apart);
+        let is_apart = raised_at.is_none_or(|at| self.policy.now >= at && self.policy.now - at >= self.policy.missing.missing_apart);
         if held.missing_runs == 0 || is_apart { held.missing_runs.saturating_add(1) } else { held.missing_runs }
     }
 
     fn due(&self, id: &PaddedId, held: &KnownAccount, missing_runs: u32) -> PlannedAction {
-        let due = match self.policy.absence {
+        let due = match self.policy.missing.policy {
             MissingPolicy::Report => PlannedAction::Nothing,
-            _ if missing_runs < self.policy.missing_runs => PlannedAction::Nothing,
+            _ if missing_runs < self.policy.missing.missing_runs => PlannedAction::Nothing,
             // They wait, so nobody has judged how many there are.
-            _ if self.drawn.malformed.is_some() && self.policy.malformed == MissingTrust::No => PlannedAction::Nothing,
+            _ if self.drawn.malformed.is_some() && self.policy.missing.malformed == MissingTrust::No => PlannedAction::Nothing,
             MissingPolicy::Kick if held.is_kicked => PlannedAction::Nothing,
             MissingPolicy::Kick => PlannedAction::Kick,
             MissingPolicy::Delete => PlannedAction::Delete,
         };
-        if due != PlannedAction::Nothing && (self.policy.is_protected)(id.as_str()) { PlannedAction::Protected } else { due }
+        if due != PlannedAction::Nothing && (self.policy.missing.is_protected)(id.as_str()) { PlannedAction::Protected } else { due }
     }
 }
 

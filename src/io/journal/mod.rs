@@ -27,8 +27,7 @@ pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
 pub use opening::{
-    OpenError, Restart, RunSpec, StartDecision, StartMode, committed, examine, finished_earlier, lock, open, reading, settled_rows,
-    vouched_results, work,
+    OpenError, Restart, RunSpec, StartDecision, StartMode, committed_results, examine, finished_earlier, lock, open, read_checkpoint,
 };
 use paths::RunPaths;
 

@@ -2,7 +2,8 @@
 //!
 //! It reads and decides first. If files do not belong together, it changes nothing.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use super::append_file::AppendFile;
 use super::checkpoint::{self, Checkpoint, CheckpointError, Extent, RunKind, RunStatus};
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, OsDisk};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{self, RunPaths, stamp};
 use super::{DiskError, Journal, write_checkpoint};
@@ -192,35 +193,22 @@ fn look<D: Disk>(disk: &D, paths: &RunPaths) -> Result<EarlierRun, OpenError> {
     })
 }
 
-/// What the checkpoint vouches for, after the journal has failed; `None` if it can't be read.
-pub fn committed<D: Disk>(disk: &D, paths: &RunPaths) -> Option<OutcomeCounts> {
+/// The checkpoint; `None` if there is none that can be read.
+pub fn read_checkpoint<D: Disk>(disk: &D, paths: &RunPaths) -> Option<Checkpoint> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
-    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.tally)
+    Checkpoint::decode(&bytes).ok()
 }
 
-/// Which command's run the checkpoint is of; `None` if there is none that can be read.
-pub fn work<D: Disk>(disk: &D, paths: &RunPaths) -> Option<RunKind> {
-    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
-    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.work)
-}
-
-/// How the run's input was read that the checkpoint is of; `None` if there is none that can be read.
-pub fn reading<D: Disk>(disk: &D, paths: &RunPaths) -> Option<ColumnLayout> {
-    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
-    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.reading)
-}
-
-/// How many rows the run has settled that the checkpoint is of; `None` if there is none that can be read.
-pub fn settled_rows<D: Disk>(disk: &D, paths: &RunPaths) -> Option<u64> {
-    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
-    Checkpoint::decode(&bytes).ok().map(|checkpoint| checkpoint.settled.rows)
-}
-
-/// How much of the results the checkpoint vouches for; `None` if there are none that end as it says.
-pub fn vouched_results<D: Disk>(disk: &D, paths: &RunPaths) -> Option<u64> {
-    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
-    let extent = Checkpoint::decode(&bytes).ok()?.results;
-    vouched(disk, &paths.results, extent).ok().map(|_| extent.len)
+/// As much of the results as the checkpoint vouches for; `None` if there are none that end as it says.
+///
+/// # Errors
+/// When they can't be opened.
+pub fn committed_results(paths: &RunPaths) -> io::Result<Option<io::Take<File>>> {
+    let Some(Checkpoint { results: extent, .. }) = read_checkpoint(&OsDisk, paths) else { return Ok(None) };
+    if vouched(&OsDisk, &paths.results, extent).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(File::open(&paths.results)?.take(extent.len)))
 }
 
 /// An earlier process may have been killed between giving or taking a name and syncing the folder. Whatever is decided by the names that

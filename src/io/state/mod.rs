@@ -11,7 +11,7 @@ mod run;
 mod schema;
 mod slices;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -27,8 +27,9 @@ pub use missing::{MissingAction, MissingActionRecord};
 pub use run::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
 
 use crate::domain::target::Target;
+use crate::io::files::atomic::{AtomicFile, Readers};
 use crate::io::files::lock::{self, Lockfile};
-use crate::io::files::{self, folder_of, sync_folder_of};
+use crate::io::files::{folder_of, sync_folder_of};
 
 /// How long a look waits for a change to be made. Chosen: beginning a first run of 10 million rows takes some seconds.
 const READER_WAITS: Duration = Duration::from_secs(30);
@@ -48,48 +49,77 @@ pub struct StateDb {
 
 /// The right to change a state: one process at a time has it. The lock of the file beside it holds for a state that isn't there yet, the one
 /// of the state itself whatever other names it has.
+///
+/// A state that was made for a start that failed is removed with it, unless [`StateLock::keep`] was called.
 #[derive(Debug)]
 pub struct StateLock {
-    file: Lockfile,
+    path: PathBuf,
+    file: RefCell<Lockfile>,
     own: OnceCell<File>,
+    /// This process has made the state, and nothing has begun with it.
+    is_state_for_nothing: Cell<bool>,
 }
 
 impl StateLock {
-    /// Makes sure that there is a file, private to its owner, and that it is locked. It is no state yet.
+    /// Opens the state, and makes it, private to its owner and locked, if there is none.
     ///
     /// # Errors
     /// [`StateError::Locked`] if another process was quicker, or the disk's.
-    pub fn make(&self, path: &Path) -> Result<(), StateError> {
-        create(path).map_err(|source| StateError::File { what: "create", path: path.to_owned(), source })?;
-        self.hold(path)
+    pub fn open_or_create(&self, target: &Target, identity: u64) -> Result<StateDb, StateError> {
+        if !self.path.exists() {
+            self.is_state_for_nothing.set(true);
+        }
+        create(&self.path).map_err(|source| StateError::File { what: "create", path: self.path.clone(), source })?;
+        self.hold()?;
+        StateDb::open_or_create(&self.path, target, identity)
     }
 
     /// Locks the state itself, if it is there.
-    fn hold(&self, path: &Path) -> Result<(), StateError> {
+    fn hold(&self) -> Result<(), StateError> {
         if self.own.get().is_some() {
             return Ok(());
         }
         // Whatever is wrong with it is told by whoever reads it.
-        let Some(file) = File::open(path).ok().filter(network::locks_are_apart) else { return Ok(()) };
+        let Some(file) = File::open(&self.path).ok().filter(network::locks_are_apart) else { return Ok(()) };
         match file.try_lock() {
             Ok(()) => {
                 let _ = self.own.set(file);
                 Ok(())
             }
-            Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: path.to_owned() }),
-            Err(std::fs::TryLockError::Error(source)) => Err(StateError::File { what: "lock", path: path.to_owned(), source }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StateError::Locked { path: self.path.clone() }),
+            Err(std::fs::TryLockError::Error(source)) => Err(StateError::File { what: "lock", path: self.path.clone(), source }),
         }
+    }
+
+    /// Where the state is, or will be.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// As [`Lockfile::is_for_nothing`].
     #[must_use]
     pub fn is_for_nothing(&self) -> bool {
-        self.file.is_for_nothing()
+        self.file.borrow().is_for_nothing()
     }
 
-    /// As [`Lockfile::keep`].
-    pub fn keep(&mut self) {
-        self.file.keep();
+    /// From here on a run needs the state and, as [`Lockfile::keep`], the file of its lock.
+    pub fn keep(&self) {
+        self.is_state_for_nothing.set(false);
+        self.file.borrow_mut().keep();
+    }
+}
+
+impl Drop for StateLock {
+    /// The lock is still held.
+    fn drop(&mut self) {
+        if self.is_state_for_nothing.get() {
+            let [state, _, journal, _] = names(&self.path);
+            for file in [state, journal] {
+                // Where it can't be removed it stays, as it does after a kill: the next start makes a state of it.
+                let _ = std::fs::remove_file(file);
+            }
+        }
     }
 }
 
@@ -101,6 +131,14 @@ pub struct StateInfo {
     pub target: Target,
     /// An import into this state has begun and not finished: nobody knows what the service holds.
     pub is_importing: bool,
+}
+
+impl StateInfo {
+    /// How the state's target differs from the one that is called, as words.
+    #[must_use]
+    pub fn other_target(&self, target: &Target) -> Option<String> {
+        (self.target != *target).then(|| format!("the state belongs to {}, not to {target}", self.target))
+    }
 }
 
 /// Why a state cannot be used.
@@ -131,6 +169,8 @@ pub enum StateError {
     Source(#[source] io::Error),
     #[error("{} was changed by another process while it was read", path.display())]
     Changed { path: PathBuf },
+    #[error("the state {} is gone", path.display())]
+    Gone { path: PathBuf },
     #[error("{} is not the state that this run has begun in: another was put in its place since", path.display())]
     OtherRun { path: PathBuf },
 }
@@ -148,6 +188,7 @@ impl StateError {
             | StateError::Version { .. }
             | StateError::File { .. }
             | StateError::Source(_)
+            | StateError::Gone { .. }
             | StateError::OtherRun { .. } => false,
         }
     }
@@ -164,7 +205,7 @@ impl StateError {
                 use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
                 matches!(source.kind(), NotFound | PermissionDenied | IsADirectory | NotADirectory | ReadOnlyFilesystem | InvalidInput)
             }
-            StateError::Source(_) | StateError::Changed { .. } => false,
+            StateError::Source(_) | StateError::Changed { .. } | StateError::Gone { .. } => false,
         }
     }
 }
@@ -177,8 +218,9 @@ pub fn lock(path: &Path) -> Result<StateLock, StateError> {
     let [_, beside, ..] = names(path);
     let cannot = |source| StateError::File { what: "lock", path: beside.clone(), source };
     let file = lock::take(&beside).map_err(cannot)?.ok_or_else(|| StateError::Locked { path: path.to_owned() })?;
-    let lock = StateLock { file, own: OnceCell::new() };
-    lock.hold(path).map(|()| lock)
+    let is_state_for_nothing = Cell::new(false);
+    let lock = StateLock { path: path.to_owned(), file: RefCell::new(file), own: OnceCell::new(), is_state_for_nothing };
+    lock.hold().map(|()| lock)
 }
 
 /// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, and under
@@ -232,6 +274,14 @@ impl StateDb {
         }
         let mut state = Self::connect(path)?;
         Ok(if state.is_begun()? { Some(state) } else { None })
+    }
+
+    /// Opens a state that must be there.
+    ///
+    /// # Errors
+    /// [`StateError::Gone`] if it isn't, else as [`StateDb::find`].
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        Self::find(path)?.ok_or_else(|| StateError::Gone { path: path.to_owned() })
     }
 
     /// Opens a state, and makes it, private to its owner, if there is none.
@@ -366,14 +416,9 @@ impl StateDb {
 
 /// Copies a file, private to its owner: its name appears once its bytes last, and lasts when this returns.
 fn keep_copy(from: &Path, to: &Path) -> io::Result<()> {
-    let aside = files::aside(to)?;
-    // One that a crash has left.
-    let _ = std::fs::remove_file(&aside);
-    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let mut copy = AtomicFile::create(to, Readers::Owner)?;
     io::copy(&mut File::open(from)?, &mut copy)?;
-    copy.sync_all()?;
-    std::fs::rename(&aside, to)?;
-    sync_folder_of(to)
+    copy.take_name_durably()
 }
 
 /// What can go wrong in a change: the database, or the files from which it is fed.

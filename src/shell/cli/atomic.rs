@@ -1,23 +1,15 @@
 //! Writes files so that each is either complete or unchanged, whatever happens.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use super::output_paths::is_own_output;
 use super::pipe::{self, Patient};
 use super::signals::Leftover;
 use crate::io::files::aside;
-
-/// Who may read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Readers {
-    /// Its owner alone: it holds personal data.
-    Owner,
-    /// Whoever the process' umask lets.
-    Any,
-}
+use crate::io::files::atomic::AtomicFile;
+pub(super) use crate::io::files::atomic::Readers;
 
 /// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no
 /// regular file (a pipe, a device) is written to, not replaced; so is standard output, whatever it is.
@@ -46,27 +38,10 @@ pub(super) fn write_text(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn replace<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
-    let aside = aside(path)?;
-    let _leftover = Leftover::of(&aside);
-    // One that a crash left behind.
-    let _ = fs::remove_file(&aside);
-    let written = create_durably(&aside, readers, write).and_then(|made| fs::rename(&aside, path).map(|()| made));
-    if written.is_err() {
-        let _ = fs::remove_file(&aside);
-    }
-    written
-}
-
-fn create_durably<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
-    let mode = match readers {
-        Readers::Owner => 0o600,
-        Readers::Any => 0o666,
-    };
-    let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?);
-    let value = write(&mut file)?;
-    file.flush()?;
-    file.get_ref().sync_all()?;
-    Ok(value)
+    let _leftover = Leftover::of(&aside(path)?);
+    let mut file = AtomicFile::create(path, readers)?;
+    let made = write(&mut file)?;
+    file.take_name().map(|()| made)
 }
 
 #[cfg(test)]

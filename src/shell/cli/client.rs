@@ -8,10 +8,7 @@ use tokio::time::Instant;
 
 use super::settings::{Connection, Identity, ServiceAddress};
 use crate::domain::account::UserId;
-use crate::domain::outcome::OutcomeCounts;
 use crate::domain::target::{SANDBOX, Target};
-use crate::domain::verdict::SuccessSeen;
-use crate::flow::deliver::Known;
 use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::io::api::usersig::{Credential, Signer, read_claims};
 use crate::io::gate::Rate;
@@ -68,20 +65,9 @@ pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<Servi
 }
 
 impl ServiceClient {
-    /// As whom calls are made.
-    pub(super) fn identifier(&self) -> &str {
-        &self.identity.identifier
-    }
-
-    /// The same as an account, which ought to be there.
+    /// As whom calls are made: an account that ought to be there.
     pub(super) fn admin(&self) -> UserId {
         UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
-    }
-
-    /// What is known before the first call of a run that has come to this.
-    pub(super) fn known(&self, tally: OutcomeCounts) -> Known {
-        let seen = if tally.imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
-        Known { identifier: self.admin(), seen }
     }
 
     /// Signs anew, for a run that begins now.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::client::{ServiceClient, build_client, target};
 use super::exit_messages::{EndedRun, already_finished, cannot_open, disk_failed, having_waited, last_word};
 use super::flags::{ImportFlags, InputFlags, RunFlags};
-use super::lanes::{COMMIT_EVERY, Lanes};
+use super::lanes::Lanes;
 use super::open_files::Keeps;
 use super::output_paths::{can_be_replaced, paths};
 use super::pipe::HeldPipe;
@@ -36,7 +36,7 @@ use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, Imp
 use crate::io::api::http::HttpApi;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::io::files::lock::Lockfile;
-use crate::io::gate::{self, Rate};
+use crate::io::gate::Rate;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
@@ -47,9 +47,6 @@ use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::progress::{ProgressReporter, Start};
 use crate::shell::screen::summary::{Report, Summary};
 use crate::shell::terminal::print_stderr;
-
-/// How often the progress is told. Chosen: a person sees it move.
-pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs the import that the flags ask for.
 pub(super) fn run(given: &ImportFlags) -> ExitMessage {
@@ -201,7 +198,8 @@ impl<'a> Ground<'a> {
         kept.as_ref().map_or(Ok(()), |kept| kept.import_begins(&dialled.target, &paths))?;
         let journal = open_journal(way, (lock, &paths), claim, (&mut source, kept.as_ref()))?;
         let roster = roster.skip_to(journal.settled()).map_err(|error| input::roster_error(&flags.input.file, &error.into()))?;
-        let settings = settings((&connection, &lanes, &dialled), last_calls::gates(last_calls, connection.headroom), flags.limit, &journal);
+        let gates = last_calls::gates(last_calls, connection.headroom);
+        let settings = lanes.settings(&connection, gates, dialled.admin()).resumed(&journal, flags.limit);
         Ok(ImportRun { flags, paths, source, input, stat, format, journal, roster, dialled, lanes, settings, kept, state, reach, stops })
     }
 }
@@ -232,31 +230,13 @@ fn open_journal(
     (source, kept): (&mut Source, Option<&LockedState>),
 ) -> Result<Journal<OsDisk>, ExitMessage> {
     let journal = journal::open(way, (OsDisk, lock), paths.clone(), claim, SystemTime::now());
-    if journal.is_ok() || journal::work(&OsDisk, paths).is_some() {
+    if journal.is_ok() || journal::read_checkpoint(&OsDisk, paths).is_some() {
         source.begins();
-        kept.into_iter().for_each(LockedState::begins);
+        if let Some(kept) = kept {
+            kept.lock().keep();
+        }
     }
     journal.map_err(|error| cannot_open(&error))
-}
-
-fn settings(
-    (connection, lanes, dialled): (&Connection, &Lanes, &ServiceClient),
-    gates: gate::GateSettings,
-    limit: Option<u64>,
-    journal: &Journal<OsDisk>,
-) -> ImportSettings {
-    ImportSettings {
-        rates: lanes.rates.clone(),
-        gates,
-        limits: lanes.limits(connection),
-        max_outage: connection.max_outage,
-        limit,
-        rows_done: journal.settled().rows,
-        known: dialled.known(journal.tally()),
-        commit_every: COMMIT_EVERY,
-        commit_rows: lanes.commit_rows(),
-        progress_every: TELL_EVERY,
-    }
 }
 
 /// Standard input is kept for the run, under a name that lasts: that changes its stat fields.
@@ -447,7 +427,7 @@ impl Rest<'_> {
     fn broke_off(&self, failed: &ImportFailed<DiskError>, elapsed: Duration) -> Conclusion {
         let word = disk_failed(&failed.error);
         // What the same command will go on from; never less than what it began with.
-        let tally = journal::committed(&OsDisk, &self.paths).unwrap_or(self.before);
+        let tally = journal::read_checkpoint(&OsDisk, &self.paths).map_or(self.before, |checkpoint| checkpoint.tally);
         let summary = summary((word.exit, failed.lane), tally, failed.traffic.clone(), (elapsed, self.start.rows));
         Conclusion { word, summary, this_run: tally - self.before }
     }

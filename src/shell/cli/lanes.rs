@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use super::flags::{BatchFlag, RunFlags};
 use super::settings::Connection;
+use crate::domain::account::UserId;
 use crate::domain::command::{Command, PerCommand};
-use crate::flow::deliver::{DeliveryLimits, Lane, OnBatchFailure};
+use crate::domain::verdict::SuccessSeen;
+use crate::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
+use crate::flow::import::ImportSettings;
 use crate::io::api::wire;
-use crate::io::gate::Rate;
+use crate::io::gate::{GateSettings, Rate};
 use crate::shell::exit::ExitMessage;
 
 /// A commit at the latest after this time. Source: the journal's contract.
-pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(1);
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How often the progress is told. Chosen: a person sees it move.
+pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// A lane with its bounds. Source of the numbers: the contracts of the lanes; bytes are chosen to leave more than half of the memory bound free.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +63,23 @@ impl Lanes {
         }
     }
 
-    pub(super) fn limits(&self, connection: &Connection) -> DeliveryLimits {
+    /// What holds for a run from its start; what is done of it already is for the flow to fill in.
+    pub(super) fn settings(&self, connection: &Connection, gates: GateSettings, identifier: UserId) -> ImportSettings {
+        ImportSettings {
+            rates: self.rates.clone(),
+            gates,
+            limits: self.limits(connection),
+            max_outage: connection.max_outage,
+            limit: None,
+            rows_done: 0,
+            known: Known { identifier, seen: SuccessSeen::NotYet },
+            commit_every: COMMIT_EVERY,
+            commit_rows: self.bounds().commit_rows,
+            progress_every: TELL_EVERY,
+        }
+    }
+
+    fn limits(&self, connection: &Connection) -> DeliveryLimits {
         let Bounds { window_records, window_bytes, .. } = self.bounds();
         DeliveryLimits {
             max_attempts: connection.max_attempts,
@@ -67,11 +88,6 @@ impl Lanes {
             window_bytes,
             lane: self.lane,
         }
-    }
-
-    /// A commit at the latest after so many rows.
-    pub(super) fn commit_rows(&self) -> u64 {
-        self.bounds().commit_rows
     }
 
     fn bounds(&self) -> Bounds {

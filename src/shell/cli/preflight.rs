@@ -79,6 +79,12 @@ impl Refusal {
     }
 }
 
+/// The last word on a file of whose first records too many are invalid.
+pub(super) fn too_many_invalid(found: TooManyInvalid, max_invalid: f64, flags: &InputFlags) -> ExitMessage {
+    let refusal = Refusal::TooManyInvalid { found, max_invalid };
+    ExitMessage::yours(refusal.why(flags), refusal.hint(flags))
+}
+
 /// Refuses a file that is cut wrongly near its start, or that isn't admitted.
 ///
 /// # Errors

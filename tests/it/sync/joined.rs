@@ -1,40 +1,32 @@
-//! The library's pieces joined to a night as the shell joins them, over a service in memory and a clock that is told.
+//! Nights of `flow::sync` over a service in memory and a clock that is told.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::{Account, UserId};
-use chatlift::domain::cells::CellRules;
-use chatlift::domain::change::PaddedId;
 use chatlift::domain::command::{Command, PerCommand};
-use chatlift::domain::guard::{self, Bound, GuardInput, GuardLimits as Bounds, PastRun, Percent, Tripped, most_held};
-use chatlift::domain::position::InputChange;
+use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
-use chatlift::flow::calls;
 use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
-use chatlift::flow::import;
+use chatlift::flow::import::{ImportEnd, ImportSettings};
 use chatlift::flow::sync::{
-    FeedPlan, MissingPolicy, MissingRules, MissingTrust, MissingWorkload, PlannedRecords, Policy, Scratch, SendOutcomes, SyncOutcomeSink,
-    SyncPlan, build_plan, compare, milliseconds, settlements, survey, write_missing,
+    self, Dependencies, Intent, Locks, MissingPolicy, MissingRules, Observer, Prepared, Setup, SyncInput, SyncProgress,
 };
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Request};
 use chatlift::io::files::lock::Lockfile;
 use chatlift::io::gate::{self, Rate};
-use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, Journal, OutcomeSink, Restart, RunSpec, StartDecision, StartMode};
-use chatlift::io::roster::{Format, InputFile, InputReader, Roster};
-use chatlift::io::state::{Finish, NewRun, RunRecord, RunTotals, StateDb};
+use chatlift::io::journal::{self, Restart};
+use chatlift::io::roster::{Format, InputFile};
+use chatlift::io::state::{self, RunTotals, StateDb, StateError, StateLock};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -42,8 +34,6 @@ use super::export_model::Accounts;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);
-/// Records that are announced at once.
-const AHEAD: u64 = 256;
 
 /// A service that keeps accounts, and remembers whom each call was for; clones are the same one.
 #[derive(Clone, Default)]
@@ -159,178 +149,46 @@ impl JoinedFixture {
         runs
     }
 
-    /// One night, as `chatlift sync` goes about it.
+    /// One night of `chatlift sync`.
     pub(super) async fn night(&self, csv: &str) -> Result<RunTotals, Vec<Tripped>> {
         std::fs::write(self.path("users.csv"), csv).unwrap();
-        let file = InputFile::open(&self.path("users.csv")).unwrap();
-        let mut drawn = self.plan(&file);
-        let limits =
-            Bounds { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Share(Percent::whole(2)) };
-        let figures = self.figures(&drawn, &file);
-        let tripped = guard::judge(&figures, &limits);
+        let Prepared::Plan(plan) = sync::prepare(self.setup()).unwrap() else { panic!("every night is finished") };
+        let max_delete = Bound::Share(Percent::whole(2));
+        let tripped = plan.judge(&GuardLimits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete });
         if !tripped.is_empty() {
             return Err(tripped);
         }
-        let mut state = StateDb::open_or_create(&self.path("state"), &self.target, 7).unwrap();
-        let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
-        let (planned, missing, ops) = drawn.lists().unwrap();
-        let ends_with_newline = Some(figures.ends_with_newline);
-        let bare = NewRun::bare("sync", milliseconds(self.now.get()), input, ops);
-        let new = NewRun { counts, filled, token: 1, ends_with_newline, ..bare };
-        let opened = state.begin(new, planned, missing, SendOutcomes::none()).unwrap();
-        let journal = self.journal(&file, opened.number);
-        let planned = FeedPlan { ops: Rc::new(drawn.ops), input, sent_up_to: opened.sent_up_to, ahead: AHEAD, limit: None };
-        let feed = PlannedRecords::new(roster(&file), file.clone(), state, planned, self.wall());
-        let (mut journal, tally) = Box::pin(self.import(feed, journal)).await;
-        let mut state = StateDb::find(&self.path("state")).unwrap().unwrap();
-        self.deal_with_the_missing(&mut state).await;
-        let absent = write_missing(&state, std::io::sink()).unwrap();
-        let done = RunTotals {
-            created: tally.created,
-            updated: tally.updated,
-            failed: tally.failed,
-            kicked: absent.kicked,
-            deleted: absent.deleted,
-            missing_failed: absent.failed,
-        };
-        let left = settlements(File::open(self.path("users.results.csv")).unwrap(), &CellRules::default(), self.folder.path()).unwrap();
-        let open = state.open_run().unwrap().expect("it is this run's");
-        let finish = Finish { run: (open.number, open.token), at: milliseconds(self.now.get()), done, missing_waits: None };
-        state.finish(left, finish).unwrap();
-        journal.finish().unwrap();
+        let (paths, state) = (self.paths(), lock_state(&self.path("state")));
+        let ready = plan.commit(Locks { run: lock(&paths), state: &state }).unwrap();
+        let report = Box::pin(ready.run(self.dependencies())).await;
+        assert!(matches!(report.end, Ok(ImportEnd::Finished)), "{:?}", report.end);
         self.sweep();
-        Ok(done)
+        let runs = StateDb::open(&self.path("state")).unwrap().runs(1).unwrap();
+        Ok(runs[0].done.unwrap())
     }
 
-    fn plan(&self, file: &InputFile) -> SyncPlan {
-        let mut reading = Scratch { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-        let surveyed = survey(&mut roster(file), file.fingerprint().unwrap(), &mut reading).unwrap();
-        let policy = Policy {
-            absence: MissingPolicy::Delete,
+    fn paths(&self) -> RunPaths {
+        RunPaths::new(&self.path("users.csv"), GivenPaths::default())
+    }
+
+    fn setup(&self) -> Setup {
+        let missing = MissingRules {
+            policy: MissingPolicy::Delete,
             missing_runs: MISSING_RUNS,
             missing_apart: MISSING_APART_MS,
-            malformed: MissingTrust::No,
-            lookalikes: MissingTrust::No,
-            is_protected: &|_| false,
-            canaries: vec![PaddedId::new(CANARY.as_bytes())],
-            now: milliseconds(self.now.get()),
+            ..MissingRules::report()
         };
-        let state = StateDb::find(&self.path("state")).unwrap();
-        let mut drawn = build_plan(surveyed, state.as_ref(), SendOutcomes::none(), &policy, &mut reading).unwrap();
-        compare(&mut drawn, &mut roster(file), &policy, &mut reading).unwrap();
-        drawn
-    }
-
-    fn figures(&self, drawn: &SyncPlan, file: &InputFile) -> GuardInput {
-        let runs = StateDb::find(&self.path("state")).unwrap().map_or(Vec::new(), |state| state.runs(u32::MAX).unwrap());
-        let past = |run: &RunRecord| PastRun {
-            finished_at: run.finished_at.unwrap(),
-            held: run.held_at_end,
-            is_shrunk: run.shrunk_allowed == Some(true),
-        };
-        let mut text = Vec::new();
-        file.reader().read_to_end(&mut text).unwrap();
-        GuardInput {
-            filled: drawn.filled,
-            before: drawn.filled_before,
-            distinct: drawn.distinct,
-            held: drawn.held,
-            present: drawn.present,
-            most_held: most_held(runs.iter().map(past), milliseconds(self.now.get())).unwrap_or_default(),
-            updates: drawn.counts.update,
-            ends_with_newline: text.ends_with(b"\n"),
-            ended_with_newline: runs.first().and_then(|run| run.ends_with_newline),
-            due: drawn.due,
-            dead_canaries: drawn.dead_canaries.iter().map(|id| id.as_str().to_owned()).collect(),
-            other_target: None,
+        Setup {
+            target: self.target.clone(),
+            missing,
+            canaries: vec![UserId::parse(CANARY.as_bytes()).unwrap()],
+            ..setup(self.folder.path(), &self.now, Unwatched)
         }
     }
 
-    fn journal(&self, file: &InputFile, run: u64) -> Journal<OsDisk> {
-        let given = GivenPaths { results: None, rejects: None, checkpoint: None };
-        let paths = RunPaths::new(&self.path("users.csv"), given);
-        let roster = roster(file);
-        let claim = RunSpec {
-            work: RunKind::Sync { state: 7, run, token: 1 },
-            target: self.target.clone(),
-            input: file.fingerprint().unwrap(),
-            reading: roster.reading(),
-            header: roster.header().names.clone(),
-            rejects_delimiter: b',',
-            start: roster.at(),
-        };
-        let lock = lock(&paths);
-        let plan = journal::examine(&OsDisk, &paths, &claim, Restart::No, |_| Ok(InputChange::ChangedWithin)).unwrap();
-        let way = if let StartDecision::Run(way) = plan { way } else { StartMode::SetAside };
-        journal::open(way, (OsDisk, lock), paths, claim, self.now.get()).unwrap()
-    }
-
-    async fn import(&self, feed: PlannedRecords, journal: Journal<OsDisk>) -> (Journal<OsDisk>, chatlift::domain::outcome::OutcomeCounts) {
+    fn dependencies(&self) -> Dependencies<Fake> {
         let lane = if self.is_in_batches { Lane::Batch(OnBatchFailure::Stop) } else { Lane::Single };
-        let settings = import::ImportSettings {
-            rates: rates(),
-            gates: gate::GateSettings::default(),
-            limits: DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
-            max_outage: SECOND,
-            limit: None,
-            rows_done: 0,
-            known: Known { identifier: admin(), seen: SuccessSeen::NotYet },
-            commit_every: SECOND,
-            commit_rows: 1_000,
-            progress_every: SECOND,
-        };
-        let parts = import::ImportDependencies {
-            api: self.fake.clone(),
-            records: feed,
-            ledger: SyncOutcomeSink(journal),
-            signer: self.signer(),
-            wall: self.wall(),
-            jitter: Box::new(|| 0.5),
-            signals: futures_util::stream::pending().boxed_local(),
-            on_progress: Box::new(|_| ()),
-        };
-        let Ok(ended) = Box::pin(import::run(parts, settings)).await else { panic!("the disk never fails") };
-        assert!(matches!(ended.end, import::ImportEnd::Finished));
-        (ended.ledger.0, ended.tally)
-    }
-
-    async fn deal_with_the_missing(&self, state: &mut StateDb) {
-        let rules = MissingRules {
-            absence: MissingPolicy::Delete,
-            missing_runs: MISSING_RUNS,
-            skip_online: false,
-            lookalikes: MissingTrust::No,
-            is_protected: &|_| false,
-        };
-        let parts = calls::CallsDependencies {
-            api: self.fake.clone(),
-            errands: MissingWorkload::new(state, rules),
-            signer: self.signer(),
-            wall: self.wall(),
-            jitter: Box::new(|| 0.5),
-            signals: futures_util::stream::pending().boxed_local(),
-            on_progress: Box::new(|_, _| ()),
-        };
-        let settings = calls::CallsSettings {
-            rates: rates(),
-            gates: gate::GateSettings::default(),
-            max_attempts: 5,
-            in_flight: 256,
-            max_outage: SECOND,
-            identifier: admin(),
-            progress_every: SECOND,
-        };
-        let Ok(ended) = calls::run(parts, settings).await else { panic!("the state never fails") };
-        assert_eq!(ended.end, calls::CallsEnd::Finished);
-    }
-
-    fn signer(&self) -> Signer {
-        Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), self.now.get())
-    }
-
-    fn wall(&self) -> Box<dyn Fn() -> SystemTime> {
-        let now = Rc::clone(&self.now);
-        Box::new(move || now.get())
+        dependencies(self.fake.clone(), self.now.get(), settings(lane))
     }
 
     /// Removes what was set aside.
@@ -345,26 +203,86 @@ impl JoinedFixture {
     }
 }
 
-/// A process that another test has just forked holds the last one's lock until it has become another program.
-pub(super) fn lock(paths: &RunPaths) -> Lockfile {
-    for _ in 0..1_000 {
-        match journal::lock(&OsDisk, paths) {
-            Err(journal::OpenError::Locked { .. }) => std::thread::park_timeout(Duration::from_millis(1)),
-            lock => return lock.unwrap(),
-        }
+/// Nobody watches.
+pub(super) struct Unwatched;
+
+impl Observer for Unwatched {
+    fn on(&mut self, _: SyncProgress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
     }
-    panic!("somebody else is at work on {}", paths.checkpoint.display());
 }
 
-/// The file from its start.
-pub(super) fn roster(file: &InputFile) -> Roster<InputReader> {
-    Roster::of(file, &Format::default()).unwrap()
+/// A sync of `users.csv` with `state` in `folder`, which only lists who is missing.
+pub(super) fn setup(folder: &Path, now: &Rc<Cell<SystemTime>>, observer: impl Observer + 'static) -> Setup {
+    let (path, clock) = (folder.join("users.csv"), Rc::clone(now));
+    let file = InputFile::open(&path).unwrap();
+    Setup {
+        state: folder.join("state"),
+        paths: RunPaths::new(&path, GivenPaths::default()),
+        input: SyncInput { path, stat: file.fingerprint().unwrap(), file, format: Format::default() },
+        target: Target { endpoint: "https://fake".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
+        missing: MissingRules::report(),
+        canaries: Vec::new(),
+        max_invalid: 100.0,
+        restart: Restart::No,
+        intent: Intent::Run,
+        limit: None,
+        began_at: now.get(),
+        wall: Rc::new(move || clock.get()),
+        draw: || fastrand::u64(1..),
+        observer: Rc::new(RefCell::new(observer)),
+    }
 }
 
-pub(super) fn rates() -> PerCommand<Rate> {
-    PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap()))
+pub(super) fn settings(lane: Lane) -> ImportSettings {
+    ImportSettings {
+        rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap())),
+        gates: gate::GateSettings::default(),
+        limits: DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
+        max_outage: SECOND,
+        limit: None,
+        rows_done: 0,
+        known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
+        commit_every: SECOND,
+        commit_rows: 1_000,
+        progress_every: SECOND,
+    }
 }
 
-pub(super) fn admin() -> UserId {
-    UserId::parse(b"administrator").unwrap()
+/// No signal comes, and the retries are half as late as they may be.
+pub(super) fn dependencies<A>(api: A, now: SystemTime, settings: ImportSettings) -> Dependencies<A> {
+    Dependencies {
+        api,
+        signer: Box::new(move || Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), now)),
+        jitter: || 0.5,
+        signals: Box::new(|| futures_util::stream::pending().boxed_local()),
+        settings,
+        ahead: None,
+    }
+}
+
+/// The state's lock, as [`lock`] takes the run's.
+pub(super) fn lock_state(path: &Path) -> StateLock {
+    taken(path, || match state::lock(path) {
+        Err(StateError::Locked { .. }) => None,
+        lock => Some(lock.unwrap()),
+    })
+}
+
+pub(super) fn lock(paths: &RunPaths) -> Lockfile {
+    taken(&paths.checkpoint, || match journal::lock(&OsDisk, paths) {
+        Err(journal::OpenError::Locked { .. }) => None,
+        lock => Some(lock.unwrap()),
+    })
+}
+
+/// A process that another test has just forked holds the last one's lock until it has become another program.
+fn taken<T>(of: &Path, take: impl Fn() -> Option<T>) -> T {
+    for _ in 0..1_000 {
+        if let Some(lock) = take() {
+            return lock;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    panic!("somebody else is at work on {}", of.display());
 }

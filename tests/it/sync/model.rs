@@ -10,8 +10,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::fs::File;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -21,29 +19,25 @@ use chatlift::domain::account::Account;
 use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes};
 use chatlift::domain::command::Command;
-use chatlift::domain::position::{FileStat, InputChange};
+use chatlift::domain::position::FileStat;
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile, SuccessSeen};
-use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
-use chatlift::flow::import;
+use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile};
+use chatlift::flow::deliver::{DeliveryLimits, Lane, OnBatchFailure};
+use chatlift::flow::import::{ImportEnd, ImportSettings};
 use chatlift::flow::sync::{
-    FeedPlan, MissingPolicy, MissingTrust, PlannedRecords, Policy, Scratch, SendOutcomes, SyncOutcomeSink, SyncPlan, build_plan,
-    milliseconds, settlements, survey,
+    self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, SendOutcomes, Setup, SyncError, SyncProgress, milliseconds,
+    settlements,
 };
-use chatlift::io::api::usersig::{Credential, Signature, Signer};
+use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, GivenUp, Request};
-use chatlift::io::gate;
-use chatlift::io::journal::checkpoint::{Checkpoint, RunKind};
+use chatlift::io::journal;
+use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
-use chatlift::io::journal::{self, OutcomeSink, Restart, RunSpec, StartDecision, StartMode};
-use chatlift::io::roster::InputFile;
-use chatlift::io::state::{Discrepancy, Finish, ImportedRow, NewRun, OpenRun, RunInput, RunTotals, SendOutcome, Sent, StateDb};
-use futures_util::StreamExt;
+use chatlift::io::state::{Discrepancy, ImportedRow, NewRun, RunInput, RunTotals, SendOutcome, Sent, StateDb};
 use proptest::prelude::*;
-use tokio::time::Instant;
 
-use super::joined::{admin, lock, rates, roster};
+use super::joined::{dependencies, lock, lock_state, settings, setup};
 
 /// Cases unless another number is asked for. Chosen: some seconds.
 const CASES: u32 = 100;
@@ -233,6 +227,21 @@ struct Importing {
     taken: Vec<(u8, i64)>,
 }
 
+/// Ends a process at some moment.
+struct KilledAt(Killed);
+
+impl Observer for KilledAt {
+    fn on(&mut self, progress: SyncProgress) -> ControlFlow<()> {
+        let is_now = match progress {
+            SyncProgress::Committed => self.0 == Killed::AfterBegin,
+            SyncProgress::RowsDone => self.0 == Killed::BeforeFinish,
+            SyncProgress::StateFinished => self.0 == Killed::AfterFinish,
+            _ => false,
+        };
+        if is_now { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
 struct ModelFixture {
     folder: tempfile::TempDir,
     service: Service,
@@ -310,14 +319,13 @@ impl ModelFixture {
         })
     }
 
-    /// The file, under its name: its bytes are the same as before unless its records have changed.
-    fn file(&self) -> InputFile {
+    /// Writes the file; its bytes are the same as before unless its records have changed.
+    fn write_file(&self) {
         let csv = Self::csv(&self.records);
         if std::fs::read_to_string(self.path("users.csv")).ok().as_deref() != Some(&csv) {
             let _ = std::fs::remove_file(self.path("users.csv"));
             std::fs::write(self.path("users.csv"), csv).unwrap();
         }
-        InputFile::open(&self.path("users.csv")).unwrap()
     }
 
     /// One process of `chatlift sync`: whether it came to the end.
@@ -342,172 +350,55 @@ impl ModelFixture {
     }
 
     async fn syncs(&mut self, process: Process) -> bool {
-        let file = self.file();
-        let state = self.state();
-        let open = state.as_ref().and_then(|state| state.open_run().unwrap());
-        let (run, token) = open.as_ref().map_or((0, 0), |open| (open.number, open.token));
-        let work = |run, token| RunKind::Sync { state: STATE, run, token };
-        let mut claim = Self::claim(&file, work(run, token));
-        let held = lock(&self.paths());
-        let compare = |checkpoint: &Checkpoint| {
-            let is_same = open.as_ref().is_some_and(|open| {
-                let end = roster(&file).read_to_end().unwrap();
-                checkpoint.work == claim.work && (end.offset, end.digest) == (open.input.len, open.input.digest)
-            });
-            Ok(if is_same { InputChange::Same } else { InputChange::ChangedWithin })
-        };
-        let way = match journal::examine(&OsDisk, &self.paths(), &claim, Restart::No, compare).unwrap() {
-            StartDecision::Run(way) => way,
-            StartDecision::Finished { .. } => StartMode::SetAside,
-        };
-        let (way, open, ops) = match (way, open) {
-            (way @ StartMode::Resume { .. }, Some(open)) => {
-                let ops = state.as_ref().unwrap().ops(open.counts.records()).unwrap();
-                (way, open, ops)
-            }
-            (way, _) => {
-                let drawn = self.plan(&file, state.as_ref(), self.left_by(claim.work));
-                let (open, ops) = self.begins(drawn, claim.work);
-                claim.work = work(open.number, open.token);
-                (if matches!(way, StartMode::Resume { .. }) { StartMode::SetAside } else { way }, open, ops)
-            }
-        };
-        drop(state);
-        if process.killed == Killed::AfterBegin {
-            return false;
-        }
-        let is_resumed = matches!(way, StartMode::Resume { .. });
-        let journal = journal::open(way, (OsDisk, held), self.paths(), claim, self.now.get()).unwrap();
-        let mut state = self.state().unwrap();
-        if is_resumed {
-            state.go_on(journal.settled().rows).unwrap();
-        }
-        Box::pin(self.sends((file, state), journal, (open, ops), process)).await
-    }
-
-    async fn sends(
-        &self,
-        (file, state): (InputFile, StateDb),
-        journal: journal::Journal<OsDisk>,
-        (open, ops): (OpenRun, Ops),
-        process: Process,
-    ) -> bool {
-        let start = journal.settled();
-        let limit = process.limit.map(u64::from);
-        let planned = FeedPlan {
-            ops: Rc::new(ops),
-            input: RunInput { stat: file.fingerprint().unwrap(), ..open.input },
-            sent_up_to: open.sent_up_to,
-            ahead: 3,
-            limit,
-        };
-        let records = roster(&file).skip_to(start).unwrap();
-        let parts = import::ImportDependencies {
-            api: self.service.clone(),
-            records: PlannedRecords::new(records, file, state, planned, self.wall()),
-            ledger: SyncOutcomeSink(journal),
-            signer: Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), self.now.get()),
-            wall: self.wall(),
-            jitter: Box::new(|| 0.5),
-            signals: futures_util::stream::pending().boxed_local(),
-            on_progress: Box::new(|_| ()),
-        };
-        let run = import::run(parts, Self::settings(process, start.rows));
-        let ended = match process.killed {
-            Killed::After(ms) => match tokio::time::timeout(Duration::from_millis(ms), Box::pin(run)).await {
-                Ok(ended) => ended,
+        self.write_file();
+        let Some(ready) = self.begins(process) else { return false };
+        let run = Box::pin(ready.run(self.dependencies(process)));
+        let report = match process.killed {
+            Killed::After(ms) => match tokio::time::timeout(Duration::from_millis(ms), run).await {
+                Ok(report) => report,
                 Err(_) => return false,
             },
-            Killed::Never | Killed::AfterBegin | Killed::BeforeFinish | Killed::AfterFinish => Box::pin(run).await,
+            Killed::Never | Killed::AfterBegin | Killed::BeforeFinish | Killed::AfterFinish => run.await,
         };
-        let Ok(ended) = ended else { panic!("the disk never fails") };
-        if !matches!(ended.end, import::ImportEnd::Finished) || limit.is_some() || process.killed == Killed::BeforeFinish {
-            return false;
+        match report.end {
+            Ok(end) => matches!(end, ImportEnd::Finished),
+            Err(SyncError::Plan(PlanError::Stopped)) => false,
+            Err(error) => panic!("neither disk nor state fail: {error}"),
         }
-        let left = settlements(File::open(self.paths().results).unwrap(), &CellRules::default(), self.folder.path()).unwrap();
-        let mut state = self.state().unwrap();
-        let open = state.open_run().unwrap().expect("it is this run's");
-        let finish = Finish { run: (open.number, open.token), at: self.now_ms(), done: RunTotals::default(), missing_waits: None };
-        state.finish(left, finish).unwrap();
-        let mut journal = ended.ledger.0;
-        if process.killed == Killed::AfterFinish {
-            return false;
-        }
-        journal.finish().unwrap();
-        true
     }
 
-    fn settings(process: Process, rows_done: u64) -> import::ImportSettings {
+    /// What is ready to send, unless the process is killed before.
+    fn begins(&self, process: Process) -> Option<Ready> {
+        let state = lock_state(&self.path("state"));
+        let locks = Locks { run: lock(&self.paths()), state: &state };
+        let limit = process.limit.map(u64::from);
+        let setup = Setup { limit, ..setup(self.folder.path(), &self.now, KilledAt(process.killed)) };
+        let ready = match sync::prepare(setup).unwrap() {
+            Prepared::Resume(_) if process.killed == Killed::AfterBegin => return None,
+            Prepared::Resume(unfinished) => unfinished.resume(locks),
+            Prepared::Plan(plan) => plan.commit(locks),
+        };
+        match ready {
+            Err(SyncError::Plan(PlanError::Stopped)) => None,
+            ready => Some(ready.unwrap()),
+        }
+    }
+
+    fn dependencies(&self, process: Process) -> Dependencies<Service> {
         let lane = if process.in_batches { Lane::Batch(OnBatchFailure::FallBack) } else { Lane::Single };
-        import::ImportSettings {
-            rates: rates(),
-            known: Known { identifier: admin(), seen: SuccessSeen::NotYet },
-            gates: gate::GateSettings::default(),
-            limits: DeliveryLimits { max_attempts: 2, in_flight: 4, window_records: 65_536, window_bytes: 24 << 20, lane },
-            max_outage: STEP,
-            limit: process.limit.map(u64::from),
-            rows_done,
-            commit_every: SECOND / 5,
-            commit_rows: 1_000,
-            progress_every: SECOND,
-        }
-    }
-
-    fn wall(&self) -> Box<dyn Fn() -> SystemTime> {
-        let now = Rc::clone(&self.now);
-        Box::new(move || now.get())
-    }
-
-    fn claim(file: &InputFile, work: RunKind) -> RunSpec {
-        let roster = roster(file);
-        RunSpec {
-            work,
-            target: Self::target(),
-            input: file.fingerprint().unwrap(),
-            reading: roster.reading(),
-            header: roster.header().names.clone(),
-            rejects_delimiter: b',',
-            start: roster.at(),
-        }
+        let usual = settings(lane);
+        let limits = DeliveryLimits { max_attempts: 2, in_flight: 4, ..usual.limits };
+        let settings = ImportSettings { limits, max_outage: STEP, commit_every: SECOND / 5, ..usual };
+        Dependencies { ahead: Some(3), ..dependencies(self.service.clone(), self.now.get(), settings) }
     }
 
     /// What the results say of the run that the state has open.
     fn left_by(&self, work: RunKind) -> SendOutcomes {
-        let is_its_own = journal::work(&OsDisk, &self.paths()) == Some(work);
-        match journal::vouched_results(&OsDisk, &self.paths()).filter(|_| is_its_own) {
-            Some(len) => {
-                settlements(File::open(self.paths().results).unwrap().take(len), &CellRules::default(), self.folder.path()).unwrap()
-            }
+        let is_its_own = journal::read_checkpoint(&OsDisk, &self.paths()).is_some_and(|checkpoint| checkpoint.work == work);
+        match journal::committed_results(&self.paths()).unwrap().filter(|_| is_its_own) {
+            Some(results) => settlements(results, &CellRules::default(), self.folder.path()).unwrap(),
             None => SendOutcomes::none(),
         }
-    }
-
-    fn plan(&self, file: &InputFile, state: Option<&StateDb>, left: SendOutcomes) -> SyncPlan {
-        let mut reading = Scratch { folder: self.folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-        let surveyed = survey(&mut roster(file), file.fingerprint().unwrap(), &mut reading).unwrap();
-        let policy = Policy {
-            absence: MissingPolicy::Report,
-            missing_runs: 3,
-            missing_apart: 0,
-            malformed: MissingTrust::No,
-            lookalikes: MissingTrust::No,
-            is_protected: &|_| false,
-            canaries: Vec::new(),
-            now: self.now_ms(),
-        };
-        build_plan(surveyed, state, left, &policy, &mut reading).unwrap()
-    }
-
-    fn begins(&mut self, mut drawn: SyncPlan, work: RunKind) -> (OpenRun, Ops) {
-        let mut state = StateDb::open_or_create(&self.path("state"), &Self::target(), STATE).unwrap();
-        let (counts, filled, input) = (drawn.counts, drawn.filled, drawn.input);
-        self.runs += 1;
-        let (began_at, left) = (self.now_ms(), self.left_by(work));
-        let (planned, missing, ops) = drawn.lists().unwrap();
-        let bare = NewRun::bare("sync", began_at, input, ops);
-        let new = NewRun { counts, filled, token: self.runs, ends_with_newline: Some(true), ..bare };
-        let open = state.begin(new, planned, missing, left).unwrap();
-        (open, drawn.ops)
     }
 
     /// What is wrong with the ids of the file, by the service.
@@ -572,9 +463,9 @@ impl ModelFixture {
         // A killed process may still be about a commit.
         drop(lock(&self.paths()));
         let Some(state) = self.state() else { return BTreeMap::new() };
-        let open = state.open_run().unwrap().map_or((0, 0), |open| (open.number, open.token));
+        let (run, token) = state.open_run().unwrap().map_or((0, 0), |open| (open.number, open.token));
         let mut held = BTreeMap::new();
-        let left = self.left_by(RunKind::Sync { state: STATE, run: open.0, token: open.1 });
+        let left = self.left_by(RunKind::Sync { state: state.about().unwrap().identity, run, token });
         state
             .each_held(left, |id, account| {
                 held.insert(String::from_utf8(id.to_vec()).unwrap(), *account);

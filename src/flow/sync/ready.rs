@@ -1,0 +1,389 @@
+//! A sync that is ready to send: records first, then missing accounts, then the state takes over what came of it.
+
+use std::io;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use futures_util::stream::LocalBoxStream;
+
+use super::missing::{MissingCounts, MissingError, MissingWorkload, missing_counts, write_missing};
+use super::observer::{MissingProgress, MissingWait, SyncError, SyncProgress};
+use super::planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
+use super::rules::MissingPolicy;
+use super::send_outcomes::{SendOutcomes, milliseconds, settlements};
+use super::setup::{Locks, Setup};
+use crate::domain::call_stats::CallStats;
+use crate::domain::change::{Op, Ops, PlanCounts, Wait};
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputPosition;
+use crate::domain::verdict::HaltReason;
+use crate::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsSettings};
+use crate::flow::deliver::Lane;
+use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, ImportOutcome, ImportSettings};
+use crate::io::api::Api;
+use crate::io::api::usersig::Signer;
+use crate::io::files::atomic::{AtomicFile, Readers};
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::{self, DiskError, Journal, OutcomeSink, RunSpec, StartMode};
+use crate::io::roster::{self, InputReader, Roster, RosterError};
+use crate::io::state::{Finish, OpenRun, RunInput, RunTotals, StateDb, StateError};
+
+/// Records that are announced to the state at once, each time with a sync of the disk. Chosen: a second's worth, so that the syncs take
+/// well under a hundredth of the time.
+const AHEAD_SINGLE: u64 = 256;
+const AHEAD_BATCH: u64 = 16_384;
+
+/// What a sync sends with; time, randomness and signals come from outside.
+#[expect(missing_debug_implementations, reason = "it holds closures")]
+pub struct Dependencies<A> {
+    pub api: A,
+    /// Signs for each phase anew.
+    pub signer: Box<dyn Fn() -> Signer>,
+    /// Uniform in `0.0..1.0`.
+    pub jitter: fn() -> f64,
+    /// The signals from now on: the first one stops a phase gently, the second at once. What comes between two phases is the next one's.
+    pub signals: Box<dyn Fn() -> LocalBoxStream<'static, ()>>,
+    /// As for an import; what the run has done so far is filled in.
+    pub settings: ImportSettings,
+    /// Records that are announced to the state at once; `None` for what suits the lane.
+    pub ahead: Option<u64>,
+}
+
+/// A sync about to send its first request.
+pub struct Ready {
+    setup: Setup,
+    open_run: OpenRun,
+    ops: Rc<Ops>,
+    journal: Journal<OsDisk>,
+    /// At the start of the file.
+    roster: Roster<InputReader>,
+    /// Missing ids that are spared because a record looks like them.
+    lookalikes: u64,
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready").field("open_run", &self.open_run).finish_non_exhaustive()
+    }
+}
+
+/// What a sync has come to, however it ended.
+#[derive(Debug)]
+pub struct SyncReport {
+    /// [`ImportEnd::Finished`] if everything is done, the missing accounts included.
+    pub end: Result<ImportEnd<FeedError>, SyncError>,
+    pub plan: PlanCounts,
+    /// Outcomes of the whole run, and of this process.
+    pub tally: OutcomeCounts,
+    pub this_process: OutcomeCounts,
+    pub traffic: CallStats,
+    /// The lane that the run took in the end.
+    pub lane: Lane,
+    pub missing: MissingCounts,
+    /// Why kicks and deletions wait for a later run.
+    pub wait: Option<Wait>,
+    /// Rows and accounts that were given up only after a long wait.
+    pub unjudged: u64,
+    /// Records without an outcome; `None` once all have theirs.
+    pub remaining: Option<u64>,
+    /// Rows that were settled when this process began.
+    pub resumed_at_row: u64,
+    /// Blank lines that this process has passed.
+    pub blank_lines: u64,
+}
+
+impl Ready {
+    /// Opens the files of a run that the state has begun.
+    pub(super) fn open(
+        setup: Setup,
+        (start, spec): (StartMode, RunSpec),
+        (open_run, ops): (OpenRun, Ops),
+        locks: Locks,
+    ) -> Result<Self, SyncError> {
+        let roster = setup.roster()?;
+        let (is_resumed, work) = (matches!(start, StartMode::Resume { .. }), spec.work);
+        let journal = journal::open(start, (OsDisk, locks.run), setup.paths.clone(), spec, setup.now());
+        if journal.is_ok() || journal::read_checkpoint(&OsDisk, &setup.paths).is_some_and(|checkpoint| checkpoint.work == work) {
+            locks.state.keep();
+            let InputPosition { rows, offset, .. } = journal.as_ref().map_or(InputPosition::START, Journal::settled);
+            setup.observe(SyncProgress::Begun { rows_done: rows, offset })?;
+        }
+        let journal = journal?;
+        let mut state = StateDb::open(&setup.state)?;
+        if is_resumed {
+            state.go_on(journal.settled().rows)?;
+        }
+        let lookalikes = state.lookalikes()?;
+        Ok(Self { setup, open_run, ops: Rc::new(ops), journal, roster, lookalikes })
+    }
+
+    /// Where this process begins in the file.
+    #[must_use]
+    pub fn start(&self) -> InputPosition {
+        self.journal.settled()
+    }
+
+    /// Sends what the plan says, handles the missing accounts, and lets the state take over what came of both.
+    pub async fn run<A: Api + Clone + 'static>(self, dependencies: Dependencies<A>) -> SyncReport {
+        let Self { setup, open_run, ops, journal, roster, lookalikes } = self;
+        let (start, before, blank) = (journal.settled(), journal.tally(), roster.blank_lines());
+        let mut report = SyncReport {
+            end: Ok(ImportEnd::Stopped),
+            plan: open_run.counts,
+            tally: before,
+            this_process: OutcomeCounts::default(),
+            traffic: CallStats::default(),
+            lane: dependencies.settings.limits.lane,
+            missing: MissingCounts { lookalikes, ..MissingCounts::default() },
+            wait: None,
+            unjudged: 0,
+            remaining: None,
+            resumed_at_row: start.rows,
+            blank_lines: 0,
+        };
+        let sending = SyncSteps { setup, open_run, dependencies };
+        report.end = sending.go((journal, roster, Rc::clone(&ops)), &mut report).await;
+        report.blank_lines = blank.count();
+        report
+    }
+}
+
+/// The phases of a run.
+struct SyncSteps<A> {
+    setup: Setup,
+    open_run: OpenRun,
+    dependencies: Dependencies<A>,
+}
+
+/// What the import of a sync comes to.
+type Sent = Result<ImportOutcome<SyncOutcomeSink<OsDisk>, FeedError>, ImportFailed<DiskError>>;
+
+impl<A: Api + Clone + 'static> SyncSteps<A> {
+    async fn go(
+        &self,
+        (journal, roster, ops): (Journal<OsDisk>, Roster<InputReader>, Rc<Ops>),
+        report: &mut SyncReport,
+    ) -> Result<ImportEnd<FeedError>, SyncError> {
+        let (before, start) = (journal.tally(), journal.settled());
+        let sent = match self.send(journal, roster, Rc::clone(&ops)).await? {
+            Ok(sent) => sent,
+            Err(ImportFailed { error, traffic, lane }) => {
+                (report.traffic, report.lane) = (traffic, lane);
+                report.tally = journal::read_checkpoint(&OsDisk, &self.setup.paths).map_or(before, |checkpoint| checkpoint.tally);
+                report.this_process = report.tally - before;
+                return Err(error.into());
+            }
+        };
+        (report.tally, report.this_process, report.unjudged) = (before + sent.tally, sent.tally, sent.unjudged);
+        (report.traffic, report.lane) = (sent.traffic, sent.lane);
+        let end = match sent.end {
+            ImportEnd::Finished if self.setup.limit.is_none() => return self.finish(sent.ledger.0, report).await,
+            ImportEnd::Finished | ImportEnd::LimitReached => {
+                // The missing accounts wait for a run without a limit.
+                report.wait =
+                    self.setup.missing.planned_wait(self.open_run.counts.missing, self.open_run.malformed.is_some(), self.setup.limit);
+                report.wait.map_or(Ok(()), |wait| self.tell_wait(wait, 0, &StateDb::open(&self.setup.state)?))?;
+                ImportEnd::LimitReached
+            }
+            end => end,
+        };
+        report.remaining = Some(remaining(&ops, sent.settled.unwrap_or(start)));
+        Ok(end)
+    }
+
+    /// Sends what the plan has to be sent. The outer error is that of the input or the state, before anything is sent.
+    async fn send(&self, journal: Journal<OsDisk>, roster: Roster<InputReader>, ops: Rc<Ops>) -> Result<Sent, SyncError> {
+        let Self { setup, open_run, dependencies } = self;
+        let start = journal.settled();
+        let roster = roster.skip_to(start).map_err(RosterError::from)?;
+        let settings = dependencies.settings.clone().resumed(&journal, setup.limit);
+        let by_lane = if matches!(settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
+        let input = RunInput { stat: setup.input.stat, ..open_run.input };
+        let (sent_up_to, ahead) = (open_run.sent_up_to, dependencies.ahead.unwrap_or(by_lane));
+        let planned = FeedPlan { ops, input, sent_up_to, ahead, limit: setup.limit };
+        let observer = Rc::clone(&setup.observer);
+        let parts = ImportDependencies {
+            api: dependencies.api.clone(),
+            records: PlannedRecords::new(roster, setup.input.file.clone(), StateDb::open(&setup.state)?, planned, self.wall()),
+            ledger: SyncOutcomeSink(journal),
+            signer: (dependencies.signer)(),
+            wall: self.wall(),
+            jitter: Box::new(dependencies.jitter),
+            signals: (dependencies.signals)(),
+            on_progress: Box::new(move |progress| {
+                let _ = observer.borrow_mut().on(SyncProgress::Sending(progress));
+            }),
+        };
+        Ok(import::run(parts, settings).await)
+    }
+
+    fn wall(&self) -> Box<dyn Fn() -> SystemTime> {
+        let wall = Rc::clone(&self.setup.wall);
+        Box::new(move || wall())
+    }
+
+    /// All rows have their outcomes: the missing accounts, then the state, then the checkpoint.
+    async fn finish(&self, mut journal: Journal<OsDisk>, report: &mut SyncReport) -> Result<ImportEnd<FeedError>, SyncError> {
+        self.setup.observe(SyncProgress::RowsDone)?;
+        let left = self.own_results()?;
+        let mut state = StateDb::open(&self.setup.state)?;
+        let run = (self.open_run.number, self.open_run.token);
+        // Nobody is kicked, and nothing ends as finished, by a state that knows nothing of this run.
+        state.is_open(run.0, run.1)?;
+        report.wait = self.wait(left.unknown)?;
+        if let Some(wait) = report.wait {
+            self.tell_wait(wait, left.unknown, &state)?;
+        } else if self.setup.missing.policy != MissingPolicy::Report {
+            let stopped = self.handle_missing(&mut state, report).await;
+            report.missing = missing_counts(&state)?;
+            if !matches!(stopped, Ok(None)) {
+                // What was done is told, whatever becomes of the run.
+                self.write_missing(&state)?;
+            }
+            if let Some(end) = stopped? {
+                return Ok(end);
+            }
+        }
+        if self.open_run.counts.missing > 0 {
+            report.missing = self.write_missing(&state)?;
+        }
+        let at = milliseconds(self.setup.now());
+        state.finish(left, Finish { run, at, done: totals(report), missing_waits: report.wait.map(Wait::name) })?;
+        self.setup.observe(SyncProgress::StateFinished)?;
+        journal.finish()?;
+        Ok(ImportEnd::Finished)
+    }
+
+    fn own_results(&self) -> Result<SendOutcomes, SyncError> {
+        let paths = &self.setup.paths;
+        let read = || match journal::committed_results(paths)? {
+            Some(results) => settlements(results, &self.setup.input.format.cells, self.setup.scratch_folder()),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "they are not what the checkpoint says of them")),
+        };
+        read().map_err(|source| SyncError::Results { path: paths.results.clone(), source })
+    }
+
+    /// Why kicks and deletions wait, now that all rows have their outcomes.
+    fn wait(&self, unknown_rows: u64) -> Result<Option<Wait>, SyncError> {
+        let Self { setup, open_run, .. } = self;
+        let missing = open_run.counts.missing;
+        let known = setup.missing.planned_wait(missing, open_run.malformed.is_some(), setup.limit);
+        if known.is_some() || setup.missing.policy == MissingPolicy::Report || missing == 0 {
+            return Ok(known);
+        }
+        if open_run.missing_waits.is_some() {
+            // It is allowed by now, but nobody has judged how many are due.
+            return Ok(Some(Wait::Malformed));
+        }
+        if unknown_rows > 0 {
+            return Ok(Some(Wait::FailedRows));
+        }
+        Ok(self.has_input_changed()?.then_some(Wait::FileChanged))
+    }
+
+    /// Whether the file is another one than was planned, or says something else.
+    fn has_input_changed(&self) -> Result<bool, RosterError> {
+        let input = &self.setup.input;
+        let named = match roster::fingerprint(&input.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            named => named?,
+        };
+        if named.inode != input.file.fingerprint()?.inode {
+            return Ok(true);
+        }
+        if named == input.stat {
+            return Ok(false);
+        }
+        // Touched, which may mean nothing.
+        let end = Roster::open(&input.path, &input.format)?.read_to_end()?;
+        Ok((end.offset, end.digest) != (self.open_run.input.len, self.open_run.input.digest))
+    }
+
+    /// Tells that kicks and deletions wait.
+    fn tell_wait(&self, why: Wait, unknown_rows: u64, state: &StateDb) -> Result<(), SyncError> {
+        let runs = state.runs(u32::MAX)?;
+        let last = runs.iter().find(|run| run.finished_at.is_some() && run.command == "sync");
+        let nights = last.and_then(|last| last.missing_waited).unwrap_or_default() + 1;
+        let wait = MissingWait { why, nights, unknown_rows, malformed: self.open_run.malformed.clone() };
+        self.setup.observe(SyncProgress::MissingWait(&wait))
+    }
+
+    /// Kicks or deletes who is due, as far as the service and the signals let it; what stopped it, if something did.
+    async fn handle_missing(&self, state: &mut StateDb, report: &mut SyncReport) -> Result<Option<ImportEnd<FeedError>>, SyncError> {
+        let dependencies = &self.dependencies;
+        let due = state.due_left()?;
+        let observer = Rc::clone(&self.setup.observer);
+        let parts = CallsDependencies {
+            api: dependencies.api.clone(),
+            errands: MissingWorkload::new(state, self.setup.missing.clone()),
+            signer: (dependencies.signer)(),
+            wall: self.wall(),
+            jitter: Box::new(dependencies.jitter),
+            signals: (dependencies.signals)(),
+            on_progress: Box::new(move |calls, missing: &MissingWorkload| {
+                let progress = MissingProgress { calls, acted: missing.tally().acted(), due };
+                let _ = observer.borrow_mut().on(SyncProgress::Missing(progress));
+            }),
+        };
+        let settings = calls_settings(&dependencies.settings);
+        let (traffic, end) = match calls::run(parts, settings).await {
+            Err(CallsFailed { error: MissingError::State(error), traffic }) => (traffic, Err(error.into())),
+            Err(CallsFailed { error: MissingError::DeletionOff(says), traffic }) => {
+                (traffic, Ok(Some(ImportEnd::Refused { refusal: HaltReason::DeletionOff, code: None, says })))
+            }
+            Ok(ended) => {
+                report.unjudged += ended.unjudged;
+                (ended.traffic, Ok(import_end(ended.end)))
+            }
+        };
+        report.traffic.add(&traffic);
+        end
+    }
+
+    /// Writes the missing file: whole, or as it was. It lasts before the state learns what it tells.
+    fn write_missing(&self, state: &StateDb) -> Result<MissingCounts, StateError> {
+        let path = &self.setup.paths.missing;
+        let cannot = |source| StateError::File { what: "write", path: path.clone(), source };
+        let mut file = AtomicFile::create(path, Readers::Owner).map_err(cannot)?;
+        let counts = write_missing(state, &mut file).map_err(|error| match error {
+            StateError::Source(source) => cannot(source),
+            error => error,
+        })?;
+        file.take_name_durably().map_err(cannot)?;
+        Ok(counts)
+    }
+}
+
+fn totals(report: &SyncReport) -> RunTotals {
+    let OutcomeCounts { created, updated, failed, .. } = report.tally;
+    let MissingCounts { kicked, deleted, failed: missing_failed, .. } = report.missing;
+    RunTotals { created, updated, failed, kicked, deleted, missing_failed }
+}
+
+/// The settings of the import, as far as they hold for other requests.
+fn calls_settings(import: &ImportSettings) -> CallsSettings {
+    CallsSettings {
+        rates: import.rates.clone(),
+        gates: import.gates.clone(),
+        max_attempts: import.limits.max_attempts,
+        in_flight: import.limits.in_flight,
+        max_outage: import.max_outage,
+        identifier: import.known.identifier.clone(),
+        progress_every: import.progress_every,
+    }
+}
+
+/// The end of the calls as that of an import; `None` if they are all made.
+fn import_end(end: CallsEnd) -> Option<ImportEnd<FeedError>> {
+    match end {
+        CallsEnd::Finished => None,
+        CallsEnd::Stopped => Some(ImportEnd::Stopped),
+        CallsEnd::Outage { why } => Some(ImportEnd::Outage { why }),
+        CallsEnd::Refused { refusal, code, says } => Some(ImportEnd::Refused { refusal, code, says }),
+    }
+}
+
+/// Records that are still to get an outcome.
+fn remaining(ops: &Ops, settled: InputPosition) -> u64 {
+    (settled.rows + 1..=ops.rows()).filter(|row| ops.get(*row) != Op::Unchanged).count() as u64
+}

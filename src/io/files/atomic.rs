@@ -1,0 +1,96 @@
+//! Writes a file so that it is either complete or as it was, whatever happens.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{aside, sync_folder_of};
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone: it holds personal data.
+    Owner,
+    /// Whoever the process' umask lets.
+    Any,
+}
+
+/// A file that does not have its name yet; dropped without it, it is gone.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    aside: PathBuf,
+    file: BufWriter<File>,
+    has_name: bool,
+}
+
+impl AtomicFile {
+    /// Begins a file that will replace the one at `path`, or the one that a link there leads to.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create(path: &Path, readers: Readers) -> io::Result<Self> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let aside = aside(&path)?;
+        // One that a crash left behind.
+        remove(&aside)?;
+        let mode = match readers {
+            Readers::Owner => 0o600,
+            Readers::Any => 0o666,
+        };
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+        Ok(Self { path, aside, file: BufWriter::new(file), has_name: false })
+    }
+
+    /// Gives the file its name once its bytes last. Whoever needs the name to last takes [`AtomicFile::take_name_durably`].
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take_name(mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        fs::rename(&self.aside, &self.path)?;
+        self.has_name = true;
+        Ok(())
+    }
+
+    /// As [`AtomicFile::take_name`]; the name lasts once this returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take_name_durably(self) -> io::Result<()> {
+        let path = self.path.clone();
+        self.take_name()?;
+        sync_folder_of(&path)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if !self.has_name {
+            let _ = fs::remove_file(&self.aside);
+        }
+    }
+}
+
+/// Removes a file that need not be there.
+///
+/// # Errors
+/// The disk's.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

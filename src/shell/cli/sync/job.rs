@@ -1,0 +1,112 @@
+//! A sync that is ready to run: what was typed, checked and resolved in one pass.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use crate::domain::account::UserId;
+use crate::domain::guard::{Bound, Guard, GuardLimits};
+use crate::domain::uuid;
+use crate::flow::sync::{Intent, MissingPolicy, MissingRules, MissingTrust};
+use crate::io::journal::Restart;
+use crate::io::journal::paths::RunPaths;
+use crate::io::state;
+use crate::shell::cli::command_line::CommandLine;
+use crate::shell::cli::environment;
+use crate::shell::cli::flags::{AllowFlag, MissingFlag, RunFlags, SyncFlags};
+use crate::shell::cli::lanes::Lanes;
+use crate::shell::cli::open_files::{self, Keeps};
+use crate::shell::cli::output_paths::{can_be_replaced, paths};
+use crate::shell::cli::settings::Connection;
+use crate::shell::exit::ExitMessage;
+
+/// A sync as it is to be done.
+pub(super) struct SyncJob<'a> {
+    /// As typed, for the commands in hints and for what is shown.
+    pub(super) typed: &'a RunFlags,
+    pub(super) connection: Connection,
+    pub(super) lanes: Lanes,
+    pub(super) paths: RunPaths,
+    pub(super) state: PathBuf,
+    /// Where the plan is to be written.
+    pub(super) plan: Option<PathBuf>,
+    pub(super) missing: MissingRules,
+    pub(super) canaries: Vec<UserId>,
+    pub(super) guard_limits: GuardLimits,
+    pub(super) intent: Intent,
+    pub(super) restart: Restart,
+    pub(super) began_at: SystemTime,
+}
+
+impl<'a> SyncJob<'a> {
+    /// # Errors
+    /// What is wrong with the flags, the settings or the names of files (exit code 2).
+    pub(super) fn of(flags: &'a SyncFlags) -> Result<Self, ExitMessage> {
+        let (began_at, typed) = (SystemTime::now(), &flags.run);
+        let mut connection = Connection::resolve(&typed.connection, &environment)?;
+        open_files::make_room(&mut connection, Keeps::State)?;
+        let lanes = Lanes::new(typed, &connection)?;
+        let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
+        let paths = paths(typed, &others)?;
+        can_be_replaced("summary", typed.summary.as_deref())?;
+        can_be_replaced("plan", flags.plan.as_deref())?;
+        Ok(Self {
+            typed,
+            missing: missing_rules(flags, connection.identifier()),
+            connection,
+            lanes,
+            paths,
+            state: flags.state.clone(),
+            plan: flags.plan.clone(),
+            canaries: flags.canary.clone(),
+            guard_limits: guard_limits(flags),
+            intent: if typed.dry_run { Intent::DryRun } else { Intent::Run },
+            restart: if typed.restart { Restart::Asked } else { Restart::No },
+            began_at,
+        })
+    }
+
+    /// The verification that brings an older state up to date.
+    pub(super) fn verify_command(&self) -> CommandLine {
+        let command = CommandLine::new("verify").file(&self.typed.input.file).plain("--profiles").with("state", &self.state);
+        command.reading(&self.typed.input).connection(&self.typed.connection)
+    }
+}
+
+fn missing_rules(flags: &SyncFlags, identifier: &str) -> MissingRules {
+    let trust = |allow| if flags.allow.contains(&allow) { MissingTrust::Allowed } else { MissingTrust::No };
+    let (identifier, globs) = (identifier.to_owned(), flags.protect.clone());
+    // A UUID is named in either form.
+    let matches = move |id: &str| globs.iter().any(|glob| glob.matches(id));
+    let is_any = !flags.protect.is_empty();
+    let is_named = move |id: &str| matches(id) || (is_any && uuid::hyphenated(id).is_some_and(|id| matches(&id)));
+    MissingRules {
+        policy: match flags.missing {
+            MissingFlag::Report => MissingPolicy::Report,
+            MissingFlag::Kick => MissingPolicy::Kick,
+            MissingFlag::Delete => MissingPolicy::Delete,
+        },
+        missing_runs: flags.missing_runs,
+        missing_apart: i64::try_from(flags.missing_apart.as_millis()).unwrap_or(i64::MAX),
+        skip_online: flags.skip_online,
+        malformed: trust(AllowFlag::Malformed),
+        lookalikes: trust(AllowFlag::Lookalikes),
+        is_protected: Rc::new(move |id| id == identifier || is_named(id)),
+    }
+}
+
+fn guard_limits(flags: &SyncFlags) -> GuardLimits {
+    let allowed = flags.allow.iter().filter_map(|flag| guard(*flag)).collect();
+    GuardLimits { allowed, max_update: flags.max_update, max_delete: flags.max_delete.unwrap_or(Bound::Kicks) }
+}
+
+/// The guard that a flag switches off.
+const fn guard(flag: AllowFlag) -> Option<Guard> {
+    match flag {
+        AllowFlag::Empty => Some(Guard::Empty),
+        AllowFlag::Shrunk => Some(Guard::Shrunk),
+        AllowFlag::Blanked => Some(Guard::Blanked),
+        AllowFlag::Cut => Some(Guard::Cut),
+        AllowFlag::Malformed | AllowFlag::Lookalikes => None,
+    }
+}

@@ -1,0 +1,154 @@
+//! Shows how far a sync is, and stops its planning when a signal comes.
+
+use std::ops::ControlFlow;
+
+use futures_util::{FutureExt, StreamExt};
+use indicatif::MultiProgress;
+use tokio::time::Instant;
+
+use super::job::SyncJob;
+use crate::domain::change::Wait;
+use crate::domain::figures;
+use crate::flow::import::ImportProgress;
+use crate::flow::sync::{MissingProgress, MissingWait, Observer, Step, SyncProgress};
+use crate::shell::cli::columns;
+use crate::shell::cli::environment;
+use crate::shell::cli::reach::Reach;
+use crate::shell::cli::signals::Stops;
+use crate::shell::screen::phase_bar::PhaseBar;
+use crate::shell::screen::progress::{self, ProgressReporter, Start, Wanted};
+
+/// Watches a sync.
+pub(super) struct SyncWatch {
+    wanted: Wanted,
+    bars: MultiProgress,
+    /// Signals, from the planning on. Before that, a signal ends the process.
+    stops: Option<Stops>,
+    /// Size of the file.
+    bytes: u64,
+    limit: Option<u64>,
+    /// Whether requests get through.
+    pub(super) reach: Reach,
+    shown: Shown,
+    /// Where this process begins, once the run has its checkpoint.
+    begun: Option<Start>,
+}
+
+/// What is on the screen.
+enum Shown {
+    Nothing,
+    Phase(PhaseBar),
+    Rows(Box<ProgressReporter>),
+}
+
+impl SyncWatch {
+    pub(super) fn new(job: &SyncJob, bars: &MultiProgress, bytes: u64) -> Self {
+        Self {
+            wanted: job.typed.output.progress(),
+            bars: bars.clone(),
+            stops: None,
+            bytes,
+            limit: job.typed.limit,
+            reach: Reach::new(&job.connection, &environment, Instant::now()),
+            shown: Shown::Nothing,
+            begun: None,
+        }
+    }
+
+    /// Signals from now on: they no longer end the process.
+    pub(super) fn stops(&mut self) -> Stops {
+        self.stops.get_or_insert_with(Stops::new).clone()
+    }
+
+    /// Whether the run has its checkpoint.
+    pub(super) const fn is_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Takes everything off the screen.
+    pub(super) fn clear(&mut self) {
+        self.shown = Shown::Nothing;
+    }
+
+    fn phase(&mut self) -> &mut PhaseBar {
+        if !matches!(self.shown, Shown::Phase(_)) {
+            self.shown = Shown::Phase(PhaseBar::on_stderr(self.wanted, &self.bars, Instant::now()));
+        }
+        match &mut self.shown {
+            Shown::Phase(bar) => bar,
+            Shown::Nothing | Shown::Rows(_) => unreachable!("it was put there"),
+        }
+    }
+
+    fn planning(&mut self, step: Step) -> ControlFlow<()> {
+        let mut stops = self.stops();
+        let (bytes, now) = (self.bytes, Instant::now());
+        match step {
+            Step::Read(0) => {
+                self.phase();
+            }
+            Step::Read(read) => self.phase().tell((read, bytes), "reading the file", "nothing is sent yet", now),
+            Step::LookedAt(accounts, expected) => {
+                let words = format!("{} looked at", figures::counted(accounts, "account"));
+                self.phase().tell((accounts, expected.max(accounts)), &words, "planning, nothing is sent yet", now);
+            }
+            Step::Compared(read) => {
+                self.phase().tell((read, bytes), "comparing the missing accounts with the file", "nothing is sent yet", now);
+            }
+        }
+        if stops.next().now_or_never().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn sending(&mut self, progress: &ImportProgress) {
+        let now = Instant::now();
+        self.reach.heed(progress.calls, &progress.phase, now);
+        if !matches!(self.shown, Shown::Rows(_)) {
+            let start = self.begun.unwrap_or_default();
+            self.shown = Shown::Rows(Box::new(ProgressReporter::on_stderr(self.wanted, &self.bars, start, now)));
+        }
+        if let Shown::Rows(reporter) = &mut self.shown {
+            reporter.tell(progress, now);
+        }
+    }
+
+    fn missing(&mut self, MissingProgress { calls, acted, due }: &MissingProgress) {
+        let words = format!("missing accounts: {} of {} done", figures::count(*acted), figures::count(*due));
+        let detail = progress::state(&calls.phase, calls.in_flight);
+        self.phase().tell((*acted, *due), &words, &detail, Instant::now());
+    }
+}
+
+impl Observer for SyncWatch {
+    fn on(&mut self, progress: SyncProgress) -> ControlFlow<()> {
+        match progress {
+            SyncProgress::Header(header) => columns::announce(header),
+            SyncProgress::Planning(step) => return self.planning(step),
+            SyncProgress::Begun { rows_done, offset } => {
+                self.begun = Some(Start { rows_done, offset, input_bytes: Some(self.bytes), limit: self.limit });
+            }
+            SyncProgress::Sending(progress) => self.sending(progress),
+            SyncProgress::RowsDone => self.clear(),
+            SyncProgress::MissingWait(wait) => tell_wait(wait),
+            SyncProgress::Missing(progress) => self.missing(&progress),
+            SyncProgress::Committed | SyncProgress::StateFinished => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Says that kicks and deletions wait, since when, and what is to be done about it.
+fn tell_wait(wait: &MissingWait) {
+    let nights = figures::counted(wait.nights, "night");
+    let way_out = match wait.why {
+        Wait::Malformed => format!(
+            "the file is malformed: {}; mend it where it comes from, or --allow malformed",
+            wait.malformed.as_deref().unwrap_or("a record can't be read for certain"),
+        ),
+        Wait::FailedRows => {
+            format!("it is not known what came of {}; they come with the next run", figures::counted(wait.unknown_rows, "row"))
+        }
+        Wait::FileChanged => "the file has changed since it was planned; the same command plans anew".to_owned(),
+        Wait::Limit => "--limit settles a part of the rows; the same command without it comes to them".to_owned(),
+    };
+    tracing::warn!("the missing accounts wait ({nights} by now): {way_out}");
+}
