@@ -1,4 +1,4 @@
-//! The app's accounts, and the changes made to them.
+//! The app's accounts and the changes to them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,32 +8,32 @@ use serde::{Deserialize, Serialize};
 use super::reply::RequestRefusal;
 use super::settings::{DeletedIds, Keep, SandboxSettings};
 
-/// An account as the sandbox keeps it.
+/// An account as the sandbox stores it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredAccount {
     /// Never empty.
     pub nick: Option<Box<str>>,
     /// Never empty.
     pub face_url: Option<Box<str>>,
-    /// How often it was imported since the sandbox's start.
+    /// How often it was imported since the sandbox started.
     pub imports: u32,
 }
 
-/// The accounts by UserID, and the ids that were deleted and haven't come back.
+/// The accounts by UserID, and the UserIDs that were deleted and not imported again.
 ///
-/// Trees, since a hash table that grows moves all that it holds at once: 60 ms at 230,000 accounts, 280 ms at 920,000 (measured). So long
-/// nobody is heard, and calls that came evenly are taken for a bunch.
+/// These are trees because a growing hash table moves all its entries at once (60 ms at 230,000 accounts, 280 ms at 920,000, measured).
+/// Requests that arrive evenly would wait meanwhile and then look like a burst.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) by_id: BTreeMap<Box<str>, StoredAccount>,
     pub(super) deleted: BTreeSet<Box<str>>,
 }
 
-/// A change of what is held; doing it again changes nothing. A line of the log beside the accounts' file.
+/// A change of the stored accounts, one line of the log beside the accounts file. Applying it twice has no further effect.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Change<'a> {
-    /// The account is there, with these fields.
+    /// The account exists and has these fields.
     Set {
         #[serde(rename = "UserID")]
         id: Cow<'a, str>,
@@ -47,25 +47,25 @@ pub(super) enum Change<'a> {
         #[serde(rename = "UserID")]
         id: Cow<'a, str>,
     },
-    /// The id was deleted earlier; an account that is there all the same has come back.
+    /// The UserID was deleted earlier. If an account of that name exists, it was imported again afterwards.
     Deleted {
         #[serde(rename = "UserID")]
         id: Cow<'a, str>,
     },
 }
 
-/// What is held, and the rules for changing it.
+/// The stored accounts and the rules for changing them.
 #[derive(Debug)]
 pub(super) struct Accounts {
     held: Held,
     limit: Option<usize>,
     keep: Keep,
     deleted_ids: DeletedIds,
-    /// The changes since they were last taken, a JSON object a line; `None` if nobody takes them.
+    /// Changes since the last [`Self::take_changes`], one JSON object per line; `None` if changes are not recorded.
     changes: Option<Vec<u8>>,
 }
 
-/// What became of a deletion.
+/// The result of deleting one account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deletion {
     Deleted,
@@ -73,14 +73,14 @@ pub(super) enum Deletion {
 }
 
 impl StoredAccount {
-    /// Changes what is given; an empty text clears its field.
+    /// Sets the given fields; an empty text clears the field.
     fn set(&mut self, nick: Option<&str>, face_url: Option<&str>) -> Effect {
         let (nick, face_url) = (put(&mut self.nick, nick), put(&mut self.face_url, face_url));
         if nick == Effect::Changed { nick } else { face_url }
     }
 }
 
-/// Whether something is other than before.
+/// Whether a change made a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Changed,
@@ -98,7 +98,7 @@ fn put(field: &mut Option<Box<str>>, text: Option<&str>) -> Effect {
 }
 
 impl Held {
-    /// Makes a recorded change.
+    /// Applies a recorded change.
     pub(super) fn apply(&mut self, change: Change<'_>) {
         match change {
             Change::Set { id, nick, face_url } => {
@@ -118,7 +118,7 @@ impl Held {
         }
     }
 
-    /// The accounts by their UserIDs' bytes.
+    /// The accounts, sorted by the bytes of their UserIDs.
     pub(super) fn sorted(&self) -> Vec<(&str, &StoredAccount)> {
         let mut accounts: Vec<_> = self.by_id.iter().map(|(id, account)| (&**id, account)).collect();
         accounts.sort_unstable_by_key(|&(id, _)| id);
@@ -131,20 +131,20 @@ impl Accounts {
         Self { held, limit: settings.account_limit, keep: settings.keep, deleted_ids: settings.deleted_ids, changes: None }
     }
 
-    /// From now on changes are noted for [`Self::take_changes`].
+    /// Records changes from now on, for [`Self::take_changes`].
     pub(super) fn note_changes(&mut self) {
         self.changes = Some(Vec::new());
     }
 
-    /// The changes since the last time, as lines of the log.
+    /// The changes since the last call of this function, as lines of the log.
     pub(super) fn take_changes(&mut self) -> Vec<u8> {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Makes an account, or changes the one that is there; an absent field keeps what it has.
+    /// Creates an account or updates the existing one; an absent field keeps its value.
     ///
     /// # Errors
-    /// [`RequestRefusal`] for an id that was deleted and is barred, or when the app is full.
+    /// [`RequestRefusal`] if the UserID was deleted and is barred, or if the app is full.
     pub(super) fn import(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
         match self.keep {
             Keep::Nothing => return Ok(()),
@@ -171,7 +171,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Changes a profile.
+    /// Sets fields of a profile; an absent field keeps its value.
     ///
     /// # Errors
     /// [`RequestRefusal`] for an unknown user.
@@ -216,9 +216,9 @@ fn note(changes: &mut Option<Vec<u8>>, change: &Change<'_>) {
 }
 
 impl Change<'_> {
-    /// Appends it as a line.
+    /// Appends the change as one line of JSON.
     pub(super) fn write_to(&self, lines: &mut Vec<u8>) {
-        serde_json::to_writer(&mut *lines, self).expect("a Vec takes all, and texts are JSON");
+        serde_json::to_writer(&mut *lines, self).expect("writing to a Vec cannot fail, and every text is valid JSON");
         lines.push(b'\n');
     }
 }

@@ -1,4 +1,4 @@
-//! The app: carries out each command and builds its answer.
+//! The app: executes each command and builds its answer.
 
 use std::collections::HashMap;
 
@@ -12,18 +12,18 @@ use super::reply::{Reply, RequestRefusal};
 use super::settings::{BatchProfiles, Deleting, PresenceField, SandboxSettings, UnknownProfiles};
 use crate::io::api::wire::{self, ImportBody};
 
-/// No such account, as the account service says it. Source: Tencent's error code page.
+/// The code of the account service for an unknown account. Source: Tencent's error code page.
 const UNKNOWN_ACCOUNT: i64 = 70107;
-/// No such account, as the profile service says it. Source: Tencent's error code page.
+/// The code of the profile service for an unknown account. Source: Tencent's error code page.
 const UNKNOWN_PROFILE: i64 = 40003;
-/// What stands for an unknown user in an answer of `portrait_get`. Seen in working code.
+/// Replaces the UserID of an unknown user in an answer of `portrait_get`. Source: seen in working client code.
 const NOT_FOUND: &str = "@TLS#NOT_FOUND";
 
 /// An app with its accounts.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) accounts: Accounts,
-    /// Who isn't there is offline.
+    /// The presence of users by UserID. Users without an entry are offline.
     online: HashMap<String, PresenceField>,
     administrator: String,
     deleting: Deleting,
@@ -31,7 +31,7 @@ pub(super) struct App {
     unknown_profiles: UnknownProfiles,
 }
 
-/// An order that was carried out, at least for some of its users.
+/// The result of a request that was executed for at least some of its users.
 #[derive(Debug)]
 pub(super) struct ExecutedRequest {
     pub(super) reply: Reply,
@@ -44,19 +44,19 @@ impl ExecutedRequest {
     }
 }
 
-/// Users (by hash) whom a fault keeps from having their part of a call, and the code that each gets.
+/// Users (by hash) whose part of a request fails because of a fault, and the code that each of them gets.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Struck<'a> {
+pub(super) struct AffectedUsers<'a> {
     pub(super) users: &'a [u64],
     pub(super) code: i64,
 }
 
-impl Struck<'_> {
-    pub(super) const NOBODY: Struck<'static> = Struck { users: &[], code: 0 };
+impl AffectedUsers<'_> {
+    pub(super) const NOBODY: AffectedUsers<'static> = AffectedUsers { users: &[], code: 0 };
 
     fn check(&self, id: &str) -> Result<(), RequestRefusal> {
-        let is_struck = !self.users.is_empty() && self.users.contains(&TargetedUser::new(id).hash);
-        if is_struck { Err(RequestRefusal::content(self.code, "a fault on request")) } else { Ok(()) }
+        let is_affected = !self.users.is_empty() && self.users.contains(&TargetedUser::new(id).hash);
+        if is_affected { Err(RequestRefusal::content(self.code, "a fault on request")) } else { Ok(()) }
     }
 }
 
@@ -72,20 +72,20 @@ impl App {
         }
     }
 
-    /// Does what is asked, but for the struck users.
+    /// Executes the request for all users except the affected ones.
     ///
     /// # Errors
-    /// [`RequestRefusal`] of the whole call.
-    pub(super) fn carry_out(&mut self, order: &ParsedRequest<'_>, struck: Struck<'_>) -> Result<ExecutedRequest, RequestRefusal> {
-        match order {
+    /// [`RequestRefusal`] if the request as a whole is refused.
+    pub(super) fn execute(&mut self, request: &ParsedRequest<'_>, affected: AffectedUsers<'_>) -> Result<ExecutedRequest, RequestRefusal> {
+        match request {
             ParsedRequest::Import(account) => self.import(account).map(|()| ExecutedRequest::whole()),
-            ParsedRequest::ImportMany(accounts) => Ok(self.import_many(accounts, struck)),
-            ParsedRequest::Check(users) => Ok(self.check(users, struck)),
-            ParsedRequest::Delete(users) => self.delete(users, struck),
+            ParsedRequest::ImportMany(accounts) => Ok(self.import_many(accounts, affected)),
+            ParsedRequest::Check(users) => Ok(self.check(users, affected)),
+            ParsedRequest::Delete(users) => self.delete(users, affected),
             ParsedRequest::Kick(user) => self.kick(user),
-            ParsedRequest::GetPortraits { users, tags } => Ok(self.portraits(users, tags, struck)),
+            ParsedRequest::GetPortraits { users, tags } => Ok(self.portraits(users, tags, affected)),
             ParsedRequest::SetPortrait { user, items } => self.set_portrait(user, items),
-            ParsedRequest::OnlineStatus(users) => Ok(self.online_status(users, struck)),
+            ParsedRequest::OnlineStatus(users) => Ok(self.online_status(users, affected)),
         }
     }
 
@@ -94,7 +94,7 @@ impl App {
         self.accounts.import(&account.user_id, account.nick.as_deref(), account.face_url.as_deref())
     }
 
-    fn import_many(&mut self, accounts: &[ImportBody<'_>], struck: Struck<'_>) -> ExecutedRequest {
+    fn import_many(&mut self, accounts: &[ImportBody<'_>], affected: AffectedUsers<'_>) -> ExecutedRequest {
         let profiles = self.batch_profiles;
         let mut import = |account: &ImportBody<'_>| match profiles {
             BatchProfiles::Kept => self.import(account),
@@ -103,7 +103,7 @@ impl App {
         let mut failed: Vec<&str> = Vec::new();
         let mut codes = Vec::with_capacity(accounts.len());
         for account in accounts {
-            let code = code(&struck.check(&account.user_id).and_then(|()| import(account)));
+            let code = code(&affected.check(&account.user_id).and_then(|()| import(account)));
             if code != 0 {
                 failed.push(&account.user_id);
             }
@@ -113,9 +113,9 @@ impl App {
         ExecutedRequest { reply, codes: Codes::Each(codes) }
     }
 
-    fn check(&self, users: &[String], struck: Struck<'_>) -> ExecutedRequest {
-        let status = |user: &str| struck.check(user).and_then(|()| parsed_request::check_user_id(user)).map(|()| self.accounts.get(user));
-        deed("ResultItem", users, |user| match status(user) {
+    fn check(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
+        let status = |user: &str| affected.check(user).and_then(|()| parsed_request::check_user_id(user)).map(|()| self.accounts.get(user));
+        answer_per_user("ResultItem", users, |user| match status(user) {
             Ok(account) => {
                 let status = if account.is_some() { "Imported" } else { "NotImported" };
                 (0, json!({ "UserID": user, "ResultCode": 0, "ResultInfo": "", "AccountStatus": status }))
@@ -124,13 +124,13 @@ impl App {
         })
     }
 
-    fn delete(&mut self, users: &[String], struck: Struck<'_>) -> Result<ExecutedRequest, RequestRefusal> {
+    fn delete(&mut self, users: &[String], affected: AffectedUsers<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match self.deleting {
             Deleting::SwitchedOff => return Err(RequestRefusal::content(71000, "deleting accounts is switched off for this app")),
             Deleting::SwitchedOn => {}
         }
-        Ok(deed("ResultItem", users, |user| {
-            let outcome = struck.check(user).and_then(|()| self.delete_one(user));
+        Ok(answer_per_user("ResultItem", users, |user| {
+            let outcome = affected.check(user).and_then(|()| self.delete_one(user));
             (code(&outcome), result(user, outcome.as_ref().copied()))
         }))
     }
@@ -154,10 +154,10 @@ impl App {
         Ok(ExecutedRequest::whole())
     }
 
-    fn portraits(&self, users: &[String], tags: &[String], struck: Struck<'_>) -> ExecutedRequest {
+    fn portraits(&self, users: &[String], tags: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
         let (mut items, mut codes) = (Vec::with_capacity(users.len()), Vec::with_capacity(users.len()));
         for user in users {
-            let (code, item) = match (struck.check(user), self.accounts.get(user)) {
+            let (code, item) = match (affected.check(user), self.accounts.get(user)) {
                 (Err(refusal), _) => {
                     let item = json!({ "To_Account": user, "ResultCode": refusal.code, "ResultInfo": refusal.info });
                     (refusal.code, Some(item))
@@ -189,10 +189,10 @@ impl App {
         Ok(ExecutedRequest::whole())
     }
 
-    fn online_status(&self, users: &[String], struck: Struck<'_>) -> ExecutedRequest {
+    fn online_status(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
         let (mut known, mut errors, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(users.len()));
         for user in users {
-            let outcome = struck.check(user).and_then(|()| self.accounts.get(user).map(|_| ()).ok_or_else(unknown));
+            let outcome = affected.check(user).and_then(|()| self.accounts.get(user).map(|_| ()).ok_or_else(unknown));
             let code = code(&outcome);
             match outcome {
                 Ok(()) => known
@@ -217,14 +217,14 @@ fn code(outcome: &Result<(), RequestRefusal>) -> i64 {
     outcome.as_ref().map_or_else(|refusal| refusal.code, |()| 0)
 }
 
-/// An item of a list that tells of each user what became of it.
+/// One item of a result list: the code and the message for one user.
 fn result(user: &str, outcome: Result<(), &RequestRefusal>) -> Value {
     let (code, info) = outcome.map_or_else(|refusal| (refusal.code, &*refusal.info), |()| (0, ""));
     json!({ "UserID": user, "ResultCode": code, "ResultInfo": info })
 }
 
-/// A list with an item for each user.
-fn deed(name: &str, users: &[String], item: impl FnMut(&String) -> (i64, Value)) -> ExecutedRequest {
+/// An answer with one list item per user.
+fn answer_per_user(name: &str, users: &[String], item: impl FnMut(&String) -> (i64, Value)) -> ExecutedRequest {
     let (codes, items): (Vec<i64>, Vec<Value>) = users.iter().map(item).unzip();
     ExecutedRequest { reply: Reply::with(fields(name, items.into())), codes: Codes::Each(codes) }
 }
@@ -233,7 +233,7 @@ fn fields(name: &str, value: Value) -> Map<String, Value> {
     Map::from_iter([(name.to_owned(), value)])
 }
 
-/// The fields of a profile that are asked for and set.
+/// The profile fields that `tags` asks for, if they are set.
 fn profile(account: &StoredAccount, tags: &[String]) -> Value {
     let field = |tag: &String| {
         let value = match tag.as_str() {

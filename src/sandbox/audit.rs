@@ -1,4 +1,4 @@
-//! The audit: the requests that arrived and their pace, violations of the protocol, and requests that were in flight together.
+//! The audit counts requests, their pace, violations of the protocol, and imports of one UserID that overlapped.
 //!
 //! It never holds a UserSig.
 
@@ -10,75 +10,76 @@ use serde::Serialize;
 use super::command::SandboxCommand;
 use super::pace::CallPace;
 
-/// Violations that are described; past that they are only counted. Chosen.
+/// Violations that the audit describes; later ones are only counted. Chosen.
 const DESCRIBED_MAX: usize = 20;
 /// Longest description, in characters. Chosen: a line or two.
 const DESCRIPTION_MAX_CHARS: usize = 200;
-/// Calls over which a repeated `random` is noticed. Chosen: by chance an honest client repeats one in 400,000 calls.
+/// A `random` counts as repeated if it equals one of this many before it. Chosen: by chance a correct client repeats one in 400,000
+/// requests.
 const RANDOMS_KEPT: usize = 10_000;
-/// Distinct codes that are counted. Chosen: beyond what faults can be set to answer in practice.
+/// Distinct codes that are counted. Chosen: more than faults answer in practice.
 const CODES_MAX: usize = 1_000;
 
-/// The sandbox's testimony; what `GET /audit` answers.
+/// What `GET /audit` returns: everything that the sandbox counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Audit {
     /// Requests of every kind, malformed ones included.
     pub calls: u64,
-    /// By the command's name; those that were called.
+    /// The counts of each command that was called, by its name.
     pub apis: BTreeMap<&'static str, ApiAudit>,
-    /// Answers in JSON by their code; 0 is success.
+    /// JSON answers by code; 0 is success.
     pub codes: BTreeMap<i64, u64>,
     /// Accounts that exist.
     pub accounts: usize,
-    /// Accounts that were imported, repetitions included.
+    /// Accounts in successful imports, repetitions included.
     pub imports: u64,
     /// Requests that depart from the documented protocol.
     pub violations: u64,
-    /// The first of them, described.
+    /// The first of these violations, described.
     pub first_violations: Vec<String>,
-    /// Calls whose `random` is that of one of the 10,000 before; chance alone makes it some 2 in a million.
+    /// Requests whose `random` equals one of the 10,000 before. Chance alone repeats about 2 in a million.
     pub repeated_randoms: u64,
-    /// Import requests that came while another one of the same UserID was in flight.
+    /// Import requests that arrived while another one for the same UserID was in flight.
     pub overlaps: u64,
     /// Requests in flight now.
     pub in_flight: u64,
-    /// Most requests in flight together.
+    /// The most requests that were in flight at the same time.
     pub max_in_flight: u64,
-    /// How often each fault was applied, in their order.
+    /// How often each fault was injected, in the order of the settings.
     pub faults: Vec<u64>,
 }
 
 impl Audit {
-    /// What is known of a command; all zero if it wasn't called.
+    /// The counts of one command; all zero if it was not called.
     #[must_use]
     pub fn of(&self, command: SandboxCommand) -> ApiAudit {
         self.apis.get(command.name()).cloned().unwrap_or_default()
     }
 }
 
-/// The pace of one command.
+/// The counts and the pace of one command.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ApiAudit {
-    /// Calls by the path alone, whatever became of them.
+    /// Requests whose path names this command, whatever their result.
     pub calls: u64,
-    /// Those answered 60007.
+    /// Requests answered with 60007.
     pub over_limit: u64,
-    /// UserIDs that its well-formed calls carried, repetitions included.
+    /// UserIDs in well-formed requests, repetitions included.
     pub ids: u64,
-    /// Most calls in any sliding second, exactly, by the arrival of the request's head.
+    /// The most requests in any sliding second, exact, by the arrival of the request's head.
     pub max_calls_in_1s: usize,
-    /// Calls a second between the first and the last; 0 with fewer than two.
+    /// Requests per second between the first and the last; 0 with fewer than two.
     pub mean_calls_per_s: f64,
-    /// Seconds from the sandbox's start to the first call.
+    /// Seconds from the sandbox's start to the first request.
     pub first_call_s: f64,
-    /// Seconds from the sandbox's start to the last call.
+    /// Seconds from the sandbox's start to the last request.
     pub last_call_s: f64,
-    /// When the first calls arrived, since the sandbox's start; as many as the settings ask for.
+    /// Arrival times of the first requests since the sandbox's start; at most `arrivals_kept` of the settings.
     #[serde(skip)]
     pub arrivals: Vec<Duration>,
 }
 
-/// Gathers the audit, call by call.
+/// Collects the audit, request by request.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     calls: u64,
@@ -90,7 +91,7 @@ pub(super) struct Recorder {
     first_violations: Vec<String>,
     randoms: Randoms,
     overlaps: u64,
-    /// Import requests in flight by the hash of the UserID.
+    /// Import requests in flight, by the hash of the UserID.
     users_in_flight: HashMap<u64, u32>,
     in_flight: u64,
     max_in_flight: u64,
@@ -108,7 +109,7 @@ struct ApiRecord {
     arrivals: Vec<Duration>,
 }
 
-/// The last values of `random`.
+/// The last values of `random`, and how many were repeated.
 #[derive(Debug, Default)]
 struct Randoms {
     order: VecDeque<u32>,
@@ -121,7 +122,7 @@ impl Recorder {
         Self { arrivals_kept, ..Self::default() }
     }
 
-    /// A request's head arrived.
+    /// Counts a request when its head has arrived.
     pub(super) fn arrived(&mut self, now: Duration, command: Option<SandboxCommand>) {
         self.calls += 1;
         self.in_flight += 1;
@@ -139,7 +140,7 @@ impl Recorder {
         }
     }
 
-    /// A request imports these users (by hash) from now until it is [`Self::finished`].
+    /// Counts these users (by hash) as being imported until [`Self::finished`].
     pub(super) fn importing(&mut self, users: &[u64]) {
         for &user in users {
             let together = self.users_in_flight.entry(user).or_default();
@@ -148,7 +149,7 @@ impl Recorder {
         }
     }
 
-    /// A request is over.
+    /// Ends a request that [`Self::arrived`] counted, and the imports of its users.
     pub(super) fn finished(&mut self, users: &[u64]) {
         self.in_flight = self.in_flight.saturating_sub(1);
         for user in users {

@@ -2,22 +2,22 @@
 
 use super::command::SandboxCommand;
 
-/// What the call log begins with.
+/// The header line of a call log.
 pub(super) const HEADER: &str = "command,UserID,code\n";
 
-/// A user of a call that was well-formed and signed.
+/// One user of a well-formed, signed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallLogEntry {
     pub command: SandboxCommand,
     pub user_id: String,
-    /// What the service made of this user: 0 = done. `None` where a fault kept the call from having an effect and a code.
+    /// The service's code for this user, 0 for success. `None` if a fault kept the request from having an effect and a code.
     pub code: Option<i64>,
 }
 
-/// What became of the users of a call, in their order.
+/// The codes of a request's users, in the users' order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Codes {
-    /// A fault left the call without effect and without a code.
+    /// A fault left the request without an effect and without a code.
     None,
     All(i64),
     Each(Vec<i64>),
@@ -32,13 +32,13 @@ impl Codes {
         }
     }
 
-    /// How many of `users` succeeded.
+    /// How many of the `users` succeeded.
     pub(super) fn done(&self, users: usize) -> u64 {
         (0..users).filter(|&position| self.of(position) == Some(0)).count() as u64
     }
 }
 
-/// The touches: the first ones to be asked for, all of them as lines to be taken.
+/// The users of the requests: the first entries are kept, and each is written as a line if lines are asked for.
 #[derive(Debug, Default)]
 pub(super) struct CallLogEntries {
     kept: Vec<CallLogEntry>,
@@ -47,17 +47,17 @@ pub(super) struct CallLogEntries {
 }
 
 impl CallLogEntries {
-    /// Keeps the first `kept_max`.
+    /// Keeps the first `kept_max` entries.
     pub(super) fn new(kept_max: usize) -> Self {
         Self { kept_max, ..Self::default() }
     }
 
-    /// From now on lines are noted for [`Self::take_lines`].
+    /// Writes lines from now on, for [`Self::take_lines`].
     pub(super) fn note_lines(&mut self) {
         self.lines = Some(Vec::new());
     }
 
-    /// The lines since the last time.
+    /// The lines since the last call of this function.
     pub(super) fn take_lines(&mut self) -> Vec<u8> {
         self.lines.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -82,7 +82,7 @@ impl CallLogEntries {
     }
 }
 
-/// A line of CSV. What is no visible ASCII is escaped, so that a line of the file is always a whole record.
+/// One line of CSV. Characters other than visible ASCII are escaped, so that each record stays on one line.
 fn line(command: SandboxCommand, id: &str, code: Option<i64>) -> String {
     let name = command.name();
     let code = code.map(|code| code.to_string()).unwrap_or_default();
@@ -116,7 +116,7 @@ mod tests {
     fn the_first_touches_are_kept_and_lines_are_taken_once() {
         let mut touches = CallLogEntries::new(3);
         touches.add(SandboxCommand::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
-        assert_eq!(touches.take_lines(), b"", "nobody has asked for lines");
+        assert_eq!(touches.take_lines(), b"", "lines were not asked for");
         touches.note_lines();
         touches.add(SandboxCommand::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
         let kept: Vec<_> = touches.kept().iter().map(|touch| (touch.user_id.as_str(), touch.code)).collect();

@@ -1,4 +1,4 @@
-//! The commands that the sandbox knows, and how often each may be called.
+//! The commands that the sandbox knows, with the limit of each.
 
 use std::num::NonZeroU32;
 
@@ -18,7 +18,7 @@ pub enum SandboxCommand {
 }
 
 impl SandboxCommand {
-    /// All of them; the position of each is its discriminant.
+    /// All commands; the position of each is its discriminant.
     pub const ALL: [SandboxCommand; 8] = [
         SandboxCommand::AccountImport,
         SandboxCommand::MultiaccountImport,
@@ -30,19 +30,19 @@ impl SandboxCommand {
         SandboxCommand::QueryOnlineStatus,
     ];
 
-    /// The command with this SERVICE/COMMAND, letter for letter.
+    /// The command whose path is exactly this SERVICE/COMMAND.
     #[must_use]
     pub fn by_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.path() == path)
     }
 
-    /// The command with this name, without its service.
+    /// The command of this name, without its service.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.name() == name)
     }
 
-    /// SERVICE/COMMAND.
+    /// The path, SERVICE/COMMAND.
     #[must_use]
     pub const fn path(self) -> &'static str {
         match self {
@@ -57,14 +57,15 @@ impl SandboxCommand {
         }
     }
 
-    /// The path less its service.
+    /// The path without its service.
     #[must_use]
     pub fn name(self) -> &'static str {
         let path = self.path();
         path.split_once('/').map_or(path, |(_, name)| name)
     }
 
-    /// Calls a second, `imports` being what is set for [`SandboxCommand::AccountImport`]; without a limit there, nothing is limited.
+    /// The limit of this command in requests per second. `imports` is the limit set for [`SandboxCommand::AccountImport`]; if it is `None`,
+    /// no command has a limit.
     pub(super) fn calls_per_s(self, imports: Option<NonZeroU32>) -> Option<u32> {
         let imports = imports?.get();
         Some(match self {
@@ -78,7 +79,7 @@ impl SandboxCommand {
         })
     }
 
-    /// Whether it makes accounts.
+    /// Whether it creates accounts.
     pub(super) const fn imports(self) -> bool {
         matches!(self, SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport)
     }

@@ -1,20 +1,20 @@
-//! Checks the outside of a request: method, path and the five query parameters, exactly as documented.
+//! Checks a request's method, path and the five query parameters, exactly as documented.
 //!
-//! The text of a refusal never holds a value of the query, since one of them is the UserSig.
+//! The text of a refusal never contains a value of the query, because one of them is the UserSig.
 
 use std::borrow::Cow;
 
 use super::command::SandboxCommand;
 use super::reply::RequestRefusal;
 
-/// The call's URL is malformed. Source: Tencent's error code page.
+/// The request's URL is malformed. Source: Tencent's error code page.
 const BAD_URL: i64 = 60002;
-/// There is nothing at this URL. Source: Tencent's error code page.
+/// No command has this URL. Source: Tencent's error code page.
 const NO_SUCH_RESOURCE: i64 = 60009;
 
-/// The query of a call.
+/// The query parameters of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct AnswerEnvelope<'a> {
+pub(super) struct RequestQuery<'a> {
     pub(super) command: SandboxCommand,
     pub(super) sdkappid: u64,
     pub(super) identifier: Cow<'a, str>,
@@ -22,17 +22,17 @@ pub(super) struct AnswerEnvelope<'a> {
     pub(super) random: u32,
 }
 
-/// The command that a target names, if it names one.
+/// The command that a target's path names.
 pub(super) fn command(target: &str) -> Option<SandboxCommand> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     SandboxCommand::by_path(path.strip_prefix("/v4/")?)
 }
 
-/// Reads method and query.
+/// Reads method, path and query.
 ///
 /// # Errors
-/// [`RequestRefusal`] for whatever departs from the documentation.
-pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<AnswerEnvelope<'a>, RequestRefusal> {
+/// [`RequestRefusal`] for anything that differs from the documentation.
+pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<RequestQuery<'a>, RequestRefusal> {
     let command = command(target).ok_or_else(|| RequestRefusal::form(NO_SUCH_RESOURCE, "no such command"))?;
     if method != "POST" {
         return Err(RequestRefusal::form(BAD_URL, "the method must be POST"));
@@ -41,7 +41,7 @@ pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<AnswerEnvelope<'
     if contenttype != "json" {
         return Err(RequestRefusal::form(BAD_URL, "contenttype must be json"));
     }
-    Ok(AnswerEnvelope {
+    Ok(RequestQuery {
         command,
         sdkappid: number(&sdkappid).ok_or_else(|| RequestRefusal::form(BAD_URL, "sdkappid must be a number"))?,
         identifier,
@@ -54,7 +54,7 @@ pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<AnswerEnvelope<'
 
 const NAMES: [&str; 5] = ["sdkappid", "identifier", "usersig", "random", "contenttype"];
 
-/// The values of [`NAMES`], each there exactly once.
+/// The values of [`NAMES`], each of which must be given exactly once.
 fn parameters(target: &str) -> Result<[Cow<'_, str>; 5], RequestRefusal> {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let mut values: [Option<Cow<'_, str>>; 5] = [const { None }; 5];
@@ -75,7 +75,7 @@ fn parameters(target: &str) -> Result<[Cow<'_, str>; 5], RequestRefusal> {
     Ok(values.map(Option::unwrap_or_default))
 }
 
-/// Plain decimal digits; no sign, no leading zero.
+/// Reads plain decimal digits without a sign or leading zeros.
 fn number(text: &str) -> Option<u64> {
     let plain = text == "0" || (text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }

@@ -1,4 +1,4 @@
-//! Faults on request: what goes wrong, for which requests, how often; and the syntax of `--fault`.
+//! Faults on request: the kind of failure, the requests that it affects, how often; and the syntax of `--fault`.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -8,66 +8,66 @@ use thiserror::Error;
 
 use super::command::SandboxCommand;
 
-/// A fault: the first one in the settings that applies to a call is applied.
+/// A fault. If several apply to a request, the first one in the settings is injected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     pub what: What,
-    /// The command it strikes; `None` = every one.
+    /// The command that it affects; `None` = all commands.
     pub api: Option<SandboxCommand>,
     pub ids: Ids,
-    /// So many calls that it would strike pass first.
+    /// This many matching requests pass before the first one fails.
     pub after: u64,
-    /// Of the calls that it would strike, each so-manieth; 1 = every one.
+    /// Of the matching requests every n-th one fails; 1 = all.
     pub every: u64,
-    /// When it strikes, since the sandbox's start.
+    /// The time since the sandbox's start in which it is active.
     pub period: Option<Range<Duration>>,
-    /// How often it strikes each UserID.
+    /// How often it affects each UserID.
     pub times: Option<u32>,
-    /// How often it strikes in all.
+    /// How often it is injected in total.
     pub count: Option<u64>,
 }
 
-/// What goes wrong.
+/// The kind of failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// The service answers this code, in its documented JSON, and does nothing. Of a batch, only the struck ids fail; of another call that is
-    /// answered user by user, only those that the fault names.
+    /// The service answers with this code in its documented JSON and does nothing. In a batch only the chosen UserIDs fail; in another
+    /// request with one result per user, only the UserIDs that the fault names.
     Code(i64),
-    /// As [`What::Code`], and of a batch nobody is taken.
+    /// Like [`What::Code`], but a batch is refused as a whole.
     Whole(i64),
-    /// Another HTTP status than 200, with a page of a gateway.
+    /// An HTTP status other than 200, with a gateway's error page.
     Http(u16),
-    /// A web page with status 200, as of a captive portal.
+    /// A web page with status 200, like that of a captive portal.
     Html,
     /// Status 200 without a body.
     Empty,
-    /// The connection is reset before the call has an effect.
+    /// The connection is reset before the request takes effect.
     ResetBefore,
-    /// The connection is reset, and the call has had its effect.
+    /// The connection is reset after the request took effect.
     ResetAfter,
-    /// No answer ever; no effect.
+    /// The request is never answered and has no effect.
     Stall,
-    /// The right answer, this much later.
+    /// The right answer comes this much later.
     Slow(Duration),
-    /// The right answer, its bytes spread over this time.
+    /// The bytes of the right answer are spread over this time.
     Drip(Duration),
-    /// An endless-looking body of some megabytes.
+    /// A body of several megabytes, larger than a client should accept.
     BigBody,
-    /// A 307 to this URL.
+    /// A redirect with status 307 to this URL.
     Redirect(String),
 }
 
-/// Which users a fault strikes.
+/// The users that a fault affects.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ids {
     All,
-    /// This share of them (0 to 1), chosen by a hash of the UserID: always the same ones.
+    /// This share of the users (0 to 1), chosen by a hash of the UserID, so always the same ones.
     Share(f64),
     Exact(String),
 }
 
 impl Fault {
-    /// Strikes every call.
+    /// A fault that affects every request.
     #[must_use]
     pub const fn always(what: What) -> Self {
         Self { what, api: None, ids: Ids::All, after: 0, every: 1, period: None, times: None, count: None }
@@ -117,7 +117,7 @@ impl FromStr for Fault {
     }
 }
 
-/// The fault that a part of the text names; `None` if the part is something else.
+/// The fault that this part of the text names; `None` if the part is one of the other keys.
 fn what_of(key: &str, value: &str) -> Result<Option<What>, FaultError> {
     let bare = |what: What| if value.is_empty() { Ok(Some(what)) } else { Err(wrong(key, value, "nothing after it")) };
     match key {
@@ -144,20 +144,20 @@ fn what_of(key: &str, value: &str) -> Result<Option<What>, FaultError> {
     }
 }
 
-/// A text is no fault.
+/// Why a text is not a valid fault.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FaultError {
     #[error(
-        "{0:?} says not what goes wrong: code=N, whole=N, http=STATUS, html, empty, reset=before|after, stall, slow=TIME, drip=TIME, bigbody or redirect=URL"
+        "{0:?} names no fault. Use one of code=N, whole=N, http=STATUS, html, empty, reset=before|after, stall, slow=TIME, drip=TIME, bigbody or redirect=URL"
     )]
     NoFault(String),
-    #[error("{0:?} holds two faults; give each its own")]
+    #[error("{0:?} contains two faults; use one --fault for each")]
     TwoFaults(String),
-    #[error("{0:?} is nothing that a fault has; it has api, ids, id, after, every, period, times and count")]
+    #[error("unknown key {0:?}; the keys are api, ids, id, after, every, period, times and count")]
     UnknownKey(String),
     #[error("{0:?} is given twice")]
     Twice(String),
-    #[error("id and ids exclude each other")]
+    #[error("id and ids cannot be combined")]
     IdAndIds,
     #[error("{key}={value:?} must be {expected}")]
     Value { key: String, value: String, expected: &'static str },
@@ -224,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fault_is_told() {
+    fn an_invalid_fault_is_explained() {
         let check = |text: &str, expected: &str| {
             let told = text.parse::<Fault>().unwrap_err().to_string();
             assert!(told.contains(expected), "{text}: {told}");
         };
-        check("", "says not what goes wrong");
-        check("ids=10%", "says not what goes wrong");
+        check("", "names no fault");
+        check("ids=10%", "names no fault");
         check("code=1,http=502", "two faults");
         check("code=x", r#"code="x" must be a number"#);
         check("code=", "must be a number");
@@ -244,8 +244,8 @@ mod tests {
         check("html,period=2s", "a period such as");
         check("html,api=import", "the name of a command");
         check("html,times=1,times=2", "given twice");
-        check("html,id=u,ids=1%", "exclude each other");
+        check("html,id=u,ids=1%", "cannot be combined");
         check("redirect=", "a URL");
-        check("html,more=1", r#""more" is nothing"#);
+        check("html,more=1", r#"unknown key "more""#);
     }
 }

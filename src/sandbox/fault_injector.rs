@@ -1,4 +1,4 @@
-//! Decides which fault a request meets: it counts requests and faults, and chooses users by hash.
+//! Decides which fault a request gets. It counts requests and faults, and chooses users by hash.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::command::SandboxCommand;
 use super::fault::{Fault, Ids, What};
 
-/// A user of a call.
+/// A user in a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TargetedUser<'a> {
     pub(super) id: &'a str,
@@ -19,25 +19,25 @@ impl<'a> TargetedUser<'a> {
     }
 }
 
-/// A fault that strikes a call.
+/// A fault that applies to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Strike {
+pub(super) struct Injection {
     pub(super) what: What,
-    /// The users (by hash) that it strikes.
+    /// The users (by hash) that it affects.
     pub(super) users: Vec<u64>,
     pub(super) aim: Aim,
 }
 
-/// What a fault is after.
+/// Whether a fault was set for requests or for users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
-    /// Calls, whomever they carry.
+    /// Every request, whatever users it carries.
     Calls,
-    /// The users that it names.
+    /// Only the users that the fault names.
     Users,
 }
 
-/// The faults of a sandbox and what they have done so far.
+/// The faults of a sandbox and how often each was injected.
 #[derive(Debug)]
 pub(super) struct FaultInjector {
     faults: Vec<FaultCount>,
@@ -46,12 +46,12 @@ pub(super) struct FaultInjector {
 #[derive(Debug)]
 struct FaultCount {
     fault: Fault,
-    /// Makes the faults choose their users independently.
+    /// Makes the faults choose their users independently of each other.
     salt: u64,
-    /// Calls that it would have struck but for `after` and `every`.
+    /// Matching requests, counted before `after` and `every` are applied.
     candidates: u64,
-    strikes: u64,
-    /// Strikes by the hash of the UserID; kept only for a fault with `times`.
+    injections: u64,
+    /// Injections by the hash of the UserID; kept only for a fault with `times`.
     by_user: HashMap<u64, u32>,
 }
 
@@ -61,35 +61,40 @@ impl FaultInjector {
             fault,
             salt: mixed(seed.wrapping_add(position)),
             candidates: 0,
-            strikes: 0,
+            injections: 0,
             by_user: HashMap::new(),
         };
         Self { faults: faults.into_iter().zip(1..).map(tally).collect() }
     }
 
-    /// The fault that strikes this call, if one does.
-    pub(super) fn strike(&mut self, since_start: Duration, command: Option<SandboxCommand>, users: &[TargetedUser<'_>]) -> Option<Strike> {
-        self.faults.iter_mut().find_map(|tally| tally.strike(since_start, command, users))
+    /// The first fault that applies to this request, if any.
+    pub(super) fn inject(
+        &mut self,
+        since_start: Duration,
+        command: Option<SandboxCommand>,
+        users: &[TargetedUser<'_>],
+    ) -> Option<Injection> {
+        self.faults.iter_mut().find_map(|tally| tally.inject(since_start, command, users))
     }
 
-    /// How often each fault struck.
-    pub(super) fn strikes(&self) -> Vec<u64> {
-        self.faults.iter().map(|tally| tally.strikes).collect()
+    /// How often each fault was injected.
+    pub(super) fn injections(&self) -> Vec<u64> {
+        self.faults.iter().map(|tally| tally.injections).collect()
     }
 }
 
 impl FaultCount {
-    fn strike(&mut self, since_start: Duration, command: Option<SandboxCommand>, users: &[TargetedUser<'_>]) -> Option<Strike> {
+    fn inject(&mut self, since_start: Duration, command: Option<SandboxCommand>, users: &[TargetedUser<'_>]) -> Option<Injection> {
         let fault = &self.fault;
-        let over = fault.count.is_some_and(|count| self.strikes >= count);
+        let over = fault.count.is_some_and(|count| self.injections >= count);
         let elsewhere = fault.api.is_some() && fault.api != command;
         let another_time = fault.period.as_ref().is_some_and(|period| !period.contains(&since_start));
         if over || elsewhere || another_time {
             return None;
         }
-        let struck: Vec<u64> = users.iter().filter(|user| self.chooses(user)).map(|user| user.hash).collect();
+        let affected: Vec<u64> = users.iter().filter(|user| self.chooses(user)).map(|user| user.hash).collect();
         let anybody = fault.ids == Ids::All && fault.times.is_none();
-        if struck.is_empty() && !anybody {
+        if affected.is_empty() && !anybody {
             return None;
         }
         self.candidates += 1;
@@ -97,9 +102,9 @@ impl FaultCount {
         if past == 0 || !past.is_multiple_of(fault.every) {
             return None;
         }
-        self.strikes += 1;
+        self.injections += 1;
         if fault.times.is_some() {
-            for &user in &struck {
+            for &user in &affected {
                 *self.by_user.entry(user).or_default() += 1;
             }
         }
@@ -107,7 +112,7 @@ impl FaultCount {
             Ids::All => Aim::Calls,
             Ids::Share(_) | Ids::Exact(_) => Aim::Users,
         };
-        Some(Strike { what: fault.what.clone(), users: struck, aim })
+        Some(Injection { what: fault.what.clone(), users: affected, aim })
     }
 
     fn chooses(&self, user: &TargetedUser<'_>) -> bool {
@@ -116,11 +121,11 @@ impl FaultCount {
             Ids::Share(share) => (mixed(user.hash ^ self.salt) as f64) < share * (u64::MAX as f64),
             Ids::Exact(id) => id == user.id,
         };
-        chosen && self.fault.times.is_none_or(|times| self.by_user.get(&user.hash).is_none_or(|&strikes| strikes < times))
+        chosen && self.fault.times.is_none_or(|times| self.by_user.get(&user.hash).is_none_or(|&injections| injections < times))
     }
 }
 
-/// FNV-1a; the same in every process, so that a fault chooses the same users again.
+/// FNV-1a. It is the same in every process, so that a fault always chooses the same users.
 fn hash(id: &str) -> u64 {
     id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -137,20 +142,21 @@ const fn mixed(mut bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn mischief(faults: &[&str]) -> FaultInjector {
+    fn injector(faults: &[&str]) -> FaultInjector {
         FaultInjector::new(faults.iter().map(|text| text.parse().unwrap()).collect(), 0)
     }
 
-    /// Calls (by their number) of a row of calls of one user each that a fault strikes.
-    fn struck(fault: &str, ids: &[&str]) -> Vec<usize> {
-        let mut mischief = mischief(&[fault]);
-        let strikes = |id: &str| mischief.strike(Duration::ZERO, Some(SandboxCommand::AccountImport), &[TargetedUser::new(id)]).is_some();
-        ids.iter().copied().map(strikes).enumerate().filter_map(|(call, struck)| struck.then_some(call)).collect()
+    /// The indexes of the requests, with one user each, that get the fault.
+    fn requests_with_fault(fault: &str, ids: &[&str]) -> Vec<usize> {
+        let mut injector = injector(&[fault]);
+        let is_injected =
+            |id: &str| injector.inject(Duration::ZERO, Some(SandboxCommand::AccountImport), &[TargetedUser::new(id)]).is_some();
+        ids.iter().copied().map(is_injected).enumerate().filter_map(|(call, affected)| affected.then_some(call)).collect()
     }
 
     #[test]
-    fn a_fault_strikes_the_calls_that_it_names() {
-        let check = |fault: &str, ids: &[&str], expected: &[usize]| assert_eq!(struck(fault, ids), expected, "{fault}");
+    fn a_fault_affects_the_requests_that_it_names() {
+        let check = |fault: &str, ids: &[&str], expected: &[usize]| assert_eq!(requests_with_fault(fault, ids), expected, "{fault}");
         let five = ["a", "b", "a", "b", "a"];
         check("html", &five, &[0, 1, 2, 3, 4]);
         check("html,id=a", &five, &[0, 2, 4]);
@@ -169,26 +175,26 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_ids_is_what_it_says_and_stays_the_same() {
+    fn a_share_of_ids_has_that_size_and_stays_the_same() {
         let ids: Vec<String> = (0..10_000).map(|number| format!("user-{number}")).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let chosen = struck("html,ids=10%", &ids);
+        let chosen = requests_with_fault("html,ids=10%", &ids);
         assert!((900..1_100).contains(&chosen.len()), "{}", chosen.len());
-        assert_eq!(chosen, struck("stall,ids=10%", &ids));
+        assert_eq!(chosen, requests_with_fault("stall,ids=10%", &ids));
     }
 
     #[test]
-    fn the_first_fault_that_applies_is_applied() {
-        let mut mischief = mischief(&["code=1,count=1", "code=2"]);
-        let mut code = || mischief.strike(Duration::ZERO, None, &[]).map(|strike| strike.what);
+    fn the_first_matching_fault_is_injected() {
+        let mut injector = injector(&["code=1,count=1", "code=2"]);
+        let mut code = || injector.inject(Duration::ZERO, None, &[]).map(|injection| injection.what);
         assert_eq!([code(), code()], [Some(What::Code(1)), Some(What::Code(2))]);
-        assert_eq!(mischief.strikes(), [1, 1]);
+        assert_eq!(injector.injections(), [1, 1]);
     }
 
     #[test]
-    fn of_a_batch_only_the_chosen_are_struck() {
+    fn in_a_batch_only_the_chosen_users_are_affected() {
         let batch = [TargetedUser::new("a"), TargetedUser::new("b")];
-        let strike = mischief(&["code=1,id=b"]).strike(Duration::ZERO, Some(SandboxCommand::MultiaccountImport), &batch).unwrap();
-        assert_eq!(strike.users, [batch[1].hash]);
+        let injection = injector(&["code=1,id=b"]).inject(Duration::ZERO, Some(SandboxCommand::MultiaccountImport), &batch).unwrap();
+        assert_eq!(injection.users, [batch[1].hash]);
     }
 }

@@ -1,4 +1,4 @@
-//! The files of a sandbox: its accounts and its call log. What a request changes in them is written before its answer leaves.
+//! The files of a sandbox: its accounts and its call log. The changes of a request are written before it is answered.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,20 +12,20 @@ use super::call_log_entry::HEADER;
 use super::persistence::AccountsFile;
 use super::service::{Service, Trace, Traces};
 
-/// Longest end of a call log in which the last line's end is looked for, in bytes. Chosen: beyond what one call can leave.
+/// The last line break of a call log is searched in this many bytes at its end. Chosen: more than one request can write.
 const TAIL_MAX: u64 = 16 * 1024 * 1024;
 
-/// Files that are open for a sandbox, or none.
+/// The open files of a sandbox; either may be absent.
 #[derive(Debug, Default)]
 pub struct Files {
-    ledger: Option<AccountsFile>,
+    accounts: Option<AccountsFile>,
     call_log: Option<CallLog>,
-    /// What the accounts' file held; for the service to begin with.
+    /// The accounts from the file, with which the service starts.
     held: Held,
     failure: Option<FilesError>,
 }
 
-/// A file can't be used.
+/// Why a file cannot be used.
 #[derive(Debug, Error)]
 pub enum FilesError {
     #[error("cannot {what} {}", path.display())]
@@ -34,7 +34,7 @@ pub enum FilesError {
     InUse(PathBuf),
     #[error("{}, line {line}: {why}", path.display())]
     Wrong { path: PathBuf, line: u64, why: String },
-    #[error("{} is no call log: it doesn't begin with {}", .0.display(), HEADER.trim_end())]
+    #[error("{} is no call log: its first line is not {}", .0.display(), HEADER.trim_end())]
     NoCallLog(PathBuf),
 }
 
@@ -45,16 +45,16 @@ impl FilesError {
     }
 }
 
-/// Files that a start makes. They go with it if it comes to nothing.
+/// Files that this start creates. They are removed if the start fails.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(super) struct CreatedFiles {
     paths: Vec<PathBuf>,
-    /// The lock under which they are made, if it is new too; held here until they are gone.
+    /// The lock file, if this start created it; held until the other files are removed.
     lock: Option<(PathBuf, File)>,
 }
 
-impl Made {
-    /// Takes note of a file that is about to be made, unless it is there.
+impl CreatedFiles {
+    /// Remembers a file that is about to be created, unless it exists.
     pub(super) fn note(&mut self, path: &Path) {
         if fs::symlink_metadata(path).is_err() {
             self.paths.push(path.to_owned());
@@ -65,7 +65,7 @@ impl Made {
         self.lock = Some((path.to_owned(), lock));
     }
 
-    /// What can't be removed stays, as it does after a kill.
+    /// A file that cannot be removed stays, as after a kill.
     fn undo(self) {
         let lock = self.lock.as_ref().map(|(path, _)| path);
         for path in self.paths.iter().chain(lock) {
@@ -75,35 +75,35 @@ impl Made {
 }
 
 impl Files {
-    /// Opens the accounts' file and the call log, those that are asked for; what isn't there is made.
+    /// Opens the accounts file and the call log if they are given, and creates those that do not exist.
     ///
     /// # Errors
-    /// [`FilesError`]; no account is lost then, and no file is there that wasn't there before.
+    /// [`FilesError`]; no account is lost then, and files that this call created are removed.
     pub fn open(accounts: Option<&Path>, call_log: Option<&Path>) -> Result<Self, FilesError> {
-        let mut made = Made::default();
-        let opened = Self::open_noting(accounts, call_log, &mut made);
+        let mut created = CreatedFiles::default();
+        let opened = Self::open_tracking(accounts, call_log, &mut created);
         if opened.is_err() {
-            made.undo();
+            created.undo();
         }
         opened
     }
 
-    fn open_noting(accounts: Option<&Path>, call_log: Option<&Path>, made: &mut Made) -> Result<Self, FilesError> {
-        let (ledger, held) = match accounts.map(|path| AccountsFile::open(path, made)).transpose()? {
-            Some((ledger, held)) => (Some(ledger), held),
+    fn open_tracking(accounts: Option<&Path>, call_log: Option<&Path>, created: &mut CreatedFiles) -> Result<Self, FilesError> {
+        let (accounts, held) = match accounts.map(|path| AccountsFile::open(path, created)).transpose()? {
+            Some((accounts, held)) => (Some(accounts), held),
             None => (None, Held::default()),
         };
-        let call_log = call_log.map(|path| CallLog::open(path, made)).transpose()?;
-        Ok(Self { ledger, call_log, held, failure: None })
+        let call_log = call_log.map(|path| CallLog::open(path, created)).transpose()?;
+        Ok(Self { accounts, call_log, held, failure: None })
     }
 
     pub(super) fn take_held(&mut self) -> Held {
         std::mem::take(&mut self.held)
     }
 
-    /// Has the service note what is to be written.
+    /// Asks the service to record what the files need.
     pub(super) fn ask(&self, service: &mut Service) {
-        if self.ledger.is_some() {
+        if self.accounts.is_some() {
             service.note(Trace::Changes);
         }
         if self.call_log.is_some() {
@@ -111,10 +111,10 @@ impl Files {
         }
     }
 
-    /// Writes what a call has left. After a failure nothing more is written.
+    /// Writes what a request changed. After a failure nothing more is written.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first [`FilesError`] of this sandbox, at every call from then on.
     pub(super) fn append(&mut self, traces: &Traces) -> Result<(), &FilesError> {
         if self.failure.is_none() {
             self.failure = self.write(traces).err();
@@ -122,22 +122,22 @@ impl Files {
         self.failure.as_ref().map_or(Ok(()), Err)
     }
 
-    /// Writes the accounts' file anew, for the end.
+    /// Rewrites the accounts file at the end.
     ///
     /// # Errors
-    /// The first failure of all; changes that were answered are in the log.
+    /// The first [`FilesError`] of this sandbox. Every change that was answered is in the log all the same.
     pub(super) fn fold(&mut self, held: &Held) -> Result<(), FilesError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.fold(held))
+        self.accounts.as_mut().map_or(Ok(()), |accounts| accounts.fold(held))
     }
 
     fn write(&mut self, traces: &Traces) -> Result<(), FilesError> {
-        if let Some(ledger) = &mut self.ledger
+        if let Some(accounts) = &mut self.accounts
             && !traces.changes.is_empty()
         {
-            ledger.append(&traces.changes)?;
+            accounts.append(&traces.changes)?;
         }
         if let Some(log) = &mut self.call_log
             && !traces.touches.is_empty()
@@ -148,7 +148,7 @@ impl Files {
     }
 }
 
-/// Which users were touched by which command; only ever appended to.
+/// A file with one line per user and request. It is only appended to.
 #[derive(Debug)]
 struct CallLog {
     path: PathBuf,
@@ -156,8 +156,8 @@ struct CallLog {
 }
 
 impl CallLog {
-    fn open(path: &Path, made: &mut Made) -> Result<Self, FilesError> {
-        made.note(path);
+    fn open(path: &Path, created: &mut CreatedFiles) -> Result<Self, FilesError> {
+        created.note(path);
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         let mut file = file.map_err(FilesError::at("open", path))?;
         let mut start = Vec::new();
@@ -172,7 +172,7 @@ impl CallLog {
     }
 }
 
-/// A kill may have torn the last line; its call was never answered.
+/// Removes an incomplete last line, which a kill may leave. Its request was never answered.
 fn cut_torn_line(file: &mut File) -> io::Result<()> {
     let length = file.seek(SeekFrom::End(0))?;
     let from = file.seek(SeekFrom::Start(length.saturating_sub(TAIL_MAX)))?;
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_log_goes_on_behind_its_last_whole_line() {
+    fn a_call_log_continues_after_its_last_complete_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("calls.csv");
         let traces = Traces { touches: b"kick,u,0\n".to_vec(), ..Traces::default() };
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failure_nothing_is_written_and_the_end_tells_it() {
+    fn after_a_failure_nothing_is_written_and_the_end_reports_it() {
         let full = Path::new("/dev/full");
         let Ok(file) = OpenOptions::new().append(true).open(full) else { return };
         let mut files = Files { call_log: Some(CallLog { path: full.to_owned(), file }), ..Files::default() };

@@ -1,36 +1,36 @@
-//! How a service may count requests against its limit: small state machines without a clock, which simulations use as well.
+//! Ways in which a service may count requests against its limit, as small state machines without a clock. Simulations use them too.
 //!
-//! A request that is refused counts for none of them.
+//! A refused request is not counted by any of them.
 
 use std::collections::VecDeque;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The second that a sliding window holds. Two calls exactly this far apart are not in the same one.
+/// The length of a sliding window. Two requests exactly this far apart are not in the same window.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The way of counting.
+/// How requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Counting {
-    /// So many calls in any second.
+    /// Up to the limit in any second.
     #[default]
     Sliding,
-    /// So many calls from one whole second to the next: at its edge twice as many get through.
+    /// Up to the limit in each second of the clock; around its edge twice as many can pass.
     Calendar,
-    /// Calls leave a bucket at the rate; so many may stand in it. nginx's `limit_req` with `nodelay`.
+    /// A bucket that empties at the limit and holds `burst` requests, as in nginx's `limit_req` with `nodelay`.
     Leaky { burst: u32 },
-    /// A bucket that holds so many tokens, full at first, and gets new ones at the rate.
+    /// A bucket of `burst` tokens, full at first, that refills at the limit.
     Token { burst: u32 },
 }
 
-/// What a limiter says of a call.
+/// The limiter's decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimiterDecision {
     Admitted,
     OverLimit,
 }
 
-/// A limit with its way of counting.
+/// A limit in requests per second, with its way of counting.
 #[derive(Debug, Clone)]
 pub struct Limiter {
     per_s: u32,
@@ -44,7 +44,7 @@ enum Counted {
         second: u64,
         calls: u32,
     },
-    /// What stands in the bucket, as of then; `None` before the first call.
+    /// The requests in the bucket and the time at which they were counted; `None` before the first request.
     Leaky {
         burst: u32,
         level: Option<(f64, Duration)>,
@@ -68,7 +68,7 @@ impl Limiter {
         Self { per_s, counted }
     }
 
-    /// A call arrives. Time must not step back.
+    /// Counts a request that arrives at `now`. Time must not go backwards.
     pub fn admit(&mut self, now: Duration) -> LimiterDecision {
         let per_s = f64::from(self.per_s);
         let is_admitted = match &mut self.counted {
@@ -83,7 +83,7 @@ impl Limiter {
             }
             Counted::Leaky { burst, level } => {
                 let standing = level.map_or(0.0, |(level, at)| (level - per_s * now.saturating_sub(at).as_secs_f64() + 1.0).max(0.0));
-                // A millionth of a call is what rounding makes of a distance that is exact.
+                // The tolerance of a millionth of a request absorbs rounding when requests come exactly at the limit.
                 let fits = standing <= f64::from(*burst) + 1e-6;
                 if fits {
                     *level = Some((standing, now));
@@ -113,7 +113,7 @@ fn slides(times: &mut VecDeque<Duration>, most: usize, now: Duration) -> bool {
     fits
 }
 
-/// Others who call the same API, evenly: what they take is not there for the client.
+/// Other programs that send requests to the same API at an even rate. They use up a part of the limit.
 #[derive(Debug, Clone, Default)]
 pub struct Others {
     per_s: u32,
@@ -126,13 +126,13 @@ impl Others {
         Self { per_s, made: 0 }
     }
 
-    /// Makes their calls up to now.
+    /// Makes the requests that are due up to `now`.
     pub fn call(&mut self, limiter: &mut Limiter, now: Duration) {
         if self.per_s == 0 {
             return;
         }
         let apart = SECOND / self.per_s;
-        // After a pause only those of the last second still matter.
+        // After a pause only the requests of the last second still matter.
         let first = now.saturating_sub(SECOND).as_nanos() / apart.as_nanos();
         self.made = self.made.max(u64::try_from(first).unwrap_or(u64::MAX));
         loop {
@@ -150,16 +150,16 @@ impl FromStr for Counting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let burst = |burst: &str| burst.parse().map_err(|_| format!("{burst:?} is no number of calls"));
+        let burst = |burst: &str| burst.parse().map_err(|_| format!("{burst:?} is not a number of requests"));
         match text.split_once(':') {
             None if text == "sliding" => Ok(Counting::Sliding),
             None if text == "calendar" => Ok(Counting::Calendar),
             Some(("leaky", calls)) => Ok(Counting::Leaky { burst: burst(calls)? }),
             Some(("token", calls)) => match burst(calls)? {
-                0 => Err("a bucket of tokens holds at least one".to_owned()),
+                0 => Err("a token bucket needs a burst of at least 1".to_owned()),
                 burst => Ok(Counting::Token { burst }),
             },
-            _ => Err("it is one of sliding, calendar, leaky:BURST, token:BURST".to_owned()),
+            _ => Err("use sliding, calendar, leaky:BURST or token:BURST".to_owned()),
         }
     }
 }
@@ -168,7 +168,7 @@ impl FromStr for Counting {
 mod tests {
     use super::*;
 
-    /// The moments, in milliseconds, of those calls that get through.
+    /// Checks at which times (in milliseconds) requests are admitted.
     #[track_caller]
     fn check(counting: Counting, per_s: u32, calls_ms: &[u64], expected: &[u64]) {
         let mut limiter = Limiter::new(counting, per_s);
@@ -186,8 +186,9 @@ mod tests {
     }
 
     #[test]
-    fn what_others_take_is_not_there() {
-        // In 20 s, by the distance of the calls: who keeps to what is left gets all, who doesn't is refused as often as the others are.
+    fn requests_of_others_use_up_the_limit() {
+        // In 20 s, by the distance between requests: a client that stays within what is left gets all of it; a faster one is refused as
+        // often as the others.
         for (apart_ms, expected) in [(11, 1_818..=1_819), (5, 2_600..=2_700)] {
             let (mut limiter, mut others) = (Limiter::new(Counting::Sliding, 200), Others::new(100));
             let admitted = (0..20_000 / apart_ms).filter(|n| {

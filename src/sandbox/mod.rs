@@ -1,6 +1,6 @@
 //! A mock service for Tencent Chat, for rehearsals without credentials and for the tests.
 //!
-//! [`Service`] is the service as a state machine, as strict as the documentation, with faults on request and an audit of what it received.
+//! [`Service`] is a pure state machine. It is as strict as Tencent's documentation, injects faults on request and audits every request.
 //! [`Sandbox`] serves it on loopback from a thread of its own. The sandbox shares `api::wire` with the client and nothing else.
 
 mod accounts;
@@ -43,10 +43,10 @@ pub use service::{Moment, Service, ServiceRequest};
 pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, PresenceField, SDKAPPID, SandboxSettings, UnknownProfiles};
 
 pub use shell::CONNECTIONS_MAX;
-use shell::{Shared, Stand, locked};
+use shell::{ServiceAndFiles, Shared, locked};
 
-/// A running sandbox; dropping it stops it and ends its connections. Its accounts' file is written anew by [`Sandbox::stop`], or else by
-/// the next start.
+/// A running sandbox. Dropping it stops it and closes its connections. Its accounts file is rewritten by [`Sandbox::stop`], or by the next
+/// start if that was not called.
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
@@ -59,22 +59,22 @@ impl Sandbox {
     /// Listens on 127.0.0.1 and serves from a thread of its own.
     ///
     /// # Errors
-    /// When the port is taken, or the machine has no thread or socket to spare.
+    /// [`io::Error`] if the port is taken or the thread cannot be started.
     pub fn start(settings: SandboxSettings) -> io::Result<Self> {
         Self::start_with(settings, Files::default())
     }
 
-    /// As [`Self::start`], with what the files hold, and leaving its traces in them.
+    /// Starts with the accounts of `files` and records changes and requests in them.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// The same as [`Self::start`].
     pub fn start_with(settings: SandboxSettings, mut files: Files) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let mut service = Service::with_accounts(settings, files.take_held());
         files.ask(&mut service);
-        let service = Arc::new(Mutex::new(Stand { service, files }));
+        let service = Arc::new(Mutex::new(ServiceAndFiles { service, files }));
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&service);
         let thread = std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
@@ -90,19 +90,18 @@ impl Sandbox {
         self.address
     }
 
-    /// What `--endpoint` takes.
+    /// The URL for `--endpoint`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What was seen so far.
+    /// The audit up to now.
     #[must_use]
     pub fn audit(&self) -> Audit {
         locked(&self.service).service.audit()
     }
 
-    /// The account with this UserID.
     #[must_use]
     pub fn account(&self, id: &str) -> Option<StoredAccount> {
         locked(&self.service).service.account(id).cloned()
@@ -115,26 +114,26 @@ impl Sandbox {
         stand.service.held().sorted().into_iter().map(|(id, account)| (id.to_owned(), account.clone())).collect()
     }
 
-    /// Which users were touched by which command, in the order of the calls: the first ones, as many as the settings ask for.
+    /// The users of each request in order of arrival: the first `touches_kept` of them.
     #[must_use]
     pub fn touches(&self) -> Vec<CallLogEntry> {
         locked(&self.service).service.touches().to_vec()
     }
 
-    /// Stops serving, and writes the accounts' file anew if there is one.
+    /// Stops serving and rewrites the accounts file, if there is one.
     ///
     /// # Errors
-    /// [`FilesError`] if a file could not be written, now or earlier; changes that were answered are in the log.
+    /// [`FilesError`] if a file could not be written, now or earlier. Every change that was answered is in the log all the same.
     pub fn stop(&mut self) -> Result<(), FilesError> {
         self.end();
-        let Stand { service, files } = &mut *locked(&self.service);
+        let ServiceAndFiles { service, files } = &mut *locked(&self.service);
         files.fold(service.held())
     }
 
     fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by its own thread.
+            // The thread has reported its own panic.
             let _ = thread.join();
         }
     }

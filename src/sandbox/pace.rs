@@ -1,20 +1,20 @@
-//! Counts requests in a sliding second, exactly, by the time at which they arrived.
+//! Counts requests in a sliding second, exactly, by their arrival times.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The window. Two calls exactly this far apart are not in the same second.
+/// The length of the window. Two requests exactly this far apart are not in the same second.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The calls of the last second.
+/// The requests of the last second.
 #[derive(Debug, Default)]
 pub(super) struct CallPace {
-    /// In order; as many as arrive in a second.
+    /// Arrival times in order; as many as arrive in one second.
     times: VecDeque<Duration>,
 }
 
 impl CallPace {
-    /// Calls in the second that ends now.
+    /// The number of requests in the second that ends now.
     pub(super) fn count(&mut self, now: Duration) -> usize {
         while self.times.front().is_some_and(|&oldest| oldest + WINDOW <= now) {
             self.times.pop_front();
@@ -22,7 +22,7 @@ impl CallPace {
         self.times.len()
     }
 
-    /// Adds a call that arrives now, and counts it too. A time before the last one's counts as that.
+    /// Adds a request that arrives now and returns the count with it. A time before the previous request's is replaced by that one.
     pub(super) fn add(&mut self, now: Duration) -> usize {
         let now = self.times.back().map_or(now, |&last| last.max(now));
         self.times.push_back(now);

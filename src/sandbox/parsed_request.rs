@@ -11,9 +11,9 @@ use crate::io::api::wire::{self, ImportBody};
 
 /// The body is not JSON. Source: Tencent's error code page.
 const NOT_JSON: i64 = 60003;
-/// A parameter is invalid, as the account service says it. Source: Tencent's error code page.
+/// A parameter is invalid: the account service's code. Source: Tencent's error code page.
 const INVALID_PARAMETER: i64 = 70402;
-/// A parameter is invalid, as the other services say it. Source: Tencent's error code page.
+/// A parameter is invalid: the code of all other services. Source: Tencent's error code page.
 const INVALID_REQUEST: i64 = 40001;
 /// A profile field is too long. Source: Tencent's error code page.
 const FIELD_TOO_LONG: i64 = 40601;
@@ -22,10 +22,10 @@ const FIELD_TOO_LONG: i64 = 40601;
 const USER_ID_MAX_BYTES: usize = 32;
 /// Longest Nick or FaceUrl, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
 const FIELD_MAX_BYTES: usize = 500;
-/// Prefixes that the service keeps for itself. Source: Tencent's documentation of UserIDs and group ids.
+/// Prefixes that are reserved for the service. Source: Tencent's documentation of UserIDs and group ids.
 const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
 
-/// A call's body.
+/// The body of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ParsedRequest<'a> {
     Import(ImportBody<'a>),
@@ -39,10 +39,10 @@ pub(super) enum ParsedRequest<'a> {
 }
 
 impl<'a> ParsedRequest<'a> {
-    /// Reads the body of a call of `command`.
+    /// Reads the body of a request for `command`.
     ///
     /// # Errors
-    /// [`RequestRefusal`] for what departs from the documented form.
+    /// [`RequestRefusal`] for anything that differs from the documented form.
     pub(super) fn read(command: SandboxCommand, body: &'a [u8]) -> Result<Self, RequestRefusal> {
         let order = match command {
             SandboxCommand::AccountImport => ParsedRequest::Import(json(command, body)?),
@@ -72,7 +72,7 @@ impl<'a> ParsedRequest<'a> {
         Ok(order)
     }
 
-    /// The UserIDs in it.
+    /// The UserIDs in the request.
     pub(super) fn users(&self) -> Vec<&str> {
         match self {
             ParsedRequest::Import(account) => vec![&account.user_id],
@@ -85,7 +85,7 @@ impl<'a> ParsedRequest<'a> {
         }
     }
 
-    /// Whether its answer tells of each user what became of it.
+    /// Whether the answer has one result per user.
     pub(super) fn is_answered_user_by_user(&self) -> bool {
         match self {
             ParsedRequest::ImportMany(_)
@@ -97,7 +97,7 @@ impl<'a> ParsedRequest<'a> {
         }
     }
 
-    /// What a careful client would not send, though the service takes it.
+    /// Something that a careful client would not send, although the service accepts it.
     pub(super) fn oddity(&self) -> Option<&'static str> {
         let empty = |account: &ImportBody<'_>| account.nick.as_deref() == Some("") || account.face_url.as_deref() == Some("");
         let odd = match self {
@@ -114,7 +114,7 @@ impl<'a> ParsedRequest<'a> {
     }
 }
 
-/// Whether the service takes this account.
+/// Checks an account as the service does.
 ///
 /// # Errors
 /// [`RequestRefusal`] with the documented code.
@@ -127,7 +127,7 @@ pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), RequestRefus
     Ok(())
 }
 
-/// Whether the service takes this UserID.
+/// Checks a UserID as the service does.
 ///
 /// # Errors
 /// [`RequestRefusal`] with the documented code.
@@ -146,10 +146,10 @@ pub(super) fn check_user_id(id: &str) -> Result<(), RequestRefusal> {
     Err(RequestRefusal::content(INVALID_PARAMETER, why))
 }
 
-/// The new Nick and FaceUrl, of a profile to set.
+/// The new Nick and FaceUrl in a profile that is to be set.
 ///
 /// # Errors
-/// [`RequestRefusal`] for a value of the wrong type, a value that is too long, and a tag that is not known here.
+/// [`RequestRefusal`] for a value of the wrong type, a value that is too long, and an unknown tag.
 pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str>, Option<&str>), RequestRefusal> {
     let (mut nick, mut image) = (None, None);
     for item in items {
@@ -174,7 +174,7 @@ fn json<'a, T: Deserialize<'a>>(command: SandboxCommand, body: &'a [u8]) -> Resu
     })
 }
 
-/// A list that may not be empty.
+/// Refuses an empty list.
 fn need<T>(command: SandboxCommand, name: &str, list: &[T]) -> Result<(), RequestRefusal> {
     if list.is_empty() {
         return Err(RequestRefusal::form(invalid(command), format!("{name} is empty")));
@@ -196,7 +196,7 @@ fn ids(users: Vec<wire::User>) -> Vec<String> {
     users.into_iter().map(|user| user.user_id).collect()
 }
 
-/// How many users a call may name, by documentation.
+/// The documented maximum of users in one request.
 const fn most_users(command: SandboxCommand) -> usize {
     match command {
         SandboxCommand::AccountImport | SandboxCommand::Kick | SandboxCommand::PortraitSet => 1,
@@ -207,7 +207,7 @@ const fn most_users(command: SandboxCommand) -> usize {
     }
 }
 
-/// The code for a body that doesn't fit.
+/// The code for an invalid body.
 const fn invalid(command: SandboxCommand) -> i64 {
     match command {
         SandboxCommand::AccountImport

@@ -1,8 +1,7 @@
-//! Accounts that outlive the process: a CSV file, and beside it a log of the changes since the file was written.
+//! Keeps accounts across restarts: a CSV file, and beside it a log of the changes since the file was written.
 //!
-//! The log is appended to before a request is answered and is not synced: a change that was answered survives the end of the process,
-//! however it comes, but not a crash of the machine. At start and end the file is written anew, and the log is emptied except for the ids
-//! that were deleted.
+//! The log is appended to before a request is answered, and is not synced. A change that was answered survives any end of the process, but
+//! not a crash of the machine. At start and end the CSV file is rewritten, and the log is emptied except for the deleted UserIDs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -10,14 +9,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::accounts::{Change, Held};
-use super::files::{FilesError, Made};
+use super::files::{CreatedFiles, FilesError};
 use super::parsed_request::check_account;
 use crate::io::api::wire::ImportBody;
 
-/// The columns, in their order.
+/// The columns of the accounts file, in this order.
 const COLUMNS: [&str; 3] = ["UserID", "Nick", "FaceUrl"];
 
-/// The accounts' file and what stands beside it.
+/// The accounts file and its log.
 #[derive(Debug)]
 pub(super) struct AccountsFile {
     path: PathBuf,
@@ -26,19 +25,19 @@ pub(super) struct AccountsFile {
 }
 
 impl AccountsFile {
-    /// Reads what is there, and writes it anew. Notes what it makes.
+    /// Reads the accounts file and its log, and rewrites both. Remembers in `created` which files it creates.
     ///
     /// # Errors
-    /// [`FilesError`]: another process uses it, it can't be read or written, or it holds something else.
-    pub(super) fn open(path: &Path, made: &mut Made) -> Result<(Self, Held), FilesError> {
-        let lock = lock(path, made)?;
+    /// [`FilesError`] if another process uses the file, it cannot be read or written, or it is not an accounts file.
+    pub(super) fn open(path: &Path, created: &mut CreatedFiles) -> Result<(Self, Held), FilesError> {
+        let lock = lock(path, created)?;
         let mut held = Held::default();
         let log_path = beside(path, ".log");
         let (accounts, changes) = (existing(path)?, existing(&log_path)?);
         if changes.is_none() {
-            made.note(&log_path);
-            // Beside a log, it may be all that is left of the log's accounts.
-            made.note(path);
+            created.note(&log_path);
+            // If a log exists, the accounts file may soon be the only copy of the log's accounts, so it is not removed after a failure.
+            created.note(path);
         }
         if let Some(file) = accounts {
             read_accounts(path, file, &mut held)?;
@@ -50,28 +49,28 @@ impl AccountsFile {
         Ok((Self { path: path.to_owned(), log, _lock: lock }, held))
     }
 
-    /// Notes changes, so that they outlive the process.
+    /// Appends changes to the log.
     ///
     /// # Errors
-    /// [`FilesError`]; some of it may have been written, and nothing may follow.
+    /// [`FilesError`]; a part of `lines` may have been written then, and nothing may be appended any more.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), FilesError> {
         self.log.write_all(lines).map_err(FilesError::at("write", &beside(&self.path, ".log")))
     }
 
-    /// Writes the file anew.
+    /// Rewrites the accounts file and empties the log.
     ///
     /// # Errors
-    /// [`FilesError`]; the earlier file and the log then say the same.
+    /// [`FilesError`]; the previous file and the log together still hold every change.
     pub(super) fn fold(&mut self, held: &Held) -> Result<(), FilesError> {
         self.log = fold(&self.path, held)?;
         Ok(())
     }
 }
 
-/// The accounts as CSV, sorted by the bytes of their UserIDs.
+/// Writes the accounts as CSV, sorted by the bytes of their UserIDs.
 ///
 /// # Errors
-/// Those of `out`.
+/// [`io::Error`] if `out` fails.
 pub(super) fn write_accounts(held: &Held, out: impl Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(COLUMNS)?;
@@ -95,8 +94,8 @@ fn existing(path: &Path) -> Result<Option<File>, FilesError> {
     }
 }
 
-/// On a file that is never renamed, and that goes only with a start that came to nothing.
-fn lock(path: &Path, made: &mut Made) -> Result<File, FilesError> {
+/// Locks a file that is never renamed. Only a failed start that created it removes it.
+fn lock(path: &Path, created: &mut CreatedFiles) -> Result<File, FilesError> {
     let lock_path = beside(path, ".lock");
     let is_new = fs::symlink_metadata(&lock_path).is_err();
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
@@ -105,7 +104,7 @@ fn lock(path: &Path, made: &mut Made) -> Result<File, FilesError> {
         Ok(()) if !is_named(&file, &lock_path) => Err(FilesError::InUse(path.to_owned())),
         Ok(()) => {
             if is_new {
-                made.locked(&lock_path, file.try_clone().map_err(FilesError::at("lock", &lock_path))?);
+                created.locked(&lock_path, file.try_clone().map_err(FilesError::at("lock", &lock_path))?);
             }
             Ok(file)
         }
@@ -114,7 +113,7 @@ fn lock(path: &Path, made: &mut Made) -> Result<File, FilesError> {
     }
 }
 
-/// Whether the name still leads to this file: a start that came to nothing may have removed it in between.
+/// Whether the path still names this file. A failed start may have removed it in the meantime.
 fn is_named(file: &File, path: &Path) -> bool {
     let number = |stat: fs::Metadata| (stat.dev(), stat.ino());
     file.metadata().ok().map(number) == fs::metadata(path).ok().map(number)
@@ -143,10 +142,10 @@ fn read_accounts(path: &Path, file: impl Read, held: &mut Held) -> Result<(), Fi
     Ok(())
 }
 
-/// Where each of [`COLUMNS`] stands. Any other column would be lost when the file is written anew.
+/// The position of each of [`COLUMNS`]. Any other column is an error, because it would be lost when the file is rewritten.
 fn columns(header: &csv::StringRecord) -> Result<[Option<usize>; 3], String> {
     if let Some(other) = header.iter().find(|name| !COLUMNS.contains(name)) {
-        return Err(format!("the header has a column {other:?}; UserID, Nick and FaceUrl are what is kept"));
+        return Err(format!("the header has a column {other:?}; only UserID, Nick and FaceUrl are kept"));
     }
     let columns = COLUMNS.map(|column| header.iter().position(|name| name == column));
     match columns[0] {
@@ -162,7 +161,7 @@ fn read_changes(path: &Path, file: impl Read, held: &mut Held) -> Result<(), Fil
     for number in 1.. {
         line.clear();
         input.read_until(b'\n', &mut line).map_err(FilesError::at("read", path))?;
-        // What has no end was cut by a kill, and the call was never answered.
+        // A line without a line break was cut by a kill, and its request was never answered.
         let Some(text) = line.strip_suffix(b"\n") else { break };
         let change = serde_json::from_slice(text);
         let wrong = |error: serde_json::Error| FilesError::Wrong { path: path.to_owned(), line: number, why: error.to_string() };
@@ -171,7 +170,7 @@ fn read_changes(path: &Path, file: impl Read, held: &mut Held) -> Result<(), Fil
     Ok(())
 }
 
-/// Writes the file, then the log. A kill between them leaves changes in the log that are in the file too, which makes no difference.
+/// Writes the file, then the log. A kill in between leaves changes in the log that are in the file too; applying them twice is harmless.
 fn fold(path: &Path, held: &Held) -> Result<File, FilesError> {
     replace(path, |out| write_accounts(held, out))?;
     replace(&beside(path, ".log"), |out| {
@@ -183,7 +182,8 @@ fn fold(path: &Path, held: &Held) -> Result<File, FilesError> {
     })
 }
 
-/// Writes a file aside, syncs it and gives it its name; it can be appended to. Nothing is left aside.
+/// Replaces a file atomically (temporary file, sync, rename) and returns it open for appending. The temporary file is removed after a
+/// failure.
 fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<File, FilesError> {
     let aside = beside(path, ".new");
     let written = || {
@@ -197,7 +197,7 @@ fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<(
     let replaced = written().map_err(FilesError::at("write", &aside));
     let replaced = replaced.and_then(|file| fs::rename(&aside, path).map(|()| file).map_err(FilesError::at("replace", path)));
     if replaced.is_err() {
-        // Half a file takes room from whoever makes some; that it can't be removed is no news to the one who reads the failure.
+        // A half-written file may fill up the disk. If it cannot be removed either, the first failure is the one to report.
         let _ = fs::remove_file(&aside);
     }
     let file = replaced?;
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Result<(AccountsFile, Held), FilesError> {
-        AccountsFile::open(path, &mut Made::default())
+        AccountsFile::open(path, &mut CreatedFiles::default())
     }
 
     fn text(held: &Held) -> String {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_read_and_written_sorted_and_for_its_owner_alone() {
+    fn the_file_is_sorted_and_readable_only_by_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
         fs::write(&path, "Nick,UserID\n\"a, \"\"b\"\"\nc\",u2\n,u10\n").unwrap();
@@ -242,15 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn changes_outlive_the_process_and_a_torn_one_never_was() {
+    fn changes_outlive_the_process_and_an_incomplete_line_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let (mut ledger, _) = open(&path).unwrap();
-        ledger.append(&[set("a", Some("1")), set("b", Some("2")), set("a", None)].concat()).unwrap();
-        ledger.append(b"{\"op\":\"delete\",\"UserID\":\"b\"}\n").unwrap();
-        ledger.append(&set("c", Some("torn"))[..20]).unwrap();
+        let (mut accounts, _) = open(&path).unwrap();
+        accounts.append(&[set("a", Some("1")), set("b", Some("2")), set("a", None)].concat()).unwrap();
+        accounts.append(b"{\"op\":\"delete\",\"UserID\":\"b\"}\n").unwrap();
+        accounts.append(&set("c", Some("torn"))[..20]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\n");
-        drop(ledger);
+        drop(accounts);
         for _ in 0..2 {
             let (_, held) = open(&path).unwrap();
             assert_eq!((text(&held).as_str(), held.deleted.contains("b"), held.deleted.len()), ("UserID,Nick,FaceUrl\na,,\n", true, 1));
@@ -261,11 +261,11 @@ mod tests {
     fn a_kill_between_file_and_log_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
-        let (mut ledger, _) = open(&path).unwrap();
+        let (mut accounts, _) = open(&path).unwrap();
         let delete = b"{\"op\":\"delete\",\"UserID\":\"a\"}\n".to_vec();
         let log = [set("a", Some("1")), delete.clone(), set("a", Some("2")), set("b", None), delete].concat();
-        ledger.append(&log).unwrap();
-        drop(ledger);
+        accounts.append(&log).unwrap();
+        drop(accounts);
         let (_, first) = open(&path).unwrap();
         fs::write(beside(&path, ".log"), &log).unwrap();
         let (_, again) = open(&path).unwrap();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_file_is_refused_and_left_alone() {
+    fn a_file_of_another_kind_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
         let check = |name: &str, content: &[u8], expected: &str| {

@@ -1,29 +1,29 @@
-//! What goes back to the client: answers of the service, refusals, and the ways to give no answer.
+//! What the client gets: answers of the service, refusals, and the ways to send no answer.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What the shell is to do with a call.
+/// What the HTTP server must do with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reaction {
-    /// Time from the call's arrival to the act.
+    /// Time from the request's arrival to the act.
     pub delay: Duration,
     pub act: Act,
-    /// What [`super::Service::finish`] is to be given when the call is over.
+    /// Imported users (by hash); [`super::Service::finish`] needs them when the request is over.
     pub(super) in_flight: Vec<u64>,
 }
 
-/// How a call ends.
+/// How a request ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     Answer(Reply),
-    /// The answer comes in pieces, the whole taking this long.
+    /// The answer is sent in pieces over this time.
     Drip(Reply, Duration),
     /// The connection is reset without an answer.
     Reset,
-    /// No answer ever comes; the connection stays open.
+    /// No answer is sent; the connection stays open.
     Stall,
 }
 
@@ -38,7 +38,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The service's success without further fields.
+    /// A success without further fields.
     pub(super) fn ok() -> Self {
         Self::json(Bytes::from_static(br#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}"#))
     }
@@ -51,7 +51,7 @@ impl Reply {
         Self { status, content_type: "text/html", location: None, body: Bytes::from_static(body.as_bytes()) }
     }
 
-    /// A success with the fields of `extra` besides the common three.
+    /// A success with the fields of `extra` and the three common ones.
     pub(super) fn with(mut extra: serde_json::Map<String, serde_json::Value>) -> Self {
         extra.insert("ActionStatus".to_owned(), "OK".into());
         extra.insert("ErrorInfo".to_owned(), "".into());
@@ -65,29 +65,29 @@ impl Reply {
     }
 }
 
-/// Why the service does not do as it is asked.
+/// Why the service refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RequestRefusal {
     pub(super) code: i64,
     pub(super) info: Cow<'static, str>,
-    pub(super) blame: Blame,
+    pub(super) kind: RefusalKind,
 }
 
-/// Whether a call is wrong by its form, which no client should ever send, or by what it carries.
+/// Whether a request breaks the protocol, which no client should ever do, or only its content is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// Against the protocol; the audit counts it as a violation.
+pub(super) enum RefusalKind {
+    /// The request breaks the protocol; the audit counts a violation.
     Form,
-    /// Against a rule, a limit or a right.
+    /// A rule, a limit or a permission forbids the content.
     Content,
 }
 
 impl RequestRefusal {
     pub(super) fn form(code: i64, info: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, info: info.into(), blame: Blame::Form }
+        Self { code, info: info.into(), kind: RefusalKind::Form }
     }
 
     pub(super) fn content(code: i64, info: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, info: info.into(), blame: Blame::Content }
+        Self { code, info: info.into(), kind: RefusalKind::Content }
     }
 }

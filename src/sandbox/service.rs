@@ -1,40 +1,40 @@
-//! The service itself, as a state machine: a request and the time go in, a reaction comes out.
+//! The service as a state machine: it takes a request and the time, and returns a reaction.
 //!
-//! It has no I/O and no clock: the shell, or a test, says what time it is and does what the reaction says.
+//! It has no I/O and no clock. The HTTP server or a test passes the time and carries out the reaction.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::accounts::{Held, StoredAccount};
-use super::app::{App, Struck};
+use super::app::{AffectedUsers, App};
 use super::audit::{Audit, Recorder};
 use super::call_log_entry::{CallLogEntries, CallLogEntry, Codes};
 use super::command::SandboxCommand;
 use super::envelope;
 use super::fault::What;
-use super::fault_injector::{Aim, FaultInjector, Strike, TargetedUser};
+use super::fault_injector::{Aim, FaultInjector, Injection, TargetedUser};
 use super::limiter::{Limiter, LimiterDecision, Others};
 use super::parsed_request::ParsedRequest;
-use super::reply::{Act, Blame, Reaction, Reply, RequestRefusal};
+use super::reply::{Act, Reaction, RefusalKind, Reply, RequestRefusal};
 use super::settings::SandboxSettings;
 use super::signature::Signatures;
 
-/// Called too fast. Source: Tencent's error code page.
+/// Too many requests. Source: Tencent's error code page.
 const OVER_LIMIT: i64 = 60007;
-/// Size of the body that is too big, in bytes. Chosen: beyond what any client should take.
+/// Size of a body that is too big, in bytes. Chosen: more than any client should accept.
 const BIG_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// A moment, by both clocks.
+/// A point in time by two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Since the sandbox's start; never steps back.
+    /// Time since the sandbox's start; it never goes backwards.
     pub since_start: Duration,
     /// Unix time in seconds, for the UserSig.
     pub unix_s: u64,
 }
 
-/// An HTTP request.
+/// An HTTP request that was received completely.
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceRequest<'a> {
     pub method: &'a str,
@@ -43,7 +43,7 @@ pub struct ServiceRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// A request whose head is here and whose body isn't yet.
+/// A request whose head has arrived.
 #[derive(Debug)]
 pub(super) struct Arrival {
     at: Moment,
@@ -51,25 +51,25 @@ pub(super) struct Arrival {
     admission: LimiterDecision,
 }
 
-/// What a call leaves to be written down.
+/// What the service can record for the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trace {
     Changes,
     Touches,
 }
 
-/// Lines for the files, whole ones.
+/// Complete lines for the files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Traces {
     pub(super) changes: Vec<u8>,
     pub(super) touches: Vec<u8>,
 }
 
-/// What became of a call.
+/// The result of a request.
 #[derive(Debug)]
 struct ServiceOutcome {
     act: Act,
-    /// Beyond the latency.
+    /// Additional delay beyond the latency.
     later: Duration,
     codes: Codes,
 }
@@ -79,7 +79,7 @@ impl ServiceOutcome {
         Self { act, later: Duration::ZERO, codes }
     }
 
-    /// The call had no effect, and whoever made it hears no code.
+    /// The request had no effect, and the client gets no code.
     fn lost(act: Act) -> Self {
         Self::at_once(act, Codes::None)
     }
@@ -88,11 +88,11 @@ impl ServiceOutcome {
 /// The mock service.
 #[derive(Debug)]
 pub struct Service {
-    /// `None` for a command without a limit.
+    /// The limiter of each command; `None` for a command without a limit.
     limiters: [Option<(Limiter, Others)>; SandboxCommand::ALL.len()],
     signatures: Signatures,
     app: App,
-    mischief: FaultInjector,
+    injector: FaultInjector,
     recorder: Recorder,
     touches: CallLogEntries,
     latency: Duration,
@@ -101,13 +101,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// An app without accounts.
+    /// A service whose app has no accounts.
     #[must_use]
     pub fn new(settings: SandboxSettings) -> Self {
         Self::with_accounts(settings, Held::default())
     }
 
-    /// An app that holds accounts already.
+    /// A service whose app has these accounts.
     pub(super) fn with_accounts(settings: SandboxSettings, held: Held) -> Self {
         Self {
             app: App::new(&settings, held),
@@ -116,7 +116,7 @@ impl Service {
                 Some((Limiter::new(settings.counting, limit), Others::new(settings.others_per_s)))
             }),
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
-            mischief: FaultInjector::new(settings.faults, settings.seed),
+            injector: FaultInjector::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
             touches: CallLogEntries::new(settings.touches_kept),
             latency: settings.latency,
@@ -125,36 +125,35 @@ impl Service {
         }
     }
 
-    /// Reacts to a request that arrives now. The effects are those of now, whatever the reaction's delay;
-    /// [`Self::finish`] is due when the call is over.
+    /// Handles a request that arrives now. It takes effect now, whatever the reaction's delay. Call [`Self::finish`] when the request is
+    /// over.
     pub fn handle(&mut self, now: Moment, request: ServiceRequest<'_>) -> Reaction {
         let arrival = self.arrive(now, request.target);
         self.react(&arrival, request)
     }
 
-    /// The call is over: answered, or its connection gone.
+    /// Ends a request: it was answered, or its connection is closed.
     pub fn finish(&mut self, reaction: &Reaction) {
         self.release(&reaction.in_flight);
     }
 
-    /// What was seen so far.
+    /// The audit up to now.
     #[must_use]
     pub fn audit(&self) -> Audit {
-        self.recorder.audit(self.held().by_id.len(), self.mischief.strikes())
+        self.recorder.audit(self.held().by_id.len(), self.injector.injections())
     }
 
-    /// The account with this UserID.
     #[must_use]
     pub fn account(&self, id: &str) -> Option<&StoredAccount> {
         self.app.accounts.get(id)
     }
 
-    /// All accounts, in no particular order.
+    /// All accounts, sorted by UserID.
     pub fn accounts(&self) -> impl Iterator<Item = (&str, &StoredAccount)> {
         self.held().by_id.iter().map(|(id, account)| (&**id, account))
     }
 
-    /// Which users were touched by which command, in the order of the calls: the first ones, as many as the settings ask for.
+    /// The users of each request in order of arrival: the first `touches_kept` of them.
     #[must_use]
     pub fn touches(&self) -> &[CallLogEntry] {
         self.touches.kept()
@@ -164,7 +163,7 @@ impl Service {
         self.app.accounts.held()
     }
 
-    /// From now on [`Self::take_traces`] has these.
+    /// Records this from now on, for [`Self::take_traces`].
     pub(super) fn note(&mut self, trace: Trace) {
         match trace {
             Trace::Changes => self.app.accounts.note_changes(),
@@ -172,12 +171,12 @@ impl Service {
         }
     }
 
-    /// What the calls since the last time have left to be written down.
+    /// The recorded lines since the last call of this function.
     pub(super) fn take_traces(&mut self) -> Traces {
         Traces { changes: self.app.accounts.take_changes(), touches: self.touches.take_lines() }
     }
 
-    /// A request's head is here: the time that counts for the limit and the audit.
+    /// Takes a request whose head has arrived. This time counts for the limit and the audit.
     pub(super) fn arrive(&mut self, at: Moment, target: &str) -> Arrival {
         let command = envelope::command(target);
         self.recorder.arrived(at.since_start, command);
@@ -191,23 +190,23 @@ impl Service {
         Arrival { at, command, admission }
     }
 
-    /// A request whose head arrived is over.
+    /// Ends a request that [`Self::arrive`] took.
     pub(super) fn release(&mut self, in_flight: &[u64]) {
         self.recorder.finished(in_flight);
     }
 
-    /// The whole request is here.
+    /// Handles a request that has arrived completely.
     pub(super) fn react(&mut self, arrival: &Arrival, request: ServiceRequest<'_>) -> Reaction {
-        let order = self.read(arrival, request);
-        let ids = order.as_ref().map(ParsedRequest::users).unwrap_or_default();
+        let parsed = self.read(arrival, request);
+        let ids = parsed.as_ref().map(ParsedRequest::users).unwrap_or_default();
         let users: Vec<TargetedUser<'_>> = ids.into_iter().map(TargetedUser::new).collect();
         let in_flight: Vec<u64> = match arrival.command {
             Some(command) if command.imports() => users.iter().map(|user| user.hash).collect(),
             Some(_) | None => Vec::new(),
         };
         self.recorder.importing(&in_flight);
-        let outcome = self.decide(arrival, &order, &users);
-        if let (Ok(_), Some(command)) = (&order, arrival.command) {
+        let outcome = self.decide(arrival, &parsed, &users);
+        if let (Ok(_), Some(command)) = (&parsed, arrival.command) {
             self.recorder.carried(command, users.len());
             self.touches.add(command, users.iter().map(|user| user.id), &outcome.codes);
         }
@@ -217,44 +216,44 @@ impl Service {
     fn decide(
         &mut self,
         arrival: &Arrival,
-        order: &Result<ParsedRequest<'_>, RequestRefusal>,
+        parsed: &Result<ParsedRequest<'_>, RequestRefusal>,
         users: &[TargetedUser<'_>],
     ) -> ServiceOutcome {
         if let (LimiterDecision::OverLimit, Some(command)) = (arrival.admission, arrival.command) {
             self.recorder.over_limit(command);
             return self.refuse(&RequestRefusal::content(OVER_LIMIT, "called more often than the limit allows"));
         }
-        match self.mischief.strike(arrival.at.since_start, arrival.command, users) {
-            Some(strike) => self.go_wrong(arrival.at, order, strike),
-            None => self.obey(arrival.at, order, Struck::NOBODY),
+        match self.injector.inject(arrival.at.since_start, arrival.command, users) {
+            Some(injection) => self.inject_fault(arrival.at, parsed, injection),
+            None => self.execute(arrival.at, parsed, AffectedUsers::NOBODY),
         }
     }
 
-    /// Reads the whole request, and notes what is wrong with it.
+    /// Reads the whole request and records violations.
     fn read<'a>(&mut self, arrival: &Arrival, request: ServiceRequest<'a>) -> Result<ParsedRequest<'a>, RequestRefusal> {
         let envelope = envelope::open(request.method, request.target).inspect_err(|refusal| self.note_violation(refusal))?;
         self.recorder.random(envelope.random);
-        let order = ParsedRequest::read(envelope.command, request.body).inspect_err(|refusal| self.note_violation(refusal));
-        if let Some(oddity) = order.as_ref().ok().and_then(ParsedRequest::oddity) {
+        let parsed = ParsedRequest::read(envelope.command, request.body).inspect_err(|refusal| self.note_violation(refusal));
+        if let Some(oddity) = parsed.as_ref().ok().and_then(ParsedRequest::oddity) {
             self.recorder.violation(oddity);
         }
         self.signatures.check(&envelope, arrival.at.unix_s)?;
-        order
+        parsed
     }
 
     fn note_violation(&mut self, refusal: &RequestRefusal) {
-        match refusal.blame {
-            Blame::Form => self.recorder.violation(&refusal.info),
-            Blame::Content => {}
+        match refusal.kind {
+            RefusalKind::Form => self.recorder.violation(&refusal.info),
+            RefusalKind::Content => {}
         }
     }
 
-    fn go_wrong(&mut self, now: Moment, order: &Result<ParsedRequest<'_>, RequestRefusal>, strike: Strike) -> ServiceOutcome {
+    fn inject_fault(&mut self, now: Moment, parsed: &Result<ParsedRequest<'_>, RequestRefusal>, injection: Injection) -> ServiceOutcome {
         let answer = |reply| ServiceOutcome::lost(Act::Answer(reply));
-        match strike.what {
-            What::Code(code) => match order {
-                Ok(order_read) if is_struck_user_by_user(order_read, &strike) => {
-                    self.obey(now, order, Struck { users: &strike.users, code })
+        match injection.what {
+            What::Code(code) => match parsed {
+                Ok(read) if affects_single_users(read, &injection) => {
+                    self.execute(now, parsed, AffectedUsers { users: &injection.users, code })
                 }
                 Ok(_) | Err(_) => self.refuse(&RequestRefusal::content(code, "a fault on request")),
             },
@@ -263,25 +262,27 @@ impl Service {
             What::Html => answer(Reply::html(200, "<html><body>Please log in to the network</body></html>")),
             What::Empty => answer(Reply::json(Bytes::new())),
             What::ResetBefore => ServiceOutcome::lost(Act::Reset),
-            What::ResetAfter => ServiceOutcome { act: Act::Reset, ..self.obey(now, order, Struck::NOBODY) },
+            What::ResetAfter => ServiceOutcome { act: Act::Reset, ..self.execute(now, parsed, AffectedUsers::NOBODY) },
             What::Stall => ServiceOutcome::lost(Act::Stall),
-            What::Slow(later) => ServiceOutcome { later, ..self.obey(now, order, Struck::NOBODY) },
-            What::Drip(time) => in_drips(self.obey(now, order, Struck::NOBODY), time),
+            What::Slow(later) => ServiceOutcome { later, ..self.execute(now, parsed, AffectedUsers::NOBODY) },
+            What::Drip(time) => in_drips(self.execute(now, parsed, AffectedUsers::NOBODY), time),
             What::BigBody => answer(Reply::json(vec![b' '; BIG_BODY_BYTES])),
             What::Redirect(url) => answer(Reply { status: 307, location: Some(url), ..Reply::html(307, "") }),
         }
     }
 
-    /// Does what is asked and says so, but for the struck users.
-    fn obey(&mut self, now: Moment, order: &Result<ParsedRequest<'_>, RequestRefusal>, struck: Struck<'_>) -> ServiceOutcome {
-        let order = match order {
-            Ok(order) => order,
+    /// Executes the request for all users except the affected ones, and answers.
+    fn execute(&mut self, now: Moment, parsed: &Result<ParsedRequest<'_>, RequestRefusal>, affected: AffectedUsers<'_>) -> ServiceOutcome {
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
             Err(refusal) => return self.refuse(refusal),
         };
-        match self.app.carry_out(order, struck) {
-            Ok(deed) => {
-                match order {
-                    ParsedRequest::Import(_) | ParsedRequest::ImportMany(_) => self.recorder.imported(deed.codes.done(order.users().len())),
+        match self.app.execute(parsed, affected) {
+            Ok(executed) => {
+                match parsed {
+                    ParsedRequest::Import(_) | ParsedRequest::ImportMany(_) => {
+                        self.recorder.imported(executed.codes.done(parsed.users().len()));
+                    }
                     ParsedRequest::Kick(user) => self.signatures.void(user, now.unix_s),
                     ParsedRequest::Check(_)
                     | ParsedRequest::Delete(_)
@@ -290,7 +291,7 @@ impl Service {
                     | ParsedRequest::OnlineStatus(_) => {}
                 }
                 self.recorder.answered(0);
-                ServiceOutcome::at_once(Act::Answer(deed.reply), deed.codes)
+                ServiceOutcome::at_once(Act::Answer(executed.reply), executed.codes)
             }
             Err(refusal) => self.refuse(&refusal),
         }
@@ -310,11 +311,11 @@ impl Service {
     }
 }
 
-/// Whether a code strikes only some of a call's users: of a batch always, of another call if the fault names users.
-fn is_struck_user_by_user(order: &ParsedRequest<'_>, strike: &Strike) -> bool {
-    match (order, strike.aim) {
-        (ParsedRequest::ImportMany(_), _) => !strike.users.is_empty(),
-        (order, Aim::Users) => order.is_answered_user_by_user(),
+/// Whether a code applies to single users of a request. In a batch it always does; elsewhere only if the fault names users.
+fn affects_single_users(parsed: &ParsedRequest<'_>, injection: &Injection) -> bool {
+    match (parsed, injection.aim) {
+        (ParsedRequest::ImportMany(_), _) => !injection.users.is_empty(),
+        (parsed, Aim::Users) => parsed.is_answered_user_by_user(),
         (_, Aim::Calls) => false,
     }
 }

@@ -11,9 +11,9 @@ use super::fault::Fault;
 use super::limiter::Counting;
 use crate::io::api::wire;
 
-/// The app that the sandbox plays unless told otherwise; Tencent's own examples use this number.
+/// The default SDKAppID; Tencent's own examples use this number.
 pub const SDKAPPID: u64 = 1_400_000_000;
-/// Its administrator unless told otherwise; the default of a new app.
+/// The default administrator, as in a new app.
 pub const IDENTIFIER: &str = "administrator";
 
 /// How the sandbox behaves.
@@ -26,40 +26,40 @@ pub struct SandboxSettings {
     pub identifier: String,
     /// The app's SecretKey.
     pub key: SecretString,
-    /// Calls of `account_import` in any sliding second before it answers 60007; `None` lifts the limits of all commands.
+    /// Requests of `account_import` in any sliding second before it answers 60007; `None` lifts the limits of all commands.
     pub limit_per_s: Option<NonZeroU32>,
-    /// How calls are counted against the limits.
+    /// How requests are counted against the limits.
     pub counting: Counting,
-    /// Calls a second that others of the app make to each API.
+    /// Requests per second that other programs of the app send to each API.
     pub others_per_s: u32,
     /// Time that every answer takes.
     pub latency: Duration,
     /// The latency varies by up to this much in both directions, uniformly.
     pub jitter: Duration,
-    /// Accounts that the app may hold; needs [`Keep::Accounts`].
+    /// Accounts that the app may have; needs [`Keep::Accounts`].
     pub account_limit: Option<usize>,
-    /// The first one that applies to a call is applied.
+    /// If several faults apply to a request, the first one is injected.
     pub faults: Vec<Fault>,
     pub keep: Keep,
     pub deleting: Deleting,
     pub deleted_ids: DeletedIds,
     pub batch_profiles: BatchProfiles,
     pub unknown_profiles: UnknownProfiles,
-    /// Who is online at the start, by UserID; everybody else is offline.
+    /// The users who are online at the start, by UserID; all others are offline.
     pub online: Vec<(String, PresenceField)>,
     /// Seeds the jitter and the choice of ids for faults.
     pub seed: u64,
     /// Arrival times that the audit keeps for each command.
     pub arrivals_kept: usize,
-    /// Touches of users that are kept, from the first one on.
+    /// Entries of the call log that are kept in memory, from the first one on.
     pub touches_kept: usize,
 }
 
-/// What is kept of imported accounts.
+/// What is stored of imported accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     Accounts,
-    /// Only their number: memory stays flat whatever is imported.
+    /// Only counters, so memory stays constant.
     Nothing,
 }
 
@@ -70,33 +70,33 @@ pub enum Deleting {
     SwitchedOff,
 }
 
-/// Whether an account that was deleted can be imported again.
+/// Whether a deleted account can be imported again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeletedIds {
     MayReturn,
-    /// 70399, as on paid plans for three months; here for good.
+    /// The import answers 70399. Paid plans do so for three months; here it is permanent.
     Barred,
 }
 
 /// How `portrait_get` answers for an unknown user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownProfiles {
-    /// An item of `@TLS#NOT_FOUND` with 40003.
+    /// It returns an item of `@TLS#NOT_FOUND` with 40003.
     NotFound,
-    /// No item.
+    /// It returns no item.
     Absent,
 }
 
-/// How a user is online.
+/// The presence of a user who is online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PresenceField {
     Online,
-    /// In the background, within reach of a push.
+    /// In the background, reachable by push.
     PushOnline,
 }
 
 impl PresenceField {
-    /// The word of `query_online_status`.
+    /// The word that `query_online_status` uses.
     #[must_use]
     pub const fn status(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl PresenceField {
     }
 }
 
-/// What becomes of the nicknames and faces that a batch carries.
+/// What happens to the Nick and FaceUrl of accounts in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchProfiles {
     Kept,
@@ -114,15 +114,15 @@ pub enum BatchProfiles {
 }
 
 impl SandboxSettings {
-    /// A sandbox on a free port with a fresh random key and the documented limits.
+    /// A sandbox on a free port with a new random key and the documented limits.
     ///
     /// # Errors
-    /// When the machine has no source of random numbers.
+    /// [`io::Error`] if the machine has no source of random numbers.
     pub fn ephemeral() -> io::Result<Self> {
         Ok(Self::with_key(fresh_key()?))
     }
 
-    /// As [`Self::ephemeral`], with a given key.
+    /// The same as [`Self::ephemeral`] with a given key.
     #[must_use]
     pub fn with_key(key: SecretString) -> Self {
         Self {
@@ -150,7 +150,7 @@ impl SandboxSettings {
     }
 }
 
-/// 64 hexadecimal digits, as a real SecretKey.
+/// 64 hexadecimal digits, like a real SecretKey.
 fn fresh_key() -> io::Result<SecretString> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|_| io::Error::other("no source of random numbers"))?;

@@ -1,4 +1,4 @@
-//! The sandbox's HTTP: sockets, time and threads around [`Service`], which decides everything.
+//! The sandbox's HTTP server: sockets, time and threads around [`Service`], which makes all decisions.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,34 +28,33 @@ use super::persistence::write_accounts;
 use super::reply::{Act, Reaction, Reply};
 use super::service::{self, Arrival, Moment, Service};
 
-/// Longest request body that is read, in bytes. Chosen: 500 accounts with the longest fields fit in.
+/// Longest request body that is accepted, in bytes. Chosen: 500 accounts with the longest fields fit.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
-/// Connections at a time; further ones wait to be accepted. Chosen: far above the calls in flight of any client.
+/// Connections at a time; further ones wait to be accepted. Chosen: far more than any client has requests in flight.
 pub const CONNECTIONS_MAX: usize = 8_192;
-/// Pause after an accept that failed, for instance for want of file descriptors. Chosen: short beside the time that a client waits for an answer.
+/// Pause after a failed accept, for instance when file descriptors run out. Chosen: short compared with a client's timeout.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// Pieces of an answer that comes in drips. Chosen.
+/// Pieces of an answer that is sent slowly. Chosen.
 const DRIPS: u32 = 8;
 
-/// The service and the files that it leaves its traces in, in the order of the calls.
+/// The service and its files under one lock, so that the files keep the order of the requests.
 #[derive(Debug)]
-pub(super) struct Stand {
+pub(super) struct ServiceAndFiles {
     pub(super) service: Service,
     pub(super) files: Files,
 }
 
-/// The stand, shared with the handle.
-pub(super) type Shared = Arc<Mutex<Stand>>;
+pub(super) type Shared = Arc<Mutex<ServiceAndFiles>>;
 
-/// The stand behind its lock; a panic elsewhere leaves it as it was.
-pub(super) fn locked(stand: &Shared) -> MutexGuard<'_, Stand> {
-    stand.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks both. A panic of another thread while it held the lock is ignored, since no change is left half done.
+pub(super) fn locked(shared: &Shared) -> MutexGuard<'_, ServiceAndFiles> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves on this thread until `stop` is sent or dropped; connections end with it.
+/// Serves on this thread until `stop` is sent or dropped; then all connections are closed.
 ///
 /// # Errors
-/// When the runtime cannot be made or the socket not be used.
+/// [`io::Error`] if the runtime cannot be built or the socket cannot be used.
 pub(super) fn serve(listener: StdListener, service: Shared, stop: oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
@@ -79,7 +78,7 @@ async fn accept(listener: TcpListener, service: Shared) -> Infallible {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // A connection that is gone already is found out when it is read.
+        // If the connection is closed already, reading from it will show that.
         let _ = stream.set_nodelay(true);
         let served = connection(stream, Arc::clone(&service), Arc::clone(&is_crowded), start);
         tokio::spawn(async move {
@@ -89,10 +88,10 @@ async fn accept(listener: TcpListener, service: Shared) -> Infallible {
     }
 }
 
-/// Serves a connection until the client leaves it, or, while others wait for its file descriptor, until its next answer.
+/// Serves a connection until the client closes it. If other connections wait for a file descriptor, it ends after its next answer.
 async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBool>, start: Instant) {
     let reset = Arc::new(AtomicBool::new(false));
-    let wire = Wire { stream, reset: Arc::clone(&reset) };
+    let wire = ResettableStream { stream, reset: Arc::clone(&reset) };
     let respond = service_fn(move |request| {
         let answer = respond(request, Arc::clone(&service), Arc::clone(&reset), start);
         let is_crowded = Arc::clone(&is_crowded);
@@ -104,11 +103,11 @@ async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBo
             Ok::<_, ResetOnRequest>(response)
         }
     });
-    // An error is the client's disconnect or a reset of ours.
+    // An error here is a disconnect by the client, or a reset on request.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(wire), respond).await;
 }
 
-/// The connection is to be reset.
+/// Makes hyper drop the connection, which is then reset.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is reset on request")]
 struct ResetOnRequest;
@@ -118,21 +117,21 @@ async fn respond(
     service: Shared,
     reset: Arc<AtomicBool>,
     start: Instant,
-) -> Result<Response<Drips>, ResetOnRequest> {
+) -> Result<Response<SlowBody>, ResetOnRequest> {
     if request.method() == Method::GET
-        && let Some(reply) = testimony(request.uri().path(), &service)
+        && let Some(reply) = own_page(request.uri().path(), &service)
     {
         return Ok(response(reply, Duration::ZERO));
     }
     let arrived = Instant::now();
-    let mut flight = Flight::begin(&service, arrived - start, request.uri().path_and_query().map_or("", |target| target.as_str()));
+    let mut in_flight = InFlight::begin(&service, arrived - start, request.uri().path_and_query().map_or("", |target| target.as_str()));
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_MAX_BYTES).collect().await else {
         return Ok(response(Reply::html(413, "the request's body is too large or broke off"), Duration::ZERO));
     };
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let request = service::ServiceRequest { method: head.method.as_str(), target, body: &body.to_bytes() };
-    let reaction = flight.react(request);
+    let reaction = in_flight.react(request);
     if !reaction.delay.is_zero() {
         tokio::time::sleep_until(arrived + reaction.delay).await;
     }
@@ -147,8 +146,8 @@ async fn respond(
     }
 }
 
-/// What the sandbox tells of itself: `/audit` as JSON, `/accounts` as JSON lines, `/accounts.csv` as the accounts' file.
-fn testimony(path: &str, service: &Shared) -> Option<Reply> {
+/// The sandbox's own pages: `/audit` as JSON, `/accounts` as JSON lines, `/accounts.csv` as an accounts file.
+fn own_page(path: &str, service: &Shared) -> Option<Reply> {
     match path {
         "/audit" => serde_json::to_vec(&locked(service).service.audit()).ok().map(Reply::json),
         "/accounts" => {
@@ -171,14 +170,14 @@ fn testimony(path: &str, service: &Shared) -> Option<Reply> {
     }
 }
 
-/// A call between its head and its end, however it ends.
-struct Flight<'a> {
+/// A request from its head to its end, whatever end it has.
+struct InFlight<'a> {
     service: &'a Shared,
     arrival: Arrival,
     users: Vec<u64>,
 }
 
-impl<'a> Flight<'a> {
+impl<'a> InFlight<'a> {
     fn begin(service: &'a Shared, since_start: Duration, target: &str) -> Self {
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let arrival = locked(service).service.arrive(Moment { since_start, unix_s }, target);
@@ -186,25 +185,25 @@ impl<'a> Flight<'a> {
     }
 
     fn react(&mut self, request: service::ServiceRequest<'_>) -> Reaction {
-        let mut stand = locked(self.service);
-        let mut reaction = stand.service.react(&self.arrival, request);
+        let mut shared = locked(self.service);
+        let mut reaction = shared.service.react(&self.arrival, request);
         self.users = std::mem::take(&mut reaction.in_flight);
-        let traces = stand.service.take_traces();
-        if stand.files.append(&traces).is_err() {
-            reaction.act = Act::Answer(Reply::html(500, "the sandbox cannot write its files; its end tells why"));
+        let traces = shared.service.take_traces();
+        if shared.files.append(&traces).is_err() {
+            reaction.act = Act::Answer(Reply::html(500, "the sandbox cannot write its files; when it stops, it says why"));
         }
         reaction
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         locked(self.service).service.release(&self.users);
     }
 }
 
-fn response(reply: Reply, time: Duration) -> Response<Drips> {
-    let mut response = Response::new(Drips::new(reply.body, time));
+fn response(reply: Reply, time: Duration) -> Response<SlowBody> {
+    let mut response = Response::new(SlowBody::new(reply.body, time));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = reply.content_type.parse() {
         response.headers_mut().insert(CONTENT_TYPE, value);
@@ -215,15 +214,15 @@ fn response(reply: Reply, time: Duration) -> Response<Drips> {
     response
 }
 
-/// A body that comes at once, or in pieces over some time.
-struct Drips {
+/// A body that is sent at once, or in pieces over some time.
+struct SlowBody {
     rest: Bytes,
     piece: usize,
     pause: Duration,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
-impl Drips {
+impl SlowBody {
     fn new(body: Bytes, time: Duration) -> Self {
         let pieces = if time.is_zero() { 1 } else { DRIPS };
         let piece = body.len().div_ceil(usize::try_from(pieces).unwrap_or(1)).max(1);
@@ -231,7 +230,7 @@ impl Drips {
     }
 }
 
-impl Body for Drips {
+impl Body for SlowBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -259,27 +258,27 @@ impl Body for Drips {
 }
 
 /// A connection that can be reset instead of closed.
-struct Wire {
+struct ResettableStream {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
 }
 
-impl Drop for Wire {
+impl Drop for ResettableStream {
     fn drop(&mut self) {
         if self.reset.load(Ordering::Relaxed) {
-            // Without it the client sees an orderly end, which is as unanswered.
+            // If this fails, the client sees an orderly close, which is no answer either.
             let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for ResettableStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ResettableStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

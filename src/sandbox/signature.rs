@@ -1,4 +1,4 @@
-//! Checks a UserSig as the service does, with its own reading of TLSSigAPIv2, so that a fault of the client's is found.
+//! Checks a UserSig as the service does. It reads TLSSigAPIv2 with code of its own, so that a bug of the client's code is found.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -10,28 +10,28 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use sha2::Sha256;
 
-use super::envelope::AnswerEnvelope;
+use super::envelope::RequestQuery;
 use super::reply::RequestRefusal;
 
-/// A signature may be dated this far in the future, in seconds. Chosen: what a machine without NTP may be off by.
+/// Tolerance for signatures dated in the future, in seconds. Chosen: clocks without NTP may differ by that much.
 const CLOCK_SKEW_S: u64 = 300;
-/// Largest JSON inside a signature that is read; ordinary ones have some 200 bytes.
+/// Largest JSON inside a signature that is accepted, in bytes; ordinary ones have about 200.
 const CLAIMS_MAX_BYTES: u64 = 4096;
-/// Signatures whose check is remembered; past that all are forgotten.
+/// Signatures whose check is cached; if there are more, the cache is emptied.
 const REMEMBERED_MAX: usize = 256;
 
-/// Checks signatures and remembers them, so that a run of a million calls computes one HMAC.
+/// Checks signatures and caches the results, so that a run of a million requests computes one HMAC.
 #[derive(Debug)]
 pub(super) struct Signatures {
     key: SecretString,
     sdkappid: u64,
     identifier: String,
-    remembered: HashMap<Box<str>, Result<SignatureClaims, Unsigned>>,
-    /// Signatures made before this Unix time are void.
+    remembered: HashMap<Box<str>, Result<SignatureClaims, NotAUserSig>>,
+    /// Signatures made before this Unix time are invalid.
     void_before: u64,
 }
 
-/// What a UserSig says.
+/// The content of a UserSig.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct SignatureClaims {
     #[serde(rename = "TLS.ver")]
@@ -47,31 +47,31 @@ struct SignatureClaims {
     #[serde(rename = "TLS.sig")]
     sig: String,
     #[serde(skip)]
-    seal: Seal,
+    hmac: HmacCheck,
 }
 
-/// Whether the HMAC is the one of our key.
+/// Whether the HMAC was made with this app's key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Seal {
+enum HmacCheck {
     #[default]
     Foreign,
     Ours,
 }
 
-/// The text is no UserSig.
+/// The text is not a UserSig.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Unsigned;
+struct NotAUserSig;
 
 impl Signatures {
     pub(super) fn new(key: SecretString, sdkappid: u64, identifier: String) -> Self {
         Self { key, sdkappid, identifier, remembered: HashMap::new(), void_before: 0 }
     }
 
-    /// Whether this call comes from the app's administrator.
+    /// Checks that the request is signed by the app's administrator.
     ///
     /// # Errors
     /// [`RequestRefusal`] with the documented code.
-    pub(super) fn check(&mut self, envelope: &AnswerEnvelope<'_>, unix_s: u64) -> Result<(), RequestRefusal> {
+    pub(super) fn check(&mut self, envelope: &RequestQuery<'_>, unix_s: u64) -> Result<(), RequestRefusal> {
         let void_before = self.void_before;
         if envelope.sdkappid != self.sdkappid {
             return Err(RequestRefusal::content(70020, "no such SDKAppID"));
@@ -86,7 +86,7 @@ impl Signatures {
         if claims.identifier != envelope.identifier {
             return Err(RequestRefusal::content(70013, "the UserSig is of another identifier"));
         }
-        if claims.seal == Seal::Foreign {
+        if claims.hmac == HmacCheck::Foreign {
             return Err(RequestRefusal::content(70009, "the UserSig was not made with this app's key"));
         }
         if claims.time > unix_s.saturating_add(CLOCK_SKEW_S) {
@@ -96,7 +96,7 @@ impl Signatures {
             return Err(RequestRefusal::content(70001, "the UserSig is expired"));
         }
         if claims.time < void_before {
-            return Err(RequestRefusal::content(70052, "the UserSig is void since the user was kicked"));
+            return Err(RequestRefusal::content(70052, "the UserSig is invalid since the user was kicked"));
         }
         if !from_admin {
             return Err(RequestRefusal::content(60010, "the identifier is not an administrator of the app"));
@@ -108,19 +108,19 @@ impl Signatures {
         user == self.identifier
     }
 
-    /// Voids the signatures of `user` that were made before `unix_s`.
+    /// Invalidates the signatures of `user` that were made before `unix_s`.
     pub(super) fn void(&mut self, user: &str, unix_s: u64) {
         if self.is_admin(user) {
             self.void_before = unix_s;
         }
     }
 
-    fn read(&mut self, usersig: &str) -> &Result<SignatureClaims, Unsigned> {
+    fn read(&mut self, usersig: &str) -> &Result<SignatureClaims, NotAUserSig> {
         if !self.remembered.contains_key(usersig) {
             if self.remembered.len() >= REMEMBERED_MAX {
                 self.remembered.clear();
             }
-            let read = unpack(usersig).map(|claims| SignatureClaims { seal: seal(&claims, &self.key), ..claims }).ok_or(Unsigned);
+            let read = unpack(usersig).map(|claims| SignatureClaims { hmac: check_hmac(&claims, &self.key), ..claims }).ok_or(NotAUserSig);
             self.remembered.insert(usersig.into(), read);
         }
         &self.remembered[usersig]
@@ -145,14 +145,14 @@ fn unpack(usersig: &str) -> Option<SignatureClaims> {
     (claims.version == "2.0").then_some(claims)
 }
 
-fn seal(claims: &SignatureClaims, key: &SecretString) -> Seal {
+fn check_hmac(claims: &SignatureClaims, key: &SecretString) -> HmacCheck {
     let SignatureClaims { identifier, sdkappid, time, expire, .. } = claims;
     let text = format!("TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n");
     let genuine = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).is_ok_and(|mut mac| {
         mac.update(text.as_bytes());
         STANDARD.decode(&claims.sig).is_ok_and(|sig| mac.verify_slice(&sig).is_ok())
     });
-    if genuine { Seal::Ours } else { Seal::Foreign }
+    if genuine { HmacCheck::Ours } else { HmacCheck::Foreign }
 }
 
 #[cfg(test)]
@@ -171,18 +171,12 @@ mod tests {
         Signatures::new(SAMPLE_KEY.into(), 1_400_000_000, "administrator".to_owned())
     }
 
-    fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> AnswerEnvelope<'a> {
-        AnswerEnvelope {
-            command: SandboxCommand::AccountImport,
-            sdkappid,
-            identifier: identifier.into(),
-            usersig: usersig.into(),
-            random: 1,
-        }
+    fn envelope<'a>(sdkappid: u64, identifier: &'a str, usersig: &'a str) -> RequestQuery<'a> {
+        RequestQuery { command: SandboxCommand::AccountImport, sdkappid, identifier: identifier.into(), usersig: usersig.into(), random: 1 }
     }
 
     #[test]
-    fn the_official_librarys_vectors_are_ours() {
+    fn the_official_librarys_vectors_are_accepted() {
         let check = |sdkappid, identifier: &str, expire, time, sig: &str, expected| {
             let claims = SignatureClaims {
                 version: "2.0".to_owned(),
@@ -191,20 +185,20 @@ mod tests {
                 expire,
                 time,
                 sig: sig.to_owned(),
-                seal: Seal::Foreign,
+                hmac: HmacCheck::Foreign,
             };
-            assert_eq!(seal(&claims, &SAMPLE_KEY.into()), expected, "{identifier}");
+            assert_eq!(check_hmac(&claims, &SAMPLE_KEY.into()), expected, "{identifier}");
         };
-        check(1_400_000_000, "xiaojun", 15_552_000, 1_700_000_000, "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4=", Seal::Ours);
-        check(20_000_001, "im_admin-01", 604_800, 1_735_689_600, "DZlkp48A382JsKPGEitq3fXLmboRyRin4sLpIGTBiBo=", Seal::Ours);
-        check(1_400_000_000, "0", 15_552_000, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", Seal::Ours);
-        check(1_400_000_000, "0", 15_552_001, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", Seal::Foreign);
+        check(1_400_000_000, "xiaojun", 15_552_000, 1_700_000_000, "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4=", HmacCheck::Ours);
+        check(20_000_001, "im_admin-01", 604_800, 1_735_689_600, "DZlkp48A382JsKPGEitq3fXLmboRyRin4sLpIGTBiBo=", HmacCheck::Ours);
+        check(1_400_000_000, "0", 15_552_000, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", HmacCheck::Ours);
+        check(1_400_000_000, "0", 15_552_001, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", HmacCheck::Foreign);
         let official = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDKAAKpdaUZBZlAqUsTAzgQuWZOaChAzN0RQXZ6aDLKn0cUzVLjcPD00NLS1MCrPM0A*JMLcoNTLMD3HP1M60jCowLDUOKMiLNDOwVaoFAD4PNPI_";
         assert_eq!(signatures().check(&envelope(1_400_000_000, "administrator", official), MADE_AT), Ok(()));
     }
 
     #[test]
-    fn each_way_to_be_wrong_has_its_code() {
+    fn each_kind_of_invalid_signature_has_its_code() {
         let mut signatures = signatures();
         let mut check = |signed: (u64, &str, &str), called: (u64, &str), unix_s: u64, expected: Result<(), i64>| {
             let (app, identifier, key) = signed;

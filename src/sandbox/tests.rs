@@ -1,4 +1,4 @@
-//! The mock service as its callers see it: the state machine through a table of requests, the shell over real sockets.
+//! Tests of the mock service from outside: the state machine with a table of requests, the HTTP server over real sockets.
 
 mod nightly;
 
@@ -29,7 +29,7 @@ fn target(command: &str) -> String {
     format!("{}?{}&random=7&contenttype=json", wire::path(command), query.before_random())
 }
 
-/// A service and a clock, for calls one after the other.
+/// A service and a clock, for requests one after the other.
 struct Caller {
     service: Service,
     now: Moment,
@@ -68,7 +68,7 @@ impl Caller {
 }
 
 #[test]
-fn bodies_are_read_to_the_letter() {
+fn bodies_are_read_strictly() {
     let check = |command: &str, body: &str, expected: (i64, u64)| {
         let mut caller = Caller::new(settings());
         let code = caller.code(command, body);
@@ -128,7 +128,7 @@ fn ids(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn an_import_keeps_what_it_does_not_name() {
+fn an_import_keeps_absent_fields() {
     let mut caller = Caller::new(settings());
     caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","Nick":"n","FaceUrl":"f"}"#);
     caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","FaceUrl":"g"}"#);
@@ -139,7 +139,7 @@ fn an_import_keeps_what_it_does_not_name() {
 }
 
 #[test]
-fn a_batch_names_the_refused_without_a_reason() {
+fn a_batch_names_refused_users_without_a_reason() {
     let mut caller = Caller::new(SandboxSettings { account_limit: Some(2), ..settings() });
     let body = json!({ "AccountList": [{ "UserID": "a", "Nick": "n" }, { "UserID": "b c" }, { "UserID": "d" }, { "UserID": "e" }] });
     let answer = caller.call(wire::MULTIACCOUNT_IMPORT, &body.to_string());
@@ -149,7 +149,7 @@ fn a_batch_names_the_refused_without_a_reason() {
 }
 
 #[test]
-fn deleted_accounts_cannot_come_back_where_they_are_barred() {
+fn deleted_accounts_cannot_be_imported_again_if_barred() {
     let mut caller = Caller::new(SandboxSettings { deleted_ids: DeletedIds::Barred, ..settings() });
     caller.import("a");
     let items = caller.call(wire::ACCOUNT_DELETE, r#"{"DeleteItem":[{"UserID":"a"},{"UserID":"b"}]}"#)["ResultItem"].clone();
@@ -180,7 +180,7 @@ fn profiles_are_read_and_set() {
 }
 
 #[test]
-fn a_kick_voids_the_earlier_signatures() {
+fn a_kick_invalidates_earlier_signatures() {
     let mut caller = Caller::new(settings());
     assert_eq!(caller.code(wire::KICK, r#"{"UserID":"nobody"}"#), 70107);
     caller.now.unix_s += 1;
@@ -189,7 +189,7 @@ fn a_kick_voids_the_earlier_signatures() {
 }
 
 #[test]
-fn calls_beyond_the_limit_are_refused_and_the_pace_is_told() {
+fn requests_beyond_the_limit_are_refused_and_the_audit_has_the_pace() {
     let mut caller = Caller::new(SandboxSettings { limit_per_s: std::num::NonZeroU32::new(3), arrivals_kept: 2, ..settings() });
     let codes: Vec<i64> = [0, 1, 2, 3, 999, 1_000]
         .into_iter()
@@ -203,7 +203,7 @@ fn calls_beyond_the_limit_are_refused_and_the_pace_is_told() {
     let imports = audit.of(SandboxCommand::AccountImport);
     assert_eq!((imports.calls, imports.over_limit, imports.max_calls_in_1s, imports.arrivals.len()), (6, 2, 5, 2));
     assert!((imports.mean_calls_per_s - 5.0).abs() < 1e-9);
-    assert_eq!(audit.repeated_randoms, 5, "the tests' random is always 7");
+    assert_eq!(audit.repeated_randoms, 5, "these tests always send random=7");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn overlapping_imports_of_one_user_are_counted() {
 }
 
 #[test]
-fn a_malformed_url_is_a_violation_that_names_no_signature() {
+fn a_malformed_url_is_a_violation_without_the_signature_in_its_text() {
     let mut caller = Caller::new(settings());
     let twice = format!("{}&usersig=SECRET", target(wire::ACCOUNT_IMPORT));
     let reaction = caller.service.handle(caller.now, ServiceRequest { method: "POST", target: &twice, body: br#"{"UserID":"u"}"# });
@@ -240,7 +240,7 @@ fn a_malformed_url_is_a_violation_that_names_no_signature() {
 }
 
 #[test]
-fn a_fault_is_what_it_says() {
+fn each_fault_does_what_its_name_says() {
     let check = |fault: &str, expected: &dyn Fn(&Reaction) -> bool, accounts: usize| {
         let mut caller = Caller::with_faults(&[fault]);
         let reaction = caller.react(wire::ACCOUNT_IMPORT, r#"{"UserID":"u"}"#);
@@ -265,7 +265,7 @@ fn a_fault_is_what_it_says() {
 }
 
 #[test]
-fn a_fault_strikes_a_batch_id_by_id() {
+fn a_fault_affects_single_users_of_a_batch() {
     let mut caller = Caller::with_faults(&["code=70169,id=b,times=1"]);
     let body = r#"{"Accounts":["a","b"]}"#;
     assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, body)["FailAccounts"], json!(["b"]));
@@ -281,7 +281,7 @@ fn the_latency_varies_within_its_jitter() {
     assert!(*least >= ms(30) && *least < ms(35) && *most <= ms(70) && *most > ms(65), "{least:?} {most:?}");
 }
 
-/// A client of a sandbox that runs.
+/// A client for a running sandbox.
 fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
     let settings = HttpSettings {
         endpoint: sandbox.endpoint().parse().unwrap(),
@@ -345,7 +345,7 @@ async fn faults_reach_the_client() {
 }
 
 #[tokio::test]
-async fn a_call_that_its_client_gives_up_is_no_longer_in_flight() {
+async fn a_request_that_its_client_drops_is_no_longer_in_flight() {
     let sandbox = Sandbox::start(SandboxSettings { faults: vec!["stall,count=1".parse().unwrap()], ..settings() }).unwrap();
     let client = client(&sandbox, Duration::from_millis(200));
     import(&client, "u").await;
@@ -356,7 +356,7 @@ async fn a_call_that_its_client_gives_up_is_no_longer_in_flight() {
 }
 
 #[tokio::test]
-async fn the_shell_tells_what_it_saw() {
+async fn the_server_serves_its_own_pages() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let sandbox = Sandbox::start(settings()).unwrap();
     import(&client(&sandbox, Duration::from_secs(5)), "u").await;
@@ -375,7 +375,7 @@ async fn the_shell_tells_what_it_saw() {
 }
 
 #[test]
-fn a_batch_can_lose_its_profiles_and_be_refused_whole() {
+fn a_batch_can_lose_its_profiles_or_be_refused_as_a_whole() {
     let batch = r#"{"AccountList":[{"UserID":"a","Nick":"Ada"},{"UserID":"b"}]}"#;
     let mut caller = Caller::new(SandboxSettings { batch_profiles: BatchProfiles::Dropped, ..settings() });
     assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, batch)["ErrorCode"], 0);

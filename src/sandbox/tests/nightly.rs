@@ -1,4 +1,4 @@
-//! What a nightly sync needs of the mock service: deleting, kicking, who is online, files that outlive it, and who was touched.
+//! What a nightly sync needs from the mock service: deleting, kicking, presence, files that survive a restart, and the call log.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -53,7 +53,7 @@ fn every_command_has_a_limit_of_its_own() {
 }
 
 #[test]
-fn deleted_users_are_gone_everywhere_and_may_return() {
+fn deleted_users_are_unknown_to_every_command_and_may_return() {
     let mut caller = Caller::new(settings());
     caller.import("a");
     caller.import("b");
@@ -81,7 +81,7 @@ fn a_batch_names_barred_users_too() {
 }
 
 #[test]
-fn where_deleting_is_off_nobody_is_deleted() {
+fn nobody_is_deleted_if_deleting_is_off() {
     let mut caller = Caller::new(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings() });
     caller.import("a");
     let answer = caller.call(wire::ACCOUNT_DELETE, &delete(&["a"]));
@@ -119,7 +119,7 @@ fn users_are_online_until_they_are_kicked_or_deleted() {
 }
 
 #[test]
-fn a_fault_strikes_one_command() {
+fn a_fault_affects_one_command() {
     let mut caller = Caller::with_faults(&["code=71000,api=account_delete,count=1", "http=502,api=query_online_status"]);
     assert_eq!(caller.import("a"), 0);
     assert_eq!(caller.code(wire::ACCOUNT_DELETE, &delete(&["a"])), 71000);
@@ -130,7 +130,7 @@ fn a_fault_strikes_one_command() {
 }
 
 #[test]
-fn a_code_for_named_users_strikes_them_alone() {
+fn a_code_for_named_users_affects_only_them() {
     let check = |command: &str, body: &str, list: &str, key: &str, expected: [i64; 2]| {
         let mut caller = Caller::with_faults(&["code=70169,id=b"]);
         caller.code(wire::MULTIACCOUNT_IMPORT, r#"{"Accounts":["a"]}"#);
@@ -146,11 +146,11 @@ fn a_code_for_named_users_strikes_them_alone() {
     let mut caller = Caller::with_faults(&["code=70169,id=b,api=account_delete"]);
     caller.import("b");
     caller.call(wire::ACCOUNT_DELETE, &delete(&["b"]));
-    assert!(caller.service.account("b").is_some(), "who is struck isn't deleted");
+    assert!(caller.service.account("b").is_some(), "an affected user is not deleted");
 }
 
 #[test]
-fn touches_name_each_user_with_what_became_of_it() {
+fn the_call_log_has_each_user_with_its_code() {
     let faults = ["html,api=kick", "reset=after,api=account_check"].map(|text| text.parse().unwrap()).to_vec();
     let limit_per_s = NonZeroU32::new(2);
     let mut caller = Caller::new(SandboxSettings { faults, limit_per_s, touches_kept: 100, ..settings() });
@@ -182,7 +182,7 @@ fn touches_name_each_user_with_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn files_hold_what_was_answered() {
+async fn files_contain_every_answered_change() {
     let folder = tempfile::tempdir().unwrap();
     let (accounts, calls) = (folder.path().join("accounts.csv"), folder.path().join("calls.csv"));
     let open = || Files::open(Some(&accounts), Some(&calls)).unwrap();
@@ -192,7 +192,7 @@ async fn files_hold_what_was_answered() {
     import(&client, "b").await;
     import(&client, "z").await;
     assert_eq!(fs::read_to_string(&calls).unwrap(), "command,UserID,code\naccount_import,b,0\naccount_import,z,0\n");
-    // Dropped, not stopped: as after a kill, the log alone has it.
+    // The sandbox is dropped, not stopped. As after a kill, only the log has the change.
     drop(sandbox);
     assert_eq!(fs::read_to_string(&accounts).unwrap(), "UserID,Nick,FaceUrl\nz,Zoë,\n");
     let mut sandbox = Sandbox::start_with(settings(), open()).unwrap();
@@ -205,7 +205,7 @@ async fn files_hold_what_was_answered() {
 }
 
 #[test]
-fn deleted_ids_are_barred_over_restarts_too() {
+fn deleted_ids_stay_barred_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("accounts.csv");
     let barred = || SandboxSettings { deleted_ids: DeletedIds::Barred, ..settings() };
@@ -227,11 +227,11 @@ fn deleted_ids_are_barred_over_restarts_too() {
     assert_eq!(lenient.import("a"), 0);
     files.append(&lenient.service.take_traces()).unwrap();
     drop((lenient, files));
-    assert_eq!(caller(barred()).0.import("a"), 0, "it has come back");
+    assert_eq!(caller(barred()).0.import("a"), 0, "it was imported again");
 }
 
 #[test]
-fn what_changes_nothing_is_not_written() {
+fn a_request_without_effect_is_not_written() {
     let mut caller = Caller::new(settings());
     caller.service.note(service::Trace::Changes);
     caller.import("a");
