@@ -10,6 +10,7 @@ use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 
+use super::config_file::ConnectionDefaults;
 use crate::domain::account::Field;
 use crate::io::api::region::Region;
 use crate::io::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
@@ -81,11 +82,30 @@ pub enum CliCommand {
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
     #[command(mut_args(without_use_for_a_signature))]
-    Usersig(UsersigFlags),
+    Usersig(Box<UsersigFlags>),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Print the manual page (roff)
     Man,
+}
+
+impl CliCommand {
+    /// The connection flags of the command, if it has any.
+    pub(super) fn connection_mut(&mut self) -> Option<&mut ConnectionFlags> {
+        match self {
+            CliCommand::Import(flags) => Some(&mut flags.run.connection),
+            CliCommand::Sync(flags) => Some(&mut flags.run.connection),
+            CliCommand::Verify(flags) => Some(&mut flags.connection),
+            CliCommand::Usersig(flags) => Some(&mut flags.connection),
+            CliCommand::State(StateFlags { what: Some(StateCommand::Retarget { connection }), .. }) => Some(connection),
+            CliCommand::State(_)
+            | CliCommand::Check(_)
+            | CliCommand::Audit(_)
+            | CliCommand::Sandbox(_)
+            | CliCommand::Completions { .. }
+            | CliCommand::Man => None,
+        }
+    }
 }
 
 /// The input file and how it is read.
@@ -328,9 +348,12 @@ pub struct ConnectionFlags {
     /// How long a dead service is waited for before the run stops, resumable [default: 6h]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub max_outage: Option<Duration>,
-    /// TOML with the same names; a secret may stand in it only as a path [env: CHATLIFT_CONFIG]
+    /// TOML with the names of flags as keys; a secret may stand in it only as a path [env: CHATLIFT_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What that file says.
+    #[arg(skip)]
+    pub(super) defaults: ConnectionDefaults,
 }
 
 #[derive(Debug, Args)]
@@ -340,6 +363,9 @@ pub struct CheckFlags {
     /// The rate of the forecast, in calls a second
     #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S)]
     pub rate: NonZeroU32,
+    /// TOML with the names of flags as keys, the same as for `import` [env: CHATLIFT_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -349,6 +375,9 @@ pub struct AuditFlags {
     /// The results of the import
     #[arg(long, value_name = "FILE")]
     pub results: PathBuf,
+    /// TOML with the names of flags as keys, the same as for `import` [env: CHATLIFT_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

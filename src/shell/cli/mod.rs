@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod columns;
 mod command_line;
+mod config_file;
 mod exit_messages;
 pub mod flags;
 mod import;
@@ -37,13 +38,12 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::flow::check::Rates;
 use crate::io::api::wire::BATCH_CALLS_PER_S;
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
-use flags::{Cli, CliCommand};
+use config_file::CommandLineError;
+use flags::CliCommand;
 use preflight::Admission;
 
 /// Runs the command line of this process.
@@ -52,9 +52,13 @@ pub fn main() -> ExitCode {
     open_files::note_handed_down();
     forbid_core_dumps();
     signals::watch(end_at_once);
-    let cli = match Cli::try_parse() {
+    let cli = match config_file::parse(std::env::args_os().collect(), &environment) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(CommandLineError::Usage(error)) => return usage(&error),
+        Err(CommandLineError::File(word)) => {
+            say(&word);
+            return word.exit.into();
+        }
     };
     let word = match cli.command {
         CliCommand::Import(flags) => import::run(&flags),

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use reqwest::Url;
-use serde::Deserialize;
 
 use super::access::{is_out_of_files, why_denied};
+use super::config_file::ConnectionDefaults;
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::secret::{self, read_secret};
 use super::{proxy, small};
@@ -70,26 +70,6 @@ impl ServiceAddress {
     }
 }
 
-/// The configuration file: the flags' names.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ConfigFile {
-    sdkappid: Option<u64>,
-    identifier: Option<String>,
-    secret_key_file: Option<PathBuf>,
-    region: Option<String>,
-    endpoint: Option<String>,
-    ca_file: Option<PathBuf>,
-    proxy: Option<String>,
-    proxy_password_file: Option<PathBuf>,
-    rate: Option<u32>,
-    headroom: Option<u8>,
-    in_flight: Option<u32>,
-    max_attempts: Option<u32>,
-    timeout: Option<f64>,
-    max_outage: Option<String>,
-}
-
 /// How the input is read: commas separate its fields, tabs those of `*.tsv`, unless the flags say otherwise.
 #[must_use]
 pub fn format(flags: &InputFlags) -> Format {
@@ -115,7 +95,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 struct Sources<'a> {
     flags: &'a ConnectionFlags,
     environment: Environment<'a>,
-    config: ConfigFile,
+    config: &'a ConnectionDefaults,
 }
 
 /// As whom calls are signed.
@@ -132,7 +112,7 @@ impl Connection {
     /// # Errors
     /// The last word (exit code 2) for whatever is missing, contradictory or unreadable.
     pub fn resolve(flags: &ConnectionFlags, environment: Environment) -> Result<Self, ExitMessage> {
-        let sources = Sources { flags, environment, config: read_config(flags, environment)? };
+        let sources = Sources { flags, environment, config: &flags.defaults };
         let endpoint = if flags.sandbox { None } else { sources.endpoint()? };
         // Where none is given yet, it may be any.
         let is_loopback = endpoint.as_ref().is_none_or(is_loopback);
@@ -179,7 +159,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::resolve`].
     pub fn identity(flags: &ConnectionFlags, environment: Environment) -> Result<Identity, ExitMessage> {
-        Sources { flags, environment, config: read_config(flags, environment)? }.identity()
+        Sources { flags, environment, config: &flags.defaults }.identity()
     }
 }
 
@@ -325,33 +305,10 @@ impl Sources<'_> {
     }
 }
 
-fn variable(environment: Environment, name: &str) -> Result<Option<String>, ExitMessage> {
+pub(super) fn variable(environment: Environment, name: &str) -> Result<Option<String>, ExitMessage> {
     let Some(value) = environment(name).filter(|value| !value.is_empty()) else { return Ok(None) };
     let text = value.into_string();
     text.map(Some).map_err(|_| ExitMessage::yours(format!("{name} is not UTF-8"), format!("correct {name}")))
-}
-
-fn read_config(flags: &ConnectionFlags, environment: Environment) -> Result<ConfigFile, ExitMessage> {
-    let from_environment = variable(environment, "CHATLIFT_CONFIG")?.map(PathBuf::from);
-    let Some(path) = flags.config.clone().or(from_environment) else { return Ok(ConfigFile::default()) };
-    let bytes = small::read(&path).map_err(|why| cannot_read("the configuration file", &path, &why))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| ExitMessage::yours(format!("the configuration file {} is not UTF-8", path.display()), "save it as UTF-8"))?;
-    toml::from_str(&text).map_err(|why| {
-        let place = why.span().map_or(String::new(), |span| format!(" line {}", 1 + text[..span.start.min(text.len())].matches('\n').count()));
-        ExitMessage::yours(
-            format!("the configuration file {}{place}: {}", path.display(), without_value(why.message().lines().next().unwrap_or_default())),
-            "its names are those of the connection flags, without the dashes in front; a secret may stand in it only as secret-key-file, a path",
-        )
-    })
-}
-
-/// A complaint about a value without the value: it may be a secret in the wrong place.
-fn without_value(complaint: &str) -> String {
-    match complaint.split_once(", expected ") {
-        Some((start, expected)) if start.starts_with("invalid ") => format!("the value is not {expected}"),
-        _ => complaint.to_owned(),
-    }
 }
 
 fn one_of(url: Option<&str>, region: Option<&str>, both: &str) -> Result<Option<Url>, ExitMessage> {

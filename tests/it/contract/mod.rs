@@ -1,5 +1,6 @@
 //! The command line's contract on real files: exit codes, files, resuming, settings, and what a user sees.
 
+mod config_file;
 mod files;
 mod interruptions;
 mod machine;
