@@ -1,8 +1,7 @@
-//! An external sort: it puts any number of entries in order, in flat memory.
+//! An external sort: it sorts any number of entries in constant memory.
 //!
-//! Runs of bounded size are sorted in memory while the next one is read, and written to one unnamed temporary file. Then they are merged
-//! while the caller reads the result. Entries are byte strings of one length and are compared as such; this module does not know what they
-//! mean.
+//! Runs of bounded size are sorted in memory while the next one is read, and written to one unnamed temporary file. They are merged while
+//! the caller reads the result. Entries are byte strings of one length, compared byte by byte; this module does not know their meaning.
 
 mod file_section;
 mod merge;
@@ -19,70 +18,70 @@ pub use merge::Merged;
 use order::Order;
 pub use sighting::{SIGHTING, Sighting};
 
-/// Memory of a run, in bytes; there are two, one being filled and one being sorted, with a third as much again for its order. Chosen:
-/// 10 million entries of 56 bytes make 34 runs.
+/// Memory of one run, in bytes. Two runs exist at a time, one being filled and one being sorted, which needs another third of it for the
+/// order. Chosen: 10 million entries of 56 bytes make 34 runs.
 const RUN_BYTES: usize = 16 << 20;
-/// Bytes that are written at once. Chosen: so that system calls don't count.
+/// Bytes written at once. Chosen: so that system calls cost nothing in comparison.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// Opens an unnamed temporary file.
 pub type OpenSpill = Box<dyn FnMut() -> io::Result<File> + Send>;
 
-/// An entry: bytes that are compared from the left.
+/// An entry: bytes compared from the left.
 pub type Entry<const N: usize> = [u8; N];
 
-/// Takes entries in any order.
+/// Collects entries in any order.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct ExternalSorter<const N: usize> {
     run: SortedRun<N>,
     run_entries: usize,
     open: OpenSpill,
     spill: Spill,
-    /// Sorts the run before this one and lays it down.
+    /// The thread that sorts and writes the previous run.
     worker: Option<JoinHandle<io::Result<SortedRun<N>>>>,
 }
 
-/// Sorted runs, one behind the other.
+/// Sorted runs, one after the other in a file.
 #[derive(Debug, Default)]
 struct Spill {
     file: Option<File>,
-    /// In bytes.
+    /// End of each run, in bytes.
     run_ends: Vec<u64>,
 }
 
 impl<const N: usize> ExternalSorter<N> {
-    /// `open` is asked for a file once what comes doesn't fit into memory.
+    /// `open` is called when the entries no longer fit into memory.
     #[must_use]
     pub fn new(open: OpenSpill) -> Self {
         Self::with_runs_of(RUN_BYTES / N, open)
     }
 
-    /// As [`ExternalSorter::new`], with so many entries in memory at once.
+    /// The same as [`ExternalSorter::new`], with this many entries in a run.
     #[must_use]
     pub fn with_runs_of(run_entries: usize, open: OpenSpill) -> Self {
         Self { run: SortedRun::default(), run_entries, open, spill: Spill::default(), worker: None }
     }
 
-    /// Takes an entry.
+    /// Adds an entry.
     ///
     /// # Errors
-    /// The disk's, perhaps of earlier entries.
+    /// [`io::Error`] if this run, or an earlier one, cannot be written to the temporary file.
     #[inline]
     pub fn push(&mut self, entry: Entry<N>) -> io::Result<()> {
         self.run.entries.push(entry);
-        if self.run.entries.len() >= self.run_entries { self.lay_down() } else { Ok(()) }
+        if self.run.entries.len() >= self.run_entries { self.write_run() } else { Ok(()) }
     }
 
-    /// The entries in order.
+    /// Returns the entries in order.
     ///
     /// # Errors
-    /// The disk's.
+    /// [`io::Error`] if a run cannot be written or the file cannot be read.
     pub fn finish(mut self) -> io::Result<Sorted<N>> {
         if self.spill.run_ends.is_empty() {
             return Ok(Sorted::Held(self.run.into_sorted().into_iter()));
         }
         if !self.run.entries.is_empty() {
-            self.lay_down()?;
+            self.write_run()?;
         }
         self.join()?;
         drop(self.run);
@@ -90,8 +89,8 @@ impl<const N: usize> ExternalSorter<N> {
         Merged::new(file, &self.spill.run_ends).map(Sorted::Merged)
     }
 
-    /// Hands the run to the worker, once that is done with the one before.
-    fn lay_down(&mut self) -> io::Result<()> {
+    /// Hands the current run to the worker when that has finished the previous one.
+    fn write_run(&mut self) -> io::Result<()> {
         let spare = self.join()?;
         let mut run = std::mem::replace(&mut self.run, spare);
         if self.spill.file.is_none() {
@@ -110,7 +109,7 @@ impl<const N: usize> ExternalSorter<N> {
     }
 }
 
-/// Entries in memory as they came, and room to sort them.
+/// Entries in memory in the order of arrival, with buffers for sorting and writing them.
 #[derive(Debug, Default)]
 struct SortedRun<const N: usize> {
     entries: Vec<Entry<N>>,
@@ -127,7 +126,7 @@ impl<const N: usize> SortedRun<N> {
         self.order.of(&self.entries).copied().collect()
     }
 
-    /// Writes it in order; what comes in order needs no sorting.
+    /// Writes the entries in order; entries that are in order already are not sorted.
     fn write(&mut self, file: &File, at: u64) -> io::Result<()> {
         if self.entries.is_sorted() {
             return file.write_all_at(self.entries.as_flattened(), at);
@@ -153,10 +152,10 @@ impl<const N: usize> SortedRun<N> {
     }
 }
 
-/// Entries in order.
+/// An iterator over the entries in order.
 #[derive(Debug)]
 pub enum Sorted<const N: usize> {
-    /// All of them fit.
+    /// All entries fit into memory.
     Held(std::vec::IntoIter<Entry<N>>),
     Merged(Merged<N>),
 }
@@ -173,7 +172,7 @@ impl<const N: usize> Iterator for Sorted<N> {
     }
 }
 
-/// Entries in the order in which they came: kept in an unnamed file, read back from its start.
+/// A list in an unnamed file: entries are appended in order and read back from the start.
 #[derive(Debug)]
 pub struct ScratchList<const N: usize> {
     file: File,
@@ -187,14 +186,16 @@ impl<const N: usize> ScratchList<N> {
         Self { file, pending: Vec::new(), len: 0 }
     }
 
+    /// Appends an entry.
+    ///
     /// # Errors
-    /// The disk's.
+    /// [`io::Error`] if the file cannot be written.
     pub fn push(&mut self, entry: &Entry<N>) -> io::Result<()> {
         self.pending.extend_from_slice(entry);
-        if self.pending.len() >= WRITE_BYTES { self.lay_down() } else { Ok(()) }
+        if self.pending.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Entries in it.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> u64 {
         (self.len + self.pending.len() as u64) / N as u64
@@ -205,17 +206,17 @@ impl<const N: usize> ScratchList<N> {
         self.len() == 0
     }
 
-    /// Its entries; it can be read again.
+    /// Reads the entries from the start; more may be pushed afterwards.
     ///
     /// # Errors
-    /// The disk's.
+    /// [`io::Error`] if the file cannot be written or read.
     pub fn read(&mut self) -> io::Result<impl Iterator<Item = io::Result<Entry<N>>>> {
-        self.lay_down()?;
+        self.flush()?;
         let part = FileSection::new(0, self.len, (WRITE_BYTES / N).max(1) * N);
         entries(part, &self.file)
     }
 
-    fn lay_down(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.pending, self.len)?;
         self.len += self.pending.len() as u64;
         self.pending.clear();
@@ -247,7 +248,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_come_in_order_however_often_runs_are_laid_down(
+        fn entries_are_sorted_whatever_the_length_of_runs(
             entries in prop::collection::vec(any::<[u8; 3]>(), 0..80),
             run_entries in 1..90_usize,
         ) {
@@ -258,9 +259,9 @@ mod tests {
     }
 
     proptest! {
-        /// Long entries that begin alike, often the same ones: they are told apart far behind what is looked at first.
+        /// Long entries with a long common prefix, often equal ones: they differ far behind the bytes that are compared first.
         #[test]
-        fn entries_that_share_much_come_in_order(
+        fn entries_with_long_common_prefixes_are_sorted(
             entries in prop::collection::vec((0..3_u8, 0..3_u8, prop::sample::select(&[0, 1, 0xff][..])), 0..120),
             places in (0..40_usize, 0..40_usize, 0..40_usize),
             filler in prop::sample::select(&[0, b'u', 0xff][..]),
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_merged_needn_t_be_read_to_its_end() {
+    fn the_result_need_not_be_read_to_its_end() {
         let mut sorter = ExternalSorter::<8>::with_runs_of(100_000, Box::new(tempfile::tempfile));
         (0..300_000_u64).rev().try_for_each(|number| sorter.push(number.to_be_bytes())).unwrap();
         let first: Vec<_> = sorter.finish().unwrap().take(2).map(Result::unwrap).collect();
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_loses_its_end_is_an_error_and_no_early_end() {
+    fn a_truncated_file_is_an_error_and_not_an_early_end() {
         let file = tempfile::tempfile().unwrap();
         let runs = [24 << 20, 48 << 20];
         file.set_len(runs[1]).unwrap();
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pile_is_read_as_it_was_laid_and_again() {
+    fn a_scratch_list_is_read_in_order_and_can_be_read_again() {
         let mut pile = ScratchList::<3>::new(tempfile::tempfile().unwrap());
         let entries: Vec<Entry<3>> = (0..200_000_u32).map(u32::to_be_bytes).map(|[_, a, b, c]| [a, b, c]).collect();
         for entry in &entries {

@@ -1,6 +1,6 @@
-//! The files of a verification: what was found, and the rows that would correct it.
+//! The files of a verification: its results, and the rows that would repair the accounts.
 //!
-//! Each is written under a temporary name, readable by its owner only, and renamed at the end. Until then, and if there is nothing to
+//! Each is written under a temporary name, readable only by its owner, and renamed at the end. Until then, and if there is nothing to
 //! write, the file of an earlier verification stays as it was.
 
 use std::io;
@@ -12,24 +12,24 @@ use crate::domain::comparison::{Finding, Findings};
 use crate::domain::figures::defused;
 use crate::io::files::atomic::{AtomicFile, Readers, remove};
 
-/// The first line of the results.
+/// The header of the results.
 const RESULTS_HEADER: [&str; 5] = ["row", "line", "UserID", "state", "detail"];
 
-/// The names of the files.
+/// The paths of the files.
 #[derive(Debug, Clone)]
 pub struct VerificationPaths {
     pub results: PathBuf,
     pub repair: PathBuf,
 }
 
-/// What makes a file of original records importable as it is.
+/// The header and the delimiter of the input. The repair file has them too, so that it can be imported as it is.
 #[derive(Debug, Clone)]
 pub struct OriginalFormat {
     pub header: ByteRecord,
     pub delimiter: u8,
 }
 
-/// Results and repair file in the making.
+/// Results and repair file while they are being written.
 #[derive(Debug)]
 pub struct VerificationFiles {
     paths: VerificationPaths,
@@ -40,21 +40,21 @@ pub struct VerificationFiles {
 }
 
 impl VerificationFiles {
-    /// Begins the results.
+    /// Creates the results file.
     ///
     /// # Errors
-    /// The disk's.
+    /// [`io::Error`] if it cannot be created.
     pub fn create(paths: VerificationPaths, original: OriginalFormat) -> io::Result<Self> {
         let mut results = create(&paths.results, b',')?;
         results.write_record(RESULTS_HEADER)?;
         Ok(Self { paths, original, results, repair: None })
     }
 
-    /// The files take their names: whether there is something to repair. What an earlier verification left to repair goes if this one was
-    /// `complete` and found nothing.
+    /// Gives the files their names and returns whether there is something to repair. If there is nothing and the verification is
+    /// `complete`, an earlier repair file is removed.
     ///
     /// # Errors
-    /// The disk's.
+    /// [`io::Error`] if a file cannot be written, renamed or removed.
     pub fn finish(self, complete: bool) -> io::Result<bool> {
         let has_repair = self.repair.is_some();
         match self.repair {
@@ -94,7 +94,7 @@ impl Findings for VerificationFiles {
     }
 }
 
-/// A CSV file that doesn't have its name yet.
+/// A CSV file under a temporary name.
 type CsvFile = csv::Writer<AtomicFile>;
 
 fn create(path: &Path, delimiter: u8) -> io::Result<CsvFile> {
@@ -121,7 +121,7 @@ mod tests {
         Finding { row, line: row + 1, user_id: (*b"=x,y").into(), other_id: None, state, original }
     }
 
-    fn sheets(folder: &Path) -> VerificationFiles {
+    fn files(folder: &Path) -> VerificationFiles {
         let paths = VerificationPaths { results: folder.join("r.csv"), repair: folder.join("repair.csv") };
         let header = ByteRecord::from(vec!["UserID", "Nick", "city"]);
         VerificationFiles::create(paths, OriginalFormat { header, delimiter: b';' }).unwrap()
@@ -134,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn each_state_has_its_line_and_what_can_be_repaired_its_record() {
+    fn each_state_has_a_line_and_each_repairable_row_its_record() {
         let folder = tempfile::tempdir().unwrap();
-        let mut sheets = sheets(folder.path());
+        let mut files = files(folder.path());
         let states = [
             Comparison::Same,
             Comparison::Missing,
@@ -145,10 +145,10 @@ mod tests {
             Comparison::Invalid("why".to_owned()),
         ];
         for (state, row) in states.into_iter().zip(1..) {
-            sheets.take(finding(row, state)).unwrap();
+            files.take(finding(row, state)).unwrap();
         }
         assert_eq!(names(folder.path()), [".r.csv.tmp", ".repair.csv.tmp"]);
-        assert!(sheets.finish(true).unwrap());
+        assert!(files.finish(true).unwrap());
         assert_eq!(names(folder.path()), ["r.csv", "repair.csv"]);
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(
@@ -164,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finished_leaves_the_earlier_files_and_what_is_leaves_no_old_repairs() {
+    fn an_unfinished_verification_keeps_earlier_files_and_a_finished_one_removes_old_repairs() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["r.csv", "repair.csv", ".r.csv.tmp"] {
             fs::write(folder.path().join(name), "old").unwrap();
         }
-        drop(sheets(folder.path()));
+        drop(files(folder.path()));
         assert_eq!(names(folder.path()), ["r.csv", "repair.csv"]);
         assert_eq!(fs::read_to_string(folder.path().join("r.csv")).unwrap(), "old");
-        assert!(!sheets(folder.path()).finish(true).unwrap());
+        assert!(!files(folder.path()).finish(true).unwrap());
         assert_eq!(names(folder.path()), ["r.csv"]);
         assert_eq!(fs::read_to_string(folder.path().join("r.csv")).unwrap(), "row,line,UserID,state,detail\n");
     }

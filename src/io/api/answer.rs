@@ -1,15 +1,15 @@
 //! Reads the service's JSON answers into the values that the flows work with.
 //!
-//! The reader is pure. It tolerates everything that JSON allows and the documentation leaves open, and never concludes more than the
-//! answer says. An item of a list that cannot be read counts as a refusal of its id, or names no account; it does not affect its
-//! neighbours.
+//! This module is pure. It tolerates everything that JSON allows and the documentation leaves open, and never concludes more than the
+//! answer says. If an item of a list cannot be read, its UserID counts as refused, or the item is ignored if it names no UserID; the other
+//! items are not affected.
 
 use super::fields::{self, FieldValue, Fields};
 use super::wire;
 use crate::domain::command::Command;
 use crate::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, ItemRefusal, Presence, Profile};
 
-/// So much of an answer that can't be read is shown. Source: the contract of the input.
+/// Bytes of an unreadable answer that a message shows. Source: the contract of the input.
 const SHOWN_BYTES: usize = 80;
 
 /// Reads the body of an answer to `command` with HTTP status 200.
@@ -20,12 +20,12 @@ pub fn read(command: Command, body: &[u8]) -> CallOutcome {
         .unwrap_or_else(|| CallOutcome::Lost { why: unreadable(body) })
 }
 
-/// `None` if it doesn't say what an answer must say.
+/// Returns `None` if the text lacks something that every answer must have.
 fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
     let answer = Fields::of(text)?;
     let (status, code) = (answer.word("ActionStatus").ok()?, answer.code("ErrorCode").ok()?);
     tracing::trace!(code, request_id = answer.words("RequestId"), "answered");
-    // HTTP 200 is not success: the status must be OK **and** the code 0.
+    // HTTP 200 alone is no success: the status must be OK **and** the code 0.
     if status != "OK" || code != 0 {
         return Some(CallOutcome::Refused { code, info: answer.words("ErrorInfo").unwrap_or_default() });
     }
@@ -43,7 +43,7 @@ fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
     }))
 }
 
-/// An answer that can't be read, as far as it is shown.
+/// The message for an answer that cannot be read.
 fn unreadable(body: &[u8]) -> String {
     if body.is_empty() {
         return "an empty answer".to_owned();
@@ -53,7 +53,8 @@ fn unreadable(body: &[u8]) -> String {
     format!("an answer that is not the documented JSON: \"{}\"{more}", shown.escape_ascii())
 }
 
-/// The ids that a batch lists: a list that can't be read, or an id in it, may be any record's, so nothing is known of the batch then.
+/// The UserIDs that a batch lists as failed. If the list or a UserID in it cannot be read, any record may be meant, so the result is `None`
+/// and nothing is known about the batch.
 fn fail_accounts(answer: &Fields<'_>) -> Option<Vec<Box<str>>> {
     match answer.list("FailAccounts") {
         FieldValue::Absent => Some(Vec::new()),
@@ -62,13 +63,13 @@ fn fail_accounts(answer: &Fields<'_>) -> Option<Vec<Box<str>>> {
     }
 }
 
-/// The items of a list that say whom they are about.
+/// The items of a list that name their UserID.
 fn each<T>(answer: &Fields<'_>, list: &str, read: impl Fn(&Fields<'_>) -> Option<T>) -> Vec<T> {
     answer.objects(list).iter().filter_map(read).collect()
 }
 
 fn profile(found: &Fields<'_>) -> Option<Profile> {
-    // A profile without a code is as good as one with 0.
+    // A profile without a code counts as one with code 0.
     let refused = match found.code("ResultCode") {
         FieldValue::Absent => None,
         code => refusal(code, "ResultCode", found),
@@ -100,7 +101,7 @@ fn deleted(found: &Fields<'_>) -> Option<Item<()>> {
     Some(Item { user_id: found.id("UserID").ok()?, said })
 }
 
-/// The documentation's older pages have `State` instead of `Status`; where both are there, they must agree.
+/// Older pages of the documentation have `State` instead of `Status`. If both are present, they must agree.
 fn presence(found: &Fields<'_>) -> Option<Item<Presence>> {
     let (status, state) = (found.word("Status"), found.word("State"));
     let (key, word) = match (status, state) {
@@ -118,7 +119,7 @@ fn presence(found: &Fields<'_>) -> Option<Item<Presence>> {
 }
 
 fn untold_presence(found: &Fields<'_>) -> Option<Item<Presence>> {
-    // To be in the list of errors is an error whatever the code is.
+    // An item in the error list is an error, whatever its code.
     let refusal = match found.code("ErrorCode") {
         FieldValue::Here(code) => ItemRefusal { code, info: "".into() },
         FieldValue::Absent | FieldValue::Unreadable => undocumented("ErrorCode", found),
@@ -126,7 +127,7 @@ fn untold_presence(found: &Fields<'_>) -> Option<Item<Presence>> {
     Some(Item { user_id: found.id("To_Account").ok()?, said: Err(refusal) })
 }
 
-/// Why the service refuses an item, if it does. Nothing is said to be well without a code.
+/// The refusal of an item. An item without a code is refused too.
 fn refusal(code: FieldValue<i64>, key: &str, found: &Fields<'_>) -> Option<ItemRefusal> {
     match code {
         FieldValue::Here(0) => None,
@@ -135,7 +136,7 @@ fn refusal(code: FieldValue<i64>, key: &str, found: &Fields<'_>) -> Option<ItemR
     }
 }
 
-/// What isn't in the documentation means nothing.
+/// A value that is not documented counts as a refusal.
 fn undocumented(key: &str, found: &Fields<'_>) -> ItemRefusal {
     let info = found.words(key).map_or_else(|| format!("{key} is absent"), |found| format!("{key} is {found:?}"));
     ItemRefusal { code: 0, info: info.into() }
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_documented_json_is_an_answer() {
+    fn only_the_documented_json_is_accepted() {
         let check = |body: &str, expected: Option<(bool, i64)>| {
             let read = match read(Command::AccountImport, body.as_bytes()) {
                 CallOutcome::Done(Answer::Nothing) => Some((true, 0)),
@@ -181,9 +182,9 @@ mod tests {
         }
     }
 
-    /// Everything that JSON allows beside what an answer must say.
+    /// Everything that JSON allows beside the required fields.
     #[test]
-    fn what_an_answer_need_not_say_may_be_anything() {
+    fn optional_fields_may_have_any_value() {
         let check = |body: &[u8], code: i64| {
             let read = match read(Command::AccountImport, body) {
                 CallOutcome::Done(Answer::Nothing) => 0,
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn words_in_another_encoding_are_no_fault() {
+    fn text_in_another_encoding_is_accepted() {
         let words: [(&str, &[u8]); 6] = [
             ("GBK", b"\xb2\xce\xca\xfd\xb4\xed\xce\xf3"),
             ("GBK that ends in a backslash's byte", b"\xd5\x5c"),
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_shown_in_its_first_bytes() {
+    fn an_unreadable_answer_is_shown_by_its_first_bytes() {
         let why = |body: &[u8]| match read(Command::AccountImport, body) {
             CallOutcome::Lost { why } => why,
             other => panic!("{other:?}"),
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_batch_refused_and_what_a_profile_holds_is_read() {
+    fn refused_accounts_of_a_batch_and_profiles_are_read() {
         let ids = |body: &str| match read(Command::MultiaccountImport, body.as_bytes()) {
             CallOutcome::Done(Answer::FailAccounts(ids)) => ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0}"#), [""; 0]);
         assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":{}}"#), [""; 0]);
         assert_eq!(ids(r#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":[null,"a",10086,"\u4e2d"]}"#), ["a", "10086", "中"]);
-        // It may be any record's name that can't be read.
+        // The entry that cannot be read may name any record.
         for unreadable in
             ["5", "\"a\"", "{\"a\":1}", "[[\"a\"]]", "[{\"UserID\":\"a\"}]", "[true]", "[\"\\ud83d\"]", "[\"a\"],\"FailAccounts\":[]"]
         {
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_each_id_is_read() {
+    fn the_result_of_each_id_is_read() {
         let ok = r#""ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"""#;
         let done = |command: Command, more: &str| match read(command, format!("{{{ok}{more}}}").as_bytes()) {
             CallOutcome::Done(found) => found,
@@ -327,9 +328,9 @@ mod tests {
         assert_eq!(said, [("bad", Err((0, word))), ("good", Ok(&good))]);
     }
 
-    /// What is said of one id can't be read: its neighbours are, and nothing is well that isn't said to be.
+    /// If the item of one UserID cannot be read, the others are read all the same, and the unreadable one never counts as a success.
     #[test]
-    fn an_item_that_cannot_be_read_spoils_no_other() {
+    fn an_unreadable_item_does_not_affect_the_others() {
         let done = |command: Command, list: &str, items: &str| {
             let good = r#"{"UserID":"good","To_Account":"good","ResultCode":"0","AccountStatus":"Imported","Status":"Offline","Detail":[1],"New":{}}"#;
             let body = format!(r#"{{"ActionStatus":"OK","ErrorCode":0,"{list}":[null,{items},7,"x",[],{{}},{good}]}}"#);
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_online_may_be_said_in_either_way() {
+    fn presence_is_read_in_both_documented_forms() {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"QueryResult":[{"To_Account":"a","State":"Online"},{"To_Account":"b","State":"PushOnline"},
             {"To_Account":"c","State":"Offline","Status":null},{"To_Account":"d","State":"Offline","Status":"Offline"},{"To_Account":5,"Status":"Offline"}],
             "ErrorList":[{"To_Account":"e","ErrorCode":"70107"},{"To_Account":"f"},null]}"#;

@@ -1,7 +1,7 @@
-//! Reads the objects of an answer key by key: as tolerant as JSON is, and no more.
+//! Reads the objects of an answer key by key, as tolerantly as JSON allows.
 //!
-//! A value is parsed only when the caller asks for it. So a value that cannot be read does not affect the ones beside it, and a value that
-//! nobody needs may be anything.
+//! A value is parsed only when the caller asks for it. So an unreadable value does not affect the others, and an unused value may be
+//! anything.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,18 +11,18 @@ use serde_json::value::RawValue;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A body as text. Bytes that are not UTF-8 can only be somebody's words in another encoding, so they become replacement characters.
+/// The body as text. Bytes that are not UTF-8 become replacement characters; they can only be part of a text in another encoding.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
     lossy(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
 
-/// As [`String::from_utf8_lossy`], which looks at text that needs nothing done byte by byte.
+/// The same as [`String::from_utf8_lossy`], but fast for valid text.
 fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-/// As [`text`], for encodings (GBK, Big5, Shift JIS) whose characters may end in the byte of a backslash, which is no escape then.
-/// `None` if the body has nothing of the kind.
+/// The same as [`text`], for encodings (GBK, Big5, Shift JIS) in which the second byte of a character may look like a backslash. Returns
+/// `None` if the body has no such character.
 pub(super) fn text_of_pairs(body: &[u8]) -> Option<String> {
     let is_pair = |at: usize| !body[at].is_ascii() && body.get(at + 1) == Some(&b'\\');
     if std::str::from_utf8(body).is_ok() || !(0..body.len()).any(is_pair) {
@@ -35,12 +35,12 @@ pub(super) fn text_of_pairs(body: &[u8]) -> Option<String> {
     Some(text(&bytes).into_owned())
 }
 
-/// What an object has under a key; null is as good as absent.
+/// The value of a key in an object; null counts as absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldValue<T> {
     Absent,
     Here(T),
-    /// Another kind of value, or the key is there twice with different ones.
+    /// The value has another type, or the key occurs twice with different values.
     Unreadable,
 }
 
@@ -61,12 +61,12 @@ impl<T> FieldValue<T> {
     }
 }
 
-/// An object: its keys with what they hold, unread.
+/// An object: its keys with their values, not parsed yet.
 #[derive(Debug)]
 pub(super) struct Fields<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    /// `None` if it is no JSON object.
+    /// Returns `None` if the text is not a JSON object.
     pub(super) fn of(text: &'a str) -> Option<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let fields = deserializer.deserialize_map(Keys).ok()?;
@@ -88,12 +88,12 @@ impl<'a> Fields<'a> {
         self.raw(key).and_then(string)
     }
 
-    /// A string, or whatever is there as it is written.
+    /// A string, or any other value as its JSON text.
     pub(super) fn words(&self, key: &str) -> Option<String> {
         self.raw(key).ok().map(|raw| string(raw).map_or_else(|| raw.to_owned(), Cow::into_owned))
     }
 
-    /// A whole number, or one in quotes. One that is too large for a code is the largest there is.
+    /// A whole number, perhaps in quotes. A number that is too large becomes the largest code.
     pub(super) fn code(&self, key: &str) -> FieldValue<i64> {
         self.raw(key).and_then(|raw| match string(raw) {
             Some(quoted) => whole_number(quoted.trim()),
@@ -101,12 +101,12 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A user's name.
+    /// A UserID.
     pub(super) fn id(&self, key: &str) -> FieldValue<Box<str>> {
         self.raw(key).and_then(id)
     }
 
-    /// The items of a list that aren't null. An empty object is a list to some programs.
+    /// The items of a list without nulls. An empty object counts as an empty list, because some programs write it so.
     pub(super) fn list(&self, key: &str) -> FieldValue<Vec<&'a str>> {
         self.raw(key)
             .and_then(|raw| {
@@ -129,21 +129,21 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The items of a list if all of them are objects, as they mostly are; read in one pass.
+/// The items of a list if all of them are objects, which is the usual case; read in one pass.
 fn all_objects(raw: &str) -> Option<Vec<Fields<'_>>> {
     raw.starts_with('[').then(|| serde_json::Deserializer::from_str(raw).deserialize_seq(Objects).ok())?
 }
 
-/// A user's name. A number is meant as it is written; what was not UTF-8 names nobody.
+/// A UserID. A number is taken as it is written. A text that was not UTF-8 is no UserID.
 pub(super) fn id(raw: &str) -> Option<Box<str>> {
     let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     let name = if is_number { Cow::Borrowed(raw) } else { string(raw)? };
     (!name.contains(char::REPLACEMENT_CHARACTER)).then(|| name.into())
 }
 
-/// A JSON string. Half of a surrogate pair is legal there, and becomes a replacement character.
+/// A JSON string. Half of a surrogate pair is legal there and becomes a replacement character.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
-    // This is the first thing that is looked at, since making a parser's error takes longer than reading a value.
+    // Checked first, because creating a parser's error takes longer than reading a value.
     if !raw.starts_with('"') {
         return None;
     }
@@ -153,7 +153,7 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// A number without a fraction, whichever way it is written.
+/// A number without a fractional part, in any notation.
 #[expect(clippy::cast_possible_truncation, reason = "what is too large is the largest")]
 fn whole_number(literal: &str) -> Option<i64> {
     if let Ok(number) = literal.parse() {
@@ -161,13 +161,13 @@ fn whole_number(literal: &str) -> Option<i64> {
     }
     let is_number = literal.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     let number: f64 = literal.parse().ok().filter(|_| is_number)?;
-    // What is too small for a float is no nought.
+    // A number that underflows a float is not zero.
     let mantissa = literal.split(['e', 'E']).next().unwrap_or_default();
     let is_true_nought = number != 0.0 || !mantissa.contains(|digit| ('1'..='9').contains(&digit));
     (is_true_nought && (number.is_infinite() || number.fract() == 0.0)).then_some(number as i64)
 }
 
-/// Reads a string, or a key, as bytes: any string of JSON is one.
+/// Reads a string or a key as bytes, which accepts any JSON string.
 struct Bytes;
 
 impl<'de> Visitor<'de> for Bytes {
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_a_whole_number_however_it_is_written() {
+    fn a_code_is_a_whole_number_in_any_notation() {
         let check = |value: &str, expected: FieldValue<i64>| {
             let text = format!(r#"{{"ErrorCode":{value}}}"#);
             assert_eq!(Fields::of(&text).unwrap().code("ErrorCode"), expected, "{value}");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_twice_says_something_only_if_it_says_it_twice() {
+    fn a_repeated_key_counts_only_if_both_values_agree() {
         let found = |text: &str| Fields::of(text).unwrap().code("a");
         assert_eq!(found(r#"{"a":1,"b":2,"a":1}"#), FieldValue::Here(1));
         assert_eq!(found(r#"{"a":1,"a":2}"#), FieldValue::Unreadable);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_read_whatever_they_hold() {
+    fn any_json_string_is_read() {
         let check = |value: &str, expected: Option<&str>| assert_eq!(string(value).as_deref(), expected, "{value}");
         check(r#""""#, Some(""));
         check(r#""a\"b\\\n\u4e2d""#, Some("a\"b\\\n中"));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_the_items_that_are_something() {
+    fn a_list_has_its_items_without_nulls() {
         let list = |value: &str| match Fields::of(&format!(r#"{{"l":{value}}}"#)).unwrap().list("l") {
             FieldValue::Here(items) => Some(items.len()),
             FieldValue::Absent => Some(0),

@@ -1,6 +1,6 @@
 //! Sends requests over HTTPS with reqwest: one connection pool, HTTP/1.1 keep-alive, no redirect, no retry of its own.
 //!
-//! It turns whatever happens into a [`CallOutcome`]. The URL, which carries the UserSig, never gets into an error text.
+//! It turns every result into a [`CallOutcome`]. The URL contains the UserSig, so it never appears in an error text.
 
 use std::cell::{OnceCell, RefCell};
 use std::error::Error as StdError;
@@ -35,42 +35,43 @@ use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
 
-/// Longest answer that is read of a command that tells no more than a list of ids; more is a fault.
+/// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
 const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// Longest answer that is read of a command that tells something of each id. A hundred profiles with two fields of 500 bytes, each byte
-/// escaped in six, have 620 kB.
+/// Longest answer of a command that returns an item per UserID, in bytes. A hundred profiles with two fields of 500 bytes have 620 kB if
+/// each byte is written as an escape of six.
 const LONG_ANSWER_MAX_BYTES: usize = 1024 * 1024;
-/// JSON of a record in a batch besides its values: keys, quotes and commas.
+/// Bytes of JSON per record in a batch besides its values: keys, quotes and commas.
 const KEYS_BYTES: usize = 40;
-/// Idle connections are given up after this time. Chosen: below the 60 to 75 s of common servers, so that no call meets a closing one.
+/// Idle connections are closed after this time. Chosen: less than the 60 to 75 s of common servers, so that no request meets a connection
+/// that the server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for a connection. Chosen; the attempt's own time-out holds as well.
+/// Longest wait for a connection. Chosen; the timeout of the attempt applies as well.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Where and how to call.
+/// The address of the service, the app, and how to connect.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     /// Scheme, host and port, without a path.
     pub endpoint: Url,
     pub sdkappid: u64,
     pub identifier: String,
-    /// One attempt, body included.
+    /// The time limit of one attempt, body included.
     pub timeout: Duration,
-    /// Connections that are kept: as many as calls in flight.
+    /// The most connections that are kept open: as many as requests in flight.
     pub connections: usize,
-    /// Certificates (PEM) to trust besides the machine's.
+    /// Certificates (PEM) that are trusted besides the machine's.
     pub ca_pem: Option<Vec<u8>>,
-    /// What all connections go through.
+    /// The proxy for all connections.
     pub proxy: Option<ProxySettings>,
 }
 
-/// The service over HTTP.
+/// The service's API over HTTPS.
 #[derive(Debug)]
 pub struct HttpApi {
     clients: Clients,
     carriers: Carriers,
     keeping: Rc<RefCell<Keeping>>,
-    /// The commands' URLs without a query.
+    /// The URL of each command without a query.
     urls: PerCommand<Url>,
     sdkappid: u64,
     identifier: String,
@@ -78,7 +79,8 @@ pub struct HttpApi {
     random: RefCell<fastrand::Rng>,
 }
 
-/// The URLs of the calls that carry one signature, without what changes from call to call. Never shown: they hold the signature.
+/// The URLs for one signature, without the parameters that change from request to request. They are not shown by Debug, because they
+/// contain the signature.
 struct SignedUrls {
     generation: u32,
     urls: PerCommand<Url>,
@@ -90,12 +92,12 @@ impl fmt::Debug for SignedUrls {
     }
 }
 
-/// Why no client could be made.
+/// Why no client could be created.
 #[derive(Debug, Error)]
 pub enum HttpSetupError {
-    #[error("the CA file holds no certificate in PEM form")]
+    #[error("the CA file contains no certificate in PEM form")]
     NoCertificate,
-    #[error("the CA file holds a certificate that cannot be read")]
+    #[error("the CA file contains a certificate that cannot be read")]
     CaFile(#[source] reqwest::Error),
     #[error("cannot set up HTTPS")]
     Client(#[source] reqwest::Error),
@@ -106,13 +108,13 @@ pub enum HttpSetupError {
 }
 
 impl HttpApi {
-    /// A client for the service at `settings.endpoint`; nothing is connected yet.
+    /// Creates a client for the service at `settings.endpoint`. It does not connect yet.
     ///
     /// # Panics
     /// Never: the path that is joined to the endpoint is a constant.
     ///
     /// # Errors
-    /// [`HttpSetupError`] for a CA file without certificates, or a machine without the means for TLS.
+    /// [`HttpSetupError`] for a CA file without certificates, or if TLS cannot be set up.
     pub fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
         let seed = getrandom::u64()?;
         Ok(Self {
@@ -127,7 +129,7 @@ impl HttpApi {
         })
     }
 
-    /// The URL of a call. What the calls with one signature share is parsed once; going over it again costs a few µs a call.
+    /// The URL of a request. The part that depends on the signature is parsed once, which saves a few µs per request.
     fn url(&self, command: Command, signature: &Signature) -> Url {
         let mut cached = self.signed.borrow_mut();
         let signed = match &mut *cached {
@@ -151,7 +153,8 @@ impl HttpApi {
     }
 }
 
-/// The clients with and without kept connections. The second one is made when it is needed: to read the machine's certificates takes time.
+/// The clients with and without kept connections. The second one is created when it is first needed, because reading the machine's
+/// certificates takes time.
 #[derive(Debug)]
 struct Clients {
     kept: Client,
@@ -175,7 +178,7 @@ impl Clients {
     fn of(&self, way: ConnectionChoice) -> &Client {
         match way {
             ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
-            // What could be made once can be made again, unless the certificates have gone; then kept connections must do.
+            // Creating it worked for the other client, so it fails only if the certificates have disappeared. Then the other client serves.
             ConnectionChoice::Fresh => {
                 let fresh = || client(&self.settings, &self.own_ca, self.proxy.as_ref(), 0);
                 self.fresh.get_or_init(|| fresh().unwrap_or_else(|_| self.kept.clone()))
@@ -184,7 +187,7 @@ impl Clients {
     }
 }
 
-/// A client that keeps so many connections.
+/// A client that keeps up to `kept` connections.
 fn client(settings: &HttpSettings, own_ca: &[Certificate], proxy: Option<&ProxyLayer>, kept: usize) -> Result<Client, HttpSetupError> {
     let plain = || {
         let plain = plain(settings).pool_max_idle_per_host(kept);
@@ -209,7 +212,7 @@ fn proxy_layer(proxy: &ProxySettings, settings: &HttpSettings) -> Result<ProxyLa
     Ok(ProxyLayer::new(proxy, &settings.endpoint, tls)?)
 }
 
-/// What is trusted of a proxy, which is what is trusted of the service.
+/// Trusts the same certificates for the proxy as for the service.
 fn proxy_tls(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let own = CertificateDer::pem_slice_iter(ca_pem).filter_map(Result::ok).collect::<Vec<_>>();
@@ -233,7 +236,7 @@ fn mozilla_der() -> impl Iterator<Item = &'static CertificateDer<'static>> {
 }
 
 fn plain(settings: &HttpSettings) -> ClientBuilder {
-    // A second installation is refused, which is as good: the provider is there.
+    // If a provider is installed already, this is refused, which does not matter.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .user_agent(concat!("chatlift/", env!("CARGO_PKG_VERSION")))
@@ -263,10 +266,10 @@ impl Api for HttpApi {
             Line::Any => self.keeping.borrow_mut().way(Instant::now()),
             Line::Fresh => ConnectionChoice::Fresh,
         };
-        let carriage = Arc::new(Carriage::default());
+        let carried_by = Arc::new(CarriedByCell::default());
         let carriers = (way != ConnectionChoice::Fresh).then(|| self.carriers.clone());
         let json = Some(body(command, accounts).into());
-        let body = Announced { json, carriage: Arc::clone(&carriage), carriers, departed };
+        let body = AnnouncedBody { json, carried_by: Arc::clone(&carried_by), carriers, departed };
         let request = self
             .clients
             .of(way)
@@ -276,7 +279,7 @@ impl Api for HttpApi {
         let (keeping, usersig) = (Rc::clone(&self.keeping), Arc::clone(&signature.usersig));
         async move {
             let sent = request.send().await;
-            let carried = carriage.get();
+            let carried = carried_by.get();
             let came = match &sent {
                 Ok(_) if carried == CarriedBy::Again => ConnectionUse::Good,
                 Err(error) if carried == CarriedBy::Again && is_given_up(error) => ConnectionUse::GivenUp,
@@ -295,7 +298,7 @@ impl Api for HttpApi {
     }
 }
 
-/// The JSON of a call.
+/// The JSON body of a request.
 fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
     let json = match (command, accounts) {
         (Command::AccountImport, [account]) => serde_json::to_vec(&import_body(account)),
@@ -313,7 +316,7 @@ fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
         (Command::AccountDelete, accounts) => serde_json::to_vec(&DeleteBody { users: users(accounts) }),
         (Command::QueryOnlineStatus, accounts) => serde_json::to_vec(&OnlineStatusBody { users: ids(accounts) }),
     };
-    json.expect("strings are always JSON")
+    json.expect("strings can always be written as JSON")
 }
 
 fn import_body(account: &Account) -> ImportBody<'_> {
@@ -379,7 +382,7 @@ fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
     }
 }
 
-/// The words of the innermost error, which names the cause; the outer ones name the URL.
+/// The text of the innermost error. It names the cause; the outer ones contain the URL.
 fn innermost(error: &dyn StdError) -> String {
     let mut cause = error.source();
     let mut words = "the call failed".to_owned();
@@ -390,7 +393,7 @@ fn innermost(error: &dyn StdError) -> String {
     words
 }
 
-/// An error and all that is within. An `io::Error` hides its inner error from `source`, and they come nested.
+/// An error and its causes. An `io::Error` hides its inner error from `source`, and they may be nested.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |inner: &&'a (dyn StdError + 'static)| {
         let inner: &'a (dyn StdError + 'static) = *inner;
@@ -399,7 +402,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     })
 }
 
-/// Why the certificate is not trusted, if that is what happened.
+/// Why the certificate is not trusted; `None` if the error has another cause.
 fn untrusted(error: &reqwest::Error) -> Option<String> {
     causes(error).find_map(|inner| match inner.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
@@ -407,7 +410,7 @@ fn untrusted(error: &reqwest::Error) -> Option<String> {
     })
 }
 
-/// The status with which a proxy refuses whoever asks, rather than this call: it wants a password, or lets nobody through to the service.
+/// The proxy's status if it refuses this client for good: it wants a password, or does not allow connections to the service.
 fn refused_by_proxy(error: &reqwest::Error) -> Option<u16> {
     causes(error).find_map(|inner| match inner.downcast_ref() {
         Some(ProxyError::Refused { status: status @ (403 | 407), .. }) => Some(*status),
@@ -415,7 +418,7 @@ fn refused_by_proxy(error: &reqwest::Error) -> Option<u16> {
     })
 }
 
-/// Whether the connection was closed or reset before the head of an answer was there. hyper doesn't tell whether some bytes of it were.
+/// Whether the connection was closed or reset before the head of an answer was received. hyper does not tell whether a part of it was.
 fn is_given_up(error: &reqwest::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     let is_broken =
@@ -426,21 +429,21 @@ fn is_given_up(error: &reqwest::Error) -> bool {
         })
 }
 
-/// Whether a call left, and on what connection.
+/// Whether a request was written, and on which kind of connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CarriedBy {
     Not,
-    /// The first call of its connection.
+    /// It was the first request on its connection.
     First,
-    /// The connection had carried another before.
+    /// The connection had carried a request before.
     Again,
 }
 
-/// What the connection's task tells the call's.
+/// The connection's task stores here how the request was carried.
 #[derive(Debug, Default)]
-struct Carriage(AtomicU8);
+struct CarriedByCell(AtomicU8);
 
-impl Carriage {
+impl CarriedByCell {
     fn set(&self, had_carried: bool) {
         self.0.store(if had_carried { 2 } else { 1 }, Ordering::Release);
     }
@@ -454,23 +457,23 @@ impl Carriage {
     }
 }
 
-/// A request body that tells when it is handed to the socket: hyper asks for it in the same turn in which it writes.
-struct Announced<D> {
+/// A request body that reports when it is handed to the socket. hyper asks for the body right before it writes it.
+struct AnnouncedBody<D> {
     json: Option<Bytes>,
-    carriage: Arc<Carriage>,
-    /// `None` for a connection of its own.
+    carried_by: Arc<CarriedByCell>,
+    /// `None` if the request has a connection of its own.
     carriers: Option<Carriers>,
     departed: D,
 }
 
-impl<D: FnMut() + Unpin> http_body::Body for Announced<D> {
+impl<D: FnMut() + Unpin> http_body::Body for AnnouncedBody<D> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         let Some(json) = this.json.take() else { return Poll::Ready(None) };
-        this.carriage.set(this.carriers.as_ref().is_some_and(Carriers::note));
+        this.carried_by.set(this.carriers.as_ref().is_some_and(Carriers::note));
         (this.departed)();
         Poll::Ready(Some(Ok(Frame::data(json))))
     }

@@ -1,7 +1,7 @@
-//! Kept connections: which ones have carried a request before, and whether keeping any is worth while.
+//! Kept connections: which ones have carried a request before, and whether to keep any.
 //!
-//! Some servers close a connection after an answer, a time or a number of requests without notice. The request that meets such a
-//! connection is lost, and its repeat uses up a permit. Where this happens often, requests get new connections of their own for a while.
+//! Some servers close a connection without notice after an answer, a time or a number of requests. A request on such a connection is lost,
+//! and repeating it uses up another permit. If this happens often, each request gets a new connection for a while.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,23 +10,23 @@ use std::time::Duration;
 use tokio::task::Id;
 use tokio::time::Instant;
 
-/// Connections that are remembered, twice over. Chosen: those of a minute and more where every call at 200/s makes a new one; a pool keeps
-/// them for half of that.
+/// The size of each of two generations of remembered connections. Chosen: at 200/s with a new connection per request they cover more than a
+/// minute, twice as long as the pool keeps connections.
 const REMEMBERED: usize = 16_384;
-/// What a connection that was given up weighs against calls that went well on kept ones …
+/// A lost request on a kept connection weighs as much as this many good ones.
 const WEIGHT: u32 = 50;
-/// … and the weight at which none are kept any more: so one call in fifty may be lost to it.
+/// At this weight connections are no longer kept: one request in fifty may be lost.
 const TOO_MUCH: u32 = 2 * WEIGHT;
-/// For so long at first …
+/// The first pause without kept connections.
 const PAUSE: Duration = Duration::from_secs(1);
-/// … and at most, doubling. Chosen: an attempt costs one call.
+/// The longest pause; each is twice the one before. Chosen: the trial after it may cost one request.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The connections that have carried a call.
+/// The connections that have carried a request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Carriers(Arc<Mutex<Generations>>);
 
-/// Those that were seen of late, and those before them.
+/// Two generations: connections that were seen recently, and those before them.
 #[derive(Debug, Default)]
 struct Generations {
     young: HashSet<Id>,
@@ -34,8 +34,8 @@ struct Generations {
 }
 
 impl Carriers {
-    /// To be called as a connection takes a call. hyper drives each connection in a task of its own, which so is its name.
-    /// Whether it had carried one before.
+    /// Must be called when a connection takes a request. hyper runs each connection in a task of its own, so the task's id identifies it.
+    /// Returns whether the connection had carried a request before.
     pub(super) fn note(&self) -> bool {
         let Some(connection) = tokio::task::try_id() else { return false };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,25 +48,25 @@ impl Carriers {
     }
 }
 
-/// Which connection a call gets.
+/// The kind of connection that a request gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionChoice {
-    /// A kept one, if there is one; it is kept then.
+    /// A kept connection if there is one, or a new one that will be kept.
     Kept,
-    /// As [`ConnectionChoice::Kept`], but only one request at a time, to find out whether keeping connections is worth while again.
+    /// The same as [`ConnectionChoice::Kept`], but only for one request at a time, to find out whether connections can be kept again.
     Trial,
-    /// One of its own.
+    /// A new connection that is not kept.
     Fresh,
 }
 
-/// What a call tells of keeping connections.
+/// What a request showed about kept connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionUse {
-    /// It was answered on a kept one.
+    /// It was answered on a kept connection.
     Good,
-    /// The kept one had been given up.
+    /// The kept connection had been closed by the server.
     GivenUp,
-    /// Its connection was new, or something else befell it.
+    /// Nothing: its connection was new, or it failed in another way.
     None,
 }
 
@@ -76,13 +76,13 @@ enum KeepingState {
     Paused {
         until: Instant,
     },
-    /// The pause is over.
+    /// The pause is over, and one request tries whether connections can be kept.
     Trying {
         is_under_way: bool,
     },
 }
 
-/// Whether connections are kept. Pure: it is told the time.
+/// Decides whether connections are kept. It has no clock: the caller passes the time.
 #[derive(Debug)]
 pub(super) struct Keeping {
     state: KeepingState,
@@ -97,7 +97,7 @@ impl Default for Keeping {
 }
 
 impl Keeping {
-    /// The way of the next call.
+    /// The kind of connection for the next request.
     pub(super) fn way(&mut self, now: Instant) -> ConnectionChoice {
         match self.state {
             KeepingState::Keeping => ConnectionChoice::Kept,
@@ -110,10 +110,10 @@ impl Keeping {
         }
     }
 
-    /// Takes what came of a call that went this way.
+    /// Records the result of a request that got a connection of this kind.
     pub(super) fn used(&mut self, way: ConnectionChoice, came: ConnectionUse, now: Instant) {
         match (way, came) {
-            // Calls that left before the pause tell nothing new.
+            // Requests that left before the pause say nothing new.
             (ConnectionChoice::Kept, ConnectionUse::GivenUp) if self.state == KeepingState::Keeping => {
                 self.weight += WEIGHT;
                 if self.weight >= TOO_MUCH {
@@ -134,7 +134,7 @@ impl Keeping {
     }
 
     fn stop(&mut self, now: Instant) {
-        tracing::debug!(pause = ?self.pause, "the other side gives up kept connections: each call gets its own for a while");
+        tracing::debug!(pause = ?self.pause, "the server closes kept connections; each request gets a new one for a while");
         self.state = KeepingState::Paused { until: now + self.pause };
         self.weight = WEIGHT;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -145,10 +145,11 @@ impl Keeping {
 mod tests {
     use super::*;
 
-    /// Calls one after the other, this long apart, to a server that gives each connection up at its nth call: calls, and those that were lost.
+    /// Sends requests one after the other, this long apart, to a server that closes each connection at its nth request. Returns how many
+    /// requests were lost and how many had a new connection.
     fn served(nth: u32, apart: Duration, calls: u32) -> (u32, u32) {
         let (mut keeping, mut now) = (Keeping::default(), Instant::now());
-        // Calls that the kept connection has carried.
+        // Requests that the kept connection has carried.
         let (mut carried, mut lost, mut fresh) = (0, 0, 0);
         for _ in 0..calls {
             now += apart;
@@ -174,18 +175,18 @@ mod tests {
     }
 
     #[test]
-    fn few_calls_are_lost_to_connections_that_are_given_up_however_it_is_done() {
+    fn few_requests_are_lost_to_closed_connections_whatever_the_server_does() {
         const CALLS: u32 = 8_000;
         for nth in 2..400 {
             let (fresh, lost) = served(nth, Duration::from_millis(5), CALLS);
-            assert!(lost <= CALLS / 50 + 2, "given up at call {nth}: {lost}");
-            assert!(fresh == 0 || nth <= 52, "kept for {nth} calls, they are worth it: {fresh}");
+            assert!(lost <= CALLS / 50 + 2, "closed at request {nth}: {lost}");
+            assert!(fresh == 0 || nth <= 52, "kept for {nth} requests, which is worth it: {fresh}");
         }
         assert_eq!(served(u32::MAX, Duration::from_millis(5), CALLS), (0, 0));
     }
 
     #[test]
-    fn the_pause_doubles_and_one_call_at_a_time_finds_out_whether_it_is_over() {
+    fn the_pause_doubles_and_one_request_at_a_time_tries_to_end_it() {
         let mut now = Instant::now();
         let mut keeping = Keeping::default();
         for _ in 0..5 {
@@ -216,7 +217,7 @@ mod tests {
             keeping.used(ConnectionChoice::Kept, ConnectionUse::Good, now);
         }
         keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
-        assert_eq!(keeping.way(now), ConnectionChoice::Kept, "all is forgotten");
+        assert_eq!(keeping.way(now), ConnectionChoice::Kept, "the counts start again");
         keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
         assert_eq!(keeping.way(now + PAUSE), ConnectionChoice::Trial);
     }
@@ -234,7 +235,7 @@ mod tests {
         tokio::task::yield_now().await;
         for _ in 0..REMEMBERED + 10 {
             let carried = carriers.clone();
-            assert!(!tokio::spawn(async move { carried.note() }).await.unwrap(), "each is new");
+            assert!(!tokio::spawn(async move { carried.note() }).await.unwrap(), "each task is a new connection");
         }
         gate.notify_one();
         assert_eq!(kept.await.unwrap(), (false, true, true));

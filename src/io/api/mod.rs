@@ -1,9 +1,8 @@
 //! The REST API of Tencent Chat as this tool uses it, behind one trait.
 //!
-//! `wire` holds the format, `usersig` makes the signatures, `region` has the addresses, `http` sends the requests, and `answer` reads what
-//! comes back. `kept` decides whether connections are kept, `proxy` leads them through a proxy, and
-//! `fields` reads the JSON of an answer. None of them knows of pace, retries or
-//! files.
+//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` sends requests, and `answer` reads answers, with
+//! `fields` for their JSON. `kept` decides whether connections are kept, and `proxy` connects through a proxy. None of them knows about
+//! pace, retries or files.
 
 pub mod answer;
 mod fields;
@@ -19,33 +18,33 @@ use crate::domain::command::Command;
 use crate::domain::verdict::CallOutcome;
 use usersig::Signature;
 
-/// Which connection a call may take.
+/// The kind of connection that a request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// One that is kept, or a new one.
+    /// A kept connection or a new one.
     Any,
-    /// One that has carried no call.
+    /// A connection that has carried no request yet.
     Fresh,
 }
 
-/// What is asked for in a call.
+/// The content of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub command: Command,
-    /// 1 to as many as [`Command::spec`] says, with different ids. All but the imports look at the ids alone.
+    /// From 1 up to the number in [`Command::spec`], with different UserIDs. Commands other than imports use only the UserIDs.
     pub accounts: &'a [&'a Account],
     pub line: Line,
 }
 
-/// The call left on a kept connection that the other side had given up: it was closed or reset before a byte of the answer came. That says
-/// nothing of the service and is charged to nobody; the call is made again, through the gate, on a [`Line::Fresh`], which can't end so.
+/// The server had closed the kept connection before a byte of the answer arrived. This says nothing about the service and counts as no
+/// attempt. The request must be sent again, through the gate, on a [`Line::Fresh`], which cannot end in this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GivenUp;
 
-/// What the service can be asked for.
+/// The service's API.
 pub trait Api {
-    /// Calls the service once.
-    /// `departed` is called as the request is handed to the socket, and dropped uncalled if it never is.
+    /// Sends one request. `departed` is called when the request is handed to the socket. If the request is never sent, it is dropped
+    /// without a call.
     fn call<D>(
         &self,
         request: Request<'_>,

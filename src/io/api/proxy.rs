@@ -1,9 +1,9 @@
-//! A proxy on the way to the service: every connection goes through it by `CONNECT`, with `http://` as with `https://`.
+//! A proxy between chatlift and the service: every connection goes through it by `CONNECT`, for `http://` as well as `https://`.
 //!
-//! reqwest tunnels only `https://`; what goes to an `http://` address it hands to the proxy with the whole URL, which holds the signature,
-//! and of a tunnel that is refused it doesn't say with which status. So the tunnel is made here. reqwest is given a socket of this process
-//! as the address of all its connections; a layer in front of its connector makes the tunnel first, and whatever then connects to that
-//! socket is joined to the tunnel.
+//! reqwest tunnels only `https://`. A request to an `http://` address would be passed to the proxy with its whole URL, which contains the
+//! signature. And if a tunnel is refused, reqwest does not report the status. So the tunnel is made here: reqwest gets a socket of this
+//! process as the address of all its connections. A layer in front of its connector makes the tunnel first and then joins it with the
+//! connection to that socket.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -32,16 +32,16 @@ use tokio_rustls::TlsConnector;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// A proxy, and who asks it.
+/// A proxy and its credentials.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
-    /// Scheme, host and port alone.
+    /// Scheme, host and port only.
     pub address: Url,
-    /// `name:password`, where it wants one.
+    /// `name:password`, if the proxy needs them.
     pub credentials: Option<SecretString>,
 }
 
-/// Why there is no tunnel.
+/// Why no tunnel could be made.
 #[derive(Debug, Error)]
 pub(super) enum ProxyError {
     #[error("the proxy {proxy} cannot be reached: {why}")]
@@ -52,11 +52,11 @@ pub(super) enum ProxyError {
         #[source]
         why: io::Error,
     },
-    #[error("the proxy {proxy} does not answer as proxies do: {why}")]
+    #[error("the proxy {proxy} does not answer like a proxy: {why}")]
     NoAnswer { proxy: String, why: hyper::Error },
     #[error("the proxy {proxy} answers {status}")]
     Refused { proxy: String, status: u16 },
-    #[error("no socket for what goes through the proxy: {0}")]
+    #[error("cannot open the local socket for connections through the proxy: {0}")]
     Socket(#[from] io::Error),
 }
 
@@ -70,7 +70,7 @@ pub(super) struct ProxyLayer {
 }
 
 impl ProxyLayer {
-    /// Leads all connections to `service`; `tls` is what an `https://` proxy is spoken to with.
+    /// Connects everything to `service`. `tls` is used to talk to an `https://` proxy.
     pub(super) fn new(settings: &ProxySettings, service: &Url, tls: Option<Arc<ClientConfig>>) -> Result<Self, getrandom::Error> {
         let name = format!("\0chatlift-{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
         let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
@@ -89,16 +89,16 @@ impl ProxyLayer {
         })
     }
 
-    /// What reqwest is to connect to.
+    /// The socket to which reqwest must connect.
     pub(super) fn socket(&self) -> PathBuf {
         self.relay.socket.clone()
     }
 }
 
-/// The header's value; it is marked so that nobody logs it.
+/// The value of the authorization header, marked as sensitive so that it is not logged.
 fn authorization(credentials: &SecretString) -> HeaderValue {
     let basic = format!("Basic {}", BASE64_STANDARD.encode(credentials.expose_secret()));
-    let mut value = HeaderValue::from_str(&basic).expect("base64 has no control characters");
+    let mut value = HeaderValue::from_str(&basic).expect("base64 contains no control characters");
     value.set_sensitive(true);
     value
 }
@@ -111,7 +111,7 @@ impl<S> Layer<S> for ProxyLayer {
     }
 }
 
-/// reqwest's connector, with the tunnel made before it connects.
+/// reqwest's connector, which makes a tunnel before it connects.
 #[derive(Debug, Clone)]
 pub(super) struct ThroughProxy<S> {
     connector: S,
@@ -134,7 +134,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // The clone may not be ready, so the connector that is goes with this call.
+        // A clone may not be ready, so this call uses the connector that is, and leaves the clone in its place.
         let spare = self.connector.clone();
         let mut connector = std::mem::replace(&mut self.connector, spare);
         let ProxyLayer { dialer, relay } = self.layer.clone();
@@ -142,7 +142,7 @@ where
             let tunnel = dialer.dial().await?;
             let joined = relay.join(tunnel).await?;
             let connection = connector.call(request).await?;
-            // An error means that the runtime ends; the connection finds that out.
+            // An error means that the runtime is shutting down, which the connection notices itself.
             let _ = joined.await;
             Ok(connection)
         })
@@ -154,7 +154,7 @@ where
 struct Dialer {
     host: String,
     port: u16,
-    /// Its address in a message.
+    /// The proxy's address for messages.
     proxy: String,
     authorization: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
@@ -180,9 +180,9 @@ impl Dialer {
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = self.service.parse().expect("host and port of a URL");
+        *request.uri_mut() = self.service.parse().expect("these are host and port of a URL");
         let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::from_str(&self.service).expect("host and port of a URL"));
+        headers.insert(HOST, HeaderValue::from_str(&self.service).expect("these are host and port of a URL"));
         if let Some(authorization) = &self.authorization {
             headers.insert(PROXY_AUTHORIZATION, authorization.clone());
         }
@@ -194,10 +194,10 @@ impl Dialer {
     }
 }
 
-/// Joins reqwest's connections to tunnels, one after the other, so that each gets its own.
+/// Joins reqwest's connections with tunnels, one at a time, so that each gets its own tunnel.
 #[derive(Debug)]
 struct Relay {
-    /// A name without a file; only this process is let in.
+    /// An abstract name, without a file. Only this process may connect.
     socket: PathBuf,
     turn: Arc<tokio::sync::Mutex<()>>,
     tunnels: Mutex<Option<mpsc::Sender<Tunnel>>>,
@@ -207,24 +207,24 @@ struct Relay {
 #[derive(Debug)]
 struct Tunnel {
     stream: TokioIo<Upgraded>,
-    /// Tells that it has its connection; closed once nobody wants one any more.
+    /// Sent when the tunnel has its connection; closed when the connection is no longer wanted.
     joined: oneshot::Sender<()>,
-    /// The next one's turn comes when this is gone.
+    /// The next tunnel may wait once this is dropped.
     _turn: OwnedMutexGuard<()>,
 }
 
 impl Relay {
-    /// The next connection to the socket gets this tunnel; what is returned tells when it has. Dropping that gives the connection up.
+    /// The next connection to the socket gets this tunnel. The returned receiver tells when it has; dropping it gives the connection up.
     async fn join(&self, stream: TokioIo<Upgraded>) -> Result<oneshot::Receiver<()>, ProxyError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let tunnels = self.tunnels()?;
         let (joined, told) = oneshot::channel();
-        // The relay ends with the runtime alone, and nothing is connected then.
+        // Sending fails only when the runtime ends, and nothing can connect then.
         let _ = tunnels.send(Tunnel { stream, joined, _turn: turn }).await;
         Ok(told)
     }
 
-    /// Begins to listen with the first tunnel: only then there is a runtime for sure.
+    /// Starts listening with the first tunnel, because only then a runtime certainly exists.
     fn tunnels(&self) -> Result<mpsc::Sender<Tunnel>, io::Error> {
         let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tunnels) = &*tunnels {
@@ -253,7 +253,7 @@ async fn relay(listener: UnixListener, mut tunnels: mpsc::Receiver<Tunnel>) {
     }
 }
 
-/// The next connection of this process that is still wanted, and what it has sent by now.
+/// The next connection of this process that is still open, and the bytes that it has sent so far.
 async fn accept(listener: &UnixListener) -> io::Result<(UnixStream, Vec<u8>)> {
     let own = i32::try_from(std::process::id()).ok();
     loop {
@@ -261,7 +261,7 @@ async fn accept(listener: &UnixListener) -> io::Result<(UnixStream, Vec<u8>)> {
         if connection.peer_cred()?.pid() != own {
             continue;
         }
-        // A connection that was given up before its turn came is closed by now.
+        // A connection that was given up before its turn is closed by now.
         let mut connection = connection.into_std()?;
         let mut sent = vec![0; 4096];
         match connection.read(&mut sent) {

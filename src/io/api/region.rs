@@ -1,6 +1,6 @@
 //! The service's regions and their hosts.
 //!
-//! Source: Tencent's documentation of the REST API; an app lives in one region and is not known in the others.
+//! Source: Tencent's documentation of the REST API. An app belongs to one region and is unknown in the others.
 
 /// A data center of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -15,7 +15,7 @@ pub enum Region {
 }
 
 impl Region {
-    /// The host that serves the REST API there.
+    /// The host of the REST API in this region.
     #[must_use]
     pub const fn host(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! UserSig (TLSSigAPIv2): making, renewing and reading signatures.
+//! UserSig (TLSSigAPIv2): creates, renews and reads signatures.
 //!
 //! Source: Tencent's signing libraries; the tests compare with their vectors. The key and the signatures never appear in Debug output.
 
@@ -18,19 +18,19 @@ use tokio::time::Instant;
 
 use crate::domain::verdict::HaltReason;
 
-/// How long a signature of ours is good for. Tencent advises at least 24 hours.
+/// How long a signature is valid. Source: Tencent advises at least 24 hours.
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Age at which it is renewed: half its life, so that a clock that is hours off does no harm.
+/// The age at which a signature is renewed: half its life, so that a clock that is wrong by hours does no harm.
 const RENEW_AT: Duration = Duration::from_secs(12 * 3600);
-/// A wall clock that steps back by more than this makes a new signature necessary: the old one would lie in the future.
+/// If the wall clock steps back by more than this, a new signature is made, because the old one would be dated in the future.
 const STEP_BACK: Duration = Duration::from_secs(60);
-/// Largest JSON inside a signature that is read. Ours has some 200 bytes; the bound keeps a hostile one from inflating.
+/// Largest JSON inside a signature that is accepted, in bytes. Ordinary ones have about 200; the bound protects against a zip bomb.
 const CLAIMS_MAX_BYTES: u64 = 4096;
 
 /// Makes a UserSig for `identifier`, valid for `life` from `made_at`.
 ///
 /// # Panics
-/// Never: HMAC takes keys of any length and a `Vec` takes any bytes.
+/// Never: HMAC takes keys of any length, and writing to a `Vec` cannot fail.
 #[must_use]
 pub fn sign(key: &SecretString, sdkappid: u64, identifier: &str, made_at: SystemTime, life: Duration) -> SecretString {
     let time = made_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -48,7 +48,7 @@ pub fn sign(key: &SecretString, sdkappid: u64, identifier: &str, made_at: System
     packed.replace('+', "*").replace('/', "-").replace('=', "_").into()
 }
 
-/// What a UserSig says of itself; nothing of it is verified.
+/// The content of a UserSig; nothing of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     pub identifier: String,
@@ -59,7 +59,7 @@ pub struct Claims {
 /// Reads a UserSig without the key.
 ///
 /// # Errors
-/// [`NotAUserSig`] when it isn't one.
+/// [`NotAUserSig`] if the text is not a UserSig.
 pub fn read_claims(usersig: &SecretString) -> Result<Claims, NotAUserSig> {
     let fields = unpack(usersig.expose_secret()).ok_or(NotAUserSig)?;
     let number = |name: &str| fields.get(name).and_then(Value::as_u64).ok_or(NotAUserSig);
@@ -83,28 +83,28 @@ fn unpack(usersig: &str) -> Option<BTreeMap<String, Value>> {
 #[error("this is not a UserSig (TLSSigAPIv2)")]
 pub struct NotAUserSig;
 
-/// What proves that the caller is an administrator of the app.
+/// The proof that the caller is an administrator of the app.
 #[derive(Debug, Clone)]
 pub enum Credential {
-    /// Signs and renews.
+    /// The SecretKey, with which signatures are made and renewed.
     Key(SecretString),
     /// A ready-made UserSig, which cannot be renewed.
     Ready(SecretString),
 }
 
-/// A signature as the calls carry it; `generation` counts the ones that this run has used.
+/// A signature for requests. `generation` counts the signatures of this run.
 #[derive(Debug, Clone)]
 pub struct Signature {
     pub usersig: Arc<SecretString>,
     pub generation: u32,
 }
 
-/// So much of a signature must be repeated to be taken for it. Chosen: all signatures begin alike, and words of a language don't do so.
+/// A text must repeat this many characters of a signature to be hidden. Chosen: all signatures begin alike, and no words of a language do.
 const TELLING_CHARS: usize = 12;
-/// What stands there instead.
+/// The replacement for a signature in an answer.
 const HIDDEN: &[u8] = b"***";
 
-/// An answer without the signature, whole or cut off, with or without percent-encoding, should it repeat it.
+/// Removes the signature from an answer that repeats it, complete or cut off, with or without percent-encoding.
 #[must_use]
 pub fn hide(usersig: &SecretString, answer: Vec<u8>) -> Vec<u8> {
     let usersig = usersig.expose_secret().as_bytes();
@@ -129,7 +129,7 @@ pub fn hide(usersig: &SecretString, answer: Vec<u8>) -> Vec<u8> {
     shown
 }
 
-/// How many characters of a signature stand there, and the bytes that they take.
+/// How many characters of a signature a text repeats, and the bytes that they take.
 struct Repeated {
     chars: usize,
     bytes: usize,
@@ -151,7 +151,7 @@ fn repeated(usersig: &[u8], text: &[u8]) -> Repeated {
     repeated
 }
 
-/// Holds the current signature and decides when there must be a new one.
+/// Holds the current signature and decides when to renew it.
 #[derive(Debug)]
 pub struct Signer {
     sdkappid: u64,
@@ -160,15 +160,15 @@ pub struct Signer {
     current: Signature,
     made_at: Instant,
     made_at_wall: SystemTime,
-    trust: CertificateTrust,
+    trust: SignatureTrust,
 }
 
-/// What the service has said of the current signature.
+/// Whether the service may still accept the current signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CertificateTrust {
-    /// Nothing against it.
-    Fair,
-    /// It replaces one that was refused, and has not been accepted yet.
+enum SignatureTrust {
+    /// The service has not refused it.
+    NotRefused,
+    /// It replaces a refused one and has not been accepted yet.
     LastChance,
 }
 
@@ -181,10 +181,10 @@ impl Signer {
         };
         let current = Signature { usersig: Arc::new(usersig), generation: 1 };
         let identifier = identifier.to_owned();
-        Self { sdkappid, identifier, credential, current, made_at: now, made_at_wall: wall, trust: CertificateTrust::Fair }
+        Self { sdkappid, identifier, credential, current, made_at: now, made_at_wall: wall, trust: SignatureTrust::NotRefused }
     }
 
-    /// The signature for a call that leaves now; renewed at half its life.
+    /// The signature for a request that leaves now; it is renewed at half its life.
     pub fn current(&mut self, now: Instant, wall: SystemTime) -> Signature {
         let age_by_wall = wall.duration_since(self.made_at_wall).unwrap_or_default();
         let stepped_back = wall + STEP_BACK < self.made_at_wall;
@@ -194,10 +194,10 @@ impl Signer {
         self.current.clone()
     }
 
-    /// The service refused the signature of this generation: there is a new one to try with, or none.
+    /// Records that the service refused the signature of this generation. Returns `Ok` if there is a new signature to try.
     ///
     /// # Errors
-    /// [`HaltReason`] when a fresh signature was refused as well, or there is no key to make one.
+    /// [`HaltReason`] if a new signature was refused as well, or there is no key to make one.
     pub fn refused(&mut self, generation: u32, now: Instant, wall: SystemTime) -> Result<(), HaltReason> {
         if matches!(self.credential, Credential::Ready(_)) {
             return Err(HaltReason::FixedSignature);
@@ -205,25 +205,25 @@ impl Signer {
         if generation < self.current.generation {
             return Ok(());
         }
-        if self.trust == CertificateTrust::LastChance {
+        if self.trust == SignatureTrust::LastChance {
             return Err(HaltReason::Signature);
         }
         self.renew(now, wall);
-        self.trust = CertificateTrust::LastChance;
+        self.trust = SignatureTrust::LastChance;
         Ok(())
     }
 
-    /// The service accepted the signature of this generation.
+    /// Records that the service accepted the signature of this generation.
     pub fn accepted(&mut self, generation: u32) {
         if generation == self.current.generation {
-            self.trust = CertificateTrust::Fair;
+            self.trust = SignatureTrust::NotRefused;
         }
     }
 
     fn renew(&mut self, now: Instant, wall: SystemTime) {
         if let Credential::Key(key) = &self.credential {
             let generation = self.current.generation + 1;
-            // Two signatures of one second would be the same text, and a refused one must not be sent again.
+            // Two signatures of the same second would be equal, and a refused one must not be sent again. So their lives differ.
             let life = LIFE + Duration::from_secs(u64::from(generation % 60));
             let usersig = sign(key, self.sdkappid, &self.identifier, wall, life);
             self.current = Signature { usersig: Arc::new(usersig), generation };
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signature_is_told() {
+    fn a_text_that_is_no_signature_is_refused() {
         for text in ["", "eJw", "not base64 at all!", "AAAA"] {
             assert_eq!(read_claims(&text.into()), Err(NotAUserSig), "{text}");
         }
@@ -290,7 +290,7 @@ mod tests {
         let first = signer.current(now, wall);
         assert_eq!(signer.refused(1, now, wall), Ok(()));
         assert_ne!(signer.current(now, wall).usersig.expose_secret(), first.usersig.expose_secret());
-        assert_eq!(signer.refused(1, now, wall), Ok(()), "a call that still carried the old one");
+        assert_eq!(signer.refused(1, now, wall), Ok(()), "a request that still carried the old one");
         signer.accepted(2);
         assert_eq!(signer.refused(2, now, wall), Ok(()), "it had been accepted in between");
         assert_eq!(signer.refused(3, now, wall), Err(HaltReason::Signature));

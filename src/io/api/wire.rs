@@ -14,29 +14,29 @@ use crate::domain::command::Command;
 pub const ACCOUNT_IMPORT: &str = Command::AccountImport.spec().path;
 /// Imports up to [`ACCOUNTS_PER_CALL`] accounts.
 pub const MULTIACCOUNT_IMPORT: &str = Command::MultiaccountImport.spec().path;
-/// Says which accounts exist.
+/// Tells which accounts exist.
 pub const ACCOUNT_CHECK: &str = Command::AccountCheck.spec().path;
-/// Deletes accounts, for good.
+/// Deletes accounts permanently.
 pub const ACCOUNT_DELETE: &str = Command::AccountDelete.spec().path;
-/// Ends a user's sessions and voids the earlier UserSigs.
+/// Ends a user's sessions and invalidates earlier UserSigs.
 pub const KICK: &str = Command::Kick.spec().path;
 /// Reads profiles.
 pub const PORTRAIT_GET: &str = Command::PortraitGet.spec().path;
 /// Changes a profile.
 pub const PORTRAIT_SET: &str = "profile/portrait_set";
-/// Says who is online.
+/// Tells who is online.
 pub const QUERY_ONLINE_STATUS: &str = Command::QueryOnlineStatus.spec().path;
 
-/// Calls of [`ACCOUNT_IMPORT`] that the documentation allows in a second.
+/// Documented limit of [`ACCOUNT_IMPORT`] in requests per second.
 pub const ACCOUNT_IMPORT_CALLS_PER_S: NonZeroU32 = Command::AccountImport.spec().calls_per_s;
-/// Calls a second of [`MULTIACCOUNT_IMPORT`], [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`], each, by documentation.
+/// Documented limit of [`MULTIACCOUNT_IMPORT`], [`ACCOUNT_CHECK`] and [`ACCOUNT_DELETE`] in requests per second, each.
 pub const BATCH_CALLS_PER_S: NonZeroU32 = Command::MultiaccountImport.spec().calls_per_s;
-/// Calls a second of [`KICK`], [`PORTRAIT_GET`], [`PORTRAIT_SET`] and [`QUERY_ONLINE_STATUS`], each, by documentation.
+/// Documented limit of [`KICK`], [`PORTRAIT_GET`], [`PORTRAIT_SET`] and [`QUERY_ONLINE_STATUS`] in requests per second, each.
 pub const PROFILE_CALLS_PER_S: NonZeroU32 = Command::PortraitGet.spec().calls_per_s;
 
-/// Accounts in a call of the batch APIs and of [`PORTRAIT_GET`] at most, by documentation.
+/// Documented maximum of accounts in one request of the batch APIs and of [`PORTRAIT_GET`].
 pub const ACCOUNTS_PER_CALL: usize = Command::MultiaccountImport.spec().accounts_per_call;
-/// Users in a call of [`QUERY_ONLINE_STATUS`] at most, by documentation.
+/// Documented maximum of users in one request of [`QUERY_ONLINE_STATUS`].
 pub const ONLINE_STATUS_PER_CALL: usize = Command::QueryOnlineStatus.spec().accounts_per_call;
 
 /// Profile tag of the nickname.
@@ -50,10 +50,10 @@ pub fn path(command: &str) -> String {
     format!("/v4/{command}")
 }
 
-/// What is escaped in a query value; `*` and `-` of a UserSig stay, as in Tencent's examples.
+/// The characters to escape in a query value. The `*` and `-` of a UserSig stay, as in Tencent's examples.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'~');
 
-/// The query parameters that calls with one signature share.
+/// The query parameters that are the same for all requests with one signature.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
     pub sdkappid: u64,
@@ -62,7 +62,7 @@ pub struct Query<'a> {
 }
 
 impl Query<'_> {
-    /// The query of a call up to its `random`.
+    /// The query of a request up to its `random`.
     #[must_use]
     pub fn before_random(&self) -> String {
         let [identifier, usersig] = [self.identifier, self.usersig].map(|value| utf8_percent_encode(value, ESCAPED));
@@ -70,7 +70,7 @@ impl Query<'_> {
     }
 }
 
-/// What follows in the query of a call.
+/// The rest of a request's query.
 #[must_use]
 pub fn random_and_type(random: u32) -> [(&'static str, Cow<'static, str>); 2] {
     [("random", random.to_string().into()), ("contenttype", "json".into())]

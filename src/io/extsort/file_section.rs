@@ -1,4 +1,4 @@
-//! A section of a file, read entry by entry.
+//! A section of a file that is read entry by entry.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Entry;
 
-/// A part of the file that is read from its start to its end.
+/// A section of a file, read from its start to its end.
 #[derive(Debug)]
 pub(super) struct FileSection {
     at: u64,
@@ -17,25 +17,25 @@ pub(super) struct FileSection {
 }
 
 impl FileSection {
-    /// The bytes from `at` to `end`, so many at a time; all three are whole entries.
+    /// The bytes from `at` to `end`, read `buffer_bytes` at a time. All three must be multiples of an entry's length.
     pub(super) fn new(at: u64, end: u64, buffer_bytes: usize) -> Self {
         Self { at, end, buffer_bytes, buffer: Vec::new(), from: 0 }
     }
 
-    /// The next entry, once [`FileSection::read_on`] was called.
+    /// The next entry, after [`FileSection::read_on`] was called once; `None` at the end.
     #[inline]
     pub(super) fn peek<const N: usize>(&self) -> Option<&Entry<N>> {
         self.buffer[self.from..].first_chunk()
     }
 
-    /// Goes on over the entry that was peeked at.
+    /// Moves past the entry that [`FileSection::peek`] returns.
     #[inline]
     pub(super) fn pass<const N: usize>(&mut self, file: &File) -> io::Result<()> {
         self.from += N;
         if self.from == self.buffer.len() { self.read_on(file) } else { Ok(()) }
     }
 
-    /// Reads what comes after the buffer, which is used up.
+    /// Fills the buffer again after it was used up.
     #[cold]
     pub(super) fn read_on(&mut self, file: &File) -> io::Result<()> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);

@@ -1,7 +1,7 @@
-//! Merges sorted runs, on a thread of its own.
+//! Merges sorted runs on a thread of its own.
 //!
-//! A tree of losers over the runs compares each entry only with those on its way to the root: first by twelve bytes behind the prefix that
-//! all entries share, then as a whole if those are equal.
+//! A loser tree over the runs compares each entry only with those on its way to the root: first by twelve bytes behind the prefix that all
+//! entries share, then as a whole if those are equal.
 
 use std::fs::File;
 use std::io;
@@ -13,30 +13,30 @@ use super::Entry;
 use super::file_section::FileSection;
 use super::order::shared;
 
-/// Memory that the runs share when they are merged, in bytes. Chosen: by then that of the runs is free.
+/// Memory for reading the runs during the merge, in bytes, shared by all. Chosen: the memory of the sort is free again by then.
 const MERGE_BYTES: usize = 16 << 20;
-/// Memory of what is handed over at once, in bytes. Chosen: so that waking the other side doesn't count.
+/// Size of a piece that is handed to the reader at once, in bytes. Chosen: so that waking the reader costs nothing in comparison.
 const HANDED_BYTES: usize = 256 << 10;
-/// How many such pieces may lie ready. Chosen.
+/// How many pieces may wait for the reader. Chosen.
 const PIECES_AHEAD: usize = 4;
 
 type Piece<const N: usize> = Vec<Entry<N>>;
 
-/// What the merge yields, in order.
+/// An iterator over the merged entries.
 #[derive(Debug)]
 pub struct Merged<const N: usize> {
     piece: std::vec::IntoIter<Entry<N>>,
     pieces: Receiver<io::Result<Piece<N>>>,
-    /// Ends once nobody takes its pieces.
+    /// The merging thread; it ends when the receiver of its pieces is dropped.
     worker: Option<JoinHandle<()>>,
 }
 
 impl<const N: usize> Merged<N> {
-    /// Of runs that stand one behind the other in the file, none of them empty, and end there.
+    /// Merges the runs of `file`, none of which may be empty; each entry of `run_ends` is the end of one in bytes.
     pub(super) fn new(file: File, run_ends: &[u64]) -> io::Result<Self> {
         let mut tree = Tree::<N>::new(file, run_ends)?;
         let (sender, pieces) = sync_channel(PIECES_AHEAD);
-        let worker = std::thread::Builder::new().spawn(move || tree.hand_over(&sender))?;
+        let worker = std::thread::Builder::new().spawn(move || tree.send_all(&sender))?;
         Ok(Self { piece: Vec::new().into_iter(), pieces, worker: Some(worker) })
     }
 
@@ -66,8 +66,8 @@ impl<const N: usize> Iterator for Merged<N> {
     }
 }
 
-/// A run by its next entry: twelve bytes of that, behind what all entries share, and the run's number in the last four. Past the end of the
-/// run, they are as high as can be.
+/// The key of a run: twelve bytes of its next entry behind the common prefix, and the run's number in the lowest four bytes. All ones in
+/// the entry's part once the run is used up.
 type Head = u128;
 
 const RUN_BITS: u32 = 32;
@@ -81,10 +81,10 @@ const fn run(head: Head) -> usize {
 struct Tree<const N: usize> {
     file: File,
     parts: Vec<FileSection>,
-    /// Bytes that all entries begin with.
+    /// Length in bytes of the prefix that all entries share.
     shared: usize,
-    /// Node 1 is the root, the children of node n are 2n and 2n + 1, and the leaves would follow. Each holds the later of two; node 0 holds
-    /// the first of all.
+    /// Node 1 is the root, the children of node n are 2n and 2n + 1, and the leaves would follow. Each node holds the later of two keys;
+    /// node 0 holds the smallest key of all.
     nodes: Vec<Head>,
 }
 
@@ -96,11 +96,11 @@ impl<const N: usize> Tree<N> {
         parts.iter_mut().try_for_each(|part| part.read_on(&file))?;
         let mut tree = Self { shared: 0, nodes: Vec::new(), file, parts };
         tree.shared = tree.shared_by_all(run_ends)?;
-        tree.play();
+        tree.build();
         Ok(tree)
     }
 
-    /// What the first and the last entries share, all of them do.
+    /// Length of the common prefix. Since the runs are sorted, a prefix that their first and last entries share is shared by all.
     fn shared_by_all(&self, run_ends: &[u64]) -> io::Result<usize> {
         let Some(first) = self.parts.first().and_then(FileSection::peek::<N>) else { return Ok(0) };
         let mut all = N;
@@ -112,8 +112,8 @@ impl<const N: usize> Tree<N> {
         Ok(all)
     }
 
-    /// Fills the nodes.
-    fn play(&mut self) {
+    /// Builds the tree.
+    fn build(&mut self) {
         let runs = self.parts.len();
         let mut winners = vec![Head::MAX; runs];
         winners.extend((0..runs).map(|run| self.head(run)));
@@ -146,7 +146,7 @@ impl<const N: usize> Tree<N> {
         }
     }
 
-    /// Takes the first of all.
+    /// Removes the smallest entry and returns it.
     #[inline]
     fn take(&mut self) -> io::Result<Option<Entry<N>>> {
         let Some(run) = self.nodes.first().map(|first| run(*first)) else { return Ok(None) };
@@ -156,7 +156,7 @@ impl<const N: usize> Tree<N> {
         let mut node = (run + self.parts.len()) >> 1;
         while node > 0 {
             let other = self.nodes[node];
-            // Written either way: which of the two it is can't be foreseen, and a wrong guess costs more than a write.
+            // Both are written in either case: a branch would be mispredicted half of the time, which costs more than a write.
             (first, self.nodes[node]) = if self.is_before(other, first) { (other, first) } else { (first, other) };
             node >>= 1;
         }
@@ -164,8 +164,8 @@ impl<const N: usize> Tree<N> {
         Ok(Some(taken))
     }
 
-    /// Hands everything over, until the end or until nobody takes it.
-    fn hand_over(&mut self, to: &SyncSender<io::Result<Piece<N>>>) {
+    /// Sends all entries in pieces, until the end or until the receiver is dropped.
+    fn send_all(&mut self, to: &SyncSender<io::Result<Piece<N>>>) {
         loop {
             let piece = self.piece();
             let is_last = piece.as_ref().map_or(true, Vec::is_empty);
@@ -187,7 +187,7 @@ impl<const N: usize> Tree<N> {
     }
 }
 
-/// The first sixteen bytes, zeros behind what is shorter.
+/// The first sixteen bytes; a shorter entry is padded with zeros.
 #[inline]
 fn key(bytes: &[u8]) -> u128 {
     match bytes.first_chunk() {

@@ -1,37 +1,37 @@
-//! Sorts entries in memory by eight bytes at a time, without moving the entries.
+//! Sorts entries in memory by eight bytes at a time without moving the entries.
 
 use super::Entry;
 
-/// Entries that are compared as a whole sooner than by eight bytes. Chosen.
+/// Up to this many entries, comparing whole entries is faster than by eight bytes. Chosen.
 const FEW: usize = 8;
 
-/// Eight bytes of an entry, and which one it is.
+/// Eight bytes of an entry and its index.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {
     bytes: u64,
     index: u32,
 }
 
-/// Where the entries stand that come first, second and so on. Its memory is used again.
+/// The indexes of the entries in sorted order. Its memory is reused.
 #[derive(Debug, Default)]
 pub(super) struct Order(Vec<SortKey>);
 
 impl Order {
-    /// Finds the order of entries that aren't in order yet.
+    /// Finds the order of entries that are not sorted yet.
     pub(super) fn find<const N: usize>(&mut self, entries: &[Entry<N>]) {
         self.0.clear();
         self.0.extend((0..).zip(entries).map(|(index, _)| SortKey { bytes: 0, index }));
         sort(entries, &mut self.0, 0);
     }
 
-    /// The entries in order.
+    /// The entries in the order that was found.
     pub(super) fn of<'a, const N: usize>(&'a self, entries: &'a [Entry<N>]) -> impl Iterator<Item = &'a Entry<N>> {
         self.0.iter().map(|key| &entries[key.index as usize])
     }
 }
 
-/// Sorts keys whose entries are the same up to `from`: what else they share is passed over, so ids that all begin alike are told apart by
-/// their first eight bytes that differ.
+/// Sorts keys whose entries are equal up to `from`. A longer common prefix is skipped, so UserIDs that all begin alike are compared by the
+/// first eight bytes that differ.
 fn sort<const N: usize>(entries: &[Entry<N>], keys: &mut [SortKey], from: usize) {
     if keys.len() <= FEW {
         keys.sort_unstable_by_key(|key| &entries[key.index as usize]);
@@ -51,12 +51,12 @@ fn sort<const N: usize>(entries: &[Entry<N>], keys: &mut [SortKey], from: usize)
     }
 }
 
-/// How many bytes both begin with.
+/// Length of the common prefix.
 pub(super) fn shared(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
-/// The first eight bytes, zeros behind what is shorter.
+/// The first eight bytes; a shorter entry is padded with zeros.
 fn word(bytes: &[u8]) -> u64 {
     match bytes.first_chunk() {
         Some(chunk) => u64::from_be_bytes(*chunk),

@@ -1,17 +1,17 @@
-//! An id and the row where it occurred, as bytes that sort by id and then by row.
+//! A UserID and the row in which it occurred, as bytes that sort by UserID and then by row.
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Entry;
 
-/// Bytes of a [`Sighting`].
+/// The length of a [`Sighting`] in bytes.
 pub const SIGHTING: usize = 24;
 
-/// Where an id stood. It is known by a hash of 128 bits: among 100 million different ids, the odds that any two are taken for one are 1 to
-/// 10^22.
+/// An occurrence of a UserID. The UserID is known only by a 128-bit hash: among 100 million different UserIDs, the probability that any two
+/// have the same hash is 1 to 10^22.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
-    /// Of the same id the same, of another one another.
+    /// Equal for equal UserIDs.
     pub hash: u128,
     pub row: u64,
 }

@@ -1,6 +1,6 @@
 //! Spaces requests evenly with governor's token bucket, on a clock that the gate sets.
 //!
-//! It says when the next request is due. The ring limits how many requests a second may hold. The bucket never sleeps.
+//! It says when the next request is due. The ring limits how many requests a second may contain. The bucket never sleeps.
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -17,41 +17,43 @@ use tokio::time::Instant;
 
 use super::SECOND;
 
-/// Calls that may leave together. Source: the contract of the pace. Waking an idle core costs more than a small call does.
+/// Requests that may leave together. Source: the contract of the pace. Waking an idle core costs more CPU than sending a small request.
 const TOGETHER: u32 = 3;
-/// … but not more than are due in this time, so that they stay evenly spread. Chosen: three at 200/s.
+/// Requests that leave together must be due within this time, so that they stay evenly spread. Chosen: three at 200/s.
 const TOGETHER_TIME: Duration = Duration::from_millis(16);
-/// … and not more than are due in this time where they wait for their connections: what comes up together is held apart again by the proof of
-/// the limit, and that costs some of the pace. Chosen: two at 200/s.
+/// The same while requests have to wait for their connections. The ring spreads requests again whose connections become ready together,
+/// which costs throughput. Chosen: two at 200/s.
 const TOGETHER_TIME_CONNECTING: Duration = Duration::from_millis(15);
-/// A timer of a millisecond keeps up with calls that are this far apart; where they are closer, those of this time leave together.
+/// Requests that are closer than this cannot be timed one by one with a timer of a millisecond. Those that are due within it leave
+/// together.
 const TIMER: Duration = Duration::from_millis(2);
-/// A call that is late by up to this much is no call lost. Chosen: what a busy machine is late by now and then.
+/// A request that is late by up to this much does not lower the average rate. Chosen: the delays that a busy machine has now and then.
 const LATENESS: Duration = Duration::from_millis(20);
-/// Calls that leave one at a time are at least this share of their distance apart, even when they are late: a limiter without patience would
-/// refuse the one that comes too soon. Chosen: the reciprocal of the distance that is kept to what was found.
+/// Single requests keep at least this share of their distance, even after a late one: a limiter without a burst would refuse a request that
+/// comes too soon. Chosen: the reciprocal of the headroom that is kept below the rate that got through.
 const LEAST_DISTANCE: f64 = 0.95;
-/// … or as much nearer as the timer is coarse: of calls that are due every 6.8 ms some leave after 6 and some after 7.
+/// The distance may be shorter by the timer's resolution. With one request every 6.8 ms, for instance, some leave after 6 ms and some after
+/// 7.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
-/// Whether calls find their connections ready, by those that were written last.
+/// Whether requests have a connection ready, judged by those that were written last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connections {
     Ready,
-    /// Each has to wait for one.
+    /// Each request has to wait for a connection.
     Awaited,
 }
 
-/// How calls leave.
+/// Whether requests may leave together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
-    /// A few together, where that spares waking up.
+    /// A few together, which saves CPU.
     Together,
     /// One at a time.
     Single,
 }
 
-/// Calls that are due, one after the other.
+/// Says when the next request is due.
 #[derive(Debug)]
 pub(super) struct Bucket {
     limiter: RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Tick>>,
@@ -59,18 +61,18 @@ pub(super) struct Bucket {
     origin: Instant,
     interval: Duration,
     leaving: Leaving,
-    /// Calls of a full second. Those that leave together begin anew with each of these rounds: where threes go on and on, some second of
-    /// 200 has 201, and the proof of the limit tears each three apart from then on.
+    /// Requests of a full second. After each such round a new group begins: without that, groups of three would put 201 requests into some
+    /// second of 200, and the ring would then split every group.
     round: NonZeroU32,
-    /// Calls of this round that have left.
+    /// Requests of this round that have left.
     left_of_round: u32,
-    /// A call is due and has not left yet.
+    /// A request is due and has not left yet.
     is_due: bool,
     last_left: Option<Instant>,
 }
 
 impl Bucket {
-    /// The first call is due at once.
+    /// Creates a bucket whose first request is due at once.
     pub(super) fn new(pace_per_s: f64, round: NonZeroU32, now: Instant) -> Self {
         let (clock, leaving) = (SetClock::default(), Leaving::Together);
         let interval = interval(pace_per_s);
@@ -80,7 +82,7 @@ impl Bucket {
         bucket
     }
 
-    /// Whether a call is due by now, or when to ask again.
+    /// Returns `Ok` if a request is due by now, or else the time to ask again.
     pub(super) fn due(&mut self, connections: Connections, now: Instant) -> Result<(), Instant> {
         if self.is_due {
             return Ok(());
@@ -104,14 +106,14 @@ impl Bucket {
         }
     }
 
-    /// The call that was due leaves.
+    /// Records that the due request leaves.
     pub(super) fn left(&mut self, now: Instant) {
         self.is_due = false;
         self.last_left = Some(now);
         self.left_of_round = (self.left_of_round + 1) % self.round;
     }
 
-    /// Calls that leave together next; fewer at the end of a round, and where a late one has brought more.
+    /// The number of requests in the next group: fewer at the end of a round, and if a late request has added more.
     fn next_together(&self, connections: Connections) -> u32 {
         let together = together(self.interval, self.leaving);
         match connections {
@@ -120,7 +122,7 @@ impl Bucket {
         }
     }
 
-    /// From now on calls are due at another pace; the next one is so much after the last one.
+    /// Changes the pace. The next request is due one new distance after the last one.
     pub(super) fn change(&mut self, pace_per_s: f64, leaving: Leaving, now: Instant) {
         let interval = interval(pace_per_s);
         if (interval, leaving) == (self.interval, self.leaving) {
@@ -128,7 +130,7 @@ impl Bucket {
         }
         (self.interval, self.leaving, self.is_due) = (interval, leaving, false);
         self.limiter = limiter(interval, leaving, &self.clock);
-        // What has been saved up for a late call was saved up at another pace.
+        // Tokens that were saved up for late requests belong to the old pace.
         let (last, tokens) = match self.last_left {
             Some(last) if last + interval > now => (last, capacity(interval, leaving)),
             Some(_) | None => (now, capacity(interval, leaving) - 1),
@@ -158,7 +160,7 @@ fn interval(pace_per_s: f64) -> Duration {
     interval.max(Duration::from_nanos(1))
 }
 
-/// Calls that leave together at this distance.
+/// The number of requests that leave together at this distance.
 fn together(interval: Duration, leaving: Leaving) -> u32 {
     let by_choice = match leaving {
         Leaving::Together => in_time(TOGETHER_TIME, interval).min(TOGETHER),
@@ -167,27 +169,27 @@ fn together(interval: Duration, leaving: Leaving) -> u32 {
     by_choice.max(in_time(TIMER, interval))
 }
 
-/// Calls that are due in this time at this distance, one at least.
+/// The number of requests that are due within `time` at this distance, at least one.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a small positive number")]
 fn in_time(time: Duration, interval: Duration) -> u32 {
-    // The tiny addition makes three of what rounding has made 2.999.
+    // The tiny addition corrects a 3 that rounding has made 2.999.
     ((time.as_secs_f64() / interval.as_secs_f64()).max(1.0) + 1e-6) as u32
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a small positive number")]
 fn capacity(interval: Duration, leaving: Leaving) -> u32 {
     let late = (LATENESS.as_secs_f64() / interval.as_secs_f64()).max(1.0) as u32;
-    // One less where three leave together, so that calls which wait for their connections are no bigger crowd for it.
+    // One less if three leave together, so that requests which wait for their connections arrive in no larger group.
     together(interval, leaving).min(in_time(TOGETHER_TIME_CONNECTING, interval)) + late
 }
 
 fn limiter(interval: Duration, leaving: Leaving, clock: &SetClock) -> RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Tick>> {
-    let quota = Quota::with_period(interval).expect("a distance is never zero");
-    let burst = NonZeroU32::new(capacity(interval, leaving)).expect("there is room for at least one call");
+    let quota = Quota::with_period(interval).expect("the interval is never zero");
+    let burst = NonZeroU32::new(capacity(interval, leaving)).expect("the capacity is at least 1");
     RateLimiter::direct_with_clock(quota.allow_burst(burst), clock.clone())
 }
 
-/// Governor's clock seam: the gate sets the time before each question, so that tokio's (pausable) clock rules.
+/// The clock for governor. The gate sets it before each question, so that tokio's (pausable) clock is the only one.
 #[derive(Debug, Clone, Default)]
 struct SetClock(Arc<AtomicU64>);
 
@@ -205,7 +207,7 @@ impl Clock for SetClock {
     }
 }
 
-/// Nanoseconds since the gate was made.
+/// Nanoseconds since the gate was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Tick(u64);
 

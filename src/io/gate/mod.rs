@@ -1,6 +1,6 @@
 //! The gate: every request passes it last, retries and probes included.
 //!
-//! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `ring` proves the limit. A permit counts
+//! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `ring` enforces the limit. A permit counts
 //! against the limit from its grant until one second (and a margin) after its request was **written**, however long connecting takes, so
 //! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to ask again.
 
@@ -26,20 +26,20 @@ pub use permit::{OnSend, Permit};
 use permit::{PermitCounts, Reported};
 use ring::{Ring, Room};
 
-/// The sliding second that the limit is about.
+/// The length of the sliding window for which the limit is defined.
 const SECOND: Duration = Duration::from_secs(1);
-/// Calls of a full pace are spread over this time instead of a second. Chosen: 199.4 of 200; the ring's margin and a timer that is late
-/// fit in.
+/// Requests at the full rate are spread over this time instead of a second. Chosen: 199.4 of 200, which leaves room for the ring's margin
+/// and for a late timer.
 const FULL_SECOND: Duration = Duration::from_millis(1_003);
 
-/// Calls a second; no limit for a loopback endpoint only.
+/// The rate limit in requests per second. Only a loopback endpoint may have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rate {
     PerSecond(NonZeroU32),
     Unlimited,
 }
 
-/// How much of what is found to get through is left for others, once the service has refused calls.
+/// The share of the throughput that is left to others once the service has refused requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headroom {
     percent: u8,
@@ -48,10 +48,10 @@ pub struct Headroom {
 impl Headroom {
     /// Source: the contract of the pace.
     pub const DEFAULT: Self = Self { percent: 5 };
-    /// Chosen: with less than a tenth of a pace nothing can be found any more.
+    /// Chosen: if less than a tenth of the rate is used, the limit can no longer be measured.
     const MAX_PERCENT: u8 = 90;
 
-    /// `None` for a share that leaves next to nothing.
+    /// Returns `None` for a share that leaves almost nothing.
     #[must_use]
     pub const fn percent(percent: u8) -> Option<Self> {
         if percent > Self::MAX_PERCENT { None } else { Some(Self { percent }) }
@@ -68,33 +68,33 @@ impl Default for Headroom {
     }
 }
 
-/// What all gates of a process share.
+/// Settings that all gates of a process share.
 #[derive(Debug, Clone, Default)]
 pub struct GateSettings {
     pub headroom: Headroom,
-    /// No call leaves earlier: an earlier process may have used up the second before.
+    /// No request leaves before this time, because an earlier process may have used up the second before it.
     pub opens_at: Option<Instant>,
     pub on_send: OnSend,
 }
 
-/// The gate's answer to "may a call leave now?".
+/// The gate's answer to "may a request leave now?".
 #[derive(Debug)]
 pub enum Admission {
     Now(Permit),
     /// Ask again at this time.
     At(Instant),
-    /// Ask again when a call that was granted has been written (see [`Gate::sent`]).
+    /// Ask again when a granted request has been written (see [`Gate::sent`]).
     WhenSent,
 }
 
-/// The gate of one API; owned by the one loop that sends.
+/// The gate of one API. The sending loop owns it.
 #[derive(Debug)]
 pub struct Gate {
     settings: GateSettings,
     ring: Ring,
-    /// `None` where there is no limit.
+    /// `None` if there is no limit.
     limited: Option<Box<Limited>>,
-    /// Granted, and neither written nor given up yet.
+    /// Requests that were granted, and neither written nor given up yet.
     granted: u32,
     counts: Arc<PermitCounts>,
     connections: Connections,
@@ -104,10 +104,10 @@ pub struct Gate {
     most_in_1s: usize,
 }
 
-/// What keeps to a limit.
+/// The parts of a gate that has a limit.
 #[derive(Debug)]
 struct Limited {
-    /// In calls a second, spread over [`FULL_SECOND`].
+    /// The full rate in requests per second, spread over [`FULL_SECOND`].
     full_per_s: f64,
     pace: Pace,
     bucket: Bucket,
@@ -133,7 +133,8 @@ impl Gate {
         }
     }
 
-    /// Asks for one call. A permit that is dropped unsent gives its place in the second back; the next call is due when it would have been.
+    /// Asks for a permit for one request. A permit that is dropped unsent returns its place in the second; the next request is due as if it
+    /// had been sent.
     pub fn ask(&mut self, now: Instant) -> Admission {
         self.note_sends(now);
         let Some(limited) = &mut self.limited else { return self.grant(now) };
@@ -142,7 +143,7 @@ impl Gate {
         }
         match (self.ring.room(self.granted as usize, now), limited.due(self.connections, now)) {
             (Room::WhenSent, _) => Admission::WhenSent,
-            // Whichever is later: being woken for the other one would be for nothing.
+            // Waits for the later of the two: nothing could leave at the earlier time.
             (Room::At(room_at), Err(due_at)) => Admission::At(room_at.max(due_at)),
             (Room::At(at), Ok(())) | (Room::Now, Err(at)) => Admission::At(at),
             (Room::Now, Ok(())) => {
@@ -158,7 +159,7 @@ impl Gate {
         Admission::Now(Permit::new(&self.counts, &self.settings.on_send, now))
     }
 
-    /// Resolves when a granted call has been written or given up since the last [`Gate::ask`]; never, if there is no limit to wait for.
+    /// Resolves when a granted request has been written or given up since the last [`Gate::ask`]. It never resolves if there is no limit.
     pub fn sent(&self) -> impl Future<Output = ()> + use<> {
         let counts = self.limited.is_some().then(|| Arc::clone(&self.counts));
         async move {
@@ -169,7 +170,7 @@ impl Gate {
         }
     }
 
-    /// Takes over what the permits marked. `now` is after the write, so a stamp is never too early.
+    /// Applies what the permits have reported. `now` is after the write, so the recorded time is never too early.
     pub fn note_sends(&mut self, now: Instant) {
         let reported = self.counts.take();
         let Reported { sent, given_up, .. } = reported;
@@ -188,21 +189,21 @@ impl Gate {
         self.last_send = Some(now);
     }
 
-    /// The service said "too fast" to a call that left then.
+    /// Records that the service refused a request as too fast. `call_left` is when that request left.
     pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
         if let Some(limited) = &mut self.limited {
             limited.pace.refused(call_left, now);
         }
     }
 
-    /// The service is back after an outage: starts low and doubles.
+    /// Records the end of an outage: the pace starts low and doubles every second.
     pub fn ramp_up(&mut self, now: Instant) {
         if let Some(limited) = &mut self.limited {
             limited.pace.ramp_up(now);
         }
     }
 
-    /// What gets through, in calls a second, while the service slows this run below its rate.
+    /// The current throughput in requests per second, while the service slows this run below its rate.
     #[must_use]
     pub fn slowed_to_per_s(&self) -> Option<f64> {
         let pace = &self.limited.as_ref()?.pace;
@@ -213,25 +214,25 @@ impl Gate {
         Some(self.slowed_to_per_s()? / self.limited.as_ref()?.full_per_s)
     }
 
-    /// What got through, in calls a second, when the service said "too fast" for the last time.
+    /// The throughput in requests per second at the last refusal as too fast.
     #[must_use]
     pub fn ceiling_per_s(&self) -> Option<f64> {
         self.limited.as_ref()?.pace.ceiling_per_s()
     }
 
-    /// Most calls written in any sliding second.
+    /// The most requests written in any sliding second.
     #[must_use]
     pub const fn most_in_1s(&self) -> usize {
         self.most_in_1s
     }
 
-    /// Calls written.
+    /// Requests written so far.
     #[must_use]
     pub const fn written(&self) -> u64 {
         self.written
     }
 
-    /// Calls a second between the first and the last; of a run within a second, its calls.
+    /// Requests per second between the first and the last; for a run of less than a second, their number.
     #[must_use]
     pub fn mean_per_s(&self) -> f64 {
         match (self.first_send, self.last_send) {
@@ -248,7 +249,7 @@ impl Limited {
         Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, limit, now) }
     }
 
-    /// Whether a call is due, or when to ask again.
+    /// Returns `Ok` if a request is due by now, or else the time to ask again.
     fn due(&mut self, connections: Connections, now: Instant) -> Result<(), Instant> {
         let pace_per_s = self.pace.at(now).min(self.full_per_s);
         self.bucket.change(pace_per_s, self.pace.leaving(), now);
@@ -256,13 +257,13 @@ impl Limited {
     }
 }
 
-/// Resolves when a call that the gate of one of these commands granted has been written or given up, see [`Gate::sent`].
+/// Resolves when a granted request of one of these commands has been written or given up, see [`Gate::sent`].
 pub async fn any_sent(gates: &PerCommand<Gate>, commands: &[Command]) {
     let mut sent: FuturesUnordered<_> = commands.iter().map(|command| gates[*command].sent()).collect();
     sent.next().await;
 }
 
-/// What gets through of the calls that the service slows most, in calls a second; `None` if it slows none.
+/// The throughput in requests per second of the command that the service slows down most; `None` if it slows none.
 #[must_use]
 pub fn slowed(gates: &PerCommand<Gate>) -> Option<f64> {
     let most = |(share, gate): (f64, f64), (other_share, other): (f64, f64)| {

@@ -1,8 +1,8 @@
-//! How fast requests leave: at the configured rate, or as fast as the service lets them through.
+//! Decides how fast requests leave: at the configured rate, or as fast as the service accepts them.
 //!
-//! As CUBIC does for TCP, the pace remembers the rate at which it was refused, returns close to it quickly, and goes past it carefully,
-//! then ever faster. When it is refused, it falls to the rate that got through, as in the adaptive mode of the AWS SDKs. It only decides:
-//! the caller tells it the time, and when requests left and were refused. The figures below were chosen by simulation against the limiters
+//! Like CUBIC for TCP, the pace remembers the rate at which requests were refused, returns close to it quickly, and exceeds it slowly at
+//! first, then ever faster. After a refusal it falls to the rate that got through, as in the adaptive mode of the AWS SDKs. It has no
+//! clock: the caller passes the time, and when requests left and were refused. The constants were chosen by simulation against the limiters
 //! of `benches/pace`.
 
 use std::collections::VecDeque;
@@ -13,79 +13,80 @@ use tokio::time::Instant;
 use super::bucket::Leaving;
 use super::{Headroom, SECOND};
 
-/// The slowest pace that throttling leads to, in calls a second. Source: the contract of the gate.
+/// The slowest pace that refusals lead to, in requests per second. Source: the contract of the gate.
 const FLOOR_PER_S: f64 = 1.0;
-/// How much of what got through is kept when a pace that had held is refused: others have come.
+/// After a refusal at a pace that had been accepted so far, this share of the throughput is kept: others have started to use the limit.
 const FALL: f64 = 0.96;
-/// A pace that was refused while it was tested is known to be too high; the one before it is held at least so long …
+/// How long a pace is held after a test of a higher one was refused: that one is known to be too high.
 const HOLD_CONFIRMED: Duration = Duration::from_millis(8_500);
-/// … and one that was refused for the first time, where it is not known what gets through.
+/// How long a pace is held after a first refusal, while the limit is not known yet.
 const HOLD: Duration = Duration::from_secs(4);
-/// Holding is longer where a refused call is a large share of the calls: this many calls, but at most so long.
+/// A pace is held longer if a refusal is a large share of the requests: by the time of this many requests, at most this many seconds.
 const HOLD_MORE_CALLS: (f64, f64) = (20.0, 6.0);
 const HOLD_MORE_CALLS_CONFIRMED: (f64, f64) = (40.0, 12.0);
-/// A refusal that is within this factor of the last one confirms it.
+/// A refusal whose throughput is within this factor of the last one confirms it.
 const NEAR: f64 = 1.15;
-/// The pace is raised this often, …
+/// How often a test raises the pace.
 const STEP: Duration = Duration::from_millis(100);
-/// … by this share of the rate a second, so that of two who share a limit the slower one gains more, …
+/// A test raises the pace by this share of the configured rate per second, so that of two clients with one limit the slower gains more.
 const GAIN: f64 = 0.01;
-/// … but by no more than this share of itself, …
+/// That gain is at most this share of the current pace.
 const GAIN_MAX: f64 = 0.04;
-/// … or, where that is more, than so many calls a second, so that the same is true of slow ones, …
+/// If this is more, slow paces may gain this many requests per second, so that the slower of two slow clients catches up too.
 const GAIN_LEAST_PER_S: f64 = 0.1;
-/// … and besides by this share of itself a second, the longer nobody minds. Each entry lasts three seconds, the last one for good.
+/// A test also raises the pace by this share of itself per second, more the longer nothing is refused. Each entry applies for
+/// [`GROWTH_EACH`], the last one for good.
 const GROWTH: [f64; 5] = [0.0, 0.03, 0.1, 0.2, 0.3];
 const GROWTH_EACH: Duration = Duration::from_secs(3);
-/// A new event so soon after the last one is about what that one led to.
+/// A refusal within this time after the end of the last event is a consequence of that event's result.
 const FOLLOWS: Duration = Duration::from_secs(3);
-/// A test that is refused says nothing new as long as it took little more than what the service is known to take in at once: this many times
-/// as much and so many calls, at less than this many times the pace that is known to get through.
+/// A refused test says nothing new if the requests above the known pace were no more than the service accepts at once: that many times the
+/// first number plus the second, at less than [`SLACK_PACE`] times the known pace.
 const SLACK: (f64, f64) = (1.3, 2.0);
 const SLACK_PACE: f64 = 2.0;
-/// The known pace grows a little by it, lest it be too low for good.
+/// The known pace grows by this factor then, so that it cannot stay too low for ever.
 const SLACK_GAIN: f64 = 1.005;
-/// Back at its rate, a pace that nobody refuses for so long is taken to be free of any limit below it.
+/// A pace that has been back at the configured rate for this long without a refusal is considered free of any lower limit.
 const FREE_AFTER: Duration = Duration::from_secs(10);
-/// While a pace is held, so many refusals a second are the jitter of the line: one for each of these many calls a second.
+/// While a pace is held, single refusals are caused by the network's jitter: one per second for each of these many requests per second.
 const LONE_REFUSAL_PER_S: f64 = 120.0;
-/// What got through is counted over a second, or over this many calls where that is longer, but at most over the last five seconds.
+/// Throughput is counted over a second, or over the time of this many requests if that is longer, but at most over [`COUNTED_MAX_S`].
 const COUNTED_CALLS: f64 = 5.0;
 const COUNTED_MAX_S: f64 = 5.0;
-/// Below this share of the pace, what left says nothing of what would get through: there was not enough to send.
+/// If fewer requests left than this share of the pace allows, their number says nothing about the limit: there was not enough to send.
 const USED: f64 = 0.8;
-/// Below this pace, in calls a second, a count is too coarse, and a refused pace itself tells more.
+/// Below this pace, in requests per second, counting is too coarse, and the refused pace itself is the better estimate.
 const COARSE_PER_S: f64 = 20.0;
-/// How long a call is remembered. Source: what is counted, and the default time-out of a call …
+/// How long a request is remembered. Source: the longest count, and the default timeout of a request.
 const REMEMBERED: Duration = Duration::from_secs(15);
-/// … and how many are at most. Chosen: at 2,000/s all of them.
+/// How many requests are remembered at most. Chosen: all of that time at 2,000/s.
 const REMEMBERED_MAX: usize = 32_768;
-/// After an outage the pace starts here and doubles every second.
+/// After an outage the pace starts at this rate and is multiplied by [`RAMP`] every [`RAMP_EVERY`].
 const RAMP_FROM_PER_S: f64 = 10.0;
 const RAMP: f64 = 2.0;
 const RAMP_EVERY: Duration = Duration::from_secs(1);
 
-/// What the pace is doing.
+/// The phase that the pace is in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum PacePhase {
-    /// At the rate.
+    /// At the configured rate.
     Free,
-    /// Below what was refused.
+    /// Held below the rate that was refused.
     Hold { until: Instant },
-    /// Going up since then; raised last `at`.
+    /// A test: the pace has been rising since `since`, and was last raised at `at`.
     Probe { since: Instant, at: Instant },
-    /// Doubling after an outage, up to the pace that it had before.
+    /// After an outage: the pace doubles until it reaches the one before the outage.
     Ramp { at: Instant, to_per_s: f64 },
 }
 
-/// Where the last fall led.
+/// The kind of the last reduction.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fallen {
-    /// A test was refused: to what got through then.
+enum LastReduction {
+    /// A test was refused, and the pace fell to the measured throughput.
     ToMeasured,
-    /// A test was refused, and what the service takes in at once explains it: to what was known before.
+    /// A test was refused because the service's bucket was full, and the pace fell to the known throughput.
     ToKnown,
-    /// No test was refused, or its result was refused as well.
+    /// It was no test, or a test's result was refused as well.
     Otherwise,
 }
 
@@ -96,18 +97,18 @@ pub(super) struct Pace {
     headroom: Headroom,
     per_s: f64,
     phase: PacePhase,
-    /// What got through at the last refusal.
+    /// The throughput at the last refusal.
     ceiling_per_s: Option<f64>,
-    /// The ceiling was found by testing a pace close to an earlier one.
+    /// Whether a test close to an earlier ceiling found this one too.
     is_confirmed: bool,
-    /// The pace that the last fall led to.
+    /// The pace after the last reduction.
     held_per_s: f64,
-    fallen: Fallen,
-    /// Calls of this test, or the last one, that were more than the ceiling lets through.
+    last_reduction: LastReduction,
+    /// Requests of the current or last test that exceeded the ceiling.
     above: f64,
-    /// What the service takes in at once before it refuses any, in calls, where the results of tests were refused at once: a bucket.
+    /// How many requests the service accepts at once above its limit (a bucket). Known once the result of a test was refused at once.
     slack: Option<f64>,
-    /// Refusals of calls that left before this are a part of the last event.
+    /// Refusals of requests that left before this time belong to the last event.
     event_until: Option<Instant>,
     below_rate_at: Option<Instant>,
     left: VecDeque<Instant>,
@@ -124,7 +125,7 @@ impl Pace {
             ceiling_per_s: None,
             is_confirmed: false,
             held_per_s: limit_per_s,
-            fallen: Fallen::Otherwise,
+            last_reduction: LastReduction::Otherwise,
             above: 0.0,
             slack: None,
             event_until: None,
@@ -134,7 +135,7 @@ impl Pace {
         }
     }
 
-    /// In calls a second.
+    /// The pace at `now`, in requests per second.
     pub(super) fn at(&mut self, now: Instant) -> f64 {
         match self.phase {
             PacePhase::Hold { until } if now >= until => self.phase = PacePhase::Probe { since: until, at: until },
@@ -151,24 +152,24 @@ impl Pace {
         if self.ceiling_per_s.is_some() { Leaving::Single } else { Leaving::Together }
     }
 
-    /// What got through, in calls a second, when the service refused a call for the last time.
+    /// The throughput in requests per second at the last refusal.
     pub(super) const fn ceiling_per_s(&self) -> Option<f64> {
         self.ceiling_per_s
     }
 
-    /// Whether the service has slowed this run below its rate.
+    /// Whether the service has slowed this run below its configured rate.
     pub(super) fn is_slowed(&self) -> bool {
         self.ceiling_per_s.is_some() && self.phase != PacePhase::Free
     }
 
-    /// Calls left.
+    /// Records that requests left.
     pub(super) fn sent(&mut self, calls: usize, now: Instant) {
         self.left.extend(std::iter::repeat_n(now, calls));
         forget(&mut self.left, now);
     }
 
-    /// The service said "too fast" to a call that left then. All that was under way, and what leaves so soon after it that the service's own
-    /// second still holds the faster ones, is one event.
+    /// Records that the service refused a request as too fast. All requests that were in flight then, and those that leave while the
+    /// service's window still contains the faster ones, belong to one event.
     pub(super) fn refused(&mut self, left: Instant, now: Instant) {
         self.refused.push_back(left);
         forget(&mut self.refused, now);
@@ -180,10 +181,10 @@ impl Pace {
         let known_per_s = if is_test { self.known_per_s() } else { None };
         let through_per_s = known_per_s.unwrap_or_else(|| self.through_per_s(left));
         self.learn_slack(now);
-        self.fallen = match (is_test, known_per_s) {
-            (true, None) => Fallen::ToMeasured,
-            (true, Some(_)) => Fallen::ToKnown,
-            (false, _) => Fallen::Otherwise,
+        self.last_reduction = match (is_test, known_per_s) {
+            (true, None) => LastReduction::ToMeasured,
+            (true, Some(_)) => LastReduction::ToKnown,
+            (false, _) => LastReduction::Otherwise,
         };
         self.is_confirmed = self.confirms(through_per_s, is_test, now);
         self.ceiling_per_s = Some(through_per_s);
@@ -195,7 +196,7 @@ impl Pace {
         self.phase = PacePhase::Hold { until: now + self.hold(through_per_s) };
     }
 
-    /// The service is back after an outage.
+    /// Records the end of an outage.
     pub(super) fn ramp_up(&mut self, now: Instant) {
         let to_per_s = match self.phase {
             PacePhase::Free => self.limit_per_s,
@@ -223,7 +224,7 @@ impl Pace {
     fn probe(&mut self, since: Instant, mut at: Instant, now: Instant) {
         if at == since {
             self.above = 0.0;
-            if self.fallen == Fallen::ToMeasured {
+            if self.last_reduction == LastReduction::ToMeasured {
                 self.slack = None;
             }
         }
@@ -240,29 +241,30 @@ impl Pace {
         self.phase = if is_free { PacePhase::Free } else { PacePhase::Probe { since, at } };
     }
 
-    /// What gets through if this test was refused for no other reason than the one before: it took what the service takes in at once.
+    /// The known throughput, if this test was refused only because the service's bucket was full, like the test before.
     fn known_per_s(&self) -> Option<f64> {
         let (ceiling_per_s, slack, (times, calls)) = (self.ceiling_per_s?, self.slack?, SLACK);
         let is_known = self.above <= slack * times + calls && self.per_s < SLACK_PACE * ceiling_per_s;
         is_known.then(|| (ceiling_per_s * SLACK_GAIN).min(self.per_s))
     }
 
-    /// What a test led to is refused: the test had got through only because the service takes in some calls at once.
+    /// Learns the size of the service's bucket: if the result of a test is refused too, the test had succeeded only because the bucket was
+    /// empty.
     fn learn_slack(&mut self, now: Instant) {
         let follows = self.event_until.is_some_and(|until| now < until + FOLLOWS);
-        if matches!(self.phase, PacePhase::Hold { .. }) && self.fallen != Fallen::Otherwise && follows {
+        if matches!(self.phase, PacePhase::Hold { .. }) && self.last_reduction != LastReduction::Otherwise && follows {
             self.slack = Some(self.above);
         }
     }
 
-    /// Whether a refusal is one of the few that a held pace meets now and then.
+    /// Whether this refusal is one of the few that jitter causes while a pace is held.
     fn is_lone(&self, left: Instant) -> bool {
         let PacePhase::Hold { .. } = self.phase else { return false };
         let lately = self.refused.iter().filter(|at| **at + SECOND > left).count();
         lately as f64 <= (self.per_s / LONE_REFUSAL_PER_S).floor()
     }
 
-    /// How many calls a second got through when this one, which was refused, left.
+    /// The throughput in requests per second when this refused request left.
     fn through_per_s(&self, left: Instant) -> f64 {
         let counted_s = (COUNTED_CALLS / self.per_s).clamp(1.0, COUNTED_MAX_S);
         let counted = Duration::from_secs_f64(counted_s);
@@ -273,7 +275,7 @@ impl Pace {
             through_per_s = through_per_s.max(self.per_s / 2.0);
         }
         if let PacePhase::Probe { since, at } = self.phase {
-            // The pace that was held before this test got through.
+            // The pace that was held before this test got through, so the throughput was at least that.
             through_per_s = through_per_s.max(self.held_per_s / self.headroom.kept());
             if self.per_s < COARSE_PER_S && at - since < GROWTH_EACH * 2 {
                 through_per_s = through_per_s.max(0.98 * self.per_s);
@@ -318,43 +320,43 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_refusals_is_one_event_and_the_pace_falls_to_what_got_through() {
+    fn a_burst_of_refusals_is_one_event_and_the_pace_falls_to_the_throughput() {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         send(&mut pace, start, (0.0, 2.0));
-        // Of the second's 200 calls the last hundred are refused, all within 200 ms.
+        // Of 200 requests in a second the last hundred are refused, all within 200 ms.
         for n in 0..100 {
             pace.refused(start + Duration::from_millis(1_500 + 5 * n), start + Duration::from_millis(2_100 + n));
         }
-        let fallen = pace.at(start + Duration::from_millis(2_200));
-        assert!((180.0..200.0).contains(&fallen), "the first refusal found almost all getting through: {fallen}");
+        let reduced = pace.at(start + Duration::from_millis(2_200));
+        assert!((180.0..200.0).contains(&reduced), "at the first refusal almost all got through: {reduced}");
         send(&mut pace, start, (2.2, 3.3));
         pace.refused(start + Duration::from_millis(3_200), start + Duration::from_millis(3_250));
         let per_s = pace.at(start + Duration::from_millis(3_300));
-        assert!((per_s - fallen).abs() < 0.1, "a lone one is the jitter of the line: {per_s}");
+        assert!((per_s - reduced).abs() < 0.1, "a single refusal is jitter: {per_s}");
         pace.refused(start + Duration::from_millis(3_250), start + Duration::from_millis(3_300));
         let per_s = pace.at(start + Duration::from_millis(3_300));
-        assert!(per_s < fallen, "two that left a second later are a new event: {per_s}");
+        assert!(per_s < reduced, "two that left a second later are a new event: {per_s}");
     }
 
     #[test]
-    fn what_got_through_is_held_then_tested_with_care_then_ever_faster() {
+    fn the_throughput_is_held_then_exceeded_slowly_then_ever_faster() {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         pace.refused(start, start);
         let at = |pace: &mut Pace, s: f64| pace.at(start + Duration::from_secs_f64(s));
-        assert!((at(&mut pace, 0.0) - 96.0).abs() < 0.1, "nothing is known but that 200 is too much");
+        assert!((at(&mut pace, 0.0) - 96.0).abs() < 0.1, "it is only known that 200 is too much");
         assert!((at(&mut pace, 4.0) - 96.0).abs() < 0.1, "it is held");
         let (soon, later, late) = (at(&mut pace, 7.2), at(&mut pace, 10.2), at(&mut pace, 16.0));
         assert!((100.0..104.0).contains(&soon) && (112.0..124.0).contains(&later), "{soon}, {later}");
         assert!((late - 200.0).abs() < 0.1, "{late}");
         assert!(pace.is_slowed());
         at(&mut pace, 40.0);
-        assert!(!pace.is_slowed(), "back at its rate, and nobody minds");
+        assert!(!pace.is_slowed(), "back at its rate without a refusal");
     }
 
     #[test]
-    fn a_test_that_fails_leads_back_to_below_what_held() {
+    fn after_a_failed_test_the_pace_is_below_the_one_that_held() {
         for (headroom, kept) in [(Headroom::DEFAULT, 0.95), (Headroom::percent(20).unwrap(), 0.80)] {
             let start = Instant::now();
             let mut pace = Pace::new(200.0, headroom);
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_was_filled_once_is_known_but_more_than_it_holds_is_news() {
+    fn a_bucket_is_learnt_once_and_exceeding_it_is_a_new_limit() {
         let start = Instant::now();
         let at = |s: f64| start + Duration::from_secs_f64(s);
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
@@ -377,7 +379,7 @@ mod tests {
         send(&mut pace, start, (0.0, 10.0));
         let first = pace.at(at(10.0));
         pace.refused(at(10.0), at(10.0));
-        assert!(pace.at(at(10.0)) > 0.9 * first, "nothing is known but what got through");
+        assert!(pace.at(at(10.0)) > 0.9 * first, "only the throughput is known");
         send(&mut pace, start, (10.0, 11.1));
         (0..10).for_each(|_| pace.refused(at(11.05), at(11.1)));
         let held = pace.at(at(11.1));
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_is_one_call_a_second() {
+    fn the_slowest_pace_is_one_request_a_second() {
         let start = Instant::now();
         let mut pace = Pace::new(200.0, Headroom::DEFAULT);
         for n in 0..60 {

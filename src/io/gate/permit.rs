@@ -1,6 +1,4 @@
-//! The right to send one request, and how the gate learns what became of it.
-//!
-//! A permit travels with its request; counters tell the gate when it was used or dropped.
+//! The right to send one request. Counters tell the gate when a permit was used or dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A call that is written within this time after its grant had its connection already. Chosen: less than a connection over any distance takes.
+/// A request that is written within this time after its grant already had a connection. Chosen: shorter than connecting over any network.
 const PROMPT: Duration = Duration::from_millis(5);
 
-/// Told right before a call is written, on the sender's own task. It must not take long.
+/// A callback that runs right before a request is written, on the sender's own task. It must be fast.
 #[derive(Clone, Default)]
 pub struct OnSend(Option<Arc<dyn Fn() + Send + Sync>>);
 
@@ -36,7 +34,7 @@ impl fmt::Debug for OnSend {
     }
 }
 
-/// The right to send one call.
+/// The right to send one request. It travels with the request.
 #[derive(Debug)]
 pub struct Permit {
     counts: Arc<PermitCounts>,
@@ -56,7 +54,7 @@ impl Permit {
         Self { counts: Arc::clone(counts), on_send: on_send.clone(), granted_at: now, state: PermitState::Granted }
     }
 
-    /// To be called as the request is handed to the socket.
+    /// Must be called when the request is handed to the socket.
     pub fn mark_sent(&mut self) {
         if self.state == PermitState::Granted {
             self.state = PermitState::Sent;
@@ -79,16 +77,16 @@ impl Drop for Permit {
     }
 }
 
-/// What became of permits.
+/// How many permits were used or dropped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reported {
     pub(super) sent: u32,
-    /// Those of them that did not have to wait for a connection.
+    /// The permits in `written` whose request did not wait for a connection.
     pub(super) prompt: u32,
     pub(super) given_up: u32,
 }
 
-/// What the permits have reported since the gate last looked.
+/// Counters of the permits since the gate looked at them last.
 #[derive(Debug, Default)]
 pub(super) struct PermitCounts {
     sent: AtomicU32,
@@ -98,7 +96,7 @@ pub(super) struct PermitCounts {
 }
 
 impl PermitCounts {
-    /// What was reported since the last time.
+    /// Returns the counts since the last call and resets them.
     pub(super) fn take(&self) -> Reported {
         let take = |count: &AtomicU32| count.swap(0, Ordering::AcqRel);
         Reported { sent: take(&self.sent), prompt: take(&self.prompt), given_up: take(&self.given_up) }

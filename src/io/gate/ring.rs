@@ -1,6 +1,6 @@
-//! Proves the limit: it knows when the requests of the last second were granted and written, and so when one more may follow.
+//! Enforces the limit: it remembers when the requests of the last second were granted and written, and says when one more may follow.
 //!
-//! A request that was granted and is not yet written counts as one that may be written at any moment.
+//! A granted request that is not written yet counts, because it may be written at any moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,48 +10,49 @@ use tokio::time::Instant;
 use super::permit::Reported;
 use super::{Rate, SECOND};
 
-/// What is added to the second, for the jitter of the line: calls that left 1.002 s apart may arrive 1 s apart. Source: the contract of the
-/// pace; where calls are spread evenly, one that comes too soon meets no crowd.
+/// Added to the second for jitter: requests that left 1.002 s apart may arrive 1 s apart. Source: the contract of the pace. Where requests
+/// are spread evenly, one that arrives too soon meets few others.
 const MARGIN: Duration = Duration::from_millis(2);
-/// The same for the short windows. Chosen: the resolution of the timer.
+/// The same margin for the short windows. Chosen: the resolution of the timer.
 const SHORT_MARGIN: Duration = Duration::from_millis(1);
 const TENTH: Duration = Duration::from_millis(100);
 const HUNDREDTH: Duration = Duration::from_millis(10);
-/// What counts as together, and how many that may be at least. Source: the contract of the pace; the time is chosen, as the timer's.
+/// Requests within this time count as one group, whose size has a minimum. Source: the contract of the pace; the time is the timer's
+/// resolution.
 const MOMENT: Duration = Duration::from_millis(2);
 const TOGETHER: usize = 3;
-/// Stands for no limit, in calls a second. Chosen: more than a machine can make.
+/// The window size for "no limit". Chosen: more requests than a machine can send.
 const UNLIMITED: usize = 1 << 40;
 
-/// Whether one more call may leave.
+/// Whether one more request may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     Now,
     At(Instant),
-    /// Once a call that was granted has been written.
+    /// When a granted request has been written.
     WhenSent,
 }
 
-/// At most so many calls in so much time.
+/// A limit of so many requests in so much time.
 #[derive(Debug, Clone, Copy)]
 struct SlidingWindow {
     time: Duration,
     most: usize,
 }
 
-/// The calls of the last second, against a limit.
+/// The grants and writes of the last second, and the limits on them.
 #[derive(Debug)]
 pub(super) struct Ring {
     second: SlidingWindow,
-    /// What keeps calls even, the shortest one last.
+    /// The windows that keep requests evenly spread, the shortest one last.
     short: [SlidingWindow; 3],
-    /// When calls were granted; as many as the short windows ask for.
+    /// Times of grants, as many as the short windows need.
     grants: VecDeque<Instant>,
-    /// When calls were seen to be written, of the last second.
+    /// Times at which requests of the last second were seen to be written.
     sends: VecDeque<Instant>,
-    /// Granted calls that may wait for their connections besides those that the short windows have room for. It grows while every call waits
-    /// for one and they come up one after the other. It is lost when some come up together, and when a call has a connection already: it
-    /// would be written between those that wait.
+    /// Granted requests that may wait for their connections beyond the room in the short windows. It grows while every request waits and
+    /// the connections become ready one after the other. It is reset when some become ready together, and when a request has a connection
+    /// already: that one would be written between those that wait.
     spread: usize,
 }
 
@@ -73,7 +74,7 @@ impl Ring {
         }
     }
 
-    /// Whether a call may be granted now, if so many are granted and not yet written.
+    /// Whether a request may be granted now, if `granted` requests are granted and not yet written.
     pub(super) fn room(&self, granted: usize, now: Instant) -> Room {
         let crowd = granted.saturating_sub(self.spread);
         let in_second = room(&self.sends, self.second, granted, now);
@@ -81,7 +82,7 @@ impl Ring {
         even.into_iter().fold(in_second, later)
     }
 
-    /// A call is granted.
+    /// Records a grant.
     pub(super) fn granted(&mut self, now: Instant) {
         if self.second.most == UNLIMITED {
             return;
@@ -93,7 +94,7 @@ impl Ring {
         }
     }
 
-    /// Takes note of what became of granted calls by now.
+    /// Records which granted requests were written or dropped by `now`.
     pub(super) fn written(&mut self, reported: Reported, now: Instant) {
         while self.sends.front().is_some_and(|oldest| now - *oldest >= self.second.time) {
             self.sends.pop_front();
@@ -110,13 +111,13 @@ impl Ring {
         self.sends.extend(std::iter::repeat_n(now, calls));
     }
 
-    /// Calls of the second that ends now.
+    /// Requests in the second that ends now.
     pub(super) fn in_last_second(&self, now: Instant) -> usize {
         self.sends.len() - self.sends.partition_point(|at| now - *at >= SECOND)
     }
 }
 
-/// Whether `window` has room for one call more than were at these times and `more`.
+/// Whether `window` has room for one more request besides those at `times` and `more`.
 fn room(times: &VecDeque<Instant>, window: SlidingWindow, more: usize, now: Instant) -> Room {
     let Some(others) = window.most.checked_sub(more + 1) else { return Room::WhenSent };
     let Some(one_too_many) = times.len().checked_sub(others + 1) else { return Room::Now };

@@ -1,4 +1,4 @@
-//! The promises of the gate, on the paused clock.
+//! Tests of the gate on the paused clock.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ fn per_second(n: u32) -> Rate {
     Rate::PerSecond(NonZeroU32::new(n).unwrap())
 }
 
-/// Sends `calls` calls, each written `delay(n)` after its grant, and returns the times of the writes in order.
+/// Sends this many requests, each written `delay(n)` after its grant, and returns the times of the writes in order.
 async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Duration) -> Vec<Instant> {
     let mut gate = Gate::new(rate, &GateSettings::default(), Instant::now());
     let mut writes = Vec::new();
@@ -38,7 +38,7 @@ async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Dur
     writes
 }
 
-/// What the contract lets through in a hundredth, a tenth, and a whole second.
+/// The most requests that the contract allows in a hundredth, a tenth, and a whole second.
 fn bounds(rate: u32) -> [(Duration, usize); 3] {
     let n = rate as usize;
     [(Duration::from_millis(10), 1 + (15 * n).div_ceil(1_000)), (Duration::from_millis(100), 2 + n.div_ceil(10)), (SECOND, n)]
@@ -59,7 +59,7 @@ fn most_in_any(window: Duration, sends: &[Instant]) -> usize {
 fn assert_even(rate: u32, sends: &[Instant], why: impl std::fmt::Debug) {
     for (window, most) in bounds(rate) {
         let seen = most_in_any(window, sends);
-        assert!(seen <= most, "{rate}/s: {seen} calls in {window:?}, at most {most} are allowed; {why:?}");
+        assert!(seen <= most, "{rate}/s: {seen} requests in {window:?}, at most {most} are allowed; {why:?}");
     }
 }
 
@@ -68,30 +68,30 @@ fn mean_per_s(sends: &[Instant]) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_are_even_from_the_first_one_on_and_nearly_all_of_the_rate_is_used() {
+async fn requests_are_even_from_the_first_one_on_and_use_nearly_all_of_the_rate() {
     for rate in [1, 2, 5, 10, 50, 67, 100, 150, 200, 500, 1_000, 2_000, 10_000] {
         let calls = rate as usize * 10 + 1;
         let sends = sent_with_delays(per_second(rate), calls, |_| Duration::ZERO).await;
         assert_even(rate, &sends, "at once");
         let mean = mean_per_s(&sends);
-        // Beyond the limits that services have, a timer of a millisecond costs more.
+        // Above the limits that services have, a timer of a millisecond costs more of the rate.
         let least = if rate > 2_000 { 0.99 } else { 0.995 };
         assert!(mean >= least * f64::from(rate), "{rate}: {mean}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_calls_leave_together_at_the_full_rate() {
+async fn three_requests_leave_together_at_the_full_rate() {
     for (rate, calls_a_time) in [(200, 2.9), (190, 2.75), (133, 1.95), (100, 1.0)] {
         let sends = sent_with_delays(per_second(rate), 3_000, |_| Duration::ZERO).await;
         assert_even(rate, &sends, "at once");
         let times = sends.chunk_by(|one, other| one == other).count();
-        assert!(3_000.0 / times as f64 >= calls_a_time, "{rate}/s: {times} times of 3,000 calls, and each costs waking up");
+        assert!(3_000.0 / times as f64 >= calls_a_time, "{rate}/s: {times} groups of 3,000 requests");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timer_that_is_late_costs_next_to_nothing() {
+async fn a_late_timer_costs_almost_nothing() {
     for (rate, late_ms, least) in [(200, 3, 0.995), (200, 8, 0.985), (100, 8, 0.985), (50, 8, 0.985)] {
         let seed = fastrand::u64(..);
         let mut random = fastrand::Rng::with_seed(seed);
@@ -113,8 +113,8 @@ async fn a_timer_that_is_late_costs_next_to_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_wait_for_their_connections_are_written_evenly_too() {
-    // The first connections stall together, as behind a host that is just waking up.
+async fn requests_that_wait_for_their_connections_are_written_evenly_too() {
+    // The first connections become ready together, as behind a host that is waking up.
     let start = Instant::now();
     for stall_ms in [20, 100, 300, 900, 3_000] {
         let began = Instant::now() - start;
@@ -143,8 +143,8 @@ async fn calls_that_wait_for_their_connections_are_written_evenly_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_that_close_every_connection_get_the_pace_less_what_may_arrive_at_once() {
-    // What waits for its connection may be written at any moment, so it has a place in the second already.
+async fn a_server_that_closes_every_connection_gets_the_rate_less_what_is_connecting() {
+    // A request that waits for its connection may be written at any moment, so it already takes a place in the second.
     for (connect_ms, least) in [(1, 199.0), (5, 198.0), (20, 194.0), (240, 155.0)] {
         let sends = sent_with_delays(per_second(200), 6_000, |_| Duration::from_millis(connect_ms)).await;
         assert_even(200, &sends, connect_ms);
@@ -154,7 +154,7 @@ async fn servers_that_close_every_connection_get_the_pace_less_what_may_arrive_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_first_refusal_calls_leave_one_at_a_time() {
+async fn after_the_first_refusal_requests_leave_one_at_a_time() {
     let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
     gate.slow_down(Instant::now(), Instant::now());
     let mut sends = Vec::new();
@@ -165,17 +165,17 @@ async fn after_the_first_refusal_calls_leave_one_at_a_time() {
                 sends.push(Instant::now());
             }
             Admission::At(at) => tokio::time::sleep_until(at).await,
-            Admission::WhenSent => unreachable!("all are written"),
+            Admission::WhenSent => unreachable!("all requests are written"),
         }
     }
     assert_eq!(most_in_any(Duration::from_millis(4), &sends), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_connections_at_the_start_do_not_bunch_the_calls_up() {
+async fn slow_connections_at_the_start_do_not_bunch_the_requests_up() {
     let sends = sent_with_delays(per_second(200), 2_000, |n| if n <= 60 { Duration::from_millis(300) } else { Duration::ZERO }).await;
     let most = bounds(200).map(|(window, _)| most_in_any(window, &sends));
-    assert!(most[2] <= 200 && most[1] <= 26 && most[0] <= 7, "the first prompt ones meet those that waited: {most:?}");
+    assert!(most[2] <= 200 && most[1] <= 26 && most[0] <= 7, "the first ones with a connection join those that waited: {most:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn random_delays_between_grant_and_write_never_break_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_call_leaves_before_the_gate_opens() {
+async fn no_request_leaves_before_the_gate_opens() {
     let opens_at = Instant::now() + Duration::from_millis(1_050);
     let mut gate = Gate::new(per_second(200), &GateSettings { opens_at: Some(opens_at), ..GateSettings::default() }, Instant::now());
     assert!(matches!(gate.ask(Instant::now()), Admission::At(at) if at == opens_at));
@@ -198,11 +198,11 @@ async fn no_call_leaves_before_the_gate_opens() {
         Admission::At(_) | Admission::WhenSent => None,
     })
     .collect();
-    assert_eq!(granted.len(), 3, "what was saved up while it was shut is worth no more than at any other start");
+    assert_eq!(granted.len(), 3, "waiting for the gate to open gives no larger group than any other start");
 }
 
 #[test]
-fn whoever_wants_to_know_is_told_before_a_call_is_written() {
+fn the_callback_runs_before_a_request_is_written() {
     let told = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let teller = Arc::clone(&told);
     let on_send = OnSend::new(move || {
@@ -211,7 +211,7 @@ fn whoever_wants_to_know_is_told_before_a_call_is_written() {
     for rate in [per_second(200), Rate::Unlimited] {
         told.store(0, std::sync::atomic::Ordering::Relaxed);
         let mut gate = Gate::new(rate, &GateSettings { on_send: on_send.clone(), ..GateSettings::default() }, Instant::now());
-        let Admission::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
+        let Admission::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
         assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
         permit.mark_sent();
         permit.mark_sent();
@@ -221,10 +221,10 @@ fn whoever_wants_to_know_is_told_before_a_call_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_dropped_unsent_gives_its_place_back() {
+async fn a_permit_dropped_unsent_returns_its_place() {
     let mut gate = Gate::new(per_second(1), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3)).await;
-    let Admission::Now(permit) = gate.ask(Instant::now()) else { panic!("the first call may leave") };
+    let Admission::Now(permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
     assert!(matches!(gate.ask(Instant::now()), Admission::WhenSent));
     drop(permit);
     tokio::time::advance(FULL_SECOND).await;
@@ -241,5 +241,5 @@ async fn a_stalled_machine_is_not_followed_by_a_catch_up_burst() {
         permit.mark_sent();
         granted += 1;
     }
-    assert_eq!(granted, 3, "what may leave together");
+    assert_eq!(granted, 3, "one group of requests");
 }

@@ -1,4 +1,4 @@
-//! A file that one writer appends to, and that is cut to its committed length when a run is resumed.
+//! A file that one writer appends to. When a run is resumed, it is cut to its committed length.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) struct AppendFile<F> {
 }
 
 impl<F: DiskFile> AppendFile<F> {
-    /// Begins a file with `header`; whatever it held is gone. It has to be synced, and its folder too.
+    /// Creates a file that contains only `header`, or replaces an existing one. The caller must sync it and its folder.
     pub(super) fn create<D: Disk<File = F>>(disk: &D, path: &Path, header: &[u8]) -> io::Result<Self> {
         let mut file = disk.open(path)?;
         file.set_len(0)?;
@@ -25,7 +25,7 @@ impl<F: DiskFile> AppendFile<F> {
         Ok(sheet)
     }
 
-    /// Opens a file of which `extent` is vouched for; `None` if it is shorter, or ends otherwise than it should.
+    /// Opens a file and checks that it still begins with `extent`. Returns `None` if it is shorter or differs there.
     pub(super) fn reopen<D: Disk<File = F>>(disk: &D, path: &Path, extent: Extent) -> io::Result<Option<Self>> {
         if disk.len(path)?.is_none_or(|len| len < extent.len) {
             return Ok(None);
@@ -38,7 +38,7 @@ impl<F: DiskFile> AppendFile<F> {
         Ok((sheet.extent() == extent).then_some(sheet))
     }
 
-    /// Cuts off what nobody vouches for. Lasts at once: perhaps nothing is written behind it any more that would be synced.
+    /// Removes everything behind the committed length, and syncs at once, since perhaps no later write would do so.
     pub(super) fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(self.len)?;
         self.file.sync()

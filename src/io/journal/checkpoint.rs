@@ -1,11 +1,11 @@
 //! The checkpoint: how far a run has come, as one JSON object with a version and a checksum.
 //!
-//! This module only encodes and decodes. A checkpoint holds no secret and no personal data: numbers, hashes and the address of the
+//! This module only encodes and decodes. A checkpoint contains no secret and no personal data: numbers, hashes and the address of the
 //! service.
 //!
-//! Rule for the format: a field that changes its meaning, comes or goes raises the version. A reader accepts its own version and those
-//! that it knows how to read, and names any other in its error. What is written always has the own version. Only a field that is omitted
-//! while it says nothing (`ColumnLayout::flags`) was added without a new version.
+//! Rule for the format: a field that is added, removed or changes its meaning raises the version. A reader accepts its own version and the
+//! older ones that it knows, and names any other in its error. A checkpoint is always written in the newest version. The only field that
+//! was added without a new version is `ColumnLayout::flags`, because it is omitted while it is empty.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -15,14 +15,14 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{ColumnLayout, FileStat, InputPosition};
 use crate::domain::target::Target;
 
-/// Raised with every change of the format. Since 3 a sync's run has a token; in 2 it has none.
+/// The version that is written. Every change of the format raises it. Version 3 added the token of a sync's run.
 pub const VERSION: u32 = 3;
-/// The oldest one that can be read.
+/// The oldest version that can be read.
 const OLDEST: u32 = 2;
-/// Longest checkpoint that is read. Chosen: ours have some hundred bytes.
+/// Longest checkpoint that is read, in bytes. Chosen: real ones have some hundred bytes.
 pub const MAX_BYTES: u64 = 64 * 1024;
 
-/// Where a run stands.
+/// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
@@ -30,36 +30,36 @@ pub struct Checkpoint {
     pub work: RunKind,
     pub target: Target,
     pub reading: ColumnLayout,
-    /// Hash of the names of results and rejects.
+    /// A hash of the names of results and rejects.
     pub names: u64,
     pub input: FileStat,
-    /// The place in the input up to which all is settled.
+    /// The position in the input up to which every row has its outcome.
     pub settled: InputPosition,
     pub results: Extent,
-    /// A length of 0 means that there is no file.
+    /// A length of 0 means that the file does not exist.
     pub rejects: Extent,
     pub tally: OutcomeCounts,
 }
 
-/// What is to become of the run.
+/// Whether the run goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     Unfinished,
     Finished,
-    /// Its files are being set aside under names with this stamp.
+    /// The run's files are being renamed to backups with this stamp in their names.
     SettingAside {
         stamp: String,
     },
 }
 
-/// Which command's run it is.
+/// The command that the run belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunKind {
     Import,
-    /// A sync with the state of this identity, and the number that the state gave to the run. The token was drawn for this run alone: the
-    /// number comes again where an older state was brought back. 0 stands for none.
+    /// A sync with the state of this identity. The state gave the run its number. The token is drawn for this run alone, because the number
+    /// is used again if an older state is restored; 0 stands for none.
     Sync {
         state: u64,
         run: u64,
@@ -69,7 +69,7 @@ pub enum RunKind {
 }
 
 impl RunKind {
-    /// Whether both are runs of one command, and with one state.
+    /// Whether both runs belong to the same command and, for syncs, to the same state.
     #[must_use]
     pub fn is_akin_to(self, other: RunKind) -> bool {
         match (self, other) {
@@ -89,20 +89,20 @@ impl std::fmt::Display for RunKind {
     }
 }
 
-/// How much of a file belongs to the run.
+/// The part of a file that belongs to the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
-    /// In bytes.
+    /// Its length in bytes.
     pub len: u64,
-    /// Hash of its last [`TAIL_BYTES`].
+    /// A hash of its last [`TAIL_BYTES`].
     pub tail: u64,
 }
 
-/// Bytes at the end of a file that its extent vouches for.
+/// The number of bytes at the end of the part that its hash covers.
 pub const TAIL_BYTES: usize = 4096;
 
 impl Extent {
-    /// The extent of a file of `len` bytes that ends with `tail`.
+    /// The extent of `len` bytes that end with `tail`.
     #[must_use]
     pub fn new(len: u64, tail: &[u8]) -> Self {
         Self { len, tail: xxh3_64(tail) }
@@ -117,10 +117,10 @@ struct Envelope<'a> {
     run: serde_json::Value,
 }
 
-/// Why bytes are no checkpoint.
+/// Why bytes are not a valid checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckpointError {
-    #[error("it is no checkpoint of chatlift")]
+    #[error("it is not a checkpoint of chatlift")]
     Foreign,
     #[error("it has the version {0}; this chatlift reads versions {OLDEST} to {VERSION}")]
     Version(u64),
@@ -129,17 +129,22 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
+    /// Encodes the checkpoint in the newest version.
+    ///
     /// # Panics
-    /// Never: its fields are always JSON.
+    /// Never: its fields can always be written as JSON.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let run = serde_json::to_value(self).expect("the fields are always JSON");
+        let run = serde_json::to_value(self).expect("the fields can always be written as JSON");
         let checksum = checksum(&run).into();
-        let mut bytes = serde_json::to_vec(&Envelope { version: VERSION, checksum, run }).expect("the fields are always JSON");
+        let mut bytes =
+            serde_json::to_vec(&Envelope { version: VERSION, checksum, run }).expect("the fields can always be written as JSON");
         bytes.push(b'\n');
         bytes
     }
 
+    /// Decodes a checkpoint.
+    ///
     /// # Errors
     /// [`CheckpointError`] for anything that [`Checkpoint::encode`] of a known version did not write.
     pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
@@ -157,7 +162,7 @@ impl Checkpoint {
     }
 }
 
-/// Hash of the compact text; the keys of a JSON value are in order, so the text is one and the same.
+/// A hash of the compact JSON. The keys of a JSON value are sorted, so the same value always gives the same text.
 fn checksum(run: &serde_json::Value) -> String {
     format!("{:016x}", xxh3_64(run.to_string().as_bytes()))
 }
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_read_as_it_was_written() {
+    fn a_checkpoint_is_read_back_as_written() {
         for state in [RunStatus::Unfinished, RunStatus::Finished, RunStatus::SettingAside { stamp: "20261124T000000Z".to_owned() }] {
             let written = Checkpoint { state, ..checkpoint() };
             assert_eq!(Checkpoint::decode(&written.encode()), Ok(written));
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_version_2_is_read_and_written_as_todays() {
+    fn version_2_is_read_and_written_back_as_the_newest() {
         let mut run = serde_json::to_value(checkpoint()).unwrap();
         run["work"]["sync"].as_object_mut().unwrap().remove("token").unwrap();
         let checksum = checksum(&run);
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_whole_checkpoint_of_a_known_version_is_one() {
+    fn only_a_complete_checkpoint_of_a_known_version_is_accepted() {
         let whole = checkpoint().encode();
         assert_eq!(Checkpoint::decode(b""), Err(CheckpointError::Foreign));
         assert_eq!(Checkpoint::decode(b"{}"), Err(CheckpointError::Foreign));

@@ -1,4 +1,4 @@
-//! The disk as the journal uses it, behind a trait, so that tests can crash between any two of its operations.
+//! The disk operations of the journal, behind a trait, so that tests can crash between any two of them.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
@@ -9,61 +9,71 @@ use std::path::Path;
 use crate::io::files;
 use crate::io::files::lock::{self, Lockfile};
 
-/// Files by path.
+/// A disk with files by path.
 pub trait Disk: Send + Debug + 'static {
     type File: DiskFile + Debug;
-    /// Held as long as it lives.
+    /// The lock is released when it is dropped.
     type Lock: Send + Debug + 'static;
 
-    /// Opens a file for reading and writing, and creates it, private to its owner, if it isn't there. What it holds stays.
+    /// Opens a file for reading and writing. If it does not exist, it is created, readable only by its owner; otherwise its content stays.
     ///
     /// # Errors
-    /// The system's, as everywhere here.
+    /// [`io::Error`] of the system, for this and all methods below.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
-    /// The length of a file; `None` if there is none.
+    /// The length of a file in bytes; `None` if it does not exist.
     ///
     /// # Errors
-    /// The system's.
+    /// [`io::Error`] of the system, or if it is not a regular file.
     fn len(&self, path: &Path) -> io::Result<Option<u64>>;
+    /// Renames a file and replaces what has the new name.
+    ///
     /// # Errors
-    /// The system's.
+    /// [`io::Error`] of the system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    ///
     /// # Errors
-    /// The system's.
+    /// [`io::Error`] of the system.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes the names in the folder of `path` last.
+    /// Makes the names in the folder of `path` durable.
     ///
     /// # Errors
-    /// The system's.
+    /// [`io::Error`] of the system.
     fn sync_folder_of(&self, path: &Path) -> io::Result<()>;
-    /// Takes the lock on a file that is never renamed; `None` if another process has it.
+    /// Locks a file that is never renamed; `None` if another process holds the lock.
     ///
     /// # Errors
-    /// The system's.
+    /// [`io::Error`] of the system.
     fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
-    /// Takes note that a run has begun under the lock: its file stays.
+    /// Keeps the lock file when the lock is dropped, because a run has begun.
     fn keep(&self, _lock: &mut Self::Lock) {}
 }
 
 /// An open file.
 pub trait DiskFile: Send + 'static {
-    /// # Errors
-    /// The system's, or the end of the file before `buffer` is full.
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// # Errors
-    /// The system's.
-    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// # Errors
-    /// The system's.
-    fn set_len(&mut self, len: u64) -> io::Result<()>;
-    /// Makes the bytes and the length last.
+    /// Fills `buffer` from `offset`.
     ///
     /// # Errors
-    /// The system's; after one nothing is known of what lasts.
+    /// [`io::Error`] of the system, or if the file ends before `buffer` is full.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the system.
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the system.
+    fn set_len(&mut self, len: u64) -> io::Result<()>;
+    /// Makes the bytes and the length durable.
+    ///
+    /// # Errors
+    /// [`io::Error`] of the system. After an error it is unknown which bytes are durable.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The machine's own disk.
+/// The file system of the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsDisk;
 
@@ -78,7 +88,7 @@ impl Disk for OsDisk {
     fn len(&self, path: &Path) -> io::Result<Option<u64>> {
         match std::fs::metadata(path) {
             Ok(stat) if stat.is_file() => Ok(Some(stat.len())),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file")),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,6 +1,6 @@
-//! Records when the requests of a run left, as the time of its lock file, which survives a kill.
+//! Records when the last request of a run left, as the modification time of its lock file, which survives a kill.
 //!
-//! The time is never synced: it is useful for one second only, to a process that starts on the same machine.
+//! The time is never synced: it matters for one second only, to a process that starts on the same machine.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The time is set at most this often. Source: the contract of the pace.
 const EVERY: Duration = Duration::from_millis(50);
-/// No call leaves within this time after the one that was found: a second, and what the time may lag behind the last call.
+/// No request leaves within this time after the recorded one. Source: the limit's second, plus the 50 ms by which the record may lag.
 const QUIET: Duration = Duration::from_millis(1_050);
 
-/// The lock file of a run, as far as its time goes.
+/// Reads and sets the modification time of a run's lock file.
 #[derive(Debug)]
 pub struct LastCalls {
     path: PathBuf,
-    /// When calls of an earlier process left at the latest; `None` if there was no file.
+    /// The latest time at which an earlier process may have sent a request; `None` if there was no lock file.
     found: Option<SystemTime>,
     set: Mutex<LastSet>,
 }
@@ -30,21 +30,21 @@ struct LastSet {
 }
 
 impl LastCalls {
-    /// Looks at the lock file; to be done before the lock is taken, which may create it.
+    /// Reads the time. This must happen before the lock is taken, since locking may create the file.
     #[must_use]
     pub fn find(lock: &Path) -> Self {
         let found = std::fs::metadata(lock).and_then(|stat| stat.modified()).ok();
         Self { path: lock.to_owned(), found, set: Mutex::default() }
     }
 
-    /// How long the first call has to wait, if it is `now`. A time in the future counts as now: clocks jump.
+    /// The time that the first request has to wait. A recorded time in the future counts as `now`, because clocks may jump.
     #[must_use]
     pub fn wait(&self, now: SystemTime) -> Duration {
         let Some(found) = self.found else { return Duration::ZERO };
         QUIET.saturating_sub(now.duration_since(found).unwrap_or_default())
     }
 
-    /// A call leaves now, and that is the time. What cannot be recorded is no reason to stop: only a process that starts within a second would miss it.
+    /// Records that a request leaves at `time`. A failure is ignored: it affects only a process that starts within the next second.
     pub fn leaves(&self, now: Instant, time: SystemTime) {
         let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         if set.at.is_some_and(|at| now < at + EVERY) {
@@ -52,7 +52,7 @@ impl LastCalls {
         }
         set.at = Some(now);
         if let Err(error) = set.set_time(&self.path, time) {
-            tracing::debug!(%error, "the time of the lock file cannot be set");
+            tracing::debug!(%error, "cannot set the time of the lock file");
         }
     }
 }
@@ -63,7 +63,7 @@ impl LastSet {
             Some(file) => file,
             none => none.insert(OpenOptions::new().write(true).open(path)?),
         };
-        // Only the owner may set a time; whoever may write sets it by writing.
+        // Only the owner may set a time. Others who may write to the file set it by writing.
         file.set_modified(time).or_else(|_| file.write_all_at(b"\n", 0))
     }
 }
@@ -77,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn a_process_waits_until_a_second_after_the_last_call_of_the_one_before_and_never_longer() {
+    fn a_process_waits_until_a_second_after_the_last_request_of_the_one_before_and_no_longer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let now = SystemTime::now();
-        assert_eq!(LastCalls::find(&path).wait(now), Duration::ZERO, "there was no process before");
+        assert_eq!(LastCalls::find(&path).wait(now), Duration::ZERO, "there was no earlier process");
         let file = File::create(&path).unwrap();
         let check = |ago_ms: i64, expected_ms: u64| {
             let ago = Duration::from_millis(ago_ms.unsigned_abs());
@@ -93,13 +93,13 @@ mod tests {
         check(1_049, 1);
         check(1_050, 0);
         check(3_600_000, 0);
-        // A clock that has jumped back.
+        // The clock has jumped back.
         check(-1, 1_050);
         check(-3_600_000, 1_050);
     }
 
     #[test]
-    fn the_time_is_set_when_calls_leave_and_at_most_twenty_times_a_second() {
+    fn the_time_is_set_when_requests_leave_and_at_most_twenty_times_a_second() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let file = File::create(&path).unwrap();

@@ -1,8 +1,8 @@
-//! The journal writes results, rejects and checkpoint of a run, so that a crash at any instant loses nothing that the checkpoint confirms.
+//! The journal writes the results, rejects and checkpoint of a run, so that a crash at any time loses nothing that the checkpoint confirms.
 //!
 //! A commit appends results and rejects, syncs them, writes the checkpoint under a temporary name, syncs it, renames it and syncs the
-//! folder. The checkpoint is the truth: what lies in the files behind the lengths that it records has never happened. The journal knows
-//! nothing of the input except positions.
+//! folder. The checkpoint is the truth: bytes in the files behind the lengths that it records do not count. The journal knows nothing of
+//! the input except positions.
 
 mod append_file;
 pub mod checkpoint;
@@ -31,35 +31,35 @@ pub use opening::{
 };
 use paths::RunPaths;
 
-/// Bytes of results and rejects that are taken before they must be committed. Chosen: a batch lane's 65,536 results of the usual length stay
-/// below, and what is taken stays far below what the window in front of it may hold.
+/// Bytes of results and rejects after which a commit is due. Chosen: 65,536 results of batch mode at their usual length fit, and it is far
+/// less than the reorder buffer in front of the journal may hold.
 const PENDING_MAX_BYTES: usize = 8 << 20;
 
-/// Where outcomes go, in input order; the journal, or a replacement in tests.
+/// Receives the outcomes in input order. The journal implements it; tests use a replacement.
 pub trait OutcomeSink: Send + 'static {
     type Error: Send + 'static;
 
-    /// Takes the outcome of the next row.
+    /// Appends the outcome of the next row.
     fn append(&mut self, settled: RowOutcome);
-    /// Takes note that nothing is to become of the rows up to `end`.
+    /// Records that the rows up to `end` have no outcome of their own.
     fn pass(&mut self, end: InputPosition);
-    /// Rows taken and not yet committed.
+    /// The number of rows appended and not yet committed.
     fn pending_rows(&self) -> u64;
-    /// Whether so much was taken that it must be committed before more is.
+    /// Whether a commit is due before more is appended.
     fn is_full(&self) -> bool;
-    /// Makes what was taken last.
+    /// Makes everything appended so far durable.
     ///
     /// # Errors
-    /// The disk's.
+    /// [`DiskError`] from the journal if a file cannot be written or synced.
     fn commit(&mut self) -> Result<(), Self::Error>;
     /// Commits and records that the run is finished.
     ///
     /// # Errors
-    /// The disk's.
+    /// The same as [`Self::commit`].
     fn finish(&mut self) -> Result<(), Self::Error>;
 }
 
-/// The disk has failed: nothing can be recorded any more. What was committed stays.
+/// A file could not be read or written, so nothing more can be recorded. Everything committed before stays.
 #[derive(Debug, Error)]
 #[error("cannot {what} {}", path.display())]
 pub struct DiskError {
@@ -75,14 +75,14 @@ impl DiskError {
     }
 }
 
-/// An open run.
+/// The journal of an open run.
 #[derive(Debug)]
 pub struct Journal<D: Disk> {
     disk: D,
     paths: RunPaths,
     results: AppendFile<D::File>,
     result_lines: ResultLines,
-    /// Begun with the first row that it must hold.
+    /// Created lazily, with the first rejected row.
     rejects: Option<AppendFile<D::File>>,
     reject_lines: RejectLines,
     checkpoint: Checkpoint,
@@ -91,13 +91,13 @@ pub struct Journal<D: Disk> {
 }
 
 impl<D: Disk> Journal<D> {
-    /// Up to where all is settled, as far as this process knows.
+    /// The position up to which every row has its outcome, including those that are not committed yet.
     #[must_use]
     pub fn settled(&self) -> InputPosition {
         self.checkpoint.settled
     }
 
-    /// What became of all rows so far, those of earlier processes included.
+    /// The number of rows per outcome, those of earlier processes included.
     #[must_use]
     pub fn tally(&self) -> OutcomeCounts {
         self.checkpoint.tally
@@ -114,9 +114,9 @@ impl<D: Disk> Journal<D> {
         if self.rejects.is_none() {
             self.rejects = Some(self.begin_rejects()?);
         }
-        if let Some(sheet) = &mut self.rejects {
-            append(sheet, &rejects)?;
-            self.checkpoint.rejects = sheet.extent();
+        if let Some(file) = &mut self.rejects {
+            append(file, &rejects)?;
+            self.checkpoint.rejects = file.extent();
         }
         Ok(())
     }
@@ -125,18 +125,18 @@ impl<D: Disk> Journal<D> {
         self.reject_lines.push_header();
         let header = self.reject_lines.take();
         let path = &self.paths.rejects;
-        let sheet = AppendFile::create(&self.disk, path, &header).map_err(DiskError::at("create", path))?;
+        let file = AppendFile::create(&self.disk, path, &header).map_err(DiskError::at("create", path))?;
         self.disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
-        Ok(sheet)
+        Ok(file)
     }
 }
 
-fn append<F: DiskFile>(sheet: &mut AppendFile<F>, lines: &[u8]) -> Result<(), DiskError> {
+fn append<F: DiskFile>(file: &mut AppendFile<F>, lines: &[u8]) -> Result<(), DiskError> {
     if lines.is_empty() {
         return Ok(());
     }
-    sheet.append(lines).map_err(|error| DiskError::at("write", sheet.path())(error))?;
-    sheet.sync().map_err(|error| DiskError::at("sync", sheet.path())(error))
+    file.append(lines).map_err(|error| DiskError::at("write", file.path())(error))?;
+    file.sync().map_err(|error| DiskError::at("sync", file.path())(error))
 }
 
 impl<D: Disk> OutcomeSink for Journal<D> {
@@ -177,7 +177,7 @@ impl<D: Disk> OutcomeSink for Journal<D> {
     }
 }
 
-/// Replaces the checkpoint: a reader finds the old one or the new one, whole.
+/// Replaces the checkpoint atomically: a reader finds the old one or the new one, complete.
 fn write_checkpoint<D: Disk>(disk: &D, paths: &RunPaths, checkpoint: &Checkpoint) -> Result<(), DiskError> {
     let aside = paths.new_checkpoint();
     let bytes = checkpoint.encode();

@@ -1,4 +1,4 @@
-//! How a run starts: afresh, where an earlier one stopped, or not at all because everything is done.
+//! Decides how a run starts: from the beginning, where an earlier run stopped, or not at all because everything is done.
 //!
 //! It reads and decides first. If files do not belong together, it changes nothing.
 
@@ -20,55 +20,55 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition};
 use crate::domain::target::Target;
 
-/// Most numbers that are tried for a dated name. Chosen.
+/// How many dated names are tried. Chosen.
 const STAMPS_MAX: u32 = 1_000;
 
-/// What a run wants to work on.
+/// The run that is about to start.
 #[derive(Debug, Clone)]
 pub struct RunSpec {
     pub work: RunKind,
     pub target: Target,
     pub input: FileStat,
     pub reading: ColumnLayout,
-    /// The input's header, for the rejects …
+    /// The input's header, for the rejects file.
     pub header: ByteRecord,
-    /// … which are written with this delimiter.
+    /// The delimiter of the rejects file.
     pub rejects_delimiter: u8,
-    /// The place behind the header.
+    /// The position behind the header.
     pub start: InputPosition,
 }
 
-/// Whether old files are set aside whatever they are.
+/// Whether the caller asked to start from the beginning (`--restart`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
     Asked,
     No,
 }
 
-/// What is to become of what an earlier run has left.
+/// What to do with the files of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartDecision {
-    /// The run was finished earlier; nothing is to be done.
+    /// An earlier process finished the run, so there is nothing to do.
     Finished {
         tally: OutcomeCounts,
     },
     Run(StartMode),
 }
 
-/// How a run begins.
+/// How the run starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartMode {
-    /// Nothing is left of an earlier one.
+    /// There are no files of an earlier run.
     Afresh,
-    /// Afresh, and the files that are there are set aside.
+    /// From the beginning; the existing files are renamed and kept as backups.
     SetAside,
-    /// As before; an earlier process did not come to the end of it.
+    /// Finish renaming the files to backups under `stamp` after a crash, then start from the beginning.
     GoOnSettingAside { stamp: String },
-    /// Where the earlier one stopped; `input` says whether the file has changed behind the settled part.
+    /// Continue where the earlier process stopped. `input` says whether the file changed behind the rows that have their outcome.
     Resume { checkpoint: Box<Checkpoint>, input: InputChange },
 }
 
-/// Why a run can't begin.
+/// Why a run cannot start.
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("another chatlift is at work on {}", checkpoint.display())]
@@ -83,7 +83,7 @@ pub enum OpenError {
     OtherWork { was: RunKind, is: RunKind },
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
-    #[error("the unfinished run read its columns otherwise: {}", differences.join("; "))]
+    #[error("the unfinished run read the columns differently: {}", differences.join("; "))]
     OtherReading { differences: Vec<String> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
@@ -104,34 +104,34 @@ fn changed(rows: u64) -> String {
     }
 }
 
-/// Takes the lock of a run's files; nothing of them may be looked at without.
+/// Locks a run's files. None of them may be read without the lock.
 ///
 /// # Errors
-/// [`OpenError::Locked`] if another process has it, or the disk's.
+/// [`OpenError::Locked`] if another process has the lock; [`OpenError::Disk`] if the lock file cannot be opened.
 pub fn lock<D: Disk>(disk: &D, paths: &RunPaths) -> Result<D::Lock, OpenError> {
     let path = paths.lock();
     let taken = disk.lock(&path).map_err(DiskError::at("lock", &path))?;
     taken.ok_or_else(|| OpenError::Locked { checkpoint: paths.checkpoint.clone(), lock: path })
 }
 
-/// What an earlier run has left.
+/// The files of an earlier run.
 enum EarlierRun {
-    /// Nothing, or a run that was never begun.
+    /// There are no files, or a start that failed left some.
     Nothing,
     Results,
     Unusable(OpenError),
     Run(Box<Checkpoint>),
 }
 
-/// Looks at what an earlier run has left and decides; touches nothing. `compare` says how the input compares with what that run has seen
-/// of it; an import asks only where the stat fields differ, a sync always.
+/// Reads the files of an earlier run and decides how to start; it changes nothing. `compare` compares the input with the one that the
+/// earlier run has read. An import calls it only if size or modification time differ, a sync always.
 ///
 /// # Errors
-/// [`OpenError`] when the files don't belong together or can't be read.
+/// [`OpenError`] if the files do not belong together or cannot be read.
 pub fn examine<D: Disk>(
     disk: &D,
     paths: &RunPaths,
-    claim: &RunSpec,
+    spec: &RunSpec,
     restart: Restart,
     compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
 ) -> Result<StartDecision, OpenError> {
@@ -141,14 +141,14 @@ pub fn examine<D: Disk>(
     if restart == Restart::No && wants_results && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
         return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
     }
-    plan(found, paths, claim, restart, compare)
+    plan(found, paths, spec, restart, compare)
 }
 
-/// What became of a run of `target` that an earlier process has finished, and where its input ended; `None` if there is none. For when that
-/// input is not to be had.
+/// Returns the checkpoint of a run of `target` that an earlier process has finished; `None` if there is none. It serves when the input can
+/// no longer be read.
 ///
 /// # Errors
-/// [`OpenError::Disk`] when the files can't be read.
+/// [`OpenError::Disk`] if the files cannot be read.
 pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) -> Result<Option<Box<Checkpoint>>, OpenError> {
     Ok(match look(disk, paths)? {
         EarlierRun::Run(checkpoint) if checkpoint.state == RunStatus::Finished && checkpoint.target == *target => Some(checkpoint),
@@ -156,30 +156,31 @@ pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) ->
     })
 }
 
-/// Opens the journal in the way that was planned under the same lock.
+/// Opens the journal as [`examine`] decided under the same lock.
 ///
 /// # Errors
-/// [`OpenError`] when results or rejects are not what the checkpoint says of them (nothing is touched then), or the disk fails.
+/// [`OpenError::SheetChanged`] if results or rejects differ from what the checkpoint recorded (nothing is changed then);
+/// [`OpenError::Disk`] if a file cannot be written.
 pub fn open<D: Disk>(
     way: StartMode,
     (disk, lock): (D, D::Lock),
     paths: RunPaths,
-    claim: RunSpec,
+    spec: RunSpec,
     now: SystemTime,
 ) -> Result<Journal<D>, OpenError> {
     let set_aside = match way {
-        StartMode::Resume { checkpoint, .. } => return resume((disk, lock), paths, claim, *checkpoint),
-        StartMode::Afresh => set_aside_strays(&disk, &paths, claim.work, now)?,
+        StartMode::Resume { checkpoint, .. } => return resume((disk, lock), paths, spec, *checkpoint),
+        StartMode::Afresh => set_aside_strays(&disk, &paths, spec.work, now)?,
         StartMode::SetAside => Some(set_aside(&disk, &paths, now)?),
         StartMode::GoOnSettingAside { stamp } => {
-            move_aside(&disk, &paths, &stamp)?;
+            rename_to_backups(&disk, &paths, &stamp)?;
             Some(stamp)
         }
     };
     if let Some(stamp) = set_aside {
         tracing::info!("the files of an earlier run are renamed and kept, under names with {stamp}");
     }
-    Ok(begin((disk, lock), paths, claim)?)
+    Ok(begin((disk, lock), paths, spec)?)
 }
 
 fn look<D: Disk>(disk: &D, paths: &RunPaths) -> Result<EarlierRun, OpenError> {
@@ -193,31 +194,31 @@ fn look<D: Disk>(disk: &D, paths: &RunPaths) -> Result<EarlierRun, OpenError> {
     })
 }
 
-/// The checkpoint; `None` if there is none that can be read.
+/// The checkpoint; `None` if it does not exist or cannot be read.
 pub fn read_checkpoint<D: Disk>(disk: &D, paths: &RunPaths) -> Option<Checkpoint> {
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
     Checkpoint::decode(&bytes).ok()
 }
 
-/// As much of the results as the checkpoint vouches for; `None` if there are none that end as it says.
+/// The committed part of the results; `None` if the file does not match the checkpoint.
 ///
 /// # Errors
-/// When they can't be opened.
+/// [`io::Error`] if the file cannot be opened.
 pub fn committed_results(paths: &RunPaths) -> io::Result<Option<io::Take<File>>> {
     let Some(Checkpoint { results: extent, .. }) = read_checkpoint(&OsDisk, paths) else { return Ok(None) };
-    if vouched(&OsDisk, &paths.results, extent).is_err() {
+    if reopen(&OsDisk, &paths.results, extent).is_err() {
         return Ok(None);
     }
     Ok(Some(File::open(&paths.results)?.take(extent.len)))
 }
 
-/// An earlier process may have been killed between giving or taking a name and syncing the folder. Whatever is decided by the names that
-/// are seen relies on their being there, or not there, after a power loss.
+/// Syncs the folders of all files. An earlier process may have been killed between a rename and the sync of its folder, and the decision
+/// relies on names that must still be there, or be gone, after a power loss.
 fn make_names_last<D: Disk>(disk: &D, paths: &RunPaths) -> Result<(), DiskError> {
     paths.all().into_iter().try_for_each(|path| disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path)))
 }
 
-/// The bytes of a file, but at most `max`; `None` if there is none.
+/// The first `max` bytes of a file; `None` if it does not exist.
 fn read_whole<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DiskError> {
     let Some(len) = disk.len(path).map_err(DiskError::at("read", path))? else { return Ok(None) };
     let mut bytes = vec![0; usize::try_from(len.min(max)).unwrap_or_default()];
@@ -226,7 +227,7 @@ fn read_whole<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>
     Ok(Some(bytes))
 }
 
-/// Whether results hold nothing yet. A crash may have left a part of the header, or zeros in its place.
+/// Whether a results file has no rows yet. After a crash it may contain a part of the header, or zeros in its place.
 fn at_most_the_header<D: Disk>(disk: &D, path: &Path) -> Result<bool, DiskError> {
     let header = RESULTS_HEADER.as_bytes();
     let held = read_whole(disk, path, header.len() as u64 + 1)?.unwrap_or_default();
@@ -236,7 +237,7 @@ fn at_most_the_header<D: Disk>(disk: &D, path: &Path) -> Result<bool, DiskError>
 fn plan(
     found: EarlierRun,
     paths: &RunPaths,
-    claim: &RunSpec,
+    spec: &RunSpec,
     restart: Restart,
     compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
 ) -> Result<StartDecision, OpenError> {
@@ -256,28 +257,28 @@ fn plan(
         (EarlierRun::Run(checkpoint), Restart::No) => checkpoint,
     };
     let is_unfinished = checkpoint.state == RunStatus::Unfinished;
-    let is_akin = checkpoint.work.is_akin_to(claim.work);
-    let is_sync = matches!(claim.work, RunKind::Sync { .. });
+    let is_akin = checkpoint.work.is_akin_to(spec.work);
+    let is_sync = matches!(spec.work, RunKind::Sync { .. });
     if is_unfinished && !is_akin {
-        return Err(OpenError::OtherWork { was: checkpoint.work, is: claim.work });
+        return Err(OpenError::OtherWork { was: checkpoint.work, is: spec.work });
     }
     if !is_unfinished && (is_sync || !is_akin) {
         return Ok(StartDecision::Run(StartMode::SetAside));
     }
-    if checkpoint.target != claim.target {
-        return Err(OpenError::OtherTarget { was: Box::new(checkpoint.target), is: Box::new(claim.target.clone()) });
+    if checkpoint.target != spec.target {
+        return Err(OpenError::OtherTarget { was: Box::new(checkpoint.target), is: Box::new(spec.target.clone()) });
     }
     if is_unfinished && checkpoint.names != paths.names() {
         return Err(OpenError::OtherFiles { checkpoint: paths.checkpoint.clone() });
     }
     if is_sync {
-        return resume_or_set_aside(checkpoint, claim, compare);
+        return resume_or_set_aside(checkpoint, spec, compare);
     }
-    let differences = claim.reading.differences(&checkpoint.reading);
+    let differences = spec.reading.differences(&checkpoint.reading);
     if !is_unfinished && !differences.is_empty() {
         return Ok(StartDecision::Run(StartMode::SetAside));
     }
-    let is_untouched = checkpoint.input == claim.input;
+    let is_untouched = checkpoint.input == spec.input;
     let input = if is_untouched { InputChange::Same } else { compare(&checkpoint).map_err(OpenError::Input)? };
     if is_unfinished && input == InputChange::ChangedWithin {
         return Err(OpenError::InputChanged { rows: checkpoint.settled.rows });
@@ -292,21 +293,21 @@ fn plan(
     })
 }
 
-/// A sync goes on only as it was planned, for the whole file.
+/// A sync is resumed only with the same file and columns; otherwise its files are renamed to backups.
 fn resume_or_set_aside(
     checkpoint: Box<Checkpoint>,
-    claim: &RunSpec,
+    spec: &RunSpec,
     compare: impl FnOnce(&Checkpoint) -> io::Result<InputChange>,
 ) -> Result<StartDecision, OpenError> {
     let input = compare(&checkpoint).map_err(OpenError::Input)?;
-    let goes_on = input == InputChange::Same && checkpoint.reading == claim.reading;
+    let goes_on = input == InputChange::Same && checkpoint.reading == spec.reading;
     Ok(StartDecision::Run(if goes_on { StartMode::Resume { checkpoint, input } } else { StartMode::SetAside }))
 }
 
-fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: RunPaths, claim: RunSpec) -> Result<Journal<D>, DiskError> {
-    let (results, checkpoint) = first_files(&disk, &paths, &claim).inspect_err(|_| remove_unbegun(&disk, &paths))?;
+fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: RunPaths, spec: RunSpec) -> Result<Journal<D>, DiskError> {
+    let (results, checkpoint) = first_files(&disk, &paths, &spec).inspect_err(|_| remove_failed_start(&disk, &paths))?;
     disk.keep(&mut lock);
-    let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
+    let reject_lines = RejectLines::new(spec.header, spec.rejects_delimiter);
     Ok(Journal {
         disk,
         paths,
@@ -320,19 +321,19 @@ fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: RunPaths, claim: RunSpe
     })
 }
 
-fn first_files<D: Disk>(disk: &D, paths: &RunPaths, claim: &RunSpec) -> Result<(AppendFile<D::File>, Checkpoint), DiskError> {
+fn first_files<D: Disk>(disk: &D, paths: &RunPaths, spec: &RunSpec) -> Result<(AppendFile<D::File>, Checkpoint), DiskError> {
     let path = &paths.results;
     let mut results = AppendFile::create(disk, path, RESULTS_HEADER.as_bytes()).map_err(DiskError::at("create", path))?;
     results.sync().map_err(DiskError::at("sync", path))?;
     disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))?;
     let checkpoint = Checkpoint {
         state: RunStatus::Unfinished,
-        work: claim.work,
-        target: claim.target.clone(),
-        reading: claim.reading.clone(),
+        work: spec.work,
+        target: spec.target.clone(),
+        reading: spec.reading.clone(),
         names: paths.names(),
-        input: claim.input,
-        settled: claim.start,
+        input: spec.input,
+        settled: spec.start,
         results: results.extent(),
         rejects: Extent::new(0, b""),
         tally: OutcomeCounts::default(),
@@ -341,13 +342,13 @@ fn first_files<D: Disk>(disk: &D, paths: &RunPaths, claim: &RunSpec) -> Result<(
     Ok((results, checkpoint))
 }
 
-/// Takes away what a start has made that came to nothing. A checkpoint that has its name vouches for the results, whatever failed after.
-fn remove_unbegun<D: Disk>(disk: &D, paths: &RunPaths) {
+/// Removes the files of a start that failed. If the checkpoint already has its name, the run has begun and its files stay.
+fn remove_failed_start<D: Disk>(disk: &D, paths: &RunPaths) {
     if !matches!(disk.len(&paths.checkpoint), Ok(None)) {
         return;
     }
     for path in [paths.new_checkpoint(), paths.results.clone()] {
-        // The failure that is told is the first one.
+        // The first failure is the one that is reported.
         let _ = disk.remove(&path);
     }
 }
@@ -355,28 +356,28 @@ fn remove_unbegun<D: Disk>(disk: &D, paths: &RunPaths) {
 fn resume<D: Disk>(
     (disk, mut lock): (D, D::Lock),
     paths: RunPaths,
-    claim: RunSpec,
+    spec: RunSpec,
     mut checkpoint: Checkpoint,
 ) -> Result<Journal<D>, OpenError> {
-    let mut results = vouched(&disk, &paths.results, checkpoint.results)?;
-    let mut rejects = if checkpoint.rejects.len == 0 { None } else { Some(vouched(&disk, &paths.rejects, checkpoint.rejects)?) };
+    let mut results = reopen(&disk, &paths.results, checkpoint.results)?;
+    let mut rejects = if checkpoint.rejects.len == 0 { None } else { Some(reopen(&disk, &paths.rejects, checkpoint.rejects)?) };
     results.cut().map_err(DiskError::at("cut", &paths.results))?;
     match &mut rejects {
         Some(rejects) => rejects.cut().map_err(DiskError::at("cut", &paths.rejects))?,
         None => remove_if_there(&disk, &paths.rejects)?,
     }
-    checkpoint.input = claim.input;
+    checkpoint.input = spec.input;
     disk.keep(&mut lock);
-    let reject_lines = RejectLines::new(claim.header, claim.rejects_delimiter);
+    let reject_lines = RejectLines::new(spec.header, spec.rejects_delimiter);
     Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })
 }
 
-fn vouched<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<AppendFile<D::File>, OpenError> {
-    let sheet = AppendFile::reopen(disk, path, extent).map_err(DiskError::at("read", path))?;
-    sheet.ok_or_else(|| OpenError::SheetChanged { path: path.to_owned() })
+fn reopen<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<AppendFile<D::File>, OpenError> {
+    let file = AppendFile::reopen(disk, path, extent).map_err(DiskError::at("read", path))?;
+    file.ok_or_else(|| OpenError::SheetChanged { path: path.to_owned() })
 }
 
-/// Rejects of a commit that never happened.
+/// Removes the rejects file of a commit that was never completed.
 fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
     if disk.len(path).map_err(DiskError::at("read", path))?.is_none() {
         return Ok(());
@@ -385,18 +386,19 @@ fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
     disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path))
 }
 
-/// Sets a run's files aside. What is to be done is recorded first, so that a crash in between is made good by the next start.
+/// Renames a run's files to backups. The checkpoint records this first, so that the next start can finish it after a crash.
 fn set_aside<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<String, DiskError> {
     let stamp = free_stamp(disk, paths, now)?;
     let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)?;
     if let Some(Ok(checkpoint)) = bytes.map(|bytes| Checkpoint::decode(&bytes)) {
         write_checkpoint(disk, paths, &Checkpoint { state: RunStatus::SettingAside { stamp: stamp.clone() }, ..checkpoint })?;
     }
-    move_aside(disk, paths, &stamp)?;
+    rename_to_backups(disk, paths, &stamp)?;
     Ok(stamp)
 }
 
-/// Files that belong to no run and that this one may write: somebody's own, never to be overwritten.
+/// Renames files to backups that belong to no run but have the names of this run's files. They are the user's own and must not be
+/// overwritten.
 fn set_aside_strays<D: Disk>(disk: &D, paths: &RunPaths, work: RunKind, now: SystemTime) -> Result<Option<String>, DiskError> {
     let mut stamp = None;
     let writes_missing = matches!(work, RunKind::Sync { .. });
@@ -408,7 +410,7 @@ fn set_aside_strays<D: Disk>(disk: &D, paths: &RunPaths, work: RunKind, now: Sys
             Some(stamp) => stamp,
             None => stamp.insert(free_stamp(disk, paths, now)?),
         };
-        move_one(disk, path, &paths::dated(path, stamp))?;
+        rename_durably(disk, path, &paths::dated(path, stamp))?;
     }
     Ok(stamp)
 }
@@ -424,20 +426,20 @@ fn free_stamp<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<St
             return Ok(stamp);
         }
     }
-    let source = io::Error::new(io::ErrorKind::AlreadyExists, "every dated name is taken");
+    let source = io::Error::new(io::ErrorKind::AlreadyExists, "all dated names are in use");
     Err(DiskError { what: "rename", path: paths.results.clone(), source })
 }
 
-/// Renames what is still there, the checkpoint last.
-fn move_aside<D: Disk>(disk: &D, paths: &RunPaths, stamp: &str) -> Result<(), DiskError> {
+/// Renames the files that still exist, the checkpoint last.
+fn rename_to_backups<D: Disk>(disk: &D, paths: &RunPaths, stamp: &str) -> Result<(), DiskError> {
     let dated = paths.dated(stamp);
-    move_one(disk, &paths.results, &dated.results)?;
-    move_one(disk, &paths.rejects, &dated.rejects)?;
-    move_one(disk, &paths.missing, &dated.missing)?;
-    move_one(disk, &paths.checkpoint, &dated.checkpoint)
+    rename_durably(disk, &paths.results, &dated.results)?;
+    rename_durably(disk, &paths.rejects, &dated.rejects)?;
+    rename_durably(disk, &paths.missing, &dated.missing)?;
+    rename_durably(disk, &paths.checkpoint, &dated.checkpoint)
 }
 
-fn move_one<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), DiskError> {
+fn rename_durably<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), DiskError> {
     if disk.len(from).map_err(DiskError::at("read", from))?.is_none() {
         return Ok(());
     }

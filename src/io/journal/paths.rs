@@ -1,4 +1,4 @@
-//! The names of a run's files, and the dated names under which old ones are kept as backups.
+//! The names of a run's files, and the dated names of their backups.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The files of a run.
+/// The paths of a run's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunPaths {
     pub results: PathBuf,
     pub rejects: PathBuf,
-    /// Of a sync: the accounts that the input lacks.
+    /// The missing accounts of a sync.
     pub missing: PathBuf,
     pub checkpoint: PathBuf,
 }
 
-/// The name of a file that belongs to an input, unless the caller names it: the input's without one usual ending, plus another.
+/// The default name of a file that belongs to an input: the input's name without its usual ending, plus another ending.
 #[must_use]
 pub fn beside(input: &Path, ending: &str) -> PathBuf {
     with(&without(input, &[".csv", ".tsv", ".txt"]), ending)
 }
 
-/// The files as far as they are named by the caller.
+/// The paths that the caller has given.
 #[derive(Debug, Clone, Default)]
 pub struct GivenPaths {
     pub results: Option<PathBuf>,
@@ -31,7 +31,7 @@ pub struct GivenPaths {
 }
 
 impl RunPaths {
-    /// Names what isn't given after the results, or else after the input.
+    /// Derives the paths that are not given from the path of the results, or else of the input.
     #[must_use]
     pub fn new(input: &Path, given: GivenPaths) -> Self {
         let stem = match &given.results {
@@ -47,25 +47,25 @@ impl RunPaths {
         }
     }
 
-    /// The file whose lock is the run's; it is never renamed.
+    /// The file that is locked during the run; it is never renamed.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         with(&self.checkpoint, ".lock")
     }
 
-    /// Where a checkpoint is written before it takes its name.
+    /// The temporary name of a checkpoint that is being written.
     #[must_use]
     pub fn new_checkpoint(&self) -> PathBuf {
         with(&self.checkpoint, ".new")
     }
 
-    /// Where standard input is kept, beside the results.
+    /// The copy of standard input, beside the results.
     #[must_use]
     pub fn spool(&self) -> PathBuf {
         with(&without(&without(&self.results, &[".csv"]), &[".results"]), ".input.csv")
     }
 
-    /// The names of the same files with a stamp.
+    /// The same files with `stamp` in their names.
     #[must_use]
     pub fn dated(&self, stamp: &str) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl RunPaths {
         }
     }
 
-    /// Hash of the names, less their folders, of the files that a checkpoint vouches for.
+    /// A hash of the file names (without folders) of results and rejects.
     #[must_use]
     pub fn names(&self) -> u64 {
         use std::os::unix::ffi::OsStrExt;
@@ -84,21 +84,21 @@ impl RunPaths {
         xxh3_64(&[name(&self.results), name(&self.rejects)].join(&0))
     }
 
-    /// All names that the run may use.
+    /// All paths that the run may use.
     #[must_use]
     pub fn everything(&self) -> [PathBuf; 7] {
         let [results, rejects, missing, checkpoint] = self.all().map(Path::to_owned);
         [results, rejects, missing, checkpoint, self.lock(), self.new_checkpoint(), self.spool()]
     }
 
-    /// The four of them.
+    /// The paths of the four files.
     #[must_use]
     pub fn all(&self) -> [&Path; 4] {
         [&self.results, &self.rejects, &self.missing, &self.checkpoint]
     }
 }
 
-/// The time to the second as file names carry it; a number behind it makes it another one.
+/// The time to the second, as used in file names; a `number` makes it unique.
 #[must_use]
 pub fn stamp(now: SystemTime, number: u32) -> String {
     let time: String = humantime::format_rfc3339_seconds(now).to_string().replace(['-', ':'], "");
@@ -111,7 +111,7 @@ fn with(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// The path less the first of the endings that it has.
+/// The path without the first matching ending.
 fn without(path: &Path, endings: &[&str]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
@@ -120,7 +120,7 @@ fn without(path: &Path, endings: &[&str]) -> PathBuf {
     OsStr::from_bytes(&bytes[..bytes.len() - ending.map_or(0, |ending| ending.len())]).into()
 }
 
-/// The name of one file with a stamp.
+/// The name of one file with `stamp` in it.
 pub(super) fn dated(path: &Path, stamp: &str) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".");
