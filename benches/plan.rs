@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use chatlift::domain::figures::count;
 
 use chatlift::domain::target::Target;
-use chatlift::flow::sync::{MissingRules, PlanDraft, Policy, Scratch, SendOutcomes, build_plan, compare, survey};
+use chatlift::flow::import::SendOutcomes;
+use chatlift::flow::sync::{MissingRules, PlanDraft, Policy, Scratch, build_plan, compare, survey};
 use chatlift::io::extsort::ExternalSorter;
 use chatlift::io::roster::{self, Format, Roster};
 use chatlift::io::state::{Finish, NewRun, SendOutcome, Sent, StateDb};
@@ -120,8 +121,7 @@ fn framing(path: &Path) -> u64 {
 }
 
 fn sort(folder: &Path, rows: u64) {
-    let folder = folder.to_owned();
-    let mut sorter = ExternalSorter::<57>::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    let mut sorter = ExternalSorter::<57>::in_folder(folder);
     for row in 0..rows {
         let mut entry = [0; 57];
         entry[1..9].copy_from_slice(&(row ^ row >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());

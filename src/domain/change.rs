@@ -16,12 +16,36 @@ pub struct ProfileHashes {
     pub face_url: Option<u64>,
 }
 
+/// Bytes of [`ProfileHashes::to_bytes`].
+pub const PROFILE_BYTES: usize = 17;
+
 impl ProfileHashes {
     /// Of what a record says.
     #[must_use]
     pub fn of(nick: Option<&str>, face_url: Option<&str>) -> Self {
         let short = |text: Option<&str>| text.map(|text| xxh3_64(text.as_bytes()));
         Self { nick: short(nick), face_url: short(face_url) }
+    }
+
+    /// As bytes of a fixed number: which fields there are, then their hashes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; PROFILE_BYTES] {
+        let mut bytes = [0; PROFILE_BYTES];
+        for (field, hash) in [self.nick, self.face_url].into_iter().enumerate() {
+            bytes[0] |= u8::from(hash.is_some()) << field;
+            bytes[1 + 8 * field..9 + 8 * field].copy_from_slice(&hash.unwrap_or_default().to_be_bytes());
+        }
+        bytes
+    }
+
+    /// From what [`ProfileHashes::to_bytes`] made.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; PROFILE_BYTES]) -> Self {
+        let [nick, face_url] = [0, 1].map(|field| {
+            let hash = bytes[1 + 8 * field..].first_chunk().copied().map(u64::from_be_bytes);
+            hash.filter(|_| bytes[0] & (1 << field) != 0)
+        });
+        Self { nick, face_url }
     }
 
     /// What is held once `sent` has been taken: a field that wasn't sent stays.
@@ -134,6 +158,12 @@ impl KnownAccount {
         let is_known = held.last_imported.is_some() && !in_doubt.is_nothing();
         KnownAccount { in_doubt: if is_known { in_doubt } else { in_doubt.and(InDoubt::EXISTENCE) }, ..held }
     }
+}
+
+/// Milliseconds since the epoch.
+#[must_use]
+pub fn milliseconds(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A time in milliseconds since the epoch as files show it: RFC 3339 in UTC.

@@ -2,9 +2,12 @@
 //!
 //! What a run is given, what it shows and what it comes to; how it goes about it is in `workload` and in the dispatcher.
 
+mod send_outcomes;
+mod state_filling;
 mod watched_records;
 mod workload;
 
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
@@ -13,15 +16,20 @@ use crate::domain::call_stats::CallStats;
 pub use crate::domain::call_stats::RunPhase;
 use crate::domain::command::PerCommand;
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::position::InputPosition;
+use crate::domain::position::{FileStat, InputPosition};
+use crate::domain::target::Target;
 use crate::domain::verdict::{HaltReason, SuccessSeen};
 use crate::flow::deliver::{DeliveryLimits, Incoming, Known, Lane};
 use crate::flow::dispatch::{self, Clocks, DispatchSettings, Dispatcher};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
+use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::disk::Disk;
-use crate::io::journal::{Journal, OutcomeSink};
+use crate::io::journal::{Journal, OutcomeSink, RunSpec};
+use crate::io::roster::Roster;
+pub use send_outcomes::SendOutcomes;
+pub use state_filling::{FillError, StateFilling};
 pub use watched_records::WatchedRecords;
 use workload::ImportWorkload;
 
@@ -130,6 +138,14 @@ pub struct ImportFailed<E> {
     /// What had left and come back by then.
     pub traffic: CallStats,
     pub lane: Lane,
+}
+
+/// What the checkpoint is to say of a run that reads `roster`, which stands at its start.
+#[must_use]
+pub fn run_spec<R: Read>(work: RunKind, target: &Target, input: FileStat, roster: &Roster<R>) -> RunSpec {
+    let reading = roster.reading();
+    let rejects_delimiter = reading.delimiter;
+    RunSpec { work, target: target.clone(), input, reading, header: roster.header().names.clone(), rejects_delimiter, start: roster.at() }
 }
 
 /// Imports the records until they end or something stops the run.

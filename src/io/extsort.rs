@@ -11,6 +11,7 @@ mod sighting;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::thread::JoinHandle;
 
 use file_section::FileSection;
@@ -54,6 +55,13 @@ impl<const N: usize> ExternalSorter<N> {
     #[must_use]
     pub fn new(open: OpenSpill) -> Self {
         Self::with_runs_of(RUN_BYTES / N, open)
+    }
+
+    /// The same as [`ExternalSorter::new`], with unnamed temporary files in `folder`.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        let folder = folder.to_owned();
+        Self::new(Box::new(move || tempfile::tempfile_in(&folder)))
     }
 
     /// The same as [`ExternalSorter::new`], with this many entries in a run.
@@ -222,6 +230,17 @@ impl<const N: usize> ScratchList<N> {
         self.pending.clear();
         Ok(())
     }
+}
+
+/// Takes the next `N` bytes of an entry that is read back.
+///
+/// # Panics
+/// Where the parts of an entry are longer than the entry, which constant lengths exclude.
+#[must_use]
+pub fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+    let (first, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");
+    *bytes = rest;
+    *first
 }
 
 fn entries<const N: usize>(mut part: FileSection, file: &File) -> io::Result<impl Iterator<Item = io::Result<Entry<N>>>> {

@@ -10,10 +10,27 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+/// Links that are followed to a file that isn't there. Source: the kernel's own limit.
+const LINKS_MAX: u32 = 40;
+
 /// The folder of a file that is given.
 #[must_use]
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The path without links and detours, even if nothing is where they lead.
+#[must_use]
+pub fn resolved(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = std::fs::read_link(&path) else { break };
+        path = folder_of(&path).join(to);
+    }
+    path.canonicalize().unwrap_or_else(|_| match folder_of(&path).canonicalize() {
+        Ok(folder) => folder.join(path.file_name().unwrap_or_default()),
+        Err(_) => path,
+    })
 }
 
 /// Makes the names in the folder of `path` last.

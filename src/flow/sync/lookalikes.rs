@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::iter::Peekable;
 
-use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, TELL_EVERY, spill_in};
-use super::record_digest::{MISSING, missing_to_bytes, take};
+use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, TELL_EVERY};
+use super::record_digest::{MISSING, missing_to_bytes};
 use super::rules::MissingTrust;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::change::{MissingAccount, Op, PaddedId, PlannedAction};
 use crate::domain::lookalike::{Lookalike, Normalizer};
-use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
+use crate::io::extsort::{ExternalSorter, ScratchList, Sorted, take};
 use crate::io::roster::Roster;
 
 /// Bits of the filter for each missing id, and the most there are: 4 MiB. Chosen: a million missing ids then let 1 record in 300 through.
@@ -50,7 +50,7 @@ pub fn compare(drawn: &mut PlanDraft, roster: &mut Roster<impl Read>, policy: &P
     let cannot = survey.spill();
     let mut normalizer = Normalizer::default();
     let mut filter = Filter::of(drawn.missing.len());
-    let mut keys = ExternalSorter::<KEY>::new(spill_in(survey.folder.clone()));
+    let mut keys = ExternalSorter::<KEY>::in_folder(&survey.folder);
     for missing in drawn.missing().map_err(&cannot)? {
         let id = missing.map_err(&cannot)?.id;
         let hash = normalizer.hash(id.as_bytes());
@@ -59,7 +59,7 @@ pub fn compare(drawn: &mut PlanDraft, roster: &mut Roster<impl Read>, policy: &P
     }
     let cells = read(drawn, roster, (&filter, normalizer), survey)?;
     let keys = keys.finish().map_err(&cannot)?;
-    let mut matches = ExternalSorter::<MATCH>::new(spill_in(survey.folder.clone()));
+    let mut matches = ExternalSorter::<MATCH>::in_folder(&survey.folder);
     let found = join(keys, cells, |id, lookalike| matches.push(match_to_bytes(&id, lookalike))).map_err(&cannot)?;
     drawn.lookalikes = found;
     let mut missing = survey.pile()?;
@@ -76,7 +76,7 @@ fn read(
     survey: &mut Scratch,
 ) -> Result<Sorted<CELL>, PlanError> {
     let cannot = survey.spill();
-    let mut cells = ExternalSorter::<CELL>::new(spill_in(survey.folder.clone()));
+    let mut cells = ExternalSorter::<CELL>::in_folder(&survey.folder);
     while let Some(view) = roster.next_view() {
         let view = view?;
         let hash = normalizer.hash(view.user_id);
@@ -245,11 +245,11 @@ mod tests {
 
     use super::super::planning::{build_plan, survey};
     use super::super::rules::{MissingPolicy, MissingRules};
-    use super::super::send_outcomes::SendOutcomes;
     use super::*;
     use crate::domain::change::{Ops, PlannedAccount, ProfileHashes};
     use crate::domain::position::FileStat;
     use crate::domain::target::Target;
+    use crate::flow::import::SendOutcomes;
     use crate::io::roster::Format;
     use crate::io::state::{Finish, NewRun, RunInput, SendOutcome, Sent, StateDb};
 

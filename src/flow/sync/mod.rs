@@ -1,7 +1,7 @@
 //! The sync compares a file with a state: what is done with each record is planned as a whole, then only what differs is sent.
 //!
 //! [`prepare`] plans or finds an unfinished run, [`SyncPlan::commit`] makes the plan last, [`Ready::run`] carries it out. `planning` reads
-//! and decides, `planned_records` hands the records to the import, `send_outcomes` reads the results back for the state, and `missing`
+//! and decides, `planned_records` hands the records to the import, and `missing`
 //! handles the accounts that the file does not contain. `flow::import` and `flow::calls` send the requests.
 
 mod lookalikes;
@@ -13,7 +13,6 @@ mod planning;
 mod ready;
 mod record_digest;
 mod rules;
-mod send_outcomes;
 mod setup;
 
 pub use lookalikes::{Lookalikes, compare};
@@ -24,5 +23,4 @@ pub use planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
 pub use planning::{MalformedRecords, PlanDraft, PlanError, Policy, Scan, Scratch, Step, build_plan, survey};
 pub use ready::{Dependencies, Ready, SyncReport};
 pub use rules::{MissingPolicy, MissingRules, MissingTrust};
-pub use send_outcomes::{ImportOutcomes, SendOutcomes, import_settled, milliseconds, settlements};
 pub use setup::{Intent, Locks, Prepared, Setup, SharedObserver, SyncInput, UnfinishedRun, prepare};

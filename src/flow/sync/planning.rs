@@ -6,7 +6,6 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -16,10 +15,10 @@ use thiserror::Error;
 use super::lookalikes::Lookalikes;
 use super::record_digest::{MISSING, RecordDigest, RecordTag, SLIP, missing_from_bytes, missing_to_bytes};
 use super::rules::{MissingPolicy, MissingRules, MissingTrust};
-use super::send_outcomes::SendOutcomes;
 use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::figures;
 use crate::domain::guard::Filled;
+use crate::flow::import::SendOutcomes;
 use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
 use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
 use crate::io::state::{RunInput, StateDb, StateError};
@@ -115,8 +114,7 @@ impl MalformedRecords {
 /// [`PlanError`] for a file that can't be read to its end, or a full disk.
 pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, survey: &mut Scratch) -> Result<Scan, PlanError> {
     let cannot = survey.spill();
-    let folder = survey.folder.clone();
-    let mut sorter = ExternalSorter::new(Box::new(move || tempfile::tempfile_in(&folder)));
+    let mut sorter = ExternalSorter::in_folder(&survey.folder);
     let (mut ops, mut filled, mut malformed) = (Ops::default(), Filled::default(), None);
     while let Some(view) = roster.next_view() {
         let view = view?;
@@ -395,9 +393,4 @@ impl PlanBuilder<'_> {
         };
         if due != PlannedAction::Nothing && (self.policy.missing.is_protected)(id.as_str()) { PlannedAction::Protected } else { due }
     }
-}
-
-/// Opens an unnamed temporary file in `folder`.
-pub(super) fn spill_in(folder: PathBuf) -> Box<dyn FnMut() -> io::Result<File> + Send> {
-    Box::new(move || tempfile::tempfile_in(&folder))
 }

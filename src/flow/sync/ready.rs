@@ -10,16 +10,15 @@ use super::missing::{MissingCounts, MissingError, MissingWorkload, missing_count
 use super::observer::{MissingProgress, MissingWait, SyncError, SyncProgress};
 use super::planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
 use super::rules::MissingPolicy;
-use super::send_outcomes::{SendOutcomes, milliseconds, settlements};
 use super::setup::{Locks, Setup};
 use crate::domain::call_stats::CallStats;
-use crate::domain::change::{Op, Ops, PlanCounts, Wait};
+use crate::domain::change::{Op, Ops, PlanCounts, Wait, milliseconds};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::HaltReason;
 use crate::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsSettings};
 use crate::flow::deliver::Lane;
-use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, ImportOutcome, ImportSettings};
+use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, ImportOutcome, ImportSettings, SendOutcomes};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::files::atomic::{AtomicFile, Readers};
@@ -257,7 +256,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     fn own_results(&self) -> Result<SendOutcomes, SyncError> {
         let paths = &self.setup.paths;
         let read = || match journal::committed_results(paths)? {
-            Some(results) => settlements(results, &self.setup.input.format.cells, self.setup.scratch_folder()),
+            Some(results) => SendOutcomes::read(results, &self.setup.input.format.cells, self.setup.scratch_folder()),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "they are not what the checkpoint says of them")),
         };
         read().map_err(|source| SyncError::Results { path: paths.results.clone(), source })

@@ -1,19 +1,14 @@
 //! What a plan keeps of each record and each missing account, as bytes that sort by id.
 
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
-use crate::domain::change::{MissingAccount, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
+use crate::domain::change::{MissingAccount, PROFILE_BYTES, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::lookalike::Lookalike;
-use crate::io::state::{SendOutcome, Sent};
+use crate::io::extsort::take;
 
 /// Bytes of [`RecordDigest`].
-pub(super) const SLIP: usize = ID + 25;
+pub(super) const SLIP: usize = ID + 9 + PROFILE_BYTES;
 /// Bytes of [`missing_to_bytes`].
 pub(super) const MISSING: usize = ID + 29;
-/// Bytes of [`settlement_to_bytes`].
-pub(super) const SETTLEMENT: usize = ID + 17;
-
-const HAS_NICK: u8 = 0x80;
-const HAS_FACE_URL: u8 = 0x40;
 
 /// A record with a valid UserID: sorts by it, then by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,35 +44,24 @@ impl RecordTag {
     }
 }
 
-/// Takes the next `N` bytes.
-pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
-    let (first, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");
-    *bytes = rest;
-    *first
-}
-
 impl RecordDigest {
     pub(super) fn to_bytes(self) -> [u8; SLIP] {
         let mut bytes = [0; SLIP];
-        let ProfileHashes { nick, face_url } = self.profile;
-        let flags = if nick.is_some() { HAS_NICK } else { 0 } | if face_url.is_some() { HAS_FACE_URL } else { 0 };
         bytes[..ID].copy_from_slice(self.id.padded());
         bytes[ID..ID + 8].copy_from_slice(&self.row.to_be_bytes());
-        bytes[ID + 8] = self.tag as u8 | flags;
-        bytes[ID + 9..ID + 17].copy_from_slice(&nick.unwrap_or_default().to_be_bytes());
-        bytes[ID + 17..].copy_from_slice(&face_url.unwrap_or_default().to_be_bytes());
+        bytes[ID + 8] = self.tag as u8;
+        bytes[ID + 9..].copy_from_slice(&self.profile.to_bytes());
         bytes
     }
 
     pub(super) fn from_bytes(bytes: &[u8; SLIP]) -> Self {
         let mut rest = bytes.as_slice();
         let (id, row, [tag]) = (take(&mut rest), take(&mut rest), take(&mut rest));
-        let (nick, face_url) = (u64::from_be_bytes(take(&mut rest)), u64::from_be_bytes(take(&mut rest)));
         Self {
             id: PaddedId::from_padded(id),
             row: u64::from_be_bytes(row),
-            tag: RecordTag::from_bits(tag & !(HAS_NICK | HAS_FACE_URL)),
-            profile: ProfileHashes { nick: (tag & HAS_NICK != 0).then_some(nick), face_url: (tag & HAS_FACE_URL != 0).then_some(face_url) },
+            tag: RecordTag::from_bits(tag),
+            profile: ProfileHashes::from_bytes(&take(&mut rest)),
         }
     }
 
@@ -129,31 +113,6 @@ pub(super) fn missing_from_bytes(bytes: &[u8; MISSING]) -> MissingAccount {
     MissingAccount { id: PaddedId::from_padded(id), last_imported, missing_runs: u32::from_be_bytes(missing_runs), due, lookalike }
 }
 
-pub(super) fn settlement_to_bytes(settlement: &SendOutcome) -> [u8; SETTLEMENT] {
-    let (kind, at) = match settlement.sent {
-        Sent::Taken { at } => (0, at),
-        Sent::Refused => (1, 0),
-        Sent::Unknown => (2, 0),
-    };
-    let mut bytes = [0; SETTLEMENT];
-    bytes[..ID].copy_from_slice(settlement.id.padded());
-    bytes[ID..ID + 8].copy_from_slice(&settlement.row.to_be_bytes());
-    bytes[ID + 8] = kind;
-    bytes[ID + 9..].copy_from_slice(&at.to_be_bytes());
-    bytes
-}
-
-pub(super) fn settlement_from_bytes(bytes: &[u8; SETTLEMENT]) -> SendOutcome {
-    let mut rest = bytes.as_slice();
-    let (id, row, [kind], at) = (take(&mut rest), take(&mut rest), take(&mut rest), i64::from_be_bytes(take(&mut rest)));
-    let sent = match kind {
-        0 => Sent::Taken { at },
-        1 => Sent::Refused,
-        _ => Sent::Unknown,
-    };
-    SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_accounts_and_settlements_are_read_as_they_were_written() {
+    fn missing_accounts_are_read_as_they_were_written() {
         let id = PaddedId::new(b"u");
         for due in [PlannedAction::Nothing, PlannedAction::Protected, PlannedAction::Kick, PlannedAction::Delete, PlannedAction::Lookalike]
         {
@@ -189,10 +148,6 @@ mod tests {
                     assert_eq!(missing_from_bytes(&missing_to_bytes(&missing)), missing);
                 }
             }
-        }
-        for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown] {
-            let settlement = SendOutcome { id, row: 9, sent };
-            assert_eq!(settlement_from_bytes(&settlement_to_bytes(&settlement)), settlement);
         }
     }
 }

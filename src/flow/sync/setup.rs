@@ -15,15 +15,15 @@ use super::plan::SyncPlan;
 use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, build_plan, survey};
 use super::ready::Ready;
 use super::rules::MissingRules;
-use super::send_outcomes::{SendOutcomes, milliseconds, settlements};
 use crate::domain::account::UserId;
 use crate::domain::cells::CellRules;
-use crate::domain::change::{Ops, PaddedId};
+use crate::domain::change::{Ops, PaddedId, milliseconds};
 use crate::domain::figures;
 use crate::domain::guard::{GuardInput, PastRun, most_held};
 use crate::domain::position::{FileStat, InputChange};
 use crate::domain::target::Target;
 use crate::flow::check::{FIRST_RECORDS, FirstRecords};
+use crate::flow::import::{self, SendOutcomes};
 use crate::io::files::folder_of;
 use crate::io::files::lock::Lockfile;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
@@ -181,15 +181,8 @@ impl Setup {
         let roster = self.roster()?;
         self.observe(SyncProgress::Header(roster.header()))?;
         let (run, token) = open_run.map_or((0, 0), |run| (run.number, run.token));
-        Ok(RunSpec {
-            work: RunKind::Sync { state: identity, run, token },
-            target: self.target.clone(),
-            input: self.input.stat,
-            reading: roster.reading(),
-            header: roster.header().names.clone(),
-            rejects_delimiter: self.input.format.delimiter,
-            start: roster.at(),
-        })
+        let work = RunKind::Sync { state: identity, run, token };
+        Ok(import::run_spec(work, &self.target, self.input.stat, &roster))
     }
 
     /// What an earlier run has left. It is resumed only if it is the one that the state has begun, with the whole file as it was.
@@ -232,7 +225,7 @@ impl Setup {
         let read = || match (of_that_run, journal::committed_results(&self.paths)?) {
             // Its cells are read as that run has read them.
             (Some(checkpoint), Some(results)) => {
-                settlements(results, &CellRules::of_flags(&checkpoint.reading.flags), self.scratch_folder())
+                SendOutcomes::read(results, &CellRules::of_flags(&checkpoint.reading.flags), self.scratch_folder())
             }
             (None, _) | (_, None) => Ok(SendOutcomes::none()),
         };

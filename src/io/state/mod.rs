@@ -29,14 +29,12 @@ pub use run::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutco
 use crate::domain::target::Target;
 use crate::io::files::atomic::{AtomicFile, Readers};
 use crate::io::files::lock::{self, Lockfile};
-use crate::io::files::{folder_of, sync_folder_of};
+use crate::io::files::{folder_of, resolved, sync_folder_of};
 
 /// How long a look waits for a change to be made. Chosen: beginning a first run of 10 million rows takes some seconds.
 const READER_WAITS: Duration = Duration::from_secs(30);
 /// How long a change waits for whoever looks. Source: the contract of the sync; what looks from here lets go after [`slices::LOOK`].
 const WRITER_WAITS: Duration = Duration::from_secs(10);
-/// Links that are followed to a file that isn't there. Source: the kernel's own limit.
-const LINKS_MAX: u32 = 40;
 
 /// An open state.
 #[derive(Debug)]
@@ -232,19 +230,6 @@ pub fn names(path: &Path) -> [PathBuf; 4] {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         name.into()
-    })
-}
-
-/// The path without links and detours, even if nothing is where they lead.
-fn resolved(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let Ok(to) = std::fs::read_link(&path) else { break };
-        path = folder_of(&path).join(to);
-    }
-    path.canonicalize().unwrap_or_else(|_| match folder_of(&path).canonicalize() {
-        Ok(folder) => folder.join(path.file_name().unwrap_or_default()),
-        Err(_) => path,
     })
 }
 

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid};
 
-use super::output_paths::resolved;
-use crate::io::files::folder_of;
+use crate::io::files::{folder_of, resolved};
 use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 
 /// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.

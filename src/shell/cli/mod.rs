@@ -22,6 +22,7 @@ mod preflight;
 mod print;
 mod proxy;
 mod reach;
+mod run;
 mod sandbox;
 mod secret;
 pub mod settings;

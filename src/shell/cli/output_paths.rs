@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::access::why_denied;
 use super::flags::RunFlags;
 use super::input;
-use crate::io::files::{self, folder_of};
+use crate::io::files::{self, resolved};
 use crate::io::journal::paths::{GivenPaths, RunPaths};
 use crate::shell::exit::ExitMessage;
 
@@ -79,14 +79,6 @@ pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) 
         Some(pair) => Err(ExitMessage::yours(format!("{} is named for two files at once", pair[0].display()), hint)),
         None => Ok(()),
     }
-}
-
-/// A path without links and detours, as far as it exists.
-pub(super) fn resolved(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| {
-        let folder = folder_of(path);
-        folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
-    })
 }
 
 /// What can't be written at the end is said at the start. `what` is the flag's name and the file's.

@@ -1,36 +1,22 @@
-//! The state as the shell uses it: locked, checked against its target, and filled by an import.
+//! The state as the shell uses it: locked and checked against its target, and what its errors mean.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
-use std::time::SystemTime;
-
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::access::{is_out_of_files, why_denied, why_not_writable};
 use super::command_line::CommandLine;
 use super::exit_messages::busy;
 use super::flags::ConnectionFlags;
-use super::output_paths::resolved;
 use super::signals::Leftover;
-use crate::domain::change::{Ops, PlanCounts};
 use crate::domain::guard::Guard;
-use crate::domain::outcome::OutcomeCounts;
-use crate::domain::position::InputPosition;
 use crate::domain::target::Target;
-use crate::flow::sync::{self, ImportOutcomes, milliseconds};
-use crate::io::files::folder_of;
-use crate::io::journal::paths::RunPaths;
-use crate::io::roster::{Format, InputFile, Roster};
-use crate::io::state::{self, NewRun, RunRecord, RunTotals, StateDb, StateError, StateLock};
+use crate::flow::import::FillError;
+use crate::io::state::{self, StateDb, StateError, StateLock};
 use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 use crate::shell::terminal::causes;
 
 /// What to do where another program has kept the state from being changed.
 const OTHERS_LOOK: &str = "another program works with the state, or has left a look at it open (a shell of SQLite, for one): close it; the same command \
                            resumes";
-/// The command by which a state knows the run of an import.
-const IMPORT: &str = "import";
 
 /// A state that is this process' to change.
 #[derive(Debug)]
@@ -77,67 +63,25 @@ impl LockedState {
         let about = state.about().map_err(|error| state_error(&error))?;
         about.other_target(target).map_or(Ok(()), |why| Err(of_another(&why, self.lock.path(), flags)))
     }
-
-    /// Whether it has taken over the import of an input that ended there; if it hasn't, that is an error, since the input is gone.
-    pub(super) fn is_filled_from(&self, end: InputPosition) -> Result<(), ExitMessage> {
-        let runs = self.find()?.map(|state| state.runs(u32::MAX)).transpose().map_err(|error| state_error(&error))?;
-        let is_it = |run: &RunRecord| run.command == IMPORT && (run.input.len, run.input.digest) == (end.offset, end.digest);
-        if runs.is_some_and(|runs| runs.iter().any(is_it)) {
-            return Ok(());
-        }
-        let why = format!("the import is finished, but its standard input is gone: {} is not filled from it", self.lock.path().display());
-        Err(ExitMessage::yours(why, "give the same input once more: nothing is sent, the state is filled"))
-    }
-
-    /// Takes note that an import into it begins.
-    pub(super) fn import_begins(&self, target: &Target, paths: &RunPaths) -> Result<(), ExitMessage> {
-        let mut state = self.lock.open_or_create(target, new_identity()).map_err(|error| state_error(&error))?;
-        state.import_begins(import_identity(paths)).map_err(|error| state_error(&error))
-    }
-
-    /// Takes over what a finished import has come to.
-    pub(super) fn import_finished(
-        &self,
-        target: &Target,
-        (file, format): (&InputFile, &Format),
-        paths: &RunPaths,
-        tally: OutcomeCounts,
-    ) -> Result<(), ExitMessage> {
-        let mut state = self.lock.open_or_create(target, new_identity()).map_err(|error| state_error(&error))?;
-        let read = || -> io::Result<_> {
-            let mut roster = Roster::of(file, format).map_err(io::Error::other)?;
-            let results = File::open(&paths.results)?;
-            sync::import_settled(&mut roster, file.fingerprint()?, results, folder_of(self.lock.path()))
-        };
-        let ImportOutcomes { accounts, filled, input } = read().map_err(|error| cannot_fill(&error))?;
-        let now = milliseconds(SystemTime::now());
-        let counts = PlanCounts { create: tally.imported + tally.failed, invalid: tally.invalid, ..PlanCounts::default() };
-        let done = RunTotals { created: tally.imported, failed: tally.failed, ..RunTotals::default() };
-        let ends_with_newline = Some(file.ends_with_newline().map_err(|error| cannot_fill(&error))?);
-        let ops = Ops::default();
-        let bare = NewRun::bare(IMPORT, now, input, &ops);
-        let new = NewRun { counts, filled, token: new_identity(), ends_with_newline, ..bare };
-        state.import_finished(import_identity(paths), new, accounts, done).map_err(|error| state_error(&error))?;
-        self.lock.keep();
-        tracing::info!("the state {} holds what was imported", self.lock.path().display());
-        Ok(())
-    }
 }
 
-fn cannot_fill(error: &io::Error) -> ExitMessage {
-    let why = format!("cannot fill the state: {error}");
-    ExitMessage::new(Exit::Fatal, why, "nothing of the import is lost; the same command fills the state from its results")
+/// Why a state is not filled by an import, and what to do about it.
+pub(super) fn fill_error(error: &FillError) -> ExitMessage {
+    match error {
+        FillError::State(error) => state_error(error),
+        FillError::Source(_) => {
+            let hint = "nothing of the import is lost; the same command fills the state from its results";
+            ExitMessage::new(Exit::Fatal, causes(error), hint)
+        }
+        FillError::NoInput { .. } => {
+            ExitMessage::yours(error.to_string(), "give the same input once more: nothing is sent, the state is filled")
+        }
+    }
 }
 
 /// What a state is known by, or a run; 0 is none.
 pub(super) fn new_identity() -> u64 {
     fastrand::u64(1..)
-}
-
-/// What an unfinished import is known by: where its checkpoint is.
-fn import_identity(paths: &RunPaths) -> u64 {
-    use std::os::unix::ffi::OsStrExt;
-    xxh3_64(resolved(&paths.checkpoint).as_os_str().as_bytes())
 }
 
 /// The guard against another's state, where no plan is made.

@@ -17,17 +17,14 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::Account;
 use chatlift::domain::cells::CellRules;
-use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes};
+use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
 use chatlift::domain::command::Command;
 use chatlift::domain::position::FileStat;
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile};
 use chatlift::flow::deliver::{DeliveryLimits, Lane, OnBatchFailure};
-use chatlift::flow::import::{ImportEnd, ImportSettings};
-use chatlift::flow::sync::{
-    self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, SendOutcomes, Setup, SyncError, SyncProgress, milliseconds,
-    settlements,
-};
+use chatlift::flow::import::{ImportEnd, ImportSettings, SendOutcomes};
+use chatlift::flow::sync::{self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, Setup, SyncError, SyncProgress};
 use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, GivenUp, Request};
 use chatlift::io::journal;
@@ -396,7 +393,7 @@ impl ModelFixture {
     fn left_by(&self, work: RunKind) -> SendOutcomes {
         let is_its_own = journal::read_checkpoint(&OsDisk, &self.paths()).is_some_and(|checkpoint| checkpoint.work == work);
         match journal::committed_results(&self.paths()).unwrap().filter(|_| is_its_own) {
-            Some(results) => settlements(results, &CellRules::default(), self.folder.path()).unwrap(),
+            Some(results) => SendOutcomes::read(results, &CellRules::default(), self.folder.path()).unwrap(),
             None => SendOutcomes::none(),
         }
     }

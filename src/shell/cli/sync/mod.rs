@@ -15,22 +15,18 @@ use futures_util::StreamExt;
 use indicatif::MultiProgress;
 
 use super::client::{ServiceClient, build_client, target};
-use super::exit_messages::cannot_open;
 use super::flags::SyncFlags;
 use super::pipe::HeldPipe;
 use super::signals::Leftover;
 use super::source::Source;
 use super::state_file::{LockedState, new_identity};
-use super::{input, last_calls, log};
-use crate::domain::figures;
-use crate::flow::deliver::Lane;
+use super::{input, last_calls, log, run};
 use crate::flow::import::ImportEnd;
 use crate::flow::sync::{self, Dependencies, Intent, Locks, Prepared, Ready, Setup, SharedObserver, SyncInput};
 use crate::io::api::http::HttpApi;
 use crate::io::files::lock::Lockfile;
-use crate::io::journal::disk::OsDisk;
-use crate::io::journal::{self, LastCalls};
-use crate::shell::exit::{Exit, ExitMessage};
+use crate::io::journal::LastCalls;
+use crate::shell::exit::ExitMessage;
 use job::SyncJob;
 use watch::SyncWatch;
 
@@ -43,8 +39,7 @@ pub(super) fn run(flags: &SyncFlags) -> ExitMessage {
         let last_calls = LastCalls::find(&job.paths.lock());
         Session::begin(&job, &bars)?.carry_out(last_calls)
     });
-    let word = word.unwrap_or_else(|word| word);
-    if flags.run.output.quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
+    run::quieted(word.unwrap_or_else(|word| word), flags.run.output.quiet)
 }
 
 /// What keeps other processes off the run and off the state.
@@ -56,8 +51,7 @@ struct HeldLocks {
 
 impl HeldLocks {
     fn take(job: &SyncJob) -> Result<Self, ExitMessage> {
-        let (run, leftover) = Leftover::of_lock(&job.paths.lock(), || journal::lock(&OsDisk, &job.paths), Lockfile::is_for_nothing)
-            .map_err(|error| cannot_open(&error))?;
+        let (run, leftover) = run::lock(&job.paths)?;
         Ok(Self { run, state: LockedState::take(&job.state)?, _leftover: leftover })
     }
 }
@@ -75,9 +69,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn begin(job: &'a SyncJob, bars: &MultiProgress) -> Result<Self, ExitMessage> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime =
-            runtime.map_err(|error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command resumes"))?;
+        let runtime = run::runtime("the same command resumes")?;
         let locks = if job.intent == Intent::DryRun { None } else { Some(HeldLocks::take(job)?) };
         let source = Source::new(&job.typed.input.file, &job.paths)?;
         let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
@@ -158,11 +150,7 @@ impl<'a> Session<'a> {
     }
 
     fn announce(&self, ready: &Ready, client: &ServiceClient) {
-        let lane = if matches!(self.job.lanes.lane, Lane::Batch(_)) { " in batches" } else { "" };
-        let from = match ready.start().rows {
-            0 => String::new(),
-            rows => format!(", going on after row {}", figures::count(rows)),
-        };
+        let (lane, from) = (run::lane_words(self.job.lanes.lane), run::resumed_words(ready.start().rows));
         let (file, target, results) = (self.job.typed.input.file.display(), &client.target, self.job.paths.results.display());
         tracing::info!("syncing {file} into {target}{lane}{from}; results: {results}");
     }

@@ -1,17 +1,14 @@
 //! Shows a plan: its counts on stderr, its rows in `--plan`, and the messages of the guards.
 
-use std::time::Duration;
-
 use super::job::SyncJob;
 use super::report::write_sync_summary;
 use crate::domain::change::PlanCounts;
 use crate::domain::figures;
 use crate::domain::guard::{Guard, Tripped};
-use crate::flow::deliver::{BATCH_RECORDS, Lane};
 use crate::flow::sync::{Intent, Lookalikes, MissingPolicy, SyncPlan};
-use crate::io::gate::Rate;
 use crate::shell::cli::atomic::{self, Readers};
 use crate::shell::cli::input::tell_blank;
+use crate::shell::cli::run;
 use crate::shell::cli::state_file::retarget;
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
@@ -83,14 +80,14 @@ fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
         .map_or_else(String::new, |malformed| format!("malformed   {malformed}; kicks and deletions wait but for --allow malformed\n"));
     let known = plan.known_accounts();
     let known = known.map_or_else(|| "a new state".to_owned(), |known| format!("{} known", figures::counted(known, "account")));
-    let (calls, time) = forecast(job, create + update);
+    let (calls, time) = run::forecast(&job.lanes, create + update);
     let time = time.map_or_else(String::new, |time| format!(", about {}", figures::duration(time)));
     format!(
         "plan        {} to create, {} to update, {} unchanged, {} invalid, {} superseded\n\
          missing     {}, {} due for --missing {}{lookalikes}\n\
 {malformed}\
          against     {}: {known}\n\
-         calls       {calls}{time}",
+         calls       {}{time}",
         count(create),
         count(update),
         count(unchanged),
@@ -104,18 +101,8 @@ fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
             MissingPolicy::Delete => "delete (on paid plans a deleted id is barred for three months)",
         },
         job.state.display(),
+        count(calls),
     )
-}
-
-/// Calls of the lane, and the time that they take at its rate.
-fn forecast(job: &SyncJob, sends: u64) -> (String, Option<Duration>) {
-    let per_call = if matches!(job.lanes.lane, Lane::Batch(_)) { BATCH_RECORDS as u64 } else { 1 };
-    let calls = sends.div_ceil(per_call);
-    let time = match job.lanes.main_rate() {
-        Rate::PerSecond(rate) => Some(Duration::from_secs_f64(calls as f64 / f64::from(rate.get()))),
-        Rate::Unlimited => None,
-    };
-    (figures::count(calls), time)
 }
 
 fn guarded(job: &SyncJob, tripped: &[Tripped]) -> ExitMessage {

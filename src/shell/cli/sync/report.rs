@@ -12,14 +12,13 @@ use crate::flow::sync::{FeedError, MissingCounts, PlanError, SyncError, SyncPlan
 use crate::io::roster::RosterError;
 use crate::shell::cli::access::{Remedies, cannot_use, why_denied};
 use crate::shell::cli::exit_messages::{EndedRun, RESUMES, cannot_open, disk_failed, finished_exit, having_waited, last_word};
-use crate::shell::cli::import::write_summary;
 use crate::shell::cli::input::{roster_error, tell_blank};
-use crate::shell::cli::preflight;
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::state_file::state_error;
+use crate::shell::cli::{preflight, run};
 use crate::shell::exit::{Exit, ExitMessage};
-use crate::shell::screen::summary::{Report, Summary, SyncFigures};
-use crate::shell::terminal::{causes, print_stderr};
+use crate::shell::screen::summary::{Summary, SyncFigures};
+use crate::shell::terminal::causes;
 
 /// Tells what a run has come to. `word` is its last one, which the caller says.
 pub(super) fn tell(job: &SyncJob, word: &ExitMessage, report: SyncReport, elapsed: Duration) {
@@ -30,13 +29,7 @@ pub(super) fn tell(job: &SyncJob, word: &ExitMessage, report: SyncReport, elapse
     let SyncReport { lane, tally, traffic, resumed_at_row, .. } = report;
     let (exit, outcome) = (word.exit, word.exit.outcome());
     let summary = Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync: Some(sync) };
-    write_summary(job.typed, &summary);
-    if !job.typed.output.quiet {
-        let paths = &job.paths;
-        let rejects = (tally.rejected() > 0).then_some(paths.rejects.as_path());
-        let this_run = report.this_process;
-        print_stderr(&Report { summary: &summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
-    }
+    run::tell(job.typed, &job.paths, &summary, report.this_process);
 }
 
 /// Writes the summary of a plan that goes no further.
@@ -60,7 +53,7 @@ pub(super) fn write_sync_summary(job: &SyncJob, word: &ExitMessage, plan: &SyncP
         resumed_at_row: 0,
         sync: Some(sync),
     };
-    write_summary(job.typed, &summary);
+    run::write_summary(job.typed, &summary);
 }
 
 /// The last word on a run.

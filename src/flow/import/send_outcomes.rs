@@ -1,0 +1,116 @@
+//! The results of a run, read back in order of ids, as a state takes them.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use crate::domain::account::USER_ID_MAX_BYTES as ID;
+use crate::domain::cells::CellRules;
+use crate::domain::change::{PaddedId, milliseconds};
+use crate::domain::outcome::Status;
+use crate::domain::verdict::is_rows_own;
+use crate::io::extsort::{ExternalSorter, Sorted, take};
+use crate::io::journal::results::{ResultRecord, Results, ResultsError};
+use crate::io::state::{SendOutcome, Sent};
+
+/// Bytes of [`to_bytes`].
+pub(super) const BYTES: usize = ID + 17;
+
+/// The outcomes of rows that were to be sent, in order of ids and then of rows.
+#[derive(Debug)]
+pub struct SendOutcomes {
+    sorted: Option<Sorted<BYTES>>,
+    /// Rows of which nobody knows whether the service has them.
+    pub unknown: u64,
+}
+
+impl SendOutcomes {
+    /// For a run without results.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { sorted: None, unknown: 0 }
+    }
+
+    /// Reads results and sorts them, in temporary files in `folder`. Their UserIDs are the input's cells, which `rules` read.
+    ///
+    /// # Errors
+    /// The disk's, or results that aren't as the journal wrote them.
+    pub fn read(results: impl io::Read, rules: &CellRules, folder: &Path) -> io::Result<Self> {
+        let mut sorter = ExternalSorter::in_folder(folder);
+        let mut unknown = 0;
+        for entry in whole_results(BufReader::new(results))? {
+            let entry = entry?;
+            if let Some((id, sent)) = rules.valid_id(&entry.user_id).zip(sent(&entry)) {
+                unknown += u64::from(sent == Sent::Unknown);
+                sorter.push(to_bytes(&SendOutcome { id: PaddedId::new(id.as_str().as_bytes()), row: entry.row, sent }))?;
+            }
+        }
+        Ok(Self { sorted: Some(sorter.finish()?), unknown })
+    }
+}
+
+impl Iterator for SendOutcomes {
+    type Item = io::Result<SendOutcome>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.sorted.as_mut()?.next()?.map(|bytes| from_bytes(&bytes)))
+    }
+}
+
+/// The entries of results, which must all be whole.
+pub(super) fn whole_results<R: BufRead>(results: R) -> io::Result<impl Iterator<Item = io::Result<ResultRecord>>> {
+    let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let results = Results::new(results).map_err(|error| match error {
+        ResultsError::Read(error) => error,
+        ResultsError::Empty | ResultsError::Header => bad(error.to_string()),
+    })?;
+    Ok(results.map(move |entry| entry?.map_err(|malformed| bad(format!("line {} of the results: {}", malformed.at, malformed.why)))))
+}
+
+/// What came of a row, if it was to be sent.
+pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
+    let status = entry.status.as_ref().ok()?;
+    Some(match status {
+        Status::Imported | Status::Created | Status::Updated => Sent::Taken { at: milliseconds(entry.finished_at?) },
+        Status::Failed if entry.error_code.is_some_and(is_rows_own) => Sent::Refused,
+        Status::Failed => Sent::Unknown,
+        Status::Invalid | Status::Superseded => return None,
+    })
+}
+
+pub(super) fn to_bytes(outcome: &SendOutcome) -> [u8; BYTES] {
+    let (kind, at) = match outcome.sent {
+        Sent::Taken { at } => (0, at),
+        Sent::Refused => (1, 0),
+        Sent::Unknown => (2, 0),
+    };
+    let mut bytes = [0; BYTES];
+    bytes[..ID].copy_from_slice(outcome.id.padded());
+    bytes[ID..ID + 8].copy_from_slice(&outcome.row.to_be_bytes());
+    bytes[ID + 8] = kind;
+    bytes[ID + 9..].copy_from_slice(&at.to_be_bytes());
+    bytes
+}
+
+pub(super) fn from_bytes(bytes: &[u8; BYTES]) -> SendOutcome {
+    let mut rest = bytes.as_slice();
+    let (id, row, [kind], at) = (take(&mut rest), take(&mut rest), take(&mut rest), i64::from_be_bytes(take(&mut rest)));
+    let sent = match kind {
+        0 => Sent::Taken { at },
+        1 => Sent::Refused,
+        _ => Sent::Unknown,
+    };
+    SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_read_as_it_was_written() {
+        for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown] {
+            let outcome = SendOutcome { id: PaddedId::new(b"u"), row: 9, sent };
+            assert_eq!(from_bytes(&to_bytes(&outcome)), outcome);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A finished import fills a state, from its input and its results.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::time::SystemTime;
+
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::send_outcomes::{self, sent, whole_results};
+use crate::domain::change::{Ops, PROFILE_BYTES, PaddedId, PlanCounts, ProfileHashes, milliseconds};
+use crate::domain::guard::Filled;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputPosition;
+use crate::domain::target::Target;
+use crate::io::extsort::ExternalSorter;
+use crate::io::files::{folder_of, resolved};
+use crate::io::journal::paths::RunPaths;
+use crate::io::roster::{Format, InputFile, Roster};
+use crate::io::state::{ImportedRow, NewRun, RunInput, RunRecord, RunTotals, SendOutcome, StateDb, StateError, StateLock};
+
+/// The command by which a state knows the run of an import.
+const IMPORT: &str = "import";
+/// Bytes of a row while they are sorted.
+const ROW_BYTES: usize = send_outcomes::BYTES + PROFILE_BYTES;
+
+/// Why a state is not filled.
+#[derive(Debug, Error)]
+pub enum FillError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Input or results can't be read, or don't belong together.
+    #[error("cannot fill the state")]
+    Source(#[from] io::Error),
+    /// The import is finished and its input is gone, which it would have to be filled from.
+    #[error("the import is finished, but its standard input is gone: {} is not filled from it", state.display())]
+    NoInput { state: std::path::PathBuf },
+}
+
+/// A state that an import fills.
+#[derive(Debug, Clone, Copy)]
+pub struct StateFilling<'a> {
+    pub lock: &'a StateLock,
+    pub target: &'a Target,
+    /// The files of the import.
+    pub paths: &'a RunPaths,
+    /// Draws what a new state, or a run, is known by; never 0.
+    pub draw: fn() -> u64,
+}
+
+impl StateFilling<'_> {
+    /// Records that the import begins: until it has finished, all accounts of the state are in doubt.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn begin(&self) -> Result<(), StateError> {
+        self.lock.open_or_create(self.target, (self.draw)())?.import_begins(self.identity())
+    }
+
+    /// Takes over what the finished import has come to: `tally` are all of its rows.
+    ///
+    /// # Errors
+    /// [`FillError`].
+    ///
+    /// # Panics
+    /// Never.
+    pub fn finish(&self, (file, format): (&InputFile, &Format), tally: OutcomeCounts, now: SystemTime) -> Result<(), FillError> {
+        let mut state = self.lock.open_or_create(self.target, (self.draw)())?;
+        let mut sorter = ExternalSorter::in_folder(folder_of(self.lock.path()));
+        let (input, filled) = self.read(file, format, &mut sorter)?;
+        let rows = sorter.finish()?.map(|bytes| bytes.map(|bytes| row_from_bytes(&bytes)));
+        let ops = Ops::default();
+        let new = NewRun {
+            counts: PlanCounts { create: tally.imported + tally.failed, invalid: tally.invalid, ..PlanCounts::default() },
+            filled,
+            token: (self.draw)(),
+            ends_with_newline: Some(file.ends_with_newline()?),
+            ..NewRun::bare(IMPORT, milliseconds(now), input, &ops)
+        };
+        let done = RunTotals { created: tally.imported, failed: tally.failed, ..RunTotals::default() };
+        state.import_finished(self.identity(), new, rows, done)?;
+        self.lock.keep();
+        Ok(())
+    }
+
+    /// Whether the state has been filled from a finished import whose input ended there and is gone.
+    ///
+    /// # Errors
+    /// [`FillError::NoInput`] if it has not, or the state's.
+    pub fn is_filled_from(&self, end: InputPosition) -> Result<(), FillError> {
+        let runs = StateDb::find(self.lock.path())?.map(|state| state.runs(u32::MAX)).transpose()?;
+        let is_it = |run: &RunRecord| run.command == IMPORT && (run.input.len, run.input.digest) == (end.offset, end.digest);
+        let is_filled = runs.is_some_and(|runs| runs.iter().any(is_it));
+        if is_filled { Ok(()) } else { Err(FillError::NoInput { state: self.lock.path().to_owned() }) }
+    }
+
+    /// What the unfinished import is known by: where its checkpoint is.
+    fn identity(&self) -> u64 {
+        use std::os::unix::ffi::OsStrExt;
+        xxh3_64(resolved(&self.paths.checkpoint).as_os_str().as_bytes())
+    }
+
+    /// Reads the input and its results side by side.
+    fn read(&self, file: &InputFile, format: &Format, sorter: &mut ExternalSorter<ROW_BYTES>) -> io::Result<(RunInput, Filled)> {
+        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        let mut roster = Roster::of(file, format).map_err(io::Error::other)?;
+        let mut entries = whole_results(BufReader::new(File::open(&self.paths.results)?))?;
+        let stat = file.fingerprint()?;
+        let mut filled = Filled::default();
+        while let Some(view) = roster.next_view() {
+            let view = view.map_err(|error| bad(&error.to_string()))?;
+            let entry = entries.next().ok_or_else(|| bad("the results end before the input"))??;
+            if (entry.row, &*entry.user_id) != (view.row, view.user_id) {
+                return Err(bad("the results are not those of the input"));
+            }
+            let Ok(account) = &view.account else { continue };
+            filled.count(account.nick.is_some(), account.face_url.is_some());
+            if let Some(sent) = sent(&entry) {
+                let outcome = SendOutcome { id: PaddedId::new(account.user_id.as_bytes()), row: view.row, sent };
+                sorter.push(row_to_bytes(&outcome, ProfileHashes::of(account.nick, account.face_url)))?;
+            }
+        }
+        let end = roster.at();
+        Ok((RunInput { len: end.offset, digest: end.digest, stat }, filled))
+    }
+}
+
+/// Sorts by id, then by row.
+fn row_to_bytes(outcome: &SendOutcome, profile: ProfileHashes) -> [u8; ROW_BYTES] {
+    let mut bytes = [0; ROW_BYTES];
+    let (front, back) = bytes.split_at_mut(send_outcomes::BYTES);
+    front.copy_from_slice(&send_outcomes::to_bytes(outcome));
+    back.copy_from_slice(&profile.to_bytes());
+    bytes
+}
+
+fn row_from_bytes(bytes: &[u8; ROW_BYTES]) -> ImportedRow {
+    let (outcome, profile) = bytes.split_first_chunk().expect("the lengths are constants that add up");
+    let profile = profile.first_chunk().expect("the lengths are constants that add up");
+    ImportedRow { settlement: send_outcomes::from_bytes(outcome), profile: ProfileHashes::from_bytes(profile) }
+}

@@ -1,0 +1,105 @@
+//! What is done and said at the end of an import: the state is filled, the exit message, table and summary are made.
+
+use std::time::Duration;
+
+use super::OpenInput;
+use super::job::ImportJob;
+use crate::domain::call_stats::CallStats;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputPosition;
+use crate::flow::deliver::Lane;
+use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome};
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::{self, DiskError, Journal};
+use crate::io::roster::{BlankLines, Roster, RosterError};
+use crate::shell::cli::exit_messages::{already_finished, disk_failed, having_waited, last_word};
+use crate::shell::cli::reach::Reach;
+use crate::shell::cli::source::Source;
+use crate::shell::cli::state_file::LockedState;
+use crate::shell::cli::{input, run};
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::summary::Summary;
+
+/// How the flow ended.
+type Outcome = ImportOutcome<Journal<OsDisk>, RosterError>;
+
+/// What the end of a run needs.
+pub(super) struct Ending<'a> {
+    pub(super) job: &'a ImportJob<'a>,
+    pub(super) source: Source,
+    pub(super) input: OpenInput,
+    pub(super) state: Option<LockedState>,
+    pub(super) reach: Reach,
+    /// Blank lines that this process has passed.
+    pub(super) blank: BlankLines,
+    /// Where this process began.
+    pub(super) start: InputPosition,
+    /// What earlier processes had come to.
+    pub(super) before: OutcomeCounts,
+}
+
+impl Ending<'_> {
+    /// Tells what the run came to. The last word is the caller's to say.
+    pub(super) fn tell(mut self, ended: Result<Outcome, ImportFailed<DiskError>>, elapsed: Duration) -> ExitMessage {
+        let (word, lane, tally, traffic) = match ended {
+            Err(ImportFailed { error, traffic, lane }) => {
+                // What the same command will go on from; never less than what it began with.
+                let tally = journal::read_checkpoint(&OsDisk, &self.job.paths).map_or(self.before, |checkpoint| checkpoint.tally);
+                (disk_failed(&error), lane, tally, traffic)
+            }
+            Ok(ended) => {
+                let tally = self.before + ended.tally;
+                (self.word(&ended, tally), ended.lane, tally, ended.traffic)
+            }
+        };
+        let summary = summary((word.exit, lane), tally, traffic, (elapsed, self.start.rows));
+        run::tell(self.job.typed, &self.job.paths, &summary, tally - self.before);
+        word
+    }
+
+    fn word(&mut self, ended: &Outcome, tally: OutcomeCounts) -> ExitMessage {
+        let is_finished = matches!(ended.end, ImportEnd::Finished);
+        let filled = if is_finished { self.fill_state(tally) } else { Ok(()) };
+        let remaining = self.remaining(ended);
+        let given = self.job.ended(self.input.format.delimiter, self.reach.advice_on(&ended.traffic));
+        let word = having_waited(filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given)), ended.unjudged);
+        if !is_finished {
+            return word;
+        }
+        let word = input::with_new_file(word, &self.job.typed.input.file, &self.input.file);
+        input::tell_blank(self.blank.count());
+        word
+    }
+
+    /// A finished run fills the state, if there is one to fill, and then needs its input no more.
+    fn fill_state(&mut self, tally: OutcomeCounts) -> Result<(), ExitMessage> {
+        if let Some(state) = self.state.take() {
+            self.job.fill(&state, &self.input, tally)?;
+        }
+        self.source.is_done_with();
+        Ok(())
+    }
+
+    /// Records that a limit has left; `None` where there was none, or they can't be counted.
+    fn remaining(&self, ended: &Outcome) -> Option<u64> {
+        match ended.end {
+            ImportEnd::LimitReached => {
+                let (file, format) = (&self.input.file, &self.input.format);
+                let settled = ended.settled.unwrap_or(self.start);
+                Roster::of(file, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
+            }
+            ImportEnd::Finished | ImportEnd::Stopped | ImportEnd::Outage { .. } | ImportEnd::Refused { .. } | ImportEnd::Input(_) => None,
+        }
+    }
+}
+
+/// Tells of a run that an earlier process has finished.
+pub(super) fn finished_earlier(job: &ImportJob, tally: OutcomeCounts, delimiter: u8, filled: Result<(), ExitMessage>) -> ExitMessage {
+    let word = filled.err().unwrap_or_else(|| already_finished(tally, job.ended(delimiter, None)));
+    run::write_summary(job.typed, &summary((word.exit, Lane::Single), tally, CallStats::default(), (Duration::ZERO, tally.rows())));
+    word
+}
+
+fn summary((exit, lane): (Exit, Lane), tally: OutcomeCounts, traffic: CallStats, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
+    Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row, sync: None }
+}

@@ -1,0 +1,89 @@
+//! An import that is ready to run: what was typed, checked and resolved in one pass.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::OpenInput;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::target::Target;
+use crate::flow::check::Rates;
+use crate::flow::import::StateFilling;
+use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
+use crate::io::journal::Restart;
+use crate::io::journal::paths::RunPaths;
+use crate::io::state;
+use crate::shell::cli::client::target;
+use crate::shell::cli::environment;
+use crate::shell::cli::exit_messages::EndedRun;
+use crate::shell::cli::flags::{ImportFlags, RunFlags};
+use crate::shell::cli::lanes::Lanes;
+use crate::shell::cli::open_files::{self, Keeps};
+use crate::shell::cli::output_paths::{can_be_replaced, paths};
+use crate::shell::cli::preflight::{Admission, EmptyFile};
+use crate::shell::cli::settings::Connection;
+use crate::shell::cli::state_file::{LockedState, fill_error, new_identity};
+use crate::shell::exit::ExitMessage;
+
+/// An import as it is to be done.
+pub(super) struct ImportJob<'a> {
+    /// As typed, for the commands in hints and for what is shown.
+    pub(super) typed: &'a RunFlags,
+    /// Which files are let in.
+    pub(super) admission: Admission,
+    /// The state that is to be filled.
+    pub(super) state: Option<&'a Path>,
+    pub(super) connection: Connection,
+    pub(super) target: Target,
+    pub(super) lanes: Lanes,
+    pub(super) paths: RunPaths,
+    pub(super) restart: Restart,
+}
+
+impl<'a> ImportJob<'a> {
+    /// # Errors
+    /// What is wrong with the flags, the settings or the names of files (exit code 2).
+    pub(super) fn of(flags: &'a ImportFlags) -> Result<Self, ExitMessage> {
+        let (typed, state) = (&flags.run, flags.state.as_deref());
+        let mut connection = Connection::resolve(&typed.connection, &environment)?;
+        open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
+        let lanes = Lanes::new(typed, &connection)?;
+        let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
+        can_be_replaced("summary", typed.summary.as_deref())?;
+        let restart = if typed.restart { Restart::Asked } else { Restart::No };
+        let (admission, target) = (admission(flags), target(&connection.service));
+        Ok(Self { typed, admission, state, connection, target, lanes, paths, restart })
+    }
+
+    /// How it fills a state.
+    pub(super) fn filling<'s>(&'s self, state: &'s LockedState) -> StateFilling<'s> {
+        StateFilling { lock: state.lock(), target: &self.target, paths: &self.paths, draw: new_identity }
+    }
+
+    /// Fills the state from a finished run.
+    pub(super) fn fill(&self, state: &LockedState, input: &OpenInput, tally: OutcomeCounts) -> Result<(), ExitMessage> {
+        let filled = self.filling(state).finish((&input.file, &input.format), tally, SystemTime::now());
+        filled.map_err(|error| fill_error(&error))?;
+        tracing::info!("the state {} holds what was imported", state.lock().path().display());
+        Ok(())
+    }
+
+    /// For the last word on the run; `delimiter` separates the fields of the input and of the rejects.
+    pub(super) fn ended<'w>(&'w self, delimiter: u8, reach: Option<&'w str>) -> EndedRun<'w> {
+        EndedRun { flags: self.typed, paths: &self.paths, delimiter, state: self.state, reach }
+    }
+}
+
+/// Which files the flags let in.
+pub(super) const fn admission(flags: &ImportFlags) -> Admission {
+    let empty = if flags.allow.is_some() { EmptyFile::Allowed } else { EmptyFile::Refused };
+    Admission { max_invalid: flags.run.max_invalid, empty }
+}
+
+/// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.
+pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
+    let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
+    let rate = flags.connection.rate;
+    let (single, batch) = if flags.batch.is_some() { (flags.single_rate, rate) } else { (rate, None) };
+    Rates { single: or(single, ACCOUNT_IMPORT_CALLS_PER_S), batch: or(batch, BATCH_CALLS_PER_S) }
+}

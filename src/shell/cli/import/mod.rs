@@ -1,0 +1,274 @@
+//! `chatlift import`: turns flags into a job, looks at what is there, and runs `flow::import`.
+//!
+//! Everything that can be wrong is reported before the first request.
+
+mod ending;
+mod job;
+
+use std::rc::Rc;
+use std::time::{Instant as Stopwatch, SystemTime};
+
+use futures_util::stream::LocalBoxStream;
+use indicatif::MultiProgress;
+use tokio::time::Instant;
+
+use super::client::{ServiceClient, build_client};
+use super::exit_messages::cannot_open;
+use super::flags::ImportFlags;
+use super::pipe::HeldPipe;
+use super::reach::Reach;
+use super::source::Source;
+use super::state_file::{LockedState, fill_error, state_error};
+use super::{check, columns, environment, input, last_calls, log, preflight, run, signals};
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::{FileStat, InputChange, InputPosition};
+use crate::flow::import::{self, ImportDependencies, ImportProgress, ImportSettings, WatchedRecords};
+use crate::io::files::lock::Lockfile;
+use crate::io::gate::Rate;
+use crate::io::journal::checkpoint::{Checkpoint, RunKind};
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, StartMode};
+use crate::io::roster::{self, Format, InputFile, InputReader, Roster, Watched};
+use crate::shell::exit::ExitMessage;
+use crate::shell::screen::progress::{ProgressReporter, Start};
+use ending::Ending;
+use job::ImportJob;
+
+/// Runs the import that the flags ask for.
+pub(super) fn run(flags: &ImportFlags) -> ExitMessage {
+    if flags.run.dry_run {
+        return check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags));
+    }
+    let bars = MultiProgress::new();
+    log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
+    let word = ImportJob::of(flags).and_then(|job| {
+        let reach = Reach::new(&job.connection, &environment, Instant::now());
+        let _pipe = HeldPipe::open(job.typed.summary.as_deref())?;
+        let last_calls = LastCalls::find(&job.paths.lock());
+        Ok(match prepare(&job, reach, last_calls)? {
+            Prepared::Run(run) => run.carry_out(&bars),
+            Prepared::Finished { tally, delimiter, filled } => ending::finished_earlier(&job, tally, delimiter, filled),
+        })
+    });
+    run::quieted(word.unwrap_or_else(|word| word), flags.run.output.quiet)
+}
+
+/// What the first look came to.
+enum Prepared<'a> {
+    Run(Box<ImportRun<'a>>),
+    /// `filled` says whether the state, if there is one to fill, could be.
+    Finished {
+        tally: OutcomeCounts,
+        /// What separates the fields of the rejects.
+        delimiter: u8,
+        filled: Result<(), ExitMessage>,
+    },
+}
+
+/// Looks at everything; opens the journal if there is something to do.
+fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls) -> Result<Prepared<'a>, ExitMessage> {
+    let (lock, _leftover) = run::lock(&job.paths)?;
+    let state = job.state.map(LockedState::take).transpose()?;
+    if let Some(state) = &state {
+        state.belongs_to(&job.target, &job.typed.connection)?;
+    }
+    let mut source = Source::new(&job.typed.input.file, &job.paths)?;
+    if source.is_missing()
+        && let Some(finished) = finished_without_input(job, state.as_ref())?
+    {
+        return Ok(finished);
+    }
+    let input = OpenInput::of(&source, job)?;
+    let roster = input.roster(job)?;
+    let spec = import::run_spec(RunKind::Import, &job.target, input.stat, &roster);
+    let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.delimiter, checkpoint.settled);
+    match journal::examine(&OsDisk, &job.paths, &spec, job.restart, compare).map_err(|error| cannot_open(&error))? {
+        StartDecision::Finished { tally } => {
+            let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, tally));
+            if filled.is_ok() {
+                source.is_done_with();
+            }
+            Ok(Prepared::Finished { tally, delimiter: input.format.delimiter, filled })
+        }
+        StartDecision::Run(start) => {
+            columns::announce(roster.header());
+            admit(&start, &input, job)?;
+            let client = build_client(&job.connection, job.lanes.main_rate())?;
+            let mut found = Found { job, reach, source, input, state, roster, client };
+            // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
+            let stops = signals::stops();
+            let journal = found.open((start, spec), lock)?;
+            let gates = last_calls::gates(last_calls, job.connection.headroom);
+            let settings = job.lanes.settings(&job.connection, gates, found.client.admin()).resumed(&journal, job.typed.limit);
+            Ok(Prepared::Run(Box::new(ImportRun { found, journal, settings, stops })))
+        }
+    }
+}
+
+/// A run that an earlier process has finished, its input being gone by now.
+fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> Result<Option<Prepared<'a>>, ExitMessage> {
+    let found = journal::finished_earlier(&OsDisk, &job.paths, &job.target).map_err(|error| cannot_open(&error))?;
+    Ok(found.map(|checkpoint| {
+        let is_filled = |state| job.filling(state).is_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
+        let filled = state.map_or(Ok(()), is_filled);
+        Prepared::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, filled }
+    }))
+}
+
+/// The input, open. It alone is read, whatever takes its name.
+struct OpenInput {
+    file: InputFile,
+    stat: FileStat,
+    format: Format,
+}
+
+impl OpenInput {
+    fn of(source: &Source, job: &ImportJob) -> Result<Self, ExitMessage> {
+        let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
+        let format = input::as_it_is_read(&file, &job.typed.input)?;
+        Ok(Self { file, stat, format })
+    }
+
+    fn roster(&self, job: &ImportJob) -> Result<Roster<InputReader>, ExitMessage> {
+        Roster::of(&self.file, &self.format).map_err(|error| input::roster_error(&job.typed.input.file, &error))
+    }
+}
+
+/// Judges a new input, and tells of a changed one.
+fn admit(start: &StartMode, input: &OpenInput, job: &ImportJob) -> Result<(), ExitMessage> {
+    match start {
+        StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => {
+            preflight::judge(&input.file, &job.typed.input, &input.format, job.admission)
+        }
+        StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
+            tracing::warn!("the input was modified since the last run; its processed part is the same, the run goes on with what follows");
+            Ok(())
+        }
+        StartMode::Resume { input: InputChange::Same | InputChange::ChangedWithin, .. } => Ok(()),
+    }
+}
+
+/// What an import works with, before its journal is open.
+struct Found<'a> {
+    job: &'a ImportJob<'a>,
+    reach: Reach,
+    source: Source,
+    input: OpenInput,
+    state: Option<LockedState>,
+    roster: Roster<InputReader>,
+    client: ServiceClient,
+}
+
+impl Found<'_> {
+    /// Opens the journal. From then on there is a run, and what was made for it stays.
+    fn open(&mut self, (start, mut spec): (StartMode, RunSpec), lock: Lockfile) -> Result<Journal<OsDisk>, ExitMessage> {
+        let paths = &self.job.paths;
+        // Standard input is kept for the run, under a name that lasts: that changes its stat fields.
+        if self.source.keep()? {
+            let renamed = self.input.file.fingerprint();
+            self.input.stat = renamed.map_err(|error| input::roster_error(self.source.path(), &error.into()))?;
+            spec.input = self.input.stat;
+        }
+        if let Some(state) = &self.state {
+            self.job.filling(state).begin().map_err(|error| state_error(&error))?;
+        }
+        let journal = journal::open(start, (OsDisk, lock), paths.clone(), spec, SystemTime::now());
+        if journal.is_ok() || journal::read_checkpoint(&OsDisk, paths).is_some() {
+            self.source.begins();
+            if let Some(state) = &self.state {
+                state.lock().keep();
+            }
+        }
+        journal.map_err(|error| cannot_open(&error))
+    }
+}
+
+/// A run about to send its first request.
+struct ImportRun<'a> {
+    found: Found<'a>,
+    journal: Journal<OsDisk>,
+    settings: ImportSettings,
+    stops: LocalBoxStream<'static, ()>,
+}
+
+impl ImportRun<'_> {
+    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> ExitMessage {
+        let runtime = match run::runtime("the same command resumes") {
+            Ok(runtime) => runtime,
+            Err(word) => return word,
+        };
+        let Self { found, journal, settings, stops } = *self;
+        let Found { job, reach, source, input, state, roster, client } = found;
+        announce(job, &input, &journal, &client);
+        let (start, before, blank) = (journal.settled(), journal.tally(), roster.blank_lines());
+        let roster = match roster.skip_to(start) {
+            Ok(roster) => roster,
+            Err(error) => return input::roster_error(&job.typed.input.file, &error.into()),
+        };
+        let began = Stopwatch::now();
+        let parts = ImportDependencies {
+            api: Rc::clone(&client.api),
+            records: WatchedRecords::new(Watched::new(roster, input.file.clone(), input.stat)),
+            ledger: journal,
+            signer: client.signer(),
+            wall: Box::new(SystemTime::now),
+            jitter: Box::new(fastrand::f64),
+            signals: stops,
+            on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
+        };
+        let ended = runtime.block_on(import::run(parts, settings));
+        Ending { job, source, input, state, reach, blank, start, before }.tell(ended, began.elapsed())
+    }
+}
+
+/// Shows the progress, and looks whether requests get through.
+fn on_progress(
+    job: &ImportJob,
+    (file, begun): (FileStat, InputPosition),
+    mut reach: Reach,
+    bars: &MultiProgress,
+) -> Box<dyn FnMut(&ImportProgress)> {
+    let start = Start { rows_done: begun.rows, offset: begun.offset, input_bytes: Some(file.len), limit: job.typed.limit };
+    let mut reporter = ProgressReporter::on_stderr(job.typed.output.progress(), bars, start, Instant::now());
+    Box::new(move |progress| {
+        reach.heed(progress.calls, &progress.phase, Instant::now());
+        reporter.tell(progress, Instant::now());
+    })
+}
+
+/// Says what is about to happen, and what may get in its way.
+fn announce(job: &ImportJob, input: &OpenInput, journal: &Journal<OsDisk>, client: &ServiceClient) {
+    let rate = match job.lanes.main_rate() {
+        Rate::PerSecond(rate) => format!("at most {rate} calls/s"),
+        Rate::Unlimited => "without a limit".to_owned(),
+    };
+    let (lane, from) = (run::lane_words(job.lanes.lane), run::resumed_words(journal.settled().rows));
+    let (file, target, results) = (job.typed.input.file.display(), &client.target, job.paths.results.display());
+    tracing::info!("importing {file} into {target}{lane}, {rate}{from}; results: {results}");
+    if let Some(expires_at) = client.expires_at {
+        warn_of_expiry(job, input, journal.settled(), expires_at);
+    }
+}
+
+/// A signature that can't be renewed may not last as long as the run.
+fn warn_of_expiry(job: &ImportJob, input: &OpenInput, settled: InputPosition, expires_at: SystemTime) {
+    let Some(records) = records_left(input, settled) else { return };
+    let (_, Some(time)) = run::forecast(&job.lanes, records) else { return };
+    let ends_at = SystemTime::now() + time;
+    if ends_at > expires_at {
+        tracing::warn!(
+            "CHATLIFT_USERSIG expires at {}, the run will last until about {}: it will stop then; a new one goes on, a key renews itself",
+            humantime::format_rfc3339_seconds(expires_at),
+            humantime::format_rfc3339_seconds(ends_at)
+        );
+    }
+}
+
+/// About how many records are left, by the size of the next ones.
+fn records_left(input: &OpenInput, settled: InputPosition) -> Option<u64> {
+    const SAMPLE: usize = 100;
+    let roster = Roster::of(&input.file, &input.format).and_then(|roster| Ok(roster.skip_to(settled)?)).ok()?;
+    let ends: Vec<u64> = roster.take(SAMPLE).map_while(Result::ok).map(|record| record.end.offset).collect();
+    let sampled = (ends.last()? - settled.offset).max(1);
+    Some((input.stat.len - settled.offset).saturating_mul(ends.len() as u64) / sampled)
+}

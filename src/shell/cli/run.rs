@@ -1,0 +1,78 @@
+//! What `import` and `sync` share in the shell: the lock of a run, and what is said at its start and its end.
+
+use std::io;
+use std::time::Duration;
+
+use super::atomic;
+use super::exit_messages::cannot_open;
+use super::flags::RunFlags;
+use super::lanes::Lanes;
+use super::signals::Leftover;
+use crate::domain::figures;
+use crate::domain::outcome::OutcomeCounts;
+use crate::flow::deliver::{BATCH_RECORDS, Lane};
+use crate::io::files::lock::Lockfile;
+use crate::io::gate::Rate;
+use crate::io::journal;
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::paths::RunPaths;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::summary::{Report, Summary};
+use crate::shell::terminal::print_stderr;
+
+/// Keeps other processes off the files of a run; a file that was made for nothing is removed when a signal ends the process.
+pub(super) fn lock(paths: &RunPaths) -> Result<(Lockfile, Option<Leftover>), ExitMessage> {
+    Leftover::of_lock(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing).map_err(|error| cannot_open(&error))
+}
+
+/// What requests are awaited with. `again` is the hint where there is none to be had.
+pub(super) fn runtime(again: &str) -> Result<tokio::runtime::Runtime, ExitMessage> {
+    let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), again);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)
+}
+
+/// What is said of the lane and of the place where a run begins or goes on.
+pub(super) fn lane_words(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Single | Lane::FellBack => "",
+        Lane::Batch(_) => " in batches",
+    }
+}
+
+pub(super) fn resumed_words(rows_done: u64) -> String {
+    if rows_done == 0 { String::new() } else { format!(", going on after row {}", figures::count(rows_done)) }
+}
+
+/// How many calls fresh records take, and how long that lasts at the lane's rate; no time where there is no limit.
+pub(super) fn forecast(lanes: &Lanes, records: u64) -> (u64, Option<Duration>) {
+    let per_call = if matches!(lanes.lane, Lane::Batch(_)) { BATCH_RECORDS as u64 } else { 1 };
+    let calls = records.div_ceil(per_call);
+    let time = match lanes.main_rate() {
+        Rate::PerSecond(rate) => Some(Duration::from_secs_f64(calls as f64 / f64::from(rate.get()))),
+        Rate::Unlimited => None,
+    };
+    (calls, time)
+}
+
+/// Writes the summary, if one is asked for.
+pub(super) fn write_summary(flags: &RunFlags, summary: &Summary) {
+    if let Some(path) = &flags.summary
+        && let Err(error) = atomic::write_text(path, &summary.to_json())
+    {
+        tracing::error!("cannot write the summary {}: {error}", path.display());
+    }
+}
+
+/// Writes the summary, and shows the table of what the run came to.
+pub(super) fn tell(flags: &RunFlags, paths: &RunPaths, summary: &Summary, this_run: OutcomeCounts) {
+    write_summary(flags, summary);
+    if !flags.output.quiet {
+        let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
+        print_stderr(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
+    }
+}
+
+/// What a quiet command says at its end: nothing, unless something needs attention.
+pub(super) fn quieted(word: ExitMessage, is_quiet: bool) -> ExitMessage {
+    if is_quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
+}
