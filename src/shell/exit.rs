@@ -1,6 +1,6 @@
-//! Exit codes, and the messages that go with them.
+//! Exit codes and exit messages.
 //!
-//! One line says why, one `hint:` line says what to do. Every way out of the program ends here.
+//! The first line says what happened and why; a line with `hint:` says what to do. Every command ends with one of them.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -11,21 +11,21 @@ use crate::domain::verdict::HaltClass;
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// All that was asked for is imported.
+    /// Everything that was asked for is done.
     Done,
-    /// The run could not go on: disk, internal fault. The same command resumes.
+    /// The run had to stop because of the disk or an internal error. The same command resumes.
     Fatal,
-    /// Something of the caller's needs fixing.
+    /// The user must change something: flags, file, environment.
     UserError,
-    /// Finished, and some rows are failed or invalid.
+    /// The run finished, and some rows failed or are invalid.
     SomeRowsRejected,
     /// Stopped before the end; the same command resumes.
     Stopped,
-    /// Not begun: another process is at work on the same files or state.
+    /// The run did not start: another process is using the same files or state.
     Busy,
-    /// The service refused the credentials, the permission or the region, or is not who it should be.
+    /// The service refused the credentials, the permission or the region, or its identity is wrong (certificate, redirect).
     Refused,
-    /// A guard of the sync tripped: nothing is sent.
+    /// A safety check of the sync failed; nothing was sent.
     Guarded,
 }
 
@@ -43,7 +43,7 @@ impl Exit {
         }
     }
 
-    /// The word for it in the summary's `outcome`.
+    /// The word for the summary's `outcome`.
     #[must_use]
     pub const fn outcome(self) -> &'static str {
         match self {
@@ -85,13 +85,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What helps against it.
+/// The hint for too many open files.
 pub const MORE_FILES: &str = "raise the limit of open files (`ulimit -n 1024`; of a service: LimitNOFILE=1024); the same command resumes";
 
-/// How the standard library tells that a process, or the machine, has no more open files to give (EMFILE, ENFILE).
+/// The standard library's text for errors about too many open files (EMFILE, ENFILE).
 const OUT_OF_FILES: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
-/// The last word of a command: its exit code, why, and what to do.
+/// The message with which a command ends: exit code, reason and hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExitMessage {
     pub exit: Exit,
@@ -103,14 +103,14 @@ impl ExitMessage {
     #[must_use]
     pub fn new(exit: Exit, why: impl Into<String>, hint: impl Into<String>) -> Self {
         let why = why.into();
-        // Whatever could not be opened: the limit is the caller's to raise, and no disk is at fault.
+        // The user can raise the limit of open files, and the disk is not the cause, whatever could not be opened.
         if exit == Exit::Fatal && OUT_OF_FILES.iter().any(|cause| why.contains(cause)) {
             return Self { exit: Exit::UserError, why, hint: Some(MORE_FILES.to_owned()) };
         }
         Self { exit, why, hint: Some(hint.into()) }
     }
 
-    /// Something of the caller's needs fixing.
+    /// A message for an error that the user must correct.
     #[must_use]
     pub fn yours(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(Exit::UserError, why, hint)
@@ -137,14 +137,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_word_is_one_line_and_a_hint_and_escapes_foreign_text() {
+    fn an_exit_message_is_one_line_and_a_hint_and_escapes_foreign_text() {
         let word = ExitMessage::yours("column \u{1b}[31m\nUserID", "rename it");
         assert_eq!(word.to_string(), "error: column \\u{1b}[31m\\nUserID\nhint: rename it");
         assert_eq!(ExitMessage::done("all 3 rows are imported").to_string(), "done: all 3 rows are imported");
     }
 
     #[test]
-    fn a_limit_of_open_files_is_no_fault_of_a_disk() {
+    fn too_many_open_files_is_not_reported_as_a_disk_error() {
         let error = std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let word = ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "repair the disk");
         assert_eq!((word.exit, word.hint.as_deref()), (Exit::UserError, Some(MORE_FILES)));

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
-/// Foreign text for a terminal: control characters are escaped, so that they can't move the cursor or forge a line.
+/// Makes foreign text safe for a terminal: control characters are escaped, so that they cannot move the cursor or forge a line.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars()
@@ -18,7 +18,7 @@ pub fn printable(text: &str) -> String {
 /// Most characters of a foreign value that are shown. Chosen: twice the longest UserID.
 const SHOWN_MAX: usize = 64;
 
-/// A foreign value in quotes, fit for a terminal, cut where it gets long.
+/// A foreign value in quotes, escaped for a terminal and cut if it is long.
 #[must_use]
 pub fn quoted(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
@@ -27,7 +27,7 @@ pub fn quoted(value: &[u8]) -> String {
     format!("\"{}{rest}\"", printable(&shown))
 }
 
-/// The chain of an error's causes on one line.
+/// An error and its causes on one line.
 #[must_use]
 pub fn causes(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
@@ -39,7 +39,7 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     words
 }
 
-/// A line on standard error. Where its reader is gone or its disk is full there is nobody to tell, and the exit code stays what it is.
+/// Writes a line to standard error. If that fails, there is nobody to report it to, and the exit code stays the same.
 pub fn print_stderr(text: &dyn Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Explains why the system denies a file: who owns it, and who this process is.
+//! Explains why the system denies access to a file: its owner and permissions, and the user of this process.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -11,17 +11,17 @@ use rustix::process::{getegid, geteuid};
 use crate::io::files::{folder_of, resolved};
 use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 
-/// What is to be added to a failure on `path`: nothing, or permission and owner of whatever denies it.
+/// An addition to the error message about `path`: permissions and owner of the file or folder that denies access, or nothing.
 pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
     if error.kind() != ErrorKind::PermissionDenied {
         return String::new();
     }
-    let culprit = culprit(path);
-    let Ok(stat) = fs::metadata(&culprit) else { return String::new() };
+    let denying_path = denying_path(path);
+    let Ok(stat) = fs::metadata(&denying_path) else { return String::new() };
     let who = owner(geteuid().as_raw(), "/etc/passwd");
     format!(
         " ({} belongs to {} and group {}, mode {:04o}; this process is {who}, group {})",
-        culprit.display(),
+        denying_path.display(),
         owner(stat.uid(), "/etc/passwd"),
         owner(stat.gid(), "/etc/group"),
         stat.mode() & 0o7777,
@@ -29,7 +29,7 @@ pub(super) fn why_denied(path: &Path, error: &io::Error) -> String {
     )
 }
 
-/// As [`why_denied`], of a file that is read and written, and beside which others are made, where nobody has said why it can't be.
+/// The same as [`why_denied`] for a file that is read and written and gets other files beside it, when no error names the cause.
 pub(super) fn why_not_writable(path: &Path) -> String {
     let file = resolved(path);
     let folder = folder_of(&file);
@@ -39,8 +39,8 @@ pub(super) fn why_not_writable(path: &Path) -> String {
     needed.into_iter().find_map(denied).map_or_else(String::new, |(place, error)| why_denied(&place, &error.into()))
 }
 
-/// The first folder on the way that may not be entered, or else the file, or the folder in which it can't be made.
-fn culprit(path: &Path) -> PathBuf {
+/// The first folder in the path that may not be entered; otherwise the file, or the folder in which it cannot be created.
+fn denying_path(path: &Path) -> PathBuf {
     let folders: Vec<&Path> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
     let may_enter = |folder: &Path| accessat(CWD, folder, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     if let Some(shut) = folders.iter().rev().find(|folder| folder.exists() && !may_enter(folder)) {
@@ -52,7 +52,7 @@ fn culprit(path: &Path) -> PathBuf {
     folders.first().map_or_else(|| PathBuf::from("."), |folder| folder.to_path_buf())
 }
 
-/// A user or a group by number, and by name where the machine's own list has it.
+/// A user or group as a number, with its name if the machine's own list has it.
 fn owner(number: u32, list: &str) -> String {
     let list = fs::read_to_string(list).unwrap_or_default();
     let name = list.lines().find_map(|line| {
@@ -63,16 +63,17 @@ fn owner(number: u32, list: &str) -> String {
     name.map_or_else(|| number.to_string(), |name| format!("{name} ({number})"))
 }
 
-/// What is to be done about a file that can't be used.
+/// The hints for a file that cannot be used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Remedies<'a> {
-    /// Where its place, or the permission for it, is the cause.
+    /// The hint if the path or its permissions are the cause.
     pub(super) place: &'a str,
-    /// Where the disk is.
+    /// The hint if the disk is the cause.
     pub(super) disk: &'a str,
 }
 
-/// The last word on a file that can't be used: its place and the limit of open files are the caller's to mend, anything else is the disk's.
+/// The exit message for a file that cannot be used. The user must correct the path or the limit of open files; everything else is a disk
+/// error.
 pub(super) fn cannot_use(why: String, error: &io::Error, remedies: Remedies) -> ExitMessage {
     if is_out_of_files(error) {
         ExitMessage::yours(why, MORE_FILES)
@@ -83,14 +84,14 @@ pub(super) fn cannot_use(why: String, error: &io::Error, remedies: Remedies) -> 
     }
 }
 
-/// Whether it is the caller's choice of a place that the system refuses.
+/// Whether the cause is the path that the user has chosen.
 pub(super) fn is_callers(error: &io::Error) -> bool {
     use ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
     let kinds = [InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem];
     kinds.contains(&error.kind())
 }
 
-/// Whether the limit of open files is the cause, of this process or of the machine.
+/// Whether the limit of open files, of this process or of the machine, is the cause.
 pub(super) fn is_out_of_files(error: &io::Error) -> bool {
     error
         .raw_os_error()
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_the_callers_to_mend_and_a_disk_is_not() {
+    fn a_wrong_path_is_a_user_error_and_a_full_disk_is_not() {
         let remedies = Remedies { place: "name another", disk: "make room" };
         let check = |error: io::Error, expected: (Exit, &str)| {
             let word = cannot_use("why".to_owned(), &error, remedies);
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_named() {
+    fn messages_name_the_owner() {
         assert_eq!(owner(0, "/etc/passwd"), "root (0)");
         assert_eq!(owner(4_000_000_000, "/etc/passwd"), "4000000000");
         assert_eq!(owner(7, "/missing"), "7");

@@ -1,7 +1,7 @@
 //! Logs: events as text or JSON on stderr, above the progress bar and never through it.
 //!
-//! This module decides what is logged and how it is written; the other modules decide what is worth an event. Events of other crates are
-//! shown from WARN up only, however often `-v` is given: below that they print URLs, and a URL holds the signature.
+//! This module decides which events are logged and how they are written. Events of other crates are shown only from WARN up, whatever the
+//! number of `-v`: below that they contain URLs, and a URL contains the signature.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,13 +20,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use crate::shell::cli::flags::{LogFormat, OutputFlags};
 use crate::shell::terminal::printable;
 
-/// The target of our own events.
+/// The target of chatlift's own events.
 const OURS: &str = "chatlift";
 
-/// Sends this process' events to stderr, above the bars.
+/// Sends the events of this process to stderr, above the bars.
 ///
 /// # Errors
-/// Somebody has done so before; that one stays.
+/// [`SetGlobalDefaultError`] if a subscriber is installed already; that one stays.
 pub fn install(output: &OutputFlags, bars: &MultiProgress) -> Result<(), SetGlobalDefaultError> {
     let stderr = AboveBars { bars: bars.clone() };
     match output.log_format {
@@ -35,14 +35,14 @@ pub fn install(output: &OutputFlags, bars: &MultiProgress) -> Result<(), SetGlob
     }
 }
 
-/// Whether levels are coloured.
+/// Whether the levels are coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Colours {
     On,
     Off,
 }
 
-/// On a terminal that has them, unless NO_COLOR asks otherwise.
+/// Colours are used on a terminal that supports them, unless NO_COLOR is set.
 fn colours() -> Colours {
     if console::Term::stderr().features().colors_supported() { Colours::On } else { Colours::Off }
 }
@@ -79,7 +79,7 @@ fn levels(output: &OutputFlags) -> Targets {
     Targets::new().with_default(Level::WARN).with_target(OURS, ours)
 }
 
-/// A field, with the control characters of foreign text escaped: the subscriber itself escapes some of them, in the message only.
+/// Writes a field with control characters escaped. The subscriber itself escapes only some of them, and only in the message.
 fn field_in_text(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = printable(&format!("{value:?}"));
     match field.name() {
@@ -88,7 +88,7 @@ fn field_in_text(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug)
     }
 }
 
-/// Writes to stderr while the bars are out of the way.
+/// Writes to stderr while the bars are hidden.
 #[derive(Debug, Clone)]
 struct AboveBars {
     bars: MultiProgress,
@@ -99,7 +99,7 @@ impl Write for AboveBars {
         self.bars.suspend(|| io::stderr().write(bytes))
     }
 
-    /// An event comes as one `write_all`, so that the bars make way once for it.
+    /// An event is one `write_all`, so the bars are hidden once for it.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bars.suspend(|| io::stderr().write_all(bytes))
     }
@@ -117,8 +117,8 @@ impl<'w> MakeWriter<'w> for AboveBars {
     }
 }
 
-/// Escapes the control characters that JSON lets through (DEL and U+0080 to U+009F, which terminals obey). They stand in strings only,
-/// so that the escape is valid wherever it is needed.
+/// Escapes the control characters that JSON allows (DEL and U+0080 to U+009F), because terminals act on them. In JSON they occur only in
+/// strings, so the escape is always valid.
 #[derive(Debug)]
 struct AsciiControls<W>(W);
 
@@ -166,9 +166,9 @@ mod tests {
     const FOREIGN: &str = "a\u{1b}[2J\r\n\u{9b}31m完";
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -177,14 +177,14 @@ mod tests {
         }
     }
 
-    impl<'w> MakeWriter<'w> for Kept {
+    impl<'w> MakeWriter<'w> for Captured {
         type Writer = Self;
         fn make_writer(&'w self) -> Self {
             self.clone()
         }
     }
 
-    impl Kept {
+    impl Captured {
         fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
@@ -194,9 +194,9 @@ mod tests {
         OutputFlags { quiet: false, verbose, log_format: LogFormat::Text, no_progress: false }
     }
 
-    /// The events that get through, without their times.
+    /// The events that are logged, without their times.
     fn logged(output: &OutputFlags, events: impl FnOnce()) -> Vec<String> {
-        let kept = Kept::default();
+        let kept = Captured::default();
         tracing::subscriber::with_default(text(output, Colours::Off, kept.clone()), events);
         kept.text().lines().map(|line| line.split_once(' ').map_or(line, |(_, event)| event.trim_start()).to_owned()).collect()
     }
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn verbosity_is_ours_alone_and_other_crates_stay_at_warn() {
+    fn verbosity_affects_only_our_events_and_other_crates_stay_at_warn() {
         assert_eq!(logged(&flags(0), one_of_each), ["ERROR e", "WARN w", "INFO i", "ERROR e", "WARN w"]);
         assert_eq!(
             logged(&flags(1), one_of_each),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_stays_on_one_line_and_moves_no_cursor() {
+    fn foreign_text_stays_on_one_line_and_cannot_move_the_cursor() {
         let lines = logged(&flags(0), || {
             tracing::warn!(why = %FOREIGN, shown = ?FOREIGN, text = FOREIGN, "message {FOREIGN}");
         });
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn json_is_one_object_a_line_without_control_characters() {
-        let kept = Kept::default();
+        let kept = Captured::default();
         tracing::subscriber::with_default(json(&flags(0), kept.clone()), || tracing::warn!(why = %FOREIGN, row = 7, "down"));
         let text = kept.text();
         assert_eq!(text.chars().filter(|char| char.is_control()).collect::<String>(), "\n");
@@ -251,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_the_levels_alone() {
-        let kept = Kept::default();
+    fn only_the_levels_are_coloured() {
+        let kept = Captured::default();
         tracing::subscriber::with_default(text(&flags(0), Colours::On, kept.clone()), || tracing::warn!(why = %FOREIGN, "down"));
         let plain = console::strip_ansi_codes(&kept.text()).into_owned();
         assert!(kept.text().contains('\u{1b}'));

@@ -1,4 +1,4 @@
-//! Raises the limit of open files, since each request in flight needs some, and fits the requests in flight to it.
+//! Raises the limit of open files as far as the requests in flight need it, or lowers the number of requests in flight.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -10,36 +10,36 @@ use crate::domain::figures::counted;
 use crate::sandbox::CONNECTIONS_MAX;
 use crate::shell::exit::{ExitMessage, MORE_FILES};
 
-/// Files that a run needs besides its calls: input, journal, state, temporary files, folders, the runtimes' own. Chosen: a third more than
-/// the most that any command was seen to need (a sync into the sandbox: 30).
+/// Open files that a run needs besides its requests: input, journal, state, temporary files, folders, the runtimes' own. Chosen: a third
+/// more than the most that any command needed (a sync into the sandbox: 30).
 const BESIDES_CALLS: u64 = 40;
-/// The least with which a run gets anywhere, measured with one call in flight: an import needs 20 …
+/// The least number of open files with which an import works. Source: measured with one request in flight.
 const LEAST: u64 = 20;
-/// … a sync so many more, for its state and its temporary files …
+/// A sync needs this many more, for its state and its temporary files.
 const LEAST_WITH_STATE: u64 = 6;
-/// … and the sandbox in the same process so many more.
+/// The sandbox in the same process needs this many more.
 const LEAST_WITH_SANDBOX: u64 = 6;
-/// Files of a call: its connection, and one that is being made while another call gives up its own.
+/// Open files per request: its connection, and a new one while another request closes its own.
 const PER_CALL: u64 = 2;
-/// Files of a name look-up besides: the machine's lists and a socket.
+/// Additional open files for a name lookup: the machine's lists and a socket.
 const PER_LOOK_UP: u64 = 2;
 
-/// Standard input, output and error, which are counted with what a run needs.
+/// Standard input, output and error, which are part of what a run needs.
 const STANDARD: u64 = 3;
-/// Where a system lists a process' open files: Linux', then the others'.
+/// Folders that list a process' open files, on Linux and on other systems.
 const LISTS: [&str; 2] = ["/proc/self/fd", "/dev/fd"];
-/// Files taken to be handed down where no system tells. Chosen: a lock and a log, as schedulers hand them down.
-const HANDED_DOWN_UNTOLD: u64 = 2;
+/// Inherited files that are assumed if the system does not list them. Chosen: a lock and a log, which schedulers pass on.
+const ASSUMED_INHERITED: u64 = 2;
 
-/// Files that were open when the process began, by their numbers; `None` where the system doesn't tell.
-static AT_START: OnceLock<Option<Vec<u64>>> = OnceLock::new();
+/// The numbers of the files that were open when the process started; `None` if the system does not list them.
+static OPEN_AT_START: OnceLock<Option<Vec<u64>>> = OnceLock::new();
 
-/// Notes which files whoever started this process has handed down to it, before it opens any of its own.
+/// Records which files this process has inherited, before it opens any of its own.
 pub(super) fn note_handed_down() {
-    AT_START.get_or_init(|| LISTS.iter().find_map(|list| listed(list)));
+    OPEN_AT_START.get_or_init(|| LISTS.iter().find_map(|list| listed(list)));
 }
 
-/// The list that is being read is an open file too, and closed again before its entries are looked at.
+/// The list itself is an open file too, but it is closed again before its entries are used.
 fn listed(list: &str) -> Option<Vec<u64>> {
     let entries = fs::read_dir(list).ok()?;
     let mut numbers: Vec<u64> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -47,45 +47,46 @@ fn listed(list: &str) -> Option<Vec<u64>> {
     Some(numbers)
 }
 
-/// Files that were handed down and take room below `limit`, besides the standard ones.
-fn handed_down(limit: u64) -> u64 {
-    match AT_START.get() {
+/// The number of inherited files below `limit`, without the standard ones.
+fn inherited(limit: u64) -> u64 {
+    match OPEN_AT_START.get() {
         Some(Some(numbers)) => taken(numbers, limit),
-        Some(None) | None => HANDED_DOWN_UNTOLD,
+        Some(None) | None => ASSUMED_INHERITED,
     }
 }
 
-/// The limit is one of numbers: what has a number above it (it was lowered since) takes no room.
+/// The limit applies to file numbers. A file with a higher number (the limit was lowered since) takes no room.
 fn taken(numbers: &[u64], limit: u64) -> u64 {
     numbers.iter().filter(|&&number| (STANDARD..limit).contains(&number)).count() as u64
 }
 
-/// Whether a run keeps a state.
+/// Whether a run has a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keeps {
     State,
     Nothing,
 }
 
-/// Raises the limit of open files to what the calls in flight need. Where it can't be raised so far, fewer calls are in flight, which is said.
+/// Raises the limit of open files to what the requests in flight need. If that is impossible, fewer requests are in flight, and a warning
+/// says so.
 ///
 /// # Errors
-/// The last word (exit code 2) where there is no room for anything.
+/// An [`ExitMessage`] with exit code 2 if even one request in flight needs more.
 pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(), ExitMessage> {
     let per_call = per_call(connection);
     let needed = BESIDES_CALLS + per_call * connection.in_flight as u64;
-    let wanted = needed + handed_down(u64::MAX);
+    let wanted = needed + inherited(u64::MAX);
     let limit = raise(wanted);
-    let handed_down = handed_down(limit);
-    let least = least(connection, keeps) + handed_down;
+    let inherited = inherited(limit);
+    let least = least(connection, keeps) + inherited;
     if limit < least {
-        let open = if handed_down == 0 { String::new() } else { format!(" ({handed_down} were handed down to it)") };
+        let open = if inherited == 0 { String::new() } else { format!(" ({inherited} were handed down to it)") };
         return Err(ExitMessage::yours(
             format!("this process may open {}, and needs {least} at least{open}", counted(limit, "file")),
             MORE_FILES,
         ));
     }
-    let fits = in_flight(limit.saturating_sub(handed_down), per_call, connection.in_flight);
+    let fits = in_flight(limit.saturating_sub(inherited), per_call, connection.in_flight);
     if fits < connection.in_flight {
         tracing::warn!(
             "this process may open {}, {} in flight need {wanted}: at most {fits} are in flight; `ulimit -Hn` shows the limit",
@@ -97,9 +98,9 @@ pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(),
     Ok(())
 }
 
-/// As [`make_room`], for a mock service that runs by itself. Where there is less room, it takes fewer connections at a time.
+/// The same as [`make_room`] for a mock service that runs by itself. With less room it takes fewer connections at a time.
 pub(super) fn make_room_to_serve() {
-    raise(BESIDES_CALLS + CONNECTIONS_MAX as u64 + handed_down(u64::MAX));
+    raise(BESIDES_CALLS + CONNECTIONS_MAX as u64 + inherited(u64::MAX));
 }
 
 fn least(connection: &Connection, keeps: Keeps) -> u64 {
@@ -112,14 +113,14 @@ fn per_call(connection: &Connection) -> u64 {
     match &connection.service {
         // Both ends of each connection are in this process.
         ServiceAddress::Sandbox => 2 * PER_CALL,
-        // So they are on the way to the tunnel.
+        // With a proxy, a connection has two more ends in this process on its way to the tunnel.
         ServiceAddress::Remote { .. } if connection.proxy().is_some() => 3 * PER_CALL + PER_LOOK_UP,
         ServiceAddress::Remote { endpoint, .. } if endpoint.domain().is_some() => PER_CALL + PER_LOOK_UP,
         ServiceAddress::Remote { .. } => PER_CALL,
     }
 }
 
-/// The limit of open files, raised to `wanted` if that can be.
+/// The limit of open files, raised to `wanted` if possible.
 fn raise(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let Some(current) = current else { return u64::MAX };
@@ -133,7 +134,7 @@ fn raise(wanted: u64) -> u64 {
     }
 }
 
-/// Calls in flight for which there is room; one at least, for a call less is none.
+/// The number of requests in flight for which there is room, at least one.
 fn in_flight(limit: u64, per_call: u64, wanted: usize) -> usize {
     let room = limit.saturating_sub(BESIDES_CALLS) / per_call;
     usize::try_from(room).unwrap_or(usize::MAX).clamp(1, wanted)
@@ -144,15 +145,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_handed_down_takes_room_below_the_limit() {
+    fn inherited_files_take_room_below_the_limit() {
         assert_eq!(taken(&[0, 1, 2], 64), 0);
         assert_eq!(taken(&[0, 1, 2, 3, 9, 63], 64), 3);
-        assert_eq!(taken(&[0, 1, 2, 9, 64, 200], 64), 1, "what was opened before the limit was lowered");
+        assert_eq!(taken(&[0, 1, 2, 9, 64, 200], 64), 1, "200 was opened before the limit was lowered");
         assert_eq!(taken(&[], 64), 0);
     }
 
     #[test]
-    fn there_are_as_many_calls_as_there_is_room_for() {
+    fn requests_in_flight_are_limited_by_the_room() {
         let check = |limit: u64, per_call: u64, wanted: usize, expected: usize| {
             assert_eq!(in_flight(limit, per_call, wanted), expected, "{limit} {per_call} {wanted}");
         };

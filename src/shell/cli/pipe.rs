@@ -1,4 +1,4 @@
-//! Named pipes that are written to at the end of a run; waiting for a reader is always bounded.
+//! Named pipes that are written to at the end of a run. Waiting for a reader is always bounded.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -12,21 +12,22 @@ use rustix::io::Errno;
 
 use crate::shell::exit::ExitMessage;
 
-/// How long a reader is waited for at the start (`chatlift … --summary PIPE & jq . PIPE`). Chosen: a shell starts both in less.
+/// How long to wait for a reader at the start (`chatlift … --summary PIPE & jq . PIPE`). Chosen: a shell starts both in less time.
 const READER_MAX: Duration = Duration::from_secs(3);
-/// How often it is looked for.
+/// How often to look for a reader.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long a reader may take that doesn't read. Chosen: what is written mostly fits the pipe, so that nobody need read at once.
+/// How long to wait for a reader that does not read. Chosen: usually everything fits into the pipe, so that the reader need not read at
+/// once.
 const STUCK_MAX: Duration = Duration::from_secs(10);
 
-/// A pipe that is held open from the start to the end, so that its reader waits for what comes.
+/// A pipe that stays open from start to end, so that its reader waits.
 #[derive(Debug, Default)]
 pub(super) struct HeldPipe {
     _pipe: Option<File>,
 }
 
 impl HeldPipe {
-    /// Opens the summary's file if it is a pipe; it must have a reader, or get one in some seconds.
+    /// Opens the summary's file if it is a pipe. The pipe must have a reader, or get one within [`READER_MAX`].
     pub(super) fn open(path: Option<&Path>) -> Result<Self, ExitMessage> {
         let Some(path) = path.filter(|path| std::fs::metadata(path).is_ok_and(|stat| stat.file_type().is_fifo())) else {
             return Ok(Self::default());
@@ -47,12 +48,12 @@ impl HeldPipe {
     }
 }
 
-/// The flag that opens a pipe without waiting for its other side.
+/// The flag for opening a pipe without waiting for the other side.
 pub(super) fn nonblocking() -> i32 {
-    i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag is a small number")
+    i32::try_from(OFlags::NONBLOCK.bits()).expect("the flag fits into an i32")
 }
 
-/// Waits until a file is ready, or its other side has gone: an error with these words if that takes longer than `most`.
+/// Waits until a file is ready or its other side is closed. Returns an error with the text `overdue` if that takes longer than `most`.
 pub(super) fn wait(file: &File, until: PollFlags, most: Duration, overdue: &'static str) -> io::Result<()> {
     let most = Timespec { tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX), tv_nsec: most.subsec_nanos().into() };
     match poll(&mut [PollFd::new(file, until)], Some(&most)) {
@@ -62,7 +63,7 @@ pub(super) fn wait(file: &File, until: PollFlags, most: Duration, overdue: &'sta
     }
 }
 
-/// Opens what is no file for writing, without waiting.
+/// Opens a pipe or a device for writing, without waiting.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(nonblocking()).open(path).map_err(|error| {
         if has_no_reader(&error) { io::Error::new(ErrorKind::NotConnected, "it is a pipe that nobody reads") } else { error }
@@ -73,7 +74,7 @@ fn has_no_reader(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) || error.kind() == ErrorKind::NotConnected
 }
 
-/// Writes to what may be full for a while, but not for ever.
+/// Writes to a pipe that may be full for a while, but not for ever.
 #[derive(Debug)]
 pub(super) struct Patient(pub(super) File);
 

@@ -33,7 +33,7 @@ pub(super) fn completions(shell: clap_complete::Shell) -> ExitMessage {
     printed(&String::from_utf8_lossy(&script))
 }
 
-/// Prints the manual page, its commands' pages included.
+/// Prints the manual page with the pages of all commands.
 pub(super) fn man() -> ExitMessage {
     let mut page = Vec::new();
     let mut command = Cli::command();

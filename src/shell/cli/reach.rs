@@ -1,4 +1,4 @@
-//! Knows whether any request has ever reached the service, and what to check if none has.
+//! Knows whether any request has reached the service so far, and advises what to check if none has.
 
 use std::time::Duration;
 
@@ -8,12 +8,13 @@ use super::settings::{Connection, Environment, ServiceAddress};
 use crate::domain::call_stats::{CallStats, RunPhase};
 use crate::io::api::proxy::ProxySettings;
 
-/// After this time without a call that got through, it is told what to look at. Source: the contract of the surroundings.
+/// If no request got through within this time, the advice is shown. Source: the contract of the surroundings.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
-/// Variables by which other programs find a proxy. It is told that one is set, not what it says: that may be a password.
+/// Environment variables in which other programs look for a proxy. The advice names such a variable but not its value, which may contain a
+/// password.
 const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
 
-/// Watches a run until its first call gets through.
+/// Watches a run until its first request gets through.
 #[derive(Debug, Clone)]
 pub(super) struct Reach {
     advice: String,
@@ -26,7 +27,7 @@ impl Reach {
         Self { advice: advice(&connection.service, connection.proxy(), environment), began: now, is_told: false }
     }
 
-    /// Tells once what to look at, when it is time to: the words of it, if it is told now.
+    /// Returns the advice once, when it is due.
     pub(super) fn heed(&mut self, calls: u64, phase: &RunPhase, now: Instant) -> Option<String> {
         let RunPhase::Waiting { why, .. } = phase else { return None };
         if self.is_told || calls > 0 || now < self.began + TOLD_AFTER {
@@ -38,7 +39,7 @@ impl Reach {
         Some(words)
     }
 
-    /// What to look at, if no call of the whole run has got through.
+    /// The advice, if no request of the whole run got through.
     pub(super) fn advice_on(&self, traffic: &CallStats) -> Option<&str> {
         let nothing_left = traffic.apis.iter().all(|(_, api)| api.calls == 0);
         nothing_left.then_some(self.advice.as_str())
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_once_after_a_minute_in_which_nothing_got_through() {
+    fn the_advice_is_shown_once_after_a_minute_without_a_request_that_got_through() {
         let now = Instant::now();
         let waiting = RunPhase::Waiting { since: Duration::from_secs(50), why: "connection refused".to_owned() };
         let mut reach = reach(Some("https_proxy"), now);

@@ -1,4 +1,4 @@
-//! Reads secrets as people keep them: a key in a file or in the environment, with what editors and copying leave around it.
+//! Reads secrets from a file or the environment and removes what editors and copying put around them.
 //!
 //! No message shows any part of a secret: it says what is wrong and where.
 
@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 4096;
 /// Reads a key from a file that nobody else may read.
 ///
 /// # Errors
-/// The last word (exit code 2): unreadable, readable by others, empty, or not a key.
+/// An [`ExitMessage`] with exit code 2 if the file is unreadable, readable by others, empty, or not a key.
 pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
     use std::os::unix::fs::PermissionsExt;
     if looks_like_key(path) {
@@ -37,16 +37,16 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
     parse(&format!("the key file {}", path.display()), &bytes)
 }
 
-/// A key where its path should be, so that no message shows it. Tencent's keys are 64 hexadecimal digits.
+/// Whether the path looks like the key itself, which no message may show then. Tencent's keys are 64 hexadecimal digits.
 fn looks_like_key(path: &Path) -> bool {
     let name = path.as_os_str().as_encoded_bytes();
     name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// The secret that stands alone in `bytes`, but for a BOM, spaces and line ends around it; `place` says where it stands.
+/// Returns the secret in `bytes` without a BOM, spaces and line ends around it. `place` names the source in messages.
 ///
 /// # Errors
-/// The last word (exit code 2), which says what stands there instead.
+/// An [`ExitMessage`] with exit code 2 that says what `bytes` contains instead.
 pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, ExitMessage> {
     let refused = |what: &str, hint: &str| {
         Err(ExitMessage::yours(format!("{place} does not hold one word, the secret alone: {what}"), hint.to_owned()))
@@ -79,10 +79,10 @@ pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, ExitMessa
     Ok(text.into())
 }
 
-/// Marks that people and word processors put around a value.
+/// Quotation marks that people and word processors put around a value.
 const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '‘', '’', '«', '»'];
 
-/// Whether it reads `NAME=…` or `export NAME=…`. A key in base64 may end in equals signs itself.
+/// Whether the text has the form `NAME=…` or `export NAME=…`. A key in base64 may end with equals signs itself.
 fn is_assignment(text: &str) -> bool {
     let text = text.strip_prefix("export ").map_or(text, str::trim_start);
     let Some((name, value)) = text.split_once('=') else { return false };
@@ -101,7 +101,7 @@ mod tests {
     const KEY: &str = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e";
 
     #[test]
-    fn what_stands_around_a_secret_is_dropped() {
+    fn text_around_a_secret_is_removed() {
         let check = |before: &str, after: &str| {
             let bytes = format!("{before}{KEY}{after}");
             assert_eq!(parse("it", bytes.as_bytes()).unwrap().expose_secret(), KEY, "{bytes:?}");
@@ -113,11 +113,11 @@ mod tests {
         check("\n\r\n", "\u{feff} \r");
         let base64 = "QUJDREVGR0g=";
         assert_eq!(parse("it", base64.as_bytes()).unwrap().expose_secret(), base64);
-        assert_eq!(parse("it", b"a/b+c=d").unwrap().expose_secret(), "a/b+c=d", "no name has a slash");
+        assert_eq!(parse("it", b"a/b+c=d").unwrap().expose_secret(), "a/b+c=d", "a name contains no slash");
     }
 
     #[test]
-    fn what_is_wrong_with_a_secret_is_named_and_the_secret_is_not() {
+    fn messages_name_the_problem_and_never_the_secret() {
         let check = |bytes: &[u8], what: &str| {
             let word = parse("the key file k", bytes).unwrap_err().to_string();
             assert!(word.contains(what) && word.contains("the key file k"), "{what}: {word}");

@@ -1,10 +1,11 @@
-//! SIGINT, SIGTERM and SIGHUP, from the first line of a process to its last.
+//! Handles SIGINT, SIGTERM and SIGHUP for the whole life of a process.
 //!
-//! A thread of its own takes them. As long as nobody has asked for [`stops`], a signal ends the process at once, which is as safe as a kill:
-//! what belongs to no run yet is removed. From then on signals go to whoever asked, who lets calls settle and commits; only if the process is
-//! still there after two of them does the third one end it.
+//! A thread of its own receives them. Until [`stops`] is called, a signal ends the process at once, which is as safe as a kill, and
+//! temporary files of a run that has not started are removed. After that the run gets the signals: it lets requests in flight finish and
+//! commits. The third signal ends the process all the same.
 //!
-//! The main thread works until the very end. So files are removed as the last thing of all, and the lock of a process that may be sending is
+//! The main thread works until the very end. So files are removed last, and the lock of a process that may be sending stays in place:
+//! another process that found the name free would start beside it.
 //! left where it is: whoever found its name free would begin beside it.
 
 use std::collections::BTreeMap;
@@ -21,32 +22,32 @@ use tokio::sync::watch;
 
 use crate::shell::exit::{Exit, ExitMessage};
 
-/// Signals that a run takes itself: the first lets the calls in flight settle, the second does not.
-const HEEDED_MAX: u32 = 2;
-/// How long the last word may take. Chosen: whoever reads stderr reads at once, or not at all.
-const LAST_WORD_MAX: Duration = Duration::from_secs(1);
+/// Signals that a run handles itself: the first lets the requests in flight finish, the second stops at once.
+const HANDLED_MAX: u32 = 2;
+/// How long writing the exit message may take. Chosen: a reader of stderr reads at once, or not at all.
+const EXIT_MESSAGE_MAX: Duration = Duration::from_secs(1);
 
-static DESK: Mutex<SignalDesk> = Mutex::new(SignalDesk { heard: None, leftovers: BTreeMap::new(), next: 0 });
+static HANDLER: Mutex<SignalHandler> = Mutex::new(SignalHandler { signals: None, leftovers: BTreeMap::new(), next: 0 });
 
-/// What the thread of the signals has to know.
-struct SignalDesk {
-    /// Counts the signals for whoever takes them; `None` while nobody does.
-    heard: Option<watch::Sender<u32>>,
-    /// Files that must not outlive a process that has not begun its run.
+/// The state of the signal handler.
+struct SignalHandler {
+    /// Counts the signals for the run; `None` until a run handles them.
+    signals: Option<watch::Sender<u32>>,
+    /// Files that must be removed if the process ends before its run has started.
     leftovers: BTreeMap<u64, (Use, PathBuf)>,
     next: u64,
 }
 
-/// What a file is there for.
+/// The purpose of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
-    /// Its bytes, for this process alone.
+    /// It holds data for this process only.
     Scratch,
-    /// It keeps other processes off.
+    /// It keeps other processes away.
     Lock,
 }
 
-impl SignalDesk {
+impl SignalHandler {
     fn note(&mut self, purpose: Use, path: &Path) -> Leftover {
         let number = self.next;
         self.next += 1;
@@ -54,20 +55,20 @@ impl SignalDesk {
         Leftover(number)
     }
 
-    /// The files that go with the process, in this order: locks last, and not at all while a run may be sending. Before that, whoever would
-    /// begin one waits for the desk.
-    fn goes(&self) -> Vec<&Path> {
+    /// The files that are removed with the process, in this order. Locks come last, and not at all if a run may be sending. A run that is
+    /// about to start has to wait until this handler is unlocked.
+    fn to_remove(&self) -> Vec<&Path> {
         let of = |wanted: Use| self.leftovers.values().filter(move |(purpose, _)| *purpose == wanted).map(|(_, path)| path.as_path());
-        let locks = of(Use::Lock).filter(|_| self.heard.is_none());
+        let locks = of(Use::Lock).filter(|_| self.signals.is_none());
         of(Use::Scratch).chain(locks).collect()
     }
 }
 
-fn desk() -> MutexGuard<'static, SignalDesk> {
-    DESK.lock().unwrap_or_else(PoisonError::into_inner)
+fn handler() -> MutexGuard<'static, SignalHandler> {
+    HANDLER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the signals of this process from now on; `end` ends it. Where the system takes no handler, signals do what they always did.
+/// Handles the signals of this process from now on; `end` must end it. If the system refuses a handler, signals keep their default effect.
 pub(super) fn watch(end: fn(Exit)) {
     let (ready, is_ready) = mpsc::channel();
     let thread = std::thread::Builder::new().name("signals".to_owned());
@@ -77,7 +78,7 @@ pub(super) fn watch(end: fn(Exit)) {
         }
     });
     if watching.is_ok() {
-        // An error means that the thread has ended, which it has told.
+        // An error means that the thread has ended, which it has reported itself.
         let _ = is_ready.recv();
     }
 }
@@ -88,7 +89,7 @@ fn watch_on_this_thread(end: fn(Exit), ready: &mpsc::Sender<()>) -> io::Result<(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
-        // Whoever waits for it has gone if this fails.
+        // This fails only if the receiver is gone, and then nobody waits for it.
         let _ = ready.send(());
         loop {
             let hung_up = async {
@@ -103,12 +104,12 @@ fn watch_on_this_thread(end: fn(Exit), ready: &mpsc::Sender<()>) -> io::Result<(
                 Some(()) = hung_up => {}
                 else => return Ok(()),
             }
-            came(end);
+            on_signal(end);
         }
     })
 }
 
-/// Whether whoever started this process wants it to outlive the terminal (nohup).
+/// Whether this process was started so as to outlive the terminal (nohup).
 fn is_hangup_ignored() -> bool {
     const SIGHUP_BIT: u64 = 1;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -116,79 +117,80 @@ fn is_hangup_ignored() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & SIGHUP_BIT != 0)
 }
 
-fn came(end: fn(Exit)) {
-    let desk = desk();
-    if let Some(heard) = &desk.heard {
-        let before = *heard.borrow();
-        if before < HEEDED_MAX {
-            heard.send_modify(|count| *count += 1);
+fn on_signal(end: fn(Exit)) {
+    let handler = handler();
+    if let Some(signals) = &handler.signals {
+        let before = *signals.borrow();
+        if before < HANDLED_MAX {
+            signals.send_modify(|count| *count += 1);
             return;
         }
     }
-    let word = match desk.heard {
+    let word = match handler.signals {
         None => ExitMessage::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again"),
         Some(_) => ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"),
     };
-    say_in_time(word);
-    for leftover in desk.goes() {
-        // What is gone needs no removal, and of the rest nobody could be told more.
+    print_in_time(word);
+    for leftover in handler.to_remove() {
+        // A file that is gone already needs no removal, and other failures can no longer be reported.
         let _ = std::fs::remove_file(leftover);
     }
     end(Exit::Stopped);
 }
 
-/// Says the last word, unless standard error is stuck.
-fn say_in_time(word: ExitMessage) {
+/// Writes the exit message, but does not wait longer than [`EXIT_MESSAGE_MAX`] if standard error is blocked.
+fn print_in_time(word: ExitMessage) {
     let (said, is_said) = mpsc::channel();
     std::thread::spawn(move || {
         super::say(&word);
         let _ = said.send(());
     });
-    let _ = is_said.recv_timeout(LAST_WORD_MAX);
+    let _ = is_said.recv_timeout(EXIT_MESSAGE_MAX);
 }
 
-/// A file that is removed if a signal ends the process while this lives.
+/// A file that is removed if a signal ends the process before this is dropped.
 #[derive(Debug)]
 pub(super) struct Leftover(u64);
 
 impl Leftover {
     pub(super) fn of(path: &Path) -> Self {
-        desk().note(Use::Scratch, path)
+        handler().note(Use::Scratch, path)
     }
 
-    /// Takes the lock that `take` takes, which may have to make the file at `path` for it: no signal ends the process between that and the note of it.
+    /// Takes a lock by calling `take`, which may create the lock file at `path`. No signal can end the process between that and the
+    /// registration of the file.
     pub(super) fn of_lock<T, E>(
         path: &Path,
         take: impl FnOnce() -> Result<T, E>,
         is_made: impl FnOnce(&T) -> bool,
     ) -> Result<(T, Option<Self>), E> {
-        // Whoever ends the process waits for the desk.
-        let mut desk = desk();
+        // A signal has to wait until the handler is unlocked.
+        let mut handler = handler();
         let taken = take()?;
-        let leftover = is_made(&taken).then(|| desk.note(Use::Lock, path));
+        let leftover = is_made(&taken).then(|| handler.note(Use::Lock, path));
         Ok((taken, leftover))
     }
 }
 
 impl Drop for Leftover {
     fn drop(&mut self) {
-        desk().leftovers.remove(&self.0);
+        handler().leftovers.remove(&self.0);
     }
 }
 
-/// An item for each signal that comes from now on; they no longer end the process at once.
+/// A stream with an item for each signal from now on; the first two signals no longer end the process.
 pub(super) fn stops() -> LocalBoxStream<'static, ()> {
-    let mut desk = desk();
-    let heard = desk.heard.get_or_insert_with(|| watch::channel(0).0);
-    let (heard, taken) = (heard.subscribe(), *heard.borrow());
-    let next = |(mut heard, taken): (watch::Receiver<u32>, u32)| async move {
-        heard.wait_for(|count| *count > taken).await.ok()?;
-        Some(((), (heard, taken + 1)))
+    let mut handler = handler();
+    let signals = handler.signals.get_or_insert_with(|| watch::channel(0).0);
+    let (signals, taken) = (signals.subscribe(), *signals.borrow());
+    let next = |(mut signals, taken): (watch::Receiver<u32>, u32)| async move {
+        signals.wait_for(|count| *count > taken).await.ok()?;
+        Some(((), (signals, taken + 1)))
     };
-    unfold((heard, taken), next).boxed_local()
+    unfold((signals, taken), next).boxed_local()
 }
 
-/// One stream of stops for a run of several phases: what comes between two of them is not lost.
+/// One stream of signals for a run of several phases, so that a signal between two phases is not lost.
 #[derive(Clone)]
 pub(super) struct Stops(std::rc::Rc<std::cell::RefCell<LocalBoxStream<'static, ()>>>);
 
@@ -212,12 +214,12 @@ mod tests {
 
     #[test]
     fn locks_go_last_and_only_while_nothing_can_be_sent() {
-        let mut desk = SignalDesk { heard: None, leftovers: BTreeMap::new(), next: 0 };
-        // Notes that are dropped would look for the desk of this process.
-        std::mem::forget(desk.note(Use::Lock, Path::new("users.state.lock")));
-        std::mem::forget(desk.note(Use::Scratch, Path::new(".summary.json.tmp")));
-        assert_eq!(desk.goes(), [Path::new(".summary.json.tmp"), Path::new("users.state.lock")]);
-        desk.heard = Some(watch::channel(0).0);
-        assert_eq!(desk.goes(), [Path::new(".summary.json.tmp")]);
+        let mut handler = SignalHandler { signals: None, leftovers: BTreeMap::new(), next: 0 };
+        // Dropping the registrations would look for the handler of this process.
+        std::mem::forget(handler.note(Use::Lock, Path::new("users.state.lock")));
+        std::mem::forget(handler.note(Use::Scratch, Path::new(".summary.json.tmp")));
+        assert_eq!(handler.to_remove(), [Path::new(".summary.json.tmp"), Path::new("users.state.lock")]);
+        handler.signals = Some(watch::channel(0).0);
+        assert_eq!(handler.to_remove(), [Path::new(".summary.json.tmp")]);
     }
 }

@@ -14,10 +14,9 @@ use crate::domain::{figures, uuid};
 use crate::io::state::{AccountCounts, RunRecord, StateDb, StateError, StateInfo};
 use crate::shell::exit::{Exit, ExitMessage};
 
-/// Runs that are shown. Chosen: about a week of nights.
+/// The most runs that are shown. Chosen: about a week of nights.
 const RUNS_SHOWN: u32 = 8;
 
-/// Does what the flags ask for.
 pub(super) fn run(flags: &StateFlags) -> ExitMessage {
     let done = match &flags.what {
         None => show(flags),
@@ -38,7 +37,7 @@ fn find(flags: &StateFlags) -> Result<StateDb, ExitMessage> {
     })
 }
 
-/// Looks before it changes anything: a state that isn't there is not made by its lock.
+/// Opens the state before it takes the lock, because locking would create a missing one.
 fn take(flags: &StateFlags) -> Result<(LockedState, StateDb), ExitMessage> {
     find(flags)?;
     let kept = LockedState::take(&flags.state)?;
@@ -55,13 +54,13 @@ fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
 }
 
 fn export(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
-    // Whoever reads the output may take all the time in the world; meanwhile nobody could change the state.
+    // The reader of the output may be slow, and nobody could change the state while it is being read. So a copy is exported.
     let copy = copied(&find(flags)?)?;
     stdout::write(|out| io::copy(&mut &copy, out))?;
     Ok(ExitMessage::done(""))
 }
 
-/// The export in an unnamed file.
+/// The export as an unnamed file.
 fn copied(state: &StateDb) -> Result<File, ExitMessage> {
     let cannot = |error: &io::Error| {
         ExitMessage::new(
@@ -97,7 +96,7 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
 
 fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {
     let (_kept, mut state) = take(flags)?;
-    // A UUID with its hyphens is no account's id: without them it may be.
+    // A UUID with hyphens is never a UserID; without them it may be one.
     let compact = |id: &String| uuid::compact(id.as_bytes()).and_then(|id| String::from_utf8(id.to_vec()).ok());
     let wanted: Vec<String> = ids.iter().map(|id| compact(id).unwrap_or_else(|| id.clone())).collect();
     let dropped = state.forget(wanted.iter().map(String::as_str)).map_err(|error| state_error(&error))?;

@@ -1,4 +1,4 @@
-//! Passes the findings of a verification on to its files and notes them for the state.
+//! Passes the findings of a verification to its files, and collects the corrections for the state.
 
 use std::io;
 
@@ -11,28 +11,28 @@ use crate::io::state::Discrepancy;
 use crate::io::verification_files::VerificationFiles;
 use crate::shell::exit::ExitMessage;
 
-/// Bytes of a note: an id, and what is wrong with it.
-const NOTE: usize = USER_ID_MAX_BYTES + 1;
+/// Bytes of a correction: a UserID and its discrepancy.
+const CORRECTION_BYTES: usize = USER_ID_MAX_BYTES + 1;
 
-/// Takes findings to the files, and notes what a state has to learn.
+/// Passes findings to the files and collects the corrections for the state.
 pub(super) struct Reconciled {
-    sheets: VerificationFiles,
-    /// The state, and what is wrong with which of its ids.
-    notes: Option<(LockedState, ExternalSorter<NOTE>)>,
+    files: VerificationFiles,
+    /// The state, and the UserIDs with their discrepancies.
+    corrections: Option<(LockedState, ExternalSorter<CORRECTION_BYTES>)>,
 }
 
 impl Reconciled {
-    pub(super) fn new(sheets: VerificationFiles, kept: Option<LockedState>) -> Self {
+    pub(super) fn new(files: VerificationFiles, kept: Option<LockedState>) -> Self {
         let sorter = || ExternalSorter::new(Box::new(tempfile::tempfile));
-        Self { sheets, notes: kept.map(|kept| (kept, sorter())) }
+        Self { files, corrections: kept.map(|kept| (kept, sorter())) }
     }
 
-    /// The files take their names, then the state learns of it: whether there is something to repair.
+    /// Gives the files their names, then applies the corrections to the state. Returns whether there is something to repair.
     pub(super) fn finish(self, complete: bool, cannot_write: impl Fn(&io::Error) -> ExitMessage) -> Result<bool, ExitMessage> {
-        let has_repair = self.sheets.finish(complete).map_err(|error| cannot_write(&error))?;
-        if let Some((kept, sorter)) = self.notes {
-            let notes = sorter.finish().map_err(|error| cannot_write(&error))?;
-            let wrong = notes.map(|note| note.map(|note| read(&note)));
+        let has_repair = self.files.finish(complete).map_err(|error| cannot_write(&error))?;
+        if let Some((kept, sorter)) = self.corrections {
+            let corrections = sorter.finish().map_err(|error| cannot_write(&error))?;
+            let wrong = corrections.map(|correction| correction.map(|correction| read(&correction)));
             kept.open()?.set_right(wrong).map_err(|error| state_error(&error))?;
         }
         Ok(has_repair)
@@ -50,26 +50,26 @@ impl Findings for Reconciled {
             }
             Comparison::Same | Comparison::Unknown(_) | Comparison::Invalid(_) => None,
         };
-        if let Some((_, sorter)) = &mut self.notes
+        if let Some((_, sorter)) = &mut self.corrections
             && let Some(wrong) = wrong
             && let Ok(id) = UserId::check_as(UserIds::Any, finding.id())
         {
-            let mut note = [0; NOTE];
-            note[..USER_ID_MAX_BYTES].copy_from_slice(PaddedId::new(id.as_bytes()).padded());
-            note[USER_ID_MAX_BYTES] = match wrong {
+            let mut correction = [0; CORRECTION_BYTES];
+            correction[..USER_ID_MAX_BYTES].copy_from_slice(PaddedId::new(id.as_bytes()).padded());
+            correction[USER_ID_MAX_BYTES] = match wrong {
                 Discrepancy::NotThere => 0,
                 Discrepancy::Different(fields) => fields.bits(),
             };
-            sorter.push(note)?;
+            sorter.push(correction)?;
         }
-        self.sheets.take(finding)
+        self.files.take(finding)
     }
 }
 
-fn read(note: &[u8; NOTE]) -> (PaddedId, Discrepancy) {
+fn read(correction: &[u8; CORRECTION_BYTES]) -> (PaddedId, Discrepancy) {
     let mut id = [0; USER_ID_MAX_BYTES];
-    id.copy_from_slice(&note[..USER_ID_MAX_BYTES]);
-    let wrong = match note[USER_ID_MAX_BYTES] {
+    id.copy_from_slice(&correction[..USER_ID_MAX_BYTES]);
+    let wrong = match correction[USER_ID_MAX_BYTES] {
         0 => Discrepancy::NotThere,
         fields => Discrepancy::Different(InDoubt::from_bits(fields)),
     };
@@ -78,7 +78,7 @@ fn read(note: &[u8; NOTE]) -> (PaddedId, Discrepancy) {
 
 const fn doubt(field: Field) -> InDoubt {
     match field {
-        // A service that shows another id for this one is not to be trusted about it.
+        // If the service returns another UserID than the one asked for, nothing that it says about this one can be trusted.
         Field::UserId => InDoubt::EXISTENCE,
         Field::Nick => InDoubt::NICK,
         Field::FaceUrl => InDoubt::FACE_URL,

@@ -14,11 +14,11 @@ use crate::io::state::{self, StateDb, StateError, StateLock};
 use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 use crate::shell::terminal::causes;
 
-/// What to do where another program has kept the state from being changed.
+/// The hint if another program keeps the state from being changed.
 const OTHERS_LOOK: &str = "another program works with the state, or has left a look at it open (a shell of SQLite, for one): close it; the same command \
                            resumes";
 
-/// A state that is this process' to change.
+/// A state that only this process may change.
 #[derive(Debug)]
 pub(super) struct LockedState {
     lock: StateLock,
@@ -26,14 +26,14 @@ pub(super) struct LockedState {
 }
 
 impl LockedState {
-    /// Takes the state for this process. It need not be there.
+    /// Locks the state for this process. The file need not exist.
     pub(super) fn take(path: &Path) -> Result<Self, ExitMessage> {
         let (lock, leftover) = Leftover::of_lock(&state::names(path)[1], || state::lock(path), StateLock::is_for_nothing)
             .map_err(|error| state_error(&error))?;
         Ok(Self { lock, _leftover: leftover })
     }
 
-    /// As [`LockedState::take`], of a state that must be there, and be this target's.
+    /// The same as [`LockedState::take`] for a state that must exist and belong to this target.
     pub(super) fn take_existing(path: &Path, target: &Target, flags: &ConnectionFlags) -> Result<Self, ExitMessage> {
         if StateDb::find(path).map_err(|error| state_error(&error))?.is_none() {
             return Err(ExitMessage::yours(format!("there is no state at {}", path.display()), "correct --state, or leave it out"));
@@ -52,12 +52,12 @@ impl LockedState {
         StateDb::find(self.lock.path()).map_err(|error| state_error(&error))
     }
 
-    /// It is there by now.
+    /// Opens the state, which must exist.
     pub(super) fn open(&self) -> Result<StateDb, ExitMessage> {
         StateDb::open(self.lock.path()).map_err(|error| state_error(&error))
     }
 
-    /// Refuses a state that belongs elsewhere.
+    /// Refuses a state that belongs to another target.
     pub(super) fn belongs_to(&self, target: &Target, flags: &ConnectionFlags) -> Result<(), ExitMessage> {
         let Some(state) = self.find()? else { return Ok(()) };
         let about = state.about().map_err(|error| state_error(&error))?;
@@ -79,12 +79,12 @@ pub(super) fn fill_error(error: &FillError) -> ExitMessage {
     }
 }
 
-/// What a state is known by, or a run; 0 is none.
+/// A random identity for a state or a run; 0 stands for none.
 pub(super) fn new_identity() -> u64 {
     fastrand::u64(1..)
 }
 
-/// The guard against another's state, where no plan is made.
+/// The safety check against the state of another app, for commands without a plan.
 fn of_another(why: &str, state: &Path, flags: &ConnectionFlags) -> ExitMessage {
     let why = format!("guard {}: {why}", Guard::Target.name());
     ExitMessage::new(Exit::Guarded, why, format!("name another --state, or, if the app has moved: {}", retarget(state, flags)))
@@ -95,7 +95,7 @@ pub(super) fn retarget(state: &Path, flags: &ConnectionFlags) -> CommandLine {
     CommandLine::new("state").file(state).plain("retarget").connection(flags)
 }
 
-/// Who denies the state, if it is that.
+/// Who denies access to the state, if that is the cause.
 fn denied(error: &StateError) -> String {
     match error {
         StateError::File { path, source, .. } => why_denied(path, source),
@@ -110,7 +110,7 @@ fn denied(error: &StateError) -> String {
     }
 }
 
-/// What a state's error means.
+/// The exit message for an error of the state.
 pub(super) fn state_error(error: &StateError) -> ExitMessage {
     let why = causes(error);
     match error {

@@ -1,22 +1,22 @@
-//! Standard output, which holds only the data that a command was asked for.
+//! Standard output, which contains only the data that a command was asked for.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
 use crate::shell::exit::{Exit, ExitMessage};
 
-/// Prints a report. A reader that has gone away (`| head`) has seen what it wanted.
+/// Prints a report. If the reader has closed the pipe (`| head`), that is no error.
 ///
 /// # Errors
-/// The last word (exit code 1) where it cannot be written otherwise.
+/// An [`ExitMessage`] with exit code 1 if it cannot be written for another reason.
 pub(super) fn print(report: &dyn Display) -> Result<(), ExitMessage> {
     print_to(io::stdout().lock(), report)
 }
 
-/// As [`print`], for what is made on the way.
+/// The same as [`print`] for output that is produced while it is written; `None` if the reader has closed the pipe.
 ///
 /// # Errors
-/// The last word (exit code 1) where it cannot be written.
+/// An [`ExitMessage`] with exit code 1 if it cannot be written.
 pub(super) fn write<T>(work: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> Result<Option<T>, ExitMessage> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match work(&mut out).and_then(|made| out.flush().map(|()| made)) {
@@ -30,7 +30,7 @@ fn cannot_write(error: &io::Error) -> ExitMessage {
     ExitMessage::new(
         Exit::Fatal,
         format!("cannot write the report to standard output: {error}"),
-        "check where it is redirected to; the same command says it again",
+        "check where it is redirected to; the same command prints it again",
     )
 }
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_no_fault_and_a_full_disk_is() {
+    fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
         assert_eq!(print_to(Failing(ErrorKind::BrokenPipe), &"report"), Ok(()));
         let word = print_to(Failing(ErrorKind::StorageFull), &"report").unwrap_err();
         assert_eq!(word.exit, Exit::Fatal);

@@ -1,4 +1,4 @@
-//! What a person sees of a run: its progress while it lasts, and its summary at the end.
+//! What a person sees of a run: progress while it runs, and a summary at the end.
 
 pub mod phase_bar;
 pub mod progress;

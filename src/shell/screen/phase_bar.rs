@@ -1,5 +1,5 @@
-//! Shows how far a phase has come, on stderr: a bar on a terminal, a plain line a minute elsewhere or with `--no-progress`, nothing with
-//! `--quiet`.
+//! Shows the progress of a phase on stderr: a bar on a terminal, otherwise (or with `--no-progress`) one plain line a minute. `--quiet`
+//! shows nothing.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use super::progress::Wanted;
 use crate::shell::terminal::print_stderr;
 
-/// Without a terminal, a line this often. Chosen: a night's log stays readable.
+/// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
 const LINE_EVERY: Duration = Duration::from_secs(60);
-/// The bar takes what the words leave of the line.
+/// The bar takes the space that the text leaves on the line.
 const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
 
 #[expect(missing_debug_implementations, reason = "it holds the bars")]
-/// Shows one phase after the other; what it shows is gone once it is dropped.
+/// Shows one phase after the other. The display is removed when this is dropped.
 pub struct PhaseBar {
     face: PhaseDisplay,
 }
@@ -27,7 +27,7 @@ enum PhaseDisplay {
 }
 
 impl PhaseBar {
-    /// What is `wanted` and stderr can show.
+    /// Chooses the display by `wanted` and by what stderr is.
     #[must_use]
     pub fn on_stderr(wanted: Wanted, bars: &MultiProgress, now: Instant) -> Self {
         let face = match wanted {
@@ -38,7 +38,7 @@ impl PhaseBar {
         Self { face }
     }
 
-    /// Shows that so much of the whole is done; `detail` may be cut.
+    /// Shows that `done` of `whole` is done. `detail` may be cut.
     pub fn tell(&mut self, (done, whole): (u64, u64), words: &str, detail: &str, now: Instant) {
         match &mut self.face {
             PhaseDisplay::Bar { bars, drawn } => {
@@ -59,7 +59,7 @@ impl PhaseBar {
 }
 
 fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template(BAR).expect("the template is constant and under test");
+    let style = ProgressStyle::with_template(BAR).expect("the template is a constant that a test checks");
     ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
 }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_has_a_template() {
+    fn the_template_of_the_bar_is_valid() {
         assert_eq!(new_bar().position(), 0);
     }
 }

@@ -1,7 +1,7 @@
-//! Shows a run while it lasts, on stderr: a bar on a terminal, a plain line a minute elsewhere or with `--no-progress`, nothing with
-//! `--quiet`.
+//! Shows the progress of a run on stderr: a bar on a terminal, otherwise (or with `--no-progress`) one plain line a minute. `--quiet` shows
+//! nothing.
 //!
-//! The caller hands in each `Progress` and the time. This module never reads a clock, and what it shows changes nothing in the run.
+//! The caller passes each `Progress` and the time. This module reads no clock, and it cannot affect the run.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -15,50 +15,50 @@ use crate::domain::figures;
 use crate::flow::import::{ImportProgress, RunPhase};
 use crate::shell::terminal::printable;
 
-/// Without a terminal, a line this often. Chosen: a night's log stays readable.
+/// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
 const LINE_EVERY: Duration = Duration::from_secs(60);
-/// A change of the phase is told earlier than that, though no two lines come closer than this. Chosen.
+/// A change of the phase is reported earlier, but lines are never closer together than this. Chosen.
 const LINES_APART: Duration = Duration::from_secs(10);
-/// The pace is that of this long. Chosen: steady enough to read, quick enough to show a stall.
+/// The pace is an average over this time. Chosen: steady enough to read, short enough to show a stall.
 const PACE_OVER: Duration = Duration::from_secs(10);
-/// Samples of the pace are at least this far apart, so that at most 51 of them are kept.
+/// Samples of the pace are at least this far apart, so at most 51 of them are kept.
 const SAMPLES_APART: Duration = Duration::from_millis(200);
-/// No pace is shown before this long. Chosen: the first calls would show as a burst.
+/// No pace is shown before this time. Chosen: the first requests would look like a burst.
 const PACE_AFTER: Duration = Duration::from_secs(1);
-/// Slower than this, in calls a second, nothing is foretold. Chosen: it is a stall, not a pace.
+/// Below this pace, in requests per second, no remaining time is shown. Chosen: the run is stalled then.
 const PACE_MIN: f64 = 0.05;
-/// Most characters that are shown of the reason why the service is waited for. Chosen: a line of a log.
+/// Most characters of the reason why the run waits for the service. Chosen: one line of a log.
 const WHY_MAX: usize = 100;
-/// The bar takes what the figures leave of the line, so that it fits 80 columns and fewer.
+/// The bar takes the space that the figures leave on the line, so it fits 80 columns and fewer.
 const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
-/// For an input of unknown size.
+/// The same for an input of unknown size.
 const SPINNER: &str = "{spinner} {prefix}\n  {wide_msg}";
 
-/// What of the progress is wanted.
+/// The kind of progress that the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// A bar on a terminal, a line now and then elsewhere.
+    /// A bar on a terminal, otherwise a line now and then.
     Shown,
     Nothing,
 }
 
-/// Where this process began, and how far there is to go.
+/// Where this process started, and how much there is to do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Start {
-    /// Rows that earlier processes settled.
+    /// Rows that earlier processes processed.
     pub rows_done: u64,
-    /// Byte offset in the input at which this process began.
+    /// Byte offset in the input at which this process started.
     pub offset: u64,
-    /// Size of the input, if it is known.
+    /// Size of the input in bytes, if it is known.
     pub input_bytes: Option<u64>,
-    /// This process settles at most this many records.
+    /// The most records that this process handles (`--limit`).
     pub limit: Option<u64>,
 }
 
 #[expect(missing_debug_implementations, reason = "it holds a writer")]
-/// Shows the run. The bar is gone from the screen once this is dropped.
+/// Shows the run. The bar is removed from the screen when this is dropped.
 pub struct ProgressReporter {
-    face: Display,
+    display: Display,
     start: Start,
     pace: RecentPace,
 }
@@ -71,33 +71,33 @@ enum Display {
 }
 
 impl ProgressReporter {
-    /// What is `wanted` and stderr can show.
+    /// Chooses the display by `wanted` and by what stderr is.
     #[must_use]
     pub fn on_stderr(wanted: Wanted, bars: &MultiProgress, start: Start, now: Instant) -> Self {
-        let face = match wanted {
+        let display = match wanted {
             Wanted::Nothing => Display::Nothing,
             Wanted::Shown if !bars.is_hidden() => Display::Bar(Bar { bars: bars.clone(), drawn: None }),
             Wanted::Shown => Display::Lines(PlainLines::new(Box::new(std::io::stderr()), now)),
         };
-        Self::new(face, start, now)
+        Self::new(display, start, now)
     }
 
-    fn new(face: Display, start: Start, now: Instant) -> Self {
-        Self { face, start, pace: RecentPace::new(now) }
+    fn new(display: Display, start: Start, now: Instant) -> Self {
+        Self { display, start, pace: RecentPace::new(now) }
     }
 
-    /// Shows the state of the run, as far as it is time to.
+    /// Shows the state of the run if an update is due.
     pub fn tell(&mut self, snapshot: &ImportProgress, now: Instant) {
         self.pace.note(snapshot.calls, now);
         let view = ProgressView::new(snapshot, self.start, self.pace.calls_per_s(snapshot.calls, now));
-        match &mut self.face {
+        match &mut self.display {
             Display::Bar(bar) => bar.draw(&view),
             Display::Lines(lines) => lines.write_if_due(&view, now),
             Display::Nothing => {}
         }
     }
 
-    /// Takes the bar off the screen.
+    /// Removes the bar from the screen.
     pub fn finish(self) {
         drop(self);
     }
@@ -106,7 +106,7 @@ impl ProgressReporter {
 /// A bar on a terminal.
 struct Bar {
     bars: MultiProgress,
-    /// `None` until there is something to show.
+    /// `None` until the first update.
     drawn: Option<ProgressBar>,
 }
 
@@ -130,10 +130,10 @@ impl Drop for Bar {
     }
 }
 
-/// A bar that isn't on the screen yet, so that it is first drawn with its figures.
+/// A bar that is not on the screen yet, so that it first appears with its figures.
 fn hidden_bar(length: Option<u64>) -> ProgressBar {
     let template = if length.is_some() { BAR } else { SPINNER };
-    let style = ProgressStyle::with_template(template).expect("the template is constant and under test");
+    let style = ProgressStyle::with_template(template).expect("the template is a constant that a test checks");
     ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
 }
 
@@ -162,16 +162,16 @@ impl PlainLines {
         if since >= LINE_EVERY || (since >= LINES_APART && phase != self.told) {
             self.told_at = now;
             self.told = phase;
-            // Nobody can be told that stderr is gone, and the run does not need it.
+            // If stderr is closed, there is nobody to report to, and the run does not need it.
             let _ = writeln!(self.out, "{}", view.line());
         }
     }
 }
 
-/// How fast calls left lately.
+/// The recent pace of requests.
 #[derive(Debug)]
 struct RecentPace {
-    /// Time, and calls up to it; the first is at least `PACE_OVER` old, if there is one so old.
+    /// Times, and the number of requests up to each. The first sample is at least `PACE_OVER` old if the run is.
     samples: VecDeque<(Instant, u64)>,
 }
 
@@ -196,7 +196,7 @@ impl RecentPace {
     }
 }
 
-/// A snapshot with what follows from it, in words.
+/// The progress together with the figures derived from it.
 struct ProgressView<'a> {
     snapshot: &'a ImportProgress,
     start: Start,
@@ -210,7 +210,7 @@ impl<'a> ProgressView<'a> {
         Self { snapshot, start, calls_per_s, left }
     }
 
-    /// Byte offset in the input, never past its end.
+    /// Byte offset in the input, never behind its end.
     fn offset(&self) -> u64 {
         let offset = self.snapshot.offset.unwrap_or(self.start.offset);
         self.start.input_bytes.map_or(offset, |bytes| offset.min(bytes))
@@ -220,28 +220,28 @@ impl<'a> ProgressView<'a> {
         self.start.rows_done + self.snapshot.tally.rows()
     }
 
-    /// Beside the bar.
+    /// The text beside the bar.
     fn headline(&self) -> String {
         let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{} %", percent(self.offset(), bytes)));
         let rows = Some(figures::counted(self.rows(), "row"));
         joined([share, rows, self.pace_words(), self.left_words()], "  ")
     }
 
-    /// Below the bar: what may be long comes last.
+    /// The text below the bar; the part that may be long comes last.
     fn detail(&self) -> String {
         let tally = self.snapshot.tally;
         let failed = Some(format!("{} failed", figures::count(tally.failed)));
         joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ")
     }
 
-    /// The line of a log.
+    /// The line for a log.
     fn line(&self) -> String {
         let tally = self.snapshot.tally;
         let earlier = (self.start.rows_done > 0).then(|| format!("{} earlier", figures::count(self.start.rows_done)));
         let imported = Some(format!("{} imported", figures::count(tally.imported)));
         let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        let fates = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
-        let done = Some(format!("{} done ({fates})", figures::counted(self.rows(), "row")));
+        let counts = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
+        let done = Some(format!("{} done ({counts})", figures::counted(self.rows(), "row")));
         let retries = (self.snapshot.retries > 0).then(|| self.retries());
         let words =
             joined([done, self.pace_words(), retries, self.left_words(), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ");
@@ -265,8 +265,8 @@ impl<'a> ProgressView<'a> {
     }
 }
 
-/// The calls that the rest of the input takes, if it takes as many a byte as the part that is settled, at this pace. Calls are
-/// counted rather than bytes a second because one row in retries holds the settled offset back for a while, but not the calls.
+/// The time that the rest of the input takes at this pace, if it needs as many requests per byte as the part done so far. Requests are
+/// counted rather than bytes per second, because one row in retries holds up the offset for a while, but not the requests.
 fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
     match snapshot.phase {
         RunPhase::Running | RunPhase::Throttled { .. } => {}
@@ -288,7 +288,7 @@ fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// Whole per cent, rounded down: 100 means all.
+/// Whole per cent, rounded down, so that 100 means everything.
 fn percent(part: u64, whole: u64) -> u128 {
     u128::from(part) * 100 / u128::from(whole)
 }
@@ -297,7 +297,7 @@ fn invalid(rows: u64) -> Option<String> {
     (rows > 0).then(|| format!("{} invalid", figures::count(rows)))
 }
 
-/// What the run is doing, in words.
+/// The state of the run in words.
 pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
     match phase {
         RunPhase::Running => "running".to_owned(),
@@ -368,7 +368,7 @@ mod tests {
         ProgressReporter::new(Display::Lines(PlainLines::new(Box::new(log.clone()), now)), start, now)
     }
 
-    /// Tells `seconds` of a run at 200 calls a second, from `from` on.
+    /// Reports `seconds` of a run at 200 requests a second, starting with second `from`.
     fn run(progress: &mut ProgressReporter, begun: Instant, seconds: std::ops::Range<u32>, phase: &RunPhase) {
         for tick in seconds.start * 4 + 1..=seconds.end * 4 {
             let told = ImportProgress { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_phase_is_told_at_once_but_not_within_ten_seconds_of_a_line() {
+    fn a_change_of_phase_is_shown_at_once_but_not_within_ten_seconds_of_a_line() {
         let (log, begun) = (Log::default(), Instant::now());
         let mut progress = lines(&log, Start::default(), begun);
         run(&mut progress, begun, 0..20, &RunPhase::Running);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_everything_that_there_is() {
+    fn a_line_has_all_figures() {
         let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
         let told = ImportProgress { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_is_that_of_the_last_ten_seconds_in_bounded_memory() {
+    fn the_pace_covers_the_last_ten_seconds_in_bounded_memory() {
         let begun = Instant::now();
         let mut pace = RecentPace::new(begun);
         assert_eq!(pace.calls_per_s(500, begun + TICK), None);
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn time_left_comes_from_the_bytes_settled_here_and_the_recent_pace() {
+    fn time_left_comes_from_the_bytes_of_this_process_and_the_recent_pace() {
         let start = Start { rows_done: 500, offset: 5_000, input_bytes: Some(45_000), limit: None };
         let told = ImportProgress { offset: Some(15_000), ..snapshot(1_000) };
         let check = |told: &ImportProgress, start: Start, pace: f64, seconds: Option<u64>| {
@@ -458,7 +458,7 @@ mod tests {
         check(&ImportProgress { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
     }
 
-    /// A terminal of 80 columns that remembers what is written.
+    /// A terminal of 80 columns that records what is written.
     #[derive(Debug, Clone, Default)]
     struct Terminal(Arc<Mutex<String>>);
 
@@ -500,7 +500,7 @@ mod tests {
             ProgressReporter::new(Display::Bar(Bar { bars, drawn: None }), start, now)
         }
 
-        /// All that was drawn, in lines of 80 columns (a bar pads its lines instead of ending them).
+        /// Everything that was drawn, in lines of 80 columns (a bar pads its lines instead of ending them).
         fn screen(&self) -> Vec<String> {
             let drawn: Vec<char> = self.0.lock().unwrap().replace(['\r', '\n'], "").chars().collect();
             drawn.chunks(80).map(|line| line.iter().collect::<String>().trim_end().to_owned()).collect()
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_fits_80_columns_and_is_not_drawn_before_it_is_told_something() {
+    fn the_bar_fits_80_columns_and_is_not_drawn_before_the_first_update() {
         let (terminal, begun) = (Terminal::default(), Instant::now());
         let start = Start { rows_done: 99_000_000, input_bytes: Some(u64::MAX), ..Start::default() };
         let mut progress = terminal.bar(start, begun);

@@ -1,6 +1,6 @@
 //! The result of a run: JSON for `--summary`, and a table for people.
 //!
-//! The names and their order in the JSON are a contract. Both hold counts only, no personal data.
+//! The names and their order in the JSON are a contract. JSON and table contain counts only, no personal data.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,35 +19,35 @@ use crate::flow::deliver::Lane;
 use crate::shell::exit::Exit;
 use crate::shell::terminal::printable;
 
-/// Most codes that the table names. Chosen: more is a matter for the results file.
+/// Most codes that the table shows. Chosen: for more there is the results file.
 const CODES_SHOWN: usize = 5;
-/// Column in which the table's values begin: the longest label and two spaces.
+/// Column in which the values of the table begin: the longest label and two spaces.
 pub(super) const LABEL_WIDTH: usize = 12;
-/// The headings of a resumed run's two columns.
+/// The headings of the two columns in the table of a resumed run.
 const THIS_RUN: &str = "this run";
 const IN_ALL: &str = "in all";
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Summary {
     pub exit: Exit,
-    /// The word for how it ended, mostly `Exit::outcome`.
+    /// The word for how the run ended, usually `Exit::outcome`.
     pub outcome: &'static str,
-    /// The lane that the run took in the end.
+    /// The mode that the run used at its end.
     pub lane: Lane,
-    /// Outcomes of the whole run, those of earlier processes included.
+    /// Outcomes of the whole run, earlier processes included.
     pub tally: OutcomeCounts,
-    /// Calls of this process.
+    /// Requests of this process.
     pub traffic: CallStats,
-    /// Time that this process took.
+    /// Duration of this process.
     pub elapsed: Duration,
-    /// Rows that were settled when this process began; 0 on a fresh run.
+    /// Rows that had their outcome when this process started; 0 for a new run.
     pub resumed_at_row: u64,
-    /// Of a sync.
+    /// The figures of a sync.
     pub sync: Option<SyncFigures>,
 }
 
-/// What only a sync has to tell.
+/// The figures that only a sync has.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncFigures {
     pub plan: PlanCounts,
@@ -55,19 +55,19 @@ pub struct SyncFigures {
     pub deleted: u64,
     /// Kicks and deletions that failed.
     pub missing_failed: u64,
-    /// Missing ids that are spared because a record looks like them.
+    /// Missing accounts that are not kicked or deleted because a record of the file looks like them.
     pub lookalikes: u64,
     /// Why kicks and deletions wait for a later run.
     pub missing_waits: Option<Wait>,
-    /// The first guard that tripped.
+    /// The first safety check that failed.
     pub guard: Option<Guard>,
 }
 
 impl Summary {
-    /// The JSON, with a newline at its end.
+    /// The summary as JSON with a final newline.
     ///
     /// # Panics
-    /// Never: all that it holds can be written as JSON.
+    /// Never: all of its content can be written as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut text =
@@ -77,7 +77,7 @@ impl Summary {
     }
 }
 
-/// The summary as it is written; its field order is the contract's.
+/// The JSON of a summary; the order of its fields is part of the contract.
 #[derive(Serialize)]
 struct SummaryJson<'a> {
     exit_code: u8,
@@ -96,13 +96,13 @@ struct SummaryJson<'a> {
     codes: &'a BTreeMap<i64, u64>,
     latency_ms: Latency,
     lane: &'static str,
-    /// Those that were called.
+    /// The APIs that were called.
     apis: BTreeMap<&'static str, ApiCallStats>,
     #[serde(flatten)]
     sync: Option<SyncJson>,
 }
 
-/// What a sync adds.
+/// The additional fields of a sync.
 #[derive(Serialize)]
 struct SyncJson {
     plan: PlanCounts,
@@ -130,7 +130,7 @@ impl<'a> SummaryJson<'a> {
         Self {
             exit_code: exit.code(),
             outcome,
-            // Of a sync all records count, those that nothing became of too.
+            // In a sync all records count, also those without an outcome of their own.
             rows: sync.map_or_else(|| tally.rows(), |sync| sync.plan.records()),
             imported: tally.imported,
             failed: tally.failed,
@@ -159,7 +159,7 @@ fn lane_name(lane: Lane) -> &'static str {
     }
 }
 
-/// The APIs that were called, and the main one in any case.
+/// The APIs that were called, and always the main one.
 pub(super) fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
     traffic.apis.iter().filter(|(command, api)| api.calls > 0 || *command == traffic.main)
 }
@@ -168,20 +168,20 @@ pub(super) fn thousandths(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
-/// The table that ends a run, for people.
+/// The table at the end of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Report<'a> {
     pub summary: &'a Summary,
     /// Outcomes of this process.
     pub this_run: OutcomeCounts,
     pub results: &'a Path,
-    /// `None` where the run left none.
+    /// `None` if the run has no rejects file.
     pub rejects: Option<&'a Path>,
     pub checkpoint: &'a Path,
 }
 
 impl fmt::Display for Report<'_> {
-    /// The lines of the table, without a newline at the end.
+    /// Writes the lines of the table without a final newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.counts(f)?;
         self.calls(f)?;
@@ -235,7 +235,7 @@ impl Report<'_> {
         let name = match self.summary.lane {
             Lane::Single => return Ok(()),
             Lane::Batch(_) => "batch",
-            Lane::FellBack => "account by account, since batches were no good",
+            Lane::FellBack => "one account per request, because batches did not work",
         };
         line(f, "lane", name)?;
         apis(f, "", &self.summary.traffic)
@@ -274,7 +274,7 @@ fn frequent_codes(codes: &BTreeMap<i64, u64>) -> String {
     words.join(", ")
 }
 
-/// A label, a count of this run, and one of the whole run.
+/// A label, the count of this process, and the count of the whole run.
 pub(super) type Row = (&'static str, u64, Option<u64>);
 
 pub(super) fn column_width(table: &[Row]) -> usize {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_is_the_contract_to_the_letter() {
+    fn the_json_is_exactly_the_contract() {
         let expected = r#"{
   "exit_code": 3,
   "outcome": "finished_with_rejects",
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_tells_its_own_rows_and_all_of_them() {
+    fn a_resumed_run_shows_its_own_rows_and_all_rows() {
         let expected = "            this run    in all
 rows          12,000   112,000
 imported      11,990   111,980
@@ -404,7 +404,7 @@ checkpoint  users.checkpoint.json";
     }
 
     #[test]
-    fn a_fresh_run_without_calls_tells_less() {
+    fn a_new_run_without_requests_has_a_shorter_table() {
         let tally = OutcomeCounts { imported: 0, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let elapsed = Duration::from_millis(420);
         let summary = Summary {

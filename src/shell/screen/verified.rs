@@ -13,22 +13,22 @@ use crate::domain::comparison::FindingCounts;
 use crate::domain::figures;
 use crate::shell::exit::Exit;
 
-/// What a verification came to.
+/// The result of a verification.
 #[derive(Debug, Clone)]
 pub struct Verified {
     pub exit: Exit,
-    /// Records of the input.
+    /// Records in the input.
     pub rows: u64,
     pub tally: FindingCounts,
-    /// Distinct valid ids that weren't asked about, or got no answer before the run stopped.
+    /// Distinct valid UserIDs that were not checked, or got no answer before the run stopped.
     pub not_asked: u64,
-    /// Of the sample, if there was one.
+    /// The seed of the sample, if there is one.
     pub seed: Option<u64>,
     pub traffic: CallStats,
     pub elapsed: Duration,
 }
 
-/// The summary as it is written; its field order is the contract's.
+/// The JSON of a verification; the order of its fields is part of the contract.
 #[derive(Serialize)]
 struct VerifiedJson<'a> {
     exit_code: u8,
@@ -54,10 +54,10 @@ struct VerifiedJson<'a> {
 }
 
 impl Verified {
-    /// The JSON, as that of an import.
+    /// The summary as JSON, in the form of an import's.
     ///
     /// # Panics
-    /// Never: all that it holds can be written as JSON.
+    /// Never: all of its content can be written as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
         let Self { exit, rows, tally, not_asked, seed, traffic, elapsed } = self;
@@ -89,17 +89,17 @@ impl Verified {
     }
 }
 
-/// The table that ends a verification, for people.
+/// The table at the end of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifiedReport<'a> {
     pub verified: &'a Verified,
     pub results: &'a Path,
-    /// `None` where the run left none.
+    /// `None` if there is no repair file.
     pub repair: Option<&'a Path>,
 }
 
 impl fmt::Display for VerifiedReport<'_> {
-    /// The lines of the table, without a newline at the end.
+    /// Writes the lines of the table without a final newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Verified { rows, tally, not_asked, seed, traffic, elapsed, .. } = self.verified;
         let table: [Row; 9] = [
