@@ -1,6 +1,6 @@
-//! Counts of requests and answers, which progress and summary share.
+//! Counts of requests and answers for progress and summary.
 //!
-//! This module holds values only. The flows count; the gate knows the pace.
+//! This module has values only. The flows count, and the gate knows the pace.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,29 +10,29 @@ use hdrhistogram::Histogram;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
 
-/// Distinct codes that are counted; past that a hostile server would fill the memory. Chosen: ten times the documented ones.
+/// Distinct codes that are counted, so that a hostile server cannot fill the memory. Chosen: ten times the documented ones.
 const CODES_MAX: usize = 1_000;
-/// Longest latency that is told apart, in milliseconds. Chosen: an hour.
+/// Longest latency that is measured, in milliseconds. Chosen: an hour.
 const LATENCY_MAX_MS: u64 = 3_600_000;
 
-/// Counts of this process' calls of one API.
+/// The requests of this process to one API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct ApiCallStats {
-    /// Calls that were written to a socket.
+    /// Requests that were written to a socket.
     pub calls: u64,
-    /// Those of them that repeated an earlier one.
+    /// Requests among them that repeated an earlier one.
     pub retries: u64,
-    /// Answers that said "too fast".
+    /// Answers that refused a request as too fast.
     pub throttled: u64,
-    /// Most calls in any sliding second.
+    /// The most requests in any sliding second.
     #[serde(rename = "max_calls_in_1s")]
     pub most_in_1s: usize,
-    /// Calls a second that got through when the service said "too fast" for the last time; `None` if it never did.
+    /// The throughput in requests per second at the last refusal as too fast; `None` if there was none.
     #[serde(serialize_with = "in_tenths")]
     pub ceiling_per_s: Option<f64>,
 }
 
-/// More digits than a tenth would claim more than is known.
+/// The value is rounded to tenths, because it is not known more exactly.
 #[expect(clippy::ref_option, reason = "serde asks for it")]
 fn in_tenths<S: serde::Serializer>(per_s: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     match per_s {
@@ -41,34 +41,34 @@ fn in_tenths<S: serde::Serializer>(per_s: &Option<f64>, serializer: S) -> Result
     }
 }
 
-/// What the run is doing.
+/// The phase that the run is in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunPhase {
     Running,
-    /// The service asked for a slower pace; about so many calls a second get through.
+    /// The service refuses requests as too fast; about `per_s` requests per second get through.
     Throttled {
         per_s: f64,
     },
-    /// The service has been down for so long.
+    /// The service has been down for this long.
     Waiting {
         since: Duration,
         why: String,
     },
-    /// Stopping: waiting for the calls in flight.
+    /// The run is stopping and waits for the requests in flight.
     Draining,
 }
 
-/// Counts of this process' calls.
+/// The requests of this process.
 #[derive(Debug, Clone)]
 pub struct CallStats {
     pub apis: PerCommand<ApiCallStats>,
-    /// The API that the lane sends fresh records to.
+    /// The API to which new records are sent in this mode.
     pub main: Command,
-    /// Calls a second of the main API between its first and its last.
+    /// Requests per second to the main API between its first and its last.
     pub mean_per_s: f64,
-    /// Answers by the API's code.
+    /// Answers by code; 0 is success.
     pub codes: BTreeMap<i64, u64>,
-    /// From leaving the gate to the end of the answer, in milliseconds.
+    /// Milliseconds from the gate to the end of the answer.
     latency_ms: Histogram<u64>,
 }
 
@@ -83,37 +83,37 @@ pub struct Latency {
 
 impl Default for CallStats {
     fn default() -> Self {
-        let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are in order and two digits are allowed");
+        let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are ordered and two digits are allowed");
         Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), latency_ms }
     }
 }
 
 impl CallStats {
-    /// Calls of all APIs.
+    /// Requests to all APIs.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.apis.iter().map(|(_, api)| api.calls).sum()
     }
 
-    /// Repeated calls of all APIs.
+    /// Repeated requests to all APIs.
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.apis.iter().map(|(_, api)| api.retries).sum()
     }
 
-    /// "Too fast" from all APIs.
+    /// Refusals as too fast from all APIs.
     #[must_use]
     pub fn throttled(&self) -> u64 {
         self.apis.iter().map(|(_, api)| api.throttled).sum()
     }
 
-    /// Most calls of the main API in any sliding second.
+    /// The most requests to the main API in any sliding second.
     #[must_use]
     pub fn most_in_1s(&self) -> usize {
         self.apis[self.main].most_in_1s
     }
 
-    /// Counts the end of a call, unless it never reached the service: what was met instead of a success, if anything was.
+    /// Counts the end of a request, unless it never reached the service. Returns what happened instead of a success, in words.
     pub fn count(&mut self, command: Command, end: &CallOutcome, latency: Duration, is_retry: bool) -> Option<String> {
         let complaint = match end {
             CallOutcome::Unreached { why } | CallOutcome::Untrusted { why } => return Some(why.clone()),
@@ -135,12 +135,12 @@ impl CallStats {
         complaint
     }
 
-    /// Counts a call that left on a kept connection which the other side had given up: it says nothing of the service.
+    /// Counts a request that was lost because the server had closed its kept connection. It says nothing about the service.
     pub fn count_given_up(&mut self, command: Command, is_retry: bool) {
         self.apis[command].retries += u64::from(is_retry);
     }
 
-    /// Adds another phase's calls of the same process; the main API stays.
+    /// Adds the counts of another phase of this process; the main API stays.
     ///
     /// # Panics
     /// Never: all histograms have the same bounds.

@@ -1,4 +1,4 @@
-//! The plan of a sync: what is done with each record, decided from what the service is known to hold.
+//! The plan of a sync: what to do with each record, decided by what the state knows about its account.
 //!
 //! This module holds pure values. `io::state` stores the known accounts, and the roster reads the records.
 
@@ -9,25 +9,25 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::domain::account::USER_ID_MAX_BYTES;
 use crate::domain::lookalike::Lookalike;
 
-/// The profile of an account in short: a hash (XXH3, 64 bits) of each field, `None` for one that is not known or not said.
+/// The profile of an account as a hash (XXH3, 64 bits) per field; `None` for a field that is unknown or not given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProfileHashes {
     pub nick: Option<u64>,
     pub face_url: Option<u64>,
 }
 
-/// Bytes of [`ProfileHashes::to_bytes`].
+/// Length of [`ProfileHashes::to_bytes`] in bytes.
 pub const PROFILE_BYTES: usize = 17;
 
 impl ProfileHashes {
-    /// Of what a record says.
+    /// The hashes of a record's fields.
     #[must_use]
     pub fn of(nick: Option<&str>, face_url: Option<&str>) -> Self {
         let short = |text: Option<&str>| text.map(|text| xxh3_64(text.as_bytes()));
         Self { nick: short(nick), face_url: short(face_url) }
     }
 
-    /// As bytes of a fixed number: which fields there are, then their hashes.
+    /// A fixed number of bytes: a bit for each field that is present, then the hashes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; PROFILE_BYTES] {
         let mut bytes = [0; PROFILE_BYTES];
@@ -38,7 +38,7 @@ impl ProfileHashes {
         bytes
     }
 
-    /// From what [`ProfileHashes::to_bytes`] made.
+    /// The hashes from bytes of [`ProfileHashes::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: &[u8; PROFILE_BYTES]) -> Self {
         let [nick, face_url] = [0, 1].map(|field| {
@@ -48,14 +48,15 @@ impl ProfileHashes {
         Self { nick, face_url }
     }
 
-    /// What is held once `sent` has been taken: a field that wasn't sent stays.
+    /// The profile after `sent` was accepted; a field that was not sent keeps its value.
     #[must_use]
     pub fn overlaid(self, sent: ProfileHashes) -> Self {
         Self { nick: sent.nick.or(self.nick), face_url: sent.face_url.or(self.face_url) }
     }
 }
 
-/// What of an account is in doubt: a call has left, or was about to, and what came of it is not known. A set of bits, as the state keeps it.
+/// The parts of an account that are in doubt: a request has left, or was about to, and its result is unknown. A set of bits, as the state
+/// stores it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InDoubt(u8);
 
@@ -63,21 +64,21 @@ impl InDoubt {
     pub const NOTHING: Self = Self(0);
     pub const NICK: Self = Self(1);
     pub const FACE_URL: Self = Self(2);
-    /// Whether there is such an account at all: its first import is not known to have been taken.
+    /// Whether the account exists: its first import may not have been accepted.
     pub const EXISTENCE: Self = Self(4);
     /// Whether it was kicked.
     pub const KICK: Self = Self(8);
     /// Whether it was deleted.
     pub const DELETION: Self = Self(16);
 
-    /// The fields that are known, or that a call carries.
+    /// The fields that are present in `profile`.
     #[must_use]
     pub fn of_fields(profile: ProfileHashes) -> Self {
         let bit = |is_there: bool, bit: Self| if is_there { bit } else { Self::NOTHING };
         bit(profile.nick.is_some(), Self::NICK).and(bit(profile.face_url.is_some(), Self::FACE_URL))
     }
 
-    /// All that is known of an account; whether it exists, where nothing else is.
+    /// Everything that is known of an account; its existence if nothing else is known.
     #[must_use]
     pub fn of_all(held: &KnownAccount) -> Self {
         let fields = Self::of_fields(held.profile);
@@ -89,7 +90,7 @@ impl InDoubt {
         self.0 == 0
     }
 
-    /// Whether all of `other` is in doubt.
+    /// Whether everything in `other` is in doubt.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -116,25 +117,25 @@ impl InDoubt {
     }
 }
 
-/// What is known of an account.
+/// An account as the state knows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KnownAccount {
     pub profile: ProfileHashes,
-    /// When it was last imported, in milliseconds since the epoch; `None` if it is not known that it ever was.
+    /// The last import in milliseconds since the epoch; `None` if no import is known.
     pub last_imported: Option<i64>,
-    /// Finished runs in a row whose input had no record of it.
+    /// Finished runs in a row whose input had no record of the account.
     pub missing_runs: u32,
     pub in_doubt: InDoubt,
-    /// It was kicked and has not come back since.
+    /// The account was kicked and has not been in an input since.
     pub is_kicked: bool,
-    /// When the run began, in milliseconds since the epoch, that last raised `missing_runs`; `None` if none has, or an older version didn't
-    /// know.
+    /// The start, in milliseconds since the epoch, of the run that last raised `missing_runs`. `None` if no run has, or an older version
+    /// did not record it.
     pub raised_at: Option<i64>,
 }
 
 impl KnownAccount {
-    /// Once an import has been taken at this time, with these fields. What it did not carry stays in doubt; and if a deletion may have
-    /// landed before, the service may have made the account anew, without them.
+    /// The account after an import with these fields was accepted at this time. Fields that the import did not carry stay in doubt. If a
+    /// deletion may have happened before, the import may have created a new account without them.
     #[must_use]
     pub fn once_taken(before: Option<Self>, sent: ProfileHashes, at: i64) -> Self {
         let KnownAccount { profile, in_doubt, .. } = before.unwrap_or_default();
@@ -150,7 +151,7 @@ impl KnownAccount {
         }
     }
 
-    /// While it is not known whether an import with these fields was taken.
+    /// The account while it is unknown whether an import with these fields was accepted.
     #[must_use]
     pub fn once_sent(before: Option<Self>, sent: ProfileHashes) -> Self {
         let held = before.unwrap_or_default();
@@ -160,25 +161,25 @@ impl KnownAccount {
     }
 }
 
-/// Milliseconds since the epoch.
+/// A time in milliseconds since the epoch.
 #[must_use]
 pub fn milliseconds(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// A time in milliseconds since the epoch as files show it: RFC 3339 in UTC.
+/// A time in milliseconds since the epoch, as RFC 3339 in UTC for files.
 #[must_use]
 pub fn rfc3339(milliseconds: i64) -> String {
     let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
     humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
-/// What is to become of a record.
+/// What the plan does with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     Unchanged,
     Create,
-    /// Which fields differ; neither, if it is only in doubt what the service holds.
+    /// Some fields differ. If neither does, the known fields are only in doubt.
     Update {
         nick: bool,
         face_url: bool,
@@ -189,7 +190,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// What a valid record asks for, given what is held of its account. An empty cell says nothing.
+    /// Decides about a valid record, given what is known of its account. An empty cell changes nothing.
     #[must_use]
     pub fn decide(wanted: ProfileHashes, held: Option<&KnownAccount>) -> Self {
         let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
@@ -199,13 +200,13 @@ impl Op {
         if nick || face_url || !held.in_doubt.is_nothing() { Op::Update { nick, face_url } } else { Op::Unchanged }
     }
 
-    /// Whether a call is made for it.
+    /// Whether a request is sent for it.
     #[must_use]
     pub const fn is_sent(self) -> bool {
         matches!(self, Op::Create | Op::Update { .. })
     }
 
-    /// The word in the plan.
+    /// The word in the plan file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -238,7 +239,7 @@ impl Op {
     }
 }
 
-/// What is to become of each record, by row: half a byte each.
+/// The decision for each row, in half a byte each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ops {
     nibbles: Vec<u8>,
@@ -246,7 +247,7 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// Takes the next row.
+    /// Appends the decision for the next row.
     pub fn push(&mut self, op: Op) {
         if self.rows.is_multiple_of(2) {
             self.nibbles.push(op.to_nibble());
@@ -256,7 +257,7 @@ impl Ops {
         self.rows += 1;
     }
 
-    /// Decides a row (counted from 1) that was pushed as [`Op::Unchanged`].
+    /// Sets the decision for a row (counted from 1) that was pushed as [`Op::Unchanged`].
     pub fn set(&mut self, row: u64, op: Op) {
         let (index, shift) = place(row);
         if let Some(pair) = self.nibbles.get_mut(index) {
@@ -264,61 +265,61 @@ impl Ops {
         }
     }
 
-    /// The row's; [`Op::Unchanged`] behind the last one.
+    /// The decision for a row; [`Op::Unchanged`] behind the last one.
     #[must_use]
     pub fn get(&self, row: u64) -> Op {
         let (index, shift) = place(row);
         self.nibbles.get(index).map_or(Op::Unchanged, |pair| Op::from_nibble((pair >> shift) & 0xf))
     }
 
-    /// Rows that are decided.
+    /// The number of rows with a decision.
     #[must_use]
     pub const fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// All of them, to be kept.
+    /// All decisions as bytes, for storage.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.nibbles
     }
 
-    /// As they were kept.
+    /// The decisions from bytes of [`Self::as_bytes`].
     #[must_use]
     pub const fn from_bytes(nibbles: Vec<u8>, rows: u64) -> Self {
         Self { nibbles, rows }
     }
 }
 
-/// Where a row's half byte is.
+/// The byte and the shift of a row's half byte.
 fn place(row: u64) -> (usize, u32) {
     let index = row.saturating_sub(1);
     (usize::try_from(index / 2).unwrap_or(usize::MAX), if index.is_multiple_of(2) { 0 } else { 4 })
 }
 
-/// What a run is to do about an account that its input lacks.
+/// What a run does about an account that is missing in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlannedAction {
-    /// Nothing, only tell.
+    /// Nothing; the account is only reported.
     Nothing,
-    /// Nothing: it is the administrator's own or protected.
+    /// Nothing, because it is the administrator's own account or protected.
     Protected,
-    /// Nothing: a record of the input looks like it.
+    /// Nothing, because a record of the input looks like it.
     Lookalike,
     Kick,
     Delete,
 }
 
-/// Why kicks and deletions of a run wait for a later one.
+/// Why a run leaves kicks and deletions to a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// The UserID of some record can't be read for certain.
+    /// The UserID of some record cannot be read with certainty.
     Malformed,
-    /// It is not known what came of some row.
+    /// The result of some row is unknown.
     FailedRows,
-    /// The input is not what was planned any more.
+    /// The input has changed since it was planned.
     FileChanged,
-    /// The run settles a part of its rows only.
+    /// The run processes only a part of its rows.
     Limit,
 }
 
@@ -335,31 +336,31 @@ impl Wait {
     }
 }
 
-/// An account whose call is planned, or that has come back, as it stands in order of ids.
+/// An account for which a request is planned, or that is back in the input, in the order of UserIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedAccount {
     pub id: PaddedId,
     pub row: u64,
-    /// Not so for one that is only there again.
+    /// `false` if the account only reappeared: no request, but its count of missing runs is reset.
     pub is_sent: bool,
-    /// It was missing or kicked, and the input has it again.
+    /// The account was missing or kicked, and the input contains it again.
     pub is_back: bool,
     pub profile: ProfileHashes,
 }
 
-/// An account that the input lacks.
+/// An account that is missing in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingAccount {
     pub id: PaddedId,
     pub last_imported: Option<i64>,
-    /// This run included.
+    /// Runs in a row in which it was missing, this one included.
     pub missing_runs: u32,
     pub due: PlannedAction,
-    /// The first record that looks like it, whether or not that spares it.
+    /// The first record that looks like it, even if the account is not spared for it.
     pub lookalike: Option<Lookalike>,
 }
 
-/// A valid UserID in a place of fixed size, which sorts as its bytes do.
+/// A valid UserID padded to a fixed size. It sorts like its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PaddedId([u8; USER_ID_MAX_BYTES]);
 
@@ -373,13 +374,13 @@ impl PaddedId {
         Self(bytes)
     }
 
-    /// As it came.
+    /// The id from bytes of [`Self::padded`].
     #[must_use]
     pub const fn from_padded(bytes: [u8; USER_ID_MAX_BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// With zeros behind it, which no UserID holds.
+    /// The bytes with zeros behind them, which no UserID contains.
     #[must_use]
     pub const fn padded(&self) -> &[u8; USER_ID_MAX_BYTES] {
         &self.0
@@ -392,14 +393,14 @@ impl PaddedId {
     }
 
     /// # Panics
-    /// Never: a valid UserID is text.
+    /// Never: a valid UserID is valid UTF-8.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).expect("a valid UserID is text")
+        std::str::from_utf8(self.as_bytes()).expect("a valid UserID is valid UTF-8")
     }
 }
 
-/// What a plan comes to.
+/// The number of records per decision in a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PlanCounts {
     pub create: u64,
@@ -421,7 +422,7 @@ impl PlanCounts {
         }
     }
 
-    /// Records of the input.
+    /// The number of records in the input.
     #[must_use]
     pub const fn records(&self) -> u64 {
         self.create + self.update + self.unchanged + self.invalid + self.superseded
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_sent_if_it_says_something_new() {
+    fn a_record_is_sent_if_it_changes_something() {
         let check = |wanted: [Option<&str>; 2], held: Option<KnownAccount>, expected: Op| {
             assert_eq!(Op::decide(ProfileHashes::of(wanted[0], wanted[1]), held.as_ref()), expected, "{wanted:?}");
         };
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_settles_the_doubt_about_what_it_carried_and_no_other() {
+    fn an_accepted_request_ends_the_doubt_only_about_what_it_carried() {
         let (nick, face, both) = (InDoubt::NICK, InDoubt::FACE_URL, InDoubt::NICK.and(InDoubt::FACE_URL));
         let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
             let before = Some(KnownAccount { in_doubt, ..held(Some("n"), Some("f")) });
@@ -470,7 +471,7 @@ mod tests {
         check(both, [None, None], [both, both]);
         check(both.and(InDoubt::EXISTENCE), [Some("m"), Some("f")], [InDoubt::NOTHING, both.and(InDoubt::EXISTENCE)]);
         check(InDoubt::KICK, [Some("m"), None], [InDoubt::NOTHING, nick.and(InDoubt::KICK)]);
-        // The account may have been made anew by this call.
+        // This request may have created a new account.
         check(InDoubt::DELETION, [Some("m"), None], [face, nick.and(InDoubt::DELETION)]);
         let new = KnownAccount::once_sent(None, ProfileHashes::of(Some("n"), None));
         assert_eq!((new.in_doubt, new.last_imported), (nick.and(InDoubt::EXISTENCE), None));
@@ -478,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn an_op_is_kept_in_half_a_byte() {
+    fn a_decision_takes_half_a_byte() {
         let update = |nick, face_url| Op::Update { nick, face_url };
         let all = [
             Op::Unchanged,

@@ -1,30 +1,31 @@
 //! The commands of the REST API that this tool calls.
 //!
-//! Each has its name, path, limits and habits in one table, [`Command::spec`]. Bodies are in `io::api`, limits are applied by `io::gate`.
+//! One table, [`Command::spec`], has the name, path, limits and properties of each. Bodies are in `io::api`, limits are applied by
+//! `io::gate`.
 
 use std::num::NonZeroU32;
 
 /// A command of the service; each has a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Command {
-    /// One account a call.
+    /// Imports one account per request.
     AccountImport,
-    /// Up to a hundred accounts a call, without a reason for those it refuses.
+    /// Imports up to a hundred accounts per request, and gives no reason for refusing one.
     MultiaccountImport,
     /// Reads profiles.
     PortraitGet,
-    /// Says which accounts exist.
+    /// Tells which accounts exist.
     AccountCheck,
-    /// Deletes accounts, for good.
+    /// Deletes accounts permanently.
     AccountDelete,
-    /// Ends a user's sessions; one user a call.
+    /// Ends a user's sessions; one user per request.
     Kick,
-    /// Says who is online.
+    /// Tells who is online.
     QueryOnlineStatus,
 }
 
 impl Command {
-    /// All of them; the position of each is its discriminant.
+    /// All commands; the position of each is its discriminant.
     pub const ALL: [Command; 7] = [
         Command::AccountImport,
         Command::MultiaccountImport,
@@ -41,7 +42,7 @@ impl Command {
         self.spec().name
     }
 
-    /// What is known of the command: the only table of commands.
+    /// The properties of the command, from the only table of commands.
     #[must_use]
     pub const fn spec(self) -> CommandSpec {
         match self {
@@ -76,47 +77,47 @@ impl Command {
     }
 }
 
-/// The code that says that there is no such account. Source: the documentation of `account_delete`.
+/// The code for an account that does not exist. Source: the documentation of `account_delete`.
 const NO_ACCOUNT: i64 = 70107;
 
-/// What is known of a command. Source of names and numbers: the documentation of each API.
+/// The properties of a command. Source of names and numbers: the documentation of each API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandSpec {
     pub name: &'static str,
     /// `SERVICE/COMMAND`.
     pub path: &'static str,
-    /// Calls that are allowed in a second.
+    /// The documented limit in requests per second.
     pub calls_per_s: NonZeroU32,
-    /// Accounts that a call may carry.
+    /// The documented maximum of accounts per request.
     pub accounts_per_call: usize,
     pub answer_size: AnswerSize,
-    /// The command by which the breaker is named that this one's faults speak for: the two imports share one, every other API has its own.
+    /// The command whose breaker counts this command's failures. The two imports share one; every other API has its own.
     pub breaker: Command,
     pub repetition: Repetition,
-    /// A refusal with this code is an answer: there is no such account.
+    /// A refusal with this code is an answer: the account does not exist.
     pub no_account_code: Option<i64>,
 }
 
-/// How long an answer gets.
+/// How long an answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerSize {
-    /// A few words, or a list of ids.
+    /// A few words or a list of UserIDs.
     Short,
-    /// What is known of each account.
+    /// An item for each account.
     Long,
 }
 
-/// What becomes of a call that is made twice.
+/// Whether a request may be repeated without need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repetition {
-    /// It only reads, so it may be repeated to test whether the service is well.
+    /// It only reads, so it may be repeated to test whether the service works.
     Harmless,
-    /// It changes something.
+    /// It changes accounts.
     Changing,
 }
 
 impl CommandSpec {
-    /// One that reads what is known of up to a hundred accounts.
+    /// A command that reads up to a hundred accounts.
     const fn reading(command: Command, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
         Self {
             name,
@@ -130,13 +131,13 @@ impl CommandSpec {
         }
     }
 
-    /// One that changes up to a hundred accounts.
+    /// A command that changes up to a hundred accounts.
     const fn changing(command: Command, name: &'static str, path: &'static str, calls_per_s: u32) -> Self {
         Self { repetition: Repetition::Changing, ..Self::reading(command, name, path, calls_per_s) }
     }
 }
 
-/// Something for each command.
+/// One value for each command.
 #[derive(Debug, Clone, Default)]
 pub struct PerCommand<T>([T; Command::ALL.len()]);
 
@@ -174,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_command_is_at_home_in_its_path_and_in_the_list() {
+    fn each_command_has_its_path_and_its_position_in_the_list() {
         for (position, command) in Command::ALL.into_iter().enumerate() {
             let spec = command.spec();
             assert_eq!(command as usize, position);

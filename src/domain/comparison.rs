@@ -1,23 +1,23 @@
-//! The result of a verification for one id: whether the service holds what the file says.
+//! The result of a verification for one UserID: whether the account is as the file says.
 //!
-//! These are pure values. `flow::verify` asks the service and fills them in; whoever implements [`Findings`] writes them.
+//! These are pure values. `flow::verify` asks the service and fills them in; an implementation of [`Findings`] writes them.
 
 use csv::ByteRecord;
 
 use crate::domain::account::Field;
 
-/// Whether the service holds what the last record of an id says.
+/// Whether the account is as the last record of its UserID says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// There is such an account, and it shows what was compared.
+    /// The account exists and has the compared fields.
     Same,
-    /// There is no such account.
+    /// The account does not exist.
     Missing,
-    /// The account shows something else in these fields.
+    /// These fields of the account differ.
     Differs(Vec<Field>),
-    /// It could not be asked, and why.
+    /// The account could not be checked, for this reason.
     Unknown(String),
-    /// The record can't be an account, and why.
+    /// The record is not a valid account, for this reason.
     Invalid(String),
 }
 
@@ -34,7 +34,7 @@ impl Comparison {
         }
     }
 
-    /// What stands in the results' `detail` column: foreign text, not yet defused.
+    /// The text in the results' `detail` column. It may be foreign text and is not defused yet.
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
@@ -44,7 +44,7 @@ impl Comparison {
         }
     }
 
-    /// Whether importing the record again would put it right.
+    /// Whether importing the record again would correct it.
     #[must_use]
     pub const fn is_repairable(&self) -> bool {
         match self {
@@ -54,40 +54,40 @@ impl Comparison {
     }
 }
 
-/// What was found of one id.
+/// The finding for one UserID.
 #[derive(Debug, Clone)]
 pub struct Finding {
     /// The row of its last record, counted from 1.
     pub row: u64,
     /// The physical line on which that record starts.
     pub line: u64,
-    /// The UserID cell as it stood in the input, byte for byte, valid or not.
+    /// The UserID cell as in the input, byte for byte, valid or not.
     pub user_id: Box<[u8]>,
-    /// The id that this cell stands for, if that is another one.
+    /// The UserID that was read from this cell, if it differs from the bytes.
     pub other_id: Option<Box<[u8]>>,
     pub state: Comparison,
-    /// The record's original fields, if importing them would put it right.
+    /// The record's original fields, if importing them would correct the account.
     pub original: Option<ByteRecord>,
 }
 
 impl Finding {
-    /// The id that was asked about.
+    /// The UserID that was checked.
     #[must_use]
     pub fn id(&self) -> &[u8] {
         self.other_id.as_deref().unwrap_or(&self.user_id)
     }
 }
 
-/// Whoever takes the findings, in input order.
+/// Receives the findings in input order.
 pub trait Findings {
     type Error;
 
     /// # Errors
-    /// Why nothing more can be taken.
+    /// Why the receiver can take no more findings, such as an [`std::io::Error`].
     fn take(&mut self, finding: Finding) -> Result<(), Self::Error>;
 }
 
-/// How many ids were found in which state.
+/// The number of UserIDs per result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FindingCounts {
     pub same: u64,
@@ -108,13 +108,13 @@ impl FindingCounts {
         }
     }
 
-    /// Ids that the service was asked about.
+    /// UserIDs about which the service was asked.
     #[must_use]
     pub const fn asked(&self) -> u64 {
         self.same + self.missing + self.differs + self.unknown
     }
 
-    /// Whether no id was found in another state than [`Comparison::Same`].
+    /// Whether every UserID has the result [`Comparison::Same`].
     #[must_use]
     pub const fn is_all_same(&self) -> bool {
         self.missing + self.differs + self.unknown + self.invalid == 0

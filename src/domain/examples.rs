@@ -1,6 +1,6 @@
-//! The first few items of many, and how many there were, so that a report can name examples in flat memory.
+//! The first few of many items and their count, so that a report can name examples in constant memory.
 
-/// A count, with the first `N` of what was counted.
+/// A count of items, with the first `N` of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examples<T, const N: usize> {
     pub count: u64,
@@ -14,7 +14,7 @@ impl<T, const N: usize> Default for Examples<T, N> {
 }
 
 impl<T, const N: usize> Examples<T, N> {
-    /// Counts one; it is made only if it is one of the first.
+    /// Counts an item. `make` is called only if the item is kept.
     pub fn push(&mut self, make: impl FnOnce() -> T) {
         self.count += 1;
         if self.first.len() < N {
@@ -23,7 +23,7 @@ impl<T, const N: usize> Examples<T, N> {
     }
 }
 
-/// Samples under headings, in the order in which the headings turned up.
+/// Examples by heading, in the order in which the headings occurred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExampleGroups<T, const N: usize>(Vec<(&'static str, Examples<T, N>)>);
 
@@ -34,7 +34,7 @@ impl<T, const N: usize> Default for ExampleGroups<T, N> {
 }
 
 impl<T, const N: usize> ExampleGroups<T, N> {
-    /// Counts one under its heading.
+    /// Counts an item under its heading.
     pub fn push(&mut self, heading: &'static str, make: impl FnOnce() -> T) {
         let at = self.0.iter().position(|(known, _)| *known == heading).unwrap_or_else(|| {
             self.0.push((heading, Examples::default()));
@@ -43,7 +43,7 @@ impl<T, const N: usize> ExampleGroups<T, N> {
         self.0[at].1.push(make);
     }
 
-    /// All headings together.
+    /// The number of items under all headings.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(_, sample)| sample.count).sum()
@@ -54,7 +54,7 @@ impl<T, const N: usize> ExampleGroups<T, N> {
         self.0.is_empty()
     }
 
-    /// The commonest first.
+    /// The headings, the most frequent first.
     #[must_use]
     pub fn by_count(&self) -> Vec<(&'static str, &Examples<T, N>)> {
         let mut groups: Vec<_> = self.0.iter().map(|(heading, sample)| (*heading, sample)).collect();

@@ -1,13 +1,13 @@
-//! Figures as people read them: counts grouped by thousands, rates with one decimal, durations in two units.
+//! Numbers for people: counts grouped by thousands, rates with one decimal, durations in two units.
 //!
-//! For terminals and reports only; files for machines hold plain numbers.
+//! They are for terminals and reports only; files for machines contain plain numbers.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::HumanCount;
 
-/// Below this a duration shows tenths of a second. Chosen: later nobody looks at them.
+/// Below this, a duration is shown with tenths of a second. Chosen: in longer ones they do not matter.
 const TENTHS_BELOW: Duration = Duration::from_secs(10);
 
 /// A count grouped by thousands: `12,345`.
@@ -16,7 +16,7 @@ pub fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-/// A count with its noun, in the plural where it must: `1 call`, `12,345 calls`.
+/// A count with its noun, in the plural unless the count is 1: `1 call`, `12,345 calls`.
 #[must_use]
 pub fn counted(number: u64, noun: &str) -> String {
     match number {
@@ -25,7 +25,7 @@ pub fn counted(number: u64, noun: &str) -> String {
     }
 }
 
-/// A rate a second with one decimal, grouped by thousands: `1,234.5`.
+/// A rate per second with one decimal, grouped by thousands: `1,234.5`.
 #[must_use]
 pub fn rate(per_s: f64) -> String {
     let plain = format!("{per_s:.1}");
@@ -52,19 +52,19 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// Foreign text for a table: what a spreadsheet would run as a formula gets an apostrophe in front.
+/// Foreign text for a CSV cell: an apostrophe is put before a text that a spreadsheet would run as a formula.
 #[must_use]
 pub fn defused(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
-/// Whole calls a second, or tenths where they matter.
+/// Requests per second: whole numbers, with tenths below 10.
 #[must_use]
 pub fn about_per_s(per_s: f64) -> String {
     if per_s < 9.95 { format!("{per_s:.1}/s") } else { format!("{per_s:.0}/s") }
 }
 
-/// What was found to get through of calls that the service refuses as too many.
+/// How many of the requests get through, for messages.
 #[must_use]
 pub fn gets_through(per_s: f64) -> String {
     format!("about {} gets through; others use the rest, or the service counts otherwise", about_per_s(per_s))

@@ -1,30 +1,32 @@
 //! The guards (safety checks) of a sync: a plan that looks wrong is refused before the first request.
 //!
-//! The guards decide with whole numbers, so no percentage is rounded. The shell finds the words for them.
+//! They decide with whole numbers, so no percentage is rounded. The shell has the hints for them.
 
 use std::fmt;
 
-/// Accounts that must be held before shares of them are judged. Source: the contract of the guards.
+/// Shares of the known accounts are checked only if there are this many. Source: the contract of the guards.
 const HELD_MIN: u64 = 100;
-/// Valid records that there must be before shares of them are judged. Source: as above.
+/// Shares of the valid records are checked only if there are this many. Source: the contract of the guards.
 const RECORDS_MIN: u64 = 100;
-/// Accounts from which on a loss of them is judged, and those from which on the ordinary bound holds. Source: as above.
+/// Below the first number of known accounts a loss is not checked; from the second number the ordinary bound applies. Source: the contract
+/// of the guards.
 const SHRUNK_MIN: u64 = 20;
 const SHRUNK_FEW: u64 = 100;
-/// What must be there of many and of few. Source: as above.
+/// The share that must be left, of many accounts and of few. Source: the contract of the guards.
 const SHRUNK: Percent = Percent::whole(85);
 const SHRUNK_OF_FEW: Percent = Percent::whole(50);
-/// How far back it is looked for the most that was held: in milliseconds, and in runs if they reach further. Source: as above.
+/// How far back the largest number of known accounts is searched: in milliseconds, and in runs if those reach further back. Source: the
+/// contract of the guards.
 pub const LATELY_MS: i64 = 7 * 24 * 3_600 * 1_000;
 const LATELY_RUNS: usize = 7;
-/// Kicks that are allowed unless told otherwise: the lesser of the first two, but at least the third. Source: as above.
+/// Kicks that are allowed by default: the smaller of the first two, but at least the third. Source: the contract of the guards.
 const KICKS: u64 = 500;
 const KICKS_SHARE: Percent = Percent::whole(15);
 const KICKS_ANYHOW: u64 = 10;
-/// Points by which a share of filled cells may fall. Source: as above.
+/// Percentage points by which the share of filled cells may fall. Source: the contract of the guards.
 const BLANKED_POINTS: u64 = 5;
 
-/// The guards, in the order in which they are judged and told.
+/// The guards in the order in which they are checked and reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guard {
     Empty,
@@ -54,7 +56,7 @@ impl Guard {
     }
 }
 
-/// A share in hundredths of a per cent.
+/// A percentage in hundredths of a per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percent(u64);
 
@@ -84,20 +86,20 @@ impl fmt::Display for Percent {
     }
 }
 
-/// A number of accounts, or a share of what is held.
+/// A number of accounts, or a share of the known accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     Count(u64),
     Share(Percent),
-    /// What holds for kicks unless told otherwise.
+    /// The default for kicks.
     Kicks,
 }
 
 impl Bound {
-    /// Reads `N` or `N%`, a share with two decimals at most.
+    /// Parses `N` or `N%` with at most two decimals.
     ///
     /// # Errors
-    /// A text for people.
+    /// A message for the user if the text is neither.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is neither a number (N) nor a share (N%, two decimals at most)");
         let Some(share) = text.strip_suffix('%') else { return text.parse().map(Bound::Count).map_err(|_| wrong()) };
@@ -132,7 +134,7 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Valid records, and how many of them have their cells filled.
+/// The number of valid records, and of those with each cell filled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filled {
     pub valid: u64,
@@ -141,7 +143,7 @@ pub struct Filled {
 }
 
 impl Filled {
-    /// Takes a valid record.
+    /// Counts a valid record.
     pub const fn count(&mut self, has_nick: bool, has_face_url: bool) {
         self.valid += 1;
         self.with_nick += has_nick as u64;
@@ -149,46 +151,46 @@ impl Filled {
     }
 }
 
-/// What is judged.
+/// The numbers that the guards check.
 #[derive(Debug, Clone, Default)]
 pub struct GuardInput {
     pub filled: Filled,
-    /// The last finished run's, if there was one.
+    /// The cells of the last finished run, if there was one.
     pub before: Option<Filled>,
     /// Distinct UserIDs with a valid record.
     pub distinct: u64,
-    /// Accounts in the state that weren't missing in the last finished run.
+    /// Known accounts that were not missing in the last finished run.
     pub held: u64,
-    /// Those of them that have a valid record.
+    /// Those known accounts that have a valid record.
     pub present: u64,
-    /// The most that was held at the end of one of the last finished runs.
+    /// The largest number of known accounts at the end of a recent finished run.
     pub most_held: u64,
     pub updates: u64,
-    /// The file ends with a line end.
+    /// Whether the file ends with a line break.
     pub ends_with_newline: bool,
-    /// The last finished run's did; `None` if that is not known.
+    /// Whether the file of the last finished run did; `None` if that is not known.
     pub ended_with_newline: Option<bool>,
-    /// Ids that are due for a kick or deletion; none where those wait.
+    /// Accounts that are due for a kick or deletion; 0 if those wait for a later run.
     pub due: u64,
     /// Canaries without a valid record.
     pub dead_canaries: Vec<String>,
-    /// What the state belongs to, if it is not what is called: as words.
+    /// The target of the state, in words, if it is not the target of this run.
     pub other_target: Option<String>,
 }
 
-/// A finished run, as far as it says what may be expected of the next.
+/// A finished run, as far as later ones are compared with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PastRun {
-    /// In milliseconds since the epoch.
+    /// The end of the run in milliseconds since the epoch.
     pub finished_at: i64,
-    /// Accounts that weren't missing once it had finished, if that is known.
+    /// Accounts that were not missing at its end, if that is known.
     pub held: Option<u64>,
-    /// It was let through though it had lost so many.
+    /// Whether the run was allowed although it had lost so many accounts.
     pub is_shrunk: bool,
 }
 
-/// The most that was held at the end of the last runs, which come latest first: those of the last days, but at least the last few. One that
-/// was let through though it had shrunk is where the count begins.
+/// The largest number of known accounts at the end of recent runs. `runs` starts with the latest; those of [`LATELY_MS`] count, and always
+/// the last few. Runs before one that was allowed to shrink do not count.
 #[must_use]
 pub fn most_held(runs: impl IntoIterator<Item = PastRun>, now: i64) -> Option<u64> {
     let mut most = None;
@@ -203,32 +205,32 @@ pub fn most_held(runs: impl IntoIterator<Item = PastRun>, now: i64) -> Option<u6
     most
 }
 
-/// How far the guards give way.
+/// The settings for the guards.
 #[derive(Debug, Clone)]
 pub struct GuardLimits {
-    /// Guards that are switched off.
+    /// Guards that are switched off (`--allow`).
     pub allowed: Vec<Guard>,
     pub max_update: Bound,
     pub max_delete: Bound,
 }
 
-/// A guard that tripped.
+/// A guard that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tripped {
     pub guard: Guard,
-    /// What it saw.
+    /// The numbers that it found.
     pub why: String,
-    /// What lets the run through.
+    /// The flags that let the run through.
     pub override_hint: String,
 }
 
-/// Whether so many are lost that the run needs leave for it.
+/// Whether so many accounts are lost that [`Guard::Shrunk`] fails.
 #[must_use]
 pub fn has_shrunk(figures: &GuardInput) -> bool {
     shrunk(figures).is_some()
 }
 
-/// All guards that trip, in their order.
+/// All guards that fail, in order.
 #[must_use]
 pub fn judge(figures: &GuardInput, limits: &GuardLimits) -> Vec<Tripped> {
     let all = [
@@ -258,7 +260,7 @@ fn shrunk(GuardInput { distinct, held, present, most_held, .. }: &GuardInput) ->
     (!told.is_empty()).then(|| told.join("; "))
 }
 
-/// The bound that was missed.
+/// The bound, if `now` is below it.
 const fn is_shrunk(now: u64, base: u64) -> Option<Percent> {
     let bound = if base < SHRUNK_FEW { SHRUNK_OF_FEW } else { SHRUNK };
     if base >= SHRUNK_MIN && bound.is_missed(now, base) { Some(bound) } else { None }
@@ -276,10 +278,10 @@ fn blanked(GuardInput { filled, before, .. }: &GuardInput) -> Option<String> {
     (!told.is_empty()).then(|| told.join("; "))
 }
 
-/// Whether the first share is more than the allowed points below the second.
+/// Whether the first share is below the second by more than the allowed points.
 fn has_fallen((now, of_now): (u64, u64), (then, of_then): (u64, u64)) -> bool {
     let [now, of_now, then, of_then] = [now, of_now, then, of_then].map(u128::from);
-    // now / of_now < then / of_then - points / 100, over the common denominator.
+    // now / of_now < then / of_then - points / 100, multiplied by the common denominator.
     100 * now * of_then + u128::from(BLANKED_POINTS) * of_now * of_then < 100 * then * of_now
 }
 
@@ -326,7 +328,7 @@ mod tests {
         GuardLimits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete: Bound::Count(500) }
     }
 
-    /// A plan that no guard has anything against.
+    /// A plan for which no guard fails.
     fn quiet() -> GuardInput {
         let filled = Filled { valid: 1_000, with_nick: 900, with_face_url: 500 };
         let (ends_with_newline, ended_with_newline) = (true, Some(true));
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn each_guard_trips_behind_its_bound_and_not_at_it() {
+    fn each_guard_fails_beyond_its_bound_and_not_at_it() {
         let check = |change: &dyn Fn(&mut GuardInput), expected: &[&str]| {
             let mut figures = quiet();
             change(&mut figures);
@@ -380,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn kicks_have_a_bound_of_their_own() {
+    fn kicks_have_their_own_default() {
         let kicks = GuardLimits { max_delete: Bound::Kicks, ..limits() };
         for (held, most) in
             [(0, 10), (10, 10), (66, 10), (67, 10), (73, 10), (74, 11), (99, 14), (3_333, 499), (3_334, 500), (1_000_000, 500)]
@@ -391,10 +393,10 @@ mod tests {
     }
 
     #[test]
-    fn the_most_that_was_held_is_looked_for_in_the_last_runs_and_days() {
+    fn the_largest_number_of_accounts_is_taken_from_the_last_runs_and_days() {
         const DAY: i64 = 24 * 3_600 * 1_000;
         let now = 100 * DAY;
-        // Days ago, accounts, and whether it was let through; the latest run first.
+        // Days ago, accounts, and whether the run was allowed to shrink; the latest run first.
         let check = |runs: &[(i64, u64, bool)], expected: Option<u64>| {
             let run = |&(days, held, is_shrunk): &(i64, u64, bool)| PastRun { finished_at: now - days * DAY, held: Some(held), is_shrunk };
             assert_eq!(most_held(runs.iter().map(run), now), expected, "{runs:?}");
@@ -414,14 +416,14 @@ mod tests {
     }
 
     #[test]
-    fn all_ids_under_another_name_are_a_loss_though_the_file_is_as_long() {
+    fn renaming_all_ids_is_a_loss_although_the_file_is_as_long() {
         let renamed = GuardInput { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
         assert_eq!(names(&renamed, &limits()), ["shrunk"]);
         assert!(judge(&renamed, &limits())[0].why.starts_with("0 of the 400 known accounts"));
     }
 
     #[test]
-    fn all_that_trip_are_told_in_order_and_an_override_lets_through() {
+    fn all_failing_guards_are_reported_in_order_and_can_be_overridden() {
         let cut = GuardInput { filled: Filled::default(), ends_with_newline: false, ..quiet() };
         let figures = GuardInput { distinct: 0, updates: 999, due: 501, ..cut };
         assert_eq!(names(&figures, &limits()), ["empty", "shrunk", "updates", "cut", "deletes"]);

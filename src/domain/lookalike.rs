@@ -1,7 +1,7 @@
 //! Look-alikes: two cells that a person takes for the same UserID although their bytes differ.
 //!
-//! A spreadsheet, an export or a colleague changes how a UserID is written, not whose it is. This module only compares text; `flow::sync`
-//! decides which missing accounts are spared for it.
+//! A spreadsheet, an export or a colleague may change how a UserID is written, but not who is meant. This module only compares text;
+//! `flow::sync` decides which missing accounts are spared because of it.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::uuid::is_hyphenated;
 
-/// A record whose UserID cell looks like a missing id.
+/// A record whose UserID cell looks like a missing UserID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lookalike {
-    /// Counts records from 1.
+    /// The row number, counted from 1.
     pub row: u64,
-    /// The physical line on which it starts.
+    /// The physical line on which the record starts.
     pub line: u64,
 }
 
@@ -24,17 +24,17 @@ impl fmt::Display for Lookalike {
     }
 }
 
-/// Turns cells into their normal form, in memory that it keeps.
+/// Computes normal forms of cells, with buffers that it reuses.
 #[derive(Debug, Default)]
 pub struct Normalizer {
     form: String,
 }
 
 impl Normalizer {
-    /// The normal form of a UserID or of a cell that ought to hold one; bytes that are not UTF-8 stand in it as U+FFFD.
+    /// The normal form of a UserID, or of a cell that should contain one. Bytes that are not UTF-8 become U+FFFD.
     ///
-    /// Freed, at its ends, of white space and of characters that take no room; of `="…"`, a leading `'`, a trailing `.0` on digits and a
-    /// UUID's hyphens; in lower case; digits alone without leading zeros.
+    /// Removed are white space and invisible characters at both ends, `="…"`, a leading `'`, a trailing `.0` after digits, the hyphens of a
+    /// UUID, and leading zeros of a number. Letters become lower case.
     pub fn form(&mut self, cell: &[u8]) -> &str {
         self.form.clear();
         let text = String::from_utf8_lossy(cell);
@@ -54,13 +54,13 @@ impl Normalizer {
         &self.form
     }
 
-    /// The normal form as a hash: two forms share one by a chance of 1 in 2^128.
+    /// A hash of the normal form. Two different forms have the same hash with a probability of 2^-128.
     pub fn hash(&mut self, cell: &[u8]) -> u128 {
         xxh3_128(self.form(cell).as_bytes())
     }
 }
 
-/// Frees it of what stands around it, in whatever order that was put there.
+/// Removes everything that is put around a UserID, in whatever order it was put there.
 fn unwrapped(mut text: &str) -> &str {
     loop {
         let before = text.len();
@@ -73,7 +73,7 @@ fn unwrapped(mut text: &str) -> &str {
     }
 }
 
-/// White space, and what nobody sees: zero-width characters, a byte order mark, marks of direction.
+/// White space and invisible characters: zero-width characters, a byte order mark, direction marks.
 const fn takes_no_room(char: char) -> bool {
     let is_invisible = matches!(
         char,
@@ -90,7 +90,7 @@ const fn takes_no_room(char: char) -> bool {
     is_invisible || char.is_whitespace()
 }
 
-/// A number to which a spreadsheet gave a fraction.
+/// A number without the fraction that a spreadsheet added.
 fn without_a_fraction(text: &str) -> &str {
     text.strip_suffix(".0").filter(|whole| is_digits(whole)).unwrap_or(text)
 }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_takes_for_the_same_id_has_one_form() {
+    fn ids_that_look_the_same_have_one_form() {
         let check = |form: &str, cells: &[&str]| {
             for cell in cells {
                 assert_eq!(self::form(cell), form, "{cell:?}");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_another_id_has_another_form() {
+    fn different_ids_have_different_forms() {
         let pairs = [
             ("user1", "user10"),
             ("user 1", "user1"),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_no_id() {
+    fn bytes_that_are_not_utf8_are_no_id() {
         let mut normalizer = Normalizer::default();
         assert_ne!(normalizer.hash(b"user1\xa0"), normalizer.hash(b"user1"));
         assert_eq!(normalizer.form(b"\xff User1"), "\u{fffd} user1");
@@ -161,15 +161,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_form_is_its_own_form(cell in "[ '=\"0-9a-fA-F.\u{a0}\u{200b}-]{0,40}") {
+        fn the_normal_form_of_a_form_is_itself(cell in "[ '=\"0-9a-fA-F.\u{a0}\u{200b}-]{0,40}") {
             let once = form(&cell);
             let twice = form(&once);
-            // A fraction is taken off once: what is left may end in another one.
+            // A fraction is removed only once; the rest may end with another one.
             prop_assert!(once == twice || once.ends_with(".0"), "{:?} {:?}", once, twice);
         }
 
         #[test]
-        fn case_and_what_stands_around_make_no_difference(
+        fn case_and_text_around_an_id_make_no_difference(
             id in "[!-&(-~][!-~]{0,31}",
             around in "[ \t\u{a0}\u{2003}\u{200b}\u{feff}']{0,3}",
             behind in "[ \t\u{a0}\u{2003}\u{200b}\u{feff}]{0,3}",

@@ -1,4 +1,4 @@
-//! The outcome of a record, which results, rejects, progress and summary share.
+//! The outcome of a record, for results, rejects, progress and summary.
 //!
 //! These are pure values. The journal decides when and how they are written.
 
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::position::InputPosition;
 
-/// What became of a record.
+/// How a record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// The service holds the account.
+    /// The service accepted the account.
     Imported,
-    /// As imported; the account was not known before.
+    /// The same as `Imported`; the account was not known before.
     Created,
-    /// As imported; the account was known with another nickname or face, or nobody could tell with which.
+    /// The same as `Imported`; the account was known with another nickname or avatar, or its profile was unknown.
     Updated,
-    /// The service refused it, or its attempts ran out.
+    /// The service refused it, or all attempts failed.
     Failed,
     /// It was never sent; `error_info` has the reason.
     Invalid,
@@ -40,39 +40,39 @@ impl Status {
         }
     }
 
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Status; 6] = [Status::Imported, Status::Created, Status::Updated, Status::Failed, Status::Invalid, Status::Superseded];
 
-    /// Whether the service took the record.
+    /// Whether the service accepted the record.
     #[must_use]
     pub const fn is_taken(self) -> bool {
         matches!(self, Status::Imported | Status::Created | Status::Updated)
     }
 
-    /// Whether the record belongs into the rejects.
+    /// Whether the record goes into the rejects file.
     #[must_use]
     pub const fn is_rejected(self) -> bool {
         matches!(self, Status::Failed | Status::Invalid)
     }
 }
 
-/// The final word on one record of the input: one line of the results.
+/// The final result of one record: one line of the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub status: Status,
-    /// The API's code; `None` where there is none (success, invalid records, network faults).
+    /// The API's code; `None` without one (success, invalid records, network errors).
     pub error_code: Option<i64>,
-    /// The service's words or ours; empty on success. Foreign text, not yet defused.
+    /// A message of the service or of chatlift; empty on success. It may be foreign text and is not defused yet.
     pub error_info: String,
-    /// Calls charged to the row; 0 for an invalid one.
+    /// Requests that count as attempts of the row; 0 for an invalid one.
     pub attempts: u32,
     pub finished_at: SystemTime,
 }
 
-/// How many rows ended in which way.
+/// The number of rows per status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCounts {
-    /// Those that the service took, as created and updated ones too.
+    /// Rows that the service accepted, including created and updated ones.
     pub imported: u64,
     pub created: u64,
     pub updated: u64,
@@ -104,7 +104,7 @@ impl OutcomeCounts {
         self.imported + self.failed + self.invalid + self.superseded
     }
 
-    /// Rows that a rejects file holds.
+    /// Rows in the rejects file.
     #[must_use]
     pub const fn rejected(&self) -> u64 {
         self.failed + self.invalid
@@ -129,7 +129,7 @@ impl std::ops::Add for OutcomeCounts {
 impl std::ops::Sub for OutcomeCounts {
     type Output = OutcomeCounts;
 
-    /// What has come to `other` since.
+    /// Rows counted since `other`, an earlier tally of the same run.
     fn sub(self, other: OutcomeCounts) -> OutcomeCounts {
         OutcomeCounts {
             imported: self.imported - other.imported,
@@ -142,18 +142,18 @@ impl std::ops::Sub for OutcomeCounts {
     }
 }
 
-/// An outcome with the record that it belongs to, as the journal takes it.
+/// An outcome with its record, for the journal.
 #[derive(Debug, Clone)]
 pub struct RowOutcome {
-    /// Counts records from 1.
+    /// The row number, counted from 1.
     pub row: u64,
     /// The physical line on which the record starts.
     pub line: u64,
-    /// The UserID cell as it stood in the input, byte for byte, valid or not.
+    /// The UserID cell as in the input, byte for byte, valid or not.
     pub user_id: Box<[u8]>,
     pub outcome: Outcome,
-    /// Where the input goes on behind this record.
+    /// The position in the input behind this record.
     pub end: InputPosition,
-    /// The record's original fields; kept only where the rejects need them.
+    /// The record's original fields, kept only if the rejects file needs them.
     pub original: Option<csv::ByteRecord>,
 }

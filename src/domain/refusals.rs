@@ -1,35 +1,35 @@
-//! Detects refusals one after the other that are too many to be the records' own fault.
+//! Detects series of refusals that cannot be caused by the records themselves.
 //!
-//! It counts requests as they end, for each API and process. It only decides; its caller acts.
+//! It counts the results of requests per API and process. It only decides; its caller acts.
 
-/// Records that are each refused from the first one on, after which the run stops. Source: the contract.
+/// The run stops if this many records from the start are all refused. Source: the contract.
 const FIRST_RECORDS: u32 = 100;
-/// Records in a row that are refused with the same code, after which it stops. Source: the contract.
+/// The run stops if this many records in a row are refused with the same code. Source: the contract.
 const SAME_IN_A_ROW: u32 = 1_000;
-/// Codes that say something of the record that was looked at: deleted lately, a field too long or of a wrong value. Source: the contract.
+/// Codes that are caused by the single record: deleted recently, a field too long or with a wrong value. Source: the contract.
 const RECORDS_OWN: [i64; 6] = [70399, 40601, 40605, 40610, 80001, 80004];
 
-/// Whether the refusals so far are the records' own.
+/// Whether the refusals so far may be caused by the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
     Plausible,
-    /// Each of the first records, or one after the other with the same code.
+    /// Every one of the first records was refused, or a long series has the same code.
     All,
 }
 
 /// The records that an API has refused in a row.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// Something else than a refusal has been seen.
+    /// A result other than a refusal has occurred.
     is_mixed: bool,
-    /// Records refused from the first one on.
+    /// The number of records refused since the start.
     first: u32,
-    /// The code of the latest, and how many records in a row had it.
+    /// The last code, and the number of records in a row that had it.
     same: Option<(i64, u32)>,
 }
 
 impl Refusals {
-    /// A record was refused with a code that makes it the record's own fault.
+    /// Counts a record that was refused with a code that blames the record.
     pub fn refused(&mut self, code: i64) -> Pattern {
         if RECORDS_OWN.contains(&code) {
             self.accepted();
@@ -45,7 +45,7 @@ impl Refusals {
         if are_all_refused || in_a_row >= SAME_IN_A_ROW { Pattern::All } else { Pattern::Plausible }
     }
 
-    /// A record was accepted, or refused for what it holds.
+    /// Counts a record that was accepted, or refused because of its own content.
     pub fn accepted(&mut self) {
         self.is_mixed = true;
         self.same = None;
@@ -56,7 +56,7 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    /// After how many of these (0 is accepted) the pattern is seen.
+    /// Checks after which of these codes (0 is a success) the pattern is found.
     fn check(codes: impl IntoIterator<Item = i64>, expected: Option<usize>) {
         let mut refusals = Refusals::default();
         let seen = codes.into_iter().position(|code| match code {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_that_speak_of_the_record_never_count() {
+    fn codes_caused_by_single_records_never_count() {
         for code in RECORDS_OWN {
             check(std::iter::repeat_n(code, 5_000), None);
             check([70402; 99].into_iter().chain([code]).chain([70402; 999]), None);

@@ -1,4 +1,4 @@
-//! When to try again: the back-off, and the share of requests that retries may take.
+//! When to try again: the back-off, and the share of requests that may be retries.
 //!
 //! This module only decides: it does not sleep, draw random numbers or read a clock.
 
@@ -6,19 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// First back-off at most. Chosen: a passing fault of the service is over in less than its own time-out of 3 s.
+/// Upper bound of the first back-off. Chosen: temporary errors of the service are over in less than its own timeout of 3 s.
 const BACK_OFF_BASE: Duration = Duration::from_millis(200);
-/// Longest back-off. Chosen: at most a third of a minute is lost after an outage that the breaker didn't see.
+/// Upper bound of every back-off. Chosen: after an outage that the breaker did not notice, at most a third of a minute is lost.
 const BACK_OFF_CAP: Duration = Duration::from_secs(20);
 
-/// Attempts that a record with an unknown code gets, if `--max-attempts` allows as many. Chosen.
+/// Attempts of a record with an unknown code, if `--max-attempts` allows as many. Chosen.
 pub const UNKNOWN_CODE_ATTEMPTS: u32 = 3;
-/// Distinct records in a row that end with an unknown code, after which the run halts. Chosen: as many as the breaker needs to judge.
+/// The run stops if this many different records in a row end with an unknown code. Chosen: as many as the breaker needs to judge.
 pub const UNKNOWN_RECORDS_IN_A_ROW: usize = 20;
-/// How long calls in flight may take to settle once a run is stopping.
+/// How long a stopping run waits for requests in flight.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
-/// The moment at which a call ended, as the clocks and the random source have it.
+/// The time at which a request ended, by two clocks, with a random number.
 #[derive(Debug, Clone, Copy)]
 pub struct At {
     pub now: Instant,
@@ -27,19 +27,19 @@ pub struct At {
     pub jitter: f64,
 }
 
-/// Full jitter: a share of a bound that doubles with every attempt. `jitter` is uniform in `0.0..1.0`.
+/// Full jitter: a random share of a bound that doubles with every attempt. `jitter` is uniform in `0.0..1.0`.
 #[must_use]
 pub fn back_off(attempts: u32, jitter: f64) -> Duration {
     let doublings = attempts.saturating_sub(1).min(16);
     (BACK_OFF_BASE * 2_u32.pow(doublings)).min(BACK_OFF_CAP).mul_f64(jitter.clamp(0.0, 1.0))
 }
 
-/// Fresh calls that pay for one retry while fresh records wait: retries take a tenth of the calls.
+/// While new records wait, one retry is allowed per this many requests for new records: a tenth of all requests.
 const FRESH_PER_RETRY: u32 = 9;
-/// Retries that may be saved up. Chosen: a tenth of a second's calls at the default rate.
+/// Retries that may be saved up. Chosen: a tenth of the requests of a second at the default rate.
 const SAVED_RETRIES: u32 = 20;
 
-/// The share of the calls that retries may take while fresh records wait.
+/// The share of the requests that may be retries while new records wait.
 #[derive(Debug, Default)]
 pub struct RetryBudget {
     fresh: u32,
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_take_a_tenth_of_the_calls() {
+    fn retries_take_a_tenth_of_the_requests() {
         let mut budget = RetryBudget::default();
         let mut retries = 0;
         for _ in 0..1_000 {

@@ -1,11 +1,11 @@
-//! Where accounts are imported: endpoint, app and API. Runs that go to the same place have equal targets.
+//! The target of an import: endpoint, app and API. Runs to the same target compare equal.
 
 use serde::{Deserialize, Serialize};
 
-/// The endpoint of the embedded mock service, whatever its port.
+/// The endpoint of the mock service in this process, whatever its port.
 pub const SANDBOX: &str = "sandbox";
 
-/// What the accounts are imported into.
+/// The service, app and API into which accounts are imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// URL with port, or `sandbox`.

@@ -1,20 +1,20 @@
-//! UUIDs as exports write them: 36 bytes with hyphens, which are 4 more than a UserID may have, or 32 without.
+//! UUIDs as exports write them: 36 bytes with hyphens, which is 4 more than a UserID may have, or 32 bytes without.
 
-/// Bytes of a UUID with its hyphens, and where they stand. Source: RFC 9562.
+/// The length of a UUID with hyphens in bytes, and the positions of the hyphens. Source: RFC 9562.
 pub const HYPHENATED_BYTES: usize = 36;
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
-/// Bytes of one without.
+/// The length of a UUID without hyphens in bytes.
 pub const COMPACT_BYTES: usize = 32;
 
-/// Whether it is a UUID with its hyphens, whatever its case.
+/// Whether the cell is a UUID with hyphens, in any case.
 #[must_use]
 pub fn is_hyphenated(cell: &[u8]) -> bool {
     let is_right = |(at, byte): (usize, &u8)| if HYPHENS.contains(&at) { *byte == b'-' } else { byte.is_ascii_hexdigit() };
     cell.len() == HYPHENATED_BYTES && cell.iter().enumerate().all(is_right)
 }
 
-/// A UUID without its hyphens, if it is one with them; its case stays.
+/// The UUID without its hyphens; `None` if the cell is not one with hyphens. Upper and lower case stay.
 #[must_use]
 pub fn compact(cell: &[u8]) -> Option<[u8; COMPACT_BYTES]> {
     if !is_hyphenated(cell) {
@@ -25,7 +25,7 @@ pub fn compact(cell: &[u8]) -> Option<[u8; COMPACT_BYTES]> {
     Some(bytes)
 }
 
-/// A UUID with its hyphens, if it is one without.
+/// The UUID with hyphens; `None` if the text is not one without.
 #[must_use]
 pub fn hyphenated(id: &str) -> Option<String> {
     if id.len() != COMPACT_BYTES || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {

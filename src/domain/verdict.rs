@@ -1,36 +1,36 @@
 //! What the end of a request means for the row, for the pace and for the run.
 //!
-//! One table holds the service's codes, and one `match` reads it. The module says what a code is; its callers decide what to do about it
-//! and when. The classes come from Tencent's error code pages, read against each other where they disagree.
+//! One table has the service's codes, and one `match` reads it. This module says what a code means; its callers decide what to do and when.
+//! The classes come from Tencent's error code pages, compared with each other where they disagree.
 
 use std::fmt;
 
-/// The code of a request that is called malformed: the record's fault, if others are taken. Source: the documentation of the error codes.
+/// The code for a malformed request. If other records are accepted, the record is the cause. Source: the documentation of the error codes.
 pub const INVALID_REQUEST: i64 = 60003;
 
-/// How a single call ended, as the API edge reports it.
+/// How a single request ended, as `io::api` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// The service did as asked.
+    /// The service did what was asked.
     Done(Answer),
-    /// The service answered with its documented JSON that it didn't.
+    /// The service refused, in its documented JSON.
     Refused { code: i64, info: String },
-    /// It never reached the service: name look-up, connecting or the TLS handshake failed. Costs the row nothing.
+    /// The request never reached the service: name lookup, connecting or the TLS handshake failed. It counts as no attempt.
     Unreached { why: String },
-    /// It left, and no documented answer came back: time-out, reset, HTTP 5xx, something that is not the documented JSON.
+    /// The request left, and no documented answer came back: timeout, reset, HTTP 5xx, or another content.
     Lost { why: String },
     /// HTTP 429.
     TooMany,
     /// The server's certificate is not trusted.
     Untrusted { why: String },
-    /// The server sent the call elsewhere; it isn't followed.
+    /// The server redirected the request, which chatlift does not follow.
     Redirected { status: u16 },
-    /// The proxy lets nobody through, or wants a password that it isn't given.
+    /// The proxy wants another password, or allows no connections to the service.
     ProxyRefused { status: u16 },
 }
 
 impl CallOutcome {
-    /// Whether the call left: a later one for the same is a repeat.
+    /// Whether the request left, so that a later one for the same account is a repetition.
     #[must_use]
     pub const fn has_left(&self) -> bool {
         match self {
@@ -44,49 +44,49 @@ impl CallOutcome {
     }
 }
 
-/// What a success came with.
+/// The content of a successful answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing but the success.
+    /// Nothing else.
     Nothing,
-    /// The ids of a batch that were refused, without a reason; none, most of the time.
+    /// The refused UserIDs of a batch, without a reason; usually none.
     FailAccounts(Vec<Box<str>>),
-    /// Profiles of those who were asked for and found. One who isn't known may be absent, or there under another name.
+    /// The profiles of the users that were found. An unknown user may be absent or have another name.
     Profiles(Vec<Profile>),
-    /// Whether those who were asked for have accounts.
+    /// Whether the users have accounts.
     Standings(Vec<Item<AccountStatus>>),
-    /// What became of those who were to be deleted.
+    /// The result of each deletion.
     Deleted(Vec<Item<()>>),
-    /// Who of those who were asked for is online; the answer's list of errors is among them.
+    /// The presence of the users, including those in the answer's list of errors.
     Presences(Vec<Item<Presence>>),
 }
 
-/// A profile as the service has it.
+/// A profile from the service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
     pub user_id: Box<str>,
     pub nick: Option<Box<str>>,
     pub face_url: Option<Box<str>>,
-    /// Why the service doesn't show it, if it doesn't.
+    /// Why the service does not return it, if it does not.
     pub refused: Option<ItemRefusal>,
 }
 
-/// What an answer says of one id. It may speak of ids that weren't asked for, and be silent about others.
+/// The result for one UserID in an answer. An answer may contain other UserIDs than the request, and lack some.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item<T> {
     pub user_id: Box<str>,
     pub said: Result<T, ItemRefusal>,
 }
 
-/// A code of its own for one id of a call that went well as a whole.
+/// The code for one UserID in an answer that is successful as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemRefusal {
-    /// 0 where the service says nothing wrong in words that aren't documented.
+    /// 0 if the service reports no error but an undocumented value.
     pub code: i64,
     pub info: Box<str>,
 }
 
-/// Whether there is such an account. Source: `AccountStatus` of `account_check`.
+/// Whether an account exists. Source: `AccountStatus` of `account_check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountStatus {
     Imported,
@@ -97,37 +97,37 @@ pub enum AccountStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     Online,
-    /// The app is in the background: pushed messages arrive.
+    /// The app is in the background and can receive pushed messages.
     PushOnline,
     Offline,
 }
 
-/// What follows from the end of a call.
+/// The consequence of a request's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The service did as asked.
+    /// The service did what was asked.
     Accepted,
-    /// Passing: try again later; charged to the row.
+    /// A temporary error: try again later; counts as an attempt.
     Retry,
-    /// As [`Verdict::Retry`], not charged: nothing reached the service.
+    /// The same as [`Verdict::Retry`], but nothing reached the service, so it counts as no attempt.
     ConnectFailed,
-    /// Too fast for somebody: try again, slow down; not charged.
+    /// Too many requests: slow down and try again; counts as no attempt.
     Throttle(ThrottleScope),
-    /// The signature was refused: sign anew, try again once, then halt; not charged.
+    /// The signature was refused: sign again, try once more, then stop; counts as no attempt.
     Reauthenticate,
-    /// This row's own fault; of a batch, the fault of some row in it.
+    /// The row itself is the cause; for a batch, some row in it.
     Reject,
-    /// A code that isn't in the table: a few tries, then the row fails.
+    /// A code that is not in the table: after a few attempts the row fails.
     Unknown,
-    /// Stop the run; nothing is charged.
+    /// Stop the run; no row is marked failed.
     Abort(HaltReason),
 }
 
-/// What the end of a call means beyond its rows.
+/// The effect of a request's end beyond its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallEffect {
     Nothing,
-    /// The signature that the call carried was accepted.
+    /// The signature of the request was accepted.
     Accepted,
     Throttled(ThrottleScope),
     SignatureRefused,
@@ -137,38 +137,38 @@ pub enum CallEffect {
     Back,
     Halt {
         refusal: HaltReason,
-        /// The service's code, if it was one.
+        /// The service's code, if there was one.
         code: Option<i64>,
-        /// The service's words, or what was met instead.
+        /// The service's message, or what happened instead.
         says: String,
     },
 }
 
-/// Whether the service has taken an account of this run yet; it settles whose fault code 60003 is.
+/// Whether the service has accepted an account in this run. This decides what code 60003 means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuccessSeen {
     Yes,
     NotYet,
 }
 
-/// Whose pace is too fast.
+/// Whose rate was too high.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleScope {
-    /// This API's.
+    /// The rate of this API.
     Api,
-    /// The whole app's, or it isn't said.
+    /// The rate of the whole app, or it is unknown whose.
     All,
 }
 
-/// How many records a call carried.
+/// How many records a request carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallSize {
     One,
-    /// What is called malformed may be a single record's fault.
+    /// If it is refused as malformed, a single record may be the cause.
     Batch,
 }
 
-/// Judges the end of a call.
+/// Classifies the end of a request.
 #[must_use]
 pub fn judge(end: &CallOutcome, seen: SuccessSeen, carried: CallSize) -> Verdict {
     match end {
@@ -185,14 +185,14 @@ pub fn judge(end: &CallOutcome, seen: SuccessSeen, carried: CallSize) -> Verdict
     }
 }
 
-/// The service's code, and what goes into `error_info`.
+/// The service's code and the text for `error_info`.
 ///
 /// # Panics
-/// For a success, which needs no words.
+/// For a success, which has no text.
 #[must_use]
 pub fn words(end: CallOutcome) -> (Option<i64>, String) {
     match end {
-        CallOutcome::Done(_) => unreachable!("a success needs no words"),
+        CallOutcome::Done(_) => unreachable!("a success has no text"),
         CallOutcome::Refused { code, info } => (Some(code), info),
         CallOutcome::Unreached { why } | CallOutcome::Lost { why } | CallOutcome::Untrusted { why } => (None, why),
         CallOutcome::TooMany => (None, "HTTP 429".to_owned()),
@@ -201,7 +201,7 @@ pub fn words(end: CallOutcome) -> (Option<i64>, String) {
     }
 }
 
-/// The table of codes. A code 0 that comes with a failed status contradicts itself and is treated as a passing fault.
+/// The table of codes. Code 0 with a failed status contradicts itself and counts as a temporary error.
 fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
     match code {
         0 | 70169 | 70500 | 40006 | 70202 | 60008 | 60013 | 60014 | 30006 | 30007 | 30008 => Verdict::Retry,
@@ -232,13 +232,13 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
     }
 }
 
-/// Whether the service refuses a record with this code for the record's own fault, and leaves no doubt that it did.
+/// Whether a refusal with this code is certain and caused by the record itself.
 #[must_use]
 pub fn is_rows_own(code: i64) -> bool {
     judge_code(code, SuccessSeen::Yes) == Verdict::Reject
 }
 
-/// Why the service will take nothing more from this run as it stands.
+/// Why the service will accept nothing more from this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HaltReason {
     NotAdmin,
@@ -257,17 +257,17 @@ pub enum HaltReason {
     OwnFault,
     DeletionOff,
     InvalidRequest,
-    /// A fresh signature was refused as well.
+    /// A new signature was refused as well.
     Signature,
     /// A ready-made signature was refused and cannot be renewed.
     FixedSignature,
-    /// One record after the other came back with a code that isn't in the table.
+    /// Many records in a row were answered with a code that is not in the table.
     UnknownCodes,
-    /// One record after the other is refused as if for its own fault.
+    /// Many records in a row were refused as if they were the cause.
     AllRecordsRefused,
-    /// A batch came back without the nicknames or faces that it was sent with, and only batches were asked for.
+    /// The first batch lost its nicknames or avatars, and `--batch=strict` allows no other mode.
     BatchDropsProfiles,
-    /// The service takes the records, but no batch of them, and only batches were asked for.
+    /// The service accepts single records but no batch, and `--batch=strict` allows no other mode.
     BatchesRefused,
     Untrusted,
     Redirected,
@@ -275,16 +275,16 @@ pub enum HaltReason {
     ProxyForbids,
 }
 
-/// Which exit code a refusal leads to.
+/// The class of a reason to stop; it decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HaltClass {
-    /// Credentials, permission, region or identity of the server.
+    /// Credentials, permission, region, or the server's identity.
     Credentials,
-    /// A limit of the account or of the day: the same command goes on once it is lifted.
+    /// A limit of the app or of the day. The same command continues once it is lifted.
     Limit,
-    /// This program's own fault.
+    /// An error in chatlift itself.
     Internal,
-    /// What was given to the command is wrong.
+    /// The command was given wrong settings.
     Settings,
 }
 
@@ -318,7 +318,7 @@ impl HaltReason {
         }
     }
 
-    /// What to do about it, for the `hint:` line.
+    /// The text of the `hint:` line.
     #[must_use]
     pub const fn hint(self) -> &'static str {
         match self {
@@ -439,13 +439,13 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_request_is_the_rows_fault_only_once_another_row_got_through() {
+    fn an_invalid_request_blames_the_row_only_after_another_row_succeeded() {
         assert_eq!(judge(&answered(60003), SuccessSeen::NotYet, CallSize::One), Verdict::Abort(HaltReason::InvalidRequest));
         assert_eq!(judge(&answered(60003), SuccessSeen::Yes, CallSize::One), Verdict::Reject);
     }
 
     #[test]
-    fn a_malformed_batch_may_be_one_records_fault() {
+    fn a_malformed_batch_may_be_caused_by_one_record() {
         for code in [60003, 60015] {
             assert_eq!(judge(&answered(code), SuccessSeen::NotYet, CallSize::Batch), Verdict::Reject);
         }
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_apis_own_limit_slows_the_api_alone() {
+    fn only_the_limit_of_one_api_slows_that_api_alone() {
         for (end, scope) in
             [(answered(60007), ThrottleScope::Api), (answered(60011), ThrottleScope::All), (CallOutcome::TooMany, ThrottleScope::All)]
         {
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_status_with_code_zero_is_no_success() {
+    fn a_failed_status_with_code_zero_is_not_a_success() {
         assert_eq!(judge(&answered(0), SuccessSeen::Yes, CallSize::One), Verdict::Retry);
     }
 }
