@@ -19,10 +19,11 @@ use chatlift::domain::account::{Account, Suspects, UserId};
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
 use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
+use chatlift::domain::retry::At;
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{Answer, CallOutcome, SuccessSeen};
-use chatlift::flow::deliver::{At, Deliveries, DeliveryLimits, Known, Lane};
-use chatlift::flow::dispatch::Scheduler;
+use chatlift::flow::dispatch::{Known, Scheduler, SchedulerLimits};
+use chatlift::flow::import::{ImportWorkload, Lane, WindowLimits};
 use chatlift::io::api::answer;
 use chatlift::io::api::{usersig, wire};
 use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};
@@ -206,7 +207,7 @@ mod journal_lines {
     }
 }
 
-mod deliver {
+mod scheduler {
     use super::*;
 
     const CALLS: u64 = 10_000;
@@ -215,24 +216,27 @@ mod deliver {
     #[divan::bench(args = [1, 256])]
     fn cycle(bencher: Bencher, in_flight: usize) {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        let limits = DeliveryLimits { max_attempts: 5, in_flight, window_records: 65_536, window_bytes: 24 << 20, lane: Lane::Single };
+        let limits = SchedulerLimits { max_attempts: 5, in_flight };
+        let window = WindowLimits { records: 65_536, bytes: 24 << 20 };
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
-            let mut deliveries = Deliveries::new(limits, 1, known.clone());
+            let mut scheduler = Scheduler::new::<ImportWorkload>(limits, known.clone());
+            let mut workload = ImportWorkload::new(window, Lane::Single, 1);
             let (mut records, mut taken, mut left) = (records.into_iter(), 0, Vec::with_capacity(in_flight));
             while taken < CALLS {
                 while left.len() < in_flight {
-                    if deliveries.wants_record(now) {
+                    if scheduler.wants_fresh(&workload, Command::AccountImport, now) {
                         let Some(record) = records.next() else { break };
-                        deliveries.admit(record, wall);
+                        workload.admit(record, wall);
                     }
-                    left.extend(deliveries.next_call(Command::AccountImport, now).map(|call| call.id));
+                    let id = scheduler.next_call(&mut workload, Command::AccountImport, now);
+                    left.extend(id.inspect(|id| drop(black_box(scheduler.call(&workload, *id)))));
                 }
                 for id in left.drain(..) {
                     let end = CallOutcome::Done(Answer::Nothing);
-                    black_box(deliveries.ended(id, end, now, At { now, wall, jitter: 0.5 }));
+                    black_box(scheduler.ended(&mut workload, (id, now), end, At { now, wall, jitter: 0.5 }).unwrap());
                 }
-                taken += std::iter::from_fn(|| deliveries.take_settled()).map(black_box).count() as u64;
+                taken += std::iter::from_fn(|| workload.take_settled()).map(black_box).count() as u64;
             }
         });
     }

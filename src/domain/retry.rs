@@ -13,9 +13,9 @@ const BACK_OFF_CAP: Duration = Duration::from_secs(20);
 
 /// Attempts of a record with an unknown code, if `--max-attempts` allows as many. Chosen.
 pub const UNKNOWN_CODE_ATTEMPTS: u32 = 3;
-/// The run stops if this many different records in a row end with an unknown code. Chosen: as many as the breaker needs to judge.
-pub const UNKNOWN_RECORDS_IN_A_ROW: usize = 20;
-/// How long a stopping run waits for requests in flight.
+/// Unknown codes in a row, after which the run halts. Source: the contract.
+pub const UNKNOWN_CODES_IN_A_ROW: usize = 20;
+/// How long calls in flight may take to settle once a run is stopping.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
 /// The time at which a request ended, by two clocks, with a random number.

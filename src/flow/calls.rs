@@ -1,63 +1,44 @@
-//! Calls that are made until each is answered or out of attempts, whatever they ask for.
+//! Requests about accounts, whatever they ask for, until each is answered or out of attempts.
 //!
-//! What is asked, and what becomes of the answers, is the [`Errands`]' business; the promises about calls are those of the import: the gate
-//! is the last hop, one for each API; nobody is charged for an outage, and nobody suffers for what else was in its call. How a run goes
-//! about it is in the dispatcher, which call is made next and what its end means in `docket`.
+//! What is asked, and what becomes of the answers, is the [`JobSource`]'s business. The promises about calls are the engine's, as for an
+//! import.
 
-mod docket;
-mod outage;
-mod probe;
-mod workload;
+use std::collections::VecDeque;
 
-use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
-use futures_util::stream::LocalBoxStream;
-
-use crate::domain::account::{Account, UserId};
+use super::dispatch::{
+    AbortCause, Clocks, Dependencies, DispatchSettings, Dispatcher, Fetched, Flow, Followup, Job, JobOutcome, Progress, Workload,
+};
+use crate::domain::account::Account;
 use crate::domain::call_stats::CallStats;
-use crate::domain::command::{Command, PerCommand};
-use crate::domain::verdict::{Answer, HaltReason};
-pub use crate::flow::dispatch::Progress;
-use crate::flow::dispatch::{self, AbortCause, Clocks, DispatchSettings, Dispatcher};
+use crate::domain::command::{Command, PerCommand, Repetition};
+use crate::domain::retry::At;
 use crate::io::api::Api;
-use crate::io::api::usersig::Signer;
-use crate::io::gate::{self, Rate};
-use workload::ErrandWorkload;
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.
 #[derive(Debug, Clone)]
-pub struct Errand<T> {
+pub struct AccountsJob<T> {
     pub command: Command,
     /// 1 to as many as a call may carry, with different ids.
     pub accounts: Vec<Account>,
-    /// What the one who asks knows it by; the parts of an errand that is taken apart all carry it.
+    /// What the source knows it by; the parts of a job that is divided all carry it.
     pub tag: T,
-}
-
-/// What became of an errand, or of a part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// The service did as asked. What came with it may speak of ids that weren't asked for.
-    Done(Answer),
-    /// It is the one account's fault; there is only one in it.
-    Refused { code: i64, info: String },
-    /// Passing faults until its attempts ran out, with the last one's code, if it was one; there is only one account in it.
-    OutOfAttempts { code: Option<i64>, why: String },
 }
 
 /// Whether there is something to ask.
 #[derive(Debug)]
-pub enum Supply<T> {
-    Errand(Errand<T>),
+pub enum Next<T> {
+    Job(AccountsJob<T>),
     /// Not found out yet; ask again soon. So a long search blocks nobody.
-    Searching,
-    /// Nothing, unless the end of another errand brings something.
-    Dry,
+    Pending,
+    /// Nothing, unless the end of another job brings something.
+    Nothing,
 }
 
-/// Where errands come from, and where their ends go.
-pub trait Errands {
-    /// What the errands are known by.
+/// Where jobs come from, and where their ends go.
+pub trait JobSource {
+    /// What the jobs are known by.
     type Tag: Clone;
     /// Why it can't go on.
     type Error;
@@ -65,84 +46,36 @@ pub trait Errands {
     /// The commands that are asked for; of two calls that may leave, the one with the earlier command leaves first.
     const COMMANDS: &'static [Command];
 
-    /// The next errand with this command. It is asked for as late as can be, so whoever bounds the errands that are under way bounds the
-    /// memory that they take.
+    /// The next job with this command. It is asked for as late as can be, so whoever bounds the jobs that are under way bounds the memory
+    /// that they take.
     ///
     /// # Errors
     /// The run ends with it at once.
-    fn next(&mut self, command: Command) -> Result<Supply<Self::Tag>, Self::Error>;
+    fn next(&mut self, command: Command) -> Result<Next<Self::Tag>, Self::Error>;
 
-    /// Takes the end of an errand, or of a part of one. A run that is stopped leaves errands without an end.
+    /// Takes the end of a job, or of a part of one. Only a job of one account ends otherwise than by an answer. A run that is stopped
+    /// leaves jobs without an end.
     ///
     /// # Errors
     /// The run ends with it at once.
-    fn ended(&mut self, errand: Errand<Self::Tag>, fate: Fate) -> Result<(), Self::Error>;
-}
-
-/// The knobs of a run.
-#[derive(Debug, Clone)]
-pub struct CallsSettings {
-    /// Of each API on its own.
-    pub rates: PerCommand<Rate>,
-    /// Of all of them.
-    pub gates: gate::GateSettings,
-    /// Of each call.
-    pub max_attempts: u32,
-    /// Calls in flight at most, of all APIs together.
-    pub in_flight: usize,
-    pub max_outage: Duration,
-    /// As whom calls are made: an account that ought to be there.
-    pub identifier: UserId,
-    /// How often the progress is told.
-    pub progress_every: Duration,
-}
-
-#[expect(missing_debug_implementations, reason = "it holds closures")]
-/// What the run works with; time, randomness and signals come from outside.
-pub struct CallsDependencies<A, E> {
-    pub api: A,
-    pub errands: E,
-    pub signer: Signer,
-    pub wall: Box<dyn Fn() -> SystemTime>,
-    /// Uniform in `0.0..1.0`.
-    pub jitter: Box<dyn FnMut() -> f64>,
-    /// The first signal stops the run gently, the second at once.
-    pub signals: LocalBoxStream<'static, ()>,
-    pub on_progress: OnProgress<E>,
+    fn ended(&mut self, job: AccountsJob<Self::Tag>, outcome: JobOutcome) -> Result<(), Self::Error>;
 }
 
 /// Tells whoever watches how far the run is.
-pub type OnProgress<E> = Box<dyn FnMut(&Progress, &E)>;
-
-/// How the run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallsEnd {
-    /// Every errand has its end.
-    Finished,
-    /// A signal.
-    Stopped,
-    /// An API was of no use for longer than `--max-outage`.
-    Outage {
-        why: String,
-    },
-    Refused {
-        refusal: HaltReason,
-        code: Option<i64>,
-        says: String,
-    },
-}
+pub type OnProgress<S> = Box<dyn FnMut(&Progress, &S)>;
 
 /// The end of the run with what it did.
 #[derive(Debug)]
-pub struct CallsOutcome<E> {
-    pub end: CallsEnd,
-    pub errands: E,
+pub struct CallsOutcome<S> {
+    /// What stopped it; `None` if every job has its end.
+    pub cause: Option<AbortCause>,
+    pub source: S,
     pub traffic: CallStats,
     /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
     pub unjudged: u64,
 }
 
-/// The errands can't go on.
+/// The source can't go on.
 #[derive(Debug)]
 pub struct CallsFailed<E> {
     pub error: E,
@@ -150,28 +83,181 @@ pub struct CallsFailed<E> {
     pub traffic: CallStats,
 }
 
-/// Runs the errands until there are none or something stops it.
+/// Makes the calls of a source until it has no more jobs or something stops the run.
 ///
 /// # Errors
-/// The errands'.
-pub async fn run<A, E>(parts: CallsDependencies<A, E>, settings: CallsSettings) -> Result<CallsOutcome<E>, CallsFailed<E::Error>>
-where
-    A: Api,
-    E: Errands,
-{
-    let CallsDependencies { api, errands, signer, wall, jitter, signals, on_progress } = parts;
-    let workload = ErrandWorkload::new(errands, on_progress, &settings);
-    let CallsSettings { rates, gates, max_outage, progress_every, .. } = settings;
-    let dependencies = dispatch::Dependencies { api, signer, clocks: Clocks { wall, jitter }, signals };
-    let mut dispatcher = Dispatcher::new(dependencies, DispatchSettings { rates, gates, max_outage, progress_every }, workload);
+/// The source's.
+pub async fn run<A: Api, S: JobSource>(
+    dependencies: Dependencies<A>,
+    (source, on_progress): (S, OnProgress<S>),
+    settings: DispatchSettings,
+) -> Result<CallsOutcome<S>, CallsFailed<S::Error>> {
+    let mut dispatcher = Dispatcher::new(dependencies, settings, CallsFlow::new(source, on_progress));
     let ended = dispatcher.run().await;
-    let (ErrandWorkload { errands, docket, .. }, traffic) = dispatcher.end();
-    let end = match ended {
-        Ok(None) => CallsEnd::Finished,
-        Ok(Some(AbortCause::Signal)) => CallsEnd::Stopped,
-        Ok(Some(AbortCause::Outage { why })) => CallsEnd::Outage { why },
-        Ok(Some(AbortCause::Refused { refusal, code, says })) => CallsEnd::Refused { refusal, code, says },
-        Err(error) => return Err(CallsFailed { error, traffic }),
-    };
-    Ok(CallsOutcome { end, errands, traffic, unjudged: docket.unjudged })
+    let (CallsFlow { source, .. }, traffic, unjudged) = dispatcher.end();
+    match ended {
+        Ok(cause) => Ok(CallsOutcome { cause, source, traffic, unjudged }),
+        Err(error) => Err(CallsFailed { error, traffic }),
+    }
+}
+
+/// A source in motion, with the jobs that it has given and no call has carried yet.
+struct CallsFlow<S: JobSource> {
+    source: S,
+    on_progress: OnProgress<S>,
+    fresh: PerCommand<VecDeque<Job<AccountsJob<S::Tag>>>>,
+    /// The source had no further job when it was asked last.
+    is_dry: PerCommand<bool>,
+    /// An account that was answered last, and when; only where asking again changes nothing.
+    answered: PerCommand<Option<(Account, Instant)>>,
+    /// Jobs that were taken on.
+    taken_on: u64,
+    /// The source is looking for the next job, and wants to be asked again.
+    is_searching: bool,
+}
+
+impl<S: JobSource> CallsFlow<S> {
+    fn new(source: S, on_progress: OnProgress<S>) -> Self {
+        Self {
+            source,
+            on_progress,
+            fresh: PerCommand::new(|_| VecDeque::new()),
+            is_dry: PerCommand::default(),
+            answered: PerCommand::default(),
+            taken_on: 0,
+            is_searching: false,
+        }
+    }
+
+    fn take_on(&mut self, job: AccountsJob<S::Tag>) {
+        self.is_dry = PerCommand::default();
+        self.taken_on += 1;
+        self.fresh[job.command].push_back(Job::new(job.command, job, self.taken_on));
+    }
+}
+
+/// Each half is a call of its own, since what was met may be a single account's fault.
+fn halves<T: Clone>(job: Job<AccountsJob<T>>) -> Followup<AccountsJob<T>> {
+    let count = job.payload.accounts.len();
+    let (mut first, part) = job.divide(count);
+    let accounts = first.accounts.split_off(count.div_ceil(2));
+    let second = AccountsJob { accounts, tag: first.tag.clone(), ..first };
+    Followup::Jobs([first, second].map(|half| part(half.command, half)).into())
+}
+
+impl<S: JobSource> Workload for CallsFlow<S> {
+    type Tag = AccountsJob<S::Tag>;
+    type Error = S::Error;
+
+    const COMMANDS: &'static [Command] = S::COMMANDS;
+
+    fn fresh(&self, breaker: Command) -> usize {
+        self.fresh[breaker].len()
+    }
+
+    fn can_have_more(&self, breaker: Command) -> bool {
+        !self.is_dry[breaker]
+    }
+
+    fn is_ready(&self, command: Command) -> bool {
+        !self.fresh[command].is_empty()
+    }
+
+    fn take(&mut self, command: Command) -> Job<Self::Tag> {
+        self.fresh[command].pop_front().expect("it was ready")
+    }
+
+    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Tag>> {
+        let last = self.fresh[command].len().checked_sub(1)?;
+        self.fresh[command].remove(position.min(last))
+    }
+
+    fn accounts<'a>(&'a self, job: &'a Self::Tag) -> Vec<&'a Account> {
+        job.accounts.iter().collect()
+    }
+
+    fn is_divisible(&self, job: &Job<Self::Tag>) -> bool {
+        job.payload.accounts.len() > 1
+    }
+
+    fn resolve(&mut self, job: Job<Self::Tag>, outcome: JobOutcome, at: At) -> Result<Followup<Self::Tag>, S::Error> {
+        match outcome {
+            JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_) if self.is_divisible(&job) => return Ok(halves(job)),
+            JobOutcome::Answered(_) if job.command.spec().repetition == Repetition::Harmless => {
+                self.answered[job.command] = job.payload.accounts.first().map(|account| (account.clone(), at.now));
+            }
+            JobOutcome::Answered(_) | JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_) => {}
+        }
+        self.source.ended(job.payload, outcome)?;
+        Ok(Followup::Nothing)
+    }
+
+    fn repeatable_since(&self, breaker: Command) -> Option<Instant> {
+        self.answered[breaker].as_ref().map(|(_, at)| *at)
+    }
+
+    fn take_repeatable(&mut self, breaker: Command) -> Option<(Account, Instant)> {
+        self.answered[breaker].take()
+    }
+
+    fn repeated(&mut self, breaker: Command, account: Account, accepted_at: Instant) {
+        self.answered[breaker].get_or_insert((account, accepted_at));
+    }
+}
+
+impl<S: JobSource> Flow for CallsFlow<S> {
+    type Workload = Self;
+    /// Nothing happens to it but the ends of its calls.
+    type Event = std::convert::Infallible;
+    type Error = S::Error;
+
+    fn broken(error: S::Error) -> S::Error {
+        error
+    }
+
+    fn workload(&self) -> &Self {
+        self
+    }
+
+    fn workload_mut(&mut self) -> &mut Self {
+        self
+    }
+
+    /// What has ended may have brought further jobs, of any command; so may the last job that was found.
+    fn hand_over(&mut self) {
+        self.is_searching = false;
+        self.is_dry = PerCommand::default();
+    }
+
+    fn fetch(&mut self, command: Command, _: &Clocks) -> Result<Fetched, S::Error> {
+        match self.source.next(command)? {
+            Next::Job(job) => self.take_on(job),
+            Next::Nothing => self.is_dry[command] = true,
+            Next::Pending => {
+                self.is_searching = true;
+                return Ok(Fetched::Pending);
+            }
+        }
+        Ok(Fetched::Done)
+    }
+
+    fn is_searching(&self) -> bool {
+        self.is_searching
+    }
+
+    fn is_done(&mut self, _: &Clocks) -> bool {
+        !self.is_searching && S::COMMANDS.iter().all(|command| self.is_spent(*command))
+    }
+
+    fn event(&mut self) -> impl Future<Output = Self::Event> {
+        std::future::pending()
+    }
+
+    fn handle(&mut self, event: Self::Event) -> Result<(), S::Error> {
+        match event {}
+    }
+
+    fn report(&mut self, progress: Progress) {
+        (self.on_progress)(&progress, &self.source);
+    }
 }

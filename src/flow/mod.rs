@@ -3,7 +3,6 @@
 pub mod audit;
 pub mod calls;
 pub mod check;
-pub mod deliver;
 pub mod dispatch;
 pub mod import;
 pub mod sync;

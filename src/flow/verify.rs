@@ -14,7 +14,8 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::comparison::{FindingCounts, Findings};
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::{AccountStatus, Answer, Item, ItemRefusal, Profile};
-use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::flow::calls::{AccountsJob, JobSource, Next};
+use crate::flow::dispatch::JobOutcome;
 use crate::io::api::wire;
 use crate::io::roster::{Record, RosterError};
 pub use slots::Profiles;
@@ -42,7 +43,7 @@ pub enum Failed<E> {
 /// The ids of a call with their slots.
 type Page = Rc<HashMap<UserId, SlotId>>;
 
-/// A verification: the errands that it takes.
+/// A verification: the requests that it takes.
 #[derive(Debug)]
 pub struct Verification<I, F> {
     records: I,
@@ -51,7 +52,7 @@ pub struct Verification<I, F> {
     slots: Slots,
     /// Accounts of the next page.
     page: Vec<(SlotId, Account)>,
-    errands: PerCommand<VecDeque<Errand<Page>>>,
+    pages: PerCommand<VecDeque<AccountsJob<Page>>>,
     at: InputPosition,
     input_has_ended: bool,
     findings: F,
@@ -71,7 +72,7 @@ where
             profiles,
             slots: Slots::default(),
             page: Vec::new(),
-            errands: PerCommand::default(),
+            pages: PerCommand::default(),
             at: InputPosition::START,
             input_has_ended: false,
             findings,
@@ -145,7 +146,7 @@ where
         };
         for (command, accounts) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {
             if !accounts.is_empty() {
-                self.errands[command].push_back(Errand { command, accounts, tag: Rc::clone(&tag) });
+                self.pages[command].push_back(AccountsJob { command, accounts, tag: Rc::clone(&tag) });
             }
         }
     }
@@ -159,7 +160,7 @@ where
     }
 }
 
-impl<I, F> Errands for Verification<I, F>
+impl<I, F> JobSource for Verification<I, F>
 where
     I: Iterator<Item = Result<Record, RosterError>>,
     F: Findings,
@@ -169,39 +170,39 @@ where
 
     const COMMANDS: &'static [Command] = &[Command::AccountCheck, Command::PortraitGet];
 
-    fn next(&mut self, command: Command) -> Result<Supply<Page>, Self::Error> {
+    fn next(&mut self, command: Command) -> Result<Next<Page>, Self::Error> {
         let mut reading = ReadProgress::IsDone;
         // One API turns the pages, and waits for the other: an id that is missing leaves before its profile was asked for.
-        let may_turn = command == Command::AccountCheck && self.errands[Command::PortraitGet].len() < CALLS_AHEAD;
-        if may_turn && self.errands[command].is_empty() {
+        let may_turn = command == Command::AccountCheck && self.pages[Command::PortraitGet].len() < CALLS_AHEAD;
+        if may_turn && self.pages[command].is_empty() {
             reading = self.read_page()?;
             self.tell()?;
         }
-        Ok(match (self.errands[command].pop_front(), reading) {
-            (Some(errand), _) => Supply::Errand(errand),
-            (None, ReadProgress::GoesOn) => Supply::Searching,
-            (None, ReadProgress::IsDone) => Supply::Dry,
+        Ok(match (self.pages[command].pop_front(), reading) {
+            (Some(job), _) => Next::Job(job),
+            (None, ReadProgress::GoesOn) => Next::Pending,
+            (None, ReadProgress::IsDone) => Next::Nothing,
         })
     }
 
-    fn ended(&mut self, errand: Errand<Page>, fate: Fate) -> Result<(), Self::Error> {
-        let Errand { command, accounts, tag } = errand;
+    fn ended(&mut self, job: AccountsJob<Page>, outcome: JobOutcome) -> Result<(), Self::Error> {
+        let AccountsJob { command, accounts, tag } = job;
         let slots = accounts.iter().filter_map(|account| tag.get(&account.user_id).map(|slot| (account.user_id.as_str(), *slot)));
         let silence = || format!("{} says nothing of it", command.name());
-        match fate {
-            Fate::Done(Answer::Profiles(profiles)) => {
+        match outcome {
+            JobOutcome::Answered(Answer::Profiles(profiles)) => {
                 let mut shown = profiles_by_id(profiles);
                 slots.for_each(|(id, slot)| self.slots.shows(slot, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
             }
-            Fate::Done(found) => {
+            JobOutcome::Answered(found) => {
                 let mut stand = standings_by_id(found);
                 slots.for_each(|(id, slot)| self.slots.stands(slot, stand.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
             }
-            Fate::Refused { code, info } => {
-                let why = words(command, code, &info);
+            JobOutcome::Rejected((code, info)) => {
+                let why = words(command, code.unwrap_or_default(), &info);
                 slots.for_each(|(_, slot)| self.fails(command, slot, &why));
             }
-            Fate::OutOfAttempts { code, why } => {
+            JobOutcome::AttemptsExhausted((code, why)) => {
                 let why = format!("out of attempts; {}", words(command, code.unwrap_or_default(), &why));
                 slots.for_each(|(_, slot)| self.fails(command, slot, &why));
             }

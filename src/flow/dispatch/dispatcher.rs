@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
-use super::{AbortCause, Call, CallId, Clocks, Dependencies, DispatchSettings, Progress, Scheduler, Workload};
+use super::{AbortCause, Call, CallId, Clocks, Dependencies, DispatchSettings, Fetched, Flow, Progress, Scheduler, Stop, Workload};
 use crate::domain::call_stats::{CallStats, RunPhase};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::DRAIN;
@@ -35,10 +35,13 @@ struct Returned {
     is_retry: bool,
 }
 
+type TagOf<F> = <<F as Flow>::Workload as Workload>::Tag;
+
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// A run in motion.
-pub struct Dispatcher<A, W> {
-    pub workload: W,
+pub struct Dispatcher<A, F: Flow> {
+    pub flow: F,
+    scheduler: Scheduler<TagOf<F>>,
     settings: DispatchSettings,
     api: A,
     signer: Signer,
@@ -63,14 +66,15 @@ pub struct Dispatcher<A, W> {
     traffic: CallStats,
 }
 
-impl<A: Api, W: Workload> Dispatcher<A, W> {
-    pub fn new(dependencies: Dependencies<A>, settings: DispatchSettings, workload: W) -> Self {
+impl<A: Api, F: Flow> Dispatcher<A, F> {
+    pub fn new(dependencies: Dependencies<A>, settings: DispatchSettings, flow: F) -> Self {
         let Dependencies { api, signer, clocks, signals } = dependencies;
         let now = Instant::now();
         Self {
-            workload,
+            flow,
+            scheduler: Scheduler::new::<F::Workload>(settings.limits, settings.known.clone()),
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
-            sending_order: sending_order(W::COMMANDS),
+            sending_order: sending_order(F::Workload::COMMANDS),
             settings,
             api,
             signer,
@@ -92,8 +96,8 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
     /// Makes calls until everything is done or something stops the run: what stopped it.
     ///
     /// # Errors
-    /// The workload's.
-    pub async fn run(&mut self) -> Result<Option<AbortCause>, W::Error> {
+    /// The flow's.
+    pub async fn run(&mut self) -> Result<Option<AbortCause>, F::Error> {
         loop {
             self.go_on()?;
             if self.is_over() {
@@ -104,26 +108,58 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
         }
     }
 
-    /// After every event: hands over what has ended, takes on what is to do, sends what the gates let through.
-    fn go_on(&mut self) -> Result<(), W::Error> {
+    /// Restores after every event what always holds: what has ended is handed over, what can leave has left, and no job that is out of
+    /// attempts waits for something that will not come.
+    fn go_on(&mut self) -> Result<(), F::Error> {
         loop {
-            self.workload.hand_over(&mut self.clocks)?;
+            self.flow.hand_over();
             self.feed_and_send()?;
-            if !self.workload.settle(&mut self.clocks)? {
+            if !self.resolve_exhausted()? {
                 break;
             }
         }
+        self.flow.settle();
         self.report_if_due();
         Ok(())
     }
 
-    fn feed_and_send(&mut self) -> Result<(), W::Error> {
+    fn feed_and_send(&mut self) -> Result<(), F::Error> {
         self.gate_turn = None;
         self.note_sends();
         loop {
-            self.workload.feed(&mut self.clocks)?;
+            self.feed()?;
             if !(0..self.sending_order.len()).any(|place| self.send_one(self.sending_order[place])) {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Reads what can leave, and no more.
+    fn feed(&mut self) -> Result<(), F::Error> {
+        let now = Instant::now();
+        for breaker in self.scheduler.breakers() {
+            while self.scheduler.wants_fresh(self.flow.workload(), *breaker, now) {
+                match self.flow.fetch(*breaker, &self.clocks)? {
+                    Fetched::Done => {}
+                    Fetched::Pending => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks after jobs that are out of attempts. Returns whether something has changed, so that there may be more to hand over or to send.
+    fn resolve_exhausted(&mut self) -> Result<bool, F::Error> {
+        if !self.scheduler.has_exhausted() {
+            return Ok(false);
+        }
+        let at = self.clocks.at(Instant::now());
+        match self.scheduler.resolve_exhausted(self.flow.workload_mut(), at) {
+            Ok(has_changed) => Ok(has_changed),
+            Err(Stop::Failed(error)) => Err(F::broken(error)),
+            Err(Stop::Halt(effect)) => {
+                self.halt_if(effect);
+                Ok(true)
             }
         }
     }
@@ -138,8 +174,7 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
     /// Sends one call of `command` if there is one and its gate lets it through.
     fn send_one(&mut self, command: Command) -> bool {
         let now = Instant::now();
-        let scheduler = self.workload.scheduler_mut();
-        if self.repeats[command].is_empty() && !scheduler.has_call(command, now) {
+        if self.repeats[command].is_empty() && !self.scheduler.has_call(self.flow.workload(), command, now) {
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
@@ -150,16 +185,21 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
             }
             Admission::WhenSent => return false,
         };
-        let (call, line) = match self.repeats[command].pop_front() {
-            Some(id) => (Some(scheduler.same_call(id)), Line::Fresh),
-            None => (scheduler.next_call(command, now), Line::Any),
-        };
-        let Some(Call { id, accounts, is_retry }) = call else { return false };
+        let Some((id, line)) = self.next_call(command, now) else { return false };
+        let Call { accounts, is_retry } = self.scheduler.call(self.flow.workload(), id);
         let signature = self.signer.current(now, (self.clocks.wall)());
         let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
         self.calls.push(Box::pin(async move { Returned { id, command, end: call.await, left: now, generation, is_retry } }));
         true
+    }
+
+    fn next_call(&mut self, command: Command, now: Instant) -> Option<(CallId, Line)> {
+        if let Some(id) = self.repeats[command].pop_front() {
+            self.scheduler.leaves_again(id);
+            return Some((id, Line::Fresh));
+        }
+        self.scheduler.next_call(self.flow.workload_mut(), command, now).map(|id| (id, Line::Any))
     }
 
     fn report_if_due(&mut self) {
@@ -172,16 +212,16 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
             phase: self.phase(now),
             calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
             retries: self.traffic.retries(),
-            in_flight: self.workload.scheduler().in_flight(),
+            in_flight: self.scheduler.in_flight(),
         };
-        self.workload.report(progress);
+        self.flow.report(progress);
     }
 
     fn phase(&self, now: Instant) -> RunPhase {
         if self.cause.is_some() {
             return RunPhase::Draining;
         }
-        match self.workload.scheduler().down_since() {
+        match self.scheduler.down_since() {
             Some((since, breaker)) => RunPhase::Waiting { since: now - since, why: self.why_down[breaker].clone() },
             None => match gate::slowed(&self.gates) {
                 Some(per_s) => RunPhase::Throttled { per_s },
@@ -195,12 +235,13 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
             return true;
         }
         // A test may still be in flight when everything else is done.
-        self.workload.scheduler().in_flight() == 0 && (self.cause.is_some() || self.workload.is_done(&mut self.clocks))
+        let is_empty = self.scheduler.is_empty();
+        self.scheduler.in_flight() == 0 && (self.cause.is_some() || (is_empty && self.flow.is_done(&self.clocks)))
     }
 
     /// Waits for whatever happens next.
-    async fn next_event(&mut self) -> Event<W::Event> {
-        if self.workload.is_searching() {
+    async fn next_event(&mut self) -> Event<F::Event> {
+        if self.flow.is_searching() {
             tokio::task::yield_now().await;
         }
         let due = self.next_due();
@@ -208,7 +249,7 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
         tokio::select! {
             biased;
             Some(()) = self.signals.next() => Event::Signal,
-            event = self.workload.event() => Event::Workload(event),
+            event = self.flow.event() => Event::Workload(event),
             Some(returned) = self.calls.next() => Event::CallEnded(returned),
             () = sent => Event::Moved,
             () = tokio::time::sleep_until(due) => Event::Moved,
@@ -218,21 +259,21 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
     /// When to look again even if nothing happens.
     fn next_due(&self) -> Instant {
         let now = Instant::now();
-        if self.workload.is_searching() {
+        if self.flow.is_searching() {
             return now;
         }
-        let scheduler = self.workload.scheduler();
-        let outage_ends = scheduler.useless_since().filter(|_| self.cause.is_none()).map(|(since, _)| since + self.settings.max_outage);
-        [self.gate_turn, scheduler.next_wake().filter(|at| *at > now), self.workload.next_due(), self.drain_until, outage_ends]
+        let outage_ends =
+            self.scheduler.useless_since().filter(|_| self.cause.is_none()).map(|(since, _)| since + self.settings.max_outage);
+        [self.gate_turn, self.scheduler.next_wake().filter(|at| *at > now), self.flow.next_due(), self.drain_until, outage_ends]
             .into_iter()
             .flatten()
             .fold(self.reported_at + self.settings.progress_every, Instant::min)
     }
 
-    fn handle(&mut self, event: Event<W::Event>) -> Result<(), W::Error> {
+    fn handle(&mut self, event: Event<F::Event>) -> Result<(), F::Error> {
         match event {
-            Event::CallEnded(returned) => self.call_ended(returned),
-            Event::Workload(event) => self.workload.handle(event)?,
+            Event::CallEnded(returned) => self.call_ended(returned)?,
+            Event::Workload(event) => self.flow.handle(event)?,
             Event::Signal => self.signalled(),
             Event::Moved => {}
         }
@@ -252,14 +293,14 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
 
     fn stop(&mut self, cause: AbortCause) {
         if self.cause.is_none() {
-            self.workload.scheduler_mut().stop();
+            self.scheduler.stop();
             self.drain_until = Some(Instant::now() + DRAIN);
             self.cause = Some(cause);
         }
     }
 
     fn give_up_after_outage(&mut self) {
-        if let Some((since, breaker)) = self.workload.scheduler().useless_since()
+        if let Some((since, breaker)) = self.scheduler.useless_since()
             && Instant::now() >= since + self.settings.max_outage
         {
             let why = self.why_down[breaker].clone();
@@ -267,17 +308,17 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
         }
     }
 
-    fn call_ended(&mut self, returned: Returned) {
+    fn call_ended(&mut self, returned: Returned) -> Result<(), F::Error> {
         let Returned { id, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
         let Ok(end) = end else {
             self.traffic.count_given_up(command, is_retry);
             self.repeats[command].push_back(id);
-            return;
+            return Ok(());
         };
         let breaker = match id {
-            CallId::Job(_) => W::Scheduler::breaker_of(command),
+            CallId::Job(_) => F::Workload::breaker_of(command),
             CallId::Probe(breaker) => breaker,
         };
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
@@ -286,16 +327,29 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
             self.why_down[own].clone_from(&complaint);
             self.complaint = complaint;
         }
-        let scheduler = self.workload.scheduler_mut();
-        let was_down = scheduler.is_down(breaker);
-        let effect = scheduler.ended(id, end, left, self.clocks.at(now));
-        let is_back = was_down && !scheduler.is_down(breaker);
+        let was_down = self.scheduler.is_down(breaker);
+        let effect = match self.scheduler.ended(self.flow.workload_mut(), (id, left), end, self.clocks.at(now)) {
+            Ok(effect) | Err(Stop::Halt(effect)) => effect,
+            Err(Stop::Failed(error)) => return Err(F::broken(error)),
+        };
+        let is_back = was_down && !self.scheduler.is_down(breaker);
         self.draw_consequences(effect, (breaker, command), (left, generation), now);
         if is_back {
-            tracing::info!(api = breaker.name(), "the service is back");
-            for (_, gate) in self.gates.iter_mut().filter(|(command, _)| W::Scheduler::breaker_of(*command) == breaker) {
-                gate.ramp_up(now);
-            }
+            self.ramp_up(breaker, now);
+        }
+        Ok(())
+    }
+
+    fn ramp_up(&mut self, breaker: Command, now: Instant) {
+        tracing::info!(api = breaker.name(), "the service is back");
+        for (_, gate) in self.gates.iter_mut().filter(|(command, _)| F::Workload::breaker_of(*command) == breaker) {
+            gate.ramp_up(now);
+        }
+    }
+
+    fn halt_if(&mut self, effect: CallEffect) {
+        if let CallEffect::Halt { refusal, code, says } = effect {
+            self.stop(AbortCause::Refused { refusal, code, says });
         }
     }
 
@@ -325,20 +379,20 @@ impl<A: Api, W: Workload> Dispatcher<A, W> {
             CallEffect::Down => {
                 tracing::warn!(api = breaker.name(), why = ?self.why_down[breaker], "the service is down: waiting, one probe at a time");
             }
-            CallEffect::Halt { refusal, code, says } => self.stop(AbortCause::Refused { refusal, code, says }),
+            halt @ CallEffect::Halt { .. } => self.halt_if(halt),
         }
     }
 
-    /// The workload, and what has left and come back, with what the gates know of it.
-    pub fn end(mut self) -> (W, CallStats) {
+    /// The flow, with what has left and come back as the gates know it, and with the accounts that nothing could judge.
+    pub fn end(mut self) -> (F, CallStats, u64) {
         self.note_sends();
-        self.traffic.main = self.workload.main_command();
+        self.traffic.main = self.flow.workload().main_command();
         for (command, gate) in self.gates.iter() {
             let api = &mut self.traffic.apis[command];
             (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
         }
         self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
-        (self.workload, self.traffic)
+        (self.flow, self.traffic, self.scheduler.unjudged())
     }
 }
 

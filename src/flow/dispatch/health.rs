@@ -1,12 +1,74 @@
-//! What the end of a call says about the API that was called, and what the run draws from it.
+//! What is known of an API while it is called, and what the end of a call says about it.
 //!
-//! Nothing here but tables and counts: what is known of an API is `breaker`'s, what becomes of a job the scheduler's.
+//! Nothing here but tables and counts: when an API is down is decided in `breaker`, what becomes of a job in the scheduler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::breaker::{ExhaustedBy, HealthChange, HealthSample, OtherCalls, TestResult};
-use crate::domain::retry::UNKNOWN_CODE_ATTEMPTS;
-use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, Verdict, words};
+use tokio::time::Instant;
+
+use super::JobId;
+use crate::domain::account::Account;
+use crate::domain::breaker::{ExhaustedBy, Health, HealthChange, HealthSample, OtherCalls, TestResult};
+use crate::domain::refusals::Refusals;
+use crate::domain::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_CODES_IN_A_ROW};
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, Verdict, words};
+
+/// What is known of the API, or of the APIs, that a breaker stands for: one may be down while the others are well.
+#[derive(Debug, Default)]
+pub(crate) struct ApiHealth {
+    pub(crate) health: Health<JobId>,
+    /// Calls that it speaks for, tests included.
+    pub(crate) in_flight: usize,
+    pub(crate) probe: Option<Probe>,
+    pub(crate) refusals: Refusals,
+    pub(crate) faults: FaultAttribution,
+    pub(crate) unknown: UnknownCodes,
+}
+
+impl ApiHealth {
+    /// Whether this job is the test that is in flight; from here on it is not.
+    pub(crate) fn takes_probe(&mut self, id: JobId) -> bool {
+        self.probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
+    }
+
+    pub(crate) fn other_calls(&self) -> OtherCalls {
+        OtherCalls::of(self.in_flight)
+    }
+}
+
+/// A test that is in flight. It is a call that ought to go well, and nobody is charged for it if it doesn't.
+#[derive(Debug)]
+pub(crate) enum Probe {
+    /// The account that was accepted at this time, again.
+    Repeat(Account, Instant),
+    Fresh(JobId),
+    Check,
+}
+
+/// Unknown codes since the API has last said anything else. What one account's own attempts meet counts once: a few records with such a
+/// code fail each for itself, and the run goes on.
+#[derive(Debug, Default)]
+pub(crate) struct UnknownCodes {
+    calls: usize,
+    accounts: BTreeSet<JobId>,
+}
+
+impl UnknownCodes {
+    pub(crate) fn note(&mut self, id: JobId, size: CallSize, verdict: &Verdict) {
+        match (verdict, size) {
+            (Verdict::Unknown, CallSize::One) => {
+                self.accounts.insert(id);
+            }
+            (Verdict::Unknown, CallSize::Batch) => self.calls += 1,
+            (Verdict::Accepted | Verdict::Reject | Verdict::Retry, _) => *self = Self::default(),
+            (Verdict::ConnectFailed | Verdict::Throttle(_) | Verdict::Reauthenticate | Verdict::Abort(_), _) => {}
+        }
+    }
+
+    pub(crate) fn are_everywhere(&self) -> bool {
+        self.calls + self.accounts.len() >= UNKNOWN_CODES_IN_A_ROW
+    }
+}
 
 /// Attempts that a job gets.
 pub(crate) fn attempts_allowed(by: ExhaustedBy, max_attempts: u32) -> u32 {

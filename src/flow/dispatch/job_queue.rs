@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use super::JobId;
 use crate::domain::breaker::{ExhaustedBy, Health, Overtime, Tried};
-use crate::domain::command::{Command, PerCommand};
+use crate::domain::command::{Command, PerCommand, Repetition};
 use crate::domain::retry::{At, back_off};
 use crate::domain::verdict::INVALID_REQUEST;
 
 /// A code, if there was one, and what was said.
-pub(crate) type Failure = (Option<i64>, String);
+pub type Failure = (Option<i64>, String);
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy)]
@@ -27,9 +27,18 @@ pub(crate) enum Stage {
     Exhausted,
 }
 
+/// Calls that changed something and are charged to what a job carries; they go with it when it is divided.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Charges {
+    /// What is reported.
+    pub(crate) charged: u32,
+    /// Those of them that are charged for temporary errors; an outage gives them back.
+    pub(crate) passing: u32,
+}
+
 /// What one call carries.
 #[derive(Debug)]
-pub(crate) struct Job<P> {
+pub struct Job<P> {
     pub(crate) command: Command,
     /// What is asked, as the workload knows it.
     pub(crate) payload: P,
@@ -37,10 +46,11 @@ pub(crate) struct Job<P> {
     pub(crate) order: u64,
     /// The number of the job that it is a part of, its own if it is whole: the breaker counts distinct ones.
     pub(crate) batch_id: u64,
-    /// Accounts of the job that this one was taken out of; 0 for any other one.
+    /// Accounts of the largest job that this one was taken out of; 0 for any other one.
     pub(crate) siblings: usize,
     /// Temporary errors charged to it; what `--max-attempts` bounds.
     pub(crate) attempts: u32,
+    pub(crate) charges: Charges,
     /// Calls that were started, charged or not: what the back-off grows by.
     pub(crate) tries: u32,
     /// One of them left: the next one is a repeat.
@@ -54,7 +64,7 @@ pub(crate) struct Job<P> {
 }
 
 impl<P> Job<P> {
-    pub(crate) const fn new(command: Command, payload: P, batch_id: u64) -> Self {
+    pub(crate) fn new(command: Command, payload: P, batch_id: u64) -> Self {
         Self {
             command,
             payload,
@@ -62,6 +72,7 @@ impl<P> Job<P> {
             batch_id,
             siblings: 0,
             attempts: 0,
+            charges: Charges::default(),
             tries: 0,
             has_left: false,
             stage: Stage::Ready,
@@ -80,15 +91,35 @@ impl<P> Job<P> {
         }
     }
 
-    /// Charges a temporary error: the attempts so far.
-    pub(crate) fn charge(&mut self, now: Instant) -> u32 {
+    /// Divides the job, which carries so many accounts: its payload, and a way to make a job of a part of it with fresh attempts.
+    pub(crate) fn divide(self, accounts: usize) -> (P, impl Fn(Command, P) -> Job<P>) {
+        let Job { payload, batch_id, siblings, charges, order, .. } = self;
+        let siblings = siblings.max(accounts);
+        (payload, move |command, payload| Job { order, siblings, charges, ..Job::new(command, payload, batch_id) })
+    }
+
+    /// Charges a call whose answer is known.
+    pub(crate) fn charge_answer(&mut self) {
+        self.charges.charged += u32::from(self.is_reported() && self.overtime.is_none());
+    }
+
+    /// Charges a temporary error.
+    pub(crate) fn charge_error(&mut self, now: Instant) {
+        let reported = u32::from(self.is_reported());
         self.attempts += 1;
+        self.charges.charged += reported;
+        self.charges.passing += reported;
         self.charged_since.get_or_insert(now);
-        self.attempts
+    }
+
+    fn is_reported(&self) -> bool {
+        self.command.spec().repetition == Repetition::Changing
     }
 
     /// What it was charged is the fault of the service.
     pub(crate) const fn give_back(&mut self) {
+        self.charges.charged -= self.charges.passing;
+        self.charges.passing = 0;
         self.attempts = 0;
         self.charged_since = None;
         self.overtime = None;
@@ -97,7 +128,7 @@ impl<P> Job<P> {
 
 /// All jobs, with the ones that are due and the ones that wait.
 #[derive(Debug)]
-pub(crate) struct JobQueue<P> {
+pub struct JobQueue<P> {
     all: Slab<Job<P>>,
     due: PerCommand<BTreeSet<(u64, JobId)>>,
     waiting: BinaryHeap<Reverse<(Instant, JobId)>>,
@@ -176,7 +207,7 @@ impl<P> JobQueue<P> {
     }
 
     /// Takes a job out of the queues: it leaves, or it is about to be taken apart.
-    pub(crate) fn unqueue(&mut self, id: JobId) {
+    fn unqueue(&mut self, id: JobId) {
         let job = &self.all[id];
         match job.stage {
             Stage::Ready => {
@@ -188,7 +219,16 @@ impl<P> JobQueue<P> {
     }
 
     pub(crate) fn remove(&mut self, id: JobId) -> Job<P> {
+        self.unqueue(id);
         self.all.remove(id)
+    }
+
+    /// A call of it leaves.
+    pub(crate) fn depart(&mut self, id: JobId) {
+        self.unqueue(id);
+        let job = &mut self.all[id];
+        job.stage = Stage::InFlight;
+        job.tries += 1;
     }
 
     pub(crate) fn contains(&self, id: JobId) -> bool {
@@ -205,19 +245,9 @@ impl<P> JobQueue<P> {
         self.all.iter().filter(|(_, job)| is_idle(job)).map(|(id, _)| id).collect()
     }
 
-    /// Whether nothing is due and nothing waits.
-    pub(crate) fn are_idle(&self) -> bool {
-        self.waiting.is_empty() && self.due.iter().all(|(_, due)| due.is_empty())
-    }
-
     /// Whether something of this command is due or waits.
     pub(crate) fn moves(&self, command: Command) -> bool {
         !self.due[command].is_empty() || self.waiting.iter().any(|Reverse((_, id))| self.all[*id].command == command)
-    }
-
-    /// Those that no call has carried yet, the earliest first.
-    pub(crate) fn fresh(&self, command: Command) -> impl Iterator<Item = JobId> {
-        self.due[command].iter().map(|(_, id)| *id).filter(|id| self.all[*id].tries == 0)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (JobId, &Job<P>)> {

@@ -1,12 +1,14 @@
 //! The engine of every flow that calls the service: one loop on one task, and one path to the API.
 //!
-//! The [`Dispatcher`] owns what all flows have in common: the gates, the signature, the clocks, the signals, the calls in flight and the
-//! deadline of an outage. A [`Scheduler`] says which call is next and what the end of a call means; a [`Workload`] knows what the calls are
-//! about.
+//! The [`Dispatcher`] owns the gates, the signature, the clocks, the signals, the calls in flight and the deadline of an outage. The
+//! [`Scheduler`] says which call is next and what the end of a call means. A [`Workload`] knows what the calls are about, and a [`Flow`]
+//! brings the input and output that belong to it.
 
+mod attempts;
 mod dispatcher;
-pub(super) mod health;
-pub(super) mod job_queue;
+mod health;
+mod job_queue;
+mod scheduler;
 mod workload;
 
 use std::time::{Duration, SystemTime};
@@ -14,15 +16,17 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
 
-use crate::domain::account::Account;
+use crate::domain::account::{Account, UserId};
 use crate::domain::call_stats::RunPhase;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::At;
-use crate::domain::verdict::HaltReason;
+use crate::domain::verdict::{HaltReason, SuccessSeen};
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
 pub use dispatcher::Dispatcher;
-pub use workload::{Scheduler, Workload};
+pub use job_queue::{Charges, Failure, Job, JobQueue};
+pub use scheduler::{Scheduler, SchedulerLimits, Stop};
+pub use workload::{Fetched, Flow, Followup, JobOutcome, Workload};
 
 /// The number of a job; free for another one once it is gone.
 pub type JobId = usize;
@@ -35,12 +39,20 @@ pub enum CallId {
     Probe(Command),
 }
 
-/// A call that is to leave now.
+/// A call that leaves.
 #[derive(Debug)]
 pub struct Call<'a> {
-    pub id: CallId,
     pub accounts: Vec<&'a Account>,
     pub is_retry: bool,
+}
+
+/// What is known before the first call.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// As whom calls are made: an account that ought to be there.
+    pub identifier: UserId,
+    /// Whether the service has accepted an account of this run.
+    pub seen: SuccessSeen,
 }
 
 /// The knobs of the engine.
@@ -50,6 +62,8 @@ pub struct DispatchSettings {
     pub rates: PerCommand<Rate>,
     /// Of all of them.
     pub gates: gate::GateSettings,
+    pub limits: SchedulerLimits,
+    pub known: Known,
     pub max_outage: Duration,
     /// How often the progress is told.
     pub progress_every: Duration,

@@ -1,92 +1,207 @@
-//! What the dispatcher asks of those who know what the calls are about.
+//! What the engine asks of a flow: the jobs that are to be sent, and where their ends go.
 
 use tokio::time::Instant;
 
-use super::{Call, CallId, Clocks, Progress};
+use super::{Clocks, Failure, Job, JobId, JobQueue, Progress};
+use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::retry::At;
-use crate::domain::verdict::{CallEffect, CallOutcome};
+use crate::domain::verdict::{Answer, HaltReason};
 
-/// Says which call is next and what the end of a call means: a state machine without I/O, clock or randomness.
-pub trait Scheduler {
-    /// The API whose breaker holds the calls of this command, and hears how they end. APIs that share a breaker are called by one of them.
-    fn breaker_of(command: Command) -> Command;
-
-    /// Whether a call of `command` could leave now, if the gate allows.
-    fn has_call(&mut self, command: Command, now: Instant) -> bool;
-
-    /// The call of `command` that is to leave now; from here on it counts as in flight.
-    fn next_call(&mut self, command: Command, now: Instant) -> Option<Call<'_>>;
-
-    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
-    fn same_call(&mut self, id: CallId) -> Call<'_>;
-
-    /// Takes the end of a call that left at `left`.
-    fn ended(&mut self, id: CallId, end: CallOutcome, left: Instant, at: At) -> CallEffect;
-
-    /// Nothing leaves any more; what is in flight may end.
-    fn stop(&mut self);
-
-    /// Calls in flight.
-    fn in_flight(&self) -> usize;
-
-    /// When something is due of itself: a retry or a probe.
-    fn next_wake(&self) -> Option<Instant>;
-
-    /// Whether this breaker is open.
-    fn is_down(&self, breaker: Command) -> bool;
-
-    /// The breaker that has been open for the longest, and since when.
-    fn down_since(&self) -> Option<(Instant, Command)>;
-
-    /// The breaker that has been open, or whose API has said nothing but "too fast", for the longest, and since when.
-    fn useless_since(&self) -> Option<(Instant, Command)>;
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// The service did as asked. What came with it may speak of ids that weren't asked for.
+    Answered(Answer),
+    /// The service refused it for its own fault; of several accounts it may be a single one's.
+    Rejected(Failure),
+    /// Temporary errors or unknown codes until its attempts ran out, with what was met last.
+    AttemptsExhausted(Failure),
 }
 
-/// Knows what the calls are about: where jobs come from, and where their ends go.
+/// What follows from the end of a job.
+#[derive(Debug)]
+pub enum Followup<T> {
+    Nothing,
+    /// These are sent for it.
+    Jobs(Vec<Job<T>>),
+    /// It is sent once more at this time.
+    RetryAt(Job<T>, Instant),
+    /// Nothing is sent with this command any more: what waits goes back by [`Workload::take_back`].
+    Withdraw(Command),
+    /// The run stops.
+    Abort(HaltReason),
+}
+
+/// Knows what the calls are about, and is asked for the next one: plain values without I/O, clock or randomness.
 pub trait Workload {
-    type Scheduler: Scheduler;
-    /// What happens to it while calls are made.
-    type Event;
+    /// What a job carries.
+    type Tag;
     /// Why it can't go on: the run ends with it at once.
     type Error;
 
     /// The commands that are asked for; of two calls that may leave, the one with the earlier command leaves first.
     const COMMANDS: &'static [Command];
 
-    fn scheduler(&self) -> &Self::Scheduler;
+    /// Whether parts of a divided job count one by one when an outage is suspected, though they say little of the service.
+    const SUSPECTS_PARTS: bool = false;
 
-    fn scheduler_mut(&mut self) -> &mut Self::Scheduler;
+    /// The API whose breaker holds the calls of this command. APIs that share a breaker are called by one of them.
+    #[must_use]
+    fn breaker_of(command: Command) -> Command {
+        command.spec().breaker
+    }
+
+    /// Whether the failure of such a job waits until it is known that the service was well. A job that is divided at once needs no wait.
+    #[must_use]
+    fn withholds_failure(_: Command) -> bool {
+        true
+    }
 
     /// The command that the run is about.
-    fn main_command(&self) -> Command;
+    fn main_command(&self) -> Command {
+        Self::COMMANDS[0]
+    }
+
+    /// How many fresh pieces of work wait that belong to this breaker …
+    fn fresh(&self, breaker: Command) -> usize;
+
+    /// … how many of them are wanted at once …
+    fn fresh_wanted(&self, _: Command) -> usize {
+        1
+    }
+
+    /// … and whether more can be had.
+    fn can_have_more(&self, breaker: Command) -> bool;
+
+    /// Whether nothing is left of it but what was sent already, or is held back until something of that has ended.
+    fn is_spent(&self, breaker: Command) -> bool {
+        self.fresh(breaker) == 0 && !self.can_have_more(breaker)
+    }
+
+    /// Whether a fresh job with this command may leave.
+    fn is_ready(&self, command: Command) -> bool;
+
+    /// Whether retries with this command may take only their share of the calls while fresh jobs are ready.
+    fn budgets_retries(&self, _: Command) -> bool {
+        false
+    }
+
+    /// Makes the next job of fresh work; asked only when [`Workload::is_ready`] says so.
+    fn take(&mut self, command: Command) -> Job<Self::Tag>;
+
+    /// Whether a job that was sent before may leave again now.
+    fn may_leave(&self, _: &Job<Self::Tag>) -> bool {
+        true
+    }
+
+    /// Whether calls with this command are still made.
+    fn sends(&self, _: Command) -> bool {
+        true
+    }
+
+    /// The accounts that a job carries.
+    fn accounts<'a>(&'a self, tag: &'a Self::Tag) -> Vec<&'a Account>;
+
+    /// A call of the job leaves.
+    fn departed(&mut self, _: JobId, _: &Job<Self::Tag>) {}
+
+    /// It has come back.
+    fn returned(&mut self, _: JobId) {}
+
+    /// Whether the job can be divided, so that a refusal or a temporary error may be a part's.
+    fn is_divisible(&self, job: &Job<Self::Tag>) -> bool;
+
+    /// Whether every other job may show that a malformed request is this job's own fault, not only those of its batch.
+    fn is_judged_by_all(&self, _: &Job<Self::Tag>) -> bool {
+        false
+    }
+
+    /// Whether the service has accepted something of the job with this answer.
+    fn is_accepted(&self, _: &Job<Self::Tag>, _: &Answer) -> bool {
+        true
+    }
+
+    /// Takes the end of a job.
+    ///
+    /// # Errors
+    /// [`Workload::Error`].
+    fn resolve(&mut self, job: Job<Self::Tag>, outcome: JobOutcome, at: At) -> Result<Followup<Self::Tag>, Self::Error>;
+
+    /// Looks at what is left of a batch after a job of it has ended.
+    fn review(&mut self, _: u64, _: &JobQueue<Self::Tag>) -> Followup<Self::Tag> {
+        Followup::Nothing
+    }
+
+    /// Takes a job back whose command is not sent any more.
+    fn take_back(&mut self, job: Job<Self::Tag>) {
+        unreachable!("{} is always sent", job.command.name());
+    }
+
+    /// The command with which an API is tested by what it accepted last, or by fresh work.
+    fn test_command(&self, breaker: Command) -> Command {
+        breaker
+    }
+
+    /// When the account was accepted that may be sent once more as a test.
+    fn repeatable_since(&self, breaker: Command) -> Option<Instant>;
+
+    /// That account, with this time. It is held until [`Workload::repeated`].
+    fn take_repeatable(&mut self, breaker: Command) -> Option<(Account, Instant)>;
+
+    /// The test with it has ended; it was accepted last at this time.
+    fn repeated(&mut self, breaker: Command, account: Account, accepted_at: Instant);
+
+    /// Makes a job of the fresh piece of work at this position, or of the last one, for a test.
+    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Tag>>;
+}
+
+/// Whether something was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// Something, or it has come out that there is no more.
+    Done,
+    /// Not yet: the loop looks at its events, and asks again soon.
+    Pending,
+}
+
+/// A flow in motion: a workload, with the input and output that belong to it.
+pub trait Flow {
+    type Workload: Workload;
+    /// What happens to it while calls are made.
+    type Event;
+    /// Why it can't go on: the run ends with it at once.
+    type Error;
+
+    /// The workload can't go on.
+    fn broken(error: <Self::Workload as Workload>::Error) -> Self::Error;
+
+    fn workload(&self) -> &Self::Workload;
+
+    fn workload_mut(&mut self) -> &mut Self::Workload;
 
     /// Hands over what has ended.
-    ///
-    /// # Errors
-    /// [`Workload::Error`].
-    fn hand_over(&mut self, clocks: &mut Clocks) -> Result<(), Self::Error>;
+    fn hand_over(&mut self);
 
-    /// Takes on what the scheduler wants. It is asked as late as can be, before each call: so memory is bounded.
+    /// Reads more for this breaker. It is asked as late as can be, before each call: so memory is bounded.
     ///
     /// # Errors
-    /// [`Workload::Error`].
-    fn feed(&mut self, clocks: &mut Clocks) -> Result<(), Self::Error>;
+    /// [`Flow::Error`].
+    fn fetch(&mut self, breaker: Command, clocks: &Clocks) -> Result<Fetched, Self::Error>;
 
-    /// Looks after what else is due, once no further call may leave now. Whether there may be something to hand over or to send again.
-    ///
-    /// # Errors
-    /// [`Workload::Error`].
-    fn settle(&mut self, clocks: &mut Clocks) -> Result<bool, Self::Error>;
+    /// Looks after what else is due, once no further call may leave now.
+    fn settle(&mut self) {}
 
     /// Whether it is looking for the next job, and wants to be asked again soon.
     fn is_searching(&self) -> bool;
 
-    /// Whether everything is done, now that nothing is in flight.
-    fn is_done(&mut self, clocks: &mut Clocks) -> bool;
+    /// Whether everything is done, now that no job is left.
+    fn is_done(&mut self, clocks: &Clocks) -> bool;
 
     /// When something of its own is due.
-    fn next_due(&self) -> Option<Instant>;
+    fn next_due(&self) -> Option<Instant> {
+        None
+    }
 
     /// Waits for what happens to it.
     fn event(&mut self) -> impl Future<Output = Self::Event>;
@@ -94,7 +209,7 @@ pub trait Workload {
     /// Takes what has happened to it.
     ///
     /// # Errors
-    /// [`Workload::Error`].
+    /// [`Flow::Error`].
     fn handle(&mut self, event: Self::Event) -> Result<(), Self::Error>;
 
     /// Tells whoever watches how far the run is.

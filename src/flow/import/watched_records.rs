@@ -1,6 +1,6 @@
 //! The records of a watched file as an import takes them.
 
-use crate::flow::deliver::Incoming;
+use super::Incoming;
 use crate::io::roster::{Next, RosterError, Watched};
 
 /// Hands out the records of a file; while it is being compared, the import gets its turn.

@@ -1,260 +1,342 @@
-//! The import as a workload of the dispatcher: records are read, settled outcomes go to the ledger, and the ledger commits.
+//! The import as a workload: every record between roster and journal, until it has its outcome.
 //!
-//! Owns the order of things: what becomes of a row decides `deliver`, what a code means decides `verdict`.
+//! Plain values without I/O, clock or randomness. It holds the promises about rows: one outcome each, in input order; the last of two
+//! records of one UserID wins; no row fails for its neighbour's fault. Which call is next is the scheduler's business, and what batches
+//! need beyond that is in `batch`.
 
-use tokio::task::JoinHandle;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::SystemTime;
+
 use tokio::time::Instant;
 
-use super::{ImportEnd, ImportProgress, ImportSettings};
+use super::batch_trial::BatchTrial;
+use super::reorder_buffer::{ReorderBuffer, SettledRecord, UnsettledRecord};
+use super::user_order::{UserKey, UserOrder};
+use super::{Incoming, Lane, WindowLimits};
+use crate::domain::account::Account;
 use crate::domain::command::Command;
-use crate::domain::outcome::OutcomeCounts;
+use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::InputPosition;
-use crate::flow::deliver::{Deliveries, Incoming, Lane};
-use crate::flow::dispatch::{self, AbortCause, Clocks, Workload};
-use crate::io::journal::OutcomeSink;
+use crate::domain::retry::At;
+use crate::domain::verdict::Answer;
+use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome, JobQueue, Workload};
+use crate::io::roster::Record;
 
-/// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
-const READ_AT_ONCE: usize = 256;
+/// Records in a batch at most. Source: the documentation of `multiaccount_import`.
+pub const BATCH_RECORDS: usize = 100;
 
-type Committing<L> = JoinHandle<Result<L, <L as OutcomeSink>::Error>>;
+/// The rows that a call carries.
+pub type Rows = Vec<u64>;
 
-/// What the calls of an import are about.
-pub(super) struct ImportWorkload<I, L: OutcomeSink, E> {
-    settings: ImportSettings,
-    records: I,
-    /// At home; `None` while a commit is under way.
-    ledger: Option<L>,
-    committing: Option<Committing<L>>,
-    committed_at: Instant,
-    pub(super) deliveries: Deliveries,
-    on_progress: Box<dyn FnMut(&ImportProgress)>,
-    records_read: u64,
-    /// Records that may be read before the loop looks at its events.
-    may_read: usize,
-    more_to_read: bool,
-    limit_reached: bool,
-    input_error: Option<E>,
-    pub(super) tally: OutcomeCounts,
-    pub(super) settled: Option<InputPosition>,
+/// A row that no call of its own, or of the lane that is taken now, has carried yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FreshRow {
+    pub(super) row: u64,
+    /// What it was charged before the lane changed.
+    pub(super) charges: Charges,
 }
 
-impl<I, N, L, E> ImportWorkload<I, L, E>
-where
-    I: Iterator<Item = Result<N, E>>,
-    N: Into<Incoming>,
-    L: OutcomeSink,
-{
-    pub(super) fn new((records, ledger): (I, L), on_progress: Box<dyn FnMut(&ImportProgress)>, settings: ImportSettings) -> Self {
+impl From<u64> for FreshRow {
+    fn from(row: u64) -> Self {
+        Self { row, charges: Charges::default() }
+    }
+}
+
+/// The account that this process has imported last, of which no later record has been read.
+#[derive(Debug)]
+struct Accepted {
+    account: Account,
+    user_id: UserKey,
+    at: Instant,
+}
+
+/// Whether records still come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    Open,
+    /// The input has ended; what is here is imported.
+    Ended,
+}
+
+/// Every record between roster and journal.
+#[derive(Debug)]
+pub struct ImportWorkload {
+    pub(super) window: WindowLimits,
+    pub(super) lane: Lane,
+    pub(super) buffer: ReorderBuffer,
+    pub(super) fresh: VecDeque<FreshRow>,
+    user_order: UserOrder,
+    accepted: Option<Accepted>,
+    pub(super) batch_trial: BatchTrial,
+    intake: Intake,
+}
+
+impl ImportWorkload {
+    /// An import whose first record will be `first_row`.
+    #[must_use]
+    pub fn new(window: WindowLimits, lane: Lane, first_row: u64) -> Self {
         Self {
-            deliveries: Deliveries::new(settings.limits, settings.rows_done + 1, settings.known.clone()),
-            settings,
-            records,
-            ledger: Some(ledger),
-            committing: None,
-            committed_at: Instant::now(),
-            on_progress,
-            records_read: 0,
-            may_read: 0,
-            more_to_read: false,
-            limit_reached: false,
-            input_error: None,
-            tally: OutcomeCounts::default(),
-            settled: None,
+            window,
+            lane,
+            buffer: ReorderBuffer::new(first_row),
+            fresh: VecDeque::new(),
+            user_order: UserOrder::default(),
+            accepted: None,
+            batch_trial: BatchTrial::default(),
+            intake: Intake::Open,
         }
     }
 
-    /// Hands settled outcomes to the ledger, in order, until it is full.
-    fn take_over(&mut self) {
-        let Some(ledger) = &mut self.ledger else { return };
-        while !ledger.is_full() {
-            if let Some(end) = self.deliveries.take_passed() {
-                self.settled = Some(end);
-                ledger.pass(end);
-            } else if let Some(settled) = self.deliveries.take_settled() {
-                self.tally.count(settled.outcome.status);
-                self.settled = Some(settled.end);
-                ledger.append(settled);
-            } else {
-                return;
+    /// Whether there is room for another record, and one may come.
+    pub(super) fn can_have_more(&self) -> bool {
+        self.intake == Intake::Open && self.buffer.len() < self.window.records && self.buffer.bytes() < self.window.bytes
+    }
+
+    /// Takes what the input has next.
+    pub fn admit(&mut self, incoming: impl Into<Incoming>, wall: SystemTime) {
+        match incoming.into() {
+            Incoming::Record { record, accepted_as } => self.admit_record(record, accepted_as, wall),
+            Incoming::Settled(settled) => self.buffer.push_settled(settled),
+            Incoming::Passed(end) => self.buffer.push_passed(end),
+        }
+    }
+
+    fn admit_record(&mut self, record: Record, accepted_as: Status, wall: SystemTime) {
+        let row = self.buffer.next_row();
+        if let Some(user_id) = self.buffer.push(record, accepted_as, wall) {
+            self.accepted.take_if(|accepted| accepted.user_id == user_id);
+            if self.user_order.enter(user_id, row) {
+                self.fresh.push_back(row.into());
             }
         }
     }
 
-    /// Takes in one more of what the input has.
-    fn read(&mut self, clocks: &Clocks) {
-        self.may_read -= 1;
-        if self.settings.limit.is_some_and(|limit| self.records_read >= limit) {
-            self.limit_reached = true;
-            self.deliveries.input_ended();
-            return;
-        }
-        match self.records.next() {
-            Some(Ok(next)) => {
-                let incoming = next.into();
-                match incoming {
-                    Incoming::Record { .. } | Incoming::Settled(_) => self.records_read += 1,
-                    // That took long enough.
-                    Incoming::Passed(_) => self.may_read = 0,
-                }
-                self.deliveries.admit(incoming, (clocks.wall)());
-            }
-            Some(Err(error)) => {
-                self.input_error = Some(error);
-                self.deliveries.input_ended();
-            }
-            None => self.deliveries.input_ended(),
+    /// No further record will come.
+    pub fn input_ended(&mut self) {
+        self.intake = Intake::Ended;
+    }
+
+    /// There is more after all: the input has grown.
+    pub fn input_goes_on(&mut self) {
+        self.intake = Intake::Open;
+    }
+
+    /// Whether [`ImportWorkload::input_ended`] was said.
+    #[must_use]
+    pub fn input_has_ended(&self) -> bool {
+        self.intake == Intake::Ended
+    }
+
+    /// The next outcome in input order, if its record has settled.
+    pub fn take_settled(&mut self) -> Option<RowOutcome> {
+        self.buffer.take_settled()
+    }
+
+    /// The end of records of which nothing is to become, if they are next.
+    pub fn take_passed(&mut self) -> Option<InputPosition> {
+        self.buffer.take_passed()
+    }
+
+    /// The lane that is taken now.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Whether every record that came in has settled and been taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    pub(super) fn is_batch_lane(&self) -> bool {
+        matches!(self.lane, Lane::Batch(_))
+    }
+
+    pub(super) fn account(&self, row: u64) -> Option<&Account> {
+        self.buffer.open(row).map(UnsettledRecord::account)
+    }
+
+    /// Gives a row its outcome; a later record of its UserID may go now.
+    pub(super) fn finish(&mut self, row: u64, failure: Option<Failure>, charges: Charges, at: At) {
+        let Some(SettledRecord { user_id, accepted }) = self.buffer.settle(row, failure, charges.charged, at.wall) else { return };
+        match (self.user_order.leave(user_id), accepted) {
+            (Some(next), _) => self.fresh.push_back(next.into()),
+            (None, Some(account)) => self.accepted = Some(Accepted { account, user_id, at: at.now }),
+            (None, None) => {}
         }
     }
 
-    fn commit_if_due(&mut self) {
-        let now = Instant::now();
-        let Some(mut ledger) = self.ledger.take() else { return };
-        let rows = ledger.pending_rows();
-        if rows == 0 || (!ledger.is_full() && rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
-            self.committed_at = if rows == 0 { now } else { self.committed_at };
-            self.ledger = Some(ledger);
-            return;
-        }
-        self.committed_at = now;
-        self.committing = Some(tokio::task::spawn_blocking(move || ledger.commit().map(|()| ledger)));
-    }
-
-    /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read.
-    fn goes_on(&mut self, clocks: &Clocks) -> bool {
-        if self.limit_reached || self.input_error.is_some() {
-            return false;
-        }
-        match self.records.next().map(|next| next.map(Into::into)) {
-            None => return false,
-            Some(Err(error)) => {
-                self.input_error = Some(error);
-                return false;
-            }
-            // It is being looked at.
-            Some(Ok(Incoming::Passed(_))) => {}
-            Some(Ok(incoming)) => {
-                self.records_read += 1;
-                self.deliveries.input_goes_on();
-                self.deliveries.admit(incoming, (clocks.wall)());
-            }
-        }
-        self.more_to_read = true;
-        true
-    }
-
-    /// Commits what has settled, and says how the run ended.
-    pub(super) async fn close_ledger(&mut self, cause: Option<AbortCause>) -> Result<(ImportEnd<E>, L), L::Error> {
-        if let Some(commit) = self.committing.take() {
-            self.ledger = Some(commit.await.expect("a commit never panics")?);
-        }
-        let mut ledger = loop {
-            self.take_over();
-            let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
-            if !ledger.is_full() {
-                break ledger;
-            }
-            // What has settled may be more than it takes at once.
-            self.ledger = Some(blocking(move || ledger.commit().map(|()| ledger)).await?);
-        };
-        let end = match (cause, self.input_error.take()) {
-            (Some(AbortCause::Signal), _) => ImportEnd::Stopped,
-            (Some(AbortCause::Outage { why }), _) => ImportEnd::Outage { why },
-            (Some(AbortCause::Refused { refusal, code, says }), _) => ImportEnd::Refused { refusal, code, says },
-            (None, Some(error)) => ImportEnd::Input(error),
-            (None, None) if self.limit_reached && self.records.next().is_some() => ImportEnd::LimitReached,
-            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (ImportEnd::Finished, ledger)),
-        };
-        let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
-        Ok((end, ledger))
+    fn finish_single(&mut self, job: &Job<Rows>, failure: Option<Failure>, at: At) -> Followup<Rows> {
+        self.finish(job.payload[0], failure, job.charges, at);
+        Followup::Nothing
     }
 }
 
-impl<I, N, L, E> Workload for ImportWorkload<I, L, E>
-where
-    I: Iterator<Item = Result<N, E>>,
-    N: Into<Incoming>,
-    L: OutcomeSink,
-{
-    type Scheduler = Deliveries;
-    /// A commit is done.
-    type Event = Result<L, L::Error>;
-    type Error = L::Error;
+/// A job for these rows; the breaker counts it under the first one.
+fn rows_job(command: Command, rows: &[FreshRow]) -> Job<Rows> {
+    let job = Job::new(command, rows.iter().map(|fresh| fresh.row).collect(), rows[0].row);
+    Job { charges: rows[0].charges, ..job }
+}
+
+impl Workload for ImportWorkload {
+    type Tag = Rows;
+    type Error = Infallible;
 
     /// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
     const COMMANDS: &'static [Command] = &[Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
 
-    fn scheduler(&self) -> &Deliveries {
-        &self.deliveries
+    /// Batches may be too few to judge by; twenty such records, and nothing that was accepted in between, are enough for a suspicion.
+    const SUSPECTS_PARTS: bool = true;
+
+    /// Nothing leaves while the service takes no accounts, be it to read back what it took.
+    fn breaker_of(_: Command) -> Command {
+        Command::AccountImport
     }
 
-    fn scheduler_mut(&mut self) -> &mut Deliveries {
-        &mut self.deliveries
+    fn withholds_failure(command: Command) -> bool {
+        command == Command::AccountImport
     }
 
     fn main_command(&self) -> Command {
-        match self.deliveries.lane() {
-            Lane::Single | Lane::FellBack => Command::AccountImport,
-            Lane::Batch(_) => Command::MultiaccountImport,
+        if self.is_batch_lane() { Command::MultiaccountImport } else { Command::AccountImport }
+    }
+
+    fn fresh(&self, _: Command) -> usize {
+        self.fresh.len()
+    }
+
+    fn fresh_wanted(&self, _: Command) -> usize {
+        if self.is_batch_lane() { BATCH_RECORDS } else { 1 }
+    }
+
+    fn can_have_more(&self, _: Command) -> bool {
+        self.can_have_more()
+    }
+
+    /// While the first batch's records are all exhausted, the next batch waits for what they show.
+    fn is_spent(&self, _: Command) -> bool {
+        let is_blocked = self.is_batch_lane() && !self.batch_trial.may_leave(None);
+        is_blocked || (self.fresh.is_empty() && !self.can_have_more())
+    }
+
+    /// A short batch leaves only when no further record can be had.
+    fn is_ready(&self, command: Command) -> bool {
+        command == self.main_command() && !self.fresh.is_empty() && (!self.is_batch_lane() || self.is_batch_ready())
+    }
+
+    /// Singles beside batches have a gate of their own: they never wait for fresh records.
+    fn budgets_retries(&self, _: Command) -> bool {
+        !self.is_batch_lane()
+    }
+
+    fn take(&mut self, command: Command) -> Job<Rows> {
+        let count = self.fresh.len().min(self.fresh_wanted(command));
+        let rows: Vec<FreshRow> = self.fresh.drain(..count).collect();
+        rows_job(command, &rows)
+    }
+
+    fn may_leave(&self, job: &Job<Rows>) -> bool {
+        job.command != Command::MultiaccountImport || self.batch_trial.may_leave(Some(job.batch_id))
+    }
+
+    /// After batches were given up, those that are under way are not repeated.
+    fn sends(&self, command: Command) -> bool {
+        command != Command::MultiaccountImport || self.is_batch_lane()
+    }
+
+    fn accounts<'a>(&'a self, rows: &'a Rows) -> Vec<&'a Account> {
+        rows.iter().filter_map(|row| self.account(*row)).collect()
+    }
+
+    fn departed(&mut self, id: JobId, job: &Job<Rows>) {
+        if job.command == Command::MultiaccountImport {
+            let buffer = &self.buffer;
+            let has_profile = |row: &u64| buffer.open(*row).is_some_and(|open| open.account().has_profile());
+            self.batch_trial.departed(id, job.batch_id, || job.payload.iter().any(has_profile));
         }
     }
 
-    fn hand_over(&mut self, clocks: &mut Clocks) -> Result<(), L::Error> {
-        if self.deliveries.has_exhausted() {
-            self.deliveries.resolve_exhausted(clocks.at(Instant::now()));
-        }
-        self.take_over();
-        self.may_read = READ_AT_ONCE;
-        Ok(())
+    fn returned(&mut self, id: JobId) {
+        self.batch_trial.returned(id);
     }
 
-    fn feed(&mut self, clocks: &mut Clocks) -> Result<(), L::Error> {
-        let now = Instant::now();
-        while self.may_read > 0 && self.deliveries.wants_record(now) {
-            self.read(clocks);
-        }
-        Ok(())
+    fn is_divisible(&self, job: &Job<Rows>) -> bool {
+        job.command == Command::MultiaccountImport
     }
 
-    fn settle(&mut self, _: &mut Clocks) -> Result<bool, L::Error> {
-        self.more_to_read = self.may_read == 0;
-        self.commit_if_due();
-        Ok(false)
+    /// One that was sent singly as a test beside batches has all others for siblings.
+    fn is_judged_by_all(&self, job: &Job<Rows>) -> bool {
+        job.command == Command::AccountImport && job.siblings == 0 && self.is_batch_lane()
     }
 
-    fn is_searching(&self) -> bool {
-        self.more_to_read
-    }
-
-    fn is_done(&mut self, clocks: &mut Clocks) -> bool {
-        let has_settled = self.deliveries.is_empty() && self.ledger.is_some() && self.deliveries.input_has_ended();
-        has_settled && !self.goes_on(clocks)
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        let is_pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
-        is_pending.then(|| self.committed_at + self.settings.commit_every)
-    }
-
-    async fn event(&mut self) -> Self::Event {
-        match &mut self.committing {
-            Some(commit) => commit.await.expect("a commit never panics"),
-            None => std::future::pending().await,
+    fn is_accepted(&self, job: &Job<Rows>, answer: &Answer) -> bool {
+        match (job.command, answer) {
+            (Command::PortraitGet, _) => false,
+            (_, Answer::FailAccounts(ids)) => self.has_unlisted(&job.payload, ids),
+            (_, _) => true,
         }
     }
 
-    fn handle(&mut self, committed: Self::Event) -> Result<(), L::Error> {
-        self.committing = None;
-        self.ledger = Some(committed?);
-        Ok(())
+    fn resolve(&mut self, job: Job<Rows>, outcome: JobOutcome, at: At) -> Result<Followup<Rows>, Infallible> {
+        Ok(match (job.command, outcome) {
+            (Command::AccountImport, JobOutcome::Answered(_)) => {
+                self.batch_trial.note_accepted_singly(job.batch_id);
+                self.finish_single(&job, None, at)
+            }
+            (Command::AccountImport, JobOutcome::Rejected(failure) | JobOutcome::AttemptsExhausted(failure)) => {
+                self.finish_single(&job, Some(failure), at)
+            }
+            (Command::MultiaccountImport, JobOutcome::Answered(answer)) => self.batch_accepted(job, answer, at),
+            (Command::MultiaccountImport, JobOutcome::Rejected(_)) => self.halve(job),
+            (Command::MultiaccountImport, JobOutcome::AttemptsExhausted(_)) => Self::send_all_singly(job),
+            (Command::PortraitGet, JobOutcome::Answered(Answer::Profiles(profiles))) => self.profiles_read(job, profiles, at),
+            (Command::PortraitGet, JobOutcome::Answered(_)) => self.profiles_read(job, Vec::new(), at),
+            (Command::PortraitGet, JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_)) => self.read_back_failed(job),
+            (Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus, _) => {
+                unreachable!("an import never sends {} for its records", job.command.name())
+            }
+        })
     }
 
-    fn report(&mut self, progress: dispatch::Progress) {
-        let dispatch::Progress { phase, calls, retries, in_flight } = progress;
-        let offset = self.settled.map(|mark| mark.offset);
-        (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight });
+    fn review(&mut self, batch_id: u64, jobs: &JobQueue<Rows>) -> Followup<Rows> {
+        self.review_trial(batch_id, jobs)
     }
-}
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("the ledger never panics")
+    fn take_back(&mut self, job: Job<Rows>) {
+        self.put_back(job.payload, job.charges);
+    }
+
+    /// A batch of one, once it is known that the service takes batches; while one is on trial or read back no other one may leave.
+    fn test_command(&self, _: Command) -> Command {
+        let takes_batches = self.is_batch_lane() && self.batch_trial.batches_accepted && self.batch_trial.may_leave(None);
+        if takes_batches { Command::MultiaccountImport } else { Command::AccountImport }
+    }
+
+    fn repeatable_since(&self, _: Command) -> Option<Instant> {
+        self.accepted.as_ref().map(|accepted| accepted.at)
+    }
+
+    fn take_repeatable(&mut self, _: Command) -> Option<(Account, Instant)> {
+        let Accepted { account, user_id, at } = self.accepted.take()?;
+        self.user_order.enter(user_id, 0);
+        Some((account, at))
+    }
+
+    /// A later record of the UserID may go now; if there is none, the account may be repeated again.
+    fn repeated(&mut self, _: Command, account: Account, at: Instant) {
+        let user_id = UserKey::of(&account.user_id);
+        match self.user_order.leave(user_id) {
+            Some(row) => self.fresh.push_back(row.into()),
+            None => {
+                self.accepted.get_or_insert(Accepted { account, user_id, at });
+            }
+        }
+    }
+
+    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Rows>> {
+        let fresh = self.fresh.remove(position.min(self.fresh.len().checked_sub(1)?))?;
+        Some(rows_job(command, &[fresh]))
+    }
 }

@@ -11,7 +11,8 @@ use crate::domain::account::{Account, UserId, UserIds};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
 use crate::domain::verdict::{Answer, Item, ItemRefusal, Presence, is_rows_own};
-use crate::flow::calls::{Errand, Errands, Fate, Supply};
+use crate::flow::calls::{AccountsJob, JobSource, Next};
+use crate::flow::dispatch::JobOutcome;
 use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
 
 /// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
@@ -63,7 +64,7 @@ impl MissingCounts {
     }
 }
 
-/// The errands that they are.
+/// The missing accounts as a source of requests.
 #[derive(Debug)]
 pub struct MissingWorkload<'a> {
     state: &'a mut StateDb,
@@ -118,7 +119,7 @@ impl<'a> MissingWorkload<'a> {
         Ok(())
     }
 
-    fn errand(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<Errand<()>, StateError> {
+    fn job(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<AccountsJob<()>, StateError> {
         let accounts = missing.iter().map(|missing| {
             let user_id = UserId::parse_as(UserIds::Any, missing.id.as_bytes());
             user_id.map(|user_id| Account { user_id, nick: None, face_url: None })
@@ -126,7 +127,7 @@ impl<'a> MissingWorkload<'a> {
         let accounts: Result<_, _> = accounts.collect();
         let accounts = accounts.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;
         self.under_way.extend(missing.into_iter().map(|missing| (missing.id, missing)));
-        Ok(Errand { command, accounts, tag: () })
+        Ok(AccountsJob { command, accounts, tag: () })
     }
 
     /// At most so many of those in hand that are due for this.
@@ -205,13 +206,13 @@ fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingA
     MissingActionRecord { id, deed: MissingAction::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
 }
 
-impl Errands for MissingWorkload<'_> {
+impl JobSource for MissingWorkload<'_> {
     type Tag = ();
     type Error = MissingError;
 
     const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<Supply<()>, MissingError> {
+    fn next(&mut self, command: Command) -> Result<Next<()>, MissingError> {
         self.refill()?;
         let slice = match command {
             Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
@@ -219,33 +220,35 @@ impl Errands for MissingWorkload<'_> {
             Command::AccountDelete => self.take(PlannedAction::Delete, DELETES_PER_CALL),
             Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
         };
-        Ok(if slice.is_empty() { Supply::Dry } else { Supply::Errand(self.errand(command, slice)?) })
+        Ok(if slice.is_empty() { Next::Nothing } else { Next::Job(self.job(command, slice)?) })
     }
 
-    fn ended(&mut self, errand: Errand<()>, fate: Fate) -> Result<(), MissingError> {
-        let ids: Vec<PaddedId> = errand.accounts.iter().map(|account| PaddedId::new(account.user_id.as_str().as_bytes())).collect();
-        match (errand.command, fate) {
-            (Command::QueryOnlineStatus, Fate::Done(Answer::Presences(presences))) => self.asked(&ids, &presences)?,
-            (Command::QueryOnlineStatus, Fate::Refused { code: NO_ACCOUNT, .. }) => {
+    fn ended(&mut self, job: AccountsJob<()>, outcome: JobOutcome) -> Result<(), MissingError> {
+        let ids: Vec<PaddedId> = job.accounts.iter().map(|account| PaddedId::new(account.user_id.as_str().as_bytes())).collect();
+        match (job.command, outcome) {
+            (Command::QueryOnlineStatus, JobOutcome::Answered(Answer::Presences(presences))) => self.asked(&ids, &presences)?,
+            (Command::QueryOnlineStatus, JobOutcome::Rejected((Some(NO_ACCOUNT), _))) => {
                 let gone = ids.iter().filter_map(|id| self.under_way.remove(id)).collect();
                 self.announce(gone)?;
             }
-            (Command::QueryOnlineStatus, fate) => {
-                let (code, info) = words(fate);
+            (Command::QueryOnlineStatus, outcome) => {
+                let (code, info) = words(outcome);
                 self.note(&ids.iter().map(|id| online(*id, code, info.clone())).collect::<Vec<_>>())?;
             }
-            (Command::AccountDelete, Fate::Done(Answer::Deleted(results))) => self.deleted(&ids, &results)?,
-            (Command::AccountDelete, Fate::Refused { code: NO_ACCOUNT, .. }) => {
+            (Command::AccountDelete, JobOutcome::Answered(Answer::Deleted(results))) => self.deleted(&ids, &results)?,
+            (Command::AccountDelete, JobOutcome::Rejected((Some(NO_ACCOUNT), _))) => {
                 self.note(&ids.iter().map(|id| done(*id, MissingAction::Deleted)).collect::<Vec<_>>())?;
             }
             // There is no such account: what the state says of it is wrong, so the doubt stays.
-            (Command::Kick, Fate::Refused { code: NO_ACCOUNT, info }) => {
+            (Command::Kick, JobOutcome::Rejected((Some(NO_ACCOUNT), info))) => {
                 let gone = ids.iter().map(|id| MissingActionRecord { is_certain: false, ..failed(*id, Some(NO_ACCOUNT), info.clone()) });
                 self.note(&gone.collect::<Vec<_>>())?;
             }
-            (Command::Kick, Fate::Done(_)) => self.note(&ids.iter().map(|id| done(*id, MissingAction::Kicked)).collect::<Vec<_>>())?,
-            (_, fate) => {
-                let (code, info) = words(fate);
+            (Command::Kick, JobOutcome::Answered(_)) => {
+                self.note(&ids.iter().map(|id| done(*id, MissingAction::Kicked)).collect::<Vec<_>>())?;
+            }
+            (_, outcome) => {
+                let (code, info) = words(outcome);
                 self.note(&ids.iter().map(|id| failed(*id, code, info.clone())).collect::<Vec<_>>())?;
             }
         }
@@ -253,11 +256,10 @@ impl Errands for MissingWorkload<'_> {
     }
 }
 
-fn words(fate: Fate) -> (Option<i64>, String) {
-    match fate {
-        Fate::Done(_) => (None, "the answer is not the documented one".to_owned()),
-        Fate::Refused { code, info } => (Some(code), info),
-        Fate::OutOfAttempts { code, why } => (code, why),
+fn words(outcome: JobOutcome) -> (Option<i64>, String) {
+    match outcome {
+        JobOutcome::Answered(_) => (None, "the answer is not the documented one".to_owned()),
+        JobOutcome::Rejected(failure) | JobOutcome::AttemptsExhausted(failure) => failure,
     }
 }
 

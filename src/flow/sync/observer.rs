@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use super::planning::{PlanError, Step};
 use crate::domain::change::Wait;
-use crate::flow::calls;
 use crate::flow::check::TooManyInvalid;
+use crate::flow::dispatch::Progress;
 use crate::flow::import::ImportProgress;
 use crate::io::journal::{DiskError, OpenError};
 use crate::io::roster::{Header, RosterError};
@@ -49,7 +49,7 @@ pub enum SyncProgress<'a> {
 /// How far the kicks and deletions are.
 #[derive(Debug)]
 pub struct MissingProgress<'a> {
-    pub calls: &'a calls::Progress,
+    pub calls: &'a Progress,
     /// Accounts that were dealt with, and those that are due.
     pub acted: u64,
     pub due: u64,

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::domain::change::{Op, Ops};
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
-use crate::flow::deliver::Incoming;
+use crate::flow::import::Incoming;
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{DiskError, Journal, OutcomeSink};
 use crate::io::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};

@@ -15,10 +15,10 @@ use crate::domain::call_stats::CallStats;
 use crate::domain::change::{Op, Ops, PlanCounts, Wait, milliseconds};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
-use crate::domain::verdict::HaltReason;
-use crate::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsSettings};
-use crate::flow::deliver::Lane;
-use crate::flow::import::{self, ImportDependencies, ImportEnd, ImportFailed, ImportOutcome, ImportSettings, SendOutcomes};
+use crate::domain::verdict::{HaltReason, SuccessSeen};
+use crate::flow::calls::{self, CallsFailed};
+use crate::flow::dispatch::{self, AbortCause, Clocks, DispatchSettings, Known, Progress};
+use crate::flow::import::{self, ImportEnd, ImportEnds, ImportFailed, ImportOutcome, ImportSettings, Lane, SendOutcomes};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::files::atomic::{AtomicFile, Readers};
@@ -127,12 +127,12 @@ impl Ready {
         let Self { setup, open_run, ops, journal, roster, lookalikes } = self;
         let (start, before, blank) = (journal.settled(), journal.tally(), roster.blank_lines());
         let mut report = SyncReport {
-            end: Ok(ImportEnd::Stopped),
+            end: Ok(ImportEnd::Aborted(AbortCause::Signal)),
             plan: open_run.counts,
             tally: before,
             this_process: OutcomeCounts::default(),
             traffic: CallStats::default(),
-            lane: dependencies.settings.limits.lane,
+            lane: dependencies.settings.lane,
             missing: MissingCounts { lookalikes, ..MissingCounts::default() },
             wait: None,
             unjudged: 0,
@@ -196,24 +196,26 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let start = journal.settled();
         let roster = roster.skip_to(start).map_err(RosterError::from)?;
         let settings = dependencies.settings.clone().resumed(&journal, setup.limit);
-        let by_lane = if matches!(settings.limits.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
+        let by_lane = if matches!(settings.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let input = RunInput { stat: setup.input.stat, ..open_run.input };
         let (sent_up_to, ahead) = (open_run.sent_up_to, dependencies.ahead.unwrap_or(by_lane));
         let planned = FeedPlan { ops, input, sent_up_to, ahead, limit: setup.limit };
         let observer = Rc::clone(&setup.observer);
-        let parts = ImportDependencies {
-            api: dependencies.api.clone(),
+        let ends = ImportEnds {
             records: PlannedRecords::new(roster, setup.input.file.clone(), StateDb::open(&setup.state)?, planned, self.wall()),
             ledger: SyncOutcomeSink(journal),
-            signer: (dependencies.signer)(),
-            wall: self.wall(),
-            jitter: Box::new(dependencies.jitter),
-            signals: (dependencies.signals)(),
             on_progress: Box::new(move |progress| {
                 let _ = observer.borrow_mut().on(SyncProgress::Sending(progress));
             }),
         };
-        Ok(import::run(parts, settings).await)
+        Ok(import::run(self.engine(), ends, settings).await)
+    }
+
+    /// What a phase sends with.
+    fn engine(&self) -> dispatch::Dependencies<A> {
+        let Dependencies { api, signer, jitter, signals, .. } = &self.dependencies;
+        let clocks = Clocks { wall: self.wall(), jitter: Box::new(*jitter) };
+        dispatch::Dependencies { api: api.clone(), signer: signer(), clocks, signals: signals() }
     }
 
     fn wall(&self) -> Box<dyn Fn() -> SystemTime> {
@@ -239,8 +241,8 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
                 // What was done is told, whatever becomes of the run.
                 self.write_missing(&state)?;
             }
-            if let Some(end) = stopped? {
-                return Ok(end);
+            if let Some(cause) = stopped? {
+                return Ok(ImportEnd::Aborted(cause));
             }
         }
         if self.open_run.counts.missing > 0 {
@@ -308,31 +310,24 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     }
 
     /// Kicks or deletes who is due, as far as the service and the signals let it; what stopped it, if something did.
-    async fn handle_missing(&self, state: &mut StateDb, report: &mut SyncReport) -> Result<Option<ImportEnd<FeedError>>, SyncError> {
-        let dependencies = &self.dependencies;
+    async fn handle_missing(&self, state: &mut StateDb, report: &mut SyncReport) -> Result<Option<AbortCause>, SyncError> {
         let due = state.due_left()?;
         let observer = Rc::clone(&self.setup.observer);
-        let parts = CallsDependencies {
-            api: dependencies.api.clone(),
-            errands: MissingWorkload::new(state, self.setup.missing.clone()),
-            signer: (dependencies.signer)(),
-            wall: self.wall(),
-            jitter: Box::new(dependencies.jitter),
-            signals: (dependencies.signals)(),
-            on_progress: Box::new(move |calls, missing: &MissingWorkload| {
-                let progress = MissingProgress { calls, acted: missing.tally().acted(), due };
-                let _ = observer.borrow_mut().on(SyncProgress::Missing(progress));
-            }),
-        };
-        let settings = calls_settings(&dependencies.settings);
-        let (traffic, end) = match calls::run(parts, settings).await {
+        let on_progress = Box::new(move |calls: &Progress, missing: &MissingWorkload| {
+            let progress = MissingProgress { calls, acted: missing.tally().acted(), due };
+            let _ = observer.borrow_mut().on(SyncProgress::Missing(progress));
+        });
+        let missing = MissingWorkload::new(state, self.setup.missing.clone());
+        let import = self.dependencies.settings.dispatch.clone();
+        let settings = DispatchSettings { known: Known { seen: SuccessSeen::NotYet, ..import.known }, ..import };
+        let (traffic, end) = match calls::run(self.engine(), (missing, on_progress), settings).await {
             Err(CallsFailed { error: MissingError::State(error), traffic }) => (traffic, Err(error.into())),
             Err(CallsFailed { error: MissingError::DeletionOff(says), traffic }) => {
-                (traffic, Ok(Some(ImportEnd::Refused { refusal: HaltReason::DeletionOff, code: None, says })))
+                (traffic, Ok(Some(AbortCause::Refused { refusal: HaltReason::DeletionOff, code: None, says })))
             }
             Ok(ended) => {
                 report.unjudged += ended.unjudged;
-                (ended.traffic, Ok(import_end(ended.end)))
+                (ended.traffic, Ok(ended.cause))
             }
         };
         report.traffic.add(&traffic);
@@ -357,29 +352,6 @@ fn totals(report: &SyncReport) -> RunTotals {
     let OutcomeCounts { created, updated, failed, .. } = report.tally;
     let MissingCounts { kicked, deleted, failed: missing_failed, .. } = report.missing;
     RunTotals { created, updated, failed, kicked, deleted, missing_failed }
-}
-
-/// The settings of the import, as far as they hold for other requests.
-fn calls_settings(import: &ImportSettings) -> CallsSettings {
-    CallsSettings {
-        rates: import.rates.clone(),
-        gates: import.gates.clone(),
-        max_attempts: import.limits.max_attempts,
-        in_flight: import.limits.in_flight,
-        max_outage: import.max_outage,
-        identifier: import.known.identifier.clone(),
-        progress_every: import.progress_every,
-    }
-}
-
-/// The end of the calls as that of an import; `None` if they are all made.
-fn import_end(end: CallsEnd) -> Option<ImportEnd<FeedError>> {
-    match end {
-        CallsEnd::Finished => None,
-        CallsEnd::Stopped => Some(ImportEnd::Stopped),
-        CallsEnd::Outage { why } => Some(ImportEnd::Outage { why }),
-        CallsEnd::Refused { refusal, code, says } => Some(ImportEnd::Refused { refusal, code, says }),
-    }
 }
 
 /// Records that are still to get an outcome.

@@ -28,24 +28,24 @@ fn desk(text: &str) -> Desk {
     Verification::new(roster(text), survey.finish(None).unwrap(), Profiles::Compared, Heard::default())
 }
 
-fn next(desk: &mut Desk, command: Command) -> Option<Errand<Page>> {
+fn next(desk: &mut Desk, command: Command) -> Option<AccountsJob<Page>> {
     loop {
         match desk.next(command).unwrap() {
-            Supply::Errand(errand) => return Some(errand),
-            Supply::Searching => {}
-            Supply::Dry => return None,
+            Next::Job(job) => return Some(job),
+            Next::Pending => {}
+            Next::Nothing => return None,
         }
     }
 }
 
-fn standings(errand: &Errand<Page>, standing: AccountStatus) -> Fate {
+fn standings(job: &AccountsJob<Page>, standing: AccountStatus) -> JobOutcome {
     let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(standing) };
-    Fate::Done(Answer::Standings(errand.accounts.iter().map(item).collect()))
+    JobOutcome::Answered(Answer::Standings(job.accounts.iter().map(item).collect()))
 }
 
 /// What is found of one id `a` whose account exists, with the nickname `n`, if this is said of its profile.
 #[track_caller]
-fn check(said: Fate, expected: Comparison) {
+fn check(said: JobOutcome, expected: Comparison) {
     let mut desk = desk("UserID,Nick,FaceUrl\na,n,\n");
     let account = next(&mut desk, Command::AccountCheck).unwrap();
     let profile = next(&mut desk, Command::PortraitGet).unwrap();
@@ -59,7 +59,7 @@ fn check(said: Fate, expected: Comparison) {
 #[test]
 fn a_profile_is_what_was_asked_for_and_nothing_else() {
     let profile = |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
-    let profiles = |all: Vec<Profile>| Fate::Done(Answer::Profiles(all));
+    let profiles = |all: Vec<Profile>| JobOutcome::Answered(Answer::Profiles(all));
     let unknown = |why: &str| Comparison::Unknown(why.to_owned());
     let face = Profile { face_url: Some("whatever".into()), ..profile("a", Some("n")) };
     check(profiles(vec![face]), Comparison::Same);
@@ -73,7 +73,7 @@ fn a_profile_is_what_was_asked_for_and_nothing_else() {
     let own = Profile { refused: Some(refused), ..profile("a", None) };
     check(profiles(vec![own]), unknown("portrait_get: code 40003: no such account"));
     check(
-        Fate::OutOfAttempts { code: None, why: "no answer in time".to_owned() },
+        JobOutcome::AttemptsExhausted((None, "no answer in time".to_owned())),
         unknown("out of attempts; portrait_get: no answer in time"),
     );
 }
@@ -83,9 +83,9 @@ fn missing_accounts_do_not_run_ahead_of_the_other_api() {
     let text = (0..100_000).fold("UserID,Nick\n".to_owned(), |text, row| text + &format!("u{row},n\n"));
     let mut desk = desk(&text);
     let mut pages = 0;
-    while let Some(errand) = next(&mut desk, Command::AccountCheck) {
-        let fate = standings(&errand, AccountStatus::NotImported);
-        desk.ended(errand, fate).unwrap();
+    while let Some(job) = next(&mut desk, Command::AccountCheck) {
+        let outcome = standings(&job, AccountStatus::NotImported);
+        desk.ended(job, outcome).unwrap();
         pages += 1;
     }
     assert_eq!(pages, CALLS_AHEAD);

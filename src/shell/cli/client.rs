@@ -3,12 +3,14 @@
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use futures_util::stream::LocalBoxStream;
 use reqwest::Url;
 use tokio::time::Instant;
 
 use super::settings::{Connection, Identity, ServiceAddress};
 use crate::domain::account::UserId;
 use crate::domain::target::{SANDBOX, Target};
+use crate::flow::dispatch::{Clocks, Dependencies};
 use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::io::api::usersig::{Credential, Signer, read_claims};
 use crate::io::gate::Rate;
@@ -68,6 +70,12 @@ impl ServiceClient {
     /// As whom calls are made: an account that ought to be there.
     pub(super) fn admin(&self) -> UserId {
         UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
+    }
+
+    /// What a run that begins now works with.
+    pub(super) fn dependencies(&self, signals: LocalBoxStream<'static, ()>) -> Dependencies<Rc<HttpApi>> {
+        let clocks = Clocks { wall: Box::new(SystemTime::now), jitter: Box::new(fastrand::f64) };
+        Dependencies { api: Rc::clone(&self.api), signer: self.signer(), clocks, signals }
     }
 
     /// Signs anew, for a run that begins now.

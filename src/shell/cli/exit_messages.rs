@@ -9,6 +9,7 @@ use super::input;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::verdict::HaltReason;
+use crate::flow::dispatch::AbortCause;
 use crate::flow::import::ImportEnd;
 use crate::io::files::lock;
 use crate::io::journal::paths::RunPaths;
@@ -38,19 +39,26 @@ pub(super) fn last_word(end: &ImportEnd<RosterError>, tally: OutcomeCounts, rema
     match end {
         ImportEnd::Finished => finished(tally, given),
         ImportEnd::LimitReached => limited(tally, remaining),
-        ImportEnd::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {} processed", rows(tally.rows())), RESUMES),
-        ImportEnd::Outage { why } => ExitMessage::new(
-            Exit::Stopped,
-            format!("the service was down for longer than --max-outage; last of all: {why}; {} processed", rows(tally.rows())),
-            outage_hint(given.reach, RESUMES),
-        ),
-        ImportEnd::Refused { refusal, code, says } => refused(*refusal, *code, says, &format!("{} processed", rows(tally.rows()))),
+        ImportEnd::Aborted(cause) => aborted(cause, &format!("{} processed", rows(tally.rows())), RESUMES, given.reach),
         ImportEnd::Input(error) => input::roster_error(&given.flags.input.file, error),
     }
 }
 
+/// The last word on a run that was stopped; `then` says what the same command does.
+pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Option<&str>) -> ExitMessage {
+    match cause {
+        AbortCause::Signal => ExitMessage::new(Exit::Stopped, format!("a signal came; {so_far}"), then),
+        AbortCause::Outage { why } => ExitMessage::new(
+            Exit::Stopped,
+            format!("the service was down for longer than --max-outage; last of all: {why}; {so_far}"),
+            outage_hint(reach, then),
+        ),
+        AbortCause::Refused { refusal, code, says } => refused(*refusal, *code, says, so_far),
+    }
+}
+
 /// What to do about a service that was down, or that nothing has ever got through to.
-pub(super) fn outage_hint(reach: Option<&str>, then: &str) -> String {
+fn outage_hint(reach: Option<&str>, then: &str) -> String {
     match reach {
         None => format!("check the network and the service's status page; {then}"),
         Some(advice) => format!("nothing has ever got through: {advice}; {then}"),
@@ -58,7 +66,7 @@ pub(super) fn outage_hint(reach: Option<&str>, then: &str) -> String {
 }
 
 /// The service will take nothing more of this run.
-pub(super) fn refused(refusal: HaltReason, code: Option<i64>, says: &str, so_far: &str) -> ExitMessage {
+fn refused(refusal: HaltReason, code: Option<i64>, says: &str, so_far: &str) -> ExitMessage {
     let code = code.map_or(String::new(), |code| format!("code {code}"));
     let details = [&code, says].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
     let details = if details.is_empty() { details } else { format!(" ({details})") };

@@ -8,8 +8,8 @@ use super::settings::Connection;
 use crate::domain::account::UserId;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::verdict::SuccessSeen;
-use crate::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
-use crate::flow::import::ImportSettings;
+use crate::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
+use crate::flow::import::{ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use crate::io::api::wire;
 use crate::io::gate::{GateSettings, Rate};
 use crate::shell::exit::ExitMessage;
@@ -22,13 +22,12 @@ pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 /// A lane with its bounds. Source of the numbers: the contracts of the lanes; bytes are chosen to leave more than half of the memory bound free.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    window_records: usize,
-    window_bytes: usize,
+    window: WindowLimits,
     commit_rows: u64,
 }
 
-const SINGLE: Bounds = Bounds { window_records: 65_536, window_bytes: 24 << 20, commit_rows: 1_000 };
-const BATCH: Bounds = Bounds { window_records: 131_072, window_bytes: 40 << 20, commit_rows: 65_536 };
+const SINGLE: Bounds = Bounds { window: WindowLimits { records: 65_536, bytes: 24 << 20 }, commit_rows: 1_000 };
+const BATCH: Bounds = Bounds { window: WindowLimits { records: 131_072, bytes: 40 << 20 }, commit_rows: 65_536 };
 
 /// How a run sends its records.
 #[derive(Debug, Clone)]
@@ -65,29 +64,9 @@ impl Lanes {
 
     /// What holds for a run from its start; what is done of it already is for the flow to fill in.
     pub(super) fn settings(&self, connection: &Connection, gates: GateSettings, identifier: UserId) -> ImportSettings {
-        ImportSettings {
-            rates: self.rates.clone(),
-            gates,
-            limits: self.limits(connection),
-            max_outage: connection.max_outage,
-            limit: None,
-            rows_done: 0,
-            known: Known { identifier, seen: SuccessSeen::NotYet },
-            commit_every: COMMIT_EVERY,
-            commit_rows: self.bounds().commit_rows,
-            progress_every: TELL_EVERY,
-        }
-    }
-
-    fn limits(&self, connection: &Connection) -> DeliveryLimits {
-        let Bounds { window_records, window_bytes, .. } = self.bounds();
-        DeliveryLimits {
-            max_attempts: connection.max_attempts,
-            in_flight: connection.in_flight,
-            window_records,
-            window_bytes,
-            lane: self.lane,
-        }
+        let Bounds { window, commit_rows } = self.bounds();
+        let dispatch = dispatch_settings(connection, self.rates.clone(), gates, identifier);
+        ImportSettings { dispatch, lane: self.lane, window, limit: None, rows_done: 0, commit_every: COMMIT_EVERY, commit_rows }
     }
 
     fn bounds(&self) -> Bounds {
@@ -96,6 +75,18 @@ impl Lanes {
             Lane::Batch(_) => BATCH,
         }
     }
+}
+
+/// What the engine is given, whatever its calls are about.
+pub(super) fn dispatch_settings(
+    connection: &Connection,
+    rates: PerCommand<Rate>,
+    gates: GateSettings,
+    identifier: UserId,
+) -> DispatchSettings {
+    let Connection { max_attempts, in_flight, max_outage, .. } = *connection;
+    let known = Known { identifier, seen: SuccessSeen::NotYet };
+    DispatchSettings { rates, gates, limits: SchedulerLimits { max_attempts, in_flight }, known, max_outage, progress_every: TELL_EVERY }
 }
 
 /// The rate of `account_import`: `--rate` in its own lane, `--single-rate` beside batches.

@@ -10,7 +10,7 @@ use super::lanes::Lanes;
 use super::signals::Leftover;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
-use crate::flow::deliver::{BATCH_RECORDS, Lane};
+use crate::flow::import::{BATCH_RECORDS, Lane};
 use crate::io::files::lock::Lockfile;
 use crate::io::gate::Rate;
 use crate::io::journal;

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
 use futures_util::{FutureExt, StreamExt};
@@ -15,8 +14,9 @@ use tokio::time::Instant;
 use super::access::{Remedies, cannot_use, why_denied};
 use super::client::{ServiceClient, build_client, target};
 use super::command_line::CommandLine;
-use super::exit_messages::{having_waited, outage_hint, refused};
+use super::exit_messages::{aborted, having_waited};
 use super::flags::{InputFlags, VerifyFlags};
+use super::lanes::dispatch_settings;
 use super::open_files::Keeps;
 use super::output_paths::{all_differ, can_be_replaced, fits, is_file};
 use super::pipe::HeldPipe;
@@ -30,7 +30,8 @@ use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
 use crate::domain::figures::{count, counted};
 use crate::domain::position::{FileStat, InputPosition};
-use crate::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsOutcome, CallsSettings, Progress};
+use crate::flow::calls::{self, CallsFailed, CallsOutcome};
+use crate::flow::dispatch::{AbortCause, DispatchSettings, Progress};
 use crate::flow::verify::{Failed, Profiles, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
 use crate::io::api::wire;
 use crate::io::gate::{self, Rate};
@@ -45,8 +46,6 @@ use crate::shell::screen::verified::{Verified, VerifiedReport};
 use crate::shell::terminal::causes;
 use crate::shell::terminal::print_stderr;
 
-/// How often the progress is told. Chosen: a person sees it move.
-const TELL_EVERY: Duration = Duration::from_millis(250);
 /// What the same command does after everything that stopped a run.
 const AGAIN: &str = "the results hold what was found by then; the same command begins anew";
 /// What to do about a file that somebody writes to.
@@ -122,26 +121,17 @@ impl VerifyRun<'_> {
         let ids = plan.to_ask;
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, sheets);
-        let (api, signer) = (dialled.api.clone(), dialled.signer());
         let mut watched = self.reach.clone();
-        let parts = CallsDependencies {
-            api,
-            errands: verification,
-            signer,
-            wall: Box::new(SystemTime::now),
-            jitter: Box::new(fastrand::f64),
-            signals: stops,
-            on_progress: Box::new(move |snapshot: &Progress, verification: &Verification<WatchedFile, Reconciled>| {
-                watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
-                gauge.tell(
-                    (verification.tally().asked(), ids),
-                    &asking(verification.tally(), ids),
-                    &progress::state(&snapshot.phase, snapshot.in_flight),
-                    Instant::now(),
-                );
-            }),
-        };
-        let word = match calls::run(parts, self.settings()).await {
+        let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<WatchedFile, Reconciled>| {
+            watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
+            gauge.tell(
+                (verification.tally().asked(), ids),
+                &asking(verification.tally(), ids),
+                &progress::state(&snapshot.phase, snapshot.in_flight),
+                Instant::now(),
+            );
+        });
+        let word = match calls::run(dialled.dependencies(stops), (verification, on_progress), self.settings()).await {
             Ok(ended) => self.finish(ended),
             Err(CallsFailed { error, .. }) => Err(self.failed(error)),
         };
@@ -183,8 +173,8 @@ impl VerifyRun<'_> {
         survey.finish(sample).map(|plan| Some((plan, blank.count()))).map_err(failed)
     }
 
-    fn settings(&self) -> CallsSettings {
-        let Connection { rate, in_flight, max_attempts, max_outage, .. } = self.connection;
+    fn settings(&self) -> DispatchSettings {
+        let rate = self.connection.rate;
         let rates = PerCommand::new(|command| {
             let documented = command.spec().calls_per_s;
             match rate {
@@ -193,29 +183,20 @@ impl VerifyRun<'_> {
                 Some(Rate::Unlimited) => Rate::Unlimited,
             }
         });
-        CallsSettings {
-            rates,
-            gates: self.gates.clone(),
-            max_attempts,
-            in_flight,
-            max_outage,
-            identifier: self.admin.clone(),
-            progress_every: TELL_EVERY,
-        }
+        dispatch_settings(&self.connection, rates, self.gates.clone(), self.admin.clone())
     }
 
     fn finish(&self, ended: CallsOutcome<Verification<WatchedFile, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
-        let CallsOutcome { end, errands, traffic, unjudged } = ended;
-        let (tally, plan, sheets) = errands.finish().map_err(|error| cannot_write(&self.paths, &error))?;
-        if matches!(end, CallsEnd::Finished) {
+        let CallsOutcome { cause, source, traffic, unjudged } = ended;
+        let (tally, plan, sheets) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        if cause.is_none() {
             self.input.still_holds(plan.end)?;
         }
-        let has_repair = sheets.finish(matches!(end, CallsEnd::Finished), |error| cannot_write(&self.paths, error))?;
+        let has_repair = sheets.finish(cause.is_none(), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
-        let word = having_waited(self.last_word(&end, tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
-        let word =
-            if matches!(end, CallsEnd::Finished) { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
+        let word = having_waited(self.last_word(cause.as_ref(), tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
+        let word = if cause.is_none() { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)
@@ -223,21 +204,17 @@ impl VerifyRun<'_> {
 
     fn last_word(
         &self,
-        end: &CallsEnd,
+        cause: Option<&AbortCause>,
         tally: FindingCounts,
         not_asked: u64,
         (repair, reach): (Option<&Path>, Option<&str>),
     ) -> ExitMessage {
-        let so_far = || format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
-        match end {
-            CallsEnd::Finished => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
-            CallsEnd::Stopped => ExitMessage::new(Exit::Stopped, format!("a signal came; {}", so_far()), AGAIN),
-            CallsEnd::Outage { why } => ExitMessage::new(
-                Exit::Stopped,
-                format!("the service was down for longer than --max-outage; last of all: {why}; {}", so_far()),
-                outage_hint(reach, AGAIN),
-            ),
-            CallsEnd::Refused { refusal, code, says } => refused(*refusal, *code, says, &so_far()),
+        match cause {
+            None => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
+            Some(cause) => {
+                let so_far = format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
+                aborted(cause, &so_far, AGAIN, reach)
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::guard::Guard;
 use crate::domain::outcome::OutcomeCounts;
-use crate::flow::deliver::Lane;
+use crate::flow::import::Lane;
 use crate::shell::exit::Exit;
 use crate::shell::terminal::printable;
 

@@ -9,8 +9,9 @@ use chatlift::domain::account::Account;
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
-use chatlift::flow::deliver::{Lane, OnBatchFailure};
+use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
+use chatlift::flow::import::{Lane, OnBatchFailure};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -127,7 +128,7 @@ async fn fresh_accounts_a_second(trouble: Trouble, window_records: usize, seed: 
     })
     .forgetful();
     let mut world = World::new(accounts(ACCOUNTS)).in_batches(OnBatchFailure::FallBack).keeping(Keep::Counts).seeded(seed);
-    world.settings.limits.window_records = window_records;
+    world.settings.window.records = window_records;
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     let failed = if matches!(trouble, Trouble::Listed) { 0 } else { ACCOUNTS / 10_000 };
@@ -229,11 +230,11 @@ async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rat
 async fn strict_refuses_batches_that_are_no_good_and_settles_nothing_of_them() {
     let service = Service::new(|call| if call.command == READ { code(40003) } else { fine(call, LATENCY) });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::BatchDropsProfiles, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::BatchDropsProfiles, .. })), "{:?}", run.end);
     assert_eq!((run.rows.len(), service.calls()), (0, 2));
     let service = Service::new(|call| if call.command == BATCH { code(40001) } else { fine(call, LATENCY) });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::BatchesRefused, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::BatchesRefused, .. })), "{:?}", run.end);
     assert!((90..=100).contains(&service.calls_of(SINGLE)), "no more than the first batch's: {}", service.calls_of(SINGLE));
 }
 
@@ -273,6 +274,6 @@ async fn a_signal_lets_the_batches_in_flight_settle() {
     world.signals =
         futures_util::stream::once(tokio::time::sleep(Duration::from_secs(3))).chain(futures_util::stream::pending()).boxed_local();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Stopped));
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Signal)));
     assert_eq!(run.rows.len() as u64, service.calls_of(BATCH) * 100);
 }

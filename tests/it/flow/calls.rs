@@ -1,4 +1,4 @@
-//! Errands over a service that is a function, on the paused clock: everything is answered, and nobody suffers for an outage or a neighbour.
+//! Requests over a service that is a function, on the paused clock: everything is answered, and nobody suffers for an outage or a neighbour.
 
 mod trouble;
 
@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chatlift::domain::account::{Account, UserId};
 use chatlift::domain::call_stats::CallStats;
 use chatlift::domain::command::{Command, PerCommand};
-use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
-use chatlift::flow::calls::{self, CallsDependencies, CallsEnd, CallsFailed, CallsOutcome, CallsSettings, Errand, Errands, Fate, Supply};
+use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason, SuccessSeen};
+use chatlift::flow::calls::{self, AccountsJob, CallsFailed, CallsOutcome, JobSource, Next};
+use chatlift::flow::dispatch::{AbortCause, Clocks, Dependencies, DispatchSettings, JobOutcome, Known, SchedulerLimits};
 use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::gate::{self, Rate};
 use futures_util::StreamExt;
@@ -25,55 +26,55 @@ const READ: Command = Command::PortraitGet;
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// What became of each id of each command.
-type Fates = BTreeMap<(Command, String), Fate>;
+type Outcomes = BTreeMap<(Command, String), JobOutcome>;
 
-/// Errands in a list, with what they lead to.
+/// Jobs in a list, with what they lead to.
 struct List {
     todo: PerCommand<VecDeque<Vec<String>>>,
-    fates: Rc<RefCell<Fates>>,
-    /// Errands that are under way, and the most there were.
+    outcomes: Rc<RefCell<Outcomes>>,
+    /// Jobs that are under way, and the most there were.
     open: (usize, usize),
-    /// The answer to the question for more is "searching" so many times before it is an errand.
+    /// The answer to the question for more is "searching" so many times before it is a job.
     searches: u32,
     /// An id whose end is an error.
     breaks_at: Option<String>,
 }
 
-impl Errands for List {
+impl JobSource for List {
     type Tag = usize;
     type Error = String;
 
     const COMMANDS: &'static [Command] = &[CHECK, READ, Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<Supply<usize>, String> {
+    fn next(&mut self, command: Command) -> Result<Next<usize>, String> {
         if self.searches > 0 {
             self.searches -= 1;
-            return Ok(Supply::Searching);
+            return Ok(Next::Pending);
         }
-        let Some(ids) = self.todo[command].pop_front() else { return Ok(Supply::Dry) };
+        let Some(ids) = self.todo[command].pop_front() else { return Ok(Next::Nothing) };
         self.open.0 += 1;
         self.open.1 = self.open.1.max(self.open.0);
         let accounts: Vec<_> = ids.iter().map(|id| Account::parse(id.as_bytes(), b"", b"").unwrap()).collect();
         let tag = accounts.len();
-        Ok(Supply::Errand(Errand { command, accounts, tag }))
+        Ok(Next::Job(AccountsJob { command, accounts, tag }))
     }
 
-    fn ended(&mut self, errand: Errand<usize>, fate: Fate) -> Result<(), String> {
-        assert!(errand.accounts.len() <= errand.tag);
-        assert!(matches!(fate, Fate::Done(_)) || errand.accounts.len() == 1, "nobody fails for a neighbour: {fate:?}");
+    fn ended(&mut self, job: AccountsJob<usize>, outcome: JobOutcome) -> Result<(), String> {
+        assert!(job.accounts.len() <= job.tag);
+        assert!(matches!(outcome, JobOutcome::Answered(_)) || job.accounts.len() == 1, "nobody fails for a neighbour: {outcome:?}");
         self.open.0 = self.open.0.saturating_sub(1);
         // What came back is the wire's tests' business.
-        let fate = if let Fate::Done(_) = fate { Fate::Done(Answer::Nothing) } else { fate };
-        for account in errand.accounts {
+        let outcome = if let JobOutcome::Answered(_) = outcome { JobOutcome::Answered(Answer::Nothing) } else { outcome };
+        for account in job.accounts {
             let id = account.user_id.as_str().to_owned();
             if self.breaks_at.as_ref() == Some(&id) {
                 return Err(id);
             }
             // Whoever is seen offline is deleted.
-            if errand.command == Command::QueryOnlineStatus {
+            if job.command == Command::QueryOnlineStatus {
                 self.todo[Command::AccountDelete].push_back(vec![id.clone()]);
             }
-            let before = self.fates.borrow_mut().insert((errand.command, id), fate.clone());
+            let before = self.outcomes.borrow_mut().insert((job.command, id), outcome.clone());
             assert_eq!(before, None, "one end each");
         }
         Ok(())
@@ -82,33 +83,32 @@ impl Errands for List {
 
 struct World {
     list: List,
-    fates: Rc<RefCell<Fates>>,
-    settings: CallsSettings,
+    outcomes: Rc<RefCell<Outcomes>>,
+    settings: DispatchSettings,
     signals: LocalBoxStream<'static, ()>,
     credential: Credential,
 }
 
 struct Run {
-    end: CallsEnd,
-    fates: Fates,
+    end: Option<AbortCause>,
+    outcomes: Outcomes,
     traffic: CallStats,
     most_open: usize,
 }
 
 impl World {
     fn new() -> Self {
-        let fates = Rc::new(RefCell::default());
-        let list = List { todo: PerCommand::default(), fates: Rc::clone(&fates), open: (0, 0), searches: 0, breaks_at: None };
-        let settings = CallsSettings {
+        let outcomes = Rc::new(RefCell::default());
+        let list = List { todo: PerCommand::default(), outcomes: Rc::clone(&outcomes), open: (0, 0), searches: 0, breaks_at: None };
+        let settings = DispatchSettings {
             rates: PerCommand::new(|command| Rate::PerSecond(command.spec().calls_per_s)),
             gates: gate::GateSettings::default(),
-            max_attempts: 5,
-            in_flight: 256,
+            limits: SchedulerLimits { max_attempts: 5, in_flight: 256 },
             max_outage: Duration::from_secs(6 * 3_600),
-            identifier: UserId::parse(b"administrator").unwrap(),
+            known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
             progress_every: Duration::from_secs(1),
         };
-        Self { list, fates, settings, signals: futures_util::stream::pending().boxed_local(), credential: Credential::Key("key".into()) }
+        Self { list, outcomes, settings, signals: futures_util::stream::pending().boxed_local(), credential: Credential::Key("key".into()) }
     }
 
     /// Asks this about so many accounts, as many a call as may be.
@@ -128,34 +128,31 @@ impl World {
         let began = Instant::now();
         let wall = move || -> SystemTime { UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed() };
         let mut jitter = fastrand::Rng::with_seed(1);
-        let parts = CallsDependencies {
+        let dependencies = Dependencies {
             api: service.clone(),
-            errands: self.list,
             signer: Signer::new(self.credential, 1, "administrator", Instant::now(), wall()),
-            wall: Box::new(wall),
-            jitter: Box::new(move || jitter.f64()),
+            clocks: Clocks { wall: Box::new(wall), jitter: Box::new(move || jitter.f64()) },
             signals: self.signals,
-            on_progress: Box::new(|_, _| ()),
         };
-        calls::run(parts, self.settings).await
+        calls::run(dependencies, (self.list, Box::new(|_, _| ())), self.settings).await
     }
 
     async fn run(self, service: &Service) -> Run {
-        let fates = Rc::clone(&self.fates);
+        let outcomes = Rc::clone(&self.outcomes);
         let ended = self.try_run(service).await.expect("nothing breaks");
-        let fates = fates.borrow().clone();
-        Run { end: ended.end, fates, traffic: ended.traffic, most_open: ended.errands.open.1 }
+        let outcomes = outcomes.borrow().clone();
+        Run { end: ended.cause, outcomes, traffic: ended.traffic, most_open: ended.source.open.1 }
     }
 }
 
 impl Run {
     fn done(&self, command: Command) -> usize {
-        self.fates.iter().filter(|((of, _), fate)| *of == command && matches!(fate, Fate::Done(_))).count()
+        self.outcomes.iter().filter(|((of, _), outcome)| *of == command && matches!(outcome, JobOutcome::Answered(_))).count()
     }
 
     /// The ids that ended otherwise.
     fn undone(&self, command: Command) -> Vec<&str> {
-        let undone = self.fates.iter().filter(|((of, _), fate)| *of == command && !matches!(fate, Fate::Done(_)));
+        let undone = self.outcomes.iter().filter(|((of, _), outcome)| *of == command && !matches!(outcome, JobOutcome::Answered(_)));
         undone.map(|((_, id), _)| id.as_str()).collect()
     }
 }
@@ -182,7 +179,7 @@ fn keeps_the_limits(service: &Service, run: &Run) {
 async fn each_api_is_used_to_its_own_limit_and_never_past_it() {
     let service = Service::new(|call| fine(call, LATENCY + Duration::from_millis(call.number % 40))).forgetful();
     let run = World::new().asking(CHECK, 100_000).asking(READ, 200_000).asking(Command::Kick, 2_000).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ), run.done(Command::Kick)), (CallsEnd::Finished, 100_000, 200_000, 2_000));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ), run.done(Command::Kick)), (None, 100_000, 200_000, 2_000));
     keeps_the_limits(&service, &run);
     for (command, least) in [(CHECK, 98.0), (READ, 197.0), (Command::Kick, 190.0)] {
         assert!(service.mean_per_s_of(command) > least, "{}: {}", command.name(), service.mean_per_s_of(command));
@@ -194,16 +191,16 @@ async fn each_api_is_used_to_its_own_limit_and_never_past_it() {
 async fn what_an_answer_leads_to_is_asked_next() {
     let service = Service::new(|call| fine(call, LATENCY)).forgetful();
     let run = World::new().asking(Command::QueryOnlineStatus, 1_200).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(Command::AccountDelete)), (CallsEnd::Finished, 1_200));
+    assert_eq!((run.end.clone(), run.done(Command::AccountDelete)), (None, 1_200));
     assert_eq!((service.calls_of(Command::QueryOnlineStatus), service.calls_of(Command::AccountDelete)), (3, 1_200));
     keeps_the_limits(&service, &run);
 }
 
 #[tokio::test(start_paused = true)]
-async fn errands_are_fetched_as_late_as_can_be() {
+async fn jobs_are_fetched_as_late_as_can_be() {
     let service = Service::new(|call| fine(call, Duration::from_secs(1))).forgetful();
     let mut world = World::new().asking(CHECK, 100_000);
-    world.settings.in_flight = 20;
+    world.settings.limits.in_flight = 20;
     let run = world.run(&service).await;
     assert_eq!((run.done(CHECK), run.most_open), (100_000, 21));
     assert!(service.most_in_1s_of(CHECK) <= 20);
@@ -215,9 +212,9 @@ async fn one_that_is_refused_fails_alone_and_no_other_does() {
         for bad in ["user1", "user50", "user100", "user350"] {
             let service = Service::new(move |call| if carries(call, bad) { code(refusal) } else { fine(call, LATENCY) });
             let run = World::new().asking(CHECK, 350).run(&service).await;
-            assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (CallsEnd::Finished, 349, vec![bad]), "{refusal}");
-            let expected = Fate::Refused { code: refusal, info: format!("code {refusal}") };
-            assert_eq!(run.fates[&(CHECK, bad.to_owned())], expected);
+            assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (None, 349, vec![bad]), "{refusal}");
+            let expected = JobOutcome::Rejected((Some(refusal), format!("code {refusal}")));
+            assert_eq!(run.outcomes[&(CHECK, bad.to_owned())], expected);
             assert!(service.calls() <= 4 + 2 * 7, "{}", service.calls());
         }
     }
@@ -232,13 +229,13 @@ async fn one_that_never_gets_through_fails_alone_after_its_attempts() {
             ..fine(call, LATENCY)
         });
         let run = World::new().asking(CHECK, 10_000).run(&service).await;
-        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (CallsEnd::Finished, 9_999, vec!["user77"]), "{unanswered:?}");
+        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (None, 9_999, vec!["user77"]), "{unanswered:?}");
         let expected = match unanswered {
-            CallOutcome::Refused { code, info } => Fate::OutOfAttempts { code: Some(code), why: info },
-            CallOutcome::Lost { why } => Fate::OutOfAttempts { code: None, why },
+            CallOutcome::Refused { code, info } => JobOutcome::AttemptsExhausted((Some(code), info)),
+            CallOutcome::Lost { why } => JobOutcome::AttemptsExhausted((None, why)),
             other => panic!("{other:?}"),
         };
-        assert_eq!(run.fates[&(CHECK, "user77".to_owned())], expected);
+        assert_eq!(run.outcomes[&(CHECK, "user77".to_owned())], expected);
         // The page and its halves, five calls each, beside each a half that is fine, and for each a test of whether the service is well; the one
         // account is tried a last time after that.
         assert!(service.calls() <= 100 + 8 * 5 + 7 + 8 + 2, "{}", service.calls());
@@ -255,7 +252,7 @@ async fn one_that_is_called_malformed_waits_for_what_its_neighbours_may_show() {
             _ => fine(call, LATENCY * 10),
         });
         let run = World::new().asking(CHECK, 2).run(&service).await;
-        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (CallsEnd::Finished, 1, vec!["user1"]), "{errors}");
+        assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK)), (None, 1, vec!["user1"]), "{errors}");
     }
 }
 
@@ -264,11 +261,11 @@ async fn a_malformed_first_call_is_nobodys_fault() {
     for refusal in [60003, 60015] {
         let service = Service::new(move |_| code(refusal));
         let run = World::new().asking(CHECK, 1).run(&service).await;
-        assert!(matches!(run.end, CallsEnd::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
-        assert!(run.fates.is_empty());
+        assert!(matches!(run.end, Some(AbortCause::Refused { code: Some(code), .. }) if code == refusal), "{:?}", run.end);
+        assert!(run.outcomes.is_empty());
         let run = World::new().asking(CHECK, 350).run(&Service::new(move |_| code(refusal))).await;
-        assert!(matches!(run.end, CallsEnd::Refused { code: Some(code), .. } if code == refusal), "{:?}", run.end);
-        assert!(run.fates.is_empty(), "{:?}", run.fates);
+        assert!(matches!(run.end, Some(AbortCause::Refused { code: Some(code), .. }) if code == refusal), "{:?}", run.end);
+        assert!(run.outcomes.is_empty(), "{:?}", run.outcomes);
     }
 }
 
@@ -286,7 +283,7 @@ async fn an_outage_of_an_hour_is_nobodys_fault_and_is_probed_with_few_calls() {
         })
         .forgetful();
         let run = World::new().asking(CHECK, 60_000).asking(READ, 120_000).run(&service).await;
-        assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (CallsEnd::Finished, 60_000, 120_000));
+        assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (None, 60_000, 120_000));
         // Each API has a breaker of its own: a probe a minute, and of three calls at most.
         assert!(once_known.get() <= 2 * 61 * 3, "{}", once_known.get());
         // 1,800 are needed; ten seconds of both APIs at 200/s would be 4,000 more.
@@ -296,7 +293,7 @@ async fn an_outage_of_an_hour_is_nobodys_fault_and_is_probed_with_few_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_errands() {
+async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_jobs() {
     for (count, end) in
         [(100_000, lost().end), (1, lost().end), (150, lost().end), (1, CallOutcome::Unreached { why: "HTTP 502".to_owned() })]
     {
@@ -305,7 +302,7 @@ async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_errands() {
         world.settings.max_outage = Duration::from_secs(600);
         let began = Instant::now();
         let run = world.run(&service).await;
-        assert_eq!((run.end, run.fates.len()), (CallsEnd::Outage { why: "HTTP 502".to_owned() }, 0), "{count}");
+        assert_eq!((run.end, run.outcomes.len()), (Some(AbortCause::Outage { why: "HTTP 502".to_owned() }), 0), "{count}");
         assert!((600..640).contains(&began.elapsed().as_secs()), "{count}: {:?}", began.elapsed());
         assert!(service.calls() < 400, "{count}: {}", service.calls());
     }
@@ -317,7 +314,10 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
     let mut world = World::new().asking(CHECK, 50_000).asking(READ, 50_000);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.fates.len()), (CallsEnd::Outage { why: "HTTP 502".to_owned() }, 50_000, 50_000));
+    assert_eq!(
+        (run.end.clone(), run.done(CHECK), run.outcomes.len()),
+        (Some(AbortCause::Outage { why: "HTTP 502".to_owned() }), 50_000, 50_000)
+    );
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
     keeps_the_limits(&service, &run);
 }
@@ -326,7 +326,7 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
 async fn connections_that_are_given_up_cost_a_call_and_nobody_anything() {
     let service = Service::new(|call| fine(call, LATENCY)).giving_up(|_| true);
     let run = World::new().asking(CHECK, 30_000).asking(Command::Kick, 500).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.done(Command::Kick)), (CallsEnd::Finished, 30_000, 500));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(Command::Kick)), (None, 30_000, 500));
     assert_eq!((service.calls(), run.traffic.retries()), (2 * (300 + 500), 300 + 500));
     keeps_the_limits(&service, &run);
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
@@ -337,9 +337,9 @@ async fn throttling_slows_the_api_that_it_is_about_and_costs_no_attempt() {
     let service =
         Service::new(|call| if call.command == READ && call.in_last_second > 20 { code(60007) } else { fine(call, LATENCY) }).forgetful();
     let mut world = World::new().asking(CHECK, 100_000).asking(READ, 50_000);
-    world.settings.max_attempts = 1;
+    world.settings.limits.max_attempts = 1;
     let run = world.run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (CallsEnd::Finished, 100_000, 50_000));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.done(READ)), (None, 100_000, 50_000));
     assert!(run.traffic.apis[READ].throttled > 0 && run.traffic.apis[CHECK].throttled == 0);
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
 }
@@ -350,24 +350,24 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
     let mut world = World::new().asking(CHECK, 1_000).asking(READ, 1_000);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, CallsEnd::Outage { why } if why.contains("60011")), "{:?}", run.end);
-    assert_eq!((run.done(CHECK), run.fates.len()), (1_000, 1_000));
+    assert!(matches!(&run.end, Some(AbortCause::Outage { why }) if why.contains("60011")), "{:?}", run.end);
+    assert_eq!((run.done(CHECK), run.outcomes.len()), (1_000, 1_000));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_signature_is_renewed_once() {
     let service = Service::new(|call| if call.signature.generation == 1 { code(70003) } else { fine(call, LATENCY) });
     let mut world = World::new().asking(CHECK, 1_000);
-    world.settings.max_attempts = 1;
+    world.settings.limits.max_attempts = 1;
     let run = world.run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK)), (CallsEnd::Finished, 1_000));
+    assert_eq!((run.end.clone(), run.done(CHECK)), (None, 1_000));
     let run = World::new().asking(CHECK, 1_000).run(&Service::new(|_| code(70003))).await;
-    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::Signature, .. }), "{:?}", run.end);
-    assert!(run.fates.is_empty());
+    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::Signature, .. })), "{:?}", run.end);
+    assert!(run.outcomes.is_empty());
     let mut world = World::new().asking(CHECK, 1_000);
     world.credential = Credential::Ready("x".into());
     let run = world.run(&Service::new(|_| code(70003))).await;
-    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::FixedSignature, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::FixedSignature, .. })), "{:?}", run.end);
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,16 +375,16 @@ async fn a_refusal_of_the_app_stops_the_run_and_charges_nobody() {
     for (refused, expected) in [(71000, HaltReason::DeletionOff), (70403, HaltReason::NotAdmin), (60028, HaltReason::DailyVolume)] {
         let service = Service::new(move |call| if call.number >= 5 { code(refused) } else { fine(call, LATENCY) });
         let run = World::new().asking(Command::AccountDelete, 5_000).run(&service).await;
-        assert!(matches!(run.end, CallsEnd::Refused { refusal, code: Some(code), .. } if refusal == expected && code == refused));
-        assert_eq!((run.fates.len(), run.undone(Command::AccountDelete)), (500, Vec::new()));
+        assert!(matches!(run.end, Some(AbortCause::Refused { refusal, code: Some(code), .. }) if refusal == expected && code == refused));
+        assert_eq!((run.outcomes.len(), run.undone(Command::AccountDelete)), (500, Vec::new()));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_code_that_nobody_knows_everywhere_stops_the_run() {
     let run = World::new().asking(CHECK, 10_000).run(&Service::new(|_| code(12345))).await;
-    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::UnknownCodes, code: Some(12345), .. }), "{:?}", run.end);
-    assert!(run.fates.is_empty());
+    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(12345), .. })), "{:?}", run.end);
+    assert!(run.outcomes.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -393,16 +393,16 @@ async fn the_first_signal_lets_calls_in_flight_end_and_the_second_does_not() {
     let began = Instant::now();
     let service = Service::new(|call| fine(call, Duration::from_secs(4))).forgetful();
     let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST]).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK) as u64), (CallsEnd::Stopped, service.calls() * 100));
+    assert_eq!((run.end.clone(), run.done(CHECK) as u64), (Some(AbortCause::Signal), service.calls() * 100));
     assert!(began.elapsed() < Duration::from_millis(7_100), "{:?}", began.elapsed());
     let began = Instant::now();
     let service = Service::new(|call| fine(call, Duration::from_secs(40))).forgetful();
     let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST]).run(&service).await;
-    assert_eq!((run.end, run.fates.len()), (CallsEnd::Stopped, 0));
+    assert_eq!((run.end, run.outcomes.len()), (Some(AbortCause::Signal), 0));
     assert_eq!(began.elapsed().as_secs(), 13, "ten seconds are waited");
     let began = Instant::now();
     let run = World::new().asking(CHECK, 100_000).signalled_after(&[FIRST, LATENCY]).run(&service).await;
-    assert_eq!((run.end, began.elapsed()), (CallsEnd::Stopped, FIRST + LATENCY));
+    assert_eq!((run.end, began.elapsed()), (Some(AbortCause::Signal), FIRST + LATENCY));
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,7 +413,7 @@ async fn a_long_search_keeps_nobody_from_stopping_the_run() {
     assert_eq!(world.run(&service).await.done(CHECK), 500);
     let mut world = World::new().asking(CHECK, 500).signalled_after(&[Duration::ZERO]);
     world.list.searches = u32::MAX;
-    assert_eq!(world.run(&service).await.end, CallsEnd::Stopped);
+    assert_eq!(world.run(&service).await.end, Some(AbortCause::Signal));
 }
 
 #[tokio::test(start_paused = true)]
@@ -451,17 +451,17 @@ async fn every_id_has_one_end_and_it_is_its_own() {
         })
         .forgetful();
         let mut world = World::new().asking(CHECK, 3_000).asking(READ, 3_000);
-        world.settings.in_flight = 1 + random.usize(..40);
+        world.settings.limits.in_flight = 1 + random.usize(..40);
         let run = world.run(&service).await;
-        assert_eq!((run.end.clone(), run.fates.len()), (CallsEnd::Finished, 6_000), "case {case}");
-        for ((command, id), fate) in &run.fates {
-            let is_own = match fate {
-                Fate::Done(_) => !refused.contains(id) && !poisoned.contains(id),
-                Fate::Refused { code, .. } => *code == 70402 && refused.contains(id),
+        assert_eq!((run.end.clone(), run.outcomes.len()), (None, 6_000), "case {case}");
+        for ((command, id), outcome) in &run.outcomes {
+            let is_own = match outcome {
+                JobOutcome::Answered(_) => !refused.contains(id) && !poisoned.contains(id),
+                JobOutcome::Rejected((code, _)) => *code == Some(70402) && refused.contains(id),
                 // Five passing faults in a row are rare, and then they are somebody's own too.
-                Fate::OutOfAttempts { .. } => poisoned.contains(id) || refused.contains(id) || run.undone(*command).len() < 40,
+                JobOutcome::AttemptsExhausted(_) => poisoned.contains(id) || refused.contains(id) || run.undone(*command).len() < 40,
             };
-            assert!(is_own, "case {case}: {id}: {fate:?}");
+            assert!(is_own, "case {case}: {id}: {outcome:?}");
         }
         keeps_the_limits(&service, &run);
     }

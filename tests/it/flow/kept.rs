@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use chatlift::domain::verdict::CallOutcome;
-use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
+use chatlift::flow::import::OnBatchFailure;
 use chatlift::io::api::Line;
 use tokio::time::Instant;
 
@@ -53,10 +54,10 @@ async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_a
     let service = Service::new(|call| if call.at.as_secs() < 3 { imported(LATENCY) } else { lost() });
     let service = service.giving_up(|call| call.at.as_secs() >= 2);
     let mut world = World::new(accounts(4_000));
-    world.settings.max_outage = Duration::from_secs(60);
+    world.settings.dispatch.max_outage = Duration::from_secs(60);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, ImportEnd::Outage { why } if why.contains("reset")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("reset")), "{:?}", run.end);
     assert_eq!(run.tally.failed, 0);
     // Two seconds at the limit, one in which each call is made twice.
     assert!((480..=520).contains(&run.tally.imported), "{}", run.tally.imported);

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{CallOutcome, HaltReason};
+use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
 use chatlift::io::gate::Rate;
 use futures_util::StreamExt;
@@ -72,10 +73,10 @@ async fn an_outage_longer_than_allowed_stops_the_run_and_charges_nobody() {
         _ => imported(Duration::from_millis(5)),
     });
     let mut world = World::new(accounts(20_000));
-    world.settings.max_outage = Duration::from_secs(600);
+    world.settings.dispatch.max_outage = Duration::from_secs(600);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, ImportEnd::Outage { why } if why == "connection refused"), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why == "connection refused"), "{:?}", run.end);
     assert_eq!(run.tally.failed, 0);
     let lasted = began.elapsed().as_secs();
     assert!((610..=612).contains(&lasted), "{lasted}");
@@ -98,10 +99,10 @@ async fn a_slower_limit_of_the_service_is_found_and_fails_no_row() {
 async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end() {
     let service = Service::new(|call| if call.number < 100 { imported(Duration::from_millis(5)) } else { code(60011) });
     let mut world = World::new(accounts(1_000));
-    world.settings.max_outage = Duration::from_secs(600);
+    world.settings.dispatch.max_outage = Duration::from_secs(600);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, ImportEnd::Outage { why } if why.contains("60011")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("60011")), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (100, 0));
     let lasted = began.elapsed().as_secs();
     assert!((600..=612).contains(&lasted), "{lasted}");
@@ -116,7 +117,7 @@ async fn a_probe_that_hangs_when_the_waiting_is_over_costs_no_turns_of_the_loop(
         _ => imported(Duration::from_millis(5)),
     });
     let mut world = World::new(accounts(1_000));
-    world.settings.max_outage = Duration::from_secs(30);
+    world.settings.dispatch.max_outage = Duration::from_secs(30);
     // Each turn of the loop looks at the wall clock; a loop that spins would never let the paused one go on.
     let (wall, looks) = (world.wall, std::cell::Cell::new(0));
     world.wall = Box::new(move || {
@@ -125,14 +126,18 @@ async fn a_probe_that_hangs_when_the_waiting_is_over_costs_no_turns_of_the_loop(
         wall()
     });
     let run = world.run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Outage { .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Outage { .. })), "{:?}", run.end);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permission_revoked_in_mid_run_stops_it_at_once_and_charges_nobody() {
     let service = Service::new(|call| if call.number >= 1_000 { code(70403) } else { imported(Duration::from_millis(50)) });
     let run = World::new(accounts(5_000)).run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::NotAdmin, code: Some(70403), .. }), "{:?}", run.end);
+    assert!(
+        matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::NotAdmin, code: Some(70403), .. })),
+        "{:?}",
+        run.end
+    );
     assert_eq!((run.tally.imported, run.tally.failed), (1_000, 0));
     // In flight at 200/s and 50 ms are ten calls and a group of ten.
     assert!(service.calls() <= 1_000 + 20, "no more than was in flight: {}", service.calls());
@@ -149,7 +154,7 @@ async fn a_signal_lets_what_is_in_flight_settle_and_a_stuck_call_is_left_behind(
         futures_util::stream::once(tokio::time::sleep(Duration::from_secs(5))).chain(futures_util::stream::pending()).boxed_local();
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Stopped), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Signal)), "{:?}", run.end);
     let lasted = began.elapsed();
     assert!((Duration::from_secs(15)..Duration::from_millis(15_100)).contains(&lasted), "{lasted:?}");
     assert_eq!(run.rows.len(), 500, "rows behind the stuck one are not written");
@@ -164,7 +169,7 @@ async fn a_second_signal_leaves_at_once() {
     world.signals = futures_util::stream::iter([2, 3]).then(signal).chain(futures_util::stream::pending()).boxed_local();
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Stopped));
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Signal)));
     assert!(began.elapsed() < Duration::from_millis(5_100), "{:?}", began.elapsed());
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::CallOutcome;
-use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
+use chatlift::flow::import::OnBatchFailure;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -138,7 +139,7 @@ async fn check(seed: u64) {
         if town.is_batched {
             world = world.in_batches(OnBatchFailure::FallBack);
         }
-        world.settings.limits.in_flight = [1, 8, 256][random.usize(..3)];
+        world.settings.dispatch.limits.in_flight = [1, 8, 256][random.usize(..3)];
         world.settings.limit = (random.u32(..3) == 0).then(|| random.u64(1..=left.max(1)));
         let stops_after = (random.u32(..3) == 0).then(|| Duration::from_millis(random.u64(500..60_000)));
         if let Some(after) = stops_after {
@@ -149,7 +150,7 @@ async fn check(seed: u64) {
         let says = format!("seed {seed}, start {start} at row {done} of {}, {:?}", town.rows, run.end);
         let was_out = town.outages.iter().any(|outage| outage.start < began.elapsed() && outage.end > from);
         let settled = run.rows.len() as u64;
-        assert!(settled > 0 || left == 0 || matches!(run.end, ImportEnd::Stopped), "{says}: no row was settled");
+        assert!(settled > 0 || left == 0 || matches!(run.end, ImportEnd::Aborted(AbortCause::Signal)), "{says}: no row was settled");
         let good_ones = (done + 1..=(done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
         assert!(run.outages == 0 || was_out || good_ones < 5, "{says}: a false outage");
         let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
@@ -173,8 +174,8 @@ async fn check(seed: u64) {
         done += settled;
         match run.end {
             ImportEnd::Finished => break,
-            ImportEnd::LimitReached | ImportEnd::Stopped => {}
-            ImportEnd::Outage { .. } | ImportEnd::Refused { .. } => panic!("{says}"),
+            ImportEnd::LimitReached | ImportEnd::Aborted(AbortCause::Signal) => {}
+            ImportEnd::Aborted(AbortCause::Outage { .. } | AbortCause::Refused { .. }) => panic!("{says}"),
             ImportEnd::Input(never) => match never {},
         }
     }

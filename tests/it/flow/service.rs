@@ -14,8 +14,8 @@ use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
 use chatlift::domain::position::InputPosition;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
-use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
-use chatlift::flow::import::{self, ImportDependencies, ImportEnd, ImportProgress, ImportSettings};
+use chatlift::flow::dispatch::{Clocks, Dependencies, DispatchSettings, Known, SchedulerLimits};
+use chatlift::flow::import::{self, ImportEnd, ImportEnds, ImportProgress, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Line, Request};
 use chatlift::io::gate::{self, Rate};
@@ -359,22 +359,20 @@ impl World {
         Self {
             records,
             settings: ImportSettings {
-                rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
-                gates: gate::GateSettings::default(),
-                limits: DeliveryLimits {
-                    max_attempts: 5,
-                    in_flight: 256,
-                    window_records: 65_536,
-                    window_bytes: 24 << 20,
-                    lane: Lane::Single,
+                dispatch: DispatchSettings {
+                    rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
+                    gates: gate::GateSettings::default(),
+                    limits: SchedulerLimits { max_attempts: 5, in_flight: 256 },
+                    known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
+                    max_outage: Duration::from_secs(6 * 3_600),
+                    progress_every: Duration::from_millis(250),
                 },
-                max_outage: Duration::from_secs(6 * 3_600),
+                lane: Lane::Single,
+                window: WindowLimits { records: 65_536, bytes: 24 << 20 },
                 limit: None,
                 rows_done: 0,
-                known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
                 commit_every: SECOND,
                 commit_rows: 1_000,
-                progress_every: Duration::from_millis(250),
             },
             signals: futures_util::stream::pending().boxed_local(),
             tell: Box::new(|_| ()),
@@ -393,9 +391,9 @@ impl World {
     /// In batches, at the documented rates and the batch lane's bounds.
     pub(super) fn in_batches(mut self, doubt: OnBatchFailure) -> Self {
         let rate = |command| if command == Command::MultiaccountImport { 100 } else { 200 };
-        self.settings.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
-        self.settings.limits =
-            DeliveryLimits { window_records: WINDOW_RECORDS, window_bytes: 40 << 20, lane: Lane::Batch(doubt), ..self.settings.limits };
+        self.settings.dispatch.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
+        self.settings.window = WindowLimits { records: WINDOW_RECORDS, bytes: 40 << 20 };
+        self.settings.lane = Lane::Batch(doubt);
         self.settings.commit_rows = 65_536;
         self
     }
@@ -412,14 +410,11 @@ impl World {
         let outages = Rc::new(Cell::new(0));
         let (told, mut was_down) = (Rc::clone(&outages), false);
         let mut tell = self.tell;
-        let parts = ImportDependencies {
-            api: service.clone(),
+        let clocks = Clocks { wall: self.wall, jitter: Box::new(move || jitter.f64()) };
+        let dependencies = Dependencies { api: service.clone(), signer, clocks, signals: self.signals };
+        let ends = ImportEnds {
             records: self.records,
             ledger: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
-            signer,
-            wall: self.wall,
-            jitter: Box::new(move || jitter.f64()),
-            signals: self.signals,
             on_progress: Box::new(move |snapshot| {
                 let is_down = matches!(snapshot.phase, RunPhase::Waiting { .. });
                 told.set(told.get() + u32::from(is_down && !was_down));
@@ -427,7 +422,7 @@ impl World {
                 tell(snapshot);
             }),
         };
-        let ended = import::run(parts, self.settings).await.expect("memory never fails");
+        let ended = import::run(dependencies, ends, self.settings).await.expect("memory never fails");
         let rows = std::mem::take(&mut *rows.lock().unwrap());
         Run {
             end: ended.end,

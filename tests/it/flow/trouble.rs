@@ -8,8 +8,9 @@ use std::time::Duration;
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::{CallOutcome, HaltReason, SuccessSeen};
-use chatlift::flow::deliver::OnBatchFailure;
+use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
+use chatlift::flow::import::OnBatchFailure;
 use tokio::time::Instant;
 
 use super::service::{Call, Reply, Run, Service, World, accounts, code, fine, listing, records};
@@ -38,7 +39,7 @@ async fn only_the_bad_fail(count: u64, is_bad: impl Fn(u64) -> bool + Copy + 'st
     let service =
         Service::new(move |call| if call.command == SINGLE && is_bad(number(call.user_id)) { bad() } else { fine(call, LATENCY) });
     let mut world = World::new(accounts(count));
-    world.settings.max_outage = Duration::from_secs(6);
+    world.settings.dispatch.max_outage = Duration::from_secs(6);
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!(failed(&run), (1..=count).filter(|row| is_bad(*row)).collect());
@@ -84,7 +85,7 @@ async fn bunched_bad_records_before_any_good_one_hold_a_run_up_for_seconds() {
     let service =
         Service::new(|call| if call.command == SINGLE && number(call.user_id) <= 5_000 { code(70500) } else { fine(call, LATENCY) });
     let mut world = World::new(accounts(6_000));
-    world.settings.max_outage = Duration::from_secs(60);
+    world.settings.dispatch.max_outage = Duration::from_secs(60);
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     assert_eq!(failed(&run), (1..=5_000).collect());
@@ -113,7 +114,7 @@ async fn listed_records_whose_single_calls_are_reset_are_no_outage() {
             _ => listing(call, LATENCY, is_bad),
         });
         let mut world = World::new(accounts(20_000)).in_batches(OnBatchFailure::FallBack);
-        world.settings.max_outage = Duration::from_secs(6);
+        world.settings.dispatch.max_outage = Duration::from_secs(6);
         let run = world.run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
         assert_eq!(failed(&run), (1..=20_000).filter(|row| row % every == 0).collect());
@@ -277,8 +278,8 @@ async fn a_resumed_run_knows_that_accounts_were_accepted() {
     for (seen, expected) in [(SuccessSeen::Yes, 1), (SuccessSeen::NotYet, 0)] {
         let service = Service::new(|call| if call.user_id == "user1" { code(60003) } else { fine(call, LATENCY) });
         let mut world = World::new(accounts(50));
-        world.settings.known.seen = seen;
-        world.settings.limits.in_flight = 1;
+        world.settings.dispatch.known.seen = seen;
+        world.settings.dispatch.limits.in_flight = 1;
         let run = world.run(&service).await;
         assert_eq!(matches!(run.end, ImportEnd::Finished), seen == SuccessSeen::Yes, "{:?}", run.end);
         assert_eq!(run.tally.failed, expected);
@@ -289,13 +290,17 @@ async fn a_resumed_run_knows_that_accounts_were_accepted() {
 async fn refusals_of_each_of_the_first_hundred_records_stop_the_run() {
     let service = Service::new(|call| if call.command == CHECK { fine(call, LATENCY) } else { code(70402) });
     let run = World::new(accounts(5_000)).run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
+    assert!(
+        matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. })),
+        "{:?}",
+        run.end
+    );
     assert!((100..=125).contains(&run.tally.failed), "those that were settled by then stay failed: {}", run.tally.failed);
     let run = World::new(accounts(99)).run(&Service::new(|_| code(70402))).await;
     assert!(matches!(run.end, ImportEnd::Finished));
     // In batches the same: the first batch is halved down to its records.
     let run = World::new(accounts(5_000)).in_batches(OnBatchFailure::FallBack).run(&Service::new(|_| code(70402))).await;
-    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::AllRecordsRefused, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
     assert_eq!(run.tally.imported, 0);
 }
 
@@ -304,7 +309,7 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
     let refused =
         |from: u64, refusal: i64| Service::new(move |call| if number(call.user_id) > from { code(refusal) } else { fine(call, LATENCY) });
     let run = World::new(accounts(5_000)).run(&refused(10, 70402)).await;
-    assert!(matches!(run.end, ImportEnd::Refused { refusal: HaltReason::AllRecordsRefused, .. }), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
     assert!((1_000..=1_025).contains(&run.tally.failed), "{}", run.tally.failed);
     for harmless in [70399, 40601, 40605, 40610, 80001, 80004] {
         let run = World::new(accounts(2_000)).run(&refused(0, harmless)).await;
@@ -332,8 +337,8 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
 async fn the_reason_why_the_import_is_down_is_its_own_and_not_that_of_what_tests_it() {
     let service = Service::new(|call| if call.command == CHECK { code(60008) } else { lost() });
     let mut world = World::new(accounts(3));
-    world.settings.max_outage = Duration::from_secs(600);
+    world.settings.dispatch.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
     assert!(service.calls_of(CHECK) > 3, "it is tested with checks");
-    assert!(matches!(&run.end, ImportEnd::Outage { why } if why.contains("reset")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("reset")), "{:?}", run.end);
 }

@@ -43,10 +43,10 @@ async fn week_at(rate: u32) {
     })
     .forgetful();
     let mut world = World::new(accounts(rows)).keeping(Keep::Counts);
-    world.settings.rates = PerCommand::new(|_| per_second(rate));
+    world.settings.dispatch.rates = PerCommand::new(|_| per_second(rate));
     // A commit is a hop to another thread; half a million of them would be most of this test's time.
     world.settings.commit_every = Duration::from_secs(60);
-    world.settings.progress_every = Duration::from_secs(60);
+    world.settings.dispatch.progress_every = Duration::from_secs(60);
     world.wall = Box::new(move || this_machines_clock(began.elapsed()));
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);

@@ -13,8 +13,8 @@ use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
-use chatlift::flow::deliver::{DeliveryLimits, Known, Lane, OnBatchFailure};
-use chatlift::flow::import::{ImportEnd, ImportSettings};
+use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
+use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::flow::sync::{
     self, Dependencies, Intent, Locks, MissingPolicy, MissingRules, Observer, Prepared, Setup, SyncInput, SyncProgress,
 };
@@ -236,16 +236,20 @@ pub(super) fn setup(folder: &Path, now: &Rc<Cell<SystemTime>>, observer: impl Ob
 
 pub(super) fn settings(lane: Lane) -> ImportSettings {
     ImportSettings {
-        rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap())),
-        gates: gate::GateSettings::default(),
-        limits: DeliveryLimits { max_attempts: 5, in_flight: 256, window_records: 65_536, window_bytes: 24 << 20, lane },
-        max_outage: SECOND,
+        dispatch: DispatchSettings {
+            rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(100).unwrap())),
+            gates: gate::GateSettings::default(),
+            limits: SchedulerLimits { max_attempts: 5, in_flight: 256 },
+            known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
+            max_outage: SECOND,
+            progress_every: SECOND,
+        },
+        lane,
+        window: WindowLimits { records: 65_536, bytes: 24 << 20 },
         limit: None,
         rows_done: 0,
-        known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
         commit_every: SECOND,
         commit_rows: 1_000,
-        progress_every: SECOND,
     }
 }
 

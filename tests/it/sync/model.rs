@@ -22,8 +22,8 @@ use chatlift::domain::command::Command;
 use chatlift::domain::position::FileStat;
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile};
-use chatlift::flow::deliver::{DeliveryLimits, Lane, OnBatchFailure};
-use chatlift::flow::import::{ImportEnd, ImportSettings, SendOutcomes};
+use chatlift::flow::dispatch::{DispatchSettings, SchedulerLimits};
+use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure, SendOutcomes};
 use chatlift::flow::sync::{self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, Setup, SyncError, SyncProgress};
 use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, GivenUp, Request};
@@ -384,8 +384,9 @@ impl ModelFixture {
     fn dependencies(&self, process: Process) -> Dependencies<Service> {
         let lane = if process.in_batches { Lane::Batch(OnBatchFailure::FallBack) } else { Lane::Single };
         let usual = settings(lane);
-        let limits = DeliveryLimits { max_attempts: 2, in_flight: 4, ..usual.limits };
-        let settings = ImportSettings { limits, max_outage: STEP, commit_every: SECOND / 5, ..usual };
+        let limits = SchedulerLimits { max_attempts: 2, in_flight: 4 };
+        let dispatch = DispatchSettings { limits, max_outage: STEP, ..usual.dispatch };
+        let settings = ImportSettings { dispatch, commit_every: SECOND / 5, ..usual };
         Dependencies { ahead: Some(3), ..dependencies(self.service.clone(), self.now.get(), settings) }
     }
 

@@ -7,8 +7,7 @@ use super::job::ImportJob;
 use crate::domain::call_stats::CallStats;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
-use crate::flow::deliver::Lane;
-use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome};
+use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome, Lane};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, DiskError, Journal};
 use crate::io::roster::{BlankLines, Roster, RosterError};
@@ -88,7 +87,7 @@ impl Ending<'_> {
                 let settled = ended.settled.unwrap_or(self.start);
                 Roster::of(file, format).and_then(|roster| roster.skip_to(settled)?.count_rest()).ok()
             }
-            ImportEnd::Finished | ImportEnd::Stopped | ImportEnd::Outage { .. } | ImportEnd::Refused { .. } | ImportEnd::Input(_) => None,
+            ImportEnd::Finished | ImportEnd::Aborted(_) | ImportEnd::Input(_) => None,
         }
     }
 }

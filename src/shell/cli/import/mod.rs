@@ -5,7 +5,6 @@
 mod ending;
 mod job;
 
-use std::rc::Rc;
 use std::time::{Instant as Stopwatch, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
@@ -22,7 +21,7 @@ use super::state_file::{LockedState, fill_error, state_error};
 use super::{check, columns, environment, input, last_calls, log, preflight, run, signals};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
-use crate::flow::import::{self, ImportDependencies, ImportProgress, ImportSettings, WatchedRecords};
+use crate::flow::import::{self, ImportEnds, ImportProgress, ImportSettings, WatchedRecords};
 use crate::io::files::lock::Lockfile;
 use crate::io::gate::Rate;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
@@ -206,17 +205,12 @@ impl ImportRun<'_> {
             Err(error) => return input::roster_error(&job.typed.input.file, &error.into()),
         };
         let began = Stopwatch::now();
-        let parts = ImportDependencies {
-            api: Rc::clone(&client.api),
+        let ends = ImportEnds {
             records: WatchedRecords::new(Watched::new(roster, input.file.clone(), input.stat)),
             ledger: journal,
-            signer: client.signer(),
-            wall: Box::new(SystemTime::now),
-            jitter: Box::new(fastrand::f64),
-            signals: stops,
             on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
         };
-        let ended = runtime.block_on(import::run(parts, settings));
+        let ended = runtime.block_on(import::run(client.dependencies(stops), ends, settings));
         Ending { job, source, input, state, reach, blank, start, before }.tell(ended, began.elapsed())
     }
 }

@@ -62,9 +62,7 @@ pub(super) fn last_word_on(job: &SyncJob, report: &SyncReport, reach: &Reach) ->
         Err(error) => return error_word(job, error),
         Ok(ImportEnd::Finished) => return finished(job, report),
         Ok(ImportEnd::LimitReached) => ImportEnd::LimitReached,
-        Ok(ImportEnd::Stopped) => ImportEnd::Stopped,
-        Ok(ImportEnd::Outage { why }) => ImportEnd::Outage { why: why.clone() },
-        Ok(ImportEnd::Refused { refusal, code, says }) => ImportEnd::Refused { refusal: *refusal, code: *code, says: says.clone() },
+        Ok(ImportEnd::Aborted(cause)) => ImportEnd::Aborted(cause.clone()),
         Ok(ImportEnd::Input(FeedError::State(error))) => return state_error(error),
         Ok(ImportEnd::Input(FeedError::Roster(error))) => return roster_error(&job.typed.input.file, error),
         Ok(ImportEnd::Input(error @ FeedError::Modified)) => {

@@ -1,4 +1,4 @@
-//! Errands in trouble are no outage, and each API stands for itself.
+//! Jobs in trouble are no outage, and each API stands for itself.
 
 use super::*;
 
@@ -10,11 +10,11 @@ fn number(user_id: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
+async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_jobs() {
     for (count, most) in [(100, 21), (100_000, 40)] {
         let service = Service::new(|_| code(77777));
         let run = World::new().asking(CHECK, count).run(&service).await;
-        assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::UnknownCodes, code: Some(77777), .. }), "{:?}", run.end);
+        assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(77777), .. })), "{:?}", run.end);
         assert!((20..=most).contains(&service.calls()), "{count}: {}", service.calls());
     }
 }
@@ -23,16 +23,20 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_errands() {
 async fn refusals_of_each_of_the_first_hundred_ids_stop_the_run() {
     let service = Service::new(|_| code(70402));
     let run = World::new().asking(CHECK, 500).run(&service).await;
-    assert!(matches!(run.end, CallsEnd::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. }), "{:?}", run.end);
-    assert!((100..140).contains(&run.fates.len()), "those that were answered by then stay so: {}", run.fates.len());
+    assert!(
+        matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. })),
+        "{:?}",
+        run.end
+    );
+    assert!((100..140).contains(&run.outcomes.len()), "those that were answered by then stay so: {}", run.outcomes.len());
     // That there is no such account is an answer.
     let gone = Service::new(|call| if call.command == KICK { code(70107) } else { fine(call, LATENCY) });
     let run = World::new().asking(KICK, 300).run(&gone).await;
-    assert_eq!((run.end.clone(), run.undone(KICK).len()), (CallsEnd::Finished, 300));
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (None, 300));
 }
 
 #[tokio::test(start_paused = true)]
-async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
+async fn bad_jobs_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
     for command in [KICK, DELETE, CHECK, READ] {
         let is_bad = |id: &str| (900..1_050).contains(&number(id));
         let done = Rc::new(RefCell::new(BTreeMap::<String, u32>::new()));
@@ -49,7 +53,7 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
         let mut world = World::new().asking(command, 2_000);
         world.settings.max_outage = Duration::from_secs(6);
         let run = world.run(&service).await;
-        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (CallsEnd::Finished, 1_850, 150), "{}", command.name());
+        assert_eq!((run.end.clone(), run.done(command), run.undone(command).len()), (None, 1_850, 150), "{}", command.name());
         let twice = done.borrow().values().filter(|times| **times > 1).count();
         assert!(twice == 0 || [CHECK, READ].contains(&command), "{}: {twice}", command.name());
     }
@@ -59,11 +63,11 @@ async fn bad_errands_in_a_row_are_no_outage_and_nothing_is_done_twice_to_see() {
 async fn a_kick_that_meets_temporary_errors_is_tried_for_two_minutes() {
     let service = Service::new(|call| if call.command == KICK && call.nth_of_user <= 6 { code(70500) } else { fine(call, LATENCY) });
     let run = World::new().asking(KICK, 3).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(KICK)), (CallsEnd::Finished, 3));
+    assert_eq!((run.end.clone(), run.done(KICK)), (None, 3));
     let service = Service::new(|call| if call.command == KICK { code(70500) } else { fine(call, LATENCY) });
     let began = Instant::now();
     let run = World::new().asking(KICK, 3).run(&service).await;
-    assert_eq!((run.end.clone(), run.undone(KICK).len()), (CallsEnd::Finished, 3));
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (None, 3));
     assert!((120..140).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
@@ -78,7 +82,7 @@ async fn each_api_has_its_own_reason_why_it_is_down() {
     let mut world = World::new().asking(CHECK, 100_000).asking(READ, 200_000);
     world.settings.max_outage = Duration::from_secs(8);
     let run = world.run(&service).await;
-    assert_eq!(run.end, CallsEnd::Outage { why: "no profiles".to_owned() });
+    assert_eq!(run.end, Some(AbortCause::Outage { why: "no profiles".to_owned() }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +94,7 @@ async fn a_test_that_gets_no_connection_tells_why_the_api_is_down() {
     let mut world = World::new().asking(KICK, 3);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert_eq!(run.end, CallsEnd::Outage { why: "refused".to_owned() });
+    assert_eq!(run.end, Some(AbortCause::Outage { why: "refused".to_owned() }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +115,7 @@ async fn calls_are_taken_for_faulty_only_when_half_of_their_accounts_are() {
     })
     .forgetful();
     let run = World::new().asking(CHECK, PAGES as u64 * 100).run(&service).await;
-    assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK).len()), (CallsEnd::Finished, PAGES * 99, PAGES));
+    assert_eq!((run.end.clone(), run.done(CHECK), run.undone(CHECK).len()), (None, PAGES * 99, PAGES));
     // The last ones may be all that is left, and then a test must show that the service is well.
     assert!(tests.get() <= 3, "{} tests", tests.get());
 }

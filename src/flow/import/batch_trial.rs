@@ -29,8 +29,8 @@ pub(super) struct BatchTrial {
     /// The batch (by its first row) that is to bring evidence.
     on_trial: Option<u64>,
     in_flight: Option<JobId>,
-    /// A record of the batch on trial was taken singly.
-    accepted_singly: bool,
+    /// A record of the batch on trial was accepted singly.
+    pub(super) accepted_singly: bool,
     pub(super) read_back: Option<ReadBack>,
 }
 
@@ -57,21 +57,19 @@ impl BatchTrial {
         self.in_flight.take_if(|in_flight| *in_flight == id);
     }
 
-    /// A record was taken singly.
+    /// A record was accepted singly.
     pub(super) fn note_accepted_singly(&mut self, batch_id: u64) {
         self.accepted_singly |= self.on_trial == Some(batch_id);
     }
 
-    /// Whether it is shown that the service takes records but no batches, if no part of the batch is left that could be taken.
-    pub(super) fn is_refuted(&self, batch_id: u64) -> bool {
-        !self.batches_accepted && self.on_trial == Some(batch_id) && self.accepted_singly
+    /// Whether this batch is the one that is to show that the service takes batches, and has not shown it yet.
+    pub(super) fn is_awaited(&self, batch_id: u64) -> bool {
+        !self.batches_accepted && self.on_trial == Some(batch_id)
     }
 
-    /// Nothing is left of a batch: it brought no evidence, another one may.
-    pub(super) fn is_gone(&mut self, batch_id: u64) {
-        if self.on_trial == Some(batch_id) {
-            self.on_trial = None;
-            self.accepted_singly = false;
-        }
+    /// Nothing is left of the batch on trial: it brought no evidence, another one may.
+    pub(super) fn is_gone(&mut self) {
+        self.on_trial = None;
+        self.accepted_singly = false;
     }
 }

@@ -2,80 +2,110 @@
 //!
 //! What a run is given, what it shows and what it comes to; how it goes about it is in `workload` and in the dispatcher.
 
+mod batch;
+mod batch_trial;
+mod import_flow;
+mod reorder_buffer;
 mod send_outcomes;
 mod state_filling;
+mod user_order;
 mod watched_records;
 mod workload;
 
 use std::io::Read;
-use std::time::{Duration, SystemTime};
-
-use futures_util::stream::LocalBoxStream;
+use std::time::Duration;
 
 use crate::domain::call_stats::CallStats;
 pub use crate::domain::call_stats::RunPhase;
-use crate::domain::command::PerCommand;
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::{FileStat, InputPosition};
 use crate::domain::target::Target;
-use crate::domain::verdict::{HaltReason, SuccessSeen};
-use crate::flow::deliver::{DeliveryLimits, Incoming, Known, Lane};
-use crate::flow::dispatch::{self, Clocks, DispatchSettings, Dispatcher};
+use crate::domain::verdict::SuccessSeen;
+use crate::flow::dispatch::{AbortCause, Dependencies, DispatchSettings, Dispatcher};
 use crate::io::api::Api;
-use crate::io::api::usersig::Signer;
-use crate::io::gate::{self, Rate};
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{Journal, OutcomeSink, RunSpec};
-use crate::io::roster::Roster;
+use crate::io::roster::{Record, Roster};
+use import_flow::ImportFlow;
 pub use send_outcomes::SendOutcomes;
 pub use state_filling::{FillError, StateFilling};
 pub use watched_records::WatchedRecords;
-use workload::ImportWorkload;
+pub use workload::{BATCH_RECORDS, ImportWorkload, Rows};
+
+/// How records are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// One a call.
+    Single,
+    /// Up to a hundred a call.
+    Batch(OnBatchFailure),
+    /// Batches were tried and were no good: one a call.
+    FellBack,
+}
+
+/// What is done if batches turn out to be no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBatchFailure {
+    FallBack,
+    Stop,
+}
+
+/// What the input has next.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A record to import; `accepted_as` is what it is once the service has it.
+    Record { record: Record, accepted_as: Status },
+    /// A record whose outcome is known without a call.
+    Settled(RowOutcome),
+    /// Nothing is to become of the records up to here.
+    Passed(InputPosition),
+}
+
+impl From<Record> for Incoming {
+    fn from(record: Record) -> Self {
+        Incoming::Record { record, accepted_as: Status::Imported }
+    }
+}
+
+/// What may be held back behind a record that is stuck in retries.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowLimits {
+    pub records: usize,
+    pub bytes: usize,
+}
 
 /// The knobs of a run.
 #[derive(Debug, Clone)]
 pub struct ImportSettings {
-    /// Of each API on its own.
-    pub rates: PerCommand<Rate>,
-    /// Of all of them.
-    pub gates: gate::GateSettings,
-    pub limits: DeliveryLimits,
-    pub max_outage: Duration,
+    pub dispatch: DispatchSettings,
+    pub lane: Lane,
+    pub window: WindowLimits,
     /// Settle at most this many more records.
     pub limit: Option<u64>,
     /// Rows that an earlier run has settled.
     pub rows_done: u64,
-    pub known: Known,
     /// A commit at the latest after this time …
     pub commit_every: Duration,
     /// … or after this many rows.
     pub commit_rows: u64,
-    /// How often the progress is told.
-    pub progress_every: Duration,
 }
 
 impl ImportSettings {
     /// Fills in what is done of the run already, as its journal has it, and how many records more may be settled.
     #[must_use]
     pub fn resumed<D: Disk>(mut self, journal: &Journal<D>, limit: Option<u64>) -> Self {
-        self.known.seen = if journal.tally().imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
+        self.dispatch.known.seen = if journal.tally().imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
         Self { rows_done: journal.settled().rows, limit, ..self }
     }
 }
 
-#[expect(missing_debug_implementations, reason = "it holds closures")]
-/// What the run works with; time, randomness and signals come from outside.
-pub struct ImportDependencies<A, I, L> {
-    pub api: A,
+/// Where records come from and outcomes go.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub struct ImportEnds<I, L> {
     pub records: I,
     pub ledger: L,
-    pub signer: Signer,
-    pub wall: Box<dyn Fn() -> SystemTime>,
-    /// Uniform in `0.0..1.0`.
-    pub jitter: Box<dyn FnMut() -> f64>,
-    /// The first signal stops the run gently, the second at once.
-    pub signals: LocalBoxStream<'static, ()>,
     pub on_progress: Box<dyn FnMut(&ImportProgress)>,
 }
 
@@ -99,17 +129,7 @@ pub enum ImportEnd<E> {
     Finished,
     /// `--limit` is reached; there may be more records.
     LimitReached,
-    /// A signal.
-    Stopped,
-    /// The service was down for longer than `--max-outage`.
-    Outage {
-        why: String,
-    },
-    Refused {
-        refusal: HaltReason,
-        code: Option<i64>,
-        says: String,
-    },
+    Aborted(AbortCause),
     /// The input is not what it claims; everything before that place is settled.
     Input(E),
 }
@@ -153,7 +173,8 @@ pub fn run_spec<R: Read>(work: RunKind, target: &Target, input: FileStat, roster
 /// # Errors
 /// The ledger's.
 pub async fn run<A, I, N, L, E>(
-    parts: ImportDependencies<A, I, L>,
+    dependencies: Dependencies<A>,
+    ends: ImportEnds<I, L>,
     settings: ImportSettings,
 ) -> Result<ImportOutcome<L, E>, ImportFailed<L::Error>>
 where
@@ -162,23 +183,19 @@ where
     N: Into<Incoming>,
     L: OutcomeSink,
 {
-    let ImportDependencies { api, records, ledger, signer, wall, jitter, signals, on_progress } = parts;
-    let dependencies = dispatch::Dependencies { api, signer, clocks: Clocks { wall, jitter }, signals };
-    let dispatch = DispatchSettings {
-        rates: settings.rates.clone(),
-        gates: settings.gates.clone(),
-        max_outage: settings.max_outage,
-        progress_every: settings.progress_every,
-    };
-    let mut dispatcher = Dispatcher::new(dependencies, dispatch, ImportWorkload::new((records, ledger), on_progress, settings));
+    let dispatch = settings.dispatch.clone();
+    let mut dispatcher = Dispatcher::new(dependencies, dispatch, ImportFlow::new(ends, settings));
     let closed = match dispatcher.run().await {
-        Ok(cause) => dispatcher.workload.close_ledger(cause).await,
+        Ok(cause) => dispatcher.flow.close_ledger(cause).await,
         Err(error) => Err(error),
     };
-    let (ImportWorkload { deliveries, tally, settled, .. }, traffic) = dispatcher.end();
-    let (lane, unjudged) = (deliveries.lane(), deliveries.unjudged());
+    let (ImportFlow { workload, tally, settled, .. }, traffic, unjudged) = dispatcher.end();
+    let lane = workload.lane();
     match closed {
         Ok((end, ledger)) => Ok(ImportOutcome { end, ledger, tally, settled, traffic, lane, unjudged }),
         Err(error) => Err(ImportFailed { error, traffic, lane }),
     }
 }
+
+#[cfg(test)]
+mod tests;

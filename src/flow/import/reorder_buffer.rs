@@ -7,7 +7,7 @@ use super::user_order::UserKey;
 use crate::domain::account::{Account, InvalidAccount};
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
-use crate::flow::dispatch::job_queue::Failure;
+use crate::flow::dispatch::Failure;
 use crate::io::roster::Record;
 
 /// A record that has not settled.
@@ -17,10 +17,6 @@ pub(super) struct UnsettledRecord {
     user_id: UserKey,
     /// What it is once the service has it.
     accepted_as: Status,
-    /// Calls charged to the row.
-    pub(super) attempts: u32,
-    /// Those of them that are charged for passing faults; an outage gives them back.
-    pub(super) passing: u32,
 }
 
 impl UnsettledRecord {
@@ -28,11 +24,6 @@ impl UnsettledRecord {
     /// Never: an invalid record is settled from the start.
     pub(super) fn account(&self) -> &Account {
         self.record.account.as_ref().expect("an invalid record is never open")
-    }
-
-    /// Gives back what passing faults were charged.
-    pub(super) fn give_back(&mut self) {
-        self.attempts -= std::mem::take(&mut self.passing);
     }
 }
 
@@ -87,11 +78,11 @@ impl ReorderBuffer {
     }
 
     /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
-    pub(super) fn push(&mut self, mut record: Record, taken: Status, wall: SystemTime) -> Option<UserKey> {
+    pub(super) fn push(&mut self, mut record: Record, accepted_as: Status, wall: SystemTime) -> Option<UserKey> {
         let (state, key) = match &record.account {
             Ok(account) => {
                 let user_id = UserKey::of(&account.user_id);
-                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as: taken, attempts: 0, passing: 0 }), Some(user_id))
+                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as }), Some(user_id))
             }
             Err(invalid) => {
                 let error_info = invalid.to_string();
@@ -131,28 +122,20 @@ impl ReorderBuffer {
         }
     }
 
-    pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut UnsettledRecord> {
-        let index = self.index(row)?;
-        match &mut self.slots[index].state {
-            EntryState::Open(open) => Some(open),
-            EntryState::Settled(_) | EntryState::Passed(_) => None,
-        }
-    }
-
-    /// Settles an open record, as taken if there is no fault.
-    pub(super) fn settle(&mut self, row: u64, fault: Option<Failure>, wall: SystemTime) -> Option<SettledRecord> {
+    /// Settles an open record after so many calls, as accepted if there is no failure.
+    pub(super) fn settle(&mut self, row: u64, failure: Option<Failure>, attempts: u32, wall: SystemTime) -> Option<SettledRecord> {
         let index = self.index(row)?;
         let slot = &mut self.slots[index];
         let EntryState::Open(open) = &mut slot.state else { return None };
-        let (status, (error_code, error_info), accepted) = match fault {
+        let (status, (error_code, error_info), accepted) = match failure {
             None => (
                 open.accepted_as,
                 (None, String::new()),
                 std::mem::replace(&mut open.record.account, Err(InvalidAccount::EmptyUserId)).ok(),
             ),
-            Some(fault) => (Status::Failed, fault, None),
+            Some(failure) => (Status::Failed, failure, None),
         };
-        let outcome = Outcome { status, error_code, error_info, attempts: open.attempts, finished_at: wall };
+        let outcome = Outcome { status, error_code, error_info, attempts, finished_at: wall };
         let user_id = open.user_id;
         slot.state = EntryState::Settled(settled(&mut open.record, outcome));
         let weight = slot.state.weight();

@@ -1,5 +1,7 @@
 //! Random inputs meet services that do random things to random records.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -135,9 +137,9 @@ impl RandomService {
 /// A run over a random file: calls are in flight together and end in any order.
 fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut desk = BatchHarness::new(OnBatchFailure::FallBack);
-    desk.deliveries.limits.in_flight = in_flight;
-    desk.deliveries.limits.window_records = random.usize(150..2_000);
+    let mut desk = ImportHarness::new(OnBatchFailure::FallBack);
+    desk.scheduler.limits.in_flight = in_flight;
+    desk.workload.window.records = random.usize(150..2_000);
     let has_profiles = random.u32(..3);
     let mut ids = Vec::new();
     let mut fates = BTreeMap::new();
@@ -146,9 +148,9 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
     loop {
-        while desk.deliveries.wants_record(desk.now) {
+        while desk.wants_record() {
             if ids.len() as u64 == rows {
-                desk.deliveries.input_ended();
+                desk.workload.input_ended();
                 break;
             }
             let id =
@@ -169,15 +171,14 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
             flying.push((desk.now + takes, sent));
         }
         assert!(flying.len() <= in_flight);
-        let at = desk.at();
-        desk.deliveries.resolve_exhausted(at);
+        desk.resolve_exhausted();
         outcomes.extend(desk.outcomes());
-        if desk.deliveries.is_empty() && desk.deliveries.input_has_ended() {
+        if desk.workload.is_empty() && desk.workload.input_has_ended() {
             break;
         }
-        assert!(calls < 40 * rows + 10_000, "it does not end: {} of {rows} settled, lane {:?}", outcomes.len(), desk.deliveries.lane());
+        assert!(calls < 40 * rows + 10_000, "it does not end: {} of {rows} settled, lane {:?}", outcomes.len(), desk.workload.lane());
         let first = flying.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(index, (at, _))| (index, *at));
-        let wake = desk.deliveries.next_wake();
+        let wake = desk.scheduler.next_wake();
         match (first, wake) {
             (Some((index, at)), wake) if wake.is_none_or(|wake| at <= wake || wake <= desk.now) => {
                 let (_, sent) = flying.swap_remove(index);
@@ -199,7 +200,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
         assert_eq!(status == Status::Imported, fate.is_taken_in_the_end(), "row {row}, {id}, {fate:?}, {error:?}");
         assert!(attempts >= 1);
     }
-    let fell_back = desk.deliveries.lane() == Lane::FellBack;
+    let fell_back = desk.workload.lane() == Lane::FellBack;
     let are_spoiled = fates.values().any(|fate| matches!(fate, Fate::PoisonsAll | Fate::Passing(_)));
     assert!(batches != Batches::Work || !fell_back || trouble > 0 || rows < 200 || are_spoiled, "batches that work are not given up");
 }

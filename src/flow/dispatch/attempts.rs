@@ -1,0 +1,267 @@
+//! Whose fault it is, and what becomes of a job: it has its answer, is tried again, or is out of attempts.
+//!
+//! Charges temporary errors, and resolves jobs that are out of attempts once it is known that the service was well.
+
+use super::JobId;
+use super::health::{attempts_allowed, halted, sample};
+use super::job_queue::{Failure, Job};
+use super::scheduler::{Scheduler, Step, Stop, When};
+use super::workload::{Followup, JobOutcome, Workload};
+use crate::domain::breaker::{ExhaustedBy, HealthSample};
+use crate::domain::command::Command;
+use crate::domain::refusals::Pattern;
+use crate::domain::retry::At;
+use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, SuccessSeen, Verdict, words};
+
+impl<T> Scheduler<T> {
+    /// What the end of a call says about its API. What was divided speaks for the whole: that is faulty when half of its accounts are.
+    pub(super) fn sample<W: Workload<Tag = T>>(&mut self, workload: &W, id: JobId, verdict: &Verdict) -> HealthSample {
+        let job = &self.jobs[id];
+        let breaker = W::breaker_of(job.command);
+        let sample = match sample(verdict) {
+            // It says nothing about the API that the breaker stands for, unless nobody gets through.
+            HealthSample::Good | HealthSample::Faulty if job.command.spec().breaker != breaker => HealthSample::Neutral,
+            sample => sample,
+        };
+        if job.siblings == 0 {
+            return sample;
+        }
+        let api = &mut self.apis[breaker];
+        if W::SUSPECTS_PARTS && sample == HealthSample::Faulty && !workload.is_divisible(job) {
+            api.health.note_split_out(job.order);
+        }
+        api.faults.of_batch((job.batch_id, job.siblings), (id as u64, workload.accounts(&job.payload).len()), sample)
+    }
+
+    /// Decides what becomes of a job whose call has ended.
+    pub(super) fn decide<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        id: JobId,
+        (verdict, end): (&Verdict, CallOutcome),
+        at: At,
+    ) -> Step<W> {
+        match verdict {
+            Verdict::Accepted => return self.accepted(workload, id, end, at),
+            Verdict::Reject => return self.rejected(workload, id, words(end), at),
+            Verdict::Retry => return self.charge(workload, id, (words(end), ExhaustedBy::TemporaryErrors), at),
+            Verdict::Unknown => {
+                let last = words(end);
+                let breaker = W::breaker_of(self.jobs[id].command);
+                self.charge(workload, id, (last.clone(), ExhaustedBy::UnknownCodes), at)?;
+                if self.apis[breaker].unknown.are_everywhere() {
+                    return Err(halt(HaltReason::UnknownCodes, last));
+                }
+            }
+            Verdict::ConnectFailed | Verdict::Throttle(_) => self.jobs.back_off(id, words(end), at),
+            Verdict::Reauthenticate => self.jobs.make_due(id),
+            Verdict::Abort(HaltReason::InvalidRequest) if self.has_promising_sibling(workload, id) => {
+                self.jobs.back_off(id, words(end), at);
+            }
+            // The job stays as it is, uncharged, for the run that resumes.
+            Verdict::Abort(refusal) => {
+                self.jobs.make_due(id);
+                return Err(Stop::Halt(halted(*refusal, end)));
+            }
+        }
+        Ok(())
+    }
+
+    fn accepted<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: At) -> Step<W> {
+        let CallOutcome::Done(answer) = end else { unreachable!("nothing else is accepted") };
+        let mut job = self.remove::<W>(id);
+        job.charge_answer();
+        if workload.is_accepted(&job, &answer) {
+            self.seen = SuccessSeen::Yes;
+            self.apis[W::breaker_of(job.command)].refusals.accepted();
+        }
+        self.resolve(workload, job, JobOutcome::Answered(answer), at)
+    }
+
+    /// A job was refused for its own fault; if all are, it isn't their own.
+    fn rejected<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, failure: Failure, at: At) -> Step<W> {
+        let mut job = self.remove::<W>(id);
+        job.charge_answer();
+        let (spec, breaker) = (job.command.spec(), W::breaker_of(job.command));
+        let counts = !workload.is_divisible(&job) && spec.breaker == breaker && spec.no_account_code != failure.0;
+        self.resolve(workload, job, JobOutcome::Rejected(failure.clone()), at)?;
+        match failure.0.filter(|_| counts).map(|code| self.apis[breaker].refusals.refused(code)) {
+            Some(Pattern::All) => Err(halt(HaltReason::AllRecordsRefused, failure)),
+            Some(Pattern::Plausible) | None => Ok(()),
+        }
+    }
+
+    /// Charges a temporary error, unless the API is down. A job that is out of attempts waits until its failure can be judged.
+    fn charge<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: At) -> Step<W> {
+        let job = &mut self.jobs[id];
+        let is_withheld = W::withholds_failure(job.command);
+        let allowed = if is_withheld { attempts_allowed(by, self.limits.max_attempts) } else { self.limits.max_attempts };
+        let health = &mut self.apis[W::breaker_of(job.command)].health;
+        if job.overtime.is_none() {
+            if !health.is_down() {
+                job.charge_error(at.now);
+            }
+            if health.is_down() || job.attempts < allowed {
+                self.jobs.back_off(id, last, at);
+                return Ok(());
+            }
+        }
+        if is_withheld {
+            self.jobs.exhaust(id, health, (last, by), at.now);
+            return Ok(());
+        }
+        job.last = last;
+        self.give_up(workload, id, at)
+    }
+
+    /// Whether another part of the same batch may yet go well: until then nobody knows whose fault a malformed request is.
+    fn has_promising_sibling<W: Workload<Tag = T>>(&self, workload: &W, id: JobId) -> bool {
+        let job = &self.jobs[id];
+        let by_all = workload.is_judged_by_all(job);
+        let may_show = |other: &Job<T>| (by_all || other.batch_id == job.batch_id) && other.is_promising();
+        self.jobs.iter().any(|(other, job)| other != id && may_show(job)) || (by_all && workload.fresh(W::breaker_of(job.command)) > 0)
+    }
+
+    /// The breaker is open: what temporary errors were charged is given back, exhausted jobs live again.
+    pub(super) fn give_back<W: Workload<Tag = T>>(&mut self, breaker: Command) {
+        for (_, job) in self.jobs.iter_mut().filter(|(_, job)| W::breaker_of(job.command) == breaker) {
+            job.give_back();
+        }
+        for id in self.apis[breaker].health.revive() {
+            self.jobs.make_due(id);
+        }
+    }
+
+    /// A call that left then went well: what is exhausted and had its last call ended by then is given up, or tried a last time.
+    pub(super) fn release<W: Workload<Tag = T>>(&mut self, workload: &mut W, breaker: Command, when: When) -> Step<W> {
+        let released = self.apis[breaker].health.release(when.times());
+        let (divisible, alone): (Vec<_>, Vec<_>) =
+            released.try_again.into_iter().partition(|(id, _)| workload.is_divisible(&self.jobs[*id]));
+        for id in released.fail.into_iter().chain(divisible.into_iter().map(|(id, _)| id)) {
+            self.give_up(workload, id, when.at)?;
+        }
+        self.jobs.try_again(alone);
+        Ok(())
+    }
+
+    /// A test went well. What is exhausted and can be divided is, for the fault may be a part's; what the test can't judge is tried again
+    /// later.
+    pub(super) fn leave_exhausted_for_later<W: Workload<Tag = T>>(&mut self, workload: &mut W, tested: Command, at: At) -> Step<W> {
+        if !self.apis[tested].health.has_exhausted() || !self.is_idle(workload, tested) {
+            return Ok(());
+        }
+        let divisible = self.apis[tested].health.exhausted().filter(|id| workload.is_divisible(&self.jobs[*id]));
+        for id in divisible.collect::<Vec<_>>() {
+            self.apis[tested].health.forget(id);
+            self.give_up(workload, id, at)?;
+        }
+        let health = &mut self.apis[tested].health;
+        if health.has_exhausted() {
+            health.try_again_later(at.now, at.jitter);
+        }
+        Ok(())
+    }
+
+    /// Whether jobs wait for what becomes of them, being out of attempts.
+    #[must_use]
+    pub fn has_exhausted(&self) -> bool {
+        self.breakers().iter().any(|breaker| self.apis[*breaker].health.has_exhausted())
+    }
+
+    /// Looks at the jobs that are out of attempts when nothing else is left that could show whether the service is well: a test is to.
+    /// What no test can judge is tried again from time to time, and given up once its time is over. Returns whether something has changed.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn resolve_exhausted<W: Workload<Tag = T>>(&mut self, workload: &mut W, at: At) -> Result<bool, Stop<W::Error>> {
+        let mut has_changed = false;
+        for place in 0..self.breakers().len() {
+            let breaker = self.breakers()[place];
+            if self.apis[breaker].health.has_exhausted() && !self.is_down(breaker) && !self.is_stopped() {
+                has_changed |= self.resolve_exhausted_of(workload, breaker, at)?;
+            }
+        }
+        Ok(has_changed)
+    }
+
+    fn resolve_exhausted_of<W: Workload<Tag = T>>(&mut self, workload: &mut W, breaker: Command, at: At) -> Result<bool, Stop<W::Error>> {
+        let released = self.apis[breaker].health.take_retries(at.now);
+        let mut has_changed = !released.fail.is_empty() || !released.try_again.is_empty();
+        for id in released.fail {
+            self.unjudged += workload.accounts(&self.jobs[id].payload).len() as u64;
+            self.give_up(workload, id, at)?;
+        }
+        self.jobs.try_again(released.try_again);
+        let health = &self.apis[breaker].health;
+        if health.retry_at().is_none() && health.is_trusted() && self.is_idle(workload, breaker) {
+            for id in self.apis[breaker].health.take_unknown() {
+                self.give_up(workload, id, at)?;
+            }
+            if self.apis[breaker].health.has_exhausted() && self.is_idle(workload, breaker) {
+                self.apis[breaker].health.suspect(at.now);
+            }
+            has_changed = true;
+        }
+        Ok(has_changed)
+    }
+
+    /// Whether nothing of this breaker moves of itself any more but what is out of attempts.
+    fn is_idle<W: Workload<Tag = T>>(&self, workload: &W, breaker: Command) -> bool {
+        let moves = |command: &Command| W::breaker_of(*command) == breaker && self.jobs.moves(*command);
+        self.apis[breaker].in_flight == 0 && workload.is_spent(breaker) && !W::COMMANDS.iter().any(moves)
+    }
+
+    /// A job is out of attempts for good.
+    fn give_up<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, at: At) -> Step<W> {
+        let mut job = self.remove::<W>(id);
+        let last = std::mem::take(&mut job.last);
+        self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at)
+    }
+
+    fn remove<W: Workload<Tag = T>>(&mut self, id: JobId) -> Job<T> {
+        let job = self.jobs.remove(id);
+        if job.siblings > 0 {
+            self.apis[W::breaker_of(job.command)].faults.forget(job.batch_id, id as u64);
+        }
+        job
+    }
+
+    fn resolve<W: Workload<Tag = T>>(&mut self, workload: &mut W, job: Job<T>, outcome: JobOutcome, at: At) -> Step<W> {
+        let batch_id = job.batch_id;
+        let followup = workload.resolve(job, outcome, at)?;
+        self.follow(workload, followup)?;
+        let followup = workload.review(batch_id, &self.jobs);
+        self.follow(workload, followup)
+    }
+
+    fn follow<W: Workload<Tag = T>>(&mut self, workload: &mut W, followup: Followup<T>) -> Step<W> {
+        match followup {
+            Followup::Nothing => {}
+            Followup::Jobs(jobs) => jobs.into_iter().for_each(|job| self.jobs.insert_due(job)),
+            Followup::RetryAt(job, at) => {
+                let id = self.jobs.insert(job);
+                self.jobs.make_wait(id, at);
+            }
+            Followup::Withdraw(command) => {
+                for id in self.jobs.idle(command) {
+                    let job = self.remove::<W>(id);
+                    workload.take_back(job);
+                }
+            }
+            Followup::Abort(refusal) => return Err(halt(refusal, Failure::default())),
+        }
+        Ok(())
+    }
+
+    /// A job whose command is not sent any more goes back instead of being tried again.
+    pub(super) fn withdraw_if_unsent<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId) {
+        if self.jobs.contains(id) && !workload.sends(self.jobs[id].command) {
+            let job = self.remove::<W>(id);
+            workload.take_back(job);
+        }
+    }
+}
+
+fn halt<E>(refusal: HaltReason, (code, says): Failure) -> Stop<E> {
+    Stop::Halt(CallEffect::Halt { refusal, code, says })
+}

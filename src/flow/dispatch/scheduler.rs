@@ -1,0 +1,444 @@
+//! The scheduler: which call is next, and what the end of a call means.
+//!
+//! A state machine without I/O, clock or randomness: it is told how calls ended, and asks the [`Workload`] what they are about. It holds
+//! the promises about calls: nobody is charged for an outage, and nobody suffers for what else was in its call.
+
+use tokio::time::Instant;
+
+use super::health::{ApiHealth, Probe, effect, effect_of_test, halted, test_result};
+use super::job_queue::{Job, JobQueue};
+use super::workload::Workload;
+use super::{Call, CallId, JobId, Known};
+use crate::domain::account::Account;
+use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, REPEAT_WITHIN, TestResult};
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::retry::{At, RetryBudget};
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, SuccessSeen, ThrottleScope, Verdict, judge, words};
+
+/// The bounds of what is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct SchedulerLimits {
+    /// Of each job.
+    pub max_attempts: u32,
+    /// Calls in flight at most, of all APIs together.
+    pub in_flight: usize,
+}
+
+/// Why the end of a call ends more than that.
+#[derive(Debug)]
+pub enum Stop<E> {
+    /// The run stops: [`CallEffect::Halt`].
+    Halt(CallEffect),
+    /// The workload can't go on.
+    Failed(E),
+}
+
+impl<E> From<E> for Stop<E> {
+    fn from(error: E) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+/// When a call left, and when and how it ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct When {
+    pub(super) left: Instant,
+    pub(super) at: At,
+}
+
+impl When {
+    pub(super) const fn times(self) -> CallTimes {
+        CallTimes { left: self.left, ended: self.at.now }
+    }
+}
+
+pub(super) type Step<W> = Result<(), Stop<<W as Workload>::Error>>;
+
+/// What leaves next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// A job that was sent before, or is a part of one.
+    Job(JobId),
+    /// Work that has not been sent yet.
+    Fresh,
+    /// A test of whether this API is well.
+    Probe(Command, Means),
+}
+
+/// Every job that is under way.
+#[derive(Debug)]
+pub struct Scheduler<T> {
+    pub(crate) limits: SchedulerLimits,
+    identifier: Account,
+    pub(crate) jobs: JobQueue<T>,
+    pub(crate) apis: PerCommand<ApiHealth>,
+    /// The APIs by which breakers are named, each once.
+    breakers: Vec<Command>,
+    budget: RetryBudget,
+    /// Calls of all APIs, tests included.
+    in_flight: usize,
+    /// Accounts that were given up though nothing could show whose fault it was.
+    pub(super) unjudged: u64,
+    pub(super) seen: SuccessSeen,
+    /// What is in flight may end, nothing else leaves.
+    is_stopped: bool,
+}
+
+impl<T> Scheduler<T> {
+    #[must_use]
+    pub fn new<W: Workload<Tag = T>>(limits: SchedulerLimits, known: Known) -> Self {
+        let mut breakers: Vec<Command> = W::COMMANDS.iter().map(|command| W::breaker_of(*command)).collect();
+        breakers.sort_unstable();
+        breakers.dedup();
+        Self {
+            limits,
+            identifier: Account { user_id: known.identifier, nick: None, face_url: None },
+            jobs: JobQueue::default(),
+            apis: PerCommand::default(),
+            breakers,
+            budget: RetryBudget::default(),
+            in_flight: 0,
+            unjudged: 0,
+            seen: known.seen,
+            is_stopped: false,
+        }
+    }
+
+    /// Whether more is to be read for this breaker.
+    pub fn wants_fresh<W: Workload<Tag = T>>(&self, workload: &W, breaker: Command, now: Instant) -> bool {
+        let is_lacking = !self.is_down(breaker) && workload.fresh(breaker) < workload.fresh_wanted(breaker);
+        !self.is_stopped && workload.can_have_more(breaker) && (is_lacking || self.wants_fresh_for_test(workload, breaker, now))
+    }
+
+    /// Whether a call of `command` could leave now, if the gate allows.
+    pub fn has_call<W: Workload<Tag = T>>(&mut self, workload: &W, command: Command, now: Instant) -> bool {
+        self.jobs.take_due(now);
+        self.choose(workload, command, now).is_some()
+    }
+
+    /// The call of `command` that is to leave now; from here on it counts as in flight.
+    pub fn next_call<W: Workload<Tag = T>>(&mut self, workload: &mut W, command: Command, now: Instant) -> Option<CallId> {
+        self.jobs.take_due(now);
+        let id = match self.choose(workload, command, now)? {
+            Choice::Job(id) => {
+                if workload.is_ready(command) && workload.budgets_retries(command) {
+                    self.budget.spend_retry();
+                }
+                id
+            }
+            Choice::Fresh => {
+                self.budget.spend_fresh();
+                self.jobs.insert(workload.take(command))
+            }
+            Choice::Probe(tested, means) => return self.send_probe(workload, command, (tested, means)),
+        };
+        Some(self.depart(workload, id))
+    }
+
+    fn choose<W: Workload<Tag = T>>(&self, workload: &W, command: Command, now: Instant) -> Option<Choice> {
+        if self.is_stopped || self.in_flight >= self.limits.in_flight {
+            return None;
+        }
+        if let Some((tested, means)) = self.next_probe(workload, command, now) {
+            return Some(Choice::Probe(tested, means));
+        }
+        if self.is_down(W::breaker_of(command)) {
+            return None;
+        }
+        let retry = self.jobs.first_due(command).filter(|id| workload.may_leave(&self.jobs[*id]));
+        match (retry.map(Choice::Job), workload.is_ready(command)) {
+            (Some(_), true) if workload.budgets_retries(command) && !self.budget.allows_retry() => Some(Choice::Fresh),
+            (None, true) => Some(Choice::Fresh),
+            (retry, _) => retry,
+        }
+    }
+
+    fn depart<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId) -> CallId {
+        self.jobs.depart(id);
+        let job = &self.jobs[id];
+        workload.departed(id, job);
+        self.in_flight += 1;
+        self.apis[W::breaker_of(job.command)].in_flight += 1;
+        CallId::Job(id)
+    }
+
+    /// What a call that is in flight carries.
+    pub fn call<'a, W: Workload<Tag = T>>(&'a self, workload: &'a W, id: CallId) -> Call<'a> {
+        match id {
+            CallId::Job(id) => Call { accounts: workload.accounts(&self.jobs[id].payload), is_retry: self.jobs[id].has_left },
+            CallId::Probe(tested) => {
+                let account = match &self.apis[tested].probe {
+                    Some(Probe::Repeat(account, _)) => account,
+                    Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
+                };
+                Call { accounts: vec![account], is_retry: false }
+            }
+        }
+    }
+
+    /// A call in flight leaves once more, since it met a connection that had been given up: it is the same attempt, and still in flight.
+    pub fn leaves_again(&mut self, id: CallId) {
+        if let CallId::Job(id) = id {
+            self.jobs[id].has_left = true;
+        }
+    }
+
+    /// Takes the end of a call that left at `left`.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn ended<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        (id, left): (CallId, Instant),
+        end: CallOutcome,
+        at: At,
+    ) -> Result<CallEffect, Stop<W::Error>> {
+        self.in_flight -= 1;
+        let when = When { left, at };
+        match id {
+            CallId::Job(id) => self.job_ended(workload, id, end, when),
+            CallId::Probe(tested) => self.probe_ended(workload, tested, end, when),
+        }
+    }
+
+    fn job_ended<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        id: JobId,
+        end: CallOutcome,
+        when: When,
+    ) -> Result<CallEffect, Stop<W::Error>> {
+        self.jobs[id].has_left |= end.has_left();
+        workload.returned(id);
+        let Job { command, batch_id, .. } = self.jobs[id];
+        let breaker = W::breaker_of(command);
+        let carries = if workload.is_divisible(&self.jobs[id]) { CallSize::Batch } else { CallSize::One };
+        let verdict = judge(&end, self.seen, self.judged_as(id, carries));
+        let api = &mut self.apis[breaker];
+        api.in_flight -= 1;
+        let is_probe = api.takes_probe(id);
+        if command.spec().breaker == breaker {
+            api.unknown.note(id, carries, &verdict);
+        }
+        if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
+            self.jobs.back_off(id, words(end), when.at);
+            self.withdraw_if_unsent(workload, id);
+            return self.tested(workload, (breaker, command), &verdict, when);
+        }
+        let sample = self.sample(workload, id, &verdict);
+        self.decide(workload, id, (&verdict, end), when.at)?;
+        self.withdraw_if_unsent(workload, id);
+        if is_probe {
+            return self.tested(workload, (breaker, command), &verdict, when);
+        }
+        self.judged(workload, (breaker, batch_id, sample), &verdict, when)
+    }
+
+    /// How a call is judged. What is left of a refused one is judged as that: once another got through, the fault is its own.
+    fn judged_as(&self, id: JobId, carries: CallSize) -> CallSize {
+        let Job { command, siblings, .. } = self.jobs[id];
+        let is_blamed = siblings > 0 && self.seen == SuccessSeen::Yes && command.spec().accounts_per_call > 1;
+        if is_blamed { CallSize::Batch } else { carries }
+    }
+
+    /// Tells the health of the API how a call ended, and draws the consequences.
+    fn judged<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        (breaker, batch_id, sample): (Command, u64, HealthSample),
+        verdict: &Verdict,
+        when: When,
+    ) -> Result<CallEffect, Stop<W::Error>> {
+        let api = &mut self.apis[breaker];
+        if api.health.is_down() {
+            return Ok(CallEffect::Nothing);
+        }
+        if api.health.note(batch_id, sample, when.times(), api.other_calls()) == HealthChange::Down {
+            self.give_back::<W>(breaker);
+            return Ok(CallEffect::Down);
+        }
+        if sample == HealthSample::Good {
+            self.release(workload, breaker, when)?;
+        }
+        Ok(effect(verdict))
+    }
+
+    /// Draws the consequences of a test's end.
+    fn tested<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        (tested, called): (Command, Command),
+        verdict: &Verdict,
+        when: When,
+    ) -> Result<CallEffect, Stop<W::Error>> {
+        let is_own = called.spec().breaker == tested;
+        let api = &mut self.apis[tested];
+        let (result, sample) = test_result(verdict, api.other_calls());
+        if is_own || *verdict == Verdict::Throttle(ThrottleScope::All) {
+            api.health.note_throttling(sample, when.at.now);
+        }
+        if is_own && matches!(verdict, Verdict::Accepted | Verdict::Reject) {
+            self.release(workload, tested, when)?;
+        }
+        let change = self.apis[tested].health.test_ended(result, when.at.now);
+        if result == TestResult::Well {
+            self.leave_exhausted_for_later(workload, tested, when.at)?;
+        }
+        if change == HealthChange::Down {
+            self.give_back::<W>(tested);
+        }
+        Ok(effect_of_test(change, verdict))
+    }
+
+    /// The API that a call of `command` is to test now, and how.
+    fn next_probe<W: Workload<Tag = T>>(&self, workload: &W, command: Command, now: Instant) -> Option<(Command, Means)> {
+        self.breakers.iter().find_map(|tested| {
+            if !self.is_test_due(*tested, now) {
+                return None;
+            }
+            let means = Self::means(workload, *tested, now);
+            let tests = match means {
+                Means::Fresh if self.lacks_fresh(workload, *tested) => return None,
+                Means::Repeat | Means::Fresh => workload.test_command(*tested),
+                Means::Check => Command::AccountCheck,
+            };
+            (tests == command).then_some((*tested, means))
+        })
+    }
+
+    fn is_test_due(&self, tested: Command, now: Instant) -> bool {
+        let api = &self.apis[tested];
+        api.health.wants_test(now) && api.probe.is_none() && !self.is_stopped
+    }
+
+    fn means<W: Workload<Tag = T>>(workload: &W, tested: Command, now: Instant) -> Means {
+        if workload.repeatable_since(tested).is_some_and(|since| now - since <= REPEAT_WITHIN) {
+            Means::Repeat
+        } else if workload.fresh(tested) > 0 || workload.can_have_more(tested) {
+            Means::Fresh
+        } else {
+            Means::Check
+        }
+    }
+
+    /// Whether the fresh work that a test is to take has not been read yet.
+    fn lacks_fresh<W: Workload<Tag = T>>(&self, workload: &W, tested: Command) -> bool {
+        workload.fresh(tested) <= self.apis[tested].health.fresh_position() && workload.can_have_more(tested)
+    }
+
+    fn wants_fresh_for_test<W: Workload<Tag = T>>(&self, workload: &W, tested: Command, now: Instant) -> bool {
+        self.is_test_due(tested, now) && Self::means(workload, tested, now) == Means::Fresh && self.lacks_fresh(workload, tested)
+    }
+
+    /// The test leaves.
+    fn send_probe<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        command: Command,
+        (tested, means): (Command, Means),
+    ) -> Option<CallId> {
+        let position = self.apis[tested].health.fresh_position();
+        let probe = match means {
+            Means::Repeat => workload.take_repeatable(tested).map(|(account, since)| Probe::Repeat(account, since))?,
+            Means::Fresh => Probe::Fresh(self.jobs.insert(workload.take_for_test(command, position)?)),
+            Means::Check => Probe::Check,
+        };
+        let fresh = if let Probe::Fresh(id) = probe { Some(id) } else { None };
+        let api = &mut self.apis[tested];
+        api.health.test_left(means);
+        api.probe = Some(probe);
+        if let Some(id) = fresh {
+            return Some(self.depart(workload, id));
+        }
+        api.in_flight += 1;
+        self.in_flight += 1;
+        Some(CallId::Probe(tested))
+    }
+
+    /// Takes the end of a test that was no job.
+    fn probe_ended<W: Workload<Tag = T>>(
+        &mut self,
+        workload: &mut W,
+        tested: Command,
+        end: CallOutcome,
+        when: When,
+    ) -> Result<CallEffect, Stop<W::Error>> {
+        let api = &mut self.apis[tested];
+        api.in_flight -= 1;
+        let verdict = judge(&end, self.seen, CallSize::Batch);
+        let called = match api.probe.take() {
+            Some(Probe::Repeat(account, since)) => {
+                workload.repeated(tested, account, if verdict == Verdict::Accepted { when.at.now } else { since });
+                if let Verdict::Abort(refusal) = verdict {
+                    return Ok(halted(refusal, end));
+                }
+                tested
+            }
+            Some(Probe::Fresh(_) | Probe::Check) | None => Command::AccountCheck,
+        };
+        self.tested(workload, (tested, called), &verdict, when)
+    }
+
+    /// Nothing leaves any more; what is in flight may end.
+    pub fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
+    pub(super) const fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// The APIs by which breakers are named, each once.
+    #[must_use]
+    pub fn breakers(&self) -> &[Command] {
+        &self.breakers
+    }
+
+    /// Calls in flight.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether no job is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
+    #[must_use]
+    pub const fn unjudged(&self) -> u64 {
+        self.unjudged
+    }
+
+    /// When something is due of itself: a retry or a probe.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        let own = self.healths().flat_map(|(_, api)| [api.health.probe_at(), api.health.retry_at()]);
+        own.flatten().chain(self.jobs.next_wake()).min()
+    }
+
+    /// Whether this breaker is open.
+    #[must_use]
+    pub fn is_down(&self, breaker: Command) -> bool {
+        self.apis[breaker].health.is_down()
+    }
+
+    /// The breaker that has been open for the longest, and since when.
+    #[must_use]
+    pub fn down_since(&self) -> Option<(Instant, Command)> {
+        self.healths().filter_map(|(breaker, api)| Some((api.health.down_since()?, breaker))).min()
+    }
+
+    /// The breaker that has been open, or whose API has said nothing but "too fast", for the longest, and since when.
+    #[must_use]
+    pub fn useless_since(&self) -> Option<(Instant, Command)> {
+        self.healths().filter_map(|(breaker, api)| Some((api.health.useless_since()?, breaker))).min()
+    }
+
+    fn healths(&self) -> impl Iterator<Item = (Command, &ApiHealth)> {
+        self.breakers.iter().map(|breaker| (*breaker, &self.apis[*breaker]))
+    }
+}

@@ -1,0 +1,250 @@
+//! The import with its input and output: records are read, settled outcomes go to the ledger, and the ledger commits.
+//!
+//! What becomes of a row is decided in `workload` and by the scheduler, what a code means in `verdict`.
+
+use std::convert::Infallible;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{ImportEnd, ImportEnds, ImportProgress, ImportSettings, ImportWorkload, Incoming};
+use crate::domain::command::Command;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputPosition;
+use crate::flow::dispatch::{self, AbortCause, Clocks, Fetched, Flow};
+use crate::io::journal::OutcomeSink;
+
+/// Records that are read before the loop looks at its events again. Chosen: well under a millisecond's work.
+const READ_AT_ONCE: usize = 256;
+
+type Committing<L> = JoinHandle<Result<L, <L as OutcomeSink>::Error>>;
+
+/// An import in motion.
+pub(super) struct ImportFlow<I, L: OutcomeSink, E> {
+    settings: ImportSettings,
+    records: I,
+    /// At home; `None` while a commit is under way.
+    ledger: Option<L>,
+    committing: Option<Committing<L>>,
+    committed_at: Instant,
+    pub(super) workload: ImportWorkload,
+    on_progress: Box<dyn FnMut(&ImportProgress)>,
+    records_read: u64,
+    /// Records that may be read before the loop looks at its events.
+    may_read: usize,
+    more_to_read: bool,
+    limit_reached: bool,
+    input_error: Option<E>,
+    pub(super) tally: OutcomeCounts,
+    pub(super) settled: Option<InputPosition>,
+}
+
+impl<I, N, L, E> ImportFlow<I, L, E>
+where
+    I: Iterator<Item = Result<N, E>>,
+    N: Into<Incoming>,
+    L: OutcomeSink,
+{
+    pub(super) fn new(ends: ImportEnds<I, L>, settings: ImportSettings) -> Self {
+        let ImportEnds { records, ledger, on_progress } = ends;
+        Self {
+            workload: ImportWorkload::new(settings.window, settings.lane, settings.rows_done + 1),
+            settings,
+            records,
+            ledger: Some(ledger),
+            committing: None,
+            committed_at: Instant::now(),
+            on_progress,
+            records_read: 0,
+            may_read: 0,
+            more_to_read: false,
+            limit_reached: false,
+            input_error: None,
+            tally: OutcomeCounts::default(),
+            settled: None,
+        }
+    }
+
+    /// Hands settled outcomes to the ledger, in order, until it is full.
+    fn take_over(&mut self) {
+        let Some(ledger) = &mut self.ledger else { return };
+        while !ledger.is_full() {
+            if let Some(end) = self.workload.take_passed() {
+                self.settled = Some(end);
+                ledger.pass(end);
+            } else if let Some(settled) = self.workload.take_settled() {
+                self.tally.count(settled.outcome.status);
+                self.settled = Some(settled.end);
+                ledger.append(settled);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes in one more of what the input has.
+    fn read(&mut self, clocks: &Clocks) {
+        self.may_read -= 1;
+        if self.settings.limit.is_some_and(|limit| self.records_read >= limit) {
+            self.limit_reached = true;
+            self.workload.input_ended();
+            return;
+        }
+        match self.records.next() {
+            Some(Ok(next)) => {
+                let incoming = next.into();
+                match incoming {
+                    Incoming::Record { .. } | Incoming::Settled(_) => self.records_read += 1,
+                    // That took long enough.
+                    Incoming::Passed(_) => self.may_read = 0,
+                }
+                self.workload.admit(incoming, (clocks.wall)());
+            }
+            Some(Err(error)) => {
+                self.input_error = Some(error);
+                self.workload.input_ended();
+            }
+            None => self.workload.input_ended(),
+        }
+    }
+
+    fn commit_if_due(&mut self) {
+        let now = Instant::now();
+        let Some(mut ledger) = self.ledger.take() else { return };
+        let rows = ledger.pending_rows();
+        if rows == 0 || (!ledger.is_full() && rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
+            self.committed_at = if rows == 0 { now } else { self.committed_at };
+            self.ledger = Some(ledger);
+            return;
+        }
+        self.committed_at = now;
+        self.committing = Some(tokio::task::spawn_blocking(move || ledger.commit().map(|()| ledger)));
+    }
+
+    /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read.
+    fn goes_on(&mut self, clocks: &Clocks) -> bool {
+        if self.limit_reached || self.input_error.is_some() {
+            return false;
+        }
+        match self.records.next().map(|next| next.map(Into::into)) {
+            None => return false,
+            Some(Err(error)) => {
+                self.input_error = Some(error);
+                return false;
+            }
+            // It is being looked at.
+            Some(Ok(Incoming::Passed(_))) => {}
+            Some(Ok(incoming)) => {
+                self.records_read += 1;
+                self.workload.input_goes_on();
+                self.workload.admit(incoming, (clocks.wall)());
+            }
+        }
+        self.more_to_read = true;
+        true
+    }
+
+    /// Commits what has settled, and says how the run ended.
+    pub(super) async fn close_ledger(&mut self, cause: Option<AbortCause>) -> Result<(ImportEnd<E>, L), L::Error> {
+        if let Some(commit) = self.committing.take() {
+            self.ledger = Some(commit.await.expect("a commit never panics")?);
+        }
+        let mut ledger = loop {
+            self.take_over();
+            let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
+            if !ledger.is_full() {
+                break ledger;
+            }
+            // What has settled may be more than it takes at once.
+            self.ledger = Some(blocking(move || ledger.commit().map(|()| ledger)).await?);
+        };
+        let end = match (cause, self.input_error.take()) {
+            (Some(cause), _) => ImportEnd::Aborted(cause),
+            (None, Some(error)) => ImportEnd::Input(error),
+            (None, None) if self.limit_reached && self.records.next().is_some() => ImportEnd::LimitReached,
+            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (ImportEnd::Finished, ledger)),
+        };
+        let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
+        Ok((end, ledger))
+    }
+}
+
+impl<I, N, L, E> Flow for ImportFlow<I, L, E>
+where
+    I: Iterator<Item = Result<N, E>>,
+    N: Into<Incoming>,
+    L: OutcomeSink,
+{
+    type Workload = ImportWorkload;
+    /// A commit is done.
+    type Event = Result<L, L::Error>;
+    type Error = L::Error;
+
+    fn broken(never: Infallible) -> L::Error {
+        match never {}
+    }
+
+    fn workload(&self) -> &ImportWorkload {
+        &self.workload
+    }
+
+    fn workload_mut(&mut self) -> &mut ImportWorkload {
+        &mut self.workload
+    }
+
+    fn hand_over(&mut self) {
+        self.take_over();
+        self.may_read = READ_AT_ONCE;
+        self.more_to_read = false;
+    }
+
+    fn fetch(&mut self, _: Command, clocks: &Clocks) -> Result<Fetched, L::Error> {
+        if self.may_read == 0 {
+            self.more_to_read = true;
+            return Ok(Fetched::Pending);
+        }
+        self.read(clocks);
+        Ok(Fetched::Done)
+    }
+
+    fn settle(&mut self) {
+        self.commit_if_due();
+    }
+
+    fn is_searching(&self) -> bool {
+        self.more_to_read
+    }
+
+    fn is_done(&mut self, clocks: &Clocks) -> bool {
+        let has_settled = self.workload.is_empty() && self.ledger.is_some() && self.workload.input_has_ended();
+        has_settled && !self.goes_on(clocks)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let is_pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
+        is_pending.then(|| self.committed_at + self.settings.commit_every)
+    }
+
+    async fn event(&mut self) -> Self::Event {
+        match &mut self.committing {
+            Some(commit) => commit.await.expect("a commit never panics"),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn handle(&mut self, committed: Self::Event) -> Result<(), L::Error> {
+        self.committing = None;
+        self.ledger = Some(committed?);
+        Ok(())
+    }
+
+    fn report(&mut self, progress: dispatch::Progress) {
+        let dispatch::Progress { phase, calls, retries, in_flight } = progress;
+        let offset = self.settled.map(|mark| mark.offset);
+        (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight });
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the ledger never panics")
+}
