@@ -174,7 +174,7 @@ pub fn rfc3339(milliseconds: i64) -> String {
     humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
-/// What the plan does with a record.
+/// The plan's decision about a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     Unchanged,
@@ -297,7 +297,7 @@ fn place(row: u64) -> (usize, u32) {
     (usize::try_from(index / 2).unwrap_or(usize::MAX), if index.is_multiple_of(2) { 0 } else { 4 })
 }
 
-/// What a run does about an account that is missing in the input.
+/// The action of a run for an account that is missing in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlannedAction {
     /// Nothing; the account is only reported.

@@ -1,4 +1,4 @@
-//! The commands of the REST API that this tool calls.
+//! The commands of the REST API that chatlift uses.
 //!
 //! One table, [`Command::spec`], has the name, path, limits and properties of each. Bodies are in `io::api`, limits are applied by
 //! `io::gate`.

@@ -99,7 +99,7 @@ impl Bound {
     /// Parses `N` or `N%` with at most two decimals.
     ///
     /// # Errors
-    /// A message for the user if the text is neither.
+    /// A `String` with the message for the user if the text is neither.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is neither a number (N) nor a share (N%, two decimals at most)");
         let Some(share) = text.strip_suffix('%') else { return text.parse().map(Bound::Count).map_err(|_| wrong()) };

@@ -1,4 +1,4 @@
-//! What the end of a request means for the row, for the pace and for the run.
+//! Classifies the end of a request: its meaning for the row, for the pace and for the run.
 //!
 //! One table has the service's codes, and one `match` reads it. This module says what a code means; its callers decide what to do and when.
 //! The classes come from Tencent's error code pages, compared with each other where they disagree.
@@ -151,7 +151,7 @@ pub enum SuccessSeen {
     NotYet,
 }
 
-/// Whose rate was too high.
+/// The rate that was too high.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThrottleScope {
     /// The rate of this API.

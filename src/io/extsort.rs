@@ -333,14 +333,14 @@ mod tests {
 
     #[test]
     fn a_scratch_list_is_read_in_order_and_can_be_read_again() {
-        let mut pile = ScratchList::<3>::new(tempfile::tempfile().unwrap());
+        let mut list = ScratchList::<3>::new(tempfile::tempfile().unwrap());
         let entries: Vec<Entry<3>> = (0..200_000_u32).map(u32::to_be_bytes).map(|[_, a, b, c]| [a, b, c]).collect();
         for entry in &entries {
-            pile.push(entry).unwrap();
+            list.push(entry).unwrap();
         }
-        assert_eq!(pile.len(), 200_000);
+        assert_eq!(list.len(), 200_000);
         for _ in 0..2 {
-            assert!(pile.read().unwrap().map(Result::unwrap).eq(entries.iter().copied()));
+            assert!(list.read().unwrap().map(Result::unwrap).eq(entries.iter().copied()));
         }
     }
 
@@ -350,8 +350,8 @@ mod tests {
         let mut sorter = ExternalSorter::<1>::with_runs_of(1, Box::new(full));
         sorter.push([1]).unwrap();
         assert_eq!(sorter.push([2]).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        let mut pile = ScratchList::<1>::new(full().unwrap());
-        pile.push(&[1]).unwrap();
-        assert_eq!(pile.read().err().map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
+        let mut list = ScratchList::<1>::new(full().unwrap());
+        list.push(&[1]).unwrap();
+        assert_eq!(list.read().err().map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
     }
 }

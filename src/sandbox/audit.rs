@@ -20,7 +20,7 @@ const RANDOMS_KEPT: usize = 10_000;
 /// Distinct codes that are counted. Chosen: more than faults answer in practice.
 const CODES_MAX: usize = 1_000;
 
-/// What `GET /audit` returns: everything that the sandbox counted.
+/// The answer to `GET /audit`: everything that the sandbox counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Audit {
     /// Requests of every kind, malformed ones included.

@@ -1,11 +1,11 @@
-//! What the client gets: answers of the service, refusals, and the ways to send no answer.
+//! Replies to the client: answers of the service, refusals, and the ways to send no answer.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What the HTTP server must do with a request.
+/// The action of the HTTP server for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reaction {
     /// Time from the request's arrival to the act.

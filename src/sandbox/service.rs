@@ -51,7 +51,7 @@ pub(super) struct Arrival {
     admission: LimiterDecision,
 }
 
-/// What the service can record for the files.
+/// The kinds of lines that the service can record for the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trace {
     Changes,

@@ -55,7 +55,7 @@ pub struct SandboxSettings {
     pub touches_kept: usize,
 }
 
-/// What is stored of imported accounts.
+/// The part of imported accounts that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     Accounts,
@@ -106,7 +106,7 @@ impl PresenceField {
     }
 }
 
-/// What happens to the Nick and FaceUrl of accounts in a batch.
+/// Whether a batch stores the Nick and FaceUrl of its accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchProfiles {
     Kept,

@@ -1,4 +1,4 @@
-//! The pace through a limiter that nobody here wrote: nginx's `limit_req`, over TLS and on connections that are closed early.
+//! The pace through a limiter of another project: nginx's `limit_req`, over TLS and with connections that are closed early.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -10,12 +10,13 @@ use tempfile::TempDir;
 use crate::binary::{CliFixture, KEY, Run, eventually, side_by_side};
 use crate::disk::skipped;
 
-/// Requests: ten seconds at the rate.
+/// Requests: those of ten seconds at the rate.
 const ROWS: u64 = 2_000;
-/// Attempts at a measurement. Chosen: a machine that is busy with other tests stalls nginx and the client for longer than five calls take.
+/// Attempts at a measurement. Chosen: a machine that is busy with other tests stalls nginx and the client for longer than five requests
+/// take.
 const ATTEMPTS: usize = 4;
 
-/// nginx before the sandbox, as a process of its own; no service of the machine is touched.
+/// nginx in front of the sandbox, as a process of its own; no service of the machine is touched.
 struct Nginx {
     folder: TempDir,
     child: Child,
@@ -23,7 +24,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// `None`, and loud, if there is no nginx.
+    /// Starts nginx. Returns `None` and says so loudly if there is none.
     fn before(sandbox: &Sandbox, limit: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -33,7 +34,7 @@ impl Nginx {
         std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
         std::fs::write(folder.path().join("nginx.conf"), config(port, limit, &sandbox.endpoint())).unwrap();
         let mut command = Command::new("nginx");
-        // Debian keeps it where the path of an ordinary user doesn't look.
+        // Debian keeps it in a folder that is not in the `PATH` of an ordinary user.
         command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]).stdin(Stdio::null());
         let child = match command.spawn() {
@@ -62,7 +63,7 @@ impl Drop for Nginx {
     }
 }
 
-/// One process in the foreground, all files in its folder. `limit_req` looks before a request is passed on.
+/// One process in the foreground with all files in its folder. `limit_req` is applied before a request is passed on.
 fn config(port: u16, limit: &str, upstream: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {kind};\n")).concat();
     format!(

@@ -1,4 +1,4 @@
-//! The limit from one process to the next on the same files, as the sandbox counts it.
+//! The limit holds from one process to the next on the same files, as the sandbox counts it.
 
 use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,19 +8,19 @@ use rustix::process::Signal;
 
 use crate::binary::{CliFixture, KEY, side_by_side};
 
-/// More rows than all processes come to.
+/// More rows than all processes together can import.
 const ROWS: u64 = 20_000;
 
-/// Attempts at a time. Chosen.
+/// Attempts at a measurement. Chosen.
 const ATTEMPTS: usize = 3;
 
-/// What is left of a second where a busy machine's server reads some calls late, by up to a tenth of one. Chosen.
+/// The length of a second when a busy machine's server reads some requests late, by up to a tenth of one. Chosen.
 const SECOND_SEEN: Duration = Duration::from_millis(900);
 
-/// How long a process waits after a call of another one. Source: the contract of the pace.
+/// How long a process waits after a request of another one. Source: the contract of the pace.
 const QUIET: Duration = Duration::from_millis(1_050);
 
-/// Calls of a killed process that are read only once it is gone, at most. Chosen: what is under way.
+/// The most requests of a killed process that are read only after its end. Chosen: those in flight.
 const UNREAD: usize = 32;
 
 fn sandbox() -> Sandbox {
@@ -28,16 +28,16 @@ fn sandbox() -> Sandbox {
     Sandbox::start(settings).unwrap()
 }
 
-/// When calls arrived, and how many had when each process had ended.
+/// The arrival times of requests, and how many had arrived when each process ended.
 struct Seen {
     arrivals: Vec<Duration>,
     ends: Vec<usize>,
 }
 
-/// Starts process after process; each is ended by a signal after a time.
-fn one_after_the_other(flags: &[&str], command: SandboxCommand, blows: &[(Signal, u64)]) -> Seen {
+/// Starts one process after the other; each is ended by its signal after that time.
+fn one_after_the_other(flags: &[&str], command: SandboxCommand, signals: &[(Signal, u64)]) -> Seen {
     let (bench, sandbox) = (CliFixture::with_users(ROWS), sandbox());
-    let ends = blows.iter().map(|(signal, after_ms)| {
+    let ends = signals.iter().map(|(signal, after_ms)| {
         let running = bench.import_into("users.csv", &sandbox.endpoint()).args(flags).start();
         std::thread::park_timeout(Duration::from_millis(*after_ms));
         running.signal(*signal);
@@ -48,11 +48,11 @@ fn one_after_the_other(flags: &[&str], command: SandboxCommand, blows: &[(Signal
     Seen { arrivals: sandbox.audit().of(command).arrivals.clone(), ends }
 }
 
-/// That each process waited for its second, and that none was too fast.
+/// Each process must wait for its second, and none may exceed the limit.
 #[track_caller]
-fn check(flags: &[&str], command: SandboxCommand, blows: &[(Signal, u64)], limit: usize) {
-    let Seen { arrivals, ends } = one_after_the_other(flags, command, blows);
-    let case = format!("{flags:?}, {blows:?}, after each process {ends:?} calls");
+fn check(flags: &[&str], command: SandboxCommand, signals: &[(Signal, u64)], limit: usize) {
+    let Seen { arrivals, ends } = one_after_the_other(flags, command, signals);
+    let case = format!("{flags:?}, {signals:?}, after each process {ends:?} calls");
     assert!(ends.last().is_some_and(|calls| *calls > limit), "{case}: that is too few to judge");
     for end in ends.iter().copied().filter(|end| *end > 0 && *end < arrivals.len()) {
         let around = &arrivals[end - 1..arrivals.len().min(end + UNREAD)];
@@ -69,12 +69,12 @@ fn the_limit_holds_over_kills_and_stops() {
     let mixed = [(Signal::KILL, 1_300), (Signal::TERM, 1_250), (Signal::INT, 1_600), (Signal::KILL, 1_200), (Signal::TERM, 1_200)];
     let single = (&["--rate", "200"][..], SandboxCommand::AccountImport, 200);
     let batches = (&["--rate", "20", "--batch=strict"][..], SandboxCommand::MultiaccountImport, 20);
-    side_by_side([(single, &kills), (single, &mixed), (batches, &mixed)], |((flags, command, limit), blows)| {
-        check(flags, command, blows, limit);
+    side_by_side([(single, &kills), (single, &mixed), (batches, &mixed)], |((flags, command, limit), signals)| {
+        check(flags, command, signals, limit);
     });
 }
 
-/// Makes the lock file say that a call leaves right now, whenever it is looked at: a time in the future counts as now.
+/// Makes the lock file say at any time that a request leaves just now: a time in the future counts as now.
 fn let_calls_leave_now(bench: &CliFixture) {
     let lock = File::options().write(true).open(bench.path("users.checkpoint.json.lock")).unwrap();
     lock.set_modified(SystemTime::now() + Duration::from_secs(3_600)).unwrap();
@@ -85,7 +85,8 @@ fn a_finished_run_does_not_wait() {
     let (bench, sandbox) = (CliFixture::with_users(3), sandbox());
     let import = || bench.import_into("users.csv", &sandbox.endpoint());
     import().run().exits(0);
-    // A busy machine may take a second to start a process, but not each time; a process that waits takes it each time, as the last one shows.
+    // A busy machine may take a second to start a process, but not each time. A process that waits takes it each time, as the last one
+    // shows.
     let took = [(); ATTEMPTS].map(|()| {
         let_calls_leave_now(&bench);
         let began = Instant::now();
@@ -103,7 +104,7 @@ fn a_finished_run_does_not_wait() {
 }
 
 #[test]
-fn the_lock_file_has_the_time_of_the_last_call() {
+fn the_lock_file_has_the_time_of_the_last_request() {
     let (bench, sandbox) = (CliFixture::with_users(300), sandbox());
     bench.import_into("users.csv", &sandbox.endpoint()).args(&["--rate", "100"]).run().exits(0);
     let results = std::fs::metadata(bench.path("users.results.csv")).unwrap().modified().unwrap();

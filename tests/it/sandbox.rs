@@ -1,4 +1,4 @@
-//! `chatlift sandbox` as a process: what its files hold after a kill, and what it refuses.
+//! `chatlift sandbox` as a process: the content of its files after a kill, and the files that it refuses.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,13 +7,14 @@ use rustix::process::Signal;
 
 use crate::binary::{CliFixture, Running, eventually};
 
-/// Rows of the import. Chosen: several commits, and a kill finds it half done.
+/// Rows of the import. Chosen: several commits, so that a kill comes in the middle.
 const ROWS: u64 = 4_000;
-/// Touches after which the stand-in is killed. Chosen: well past the first commit, well before the end.
+/// Entries in the call log after which the sandbox is killed. Chosen: well behind the first commit, well before the end.
 const KILLED_AFTER: usize = 1_500;
-/// Calls in flight of the import; each may be lost by a kill and sent again.
+/// Requests in flight; a kill may lose each of them, and then it is sent again.
 const IN_FLIGHT: usize = 16;
-/// Accounts that are imported again as a test while the stand-in is gone. Source: none was taken since, so the one that was taken last stays so.
+/// Accounts that are imported again as a test while the sandbox is gone. Source: since none is accepted meanwhile, it is always the account
+/// that was accepted last.
 const TESTED: usize = 1;
 
 fn sandbox<'a>(bench: &'a CliFixture, port: &str, flags: &[&str]) -> Running<'a> {
@@ -22,14 +23,14 @@ fn sandbox<'a>(bench: &'a CliFixture, port: &str, flags: &[&str]) -> Running<'a>
     call.args(&["--accounts", "held.csv", "--call-log", "calls.csv"]).args(flags).start()
 }
 
-/// The address at which it says that it serves.
+/// The address that it prints.
 fn endpoint(sandbox: &Running<'_>) -> String {
     eventually("it serves", || sandbox.stderr().contains("; Ctrl-C"));
     let said = sandbox.stderr();
     said.split("serving at ").nth(1).unwrap().split(';').next().unwrap().to_owned()
 }
 
-/// The accounts of `users.csv` as the stand-in writes them down.
+/// The accounts of `users.csv` in the form of the sandbox' file.
 fn sorted_users(bench: &CliFixture) -> String {
     let users = bench.read("users.csv");
     let mut accounts: Vec<String> = users.lines().skip(1).map(|line| format!("{line},")).collect();
@@ -52,9 +53,9 @@ fn imports(bench: &CliFixture) -> HashMap<String, usize> {
 }
 
 #[test]
-fn what_was_answered_outlives_a_kill() {
+fn answered_changes_survive_a_kill() {
     let bench = CliFixture::with_users(ROWS);
-    // Slow enough that a busy machine kills it in time.
+    // Slow enough that even a busy machine kills it in time.
     let first = sandbox(&bench, "0", &["--latency", "10ms"]);
     let endpoint = endpoint(&first);
     let port = endpoint.rsplit(':').next().unwrap().to_owned();
@@ -69,8 +70,8 @@ fn what_was_answered_outlives_a_kill() {
     second.signal(Signal::TERM);
     let run = second.wait();
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    // What was answered before the kill isn't sent after it, so those accounts can only come from the files. The one that was taken last is:
-    // with it the import tests whether the service is back.
+    // A change that was answered before the kill is not sent again, so those accounts can only come from the files. The exception is the
+    // last account, with which the import tests whether the service is back.
     let again = imports(&bench).into_values().filter(|count| *count > 1).count();
     assert!(again <= IN_FLIGHT + TESTED, "{again} users were imported twice");
     assert_eq!(bench.read("held.csv"), sorted_users(&bench));
@@ -78,7 +79,7 @@ fn what_was_answered_outlives_a_kill() {
 }
 
 #[test]
-fn what_a_killed_stand_in_held_is_in_its_file_after_the_next_start() {
+fn accounts_of_a_killed_sandbox_are_in_its_file_after_the_next_start() {
     let bench = CliFixture::with_users(300);
     let first = sandbox(&bench, "0", &[]);
     bench.quiet_import_into("users.csv", &endpoint(&first)).at_any_rate().args(&["--batch"]).run().exits(0).imports_all(300);
@@ -115,7 +116,7 @@ fn files_that_cannot_be_used_are_refused() {
 const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 8";
 
 #[test]
-fn a_disk_that_is_full_at_the_start_is_told_as_such_and_nothing_is_left_behind() {
+fn a_full_disk_at_the_start_is_reported_and_no_file_is_left() {
     let refused = |file: &str, text: &str| {
         let bench = CliFixture::new();
         bench.write(file, text);
@@ -131,7 +132,7 @@ fn a_disk_that_is_full_at_the_start_is_told_as_such_and_nothing_is_left_behind()
 }
 
 #[test]
-fn a_start_that_comes_to_nothing_leaves_no_files() {
+fn a_failed_start_leaves_no_files() {
     let bench = CliFixture::new();
     bench.write("phones.csv", "UserID,Phone\nu,1\n");
     bench.call(&["sandbox", "--accounts", "held.csv", "--call-log", "phones.csv"]).run().exits(2).because("phones.csv is no call log");
@@ -139,7 +140,7 @@ fn a_start_that_comes_to_nothing_leaves_no_files() {
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["phones.csv"]);
 }
 
-/// The sandbox' process may open so many files; more clients than that come at a time.
+/// Opens more clients than the sandbox' process may open files; each must get an answer.
 fn all_get_an_answer(limit: &str) -> String {
     let bench = CliFixture::with_users(300);
     let key = bench.key();
@@ -156,7 +157,7 @@ fn all_get_an_answer(limit: &str) -> String {
 }
 
 #[test]
-fn few_open_files_keep_no_client_waiting_for_good() {
+fn with_few_open_files_every_client_gets_an_answer() {
     all_get_an_answer("ulimit -n 24");
 }
 

@@ -59,7 +59,7 @@ pub(super) enum ConnectionChoice {
     Fresh,
 }
 
-/// What a request showed about kept connections.
+/// The evidence of a request about kept connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionUse {
     /// It was answered on a kept connection.

@@ -308,7 +308,7 @@ fn forget(times: &mut VecDeque<Instant>, now: Instant) {
 mod tests {
     use super::*;
 
-    /// Calls leave evenly at the pace from `from_s` to `to_s`, in seconds after the start.
+    /// Requests leave evenly at the pace from `from_s` to `to_s`, in seconds after the start.
     fn send(pace: &mut Pace, start: Instant, (from_s, to_s): (f64, f64)) {
         let mut at_s = from_s;
         while at_s < to_s {

@@ -45,7 +45,7 @@ pub enum Restart {
     No,
 }
 
-/// What to do with the files of an earlier run.
+/// The decision about the files of an earlier run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartDecision {
     /// An earlier process finished the run, so there is nothing to do.

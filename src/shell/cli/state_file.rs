@@ -95,7 +95,7 @@ pub(super) fn retarget(state: &Path, flags: &ConnectionFlags) -> CommandLine {
     CommandLine::new("state").file(state).plain("retarget").connection(flags)
 }
 
-/// Who denies access to the state, if that is the cause.
+/// The explanation of [`why_denied`], if access to the state is denied.
 fn denied(error: &StateError) -> String {
     match error {
         StateError::File { path, source, .. } => why_denied(path, source),

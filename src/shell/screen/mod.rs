@@ -1,4 +1,4 @@
-//! What a person sees of a run: progress while it runs, and a summary at the end.
+//! The display of a run: progress while it runs, and a summary at the end.
 
 pub mod phase_bar;
 pub mod progress;

@@ -230,7 +230,7 @@ impl Report<'_> {
 }
 
 impl Report<'_> {
-    /// Which lane was taken, unless it is the ordinary one, and what each API was called for.
+    /// The mode, unless it is the ordinary one, and the requests to each API.
     fn lane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.summary.lane {
             Lane::Single => return Ok(()),
@@ -242,7 +242,7 @@ impl Report<'_> {
     }
 }
 
-/// What each API was called for; the label stands before the first.
+/// The requests to each API, one line each; the label is written before the first.
 pub(super) fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Result {
     for (number, (command, api)) in used(traffic).enumerate() {
         let busiest = figures::count(api.most_in_1s as u64);

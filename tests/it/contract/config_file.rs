@@ -1,12 +1,12 @@
-//! The configuration file may hold every setting that makes sense for more than one run.
+//! The configuration file accepts every setting that makes sense for more than one run.
 
 use crate::binary::CliFixture;
 use crate::hostile::server::{Server, imported};
 
-/// A secret in the wrong place.
+/// A secret in a place where it does not belong.
 const SECRET: &str = "5bd2850fff3ecb11";
 
-/// A file whose columns are read only with what the configuration says.
+/// A file whose columns can only be read with the settings of the configuration.
 fn fixture(config: &str) -> CliFixture {
     let bench = CliFixture::new();
     bench.write("users.csv", "Number;Called;Picture\n1;Ann;\n2;NULL;\n3;Bob;\n");
@@ -17,7 +17,7 @@ fn fixture(config: &str) -> CliFixture {
 const READING: &str = "delimiter = \";\"\nnull = [\"NULL\"]\n\n[map]\nUserID = \"Number\"\nNick = \"Called\"\n";
 
 #[test]
-fn every_flag_of_an_import_may_stand_in_it() {
+fn every_flag_of_an_import_can_be_configured() {
     let config =
         format!("results = \"out.csv\"\nsummary = \"out.json\"\nbatch = true\nsingle-rate = 7\nquiet = true\nmax-invalid = 2.5\n{READING}");
     let bench = fixture(&config);
@@ -29,7 +29,7 @@ fn every_flag_of_an_import_may_stand_in_it() {
 }
 
 #[test]
-fn a_flag_beats_it_and_a_table_is_mended_entry_by_entry() {
+fn a_flag_overrides_a_setting_and_a_table_is_merged_entry_by_entry() {
     let bench = fixture(&format!("results = \"out.csv\"\n{READING}"));
     let own = ["--results", "own.csv", "--map", "Nick=Picture", "--null", "x", "--config", "chatlift.toml"];
     let run = bench.call(&["import", "users.csv", "--sandbox"]).args(&own).run().exits(0);
@@ -49,7 +49,7 @@ fn commands_without_a_service_read_it_too() {
 }
 
 #[test]
-fn a_sync_has_what_it_requires_from_it() {
+fn required_flags_of_a_sync_can_be_configured() {
     let bench =
         fixture(&format!("state = \"night.db\"\nmissing = \"kick\"\nprotect = [\"admin*\", \"bot-?\"]\nmissing-runs = 5\n{READING}"));
     bench.call(&["sync", "users.csv", "--sandbox", "--config", "chatlift.toml"]).run().exits(0);
@@ -57,7 +57,7 @@ fn a_sync_has_what_it_requires_from_it() {
 }
 
 #[test]
-fn what_is_for_one_run_is_refused() {
+fn settings_for_a_single_run_are_refused() {
     let server = Server::new(|_| imported());
     for line in ["limit = 5", "restart = true", "dry-run = true", "allow = [\"empty\"]", "config = \"other.toml\""] {
         let bench = fixture(&format!("{line}\n{READING}"));
@@ -69,7 +69,7 @@ fn what_is_for_one_run_is_refused() {
 }
 
 #[test]
-fn what_a_flag_does_not_take_is_the_files_fault_and_is_not_shown() {
+fn an_invalid_value_is_an_error_in_the_file_and_is_not_shown() {
     let server = Server::new(|_| imported());
     let check = |line: &str, key: &str| {
         let bench = fixture(&format!("quiet = false\n{line}\n"));
@@ -87,7 +87,7 @@ fn what_a_flag_does_not_take_is_the_files_fault_and_is_not_shown() {
 }
 
 #[test]
-fn a_flag_of_another_command_is_no_fault_and_one_of_none_is() {
+fn a_flag_of_another_command_is_accepted_and_an_unknown_one_is_not() {
     let bench = fixture(&format!("seed = 5\nexpire = \"1h\"\nmax-update = \"10%\"\n{READING}"));
     bench.call(&["import", "users.csv", "--sandbox", "--config", "chatlift.toml"]).run().exits(0);
     let bench = fixture(&format!("port = 5\n{READING}"));

@@ -1,4 +1,4 @@
-//! What a run reads and what it leaves.
+//! The files that a run reads and writes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use crate::binary::{CliFixture, SDKAPPID, users};
 use crate::hostile::server::{Reply, Request, Server, code, imported, ok_with};
 
-/// Refuses whoever is called `bad…`.
+/// Refuses every user whose UserID starts with `bad`.
 fn refusing(request: &Request) -> Reply {
     if request.user_id.starts_with("bad") { code(70402) } else { imported() }
 }
@@ -20,7 +20,7 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 #[test]
 fn files_are_named_after_the_input_and_are_private() {
     let bench = CliFixture::new();
-    // An id that no hash in hexadecimal can hold.
+    // This UserID cannot occur by chance in a hash in hexadecimal.
     bench.write("users.csv", "UserID\na\nbad-user\n");
     let server = Server::new(refusing);
     bench.import(&server).run().exits(3).settles(2);
@@ -65,7 +65,8 @@ fn results_have_the_documented_columns_in_input_order_and_keep_the_user_id() {
         _ => imported(),
     });
     let run = bench.import(&server).run().exits(3).settles(7);
-    let told: Vec<_> = run.rows.iter().map(|row| (row.number, row.line, row.user_id.as_str(), row.status.as_str(), row.attempts)).collect();
+    let outcomes: Vec<_> =
+        run.rows.iter().map(|row| (row.number, row.line, row.user_id.as_str(), row.status.as_str(), row.attempts)).collect();
     let expected = [
         (1, 2, "slow", "imported", 1),
         (2, 4, "a,\"b", "imported", 1),
@@ -75,7 +76,7 @@ fn results_have_the_documented_columns_in_input_order_and_keep_the_user_id() {
         (6, 8, "bad", "failed", 1),
         (7, 9, "last", "imported", 1),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(outcomes, expected);
     assert_eq!((run.rows[5].error_code.as_str(), run.rows[5].error_info.as_str()), ("70402", "'=HYPERLINK(\"x\"),\ny"));
     assert!(run.rows[4].error_info.contains("@TIM#"), "{:?}", run.rows[4]);
     for row in &run.rows {
@@ -105,7 +106,7 @@ fn rejects_are_fixed_and_imported_as_they_are() {
     assert!(lines[1].starts_with("red,bad1,\"2,3\",70402,"), "{rejects}");
     assert!(lines[2].starts_with("blue, xy,=4,,"), "{rejects}");
     assert!(lines[3].starts_with("blue,bad2,,,"), "a missing field is padded: {rejects}");
-    assert!(lines[4].starts_with("blue,c,5,,") && lines[4].contains("extra, more"), "surplus fields are told: {rejects}");
+    assert!(lines[4].starts_with("blue,c,5,,") && lines[4].contains("extra, more"), "surplus fields are reported: {rejects}");
     assert_eq!(lines.len(), 5);
 
     bench.write("users.rejects.csv", rejects.replace("bad1", "good1").replace(" xy", "x_y"));
@@ -198,7 +199,7 @@ fn a_file_that_names_its_delimiter_is_read_resumed_and_copied_with_it() {
 }
 
 #[test]
-fn every_command_says_first_what_it_reads_and_what_it_ignores_though_it_is_near() {
+fn every_command_says_first_which_columns_it_reads_and_which_similar_ones_it_ignores() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     bench.write("users.csv", "uid,nick,avatar,x\na1,Ann,https://example.com/a.png,\n");
@@ -217,7 +218,7 @@ fn every_command_says_first_what_it_reads_and_what_it_ignores_though_it_is_near(
     first_lines(&bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).args(&map).run().exits(3).stderr);
     let sync = ["sync", "users.csv", "--state", "s", "--sandbox", "--no-progress", "--results", "sync.csv"];
     first_lines(&bench.call(&sync).args(&map).run().exits(0).stderr);
-    // Whoever says that none is meant is not asked again, and the other way round the column is read.
+    // A user who says that none is meant is not asked again; otherwise the column is read.
     let none = bench.call(&["check", "users.csv", "--map", "FaceUrl="]).args(&map).run().exits(0).stdout;
     assert!(none.contains("FaceUrl from nothing") && !none.contains("warning"), "{none}");
     let taken = bench.call(&["check", "users.csv", "--map", "FaceUrl=avatar"]).args(&map).run().exits(0).stdout;
@@ -225,12 +226,12 @@ fn every_command_says_first_what_it_reads_and_what_it_ignores_though_it_is_near(
 }
 
 #[test]
-fn blank_lines_are_told_at_the_end_of_every_command_and_a_second_header_is_invalid() {
+fn blank_lines_are_reported_by_every_command_and_a_second_header_is_invalid() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     bench.write("users.csv", "\nUserID,Nick\na1,Ann\n,\n\nUserID,Nick\nb2,Bob\n\"\", \n");
-    let told = "4 blank lines skipped";
-    let says = |said: &str| assert!(said.contains(told), "{said}");
+    let expected = "4 blank lines skipped";
+    let says = |said: &str| assert!(said.contains(expected), "{said}");
     says(&bench.call(&["check", "users.csv"]).run().exits(3).stdout);
     let run = bench.import(&server).run().exits(3).settles(3);
     says(&run.stderr);
@@ -265,7 +266,7 @@ fn standard_input_is_kept_until_the_run_is_finished() {
 }
 
 #[test]
-fn the_first_thousand_records_are_judged_before_the_first_call() {
+fn the_first_thousand_records_are_checked_before_the_first_request() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     let with_invalid = |count: usize, invalid: usize| {
@@ -274,7 +275,7 @@ fn the_first_thousand_records_are_judged_before_the_first_call() {
     };
     bench.write("users.csv", with_invalid(1_000, 11));
     let call = || bench.import(&server).at_any_rate();
-    // A check shows its list, and ends as the import would.
+    // A check lists all of them and ends like an import.
     let check = bench.call(&["check", "users.csv"]).run().exits(2).because("11 of the first 1000 records").hints("--max-invalid");
     assert!(check.stdout.contains("refused: ") && check.stdout.contains("forecast: "), "{}", check.stdout);
     bench.import(&server).args(&["--dry-run", "--max-invalid", "1.1"]).run().exits(3);
@@ -290,7 +291,7 @@ fn the_first_thousand_records_are_judged_before_the_first_call() {
 }
 
 #[test]
-fn a_file_that_is_not_what_it_claims_is_refused_before_the_first_call() {
+fn a_file_in_another_format_is_refused_before_the_first_request() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     let check = |bytes: &[u8], why: &str, hint: &str| {
@@ -313,7 +314,7 @@ fn a_file_that_is_not_what_it_claims_is_refused_before_the_first_call() {
 }
 
 #[test]
-fn a_header_alone_is_refused_unless_it_is_allowed_and_then_a_finished_run_of_no_rows() {
+fn a_header_without_rows_is_refused_unless_it_is_allowed() {
     let bench = CliFixture::with_users(0);
     let server = Server::new(|_| imported());
     bench.import(&server).run().exits(2).because("no records").hints("--allow empty");
@@ -328,7 +329,7 @@ fn a_header_alone_is_refused_unless_it_is_allowed_and_then_a_finished_run_of_no_
 }
 
 #[test]
-fn a_quote_that_never_closes_ends_the_run_where_it_is_and_can_be_repaired() {
+fn an_unclosed_quote_stops_the_run_there_and_can_be_repaired() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     let good = users(1_100);
@@ -391,10 +392,10 @@ fn a_dry_run_is_a_check() {
 }
 
 #[test]
-fn what_cannot_be_read_twice_is_kept_as_standard_input_is() {
+fn an_input_that_cannot_be_read_twice_is_copied_like_standard_input() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
-    // The names of standard input name no results, whatever stands behind them.
+    // Whatever name standard input has, the results are not named after it.
     for file in ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
         bench.import_of(file, &server).stdin(&users(2)).run().exits(2).because("read twice").hints("--results");
     }
@@ -402,7 +403,7 @@ fn what_cannot_be_read_twice_is_kept_as_standard_input_is() {
     let call = |file: &str| bench.import_of(file, &server).stem("out").args(&["--results", "out.results.csv"]);
     call("/dev/stdin").stdin(&users(6)).args(&["--limit", "2"]).run().exits(0).imports_all(2);
     assert_eq!((bench.read("out.input.csv"), bench.mode("out.input.csv")), (users(6), 0o600));
-    // The same run goes on with what was kept, by whatever name of standard input.
+    // The same run continues with the copy, whichever name standard input has.
     call("-").run().exits(0).imports_all(6);
     assert_eq!(server.calls(), 6);
     assert!(!bench.names().contains("out.input.csv"), "{:?}", bench.names());

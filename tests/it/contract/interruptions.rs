@@ -14,7 +14,7 @@ use crate::hostile::server::{Server, answer, imported};
 /// Files of at most 4 KiB. The signal is ignored, so that writing fails as on a full disk.
 const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 8";
 
-/// Answers after some milliseconds.
+/// Answers each request after some milliseconds.
 fn steady() -> Server {
     Server::new(|_| imported().after(Duration::from_millis(20)))
 }
@@ -44,14 +44,14 @@ fn a_second_signal_ends_the_run_at_once_and_consistently() {
     let bench = CliFixture::with_users(40);
     let server = Server::new(|request| if request.number < 20 { imported() } else { imported().after(Duration::from_secs(20)) });
     let running = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "30"]).start();
-    eventually("calls that hang", || server.calls() >= 24);
+    eventually("requests that hang", || server.calls() >= 24);
     running.signal(Signal::INT);
-    eventually("the word of it", || running.stderr().contains("stopping"));
+    eventually("the message about it", || running.stderr().contains("stopping"));
     let began = Instant::now();
     running.signal(Signal::INT);
     let run = running.wait().exits(4);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(run.summary["rows"], run.checkpoint["run"]["settled"]["rows"], "what is told is what is kept");
+    assert_eq!(run.summary["rows"], run.checkpoint["run"]["settled"]["rows"], "the summary agrees with the checkpoint");
     let settled = run.rows.len() as u64;
     run.imports_all(settled);
 
@@ -67,7 +67,7 @@ fn a_second_signal_ends_the_run_at_once_and_consistently() {
 }
 
 #[test]
-fn a_signal_in_an_outage_is_heard() {
+fn a_signal_in_an_outage_stops_the_run() {
     let bench = CliFixture::with_users(3);
     let server = Server::new(|_| answer("502 Bad Gateway", "", ""));
     let running = bench.import(&server).at_any_rate().args(&["--max-attempts", "1"]).start();
@@ -123,7 +123,7 @@ fn a_full_disk_ends_the_run_and_the_same_command_goes_on() {
 }
 
 #[test]
-fn a_full_disk_that_takes_no_log_either_is_no_other_exit_code() {
+fn a_full_disk_that_takes_no_log_either_has_the_same_exit_code() {
     let bench = CliFixture::with_users(400);
     let server = Server::new(|_| imported());
     let run = bench.import(&server).at_any_rate().through_shell(FULL_DISK).run();
@@ -133,7 +133,7 @@ fn a_full_disk_that_takes_no_log_either_is_no_other_exit_code() {
     again.imports_all(400);
 }
 
-/// A pipe beside the bench, with both ends open here.
+/// A pipe in the fixture's folder, with both ends open in this process.
 fn pipe(bench: &CliFixture, name: &str) -> File {
     let path = bench.outside(name);
     mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -141,7 +141,7 @@ fn pipe(bench: &CliFixture, name: &str) -> File {
     OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(path).unwrap()
 }
 
-/// Whoever writes into it from now on waits.
+/// Fills a pipe, so that the next writer waits.
 fn fill(mut pipe: &File) {
     loop {
         match pipe.write(&[b'x'; 512]) {
@@ -152,16 +152,16 @@ fn fill(mut pipe: &File) {
     }
 }
 
-/// Nobody reads standard error, so the last word takes its second; all the while the process is at work.
+/// Standard error is not read, so writing the exit message takes its full second, and the process is running all that time.
 #[test]
-fn a_run_that_a_third_signal_ends_leaves_its_locks() {
+fn a_run_that_a_third_signal_ends_keeps_its_locks() {
     let bench = CliFixture::with_users(40);
     let server = Server::new(|_| imported().after(Duration::from_secs(20)));
     let stderr = pipe(&bench, "unread");
     let redirect = format!("exec 2>{}", bench.outside("unread").display());
     let call = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "30", "--state", "users.state"]);
     let mut running = call.through_shell(&redirect).start();
-    eventually("calls that hang", || server.calls() >= 4);
+    eventually("requests that hang", || server.calls() >= 4);
     fill(&stderr);
     while !running.has_ended() {
         running.signal(Signal::INT);
@@ -174,7 +174,7 @@ fn a_run_that_a_third_signal_ends_leaves_its_locks() {
 }
 
 #[test]
-fn a_start_that_a_signal_ends_gives_up_its_locks_with_its_end() {
+fn a_start_that_a_signal_ends_removes_its_locks_last() {
     let bench = CliFixture::with_users(1);
     let (stderr, _stdin) = (pipe(&bench, "unread"), pipe(&bench, "unwritten"));
     fill(&stderr);
@@ -192,7 +192,7 @@ fn a_start_that_a_signal_ends_gives_up_its_locks_with_its_end() {
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    // The last word alone takes a second.
+    // Writing the exit message alone takes a second.
     let free_for = gone_at.map_or(Duration::ZERO, |gone: Instant| gone.elapsed());
     assert!(free_for < Duration::from_millis(500), "its locks were gone for {free_for:?} while it was at work");
     assert_eq!(running.wait().code, Some(4));

@@ -1,4 +1,4 @@
-//! What the machine allows a run: open files, permissions, kinds of files, names, a network.
+//! What a run needs from the machine: open files, permissions, kinds of files, names, a network.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -13,17 +13,16 @@ use rustix::process::Signal;
 use crate::binary::{Call, CliFixture, KEY, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 
-/// A call without the harness' own bound of calls in flight.
+/// A command without the fixture's own limit of requests in flight.
 fn many_in_flight<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     bench.import(server).at_any_rate().usually(&["--in-flight=256", "--timeout=5"])
 }
 
-/// Files that this test itself hands down to each process that it starts (a lock of whoever started it), as far as they count below the
-/// limits of these tests.
-fn handed_down() -> usize {
+/// The number of files that processes inherit from this test (such as a lock of its parent) and that count below the limits of these tests.
+fn inherited() -> usize {
     let listed = Command::new("ls").arg("/proc/self/fd").output().unwrap();
     let numbers = String::from_utf8(listed.stdout).unwrap();
-    // Standard input, output, error, and the list itself.
+    // Standard input, output, error, and the list itself are not counted.
     numbers.lines().filter(|number| number.parse::<u32>().unwrap() < 20).count() - 4
 }
 
@@ -33,7 +32,7 @@ fn files_that_were_open_before_are_counted() {
         let bench = CliFixture::with_users(300);
         let server = Server::new(|_| imported());
         let opened = (3..10).rev().take(more).fold(String::new(), |text, number| text + &format!("exec {number}</dev/null; "));
-        let call = |limit: usize| many_in_flight(&bench, &server).through_shell(&format!("{opened}ulimit -n {}", limit + handed_down()));
+        let call = |limit: usize| many_in_flight(&bench, &server).through_shell(&format!("{opened}ulimit -n {}", limit + inherited()));
         call(20 + more - 1).run().exits(2).because("may open").hints("ulimit -n");
         assert_eq!((bench.names().len(), server.connections()), (1, 0), "{more}: nothing is begun");
         call(20 + more).run().exits(0).imports_all(300);
@@ -42,7 +41,7 @@ fn files_that_were_open_before_are_counted() {
 
 #[test]
 fn few_open_files_make_few_calls_in_flight_and_are_no_outage() {
-    let least = format!("ulimit -n {}", 20 + handed_down());
+    let least = format!("ulimit -n {}", 20 + inherited());
     side_by_side(["ulimit -n 64", "ulimit -Sn 64; ulimit -Hn 64", "ulimit -n 32", &least], |limits| {
         let bench = CliFixture::with_users(600);
         let server = Server::new(|_| imported().after(Duration::from_millis(5)));
@@ -63,7 +62,7 @@ fn a_limit_of_open_files_that_can_be_raised_is_raised() {
 
 #[test]
 fn a_sync_and_a_verification_get_on_with_few_open_files_too() {
-    let least = format!("ulimit -n {}", 32 + handed_down());
+    let least = format!("ulimit -n {}", 32 + inherited());
     for limits in ["ulimit -n 64", &least] {
         let bench = CliFixture::with_users(300);
         let args = ["--sandbox", "--rate", "0", "--state", "s.db"];
@@ -74,9 +73,9 @@ fn a_sync_and_a_verification_get_on_with_few_open_files_too() {
 }
 
 #[test]
-fn too_few_open_files_for_anything_are_told_as_such() {
+fn too_few_open_files_for_any_request_are_reported() {
     let server = Server::new(|_| imported());
-    let mut told = 0;
+    let mut reported = 0;
     for limit in 5..20 {
         let bench = CliFixture::with_users(3);
         let run = many_in_flight(&bench, &server).through_shell(&format!("ulimit -n {limit}")).run();
@@ -85,20 +84,21 @@ fn too_few_open_files_for_anything_are_told_as_such() {
             Some(2) => {
                 let run = run.exits(2).hints("ulimit -n");
                 assert!(!run.stderr.contains("make room"), "{}", run.stderr);
-                told += 1;
+                reported += 1;
             }
             // The dynamic linker can't open its libraries.
             _ => assert!(run.code == Some(127), "{limit}: {run:?}"),
         }
     }
-    println!("{told} limits were told of");
+    println!("{reported} limits were reported");
 }
 
-/// Runs the binary where somebody who isn't the system may: nobody, if the test is the system.
-fn as_somebody(folder: &Path, args: &[&str]) -> (i32, String) {
+/// Runs the binary as a user without special rights: as nobody, if the test runs as root.
+fn as_ordinary_user(folder: &Path, args: &[&str]) -> (i32, String) {
     const NOBODY: u32 = 65_534;
     let program = folder.join("chatlift");
-    // By a process of its own: a program that is open for writing here, or in what another test is just starting, can't be run.
+    // A copy is run in a process of its own, because a program cannot be run while this process, or one that another test is just starting,
+    // has it open for writing.
     assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_chatlift")).arg(&program).status().unwrap().success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&program);
@@ -111,7 +111,7 @@ fn as_somebody(folder: &Path, args: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn who_may_not_is_told_whose_it_is() {
+fn a_denied_file_is_reported_with_its_owner() {
     let is_root = rustix::process::geteuid().is_root();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -136,9 +136,9 @@ fn who_may_not_is_told_whose_it_is() {
     }
     let owner = if is_root { "belongs to root (0)" } else { "belongs to" };
     let check = |args: &[&str], name: &str| {
-        let (code, stderr) = as_somebody(folder, args);
-        let is_told = stderr.contains(owner) && stderr.contains("mode 0") && stderr.contains(name) && stderr.contains("\nhint: ");
-        assert!(code == 2 && is_told, "{args:?}: {code}: {stderr}");
+        let (code, stderr) = as_ordinary_user(folder, args);
+        let is_reported = stderr.contains(owner) && stderr.contains("mode 0") && stderr.contains(name) && stderr.contains("\nhint: ");
+        assert!(code == 2 && is_reported, "{args:?}: {code}: {stderr}");
     };
     let import = |more: &[&'static str]| {
         let usual = ["import", "users.csv", "--endpoint", "http://127.0.0.1:9", "--sdkappid", SDKAPPID, "--max-outage", "1s"];
@@ -160,7 +160,7 @@ fn who_may_not_is_told_whose_it_is() {
     check(&["audit", "users.csv", "--results", "r.csv"], "r.csv");
     check(&["sandbox", "--accounts", "closed/a.csv"], "closed");
 
-    // The state itself may be changed, but nothing may be made beside it, which each change needs.
+    // The state itself may be changed, but no file may be created beside it, which each change needs.
     let with_state = fs::copy(folder.join("users.csv"), folder.join("night.csv")).and_then(|_| fs::create_dir(folder.join("held")));
     with_state.unwrap();
     let mut filled = Command::new(env!("CARGO_BIN_EXE_chatlift"));
@@ -176,7 +176,7 @@ fn who_may_not_is_told_whose_it_is() {
 }
 
 #[test]
-fn results_are_a_file_and_nothing_else() {
+fn results_must_be_a_regular_file() {
     let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let pipe = bench.outside("pipe");
@@ -216,7 +216,7 @@ fn a_summary_may_be_a_pipe_that_is_read() {
         assert_eq!(summary["imported"], 2, "{stdout}");
     }
 
-    // Nobody reads: it is refused before the first call, and a signal need not wait for that.
+    // Without a reader it is refused before the first request, and a signal need not wait for one.
     let calls = server.calls();
     let began = Instant::now();
     import(pipe.to_str().unwrap()).run().exits(2).because("nobody reads").hints("--summary");
@@ -230,7 +230,7 @@ fn a_summary_may_be_a_pipe_that_is_read() {
 }
 
 #[test]
-fn a_reader_of_the_summary_that_goes_away_keeps_nobody() {
+fn a_reader_of_the_summary_that_closes_the_pipe_does_not_block_the_run() {
     let bench = CliFixture::with_users(40);
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
     let pipe = bench.outside("pipe");
@@ -246,7 +246,7 @@ fn a_reader_of_the_summary_that_goes_away_keeps_nobody() {
 }
 
 #[test]
-fn names_that_are_too_long_are_refused_before_the_first_call() {
+fn names_that_are_too_long_are_refused_before_the_first_request() {
     let server = Server::new(|_| imported());
     for long in [240, 244, 251] {
         let bench = CliFixture::new();
@@ -270,14 +270,14 @@ fn names_that_are_too_long_are_refused_before_the_first_call() {
     bench.import(&server).args(&["--results", &format!("{}r.csv", "d/".repeat(2_500))]).run().exits(2);
 }
 
-/// The command that a hint names, up to where it goes on in words.
+/// The command in a hint, without the words behind it.
 fn command_of(stderr: &str) -> &str {
     let hint = stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
     let command = &hint[hint.find("chatlift ").unwrap_or_else(|| panic!("no command: {hint}"))..];
     [" proves it", " names them", " puts it right"].iter().find_map(|end| command.find(end)).map_or(command, |end| &command[..end])
 }
 
-/// Runs a command as a shell does.
+/// Runs a command in a shell.
 fn shell<'a>(bench: &'a CliFixture, server: &'a Server, command: &str) -> Call<'a> {
     let program = env!("CARGO_BIN_EXE_chatlift");
     let command = command.replacen("chatlift", program, 1);
@@ -316,7 +316,7 @@ fn the_commands_of_hints_run_as_they_stand() {
 }
 
 #[test]
-fn a_service_that_nothing_gets_through_to_is_told_with_what_to_look_at() {
+fn an_unreachable_service_is_reported_with_advice() {
     let bench = CliFixture::with_users(2);
     let call = || bench.import_into("users.csv", "http://127.0.0.1:9").args(&["--max-outage", "1s"]);
     let run = call().env("HTTPS_PROXY", "http://me:sesame@proxy.example.com:3128").run().exits(4);
@@ -325,7 +325,7 @@ fn a_service_that_nothing_gets_through_to_is_told_with_what_to_look_at() {
     call().run().exits(4).hints("proxy").hints("endpoint");
 }
 
-/// The command of a hint in a folder of its own, run by a shell there, with the exit code.
+/// Runs the command of a hint in a shell and a folder of its own, and returns its exit code.
 fn run_hint(folder: &Path, stderr: &[u8], program: &Path) -> i32 {
     let stderr = String::from_utf8(stderr.to_vec()).expect("what is said is UTF-8");
     let hint = stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
@@ -339,7 +339,7 @@ fn run_hint(folder: &Path, stderr: &[u8], program: &Path) -> i32 {
 }
 
 #[test]
-fn the_commands_of_hints_run_whatever_the_files_are_called() {
+fn the_commands_of_hints_run_whatever_the_names_of_the_files() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let program = Path::new(env!("CARGO_BIN_EXE_chatlift"));

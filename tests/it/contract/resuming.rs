@@ -1,4 +1,4 @@
-//! The same command again, with the same files or with others.
+//! The same command again, with the same files or others.
 
 use chatlift::io::journal::checkpoint::VERSION;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::binary::{CliFixture, users};
 use crate::hostile::server::{Server, code, imported};
 
-/// Six users of whom two are settled.
+/// Six users, two of them processed.
 fn unfinished(server: &Server) -> CliFixture {
     let bench = CliFixture::with_users(6);
     bench.import(server).at_any_rate().args(&["--limit", "2"]).run().exits(0).imports_all(2);
@@ -50,7 +50,7 @@ fn a_changed_input_after_a_finished_run_is_a_new_run() {
 }
 
 #[test]
-fn files_are_never_set_aside_over_others() {
+fn backups_never_replace_other_files() {
     let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     bench.import(&server).run().exits(0);
@@ -73,7 +73,7 @@ fn files_are_never_set_aside_over_others() {
 }
 
 #[test]
-fn an_unfinished_run_goes_on_and_can_be_begun_again() {
+fn an_unfinished_run_is_resumed_or_restarted() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
     let run = bench.import(&server).long_after().run().exits(0).imports_all(6);
@@ -103,7 +103,7 @@ fn a_limit_is_a_canary() {
 }
 
 #[test]
-fn a_change_in_the_settled_part_is_refused_and_nothing_is_touched() {
+fn a_change_in_the_processed_part_is_refused_and_no_file_changes() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
     bench.write("users.csv", users(6).replace("user2", "user9"));
@@ -120,7 +120,7 @@ fn a_change_in_the_settled_part_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn a_change_behind_the_settled_part_is_said_and_the_run_goes_on() {
+fn a_change_behind_the_processed_part_is_reported_and_the_run_continues() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
     bench.write("users.csv", users(7).replace("user5", "repaired"));
@@ -130,7 +130,7 @@ fn a_change_behind_the_settled_part_is_said_and_the_run_goes_on() {
 }
 
 #[test]
-fn another_target_is_refused_and_nothing_is_touched() {
+fn another_target_is_refused_and_no_file_changes() {
     let server = Server::new(|_| imported());
     let other = Server::new(|_| imported());
     let bench = unfinished(&server);
@@ -140,7 +140,7 @@ fn another_target_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn files_that_do_not_belong_together_are_refused_and_nothing_is_touched() {
+fn files_that_do_not_belong_together_are_refused_and_no_file_changes() {
     let server = Server::new(|_| imported());
     let check = |why: &str, change: &dyn Fn(&CliFixture)| {
         let bench = unfinished(&server);
@@ -170,7 +170,7 @@ fn files_that_do_not_belong_together_are_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn what_a_crash_left_behind_the_checkpoint_is_cut() {
+fn bytes_behind_the_checkpoint_are_cut_after_a_crash() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
     bench.write("users.results.csv", bench.read("users.results.csv") + "3,4,user3,imp");
@@ -180,7 +180,7 @@ fn what_a_crash_left_behind_the_checkpoint_is_cut() {
 }
 
 #[test]
-fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
+fn a_run_is_resumed_only_with_its_own_columns_and_files() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "A,B,C\nx1,y1,z1\nx2,y2,z2\n");
@@ -195,40 +195,40 @@ fn a_run_goes_on_with_the_columns_and_the_files_that_it_began_with() {
 }
 
 #[test]
-fn a_run_that_was_begun_without_a_column_goes_on_without_it() {
+fn a_run_that_started_without_a_column_is_resumed_without_it() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "uid,nick_name,nick\na1,x,Ann\nb2,y,Bob\n");
     let import = |flags: &[&str]| bench.import(&server).args(&["--map", "UserID=UID"]).args(flags).long_after().run();
     import(&["--map", "Nick=", "--limit", "1"]).exits(0);
-    // What its checkpoint holds is what a version wrote that took no such name for the field's.
+    // Its checkpoint is like that of a version which did not take this name for the field.
     let before = bench.contents();
     import(&[]).exits(2).because("column of Nick was none, now it is 3").hints("--map");
     assert_eq!(bench.contents(), before);
     import(&["--map", "Nick="]).exits(0).imports_all(2);
     assert_eq!((server.nick("a1"), server.nick("b2")), (None, None));
-    // Finished, it is read as it is from then on.
+    // Once it is finished, the columns are read as they are.
     import(&[]).exits(0).imports_all(2);
     assert_eq!((server.nick("a1").as_deref(), server.nick("b2").as_deref()), (Some("Ann"), Some("Bob")));
 }
 
 #[test]
-fn a_finished_run_that_is_read_otherwise_is_a_new_run() {
+fn a_finished_run_with_other_columns_is_a_new_run() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,name,Nick;x\na1,Ann,;A\nb2,Bob,;B\n");
     let import = |flags: &[&str]| bench.import(&server).args(flags).long_after().run();
     import(&[]).exits(0).imports_all(2);
     assert_eq!((server.calls(), server.nick("a1")), (2, None));
-    // What was forgotten is sent, and the old files are set aside.
+    // The column that was not read before is sent, and the old files are kept as backups.
     import(&["--map", "Nick=name"]).exits(0).imports_all(2);
     assert_eq!((server.calls(), server.nick("a1").as_deref()), (4, Some("Ann")));
     let aside: Vec<_> = bench.names().into_iter().filter(|name| name.contains("Z.")).collect();
     assert_eq!(aside.len(), 2, "{aside:?}");
-    // The same again sends nothing, in whatever words it is said.
+    // The same run again sends nothing, in whatever form the flags are given.
     import(&["--map", "Nick=name", "--map", "UserID=UserID"]).exits(0).because("finished earlier");
     assert_eq!(server.calls(), 4);
-    // Another delimiter, on a run that is not finished: refused with what differs.
+    // Another delimiter for an unfinished run is refused, and the message names the difference.
     import(&["--map", "Nick=name", "--restart", "--limit", "1"]).exits(0);
     let before = bench.contents();
     import(&["--delimiter", ";", "--map", "UserID=UserID,name,Nick"])
@@ -243,13 +243,13 @@ fn a_finished_run_that_is_read_otherwise_is_a_new_run() {
 }
 
 #[test]
-fn no_file_is_written_over_the_input_whatever_it_is_called() {
+fn no_output_replaces_the_input_whatever_its_name() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::with_users(2);
     let before = bench.contents();
     let absolute = bench.path("users.csv");
     let absolute = absolute.to_str().unwrap();
-    // Every run of the harness writes its summary to summary.json.
+    // The fixture writes every summary to summary.json.
     let clashes = [
         ["--rejects", "./users.csv"],
         ["--results", absolute],
@@ -263,7 +263,7 @@ fn no_file_is_written_over_the_input_whatever_it_is_called() {
 }
 
 #[test]
-fn results_that_are_gone_are_missed_whatever_became_of_the_run() {
+fn missing_results_are_reported_for_finished_and_unfinished_runs() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::with_users(2);
     bench.import(&server).run().exits(0);

@@ -63,7 +63,7 @@ fn a_ready_made_usersig_is_used_and_warned_of() {
 }
 
 #[test]
-fn plain_http_is_for_loopback_addresses_alone() {
+fn plain_http_is_only_for_loopback_addresses() {
     let bench = CliFixture::with_users(1);
     for endpoint in ["http://localhost:1", "http://192.0.2.1", "http://example.com", "http://127.0.0.1.example.com", "http://0.0.0.0:1"] {
         bench.import_into("users.csv", endpoint).run().exits(2).because("http://").hints("https://");
@@ -77,7 +77,7 @@ fn plain_http_is_for_loopback_addresses_alone() {
 }
 
 #[test]
-fn no_limit_is_for_loopback_alone() {
+fn an_unlimited_rate_is_only_for_loopback() {
     let bench = CliFixture::with_users(1);
     bench.import_into("users.csv", "https://example.com").at_any_rate().run().exits(2).because("--rate 0").hints("--rate");
     bench.import_into("users.csv", "https://example.com").env("CHATLIFT_RATE", "0").run().exits(2).because("--rate 0");
@@ -110,7 +110,7 @@ fn wrong_usage_exits_2_with_a_hint() {
 }
 
 #[test]
-fn what_is_wrong_is_told_before_what_is_missing() {
+fn wrong_flags_are_reported_before_missing_ones() {
     let bench = CliFixture::with_users(1);
     let check = |config: &str, flags: &[&str], why: &str, hint: &str| {
         bench.write("chatlift.toml", config);
@@ -127,7 +127,7 @@ fn what_is_wrong_is_told_before_what_is_missing() {
 }
 
 #[test]
-fn a_signature_has_its_own_flags_and_takes_the_others() {
+fn printing_a_signature_accepts_the_flags_of_other_commands() {
     let bench = CliFixture::new();
     let help = bench.call(&["usersig", "--help"]).run().stdout;
     for flag in ["--sdkappid", "--identifier", "--secret-key-file", "--config", "--expire", "--help"] {
@@ -138,7 +138,7 @@ fn a_signature_has_its_own_flags_and_takes_the_others() {
     assert!(!usersig(&bench, |call| call.args(&connection)).is_empty());
 }
 
-/// Prints a UserSig with the key of the bench, and whatever else is given.
+/// Prints a UserSig with the fixture's key and the given additional flags.
 #[track_caller]
 fn usersig(bench: &CliFixture, with: impl FnOnce(Call<'_>) -> Call<'_>) -> String {
     let key = bench.key();
@@ -149,7 +149,7 @@ fn usersig(bench: &CliFixture, with: impl FnOnce(Call<'_>) -> Call<'_>) -> Strin
 }
 
 #[test]
-fn a_flag_beats_the_environment_and_that_the_configuration_file() {
+fn a_flag_overrides_the_environment_and_that_the_configuration_file() {
     let bench = CliFixture::new();
     bench.write("chatlift.toml", "sdkappid = 3\nidentifier = \"config\"\n");
     let check = |flags: &[&str], environment: &[(&str, &str)], expected: (u64, &str)| {
@@ -207,7 +207,7 @@ fn a_configuration_file_with_an_unknown_name_or_a_secret_is_refused() {
 }
 
 #[test]
-fn quiet_says_nothing_of_a_success_and_why_of_a_failure() {
+fn quiet_prints_only_failures() {
     let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let quiet = || bench.import(&server).args(&["--quiet"]).run();

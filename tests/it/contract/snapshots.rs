@@ -1,4 +1,4 @@
-//! What a user sees, word for word; times, paths and ports are taken out.
+//! The exact texts that a user sees, without times, paths and ports.
 
 use insta::Settings;
 
@@ -13,14 +13,14 @@ fn shown(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// Exit code and standard error, without what differs from run to run.
+/// Exit code and standard error, without the parts that differ from run to run.
 fn ending(run: &Run, port: u16) -> String {
     let stderr = run.stderr.replace(&port.to_string(), "PORT");
     let lines: Vec<String> = stderr.lines().map(|line| without_key(&steady(line))).collect();
     format!("exit {}\n{}\n", run.code.unwrap(), lines.join("\n"))
 }
 
-/// A line without the place of the key, which is another one in each run.
+/// A line without the path of the key, which differs from run to run.
 fn without_key(line: &str) -> String {
     const FLAG: &str = "--secret-key-file ";
     let Some((before, behind)) = line.split_once(FLAG) else { return line.to_owned() };
@@ -51,7 +51,7 @@ fn help() {
 }
 
 #[test]
-fn the_end_of_runs() {
+fn exit_messages_of_runs() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\nada,Ada\nbad,Bad\n xy,Space\nbob,Bob\n");
     let server = Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() });

@@ -1,4 +1,4 @@
-//! What stands around a run: signals at any time, other processes, pipes, names, numbers, and what the machine allows.
+//! A run and its surroundings: signals at any time, other processes, pipes, names, numbers, and the limits of the machine.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -14,12 +14,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::binary::{CliFixture, KEY, SDKAPPID, eventually, users};
 use crate::hostile::server::{Server, imported};
 
-/// Answers after some milliseconds.
+/// Answers each request after some milliseconds.
 fn steady() -> Server {
     Server::new(|_| imported().after(Duration::from_millis(20)))
 }
 
-/// A named pipe where nobody searches files for secrets, and would wait for them.
+/// A named pipe outside the folder that is searched for secrets, because the search would wait for it.
 fn fifo(bench: &CliFixture) -> PathBuf {
     let path = bench.outside("pipe");
     mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -51,7 +51,7 @@ fn a_hangup_that_is_ignored_stays_ignored() {
 }
 
 #[test]
-fn a_signal_while_standard_input_is_spooled_leaves_nothing_half() {
+fn a_signal_while_standard_input_is_copied_leaves_no_partial_file() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let bench = CliFixture::new();
         let server = steady();
@@ -71,7 +71,7 @@ fn a_signal_while_standard_input_is_spooled_leaves_nothing_half() {
 }
 
 #[test]
-fn a_signal_ends_a_check_and_an_audit_of_what_never_comes() {
+fn a_signal_ends_a_check_and_an_audit_of_an_endless_pipe() {
     let bench = CliFixture::with_users(2);
     let pipe = fifo(&bench);
     let pipe = pipe.to_str().unwrap();
@@ -87,7 +87,7 @@ fn a_signal_ends_a_check_and_an_audit_of_what_never_comes() {
 }
 
 #[test]
-fn a_second_process_is_told_whose_work_it_would_disturb() {
+fn a_second_process_is_refused_with_the_first_ones_number() {
     let bench = CliFixture::with_users(60);
     let server = steady();
     for _ in 0..2 {
@@ -99,7 +99,7 @@ fn a_second_process_is_told_whose_work_it_would_disturb() {
             bench.import(&server).at_any_rate().run().exits(4).because("another chatlift").hints(&format!("process {} ", running.id()));
         second.hints("one process at a time");
         assert!(!bench.names().contains("summary.json"), "another's summary is not ours to write");
-        // The next one is another process, though the file of the lock still bears the name of this one.
+        // The next process is another one, although the lock file still contains the number of this one.
         running.signal(Signal::KILL);
         running.wait();
     }
@@ -131,10 +131,11 @@ fn a_start_that_fails_leaves_no_file_behind() {
 fn a_process_at_work_cannot_be_dumped() {
     let bench = CliFixture::with_users(60);
     let server = steady();
-    // A process that may be dumped shows its own owner in /proc, another one the system's. The test's own may be the system's itself.
+    // /proc shows a process that may be dumped as its owner's, and another one as root's. The test may run as root itself.
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("chatlift");
-    // By a process of its own: a program that is open for writing here, or in what another test is just starting, can't be run.
+    // A copy is run in a process of its own, because a program cannot be run while this process, or one that another test is just starting,
+    // has it open for writing.
     assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_chatlift")).arg(&program).status().unwrap().success());
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let key = folder.path().join("key");
@@ -172,7 +173,7 @@ fn a_process_at_work_cannot_be_dumped() {
 }
 
 #[test]
-fn a_key_is_taken_as_editors_leave_it_and_refused_by_what_it_is() {
+fn a_key_is_accepted_as_editors_save_it_and_other_contents_are_named() {
     let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     for text in [format!("\u{feff}{KEY}\r\n"), format!("\n  {KEY} \t\n\n")] {
@@ -202,7 +203,7 @@ fn a_key_is_taken_as_editors_leave_it_and_refused_by_what_it_is() {
 }
 
 #[test]
-fn a_key_may_come_through_a_pipe_and_nobody_waits_for_one_that_does_not() {
+fn a_key_may_come_through_a_pipe_and_waiting_for_it_is_bounded() {
     let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     let pipe = fifo(&bench);
@@ -216,14 +217,14 @@ fn a_key_may_come_through_a_pipe_and_nobody_waits_for_one_that_does_not() {
     running.wait().exits(4);
     let running = bench.call(&args).against(&server).start();
     writer.write_all(format!("{KEY}\n").as_bytes()).unwrap();
-    // Its end must be open in the other process before this one is closed.
+    // The other process must have opened its end before this one is closed.
     eventually("the key", || rustix::io::ioctl_fionread(&writer).unwrap() == 0);
     drop(writer);
     running.wait().exits(0).imports_all(1);
 }
 
 #[test]
-fn numbers_that_no_clock_holds_are_refused() {
+fn times_beyond_any_clock_are_refused() {
     let bench = CliFixture::with_users(1);
     let server = Server::new(|_| imported());
     let wrong = [

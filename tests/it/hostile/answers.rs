@@ -1,4 +1,4 @@
-//! Answers that are none, and answers that are one although they don't look it.
+//! Invalid answers, and valid ones in unusual forms.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::server::{Act, Reply, Server, acts, answer, code, imported, ok_with, r
 use crate::binary::CliFixture;
 
 const USERS: usize = 6;
-/// Past the run's time-out of a second.
+/// Longer than the run's timeout of a second.
 const TOO_LONG: Duration = Duration::from_secs(3);
 const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
 
-/// The first answer to each user is this one, the second is good: all are imported, and each was charged this many calls.
+/// Each user's first answer is this one and the second is good. All users must be imported, each with this many attempts.
 #[track_caller]
 fn check(what: &str, attempts: u32, first: impl Fn() -> Reply + Send + Sync + 'static) {
     let bench = CliFixture::with_users(USERS as u64);
@@ -22,7 +22,7 @@ fn check(what: &str, attempts: u32, first: impl Fn() -> Reply + Send + Sync + 's
 }
 
 #[test]
-fn a_body_that_is_not_the_documented_json_is_tried_again() {
+fn after_a_body_that_is_not_the_documented_json_the_request_is_repeated() {
     let bodies = [
         "",
         "<html><title>Please log in</title></html>",
@@ -48,7 +48,7 @@ fn a_body_that_is_not_the_documented_json_is_tried_again() {
 }
 
 #[test]
-fn ok_with_an_error_code_and_a_failure_without_one_are_no_success() {
+fn ok_with_an_error_code_and_a_failure_without_one_are_not_a_success() {
     check("OK, but 70169", 2, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":""}"#));
     check("FAIL, but 0", 2, || ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":""}"#));
     check("a status of another case", 2, || ok_with(r#"{"ActionStatus":"ok","ErrorCode":0,"ErrorInfo":""}"#));
@@ -56,14 +56,14 @@ fn ok_with_an_error_code_and_a_failure_without_one_are_no_success() {
 }
 
 #[test]
-fn another_status_than_200_is_a_fault_of_the_network() {
+fn another_status_than_200_is_a_temporary_error() {
     for status in ["201 Created", "204 No Content", "400 Bad Request", "403 Forbidden", "404 Not Found", "500 Oops", "502 Bad Gateway"] {
         check(status, 2, move || answer(status, "", if status.starts_with("204") { "" } else { GOOD }));
     }
 }
 
 #[test]
-fn a_connection_that_breaks_is_tried_again_whether_the_call_had_its_effect_or_not() {
+fn after_a_broken_connection_the_request_is_repeated_with_or_without_an_effect() {
     check("reset before the effect", 2, || acts([Act::Reset]));
     check("reset after the effect", 2, || acts([Act::Reset]).with_effect());
     check("closed without a byte", 2, || acts([Act::Close]));
@@ -73,14 +73,14 @@ fn a_connection_that_breaks_is_tried_again_whether_the_call_had_its_effect_or_no
 }
 
 #[test]
-fn bytes_that_are_no_http_are_tried_again() {
+fn after_bytes_that_are_not_http_the_request_is_repeated() {
     check("another protocol", 2, || raw("220 mail.example ESMTP\r\n").then(Act::Close));
     check("a body alone", 2, || raw(GOOD).then(Act::Close));
     check("two lengths", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}").then(Act::Close));
 }
 
 #[test]
-fn a_bomb_of_headers_is_not_read_to_its_end() {
+fn endless_headers_are_not_read_to_their_end() {
     let many = "X-Y: z\r\n".repeat(10_000);
     check("10,000 headers", 2, move || raw(format!("HTTP/1.1 200 OK\r\n{many}\r\n")).then(Act::Close));
     check("a header of a megabyte", 2, || raw(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))).then(Act::Close));
@@ -97,14 +97,14 @@ fn a_body_without_an_end_or_of_ten_megabytes_is_not_read_to_its_end() {
 }
 
 #[test]
-fn an_answer_that_takes_longer_than_the_time_out_is_given_up() {
+fn an_answer_after_the_timeout_is_not_waited_for() {
     check("silence", 2, || imported().after(TOO_LONG).then(Act::Close));
     check("a byte a second", 2, || imported().dripping(Duration::from_millis(900)).then(Act::Close));
     check("a body that stops", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{").then(Act::Pause(TOO_LONG)).then(Act::Close));
 }
 
 #[test]
-fn a_good_answer_may_come_in_any_shape() {
+fn a_good_answer_may_have_any_http_form() {
     check("byte by byte", 1, || imported().dripping(Duration::from_millis(1)));
     check("HTTP/1.0", 1, || raw(format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{GOOD}", GOOD.len())).with_effect().then(Act::Close));
     check("HTTP/1.0 without a length", 1, || raw(format!("HTTP/1.0 200 OK\r\n\r\n{GOOD}")).with_effect().then(Act::Close));
@@ -120,9 +120,9 @@ fn a_good_answer_may_come_in_any_shape() {
     check("a charset", 1, || answer("200 OK", "content-type: application/json; charset=GBK\r\n", GOOD).with_effect());
 }
 
-/// What an answer needs is its status and its code: nothing else in it is a fault, and none of these is a sign of a dead service.
+/// An answer needs only its status and its code. Nothing else in it is an error, and none of these answers suggests an outage.
 #[test]
-fn an_answer_is_its_status_and_its_code_whatever_else_it_holds() {
+fn only_status_and_code_of_an_answer_matter() {
     let bodies: &[&[u8]] = &[
         br#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":null}"#,
         br#"{"ActionStatus":"OK","ErrorCode":"0","ErrorInfo":""}"#,
@@ -156,7 +156,7 @@ fn an_answer_that_cannot_be_read_is_shown() {
     run.because(r#"an answer that is not the documented JSON: "<html>\x1b[31mlogin login "#);
 }
 
-/// A gateway that tells what it was asked for tells the signature, too.
+/// A gateway that repeats the request's URL in its answer repeats the signature, too.
 #[test]
 fn a_signature_that_an_answer_repeats_is_not_shown() {
     let bench = CliFixture::with_users(2);

@@ -1,4 +1,4 @@
-//! TLS with certificates that must not be trusted, and one that may.
+//! TLS with certificates that must not be trusted, and with one that may be.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::server::{Server, imported};
 use crate::binary::CliFixture;
 
-/// An authority of the test's own.
+/// A certificate authority of this test.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -48,13 +48,13 @@ fn self_signed() -> Arc<ServerConfig> {
     config(named("127.0.0.1").self_signed(&key).unwrap().der().clone(), &key)
 }
 
-/// A server's certificate, and the authority's that makes it good.
+/// A server's certificate, and the certificate of the authority that makes it valid.
 pub(super) fn trusted() -> (Arc<ServerConfig>, String) {
     let authority = Authority::new();
     (authority.certify(&named("127.0.0.1")), authority.pem)
 }
 
-/// The certificate is refused before anything of a call leaves.
+/// The certificate must be refused before any part of a request leaves.
 #[track_caller]
 fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
     let bench = CliFixture::with_users(3);
@@ -70,7 +70,7 @@ fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_trusted_ends_the_run_before_a_call_leaves() {
+fn an_untrusted_certificate_ends_the_run_before_a_request_leaves() {
     let authority = Authority::new();
     let mut expired = named("127.0.0.1");
     (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
@@ -98,7 +98,7 @@ fn a_certificate_of_ones_own_authority_is_trusted_with_its_ca_file() {
 }
 
 #[test]
-fn a_ca_file_without_a_certificate_is_the_callers_to_fix() {
+fn a_ca_file_without_a_certificate_is_a_user_error() {
     let bench = CliFixture::with_users(1);
     bench.write("ca.pem", "not a certificate\n");
     let server = Server::with_tls(self_signed(), |_| imported());

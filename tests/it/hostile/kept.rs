@@ -1,4 +1,4 @@
-//! Servers that give kept connections up without a word: nobody is charged, nothing is down, the pace stays, and so does the limit.
+//! Servers that close kept connections without notice: this counts as no attempt and no outage, and pace and limit are kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,21 @@ use crate::binary::{CliFixture, Run, side_by_side};
 const ROWS: usize = 400;
 const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
 
-/// With and without TLS, at the default rate.
+/// Runs with and without TLS, at the default rate.
 #[track_caller]
-fn check(what: &str, least_lost: usize, patience: Option<Duration>, script: impl Fn(&Request) -> Reply + Send + Sync + Clone + 'static) {
+fn check(
+    what: &str,
+    least_lost: usize,
+    idle_timeout: Option<Duration>,
+    script: impl Fn(&Request) -> Reply + Send + Sync + Clone + 'static,
+) {
     side_by_side([false, true], |is_encrypted| {
         let bench = CliFixture::with_users(ROWS as u64);
         let (config, pem) = trusted();
         bench.write("ca.pem", pem);
         let server = start(is_encrypted.then_some(config), script.clone());
-        if let Some(patience) = patience {
-            server.waits_no_longer_than(patience);
+        if let Some(idle_timeout) = idle_timeout {
+            server.waits_no_longer_than(idle_timeout);
         }
         let run = bench.import(&server).args(&["--ca-file", "ca.pem", "--rate", "200", "--timeout", "5"]).run();
         let run = run.exits(0).imports_all(ROWS as u64);
@@ -41,14 +46,14 @@ fn start(config: Option<Arc<ServerConfig>>, script: impl Fn(&Request) -> Reply +
 #[track_caller]
 fn keeps_pace_and_limit(what: &str, least_lost: usize, server: &Server, run: &Run) {
     let lost = server.calls() - ROWS;
-    // One in fifty, and what was under way as it was found out.
+    // One in fifty requests, and those that were in flight before it was noticed.
     assert!((least_lost..=12 + 16).contains(&lost), "{what}: {lost} calls were lost");
-    // A call that was written to a connection that was closed already never came to the server.
+    // A request that was written to a closed connection never reached the server.
     let retries = usize::try_from(run.summary["retries"].as_u64().unwrap()).unwrap();
     assert!((lost..=12 + 16).contains(&retries), "{what}: {retries} retries, {lost} seen");
     assert_eq!(run.summary["calls"].as_u64().unwrap(), (ROWS + retries) as u64, "{what}");
     assert!(server.most_in_1s() <= 200, "{what}: {}", server.most_in_1s());
-    // Two seconds' calls; the machine may be busy.
+    // The requests of two seconds; the machine may be busy.
     assert!(run.took < Duration::from_secs(9), "{what}: {:?}", run.took);
     assert!(!run.stderr.contains("is down"), "{what}: {}", run.stderr);
     assert_eq!(server.users(), ROWS);
@@ -61,7 +66,7 @@ fn a_server_may_close_after_every_answer() {
 }
 
 #[test]
-fn a_server_may_give_up_each_connection_at_its_second_request() {
+fn a_server_may_close_each_connection_at_its_second_request() {
     check("reset", 2, None, |request| if request.nth_on_connection == 1 { acts([Act::Reset]) } else { imported() });
     check("closed", 2, None, |request| if request.nth_on_connection == 1 { acts([Act::Close]) } else { imported() });
     check("closed, though it did as it was asked", 2, None, |request| {
@@ -70,7 +75,7 @@ fn a_server_may_give_up_each_connection_at_its_second_request() {
 }
 
 #[test]
-fn a_server_may_give_up_each_connection_after_some_requests() {
+fn a_server_may_close_each_connection_after_some_requests() {
     check("the tenth", 2, None, |request| if request.nth_on_connection == 9 { acts([Act::Reset]) } else { imported() });
 }
 
@@ -80,7 +85,7 @@ fn a_server_may_close_what_is_idle_for_long() {
     check("ten milliseconds", 0, Some(Duration::from_millis(10)), |_| imported());
 }
 
-/// A call a second meets each closing connection at the worst moment.
+/// At one request a second, each meets a connection just as the server closes it.
 #[test]
 fn a_slow_run_meets_connections_as_they_close() {
     let bench = CliFixture::with_users(6);
@@ -92,7 +97,7 @@ fn a_slow_run_meets_connections_as_they_close() {
 }
 
 #[test]
-fn an_answer_that_is_cut_off_is_a_fault_on_a_kept_connection_too() {
+fn an_answer_that_is_cut_off_is_a_temporary_error_on_a_kept_connection_too() {
     let cut = |end: Act| raw(format!("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{GOOD}")).then(end).with_effect();
     for end in [Act::Close, Act::Reset] {
         let bench = CliFixture::with_users(12);
@@ -109,9 +114,9 @@ fn an_answer_that_is_cut_off_is_a_fault_on_a_kept_connection_too() {
     }
 }
 
-/// What is kept is given up and what is new is reset: that is no whim of a keep-alive, the service is gone.
+/// Kept connections are closed and new ones are reset: then the service is down, and keep-alive is not the cause.
 #[test]
-fn fresh_connections_that_break_are_an_outage() {
+fn new_connections_that_break_are_an_outage() {
     side_by_side([Act::Reset, Act::Close], |end| {
         let bench = CliFixture::with_users(ROWS as u64);
         let bad = end.clone();
@@ -126,7 +131,7 @@ fn fresh_connections_that_break_are_an_outage() {
 }
 
 #[test]
-fn batches_are_no_exception() {
+fn batches_keep_pace_and_limit_too() {
     let bench = CliFixture::new();
     bench.write("users.csv", (1..=10_000).fold("UserID\n".to_owned(), |text, row| text + &format!("user{row}\n")));
     let server = Server::new(|request| if request.nth_on_connection == 1 { acts([Act::Reset]) } else { imported() });

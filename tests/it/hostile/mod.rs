@@ -1,4 +1,4 @@
-//! The binary against servers and networks that do what they shouldn't.
+//! The binary against servers and networks that misbehave.
 
 mod answers;
 mod certificates;

@@ -1,4 +1,4 @@
-//! Networks that lead nowhere, and connections that end between calls.
+//! Networks without a service, and connections that end between requests.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::server::{Act, Server, acts, answer, code, imported};
 use crate::binary::CliFixture;
 
-/// A port on which nobody listens.
+/// A port on which no process listens.
 fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
-fn a_refused_connection_is_waited_for_and_then_the_run_stops_resumable() {
+fn after_refused_connections_the_run_waits_then_stops_and_can_be_resumed() {
     let bench = CliFixture::with_users(5);
     let port = closed_port();
     let endpoint = format!("http://127.0.0.1:{port}");
@@ -36,7 +36,7 @@ fn a_name_that_is_not_found_is_an_outage() {
 }
 
 #[test]
-fn a_server_that_speaks_no_tls_is_an_outage_and_sees_no_call() {
+fn a_server_without_tls_is_an_outage_and_gets_no_request() {
     let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let endpoint = format!("https://127.0.0.1:{}", server.port());
@@ -51,19 +51,19 @@ fn an_outage_of_seconds_fails_no_row_of_a_small_file() {
     let server = Server::new(|request| if request.at < Duration::from_secs(2) { answer("502 Bad Gateway", "", "") } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--max-attempts", "2"]).run().exits(0).imports_all(8);
     assert!(run.attempts().iter().all(|attempts| *attempts == 1), "attempts of the outage are given back: {:?}", run.attempts());
-    // Each row's attempts, the suspicion's three tests, the probes, and what is imported in the end.
+    // Each row's attempts, the three tests of the suspected outage, the probes, and the final imports.
     assert!(server.calls() <= 8 * 2 + 3 + 4 + 8, "probes are few: {}", server.calls());
 }
 
 #[test]
-fn a_network_that_loses_every_call_for_seconds_fails_no_row() {
+fn a_network_that_loses_every_request_for_seconds_fails_no_row() {
     let bench = CliFixture::with_users(60);
     let server = Server::new(|request| if request.at < Duration::from_secs(2) { acts([Act::Reset]) } else { imported() });
     bench.import(&server).at_any_rate().run().exits(0).imports_all(60);
 }
 
 #[test]
-fn a_connection_that_the_server_closes_between_calls_loses_nothing() {
+fn a_connection_that_the_server_closes_between_requests_loses_nothing() {
     let bench = CliFixture::with_users(40);
     let server = Server::new(|_| imported().then(Act::Close));
     bench.import(&server).args(&["--rate", "200", "--in-flight", "1"]).run().exits(0).imports_all(40);
@@ -71,7 +71,7 @@ fn a_connection_that_the_server_closes_between_calls_loses_nothing() {
 }
 
 #[test]
-fn a_connection_that_closes_on_the_call_loses_nothing() {
+fn a_connection_that_closes_during_the_request_loses_nothing() {
     let bench = CliFixture::with_users(40);
     let server = Server::new(|request| if request.nth_on_connection == 3 { acts([Act::Close]) } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).run().exits(0).imports_all(40);
@@ -80,7 +80,7 @@ fn a_connection_that_closes_on_the_call_loses_nothing() {
 }
 
 #[test]
-fn a_poisoned_record_fails_alone() {
+fn a_bad_row_fails_alone() {
     let bench = CliFixture::with_users(30);
     let server = Server::new(|request| if request.user_id == "user7" { acts([Act::Reset]) } else { imported() });
     let run = bench.import(&server).args(&["--rate", "20", "--max-attempts", "2"]).run().exits(3).settles(30);
@@ -89,7 +89,7 @@ fn a_poisoned_record_fails_alone() {
 }
 
 #[test]
-fn calls_share_connections_and_go_to_the_endpoint_alone() {
+fn requests_share_connections_and_go_only_to_the_endpoint() {
     let bench = CliFixture::with_users(100);
     let server = Server::new(|_| imported());
     bench.import(&server).at_any_rate().args(&["--in-flight", "4"]).run().exits(0).imports_all(100);
@@ -99,7 +99,7 @@ fn calls_share_connections_and_go_to_the_endpoint_alone() {
 }
 
 #[test]
-fn proxies_of_the_environment_are_not_asked() {
+fn proxies_of_the_environment_are_not_used() {
     let bench = CliFixture::with_users(3);
     let (server, proxy) = (Server::new(|_| imported()), Server::new(|_| code(70500)));
     let mut call = bench.import(&server).at_any_rate();

@@ -1,10 +1,10 @@
-//! Servers that say "too fast".
+//! Servers that refuse requests as too fast.
 
 use super::server::{Server, answer, code, imported};
 use crate::binary::CliFixture;
 
 #[test]
-fn status_429_costs_no_attempt_and_its_retry_after_is_no_order_to_sleep_an_hour() {
+fn status_429_counts_as_no_attempt_and_its_retry_after_of_an_hour_is_ignored() {
     let bench = CliFixture::with_users(10);
     let server = Server::new(|request| match request.nth_of_user {
         1 => answer("429 Too Many Requests", "Retry-After: 3600\r\n", ""),
@@ -16,13 +16,14 @@ fn status_429_costs_no_attempt_and_its_retry_after_is_no_order_to_sleep_an_hour(
 }
 
 #[test]
-fn a_server_that_allows_less_than_the_rate_slows_the_run_and_fails_nobody() {
+fn a_server_that_allows_less_than_the_rate_slows_the_run_and_fails_no_row() {
     let bench = CliFixture::with_users(150);
     let server = Server::new(|request| if request.in_last_second > 50 { code(60007) } else { imported() });
     let run = bench.import(&server).args(&["--rate", "100"]).run().exits(0).imports_all(150);
     assert_eq!(run.attempts(), vec![1; 150], "being throttled is not the row's fault");
     let throttled = run.summary["throttled"].as_u64().unwrap();
-    // The first second's surplus and what follows until the halved pace shows; at an unchanged pace every second call would be refused.
+    // The surplus of the first second, and what follows until the lower pace takes effect. At an unchanged pace every second request would
+    // be refused.
     assert!((1..100).contains(&throttled), "the pace came down: {throttled}");
     assert_eq!(run.summary["codes"]["60007"], throttled);
     assert!(server.most_in_1s() <= 100, "{}", server.most_in_1s());
@@ -35,6 +36,6 @@ fn the_rate_is_never_exceeded_in_any_sliding_second() {
     let run = bench.import(&server).args(&["--rate", "100", "--in-flight", "64"]).run().exits(0).imports_all(300);
     assert!(server.most_in_1s() <= 100, "{}", server.most_in_1s());
     assert!(run.summary["max_calls_in_1s"].as_u64().unwrap() <= 100);
-    // 2.0 s are the least that 300 calls need; the rest is for a machine that is busy with other things.
+    // 300 requests need at least 2.0 s; the rest is for a machine that is busy with other things.
     assert!(run.summary["elapsed_s"].as_f64().unwrap() < 6.0, "{}", run.summary);
 }

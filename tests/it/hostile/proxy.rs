@@ -1,4 +1,4 @@
-//! A proxy on the way: every connection is a tunnel that it is asked for, and what it refuses is told as its own.
+//! A proxy in front of the service: every connection is a tunnel, and refusals of the proxy are reported as its own.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use super::certificates::trusted;
 use super::server::{Act, Server, acts, imported};
 use crate::binary::CliFixture;
 
-/// What the proxy answers to a request's head; 200 makes the tunnel.
+/// The proxy's status for a request's head; 200 makes the tunnel.
 type Answer = Arc<dyn Fn(&Asked) -> u16 + Send + Sync>;
 
-/// What the proxy was asked.
+/// A request to the proxy.
 #[derive(Debug, Clone)]
 struct Asked {
     head: String,
-    /// Counts from 1.
+    /// The number of the request, counted from 1.
     nth: usize,
     at: Duration,
 }
 
-/// A proxy of the test's own, which knows nothing but tunnels.
+/// A proxy of this test that only makes tunnels.
 struct Proxy {
     port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -39,7 +39,7 @@ impl Proxy {
         Self::start(Some(TlsAcceptor::from(config)), Arc::new(|_| 200))
     }
 
-    /// It ends with the test's process.
+    /// Starts the proxy. It ends with the process of the test.
     fn start(tls: Option<TlsAcceptor>, answer: Answer) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -61,7 +61,7 @@ impl Proxy {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Nothing but `CONNECT` for this port, and nothing that is anybody's secret.
+    /// The proxy must have seen only `CONNECT` to this port, and no secret.
     #[track_caller]
     fn saw_only_tunnels_to(&self, port: u16) {
         let asked = self.asked();
@@ -119,7 +119,7 @@ async fn tunnel<T: AsyncRead + AsyncWrite + Unpin>(
 }
 
 #[test]
-fn every_connection_goes_through_it_by_connect_and_is_kept() {
+fn every_connection_goes_through_the_proxy_by_connect_and_is_kept() {
     let bench = CliFixture::with_users(100);
     let (server, proxy) = (Server::new(|_| imported()), Proxy::new(|_| 200));
     bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--proxy", &proxy.url()]).run().exits(0).imports_all(100);
@@ -132,7 +132,7 @@ fn every_connection_goes_through_it_by_connect_and_is_kept() {
 }
 
 #[test]
-fn the_service_is_spoken_to_in_tls_through_the_tunnel() {
+fn the_tunnel_carries_tls_to_the_service() {
     let bench = CliFixture::with_users(20);
     let (config, ca) = trusted();
     bench.write("ca.pem", ca);
@@ -144,7 +144,7 @@ fn the_service_is_spoken_to_in_tls_through_the_tunnel() {
 }
 
 #[test]
-fn a_proxy_may_be_spoken_to_in_tls_too_and_its_certificate_counts() {
+fn a_proxy_may_use_tls_and_its_certificate_is_checked() {
     let (config, ca) = trusted();
     let (server, proxy) = (Server::new(|_| imported()), Proxy::with_tls(config));
     let url = format!("https://127.0.0.1:{}", proxy.port);
@@ -159,13 +159,13 @@ fn a_proxy_may_be_spoken_to_in_tls_too_and_its_certificate_counts() {
 /// `me:p@ss w` in base64.
 const AUTHORIZATION: &str = "Basic bWU6cEBzcyB3";
 
-/// Lets those through who know the password.
+/// A proxy that requires the password.
 fn guarded() -> Proxy {
     Proxy::new(|asked| if asked.head.contains(AUTHORIZATION) { 200 } else { 407 })
 }
 
 #[test]
-fn a_password_stands_in_the_variable_or_in_a_file_of_ones_own() {
+fn a_password_comes_from_the_variable_or_a_private_file() {
     let (server, proxy) = (Server::new(|_| imported()), guarded());
     let bench = CliFixture::with_users(5);
     let variable = format!("http://me:p%40ss%20w@127.0.0.1:{}", proxy.port);
@@ -181,14 +181,14 @@ fn a_password_stands_in_the_variable_or_in_a_file_of_ones_own() {
 }
 
 #[test]
-fn a_refusal_of_the_proxy_ends_the_run_with_2_and_charges_no_row() {
+fn a_refusal_of_the_proxy_ends_the_run_with_2_and_counts_as_no_attempt() {
     let check = |status: u16, why: &str, hint: &str| {
         let (server, proxy) = (Server::new(|_| imported()), Proxy::new(move |_| status));
         let bench = CliFixture::with_users(5);
         let run = bench.import(&server).at_any_rate().args(&["--proxy", &proxy.url()]).run().exits(2).because(why).hints(hint);
         assert!(run.rows.is_empty());
         assert_eq!(server.connections(), 0);
-        // Once it lets through, the same command goes on.
+        // Once the proxy allows it, the same command continues.
         let open = Proxy::new(|_| 200);
         let run = bench.import(&server).at_any_rate().args(&["--proxy", &open.url()]).run().exits(0).imports_all(5);
         assert_eq!(run.attempts(), [1; 5]);
@@ -198,7 +198,7 @@ fn a_refusal_of_the_proxy_ends_the_run_with_2_and_charges_no_row() {
 }
 
 #[test]
-fn a_gateway_error_of_the_proxy_is_an_outage_that_charges_nobody() {
+fn a_gateway_error_of_the_proxy_is_an_outage_and_counts_as_no_attempt() {
     for status in [502, 503, 504] {
         let (server, proxy) =
             (Server::new(|_| imported()), Proxy::new(move |asked| if asked.at < Duration::from_secs(2) { status } else { 200 }));
@@ -210,7 +210,7 @@ fn a_gateway_error_of_the_proxy_is_an_outage_that_charges_nobody() {
 }
 
 #[test]
-fn a_proxy_that_is_not_there_is_named() {
+fn an_unreachable_proxy_is_named() {
     let (server, bench) = (Server::new(|_| imported()), CliFixture::with_users(2));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let proxy = format!("http://127.0.0.1:{port}");
@@ -221,13 +221,13 @@ fn a_proxy_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_kept_tunnel_that_was_given_up_charges_nobody() {
+fn a_kept_tunnel_that_was_closed_counts_as_no_attempt() {
     let bench = CliFixture::with_users(40);
     let server = Server::new(|request| if request.nth_on_connection == 3 { acts([Act::Close]) } else { imported() });
     let proxy = Proxy::new(|_| 200);
     let run = bench.import(&server).at_any_rate().args(&["--in-flight", "2", "--proxy", &proxy.url()]).run().exits(0).imports_all(40);
     assert_eq!(run.attempts(), [1; 40]);
-    // Every tenth tunnel is refused for the moment: that charges nobody either.
+    // Every tenth tunnel is refused temporarily, which counts as no attempt either.
     let bench = CliFixture::with_users(40);
     let server = Server::new(|_| imported().then(Act::Close));
     let proxy = Proxy::new(|asked| if asked.nth.is_multiple_of(10) { 503 } else { 200 });
@@ -236,7 +236,7 @@ fn a_kept_tunnel_that_was_given_up_charges_nobody() {
 }
 
 #[test]
-fn what_is_wrong_with_a_proxy_is_said_before_anything_and_without_its_password() {
+fn wrong_proxy_settings_are_reported_first_and_without_the_password() {
     let (server, bench) = (Server::new(|_| imported()), CliFixture::with_users(1));
     let check = |args: &[&str], variable: Option<&str>, why: &str| {
         let mut call = bench.import(&server).args(args);
@@ -258,7 +258,7 @@ fn what_is_wrong_with_a_proxy_is_said_before_anything_and_without_its_password()
 }
 
 #[test]
-fn the_sandbox_is_reached_without_it() {
+fn the_sandbox_is_reached_without_the_proxy() {
     let (bench, proxy) = (CliFixture::with_users(3), Proxy::new(|_| 403));
     bench.call(&["import", "users.csv", "--sandbox", "--proxy", &proxy.url()]).run().exits(0);
     assert!(proxy.asked().is_empty());

@@ -1,4 +1,4 @@
-//! Answers that end the run: nothing is charged to the rows, and the same command goes on once the cause is gone.
+//! Answers that end the run: no row fails because of them, and the same command continues once the cause is gone.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -10,27 +10,27 @@ use chatlift::io::api::usersig::{LIFE, read_claims};
 use super::server::{Reply, Server, answer, code, imported, ok_with};
 use crate::binary::{CliFixture, Run};
 
-/// A server that turns bad after so many good answers, until it is healed.
+/// A server that gives bad answers after this many good ones, until it is repaired.
 fn turning_bad(after: usize, bad: impl Fn() -> Reply + Send + Sync + 'static) -> (Server, Arc<AtomicBool>) {
-    let healed = Arc::new(AtomicBool::new(false));
-    let is_healed = Arc::clone(&healed);
-    let server = Server::new(move |request| if request.number < after || is_healed.load(Ordering::Acquire) { imported() } else { bad() });
-    (server, healed)
+    let repaired = Arc::new(AtomicBool::new(false));
+    let is_repaired = Arc::clone(&repaired);
+    let server = Server::new(move |request| if request.number < after || is_repaired.load(Ordering::Acquire) { imported() } else { bad() });
+    (server, repaired)
 }
 
-/// The run ends with this code; what is settled is imported; the healed server gets the rest, and no row was charged twice.
+/// The run must end with this code and keep what is imported. The repaired server must get the rest, and no attempt may be counted twice.
 #[track_caller]
 fn check(after: usize, exit: i32, hint: &str, bad: impl Fn() -> Reply + Send + Sync + 'static) -> Run {
     const USERS: u64 = 20;
     let bench = CliFixture::with_users(USERS);
-    let (server, healed) = turning_bad(after, bad);
+    let (server, repaired) = turning_bad(after, bad);
     let call = || bench.import(&server).at_any_rate().args(&["--in-flight", "1"]);
     let run = call().run().exits(exit).hints(hint);
     let run = run.imports_all(after as u64);
     assert!(server.calls() <= after + 2, "the run ends at once: {}", server.calls());
     assert_eq!(run.rejects, None);
 
-    healed.store(true, Ordering::Release);
+    repaired.store(true, Ordering::Release);
     let resumed = call().run().exits(0).imports_all(USERS);
     assert!(resumed.rows.iter().all(|row| row.attempts == 1), "nothing is charged: {:?}", resumed.attempts());
     assert_eq!(resumed.summary["resumed_at_row"], run.rows.len());
@@ -44,22 +44,22 @@ fn credentials_that_are_revoked_in_mid_run_stop_it_at_once() {
 }
 
 #[test]
-fn a_refusal_with_many_calls_in_flight_keeps_what_they_achieve() {
+fn a_refusal_with_many_requests_in_flight_keeps_their_results() {
     let bench = CliFixture::with_users(200);
-    let (server, healed) = turning_bad(100, || code(70403));
+    let (server, repaired) = turning_bad(100, || code(70403));
     let call = || bench.import(&server).at_any_rate();
     let run = call().run().exits(5);
     let settled = run.rows.len() as u64;
     let run = run.imports_all(settled);
     assert!(settled <= 100 && server.calls() <= 100 + 2 * 16, "{settled} {}", server.calls());
     assert_eq!((run.summary["rows"].as_u64(), run.summary["failed"].as_u64()), (Some(settled), Some(0)));
-    healed.store(true, Ordering::Release);
+    repaired.store(true, Ordering::Release);
     let run = call().run().exits(0).imports_all(200);
     assert_eq!(run.attempts(), vec![1; 200]);
 }
 
 #[test]
-fn a_wrong_key_identifier_or_app_is_told_by_the_first_answer() {
+fn a_wrong_key_identifier_or_app_is_reported_after_the_first_answer() {
     check(0, 5, "SecretKey", || code(70009)).because("70009");
     check(0, 5, "--identifier", || code(70013)).because("70013");
     check(0, 5, "--sdkappid", || code(70014)).because("70014");
@@ -69,16 +69,16 @@ fn a_wrong_key_identifier_or_app_is_told_by_the_first_answer() {
 }
 
 #[test]
-fn a_limit_of_the_account_or_of_the_day_stops_the_run_resumable() {
+fn a_limit_of_the_app_or_of_the_day_stops_the_run_and_it_can_be_resumed() {
     check(10, 4, "upgrade", || code(70398)).because("70398");
     check(10, 4, "tomorrow", || code(60028)).because("60028");
 }
 
 #[test]
-fn a_signature_from_the_future_or_of_another_key_ends_with_a_look_at_the_clock() {
+fn a_signature_from_the_future_or_of_another_key_ends_with_advice_to_check_the_clock() {
     const HOUR: Duration = Duration::from_secs(3_600);
     let bench = CliFixture::with_users(5);
-    // The service's clock is right; this machine's is an hour ahead of it.
+    // The service's clock is right; this machine's clock is an hour ahead of it.
     let server = Server::new(|request| {
         let made_at = read_claims(&request.usersig.as_str().into()).unwrap().expires_at - LIFE;
         if made_at > SystemTime::now() - HOUR { code(70003) } else { imported() }
@@ -90,7 +90,7 @@ fn a_signature_from_the_future_or_of_another_key_ends_with_a_look_at_the_clock()
 }
 
 #[test]
-fn a_signature_that_is_refused_once_is_made_anew_and_charges_nobody() {
+fn a_signature_that_is_refused_once_is_renewed_and_counts_as_no_attempt() {
     let bench = CliFixture::with_users(5);
     let first = OnceLock::new();
     let server = Server::new(
@@ -102,7 +102,7 @@ fn a_signature_that_is_refused_once_is_made_anew_and_charges_nobody() {
 }
 
 #[test]
-fn an_unknown_code_fails_a_row_after_three_attempts_and_ends_the_run_if_it_is_everywhere() {
+fn an_unknown_code_fails_a_row_after_three_attempts_and_stops_the_run_if_every_row_has_it() {
     let bench = CliFixture::with_users(6);
     let server = Server::new(|request| if request.user_id == "user3" { code(99_999) } else { imported() });
     let run = bench.import(&server).at_any_rate().run().exits(3).settles(6);
@@ -117,7 +117,7 @@ fn an_unknown_code_fails_a_row_after_three_attempts_and_ends_the_run_if_it_is_ev
 }
 
 #[test]
-fn an_invalid_request_is_the_rows_fault_once_another_was_fine() {
+fn an_invalid_request_blames_the_row_once_another_row_succeeded() {
     let bench = CliFixture::with_users(3);
     let server = Server::new(|request| if request.user_id == "user2" { code(60003) } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--in-flight", "1"]).run().exits(3).settles(3);
@@ -135,7 +135,7 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn foreign_text_moves_no_cursor_and_forges_no_line() {
+fn foreign_text_cannot_move_the_cursor_or_forge_a_line() {
     let hostile = r#"{"ActionStatus":"FAIL","ErrorCode":70403,"ErrorInfo":"\u001b[2J\u001b]0;x\u0007\r\nhint: rm -rf \u009b1m\u202e"}"#;
     let run = check(0, 5, "--identifier", move || ok_with(hostile));
     assert!(run.stderr.chars().all(|char| char == '\n' || !char.is_control()), "{:?}", run.stderr);

@@ -1,6 +1,7 @@
-//! A scripted HTTP/1.1 server on loopback, over plain sockets, so that it can do what no HTTP library would.
+//! A scripted HTTP/1.1 server on loopback with plain sockets, so that it can do what no HTTP library would do.
 //!
-//! What happens to a request decides a function of it; what the server has seen is kept in an audit. A thread a connection: there are few.
+//! A function decides what happens to each request, and an audit records what the server has seen. Each connection has a thread, since
+//! there are few.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,53 +14,53 @@ use std::time::{Duration, Instant};
 use chatlift::domain::command::Command;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// Longest head and body of a request that are read. The tool's own have some hundred bytes.
+/// Longest head and body of a request that are read, in bytes. chatlift's requests have some hundred.
 const REQUEST_MAX_BYTES: u64 = 64 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
-/// A second less what a thread of this server may be late by: two cores share it with a dozen others. The flow's tests are exact, on the
-/// paused clock.
+/// A second less the delay that a thread of this server may have when two cores run a dozen of them. The tests of the flow are exact, on
+/// the paused clock.
 const SHORT_SECOND: Duration = Duration::from_millis(950);
 
 /// A request as the script sees it.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Counts all requests from 0.
+    /// The number of the request, counted from 0.
     pub(crate) number: usize,
-    /// Counts those of this user from 1.
+    /// The number among the requests for this user, counted from 1.
     pub(crate) nth_of_user: usize,
-    /// Counts those of this connection from 0.
+    /// The number among the requests on this connection, counted from 0.
     pub(crate) nth_on_connection: usize,
-    /// Since the server was started.
+    /// The time since the server's start.
     pub(crate) at: Duration,
     /// Requests of the last second, this one included.
     pub(crate) in_last_second: usize,
-    /// As SERVICE/COMMAND.
+    /// SERVICE/COMMAND.
     pub(crate) command: String,
     pub(crate) user_id: String,
     pub(crate) nick: Option<String>,
     pub(crate) usersig: String,
 }
 
-/// A step of an answer.
+/// One step of an answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
     Send(Vec<u8>),
     Pause(Duration),
     /// Closes the connection in the ordinary way.
     Close,
-    /// Closes it with an RST.
+    /// Resets the connection.
     Reset,
 }
 
-/// What becomes of a request.
+/// What the server does with a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     acts: Vec<Act>,
-    /// Whether the account is imported, whatever is answered.
+    /// Whether the account is imported, whatever the answer says.
     has_effect: bool,
 }
 
-/// The account is imported, and the answer says so.
+/// Imports the account and answers so.
 pub(crate) fn imported() -> Reply {
     Reply { has_effect: true, ..ok_with(r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#) }
 }
@@ -69,45 +70,45 @@ pub(crate) fn code(code: i64) -> Reply {
     ok_with(&format!(r#"{{"ActionStatus":"FAIL","ErrorCode":{code},"ErrorInfo":"the reason of {code}"}}"#))
 }
 
-/// An answer with status 200 and this body.
+/// Status 200 with this body.
 pub(crate) fn ok_with(body: &str) -> Reply {
     answer("200 OK", "Content-Type: application/json\r\n", body)
 }
 
-/// An answer without an effect; `headers` end their lines.
+/// An answer without an effect; each header in `headers` must end with its line break.
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Reply {
     raw(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
 
-/// These bytes.
+/// Sends these bytes, without an effect.
 pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Reply {
     acts([Act::Send(bytes.into())])
 }
 
-/// These steps, without an effect.
+/// Takes these steps, without an effect.
 pub(crate) fn acts(acts: impl IntoIterator<Item = Act>) -> Reply {
     Reply { acts: acts.into_iter().collect(), has_effect: false }
 }
 
 impl Reply {
-    /// The account is imported, whatever is answered.
+    /// Imports the account, whatever the answer says.
     pub(crate) fn with_effect(self) -> Self {
         Self { has_effect: true, ..self }
     }
 
-    /// Does this as well.
+    /// Takes one more step.
     pub(crate) fn then(mut self, act: Act) -> Self {
         self.acts.push(act);
         self
     }
 
-    /// Answers after this time.
+    /// Waits for this time before it answers.
     pub(crate) fn after(mut self, pause: Duration) -> Self {
         self.acts.insert(0, Act::Pause(pause));
         self
     }
 
-    /// Sends its bytes one by one, this long apart.
+    /// Sends the bytes one by one, this long apart.
     pub(crate) fn dripping(self, apart: Duration) -> Self {
         let single = |act: Act| match act {
             Act::Send(bytes) => bytes.into_iter().flat_map(|byte| [Act::Send(vec![byte]), Act::Pause(apart)]).collect(),
@@ -117,7 +118,7 @@ impl Reply {
     }
 }
 
-/// What the server has seen.
+/// Everything that the server has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     arrivals: Vec<Instant>,
@@ -126,7 +127,7 @@ pub(crate) struct Audit {
     imported: BTreeMap<String, Option<String>>,
     hosts: BTreeSet<String>,
     connections: usize,
-    /// Requests that are not what the documentation asks for.
+    /// Descriptions of requests that differ from the documentation.
     wrong: Vec<String>,
 }
 
@@ -136,12 +137,12 @@ struct Shared {
     began: Instant,
     audit: Mutex<Audit>,
     over: AtomicBool,
-    /// Kept connections on which nothing comes for so long are closed.
-    patience: Mutex<Option<Duration>>,
+    /// Kept connections that are idle for this long are closed.
+    idle_timeout: Mutex<Option<Duration>>,
     pauses: (Mutex<()>, Condvar),
 }
 
-/// A running server; it takes no further connection once it is dropped. Those that are open end with their clients.
+/// A running server. Once it is dropped, it accepts no connection; open ones end with their clients.
 pub(crate) struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -157,7 +158,7 @@ impl Server {
         Self::start(script, Some(config), 0)
     }
 
-    /// On a port that another server of this test has had.
+    /// Starts on a port that another server of this test has used before.
     pub(crate) fn at_port(port: u16, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::start(script, None, port)
     }
@@ -171,7 +172,7 @@ impl Server {
             began: Instant::now(),
             audit: Mutex::default(),
             over: AtomicBool::new(false),
-            patience: Mutex::new(None),
+            idle_timeout: Mutex::new(None),
             pauses: (Mutex::new(()), Condvar::new()),
         });
         let accepting = std::thread::spawn({
@@ -181,9 +182,9 @@ impl Server {
         Self { address, shared, accepting: Some(accepting) }
     }
 
-    /// Closes kept connections on which nothing comes for so long.
-    pub(crate) fn waits_no_longer_than(&self, patience: Duration) {
-        *self.shared.patience.lock().unwrap() = Some(patience);
+    /// Closes kept connections that are idle for this long.
+    pub(crate) fn waits_no_longer_than(&self, idle_timeout: Duration) {
+        *self.shared.idle_timeout.lock().unwrap() = Some(idle_timeout);
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -211,7 +212,7 @@ impl Server {
         self.audit(|audit| audit.calls_by_user.get(user_id).copied().unwrap_or_default())
     }
 
-    /// The accounts that it holds.
+    /// The number of accounts.
     pub(crate) fn users(&self) -> usize {
         self.audit(|audit| audit.imported.len())
     }
@@ -228,12 +229,12 @@ impl Server {
         self.audit(|audit| audit.hosts.clone())
     }
 
-    /// What was wrong with requests; nothing, one hopes.
+    /// Descriptions of wrong requests; there should be none.
     pub(crate) fn wrong(&self) -> Vec<String> {
         self.audit(|audit| audit.wrong.clone())
     }
 
-    /// The most calls in any sliding second, as far as this server can tell.
+    /// The most requests in any sliding second, as far as this server can measure it.
     pub(crate) fn most_in_1s(&self) -> usize {
         self.audit(|audit| {
             let arrivals = &audit.arrivals;
@@ -264,7 +265,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(connection) = connection else { continue };
         shared.audit.lock().unwrap().connections += 1;
         let shared = Arc::clone(shared);
-        // What a client does to its connection is its own business.
+        // If a client closes its connection, that is no error here.
         std::thread::spawn(move || drop(shared.serve(connection)));
     }
 }
@@ -286,8 +287,8 @@ impl Shared {
         let mut line = BufReader::new(line);
         for nth_on_connection in 0.. {
             let Some(request) = self.read(&mut line, nth_on_connection)? else { return Ok(()) };
-            // A connection is kept from its first call on; a slow handshake is none of this.
-            handle.set_read_timeout(*self.patience.lock().unwrap())?;
+            // The timeout applies from the first request of a connection on, so that a slow handshake does not count.
+            handle.set_read_timeout(*self.idle_timeout.lock().unwrap())?;
             let reply = (self.script)(&request);
             if reply.has_effect {
                 self.audit.lock().unwrap().imported.insert(request.user_id, request.nick);
@@ -304,13 +305,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends early when the server stops.
+    /// Waits, but not after the server has stopped.
     fn pause(&self, pause: Duration) {
         let still_on = |(): &mut ()| !self.over.load(Ordering::Acquire);
         drop(self.pauses.1.wait_timeout_while(self.pauses.0.lock().unwrap(), pause, still_on).unwrap());
     }
 
-    /// The next request; `None` at the end of the connection.
+    /// Reads the next request; `None` at the end of the connection.
     fn read(&self, line: &mut impl BufRead, nth_on_connection: usize) -> io::Result<Option<Request>> {
         let mut line = line.take(REQUEST_MAX_BYTES);
         let mut head = String::new();
@@ -351,18 +352,18 @@ impl Shared {
     }
 }
 
-/// SERVICE/COMMAND of a request's target.
+/// The SERVICE/COMMAND of a request's target.
 fn command_of(target: &str) -> &str {
     target.trim_start_matches("/v4/").split('?').next().unwrap_or_default()
 }
 
-/// What is wrong with a request, by the documentation and by the promises.
+/// Why a request is wrong, by the documentation and by chatlift's promises.
 fn fault(head: &str, target: &str, query: &BTreeMap<&str, &str>, body: &serde_json::Value) -> Option<String> {
     let names: BTreeSet<&str> = query.keys().copied().collect();
     let wrong = |what: &str| Some(format!("{what}: {head}"));
     let command = Command::ALL.into_iter().find(|command| command_of(target) == command.spec().path);
     if !head.starts_with("POST /v4/") || command.is_none() {
-        return wrong("not a call of a command");
+        return wrong("not a request for a command");
     }
     if names != BTreeSet::from(["sdkappid", "identifier", "usersig", "random", "contenttype"]) || query["contenttype"] != "json" {
         return wrong("not the five parameters");
@@ -379,7 +380,7 @@ fn fault(head: &str, target: &str, query: &BTreeMap<&str, &str>, body: &serde_js
     unwanted.into_iter().find(has).and_then(|name| wrong(&format!("the header {name}")))
 }
 
-/// Closes with an RST, also towards what was read already.
+/// Resets the connection, even if bytes from it are still buffered.
 fn reset(handle: TcpStream, line: BufReader<Box<dyn Line>>) -> io::Result<()> {
     tokio::net::TcpSocket::from_std_stream(handle).set_zero_linger()?;
     drop(line);
