@@ -194,6 +194,7 @@ mod journal_lines {
             work: RunKind::Import,
             target: Target { endpoint: "bench".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: FileStat { len: 1, modified_ns: 1, changed_ns: 1, inode: 1 },
+            source: None,
             reading: ColumnLayout { delimiter: b',', columns: [Some(0), None, None], flags: std::collections::BTreeMap::new() },
             header: csv::ByteRecord::from(vec!["UserID"]),
             rejects_delimiter: b',',

@@ -25,6 +25,16 @@ pub fn counted(number: u64, noun: &str) -> String {
     }
 }
 
+/// An amount of bytes in the largest unit of which it has one: `1.5 GiB`.
+#[must_use]
+pub fn bytes(number: u64) -> String {
+    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(size, _)| number >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", number as f64 / size as f64),
+        None => counted(number, "byte"),
+    }
+}
+
 /// A rate per second with one decimal, grouped by thousands: `1,234.5`.
 #[must_use]
 pub fn rate(per_s: f64) -> String {
@@ -83,6 +93,16 @@ mod tests {
         assert_eq!(rate(199.64), "199.6");
         assert_eq!(rate(12_345.0), "12,345.0");
         assert_eq!(rate(0.0), "0.0");
+    }
+
+    #[test]
+    fn bytes_are_told_in_their_largest_unit() {
+        let check = |number: u64, expected: &str| assert_eq!(bytes(number), expected);
+        check(0, "0 bytes");
+        check(1, "1 byte");
+        check(1023, "1,023 bytes");
+        check(1536, "1.5 KiB");
+        check(5 << 30, "5.0 GiB");
     }
 
     #[test]

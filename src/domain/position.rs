@@ -45,6 +45,14 @@ pub struct FileStat {
     pub inode: u64,
 }
 
+/// The file that a private copy was made of, which the run then reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    pub stat: FileStat,
+    /// Hash (XXH3) of all its bytes.
+    pub digest: u64,
+}
+
 /// How an input is read: a run that goes on must read it as it began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnLayout {

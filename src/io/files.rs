@@ -4,6 +4,7 @@
 
 pub mod atomic;
 pub mod lock;
+pub mod spool;
 
 use std::ffi::OsString;
 use std::fs::File;

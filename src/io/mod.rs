@@ -6,5 +6,6 @@ pub mod files;
 pub mod gate;
 pub mod journal;
 pub mod roster;
+pub mod source;
 pub mod state;
 pub mod verification_files;

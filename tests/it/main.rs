@@ -19,5 +19,6 @@ mod layers;
 mod nginx;
 mod processes;
 mod sandbox;
+mod source;
 mod sync;
 mod verify;

@@ -19,7 +19,7 @@ use crate::domain::call_stats::CallStats;
 pub use crate::domain::call_stats::RunPhase;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::outcome::{RowOutcome, Status};
-use crate::domain::position::{FileStat, InputPosition};
+use crate::domain::position::{FileStat, InputPosition, SourceFile};
 use crate::domain::target::Target;
 use crate::domain::verdict::SuccessSeen;
 use crate::flow::dispatch::{AbortCause, Dependencies, DispatchSettings, Dispatcher};
@@ -162,10 +162,11 @@ pub struct ImportFailed<E> {
 
 /// What the checkpoint is to say of a run that reads `roster`, which stands at its start.
 #[must_use]
-pub fn run_spec<R: Read>(work: RunKind, target: &Target, input: FileStat, roster: &Roster<R>) -> RunSpec {
+pub fn run_spec<R: Read>(work: RunKind, target: &Target, (input, source): (FileStat, Option<SourceFile>), roster: &Roster<R>) -> RunSpec {
     let reading = roster.reading();
     let rejects_delimiter = reading.delimiter;
-    RunSpec { work, target: target.clone(), input, reading, header: roster.header().names.clone(), rejects_delimiter, start: roster.at() }
+    let header = roster.header().names.clone();
+    RunSpec { work, target: target.clone(), input, source, reading, header, rejects_delimiter, start: roster.at() }
 }
 
 /// Imports the records until they end or something stops the run.

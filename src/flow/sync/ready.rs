@@ -285,6 +285,9 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     /// Whether the file is another one than was planned, or says something else.
     fn has_input_changed(&self) -> Result<bool, RosterError> {
         let input = &self.setup.input;
+        if let Some(original) = &input.original {
+            return Ok(original.has_changed(&input.path)?);
+        }
         let named = match roster::fingerprint(&input.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             named => named?,

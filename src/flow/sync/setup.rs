@@ -30,7 +30,7 @@ use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
 use crate::io::journal::{self, Restart, RunSpec, StartDecision, StartMode};
-use crate::io::roster::{self, Format, InputFile, InputReader, Roster, RosterError};
+use crate::io::roster::{self, Format, InputFile, InputReader, Original, Roster, RosterError};
 use crate::io::state::{OpenRun, StateDb, StateError, StateLock};
 
 /// The input of a sync.
@@ -40,6 +40,8 @@ pub struct SyncInput {
     pub path: PathBuf,
     /// All passes read this one.
     pub file: InputFile,
+    /// What it is a copy of, if it is one of a file; then `path` is the name of that file.
+    pub original: Option<Original>,
     pub stat: FileStat,
     pub format: Format,
 }
@@ -182,7 +184,8 @@ impl Setup {
         self.observe(SyncProgress::Header(roster.header()))?;
         let (run, token) = open_run.map_or((0, 0), |run| (run.number, run.token));
         let work = RunKind::Sync { state: identity, run, token };
-        Ok(import::run_spec(work, &self.target, self.input.stat, &roster))
+        let source = self.input.original.as_ref().map(|original| original.source);
+        Ok(import::run_spec(work, &self.target, (self.input.stat, source), &roster))
     }
 
     /// What an earlier run has left. It is resumed only if it is the one that the state has begun, with the whole file as it was.

@@ -4,15 +4,15 @@
 //! service.
 //!
 //! Rule for the format: a field that is added, removed or changes its meaning raises the version. A reader accepts its own version and the
-//! older ones that it knows, and names any other in its error. A checkpoint is always written in the newest version. The only field that
-//! was added without a new version is `ColumnLayout::flags`, because it is omitted while it is empty.
+//! older ones that it knows, and names any other in its error. A checkpoint is always written in the newest version. Only
+//! `ColumnLayout::flags` and `source` were added without a new version, because they are omitted while they are empty.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::position::{ColumnLayout, FileStat, InputPosition};
+use crate::domain::position::{ColumnLayout, FileStat, InputPosition, SourceFile};
 use crate::domain::target::Target;
 
 /// The version that is written. Every change of the format raises it. Version 3 added the token of a sync's run.
@@ -33,6 +33,9 @@ pub struct Checkpoint {
     /// A hash of the names of results and rejects.
     pub names: u64,
     pub input: FileStat,
+    /// The file that the input is a copy of, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceFile>,
     /// The position in the input up to which every row has its outcome.
     pub settled: InputPosition,
     pub results: Extent,
@@ -185,6 +188,7 @@ mod tests {
             },
             names: 5,
             input: FileStat { len: 9, modified_ns: -1, changed_ns: i64::MAX, inode: u64::MAX },
+            source: Some(SourceFile { stat: FileStat { len: 1, modified_ns: 2, changed_ns: 3, inode: 4 }, digest: u64::MAX }),
             settled: InputPosition { rows: 1, offset: 9, line: 3, digest: u64::MAX },
             results: Extent::new(100, b"tail"),
             rejects: Extent::new(0, b""),
@@ -198,6 +202,14 @@ mod tests {
             let written = Checkpoint { state, ..checkpoint() };
             assert_eq!(Checkpoint::decode(&written.encode()), Ok(written));
         }
+    }
+
+    #[test]
+    fn a_run_without_a_copy_is_written_as_it_always_was() {
+        let written = Checkpoint { source: None, ..checkpoint() };
+        let bytes = written.encode();
+        assert!(!String::from_utf8_lossy(&bytes).contains("source"));
+        assert_eq!(Checkpoint::decode(&bytes), Ok(written));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{self, RunPaths, stamp};
 use super::{DiskError, Journal, write_checkpoint};
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition};
+use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition, SourceFile};
 use crate::domain::target::Target;
 
 /// How many dated names are tried. Chosen.
@@ -29,6 +29,8 @@ pub struct RunSpec {
     pub work: RunKind,
     pub target: Target,
     pub input: FileStat,
+    /// What the input is a copy of, if it is one of a file.
+    pub source: Option<SourceFile>,
     pub reading: ColumnLayout,
     /// The input's header, for the rejects file.
     pub header: ByteRecord,
@@ -333,6 +335,7 @@ fn first_files<D: Disk>(disk: &D, paths: &RunPaths, spec: &RunSpec) -> Result<(A
         reading: spec.reading.clone(),
         names: paths.names(),
         input: spec.input,
+        source: spec.source,
         settled: spec.start,
         results: results.extent(),
         rejects: Extent::new(0, b""),
@@ -366,7 +369,7 @@ fn resume<D: Disk>(
         Some(rejects) => rejects.cut().map_err(DiskError::at("cut", &paths.rejects))?,
         None => remove_if_there(&disk, &paths.rejects)?,
     }
-    checkpoint.input = spec.input;
+    (checkpoint.input, checkpoint.source) = (spec.input, spec.source);
     disk.keep(&mut lock);
     let reject_lines = RejectLines::new(spec.header, spec.rejects_delimiter);
     Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })

@@ -19,7 +19,14 @@ pub struct RunPaths {
 /// The default name of a file that belongs to an input: the input's name without its usual ending, plus another ending.
 #[must_use]
 pub fn beside(input: &Path, ending: &str) -> PathBuf {
-    with(&without(input, &[".csv", ".tsv", ".txt"]), ending)
+    with(&stem(input), ending)
+}
+
+/// The name of a repair file, unless the caller names it or it is named after the input: the results' without their usual endings, plus
+/// its own.
+#[must_use]
+pub fn repair_of(results: &Path) -> PathBuf {
+    with(&without(&without(results, &[".csv", ".tsv", ".txt"]), &[".verify", ".results"]), ".repair.csv")
 }
 
 /// The paths that the caller has given.
@@ -36,7 +43,7 @@ impl RunPaths {
     pub fn new(input: &Path, given: GivenPaths) -> Self {
         let stem = match &given.results {
             Some(results) => without(&without(results, &[".csv", ".tsv", ".txt"]), &[".results"]),
-            None => without(input, &[".csv", ".tsv", ".txt"]),
+            None => stem(input),
         };
         let named = |ending: &str| with(&stem, ending);
         Self {
@@ -59,7 +66,7 @@ impl RunPaths {
         with(&self.checkpoint, ".new")
     }
 
-    /// The copy of standard input, beside the results.
+    /// The copy of the input, beside the results.
     #[must_use]
     pub fn spool(&self) -> PathBuf {
         with(&without(&without(&self.results, &[".csv"]), &[".results"]), ".input.csv")
@@ -96,6 +103,11 @@ impl RunPaths {
     pub fn all(&self) -> [&Path; 4] {
         [&self.results, &self.rejects, &self.missing, &self.checkpoint]
     }
+}
+
+/// An input's name less how it is compressed and one usual ending.
+fn stem(input: &Path) -> PathBuf {
+    without(&without(input, &[".gz", ".zst"]), &[".csv", ".tsv", ".txt"])
 }
 
 /// The time to the second, as used in file names; a `number` makes it unique.
@@ -150,6 +162,9 @@ mod tests {
         );
         check("users.tsv", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
         check("users.txt", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
+        check("users.csv.gz", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
+        check("users.tsv.zst", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
+        check("users.gz", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
         check("users", None, ["users.results.csv", "users.rejects.csv", "users.missing.csv", "users.checkpoint.json"]);
         check(".csv", None, [".csv.results.csv", ".csv.rejects.csv", ".csv.missing.csv", ".csv.checkpoint.json"]);
         check("users.csv", Some("o/r.results.csv"), ["o/r.results.csv", "o/r.rejects.csv", "o/r.missing.csv", "o/r.checkpoint.json"]);

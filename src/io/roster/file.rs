@@ -19,6 +19,12 @@ impl InputFile {
         File::open(path).map(|file| Self(Arc::new(file)))
     }
 
+    /// A file that is open already.
+    #[must_use]
+    pub fn of(file: File) -> Self {
+        Self(Arc::new(file))
+    }
+
     /// Its stat fields, whatever its name leads to by now.
     ///
     /// # Errors

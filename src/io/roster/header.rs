@@ -18,6 +18,8 @@ pub struct Format {
     pub map: Vec<(Field, String)>,
     pub multiline: Multiline,
     pub cells: CellRules,
+    /// The encoding that the file is said to be in; a roster reads what was recoded already, and remembers it.
+    pub encoding: Option<String>,
 }
 
 impl Format {
@@ -27,7 +29,8 @@ impl Format {
             Multiline::Judged => None,
             Multiline::Taken => Some(("multiline".to_owned(), String::new())),
         };
-        self.cells.flags().chain(multiline).collect()
+        let encoding = self.encoding.clone().map(|encoding| ("encoding".to_owned(), encoding));
+        self.cells.flags().chain(multiline).chain(encoding).collect()
     }
 }
 
@@ -52,7 +55,7 @@ pub enum Multiline {
 impl Default for Format {
     fn default() -> Self {
         let (multiline, cells) = (Multiline::Judged, CellRules::default());
-        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline, cells }
+        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline, cells, encoding: None }
     }
 }
 

@@ -3,11 +3,13 @@
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
 mod blank_lines;
+mod encoding;
 mod file;
 mod frames;
 mod header;
 mod input_comparison;
 mod malformed;
+mod original;
 mod read_buffer;
 mod split;
 mod watched;
@@ -24,12 +26,14 @@ use crate::domain::cells::{CellRules, ReadCells};
 use crate::domain::position::{ColumnLayout, InputPosition};
 use crate::domain::uuid::COMPACT_BYTES;
 pub use blank_lines::BlankLines;
+pub use encoding::{NotUtf8, NotUtf8In, not_utf8};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
 pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
 pub use header::{DelimiterFrom, Format, Header, HeaderError, Multiline};
 pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
+pub use original::Original;
 use split::{SplitFields, Splitter};
 pub use watched::{Next, Watched};
 

@@ -6,7 +6,7 @@ use std::io::BufReader;
 
 use super::access::why_denied;
 use super::flags::AuditFlags;
-use super::input::{Stream, is_stdin, roster_error, shown, unreadable};
+use super::input::{Stream, roster_error, shown, unreadable};
 use super::settings::format;
 use super::stdout::print;
 use super::{check, columns, input};
@@ -23,9 +23,6 @@ pub(super) fn run(flags: &AuditFlags) -> ExitMessage {
 
 fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
     let (path, results_path) = (&flags.input.file, &flags.results);
-    if is_stdin(path) {
-        return Err(ExitMessage::yours("an audit needs the input as a file", "give the file that was imported"));
-    }
     let results_word = |error: ResultsError| {
         let why = format!("{}: {}", shown(results_path), causes(&error));
         match error {
@@ -35,7 +32,8 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
             ResultsError::Read(error) => unreadable(format!("{why}{}", why_denied(results_path, &error)), &error),
         }
     };
-    let (header, blank, records) = Stream::open(path)?.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
+    let mut stream = Stream::open(&flags.input)?;
+    let (header, blank, records) = stream.records(&format(&flags.input)).map_err(|error| roster_error(path, &error))?;
     let file = File::open(results_path).map_err(|error| results_word(error.into()))?;
     let results = Results::new(BufReader::new(file)).map_err(results_word)?;
     columns::report(&header)?;
@@ -43,6 +41,7 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
         AuditError::Input(error) => roster_error(path, &error),
         AuditError::Results(error) => results_word(error.into()),
     })?;
+    stream.is_as_it_was().map_err(|error| roster_error(path, &error))?;
     print(&report)?;
     input::blank_words(blank.count()).map_or(Ok(()), |words| print(&format_args!("\n{words}\n")))?;
     Ok(last_word(&report))

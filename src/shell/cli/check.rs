@@ -26,7 +26,7 @@ pub(super) fn run(input: &InputFlags, rates: Rates, admission: Admission) -> Exi
 
 fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<ExitMessage, ExitMessage> {
     let (path, format) = (&input.file, format(input));
-    let mut stream = Stream::open(path)?;
+    let mut stream = Stream::open(input)?;
     let Checked { mut report, end, .. } = read(&mut stream, path, &format, rates)?;
     if stream.can_be_read_again()
         && report.last_unnamed_row().is_some()

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
+use super::encoding::label;
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::settings::format;
 
@@ -67,10 +68,10 @@ impl CommandLine {
 
     /// Adds what changes how the input is read.
     pub(super) fn reading(self, flags: &InputFlags) -> Self {
-        self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter)).cells(flags)
+        self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter)).flag("encoding", flags.encoding.map(label)).cells(flags)
     }
 
-    /// Adds what changes how a file of the input's records is read, that is `separated` so.
+    /// Adds what changes how a file of the input's records is read, that is `separated` so. It is UTF-8, whatever the input is.
     pub(super) fn reading_copy(self, flags: &InputFlags, copy: &Path, separated: u8) -> Self {
         let usual = format(&InputFlags::bare(copy.to_owned())).delimiter;
         self.mapping(flags).flag("delimiter", (usual != separated).then(|| delimiter(separated))).cells(flags)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
+use encoding_rs::Encoding;
 
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 
@@ -14,6 +15,7 @@ use super::config_file::ConnectionDefaults;
 use crate::domain::account::Field;
 use crate::io::api::region::Region;
 use crate::io::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
+use crate::io::source::encoding_of_label;
 use crate::sandbox::Counting;
 use crate::shell::screen::progress::Wanted;
 
@@ -120,6 +122,9 @@ pub struct InputFlags {
     /// What separates the fields: one character, or `tab` [default: a comma; a tab for *.tsv]
     #[arg(long, value_name = "C", value_parser = delimiter)]
     pub delimiter: Option<u8>,
+    /// The encoding of a file that is not in UTF-8, by its name on the web: gb18030, big5, shift_jis, windows-1252, utf-16le …
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    pub encoding: Option<&'static Encoding>,
     /// Take quoted fields that run over lines as they are, also where they look as if a quote had swallowed rows
     #[arg(long)]
     pub multiline: bool,
@@ -149,7 +154,7 @@ impl InputFlags {
     #[must_use]
     pub fn bare(file: PathBuf) -> Self {
         let (map, null) = (Vec::new(), Vec::new());
-        Self { file, map, delimiter: None, multiline: false, trim: false, null, user_ids: None, compact_uuid: false }
+        Self { file, map, delimiter: None, encoding: None, multiline: false, trim: false, null, user_ids: None, compact_uuid: false }
     }
 }
 
@@ -480,6 +485,11 @@ fn delimiter(text: &str) -> Result<u8, String> {
         [one] if one.is_ascii() => Ok(*one),
         _ => Err("it must be one ASCII character, or `tab`".to_owned()),
     }
+}
+
+fn encoding(text: &str) -> Result<&'static Encoding, String> {
+    let unknown = || "it is no name of an encoding; some are gb18030, big5, shift_jis, euc-kr, windows-1252, utf-16le".to_owned();
+    encoding_of_label(text).ok_or_else(unknown)
 }
 
 fn percent(text: &str) -> Result<f64, String> {

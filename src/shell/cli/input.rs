@@ -1,16 +1,20 @@
 //! The input file as the shell sees it: how it is opened, and what to do about one that is not what it claims.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use encoding_rs::Encoding;
 
 use super::access::{Remedies, cannot_use, why_denied};
 use super::command_line::{delimiter_word, file_word, shell_word};
 use super::flags::InputFlags;
+use super::opened::OpenedInput;
 use super::settings::format;
 use crate::domain::account::Field;
 use crate::domain::figures::counted;
 use crate::domain::position::{FileStat, InputPosition};
-use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Record, Roster, RosterError, Watch, Watched};
+use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Original, Record, Roster, RosterError, Watch, Watched};
+use crate::io::source::{Foreign, Meter, SourceError};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, quoted};
 
@@ -47,38 +51,50 @@ pub(super) fn as_it_is_read(file: &InputFile, flags: &InputFlags) -> Result<Form
 /// The records of any input.
 pub(super) type Records = Box<dyn Iterator<Item = Result<Record, RosterError>>>;
 
-/// An input that is read as it comes: a file, or standard input.
-pub(super) enum Stream {
-    Stdin,
-    /// With its stat fields before anything was read of it.
-    File(InputFile, FileStat),
+/// An input that is read as it comes, and of which nothing is kept: a file as it stands, or the text of anything else.
+pub(super) struct Stream {
+    /// The file, if it can be read twice, with its stat fields before anything was read of it.
+    file: Option<(InputFile, FileStat)>,
+    asked: Option<&'static Encoding>,
+    /// Not of a file that stands as it is: the text from its start, until it is read.
+    text: Option<Box<dyn Read>>,
+    meter: Option<Meter>,
 }
 
 impl Stream {
-    pub(super) fn open(path: &Path) -> Result<Self, ExitMessage> {
-        if is_stdin(path) { Ok(Stream::Stdin) } else { open_file(path, path).map(|(file, stat)| Stream::File(file, stat)) }
+    pub(super) fn open(flags: &InputFlags) -> Result<Self, ExitMessage> {
+        let opened = OpenedInput::open(flags)?;
+        let file = opened.regular().map(|(file, stat)| (file.clone(), stat));
+        if opened.stands_as_it_is() {
+            return Ok(Self { file, asked: None, text: None, meter: None });
+        }
+        let meter = Some(opened.meter().clone());
+        Ok(Self { file, asked: flags.encoding, text: Some(Box::new(opened.into_text())), meter })
     }
 
-    /// The roster; a file's begins at its start.
-    pub(super) fn roster(&self, format: &Format) -> Result<Roster<Box<dyn Read>>, RosterError> {
-        match self {
-            Stream::Stdin => Roster::new(Box::new(io::stdin().lock()), format),
-            Stream::File(file, _) => Roster::new(Box::new(file.reader()), format),
-        }
+    /// The roster at the input's start. Only a file has one twice.
+    pub(super) fn roster(&mut self, format: &Format) -> Result<Roster<Box<dyn Read>>, RosterError> {
+        let text: Box<dyn Read> = match (self.text.take(), &self.file, &self.meter) {
+            (Some(text), ..) => text,
+            (None, Some((file, _)), None) => Box::new(file.reader()),
+            (None, Some((file, _)), Some(_)) => Box::new(OpenedInput::reopen(file, self.asked)?),
+            (None, None, _) => Box::new(io::empty()),
+        };
+        Roster::new(text, format)
     }
 
     pub(super) fn can_be_read_again(&self) -> bool {
-        matches!(self, Stream::File(file, _) if file.is_regular())
+        self.file.is_some()
     }
 
     /// The header, the blank lines and all records, as long as a file stays what it is.
-    pub(super) fn records(self, format: &Format) -> Result<(Header, BlankLines, Records), RosterError> {
-        match self {
-            Stream::File(file, stat) if file.is_regular() => {
-                let roster = Roster::of(&file, format)?;
-                Ok((roster.header().clone(), roster.blank_lines(), Box::new(Watched::new(roster, file, stat))))
+    pub(super) fn records(&mut self, format: &Format) -> Result<(Header, BlankLines, Records), RosterError> {
+        match &self.file {
+            Some((file, stat)) if self.meter.is_none() => {
+                let roster = Roster::of(file, format)?;
+                Ok((roster.header().clone(), roster.blank_lines(), Box::new(Watched::new(roster, file.clone(), *stat))))
             }
-            Stream::Stdin | Stream::File(..) => {
+            Some(_) | None => {
                 let roster = self.roster(format)?;
                 Ok((roster.header().clone(), roster.blank_lines(), Box::new(roster)))
             }
@@ -87,14 +103,23 @@ impl Stream {
 
     /// Whether a file that was read up to `at` has grown since, or nothing has changed.
     pub(super) fn look_again(&mut self, delimiter: u8, at: InputPosition) -> Result<Look, RosterError> {
-        match self {
-            Stream::File(file, stat) if file.is_regular() => {
+        match (&mut self.file, &self.meter) {
+            (Some((file, stat)), None) => {
                 let now = file.fingerprint()?;
                 let look = Watch::new(file.clone(), delimiter, *stat).look_through((at.offset, at.digest));
                 *stat = now;
                 look
             }
-            Stream::Stdin | Stream::File(..) => Ok(Look::Same),
+            (Some(_), Some(_)) => self.is_as_it_was().map(|()| Look::Same),
+            (None, _) => Ok(Look::Same),
+        }
+    }
+
+    /// Whether a file that was unpacked or recoded has stayed what it was meanwhile.
+    pub(super) fn is_as_it_was(&self) -> Result<(), RosterError> {
+        match (&self.file, &self.meter) {
+            (Some((file, stat)), Some(meter)) => Original::of_read(file, *stat, meter.read()).map(|_| ()),
+            (Some(_) | None, _) => Ok(()),
         }
     }
 }
@@ -112,7 +137,10 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
             ExitMessage::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
         }
         RosterError::Modified => ExitMessage::yours(why, "let whoever writes it finish, then give the same command again"),
-        RosterError::Read(error) => unreadable(format!("{why}{}", why_denied(path, error)), error),
+        RosterError::Read(error) => match SourceError::of(error) {
+            Some(found) => ExitMessage::yours(format!("{}: {found}", shown(path)), source_hint(path, found)),
+            None => unreadable(format!("{why}{}", why_denied(path, error)), error),
+        },
     }
 }
 
@@ -164,7 +192,7 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
     let file = if is_stream(path) { "FILE".to_owned() } else { file_word(path) };
     match error {
         HeaderError::Missing => "the first line must name the columns, UserID among them".to_owned(),
-        HeaderError::Utf16 => format!("if it is UTF-16: iconv -f UTF-16 -t UTF-8 {file} > utf8.csv, then take utf8.csv"),
+        HeaderError::Utf16 => "if it is UTF-16 without a byte order mark: --encoding utf-16le, or utf-16be".to_owned(),
         HeaderError::CarriageReturns => format!("tr '\\r' '\\n' < {file} > lines.csv, then take lines.csv"),
         HeaderError::Ambiguous { field, first, second } if first == second => {
             let column = quoted(first.as_bytes());
@@ -179,6 +207,49 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
         HeaderError::NoColumn { field, delimiter: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
         HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
     }
+}
+
+/// What makes a CSV of a file that is none, or where a whole one is to be had.
+fn source_hint(path: &Path, error: &SourceError) -> String {
+    let file = if is_stream(path) { "FILE".to_owned() } else { file_word(path) };
+    let plain = without_ending(path);
+    let csv = plain.with_extension("csv");
+    // A shell would empty the file before anything is read of it.
+    let csv = file_word(&if csv == path { plain.with_extension("converted.csv") } else { csv });
+    match error {
+        SourceError::Foreign(foreign) => format!("make a CSV of it: {}", convert(*foreign, path, &file, &csv)),
+        SourceError::CompressedTwice => "unpack it once, then give it again".to_owned(),
+        SourceError::CutOff(_) | SourceError::Damaged(_) | SourceError::Trailing(_) => {
+            "get the whole file: copy or export it again; nothing of it was sent by this command".to_owned()
+        }
+        SourceError::Window => format!("unpack it first: zstd -d --long=31 -c {file} > {csv}"),
+    }
+}
+
+/// A command that makes a CSV of a file that is none.
+fn convert(foreign: Foreign, path: &Path, file: &str, csv: &str) -> String {
+    let folder = shell_word(crate::io::files::folder_of(path));
+    match foreign {
+        Foreign::Workbook | Foreign::OldWorkbook => {
+            format!("libreoffice --headless --convert-to 'csv:Text - txt - csv (StarCalc):44,34,76' --outdir {folder} {file}")
+        }
+        Foreign::Zip => format!("unzip -p {file} > {csv}"),
+        Foreign::Parquet => format!("duckdb -csv -c \"SELECT * FROM read_parquet('/dev/stdin')\" < {file} > {csv}"),
+        Foreign::Sqlite => {
+            let first = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' LIMIT 1";
+            format!("sqlite3 -header -csv {file} \"SELECT * FROM \\\"$(sqlite3 {file} \"{first}\")\\\"\" > {csv}")
+        }
+        Foreign::Json => {
+            let rows = "[\"UserID\",\"Nick\",\"FaceUrl\"], (flatten[] | [.UserID, .Nick, .FaceUrl]) | @csv";
+            format!("jq -rs '{rows}' {file} > {csv}")
+        }
+    }
+}
+
+/// A name without the ending of a compression.
+fn without_ending(path: &Path) -> PathBuf {
+    let is_compressed = path.extension().is_some_and(|ending| ending == "gz" || ending == "zst");
+    if is_compressed { path.with_extension("") } else { path.to_owned() }
 }
 
 /// The flag that takes a field from a column.
@@ -249,7 +320,7 @@ mod tests {
         );
         check(
             b"\xff\xfeU\0",
-            "error: users.csv: the file is UTF-16 or binary\nhint: if it is UTF-16: iconv -f UTF-16 -t UTF-8 users.csv > utf8.csv, then take utf8.csv",
+            "error: users.csv: the file is UTF-16 or binary\nhint: if it is UTF-16 without a byte order mark: --encoding utf-16le, or utf-16be",
         );
         check(
             b"UserID\ra\rb\r",

@@ -18,8 +18,7 @@ use crate::shell::exit::ExitMessage;
 pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
     let file = &flags.input.file;
     if input::is_stream(file) && flags.results.is_none() {
-        let why = format!("{} can't be read twice: it is kept beside the results, which can't be named after it", input::shown(file));
-        return Err(ExitMessage::yours(why, "give --results FILE"));
+        return Err(cannot_be_named_after(file));
     }
     let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
     let paths = RunPaths::new(file, given);
@@ -35,6 +34,12 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, Ex
         can_be_written("checkpoint", Some(&paths.checkpoint))?;
     }
     Ok(paths)
+}
+
+/// The last word on a stream whose results are not named.
+pub(super) fn cannot_be_named_after(file: &Path) -> ExitMessage {
+    let why = format!("{} can't be read twice: it is kept beside the results, which can't be named after it", input::shown(file));
+    ExitMessage::yours(why, "give --results FILE")
 }
 
 /// Longest name of a file in bytes. Source: every file system of Linux that matters.

@@ -1,10 +1,12 @@
 //! The first look at an input: its first records, before the first call.
 
+use std::io::Read;
+
 use super::command_line::CommandLine;
 use super::flags::InputFlags;
 use super::input;
 use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
-use crate::io::roster::{Format, InputFile, Roster};
+use crate::io::roster::Roster;
 use crate::shell::exit::ExitMessage;
 
 /// Which files an import takes.
@@ -85,15 +87,15 @@ pub(super) fn too_many_invalid(found: TooManyInvalid, max_invalid: f64, flags: &
     ExitMessage::yours(refusal.why(flags), refusal.hint(flags))
 }
 
-/// Refuses a file that is cut wrongly near its start, or that isn't admitted.
+/// Refuses a file that is cut wrongly near its start, or that isn't admitted; the roster stands at the start.
 ///
 /// # Errors
 /// The last word (exit code 2).
-pub(super) fn judge(file: &InputFile, flags: &InputFlags, format: &Format, admission: Admission) -> Result<(), ExitMessage> {
+pub(super) fn judge(roster: Roster<impl Read>, flags: &InputFlags, admission: Admission) -> Result<(), ExitMessage> {
     let failed = |error| input::roster_error(&flags.file, &error);
     let mut first = FirstRecords::default();
     let records = usize::try_from(FIRST_RECORDS).unwrap_or(usize::MAX);
-    for record in Roster::of(file, format).map_err(failed)?.take(records) {
+    for record in roster.take(records) {
         first.count(record.map_err(failed)?.account.err().as_ref());
     }
     admission.refusal(&first).map_or(Ok(()), |refusal| Err(ExitMessage::yours(refusal.why(flags), refusal.hint(flags))))

@@ -10,10 +10,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use encoding_rs::UTF_8;
 use reqwest::Url;
 
 use super::access::{is_out_of_files, why_denied};
 use super::config_file::ConnectionDefaults;
+use super::encoding::label;
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::secret::{self, read_secret};
 use super::{proxy, small};
@@ -73,11 +75,21 @@ impl ServiceAddress {
 /// How the input is read: commas separate its fields, tabs those of `*.tsv`, unless the flags say otherwise.
 #[must_use]
 pub fn format(flags: &InputFlags) -> Format {
-    let is_tsv = flags.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+    let is_called = |name: &Path, ending: &str| name.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending));
+    let is_compressed = is_called(&flags.file, "gz") || is_called(&flags.file, "zst");
+    let name = if is_compressed { flags.file.with_extension("") } else { flags.file.clone() };
+    let is_tsv = is_called(&name, "tsv");
     let usual = if is_tsv { b'\t' } else { b',' };
     let delimiter_from = if flags.delimiter.is_some() { DelimiterFrom::Asked } else { DelimiterFrom::Usual };
     let multiline = if flags.multiline { Multiline::Taken } else { Multiline::Judged };
-    Format { delimiter: flags.delimiter.unwrap_or(usual), delimiter_from, map: flags.map.clone(), multiline, cells: cell_rules(flags) }
+    Format {
+        delimiter: flags.delimiter.unwrap_or(usual),
+        delimiter_from,
+        map: flags.map.clone(),
+        multiline,
+        cells: cell_rules(flags),
+        encoding: flags.encoding.filter(|encoding| *encoding != UTF_8).map(label),
+    }
 }
 
 fn cell_rules(flags: &InputFlags) -> CellRules {

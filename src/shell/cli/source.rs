@@ -1,33 +1,112 @@
-//! Where a run's records come from: a file, or a stream that is kept in a file so that the run can be resumed.
+//! Where a run's records come from: a file as it stands, or a copy of it as UTF-8 that is kept so that the run can be resumed.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use indicatif::MultiProgress;
+use tokio::time::Instant;
+
 use super::access::{Remedies, cannot_use, why_denied};
+use super::encoding::label;
+use super::flags::{InputFlags, RunFlags};
 use super::input;
-use super::spool::Spool;
+use super::opened::OpenedInput;
+use super::preflight::{self, Admission};
+use super::settings::format;
+use super::spool::{self, Incoming, Spool};
+use crate::domain::figures::bytes;
+use crate::domain::position::{FileStat, SourceFile};
+use crate::io::files::spool::{Room, SpoolError};
+use crate::io::journal::checkpoint::{Checkpoint, RunStatus};
+use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
-use crate::shell::exit::ExitMessage;
+use crate::io::journal::read_checkpoint;
+use crate::io::roster::{self, InputFile, Original, Roster};
+use crate::io::source::Compression;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::phase_bar::PhaseBar;
 
 /// Where the records come from.
 pub(super) struct Source {
     spool: Option<Spool>,
     file: PathBuf,
+    /// The file that the copy was made of, if it can be looked at again.
+    original: Option<Original>,
+    /// The run that an earlier process has finished with this very file.
+    finished: Option<Box<Checkpoint>>,
+}
+
+/// How a source is opened.
+pub(super) struct SourceSettings<'a> {
+    pub(super) flags: &'a RunFlags,
+    pub(super) paths: &'a RunPaths,
+    /// Which files are let in, of those that are to be copied.
+    pub(super) admission: Admission,
+    pub(super) bars: &'a MultiProgress,
+    /// Whether a finished run, which has read the same file in this way, stands for this one.
+    pub(super) stands: &'a dyn Fn(&Checkpoint) -> bool,
 }
 
 impl Source {
-    pub(super) fn new(file: &Path, paths: &RunPaths) -> Result<Self, ExitMessage> {
-        let spool = if input::is_stdin(file) {
-            Some(spooled(std::io::stdin().lock(), file, paths)?)
-        } else if input::is_stream(file) {
-            // Of a pipe this waits for whoever writes it, as standard input does; a signal ends that.
-            let stream = File::open(file).map_err(|error| input::roster_error(file, &error.into()))?;
-            Some(spooled(stream, file, paths)?)
-        } else {
-            None
-        };
-        Ok(Self { spool, file: file.to_owned() })
+    /// Opens what the flags name, and copies it if it can't be read twice as it stands.
+    ///
+    /// # Errors
+    /// What is wrong with the file (2), or with the copy.
+    pub(super) fn new(settings: &SourceSettings) -> Result<Self, ExitMessage> {
+        let SourceSettings { flags, paths, .. } = settings;
+        // Of a stream the copy is begun before anything is waited for: that it can't be is known at once.
+        let incoming = if input::is_stream(&flags.input.file) { Some(begin(&flags.input.file, paths)?) } else { None };
+        let opened = OpenedInput::open(&flags.input)?;
+        let mut source = Self { spool: None, file: flags.input.file.clone(), original: None, finished: None };
+        if opened.stands_as_it_is() {
+            return Ok(source);
+        }
+        let known = if flags.restart { None } else { read_checkpoint(&OsDisk, paths) };
+        if let Some(known) = &known
+            && let Some(original) = known_original(&opened, known).map_err(|error| input::roster_error(&source.file, &error.into()))?
+        {
+            source.original = Some(original);
+            if is_kept(known, paths) {
+                source.spool = Some(Spool::kept(paths.spool()));
+                return Ok(source);
+            }
+            if is_finished(&opened, known, settings) {
+                source.finished = Some(Box::new(known.clone()));
+                return Ok(source);
+            }
+        }
+        let is_resumed = known.is_some_and(|known| known.state == RunStatus::Unfinished);
+        if !is_resumed && !opened.head().is_empty() {
+            judge(&opened, &flags.input, settings.admission)?;
+        }
+        source.spool(opened, incoming, settings)?;
+        Ok(source)
+    }
+
+    /// Copies the text.
+    fn spool(&mut self, opened: OpenedInput, incoming: Option<Incoming>, settings: &SourceSettings) -> Result<(), ExitMessage> {
+        let kept = settings.paths.spool();
+        let incoming = incoming.map_or_else(|| begin(&self.file, settings.paths), Ok)?;
+        let gauge = PhaseBar::on_stderr(settings.flags.output.progress(), settings.bars, Instant::now());
+        let named = |text, on_progress: OnProgress| Spool::fill(incoming, text, on_progress);
+        let (spool, original) = copied(opened, (&self.file, &kept), gauge, named)?;
+        (self.spool, self.original) = (Some(spool), original);
+        Ok(())
+    }
+
+    /// The run that an earlier process has finished with this very file, which then wasn't copied again.
+    pub(super) fn finished(&self) -> Option<&Checkpoint> {
+        self.finished.as_deref()
+    }
+
+    /// What a checkpoint remembers of the file that the copy was made of.
+    pub(super) fn source_file(&self) -> Option<SourceFile> {
+        self.original.as_ref().map(|original| original.source)
+    }
+
+    /// The file that the copy was made of, if it was made of one.
+    pub(super) fn original(&self) -> Option<&Original> {
+        self.original.as_ref()
     }
 
     /// The run has begun, and will be resumed from what is kept.
@@ -41,6 +120,14 @@ impl Source {
         self.spool.as_ref().map_or(&self.file, Spool::path)
     }
 
+    /// The name of the file whose change is a change of the input: of what was copied, the one that was copied.
+    pub(super) fn named(&self) -> &Path {
+        match (&self.spool, &self.original) {
+            (Some(spool), None) => spool.kept_path(),
+            (None, _) | (Some(_), Some(_)) => &self.file,
+        }
+    }
+
     /// Whether nothing came in from what can't be read twice, now or earlier.
     pub(super) fn is_missing(&self) -> bool {
         self.spool.as_ref().is_some_and(Spool::is_empty)
@@ -49,7 +136,7 @@ impl Source {
     /// Whether it took a file another name.
     pub(super) fn keep(&mut self) -> Result<bool, ExitMessage> {
         let Some(spool) = &mut self.spool else { return Ok(false) };
-        spool.keep().map_err(|error| cannot_spool(&self.file, spool.path(), &error))
+        spool.keep().map_err(|error| cannot_spool(&self.file, spool.path(), SpoolError::Disk(error)))
     }
 
     pub(super) fn is_done_with(&mut self) {
@@ -57,14 +144,151 @@ impl Source {
             spool.discard_all();
         }
     }
+
+    /// Adds to the last word of a finished run what has become of the file meanwhile; `input` is what was read.
+    pub(super) fn with_news(&self, word: ExitMessage, input: &InputFile) -> ExitMessage {
+        match (&self.spool, &self.original) {
+            (None, _) => input::with_new_file(word, &self.file, input),
+            (Some(_), Some(original)) => input::with_new_file(word, &self.file, &original.file),
+            (Some(_), None) => word,
+        }
+    }
 }
 
-fn spooled(stream: impl Read, file: &Path, paths: &RunPaths) -> Result<Spool, ExitMessage> {
-    Spool::fill(paths.spool(), stream).map_err(|error| cannot_spool(file, &paths.spool(), &error))
+fn begin(file: &Path, paths: &RunPaths) -> Result<Incoming, ExitMessage> {
+    Incoming::new(paths.spool()).map_err(|error| cannot_spool(file, &paths.spool(), SpoolError::Disk(error)))
 }
 
-fn cannot_spool(file: &Path, path: &Path, error: &std::io::Error) -> ExitMessage {
-    let why = format!("cannot keep {} in {}: {error}{}", input::shown(file), path.display(), why_denied(path, error));
+/// Who is told how much of a copy was written.
+type OnProgress<'a> = &'a mut dyn FnMut(u64);
+
+/// Copies an input with `copy` to a file at or beside `kept`. A file that has changed meanwhile is refused.
+fn copied<T>(
+    opened: OpenedInput,
+    (file, kept): (&Path, &Path),
+    mut gauge: PhaseBar,
+    copy: impl FnOnce(Box<dyn Read>, OnProgress) -> Result<T, SpoolError>,
+) -> Result<(T, Option<Original>), ExitMessage> {
+    let failed = |error| cannot_spool(file, kept, error);
+    if let Some(least) = least_bytes(&opened) {
+        Room::of(kept).map_err(SpoolError::Disk).and_then(|room| room.takes(least)).map_err(failed)?;
+    }
+    announce(&opened, file);
+    let meter = opened.meter().clone();
+    let regular = opened.regular().map(|(file, stat)| (file.clone(), stat));
+    let whole = regular.as_ref().map_or(0, |(_, stat)| stat.len);
+    let mut on_progress = |written| {
+        let words = format!("{} copied", bytes(written));
+        gauge.tell((meter.bytes(), whole), &words, "reading the input, nothing is sent yet", Instant::now());
+    };
+    let copy = copy(Box::new(opened.into_text()), &mut on_progress).map_err(failed)?;
+    let original = regular.map(|(file, stat)| Original::of_read(&file, stat, meter.read())).transpose();
+    Ok((copy, original.map_err(|error| input::roster_error(file, &error))?))
+}
+
+/// The input of a command that is never resumed, as a file that can be read as often as one likes: itself, or an unnamed copy beside the
+/// results.
+pub(super) struct Rereadable {
+    pub(super) file: InputFile,
+    /// Before anything was read of it.
+    pub(super) stat: FileStat,
+    /// What it is a copy of, if it is one of a file.
+    pub(super) original: Option<Original>,
+    is_copy: bool,
+}
+
+impl Rereadable {
+    /// Opens what the flags name.
+    ///
+    /// # Errors
+    /// What is wrong with the file (2), or with the copy.
+    pub(super) fn open(flags: &InputFlags, results: &Path, gauge: PhaseBar) -> Result<Self, ExitMessage> {
+        let opened = OpenedInput::open(flags)?;
+        if let Some((file, stat)) = opened.regular().filter(|_| opened.stands_as_it_is()) {
+            return Ok(Self { file: file.clone(), stat, original: None, is_copy: false });
+        }
+        let unnamed = |text, on_progress: OnProgress| spool::unnamed(results, text, on_progress);
+        let (copy, original) = copied(opened, (&flags.file, results), gauge, unnamed)?;
+        let file = InputFile::of(copy);
+        let stat = file.fingerprint().map_err(|error| input::roster_error(&flags.file, &error.into()))?;
+        Ok(Self { file, stat, original, is_copy: true })
+    }
+
+    /// As [`Source::with_news`].
+    pub(super) fn with_news(&self, word: ExitMessage, path: &Path) -> ExitMessage {
+        match (&self.original, self.is_copy) {
+            (Some(original), _) => input::with_new_file(word, path, &original.file),
+            (None, false) => input::with_new_file(word, path, &self.file),
+            (None, true) => word,
+        }
+    }
+}
+
+/// Whether the run that an earlier process has finished read this very text as it would be read now.
+fn is_finished(opened: &OpenedInput, known: &Checkpoint, settings: &SourceSettings) -> bool {
+    let format = format(&settings.flags.input);
+    let reads_alike = || {
+        let roster = Roster::new(Cursor::new(opened.head()), &format);
+        roster.is_ok_and(|roster| roster.reading().differences(&known.reading).is_empty())
+    };
+    known.state == RunStatus::Finished && settings.paths.results.exists() && reads_alike() && (settings.stands)(known)
+}
+
+/// The file, if it is the one that the run of the checkpoint knows a copy of.
+fn known_original(opened: &OpenedInput, known: &Checkpoint) -> std::io::Result<Option<Original>> {
+    let (Some((file, _)), Some(source)) = (opened.regular(), known.source) else { return Ok(None) };
+    Original::of_known(file, source)
+}
+
+/// Whether the copy that the run has read is still there, and is still that one.
+fn is_kept(known: &Checkpoint, paths: &RunPaths) -> bool {
+    known.state == RunStatus::Unfinished && roster::fingerprint(&paths.spool()).is_ok_and(|stat| stat == known.input)
+}
+
+/// Judges the first records of what is about to be copied.
+fn judge(opened: &OpenedInput, flags: &InputFlags, admission: Admission) -> Result<(), ExitMessage> {
+    let roster = Roster::new(Cursor::new(opened.head()), &format(flags)).map_err(|error| input::roster_error(&flags.file, &error))?;
+    preflight::judge(roster, flags, admission)
+}
+
+/// Bytes that the copy will have at least, where that is known before.
+fn least_bytes(opened: &OpenedInput) -> Option<u64> {
+    let (_, stat) = opened.regular()?;
+    // UTF-16 takes two bytes for what UTF-8 may have in one; compression and other encodings only save.
+    let is_wide = opened.contents().encoding.name().starts_with("UTF-16");
+    Some(if is_wide { stat.len / 2 } else { stat.len })
+}
+
+fn announce(opened: &OpenedInput, file: &Path) {
+    let contents = opened.contents();
+    let what: Vec<String> = [
+        (contents.compression != Compression::None).then(|| contents.compression.to_string()),
+        (!contents.is_plain()).then(|| label(contents.encoding)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let what = if what.is_empty() { String::new() } else { format!(" ({})", what.join(", ")) };
+    tracing::info!("{}{what} is first copied, as UTF-8, to where it can be read again", input::shown(file));
+}
+
+fn cannot_spool(file: &Path, path: &Path, error: SpoolError) -> ExitMessage {
+    let error = match error {
+        SpoolError::Input(error) => return input::roster_error(file, &error.into()),
+        SpoolError::NoRoom { left, whole, least } => {
+            let why = format!(
+                "cannot copy {} to the folder of {}: that would leave {} of the file system's {} free, less than {}",
+                input::shown(file),
+                path.display(),
+                bytes(left),
+                bytes(whole),
+                bytes(least)
+            );
+            return ExitMessage::new(Exit::Fatal, why, "it is kept beside the results: make room there, or name others with --results");
+        }
+        SpoolError::Disk(error) => error,
+    };
+    let why = format!("cannot keep {} in {}: {error}{}", input::shown(file), path.display(), why_denied(path, &error));
     let place = "it is kept beside the results: check the folder and its permissions, or name another with --results";
-    cannot_use(why, error, Remedies { place, disk: "it is kept beside the results; make room there" })
+    cannot_use(why, &error, Remedies { place, disk: "it is kept beside the results; make room there" })
 }

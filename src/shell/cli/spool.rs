@@ -1,14 +1,15 @@
-//! Standard input, or another stream, kept in a private file beside the results so that the run can be resumed.
+//! A private copy of an input beside the results, so that a run of what can't be read twice as it stands can be resumed.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::signals::Leftover;
-use crate::io::files::sync_folder_of;
+use crate::io::files::spool::{self, SpoolError};
+use crate::io::files::{folder_of, sync_folder_of};
 
-/// A file that holds what came in on standard input.
+/// A file that holds an input as UTF-8.
 #[derive(Debug)]
 pub(super) struct Spool {
     kept: PathBuf,
@@ -16,37 +17,79 @@ pub(super) struct Spool {
     incoming: Option<PathBuf>,
     /// It was kept by this process, for a run that has not begun.
     is_for_nothing: bool,
+    /// So that a signal removes it.
+    _leftover: Option<Begun>,
+}
+
+/// A copy that nothing has come into yet.
+pub(super) struct Incoming {
+    kept: PathBuf,
+    file: File,
+    begun: Begun,
+}
+
+/// A file that is removed again unless it comes to something.
+#[derive(Debug)]
+struct Begun {
+    path: Option<PathBuf>,
     _leftover: Leftover,
 }
 
-impl Spool {
-    /// Reads `input` to its end. An empty one stands for what an earlier process has kept, if it has.
+impl Begun {
+    fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            remove(path);
+        }
+    }
+}
+
+impl Incoming {
+    /// Begins a file beside the one that is to be kept. One that a killed process has left half is begun anew.
     ///
     /// # Errors
-    /// The disk's or the input's.
-    pub(super) fn fill(kept: PathBuf, mut input: impl Read) -> io::Result<Self> {
-        let mut incoming = kept.clone().into_os_string();
-        incoming.push(".new");
-        let incoming = PathBuf::from(incoming);
-        let leftover = Leftover::of(&incoming);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&incoming)?;
-        let filled = io::copy(&mut input, &mut file).and_then(|bytes| file.sync_all().map(|()| bytes));
-        match filled {
-            Ok(0) if kept.exists() => {
-                std::fs::remove_file(&incoming)?;
-                Ok(Self { kept, incoming: None, is_for_nothing: false, _leftover: leftover })
-            }
-            Ok(_) => Ok(Self { kept, incoming: Some(incoming), is_for_nothing: false, _leftover: leftover }),
-            Err(error) => {
-                let _ = std::fs::remove_file(&incoming);
-                Err(error)
-            }
-        }
+    /// The system's.
+    pub(super) fn new(kept: PathBuf) -> io::Result<Self> {
+        let mut path = kept.clone().into_os_string();
+        path.push(".new");
+        let path = PathBuf::from(path);
+        let leftover = Leftover::of(&path);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        Ok(Self { kept, file, begun: Begun { path: Some(path), _leftover: leftover } })
+    }
+}
+
+impl Spool {
+    /// What an earlier process has kept.
+    pub(super) fn kept(kept: PathBuf) -> Self {
+        Self { kept, incoming: None, is_for_nothing: false, _leftover: None }
+    }
+
+    /// Reads `text` to its end. An empty one stands for what an earlier process has kept, if it has. `on_progress` is told how much was
+    /// written.
+    ///
+    /// # Errors
+    /// As [`spool::fill`]; nothing is left of it then.
+    pub(super) fn fill(incoming: Incoming, text: impl Read, on_progress: impl FnMut(u64)) -> Result<Self, SpoolError> {
+        let Incoming { kept, mut file, mut begun } = incoming;
+        let bytes = spool::fill(text, (&mut file, begun.path()), on_progress)?;
+        let incoming = if bytes == 0 && kept.exists() { None } else { begun.path.take() };
+        Ok(Self { kept, incoming, is_for_nothing: false, _leftover: Some(begun) })
     }
 
     /// Whether nothing has come in and nothing was kept.
     pub(super) fn is_empty(&self) -> bool {
         self.incoming.as_deref().is_some_and(|incoming| std::fs::metadata(incoming).is_ok_and(|stat| stat.len() == 0))
+    }
+
+    /// The name that it has, or will have.
+    pub(super) fn kept_path(&self) -> &Path {
+        &self.kept
     }
 
     /// The file to read.
@@ -93,11 +136,21 @@ impl Drop for Spool {
     }
 }
 
+/// A copy without a name, for a command that is never resumed: it goes with the process, however that ends.
+///
+/// # Errors
+/// As [`spool::fill`].
+pub(super) fn unnamed(beside: &Path, text: impl Read, on_progress: impl FnMut(u64)) -> Result<File, SpoolError> {
+    let mut file = tempfile::tempfile_in(folder_of(beside)).map_err(SpoolError::Disk)?;
+    spool::fill(text, (&mut file, beside), on_progress)?;
+    Ok(file)
+}
+
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(%error, path = %path.display(), "cannot remove the copy of standard input");
+        tracing::warn!(%error, path = %path.display(), "cannot remove the copy of the input");
     }
 }
 
@@ -106,31 +159,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn standard_input_is_kept_privately_until_the_run_is_finished() {
+    fn an_input_is_kept_privately_until_the_run_is_finished() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("r.input.csv");
-        let mut first = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        let fill = |text: &str| Spool::fill(Incoming::new(kept.clone()).unwrap(), text.as_bytes(), |_| {}).unwrap();
+        let mut first = fill("UserID\na\n");
         assert!(!kept.exists());
         first.keep().unwrap();
         first.begins();
         assert_eq!(std::fs::read(&kept).unwrap(), b"UserID\na\n");
         assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
-        drop(Spool::fill(kept.clone(), &b"something else"[..]).unwrap());
+        drop(fill("something else"));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "what was refused is gone");
-        let mut same_again = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        let mut same_again = fill("UserID\na\n");
         same_again.discard_all();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing of a finished run is left");
-        let mut first = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        let mut first = fill("UserID\na\n");
         assert!(!first.is_empty());
         first.keep().unwrap();
-        let mut again = Spool::fill(kept.clone(), &b""[..]).unwrap();
+        let mut again = fill("");
         assert_eq!(again.path(), kept);
         again.keep().unwrap();
         assert!(!again.is_empty());
         again.discard_all();
-        assert!(Spool::fill(kept.clone(), &b""[..]).unwrap().is_empty());
-        let mut for_nothing = Spool::fill(kept.clone(), &b"UserID\na\n"[..]).unwrap();
+        assert!(fill("").is_empty());
+        let mut for_nothing = fill("UserID\na\n");
         for_nothing.keep().unwrap();
         drop(for_nothing);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -18,10 +18,11 @@ use super::exit_messages::{aborted, having_waited};
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
 use super::open_files::Keeps;
-use super::output_paths::{all_differ, can_be_replaced, fits, is_file};
+use super::output_paths::{all_differ, can_be_replaced, cannot_be_named_after, fits, is_file};
 use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::settings::Connection;
+use super::source::Rereadable;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
 use super::{atomic, columns, environment, input, last_calls, log, open_files, signals};
@@ -29,14 +30,14 @@ use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
 use crate::domain::figures::{count, counted};
-use crate::domain::position::{FileStat, InputPosition};
+use crate::domain::position::InputPosition;
 use crate::flow::calls::{self, CallsFailed, CallsOutcome};
 use crate::flow::dispatch::{AbortCause, DispatchSettings, Progress};
 use crate::flow::verify::{Failed, Profiles, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
 use crate::io::api::wire;
 use crate::io::gate::{self, Rate};
-use crate::io::journal::paths::beside;
-use crate::io::roster::{Format, InputFile, Look, Roster, Watch, Watched};
+use crate::io::journal::paths::{beside, repair_of};
+use crate::io::roster::{Format, Look, Roster, Watch, Watched};
 use crate::io::state;
 use crate::io::verification_files::{OriginalFormat, VerificationFiles, VerificationPaths};
 use crate::shell::exit::{Exit, ExitMessage};
@@ -73,7 +74,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let paths = paths(flags)?;
     let gates = last_calls::unknown(connection.headroom);
     let _pipe = HeldPipe::open(flags.summary.as_deref())?;
-    let input = VerifyInput::open(&flags.input)?;
+    let gauge = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
+    let input = VerifyInput::open(&flags.input, &paths.results, gauge)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
     let sheets = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
@@ -157,7 +159,7 @@ impl VerifyRun<'_> {
 
     /// Reads the whole input once: what is asked about, and how many lines are blank; `None` if a signal came.
     async fn survey(&self, gauge: &mut PhaseBar, stops: &mut StopSeen) -> Result<Option<(SurveyPlan, u64)>, ExitMessage> {
-        let bytes = self.input.stat.len;
+        let bytes = self.input.source.stat.len;
         let records = self.input.records()?;
         let blank = records.blank_lines();
         let mut survey = Survey::new(records, Box::new(tempfile::tempfile));
@@ -196,7 +198,7 @@ impl VerifyRun<'_> {
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = having_waited(self.last_word(cause.as_ref(), tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
-        let word = if cause.is_none() { input::with_new_file(word, &self.flags.input.file, &self.input.file) } else { word };
+        let word = if cause.is_none() { self.input.source.with_news(word, &self.flags.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
         self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
         Ok(word)
@@ -260,17 +262,23 @@ fn asking(tally: FindingCounts, ids: u64) -> String {
 /// The names of the run's files; no two of them may be one, and those that are replaced must be files.
 fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     let file = &flags.input.file;
-    if input::is_stdin(file) {
-        return Err(ExitMessage::yours("a verification reads its input twice", "give it as a file"));
+    if input::is_stream(file) && flags.results.is_none() {
+        return Err(cannot_be_named_after(file));
     }
     can_be_replaced("summary", flags.summary.as_deref())?;
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
-    let paths = VerificationPaths { results: named(&flags.results, ".verify.csv"), repair: named(&flags.repair, ".repair.csv") };
+    let results = named(&flags.results, ".verify.csv");
+    let repair = if input::is_stream(file) {
+        flags.repair.clone().unwrap_or_else(|| repair_of(&results))
+    } else {
+        named(&flags.repair, ".repair.csv")
+    };
+    let paths = VerificationPaths { results, repair };
     for own in [&paths.results, &paths.repair] {
         is_file(own, "name another with --results or --repair")?;
         fits(own)?;
     }
-    let own = [Some(file), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
+    let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
     let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
     all_differ(all, "input, results, repair file, summary and state must be different files")?;
@@ -280,30 +288,20 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
 /// The input: both passes read this one file, whatever takes its name.
 struct VerifyInput<'a> {
     path: &'a Path,
-    file: InputFile,
-    /// Before anything was read of it.
-    stat: FileStat,
+    source: Rereadable,
     format: Format,
 }
 
 impl<'a> VerifyInput<'a> {
-    fn open(flags: &'a InputFlags) -> Result<Self, ExitMessage> {
-        let path = &flags.file;
-        let is_pipe = std::fs::metadata(path).is_ok_and(|stat| !stat.is_file() && !stat.is_dir());
-        if is_pipe {
-            return Err(ExitMessage::yours(
-                format!("{} is a pipe or a device", path.display()),
-                "a verification reads its input twice: give a file",
-            ));
-        }
-        let (file, stat) = input::open_file(path, path)?;
-        let format = input::as_it_is_read(&file, flags)?;
-        Ok(Self { path, file, stat, format })
+    fn open(flags: &'a InputFlags, results: &Path, gauge: PhaseBar) -> Result<Self, ExitMessage> {
+        let source = Rereadable::open(flags, results, gauge)?;
+        let format = input::as_it_is_read(&source.file, flags)?;
+        Ok(Self { path: &flags.file, source, format })
     }
 
     /// Refuses a file that was truncated, rewritten or appended to after it was read to `end`: what has come was not asked.
     fn still_holds(&self, end: InputPosition) -> Result<(), ExitMessage> {
-        let mut watch = Watch::new(self.file.clone(), self.format.delimiter, self.stat);
+        let mut watch = Watch::new(self.source.file.clone(), self.format.delimiter, self.source.stat);
         match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
             Look::Same | Look::Comparing => Ok(()),
             Look::Grown => {
@@ -319,8 +317,9 @@ impl<'a> VerifyInput<'a> {
 
     /// From its start.
     fn records(&self) -> Result<WatchedFile, ExitMessage> {
-        let roster = Roster::of(&self.file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
-        Ok(Watched::new(roster, self.file.clone(), self.stat))
+        let Rereadable { file, stat, .. } = &self.source;
+        let roster = Roster::of(file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
+        Ok(Watched::new(roster, file.clone(), *stat))
     }
 }
 

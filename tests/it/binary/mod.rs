@@ -141,7 +141,7 @@ pub(crate) struct Call<'a> {
     command: Command,
     /// Flags that hold unless the test gives others.
     usual: &'static [&'static str],
-    stdin: Option<String>,
+    stdin: Option<Vec<u8>>,
     server: Option<&'a Server>,
     /// The environment or the output may hold the key, because the test wants it there.
     shows_key: bool,
@@ -181,8 +181,8 @@ impl<'a> Call<'a> {
         self
     }
 
-    pub(crate) fn stdin(self, text: &str) -> Self {
-        Self { stdin: Some(text.to_owned()), ..self }
+    pub(crate) fn stdin(self, text: &(impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { stdin: Some(text.as_ref().to_owned()), ..self }
     }
 
     /// The results are named otherwise than after the input.

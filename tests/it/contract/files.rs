@@ -305,7 +305,7 @@ fn a_file_in_another_format_is_refused_before_the_first_request() {
     check(b"userid,UserID\na,b\n", "two columns for UserID", "--map UserID=userid");
     check(b"UserID;Nick\na;b\n", "UserID", "--delimiter");
     check(b"UserID,Nick,Nick\na,b,c\n", "Nick", "rename");
-    check(b"\xff\xfeU\0s\0", "UTF-16", "iconv");
+    check(b"U\0s\0e\0r\0I\0D\0\n\0", "not UTF-8", "--encoding utf-16le");
     check(b"UserID\ra\rb\r", "carriage", "tr ");
     check(b"UserID,Nick\na,b\nc,\"d\n", "line 3, column 3", "close the quote");
     bench.import_of("missing.csv", &server).run().exits(2).because("missing.csv");

@@ -68,6 +68,7 @@ impl Input {
             work: RunKind::Import,
             target: Target { endpoint: "sandbox".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
             input: self.fingerprint,
+            source: None,
             reading: ColumnLayout { delimiter: b',', columns: [Some(0), Some(1), None], flags: BTreeMap::new() },
             header: ByteRecord::from(vec!["UserID", "Nick"]),
             rejects_delimiter: b',',

@@ -4,7 +4,7 @@ mod claims;
 mod said;
 
 use chatlift::domain::outcome::OutcomeCounts;
-use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
+use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition, SourceFile};
 use chatlift::domain::target::Target;
 use chatlift::io::journal::checkpoint::{Checkpoint, Extent, RunKind, RunStatus};
 use proptest::collection::{btree_map, vec};
@@ -172,6 +172,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
             reading,
             names,
             input,
+            source: (names % 2 == 1).then_some(SourceFile { stat: input, digest: names }),
             settled,
             results,
             rejects,

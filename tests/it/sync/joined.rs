@@ -219,7 +219,7 @@ pub(super) fn setup(folder: &Path, now: &Rc<Cell<SystemTime>>, observer: impl Ob
     Setup {
         state: folder.join("state"),
         paths: RunPaths::new(&path, GivenPaths::default()),
-        input: SyncInput { path, stat: file.fingerprint().unwrap(), file, format: Format::default() },
+        input: SyncInput { path, original: None, stat: file.fingerprint().unwrap(), file, format: Format::default() },
         target: Target { endpoint: "https://fake".to_owned(), sdkappid: 1, api: "account_import".to_owned() },
         missing: MissingRules::report(),
         canaries: Vec::new(),

@@ -304,7 +304,7 @@ fn no_files() -> [(Vec<u8>, &'static str); 7] {
         (behind(1_500, "open,\"x\n"), "is not closed"),
         (behind(3, &format!("long,{}\n", "x".repeat(70_000))), "more than 65536 bytes"),
         (Vec::new(), "no header"),
-        (b"\xff\xfeU\0s\0".to_vec(), "UTF-16"),
+        (b"U\0s\0".to_vec(), "not UTF-8"),
         (b"UserID,Nick\ra,b\r".to_vec(), "carriage returns"),
         (b"Name,Nick\na,b\n".to_vec(), "no column"),
     ]

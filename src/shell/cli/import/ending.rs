@@ -65,7 +65,7 @@ impl Ending<'_> {
         if !is_finished {
             return word;
         }
-        let word = input::with_new_file(word, &self.job.typed.input.file, &self.input.file);
+        let word = self.source.with_news(word, &self.input.file);
         input::tell_blank(self.blank.count());
         word
     }

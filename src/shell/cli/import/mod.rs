@@ -16,7 +16,7 @@ use super::exit_messages::cannot_open;
 use super::flags::ImportFlags;
 use super::pipe::HeldPipe;
 use super::reach::Reach;
-use super::source::Source;
+use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, fill_error, state_error};
 use super::{check, columns, environment, input, last_calls, log, preflight, run, signals};
 use crate::domain::outcome::OutcomeCounts;
@@ -44,7 +44,7 @@ pub(super) fn run(flags: &ImportFlags) -> ExitMessage {
         let reach = Reach::new(&job.connection, &environment, Instant::now());
         let _pipe = HeldPipe::open(job.typed.summary.as_deref())?;
         let last_calls = LastCalls::find(&job.paths.lock());
-        Ok(match prepare(&job, reach, last_calls)? {
+        Ok(match prepare(&job, reach, last_calls, &bars)? {
             Prepared::Run(run) => run.carry_out(&bars),
             Prepared::Finished { tally, delimiter, filled } => ending::finished_earlier(&job, tally, delimiter, filled),
         })
@@ -65,13 +65,18 @@ enum Prepared<'a> {
 }
 
 /// Looks at everything; opens the journal if there is something to do.
-fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls) -> Result<Prepared<'a>, ExitMessage> {
+fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &MultiProgress) -> Result<Prepared<'a>, ExitMessage> {
     let (lock, _leftover) = run::lock(&job.paths)?;
     let state = job.state.map(LockedState::take).transpose()?;
     if let Some(state) = &state {
         state.belongs_to(&job.target, &job.typed.connection)?;
     }
-    let mut source = Source::new(&job.typed.input.file, &job.paths)?;
+    let stands = |known: &Checkpoint| stands_for(known, job, state.as_ref());
+    let settings = SourceSettings { flags: job.typed, paths: &job.paths, admission: job.admission, bars, stands: &stands };
+    let mut source = Source::new(&settings)?;
+    if let Some(known) = source.finished() {
+        return Ok(finished_run(known, job, state.as_ref()));
+    }
     if source.is_missing()
         && let Some(finished) = finished_without_input(job, state.as_ref())?
     {
@@ -79,7 +84,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls) -> Resul
     }
     let input = OpenInput::of(&source, job)?;
     let roster = input.roster(job)?;
-    let spec = import::run_spec(RunKind::Import, &job.target, input.stat, &roster);
+    let spec = import::run_spec(RunKind::Import, &job.target, (input.stat, source.source_file()), &roster);
     let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.delimiter, checkpoint.settled);
     match journal::examine(&OsDisk, &job.paths, &spec, job.restart, compare).map_err(|error| cannot_open(&error))? {
         StartDecision::Finished { tally } => {
@@ -107,11 +112,20 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls) -> Resul
 /// A run that an earlier process has finished, its input being gone by now.
 fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> Result<Option<Prepared<'a>>, ExitMessage> {
     let found = journal::finished_earlier(&OsDisk, &job.paths, &job.target).map_err(|error| cannot_open(&error))?;
-    Ok(found.map(|checkpoint| {
-        let is_filled = |state| job.filling(state).is_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
-        let filled = state.map_or(Ok(()), is_filled);
-        Prepared::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, filled }
-    }))
+    Ok(found.map(|checkpoint| finished_run(&checkpoint, job, state)))
+}
+
+/// A run that an earlier process has finished.
+fn finished_run<'a>(checkpoint: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> Prepared<'a> {
+    let is_filled = |state| job.filling(state).is_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
+    let filled = state.map_or(Ok(()), is_filled);
+    Prepared::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, filled }
+}
+
+/// Whether a finished run of the same file stands for this one, so that nothing need be read.
+fn stands_for(known: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> bool {
+    let is_filled = state.is_none_or(|state| job.filling(state).is_filled_from(known.settled).is_ok());
+    known.work == RunKind::Import && known.target == job.target && is_filled
 }
 
 /// The input, open. It alone is read, whatever takes its name.
@@ -137,7 +151,7 @@ impl OpenInput {
 fn admit(start: &StartMode, input: &OpenInput, job: &ImportJob) -> Result<(), ExitMessage> {
     match start {
         StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => {
-            preflight::judge(&input.file, &job.typed.input, &input.format, job.admission)
+            preflight::judge(input.roster(job)?, &job.typed.input, job.admission)
         }
         StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its processed part is the same, the run goes on with what follows");

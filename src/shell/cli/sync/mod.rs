@@ -17,8 +17,9 @@ use indicatif::MultiProgress;
 use super::client::{ServiceClient, build_client, target};
 use super::flags::SyncFlags;
 use super::pipe::HeldPipe;
+use super::preflight::{Admission, EmptyFile};
 use super::signals::Leftover;
-use super::source::Source;
+use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, new_identity};
 use super::{input, last_calls, log, run};
 use crate::flow::import::ImportEnd;
@@ -71,10 +72,12 @@ impl<'a> Session<'a> {
     fn begin(job: &'a SyncJob, bars: &MultiProgress) -> Result<Self, ExitMessage> {
         let runtime = run::runtime("the same command resumes")?;
         let locks = if job.intent == Intent::DryRun { None } else { Some(HeldLocks::take(job)?) };
-        let source = Source::new(&job.typed.input.file, &job.paths)?;
+        // A file without records is a guard's, and a finished sync never stands for the next.
+        let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed };
+        let source = Source::new(&SourceSettings { flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
         let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
         let format = input::as_it_is_read(&file, &job.typed.input)?;
-        let input = SyncInput { path: source.path().to_owned(), file, stat, format };
+        let input = SyncInput { path: source.named().to_owned(), original: source.original().cloned(), file, stat, format };
         let watch = Rc::new(RefCell::new(SyncWatch::new(job, bars, stat.len)));
         Ok(Self { job, runtime, locks, source, input, watch })
     }
@@ -118,7 +121,7 @@ impl<'a> Session<'a> {
         self.watch.borrow_mut().clear();
         let mut word = report::last_word_on(self.job, &report, &self.watch.borrow().reach);
         if matches!(report.end, Ok(ImportEnd::Finished)) {
-            word = input::with_new_file(word, &self.job.typed.input.file, &self.input.file);
+            word = self.source.with_news(word, &self.input.file);
             self.source.is_done_with();
         }
         report::tell(self.job, &word, report, began.elapsed());

@@ -1,0 +1,68 @@
+//! The file that a copy was made of, which a run then reads instead.
+
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::RosterError;
+use super::file::InputFile;
+use crate::domain::position::{FileStat, SourceFile};
+
+/// Bytes that are hashed at once. Chosen: system calls don't count.
+const HASHED_AT_ONCE: usize = 256 * 1024;
+
+/// A file that a text was made of, as it was then.
+#[derive(Debug, Clone)]
+pub struct Original {
+    pub file: InputFile,
+    pub source: SourceFile,
+}
+
+impl Original {
+    /// The file whose stat fields were `before` until so many `bytes` with this hash were read of it, which was all of it.
+    ///
+    /// # Errors
+    /// [`RosterError::Modified`] if it is another one by now, and the system's.
+    pub fn of_read(file: &InputFile, before: FileStat, (bytes, digest): (u64, u64)) -> Result<Self, RosterError> {
+        let now = file.fingerprint()?;
+        let is_same = now == before || (now.len == bytes && digest_of(file)? == digest);
+        let source = SourceFile { stat: now, digest };
+        if is_same { Ok(Self { file: file.clone(), source }) } else { Err(RosterError::Modified) }
+    }
+
+    /// The file as a run has known it, if it is still that one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of_known(file: &InputFile, known: SourceFile) -> io::Result<Option<Self>> {
+        let stat = file.fingerprint()?;
+        let is_same = known.stat == stat || (known.stat.len == stat.len && digest_of(file)? == known.digest);
+        Ok(is_same.then(|| Self { file: file.clone(), source: SourceFile { stat, ..known } }))
+    }
+
+    /// Whether another file is to be read under this name by now.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn has_changed(&self, path: &Path) -> io::Result<bool> {
+        let now = match InputFile::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            now => now?,
+        };
+        Ok(Self::of_known(&now, self.source)?.is_none())
+    }
+}
+
+/// The hash of all bytes of a file.
+fn digest_of(file: &InputFile) -> io::Result<u64> {
+    let (mut reader, mut hash, mut buffer) = (file.reader(), Xxh3::default(), vec![0; HASHED_AT_ONCE]);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(hash.digest()),
+            Ok(bytes) => hash.update(&buffer[..bytes]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! An input from its name to the text that is read: what it is by its content, and whether its first records can be read at all.
+
+use std::io::{self, Cursor, Read};
+
+use encoding_rs::Encoding;
+
+use super::encoding::{refuse_not_utf8, tell_encoding};
+use super::flags::InputFlags;
+use super::input::{is_stdin, is_stream, open_file, roster_error};
+use super::settings::format;
+use crate::domain::position::FileStat;
+use crate::io::roster::{InputFile, RosterError, not_utf8};
+use crate::io::source::{Contents, Meter, Metered, TextStream};
+use crate::shell::exit::ExitMessage;
+
+/// An input that is open, with its header and its first 1,000 records judged.
+pub(super) struct OpenedInput {
+    /// None of standard input.
+    file: Option<(InputFile, FileStat)>,
+    /// Whether it is called by a name of a stream.
+    is_stream: bool,
+    contents: Contents,
+    meter: Meter,
+    /// The first part of the text, which was judged, and the rest.
+    head: Vec<u8>,
+    rest: TextStream<'static>,
+}
+
+impl OpenedInput {
+    /// Opens what the flags name. Of a pipe this waits for whoever writes it, as standard input does; a signal ends that.
+    ///
+    /// # Errors
+    /// What is wrong with it as a whole: exit code 2.
+    pub(super) fn open(flags: &InputFlags) -> Result<Self, ExitMessage> {
+        let path = &flags.file;
+        let file = if is_stdin(path) { None } else { Some(open_file(path, path)?) };
+        let raw: Box<dyn Read> = match &file {
+            Some((file, _)) => Box::new(file.reader()),
+            None => Box::new(io::stdin()),
+        };
+        let failed = |error: io::Error| roster_error(path, &error.into());
+        let meter = Meter::default();
+        let mut rest = TextStream::open(Metered::new(raw, &meter), flags.encoding).map_err(failed)?;
+        let mut head = Vec::new();
+        let found = not_utf8(Tee { text: &mut rest, head: &mut head }, &format(flags)).map_err(|error| roster_error(path, &error))?;
+        if let Some(found) = found {
+            return Err(refuse_not_utf8(flags, &found, &rest));
+        }
+        tell_encoding(flags, rest.contents());
+        Ok(Self { file, is_stream: is_stream(path), contents: rest.contents(), meter, head, rest })
+    }
+
+    /// Whether its bytes can be read as they stand in the file, as often as one likes.
+    pub(super) fn stands_as_it_is(&self) -> bool {
+        self.regular().is_some() && self.contents.is_plain()
+    }
+
+    /// The file, if it can be read twice.
+    pub(super) fn regular(&self) -> Option<(&InputFile, FileStat)> {
+        self.file.as_ref().filter(|(file, _)| !self.is_stream && file.is_regular()).map(|(file, stat)| (file, *stat))
+    }
+
+    pub(super) fn contents(&self) -> Contents {
+        self.contents
+    }
+
+    /// The text of the first records; of a short input all of it.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// The text from its start, once.
+    pub(super) fn into_text(self) -> impl Read + use<> {
+        Cursor::new(self.head).chain(self.rest)
+    }
+
+    /// What would be read again of a file, recoded as it was.
+    pub(super) fn reopen(file: &InputFile, asked: Option<&'static Encoding>) -> Result<TextStream<'static>, RosterError> {
+        Ok(TextStream::open(file.reader(), asked)?)
+    }
+}
+
+/// Keeps what is read of a text.
+struct Tee<'a> {
+    text: &'a mut TextStream<'static>,
+    head: &'a mut Vec<u8>,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.text.read(buffer)?;
+        self.head.extend_from_slice(&buffer[..bytes]);
+        Ok(bytes)
+    }
+}

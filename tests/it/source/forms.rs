@@ -1,0 +1,279 @@
+//! What a file may look like, and what is said of one that is no CSV.
+
+use std::fs;
+use std::process::Command;
+
+use chatlift::sandbox::{Sandbox, SandboxSettings};
+
+use super::{encoded, gzip, zstd};
+use crate::binary::{CliFixture, KEY, SDKAPPID, side_by_side};
+
+/// A text, the flag that it needs, and how it is told.
+struct Form {
+    name: &'static str,
+    /// Behind the name `users`.
+    ending: &'static str,
+    bytes: Vec<u8>,
+    flags: &'static [&'static str],
+    /// The same records in UTF-8.
+    text: String,
+}
+
+fn users(nicks: [&str; 3]) -> String {
+    nicks.iter().zip(1..).fold("UserID,Nick\n".to_owned(), |text, (nick, row)| format!("{text}user{row},\"{nick}\"\n"))
+}
+
+fn forms() -> Vec<Form> {
+    let (chinese, western) = (users(["张三丰", "李四，四", "王, 五"]), users(["Müller", "façade", "Zoë, née Ω-less"].map(|nick| nick)));
+    let western = western.replace('Ω', "O");
+    let japanese = users(["山田太郎", "ソフト表", "鈴木"]);
+    let traditional = users(["陳大文", "許功蓋", "黃小明"]);
+    let form = |name, ending, bytes: Vec<u8>, flags, text: &str| Form { name, ending, bytes, flags, text: text.to_owned() };
+    let half = chinese.find("user2").unwrap();
+    let marked = |mark: &[u8], bytes: Vec<u8>| [mark, &bytes].concat();
+    vec![
+        form("UTF-8", ".csv", chinese.clone().into(), &[], &chinese),
+        form("UTF-8 with its mark", ".csv", marked(b"\xef\xbb\xbf", chinese.clone().into()), &[], &chinese),
+        form(
+            "UTF-8 with its mark, whatever is said",
+            ".csv",
+            marked(b"\xef\xbb\xbf", chinese.clone().into()),
+            &["--encoding", "big5"],
+            &chinese,
+        ),
+        form("UTF-16LE", ".csv", marked(b"\xff\xfe", encoded(&chinese, "utf-16le")), &[], &chinese),
+        form("UTF-16BE", ".csv", marked(b"\xfe\xff", encoded(&chinese, "utf-16be")), &[], &chinese),
+        form("UTF-16LE without its mark", ".csv", encoded(&chinese, "utf-16le"), &["--encoding", "UTF-16LE"], &chinese),
+        form("GB18030", ".csv", encoded(&chinese, "gb18030"), &["--encoding", "gb18030"], &chinese),
+        form("GBK", ".csv", encoded(&chinese, "gbk"), &["--encoding", "GB2312"], &chinese),
+        form("Big5", ".csv", encoded(&traditional, "big5"), &["--encoding", "big5"], &traditional),
+        form("Shift_JIS", ".csv", encoded(&japanese, "shift_jis"), &["--encoding", "sjis"], &japanese),
+        form("windows-1252", ".csv", encoded(&western, "windows-1252"), &["--encoding", "latin1"], &western),
+        form("gzip", ".csv.gz", gzip(chinese.as_bytes()), &[], &chinese),
+        form("gzip under another name", ".csv", gzip(chinese.as_bytes()), &[], &chinese),
+        form(
+            "concatenated gzip",
+            ".csv.gz",
+            [gzip(&chinese.as_bytes()[..half]), gzip(b""), gzip(&chinese.as_bytes()[half..])].concat(),
+            &[],
+            &chinese,
+        ),
+        form("gzip with zeros at its end", ".csv.gz", [gzip(chinese.as_bytes()), vec![0; 700]].concat(), &[], &chinese),
+        form("zstd", ".csv.zst", zstd(chinese.as_bytes()), &[], &chinese),
+        form("zstd of frames", ".csv.zst", [zstd(&chinese.as_bytes()[..half]), zstd(&chinese.as_bytes()[half..])].concat(), &[], &chinese),
+        form("gzip of UTF-16", ".csv.gz", gzip(&marked(b"\xff\xfe", encoded(&chinese, "utf-16le"))), &[], &chinese),
+        form("zstd of GB18030", ".csv.zst", zstd(&encoded(&chinese, "gb18030")), &["--encoding", "gb18030"], &chinese),
+    ]
+}
+
+fn connection(bench: &CliFixture, sandbox: &Sandbox) -> Vec<String> {
+    let key = bench.key().to_str().unwrap().to_owned();
+    ["--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--rate", "0", "--secret-key-file", &key].map(str::to_owned).into()
+}
+
+/// How a command is given its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Named,
+    Piped,
+}
+
+/// Every command on the input, in the order in which people give them.
+fn every_command(form: &Form, given: Given) {
+    let bench = CliFixture::new();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap();
+    let connection = connection(&bench, &sandbox);
+    let connection: Vec<&str> = connection.iter().map(String::as_str).collect();
+    let name = format!("users{}", form.ending);
+    let file = if given == Given::Named { name.as_str() } else { "-" };
+    bench.write(&name, &form.bytes);
+    bench.write("text.csv", &form.text);
+    let run = |words: &[&str]| {
+        let call = bench.call(&[words[0], file]).args(&words[1..]).args(form.flags);
+        let call = if given == Given::Piped { call.stdin(&form.bytes) } else { call };
+        call.run().exits(0)
+    };
+    run(&["check"]);
+    let own = |name| if given == Given::Named { Vec::new() } else { vec!["--results", name] };
+    run(&[&["import"], &connection[..], &own("users.results.csv")].concat()).imports_all(3);
+    run(&[&["verify", "--profiles"], &connection[..], &own("users.verify.csv")].concat());
+    run(&["audit", "--results", "users.results.csv"]);
+    let sync = run(&[&["sync", "--state", "users.state", "--results", "night.results.csv"], &connection[..]].concat());
+    sync.because("3 created");
+    // What the service holds now is what the text says.
+    bench.call(&[&["verify", "text.csv", "--profiles"], &connection[..]].concat()).run().exits(0).because("all 3 ids are the same");
+    let left: Vec<_> = bench.names().into_iter().filter(|name| name.contains(".input.csv")).collect();
+    assert!(left.is_empty(), "{}: {left:?}", form.name);
+}
+
+#[test]
+fn every_command_reads_every_form() {
+    let forms = forms();
+    side_by_side(&forms, |form| every_command(form, Given::Named));
+    side_by_side(&forms, |form| every_command(form, Given::Piped));
+}
+
+#[test]
+fn a_mark_that_beats_the_flag_is_told() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", [b"\xff\xfe", &*encoded("UserID\na\n", "utf-16le")].concat());
+    let run = bench.call(&["import", "users.csv", "--sandbox", "--encoding", "gbk"]).run().exits(0);
+    assert!(run.stderr.contains("byte order mark of UTF-16LE"), "{}", run.stderr);
+}
+
+#[test]
+fn another_encoding_is_refused_with_its_name_and_two_cells() {
+    let many = |nick: &str| (1..=40).fold("UserID,Nick\n".to_owned(), |text, row| format!("{text}user{row},{nick}{row}\n"));
+    let check = |label: &str, text: String, hint: &str, cells: &[&str]| {
+        let bench = CliFixture::new();
+        bench.write("users.csv", encoded(&text, label));
+        for words in
+            [&["check", "users.csv"][..], &["import", "users.csv", "--sandbox"], &["sync", "users.csv", "--sandbox", "--state", "s"]]
+        {
+            let run = bench.call(words).run().exits(2).hints(hint);
+            for cell in cells {
+                assert!(run.stderr.contains(cell), "{label}: {}", run.stderr);
+            }
+        }
+        assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"], "nothing is left of it");
+        let flag = hint.split_once(' ').unwrap().1;
+        bench.call(&["check", "users.csv", "--encoding", flag]).run().exits(0);
+    };
+    let chinese = ["张伟", "王芳", "李娜", "刘洋", "陈静"].map(|name| many(name).split_once('\n').unwrap().1.to_owned()).concat();
+    check("gb18030", format!("UserID,Nick\n{chinese}"), "--encoding gb18030", &["张伟1", "张伟2"]);
+    check("gb18030", format!("UserID,昵称\n{chinese}"), "--encoding gb18030", &["昵称", "张伟1"]);
+    check("big5", many("陳志明與黃淑芬的帳號"), "--encoding big5", &["陳志明與黃淑芬的帳號1"]);
+    check("shift_jis", many("ヤマダの山田です"), "--encoding shift_jis", &["ヤマダの山田です1"]);
+    check("windows-1252", many("Jürgen Müßiggang, née Zoë").replace(", ", " "), "--encoding windows-1252", &["Jürgen"]);
+    check("utf-16le", many("张伟"), "--encoding utf-16le", &["UserID", "Nick"]);
+    check("utf-16be", many("张伟"), "--encoding utf-16be", &["UserID", "Nick"]);
+}
+
+#[test]
+fn a_wrong_encoding_is_refused_too() {
+    let bench = CliFixture::new();
+    let text = (1..=40).fold("UserID,Nick\n".to_owned(), |text, row| format!("{text}user{row},张伟的昵称\n"));
+    bench.write("users.csv", encoded(&text, "gb18030"));
+    bench.call(&["check", "users.csv", "--encoding", "utf-16le"]).run().exits(2);
+    bench.call(&["check", "users.csv", "--encoding", "utf8"]).run().exits(2).hints("--encoding gb18030");
+    let run = bench.call(&["check", "users.csv", "--encoding", "klingon"]).run().exits(2);
+    assert!(run.stderr.contains("no name of an encoding"), "{}", run.stderr);
+}
+
+#[test]
+fn a_few_bad_bytes_cost_their_rows() {
+    let text = |bad: &[u64]| {
+        let nick = |row: u64| if bad.contains(&row) { &b"bad\xff\xfe"[..] } else { b"good" };
+        (1..=1_200).fold(b"UserID,Nick\n".to_vec(), |text, row| [&text, format!("user{row},").as_bytes(), nick(row), b"\n"].concat())
+    };
+    let bench = CliFixture::new();
+    let check = |bad: &[u64], encoding: &[&str], exit: i32| {
+        bench.write("users.csv", text(bad));
+        let run = bench.call(&["import", "users.csv", "--sandbox", "--rate", "0", "--restart"]).args(encoding).run().exits(exit);
+        let invalid: Vec<u64> = run.rows.iter().filter(|row| row.status == "invalid").map(|row| row.number).collect();
+        if exit == 3 {
+            assert_eq!(invalid, bad);
+            let rejects = fs::read(bench.path("users.rejects.csv")).unwrap();
+            assert!(memchr::memmem::find(&rejects, b"bad\xff").is_some(), "undecodable bytes are as they were");
+        }
+    };
+    check(&[7, 500, 999], &[], 3);
+    check(&[7, 500, 999, 1_100, 1_101, 1_102], &[], 3);
+    check(&[7, 500, 999, 1_000], &[], 2);
+    // 0xff begins nothing in these either.
+    check(&[7, 500, 999], &["--encoding", "gb18030"], 3);
+    check(&[7, 500, 999, 1_000], &["--encoding", "gb18030"], 2);
+    check(&[7, 500, 999], &["--encoding", "euc-kr"], 3);
+}
+
+#[test]
+fn bytes_that_cannot_be_decoded_are_never_sent() {
+    // Each of them is undefined where it stands, and both together would be a letter in UTF-8 (U+04AA).
+    let rows = (1..=20).fold(String::new(), |text, row| format!("{text}user{row},x\n"));
+    let bench = CliFixture::new();
+    bench.write("users.csv", [b"UserID,Nick\nodd,\xd2\xaa\n", rows.as_bytes()].concat());
+    let run = bench.call(&["import", "users.csv", "--sandbox", "--encoding", "windows-1253"]).run().exits(3);
+    let row = &run.rows[0];
+    assert_eq!((&*row.user_id, &*row.status), ("odd", "invalid"), "{row:?}");
+}
+
+#[test]
+fn what_is_no_csv_is_refused_with_a_command_that_makes_one() {
+    let bench = CliFixture::new();
+    let check = |name: &str, bytes: &[u8], why: &str, hint: &str| {
+        bench.write(name, bytes);
+        for command in
+            [&["check", name][..], &["audit", name, "--results", "r.csv"], &["import", name, "--sandbox"], &["verify", name, "--sandbox"]]
+        {
+            bench.call(command).run().exits(2).because(why).hints(hint);
+        }
+        bench.call(&["check", "-"]).stdin(bytes).run().exits(2).because(why);
+        fs::remove_file(bench.path(name)).unwrap();
+    };
+    check("u.xlsx", b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml", "Excel workbook", "libreoffice --headless");
+    check("u.csv", b"PK\x03\x04\x14\0\0\0\x08\0\0\0!\0users.csv", "ZIP archive", "unzip -p u.csv > ");
+    check("u.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "Excel workbook", "libreoffice");
+    check("u.parquet", b"PAR1\x15\x04\x15\x10", "Parquet", "duckdb");
+    check("u.db", b"SQLite format 3\0\x10\0", "SQLite", "sqlite3 -header -csv u.db");
+    check("u.json", b" [\n {\"UserID\": \"a\"}]", "JSON", "jq -r");
+    check("u.jsonl", b"{\"UserID\": \"a\"}\n{\"UserID\": \"b\"}\n", "JSON", "jq -r");
+    check("u.json.gz", &gzip(b"{\"UserID\": \"a\"}"), "JSON", "jq -r");
+    check("u.csv.gz.gz", &gzip(&gzip(b"UserID\na\n")), "compressed twice", "unpack it once");
+}
+
+#[test]
+fn the_command_of_a_hint_makes_a_csv() {
+    let has = |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|run| run.status.success());
+    let bench = CliFixture::new();
+    let check = |name: &str, tool: &str| {
+        if !has(tool) {
+            eprintln!("SKIPPED: {tool} is not installed, so the command that makes a CSV of {name} was not tried");
+            return;
+        }
+        let run = bench.call(&["check", name]).run().exits(2);
+        let command = run.stderr.lines().find_map(|line| line.strip_prefix("hint: make a CSV of it: ")).unwrap().to_owned();
+        let made = Command::new("/bin/sh").args(["-c", &command]).current_dir(bench.path("")).status().unwrap();
+        assert!(made.success(), "{command}");
+        bench.call(&["check", "my users.csv"]).run().exits(0).because("2 records can be sent");
+        fs::remove_file(bench.path("my users.csv")).unwrap();
+    };
+    bench.write("my users.json", "[{\"UserID\": \"a\", \"Nick\": \"A, \\\"B\\\"\"}, {\"UserID\": \"b\"}]");
+    check("my users.json", "jq");
+    bench.write("my users.jsonl", "{\"UserID\": \"a\", \"Nick\": \"A\"}\n{\"UserID\": \"b\"}\n");
+    check("my users.jsonl", "jq");
+    let database = rusqlite::Connection::open(bench.path("my users.db")).unwrap();
+    let rows = "CREATE TABLE \"all users\" (UserID, Nick); INSERT INTO \"all users\" VALUES ('a', 'A, \"B\"'), ('b', NULL);";
+    database.execute_batch(rows).unwrap();
+    drop(database);
+    check("my users.db", "sqlite3");
+}
+
+#[test]
+fn compressed_data_that_are_cut_off_or_damaged_are_refused() {
+    let bench = CliFixture::new();
+    let text = (1..=20_000).fold("UserID\n".to_owned(), |text, row| format!("{text}user{row}\n"));
+    let check = |name: &str, bytes: &[u8], why: &str| {
+        bench.write(name, bytes);
+        for command in ["check", "import", "verify"] {
+            let call = bench.call(&[command, name]);
+            let call = if command == "check" { call } else { call.args(&["--sandbox"]) };
+            call.run().exits(2).because(why).hints("get the whole file");
+        }
+        assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), [name], "nothing is left half");
+        fs::remove_file(bench.path(name)).unwrap();
+    };
+    let (gz, zst) = (gzip(text.as_bytes()), zstd(text.as_bytes()));
+    check("u.csv.gz", &gz[..gz.len() / 2], "the gzip data are cut off");
+    check("u.csv.gz", &gz[..gz.len() - 4], "the gzip data are cut off");
+    let mut flipped = gz.clone();
+    let crc = flipped.len() - 6;
+    flipped[crc] ^= 1;
+    check("u.csv.gz", &flipped, "the gzip data are damaged");
+    check("u.csv.gz", &[&gz[..], b"more"].concat(), "something that is no gzip follows");
+    check("u.csv.zst", &zst[..zst.len() / 2], "the zstd data are cut off");
+    let mut wide = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    wide.window_log(28).unwrap();
+    std::io::Write::write_all(&mut wide, text.as_bytes()).unwrap();
+    bench.write("u.csv.zst", wide.finish().unwrap());
+    bench.call(&["check", "u.csv.zst"]).run().exits(2).because("over 128 MiB").hints("--long=31");
+}
