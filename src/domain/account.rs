@@ -8,6 +8,7 @@ mod bytes;
 use bytes::{is_printable, may_be_odd};
 use thiserror::Error;
 
+use super::profile::{PerField, ProfileField};
 use super::uuid::is_hyphenated;
 
 /// Longest UserID, in bytes. Source: Tencent's documentation of `account_import`.
@@ -38,9 +39,26 @@ impl Field {
     pub const fn name(self) -> &'static str {
         match self {
             Field::UserId => "UserID",
-            Field::Nick => "Nick",
-            Field::FaceUrl => "FaceUrl",
+            Field::Nick => ProfileField::Nick.spec().name,
+            Field::FaceUrl => ProfileField::FaceUrl.spec().name,
         }
+    }
+}
+
+impl From<ProfileField> for Field {
+    fn from(field: ProfileField) -> Self {
+        match field {
+            ProfileField::Nick => Field::Nick,
+            ProfileField::FaceUrl => Field::FaceUrl,
+        }
+    }
+}
+
+impl Field {
+    /// The profile field that it is, if it is one.
+    #[must_use]
+    pub fn profile(self) -> Option<ProfileField> {
+        ProfileField::ALL.into_iter().find(|field| Self::from(*field) == self)
     }
 }
 
@@ -163,6 +181,13 @@ impl<'a> AccountRef<'a> {
         Ok((Self { user_id, nick, face_url }, Suspects { nick: odd_nick, face_url: odd_face_url }))
     }
 
+    /// Its profile, field by field.
+    #[inline]
+    #[must_use]
+    pub fn profile(&self) -> PerField<Option<&'a str>> {
+        [self.nick, self.face_url].into()
+    }
+
     /// Whether only letters, digits, `_` and `-` are in its id, which every page of Tencent's documentation allows.
     #[must_use]
     pub fn has_plain_id(&self) -> bool {
@@ -189,17 +214,28 @@ impl Account {
         AccountRef::parse(user_id, nick, face_url).map(Self::from)
     }
 
+    /// An account without a profile.
+    #[must_use]
+    pub const fn bare(user_id: UserId) -> Self {
+        Self { user_id, nick: None, face_url: None }
+    }
+
+    /// Its profile, field by field.
+    #[must_use]
+    pub fn profile(&self) -> PerField<Option<&str>> {
+        [self.nick.as_deref(), self.face_url.as_deref()].into()
+    }
+
     /// Bytes of its values.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-        self.user_id.as_str().len() + text(&self.nick) + text(&self.face_url)
+        self.user_id.as_str().len() + self.profile().iter().map(|(_, text)| text.map_or(0, str::len)).sum::<usize>()
     }
 
     /// Whether it carries more than its id.
     #[must_use]
     pub fn has_profile(&self) -> bool {
-        self.nick.is_some() || self.face_url.is_some()
+        self.profile().iter().any(|(_, text)| text.is_some())
     }
 }
 

@@ -8,32 +8,28 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::account::USER_ID_MAX_BYTES;
 use crate::domain::lookalike::Lookalike;
+use crate::domain::profile::{FieldSet, PerField, ProfileField};
 
 /// The profile of an account as a hash (XXH3, 64 bits) per field; `None` for a field that is unknown or not given.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProfileHashes {
-    pub nick: Option<u64>,
-    pub face_url: Option<u64>,
-}
+pub type ProfileHashes = PerField<Option<u64>>;
 
 /// Length of [`ProfileHashes::to_bytes`] in bytes.
-pub const PROFILE_BYTES: usize = 17;
+pub const PROFILE_BYTES: usize = 1 + 8 * ProfileField::ALL.len();
 
 impl ProfileHashes {
     /// The hashes of a record's fields.
     #[must_use]
-    pub fn of(nick: Option<&str>, face_url: Option<&str>) -> Self {
-        let short = |text: Option<&str>| text.map(|text| xxh3_64(text.as_bytes()));
-        Self { nick: short(nick), face_url: short(face_url) }
+    pub fn of(said: PerField<Option<&str>>) -> Self {
+        Self::new(|field| said[field].map(|text| xxh3_64(text.as_bytes())))
     }
 
     /// A fixed number of bytes: a bit for each field that is present, then the hashes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; PROFILE_BYTES] {
         let mut bytes = [0; PROFILE_BYTES];
-        for (field, hash) in [self.nick, self.face_url].into_iter().enumerate() {
-            bytes[0] |= u8::from(hash.is_some()) << field;
-            bytes[1 + 8 * field..9 + 8 * field].copy_from_slice(&hash.unwrap_or_default().to_be_bytes());
+        bytes[0] = FieldSet::of(|field| self[field].is_some()).bits();
+        for ((_, hash), place) in self.iter().zip(bytes[1..].chunks_exact_mut(8)) {
+            place.copy_from_slice(&hash.unwrap_or_default().to_be_bytes());
         }
         bytes
     }
@@ -41,17 +37,17 @@ impl ProfileHashes {
     /// The hashes from bytes of [`ProfileHashes::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: &[u8; PROFILE_BYTES]) -> Self {
-        let [nick, face_url] = [0, 1].map(|field| {
-            let hash = bytes[1 + 8 * field..].first_chunk().copied().map(u64::from_be_bytes);
-            hash.filter(|_| bytes[0] & (1 << field) != 0)
-        });
-        Self { nick, face_url }
+        let (known, mut hashes) = (FieldSet::from_bits(bytes[0]), bytes[1..].chunks_exact(8));
+        Self::new(|field| {
+            let hash = hashes.next().and_then(|hash| hash.first_chunk()).copied().map(u64::from_be_bytes);
+            hash.filter(|_| known.has(field))
+        })
     }
 
     /// The profile after `sent` was accepted; a field that was not sent keeps its value.
     #[must_use]
     pub fn overlaid(self, sent: ProfileHashes) -> Self {
-        Self { nick: sent.nick.or(self.nick), face_url: sent.face_url.or(self.face_url) }
+        Self::new(|field| sent[field].or(self[field]))
     }
 }
 
@@ -62,8 +58,6 @@ pub struct InDoubt(u8);
 
 impl InDoubt {
     pub const NOTHING: Self = Self(0);
-    pub const NICK: Self = Self(1);
-    pub const FACE_URL: Self = Self(2);
     /// Whether the account exists: its first import may not have been accepted.
     pub const EXISTENCE: Self = Self(4);
     /// Whether it was kicked.
@@ -71,11 +65,16 @@ impl InDoubt {
     /// Whether it was deleted.
     pub const DELETION: Self = Self(16);
 
+    #[must_use]
+    pub const fn of_field(field: ProfileField) -> Self {
+        Self(field.spec().doubt_bit)
+    }
+
     /// The fields that are present in `profile`.
     #[must_use]
     pub fn of_fields(profile: ProfileHashes) -> Self {
-        let bit = |is_there: bool, bit: Self| if is_there { bit } else { Self::NOTHING };
-        bit(profile.nick.is_some(), Self::NICK).and(bit(profile.face_url.is_some(), Self::FACE_URL))
+        let known = profile.iter().filter(|(_, hash)| hash.is_some());
+        known.fold(Self::NOTHING, |all, (field, _)| all.and(Self::of_field(field)))
     }
 
     /// Everything that is known of an account; its existence if nothing else is known.
@@ -180,30 +179,29 @@ pub enum Op {
     Unchanged,
     Create,
     /// Some fields differ. If neither does, the known fields are only in doubt.
-    Update {
-        nick: bool,
-        face_url: bool,
-    },
+    Update(FieldSet),
     /// A later record has the same UserID.
     Superseded,
     Invalid,
 }
+
+/// The half byte of an update is this plus the bits of the fields that differ.
+const UPDATE: u8 = 4;
+const _: () = assert!(UPDATE as usize + (1 << ProfileField::ALL.len()) <= 16, "a half byte has no room for so many fields");
 
 impl Op {
     /// Decides about a valid record, given what is known of its account. An empty cell changes nothing.
     #[must_use]
     pub fn decide(wanted: ProfileHashes, held: Option<&KnownAccount>) -> Self {
         let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
-        let differs = |wanted: Option<u64>, held: Option<u64>| wanted.is_some() && wanted != held;
-        let nick = differs(wanted.nick, held.profile.nick);
-        let face_url = differs(wanted.face_url, held.profile.face_url);
-        if nick || face_url || !held.in_doubt.is_nothing() { Op::Update { nick, face_url } } else { Op::Unchanged }
+        let differing = FieldSet::of(|field| wanted[field].is_some() && wanted[field] != held.profile[field]);
+        if differing.is_empty() && held.in_doubt.is_nothing() { Op::Unchanged } else { Op::Update(differing) }
     }
 
     /// Whether a request is sent for it.
     #[must_use]
     pub const fn is_sent(self) -> bool {
-        matches!(self, Op::Create | Op::Update { .. })
+        matches!(self, Op::Create | Op::Update(_))
     }
 
     /// The word in the plan file.
@@ -212,7 +210,7 @@ impl Op {
         match self {
             Op::Unchanged => "unchanged",
             Op::Create => "create",
-            Op::Update { .. } => "update",
+            Op::Update(_) => "update",
             Op::Superseded => "superseded",
             Op::Invalid => "invalid",
         }
@@ -224,7 +222,7 @@ impl Op {
             Op::Create => 1,
             Op::Superseded => 2,
             Op::Invalid => 3,
-            Op::Update { nick, face_url } => 4 | (nick as u8) | ((face_url as u8) << 1),
+            Op::Update(differing) => UPDATE + differing.bits(),
         }
     }
 
@@ -234,7 +232,7 @@ impl Op {
             1 => Op::Create,
             2 => Op::Superseded,
             3 => Op::Invalid,
-            update => Op::Update { nick: update & 1 != 0, face_url: update & 2 != 0 },
+            update => Op::Update(FieldSet::from_bits(update - UPDATE)),
         }
     }
 }
@@ -415,7 +413,7 @@ impl PlanCounts {
     pub fn count(&mut self, op: Op) {
         match op {
             Op::Create => self.create += 1,
-            Op::Update { .. } => self.update += 1,
+            Op::Update(_) => self.update += 1,
             Op::Unchanged => self.unchanged += 1,
             Op::Invalid => self.invalid += 1,
             Op::Superseded => self.superseded += 1,
@@ -433,34 +431,37 @@ impl PlanCounts {
 mod tests {
     use super::*;
 
+    const NICK: InDoubt = InDoubt::of_field(ProfileField::Nick);
+    const FACE_URL: InDoubt = InDoubt::of_field(ProfileField::FaceUrl);
+
     fn held(nick: Option<&str>, face_url: Option<&str>) -> KnownAccount {
-        KnownAccount { profile: ProfileHashes::of(nick, face_url), last_imported: Some(1), ..KnownAccount::default() }
+        KnownAccount { profile: ProfileHashes::of([nick, face_url].into()), last_imported: Some(1), ..KnownAccount::default() }
     }
 
     #[test]
     fn a_record_is_sent_if_it_changes_something() {
         let check = |wanted: [Option<&str>; 2], held: Option<KnownAccount>, expected: Op| {
-            assert_eq!(Op::decide(ProfileHashes::of(wanted[0], wanted[1]), held.as_ref()), expected, "{wanted:?}");
+            assert_eq!(Op::decide(ProfileHashes::of(wanted.into()), held.as_ref()), expected, "{wanted:?}");
         };
         let known = held(Some("n"), None);
         check([Some("n"), None], None, Op::Create);
         check([Some("n"), None], Some(known), Op::Unchanged);
         check([None, None], Some(known), Op::Unchanged);
-        check([Some("m"), None], Some(known), Op::Update { nick: true, face_url: false });
-        check([Some("n"), Some("f")], Some(known), Op::Update { nick: false, face_url: true });
-        let neither = Op::Update { nick: false, face_url: false };
-        for doubt in [InDoubt::NICK, InDoubt::FACE_URL, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
+        check([Some("m"), None], Some(known), Op::Update(FieldSet::of(|field| field == ProfileField::Nick)));
+        check([Some("n"), Some("f")], Some(known), Op::Update(FieldSet::of(|field| field == ProfileField::FaceUrl)));
+        let neither = Op::Update(FieldSet::NONE);
+        for doubt in [NICK, FACE_URL, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
             check([Some("n"), None], Some(KnownAccount { in_doubt: doubt, ..known }), neither);
         }
-        check([Some("n"), None], Some(KnownAccount { last_imported: None, in_doubt: InDoubt::NICK, ..known }), Op::Create);
+        check([Some("n"), None], Some(KnownAccount { last_imported: None, in_doubt: NICK, ..known }), Op::Create);
     }
 
     #[test]
-    fn an_accepted_request_ends_the_doubt_only_about_what_it_carried() {
-        let (nick, face, both) = (InDoubt::NICK, InDoubt::FACE_URL, InDoubt::NICK.and(InDoubt::FACE_URL));
+    fn a_call_settles_the_doubt_about_what_it_carried_and_no_other() {
+        let (nick, face, both) = (NICK, FACE_URL, NICK.and(FACE_URL));
         let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
             let before = Some(KnownAccount { in_doubt, ..held(Some("n"), Some("f")) });
-            let sent = ProfileHashes::of(sent[0], sent[1]);
+            let sent = ProfileHashes::of(sent.into());
             assert_eq!(KnownAccount::once_taken(before, sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
             assert_eq!(KnownAccount::once_sent(before, sent).in_doubt, unknown, "{in_doubt:?} {sent:?}");
         };
@@ -473,14 +474,14 @@ mod tests {
         check(InDoubt::KICK, [Some("m"), None], [InDoubt::NOTHING, nick.and(InDoubt::KICK)]);
         // This request may have created a new account.
         check(InDoubt::DELETION, [Some("m"), None], [face, nick.and(InDoubt::DELETION)]);
-        let new = KnownAccount::once_sent(None, ProfileHashes::of(Some("n"), None));
+        let new = KnownAccount::once_sent(None, ProfileHashes::of([Some("n"), None].into()));
         assert_eq!((new.in_doubt, new.last_imported), (nick.and(InDoubt::EXISTENCE), None));
-        assert_eq!(KnownAccount::once_taken(Some(new), ProfileHashes::of(None, Some("f")), 2).in_doubt, nick);
+        assert_eq!(KnownAccount::once_taken(Some(new), ProfileHashes::of([None, Some("f")].into()), 2).in_doubt, nick);
     }
 
     #[test]
-    fn a_decision_takes_half_a_byte() {
-        let update = |nick, face_url| Op::Update { nick, face_url };
+    fn an_op_is_kept_in_half_a_byte() {
+        let update = |nick, face_url| Op::Update(FieldSet::of(|field| if field == ProfileField::Nick { nick } else { face_url }));
         let all = [
             Op::Unchanged,
             Op::Create,

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::domain::profile::{PerField, ProfileField};
+
 /// Shares of the known accounts are checked only if there are this many. Source: the contract of the guards.
 const HELD_MIN: u64 = 100;
 /// Shares of the valid records are checked only if there are this many. Source: the contract of the guards.
@@ -138,16 +140,16 @@ impl fmt::Display for Bound {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filled {
     pub valid: u64,
-    pub with_nick: u64,
-    pub with_face_url: u64,
+    pub with: PerField<u64>,
 }
 
 impl Filled {
     /// Counts a valid record.
-    pub const fn count(&mut self, has_nick: bool, has_face_url: bool) {
+    pub fn count(&mut self, said: PerField<Option<&str>>) {
         self.valid += 1;
-        self.with_nick += has_nick as u64;
-        self.with_face_url += has_face_url as u64;
+        for (field, text) in said.iter() {
+            self.with[field] += u64::from(text.is_some());
+        }
     }
 }
 
@@ -268,7 +270,7 @@ const fn is_shrunk(now: u64, base: u64) -> Option<Percent> {
 
 fn blanked(GuardInput { filled, before, .. }: &GuardInput) -> Option<String> {
     let before = before.filter(|before| before.valid > 0 && filled.valid >= RECORDS_MIN)?;
-    let columns = [("Nick", filled.with_nick, before.with_nick), ("FaceUrl", filled.with_face_url, before.with_face_url)];
+    let columns = ProfileField::ALL.map(|field| (field.spec().name, filled.with[field], before.with[field]));
     let fallen = columns.into_iter().filter(|(_, now, then)| has_fallen((*now, filled.valid), (*then, before.valid)));
     let told: Vec<String> = fallen
         .map(|(name, now, then)| {
@@ -330,7 +332,7 @@ mod tests {
 
     /// A plan for which no guard fails.
     fn quiet() -> GuardInput {
-        let filled = Filled { valid: 1_000, with_nick: 900, with_face_url: 500 };
+        let filled = Filled { valid: 1_000, with: [900, 500].into() };
         let (ends_with_newline, ended_with_newline) = (true, Some(true));
         let filled = GuardInput { filled, before: Some(filled), ends_with_newline, ended_with_newline, ..GuardInput::default() };
         GuardInput { distinct: 1_000, held: 1_000, present: 1_000, most_held: 1_000, ..filled }
@@ -362,12 +364,12 @@ mod tests {
             check(&|f| shrink(f, 20, 9), &["shrunk"]);
             check(&|f| shrink(f, 19, 0), &[]);
         }
-        check(&|f| f.filled.with_nick = 850, &[]);
-        check(&|f| f.filled.with_nick = 849, &["blanked"]);
-        check(&|f| f.filled.with_face_url = 449, &["blanked"]);
-        check(&|f| f.filled = Filled { valid: 99, with_nick: 0, with_face_url: 0 }, &[]);
-        check(&|f| f.filled = Filled { valid: 100, with_nick: 0, with_face_url: 50 }, &["blanked"]);
-        check(&|f| (f.before, f.filled.with_nick) = (None, 0), &[]);
+        check(&|f| f.filled.with[ProfileField::Nick] = 850, &[]);
+        check(&|f| f.filled.with[ProfileField::Nick] = 849, &["blanked"]);
+        check(&|f| f.filled.with[ProfileField::FaceUrl] = 449, &["blanked"]);
+        check(&|f| f.filled = Filled { valid: 99, with: [0, 0].into() }, &[]);
+        check(&|f| f.filled = Filled { valid: 100, with: [0, 50].into() }, &["blanked"]);
+        check(&|f| (f.before, f.filled.with[ProfileField::Nick]) = (None, 0), &[]);
         check(&|f| f.updates = 300, &[]);
         check(&|f| f.updates = 301, &["updates"]);
         check(&|f| (f.held, f.updates) = (99, 99), &[]);

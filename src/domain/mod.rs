@@ -13,6 +13,7 @@ pub mod guard;
 pub mod lookalike;
 pub mod outcome;
 pub mod position;
+pub mod profile;
 pub mod refusals;
 pub mod retry;
 pub mod target;

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::profile::PerField;
+
 /// The code for a malformed request. If other records are accepted, the record is the cause. Source: the documentation of the error codes.
 pub const INVALID_REQUEST: i64 = 60003;
 
@@ -65,8 +67,7 @@ pub enum Answer {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
     pub user_id: Box<str>,
-    pub nick: Option<Box<str>>,
-    pub face_url: Option<Box<str>>,
+    pub fields: PerField<Option<Box<str>>>,
     /// Why the service does not return it, if it does not.
     pub refused: Option<ItemRefusal>,
 }

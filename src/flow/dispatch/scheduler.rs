@@ -92,7 +92,7 @@ impl<T> Scheduler<T> {
         breakers.dedup();
         Self {
             limits,
-            identifier: Account { user_id: known.identifier, nick: None, face_url: None },
+            identifier: Account::bare(known.identifier),
             jobs: JobQueue::default(),
             apis: PerCommand::default(),
             breakers,

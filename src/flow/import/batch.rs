@@ -163,7 +163,6 @@ fn singles(rows: Rows, part: &impl Fn(Command, Rows) -> Job<Rows>) -> impl Itera
 
 /// Whether a profile shows every field that was sent, byte for byte.
 fn shows(profile: Option<&Profile>, sent: &Account) -> bool {
-    let kept = |sent: &Option<Box<str>>, shown: Option<&Box<str>>| sent.is_none() || sent.as_ref() == shown;
-    let (nick, face_url) = profile.map(|profile| (profile.nick.as_ref(), profile.face_url.as_ref())).unwrap_or_default();
-    kept(&sent.nick, nick) && kept(&sent.face_url, face_url)
+    let shown = |field| profile.and_then(|profile| profile.fields[field].as_deref());
+    sent.profile().iter().all(|(field, text)| text.is_none() || *text == shown(field))
 }

@@ -114,10 +114,10 @@ impl StateFilling<'_> {
                 return Err(bad("the results are not those of the input"));
             }
             let Ok(account) = &view.account else { continue };
-            filled.count(account.nick.is_some(), account.face_url.is_some());
+            filled.count(account.profile());
             if let Some(sent) = sent(&entry) {
                 let outcome = SendOutcome { id: PaddedId::new(account.user_id.as_bytes()), row: view.row, sent };
-                sorter.push(row_to_bytes(&outcome, ProfileHashes::of(account.nick, account.face_url)))?;
+                sorter.push(row_to_bytes(&outcome, ProfileHashes::of(account.profile())))?;
             }
         }
         let end = roster.at();

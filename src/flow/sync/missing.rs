@@ -122,7 +122,7 @@ impl<'a> MissingWorkload<'a> {
     fn job(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<AccountsJob<()>, StateError> {
         let accounts = missing.iter().map(|missing| {
             let user_id = UserId::parse_as(UserIds::Any, missing.id.as_bytes());
-            user_id.map(|user_id| Account { user_id, nick: None, face_url: None })
+            user_id.map(Account::bare)
         });
         let accounts: Result<_, _> = accounts.collect();
         let accounts = accounts.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;

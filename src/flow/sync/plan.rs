@@ -10,6 +10,7 @@ use super::setup::{Locks, Setup};
 use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Wait};
 use crate::domain::figures::{self, defused};
 use crate::domain::guard::{self, GuardInput, GuardLimits, Tripped};
+use crate::domain::profile::FieldSet;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::{RunSpec, StartMode};
 use crate::io::roster::RosterError;
@@ -93,7 +94,7 @@ impl SyncPlan {
             let (row, line) = (view.row.to_string(), view.line.to_string());
             let reason = match (&view.account, op) {
                 (Err(why), Op::Invalid) => why.to_string(),
-                _ => reason(op).to_owned(),
+                _ => reason(op),
             };
             csv.write_record([op.name().as_bytes(), row.as_bytes(), line.as_bytes(), view.user_id, defused(&reason).as_bytes()])?;
         }
@@ -150,16 +151,21 @@ impl SyncPlan {
     }
 }
 
-const fn reason(op: Op) -> &'static str {
-    match op {
+fn reason(op: Op) -> String {
+    let told = match op {
         Op::Create => "the state does not hold it",
-        Op::Update { nick: true, face_url: true } => "Nick and FaceUrl differ",
-        Op::Update { nick: true, face_url: false } => "Nick differs",
-        Op::Update { nick: false, face_url: true } => "FaceUrl differs",
-        Op::Update { nick: false, face_url: false } => "in doubt: what came of an earlier call is not known",
+        Op::Update(differing) if differing.is_empty() => "in doubt: what came of an earlier call is not known",
+        Op::Update(differing) => return differ(differing),
         Op::Superseded => "a later record has the same UserID",
         Op::Invalid | Op::Unchanged => "",
-    }
+    };
+    told.to_owned()
+}
+
+/// Names the fields that differ.
+fn differ(fields: FieldSet) -> String {
+    let names: Vec<&str> = fields.iter().map(|field| field.spec().name).collect();
+    format!("{} differ{}", names.join(" and "), if names.len() == 1 { "s" } else { "" })
 }
 
 fn reason_of_missing(missing: &MissingAccount) -> String {

@@ -116,7 +116,7 @@ impl PlannedRecords {
         }
         match op {
             Op::Create => Ok(Some(Incoming::Record { record, accepted_as: Status::Created })),
-            Op::Update { .. } => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
+            Op::Update(_) => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
             Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
             Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
             Op::Superseded => Ok(Some(Incoming::Settled(superseded(record, (self.wall)())))),

@@ -120,8 +120,8 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::Fil
         let view = view?;
         let (tag, profile) = match &view.account {
             Ok(account) => {
-                filled.count(account.nick.is_some(), account.face_url.is_some());
-                (RecordTag::Valid, ProfileHashes::of(account.nick, account.face_url))
+                filled.count(account.profile());
+                (RecordTag::Valid, ProfileHashes::of(account.profile()))
             }
             Err(_) => (RecordTag::Invalid, ProfileHashes::default()),
         };

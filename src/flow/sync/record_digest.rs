@@ -123,7 +123,7 @@ mod tests {
             id: PaddedId::new(id.as_bytes()),
             row,
             tag,
-            profile: ProfileHashes { nick, face_url },
+            profile: [nick, face_url].into(),
         };
         let slips = [
             slip("a", 2, RecordTag::Sent, Some(0), None),

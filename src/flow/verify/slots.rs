@@ -186,7 +186,8 @@ impl PendingId {
 impl Differing {
     /// Compares byte for byte; what is empty in the file says nothing.
     fn between(sent: &Account, shown: &Profile) -> Self {
-        let pairs = [(Field::Nick, &sent.nick, &shown.nick), (Field::FaceUrl, &sent.face_url, &shown.face_url)];
-        Self(pairs.into_iter().filter(|(_, sent, shown)| sent.is_some() && sent != shown).map(|(field, _, _)| field).collect())
+        let sent = sent.profile();
+        let differing = sent.iter().filter(|(field, text)| text.is_some() && **text != shown.fields[*field].as_deref());
+        Self(differing.map(|(field, _)| field.into()).collect())
     }
 }

@@ -58,10 +58,14 @@ fn check(said: JobOutcome, expected: Comparison) {
 
 #[test]
 fn a_profile_is_what_was_asked_for_and_nothing_else() {
-    let profile = |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
+    let profile = |user_id: &str, nick: Option<&str>| Profile {
+        user_id: user_id.into(),
+        fields: [nick.map(Into::into), None].into(),
+        ..Profile::default()
+    };
     let profiles = |all: Vec<Profile>| JobOutcome::Answered(Answer::Profiles(all));
     let unknown = |why: &str| Comparison::Unknown(why.to_owned());
-    let face = Profile { face_url: Some("whatever".into()), ..profile("a", Some("n")) };
+    let face = Profile { fields: [Some("n".into()), Some("whatever".into())].into(), ..profile("a", None) };
     check(profiles(vec![face]), Comparison::Same);
     check(profiles(vec![profile("b", Some("x")), profile("a", Some("n"))]), Comparison::Same);
     check(profiles(vec![profile("a", Some("N"))]), Comparison::Differs(vec![crate::domain::account::Field::Nick]));

@@ -5,8 +5,8 @@
 //! items are not affected.
 
 use super::fields::{self, FieldValue, Fields};
-use super::wire;
 use crate::domain::command::Command;
+use crate::domain::profile::ProfileField;
 use crate::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, ItemRefusal, Presence, Profile};
 
 /// Bytes of an unreadable answer that a message shows. Source: the contract of the input.
@@ -77,10 +77,9 @@ fn profile(found: &Fields<'_>) -> Option<Profile> {
     let mut profile = Profile { user_id: found.id("To_Account").ok()?, refused, ..Profile::default() };
     for item in found.objects("ProfileItem") {
         let value = item.word("Value").ok().map(Into::into);
-        match item.word("Tag").ok().as_deref() {
-            Some(wire::TAG_NICK) => profile.nick = value,
-            Some(wire::TAG_IMAGE) => profile.face_url = value,
-            Some(_) | None => {}
+        let tag = item.word("Tag").ok();
+        if let Some(field) = ProfileField::ALL.into_iter().find(|field| tag.as_deref() == Some(field.spec().tag)) {
+            profile.fields[field] = value;
         }
     }
     Some(profile)
@@ -273,8 +272,11 @@ mod tests {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[
             {"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"},{"Tag":"Tag_Profile_IM_Level","Value":3}],"ResultCode":0},
             {"To_Account":"@TLS#NOT_FOUND","ResultCode":40003}]}"#;
-        let found =
-            |user_id: &str, nick: Option<&str>| Profile { user_id: user_id.into(), nick: nick.map(Into::into), ..Profile::default() };
+        let found = |user_id: &str, nick: Option<&str>| Profile {
+            user_id: user_id.into(),
+            fields: [nick.map(Into::into), None].into(),
+            ..Profile::default()
+        };
         let unknown = Profile { refused: Some(ItemRefusal { code: 40003, info: "".into() }), ..found("@TLS#NOT_FOUND", None) };
         let expected = CallOutcome::Done(Answer::Profiles(vec![found("a", Some("n")), unknown]));
         assert_eq!(read(Command::PortraitGet, body.as_bytes()), expected);
@@ -390,7 +392,7 @@ mod tests {
     fn a_profile_is_read_field_by_field() {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[{"To_Account":"a","ResultCode":"0","ProfileItem":[
             {"Tag":"Tag_Profile_IM_Nick","Value":"n","New":[]},null,{"Value":"x"},{"Tag":5,"Value":"y"},{"Tag":"Tag_Profile_IM_Image","Value":null}]}]}"#;
-        let expected = Profile { user_id: "a".into(), nick: Some("n".into()), ..Profile::default() };
+        let expected = Profile { user_id: "a".into(), fields: [Some("n".into()), None].into(), ..Profile::default() };
         assert_eq!(read(Command::PortraitGet, body.as_bytes()), CallOutcome::Done(Answer::Profiles(vec![expected])));
     }
 }

@@ -33,6 +33,7 @@ use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, Onli
 use super::{Api, GivenUp, Line, Request};
 use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
+use crate::domain::profile::ProfileField;
 use crate::domain::verdict::CallOutcome;
 
 /// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
@@ -309,9 +310,10 @@ fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
             let mut json = Vec::with_capacity(accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum());
             serde_json::to_writer(&mut json, &MultiImportBody { account_list: Some(list), accounts: None }).map(|()| json)
         }
-        (Command::PortraitGet, accounts) => {
-            serde_json::to_vec(&PortraitGetBody { users: ids(accounts), tags: vec![wire::TAG_NICK.to_owned(), wire::TAG_IMAGE.to_owned()] })
-        }
+        (Command::PortraitGet, accounts) => serde_json::to_vec(&PortraitGetBody {
+            users: ids(accounts),
+            tags: ProfileField::ALL.map(|field| field.spec().tag.to_owned()).into(),
+        }),
         (Command::AccountCheck, accounts) => serde_json::to_vec(&CheckBody { users: users(accounts) }),
         (Command::AccountDelete, accounts) => serde_json::to_vec(&DeleteBody { users: users(accounts) }),
         (Command::QueryOnlineStatus, accounts) => serde_json::to_vec(&OnlineStatusBody { users: ids(accounts) }),

@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::command::Command;
+use crate::domain::profile::ProfileField;
 
 /// Imports one account.
 pub const ACCOUNT_IMPORT: &str = Command::AccountImport.spec().path;
@@ -40,9 +41,9 @@ pub const ACCOUNTS_PER_CALL: usize = Command::MultiaccountImport.spec().accounts
 pub const ONLINE_STATUS_PER_CALL: usize = Command::QueryOnlineStatus.spec().accounts_per_call;
 
 /// Profile tag of the nickname.
-pub const TAG_NICK: &str = "Tag_Profile_IM_Nick";
+pub const TAG_NICK: &str = ProfileField::Nick.spec().tag;
 /// Profile tag of the avatar's URL.
-pub const TAG_IMAGE: &str = "Tag_Profile_IM_Image";
+pub const TAG_IMAGE: &str = ProfileField::FaceUrl.spec().tag;
 
 /// The path of a command (`SERVICE/COMMAND`).
 #[must_use]

@@ -5,11 +5,12 @@ use std::io;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::bulk::{Bulk, Insert};
+use super::bulk::{Bulk, Insert, OnConflict};
 use super::run::{self, NewRun, PlannedRow, RunOverlay, SendOutcome, Sent, insert_run, text, wrong_type};
 use super::{ChangeError, StateDb, StateError, slices};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, PaddedId, PlannedAction, ProfileHashes};
+use crate::domain::profile::ProfileField;
 
 /// What is known of an account after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,28 +44,49 @@ pub struct AccountCounts {
     pub kicked: u64,
 }
 
-const COLUMNS: &str = "a.nick, a.face_url, a.last_imported, a.missing_runs, a.in_doubt, a.kicked, a.raised_at";
-const UPSERT: Insert<(PaddedId, KnownAccount)> = Insert {
-    table: "accounts",
-    columns: 8,
-    conflict: "ON CONFLICT (id) DO UPDATE SET nick = excluded.nick, face_url = excluded.face_url, last_imported = excluded.last_imported, \
-               missing_runs = excluded.missing_runs, in_doubt = excluded.in_doubt, kicked = excluded.kicked, raised_at = excluded.raised_at",
-    bind: |values, (id, held)| {
-        let KnownAccount { profile: ProfileHashes { nick, face_url }, last_imported, missing_runs, in_doubt, is_kicked, raised_at } = *held;
-        values.put(id.as_str())?;
-        values.put(nick.map(u64::cast_signed))?;
-        values.put(face_url.map(u64::cast_signed))?;
-        values.put(last_imported)?;
-        values.put(missing_runs)?;
-        values.put(in_doubt.bits())?;
-        values.put(is_kicked)?;
-        values.put(raised_at)
-    },
-};
+/// Profile fields.
+const FIELDS: usize = ProfileField::ALL.len();
+
+/// The columns of an account behind its profile.
+const COLUMNS: [&str; 5] = ["last_imported", "missing_runs", "in_doubt", "kicked", "raised_at"];
+
+fn columns() -> impl Iterator<Item = &'static str> {
+    ProfileField::ALL.into_iter().map(|field| field.spec().column).chain(COLUMNS)
+}
+
+/// The columns that [`held`] reads, in accounts called `a`.
+fn account_columns() -> String {
+    columns().map(|column| format!("a.{column}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The columns that [`in_plan`] reads behind those of an account, in plans called `p`.
+fn plan_columns() -> String {
+    let fields = ProfileField::ALL.into_iter().map(|field| field.spec().column);
+    let columns = ["row", "sent"].into_iter().chain(fields).chain(["found"]);
+    columns.map(|column| format!("p.{column}")).collect::<Vec<_>>().join(", ")
+}
+
+fn upsert() -> Insert<(PaddedId, KnownAccount)> {
+    Insert {
+        table: "accounts",
+        columns: std::iter::once("id").chain(columns()).collect(),
+        on_conflict: OnConflict::Replace,
+        bind: |values, (id, held)| {
+            let KnownAccount { profile, last_imported, missing_runs, in_doubt, is_kicked, raised_at } = *held;
+            values.put(id.as_str())?;
+            values.put_profile(profile)?;
+            values.put(last_imported)?;
+            values.put(missing_runs)?;
+            values.put(in_doubt.bits())?;
+            values.put(is_kicked)?;
+            values.put(raised_at)
+        },
+    }
+}
 
 /// Visits all accounts as they stand.
 pub(super) fn each(db: &Connection, mut visit: impl FnMut(&[u8], KnownAccount) -> io::Result<()>) -> Result<(), ChangeError> {
-    let query = format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id > ?1 ORDER BY a.id");
+    let query = format!("SELECT a.id, {} FROM accounts a WHERE a.id > ?1 ORDER BY a.id", account_columns());
     slices::each_row(db, &query, |row| Ok(visit(id(row)?, held(row, 1)?)?))
 }
 
@@ -74,10 +96,11 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<SendOutcome>>>(
     mut overlay: RunOverlay<I>,
     mut visit: impl FnMut(&[u8], KnownAccount) -> io::Result<()>,
 ) -> Result<(), ChangeError> {
+    let (account, plan, nothing) = (account_columns(), plan_columns(), vec!["NULL"; columns().count()].join(", "));
     let query = format!(
-        "SELECT a.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM accounts a LEFT JOIN planned p ON p.id = a.id \
+        "SELECT a.id, {account}, {plan} FROM accounts a LEFT JOIN planned p ON p.id = a.id \
          WHERE a.id > ?1 \
-         UNION ALL SELECT p.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, p.row, p.sent, p.nick, p.face_url, p.found FROM planned p \
+         UNION ALL SELECT p.id, {nothing}, {plan} FROM planned p \
          WHERE p.id > ?1 AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = p.id) ORDER BY 1"
     );
     slices::each_row(db, &query, |row| {
@@ -108,9 +131,11 @@ pub(super) fn settle<I: Iterator<Item = io::Result<SendOutcome>>>(
     mut overlay: RunOverlay<I>,
     ending: Ending,
 ) -> Result<(), ChangeError> {
-    let mut accounts = Bulk::new(change, UPSERT);
+    let mut accounts = Bulk::new(change, upsert());
     let mut query = change.prepare(&format!(
-        "SELECT p.id, {COLUMNS}, p.row, p.sent, p.nick, p.face_url, p.found FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id"
+        "SELECT p.id, {}, {} FROM planned p LEFT JOIN accounts a ON a.id = p.id ORDER BY p.id",
+        account_columns(),
+        plan_columns()
     ))?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
@@ -139,29 +164,38 @@ pub(super) fn id<'a>(row: &'a Row) -> rusqlite::Result<&'a [u8]> {
     row.get_ref(0)?.as_bytes().map_err(|_| wrong_type(0, Type::Text))
 }
 
-/// The account that begins at the second column of a row, if there is one.
+/// The account that begins at the second column of a row, if there is one: each has a number of missing runs.
 fn account_if_any(row: &Row) -> rusqlite::Result<Option<KnownAccount>> {
-    let has_account = row.get_ref(4)? != rusqlite::types::ValueRef::Null;
+    let has_account = row.get_ref(1 + FIELDS + 1)? != rusqlite::types::ValueRef::Null;
     has_account.then(|| held(row, 1)).transpose()
 }
 
 fn held(row: &Row, first: usize) -> rusqlite::Result<KnownAccount> {
-    let field = |column: usize| row.get::<_, Option<i64>>(first + column).map(|field| field.map(i64::cast_unsigned));
+    let rest = first + FIELDS;
     Ok(KnownAccount {
-        profile: ProfileHashes { nick: field(0)?, face_url: field(1)? },
-        last_imported: row.get(first + 2)?,
-        missing_runs: row.get(first + 3)?,
-        in_doubt: InDoubt::from_bits(row.get(first + 4)?),
-        is_kicked: row.get(first + 5)?,
-        raised_at: row.get(first + 6)?,
+        profile: profile(row, first)?,
+        last_imported: row.get(rest)?,
+        missing_runs: row.get(rest + 1)?,
+        in_doubt: InDoubt::from_bits(row.get(rest + 2)?),
+        is_kicked: row.get(rest + 3)?,
+        raised_at: row.get(rest + 4)?,
     })
 }
 
+/// The profile that begins at this column.
+fn profile(row: &Row, first: usize) -> rusqlite::Result<ProfileHashes> {
+    let mut profile = ProfileHashes::default();
+    for (field, column) in ProfileField::ALL.into_iter().zip(first..) {
+        profile[field] = row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned);
+    }
+    Ok(profile)
+}
+
 fn in_plan(row: &Row) -> rusqlite::Result<Option<PlannedRow>> {
-    let Some(number) = row.get::<_, Option<i64>>(8)? else { return Ok(None) };
-    let field = |column: usize| row.get::<_, Option<i64>>(column).map(|field| field.map(i64::cast_unsigned));
-    let profile = ProfileHashes { nick: field(10)?, face_url: field(11)? };
-    Ok(Some(PlannedRow { row: number.cast_unsigned(), is_sent: row.get(9)?, profile, found: InDoubt::from_bits(row.get(12)?) }))
+    let first = 1 + FIELDS + COLUMNS.len();
+    let Some(number) = row.get::<_, Option<i64>>(first)? else { return Ok(None) };
+    let found = InDoubt::from_bits(row.get(first + 2 + FIELDS)?);
+    Ok(Some(PlannedRow { row: number.cast_unsigned(), is_sent: row.get(first + 1)?, profile: profile(row, first + 2)?, found }))
 }
 
 impl StateDb {
@@ -313,10 +347,14 @@ impl StateDb {
 
 /// Marks all accounts, if that is so of the state.
 pub(super) fn doubt_all(change: &Transaction, condition: &str, values: impl rusqlite::Params) -> Result<(), ChangeError> {
+    let fields = ProfileField::ALL.map(ProfileField::spec);
+    let known: Vec<String> = fields.iter().map(|field| format!("{} * ({} IS NOT NULL)", field.doubt_bit, field.column)).collect();
+    let none: Vec<String> = fields.iter().map(|field| format!("{} IS NULL", field.column)).collect();
+    let (known, none, existence) = (known.join(" | "), none.join(" AND "), InDoubt::EXISTENCE.bits());
     change.execute(
         &format!(
-            "UPDATE accounts SET in_doubt = in_doubt | (nick IS NOT NULL) | 2 * (face_url IS NOT NULL) \
-             | 4 * (last_imported IS NULL OR (nick IS NULL AND face_url IS NULL)) WHERE EXISTS (SELECT 1 FROM about WHERE {condition})"
+            "UPDATE accounts SET in_doubt = in_doubt | {known} | {existence} * (last_imported IS NULL OR ({none})) \
+             WHERE EXISTS (SELECT 1 FROM about WHERE {condition})"
         ),
         values,
     )?;
@@ -368,8 +406,8 @@ impl MergedAccount {
 
 /// The rows of one id come in order: what they sent adds up.
 fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Result<ImportedRow>>) -> Result<(), ChangeError> {
-    let mut accounts = Bulk::new(change, UPSERT);
-    let mut find = change.prepare(&format!("SELECT a.id, {COLUMNS} FROM accounts a WHERE a.id = ?1"))?;
+    let mut accounts = Bulk::new(change, upsert());
+    let mut find = change.prepare(&format!("SELECT a.id, {} FROM accounts a WHERE a.id = ?1", account_columns()))?;
     let last_sync = change.query_row("SELECT max(began_at) FROM runs WHERE command = 'sync'", [], |row| row.get(0))?;
     let mut put = |filling: MergedAccount| match filling.now.filter(|_| filling.now != filling.before) {
         Some(held) => accounts.push((filling.id, held)),

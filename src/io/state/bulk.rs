@@ -4,18 +4,27 @@
 use rusqlite::{Statement, ToSql, Transaction};
 
 use super::ChangeError;
+use crate::domain::change::ProfileHashes;
 
 /// Rows in a statement. Chosen: past that it gets no faster, and the values are far from the 32,766 that SQLite takes.
 const ROWS: usize = 64;
 
 /// What is inserted, and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Insert<R> {
     pub(super) table: &'static str,
-    pub(super) columns: usize,
-    /// What follows the values.
-    pub(super) conflict: &'static str,
+    /// Its columns, in the order in which they are bound; the first is the key.
+    pub(super) columns: Vec<&'static str>,
+    pub(super) on_conflict: OnConflict,
     pub(super) bind: fn(&mut Values, &R) -> rusqlite::Result<()>,
+}
+
+/// What becomes of a row whose key is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnConflict {
+    /// There is none.
+    Fail,
+    Replace,
 }
 
 /// Takes the values of rows, column by column.
@@ -24,10 +33,18 @@ pub(super) struct Values<'a, 'b> {
     bound: usize,
 }
 
-impl Values<'_, '_> {
+impl<'a, 'b> Values<'a, 'b> {
+    pub(super) const fn of(statement: &'a mut Statement<'b>) -> Self {
+        Self { statement, bound: 0 }
+    }
+
     pub(super) fn put(&mut self, value: impl ToSql) -> rusqlite::Result<()> {
         self.bound += 1;
         self.statement.raw_bind_parameter(self.bound, value)
+    }
+
+    pub(super) fn put_profile(&mut self, profile: ProfileHashes) -> rusqlite::Result<()> {
+        profile.iter().try_for_each(|(_, hash)| self.put(hash.map(u64::cast_signed)))
     }
 }
 
@@ -66,13 +83,21 @@ impl<'a, R> Bulk<'a, R> {
 
     /// For as many rows as are pending.
     fn prepare(&self) -> rusqlite::Result<Statement<'a>> {
-        let row = format!("({})", vec!["?"; self.insert.columns].join(","));
+        let Insert { table, columns, on_conflict, .. } = &self.insert;
+        let row = format!("({})", vec!["?"; columns.len()].join(","));
         let rows = vec![row; self.pending.len()].join(",");
-        self.change.prepare(&format!("INSERT INTO {} VALUES {rows} {}", self.insert.table, self.insert.conflict))
+        let conflict = match on_conflict {
+            OnConflict::Fail => String::new(),
+            OnConflict::Replace => {
+                let replaced: Vec<String> = columns[1..].iter().map(|column| format!("{column} = excluded.{column}")).collect();
+                format!("ON CONFLICT ({}) DO UPDATE SET {}", columns[0], replaced.join(", "))
+            }
+        };
+        self.change.prepare(&format!("INSERT INTO {table} ({}) VALUES {rows} {conflict}", columns.join(", ")))
     }
 
     fn execute(&mut self, statement: &mut Statement) -> rusqlite::Result<()> {
-        let mut values = Values { statement, bound: 0 };
+        let mut values = Values::of(statement);
         self.pending.drain(..).try_for_each(|row| (self.insert.bind)(&mut values, &row))?;
         statement.raw_execute().map(|_| ())
     }
@@ -98,7 +123,7 @@ mod tests {
         let mut numbers: Vec<(u64, bool)> = sent.iter().map(|number| (*number, true)).collect();
         numbers.extend(back.iter().map(|number| (*number, false)));
         numbers.sort_unstable_by_key(|(number, _)| *number);
-        let profile = |number| ProfileHashes { nick: Some(number), face_url: None };
+        let profile = |number| ProfileHashes::from([Some(number), None]);
         let planned = numbers.iter().map(|(number, is_sent)| {
             Ok(PlannedAccount { id: id(*number), row: *number, is_sent: *is_sent, is_back: false, profile: profile(*number) })
         });
@@ -131,7 +156,7 @@ mod tests {
             let all: Vec<u64> = (0..rows).collect();
             run(&mut state, &all, &[], &[], |_| Sent::Taken { at: 2 });
             let expected = |number| KnownAccount {
-                profile: ProfileHashes { nick: Some(number), face_url: None },
+                profile: ProfileHashes::from([Some(number), None]),
                 last_imported: Some(2),
                 ..KnownAccount::default()
             };

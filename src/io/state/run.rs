@@ -10,11 +10,12 @@ use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::account::{self, AccountAfterRun, Ending};
-use super::bulk::{Bulk, Insert};
+use super::bulk::{Bulk, Insert, OnConflict, Values};
 use super::{ChangeError, StateDb, StateError, missing};
 use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, Ops, PaddedId, PlanCounts, PlannedAccount, ProfileHashes};
 use crate::domain::guard::{Filled, LATELY_MS};
 use crate::domain::position::FileStat;
+use crate::domain::profile::ProfileField;
 
 /// Bytes of the ops in one row of their table. Chosen.
 const OPS_PART: usize = 1 << 20;
@@ -159,10 +160,11 @@ impl StateDb {
     /// # Errors
     /// The database's, as everywhere here.
     pub fn open_run(&self) -> Result<Option<OpenRun>, StateError> {
-        let query = format!("SELECT {RUN_COLUMNS}, sent_up_to, malformed FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1");
+        let query =
+            format!("SELECT {}, sent_up_to, malformed FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1", run_columns());
         let read = |row: &Row| {
             let RunRecord { number, token, input, counts, missing_waits, .. } = run(row)?;
-            let (sent_up_to, malformed) = (row.get::<_, i64>(SENT_UP_TO)?.cast_unsigned(), row.get(SENT_UP_TO + 1)?);
+            let (sent_up_to, malformed) = (row.get::<_, i64>(BEHIND)?.cast_unsigned(), row.get(BEHIND + 1)?);
             Ok(OpenRun { number, token, malformed, missing_waits, input, counts, sent_up_to })
         };
         self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))
@@ -174,7 +176,7 @@ impl StateDb {
     /// The database's.
     pub fn runs(&self, at_most: u32) -> Result<Vec<RunRecord>, StateError> {
         let read = || {
-            let mut query = self.db.prepare(&format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY number DESC LIMIT ?1"))?;
+            let mut query = self.db.prepare(&format!("SELECT {} FROM runs ORDER BY number DESC LIMIT ?1", run_columns()))?;
             query.query_map([at_most], run)?.collect::<rusqlite::Result<_>>()
         };
         read().map_err(self.cannot("read"))
@@ -185,7 +187,7 @@ impl StateDb {
     /// # Errors
     /// The database's.
     pub fn last_finished(&self) -> Result<Option<RunRecord>, StateError> {
-        let query = format!("SELECT {RUN_COLUMNS} FROM runs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT 1");
+        let query = format!("SELECT {} FROM runs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT 1", run_columns());
         self.db.query_row(&query, [], run).optional().map_err(self.cannot("read"))
     }
 
@@ -371,23 +373,25 @@ pub(super) fn settle(
     account::settle(change, RunOverlay::new(settlements, sent_up_to.cast_unsigned()), ending)
 }
 
-const INSERT_PLANNED: Insert<PlannedAccount> = Insert {
-    table: "planned",
-    columns: 6,
-    conflict: "",
-    bind: |values, planned| {
-        let PlannedAccount { id, row, is_sent, is_back: _, profile: ProfileHashes { nick, face_url } } = *planned;
-        values.put(id.as_str())?;
-        values.put(row.cast_signed())?;
-        values.put(is_sent)?;
-        values.put(nick.map(u64::cast_signed))?;
-        values.put(face_url.map(u64::cast_signed))?;
-        values.put(InDoubt::NOTHING.bits())
-    },
-};
+fn planned_rows() -> Insert<PlannedAccount> {
+    let fields = ProfileField::ALL.into_iter().map(|field| field.spec().column);
+    Insert {
+        table: "planned",
+        columns: ["id", "row", "sent"].into_iter().chain(fields).chain(["found"]).collect(),
+        on_conflict: OnConflict::Fail,
+        bind: |values, planned| {
+            let PlannedAccount { id, row, is_sent, is_back: _, profile } = *planned;
+            values.put(id.as_str())?;
+            values.put(row.cast_signed())?;
+            values.put(is_sent)?;
+            values.put_profile(profile)?;
+            values.put(InDoubt::NOTHING.bits())
+        },
+    }
+}
 
 fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<PlannedAccount>>) -> Result<(), ChangeError> {
-    let mut rows = Bulk::new(change, INSERT_PLANNED);
+    let mut rows = Bulk::new(change, planned_rows());
     // Whoever is in the input is there, whatever becomes of the run.
     let mut is_back = change.prepare("UPDATE accounts SET missing_runs = 0, raised_at = NULL, kicked = 0 WHERE id = ?1")?;
     for each in planned {
@@ -409,38 +413,51 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), ChangeError> {
 }
 
 pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, ChangeError> {
-    change.execute(
-        "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, with_nick, with_face_url, sent_up_to,
-             token, shrunk_allowed, ends_with_newline, malformed, missing_waits)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10, ?11, ?12, ?13, ?14)",
-        params![
-            new.command,
-            new.began_at,
-            new.input.len.cast_signed(),
-            new.input.digest.cast_signed(),
-            text(&new.input.stat),
-            text(&new.counts),
-            new.filled.valid.cast_signed(),
-            new.filled.with_nick.cast_signed(),
-            new.filled.with_face_url.cast_signed(),
-            new.token.cast_signed(),
-            new.shrunk_allowed,
-            new.ends_with_newline,
-            new.malformed,
-            new.missing_waits,
-        ],
-    )?;
+    let with = ProfileField::ALL.map(|field| format!("with_{}", field.spec().column)).join(", ");
+    let counted = vec!["?"; ProfileField::ALL.len()].join(", ");
+    let mut insert = change.prepare(&format!(
+        "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, token, shrunk_allowed, ends_with_newline,
+             malformed, missing_waits, sent_up_to, {with})
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, {counted})"
+    ))?;
+    let mut values = Values::of(&mut insert);
+    values.put(new.command)?;
+    values.put(new.began_at)?;
+    values.put(new.input.len.cast_signed())?;
+    values.put(new.input.digest.cast_signed())?;
+    values.put(text(&new.input.stat))?;
+    values.put(text(&new.counts))?;
+    values.put(new.filled.valid.cast_signed())?;
+    values.put(new.token.cast_signed())?;
+    values.put(new.shrunk_allowed)?;
+    values.put(new.ends_with_newline)?;
+    values.put(new.malformed)?;
+    values.put(new.missing_waits)?;
+    new.filled.with.iter().try_for_each(|(_, records)| values.put(records.cast_signed()))?;
+    insert.raw_execute()?;
     Ok(change.last_insert_rowid().cast_unsigned())
 }
 
-const RUN_COLUMNS: &str = "number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick, \
-    with_face_url, done, token, held_at_end, shrunk_allowed, ends_with_newline, missing_waited, missing_waits";
-/// Where `sent_up_to` stands behind them.
-const SENT_UP_TO: usize = 18;
+/// The columns that [`run`] reads.
+fn run_columns() -> String {
+    let with = ProfileField::ALL.map(|field| format!("with_{}", field.spec().column));
+    "number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, done, token, held_at_end, shrunk_allowed, \
+     ends_with_newline, missing_waited, missing_waits, "
+        .to_owned()
+        + &with.join(", ")
+}
+
+/// Where the counts of records with a field stand among them, and what stands behind them.
+const WITH: usize = 16;
+const BEHIND: usize = WITH + ProfileField::ALL.len();
 
 fn run(row: &Row) -> rusqlite::Result<RunRecord> {
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
-    let done: Option<String> = row.get(11)?;
+    let done: Option<String> = row.get(9)?;
+    let mut filled = Filled { valid: number(8)?, ..Filled::default() };
+    for (field, column) in ProfileField::ALL.into_iter().zip(WITH..) {
+        filled.with[field] = number(column)?;
+    }
     Ok(RunRecord {
         number: number(0)?,
         command: row.get(1)?,
@@ -448,14 +465,14 @@ fn run(row: &Row) -> rusqlite::Result<RunRecord> {
         finished_at: row.get(3)?,
         input: RunInput { len: number(4)?, digest: number(5)?, stat: json(row, 6)? },
         counts: json(row, 7)?,
-        filled: Filled { valid: number(8)?, with_nick: number(9)?, with_face_url: number(10)? },
-        done: done.map(|_| json(row, 11)).transpose()?,
-        token: number(12)?,
-        held_at_end: row.get::<_, Option<i64>>(13)?.map(i64::cast_unsigned),
-        shrunk_allowed: row.get(14)?,
-        ends_with_newline: row.get(15)?,
-        missing_waited: row.get::<_, Option<i64>>(16)?.map(i64::cast_unsigned),
-        missing_waits: row.get(17)?,
+        filled,
+        done: done.map(|_| json(row, 9)).transpose()?,
+        token: number(10)?,
+        held_at_end: row.get::<_, Option<i64>>(11)?.map(i64::cast_unsigned),
+        shrunk_allowed: row.get(12)?,
+        ends_with_newline: row.get(13)?,
+        missing_waited: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
+        missing_waits: row.get(15)?,
     })
 }
 

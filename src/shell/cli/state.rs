@@ -74,8 +74,8 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
     let header = csv.write_record(["UserID", "fingerprint", "last_imported", "missing_runs"]);
     let visited = header.map_err(|error| StateError::Source(error.into())).and_then(|()| {
         state.each_account(|id, held| {
-            let short = |field: Option<u64>| field.unwrap_or_default();
-            let fingerprint = format!("{:016x}{:016x}", short(held.profile.nick), short(held.profile.face_url));
+            let hashes = held.profile.iter().map(|(_, hash)| format!("{:016x}", hash.unwrap_or_default()));
+            let fingerprint: String = hashes.collect();
             let last_imported = held.last_imported.map(rfc3339).unwrap_or_default();
             let runs = held.missing_runs.to_string();
             csv.write_record([id, fingerprint.as_bytes(), last_imported.as_bytes(), runs.as_bytes()]).map_err(Into::into)

@@ -76,11 +76,7 @@ fn read(correction: &[u8; CORRECTION_BYTES]) -> (PaddedId, Discrepancy) {
     (PaddedId::from_padded(id), wrong)
 }
 
-const fn doubt(field: Field) -> InDoubt {
-    match field {
-        // If the service returns another UserID than the one asked for, nothing that it says about this one can be trusted.
-        Field::UserId => InDoubt::EXISTENCE,
-        Field::Nick => InDoubt::NICK,
-        Field::FaceUrl => InDoubt::FACE_URL,
-    }
+/// A service that shows another id for this one is not to be trusted about whether it exists.
+fn doubt(field: Field) -> InDoubt {
+    field.profile().map_or(InDoubt::EXISTENCE, InDoubt::of_field)
 }

@@ -78,8 +78,7 @@ pub(super) fn code(code: i64) -> Reply {
 pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
     let profile = |account: &Account| Profile {
         user_id: account.user_id.as_str().into(),
-        nick: account.nick.clone(),
-        face_url: account.face_url.clone(),
+        fields: [account.nick.clone(), account.face_url.clone()].into(),
         ..Profile::default()
     };
     let yields = match call.command {

@@ -86,7 +86,7 @@ impl Books {
     fn profile(&self, account: &Account) -> Profile {
         let (nick, face_url) = &self.accounts[account.user_id.as_str()];
         let field = |text: &str| Some(text.into()).filter(|_| !text.is_empty());
-        Profile { user_id: account.user_id.as_str().into(), nick: field(nick), face_url: field(face_url), ..Profile::default() }
+        Profile { user_id: account.user_id.as_str().into(), fields: [field(nick), field(face_url)].into(), ..Profile::default() }
     }
 }
 

@@ -20,6 +20,7 @@ use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
 use chatlift::domain::command::Command;
 use chatlift::domain::position::FileStat;
+use chatlift::domain::profile::ProfileField;
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile};
 use chatlift::flow::dispatch::{DispatchSettings, SchedulerLimits};
@@ -46,6 +47,8 @@ const KILLED_WITHIN_MS: u64 = 300;
 const SECOND: Duration = Duration::from_secs(1);
 /// What lies between two of the things that happen.
 const STEP: Duration = Duration::from_secs(3_600);
+const NICK: InDoubt = InDoubt::of_field(ProfileField::Nick);
+const FACE_URL: InDoubt = InDoubt::of_field(ProfileField::FaceUrl);
 const STATE: u64 = 7;
 const IMPORT: u64 = 9;
 /// Refused for the record's own fault, and what passes, or doesn't.
@@ -184,8 +187,7 @@ impl Books {
                 let field = |text: &str| Some(text.into()).filter(|_| !text.is_empty());
                 let profile = |(account, (nick, face)): (&Account, &(String, String))| Profile {
                     user_id: account.user_id.as_str().into(),
-                    nick: field(nick),
-                    face_url: field(face),
+                    fields: [field(nick), field(face)].into(),
                     ..Profile::default()
                 };
                 CallOutcome::Done(Answer::Profiles(known.map(profile).collect()))
@@ -410,10 +412,10 @@ impl ModelFixture {
                 Some((held_nick, held_face)) => {
                     let mut fields = InDoubt::NOTHING;
                     if differs(*nick, "nick", held_nick) {
-                        fields = fields.and(InDoubt::NICK);
+                        fields = fields.and(NICK);
                     }
                     if differs(*face, "face", held_face) {
-                        fields = fields.and(InDoubt::FACE_URL);
+                        fields = fields.and(FACE_URL);
                     }
                     Discrepancy::Different(fields)
                 }
@@ -447,7 +449,7 @@ impl ModelFixture {
             let (nick, face) = records[number];
             let fields = [nick.map(|_| name("nick", nick)), face.map(|_| name("face", face))];
             let settlement = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
-            Ok(ImportedRow { settlement, profile: Hashes::of(fields[0].as_deref(), fields[1].as_deref()) })
+            Ok(ImportedRow { settlement, profile: Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into()) })
         });
         let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
@@ -482,9 +484,13 @@ impl ModelFixture {
                 assert!(account.in_doubt.has(InDoubt::EXISTENCE), "{what}: the service has no {id}: {account:?}");
                 continue;
             };
-            let says = |known: Option<u64>, held: &str| known.is_none() || known == Hashes::of(Some(held), None).nick;
-            assert!(account.in_doubt.has(InDoubt::NICK) || says(account.profile.nick, nick), "{what}: {id} is {nick}: {account:?}");
-            assert!(account.in_doubt.has(InDoubt::FACE_URL) || says(account.profile.face_url, face), "{what}: {id} is {face}: {account:?}");
+            let says =
+                |known: Option<u64>, held: &str| known.is_none() || known == Hashes::of([Some(held), None].into())[ProfileField::Nick];
+            assert!(account.in_doubt.has(NICK) || says(account.profile[ProfileField::Nick], nick), "{what}: {id} is {nick}: {account:?}");
+            assert!(
+                account.in_doubt.has(FACE_URL) || says(account.profile[ProfileField::FaceUrl], face),
+                "{what}: {id} is {face}: {account:?}"
+            );
         }
         let unknown = books.accounts.keys().find(|id| !held.contains_key(*id) && !self.by_import.contains(*id));
         assert_eq!(unknown, None, "{what}: the service has it");
@@ -498,7 +504,7 @@ impl ModelFixture {
             let (held_nick, held_face) = books.accounts.get(&id).unwrap_or_else(|| panic!("{id} is nowhere"));
             assert!(nick.is_none() || name("nick", *nick) == *held_nick, "{id} is {held_nick}, not {nick:?}");
             assert!(face.is_none() || name("face", *face) == *held_face, "{id} is {held_face}, not {face:?}");
-            let carried = Hashes::of(nick.map(|_| ""), face.map(|_| ""));
+            let carried = Hashes::of([nick.map(|_| ""), face.map(|_| "")].into());
             let settled = InDoubt::of_fields(carried).and(InDoubt::EXISTENCE);
             assert_eq!(held[&id].in_doubt.without(settled), held[&id].in_doubt, "{id} was sent");
         }

@@ -24,8 +24,7 @@ async fn the_first_batch_with_profiles_is_read_back_before_the_next_leaves_or_a_
 async fn a_field_that_is_absent_or_other_is_read_again_after_two_seconds() {
     let sent = |nick: Option<&str>, face_url: Option<&str>| Profile {
         user_id: "a".into(),
-        nick: nick.map(Into::into),
-        face_url: face_url.map(Into::into),
+        fields: [nick.map(Into::into), face_url.map(Into::into)].into(),
         ..Profile::default()
     };
     for (profile, kept) in [

@@ -196,8 +196,7 @@ fn listed<'a>(ids: impl IntoIterator<Item = &'a str>) -> CallOutcome {
 fn fine(sent: &SentCall) -> CallOutcome {
     let profile = |account: &Account| Profile {
         user_id: account.user_id.as_str().into(),
-        nick: account.nick.clone(),
-        face_url: account.face_url.clone(),
+        fields: [account.nick.clone(), account.face_url.clone()].into(),
         ..Profile::default()
     };
     match sent.command {
