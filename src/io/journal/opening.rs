@@ -126,7 +126,7 @@ enum EarlierRun {
 }
 
 /// Reads the files of an earlier run and decides how to start; it changes nothing. `compare` compares the input with the one that the
-/// earlier run has read. An import calls it only if size or modification time differ, a sync always.
+/// earlier run has read. An import calls it only if the `FileStat` differs, a sync always.
 ///
 /// # Errors
 /// [`OpenError`] if the files do not belong together or cannot be read.

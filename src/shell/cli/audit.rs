@@ -16,7 +16,7 @@ use crate::io::journal::results::{Results, ResultsError};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, quoted};
 
-/// Reads both files, prints the report.
+/// Reads both files and prints the report.
 pub(super) fn run(flags: &AuditFlags) -> ExitMessage {
     audited(flags).unwrap_or_else(|word| word)
 }
@@ -67,7 +67,7 @@ fn last_word(report: &AuditReport) -> ExitMessage {
     ExitMessage::new(Exit::SomeRowsRejected, why, hint)
 }
 
-/// Ends with a line end, as all its parts do.
+/// Writes the report with a final line break.
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels = ["records", "  imported", "  failed", "  invalid", "  without an outcome", "problems"];
@@ -107,7 +107,7 @@ fn write_without(f: &mut fmt::Formatter<'_>, report: &AuditReport) -> fmt::Resul
     Ok(())
 }
 
-/// `line` without more is one of the results file.
+/// A problem as a sentence. A `line` without a file means one of the results file.
 fn sentence(problem: &Problem) -> String {
     match problem {
         Problem::Twice { at, row } => format!("line {at}: row {row} has another outcome elsewhere"),

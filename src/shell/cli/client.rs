@@ -18,18 +18,18 @@ use crate::sandbox::{Sandbox, SandboxSettings};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::causes;
 
-/// The service, ready to be called.
+/// The client for the service and everything that requests need.
 pub(super) struct ServiceClient {
     pub(super) api: Rc<HttpApi>,
     identity: Identity,
     pub(super) target: Target,
-    /// When a signature that cannot be renewed expires.
+    /// The end of a signature that cannot be renewed.
     pub(super) expires_at: Option<SystemTime>,
-    /// Lives as long as the run.
+    /// The sandbox, which lives as long as the run.
     pub(super) _sandbox: Option<Sandbox>,
 }
 
-/// The name of the target without calling it.
+/// The name of the target; no request is sent.
 pub(super) fn target(service: &ServiceAddress) -> Target {
     let api = "account_import".to_owned();
     match service {
@@ -42,7 +42,8 @@ pub(super) fn target(service: &ServiceAddress) -> Target {
     }
 }
 
-/// Makes the client and the first signature; starts the sandbox if that is the target, with this limit of `account_import`. No call leaves.
+/// Builds the client and the first signature. If the target is the sandbox, starts it with this limit of `account_import`. No request is
+/// sent.
 pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<ServiceClient, ExitMessage> {
     let target = target(&connection.service);
     let (sandbox, endpoint, identity) = match &connection.service {
@@ -67,18 +68,18 @@ pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<Servi
 }
 
 impl ServiceClient {
-    /// As whom calls are made: an account that ought to be there.
+    /// The administrator that signs requests: an account that should exist.
     pub(super) fn admin(&self) -> UserId {
         UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
     }
 
-    /// What a run that begins now works with.
+    /// The dependencies of a run that starts now.
     pub(super) fn dependencies(&self, signals: LocalBoxStream<'static, ()>) -> Dependencies<Rc<HttpApi>> {
         let clocks = Clocks { wall: Box::new(SystemTime::now), jitter: Box::new(fastrand::f64) };
         Dependencies { api: Rc::clone(&self.api), signer: self.signer(), clocks, signals }
     }
 
-    /// Signs anew, for a run that begins now.
+    /// A signer for a run that starts now.
     pub(super) fn signer(&self) -> Signer {
         let Identity { sdkappid, identifier, credential } = &self.identity;
         Signer::new(credential.clone(), *sdkappid, identifier, Instant::now(), SystemTime::now())
@@ -97,7 +98,7 @@ fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), ExitMessage>
     let credential = Credential::Key(settings.key.clone());
     let identity = Identity { sdkappid: settings.sdkappid, identifier: settings.identifier.clone(), credential };
     let sandbox = Sandbox::start(settings).map_err(cannot)?;
-    let endpoint = Url::parse(&sandbox.endpoint()).expect("an address with a port is a URL");
+    let endpoint = Url::parse(&sandbox.endpoint()).expect("the sandbox's address is a valid URL");
     Ok((Some(sandbox), endpoint, identity))
 }
 

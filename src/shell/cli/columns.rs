@@ -1,4 +1,4 @@
-//! What is read of a file, told before anything else.
+//! Reports which columns of a file are read, before anything else.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::io::roster::Header;
 use crate::shell::exit::ExitMessage;
 use crate::shell::terminal::quoted;
 
-/// Which columns a header's fields are read from, in one line.
+/// One line that says from which columns the header's fields are read.
 struct ColumnsRead<'a>(&'a Header);
 
 impl fmt::Display for ColumnsRead<'_> {
@@ -24,7 +24,7 @@ impl fmt::Display for ColumnsRead<'_> {
     }
 }
 
-/// What is said of each column that nobody reads though its name is near to a field.
+/// A warning for each ignored column whose name is similar to a field's.
 fn near_misses(header: &Header) -> impl Iterator<Item = String> {
     header.near_misses().map(|(field, name)| {
         let column = String::from_utf8_lossy(name);
@@ -36,7 +36,7 @@ fn near_misses(header: &Header) -> impl Iterator<Item = String> {
     })
 }
 
-/// Tells it as a run begins.
+/// Logs it when a run starts.
 pub(super) fn announce(header: &Header) {
     tracing::info!("{}", ColumnsRead(header));
     near_misses(header).for_each(|word| tracing::warn!("{word}"));
@@ -45,7 +45,7 @@ pub(super) fn announce(header: &Header) {
 /// Prints it above a report.
 ///
 /// # Errors
-/// As [`print`].
+/// The same as [`print`].
 pub(super) fn report(header: &Header) -> Result<(), ExitMessage> {
     let warnings = near_misses(header).fold(String::new(), |text, word| text + "warning: " + &word + "\n");
     print(&format_args!("{}\n{warnings}\n", ColumnsRead(header)))
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_told_in_one_line() {
+    fn columns_are_reported_in_one_line() {
         let check = |header: &str, map: &[(Field, &str)], expected: &str| assert_eq!(told(header, map), (expected.to_owned(), Vec::new()));
         check(
             "a,uid,nick name,b,c",
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_with_a_near_name_is_told_with_the_flag_that_takes_it() {
+    fn a_column_with_a_similar_name_is_reported_with_the_flag_that_reads_it() {
         let said = told("UserID,Nick Name,头像", &[]).1;
         assert_eq!(
             said,

@@ -1,4 +1,4 @@
-//! Builds the commands that hints show, with the flags that were given and are needed, so that they run as they stand.
+//! Builds the commands in hints, with the given flags that they need, so that they run as they are shown.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::encoding::label;
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::settings::format;
 
-/// A command in the making.
+/// A command that is being built.
 #[derive(Debug, Clone)]
 pub(super) struct CommandLine {
     words: Vec<String>,
@@ -33,7 +33,7 @@ impl CommandLine {
         self
     }
 
-    /// Adds a flag with its value, if it was given.
+    /// Adds a flag with its value if it was given.
     fn flag(self, name: &str, value: Option<impl ToString>) -> Self {
         match value {
             Some(value) => self.valued(name, OsStr::new(&value.to_string())),
@@ -51,7 +51,7 @@ impl CommandLine {
     fn valued(mut self, name: &str, value: &OsStr) -> Self {
         let flag = format!("--{name}");
         if begins_with_dash(value) {
-            // It would be taken for a flag.
+            // The value would be taken for a flag.
             let mut both = OsString::from(flag + "=");
             both.push(value);
             self.words.push(shell_word(&both));
@@ -66,18 +66,19 @@ impl CommandLine {
         self.path(name, Some(value))
     }
 
-    /// Adds what changes how the input is read.
+    /// Adds the flags that change how the input is read.
     pub(super) fn reading(self, flags: &InputFlags) -> Self {
         self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter)).flag("encoding", flags.encoding.map(label)).cells(flags)
     }
 
-    /// Adds what changes how a file of the input's records is read, that is `separated` so. It is UTF-8, whatever the input is.
+    /// Adds the flags that change how a file with copies of the input's records is read; its delimiter is `separated`. It is UTF-8, whatever
+    /// the input is.
     pub(super) fn reading_copy(self, flags: &InputFlags, copy: &Path, separated: u8) -> Self {
         let usual = format(&InputFlags::bare(copy.to_owned())).delimiter;
         self.mapping(flags).flag("delimiter", (usual != separated).then(|| delimiter(separated))).cells(flags)
     }
 
-    /// Adds what changes how cells are read: copies of records show them as the input has them.
+    /// Adds the flags that change how cells are read. Copies of records contain the cells as in the input.
     fn cells(self, flags: &InputFlags) -> Self {
         let mut line = self;
         line.words.extend(flags.multiline.then(|| "--multiline".to_owned()));
@@ -92,7 +93,7 @@ impl CommandLine {
         flags.map.iter().fold(self, |line, (field, column)| line.flag("map", Some(format!("{field}={column}"))))
     }
 
-    /// Adds what says where the service is, who calls, and how fast.
+    /// Adds the flags for the service, the app, the credentials and the rate.
     pub(super) fn connection(self, flags: &ConnectionFlags) -> Self {
         let region = flags.region.and_then(|region| region.to_possible_value()).map(|value| value.get_name().to_owned());
         let line = self
@@ -121,8 +122,8 @@ impl std::fmt::Display for CommandLine {
     }
 }
 
-/// A word that a shell takes as it is. `printf` makes what a line of a hint can't hold: control characters and what is not UTF-8. (Line ends at the
-/// very end of a word are lost on that way; no flag, and no file that chatlift names, ends so.)
+/// Quotes a word for a shell. Control characters and bytes that are not UTF-8 are written with `printf`, because the line of a hint cannot
+/// contain them. (This loses line breaks at the very end of a word; no flag and no file that chatlift names ends with one.)
 pub(super) fn shell_word(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
     let is_plain = |char: char| char.is_alphanumeric() || "_-./=,:+@%".contains(char);
@@ -133,12 +134,12 @@ pub(super) fn shell_word(word: impl AsRef<OsStr>) -> String {
     }
 }
 
-/// A byte as the format of `printf` has it.
+/// A byte as an escape for `printf`.
 fn octal(byte: u8) -> String {
     if byte.is_ascii_alphanumeric() || b"_./=".contains(&byte) { char::from(byte).to_string() } else { format!("\\{byte:03o}") }
 }
 
-/// As [`shell_word`], of a file: one whose name begins with a dash would be taken for a flag.
+/// The same as [`shell_word`] for a file. A name that begins with a dash would be taken for a flag, so it gets `./` in front.
 pub(super) fn file_word(path: &Path) -> String {
     let is_flag = begins_with_dash(path.as_os_str()) && path != Path::new("-");
     if is_flag { shell_word(Path::new(".").join(path)) } else { shell_word(path) }
@@ -148,7 +149,7 @@ fn begins_with_dash(word: &OsStr) -> bool {
     word.as_encoded_bytes().starts_with(b"-")
 }
 
-/// A delimiter as a shell takes it behind its flag.
+/// A delimiter as the value of its flag, quoted for a shell.
 pub(super) fn delimiter_word(byte: u8) -> String {
     shell_word(delimiter(byte))
 }
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
     use crate::shell::cli::flags::{Cli, CliCommand};
 
-    /// The flags of an import that is called so.
+    /// The flags of an import with these words.
     fn flags(words: &[&str]) -> Box<crate::shell::cli::flags::ImportFlags> {
         let parsed = Cli::try_parse_from(["chatlift", "import"].iter().chain(words)).unwrap();
         let CliCommand::Import(flags) = parsed.command else { unreachable!("it is an import") };
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_told_its_delimiter_where_its_name_does_not_tell_it() {
+    fn a_copy_gets_its_delimiter_as_a_flag_unless_its_name_implies_it() {
         let given = flags(&["users.tsv"]);
         let line = |copy: &str, separated: u8| {
             CommandLine::new("import").file(Path::new(copy)).reading_copy(&given.run.input, Path::new(copy), separated).to_string()
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_never_taken_for_a_flag() {
+    fn a_file_name_is_never_taken_for_a_flag() {
         use std::os::unix::ffi::OsStrExt;
         let check = |path: &[u8], expected: &str| assert_eq!(file_word(Path::new(OsStr::from_bytes(path))), expected);
         check(b"-x.csv", "./-x.csv");

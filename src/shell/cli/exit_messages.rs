@@ -1,4 +1,4 @@
-//! The messages at the end of an import: what ended it, why, and what to do.
+//! The exit messages of an import: how it ended, why, and what to do.
 
 use std::path::Path;
 
@@ -18,23 +18,23 @@ use crate::io::roster::RosterError;
 use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 use crate::shell::terminal::causes;
 
-/// What the same command does after everything that only interrupted a run.
+/// The hint after everything that only interrupted a run.
 pub(super) const RESUMES: &str = "the same command goes on where it stopped";
 
-/// A run as its last word needs it.
+/// The information about a run for its exit message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EndedRun<'a> {
     pub(super) flags: &'a RunFlags,
     pub(super) paths: &'a RunPaths,
-    /// What separates the fields of the input and of the rejects.
+    /// The delimiter of the input and of the rejects.
     pub(super) delimiter: u8,
     /// The state that an import fills.
     pub(super) state: Option<&'a Path>,
-    /// What to look at where no call has got through.
+    /// Advice for a run of which no request got through.
     pub(super) reach: Option<&'a str>,
 }
 
-/// The last word on a run that came to an end of its own; `remaining` are the records that a limit has left.
+/// The exit message of a run that ended by itself; `remaining` are the records that a limit has left.
 pub(super) fn last_word(end: &ImportEnd<RosterError>, tally: OutcomeCounts, remaining: Option<u64>, given: EndedRun) -> ExitMessage {
     match end {
         ImportEnd::Finished => finished(tally, given),
@@ -44,7 +44,7 @@ pub(super) fn last_word(end: &ImportEnd<RosterError>, tally: OutcomeCounts, rema
     }
 }
 
-/// The last word on a run that was stopped; `then` says what the same command does.
+/// The exit message of a run that was stopped; `then` says what the same command does.
 pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Option<&str>) -> ExitMessage {
     match cause {
         AbortCause::Signal => ExitMessage::new(Exit::Stopped, format!("a signal came; {so_far}"), then),
@@ -57,7 +57,7 @@ pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Optio
     }
 }
 
-/// What to do about a service that was down, or that nothing has ever got through to.
+/// The hint if the service was down, or no request has ever got through.
 fn outage_hint(reach: Option<&str>, then: &str) -> String {
     match reach {
         None => format!("check the network and the service's status page; {then}"),
@@ -65,7 +65,7 @@ fn outage_hint(reach: Option<&str>, then: &str) -> String {
     }
 }
 
-/// The service will take nothing more of this run.
+/// The exit message if the service will accept nothing more of this run.
 fn refused(refusal: HaltReason, code: Option<i64>, says: &str, so_far: &str) -> ExitMessage {
     let code = code.map_or(String::new(), |code| format!("code {code}"));
     let details = [&code, says].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
@@ -77,7 +77,7 @@ fn rows(count: u64) -> String {
     figures::counted(count, "row")
 }
 
-/// The exit code of a run whose rows have come to this.
+/// The exit code of a run with these outcomes.
 pub(super) fn finished_exit(tally: OutcomeCounts) -> Exit {
     if tally.rejected() == 0 { Exit::Done } else { Exit::SomeRowsRejected }
 }
@@ -125,7 +125,7 @@ fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
     ExitMessage::new(finished_exit(tally), why, "the same command without --limit goes on")
 }
 
-/// Says why a run took minutes for rows that failed, if it did.
+/// Adds why a run took minutes for failed rows, if it did.
 pub(super) fn having_waited(word: ExitMessage, unjudged: u64) -> ExitMessage {
     if unjudged == 0 {
         return word;
@@ -137,13 +137,13 @@ pub(super) fn having_waited(word: ExitMessage, unjudged: u64) -> ExitMessage {
     ExitMessage { why: format!("{}; {wait}", word.why), ..word }
 }
 
-/// The last word when an earlier process has finished the run.
+/// The exit message if an earlier process has finished the run.
 pub(super) fn already_finished(tally: OutcomeCounts, given: EndedRun) -> ExitMessage {
     let word = finished(tally, given);
     ExitMessage { why: format!("this run was finished earlier, nothing is sent: {}", word.why), ..word }
 }
 
-/// The last word when the journal can't write any more.
+/// The exit message if the journal cannot write any more.
 pub(super) fn disk_failed(error: &DiskError) -> ExitMessage {
     let why = format!("{}{}", causes(error), why_denied(&error.path, &error.source));
     if is_out_of_files(&error.source) {
@@ -152,14 +152,14 @@ pub(super) fn disk_failed(error: &DiskError) -> ExitMessage {
     ExitMessage::new(Exit::Fatal, why, "make room or repair the disk; what was committed stays, and the same command resumes")
 }
 
-/// The last word when another process is at work on `what`.
+/// The exit message if another process is working on `what`.
 pub(super) fn busy(why: String, locks: &[&Path], what: &str) -> ExitMessage {
     let who = locks.iter().find_map(|lock| lock::holder(lock)).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     let hint = format!("{who} is at work on it: wait for it, or stop it; one process at a time works on {what}");
     ExitMessage::new(Exit::Busy, why, hint)
 }
 
-/// The last word when the journal can't be opened.
+/// The exit message if the journal cannot be opened.
 pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
     let hint = match error {
         OpenError::Locked { lock, .. } => return busy(causes(error), &[lock], "a run"),

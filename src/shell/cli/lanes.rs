@@ -14,12 +14,13 @@ use crate::io::api::wire;
 use crate::io::gate::{GateSettings, Rate};
 use crate::shell::exit::ExitMessage;
 
-/// A commit at the latest after this time. Source: the journal's contract.
+/// The longest time between two commits. Source: the journal's contract.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How often the progress is told. Chosen: a person sees it move.
+/// How often progress is reported. Chosen: a person sees it move.
 pub(super) const TELL_EVERY: Duration = Duration::from_millis(250);
 
-/// A lane with its bounds. Source of the numbers: the contracts of the lanes; bytes are chosen to leave more than half of the memory bound free.
+/// The limits of a mode. Source of the numbers: the contracts of the modes. Bytes are chosen so that more than half of the memory bound
+/// stays free.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     window: WindowLimits,
@@ -29,7 +30,7 @@ struct Bounds {
 const SINGLE: Bounds = Bounds { window: WindowLimits { records: 65_536, bytes: 24 << 20 }, commit_rows: 1_000 };
 const BATCH: Bounds = Bounds { window: WindowLimits { records: 131_072, bytes: 40 << 20 }, commit_rows: 65_536 };
 
-/// How a run sends its records.
+/// The mode of a run with its rates.
 #[derive(Debug, Clone)]
 pub(super) struct Lanes {
     pub(super) lane: Lane,
@@ -38,7 +39,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     /// # Errors
-    /// The last word (exit code 2) for a rate without limit on a service that isn't on loopback.
+    /// An [`ExitMessage`] with exit code 2 for an unlimited rate on a service that is not on loopback.
     pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, ExitMessage> {
         let lane = match flags.batch {
             None => Lane::Single,
@@ -54,7 +55,7 @@ impl Lanes {
         Ok(Self { lane, rates })
     }
 
-    /// The pace of fresh records, in calls a second.
+    /// The rate for new records in requests per second.
     pub(super) fn main_rate(&self) -> Rate {
         match self.lane {
             Lane::Single | Lane::FellBack => self.rates[Command::AccountImport],
@@ -62,7 +63,7 @@ impl Lanes {
         }
     }
 
-    /// What holds for a run from its start; what is done of it already is for the flow to fill in.
+    /// The settings of a run from its start. The flow fills in the part that is done already.
     pub(super) fn settings(&self, connection: &Connection, gates: GateSettings, identifier: UserId) -> ImportSettings {
         let Bounds { window, commit_rows } = self.bounds();
         let dispatch = dispatch_settings(connection, self.rates.clone(), gates, identifier);
@@ -77,7 +78,7 @@ impl Lanes {
     }
 }
 
-/// What the engine is given, whatever its calls are about.
+/// The settings of the engine that are the same for every flow.
 pub(super) fn dispatch_settings(
     connection: &Connection,
     rates: PerCommand<Rate>,
@@ -89,7 +90,7 @@ pub(super) fn dispatch_settings(
     DispatchSettings { rates, gates, limits: SchedulerLimits { max_attempts, in_flight }, known, max_outage, progress_every: TELL_EVERY }
 }
 
-/// The rate of `account_import`: `--rate` in its own lane, `--single-rate` beside batches.
+/// The rate of `account_import`: `--rate` in its own mode, `--single-rate` beside batches.
 fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<Rate, ExitMessage> {
     let documented = Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S);
     if !matches!(lane, Lane::Batch(_)) {

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use crate::io::gate::{GateSettings, Headroom, OnSend};
 use crate::io::journal::LastCalls;
 
-/// How long a process waits that can't know whether another one was killed right before it. Source: the contract of the pace.
+/// How long a process waits if it cannot know whether another one was killed right before it. Source: the contract of the pace.
 const UNKNOWN: Duration = Duration::from_millis(1_050);
 
-/// The gates of a run with a lock file.
+/// The settings for the gates of a run with a lock file.
 pub(super) fn gates(last_calls: LastCalls, headroom: Headroom) -> GateSettings {
     gates_by(SystemTime::now, last_calls, headroom)
 }
@@ -20,7 +20,7 @@ fn gates_by(time: impl Fn() -> SystemTime + Send + Sync + 'static, last_calls: L
     GateSettings { headroom, opens_at: Some(opens_at), on_send: OnSend::new(move || last_calls.leaves(Instant::now().into_std(), time())) }
 }
 
-/// The gates of a run without one.
+/// The settings for the gates of a run without a lock file.
 pub(super) fn unknown(headroom: Headroom) -> GateSettings {
     GateSettings { headroom, opens_at: Some(Instant::now() + UNKNOWN), on_send: OnSend::default() }
 }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
     use crate::io::gate::{Admission, Gate, Rate};
 
-    /// A process that sends as fast as it may until it is killed.
+    /// A process that sends at the full rate until it is killed.
     async fn killed_after(lived: Duration, rate_per_s: u32, lock: &Path, start: Instant, sends: &mut Vec<Instant>) {
         let time = move || SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000) + (Instant::now() - start);
         let settings = gates_by(time, LastCalls::find(lock), Headroom::DEFAULT);

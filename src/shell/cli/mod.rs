@@ -1,4 +1,4 @@
-//! The shell: flags become settings, settings start one flow, its end becomes an exit code.
+//! The command line: flags become settings, settings start one flow, and its end becomes an exit code.
 
 mod access;
 mod atomic;
@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
     word.exit.into()
 }
 
-/// Ends the process where a signal finds it, as a part of [`main`] that runs beside it.
+/// Ends the process for a signal, on another thread than [`main`]'s.
 #[expect(clippy::disallowed_methods, reason = "whatever the main thread waits for, a signal must end it")]
 fn end_at_once(exit: Exit) {
     std::process::exit(exit.code().into());
@@ -100,15 +100,15 @@ fn say(word: &ExitMessage) {
     }
 }
 
-/// A core dump would hold the key. The limit doesn't hold where cores go to a program (`core_pattern` with a pipe), so the process says
-/// itself that it is not to be dumped. Where neither can be set there is nothing better to do than to go on.
+/// A core dump would contain the key. The limit on its size does not apply if dumps are passed to a program (`core_pattern` with a pipe),
+/// so the process also asks the system not to dump it. If neither works, the run continues all the same.
 fn forbid_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// Reads this process' environment.
+/// Reads a variable of this process' environment.
 fn environment(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }

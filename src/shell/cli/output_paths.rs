@@ -14,7 +14,7 @@ use crate::io::files::{self, resolved};
 use crate::io::journal::paths::{GivenPaths, RunPaths};
 use crate::shell::exit::ExitMessage;
 
-/// The names of the run's files; no two of them, and of `others`, may be one.
+/// The paths of the run's files. No two of them, nor one of `others`, may be the same file.
 pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, ExitMessage> {
     let file = &flags.input.file;
     if input::is_stream(file) && flags.results.is_none() {
@@ -36,16 +36,16 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, Ex
     Ok(paths)
 }
 
-/// The last word on a stream whose results are not named.
+/// The exit message for a stream without a name for its results.
 pub(super) fn cannot_be_named_after(file: &Path) -> ExitMessage {
     let why = format!("{} can't be read twice: it is kept beside the results, which can't be named after it", input::shown(file));
     ExitMessage::yours(why, "give --results FILE")
 }
 
-/// Longest name of a file in bytes. Source: every file system of Linux that matters.
+/// Longest name of a file in bytes. Source: the common file systems of Linux.
 const NAME_MAX: usize = 255;
 
-/// Refuses a name that no file can have: what is derived from a long one is longer.
+/// Refuses a name that is too long for a file; names derived from it are even longer.
 pub(super) fn fits(path: &Path) -> Result<(), ExitMessage> {
     let name = path.file_name().unwrap_or_default();
     if name.len() <= NAME_MAX {
@@ -57,7 +57,7 @@ pub(super) fn fits(path: &Path) -> Result<(), ExitMessage> {
     ))
 }
 
-/// What a run appends to, replaces or cuts must be a file, if it is there.
+/// A path that a run appends to, replaces or cuts must be a regular file, if it exists.
 pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
     let Ok(stat) = std::fs::metadata(path) else { return Ok(()) };
     if stat.is_file() {
@@ -76,7 +76,7 @@ fn kind(kind: FileType) -> &'static str {
     }
 }
 
-/// No two of these names may be one file's.
+/// Refuses two names of the same file.
 pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) -> Result<(), ExitMessage> {
     let mut names: Vec<PathBuf> = names.map(resolved).collect();
     names.sort_unstable();
@@ -86,7 +86,7 @@ pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) 
     }
 }
 
-/// What can't be written at the end is said at the start. `what` is the flag's name and the file's.
+/// Refuses at the start a file that cannot be written at the end. `what` is the name of the flag and of the file.
 fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
     let Some(path) = path else { return Ok(()) };
     fits(path)?;
@@ -102,7 +102,7 @@ fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
     }
 }
 
-/// As [`can_be_written`], of a file that is written aside under a longer name before it takes its own.
+/// The same as [`can_be_written`] for a file that is first written under a longer temporary name.
 pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
     if let Some(aside) = path.and_then(|path| files::aside(path).ok()) {
         fits(&aside)?;
@@ -110,12 +110,12 @@ pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), Exi
     can_be_written(what, path)
 }
 
-/// A file that is appended to needs no more than to be writable, once it is there.
+/// A file that rows are appended to must be writable, if it exists.
 fn takes_rows(what: &str, path: &Path) -> Result<(), ExitMessage> {
     if path.exists() { denies(what, path, path, Access::WRITE_OK) } else { can_be_written(what, Some(path)) }
 }
 
-/// A file that is replaced, or a new one, needs a folder that may be written to; a pipe or a device is written to itself.
+/// A file that is replaced or created needs a writable folder; a pipe or a device must be writable itself.
 fn folder_takes_files(what: &str, path: &Path) -> Result<(), ExitMessage> {
     if is_own_output(path) {
         return Ok(());
@@ -127,7 +127,7 @@ fn folder_takes_files(what: &str, path: &Path) -> Result<(), ExitMessage> {
     denies(what, path, file.parent().unwrap_or(Path::new("/")), Access::WRITE_OK | Access::EXEC_OK)
 }
 
-/// Whether `place` denies what `path` needs.
+/// An error if `place` denies the access that `path` needs.
 fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
     accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| {
         let error = std::io::Error::from(error);
@@ -136,7 +136,7 @@ fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), E
     })
 }
 
-/// Whether it is this process' standard output under one of its names.
+/// Whether the path is a name of this process' standard output.
 pub(super) fn is_own_output(path: &Path) -> bool {
     ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
 }

@@ -1,4 +1,4 @@
-//! The first look at an input: its first records, before the first call.
+//! Checks the first records of an input before the first request.
 
 use std::io::Read;
 
@@ -9,15 +9,15 @@ use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
 use crate::io::roster::Roster;
 use crate::shell::exit::ExitMessage;
 
-/// Which files an import takes.
+/// The conditions for importing a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Admission {
-    /// Per cent of the first records.
+    /// The highest percentage of invalid ones among the first records.
     pub(super) max_invalid: f64,
     pub(super) empty: EmptyFile,
 }
 
-/// What is thought of a file without records.
+/// Whether a file without records is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EmptyFile {
     Refused,
@@ -25,10 +25,10 @@ pub(super) enum EmptyFile {
 }
 
 impl Admission {
-    /// What an import takes that isn't told anything else. Source: the contract of `--max-invalid` and `--allow empty`.
+    /// The default. Source: the contract of `--max-invalid` and `--allow empty`.
     pub(super) const USUAL: Self = Self { max_invalid: 1.0, empty: EmptyFile::Refused };
 
-    /// Why a file with such first records isn't taken, if it isn't.
+    /// Why a file with these first records is refused; `None` if it is accepted.
     pub(super) fn refusal(self, first: &FirstRecords) -> Option<Refusal> {
         if first.is_empty() && self.empty == EmptyFile::Refused {
             return Some(Refusal::Empty);
@@ -37,7 +37,7 @@ impl Admission {
     }
 }
 
-/// Why a file isn't taken.
+/// Why a file is refused.
 #[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
     Empty,
@@ -45,7 +45,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// In words.
+    /// The reason as text.
     pub(super) fn why(&self, flags: &InputFlags) -> String {
         let name = input::shown(&flags.file);
         match self {
@@ -58,7 +58,7 @@ impl Refusal {
         }
     }
 
-    /// What to do about it, to whom a check would be of help.
+    /// The hint, for a user who has not run a check yet.
     fn hint(&self, flags: &InputFlags) -> String {
         match self {
             Refusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
@@ -69,7 +69,7 @@ impl Refusal {
         }
     }
 
-    /// The last word of a check that has named what it found.
+    /// The exit message of a check, which has listed the invalid records already.
     pub(super) fn after_check(&self, flags: &InputFlags) -> ExitMessage {
         let hint = match self {
             Refusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty",
@@ -81,16 +81,16 @@ impl Refusal {
     }
 }
 
-/// The last word on a file of whose first records too many are invalid.
+/// The exit message for a file with too many invalid records at its start.
 pub(super) fn too_many_invalid(found: TooManyInvalid, max_invalid: f64, flags: &InputFlags) -> ExitMessage {
     let refusal = Refusal::TooManyInvalid { found, max_invalid };
     ExitMessage::yours(refusal.why(flags), refusal.hint(flags))
 }
 
-/// Refuses a file that is cut wrongly near its start, or that isn't admitted; the roster stands at the start.
+/// Refuses a file that has broken records near its start, or that is not accepted; `roster` must be at the start.
 ///
 /// # Errors
-/// The last word (exit code 2).
+/// An [`ExitMessage`] with exit code 2.
 pub(super) fn judge(roster: Roster<impl Read>, flags: &InputFlags, admission: Admission) -> Result<(), ExitMessage> {
     let failed = |error| input::roster_error(&flags.file, &error);
     let mut first = FirstRecords::default();

@@ -1,4 +1,4 @@
-//! Reads which proxy is meant, and its password from where a password may stand.
+//! Determines the proxy and its password.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use super::secret::read_secret;
 use crate::io::api::proxy::ProxySettings;
 use crate::shell::exit::ExitMessage;
 
-/// The environment variable that names the proxy, and may hold its password.
+/// The environment variable for the proxy's URL, which may contain its password.
 pub(super) const VARIABLE: &str = "CHATLIFT_PROXY";
 
-/// Where the proxy's URL stands.
+/// The source of the proxy's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum From {
     Flag,
@@ -30,10 +30,11 @@ impl From {
     }
 }
 
-/// The proxy that is meant, if one is.
+/// The proxy that the user has chosen, if any.
 ///
 /// # Errors
-/// The last word (exit code 2) for what is no proxy, or a password where others can read it. No message shows the URL: it may hold one.
+/// An [`ExitMessage`] with exit code 2 for an invalid URL, or a password in a place that others can read. No message shows the URL, because
+/// it may contain a password.
 pub(super) fn resolve(given: Option<(&String, From)>, password_file: Option<&Path>) -> Result<Option<ProxySettings>, ExitMessage> {
     let Some((text, from)) = given else {
         return match password_file {
@@ -80,7 +81,7 @@ fn parse(text: &str, from: From) -> Result<Url, ExitMessage> {
     Ok(url)
 }
 
-/// A name or a password without the escapes of a URL.
+/// A user name or password without URL escapes.
 fn decoded(text: &str, from: From) -> Result<String, ExitMessage> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     let decoded = decoded
@@ -88,9 +89,9 @@ fn decoded(text: &str, from: From) -> Result<String, ExitMessage> {
     Ok(decoded.into_owned())
 }
 
-/// The URL without whoever asks.
+/// The URL without user name and password.
 fn bare(mut url: Url) -> Url {
-    // Neither can fail for a URL with a host.
+    // Both can fail only for a URL without a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url

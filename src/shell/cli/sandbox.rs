@@ -1,4 +1,4 @@
-//! `chatlift sandbox`: serves the mock service until a signal comes.
+//! `chatlift sandbox`: serves the mock service until it gets a signal.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -19,7 +19,7 @@ use crate::sandbox::{
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::causes;
 
-/// Serves, and says on stdout with which settings it can be used.
+/// Serves, and prints on stdout the settings with which it can be used.
 pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
     serve(flags).unwrap_or_else(|word| word)
 }

@@ -1,6 +1,6 @@
 //! Small files that are read completely at the start: a key, a configuration, certificates.
 //!
-//! Reading waits a few seconds at most: a FIFO without a writer, or a device without an end, is an error like any other.
+//! Reading waits for a few seconds at most. A FIFO without a writer or a device without an end is an error like any other.
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read};
@@ -12,15 +12,15 @@ use rustix::event::PollFlags;
 
 use super::pipe::{nonblocking, wait};
 
-/// Longest file that is read. Chosen: a bundle of every public certificate authority has a quarter of it.
+/// Longest file that is read, in bytes. Chosen: a bundle of all public certificate authorities has a quarter of it.
 const MAX_BYTES: usize = 1 << 20;
-/// How long the writer of a FIFO is waited for in all (`--secret-key-file <(…)`). Chosen: a program that fetches a key answers in less.
+/// How long to wait in total for the writer of a FIFO (`--secret-key-file <(…)`). Chosen: a program that fetches a key takes less.
 const WRITER_MAX: Duration = Duration::from_secs(10);
 
-/// The bytes of a file.
+/// Reads a file completely.
 ///
 /// # Errors
-/// The file's; [`ErrorKind::TimedOut`] for a FIFO that nobody writes to, [`ErrorKind::FileTooLarge`] past [`MAX_BYTES`].
+/// [`io::Error`] of the file; [`ErrorKind::TimedOut`] for a FIFO without a writer, [`ErrorKind::FileTooLarge`] beyond [`MAX_BYTES`].
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(nonblocking()).open(path)?;
     let kind = file.metadata()?.file_type();
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_read_whole_and_what_has_no_end_is_refused() {
+    fn files_are_read_completely_and_endless_ones_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
