@@ -127,7 +127,7 @@ pub(crate) fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
     CallEffect::Halt { refusal, code, says }
 }
 
-/// Which parts of each batch that was taken apart met a temporary error last: the batch is faulty when half of its accounts are.
+/// Which parts of each batch that was divided met a temporary error last: the batch is faulty when half of its accounts are.
 #[derive(Debug, Default)]
 pub(crate) struct FaultAttribution {
     /// How many accounts each faulty part has, by the batch.

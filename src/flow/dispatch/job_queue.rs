@@ -1,4 +1,4 @@
-//! Jobs: what one call carries, from its first try until it has ended or was taken apart.
+//! Jobs: what one call carries, from its first try until it has ended or was divided.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -206,7 +206,7 @@ impl<P> JobQueue<P> {
         self.waiting.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes a job out of the queues: it leaves, or it is about to be taken apart.
+    /// Takes a job out of the queues: it leaves, or it is about to be removed.
     fn unqueue(&mut self, id: JobId) {
         let job = &self.all[id];
         match job.stage {

@@ -8,6 +8,7 @@ mod attempts;
 mod dispatcher;
 mod health;
 mod job_queue;
+mod probe;
 mod scheduler;
 mod workload;
 

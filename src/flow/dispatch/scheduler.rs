@@ -5,15 +5,15 @@
 
 use tokio::time::Instant;
 
-use super::health::{ApiHealth, Probe, effect, effect_of_test, halted, test_result};
+use super::health::{ApiHealth, Probe, effect};
 use super::job_queue::{Job, JobQueue};
 use super::workload::Workload;
 use super::{Call, CallId, JobId, Known};
 use crate::domain::account::Account;
-use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means, REPEAT_WITHIN, TestResult};
+use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::{At, RetryBudget};
-use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, SuccessSeen, ThrottleScope, Verdict, judge, words};
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, SuccessSeen, Verdict, judge, words};
 
 /// The bounds of what is sent.
 #[derive(Debug, Clone, Copy)]
@@ -73,10 +73,10 @@ pub struct Scheduler<T> {
     pub(crate) jobs: JobQueue<T>,
     pub(crate) apis: PerCommand<ApiHealth>,
     /// The APIs by which breakers are named, each once.
-    breakers: Vec<Command>,
+    pub(super) breakers: Vec<Command>,
     budget: RetryBudget,
     /// Calls of all APIs, tests included.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// Accounts that were given up though nothing could show whose fault it was.
     pub(super) unjudged: u64,
     pub(super) seen: SuccessSeen,
@@ -153,7 +153,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    fn depart<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId) -> CallId {
+    pub(super) fn depart<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId) -> CallId {
         self.jobs.depart(id);
         let job = &self.jobs[id];
         workload.departed(id, job);
@@ -262,122 +262,6 @@ impl<T> Scheduler<T> {
             self.release(workload, breaker, when)?;
         }
         Ok(effect(verdict))
-    }
-
-    /// Draws the consequences of a test's end.
-    fn tested<W: Workload<Tag = T>>(
-        &mut self,
-        workload: &mut W,
-        (tested, called): (Command, Command),
-        verdict: &Verdict,
-        when: When,
-    ) -> Result<CallEffect, Stop<W::Error>> {
-        let is_own = called.spec().breaker == tested;
-        let api = &mut self.apis[tested];
-        let (result, sample) = test_result(verdict, api.other_calls());
-        if is_own || *verdict == Verdict::Throttle(ThrottleScope::All) {
-            api.health.note_throttling(sample, when.at.now);
-        }
-        if is_own && matches!(verdict, Verdict::Accepted | Verdict::Reject) {
-            self.release(workload, tested, when)?;
-        }
-        let change = self.apis[tested].health.test_ended(result, when.at.now);
-        if result == TestResult::Well {
-            self.leave_exhausted_for_later(workload, tested, when.at)?;
-        }
-        if change == HealthChange::Down {
-            self.give_back::<W>(tested);
-        }
-        Ok(effect_of_test(change, verdict))
-    }
-
-    /// The API that a call of `command` is to test now, and how.
-    fn next_probe<W: Workload<Tag = T>>(&self, workload: &W, command: Command, now: Instant) -> Option<(Command, Means)> {
-        self.breakers.iter().find_map(|tested| {
-            if !self.is_test_due(*tested, now) {
-                return None;
-            }
-            let means = Self::means(workload, *tested, now);
-            let tests = match means {
-                Means::Fresh if self.lacks_fresh(workload, *tested) => return None,
-                Means::Repeat | Means::Fresh => workload.test_command(*tested),
-                Means::Check => Command::AccountCheck,
-            };
-            (tests == command).then_some((*tested, means))
-        })
-    }
-
-    fn is_test_due(&self, tested: Command, now: Instant) -> bool {
-        let api = &self.apis[tested];
-        api.health.wants_test(now) && api.probe.is_none() && !self.is_stopped
-    }
-
-    fn means<W: Workload<Tag = T>>(workload: &W, tested: Command, now: Instant) -> Means {
-        if workload.repeatable_since(tested).is_some_and(|since| now - since <= REPEAT_WITHIN) {
-            Means::Repeat
-        } else if workload.fresh(tested) > 0 || workload.can_have_more(tested) {
-            Means::Fresh
-        } else {
-            Means::Check
-        }
-    }
-
-    /// Whether the fresh work that a test is to take has not been read yet.
-    fn lacks_fresh<W: Workload<Tag = T>>(&self, workload: &W, tested: Command) -> bool {
-        workload.fresh(tested) <= self.apis[tested].health.fresh_position() && workload.can_have_more(tested)
-    }
-
-    fn wants_fresh_for_test<W: Workload<Tag = T>>(&self, workload: &W, tested: Command, now: Instant) -> bool {
-        self.is_test_due(tested, now) && Self::means(workload, tested, now) == Means::Fresh && self.lacks_fresh(workload, tested)
-    }
-
-    /// The test leaves.
-    fn send_probe<W: Workload<Tag = T>>(
-        &mut self,
-        workload: &mut W,
-        command: Command,
-        (tested, means): (Command, Means),
-    ) -> Option<CallId> {
-        let position = self.apis[tested].health.fresh_position();
-        let probe = match means {
-            Means::Repeat => workload.take_repeatable(tested).map(|(account, since)| Probe::Repeat(account, since))?,
-            Means::Fresh => Probe::Fresh(self.jobs.insert(workload.take_for_test(command, position)?)),
-            Means::Check => Probe::Check,
-        };
-        let fresh = if let Probe::Fresh(id) = probe { Some(id) } else { None };
-        let api = &mut self.apis[tested];
-        api.health.test_left(means);
-        api.probe = Some(probe);
-        if let Some(id) = fresh {
-            return Some(self.depart(workload, id));
-        }
-        api.in_flight += 1;
-        self.in_flight += 1;
-        Some(CallId::Probe(tested))
-    }
-
-    /// Takes the end of a test that was no job.
-    fn probe_ended<W: Workload<Tag = T>>(
-        &mut self,
-        workload: &mut W,
-        tested: Command,
-        end: CallOutcome,
-        when: When,
-    ) -> Result<CallEffect, Stop<W::Error>> {
-        let api = &mut self.apis[tested];
-        api.in_flight -= 1;
-        let verdict = judge(&end, self.seen, CallSize::Batch);
-        let called = match api.probe.take() {
-            Some(Probe::Repeat(account, since)) => {
-                workload.repeated(tested, account, if verdict == Verdict::Accepted { when.at.now } else { since });
-                if let Verdict::Abort(refusal) = verdict {
-                    return Ok(halted(refusal, end));
-                }
-                tested
-            }
-            Some(Probe::Fresh(_) | Probe::Check) | None => Command::AccountCheck,
-        };
-        self.tested(workload, (tested, called), &verdict, when)
     }
 
     /// Nothing leaves any more; what is in flight may end.

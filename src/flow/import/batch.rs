@@ -61,9 +61,9 @@ impl ImportWorkload {
         let ids: HashSet<&str> = ids.iter().map(AsRef::as_ref).collect();
         let is_listed = |row: &u64| self.account(*row).is_some_and(|account| ids.contains(account.user_id.as_str()));
         let (listed, accepted): (Rows, Rows) = rows.into_iter().partition(is_listed);
-        let foreign = ids.len() - listed.len();
-        if foreign > 0 {
-            tracing::warn!(foreign, "a batch came back with ids that were not in it");
+        let unasked = ids.len() - listed.len();
+        if unasked > 0 {
+            tracing::warn!(unasked, "a batch came back with ids that were not in it");
         }
         (listed, accepted)
     }

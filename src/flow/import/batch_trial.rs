@@ -22,7 +22,7 @@ pub(super) struct ReadBack {
 /// The evidence so far.
 #[derive(Debug, Default)]
 pub(super) struct BatchTrial {
-    /// A batch was taken.
+    /// A batch was accepted.
     pub(super) batches_accepted: bool,
     /// A batch came back with its profiles.
     pub(super) keep_profiles: bool,

@@ -29,7 +29,7 @@ pub const BATCH_RECORDS: usize = 100;
 /// The rows that a call carries.
 pub type Rows = Vec<u64>;
 
-/// A row that no call of its own, or of the lane that is taken now, has carried yet.
+/// A row that no call in the present lane has carried yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FreshRow {
     pub(super) row: u64,
@@ -138,7 +138,7 @@ impl ImportWorkload {
         self.buffer.take_passed()
     }
 
-    /// The lane that is taken now.
+    /// The lane in which records are sent now.
     #[must_use]
     pub const fn lane(&self) -> Lane {
         self.lane

@@ -19,18 +19,18 @@ impl Findings for Heard {
     }
 }
 
-type Desk = Verification<Roster<Cursor<String>>, Heard>;
+type VerificationHarness = Verification<Roster<Cursor<String>>, Heard>;
 
-fn desk(text: &str) -> Desk {
+fn verification(text: &str) -> VerificationHarness {
     let roster = |text: &str| Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
     let mut survey = Survey::new(roster(text), Box::new(tempfile::tempfile));
     while survey.read_some().unwrap() == ReadProgress::GoesOn {}
     Verification::new(roster(text), survey.finish(None).unwrap(), Profiles::Compared, Heard::default())
 }
 
-fn next(desk: &mut Desk, command: Command) -> Option<AccountsJob<Page>> {
+fn next(verification: &mut VerificationHarness, command: Command) -> Option<AccountsJob<Page>> {
     loop {
-        match desk.next(command).unwrap() {
+        match verification.next(command).unwrap() {
             Next::Job(job) => return Some(job),
             Next::Pending => {}
             Next::Nothing => return None,
@@ -46,14 +46,14 @@ fn standings(job: &AccountsJob<Page>, standing: AccountStatus) -> JobOutcome {
 /// What is found of one id `a` whose account exists, with the nickname `n`, if this is said of its profile.
 #[track_caller]
 fn check(said: JobOutcome, expected: Comparison) {
-    let mut desk = desk("UserID,Nick,FaceUrl\na,n,\n");
-    let account = next(&mut desk, Command::AccountCheck).unwrap();
-    let profile = next(&mut desk, Command::PortraitGet).unwrap();
+    let mut verification = verification("UserID,Nick,FaceUrl\na,n,\n");
+    let account = next(&mut verification, Command::AccountCheck).unwrap();
+    let profile = next(&mut verification, Command::PortraitGet).unwrap();
     let stands = standings(&account, AccountStatus::Imported);
-    desk.ended(account, stands).unwrap();
-    assert!(desk.findings.0.is_empty(), "nothing is found before all is answered");
-    desk.ended(profile, said).unwrap();
-    assert_eq!(desk.findings.0, [(1, expected)]);
+    verification.ended(account, stands).unwrap();
+    assert!(verification.findings.0.is_empty(), "nothing is found before all is answered");
+    verification.ended(profile, said).unwrap();
+    assert_eq!(verification.findings.0, [(1, expected)]);
 }
 
 #[test]
@@ -85,21 +85,21 @@ fn a_profile_is_what_was_asked_for_and_nothing_else() {
 #[test]
 fn missing_accounts_do_not_run_ahead_of_the_other_api() {
     let text = (0..100_000).fold("UserID,Nick\n".to_owned(), |text, row| text + &format!("u{row},n\n"));
-    let mut desk = desk(&text);
+    let mut verification = verification(&text);
     let mut pages = 0;
-    while let Some(job) = next(&mut desk, Command::AccountCheck) {
+    while let Some(job) = next(&mut verification, Command::AccountCheck) {
         let outcome = standings(&job, AccountStatus::NotImported);
-        desk.ended(job, outcome).unwrap();
+        verification.ended(job, outcome).unwrap();
         pages += 1;
     }
     assert_eq!(pages, CALLS_AHEAD);
-    assert!(next(&mut desk, Command::PortraitGet).is_some());
-    assert!(next(&mut desk, Command::AccountCheck).is_some(), "and it goes on as the other does");
+    assert!(next(&mut verification, Command::PortraitGet).is_some());
+    assert!(next(&mut verification, Command::AccountCheck).is_some(), "and it goes on as the other does");
 }
 
 #[test]
 fn an_input_that_changes_between_the_readings_is_noticed() {
-    let mut desk = desk("UserID\na\nb\n");
-    desk.records = Roster::new(Cursor::new("UserID\na\nc\n".to_owned()), &Format::default()).unwrap();
-    assert!(matches!(desk.next(Command::AccountCheck), Err(Failed::InputChanged)));
+    let mut verification = verification("UserID\na\nb\n");
+    verification.records = Roster::new(Cursor::new("UserID\na\nc\n".to_owned()), &Format::default()).unwrap();
+    assert!(matches!(verification.next(Command::AccountCheck), Err(Failed::InputChanged)));
 }

@@ -342,3 +342,44 @@ async fn the_reason_why_the_import_is_down_is_its_own_and_not_that_of_what_tests
     assert!(service.calls_of(CHECK) > 3, "it is tested with checks");
     assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("reset")), "{:?}", run.end);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_silent_is_well_as_soon_as_it_says_anything() {
+    for answer in [60007, 60011, 70003] {
+        let is_first = std::cell::Cell::new(true);
+        let service = Service::new(move |call| match call.at.as_secs() {
+            ..60 => lost(),
+            _ if is_first.replace(false) => code(answer),
+            _ => fine(call, LATENCY),
+        });
+        let began = Instant::now();
+        let run = World::new(accounts(300)).run(&service).await;
+        assert_eq!((run.tally.imported, run.outages), (300, 1), "{answer}");
+        // The probes come after 1, 3, 7, 15, 31 and 63 seconds; the next one would be a minute later.
+        assert!(began.elapsed() < Duration::from_secs(100), "{answer}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_taken_for_faulty_only_when_half_of_their_records_are() {
+    const BATCHES: u64 = 300;
+    // Halving ends with the first record of a batch beside the second, and each of the two is sent singly.
+    let is_bad = |id: &str| number(id) % 100 == 1;
+    let tests = Rc::new(std::cell::Cell::new(0_u64));
+    let counted = Rc::clone(&tests);
+    let service = Service::new(move |call| {
+        // A batch of one, or a check, is sent only to test whether the service is well.
+        let is_test = call.command == CHECK || (call.command == BATCH && call.accounts.len() == 1);
+        counted.set(counted.get() + u64::from(is_test));
+        match call.command {
+            SINGLE if is_bad(call.user_id) => lost(),
+            BATCH if call.accounts.iter().any(|account| is_bad(account.user_id.as_str())) => code(70402),
+            _ => fine(call, LATENCY),
+        }
+    });
+    let run = World::new(accounts(BATCHES * 100)).in_batches(OnBatchFailure::FallBack).run(&service).await;
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+    assert_eq!((run.tally.imported, run.tally.failed, run.outages), (BATCHES * 99, BATCHES, 0));
+    // The last ones may be all that is left, and then a test must show that the service is well.
+    assert!(tests.get() <= 3, "{} tests", tests.get());
+}

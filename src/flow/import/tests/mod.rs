@@ -67,9 +67,9 @@ impl ImportHarness {
 
     /// In batches, with so many records without profiles, `user1` and so on, and no more to come.
     fn of(count: u64) -> Self {
-        let mut desk = Self::new(OnBatchFailure::FallBack);
-        desk.admit_many(count, "").workload.input_ended();
-        desk
+        let mut harness = Self::new(OnBatchFailure::FallBack);
+        harness.admit_many(count, "").workload.input_ended();
+        harness
     }
 
     fn admit(&mut self, id: &str, nick: &str) -> &mut Self {
@@ -150,9 +150,9 @@ impl ImportHarness {
             self.resolve_exhausted();
             if let Some(sent) = self.send_any() {
                 let end = answer(&sent);
-                let aftermath = self.end(&sent, end);
-                let is_over = matches!(aftermath, CallEffect::Halt { .. });
-                all.push((sent, aftermath));
+                let effect = self.end(&sent, end);
+                let is_over = matches!(effect, CallEffect::Halt { .. });
+                all.push((sent, effect));
                 if is_over {
                     break;
                 }

@@ -137,9 +137,9 @@ impl RandomService {
 /// A run over a random file: calls are in flight together and end in any order.
 fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut desk = ImportHarness::new(OnBatchFailure::FallBack);
-    desk.scheduler.limits.in_flight = in_flight;
-    desk.workload.window.records = random.usize(150..2_000);
+    let mut harness = ImportHarness::new(OnBatchFailure::FallBack);
+    harness.scheduler.limits.in_flight = in_flight;
+    harness.workload.window.records = random.usize(150..2_000);
     let has_profiles = random.u32(..3);
     let mut ids = Vec::new();
     let mut fates = BTreeMap::new();
@@ -148,19 +148,19 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
     loop {
-        while desk.wants_record() {
+        while harness.wants_record() {
             if ids.len() as u64 == rows {
-                desk.workload.input_ended();
+                harness.workload.input_ended();
                 break;
             }
             let id =
                 if !ids.is_empty() && random.u32(..10) == 0 { random.choice(&ids).cloned().unwrap() } else { format!("u{}", ids.len()) };
             let fate = *fates.entry(id.clone()).or_insert_with(|| Fate::draw(&mut random));
             service.fates.entry(id.clone()).or_insert(fate);
-            desk.admit(&id, if random.u32(..2) < has_profiles { "Nick" } else { "" });
+            harness.admit(&id, if random.u32(..2) < has_profiles { "Nick" } else { "" });
             ids.push(id);
         }
-        while let Some(sent) = desk.send_any() {
+        while let Some(sent) = harness.send_any() {
             calls += 1;
             assert!(sent.rows.len() <= BATCH_RECORDS && !sent.accounts.is_empty());
             let in_call: BTreeSet<&str> = sent.accounts.iter().map(|account| account.user_id.as_str()).collect();
@@ -168,26 +168,26 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
             let is_in_flight = |id: &&str| flying.iter().any(|(_, other)| other.has(id));
             assert_eq!(in_call.iter().find(|id| is_in_flight(id)), None, "a UserID in two calls");
             let takes = Duration::from_millis(random.u64(1..80));
-            flying.push((desk.now + takes, sent));
+            flying.push((harness.now + takes, sent));
         }
         assert!(flying.len() <= in_flight);
-        desk.resolve_exhausted();
-        outcomes.extend(desk.outcomes());
-        if desk.workload.is_empty() && desk.workload.input_has_ended() {
+        harness.resolve_exhausted();
+        outcomes.extend(harness.outcomes());
+        if harness.workload.is_empty() && harness.workload.input_has_ended() {
             break;
         }
-        assert!(calls < 40 * rows + 10_000, "it does not end: {} of {rows} settled, lane {:?}", outcomes.len(), desk.workload.lane());
+        assert!(calls < 40 * rows + 10_000, "it does not end: {} of {rows} settled, lane {:?}", outcomes.len(), harness.workload.lane());
         let first = flying.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(index, (at, _))| (index, *at));
-        let wake = desk.scheduler.next_wake();
+        let wake = harness.scheduler.next_wake();
         match (first, wake) {
-            (Some((index, at)), wake) if wake.is_none_or(|wake| at <= wake || wake <= desk.now) => {
+            (Some((index, at)), wake) if wake.is_none_or(|wake| at <= wake || wake <= harness.now) => {
                 let (_, sent) = flying.swap_remove(index);
-                desk.now = desk.now.max(at);
+                harness.now = harness.now.max(at);
                 let end = service.answer(&sent);
-                let aftermath = desk.end(&sent, end);
-                assert!(!matches!(aftermath, CallEffect::Halt { .. }), "{aftermath:?}");
+                let effect = harness.end(&sent, end);
+                assert!(!matches!(effect, CallEffect::Halt { .. }), "{effect:?}");
             }
-            (_, Some(wake)) => desk.now = desk.now.max(wake) + Duration::from_millis(1),
+            (_, Some(wake)) => harness.now = harness.now.max(wake) + Duration::from_millis(1),
             (_, None) => {
                 idle += 1;
                 assert!(idle < 10_000, "nothing moves: {} of {rows} settled", outcomes.len());
@@ -200,7 +200,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
         assert_eq!(status == Status::Imported, fate.is_taken_in_the_end(), "row {row}, {id}, {fate:?}, {error:?}");
         assert!(attempts >= 1);
     }
-    let fell_back = desk.workload.lane() == Lane::FellBack;
+    let fell_back = harness.workload.lane() == Lane::FellBack;
     let are_spoiled = fates.values().any(|fate| matches!(fate, Fate::PoisonsAll | Fate::Passing(_)));
     assert!(batches != Batches::Work || !fell_back || trouble > 0 || rows < 200 || are_spoiled, "batches that work are not given up");
 }

@@ -90,44 +90,44 @@ impl SchedulerHarness {
 
 #[tokio::test(start_paused = true)]
 async fn outcomes_come_in_input_order_whatever_ends_first() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit("a").admit("b").admit("bad id ").admit("c");
-    assert_eq!((desk.leave(), desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(2), Some(4), None));
-    desk.end(4, code(0));
-    desk.end(2, code(40601));
-    assert_eq!(desk.outcomes(), []);
-    desk.end(1, code(0));
+    let mut harness = SchedulerHarness::new();
+    harness.admit("a").admit("b").admit("bad id ").admit("c");
+    assert_eq!((harness.leave(), harness.leave(), harness.leave(), harness.leave()), (Some(1), Some(2), Some(4), None));
+    harness.end(4, code(0));
+    harness.end(2, code(40601));
+    assert_eq!(harness.outcomes(), []);
+    harness.end(1, code(0));
     let expected = [
         (1, Status::Imported, None, 1),
         (2, Status::Failed, Some(40601), 1),
         (3, Status::Invalid, None, 0),
         (4, Status::Imported, None, 1),
     ];
-    assert_eq!(desk.outcomes(), expected);
-    assert!(desk.workload.is_empty());
+    assert_eq!(harness.outcomes(), expected);
+    assert!(harness.workload.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_later_record_of_one_user_id_leaves_only_when_the_earlier_has_settled() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit("a").admit("a").admit("b").admit("a");
-    assert_eq!((desk.leave(), desk.leave(), desk.leave()), (Some(1), Some(3), None));
-    desk.end(1, code(70169));
-    assert_eq!(desk.leave(), None);
-    desk.pass(Duration::from_secs(1));
-    assert_eq!(desk.leave(), Some(1));
-    desk.end(1, code(0));
-    assert_eq!((desk.leave(), desk.leave()), (Some(2), None));
-    desk.end(2, code(40601));
-    assert_eq!(desk.leave(), Some(4));
+    let mut harness = SchedulerHarness::new();
+    harness.admit("a").admit("a").admit("b").admit("a");
+    assert_eq!((harness.leave(), harness.leave(), harness.leave()), (Some(1), Some(3), None));
+    harness.end(1, code(70169));
+    assert_eq!(harness.leave(), None);
+    harness.pass(Duration::from_secs(1));
+    assert_eq!(harness.leave(), Some(1));
+    harness.end(1, code(0));
+    assert_eq!((harness.leave(), harness.leave()), (Some(2), None));
+    harness.end(2, code(40601));
+    assert_eq!(harness.leave(), Some(4));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_record_fails_after_its_attempts_and_nobody_else_does() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(50).workload.input_ended();
-    desk.run(500, |row| if row == 7 { code(70500) } else { code(0) });
-    let outcomes = desk.outcomes();
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(50).workload.input_ended();
+    harness.run(500, |row| if row == 7 { code(70500) } else { code(0) });
+    let outcomes = harness.outcomes();
     assert_eq!(outcomes.len(), 50);
     for (row, status, error, attempts) in outcomes {
         let expected = if row == 7 { (Status::Failed, Some(70500), 5) } else { (Status::Imported, None, 1) };
@@ -137,23 +137,26 @@ async fn a_poisoned_record_fails_after_its_attempts_and_nobody_else_does() {
 
 #[tokio::test(start_paused = true)]
 async fn the_poisoned_tail_of_a_file_is_no_outage() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(3).workload.input_ended();
-    desk.run(500, |row| if row == 1 || row == PROBE { code(0) } else { code(40006) });
-    assert_eq!(desk.probes, ["user1", "user1"], "one test, and one after the last try");
-    assert_eq!(desk.outcomes(), [(1, Status::Imported, None, 1), (2, Status::Failed, Some(40006), 5), (3, Status::Failed, Some(40006), 5)]);
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(3).workload.input_ended();
+    harness.run(500, |row| if row == 1 || row == PROBE { code(0) } else { code(40006) });
+    assert_eq!(harness.probes, ["user1", "user1"], "one test, and one after the last try");
+    assert_eq!(
+        harness.outcomes(),
+        [(1, Status::Imported, None, 1), (2, Status::Failed, Some(40006), 5), (3, Status::Failed, Some(40006), 5)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_fails_nobody_however_small_the_file() {
     for healthy in [0, 4] {
-        let mut desk = SchedulerHarness::new();
-        desk.admit_many(10).workload.input_ended();
-        let ends = desk.run(500, |row| if row <= healthy { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
+        let mut harness = SchedulerHarness::new();
+        harness.admit_many(10).workload.input_ended();
+        let ends = harness.run(500, |row| if row <= healthy { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
         assert!(ends.contains(&CallEffect::Down), "{healthy}");
-        assert_eq!(desk.outcomes().len() as u64, healthy);
-        desk.run(500, |_| code(0));
-        let outcomes = desk.outcomes();
+        assert_eq!(harness.outcomes().len() as u64, healthy);
+        harness.run(500, |_| code(0));
+        let outcomes = harness.outcomes();
         assert_eq!(outcomes.len() as u64, 10 - healthy);
         assert!(outcomes.iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1), "{outcomes:?}");
     }
@@ -161,101 +164,101 @@ async fn an_outage_fails_nobody_however_small_the_file() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_catches_the_tail_of_a_file_fails_nobody() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(100).workload.input_ended();
-    let ends = desk.run(500, |row| if row <= 60 { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(100).workload.input_ended();
+    let ends = harness.run(500, |row| if row <= 60 { code(0) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
     assert!(ends.contains(&CallEffect::Down));
-    assert_eq!(desk.outcomes().len(), 60);
-    desk.run(500, |_| code(0));
-    assert!(desk.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
-    assert!(desk.workload.is_empty());
+    assert_eq!(harness.outcomes().len(), 60);
+    harness.run(500, |_| code(0));
+    assert!(harness.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
+    assert!(harness.workload.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_answers_some_fails_nobody() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(10).workload.input_ended();
-    let ends = desk.run(200, |row| if row == 1 { code(60008) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(10).workload.input_ended();
+    let ends = harness.run(200, |row| if row == 1 { code(60008) } else { CallOutcome::Lost { why: "HTTP 502".to_owned() } });
     assert!(ends.contains(&CallEffect::Down));
-    assert_eq!(desk.outcomes(), []);
-    desk.run(200, |_| code(0));
-    assert!(desk.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
+    assert_eq!(harness.outcomes(), []);
+    harness.run(200, |_| code(0));
+    assert!(harness.outcomes().iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_the_service_is_down_and_no_fresh_record_is_there_to_test_with_records_are_read() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(1);
-    let row = desk.leave().unwrap();
-    assert_eq!(desk.end(row, unreached()), CallEffect::Down);
-    assert!(!desk.wants_record(), "the probe is not due");
-    desk.pass(Duration::from_secs(1));
-    assert!(desk.wants_record());
-    desk.admit("bad id ");
-    assert!(desk.wants_record(), "an invalid one can't be sent");
-    desk.admit("good");
-    assert!(!desk.wants_record());
-    let row = desk.leave().unwrap();
-    assert_eq!((row, desk.end(row, code(0))), (3, CallEffect::Back));
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(1);
+    let row = harness.leave().unwrap();
+    assert_eq!(harness.end(row, unreached()), CallEffect::Down);
+    assert!(!harness.wants_record(), "the probe is not due");
+    harness.pass(Duration::from_secs(1));
+    assert!(harness.wants_record());
+    harness.admit("bad id ");
+    assert!(harness.wants_record(), "an invalid one can't be sent");
+    harness.admit("good");
+    assert!(!harness.wants_record());
+    let row = harness.leave().unwrap();
+    assert_eq!((row, harness.end(row, code(0))), (3, CallEffect::Back));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_never_gets_an_answer_among_ones_that_do_fails() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(10).workload.input_ended();
-    desk.run(500, |row| if row == 10 { CallOutcome::Lost { why: "reset".to_owned() } } else { code(0) });
-    assert_eq!(desk.outcomes().last(), Some(&(10, Status::Failed, None, 5)));
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(10).workload.input_ended();
+    harness.run(500, |row| if row == 10 { CallOutcome::Lost { why: "reset".to_owned() } } else { code(0) });
+    assert_eq!(harness.outcomes().last(), Some(&(10, Status::Failed, None, 5)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_fails_nobody_and_gives_the_attempts_back() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(300).workload.input_ended();
-    let ends = desk.run(200, |_| CallOutcome::Lost { why: "HTTP 502".to_owned() });
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(300).workload.input_ended();
+    let ends = harness.run(200, |_| CallOutcome::Lost { why: "HTTP 502".to_owned() });
     assert!(ends.contains(&CallEffect::Down));
-    assert!(desk.scheduler.down_since().is_some());
-    assert_eq!(desk.outcomes(), []);
-    let ends = desk.run(2_000, |_| code(0));
+    assert!(harness.scheduler.down_since().is_some());
+    assert_eq!(harness.outcomes(), []);
+    let ends = harness.run(2_000, |_| code(0));
     assert!(ends.contains(&CallEffect::Back));
-    let outcomes = desk.outcomes();
+    let outcomes = harness.outcomes();
     assert_eq!(outcomes.len(), 300);
     assert!(outcomes.iter().all(|(_, status, _, attempts)| *status == Status::Imported && *attempts == 1), "{outcomes:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_the_service_is_down_one_probe_leaves_at_a_time() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(30);
-    let row = desk.leave().unwrap();
-    assert_eq!(desk.end(row, unreached()), CallEffect::Down, "alone in flight");
-    assert_eq!(desk.leave(), None);
-    assert!(!desk.wants_record());
-    desk.pass(Duration::from_secs(1));
-    let probe = desk.leave().unwrap();
-    assert_eq!(desk.leave(), None);
-    desk.end(probe, unreached());
-    desk.pass(Duration::from_millis(1_900));
-    assert_eq!(desk.leave(), None, "the second probe comes after two seconds");
-    desk.pass(Duration::from_millis(200));
-    assert!(desk.leave().is_some());
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(30);
+    let row = harness.leave().unwrap();
+    assert_eq!(harness.end(row, unreached()), CallEffect::Down, "alone in flight");
+    assert_eq!(harness.leave(), None);
+    assert!(!harness.wants_record());
+    harness.pass(Duration::from_secs(1));
+    let probe = harness.leave().unwrap();
+    assert_eq!(harness.leave(), None);
+    harness.end(probe, unreached());
+    harness.pass(Duration::from_millis(1_900));
+    assert_eq!(harness.leave(), None, "the second probe comes after two seconds");
+    harness.pass(Duration::from_millis(200));
+    assert!(harness.leave().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_probe_does_not_keep_the_service_down() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(40).workload.input_ended();
-    desk.run(60, |_| CallOutcome::Lost { why: "reset".to_owned() });
-    assert!(desk.scheduler.down_since().is_some());
-    let ends = desk.run(4_000, |row| if row == 1 { code(70500) } else { code(0) });
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(40).workload.input_ended();
+    harness.run(60, |_| CallOutcome::Lost { why: "reset".to_owned() });
+    assert!(harness.scheduler.down_since().is_some());
+    let ends = harness.run(4_000, |row| if row == 1 { code(70500) } else { code(0) });
     assert!(ends.contains(&CallEffect::Back));
-    assert_eq!(desk.outcomes().len(), 40);
+    assert_eq!(harness.outcomes().len(), 40);
 }
 
 #[tokio::test(start_paused = true)]
 async fn throttling_signatures_and_halts_cost_no_attempt() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit("a");
-    for (end, aftermath) in [
+    let mut harness = SchedulerHarness::new();
+    harness.admit("a");
+    for (end, effect) in [
         (code(60007), CallEffect::Throttled(ThrottleScope::Api)),
         (CallOutcome::TooMany, CallEffect::Throttled(ThrottleScope::All)),
         (code(70001), CallEffect::SignatureRefused),
@@ -263,74 +266,74 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
         (code(60018), CallEffect::Throttled(ThrottleScope::All)),
         (code(60019), CallEffect::Throttled(ThrottleScope::All)),
     ] {
-        desk.pass(Duration::from_secs(30));
-        assert_eq!(desk.leave(), Some(1));
-        assert_eq!(desk.end(1, end), aftermath);
+        harness.pass(Duration::from_secs(30));
+        assert_eq!(harness.leave(), Some(1));
+        assert_eq!(harness.end(1, end), effect);
     }
-    desk.pass(Duration::from_secs(30));
-    desk.leave();
+    harness.pass(Duration::from_secs(30));
+    harness.leave();
     let halt = CallEffect::Halt { refusal: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() };
-    assert_eq!(desk.end(1, code(70403)), halt);
-    assert_eq!(desk.outcomes(), []);
-    desk.leave();
-    desk.end(1, code(0));
-    assert_eq!(desk.outcomes(), [(1, Status::Imported, None, 1)]);
+    assert_eq!(harness.end(1, code(70403)), halt);
+    assert_eq!(harness.outcomes(), []);
+    harness.leave();
+    harness.end(1, code(0));
+    assert_eq!(harness.outcomes(), [(1, Status::Imported, None, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_code_fails_one_row_and_halts_the_run_when_it_is_everywhere() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(10).workload.input_ended();
-    desk.run(100, |row| if row == 3 { code(12345) } else { code(0) });
-    assert_eq!(desk.outcomes()[2], (3, Status::Failed, Some(12345), 3));
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(40);
-    let ends = desk.run(100, |_| code(12345));
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(10).workload.input_ended();
+    harness.run(100, |row| if row == 3 { code(12345) } else { code(0) });
+    assert_eq!(harness.outcomes()[2], (3, Status::Failed, Some(12345), 3));
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(40);
+    let ends = harness.run(100, |_| code(12345));
     assert!(ends.iter().any(|end| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
-    assert_eq!(desk.outcomes(), []);
+    assert_eq!(harness.outcomes(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn retries_take_a_tenth_of_the_calls_while_fresh_records_wait() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(2_000);
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(2_000);
     let mut retries = 0;
     for _ in 0..1_000 {
-        desk.pass(Duration::from_millis(50));
-        let (row, is_retry) = desk.leave_with_retry().unwrap();
+        harness.pass(Duration::from_millis(50));
+        let (row, is_retry) = harness.leave_with_retry().unwrap();
         retries += u32::from(is_retry);
-        desk.end(row, if row.is_multiple_of(3) { code(70169) } else { code(0) });
+        harness.end(row, if row.is_multiple_of(3) { code(70169) } else { code(0) });
     }
     assert!((95..=100).contains(&retries), "{retries}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_record_holds_back_a_bounded_window() {
-    let mut desk = SchedulerHarness::new();
-    desk.workload.window.records = 100;
-    desk.admit_many(1);
-    assert_eq!(desk.leave(), Some(1));
-    while desk.wants_record() {
-        desk.admit_many(1);
-        let row = desk.leave().unwrap();
-        desk.end(row, code(0));
+    let mut harness = SchedulerHarness::new();
+    harness.workload.window.records = 100;
+    harness.admit_many(1);
+    assert_eq!(harness.leave(), Some(1));
+    while harness.wants_record() {
+        harness.admit_many(1);
+        let row = harness.leave().unwrap();
+        harness.end(row, code(0));
     }
-    assert_eq!(desk.next_row - 1, 100);
-    desk.end(1, code(0));
-    assert_eq!(desk.outcomes().len(), 100);
-    assert_eq!(desk.workload.buffer.bytes(), 0);
-    assert!(desk.wants_record());
+    assert_eq!(harness.next_row - 1, 100);
+    harness.end(1, code(0));
+    assert_eq!(harness.outcomes().len(), 100);
+    assert_eq!(harness.workload.buffer.bytes(), 0);
+    assert!(harness.wants_record());
 }
 
 #[tokio::test(start_paused = true)]
 async fn stop_lets_nothing_leave() {
-    let mut desk = SchedulerHarness::new();
-    desk.admit_many(3);
-    let row = desk.leave().unwrap();
-    desk.scheduler.stop();
-    assert_eq!(desk.leave(), None);
-    assert!(!desk.wants_record());
-    desk.end(row, code(0));
-    assert_eq!(desk.scheduler.in_flight(), 0);
-    assert_eq!(desk.outcomes().len(), 1);
+    let mut harness = SchedulerHarness::new();
+    harness.admit_many(3);
+    let row = harness.leave().unwrap();
+    harness.scheduler.stop();
+    assert_eq!(harness.leave(), None);
+    assert!(!harness.wants_record());
+    harness.end(row, code(0));
+    assert_eq!(harness.scheduler.in_flight(), 0);
+    assert_eq!(harness.outcomes().len(), 1);
 }

@@ -119,3 +119,37 @@ async fn calls_are_taken_for_faulty_only_when_half_of_their_accounts_are() {
     // The last ones may be all that is left, and then a test must show that the service is well.
     assert!(tests.get() <= 3, "{} tests", tests.get());
 }
+
+#[tokio::test(start_paused = true)]
+async fn unknown_codes_are_counted_for_each_api_and_what_one_account_meets_counts_once() {
+    // Fifteen kicks make 45 calls that end with such a code, and each fails for itself.
+    let service = Service::new(|call| if call.command == KICK { code(77777) } else { fine(call, LATENCY) });
+    let run = World::new().asking(KICK, 15).run(&service).await;
+    assert_eq!((run.end.clone(), run.undone(KICK).len()), (None, 15));
+    // What another API answers in between shows nothing.
+    let service = Service::new(|call| if call.command == READ { code(77777) } else { fine(call, LATENCY) });
+    let run = World::new().asking(CHECK, 100_000).asking(READ, 100_000).run(&service).await;
+    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::UnknownCodes, .. })), "{:?}", run.end);
+    assert!(service.calls_of(READ) <= 40, "{}", service.calls_of(READ));
+    // What the API itself answers in between does.
+    let service = Service::new(|call| if call.number % 20 < 15 && call.nth_of_user == 1 { code(77777) } else { fine(call, LATENCY) });
+    let run = World::new().asking(CHECK, 20_000).run(&service).await;
+    assert_eq!((run.end.clone(), run.done(CHECK)), (None, 20_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_was_silent_is_well_as_soon_as_it_says_anything() {
+    for answer in [60007, 60011, 70003] {
+        let is_first = Cell::new(true);
+        let service = Service::new(move |call| match call.at.as_secs() {
+            ..60 => lost(),
+            _ if is_first.replace(false) => code(answer),
+            _ => fine(call, LATENCY),
+        });
+        let began = Instant::now();
+        let run = World::new().asking(READ, 300).run(&service).await;
+        assert_eq!((run.end.clone(), run.done(READ)), (None, 300), "{answer}");
+        // The probes come after 1, 3, 7, 15, 31 and 63 seconds; the next one would be a minute later.
+        assert!(began.elapsed() < Duration::from_secs(90), "{answer}: {:?}", began.elapsed());
+    }
+}
