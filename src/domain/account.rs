@@ -23,7 +23,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
 
 /// A field of the input that the import sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
     UserId,
     Nick,
@@ -224,6 +224,12 @@ impl Account {
     #[must_use]
     pub fn profile(&self) -> PerField<Option<&str>> {
         [self.nick.as_deref(), self.face_url.as_deref()].into()
+    }
+
+    /// As it stands in memory.
+    #[must_use]
+    pub fn as_ref(&self) -> AccountRef<'_> {
+        AccountRef { user_id: self.user_id.as_str(), nick: self.nick.as_deref(), face_url: self.face_url.as_deref() }
     }
 
     /// Bytes of its values.

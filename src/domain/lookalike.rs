@@ -74,7 +74,7 @@ fn unwrapped(mut text: &str) -> &str {
 }
 
 /// White space and invisible characters: zero-width characters, a byte order mark, direction marks.
-const fn takes_no_room(char: char) -> bool {
+pub(super) const fn takes_no_room(char: char) -> bool {
     let is_invisible = matches!(
         char,
         '\u{ad}'

@@ -11,6 +11,7 @@ pub mod examples;
 pub mod figures;
 pub mod guard;
 pub mod lookalike;
+pub mod oddity;
 pub mod outcome;
 pub mod position;
 pub mod profile;

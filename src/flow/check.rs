@@ -5,6 +5,7 @@
 
 mod first_records;
 mod repeats;
+mod same_ids;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,12 +15,13 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::domain::account::{AccountRef, InvalidAccount};
-use crate::domain::examples::{ExampleGroups, Examples};
+use crate::domain::examples::ExampleGroups;
+use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
 use crate::domain::position::InputPosition;
 use crate::io::roster::{RecordRef, Roster, RosterError};
 pub use first_records::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
-use repeats::RepeatFinder;
 pub use repeats::{Repeat, Repeats};
+pub use same_ids::{CaseTwins, IdEntry, IdSorter};
 
 /// Records in a batch. Source: the documentation of `multiaccount_import`.
 const RECORDS_A_BATCH: u64 = 100;
@@ -37,8 +39,8 @@ pub struct CheckReport {
     pub first: FirstRecords,
     /// Records that would never be sent, by the rule that they break.
     pub refused: ExampleGroups<InvalidRecord, EXAMPLES>,
-    /// Valid UserIDs with other characters than letters, digits, `_` and `-`: the service's pages don't agree on them.
-    pub unusual: Examples<Position, EXAMPLES>,
+    /// What would be sent though it is odd.
+    pub oddities: OddityCounts,
     pub repeats: Repeats,
     pub forecast: Forecast,
 }
@@ -135,20 +137,23 @@ pub fn check(mut roster: Roster<impl Read>, rates: Rates) -> Result<Checked, Sor
 
 fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> io::Result<File>) -> io::Result<Checked> {
     let mut report = CheckReport::new(rates);
-    let mut finder = RepeatFinder::new(Box::new(open_spill));
+    let mut ids = IdSorter::new(Box::new(open_spill));
     let mut end = Ok(());
     while let Some(view) = roster.next_view() {
         match view {
             Ok(view) => {
+                let place = OddPlace { row: view.row, line: view.line };
                 if let Some(account) = report.count(view) {
-                    finder.push(account.user_id, report.records)?;
+                    ids.push(account.user_id, place)?;
                 }
             }
             Err(error) => end = Err(error),
         }
     }
     report.blank = roster.blank_lines().count();
-    report.repeats = finder.finish()?;
+    let (repeats, twins) = Repeats::of(ids)?;
+    report.repeats = repeats;
+    report.oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
     report.forecast = Forecast::new(report.valid, rates);
     Ok(Checked { report, end, at: roster.at() })
 }
@@ -161,23 +166,21 @@ impl CheckReport {
             blank: 0,
             first: FirstRecords::default(),
             refused: ExampleGroups::default(),
-            unusual: Examples::default(),
+            oddities: OddityCounts::default(),
             repeats: Repeats::default(),
             forecast: Forecast::new(0, rates),
         }
     }
 
     /// Counts a record: its account, if it is valid.
-    fn count<'a>(&mut self, RecordRef { row, line, user_id, account, .. }: RecordRef<'a>) -> Option<AccountRef<'a>> {
+    fn count<'a>(&mut self, RecordRef { row, line, user_id, account, suspects, .. }: RecordRef<'a>) -> Option<AccountRef<'a>> {
         self.records += 1;
         self.first.count(account.as_ref().err());
         let position = || Position { row, line, user_id: user_id.into() };
         match account {
             Ok(account) => {
                 self.valid += 1;
-                if !account.has_plain_id() {
-                    self.unusual.push(position);
-                }
+                self.oddities.see(&account, suspects, OddPlace { row, line });
                 Some(account)
             }
             Err(why) => {
@@ -247,11 +250,11 @@ mod tests {
 
     #[test]
     fn records_are_counted_by_what_would_become_of_them() {
-        let check = |text: &str, [records, valid, unusual, superseded]: [u64; 4]| {
+        let check = |text: &str, [records, valid, odd, superseded]: [u64; 4]| {
             let report = checked(text).report;
             assert_eq!(
-                [report.records, report.valid, report.unusual.count, report.repeats.superseded],
-                [records, valid, unusual, superseded],
+                [report.records, report.valid, report.oddities.found().iter().map(|oddity| oddity.count).sum(), report.repeats.superseded],
+                [records, valid, odd, superseded],
                 "{text:?}"
             );
             assert_eq!(report.refused.count(), records - valid);
@@ -260,7 +263,7 @@ mod tests {
         check("UserID\n", [0, 0, 0, 0]);
         check("UserID\na\nb\n\nc", [3, 3, 0, 0]);
         check("UserID\na.b\n ab\na@b\na b\n", [4, 3, 3, 0]);
-        check("UserID\na\nA\na\nb\na\n", [5, 5, 0, 2]);
+        check("UserID\na\nA\na\nb\na\n", [5, 5, 1, 2]);
     }
 
     #[test]

@@ -8,11 +8,19 @@ use std::io::Write;
 pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|char| {
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if char.is_control() { Box::new(char.escape_default()) } else { Box::new(std::iter::once(char)) };
+            let escaped: Box<dyn Iterator<Item = char>> = if char.is_control() || changes_direction(char) {
+                Box::new(char.escape_default())
+            } else {
+                Box::new(std::iter::once(char))
+            };
             escaped
         })
         .collect()
+}
+
+/// Marks of direction, which would turn the rest of the line around, and the line ends of Unicode.
+const fn changes_direction(char: char) -> bool {
+    matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Most characters of a foreign value that are shown. Chosen: twice the longest UserID.

@@ -17,6 +17,7 @@ mod hostile;
 mod kills;
 mod layers;
 mod nginx;
+mod oddities;
 mod processes;
 mod sandbox;
 mod source;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::EXAMPLES;
-use crate::io::extsort::{ExternalSorter, OpenSpill, SIGHTING, Sighting};
+use super::same_ids::{CaseTwins, IdEntry, IdSorter};
 
 /// UserIDs that occur more than once among the valid records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,33 +25,17 @@ pub struct Repeat {
     pub user_id: Option<Box<[u8]>>,
 }
 
-/// Takes every UserID with its row, then tells which ones it has seen before.
-pub(super) struct RepeatFinder(ExternalSorter<SIGHTING>);
-
-impl RepeatFinder {
-    pub(super) fn new(open: OpenSpill) -> Self {
-        Self(ExternalSorter::new(open))
-    }
-
-    pub(super) fn push(&mut self, user_id: &str, row: u64) -> io::Result<()> {
-        self.0.push(Sighting::of(user_id.as_bytes(), row).to_bytes())
-    }
-
-    /// Neighbours of the same hash are the same UserID.
-    pub(super) fn finish(self) -> io::Result<Repeats> {
-        let mut found = Repeats::default();
-        let mut last: Option<Sighting> = None;
-        let mut counted = None;
-        for entry in self.0.finish()? {
-            let entry = Sighting::from_bytes(&entry?);
-            if let Some(earlier) = last.filter(|last| last.hash == entry.hash) {
-                found.superseded += 1;
-                found.user_ids += u64::from(counted.replace(entry.hash) != Some(entry.hash));
-                offer(&mut found.first, Repeat { earlier_row: earlier.row, later_row: entry.row, user_id: None });
-            }
-            last = Some(entry);
-        }
-        Ok(found)
+impl Repeats {
+    /// Reads the ids in order: those that repeat, and the twins of others.
+    pub(super) fn of(ids: IdSorter) -> io::Result<(Self, CaseTwins)> {
+        let mut found = Self::default();
+        let mut counted: Option<IdEntry> = None;
+        let twins = ids.finish(|entry, earlier| {
+            found.superseded += 1;
+            found.user_ids += u64::from(!counted.replace(entry).is_some_and(|counted| counted.is_same_id(&entry)));
+            offer(&mut found.first, Repeat { earlier_row: earlier.row, later_row: entry.place.row, user_id: None });
+        })?;
+        Ok((found, twins))
     }
 }
 
@@ -71,13 +55,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::oddity::OddPlace;
 
     fn found(ids: &[String], run_entries: usize) -> Repeats {
-        let mut finder = RepeatFinder(ExternalSorter::with_runs_of(run_entries, Box::new(tempfile::tempfile)));
+        let mut sorter = IdSorter::with_runs_of(run_entries, Box::new(tempfile::tempfile));
         for (id, row) in ids.iter().zip(1..) {
-            finder.push(id, row).unwrap();
+            sorter.push(id, OddPlace { row, line: row + 1 }).unwrap();
         }
-        finder.finish().unwrap()
+        Repeats::of(sorter).unwrap().0
     }
 
     /// The same in memory.

@@ -1,16 +1,31 @@
 //! The records of a watched file as an import takes them.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use super::Incoming;
-use crate::io::roster::{Next, RosterError, Watched};
+use crate::domain::oddity::{OddPlace, OddityCounts};
+use crate::io::roster::{Next, Record, RosterError, Watched};
 
 /// Hands out the records of a file; while it is being compared, the import gets its turn.
 #[derive(Debug)]
-pub struct WatchedRecords(Watched);
+pub struct WatchedRecords {
+    records: Watched,
+    /// Of the records that were handed out.
+    oddities: Rc<RefCell<OddityCounts>>,
+}
 
 impl WatchedRecords {
+    /// `oddities` are counted as the records come.
     #[must_use]
-    pub const fn new(records: Watched) -> Self {
-        Self(records)
+    pub const fn new(records: Watched, oddities: Rc<RefCell<OddityCounts>>) -> Self {
+        Self { records, oddities }
+    }
+
+    fn look_at(&self, record: &Record) {
+        if let Ok(account) = &record.account {
+            self.oddities.borrow_mut().see(&account.as_ref(), record.suspects, OddPlace { row: record.row, line: record.line });
+        }
     }
 }
 
@@ -18,9 +33,12 @@ impl Iterator for WatchedRecords {
     type Item = Result<Incoming, RosterError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(match self.0.next_or_comparing()? {
-            Ok(Next::Record(record)) => Ok(record.into()),
-            Ok(Next::Comparing) => Ok(Incoming::Passed(self.0.at())),
+        Some(match self.records.next_or_comparing()? {
+            Ok(Next::Record(record)) => {
+                self.look_at(&record);
+                Ok(record.into())
+            }
+            Ok(Next::Comparing) => Ok(Incoming::Passed(self.records.at())),
             Err(error) => Err(error),
         })
     }

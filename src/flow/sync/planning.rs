@@ -18,6 +18,8 @@ use super::rules::{MissingPolicy, MissingRules, MissingTrust};
 use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::figures;
 use crate::domain::guard::Filled;
+use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
+use crate::flow::check::IdSorter;
 use crate::flow::import::SendOutcomes;
 use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
 use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
@@ -84,6 +86,7 @@ pub struct Scan {
     ops: Ops,
     filled: Filled,
     malformed: Option<MalformedRecords>,
+    oddities: OddityCounts,
     input: RunInput,
 }
 
@@ -115,12 +118,16 @@ impl MalformedRecords {
 pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, survey: &mut Scratch) -> Result<Scan, PlanError> {
     let cannot = survey.spill();
     let mut sorter = ExternalSorter::in_folder(&survey.folder);
-    let (mut ops, mut filled, mut malformed) = (Ops::default(), Filled::default(), None);
+    let mut ids = IdSorter::in_folder(&survey.folder);
+    let (mut ops, mut filled, mut malformed, mut oddities) = (Ops::default(), Filled::default(), None, OddityCounts::default());
     while let Some(view) = roster.next_view() {
         let view = view?;
         let (tag, profile) = match &view.account {
             Ok(account) => {
                 filled.count(account.profile());
+                let place = OddPlace { row: view.row, line: view.line };
+                oddities.see(account, view.suspects, place);
+                ids.push(account.user_id, place).map_err(&cannot)?;
                 (RecordTag::Valid, ProfileHashes::of(account.profile()))
             }
             Err(_) => (RecordTag::Invalid, ProfileHashes::default()),
@@ -137,9 +144,11 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::Fil
             return Err(PlanError::Stopped);
         }
     }
+    let twins = ids.finish(|_, _| ()).map_err(&cannot)?;
+    oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
     let end = roster.at();
     let input = RunInput { len: end.offset, digest: end.digest, stat };
-    Ok(Scan { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, input })
+    Ok(Scan { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, oddities, input })
 }
 
 /// What a plan hangs on besides file and state.
@@ -166,6 +175,8 @@ pub struct PlanDraft {
     /// Ids that are due for a kick or deletion.
     pub due: u64,
     pub malformed: Option<MalformedRecords>,
+    /// Of the file; whoever compares it with the state may add to them.
+    pub oddities: OddityCounts,
     pub lookalikes: Lookalikes,
     pub dead_canaries: Vec<PaddedId>,
     pub input: RunInput,
@@ -209,7 +220,7 @@ pub fn build_plan(
 ) -> Result<PlanDraft, PlanError> {
     let last = state.map(StateDb::last_finished).transpose()?.flatten();
     let expected = last.as_ref().map_or(0, |last| last.counts.records());
-    let Scan { slips, ops, filled, malformed, input } = surveyed;
+    let Scan { slips, ops, filled, malformed, oddities, input } = surveyed;
     let cannot = survey.spill();
     let mut pen = PlanBuilder {
         drawn: PlanDraft {
@@ -222,6 +233,7 @@ pub fn build_plan(
             present: 0,
             due: 0,
             malformed,
+            oddities,
             lookalikes: Lookalikes::default(),
             dead_canaries: Vec::new(),
             input,

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
-use super::columns;
 use super::flags::InputFlags;
 use super::input::{Stream, blank_words, roster_error};
 use super::preflight::Admission;
 use super::settings::format;
 use super::stdout::print;
+use super::{columns, oddities};
 use crate::domain::examples::Examples;
 use crate::domain::figures::{count, counted};
 use crate::flow::check::{CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, Rates, Repeat, Repeats, check};
@@ -37,7 +37,10 @@ fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<Exi
     print(&report)?;
     Ok(end.map_or_else(
         |error| roster_error(path, &error),
-        |()| admission.refusal(&report.first).map_or_else(|| last_word(&report), |refusal| refusal.after_check(input)),
+        |()| {
+            let refusal = admission.refusal(&report.first, &report.oddities);
+            refusal.map_or_else(|| last_word(&report), |refusal| refusal.after_check(input))
+        },
     ))
 }
 
@@ -91,7 +94,7 @@ impl fmt::Display for CheckReport {
         for (rule, sample) in self.refused.by_count() {
             write_refused(f, rule, sample)?;
         }
-        write_unusual(f, &self.unusual)?;
+        oddities::write(f, &self.oddities)?;
         write_repeats(f, &self.repeats)?;
         write_forecast(f, self.forecast)
     }
@@ -101,16 +104,6 @@ fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Examples<Inval
     writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "record"))?;
     sample.first.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", place(&refusal.position), refusal.why))?;
     write_rest(f, sample.count, sample.first.len())
-}
-
-fn write_unusual(f: &mut fmt::Formatter<'_>, unusual: &Examples<Position, EXAMPLES>) -> fmt::Result {
-    if unusual.count == 0 {
-        return Ok(());
-    }
-    writeln!(f, "\nwarning: UserID with other characters than A-Z a-z 0-9 _ -: {}", counted(unusual.count, "record"))?;
-    writeln!(f, "  They are sent as they are; not every page of the service's documentation allows them.")?;
-    unusual.first.iter().try_for_each(|position| writeln!(f, "  {}", place(position)))?;
-    write_rest(f, unusual.count, unusual.first.len())
 }
 
 fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
@@ -188,9 +181,9 @@ mod tests {
         refused: the number of fields is not the header's: 1 record
           row 9, line 10, UserID "short": the record has 1 field, the header has 2
 
-        warning: UserID with other characters than A-Z a-z 0-9 _ -: 1 record
-          They are sent as they are; not every page of the service's documentation allows them.
-          row 3, line 4, UserID "x@y"
+        odd: UserID with other characters than A-Z a-z 0-9 _ -: 1 record
+          they are sent as they are; not every page of the service's documentation allows them
+          row 3, line 4: "x@y"
 
         duplicates: 1 record superseded by a later one of the same UserID (the last row wins), 1 UserID in all
           row 2 supersedes row 1, UserID "ada"

@@ -217,6 +217,9 @@ pub struct RunFlags {
     /// Refuse the file if more than this share of its first 1,000 records is invalid
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, help_heading = "Run")]
     pub max_invalid: f64,
+    /// Refuse the file if anything in it is odd; `import` then reads all of it before the first call
+    #[arg(long, help_heading = "Run")]
+    pub strict: bool,
 
     #[command(flatten)]
     pub output: OutputFlags,
@@ -371,6 +374,9 @@ pub struct CheckFlags {
     /// TOML with the names of flags as keys, the same as for `import` [env: CHATLIFT_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// End with exit code 2 if anything is odd, as `import --strict` would
+    #[arg(long)]
+    pub strict: bool,
 }
 
 #[derive(Debug, Args)]

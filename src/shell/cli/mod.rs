@@ -16,6 +16,7 @@ mod input;
 mod lanes;
 mod last_calls;
 pub mod log;
+mod oddities;
 mod open_files;
 mod opened;
 mod output_paths;
@@ -47,7 +48,7 @@ use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
 use config_file::CommandLineError;
 use flags::CliCommand;
-use preflight::Admission;
+use preflight::{Admission, OddFile};
 
 /// Runs the command line of this process.
 #[must_use]
@@ -67,7 +68,11 @@ pub fn main() -> ExitCode {
         CliCommand::Import(flags) => import::run(&flags),
         CliCommand::Sync(flags) => sync::run(&flags),
         CliCommand::State(flags) => state::run(&flags),
-        CliCommand::Check(flags) => check::run(&flags.input, Rates { single: flags.rate, batch: BATCH_CALLS_PER_S }, Admission::USUAL),
+        CliCommand::Check(flags) => {
+            let odd = if flags.strict { OddFile::Refused } else { OddFile::Told };
+            let rates = Rates { single: flags.rate, batch: BATCH_CALLS_PER_S };
+            check::run(&flags.input, rates, Admission { odd, ..Admission::USUAL })
+        }
         CliCommand::Audit(flags) => audit::run(&flags),
         CliCommand::Verify(flags) => verify::run(&flags),
         CliCommand::Sandbox(flags) => sandbox::run(&flags),

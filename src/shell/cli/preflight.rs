@@ -3,10 +3,11 @@
 use std::io::Read;
 
 use super::command_line::CommandLine;
-use super::flags::InputFlags;
-use super::input;
+use super::flags::{InputFlags, RunFlags};
+use super::{input, oddities};
+use crate::domain::oddity::{OddPlace, OddityCounts};
 use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
-use crate::io::roster::Roster;
+use crate::io::roster::{RecordRef, Roster};
 use crate::shell::exit::ExitMessage;
 
 /// The conditions for importing a file.
@@ -15,6 +16,7 @@ pub(super) struct Admission {
     /// The highest percentage of invalid ones among the first records.
     pub(super) max_invalid: f64,
     pub(super) empty: EmptyFile,
+    pub(super) odd: OddFile,
 }
 
 /// Whether a file without records is accepted.
@@ -24,16 +26,43 @@ pub(super) enum EmptyFile {
     Allowed,
 }
 
+/// Whether a file in which something is odd is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OddFile {
+    /// It is told, and taken.
+    Told,
+    /// `--strict`: all of it is read first.
+    Refused,
+}
+
+impl OddFile {
+    pub(super) const fn of(flags: &RunFlags) -> Self {
+        if flags.strict { OddFile::Refused } else { OddFile::Told }
+    }
+}
+
 impl Admission {
     /// The default. Source: the contract of `--max-invalid` and `--allow empty`.
-    pub(super) const USUAL: Self = Self { max_invalid: 1.0, empty: EmptyFile::Refused };
+    pub(super) const USUAL: Self = Self { max_invalid: 1.0, empty: EmptyFile::Refused, odd: OddFile::Told };
 
-    /// Why a file with these first records is refused; `None` if it is accepted.
-    pub(super) fn refusal(self, first: &FirstRecords) -> Option<Refusal> {
+    /// Why a file with these first records and these oddities is refused; `None` if it is accepted.
+    pub(super) fn refusal(self, first: &FirstRecords, oddities: &OddityCounts) -> Option<Refusal> {
         if first.is_empty() && self.empty == EmptyFile::Refused {
             return Some(Refusal::Empty);
         }
-        first.too_many_invalid(self.max_invalid).map(|found| Refusal::TooManyInvalid { found, max_invalid: self.max_invalid })
+        let too_many =
+            first.too_many_invalid(self.max_invalid).map(|found| Refusal::TooManyInvalid { found, max_invalid: self.max_invalid });
+        too_many.or_else(|| self.odd.refusal(oddities))
+    }
+}
+
+impl OddFile {
+    /// Why a file with such oddities isn't taken, if it isn't.
+    pub(super) fn refusal(self, oddities: &OddityCounts) -> Option<Refusal> {
+        match self {
+            OddFile::Told => None,
+            OddFile::Refused => oddities::kinds(oddities).map(Refusal::Odd),
+        }
     }
 }
 
@@ -41,7 +70,12 @@ impl Admission {
 #[derive(Debug, PartialEq)]
 pub(super) enum Refusal {
     Empty,
-    TooManyInvalid { found: TooManyInvalid, max_invalid: f64 },
+    TooManyInvalid {
+        found: TooManyInvalid,
+        max_invalid: f64,
+    },
+    /// The kinds of oddities, in words.
+    Odd(String),
 }
 
 impl Refusal {
@@ -55,18 +89,23 @@ impl Refusal {
                 let most = most.as_ref().map(|(reason, count)| format!("; {}: {reason}", times(*count))).unwrap_or_default();
                 format!("{invalid} of the first {FIRST_RECORDS} records of {name} are invalid, more than {max_invalid} %{most}")
             }
+            Refusal::Odd(kinds) => format!("{name}: something in it is odd, and --strict takes no such file: {kinds}"),
         }
     }
 
     /// The hint, for a user who has not run a check yet.
     fn hint(&self, flags: &InputFlags) -> String {
+        let check = CommandLine::new("check").file(&flags.file).reading(flags);
         match self {
             Refusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
-            Refusal::TooManyInvalid { .. } => {
-                let check = CommandLine::new("check").file(&flags.file).reading(flags);
-                format!("{check} names them; if they are to be left out, raise --max-invalid")
-            }
+            Refusal::TooManyInvalid { .. } => format!("{check} names them; if they are to be left out, raise --max-invalid"),
+            Refusal::Odd(_) => format!("{check} names them with what helps; without --strict they are sent"),
         }
+    }
+
+    /// The exit message of an import or a sync that does not begin.
+    pub(super) fn last_word(&self, flags: &InputFlags) -> ExitMessage {
+        ExitMessage::yours(self.why(flags), self.hint(flags))
     }
 
     /// The exit message of a check, which has listed the invalid records already.
@@ -76,6 +115,7 @@ impl Refusal {
             Refusal::TooManyInvalid { .. } => {
                 "see whether it is the right export and the right columns; if they are to be left out, `import` takes it with a higher --max-invalid"
             }
+            Refusal::Odd(_) => "correct the export, or leave --strict out: they are sent as they are",
         };
         ExitMessage::yours(self.why(flags), hint)
     }
@@ -84,19 +124,41 @@ impl Refusal {
 /// The exit message for a file with too many invalid records at its start.
 pub(super) fn too_many_invalid(found: TooManyInvalid, max_invalid: f64, flags: &InputFlags) -> ExitMessage {
     let refusal = Refusal::TooManyInvalid { found, max_invalid };
-    ExitMessage::yours(refusal.why(flags), refusal.hint(flags))
+    refusal.last_word(flags)
 }
 
-/// Refuses a file that has broken records near its start, or that is not accepted; `roster` must be at the start.
+/// Refuses a file that has broken records near its start, or that is not accepted; `roster` must be at the start. Returns what is odd about
+/// the records that it has read: the first ones, or all of them with `--strict`.
 ///
 /// # Errors
 /// An [`ExitMessage`] with exit code 2.
-pub(super) fn judge(roster: Roster<impl Read>, flags: &InputFlags, admission: Admission) -> Result<(), ExitMessage> {
+pub(super) fn judge(mut roster: Roster<impl Read>, flags: &InputFlags, admission: Admission) -> Result<OddityCounts, ExitMessage> {
     let failed = |error| input::roster_error(&flags.file, &error);
-    let mut first = FirstRecords::default();
-    let records = usize::try_from(FIRST_RECORDS).unwrap_or(usize::MAX);
-    for record in roster.take(records) {
-        first.count(record.map_err(failed)?.account.err().as_ref());
+    let (mut first, mut oddities) = (FirstRecords::default(), OddityCounts::default());
+    while let Some(view) = roster.next_view() {
+        let RecordRef { row, line, account, suspects, .. } = view.map_err(failed)?;
+        first.count(account.as_ref().err());
+        if let Ok(account) = account {
+            oddities.see(&account, suspects, OddPlace { row, line });
+        }
+        if row == FIRST_RECORDS {
+            admission.goes_on(flags, &first)?;
+            if admission.odd == OddFile::Told {
+                break;
+            }
+        }
     }
-    admission.refusal(&first).map_or(Ok(()), |refusal| Err(ExitMessage::yours(refusal.why(flags), refusal.hint(flags))))
+    admission.refusal(&first, &oddities).map_or(Ok(oddities), |refusal| Err(refusal.last_word(flags)))
+}
+
+impl Admission {
+    /// Judges the first records alone, before the rest is read.
+    fn goes_on(self, flags: &InputFlags, first: &FirstRecords) -> Result<(), ExitMessage> {
+        let refusal = Self { odd: OddFile::Told, ..self }.refusal(first, &OddityCounts::default());
+        refusal.map_or(Ok(()), |refusal| Err(refusal.last_word(flags)))?;
+        if self.odd == OddFile::Refused {
+            tracing::info!("reading the whole file before the first call, for --strict");
+        }
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use super::encoding::label;
 use super::flags::{InputFlags, RunFlags};
 use super::input;
 use super::opened::OpenedInput;
-use super::preflight::{self, Admission};
+use super::preflight::{self, Admission, OddFile};
 use super::settings::format;
 use super::spool::{self, Incoming, Spool};
 use crate::domain::figures::bytes;
@@ -248,7 +248,8 @@ fn is_kept(known: &Checkpoint, paths: &RunPaths) -> bool {
 /// Judges the first records of what is about to be copied.
 fn judge(opened: &OpenedInput, flags: &InputFlags, admission: Admission) -> Result<(), ExitMessage> {
     let roster = Roster::new(Cursor::new(opened.head()), &format(flags)).map_err(|error| input::roster_error(&flags.file, &error))?;
-    preflight::judge(roster, flags, admission)
+    // What is odd is told, or refused, once the records are read for good.
+    preflight::judge(roster, flags, Admission { odd: OddFile::Told, ..admission }).map(|_| ())
 }
 
 /// Bytes that the copy will have at least, where that is known before.

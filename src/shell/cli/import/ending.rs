@@ -1,10 +1,14 @@
 //! What is done and said at the end of an import: the state is filled, the exit message, table and summary are made.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::OpenInput;
 use super::job::ImportJob;
 use crate::domain::call_stats::CallStats;
+use crate::domain::figures;
+use crate::domain::oddity::OddityCounts;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome, Lane};
@@ -15,7 +19,7 @@ use crate::shell::cli::exit_messages::{already_finished, disk_failed, having_wai
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::source::Source;
 use crate::shell::cli::state_file::LockedState;
-use crate::shell::cli::{input, run};
+use crate::shell::cli::{input, oddities, run};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::summary::Summary;
 
@@ -31,6 +35,8 @@ pub(super) struct Ending<'a> {
     pub(super) reach: Reach,
     /// Blank lines that this process has passed.
     pub(super) blank: BlankLines,
+    /// What is odd about the records that this process has read.
+    pub(super) odd: Rc<RefCell<OddityCounts>>,
     /// Where this process began.
     pub(super) start: InputPosition,
     /// What earlier processes had come to.
@@ -67,6 +73,8 @@ impl Ending<'_> {
         }
         let word = self.source.with_news(word, &self.input.file);
         input::tell_blank(self.blank.count());
+        let which = if self.start.rows == 0 { String::new() } else { format!("behind row {}: ", figures::count(self.start.rows)) };
+        oddities::warn(&self.odd.borrow(), &which);
         word
     }
 

@@ -20,7 +20,7 @@ use crate::shell::cli::flags::{ImportFlags, RunFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::open_files::{self, Keeps};
 use crate::shell::cli::output_paths::{can_be_replaced, paths};
-use crate::shell::cli::preflight::{Admission, EmptyFile};
+use crate::shell::cli::preflight::{Admission, EmptyFile, OddFile};
 use crate::shell::cli::settings::Connection;
 use crate::shell::cli::state_file::{LockedState, fill_error, new_identity};
 use crate::shell::exit::ExitMessage;
@@ -77,7 +77,7 @@ impl<'a> ImportJob<'a> {
 /// Which files the flags let in.
 pub(super) const fn admission(flags: &ImportFlags) -> Admission {
     let empty = if flags.allow.is_some() { EmptyFile::Allowed } else { EmptyFile::Refused };
-    Admission { max_invalid: flags.run.max_invalid, empty }
+    Admission { max_invalid: flags.run.max_invalid, empty, odd: OddFile::of(&flags.run) }
 }
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.

@@ -5,6 +5,7 @@
 mod ending;
 mod job;
 
+use std::rc::Rc;
 use std::time::{Instant as Stopwatch, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
@@ -18,7 +19,7 @@ use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, fill_error, state_error};
-use super::{check, columns, environment, input, last_calls, log, preflight, run, signals};
+use super::{check, columns, environment, input, last_calls, log, oddities, preflight, run, signals};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
 use crate::flow::import::{self, ImportEnds, ImportProgress, ImportSettings, WatchedRecords};
@@ -151,7 +152,9 @@ impl OpenInput {
 fn admit(start: &StartMode, input: &OpenInput, job: &ImportJob) -> Result<(), ExitMessage> {
     match start {
         StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => {
-            preflight::judge(input.roster(job)?, &job.typed.input, job.admission)
+            let found = preflight::judge(input.roster(job)?, &job.typed.input, job.admission)?;
+            oddities::warn(&found, "among the first 1,000 records: ");
+            Ok(())
         }
         StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
             tracing::warn!("the input was modified since the last run; its processed part is the same, the run goes on with what follows");
@@ -213,19 +216,19 @@ impl ImportRun<'_> {
         let Self { found, journal, settings, stops } = *self;
         let Found { job, reach, source, input, state, roster, client } = found;
         announce(job, &input, &journal, &client);
-        let (start, before, blank) = (journal.settled(), journal.tally(), roster.blank_lines());
+        let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
             Ok(roster) => roster,
             Err(error) => return input::roster_error(&job.typed.input.file, &error.into()),
         };
         let began = Stopwatch::now();
         let ends = ImportEnds {
-            records: WatchedRecords::new(Watched::new(roster, input.file.clone(), input.stat)),
+            records: WatchedRecords::new(Watched::new(roster, input.file.clone(), input.stat), Rc::clone(&odd)),
             ledger: journal,
             on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
         };
         let ended = runtime.block_on(import::run(client.dependencies(stops), ends, settings));
-        Ending { job, source, input, state, reach, blank, start, before }.tell(ended, began.elapsed())
+        Ending { job, source, input, state, reach, blank, odd, start, before }.tell(ended, began.elapsed())
     }
 }
 

@@ -17,7 +17,7 @@ use indicatif::MultiProgress;
 use super::client::{ServiceClient, build_client, target};
 use super::flags::SyncFlags;
 use super::pipe::HeldPipe;
-use super::preflight::{Admission, EmptyFile};
+use super::preflight::{Admission, EmptyFile, OddFile};
 use super::signals::Leftover;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, new_identity};
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         let runtime = run::runtime("the same command resumes")?;
         let locks = if job.intent == Intent::DryRun { None } else { Some(HeldLocks::take(job)?) };
         // A file without records is a guard's, and a finished sync never stands for the next.
-        let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed };
+        let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed, odd: OddFile::Told };
         let source = Source::new(&SourceSettings { flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
         let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
         let format = input::as_it_is_read(&file, &job.typed.input)?;

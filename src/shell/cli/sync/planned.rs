@@ -5,9 +5,12 @@ use super::report::write_sync_summary;
 use crate::domain::change::PlanCounts;
 use crate::domain::figures;
 use crate::domain::guard::{Guard, Tripped};
+use crate::domain::oddity::{OddPlace, OddityKind};
 use crate::flow::sync::{Intent, Lookalikes, MissingPolicy, SyncPlan};
 use crate::shell::cli::atomic::{self, Readers};
 use crate::shell::cli::input::tell_blank;
+use crate::shell::cli::oddities;
+use crate::shell::cli::preflight::OddFile;
 use crate::shell::cli::run;
 use crate::shell::cli::state_file::retarget;
 use crate::shell::exit::{Exit, ExitMessage};
@@ -23,6 +26,7 @@ pub(super) fn judge(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), ExitMessag
     }
     tell_creates(&plan.draft().lookalikes);
     tell_cut(plan, &tripped);
+    judge_oddities(job, plan)?;
     if !ends_here {
         return Ok(());
     }
@@ -65,6 +69,17 @@ fn tell_creates(lookalikes: &Lookalikes) {
             "accounts to be created that look like a missing id: {count}, first in {places}; each may be one user under two ids"
         );
     }
+}
+
+/// Tells what is odd in the file; with `--strict` no such file is taken.
+fn judge_oddities(job: &SyncJob, plan: &SyncPlan) -> Result<(), ExitMessage> {
+    let mut found = plan.draft().oddities.clone();
+    oddities::warn(&found, "");
+    // These were told on their own.
+    let Lookalikes { creates, first_creates, .. } = &plan.draft().lookalikes;
+    found.set(OddityKind::LookalikeCreate, *creates, first_creates.iter().map(|like| OddPlace { row: like.row, line: like.line }));
+    let refusal = OddFile::of(job.typed).refusal(&found);
+    refusal.map_or(Ok(()), |refusal| Err(refusal.last_word(&job.typed.input)))
 }
 
 fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
