@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_settles_the_doubt_about_what_it_carried_and_no_other() {
+    fn an_accepted_request_ends_the_doubt_only_about_what_it_carried() {
         let (nick, face, both) = (NICK, FACE_URL, NICK.and(FACE_URL));
         let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
             let before = Some(KnownAccount { in_doubt, ..held(Some("n"), Some("f")) });
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn an_op_is_kept_in_half_a_byte() {
+    fn a_decision_takes_half_a_byte() {
         let update = |nick, face_url| Op::Update(FieldSet::of(|field| if field == ProfileField::Nick { nick } else { face_url }));
         let all = [
             Op::Unchanged,
