@@ -1,6 +1,6 @@
-//! What the parts cost on their own: `cargo bench --bench parts`.
+//! The cost of single parts: `cargo bench --bench parts`.
 //!
-//! Figures are for comparing two states of the code on one machine. Where it says `items`, an item is a record, a line or a call.
+//! The figures serve to compare two states of the code on one machine. In `items`, an item is a record, a line or a request.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends with a place")]
 #![expect(clippy::wildcard_imports, reason = "the modules are there to group the report")]
@@ -38,10 +38,10 @@ fn main() {
 }
 
 const RECORDS: usize = 50_000;
-/// As many as one commit takes.
+/// The rows of one commit.
 const COMMIT_ROWS: u64 = 1_000;
 
-/// Nothing but ids.
+/// A file with UserIDs only.
 fn ids() -> Vec<u8> {
     let mut text = "UserID\n".to_owned();
     for row in 0..RECORDS {
@@ -50,7 +50,7 @@ fn ids() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Accounts as exports have them, some 70 bytes a line, every fourth name in Chinese.
+/// Accounts as in real exports: about 70 bytes a line, every fourth name in Chinese.
 fn plain() -> Vec<u8> {
     let mut text = "UserID,Nick,FaceUrl\n".to_owned();
     for row in 0..RECORDS {
@@ -60,7 +60,7 @@ fn plain() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The same with every field in quotes, an escaped quote in each and a line end in every tenth record.
+/// The same with every field in quotes, an escaped quote in each, and a line break in every tenth record.
 fn quoted() -> Vec<u8> {
     let mut text = "UserID,Nick,FaceUrl,Note\n".to_owned();
     for row in 0..RECORDS {
@@ -85,7 +85,7 @@ mod roster {
         });
     }
 
-    /// The same without a copy: to be held against the bare csv crate.
+    /// The same without copying, for comparison with the bare csv crate.
     #[divan::bench(args = INPUTS)]
     fn view(bencher: Bencher, input: &Named) {
         let text = (input.1)();
@@ -99,7 +99,7 @@ mod roster {
         });
     }
 
-    /// Framing alone.
+    /// Framing only.
     #[divan::bench(args = INPUTS)]
     fn frame(bencher: Bencher, input: &Named) {
         let text = (input.1)();
@@ -109,7 +109,7 @@ mod roster {
         });
     }
 
-    /// What the csv crate alone takes for the same bytes: the yardstick.
+    /// The csv crate alone on the same bytes, for comparison.
     #[divan::bench(args = INPUTS)]
     fn bare_csv(bencher: Bencher, input: &Named) {
         let text = (input.1)();
@@ -124,7 +124,7 @@ mod roster {
         });
     }
 
-    /// An input under the name that the report shows.
+    /// An input with its name in the report.
     struct Named(&'static str, fn() -> Vec<u8>);
 
     impl std::fmt::Display for Named {
@@ -137,7 +137,7 @@ mod roster {
 mod journal_lines {
     use super::*;
 
-    /// Formatting a commit's lines into memory.
+    /// Formats the lines of a commit in memory.
     #[divan::bench]
     fn append(bencher: Bencher) {
         bencher.counter(ItemsCount::new(COMMIT_ROWS)).with_inputs(|| (open_journal(), outcomes())).bench_values(
@@ -213,7 +213,7 @@ mod scheduler {
 
     const CALLS: u64 = 10_000;
 
-    /// From the roster's record to the journal's outcome, each call succeeding, with so many in flight.
+    /// From the roster's record to the journal's outcome, with this many requests in flight that all succeed.
     #[divan::bench(args = [1, 256])]
     fn cycle(bencher: Bencher, in_flight: usize) {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
@@ -260,7 +260,7 @@ mod scheduler {
 mod gate {
     use super::*;
 
-    /// A granted call at the default rate, on a clock that is moved by hand, so that every question is answered with a permit.
+    /// A granted request at the default rate. The clock is moved by hand, so that each question is answered with a permit.
     #[divan::bench]
     fn ask_and_send(bencher: Bencher) {
         let mut now = Instant::now();
@@ -294,13 +294,13 @@ mod gate {
 mod api {
     use super::*;
 
-    /// Once in twelve hours.
+    /// Runs once in twelve hours.
     #[divan::bench]
     fn usersig_sign() -> secrecy::SecretString {
         usersig::sign(&key(), 1_400_000_000, "administrator", black_box(SystemTime::UNIX_EPOCH), usersig::LIFE)
     }
 
-    /// Once a signature.
+    /// Runs once per signature.
     #[divan::bench]
     fn query_before_random(bencher: Bencher) {
         let usersig = "eJw*-_".repeat(40);
@@ -308,7 +308,7 @@ mod api {
         bencher.bench(|| black_box(&query).before_random());
     }
 
-    /// Once a call.
+    /// Runs once per request.
     #[divan::bench]
     fn body() -> Vec<u8> {
         let body = wire::ImportBody {
@@ -319,7 +319,7 @@ mod api {
         serde_json::to_vec(&body).unwrap()
     }
 
-    /// Once a call.
+    /// Runs once per request.
     #[divan::bench(args = [
         r#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}"#,
         r#"{"ActionStatus":"FAIL","ErrorInfo":"internal error, try again","ErrorCode":70169}"#,

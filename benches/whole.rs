@@ -1,9 +1,9 @@
-//! What the whole tool does, as its user runs it: `cargo bench --bench whole`.
+//! The cost of the whole tool, run as a user runs it: `cargo bench --bench whole`.
 //!
-//! Starts the release binary as a child against a sandbox in this process, and reports; asserts nothing but that the runs finish.
-//! Pace is what arrived at the sandbox; CPU and memory are the child's alone. Words behind `--` choose: `pace`, `throughput`, `memory`
-//! (these three by default) and `resume`, which takes minutes and half a gigabyte. `BENCH_ROWS` scales throughput and memory
-//! (default 200,000), `BENCH_RESUME_ROWS` the resumed file (default 10,000,000).
+//! It starts the release binary as a child process against a sandbox in this process, and reports. It checks only that the runs finish. The
+//! pace is what arrived at the sandbox; CPU and memory are the child's only. Words behind `--` select: `pace`, `throughput`, `memory`
+//! (these three by default) and `resume`, which takes minutes and half a gigabyte. `BENCH_ROWS` sets the rows of throughput and memory
+//! (default 200,000), `BENCH_RESUME_ROWS` those of the resumed file (default 10,000,000).
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends with a place")]
 
@@ -20,15 +20,15 @@ use secrecy::ExposeSecret;
 use chatlift::domain::figures::count;
 use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, SandboxSettings};
 
-/// Rows at the default rate: 15 s, long enough that the start doesn't matter.
+/// Rows at the default rate: 15 s, long enough that the start does not matter.
 const PACED_ROWS: u64 = 3_000;
-/// The same in batches: 30 s, and more accounts than the stand-in once took without stalling.
+/// The same in batches: 30 s.
 const BATCH_PACED_ROWS: u64 = 300_000;
 const ROWS: u64 = 200_000;
 const RESUME_ROWS: u64 = 10_000_000;
-/// How often the child is looked at: its memory is seen that late, and its end.
+/// How often the child is measured; its memory and its end are noticed with this delay.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// A tick of the CPU times in /proc; the kernel's ABI, whatever it ticks at inside.
+/// A tick of the CPU times in /proc. Source: the kernel's ABI, independent of its internal tick.
 const TICK: Duration = Duration::from_millis(10);
 
 fn main() {
@@ -63,16 +63,16 @@ fn pace() {
     let mut table =
         Table::new(&["pace, 200 calls/s", "mean calls/s", "most in 1 s", "by the sender", "over limit", "CPU/1,000 rows", "peak memory"]);
     for (name, latency_ms, jitter_ms) in [("answers at once", 0, 0), ("80 ± 20 ms", 80, 20)] {
-        let desk = Desk::new(PACED_ROWS);
+        let folder = BenchFolder::new(PACED_ROWS);
         let latency = (Duration::from_millis(latency_ms), Duration::from_millis(jitter_ms));
-        let sandbox = desk.sandbox(|settings| (settings.latency, settings.jitter) = latency);
-        let cost = desk.import(&sandbox, &["--summary", desk.summary().to_str().unwrap()]);
+        let sandbox = folder.sandbox(|settings| (settings.latency, settings.jitter) = latency);
+        let cost = folder.import(&sandbox, &["--summary", folder.summary().to_str().unwrap()]);
         let seen = imports(&sandbox);
         table.row([
             name.to_owned(),
             format!("{:.2}", seen.mean_calls_per_s),
             seen.max_calls_in_1s.to_string(),
-            desk.most_sent_in_1s(),
+            folder.most_sent_in_1s(),
             seen.over_limit.to_string(),
             format!("{:.1} ms", cost.cpu.as_secs_f64() * 1e6 / PACED_ROWS as f64),
             mib(cost.peak_kib),
@@ -81,12 +81,12 @@ fn pace() {
     table.print();
 }
 
-/// Batches at their limit, as [`pace`].
+/// The same as [`pace`], for batches at their limit.
 fn batch_pace() {
     let mut table = Table::new(&["pace, 100 batches/s", "mean calls/s", "most in 1 s", "over limit", "CPU, of a core", "peak memory"]);
-    let desk = Desk::new(BATCH_PACED_ROWS);
-    let sandbox = desk.sandbox(|settings| settings.keep = Keep::Accounts);
-    let cost = desk.import(&sandbox, &["--batch=strict"]);
+    let folder = BenchFolder::new(BATCH_PACED_ROWS);
+    let sandbox = folder.sandbox(|settings| settings.keep = Keep::Accounts);
+    let cost = folder.import(&sandbox, &["--batch=strict"]);
     let seen = sandbox.audit().of(sandbox::SandboxCommand::MultiaccountImport);
     table.row([
         format!("{} rows", count(BATCH_PACED_ROWS)),
@@ -99,14 +99,14 @@ fn batch_pace() {
     table.print();
 }
 
-/// Without a limit: what a row costs.
+/// The cost of a row without a rate limit.
 fn throughput(rows: u64) {
     let mut table = Table::new(&["throughput, --rate 0", "rows/s", "CPU a row", "one core is", "peak memory"]);
-    let desk = Desk::new(rows);
+    let folder = BenchFolder::new(rows);
     for (lane, flags) in [("single", ["--rate", "0"].as_slice()), ("batches", &["--rate", "0", "--batch=strict", "--restart"])] {
-        // The first batch is read back, so the accounts must be there.
-        let sandbox = desk.sandbox(|settings| (settings.limit_per_s, settings.keep) = (None, Keep::Accounts));
-        let cost = desk.import(&sandbox, flags);
+        // The first batch is read back, so the accounts must be stored.
+        let sandbox = folder.sandbox(|settings| (settings.limit_per_s, settings.keep) = (None, Keep::Accounts));
+        let cost = folder.import(&sandbox, flags);
         let cpu_us = cost.cpu.as_secs_f64() * 1e6 / rows as f64;
         table.row([
             format!("{} rows, {lane}", count(rows)),
@@ -119,34 +119,34 @@ fn throughput(rows: u64) {
     table.print();
 }
 
-/// Ten times the rows, the same memory.
+/// Ten times the rows must need the same memory.
 fn memory(rows: u64) {
     let mut table = Table::new(&["memory", "file", "peak memory"]);
     for rows in [rows / 2, rows * 5] {
-        let desk = Desk::new(rows);
-        let sandbox = desk.unlimited_sandbox(0);
-        let cost = desk.import(&sandbox, &["--rate", "0"]);
-        let bytes = fs::metadata(&desk.input).unwrap().len();
+        let folder = BenchFolder::new(rows);
+        let sandbox = folder.unlimited_sandbox(0);
+        let cost = folder.import(&sandbox, &["--rate", "0"]);
+        let bytes = fs::metadata(&folder.input).unwrap().len();
         table.row([format!("{} rows", count(rows)), format!("{:.1} MB", bytes as f64 / 1e6), mib(cost.peak_kib)]);
     }
     table.print();
 }
 
-/// From the start of the process to its first call, nine tenths down a file.
+/// The time from the start of the process to its first request, when nine tenths of the file are processed.
 fn resume(rows: u64) {
     let mut table = Table::new(&["resuming", "first call after", "peak memory"]);
     for rows in [10_000, rows] {
-        let desk = Desk::new(rows);
+        let folder = BenchFolder::new(rows);
         let settled = rows / 10 * 9;
-        let earlier = desk.unlimited_sandbox(0);
-        desk.import(&earlier, &["--rate", "0", "--limit", &settled.to_string()]);
-        // The port is part of the target, and the run must find the same one.
+        let earlier = folder.unlimited_sandbox(0);
+        folder.import(&earlier, &["--rate", "0", "--limit", &settled.to_string()]);
+        // The port is part of the target, and the run must find the same target.
         let port = earlier.address().port();
         drop(earlier);
         let began = Instant::now();
-        let sandbox = desk.unlimited_sandbox(port);
+        let sandbox = folder.unlimited_sandbox(port);
         let spawned = began.elapsed();
-        let cost = desk.import(&sandbox, &["--rate", "0", "--limit", "1"]);
+        let cost = folder.import(&sandbox, &["--rate", "0", "--limit", "1"]);
         let first_call_ms = (imports(&sandbox).first_call_s - spawned.as_secs_f64()) * 1e3;
         table.row([format!("row {} of {}", count(settled), count(rows)), format!("{first_call_ms:.0} ms"), mib(cost.peak_kib)]);
     }
@@ -157,14 +157,14 @@ fn imports(sandbox: &Sandbox) -> ApiAudit {
     sandbox.audit().of(sandbox::SandboxCommand::AccountImport)
 }
 
-/// A folder with an input, and a key.
-struct Desk {
+/// A folder with an input and a key.
+struct BenchFolder {
     folder: tempfile::TempDir,
     input: PathBuf,
     settings: SandboxSettings,
 }
 
-impl Desk {
+impl BenchFolder {
     fn new(rows: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("users.csv");
@@ -186,7 +186,7 @@ impl Desk {
         self.folder.path().join("summary.json")
     }
 
-    /// What the import itself says: the difference to what arrived is the jitter of the way.
+    /// The maximum that the import itself reports. The difference to what arrived is the network's jitter.
     fn most_sent_in_1s(&self) -> String {
         let summary: serde_json::Value = serde_json::from_slice(&fs::read(self.summary()).unwrap()).unwrap();
         summary["max_calls_in_1s"].to_string()
@@ -220,7 +220,7 @@ fn write_input(path: &Path, rows: u64) {
     file.flush().unwrap();
 }
 
-/// What a process took.
+/// The cost of a process.
 struct Cost {
     elapsed: Duration,
     /// User and system time of all its threads.
@@ -228,7 +228,7 @@ struct Cost {
     peak_kib: u64,
 }
 
-/// Follows a child to its end. What /proc says of one that has ended lasts until it is waited for.
+/// Measures a child until its end. /proc keeps the values of an ended process until it is waited for.
 fn watch(mut child: Child) -> (ExitStatus, Cost) {
     let began = Instant::now();
     let proc = PathBuf::from(format!("/proc/{}", child.id()));
@@ -236,7 +236,7 @@ fn watch(mut child: Child) -> (ExitStatus, Cost) {
     loop {
         peak_kib = peak_kib.max(high_water_kib(&proc));
         let stat = fs::read_to_string(proc.join("stat")).unwrap();
-        // The name in parentheses may hold anything; what follows the last one is state, then numbers.
+        // The name in parentheses may contain anything; behind the last one come the state and then numbers.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
         if fields[0] == "Z" {
             let ticks: u32 = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
@@ -247,7 +247,7 @@ fn watch(mut child: Child) -> (ExitStatus, Cost) {
     }
 }
 
-/// The most memory that the process has held so far; 0 once it has ended.
+/// The most memory that the process has used so far; 0 once it has ended.
 fn high_water_kib(proc: &Path) -> u64 {
     let status = fs::read_to_string(proc.join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

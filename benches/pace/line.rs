@@ -1,4 +1,4 @@
-//! A client, the line and a limiter in virtual time: the gate itself, no I/O, no clock.
+//! Simulates clients, a network and a limiter in virtual time. The gate is the real one; there is no I/O and no clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,35 +9,35 @@ use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};
 use chatlift::sandbox::limiter::{Counting, Limiter, LimiterDecision};
 use tokio::time::Instant;
 
-/// How often the books are kept, in a second.
+/// How many counts are recorded per second.
 pub(crate) const SLOTS_PER_S: usize = 10;
-/// Calls that wait for their connections are none of this: all are written as they are granted. The server sees them so much later at least.
+/// Waiting for connections is not simulated: each request is written when it is granted, and arrives after at least this time.
 const ONE_WAY_LEAST: Duration = Duration::from_micros(50);
 
-/// Who else uses the limit.
+/// The other programs that use the limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Others {
     Nobody,
-    /// They use this share of it.
+    /// They use this share of the limit.
     Share(f64),
-    /// Half of it, then nothing, then three quarters, then a quarter, a minute each.
+    /// They use half of the limit, then nothing, then three quarters, then a quarter, for a minute each.
     Steps,
-    /// From nothing to three quarters and back to nothing at once, every minute.
+    /// They rise from nothing to three quarters and fall to nothing at once, every minute.
     SawTooth,
-    /// A second client with the same rate, half a minute later.
-    Twin,
+    /// A second client with the same rate starts half a minute later.
+    SecondClient,
 }
 
-/// The minute of the steps and of the saw-tooth.
+/// The length of a step and of a saw-tooth.
 const MINUTE_S: f64 = 60.0;
-/// When the twin begins, out of step with everything.
-pub(crate) const TWIN_AT_S: f64 = 30.37;
+/// The start of the second client, in phase with nothing else.
+pub(crate) const SECOND_CLIENT_AT_S: f64 = 30.37;
 
 impl Others {
-    /// The share of the limit that is left at this time.
+    /// The share of the limit that is left for the client at this time.
     pub(crate) fn leave(self, at_s: f64) -> f64 {
         match self {
-            Others::Nobody | Others::Twin => 1.0,
+            Others::Nobody | Others::SecondClient => 1.0,
             Others::Share(share) => 1.0 - share,
             Others::Steps if at_s < MINUTE_S => 0.5,
             Others::Steps if at_s < 2.0 * MINUTE_S => 1.0,
@@ -47,26 +47,26 @@ impl Others {
         }
     }
 
-    /// When what is left changes at once.
+    /// The times at which the remaining share changes abruptly.
     pub(crate) fn changes_s(self) -> &'static [f64] {
         match self {
             Others::Nobody | Others::Share(_) | Others::SawTooth => &[0.0],
             Others::Steps => &[0.0, MINUTE_S, 2.0 * MINUTE_S, 3.0 * MINUTE_S],
-            Others::Twin => &[0.0, TWIN_AT_S],
+            Others::SecondClient => &[0.0, SECOND_CLIENT_AT_S],
         }
     }
 }
 
-/// The line between: the answer comes after the latency; the way there takes half of it and up to the jitter, uniformly.
+/// The network: an answer comes after the latency. The request takes half of it, plus up to the jitter, uniformly distributed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Latency {
     pub(crate) ms: f64,
     pub(crate) jitter_ms: f64,
 }
 
-/// What is simulated.
+/// The setting of a simulation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     pub(crate) counting: Counting,
     pub(crate) limit_per_s: u32,
     pub(crate) rate_per_s: u32,
@@ -76,9 +76,9 @@ pub(crate) struct Scene {
     pub(crate) seed: u64,
 }
 
-/// What happened, by tenths of a second.
+/// The counts of a simulation, by tenths of a second.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct Counts {
     pub(crate) accepted: [Vec<u32>; 2],
     pub(crate) refused: Vec<u32>,
 }
@@ -92,44 +92,44 @@ enum Event {
 }
 
 struct Simulation {
-    scene: Scene,
+    scenario: Scenario,
     origin: Instant,
     limiter: Limiter,
     gates: Vec<Gate>,
     events: BinaryHeap<Reverse<(Duration, Event)>>,
     chance: fastrand::Rng,
-    books: Books,
+    counts: Counts,
 }
 
-/// Plays the scene to its end.
-pub(crate) fn play(scene: Scene) -> Books {
+/// Runs the simulation to its end.
+pub(crate) fn simulate(scenario: Scenario) -> Counts {
     let origin = Instant::now();
-    let clients = if scene.others == Others::Twin { 2 } else { 1 };
-    let rate = Rate::PerSecond(NonZeroU32::new(scene.rate_per_s).unwrap());
-    let slots = vec![0; scene.lasts_s * SLOTS_PER_S];
+    let clients = if scenario.others == Others::SecondClient { 2 } else { 1 };
+    let rate = Rate::PerSecond(NonZeroU32::new(scenario.rate_per_s).unwrap());
+    let slots = vec![0; scenario.lasts_s * SLOTS_PER_S];
     let mut simulation = Simulation {
-        scene,
+        scenario,
         origin,
-        limiter: Limiter::new(scene.counting, scene.limit_per_s),
+        limiter: Limiter::new(scenario.counting, scenario.limit_per_s),
         gates: (0..clients).map(|_| Gate::new(rate, &GateSettings::default(), origin)).collect(),
         events: BinaryHeap::new(),
-        chance: fastrand::Rng::with_seed(scene.seed),
-        books: Books { accepted: [slots.clone(), slots.clone()], refused: slots },
+        chance: fastrand::Rng::with_seed(scenario.seed),
+        counts: Counts { accepted: [slots.clone(), slots.clone()], refused: slots },
     };
     for client in 0..clients {
-        let begins = Duration::from_secs_f64(TWIN_AT_S * client as f64);
+        let begins = Duration::from_secs_f64(SECOND_CLIENT_AT_S * client as f64);
         simulation.events.push(Reverse((begins, Event::Asks(client))));
     }
-    // Out of step with the client's milliseconds.
+    // The others are not in phase with the client's milliseconds.
     simulation.events.push(Reverse((Duration::from_micros(300), Event::OtherCalls)));
-    let end = Duration::from_secs(scene.lasts_s as u64);
+    let end = Duration::from_secs(scenario.lasts_s as u64);
     while let Some(Reverse((now, event))) = simulation.events.pop() {
         if now >= end {
             break;
         }
         simulation.happens(now, event);
     }
-    simulation.books
+    simulation.counts
 }
 
 impl Simulation {
@@ -140,11 +140,11 @@ impl Simulation {
                 let is_refused = self.limiter.admit(now) == LimiterDecision::OverLimit;
                 let slot = slot(now);
                 if is_refused {
-                    self.books.refused[slot] += 1;
+                    self.counts.refused[slot] += 1;
                 } else {
-                    self.books.accepted[client][slot] += 1;
+                    self.counts.accepted[client][slot] += 1;
                 }
-                let back = Duration::from_secs_f64(self.scene.latency.ms / 2e3);
+                let back = Duration::from_secs_f64(self.scenario.latency.ms / 2e3);
                 self.events.push(Reverse((now + back, Event::Answered { client, left, is_refused })));
             }
             Event::Answered { client, left, is_refused } => {
@@ -156,20 +156,20 @@ impl Simulation {
         }
     }
 
-    /// As the loop of a run: everything that may leave leaves, then it sleeps on a timer of a millisecond.
+    /// The same loop as a run's: it sends everything that may leave, then sleeps on a timer of a millisecond.
     fn asks(&mut self, client: usize, now: Duration) {
         loop {
             match self.gates[client].ask(self.origin + now) {
                 Admission::Now(mut permit) => {
                     permit.mark_sent();
                     self.gates[client].note_sends(self.origin + now);
-                    let Latency { ms, jitter_ms } = self.scene.latency;
+                    let Latency { ms, jitter_ms } = self.scenario.latency;
                     let one_way = Duration::from_secs_f64((ms / 2.0 + self.chance.f64() * jitter_ms) / 1e3).max(ONE_WAY_LEAST);
                     self.events.push(Reverse((now + one_way, Event::Arrives { client, left: now })));
                 }
                 Admission::At(at) => {
                     let wake = up_to_a_millisecond(at - self.origin).max(now + Duration::from_micros(100));
-                    // The timer of a loop that has other things to do as well wakes it at least this often.
+                    // A real loop has other tasks, so its timer wakes it at least this often.
                     self.events.push(Reverse((wake.min(now + Duration::from_millis(250)), Event::Asks(client))));
                     return;
                 }
@@ -179,7 +179,7 @@ impl Simulation {
     }
 
     fn others_call(&mut self, now: Duration) {
-        let per_s = f64::from(self.scene.limit_per_s) * (1.0 - self.scene.others.leave(now.as_secs_f64()));
+        let per_s = f64::from(self.scenario.limit_per_s) * (1.0 - self.scenario.others.leave(now.as_secs_f64()));
         let next = if per_s > 0.01 {
             self.limiter.admit(now);
             Duration::from_secs_f64(1.0 / per_s)

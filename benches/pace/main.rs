@@ -1,7 +1,8 @@
-//! What the pace makes of limiters: the share of what is left that it uses, the share of its calls that is refused, the time it takes to find
-//! it. `cargo bench --bench pace` prints a table for each kind of others; all in virtual time, from seeds, a few seconds in all.
+//! Measures how the pace follows limiters: the share of the remaining limit that it uses, the share of its requests that is refused, and
+//! the time that it takes to find the limit. `cargo bench --bench pace` prints a table for each kind of others. It runs in virtual time
+//! from seeds and takes a few seconds.
 //!
-//! The gate is the one that runs use, the limiters are the sandbox's. `cargo bench --bench pace -- LIMITER` prints the rows of one limiter.
+//! The gate is the one of real runs, the limiters are the sandbox's. `cargo bench --bench pace -- LIMITER` prints the rows of one limiter.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on ends with a place")]
 
@@ -9,7 +10,7 @@ mod line;
 
 use chatlift::sandbox::limiter::Counting;
 
-use line::{Books, Latency, Others, SLOTS_PER_S, Scene, play};
+use line::{Counts, Latency, Others, SLOTS_PER_S, Scenario, simulate};
 
 const LIMITERS: [&str; 7] = ["sliding", "calendar", "leaky:0", "leaky:1", "leaky:5", "leaky:50", "token:200"];
 const LIMITS_PER_S: [u32; 6] = [200, 150, 100, 50, 10, 2];
@@ -25,13 +26,13 @@ const SURROUNDINGS: [(&str, Others); 5] = [
     ("others use half of it", Others::Share(0.5)),
     ("others use 1/2, 0, 3/4, 1/4 of it, a minute each", Others::Steps),
     ("others use 0 to 3/4 of it, rising for a minute, again and again", Others::SawTooth),
-    ("two of them", Others::Twin),
+    ("two of them", Others::SecondClient),
 ];
 const RATE_PER_S: u32 = 200;
 const LASTS_S: usize = 240;
-/// The contract gives the pace so long to find what is left after a change.
+/// The time in which the pace must find the limit after a change. Source: the contract of the pace.
 const FINDING_S: f64 = 20.0;
-/// What it has found by then.
+/// The share of the remaining limit at which it counts as found.
 const FOUND: f64 = 0.92;
 
 fn main() {
@@ -56,38 +57,38 @@ fn main() {
 
 fn cell(counting: Counting, limit_per_s: u32, others: Others, latency: Latency) -> String {
     let seed = u64::from(limit_per_s);
-    let scene = Scene { counting, limit_per_s, rate_per_s: RATE_PER_S, others, latency, lasts_s: LASTS_S, seed };
-    let books = play(scene);
-    let Verdict { share, refused, found_s } = judge(scene, &books);
+    let scenario = Scenario { counting, limit_per_s, rate_per_s: RATE_PER_S, others, latency, lasts_s: LASTS_S, seed };
+    let counts = simulate(scenario);
+    let Verdict { share, refused, found_s } = judge(scenario, &counts);
     let found = found_s.map_or("never".to_owned(), |found_s| format!("{found_s:.0} s"));
-    let split = if others == Others::Twin { format!(" ({})", split(&books)) } else { String::new() };
+    let split = if others == Others::SecondClient { format!(" ({})", split(&counts)) } else { String::new() };
     format!("{:.0} %, {:.1} %, {found}{split}", 100.0 * share, 100.0 * refused)
 }
 
 struct Verdict {
     share: f64,
     refused: f64,
-    /// The longest that it took after a change; `None` if it was not found before the next one.
+    /// The longest time to find the limit after a change; `None` if it was not found before the next change.
     found_s: Option<f64>,
 }
 
-/// Shares are those of the time after the pace has had its time to find what is left.
-fn judge(scene: Scene, books: &Books) -> Verdict {
+/// Shares are measured after the time that the pace has to find the limit.
+fn judge(scenario: Scenario, counts: &Counts) -> Verdict {
     let at_s = |slot: usize| slot as f64 / SLOTS_PER_S as f64;
-    let changes_s = scene.others.changes_s();
+    let changes_s = scenario.others.changes_s();
     let is_steady = |slot: &usize| {
         let last_s = changes_s.iter().copied().filter(|change_s| *change_s <= at_s(*slot)).fold(0.0, f64::max);
         at_s(*slot) >= last_s + FINDING_S
     };
-    let accepted = |slot: usize| f64::from(books.accepted[0][slot] + books.accepted[1][slot]);
-    let left = |slot: usize| f64::from(scene.limit_per_s) * scene.others.leave(at_s(slot)) / SLOTS_PER_S as f64;
-    let slots = || 0..scene.lasts_s * SLOTS_PER_S;
+    let accepted = |slot: usize| f64::from(counts.accepted[0][slot] + counts.accepted[1][slot]);
+    let left = |slot: usize| f64::from(scenario.limit_per_s) * scenario.others.leave(at_s(slot)) / SLOTS_PER_S as f64;
+    let slots = || 0..scenario.lasts_s * SLOTS_PER_S;
     let through: f64 = slots().filter(is_steady).map(accepted).sum();
-    let refused: f64 = slots().filter(is_steady).map(|slot| f64::from(books.refused[slot])).sum();
+    let refused: f64 = slots().filter(is_steady).map(|slot| f64::from(counts.refused[slot])).sum();
     let there: f64 = slots().filter(is_steady).map(left).sum();
-    // A rate is seen over some time only; the fewer the calls, the longer.
-    let look = if scene.limit_per_s <= 10 { 10 * SLOTS_PER_S } else { 3 * SLOTS_PER_S };
-    let ends_s = changes_s.iter().skip(1).copied().chain([scene.lasts_s as f64]);
+    // A rate is measured over some time, longer if there are few requests.
+    let look = if scenario.limit_per_s <= 10 { 10 * SLOTS_PER_S } else { 3 * SLOTS_PER_S };
+    let ends_s = changes_s.iter().skip(1).copied().chain([scenario.lasts_s as f64]);
     let found = changes_s.iter().zip(ends_s).map(|(from_s, to_s)| {
         let is_within = |slot: &usize| at_s(*slot) >= *from_s && at_s(slot + look) < to_s;
         let is_found = |slot: &usize| {
@@ -100,11 +101,11 @@ fn judge(scene: Scene, books: &Books) -> Verdict {
     Verdict { share: through / there, refused: refused / (through + refused).max(1.0), found_s }
 }
 
-/// Calls a second of the two, once both have had their time.
-fn split(books: &Books) -> String {
+/// Requests per second of the two clients, after both had their time to find the limit.
+fn split(counts: &Counts) -> String {
     let from = 50 * SLOTS_PER_S;
     let per_s = |client: usize| {
-        let slots = &books.accepted[client][from..];
+        let slots = &counts.accepted[client][from..];
         slots.iter().map(|calls| f64::from(*calls)).sum::<f64>() / (slots.len() / SLOTS_PER_S) as f64
     };
     format!("{:.0}, {:.0}", per_s(0), per_s(1))
