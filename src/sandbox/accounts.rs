@@ -24,7 +24,7 @@ pub struct StoredAccount {
 /// These are trees because a growing hash table moves all its entries at once (60 ms at 230,000 accounts, 280 ms at 920,000, measured).
 /// Requests that arrive evenly would wait meanwhile and then look like a burst.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct StoredAccounts {
     pub(super) by_id: BTreeMap<Box<str>, StoredAccount>,
     pub(super) deleted: BTreeSet<Box<str>>,
 }
@@ -57,7 +57,7 @@ pub(super) enum Change<'a> {
 /// The stored accounts and the rules for changing them.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    held: Held,
+    stored: StoredAccounts,
     limit: Option<usize>,
     keep: Keep,
     deleted_ids: DeletedIds,
@@ -97,7 +97,7 @@ fn put(field: &mut Option<Box<str>>, text: Option<&str>) -> Effect {
     Effect::Changed
 }
 
-impl Held {
+impl StoredAccounts {
     /// Applies a recorded change.
     pub(super) fn apply(&mut self, change: Change<'_>) {
         match change {
@@ -127,8 +127,8 @@ impl Held {
 }
 
 impl Accounts {
-    pub(super) fn new(settings: &SandboxSettings, held: Held) -> Self {
-        Self { held, limit: settings.account_limit, keep: settings.keep, deleted_ids: settings.deleted_ids, changes: None }
+    pub(super) fn new(settings: &SandboxSettings, stored: StoredAccounts) -> Self {
+        Self { stored, limit: settings.account_limit, keep: settings.keep, deleted_ids: settings.deleted_ids, changes: None }
     }
 
     /// Records changes from now on, for [`Self::take_changes`].
@@ -150,23 +150,23 @@ impl Accounts {
             Keep::Nothing => return Ok(()),
             Keep::Accounts => {}
         }
-        if let Some(account) = self.held.by_id.get_mut(id) {
+        if let Some(account) = self.stored.by_id.get_mut(id) {
             account.imports += 1;
             if account.set(nick, face_url) == Effect::Changed {
                 self.note_set(id);
             }
             return Ok(());
         }
-        if self.deleted_ids == DeletedIds::Barred && self.held.deleted.contains(id) {
+        if self.deleted_ids == DeletedIds::Barred && self.stored.deleted.contains(id) {
             return Err(RequestRefusal::content(70399, "the account was deleted within the last three months"));
         }
-        if self.limit.is_some_and(|limit| self.held.by_id.len() >= limit) {
+        if self.limit.is_some_and(|limit| self.stored.by_id.len() >= limit) {
             return Err(RequestRefusal::content(70398, "the app holds as many accounts as it may"));
         }
         let mut account = StoredAccount { imports: 1, ..StoredAccount::default() };
         account.set(nick, face_url);
-        self.held.by_id.insert(id.into(), account);
-        self.held.deleted.remove(id);
+        self.stored.by_id.insert(id.into(), account);
+        self.stored.deleted.remove(id);
         self.note_set(id);
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Accounts {
     /// # Errors
     /// [`RequestRefusal`] for an unknown user.
     pub(super) fn set_profile(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
-        let account = self.held.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
+        let account = self.stored.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
         if account.set(nick, face_url) == Effect::Changed {
             self.note_set(id);
         }
@@ -184,25 +184,25 @@ impl Accounts {
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&StoredAccount> {
-        self.held.by_id.get(id)
+        self.stored.by_id.get(id)
     }
 
     pub(super) fn delete(&mut self, id: &str) -> Deletion {
-        let Some((key, _)) = self.held.by_id.remove_entry(id) else { return Deletion::Unknown };
-        self.held.deleted.insert(key);
+        let Some((key, _)) = self.stored.by_id.remove_entry(id) else { return Deletion::Unknown };
+        self.stored.deleted.insert(key);
         note(&mut self.changes, &Change::Delete { id: id.into() });
         Deletion::Deleted
     }
 
-    pub(super) fn held(&self) -> &Held {
-        &self.held
+    pub(super) fn stored(&self) -> &StoredAccounts {
+        &self.stored
     }
 
     fn note_set(&mut self, id: &str) {
         if self.changes.is_none() {
             return;
         }
-        if let Some(StoredAccount { nick, face_url, .. }) = self.held.by_id.get(id) {
+        if let Some(StoredAccount { nick, face_url, .. }) = self.stored.by_id.get(id) {
             let change = Change::Set { id: id.into(), nick: nick.as_deref().map(Cow::from), face_url: face_url.as_deref().map(Cow::from) };
             note(&mut self.changes, &change);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::accounts::{Accounts, Deletion, Held, StoredAccount};
+use super::accounts::{Accounts, Deletion, StoredAccount, StoredAccounts};
 use super::call_log_entry::Codes;
 use super::fault_injector::TargetedUser;
 use super::parsed_request::{self, ParsedRequest};
@@ -61,9 +61,9 @@ impl AffectedUsers<'_> {
 }
 
 impl App {
-    pub(super) fn new(settings: &SandboxSettings, held: Held) -> Self {
+    pub(super) fn new(settings: &SandboxSettings, stored: StoredAccounts) -> Self {
         Self {
-            accounts: Accounts::new(settings, held),
+            accounts: Accounts::new(settings, stored),
             online: settings.online.iter().cloned().collect(),
             administrator: settings.identifier.clone(),
             deleting: settings.deleting,

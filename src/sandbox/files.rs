@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::accounts::Held;
+use super::accounts::StoredAccounts;
 use super::call_log_entry::HEADER;
 use super::persistence::AccountsFile;
 use super::service::{Service, Trace, Traces};
@@ -21,7 +21,7 @@ pub struct Files {
     accounts: Option<AccountsFile>,
     call_log: Option<CallLog>,
     /// The accounts from the file, with which the service starts.
-    held: Held,
+    stored: StoredAccounts,
     failure: Option<FilesError>,
 }
 
@@ -89,16 +89,16 @@ impl Files {
     }
 
     fn open_tracking(accounts: Option<&Path>, call_log: Option<&Path>, created: &mut CreatedFiles) -> Result<Self, FilesError> {
-        let (accounts, held) = match accounts.map(|path| AccountsFile::open(path, created)).transpose()? {
-            Some((accounts, held)) => (Some(accounts), held),
-            None => (None, Held::default()),
+        let (accounts, stored) = match accounts.map(|path| AccountsFile::open(path, created)).transpose()? {
+            Some((accounts, stored)) => (Some(accounts), stored),
+            None => (None, StoredAccounts::default()),
         };
         let call_log = call_log.map(|path| CallLog::open(path, created)).transpose()?;
-        Ok(Self { accounts, call_log, held, failure: None })
+        Ok(Self { accounts, call_log, stored, failure: None })
     }
 
-    pub(super) fn take_held(&mut self) -> Held {
-        std::mem::take(&mut self.held)
+    pub(super) fn take_stored(&mut self) -> StoredAccounts {
+        std::mem::take(&mut self.stored)
     }
 
     /// Asks the service to record what the files need.
@@ -126,11 +126,11 @@ impl Files {
     ///
     /// # Errors
     /// The first [`FilesError`] of this sandbox. Every change that was answered is in the log all the same.
-    pub(super) fn fold(&mut self, held: &Held) -> Result<(), FilesError> {
+    pub(super) fn rewrite(&mut self, stored: &StoredAccounts) -> Result<(), FilesError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        self.accounts.as_mut().map_or(Ok(()), |accounts| accounts.fold(held))
+        self.accounts.as_mut().map_or(Ok(()), |accounts| accounts.rewrite(stored))
     }
 
     fn write(&mut self, traces: &Traces) -> Result<(), FilesError> {
@@ -222,6 +222,6 @@ mod tests {
         files.append(&Traces::default()).unwrap();
         assert!(files.append(&Traces { touches: b"kick,u,0\n".to_vec(), ..Traces::default() }).is_err());
         assert!(files.append(&Traces::default()).is_err());
-        assert!(files.fold(&Held::default()).unwrap_err().to_string().contains("/dev/full"));
+        assert!(files.rewrite(&StoredAccounts::default()).unwrap_err().to_string().contains("/dev/full"));
     }
 }

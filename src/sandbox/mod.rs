@@ -72,7 +72,7 @@ impl Sandbox {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let mut service = Service::with_accounts(settings, files.take_held());
+        let mut service = Service::with_accounts(settings, files.take_stored());
         files.ask(&mut service);
         let service = Arc::new(Mutex::new(ServiceAndFiles { service, files }));
         let (stop, stopped) = oneshot::channel();
@@ -111,7 +111,7 @@ impl Sandbox {
     #[must_use]
     pub fn accounts(&self) -> Vec<(String, StoredAccount)> {
         let stand = locked(&self.service);
-        stand.service.held().sorted().into_iter().map(|(id, account)| (id.to_owned(), account.clone())).collect()
+        stand.service.stored().sorted().into_iter().map(|(id, account)| (id.to_owned(), account.clone())).collect()
     }
 
     /// The users of each request in order of arrival: the first `touches_kept` of them.
@@ -127,7 +127,7 @@ impl Sandbox {
     pub fn stop(&mut self) -> Result<(), FilesError> {
         self.end();
         let ServiceAndFiles { service, files } = &mut *locked(&self.service);
-        files.fold(service.held())
+        files.rewrite(service.stored())
     }
 
     fn end(&mut self) {

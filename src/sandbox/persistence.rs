@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::accounts::{Change, Held};
+use super::accounts::{Change, StoredAccounts};
 use super::files::{CreatedFiles, FilesError};
 use super::parsed_request::check_account;
 use crate::io::api::wire::ImportBody;
@@ -29,9 +29,9 @@ impl AccountsFile {
     ///
     /// # Errors
     /// [`FilesError`] if another process uses the file, it cannot be read or written, or it is not an accounts file.
-    pub(super) fn open(path: &Path, created: &mut CreatedFiles) -> Result<(Self, Held), FilesError> {
+    pub(super) fn open(path: &Path, created: &mut CreatedFiles) -> Result<(Self, StoredAccounts), FilesError> {
         let lock = lock(path, created)?;
-        let mut held = Held::default();
+        let mut stored = StoredAccounts::default();
         let log_path = beside(path, ".log");
         let (accounts, changes) = (existing(path)?, existing(&log_path)?);
         if changes.is_none() {
@@ -40,13 +40,13 @@ impl AccountsFile {
             created.note(path);
         }
         if let Some(file) = accounts {
-            read_accounts(path, file, &mut held)?;
+            read_accounts(path, file, &mut stored)?;
         }
         if let Some(file) = changes {
-            read_changes(&log_path, file, &mut held)?;
+            read_changes(&log_path, file, &mut stored)?;
         }
-        let log = fold(path, &held)?;
-        Ok((Self { path: path.to_owned(), log, _lock: lock }, held))
+        let log = rewrite(path, &stored)?;
+        Ok((Self { path: path.to_owned(), log, _lock: lock }, stored))
     }
 
     /// Appends changes to the log.
@@ -61,8 +61,8 @@ impl AccountsFile {
     ///
     /// # Errors
     /// [`FilesError`]; the previous file and the log together still hold every change.
-    pub(super) fn fold(&mut self, held: &Held) -> Result<(), FilesError> {
-        self.log = fold(&self.path, held)?;
+    pub(super) fn rewrite(&mut self, stored: &StoredAccounts) -> Result<(), FilesError> {
+        self.log = rewrite(&self.path, stored)?;
         Ok(())
     }
 }
@@ -71,10 +71,10 @@ impl AccountsFile {
 ///
 /// # Errors
 /// [`io::Error`] if `out` fails.
-pub(super) fn write_accounts(held: &Held, out: impl Write) -> io::Result<()> {
+pub(super) fn write_accounts(stored: &StoredAccounts, out: impl Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(COLUMNS)?;
-    for (id, account) in held.sorted() {
+    for (id, account) in stored.sorted() {
         csv.write_record([id, account.nick.as_deref().unwrap_or_default(), account.face_url.as_deref().unwrap_or_default()])?;
     }
     csv.flush()
@@ -119,7 +119,7 @@ fn is_named(file: &File, path: &Path) -> bool {
     file.metadata().ok().map(number) == fs::metadata(path).ok().map(number)
 }
 
-fn read_accounts(path: &Path, file: impl Read, held: &mut Held) -> Result<(), FilesError> {
+fn read_accounts(path: &Path, file: impl Read, stored: &mut StoredAccounts) -> Result<(), FilesError> {
     let wrong = |line: u64, why: String| FilesError::Wrong { path: path.to_owned(), line, why };
     let torn = |error: csv::Error| {
         let (line, why) = (error.position().map_or(1, csv::Position::line), error.to_string());
@@ -137,7 +137,7 @@ fn read_accounts(path: &Path, file: impl Read, held: &mut Held) -> Result<(), Fi
         let account = ImportBody { user_id: id.unwrap_or_default(), nick, face_url };
         let line = record.position().map_or(1, csv::Position::line);
         check_account(&account).map_err(|refusal| wrong(line, refusal.info.into_owned()))?;
-        held.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url });
+        stored.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url });
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ fn columns(header: &csv::StringRecord) -> Result<[Option<usize>; 3], String> {
     }
 }
 
-fn read_changes(path: &Path, file: impl Read, held: &mut Held) -> Result<(), FilesError> {
+fn read_changes(path: &Path, file: impl Read, stored: &mut StoredAccounts) -> Result<(), FilesError> {
     let mut input = BufReader::new(file);
     let mut line = Vec::new();
     for number in 1.. {
@@ -165,17 +165,17 @@ fn read_changes(path: &Path, file: impl Read, held: &mut Held) -> Result<(), Fil
         let Some(text) = line.strip_suffix(b"\n") else { break };
         let change = serde_json::from_slice(text);
         let wrong = |error: serde_json::Error| FilesError::Wrong { path: path.to_owned(), line: number, why: error.to_string() };
-        held.apply(change.map_err(wrong)?);
+        stored.apply(change.map_err(wrong)?);
     }
     Ok(())
 }
 
 /// Writes the file, then the log. A kill in between leaves changes in the log that are in the file too; applying them twice is harmless.
-fn fold(path: &Path, held: &Held) -> Result<File, FilesError> {
-    replace(path, |out| write_accounts(held, out))?;
+fn rewrite(path: &Path, stored: &StoredAccounts) -> Result<File, FilesError> {
+    replace(path, |out| write_accounts(stored, out))?;
     replace(&beside(path, ".log"), |out| {
         let mut lines = Vec::new();
-        for id in &held.deleted {
+        for id in &stored.deleted {
             Change::Deleted { id: (&**id).into() }.write_to(&mut lines);
         }
         out.write_all(&lines)
@@ -212,13 +212,13 @@ mod tests {
 
     use super::*;
 
-    fn open(path: &Path) -> Result<(AccountsFile, Held), FilesError> {
+    fn open(path: &Path) -> Result<(AccountsFile, StoredAccounts), FilesError> {
         AccountsFile::open(path, &mut CreatedFiles::default())
     }
 
-    fn text(held: &Held) -> String {
+    fn text(stored: &StoredAccounts) -> String {
         let mut out = Vec::new();
-        write_accounts(held, &mut out).unwrap();
+        write_accounts(stored, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -252,8 +252,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "UserID,Nick,FaceUrl\n");
         drop(accounts);
         for _ in 0..2 {
-            let (_, held) = open(&path).unwrap();
-            assert_eq!((text(&held).as_str(), held.deleted.contains("b"), held.deleted.len()), ("UserID,Nick,FaceUrl\na,,\n", true, 1));
+            let (_, stored) = open(&path).unwrap();
+            assert_eq!(
+                (text(&stored).as_str(), stored.deleted.contains("b"), stored.deleted.len()),
+                ("UserID,Nick,FaceUrl\na,,\n", true, 1)
+            );
         }
     }
 
@@ -279,8 +282,8 @@ mod tests {
         let path = folder.path().join("accounts.csv");
         fs::write(beside(&path, ".log"), "{\"op\":\"deleted\",\"UserID\":\"a\"}\n").unwrap();
         fs::write(&path, "UserID\na\n").unwrap();
-        let (_, held) = open(&path).unwrap();
-        assert_eq!((held.by_id.len(), held.deleted.len()), (1, 0));
+        let (_, stored) = open(&path).unwrap();
+        assert_eq!((stored.by_id.len(), stored.deleted.len()), (1, 0));
     }
 
     #[test]

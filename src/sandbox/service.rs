@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::accounts::{Held, StoredAccount};
+use super::accounts::{StoredAccount, StoredAccounts};
 use super::app::{AffectedUsers, App};
 use super::audit::{Audit, Recorder};
 use super::call_log_entry::{CallLogEntries, CallLogEntry, Codes};
@@ -104,13 +104,13 @@ impl Service {
     /// A service whose app has no accounts.
     #[must_use]
     pub fn new(settings: SandboxSettings) -> Self {
-        Self::with_accounts(settings, Held::default())
+        Self::with_accounts(settings, StoredAccounts::default())
     }
 
     /// A service whose app has these accounts.
-    pub(super) fn with_accounts(settings: SandboxSettings, held: Held) -> Self {
+    pub(super) fn with_accounts(settings: SandboxSettings, stored: StoredAccounts) -> Self {
         Self {
-            app: App::new(&settings, held),
+            app: App::new(&settings, stored),
             limiters: SandboxCommand::ALL.map(|command| {
                 let limit = command.calls_per_s(settings.limit_per_s)?;
                 Some((Limiter::new(settings.counting, limit), Others::new(settings.others_per_s)))
@@ -140,7 +140,7 @@ impl Service {
     /// The audit up to now.
     #[must_use]
     pub fn audit(&self) -> Audit {
-        self.recorder.audit(self.held().by_id.len(), self.injector.injections())
+        self.recorder.audit(self.stored().by_id.len(), self.injector.injections())
     }
 
     #[must_use]
@@ -150,7 +150,7 @@ impl Service {
 
     /// All accounts, sorted by UserID.
     pub fn accounts(&self) -> impl Iterator<Item = (&str, &StoredAccount)> {
-        self.held().by_id.iter().map(|(id, account)| (&**id, account))
+        self.stored().by_id.iter().map(|(id, account)| (&**id, account))
     }
 
     /// The users of each request in order of arrival: the first `touches_kept` of them.
@@ -159,8 +159,8 @@ impl Service {
         self.touches.kept()
     }
 
-    pub(super) fn held(&self) -> &Held {
-        self.app.accounts.held()
+    pub(super) fn stored(&self) -> &StoredAccounts {
+        self.app.accounts.stored()
     }
 
     /// Records this from now on, for [`Self::take_traces`].

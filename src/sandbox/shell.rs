@@ -163,7 +163,7 @@ fn own_page(path: &str, service: &Shared) -> Option<Reply> {
         }
         "/accounts.csv" => {
             let mut csv = Vec::new();
-            write_accounts(locked(service).service.held(), &mut csv).ok()?;
+            write_accounts(locked(service).service.stored(), &mut csv).ok()?;
             Some(Reply { content_type: "text/csv", ..Reply::json(csv) })
         }
         _ => None,

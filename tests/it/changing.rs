@@ -1,4 +1,4 @@
-//! Files that change while a real process reads them: truncated, rewritten, appended to, replaced, touched, at any moment.
+//! Files that change while a real process reads them: they are truncated, rewritten, extended, replaced or touched at any moment.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -17,18 +17,18 @@ const ROWS: u64 = 1_200;
 /// Rows that are appended.
 const MORE: u64 = 10;
 
-/// What becomes of a file.
+/// The change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Truncated,
-    /// In place, to the same length: the last row differs.
+    /// Rewritten in place with the same length; the last row differs.
     Rewritten,
     Appended,
-    /// What is no record is appended: empty lines, delimiters, and half a line of them.
+    /// Text without a record is appended: blank lines, delimiters, and an incomplete blank line.
     BlankAppended,
-    /// Another one takes its name.
+    /// Another file takes its name.
     Renamed,
-    /// A link to another one takes its name.
+    /// A link to another file takes its name.
     Linked,
     Touched,
 }
@@ -36,7 +36,7 @@ enum Change {
 const CHANGES: [Change; 7] =
     [Change::Truncated, Change::Rewritten, Change::Appended, Change::BlankAppended, Change::Renamed, Change::Linked, Change::Touched];
 
-/// The file that takes the other's place.
+/// The file that replaces the first one.
 fn other() -> String {
     "UserID,Nick\nother1,Other\nother2,Other\n".to_owned()
 }
@@ -46,7 +46,7 @@ impl Change {
         let aside = path.with_file_name("aside.csv");
         match self {
             Change::Truncated => {
-                // In the middle of a row.
+                // The cut is in the middle of a row.
                 let len = fs::metadata(path).unwrap().len();
                 OpenOptions::new().write(true).open(path).unwrap().set_len(len / 2).unwrap();
             }
@@ -74,7 +74,7 @@ impl Change {
         }
     }
 
-    /// Whether what was read doesn't stand in the file any more.
+    /// Whether something that was read is no longer in the file.
     fn is_harm(self) -> bool {
         matches!(self, Change::Truncated | Change::Rewritten)
     }
@@ -84,7 +84,7 @@ impl Change {
     }
 }
 
-/// A server that makes the change when so many requests have come.
+/// A server that makes the change after this many requests.
 fn changing(path: PathBuf, change: Change, at: u64) -> Server {
     let requests = AtomicUsize::new(0);
     Server::new(move |_| {
@@ -125,7 +125,7 @@ fn an_import_ends_as_finished_only_if_what_it_read_still_stands() {
                 assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
                 let again = import().run();
                 assert_ne!(again.code, Some(0), "{context}: {}", again.stderr);
-                // As it was before, it goes on.
+                // With the original file the run continues.
                 bench.write("users.csv", users(ROWS));
                 import().run().exits(0).imports_all(ROWS);
                 continue;
@@ -172,7 +172,7 @@ fn sandbox() -> Sandbox {
     Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap()
 }
 
-/// Makes the change as soon as the stand-in has been called so often.
+/// Makes the change as soon as the sandbox has got this many requests.
 fn change_after(sandbox: &Sandbox, running: &mut Running, (api, calls): (Api, u64), change: impl FnOnce()) {
     eventually("it is called", || sandbox.audit().of(api).calls >= calls);
     assert!(!running.has_ended(), "the change comes too late: {}", running.stderr());
@@ -212,7 +212,7 @@ fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
                 continue;
             }
             assert_eq!(run.rows.len() as u64, ROWS, "what was planned is what is sent: {context}");
-            // The next one plans anew what has come.
+            // The next run plans the new rows.
             let next = sync(&bench, &server).args(&["--allow", "shrunk", "--allow", "cut"]).run().exits(0);
             let new = if change.is_new_file() {
                 2
@@ -240,7 +240,7 @@ fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
         change_after(&sandbox, &mut running, (Api::AccountCheck, calls), || change.make(&bench.path("users.csv")));
         let run = running.wait();
         if change == Change::Appended {
-            // What has come was not asked, so not every id is known to be the same.
+            // The new rows were not checked, so not every UserID is known to be the same.
             assert_eq!(run.code, Some(2), "{context}: {}", run.stderr);
             return;
         }
@@ -262,7 +262,7 @@ fn a_verification_of_a_file_that_grows_behind_what_it_has_read_does_not_end_as_f
     let (key, endpoint) = (bench.key(), sandbox.endpoint());
     let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()];
     let mut running = bench.call(&["verify", "users.csv", "--rate", "0", "--no-progress"]).args(&connection).start();
-    // All of them are under way: nothing is left to read.
+    // All requests are in flight, so nothing is left to read.
     change_after(&sandbox, &mut running, (Api::AccountCheck, ROWS / 100), || Change::Appended.make(&bench.path("users.csv")));
     running.wait().exits(2).because("it has grown").hints("give the same command again");
 }
@@ -275,7 +275,7 @@ fn a_file_that_is_written_while_it_is_imported_is_read_to_its_last_row() {
     let (first, rest) = rest.as_bytes().split_at(10_001);
     let append = move |path: &Path, piece: &[u8]| OpenOptions::new().append(true).open(path).unwrap().write_all(piece).unwrap();
     append(&path, first);
-    // Pieces that end anywhere but at the end of a line, each in time: about six hundred rows are there already.
+    // Each piece ends somewhere inside a line and comes in time; about six hundred rows are in the file before.
     let pieces: Vec<Vec<u8>> = rest.chunks(1_501).map(<[u8]>::to_vec).collect();
     let (requests, file) = (AtomicUsize::new(0), path.clone());
     let server = Server::new(move |_| {

@@ -1,6 +1,6 @@
-//! Disks that fail under the real binary: faults that strace puts into its system calls, and a small file system that really fills up.
+//! The real binary on failing disks: strace injects errors into its system calls, or a small file system really fills up.
 //!
-//! Where strace or mounting is not to be had, a line on stderr says what was skipped.
+//! If strace or mounting is not available, a line on stderr says what was skipped.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,26 +10,26 @@ use std::sync::Mutex;
 use crate::binary::{Call, CliFixture, Run, eventually, users};
 use crate::hostile::server::{Server, imported};
 
-/// Most calls of one kind that are tried; they end before, in each of them. Chosen.
+/// The most system calls of one kind that are tried; no run has as many. Chosen.
 const CALLS_MAX: u32 = 12;
-/// The files and the folder whose system calls may be struck.
+/// The files and the folder whose system calls may fail.
 const JOURNAL: [&str; 6] =
     ["users.results.csv", "users.rejects.csv", "users.checkpoint.json", "users.checkpoint.json.new", "users.checkpoint.json.lock", "."];
 
-/// What strace does to a system call.
+/// An error that strace injects into a system call.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     call: &'static str,
-    /// In strace's words.
+    /// The error in strace's syntax.
     how: &'static str,
 }
 
-/// Says it where `cargo test` doesn't capture it.
+/// Says it on stderr, where `cargo test` does not capture it.
 pub(crate) fn skipped(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr().lock(), "\n== SKIPPED: {what}: {why}");
 }
 
-/// strace's path, if it is there and may trace.
+/// The path of strace, if it is installed and may trace.
 pub(crate) fn strace() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file())?;
@@ -39,18 +39,18 @@ pub(crate) fn strace() -> Option<PathBuf> {
     works.then_some(strace)
 }
 
-/// Twelve rows of which three are invalid: results and rejects have something to hold.
+/// Twelve rows, three of them invalid, so that results and rejects both have content.
 fn input() -> String {
     (users(10) + " bad,x\n@TIM#y,z\n").replace("user7,", " user7,")
 }
 
 const ROWS: u64 = 12;
 
-/// What the struck process finds.
+/// The state of the files before the process.
 #[derive(Debug, Clone, Copy)]
 enum Earlier {
     Nothing,
-    /// A run that was stopped after some rows: the first file to change is changed by the thread that commits.
+    /// A run that was stopped after some rows, so that the thread that commits changes the first file.
     Stopped,
 }
 
@@ -64,8 +64,8 @@ fn bench(earlier: Earlier, server: &Server) -> CliFixture {
     bench
 }
 
-/// Runs the import with the n-th such call of each thread struck: the run, and strace's lines of those that were.
-fn struck(bench: &CliFixture, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, Vec<String>) {
+/// Runs the import while the n-th such system call of each thread fails. Returns the run, and strace's lines about the failed calls.
+fn run_with_fault(bench: &CliFixture, server: &Server, strace: &str, fault: Fault, nth: u32) -> (Run, Vec<String>) {
     let trace = bench.outside("trace");
     let inject = format!("inject={}:{}:when={nth}", fault.call, fault.how);
     let files = files(bench, &JOURNAL);
@@ -79,18 +79,19 @@ fn struck(bench: &CliFixture, server: &Server, strace: &str, fault: Fault, nth: 
     (run, read().lines().filter(|line| line.contains("(INJECTED)")).map(str::to_owned).collect())
 }
 
-/// Whether nothing but the time of the last calls could not be noted: that is no reason to stop. The lock itself is opened for reading, too.
-fn strikes_the_time_alone(strikes: &[String]) -> bool {
-    strikes.iter().all(|line| line.contains("users.checkpoint.json.lock") && line.contains("O_WRONLY"))
+/// Whether only setting the time of the last request failed, which is no reason to stop. The lock file itself is opened for reading as
+/// well.
+fn only_the_time_failed(failed_calls: &[String]) -> bool {
+    failed_calls.iter().all(|line| line.contains("users.checkpoint.json.lock") && line.contains("O_WRONLY"))
 }
 
-/// strace's flags for system calls on these files, by the name that the process gives and by the one that the system has.
+/// strace's flags for system calls on these files, by the name that the process uses and by the absolute one.
 fn files(bench: &CliFixture, names: &[&str]) -> Vec<String> {
     let absolute = |name: &&str| bench.path(name).to_str().unwrap().trim_end_matches("/.").to_owned();
     names.iter().flat_map(|name| ["-P".to_owned(), (*name).to_owned(), "-P".to_owned(), absolute(name)]).collect()
 }
 
-/// Whether the line that says why names one of the files.
+/// Whether the line with the reason names one of the files.
 fn names_a_file(why: &str) -> bool {
     JOURNAL.iter().any(|file| why.contains(file)) && why.starts_with("error: cannot ")
 }
@@ -106,21 +107,21 @@ fn afterwards_all_is_well(bench: &CliFixture, server: &Server, what: &str) {
     bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
 }
 
-/// Strikes the first such call, the second, and so on until there are no more: how many there were.
-fn strikes_each(strace: &str, earlier: Earlier, fault: Fault, expected: &[i32]) -> u32 {
+/// Fails the first such system call, then the second, and so on until there are no more. Returns their number.
+fn fail_each(strace: &str, earlier: Earlier, fault: Fault, expected: &[i32]) -> u32 {
     for nth in 1..=CALLS_MAX {
         let what = format!("{earlier:?}, {fault:?}, number {nth}");
         let server = Server::new(|_| imported());
         let bench = bench(earlier, &server);
         let before = server.calls();
-        let (run, strikes) = struck(&bench, &server, strace, fault, nth);
-        if strikes.is_empty() {
+        let (run, failed_calls) = run_with_fault(&bench, &server, strace, fault, nth);
+        if failed_calls.is_empty() {
             assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
             return nth - 1;
         }
         let code = run.code.unwrap_or_else(|| panic!("{what}: {}", run.stderr));
-        let expected = if strikes_the_time_alone(&strikes) { &[3] } else { expected };
-        assert!(expected.contains(&code), "{what}: {strikes:?}: {}", run.stderr);
+        let expected = if only_the_time_failed(&failed_calls) { &[3] } else { expected };
+        assert!(expected.contains(&code), "{what}: {failed_calls:?}: {}", run.stderr);
         if code == 3 {
             run.settles(ROWS);
         } else {
@@ -147,7 +148,7 @@ fn every_system_call_of_the_journal_may_fail() {
         return skipped("faults in the journal's system calls", "strace is not installed, or may not trace here");
     };
     let strace = strace.to_str().unwrap().to_owned();
-    // A short write is no fault: the rest is written by the next one. One of nothing is.
+    // A short write is no error: the next write continues it. A write of nothing is one.
     let faults = [
         (Fault { call: "pwrite64", how: "error=ENOSPC" }, &[1][..]),
         (Fault { call: "pwrite64", how: "error=EIO" }, &[1]),
@@ -162,7 +163,7 @@ fn every_system_call_of_the_journal_may_fail() {
         (Fault { call: "ftruncate", how: "error=EIO" }, &[1]),
         (Fault { call: "openat", how: "error=ENOSPC" }, &[1]),
         (Fault { call: "openat", how: "error=EIO" }, &[1]),
-        // The caller's place is refused at the start, or the folder's permissions change under the run.
+        // The place is refused at the start, or the folder's permissions change during the run.
         (Fault { call: "openat", how: "error=EACCES" }, &[1, 2]),
         (Fault { call: "openat", how: "error=EROFS" }, &[1, 2]),
     ];
@@ -174,9 +175,9 @@ fn every_system_call_of_the_journal_may_fail() {
         for _ in 0..3 {
             scope.spawn(|| {
                 while let Some((earlier, fault, expected)) = next() {
-                    let count = strikes_each(&strace, earlier, fault, expected);
+                    let count = fail_each(&strace, earlier, fault, expected);
                     println!("{earlier:?}, {fault:?}: {count} calls");
-                    assert!(count > 0, "{earlier:?}, {fault:?} strikes nothing");
+                    assert!(count > 0, "{earlier:?}, {fault:?} fails no call");
                 }
             });
         }
@@ -194,7 +195,7 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
         let server = Server::new(|_| imported());
         let endpoint = server.endpoint();
         let call = || bench.quiet_import_into("users.csv", &endpoint).against(&server).at_any_rate();
-        // The first commit of the writing thread has two of each: results and checkpoint. The third is in the next one.
+        // The first commit of the writing thread has two of each, for results and checkpoint. The third belongs to the next commit.
         let inject = format!("inject={fault}:when=3");
         let files = files(&bench, &["users.results.csv", "users.checkpoint.json.new"]);
         let args: Vec<&str> = ["-D", "-f", "-o", "/dev/null", "-e", &inject].into_iter().chain(files.iter().map(String::as_str)).collect();
@@ -212,7 +213,7 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
     }
 }
 
-/// A small file system in memory; it is gone when this is dropped.
+/// A small file system in memory; it is unmounted when this is dropped.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -235,7 +236,7 @@ impl Drop for Mount {
     }
 }
 
-/// An import whose files are on the small disk.
+/// An import whose files are on the small file system.
 fn onto_the_small_disk<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     let call = bench.quiet_import_into("users.csv", &server.endpoint()).against(server).at_any_rate();
     call.args(&["--results", "small/users.results.csv"]).stem("small/users")
@@ -245,7 +246,7 @@ fn onto_the_small_disk<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a
 fn a_disk_that_fills_up_is_told_and_gone_on_from() {
     const USERS: u64 = 3_000;
     let bench = CliFixture::with_users(USERS);
-    // Room for the first commit of 1,000 rows, and not for the third.
+    // It has room for the first commit of 1,000 rows, but not for the third.
     let Some(mount) = Mount::new(bench.path("small"), "160k") else {
         return skipped("a disk that really fills up", "a file system can't be mounted here (it needs root)");
     };
@@ -280,7 +281,7 @@ fn a_disk_that_others_fill_is_told_and_gone_on_from() {
     call().run().exits(0).imports_all(100);
 }
 
-/// A start with so many pages free on the small disk: it begins and can be resumed, or leaves nothing anywhere.
+/// Starts a run with this many free pages on the small file system. It must either start and be resumable, or leave no file.
 fn starts_or_leaves_nothing(what: &[&str], free: usize) -> Option<bool> {
     const DISK: usize = 256 * 1024;
     const PAGE: usize = 4096;
@@ -313,7 +314,7 @@ fn a_start_that_fails_on_a_full_disk_leaves_nothing_behind() {
         vec!["sync", "-", "--state", "s.db", results[0], results[1]],
     ];
     for what in starts {
-        // The first have no room for anything, the next for one file or two of what begins together.
+        // The first starts have no room at all, the next ones for one or two of the files that a start creates.
         let Some(begins) = (0..4).map(|free| starts_or_leaves_nothing(&what, free)).collect::<Option<Vec<_>>>() else {
             return skipped("starts on a full disk", "a file system can't be mounted here (it needs root)");
         };
@@ -321,7 +322,7 @@ fn a_start_that_fails_on_a_full_disk_leaves_nothing_behind() {
     }
 }
 
-/// A signal while the files of a run are being made finds a run that it can stop, or a start that undoes what it did.
+/// A signal while the files of a run are being created must either stop a run that can be resumed, or a start that removes its files.
 #[test]
 fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
     let Some(strace) = strace() else {
@@ -329,8 +330,8 @@ fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
     };
     let server = Server::new(|_| imported());
     let endpoint = server.endpoint();
-    let struck = ["users.results.csv", "users.checkpoint.json.new", "users.checkpoint.json", "s.db", "s.db-journal"];
-    for (call, file) in struck.iter().flat_map(|file| [("openat", file), ("fsync,fdatasync", file), ("rename", file)]) {
+    let written = ["users.results.csv", "users.checkpoint.json.new", "users.checkpoint.json", "s.db", "s.db-journal"];
+    for (call, file) in written.iter().flat_map(|file| [("openat", file), ("fsync,fdatasync", file), ("rename", file)]) {
         let bench = CliFixture::with_users(20);
         let inject = format!("inject={call}:signal=TERM:when=1");
         let files = files(&bench, &[file]);

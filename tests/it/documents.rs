@@ -1,9 +1,9 @@
-//! What the documents name, held against the source.
+//! Checks that the names in the documents exist in the source.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The sources below a folder of the project.
+/// The source files below a folder.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -15,14 +15,14 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The path of a source's module as test names have it: `src/api/mod.rs` is `api`, `tests/it/flow/kept.rs` is `flow::kept`.
+/// The path of a module in the names of tests: `src/api/mod.rs` is `api`, `tests/it/flow/kept.rs` is `flow::kept`.
 fn module(inside: &Path) -> String {
     let path = inside.with_extension("");
     let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).filter(|part| !["mod", "main", "lib"].contains(part)).collect();
     parts.join("::")
 }
 
-/// Every module, and every function that may be a test, by the paths that `cargo test` gives them.
+/// Every module, and every function that may be a test, by the paths that `cargo test` uses.
 fn paths() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeSet::new();
@@ -47,7 +47,7 @@ fn functions(code: &str) -> impl Iterator<Item = &str> {
     names.filter_map(|rest| rest.split(['(', '<']).next())
 }
 
-/// What stands between backticks and looks like the path of a module or a test; `…::x` stands in the module of the one before.
+/// The text between backticks that looks like the path of a module or a test. `…::x` belongs to the module of the path before it.
 fn named(line: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for word in line.split('`').skip(1).step_by(2).filter(|word| word.contains("::")) {

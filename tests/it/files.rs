@@ -1,6 +1,6 @@
-//! Files as the world writes them: the roster against a second reader of CSV, and files that are too big to be held.
+//! Realistic files: the roster is compared with a second CSV reader, and files are read that do not fit into memory.
 //!
-//! What takes minutes is ignored: `cargo test --test it ten_million -- --ignored --nocapture`.
+//! Tests that take minutes are ignored: `cargo test --test it ten_million -- --ignored --nocapture`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,14 +16,14 @@ use proptest::sample::select;
 use crate::binary::{CliFixture, users};
 use crate::hostile::server::{Server, imported};
 
-/// Random files that both readers read. Chosen: some seconds.
+/// The number of random files for both readers. Chosen: some seconds.
 const CASES: u32 = 5_000;
-/// Most memory of `check`, whatever it reads. Source: a pod's limit of 128 MiB, halved.
+/// The most memory of `check` for any input. Source: half of a pod's limit of 128 MiB.
 const MEMORY_MAX_KIB: u64 = 64 << 10;
-/// Most memory of an import whose rows are as wide as can be, by lane. Source: the contract has 128 MiB for batches and far less for the
-/// single lane; this is the test profile, which takes a little more.
+/// The most memory of an import of rows with the greatest width, by mode. Source: the contract has 128 MiB for batches and far less for
+/// single requests; the test profile takes a little more.
 const WIDE_MAX_KIB: [(&[&str], u64); 2] = [(&[], 80 << 10), (&["--batch"], 128 << 10)];
-/// How often its memory is looked at.
+/// How often the memory is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A record as the second reader finds it.
@@ -34,7 +34,7 @@ struct Plain {
     fields: Vec<Vec<u8>>,
 }
 
-/// RFC 4180, read straight off its grammar, for valid files only: no code and no thought in common with the roster.
+/// Reads valid files by the grammar of RFC 4180, without sharing any code or idea with the roster.
 fn plain_records(text: &[u8]) -> Vec<Plain> {
     let bom = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let (mut at, mut line, mut records) = (bom, 1, Vec::new());
@@ -75,7 +75,7 @@ fn bare(text: &[u8], at: usize) -> (Vec<u8>, usize) {
     (text[at..at + len].to_vec(), at + len)
 }
 
-/// `at` is behind the opening quote.
+/// `at` must be behind the opening quote.
 fn quoted(text: &[u8], mut at: usize) -> (Vec<u8>, usize) {
     let mut field = Vec::new();
     loop {
@@ -94,14 +94,14 @@ fn quoted(text: &[u8], mut at: usize) -> (Vec<u8>, usize) {
     }
 }
 
-/// A field and whether it is quoted without need.
+/// A field, and whether it is quoted without need.
 fn field() -> impl Strategy<Value = (Vec<u8>, bool)> {
     let piece = select(&["a", "Z9", "\"", ",", "\n", "\r\n", "\r", " ", "李", "é", ";", "'", "\t", "=1+1", "\u{feff}", "\0"][..]);
     (prop_oneof![3 => vec(select(&["a", "b", "7", "_"][..]), 0..6), 2 => vec(piece, 0..6)], any::<bool>())
         .prop_map(|(pieces, needless)| (pieces.concat().into_bytes(), needless))
 }
 
-/// A record, and the blank lines behind it.
+/// A record, and the number of blank lines behind it.
 fn record() -> impl Strategy<Value = (Vec<(Vec<u8>, bool)>, usize)> {
     (prop_oneof![9 => vec(field(), 3..=3), 1 => vec(field(), 2..6)], prop_oneof![9 => Just(0), 1 => 1..3_usize])
 }
@@ -156,7 +156,7 @@ proptest! {
     }
 }
 
-/// What a `check` of standard input came to.
+/// The result of a `check` of standard input.
 struct Checked {
     code: Option<i32>,
     stdout: String,
@@ -165,7 +165,7 @@ struct Checked {
     took: Duration,
 }
 
-/// Checks what `generate` writes, and watches the memory.
+/// Checks the output of `generate` and measures the memory.
 fn check_stream(generate: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send) -> Checked {
     let folder = tempfile::tempdir().unwrap();
     let outputs = ["stdout", "stderr"].map(|name| folder.path().join(name));
@@ -176,7 +176,7 @@ fn check_stream(generate: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send) 
     let mut child = command.spawn().unwrap();
     let mut input = io::BufWriter::with_capacity(1 << 16, child.stdin.take().unwrap());
     let (code, peak_kib) = std::thread::scope(|scope| {
-        // It may end before it has read everything.
+        // The process may end before it has read everything.
         scope.spawn(move || generate(&mut input).and_then(|()| input.flush()).or_else(|error| broken_pipe_is_fine(&error)).unwrap());
         let mut peak_kib = 0;
         loop {
@@ -195,7 +195,7 @@ fn broken_pipe_is_fine(error: &io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(io::Error::from(error.kind())) }
 }
 
-/// Most memory that a process had so far.
+/// The most memory that a process has used so far.
 fn peak(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The real binary under a real SIGKILL, again and again, against a faulty service: what no simulation of the disk can show.
+//! The real binary under many real SIGKILLs against a faulty service, which shows more than a simulation of the disk.
 //!
-//! Files are imported in parallel; each process is killed or stopped at a moment drawn from a seed until one comes to the end by itself.
-//! `CHATLIFT_KILLS` sets how many processes are killed at least.
+//! Files are imported in parallel. Processes are killed or stopped at random moments, until one of them finishes the file. `CHATLIFT_KILLS`
+//! sets the least number of killed processes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -14,24 +14,26 @@ use rustix::process::Signal;
 
 use crate::binary::{CliFixture, KEY, Run, Running, eventually};
 
-/// Kills unless another number is asked for. Chosen: some seconds.
+/// The default number of kills. Chosen: it takes some seconds.
 const KILLS: u64 = 200;
-/// Files under way together. Chosen: some of them always wait for a stalled answer.
+/// Files at a time. Chosen: some of them always wait for a stalled answer.
 const FILES_AT_ONCE: u64 = 6;
-/// Longest time after which a process is killed, where that isn't counted in calls. Chosen: start, recovery, first calls.
+/// The longest time after which a process is killed, if not after a number of requests. Chosen: it covers start, recovery and the first
+/// requests.
 const EARLY: Duration = Duration::from_millis(40);
-/// Most calls before a process is killed or stopped …
+/// The most requests before a process is usually killed or stopped.
 const CALLS_MAX: u64 = 400;
-/// … and sometimes. Chosen: beyond the 1,000 rows of a commit.
+/// The most requests before a process is sometimes killed or stopped. Chosen: more than the 1,000 rows of a commit.
 const MANY_CALLS_MAX: u64 = 1_400;
-/// A service that has seen nothing for so long has seen all that a dead process sent. Chosen: longer than its thread waits for its turn.
+/// If the service has got no request for this long, it has got every request of a dead process. Chosen: longer than its thread may wait for
+/// its turn.
 const SILENCE: Duration = Duration::from_millis(25);
-/// Calls that test whether the service is well, in a process that finishes: three for a suspicion, and another suspicion a second later at the
-/// earliest. No file takes as long as two seconds.
+/// The most requests that test the service in a process that finishes: three for a suspected outage, and another suspicion can follow after
+/// a second at the earliest. No file takes two seconds.
 const TEST_CALLS_MAX: u64 = 6;
-/// Processes for one file. Chosen: far more than there are.
+/// The most processes for one file. Chosen: far more than are needed.
 const PROCESSES_MAX: usize = 2_000;
-/// What the service does to some of the users, each fault so often at most.
+/// The faults of the service for some of the users, each with a limited number of times.
 const FAULTS: [&str; 5] = [
     "code=70169,ids=10%,times=2",
     "reset=after,ids=1%,times=1",
@@ -40,7 +42,7 @@ const FAULTS: [&str; 5] = [
     "stall,ids=0.1%,times=1",
 ];
 
-/// What a file's killed and stopped processes came to.
+/// The number of killed and stopped processes of a file.
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     files: u64,
@@ -85,21 +87,21 @@ impl Count {
     }
 }
 
-/// How a process is brought to its end.
+/// How a process is ended.
 #[derive(Debug, Clone, Copy)]
-enum Blow {
+enum Ending {
     Early(Duration),
     AfterCalls(u64),
     Gentle(Signal, u64),
 }
 
-/// A file under way.
+/// A file that is being imported.
 struct File {
     seed: u64,
     chance: fastrand::Rng,
     bench: CliFixture,
     sandbox: Sandbox,
-    /// UserIDs in input order with the Nick of that row.
+    /// UserIDs in input order, with the Nick of that row.
     rows: Vec<(String, String)>,
     count: Count,
 }
@@ -121,9 +123,9 @@ impl File {
         for _ in 0..PROCESSES_MAX {
             let imports = self.imports();
             let spent = self.spent();
-            let blow = (kills.load(Ordering::Relaxed) < wanted).then(|| self.blow());
+            let ending = (kills.load(Ordering::Relaxed) < wanted).then(|| self.ending());
             let committed = self.committed();
-            let run = self.process(blow);
+            let run = self.process(ending);
             self.no_committed_row_is_sent_again(committed, &imports);
             let excess = (self.spent() - spent).saturating_sub(self.committed() - committed);
             self.count.again += excess;
@@ -137,49 +139,49 @@ impl File {
                 (None, Some(9)) => {
                     self.count.kills += 1;
                     kills.fetch_add(1, Ordering::Relaxed);
-                    // What a kill costs: the calls for rows behind the checkpoint, and no more of them than rows.
+                    // A kill costs at most the requests for rows behind the checkpoint, and no more of them than rows.
                     assert!(excess <= self.count.rows - self.committed(), "seed {}: {excess} calls are lost", self.seed);
                 }
-                // One that comes before the handlers ends the process at once.
+                // A signal that arrives before the handlers are installed ends the process at once.
                 (Some(4), None) | (None, Some(2 | 15)) => self.count.signals += 1,
-                _ => panic!("seed {}, {blow:?}: {run:?}", self.seed),
+                _ => panic!("seed {}, {ending:?}: {run:?}", self.seed),
             }
         }
         panic!("seed {}: it never comes to an end", self.seed);
     }
 
-    fn blow(&mut self) -> Blow {
+    fn ending(&mut self) -> Ending {
         match self.chance.u8(..20) {
-            0..10 => Blow::Early(EARLY.mul_f64(self.chance.f64())),
-            10..15 => Blow::AfterCalls(self.chance.u64(..CALLS_MAX)),
-            15..17 => Blow::AfterCalls(self.chance.u64(..MANY_CALLS_MAX)),
-            17 => Blow::Gentle(Signal::INT, self.chance.u64(..CALLS_MAX)),
-            _ => Blow::Gentle(Signal::TERM, self.chance.u64(..CALLS_MAX)),
+            0..10 => Ending::Early(EARLY.mul_f64(self.chance.f64())),
+            10..15 => Ending::AfterCalls(self.chance.u64(..CALLS_MAX)),
+            15..17 => Ending::AfterCalls(self.chance.u64(..MANY_CALLS_MAX)),
+            17 => Ending::Gentle(Signal::INT, self.chance.u64(..CALLS_MAX)),
+            _ => Ending::Gentle(Signal::TERM, self.chance.u64(..CALLS_MAX)),
         }
     }
 
-    /// One process, until it ends or the blow falls.
-    fn process(&mut self, blow: Option<Blow>) -> Run {
+    /// Runs one process until it ends or is ended.
+    fn process(&mut self, ending: Option<Ending>) -> Run {
         let in_flight = ["1", "8", "64"][self.chance.usize(..3)];
         let call = self.bench.quiet_import_into("users.csv", &self.sandbox.endpoint()).at_any_rate();
         let mut running = call.args(&["--in-flight", in_flight, "--max-attempts", "12"]).start();
         let before = self.calls();
-        let blow = match blow {
+        let ending = match ending {
             None => None,
-            Some(Blow::Early(time)) => {
+            Some(Ending::Early(time)) => {
                 std::thread::park_timeout(time);
                 Some(Signal::KILL)
             }
-            Some(Blow::AfterCalls(count)) => {
+            Some(Ending::AfterCalls(count)) => {
                 self.awaits(before + count, &mut running);
                 Some(Signal::KILL)
             }
-            Some(Blow::Gentle(signal, count)) => {
+            Some(Ending::Gentle(signal, count)) => {
                 self.awaits(before + count, &mut running);
                 Some(signal)
             }
         };
-        if let Some(signal) = blow.filter(|_| !running.has_ended()) {
+        if let Some(signal) = ending.filter(|_| !running.has_ended()) {
             running.signal(signal);
         }
         let run = running.wait();
@@ -187,7 +189,8 @@ impl File {
         run
     }
 
-    /// What a process has sent arrives before the next one begins, as it does where a person or a scheduler starts it.
+    /// Waits until every request of a process has arrived before the next process starts, as it does when a person or a scheduler starts
+    /// it.
     fn awaits_silence(&self) {
         eventually("silence", || {
             let before = self.calls();
@@ -211,7 +214,7 @@ impl File {
         self.audit().of(SandboxCommand::AccountImport).calls
     }
 
-    /// Calls that no fault has struck.
+    /// Requests without an injected fault.
     fn spent(&self) -> u64 {
         let audit = self.audit();
         audit.of(SandboxCommand::AccountImport).calls - audit.faults.iter().sum::<u64>()
@@ -222,7 +225,7 @@ impl File {
         self.sandbox.accounts().into_iter().map(|(id, account)| (id, account.imports)).collect()
     }
 
-    /// Rows that the checkpoint vouches for.
+    /// Rows that the checkpoint confirms.
     fn committed(&self) -> u64 {
         if !self.bench.path("users.checkpoint.json").exists() {
             return 0;
@@ -240,7 +243,7 @@ impl File {
         }
     }
 
-    /// The file is finished: all promises hold.
+    /// The file is finished, so all promises must hold.
     fn is_whole(&mut self, run: &Run) {
         let seed = self.seed;
         let found: Vec<_> = run.rows.iter().map(|row| (row.number, row.user_id.as_str(), row.status.as_str())).collect();
@@ -263,7 +266,7 @@ impl File {
     }
 }
 
-/// Accounts of which one in fifty has a later row with another Nick.
+/// Accounts, one in fifty of which has a later row with another Nick.
 fn rows(count: usize, chance: &mut fastrand::Rng) -> Vec<(String, String)> {
     let id = |row: usize, chance: &mut fastrand::Rng| match row {
         1.. if chance.u8(..50) == 0 => chance.usize(..row),
@@ -272,7 +275,7 @@ fn rows(count: usize, chance: &mut fastrand::Rng) -> Vec<(String, String)> {
     (0..count).map(|row| (format!("user{}", id(row, chance)), format!("Nick \"{row}\", 李雷"))).collect()
 }
 
-/// With a column that the import doesn't use, some of it over two lines.
+/// The input has a column that the import does not use; some of its cells have two lines.
 fn csv(rows: &[(String, String)], chance: &mut fastrand::Rng) -> String {
     rows.iter().fold("UserID,note,Nick\n".to_owned(), |mut text, (id, nick)| {
         let note = if chance.u8(..20) == 0 { "\"two\nlines\"" } else { "" };

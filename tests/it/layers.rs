@@ -1,11 +1,11 @@
-//! Who may import whom: the floors of ARCHITECTURE.md, held against the source.
+//! Checks that modules import only what the floors of ARCHITECTURE.md allow.
 //!
-//! A floor is a folder of `src`, so a new module has its floor by where it stands.
+//! A floor is a folder of `src`, so a new module belongs to the floor of its folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What the modules of a floor may import besides their own module.
+/// Whether a module may import another one, besides itself.
 fn may_import(importer: &Module, target: &Module) -> bool {
     let same_floor = importer.floor == target.floor;
     match importer.floor.as_str() {
@@ -14,13 +14,13 @@ fn may_import(importer: &Module, target: &Module) -> bool {
         "io" => target.floor == "domain" || target.name == "files" || (same_floor && BUILT_ON.contains(&importer.and(target))),
         "flow" => ["domain", "io"].contains(&target.floor.as_str()) || (same_floor && BUILT_ON.contains(&importer.and(target))),
         "shell" => target.floor != "shell" || importer.name == "cli" || target.name != "cli",
-        // The mock service shares the wire format with the client, and nothing else.
+        // The mock service shares only the wire format with the client.
         "sandbox" => same_floor || (target.floor == "io" && target.name == "api::wire"),
         other => panic!("src/{other} is no floor: give it a rule here and in ARCHITECTURE.md"),
     }
 }
 
-/// A flow or a module of input and output that is built on another of its floor.
+/// Modules that are built on another module of their own floor.
 const BUILT_ON: [(&str, &str); 8] = [
     ("calls", "dispatch"),
     ("import", "dispatch"),
@@ -48,7 +48,7 @@ impl Module {
         (&self.name, &other.name)
     }
 
-    /// The module behind `crate::`. The sandbox may import only a part of `api`, so that is named in full.
+    /// The module behind `crate::`. The sandbox may import only a part of `api`, so the full path is kept there.
     fn of(path: &str) -> Self {
         let mut parts = path.split("::");
         let floor = parts.next().unwrap_or_default();
@@ -82,7 +82,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The paths behind `crate::` in a source, without its tests.
+/// The paths behind `crate::` in a source file, without its tests.
 fn imports(source: &str) -> BTreeSet<String> {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -97,7 +97,7 @@ fn imports(source: &str) -> BTreeSet<String> {
     found
 }
 
-/// Whom each module imports, with a file that shows it.
+/// The imports of each module, with a file that has them.
 fn imported() -> BTreeMap<(Module, Module), PathBuf> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -121,7 +121,7 @@ fn modules_import_as_their_floors_allow() {
     }
 }
 
-/// Modules that are on their way to themselves, if there are any.
+/// Modules that import each other in a circle, if there are any.
 fn circle(arrows: &BTreeMap<Module, BTreeSet<Module>>) -> Option<BTreeSet<Module>> {
     let mut left = arrows.clone();
     loop {

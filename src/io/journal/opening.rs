@@ -29,7 +29,7 @@ pub struct RunSpec {
     pub work: RunKind,
     pub target: Target,
     pub input: FileStat,
-    /// What the input is a copy of, if it is one of a file.
+    /// The file that the input is a copy of, if there is one.
     pub source: Option<SourceFile>,
     pub reading: ColumnLayout,
     /// The input's header, for the rejects file.

@@ -1,4 +1,4 @@
-//! What a nightly sync needs from the mock service: deleting, kicking, presence, files that survive a restart, and the call log.
+//! The parts of the mock service that a nightly sync needs: deleting, kicking, presence, files that survive a restart, and the call log.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -211,7 +211,7 @@ fn deleted_ids_stay_barred_after_a_restart() {
     let barred = || SandboxSettings { deleted_ids: DeletedIds::Barred, ..settings() };
     let caller = |settings: SandboxSettings| {
         let mut files = Files::open(Some(&path), None).unwrap();
-        let mut service = Service::with_accounts(settings, files.take_held());
+        let mut service = Service::with_accounts(settings, files.take_stored());
         files.ask(&mut service);
         (Caller { service, now: Moment { since_start: Duration::ZERO, unix_s: NOW_S } }, files)
     };

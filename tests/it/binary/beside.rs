@@ -1,11 +1,11 @@
-//! Cases of one test side by side: most of their time they wait, each for processes of its own.
+//! Runs the cases of one test side by side. Most of the time they wait, each for processes of its own.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Cases at a time. Chosen: as many as two cores carry without one being late for it.
+/// Cases at a time. Chosen: as many as two cores can run without making one of them late.
 const AT_A_TIME: usize = 8;
 
-/// Runs every case, several at a time. A failure ends the test once those that were begun have ended; no further one is begun.
+/// Runs every case, several at a time. After a failure no further case starts, and the test ends once the running ones have ended.
 pub(crate) fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
     let cases: Vec<T> = cases.into_iter().collect();
     let threads = cases.len().min(AT_A_TIME);
@@ -20,7 +20,7 @@ pub(crate) fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, run: imp
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         for worker in workers {
             if let Err(failure) = worker.join() {
-                // Whoever is still at work finds nothing more to do.
+                // After a failure the remaining cases are skipped.
                 while next().is_some() {}
                 std::panic::resume_unwind(failure);
             }

@@ -1,4 +1,4 @@
-//! The real binary in a folder of its own with an environment of its own, and a search for secrets after every run.
+//! Runs the real binary in a folder and an environment of its own, and searches for secrets after every run.
 
 mod beside;
 mod secrets;
@@ -21,21 +21,21 @@ use crate::hostile::server::Server;
 pub(crate) use beside::side_by_side;
 use secrets::Secrets;
 
-/// The key that every run signs with, and that no run may show. It has characters that other encodings change.
+/// The key that signs in every run and that no run may show. It has characters that other encodings change.
 pub(crate) const KEY: &str = "SENTINEL/5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e+=";
 pub(crate) const SDKAPPID: &str = "1400000000";
-/// After this time a run is killed and the test fails. The longest take some seconds.
+/// A run that takes longer is killed and fails the test. The longest take some seconds.
 const RUN_MAX: Duration = Duration::from_secs(60);
-/// How often is looked whether something has happened.
+/// How often to check whether something has happened.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Counts the runs, so that every other one logs as JSON.
+/// The number of runs, so that every second one logs as JSON.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
 /// A folder for runs, with a key beside it.
 pub(crate) struct CliFixture {
     folder: TempDir,
-    /// Key and output: what a run doesn't leave in its folder.
+    /// A second folder for key and output, which are no files of the run.
     outside: TempDir,
     outputs: Cell<usize>,
 }
@@ -48,7 +48,7 @@ impl CliFixture {
         bench
     }
 
-    /// With an input `users.csv` of so many accounts, `user1` and so on.
+    /// A fixture with an input `users.csv` of this many accounts, `user1` and so on.
     pub(crate) fn with_users(count: u64) -> Self {
         let bench = Self::new();
         bench.write("users.csv", users(count));
@@ -59,7 +59,7 @@ impl CliFixture {
         self.outside.path().join("key")
     }
 
-    /// A place that is not searched for secrets, for what the test itself writes them into.
+    /// A path that is not searched for secrets, for files into which the test itself writes them.
     pub(crate) fn outside(&self, name: &str) -> PathBuf {
         self.outside.path().join(name)
     }
@@ -80,26 +80,26 @@ impl CliFixture {
         fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o777
     }
 
-    /// The files in the folder.
+    /// The names of the files in the folder.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// The lock files tell when calls were made last: long ago.
+    /// Sets the times of the lock files, which stand for the last requests, far back.
     fn ages_last_calls(&self) {
         for path in self.names().iter().map(|name| self.path(name)).filter(|path| path.extension() == Some(OsStr::new("lock"))) {
-            // Whoever may not set it has its process wait.
+            // If the time cannot be set, the process waits.
             let _ = File::open(path).and_then(|lock| lock.set_modified(SystemTime::UNIX_EPOCH));
         }
     }
 
-    /// All files with what they hold.
+    /// All files with their contents.
     pub(crate) fn contents(&self) -> Vec<(String, Vec<u8>)> {
-        // A process at work renames files between two looks.
+        // A running process may rename a file between listing and reading.
         self.names().into_iter().filter_map(|name| fs::read(self.path(&name)).ok().map(|bytes| (name, bytes))).collect()
     }
 
-    /// Any command.
+    /// A command with these arguments.
     pub(crate) fn call<'a>(&'a self, args: &[&str]) -> Call<'a> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatlift"));
         command.env_clear().current_dir(self.folder.path()).args(args).stdin(Stdio::null());
@@ -121,7 +121,7 @@ impl CliFixture {
         self.quiet_import_into(file, endpoint).args(&["-vv", "--log-format", format])
     }
 
-    /// Without the flags for more logs.
+    /// The same without the flags for more logs.
     pub(crate) fn quiet_import_into(&self, file: &str, endpoint: &str) -> Call<'_> {
         let key = self.key();
         let call = self.call(&["import", file, "--endpoint", endpoint, "--sdkappid", SDKAPPID, "--summary", "summary.json"]);
@@ -130,20 +130,20 @@ impl CliFixture {
     }
 }
 
-/// An input of so many accounts.
+/// An input of this many accounts.
 pub(crate) fn users(count: u64) -> String {
     (1..=count).fold("UserID,Nick\n".to_owned(), |text, row| text + &format!("user{row},Nick {row}\n"))
 }
 
-/// A command line in the making.
+/// A command line that is being built.
 pub(crate) struct Call<'a> {
     bench: &'a CliFixture,
     command: Command,
-    /// Flags that hold unless the test gives others.
+    /// Flags that are added unless the test gives them.
     usual: &'static [&'static str],
     stdin: Option<Vec<u8>>,
     server: Option<&'a Server>,
-    /// The environment or the output may hold the key, because the test wants it there.
+    /// Whether the environment or the output may contain the key, because the test wants it there.
     shows_key: bool,
     is_long_after: bool,
     stem: String,
@@ -155,17 +155,17 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Flags that hold unless others are given.
+    /// Sets the flags that are added unless the test gives them.
     pub(crate) fn usually(self, usual: &'static [&'static str]) -> Self {
         Self { usual, ..self }
     }
 
-    /// Without a limit of the rate, and so without the wait that keeps it from one process to the next (see [`Self::long_after`]).
+    /// Removes the rate limit, and with it the wait after an earlier process (see [`Self::long_after`]).
     pub(crate) fn at_any_rate(self) -> Self {
         self.args(&["--rate", "0"])
     }
 
-    /// As if the last process on these files had made its last call long ago. The second that a process waits otherwise is `processes`' matter.
+    /// Pretends that the last process on these files sent its last request long ago. The wait of a second is tested in `processes`.
     pub(crate) fn long_after(self) -> Self {
         Self { is_long_after: true, ..self }
     }
@@ -185,12 +185,12 @@ impl<'a> Call<'a> {
         Self { stdin: Some(text.as_ref().to_owned()), ..self }
     }
 
-    /// The results are named otherwise than after the input.
+    /// Sets the name of the results if they are not named after the input.
     pub(crate) fn stem(self, stem: &str) -> Self {
         Self { stem: stem.to_owned(), ..self }
     }
 
-    /// Knows the server's UserSigs for the search.
+    /// Adds the server's UserSigs to the search for secrets.
     pub(crate) fn against(self, server: &'a Server) -> Self {
         Self { server: Some(server), ..self }
     }
@@ -199,12 +199,12 @@ impl<'a> Call<'a> {
         self.start().wait()
     }
 
-    /// Through a shell that sets limits first.
+    /// Runs the command in a shell that sets limits first.
     pub(crate) fn through_shell(self, limits: &str) -> Self {
         self.through("/bin/sh", &["-c", &format!("{limits}; exec \"$0\" \"$@\"")])
     }
 
-    /// Through another program that becomes it in the end.
+    /// Runs the command by another program, which replaces itself by it.
     pub(crate) fn through(mut self, program: &str, args: &[&str]) -> Self {
         let mut outer = Command::new(program);
         outer.args(args).arg(self.command.get_program()).args(self.command.get_args());
@@ -234,7 +234,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A process under way; it is killed if the test forgets it.
+/// A running process. It is killed when this is dropped.
 pub(crate) struct Running<'a> {
     bench: &'a CliFixture,
     server: Option<&'a Server>,
@@ -256,7 +256,7 @@ impl Running<'_> {
         self.child.id()
     }
 
-    /// Waits until it takes signals itself, as it does from its first lines on: before that, one ends it as any process.
+    /// Waits until the process handles signals itself. Before that, a signal ends it as any process.
     pub(crate) fn takes_signals(&self) {
         const TERM_BIT: u64 = 1 << 14;
         let status = Path::new("/proc").join(self.id().to_string()).join("status");
@@ -275,7 +275,7 @@ impl Running<'_> {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap()).into_owned()
     }
 
-    /// As [`Self::wait`], with the most memory that the process was seen to have had, in KiB.
+    /// The same as [`Self::wait`], and returns the most memory that the process used, in KiB.
     pub(crate) fn wait_with_peak(self) -> (Run, u64) {
         let status = Path::new("/proc").join(self.child.id().to_string()).join("status");
         let peak = Cell::new(0);
@@ -287,7 +287,7 @@ impl Running<'_> {
         (run, peak.get())
     }
 
-    /// Waits for the end, looks for secrets, and reads what the run has left.
+    /// Waits for the end, searches for secrets, and reads the files of the run.
     pub(crate) fn wait(self) -> Run {
         self.wait_looking(|| ())
     }
@@ -334,7 +334,7 @@ impl Running<'_> {
         Secrets::new(KEY, &self.server.map(Server::usersigs).unwrap_or_default())
     }
 
-    /// What other users of the machine could see of it.
+    /// Checks everything that other users of the machine could see of the process.
     fn look_into_process(&self) {
         let secrets = self.secrets();
         let process = Path::new("/proc").join(self.child.id().to_string());
@@ -342,7 +342,7 @@ impl Running<'_> {
             && self.server.is_some_and(|server| server.calls() > 0)
         {
             let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
-            // A process that has ended has no limits.
+            // A process that has ended has no limits any more.
             assert!(cores.is_empty() || cores.split_whitespace().nth(4) == Some("0"), "a core dump would hold the key: {cores}");
         }
         if let Ok(cmdline) = fs::read(process.join("cmdline")) {
@@ -365,7 +365,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {
@@ -389,7 +389,7 @@ pub(crate) struct Row {
 
 fn rows(path: &Path) -> Vec<Row> {
     let Ok(mut results) = csv::Reader::from_path(path) else { return Vec::new() };
-    // A process that was killed may have left a torn line, which the checkpoint doesn't count.
+    // A killed process may have left an incomplete line, which the checkpoint does not count.
     let whole = results.records().map_while(Result::ok);
     whole
         .map(|record| Row {
@@ -409,7 +409,7 @@ fn json(path: &Path) -> serde_json::Value {
     fs::read(path).map(|bytes| serde_json::from_slice(&bytes).expect("it is JSON")).unwrap_or_default()
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -424,7 +424,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// It ended with this code, and with a line that says why and one that says what to do.
+    /// The run must end with this code, one line with the reason and one with a hint.
     #[track_caller]
     pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
@@ -434,7 +434,7 @@ impl Run {
         self
     }
 
-    /// The line that says why contains this.
+    /// The line with the reason must contain these words.
     #[track_caller]
     pub(crate) fn because(self, words: &str) -> Self {
         assert!(self.why().contains(words), "{words:?} is not in {:?}", self.why());
@@ -454,7 +454,7 @@ impl Run {
         lines.get(hint.wrapping_sub(1)).copied().unwrap_or_default()
     }
 
-    /// Every row of so many has its line, in order, and all are imported.
+    /// Each of this many rows must have a line, in order, and be imported.
     #[track_caller]
     pub(crate) fn imports_all(self, count: u64) -> Self {
         let run = self.settles(count);
@@ -463,7 +463,7 @@ impl Run {
         run
     }
 
-    /// Every row of so many has its line, in order.
+    /// Each of this many rows must have a line, in order.
     #[track_caller]
     pub(crate) fn settles(self, count: u64) -> Self {
         assert!(

@@ -1,14 +1,14 @@
-//! The search for secrets in whatever a run shows or leaves.
+//! Searches for secrets in everything that a run shows or leaves.
 
 use std::collections::{BTreeSet, HashSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// A piece of a UserSig that is long enough to be nothing else.
+/// The length of a piece of a UserSig that cannot occur by chance.
 const PIECE_BYTES: usize = 24;
 
-/// What must not show up, in any spelling.
+/// The secrets, in every spelling.
 pub(super) struct Secrets {
     pieces: HashSet<Vec<u8>>,
 }

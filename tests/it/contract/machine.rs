@@ -1,4 +1,4 @@
-//! What a run needs from the machine: open files, permissions, kinds of files, names, a network.
+//! The needs of a run from the machine: open files, permissions, kinds of files, names, a network.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -52,7 +52,7 @@ pub(crate) enum Act {
     Reset,
 }
 
-/// What the server does with a request.
+/// The reaction of the server to a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     acts: Vec<Act>,
