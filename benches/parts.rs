@@ -221,7 +221,7 @@ mod scheduler {
         let window = WindowLimits { records: 65_536, bytes: 24 << 20 };
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
-            let mut scheduler = Scheduler::new::<ImportWorkload>(limits, known.clone());
+            let mut scheduler = Scheduler::<ImportWorkload>::new(limits, known.clone());
             let mut workload = ImportWorkload::new(window, Lane::Single, 1);
             let (mut records, mut taken, mut left) = (records.into_iter(), 0, Vec::with_capacity(in_flight));
             while taken < CALLS {

@@ -13,9 +13,9 @@ use crate::domain::refusals::Pattern;
 use crate::domain::retry::At;
 use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, SuccessSeen, Verdict, words};
 
-impl<T> Scheduler<T> {
+impl<W: Workload> Scheduler<W> {
     /// What the end of a call says about its API. What was divided speaks for the whole: that is faulty when half of its accounts are.
-    pub(super) fn sample<W: Workload<Tag = T>>(&mut self, workload: &W, id: JobId, verdict: &Verdict) -> HealthSample {
+    pub(super) fn sample(&mut self, workload: &W, id: JobId, verdict: &Verdict) -> HealthSample {
         let job = &self.jobs[id];
         let breaker = W::breaker_of(job.command);
         let sample = match sample(verdict) {
@@ -34,13 +34,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Decides what becomes of a job whose call has ended.
-    pub(super) fn decide<W: Workload<Tag = T>>(
-        &mut self,
-        workload: &mut W,
-        id: JobId,
-        (verdict, end): (&Verdict, CallOutcome),
-        at: At,
-    ) -> Step<W> {
+    pub(super) fn decide(&mut self, workload: &mut W, id: JobId, (verdict, end): (&Verdict, CallOutcome), at: At) -> Step<W> {
         match verdict {
             Verdict::Accepted => return self.accepted(workload, id, end, at),
             Verdict::Reject => return self.rejected(workload, id, words(end), at),
@@ -67,9 +61,9 @@ impl<T> Scheduler<T> {
         Ok(())
     }
 
-    fn accepted<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: At) -> Step<W> {
+    fn accepted(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: At) -> Step<W> {
         let CallOutcome::Done(answer) = end else { unreachable!("nothing else is accepted") };
-        let mut job = self.remove::<W>(id);
+        let mut job = self.remove(id);
         job.charge_answer();
         if workload.is_accepted(&job, &answer) {
             self.seen = SuccessSeen::Yes;
@@ -79,8 +73,8 @@ impl<T> Scheduler<T> {
     }
 
     /// A job was refused for its own fault; if all are, it isn't their own.
-    fn rejected<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, failure: Failure, at: At) -> Step<W> {
-        let mut job = self.remove::<W>(id);
+    fn rejected(&mut self, workload: &mut W, id: JobId, failure: Failure, at: At) -> Step<W> {
+        let mut job = self.remove(id);
         job.charge_answer();
         let (spec, breaker) = (job.command.spec(), W::breaker_of(job.command));
         let counts = !workload.is_divisible(&job) && spec.breaker == breaker && spec.no_account_code != failure.0;
@@ -92,7 +86,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Charges a temporary error, unless the API is down. A job that is out of attempts waits until its failure can be judged.
-    fn charge<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: At) -> Step<W> {
+    fn charge(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: At) -> Step<W> {
         let job = &mut self.jobs[id];
         let is_withheld = W::withholds_failure(job.command);
         let allowed = if is_withheld { attempts_allowed(by, self.limits.max_attempts) } else { self.limits.max_attempts };
@@ -115,15 +109,15 @@ impl<T> Scheduler<T> {
     }
 
     /// Whether another part of the same batch may yet go well: until then nobody knows whose fault a malformed request is.
-    fn has_promising_sibling<W: Workload<Tag = T>>(&self, workload: &W, id: JobId) -> bool {
+    fn has_promising_sibling(&self, workload: &W, id: JobId) -> bool {
         let job = &self.jobs[id];
         let by_all = workload.is_judged_by_all(job);
-        let may_show = |other: &Job<T>| (by_all || other.batch_id == job.batch_id) && other.is_promising();
+        let may_show = |other: &Job<W::Tag>| (by_all || other.batch_id == job.batch_id) && other.is_promising();
         self.jobs.iter().any(|(other, job)| other != id && may_show(job)) || (by_all && workload.fresh(W::breaker_of(job.command)) > 0)
     }
 
     /// The breaker is open: what temporary errors were charged is given back, exhausted jobs live again.
-    pub(super) fn give_back<W: Workload<Tag = T>>(&mut self, breaker: Command) {
+    pub(super) fn give_back(&mut self, breaker: Command) {
         for (_, job) in self.jobs.iter_mut().filter(|(_, job)| W::breaker_of(job.command) == breaker) {
             job.give_back();
         }
@@ -133,7 +127,7 @@ impl<T> Scheduler<T> {
     }
 
     /// A call that left then went well: what is exhausted and had its last call ended by then is given up, or tried a last time.
-    pub(super) fn release<W: Workload<Tag = T>>(&mut self, workload: &mut W, breaker: Command, when: When) -> Step<W> {
+    pub(super) fn release(&mut self, workload: &mut W, breaker: Command, when: When) -> Step<W> {
         let released = self.apis[breaker].health.release(when.times());
         let (divisible, alone): (Vec<_>, Vec<_>) =
             released.try_again.into_iter().partition(|(id, _)| workload.is_divisible(&self.jobs[*id]));
@@ -146,7 +140,7 @@ impl<T> Scheduler<T> {
 
     /// A test went well. What is exhausted and can be divided is, for the fault may be a part's; what the test can't judge is tried again
     /// later.
-    pub(super) fn leave_exhausted_for_later<W: Workload<Tag = T>>(&mut self, workload: &mut W, tested: Command, at: At) -> Step<W> {
+    pub(super) fn leave_exhausted_for_later(&mut self, workload: &mut W, tested: Command, at: At) -> Step<W> {
         if !self.apis[tested].health.has_exhausted() || !self.is_idle(workload, tested) {
             return Ok(());
         }
@@ -173,7 +167,7 @@ impl<T> Scheduler<T> {
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn resolve_exhausted<W: Workload<Tag = T>>(&mut self, workload: &mut W, at: At) -> Result<bool, Stop<W::Error>> {
+    pub fn resolve_exhausted(&mut self, workload: &mut W, at: At) -> Result<bool, Stop<W::Error>> {
         let mut has_changed = false;
         for place in 0..self.breakers().len() {
             let breaker = self.breakers()[place];
@@ -184,7 +178,7 @@ impl<T> Scheduler<T> {
         Ok(has_changed)
     }
 
-    fn resolve_exhausted_of<W: Workload<Tag = T>>(&mut self, workload: &mut W, breaker: Command, at: At) -> Result<bool, Stop<W::Error>> {
+    fn resolve_exhausted_of(&mut self, workload: &mut W, breaker: Command, at: At) -> Result<bool, Stop<W::Error>> {
         let released = self.apis[breaker].health.take_retries(at.now);
         let mut has_changed = !released.fail.is_empty() || !released.try_again.is_empty();
         for id in released.fail {
@@ -206,19 +200,19 @@ impl<T> Scheduler<T> {
     }
 
     /// Whether nothing of this breaker moves of itself any more but what is out of attempts.
-    fn is_idle<W: Workload<Tag = T>>(&self, workload: &W, breaker: Command) -> bool {
+    fn is_idle(&self, workload: &W, breaker: Command) -> bool {
         let moves = |command: &Command| W::breaker_of(*command) == breaker && self.jobs.moves(*command);
         self.apis[breaker].in_flight == 0 && workload.is_spent(breaker) && !W::COMMANDS.iter().any(moves)
     }
 
     /// A job is out of attempts for good.
-    fn give_up<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId, at: At) -> Step<W> {
-        let mut job = self.remove::<W>(id);
+    fn give_up(&mut self, workload: &mut W, id: JobId, at: At) -> Step<W> {
+        let mut job = self.remove(id);
         let last = std::mem::take(&mut job.last);
         self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at)
     }
 
-    fn remove<W: Workload<Tag = T>>(&mut self, id: JobId) -> Job<T> {
+    fn remove(&mut self, id: JobId) -> Job<W::Tag> {
         let job = self.jobs.remove(id);
         if job.siblings > 0 {
             self.apis[W::breaker_of(job.command)].faults.forget(job.batch_id, id as u64);
@@ -226,7 +220,7 @@ impl<T> Scheduler<T> {
         job
     }
 
-    fn resolve<W: Workload<Tag = T>>(&mut self, workload: &mut W, job: Job<T>, outcome: JobOutcome, at: At) -> Step<W> {
+    fn resolve(&mut self, workload: &mut W, job: Job<W::Tag>, outcome: JobOutcome, at: At) -> Step<W> {
         let batch_id = job.batch_id;
         let followup = workload.resolve(job, outcome, at)?;
         self.follow(workload, followup)?;
@@ -234,7 +228,7 @@ impl<T> Scheduler<T> {
         self.follow(workload, followup)
     }
 
-    fn follow<W: Workload<Tag = T>>(&mut self, workload: &mut W, followup: Followup<T>) -> Step<W> {
+    fn follow(&mut self, workload: &mut W, followup: Followup<W::Tag>) -> Step<W> {
         match followup {
             Followup::Nothing => {}
             Followup::Jobs(jobs) => jobs.into_iter().for_each(|job| self.jobs.insert_due(job)),
@@ -244,7 +238,7 @@ impl<T> Scheduler<T> {
             }
             Followup::Withdraw(command) => {
                 for id in self.jobs.idle(command) {
-                    let job = self.remove::<W>(id);
+                    let job = self.remove(id);
                     workload.take_back(job);
                 }
             }
@@ -254,9 +248,9 @@ impl<T> Scheduler<T> {
     }
 
     /// A job whose command is not sent any more goes back instead of being tried again.
-    pub(super) fn withdraw_if_unsent<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId) {
+    pub(super) fn withdraw_if_unsent(&mut self, workload: &mut W, id: JobId) {
         if self.jobs.contains(id) && !workload.sends(self.jobs[id].command) {
-            let job = self.remove::<W>(id);
+            let job = self.remove(id);
             workload.take_back(job);
         }
     }

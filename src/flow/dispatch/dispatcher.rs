@@ -35,13 +35,11 @@ struct Returned {
     is_retry: bool,
 }
 
-type TagOf<F> = <<F as Flow>::Workload as Workload>::Tag;
-
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// A run in motion.
 pub struct Dispatcher<A, F: Flow> {
     pub flow: F,
-    scheduler: Scheduler<TagOf<F>>,
+    scheduler: Scheduler<F::Workload>,
     settings: DispatchSettings,
     api: A,
     signer: Signer,
@@ -72,7 +70,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         let now = Instant::now();
         Self {
             flow,
-            scheduler: Scheduler::new::<F::Workload>(settings.limits, settings.known.clone()),
+            scheduler: Scheduler::new(settings.limits, settings.known.clone()),
             gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
             sending_order: sending_order(F::Workload::COMMANDS),
             settings,

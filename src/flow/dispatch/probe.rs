@@ -13,9 +13,9 @@ use crate::domain::breaker::{HealthChange, Means, REPEAT_WITHIN, TestResult};
 use crate::domain::command::Command;
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, ThrottleScope, Verdict, judge};
 
-impl<T> Scheduler<T> {
+impl<W: Workload> Scheduler<W> {
     /// The API that a call of `command` is to test now, and how.
-    pub(super) fn next_probe<W: Workload<Tag = T>>(&self, workload: &W, command: Command, now: Instant) -> Option<(Command, Means)> {
+    pub(super) fn next_probe(&self, workload: &W, command: Command, now: Instant) -> Option<(Command, Means)> {
         self.breakers.iter().find_map(|tested| {
             if !self.is_test_due(*tested, now) {
                 return None;
@@ -35,7 +35,7 @@ impl<T> Scheduler<T> {
         api.health.wants_test(now) && api.probe.is_none() && !self.is_stopped()
     }
 
-    fn means<W: Workload<Tag = T>>(workload: &W, tested: Command, now: Instant) -> Means {
+    fn means(workload: &W, tested: Command, now: Instant) -> Means {
         if workload.repeatable_since(tested).is_some_and(|since| now - since <= REPEAT_WITHIN) {
             Means::Repeat
         } else if workload.fresh(tested) > 0 || workload.can_have_more(tested) {
@@ -46,21 +46,16 @@ impl<T> Scheduler<T> {
     }
 
     /// Whether the fresh work that a test is to take has not been read yet.
-    fn lacks_fresh<W: Workload<Tag = T>>(&self, workload: &W, tested: Command) -> bool {
+    fn lacks_fresh(&self, workload: &W, tested: Command) -> bool {
         workload.fresh(tested) <= self.apis[tested].health.fresh_position() && workload.can_have_more(tested)
     }
 
-    pub(super) fn wants_fresh_for_test<W: Workload<Tag = T>>(&self, workload: &W, tested: Command, now: Instant) -> bool {
+    pub(super) fn wants_fresh_for_test(&self, workload: &W, tested: Command, now: Instant) -> bool {
         self.is_test_due(tested, now) && Self::means(workload, tested, now) == Means::Fresh && self.lacks_fresh(workload, tested)
     }
 
     /// The test leaves.
-    pub(super) fn send_probe<W: Workload<Tag = T>>(
-        &mut self,
-        workload: &mut W,
-        command: Command,
-        (tested, means): (Command, Means),
-    ) -> Option<CallId> {
+    pub(super) fn send_probe(&mut self, workload: &mut W, command: Command, (tested, means): (Command, Means)) -> Option<CallId> {
         let position = self.apis[tested].health.fresh_position();
         let probe = match means {
             Means::Repeat => workload.take_repeatable(tested).map(|(account, since)| Probe::Repeat(account, since))?,
@@ -80,7 +75,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Takes the end of a test that was no job.
-    pub(super) fn probe_ended<W: Workload<Tag = T>>(
+    pub(super) fn probe_ended(
         &mut self,
         workload: &mut W,
         tested: Command,
@@ -104,7 +99,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Draws the consequences of a test's end.
-    pub(super) fn tested<W: Workload<Tag = T>>(
+    pub(super) fn tested(
         &mut self,
         workload: &mut W,
         (tested, called): (Command, Command),
@@ -125,7 +120,7 @@ impl<T> Scheduler<T> {
             self.leave_exhausted_for_later(workload, tested, when.at)?;
         }
         if change == HealthChange::Down {
-            self.give_back::<W>(tested);
+            self.give_back(tested);
         }
         Ok(effect_of_test(change, verdict))
     }

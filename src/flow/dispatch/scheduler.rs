@@ -67,10 +67,10 @@ enum Choice {
 
 /// Every job that is under way.
 #[derive(Debug)]
-pub struct Scheduler<T> {
+pub struct Scheduler<W: Workload> {
     pub(crate) limits: SchedulerLimits,
     identifier: Account,
-    pub(crate) jobs: JobQueue<T>,
+    pub(crate) jobs: JobQueue<W::Tag>,
     pub(crate) apis: PerCommand<ApiHealth>,
     /// The APIs by which breakers are named, each once.
     pub(super) breakers: Vec<Command>,
@@ -84,9 +84,9 @@ pub struct Scheduler<T> {
     is_stopped: bool,
 }
 
-impl<T> Scheduler<T> {
+impl<W: Workload> Scheduler<W> {
     #[must_use]
-    pub fn new<W: Workload<Tag = T>>(limits: SchedulerLimits, known: Known) -> Self {
+    pub fn new(limits: SchedulerLimits, known: Known) -> Self {
         let mut breakers: Vec<Command> = W::COMMANDS.iter().map(|command| W::breaker_of(*command)).collect();
         breakers.sort_unstable();
         breakers.dedup();
@@ -105,19 +105,19 @@ impl<T> Scheduler<T> {
     }
 
     /// Whether more is to be read for this breaker.
-    pub fn wants_fresh<W: Workload<Tag = T>>(&self, workload: &W, breaker: Command, now: Instant) -> bool {
+    pub fn wants_fresh(&self, workload: &W, breaker: Command, now: Instant) -> bool {
         let is_lacking = !self.is_down(breaker) && workload.fresh(breaker) < workload.fresh_wanted(breaker);
         !self.is_stopped && workload.can_have_more(breaker) && (is_lacking || self.wants_fresh_for_test(workload, breaker, now))
     }
 
     /// Whether a call of `command` could leave now, if the gate allows.
-    pub fn has_call<W: Workload<Tag = T>>(&mut self, workload: &W, command: Command, now: Instant) -> bool {
+    pub fn has_call(&mut self, workload: &W, command: Command, now: Instant) -> bool {
         self.jobs.take_due(now);
         self.choose(workload, command, now).is_some()
     }
 
     /// The call of `command` that is to leave now; from here on it counts as in flight.
-    pub fn next_call<W: Workload<Tag = T>>(&mut self, workload: &mut W, command: Command, now: Instant) -> Option<CallId> {
+    pub fn next_call(&mut self, workload: &mut W, command: Command, now: Instant) -> Option<CallId> {
         self.jobs.take_due(now);
         let id = match self.choose(workload, command, now)? {
             Choice::Job(id) => {
@@ -135,7 +135,7 @@ impl<T> Scheduler<T> {
         Some(self.depart(workload, id))
     }
 
-    fn choose<W: Workload<Tag = T>>(&self, workload: &W, command: Command, now: Instant) -> Option<Choice> {
+    fn choose(&self, workload: &W, command: Command, now: Instant) -> Option<Choice> {
         if self.is_stopped || self.in_flight >= self.limits.in_flight {
             return None;
         }
@@ -153,7 +153,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    pub(super) fn depart<W: Workload<Tag = T>>(&mut self, workload: &mut W, id: JobId) -> CallId {
+    pub(super) fn depart(&mut self, workload: &mut W, id: JobId) -> CallId {
         self.jobs.depart(id);
         let job = &self.jobs[id];
         workload.departed(id, job);
@@ -163,7 +163,7 @@ impl<T> Scheduler<T> {
     }
 
     /// What a call that is in flight carries.
-    pub fn call<'a, W: Workload<Tag = T>>(&'a self, workload: &'a W, id: CallId) -> Call<'a> {
+    pub fn call<'a>(&'a self, workload: &'a W, id: CallId) -> Call<'a> {
         match id {
             CallId::Job(id) => Call { accounts: workload.accounts(&self.jobs[id].payload), is_retry: self.jobs[id].has_left },
             CallId::Probe(tested) => {
@@ -187,7 +187,7 @@ impl<T> Scheduler<T> {
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn ended<W: Workload<Tag = T>>(
+    pub fn ended(
         &mut self,
         workload: &mut W,
         (id, left): (CallId, Instant),
@@ -202,13 +202,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    fn job_ended<W: Workload<Tag = T>>(
-        &mut self,
-        workload: &mut W,
-        id: JobId,
-        end: CallOutcome,
-        when: When,
-    ) -> Result<CallEffect, Stop<W::Error>> {
+    fn job_ended(&mut self, workload: &mut W, id: JobId, end: CallOutcome, when: When) -> Result<CallEffect, Stop<W::Error>> {
         self.jobs[id].has_left |= end.has_left();
         workload.returned(id);
         let Job { command, batch_id, .. } = self.jobs[id];
@@ -243,7 +237,7 @@ impl<T> Scheduler<T> {
     }
 
     /// Tells the health of the API how a call ended, and draws the consequences.
-    fn judged<W: Workload<Tag = T>>(
+    fn judged(
         &mut self,
         workload: &mut W,
         (breaker, batch_id, sample): (Command, u64, HealthSample),
@@ -255,7 +249,7 @@ impl<T> Scheduler<T> {
             return Ok(CallEffect::Nothing);
         }
         if api.health.note(batch_id, sample, when.times(), api.other_calls()) == HealthChange::Down {
-            self.give_back::<W>(breaker);
+            self.give_back(breaker);
             return Ok(CallEffect::Down);
         }
         if sample == HealthSample::Good {

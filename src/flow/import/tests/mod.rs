@@ -42,7 +42,7 @@ impl SentCall {
 type Outcomes = Vec<(u64, Status, Option<i64>, u32)>;
 
 struct ImportHarness {
-    scheduler: Scheduler<Rows>,
+    scheduler: Scheduler<ImportWorkload>,
     workload: ImportWorkload,
     now: Instant,
     next_row: u64,
@@ -53,7 +53,7 @@ impl ImportHarness {
         let window = WindowLimits { records: 131_072, bytes: 40 << 20 };
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         Self {
-            scheduler: Scheduler::new::<ImportWorkload>(SchedulerLimits { max_attempts: 5, in_flight: 256 }, known),
+            scheduler: Scheduler::new(SchedulerLimits { max_attempts: 5, in_flight: 256 }, known),
             workload: ImportWorkload::new(window, lane, 1),
             now: Instant::now(),
             next_row: 1,
