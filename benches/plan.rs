@@ -15,7 +15,7 @@ use chatlift::domain::figures::count;
 
 use chatlift::domain::target::Target;
 use chatlift::flow::import::SendOutcomes;
-use chatlift::flow::sync::{MissingRules, PlanDraft, Policy, Scratch, build_plan, compare, survey};
+use chatlift::flow::sync::{MissingRules, PlanDraft, Policy, Scratch, build_plan, compare, scan};
 use chatlift::io::extsort::ExternalSorter;
 use chatlift::io::roster::{self, Format, Roster};
 use chatlift::io::state::{Finish, NewRun, SendOutcome, Sent, StateDb};
@@ -55,7 +55,7 @@ fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
     let bare = timed("bare csv read", rows, || bare_read(&after));
     timed("views alone", rows, || views(&after));
     timed("framing alone", rows, || framing(&after));
-    timed("sorting alone: slips in", rows, || sort(folder, rows));
+    timed("sorting alone: digests in", rows, || sort(folder, rows));
     let state = StateDb::find(&path).unwrap().unwrap();
     let look_up = timed("state look-ups", rows, || state.each_account(|_, _| Ok(())).unwrap());
     let peak = peak_of(|| {
@@ -67,21 +67,21 @@ fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
     println!("    peak memory while planning: {:.1} MiB", peak as f64 / 1024.0);
     lacking(folder, rows, id, &state);
     drop(state);
-    let (drawn, _) = timed("planning again", rows, || plan(&after, Some(&StateDb::find(&path).unwrap().unwrap())));
-    finish(&path, drawn, rows);
+    let (draft, _) = timed("planning again", rows, || plan(&after, Some(&StateDb::find(&path).unwrap().unwrap())));
+    finish(&path, draft, rows);
 }
 
 /// Every tenth account is missing, and each of them is compared with each record.
 fn lacking(folder: &Path, rows: u64, id: fn(u64) -> String, state: &StateDb) {
     let fewer = folder.join("fewer.csv");
     write_rows(&fewer, (0..rows).filter(|row| !row.is_multiple_of(10)), u64::MAX, id);
-    let mut drawn = plan(&fewer, Some(state));
+    let mut draft = plan(&fewer, Some(state));
     let mut reading = Scratch { folder: folder.to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
     let mut roster = Roster::open(&fewer, &Format::default()).unwrap();
     let peak = peak_of(|| {
-        timed("comparing with a tenth missing", rows, || compare(&mut drawn, &mut roster, &policy(), &mut reading).unwrap());
+        timed("comparing with a tenth missing", rows, || compare(&mut draft, &mut roster, &policy(), &mut reading).unwrap());
     });
-    println!("    {} missing; peak memory while comparing: {:.1} MiB", count(drawn.counts.missing), peak as f64 / 1024.0);
+    println!("    {} missing; peak memory while comparing: {:.1} MiB", count(draft.counts.missing), peak as f64 / 1024.0);
     fs::remove_file(fewer).unwrap();
 }
 
@@ -127,8 +127,8 @@ fn sort(folder: &Path, rows: u64) {
         entry[1..9].copy_from_slice(&(row ^ row >> 13).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
         sorter.push(entry).unwrap();
     }
-    let (merged, _) = timed("sorting alone: to the first slip out", rows, || sorter.finish().unwrap());
-    timed("sorting alone: slips out", rows, || merged.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
+    let (merged, _) = timed("sorting alone: to the first digest out", rows, || sorter.finish().unwrap());
+    timed("sorting alone: digests out", rows, || merged.fold(0_u64, |sum, entry| sum + u64::from(entry.unwrap()[8])));
 }
 
 fn plan(input: &Path, state: Option<&StateDb>) -> PlanDraft {
@@ -136,8 +136,8 @@ fn plan(input: &Path, state: Option<&StateDb>) -> PlanDraft {
     let stat = roster::fingerprint(input).unwrap();
     let rows = fs::metadata(input).unwrap().len() / 70;
     let mut reading = Scratch { folder: input.parent().unwrap().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
-    let (surveyed, _) = timed("planning: survey", rows, || survey(&mut roster, stat, &mut reading).unwrap());
-    timed("planning: the rest", rows, || build_plan(surveyed, state, SendOutcomes::none(), &policy(), &mut reading).unwrap()).0
+    let (scanned, _) = timed("planning: scan", rows, || scan(&mut roster, stat, &mut reading).unwrap());
+    timed("planning: the rest", rows, || build_plan(scanned, state, SendOutcomes::none(), &policy(), &mut reading).unwrap()).0
 }
 
 fn policy() -> Policy {
@@ -148,24 +148,24 @@ fn policy() -> Policy {
 fn fill(path: &Path, input: &Path) {
     let target = Target { endpoint: "https://chat.example.com".to_owned(), sdkappid: 1, api: "v4".to_owned() };
     drop(StateDb::open_or_create(path, &target, 1).unwrap());
-    let drawn = plan(input, None);
-    let rows = drawn.ops.rows();
-    finish(path, drawn, rows);
+    let draft = plan(input, None);
+    let rows = draft.ops.rows();
+    finish(path, draft, rows);
 }
 
 /// Carries a plan out, as far as the state goes.
-fn finish(path: &Path, mut drawn: PlanDraft, rows: u64) {
+fn finish(path: &Path, mut draft: PlanDraft, rows: u64) {
     let mut state = StateDb::find(path).unwrap().unwrap();
-    let (input, counts, filled) = (drawn.input, drawn.counts, drawn.filled);
+    let (input, counts, filled) = (draft.input, draft.counts, draft.filled);
     let none = || std::iter::empty();
-    let mut begin = |drawn: &mut PlanDraft| {
-        let (planned, missing, ops) = drawn.lists().unwrap();
+    let mut begin = |draft: &mut PlanDraft| {
+        let (planned, missing, ops) = draft.lists().unwrap();
         let new = NewRun { counts, filled, token: 1, ..NewRun::bare("sync", 1, input, ops) };
         state.begin(new, planned, missing, none()).unwrap();
         state.mark_sent_up_to(rows).unwrap();
     };
-    timed("state: begin", rows, || begin(&mut drawn));
-    let taken = drawn
+    timed("state: begin", rows, || begin(&mut draft));
+    let taken = draft
         .lists()
         .unwrap()
         .0

@@ -1,6 +1,7 @@
 //! Everything that reads or writes outside of the process. These modules import `domain`, and none of each other except `files`.
 
 pub mod api;
+pub mod csv_out;
 pub mod extsort;
 pub mod files;
 pub mod gate;

@@ -10,6 +10,7 @@ use csv::ByteRecord;
 
 use crate::domain::comparison::{Finding, Findings};
 use crate::domain::figures::defused;
+use crate::io::csv_out;
 use crate::io::files::atomic::{AtomicFile, Readers, remove};
 
 /// The header of the results.
@@ -98,9 +99,7 @@ impl Findings for VerificationFiles {
 type CsvFile = csv::Writer<AtomicFile>;
 
 fn create(path: &Path, delimiter: u8) -> io::Result<CsvFile> {
-    let file = AtomicFile::create(path, Readers::Owner)?;
-    let mut csv = csv::WriterBuilder::new();
-    Ok(csv.delimiter(delimiter).terminator(csv::Terminator::Any(b'\n')).flexible(true).from_writer(file))
+    AtomicFile::create(path, Readers::Owner).map(|file| csv_out::writer(delimiter, file))
 }
 
 fn take_name(csv: CsvFile) -> io::Result<()> {

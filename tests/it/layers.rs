@@ -11,7 +11,11 @@ fn may_import(importer: &Module, target: &Module) -> bool {
     match importer.floor.as_str() {
         _ if importer == target => true,
         "domain" => same_floor,
-        "io" => target.floor == "domain" || target.name == "files" || (same_floor && BUILT_ON.contains(&importer.and(target))),
+        "io" => {
+            target.floor == "domain"
+                || ["csv_out", "files"].contains(&target.name.as_str())
+                || (same_floor && BUILT_ON.contains(&importer.and(target)))
+        }
         "flow" => ["domain", "io"].contains(&target.floor.as_str()) || (same_floor && BUILT_ON.contains(&importer.and(target))),
         "shell" => target.floor != "shell" || importer.name == "cli" || target.name != "cli",
         // The mock service shares only the wire format with the client.

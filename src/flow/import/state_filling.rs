@@ -137,5 +137,5 @@ fn row_to_bytes(outcome: &SendOutcome, profile: ProfileHashes) -> [u8; ROW_BYTES
 fn row_from_bytes(bytes: &[u8; ROW_BYTES]) -> ImportedRow {
     let (outcome, profile) = bytes.split_first_chunk().expect("the lengths are constants that add up");
     let profile = profile.first_chunk().expect("the lengths are constants that add up");
-    ImportedRow { settlement: send_outcomes::from_bytes(outcome), profile: ProfileHashes::from_bytes(profile) }
+    ImportedRow { outcome: send_outcomes::from_bytes(outcome), profile: ProfileHashes::from_bytes(profile) }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::iter::Peekable;
 
 use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, TELL_EVERY};
-use super::record_digest::{MISSING, missing_to_bytes};
+use super::record_digest::{MISSING_BYTES, missing_to_bytes};
 use super::rules::MissingTrust;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::change::{MissingAccount, Op, PaddedId, PlannedAction};
@@ -43,53 +43,53 @@ pub struct Lookalikes {
 ///
 /// # Errors
 /// [`PlanError`]; [`PlanError::Modified`] where the file is not what was planned.
-pub fn compare(drawn: &mut PlanDraft, roster: &mut Roster<impl Read>, policy: &Policy, survey: &mut Scratch) -> Result<(), PlanError> {
-    if drawn.missing.is_empty() {
+pub fn compare(draft: &mut PlanDraft, roster: &mut Roster<impl Read>, policy: &Policy, scratch: &mut Scratch) -> Result<(), PlanError> {
+    if draft.missing.is_empty() {
         return Ok(());
     }
-    let cannot = survey.spill();
+    let cannot = scratch.cannot_write();
     let mut normalizer = Normalizer::default();
-    let mut filter = Filter::of(drawn.missing.len());
-    let mut keys = ExternalSorter::<KEY>::in_folder(&survey.folder);
-    for missing in drawn.missing().map_err(&cannot)? {
+    let mut filter = Filter::of(draft.missing.len());
+    let mut keys = ExternalSorter::<KEY>::in_folder(&scratch.folder);
+    for missing in draft.missing().map_err(&cannot)? {
         let id = missing.map_err(&cannot)?.id;
         let hash = normalizer.hash(id.as_bytes());
         filter.insert(hash);
         keys.push(key_to_bytes(hash, &id)).map_err(&cannot)?;
     }
-    let cells = read(drawn, roster, (&filter, normalizer), survey)?;
+    let cells = read(draft, roster, (&filter, normalizer), scratch)?;
     let keys = keys.finish().map_err(&cannot)?;
-    let mut matches = ExternalSorter::<MATCH>::in_folder(&survey.folder);
+    let mut matches = ExternalSorter::<MATCH>::in_folder(&scratch.folder);
     let found = join(keys, cells, |id, lookalike| matches.push(match_to_bytes(&id, lookalike))).map_err(&cannot)?;
-    drawn.lookalikes = found;
-    let mut missing = survey.pile()?;
-    spare(drawn, matches.finish().map_err(&cannot)?, policy, &mut missing).map_err(&cannot)?;
-    drawn.missing = missing;
+    draft.lookalikes = found;
+    let mut missing = scratch.list()?;
+    spare(draft, matches.finish().map_err(&cannot)?, policy, &mut missing).map_err(&cannot)?;
+    draft.missing = missing;
     Ok(())
 }
 
 /// The records that may look like something missing, in order of their hashes.
 fn read(
-    drawn: &PlanDraft,
+    draft: &PlanDraft,
     roster: &mut Roster<impl Read>,
     (filter, mut normalizer): (&Filter, Normalizer),
-    survey: &mut Scratch,
+    scratch: &mut Scratch,
 ) -> Result<Sorted<CELL>, PlanError> {
-    let cannot = survey.spill();
-    let mut cells = ExternalSorter::<CELL>::in_folder(&survey.folder);
+    let cannot = scratch.cannot_write();
+    let mut cells = ExternalSorter::<CELL>::in_folder(&scratch.folder);
     while let Some(view) = roster.next_view() {
         let view = view?;
         let hash = normalizer.hash(view.user_id);
         if filter.may_hold(hash) {
             let place = Lookalike { row: view.row, line: view.line };
-            cells.push(cell_to_bytes(hash, place, drawn.ops.get(view.row))).map_err(&cannot)?;
+            cells.push(cell_to_bytes(hash, place, draft.ops.get(view.row))).map_err(&cannot)?;
         }
-        if view.row.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::Compared(view.end.offset)).is_break() {
+        if view.row.is_multiple_of(TELL_EVERY) && (scratch.tell)(Step::Compared(view.end.offset)).is_break() {
             return Err(PlanError::Stopped);
         }
     }
     let end = roster.at();
-    if (end.offset, end.digest) != (drawn.input.len, drawn.input.digest) {
+    if (end.offset, end.digest) != (draft.input.len, draft.input.digest) {
         return Err(PlanError::Modified);
     }
     cells.finish().map_err(&cannot)
@@ -135,10 +135,10 @@ fn next_of(cells: &mut Peekable<Sorted<CELL>>, hash: u128) -> io::Result<Option<
 }
 
 /// Lays the missing down once more, those that look like a record as such.
-fn spare(drawn: &mut PlanDraft, matches: Sorted<MATCH>, policy: &Policy, into: &mut ScratchList<MISSING>) -> io::Result<()> {
+fn spare(draft: &mut PlanDraft, matches: Sorted<MATCH>, policy: &Policy, into: &mut ScratchList<MISSING_BYTES>) -> io::Result<()> {
     let mut matches = matches.peekable();
-    let (mut due, mut spared) = (drawn.due, 0);
-    for missing in drawn.missing()? {
+    let (mut due, mut spared) = (draft.due, 0);
+    for missing in draft.missing()? {
         let missing = missing?;
         let is_next = |found: &io::Result<[u8; MATCH]>| found.as_ref().map_or(true, |bytes| match_from_bytes(bytes).0 == missing.id);
         let Some(found) = matches.next_if(is_next) else {
@@ -151,7 +151,7 @@ fn spare(drawn: &mut PlanDraft, matches: Sorted<MATCH>, policy: &Policy, into: &
         spared += u64::from(spared_as == PlannedAction::Lookalike);
         into.push(&missing_to_bytes(&MissingAccount { due: spared_as, lookalike, ..missing }))?;
     }
-    (drawn.due, drawn.lookalikes.spared) = (due, spared);
+    (draft.due, draft.lookalikes.spared) = (due, spared);
     Ok(())
 }
 
@@ -243,7 +243,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::planning::{build_plan, survey};
+    use super::super::planning::{build_plan, scan};
     use super::super::rules::{MissingPolicy, MissingRules};
     use super::*;
     use crate::domain::change::{Ops, PlannedAccount, ProfileHashes};
@@ -287,13 +287,13 @@ mod tests {
         let (policy, malformed) = (MissingPolicy::Delete, MissingTrust::Allowed);
         let missing = MissingRules { policy, missing_runs: 1, malformed, lookalikes, ..MissingRules::report() };
         let policy = Policy { missing, canaries: Vec::new(), now: 9 };
-        let surveyed = survey(&mut roster(text), STAT, &mut reading).unwrap();
-        let mut drawn = build_plan(surveyed, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
-        compare(&mut drawn, &mut roster(text), &policy, &mut reading).unwrap();
-        let missing = drawn.missing().unwrap().map(Result::unwrap);
+        let scan = scan(&mut roster(text), STAT, &mut reading).unwrap();
+        let mut draft = build_plan(scan, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
+        compare(&mut draft, &mut roster(text), &policy, &mut reading).unwrap();
+        let missing = draft.missing().unwrap().map(Result::unwrap);
         let missing =
             missing.map(|missing| (missing.id.as_str().to_owned(), missing.due, missing.lookalike.map(|found| found.row))).collect();
-        (missing, drawn.lookalikes.clone(), drawn.due)
+        (missing, draft.lookalikes.clone(), draft.due)
     }
 
     fn set(ids: &[&str]) -> BTreeSet<String> {
@@ -328,13 +328,13 @@ mod tests {
         let state = holding(&set(&["gone"]), folder.path());
         let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let policy = Policy { missing: MissingRules::report(), canaries: Vec::new(), now: 9 };
-        let surveyed = survey(&mut roster("UserID\na\nb\n"), STAT, &mut reading).unwrap();
-        let mut drawn = build_plan(surveyed, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
+        let scan = scan(&mut roster("UserID\na\nb\n"), STAT, &mut reading).unwrap();
+        let mut draft = build_plan(scan, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
         for changed in ["UserID\na\nc\n", "UserID\na\n", "UserID\na\nb\nc\n"] {
-            let compared = compare(&mut drawn, &mut roster(changed), &policy, &mut reading);
+            let compared = compare(&mut draft, &mut roster(changed), &policy, &mut reading);
             assert!(matches!(compared, Err(PlanError::Modified)), "{changed:?}");
         }
-        compare(&mut drawn, &mut roster("UserID\na\nb\n"), &policy, &mut reading).unwrap();
+        compare(&mut draft, &mut roster("UserID\na\nb\n"), &policy, &mut reading).unwrap();
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use crate::domain::command::Command;
 use crate::domain::verdict::{Answer, Item, ItemRefusal, Presence, is_rows_own};
 use crate::flow::calls::{AccountsJob, JobSource, Next};
 use crate::flow::dispatch::JobOutcome;
+use crate::io::csv_out;
 use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
 
 /// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
@@ -47,8 +48,8 @@ pub struct MissingCounts {
 
 impl MissingCounts {
     /// Takes note of one account.
-    pub fn count(&mut self, deed: MissingAction) {
-        match deed {
+    pub fn count(&mut self, action: MissingAction) {
+        match action {
             MissingAction::Kicked => self.kicked += 1,
             MissingAction::Deleted => self.deleted += 1,
             MissingAction::Online => self.online += 1,
@@ -99,7 +100,7 @@ impl<'a> MissingWorkload<'a> {
             self.is_dry = slice.is_empty();
             self.last = slice.last().map(|missing| missing.id).or(self.last);
             let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| self.rules.spare(missing).is_some());
-            let spared = spared.iter().filter_map(|missing| self.rules.spare(missing).map(|deed| done(missing.id, deed)));
+            let spared = spared.iter().filter_map(|missing| self.rules.spare(missing).map(|action| done(missing.id, action)));
             self.note(&spared.collect::<Vec<_>>())?;
             if self.rules.skip_online {
                 self.to_ask = slice.into();
@@ -138,11 +139,11 @@ impl<'a> MissingWorkload<'a> {
 
     /// Takes note of what was done about them.
     fn note(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
-        for MissingActionRecord { id, deed, .. } in acted {
+        for MissingActionRecord { id, action, .. } in acted {
             self.under_way.remove(id);
-            self.tally.count(*deed);
+            self.tally.count(*action);
         }
-        if acted.is_empty() { Ok(()) } else { self.state.acted(acted) }
+        if acted.is_empty() { Ok(()) } else { self.state.note_actions(acted) }
     }
 
     /// Who is online is left alone, and so is whoever couldn't be asked about.
@@ -170,7 +171,7 @@ impl<'a> MissingWorkload<'a> {
         let mut acted = Vec::new();
         let mut switched_off = None;
         for id in ids {
-            let deed = match by_id.get(id.as_str()).map(|item| &item.said) {
+            let action = match by_id.get(id.as_str()).map(|item| &item.said) {
                 Some(Ok(()) | Err(ItemRefusal { code: NO_ACCOUNT, .. })) => done(*id, MissingAction::Deleted),
                 Some(Err(ItemRefusal { code: DELETION_OFF, info })) => {
                     switched_off = Some(info.to_string());
@@ -179,7 +180,7 @@ impl<'a> MissingWorkload<'a> {
                 Some(Err(ItemRefusal { code, info })) => failed(*id, (*code != 0).then_some(*code), info.to_string()),
                 None => failed(*id, None, "account_delete did not answer for it".to_owned()),
             };
-            acted.push(deed);
+            acted.push(action);
         }
         self.note(&acted)?;
         switched_off.map_or(Ok(()), |info| Err(MissingError::DeletionOff(info)))
@@ -194,16 +195,16 @@ fn is_away(said: &Result<Presence, ItemRefusal>) -> bool {
     }
 }
 
-fn done(id: PaddedId, deed: MissingAction) -> MissingActionRecord {
-    MissingActionRecord { id, deed, is_certain: true, error_code: None, error_info: String::new() }
+fn done(id: PaddedId, action: MissingAction) -> MissingActionRecord {
+    MissingActionRecord { id, action, is_certain: true, error_code: None, error_info: String::new() }
 }
 
 fn online(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
-    MissingActionRecord { id, deed: MissingAction::Online, is_certain: true, error_code, error_info }
+    MissingActionRecord { id, action: MissingAction::Online, is_certain: true, error_code, error_info }
 }
 
 fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
-    MissingActionRecord { id, deed: MissingAction::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
+    MissingActionRecord { id, action: MissingAction::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
 }
 
 impl JobSource for MissingWorkload<'_> {
@@ -270,7 +271,7 @@ fn words(outcome: JobOutcome) -> (Option<i64>, String) {
 pub fn missing_counts(state: &StateDb) -> Result<MissingCounts, StateError> {
     let mut tally = MissingCounts::default();
     state.each_missing(|_, acted| {
-        tally.count(acted.deed);
+        tally.count(acted.action);
         Ok(())
     })?;
     Ok(tally)
@@ -284,19 +285,19 @@ const HEADER: [&str; 6] = ["UserID", "last_imported", "missing_runs", "action", 
 /// # Errors
 /// The state's, or that of `out`.
 pub fn write_missing(state: &StateDb, out: impl Write) -> Result<MissingCounts, StateError> {
-    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
+    let mut csv = csv_out::writer(b',', out);
     csv.write_record(HEADER).map_err(|error| StateError::Source(error.into()))?;
     let mut tally = MissingCounts::default();
     state.each_missing(|missing, acted| {
-        tally.count(acted.deed);
+        tally.count(acted.action);
         let last_imported = missing.last_imported.map(rfc3339).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
         let info = match missing.lookalike {
-            Some(lookalike) if acted.deed == MissingAction::Lookalike => format!("{lookalike} looks like it"),
+            Some(lookalike) if acted.action == MissingAction::Lookalike => format!("{lookalike} looks like it"),
             _ => acted.error_info.clone(),
         };
         let info = crate::domain::figures::defused(&info);
-        let record = [missing.id.as_str(), &last_imported, &runs, acted.deed.name(), &code, &info];
+        let record = [missing.id.as_str(), &last_imported, &runs, acted.action.name(), &code, &info];
         csv.write_record(record).map_err(io::Error::from)
     })?;
     csv.flush().map_err(StateError::Source)?;

@@ -11,6 +11,7 @@ use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Wait}
 use crate::domain::figures::{self, defused};
 use crate::domain::guard::{self, GuardInput, GuardLimits, Tripped};
 use crate::domain::profile::FieldSet;
+use crate::io::csv_out;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::{RunSpec, StartMode};
 use crate::io::roster::RosterError;
@@ -78,7 +79,7 @@ impl SyncPlan {
     /// # Errors
     /// Those of the file, of the temporary files, or of `out`.
     pub fn write_csv(&mut self, out: impl io::Write) -> io::Result<()> {
-        let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out);
+        let mut csv = csv_out::writer(b',', out);
         csv.write_record(["op", "row", "line", "UserID", "reason"])?;
         let unreadable = |error| match error {
             RosterError::Read(error) => error,

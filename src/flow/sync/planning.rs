@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::lookalikes::Lookalikes;
-use super::record_digest::{MISSING, RecordDigest, RecordTag, SLIP, missing_from_bytes, missing_to_bytes};
+use super::record_digest::{DIGEST_BYTES, MISSING_BYTES, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
 use super::rules::{MissingPolicy, MissingRules, MissingTrust};
 use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::figures;
@@ -36,7 +36,7 @@ pub enum PlanError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error("cannot keep a temporary file in {}", folder.display())]
-    Spill {
+    Scratch {
         folder: PathBuf,
         #[source]
         source: io::Error,
@@ -69,20 +69,20 @@ pub struct Scratch<'a> {
 }
 
 impl Scratch<'_> {
-    pub(super) fn spill(&self) -> impl Fn(io::Error) -> PlanError + use<> {
+    pub(super) fn cannot_write(&self) -> impl Fn(io::Error) -> PlanError + use<> {
         let folder = self.folder.clone();
-        move |source| PlanError::Spill { folder: folder.clone(), source }
+        move |source| PlanError::Scratch { folder: folder.clone(), source }
     }
 
-    pub(super) fn pile<const N: usize>(&self) -> Result<ScratchList<N>, PlanError> {
-        tempfile::tempfile_in(&self.folder).map(ScratchList::new).map_err(self.spill())
+    pub(super) fn list<const N: usize>(&self) -> Result<ScratchList<N>, PlanError> {
+        tempfile::tempfile_in(&self.folder).map(ScratchList::new).map_err(self.cannot_write())
     }
 }
 
 /// A file that was read.
 #[derive(Debug)]
 pub struct Scan {
-    slips: Sorted<SLIP>,
+    digests: Sorted<DIGEST_BYTES>,
     ops: Ops,
     filled: Filled,
     malformed: Option<MalformedRecords>,
@@ -115,10 +115,10 @@ impl MalformedRecords {
 ///
 /// # Errors
 /// [`PlanError`] for a file that can't be read to its end, or a full disk.
-pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, survey: &mut Scratch) -> Result<Scan, PlanError> {
-    let cannot = survey.spill();
-    let mut sorter = ExternalSorter::in_folder(&survey.folder);
-    let mut ids = IdSorter::in_folder(&survey.folder);
+pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, scratch: &mut Scratch) -> Result<Scan, PlanError> {
+    let cannot = scratch.cannot_write();
+    let mut sorter = ExternalSorter::in_folder(&scratch.folder);
+    let mut ids = IdSorter::in_folder(&scratch.folder);
     let (mut ops, mut filled, mut malformed, mut oddities) = (Ops::default(), Filled::default(), None, OddityCounts::default());
     while let Some(view) = roster.next_view() {
         let view = view?;
@@ -137,10 +137,10 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::Fil
         }
         ops.push(if tag == RecordTag::Valid { Op::Unchanged } else { Op::Invalid });
         if let Some(id) = view.valid_id() {
-            let slip = RecordDigest { id: PaddedId::new(id), row: view.row, tag, profile };
-            sorter.push(slip.to_bytes()).map_err(&cannot)?;
+            let digest = RecordDigest { id: PaddedId::new(id), row: view.row, tag, profile };
+            sorter.push(digest.to_bytes()).map_err(&cannot)?;
         }
-        if view.row.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::Read(view.end.offset)).is_break() {
+        if view.row.is_multiple_of(TELL_EVERY) && (scratch.tell)(Step::Read(view.end.offset)).is_break() {
             return Err(PlanError::Stopped);
         }
     }
@@ -148,7 +148,7 @@ pub fn survey(roster: &mut Roster<impl Read>, stat: crate::domain::position::Fil
     oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
     let end = roster.at();
     let input = RunInput { len: end.offset, digest: end.digest, stat };
-    Ok(Scan { slips: sorter.finish().map_err(&cannot)?, ops, filled, malformed, oddities, input })
+    Ok(Scan { digests: sorter.finish().map_err(&cannot)?, ops, filled, malformed, oddities, input })
 }
 
 /// What a plan hangs on besides file and state.
@@ -180,8 +180,8 @@ pub struct PlanDraft {
     pub lookalikes: Lookalikes,
     pub dead_canaries: Vec<PaddedId>,
     pub input: RunInput,
-    pub(super) planned: ScratchList<SLIP>,
-    pub(super) missing: ScratchList<MISSING>,
+    pub(super) planned: ScratchList<DIGEST_BYTES>,
+    pub(super) missing: ScratchList<MISSING_BYTES>,
 }
 
 impl PlanDraft {
@@ -207,23 +207,23 @@ impl PlanDraft {
     }
 }
 
-/// Draws up the plan: `state` is what is held, `None` for nothing, and `settlements` what an unfinished run has left to it.
+/// Draws up the plan: `state` is what is held, `None` for nothing, and `outcomes` what an unfinished run has left to it.
 ///
 /// # Errors
 /// [`PlanError`] for a state that can't be read, or a full disk.
 pub fn build_plan(
-    surveyed: Scan,
+    scan: Scan,
     state: Option<&StateDb>,
-    settlements: SendOutcomes,
+    outcomes: SendOutcomes,
     policy: &Policy,
-    survey: &mut Scratch,
+    scratch: &mut Scratch,
 ) -> Result<PlanDraft, PlanError> {
     let last = state.map(StateDb::last_finished).transpose()?.flatten();
     let expected = last.as_ref().map_or(0, |last| last.counts.records());
-    let Scan { slips, ops, filled, malformed, oddities, input } = surveyed;
-    let cannot = survey.spill();
-    let mut pen = PlanBuilder {
-        drawn: PlanDraft {
+    let Scan { digests, ops, filled, malformed, oddities, input } = scan;
+    let cannot = scratch.cannot_write();
+    let mut builder = PlanBuilder {
+        draft: PlanDraft {
             ops,
             counts: PlanCounts::default(),
             filled,
@@ -237,69 +237,69 @@ pub fn build_plan(
             lookalikes: Lookalikes::default(),
             dead_canaries: Vec::new(),
             input,
-            planned: survey.pile()?,
-            missing: survey.pile()?,
+            planned: scratch.list()?,
+            missing: scratch.list()?,
         },
-        groups: LatestPerId::new(slips).map_err(&cannot)?,
+        latest: LatestPerId::new(digests).map_err(&cannot)?,
         next: None,
         canaries: policy.canaries.iter().copied().collect(),
         policy,
         last_began_at: last.map(|last| last.began_at),
     };
-    pen.advance().map_err(&cannot)?;
+    builder.advance().map_err(&cannot)?;
     if let Some(state) = state {
-        walk(state, settlements, &mut pen, (survey, expected))?;
+        walk(state, outcomes, &mut builder, (scratch, expected))?;
     }
-    pen.finish().map_err(&cannot)
+    builder.finish().map_err(&cannot)
 }
 
-/// Shows the pen every account that is held.
+/// Shows the builder every account that is held.
 fn walk(
     state: &StateDb,
-    settlements: SendOutcomes,
-    pen: &mut PlanBuilder,
-    (survey, expected): (&mut Scratch, u64),
+    outcomes: SendOutcomes,
+    builder: &mut PlanBuilder,
+    (scratch, expected): (&mut Scratch, u64),
 ) -> Result<(), PlanError> {
     let (mut accounts, mut is_stopped) = (0_u64, false);
-    let walked = state.each_held(settlements, |id, held| {
+    let walked = state.each_held(outcomes, |id, held| {
         accounts += 1;
-        if accounts.is_multiple_of(TELL_EVERY) && (survey.tell)(Step::LookedAt(accounts, expected)).is_break() {
+        if accounts.is_multiple_of(TELL_EVERY) && (scratch.tell)(Step::LookedAt(accounts, expected)).is_break() {
             is_stopped = true;
             return Err(io::ErrorKind::Interrupted.into());
         }
-        pen.held(id, held)
+        builder.held(id, held)
     });
     if is_stopped { Err(PlanError::Stopped) } else { Ok(walked?) }
 }
 
 /// The digests of one id after the other.
 struct LatestPerId {
-    slips: Sorted<SLIP>,
+    digests: Sorted<DIGEST_BYTES>,
     /// The first digest of the next id.
     first: Option<RecordDigest>,
 }
 
 impl LatestPerId {
-    fn new(slips: Sorted<SLIP>) -> io::Result<Self> {
-        let mut groups = Self { slips, first: None };
-        groups.first = groups.slip()?;
-        Ok(groups)
+    fn new(digests: Sorted<DIGEST_BYTES>) -> io::Result<Self> {
+        let mut latest = Self { digests, first: None };
+        latest.first = latest.digest()?;
+        Ok(latest)
     }
 
-    fn slip(&mut self) -> io::Result<Option<RecordDigest>> {
-        Ok(self.slips.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes)))
+    fn digest(&mut self) -> io::Result<Option<RecordDigest>> {
+        Ok(self.digests.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes)))
     }
 
     /// The last digest of the next id; earlier ones are superseded.
     fn next(&mut self, ops: &mut Ops) -> io::Result<Option<RecordDigest>> {
         let Some(mut last) = self.first.take() else { return Ok(None) };
-        while let Some(slip) = self.slip()? {
-            if slip.id != last.id {
-                self.first = Some(slip);
+        while let Some(digest) = self.digest()? {
+            if digest.id != last.id {
+                self.first = Some(digest);
                 break;
             }
             ops.set(last.row, Op::Superseded);
-            last = slip;
+            last = digest;
         }
         Ok(Some(last))
     }
@@ -307,8 +307,8 @@ impl LatestPerId {
 
 /// Writes the plan, id by id.
 struct PlanBuilder<'a> {
-    drawn: PlanDraft,
-    groups: LatestPerId,
+    draft: PlanDraft,
+    latest: LatestPerId,
     next: Option<RecordDigest>,
     canaries: BTreeSet<PaddedId>,
     policy: &'a Policy,
@@ -318,19 +318,19 @@ struct PlanBuilder<'a> {
 
 impl PlanBuilder<'_> {
     fn advance(&mut self) -> io::Result<()> {
-        self.next = self.groups.next(&mut self.drawn.ops)?;
+        self.next = self.latest.next(&mut self.draft.ops)?;
         Ok(())
     }
 
     /// The next account that is held.
     fn held(&mut self, id: &[u8], held: &KnownAccount) -> io::Result<()> {
-        self.drawn.held += u64::from(held.missing_runs == 0);
+        self.draft.held += u64::from(held.missing_runs == 0);
         let id = PaddedId::new(id);
-        while let Some(slip) = &self.next {
-            let (slip, order) = (*slip, slip.id.cmp(&id));
+        while let Some(digest) = &self.next {
+            let (digest, order) = (*digest, digest.id.cmp(&id));
             match order {
-                Ordering::Less => self.decide(slip, None)?,
-                Ordering::Equal => self.decide(slip, Some(held))?,
+                Ordering::Less => self.decide(digest, None)?,
+                Ordering::Equal => self.decide(digest, Some(held))?,
                 Ordering::Greater => break,
             }
             self.advance()?;
@@ -342,31 +342,31 @@ impl PlanBuilder<'_> {
     }
 
     fn finish(mut self) -> io::Result<PlanDraft> {
-        while let Some(slip) = self.next {
-            self.decide(slip, None)?;
+        while let Some(digest) = self.next {
+            self.decide(digest, None)?;
             self.advance()?;
         }
-        let mut drawn = self.drawn;
-        for row in 1..=drawn.ops.rows() {
-            drawn.counts.count(drawn.ops.get(row));
+        let mut draft = self.draft;
+        for row in 1..=draft.ops.rows() {
+            draft.counts.count(draft.ops.get(row));
         }
-        drawn.counts.missing = drawn.missing.len();
-        drawn.dead_canaries = self.canaries.into_iter().collect();
-        Ok(drawn)
+        draft.counts.missing = draft.missing.len();
+        draft.dead_canaries = self.canaries.into_iter().collect();
+        Ok(draft)
     }
 
-    fn decide(&mut self, slip: RecordDigest, held: Option<&KnownAccount>) -> io::Result<()> {
+    fn decide(&mut self, digest: RecordDigest, held: Option<&KnownAccount>) -> io::Result<()> {
         let mut op = Op::Unchanged;
-        if slip.tag == RecordTag::Valid {
-            self.drawn.distinct += 1;
-            self.drawn.present += u64::from(held.is_some_and(|held| held.missing_runs == 0));
+        if digest.tag == RecordTag::Valid {
+            self.draft.distinct += 1;
+            self.draft.present += u64::from(held.is_some_and(|held| held.missing_runs == 0));
             if !self.canaries.is_empty() {
-                self.canaries.remove(&slip.id);
+                self.canaries.remove(&digest.id);
             }
-            op = Op::decide(slip.profile, held);
+            op = Op::decide(digest.profile, held);
             // It was pushed as unchanged, and rows come here in no order: most needn't be touched.
             if op != Op::Unchanged {
-                self.drawn.ops.set(slip.row, op);
+                self.draft.ops.set(digest.row, op);
             }
         }
         let tag = match (op.is_sent(), held.is_some_and(|held| held.missing_runs > 0 || held.is_kicked)) {
@@ -375,15 +375,15 @@ impl PlanBuilder<'_> {
             (false, true) => RecordTag::Back,
             (true, true) => RecordTag::SentBack,
         };
-        self.drawn.planned.push(&RecordDigest { tag, ..slip }.to_bytes())
+        self.draft.planned.push(&RecordDigest { tag, ..digest }.to_bytes())
     }
 
     fn miss(&mut self, id: PaddedId, held: &KnownAccount) -> io::Result<()> {
         let missing_runs = self.missing_runs(held);
         let due = self.due(&id, held, missing_runs);
-        self.drawn.due += u64::from(matches!(due, PlannedAction::Kick | PlannedAction::Delete));
+        self.draft.due += u64::from(matches!(due, PlannedAction::Kick | PlannedAction::Delete));
         let missing = MissingAccount { id, last_imported: held.last_imported, missing_runs, due, lookalike: None };
-        self.drawn.missing.push(&missing_to_bytes(&missing))
+        self.draft.missing.push(&missing_to_bytes(&missing))
     }
 
     /// This run included, if it is far enough from the one that raised the number last. A clock that went back raises nothing.
@@ -398,7 +398,7 @@ impl PlanBuilder<'_> {
             MissingPolicy::Report => PlannedAction::Nothing,
             _ if missing_runs < self.policy.missing.missing_runs => PlannedAction::Nothing,
             // They wait, so nobody has judged how many there are.
-            _ if self.drawn.malformed.is_some() && self.policy.missing.malformed == MissingTrust::No => PlannedAction::Nothing,
+            _ if self.draft.malformed.is_some() && self.policy.missing.malformed == MissingTrust::No => PlannedAction::Nothing,
             MissingPolicy::Kick if held.is_kicked => PlannedAction::Nothing,
             MissingPolicy::Kick => PlannedAction::Kick,
             MissingPolicy::Delete => PlannedAction::Delete,

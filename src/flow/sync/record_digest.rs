@@ -6,9 +6,9 @@ use crate::domain::lookalike::Lookalike;
 use crate::io::extsort::take;
 
 /// Bytes of [`RecordDigest`].
-pub(super) const SLIP: usize = ID + 9 + PROFILE_BYTES;
+pub(super) const DIGEST_BYTES: usize = ID + 9 + PROFILE_BYTES;
 /// Bytes of [`missing_to_bytes`].
-pub(super) const MISSING: usize = ID + 29;
+pub(super) const MISSING_BYTES: usize = ID + 29;
 
 /// A record with a valid UserID: sorts by it, then by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,8 @@ impl RecordTag {
 }
 
 impl RecordDigest {
-    pub(super) fn to_bytes(self) -> [u8; SLIP] {
-        let mut bytes = [0; SLIP];
+    pub(super) fn to_bytes(self) -> [u8; DIGEST_BYTES] {
+        let mut bytes = [0; DIGEST_BYTES];
         bytes[..ID].copy_from_slice(self.id.padded());
         bytes[ID..ID + 8].copy_from_slice(&self.row.to_be_bytes());
         bytes[ID + 8] = self.tag as u8;
@@ -54,7 +54,7 @@ impl RecordDigest {
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; SLIP]) -> Self {
+    pub(super) fn from_bytes(bytes: &[u8; DIGEST_BYTES]) -> Self {
         let mut rest = bytes.as_slice();
         let (id, row, [tag]) = (take(&mut rest), take(&mut rest), take(&mut rest));
         Self {
@@ -77,7 +77,7 @@ impl RecordDigest {
     }
 }
 
-pub(super) fn missing_to_bytes(missing: &MissingAccount) -> [u8; MISSING] {
+pub(super) fn missing_to_bytes(missing: &MissingAccount) -> [u8; MISSING_BYTES] {
     let due = match missing.due {
         PlannedAction::Nothing => 0,
         PlannedAction::Protected => 1,
@@ -87,7 +87,7 @@ pub(super) fn missing_to_bytes(missing: &MissingAccount) -> [u8; MISSING] {
     };
     // Rows are counted from 1.
     let Lookalike { row, line } = missing.lookalike.unwrap_or(Lookalike { row: 0, line: 0 });
-    let mut bytes = [0; MISSING];
+    let mut bytes = [0; MISSING_BYTES];
     bytes[..ID].copy_from_slice(missing.id.padded());
     bytes[ID..ID + 8].copy_from_slice(&missing.last_imported.unwrap_or(i64::MIN).to_be_bytes());
     bytes[ID + 8..ID + 12].copy_from_slice(&missing.missing_runs.to_be_bytes());
@@ -97,7 +97,7 @@ pub(super) fn missing_to_bytes(missing: &MissingAccount) -> [u8; MISSING] {
     bytes
 }
 
-pub(super) fn missing_from_bytes(bytes: &[u8; MISSING]) -> MissingAccount {
+pub(super) fn missing_from_bytes(bytes: &[u8; MISSING_BYTES]) -> MissingAccount {
     let mut rest = bytes.as_slice();
     let (id, last_imported, missing_runs) = (take(&mut rest), i64::from_be_bytes(take(&mut rest)), take(&mut rest));
     let due = match take(&mut rest) {
@@ -118,23 +118,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_read_as_they_were_written_and_sort_by_id_then_row() {
-        let slip = |id: &str, row, tag, nick, face_url| RecordDigest {
+    fn digests_are_read_as_they_were_written_and_sort_by_id_then_row() {
+        let digest = |id: &str, row, tag, nick, face_url| RecordDigest {
             id: PaddedId::new(id.as_bytes()),
             row,
             tag,
             profile: [nick, face_url].into(),
         };
-        let slips = [
-            slip("a", 2, RecordTag::Sent, Some(0), None),
-            slip("a", 300, RecordTag::Invalid, None, None),
-            slip("a!", 1, RecordTag::Valid, None, Some(u64::MAX)),
-            slip("b", 0, RecordTag::Back, Some(1), Some(2)),
-            slip("c", 0, RecordTag::SentBack, Some(1), Some(2)),
+        let digests = [
+            digest("a", 2, RecordTag::Sent, Some(0), None),
+            digest("a", 300, RecordTag::Invalid, None, None),
+            digest("a!", 1, RecordTag::Valid, None, Some(u64::MAX)),
+            digest("b", 0, RecordTag::Back, Some(1), Some(2)),
+            digest("c", 0, RecordTag::SentBack, Some(1), Some(2)),
         ];
-        let bytes = slips.map(RecordDigest::to_bytes);
+        let bytes = digests.map(RecordDigest::to_bytes);
         assert!(bytes.is_sorted());
-        assert_eq!(bytes.map(|bytes| RecordDigest::from_bytes(&bytes)), slips);
+        assert_eq!(bytes.map(|bytes| RecordDigest::from_bytes(&bytes)), digests);
     }
 
     #[test]

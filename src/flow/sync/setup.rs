@@ -12,7 +12,7 @@ use std::{fmt, io};
 use super::lookalikes::compare;
 use super::observer::{Observer, SyncError, SyncProgress};
 use super::plan::SyncPlan;
-use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, build_plan, survey};
+use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, build_plan, scan};
 use super::ready::Ready;
 use super::rules::MissingRules;
 use crate::domain::account::UserId;
@@ -254,7 +254,7 @@ impl Setup {
         if (scratch.tell)(Step::Read(0)).is_break() {
             return Err(PlanError::Stopped.into());
         }
-        let scan = survey(&mut roster, self.input.stat, &mut scratch)?;
+        let scan = scan(&mut roster, self.input.stat, &mut scratch)?;
         let blank_lines = roster.blank_lines().count();
         let canaries = self.canaries.iter().map(|id| PaddedId::new(id.as_str().as_bytes())).collect();
         let policy = Policy { missing: self.missing.clone(), canaries, now: self.began_at() };

@@ -30,7 +30,7 @@ use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::proxy::{ProxyError, ProxyLayer, ProxySettings};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
-use super::{Api, GivenUp, Line, Request};
+use super::{Api, Departed, GivenUp, Line, Request};
 use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::profile::ProfileField;
@@ -253,15 +253,12 @@ fn plain(settings: &HttpSettings) -> ClientBuilder {
 }
 
 impl Api for HttpApi {
-    fn call<D>(
+    fn call<D: Departed>(
         &self,
         request: Request<'_>,
         signature: &Signature,
         departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
-    where
-        D: FnMut() + Send + Sync + Unpin + 'static,
-    {
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
         let Request { command, accounts, line } = request;
         let way = match line {
             Line::Any => self.keeping.borrow_mut().way(Instant::now()),

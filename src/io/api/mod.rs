@@ -41,30 +41,30 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GivenUp;
 
+/// Called when a request is handed to the socket.
+pub trait Departed: FnMut() + Send + Sync + Unpin + 'static {}
+
+impl<D: FnMut() + Send + Sync + Unpin + 'static> Departed for D {}
+
 /// The service's API.
 pub trait Api {
     /// Sends one request. `departed` is called when the request is handed to the socket. If the request is never sent, it is dropped
     /// without a call.
-    fn call<D>(
+    fn call<D: Departed>(
         &self,
         request: Request<'_>,
         signature: &Signature,
         departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
-    where
-        D: FnMut() + Send + Sync + Unpin + 'static;
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static;
 }
 
 impl<A: Api> Api for std::rc::Rc<A> {
-    fn call<D>(
+    fn call<D: Departed>(
         &self,
         request: Request<'_>,
         signature: &Signature,
         departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
-    where
-        D: FnMut() + Send + Sync + Unpin + 'static,
-    {
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
         (**self).call(request, signature, departed)
     }
 }

@@ -9,6 +9,7 @@ use csv::ByteRecord;
 
 use crate::domain::figures::defused;
 use crate::domain::outcome::{Outcome, RowOutcome};
+use crate::io::csv_out;
 
 /// The first line of every results file.
 pub const RESULTS_HEADER: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at\n";
@@ -26,7 +27,7 @@ struct Lines {
 
 impl Lines {
     fn new(delimiter: u8) -> Self {
-        Self { delimiter, csv: writer(delimiter), text: String::new() }
+        Self { delimiter, csv: csv_out::writer(delimiter, Vec::new()), text: String::new() }
     }
 
     fn field(&mut self, field: impl AsRef<[u8]>) {
@@ -56,13 +57,9 @@ impl Lines {
     }
 
     fn take(&mut self) -> Vec<u8> {
-        let made = std::mem::replace(&mut self.csv, writer(self.delimiter));
+        let made = std::mem::replace(&mut self.csv, csv_out::writer(self.delimiter, Vec::new()));
         made.into_inner().expect("a Vec takes any bytes")
     }
-}
-
-fn writer(delimiter: u8) -> csv::Writer<Vec<u8>> {
-    csv::WriterBuilder::new().delimiter(delimiter).terminator(csv::Terminator::Any(b'\n')).flexible(true).from_writer(Vec::new())
 }
 
 /// Lines of the results.

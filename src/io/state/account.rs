@@ -6,7 +6,9 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::bulk::{Bulk, Insert, OnConflict};
-use super::run::{self, NewRun, PlannedRow, RunOverlay, SendOutcome, Sent, insert_run, text, wrong_type};
+use super::overlay::{PlannedRow, RunOverlay};
+use super::run;
+use super::run_record::{NewRun, SendOutcome, Sent, insert_run, text, wrong_type};
 use super::{ChangeError, StateDb, StateError, slices};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, PaddedId, PlannedAction, ProfileHashes};
@@ -23,7 +25,7 @@ pub enum AccountAfterRun {
 /// An account as an import has left it, in order of ids and then of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportedRow {
-    pub settlement: SendOutcome,
+    pub outcome: SendOutcome,
     pub profile: ProfileHashes,
 }
 
@@ -204,7 +206,7 @@ impl StateDb {
     /// # Errors
     /// The database's, or that of `visit`.
     pub fn each_account(&self, mut visit: impl FnMut(&[u8], &KnownAccount) -> io::Result<()>) -> Result<(), StateError> {
-        each(&self.db, |id, held| visit(id, &held)).map_err(|trouble| self.told("read", trouble))
+        each(&self.db, |id, held| visit(id, &held)).map_err(|error| self.state_error("read", error))
     }
 
     /// Takes note that an import into this state begins: until it has finished, everything is in doubt. `import` is what it is known by
@@ -312,7 +314,7 @@ impl StateDb {
         })
     }
 
-    /// Marks ids in doubt because they are about to be kicked or deleted: [`Self::acted`] takes this mark away, and no other. Lasts once this
+    /// Marks ids in doubt because they are about to be kicked or deleted: [`Self::note_actions`] takes this mark away, and no other. Lasts once this
     /// returns.
     ///
     /// # Errors
@@ -379,16 +381,16 @@ struct MergedAccount {
 impl MergedAccount {
     /// Takes what came of a row; `last_sync` is when the last sync began.
     fn take(&mut self, row: &ImportedRow, last_sync: Option<i64>) -> io::Result<()> {
-        let ImportedRow { settlement, profile } = *row;
-        let is_older = |than: Option<i64>| matches!(settlement.sent, Sent::Taken { at } if than >= Some(at));
+        let ImportedRow { outcome, profile } = *row;
+        let is_older = |than: Option<i64>| matches!(outcome.sent, Sent::Taken { at } if than >= Some(at));
         if is_older(self.before.and_then(|held| held.last_imported)) {
             return Ok(());
         }
-        let planned = PlannedRow { row: settlement.row, is_sent: true, profile, found: InDoubt::NOTHING };
-        let mut overlay = RunOverlay::new(std::iter::once(Ok(settlement)), settlement.row);
+        let planned = PlannedRow { row: outcome.row, is_sent: true, profile, found: InDoubt::NOTHING };
+        let mut overlay = RunOverlay::new(std::iter::once(Ok(outcome)), outcome.row);
         let AccountAfterRun::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
         // Whoever is in the file is not missing, whatever came of the row. When a row failed nobody knows; that may spare an account, and costs none.
-        let held = match settlement.sent {
+        let held = match outcome.sent {
             Sent::Taken { .. } => held,
             Sent::Refused | Sent::Unknown => KnownAccount { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
         };
@@ -416,7 +418,7 @@ fn take_over_import(change: &Transaction, settled: impl Iterator<Item = io::Resu
     let mut current: Option<MergedAccount> = None;
     for row in settled {
         let row = row?;
-        let id = row.settlement.id;
+        let id = row.outcome.id;
         if let Some(last) = current.take_if(|current| current.id != id) {
             put(last)?;
         }

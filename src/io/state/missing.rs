@@ -50,7 +50,7 @@ impl MissingAction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingActionRecord {
     pub id: PaddedId,
-    pub deed: MissingAction,
+    pub action: MissingAction,
     /// Whether the service's answer leaves no doubt about what it holds.
     pub is_certain: bool,
     pub error_code: Option<i64>,
@@ -96,20 +96,20 @@ impl StateDb {
     ///
     /// # Errors
     /// The database's.
-    pub fn acted(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
+    pub fn note_actions(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
             let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ~?2, kicked = kicked OR ?3 WHERE id = ?1")?;
             // What an import has left in doubt stays so: a kick says nothing about it.
             let settled = |is_certain: bool| if is_certain { InDoubt::KICK.and(InDoubt::DELETION) } else { InDoubt::NOTHING };
-            for MissingActionRecord { id, deed, is_certain, error_code, error_info } in acted {
+            for MissingActionRecord { id, action, is_certain, error_code, error_info } in acted {
                 let info = (!error_info.is_empty()).then_some(error_info);
-                note.execute(params![id.as_str(), deed.name(), error_code, info])?;
-                match deed {
+                note.execute(params![id.as_str(), action.name(), error_code, info])?;
+                match action {
                     MissingAction::Deleted => delete.execute([id.as_str()])?,
                     MissingAction::Kicked | MissingAction::Failed => {
-                        keep.execute(params![id.as_str(), settled(*is_certain).bits(), *deed == MissingAction::Kicked])?
+                        keep.execute(params![id.as_str(), settled(*is_certain).bits(), *action == MissingAction::Kicked])?
                     }
                     // No call has left: an earlier one's doubt stays.
                     MissingAction::Nothing | MissingAction::Protected | MissingAction::Lookalike | MissingAction::Online => 0,
@@ -135,7 +135,7 @@ impl StateDb {
             }
             Ok(())
         };
-        work().map_err(|trouble| self.told("read", trouble))
+        work().map_err(|error| self.state_error("read", error))
     }
 }
 
@@ -164,14 +164,20 @@ fn missing(row: &Row) -> rusqlite::Result<MissingAccount> {
 /// What was done; nothing was decided about those that are not due.
 fn acted(row: &Row, missing: &MissingAccount) -> rusqlite::Result<MissingActionRecord> {
     let name: Option<String> = row.get(6)?;
-    let noted = name.and_then(|name| MissingAction::ALL.into_iter().find(|deed| deed.name() == name));
-    let deed = noted.unwrap_or(match missing.due {
+    let noted = name.and_then(|name| MissingAction::ALL.into_iter().find(|action| action.name() == name));
+    let action = noted.unwrap_or(match missing.due {
         PlannedAction::Protected => MissingAction::Protected,
         PlannedAction::Lookalike => MissingAction::Lookalike,
         PlannedAction::Nothing | PlannedAction::Kick | PlannedAction::Delete => MissingAction::Nothing,
     });
     let error_info: Option<String> = row.get(8)?;
-    Ok(MissingActionRecord { id: missing.id, deed, is_certain: true, error_code: row.get(7)?, error_info: error_info.unwrap_or_default() })
+    Ok(MissingActionRecord {
+        id: missing.id,
+        action,
+        is_certain: true,
+        error_code: row.get(7)?,
+        error_info: error_info.unwrap_or_default(),
+    })
 }
 
 pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Result<MissingAccount>>) -> Result<(), ChangeError> {

@@ -7,7 +7,9 @@ mod account;
 mod bulk;
 mod missing;
 mod network;
+mod overlay;
 mod run;
+mod run_record;
 mod schema;
 mod slices;
 
@@ -24,7 +26,7 @@ use thiserror::Error;
 
 pub use account::{AccountAfterRun, AccountCounts, Discrepancy, ImportedRow};
 pub use missing::{MissingAction, MissingActionRecord};
-pub use run::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
+pub use run_record::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
 
 use crate::domain::target::Target;
 use crate::io::files::atomic::{AtomicFile, Readers};
@@ -360,21 +362,26 @@ impl StateDb {
         what: &'static str,
         work: impl FnOnce(&rusqlite::Transaction) -> Result<T, ChangeError>,
     ) -> Result<T, StateError> {
-        let trouble = |path: &Path, trouble: ChangeError| match trouble {
-            ChangeError::Database(source) => StateError::Database { what, path: path.to_owned(), source },
-            ChangeError::Source(source) => StateError::Source(source),
-            ChangeError::Changed => StateError::Changed { path: path.to_owned() },
-        };
         if self.version < schema::VERSION {
             self.carry_over()?;
         }
-        self.db.busy_timeout(WRITER_WAITS).map_err(|source| trouble(&self.path, source.into()))?;
-        let change = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate);
-        let change = change.map_err(|source| trouble(&self.path, source.into()))?;
-        let done = work(&change).map_err(|error| trouble(&self.path, error))?;
-        change.commit().map_err(|source| trouble(&self.path, source.into()))?;
-        self.db.busy_timeout(READER_WAITS).map_err(|source| trouble(&self.path, source.into()))?;
-        Ok(done)
+        let changed = || -> Result<T, ChangeError> {
+            self.db.busy_timeout(WRITER_WAITS)?;
+            let change = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let done = work(&change)?;
+            change.commit()?;
+            self.db.busy_timeout(READER_WAITS)?;
+            Ok(done)
+        };
+        changed().map_err(|error| self.state_error(what, error))
+    }
+
+    fn state_error(&self, what: &'static str, error: ChangeError) -> StateError {
+        match error {
+            ChangeError::Database(source) => self.cannot(what)(source),
+            ChangeError::Source(source) => StateError::Source(source),
+            ChangeError::Changed => StateError::Changed { path: self.path.clone() },
+        }
     }
 
     /// Waits until nobody looks at the file, as long as a change would: what is to be written later should not fail for that, nor for a folder

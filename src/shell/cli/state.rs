@@ -11,6 +11,7 @@ use super::stdout::{self, print};
 use super::{client, environment};
 use crate::domain::change::rfc3339;
 use crate::domain::{figures, uuid};
+use crate::io::csv_out;
 use crate::io::state::{AccountCounts, RunRecord, StateDb, StateError, StateInfo};
 use crate::shell::exit::{Exit, ExitMessage};
 
@@ -40,9 +41,9 @@ fn find(flags: &StateFlags) -> Result<StateDb, ExitMessage> {
 /// Opens the state before it takes the lock, because locking would create a missing one.
 fn take(flags: &StateFlags) -> Result<(LockedState, StateDb), ExitMessage> {
     find(flags)?;
-    let kept = LockedState::take(&flags.state)?;
-    let state = kept.open()?;
-    Ok((kept, state))
+    let locked = LockedState::take(&flags.state)?;
+    let state = locked.open()?;
+    Ok((locked, state))
 }
 
 fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
@@ -70,7 +71,7 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
         )
     };
     let file = tempfile::tempfile().map_err(|error| cannot(&error))?;
-    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(io::BufWriter::new(file));
+    let mut csv = csv_out::writer(b',', io::BufWriter::new(file));
     let header = csv.write_record(["UserID", "fingerprint", "last_imported", "missing_runs"]);
     let visited = header.map_err(|error| StateError::Source(error.into())).and_then(|()| {
         state.each_account(|id, held| {
@@ -95,7 +96,7 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
 }
 
 fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {
-    let (_kept, mut state) = take(flags)?;
+    let (_locked, mut state) = take(flags)?;
     // A UUID with hyphens is never a UserID; without them it may be one.
     let compact = |id: &String| uuid::compact(id.as_bytes()).and_then(|id| String::from_utf8(id.to_vec()).ok());
     let wanted: Vec<String> = ids.iter().map(|id| compact(id).unwrap_or_else(|| id.clone())).collect();
@@ -106,7 +107,7 @@ fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage
 }
 
 fn retarget(flags: &StateFlags, connection: &Connection) -> Result<ExitMessage, ExitMessage> {
-    let (_kept, mut state) = take(flags)?;
+    let (_locked, mut state) = take(flags)?;
     let target = client::target(&connection.service);
     if state.open_run().map_err(|error| state_error(&error))?.is_some() {
         return Err(ExitMessage::new(

@@ -22,18 +22,18 @@ pub(super) struct Reconciled {
 }
 
 impl Reconciled {
-    pub(super) fn new(files: VerificationFiles, kept: Option<LockedState>) -> Self {
+    pub(super) fn new(files: VerificationFiles, locked: Option<LockedState>) -> Self {
         let sorter = || ExternalSorter::new(Box::new(tempfile::tempfile));
-        Self { files, corrections: kept.map(|kept| (kept, sorter())) }
+        Self { files, corrections: locked.map(|locked| (locked, sorter())) }
     }
 
     /// Gives the files their names, then applies the corrections to the state. Returns whether there is something to repair.
     pub(super) fn finish(self, complete: bool, cannot_write: impl Fn(&io::Error) -> ExitMessage) -> Result<bool, ExitMessage> {
         let has_repair = self.files.finish(complete).map_err(|error| cannot_write(&error))?;
-        if let Some((kept, sorter)) = self.corrections {
+        if let Some((locked, sorter)) = self.corrections {
             let corrections = sorter.finish().map_err(|error| cannot_write(&error))?;
             let wrong = corrections.map(|correction| correction.map(|correction| read(&correction)));
-            kept.open()?.set_right(wrong).map_err(|error| state_error(&error))?;
+            locked.open()?.set_right(wrong).map_err(|error| state_error(&error))?;
         }
         Ok(has_repair)
     }

@@ -78,20 +78,20 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let input = VerifyInput::open(&flags.input, &paths.results, gauge)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
-    let sheets = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
-    let kept =
+    let files = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
+    let locked =
         flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
-    let sheets = Reconciled::new(sheets, kept);
-    let dialled = build_client(&connection, sandbox_limit(&connection))?;
+    let files = Reconciled::new(files, locked);
+    let client = build_client(&connection, sandbox_limit(&connection))?;
     let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     columns::announce(input.records()?.header());
-    announce(flags, &dialled, &paths);
-    let admin = dialled.admin();
+    announce(flags, &client, &paths);
+    let admin = client.admin();
     let reach = Reach::new(&connection, &environment, Instant::now());
     let run = VerifyRun { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
     let gauge = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
-    runtime.block_on(run.carry_out(gauge, (sheets, dialled), stops))
+    runtime.block_on(run.carry_out(gauge, (files, client), stops))
 }
 
 /// A run about to read its input.
@@ -113,7 +113,7 @@ impl VerifyRun<'_> {
     async fn carry_out(
         self,
         mut gauge: PhaseBar,
-        (sheets, dialled): (Reconciled, ServiceClient),
+        (files, client): (Reconciled, ServiceClient),
         mut stops: StopSeen,
     ) -> Result<ExitMessage, ExitMessage> {
         let Some((plan, blank)) = self.survey(&mut gauge, &mut stops).await? else {
@@ -122,7 +122,7 @@ impl VerifyRun<'_> {
         self.has_something_to_compare(&plan)?;
         let ids = plan.to_ask;
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
-        let verification = Verification::new(self.input.records()?, plan, profiles, sheets);
+        let verification = Verification::new(self.input.records()?, plan, profiles, files);
         let mut watched = self.reach.clone();
         let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<WatchedFile, Reconciled>| {
             watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
@@ -133,7 +133,7 @@ impl VerifyRun<'_> {
                 Instant::now(),
             );
         });
-        let word = match calls::run(dialled.dependencies(stops), (verification, on_progress), self.settings()).await {
+        let word = match calls::run(client.dependencies(stops), (verification, on_progress), self.settings()).await {
             Ok(ended) => self.finish(ended),
             Err(CallsFailed { error, .. }) => Err(self.failed(error)),
         };
@@ -190,11 +190,11 @@ impl VerifyRun<'_> {
 
     fn finish(&self, ended: CallsOutcome<Verification<WatchedFile, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
         let CallsOutcome { cause, source, traffic, unjudged } = ended;
-        let (tally, plan, sheets) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        let (tally, plan, files) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
         if cause.is_none() {
             self.input.still_holds(plan.end)?;
         }
-        let has_repair = sheets.finish(cause.is_none(), |error| cannot_write(&self.paths, error))?;
+        let has_repair = files.finish(cause.is_none(), |error| cannot_write(&self.paths, error))?;
         let not_asked = plan.ids - tally.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
         let word = having_waited(self.last_word(cause.as_ref(), tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
@@ -339,9 +339,9 @@ fn seed(flags: &VerifyFlags) -> Result<Option<u64>, ExitMessage> {
     flags.sample.map(|_| flags.seed.map_or_else(draw, Ok)).transpose()
 }
 
-fn announce(flags: &VerifyFlags, dialled: &ServiceClient, paths: &VerificationPaths) {
+fn announce(flags: &VerifyFlags, client: &ServiceClient, paths: &VerificationPaths) {
     let what = if flags.profiles { "accounts and profiles" } else { "accounts" };
-    tracing::info!("comparing {what} of {} with {}; results: {}", flags.input.file.display(), dialled.target, paths.results.display());
+    tracing::info!("comparing {what} of {} with {}; results: {}", flags.input.file.display(), client.target, paths.results.display());
 }
 
 fn survey_failed(file: &Path, error: SurveyError) -> ExitMessage {

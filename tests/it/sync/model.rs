@@ -448,8 +448,8 @@ impl ModelFixture {
         let settled = (1..).zip(&taken).map(|(row, (number, at))| {
             let (nick, face) = records[number];
             let fields = [nick.map(|_| name("nick", nick)), face.map(|_| name("face", face))];
-            let settlement = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
-            Ok(ImportedRow { settlement, profile: Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into()) })
+            let outcome = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
+            Ok(ImportedRow { outcome, profile: Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into()) })
         });
         let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;

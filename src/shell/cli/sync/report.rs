@@ -122,7 +122,7 @@ pub(super) fn error_word(job: &SyncJob, error: &SyncError) -> ExitMessage {
         SyncError::Plan(PlanError::Stopped) => {
             ExitMessage::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew")
         }
-        SyncError::Plan(error @ PlanError::Spill { folder, source }) => {
+        SyncError::Plan(error @ PlanError::Scratch { folder, source }) => {
             let why = format!("{}{}", causes(error), why_denied(folder, source));
             let place = "it is kept beside the state: have the folder's permissions changed, or name another --state";
             cannot_use(why, source, Remedies { place, disk: "make room there; nothing was sent" })
