@@ -1,4 +1,4 @@
-//! What the tool promises, tested from outside. tests/README.md says which test proves which promise.
+//! Tests of chatlift's promises from outside. tests/README.md says which test proves which promise.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failure with a place")]
 

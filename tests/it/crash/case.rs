@@ -1,4 +1,4 @@
-//! One case: what was there before, a command that is interrupted at one operation, and again the same command until all is done.
+//! One case: the files of an earlier run, a command that is interrupted at one operation, and the same command again until it is done.
 
 use std::path::{Path, PathBuf};
 
@@ -10,45 +10,45 @@ use chatlift::io::journal::{self, OpenError, RESULTS_HEADER, Restart, StartDecis
 use super::command::{Command, Ending};
 use super::input::{Fortune, Input};
 use super::machine::{Interruption, Machine, Stop};
-use super::oracle::{Broken, Witness, promise};
+use super::oracle::{Broken, Oracle, promise};
 
-/// Names a scenario and a case of it, to repeat it alone.
+/// The variable that selects one case of a scenario, to repeat it.
 pub(crate) const SEED_VARIABLE: &str = "CHATLIFT_SEED";
-/// Most further interruptions of a case. Chosen.
+/// The most further interruptions of a case. Chosen.
 const MORE_STOPS_MAX: u8 = 3;
-/// Most processes of a case. Chosen: more than interruptions and stops can make.
+/// The most processes of a case. Chosen: more than interruptions and stops can make.
 const PROCESSES_MAX: usize = 30;
 
-/// What the command finds, drawn from a seed.
+/// The state before the command, drawn from a seed.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     seed: u64,
     machine: Machine,
     paths: RunPaths,
     input: Input,
-    witness: Witness,
+    oracle: Oracle,
     restart: Restart,
-    /// With what the command is given again once a run is open.
+    /// The restart flag of the command when a run is open.
     restart_again: Restart,
     fortune: Fortune,
-    /// Operations of the command if nothing happens to it.
+    /// The number of operations of an uninterrupted command.
     operations: u64,
 }
 
-/// What an earlier run has left.
+/// The state that an earlier run left.
 #[derive(Debug, Clone, Copy)]
 enum Earlier {
     Nothing,
     ForeignRejects,
     Stopped,
     Finished,
-    /// Results and rejects whose checkpoint somebody has removed …
+    /// Results and rejects whose checkpoint was removed by the user.
     Orphaned,
-    /// … or spoiled.
+    /// Results and rejects whose checkpoint was damaged.
     Spoiled,
 }
 
-/// What has become of the input since.
+/// The change of the input since then.
 #[derive(Debug, Clone, Copy)]
 enum Since {
     Same,
@@ -75,7 +75,7 @@ const STORIES: [(Earlier, Since, Restart); 14] = [
 ];
 
 impl Scenario {
-    /// Draws it, and lets the earlier run happen on a disk that is seen through `mount`.
+    /// Draws the state, and runs the earlier run on the disk that `mount` returns.
     pub(crate) fn new<D: Disk>(seed: u64, mount: &impl Fn(&Machine, &RunPaths) -> D) -> Result<Self, Broken> {
         let mut chance = fastrand::Rng::with_seed(seed);
         let (earlier, since, restart) = STORIES[chance.usize(..STORIES.len())];
@@ -90,7 +90,7 @@ impl Scenario {
             machine: Machine::new(seed),
             paths: paths(&mut chance),
             input: Input::new(records, &mut chance),
-            witness: Witness::default(),
+            oracle: Oracle::default(),
             restart,
             restart_again: if chance.bool() { restart } else { Restart::No },
             fortune,
@@ -117,21 +117,21 @@ impl Scenario {
             Earlier::Nothing => return Ok(()),
             Earlier::ForeignRejects => {
                 self.machine.place(&self.paths.rejects, b"mine");
-                self.witness.knows_foreign(|paths| &paths.rejects, b"mine");
+                self.oracle.knows_foreign(|paths| &paths.rejects, b"mine");
                 return Ok(());
             }
             Earlier::Stopped => Some(chance.u64(..=self.input.rows())),
             Earlier::Finished | Earlier::Orphaned | Earlier::Spoiled => None,
         };
         let command = Command { limit, ..self.command(Restart::No) };
-        let mut witness = self.witness.clone();
-        command.carry_out(&|| mount(&self.machine, &self.paths), &mut witness, chance)?;
-        self.witness = witness;
+        let mut oracle = self.oracle.clone();
+        command.carry_out(&|| mount(&self.machine, &self.paths), &mut oracle, chance)?;
+        self.oracle = oracle;
         self.orphan(earlier);
         Ok(())
     }
 
-    /// Does to the earlier run's files what people do.
+    /// Removes or damages files of the earlier run as users do.
     fn orphan(&mut self, earlier: Earlier) {
         let checkpoint = &self.paths.checkpoint;
         match earlier {
@@ -140,17 +140,17 @@ impl Scenario {
             Earlier::Spoiled => {
                 self.machine.discard(checkpoint);
                 self.machine.place(checkpoint, b"{}");
-                self.witness.knows_foreign(|paths| &paths.checkpoint, b"{}");
+                self.oracle.knows_foreign(|paths| &paths.checkpoint, b"{}");
             }
         }
         let files: [fn(&RunPaths) -> &Path; 2] = [|paths| &paths.results, |paths| &paths.rejects];
         for of in files {
-            // Results that hold the header alone are nobody's loss.
+            // Results with only the header are no loss.
             if let Some(bytes) = self.machine.bytes(of(&self.paths)).filter(|bytes| bytes != RESULTS_HEADER.as_bytes()) {
-                self.witness.knows_foreign(of, &bytes);
+                self.oracle.knows_foreign(of, &bytes);
             }
         }
-        self.witness.forgets_run();
+        self.oracle.forgets_run();
     }
 
     fn command(&self, restart: Restart) -> Command<'_> {
@@ -160,18 +160,18 @@ impl Scenario {
     fn count_operations<D: Disk>(&self, mount: &impl Fn(&Machine, &RunPaths) -> D) -> Result<u64, Broken> {
         let machine = self.machine.duplicate(self.seed);
         machine.start(None);
-        let mut witness = self.witness.clone();
+        let mut oracle = self.oracle.clone();
         let mut chance = fastrand::Rng::with_seed(self.seed);
-        self.command(self.restart).carry_out(&|| mount(&machine, &self.paths), &mut witness, &mut chance)?;
+        self.command(self.restart).carry_out(&|| mount(&machine, &self.paths), &mut oracle, &mut chance)?;
         Ok(machine.operations())
     }
 
-    /// An interruption at each operation and behind the last one, in each way.
+    /// The number of cases: an interruption at each operation and after the last one, in each way.
     pub(crate) fn cases(&self) -> u64 {
         (self.operations + 1) * Interruption::ALL.len() as u64
     }
 
-    /// Lives through one of them.
+    /// Runs one of the cases.
     pub(crate) fn check<D: Disk>(&self, number: u64, mount: &impl Fn(&Machine, &RunPaths) -> D) -> Result<(), Broken> {
         let ways = Interruption::ALL.len() as u64;
         let how = Interruption::ALL[usize::try_from(number % ways).expect("there are few ways")];
@@ -181,14 +181,14 @@ impl Scenario {
             paths: &self.paths,
             machine: &machine,
             input: self.input.clone(),
-            witness: self.witness.clone(),
+            oracle: self.oracle.clone(),
             chance: fastrand::Rng::with_seed(self.seed),
         };
         life.go_on_to_the_end(self, Stop { after: number / ways, how }, number)
     }
 }
 
-/// All in one folder, or each in its own.
+/// All files in one folder, or each in its own.
 fn paths(chance: &mut fastrand::Rng) -> RunPaths {
     if chance.u8(..3) > 0 {
         return RunPaths::new(Path::new("d/u.csv"), GivenPaths::default());
@@ -200,13 +200,13 @@ fn paths(chance: &mut fastrand::Rng) -> RunPaths {
     )
 }
 
-/// A case under way.
+/// A running case.
 struct Life<'a, M> {
     mount: &'a M,
     paths: &'a RunPaths,
     machine: &'a Machine,
     input: Input,
-    witness: Witness,
+    oracle: Oracle,
     chance: fastrand::Rng,
 }
 
@@ -218,21 +218,21 @@ impl<M: Fn() -> D, D: Disk> Life<'_, M> {
         for _ in 0..PROCESSES_MAX {
             self.machine.start(stop);
             let command = Command { paths: self.paths, input: &self.input, restart, fortune, limit };
-            let ending = command.carry_out(self.mount, &mut self.witness, &mut self.chance)?;
+            let ending = command.carry_out(self.mount, &mut self.oracle, &mut self.chance)?;
             self.says(format_args!("{restart:?} {stop:?} {ending:?}"));
             if self.is_over(ending)? {
                 return self.ends();
             }
-            // The first process was the same in all cases of the scenario; from here on they part.
+            // The first process was the same in all cases of the scenario; from here on they differ.
             let left = *more_stops.get_or_insert_with(|| {
                 self.chance.seed(scenario.seed ^ number.rotate_left(17));
                 self.chance.u8(..=MORE_STOPS_MAX)
             });
             self.rots()?;
-            self.witness.checks_committed(&|path| self.machine.bytes(path), self.paths)?;
+            self.oracle.checks_committed(&|path| self.machine.bytes(path), self.paths)?;
             more_stops = Some(left.saturating_sub(1));
             stop = (left > 0).then(|| self.another_stop());
-            restart = if self.witness.openings() > scenario.witness.openings() { scenario.restart_again } else { scenario.restart };
+            restart = if self.oracle.openings() > scenario.oracle.openings() { scenario.restart_again } else { scenario.restart };
             fortune = if self.chance.bool() { scenario.fortune } else { Fortune::Good };
             limit = (self.chance.u8(..6) == 0).then(|| self.chance.u64(..4));
             if self.chance.u8(..8) == 0 {
@@ -242,7 +242,7 @@ impl<M: Fn() -> D, D: Disk> Life<'_, M> {
         Err(Broken("the same command never comes to an end".to_owned()))
     }
 
-    /// What happened, for whoever repeats a single case.
+    /// Prints what happened, if a single case is repeated.
     fn says(&self, what: std::fmt::Arguments<'_>) {
         if std::env::var_os(SEED_VARIABLE).is_some() {
             println!("{what}\n{}", self.machine.listing());
@@ -254,7 +254,7 @@ impl<M: Fn() -> D, D: Disk> Life<'_, M> {
         Stop { after, how: Interruption::ALL[self.chance.usize(..Interruption::ALL.len())] }
     }
 
-    /// Whether the command came to its end; what interrupted it takes its course.
+    /// Returns whether the command ended. If it was interrupted, the consequences follow.
     fn is_over(&mut self, ending: Ending) -> Result<bool, Broken> {
         match self.machine.interrupted() {
             Some(Interruption::PowerLoss) => self.machine.lose_power(),
@@ -268,20 +268,20 @@ impl<M: Fn() -> D, D: Disk> Life<'_, M> {
         Ok(false)
     }
 
-    /// All is done: so it is after a power loss, and the same command says so.
+    /// Everything is done. This must still be so after a power loss, and the same command must say so.
     fn ends(mut self) -> Result<(), Broken> {
-        self.witness.checks_all(&|path| self.machine.bytes(path), self.paths)?;
+        self.oracle.checks_all(&|path| self.machine.bytes(path), self.paths)?;
         self.machine.lose_power();
-        self.witness.checks_all(&|path| self.machine.bytes(path), self.paths)?;
+        self.oracle.checks_all(&|path| self.machine.bytes(path), self.paths)?;
         self.rots()?;
         self.machine.start(None);
         let command = Command { paths: self.paths, input: &self.input, restart: Restart::No, fortune: Fortune::Good, limit: None };
-        let ending = command.carry_out(self.mount, &mut self.witness, &mut self.chance)?;
+        let ending = command.carry_out(self.mount, &mut self.oracle, &mut self.chance)?;
         promise!(ending == Ending::NothingToDo, "a finished run is not finished");
-        self.witness.checks_all(&|path| self.machine.bytes(path), self.paths)
+        self.oracle.checks_all(&|path| self.machine.bytes(path), self.paths)
     }
 
-    /// Sometimes a bit of the checkpoint turns over, and back again: it must be noticed, or mean nothing.
+    /// Sometimes flips a bit of the checkpoint and flips it back: the command must notice it, or it must have no effect.
     fn rots(&mut self) -> Result<(), Broken> {
         let path = &self.paths.checkpoint;
         let Some(sound) = self.machine.bytes(path).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! The command as `chatlift import` carries it out, as far as the journal is concerned: lock, examine, open, append, commit, finish.
+//! The journal's part of `chatlift import`: lock, examine, open, append, commit, finish.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use chatlift::io::journal::paths::RunPaths;
 use chatlift::io::journal::{self, DiskError, Journal, OpenError, OutcomeSink, Restart, StartDecision};
 
 use super::input::{Fortune, Input};
-use super::oracle::{Broken, Witness, now, promise};
+use super::oracle::{Broken, Oracle, now, promise};
 
-/// Most rows that are committed at once. Chosen.
+/// The most rows of one commit. Chosen.
 const COMMIT_ROWS_MAX: u64 = 5;
 
-/// A command line, and how it goes.
+/// A command line, and the course of its run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Command<'a> {
     pub(crate) paths: &'a RunPaths,
     pub(crate) input: &'a Input,
     pub(crate) restart: Restart,
     pub(crate) fortune: Fortune,
-    /// Stop after at least so many rows of this process, as on a signal.
+    /// Stop after at least this many rows of this process, as after a signal.
     pub(crate) limit: Option<u64>,
 }
 
@@ -70,56 +70,56 @@ impl From<OpenError> for Failure {
 }
 
 impl Command<'_> {
-    /// Carries it out in a process of its own, which sees the disk through `mount`.
+    /// Runs the command in a process of its own, which sees the disk through `mount`.
     pub(crate) fn carry_out<D: Disk>(
         self,
         mount: &impl Fn() -> D,
-        witness: &mut Witness,
+        oracle: &mut Oracle,
         chance: &mut fastrand::Rng,
     ) -> Result<Ending, Broken> {
-        match self.attempt(mount, witness, chance) {
+        match self.attempt(mount, oracle, chance) {
             Ok(ending) => Ok(ending),
             Err(Failure::Disk(error)) => Ok(Ending::DiskFailed(format!("{error}: {}", error.source))),
             Err(Failure::Broken(broken)) => Err(broken),
         }
     }
 
-    fn attempt<D: Disk>(self, mount: &impl Fn() -> D, witness: &mut Witness, chance: &mut fastrand::Rng) -> Result<Ending, Failure> {
+    fn attempt<D: Disk>(self, mount: &impl Fn() -> D, oracle: &mut Oracle, chance: &mut fastrand::Rng) -> Result<Ending, Failure> {
         let disk = mount();
         let lock = lock(&disk, self.paths)?;
         let compare = |checkpoint: &Checkpoint| Ok(self.input.compare(checkpoint.settled));
         let plan = journal::examine(&disk, self.paths, &self.input.claim(), self.restart, compare)?;
-        witness.planned(&plan, self.restart, self.input)?;
+        oracle.planned(&plan, self.restart, self.input)?;
         let way = match plan {
             StartDecision::Finished { .. } => return Ok(Ending::NothingToDo),
             StartDecision::Run(way) => way,
         };
         let journal = journal::open(way, (disk, lock), self.paths.clone(), self.input.claim(), now())?;
-        witness.opened(self.input);
-        self.write(journal, mount, witness, chance)
+        oracle.opened(self.input);
+        self.write(journal, mount, oracle, chance)
     }
 
     fn write<D: Disk>(
         self,
         mut journal: Journal<D>,
         mount: &impl Fn() -> D,
-        witness: &mut Witness,
+        oracle: &mut Oracle,
         chance: &mut fastrand::Rng,
     ) -> Result<Ending, Failure> {
         let first = journal.settled().rows;
         loop {
             for _ in 0..chance.u64(1..=COMMIT_ROWS_MAX) {
                 let Some((settled, line)) = self.input.settle(journal.settled().rows, self.fortune, chance) else {
-                    witness.finishes();
+                    oracle.finishes();
                     journal.finish()?;
-                    witness.finished(journal.tally())?;
+                    oracle.finished(journal.tally())?;
                     return Ok(Ending::Finished);
                 };
                 journal.append(settled);
-                witness.appends(line);
+                oracle.appends(line);
             }
             journal.commit()?;
-            witness.committed();
+            oracle.committed();
             if chance.u8(..4) == 0 {
                 keeps_others_out(mount, self.paths)?;
             }
@@ -130,7 +130,8 @@ impl Command<'_> {
     }
 }
 
-/// Takes the lock. A process that another test starts holds a copy of a lock that was just given up, until it becomes its program.
+/// Takes the lock. A child process of another test holds a copy of a released lock until it runs its program, so this may take several
+/// tries.
 pub(super) fn lock<D: Disk>(disk: &D, paths: &RunPaths) -> Result<D::Lock, OpenError> {
     const TRIES: usize = 200;
     for _ in 0..TRIES {
@@ -142,7 +143,7 @@ pub(super) fn lock<D: Disk>(disk: &D, paths: &RunPaths) -> Result<D::Lock, OpenE
     journal::lock(disk, paths)
 }
 
-/// A second process finds the files locked.
+/// A second process must find the files locked.
 fn keeps_others_out<D: Disk>(mount: &impl Fn() -> D, paths: &RunPaths) -> Result<(), Broken> {
     let second = journal::lock(&mount(), paths);
     promise!(second.is_err(), "two processes are at work at once");

@@ -1,7 +1,7 @@
-//! Journals that are broken on purpose, each in one way: the suite must be able to fail.
+//! Journals with one flaw each: these tests show that the suite can fail.
 //!
-//! The journal itself has no hooks. Each flaw stands between it and the disk, and changes or drops what the journal asks for by path, so
-//! that the disk sees what a journal with that flaw would do.
+//! The journal itself has no hooks. Each flaw stands between the journal and the disk and changes or drops operations by their path, so
+//! that the disk sees the operations of a journal with that flaw.
 
 use std::io;
 use std::path::Path;
@@ -16,10 +16,10 @@ use super::case::Scenario;
 use super::machine::{Lock, Machine, OpenFile};
 use super::oracle::Broken;
 
-/// Cases within which a flaw has to be found. Chosen.
+/// The number of cases within which a flaw must be found. Chosen.
 const CASES_MAX: u64 = 5_000;
 
-/// One way to get it wrong.
+/// A flaw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     NoCutOnResume,
@@ -37,7 +37,7 @@ enum Flaw {
     RemovalNotSynced,
 }
 
-/// What a path is to the run.
+/// The role of a path in the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Results,
@@ -47,7 +47,7 @@ enum Role {
     Other,
 }
 
-/// The disk as a journal with a flaw uses it; one for each process.
+/// The disk of a journal with a flaw; one for each process.
 #[derive(Debug)]
 struct Flawed {
     flaw: Flaw,
@@ -56,12 +56,12 @@ struct Flawed {
     is_first_run: AtomicBool,
     /// Whether this process has changed no name yet.
     is_start: AtomicBool,
-    /// Whether the last thing it did was to remove a file.
+    /// Whether its last operation removed a file.
     has_removed: AtomicBool,
     held_back: HeldBack,
 }
 
-/// Writes that wait for the next checkpoint.
+/// Writes that are held back until the next checkpoint.
 type HeldBack = Arc<Mutex<Vec<HeldWrite>>>;
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Flawed {
         self.flaw == flaw && self.role(path) == role
     }
 
-    /// Where a checkpoint in the making goes.
+    /// The path under which a new checkpoint is written.
     fn actual<'a>(&'a self, path: &'a Path) -> &'a Path {
         if self.is(Flaw::CheckpointInPlace, Role::NewCheckpoint, path) { &self.paths.checkpoint } else { path }
     }
@@ -187,13 +187,13 @@ impl Disk for Flawed {
     }
 }
 
-/// A file of it.
+/// An open file of this disk.
 #[derive(Debug)]
 struct FlawedFile {
     flaw: Flaw,
     role: Role,
     file: OpenFile,
-    /// Whether it was cut and nothing was written since.
+    /// Whether the file was cut and not written to since.
     is_cut: bool,
     held_back: HeldBack,
 }
@@ -234,7 +234,7 @@ impl DiskFile for FlawedFile {
     }
 }
 
-/// Puts the checksum into a checkpoint that its content has, whatever that is: as if it weren't looked at.
+/// Replaces the checksum of a checkpoint by the one of its content, as if checksums were not checked.
 fn make_checksum_right(bytes: &mut [u8]) {
     const BEFORE: &[u8] = br#""checksum":""#;
     const DIGITS: usize = 16;
@@ -244,7 +244,7 @@ fn make_checksum_right(bytes: &mut [u8]) {
     bytes[at..at + DIGITS].copy_from_slice(right.as_bytes());
 }
 
-/// The first case that a flaw does not survive: how many there were, its seed, and what was broken.
+/// The first case that fails with a flaw: the number of cases so far, its seed, and the broken promise.
 fn first_broken(flaw: Flaw) -> Option<(u64, String, String)> {
     let mount = |machine: &Machine, paths: &RunPaths| Flawed::new(flaw, machine, paths);
     let mut cases = 0;

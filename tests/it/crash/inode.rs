@@ -1,15 +1,15 @@
-//! What a file holds, and what a power loss leaves of it.
+//! The content of a file, and the part of it that survives a power loss.
 
-/// What a disk writes as a whole, in bytes. Chosen: the smallest that is in use.
+/// The number of bytes that a disk writes atomically. Chosen: the smallest size in use.
 const SECTOR_BYTES: usize = 512;
 
-/// A file, whatever it is called.
+/// A file, independent of its names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inode {
     pub(super) bytes: Vec<u8>,
-    /// As of the last sync …
+    /// The content at the last sync.
     pub(super) lasting: Vec<u8>,
-    /// … and what has happened since.
+    /// The changes since then.
     pub(super) changes: Vec<Change>,
 }
 
@@ -31,7 +31,7 @@ impl Inode {
         }
     }
 
-    /// Some of the changes never land, though they are seen until the power goes, and no later sync will find them.
+    /// Some of the changes never reach the disk. They are visible until the power loss, and no later sync writes them.
     pub(super) fn fail_to_sync(&mut self, chance: &mut fastrand::Rng) {
         for change in self.changes.drain(..) {
             change.land_in_part(&mut self.lasting, chance);
@@ -64,7 +64,7 @@ impl Change {
         }
     }
 
-    /// Lands as a whole, or not at all, or in some of its sectors; the length may land without the bytes.
+    /// Writes the change completely, not at all, or only some of its sectors; the length may change without the bytes.
     fn land_in_part(&self, file: &mut Vec<u8>, chance: &mut fastrand::Rng) {
         match self {
             Change::Length(_) if chance.bool() => self.land(file),

@@ -1,4 +1,4 @@
-//! An input in memory, and what the runs make of its records.
+//! An input in memory, and the outcomes that runs give to its records.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -11,10 +11,10 @@ use chatlift::io::journal::checkpoint::RunKind;
 use csv::ByteRecord;
 
 const HEADER: &str = "UserID,Nick\n";
-/// The rejects' header that belongs to it.
+/// The header of the rejects for this input.
 pub(crate) const REJECTS_HEADER: &str = "UserID,Nick,error_code,error_info\n";
 
-/// The input, as far as the journal is concerned with it.
+/// The input, as far as the journal uses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Input {
     records: Vec<Record>,
@@ -37,7 +37,7 @@ impl Input {
         Self { records: Vec::new(), start, fingerprint }.appended(records, chance)
     }
 
-    /// The same with more records at its end.
+    /// The same input with more records at its end.
     pub(crate) fn appended(mut self, records: u64, chance: &mut fastrand::Rng) -> Self {
         for _ in 0..records {
             let nick = format!("nick{}", chance.u32(..));
@@ -49,7 +49,7 @@ impl Input {
         self.touched(chance)
     }
 
-    /// The same bytes, but the stat fields have changed.
+    /// The same bytes with other stat fields.
     pub(crate) fn touched(mut self, chance: &mut fastrand::Rng) -> Self {
         self.fingerprint = FileStat { len: self.end().offset, modified_ns: chance.i64(..), ..self.fingerprint };
         self
@@ -76,7 +76,7 @@ impl Input {
         }
     }
 
-    /// As the roster compares a file.
+    /// Compares the input as the roster compares a file.
     pub(crate) fn compare(&self, settled: InputPosition) -> InputChange {
         let ends = self.records.iter().map(|record| record.end);
         match std::iter::once(self.start).chain(ends).find(|end| end.rows == settled.rows) {
@@ -86,7 +86,7 @@ impl Input {
         }
     }
 
-    /// The record behind so many rows, with an outcome; `None` behind the last.
+    /// The record behind this many rows, with an outcome; `None` behind the last.
     pub(crate) fn settle(&self, rows_before: u64, fortune: Fortune, chance: &mut fastrand::Rng) -> Option<(RowOutcome, Line)> {
         let row = rows_before + 1;
         let record = self.records.get(usize::try_from(rows_before).expect("inputs of tests are small"))?;
@@ -98,14 +98,14 @@ impl Input {
     }
 }
 
-/// How a run goes for the records.
+/// The outcomes of a run's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fortune {
     /// All are imported.
     Good,
     /// Some fail or are invalid.
     Mixed,
-    /// As mixed, and the service has much to say about it.
+    /// The same as mixed, with long messages of the service.
     Wordy,
 }
 
@@ -135,7 +135,7 @@ impl Fortune {
     }
 }
 
-/// What results and rejects must hold of one record.
+/// The expected lines of one record in results and rejects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) status: Status,
@@ -144,7 +144,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Formats for itself, so that the journal's formatting is checked too.
+    /// Formats the lines with code of its own, so that the journal's formatting is checked too.
     fn new(row: u64, record: &Record, outcome: &Outcome, time: &str) -> Self {
         let (status, info, attempts) = (outcome.status, &outcome.error_info, outcome.attempts);
         let code = outcome.error_code.map_or(String::new(), |code| code.to_string());

@@ -1,9 +1,9 @@
-//! A machine whose disk forgets what was not synced: the journal's disk for tests, in memory.
+//! A machine whose disk loses everything that was not synced: the journal's disk for tests, in memory.
 //!
-//! It keeps apart what a running system sees and what would be left after a power loss. Contents that were not synced survive, vanish, tear
-//! at sectors or turn to zeros; names that were not synced land or not, in order or each on its own. A rename is atomic, but the
-//! file under the new name is as unsynced as it was before. Which of these happens is drawn from a seed. Every operation that changes
-//! something is counted, and the machine can be stopped at each.
+//! It distinguishes the state that a running system sees from the state after a power loss. Unsynced contents may survive, vanish, be
+//! written in part or turn to zeros; unsynced names may survive or not, in order or independently. A rename is atomic, but the content of
+//! the file stays as unsynced as before. A seed decides which of these happens. Every operation with an effect is counted, and the machine
+//! can be stopped at each.
 
 use std::io;
 use std::path::Path;
@@ -14,14 +14,14 @@ use chatlift::io::journal::disk::{Disk, DiskFile};
 use super::inode::{Change, Inode};
 use super::names::{NameChange, Names, folder, landed};
 
-/// How a process comes to its end before its time.
+/// How a process is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interruption {
-    /// The process is gone, all that it has written is seen by the next one.
+    /// The process is killed; the next one sees everything that it has written.
     Kill,
-    /// What was not synced is up to chance.
+    /// Chance decides about everything that was not synced.
     PowerLoss,
-    /// One operation fails, a write perhaps after a part, a sync for good; the process lives to see it.
+    /// One operation fails, a write perhaps after a part, a sync permanently; the process continues.
     DiskFull,
 }
 
@@ -29,14 +29,14 @@ impl Interruption {
     pub(crate) const ALL: [Interruption; 3] = [Interruption::Kill, Interruption::PowerLoss, Interruption::DiskFull];
 }
 
-/// An interruption at the operation that follows so many.
+/// An interruption at the operation that follows this many others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stop {
     pub(crate) after: u64,
     pub(crate) how: Interruption,
 }
 
-/// The machine; clones are the same one.
+/// The machine. Its clones are the same machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine(Arc<Mutex<State>>);
 
@@ -55,13 +55,13 @@ impl Machine {
         })))
     }
 
-    /// Another machine in the same state, whose chance is drawn from `seed`.
+    /// Another machine in the same state, with its own `seed`.
     pub(crate) fn duplicate(&self, seed: u64) -> Self {
         let state = State { chance: fastrand::Rng::with_seed(seed), ..self.state().clone() };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// A new process begins, to be stopped or not. Its operations are counted from 0.
+    /// Starts a new process, which may be stopped. Its operations are counted from 0.
     pub(crate) fn start(&self, stop: Option<Stop>) {
         let mut state = self.state();
         state.operations = 0;
@@ -74,12 +74,12 @@ impl Machine {
         self.state().interrupted
     }
 
-    /// Operations since the last start.
+    /// The number of operations since the last start.
     pub(crate) fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// The power goes and comes back.
+    /// The power fails and returns.
     pub(crate) fn lose_power(&self) {
         let state = &mut *self.state();
         for inode in &mut state.inodes {
@@ -92,20 +92,20 @@ impl Machine {
         state.names = state.lasting_names.clone();
     }
 
-    /// What a file holds, as the running system sees it.
+    /// The content of a file as the running system sees it.
     pub(crate) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
         state.names.get(name(path)).map(|inode| state.inodes[inode].bytes.clone())
     }
 
-    /// Puts other bytes of the same length under a file, unseen by what would be left after a power loss.
+    /// Replaces the bytes of a file by others of the same length, without changing what a power loss would leave.
     pub(crate) fn replace_bytes(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state();
         let inode = state.names.get(name(path)).expect("only files that are there are replaced");
         state.inodes[inode].bytes = bytes;
     }
 
-    /// Puts a file there that lasts.
+    /// Creates a file that is durable.
     pub(crate) fn place(&self, path: &Path, bytes: &[u8]) {
         let state = &mut *self.state();
         let inode = state.inodes.len();
@@ -115,7 +115,7 @@ impl Machine {
         }
     }
 
-    /// Takes a name away for good.
+    /// Removes a name durably.
     pub(crate) fn discard(&self, path: &Path) {
         let state = &mut *self.state();
         for names in [&mut state.names, &mut state.lasting_names] {
@@ -123,7 +123,7 @@ impl Machine {
         }
     }
 
-    /// The files with their lengths: seen, and synced.
+    /// The files with their visible and their synced lengths.
     pub(crate) fn listing(&self) -> String {
         let state = self.state();
         let line = |(name, inode): (&String, &usize)| {
@@ -144,7 +144,7 @@ struct State {
     inodes: Vec<Inode>,
     names: Names,
     lasting_names: Names,
-    /// Changes of names since they were last synced.
+    /// Changes of names since the last sync.
     name_changes: Vec<NameChange>,
     locked: Vec<usize>,
     operations: u64,
@@ -154,7 +154,7 @@ struct State {
 }
 
 impl State {
-    /// Counts an operation that is about to happen, unless the process is stopped before.
+    /// Counts an operation that is about to happen, unless the process is stopped before it.
     fn step(&mut self) -> io::Result<()> {
         self.is_up()?;
         if let Some(stop) = self.stop.take_if(|stop| stop.after == self.operations) {
@@ -168,7 +168,7 @@ impl State {
         Ok(())
     }
 
-    /// A process that is gone does nothing any more.
+    /// A process that is gone can do nothing.
     fn is_up(&self) -> io::Result<()> {
         match self.interrupted {
             Some(Interruption::Kill | Interruption::PowerLoss) => Err(gone()),
@@ -266,7 +266,7 @@ impl Disk for Machine {
     }
 }
 
-/// A file that a process has open, whatever becomes of its name.
+/// A file that a process has open, whatever its name is now.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenFile {
     machine: Machine,
@@ -306,7 +306,7 @@ impl DiskFile for OpenFile {
     }
 }
 
-/// A lock; it belongs to the file, not to its name, and ends with its process.
+/// A lock. It belongs to the file and not to its name, and ends with its process.
 #[derive(Debug)]
 pub(crate) struct Lock {
     machine: Machine,

@@ -1,8 +1,8 @@
-//! Evidence that a crash at any instant breaks no promise of the journal.
+//! Tests that a crash at any moment breaks no promise of the journal.
 //!
-//! Each scenario is a command that finds what an earlier run has left; its cases interrupt it at each of its operations, by a kill, a power
-//! loss or a full disk, then some more times during recovery, until the same command has come to its end. `CHATLIFT_CASES` sets how many
-//! cases are lived through at least, `CHATLIFT_SEED=scenario:case` repeats the one that a failure names.
+//! Each scenario is a command after an earlier run. Its cases interrupt the command at each of its operations by a kill, a power loss or a
+//! full disk, then some more times during recovery, until the same command has ended. `CHATLIFT_CASES` sets the least number of cases,
+//! `CHATLIFT_SEED=scenario:case` repeats the case that a failure names.
 
 mod case;
 mod command;
@@ -22,7 +22,7 @@ use chatlift::io::journal::paths::RunPaths;
 use machine::Machine;
 use oracle::Broken;
 
-/// Cases that are lived through unless another number is asked for. Chosen: some seconds.
+/// The default number of cases. Chosen: some seconds.
 const CASES: u64 = 20_000;
 
 fn sound(machine: &Machine, _: &RunPaths) -> Machine {
@@ -32,15 +32,15 @@ fn sound(machine: &Machine, _: &RunPaths) -> Machine {
 #[test]
 fn no_crash_breaks_a_promise() {
     if let Ok(seed) = std::env::var(SEED_VARIABLE) {
-        return live_through_one(&seed);
+        return run_one_case(&seed);
     }
     let wanted = std::env::var("CHATLIFT_CASES").map_or(CASES, |count| count.parse().expect("CHATLIFT_CASES is a number"));
-    let lived_through = live_through(wanted);
+    let lived_through = run_cases(wanted);
     println!("{lived_through} cases lived through");
     assert!(lived_through >= wanted);
 }
 
-fn live_through_one(seed: &str) {
+fn run_one_case(seed: &str) {
     let number = |text: &str| text.parse().expect("CHATLIFT_SEED is scenario:case");
     let (scenario, case) = seed.split_once(':').expect("CHATLIFT_SEED is scenario:case");
     let lived = Scenario::new(number(scenario), &sound).and_then(|found| found.check(number(case), &sound));
@@ -49,8 +49,8 @@ fn live_through_one(seed: &str) {
     }
 }
 
-/// Lives through scenario after scenario on all cores.
-fn live_through(wanted: u64) -> u64 {
+/// Runs scenario after scenario on all cores.
+fn run_cases(wanted: u64) -> u64 {
     let (next_scenario, lived_through, failures) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
     let work = || {
         while lived_through.load(Ordering::Relaxed) < wanted && failures.lock().expect("nobody panics with it").is_empty() {

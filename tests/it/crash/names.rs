@@ -1,4 +1,4 @@
-//! The names of files, and what a power loss leaves of them.
+//! The names of files, and those of them that survive a power loss.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub(super) fn folder(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// The changes of names that a power loss leaves: in each folder the first ones, or each by its own luck.
+/// The changes of names that survive a power loss: in each folder the first ones, or each independently.
 pub(super) fn landed(changes: Vec<NameChange>, chance: &mut fastrand::Rng) -> Vec<NameChange> {
     if chance.bool() {
         return changes.into_iter().filter(|_| chance.bool()).collect();

@@ -1,4 +1,4 @@
-//! Who remembers what the command has said, whatever happens to the machine, and holds it to that.
+//! The oracle remembers what the command has reported, and checks that it stays true whatever happens to the machine.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -11,17 +11,17 @@ use chatlift::io::journal::{RESULTS_HEADER, Restart, StartDecision, StartMode};
 
 use super::input::{Input, Line, REJECTS_HEADER};
 
-/// Reads a file; `None` if it isn't there.
+/// Reads a file; `None` if it does not exist.
 pub(crate) type Read<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
 
-/// Dated names that are looked at. Chosen: more than any case makes.
+/// The number of dated names that are checked. Chosen: more than any case creates.
 const STAMPS: u32 = 40;
 
-/// A promise that was broken, in words.
+/// A broken promise, in words.
 #[derive(Debug)]
 pub(crate) struct Broken(pub(crate) String);
 
-/// Returns with a broken promise unless the condition holds.
+/// Returns a broken promise unless the condition holds.
 macro_rules! promise {
     ($holds:expr, $($words:tt)+) => {
         if !$holds {
@@ -31,64 +31,64 @@ macro_rules! promise {
 }
 pub(crate) use promise;
 
-/// The time of every process: all dated names would be the same one.
+/// The time of every process, so that all dated names have the same time.
 pub(crate) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
 
-/// What has been said of the runs on these files.
+/// The reports about the runs on these files.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Witness {
+pub(crate) struct Oracle {
     run: Option<Run>,
-    /// A run that is being set aside.
+    /// A run whose files are being renamed to backups.
     leaving: Option<Run>,
     relics: Vec<Relic>,
     openings: u32,
 }
 
-/// A run, from its first process to its last.
+/// A run from its first process to its last.
 #[derive(Debug, Clone)]
 struct Run {
     input_end: InputPosition,
-    /// As last attempted.
+    /// The lines that were appended, including those of the last attempt.
     lines: Vec<Line>,
-    /// So many of them were reported as committed.
-    vouched: usize,
+    /// The number of lines that were reported as committed.
+    committed_lines: usize,
     end: End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
-    /// Whether the run is finished was not reported.
+    /// It was not reported whether the run is finished.
     Unknown,
     Finished,
 }
 
-/// Something that was set aside and must be found under a dated name.
+/// A file that was renamed to a backup and must be found under a dated name.
 #[derive(Debug, Clone)]
 enum Relic {
     Run(Run),
     Foreign { of: fn(&RunPaths) -> &Path, bytes: Vec<u8> },
 }
 
-impl Witness {
-    /// There is a file that belongs to no run.
+impl Oracle {
+    /// A file exists that belongs to no run.
     pub(crate) fn knows_foreign(&mut self, of: fn(&RunPaths) -> &Path, bytes: &[u8]) {
         self.relics.push(Relic::Foreign { of, bytes: bytes.to_vec() });
     }
 
-    /// Nothing of what was said counts any more: somebody has been at the files.
+    /// The user has changed the files, so earlier reports no longer count.
     pub(crate) fn forgets_run(&mut self) {
         self.run = None;
     }
 
-    /// How many journals were opened.
+    /// The number of journals that were opened.
     pub(crate) fn openings(&self) -> u32 {
         self.openings
     }
 
-    /// A command has decided.
+    /// A command has decided how to start.
     pub(crate) fn planned(&mut self, plan: &StartDecision, restart: Restart, input: &Input) -> Result<(), Broken> {
         match plan {
             StartDecision::Finished { tally } => self.found_finished(*tally, restart, input),
@@ -113,7 +113,7 @@ impl Witness {
         promise!(run.end != End::Open, "a run is finished that was not");
         promise!(run.input_end == input.end(), "more input, and all is finished");
         promise!(run.tally() == tally, "finished with {tally:?}, it was {:?}", run.tally());
-        run.vouched = run.lines.len();
+        run.committed_lines = run.lines.len();
         run.end = End::Finished;
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Witness {
     fn found_unfinished(&mut self, checkpoint: &Checkpoint) -> Result<(), Broken> {
         let rows = usize::try_from(checkpoint.settled.rows).expect("inputs of tests are small");
         match &self.leaving {
-            Some(leaving) if rows >= leaving.vouched && leaving.vouched > 0 => self.stays(),
+            Some(leaving) if rows >= leaving.committed_lines && leaving.committed_lines > 0 => self.stays(),
             Some(_) => self.relics.extend(self.leaving.take().map(Relic::Run)),
             None => {}
         }
@@ -139,7 +139,7 @@ impl Witness {
             return Ok(());
         };
         promise!(run.end != End::Finished, "a finished run is unfinished again");
-        promise!(rows >= run.vouched, "{} rows were committed, {rows} are left", run.vouched);
+        promise!(rows >= run.committed_lines, "{} rows were committed, {rows} are left", run.committed_lines);
         promise!(rows <= run.lines.len(), "{rows} rows, only {} were written", run.lines.len());
         run.lines.truncate(rows);
         run.end = End::Open;
@@ -147,20 +147,20 @@ impl Witness {
         Ok(())
     }
 
-    /// What was to be set aside is not.
+    /// The files that were to be renamed stay.
     fn stays(&mut self) {
         if let Some(leaving) = self.leaving.take() {
             self.run = Some(leaving);
         }
     }
 
-    /// The journal is open: from now on the run can't be lost.
+    /// The journal is open, so the run must not be lost from now on.
     pub(crate) fn opened(&mut self, input: &Input) {
         self.openings += 1;
         self.relics.extend(self.leaving.take().map(Relic::Run));
-        let run = self.run.get_or_insert_with(|| Run { input_end: input.end(), lines: Vec::new(), vouched: 0, end: End::Open });
+        let run = self.run.get_or_insert_with(|| Run { input_end: input.end(), lines: Vec::new(), committed_lines: 0, end: End::Open });
         run.input_end = input.end();
-        run.vouched = run.lines.len();
+        run.committed_lines = run.lines.len();
     }
 
     pub(crate) fn appends(&mut self, line: Line) {
@@ -169,7 +169,7 @@ impl Witness {
 
     pub(crate) fn committed(&mut self) {
         let run = self.open_run();
-        run.vouched = run.lines.len();
+        run.committed_lines = run.lines.len();
     }
 
     pub(crate) fn finishes(&mut self) {
@@ -179,7 +179,7 @@ impl Witness {
     pub(crate) fn finished(&mut self, tally: OutcomeCounts) -> Result<(), Broken> {
         let run = self.open_run();
         promise!(run.tally() == tally, "the tally is {tally:?}, it should be {:?}", run.tally());
-        run.vouched = run.lines.len();
+        run.committed_lines = run.lines.len();
         run.end = End::Finished;
         Ok(())
     }
@@ -188,16 +188,16 @@ impl Witness {
         self.run.as_mut().expect("a journal is open")
     }
 
-    /// What must be on the disk while nobody is at work, whatever may follow it.
+    /// Checks the files between processes: everything that was reported as committed must be on the disk.
     pub(crate) fn checks_committed(&self, read: Read<'_>, paths: &RunPaths) -> Result<(), Broken> {
         let Some(run) = &self.run else { return Ok(()) };
         let starts_with = |path: &Path, start: &str| read(path).unwrap_or_default().starts_with(start.as_bytes());
-        promise!(starts_with(&paths.results, &run.results(run.vouched)), "committed results are gone");
-        promise!(starts_with(&paths.rejects, &run.rejects(run.vouched).unwrap_or_default()), "committed rejects are gone");
+        promise!(starts_with(&paths.results, &run.results(run.committed_lines)), "committed results are gone");
+        promise!(starts_with(&paths.rejects, &run.rejects(run.committed_lines).unwrap_or_default()), "committed rejects are gone");
         Ok(())
     }
 
-    /// What must be on the disk when all is done: that and nothing else.
+    /// Checks the files at the end: exactly the expected lines must be on the disk.
     pub(crate) fn checks_all(&self, read: Read<'_>, paths: &RunPaths) -> Result<(), Broken> {
         let Some(run) = &self.run else { return Err(Broken("there was no run".to_owned())) };
         let rows = run.lines.len();
@@ -230,13 +230,13 @@ impl Run {
         tally
     }
 
-    /// Whether `kept`, what is found under one dated name, is this run.
+    /// Whether `kept`, the files under one dated name, are those of this run.
     fn is(&self, read: Read<'_>, kept: &RunPaths) -> bool {
         let Some(found_results) = read(&kept.results) else { return false };
         if read(&kept.checkpoint).is_none() {
             return false;
         }
-        let (results, rejects) = (self.results(self.vouched), self.rejects(self.vouched));
+        let (results, rejects) = (self.results(self.committed_lines), self.rejects(self.committed_lines));
         let found_rejects = read(&kept.rejects);
         match self.end {
             End::Finished => found_results == results.as_bytes() && found_rejects.as_deref() == rejects.as_deref().map(str::as_bytes),

@@ -1,4 +1,4 @@
-//! The journal on real files: whatever is done to a run, or to its files behind its back.
+//! The journal on real files, whatever happens to a run or to its files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,21 +18,21 @@ use tempfile::TempDir;
 
 use super::command::{Command, Ending, lock};
 use super::input::{Fortune, Input};
-use super::oracle::{Broken, Witness, now};
+use super::oracle::{Broken, Oracle, now};
 
-/// Sequences of processes that are tried. Chosen: a second or two of real syncs.
+/// The number of sequences of processes. Chosen: a second or two with real syncs.
 const SEQUENCES: u32 = 48;
-/// Ways to spoil a file that are tried. Chosen.
+/// The number of ways to damage a file. Chosen.
 const SPOILINGS: u32 = 256;
 
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// What happens next in the life of a run.
+/// The next step in the life of a run.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A process is killed before the operation that follows so many.
+    /// A process is killed before the operation that follows this many others.
     Killed {
         after: u64,
     },
@@ -67,7 +67,7 @@ proptest! {
             life.takes(step);
         }
         life.runs(u64::MAX, None);
-        let checked = life.witness.checks_all(&|path| fs::read(path).ok(), &life.paths);
+        let checked = life.oracle.checks_all(&|path| fs::read(path).ok(), &life.paths);
         prop_assert!(checked.is_ok(), "{checked:?}");
         prop_assert_eq!(life.runs(u64::MAX, None), Ending::NothingToDo);
         for (path, _) in life.files() {
@@ -159,7 +159,7 @@ struct RealLife {
     paths: RunPaths,
     input: Input,
     fortune: Fortune,
-    witness: Witness,
+    oracle: Oracle,
     chance: fastrand::Rng,
 }
 
@@ -168,10 +168,10 @@ impl RealLife {
         let mut chance = fastrand::Rng::with_seed(seed);
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let paths = RunPaths::new(&folder.path().join("u.csv"), GivenPaths::default());
-        Self { folder, paths, input: Input::new(rows, &mut chance), fortune, witness: Witness::default(), chance }
+        Self { folder, paths, input: Input::new(rows, &mut chance), fortune, oracle: Oracle::default(), chance }
     }
 
-    /// A run that was stopped and has results and rejects, all of which fit into what their extents vouch for.
+    /// A stopped run with results and rejects that are short enough to be covered completely by the hashes of their extents.
     fn stopped() -> Self {
         let mut life = Self::new(12, Fortune::Mixed, 3);
         assert_eq!(life.runs(u64::MAX, Some(8)), Ending::Stopped);
@@ -191,7 +191,7 @@ impl RealLife {
         let lifespan = Arc::new(AtomicU64::new(lifespan));
         let mount = || Mortal { disk: OsDisk, lifespan: Arc::clone(&lifespan) };
         let command = Command { paths: &self.paths, input: &self.input, restart: Restart::No, fortune: self.fortune, limit };
-        let ended = command.carry_out(&mount, &mut self.witness, &mut self.chance);
+        let ended = command.carry_out(&mount, &mut self.oracle, &mut self.chance);
         ended.unwrap_or_else(|Broken(why)| panic!("{why}"))
     }
 
@@ -207,7 +207,7 @@ impl RealLife {
         journal::open(way, (OsDisk, lock), self.paths.clone(), self.input.claim(), now()).map(drop)
     }
 
-    /// All files with what they hold.
+    /// All files with their contents.
     fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let entries = fs::read_dir(self.folder.path()).expect("the folder is there");
         let paths = entries.map(|entry| entry.expect("the folder can be read").path());
@@ -215,7 +215,7 @@ impl RealLife {
     }
 }
 
-/// The machine's own disk, for a process that dies after so many operations.
+/// The machine's own disk, for a process that dies after this many operations.
 #[derive(Debug)]
 struct Mortal<T> {
     disk: T,
