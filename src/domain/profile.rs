@@ -1,4 +1,4 @@
-//! The profile fields of an account, in one table: what each is called on the wire and in files, and where a state keeps it.
+//! The profile fields of an account, in one table: their names in requests and files, and their place in a state.
 
 /// A profile field that accounts are imported with, and that is compared and kept by its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -7,24 +7,24 @@ pub enum ProfileField {
     FaceUrl,
 }
 
-/// What is known of a profile field.
+/// The properties of a profile field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProfileFieldSpec {
     /// The name of its column in a file, and its key in a request of `account_import`.
     pub name: &'static str,
     /// Its name in profiles, as `portrait_get` shows them. Source: the documentation of profile fields.
     pub tag: &'static str,
-    /// The column of a state that keeps its hash. Runs count the records that have one in `with_…`. Never changed.
+    /// The column of a state that keeps its hash. A run's `with_…` counts the records that have the field. It must never change.
     pub column: &'static str,
-    /// Its bit where a state notes what is in doubt. Never changed.
+    /// Its bit in a state's set of doubts. It must never change.
     pub doubt_bit: u8,
 }
 
 impl ProfileField {
-    /// All of them; the position of each is its discriminant.
+    /// All fields; the position of each is its discriminant.
     pub const ALL: [ProfileField; 2] = [ProfileField::Nick, ProfileField::FaceUrl];
 
-    /// What is known of the field: the only table of profile fields.
+    /// The properties of the field, from the only table of profile fields.
     #[must_use]
     pub const fn spec(self) -> ProfileFieldSpec {
         match self {
@@ -34,7 +34,7 @@ impl ProfileField {
     }
 }
 
-/// Something for each profile field.
+/// One value for each profile field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PerField<T>([T; ProfileField::ALL.len()]);
 
