@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::dispatch::{
-    AbortCause, Clocks, Dependencies, DispatchSettings, Dispatcher, Fetched, Flow, Followup, Job, JobOutcome, Progress, Workload,
+    AbortCause, Clocks, DispatchDependencies, DispatchSettings, Dispatcher, Fetched, Flow, Followup, Job, JobOutcome, Progress, Workload,
 };
 use crate::domain::account::Account;
 use crate::domain::call_stats::CallStats;
@@ -28,7 +28,7 @@ pub struct AccountsJob<T> {
 
 /// Whether there is something to ask.
 #[derive(Debug)]
-pub enum Next<T> {
+pub enum NextJob<T> {
     Job(AccountsJob<T>),
     /// Not found out yet; ask again soon. So a long search blocks nobody.
     Pending,
@@ -51,7 +51,7 @@ pub trait JobSource {
     ///
     /// # Errors
     /// The run ends with it at once.
-    fn next(&mut self, command: Command) -> Result<Next<Self::Tag>, Self::Error>;
+    fn next(&mut self, command: Command) -> Result<NextJob<Self::Tag>, Self::Error>;
 
     /// Takes the end of a job, or of a part of one. Only a job of one account ends otherwise than by an answer. A run that is stopped
     /// leaves jobs without an end.
@@ -62,7 +62,7 @@ pub trait JobSource {
 }
 
 /// Tells whoever watches how far the run is.
-pub type OnProgress<S> = Box<dyn FnMut(&Progress, &S)>;
+pub type OnCallsProgress<S> = Box<dyn FnMut(&Progress, &S)>;
 
 /// The end of the run with what it did.
 #[derive(Debug)]
@@ -88,8 +88,8 @@ pub struct CallsFailed<E> {
 /// # Errors
 /// The source's.
 pub async fn run<A: Api, S: JobSource>(
-    dependencies: Dependencies<A>,
-    (source, on_progress): (S, OnProgress<S>),
+    dependencies: DispatchDependencies<A>,
+    (source, on_progress): (S, OnCallsProgress<S>),
     settings: DispatchSettings,
 ) -> Result<CallsOutcome<S>, CallsFailed<S::Error>> {
     let mut dispatcher = Dispatcher::new(dependencies, settings, CallsFlow::new(source, on_progress));
@@ -104,7 +104,7 @@ pub async fn run<A: Api, S: JobSource>(
 /// A source in motion, with the jobs that it has given and no call has carried yet.
 struct CallsFlow<S: JobSource> {
     source: S,
-    on_progress: OnProgress<S>,
+    on_progress: OnCallsProgress<S>,
     fresh: PerCommand<VecDeque<Job<AccountsJob<S::Tag>>>>,
     /// The source had no further job when it was asked last.
     is_dry: PerCommand<bool>,
@@ -117,7 +117,7 @@ struct CallsFlow<S: JobSource> {
 }
 
 impl<S: JobSource> CallsFlow<S> {
-    fn new(source: S, on_progress: OnProgress<S>) -> Self {
+    fn new(source: S, on_progress: OnCallsProgress<S>) -> Self {
         Self {
             source,
             on_progress,
@@ -231,9 +231,9 @@ impl<S: JobSource> Flow for CallsFlow<S> {
 
     fn fetch(&mut self, command: Command, _: &Clocks) -> Result<Fetched, S::Error> {
         match self.source.next(command)? {
-            Next::Job(job) => self.take_on(job),
-            Next::Nothing => self.is_dry[command] = true,
-            Next::Pending => {
+            NextJob::Job(job) => self.take_on(job),
+            NextJob::Nothing => self.is_dry[command] = true,
+            NextJob::Pending => {
                 self.is_searching = true;
                 return Ok(Fetched::Pending);
             }

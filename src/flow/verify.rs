@@ -14,7 +14,7 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::comparison::{FindingCounts, Findings};
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::{AccountStatus, Answer, Item, ItemRefusal, Profile};
-use crate::flow::calls::{AccountsJob, JobSource, Next};
+use crate::flow::calls::{AccountsJob, JobSource, NextJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::api::wire;
 use crate::io::roster::{Record, RosterError};
@@ -170,7 +170,7 @@ where
 
     const COMMANDS: &'static [Command] = &[Command::AccountCheck, Command::PortraitGet];
 
-    fn next(&mut self, command: Command) -> Result<Next<Page>, Self::Error> {
+    fn next(&mut self, command: Command) -> Result<NextJob<Page>, Self::Error> {
         let mut reading = ReadProgress::IsDone;
         // One API turns the pages, and waits for the other: an id that is missing leaves before its profile was asked for.
         let may_turn = command == Command::AccountCheck && self.pages[Command::PortraitGet].len() < CALLS_AHEAD;
@@ -179,9 +179,9 @@ where
             self.tell()?;
         }
         Ok(match (self.pages[command].pop_front(), reading) {
-            (Some(job), _) => Next::Job(job),
-            (None, ReadProgress::GoesOn) => Next::Pending,
-            (None, ReadProgress::IsDone) => Next::Nothing,
+            (Some(job), _) => NextJob::Job(job),
+            (None, ReadProgress::GoesOn) => NextJob::Pending,
+            (None, ReadProgress::IsDone) => NextJob::Nothing,
         })
     }
 

@@ -5,7 +5,7 @@
 use super::JobId;
 use super::health::{attempts_allowed, halted, sample};
 use super::job_queue::{Failure, Job};
-use super::scheduler::{Scheduler, Step, Stop, When};
+use super::scheduler::{Decided, Scheduler, Stop, When};
 use super::workload::{Followup, JobOutcome, Workload};
 use crate::domain::breaker::{ExhaustedBy, HealthSample};
 use crate::domain::command::Command;
@@ -34,7 +34,7 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// Decides what becomes of a job whose call has ended.
-    pub(super) fn decide(&mut self, workload: &mut W, id: JobId, (verdict, end): (&Verdict, CallOutcome), at: At) -> Step<W> {
+    pub(super) fn decide(&mut self, workload: &mut W, id: JobId, (verdict, end): (&Verdict, CallOutcome), at: At) -> Decided<W> {
         match verdict {
             Verdict::Accepted => return self.accepted(workload, id, end, at),
             Verdict::Reject => return self.rejected(workload, id, words(end), at),
@@ -61,7 +61,7 @@ impl<W: Workload> Scheduler<W> {
         Ok(())
     }
 
-    fn accepted(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: At) -> Step<W> {
+    fn accepted(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: At) -> Decided<W> {
         let CallOutcome::Done(answer) = end else { unreachable!("nothing else is accepted") };
         let mut job = self.remove(id);
         job.charge_answer();
@@ -73,7 +73,7 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// A job was refused for its own fault; if all are, it isn't their own.
-    fn rejected(&mut self, workload: &mut W, id: JobId, failure: Failure, at: At) -> Step<W> {
+    fn rejected(&mut self, workload: &mut W, id: JobId, failure: Failure, at: At) -> Decided<W> {
         let mut job = self.remove(id);
         job.charge_answer();
         let (spec, breaker) = (job.command.spec(), W::breaker_of(job.command));
@@ -86,7 +86,7 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// Charges a temporary error, unless the API is down. A job that is out of attempts waits until its failure can be judged.
-    fn charge(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: At) -> Step<W> {
+    fn charge(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: At) -> Decided<W> {
         let job = &mut self.jobs[id];
         let is_withheld = W::withholds_failure(job.command);
         let allowed = if is_withheld { attempts_allowed(by, self.limits.max_attempts) } else { self.limits.max_attempts };
@@ -127,7 +127,7 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// A call that left then went well: what is exhausted and had its last call ended by then is given up, or tried a last time.
-    pub(super) fn release(&mut self, workload: &mut W, breaker: Command, when: When) -> Step<W> {
+    pub(super) fn release(&mut self, workload: &mut W, breaker: Command, when: When) -> Decided<W> {
         let released = self.apis[breaker].health.release(when.times());
         let (divisible, alone): (Vec<_>, Vec<_>) =
             released.try_again.into_iter().partition(|(id, _)| workload.is_divisible(&self.jobs[*id]));
@@ -140,7 +140,7 @@ impl<W: Workload> Scheduler<W> {
 
     /// A test went well. What is exhausted and can be divided is, for the fault may be a part's; what the test can't judge is tried again
     /// later.
-    pub(super) fn leave_exhausted_for_later(&mut self, workload: &mut W, tested: Command, at: At) -> Step<W> {
+    pub(super) fn leave_exhausted_for_later(&mut self, workload: &mut W, tested: Command, at: At) -> Decided<W> {
         if !self.apis[tested].health.has_exhausted() || !self.is_idle(workload, tested) {
             return Ok(());
         }
@@ -206,7 +206,7 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// A job is out of attempts for good.
-    fn give_up(&mut self, workload: &mut W, id: JobId, at: At) -> Step<W> {
+    fn give_up(&mut self, workload: &mut W, id: JobId, at: At) -> Decided<W> {
         let mut job = self.remove(id);
         let last = std::mem::take(&mut job.last);
         self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at)
@@ -220,7 +220,7 @@ impl<W: Workload> Scheduler<W> {
         job
     }
 
-    fn resolve(&mut self, workload: &mut W, job: Job<W::Tag>, outcome: JobOutcome, at: At) -> Step<W> {
+    fn resolve(&mut self, workload: &mut W, job: Job<W::Tag>, outcome: JobOutcome, at: At) -> Decided<W> {
         let batch_id = job.batch_id;
         let followup = workload.resolve(job, outcome, at)?;
         self.follow(workload, followup)?;
@@ -228,7 +228,7 @@ impl<W: Workload> Scheduler<W> {
         self.follow(workload, followup)
     }
 
-    fn follow(&mut self, workload: &mut W, followup: Followup<W::Tag>) -> Step<W> {
+    fn follow(&mut self, workload: &mut W, followup: Followup<W::Tag>) -> Decided<W> {
         match followup {
             Followup::Nothing => {}
             Followup::Jobs(jobs) => jobs.into_iter().for_each(|job| self.jobs.insert_due(job)),

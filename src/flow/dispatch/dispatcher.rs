@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
-use super::{AbortCause, Call, CallId, Clocks, Dependencies, DispatchSettings, Fetched, Flow, Progress, Scheduler, Stop, Workload};
+use super::{AbortCause, Call, CallId, Clocks, DispatchDependencies, DispatchSettings, Fetched, Flow, Progress, Scheduler, Stop, Workload};
 use crate::domain::call_stats::{CallStats, RunPhase};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::DRAIN;
@@ -65,8 +65,8 @@ pub struct Dispatcher<A, F: Flow> {
 }
 
 impl<A: Api, F: Flow> Dispatcher<A, F> {
-    pub fn new(dependencies: Dependencies<A>, settings: DispatchSettings, flow: F) -> Self {
-        let Dependencies { api, signer, clocks, signals } = dependencies;
+    pub fn new(dependencies: DispatchDependencies<A>, settings: DispatchSettings, flow: F) -> Self {
+        let DispatchDependencies { api, signer, clocks, signals } = dependencies;
         let now = Instant::now();
         Self {
             flow,

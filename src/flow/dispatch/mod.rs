@@ -72,7 +72,7 @@ pub struct DispatchSettings {
 
 #[expect(missing_debug_implementations, reason = "it holds closures")]
 /// What the engine works with; time, randomness and signals come from outside.
-pub struct Dependencies<A> {
+pub struct DispatchDependencies<A> {
     pub api: A,
     pub signer: Signer,
     pub clocks: Clocks,

@@ -52,7 +52,7 @@ impl When {
     }
 }
 
-pub(super) type Step<W> = Result<(), Stop<<W as Workload>::Error>>;
+pub(super) type Decided<W> = Result<(), Stop<<W as Workload>::Error>>;
 
 /// What leaves next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

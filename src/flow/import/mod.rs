@@ -22,7 +22,7 @@ use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::{FileStat, InputPosition, SourceFile};
 use crate::domain::target::Target;
 use crate::domain::verdict::SuccessSeen;
-use crate::flow::dispatch::{AbortCause, Dependencies, DispatchSettings, Dispatcher};
+use crate::flow::dispatch::{AbortCause, DispatchDependencies, DispatchSettings, Dispatcher};
 use crate::io::api::Api;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::disk::Disk;
@@ -174,7 +174,7 @@ pub fn run_spec<R: Read>(work: RunKind, target: &Target, (input, source): (FileS
 /// # Errors
 /// The ledger's.
 pub async fn run<A, I, N, L, E>(
-    dependencies: Dependencies<A>,
+    dependencies: DispatchDependencies<A>,
     ends: ImportEnds<I, L>,
     settings: ImportSettings,
 ) -> Result<ImportOutcome<L, E>, ImportFailed<L::Error>>

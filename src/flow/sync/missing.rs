@@ -11,7 +11,7 @@ use crate::domain::account::{Account, UserId, UserIds};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
 use crate::domain::verdict::{Answer, Item, ItemRefusal, Presence, is_rows_own};
-use crate::flow::calls::{AccountsJob, JobSource, Next};
+use crate::flow::calls::{AccountsJob, JobSource, NextJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::csv_out;
 use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
@@ -213,7 +213,7 @@ impl JobSource for MissingWorkload<'_> {
 
     const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<Next<()>, MissingError> {
+    fn next(&mut self, command: Command) -> Result<NextJob<()>, MissingError> {
         self.refill()?;
         let slice = match command {
             Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
@@ -221,7 +221,7 @@ impl JobSource for MissingWorkload<'_> {
             Command::AccountDelete => self.take(PlannedAction::Delete, DELETES_PER_CALL),
             Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
         };
-        Ok(if slice.is_empty() { Next::Nothing } else { Next::Job(self.job(command, slice)?) })
+        Ok(if slice.is_empty() { NextJob::Nothing } else { NextJob::Job(self.job(command, slice)?) })
     }
 
     fn ended(&mut self, job: AccountsJob<()>, outcome: JobOutcome) -> Result<(), MissingError> {

@@ -17,7 +17,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::{HaltReason, SuccessSeen};
 use crate::flow::calls::{self, CallsFailed};
-use crate::flow::dispatch::{self, AbortCause, Clocks, DispatchSettings, Known, Progress};
+use crate::flow::dispatch::{AbortCause, Clocks, DispatchDependencies, DispatchSettings, Known, Progress};
 use crate::flow::import::{self, ImportEnd, ImportEnds, ImportFailed, ImportOutcome, ImportSettings, Lane, SendOutcomes};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
@@ -212,10 +212,10 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     }
 
     /// What a phase sends with.
-    fn engine(&self) -> dispatch::Dependencies<A> {
+    fn engine(&self) -> DispatchDependencies<A> {
         let Dependencies { api, signer, jitter, signals, .. } = &self.dependencies;
         let clocks = Clocks { wall: self.wall(), jitter: Box::new(*jitter) };
-        dispatch::Dependencies { api: api.clone(), signer: signer(), clocks, signals: signals() }
+        DispatchDependencies { api: api.clone(), signer: signer(), clocks, signals: signals() }
     }
 
     fn wall(&self) -> Box<dyn Fn() -> SystemTime> {

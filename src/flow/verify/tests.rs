@@ -31,9 +31,9 @@ fn verification(text: &str) -> VerificationHarness {
 fn next(verification: &mut VerificationHarness, command: Command) -> Option<AccountsJob<Page>> {
     loop {
         match verification.next(command).unwrap() {
-            Next::Job(job) => return Some(job),
-            Next::Pending => {}
-            Next::Nothing => return None,
+            NextJob::Job(job) => return Some(job),
+            NextJob::Pending => {}
+            NextJob::Nothing => return None,
         }
     }
 }

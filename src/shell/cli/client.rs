@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::settings::{Connection, Identity, ServiceAddress};
 use crate::domain::account::UserId;
 use crate::domain::target::{SANDBOX, Target};
-use crate::flow::dispatch::{Clocks, Dependencies};
+use crate::flow::dispatch::{Clocks, DispatchDependencies};
 use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::io::api::usersig::{Credential, Signer, read_claims};
 use crate::io::gate::Rate;
@@ -74,9 +74,9 @@ impl ServiceClient {
     }
 
     /// The dependencies of a run that starts now.
-    pub(super) fn dependencies(&self, signals: LocalBoxStream<'static, ()>) -> Dependencies<Rc<HttpApi>> {
+    pub(super) fn dependencies(&self, signals: LocalBoxStream<'static, ()>) -> DispatchDependencies<Rc<HttpApi>> {
         let clocks = Clocks { wall: Box::new(SystemTime::now), jitter: Box::new(fastrand::f64) };
-        Dependencies { api: Rc::clone(&self.api), signer: self.signer(), clocks, signals }
+        DispatchDependencies { api: Rc::clone(&self.api), signer: self.signer(), clocks, signals }
     }
 
     /// A signer for a run that starts now.

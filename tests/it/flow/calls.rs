@@ -11,8 +11,8 @@ use chatlift::domain::account::{Account, UserId};
 use chatlift::domain::call_stats::CallStats;
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason, SuccessSeen};
-use chatlift::flow::calls::{self, AccountsJob, CallsFailed, CallsOutcome, JobSource, Next};
-use chatlift::flow::dispatch::{AbortCause, Clocks, Dependencies, DispatchSettings, JobOutcome, Known, SchedulerLimits};
+use chatlift::flow::calls::{self, AccountsJob, CallsFailed, CallsOutcome, JobSource, NextJob};
+use chatlift::flow::dispatch::{AbortCause, Clocks, DispatchDependencies, DispatchSettings, JobOutcome, Known, SchedulerLimits};
 use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::gate::{self, Rate};
 use futures_util::StreamExt;
@@ -46,17 +46,17 @@ impl JobSource for List {
 
     const COMMANDS: &'static [Command] = &[CHECK, READ, Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<Next<usize>, String> {
+    fn next(&mut self, command: Command) -> Result<NextJob<usize>, String> {
         if self.searches > 0 {
             self.searches -= 1;
-            return Ok(Next::Pending);
+            return Ok(NextJob::Pending);
         }
-        let Some(ids) = self.todo[command].pop_front() else { return Ok(Next::Nothing) };
+        let Some(ids) = self.todo[command].pop_front() else { return Ok(NextJob::Nothing) };
         self.open.0 += 1;
         self.open.1 = self.open.1.max(self.open.0);
         let accounts: Vec<_> = ids.iter().map(|id| Account::parse(id.as_bytes(), b"", b"").unwrap()).collect();
         let tag = accounts.len();
-        Ok(Next::Job(AccountsJob { command, accounts, tag }))
+        Ok(NextJob::Job(AccountsJob { command, accounts, tag }))
     }
 
     fn ended(&mut self, job: AccountsJob<usize>, outcome: JobOutcome) -> Result<(), String> {
@@ -128,7 +128,7 @@ impl World {
         let began = Instant::now();
         let wall = move || -> SystemTime { UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed() };
         let mut jitter = fastrand::Rng::with_seed(1);
-        let dependencies = Dependencies {
+        let dependencies = DispatchDependencies {
             api: service.clone(),
             signer: Signer::new(self.credential, 1, "administrator", Instant::now(), wall()),
             clocks: Clocks { wall: Box::new(wall), jitter: Box::new(move || jitter.f64()) },

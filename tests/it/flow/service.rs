@@ -14,7 +14,7 @@ use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
 use chatlift::domain::position::InputPosition;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
-use chatlift::flow::dispatch::{Clocks, Dependencies, DispatchSettings, Known, SchedulerLimits};
+use chatlift::flow::dispatch::{Clocks, DispatchDependencies, DispatchSettings, Known, SchedulerLimits};
 use chatlift::flow::import::{self, ImportEnd, ImportEnds, ImportProgress, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, GivenUp, Line, Request};
@@ -410,7 +410,7 @@ impl World {
         let (told, mut was_down) = (Rc::clone(&outages), false);
         let mut tell = self.tell;
         let clocks = Clocks { wall: self.wall, jitter: Box::new(move || jitter.f64()) };
-        let dependencies = Dependencies { api: service.clone(), signer, clocks, signals: self.signals };
+        let dependencies = DispatchDependencies { api: service.clone(), signer, clocks, signals: self.signals };
         let ends = ImportEnds {
             records: self.records,
             ledger: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
