@@ -70,6 +70,74 @@ fn quoted() -> Vec<u8> {
     text.into_bytes()
 }
 
+/// As [`plain`], with names and notes as Chinese exports have them.
+fn chinese() -> String {
+    let mut text = "UserID,Nick,Note\n".to_owned();
+    for row in 0..RECORDS {
+        writeln!(text, "user{row:08},韩梅梅 {row},上海市浦东新区世纪大道一百号 三号楼").unwrap();
+    }
+    text
+}
+
+mod source {
+    use std::io::{Read, Write};
+
+    use encoding_rs::{Encoding, GB18030, UTF_16LE};
+
+    use super::*;
+    use chatlift::io::source::TextStream;
+
+    fn gb18030() -> Vec<u8> {
+        GB18030.encode(&chinese()).0.into_owned()
+    }
+
+    fn utf16() -> Vec<u8> {
+        chinese().encode_utf16().flat_map(u16::to_le_bytes).collect()
+    }
+
+    fn gzip() -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(&plain()).unwrap();
+        packed.finish().unwrap()
+    }
+
+    fn zstd() -> Vec<u8> {
+        zstd::encode_all(&plain()[..], 3).unwrap()
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    struct Form(&'static str, fn() -> Vec<u8>, Option<&'static Encoding>);
+
+    impl std::fmt::Display for Form {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    const FORMS: [Form; 4] = [
+        Form("gb18030", gb18030, Some(GB18030)),
+        Form("utf-16le", utf16, Some(UTF_16LE)),
+        Form("gzip", gzip, None),
+        Form("zstd", zstd, None),
+    ];
+
+    /// The text as UTF-8: its bytes are counted as they come out.
+    #[divan::bench(args = FORMS)]
+    fn text(bencher: Bencher, form: &Form) {
+        let raw = (form.1)();
+        let read = || {
+            let (mut text, mut buffer, mut bytes) = (TextStream::open(Cursor::new(&raw), form.2).unwrap(), vec![0; 128 * 1024], 0);
+            loop {
+                match text.read(&mut buffer).unwrap() {
+                    0 => return bytes,
+                    more => bytes += more,
+                }
+            }
+        };
+        bencher.counter(ItemsCount::new(RECORDS)).counter(BytesCount::new(read())).bench(|| black_box(read()));
+    }
+}
+
 mod roster {
     use super::*;
 

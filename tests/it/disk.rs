@@ -214,17 +214,17 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
 }
 
 /// A small file system in memory; it is unmounted when this is dropped.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn new(folder: PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn new(folder: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&folder).unwrap();
         let status =
             Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&folder).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success()).then_some(Self(folder))
     }
 
-    fn becomes(&self, size: &str) {
+    pub(crate) fn becomes(&self, size: &str) {
         let status = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
         assert!(status.unwrap().success());
     }

@@ -9,6 +9,9 @@ use super::split::SplitFields;
 use crate::domain::account::Field;
 use crate::domain::cells::CellRules;
 
+/// The name under which a run remembers the encoding of its input.
+pub const ENCODING_FLAG: &str = "encoding";
+
 /// How the file is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
@@ -29,7 +32,7 @@ impl Format {
             Multiline::Judged => None,
             Multiline::Taken => Some(("multiline".to_owned(), String::new())),
         };
-        let encoding = self.encoding.clone().map(|encoding| ("encoding".to_owned(), encoding));
+        let encoding = self.encoding.clone().map(|encoding| (ENCODING_FLAG.to_owned(), encoding));
         self.cells.flags().chain(multiline).chain(encoding).collect()
     }
 }

@@ -28,11 +28,12 @@ fn reads(encoding: &'static Encoding, sample: &[u8]) -> bool {
     !had_errors && !text.contains(|char| matches!(char, '\u{80}'..='\u{9f}'))
 }
 
-/// UTF-16 shows by the zeros in every other byte of what is ASCII: the header's delimiters and line end at least.
+/// UTF-16 shows by the zeros in every other byte of what is ASCII: ids, delimiters and line ends at least. A text of another encoding may have
+/// one by accident.
 fn likely_utf16(sample: &[u8]) -> Option<&'static Encoding> {
+    const LEAST_PER_CENT: usize = 5;
     let zeros = |first: usize| sample.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();
-    match (zeros(0), zeros(1)) {
-        (0, 0) => None,
-        (even, odd) => Some(if odd > even { UTF_16LE } else { UTF_16BE }),
-    }
+    let (even, odd) = (zeros(0), zeros(1));
+    let (encoding, most, least) = if odd > even { (UTF_16LE, odd, even) } else { (UTF_16BE, even, odd) };
+    (100 * most >= LEAST_PER_CENT * sample.len().max(1) && 10 * least <= most).then_some(encoding)
 }

@@ -9,7 +9,7 @@ use super::flags::InputFlags;
 use super::input::{is_stdin, is_stream, open_file, roster_error};
 use super::settings::format;
 use crate::domain::position::FileStat;
-use crate::io::roster::{InputFile, RosterError, not_utf8};
+use crate::io::roster::{InputFile, RosterError, first_look};
 use crate::io::source::{Contents, Meter, Metered, TextStream};
 use crate::shell::exit::ExitMessage;
 
@@ -21,6 +21,8 @@ pub(super) struct OpenedInput {
     is_stream: bool,
     contents: Contents,
     meter: Meter,
+    /// Where the last record ends that was judged.
+    judged: Option<u64>,
     /// The first part of the text, which was judged, and the rest.
     head: Vec<u8>,
     rest: TextStream<'static>,
@@ -42,12 +44,12 @@ impl OpenedInput {
         let meter = Meter::default();
         let mut rest = TextStream::open(Metered::new(raw, &meter), flags.encoding).map_err(failed)?;
         let mut head = Vec::new();
-        let found = not_utf8(Tee { text: &mut rest, head: &mut head }, &format(flags)).map_err(|error| roster_error(path, &error))?;
-        if let Some(found) = found {
+        let look = first_look(Tee { text: &mut rest, head: &mut head }, &format(flags)).map_err(|error| roster_error(path, &error))?;
+        if let Some(found) = look.not_utf8 {
             return Err(refuse_not_utf8(flags, &found, &rest));
         }
         tell_encoding(flags, rest.contents());
-        Ok(Self { file, is_stream: is_stream(path), contents: rest.contents(), meter, head, rest })
+        Ok(Self { file, is_stream: is_stream(path), contents: rest.contents(), meter, judged: look.end, head, rest })
     }
 
     /// Whether its bytes can be read as they stand in the file, as often as one likes.
@@ -67,6 +69,12 @@ impl OpenedInput {
     /// The text of the first records; of a short input all of it.
     pub(super) fn head(&self) -> &[u8] {
         &self.head
+    }
+
+    /// As [`Self::head`], up to the end of a record, or all of it where it can't be cut into records.
+    pub(super) fn judged(&self) -> &[u8] {
+        let end = self.judged.and_then(|end| usize::try_from(end).ok());
+        end.map_or(&self.head, |end| &self.head[..end.min(self.head.len())])
     }
 
     pub(super) fn meter(&self) -> &Meter {

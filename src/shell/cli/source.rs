@@ -13,15 +13,15 @@ use super::input;
 use super::opened::OpenedInput;
 use super::preflight::{self, Admission, OddFile};
 use super::settings::format;
-use super::spool::{self, Incoming, Spool};
+use super::spool::{self, Incoming, Spool, incoming_path};
 use crate::domain::figures::bytes;
 use crate::domain::position::{FileStat, SourceFile};
 use crate::io::files::spool::{Room, SpoolError};
-use crate::io::journal::checkpoint::{Checkpoint, RunStatus};
+use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
 use crate::io::journal::read_checkpoint;
-use crate::io::roster::{self, InputFile, Original, Roster};
+use crate::io::roster::{self, ENCODING_FLAG, InputFile, Original, Roster};
 use crate::io::source::Compression;
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::phase_bar::PhaseBar;
@@ -54,6 +54,7 @@ impl Source {
     /// What is wrong with the file (2), or with the copy.
     pub(super) fn new(settings: &SourceSettings) -> Result<Self, ExitMessage> {
         let SourceSettings { flags, paths, .. } = settings;
+        let is_half = is_half(paths);
         // Of a stream the copy is begun before anything is waited for: that it can't be is known at once.
         let incoming = if input::is_stream(&flags.input.file) { Some(begin(&flags.input.file, paths)?) } else { None };
         let opened = OpenedInput::open(&flags.input)?;
@@ -66,7 +67,7 @@ impl Source {
             && let Some(original) = known_original(&opened, known).map_err(|error| input::roster_error(&source.file, &error.into()))?
         {
             source.original = Some(original);
-            if is_kept(known, paths) {
+            if is_kept(known, settings) {
                 source.spool = Some(Spool::kept(paths.spool()));
                 return Ok(source);
             }
@@ -74,6 +75,9 @@ impl Source {
                 source.finished = Some(Box::new(known.clone()));
                 return Ok(source);
             }
+        }
+        if opened.head().is_empty() && is_half && input::is_stream(&source.file) {
+            return Err(refuse_half(&source.file));
         }
         let is_resumed = known.is_some_and(|known| known.state == RunStatus::Unfinished);
         if !is_resumed && !opened.head().is_empty() {
@@ -241,13 +245,29 @@ fn known_original(opened: &OpenedInput, known: &Checkpoint) -> std::io::Result<O
 }
 
 /// Whether the copy that the run has read is still there, and is still that one.
-fn is_kept(known: &Checkpoint, paths: &RunPaths) -> bool {
-    known.state == RunStatus::Unfinished && roster::fingerprint(&paths.spool()).is_ok_and(|stat| stat == known.input)
+fn is_kept(known: &Checkpoint, settings: &SourceSettings) -> bool {
+    let encoding = format(&settings.flags.input).encoding;
+    // An import that is to be read in another encoding is refused, and told why, with the old copy as with any.
+    let is_read_alike = known.work == RunKind::Import || known.reading.flags.get(ENCODING_FLAG) == encoding.as_ref();
+    let is_there = || roster::fingerprint(&settings.paths.spool()).is_ok_and(|stat| stat == known.input);
+    known.state == RunStatus::Unfinished && is_read_alike && is_there()
+}
+
+/// Whether a killed process has left a part of a copy, and none that is whole.
+fn is_half(paths: &RunPaths) -> bool {
+    let has_part = std::fs::metadata(incoming_path(&paths.spool())).is_ok_and(|stat| stat.len() > 0);
+    has_part && !paths.spool().exists()
+}
+
+/// Says what became of a stream of which nothing comes any more, and of which a killed process has left a part.
+fn refuse_half(file: &Path) -> ExitMessage {
+    let why = format!("{}: nothing came, and the copy that an earlier process has begun is not whole", input::shown(file));
+    ExitMessage::yours(why, "give the whole input to the same command once more: it copies it anew")
 }
 
 /// Judges the first records of what is about to be copied.
 fn judge(opened: &OpenedInput, flags: &InputFlags, admission: Admission) -> Result<(), ExitMessage> {
-    let roster = Roster::new(Cursor::new(opened.head()), &format(flags)).map_err(|error| input::roster_error(&flags.file, &error))?;
+    let roster = Roster::new(Cursor::new(opened.judged()), &format(flags)).map_err(|error| input::roster_error(&flags.file, &error))?;
     // What is odd is told, or refused, once the records are read for good.
     preflight::judge(roster, flags, Admission { odd: OddFile::Told, ..admission }).map(|_| ())
 }

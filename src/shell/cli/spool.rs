@@ -55,9 +55,7 @@ impl Incoming {
     /// # Errors
     /// The system's.
     pub(super) fn new(kept: PathBuf) -> io::Result<Self> {
-        let mut path = kept.clone().into_os_string();
-        path.push(".new");
-        let path = PathBuf::from(path);
+        let path = incoming_path(&kept);
         let leftover = Leftover::of(&path);
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         Ok(Self { kept, file, begun: Begun { path: Some(path), _leftover: leftover } })
@@ -134,6 +132,13 @@ impl Drop for Spool {
             remove(&self.kept);
         }
     }
+}
+
+/// The name that a copy has until it is whole.
+pub(super) fn incoming_path(kept: &Path) -> PathBuf {
+    let mut path = kept.to_owned().into_os_string();
+    path.push(".new");
+    path.into()
 }
 
 /// A copy without a name, for a command that is never resumed: it goes with the process, however that ends.

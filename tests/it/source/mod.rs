@@ -1,6 +1,8 @@
 //! Inputs as people have them: encoded otherwise, compressed, piped. Every command reads them in one and the same way.
 
 mod forms;
+mod kills;
+mod spooling;
 
 use std::io::Write;
 
