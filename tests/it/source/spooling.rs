@@ -176,20 +176,19 @@ fn a_stream_of_which_a_part_was_copied_has_to_be_given_again() {
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let call = || bench.import_of("-", &server).stem("out").args(&["--results", "out.results.csv"]);
-    let mut writer = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
     let running = call().through("/bin/sh", &["-c", &format!("exec \"$0\" \"$@\" < {}", pipe.display())]).start();
-    let text = users(40_000);
+    let text = users(60_000);
     let feeding = std::thread::spawn(move || {
-        // The part beyond the first records is copied as it comes.
-        let half = &text.as_bytes()[..700_000];
-        half.chunks(4_096).try_for_each(|part| writer.write_all(part)).unwrap();
-        writer
+        let mut writer = File::create(pipe).unwrap();
+        // The part beyond the first records is copied as it comes, and more never comes; the process' end ends this too.
+        let fed = text.as_bytes()[..900_000].chunks(4_096).try_for_each(|part| writer.write_all(part));
+        fed.map(|()| writer)
     });
     let len = || fs::metadata(bench.path("out.input.csv.new")).map_or(0, |stat| stat.len());
     eventually("a part of the copy", || len() > 0);
     running.signal(Signal::KILL);
     running.wait();
-    drop(feeding.join().unwrap());
+    let _ = feeding.join().unwrap();
     call().run().exits(2).because("is not whole").hints("once more");
     assert!(!bench.names().iter().any(|name| name.contains("input")), "what is of no use is gone: {:?}", bench.names());
     call().stdin(&users(3)).run().exits(0).imports_all(3);
