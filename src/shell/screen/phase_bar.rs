@@ -1,18 +1,11 @@
 //! Shows the progress of a phase on stderr: a bar on a terminal, otherwise (or with `--no-progress`) one plain line a minute. `--quiet`
 //! shows nothing.
 
-use std::time::Duration;
-
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use tokio::time::Instant;
 
-use super::progress::Wanted;
+use super::progress::{LINE_EVERY, Wanted, hidden_bar};
 use crate::shell::terminal::print_stderr;
-
-/// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
-const LINE_EVERY: Duration = Duration::from_secs(60);
-/// The bar takes the space that the text leaves on the line.
-const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
 
 #[expect(missing_debug_implementations, reason = "it holds the bars")]
 /// Shows one phase after the other. The display is removed when this is dropped.
@@ -42,7 +35,7 @@ impl PhaseBar {
     pub fn tell(&mut self, (done, whole): (u64, u64), words: &str, detail: &str, now: Instant) {
         match &mut self.face {
             PhaseDisplay::Bar { bars, drawn } => {
-                let bar = drawn.get_or_insert_with(|| bars.add(new_bar()));
+                let bar = drawn.get_or_insert_with(|| bars.add(hidden_bar(Some(0))));
                 bar.set_length(whole);
                 bar.set_position(done.min(whole));
                 bar.set_prefix(words.to_owned());
@@ -58,26 +51,11 @@ impl PhaseBar {
     }
 }
 
-fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template(BAR).expect("the template is a constant that a test checks");
-    ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
-}
-
 impl Drop for PhaseBar {
     fn drop(&mut self) {
         if let PhaseDisplay::Bar { bars, drawn: Some(bar) } = &self.face {
             bar.finish_and_clear();
             bars.remove(bar);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_template_of_the_bar_is_valid() {
-        assert_eq!(new_bar().position(), 0);
     }
 }

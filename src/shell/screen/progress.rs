@@ -3,7 +3,9 @@
 //!
 //! The caller passes each `Progress` and the time. This module reads no clock, and it cannot affect the run.
 
-use std::collections::VecDeque;
+mod pace;
+mod view;
+
 use std::io::Write;
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
@@ -11,24 +13,15 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::domain::figures;
 use crate::flow::import::{ImportProgress, RunPhase};
-use crate::shell::terminal::printable;
+use pace::RecentPace;
+use view::ProgressView;
+pub(crate) use view::state;
 
 /// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
-const LINE_EVERY: Duration = Duration::from_secs(60);
+pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);
 /// A change of the phase is reported earlier, but lines are never closer together than this. Chosen.
 const LINES_APART: Duration = Duration::from_secs(10);
-/// The pace is an average over this time. Chosen: steady enough to read, short enough to show a stall.
-const PACE_OVER: Duration = Duration::from_secs(10);
-/// Samples of the pace are at least this far apart, so at most 51 of them are kept.
-const SAMPLES_APART: Duration = Duration::from_millis(200);
-/// No pace is shown before this time. Chosen: the first requests would look like a burst.
-const PACE_AFTER: Duration = Duration::from_secs(1);
-/// Below this pace, in requests per second, no remaining time is shown. Chosen: the run is stalled then.
-const PACE_MIN: f64 = 0.05;
-/// Most characters of the reason why the run waits for the service. Chosen: one line of a log.
-const WHY_MAX: usize = 100;
 /// The bar takes the space that the figures leave on the line, so it fits 80 columns and fewer.
 const BAR: &str = "{spinner} [{wide_bar}] {prefix}\n  {wide_msg}";
 /// The same for an input of unknown size.
@@ -131,7 +124,7 @@ impl Drop for Bar {
 }
 
 /// A bar that is not on the screen yet, so that it first appears with its figures.
-fn hidden_bar(length: Option<u64>) -> ProgressBar {
+pub(super) fn hidden_bar(length: Option<u64>) -> ProgressBar {
     let template = if length.is_some() { BAR } else { SPINNER };
     let style = ProgressStyle::with_template(template).expect("the template is a constant that a test checks");
     ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
@@ -168,163 +161,9 @@ impl PlainLines {
     }
 }
 
-/// The recent pace of requests.
-#[derive(Debug)]
-struct RecentPace {
-    /// Times, and the number of requests up to each. The first sample is at least `PACE_OVER` old if the run is.
-    samples: VecDeque<(Instant, u64)>,
-}
-
-impl RecentPace {
-    fn new(now: Instant) -> Self {
-        Self { samples: VecDeque::from([(now, 0)]) }
-    }
-
-    fn note(&mut self, calls: u64, now: Instant) {
-        if self.samples.back().is_none_or(|(at, _)| now - *at >= SAMPLES_APART) {
-            self.samples.push_back((now, calls));
-        }
-        while self.samples.get(1).is_some_and(|(at, _)| now - *at >= PACE_OVER) {
-            self.samples.pop_front();
-        }
-    }
-
-    fn calls_per_s(&self, calls: u64, now: Instant) -> Option<f64> {
-        let (since, before) = *self.samples.front()?;
-        let over = now - since;
-        (over >= PACE_AFTER).then(|| calls.saturating_sub(before) as f64 / over.as_secs_f64())
-    }
-}
-
-/// The progress together with the figures derived from it.
-struct ProgressView<'a> {
-    snapshot: &'a ImportProgress,
-    start: Start,
-    calls_per_s: Option<f64>,
-    left: Option<Duration>,
-}
-
-impl<'a> ProgressView<'a> {
-    fn new(snapshot: &'a ImportProgress, start: Start, calls_per_s: Option<f64>) -> Self {
-        let left = calls_per_s.and_then(|pace| time_left(snapshot, start, pace));
-        Self { snapshot, start, calls_per_s, left }
-    }
-
-    /// Byte offset in the input, never behind its end.
-    fn offset(&self) -> u64 {
-        let offset = self.snapshot.offset.unwrap_or(self.start.offset);
-        self.start.input_bytes.map_or(offset, |bytes| offset.min(bytes))
-    }
-
-    fn rows(&self) -> u64 {
-        self.start.rows_done + self.snapshot.tally.rows()
-    }
-
-    /// The text beside the bar.
-    fn headline(&self) -> String {
-        let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{} %", percent(self.offset(), bytes)));
-        let rows = Some(figures::counted(self.rows(), "row"));
-        joined([share, rows, self.pace_words(), self.left_words()], "  ")
-    }
-
-    /// The text below the bar; the part that may be long comes last.
-    fn detail(&self) -> String {
-        let tally = self.snapshot.tally;
-        let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ")
-    }
-
-    /// The line for a log.
-    fn line(&self) -> String {
-        let tally = self.snapshot.tally;
-        let earlier = (self.start.rows_done > 0).then(|| format!("{} earlier", figures::count(self.start.rows_done)));
-        let imported = Some(format!("{} imported", figures::count(tally.imported)));
-        let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        let counts = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
-        let done = Some(format!("{} done ({counts})", figures::counted(self.rows(), "row")));
-        let retries = (self.snapshot.retries > 0).then(|| self.retries());
-        let words =
-            joined([done, self.pace_words(), retries, self.left_words(), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ");
-        format!("progress: {words}")
-    }
-
-    fn retries(&self) -> String {
-        match self.snapshot.retries {
-            1 => "1 retry".to_owned(),
-            retries => format!("{} retries", figures::count(retries)),
-        }
-    }
-
-    fn pace_words(&self) -> Option<String> {
-        self.calls_per_s.map(|pace| format!("{} calls/s", figures::rate(pace)))
-    }
-
-    fn left_words(&self) -> Option<String> {
-        let whole_seconds = Duration::from_secs(self.left?.as_secs());
-        Some(format!("about {} left", figures::duration(whole_seconds)))
-    }
-}
-
-/// The time that the rest of the input takes at this pace, if it needs as many requests per byte as the part done so far. Requests are
-/// counted rather than bytes per second, because one row in retries holds up the offset for a while, but not the requests.
-fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
-    match snapshot.phase {
-        RunPhase::Running | RunPhase::Throttled { .. } => {}
-        RunPhase::Waiting { .. } | RunPhase::Draining => return None,
-    }
-    let settled = snapshot.offset?.saturating_sub(start.offset);
-    let rest = start.input_bytes?.saturating_sub(snapshot.offset?);
-    let rows = snapshot.tally.rows();
-    let by_bytes = share(rest, settled)?;
-    let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
-    let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));
-    if calls_per_s < PACE_MIN || snapshot.calls == 0 {
-        return None;
-    }
-    Duration::try_from_secs_f64(times_what_is_done * snapshot.calls as f64 / calls_per_s).ok()
-}
-
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-/// Whole per cent, rounded down, so that 100 means everything.
-fn percent(part: u64, whole: u64) -> u128 {
-    u128::from(part) * 100 / u128::from(whole)
-}
-
-fn invalid(rows: u64) -> Option<String> {
-    (rows > 0).then(|| format!("{} invalid", figures::count(rows)))
-}
-
-/// The state of the run in words.
-pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
-    match phase {
-        RunPhase::Running => "running".to_owned(),
-        RunPhase::Throttled { per_s } => {
-            format!("throttled: {}", figures::gets_through(*per_s))
-        }
-        RunPhase::Waiting { since, why } => {
-            let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
-            format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
-        }
-        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(WHY_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-fn joined<const N: usize>(words: [Option<String>; N], between: &str) -> String {
-    words.into_iter().flatten().collect::<Vec<_>>().join(between)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::view::{WHY_MAX, time_left};
     use std::cell::RefCell;
     use std::io;
     use std::rc::Rc;

@@ -1,0 +1,140 @@
+//! The progress of a run in words: what stands beside a bar, below it, and in a line of a log.
+
+use std::time::Duration;
+
+use super::Start;
+use crate::domain::figures;
+use crate::flow::import::{ImportProgress, RunPhase};
+use crate::shell::terminal::printable;
+
+/// Below this pace, in requests per second, no remaining time is shown. Chosen: the run is stalled then.
+const PACE_MIN: f64 = 0.05;
+/// Most characters of the reason why the run waits for the service. Chosen: one line of a log.
+pub(super) const WHY_MAX: usize = 100;
+
+/// The progress together with the figures derived from it.
+pub(super) struct ProgressView<'a> {
+    pub(super) snapshot: &'a ImportProgress,
+    pub(super) start: Start,
+    calls_per_s: Option<f64>,
+    left: Option<Duration>,
+}
+
+impl<'a> ProgressView<'a> {
+    pub(super) fn new(snapshot: &'a ImportProgress, start: Start, calls_per_s: Option<f64>) -> Self {
+        let left = calls_per_s.and_then(|pace| time_left(snapshot, start, pace));
+        Self { snapshot, start, calls_per_s, left }
+    }
+
+    /// Byte offset in the input, never behind its end.
+    pub(super) fn offset(&self) -> u64 {
+        let offset = self.snapshot.offset.unwrap_or(self.start.offset);
+        self.start.input_bytes.map_or(offset, |bytes| offset.min(bytes))
+    }
+
+    fn rows(&self) -> u64 {
+        self.start.rows_done + self.snapshot.tally.rows()
+    }
+
+    /// The text beside the bar.
+    pub(super) fn headline(&self) -> String {
+        let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{} %", percent(self.offset(), bytes)));
+        let rows = Some(figures::counted(self.rows(), "row"));
+        joined([share, rows, self.pace_words(), self.left_words()], "  ")
+    }
+
+    /// The text below the bar; the part that may be long comes last.
+    pub(super) fn detail(&self) -> String {
+        let tally = self.snapshot.tally;
+        let failed = Some(format!("{} failed", figures::count(tally.failed)));
+        joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ")
+    }
+
+    /// The line for a log.
+    pub(super) fn line(&self) -> String {
+        let tally = self.snapshot.tally;
+        let earlier = (self.start.rows_done > 0).then(|| format!("{} earlier", figures::count(self.start.rows_done)));
+        let imported = Some(format!("{} imported", figures::count(tally.imported)));
+        let failed = Some(format!("{} failed", figures::count(tally.failed)));
+        let counts = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
+        let done = Some(format!("{} done ({counts})", figures::counted(self.rows(), "row")));
+        let retries = (self.snapshot.retries > 0).then(|| self.retries());
+        let words =
+            joined([done, self.pace_words(), retries, self.left_words(), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ");
+        format!("progress: {words}")
+    }
+
+    fn retries(&self) -> String {
+        match self.snapshot.retries {
+            1 => "1 retry".to_owned(),
+            retries => format!("{} retries", figures::count(retries)),
+        }
+    }
+
+    fn pace_words(&self) -> Option<String> {
+        self.calls_per_s.map(|pace| format!("{} calls/s", figures::rate(pace)))
+    }
+
+    fn left_words(&self) -> Option<String> {
+        let whole_seconds = Duration::from_secs(self.left?.as_secs());
+        Some(format!("about {} left", figures::duration(whole_seconds)))
+    }
+}
+
+/// The time that the rest of the input takes at this pace, if it needs as many requests per byte as the part done so far. Requests are
+/// counted rather than bytes per second, because one row in retries holds up the offset for a while, but not the requests.
+pub(super) fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
+    match snapshot.phase {
+        RunPhase::Running | RunPhase::Throttled { .. } => {}
+        RunPhase::Waiting { .. } | RunPhase::Draining => return None,
+    }
+    let settled = snapshot.offset?.saturating_sub(start.offset);
+    let rest = start.input_bytes?.saturating_sub(snapshot.offset?);
+    let rows = snapshot.tally.rows();
+    let by_bytes = share(rest, settled)?;
+    let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
+    let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));
+    if calls_per_s < PACE_MIN || snapshot.calls == 0 {
+        return None;
+    }
+    Duration::try_from_secs_f64(times_what_is_done * snapshot.calls as f64 / calls_per_s).ok()
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Whole per cent, rounded down, so that 100 means everything.
+fn percent(part: u64, whole: u64) -> u128 {
+    u128::from(part) * 100 / u128::from(whole)
+}
+
+fn invalid(rows: u64) -> Option<String> {
+    (rows > 0).then(|| format!("{} invalid", figures::count(rows)))
+}
+
+/// The state of the run in words.
+pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
+    match phase {
+        RunPhase::Running => "running".to_owned(),
+        RunPhase::Throttled { per_s } => {
+            format!("throttled: {}", figures::gets_through(*per_s))
+        }
+        RunPhase::Waiting { since, why } => {
+            let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
+            format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
+        }
+        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(WHY_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn joined<const N: usize>(words: [Option<String>; N], between: &str) -> String {
+    words.into_iter().flatten().collect::<Vec<_>>().join(between)
+}
