@@ -72,7 +72,7 @@ pub struct Scheduler<W: Workload> {
     identifier: Account,
     pub(crate) jobs: JobQueue<W::Tag>,
     pub(crate) apis: PerCommand<ApiHealth>,
-    /// The APIs by which breakers are named, each once.
+    /// The APIs by which breakers are named, each once, the ones that are asked for first before the others.
     pub(super) breakers: Vec<Command>,
     budget: RetryBudget,
     /// Calls of all APIs, tests included.
@@ -87,9 +87,12 @@ pub struct Scheduler<W: Workload> {
 impl<W: Workload> Scheduler<W> {
     #[must_use]
     pub fn new(limits: SchedulerLimits, known: Known) -> Self {
-        let mut breakers: Vec<Command> = W::COMMANDS.iter().map(|command| W::breaker_of(*command)).collect();
-        breakers.sort_unstable();
-        breakers.dedup();
+        let mut breakers = Vec::new();
+        for breaker in W::COMMANDS.iter().map(|command| W::breaker_of(*command)) {
+            if !breakers.contains(&breaker) {
+                breakers.push(breaker);
+            }
+        }
         Self {
             limits,
             identifier: Account::bare(known.identifier),
