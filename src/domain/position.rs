@@ -65,7 +65,30 @@ pub struct ColumnLayout {
     pub flags: BTreeMap<String, String>,
 }
 
+/// How a file is cut into records and fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    pub delimiter: u8,
+    /// What takes the meaning off the character behind it.
+    pub escape: Option<u8>,
+}
+
+impl From<u8> for Dialect {
+    fn from(delimiter: u8) -> Self {
+        Self { delimiter, escape: None }
+    }
+}
+
+/// The flag of the escape character, as a run records it.
+pub const ESCAPE: &str = "escape";
+
 impl ColumnLayout {
+    /// How the file is cut.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        Dialect { delimiter: self.delimiter, escape: self.flags.get(ESCAPE).and_then(|escape| escape.bytes().next()) }
+    }
+
     /// How this differs from an `earlier` one, in words; none if both read the same.
     #[must_use]
     pub fn differences(&self, earlier: &ColumnLayout) -> Vec<String> {

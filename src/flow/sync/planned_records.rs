@@ -67,7 +67,7 @@ impl PlannedRecords {
     /// `roster` stands behind the last row that has settled; `file` is what it reads.
     #[must_use]
     pub fn new(roster: Roster<InputReader>, file: InputFile, state: StateDb, planned: FeedPlan, wall: Box<dyn Fn() -> SystemTime>) -> Self {
-        let watch = Watch::new(file, roster.reading().delimiter, planned.input.stat);
+        let watch = Watch::new(file, roster.dialect(), planned.input.stat);
         Self { roster, watch, state, planned, wall, has_failed: false }
     }
 

@@ -268,7 +268,7 @@ impl Setup {
     /// Whether the file has stayed what it was while it was planned; if it has grown, what was read still stands.
     fn is_as_planned(&self, draft: &PlanDraft) -> Result<(), SyncError> {
         let SyncInput { file, format, stat, .. } = &self.input;
-        roster::Watch::new(file.clone(), format.delimiter, *stat).look_through((draft.input.len, draft.input.digest))?;
+        roster::Watch::new(file.clone(), format.dialect(), *stat).look_through((draft.input.len, draft.input.digest))?;
         Ok(())
     }
 

@@ -49,7 +49,7 @@ pub struct FirstLook {
 /// # Errors
 /// The input's own.
 pub fn first_look(input: impl Read, format: &Format) -> Result<FirstLook, RosterError> {
-    let mut frames = Frames::new(input, format.delimiter, InputPosition::START);
+    let mut frames = Frames::new(input, format.dialect(), InputPosition::START);
     frames.skip_bom()?;
     let header = frames.header(format.delimiter_from);
     // What stops in the middle of a record is told by whoever reads the records.

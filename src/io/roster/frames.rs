@@ -5,13 +5,13 @@
 
 use std::io::{self, Read, Seek};
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use thiserror::Error;
 
 use super::blank_lines::BlankLines;
 use super::header::DelimiterFrom;
 use super::read_buffer::ReadBuffer;
-use crate::domain::position::InputPosition;
+use crate::domain::position::{Dialect, InputPosition};
 
 /// Longest record in bytes, line end included. Chosen: 40 times what the service's limits allow for the three fields.
 pub const RECORD_MAX_BYTES: usize = 64 * 1024;
@@ -32,10 +32,12 @@ pub(super) struct Frame {
     pub(super) line: u64,
     /// The place behind it.
     pub(super) end: InputPosition,
-    /// Whether there is a quote anywhere in it.
+    /// Whether there is a quote or an escape character anywhere in it.
     pub(super) has_quote: bool,
     /// Where text follows a closing quote; the csv crate would glue it to the field without a word.
     pub(super) text_after_quote: Option<TextPosition>,
+    /// Whether the first such quote has a backslash in front: it was meant to be part of the text.
+    pub(super) is_escaped: bool,
     /// Whether a quoted field runs over lines; [`Frames::spans`] has them.
     pub(super) has_span: bool,
 }
@@ -82,7 +84,7 @@ pub(super) enum FrameError {
 #[derive(Debug)]
 pub(super) struct Frames<R> {
     ahead: ReadBuffer<R>,
-    delimiter: u8,
+    dialect: Dialect,
     /// Bytes of the current record, line end included, and after an error of what was looked at.
     len: usize,
     /// How far it has read, blank lines included.
@@ -98,10 +100,10 @@ pub(super) struct Frames<R> {
 
 impl<R: Read> Frames<R> {
     /// `input` stands at `at`.
-    pub(super) fn new(input: R, delimiter: u8, at: InputPosition) -> Self {
+    pub(super) fn new(input: R, dialect: impl Into<Dialect>, at: InputPosition) -> Self {
         Self {
             ahead: ReadBuffer::new(input),
-            delimiter,
+            dialect: dialect.into(),
             len: 0,
             at,
             last: at,
@@ -112,7 +114,11 @@ impl<R: Read> Frames<R> {
     }
 
     pub(super) fn delimiter(&self) -> u8 {
-        self.delimiter
+        self.dialect.delimiter
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// The place behind the last record, or where reading began: blank lines behind it are nobody's, whether they are there yet or not.
@@ -128,7 +134,7 @@ impl<R: Read> Frames<R> {
         {
             match delimiter {
                 DelimiterFrom::Asked => {}
-                DelimiterFrom::Usual => self.delimiter = named,
+                DelimiterFrom::Usual => self.dialect.delimiter = named,
             }
             header = self.next()?;
         }
@@ -159,17 +165,23 @@ impl<R: Read> Frames<R> {
             if first == 0 {
                 return Ok(None);
             }
-            let has_quote = self.ahead.has_quote(first);
-            let (text_after_quote, further_lines) = if has_quote { self.read_to_the_end(line)? } else { (None, 0) };
-            self.pass(further_lines);
-            if is_blank(self.raw(), self.delimiter) {
-                self.count_blank(further_lines + 1);
+            let has_quote = self.ahead.has_quote(first) || self.has_escape();
+            let scanned = if has_quote { self.read_to_the_end(line)? } else { Scanned::default() };
+            self.pass(scanned.further_lines);
+            if is_blank(self.raw(), self.dialect.delimiter) {
+                self.count_blank(scanned.further_lines + 1);
                 continue;
             }
             self.at.rows += 1;
             self.last = self.at;
-            return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote, has_span: further_lines > 0 }));
+            let Scanned { text_after_quote, is_escaped, further_lines } = scanned;
+            return Ok(Some(Frame { line, end: self.at, has_quote, text_after_quote, is_escaped, has_span: further_lines > 0 }));
         }
+    }
+
+    #[inline]
+    fn has_escape(&self) -> bool {
+        self.dialect.escape.is_some_and(|escape| memchr(escape, self.raw()).is_some())
     }
 
     /// Counts the lines of what holds no record, unless it was passed before.
@@ -214,7 +226,7 @@ impl<R: Read> Frames<R> {
     #[inline]
     fn first_line(&mut self, line: u64) -> Result<usize, FrameError> {
         self.read_line(line).map_err(|error| {
-            let mut scan = FrameScan::new(self.delimiter);
+            let mut scan = FrameScan::new(self.dialect);
             scan.line(self.raw(), 0, line);
             match scan.quoting {
                 Quoting::Quoted { opened } => runaway(error, opened.place(self.raw())),
@@ -240,27 +252,39 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Reads on until no quote is open: where text follows a closing one, and how many further lines there were.
-    fn read_to_the_end(&mut self, first_line: u64) -> Result<(Option<TextPosition>, u64), FrameError> {
-        let mut scan = FrameScan::new(self.delimiter);
+    /// Reads on until neither a quote is open nor the line end escaped.
+    fn read_to_the_end(&mut self, first_line: u64) -> Result<Scanned, FrameError> {
+        let mut scan = FrameScan::new(self.dialect);
         let (mut from, mut line) = (0, first_line);
         loop {
             scan.line(self.raw(), from, line);
-            let Quoting::Quoted { opened } = scan.quoting else {
-                if line > first_line {
-                    scan.ends();
-                    self.spans = scan.spans;
-                }
-                return Ok((scan.text_after_quote.map(|spot| spot.place(self.raw())), line - first_line));
-            };
+            if !scan.goes_on() {
+                return Ok(self.scanned(scan, line - first_line));
+            }
             from = self.len;
             line += 1;
             let runs_away = line - first_line >= RECORD_MAX_LINES;
             let read = if runs_away { Ok(0) } else { self.read_line(line) };
-            if read.map_err(|error| runaway(error, opened.place(self.raw())))? == 0 {
-                return Err(FrameError::OpenQuote { opened: opened.place(self.raw()) });
+            match (scan.quoting, read) {
+                (Quoting::Quoted { opened }, Err(error)) => return Err(runaway(error, opened.place(self.raw()))),
+                (Quoting::Quoted { opened }, Ok(0)) => return Err(FrameError::OpenQuote { opened: opened.place(self.raw()) }),
+                (_, Err(error)) => return Err(error),
+                (_, Ok(0)) if runs_away => return Err(FrameError::LongRecord { line: first_line }),
+                // The file ends behind an escaped line end.
+                (_, Ok(0)) => return Ok(self.scanned(scan, line - first_line - 1)),
+                (_, Ok(_)) => {}
             }
         }
+    }
+
+    fn scanned(&mut self, mut scan: FrameScan, further_lines: u64) -> Scanned {
+        if further_lines > 0 {
+            scan.ends();
+            self.spans = scan.spans;
+        }
+        let text_after_quote = scan.text_after_quote.map(|spot| spot.place(self.raw()));
+        let is_escaped = scan.text_after_quote.is_some_and(|spot| ends_with_escape(&self.raw()[..spot.at - 1]));
+        Scanned { text_after_quote, is_escaped, further_lines }
     }
 }
 
@@ -271,6 +295,19 @@ impl<R: Seek> Frames<R> {
         (self.len, self.at, self.last) = (0, mark, mark);
         Ok(())
     }
+}
+
+/// What the scan of a record came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scanned {
+    text_after_quote: Option<TextPosition>,
+    is_escaped: bool,
+    further_lines: u64,
+}
+
+/// Whether an odd number of backslashes stands at the end: the last one takes the meaning off what follows, in files that are written so.
+fn ends_with_escape(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 /// A record that grows too long inside a quote is the quote's fault.
@@ -321,10 +358,14 @@ pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
 }
 
 /// A cell of a record as it stands in the file, with its quotes; the record comes with its line end, if it has one.
-pub(super) fn raw_cell(record: &[u8], delimiter: u8, column: usize) -> Option<&[u8]> {
+pub(super) fn raw_cell(record: &[u8], Dialect { delimiter, escape }: Dialect, column: usize) -> Option<&[u8]> {
     let record = without_line_end(record);
-    let (mut is_quoted, mut from) = (false, 0);
+    let (mut is_quoted, mut from, mut is_escaped) = (false, 0, false);
     let mut ends = (0..record.len()).filter(|at| {
+        is_escaped = !is_escaped && (*at > 0 && Some(record[at - 1]) == escape);
+        if is_escaped {
+            return false;
+        }
         // In a field that begins with a quote, each one opens or closes; an escaped pair does both.
         is_quoted ^= record[*at] == b'"' && record[from] == b'"';
         let ends_here = !is_quoted && record[*at] == delimiter;
@@ -337,7 +378,9 @@ pub(super) fn raw_cell(record: &[u8], delimiter: u8, column: usize) -> Option<&[
 
 /// The scan of one record; it reads quotes as the csv crate does.
 struct FrameScan {
-    delimiter: u8,
+    dialect: Dialect,
+    /// Whether the line end of the last line is escaped outside of quotes.
+    is_continued: bool,
     quoting: Quoting,
     text_after_quote: Option<Spot>,
     spans: Vec<Span>,
@@ -377,8 +420,21 @@ impl Spot {
 }
 
 impl FrameScan {
-    fn new(delimiter: u8) -> Self {
-        Self { delimiter, quoting: Quoting::FieldStart, text_after_quote: None, spans: Vec::new(), line: 0, line_end: 0 }
+    fn new(dialect: Dialect) -> Self {
+        Self { dialect, is_continued: false, quoting: Quoting::FieldStart, text_after_quote: None, spans: Vec::new(), line: 0, line_end: 0 }
+    }
+
+    /// Whether the record has another line.
+    const fn goes_on(&self) -> bool {
+        self.is_continued || matches!(self.quoting, Quoting::Quoted { .. })
+    }
+
+    /// Where `wanted` or the escape character stands first in a text.
+    fn find(&self, wanted: u8, text: &[u8]) -> Option<usize> {
+        match self.dialect.escape {
+            None => memchr(wanted, text),
+            Some(escape) => memchr2(wanted, escape, text),
+        }
     }
 
     /// Goes on over the line that starts at `line_start` and is the record's last so far.
@@ -391,14 +447,18 @@ impl FrameScan {
             let spot = Spot { line, line_start, at };
             (self.quoting, at) = match self.quoting {
                 Quoting::FieldStart if text[0] == b'"' => (Quoting::Quoted { opened: spot }, at + 1),
-                Quoting::FieldStart | Quoting::Unquoted => {
-                    memchr(self.delimiter, text).map_or((Quoting::Unquoted, end), |found| (Quoting::FieldStart, at + found + 1))
-                }
-                Quoting::Quoted { opened } => {
-                    memchr(b'"', text).map_or((self.quoting, end), |found| (Quoting::QuoteSeen { opened }, at + found + 1))
-                }
+                Quoting::FieldStart | Quoting::Unquoted => match self.find(self.dialect.delimiter, text) {
+                    None => (Quoting::Unquoted, end),
+                    Some(found) if Some(text[found]) == self.dialect.escape => (Quoting::Unquoted, at + found + 2),
+                    Some(found) => (Quoting::FieldStart, at + found + 1),
+                },
+                Quoting::Quoted { opened } => match self.find(b'"', text) {
+                    None => (self.quoting, end),
+                    Some(found) if Some(text[found]) == self.dialect.escape => (self.quoting, at + found + 2),
+                    Some(found) => (Quoting::QuoteSeen { opened }, at + found + 1),
+                },
                 Quoting::QuoteSeen { opened } if text[0] == b'"' => (Quoting::Quoted { opened }, at + 1),
-                Quoting::QuoteSeen { opened } if text[0] == self.delimiter => {
+                Quoting::QuoteSeen { opened } if text[0] == self.dialect.delimiter => {
                     self.closed(opened, Behind::Nothing);
                     (Quoting::FieldStart, at + 1)
                 }
@@ -409,6 +469,7 @@ impl FrameScan {
                 }
             };
         }
+        self.is_continued = at > end && matches!(self.quoting, Quoting::Unquoted);
     }
 
     /// The record is over: a quote that was seen at its end closes the field.

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::split::SplitFields;
 use crate::domain::account::Field;
 use crate::domain::cells::CellRules;
+use crate::domain::position::{Dialect, ESCAPE};
 
 /// The name under which a run remembers the encoding of its input.
 pub const ENCODING_FLAG: &str = "encoding";
@@ -20,12 +21,20 @@ pub struct Format {
     /// Columns to take fields from, where they are named otherwise; an empty name reads none.
     pub map: Vec<(Field, String)>,
     pub multiline: Multiline,
+    /// What takes the meaning off the character behind it.
+    pub escape: Option<u8>,
     pub cells: CellRules,
     /// The encoding that the file is said to be in; a roster reads what was recoded already, and remembers it.
     pub encoding: Option<String>,
 }
 
 impl Format {
+    /// How the file is cut.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        Dialect { delimiter: self.delimiter, escape: self.escape }
+    }
+
     /// What a run records of it besides the delimiter and the columns: the flags that change what is read.
     pub(super) fn flags(&self) -> BTreeMap<String, String> {
         let multiline = match self.multiline {
@@ -33,7 +42,8 @@ impl Format {
             Multiline::Taken => Some(("multiline".to_owned(), String::new())),
         };
         let encoding = self.encoding.clone().map(|encoding| (ENCODING_FLAG.to_owned(), encoding));
-        self.cells.flags().chain(multiline).chain(encoding).collect()
+        let escape = self.escape.map(|escape| (ESCAPE.to_owned(), char::from(escape).to_string()));
+        self.cells.flags().chain(multiline).chain(escape).chain(encoding).collect()
     }
 }
 
@@ -58,7 +68,7 @@ pub enum Multiline {
 impl Default for Format {
     fn default() -> Self {
         let (multiline, cells) = (Multiline::Judged, CellRules::default());
-        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline, cells, encoding: None }
+        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline, escape: None, cells, encoding: None }
     }
 }
 
@@ -89,6 +99,8 @@ pub enum HeaderError {
     /// `delimiter` is one that would find the column, or would at least find more than one.
     #[error("the header has no column {name:?}")]
     NoColumn { field: Field, name: String, delimiter: Option<u8> },
+    #[error("--escape names the delimiter")]
+    EscapeIsDelimiter,
     #[error("{field} is mapped twice")]
     MappedTwice { field: Field },
 }

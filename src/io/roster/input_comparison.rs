@@ -6,7 +6,7 @@ use super::RosterError;
 use super::file::{InputFile, InputReader};
 use super::frames::{FrameError, Frames};
 use super::header::DelimiterFrom;
-use crate::domain::position::{FileStat, InputChange, InputPosition};
+use crate::domain::position::{Dialect, FileStat, InputChange, InputPosition};
 
 /// Records that a comparison reads before somebody else may do something. Chosen: well under a millisecond's work.
 const COMPARE_AT_ONCE: usize = 16_384;
@@ -18,8 +18,8 @@ const COMPARISONS_MAX: u32 = 100;
 ///
 /// # Errors
 /// The file's.
-pub fn compare(file: &InputFile, delimiter: u8, settled: InputPosition) -> io::Result<InputChange> {
-    let mut comparison = InputComparison::new(file, delimiter, (settled.offset, settled.digest));
+pub fn compare(file: &InputFile, dialect: impl Into<Dialect>, settled: InputPosition) -> io::Result<InputChange> {
+    let mut comparison = InputComparison::new(file, dialect.into(), (settled.offset, settled.digest));
     loop {
         if let Some(found) = comparison.step()? {
             let counts_alike = comparison.last == settled;
@@ -32,7 +32,7 @@ pub fn compare(file: &InputFile, delimiter: u8, settled: InputPosition) -> io::R
 #[derive(Debug)]
 struct InputComparison {
     file: InputFile,
-    delimiter: u8,
+    dialect: Dialect,
     frames: Frames<Take<InputReader>>,
     /// Where that ended, and the running hash there.
     end: (u64, u64),
@@ -42,9 +42,9 @@ struct InputComparison {
 }
 
 impl InputComparison {
-    fn new(file: &InputFile, delimiter: u8, end: (u64, u64)) -> Self {
-        let frames = Frames::new(file.reader().take(end.0), delimiter, InputPosition::START);
-        Self { file: file.clone(), delimiter, frames, end, has_header: false, last: InputPosition::START }
+    fn new(file: &InputFile, dialect: Dialect, end: (u64, u64)) -> Self {
+        let frames = Frames::new(file.reader().take(end.0), dialect, InputPosition::START);
+        Self { file: file.clone(), dialect, frames, end, has_header: false, last: InputPosition::START }
     }
 
     /// Reads some more; `None` while there is more to read.
@@ -83,7 +83,7 @@ impl InputComparison {
             return Ok(InputChange::ChangedWithin);
         }
         input.seek(SeekFrom::Start(self.last.offset))?;
-        match Frames::new(input, self.delimiter, self.last).next() {
+        match Frames::new(input, self.dialect, self.last).next() {
             Ok(None) => Ok(InputChange::Same),
             Ok(Some(_)) | Err(FrameError::OpenQuote { .. } | FrameError::LongRecord { .. }) => Ok(InputChange::ChangedAfter),
             Err(FrameError::Read(error)) => Err(error),
@@ -95,7 +95,7 @@ impl InputComparison {
 #[derive(Debug)]
 pub struct Watch {
     file: InputFile,
-    delimiter: u8,
+    dialect: Dialect,
     /// Its stat fields when what was read of it was last known to be the same.
     stat: FileStat,
     /// Under way, and the stat fields when it began.
@@ -117,8 +117,8 @@ pub enum Look {
 impl Watch {
     /// `stat` are the file's stat fields before anything was read of it.
     #[must_use]
-    pub fn new(file: InputFile, delimiter: u8, stat: FileStat) -> Self {
-        Self { file, delimiter, stat, comparison: None, comparisons: 0 }
+    pub fn new(file: InputFile, dialect: impl Into<Dialect>, stat: FileStat) -> Self {
+        Self { file, dialect: dialect.into(), stat, comparison: None, comparisons: 0 }
     }
 
     /// Whether it has fewer bytes than it had, or other stat fields, without reading it again.
@@ -157,7 +157,7 @@ impl Watch {
                 return Err(RosterError::Modified);
             }
             self.comparisons += 1;
-            self.comparison = Some((InputComparison::new(&self.file, self.delimiter, end), self.file.fingerprint()?));
+            self.comparison = Some((InputComparison::new(&self.file, self.dialect, end), self.file.fingerprint()?));
             return Ok(Look::Comparing);
         };
         let Some(found) = comparison.step()? else { return Ok(Look::Comparing) };

@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::frames::raw_cell;
 use crate::domain::account::InvalidAccount;
+use crate::domain::position::Dialect;
 
 /// Why a record's UserID can't be read for certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,15 +104,27 @@ fn is_number(mantissa: &[u8], exponent: &[u8]) -> bool {
 /// Whether a quote stands in the cell of `column`, which reads `value`, though the cell doesn't begin with one: a blank in front of the quote
 /// makes a part of the text of it. What spreadsheets write to keep a text one (`="00123"`) is no accident.
 #[inline]
-pub(super) fn has_stray_quote(raw: &[u8], delimiter: u8, column: usize, value: &[u8]) -> bool {
-    value.contains(&b'"') && is_stray(raw, delimiter, column)
+pub(super) fn has_stray_quote(raw: &[u8], dialect: Dialect, column: usize, value: &[u8]) -> bool {
+    value.contains(&b'"') && is_stray(raw, dialect, column)
 }
 
 #[cold]
-fn is_stray(raw: &[u8], delimiter: u8, column: usize) -> bool {
-    let cell = raw_cell(raw, delimiter, column).unwrap_or_default();
+fn is_stray(raw: &[u8], dialect: Dialect, column: usize) -> bool {
+    let cell = raw_cell(raw, dialect, column).unwrap_or_default();
     let is_kept_text = cell.len() > 3 && cell.starts_with(b"=\"") && cell.ends_with(b"\"");
-    !cell.starts_with(b"\"") && !is_kept_text
+    !cell.starts_with(b"\"") && !is_kept_text && has_unescaped_quote(cell, dialect.escape)
+}
+
+fn has_unescaped_quote(cell: &[u8], escape: Option<u8>) -> bool {
+    let mut bytes = cell.iter();
+    while let Some(byte) = bytes.next() {
+        if Some(*byte) == escape {
+            bytes.next();
+        } else if *byte == b'"' {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use crate::domain::account::{Account, AccountRef, Field, InvalidAccount, Suspects, UserId, UserIds};
 use crate::domain::cells::{CellRules, ReadCells};
-use crate::domain::position::{ColumnLayout, InputPosition};
+use crate::domain::position::{ColumnLayout, Dialect, InputPosition};
 use crate::domain::uuid::COMPACT_BYTES;
 pub use blank_lines::BlankLines;
 pub use encoding::{FirstLook, NotUtf8, NotUtf8In, first_look};
@@ -113,6 +113,8 @@ pub enum RosterError {
     OpenQuote { opened: TextPosition },
     #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
+    #[error("a backslash escapes the quote in front of line {}, column {}", quote.line, quote.column)]
+    EscapedQuote { quote: TextPosition },
     #[error("it was truncated or rewritten while it was being read")]
     Modified,
     #[error("the input cannot be read")]
@@ -186,14 +188,15 @@ impl<R: Read> Roster<R> {
     /// # Errors
     /// [`RosterError`] for an input that can't be read or isn't what it claims.
     pub fn new(input: R, format: &Format) -> Result<Self, RosterError> {
-        let mut frames = Frames::new(input, format.delimiter, InputPosition::START);
+        let mut frames = Frames::new(input, format.dialect(), InputPosition::START);
         frames.skip_bom()?;
         let first = frames.header(format.delimiter_from);
         reject_foreign(frames.raw())?;
-        if first?.is_none() {
-            return Err(HeaderError::Missing.into());
+        escaped_quote(first?.as_ref().ok_or(HeaderError::Missing)?)?;
+        if format.escape == Some(frames.delimiter()) {
+            return Err(HeaderError::EscapeIsDelimiter.into());
         }
-        let mut splitter = Splitter::new(frames.delimiter());
+        let mut splitter = Splitter::new(frames.dialect());
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
         let names = splitter.any(frames.raw()).to_record();
         let header = Header::new(names, format).map_err(|error| with_other_delimiter(error, &frames, format))?;
@@ -210,6 +213,12 @@ impl<R: Read> Roster<R> {
     #[must_use]
     pub fn reading(&self) -> ColumnLayout {
         ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: self.flags.clone() }
+    }
+
+    /// How the file is cut.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.frames.dialect()
     }
 
     /// The place behind the last record that was read, or behind the header.
@@ -272,9 +281,12 @@ impl<R: Read> Roster<R> {
         if self.has_ended {
             return None;
         }
-        let next = self.frames.next().transpose();
-        self.has_ended = !matches!(next, Some(Ok(_)));
-        next.map(|frame| frame.map_err(RosterError::from))
+        let next = self.frames.next().map_err(RosterError::from).and_then(|frame| {
+            frame.as_ref().map_or(Ok(()), escaped_quote)?;
+            Ok(frame)
+        });
+        self.has_ended = !matches!(next, Ok(Some(_)));
+        next.transpose()
     }
 
     /// The current record, with all its fields.
@@ -292,8 +304,7 @@ impl<R: Read> Roster<R> {
             .and_then(|()| if header.is_again(cells.user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
             .and_then(|()| rules.account(id, values));
         let (account, suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
-        let has_stray_quote =
-            frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.delimiter(), header.user_id, cells.user_id);
+        let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.dialect(), header.user_id, cells.user_id);
         let (row, user_id) = (frame.end.rows, cells.user_id);
         (
             RecordRef { row, line: frame.line, end: frame.end, user_id, id, account, suspects, has_stray_quote, user_ids: rules.user_ids },
@@ -328,6 +339,18 @@ fn with_other_delimiter<R: Read>(error: HeaderError, frames: &Frames<R>, format:
     let delimiter = others().find(finds_user_id).or_else(|| others().find(finds_columns));
     HeaderError::NoColumn { field: Field::UserId, name, delimiter }
 }
+
+/// Refuses a file near whose start a backslash escapes a quote, which says how the whole file is written.
+#[inline]
+fn escaped_quote(frame: &Frame) -> Result<(), RosterError> {
+    match frame.text_after_quote {
+        Some(quote) if frame.is_escaped && frame.end.rows <= FIRST_RECORDS => Err(RosterError::EscapedQuote { quote }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Records in which an escaped quote speaks for the whole file. Source: the contract of the input.
+const FIRST_RECORDS: u64 = 1_000;
 
 fn well_formed(frame: &Frame, expected: usize, found: usize) -> Result<(), InvalidAccount> {
     if let Some(TextPosition { line, column }) = frame.text_after_quote {

@@ -8,11 +8,13 @@ use csv_core::{ReadRecordResult, Terminator};
 use memchr::{memchr, memchr_iter};
 
 use super::frames::without_line_end;
+use crate::domain::position::Dialect;
 
 /// Finds the fields of one framed record after the other.
 #[derive(Debug)]
 pub(super) struct Splitter {
     delimiter: u8,
+    escape: Option<u8>,
     core: csv_core::Reader,
     /// The fields of a record with quotes, one behind the other.
     unquoted: Vec<u8>,
@@ -30,9 +32,10 @@ pub(super) struct SplitFields<'a> {
 }
 
 impl Splitter {
-    pub(super) fn new(delimiter: u8) -> Self {
+    pub(super) fn new(dialect: impl Into<Dialect>) -> Self {
+        let Dialect { delimiter, escape } = dialect.into();
         let core = csv_core::ReaderBuilder::new().delimiter(delimiter).terminator(Terminator::Any(b'\n')).build();
-        Self { delimiter, core, unquoted: Vec::new(), ends: Vec::new() }
+        Self { delimiter, escape, core, unquoted: Vec::new(), ends: Vec::new() }
     }
 
     /// The fields of a record without a quote; it comes without its line end.
@@ -46,6 +49,9 @@ impl Splitter {
 
     /// The fields of a record with quotes; it comes with its line end, if it has one.
     pub(super) fn quoted<'a>(&'a mut self, raw: &'a [u8]) -> SplitFields<'a> {
+        if let Some(escape) = self.escape {
+            return self.escaped(without_line_end(raw), escape);
+        }
         match self.between_quotes(without_line_end(raw)) {
             Some(text) => SplitFields { text, ends: &self.ends, gap: 3 },
             None => self.any(raw),
@@ -70,8 +76,55 @@ impl Splitter {
         Some(text)
     }
 
+    /// The fields of a record in which `escape` takes the meaning off the character behind it, in quotes and outside. A doubled quote in quotes
+    /// is one. A field of nothing but the escape character and an N is empty, as databases write what is not there.
+    fn escaped(&mut self, record: &[u8], escape: u8) -> SplitFields<'_> {
+        self.unquoted.clear();
+        self.ends.clear();
+        let (mut at, mut field) = (0, 0);
+        let mut is_quoted = record.first() == Some(&b'"');
+        at += usize::from(is_quoted);
+        while at < record.len() {
+            let (byte, next) = (record[at], record.get(at + 1).copied());
+            match next {
+                Some(next) if byte == escape || (is_quoted && byte == b'"' && next == b'"') => {
+                    self.unquoted.push(next);
+                    at += 2;
+                }
+                _ if is_quoted && byte == b'"' => {
+                    is_quoted = false;
+                    at += 1;
+                }
+                _ if !is_quoted && byte == self.delimiter => {
+                    self.end_field(&record[field..at], escape);
+                    at += 1;
+                    field = at;
+                    is_quoted = next == Some(b'"');
+                    at += usize::from(is_quoted);
+                }
+                _ => {
+                    self.unquoted.push(byte);
+                    at += 1;
+                }
+            }
+        }
+        self.end_field(&record[field..], escape);
+        SplitFields { text: &self.unquoted, ends: &self.ends, gap: 0 }
+    }
+
+    /// The field that stands so in the file is over.
+    fn end_field(&mut self, raw: &[u8], escape: u8) {
+        if raw == [escape, b'N'] {
+            self.unquoted.truncate(self.ends.last().copied().unwrap_or_default());
+        }
+        self.ends.push(self.unquoted.len());
+    }
+
     /// The fields of any record; it comes with its line end, if it has one.
     pub(super) fn any(&mut self, raw: &[u8]) -> SplitFields<'_> {
+        if let Some(escape) = self.escape {
+            return self.escaped(without_line_end(raw), escape);
+        }
         // In one piece where the csv crate reads the line end as ours; it would take a carriage return for text.
         let record = if raw.ends_with(b"\r\n") || !raw.ends_with(b"\n") { without_line_end(raw) } else { raw };
         // Fields are never longer than what they stand in, and the reader wants room left when it meets the line end.

@@ -28,7 +28,7 @@ impl Watched {
     /// `stat` are the stat fields of `file` before anything was read of it; `roster` reads it.
     #[must_use]
     pub fn new(roster: Roster<InputReader>, file: InputFile, stat: FileStat) -> Self {
-        let watch = Watch::new(file, roster.reading().delimiter, stat);
+        let watch = Watch::new(file, roster.dialect(), stat);
         Self { roster, watch, unsure: None, has_failed: false }
     }
 

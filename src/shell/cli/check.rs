@@ -49,7 +49,7 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
     let mut readings = 0;
     loop {
         let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
-        let delimiter = roster.reading().delimiter;
+        let dialect = roster.dialect();
         if readings == 0 {
             columns::report(roster.header())?;
         }
@@ -60,7 +60,7 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
         if checked.end.is_err() {
             return Ok(checked);
         }
-        let look = stream.look_again(delimiter, checked.at).map_err(|error| roster_error(path, &error))?;
+        let look = stream.look_again(dialect, checked.at).map_err(|error| roster_error(path, &error))?;
         if look != Look::Grown || readings == READINGS_MAX {
             return Ok(checked);
         }

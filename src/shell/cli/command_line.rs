@@ -68,7 +68,11 @@ impl CommandLine {
 
     /// Adds the flags that change how the input is read.
     pub(super) fn reading(self, flags: &InputFlags) -> Self {
-        self.mapping(flags).flag("delimiter", flags.delimiter.map(delimiter)).flag("encoding", flags.encoding.map(label)).cells(flags)
+        self.mapping(flags)
+            .flag("delimiter", flags.delimiter.map(delimiter))
+            .flag("encoding", flags.encoding.map(label))
+            .flag("escape", flags.escape.map(char::from))
+            .cells(flags)
     }
 
     /// Adds the flags that change how a file with copies of the input's records is read; its delimiter is `separated`. It is UTF-8, whatever

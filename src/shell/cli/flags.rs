@@ -125,6 +125,10 @@ pub struct InputFlags {
     /// The encoding of a file that is not in UTF-8, by its name on the web: gb18030, big5, shift_jis, windows-1252, utf-16le …
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     pub encoding: Option<&'static Encoding>,
+    /// Take the meaning off the character behind this one, in quotes and outside; `\N` without quotes is an empty cell. For files in which
+    /// quotes are not doubled but escaped: --escape '\'
+    #[arg(long, value_name = "CHAR", value_parser = escape)]
+    pub escape: Option<u8>,
     /// Take quoted fields that run over lines as they are, also where they look as if a quote had swallowed rows
     #[arg(long)]
     pub multiline: bool,
@@ -154,7 +158,18 @@ impl InputFlags {
     #[must_use]
     pub fn bare(file: PathBuf) -> Self {
         let (map, null) = (Vec::new(), Vec::new());
-        Self { file, map, delimiter: None, encoding: None, multiline: false, trim: false, null, user_ids: None, compact_uuid: false }
+        Self {
+            file,
+            map,
+            delimiter: None,
+            encoding: None,
+            escape: None,
+            multiline: false,
+            trim: false,
+            null,
+            user_ids: None,
+            compact_uuid: false,
+        }
     }
 }
 
@@ -496,6 +511,13 @@ fn delimiter(text: &str) -> Result<u8, String> {
 fn encoding(text: &str) -> Result<&'static Encoding, String> {
     let unknown = || "it is no name of an encoding; some are gb18030, big5, shift_jis, euc-kr, windows-1252, utf-16le".to_owned();
     encoding_of_label(text).ok_or_else(unknown)
+}
+
+fn escape(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [one] if one.is_ascii_punctuation() && *one != b'"' => Ok(*one),
+        _ => Err("it must be one character of punctuation, and no quote: '\\' for a backslash".to_owned()),
+    }
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -12,7 +12,7 @@ use super::opened::OpenedInput;
 use super::settings::format;
 use crate::domain::account::Field;
 use crate::domain::figures::counted;
-use crate::domain::position::{FileStat, InputPosition};
+use crate::domain::position::{Dialect, FileStat, InputPosition};
 use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Original, Record, Roster, RosterError, Watch, Watched};
 use crate::io::source::{Foreign, Meter, SourceError};
 use crate::shell::exit::{Exit, ExitMessage};
@@ -102,11 +102,11 @@ impl Stream {
     }
 
     /// Whether a file that was read up to `at` has grown since, or nothing has changed.
-    pub(super) fn look_again(&mut self, delimiter: u8, at: InputPosition) -> Result<Look, RosterError> {
+    pub(super) fn look_again(&mut self, dialect: Dialect, at: InputPosition) -> Result<Look, RosterError> {
         match (&mut self.file, &self.meter) {
             (Some((file, stat)), None) => {
                 let now = file.fingerprint()?;
-                let look = Watch::new(file.clone(), delimiter, *stat).look_through((at.offset, at.digest));
+                let look = Watch::new(file.clone(), dialect, *stat).look_through((at.offset, at.digest));
                 *stat = now;
                 look
             }
@@ -133,6 +133,7 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
             why,
             format!("close the quote that opens at line {}, column {}, or double it if it is part of the text", opened.line, opened.column),
         ),
+        RosterError::EscapedQuote { .. } => ExitMessage::yours(why, format!("read it with --escape {}", shell_word("\\"))),
         RosterError::LongRecord { line } => {
             ExitMessage::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
         }
@@ -205,6 +206,7 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
             format!("the columns are separated otherwise: --delimiter {}", delimiter_word(*delimiter))
         }
         HeaderError::NoColumn { field, delimiter: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
+        HeaderError::EscapeIsDelimiter => "give two different characters with --escape and --delimiter".to_owned(),
         HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
     }
 }

@@ -87,6 +87,7 @@ pub fn format(flags: &InputFlags) -> Format {
         delimiter_from,
         map: flags.map.clone(),
         multiline,
+        escape: flags.escape,
         cells: cell_rules(flags),
         encoding: flags.encoding.filter(|encoding| *encoding != UTF_8).map(label),
     }

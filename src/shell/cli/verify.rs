@@ -301,7 +301,7 @@ impl<'a> VerifyInput<'a> {
 
     /// Refuses a file that was truncated, rewritten or appended to after it was read to `end`: what has come was not asked.
     fn still_holds(&self, end: InputPosition) -> Result<(), ExitMessage> {
-        let mut watch = Watch::new(self.source.file.clone(), self.format.delimiter, self.source.stat);
+        let mut watch = Watch::new(self.source.file.clone(), self.format.dialect(), self.source.stat);
         match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
             Look::Same | Look::Comparing => Ok(()),
             Look::Grown => {

@@ -86,7 +86,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     let input = OpenInput::of(&source, job)?;
     let roster = input.roster(job)?;
     let spec = import::run_spec(RunKind::Import, &job.target, (input.stat, source.source_file()), &roster);
-    let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.delimiter, checkpoint.settled);
+    let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.dialect(), checkpoint.settled);
     match journal::examine(&OsDisk, &job.paths, &spec, job.restart, compare).map_err(|error| cannot_open(&error))? {
         StartDecision::Finished { tally } => {
             let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, tally));
