@@ -318,6 +318,15 @@ pub enum InvalidAccount {
     SwallowedLines { quote: u64, last: u64 },
 }
 
+impl InvalidAccount {
+    /// Whether both break the same rule, whatever their figures.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let is_uuid = |why: &Self| matches!(why, Self::LongUserId { is_uuid: true, .. });
+        std::mem::discriminant(self) == std::mem::discriminant(other) && is_uuid(self) == is_uuid(other)
+    }
+}
+
 fn fields(found: usize) -> String {
     if found == 1 { "1 field".to_owned() } else { format!("{found} fields") }
 }

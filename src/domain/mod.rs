@@ -17,6 +17,7 @@ pub mod position;
 pub mod profile;
 pub mod refusals;
 pub mod retry;
+pub mod shared_reason;
 pub mod target;
 pub mod uuid;
 pub mod verdict;

@@ -11,6 +11,7 @@ use frequent::FrequentValues;
 use super::account::{AccountRef, Field, Suspects};
 use super::examples::Examples;
 use super::lookalike::takes_no_room;
+use super::shared_reason::SharedReason;
 
 /// Places that are told of each kind. Source: the contract of the input.
 pub const PLACES: usize = 3;
@@ -80,6 +81,8 @@ pub struct Oddity {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OddityCounts {
     kinds: BTreeMap<OddityKind, Examples<OddExample, PLACES>>,
+    /// What the invalid records have in common.
+    pub invalid: SharedReason,
     /// Valid records.
     rows: u64,
     nicks: FrequentValues,

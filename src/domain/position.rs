@@ -89,6 +89,16 @@ impl ColumnLayout {
         Dialect { delimiter: self.delimiter, escape: self.flags.get(ESCAPE).and_then(|escape| escape.bytes().next()) }
     }
 
+    /// The fields that an `earlier` one has read from no column, and this one reads from one.
+    pub fn newly_read(&self, earlier: &ColumnLayout) -> impl Iterator<Item = Field> {
+        let (now, before) = (self.columns, earlier.columns);
+        Field::ALL
+            .into_iter()
+            .zip(now.into_iter().zip(before))
+            .filter(|(_, (now, before))| now.is_some() && before.is_none())
+            .map(|(field, _)| field)
+    }
+
     /// How this differs from an `earlier` one, in words; none if both read the same.
     #[must_use]
     pub fn differences(&self, earlier: &ColumnLayout) -> Vec<String> {

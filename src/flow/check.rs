@@ -176,6 +176,7 @@ impl CheckReport {
     fn count<'a>(&mut self, RecordRef { row, line, user_id, account, suspects, .. }: RecordRef<'a>) -> Option<AccountRef<'a>> {
         self.records += 1;
         self.first.count(account.as_ref().err());
+        self.oddities.invalid.see(account.as_ref().err());
         let position = || Position { row, line, user_id: user_id.into() };
         match account {
             Ok(account) => {

@@ -27,11 +27,12 @@ fn what_the_service_takes_is_sent_and_what_it_cannot_is_not() {
     let bench = CliFixture::new();
     bench.write(
         "users.csv",
-        b"UserID,Nick,FaceUrl\na,\"two\nlines\",\nb,\x01,\nc,\xe2\x80\xae,\nd,\xef\xbb\xbfd,x\ne,\0,\nf,\xff,\n".as_slice(),
+        b"UserID,Nick,FaceUrl\na,\"two\nlines\",\nb,\x01,\nc,\xe2\x80\xae,\nd,\xef\xbb\xbfd,x\ne,\0,\nf,\xff,\ng,,\nh,,\ni,,\nj,,\n"
+            .as_slice(),
     );
-    let run = bench.import(&server).run().exits(3).settles(6);
-    assert_eq!(run.statuses(), ["imported", "imported", "imported", "imported", "invalid", "invalid"]);
-    let why: Vec<&str> = run.rows[4..].iter().map(|row| row.error_info.as_str()).collect();
+    let run = bench.import(&server).run().exits(3).settles(10);
+    assert_eq!(run.statuses()[..6], ["imported", "imported", "imported", "imported", "invalid", "invalid"]);
+    let why: Vec<&str> = run.rows[4..6].iter().map(|row| row.error_info.as_str()).collect();
     assert_eq!(why, ["Nick holds a NUL character (U+0000)", "Nick is not valid UTF-8"]);
     assert_eq!((server.nick("a").as_deref(), server.nick("d").as_deref()), (Some("two\nlines"), Some("\u{feff}d")));
 }
@@ -150,4 +151,112 @@ fn an_unfinished_sync_that_is_read_otherwise_is_planned_anew_and_knows_what_was_
     let run = sync(&bench, &server).args(&flags).args(&["--null", "NULL"]).run().exits(3);
     assert_eq!(outcomes(&run), [("NULL", "invalid")]);
     assert_eq!((held(&bench), server.calls()), (vec![COMPACT.to_owned(), "x".to_owned()], 2));
+}
+
+#[test]
+fn a_file_with_escaped_quotes_is_told_and_read_as_the_hint_says() {
+    let server = Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() });
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Nick,FaceUrl\na,\"say \\\"hi\\\" now\",\\N\nbad,\"doubled \"\" too\",x\\,y\nc,\"\",\n");
+    for call in [&["check", "users.csv"][..], &["audit", "users.csv", "--results", "users.csv"]] {
+        let run = bench.call(call).run();
+        assert_eq!(run.code, Some(2), "{call:?}: {}", run.stderr);
+        assert!(run.stderr.contains("hint: read it with --escape '\\'") || call[0] == "audit", "{call:?}: {}", run.stderr);
+    }
+    bench.import(&server).run().exits(2).because("a backslash escapes the quote").hints("--escape '\\'");
+    sync(&bench, &server).run().exits(2).hints("--escape '\\'");
+    assert_eq!(server.calls(), 0);
+    let run = bench.import(&server).args(&["--escape", "\\", "--limit", "1"]).run().exits(0);
+    assert_eq!(outcomes(&run), [("a", "imported")]);
+    bench.import(&server).long_after().run().exits(2).because("--escape was");
+    let run = bench.import(&server).long_after().args(&["--escape", "\\"]).run().exits(3);
+    assert_eq!(outcomes(&run), [("a", "imported"), ("bad", "failed"), ("c", "imported")]);
+    assert_eq!((server.nick("a").as_deref(), server.nick("c")), (Some("say \"hi\" now"), None));
+    // The rejects have doubled quotes, so the hint's command has no --escape; the audit reads the input, so it has.
+    assert!(run.rejects.unwrap().contains("\nbad,\"doubled \"\" too\",\"x,y\",70402,"), "doubled quotes");
+    assert!(!run.stderr.lines().any(|line| line.contains("import users.rejects.csv") && line.contains("--escape")), "{}", run.stderr);
+    bench.call(&["audit", "users.csv", "--results", "users.results.csv", "--escape", "\\"]).run().exits(0);
+}
+
+#[test]
+fn a_reason_that_all_invalid_records_share_is_told_with_what_helps() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    let uuids: String = (0..1_000).fold("UserID\n".to_owned(), |text, row| text + &format!("550e8400-e29b-41d4-a716-4466554{row:05}\n"));
+    bench.write("users.csv", &uuids);
+    bench.import(&server).run().exits(2).because("1000 of the first 1000 records").hints("--compact-uuid sends");
+    let check = bench.call(&["check", "users.csv"]).run();
+    assert!(check.code == Some(2) && check.stderr.contains("hint: --compact-uuid sends"), "{}", check.stderr);
+    assert!(check.stdout.contains("refused: UserID is too long: 1,000 records"), "the whole list comes first: {}", check.stdout);
+    assert_eq!(bench.call(&["check", "users.csv", "--compact-uuid"]).run().code, Some(0));
+    let check = |text: &str, hint: &str| {
+        bench.write("users.csv", text);
+        let run = bench.call(&["check", "users.csv"]).run();
+        assert!(run.code == Some(3) && run.stderr.contains(&format!("hint: {hint}")), "{text:?}: {}", run.stderr);
+    };
+    check("UserID\na \n b\nc\n", "--trim takes");
+    check("UserID\n李雷\nc\n", "--user-ids any sends");
+    check("UserID,Nick\na,\"x\nb,y\"\nc,\n", "close the quotes, or --multiline");
+    check("UserID,Nick\na,\"x\" y\nc,\n", "double the quotes within fields, or --escape '\\'");
+    check("UserID\na \n李雷\n", "correct them");
+    // An import that is not refused tells it at its end.
+    let run = bench.quiet_import_into("users.csv", &server.endpoint()).at_any_rate().run().exits(3);
+    assert!(!run.stderr.contains("in common"), "{}", run.stderr);
+    bench.write("users.csv", "UserID\nx\na \n");
+    let run = bench.quiet_import_into("users.csv", &server.endpoint()).at_any_rate().run().exits(3);
+    assert!(run.stderr.contains("one reason in common") && run.stderr.contains("--trim takes"), "{}", run.stderr);
+}
+
+#[test]
+fn an_unfinished_run_whose_file_has_a_column_newly_read_goes_on_without_it() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,nick\na,A\nb,B\n");
+    bench.import(&server).args(&["--map", "Nick=", "--limit", "1"]).run().exits(0);
+    let run =
+        bench.import(&server).long_after().run().exits(2).because("column of Nick was none, now it is 2").hints("--map Nick= goes on");
+    assert!(run.stderr.contains("--restart"), "{}", run.stderr);
+    bench.import(&server).long_after().args(&["--map", "Nick="]).run().exits(0).imports_all(2);
+    assert_eq!((server.nick("a"), server.nick("b")), (None, None));
+}
+
+#[test]
+fn a_file_of_no_bytes_is_one_without_records_where_that_is_allowed() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", "");
+    bench.import(&server).run().exits(2).because("the file is empty");
+    let run = bench.import(&server).args(&["--allow", "empty"]).run().exits(0);
+    assert_eq!((run.rows.len(), run.summary["rows"].as_u64()), (0, Some(0)));
+    bench.import(&server).args(&["--allow", "empty"]).run().exits(0).because("finished earlier");
+    bench.write("users.csv", "UserID\na\n");
+    bench.import(&server).args(&["--allow", "empty"]).run().exits(0).imports_all(1);
+}
+
+#[test]
+fn a_sync_reads_uuids_as_the_last_finished_one() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", format!("UserID\n{UUID}\nb\n"));
+    sync(&bench, &server).args(&["--compact-uuid"]).run().exits(0);
+    let (calls, held_before) = (server.calls(), held(&bench));
+    sync(&bench, &server).run().exits(2).because("--compact-uuid").hints("give --compact-uuid again");
+    assert_eq!((server.calls(), held(&bench)), (calls, held_before));
+    sync(&bench, &server).args(&["--compact-uuid"]).run().exits(0).because("2 unchanged");
+}
+
+#[test]
+fn a_last_line_without_its_end_is_read_once_nobody_writes_to_it_and_told() {
+    use std::io::Write;
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID\na\nbo");
+    let running = bench.import(&server).start();
+    std::thread::park_timeout(std::time::Duration::from_millis(500));
+    std::fs::File::options().append(true).open(bench.path("users.csv")).unwrap().write_all(b"b").unwrap();
+    let run = running.wait().exits(0);
+    assert_eq!(outcomes(&run), [("a", "imported"), ("bob", "imported")]);
+    assert!(run.stderr.contains("no line end at its end"), "{}", run.stderr);
+    let check = bench.call(&["check", "users.csv"]).run();
+    assert!(check.stdout.contains("no line end at its end: it may have been cut off"), "{}", check.stdout);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::account::InvalidAccount;
+use crate::domain::shared_reason::SharedReason;
 
 /// Records by which a file is judged. Source: the contract of `--max-invalid`.
 pub const FIRST_RECORDS: u64 = 1_000;
@@ -13,6 +14,7 @@ pub struct FirstRecords {
     records: u64,
     invalid: u64,
     reasons: BTreeMap<String, u64>,
+    shared: SharedReason,
 }
 
 /// More of them are invalid than are allowed.
@@ -21,6 +23,8 @@ pub struct TooManyInvalid {
     pub invalid: u64,
     /// The commonest reason, and how often it holds.
     pub most: Option<(String, u64)>,
+    /// The reason of all of them, or of most records, if there is one.
+    pub shared: Option<InvalidAccount>,
 }
 
 impl FirstRecords {
@@ -31,6 +35,7 @@ impl FirstRecords {
             return;
         }
         self.records += 1;
+        self.shared.see(why);
         if let Some(why) = why {
             self.invalid += 1;
             *self.reasons.entry(why.to_string()).or_default() += 1;
@@ -48,6 +53,7 @@ impl FirstRecords {
         let share = 100.0 * self.invalid as f64 / FIRST_RECORDS as f64;
         (self.records == FIRST_RECORDS && share > max_invalid).then(|| TooManyInvalid {
             invalid: self.invalid,
+            shared: self.shared.found().cloned(),
             most: self.reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason.clone(), *count)),
         })
     }

@@ -23,8 +23,10 @@ impl WatchedRecords {
     }
 
     fn look_at(&self, record: &Record) {
+        let mut oddities = self.oddities.borrow_mut();
+        oddities.invalid.see(record.account.as_ref().err());
         if let Ok(account) = &record.account {
-            self.oddities.borrow_mut().see(&account.as_ref(), record.suspects, OddPlace { row: record.row, line: record.line });
+            oddities.see(&account.as_ref(), record.suspects, OddPlace { row: record.row, line: record.line });
         }
     }
 }

@@ -16,6 +16,7 @@ use super::disk::{Disk, DiskFile, OsDisk};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{self, RunPaths, stamp};
 use super::{DiskError, Journal, write_checkpoint};
+use crate::domain::account::Field;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition, SourceFile};
 use crate::domain::target::Target;
@@ -86,7 +87,7 @@ pub enum OpenError {
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
     #[error("the unfinished run read the columns differently: {}", differences.join("; "))]
-    OtherReading { differences: Vec<String> },
+    OtherReading { differences: Vec<String>, newly_read: Vec<Field> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
     #[error("{}", changed(*rows))]
@@ -286,7 +287,8 @@ fn plan(
         return Err(OpenError::InputChanged { rows: checkpoint.settled.rows });
     }
     if !differences.is_empty() {
-        return Err(OpenError::OtherReading { differences });
+        let newly_read = spec.reading.newly_read(&checkpoint.reading).collect();
+        return Err(OpenError::OtherReading { differences, newly_read });
     }
     Ok(match (is_unfinished, input) {
         (true, _) => StartDecision::Run(StartMode::Resume { checkpoint, input }),

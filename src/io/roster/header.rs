@@ -24,6 +24,7 @@ pub struct Format {
     /// What takes the meaning off the character behind it.
     pub escape: Option<u8>,
     pub cells: CellRules,
+    pub no_header: NoHeader,
     /// The encoding that the file is said to be in; a roster reads what was recoded already, and remembers it.
     pub encoding: Option<String>,
 }
@@ -56,6 +57,14 @@ pub enum DelimiterFrom {
     Usual,
 }
 
+/// What is made of a file without a header, which has nothing in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHeader {
+    Refused,
+    /// It is one without records.
+    NoRecords,
+}
+
 /// What is made of a quoted field that runs over lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Multiline {
@@ -68,7 +77,16 @@ pub enum Multiline {
 impl Default for Format {
     fn default() -> Self {
         let (multiline, cells) = (Multiline::Judged, CellRules::default());
-        Self { delimiter: b',', delimiter_from: DelimiterFrom::Usual, map: Vec::new(), multiline, escape: None, cells, encoding: None }
+        Self {
+            delimiter: b',',
+            delimiter_from: DelimiterFrom::Usual,
+            map: Vec::new(),
+            multiline,
+            escape: None,
+            cells,
+            no_header: NoHeader::Refused,
+            encoding: None,
+        }
     }
 }
 
@@ -129,6 +147,11 @@ impl Header {
         let first = fields.get(0).map(|first| first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first));
         let others = (1..fields.len()).map(|column| fields.get(column));
         std::iter::once(first).chain(others).eq(self.names.iter().map(Some))
+    }
+
+    /// Of a file that has none.
+    pub(super) fn none() -> Self {
+        Self { names: ByteRecord::new(), user_id: 0, user_id_name: Box::default(), nick: None, face_url: None, near: Vec::new() }
     }
 
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {

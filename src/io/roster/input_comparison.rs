@@ -75,6 +75,11 @@ impl InputComparison {
     /// Whether anything but blank lines follows. A last line without its end must not have grown.
     fn rest(&self) -> io::Result<InputChange> {
         let mut input = self.file.reader();
+        if self.last == InputPosition::START {
+            // Not even a header was there.
+            let is_empty = self.file.fingerprint()?.len == 0;
+            return Ok(if is_empty { InputChange::Same } else { InputChange::ChangedWithin });
+        }
         input.seek(SeekFrom::Start(self.last.offset - 1))?;
         let mut around = Vec::new();
         (&mut input).take(3).read_to_end(&mut around)?;

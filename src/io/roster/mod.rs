@@ -30,7 +30,7 @@ pub use encoding::{FirstLook, NotUtf8, NotUtf8In, first_look};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
 pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
-pub use header::{DelimiterFrom, ENCODING_FLAG, Format, Header, HeaderError, Multiline};
+pub use header::{DelimiterFrom, ENCODING_FLAG, Format, Header, HeaderError, Multiline, NoHeader};
 pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
 pub use original::Original;
@@ -192,14 +192,21 @@ impl<R: Read> Roster<R> {
         frames.skip_bom()?;
         let first = frames.header(format.delimiter_from);
         reject_foreign(frames.raw())?;
-        escaped_quote(first?.as_ref().ok_or(HeaderError::Missing)?)?;
+        let first = first?;
+        first.as_ref().map_or(Ok(()), escaped_quote)?;
         if format.escape == Some(frames.delimiter()) {
             return Err(HeaderError::EscapeIsDelimiter.into());
         }
         let mut splitter = Splitter::new(frames.dialect());
         // By the csv crate in any case: it forgives a second byte order mark at the start of a file.
-        let names = splitter.any(frames.raw()).to_record();
-        let header = Header::new(names, format).map_err(|error| with_other_delimiter(error, &frames, format))?;
+        let header = match (first, format.no_header) {
+            (Some(_), _) => {
+                let names = splitter.any(frames.raw()).to_record();
+                Header::new(names, format).map_err(|error| with_other_delimiter(error, &frames, format))?
+            }
+            (None, NoHeader::NoRecords) => Header::none(),
+            (None, NoHeader::Refused) => return Err(HeaderError::Missing.into()),
+        };
         let (multiline, rules, flags) = (format.multiline, format.cells.clone(), format.flags());
         Ok(Self { header, frames, splitter, multiline, rules, compacted: [0; COMPACT_BYTES], flags, has_ended: false })
     }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use super::flags::InputFlags;
-use super::input::{Stream, blank_words, roster_error};
+use super::input::{CUT_WORDS, Stream, blank_words, roster_error};
 use super::preflight::Admission;
+use super::remedies::remedy;
 use super::settings::format;
 use super::stdout::print;
 use super::{columns, oddities};
@@ -35,6 +36,9 @@ fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<Exi
         report.name_repeats(again);
     }
     print(&report)?;
+    if stream.is_cut() {
+        print(&format_args!("\n{CUT_WORDS}\n"))?;
+    }
     Ok(end.map_or_else(
         |error| roster_error(path, &error),
         |()| {
@@ -75,9 +79,15 @@ fn last_word(report: &CheckReport) -> ExitMessage {
         refused => ExitMessage::new(
             Exit::SomeRowsRejected,
             format!("{} of {} would be refused", count(refused), counted(report.records, "record")),
-            "correct them, or import the file as it is: they become `invalid`, and the rejects file holds them ready to be fixed",
+            helps(report)
+                + "correct them, or import the file as it is: they become `invalid`, and the rejects file holds them ready to be fixed",
         ),
     }
+}
+
+/// What helps against a reason that all invalid records share.
+fn helps(report: &CheckReport) -> String {
+    report.oddities.invalid.found().map(|why| remedy(why) + "; ").unwrap_or_default()
 }
 
 /// Ends with a line end, as all its parts do.

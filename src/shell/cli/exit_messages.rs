@@ -170,7 +170,11 @@ pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
             "finish that one first with its own command, name other files with --results, or begin again with --restart".to_owned()
         }
         OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which renames and keeps the old files".to_owned(),
-        OpenError::OtherReading { .. } => "give the same --map, --delimiter and other flags of the input, or begin again with --restart".to_owned(),
+        OpenError::OtherReading { newly_read, .. } => {
+            let none: Vec<String> = newly_read.iter().map(|field| input::map_flag(*field, "")).collect();
+            let none = if none.is_empty() { String::new() } else { format!("{} goes on as the run began; else ", none.join(" ")) };
+            format!("{none}give the same --map, --delimiter and other flags of the input, or begin again with --restart")
+        }
         OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),
         OpenError::InputChanged { .. } => {
             "bring back the file as it was, or import the new one from its start with --restart; processed rows may be imported twice, which is safe"

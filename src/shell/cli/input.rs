@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use encoding_rs::Encoding;
 
@@ -33,9 +34,38 @@ pub(super) fn is_stream(path: &Path) -> bool {
 pub(super) fn open_file(path: &Path, name: &Path) -> Result<(InputFile, FileStat), ExitMessage> {
     let open = || {
         let file = InputFile::open(path)?;
+        wait_for_the_last_line(&file)?;
         file.fingerprint().map(|stat| (file, stat))
     };
     open().map_err(|error: io::Error| roster_error(name, &error.into()))
+}
+
+/// How long a file whose last line has no end must not have grown before that line is taken for whole. Source: the contract of the input.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often it is waited for. Chosen: what grows by parts of lines for longer than that is read as it stands, and watched.
+const WAITS_MAX: u32 = 10;
+
+/// Waits for whoever may be about to write the rest of the last line.
+fn wait_for_the_last_line(file: &InputFile) -> io::Result<()> {
+    for _ in 0..WAITS_MAX {
+        let stat = file.fingerprint()?;
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::from_nanos(stat.modified_ns.unsigned_abs()));
+        // A time to come is another clock's: it says nothing.
+        let left = age.map_or(Duration::ZERO, |age| QUIET.saturating_sub(age));
+        if left.is_zero() || stat.len == 0 || !file.is_regular() || file.ends_with_newline()? {
+            return Ok(());
+        }
+        std::thread::park_timeout(left);
+    }
+    Ok(())
+}
+
+/// What is said of a file whose last line has no end.
+pub(super) const CUT_WORDS: &str = "the file has no line end at its end: it may have been cut off";
+
+/// Whether the last line of a file has no end.
+pub(super) fn is_cut(file: &InputFile) -> bool {
+    file.is_regular() && matches!((file.fingerprint(), file.ends_with_newline()), (Ok(stat), Ok(false)) if stat.len > 0)
 }
 
 /// How a file is read that the flags ask for, with the delimiter that it says itself.
@@ -81,6 +111,11 @@ impl Stream {
             (None, None, _) => Box::new(io::empty()),
         };
         Roster::new(text, format)
+    }
+
+    /// Whether its last line has no end, as far as its file tells.
+    pub(super) fn is_cut(&self) -> bool {
+        self.meter.is_none() && self.file.as_ref().is_some_and(|(file, _)| is_cut(file))
     }
 
     pub(super) fn can_be_read_again(&self) -> bool {

@@ -25,6 +25,7 @@ mod preflight;
 mod print;
 mod proxy;
 mod reach;
+mod remedies;
 mod run;
 mod sandbox;
 mod secret;

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::command_line::CommandLine;
 use super::flags::{InputFlags, RunFlags};
+use super::remedies::remedy;
 use super::{input, oddities};
 use crate::domain::oddity::{OddPlace, OddityCounts};
 use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
@@ -84,7 +85,7 @@ impl Refusal {
         let name = input::shown(&flags.file);
         match self {
             Refusal::Empty => format!("{name}: the file has a header and no records"),
-            Refusal::TooManyInvalid { found: TooManyInvalid { invalid, most }, max_invalid } => {
+            Refusal::TooManyInvalid { found: TooManyInvalid { invalid, most, shared: _ }, max_invalid } => {
                 let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
                 let most = most.as_ref().map(|(reason, count)| format!("; {}: {reason}", times(*count))).unwrap_or_default();
                 format!("{invalid} of the first {FIRST_RECORDS} records of {name} are invalid, more than {max_invalid} %{most}")
@@ -98,7 +99,10 @@ impl Refusal {
         let check = CommandLine::new("check").file(&flags.file).reading(flags);
         match self {
             Refusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
-            Refusal::TooManyInvalid { .. } => format!("{check} names them; if they are to be left out, raise --max-invalid"),
+            Refusal::TooManyInvalid { found, .. } => {
+                let helps = found.shared.as_ref().map(|why| remedy(why) + "; ").unwrap_or_default();
+                format!("{helps}{check} names them; if they are to be left out, raise --max-invalid")
+            }
             Refusal::Odd(_) => format!("{check} names them with what helps; without --strict they are sent"),
         }
     }
@@ -111,11 +115,13 @@ impl Refusal {
     /// The exit message of a check, which has listed the invalid records already.
     pub(super) fn after_check(&self, flags: &InputFlags) -> ExitMessage {
         let hint = match self {
-            Refusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty",
-            Refusal::TooManyInvalid { .. } => {
-                "see whether it is the right export and the right columns; if they are to be left out, `import` takes it with a higher --max-invalid"
+            Refusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty".to_owned(),
+            Refusal::TooManyInvalid { found, .. } => {
+                let helps = found.shared.as_ref().map(remedy);
+                let helps = helps.unwrap_or_else(|| "see whether it is the right export and the right columns".to_owned());
+                format!("{helps}; if they are to be left out, `import` takes it with a higher --max-invalid")
             }
-            Refusal::Odd(_) => "correct the export, or leave --strict out: they are sent as they are",
+            Refusal::Odd(_) => "correct the export, or leave --strict out: they are sent as they are".to_owned(),
         };
         ExitMessage::yours(self.why(flags), hint)
     }

@@ -25,7 +25,7 @@ use crate::io::api::proxy::ProxySettings;
 use crate::io::api::region::Region;
 use crate::io::api::usersig::{Credential, read_claims};
 use crate::io::gate::{Headroom, Rate};
-use crate::io::roster::{DelimiterFrom, Format, Multiline};
+use crate::io::roster::{DelimiterFrom, Format, Multiline, NoHeader};
 use crate::shell::exit::{ExitMessage, MORE_FILES};
 
 /// Calls in flight unless told otherwise: 200 a second hold at a latency of 1.2 s.
@@ -88,6 +88,7 @@ pub fn format(flags: &InputFlags) -> Format {
         map: flags.map.clone(),
         multiline,
         escape: flags.escape,
+        no_header: NoHeader::Refused,
         cells: cell_rules(flags),
         encoding: flags.encoding.filter(|encoding| *encoding != UTF_8).map(label),
     }

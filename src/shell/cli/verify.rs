@@ -138,6 +138,9 @@ impl VerifyRun<'_> {
             Err(CallsFailed { error, .. }) => Err(self.failed(error)),
         };
         input::tell_blank(blank);
+        if input::is_cut(&self.input.source.file) {
+            tracing::warn!("{}", input::CUT_WORDS);
+        }
         word
     }
 

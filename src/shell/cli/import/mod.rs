@@ -16,7 +16,9 @@ use super::client::{ServiceClient, build_client};
 use super::exit_messages::cannot_open;
 use super::flags::ImportFlags;
 use super::pipe::HeldPipe;
+use super::preflight::EmptyFile;
 use super::reach::Reach;
+use super::settings::format;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, fill_error, state_error};
 use super::{check, columns, environment, input, last_calls, log, oddities, preflight, run, signals};
@@ -28,7 +30,7 @@ use crate::io::gate::Rate;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, StartMode};
-use crate::io::roster::{self, Format, InputFile, InputReader, Roster, Watched};
+use crate::io::roster::{self, Format, InputFile, InputReader, NoHeader, Roster, Watched};
 use crate::shell::exit::ExitMessage;
 use crate::shell::screen::progress::{ProgressReporter, Start};
 use ending::Ending;
@@ -139,7 +141,12 @@ struct OpenInput {
 impl OpenInput {
     fn of(source: &Source, job: &ImportJob) -> Result<Self, ExitMessage> {
         let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
-        let format = input::as_it_is_read(&file, &job.typed.input)?;
+        let is_allowed = stat.len == 0 && job.admission.empty == EmptyFile::Allowed;
+        let format = if is_allowed {
+            Format { no_header: NoHeader::NoRecords, ..format(&job.typed.input) }
+        } else {
+            input::as_it_is_read(&file, &job.typed.input)?
+        };
         Ok(Self { file, stat, format })
     }
 

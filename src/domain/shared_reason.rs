@@ -1,0 +1,64 @@
+//! Whether all invalid records are so for one reason: then one flag may help all of them.
+
+use super::account::InvalidAccount;
+
+/// The reason that the invalid records have in common, in memory that doesn't grow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SharedReason {
+    first: Option<InvalidAccount>,
+    is_mixed: bool,
+    records: u64,
+    uuids: Option<InvalidAccount>,
+    uuid_count: u64,
+}
+
+impl SharedReason {
+    /// Takes a record, and why it is invalid, if it is.
+    #[inline]
+    pub fn see(&mut self, why: Option<&InvalidAccount>) {
+        self.records += 1;
+        if let Some(why) = why {
+            self.see_invalid(why);
+        }
+    }
+
+    #[cold]
+    fn see_invalid(&mut self, why: &InvalidAccount) {
+        let first = self.first.get_or_insert_with(|| why.clone());
+        self.is_mixed |= !first.is_like(why);
+        if matches!(why, InvalidAccount::LongUserId { is_uuid: true, .. }) {
+            self.uuid_count += 1;
+            self.uuids.get_or_insert_with(|| why.clone());
+        }
+    }
+
+    /// The reason of all that are invalid, or, where most records have a UUID for an id that is too long, that.
+    #[must_use]
+    pub fn found(&self) -> Option<&InvalidAccount> {
+        if 2 * self.uuid_count > self.records { self.uuids.as_ref() } else { self.first.as_ref().filter(|_| !self.is_mixed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_shared_by_all_that_are_invalid_or_by_most_that_are_uuids() {
+        let long = |is_uuid| InvalidAccount::LongUserId { bytes: 36, is_uuid };
+        let check = |records: &[Option<InvalidAccount>], expected: Option<InvalidAccount>| {
+            let mut shared = SharedReason::default();
+            for why in records {
+                shared.see(why.as_ref());
+            }
+            assert_eq!(shared.found(), expected.as_ref(), "{records:?}");
+        };
+        let space = |code_point| Some(InvalidAccount::SpaceAtEnd { code_point });
+        check(&[None], None);
+        check(&[None, space(32), space(160)], space(32));
+        check(&[space(32), Some(InvalidAccount::EmptyUserId)], None);
+        check(&[Some(long(true)), Some(long(false))], None);
+        check(&[space(32), Some(long(true)), Some(long(true))], Some(long(true)));
+        check(&[None, None, Some(long(true))], Some(long(true)));
+    }
+}
