@@ -17,6 +17,7 @@ mod hostile;
 mod kills;
 mod layers;
 mod nginx;
+mod odd_fixtures;
 mod oddities;
 mod processes;
 mod sandbox;

@@ -1,0 +1,137 @@
+//! What becomes of each file of `fixtures/odd` in every command, and that what a hint says leads on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chatlift::sandbox::{Sandbox, SandboxSettings};
+
+use crate::binary::{CliFixture, KEY, Run};
+use crate::sync::connection;
+
+/// A file, what it shows, and the flags that help, as the hints name them; none where the file itself must be mended or nothing is wrong.
+const FILES: [(&str, &str, &[&str]); 31] = [
+    ("blank-lines", "lines that are no rows", &[]),
+    ("case-twins", "UserIDs that differ only in case", &[]),
+    ("control-characters", "a line break and a control character in Nick", &[]),
+    ("direction", "a mark that changes the direction of text", &["--map", "Nick="]),
+    ("duplicates", "a UserID twice: the last row wins", &[]),
+    ("empty-ids", "a row without a UserID", &[]),
+    ("escaped-quotes", "`\\\"` instead of `\"\"`, and `\\N`", &["--escape", "\\"]),
+    ("field-count", "a comma in a field without quotes", &[]),
+    ("header-again", "two files put one behind the other", &[]),
+    ("invisible", "a Nick that nobody can see", &["--map", "Nick="]),
+    ("lost-characters", "U+FFFD: characters that were lost before", &[]),
+    ("near-names", "`NickName` and `head_url` are not read by themselves", &["--map", "Nick=NickName", "--map", "FaceUrl=head_url"]),
+    ("no-bytes", "a file of 0 bytes", &[]),
+    ("no-line-end", "the last line has no end", &[]),
+    ("no-records", "a header alone", &[]),
+    ("no-urls", "a FaceUrl that is no http(s) URL", &["--map", "FaceUrl="]),
+    ("nul", "a NUL character in Nick", &[]),
+    ("null-words", "`NULL` in a third of the rows", &["--null", "NULL"]),
+    ("open-quote", "a quote that is never closed", &[]),
+    ("other-names", "columns of other names", &["--map", "UserID=uid", "--map", "Nick=NickName", "--map", "FaceUrl=avatar"]),
+    ("reserved-ids", "a UserID with a prefix of the service's own", &[]),
+    ("semicolons", "`;` between the columns", &["--delimiter", ";"]),
+    ("sep-line", "a first line `sep=;`", &[]),
+    ("spreadsheet-ids", "UserIDs as a spreadsheet writes numbers", &[]),
+    ("swallowed-lines", "a quote that runs over whole rows", &["--multiline"]),
+    ("text-behind-quotes", "text behind a closing quote", &[]),
+    ("two-columns", "two columns for UserID", &["--map", "UserID=UserID"]),
+    ("unicode-ids", "a UserID outside of ASCII", &["--user-ids", "any"]),
+    ("unusual-ids", "UserIDs with `@` and `.`", &[]),
+    ("uuids", "UserIDs that are UUIDs of 36 characters", &["--compact-uuid"]),
+    ("white-space", "white space at the ends of a UserID", &["--trim"]),
+];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/odd")
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(KEY.into()) }).unwrap()
+}
+
+/// A folder with the file as `users.csv`.
+fn bench_with(name: &str) -> CliFixture {
+    let bench = CliFixture::new();
+    bench.write("users.csv", fs::read(folder().join(format!("{name}.csv"))).unwrap());
+    bench
+}
+
+fn call(bench: &CliFixture, sandbox: &Sandbox, words: &[&str], flags: &[&str]) -> Run {
+    let connection = connection(bench, &sandbox.endpoint());
+    let connection: Vec<&str> = if words[0] == "check" || words[0] == "audit" {
+        Vec::new()
+    } else {
+        ["--rate", "0"].into_iter().chain(connection.iter().map(String::as_str)).collect()
+    };
+    bench.call(words).args(flags).args(&connection).run()
+}
+
+/// The exit code, and for people what was counted.
+fn end_of(run: &Run, counted: &str) -> String {
+    let code = run.code.unwrap();
+    if counted.is_empty() { code.to_string() } else { format!("{code}: {counted}") }
+}
+
+/// The row of the table for a file.
+fn row(name: &str, shows: &str, helps: &[&str]) -> String {
+    let (bench, sandbox) = (bench_with(name), sandbox());
+    let check = call(&bench, &sandbox, &["check", "users.csv"], &[]);
+    let sync = call(&bench, &sandbox, &["sync", "users.csv", "--state", "users.state", "--dry-run", "--summary", "s.json"], &[]);
+    let import = call(&bench, &sandbox, &["import", "users.csv"], &[]);
+    let count = |status: &str| import.rows.iter().filter(|row| row.status == status).count();
+    let imported =
+        if import.rows.is_empty() { String::new() } else { format!("{} imported, {} invalid", count("imported"), count("invalid")) };
+    let audit = if import.rows.is_empty() {
+        "–".to_owned()
+    } else {
+        end_of(&call(&bench, &sandbox, &["audit", "users.csv", "--results", "users.results.csv"], &[]), "")
+    };
+    let verify = call(&bench, &sandbox, &["verify", "users.csv"], &[]);
+    let odd = check.stdout.lines().filter(|line| line.starts_with("odd: ")).count();
+    let odd = if odd == 0 { String::new() } else { format!("{odd} odd") };
+    let helps: Vec<String> = helps.iter().map(|flag| format!("`{flag}`")).collect();
+    let cells = [end_of(&check, &odd), end_of(&import, &imported), end_of(&sync, ""), audit, end_of(&verify, "")];
+    format!("| `{name}.csv` | {shows} | {} | {} |\n", cells.join(" | "), helps.join(" "))
+}
+
+/// With `INSTA_UPDATE=always` the table is written anew.
+#[test]
+fn what_becomes_of_each_file_is_as_the_table_says() {
+    let head = "# Odd files\n\nOne small file for each kind of trouble, and what becomes of it: the exit code of each command, and what it counts. \
+                `import` is into the sandbox,\n`verify` comes after it. The last column has the flags that the hints name. Made by a test \
+                (`odd_fixtures`), which writes it anew with\n`INSTA_UPDATE=always`.\n\n\
+                | file | what it shows | check | import | sync --dry-run | audit | verify | what helps |\n|---|---|---|---|---|---|---|---|\n";
+    let table: String = FILES.iter().map(|(name, shows, helps)| row(name, shows, helps)).collect();
+    let (path, text) = (folder().join("README.md"), head.to_owned() + &table);
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), text, "INSTA_UPDATE=always writes it anew; read it then");
+    let mut names: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != "README.md");
+    names.sort_unstable();
+    assert_eq!(names, FILES.map(|(name, ..)| format!("{name}.csv")), "each file has its row");
+}
+
+#[test]
+fn what_a_hint_says_leads_on() {
+    for (name, _, helps) in FILES.iter().filter(|(_, _, helps)| !helps.is_empty()) {
+        let (bench, sandbox) = (bench_with(name), sandbox());
+        let before = call(&bench, &sandbox, &["check", "users.csv"], &[]);
+        let told = before.stdout.clone() + &before.stderr;
+        assert!(told.contains(helps[0]), "{name}: {told}");
+        let after = call(&bench, &sandbox, &["check", "users.csv"], helps);
+        // A field of several lines that is taken as it is stays odd.
+        let is_odd = *name == "swallowed-lines";
+        assert!(after.code == Some(0) && after.stdout.contains("\nodd: ") == is_odd, "{name}: {}{}", after.stdout, after.stderr);
+        let strict = call(&bench, &sandbox, &["check", "users.csv", "--strict"], helps);
+        assert_eq!(strict.code, Some(if is_odd { 2 } else { 0 }), "{name}: {}", strict.stderr);
+        if *name != "unicode-ids" {
+            // The sandbox takes ids of ASCII alone.
+            let import = call(&bench, &sandbox, &["import", "users.csv"], helps);
+            assert_eq!(import.code, Some(0), "{name}: {}", import.stderr);
+        }
+    }
+}
