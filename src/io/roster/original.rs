@@ -66,3 +66,34 @@ fn digest_of(file: &InputFile) -> io::Result<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_the_same_by_its_stat_fields_or_by_its_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.csv.gz");
+        fs::write(&path, b"first").unwrap();
+        let file = InputFile::open(&path).unwrap();
+        let (before, read) = (file.fingerprint().unwrap(), (5, digest_of(&file).unwrap()));
+        let original = Original::of_read(&file, before, read).unwrap();
+        assert!(!original.has_changed(&path).unwrap());
+        fs::File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(Original::of_read(&file, before, read).is_ok() && !original.has_changed(&path).unwrap(), "touched");
+        fs::write(&path, b"first and more").unwrap();
+        assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "grown while it was read");
+        fs::write(&path, b"other").unwrap();
+        assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "rewritten");
+        assert!(original.has_changed(&path).unwrap());
+        fs::write(folder.path().join("new"), b"first").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert!(!original.has_changed(&path).unwrap(), "another file with the same bytes");
+        fs::remove_file(&path).unwrap();
+        assert!(original.has_changed(&path).unwrap(), "gone");
+    }
+}

@@ -18,7 +18,7 @@ use content::{Found, byte_order_mark, look_at};
 pub use likely::likely_encoding;
 pub use meter::{Meter, Metered};
 use recoder::Recoder;
-use unpack::Unpacked;
+use unpack::{Unpacked, unpacked_bytes};
 
 /// Bytes that are read at once, and by which a content is told. Chosen: far more than any mark of a format needs, and enough text to guess
 /// an encoding by.
@@ -92,6 +92,8 @@ pub struct TextStream<'a> {
     contents: Contents,
     /// The first bytes of the text as it came, before it was recoded.
     sample: Vec<u8>,
+    /// Bytes that the text has at least, where the compression says so.
+    least_bytes: Option<u64>,
     text: Box<dyn Read + 'a>,
 }
 
@@ -117,12 +119,13 @@ impl<'a> TextStream<'a> {
             let sample = raw.fill_buf()?.to_vec();
             return Ok(Self::of_text(raw, sample, compression, asked));
         }
+        let least_bytes = unpacked_bytes(raw.fill_buf()?, compression);
         let mut unpacked = BufReader::with_capacity(HEAD_BYTES, Whole::new(Unpacked::new(raw, compression)?));
         let sample = unpacked.fill_buf()?.to_vec();
         match look_at(&sample) {
             Found::Compressed(_) => Err(SourceError::CompressedTwice.into()),
             Found::Foreign(foreign) => Err(SourceError::Foreign(foreign).into()),
-            Found::Text => Ok(Self::of_text(unpacked, sample, compression, asked)),
+            Found::Text => Ok(Self { least_bytes, ..Self::of_text(unpacked, sample, compression, asked) }),
         }
     }
 
@@ -135,12 +138,19 @@ impl<'a> TextStream<'a> {
             (None, None) => (UTF_8, EncodingFrom::Usual),
         };
         let text: Box<dyn Read + 'a> = if encoding == UTF_8 { Box::new(bytes) } else { Box::new(Recoder::new(bytes, encoding)) };
-        Self { contents: Contents { compression, encoding, encoding_from }, sample, text }
+        Self { contents: Contents { compression, encoding, encoding_from }, sample, least_bytes: None, text }
     }
 
     #[must_use]
     pub fn contents(&self) -> Contents {
         self.contents
+    }
+
+    /// Bytes that the text has at least, where the compression says so before it is read.
+    #[must_use]
+    pub fn least_bytes(&self) -> Option<u64> {
+        let is_as_long = self.contents.encoding == UTF_8;
+        self.least_bytes.filter(|_| is_as_long)
     }
 
     /// The first bytes of the text as it came, unpacked and not recoded.

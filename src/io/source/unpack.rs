@@ -50,6 +50,14 @@ impl<R: BufRead> Read for Unpacked<R> {
     }
 }
 
+/// How long what is packed here is at least, where its first part says so: gzip doesn't at its start.
+pub(super) fn unpacked_bytes(head: &[u8], compression: Compression) -> Option<u64> {
+    match compression {
+        Compression::None | Compression::Gzip => None,
+        Compression::Zstd => zstd::zstd_safe::get_frame_content_size(head).ok().flatten(),
+    }
+}
+
 /// Whether another member begins here. Zeros at the end, as tapes have them, are no data; anything else is not gzip.
 fn another_member_follows(packed: &mut impl BufRead) -> io::Result<bool> {
     let mut has_zeros = false;

@@ -7,7 +7,7 @@ use super::input::shown;
 use super::settings::format;
 use crate::domain::figures::count;
 use crate::io::roster::{NotUtf8, NotUtf8In};
-use crate::io::source::{Contents, EncodingFrom, TextStream, likely_encoding};
+use crate::io::source::{EncodingFrom, TextStream, likely_encoding};
 use crate::shell::exit::ExitMessage;
 use crate::shell::terminal::quoted;
 
@@ -16,16 +16,28 @@ const CELLS: usize = 2;
 /// Longest cell that shows an encoding, in characters. Chosen: names are shorter.
 const CELL_CHARS: usize = 40;
 
-/// Tells of an encoding that is not heeded.
-pub(super) fn tell_encoding(flags: &InputFlags, contents: Contents) {
-    let name = shown(&flags.file);
-    match (contents.encoding_from, flags.encoding) {
-        (EncodingFrom::Mark, Some(asked)) if asked != contents.encoding => {
+/// What is to be told of the encoding: that `--encoding` is not heeded, or that it is though it seems wrong.
+pub(super) fn warning(flags: &InputFlags, text: &TextStream<'_>) -> Option<String> {
+    let (name, contents) = (shown(&flags.file), text.contents());
+    let asked = flags.encoding.filter(|asked| *asked != UTF_8 || contents.encoding != UTF_8)?;
+    match contents.encoding_from {
+        EncodingFrom::Mark if asked != contents.encoding => {
             let (mark, asked) = (contents.encoding.name(), label(asked));
-            tracing::warn!("{name} begins with the byte order mark of {mark}: it is read so, whatever --encoding {asked} says");
+            Some(format!("{name} begins with the byte order mark of {mark}: it is read so, whatever --encoding {asked} says"))
         }
-        (EncodingFrom::Mark | EncodingFrom::Asked | EncodingFrom::Usual, _) => {}
+        EncodingFrom::Asked if is_utf8_beyond_doubt(text.sample()) => {
+            let asked = label(asked);
+            Some(format!("{name} is valid UTF-8 as far as was looked; --encoding {asked} reads it otherwise: see whether it is needed"))
+        }
+        EncodingFrom::Mark | EncodingFrom::Asked | EncodingFrom::Usual => None,
     }
+}
+
+/// Whether a text has so many characters of UTF-8, and nothing else, that it can't be so by accident.
+fn is_utf8_beyond_doubt(sample: &[u8]) -> bool {
+    const LEAST: usize = 4;
+    let text = sample.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    !has_undecodable(sample) && !text.contains('\0') && text.chars().filter(|char| !char.is_ascii()).count() >= LEAST
 }
 
 /// The last word on a file that is in another encoding than it is read in.

@@ -17,7 +17,7 @@ use crate::domain::position::{Dialect, FileStat, InputPosition};
 use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Original, Record, Roster, RosterError, Watch, Watched};
 use crate::io::source::{Foreign, Meter, SourceError};
 use crate::shell::exit::{Exit, ExitMessage};
-use crate::shell::terminal::{causes, quoted};
+use crate::shell::terminal::{causes, print_stderr, quoted};
 
 /// Whether the file is standard input.
 pub(super) fn is_stdin(path: &Path) -> bool {
@@ -94,6 +94,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn open(flags: &InputFlags) -> Result<Self, ExitMessage> {
         let opened = OpenedInput::open(flags)?;
+        opened.warning().into_iter().for_each(|words| print_stderr(&format_args!("warning: {words}")));
         let file = opened.regular().map(|(file, stat)| (file.clone(), stat));
         if opened.stands_as_it_is() {
             return Ok(Self { file, asked: None, text: None, meter: None });

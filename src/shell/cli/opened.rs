@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read};
 
 use encoding_rs::Encoding;
 
-use super::encoding::{refuse_not_utf8, tell_encoding};
+use super::encoding::{refuse_not_utf8, warning};
 use super::flags::InputFlags;
 use super::input::{is_stdin, is_stream, open_file, roster_error};
 use super::settings::format;
@@ -19,7 +19,8 @@ pub(super) struct OpenedInput {
     file: Option<(InputFile, FileStat)>,
     /// Whether it is called by a name of a stream.
     is_stream: bool,
-    contents: Contents,
+    /// What is to be told of its encoding.
+    warning: Option<String>,
     meter: Meter,
     /// Where the last record ends that was judged.
     judged: Option<u64>,
@@ -48,13 +49,13 @@ impl OpenedInput {
         if let Some(found) = look.not_utf8 {
             return Err(refuse_not_utf8(flags, &found, &rest));
         }
-        tell_encoding(flags, rest.contents());
-        Ok(Self { file, is_stream: is_stream(path), contents: rest.contents(), meter, judged: look.end, head, rest })
+        let warning = warning(flags, &rest);
+        Ok(Self { file, is_stream: is_stream(path), warning, meter, judged: look.end, head, rest })
     }
 
     /// Whether its bytes can be read as they stand in the file, as often as one likes.
     pub(super) fn stands_as_it_is(&self) -> bool {
-        self.regular().is_some() && self.contents.is_plain()
+        self.regular().is_some() && self.contents().is_plain()
     }
 
     /// The file, if it can be read twice.
@@ -63,7 +64,22 @@ impl OpenedInput {
     }
 
     pub(super) fn contents(&self) -> Contents {
-        self.contents
+        self.rest.contents()
+    }
+
+    /// What is to be told of its encoding, if anything is.
+    pub(super) fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// How long the text is at least, where that is known before it is read.
+    pub(super) fn least_bytes(&self) -> Option<u64> {
+        let of_file = self.regular().map(|(_, stat)| {
+            // UTF-16 takes two bytes for what UTF-8 may have in one; compression and other encodings only save.
+            let is_wide = self.contents().encoding.name().starts_with("UTF-16");
+            if is_wide { stat.len / 2 } else { stat.len }
+        });
+        of_file.max(self.rest.least_bytes())
     }
 
     /// The text of the first records; of a short input all of it.

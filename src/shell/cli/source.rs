@@ -58,6 +58,7 @@ impl Source {
         // Of a stream the copy is begun before anything is waited for: that it can't be is known at once.
         let incoming = if input::is_stream(&flags.input.file) { Some(begin(&flags.input.file, paths)?) } else { None };
         let opened = OpenedInput::open(&flags.input)?;
+        opened.warning().into_iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut source = Self { spool: None, file: flags.input.file.clone(), original: None, finished: None };
         if opened.stands_as_it_is() {
             return Ok(source);
@@ -174,7 +175,7 @@ fn copied<T>(
     copy: impl FnOnce(Box<dyn Read>, OnProgress) -> Result<T, SpoolError>,
 ) -> Result<(T, Option<Original>), ExitMessage> {
     let failed = |error| cannot_spool(file, kept, error);
-    if let Some(least) = least_bytes(&opened) {
+    if let Some(least) = opened.least_bytes() {
         Room::of(kept).map_err(SpoolError::Disk).and_then(|room| room.takes(least)).map_err(failed)?;
     }
     announce(&opened, file);
@@ -208,6 +209,7 @@ impl Rereadable {
     /// What is wrong with the file (2), or with the copy.
     pub(super) fn open(flags: &InputFlags, results: &Path, gauge: PhaseBar) -> Result<Self, ExitMessage> {
         let opened = OpenedInput::open(flags)?;
+        opened.warning().into_iter().for_each(|warning| tracing::warn!("{warning}"));
         if let Some((file, stat)) = opened.regular().filter(|_| opened.stands_as_it_is()) {
             return Ok(Self { file: file.clone(), stat, original: None, is_copy: false });
         }
@@ -270,14 +272,6 @@ fn judge(opened: &OpenedInput, flags: &InputFlags, admission: Admission) -> Resu
     let roster = Roster::new(Cursor::new(opened.judged()), &format(flags)).map_err(|error| input::roster_error(&flags.file, &error))?;
     // What is odd is told, or refused, once the records are read for good.
     preflight::judge(roster, flags, Admission { odd: OddFile::Told, ..admission }).map(|_| ())
-}
-
-/// Bytes that the copy will have at least, where that is known before.
-fn least_bytes(opened: &OpenedInput) -> Option<u64> {
-    let (_, stat) = opened.regular()?;
-    // UTF-16 takes two bytes for what UTF-8 may have in one; compression and other encodings only save.
-    let is_wide = opened.contents().encoding.name().starts_with("UTF-16");
-    Some(if is_wide { stat.len / 2 } else { stat.len })
 }
 
 fn announce(opened: &OpenedInput, file: &Path) {

@@ -119,6 +119,18 @@ fn a_mark_that_beats_the_flag_is_told() {
     bench.write("users.csv", [b"\xff\xfe", &*encoded("UserID\na\n", "utf-16le")].concat());
     let run = bench.call(&["import", "users.csv", "--sandbox", "--encoding", "gbk"]).run().exits(0);
     assert!(run.stderr.contains("byte order mark of UTF-16LE"), "{}", run.stderr);
+    let run = bench.call(&["check", "users.csv", "--encoding", "gbk"]).run().exits(0);
+    assert!(run.stderr.contains("byte order mark of UTF-16LE"), "{}", run.stderr);
+}
+
+#[test]
+fn an_encoding_that_a_file_in_utf_8_does_not_need_is_told() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Nick\na,张伟\nb,王芳\n");
+    let run = bench.call(&["check", "users.csv", "--encoding", "gb18030"]).run();
+    assert!(run.stderr.contains("is valid UTF-8"), "{}", run.stderr);
+    let run = bench.call(&["check", "users.csv", "--encoding", "utf-8"]).run().exits(0);
+    assert!(!run.stderr.contains("is valid UTF-8"), "{}", run.stderr);
 }
 
 #[test]
