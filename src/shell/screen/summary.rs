@@ -86,12 +86,8 @@ struct SummaryJson<'a> {
     imported: u64,
     failed: u64,
     invalid: u64,
-    calls: u64,
-    retries: u64,
-    throttled: u64,
-    max_calls_in_1s: usize,
-    mean_calls_per_s: f64,
-    elapsed_s: f64,
+    #[serde(flatten)]
+    requests: RequestsJson,
     resumed_at_row: u64,
     codes: &'a BTreeMap<i64, u64>,
     latency_ms: Latency,
@@ -100,6 +96,30 @@ struct SummaryJson<'a> {
     apis: BTreeMap<&'static str, ApiCallStats>,
     #[serde(flatten)]
     sync: Option<SyncJson>,
+}
+
+/// What a summary says of all requests.
+#[derive(Serialize)]
+pub(super) struct RequestsJson {
+    calls: u64,
+    retries: u64,
+    throttled: u64,
+    max_calls_in_1s: usize,
+    mean_calls_per_s: f64,
+    elapsed_s: f64,
+}
+
+impl RequestsJson {
+    pub(super) fn of(traffic: &CallStats, elapsed: Duration) -> Self {
+        Self {
+            calls: traffic.calls(),
+            retries: traffic.retries(),
+            throttled: traffic.throttled(),
+            max_calls_in_1s: traffic.most_in_1s(),
+            mean_calls_per_s: thousandths(traffic.mean_per_s),
+            elapsed_s: thousandths(elapsed.as_secs_f64()),
+        }
+    }
 }
 
 /// The additional fields of a sync.
@@ -135,12 +155,7 @@ impl<'a> SummaryJson<'a> {
             imported: tally.imported,
             failed: tally.failed,
             invalid: tally.invalid,
-            calls: traffic.calls(),
-            retries: traffic.retries(),
-            throttled: traffic.throttled(),
-            max_calls_in_1s: traffic.most_in_1s(),
-            mean_calls_per_s: thousandths(traffic.mean_per_s),
-            elapsed_s: thousandths(elapsed.as_secs_f64()),
+            requests: RequestsJson::of(traffic, *elapsed),
             resumed_at_row: *resumed_at_row,
             codes: &traffic.codes,
             latency_ms: traffic.latency(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::summary::{Row, apis, codes, column_width, columns, latency, line, shown, thousandths, used};
+use super::summary::{RequestsJson, Row, apis, codes, column_width, columns, latency, line, shown, used};
 use crate::domain::call_stats::{ApiCallStats, CallStats, Latency};
 use crate::domain::comparison::FindingCounts;
 use crate::domain::figures;
@@ -42,12 +42,8 @@ struct VerifiedJson<'a> {
     not_asked: u64,
     /// `null` without a sample.
     seed: Option<u64>,
-    calls: u64,
-    retries: u64,
-    throttled: u64,
-    max_calls_in_1s: usize,
-    mean_calls_per_s: f64,
-    elapsed_s: f64,
+    #[serde(flatten)]
+    requests: RequestsJson,
     codes: &'a BTreeMap<i64, u64>,
     latency_ms: Latency,
     apis: BTreeMap<&'static str, ApiCallStats>,
@@ -73,12 +69,7 @@ impl Verified {
             invalid,
             not_asked: *not_asked,
             seed: *seed,
-            calls: traffic.calls(),
-            retries: traffic.retries(),
-            throttled: traffic.throttled(),
-            max_calls_in_1s: traffic.most_in_1s(),
-            mean_calls_per_s: thousandths(traffic.mean_per_s),
-            elapsed_s: thousandths(elapsed.as_secs_f64()),
+            requests: RequestsJson::of(traffic, *elapsed),
             codes: &traffic.codes,
             latency_ms: traffic.latency(),
             apis: used(traffic).map(|(command, api)| (command.name(), *api)).collect(),
