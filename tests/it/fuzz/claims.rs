@@ -31,6 +31,45 @@ pub(crate) fn of_the_roster(bytes: &[u8]) {
     }
 }
 
+/// Whatever bytes a file begins with, a field is read from a column of its name and no column is read twice; what isn't read is ignored.
+pub(crate) fn of_a_header(bytes: &[u8]) {
+    let Ok(roster) = Roster::new(bytes, &Format::default()) else { return };
+    let (header, layout) = (roster.header(), roster.reading());
+    let columns: Vec<u32> = layout.columns.into_iter().flatten().collect();
+    assert!(
+        layout.columns[0].is_some() && columns.iter().all(|column| usize::try_from(*column).unwrap() < header.names.len()),
+        "{header:?}"
+    );
+    assert_eq!(header.ignored() + columns.len(), header.names.len(), "{header:?}");
+    for (field, column) in header.sources() {
+        assert!(column.is_none_or(|column| is_called(column, field.name())), "{header:?}");
+    }
+    for (field, near) in header.near_misses() {
+        let is_read = header.sources().any(|(read, column)| read == field && column.is_some());
+        assert!(!is_read && !is_called(near, field.name()), "{header:?}");
+    }
+    assert!(offset(roster.at()) <= bytes.len() && roster.at().rows == 0);
+}
+
+/// With an escape character, too, records lie one behind the other, and an input that hands out few bytes at a time yields the same.
+pub(crate) fn of_escapes(bytes: &[u8]) {
+    let format = Format { escape: Some(b'\\'), ..commas() };
+    let read = |few| {
+        let roster = Roster::new(Trickle { left: bytes, few }, &format).ok()?;
+        let same = |record: Result<Record, RosterError>| record.map(Same::from).map_err(|error| error.to_string());
+        Some(roster.map(same).collect::<Vec<_>>())
+    };
+    let whole = read(usize::MAX);
+    assert_eq!(whole, read(few(bytes)));
+    let mut before = 0;
+    for (record, row) in whole.into_iter().flatten().map_while(Result::ok).zip(1..) {
+        assert!(record.row == row && offset(record.end) > before && offset(record.end) <= bytes.len(), "{record:?}");
+        let held: usize = record.fields.iter().map(Vec::len).sum();
+        assert!(held <= offset(record.end) - before && record.end.line - record.line <= RECORD_MAX_LINES, "{record:?}");
+        before = offset(record.end);
+    }
+}
+
 /// Separated by commas whatever the file says.
 fn commas() -> Format {
     Format { delimiter_from: DelimiterFrom::Asked, ..Format::default() }

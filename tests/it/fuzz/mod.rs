@@ -195,6 +195,24 @@ proptest! {
     }
 
     #[test]
+    fn a_header_is_read_from_the_columns_of_its_names(
+        names in vec(select(&["UserID", "user id", "USER_ID", "Nick", "nick-name", "FaceUrl", "head_url", "x", "\"a,b\"", ""][..]), 0..6),
+        separator in select(&[",", ";", "\n", "\\"][..]),
+        spoils in spoils(CSV),
+    ) {
+        claims::of_a_header(&spoil(names.join(separator).into_bytes(), spoils));
+    }
+
+    #[test]
+    fn escaped_records_lie_one_behind_the_other(bytes in csv_bytes(), at in vec(any::<Index>(), 0..6), spoils in spoils(CSV)) {
+        let mut bytes = spoil(bytes, spoils);
+        for at in at {
+            bytes.insert(at.index(bytes.len() + 1), b'\\');
+        }
+        claims::of_escapes(&bytes);
+    }
+
+    #[test]
     fn views_records_and_the_csv_crate_agree(bytes in csv_bytes(), spoils in spoils(CSV), delimiter in delimiters()) {
         claims::of_views(&spoil(bytes, spoils), delimiter);
     }
