@@ -29,6 +29,10 @@ use crate::shell::screen::phase_bar::PhaseBar;
 /// Where the records come from.
 pub(super) struct Source {
     spool: Option<Spool>,
+    /// The copy of a dry run.
+    unnamed: Option<InputFile>,
+    /// The copy that an unfinished run had, where the file is read as it stands by now.
+    stale: Option<Spool>,
     file: PathBuf,
     /// The file that the copy was made of, if it can be looked at again.
     original: Option<Original>,
@@ -56,11 +60,13 @@ impl Source {
         let SourceSettings { flags, paths, .. } = settings;
         let is_half = is_half(paths);
         // Of a stream the copy is begun before anything is waited for: that it can't be is known at once.
-        let incoming = if input::is_stream(&flags.input.file) { Some(begin(&flags.input.file, paths)?) } else { None };
+        let begins_now = input::is_stream(&flags.input.file) && !flags.dry_run;
+        let incoming = if begins_now { Some(begin(&flags.input.file, paths)?) } else { None };
         let opened = OpenedInput::open(&flags.input)?;
         opened.warning().into_iter().for_each(|warning| tracing::warn!("{warning}"));
-        let mut source = Self { spool: None, file: flags.input.file.clone(), original: None, finished: None };
+        let mut source = Self { spool: None, unnamed: None, stale: None, file: flags.input.file.clone(), original: None, finished: None };
         if opened.stands_as_it_is() {
+            source.stale = stale_copy(paths);
             return Ok(source);
         }
         let known = if flags.restart { None } else { read_checkpoint(&OsDisk, paths) };
@@ -84,8 +90,31 @@ impl Source {
         if !is_resumed && !opened.head().is_empty() {
             judge(&opened, &flags.input, settings.admission)?;
         }
-        source.spool(opened, incoming, settings)?;
+        if !flags.dry_run {
+            source.spool(opened, incoming, settings)?;
+        } else if opened.head().is_empty() && paths.spool().exists() {
+            source.spool = Some(Spool::kept(paths.spool()));
+        } else {
+            source.copy_for_now(opened, settings)?;
+        }
         Ok(source)
+    }
+
+    /// Copies the text for a dry run, which has no lock: another process may be at work on the files of a run.
+    fn copy_for_now(&mut self, opened: OpenedInput, settings: &SourceSettings) -> Result<(), ExitMessage> {
+        let beside = settings.paths.spool();
+        let gauge = PhaseBar::on_stderr(settings.flags.output.progress(), settings.bars, Instant::now());
+        let unnamed = |text, on_progress: OnProgress| spool::unnamed(&beside, text, on_progress);
+        let (copy, original) = copied(opened, (&self.file, &beside), gauge, unnamed)?;
+        (self.unnamed, self.original) = (Some(InputFile::of(copy)), original);
+        Ok(())
+    }
+
+    /// Opens what is to be read, with its stat fields before anything is read of it.
+    pub(super) fn open(&self) -> Result<(InputFile, FileStat), ExitMessage> {
+        let Some(unnamed) = &self.unnamed else { return input::open_file(self.path(), &self.file) };
+        let stat = unnamed.fingerprint().map_err(|error| input::roster_error(&self.file, &error.into()))?;
+        Ok((unnamed.clone(), stat))
     }
 
     /// Copies the text.
@@ -145,16 +174,14 @@ impl Source {
     }
 
     pub(super) fn is_done_with(&mut self) {
-        if let Some(spool) = &mut self.spool {
-            spool.discard_all();
-        }
+        self.spool.iter_mut().chain(&mut self.stale).for_each(Spool::discard_all);
     }
 
     /// Adds to the last word of a finished run what has become of the file meanwhile; `input` is what was read.
     pub(super) fn with_news(&self, word: ExitMessage, input: &InputFile) -> ExitMessage {
         match (&self.spool, &self.original) {
-            (None, _) => input::with_new_file(word, &self.file, input),
-            (Some(_), Some(original)) => input::with_new_file(word, &self.file, &original.file),
+            (_, Some(original)) => input::with_new_file(word, &self.file, &original.file),
+            (None, None) => input::with_new_file(word, &self.file, input),
             (Some(_), None) => word,
         }
     }
@@ -244,6 +271,13 @@ fn is_finished(opened: &OpenedInput, known: &Checkpoint, settings: &SourceSettin
 fn known_original(opened: &OpenedInput, known: &Checkpoint) -> std::io::Result<Option<Original>> {
     let (Some((file, _)), Some(source)) = (opened.regular(), known.source) else { return Ok(None) };
     Original::of_known(file, source)
+}
+
+/// The copy that an unfinished run has read so far, if it has read one.
+fn stale_copy(paths: &RunPaths) -> Option<Spool> {
+    let known = read_checkpoint(&OsDisk, paths)?;
+    let is_its_own = known.state == RunStatus::Unfinished && roster::fingerprint(&paths.spool()).is_ok_and(|stat| stat == known.input);
+    is_its_own.then(|| Spool::kept(paths.spool()))
 }
 
 /// Whether the copy that the run has read is still there, and is still that one.

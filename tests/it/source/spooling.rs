@@ -80,6 +80,30 @@ fn the_input_that_has_changed_is_the_file_and_not_its_copy() {
 }
 
 #[test]
+fn a_dry_run_leaves_the_copy_of_another_process_alone() {
+    let bench = CliFixture::new();
+    bench.write("users.csv.gz", gzip(users(6).as_bytes()));
+    bench.write("users.input.csv.new", "another process is writing this");
+    let run = |file: &str| bench.call(&["sync", file, "--state", "s", "--dry-run", "--sandbox", "--results", "users.results.csv"]);
+    run("users.csv.gz").run().exits(0).because("dry run");
+    run("-").stdin(&users(4)).run().exits(0).because("dry run");
+    assert_eq!(bench.read("users.input.csv.new"), "another process is writing this");
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv.gz", "users.input.csv.new"]);
+}
+
+#[test]
+fn a_run_that_goes_on_with_the_unpacked_file_removes_its_copy_at_its_end() {
+    let bench = CliFixture::new();
+    let server = Server::new(|_| imported());
+    bench.write("users.csv.gz", gzip(users(6).as_bytes()));
+    bench.import_of("users.csv.gz", &server).stem("users").long_after().args(&["--limit", "2"]).run().exits(0).imports_all(2);
+    bench.write("users.csv", users(6));
+    bench.import(&server).long_after().run().exits(0).imports_all(6);
+    assert_eq!(server.calls(), 6, "what is processed isn't sent again");
+    assert!(!bench.names().contains("users.input.csv"), "{:?}", bench.names());
+}
+
+#[test]
 fn the_encoding_is_part_of_the_run() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());

@@ -140,7 +140,7 @@ struct OpenInput {
 
 impl OpenInput {
     fn of(source: &Source, job: &ImportJob) -> Result<Self, ExitMessage> {
-        let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
+        let (file, stat) = source.open()?;
         let is_allowed = stat.len == 0 && job.admission.empty == EmptyFile::Allowed;
         let format = if is_allowed {
             Format { no_header: NoHeader::NoRecords, ..format(&job.typed.input) }

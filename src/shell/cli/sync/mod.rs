@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
         // A file without records is a guard's, and a finished sync never stands for the next.
         let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed, odd: OddFile::Told };
         let source = Source::new(&SourceSettings { flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
-        let (file, stat) = input::open_file(source.path(), &job.typed.input.file)?;
+        let (file, stat) = source.open()?;
         let format = input::as_it_is_read(&file, &job.typed.input)?;
         reads_ids_as_before(job, &format)?;
         let input = SyncInput { path: source.named().to_owned(), original: source.original().cloned(), file, stat, format };
