@@ -2,7 +2,7 @@
 //! command leaves shows the cells as the input has them.
 
 use crate::binary::{Call, CliFixture};
-use crate::hostile::server::{Server, code, imported};
+use crate::hostile::server::{Server, code, imported, ok_with};
 use crate::sync::{connection, held, sync};
 
 const UUID: &str = "550E8400-e29b-41d4-a716-446655440000";
@@ -259,4 +259,31 @@ fn a_last_line_without_its_end_is_read_once_nobody_writes_to_it_and_told() {
     assert!(run.stderr.contains("no line end at its end"), "{}", run.stderr);
     let check = bench.call(&["check", "users.csv"]).run();
     assert!(check.stdout.contains("no line end at its end: it may have been cut off"), "{}", check.stdout);
+    let audit = bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
+    assert!(audit.stdout.contains("no line end at its end: it may have been cut off"), "{}", audit.stdout);
+}
+
+#[test]
+fn an_import_fills_a_state_with_the_ids_that_were_sent_and_a_verification_asks_about_these() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", format!("UserID,Nick\n {UUID},1\nb ,2\n李雷,3\n"));
+    let flags = ["--compact-uuid", "--trim", "--user-ids", "any"];
+    bench.import(&server).args(&flags).args(&["--state", "users.state"]).run().exits(0);
+    assert_eq!(held(&bench), [COMPACT, "b", "李雷"]);
+    let sync_of = |more: &[&str]| sync(&bench, &server).args(&flags).args(&["--results", "night.results.csv"]).args(more).run();
+    sync_of(&[]).exits(0).because("3 unchanged");
+    // Another service has none of them: what is missing is told, and repaired, as the file has it.
+    let none = Server::new(|request| {
+        assert!(request.command.ends_with("account_check"), "{}", request.command);
+        let missing = |id: &str| format!(r#"{{"UserID":"{id}","ResultCode":0,"ResultInfo":"","AccountStatus":"NotImported"}}"#);
+        let items = [COMPACT, "b", "李雷"].map(missing).join(",");
+        ok_with(&format!(r#"{{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","ResultItem":[{items}]}}"#))
+    });
+    let verify = bench.call(&["verify", "users.csv", "--rate", "0"]).args(&flags);
+    let run = verify.args(&connection(&bench, &none.endpoint()).each_ref().map(String::as_str)).run();
+    assert_eq!(run.code, Some(3), "{}", run.stderr);
+    let found = bench.read("users.verify.csv");
+    assert!(found.contains(&format!("\n1,2, {UUID},missing,")) && found.contains("\n2,3,b ,missing,"), "{found}");
+    assert_eq!(bench.read("users.repair.csv"), bench.read("users.csv"), "the cells as the file has them");
 }

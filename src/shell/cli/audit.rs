@@ -44,6 +44,9 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
     stream.is_as_it_was().map_err(|error| roster_error(path, &error))?;
     print(&report)?;
     input::blank_words(blank.count()).map_or(Ok(()), |words| print(&format_args!("\n{words}\n")))?;
+    if stream.is_cut() {
+        print(&format_args!("\n{}\n", input::CUT_WORDS))?;
+    }
     Ok(last_word(&report))
 }
 
