@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
@@ -274,7 +274,7 @@ fn a_bomb_of_a_gigabyte_stays_in_flat_memory() {
 }
 
 #[test]
-fn progress_is_shown_while_an_input_is_copied_and_a_signal_ends_it() {
+fn progress_is_shown_while_an_input_is_copied() {
     let bench = CliFixture::new();
     let pipe = bench.outside("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -296,5 +296,4 @@ fn progress_is_shown_while_an_input_is_copied_and_a_signal_ends_it() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     drop(writer);
     let _ = child.wait();
-    std::thread::park_timeout(Duration::from_millis(10));
 }
