@@ -39,9 +39,14 @@ pub(super) fn last_word(end: &ImportEnd<RosterError>, tally: OutcomeCounts, rema
     match end {
         ImportEnd::Finished => finished(tally, given),
         ImportEnd::LimitReached => limited(tally, remaining),
-        ImportEnd::Aborted(cause) => aborted(cause, &format!("{} processed", rows(tally.rows())), RESUMES, given.reach),
+        ImportEnd::Aborted(cause) => aborted(cause, &processed(tally), RESUMES, given.reach),
         ImportEnd::Input(error) => input::roster_error(&given.flags.input.file, error),
     }
+}
+
+/// How far a run has come that was stopped.
+pub(super) fn processed(tally: OutcomeCounts) -> String {
+    format!("{} processed", rows(tally.rows()))
 }
 
 /// The exit message of a run that was stopped; `then` says what the same command does.
@@ -115,7 +120,7 @@ fn nothing_to_do(given: EndedRun) -> String {
     format!("nothing is left to do; {command} proves it row by row")
 }
 
-fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
+pub(super) fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
     let remain = remaining.map_or_else(|| "an unknown number remains".to_owned(), |count| format!("{} remain", figures::count(count)));
     let so_far = match tally.rejected() {
         0 => format!("{} imported so far", rows(tally.imported)),

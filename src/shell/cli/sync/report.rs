@@ -9,9 +9,8 @@ use crate::domain::guard::Guard;
 use crate::domain::outcome::OutcomeCounts;
 use crate::flow::import::ImportEnd;
 use crate::flow::sync::{FeedError, MissingCounts, PlanError, SyncError, SyncPlan, SyncReport};
-use crate::io::roster::RosterError;
 use crate::shell::cli::access::{Remedies, cannot_use, why_denied};
-use crate::shell::cli::exit_messages::{EndedRun, RESUMES, cannot_open, disk_failed, finished_exit, having_waited, last_word};
+use crate::shell::cli::exit_messages::{RESUMES, aborted, cannot_open, disk_failed, finished_exit, having_waited, limited, processed};
 use crate::shell::cli::input::{roster_error, tell_blank};
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::state_file::state_error;
@@ -58,22 +57,19 @@ pub(super) fn write_sync_summary(job: &SyncJob, word: &ExitMessage, plan: &SyncP
 
 /// The last word on a run.
 pub(super) fn last_word_on(job: &SyncJob, report: &SyncReport, reach: &Reach) -> ExitMessage {
-    let end: ImportEnd<RosterError> = match &report.end {
-        Err(error) => return error_word(job, error),
-        Ok(ImportEnd::Finished) => return finished(job, report),
-        Ok(ImportEnd::LimitReached) => ImportEnd::LimitReached,
-        Ok(ImportEnd::Aborted(cause)) => ImportEnd::Aborted(cause.clone()),
-        Ok(ImportEnd::Input(FeedError::State(error))) => return state_error(error),
-        Ok(ImportEnd::Input(FeedError::Roster(error))) => return roster_error(&job.typed.input.file, error),
-        Ok(ImportEnd::Input(error @ FeedError::Modified)) => {
-            return ExitMessage::yours(
-                format!("{}: {error}", job.typed.input.file.display()),
-                "let whoever writes it finish, then give the same command again: it plans anew",
-            );
-        }
-    };
-    let ended = EndedRun { flags: job.typed, paths: &job.paths, delimiter: b',', state: None, reach: reach.advice_on(&report.traffic) };
-    last_word(&end, report.tally, report.remaining, ended)
+    let file = &job.typed.input.file;
+    match &report.end {
+        Err(error) => error_word(job, error),
+        Ok(ImportEnd::Finished) => finished(job, report),
+        Ok(ImportEnd::LimitReached) => limited(report.tally, report.remaining),
+        Ok(ImportEnd::Aborted(cause)) => aborted(cause, &processed(report.tally), RESUMES, reach.advice_on(&report.traffic)),
+        Ok(ImportEnd::Input(FeedError::State(error))) => state_error(error),
+        Ok(ImportEnd::Input(FeedError::Roster(error))) => roster_error(file, error),
+        Ok(ImportEnd::Input(error @ FeedError::Modified)) => ExitMessage::yours(
+            format!("{}: {error}", file.display()),
+            "let whoever writes it finish, then give the same command again: it plans anew",
+        ),
+    }
 }
 
 fn finished(job: &SyncJob, report: &SyncReport) -> ExitMessage {
