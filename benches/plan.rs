@@ -161,16 +161,17 @@ fn finish(path: &Path, mut draft: PlanDraft, rows: u64) {
     let mut begin = |draft: &mut PlanDraft| {
         let (planned, missing, ops) = draft.lists().unwrap();
         let new = NewRun { counts, filled, token: 1, ..NewRun::bare("sync", 1, input, ops) };
-        state.begin(new, planned, missing, none()).unwrap();
+        let open = state.begin(new, planned, missing, none()).unwrap();
         state.mark_sent_up_to(rows).unwrap();
+        (open.number, open.token)
     };
-    timed("state: begin", rows, || begin(&mut draft));
+    let (run, _) = timed("state: begin", rows, || begin(&mut draft));
     let taken = draft
         .lists()
         .unwrap()
         .0
         .map(|planned| planned.map(|planned| SendOutcome { id: planned.id, row: planned.row, sent: Sent::Taken { at: 2 } }));
-    timed("state: finish", rows, || state.finish(taken, Finish { at: 3, ..Finish::default() }).unwrap());
+    timed("state: finish", rows, || state.finish(taken, Finish { run, at: 3, ..Finish::default() }).unwrap());
 }
 
 /// What it yields, its time, and the CPU of all threads.
