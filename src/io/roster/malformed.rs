@@ -48,8 +48,10 @@ pub(super) fn judge(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malf
         // Nobody's, for certain.
         Some(InvalidAccount::HeaderAgain) => None,
         Some(InvalidAccount::EmptyUserId) => Some(Malformed::EmptyUserId),
-        // Of these the UserID may be at fault.
-        Some(
+        None if user_id.is_ascii() => is_exponent(user_id).then_some(Malformed::Exponent),
+        // Of these the UserID may be at fault, and a valid one of any printable text may hold what replaces undecodable bytes.
+        None
+        | Some(
             InvalidAccount::LongUserId { .. }
             | InvalidAccount::SpaceAtEnd { .. }
             | InvalidAccount::UserIdCharacter { .. }
@@ -60,7 +62,6 @@ pub(super) fn judge(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malf
             | InvalidAccount::ReservedPrefix { .. }
             | InvalidAccount::LongField { .. },
         ) => uncertain_text(user_id),
-        None => is_exponent(user_id).then_some(Malformed::Exponent),
     }
 }
 
@@ -133,6 +134,8 @@ mod tests {
 
     use super::super::{Format, Multiline, Roster};
     use super::*;
+    use crate::domain::account::UserIds;
+    use crate::domain::cells::CellRules;
 
     fn found(text: &str, multiline: Multiline) -> Option<Malformed> {
         let format = Format { multiline, ..Format::default() };
@@ -184,6 +187,20 @@ mod tests {
         check("n,alice,\u{1}", None);
         check("n,alice,\"Alice\nx,bob,Bob\"", Some(SwallowedLines));
         assert_eq!(found("n,alice,\"Alice\nx,bob,Bob\"", Multiline::Taken), None);
+    }
+
+    #[test]
+    fn an_id_of_any_text_is_uncertain_where_characters_were_lost() {
+        let cells = CellRules { user_ids: UserIds::Any, ..CellRules::default() };
+        let format = Format { cells, ..Format::default() };
+        let mut roster = Roster::new(Cursor::new("UserID\n李雷\n李\u{fffd}\n1.5E+7\n"), &format).unwrap();
+        let mut next = || {
+            let view = roster.next_view().unwrap().unwrap();
+            (view.account.is_ok(), view.malformed())
+        };
+        assert_eq!(next(), (true, None));
+        assert_eq!(next(), (true, Some(Malformed::Undecodable)));
+        assert_eq!(next(), (true, Some(Malformed::Exponent)));
     }
 
     #[test]
