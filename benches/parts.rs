@@ -19,14 +19,14 @@ use chatlift::domain::account::{Account, Suspects, UserId};
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
 use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
-use chatlift::domain::retry::At;
+use chatlift::domain::retry::ClockReading;
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{Answer, CallOutcome, SuccessSeen};
 use chatlift::flow::dispatch::{Known, Scheduler, SchedulerLimits};
 use chatlift::flow::import::{ImportWorkload, Lane, WindowLimits};
 use chatlift::io::api::answer;
 use chatlift::io::api::{usersig, wire};
-use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};
+use chatlift::io::gate::{Gate, GateAnswer, GateSettings, Rate};
 use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
 use chatlift::io::journal::paths::{GivenPaths, RunPaths};
@@ -303,7 +303,7 @@ mod scheduler {
                 }
                 for id in left.drain(..) {
                     let end = CallOutcome::Done(Answer::Nothing);
-                    black_box(scheduler.ended(&mut workload, (id, now), end, At { now, wall, jitter: 0.5 }).unwrap());
+                    black_box(scheduler.ended(&mut workload, (id, now), end, ClockReading { now, wall, jitter: 0.5 }).unwrap());
                 }
                 taken += std::iter::from_fn(|| workload.take_settled()).map(black_box).count() as u64;
             }
@@ -335,7 +335,7 @@ mod gate {
         let mut gate = Gate::new(Rate::PerSecond(wire::ACCOUNT_IMPORT_CALLS_PER_S), &GateSettings::default(), now);
         bencher.bench_local(|| {
             now += Duration::from_micros(5_020);
-            let Admission::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
+            let GateAnswer::Now(mut permit) = gate.ask(now) else { unreachable!("one call in 5.02 ms is below 200 a second") };
             permit.mark_sent();
             gate.note_sends(now);
         });
@@ -347,11 +347,11 @@ mod gate {
         let now = Instant::now();
         let mut gate = Gate::new(Rate::PerSecond(NonZeroU32::MIN), &GateSettings::default(), now);
         let permits: Vec<_> = std::iter::from_fn(|| match gate.ask(now) {
-            Admission::Now(mut permit) => {
+            GateAnswer::Now(mut permit) => {
                 permit.mark_sent();
                 Some(permit)
             }
-            Admission::At(_) | Admission::WhenSent => None,
+            GateAnswer::At(_) | GateAnswer::WhenSent => None,
         })
         .collect();
         bencher.bench_local(|| black_box(gate.ask(now)));

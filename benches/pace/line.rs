@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use chatlift::io::gate::{Admission, Gate, GateSettings, Rate};
+use chatlift::io::gate::{Gate, GateAnswer, GateSettings, Rate};
 use chatlift::sandbox::limiter::{Counting, Limiter, LimiterDecision};
 use tokio::time::Instant;
 
@@ -160,20 +160,20 @@ impl Simulation {
     fn asks(&mut self, client: usize, now: Duration) {
         loop {
             match self.gates[client].ask(self.origin + now) {
-                Admission::Now(mut permit) => {
+                GateAnswer::Now(mut permit) => {
                     permit.mark_sent();
                     self.gates[client].note_sends(self.origin + now);
                     let Latency { ms, jitter_ms } = self.scenario.latency;
                     let one_way = Duration::from_secs_f64((ms / 2.0 + self.chance.f64() * jitter_ms) / 1e3).max(ONE_WAY_LEAST);
                     self.events.push(Reverse((now + one_way, Event::Arrives { client, left: now })));
                 }
-                Admission::At(at) => {
+                GateAnswer::At(at) => {
                     let wake = up_to_a_millisecond(at - self.origin).max(now + Duration::from_micros(100));
                     // A real loop has other tasks, so its timer wakes it at least this often.
                     self.events.push(Reverse((wake.min(now + Duration::from_millis(250)), Event::Asks(client))));
                     return;
                 }
-                Admission::WhenSent => unreachable!("every call is written as it is granted"),
+                GateAnswer::WhenSent => unreachable!("every call is written as it is granted"),
             }
         }
     }

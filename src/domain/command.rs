@@ -5,6 +5,8 @@
 
 use std::num::NonZeroU32;
 
+use super::verdict::NO_ACCOUNT;
+
 /// A command of the service; each has a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Command {
@@ -76,9 +78,6 @@ impl Command {
         }
     }
 }
-
-/// The code for an account that does not exist. Source: the documentation of `account_delete`.
-const NO_ACCOUNT: i64 = 70107;
 
 /// The properties of a command. Source of names and numbers: the documentation of each API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -43,12 +43,6 @@ impl Status {
     /// All statuses.
     pub const ALL: [Status; 6] = [Status::Imported, Status::Created, Status::Updated, Status::Failed, Status::Invalid, Status::Superseded];
 
-    /// Whether the service accepted the record.
-    #[must_use]
-    pub const fn is_taken(self) -> bool {
-        matches!(self, Status::Imported | Status::Created | Status::Updated)
-    }
-
     /// Whether the record goes into the rejects file.
     #[must_use]
     pub const fn is_rejected(self) -> bool {

@@ -2,19 +2,19 @@
 //!
 //! It counts the results of requests per API and process. It only decides; its caller acts.
 
+use super::verdict::NEVER_SYSTEMATIC;
+
 /// The run stops if this many records from the start are all refused. Source: the contract.
 const FIRST_RECORDS: u32 = 100;
 /// The run stops if this many records in a row are refused with the same code. Source: the contract.
 const SAME_IN_A_ROW: u32 = 1_000;
-/// Codes that are caused by the single record: deleted recently, a field too long or with a wrong value. Source: the contract.
-const RECORDS_OWN: [i64; 6] = [70399, 40601, 40605, 40610, 80001, 80004];
 
 /// Whether the refusals so far may be caused by the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pattern {
+pub enum RefusalPattern {
     Plausible,
     /// Every one of the first records was refused, or a long series has the same code.
-    All,
+    Systematic,
 }
 
 /// The records that an API has refused in a row.
@@ -30,10 +30,10 @@ pub struct Refusals {
 
 impl Refusals {
     /// Counts a record that was refused with a code that blames the record.
-    pub fn refused(&mut self, code: i64) -> Pattern {
-        if RECORDS_OWN.contains(&code) {
+    pub fn refused(&mut self, code: i64) -> RefusalPattern {
+        if NEVER_SYSTEMATIC.contains(&code) {
             self.accepted();
-            return Pattern::Plausible;
+            return RefusalPattern::Plausible;
         }
         let in_a_row = match self.same {
             Some((same, count)) if same == code => count + 1,
@@ -42,7 +42,7 @@ impl Refusals {
         self.same = Some((code, in_a_row));
         self.first = self.first.saturating_add(1);
         let are_all_refused = !self.is_mixed && self.first >= FIRST_RECORDS;
-        if are_all_refused || in_a_row >= SAME_IN_A_ROW { Pattern::All } else { Pattern::Plausible }
+        if are_all_refused || in_a_row >= SAME_IN_A_ROW { RefusalPattern::Systematic } else { RefusalPattern::Plausible }
     }
 
     /// Counts a record that was accepted, or refused because of its own content.
@@ -64,7 +64,7 @@ mod tests {
                 refusals.accepted();
                 false
             }
-            code => refusals.refused(code) == Pattern::All,
+            code => refusals.refused(code) == RefusalPattern::Systematic,
         });
         assert_eq!(seen.map(|before| before + 1), expected);
     }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn codes_caused_by_single_records_never_count() {
-        for code in RECORDS_OWN {
+        for code in NEVER_SYSTEMATIC {
             check(std::iter::repeat_n(code, 5_000), None);
             check([70402; 99].into_iter().chain([code]).chain([70402; 999]), None);
         }

@@ -20,7 +20,7 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 
 /// The time at which a request ended, by two clocks, with a random number.
 #[derive(Debug, Clone, Copy)]
-pub struct At {
+pub struct ClockReading {
     pub now: Instant,
     pub wall: SystemTime,
     /// Uniform in `0.0..1.0`.

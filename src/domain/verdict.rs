@@ -9,6 +9,16 @@ use super::profile::PerField;
 
 /// The code for a malformed request. If other records are accepted, the record is the cause. Source: the documentation of the error codes.
 pub const INVALID_REQUEST: i64 = 60003;
+/// The code for an account that does not exist. Where something was to be done to it, that is done. Source: the documentation of
+/// `account_delete` and `query_online_status`.
+pub const NO_ACCOUNT: i64 = 70107;
+/// The code for an app in whose console deleting is switched off. Source: the documentation of the error codes.
+pub const DELETION_OFF: i64 = 71000;
+/// The code for a request in the wrong format. Source: the documentation of the error codes.
+const WRONG_FORMAT: i64 = 60015;
+/// Refusals that say nothing of how the records are read, however many there are: each is caused by a single record, which was deleted
+/// recently, or has a field too long or with a wrong value. Source: the contract.
+pub const NEVER_SYSTEMATIC: [i64; 6] = [70399, 40601, 40605, 40610, 80001, 80004];
 
 /// How a single request ended, as `io::api` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +139,7 @@ pub enum Verdict {
 pub enum CallEffect {
     Nothing,
     /// The signature of the request was accepted.
-    Accepted,
+    SignatureAccepted,
     Throttled(ThrottleScope),
     SignatureRefused,
     /// The breaker opened.
@@ -137,7 +147,7 @@ pub enum CallEffect {
     /// The breaker closed again.
     Back,
     Halt {
-        refusal: HaltReason,
+        reason: HaltReason,
         /// The service's code, if there was one.
         code: Option<i64>,
         /// The service's message, or what happened instead.
@@ -174,7 +184,7 @@ pub enum CallSize {
 pub fn judge(end: &CallOutcome, seen: SuccessSeen, carried: CallSize) -> Verdict {
     match end {
         CallOutcome::Done(_) => Verdict::Accepted,
-        CallOutcome::Refused { code: INVALID_REQUEST | 60015, .. } if carried == CallSize::Batch => Verdict::Reject,
+        CallOutcome::Refused { code: INVALID_REQUEST | WRONG_FORMAT, .. } if carried == CallSize::Batch => Verdict::Reject,
         CallOutcome::Refused { code, .. } => judge_code(*code, seen),
         CallOutcome::Unreached { .. } => Verdict::ConnectFailed,
         CallOutcome::Lost { .. } => Verdict::Retry,
@@ -209,7 +219,7 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
         60007 => Verdict::Throttle(ThrottleScope::Api),
         60011 | 60018 | 60019 => Verdict::Throttle(ThrottleScope::All),
         70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Reauthenticate,
-        40601 | 70402 | 70107 | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Reject,
+        40601 | 70402 | NO_ACCOUNT | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Reject,
         INVALID_REQUEST => match seen {
             SuccessSeen::Yes => Verdict::Reject,
             SuccessSeen::NotYet => Verdict::Abort(HaltReason::InvalidRequest),
@@ -227,15 +237,15 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
         60021 => Verdict::Abort(HaltReason::SourceAddress),
         70050 => Verdict::Abort(HaltReason::TooManyBadSignatures),
         70051 | 70114 => Verdict::Abort(HaltReason::Restricted),
-        70002 | 70206 | 60002 | 60009 | 60015 => Verdict::Abort(HaltReason::OwnFault),
-        71000 => Verdict::Abort(HaltReason::DeletionOff),
+        70002 | 70206 | 60002 | 60009 | WRONG_FORMAT => Verdict::Abort(HaltReason::OwnFault),
+        DELETION_OFF => Verdict::Abort(HaltReason::DeletionOff),
         _ => Verdict::Unknown,
     }
 }
 
 /// Whether a refusal with this code is certain and caused by the record itself.
 #[must_use]
-pub fn is_rows_own(code: i64) -> bool {
+pub fn is_certain_refusal(code: i64) -> bool {
     judge_code(code, SuccessSeen::Yes) == Verdict::Reject
 }
 
@@ -432,10 +442,10 @@ mod tests {
 
     fn halts_with(class: HaltClass) -> fn(&Verdict) -> bool {
         match class {
-            HaltClass::Credentials => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Credentials),
-            HaltClass::Limit => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Limit),
-            HaltClass::Internal => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Internal),
-            HaltClass::Settings => |v| matches!(v, Verdict::Abort(refusal) if refusal.class() == HaltClass::Settings),
+            HaltClass::Credentials => |v| matches!(v, Verdict::Abort(reason) if reason.class() == HaltClass::Credentials),
+            HaltClass::Limit => |v| matches!(v, Verdict::Abort(reason) if reason.class() == HaltClass::Limit),
+            HaltClass::Internal => |v| matches!(v, Verdict::Abort(reason) if reason.class() == HaltClass::Internal),
+            HaltClass::Settings => |v| matches!(v, Verdict::Abort(reason) if reason.class() == HaltClass::Settings),
         }
     }
 

@@ -141,13 +141,13 @@ struct RunningAudit<I: Iterator> {
 
 /// Where a result stands, seen from the record whose turn it is.
 enum ResultPosition {
-    /// It is the record's, if under another row number.
+    /// It belongs to this record, though its row number may be wrong.
     Its,
-    /// Its record was passed, or is not in the input at all.
+    /// Its record was passed before, or is not in the input at all.
     Late,
-    /// Its record comes later; those before it are passed over.
+    /// Its record comes later, so the records before that one have no result.
     Ahead,
-    /// Its record comes later, but the next result goes on from here.
+    /// Its record comes later, and the next result belongs here: the result is kept until its turn.
     Early,
 }
 

@@ -13,7 +13,7 @@ use super::dispatch::{
 use crate::domain::account::Account;
 use crate::domain::call_stats::CallStats;
 use crate::domain::command::{Command, PerCommand, Repetition};
-use crate::domain::retry::At;
+use crate::domain::retry::ClockReading;
 use crate::io::api::Api;
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.
@@ -53,8 +53,8 @@ pub trait JobSource {
     /// The run ends with it at once.
     fn next(&mut self, command: Command) -> Result<NextJob<Self::Tag>, Self::Error>;
 
-    /// Takes the end of a job, or of a part of one. Only a job of one account ends otherwise than by an answer. A run that is stopped
-    /// leaves jobs without an end.
+    /// Takes the end of a job, or of a part of one. A job of several accounts that gets no answer is divided, so only one of a single
+    /// account ends without. Jobs of a run that was stopped never end.
     ///
     /// # Errors
     /// The run ends with it at once.
@@ -146,7 +146,7 @@ fn halves<T: Clone>(job: Job<AccountsJob<T>>) -> Followup<AccountsJob<T>> {
 }
 
 impl<S: JobSource> Workload for CallsFlow<S> {
-    type Tag = AccountsJob<S::Tag>;
+    type Payload = AccountsJob<S::Tag>;
     type Error = S::Error;
 
     const COMMANDS: &'static [Command] = S::COMMANDS;
@@ -163,24 +163,24 @@ impl<S: JobSource> Workload for CallsFlow<S> {
         !self.fresh[command].is_empty()
     }
 
-    fn take(&mut self, command: Command) -> Job<Self::Tag> {
+    fn take(&mut self, command: Command) -> Job<Self::Payload> {
         self.fresh[command].pop_front().expect("it was ready")
     }
 
-    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Tag>> {
+    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Payload>> {
         let last = self.fresh[command].len().checked_sub(1)?;
         self.fresh[command].remove(position.min(last))
     }
 
-    fn accounts<'a>(&'a self, job: &'a Self::Tag) -> Vec<&'a Account> {
+    fn accounts<'a>(&'a self, job: &'a Self::Payload) -> Vec<&'a Account> {
         job.accounts.iter().collect()
     }
 
-    fn is_divisible(&self, job: &Job<Self::Tag>) -> bool {
+    fn is_divisible(&self, job: &Job<Self::Payload>) -> bool {
         job.payload.accounts.len() > 1
     }
 
-    fn resolve(&mut self, job: Job<Self::Tag>, outcome: JobOutcome, at: At) -> Result<Followup<Self::Tag>, S::Error> {
+    fn resolve(&mut self, job: Job<Self::Payload>, outcome: JobOutcome, at: ClockReading) -> Result<Followup<Self::Payload>, S::Error> {
         match outcome {
             JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_) if self.is_divisible(&job) => return Ok(halves(job)),
             JobOutcome::Answered(_) if job.command.spec().repetition == Repetition::Harmless => {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::domain::account::{AccountRef, InvalidAccount};
+use crate::domain::command::Command;
 use crate::domain::examples::ExampleGroups;
 use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
 use crate::domain::position::InputPosition;
@@ -22,9 +23,6 @@ use crate::io::roster::{RecordRef, Roster, RosterError};
 pub use first_records::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
 pub use repeats::{Repeat, Repeats};
 pub use same_ids::{CaseTwins, IdEntry, IdSorter};
-
-/// Records in a batch. Source: the documentation of `multiaccount_import`.
-const RECORDS_A_BATCH: u64 = 100;
 
 /// Examples that a report names of each kind. Chosen: enough to see the pattern, few enough to read.
 pub const EXAMPLES: usize = 3;
@@ -88,7 +86,8 @@ impl Forecast {
     /// One call for each valid record; or one for each hundred of them.
     #[must_use]
     pub const fn new(valid: u64, Rates { single: rate_per_s, batch }: Rates) -> Self {
-        let batches = Batches { calls: valid.div_ceil(RECORDS_A_BATCH), rate_per_s: batch };
+        let per_call = Command::MultiaccountImport.spec().accounts_per_call as u64;
+        let batches = Batches { calls: valid.div_ceil(per_call), rate_per_s: batch };
         Self { calls: valid, rate_per_s, batches }
     }
 

@@ -91,7 +91,8 @@ where
         &self.plan
     }
 
-    /// Tells what else was found before a stop, though something before it was not: everything, the plan, and where it was told.
+    /// Hands over the findings that are still held: after a stop they stand behind records that were never asked about. Returns the counts,
+    /// the plan, and what took the findings.
     ///
     /// # Errors
     /// Those of whoever takes the findings.

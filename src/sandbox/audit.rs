@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::command::SandboxCommand;
-use super::pace::CallPace;
+use super::sliding_second::SlidingSecond;
 
 /// Violations that the audit describes; later ones are only counted. Chosen.
 const DESCRIBED_MAX: usize = 20;
@@ -102,7 +102,7 @@ struct ApiRecord {
     calls: u64,
     over_limit: u64,
     ids: u64,
-    window: CallPace,
+    window: SlidingSecond,
     max_calls_in_1s: usize,
     first: Duration,
     last: Duration,

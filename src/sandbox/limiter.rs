@@ -2,11 +2,12 @@
 //!
 //! A refused request is not counted by any of them.
 
-use std::collections::VecDeque;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The length of a sliding window. Two requests exactly this far apart are not in the same window.
+use super::sliding_second::SlidingSecond;
+
+/// The time that a limit is about.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How requests are counted.
@@ -39,7 +40,7 @@ pub struct Limiter {
 
 #[derive(Debug, Clone)]
 enum Counted {
-    Sliding(VecDeque<Duration>),
+    Sliding(SlidingSecond),
     Calendar {
         second: u64,
         calls: u32,
@@ -60,7 +61,7 @@ impl Limiter {
     #[must_use]
     pub fn new(counting: Counting, per_s: u32) -> Self {
         let counted = match counting {
-            Counting::Sliding => Counted::Sliding(VecDeque::new()),
+            Counting::Sliding => Counted::Sliding(SlidingSecond::default()),
             Counting::Calendar => Counted::Calendar { second: 0, calls: 0 },
             Counting::Leaky { burst } => Counted::Leaky { burst, level: None },
             Counting::Token { burst } => Counted::Token { burst, tokens: f64::from(burst), at: Duration::ZERO },
@@ -72,7 +73,13 @@ impl Limiter {
     pub fn admit(&mut self, now: Duration) -> LimiterDecision {
         let per_s = f64::from(self.per_s);
         let is_admitted = match &mut self.counted {
-            Counted::Sliding(times) => slides(times, self.per_s as usize, now),
+            Counted::Sliding(window) => {
+                let fits = window.count(now) < self.per_s as usize;
+                if fits {
+                    window.add(now);
+                }
+                fits
+            }
             Counted::Calendar { second, calls } => {
                 if now.as_secs() != *second {
                     (*second, *calls) = (now.as_secs(), 0);
@@ -100,17 +107,6 @@ impl Limiter {
         };
         if is_admitted { LimiterDecision::Admitted } else { LimiterDecision::OverLimit }
     }
-}
-
-fn slides(times: &mut VecDeque<Duration>, most: usize, now: Duration) -> bool {
-    while times.front().is_some_and(|oldest| *oldest + SECOND <= now) {
-        times.pop_front();
-    }
-    let fits = times.len() < most;
-    if fits {
-        times.push_back(now);
-    }
-    fits
 }
 
 /// Other programs that send requests to the same API at an even rate. They use up a part of the limit.

@@ -13,7 +13,6 @@ mod fault;
 mod fault_injector;
 mod files;
 pub mod limiter;
-mod pace;
 mod parsed_request;
 mod persistence;
 mod reply;
@@ -21,6 +20,7 @@ mod service;
 mod settings;
 mod shell;
 mod signature;
+mod sliding_second;
 #[cfg(test)]
 mod tests;
 

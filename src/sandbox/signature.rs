@@ -26,7 +26,7 @@ pub(super) struct Signatures {
     key: SecretString,
     sdkappid: u64,
     identifier: String,
-    remembered: HashMap<Box<str>, Result<SignatureClaims, NotAUserSig>>,
+    remembered: HashMap<Box<str>, Result<SignatureClaims, UnreadableSignature>>,
     /// Signatures made before this Unix time are invalid.
     void_before: u64,
 }
@@ -58,9 +58,9 @@ enum HmacCheck {
     Ours,
 }
 
-/// The text is not a UserSig.
+/// The text of a signature cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct NotAUserSig;
+struct UnreadableSignature;
 
 impl Signatures {
     pub(super) fn new(key: SecretString, sdkappid: u64, identifier: String) -> Self {
@@ -115,12 +115,13 @@ impl Signatures {
         }
     }
 
-    fn read(&mut self, usersig: &str) -> &Result<SignatureClaims, NotAUserSig> {
+    fn read(&mut self, usersig: &str) -> &Result<SignatureClaims, UnreadableSignature> {
         if !self.remembered.contains_key(usersig) {
             if self.remembered.len() >= REMEMBERED_MAX {
                 self.remembered.clear();
             }
-            let read = unpack(usersig).map(|claims| SignatureClaims { hmac: check_hmac(&claims, &self.key), ..claims }).ok_or(NotAUserSig);
+            let read =
+                unpack(usersig).map(|claims| SignatureClaims { hmac: check_hmac(&claims, &self.key), ..claims }).ok_or(UnreadableSignature);
             self.remembered.insert(usersig.into(), read);
         }
         &self.remembered[usersig]

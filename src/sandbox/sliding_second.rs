@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The length of the window. Two requests exactly this far apart are not in the same second.
+/// The length of a window. Two requests exactly this far apart are not in the same second.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The requests of the last second.
-#[derive(Debug, Default)]
-pub(super) struct CallPace {
+#[derive(Debug, Clone, Default)]
+pub(super) struct SlidingSecond {
     /// Arrival times in order; as many as arrive in one second.
     times: VecDeque<Duration>,
 }
 
-impl CallPace {
+impl SlidingSecond {
     /// The number of requests in the second that ends now.
     pub(super) fn count(&mut self, now: Duration) -> usize {
         while self.times.front().is_some_and(|&oldest| oldest + WINDOW <= now) {
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_window_holds_the_calls_of_exactly_one_second() {
-        let mut window = CallPace::default();
+        let mut window = SlidingSecond::default();
         let mut check = |now_ms: u64, expected: usize| assert_eq!(window.add(Duration::from_millis(now_ms)), expected, "{now_ms}");
         check(0, 1);
         check(500, 2);

@@ -14,7 +14,7 @@ use crate::domain::verdict::{Answer, CallOutcome};
 use crate::io::api::http::{HttpApi, HttpSettings};
 use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::io::api::wire::{self, Query};
-use crate::io::api::{self, Api, Line};
+use crate::io::api::{self, Api, ConnectionWish};
 
 const NOW_S: u64 = 1_700_000_000;
 const KEY: &str = "a key of the tests";
@@ -301,7 +301,7 @@ async fn import(client: &(HttpApi, Signature), id: &str) -> CallOutcome {
     let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
     client
         .0
-        .call(api::Request { command: ClientCommand::AccountImport, accounts: &[&row], line: Line::Any }, &client.1, || ())
+        .call(api::Request { command: ClientCommand::AccountImport, accounts: &[&row], connection: ConnectionWish::Any }, &client.1, || ())
         .await
         .unwrap()
 }

@@ -71,7 +71,7 @@ impl OtherCalls {
 
 /// How an API is tested; the first of these that can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Means {
+pub enum TestMeans {
     /// What it accepted last, again.
     Repeat,
     /// Something that has not been sent yet.
@@ -119,7 +119,7 @@ enum BreakerState {
 #[derive(Debug, Clone, Copy, Default)]
 struct HealthTest {
     failed: u32,
-    in_flight: Option<Means>,
+    in_flight: Option<TestMeans>,
 }
 
 /// What is known of an API; `J` is what its jobs are known by.
@@ -166,7 +166,7 @@ impl<J: Copy + Ord> Default for Health<J> {
 
 impl<J: Copy + Ord> Health<J> {
     /// Takes the end of a call of the record `who` that was no test; calls that end while the breaker is open say nothing.
-    pub fn note(&mut self, who: u64, sample: HealthSample, times: CallTimes, company: OtherCalls) -> HealthChange {
+    pub fn note(&mut self, who: u64, sample: HealthSample, times: CallTimes, others: OtherCalls) -> HealthChange {
         if self.is_down() {
             return HealthChange::Nothing;
         }
@@ -185,7 +185,7 @@ impl<J: Copy + Ord> Health<J> {
             HealthSample::Faulty => self.samples.enter(who, Latest::Faulty),
             HealthSample::Unreached | HealthSample::Throttled | HealthSample::Neutral => {}
         }
-        if self.unreached >= UNREACHED_IN_A_ROW || (self.unreached > 0 && company == OtherCalls::Alone) {
+        if self.unreached >= UNREACHED_IN_A_ROW || (self.unreached > 0 && others == OtherCalls::Alone) {
             self.open(times.ended);
             return HealthChange::Down;
         }
@@ -251,7 +251,7 @@ impl<J: Copy + Ord> Health<J> {
     }
 
     /// A call of the test has left.
-    pub fn test_left(&mut self, means: Means) {
+    pub fn test_left(&mut self, means: TestMeans) {
         self.test.get_or_insert_default().in_flight = Some(means);
     }
 
@@ -277,15 +277,15 @@ impl<J: Copy + Ord> Health<J> {
     }
 
     /// A probe that repeats the same call says no more the second time; fresh records may each be bad.
-    const fn calls_allowed(&self, means: Means) -> u32 {
+    const fn calls_allowed(&self, means: TestMeans) -> u32 {
         match (self.state, means) {
-            (BreakerState::Open { .. }, Means::Repeat | Means::Check) => 1,
-            (BreakerState::Open { .. }, Means::Fresh) | (BreakerState::Closed | BreakerState::Suspected { .. }, _) => TEST_CALLS,
+            (BreakerState::Open { .. }, TestMeans::Repeat | TestMeans::Check) => 1,
+            (BreakerState::Open { .. }, TestMeans::Fresh) | (BreakerState::Closed | BreakerState::Suspected { .. }, _) => TEST_CALLS,
         }
     }
 
-    fn test_failed(&mut self, means: Means, now: Instant) -> HealthChange {
-        if means == Means::Fresh {
+    fn test_failed(&mut self, means: TestMeans, now: Instant) -> HealthChange {
+        if means == TestMeans::Fresh {
             self.reach = (self.reach * 4).min(REACH_LAST);
         }
         match &mut self.state {

@@ -15,13 +15,13 @@ impl BreakerHarness {
         Self { health: Health::default(), now: Instant::now() }
     }
 
-    fn note(&mut self, who: u64, sample: HealthSample, company: OtherCalls) -> HealthChange {
+    fn note(&mut self, who: u64, sample: HealthSample, others: OtherCalls) -> HealthChange {
         let left = self.now;
         self.now += Duration::from_millis(1);
-        self.health.note(who, sample, times(left, self.now), company)
+        self.health.note(who, sample, times(left, self.now), others)
     }
 
-    fn test(&mut self, means: Means, result: TestResult) -> HealthChange {
+    fn test(&mut self, means: TestMeans, result: TestResult) -> HealthChange {
         assert!(self.health.wants_test(self.now));
         self.health.test_left(means);
         assert!(!self.health.wants_test(self.now), "one at a time");
@@ -66,9 +66,9 @@ async fn half_of_twenty_distinct_records_are_a_suspicion_and_three_failed_calls_
     }
     harness.faulty([19]);
     assert!(harness.is_suspected());
-    assert_eq!(harness.test(Means::Repeat, TestResult::Faulty), HealthChange::Nothing);
-    assert_eq!(harness.test(Means::Repeat, TestResult::Unreached(OtherCalls::Others)), HealthChange::Nothing);
-    assert_eq!(harness.test(Means::Repeat, TestResult::Faulty), HealthChange::Down);
+    assert_eq!(harness.test(TestMeans::Repeat, TestResult::Faulty), HealthChange::Nothing);
+    assert_eq!(harness.test(TestMeans::Repeat, TestResult::Unreached(OtherCalls::Others)), HealthChange::Nothing);
+    assert_eq!(harness.test(TestMeans::Repeat, TestResult::Faulty), HealthChange::Down);
     assert!(harness.health.is_down());
 }
 
@@ -76,8 +76,8 @@ async fn half_of_twenty_distinct_records_are_a_suspicion_and_three_failed_calls_
 async fn a_test_that_goes_well_lets_the_suspicion_start_anew_after_a_second() {
     let mut harness = BreakerHarness::new();
     harness.faulty(0..20);
-    assert_eq!(harness.test(Means::Fresh, TestResult::Faulty), HealthChange::Nothing);
-    assert_eq!(harness.test(Means::Fresh, TestResult::Well), HealthChange::Nothing);
+    assert_eq!(harness.test(TestMeans::Fresh, TestResult::Faulty), HealthChange::Nothing);
+    assert_eq!(harness.test(TestMeans::Fresh, TestResult::Well), HealthChange::Nothing);
     assert!(harness.health.is_trusted());
     harness.faulty(20..60);
     assert!(harness.health.is_trusted(), "a second has not passed");
@@ -86,7 +86,7 @@ async fn a_test_that_goes_well_lets_the_suspicion_start_anew_after_a_second() {
     assert!(harness.is_suspected());
     let mut harness = BreakerHarness::new();
     harness.faulty(0..20);
-    harness.test(Means::Check, TestResult::Well);
+    harness.test(TestMeans::Check, TestResult::Well);
     harness.pass(1);
     harness.faulty(20..39);
     assert!(harness.health.is_trusted(), "it takes twenty again");
@@ -97,11 +97,11 @@ async fn a_call_that_goes_well_refutes_the_suspicion() {
     let mut harness = BreakerHarness::new();
     let before = harness.now;
     harness.faulty(0..20);
-    harness.test(Means::Fresh, TestResult::Faulty);
-    harness.test(Means::Fresh, TestResult::Faulty);
+    harness.test(TestMeans::Fresh, TestResult::Faulty);
+    harness.test(TestMeans::Fresh, TestResult::Faulty);
     harness.health.note(50, HealthSample::Good, times(before, harness.now), OtherCalls::Others);
     assert!(harness.is_suspected(), "it left before");
-    assert_eq!(harness.test(Means::Fresh, TestResult::Faulty), HealthChange::Nothing, "the test begins anew");
+    assert_eq!(harness.test(TestMeans::Fresh, TestResult::Faulty), HealthChange::Nothing, "the test begins anew");
     harness.note(51, HealthSample::Good, OtherCalls::Others);
     assert!(harness.health.is_trusted());
 }
@@ -139,7 +139,7 @@ async fn probes_come_at_growing_intervals_up_to_a_minute() {
         let at = harness.health.probe_at().unwrap();
         gaps.push((at - harness.now).as_secs());
         harness.now = at;
-        harness.health.test_left(Means::Repeat);
+        harness.health.test_left(TestMeans::Repeat);
         assert_eq!(harness.health.probe_at(), None);
         assert_eq!(harness.health.test_ended(TestResult::Faulty, harness.now), HealthChange::Nothing);
         assert!(!harness.health.wants_test(harness.now), "the same call again would say no more");
@@ -147,16 +147,16 @@ async fn probes_come_at_growing_intervals_up_to_a_minute() {
     assert_eq!(gaps, [1, 2, 4, 8, 16, 32, 60, 60]);
     harness.pass(60);
     for result in [TestResult::Faulty, TestResult::Faulty] {
-        assert_eq!(harness.test(Means::Fresh, result), HealthChange::Nothing);
+        assert_eq!(harness.test(TestMeans::Fresh, result), HealthChange::Nothing);
     }
-    assert_eq!(harness.test(Means::Fresh, TestResult::Well), HealthChange::Back);
+    assert_eq!(harness.test(TestMeans::Fresh, TestResult::Well), HealthChange::Back);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_test_that_comes_back_after_the_suspicion_is_gone_says_nothing() {
     let mut harness = BreakerHarness::new();
     harness.faulty(0..20);
-    harness.health.test_left(Means::Repeat);
+    harness.health.test_left(TestMeans::Repeat);
     harness.note(50, HealthSample::Good, OtherCalls::Others);
     assert_eq!(harness.health.test_ended(TestResult::Faulty, harness.now), HealthChange::Nothing);
     assert!(harness.health.is_trusted());
@@ -221,7 +221,7 @@ async fn the_two_minutes_stand_still_while_the_service_is_down_or_throttles() {
     harness.note(1, HealthSample::Faulty, OtherCalls::Others);
     harness.note(1, HealthSample::Unreached, OtherCalls::Alone);
     harness.pass(600);
-    assert_eq!(harness.test(Means::Check, TestResult::Well), HealthChange::Back);
+    assert_eq!(harness.test(TestMeans::Check, TestResult::Well), HealthChange::Back);
     harness.health.try_again_later(harness.now, 0.0);
     harness.pass(10);
     let (_, overtime) = harness.health.take_retries(harness.now).try_again[0];

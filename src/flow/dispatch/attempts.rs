@@ -1,6 +1,6 @@
 //! Whose fault it is, and what becomes of a job: it has its answer, is tried again, or is out of attempts.
 //!
-//! Charges temporary errors, and resolves jobs that are out of attempts once it is known that the service was well.
+//! It charges temporary errors, and resolves jobs that are out of attempts once it is known that the service was well.
 
 use super::JobId;
 use super::health::{attempts_allowed, halted, sample};
@@ -9,32 +9,33 @@ use super::scheduler::{Decided, Scheduler, Stop, When};
 use super::workload::{Followup, JobOutcome, Workload};
 use crate::domain::breaker::{ExhaustedBy, HealthSample};
 use crate::domain::command::Command;
-use crate::domain::refusals::Pattern;
-use crate::domain::retry::At;
+use crate::domain::refusals::RefusalPattern;
+use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, SuccessSeen, Verdict, words};
 
 impl<W: Workload> Scheduler<W> {
-    /// What the end of a call says about its API. What was divided speaks for the whole: that is faulty when half of its accounts are.
+    /// What the end of a request says about its API. A part of a divided batch speaks for the batch: that is faulty once the parts that met
+    /// temporary errors have half of its accounts.
     pub(super) fn sample(&mut self, workload: &W, id: JobId, verdict: &Verdict) -> HealthSample {
         let job = &self.jobs[id];
         let breaker = W::breaker_of(job.command);
         let sample = match sample(verdict) {
-            // It says nothing about the API that the breaker stands for, unless nobody gets through.
+            // Another API's answer says nothing about the one that the breaker stands for; that it cannot be reached says something.
             HealthSample::Good | HealthSample::Faulty if job.command.spec().breaker != breaker => HealthSample::Neutral,
             sample => sample,
         };
-        if job.siblings == 0 {
+        if job.split_from_accounts == 0 {
             return sample;
         }
         let api = &mut self.apis[breaker];
         if W::SUSPECTS_PARTS && sample == HealthSample::Faulty && !workload.is_divisible(job) {
             api.health.note_split_out(job.order);
         }
-        api.faults.of_batch((job.batch_id, job.siblings), (id as u64, workload.accounts(&job.payload).len()), sample)
+        api.faults.of_batch((job.batch_id, job.split_from_accounts), (id as u64, workload.accounts(&job.payload).len()), sample)
     }
 
     /// Decides what becomes of a job whose call has ended.
-    pub(super) fn decide(&mut self, workload: &mut W, id: JobId, (verdict, end): (&Verdict, CallOutcome), at: At) -> Decided<W> {
+    pub(super) fn decide(&mut self, workload: &mut W, id: JobId, (verdict, end): (&Verdict, CallOutcome), at: ClockReading) -> Decided<W> {
         match verdict {
             Verdict::Accepted => return self.accepted(workload, id, end, at),
             Verdict::Reject => return self.rejected(workload, id, words(end), at),
@@ -53,15 +54,15 @@ impl<W: Workload> Scheduler<W> {
                 self.jobs.back_off(id, words(end), at);
             }
             // The job stays as it is, uncharged, for the run that resumes.
-            Verdict::Abort(refusal) => {
+            Verdict::Abort(reason) => {
                 self.jobs.make_due(id);
-                return Err(Stop::Halt(halted(*refusal, end)));
+                return Err(Stop::Halt(halted(*reason, end)));
             }
         }
         Ok(())
     }
 
-    fn accepted(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: At) -> Decided<W> {
+    fn accepted(&mut self, workload: &mut W, id: JobId, end: CallOutcome, at: ClockReading) -> Decided<W> {
         let CallOutcome::Done(answer) = end else { unreachable!("nothing else is accepted") };
         let mut job = self.remove(id);
         job.charge_answer();
@@ -73,20 +74,20 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// A job was refused for its own fault; if all are, it isn't their own.
-    fn rejected(&mut self, workload: &mut W, id: JobId, failure: Failure, at: At) -> Decided<W> {
+    fn rejected(&mut self, workload: &mut W, id: JobId, failure: Failure, at: ClockReading) -> Decided<W> {
         let mut job = self.remove(id);
         job.charge_answer();
         let (spec, breaker) = (job.command.spec(), W::breaker_of(job.command));
         let counts = !workload.is_divisible(&job) && spec.breaker == breaker && spec.no_account_code != failure.0;
         self.resolve(workload, job, JobOutcome::Rejected(failure.clone()), at)?;
         match failure.0.filter(|_| counts).map(|code| self.apis[breaker].refusals.refused(code)) {
-            Some(Pattern::All) => Err(halt(HaltReason::AllRecordsRefused, failure)),
-            Some(Pattern::Plausible) | None => Ok(()),
+            Some(RefusalPattern::Systematic) => Err(halt(HaltReason::AllRecordsRefused, failure)),
+            Some(RefusalPattern::Plausible) | None => Ok(()),
         }
     }
 
     /// Charges a temporary error, unless the API is down. A job that is out of attempts waits until its failure can be judged.
-    fn charge(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: At) -> Decided<W> {
+    fn charge(&mut self, workload: &mut W, id: JobId, (last, by): (Failure, ExhaustedBy), at: ClockReading) -> Decided<W> {
         let job = &mut self.jobs[id];
         let is_withheld = W::withholds_failure(job.command);
         let allowed = if is_withheld { attempts_allowed(by, self.limits.max_attempts) } else { self.limits.max_attempts };
@@ -112,7 +113,7 @@ impl<W: Workload> Scheduler<W> {
     fn has_promising_sibling(&self, workload: &W, id: JobId) -> bool {
         let job = &self.jobs[id];
         let by_all = workload.is_judged_by_all(job);
-        let may_show = |other: &Job<W::Tag>| (by_all || other.batch_id == job.batch_id) && other.is_promising();
+        let may_show = |other: &Job<W::Payload>| (by_all || other.batch_id == job.batch_id) && other.is_promising();
         self.jobs.iter().any(|(other, job)| other != id && may_show(job)) || (by_all && workload.fresh(W::breaker_of(job.command)) > 0)
     }
 
@@ -140,7 +141,7 @@ impl<W: Workload> Scheduler<W> {
 
     /// A test went well. What is exhausted and can be divided is, for the fault may be a part's; what the test can't judge is tried again
     /// later.
-    pub(super) fn leave_exhausted_for_later(&mut self, workload: &mut W, tested: Command, at: At) -> Decided<W> {
+    pub(super) fn leave_exhausted_for_later(&mut self, workload: &mut W, tested: Command, at: ClockReading) -> Decided<W> {
         if !self.apis[tested].health.has_exhausted() || !self.is_idle(workload, tested) {
             return Ok(());
         }
@@ -167,7 +168,7 @@ impl<W: Workload> Scheduler<W> {
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn resolve_exhausted(&mut self, workload: &mut W, at: At) -> Result<bool, Stop<W::Error>> {
+    pub fn resolve_exhausted(&mut self, workload: &mut W, at: ClockReading) -> Result<bool, Stop<W::Error>> {
         let mut has_changed = false;
         for place in 0..self.breakers().len() {
             let breaker = self.breakers()[place];
@@ -178,7 +179,7 @@ impl<W: Workload> Scheduler<W> {
         Ok(has_changed)
     }
 
-    fn resolve_exhausted_of(&mut self, workload: &mut W, breaker: Command, at: At) -> Result<bool, Stop<W::Error>> {
+    fn resolve_exhausted_of(&mut self, workload: &mut W, breaker: Command, at: ClockReading) -> Result<bool, Stop<W::Error>> {
         let released = self.apis[breaker].health.take_retries(at.now);
         let mut has_changed = !released.fail.is_empty() || !released.try_again.is_empty();
         for id in released.fail {
@@ -206,21 +207,21 @@ impl<W: Workload> Scheduler<W> {
     }
 
     /// A job is out of attempts for good.
-    fn give_up(&mut self, workload: &mut W, id: JobId, at: At) -> Decided<W> {
+    fn give_up(&mut self, workload: &mut W, id: JobId, at: ClockReading) -> Decided<W> {
         let mut job = self.remove(id);
         let last = std::mem::take(&mut job.last);
         self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at)
     }
 
-    fn remove(&mut self, id: JobId) -> Job<W::Tag> {
+    fn remove(&mut self, id: JobId) -> Job<W::Payload> {
         let job = self.jobs.remove(id);
-        if job.siblings > 0 {
+        if job.split_from_accounts > 0 {
             self.apis[W::breaker_of(job.command)].faults.forget(job.batch_id, id as u64);
         }
         job
     }
 
-    fn resolve(&mut self, workload: &mut W, job: Job<W::Tag>, outcome: JobOutcome, at: At) -> Decided<W> {
+    fn resolve(&mut self, workload: &mut W, job: Job<W::Payload>, outcome: JobOutcome, at: ClockReading) -> Decided<W> {
         let batch_id = job.batch_id;
         let followup = workload.resolve(job, outcome, at)?;
         self.follow(workload, followup)?;
@@ -228,7 +229,7 @@ impl<W: Workload> Scheduler<W> {
         self.follow(workload, followup)
     }
 
-    fn follow(&mut self, workload: &mut W, followup: Followup<W::Tag>) -> Decided<W> {
+    fn follow(&mut self, workload: &mut W, followup: Followup<W::Payload>) -> Decided<W> {
         match followup {
             Followup::Nothing => {}
             Followup::Jobs(jobs) => jobs.into_iter().for_each(|job| self.jobs.insert_due(job)),
@@ -236,19 +237,19 @@ impl<W: Workload> Scheduler<W> {
                 let id = self.jobs.insert(job);
                 self.jobs.make_wait(id, at);
             }
-            Followup::Withdraw(command) => {
+            Followup::StopCommand(command) => {
                 for id in self.jobs.idle(command) {
                     let job = self.remove(id);
                     workload.take_back(job);
                 }
             }
-            Followup::Abort(refusal) => return Err(halt(refusal, Failure::default())),
+            Followup::Abort(reason) => return Err(halt(reason, Failure::default())),
         }
         Ok(())
     }
 
     /// A job whose command is not sent any more goes back instead of being tried again.
-    pub(super) fn withdraw_if_unsent(&mut self, workload: &mut W, id: JobId) {
+    pub(super) fn take_back_if_stopped(&mut self, workload: &mut W, id: JobId) {
         if self.jobs.contains(id) && !workload.sends(self.jobs[id].command) {
             let job = self.remove(id);
             workload.take_back(job);
@@ -256,6 +257,6 @@ impl<W: Workload> Scheduler<W> {
     }
 }
 
-fn halt<E>(refusal: HaltReason, (code, says): Failure) -> Stop<E> {
-    Stop::Halt(CallEffect::Halt { refusal, code, says })
+fn halt<E>(reason: HaltReason, (code, says): Failure) -> Stop<E> {
+    Stop::Halt(CallEffect::Halt { reason, code, says })
 }

@@ -14,8 +14,8 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::DRAIN;
 use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
 use crate::io::api::usersig::Signer;
-use crate::io::api::{Api, GivenUp, Line, Request};
-use crate::io::gate::{self, Admission, Gate, any_sent};
+use crate::io::api::{Api, ConnectionWish, GivenUp, Request};
+use crate::io::gate::{self, Gate, GateAnswer, any_sent};
 
 /// What happened.
 enum Event<E> {
@@ -176,28 +176,28 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             return false;
         }
         let mut permit = match self.gates[command].ask(now) {
-            Admission::Now(permit) => permit,
-            Admission::At(at) => {
+            GateAnswer::Now(permit) => permit,
+            GateAnswer::At(at) => {
                 self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
                 return false;
             }
-            Admission::WhenSent => return false,
+            GateAnswer::WhenSent => return false,
         };
-        let Some((id, line)) = self.next_call(command, now) else { return false };
+        let Some((id, connection)) = self.next_call(command, now) else { return false };
         let Call { accounts, is_retry } = self.scheduler.call(self.flow.workload(), id);
         let signature = self.signer.current(now, (self.clocks.wall)());
-        let call = self.api.call(Request { command, accounts: &accounts, line }, &signature, move || permit.mark_sent());
+        let call = self.api.call(Request { command, accounts: &accounts, connection }, &signature, move || permit.mark_sent());
         let generation = signature.generation;
         self.calls.push(Box::pin(async move { Returned { id, command, end: call.await, left: now, generation, is_retry } }));
         true
     }
 
-    fn next_call(&mut self, command: Command, now: Instant) -> Option<(CallId, Line)> {
+    fn next_call(&mut self, command: Command, now: Instant) -> Option<(CallId, ConnectionWish)> {
         if let Some(id) = self.repeats[command].pop_front() {
             self.scheduler.leaves_again(id);
-            return Some((id, Line::Fresh));
+            return Some((id, ConnectionWish::Fresh));
         }
-        self.scheduler.next_call(self.flow.workload_mut(), command, now).map(|id| (id, Line::Any))
+        self.scheduler.next_call(self.flow.workload_mut(), command, now).map(|id| (id, ConnectionWish::Any))
     }
 
     fn report_if_due(&mut self) {
@@ -346,8 +346,8 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     }
 
     fn halt_if(&mut self, effect: CallEffect) {
-        if let CallEffect::Halt { refusal, code, says } = effect {
-            self.stop(AbortCause::Refused { refusal, code, says });
+        if let CallEffect::Halt { reason, code, says } = effect {
+            self.stop(AbortCause::Refused { reason, code, says });
         }
     }
 
@@ -360,7 +360,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     ) {
         match effect {
             CallEffect::Nothing => {}
-            CallEffect::Accepted | CallEffect::Back => self.signer.accepted(generation),
+            CallEffect::SignatureAccepted | CallEffect::Back => self.signer.accepted(generation),
             CallEffect::Throttled(scope) => {
                 self.traffic.apis[command].throttled += 1;
                 for (api, gate) in self.gates.iter_mut() {
@@ -370,8 +370,8 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
                 }
             }
             CallEffect::SignatureRefused => {
-                if let Err(refusal) = self.signer.refused(generation, now, (self.clocks.wall)()) {
-                    self.stop(AbortCause::Refused { refusal, code: None, says: self.complaint.clone() });
+                if let Err(reason) = self.signer.refused(generation, now, (self.clocks.wall)()) {
+                    self.stop(AbortCause::Refused { reason, code: None, says: self.complaint.clone() });
                 }
             }
             CallEffect::Down => {

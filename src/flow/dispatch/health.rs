@@ -1,6 +1,6 @@
-//! What is known of an API while it is called, and what the end of a call says about it.
+//! Tables and counts: what is known of an API while it is called, and what each verdict means for its health, for a test and for the run.
 //!
-//! Nothing here but tables and counts: when an API is down is decided in `breaker`, what becomes of a job in the scheduler.
+//! Nothing is decided here. When an API is down is decided in `domain::breaker`, what becomes of a job in `attempts`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,7 +103,7 @@ pub(crate) const fn test_result(verdict: &Verdict, others: OtherCalls) -> (TestR
 /// What follows for the run from the end of a job's call.
 pub(crate) const fn effect(verdict: &Verdict) -> CallEffect {
     match verdict {
-        Verdict::Accepted | Verdict::Reject => CallEffect::Accepted,
+        Verdict::Accepted | Verdict::Reject => CallEffect::SignatureAccepted,
         Verdict::Throttle(scope) => CallEffect::Throttled(*scope),
         Verdict::Reauthenticate => CallEffect::SignatureRefused,
         Verdict::Retry | Verdict::ConnectFailed | Verdict::Unknown | Verdict::Abort(_) => CallEffect::Nothing,
@@ -117,14 +117,14 @@ pub(crate) const fn effect_of_test(change: HealthChange, verdict: &Verdict) -> C
         (HealthChange::Back | HealthChange::Nothing, Verdict::Throttle(scope)) => CallEffect::Throttled(*scope),
         (HealthChange::Back | HealthChange::Nothing, Verdict::Reauthenticate) => CallEffect::SignatureRefused,
         (HealthChange::Back, _) => CallEffect::Back,
-        (HealthChange::Nothing, Verdict::Accepted | Verdict::Reject) => CallEffect::Accepted,
+        (HealthChange::Nothing, Verdict::Accepted | Verdict::Reject) => CallEffect::SignatureAccepted,
         (HealthChange::Nothing, _) => CallEffect::Nothing,
     }
 }
 
-pub(crate) fn halted(refusal: HaltReason, end: CallOutcome) -> CallEffect {
+pub(crate) fn halted(reason: HaltReason, end: CallOutcome) -> CallEffect {
     let (code, says) = words(end);
-    CallEffect::Halt { refusal, code, says }
+    CallEffect::Halt { reason, code, says }
 }
 
 /// Which parts of each batch that was divided met a temporary error last: the batch is faulty when half of its accounts are.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::JobId;
 use crate::domain::breaker::{ExhaustedBy, Health, Overtime, Tried};
 use crate::domain::command::{Command, PerCommand, Repetition};
-use crate::domain::retry::{At, back_off};
+use crate::domain::retry::{ClockReading, back_off};
 use crate::domain::verdict::INVALID_REQUEST;
 
 /// A code, if there was one, and what was said.
@@ -32,7 +32,7 @@ pub(crate) enum Stage {
 pub struct Charges {
     /// What is reported.
     pub(crate) charged: u32,
-    /// Those of them that are charged for temporary errors; an outage gives them back.
+    /// The part of `charged` that temporary errors account for; an outage gives it back.
     pub(crate) passing: u32,
 }
 
@@ -46,8 +46,8 @@ pub struct Job<P> {
     pub(crate) order: u64,
     /// The number of the job that it is a part of, its own if it is whole: the breaker counts distinct ones.
     pub(crate) batch_id: u64,
-    /// Accounts of the largest job that this one was taken out of; 0 for any other one.
-    pub(crate) siblings: usize,
+    /// The accounts of the whole job that this one is a part of; 0 if it is no part.
+    pub(crate) split_from_accounts: usize,
     /// Temporary errors charged to it; what `--max-attempts` bounds.
     pub(crate) attempts: u32,
     pub(crate) charges: Charges,
@@ -70,7 +70,7 @@ impl<P> Job<P> {
             payload,
             order: batch_id,
             batch_id,
-            siblings: 0,
+            split_from_accounts: 0,
             attempts: 0,
             charges: Charges::default(),
             tries: 0,
@@ -93,9 +93,9 @@ impl<P> Job<P> {
 
     /// Divides the job, which carries so many accounts: its payload, and a way to make a job of a part of it with fresh attempts.
     pub(crate) fn divide(self, accounts: usize) -> (P, impl Fn(Command, P) -> Job<P>) {
-        let Job { payload, batch_id, siblings, charges, order, .. } = self;
-        let siblings = siblings.max(accounts);
-        (payload, move |command, payload| Job { order, siblings, charges, ..Job::new(command, payload, batch_id) })
+        let Job { payload, batch_id, split_from_accounts, charges, order, .. } = self;
+        let split_from_accounts = split_from_accounts.max(accounts);
+        (payload, move |command, payload| Job { order, split_from_accounts, charges, ..Job::new(command, payload, batch_id) })
     }
 
     /// Charges a call whose answer is known.
@@ -164,7 +164,7 @@ impl<P> JobQueue<P> {
     }
 
     /// It is tried again after its back-off.
-    pub(crate) fn back_off(&mut self, id: JobId, last: Failure, at: At) {
+    pub(crate) fn back_off(&mut self, id: JobId, last: Failure, at: ClockReading) {
         let job = &mut self.all[id];
         job.last = last;
         let delay = back_off(job.tries, at.jitter);

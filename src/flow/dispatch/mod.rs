@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::domain::account::{Account, UserId};
 use crate::domain::call_stats::RunPhase;
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::retry::At;
+use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{HaltReason, SuccessSeen};
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
@@ -90,8 +90,8 @@ pub struct Clocks {
 
 impl Clocks {
     /// This moment, with what chance makes of it.
-    pub fn at(&mut self, now: Instant) -> At {
-        At { now, wall: (self.wall)(), jitter: (self.jitter)() }
+    pub fn at(&mut self, now: Instant) -> ClockReading {
+        ClockReading { now, wall: (self.wall)(), jitter: (self.jitter)() }
     }
 }
 
@@ -113,7 +113,7 @@ pub enum AbortCause {
         why: String,
     },
     Refused {
-        refusal: HaltReason,
+        reason: HaltReason,
         code: Option<i64>,
         says: String,
     },

@@ -9,22 +9,22 @@ use super::CallId;
 use super::health::{Probe, effect_of_test, halted, test_result};
 use super::scheduler::{Scheduler, Stop, When};
 use super::workload::Workload;
-use crate::domain::breaker::{HealthChange, Means, REPEAT_WITHIN, TestResult};
+use crate::domain::breaker::{HealthChange, REPEAT_WITHIN, TestMeans, TestResult};
 use crate::domain::command::Command;
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, ThrottleScope, Verdict, judge};
 
 impl<W: Workload> Scheduler<W> {
     /// The API that a call of `command` is to test now, and how.
-    pub(super) fn next_probe(&self, workload: &W, command: Command, now: Instant) -> Option<(Command, Means)> {
+    pub(super) fn next_probe(&self, workload: &W, command: Command, now: Instant) -> Option<(Command, TestMeans)> {
         self.breakers.iter().find_map(|tested| {
             if !self.is_test_due(*tested, now) {
                 return None;
             }
             let means = Self::means(workload, *tested, now);
             let tests = match means {
-                Means::Fresh if self.lacks_fresh(workload, *tested) => return None,
-                Means::Repeat | Means::Fresh => workload.test_command(*tested),
-                Means::Check => Command::AccountCheck,
+                TestMeans::Fresh if self.lacks_fresh(workload, *tested) => return None,
+                TestMeans::Repeat | TestMeans::Fresh => workload.test_command(*tested),
+                TestMeans::Check => Command::AccountCheck,
             };
             (tests == command).then_some((*tested, means))
         })
@@ -35,13 +35,13 @@ impl<W: Workload> Scheduler<W> {
         api.health.wants_test(now) && api.probe.is_none() && !self.is_stopped()
     }
 
-    fn means(workload: &W, tested: Command, now: Instant) -> Means {
+    fn means(workload: &W, tested: Command, now: Instant) -> TestMeans {
         if workload.repeatable_since(tested).is_some_and(|since| now - since <= REPEAT_WITHIN) {
-            Means::Repeat
+            TestMeans::Repeat
         } else if workload.fresh(tested) > 0 || workload.can_have_more(tested) {
-            Means::Fresh
+            TestMeans::Fresh
         } else {
-            Means::Check
+            TestMeans::Check
         }
     }
 
@@ -51,16 +51,16 @@ impl<W: Workload> Scheduler<W> {
     }
 
     pub(super) fn wants_fresh_for_test(&self, workload: &W, tested: Command, now: Instant) -> bool {
-        self.is_test_due(tested, now) && Self::means(workload, tested, now) == Means::Fresh && self.lacks_fresh(workload, tested)
+        self.is_test_due(tested, now) && Self::means(workload, tested, now) == TestMeans::Fresh && self.lacks_fresh(workload, tested)
     }
 
     /// The test leaves.
-    pub(super) fn send_probe(&mut self, workload: &mut W, command: Command, (tested, means): (Command, Means)) -> Option<CallId> {
+    pub(super) fn send_probe(&mut self, workload: &mut W, command: Command, (tested, means): (Command, TestMeans)) -> Option<CallId> {
         let position = self.apis[tested].health.fresh_position();
         let probe = match means {
-            Means::Repeat => workload.take_repeatable(tested).map(|(account, since)| Probe::Repeat(account, since))?,
-            Means::Fresh => Probe::Fresh(self.jobs.insert(workload.take_for_test(command, position)?)),
-            Means::Check => Probe::Check,
+            TestMeans::Repeat => workload.take_repeatable(tested).map(|(account, since)| Probe::Repeat(account, since))?,
+            TestMeans::Fresh => Probe::Fresh(self.jobs.insert(workload.take_for_test(command, position)?)),
+            TestMeans::Check => Probe::Check,
         };
         let fresh = if let Probe::Fresh(id) = probe { Some(id) } else { None };
         let api = &mut self.apis[tested];
@@ -88,8 +88,8 @@ impl<W: Workload> Scheduler<W> {
         let called = match api.probe.take() {
             Some(Probe::Repeat(account, since)) => {
                 workload.repeated(tested, account, if verdict == Verdict::Accepted { when.at.now } else { since });
-                if let Verdict::Abort(refusal) = verdict {
-                    return Ok(halted(refusal, end));
+                if let Verdict::Abort(reason) = verdict {
+                    return Ok(halted(reason, end));
                 }
                 tested
             }

@@ -10,9 +10,9 @@ use super::job_queue::{Job, JobQueue};
 use super::workload::Workload;
 use super::{Call, CallId, JobId, Known};
 use crate::domain::account::Account;
-use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, Means};
+use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, TestMeans};
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::retry::{At, RetryBudget};
+use crate::domain::retry::{ClockReading, RetryBudget};
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, SuccessSeen, Verdict, judge, words};
 
 /// The bounds of what is sent.
@@ -24,7 +24,7 @@ pub struct SchedulerLimits {
     pub in_flight: usize,
 }
 
-/// Why the end of a call ends more than that.
+/// Why the end of one request ends the whole run.
 #[derive(Debug)]
 pub enum Stop<E> {
     /// The run stops: [`CallEffect::Halt`].
@@ -43,7 +43,7 @@ impl<E> From<E> for Stop<E> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct When {
     pub(super) left: Instant,
-    pub(super) at: At,
+    pub(super) at: ClockReading,
 }
 
 impl When {
@@ -62,7 +62,7 @@ enum Choice {
     /// Work that has not been sent yet.
     Fresh,
     /// A test of whether this API is well.
-    Probe(Command, Means),
+    Probe(Command, TestMeans),
 }
 
 /// Every job that is under way.
@@ -70,7 +70,7 @@ enum Choice {
 pub struct Scheduler<W: Workload> {
     pub(crate) limits: SchedulerLimits,
     identifier: Account,
-    pub(crate) jobs: JobQueue<W::Tag>,
+    pub(crate) jobs: JobQueue<W::Payload>,
     pub(crate) apis: PerCommand<ApiHealth>,
     /// The APIs by which breakers are named, each once, the ones that are asked for first before the others.
     pub(super) breakers: Vec<Command>,
@@ -195,7 +195,7 @@ impl<W: Workload> Scheduler<W> {
         workload: &mut W,
         (id, left): (CallId, Instant),
         end: CallOutcome,
-        at: At,
+        at: ClockReading,
     ) -> Result<CallEffect, Stop<W::Error>> {
         self.in_flight -= 1;
         let when = When { left, at };
@@ -220,22 +220,23 @@ impl<W: Workload> Scheduler<W> {
         }
         if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
             self.jobs.back_off(id, words(end), when.at);
-            self.withdraw_if_unsent(workload, id);
+            self.take_back_if_stopped(workload, id);
             return self.tested(workload, (breaker, command), &verdict, when);
         }
         let sample = self.sample(workload, id, &verdict);
         self.decide(workload, id, (&verdict, end), when.at)?;
-        self.withdraw_if_unsent(workload, id);
+        self.take_back_if_stopped(workload, id);
         if is_probe {
             return self.tested(workload, (breaker, command), &verdict, when);
         }
         self.judged(workload, (breaker, batch_id, sample), &verdict, when)
     }
 
-    /// How a call is judged. What is left of a refused one is judged as that: once another got through, the fault is its own.
+    /// How the end of a request is judged. A part of a batch that was refused is judged as the batch was: once the service has accepted
+    /// another record, a malformed request is the fault of this part.
     fn judged_as(&self, id: JobId, carries: CallSize) -> CallSize {
-        let Job { command, siblings, .. } = self.jobs[id];
-        let is_blamed = siblings > 0 && self.seen == SuccessSeen::Yes && command.spec().accounts_per_call > 1;
+        let Job { command, split_from_accounts, .. } = self.jobs[id];
+        let is_blamed = split_from_accounts > 0 && self.seen == SuccessSeen::Yes && command.spec().accounts_per_call > 1;
         if is_blamed { CallSize::Batch } else { carries }
     }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::{Clocks, Failure, Job, JobId, JobQueue, Progress};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
-use crate::domain::retry::At;
+use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{Answer, HaltReason};
 
 /// How a job ended.
@@ -28,7 +28,7 @@ pub enum Followup<T> {
     /// It is sent once more at this time.
     RetryAt(Job<T>, Instant),
     /// Nothing is sent with this command any more: what waits goes back by [`Workload::take_back`].
-    Withdraw(Command),
+    StopCommand(Command),
     /// The run stops.
     Abort(HaltReason),
 }
@@ -36,7 +36,7 @@ pub enum Followup<T> {
 /// Knows what the calls are about, and is asked for the next one: plain values without I/O, clock or randomness.
 pub trait Workload {
     /// What a job carries.
-    type Tag;
+    type Payload;
     /// Why it can't go on: the run ends with it at once.
     type Error;
 
@@ -88,10 +88,10 @@ pub trait Workload {
     }
 
     /// Makes the next job of fresh work; asked only when [`Workload::is_ready`] says so.
-    fn take(&mut self, command: Command) -> Job<Self::Tag>;
+    fn take(&mut self, command: Command) -> Job<Self::Payload>;
 
     /// Whether a job that was sent before may leave again now.
-    fn may_leave(&self, _: &Job<Self::Tag>) -> bool {
+    fn may_leave(&self, _: &Job<Self::Payload>) -> bool {
         true
     }
 
@@ -101,24 +101,24 @@ pub trait Workload {
     }
 
     /// The accounts that a job carries.
-    fn accounts<'a>(&'a self, tag: &'a Self::Tag) -> Vec<&'a Account>;
+    fn accounts<'a>(&'a self, payload: &'a Self::Payload) -> Vec<&'a Account>;
 
     /// A call of the job leaves.
-    fn departed(&mut self, _: JobId, _: &Job<Self::Tag>) {}
+    fn departed(&mut self, _: JobId, _: &Job<Self::Payload>) {}
 
     /// It has come back.
     fn returned(&mut self, _: JobId) {}
 
     /// Whether the job can be divided, so that a refusal or a temporary error may be a part's.
-    fn is_divisible(&self, job: &Job<Self::Tag>) -> bool;
+    fn is_divisible(&self, job: &Job<Self::Payload>) -> bool;
 
     /// Whether every other job may show that a malformed request is this job's own fault, not only those of its batch.
-    fn is_judged_by_all(&self, _: &Job<Self::Tag>) -> bool {
+    fn is_judged_by_all(&self, _: &Job<Self::Payload>) -> bool {
         false
     }
 
     /// Whether the service has accepted something of the job with this answer.
-    fn is_accepted(&self, _: &Job<Self::Tag>, _: &Answer) -> bool {
+    fn is_accepted(&self, _: &Job<Self::Payload>, _: &Answer) -> bool {
         true
     }
 
@@ -126,15 +126,15 @@ pub trait Workload {
     ///
     /// # Errors
     /// [`Workload::Error`].
-    fn resolve(&mut self, job: Job<Self::Tag>, outcome: JobOutcome, at: At) -> Result<Followup<Self::Tag>, Self::Error>;
+    fn resolve(&mut self, job: Job<Self::Payload>, outcome: JobOutcome, at: ClockReading) -> Result<Followup<Self::Payload>, Self::Error>;
 
     /// Looks at what is left of a batch after a job of it has ended.
-    fn review(&mut self, _: u64, _: &JobQueue<Self::Tag>) -> Followup<Self::Tag> {
+    fn review(&mut self, _: u64, _: &JobQueue<Self::Payload>) -> Followup<Self::Payload> {
         Followup::Nothing
     }
 
     /// Takes a job back whose command is not sent any more.
-    fn take_back(&mut self, job: Job<Self::Tag>) {
+    fn take_back(&mut self, job: Job<Self::Payload>) {
         unreachable!("{} is always sent", job.command.name());
     }
 
@@ -153,7 +153,7 @@ pub trait Workload {
     fn repeated(&mut self, breaker: Command, account: Account, accepted_at: Instant);
 
     /// Makes a job of the fresh piece of work at this position, or of the last one, for a test.
-    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Tag>>;
+    fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Payload>>;
 }
 
 /// Whether something was read.

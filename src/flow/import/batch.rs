@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::batch_trial::{ReadAttempt, ReadBack};
-use super::workload::{BATCH_RECORDS, FreshRow, ImportWorkload, Rows};
+use super::workload::{FreshRow, ImportWorkload, Rows};
 use super::{Lane, OnBatchFailure};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
-use crate::domain::retry::At;
+use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{Answer, HaltReason, Profile};
 use crate::flow::dispatch::{Charges, Followup, Job, JobQueue};
 
@@ -19,13 +19,13 @@ const READ_AGAIN: Duration = Duration::from_secs(2);
 
 impl ImportWorkload {
     pub(super) fn is_batch_ready(&self) -> bool {
-        let is_full = self.fresh.len() >= BATCH_RECORDS || !self.can_have_more();
+        let is_full = self.fresh.len() >= Command::MultiaccountImport.spec().accounts_per_call || !self.can_have_more();
         is_full && self.batch_trial.may_leave(None)
     }
 
     /// Settles what the service accepted; what it listed goes singly. The first batch with profiles is read back before any row of it
     /// settles.
-    pub(super) fn batch_accepted(&mut self, job: Job<Rows>, answer: Answer, at: At) -> Followup<Rows> {
+    pub(super) fn batch_accepted(&mut self, job: Job<Rows>, answer: Answer, at: ClockReading) -> Followup<Rows> {
         self.batch_trial.batches_accepted = true;
         let ids = if let Answer::FailAccounts(ids) = answer { ids } else { Vec::new() };
         let charges = job.charges;
@@ -33,7 +33,7 @@ impl ImportWorkload {
         let (rows, part) = job.divide(accounts);
         let (listed, accepted) = self.split_by_listed(rows, &ids);
         let has_profile = |row: &u64| self.account(*row).is_some_and(Account::has_profile);
-        if !self.batch_trial.keep_profiles && self.is_batch_lane() && accepted.iter().any(has_profile) {
+        if !self.batch_trial.profiles_proven && self.is_batch_lane() && accepted.iter().any(has_profile) {
             self.batch_trial.read_back = Some(ReadBack { listed, reading: ReadAttempt::First });
             return Followup::Jobs(vec![part(Command::PortraitGet, accepted)]);
         }
@@ -41,7 +41,7 @@ impl ImportWorkload {
         Followup::Jobs(singles(listed, &part).collect())
     }
 
-    fn settle_accepted(&mut self, rows: Rows, charges: Charges, at: At) {
+    fn settle_accepted(&mut self, rows: Rows, charges: Charges, at: ClockReading) {
         for row in rows {
             self.finish(row, None, charges, at);
         }
@@ -107,11 +107,11 @@ impl ImportWorkload {
         Followup::Nothing
     }
 
-    pub(super) fn profiles_read(&mut self, job: Job<Rows>, profiles: Vec<Profile>, at: At) -> Followup<Rows> {
+    pub(super) fn profiles_read(&mut self, job: Job<Rows>, profiles: Vec<Profile>, at: ClockReading) -> Followup<Rows> {
         let profiles: HashMap<Box<str>, Profile> = profiles.into_iter().map(|profile| (profile.user_id.clone(), profile)).collect();
         let is_kept = |row: &u64| self.account(*row).is_none_or(|account| shows(profiles.get(account.user_id.as_str()), account));
         if job.payload.iter().all(is_kept) {
-            self.batch_trial.keep_profiles = true;
+            self.batch_trial.profiles_proven = true;
             let charges = job.charges;
             let (rows, part) = job.divide(0);
             self.settle_accepted(rows, charges, at);
@@ -146,7 +146,7 @@ impl ImportWorkload {
         }
         tracing::warn!("{why}: going on account by account");
         self.lane = Lane::FellBack;
-        Followup::Withdraw(Command::MultiaccountImport)
+        Followup::StopCommand(Command::MultiaccountImport)
     }
 
     /// Rows go to those that no call has carried yet; of these the first row leaves first.

@@ -25,7 +25,7 @@ pub(super) struct BatchTrial {
     /// A batch was accepted.
     pub(super) batches_accepted: bool,
     /// A batch came back with its profiles.
-    pub(super) keep_profiles: bool,
+    pub(super) profiles_proven: bool,
     /// The batch (by its first row) that is to bring evidence.
     on_trial: Option<u64>,
     in_flight: Option<JobId>,
@@ -43,7 +43,7 @@ impl BatchTrial {
 
     /// Whether a batch with or without profiles brings evidence.
     pub(super) fn departed(&mut self, id: JobId, batch_id: u64, carries_profiles: impl FnOnce() -> bool) {
-        if !self.batches_accepted || (!self.keep_profiles && carries_profiles()) {
+        if !self.batches_accepted || (!self.profiles_proven && carries_profiles()) {
             if self.on_trial != Some(batch_id) {
                 self.accepted_singly = false;
             }

@@ -1,4 +1,4 @@
-//! The import with its input and output: records are read, settled outcomes go to the ledger, and the ledger commits.
+//! The import with its input and output: records are read, settled outcomes go to the sink, and the sink commits.
 //!
 //! What becomes of a row is decided in `workload` and by the scheduler, what a code means in `verdict`.
 
@@ -24,7 +24,7 @@ pub(super) struct ImportFlow<I, L: OutcomeSink, E> {
     settings: ImportSettings,
     records: I,
     /// At home; `None` while a commit is under way.
-    ledger: Option<L>,
+    sink: Option<L>,
     committing: Option<Committing<L>>,
     committed_at: Instant,
     pub(super) workload: ImportWorkload,
@@ -46,12 +46,12 @@ where
     L: OutcomeSink,
 {
     pub(super) fn new(ends: ImportEnds<I, L>, settings: ImportSettings) -> Self {
-        let ImportEnds { records, ledger, on_progress } = ends;
+        let ImportEnds { records, sink, on_progress } = ends;
         Self {
             workload: ImportWorkload::new(settings.window, settings.lane, settings.rows_done + 1),
             settings,
             records,
-            ledger: Some(ledger),
+            sink: Some(sink),
             committing: None,
             committed_at: Instant::now(),
             on_progress,
@@ -65,17 +65,17 @@ where
         }
     }
 
-    /// Hands settled outcomes to the ledger, in order, until it is full.
+    /// Hands settled outcomes to the sink, in order, until it is full.
     fn take_over(&mut self) {
-        let Some(ledger) = &mut self.ledger else { return };
-        while !ledger.is_full() {
+        let Some(sink) = &mut self.sink else { return };
+        while !sink.is_full() {
             if let Some(end) = self.workload.take_passed() {
                 self.settled = Some(end);
-                ledger.pass(end);
+                sink.pass(end);
             } else if let Some(settled) = self.workload.take_settled() {
                 self.tally.count(settled.outcome.status);
                 self.settled = Some(settled.end);
-                ledger.append(settled);
+                sink.append(settled);
             } else {
                 return;
             }
@@ -95,7 +95,7 @@ where
                 let incoming = next.into();
                 match incoming {
                     Incoming::Record { .. } | Incoming::Settled(_) => self.records_read += 1,
-                    // That took long enough.
+                    // Passing over many records has taken a while: the loop looks at its events first.
                     Incoming::Passed(_) => self.may_read = 0,
                 }
                 self.workload.admit(incoming, (clocks.wall)());
@@ -110,15 +110,15 @@ where
 
     fn commit_if_due(&mut self) {
         let now = Instant::now();
-        let Some(mut ledger) = self.ledger.take() else { return };
-        let rows = ledger.pending_rows();
-        if rows == 0 || (!ledger.is_full() && rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
+        let Some(mut sink) = self.sink.take() else { return };
+        let rows = sink.pending_rows();
+        if rows == 0 || (!sink.is_full() && rows < self.settings.commit_rows && now < self.committed_at + self.settings.commit_every) {
             self.committed_at = if rows == 0 { now } else { self.committed_at };
-            self.ledger = Some(ledger);
+            self.sink = Some(sink);
             return;
         }
         self.committed_at = now;
-        self.committing = Some(tokio::task::spawn_blocking(move || ledger.commit().map(|()| ledger)));
+        self.committing = Some(tokio::task::spawn_blocking(move || sink.commit().map(|()| sink)));
     }
 
     /// Looks, when everything has settled, whether the input has come to more meanwhile, or is no more what was read.
@@ -145,27 +145,27 @@ where
     }
 
     /// Commits what has settled, and says how the run ended.
-    pub(super) async fn close_ledger(&mut self, cause: Option<AbortCause>) -> Result<(ImportEnd<E>, L), L::Error> {
+    pub(super) async fn close_sink(&mut self, cause: Option<AbortCause>) -> Result<(ImportEnd<E>, L), L::Error> {
         if let Some(commit) = self.committing.take() {
-            self.ledger = Some(commit.await.expect("a commit never panics")?);
+            self.sink = Some(commit.await.expect("a commit never panics")?);
         }
-        let mut ledger = loop {
+        let mut sink = loop {
             self.take_over();
-            let mut ledger = self.ledger.take().expect("the ledger is at home when no commit is under way");
-            if !ledger.is_full() {
-                break ledger;
+            let mut sink = self.sink.take().expect("the sink is at home when no commit is under way");
+            if !sink.is_full() {
+                break sink;
             }
             // What has settled may be more than it takes at once.
-            self.ledger = Some(blocking(move || ledger.commit().map(|()| ledger)).await?);
+            self.sink = Some(blocking(move || sink.commit().map(|()| sink)).await?);
         };
         let end = match (cause, self.input_error.take()) {
             (Some(cause), _) => ImportEnd::Aborted(cause),
             (None, Some(error)) => ImportEnd::Input(error),
             (None, None) if self.limit_reached && self.records.next().is_some() => ImportEnd::LimitReached,
-            (None, None) => return blocking(move || ledger.finish().map(|()| ledger)).await.map(|ledger| (ImportEnd::Finished, ledger)),
+            (None, None) => return blocking(move || sink.finish().map(|()| sink)).await.map(|sink| (ImportEnd::Finished, sink)),
         };
-        let ledger = blocking(move || ledger.commit().map(|()| ledger)).await?;
-        Ok((end, ledger))
+        let sink = blocking(move || sink.commit().map(|()| sink)).await?;
+        Ok((end, sink))
     }
 }
 
@@ -216,12 +216,12 @@ where
     }
 
     fn is_done(&mut self, clocks: &Clocks) -> bool {
-        let has_settled = self.workload.is_empty() && self.ledger.is_some() && self.workload.input_has_ended();
+        let has_settled = self.workload.is_empty() && self.sink.is_some() && self.workload.input_has_ended();
         has_settled && !self.goes_on(clocks)
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let is_pending = self.ledger.as_ref().is_some_and(|ledger| ledger.pending_rows() > 0);
+        let is_pending = self.sink.as_ref().is_some_and(|sink| sink.pending_rows() > 0);
         is_pending.then(|| self.committed_at + self.settings.commit_every)
     }
 
@@ -234,7 +234,7 @@ where
 
     fn handle(&mut self, committed: Self::Event) -> Result<(), L::Error> {
         self.committing = None;
-        self.ledger = Some(committed?);
+        self.sink = Some(committed?);
         Ok(())
     }
 
@@ -246,5 +246,5 @@ where
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("the ledger never panics")
+    tokio::task::spawn_blocking(work).await.expect("the sink never panics")
 }

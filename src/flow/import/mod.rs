@@ -1,4 +1,4 @@
-//! The import: records in, calls out through the gates, outcomes into the ledger, until all is done or something stops it.
+//! The import: records in, calls out through the gates, outcomes into the sink, until all is done or something stops it.
 //!
 //! What a run is given, what it shows and what it comes to; how it goes about it is in `workload` and in the dispatcher.
 
@@ -32,7 +32,7 @@ use import_flow::ImportFlow;
 pub use send_outcomes::SendOutcomes;
 pub use state_filling::{FillError, StateFilling};
 pub use watched_records::WatchedRecords;
-pub use workload::{BATCH_RECORDS, ImportWorkload, Rows};
+pub use workload::{ImportWorkload, Rows};
 
 /// How records are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl ImportSettings {
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct ImportEnds<I, L> {
     pub records: I,
-    pub ledger: L,
+    pub sink: L,
     pub on_progress: Box<dyn FnMut(&ImportProgress)>,
 }
 
@@ -139,7 +139,7 @@ pub enum ImportEnd<E> {
 pub struct ImportOutcome<L, E> {
     pub end: ImportEnd<E>,
     /// All that has settled is committed to it.
-    pub ledger: L,
+    pub sink: L,
     /// Outcomes of this process.
     pub tally: OutcomeCounts,
     /// Up to where all is settled; `None` if this process has settled nothing.
@@ -151,7 +151,7 @@ pub struct ImportOutcome<L, E> {
     pub unjudged: u64,
 }
 
-/// The ledger has failed: nothing can be recorded any more. What it committed before stays.
+/// The sink has failed: nothing can be recorded any more. What it committed before stays.
 #[derive(Debug)]
 pub struct ImportFailed<E> {
     pub error: E,
@@ -172,7 +172,7 @@ pub fn run_spec<R: Read>(work: RunKind, target: &Target, (input, source): (FileS
 /// Imports the records until they end or something stops the run.
 ///
 /// # Errors
-/// The ledger's.
+/// The sink's.
 pub async fn run<A, I, N, L, E>(
     dependencies: DispatchDependencies<A>,
     ends: ImportEnds<I, L>,
@@ -187,13 +187,13 @@ where
     let dispatch = settings.dispatch.clone();
     let mut dispatcher = Dispatcher::new(dependencies, dispatch, ImportFlow::new(ends, settings));
     let closed = match dispatcher.run().await {
-        Ok(cause) => dispatcher.flow.close_ledger(cause).await,
+        Ok(cause) => dispatcher.flow.close_sink(cause).await,
         Err(error) => Err(error),
     };
     let (ImportFlow { workload, tally, settled, .. }, traffic, unjudged) = dispatcher.end();
     let lane = workload.lane();
     match closed {
-        Ok((end, ledger)) => Ok(ImportOutcome { end, ledger, tally, settled, traffic, lane, unjudged }),
+        Ok((end, sink)) => Ok(ImportOutcome { end, sink, tally, settled, traffic, lane, unjudged }),
         Err(error) => Err(ImportFailed { error, traffic, lane }),
     }
 }

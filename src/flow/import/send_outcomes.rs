@@ -7,7 +7,7 @@ use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::cells::CellRules;
 use crate::domain::change::{PaddedId, milliseconds};
 use crate::domain::outcome::Status;
-use crate::domain::verdict::is_rows_own;
+use crate::domain::verdict::is_certain_refusal;
 use crate::io::extsort::{ExternalSorter, Sorted, take};
 use crate::io::journal::results::{ResultRecord, Results, ResultsError};
 use crate::io::state::{SendOutcome, Sent};
@@ -71,7 +71,7 @@ pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
     let status = entry.status.as_ref().ok()?;
     Some(match status {
         Status::Imported | Status::Created | Status::Updated => Sent::Taken { at: milliseconds(entry.finished_at?) },
-        Status::Failed if entry.error_code.is_some_and(is_rows_own) => Sent::Refused,
+        Status::Failed if entry.error_code.is_some_and(is_certain_refusal) => Sent::Refused,
         Status::Failed => Sent::Unknown,
         Status::Invalid | Status::Superseded => return None,
     })

@@ -18,13 +18,10 @@ use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::InputPosition;
-use crate::domain::retry::At;
+use crate::domain::retry::ClockReading;
 use crate::domain::verdict::Answer;
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome, JobQueue, Workload};
 use crate::io::roster::Record;
-
-/// Records in a batch at most. Source: the documentation of `multiaccount_import`.
-pub const BATCH_RECORDS: usize = 100;
 
 /// The rows that a call carries.
 pub type Rows = Vec<u64>;
@@ -159,7 +156,7 @@ impl ImportWorkload {
     }
 
     /// Gives a row its outcome; a later record of its UserID may go now.
-    pub(super) fn finish(&mut self, row: u64, failure: Option<Failure>, charges: Charges, at: At) {
+    pub(super) fn finish(&mut self, row: u64, failure: Option<Failure>, charges: Charges, at: ClockReading) {
         let Some(SettledRecord { user_id, accepted }) = self.buffer.settle(row, failure, charges.charged, at.wall) else { return };
         match (self.user_order.leave(user_id), accepted) {
             (Some(next), _) => self.fresh.push_back(next.into()),
@@ -168,7 +165,7 @@ impl ImportWorkload {
         }
     }
 
-    fn finish_single(&mut self, job: &Job<Rows>, failure: Option<Failure>, at: At) -> Followup<Rows> {
+    fn finish_single(&mut self, job: &Job<Rows>, failure: Option<Failure>, at: ClockReading) -> Followup<Rows> {
         self.finish(job.payload[0], failure, job.charges, at);
         Followup::Nothing
     }
@@ -181,13 +178,14 @@ fn rows_job(command: Command, rows: &[FreshRow]) -> Job<Rows> {
 }
 
 impl Workload for ImportWorkload {
-    type Tag = Rows;
+    type Payload = Rows;
     type Error = Infallible;
 
     /// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
     const COMMANDS: &'static [Command] = &[Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
 
-    /// Batches may be too few to judge by; twenty such records, and nothing that was accepted in between, are enough for a suspicion.
+    /// Batches may be too few to judge by. So the single records that they were divided into count as well: twenty that meet temporary
+    /// errors, with nothing accepted in between, raise a suspicion.
     const SUSPECTS_PARTS: bool = true;
 
     /// Nothing leaves while the service takes no accounts, be it to read back what it took.
@@ -208,7 +206,7 @@ impl Workload for ImportWorkload {
     }
 
     fn fresh_wanted(&self, _: Command) -> usize {
-        if self.is_batch_lane() { BATCH_RECORDS } else { 1 }
+        self.main_command().spec().accounts_per_call
     }
 
     fn can_have_more(&self, _: Command) -> bool {
@@ -266,9 +264,9 @@ impl Workload for ImportWorkload {
         job.command == Command::MultiaccountImport
     }
 
-    /// One that was sent singly as a test beside batches has all others for siblings.
+    /// One that was sent singly as a test beside batches is judged by all the others.
     fn is_judged_by_all(&self, job: &Job<Rows>) -> bool {
-        job.command == Command::AccountImport && job.siblings == 0 && self.is_batch_lane()
+        job.command == Command::AccountImport && job.split_from_accounts == 0 && self.is_batch_lane()
     }
 
     fn is_accepted(&self, job: &Job<Rows>, answer: &Answer) -> bool {
@@ -279,7 +277,7 @@ impl Workload for ImportWorkload {
         }
     }
 
-    fn resolve(&mut self, job: Job<Rows>, outcome: JobOutcome, at: At) -> Result<Followup<Rows>, Infallible> {
+    fn resolve(&mut self, job: Job<Rows>, outcome: JobOutcome, at: ClockReading) -> Result<Followup<Rows>, Infallible> {
         Ok(match (job.command, outcome) {
             (Command::AccountImport, JobOutcome::Answered(_)) => {
                 self.batch_trial.note_accepted_singly(job.batch_id);

@@ -10,20 +10,14 @@ use super::rules::MissingRules;
 use crate::domain::account::{Account, UserId, UserIds};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
-use crate::domain::verdict::{Answer, Item, ItemRefusal, Presence, is_rows_own};
+use crate::domain::verdict::{Answer, DELETION_OFF, Item, ItemRefusal, NO_ACCOUNT, Presence, is_certain_refusal};
 use crate::flow::calls::{AccountsJob, JobSource, NextJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::csv_out;
 use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
 
-/// Ids that are taken from the state, asked about and announced at once. Source: the most that `query_online_status` takes.
-const SLICE: u32 = 500;
-/// Accounts in a call of `account_delete`. Source: its documentation.
-const DELETES_PER_CALL: usize = 100;
-/// No such account: what was to be done is done. Source: the documentation of `account_delete` and `query_online_status`.
-const NO_ACCOUNT: i64 = 70107;
-/// Deleting is switched off for the app. Source: the error codes.
-const DELETION_OFF: i64 = 71000;
+/// Ids that are taken from the state, asked about and announced at once: as many as a request may ask about.
+const SLICE: usize = Command::QueryOnlineStatus.spec().accounts_per_call;
 
 /// Why no more can be done about them.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +137,7 @@ impl<'a> MissingWorkload<'a> {
             self.under_way.remove(id);
             self.tally.count(*action);
         }
-        if acted.is_empty() { Ok(()) } else { self.state.note_actions(acted) }
+        if acted.is_empty() { Ok(()) } else { self.state.record_actions(acted) }
     }
 
     /// Who is online is left alone, and so is whoever couldn't be asked about.
@@ -204,7 +198,13 @@ fn online(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingA
 }
 
 fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingActionRecord {
-    MissingActionRecord { id, action: MissingAction::Failed, is_certain: error_code.is_some_and(is_rows_own), error_code, error_info }
+    MissingActionRecord {
+        id,
+        action: MissingAction::Failed,
+        is_certain: error_code.is_some_and(is_certain_refusal),
+        error_code,
+        error_info,
+    }
 }
 
 impl JobSource for MissingWorkload<'_> {
@@ -217,8 +217,8 @@ impl JobSource for MissingWorkload<'_> {
         self.refill()?;
         let slice = match command {
             Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
-            Command::Kick => self.take(PlannedAction::Kick, 1),
-            Command::AccountDelete => self.take(PlannedAction::Delete, DELETES_PER_CALL),
+            Command::Kick => self.take(PlannedAction::Kick, command.spec().accounts_per_call),
+            Command::AccountDelete => self.take(PlannedAction::Delete, command.spec().accounts_per_call),
             Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
         };
         Ok(if slice.is_empty() { NextJob::Nothing } else { NextJob::Job(self.job(command, slice)?) })

@@ -176,7 +176,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         (report.tally, report.this_process, report.unjudged) = (before + sent.tally, sent.tally, sent.unjudged);
         (report.traffic, report.lane) = (sent.traffic, sent.lane);
         let end = match sent.end {
-            ImportEnd::Finished if self.setup.limit.is_none() => return self.finish(sent.ledger.0, report).await,
+            ImportEnd::Finished if self.setup.limit.is_none() => return self.finish(sent.sink.0, report).await,
             ImportEnd::Finished | ImportEnd::LimitReached => {
                 // The missing accounts wait for a run without a limit.
                 report.wait =
@@ -203,7 +203,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let observer = Rc::clone(&setup.observer);
         let ends = ImportEnds {
             records: PlannedRecords::new(roster, setup.input.file.clone(), StateDb::open(&setup.state)?, planned, self.wall()),
-            ledger: SyncOutcomeSink(journal),
+            sink: SyncOutcomeSink(journal),
             on_progress: Box::new(move |progress| {
                 let _ = observer.borrow_mut().on(SyncProgress::Sending(progress));
             }),
@@ -326,7 +326,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let (traffic, end) = match calls::run(self.engine(), (missing, on_progress), settings).await {
             Err(CallsFailed { error: MissingError::State(error), traffic }) => (traffic, Err(error.into())),
             Err(CallsFailed { error: MissingError::DeletionOff(says), traffic }) => {
-                (traffic, Ok(Some(AbortCause::Refused { refusal: HaltReason::DeletionOff, code: None, says })))
+                (traffic, Ok(Some(AbortCause::Refused { reason: HaltReason::DeletionOff, code: None, says })))
             }
             Ok(ended) => {
                 report.unjudged += ended.unjudged;

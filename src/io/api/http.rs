@@ -30,7 +30,7 @@ use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::proxy::{ProxyError, ProxyLayer, ProxySettings};
 use super::usersig::{self, Signature};
 use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
-use super::{Api, Departed, GivenUp, Line, Request};
+use super::{Api, ConnectionWish, Departed, GivenUp, Request};
 use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::profile::ProfileField;
@@ -176,8 +176,8 @@ impl Clients {
         Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca, proxy })
     }
 
-    fn of(&self, way: ConnectionChoice) -> &Client {
-        match way {
+    fn of(&self, choice: ConnectionChoice) -> &Client {
+        match choice {
             ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
             // Creating it worked for the other client, so it fails only if the certificates have disappeared. Then the other client serves.
             ConnectionChoice::Fresh => {
@@ -259,18 +259,18 @@ impl Api for HttpApi {
         signature: &Signature,
         departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
-        let Request { command, accounts, line } = request;
-        let way = match line {
-            Line::Any => self.keeping.borrow_mut().way(Instant::now()),
-            Line::Fresh => ConnectionChoice::Fresh,
+        let Request { command, accounts, connection } = request;
+        let choice = match connection {
+            ConnectionWish::Any => self.keeping.borrow_mut().choose(Instant::now()),
+            ConnectionWish::Fresh => ConnectionChoice::Fresh,
         };
         let carried_by = Arc::new(CarriedByCell::default());
-        let carriers = (way != ConnectionChoice::Fresh).then(|| self.carriers.clone());
+        let carriers = (choice != ConnectionChoice::Fresh).then(|| self.carriers.clone());
         let json = Some(body(command, accounts).into());
         let body = AnnouncedBody { json, carried_by: Arc::clone(&carried_by), carriers, departed };
         let request = self
             .clients
-            .of(way)
+            .of(choice)
             .post(self.url(command, signature))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
@@ -283,7 +283,7 @@ impl Api for HttpApi {
                 Err(error) if carried == CarriedBy::Again && is_given_up(error) => ConnectionUse::GivenUp,
                 Ok(_) | Err(_) => ConnectionUse::None,
             };
-            keeping.borrow_mut().used(way, came, Instant::now());
+            keeping.borrow_mut().used(choice, came, Instant::now());
             if came == ConnectionUse::GivenUp {
                 return Err(GivenUp);
             }

@@ -98,7 +98,7 @@ impl Default for Keeping {
 
 impl Keeping {
     /// The kind of connection for the next request.
-    pub(super) fn way(&mut self, now: Instant) -> ConnectionChoice {
+    pub(super) fn choose(&mut self, now: Instant) -> ConnectionChoice {
         match self.state {
             KeepingState::Keeping => ConnectionChoice::Kept,
             KeepingState::Paused { until } if now < until => ConnectionChoice::Fresh,
@@ -111,8 +111,8 @@ impl Keeping {
     }
 
     /// Records the result of a request that got a connection of this kind.
-    pub(super) fn used(&mut self, way: ConnectionChoice, came: ConnectionUse, now: Instant) {
-        match (way, came) {
+    pub(super) fn used(&mut self, choice: ConnectionChoice, came: ConnectionUse, now: Instant) {
+        match (choice, came) {
             // Requests that left before the pause say nothing new.
             (ConnectionChoice::Kept, ConnectionUse::GivenUp) if self.state == KeepingState::Keeping => {
                 self.weight += WEIGHT;
@@ -153,8 +153,8 @@ mod tests {
         let (mut carried, mut lost, mut fresh) = (0, 0, 0);
         for _ in 0..calls {
             now += apart;
-            let way = keeping.way(now);
-            let came = match way {
+            let choice = keeping.choose(now);
+            let came = match choice {
                 ConnectionChoice::Fresh => ConnectionUse::None,
                 ConnectionChoice::Kept | ConnectionChoice::Trial => {
                     carried += 1;
@@ -165,11 +165,11 @@ mod tests {
                     }
                 }
             };
-            fresh += u32::from(way == ConnectionChoice::Fresh);
+            fresh += u32::from(choice == ConnectionChoice::Fresh);
             if came == ConnectionUse::GivenUp {
                 (carried, lost) = (0, lost + 1);
             }
-            keeping.used(way, came, now);
+            keeping.used(choice, came, now);
         }
         (fresh, lost)
     }
@@ -190,19 +190,19 @@ mod tests {
         let mut now = Instant::now();
         let mut keeping = Keeping::default();
         for _ in 0..5 {
-            assert_eq!(keeping.way(now), ConnectionChoice::Kept);
+            assert_eq!(keeping.choose(now), ConnectionChoice::Kept);
         }
         for _ in 0..5 {
             keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
         }
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(keeping.way(now), ConnectionChoice::Fresh);
+            assert_eq!(keeping.choose(now), ConnectionChoice::Fresh);
             now += Duration::from_secs(pause);
-            assert_eq!(keeping.way(now - Duration::from_millis(1)), ConnectionChoice::Fresh, "{pause}");
-            assert_eq!((keeping.way(now), keeping.way(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh));
+            assert_eq!(keeping.choose(now - Duration::from_millis(1)), ConnectionChoice::Fresh, "{pause}");
+            assert_eq!((keeping.choose(now), keeping.choose(now)), (ConnectionChoice::Trial, ConnectionChoice::Fresh));
             keeping.used(ConnectionChoice::Trial, ConnectionUse::None, now);
             assert_eq!(
-                (keeping.way(now), keeping.way(now)),
+                (keeping.choose(now), keeping.choose(now)),
                 (ConnectionChoice::Trial, ConnectionChoice::Fresh),
                 "the first one makes the connection"
             );
@@ -210,16 +210,16 @@ mod tests {
             keeping.used(ConnectionChoice::Trial, ConnectionUse::GivenUp, now);
         }
         now += PAUSE_MAX;
-        assert_eq!(keeping.way(now), ConnectionChoice::Trial);
+        assert_eq!(keeping.choose(now), ConnectionChoice::Trial);
         keeping.used(ConnectionChoice::Trial, ConnectionUse::Good, now);
         for _ in 0..WEIGHT {
-            assert_eq!(keeping.way(now), ConnectionChoice::Kept);
+            assert_eq!(keeping.choose(now), ConnectionChoice::Kept);
             keeping.used(ConnectionChoice::Kept, ConnectionUse::Good, now);
         }
         keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
-        assert_eq!(keeping.way(now), ConnectionChoice::Kept, "the counts start again");
+        assert_eq!(keeping.choose(now), ConnectionChoice::Kept, "the counts start again");
         keeping.used(ConnectionChoice::Kept, ConnectionUse::GivenUp, now);
-        assert_eq!(keeping.way(now + PAUSE), ConnectionChoice::Trial);
+        assert_eq!(keeping.choose(now + PAUSE), ConnectionChoice::Trial);
     }
 
     #[tokio::test]

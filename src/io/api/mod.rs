@@ -20,7 +20,7 @@ use usersig::Signature;
 
 /// The kind of connection that a request may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Line {
+pub enum ConnectionWish {
     /// A kept connection or a new one.
     Any,
     /// A connection that has carried no request yet.
@@ -33,11 +33,11 @@ pub struct Request<'a> {
     pub command: Command,
     /// From 1 up to the number in [`Command::spec`], with different UserIDs. Commands other than imports use only the UserIDs.
     pub accounts: &'a [&'a Account],
-    pub line: Line,
+    pub connection: ConnectionWish,
 }
 
 /// The server had closed the kept connection before a byte of the answer arrived. This says nothing about the service and counts as no
-/// attempt. The request must be sent again, through the gate, on a [`Line::Fresh`], which cannot end in this way.
+/// attempt. The request must be sent again, through the gate, on a [`ConnectionWish::Fresh`], which cannot end in this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GivenUp;
 

@@ -1,6 +1,6 @@
 //! Spaces requests evenly with governor's token bucket, on a clock that the gate sets.
 //!
-//! It says when the next request is due. The ring limits how many requests a second may contain. The bucket never sleeps.
+//! It says when the next request is due. `sliding_limit` limits how many requests a second may contain. The bucket never sleeps.
 
 use std::num::NonZeroU32;
 use std::ops::Add;
@@ -21,7 +21,7 @@ use super::SECOND;
 const TOGETHER: u32 = 3;
 /// Requests that leave together must be due within this time, so that they stay evenly spread. Chosen: three at 200/s.
 const TOGETHER_TIME: Duration = Duration::from_millis(16);
-/// The same while requests have to wait for their connections. The ring spreads requests again whose connections become ready together,
+/// The same while requests have to wait for their connections. `sliding_limit` spreads requests again whose connections become ready together,
 /// which costs throughput. Chosen: two at 200/s.
 const TOGETHER_TIME_CONNECTING: Duration = Duration::from_millis(15);
 /// Requests that are closer than this cannot be timed one by one with a timer of a millisecond. Those that are due within it leave
@@ -62,10 +62,10 @@ pub(super) struct Bucket {
     interval: Duration,
     leaving: Leaving,
     /// Requests of a full second. After each such round a new group begins: without that, groups of three would put 201 requests into some
-    /// second of 200, and the ring would then split every group.
+    /// second of 200, and the limit would then split every group.
     round: NonZeroU32,
     /// Requests of this round that have left.
-    left_of_round: u32,
+    sent_in_round: u32,
     /// A request is due and has not left yet.
     is_due: bool,
     last_left: Option<Instant>,
@@ -77,7 +77,7 @@ impl Bucket {
         let (clock, leaving) = (SetClock::default(), Leaving::Together);
         let interval = interval(pace_per_s);
         let limiter = limiter(interval, leaving, &clock);
-        let bucket = Self { limiter, clock, origin: now, interval, leaving, round, left_of_round: 0, is_due: false, last_left: None };
+        let bucket = Self { limiter, clock, origin: now, interval, leaving, round, sent_in_round: 0, is_due: false, last_left: None };
         bucket.drain(now, capacity(interval, leaving) - 1);
         bucket
     }
@@ -110,14 +110,14 @@ impl Bucket {
     pub(super) fn left(&mut self, now: Instant) {
         self.is_due = false;
         self.last_left = Some(now);
-        self.left_of_round = (self.left_of_round + 1) % self.round;
+        self.sent_in_round = (self.sent_in_round + 1) % self.round;
     }
 
     /// The number of requests in the next group: fewer at the end of a round, and if a late request has added more.
     fn next_together(&self, connections: Connections) -> u32 {
         let together = together(self.interval, self.leaving);
         match connections {
-            Connections::Ready => (together - self.left_of_round % together).min(self.round.get() - self.left_of_round),
+            Connections::Ready => (together - self.sent_in_round % together).min(self.round.get() - self.sent_in_round),
             Connections::Awaited => together.min(in_time(TOGETHER_TIME_CONNECTING.max(TIMER), self.interval)),
         }
     }

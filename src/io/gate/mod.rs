@@ -1,13 +1,13 @@
 //! The gate: every request passes it last, retries and probes included.
 //!
-//! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `ring` enforces the limit. A permit counts
+//! `bucket` (governor) spaces the requests evenly, `pace` decides how fast they leave, and `sliding_limit` enforces the limit. A permit counts
 //! against the limit from its grant until one second (and a margin) after its request was **written**, however long connecting takes, so
 //! that requests cannot bunch up behind the gate. The gate never sleeps: it says when to ask again.
 
 mod bucket;
 mod pace;
 mod permit;
-mod ring;
+mod sliding_limit;
 #[cfg(test)]
 mod tests;
 
@@ -24,11 +24,11 @@ use bucket::{Bucket, Connections};
 use pace::Pace;
 pub use permit::{OnSend, Permit};
 use permit::{PermitCounts, Reported};
-use ring::{Ring, Room};
+use sliding_limit::{SlidingLimit, WindowRoom};
 
 /// The length of the sliding window for which the limit is defined.
 const SECOND: Duration = Duration::from_secs(1);
-/// Requests at the full rate are spread over this time instead of a second. Chosen: 199.4 of 200, which leaves room for the ring's margin
+/// Requests at the full rate are spread over this time instead of a second. Chosen: 199.4 of 200, which leaves room for the margin of `sliding_limit`
 /// and for a late timer.
 const FULL_SECOND: Duration = Duration::from_millis(1_003);
 
@@ -79,7 +79,7 @@ pub struct GateSettings {
 
 /// The gate's answer to "may a request leave now?".
 #[derive(Debug)]
-pub enum Admission {
+pub enum GateAnswer {
     Now(Permit),
     /// Ask again at this time.
     At(Instant),
@@ -91,7 +91,7 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Gate {
     settings: GateSettings,
-    ring: Ring,
+    limit: SlidingLimit,
     /// `None` if there is no limit.
     limited: Option<Box<Limited>>,
     /// Requests that were granted, and neither written nor given up yet.
@@ -118,7 +118,7 @@ impl Gate {
     pub fn new(rate: Rate, settings: &GateSettings, now: Instant) -> Self {
         Self {
             settings: settings.clone(),
-            ring: Ring::new(rate),
+            limit: SlidingLimit::new(rate),
             limited: match rate {
                 Rate::PerSecond(limit) => Some(Box::new(Limited::new(limit, settings.headroom, now))),
                 Rate::Unlimited => None,
@@ -135,28 +135,28 @@ impl Gate {
 
     /// Asks for a permit for one request. A permit that is dropped unsent returns its place in the second; the next request is due as if it
     /// had been sent.
-    pub fn ask(&mut self, now: Instant) -> Admission {
+    pub fn ask(&mut self, now: Instant) -> GateAnswer {
         self.note_sends(now);
         let Some(limited) = &mut self.limited else { return self.grant(now) };
         if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
-            return Admission::At(opens_at);
+            return GateAnswer::At(opens_at);
         }
-        match (self.ring.room(self.granted as usize, now), limited.due(self.connections, now)) {
-            (Room::WhenSent, _) => Admission::WhenSent,
+        match (self.limit.room(self.granted as usize, now), limited.due(self.connections, now)) {
+            (WindowRoom::WhenSent, _) => GateAnswer::WhenSent,
             // Waits for the later of the two: nothing could leave at the earlier time.
-            (Room::At(room_at), Err(due_at)) => Admission::At(room_at.max(due_at)),
-            (Room::At(at), Ok(())) | (Room::Now, Err(at)) => Admission::At(at),
-            (Room::Now, Ok(())) => {
+            (WindowRoom::At(room_at), Err(due_at)) => GateAnswer::At(room_at.max(due_at)),
+            (WindowRoom::At(at), Ok(())) | (WindowRoom::Now, Err(at)) => GateAnswer::At(at),
+            (WindowRoom::Now, Ok(())) => {
                 limited.bucket.left(now);
                 self.grant(now)
             }
         }
     }
 
-    fn grant(&mut self, now: Instant) -> Admission {
+    fn grant(&mut self, now: Instant) -> GateAnswer {
         self.granted += 1;
-        self.ring.granted(now);
-        Admission::Now(Permit::new(&self.counts, &self.settings.on_send, now))
+        self.limit.granted(now);
+        GateAnswer::Now(Permit::new(&self.counts, &self.settings.on_send, now))
     }
 
     /// Resolves when a granted request has been written or given up since the last [`Gate::ask`]. It never resolves if there is no limit.
@@ -175,7 +175,7 @@ impl Gate {
         let reported = self.counts.take();
         let Reported { sent, given_up, .. } = reported;
         self.granted -= sent + given_up;
-        self.ring.written(reported, now);
+        self.limit.written(reported, now);
         if sent == 0 {
             return;
         }
@@ -184,7 +184,7 @@ impl Gate {
         if let Some(limited) = &mut self.limited {
             limited.pace.sent(sent as usize, now);
         }
-        self.most_in_1s = self.most_in_1s.max(self.ring.in_last_second(now));
+        self.most_in_1s = self.most_in_1s.max(self.limit.in_last_second(now));
         self.first_send.get_or_insert(now);
         self.last_send = Some(now);
     }

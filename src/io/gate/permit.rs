@@ -81,7 +81,7 @@ impl Drop for Permit {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reported {
     pub(super) sent: u32,
-    /// The permits in `written` whose request did not wait for a connection.
+    /// The permits in `sent` whose request did not wait for a connection.
     pub(super) prompt: u32,
     pub(super) given_up: u32,
 }

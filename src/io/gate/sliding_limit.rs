@@ -26,7 +26,7 @@ const UNLIMITED: usize = 1 << 40;
 
 /// Whether one more request may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum WindowRoom {
     Now,
     At(Instant),
     /// When a granted request has been written.
@@ -42,7 +42,7 @@ struct SlidingWindow {
 
 /// The grants and writes of the last second, and the limits on them.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(super) struct SlidingLimit {
     second: SlidingWindow,
     /// The windows that keep requests evenly spread, the shortest one last.
     short: [SlidingWindow; 3],
@@ -56,7 +56,7 @@ pub(super) struct Ring {
     spread: usize,
 }
 
-impl Ring {
+impl SlidingLimit {
     pub(super) fn new(rate: Rate) -> Self {
         let limit = match rate {
             Rate::PerSecond(limit) => limit.get() as usize,
@@ -75,7 +75,7 @@ impl Ring {
     }
 
     /// Whether a request may be granted now, if `granted` requests are granted and not yet written.
-    pub(super) fn room(&self, granted: usize, now: Instant) -> Room {
+    pub(super) fn room(&self, granted: usize, now: Instant) -> WindowRoom {
         let crowd = granted.saturating_sub(self.spread);
         let in_second = room(&self.sends, self.second, granted, now);
         let even = self.short.map(|window| later(room(&self.sends, window, crowd, now), room(&self.grants, window, 0, now)));
@@ -118,18 +118,18 @@ impl Ring {
 }
 
 /// Whether `window` has room for one more request besides those at `times` and `more`.
-fn room(times: &VecDeque<Instant>, window: SlidingWindow, more: usize, now: Instant) -> Room {
-    let Some(others) = window.most.checked_sub(more + 1) else { return Room::WhenSent };
-    let Some(one_too_many) = times.len().checked_sub(others + 1) else { return Room::Now };
+fn room(times: &VecDeque<Instant>, window: SlidingWindow, more: usize, now: Instant) -> WindowRoom {
+    let Some(others) = window.most.checked_sub(more + 1) else { return WindowRoom::WhenSent };
+    let Some(one_too_many) = times.len().checked_sub(others + 1) else { return WindowRoom::Now };
     let free_at = times[one_too_many] + window.time;
-    if free_at <= now { Room::Now } else { Room::At(free_at) }
+    if free_at <= now { WindowRoom::Now } else { WindowRoom::At(free_at) }
 }
 
-fn later(one: Room, other: Room) -> Room {
+fn later(one: WindowRoom, other: WindowRoom) -> WindowRoom {
     match (one, other) {
-        (Room::WhenSent, _) | (_, Room::WhenSent) => Room::WhenSent,
-        (Room::At(one), Room::At(other)) => Room::At(one.max(other)),
-        (Room::At(at), Room::Now) | (Room::Now, Room::At(at)) => Room::At(at),
-        (Room::Now, Room::Now) => Room::Now,
+        (WindowRoom::WhenSent, _) | (_, WindowRoom::WhenSent) => WindowRoom::WhenSent,
+        (WindowRoom::At(one), WindowRoom::At(other)) => WindowRoom::At(one.max(other)),
+        (WindowRoom::At(at), WindowRoom::Now) | (WindowRoom::Now, WindowRoom::At(at)) => WindowRoom::At(at),
+        (WindowRoom::Now, WindowRoom::Now) => WindowRoom::Now,
     }
 }

@@ -24,13 +24,13 @@ async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Dur
             *at > now
         });
         let wake = match gate.ask(now) {
-            Admission::Now(permit) if granted < calls => {
+            GateAnswer::Now(permit) if granted < calls => {
                 granted += 1;
                 in_limbo.push((now + delay(granted), permit));
                 continue;
             }
-            Admission::Now(_) | Admission::WhenSent => now + Duration::from_secs(3600),
-            Admission::At(at) => at,
+            GateAnswer::Now(_) | GateAnswer::WhenSent => now + Duration::from_secs(3600),
+            GateAnswer::At(at) => at,
         };
         let next_write = in_limbo.iter().map(|(at, _)| *at).min().unwrap_or(wake);
         tokio::time::sleep_until(wake.min(next_write)).await;
@@ -99,12 +99,12 @@ async fn a_late_timer_costs_almost_nothing() {
         let mut sends = Vec::new();
         while sends.len() < 20 * rate as usize {
             match gate.ask(Instant::now()) {
-                Admission::Now(mut permit) => {
+                GateAnswer::Now(mut permit) => {
                     permit.mark_sent();
                     sends.push(Instant::now());
                 }
-                Admission::At(at) => tokio::time::sleep_until(at + Duration::from_micros(random.u64(0..late_ms * 1_000))).await,
-                Admission::WhenSent => gate.note_sends(Instant::now()),
+                GateAnswer::At(at) => tokio::time::sleep_until(at + Duration::from_micros(random.u64(0..late_ms * 1_000))).await,
+                GateAnswer::WhenSent => gate.note_sends(Instant::now()),
             }
         }
         assert_even(rate, &sends, seed);
@@ -129,12 +129,12 @@ async fn requests_that_wait_for_their_connections_are_written_evenly_too() {
                 sends.push(now);
             }
             let at = match gate.ask(now) {
-                Admission::Now(permit) => {
+                GateAnswer::Now(permit) => {
                     waiting.push(permit);
                     continue;
                 }
-                Admission::At(at) => at,
-                Admission::WhenSent => now + Duration::from_millis(1),
+                GateAnswer::At(at) => at,
+                GateAnswer::WhenSent => now + Duration::from_millis(1),
             };
             tokio::time::sleep_until(at.min(now + Duration::from_millis(1))).await;
         }
@@ -160,12 +160,12 @@ async fn after_the_first_refusal_requests_leave_one_at_a_time() {
     let mut sends = Vec::new();
     while sends.len() < 2_000 {
         match gate.ask(Instant::now()) {
-            Admission::Now(mut permit) => {
+            GateAnswer::Now(mut permit) => {
                 permit.mark_sent();
                 sends.push(Instant::now());
             }
-            Admission::At(at) => tokio::time::sleep_until(at).await,
-            Admission::WhenSent => unreachable!("all requests are written"),
+            GateAnswer::At(at) => tokio::time::sleep_until(at).await,
+            GateAnswer::WhenSent => unreachable!("all requests are written"),
         }
     }
     assert_eq!(most_in_any(Duration::from_millis(4), &sends), 1);
@@ -191,11 +191,11 @@ async fn random_delays_between_grant_and_write_never_break_the_limit() {
 async fn no_request_leaves_before_the_gate_opens() {
     let opens_at = Instant::now() + Duration::from_millis(1_050);
     let mut gate = Gate::new(per_second(200), &GateSettings { opens_at: Some(opens_at), ..GateSettings::default() }, Instant::now());
-    assert!(matches!(gate.ask(Instant::now()), Admission::At(at) if at == opens_at));
+    assert!(matches!(gate.ask(Instant::now()), GateAnswer::At(at) if at == opens_at));
     tokio::time::advance(Duration::from_millis(1_050)).await;
     let granted: Vec<Permit> = std::iter::from_fn(|| match gate.ask(Instant::now()) {
-        Admission::Now(permit) => Some(permit),
-        Admission::At(_) | Admission::WhenSent => None,
+        GateAnswer::Now(permit) => Some(permit),
+        GateAnswer::At(_) | GateAnswer::WhenSent => None,
     })
     .collect();
     assert_eq!(granted.len(), 3, "waiting for the gate to open gives no larger group than any other start");
@@ -211,7 +211,7 @@ fn the_callback_runs_before_a_request_is_written() {
     for rate in [per_second(200), Rate::Unlimited] {
         told.store(0, std::sync::atomic::Ordering::Relaxed);
         let mut gate = Gate::new(rate, &GateSettings { on_send: on_send.clone(), ..GateSettings::default() }, Instant::now());
-        let Admission::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
+        let GateAnswer::Now(mut permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
         assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
         permit.mark_sent();
         permit.mark_sent();
@@ -224,11 +224,11 @@ fn the_callback_runs_before_a_request_is_written() {
 async fn a_permit_dropped_unsent_returns_its_place() {
     let mut gate = Gate::new(per_second(1), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3)).await;
-    let Admission::Now(permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
-    assert!(matches!(gate.ask(Instant::now()), Admission::WhenSent));
+    let GateAnswer::Now(permit) = gate.ask(Instant::now()) else { panic!("the first request may leave") };
+    assert!(matches!(gate.ask(Instant::now()), GateAnswer::WhenSent));
     drop(permit);
     tokio::time::advance(FULL_SECOND).await;
-    assert!(matches!(gate.ask(Instant::now()), Admission::Now(_)));
+    assert!(matches!(gate.ask(Instant::now()), GateAnswer::Now(_)));
     assert_eq!(gate.written(), 0);
 }
 
@@ -237,7 +237,7 @@ async fn a_stalled_machine_is_not_followed_by_a_catch_up_burst() {
     let mut gate = Gate::new(per_second(200), &GateSettings::default(), Instant::now());
     tokio::time::advance(Duration::from_secs(3_600)).await;
     let mut granted = 0;
-    while let Admission::Now(mut permit) = gate.ask(Instant::now()) {
+    while let GateAnswer::Now(mut permit) = gate.ask(Instant::now()) {
         permit.mark_sent();
         granted += 1;
     }

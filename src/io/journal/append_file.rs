@@ -20,9 +20,9 @@ impl<F: DiskFile> AppendFile<F> {
     pub(super) fn create<D: Disk<File = F>>(disk: &D, path: &Path, header: &[u8]) -> io::Result<Self> {
         let mut file = disk.open(path)?;
         file.set_len(0)?;
-        let mut sheet = Self { path: path.to_owned(), file, len: 0, tail: Vec::new() };
-        sheet.append(header)?;
-        Ok(sheet)
+        let mut created = Self { path: path.to_owned(), file, len: 0, tail: Vec::new() };
+        created.append(header)?;
+        Ok(created)
     }
 
     /// Opens a file and checks that it still begins with `extent`. Returns `None` if it is shorter or differs there.
@@ -34,8 +34,8 @@ impl<F: DiskFile> AppendFile<F> {
         let tail_len = usize::try_from(extent.len).map_or(TAIL_BYTES, |len| len.min(TAIL_BYTES));
         let mut tail = vec![0; tail_len];
         file.read_exact_at(&mut tail, extent.len - tail_len as u64)?;
-        let sheet = Self { path: path.to_owned(), file, len: extent.len, tail };
-        Ok((sheet.extent() == extent).then_some(sheet))
+        let reopened = Self { path: path.to_owned(), file, len: extent.len, tail };
+        Ok((reopened.extent() == extent).then_some(reopened))
     }
 
     /// Removes everything behind the committed length, and syncs at once, since perhaps no later write would do so.

@@ -83,17 +83,17 @@ pub enum OpenError {
     #[error("the checkpoint {} cannot be used: {why}", path.display())]
     Checkpoint { path: PathBuf, why: CheckpointError },
     #[error("the unfinished run was {was}, this one is {is}")]
-    OtherWork { was: RunKind, is: RunKind },
+    OtherCommand { was: RunKind, is: RunKind },
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
     #[error("the unfinished run read the columns differently: {}", differences.join("; "))]
-    OtherReading { differences: Vec<String>, newly_read: Vec<Field> },
+    OtherColumns { differences: Vec<String>, newly_read: Vec<Field> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
     #[error("{}", changed(*rows))]
     InputChanged { rows: u64 },
     #[error("{} is not what the checkpoint says of it", path.display())]
-    SheetChanged { path: PathBuf },
+    ResultsChanged { path: PathBuf },
     #[error("cannot read the input")]
     Input(#[source] io::Error),
     #[error(transparent)]
@@ -144,7 +144,7 @@ pub fn examine<D: Disk>(
     if restart == Restart::No && wants_results && disk.len(&paths.results).map_err(DiskError::at("read", &paths.results))?.is_none() {
         return Err(OpenError::NoResults { checkpoint: paths.checkpoint.clone(), results: paths.results.clone() });
     }
-    plan(found, paths, spec, restart, compare)
+    decide_start(found, paths, spec, restart, compare)
 }
 
 /// Returns the checkpoint of a run of `target` that an earlier process has finished; `None` if there is none. It serves when the input can
@@ -162,16 +162,16 @@ pub fn finished_earlier<D: Disk>(disk: &D, paths: &RunPaths, target: &Target) ->
 /// Opens the journal as [`examine`] decided under the same lock.
 ///
 /// # Errors
-/// [`OpenError::SheetChanged`] if results or rejects differ from what the checkpoint recorded (nothing is changed then);
+/// [`OpenError::ResultsChanged`] if results or rejects differ from what the checkpoint recorded (nothing is changed then);
 /// [`OpenError::Disk`] if a file cannot be written.
 pub fn open<D: Disk>(
-    way: StartMode,
+    start: StartMode,
     (disk, lock): (D, D::Lock),
     paths: RunPaths,
     spec: RunSpec,
     now: SystemTime,
 ) -> Result<Journal<D>, OpenError> {
-    let set_aside = match way {
+    let set_aside = match start {
         StartMode::Resume { checkpoint, .. } => return resume((disk, lock), paths, spec, *checkpoint),
         StartMode::Afresh => set_aside_strays(&disk, &paths, spec.work, now)?,
         StartMode::SetAside => Some(set_aside(&disk, &paths, now)?),
@@ -187,8 +187,8 @@ pub fn open<D: Disk>(
 }
 
 fn look<D: Disk>(disk: &D, paths: &RunPaths) -> Result<EarlierRun, OpenError> {
-    make_names_last(disk, paths)?;
-    let Some(bytes) = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)? else {
+    sync_folders(disk, paths)?;
+    let Some(bytes) = read_prefix(disk, &paths.checkpoint, checkpoint::MAX_BYTES)? else {
         return Ok(if at_most_the_header(disk, &paths.results)? { EarlierRun::Nothing } else { EarlierRun::Results });
     };
     Ok(match Checkpoint::decode(&bytes) {
@@ -199,7 +199,7 @@ fn look<D: Disk>(disk: &D, paths: &RunPaths) -> Result<EarlierRun, OpenError> {
 
 /// The checkpoint; `None` if it does not exist or cannot be read.
 pub fn read_checkpoint<D: Disk>(disk: &D, paths: &RunPaths) -> Option<Checkpoint> {
-    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
+    let bytes = read_prefix(disk, &paths.checkpoint, checkpoint::MAX_BYTES).ok()??;
     Checkpoint::decode(&bytes).ok()
 }
 
@@ -217,12 +217,12 @@ pub fn committed_results(paths: &RunPaths) -> io::Result<Option<io::Take<File>>>
 
 /// Syncs the folders of all files. An earlier process may have been killed between a rename and the sync of its folder, and the decision
 /// relies on names that must still be there, or be gone, after a power loss.
-fn make_names_last<D: Disk>(disk: &D, paths: &RunPaths) -> Result<(), DiskError> {
+fn sync_folders<D: Disk>(disk: &D, paths: &RunPaths) -> Result<(), DiskError> {
     paths.all().into_iter().try_for_each(|path| disk.sync_folder_of(path).map_err(DiskError::at("sync the folder of", path)))
 }
 
 /// The first `max` bytes of a file; `None` if it does not exist.
-fn read_whole<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DiskError> {
+fn read_prefix<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DiskError> {
     let Some(len) = disk.len(path).map_err(DiskError::at("read", path))? else { return Ok(None) };
     let mut bytes = vec![0; usize::try_from(len.min(max)).unwrap_or_default()];
     let file = disk.open(path).map_err(DiskError::at("read", path))?;
@@ -233,11 +233,11 @@ fn read_whole<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>
 /// Whether a results file has no rows yet. After a crash it may contain a part of the header, or zeros in its place.
 fn at_most_the_header<D: Disk>(disk: &D, path: &Path) -> Result<bool, DiskError> {
     let header = RESULTS_HEADER.as_bytes();
-    let held = read_whole(disk, path, header.len() as u64 + 1)?.unwrap_or_default();
+    let held = read_prefix(disk, path, header.len() as u64 + 1)?.unwrap_or_default();
     Ok(held.len() <= header.len() && held.iter().zip(header).all(|(held, header)| held == header || *held == 0))
 }
 
-fn plan(
+fn decide_start(
     found: EarlierRun,
     paths: &RunPaths,
     spec: &RunSpec,
@@ -263,7 +263,7 @@ fn plan(
     let is_akin = checkpoint.work.is_akin_to(spec.work);
     let is_sync = matches!(spec.work, RunKind::Sync { .. });
     if is_unfinished && !is_akin {
-        return Err(OpenError::OtherWork { was: checkpoint.work, is: spec.work });
+        return Err(OpenError::OtherCommand { was: checkpoint.work, is: spec.work });
     }
     if !is_unfinished && (is_sync || !is_akin) {
         return Ok(StartDecision::Run(StartMode::SetAside));
@@ -288,7 +288,7 @@ fn plan(
     }
     if !differences.is_empty() {
         let newly_read = spec.reading.newly_read(&checkpoint.reading).collect();
-        return Err(OpenError::OtherReading { differences, newly_read });
+        return Err(OpenError::OtherColumns { differences, newly_read });
     }
     Ok(match (is_unfinished, input) {
         (true, _) => StartDecision::Run(StartMode::Resume { checkpoint, input }),
@@ -379,7 +379,7 @@ fn resume<D: Disk>(
 
 fn reopen<D: Disk>(disk: &D, path: &Path, extent: Extent) -> Result<AppendFile<D::File>, OpenError> {
     let file = AppendFile::reopen(disk, path, extent).map_err(DiskError::at("read", path))?;
-    file.ok_or_else(|| OpenError::SheetChanged { path: path.to_owned() })
+    file.ok_or_else(|| OpenError::ResultsChanged { path: path.to_owned() })
 }
 
 /// Removes the rejects file of a commit that was never completed.
@@ -394,7 +394,7 @@ fn remove_if_there<D: Disk>(disk: &D, path: &Path) -> Result<(), DiskError> {
 /// Renames a run's files to backups. The checkpoint records this first, so that the next start can finish it after a crash.
 fn set_aside<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<String, DiskError> {
     let stamp = free_stamp(disk, paths, now)?;
-    let bytes = read_whole(disk, &paths.checkpoint, checkpoint::MAX_BYTES)?;
+    let bytes = read_prefix(disk, &paths.checkpoint, checkpoint::MAX_BYTES)?;
     if let Some(Ok(checkpoint)) = bytes.map(|bytes| Checkpoint::decode(&bytes)) {
         write_checkpoint(disk, paths, &Checkpoint { state: RunStatus::SettingAside { stamp: stamp.clone() }, ..checkpoint })?;
     }

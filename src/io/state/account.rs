@@ -17,7 +17,7 @@ use crate::domain::profile::ProfileField;
 /// What is known of an account after a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountAfterRun {
-    As(KnownAccount),
+    Known(KnownAccount),
     /// Nothing; it was never there.
     Unknown,
 }
@@ -110,9 +110,9 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<SendOutcome>>>(
         let before = account_if_any(row)?;
         let kept = match in_plan(row)? {
             Some(planned) => overlay.apply(id, planned, before)?,
-            None => before.map_or(AccountAfterRun::Unknown, AccountAfterRun::As),
+            None => before.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known),
         };
-        if let AccountAfterRun::As(held) = kept {
+        if let AccountAfterRun::Known(held) = kept {
             visit(id, held)?;
         }
         Ok(())
@@ -121,7 +121,7 @@ pub(super) fn each_overlaid<I: Iterator<Item = io::Result<SendOutcome>>>(
 
 /// Whether the run that is settled has come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum SettledRun {
     /// Whoever was in its input is not missing, whatever came of his row.
     Finished,
     LeftOpen,
@@ -131,7 +131,7 @@ pub(super) enum Ending {
 pub(super) fn settle<I: Iterator<Item = io::Result<SendOutcome>>>(
     change: &Transaction,
     mut overlay: RunOverlay<I>,
-    ending: Ending,
+    run: SettledRun,
 ) -> Result<(), ChangeError> {
     let mut accounts = Bulk::new(change, upsert());
     let mut query = change.prepare(&format!(
@@ -144,10 +144,10 @@ pub(super) fn settle<I: Iterator<Item = io::Result<SendOutcome>>>(
         let id = id(row)?;
         let before = account_if_any(row)?;
         let Some(planned) = in_plan(row)? else { continue };
-        let AccountAfterRun::As(held) = overlay.apply(id, planned, before)? else { continue };
-        let held = match ending {
-            Ending::Finished => KnownAccount { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
-            Ending::LeftOpen => held,
+        let AccountAfterRun::Known(held) = overlay.apply(id, planned, before)? else { continue };
+        let held = match run {
+            SettledRun::Finished => KnownAccount { missing_runs: 0, is_kicked: false, raised_at: None, ..held },
+            SettledRun::LeftOpen => held,
         };
         if before != Some(held) {
             accounts.push((valid(id)?, held))?;
@@ -236,7 +236,7 @@ impl StateDb {
         done: super::RunTotals,
     ) -> Result<(), StateError> {
         self.change("fill", |change| {
-            run::settle(change, std::iter::empty(), Ending::LeftOpen)?;
+            run::settle(change, std::iter::empty(), SettledRun::LeftOpen)?;
             take_over_import(change, settled)?;
             change.execute("UPDATE about SET importing = 0 WHERE importing = ?1", [importing(import)])?;
             run::clear(change)?;
@@ -314,7 +314,7 @@ impl StateDb {
         })
     }
 
-    /// Marks ids in doubt because they are about to be kicked or deleted: [`Self::note_actions`] takes this mark away, and no other. Lasts once this
+    /// Marks ids in doubt because they are about to be kicked or deleted: [`Self::record_actions`] takes this mark away, and no other. Lasts once this
     /// returns.
     ///
     /// # Errors
@@ -388,7 +388,7 @@ impl MergedAccount {
         }
         let planned = PlannedRow { row: outcome.row, is_sent: true, profile, found: InDoubt::NOTHING };
         let mut overlay = RunOverlay::new(std::iter::once(Ok(outcome)), outcome.row);
-        let AccountAfterRun::As(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
+        let AccountAfterRun::Known(held) = overlay.apply(self.id.as_bytes(), planned, self.now)? else { return Ok(()) };
         // Whoever is in the file is not missing, whatever came of the row. When a row failed nobody knows; that may spare an account, and costs none.
         let held = match outcome.sent {
             Sent::Taken { .. } => held,

@@ -63,13 +63,15 @@ impl StateDb {
     ///
     /// # Errors
     /// The database's, as everywhere here.
-    pub fn due(&self, after: Option<&PaddedId>, at_most: u32) -> Result<Vec<MissingAccount>, StateError> {
+    pub fn due(&self, after: Option<&PaddedId>, at_most: usize) -> Result<Vec<MissingAccount>, StateError> {
         let read = || {
             let mut query = self.db.prepare(
                 "SELECT id, last_imported, missing_runs, due, like_row, like_line FROM missing \
                  WHERE id > ?1 AND deed IS NULL AND due IN ('kick', 'delete') ORDER BY id LIMIT ?2",
             )?;
-            query.query_map(params![after.map_or("", PaddedId::as_str), at_most], missing)?.collect::<rusqlite::Result<_>>()
+            query
+                .query_map(params![after.map_or("", PaddedId::as_str), i64::try_from(at_most).unwrap_or(i64::MAX)], missing)?
+                .collect::<rusqlite::Result<_>>()
         };
         read().map_err(self.cannot("read"))
     }
@@ -96,14 +98,14 @@ impl StateDb {
     ///
     /// # Errors
     /// The database's.
-    pub fn note_actions(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
+    pub fn record_actions(&mut self, actions: &[MissingActionRecord]) -> Result<(), StateError> {
         self.change("change", |change| {
             let mut note = change.prepare("UPDATE missing SET deed = ?2, error_code = ?3, error_info = ?4 WHERE id = ?1")?;
             let mut delete = change.prepare("DELETE FROM accounts WHERE id = ?1")?;
             let mut keep = change.prepare("UPDATE accounts SET in_doubt = in_doubt & ~?2, kicked = kicked OR ?3 WHERE id = ?1")?;
             // What an import has left in doubt stays so: a kick says nothing about it.
             let settled = |is_certain: bool| if is_certain { InDoubt::KICK.and(InDoubt::DELETION) } else { InDoubt::NOTHING };
-            for MissingActionRecord { id, action, is_certain, error_code, error_info } in acted {
+            for MissingActionRecord { id, action, is_certain, error_code, error_info } in actions {
                 let info = (!error_info.is_empty()).then_some(error_info);
                 note.execute(params![id.as_str(), action.name(), error_code, info])?;
                 match action {
@@ -131,7 +133,7 @@ impl StateDb {
             let mut rows = query.query([])?;
             while let Some(row) = rows.next()? {
                 let missing = missing(row)?;
-                visit(&missing, &acted(row, &missing)?)?;
+                visit(&missing, &action_record(row, &missing)?)?;
             }
             Ok(())
         };
@@ -162,7 +164,7 @@ fn missing(row: &Row) -> rusqlite::Result<MissingAccount> {
 }
 
 /// What was done; nothing was decided about those that are not due.
-fn acted(row: &Row, missing: &MissingAccount) -> rusqlite::Result<MissingActionRecord> {
+fn action_record(row: &Row, missing: &MissingAccount) -> rusqlite::Result<MissingActionRecord> {
     let name: Option<String> = row.get(6)?;
     let noted = name.and_then(|name| MissingAction::ALL.into_iter().find(|action| action.name() == name));
     let action = noted.unwrap_or(match missing.due {
@@ -193,7 +195,7 @@ pub(super) fn insert(change: &Transaction, missing: impl Iterator<Item = io::Res
 }
 
 /// Counts the run for those that are missing in it.
-pub(super) fn count(change: &Transaction) -> Result<(), ChangeError> {
+pub(super) fn raise_missing_runs(change: &Transaction) -> Result<(), ChangeError> {
     // Looked up id by id: they are a few, mostly. As a join SQLite would go over all accounts.
     change.execute(
         "UPDATE accounts SET (missing_runs, raised_at) = (SELECT m.missing_runs, CASE WHEN m.missing_runs > accounts.missing_runs

@@ -32,18 +32,19 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
     pub(super) fn apply(&mut self, id: &[u8], planned: PlannedRow, before: Option<KnownAccount>) -> io::Result<AccountAfterRun> {
         let sent = self.outcome(id, planned.row)?;
         if !planned.is_sent {
-            return Ok(before.map_or(AccountAfterRun::Unknown, AccountAfterRun::As));
+            return Ok(before.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known));
         }
         let held = match sent {
             Some(_) if planned.found.has(InDoubt::EXISTENCE) => before,
             Some(Sent::Taken { at }) => Some(KnownAccount::once_taken(before, planned.profile, at)),
             Some(Sent::Unknown) => Some(KnownAccount::once_sent(before, planned.profile)),
-            None if planned.row <= self.sent_up_to => return Ok(AccountAfterRun::As(KnownAccount::once_sent(before, planned.profile))),
+            None if planned.row <= self.sent_up_to => return Ok(AccountAfterRun::Known(KnownAccount::once_sent(before, planned.profile))),
             // The service holds what it held before this run, whatever that is.
             Some(Sent::Refused) | None => before,
         };
         let found = if sent.is_some() { planned.found.without(InDoubt::EXISTENCE) } else { InDoubt::NOTHING };
-        Ok(held.map_or(AccountAfterRun::Unknown, |held| AccountAfterRun::As(KnownAccount { in_doubt: held.in_doubt.and(found), ..held })))
+        Ok(held
+            .map_or(AccountAfterRun::Unknown, |held| AccountAfterRun::Known(KnownAccount { in_doubt: held.in_doubt.and(found), ..held })))
     }
 
     fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<Sent>> {

@@ -8,7 +8,7 @@ use std::io;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::account::{self, Ending};
+use super::account::{self, SettledRun};
 use super::bulk::{Bulk, Insert, OnConflict};
 use super::overlay::RunOverlay;
 use super::run_record::{Finish, NewRun, OpenRun, SendOutcome, insert_run, text, wrong_type};
@@ -62,7 +62,7 @@ impl StateDb {
         outcomes: impl Iterator<Item = io::Result<SendOutcome>>,
     ) -> Result<OpenRun, StateError> {
         self.change("begin a run in", |change| {
-            settle(change, outcomes, Ending::LeftOpen)?;
+            settle(change, outcomes, SettledRun::LeftOpen)?;
             account::doubt_all(change, "importing <> 0", [])?;
             change.execute("UPDATE about SET importing = 0", [])?;
             clear(change)?;
@@ -138,8 +138,8 @@ impl StateDb {
         let (number, token) = finish.run;
         self.is_open(number, token)?;
         self.change("finish the run in", |change| {
-            settle(change, outcomes, Ending::Finished)?;
-            missing::count(change)?;
+            settle(change, outcomes, SettledRun::Finished)?;
+            missing::raise_missing_runs(change)?;
             clear(change)?;
             close(change, finish)?;
             let lately = finish.at.saturating_sub(LATELY_MS);
@@ -171,11 +171,11 @@ pub(super) fn clear(change: &Transaction) -> Result<(), ChangeError> {
 pub(super) fn settle(
     change: &Transaction,
     outcomes: impl Iterator<Item = io::Result<SendOutcome>>,
-    ending: Ending,
+    run: SettledRun,
 ) -> Result<(), ChangeError> {
     let sent_up_to = "SELECT sent_up_to FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1";
     let Some(sent_up_to) = change.query_row(sent_up_to, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
-    account::settle(change, RunOverlay::new(outcomes, sent_up_to.cast_unsigned()), ending)
+    account::settle(change, RunOverlay::new(outcomes, sent_up_to.cast_unsigned()), run)
 }
 
 fn planned_rows() -> Insert<PlannedAccount> {

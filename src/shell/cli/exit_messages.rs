@@ -58,7 +58,7 @@ pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Optio
             format!("the service was down for longer than --max-outage; last of all: {why}; {so_far}"),
             outage_hint(reach, then),
         ),
-        AbortCause::Refused { refusal, code, says } => refused(*refusal, *code, says, so_far),
+        AbortCause::Refused { reason, code, says } => refused(*reason, *code, says, so_far),
     }
 }
 
@@ -171,11 +171,11 @@ pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
         OpenError::NoCheckpoint { .. } => "bring the checkpoint back, or begin again with --restart, which renames and keeps the results".to_owned(),
         OpenError::NoResults { .. } => "bring the results back, or begin again with --restart, which renames and keeps the checkpoint".to_owned(),
         OpenError::Checkpoint { .. } => "bring back an intact one, or begin again with --restart, which renames and keeps the old files".to_owned(),
-        OpenError::OtherWork { .. } => {
+        OpenError::OtherCommand { .. } => {
             "finish that one first with its own command, name other files with --results, or begin again with --restart".to_owned()
         }
         OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which renames and keeps the old files".to_owned(),
-        OpenError::OtherReading { newly_read, .. } => {
+        OpenError::OtherColumns { newly_read, .. } => {
             let none: Vec<String> = newly_read.iter().map(|field| input::map_flag(*field, "")).collect();
             let none = if none.is_empty() { String::new() } else { format!("{} goes on as the run began; else ", none.join(" ")) };
             format!("{none}give the same --map, --delimiter and other flags of the input, or begin again with --restart")
@@ -185,7 +185,7 @@ pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
             "bring back the file as it was, or import the new one from its start with --restart; processed rows may be imported twice, which is safe"
                 .to_owned()
         }
-        OpenError::SheetChanged { .. } => "bring it back as the run left it, or begin again with --restart, which renames and keeps it".to_owned(),
+        OpenError::ResultsChanged { .. } => "bring it back as the run left it, or begin again with --restart, which renames and keeps it".to_owned(),
         OpenError::Disk(disk) if is_callers(&disk.source) => {
             let why = format!("{}{}", causes(error), why_denied(&disk.path, &disk.source));
             return ExitMessage::yours(why, "check the folder and its permissions; --results names another place");

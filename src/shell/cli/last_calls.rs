@@ -31,7 +31,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::io::gate::{Admission, Gate, Rate};
+    use crate::io::gate::{Gate, GateAnswer, Rate};
 
     /// A process that sends at the full rate until it is killed.
     async fn killed_after(lived: Duration, rate_per_s: u32, lock: &Path, start: Instant, sends: &mut Vec<Instant>) {
@@ -41,12 +41,12 @@ mod tests {
         let killed = Instant::now() + lived;
         while Instant::now() < killed {
             match gate.ask(Instant::now()) {
-                Admission::Now(mut permit) => {
+                GateAnswer::Now(mut permit) => {
                     permit.mark_sent();
                     sends.push(Instant::now());
                 }
-                Admission::At(at) => tokio::time::sleep_until(at.min(killed)).await,
-                Admission::WhenSent => gate.note_sends(Instant::now()),
+                GateAnswer::At(at) => tokio::time::sleep_until(at.min(killed)).await,
+                GateAnswer::WhenSent => gate.note_sends(Instant::now()),
             }
         }
     }

@@ -8,9 +8,10 @@ use super::exit_messages::cannot_open;
 use super::flags::RunFlags;
 use super::lanes::Lanes;
 use super::signals::Leftover;
+use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
-use crate::flow::import::{BATCH_RECORDS, Lane};
+use crate::flow::import::Lane;
 use crate::io::files::lock::Lockfile;
 use crate::io::gate::Rate;
 use crate::io::journal;
@@ -45,8 +46,8 @@ pub(super) fn resumed_words(rows_done: u64) -> String {
 
 /// How many calls fresh records take, and how long that lasts at the lane's rate; no time where there is no limit.
 pub(super) fn forecast(lanes: &Lanes, records: u64) -> (u64, Option<Duration>) {
-    let per_call = if matches!(lanes.lane, Lane::Batch(_)) { BATCH_RECORDS as u64 } else { 1 };
-    let calls = records.div_ceil(per_call);
+    let command = if matches!(lanes.lane, Lane::Batch(_)) { Command::MultiaccountImport } else { Command::AccountImport };
+    let calls = records.div_ceil(command.spec().accounts_per_call as u64);
     let time = match lanes.main_rate() {
         Rate::PerSecond(rate) => Some(Duration::from_secs_f64(calls as f64 / f64::from(rate.get()))),
         Rate::Unlimited => None,

@@ -50,7 +50,7 @@ fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
     let state = find(flags)?;
     let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?));
     let (about, counts, runs) = read().map_err(|error| state_error(&error))?;
-    print(&Shown { about, counts, runs })?;
+    print(&StateReport { about, counts, runs })?;
     Ok(ExitMessage::done(""))
 }
 
@@ -121,13 +121,13 @@ fn retarget(flags: &StateFlags, connection: &Connection) -> Result<ExitMessage, 
     Ok(ExitMessage::new(Exit::Done, why, "the next sync there sends what differs from what it holds"))
 }
 
-struct Shown {
+struct StateReport {
     about: StateInfo,
     counts: AccountCounts,
     runs: Vec<RunRecord>,
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for StateReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AccountCounts { accounts, in_doubt, missing, kicked } = self.counts;
         let count = figures::count;

@@ -52,7 +52,6 @@ const AGAIN: &str = "the results hold what was found by then; the same command b
 /// What to do about a file that somebody writes to.
 const WHEN_WRITTEN: &str = "give the same command again when nobody writes to it any more";
 
-type WatchedFile = Watched;
 type StopSeen = LocalBoxStream<'static, ()>;
 
 /// Asks what the flags ask for.
@@ -74,8 +73,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let paths = paths(flags)?;
     let gates = last_calls::unknown(connection.headroom);
     let _pipe = HeldPipe::open(flags.summary.as_deref())?;
-    let gauge = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
-    let input = VerifyInput::open(&flags.input, &paths.results, gauge)?;
+    let phase_bar = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
+    let input = VerifyInput::open(&flags.input, &paths.results, phase_bar)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
     let stops = signals::stops();
     let files = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
@@ -90,8 +89,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, Ex
     let admin = client.admin();
     let reach = Reach::new(&connection, &environment, Instant::now());
     let run = VerifyRun { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
-    let gauge = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
-    runtime.block_on(run.carry_out(gauge, (files, client), stops))
+    let phase_bar = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
+    runtime.block_on(run.carry_out(phase_bar, (files, client), stops))
 }
 
 /// A run about to read its input.
@@ -112,11 +111,11 @@ struct VerifyRun<'a> {
 impl VerifyRun<'_> {
     async fn carry_out(
         self,
-        mut gauge: PhaseBar,
+        mut phase_bar: PhaseBar,
         (files, client): (Reconciled, ServiceClient),
         mut stops: StopSeen,
     ) -> Result<ExitMessage, ExitMessage> {
-        let Some((plan, blank)) = self.survey(&mut gauge, &mut stops).await? else {
+        let Some((plan, blank)) = self.survey(&mut phase_bar, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
         self.has_something_to_compare(&plan)?;
@@ -124,9 +123,9 @@ impl VerifyRun<'_> {
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, files);
         let mut watched = self.reach.clone();
-        let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<WatchedFile, Reconciled>| {
+        let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
-            gauge.tell(
+            phase_bar.tell(
                 (verification.tally().asked(), ids),
                 &asking(verification.tally(), ids),
                 &progress::state(&snapshot.phase, snapshot.in_flight),
@@ -161,14 +160,14 @@ impl VerifyRun<'_> {
     }
 
     /// Reads the whole input once: what is asked about, and how many lines are blank; `None` if a signal came.
-    async fn survey(&self, gauge: &mut PhaseBar, stops: &mut StopSeen) -> Result<Option<(SurveyPlan, u64)>, ExitMessage> {
+    async fn survey(&self, phase_bar: &mut PhaseBar, stops: &mut StopSeen) -> Result<Option<(SurveyPlan, u64)>, ExitMessage> {
         let bytes = self.input.source.stat.len;
         let records = self.input.records()?;
         let blank = records.blank_lines();
         let mut survey = Survey::new(records, Box::new(tempfile::tempfile));
         let failed = |error| survey_failed(&self.flags.input.file, error);
         while survey.read_some().map_err(failed)? == ReadProgress::GoesOn {
-            gauge.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
+            phase_bar.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
             tokio::task::yield_now().await;
             if stops.next().now_or_never().is_some() {
                 return Ok(None);
@@ -191,7 +190,7 @@ impl VerifyRun<'_> {
         dispatch_settings(&self.connection, rates, self.gates.clone(), self.admin.clone())
     }
 
-    fn finish(&self, ended: CallsOutcome<Verification<WatchedFile, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
+    fn finish(&self, ended: CallsOutcome<Verification<Watched, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
         let CallsOutcome { cause, source, traffic, unjudged } = ended;
         let (tally, plan, files) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
         if cause.is_none() {
@@ -296,8 +295,8 @@ struct VerifyInput<'a> {
 }
 
 impl<'a> VerifyInput<'a> {
-    fn open(flags: &'a InputFlags, results: &Path, gauge: PhaseBar) -> Result<Self, ExitMessage> {
-        let source = Rereadable::open(flags, results, gauge)?;
+    fn open(flags: &'a InputFlags, results: &Path, phase_bar: PhaseBar) -> Result<Self, ExitMessage> {
+        let source = Rereadable::open(flags, results, phase_bar)?;
         let format = input::as_it_is_read(&source.file, flags)?;
         Ok(Self { path: &flags.file, source, format })
     }
@@ -319,7 +318,7 @@ impl<'a> VerifyInput<'a> {
     }
 
     /// From its start.
-    fn records(&self) -> Result<WatchedFile, ExitMessage> {
+    fn records(&self) -> Result<Watched, ExitMessage> {
         let Rereadable { file, stat, .. } = &self.source;
         let roster = Roster::of(file, &self.format).map_err(|error| input::roster_error(self.path, &error))?;
         Ok(Watched::new(roster, file.clone(), *stat))

@@ -58,12 +58,12 @@ impl From<OpenError> for Failure {
             | OpenError::NoCheckpoint { .. }
             | OpenError::NoResults { .. }
             | OpenError::Checkpoint { .. }
-            | OpenError::OtherWork { .. }
+            | OpenError::OtherCommand { .. }
             | OpenError::OtherTarget { .. }
-            | OpenError::OtherReading { .. }
+            | OpenError::OtherColumns { .. }
             | OpenError::OtherFiles { .. }
             | OpenError::InputChanged { .. }
-            | OpenError::SheetChanged { .. }
+            | OpenError::ResultsChanged { .. }
             | OpenError::Input(_) => Failure::Broken(Broken(format!("refused: {error}"))),
         }
     }

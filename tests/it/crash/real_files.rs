@@ -118,7 +118,7 @@ proptest! {
         }
         fs::write(path, bytes).unwrap();
         let files = life.files();
-        let refused = matches!(life.opens(), Err(OpenError::SheetChanged { path: named }) if named == *path);
+        let refused = matches!(life.opens(), Err(OpenError::ResultsChanged { path: named }) if named == *path);
         prop_assert!(refused);
         prop_assert_eq!(life.files(), files);
     }
@@ -149,7 +149,7 @@ fn files_that_are_missing_are_named_and_nothing_is_touched() {
         assert_eq!(life.files(), files);
     };
     check(|paths| &paths.results, |error| matches!(error, OpenError::NoResults { .. }));
-    check(|paths| &paths.rejects, |error| matches!(error, OpenError::SheetChanged { .. }));
+    check(|paths| &paths.rejects, |error| matches!(error, OpenError::ResultsChanged { .. }));
     check(|paths| &paths.checkpoint, |error| matches!(error, OpenError::NoCheckpoint { .. }));
 }
 

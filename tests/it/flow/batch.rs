@@ -230,11 +230,11 @@ async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rat
 async fn strict_refuses_batches_that_are_no_good_and_settles_nothing_of_them() {
     let service = Service::new(|call| if call.command == READ { code(40003) } else { fine(call, LATENCY) });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::BatchDropsProfiles, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::BatchDropsProfiles, .. })), "{:?}", run.end);
     assert_eq!((run.rows.len(), service.calls()), (0, 2));
     let service = Service::new(|call| if call.command == BATCH { code(40001) } else { fine(call, LATENCY) });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
-    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::BatchesRefused, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::BatchesRefused, .. })), "{:?}", run.end);
     assert!((90..=100).contains(&service.calls_of(SINGLE)), "no more than the first batch's: {}", service.calls_of(SINGLE));
 }
 

@@ -362,12 +362,12 @@ async fn a_refused_signature_is_renewed_once() {
     let run = world.run(&service).await;
     assert_eq!((run.end.clone(), run.done(CHECK)), (None, 1_000));
     let run = World::new().asking(CHECK, 1_000).run(&Service::new(|_| code(70003))).await;
-    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::Signature, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, Some(AbortCause::Refused { reason: HaltReason::Signature, .. })), "{:?}", run.end);
     assert!(run.outcomes.is_empty());
     let mut world = World::new().asking(CHECK, 1_000);
     world.credential = Credential::Ready("x".into());
     let run = world.run(&Service::new(|_| code(70003))).await;
-    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::FixedSignature, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, Some(AbortCause::Refused { reason: HaltReason::FixedSignature, .. })), "{:?}", run.end);
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,7 +375,7 @@ async fn a_refusal_of_the_app_stops_the_run_and_charges_nobody() {
     for (refused, expected) in [(71000, HaltReason::DeletionOff), (70403, HaltReason::NotAdmin), (60028, HaltReason::DailyVolume)] {
         let service = Service::new(move |call| if call.number >= 5 { code(refused) } else { fine(call, LATENCY) });
         let run = World::new().asking(Command::AccountDelete, 5_000).run(&service).await;
-        assert!(matches!(run.end, Some(AbortCause::Refused { refusal, code: Some(code), .. }) if refusal == expected && code == refused));
+        assert!(matches!(run.end, Some(AbortCause::Refused { reason, code: Some(code), .. }) if reason == expected && code == refused));
         assert_eq!((run.outcomes.len(), run.undone(Command::AccountDelete)), (500, Vec::new()));
     }
 }
@@ -383,7 +383,7 @@ async fn a_refusal_of_the_app_stops_the_run_and_charges_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_code_that_nobody_knows_everywhere_stops_the_run() {
     let run = World::new().asking(CHECK, 10_000).run(&Service::new(|_| code(12345))).await;
-    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(12345), .. })), "{:?}", run.end);
+    assert!(matches!(run.end, Some(AbortCause::Refused { reason: HaltReason::UnknownCodes, code: Some(12345), .. })), "{:?}", run.end);
     assert!(run.outcomes.is_empty());
 }
 

@@ -6,7 +6,7 @@ use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
 use chatlift::flow::import::OnBatchFailure;
-use chatlift::io::api::Line;
+use chatlift::io::api::ConnectionWish;
 use tokio::time::Instant;
 
 use super::service::{Reply, Service, World, accounts, code, fine, imported};
@@ -39,9 +39,9 @@ async fn a_call_on_a_connection_that_was_given_up_is_made_again_within_the_limit
 #[tokio::test(start_paused = true)]
 async fn the_second_time_in_an_attempt_is_a_fault_like_any_other() {
     // Each user's first attempt meets a kept connection that was given up, and then a fault on a fresh one.
-    let service = Service::new(|call| match call.line {
-        Line::Fresh if call.nth_of_user <= 2 => lost(),
-        Line::Any | Line::Fresh => imported(LATENCY),
+    let service = Service::new(|call| match call.connection {
+        ConnectionWish::Fresh if call.nth_of_user <= 2 => lost(),
+        ConnectionWish::Any | ConnectionWish::Fresh => imported(LATENCY),
     });
     let service = service.giving_up(|call| call.nth_of_user == 1);
     let run = World::new(accounts(1)).run(&service).await;

@@ -134,7 +134,7 @@ async fn a_permission_revoked_in_mid_run_stops_it_at_once_and_charges_nobody() {
     let service = Service::new(|call| if call.number >= 1_000 { code(70403) } else { imported(Duration::from_millis(50)) });
     let run = World::new(accounts(5_000)).run(&service).await;
     assert!(
-        matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::NotAdmin, code: Some(70403), .. })),
+        matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::NotAdmin, code: Some(70403), .. })),
         "{:?}",
         run.end
     );

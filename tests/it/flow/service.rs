@@ -17,7 +17,7 @@ use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presen
 use chatlift::flow::dispatch::{Clocks, DispatchDependencies, DispatchSettings, Known, SchedulerLimits};
 use chatlift::flow::import::{self, ImportEnd, ImportEnds, ImportProgress, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
-use chatlift::io::api::{Api, GivenUp, Line, Request};
+use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use chatlift::io::gate::{self, Rate};
 use chatlift::io::journal::OutcomeSink;
 use chatlift::io::roster::Record;
@@ -45,7 +45,7 @@ pub(super) struct Call<'a> {
     /// Calls of its command in the last second, this one included.
     pub(super) in_last_second: usize,
     pub(super) signature: &'a Signature,
-    pub(super) line: Line,
+    pub(super) connection: ConnectionWish,
 }
 
 /// What happens to a call.
@@ -234,7 +234,7 @@ impl State {
     }
 
     /// What happens to a call, and whether its connection had been given up instead.
-    fn reply(&mut self, command: Command, accounts: &[Account], signature: &Signature, line: Line) -> (Reply, bool) {
+    fn reply(&mut self, command: Command, accounts: &[Account], signature: &Signature, connection: ConnectionWish) -> (Reply, bool) {
         let now = Instant::now();
         let in_last_second = self.paces[command].last_second.iter().filter(|at| now - **at < SECOND).count() + 1;
         let mut nth_of_user = 1;
@@ -248,9 +248,18 @@ impl State {
             }
         }
         let user_id = accounts[0].user_id.as_str();
-        let call =
-            Call { number: self.calls, at: now - self.began, command, accounts, user_id, nth_of_user, in_last_second, signature, line };
-        let is_given_up = line == Line::Any && (self.gives_up)(&call);
+        let call = Call {
+            number: self.calls,
+            at: now - self.began,
+            command,
+            accounts,
+            user_id,
+            nth_of_user,
+            in_last_second,
+            signature,
+            connection,
+        };
+        let is_given_up = connection == ConnectionWish::Any && (self.gives_up)(&call);
         ((self.script)(&call), is_given_up)
     }
 
@@ -278,12 +287,12 @@ impl Api for Service {
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
-        let Request { command, accounts, line } = request;
+        let Request { command, accounts, connection } = request;
         let service = self.clone();
         let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
         let signature = signature.clone();
         async move {
-            let (reply, is_given_up) = service.0.borrow_mut().reply(command, &accounts, &signature, line);
+            let (reply, is_given_up) = service.0.borrow_mut().reply(command, &accounts, &signature, connection);
             if reply.connect > Duration::ZERO {
                 tokio::time::sleep(reply.connect).await;
             }
@@ -413,7 +422,7 @@ impl World {
         let dependencies = DispatchDependencies { api: service.clone(), signer, clocks, signals: self.signals };
         let ends = ImportEnds {
             records: self.records,
-            ledger: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
+            sink: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
             on_progress: Box::new(move |snapshot| {
                 let is_down = matches!(snapshot.phase, RunPhase::Waiting { .. });
                 told.set(told.get() + u32::from(is_down && !was_down));
@@ -435,10 +444,10 @@ impl World {
     }
 }
 
-/// Rows that fill the ledger. Chosen: fewer than a batch lane's commit, more than the single lane's.
+/// Rows that fill the sink. Chosen: fewer than a batch lane's commit, more than the single lane's.
 const FULL_ROWS: u64 = 20_000;
 
-/// A ledger in memory: what was committed is what the test sees.
+/// A sink in memory: what was committed is what the test sees.
 struct Memory {
     rows: Arc<Mutex<Vec<RowOutcome>>>,
     pending: Vec<RowOutcome>,
@@ -450,7 +459,7 @@ impl OutcomeSink for Memory {
     type Error = Infallible;
 
     fn append(&mut self, settled: RowOutcome) {
-        assert!(self.pending_rows < FULL_ROWS, "a full ledger is given no more");
+        assert!(self.pending_rows < FULL_ROWS, "a full sink is given no more");
         self.pending_rows += 1;
         if self.keep == Keep::Rows {
             self.pending.push(settled);

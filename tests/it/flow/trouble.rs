@@ -291,7 +291,7 @@ async fn refusals_of_each_of_the_first_hundred_records_stop_the_run() {
     let service = Service::new(|call| if call.command == CHECK { fine(call, LATENCY) } else { code(70402) });
     let run = World::new(accounts(5_000)).run(&service).await;
     assert!(
-        matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. })),
+        matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::AllRecordsRefused, code: Some(70402), .. })),
         "{:?}",
         run.end
     );
@@ -300,7 +300,7 @@ async fn refusals_of_each_of_the_first_hundred_records_stop_the_run() {
     assert!(matches!(run.end, ImportEnd::Finished));
     // In batches the same: the first batch is halved down to its records.
     let run = World::new(accounts(5_000)).in_batches(OnBatchFailure::FallBack).run(&Service::new(|_| code(70402))).await;
-    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
     assert_eq!(run.tally.imported, 0);
 }
 
@@ -309,7 +309,7 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
     let refused =
         |from: u64, refusal: i64| Service::new(move |call| if number(call.user_id) > from { code(refusal) } else { fine(call, LATENCY) });
     let run = World::new(accounts(5_000)).run(&refused(10, 70402)).await;
-    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
     assert!((1_000..=1_025).contains(&run.tally.failed), "{}", run.tally.failed);
     for harmless in [70399, 40601, 40605, 40610, 80001, 80004] {
         let run = World::new(accounts(2_000)).run(&refused(0, harmless)).await;

@@ -166,7 +166,7 @@ async fn a_malformed_record_does_not_wait_for_ever() {
         Command::AccountCheck => fine(sent),
         _ => code(70500),
     });
-    assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { refusal: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
+    assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { reason: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
     assert!(calls.len() < 60, "{}", calls.len());
     assert_eq!(harness.outcomes(), []);
 }
@@ -195,7 +195,7 @@ async fn while_a_batch_is_read_back_a_test_goes_singly() {
 async fn requests_that_are_all_called_malformed_stop_the_run() {
     let mut harness = ImportHarness::of(8);
     let calls = harness.run(500, |_| code(60003));
-    assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { refusal: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
+    assert!(matches!(calls.last().unwrap().1, CallEffect::Halt { reason: HaltReason::InvalidRequest, .. }), "{:?}", calls.last());
     assert_eq!(harness.outcomes(), []);
 }
 
@@ -232,7 +232,7 @@ async fn throttling_signatures_halts_and_calls_that_never_arrived_cost_no_attemp
         (code(60019), CallEffect::Throttled(ThrottleScope::All)),
         (CallOutcome::TooMany, CallEffect::Throttled(ThrottleScope::All)),
         (code(70001), CallEffect::SignatureRefused),
-        (code(70403), CallEffect::Halt { refusal: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() }),
+        (code(70403), CallEffect::Halt { reason: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() }),
     ]
     .into_iter()
     .cycle()
@@ -325,7 +325,7 @@ async fn one_poisoned_record_in_every_batch_is_no_outage() {
 async fn an_unknown_code_everywhere_stops_the_run() {
     let mut harness = ImportHarness::of(1_000);
     let calls = harness.run(2_000, |_| code(12345));
-    assert!(calls.iter().any(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
+    assert!(calls.iter().any(|(_, end)| matches!(end, CallEffect::Halt { reason: HaltReason::UnknownCodes, .. })));
     assert_eq!(harness.outcomes(), []);
 }
 

@@ -86,7 +86,7 @@ async fn strict_stops_instead_and_settles_nothing_of_that_batch() {
             (Some(end), Command::PortraitGet) => end.clone(),
             _ => dropping(sent),
         });
-        let halt = calls.iter().position(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::BatchDropsProfiles, .. }));
+        let halt = calls.iter().position(|(_, end)| matches!(end, CallEffect::Halt { reason: HaltReason::BatchDropsProfiles, .. }));
         let reads = match &read {
             None => 2,
             Some(CallOutcome::Refused { code: 40003, .. }) => 1,
@@ -177,7 +177,7 @@ async fn batches_that_are_refused_altogether_are_given_up_once_a_record_is_taken
             let batches = sizes(&calls, Command::MultiaccountImport);
             assert_eq!(batches[0], 100);
             assert!(batches[1..].iter().all(|size| *size <= 50), "only parts of the first one: {batches:?}");
-            let halts = calls.iter().filter(|(_, end)| matches!(end, CallEffect::Halt { refusal: HaltReason::BatchesRefused, .. })).count();
+            let halts = calls.iter().filter(|(_, end)| matches!(end, CallEffect::Halt { reason: HaltReason::BatchesRefused, .. })).count();
             match doubt {
                 OnBatchFailure::Stop => assert!(halts > 0),
                 OnBatchFailure::FallBack => {

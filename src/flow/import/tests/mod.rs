@@ -13,7 +13,7 @@ use super::*;
 use crate::domain::account::{Account, Suspects, UserId};
 use crate::domain::command::Command;
 use crate::domain::position::InputPosition;
-use crate::domain::retry::At;
+use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{Answer, CallEffect, CallOutcome, Profile, SuccessSeen};
 use crate::flow::dispatch::{Call, CallId, Known, Scheduler, SchedulerLimits, Stop, Workload};
 
@@ -133,8 +133,8 @@ impl ImportHarness {
         }
     }
 
-    fn at(&self) -> At {
-        At { now: self.now, wall: SystemTime::UNIX_EPOCH, jitter: 0.5 }
+    fn at(&self) -> ClockReading {
+        ClockReading { now: self.now, wall: SystemTime::UNIX_EPOCH, jitter: 0.5 }
     }
 
     /// Looks at exhausted records until nothing changes, as the dispatcher does.

@@ -162,7 +162,7 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
         }
         while let Some(sent) = harness.send_any() {
             calls += 1;
-            assert!(sent.rows.len() <= BATCH_RECORDS && !sent.accounts.is_empty());
+            assert!(sent.rows.len() <= Command::MultiaccountImport.spec().accounts_per_call && !sent.accounts.is_empty());
             let in_call: BTreeSet<&str> = sent.accounts.iter().map(|account| account.user_id.as_str()).collect();
             assert_eq!(in_call.len(), sent.accounts.len(), "a UserID twice in a call");
             let is_in_flight = |id: &&str| flying.iter().any(|(_, other)| other.has(id));

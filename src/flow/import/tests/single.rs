@@ -272,7 +272,7 @@ async fn throttling_signatures_and_halts_cost_no_attempt() {
     }
     harness.pass(Duration::from_secs(30));
     harness.leave();
-    let halt = CallEffect::Halt { refusal: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() };
+    let halt = CallEffect::Halt { reason: HaltReason::NotAdmin, code: Some(70403), says: "code 70403".to_owned() };
     assert_eq!(harness.end(1, code(70403)), halt);
     assert_eq!(harness.outcomes(), []);
     harness.leave();
@@ -289,7 +289,7 @@ async fn an_unknown_code_fails_one_row_and_halts_the_run_when_it_is_everywhere()
     let mut harness = SchedulerHarness::new();
     harness.admit_many(40);
     let ends = harness.run(100, |_| code(12345));
-    assert!(ends.iter().any(|end| matches!(end, CallEffect::Halt { refusal: HaltReason::UnknownCodes, .. })));
+    assert!(ends.iter().any(|end| matches!(end, CallEffect::Halt { reason: HaltReason::UnknownCodes, .. })));
     assert_eq!(harness.outcomes(), []);
 }
 

@@ -25,10 +25,10 @@ use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::summary::Summary;
 
 /// How the flow ended.
-type Outcome = ImportOutcome<Journal<OsDisk>, RosterError>;
+type FileImportOutcome = ImportOutcome<Journal<OsDisk>, RosterError>;
 
 /// What the end of a run needs.
-pub(super) struct Ending<'a> {
+pub(super) struct ImportEnding<'a> {
     pub(super) job: &'a ImportJob<'a>,
     pub(super) source: Source,
     pub(super) input: OpenInput,
@@ -44,9 +44,9 @@ pub(super) struct Ending<'a> {
     pub(super) before: OutcomeCounts,
 }
 
-impl Ending<'_> {
+impl ImportEnding<'_> {
     /// Tells what the run came to. The last word is the caller's to say.
-    pub(super) fn tell(mut self, ended: Result<Outcome, ImportFailed<DiskError>>, elapsed: Duration) -> ExitMessage {
+    pub(super) fn tell(mut self, ended: Result<FileImportOutcome, ImportFailed<DiskError>>, elapsed: Duration) -> ExitMessage {
         let (word, lane, tally, traffic) = match ended {
             Err(ImportFailed { error, traffic, lane }) => {
                 // What the same command will go on from; never less than what it began with.
@@ -63,7 +63,7 @@ impl Ending<'_> {
         word
     }
 
-    fn word(&mut self, ended: &Outcome, tally: OutcomeCounts) -> ExitMessage {
+    fn word(&mut self, ended: &FileImportOutcome, tally: OutcomeCounts) -> ExitMessage {
         let is_finished = matches!(ended.end, ImportEnd::Finished);
         let filled = if is_finished { self.fill_state(tally) } else { Ok(()) };
         let remaining = self.remaining(ended);
@@ -95,7 +95,7 @@ impl Ending<'_> {
     }
 
     /// Records that a limit has left; `None` where there was none, or they can't be counted.
-    fn remaining(&self, ended: &Outcome) -> Option<u64> {
+    fn remaining(&self, ended: &FileImportOutcome) -> Option<u64> {
         match ended.end {
             ImportEnd::LimitReached => {
                 let (file, format) = (&self.input.file, &self.input.format);

@@ -33,7 +33,7 @@ use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, Start
 use crate::io::roster::{self, Format, InputFile, InputReader, NoHeader, Roster, Watched};
 use crate::shell::exit::ExitMessage;
 use crate::shell::screen::progress::{ProgressReporter, Start};
-use ending::Ending;
+use ending::ImportEnding;
 use job::ImportJob;
 
 /// Runs the import that the flags ask for.
@@ -48,15 +48,15 @@ pub(super) fn run(flags: &ImportFlags) -> ExitMessage {
         let _pipe = HeldPipe::open(job.typed.summary.as_deref())?;
         let last_calls = LastCalls::find(&job.paths.lock());
         Ok(match prepare(&job, reach, last_calls, &bars)? {
-            Prepared::Run(run) => run.carry_out(&bars),
-            Prepared::Finished { tally, delimiter, filled } => ending::finished_earlier(&job, tally, delimiter, filled),
+            PreparedImport::Run(run) => run.carry_out(&bars),
+            PreparedImport::Finished { tally, delimiter, filled } => ending::finished_earlier(&job, tally, delimiter, filled),
         })
     });
     run::quieted(word.unwrap_or_else(|word| word), flags.run.output.quiet)
 }
 
 /// What the first look came to.
-enum Prepared<'a> {
+enum PreparedImport<'a> {
     Run(Box<ImportRun<'a>>),
     /// `filled` says whether the state, if there is one to fill, could be.
     Finished {
@@ -68,7 +68,7 @@ enum Prepared<'a> {
 }
 
 /// Looks at everything; opens the journal if there is something to do.
-fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &MultiProgress) -> Result<Prepared<'a>, ExitMessage> {
+fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &MultiProgress) -> Result<PreparedImport<'a>, ExitMessage> {
     let (lock, _leftover) = run::lock(&job.paths)?;
     let state = job.state.map(LockedState::take).transpose()?;
     if let Some(state) = &state {
@@ -95,34 +95,34 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
             if filled.is_ok() {
                 source.is_done_with();
             }
-            Ok(Prepared::Finished { tally, delimiter: input.format.delimiter, filled })
+            Ok(PreparedImport::Finished { tally, delimiter: input.format.delimiter, filled })
         }
         StartDecision::Run(start) => {
             columns::announce(roster.header());
             admit(&start, &input, job)?;
             let client = build_client(&job.connection, job.lanes.main_rate())?;
-            let mut found = Found { job, reach, source, input, state, roster, client };
+            let mut inputs = ImportInputs { job, reach, source, input, state, roster, client };
             // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
             let stops = signals::stops();
-            let journal = found.open((start, spec), lock)?;
+            let journal = inputs.open((start, spec), lock)?;
             let gates = last_calls::gates(last_calls, job.connection.headroom);
-            let settings = job.lanes.settings(&job.connection, gates, found.client.admin()).resumed(&journal, job.typed.limit);
-            Ok(Prepared::Run(Box::new(ImportRun { found, journal, settings, stops })))
+            let settings = job.lanes.settings(&job.connection, gates, inputs.client.admin()).resumed(&journal, job.typed.limit);
+            Ok(PreparedImport::Run(Box::new(ImportRun { inputs, journal, settings, stops })))
         }
     }
 }
 
 /// A run that an earlier process has finished, its input being gone by now.
-fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> Result<Option<Prepared<'a>>, ExitMessage> {
+fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> Result<Option<PreparedImport<'a>>, ExitMessage> {
     let found = journal::finished_earlier(&OsDisk, &job.paths, &job.target).map_err(|error| cannot_open(&error))?;
     Ok(found.map(|checkpoint| finished_run(&checkpoint, job, state)))
 }
 
 /// A run that an earlier process has finished.
-fn finished_run<'a>(checkpoint: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> Prepared<'a> {
+fn finished_run<'a>(checkpoint: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> PreparedImport<'a> {
     let is_filled = |state| job.filling(state).is_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
     let filled = state.map_or(Ok(()), is_filled);
-    Prepared::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, filled }
+    PreparedImport::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, filled }
 }
 
 /// Whether a finished run of the same file stands for this one, so that nothing need be read.
@@ -172,7 +172,7 @@ fn admit(start: &StartMode, input: &OpenInput, job: &ImportJob) -> Result<(), Ex
 }
 
 /// What an import works with, before its journal is open.
-struct Found<'a> {
+struct ImportInputs<'a> {
     job: &'a ImportJob<'a>,
     reach: Reach,
     source: Source,
@@ -182,7 +182,7 @@ struct Found<'a> {
     client: ServiceClient,
 }
 
-impl Found<'_> {
+impl ImportInputs<'_> {
     /// Opens the journal. From then on there is a run, and what was made for it stays.
     fn open(&mut self, (start, mut spec): (StartMode, RunSpec), lock: Lockfile) -> Result<Journal<OsDisk>, ExitMessage> {
         let paths = &self.job.paths;
@@ -208,7 +208,7 @@ impl Found<'_> {
 
 /// A run about to send its first request.
 struct ImportRun<'a> {
-    found: Found<'a>,
+    inputs: ImportInputs<'a>,
     journal: Journal<OsDisk>,
     settings: ImportSettings,
     stops: LocalBoxStream<'static, ()>,
@@ -220,8 +220,8 @@ impl ImportRun<'_> {
             Ok(runtime) => runtime,
             Err(word) => return word,
         };
-        let Self { found, journal, settings, stops } = *self;
-        let Found { job, reach, source, input, state, roster, client } = found;
+        let Self { inputs, journal, settings, stops } = *self;
+        let ImportInputs { job, reach, source, input, state, roster, client } = inputs;
         announce(job, &input, &journal, &client);
         let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
@@ -231,11 +231,11 @@ impl ImportRun<'_> {
         let began = Stopwatch::now();
         let ends = ImportEnds {
             records: WatchedRecords::new(Watched::new(roster, input.file.clone(), input.stat), Rc::clone(&odd)),
-            ledger: journal,
+            sink: journal,
             on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
         };
         let ended = runtime.block_on(import::run(client.dependencies(stops), ends, settings));
-        Ending { job, source, input, state, reach, blank, odd, start, before }.tell(ended, began.elapsed())
+        ImportEnding { job, source, input, state, reach, blank, odd, start, before }.tell(ended, began.elapsed())
     }
 }
 

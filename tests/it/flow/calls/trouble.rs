@@ -14,7 +14,7 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_jobs() {
     for (count, most) in [(100, 21), (100_000, 40)] {
         let service = Service::new(|_| code(77777));
         let run = World::new().asking(CHECK, count).run(&service).await;
-        assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::UnknownCodes, code: Some(77777), .. })), "{:?}", run.end);
+        assert!(matches!(run.end, Some(AbortCause::Refused { reason: HaltReason::UnknownCodes, code: Some(77777), .. })), "{:?}", run.end);
         assert!((20..=most).contains(&service.calls()), "{count}: {}", service.calls());
     }
 }
@@ -23,11 +23,7 @@ async fn twenty_unknown_codes_in_a_row_stop_the_run_however_few_the_jobs() {
 async fn refusals_of_each_of_the_first_hundred_ids_stop_the_run() {
     let service = Service::new(|_| code(70402));
     let run = World::new().asking(CHECK, 500).run(&service).await;
-    assert!(
-        matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::AllRecordsRefused, code: Some(70402), .. })),
-        "{:?}",
-        run.end
-    );
+    assert!(matches!(run.end, Some(AbortCause::Refused { reason: HaltReason::AllRecordsRefused, code: Some(70402), .. })), "{:?}", run.end);
     assert!((100..140).contains(&run.outcomes.len()), "those that were answered by then stay so: {}", run.outcomes.len());
     // That there is no such account is an answer.
     let gone = Service::new(|call| if call.command == KICK { code(70107) } else { fine(call, LATENCY) });
@@ -129,7 +125,7 @@ async fn unknown_codes_are_counted_for_each_api_and_what_one_account_meets_count
     // What another API answers in between shows nothing.
     let service = Service::new(|call| if call.command == READ { code(77777) } else { fine(call, LATENCY) });
     let run = World::new().asking(CHECK, 100_000).asking(READ, 100_000).run(&service).await;
-    assert!(matches!(run.end, Some(AbortCause::Refused { refusal: HaltReason::UnknownCodes, .. })), "{:?}", run.end);
+    assert!(matches!(run.end, Some(AbortCause::Refused { reason: HaltReason::UnknownCodes, .. })), "{:?}", run.end);
     assert!(service.calls_of(READ) <= 40, "{}", service.calls_of(READ));
     // What the API itself answers in between does.
     let service = Service::new(|call| if call.number % 20 < 15 && call.nth_of_user == 1 { code(77777) } else { fine(call, LATENCY) });
