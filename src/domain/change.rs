@@ -18,12 +18,14 @@ pub const PROFILE_BYTES: usize = 1 + 8 * ProfileField::ALL.len();
 
 impl ProfileHashes {
     /// The hashes of a record's fields.
+    #[inline]
     #[must_use]
     pub fn of(said: PerField<Option<&str>>) -> Self {
         Self::new(|field| said[field].map(|text| xxh3_64(text.as_bytes())))
     }
 
     /// A fixed number of bytes: a bit for each field that is present, then the hashes.
+    #[inline]
     #[must_use]
     pub fn to_bytes(self) -> [u8; PROFILE_BYTES] {
         let mut bytes = [0; PROFILE_BYTES];
@@ -35,6 +37,7 @@ impl ProfileHashes {
     }
 
     /// The hashes from bytes of [`ProfileHashes::to_bytes`].
+    #[inline]
     #[must_use]
     pub fn from_bytes(bytes: &[u8; PROFILE_BYTES]) -> Self {
         let (known, mut hashes) = (FieldSet::from_bits(bytes[0]), bytes[1..].chunks_exact(8));

@@ -39,11 +39,13 @@ impl ProfileField {
 pub struct PerField<T>([T; ProfileField::ALL.len()]);
 
 impl<T> PerField<T> {
+    #[inline]
     #[must_use]
     pub fn new(make: impl FnMut(ProfileField) -> T) -> Self {
         Self(ProfileField::ALL.map(make))
     }
 
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (ProfileField, &T)> {
         ProfileField::ALL.into_iter().zip(&self.0)
     }
@@ -51,6 +53,7 @@ impl<T> PerField<T> {
 
 impl<T> From<[T; ProfileField::ALL.len()]> for PerField<T> {
     /// In the order of [`ProfileField::ALL`].
+    #[inline]
     fn from(fields: [T; ProfileField::ALL.len()]) -> Self {
         Self(fields)
     }
@@ -59,12 +62,14 @@ impl<T> From<[T; ProfileField::ALL.len()]> for PerField<T> {
 impl<T> std::ops::Index<ProfileField> for PerField<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, field: ProfileField) -> &T {
         &self.0[field as usize]
     }
 }
 
 impl<T> std::ops::IndexMut<ProfileField> for PerField<T> {
+    #[inline]
     fn index_mut(&mut self, field: ProfileField) -> &mut T {
         &mut self.0[field as usize]
     }
@@ -77,6 +82,7 @@ pub struct FieldSet(u8);
 impl FieldSet {
     pub const NONE: Self = Self(0);
 
+    #[inline]
     #[must_use]
     pub fn of(is_in: impl Fn(ProfileField) -> bool) -> Self {
         Self(ProfileField::ALL.into_iter().filter(|field| is_in(*field)).fold(0, |bits, field| bits | 1 << field as u8))
@@ -87,6 +93,7 @@ impl FieldSet {
         self.0 == 0
     }
 
+    #[inline]
     #[must_use]
     pub const fn has(self, field: ProfileField) -> bool {
         self.0 & (1 << field as u8) != 0
