@@ -277,11 +277,17 @@ fn has_at_most(found: &Answer, bytes: usize) -> bool {
     }
 }
 
-/// Bytes that are taken for a checkpoint say exactly what is read out of them.
+/// Bytes that are taken for a checkpoint say exactly what is read out of them; only its version may be an older one.
 pub(crate) fn of_a_checkpoint(bytes: &[u8]) {
     let Ok(read) = Checkpoint::decode(bytes) else { return };
     let written = read.encode();
     assert_eq!(Checkpoint::decode(&written).as_ref(), Ok(&read));
-    let value = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
-    assert_eq!(value(bytes), value(&written), "it says more, or something else");
+    let value = |bytes: &[u8]| {
+        let mut value: Value = serde_json::from_slice(bytes).unwrap();
+        let version = value.as_object_mut().unwrap().remove("version");
+        (value, version.unwrap().as_u64())
+    };
+    let ((read, version), (written, newest)) = (value(bytes), value(&written));
+    assert_eq!(read, written, "it says more, or something else");
+    assert!(version <= newest, "{version:?} is not known yet");
 }
