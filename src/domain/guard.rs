@@ -234,7 +234,7 @@ pub fn has_shrunk(figures: &GuardInput) -> bool {
 
 /// All guards that fail, in order.
 #[must_use]
-pub fn judge(figures: &GuardInput, limits: &GuardLimits) -> Vec<Tripped> {
+pub fn tripped_guards(figures: &GuardInput, limits: &GuardLimits) -> Vec<Tripped> {
     let all = [
         (Guard::Empty, empty(figures)),
         (Guard::Shrunk, shrunk(figures)),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     fn names(figures: &GuardInput, limits: &GuardLimits) -> Vec<&'static str> {
-        judge(figures, limits).iter().map(|tripped| tripped.guard.name()).collect()
+        tripped_guards(figures, limits).iter().map(|tripped| tripped.guard.name()).collect()
     }
 
     #[test]
@@ -421,7 +421,7 @@ mod tests {
     fn renaming_all_ids_is_a_loss_although_the_file_is_as_long() {
         let renamed = GuardInput { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
         assert_eq!(names(&renamed, &limits()), ["shrunk"]);
-        assert!(judge(&renamed, &limits())[0].why.starts_with("0 of the 400 known accounts"));
+        assert!(tripped_guards(&renamed, &limits())[0].why.starts_with("0 of the 400 known accounts"));
     }
 
     #[test]
@@ -432,7 +432,7 @@ mod tests {
         let allowed = vec![Guard::Empty, Guard::Shrunk, Guard::Cut];
         let wide = GuardLimits { allowed, max_update: Bound::Count(999), max_delete: Bound::Share(Percent(5_010)) };
         assert_eq!(names(&figures, &wide), [] as [&str; 0]);
-        let told = judge(&figures, &limits());
+        let told = tripped_guards(&figures, &limits());
         assert_eq!([2, 3, 4].map(|at| told[at].override_hint.as_str()), ["--max-update 999", "--allow cut", "--max-delete 501"]);
     }
 

@@ -27,10 +27,10 @@ pub struct ClockReading {
     pub jitter: f64,
 }
 
-/// Full jitter: a random share of a bound that doubles with every attempt. `jitter` is uniform in `0.0..1.0`.
+/// Full jitter: a random share of a bound that doubles with every try. `jitter` is uniform in `0.0..1.0`.
 #[must_use]
-pub fn back_off(attempts: u32, jitter: f64) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(16);
+pub fn back_off(tries: u32, jitter: f64) -> Duration {
+    let doublings = tries.saturating_sub(1).min(16);
     (BACK_OFF_BASE * 2_u32.pow(doublings)).min(BACK_OFF_CAP).mul_f64(jitter.clamp(0.0, 1.0))
 }
 

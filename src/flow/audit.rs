@@ -122,7 +122,7 @@ where
                     Some(Ok(Ok(next))) => Some(next.row),
                     Some(Ok(Err(_)) | Err(_)) | None => None,
                 };
-                audit.judge(entry, next_row)?;
+                audit.take_result(entry, next_row)?;
             }
             Err(MalformedResult { at, why }) => audit.report.push(Problem::Malformed { at, why }),
         }
@@ -152,7 +152,7 @@ enum ResultPosition {
 }
 
 impl<I: Iterator<Item = Result<Record, RosterError>>> RunningAudit<I> {
-    fn judge(&mut self, entry: ResultRecord, next_row: Option<u64>) -> Result<(), AuditError> {
+    fn take_result(&mut self, entry: ResultRecord, next_row: Option<u64>) -> Result<(), AuditError> {
         match self.turn(&entry, next_row)? {
             ResultPosition::Its => self.settle_next(&entry),
             ResultPosition::Late => {

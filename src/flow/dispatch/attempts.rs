@@ -96,7 +96,7 @@ impl<W: Workload> Scheduler<W> {
             if !health.is_down() {
                 job.charge_error(at.now);
             }
-            if health.is_down() || job.attempts < allowed {
+            if health.is_down() || job.charged_errors < allowed {
                 self.jobs.back_off(id, last, at);
                 return Ok(());
             }

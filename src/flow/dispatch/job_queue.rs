@@ -27,7 +27,7 @@ pub(crate) enum Stage {
     Exhausted,
 }
 
-/// Calls that changed something and are charged to what a job carries; they go with it when it is divided.
+/// Requests that change something and were charged to the accounts of a job. Its parts inherit them when it is divided.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Charges {
     /// What is reported.
@@ -48,8 +48,8 @@ pub struct Job<P> {
     pub(crate) batch_id: u64,
     /// The accounts of the whole job that this one is a part of; 0 if it is no part.
     pub(crate) split_from_accounts: usize,
-    /// Temporary errors charged to it; what `--max-attempts` bounds.
-    pub(crate) attempts: u32,
+    /// Temporary errors and unknown codes that were charged to it; `--max-attempts` bounds them.
+    pub(crate) charged_errors: u32,
     pub(crate) charges: Charges,
     /// Calls that were started, charged or not: what the back-off grows by.
     pub(crate) tries: u32,
@@ -71,7 +71,7 @@ impl<P> Job<P> {
             order: batch_id,
             batch_id,
             split_from_accounts: 0,
-            attempts: 0,
+            charged_errors: 0,
             charges: Charges::default(),
             tries: 0,
             has_left: false,
@@ -106,7 +106,7 @@ impl<P> Job<P> {
     /// Charges a temporary error.
     pub(crate) fn charge_error(&mut self, now: Instant) {
         let reported = u32::from(self.is_reported());
-        self.attempts += 1;
+        self.charged_errors += 1;
         self.charges.charged += reported;
         self.charges.passing += reported;
         self.charged_since.get_or_insert(now);
@@ -120,7 +120,7 @@ impl<P> Job<P> {
     pub(crate) const fn give_back(&mut self) {
         self.charges.charged -= self.charges.passing;
         self.charges.passing = 0;
-        self.attempts = 0;
+        self.charged_errors = 0;
         self.charged_since = None;
         self.overtime = None;
     }

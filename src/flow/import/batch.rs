@@ -149,7 +149,7 @@ impl ImportWorkload {
         Followup::StopCommand(Command::MultiaccountImport)
     }
 
-    /// Rows go to those that no call has carried yet; of these the first row leaves first.
+    /// Rows of a batch that is given up wait again beside the fresh ones, in order of rows.
     pub(super) fn put_back(&mut self, rows: Rows, charges: Charges) {
         self.fresh.extend(rows.into_iter().map(|row| FreshRow { row, charges }));
         self.fresh.make_contiguous().sort_unstable_by_key(|fresh| fresh.row);

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{ImportEnd, ImportEnds, ImportProgress, ImportSettings, ImportWorkload, Incoming};
+use super::{ImportEnd, ImportEnds, ImportProgress, ImportSettings, ImportWorkload, IncomingRecord};
 use crate::domain::command::Command;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
@@ -42,7 +42,7 @@ pub(super) struct ImportFlow<I, L: OutcomeSink, E> {
 impl<I, N, L, E> ImportFlow<I, L, E>
 where
     I: Iterator<Item = Result<N, E>>,
-    N: Into<Incoming>,
+    N: Into<IncomingRecord>,
     L: OutcomeSink,
 {
     pub(super) fn new(ends: ImportEnds<I, L>, settings: ImportSettings) -> Self {
@@ -94,9 +94,9 @@ where
             Some(Ok(next)) => {
                 let incoming = next.into();
                 match incoming {
-                    Incoming::Record { .. } | Incoming::Settled(_) => self.records_read += 1,
+                    IncomingRecord::Record { .. } | IncomingRecord::Settled(_) => self.records_read += 1,
                     // Passing over many records has taken a while: the loop looks at its events first.
-                    Incoming::Passed(_) => self.may_read = 0,
+                    IncomingRecord::Passed(_) => self.may_read = 0,
                 }
                 self.workload.admit(incoming, (clocks.wall)());
             }
@@ -133,7 +133,7 @@ where
                 return false;
             }
             // It is being looked at.
-            Some(Ok(Incoming::Passed(_))) => {}
+            Some(Ok(IncomingRecord::Passed(_))) => {}
             Some(Ok(incoming)) => {
                 self.records_read += 1;
                 self.workload.input_goes_on();
@@ -172,7 +172,7 @@ where
 impl<I, N, L, E> Flow for ImportFlow<I, L, E>
 where
     I: Iterator<Item = Result<N, E>>,
-    N: Into<Incoming>,
+    N: Into<IncomingRecord>,
     L: OutcomeSink,
 {
     type Workload = ImportWorkload;
@@ -240,7 +240,7 @@ where
 
     fn report(&mut self, progress: dispatch::Progress) {
         let dispatch::Progress { phase, calls, retries, in_flight } = progress;
-        let offset = self.settled.map(|mark| mark.offset);
+        let offset = self.settled.map(|settled| settled.offset);
         (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight });
     }
 }

@@ -54,7 +54,7 @@ pub enum OnBatchFailure {
 
 /// What the input has next.
 #[derive(Debug)]
-pub enum Incoming {
+pub enum IncomingRecord {
     /// A record to import; `accepted_as` is what it is once the service has it.
     Record { record: Record, accepted_as: Status },
     /// A record whose outcome is known without a call.
@@ -63,9 +63,9 @@ pub enum Incoming {
     Passed(InputPosition),
 }
 
-impl From<Record> for Incoming {
+impl From<Record> for IncomingRecord {
     fn from(record: Record) -> Self {
-        Incoming::Record { record, accepted_as: Status::Imported }
+        IncomingRecord::Record { record, accepted_as: Status::Imported }
     }
 }
 
@@ -181,7 +181,7 @@ pub async fn run<A, I, N, L, E>(
 where
     A: Api,
     I: Iterator<Item = Result<N, E>>,
-    N: Into<Incoming>,
+    N: Into<IncomingRecord>,
     L: OutcomeSink,
 {
     let dispatch = settings.dispatch.clone();

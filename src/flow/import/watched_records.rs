@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::Incoming;
+use super::IncomingRecord;
 use crate::domain::oddity::{OddPlace, OddityCounts};
 use crate::io::roster::{Next, Record, RosterError, Watched};
 
@@ -32,7 +32,7 @@ impl WatchedRecords {
 }
 
 impl Iterator for WatchedRecords {
-    type Item = Result<Incoming, RosterError>;
+    type Item = Result<IncomingRecord, RosterError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(match self.records.next_or_comparing()? {
@@ -40,7 +40,7 @@ impl Iterator for WatchedRecords {
                 self.look_at(&record);
                 Ok(record.into())
             }
-            Ok(Next::Comparing) => Ok(Incoming::Passed(self.records.at())),
+            Ok(Next::Comparing) => Ok(IncomingRecord::Passed(self.records.at())),
             Err(error) => Err(error),
         })
     }

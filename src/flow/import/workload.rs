@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::batch_trial::BatchTrial;
 use super::reorder_buffer::{ReorderBuffer, SettledRecord, UnsettledRecord};
 use super::user_order::{UserKey, UserOrder};
-use super::{Incoming, Lane, WindowLimits};
+use super::{IncomingRecord, Lane, WindowLimits};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::outcome::{RowOutcome, Status};
@@ -91,11 +91,11 @@ impl ImportWorkload {
     }
 
     /// Takes what the input has next.
-    pub fn admit(&mut self, incoming: impl Into<Incoming>, wall: SystemTime) {
+    pub fn admit(&mut self, incoming: impl Into<IncomingRecord>, wall: SystemTime) {
         match incoming.into() {
-            Incoming::Record { record, accepted_as } => self.admit_record(record, accepted_as, wall),
-            Incoming::Settled(settled) => self.buffer.push_settled(settled),
-            Incoming::Passed(end) => self.buffer.push_passed(end),
+            IncomingRecord::Record { record, accepted_as } => self.admit_record(record, accepted_as, wall),
+            IncomingRecord::Settled(settled) => self.buffer.push_settled(settled),
+            IncomingRecord::Passed(end) => self.buffer.push_passed(end),
         }
     }
 
@@ -188,7 +188,7 @@ impl Workload for ImportWorkload {
     /// errors, with nothing accepted in between, raise a suspicion.
     const SUSPECTS_PARTS: bool = true;
 
-    /// Nothing leaves while the service takes no accounts, be it to read back what it took.
+    /// All requests share the breaker of the imports: while the service takes no accounts, nothing is read back either.
     fn breaker_of(_: Command) -> Command {
         Command::AccountImport
     }

@@ -63,7 +63,7 @@ pub fn compare(draft: &mut PlanDraft, roster: &mut Roster<impl Read>, policy: &P
     let found = join(keys, cells, |id, lookalike| matches.push(match_to_bytes(&id, lookalike))).map_err(&cannot)?;
     draft.lookalikes = found;
     let mut missing = scratch.list()?;
-    spare(draft, matches.finish().map_err(&cannot)?, policy, &mut missing).map_err(&cannot)?;
+    spare_lookalikes(draft, matches.finish().map_err(&cannot)?, policy, &mut missing).map_err(&cannot)?;
     draft.missing = missing;
     Ok(())
 }
@@ -134,8 +134,13 @@ fn next_of(cells: &mut Peekable<Sorted<CELL>>, hash: u128) -> io::Result<Option<
     Ok(None)
 }
 
-/// Lays the missing down once more, those that look like a record as such.
-fn spare(draft: &mut PlanDraft, matches: Sorted<MATCH>, policy: &Policy, into: &mut ScratchList<MISSING_BYTES>) -> io::Result<()> {
+/// Writes the list of missing accounts once more, with those spared that look like a record.
+fn spare_lookalikes(
+    draft: &mut PlanDraft,
+    matches: Sorted<MATCH>,
+    policy: &Policy,
+    into: &mut ScratchList<MISSING_BYTES>,
+) -> io::Result<()> {
     let mut matches = matches.peekable();
     let (mut due, mut spared) = (draft.due, 0);
     for missing in draft.missing()? {
@@ -146,20 +151,20 @@ fn spare(draft: &mut PlanDraft, matches: Sorted<MATCH>, policy: &Policy, into: &
             continue;
         };
         let lookalike = Some(match_from_bytes(&found?).1);
-        let spared_as = spared_as(&missing, policy);
-        due -= u64::from(matches!(missing.due, PlannedAction::Kick | PlannedAction::Delete) && spared_as != missing.due);
-        spared += u64::from(spared_as == PlannedAction::Lookalike);
-        into.push(&missing_to_bytes(&MissingAccount { due: spared_as, lookalike, ..missing }))?;
+        let action = planned_for_lookalike(&missing, policy);
+        due -= u64::from(matches!(missing.due, PlannedAction::Kick | PlannedAction::Delete) && action != missing.due);
+        spared += u64::from(action == PlannedAction::Lookalike);
+        into.push(&missing_to_bytes(&MissingAccount { due: action, lookalike, ..missing }))?;
     }
     (draft.due, draft.lookalikes.spared) = (due, spared);
     Ok(())
 }
 
-/// What is to be done about one that looks like a record.
-fn spared_as(missing: &MissingAccount, policy: &Policy) -> PlannedAction {
+/// What is to be done about a missing account that looks like a record.
+fn planned_for_lookalike(missing: &MissingAccount, policy: &Policy) -> PlannedAction {
     match policy.missing.lookalikes {
         MissingTrust::Allowed => missing.due,
-        MissingTrust::No if (policy.missing.is_protected)(missing.id.as_str()) => PlannedAction::Protected,
+        MissingTrust::No if policy.missing.protects(&missing.id) => PlannedAction::Protected,
         MissingTrust::No => PlannedAction::Lookalike,
     }
 }
@@ -283,13 +288,13 @@ mod tests {
     fn compared(held: &BTreeSet<String>, text: &str, lookalikes: MissingTrust) -> (Vec<Told>, Lookalikes, u64) {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(held, folder.path());
-        let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+        let mut scratch = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let (policy, malformed) = (MissingPolicy::Delete, MissingTrust::Allowed);
-        let missing = MissingRules { policy, missing_runs: 1, malformed, lookalikes, ..MissingRules::report() };
+        let missing = MissingRules { policy, runs_until_due: 1, malformed, lookalikes, ..MissingRules::report() };
         let policy = Policy { missing, canaries: Vec::new(), now: 9 };
-        let scan = scan(&mut roster(text), STAT, &mut reading).unwrap();
-        let mut draft = build_plan(scan, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
-        compare(&mut draft, &mut roster(text), &policy, &mut reading).unwrap();
+        let scan = scan(&mut roster(text), STAT, &mut scratch).unwrap();
+        let mut draft = build_plan(scan, Some(&state), SendOutcomes::none(), &policy, &mut scratch).unwrap();
+        compare(&mut draft, &mut roster(text), &policy, &mut scratch).unwrap();
         let missing = draft.missing().unwrap().map(Result::unwrap);
         let missing =
             missing.map(|missing| (missing.id.as_str().to_owned(), missing.due, missing.lookalike.map(|found| found.row))).collect();
@@ -326,15 +331,15 @@ mod tests {
     fn a_file_that_is_not_the_same_the_second_time_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(&set(&["gone"]), folder.path());
-        let mut reading = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
+        let mut scratch = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
         let policy = Policy { missing: MissingRules::report(), canaries: Vec::new(), now: 9 };
-        let scan = scan(&mut roster("UserID\na\nb\n"), STAT, &mut reading).unwrap();
-        let mut draft = build_plan(scan, Some(&state), SendOutcomes::none(), &policy, &mut reading).unwrap();
+        let scan = scan(&mut roster("UserID\na\nb\n"), STAT, &mut scratch).unwrap();
+        let mut draft = build_plan(scan, Some(&state), SendOutcomes::none(), &policy, &mut scratch).unwrap();
         for changed in ["UserID\na\nc\n", "UserID\na\n", "UserID\na\nb\nc\n"] {
-            let compared = compare(&mut draft, &mut roster(changed), &policy, &mut reading);
+            let compared = compare(&mut draft, &mut roster(changed), &policy, &mut scratch);
             assert!(matches!(compared, Err(PlanError::Modified)), "{changed:?}");
         }
-        compare(&mut draft, &mut roster("UserID\na\nb\n"), &policy, &mut reading).unwrap();
+        compare(&mut draft, &mut roster("UserID\na\nb\n"), &policy, &mut scratch).unwrap();
     }
 
     proptest! {

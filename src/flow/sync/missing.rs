@@ -93,8 +93,8 @@ impl<'a> MissingWorkload<'a> {
             let slice = self.state.due(self.last.as_ref(), SLICE)?;
             self.is_dry = slice.is_empty();
             self.last = slice.last().map(|missing| missing.id).or(self.last);
-            let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| self.rules.spare(missing).is_some());
-            let spared = spared.iter().filter_map(|missing| self.rules.spare(missing).map(|action| done(missing.id, action)));
+            let (spared, slice): (Vec<_>, Vec<_>) = slice.into_iter().partition(|missing| self.rules.spared_as(missing).is_some());
+            let spared = spared.iter().filter_map(|missing| self.rules.spared_as(missing).map(|action| done(missing.id, action)));
             self.note(&spared.collect::<Vec<_>>())?;
             if self.rules.skip_online {
                 self.to_ask = slice.into();
@@ -140,8 +140,8 @@ impl<'a> MissingWorkload<'a> {
         if acted.is_empty() { Ok(()) } else { self.state.record_actions(acted) }
     }
 
-    /// Who is online is left alone, and so is whoever couldn't be asked about.
-    fn asked(&mut self, ids: &[PaddedId], presences: &[Item<Presence>]) -> Result<(), StateError> {
+    /// Leaves alone who is online, and whoever could not be asked about; the others are to be kicked or deleted.
+    fn sort_by_presence(&mut self, ids: &[PaddedId], presences: &[Item<Presence>]) -> Result<(), StateError> {
         let mut by_id: BTreeMap<&str, &Result<Presence, ItemRefusal>> = BTreeMap::new();
         for Item { user_id, said } in presences {
             // Where two things are said of one, the one that spares counts.
@@ -227,7 +227,7 @@ impl JobSource for MissingWorkload<'_> {
     fn ended(&mut self, job: AccountsJob<()>, outcome: JobOutcome) -> Result<(), MissingError> {
         let ids: Vec<PaddedId> = job.accounts.iter().map(|account| PaddedId::new(account.user_id.as_str().as_bytes())).collect();
         match (job.command, outcome) {
-            (Command::QueryOnlineStatus, JobOutcome::Answered(Answer::Presences(presences))) => self.asked(&ids, &presences)?,
+            (Command::QueryOnlineStatus, JobOutcome::Answered(Answer::Presences(presences))) => self.sort_by_presence(&ids, &presences)?,
             (Command::QueryOnlineStatus, JobOutcome::Rejected((Some(NO_ACCOUNT), _))) => {
                 let gone = ids.iter().filter_map(|id| self.under_way.remove(id)).collect();
                 self.announce(gone)?;

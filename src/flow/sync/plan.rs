@@ -70,8 +70,8 @@ impl SyncPlan {
 
     /// The guards that trip.
     #[must_use]
-    pub fn judge(&self, limits: &GuardLimits) -> Vec<Tripped> {
-        guard::judge(&self.guard_input, limits)
+    pub fn tripped_guards(&self, limits: &GuardLimits) -> Vec<Tripped> {
+        guard::tripped_guards(&self.guard_input, limits)
     }
 
     /// Writes what is to become of each record that is not unchanged, in input order, then the missing accounts.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::domain::change::{Op, Ops};
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
-use crate::flow::import::Incoming;
+use crate::flow::import::IncomingRecord;
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{DiskError, Journal, OutcomeSink};
 use crate::io::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};
@@ -72,7 +72,7 @@ impl PlannedRecords {
     }
 
     /// Passes over what is unchanged, for a while.
-    fn advance(&mut self) -> Result<Option<Incoming>, FeedError> {
+    fn advance(&mut self) -> Result<Option<IncomingRecord>, FeedError> {
         let first = self.roster.at().rows + 1;
         let until = first + PASS_AT_ONCE;
         let mut row = first;
@@ -84,15 +84,15 @@ impl PlannedRecords {
             passed = Some(self.roster.pass_over().ok_or(FeedError::Modified)??);
         }
         if let Some(end) = passed {
-            return Ok(Some(Incoming::Passed(end)));
+            return Ok(Some(IncomingRecord::Passed(end)));
         }
         self.next_record()
     }
 
-    fn next_record(&mut self) -> Result<Option<Incoming>, FeedError> {
+    fn next_record(&mut self) -> Result<Option<IncomingRecord>, FeedError> {
         let row = self.roster.at().rows + 1;
         if self.planned.limit == Some(0) {
-            return Ok((row <= self.planned.ops.rows()).then(|| Incoming::Passed(self.roster.at())));
+            return Ok((row <= self.planned.ops.rows()).then(|| IncomingRecord::Passed(self.roster.at())));
         }
         let op = self.planned.ops.get(row);
         let is_over = row > self.planned.ops.rows();
@@ -101,7 +101,7 @@ impl PlannedRecords {
         }
         let must_announce = op.is_sent() && row > self.planned.sent_up_to;
         if (is_over || must_announce) && !self.is_as_planned()? {
-            return Ok(Some(Incoming::Passed(self.roster.at())));
+            return Ok(Some(IncomingRecord::Passed(self.roster.at())));
         }
         if is_over {
             return Ok(None);
@@ -115,11 +115,11 @@ impl PlannedRecords {
             return Err(FeedError::Modified);
         }
         match op {
-            Op::Create => Ok(Some(Incoming::Record { record, accepted_as: Status::Created })),
-            Op::Update(_) => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
-            Op::Invalid if record.account.is_err() => Ok(Some(Incoming::Record { record, accepted_as: Status::Updated })),
+            Op::Create => Ok(Some(IncomingRecord::Record { record, accepted_as: Status::Created })),
+            Op::Update(_) => Ok(Some(IncomingRecord::Record { record, accepted_as: Status::Updated })),
+            Op::Invalid if record.account.is_err() => Ok(Some(IncomingRecord::Record { record, accepted_as: Status::Updated })),
             Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
-            Op::Superseded => Ok(Some(Incoming::Settled(superseded(record, (self.wall)())))),
+            Op::Superseded => Ok(Some(IncomingRecord::Settled(superseded(record, (self.wall)())))),
         }
     }
 
@@ -159,7 +159,7 @@ fn superseded(record: Record, wall: SystemTime) -> RowOutcome {
 }
 
 impl Iterator for PlannedRecords {
-    type Item = Result<Incoming, FeedError>;
+    type Item = Result<IncomingRecord, FeedError>;
 
     /// Behind the end it looks only whether the file is still what was planned.
     fn next(&mut self) -> Option<Self::Item> {

@@ -338,7 +338,7 @@ impl PlanBuilder<'_> {
                 return Ok(());
             }
         }
-        self.miss(id, held)
+        self.plan_missing(id, held)
     }
 
     fn finish(mut self) -> io::Result<PlanDraft> {
@@ -378,31 +378,32 @@ impl PlanBuilder<'_> {
         self.draft.planned.push(&RecordDigest { tag, ..digest }.to_bytes())
     }
 
-    fn miss(&mut self, id: PaddedId, held: &KnownAccount) -> io::Result<()> {
-        let missing_runs = self.missing_runs(held);
-        let due = self.due(&id, held, missing_runs);
+    fn plan_missing(&mut self, id: PaddedId, held: &KnownAccount) -> io::Result<()> {
+        let missing_runs = self.missing_runs_now(held);
+        let due = self.planned_action(&id, held, missing_runs);
         self.draft.due += u64::from(matches!(due, PlannedAction::Kick | PlannedAction::Delete));
         let missing = MissingAccount { id, last_imported: held.last_imported, missing_runs, due, lookalike: None };
         self.draft.missing.push(&missing_to_bytes(&missing))
     }
 
-    /// This run included, if it is far enough from the one that raised the number last. A clock that went back raises nothing.
-    fn missing_runs(&self, held: &KnownAccount) -> u32 {
+    /// The runs in which the account was missing, with this one. This one does not count if it began too soon after the run that raised the
+    /// number last, or if the clock went back.
+    fn missing_runs_now(&self, held: &KnownAccount) -> u32 {
         let raised_at = held.raised_at.or(self.last_began_at);
         let is_apart = raised_at.is_none_or(|at| self.policy.now >= at && self.policy.now - at >= self.policy.missing.missing_apart);
         if held.missing_runs == 0 || is_apart { held.missing_runs.saturating_add(1) } else { held.missing_runs }
     }
 
-    fn due(&self, id: &PaddedId, held: &KnownAccount, missing_runs: u32) -> PlannedAction {
+    fn planned_action(&self, id: &PaddedId, held: &KnownAccount, missing_runs: u32) -> PlannedAction {
         let due = match self.policy.missing.policy {
             MissingPolicy::Report => PlannedAction::Nothing,
-            _ if missing_runs < self.policy.missing.missing_runs => PlannedAction::Nothing,
-            // They wait, so nobody has judged how many there are.
+            _ if !self.policy.missing.is_missing_for_long(missing_runs) => PlannedAction::Nothing,
+            // While the file is malformed nothing is due, so no guard has judged how many would be kicked or deleted.
             _ if self.draft.malformed.is_some() && self.policy.missing.malformed == MissingTrust::No => PlannedAction::Nothing,
             MissingPolicy::Kick if held.is_kicked => PlannedAction::Nothing,
             MissingPolicy::Kick => PlannedAction::Kick,
             MissingPolicy::Delete => PlannedAction::Delete,
         };
-        if due != PlannedAction::Nothing && (self.policy.missing.is_protected)(id.as_str()) { PlannedAction::Protected } else { due }
+        if due != PlannedAction::Nothing && self.policy.missing.protects(id) { PlannedAction::Protected } else { due }
     }
 }

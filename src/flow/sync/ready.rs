@@ -155,7 +155,7 @@ struct SyncSteps<A> {
 }
 
 /// What the import of a sync comes to.
-type Sent = Result<ImportOutcome<SyncOutcomeSink<OsDisk>, FeedError>, ImportFailed<DiskError>>;
+type ImportEnded = Result<ImportOutcome<SyncOutcomeSink<OsDisk>, FeedError>, ImportFailed<DiskError>>;
 
 impl<A: Api + Clone + 'static> SyncSteps<A> {
     async fn go(
@@ -191,7 +191,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     }
 
     /// Sends what the plan has to be sent. The outer error is that of the input or the state, before anything is sent.
-    async fn send(&self, journal: Journal<OsDisk>, roster: Roster<InputReader>, ops: Rc<Ops>) -> Result<Sent, SyncError> {
+    async fn send(&self, journal: Journal<OsDisk>, roster: Roster<InputReader>, ops: Rc<Ops>) -> Result<ImportEnded, SyncError> {
         let Self { setup, open_run, dependencies } = self;
         let start = journal.settled();
         let roster = roster.skip_to(start).map_err(RosterError::from)?;
@@ -231,7 +231,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let run = (self.open_run.number, self.open_run.token);
         // Nobody is kicked, and nothing ends as finished, by a state that knows nothing of this run.
         state.is_open(run.0, run.1)?;
-        report.wait = self.wait(left.unknown)?;
+        report.wait = self.wait_after_sending(left.unknown)?;
         if let Some(wait) = report.wait {
             self.tell_wait(wait, left.unknown, &state)?;
         } else if self.setup.missing.policy != MissingPolicy::Report {
@@ -265,7 +265,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     }
 
     /// Why kicks and deletions wait, now that all rows have their outcomes.
-    fn wait(&self, unknown_rows: u64) -> Result<Option<Wait>, SyncError> {
+    fn wait_after_sending(&self, unknown_rows: u64) -> Result<Option<Wait>, SyncError> {
         let Self { setup, open_run, .. } = self;
         let missing = open_run.counts.missing;
         let known = setup.missing.planned_wait(missing, open_run.malformed.is_some(), setup.limit);

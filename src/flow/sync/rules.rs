@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::domain::change::{MissingAccount, PlannedAction, Wait};
+use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, Wait};
 use crate::io::state::MissingAction;
 
 /// What is to be done about accounts that the file lacks.
@@ -27,7 +27,7 @@ pub enum MissingTrust {
 pub struct MissingRules {
     pub policy: MissingPolicy,
     /// Finished runs in a row in which an id must be missing before anything is done about it.
-    pub missing_runs: u32,
+    pub runs_until_due: u32,
     /// What must lie between the starts of two runs that count for the missing, in milliseconds.
     pub missing_apart: i64,
     /// Whoever is online is spared.
@@ -40,7 +40,7 @@ pub struct MissingRules {
 
 impl fmt::Debug for MissingRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MissingRules").field("policy", &self.policy).field("missing_runs", &self.missing_runs).finish_non_exhaustive()
+        f.debug_struct("MissingRules").field("policy", &self.policy).field("runs_until_due", &self.runs_until_due).finish_non_exhaustive()
     }
 }
 
@@ -50,7 +50,7 @@ impl MissingRules {
     pub fn report() -> Self {
         Self {
             policy: MissingPolicy::Report,
-            missing_runs: 3,
+            runs_until_due: 3,
             missing_apart: 0,
             skip_online: false,
             malformed: MissingTrust::No,
@@ -71,18 +71,28 @@ impl MissingRules {
         }
     }
 
+    /// Whether an account is never to be touched.
+    pub(super) fn protects(&self, id: &PaddedId) -> bool {
+        (self.is_protected)(id.as_str())
+    }
+
+    /// Whether an account that was missing in so many runs has been so for long enough.
+    pub(super) const fn is_missing_for_long(&self, missing_runs: u32) -> bool {
+        missing_runs >= self.runs_until_due
+    }
+
     /// What is noted of an account that nothing may be done about now, whatever an earlier process has planned.
-    pub(super) fn spare(&self, missing: &MissingAccount) -> Option<MissingAction> {
+    pub(super) fn spared_as(&self, missing: &MissingAccount) -> Option<MissingAction> {
         let may = match self.policy {
             MissingPolicy::Report => false,
             MissingPolicy::Kick => missing.due == PlannedAction::Kick,
             MissingPolicy::Delete => missing.due == PlannedAction::Delete,
         };
-        if (self.is_protected)(missing.id.as_str()) {
+        if self.protects(&missing.id) {
             Some(MissingAction::Protected)
         } else if self.lookalikes == MissingTrust::No && missing.lookalike.is_some() {
             Some(MissingAction::Lookalike)
-        } else if may && missing.missing_runs >= self.missing_runs {
+        } else if may && self.is_missing_for_long(missing.missing_runs) {
             None
         } else {
             Some(MissingAction::Nothing)

@@ -404,9 +404,9 @@ fn set_aside<D: Disk>(disk: &D, paths: &RunPaths, now: SystemTime) -> Result<Str
 
 /// Renames files to backups that belong to no run but have the names of this run's files. They are the user's own and must not be
 /// overwritten.
-fn set_aside_strays<D: Disk>(disk: &D, paths: &RunPaths, work: RunKind, now: SystemTime) -> Result<Option<String>, DiskError> {
+fn set_aside_strays<D: Disk>(disk: &D, paths: &RunPaths, kind: RunKind, now: SystemTime) -> Result<Option<String>, DiskError> {
     let mut stamp = None;
-    let writes_missing = matches!(work, RunKind::Sync { .. });
+    let writes_missing = matches!(kind, RunKind::Sync { .. });
     for path in [Some(&paths.rejects), writes_missing.then_some(&paths.missing)].into_iter().flatten() {
         if disk.len(path).map_err(DiskError::at("read", path))?.is_none() {
             continue;

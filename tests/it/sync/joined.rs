@@ -154,7 +154,7 @@ impl JoinedFixture {
         std::fs::write(self.path("users.csv"), csv).unwrap();
         let Prepared::Plan(plan) = sync::prepare(self.setup()).unwrap() else { panic!("every night is finished") };
         let max_delete = Bound::Share(Percent::whole(2));
-        let tripped = plan.judge(&GuardLimits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete });
+        let tripped = plan.tripped_guards(&GuardLimits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete });
         if !tripped.is_empty() {
             return Err(tripped);
         }
@@ -174,7 +174,7 @@ impl JoinedFixture {
     fn setup(&self) -> Setup {
         let missing = MissingRules {
             policy: MissingPolicy::Delete,
-            missing_runs: MISSING_RUNS,
+            runs_until_due: MISSING_RUNS,
             missing_apart: MISSING_APART_MS,
             ..MissingRules::report()
         };

@@ -86,7 +86,7 @@ fn missing_rules(flags: &SyncFlags, identifier: &str) -> MissingRules {
             MissingFlag::Kick => MissingPolicy::Kick,
             MissingFlag::Delete => MissingPolicy::Delete,
         },
-        missing_runs: flags.missing_runs,
+        runs_until_due: flags.missing_runs,
         missing_apart: i64::try_from(flags.missing_apart.as_millis()).unwrap_or(i64::MAX),
         skip_online: flags.skip_online,
         malformed: trust(AllowFlag::Malformed),

@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
         let mut prepared = sync::prepare(self.setup()).map_err(|error| report::error_word(self.job, &error))?;
         let (client, planned_blank) = match &mut prepared {
             Prepared::Resume(_) => (self.client()?, 0),
-            Prepared::Plan(plan) => (planned::judge(self.job, plan).and_then(|()| self.client())?, plan.blank_lines()),
+            Prepared::Plan(plan) => (planned::tell_and_guard(self.job, plan).and_then(|()| self.client())?, plan.blank_lines()),
         };
         // From here on a signal finds a run that it can stop.
         self.watch.borrow_mut().stops();

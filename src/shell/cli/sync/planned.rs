@@ -17,8 +17,8 @@ use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
 
 /// Tells the plan, and judges it. The error is the last word where it goes no further: a dry run, or a guard.
-pub(super) fn judge(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), ExitMessage> {
-    let tripped = plan.judge(&job.guard_limits);
+pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), ExitMessage> {
+    let tripped = plan.tripped_guards(&job.guard_limits);
     write_plan(job, plan)?;
     let ends_here = job.intent == Intent::DryRun || !tripped.is_empty();
     if ends_here || !job.typed.output.quiet {
