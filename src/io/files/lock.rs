@@ -6,8 +6,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use super::known::FileId;
 
 /// How often the lock of a file that is going is tried. Chosen: each time means that another process has begun and ended in between.
 const TRIES_MAX: u32 = 100;
@@ -71,10 +73,31 @@ fn is_named(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 impl Lockfile {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the file goes with the lock.
     #[must_use]
     pub fn is_for_nothing(&self) -> bool {
         self.is_for_nothing
+    }
+
+    /// Notes which files were made under it, for whoever gets the lock after a kill. When it was last written is left as it was: that says
+    /// something of its own.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn note_made(&self, files: &[FileId]) -> io::Result<()> {
+        let modified = self.file.metadata()?.modified()?;
+        // The first byte may be overwritten, by who may not set the time of another's file.
+        let text = files.iter().fold("\n".to_owned(), |text, file| format!("{text}{file}\n"));
+        self.file.set_len(0)?;
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        // Only the owner may set it; others only cost the next process a second.
+        let _ = self.file.set_modified(modified);
+        self.file.sync_all()
     }
 
     /// Something has begun under it: the file stays.
@@ -92,6 +115,13 @@ impl Drop for Lockfile {
         // Whatever becomes of this, the lock ends with the last process that has the file open.
         let _ = self.file.unlock();
     }
+}
+
+/// The files that were made under a lock, now or by a process that was killed.
+#[must_use]
+pub fn noted_files(path: &Path) -> Vec<FileId> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// The process that holds the lock, as far as the system shows it. The file doesn't say it: what it says would outlive a kill.
@@ -155,6 +185,22 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"");
         drop(take(&path).unwrap());
         assert!(path.exists() && holder(&path).is_none());
+    }
+
+    #[test]
+    fn what_was_made_under_a_lock_is_known_to_the_next_and_changes_no_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.json.lock");
+        let mut lock = take(&path).unwrap().unwrap();
+        lock.file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let made = FileId::of(&File::create(folder.path().join("a")).unwrap()).unwrap();
+        lock.note_made(&[made, made]).unwrap();
+        lock.note_made(&[made]).unwrap();
+        lock.keep();
+        drop(lock);
+        assert_eq!(noted_files(&path), [made]);
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), std::time::SystemTime::UNIX_EPOCH);
+        assert_eq!(noted_files(&folder.path().join("none")), []);
     }
 
     #[test]

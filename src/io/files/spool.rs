@@ -12,7 +12,7 @@ use super::folder_of;
 
 /// Bytes that are copied at once. Chosen: system calls don't count.
 const AT_ONCE: usize = 256 * 1024;
-/// Bytes between two looks at the room that is left.
+/// Most bytes between two looks at the room that is left.
 const LOOK_EVERY: u64 = 8 * 1024 * 1024;
 /// What is to be left of a file system: this share of it, or this much, whichever is less. Source: the contract of the input.
 const LEFT_PER_CENT: u64 = 5;
@@ -69,7 +69,7 @@ impl Room {
 /// [`SpoolError`]; what was written by then is of no use.
 pub fn fill(mut text: impl Read, (file, path): (&mut File, &Path), mut on_progress: impl FnMut(u64)) -> Result<u64, SpoolError> {
     let mut buffer = vec![0; AT_ONCE];
-    let (mut written, mut looked_at) = (0, 0);
+    let (mut written, mut look_at) = (0, 0);
     loop {
         let bytes = match text.read(&mut buffer) {
             Ok(0) => break,
@@ -77,9 +77,10 @@ pub fn fill(mut text: impl Read, (file, path): (&mut File, &Path), mut on_progre
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(SpoolError::Input(error)),
         };
-        if written == 0 || written - looked_at >= LOOK_EVERY {
-            looked_at = written;
-            Room::of(path).map_err(SpoolError::Disk)?.takes(bytes as u64)?;
+        if written >= look_at {
+            let room = Room::of(path).map_err(SpoolError::Disk)?;
+            room.takes(bytes as u64)?;
+            look_at = written + room.free.saturating_sub(room.least()).min(LOOK_EVERY);
         }
         file.write_all(&buffer[..bytes]).map_err(SpoolError::Disk)?;
         written += bytes as u64;

@@ -1,6 +1,6 @@
 //! Where a run's records come from: a file as it stands, or a copy of it as UTF-8 that is kept so that the run can be resumed.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use indicatif::MultiProgress;
@@ -13,9 +13,11 @@ use super::input;
 use super::opened::OpenedInput;
 use super::preflight::{self, Admission, OddFile};
 use super::settings::format;
-use super::spool::{self, Incoming, Spool, incoming_path};
+use super::spool::{self, Incoming, Owner, Spool, incoming_path};
 use crate::domain::figures::bytes;
 use crate::domain::position::{FileStat, SourceFile};
+use crate::io::files::known::FileId;
+use crate::io::files::lock::{Lockfile, noted_files};
 use crate::io::files::spool::{Room, SpoolError};
 use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};
 use crate::io::journal::disk::OsDisk;
@@ -42,6 +44,8 @@ pub(super) struct Source {
 
 /// How a source is opened.
 pub(super) struct SourceSettings<'a> {
+    /// Of the run. A dry run has none, and makes no files.
+    pub(super) lock: Option<&'a Lockfile>,
     pub(super) flags: &'a RunFlags,
     pub(super) paths: &'a RunPaths,
     /// Which files are let in, of those that are to be copied.
@@ -60,13 +64,13 @@ impl Source {
         let SourceSettings { flags, paths, .. } = settings;
         let is_half = is_half(paths);
         // Of a stream the copy is begun before anything is waited for: that it can't be is known at once.
-        let begins_now = input::is_stream(&flags.input.file) && !flags.dry_run;
-        let incoming = if begins_now { Some(begin(&flags.input.file, paths)?) } else { None };
+        let begins_now = input::is_stream(&flags.input.file).then_some(settings.lock).flatten();
+        let incoming = begins_now.map(|lock| begin(&flags.input.file, paths, lock)).transpose()?;
         let opened = OpenedInput::open(&flags.input)?;
         opened.warning().into_iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut source = Self { spool: None, unnamed: None, stale: None, file: flags.input.file.clone(), original: None, finished: None };
         if opened.stands_as_it_is() {
-            source.stale = stale_copy(paths);
+            source.stale = stale_copy(paths, &flags.input.file);
             return Ok(source);
         }
         let known = if flags.restart { None } else { read_checkpoint(&OsDisk, paths) };
@@ -90,9 +94,10 @@ impl Source {
         if !is_resumed && !opened.head().is_empty() {
             judge(&opened, &flags.input, settings.admission)?;
         }
-        if !flags.dry_run {
+        if let Some(lock) = settings.lock {
+            let incoming = incoming.map_or_else(|| begin(&source.file, paths, lock), Ok)?;
             source.spool(opened, incoming, settings)?;
-        } else if opened.head().is_empty() && paths.spool().exists() {
+        } else if opened.head().is_empty() && is_ours(paths) {
             source.spool = Some(Spool::kept(paths.spool()));
         } else {
             source.copy_for_now(opened, settings)?;
@@ -118,9 +123,8 @@ impl Source {
     }
 
     /// Copies the text.
-    fn spool(&mut self, opened: OpenedInput, incoming: Option<Incoming>, settings: &SourceSettings) -> Result<(), ExitMessage> {
+    fn spool(&mut self, opened: OpenedInput, incoming: Incoming, settings: &SourceSettings) -> Result<(), ExitMessage> {
         let kept = settings.paths.spool();
-        let incoming = incoming.map_or_else(|| begin(&self.file, settings.paths), Ok)?;
         let gauge = PhaseBar::on_stderr(settings.flags.output.progress(), settings.bars, Instant::now());
         let named = |text, on_progress: OnProgress| Spool::fill(incoming, text, on_progress);
         let (spool, original) = copied(opened, (&self.file, &kept), gauge, named)?;
@@ -187,8 +191,22 @@ impl Source {
     }
 }
 
-fn begin(file: &Path, paths: &RunPaths) -> Result<Incoming, ExitMessage> {
-    Incoming::new(paths.spool()).map_err(|error| cannot_spool(file, &paths.spool(), SpoolError::Disk(error)))
+fn begin(file: &Path, paths: &RunPaths, lock: &Lockfile) -> Result<Incoming, ExitMessage> {
+    let owner = Owner { lock, is_known: is_known_copy(paths) };
+    Incoming::new(paths.spool(), owner).map_err(|error| cannot_spool(file, &paths.spool(), SpoolError::Disk(error)))
+}
+
+/// Whether the file under the copy's name is one that a run has kept there.
+fn is_ours(paths: &RunPaths) -> bool {
+    let found = FileId::at(&paths.spool()).ok().flatten();
+    found.is_some_and(|found| is_known_copy(paths) || noted_files(&paths.lock()).contains(&found))
+}
+
+/// Whether the checkpoint knows the file under the copy's name, even if it was moved with the run to another disk.
+fn is_known_copy(paths: &RunPaths) -> bool {
+    let (Some(known), Ok(stat)) = (read_checkpoint(&OsDisk, paths), roster::fingerprint(&paths.spool())) else { return false };
+    let is_moved = known.source.is_some() && (stat.len, stat.modified_ns) == (known.input.len, known.input.modified_ns);
+    stat == known.input || is_moved
 }
 
 /// Who is told how much of a copy was written.
@@ -274,9 +292,12 @@ fn known_original(opened: &OpenedInput, known: &Checkpoint) -> std::io::Result<O
 }
 
 /// The copy that an unfinished run has read so far, if it has read one.
-fn stale_copy(paths: &RunPaths) -> Option<Spool> {
+fn stale_copy(paths: &RunPaths, file: &Path) -> Option<Spool> {
     let known = read_checkpoint(&OsDisk, paths)?;
-    let is_its_own = known.state == RunStatus::Unfinished && roster::fingerprint(&paths.spool()).is_ok_and(|stat| stat == known.input);
+    let copy = roster::fingerprint(&paths.spool()).ok()?;
+    // An input may have the name that a copy would have: then it is nobody's copy.
+    let is_input = roster::fingerprint(file).is_ok_and(|stat| stat.inode == copy.inode);
+    let is_its_own = known.state == RunStatus::Unfinished && copy == known.input && !is_input;
     is_its_own.then(|| Spool::kept(paths.spool()))
 }
 
@@ -291,7 +312,9 @@ fn is_kept(known: &Checkpoint, settings: &SourceSettings) -> bool {
 
 /// Whether a killed process has left a part of a copy, and none that is whole.
 fn is_half(paths: &RunPaths) -> bool {
-    let has_part = std::fs::metadata(incoming_path(&paths.spool())).is_ok_and(|stat| stat.len() > 0);
+    let path = incoming_path(&paths.spool());
+    let is_ours = FileId::at(&path).ok().flatten().is_some_and(|found| noted_files(&paths.lock()).contains(&found));
+    let has_part = is_ours && std::fs::metadata(path).is_ok_and(|stat| stat.len() > 0);
     has_part && !paths.spool().exists()
 }
 
@@ -334,6 +357,11 @@ fn cannot_spool(file: &Path, path: &Path, error: SpoolError) -> ExitMessage {
                 bytes(least)
             );
             return ExitMessage::new(Exit::Fatal, why, "it is kept beside the results: make room there, or name others with --results");
+        }
+        SpoolError::Disk(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let (name, path) = (input::shown(file), path.display());
+            let why = format!("{name} would be copied to {path}, but that, or {path}.new, is there and is no copy of this run");
+            return ExitMessage::yours(why, "move that file away, or name other results with --results");
         }
         SpoolError::Disk(error) => error,
     };

@@ -92,6 +92,41 @@ fn a_dry_run_leaves_the_copy_of_another_process_alone() {
 }
 
 #[test]
+fn a_file_that_has_the_name_of_a_copy_is_never_overwritten_nor_removed() {
+    let bench = CliFixture::new();
+    let server = Server::new(|_| imported());
+    let own = users(2);
+    bench.write("q.csv.gz", gzip(users(6).as_bytes()));
+    let calls: [&[&str]; 4] = [
+        &["import", "q.csv.gz", "--sandbox", "--restart"],
+        &["sync", "q.csv.gz", "--sandbox", "--state", "s"],
+        &["import", "-", "--results", "q.results.csv", "--sandbox"],
+        &["sync", "-", "--results", "q.results.csv", "--sandbox", "--state", "s"],
+    ];
+    for name in ["q.input.csv", "q.input.csv.new"] {
+        bench.write(name, &own);
+        for call in calls {
+            for text in [users(6), String::new()] {
+                bench.call(call).stdin(&text).run().exits(2).because(name).hints("move that file away");
+                assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["q.csv.gz", name], "nothing else is made");
+                assert_eq!(bench.read(name), own);
+            }
+        }
+        fs::remove_file(bench.path(name)).unwrap();
+    }
+    // It comes while the run is at work: it stays there.
+    let call = || bench.import_of("q.csv.gz", &server).stem("q").long_after();
+    call().args(&["--limit", "2"]).run().exits(0).imports_all(2);
+    fs::remove_file(bench.path("q.input.csv")).unwrap();
+    bench.write("mine", &own);
+    fs::rename(bench.path("mine"), bench.path("q.input.csv")).unwrap();
+    call().run().exits(2).because("q.input.csv");
+    assert_eq!(bench.read("q.input.csv"), own);
+    fs::rename(bench.path("q.input.csv"), bench.path("mine")).unwrap();
+    call().run().exits(0).imports_all(6);
+}
+
+#[test]
 fn a_run_that_goes_on_with_the_unpacked_file_removes_its_copy_at_its_end() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());

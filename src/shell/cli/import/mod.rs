@@ -75,7 +75,8 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
         state.belongs_to(&job.target, &job.typed.connection)?;
     }
     let stands = |known: &Checkpoint| stands_for(known, job, state.as_ref());
-    let settings = SourceSettings { flags: job.typed, paths: &job.paths, admission: job.admission, bars, stands: &stands };
+    let lock_held = Some(&lock);
+    let settings = SourceSettings { lock: lock_held, flags: job.typed, paths: &job.paths, admission: job.admission, bars, stands: &stands };
     let mut source = Source::new(&settings)?;
     if let Some(known) = source.finished() {
         return Ok(finished_run(known, job, state.as_ref()));

@@ -94,7 +94,8 @@ impl<'a> Session<'a> {
         let locks = if job.intent == Intent::DryRun { None } else { Some(HeldLocks::take(job)?) };
         // A file without records is a guard's, and a finished sync never stands for the next.
         let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed, odd: OddFile::Told };
-        let source = Source::new(&SourceSettings { flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
+        let lock = locks.as_ref().map(|locks| &locks.run);
+        let source = Source::new(&SourceSettings { lock, flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
         let (file, stat) = source.open()?;
         let format = input::as_it_is_read(&file, &job.typed.input)?;
         reads_ids_as_before(job, &format)?;
