@@ -30,8 +30,8 @@ const PROBE_LAST: Duration = Duration::from_secs(60);
 pub const REPEAT_WITHIN: Duration = Duration::from_secs(600);
 /// How far ahead the first test looks for fresh records, and the last. Chosen: bad records come bunched, and reading so many costs no
 /// time; the last is as many as an import holds.
-const REACH_FIRST: usize = 256;
-const REACH_LAST: usize = 65_536;
+const FRESH_RANGE_FIRST: usize = 256;
+const FRESH_RANGE_LAST: usize = 65_536;
 
 /// What the end of a call says about the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub struct Health<J> {
     suspect_from: Option<Instant>,
     /// When the last call ended that went well.
     good_at: Option<Instant>,
-    reach: usize,
+    fresh_range: usize,
     throttled_since: Option<Instant>,
     exhausted: BTreeMap<J, Exhausted>,
     /// When exhausted jobs that nothing can judge are tried again …
@@ -154,7 +154,7 @@ impl<J: Copy + Ord> Default for Health<J> {
             test: None,
             suspect_from: None,
             good_at: None,
-            reach: REACH_FIRST,
+            fresh_range: FRESH_RANGE_FIRST,
             throttled_since: None,
             exhausted: BTreeMap::new(),
             round_at: None,
@@ -245,8 +245,8 @@ impl<J: Copy + Ord> Health<J> {
     pub fn fresh_position(&self) -> usize {
         match self.test.map_or(0, |test| test.failed) {
             0 => 0,
-            1 => self.reach / 16,
-            _ => self.reach - 1,
+            1 => self.fresh_range / 16,
+            _ => self.fresh_range - 1,
         }
     }
 
@@ -286,7 +286,7 @@ impl<J: Copy + Ord> Health<J> {
 
     fn test_failed(&mut self, means: TestMeans, now: Instant) -> HealthChange {
         if means == TestMeans::Fresh {
-            self.reach = (self.reach * 4).min(REACH_LAST);
+            self.fresh_range = (self.fresh_range * 4).min(FRESH_RANGE_LAST);
         }
         match &mut self.state {
             BreakerState::Open { interval, probe_at, .. } => {
@@ -316,7 +316,7 @@ impl<J: Copy + Ord> Health<J> {
         self.samples.clear();
         self.unreached = 0;
         self.split_out.clear();
-        self.reach = REACH_FIRST;
+        self.fresh_range = FRESH_RANGE_FIRST;
         self.suspect_from = Some(now + SUSPECT_AGAIN);
         self.test.take_if(|test| test.in_flight.is_none());
         self.state = BreakerState::Closed;

@@ -23,7 +23,7 @@ type Committing<L> = JoinHandle<Result<L, <L as OutcomeSink>::Error>>;
 pub(super) struct ImportFlow<I, L: OutcomeSink, E> {
     settings: ImportSettings,
     records: I,
-    /// At home; `None` while a commit is under way.
+    /// `None` while a commit is under way, which has it then.
     sink: Option<L>,
     committing: Option<Committing<L>>,
     committed_at: Instant,
@@ -151,7 +151,7 @@ where
         }
         let mut sink = loop {
             self.take_over();
-            let mut sink = self.sink.take().expect("the sink is at home when no commit is under way");
+            let mut sink = self.sink.take().expect("the sink is here when no commit is under way");
             if !sink.is_full() {
                 break sink;
             }

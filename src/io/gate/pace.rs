@@ -73,8 +73,8 @@ enum PacePhase {
     Free,
     /// Held below the rate that was refused.
     Hold { until: Instant },
-    /// A test: the pace has been rising since `since`, and was last raised at `at`.
-    Probe { since: Instant, at: Instant },
+    /// To find out what is accepted, the pace has been rising since `since`, and was last raised at `at`.
+    Raise { since: Instant, at: Instant },
     /// After an outage: the pace doubles until it reaches the one before the outage.
     Ramp { at: Instant, to_per_s: f64 },
 }
@@ -138,12 +138,12 @@ impl Pace {
     /// The pace at `now`, in requests per second.
     pub(super) fn at(&mut self, now: Instant) -> f64 {
         match self.phase {
-            PacePhase::Hold { until } if now >= until => self.phase = PacePhase::Probe { since: until, at: until },
-            PacePhase::Free | PacePhase::Hold { .. } | PacePhase::Probe { .. } => {}
+            PacePhase::Hold { until } if now >= until => self.phase = PacePhase::Raise { since: until, at: until },
+            PacePhase::Free | PacePhase::Hold { .. } | PacePhase::Raise { .. } => {}
             PacePhase::Ramp { at, to_per_s } => self.ramp(at, to_per_s, now),
         }
-        if let PacePhase::Probe { since, at } = self.phase {
-            self.probe(since, at, now);
+        if let PacePhase::Raise { since, at } = self.phase {
+            self.raise(since, at, now);
         }
         self.per_s
     }
@@ -177,19 +177,19 @@ impl Pace {
             return;
         }
         self.at(now);
-        let is_test = matches!(self.phase, PacePhase::Probe { .. });
-        let known_per_s = if is_test { self.known_per_s() } else { None };
+        let is_raise = matches!(self.phase, PacePhase::Raise { .. });
+        let known_per_s = if is_raise { self.known_per_s() } else { None };
         let through_per_s = known_per_s.unwrap_or_else(|| self.through_per_s(left));
         self.learn_slack(now);
-        self.last_reduction = match (is_test, known_per_s) {
+        self.last_reduction = match (is_raise, known_per_s) {
             (true, None) => LastReduction::ToMeasured,
             (true, Some(_)) => LastReduction::ToKnown,
             (false, _) => LastReduction::Otherwise,
         };
-        self.is_confirmed = self.confirms(through_per_s, is_test, now);
+        self.is_confirmed = self.confirms(through_per_s, is_raise, now);
         self.ceiling_per_s = Some(through_per_s);
         let kept = self.headroom.kept();
-        let fall = if is_test { kept } else { FALL.min(kept + (FALL - Headroom::DEFAULT.kept())) };
+        let fall = if is_raise { kept } else { FALL.min(kept + (FALL - Headroom::DEFAULT.kept())) };
         self.per_s = (through_per_s * fall).max(FLOOR_PER_S.min(self.limit_per_s));
         self.held_per_s = self.per_s;
         self.event_until = Some(now + SECOND);
@@ -200,7 +200,7 @@ impl Pace {
     pub(super) fn ramp_up(&mut self, now: Instant) {
         let to_per_s = match self.phase {
             PacePhase::Free => self.limit_per_s,
-            PacePhase::Hold { .. } | PacePhase::Probe { .. } => self.per_s,
+            PacePhase::Hold { .. } | PacePhase::Raise { .. } => self.per_s,
             PacePhase::Ramp { to_per_s, .. } => to_per_s,
         };
         self.phase = PacePhase::Ramp { at: now + RAMP_EVERY, to_per_s };
@@ -221,7 +221,7 @@ impl Pace {
         };
     }
 
-    fn probe(&mut self, since: Instant, mut at: Instant, now: Instant) {
+    fn raise(&mut self, since: Instant, mut at: Instant, now: Instant) {
         if at == since {
             self.above = 0.0;
             if self.last_reduction == LastReduction::ToMeasured {
@@ -238,7 +238,7 @@ impl Pace {
             self.below_rate_at = Some(at);
         }
         let is_free = self.per_s >= self.limit_per_s && self.below_rate_at.is_none_or(|below| now >= below + FREE_AFTER);
-        self.phase = if is_free { PacePhase::Free } else { PacePhase::Probe { since, at } };
+        self.phase = if is_free { PacePhase::Free } else { PacePhase::Raise { since, at } };
     }
 
     /// The known throughput, if this test was refused only because the service's bucket was full, like the test before.
@@ -274,7 +274,7 @@ impl Pace {
         if sent < USED * self.per_s * counted_s {
             through_per_s = through_per_s.max(self.per_s / 2.0);
         }
-        if let PacePhase::Probe { since, at } = self.phase {
+        if let PacePhase::Raise { since, at } = self.phase {
             // The pace that was held before this test got through, so the throughput was at least that.
             through_per_s = through_per_s.max(self.held_per_s / self.headroom.kept());
             if self.per_s < COARSE_PER_S && at - since < GROWTH_EACH * 2 {
@@ -284,11 +284,11 @@ impl Pace {
         through_per_s.min(self.per_s)
     }
 
-    fn confirms(&self, through_per_s: f64, is_test: bool, now: Instant) -> bool {
+    fn confirms(&self, through_per_s: f64, is_raise: bool, now: Instant) -> bool {
         let Some(before_per_s) = self.ceiling_per_s else { return false };
         let follows = self.event_until.is_some_and(|until| now < until + FOLLOWS);
         let is_near = through_per_s < NEAR * before_per_s && through_per_s * NEAR > before_per_s;
-        (is_test && self.per_s < NEAR * before_per_s) || (self.is_confirmed && follows && is_near)
+        (is_raise && self.per_s < NEAR * before_per_s) || (self.is_confirmed && follows && is_near)
     }
 
     fn hold(&self, through_per_s: f64) -> Duration {

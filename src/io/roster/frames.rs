@@ -6,7 +6,6 @@
 use std::io::{self, Read, Seek};
 
 use memchr::{memchr, memchr2};
-use thiserror::Error;
 
 use super::blank_lines::BlankLines;
 use super::header::DelimiterFrom;
@@ -70,14 +69,17 @@ impl Span {
 }
 
 /// Why the file cannot be cut into records any further.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 pub(super) enum FrameError {
-    #[error("the quote at line {}, column {} is not closed", opened.line, opened.column)]
     OpenQuote { opened: TextPosition },
-    #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
-    #[error(transparent)]
-    Read(#[from] io::Error),
+    Read(io::Error),
+}
+
+impl From<io::Error> for FrameError {
+    fn from(error: io::Error) -> Self {
+        FrameError::Read(error)
+    }
 }
 
 /// Cuts a file into records.
@@ -229,7 +231,7 @@ impl<R: Read> Frames<R> {
             let mut scan = FrameScan::new(self.dialect);
             scan.line(self.raw(), 0, line);
             match scan.quoting {
-                Quoting::Quoted { opened } => runaway(error, opened.place(self.raw())),
+                Quoting::Quoted { opened } => blame_open_quote(error, opened.place(self.raw())),
                 Quoting::FieldStart | Quoting::Unquoted | Quoting::QuoteSeen { .. } => error,
             }
         })
@@ -266,7 +268,7 @@ impl<R: Read> Frames<R> {
             let runs_away = line - first_line >= RECORD_MAX_LINES;
             let read = if runs_away { Ok(0) } else { self.read_line(line) };
             match (scan.quoting, read) {
-                (Quoting::Quoted { opened }, Err(error)) => return Err(runaway(error, opened.place(self.raw()))),
+                (Quoting::Quoted { opened }, Err(error)) => return Err(blame_open_quote(error, opened.place(self.raw()))),
                 (Quoting::Quoted { opened }, Ok(0)) => return Err(FrameError::OpenQuote { opened: opened.place(self.raw()) }),
                 (_, Err(error)) => return Err(error),
                 (_, Ok(0)) if runs_away => return Err(FrameError::LongRecord { line: first_line }),
@@ -310,8 +312,8 @@ fn ends_with_escape(text: &[u8]) -> bool {
     text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// A record that grows too long inside a quote is the quote's fault.
-fn runaway(error: FrameError, opened: TextPosition) -> FrameError {
+/// Blames a record that grows too long inside a quote on the quote, which was opened there and is not closed.
+fn blame_open_quote(error: FrameError, opened: TextPosition) -> FrameError {
     match error {
         FrameError::LongRecord { .. } | FrameError::OpenQuote { .. } => FrameError::OpenQuote { opened },
         FrameError::Read(error) => FrameError::Read(error),

@@ -38,9 +38,10 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Judges by the UserID cell and why the record is invalid, if it is. Blank lines are no records, so an empty UserID has company.
+/// Tells from the UserID cell, and from why the record is invalid, if it is. Blank lines are no records, so beside an empty UserID there is
+/// something else.
 #[inline]
-pub(super) fn judge(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malformed> {
+pub(super) fn why_malformed(user_id: &[u8], why: Option<&InvalidAccount>) -> Option<Malformed> {
     match why {
         Some(InvalidAccount::FieldCount { .. }) => Some(Malformed::FieldCount),
         Some(InvalidAccount::TextAfterQuote { .. }) => Some(Malformed::TextBesideQuotes),
@@ -102,8 +103,8 @@ fn is_number(mantissa: &[u8], exponent: &[u8]) -> bool {
         }
 }
 
-/// Whether a quote stands in the cell of `column`, which reads `value`, though the cell doesn't begin with one: a blank in front of the quote
-/// makes a part of the text of it. What spreadsheets write to keep a text one (`="00123"`) is no accident.
+/// Whether the cell of `column`, whose value is `value`, has a quote in it but does not begin with one. With a blank in front of it a quote
+/// is text and encloses nothing. The form that spreadsheets write to keep a number as text (`="00123"`) is meant so and does not count.
 #[inline]
 pub(super) fn has_stray_quote(raw: &[u8], dialect: Dialect, column: usize, value: &[u8]) -> bool {
     value.contains(&b'"') && is_stray(raw, dialect, column)

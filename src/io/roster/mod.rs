@@ -73,7 +73,7 @@ impl RecordRef<'_> {
     #[must_use]
     pub fn malformed(&self) -> Option<Malformed> {
         let stray = self.has_stray_quote.then_some(Malformed::TextBesideQuotes);
-        malformed::judge(self.id, self.account.as_ref().err()).or(stray)
+        malformed::why_malformed(self.id, self.account.as_ref().err()).or(stray)
     }
 }
 
