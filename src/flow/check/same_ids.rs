@@ -8,7 +8,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::domain::oddity::{OddPlace, PLACES};
-use crate::io::extsort::{ExternalSorter, OpenSpill};
+use crate::io::extsort::{ExternalSorter, OpenSpill, ScratchList};
 
 /// Bytes of an entry: two hashes, a row and a line.
 const ENTRY: usize = 8 + 6 + 5 + 5;
@@ -66,12 +66,6 @@ impl IdSorter {
         Self(ExternalSorter::new(open))
     }
 
-    /// One that spills into unnamed files of `folder`.
-    #[must_use]
-    pub fn in_folder(folder: &Path) -> Self {
-        Self(ExternalSorter::in_folder(folder))
-    }
-
     /// One that spills after so many.
     #[cfg(test)]
     pub(super) fn with_runs_of(entries: usize, open: OpenSpill) -> Self {
@@ -111,6 +105,70 @@ impl IdSorter {
     }
 }
 
+/// Finds the twins alone, for whoever has no other use for the order of ids. It writes the ids down as they come, and sorts them only if
+/// one of them has a twin in another case at all.
+#[derive(Debug)]
+pub struct TwinFinder {
+    ids: ScratchList<ENTRY>,
+    /// Whether an id is not its own lower case: without one there are no twins.
+    has_capitals: bool,
+}
+
+impl TwinFinder {
+    /// One that keeps the ids in an unnamed file of `folder`.
+    ///
+    /// # Errors
+    /// [`io::Error`] if there can be no such file.
+    pub fn in_folder(folder: &Path) -> io::Result<Self> {
+        Ok(Self { ids: ScratchList::new(tempfile::tempfile_in(folder)?), has_capitals: false })
+    }
+
+    /// # Errors
+    /// [`io::Error`] if the file cannot be written.
+    pub fn push(&mut self, id: &str, place: OddPlace) -> io::Result<()> {
+        match Case::of(id) {
+            Case::None => return Ok(()),
+            Case::Lower => {}
+            Case::Mixed => self.has_capitals = true,
+        }
+        self.ids.push(&IdEntry::new(id, place).to_bytes())
+    }
+
+    /// Returns the twins; `folder` takes what the sorting spills.
+    ///
+    /// # Errors
+    /// [`io::Error`] if a file cannot be written or read.
+    pub fn finish(mut self, folder: &Path) -> io::Result<CaseTwins> {
+        if !self.has_capitals {
+            return Ok(CaseTwins::default());
+        }
+        let mut sorter = ExternalSorter::in_folder(folder);
+        for entry in self.ids.read()? {
+            sorter.push(entry?)?;
+        }
+        IdSorter(sorter).finish(|_, _| ())
+    }
+}
+
+/// What case the letters of an id have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    /// It has no letter that has a case.
+    None,
+    Lower,
+    /// It has a letter that its lower case has not.
+    Mixed,
+}
+
+impl Case {
+    fn of(id: &str) -> Self {
+        if id.bytes().any(|byte| !byte.is_ascii() || byte.is_ascii_uppercase()) {
+            return if id.to_lowercase() == id { Case::Lower } else { Case::Mixed };
+        }
+        if id.bytes().any(|byte| byte.is_ascii_lowercase()) { Case::Lower } else { Case::None }
+    }
+}
+
 impl IdEntry {
     /// Whether both are of the same id.
     #[must_use]
@@ -138,6 +196,10 @@ mod tests {
         (1..).zip(ids).for_each(|(row, id)| sorter.push(id, OddPlace { row, line: row + 1 }).unwrap());
         let found = sorter.finish(|_, _| ()).unwrap();
         assert!(found.first.iter().all(|place| place.line == place.row + 1));
+        let folder = tempfile::tempdir().unwrap();
+        let mut finder = TwinFinder::in_folder(folder.path()).unwrap();
+        (1..).zip(ids).for_each(|(row, id)| finder.push(id, OddPlace { row, line: row + 1 }).unwrap());
+        assert_eq!(finder.finish(folder.path()).unwrap(), found, "both find the same: {ids:?}");
         (found.count, found.first.into_iter().map(|place| place.row).collect())
     }
 
@@ -147,6 +209,8 @@ mod tests {
         assert_eq!(twins(&["a", "A"]), (1, vec![2]));
         assert_eq!(twins(&["Ab", "c", "aB", "AB", "ab", "Ab", "C"]), (4, vec![3, 4, 5]));
         assert_eq!(twins(&["É", "é", "e"]), (1, vec![2]));
+        assert_eq!(twins(&["1", "-2", "1", "3", "雷"]), (0, vec![]), "without letters there are no cases");
+        assert_eq!(twins(&["é", "É", "雷", "10"]), (1, vec![2]));
         assert_eq!(twins(&["User", "user2", "user", "USER2"]), (2, vec![3, 4]));
     }
 

@@ -19,7 +19,7 @@ use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, Pla
 use crate::domain::figures;
 use crate::domain::guard::Filled;
 use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
-use crate::flow::check::IdSorter;
+use crate::flow::check::TwinFinder;
 use crate::flow::import::SendOutcomes;
 use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
 use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
@@ -118,7 +118,7 @@ impl MalformedRecords {
 pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, scratch: &mut Scratch) -> Result<Scan, PlanError> {
     let cannot = scratch.cannot_write();
     let mut sorter = ExternalSorter::in_folder(&scratch.folder);
-    let mut ids = IdSorter::in_folder(&scratch.folder);
+    let mut ids = TwinFinder::in_folder(&scratch.folder).map_err(&cannot)?;
     let (mut ops, mut filled, mut malformed, mut oddities) = (Ops::default(), Filled::default(), None, OddityCounts::default());
     while let Some(view) = roster.next_view() {
         let view = view?;
@@ -144,7 +144,7 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileS
             return Err(PlanError::Stopped);
         }
     }
-    let twins = ids.finish(|_, _| ()).map_err(&cannot)?;
+    let twins = ids.finish(&scratch.folder).map_err(&cannot)?;
     oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
     let end = roster.at();
     let input = RunInput { len: end.offset, digest: end.digest, stat };
