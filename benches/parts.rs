@@ -321,6 +321,7 @@ mod scheduler {
             suspects: Suspects::default(),
             account: Account::parse(id.as_bytes(), b"Nick", b"https://img.example.com/a.png"),
             fields: csv::ByteRecord::from(vec![id.as_str(), "Nick", "https://img.example.com/a.png"]),
+            text: None,
         }
     }
 }

@@ -148,6 +148,28 @@ pub struct RowOutcome {
     pub outcome: Outcome,
     /// The position in the input behind this record.
     pub end: InputPosition,
-    /// The record's original fields, kept only if the rejects file needs them.
-    pub original: Option<csv::ByteRecord>,
+    /// The record as it was, kept only if the rejects file needs it.
+    pub original: Option<OriginalRecord>,
 }
+
+/// A record of the input for a copy of it.
+#[derive(Debug, Clone)]
+pub enum OriginalRecord {
+    Fields(csv::ByteRecord),
+    /// Its text, without a line end: what its quotes hold is uncertain, and written anew they would say that all is well.
+    Text(Box<[u8]>),
+}
+
+impl OriginalRecord {
+    /// Bytes of memory behind it, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            OriginalRecord::Fields(fields) => fields.as_slice().len(),
+            OriginalRecord::Text(text) => text.len(),
+        }
+    }
+}
+
+/// The columns that a rejects file has behind the input's.
+pub const ERROR_COLUMNS: [&[u8]; 2] = [b"error_code", b"error_info"];

@@ -243,6 +243,15 @@ fn a_sync_reads_uuids_as_the_last_finished_one() {
     sync(&bench, &server).run().exits(2).because("--compact-uuid").hints("give --compact-uuid again");
     assert_eq!((server.calls(), held(&bench)), (calls, held_before));
     sync(&bench, &server).args(&["--compact-uuid"]).run().exits(0).because("2 unchanged");
+
+    let (server, bench) = (Server::new(|_| imported()), CliFixture::new());
+    let uuids = (0..60).map(|row| format!("{row:08x}{},", &UUID[8..])).collect::<Vec<_>>().join("\n");
+    bench.write("users.csv", format!("UserID,Nick\n{COMPACT},\n"));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", format!("UserID,Nick\n{uuids}\n{COMPACT},\n"));
+    let run = sync(&bench, &server).args(&["--compact-uuid"]).run().exits(2);
+    run.because("the last finished run was without --compact-uuid").hints("leave --compact-uuid out");
+    assert_eq!(held(&bench), [COMPACT]);
 }
 
 #[test]
@@ -286,4 +295,63 @@ fn an_import_fills_a_state_with_the_ids_that_were_sent_and_a_verification_asks_a
     let found = bench.read("users.verify.csv");
     assert!(found.contains(&format!("\n1,2, {UUID},missing,")) && found.contains("\n2,3,b ,missing,"), "{found}");
     assert_eq!(bench.read("users.repair.csv"), bench.read("users.csv"), "the cells as the file has them");
+}
+
+#[test]
+fn what_quotes_have_swallowed_is_sent_by_no_rejects_file_until_it_is_mended() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    let beside = "u1,\"a\"b,\nu2,\"Tom,http://x/1\nu3,Ann,http://x/2\nu4,\"Bob\",http://x/3\n";
+    let cases = [
+        ("UserID,Nick,FaceUrl", beside.to_owned(), 2, vec![]),
+        ("UserID,Nick,error_code,error_info", "u1,\"a\"b,,\"x \"\"y\"\"\"\n".to_owned(), 1, vec![]),
+        ("UserID,error_info,Nick", "u1,x,\"a\"b\n".to_owned(), 1, vec![]),
+        ("UserID,Nick", "u1,\"a\nu2,b\nu3,c\"\n".to_owned(), 1, vec![]),
+        ("UserID,Nick", "u1,\"a\r\nu2,b\r\nu3,c\"\r\n".to_owned(), 1, vec![]),
+        ("UserID,Nick,error_code,error_info", "u1,\"a\nu2,b\nu3,c\",,\n".to_owned(), 1, vec![]),
+        ("UserID,Nick", "UserID,Nick\n".to_owned(), 1, vec![]),
+        ("UserID,Nick", "u1,\"a\\\"b\"c\n".to_owned(), 1, vec!["--escape", "\\"]),
+        ("UserID,Nick", "u1,\"a\nu2,b\"\n".to_owned(), 1, vec!["--escape", "\\"]),
+    ];
+    for (header, text, rows, flags) in cases {
+        let (valid, start): (u64, _) = (200, server.calls());
+        let commas = ",".repeat(header.matches(',').count());
+        let ok = (0..valid).map(|row| format!("ok{row}{commas}")).collect::<Vec<_>>().join("\n");
+        bench.write("users.csv", format!("{header}\n{ok}\n{text}"));
+        bench.import(&server).args(&flags).args(&["--restart"]).run().exits(3).because(&format!("{rows} invalid"));
+        assert_eq!(server.calls(), start + usize::try_from(valid).unwrap(), "{text}");
+        for _ in 0..3 {
+            let rejects = bench.read("users.rejects.csv");
+            bench.write("again.csv", rejects.clone());
+            let run = bench.import_of("again.csv", &server).args(&["--max-invalid", "100", "--restart"]).run().exits(3);
+            assert_eq!((server.calls(), run.rows.len()), (start + usize::try_from(valid).unwrap(), rows), "{rejects}");
+            assert_eq!(run.statuses(), vec!["invalid"; rows], "{rejects}");
+            bench.write("users.rejects.csv", bench.read("again.rejects.csv"));
+        }
+    }
+}
+
+#[test]
+fn a_rejects_file_keeps_a_column_that_is_read_whatever_its_name() {
+    let server = Server::new(|request| if request.user_id == "bad" { code(70402) } else { imported() });
+    let bench = CliFixture::new();
+    for header in ["UserID,error_info,x", "x,UserID,error_code,error_info", "error_info,UserID,x"] {
+        let columns: Vec<&str> = header.split(',').collect();
+        let row = columns
+            .iter()
+            .map(|name| match *name {
+                "UserID" => "bad",
+                "error_info" => "Ann",
+                _ => "",
+            })
+            .collect::<Vec<_>>()
+            .join(",");
+        bench.write("users.csv", format!("{header}\n{row}\n"));
+        let run = bench.import(&server).args(&["--map", "Nick=error_info", "--restart"]).run().exits(3);
+        let hint = run.stderr.lines().find_map(|line| line.split_once("then ")?.1.strip_prefix("chatlift ")).unwrap().to_owned();
+        let rejects = bench.read("users.rejects.csv");
+        bench.write("users.rejects.csv", rejects.replace("bad", "good"));
+        command(&bench, &format!("chatlift {hint} --restart")).against(&server).stem("users.rejects").run().exits(0).imports_all(1);
+        assert_eq!(server.nick("good").as_deref(), Some("Ann"), "{rejects}");
+    }
 }

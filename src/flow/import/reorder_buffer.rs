@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::user_order::UserKey;
 use crate::domain::account::{Account, InvalidAccount};
-use crate::domain::outcome::{Outcome, RowOutcome, Status};
+use crate::domain::outcome::{OriginalRecord, Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
 use crate::flow::dispatch::Failure;
 use crate::io::roster::Record;
@@ -180,7 +180,7 @@ impl EntryState {
             // The account's copy, and the fields themselves with the room that they grew into.
             EntryState::Open(open) => 3 * FIXED + 3 * open.record.fields.as_slice().len(),
             EntryState::Settled(settled) => {
-                let original = settled.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
+                let original = settled.original.as_ref().map_or(0, |original| FIXED + original.bytes());
                 FIXED + settled.user_id.len() + settled.outcome.error_info.len() + original
             }
             EntryState::Passed(_) => FIXED,
@@ -190,6 +190,9 @@ impl EntryState {
 
 /// Takes out of a record what its outcome needs.
 fn settled(record: &mut Record, outcome: Outcome) -> RowOutcome {
-    let original = outcome.status.is_rejected().then(|| std::mem::take(&mut record.fields));
+    let original = outcome.status.is_rejected().then(|| match record.text.take() {
+        Some(text) => OriginalRecord::Text(text),
+        None => OriginalRecord::Fields(std::mem::take(&mut record.fields)),
+    });
     RowOutcome { row: record.row, line: record.line, user_id: std::mem::take(&mut record.user_id), outcome, end: record.end, original }
 }

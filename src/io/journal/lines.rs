@@ -8,18 +8,18 @@ use std::time::SystemTime;
 use csv::ByteRecord;
 
 use crate::domain::figures::defused;
-use crate::domain::outcome::{Outcome, RowOutcome};
+use crate::domain::outcome::{ERROR_COLUMNS, OriginalRecord, Outcome, RowOutcome};
 use crate::io::csv_out;
 
 /// The first line of every results file.
 pub const RESULTS_HEADER: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at\n";
-/// The columns that rejects have besides the input's.
-const ERROR_COLUMNS: [&[u8]; 2] = [b"error_code", b"error_info"];
 
 /// Lines in the making.
 #[derive(Debug)]
 struct Lines {
     delimiter: u8,
+    /// Those in front of what `csv` holds.
+    made: Vec<u8>,
     csv: csv::Writer<Vec<u8>>,
     /// A value as text, on its way into the line.
     text: String,
@@ -27,11 +27,18 @@ struct Lines {
 
 impl Lines {
     fn new(delimiter: u8) -> Self {
-        Self { delimiter, csv: csv_out::writer(delimiter, Vec::new()), text: String::new() }
+        Self { delimiter, made: Vec::new(), csv: csv_out::writer(delimiter, Vec::new()), text: String::new() }
     }
 
     fn field(&mut self, field: impl AsRef<[u8]>) {
         self.csv.write_field(field).expect("a Vec takes any bytes");
+    }
+
+    /// Begins a line with what is several fields already; another one follows.
+    fn fields_as_they_are(&mut self, text: &[u8]) {
+        self.made = self.take();
+        self.made.extend_from_slice(text);
+        self.made.push(self.delimiter);
     }
 
     fn value(&mut self, value: impl Display) {
@@ -53,12 +60,14 @@ impl Lines {
 
     /// Bytes of memory that the lines take, less a few KiB.
     fn bytes(&self) -> usize {
-        self.csv.get_ref().len()
+        self.made.len() + self.csv.get_ref().len()
     }
 
     fn take(&mut self) -> Vec<u8> {
         let made = std::mem::replace(&mut self.csv, csv_out::writer(self.delimiter, Vec::new()));
-        made.into_inner().expect("a Vec takes any bytes")
+        let mut lines = std::mem::take(&mut self.made);
+        lines.extend(made.into_inner().expect("a Vec takes any bytes"));
+        lines
     }
 }
 
@@ -115,8 +124,11 @@ pub(super) struct RejectLines {
 }
 
 impl RejectLines {
-    pub(super) fn new(header: ByteRecord, delimiter: u8) -> Self {
-        let columns = header.iter().enumerate().filter(|(_, name)| !ERROR_COLUMNS.contains(name)).map(|(column, _)| column).collect();
+    /// The columns that are `read` are the input's own, whatever their names.
+    pub(super) fn new(header: ByteRecord, read: [Option<u32>; 3], delimiter: u8) -> Self {
+        let is_read = |column: usize| read.contains(&u32::try_from(column).ok());
+        let is_kept = |(column, name): &(usize, &[u8])| !ERROR_COLUMNS.contains(name) || is_read(*column);
+        let columns = header.iter().enumerate().filter(is_kept).map(|(column, _)| column).collect();
         Self { lines: Lines::new(delimiter), header, columns }
     }
 
@@ -130,12 +142,21 @@ impl RejectLines {
         self.lines.end();
     }
 
-    pub(super) fn push(&mut self, original: &ByteRecord, outcome: &Outcome) {
-        for column in &self.columns {
-            self.lines.field(original.get(*column).unwrap_or_default());
-        }
+    pub(super) fn push(&mut self, original: &OriginalRecord, outcome: &Outcome) {
+        let info = match original {
+            OriginalRecord::Fields(fields) => {
+                for column in &self.columns {
+                    self.lines.field(fields.get(*column).unwrap_or_default());
+                }
+                with_surplus(&outcome.error_info, fields, self.header.len())
+            }
+            OriginalRecord::Text(text) => {
+                self.lines.fields_as_they_are(text);
+                outcome.error_info.clone()
+            }
+        };
         self.lines.code(outcome);
-        self.lines.field(defused(&with_surplus(&outcome.error_info, original, self.header.len())).as_bytes());
+        self.lines.field(defused(&info).as_bytes());
         self.lines.end();
     }
 
@@ -187,9 +208,9 @@ mod tests {
     #[test]
     fn rejects_have_the_original_fields_under_the_original_header() {
         let check = |header: &[&str], record: &[&str], expected: &str| {
-            let mut lines = RejectLines::new(ByteRecord::from(header.to_vec()), b',');
+            let mut lines = RejectLines::new(ByteRecord::from(header.to_vec()), [None; 3], b',');
             lines.push_header();
-            lines.push(&ByteRecord::from(record.to_vec()), &failed("bad"));
+            lines.push(&OriginalRecord::Fields(ByteRecord::from(record.to_vec())), &failed("bad"));
             assert_eq!(String::from_utf8_lossy(&lines.take()), expected);
         };
         check(&["UserID", "Nick"], &["=u", "a,b"], "UserID,Nick,error_code,error_info\n=u,\"a,b\",70402,bad\n");

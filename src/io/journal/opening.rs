@@ -311,7 +311,7 @@ fn resume_or_set_aside(
 fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: RunPaths, spec: RunSpec) -> Result<Journal<D>, DiskError> {
     let (results, checkpoint) = first_files(&disk, &paths, &spec).inspect_err(|_| remove_failed_start(&disk, &paths))?;
     disk.keep(&mut lock);
-    let reject_lines = RejectLines::new(spec.header, spec.rejects_delimiter);
+    let reject_lines = RejectLines::new(spec.header, spec.reading.columns, spec.rejects_delimiter);
     Ok(Journal {
         disk,
         paths,
@@ -373,7 +373,7 @@ fn resume<D: Disk>(
     }
     (checkpoint.input, checkpoint.source) = (spec.input, spec.source);
     disk.keep(&mut lock);
-    let reject_lines = RejectLines::new(spec.header, spec.rejects_delimiter);
+    let reject_lines = RejectLines::new(spec.header, spec.reading.columns, spec.rejects_delimiter);
     Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })
 }
 

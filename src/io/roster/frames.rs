@@ -47,6 +47,8 @@ pub(super) struct Span {
     /// The line on which its quote opens, and where that line starts in the record.
     pub(super) first_line: u64,
     start: usize,
+    /// Where that quote stands in the record.
+    pub(super) opened: usize,
     /// The line on which it closes, and where that line's text ends in the record.
     pub(super) last_line: u64,
     end: usize,
@@ -64,7 +66,8 @@ pub(super) enum Behind {
 impl Span {
     /// The lines that it runs over, from end to end.
     pub(super) fn lines<'a>(&self, record: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        record[self.start..self.end].split(|byte| *byte == b'\n').map(without_line_end)
+        let end = self.end.min(record.len());
+        record[self.start..end].split(|byte| *byte == b'\n').map(without_line_end)
     }
 }
 
@@ -485,7 +488,7 @@ impl FrameScan {
     fn closed(&mut self, opened: Spot, behind: Behind) {
         if opened.line < self.line {
             let (first_line, start, last_line, end) = (opened.line, opened.line_start, self.line, self.line_end);
-            self.spans.push(Span { first_line, start, last_line, end, behind });
+            self.spans.push(Span { first_line, start, opened: opened.at, last_line, end, behind });
         }
     }
 }

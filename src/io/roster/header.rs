@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::split::SplitFields;
 use crate::domain::account::Field;
 use crate::domain::cells::CellRules;
+use crate::domain::outcome::ERROR_COLUMNS;
 use crate::domain::position::{Dialect, ESCAPE};
 
 /// The name under which a run remembers the encoding of its input.
@@ -101,6 +102,8 @@ pub struct Header {
     pub(super) face_url: Option<usize>,
     /// Columns that nobody reads, though their names are near to a field that is read from none.
     near: Vec<(Field, usize)>,
+    /// How many columns at its end are those of a rejects file, which nobody reads.
+    pub(super) own: usize,
 }
 
 /// Why a header cannot be used.
@@ -129,11 +132,11 @@ impl Header {
         [Some(self.user_id), self.nick, self.face_url].map(|column| column.and_then(|column| u32::try_from(column).ok()))
     }
 
-    /// Whether a line, cut at its delimiters without a look at quotes, has as many fields as the header and a valid UserID where it belongs.
+    /// Whether a line, less the columns of a rejects file, cut at its delimiters without a look at quotes, has as many fields as the header and a valid UserID where it belongs.
     pub(super) fn looks_like_a_record(&self, line: &[u8], delimiter: u8, rules: &CellRules) -> bool {
         let mut fields = line.split(|byte| *byte == delimiter);
         let user_id = fields.clone().nth(self.user_id).map(unquoted);
-        fields.by_ref().count() == self.names.len() && user_id.is_some_and(|user_id| rules.valid_id(user_id).is_some())
+        fields.by_ref().count() == self.names.len() - self.own && user_id.is_some_and(|user_id| rules.valid_id(user_id).is_some())
     }
 
     /// Whether a record with as many fields is the header once more, as where files were put one behind the other.
@@ -145,13 +148,14 @@ impl Header {
     #[cold]
     fn has_names(&self, fields: &SplitFields) -> bool {
         let first = fields.get(0).map(|first| first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first));
-        let others = (1..fields.len()).map(|column| fields.get(column));
-        std::iter::once(first).chain(others).eq(self.names.iter().map(Some))
+        let columns = self.names.len() - self.own;
+        let others = (1..columns).map(|column| fields.get(column));
+        std::iter::once(first).chain(others).eq(self.names.iter().take(columns).map(Some))
     }
 
     /// Of a file that has none.
     pub(super) fn none() -> Self {
-        Self { names: ByteRecord::new(), user_id: 0, user_id_name: Box::default(), nick: None, face_url: None, near: Vec::new() }
+        Self { names: ByteRecord::new(), user_id: 0, user_id_name: Box::default(), nick: None, face_url: None, near: Vec::new(), own: 0 }
     }
 
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {
@@ -170,7 +174,8 @@ impl Header {
         };
         let near = names.iter().enumerate().filter_map(|(column, name)| is_unread((column, near_field(name)?))).collect();
         let user_id_name = names[user_id].into();
-        Ok(Self { names, user_id, user_id_name, nick, face_url, near })
+        let own = own_columns(&names, read);
+        Ok(Self { names, user_id, user_id_name, nick, face_url, near, own })
     }
 
     /// Whether `names` have one column of the id.
@@ -184,6 +189,12 @@ impl Header {
         Field::ALL.into_iter().zip(columns).map(|(field, column)| (field, column.and_then(|column| self.names.get(column))))
     }
 
+    /// Whether a rejects file has a column of its own instead.
+    pub(super) fn is_replaced(&self, column: usize) -> bool {
+        let is_read = [Some(self.user_id), self.nick, self.face_url].contains(&Some(column));
+        !is_read && self.names.get(column).is_some_and(|name| ERROR_COLUMNS.contains(&name))
+    }
+
     /// How many columns nobody reads.
     #[must_use]
     pub fn ignored(&self) -> usize {
@@ -195,6 +206,13 @@ impl Header {
     pub fn near_misses(&self) -> impl Iterator<Item = (Field, &[u8])> {
         self.near.iter().filter_map(|(field, column)| Some((*field, self.names.get(*column)?)))
     }
+}
+
+/// How many columns at the end are those of a rejects file: all of them or none.
+fn own_columns(names: &ByteRecord, read: [Option<usize>; 3]) -> usize {
+    let Some(before) = names.len().checked_sub(ERROR_COLUMNS.len()) else { return 0 };
+    let is_read = read.into_iter().flatten().any(|column| column >= before);
+    if !is_read && names.iter().skip(before).eq(ERROR_COLUMNS) { ERROR_COLUMNS.len() } else { 0 }
 }
 
 /// The column of the id, which there must be.
@@ -223,8 +241,12 @@ fn no_column(field: Field, name: Option<&str>) -> HeaderError {
 /// The one column that is a field's: of a mapped one that with the very name, if there is any, else those that are called so but for how the
 /// name is written.
 fn find(names: &ByteRecord, field: Field, mapped: Option<&str>) -> Result<Option<usize>, HeaderError> {
+    let before_own = names.len() - own_columns(names, [None; 3]);
     let alike = |is_it: &dyn Fn(&[u8]) -> bool| {
-        let mut found = names.iter().enumerate().filter(|(_, name)| is_it(name)).map(|(column, _)| column);
+        let all = || names.iter().enumerate().filter(|(_, name)| is_it(name)).map(|(column, _)| column);
+        // A column that a rejects file has in addition is none of the input's, if that has one of this name.
+        let others = || all().filter(|column| *column < before_own);
+        let mut found = all().filter(|column| *column < before_own || others().next().is_none());
         match (found.next(), found.next()) {
             (Some(first), Some(second)) => {
                 Err(HeaderError::Ambiguous { field, first: lossy(&names[first]), second: lossy(&names[second]) })

@@ -3,6 +3,7 @@
 //! Owns framing, encoding and the header; what makes a record invalid knows `account`. Never writes anything.
 
 mod blank_lines;
+mod copies;
 mod encoding;
 mod file;
 mod frames;
@@ -26,6 +27,7 @@ use crate::domain::cells::{CellRules, ReadCells};
 use crate::domain::position::{ColumnLayout, Dialect, InputPosition};
 use crate::domain::uuid::COMPACT_BYTES;
 pub use blank_lines::BlankLines;
+use copies::{has_uncertain_quotes, without_own};
 pub use encoding::{FirstLook, NotUtf8, NotUtf8In, first_look};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
@@ -94,6 +96,8 @@ pub struct Record {
     pub suspects: Suspects,
     /// All its fields.
     pub fields: ByteRecord,
+    /// Its text for a copy, where that must be as uncertain as what its quotes hold.
+    pub text: Option<Box<[u8]>>,
 }
 
 impl Record {
@@ -289,7 +293,10 @@ impl<R: Read> Roster<R> {
             return None;
         }
         let next = self.frames.next().map_err(RosterError::from).and_then(|frame| {
-            frame.as_ref().map_or(Ok(()), escaped_quote)?;
+            // A rejects file has its quotes doubled, whatever its records hold.
+            if self.header.own == 0 {
+                frame.as_ref().map_or(Ok(()), escaped_quote)?;
+            }
             Ok(frame)
         });
         self.has_ended = !matches!(next, Ok(Some(_)));
@@ -322,11 +329,13 @@ impl<R: Read> Roster<R> {
     /// Whether the current record's quotes hold what they seem to.
     #[cold]
     fn swallowed(&self) -> Result<(), InvalidAccount> {
+        let raw = without_own(self.frames.raw(), self.frames.delimiter(), self.header.own);
         let looks_swallowed = |span: &&Span| {
             span.behind == Behind::Text
-                || span.lines(self.frames.raw()).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter(), &self.rules))
+                || span.lines(raw).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter(), &self.rules))
         };
-        match (self.multiline, self.frames.spans().iter().find(looks_swallowed)) {
+        let mut spans = self.frames.spans().iter().filter(|span| span.opened < raw.len());
+        match (self.multiline, spans.find(looks_swallowed)) {
             (Multiline::Judged, Some(span)) => Err(InvalidAccount::SwallowedLines { quote: span.first_line, last: span.last_line }),
             (Multiline::Judged, None) | (Multiline::Taken, _) => Ok(()),
         }
@@ -375,7 +384,9 @@ impl<R: Read> Iterator for Roster<R> {
             let (RecordRef { row, line, end, user_id, id, account, suspects, has_stray_quote: _, user_ids: _ }, fields) = self.view(frame);
             let other_id = (id != user_id).then(|| id.into());
             let (account, fields) = (account.map(Account::from), fields.to_record());
-            Record { row, line, end, user_id: user_id.into(), other_id, account, suspects, fields }
+            let user_id = user_id.into();
+            let text = if has_uncertain_quotes(account.as_ref().err()) { Some(self.text_for_copy(&fields)) } else { None };
+            Record { row, line, end, user_id, other_id, account, suspects, fields, text }
         }))
     }
 }

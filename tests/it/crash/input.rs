@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
+use chatlift::domain::outcome::{OriginalRecord, Outcome, RowOutcome, Status};
 use chatlift::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition};
 use chatlift::domain::target::Target;
 use chatlift::io::journal::RunSpec;
@@ -93,7 +93,8 @@ impl Input {
         let (outcome, time) = fortune.outcome(chance);
         let user_id = format!("u{row}");
         let line = Line::new(row, record, &outcome, &time);
-        let original = (outcome.status != Status::Imported).then(|| ByteRecord::from(vec![user_id.as_str(), &record.nick]));
+        let original =
+            (outcome.status != Status::Imported).then(|| OriginalRecord::Fields(ByteRecord::from(vec![user_id.as_str(), &record.nick])));
         Some((RowOutcome { row, line: record.line, user_id: user_id.into_bytes().into(), outcome, end: record.end, original }, line))
     }
 }

@@ -327,6 +327,7 @@ pub(super) fn records(all: impl Iterator<Item = (String, String)> + 'static) -> 
             account: Account::parse(user_id.as_bytes(), nick.as_bytes(), b""),
             user_id: user_id.into_bytes().into(),
             fields: csv::ByteRecord::new(),
+            text: None,
         })
     }))
 }

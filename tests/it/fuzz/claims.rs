@@ -190,7 +190,7 @@ struct Same {
 
 impl From<Record> for Same {
     fn from(record: Record) -> Self {
-        let Record { row, line, end, user_id, other_id, account, suspects: _, fields } = record;
+        let Record { row, line, end, user_id, other_id, account, suspects: _, fields, text: _ } = record;
         assert_eq!(other_id, None, "nothing is asked for that makes it another id");
         Self { row, line, end, user_id, account, fields: fields.iter().map(<[u8]>::to_vec).collect() }
     }

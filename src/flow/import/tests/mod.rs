@@ -83,6 +83,7 @@ impl ImportHarness {
             suspects: Suspects::default(),
             account: Account::parse(id.as_bytes(), nick.as_bytes(), b""),
             fields: csv::ByteRecord::from(vec![id]),
+            text: None,
         };
         self.workload.admit(record, SystemTime::UNIX_EPOCH);
         self.next_row += 1;
