@@ -117,12 +117,20 @@ impl ColumnLayout {
         }
         let names: BTreeSet<&String> = earlier.flags.keys().chain(self.flags.keys()).collect();
         for name in names {
-            let given =
-                |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| format!("{value:?}"));
+            let given = |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| given_words(value));
             differ(&format!("--{name}"), given(earlier), given(self));
         }
         found
     }
+}
+
+/// What a flag was given, in words; one without a value is only given. Values that are several are kept with NUL between them.
+fn given_words(value: &str) -> String {
+    if value.is_empty() {
+        return "given".to_owned();
+    }
+    let words: Vec<String> = value.split('\0').map(|word| format!("{word:?}")).collect();
+    words.join(" and ")
 }
 
 /// How an input compares with what an earlier run has seen of it.
@@ -157,7 +165,7 @@ mod tests {
                 "the column of Nick was 3, now it is none",
                 "the column of FaceUrl was none, now it is 3",
                 "--encoding was \"big5\", now it is not given",
-                "--trim was not given, now it is \"\"",
+                "--trim was not given, now it is given",
             ]
         );
     }

@@ -3,6 +3,7 @@
 //! The csv crate reads an unclosed quote to the end of the file as one record, without an error. So the extent of every record is found
 //! here first, bounded, with its place in the file; the csv crate never sees more than one.
 
+use std::fmt;
 use std::io::{self, Read, Seek};
 
 use memchr::{memchr, memchr2};
@@ -71,10 +72,28 @@ impl Span {
     }
 }
 
+/// How far an open quote's other end was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchedUpTo {
+    /// As far as a record may reach.
+    Limits,
+    /// The end of the file.
+    End,
+}
+
+impl fmt::Display for SearchedUpTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SearchedUpTo::Limits => write!(f, "within {RECORD_MAX_LINES} lines and {RECORD_MAX_BYTES} bytes"),
+            SearchedUpTo::End => f.write_str("before the end of the file"),
+        }
+    }
+}
+
 /// Why the file cannot be cut into records any further.
 #[derive(Debug)]
 pub(super) enum FrameError {
-    OpenQuote { opened: TextPosition },
+    OpenQuote { opened: TextPosition, up_to: SearchedUpTo },
     LongRecord { line: u64 },
     Read(io::Error),
 }
@@ -272,7 +291,10 @@ impl<R: Read> Frames<R> {
             let read = if runs_away { Ok(0) } else { self.read_line(line) };
             match (scan.quoting, read) {
                 (Quoting::Quoted { opened }, Err(error)) => return Err(blame_open_quote(error, opened.place(self.raw()))),
-                (Quoting::Quoted { opened }, Ok(0)) => return Err(FrameError::OpenQuote { opened: opened.place(self.raw()) }),
+                (Quoting::Quoted { opened }, Ok(0)) => {
+                    let up_to = if runs_away { SearchedUpTo::Limits } else { SearchedUpTo::End };
+                    return Err(FrameError::OpenQuote { opened: opened.place(self.raw()), up_to });
+                }
                 (_, Err(error)) => return Err(error),
                 (_, Ok(0)) if runs_away => return Err(FrameError::LongRecord { line: first_line }),
                 // The file ends behind an escaped line end.
@@ -318,14 +340,14 @@ fn ends_with_escape(text: &[u8]) -> bool {
 /// Blames a record that grows too long inside a quote on the quote, which was opened there and is not closed.
 fn blame_open_quote(error: FrameError, opened: TextPosition) -> FrameError {
     match error {
-        FrameError::LongRecord { .. } | FrameError::OpenQuote { .. } => FrameError::OpenQuote { opened },
+        FrameError::LongRecord { .. } | FrameError::OpenQuote { .. } => FrameError::OpenQuote { opened, up_to: SearchedUpTo::Limits },
         FrameError::Read(error) => FrameError::Read(error),
     }
 }
 
 /// Whether there is nothing but delimiters, quotes and white space.
 #[inline]
-fn is_blank(raw: &[u8], delimiter: u8) -> bool {
+pub(super) fn is_blank(raw: &[u8], delimiter: u8) -> bool {
     let is_empty = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ' | b'"') || byte == delimiter;
     // Most records are told by their first byte.
     if raw.first().is_some_and(u8::is_ascii_alphanumeric) && !is_empty(raw[0]) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use csv::ByteRecord;
 use thiserror::Error;
 
+use super::frames::is_blank;
 use super::split::SplitFields;
 use crate::domain::account::Field;
 use crate::domain::cells::CellRules;
@@ -132,8 +133,14 @@ impl Header {
         [Some(self.user_id), self.nick, self.face_url].map(|column| column.and_then(|column| u32::try_from(column).ok()))
     }
 
+    /// Whether several lines each look like a record, but for those that are none in any file.
+    pub(super) fn look_like_records<'a>(&self, lines: impl Iterator<Item = &'a [u8]>, delimiter: u8, rules: &CellRules) -> bool {
+        let mut lines = lines.filter(|line| !is_blank(line, delimiter)).map(|line| self.looks_like_a_record(line, delimiter, rules));
+        matches!((lines.next(), lines.next()), (Some(true), Some(true))) && lines.all(|is_one| is_one)
+    }
+
     /// Whether a line, less the columns of a rejects file, cut at its delimiters without a look at quotes, has as many fields as the header and a valid UserID where it belongs.
-    pub(super) fn looks_like_a_record(&self, line: &[u8], delimiter: u8, rules: &CellRules) -> bool {
+    fn looks_like_a_record(&self, line: &[u8], delimiter: u8, rules: &CellRules) -> bool {
         let mut fields = line.split(|byte| *byte == delimiter);
         let user_id = fields.clone().nth(self.user_id).map(unquoted);
         fields.by_ref().count() == self.names.len() - self.own && user_id.is_some_and(|user_id| rules.valid_id(user_id).is_some())

@@ -72,6 +72,8 @@ fn uncertain_text(user_id: &[u8]) -> Option<Malformed> {
     let trimmed = text.trim();
     if trimmed.is_empty() {
         Some(Malformed::EmptyUserId)
+    } else if trimmed.contains('\n') {
+        Some(Malformed::SwallowedLines)
     } else if text.contains(char::REPLACEMENT_CHARACTER) {
         Some(Malformed::Undecodable)
     } else {
@@ -187,7 +189,17 @@ mod tests {
         check("n,李雷,Alice", None);
         check("n,alice,\u{1}", None);
         check("n,alice,\"Alice\nx,bob,Bob\"", Some(SwallowedLines));
+        check("n,alice,\"Alice\n\nx,bob,Bob\r\n \t\nx,carol,Carol\"", Some(SwallowedLines));
+        check("n,alice,\"Alice\nx,bob,Bob\n\"", Some(SwallowedLines));
+        check("n,alice,\"Alice\n\"", None);
+        check("n,alice,\"\n\nAlice\"", None);
+        check("n,\"alice,Alice\nx,bob,Bob\",", Some(SwallowedLines));
+        check("\"n,alice,Alice\nx,bob,Bob\n\",@TIM#x,", Some(SwallowedLines));
+        check("\"two\nlines\",alice,", None);
+        check("n,\"alice\n\",", Some(SwallowedLines));
         assert_eq!(found("n,alice,\"Alice\nx,bob,Bob\"", Multiline::Taken), None);
+        assert_eq!(found("n,\"alice,Alice\nx,bob,Bob\",", Multiline::Taken), Some(SwallowedLines));
+        assert_eq!(found("n,@TIM#x,\"two\nlines\"", Multiline::Taken), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use copies::{has_uncertain_quotes, without_own};
 pub use encoding::{FirstLook, NotUtf8, NotUtf8In, first_look};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
-pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, TextPosition};
+pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, SearchedUpTo, TextPosition};
 pub use header::{DelimiterFrom, ENCODING_FLAG, Format, Header, HeaderError, Multiline, NoHeader};
 pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
@@ -55,8 +55,8 @@ pub struct RecordRef<'a> {
     pub account: Result<AccountRef<'a>, InvalidAccount>,
     /// What of a valid account may be odd.
     pub suspects: Suspects,
-    /// Whether a quote stands in the UserID cell of the file though that doesn't begin with one.
-    has_stray_quote: bool,
+    /// Why its UserID is uncertain by where its quotes stand.
+    doubt: Option<Malformed>,
     /// Which ids are valid.
     user_ids: UserIds,
 }
@@ -74,8 +74,7 @@ impl RecordRef<'_> {
     #[inline]
     #[must_use]
     pub fn malformed(&self) -> Option<Malformed> {
-        let stray = self.has_stray_quote.then_some(Malformed::TextBesideQuotes);
-        malformed::why_malformed(self.id, self.account.as_ref().err()).or(stray)
+        malformed::why_malformed(self.id, self.account.as_ref().err()).or(self.doubt)
     }
 }
 
@@ -113,8 +112,8 @@ impl Record {
 pub enum RosterError {
     #[error(transparent)]
     Header(#[from] HeaderError),
-    #[error("the quote at line {}, column {} is not closed within {RECORD_MAX_LINES} lines and {RECORD_MAX_BYTES} bytes", opened.line, opened.column)]
-    OpenQuote { opened: TextPosition },
+    #[error("the quote at line {}, column {} is not closed {up_to}", opened.line, opened.column)]
+    OpenQuote { opened: TextPosition, up_to: SearchedUpTo },
     #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
     #[error("a backslash escapes the quote in front of line {}, column {}", quote.line, quote.column)]
@@ -128,7 +127,7 @@ pub enum RosterError {
 impl From<FrameError> for RosterError {
     fn from(error: FrameError) -> Self {
         match error {
-            FrameError::OpenQuote { opened } => RosterError::OpenQuote { opened },
+            FrameError::OpenQuote { opened, up_to } => RosterError::OpenQuote { opened, up_to },
             FrameError::LongRecord { line } => RosterError::LongRecord { line },
             FrameError::Read(error) => RosterError::Read(error),
         }
@@ -307,7 +306,7 @@ impl<R: Read> Roster<R> {
     #[inline]
     fn view(&mut self, frame: Frame) -> (RecordRef<'_>, SplitFields<'_>) {
         let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
-        let Self { header, frames, splitter, rules, compacted, .. } = self;
+        let Self { header, frames, splitter, multiline, rules, compacted, .. } = self;
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
         let cells = ReadCells { user_id: cell(Some(header.user_id)), nick: cell(header.nick), face_url: cell(header.face_url) };
@@ -318,12 +317,11 @@ impl<R: Read> Roster<R> {
             .and_then(|()| if header.is_again(cells.user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
             .and_then(|()| rules.account(id, values));
         let (account, suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
-        let has_stray_quote = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.dialect(), header.user_id, cells.user_id);
+        let is_stray = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.dialect(), header.user_id, cells.user_id);
+        let may_have_swallowed = || frame.has_span && *multiline == Multiline::Judged && UserId::check_as(rules.user_ids, id).is_err();
+        let doubt = if is_stray { Some(Malformed::TextBesideQuotes) } else { may_have_swallowed().then_some(Malformed::SwallowedLines) };
         let (row, user_id) = (frame.end.rows, cells.user_id);
-        (
-            RecordRef { row, line: frame.line, end: frame.end, user_id, id, account, suspects, has_stray_quote, user_ids: rules.user_ids },
-            fields,
-        )
+        (RecordRef { row, line: frame.line, end: frame.end, user_id, id, account, suspects, doubt, user_ids: rules.user_ids }, fields)
     }
 
     /// Whether the current record's quotes hold what they seem to.
@@ -331,8 +329,7 @@ impl<R: Read> Roster<R> {
     fn swallowed(&self) -> Result<(), InvalidAccount> {
         let raw = without_own(self.frames.raw(), self.frames.delimiter(), self.header.own);
         let looks_swallowed = |span: &&Span| {
-            span.behind == Behind::Text
-                || span.lines(raw).all(|line| self.header.looks_like_a_record(line, self.frames.delimiter(), &self.rules))
+            span.behind == Behind::Text || self.header.look_like_records(span.lines(raw), self.frames.delimiter(), &self.rules)
         };
         let mut spans = self.frames.spans().iter().filter(|span| span.opened < raw.len());
         match (self.multiline, spans.find(looks_swallowed)) {
@@ -381,7 +378,7 @@ impl<R: Read> Iterator for Roster<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let frame = self.advance()?;
         Some(frame.map(|frame| {
-            let (RecordRef { row, line, end, user_id, id, account, suspects, has_stray_quote: _, user_ids: _ }, fields) = self.view(frame);
+            let (RecordRef { row, line, end, user_id, id, account, suspects, doubt: _, user_ids: _ }, fields) = self.view(frame);
             let other_id = (id != user_id).then(|| id.into());
             let (account, fields) = (account.map(Account::from), fields.to_record());
             let user_id = user_id.into();

@@ -120,7 +120,8 @@ fn a_quote_that_swallowed_records_makes_its_record_invalid() {
     );
     check("a,A,\"1 Mill Lane\nSpringfield\"\n", None, None);
     check("a,A,\"1 Mill Lane\nSpringfield, Ohio, USA\"\n", Some("the quote at line 2 swallowed line 3"), None);
-    check("a,A,\"x\n\nb,B,y\"\n", None, None);
+    check("a,A,\"x\n\nb,B,y\"\n", Some("the quote at line 2 swallowed lines 3 to 4"), None);
+    check("a,A,\"x\n\n\"\n", None, None);
     check("a,A,\"x\n,B,y\"\n", None, None);
     check("a,A,\"x\n b,B,y\"\n", None, None);
     check("a,A,\"x\nb,B,y,z\"\n", None, None);
@@ -165,7 +166,7 @@ fn a_bad_file_is_refused_at_its_header() {
     check(b"uid,Nick\na,b\n", "the header has no column \"UserID\"");
     check(b"UserID,user_id\n", "the header has two columns for UserID: \"UserID\" and \"user_id\"");
     check(b"UserID,Nick,Nick\n", "the header has the column \"Nick\" twice");
-    check(b"\"UserID\n", "the quote at line 1, column 1 is not closed within 64 lines and 65536 bytes");
+    check(b"\"UserID\n", "the quote at line 1, column 1 is not closed before the end of the file");
     assert!(roster("UserID,,\n").is_ok(), "nameless columns may repeat");
     assert!(roster("UserID,Note,Note\n").is_ok(), "so may those that nobody reads");
 }
@@ -300,9 +301,16 @@ fn a_runaway_quote_ends_the_file_and_is_named() {
     let read: Vec<_> = roster(&text).unwrap().collect();
     assert_eq!(read.len(), 2);
     assert!(read[0].is_ok());
-    assert!(matches!(&read[1], Err(RosterError::OpenQuote { opened: TextPosition { line: 3, column: 3 } })), "{:?}", read[1]);
+    assert!(
+        matches!(&read[1], Err(RosterError::OpenQuote { opened: TextPosition { line: 3, column: 3 }, up_to: SearchedUpTo::Limits })),
+        "{:?}",
+        read[1]
+    );
     let open_at_the_end: Vec<_> = roster("UserID\na\n\"b\n").unwrap().collect();
-    assert!(matches!(&open_at_the_end[1], Err(RosterError::OpenQuote { opened: TextPosition { line: 3, column: 1 } })));
+    assert!(matches!(
+        &open_at_the_end[1],
+        Err(RosterError::OpenQuote { opened: TextPosition { line: 3, column: 1 }, up_to: SearchedUpTo::End })
+    ));
 }
 
 #[test]
@@ -386,7 +394,7 @@ fn records_that_are_passed_over_leave_the_same_marks() {
         assert_eq!(passing.pass_over().unwrap().unwrap(), reading.next_view().unwrap().unwrap().end, "{row}");
     }
     assert_eq!(passing.at(), reading.at());
-    assert!(matches!(passing.pass_over(), Some(Err(RosterError::OpenQuote { opened: TextPosition { line: 8, column: 3 } }))));
+    assert!(matches!(passing.pass_over(), Some(Err(RosterError::OpenQuote { opened: TextPosition { line: 8, column: 3 }, .. }))));
     assert!(passing.pass_over().is_none());
 }
 

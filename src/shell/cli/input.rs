@@ -165,7 +165,7 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
     let why = format!("{}: {}", shown(path), causes(error));
     match error {
         RosterError::Header(header) => ExitMessage::yours(why, header_hint(path, header)),
-        RosterError::OpenQuote { opened } => ExitMessage::yours(
+        RosterError::OpenQuote { opened, up_to: _ } => ExitMessage::yours(
             why,
             format!("close the quote that opens at line {}, column {}, or double it if it is part of the text", opened.line, opened.column),
         ),
@@ -366,7 +366,7 @@ mod tests {
         );
         check(
             b"UserID\na\n\"b\n",
-            "error: users.csv: the quote at line 3, column 1 is not closed within 64 lines and 65536 bytes\n\
+            "error: users.csv: the quote at line 3, column 1 is not closed before the end of the file\n\
              hint: close the quote that opens at line 3, column 1, or double it if it is part of the text",
         );
     }
