@@ -10,6 +10,7 @@ pub struct SharedReason {
     records: u64,
     uuids: Option<InvalidAccount>,
     uuid_count: u64,
+    swallowed: Option<InvalidAccount>,
 }
 
 impl SharedReason {
@@ -26,10 +27,19 @@ impl SharedReason {
     fn see_invalid(&mut self, why: &InvalidAccount) {
         let first = self.first.get_or_insert_with(|| why.clone());
         self.is_mixed |= !first.is_like(why);
+        if matches!(why, InvalidAccount::SwallowedLines { .. }) {
+            self.swallowed.get_or_insert_with(|| why.clone());
+        }
         if matches!(why, InvalidAccount::LongUserId { is_uuid: true, .. }) {
             self.uuid_count += 1;
             self.uuids.get_or_insert_with(|| why.clone());
         }
+    }
+
+    /// The first of the records whose quotes swallowed lines, where that is not the reason of all: it takes others with it.
+    #[must_use]
+    pub fn swallowed(&self) -> Option<&InvalidAccount> {
+        self.swallowed.as_ref().filter(|_| !matches!(self.found(), Some(InvalidAccount::SwallowedLines { .. })))
     }
 
     /// The reason of all that are invalid, or, where most records have a UUID for an id that is too long, that.
@@ -60,5 +70,20 @@ mod tests {
         check(&[Some(long(true)), Some(long(false))], None);
         check(&[space(32), Some(long(true)), Some(long(true))], Some(long(true)));
         check(&[None, None, Some(long(true))], Some(long(true)));
+    }
+
+    #[test]
+    fn lines_that_were_swallowed_are_told_besides_other_reasons() {
+        let (swallowed, empty) = (InvalidAccount::SwallowedLines { quote: 2, last: 3 }, InvalidAccount::EmptyUserId);
+        let check = |records: &[&InvalidAccount], expected: Option<&InvalidAccount>| {
+            let mut shared = SharedReason::default();
+            for why in records {
+                shared.see(Some(why));
+            }
+            assert_eq!(shared.swallowed(), expected, "{records:?}");
+        };
+        check(&[&empty], None);
+        check(&[&swallowed], None);
+        check(&[&empty, &swallowed, &empty], Some(&swallowed));
     }
 }

@@ -208,6 +208,29 @@ fn a_reason_that_all_invalid_records_share_is_told_with_what_helps() {
 }
 
 #[test]
+fn every_command_names_the_flag_for_uuids_and_for_swallowed_lines() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    let says = |text: &str, expected: &str| {
+        bench.write("users.csv", text);
+        let connection = connection(&bench, &server.endpoint());
+        let connection = connection.each_ref().map(String::as_str);
+        let runs = [
+            bench.call(&["check", "users.csv"]).run(),
+            bench.quiet_import_into("users.csv", &server.endpoint()).at_any_rate().args(&["--restart"]).run(),
+            sync(&bench, &server).args(&["--dry-run"]).run(),
+            bench.call(&["verify", "users.csv", "--rate", "0"]).args(&connection).run(),
+        ];
+        for run in runs {
+            assert!(run.stderr.contains(expected), "{expected}: {}", run.stderr);
+        }
+    };
+    let uuids = (0..30).map(|row| format!("550e8400-e29b-41d4-a716-4466554400{row:02},")).collect::<Vec<_>>().join("\n");
+    says(&format!("UserID,Nick\nok,\n {uuids}\n"), "--compact-uuid sends UUIDs");
+    says("UserID,Nick\n,a\nb,\"x\nc,y\"\nok,\n", "close the quotes, or --multiline takes");
+}
+
+#[test]
 fn an_unfinished_run_whose_file_has_a_column_newly_read_goes_on_without_it() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();

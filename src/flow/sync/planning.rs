@@ -122,6 +122,7 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileS
     let (mut ops, mut filled, mut malformed, mut oddities) = (Ops::default(), Filled::default(), None, OddityCounts::default());
     while let Some(view) = roster.next_view() {
         let view = view?;
+        oddities.invalid.see(view.account.as_ref().err());
         let (tag, profile) = match &view.account {
             Ok(account) => {
                 filled.count(account.profile());

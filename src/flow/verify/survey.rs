@@ -7,6 +7,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::domain::position::InputPosition;
+use crate::domain::shared_reason::SharedReason;
 use crate::io::extsort::{ExternalSorter, OpenSpill, SIGHTING, Sighting};
 use crate::io::roster::{Record, RosterError};
 
@@ -66,6 +67,7 @@ pub struct Survey<I> {
     sorter: ExternalSorter<SIGHTING>,
     invalid: Bits,
     profiles: u64,
+    shared: SharedReason,
     end: InputPosition,
 }
 
@@ -86,6 +88,8 @@ pub struct SurveyPlan {
     pub superseded: u64,
     /// Valid records with a Nick or a FaceUrl, superseded ones included.
     pub profiles: u64,
+    /// What the invalid records have in common.
+    pub shared: SharedReason,
 }
 
 impl SurveyPlan {
@@ -102,7 +106,14 @@ impl SurveyPlan {
 
 impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     pub fn new(records: I, open_spill: OpenSpill) -> Self {
-        Self { records, sorter: ExternalSorter::new(open_spill), invalid: Bits::default(), profiles: 0, end: InputPosition::START }
+        Self {
+            records,
+            sorter: ExternalSorter::new(open_spill),
+            invalid: Bits::default(),
+            profiles: 0,
+            shared: SharedReason::default(),
+            end: InputPosition::START,
+        }
     }
 
     /// Where it has come to.
@@ -117,6 +128,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     pub fn read_some(&mut self) -> Result<ReadProgress, SurveyError> {
         for _ in 0..READ_AT_ONCE {
             let Some(record) = self.records.next().transpose()? else { return Ok(ReadProgress::IsDone) };
+            self.shared.see(record.account.as_ref().err());
             match &record.account {
                 Ok(account) => self.profiles += u64::from(account.has_profile()),
                 Err(_) => self.invalid.set(record.row),
@@ -135,7 +147,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     /// # Errors
     /// [`SurveyError::Sort`].
     pub fn finish(self, sample: Option<Sample>) -> Result<SurveyPlan, SurveyError> {
-        let Self { sorter, invalid, profiles, end, .. } = self;
+        let Self { sorter, invalid, profiles, shared, end, .. } = self;
         let (mut superseded, mut count) = (Bits::default(), 0);
         let mut last: Option<Sighting> = None;
         for entry in sorter.finish().map_err(SurveyError::Sort)? {
@@ -153,7 +165,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
         for row in lasts().filter(|row| invalid.has(*row) || draw.takes_next()) {
             listed.set(row);
         }
-        Ok(SurveyPlan { listed, end, ids, to_ask: draw.taken, invalid: invalid_ids, superseded: count, profiles })
+        Ok(SurveyPlan { listed, end, ids, to_ask: draw.taken, invalid: invalid_ids, superseded: count, profiles, shared })
     }
 }
 

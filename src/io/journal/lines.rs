@@ -65,8 +65,12 @@ impl Lines {
 
     fn take(&mut self) -> Vec<u8> {
         let made = std::mem::replace(&mut self.csv, csv_out::writer(self.delimiter, Vec::new()));
+        let behind = made.into_inner().expect("a Vec takes any bytes");
+        if self.made.is_empty() {
+            return behind;
+        }
         let mut lines = std::mem::take(&mut self.made);
-        lines.extend(made.into_inner().expect("a Vec takes any bytes"));
+        lines.extend(behind);
         lines
     }
 }

@@ -101,7 +101,7 @@ pub struct Header {
     user_id_name: Box<[u8]>,
     pub(super) nick: Option<usize>,
     pub(super) face_url: Option<usize>,
-    /// Columns that nobody reads, though their names are near to a field that is read from none.
+    /// Columns that nobody reads, though their names are near to a field that is mapped from none.
     near: Vec<(Field, usize)>,
     /// How many columns at its end are those of a rejects file, which nobody reads.
     pub(super) own: usize,
@@ -175,10 +175,8 @@ impl Header {
         let nick = optional(&names, Field::Nick, format)?;
         let face_url = optional(&names, Field::FaceUrl, format)?;
         let read = [Some(user_id), nick, face_url];
-        let is_unread = |(column, field): (usize, Field)| {
-            let is_open = read[field as usize].is_none() && mapped(field, format).is_none();
-            (is_open && !read.contains(&Some(column))).then_some((field, column))
-        };
+        let is_unread =
+            |(column, field): (usize, Field)| (mapped(field, format).is_none() && !read.contains(&Some(column))).then_some((field, column));
         let near = names.iter().enumerate().filter_map(|(column, name)| is_unread((column, near_field(name)?))).collect();
         let user_id_name = names[user_id].into();
         let own = own_columns(&names, read);
@@ -209,7 +207,7 @@ impl Header {
         (0..self.names.len()).filter(|column| !read.contains(&Some(*column))).count()
     }
 
-    /// Columns that nobody reads though their names are near to a field that is read from none, with that field.
+    /// Columns that nobody reads though their names are near to a field that is mapped from none, with that field.
     pub fn near_misses(&self) -> impl Iterator<Item = (Field, &[u8])> {
         self.near.iter().filter_map(|(field, column)| Some((*field, self.names.get(*column)?)))
     }

@@ -235,7 +235,7 @@ fn a_mapped_column_is_looked_for_to_the_letter_first_and_no_other_one_is_read() 
 }
 
 #[test]
-fn a_column_whose_name_is_near_to_a_field_that_nothing_is_read_for_is_found() {
+fn a_column_that_is_ignored_though_its_name_is_near_to_a_field_is_found() {
     let near = |header: &str, map: &[(Field, &str)]| {
         let map = map.iter().map(|(field, column)| (*field, (*column).to_owned())).collect();
         let roster = Roster::new(Cursor::new(format!("{header}\n")), &Format { map, ..Format::default() }).unwrap();
@@ -250,7 +250,8 @@ fn a_column_whose_name_is_near_to_a_field_that_nothing_is_read_for_is_found() {
     check("UserID,NickName,avatar,x", &[], "Nick=NickName FaceUrl=avatar", 3);
     check("UserID,head_url,Portrait", &[], "FaceUrl=head_url FaceUrl=Portrait", 2);
     check("UserID,昵称,头像", &[], "Nick=昵称 FaceUrl=头像", 2);
-    check("UserID,Nick,nick_name", &[], "", 1);
+    check("UserID,Nick,nick_name", &[], "Nick=nick_name", 1);
+    check("UserID,Nick,nick_name", &[(Field::Nick, "Nick")], "", 1);
     check("UserID,nick_name", &[(Field::Nick, "")], "", 1);
     check("UserID,nick_name", &[(Field::Nick, "nick_name")], "", 0);
     check("nickname,x", &[(Field::UserId, "nickname")], "", 1);

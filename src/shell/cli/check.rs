@@ -6,7 +6,7 @@ use std::path::Path;
 use super::flags::InputFlags;
 use super::input::{CUT_WORDS, Stream, blank_words, roster_error};
 use super::preflight::Admission;
-use super::remedies::remedy;
+use super::remedies;
 use super::settings::format;
 use super::stdout::print;
 use super::{columns, oddities};
@@ -85,9 +85,9 @@ fn last_word(report: &CheckReport) -> ExitMessage {
     }
 }
 
-/// What helps against a reason that all invalid records share.
+/// What helps against a reason that all invalid records share, and against swallowed lines.
 fn helps(report: &CheckReport) -> String {
-    report.oddities.invalid.found().map(|why| remedy(why) + "; ").unwrap_or_default()
+    remedies::before_hint(&report.oddities.invalid)
 }
 
 /// Ends with a line end, as all its parts do.

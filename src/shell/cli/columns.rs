@@ -28,11 +28,11 @@ impl fmt::Display for ColumnsRead<'_> {
 fn near_misses(header: &Header) -> impl Iterator<Item = String> {
     header.near_misses().map(|(field, name)| {
         let column = String::from_utf8_lossy(name);
-        format!(
-            "the column {} is ignored; {} reads {field} from it, --map {field}= says that none is meant",
-            quoted(name),
-            map_flag(field, &column)
-        )
+        let read_from = header.sources().find(|(source, _)| *source == field).and_then(|(_, column)| column);
+        let as_it_is = map_flag(field, &String::from_utf8_lossy(read_from.unwrap_or_default()));
+        let meant = if read_from.is_some() { "that one" } else { "none" };
+        let (name, other) = (quoted(name), map_flag(field, &column));
+        format!("the column {name} is ignored; {other} reads {field} from it, {as_it_is} says that {meant} is meant")
     })
 }
 
@@ -74,6 +74,16 @@ mod tests {
         );
         check("userid,x", &[], "UserID from \"userid\", Nick from nothing, FaceUrl from nothing; 1 column ignored");
         check("UserID,Nick,FaceUrl", &[], "UserID from \"UserID\", Nick from \"Nick\", FaceUrl from \"FaceUrl\"; 0 columns ignored");
+    }
+
+    #[test]
+    fn a_column_with_a_similar_name_is_reported_though_the_field_is_read_from_another() {
+        let said = told("UserID,Nick,NickName", &[]).1;
+        assert_eq!(
+            said,
+            ["the column \"NickName\" is ignored; --map Nick=NickName reads Nick from it, --map Nick=Nick says that that one is meant"]
+        );
+        assert_eq!(told("UserID,Nick,NickName", &[(Field::Nick, "Nick")]).1, [""; 0]);
     }
 
     #[test]

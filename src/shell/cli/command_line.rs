@@ -49,15 +49,7 @@ impl CommandLine {
     }
 
     fn valued(mut self, name: &str, value: &OsStr) -> Self {
-        let flag = format!("--{name}");
-        if begins_with_dash(value) {
-            // The value would be taken for a flag.
-            let mut both = OsString::from(flag + "=");
-            both.push(value);
-            self.words.push(shell_word(&both));
-        } else {
-            self.words.extend([flag, shell_word(value)]);
-        }
+        self.words.push(flag_words(name, value));
         self
     }
 
@@ -124,6 +116,19 @@ impl std::fmt::Display for CommandLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.words.join(" "))
     }
+}
+
+/// A flag with its value for a shell.
+pub(super) fn flag_words(name: &str, value: impl AsRef<OsStr>) -> String {
+    let value = value.as_ref();
+    let flag = format!("--{name}");
+    if !begins_with_dash(value) {
+        return format!("{flag} {}", shell_word(value));
+    }
+    // The value would be taken for a flag.
+    let mut both = OsString::from(flag + "=");
+    both.push(value);
+    shell_word(&both)
 }
 
 /// Quotes a word for a shell. Control characters and bytes that are not UTF-8 are written with `printf`, because the line of a hint cannot

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::command_line::shell_word;
+use super::command_line::flag_words;
 use super::input::map_flag;
 use crate::domain::account::Field;
 use crate::domain::figures::{count, counted};
@@ -45,7 +45,7 @@ fn remedy(oddity: &Oddity) -> String {
         OddityKind::Undecoded(_) => "they were lost before: export the file again, in UTF-8".to_owned(),
         OddityKind::NoUrl => format!("see whether it is the right column; {}", none_of(Field::FaceUrl)),
         OddityKind::Frequent(field) => {
-            let null = oddity.value.as_deref().map(|value| format!("--null {} reads it as empty; ", shell_word(value)));
+            let null = oddity.value.as_deref().map(|value| format!("{} reads it as empty; ", flag_words("null", value)));
             format!("{}{}", null.unwrap_or_default(), none_of(field))
         }
     }
@@ -85,4 +85,21 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, oddities: &OddityCounts) -> fmt:
         super::check::write_rest(f, oddity.count, oddity.first.len())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_that_reads_a_word_as_empty_runs_as_it_stands() {
+        let check = |word: &str, expected: &str| {
+            let oddity = Oddity { kind: OddityKind::Frequent(Field::Nick), count: 50, first: Vec::new(), value: Some(word.into()) };
+            assert_eq!(remedy(&oddity), format!("{expected} reads it as empty; --map Nick= reads none"));
+        };
+        check("N/A", "--null N/A");
+        check("--", "--null=--");
+        check("-n/a", "--null=-n/a");
+        check("- -", "'--null=- -'");
+    }
 }

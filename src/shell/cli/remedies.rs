@@ -2,6 +2,22 @@
 
 use super::input::map_flag;
 use crate::domain::account::{Field, InvalidAccount};
+use crate::domain::shared_reason::SharedReason;
+
+/// Warns of what helps where invalid records have a reason in common, and of quotes that swallowed lines in any case.
+pub(super) fn warn(shared: &SharedReason) {
+    if let Some(why) = shared.found() {
+        tracing::warn!("all invalid rows have one reason in common ({why}): {}", remedy(why));
+    }
+    if let Some(why) = shared.swallowed() {
+        tracing::warn!("{why}: {}", remedy(why));
+    }
+}
+
+/// What helps, in front of a hint.
+pub(super) fn before_hint(shared: &SharedReason) -> String {
+    shared.found().into_iter().chain(shared.swallowed()).map(|why| remedy(why) + "; ").collect()
+}
 
 /// What helps where this is why records are invalid.
 pub(super) fn remedy(why: &InvalidAccount) -> String {

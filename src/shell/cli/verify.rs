@@ -25,7 +25,7 @@ use super::settings::Connection;
 use super::source::Rereadable;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
-use super::{atomic, columns, environment, input, last_calls, log, open_files, signals};
+use super::{atomic, columns, environment, input, last_calls, log, open_files, remedies, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -119,6 +119,7 @@ impl VerifyRun<'_> {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
         self.has_something_to_compare(&plan)?;
+        remedies::warn(&plan.shared);
         let ids = plan.to_ask;
         let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, files);

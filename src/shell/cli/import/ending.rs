@@ -17,7 +17,7 @@ use crate::io::journal::{self, DiskError, Journal};
 use crate::io::roster::{BlankLines, Roster, RosterError};
 use crate::shell::cli::exit_messages::{already_finished, disk_failed, having_waited, last_word};
 use crate::shell::cli::reach::Reach;
-use crate::shell::cli::remedies::remedy;
+use crate::shell::cli::remedies;
 use crate::shell::cli::source::Source;
 use crate::shell::cli::state_file::LockedState;
 use crate::shell::cli::{input, oddities, run};
@@ -79,9 +79,7 @@ impl ImportEnding<'_> {
         }
         let which = if self.start.rows == 0 { String::new() } else { format!("behind row {}: ", figures::count(self.start.rows)) };
         oddities::warn(&self.odd.borrow(), &which);
-        if let Some(why) = self.odd.borrow().invalid.found() {
-            tracing::warn!("all invalid rows have one reason in common ({why}): {}", remedy(why));
-        }
+        remedies::warn(&self.odd.borrow().invalid);
         word
     }
 

@@ -11,8 +11,8 @@ use crate::shell::cli::atomic::{self, Readers};
 use crate::shell::cli::input::tell_blank;
 use crate::shell::cli::oddities;
 use crate::shell::cli::preflight::OddFile;
-use crate::shell::cli::run;
 use crate::shell::cli::state_file::retarget;
+use crate::shell::cli::{remedies, run};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
 
@@ -75,6 +75,7 @@ fn tell_creates(lookalikes: &Lookalikes) {
 fn judge_oddities(job: &SyncJob, plan: &SyncPlan) -> Result<(), ExitMessage> {
     let mut found = plan.draft().oddities.clone();
     oddities::warn(&found, "");
+    remedies::warn(&found.invalid);
     // These were told on their own.
     let Lookalikes { creates, first_creates, .. } = &plan.draft().lookalikes;
     found.set(OddityKind::LookalikeCreate, *creates, first_creates.iter().map(|like| OddPlace { row: like.row, line: like.line }));
