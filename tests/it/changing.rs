@@ -11,6 +11,7 @@ use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 
 use crate::binary::{Call, CliFixture, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
+use crate::source::gzip;
 use crate::sync::sync;
 
 const ROWS: u64 = 1_200;
@@ -250,6 +251,57 @@ fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
             return;
         }
         is_told(&run, change, &context);
+    });
+}
+
+/// What becomes of a compressed file, and whether a run on its copy may end as finished then.
+fn change_packed(path: &Path, name: &str) -> bool {
+    let packed = |text: &str| gzip(text.as_bytes());
+    match name {
+        "rewritten" => fs::write(path, packed(&users(ROWS).replace("Nick 1200", "Nock 1200"))).unwrap(),
+        "cut" => File::options().write(true).open(path).unwrap().set_len(100).unwrap(),
+        "touched" => File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap(),
+        _ => {
+            fs::write(path.with_file_name("aside"), packed(&other())).unwrap();
+            fs::rename(path.with_file_name("aside"), path).unwrap();
+        }
+    }
+    !matches!(name, "rewritten" | "cut")
+}
+
+#[test]
+fn a_compressed_file_that_changes_while_its_copy_is_at_work_is_no_other_case() {
+    let names = ["rewritten", "cut", "touched", "replaced"];
+    side_by_side(names.into_iter().flat_map(|name| ["import", "sync", "verify"].map(|command| (name, command))), |(name, command)| {
+        let context = format!("{command}, {name}");
+        let bench = CliFixture::new();
+        bench.write("users.csv.gz", gzip(users(ROWS).as_bytes()));
+        let sandbox = sandbox();
+        let (key, endpoint) = (bench.key(), sandbox.endpoint());
+        let state: &[&str] = if command == "sync" { &["--state", "s"] } else { &[] };
+        let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap(), "--no-progress"];
+        let call = |rate: &'static str| {
+            let lane: &[&str] = if command == "verify" { &["--rate", rate] } else { &["--batch", "--rate", rate] };
+            bench.call(&[command, "users.csv.gz"]).args(&[&connection, lane, state].concat())
+        };
+        if command == "verify" {
+            bench.call(&["import", "users.csv.gz", "--batch", "--rate", "0"]).args(&connection).run().exits(0);
+        }
+        let api = if command == "verify" { Api::AccountCheck } else { Api::MultiaccountImport };
+        let mut running = call("15").start();
+        let mut may_finish = true;
+        change_after(&sandbox, &mut running, (api, 3), || may_finish = change_packed(&bench.path("users.csv.gz"), name));
+        let run = running.wait();
+        assert_eq!(run.code, Some(if may_finish { 0 } else { 2 }), "{context}: {}", run.stderr);
+        if may_finish {
+            assert_eq!(run.stderr.contains("new file"), name == "replaced", "{context}: {}", run.stderr);
+            return;
+        }
+        assert!(run.why().contains("while it was"), "{context}: {}", run.stderr);
+        // With what it was, it is finished.
+        bench.write("users.csv.gz", gzip(users(ROWS).as_bytes()));
+        call("0").run().exits(0);
+        assert!(!bench.names().contains("users.input.csv"), "{context}");
     });
 }
 

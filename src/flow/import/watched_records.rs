@@ -5,12 +5,14 @@ use std::rc::Rc;
 
 use super::IncomingRecord;
 use crate::domain::oddity::{OddPlace, OddityCounts};
-use crate::io::roster::{Next, Record, RosterError, Watched};
+use crate::io::roster::{Next, Original, Record, RosterError, Watched};
 
 /// Hands out the records of a file; while it is being compared, the import gets its turn.
 #[derive(Debug)]
 pub struct WatchedRecords {
     records: Watched,
+    /// The file that they are a copy of, if they are one of a file.
+    original: Option<Original>,
     /// Of the records that were handed out.
     oddities: Rc<RefCell<OddityCounts>>,
 }
@@ -18,8 +20,8 @@ pub struct WatchedRecords {
 impl WatchedRecords {
     /// `oddities` are counted as the records come.
     #[must_use]
-    pub const fn new(records: Watched, oddities: Rc<RefCell<OddityCounts>>) -> Self {
-        Self { records, oddities }
+    pub const fn new(records: Watched, original: Option<Original>, oddities: Rc<RefCell<OddityCounts>>) -> Self {
+        Self { records, original, oddities }
     }
 
     fn look_at(&self, record: &Record) {
@@ -35,7 +37,11 @@ impl Iterator for WatchedRecords {
     type Item = Result<IncomingRecord, RosterError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(match self.records.next_or_comparing()? {
+        let Some(next) = self.records.next_or_comparing() else {
+            // The end comes only if what the copy was made of still stands, too.
+            return self.original.as_mut()?.still_holds().err().map(Err);
+        };
+        Some(match next {
             Ok(Next::Record(record)) => {
                 self.look_at(&record);
                 Ok(record.into())

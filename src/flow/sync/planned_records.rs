@@ -13,7 +13,7 @@ use crate::domain::position::InputPosition;
 use crate::flow::import::IncomingRecord;
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{DiskError, Journal, OutcomeSink};
-use crate::io::roster::{InputFile, InputReader, Look, Record, Roster, RosterError, Watch};
+use crate::io::roster::{InputFile, InputReader, Look, Original, Record, Roster, RosterError, Watch};
 use crate::io::state::{RunInput, StateDb, StateError};
 
 /// Rows that are passed over before the import gets its turn. Chosen: half a millisecond.
@@ -31,6 +31,8 @@ pub struct FeedPlan {
     pub ahead: u64,
     /// Records that are handed out at most. What is beyond is not announced either: that would put it in doubt for nothing.
     pub limit: Option<u64>,
+    /// The file that the input is a copy of, if it is one of a file.
+    pub original: Option<Original>,
 }
 
 /// Why no further record can be had.
@@ -104,6 +106,7 @@ impl PlannedRecords {
             return Ok(Some(IncomingRecord::Passed(self.roster.at())));
         }
         if is_over {
+            self.planned.original.as_mut().map_or(Ok(()), Original::still_holds)?;
             return Ok(None);
         }
         self.planned.limit = self.planned.limit.map(|limit| limit - 1);

@@ -41,6 +41,15 @@ impl Original {
         Ok(is_same.then(|| Self { file: file.clone(), source: SourceFile { stat, ..known } }))
     }
 
+    /// Refuses a file that was truncated or rewritten in place since then, whatever its name leads to.
+    ///
+    /// # Errors
+    /// [`RosterError::Modified`], and the system's.
+    pub fn still_holds(&mut self) -> Result<(), RosterError> {
+        *self = Self::of_known(&self.file, self.source)?.ok_or(RosterError::Modified)?;
+        Ok(())
+    }
+
     /// Whether another file is to be read under this name by now.
     ///
     /// # Errors
@@ -81,14 +90,16 @@ mod tests {
         fs::write(&path, b"first").unwrap();
         let file = InputFile::open(&path).unwrap();
         let (before, read) = (file.fingerprint().unwrap(), (5, digest_of(&file).unwrap()));
-        let original = Original::of_read(&file, before, read).unwrap();
+        let mut original = Original::of_read(&file, before, read).unwrap();
         assert!(!original.has_changed(&path).unwrap());
         fs::File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(Original::of_read(&file, before, read).is_ok() && !original.has_changed(&path).unwrap(), "touched");
+        assert!(original.still_holds().is_ok(), "touched");
         fs::write(&path, b"first and more").unwrap();
         assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "grown while it was read");
         fs::write(&path, b"other").unwrap();
         assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "rewritten");
+        assert!(matches!(original.still_holds(), Err(RosterError::Modified)), "rewritten");
         assert!(original.has_changed(&path).unwrap());
         fs::write(folder.path().join("new"), b"first").unwrap();
         fs::rename(folder.path().join("new"), &path).unwrap();

@@ -304,6 +304,8 @@ impl<'a> VerifyInput<'a> {
 
     /// Refuses a file that was truncated, rewritten or appended to after it was read to `end`: what has come was not asked.
     fn still_holds(&self, end: InputPosition) -> Result<(), ExitMessage> {
+        let original = self.source.original.clone();
+        original.map_or(Ok(()), |mut original| original.still_holds()).map_err(|error| input::roster_error(self.path, &error))?;
         let mut watch = Watch::new(self.source.file.clone(), self.format.dialect(), self.source.stat);
         match watch.look_through((end.offset, end.digest)).map_err(|error| input::roster_error(self.path, &error))? {
             Look::Same | Look::Comparing => Ok(()),

@@ -229,9 +229,10 @@ impl ImportRun<'_> {
             Ok(roster) => roster,
             Err(error) => return input::roster_error(&job.typed.input.file, &error.into()),
         };
+        let watched = Watched::new(roster, input.file.clone(), input.stat);
         let began = Stopwatch::now();
         let ends = ImportEnds {
-            records: WatchedRecords::new(Watched::new(roster, input.file.clone(), input.stat), Rc::clone(&odd)),
+            records: WatchedRecords::new(watched, source.original().cloned(), Rc::clone(&odd)),
             sink: journal,
             on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
         };
