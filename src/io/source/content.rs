@@ -22,7 +22,7 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Files that hold tables and are no CSV.
+/// Files that hold tables and are no CSV, or are packed as nothing here unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// xlsx, which is a ZIP archive.
@@ -34,6 +34,10 @@ pub enum Foreign {
     Parquet,
     Sqlite,
     Json,
+    Bzip2,
+    Xz,
+    Lz4,
+    SevenZip,
 }
 
 impl fmt::Display for Foreign {
@@ -45,6 +49,10 @@ impl fmt::Display for Foreign {
             Foreign::Parquet => "a Parquet file, not a CSV",
             Foreign::Sqlite => "an SQLite database, not a CSV",
             Foreign::Json => "JSON, not a CSV",
+            Foreign::Bzip2 => "packed with bzip2, which is not unpacked here",
+            Foreign::Xz => "packed with xz, which is not unpacked here",
+            Foreign::Lz4 => "packed with lz4, which is not unpacked here",
+            Foreign::SevenZip => "a 7z archive, which is not unpacked here",
         })
     }
 }
@@ -67,6 +75,10 @@ pub(super) fn look_at(head: &[u8]) -> Found {
         [b'P', b'K', 3, 4, ..] => Found::Foreign(if is_workbook(head) { Foreign::Workbook } else { Foreign::Zip }),
         [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1, ..] => Found::Foreign(Foreign::OldWorkbook),
         [b'P', b'A', b'R', b'1', rest @ ..] if !rest.first().is_some_and(|byte| is_of_a_header(*byte)) => Found::Foreign(Foreign::Parquet),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Found::Foreign(Foreign::Bzip2),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Found::Foreign(Foreign::Xz),
+        [4, 0x22, 0x4d, 0x18, ..] => Found::Foreign(Foreign::Lz4),
+        [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c, ..] => Found::Foreign(Foreign::SevenZip),
         _ if head.starts_with(b"SQLite format 3\0") => Found::Foreign(Foreign::Sqlite),
         _ if is_json(head) => Found::Foreign(Foreign::Json),
         _ => Found::Text,
@@ -86,7 +98,9 @@ fn is_workbook(head: &[u8]) -> bool {
 /// Whether it begins as JSON does: an object or an array, in which something of JSON follows.
 fn is_json(head: &[u8]) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let mut tokens = head.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let head = head.strip_prefix(b"\xff\xfe").or(head.strip_prefix(b"\xfe\xff")).unwrap_or(head);
+    // In UTF-16 each of them has a zero beside it.
+    let mut tokens = head.iter().filter(|byte| **byte != 0 && !byte.is_ascii_whitespace());
     match (tokens.next(), tokens.next()) {
         (Some(b'{'), Some(next)) => matches!(next, b'"' | b'}'),
         (Some(b'['), Some(next)) => matches!(next, b'{' | b'[' | b'"' | b']'),

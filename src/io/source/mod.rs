@@ -16,6 +16,7 @@ use thiserror::Error;
 pub use content::{Compression, Foreign};
 use content::{Found, byte_order_mark, look_at};
 pub use likely::likely_encoding;
+use likely::likely_utf16;
 pub use meter::{Meter, Metered};
 use recoder::Recoder;
 use unpack::{Unpacked, unpacked_bytes};
@@ -85,6 +86,23 @@ impl Contents {
 #[must_use]
 pub fn encoding_of_label(label: &str) -> Option<&'static Encoding> {
     Encoding::for_label_no_replacement(label.as_bytes())
+}
+
+/// How a file is packed, and in which UTF-16 its text is, if it is, and whether by its mark: by its first bytes, whatever its text is.
+///
+/// # Errors
+/// The system's, and [`SourceError`] as their inner error.
+pub fn peek(raw: impl Read) -> io::Result<(Compression, Option<(&'static Encoding, bool)>)> {
+    let mut raw = BufReader::with_capacity(HEAD_BYTES, Whole::new(raw));
+    let compression = match look_at(raw.fill_buf()?) {
+        Found::Compressed(compression) => compression,
+        Found::Text | Found::Foreign(_) => Compression::None,
+    };
+    let mut text = BufReader::with_capacity(HEAD_BYTES, Whole::new(Unpacked::new(raw, compression)?));
+    let sample = text.fill_buf()?;
+    let by_mark = byte_order_mark(sample).map(|(encoding, _)| (encoding, true));
+    let found = by_mark.or_else(|| likely_utf16(sample).map(|encoding| (encoding, false)));
+    Ok((compression, found.filter(|(encoding, _)| *encoding != UTF_8)))
 }
 
 /// An input as UTF-8, less a byte order mark. Undecodable bytes come out as bytes that are no UTF-8.
@@ -166,29 +184,54 @@ impl Read for TextStream<'_> {
     }
 }
 
-/// Reads as much as the buffer takes, so that a content is told by more than a pipe happens to hold. What came before an error is handed out
-/// before the error.
+/// Lines that are enough to tell a text by: the header, and the records by which a file is judged. Source: the contract of the input.
+const HEAD_LINES: usize = 1 + 1_000;
+/// Bytes that are enough of what is compressed. Chosen: any header of a frame is shorter.
+const HEAD_COMPRESSED: usize = 64;
+
+/// Whether a head with so many lines says enough, so that nobody waits for more, which may be long in coming.
+fn is_enough(head: &[u8], lines: usize) -> bool {
+    let may_be_enough = lines >= HEAD_LINES || head.len() >= HEAD_COMPRESSED;
+    may_be_enough
+        && match look_at(head) {
+            Found::Compressed(_) => head.len() >= HEAD_COMPRESSED,
+            Found::Text => lines >= HEAD_LINES,
+            Found::Foreign(_) => false,
+        }
+}
+
+/// Reads at first as much as the buffer takes, or as is enough, so that a content is told by more than a pipe happens to hold; then as it comes.
+/// What came before an error is handed out before the error.
 struct Whole<R> {
     input: R,
+    has_begun: bool,
     /// Not told yet, for bytes came before it.
     failed: Option<io::Error>,
 }
 
 impl<R> Whole<R> {
     const fn new(input: R) -> Self {
-        Self { input, failed: None }
+        Self { input, has_begun: false, failed: None }
     }
 }
 
 impl<R: Read> Read for Whole<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut len = 0;
-        while len < buffer.len() && self.failed.is_none() {
+        let is_head = !self.has_begun;
+        self.has_begun = true;
+        let (mut len, mut lines) = (0, 0);
+        while len < buffer.len() && self.failed.is_none() && (is_head || len == 0) {
             match self.input.read(&mut buffer[len..]) {
                 Ok(0) => break,
-                Ok(bytes) => len += bytes,
+                Ok(bytes) => {
+                    lines += memchr::memchr_iter(b'\n', &buffer[len..len + bytes]).count();
+                    len += bytes;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.failed = Some(error),
+            }
+            if is_head && is_enough(&buffer[..len], lines) {
+                break;
             }
         }
         if len > 0 { Ok(len) } else { self.failed.take().map_or(Ok(0), Err) }

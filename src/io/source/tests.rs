@@ -87,6 +87,25 @@ fn an_encoding_is_guessed_by_what_the_text_holds() {
 }
 
 #[test]
+fn an_encoding_is_guessed_by_most_lines_and_not_by_a_damaged_one() {
+    let check = |encoding: &'static Encoding, name: &str, rows: usize| {
+        let rows = (0..rows).fold("UserID,Nick\n".to_owned(), |text, row| format!("{text}u{row},{name}{row}\n"));
+        let raw = [&encoding.encode(&rows).0[..], b"v,\xff\xff\n"].concat();
+        assert_eq!(likely_encoding(&raw).map(Encoding::name), Some(encoding.name()), "{name}");
+        let raw = [b"v,\xff\xff\n", &encoding.encode(&rows).0[..]].concat();
+        assert_eq!(likely_encoding(&raw).map(Encoding::name), Some(encoding.name()), "{name}");
+    };
+    for rows in [20, 200, 1_500] {
+        check(GB18030, "张伟和王芳", rows);
+        check(BIG5, "陳志明與黃淑芬的帳號", rows);
+        check(SHIFT_JIS, "ヤマダの山田です", rows);
+        check(EUC_KR, "안녕하세요", rows);
+        check(WINDOWS_1252, "Jürgen Müßiggang, née Zoë", rows);
+        check(encoding_rs::UTF_8, "张伟", rows);
+    }
+}
+
+#[test]
 fn contents_are_told_by_their_first_bytes() {
     let text = |head: &[u8]| matches!(look_at(head), Found::Text);
     for head in [&b"UserID"[..], b"PAR1,Nick\n", b"PAR1\n", b"{UserID}\n", b"[UserID],Nick\n", b"{", b"", b"PK,Nick\n", b"\x1f"] {

@@ -1,13 +1,14 @@
 //! The input file as the shell sees it: how it is opened, and what to do about one that is not what it claims.
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use encoding_rs::Encoding;
 
 use super::access::{Remedies, cannot_use, why_denied};
-use super::command_line::{delimiter_word, file_word, shell_word};
+use super::command_line::{delimiter_word, shell_word};
+use super::conversions::{line_feeds_hint, source_hint};
 use super::flags::InputFlags;
 use super::opened::OpenedInput;
 use super::settings::format;
@@ -15,7 +16,7 @@ use crate::domain::account::Field;
 use crate::domain::figures::counted;
 use crate::domain::position::{Dialect, FileStat, InputPosition};
 use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Original, Record, Roster, RosterError, Watch, Watched};
-use crate::io::source::{Foreign, Meter, SourceError};
+use crate::io::source::{Meter, SourceError};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, print_stderr, quoted};
 
@@ -226,11 +227,10 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 fn header_hint(path: &Path, error: &HeaderError) -> String {
-    let file = if is_stream(path) { "FILE".to_owned() } else { file_word(path) };
     match error {
         HeaderError::Missing => "the first line must name the columns, UserID among them".to_owned(),
         HeaderError::Utf16 => "if it is UTF-16 without a byte order mark: --encoding utf-16le, or utf-16be".to_owned(),
-        HeaderError::CarriageReturns => format!("tr '\\r' '\\n' < {file} > lines.csv, then take lines.csv"),
+        HeaderError::CarriageReturns => line_feeds_hint(path),
         HeaderError::Ambiguous { field, first, second } if first == second => {
             let column = quoted(first.as_bytes());
             format!("rename one of the columns {column}, so that it is clear which one is meant{}", or_left_out(*field))
@@ -245,49 +245,6 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
         HeaderError::EscapeIsDelimiter => "give two different characters with --escape and --delimiter".to_owned(),
         HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
     }
-}
-
-/// What makes a CSV of a file that is none, or where a whole one is to be had.
-fn source_hint(path: &Path, error: &SourceError) -> String {
-    let file = if is_stream(path) { "FILE".to_owned() } else { file_word(path) };
-    let plain = without_ending(path);
-    let csv = plain.with_extension("csv");
-    // A shell would empty the file before anything is read of it.
-    let csv = file_word(&if csv == path { plain.with_extension("converted.csv") } else { csv });
-    match error {
-        SourceError::Foreign(foreign) => format!("make a CSV of it: {}", convert(*foreign, path, &file, &csv)),
-        SourceError::CompressedTwice => "unpack it once, then give it again".to_owned(),
-        SourceError::CutOff(_) | SourceError::Damaged(_) | SourceError::Trailing(_) => {
-            "get the whole file: copy or export it again; nothing of it was sent by this command".to_owned()
-        }
-        SourceError::Window => format!("unpack it first: zstd -d --long=31 -c {file} > {csv}"),
-    }
-}
-
-/// A command that makes a CSV of a file that is none.
-fn convert(foreign: Foreign, path: &Path, file: &str, csv: &str) -> String {
-    let folder = shell_word(crate::io::files::folder_of(path));
-    match foreign {
-        Foreign::Workbook | Foreign::OldWorkbook => {
-            format!("libreoffice --headless --convert-to 'csv:Text - txt - csv (StarCalc):44,34,76' --outdir {folder} {file}")
-        }
-        Foreign::Zip => format!("unzip -p {file} > {csv}"),
-        Foreign::Parquet => format!("duckdb -csv -c \"SELECT * FROM read_parquet('/dev/stdin')\" < {file} > {csv}"),
-        Foreign::Sqlite => {
-            let first = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' LIMIT 1";
-            format!("sqlite3 -header -csv {file} \"SELECT * FROM \\\"$(sqlite3 {file} \"{first}\")\\\"\" > {csv}")
-        }
-        Foreign::Json => {
-            let rows = "[\"UserID\",\"Nick\",\"FaceUrl\"], (flatten[] | [.UserID, .Nick, .FaceUrl]) | @csv";
-            format!("jq -rs '{rows}' {file} > {csv}")
-        }
-    }
-}
-
-/// A name without the ending of a compression.
-fn without_ending(path: &Path) -> PathBuf {
-    let is_compressed = path.extension().is_some_and(|ending| ending == "gz" || ending == "zst");
-    if is_compressed { path.with_extension("") } else { path.to_owned() }
 }
 
 /// The flag that takes a field from a column.
@@ -362,7 +319,7 @@ mod tests {
         );
         check(
             b"UserID\ra\rb\r",
-            "error: users.csv: the lines end in carriage returns alone\nhint: tr '\\r' '\\n' < users.csv > lines.csv, then take lines.csv",
+            "error: users.csv: the lines end in carriage returns alone\nhint: tr '\\r' '\\n' < users.csv > users.csv.lines.csv, then take users.csv.lines.csv",
         );
         check(
             b"UserID\na\n\"b\n",

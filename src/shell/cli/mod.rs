@@ -8,6 +8,7 @@ mod client;
 mod columns;
 mod command_line;
 mod config_file;
+mod conversions;
 mod encoding;
 mod exit_messages;
 pub mod flags;

@@ -230,6 +230,13 @@ fn what_is_no_csv_is_refused_with_a_command_that_makes_one() {
     check("u.json", b" [\n {\"UserID\": \"a\"}]", "JSON", "jq -r");
     check("u.jsonl", b"{\"UserID\": \"a\"}\n{\"UserID\": \"b\"}\n", "JSON", "jq -r");
     check("u.json.gz", &gzip(b"{\"UserID\": \"a\"}"), "JSON", "jq -r");
+    let wide = |text: &str, mark: &[u8], label: &str| [mark, &encoded(text, label)].concat();
+    check("u.json", &wide("[{\"UserID\": \"a\"}]", b"\xff\xfe", "utf-16le"), "JSON", "iconv -f UTF-16 -t UTF-8 u.json | jq -r");
+    check("u.json", &wide("{\"users\": []}", b"\xfe\xff", "utf-16be"), "JSON", "iconv -f UTF-16 -t UTF-8 u.json | jq -r");
+    check("u.csv.bz2", b"BZh91AY&SY\0\0", "packed with bzip2", "bzip2 -dc u.csv.bz2 > u.csv");
+    check("u.csv.xz", b"\xfd7zXZ\0\0\x04", "packed with xz", "xz -dc u.csv.xz > u.csv");
+    check("u.csv.lz4", b"\x04\x22\x4d\x18\x64\x40", "packed with lz4", "lz4 -dc u.csv.lz4 > u.csv");
+    check("u.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "7z archive", "7z x -so u.7z > u.csv");
     check("u.csv.gz.gz", &gzip(&gzip(b"UserID\na\n")), "compressed twice", "unpack it once");
 }
 
@@ -240,24 +247,106 @@ fn the_command_of_a_hint_makes_a_csv() {
     let check = |name: &str, tool: &str| {
         if !has(tool) {
             eprintln!("SKIPPED: {tool} is not installed, so the command that makes a CSV of {name} was not tried");
-            return;
+            return String::new();
         }
         let run = bench.call(&["check", name]).run().exits(2);
         let command = run.stderr.lines().find_map(|line| line.strip_prefix("hint: make a CSV of it: ")).unwrap().to_owned();
         let made = Command::new("/bin/sh").args(["-c", &command]).current_dir(bench.path("")).status().unwrap();
         assert!(made.success(), "{command}");
-        bench.call(&["check", "my users.csv"]).run().exits(0).because("2 records can be sent");
+        let made = command.rsplit_once("> ").unwrap().1.trim_matches('\'').to_owned();
+        bench.call(&["check", &made]).run().exits(0).because("2 records can be sent");
+        fs::remove_file(bench.path(&made)).unwrap();
+        made
+    };
+    let own = "somebody's";
+    let spares = |name: &str, tool: &str| {
+        bench.write("my users.csv", own);
+        let made = check(name, tool);
+        assert!(made.is_empty() || made != "my users.csv", "{made}");
+        assert_eq!(bench.read("my users.csv"), own);
         fs::remove_file(bench.path("my users.csv")).unwrap();
     };
     bench.write("my users.json", "[{\"UserID\": \"a\", \"Nick\": \"A, \\\"B\\\"\"}, {\"UserID\": \"b\"}]");
     check("my users.json", "jq");
     bench.write("my users.jsonl", "{\"UserID\": \"a\", \"Nick\": \"A\"}\n{\"UserID\": \"b\"}\n");
     check("my users.jsonl", "jq");
+    for text in [
+        "{\"users\": [{\"userid\": \"a\", \"nick\": \"A\"}, {\"userid\": \"b\"}], \"total\": 2}",
+        "{\"data\": {\"list\": [{\"User_ID\": \"a\"}, {\"user id\": \"b\", \"face_url\": null}]}}",
+        "[[{\"userId\": 1}], [{\"userId\": 2}]]",
+    ] {
+        bench.write("my users.json", text);
+        spares("my users.json", "jq");
+        bench.write("my users.json", [b"\xff\xfe", &encoded(text, "utf-16le")[..]].concat());
+        check("my users.json", "jq");
+        bench.write("my users.json.gz", gzip(&[b"\xff\xfe", &encoded(text, "utf-16le")[..]].concat()));
+        spares("my users.json.gz", "jq");
+    }
     let database = rusqlite::Connection::open(bench.path("my users.db")).unwrap();
     let rows = "CREATE TABLE \"all users\" (UserID, Nick); INSERT INTO \"all users\" VALUES ('a', 'A, \"B\"'), ('b', NULL);";
     database.execute_batch(rows).unwrap();
     drop(database);
     check("my users.db", "sqlite3");
+    bench.write("my users.db.gz", gzip(&fs::read(bench.path("my users.db")).unwrap()));
+    spares("my users.db.gz", "sqlite3");
+    fs::remove_file(bench.path("my users.db")).unwrap();
+    let database = rusqlite::Connection::open(bench.path("my users.db")).unwrap();
+    let rows = "CREATE TABLE log (id, said); INSERT INTO log VALUES (1, 'x'); CREATE TABLE \"all users\" (Nick, user_id); \
+        INSERT INTO \"all users\" VALUES ('A', 'a'), (NULL, 'b'); CREATE TABLE zzz (id);";
+    database.execute_batch(rows).unwrap();
+    drop(database);
+    check("my users.db", "sqlite3");
+}
+
+#[test]
+fn carriage_returns_become_line_feeds_by_the_command_of_the_hint() {
+    let bench = CliFixture::new();
+    let text = "UserID,Nick\ra,张伟č\rb,王芳\r";
+    let wide = [b"\xff\xfe", &encoded(text, "utf-16le")[..]].concat();
+    let forms = [("lines.csv", text.into()), ("u.csv.gz", gzip(text.as_bytes())), ("u.csv", wide.clone()), ("w.csv.gz", gzip(&wide))];
+    for (name, bytes) in forms {
+        bench.write(name, &bytes);
+        let run = bench.call(&["check", name]).run().exits(2).because("carriage returns");
+        let (command, made) = run.stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap().rsplit_once(", then take ").unwrap();
+        assert!(!bench.names().contains(made), "{command}");
+        assert!(Command::new("/bin/sh").args(["-c", command]).current_dir(bench.path("")).status().unwrap().success(), "{command}");
+        assert_eq!(fs::read(bench.path(name)).unwrap(), bytes, "{command}");
+        assert_eq!(bench.read(made), text.replace('\r', "\n"), "{command}");
+        bench.call(&["check", made]).run().exits(0).because("2 records can be sent");
+    }
+    let run = bench.call(&["check", "-"]).stdin(text).run().exits(2).hints("save it to a file");
+    assert!(!run.stderr.contains("FILE"), "{}", run.stderr);
+    bench.call(&["check", "-"]).stdin("[{\"UserID\": 1}]").run().exits(2).hints("save it to a file");
+}
+
+#[test]
+fn a_mark_or_a_flag_that_is_wrong_has_a_way_out() {
+    let bench = CliFixture::new();
+    let rows = (1..=40).fold("UserID,Nick\n".to_owned(), |text, row| format!("{text}user{row},张伟和王芳的昵称\n"));
+    let call = |flags: &[&str]| bench.call(&["check", "users.csv"]).args(flags).run();
+    bench.write("users.csv", [b"\xef\xbb\xbf", &encoded(&rows, "gb18030")[..]].concat());
+    let run = call(&[]).exits(2).hints("take it off").hints("--encoding gb18030");
+    let hint = run.stderr.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap();
+    let command = hint.split_once("take it off: ").unwrap().1.split_once(", then take ").unwrap().0;
+    assert!(Command::new("/bin/sh").args(["-c", command]).current_dir(bench.path("")).status().unwrap().success(), "{command}");
+    bench.call(&["check", "users.unmarked.csv", "--encoding", "gb18030"]).run().exits(0);
+    // Surrogates that stand alone.
+    let damaged = (1..=40).fold(encoded("UserID,Nick\n", "utf-16le"), |text, row| {
+        [&text, &encoded(&format!("u{row},"), "utf-16le")[..], b"\x00\xd8", &encoded("\n", "utf-16le")].concat()
+    });
+    bench.write("users.csv", [b"\xff\xfe", &damaged[..]].concat());
+    let run = call(&["--encoding", "utf-16le"]).exits(2).hints("export it again");
+    assert!(!run.stderr.contains("say with --encoding"), "{}", run.stderr);
+    // A flag that a file in UTF-8 doesn't need.
+    bench.write("users.csv", rows.replace("的昵称", "的"));
+    call(&["--encoding", "big5"]).exits(2).hints("leave --encoding out").hints("张伟和王芳的");
+    bench.write("users.csv", "UserID,Nick\na,张伟\nb,王芳\n");
+    let run = call(&["--encoding", "gb18030"]);
+    assert!(run.stderr.contains("\"张伟\" in it is read as ") && run.stderr.contains("leave --encoding gb18030 out"), "{}", run.stderr);
+    // Some rows in another encoding than the rest.
+    let mixed = [rows.as_bytes(), &encoded(&"x,张伟\n".repeat(5), "gb18030")].concat();
+    bench.write("users.csv", mixed);
+    call(&[]).exits(2).hints("export it again, all in one");
 }
 
 #[test]

@@ -194,6 +194,51 @@ fn the_first_records_are_judged_before_the_rest_is_copied() {
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv.gz"]);
 }
 
+#[test]
+fn first_records_are_judged_although_the_pipe_stays_open() {
+    let bench = CliFixture::new();
+    let invalid = |rows: usize| (0..rows).fold("UserID\n".to_owned(), |text, row| format!("{text}@TIM#{row}\n"));
+    let recoded = |rows: usize| (0..rows).fold("UserID,Nick\n".to_owned(), |text, row| format!("{text}u{row},张伟和王芳\n"));
+    for rows in [1_000, 1_400, 20_000] {
+        let cases = [
+            (invalid(rows).into_bytes(), "are invalid"),
+            (zstd_flushed(invalid(rows).as_bytes()), "are invalid"),
+            (encoded(&recoded(rows), "gb18030"), "not UTF-8"),
+        ];
+        for (bytes, why) in cases {
+            for command in [&["import", "-", "--sandbox"][..], &["sync", "-", "--sandbox", "--state", "s"]] {
+                let pipe = bench.outside("pipe");
+                let _ = fs::remove_file(&pipe);
+                mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+                // It is open for both, so that the end never comes.
+                let mut writer = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+                let call = bench.call(command).args(&["--results", "r.results.csv"]);
+                let running = call.through("/bin/sh", &["-c", &format!("exec \"$0\" \"$@\" < {}", pipe.display())]).start();
+                let feeding = std::thread::spawn({
+                    let bytes = bytes.clone();
+                    move || writer.write_all(&bytes).map(|()| writer)
+                });
+                running.wait().exits(2).because(why);
+                // Whoever still writes into the pipe is let go on.
+                let drain = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+                let mut buffer = vec![0; 1 << 20];
+                while !feeding.is_finished() {
+                    let _ = io::Read::read(&mut &drain, &mut buffer);
+                }
+                drop(feeding.join().unwrap());
+            }
+        }
+    }
+}
+
+/// A frame that is not ended.
+fn zstd_flushed(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    packed.write_all(bytes).unwrap();
+    packed.flush().unwrap();
+    packed.get_ref().clone()
+}
+
 fn fastrand_bytes(len: usize) -> Vec<u8> {
     let mut chance = fastrand::Rng::with_seed(7);
     (0..len).map(|_| chance.u8(..)).collect()
