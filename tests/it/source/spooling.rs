@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime};
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 
 use super::{encoded, gzip};
@@ -220,10 +221,12 @@ fn first_records_are_judged_although_the_pipe_stays_open() {
                 });
                 running.wait().exits(2).because(why);
                 // Whoever still writes into the pipe is let go on.
-                let drain = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+                let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+                let drain = fs::OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(&pipe).unwrap();
                 let mut buffer = vec![0; 1 << 20];
                 while !feeding.is_finished() {
                     let _ = io::Read::read(&mut &drain, &mut buffer);
+                    std::thread::yield_now();
                 }
                 drop(feeding.join().unwrap());
             }
