@@ -15,6 +15,9 @@ pub fn likely_encoding(sample: &[u8]) -> Option<&'static Encoding> {
     if let Some(utf16) = likely_utf16(sample) {
         return Some(utf16);
     }
+    if sample.is_ascii() && !sample.contains(&0) {
+        return Some(UTF_8);
+    }
     let telling = || sample.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.is_ascii());
     let lines = telling().count();
     let readable = |encoding| telling().filter(|line| reads(encoding, line)).collect::<Vec<_>>();

@@ -84,6 +84,7 @@ fn an_encoding_is_guessed_by_what_the_text_holds() {
     check(SHIFT_JIS, "UserID,Nick\nu1,山田さんのアカウント\n");
     check(EUC_KR, "UserID,Nick\nu1,안녕하세요 김민수\n");
     check(WINDOWS_1252, "UserID,Nick\nu1,Jürgen\nu2,Zoë Müller\n");
+    check(encoding_rs::UTF_8, "UserID,Nick\nu1,a\n");
 }
 
 #[test]

@@ -74,13 +74,16 @@ fn way_out(flags: &InputFlags, text: &TextStream<'_>, sample: &[u8]) -> String {
     match likely {
         Some(likely) if is_marked && read_as.encoding == UTF_8 && likely != UTF_8 => {
             let likely_reads = format!("--encoding {}{}", label(likely), reads(likely));
-            format!("its byte order mark is wrong and beats --encoding, so take it off: {}, with {likely_reads}", without_mark(&flags.file))
+            format!("its byte order mark is wrong and beats --encoding, so take it off: {}; {likely_reads}", without_mark(&flags.file))
         }
         _ if is_marked => format!("its byte order mark says {}, and parts of it are damaged: export it again", read_as.encoding.name()),
         Some(likely) if likely == UTF_8 && read_as.encoding == UTF_8 => {
             "most of it is UTF-8, and some of it in another encoding: export it again, all in one".to_owned()
         }
-        Some(likely) if likely == UTF_8 => format!("leave --encoding out: UTF-8{}", reads(likely)),
+        Some(likely) if likely == UTF_8 => {
+            let reads = reads(likely);
+            if reads.is_empty() { "leave --encoding out".to_owned() } else { format!("leave --encoding out: UTF-8{reads}") }
+        }
         Some(likely) if likely != read_as.encoding => format!("--encoding {}{}", label(likely), reads(likely)),
         Some(_) | None => "say with --encoding NAME which encoding it is in (gb18030, big5, shift_jis, windows-1252 …)".to_owned(),
     }
@@ -107,7 +110,8 @@ pub(super) fn label(encoding: &'static Encoding) -> String {
 fn cells(encoding: &'static Encoding, sample: &[u8], delimiter: u8) -> Vec<String> {
     let text = encoding.decode_without_bom_handling(sample).0;
     let is_wide = encoding == UTF_16LE || encoding == UTF_16BE;
-    let tells = |cell: &&str| !cell.is_empty() && (is_wide || !cell.is_ascii()) && cell.chars().count() <= CELL_CHARS;
+    let tells =
+        |cell: &&str| !cell.is_empty() && !cell.contains('\u{fffd}') && (is_wide || !cell.is_ascii()) && cell.chars().count() <= CELL_CHARS;
     let mut found: Vec<String> = Vec::new();
     let cells = text.lines().flat_map(|line| line.split(char::from(delimiter))).map(|cell| cell.trim_matches(['"', ' ', '\u{feff}']));
     for cell in cells.filter(tells) {

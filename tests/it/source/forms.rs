@@ -339,10 +339,16 @@ fn a_mark_or_a_flag_that_is_wrong_has_a_way_out() {
     assert!(!run.stderr.contains("say with --encoding"), "{}", run.stderr);
     // A flag that a file in UTF-8 doesn't need.
     bench.write("users.csv", rows.replace("的昵称", "的"));
+    bench.write("plain.csv", "UserID,Nick\na,b\n");
+    bench.call(&["check", "plain.csv", "--encoding", "utf-16le"]).run().exits(2).hints("leave --encoding out");
     call(&["--encoding", "big5"]).exits(2).hints("leave --encoding out").hints("张伟和王芳的");
     bench.write("users.csv", "UserID,Nick\na,张伟\nb,王芳\n");
     let run = call(&["--encoding", "gb18030"]);
     assert!(run.stderr.contains("\"张伟\" in it is read as ") && run.stderr.contains("leave --encoding gb18030 out"), "{}", run.stderr);
+    // A damaged row is none of those that show the encoding.
+    bench.write("users.csv", [&encoded(&rows, "gb18030")[..], b"v,\xff\xff\n"].concat());
+    let run = call(&[]).exits(2).hints("--encoding gb18030 reads");
+    assert!(!run.stderr.contains('\u{fffd}'), "{}", run.stderr);
     // Some rows in another encoding than the rest.
     let mixed = [rows.as_bytes(), &encoded(&"x,张伟\n".repeat(5), "gb18030")].concat();
     bench.write("users.csv", mixed);
