@@ -339,7 +339,7 @@ fn a_mark_or_a_flag_that_is_wrong_has_a_way_out() {
     assert!(!run.stderr.contains("say with --encoding"), "{}", run.stderr);
     // A flag that a file in UTF-8 doesn't need.
     bench.write("users.csv", rows.replace("的昵称", "的"));
-    bench.write("plain.csv", "UserID,Nick\na,b\n");
+    bench.write("plain.csv", "UserID,Nick\nu1,a\n");
     bench.call(&["check", "plain.csv", "--encoding", "utf-16le"]).run().exits(2).hints("leave --encoding out");
     call(&["--encoding", "big5"]).exits(2).hints("leave --encoding out").hints("张伟和王芳的");
     bench.write("users.csv", "UserID,Nick\na,张伟\nb,王芳\n");
