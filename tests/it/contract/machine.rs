@@ -363,7 +363,8 @@ fn the_commands_of_hints_run_whatever_the_names_of_the_files() {
             eprintln!("SKIPPED: jq is not installed, so the command that makes a CSV of JSON was not run");
         }
         assert_eq!(hinted(&import(b"UserID\ra\r", 2)), 0);
-        assert_eq!(fs::read(folder.path().join("lines.csv")).unwrap(), b"UserID\na\n");
+        let made = Path::new(OsStr::from_bytes(name)).with_extension("lines.csv");
+        assert_eq!(fs::read(folder.path().join(made)).unwrap(), b"UserID\na\n");
         assert_eq!(hinted(&import(b"UserID\na\n", 0)), 0, "the audit");
         assert_eq!(hinted(&import(b"UserID\na\n@TIM#b\n", 3)), 3, "the rejects, as they are");
     }

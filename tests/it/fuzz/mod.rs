@@ -204,6 +204,16 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_recoded_however_they_come(which in any::<u8>(), bytes in vec(any::<u8>(), 0..300)) {
+        claims::of_the_recoder(&[&[which], &bytes[..]].concat());
+    }
+
+    #[test]
+    fn a_spoiled_file_is_recoded_however_it_comes(which in any::<u8>(), bytes in csv_bytes(), spoils in spoils(CSV)) {
+        claims::of_the_recoder(&[vec![which], spoil(bytes, spoils)].concat());
+    }
+
+    #[test]
     fn escaped_records_lie_one_behind_the_other(bytes in csv_bytes(), at in vec(any::<Index>(), 0..6), spoils in spoils(CSV)) {
         let mut bytes = spoil(bytes, spoils);
         for at in at {
