@@ -266,6 +266,15 @@ fn a_sync_reads_uuids_as_the_last_finished_one() {
     sync(&bench, &server).run().exits(2).because("--compact-uuid").hints("give --compact-uuid again");
     assert_eq!((server.calls(), held(&bench)), (calls, held_before));
     sync(&bench, &server).args(&["--compact-uuid"]).run().exits(0).because("2 unchanged");
+    // It is the state that knows, whatever the results are called, and one that an import has filled knows it too.
+    let other = ["--results", "other.results.csv"];
+    sync(&bench, &server).args(&other).run().exits(2).because("--compact-uuid").hints("give --compact-uuid again");
+    assert_eq!(held(&bench), held_before);
+    let bench = CliFixture::new();
+    bench.write("users.csv", format!("UserID\n{UUID}\nb\n"));
+    bench.import(&server).args(&["--compact-uuid", "--state", "users.state"]).run().exits(0);
+    sync(&bench, &server).args(&other).run().exits(2).because("--compact-uuid").hints("give --compact-uuid again");
+    sync(&bench, &server).args(&other).args(&["--compact-uuid"]).run().exits(0).because("2 unchanged");
 
     let (server, bench) = (Server::new(|_| imported()), CliFixture::new());
     let uuids = (0..60).map(|row| format!("{row:08x}{},", &UUID[8..])).collect::<Vec<_>>().join("\n");

@@ -75,6 +75,7 @@ impl StateFilling<'_> {
             filled,
             token: (self.draw)(),
             ends_with_newline: Some(file.ends_with_newline()?),
+            uuids: format.cells.uuids,
             ..NewRun::bare(IMPORT, milliseconds(now), input, &ops)
         };
         let done = RunTotals { created: tally.imported, failed: tally.failed, ..RunTotals::default() };

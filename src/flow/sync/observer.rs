@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::planning::{PlanError, Step};
+use crate::domain::cells::Uuids;
 use crate::domain::change::Wait;
 use crate::flow::check::TooManyInvalid;
 use crate::flow::dispatch::Progress;
@@ -77,6 +78,9 @@ pub enum SyncError {
     /// The state is older than the checkpoint beside it: it doesn't know what was sent since.
     #[error("{why}: an older state was brought back")]
     OlderState { why: String },
+    /// The last finished run has read UUIDs in another way.
+    #[error("the last finished run was {} --compact-uuid: its ids would be missing", if *before == Uuids::Compact { "with" } else { "without" })]
+    OtherIds { before: Uuids },
     #[error("{} of the first records are invalid", .0.invalid)]
     TooManyInvalid(TooManyInvalid),
     /// What an unfinished run has left can't be read.

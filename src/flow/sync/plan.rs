@@ -141,6 +141,7 @@ impl SyncPlan {
             ends_with_newline: Some(guard_input.ends_with_newline),
             malformed: malformed.as_deref(),
             missing_waits: waits.then_some(Wait::Malformed.name()),
+            uuids: setup.input.format.cells.uuids,
         };
         let open_run: OpenRun = state.begin(new, planned, missing, left)?;
         drop(state);

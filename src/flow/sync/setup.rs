@@ -130,6 +130,7 @@ pub fn prepare(setup: Setup) -> Result<Prepared, SyncError> {
     let info = state.as_ref().map(StateDb::about).transpose()?;
     let identity = info.as_ref().map_or_else(setup.draw, |info| info.identity);
     setup.refuse_older_state(state.as_ref(), identity)?;
+    setup.refuse_other_ids(state.as_ref())?;
     let spec = setup.run_spec(identity, open_run.as_ref())?;
     let start = setup.examine(&spec, open_run.as_ref())?;
     if let (StartMode::Resume { .. }, Some(state), Some(open_run), Intent::Run) = (&start, &state, &open_run, setup.intent) {
@@ -160,6 +161,15 @@ impl Setup {
 
     pub(super) fn now(&self) -> SystemTime {
         (self.wall)()
+    }
+
+    /// Refuses another reading of UUIDs than the last finished run's: their accounts would be missing under their old ids.
+    fn refuse_other_ids(&self, state: Option<&StateDb>) -> Result<(), SyncError> {
+        let before = state.map(StateDb::last_finished).transpose()?.flatten().and_then(|last| last.uuids);
+        match before.filter(|before| *before != self.input.format.cells.uuids) {
+            Some(before) => Err(SyncError::OtherIds { before }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses a state that is older than the checkpoint beside it.

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::bulk::Values;
 use super::{ChangeError, StateDb, StateError};
+use crate::domain::cells::Uuids;
 use crate::domain::change::{Ops, PaddedId, PlanCounts};
 use crate::domain::guard::Filled;
 use crate::domain::position::FileStat;
@@ -31,6 +32,8 @@ pub struct NewRun<'a> {
     pub malformed: Option<&'a str>,
     /// Why kicks and deletions wait for a later run, in a word, where the plan has it so.
     pub missing_waits: Option<&'a str>,
+    /// How UUIDs were read: with another reading their accounts have other ids.
+    pub uuids: Uuids,
 }
 
 impl<'a> NewRun<'a> {
@@ -49,8 +52,18 @@ impl<'a> NewRun<'a> {
             ends_with_newline: None,
             malformed: None,
             missing_waits: None,
+            uuids: Uuids::Kept,
         }
     }
+}
+
+/// A plan as its column has it.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RecordedPlan {
+    #[serde(flatten)]
+    counts: PlanCounts,
+    /// Whether UUIDs lost their hyphens; missing in what older versions have written.
+    compact_uuid: Option<bool>,
 }
 
 /// An input file, as a whole.
@@ -99,6 +112,7 @@ pub struct RunRecord {
     pub missing_waited: Option<u64>,
     /// Why they waited in this run; `None` if they didn't.
     pub missing_waits: Option<String>,
+    pub uuids: Option<Uuids>,
 }
 
 /// How a run ends.
@@ -213,7 +227,7 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Chan
     values.put(new.input.len.cast_signed())?;
     values.put(new.input.digest.cast_signed())?;
     values.put(text(&new.input.stat))?;
-    values.put(text(&new.counts))?;
+    values.put(text(&RecordedPlan { counts: new.counts, compact_uuid: Some(new.uuids == Uuids::Compact) }))?;
     values.put(new.filled.valid.cast_signed())?;
     values.put(new.token.cast_signed())?;
     values.put(new.shrunk_allowed)?;
@@ -241,6 +255,7 @@ const BEHIND: usize = WITH + ProfileField::ALL.len();
 fn run(row: &Row) -> rusqlite::Result<RunRecord> {
     let number = |column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let done: Option<String> = row.get(9)?;
+    let RecordedPlan { counts, compact_uuid }: RecordedPlan = json(row, 7)?;
     let mut filled = Filled { valid: number(8)?, ..Filled::default() };
     for (field, column) in ProfileField::ALL.into_iter().zip(WITH..) {
         filled.with[field] = number(column)?;
@@ -251,7 +266,7 @@ fn run(row: &Row) -> rusqlite::Result<RunRecord> {
         began_at: row.get(2)?,
         finished_at: row.get(3)?,
         input: RunInput { len: number(4)?, digest: number(5)?, stat: json(row, 6)? },
-        counts: json(row, 7)?,
+        counts,
         filled,
         done: done.map(|_| json(row, 9)).transpose()?,
         token: number(10)?,
@@ -260,6 +275,7 @@ fn run(row: &Row) -> rusqlite::Result<RunRecord> {
         ends_with_newline: row.get(13)?,
         missing_waited: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
         missing_waits: row.get(15)?,
+        uuids: compact_uuid.map(|is_compact| if is_compact { Uuids::Compact } else { Uuids::Kept }),
     })
 }
 

@@ -22,15 +22,11 @@ use super::signals::Leftover;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, new_identity};
 use super::{input, last_calls, log, run};
-use crate::domain::cells::{CellRules, Uuids};
 use crate::flow::import::ImportEnd;
 use crate::flow::sync::{self, Dependencies, Intent, Locks, Prepared, Ready, Setup, SharedObserver, SyncInput};
 use crate::io::api::http::HttpApi;
 use crate::io::files::lock::Lockfile;
-use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};
-use crate::io::journal::disk::OsDisk;
-use crate::io::journal::{LastCalls, read_checkpoint};
-use crate::io::roster::Format;
+use crate::io::journal::LastCalls;
 use crate::shell::exit::ExitMessage;
 use job::SyncJob;
 use watch::SyncWatch;
@@ -61,22 +57,6 @@ impl HeldLocks {
     }
 }
 
-/// Refuses another reading of UUIDs than the last finished run's: their accounts would be missing under their old ids.
-fn reads_ids_as_before(job: &SyncJob, format: &Format) -> Result<(), ExitMessage> {
-    let is_finished_sync = |last: &Checkpoint| last.state == RunStatus::Finished && matches!(last.work, RunKind::Sync { .. });
-    let Some(last) = read_checkpoint(&OsDisk, &job.paths).filter(is_finished_sync) else { return Ok(()) };
-    match (CellRules::of_flags(&last.reading.flags).uuids, format.cells.uuids) {
-        (Uuids::Kept, Uuids::Kept) | (Uuids::Compact, Uuids::Compact) => Ok(()),
-        (Uuids::Compact, Uuids::Kept) => {
-            Err(ExitMessage::yours("the last finished run was with --compact-uuid: its ids would be missing", "give --compact-uuid again"))
-        }
-        (Uuids::Kept, Uuids::Compact) => Err(ExitMessage::yours(
-            "the last finished run was without --compact-uuid: its ids would be missing",
-            "leave --compact-uuid out, or begin with another --state and other --results",
-        )),
-    }
-}
-
 /// A sync with its input open.
 struct Session<'a> {
     job: &'a SyncJob<'a>,
@@ -98,7 +78,6 @@ impl<'a> Session<'a> {
         let source = Source::new(&SourceSettings { lock, flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
         let (file, stat) = source.open()?;
         let format = input::as_it_is_read(&file, &job.typed.input)?;
-        reads_ids_as_before(job, &format)?;
         let input = SyncInput { path: source.named().to_owned(), original: source.original().cloned(), file, stat, format };
         let watch = Rc::new(RefCell::new(SyncWatch::new(job, bars, stat.len)));
         Ok(Self { job, runtime, locks, source, input, watch })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::job::SyncJob;
 use crate::domain::call_stats::CallStats;
+use crate::domain::cells::Uuids;
 use crate::domain::figures;
 use crate::domain::guard::Guard;
 use crate::domain::outcome::OutcomeCounts;
@@ -125,6 +126,10 @@ pub(super) fn error_word(job: &SyncJob, error: &SyncError) -> ExitMessage {
         }
         SyncError::OlderState { .. } => {
             ExitMessage::yours(error.to_string(), format!("{} puts it right; then the same command with --restart", job.verify_command()))
+        }
+        SyncError::OtherIds { before: Uuids::Compact } => ExitMessage::yours(error.to_string(), "give --compact-uuid again"),
+        SyncError::OtherIds { before: Uuids::Kept } => {
+            ExitMessage::yours(error.to_string(), "leave --compact-uuid out, or begin with another --state and other --results")
         }
         SyncError::TooManyInvalid(found) => preflight::too_many_invalid(found.clone(), job.typed.max_invalid, &job.typed.input),
         SyncError::LeftResults { .. } => {
