@@ -264,7 +264,7 @@ fn a_sync_reads_uuids_as_the_last_finished_one() {
     sync(&bench, &server).args(&["--compact-uuid"]).run().exits(0);
     let (calls, held_before) = (server.calls(), held(&bench));
     sync(&bench, &server).run().exits(2).because("--compact-uuid").hints("give --compact-uuid again");
-    assert_eq!((server.calls(), held(&bench)), (calls, held_before));
+    assert_eq!((server.calls(), held(&bench)), (calls, held_before.clone()));
     sync(&bench, &server).args(&["--compact-uuid"]).run().exits(0).because("2 unchanged");
     // It is the state that knows, whatever the results are called, and one that an import has filled knows it too.
     let other = ["--results", "other.results.csv"];
