@@ -14,18 +14,18 @@ pub(super) const VARIABLE: &str = "CHATLIFT_PROXY";
 
 /// The source of the proxy's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum UrlSource {
     Flag,
     Variable,
     ConfigFile,
 }
 
-impl From {
+impl UrlSource {
     const fn name(self) -> &'static str {
         match self {
-            From::Flag => "--proxy",
-            From::Variable => VARIABLE,
-            From::ConfigFile => "proxy of the configuration file",
+            UrlSource::Flag => "--proxy",
+            UrlSource::Variable => VARIABLE,
+            UrlSource::ConfigFile => "proxy of the configuration file",
         }
     }
 }
@@ -35,7 +35,7 @@ impl From {
 /// # Errors
 /// An [`ExitMessage`] with exit code 2 for an invalid URL, or a password in a place that others can read. No message shows the URL, because
 /// it may contain a password.
-pub(super) fn resolve(given: Option<(&String, From)>, password_file: Option<&Path>) -> Result<Option<ProxySettings>, ExitMessage> {
+pub(super) fn resolve(given: Option<(&String, UrlSource)>, password_file: Option<&Path>) -> Result<Option<ProxySettings>, ExitMessage> {
     let Some((text, from)) = given else {
         return match password_file {
             Some(_) => Err(ExitMessage::yours("a password of the proxy is given, and no proxy", "give --proxy http://NAME@HOST:PORT too")),
@@ -45,7 +45,7 @@ pub(super) fn resolve(given: Option<(&String, From)>, password_file: Option<&Pat
     let address = parse(text, from)?;
     let name = decoded(address.username(), from)?;
     let password = match (address.password(), password_file) {
-        (Some(_), _) if from != From::Variable => {
+        (Some(_), _) if from != UrlSource::Variable => {
             return Err(ExitMessage::yours(
                 format!("{} holds a password: others can read it there", from.name()),
                 "leave it out of the URL, and give --proxy-password-file FILE, or put the whole URL into CHATLIFT_PROXY",
@@ -69,7 +69,7 @@ pub(super) fn resolve(given: Option<(&String, From)>, password_file: Option<&Pat
     Ok(Some(ProxySettings { address: bare(address), credentials }))
 }
 
-fn parse(text: &str, from: From) -> Result<Url, ExitMessage> {
+fn parse(text: &str, from: UrlSource) -> Result<Url, ExitMessage> {
     let wrong = |why: &str| Err(ExitMessage::yours(format!("{} {why}", from.name()), "write it like http://proxy.example.com:3128"));
     let Ok(url) = Url::parse(text.trim()) else { return wrong("is not a URL") };
     if url.host_str().is_none_or(str::is_empty) || !["http", "https"].contains(&url.scheme()) {
@@ -82,7 +82,7 @@ fn parse(text: &str, from: From) -> Result<Url, ExitMessage> {
 }
 
 /// A user name or password without URL escapes.
-fn decoded(text: &str, from: From) -> Result<String, ExitMessage> {
+fn decoded(text: &str, from: UrlSource) -> Result<String, ExitMessage> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     let decoded = decoded
         .map_err(|_| ExitMessage::yours(format!("{} is not UTF-8", from.name()), "escape what is no plain character as in any URL"))?;

@@ -310,9 +310,9 @@ impl Sources<'_> {
         let password_file = self.flags.proxy_password_file.as_ref().or(self.config.proxy_password_file.as_ref());
         let variable = self.variable(proxy::VARIABLE)?;
         let given = match (&self.flags.proxy, &variable, &self.config.proxy) {
-            (Some(flag), _, _) => Some((flag, proxy::From::Flag)),
-            (None, Some(variable), _) => Some((variable, proxy::From::Variable)),
-            (None, None, Some(config)) => Some((config, proxy::From::ConfigFile)),
+            (Some(flag), _, _) => Some((flag, proxy::UrlSource::Flag)),
+            (None, Some(variable), _) => Some((variable, proxy::UrlSource::Variable)),
+            (None, None, Some(config)) => Some((config, proxy::UrlSource::ConfigFile)),
             (None, None, None) => None,
         };
         proxy::resolve(given, password_file.map(PathBuf::as_path))
