@@ -10,6 +10,7 @@ pub mod comparison;
 pub mod examples;
 pub mod figures;
 pub mod guard;
+pub mod hashed_map;
 pub mod lookalike;
 pub mod oddity;
 pub mod outcome;

@@ -3,12 +3,10 @@
 //! It counts as Misra and Gries do ("Finding repeated elements", 1982): while there is room every value has votes, and one for which there
 //! is none takes a vote from each. A value of a larger share than one in [`ROOM`] always keeps some.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{OddPlace, PLACES};
+use crate::domain::hashed_map::HashedMap;
 
 /// Values that are counted at a time. Chosen: files with fewer values are counted exactly, and it is far more than a share needs.
 const ROOM: usize = 1_024;
@@ -18,7 +16,7 @@ const KEPT_FROM: u64 = 8;
 /// Counts values, by a hash of 64 bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct FrequentValues {
-    counts: HashMap<u64, ValueCount, BuildHasherDefault<IdentityHasher>>,
+    counts: HashedMap<u64, ValueCount>,
 }
 
 /// A value with its votes and how often it was seen since it has some.
@@ -69,24 +67,6 @@ impl ValueCount {
     pub(super) fn first(&self) -> &[OddPlace] {
         let seen = usize::try_from(self.seen).unwrap_or(PLACES);
         &self.places[..seen.min(PLACES)]
-    }
-}
-
-/// Takes a hash for its own hash.
-#[derive(Debug, Clone, Default)]
-struct IdentityHasher(u64);
-
-impl Hasher for IdentityHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64(bytes);
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 

@@ -4,12 +4,12 @@
 //! two that share one wait for each other without need, which costs a moment and harms neither.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::hash_map::Entry;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::account::UserId;
+use crate::domain::hashed_map::HashedMap;
 
 /// What a UserID is known by here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ type WaitingRows = Option<Box<VecDeque<u64>>>;
 /// The UserIDs of unsettled records.
 #[derive(Debug, Default)]
 pub(super) struct UserOrder {
-    queues: HashMap<UserKey, WaitingRows, BuildHasherDefault<IdentityHasher>>,
+    queues: HashedMap<UserKey, WaitingRows>,
 }
 
 impl UserOrder {
@@ -53,23 +53,5 @@ impl UserOrder {
             queue.remove();
         }
         next
-    }
-}
-
-/// Takes a key for its own hash, which it is.
-#[derive(Debug, Default)]
-struct IdentityHasher(u64);
-
-impl Hasher for IdentityHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("a key is a u64");
     }
 }

@@ -42,7 +42,7 @@ impl Fate {
 
 /// What a service has against batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Batches {
+enum BatchSupport {
     Work,
     DropProfiles,
     AreRefused,
@@ -51,7 +51,7 @@ enum Batches {
 
 struct RandomService {
     random: fastrand::Rng,
-    batches: Batches,
+    batches: BatchSupport,
     /// Of a hundred calls so many meet something that has nothing to do with their records.
     trouble: u32,
     fates: BTreeMap<String, Fate>,
@@ -68,9 +68,9 @@ impl RandomService {
             return end;
         }
         match sent.command {
-            Command::PortraitGet if self.batches == Batches::CannotBeRead => code(40003),
-            Command::PortraitGet if self.batches == Batches::DropProfiles => dropping(sent),
-            Command::MultiaccountImport if self.batches == Batches::AreRefused => code(40001),
+            Command::PortraitGet if self.batches == BatchSupport::CannotBeRead => code(40003),
+            Command::PortraitGet if self.batches == BatchSupport::DropProfiles => dropping(sent),
+            Command::MultiaccountImport if self.batches == BatchSupport::AreRefused => code(40001),
             Command::MultiaccountImport => self.whole_call(&ids).unwrap_or_else(|| self.list(&ids)),
             Command::AccountImport => match self.fates[&ids[0]] {
                 Fate::PoisonedAlone => code(70500),
@@ -135,7 +135,7 @@ impl RandomService {
 }
 
 /// A run over a random file: calls are in flight together and end in any order.
-fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize) {
+fn check(seed: u64, rows: u64, batches: BatchSupport, trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut harness = ImportHarness::new(OnBatchFailure::FallBack);
     harness.scheduler.limits.in_flight = in_flight;
@@ -202,12 +202,12 @@ fn check(seed: u64, rows: u64, batches: Batches, trouble: u32, in_flight: usize)
     }
     let fell_back = harness.workload.lane() == Lane::FellBack;
     let are_spoiled = fates.values().any(|fate| matches!(fate, Fate::PoisonsAll | Fate::Passing(_)));
-    assert!(batches != Batches::Work || !fell_back || trouble > 0 || rows < 200 || are_spoiled, "batches that work are not given up");
+    assert!(batches != BatchSupport::Work || !fell_back || trouble > 0 || rows < 200 || are_spoiled, "batches that work are not given up");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_was_met_once_is_met_again() {
-    check(16_055_226_158_787_962_243, 215, Batches::Work, 0, 256);
+    check(16_055_226_158_787_962_243, 215, BatchSupport::Work, 0, 256);
 }
 
 fn cases() -> u32 {
@@ -221,7 +221,7 @@ proptest! {
     fn every_row_gets_its_due_outcome_once_and_in_order(
         seed: u64,
         rows in 1_u64..1_200,
-        batches in prop::sample::select(vec![Batches::Work, Batches::Work, Batches::Work, Batches::DropProfiles, Batches::AreRefused, Batches::CannotBeRead]),
+        batches in prop::sample::select(vec![BatchSupport::Work, BatchSupport::Work, BatchSupport::Work, BatchSupport::DropProfiles, BatchSupport::AreRefused, BatchSupport::CannotBeRead]),
         trouble in prop::sample::select(vec![0_u32, 0, 2, 15]),
         in_flight in prop::sample::select(vec![1_usize, 2, 8, 256]),
     ) {
