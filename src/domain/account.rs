@@ -9,6 +9,7 @@ use bytes::{is_printable, may_be_odd};
 use thiserror::Error;
 
 use super::profile::{PerField, ProfileField};
+use super::tag::{InvalidTagValue, TagItem};
 use super::uuid::is_hyphenated;
 
 /// Longest UserID, in bytes. Source: Tencent's documentation of `account_import`.
@@ -203,6 +204,8 @@ pub struct Account {
     pub nick: Option<Box<str>>,
     /// URL of the avatar; as `nick`.
     pub face_url: Option<Box<str>>,
+    /// What `portrait_set` sets; a tag whose cell is empty is not here.
+    pub tags: Box<[TagItem]>,
 }
 
 impl Account {
@@ -216,8 +219,8 @@ impl Account {
 
     /// An account without a profile.
     #[must_use]
-    pub const fn bare(user_id: UserId) -> Self {
-        Self { user_id, nick: None, face_url: None }
+    pub fn bare(user_id: UserId) -> Self {
+        Self { user_id, nick: None, face_url: None, tags: Box::default() }
     }
 
     /// Its profile, field by field.
@@ -235,10 +238,12 @@ impl Account {
     /// Bytes of its values.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.user_id.as_str().len() + self.profile().iter().map(|(_, text)| text.map_or(0, str::len)).sum::<usize>()
+        let profile: usize = self.profile().iter().map(|(_, text)| text.map_or(0, str::len)).sum();
+        let tags: usize = self.tags.iter().map(TagItem::bytes).sum();
+        self.user_id.as_str().len() + profile + tags
     }
 
-    /// Whether it carries more than its id.
+    /// Whether its import carries more than its id.
     #[must_use]
     pub fn has_profile(&self) -> bool {
         self.profile().iter().any(|(_, text)| text.is_some())
@@ -246,8 +251,10 @@ impl Account {
 }
 
 impl From<AccountRef<'_>> for Account {
+    /// Without tags.
     fn from(AccountRef { user_id, nick, face_url }: AccountRef<'_>) -> Self {
-        Self { user_id: UserId(user_id.into()), nick: nick.map(Box::from), face_url: face_url.map(Box::from) }
+        let tags = Box::default();
+        Self { user_id: UserId(user_id.into()), nick: nick.map(Box::from), face_url: face_url.map(Box::from), tags }
     }
 }
 
@@ -307,6 +314,8 @@ pub enum InvalidAccount {
     ControlCharacter { code_point: u32 },
     #[error("{field} holds a NUL character (U+0000)")]
     Nul { field: Field },
+    #[error(transparent)]
+    Tag(Box<InvalidTagValue>),
     #[error("the record has {}, the header has {expected}", fields(*found))]
     FieldCount { expected: usize, found: usize },
     #[error("the record is the header again")]
@@ -323,7 +332,10 @@ impl InvalidAccount {
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         let is_uuid = |why: &Self| matches!(why, Self::LongUserId { is_uuid: true, .. });
-        std::mem::discriminant(self) == std::mem::discriminant(other) && is_uuid(self) == is_uuid(other)
+        match (self, other) {
+            (Self::Tag(one), Self::Tag(other)) => one.tag == other.tag,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other) && is_uuid(self) == is_uuid(other),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod profile;
 pub mod refusals;
 pub mod retry;
 pub mod shared_reason;
+pub mod tag;
 pub mod target;
 pub mod uuid;
 pub mod verdict;

@@ -223,6 +223,7 @@ const fn rule(why: &InvalidAccount) -> &'static str {
         InvalidAccount::ByteOrderMark => "UserID holds a byte order mark",
         InvalidAccount::ControlCharacter { .. } => "UserID holds a control character",
         InvalidAccount::Nul { .. } => "a field holds a NUL character",
+        InvalidAccount::Tag(_) => "a cell is no value of its tag",
         InvalidAccount::FieldCount { .. } => "the number of fields is not the header's",
         InvalidAccount::HeaderAgain => "the record is the header again",
         InvalidAccount::TextAfterQuote { .. } => "text follows a closing quote",

@@ -61,7 +61,8 @@ pub(super) fn why_malformed(user_id: &[u8], why: Option<&InvalidAccount>) -> Opt
             | InvalidAccount::ControlCharacter { .. }
             | InvalidAccount::Nul { .. }
             | InvalidAccount::ReservedPrefix { .. }
-            | InvalidAccount::LongField { .. },
+            | InvalidAccount::LongField { .. }
+            | InvalidAccount::Tag(_),
         ) => uncertain_text(user_id),
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn remedy(why: &InvalidAccount) -> String {
         InvalidAccount::ByteOrderMark | InvalidAccount::ControlCharacter { .. } | InvalidAccount::Nul { .. } => {
             "take these characters out of the export".to_owned()
         }
+        InvalidAccount::Tag(invalid) => format!("--value {}:FROM=TO says what a word of the file stands for", invalid.tag),
         InvalidAccount::FieldCount { .. } => {
             "see whether a delimiter stands in a field without quotes, or --delimiter names another".to_owned()
         }

@@ -61,7 +61,7 @@ impl Books {
         self.touched.extend(accounts.iter().map(|account| (command, account.user_id.as_str().to_owned())));
         match command {
             Command::AccountImport | Command::MultiaccountImport => {
-                for Account { user_id, nick, face_url } in accounts {
+                for Account { user_id, nick, face_url, .. } in accounts {
                     let held = self.accounts.entry(user_id.as_str().to_owned()).or_default();
                     let fields = [(&mut held.0, nick.as_deref()), (&mut held.1, face_url.as_deref())];
                     for (held, sent) in fields {

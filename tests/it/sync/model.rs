@@ -160,7 +160,7 @@ impl Books {
     /// Imports what it takes: those that it doesn't.
     fn imported(&mut self, accounts: &[Account]) -> Vec<(Box<str>, Trouble)> {
         let mut refused = Vec::new();
-        for Account { user_id, nick, face_url } in accounts {
+        for Account { user_id, nick, face_url, .. } in accounts {
             let trouble = self.trouble_of(user_id.as_str());
             if matches!(trouble, None | Some(Trouble::Lost(Lost::AndTaken))) {
                 self.import(user_id.as_str(), nick.as_deref(), face_url.as_deref());

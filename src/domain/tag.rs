@@ -1,0 +1,346 @@
+//! The tags of a profile: what `portrait_set` sets besides nickname and avatar, and what a cell may hold for each.
+//!
+//! Source of names, types and words: the documentation of profile fields.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::account::FIELD_MAX_BYTES;
+
+/// How the wire's names of the standard tags begin.
+const STANDARD_PREFIX: &str = "Tag_Profile_IM_";
+/// How the wire's names of the app's own tags begin.
+const CUSTOM_PREFIX: &str = "Tag_Profile_Custom_";
+/// How the short names of the app's own tags begin.
+const CUSTOM_SHORT_PREFIX: &str = "Custom.";
+/// Longest key of an app's own tag that the documentation allows today, in letters.
+const CUSTOM_KEY_LETTERS: usize = 8;
+
+/// A field of a profile that `portrait_set` sets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tag {
+    Gender,
+    BirthDay,
+    Location,
+    SelfSignature,
+    AllowType,
+    Language,
+    MsgSettings,
+    AdminForbidType,
+    Level,
+    Role,
+    /// A field that the app has created for itself, with its key.
+    Custom(Arc<str>),
+}
+
+/// What a cell of a tag may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One of these words, in any case, or what it stands for on the wire.
+    Word(&'static [(&'static str, &'static str)]),
+    /// A day of the calendar.
+    Day,
+    /// A whole number of 32 bits.
+    Number,
+    Text,
+}
+
+const GENDERS: &[(&str, &str)] = &[("unknown", "Gender_Type_Unknown"), ("female", "Gender_Type_Female"), ("male", "Gender_Type_Male")];
+const ALLOW_TYPES: &[(&str, &str)] =
+    &[("need-confirm", "AllowType_Type_NeedConfirm"), ("allow-any", "AllowType_Type_AllowAny"), ("deny-any", "AllowType_Type_DenyAny")];
+const FORBID_TYPES: &[(&str, &str)] = &[("none", "AdminForbid_Type_None"), ("send-out", "AdminForbid_Type_SendOut")];
+
+impl Tag {
+    /// The tags that every app has.
+    pub const STANDARD: [Tag; 10] = [
+        Tag::Gender,
+        Tag::BirthDay,
+        Tag::Location,
+        Tag::SelfSignature,
+        Tag::AllowType,
+        Tag::Language,
+        Tag::MsgSettings,
+        Tag::AdminForbidType,
+        Tag::Level,
+        Tag::Role,
+    ];
+
+    /// The tag with this short name (`Gender`, `Custom.KEY`) or this name of the wire (`Tag_Profile_IM_Gender`), byte for byte.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let custom = name.strip_prefix(CUSTOM_SHORT_PREFIX).or_else(|| name.strip_prefix(CUSTOM_PREFIX));
+        if let Some(key) = custom {
+            return (!key.is_empty()).then(|| Tag::Custom(key.into()));
+        }
+        let short = name.strip_prefix(STANDARD_PREFIX).unwrap_or(name);
+        Self::STANDARD.into_iter().find(|tag| tag.short() == short)
+    }
+
+    /// The tag with this name of the wire, byte for byte: the only headers that are read without being named.
+    #[must_use]
+    pub fn of_wire_name(name: &str) -> Option<Self> {
+        let is_whole = name.starts_with(STANDARD_PREFIX) || name.starts_with(CUSTOM_PREFIX);
+        if is_whole { Self::parse(name) } else { None }
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn wire_name(&self) -> String {
+        match self {
+            Tag::Custom(key) => format!("{CUSTOM_PREFIX}{key}"),
+            standard => format!("{STANDARD_PREFIX}{}", standard.short()),
+        }
+    }
+
+    /// Whether its key is one that the documentation allows today: up to eight letters. Older apps have longer ones.
+    #[must_use]
+    pub fn has_documented_key(&self) -> bool {
+        match self {
+            Tag::Custom(key) => key.len() <= CUSTOM_KEY_LETTERS && key.bytes().all(|byte| byte.is_ascii_alphabetic()),
+            _ => true,
+        }
+    }
+
+    /// The short name of a standard tag; of an app's own one, its key.
+    fn short(&self) -> &str {
+        match self {
+            Tag::Gender => "Gender",
+            Tag::BirthDay => "BirthDay",
+            Tag::Location => "Location",
+            Tag::SelfSignature => "SelfSignature",
+            Tag::AllowType => "AllowType",
+            Tag::Language => "Language",
+            Tag::MsgSettings => "MsgSettings",
+            Tag::AdminForbidType => "AdminForbidType",
+            Tag::Level => "Level",
+            Tag::Role => "Role",
+            Tag::Custom(key) => key,
+        }
+    }
+
+    const fn kind(&self) -> Kind {
+        match self {
+            Tag::Gender => Kind::Word(GENDERS),
+            Tag::AllowType => Kind::Word(ALLOW_TYPES),
+            Tag::AdminForbidType => Kind::Word(FORBID_TYPES),
+            Tag::BirthDay => Kind::Day,
+            Tag::Language | Tag::MsgSettings | Tag::Level | Tag::Role => Kind::Number,
+            Tag::Location | Tag::SelfSignature | Tag::Custom(_) => Kind::Text,
+        }
+    }
+
+    /// The value that a cell stands for; an empty cell says nothing and has none.
+    ///
+    /// # Errors
+    /// [`InvalidTagValue`] says what a cell of this tag may hold.
+    pub fn value<'a>(&self, cell: &'a [u8]) -> Result<Option<TagValueRef<'a>>, InvalidTagValue> {
+        if cell.is_empty() {
+            return Ok(None);
+        }
+        let invalid = |why| InvalidTagValue { tag: self.clone(), why };
+        let text = std::str::from_utf8(cell).map_err(|_| invalid(WhyInvalid::NotUtf8))?;
+        let value = match self.kind() {
+            Kind::Word(words) => word(words, text).map(TagValueRef::Text).ok_or(WhyInvalid::NotOneOf(words)),
+            Kind::Day => day(text).map(TagValueRef::Number).ok_or(WhyInvalid::NotADay),
+            Kind::Number => number(text).map(TagValueRef::Number).ok_or(WhyInvalid::NotANumber),
+            Kind::Text if text.len() > FIELD_MAX_BYTES => Err(WhyInvalid::Long { bytes: text.len() }),
+            Kind::Text if text.contains('\0') => Err(WhyInvalid::Nul),
+            Kind::Text => Ok(TagValueRef::Text(text)),
+        };
+        value.map(Some).map_err(invalid)
+    }
+}
+
+impl fmt::Display for Tag {
+    /// The short name, which a flag takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tag::Custom(key) => write!(f, "{CUSTOM_SHORT_PREFIX}{key}"),
+            standard => f.write_str(standard.short()),
+        }
+    }
+}
+
+/// What a word stands for.
+fn word(words: &'static [(&'static str, &'static str)], text: &str) -> Option<&'static str> {
+    words.iter().find(|(short, full)| short.eq_ignore_ascii_case(text) || *full == text).map(|(_, full)| *full)
+}
+
+/// A day written `YYYYMMDD` or `YYYY-MM-DD`, as the number `YYYYMMDD`.
+fn day(text: &str) -> Option<u32> {
+    let digits = match text.as_bytes() {
+        [_, _, _, _, b'-', _, _, b'-', _, _] => Cow::Owned(text.replace('-', "")),
+        _ => Cow::Borrowed(text),
+    };
+    let number = (digits.len() == 8).then(|| number(&digits)).flatten()?;
+    let (year, month, day) = (number / 10_000, number / 100 % 100, number % 100);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days = match month {
+        2 => 28 + u32::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    (year > 0 && (1..=days).contains(&day)).then_some(number)
+}
+
+/// A whole number of 32 bits, in digits alone.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A value of a tag as it is sent; its JSON type follows from the tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TagValueRef<'a> {
+    Text(&'a str),
+    Number(u32),
+}
+
+/// As [`TagValueRef`], owned.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TagValue {
+    Text(Box<str>),
+    Number(u32),
+}
+
+impl TagValue {
+    #[must_use]
+    pub fn as_ref(&self) -> TagValueRef<'_> {
+        match self {
+            TagValue::Text(text) => TagValueRef::Text(text),
+            TagValue::Number(number) => TagValueRef::Number(*number),
+        }
+    }
+}
+
+impl From<TagValueRef<'_>> for TagValue {
+    fn from(value: TagValueRef<'_>) -> Self {
+        match value {
+            TagValueRef::Text(text) => TagValue::Text(text.into()),
+            TagValueRef::Number(number) => TagValue::Number(number),
+        }
+    }
+}
+
+/// A tag of an account with its value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TagItem {
+    pub tag: Tag,
+    pub value: TagValue,
+}
+
+impl TagItem {
+    /// Bytes of its value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.value {
+            TagValue::Text(text) => text.len(),
+            TagValue::Number(_) => size_of::<u32>(),
+        }
+    }
+}
+
+/// Why a cell is no value of its tag.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{tag} {why}")]
+pub struct InvalidTagValue {
+    pub tag: Tag,
+    pub why: WhyInvalid,
+}
+
+/// The rule that a cell of a tag breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WhyInvalid {
+    #[error("is not valid UTF-8")]
+    NotUtf8,
+    #[error("is none of {}", listed(.0))]
+    NotOneOf(&'static [(&'static str, &'static str)]),
+    #[error("is not a day that exists, written YYYYMMDD or YYYY-MM-DD")]
+    NotADay,
+    #[error("is not a whole number from 0 to {}", u32::MAX)]
+    NotANumber,
+    #[error("has {bytes} bytes, at most {FIELD_MAX_BYTES} are allowed")]
+    Long { bytes: usize },
+    #[error("holds a NUL character (U+0000)")]
+    Nul,
+}
+
+fn listed(words: &[(&str, &str)]) -> String {
+    words.iter().map(|(short, _)| *short).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_has_two_names() {
+        for tag in Tag::STANDARD {
+            assert_eq!(Tag::parse(&tag.to_string()), Some(tag.clone()));
+            assert_eq!(Tag::parse(&tag.wire_name()), Some(tag.clone()));
+            assert_eq!((Tag::of_wire_name(&tag.wire_name()), Tag::of_wire_name(&tag.to_string())), (Some(tag), None));
+        }
+        let vip = Tag::Custom("Vip".into());
+        assert_eq!((Tag::parse("Custom.Vip"), Tag::of_wire_name("Tag_Profile_Custom_Vip")), (Some(vip.clone()), Some(vip.clone())));
+        assert_eq!((vip.to_string(), vip.wire_name()), ("Custom.Vip".to_owned(), "Tag_Profile_Custom_Vip".to_owned()));
+        assert_eq!(Tag::Gender.wire_name(), "Tag_Profile_IM_Gender");
+        for unknown in ["gender", "Custom.", "Nick", "Tag_Profile_IM_Nick", "Tag_Profile_Custom_", "Tag_Profile_IM_", "", "Custom"] {
+            assert_eq!(Tag::parse(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_documented_up_to_eight_letters() {
+        let check = |key: &str| Tag::Custom(key.into()).has_documented_key();
+        assert!(check("Vip") && check("Abcdefgh") && !check("Abcdefghi") && !check("V1") && !check("Vip_") && !check("等级"));
+    }
+
+    #[test]
+    fn a_cell_holds_what_its_tag_takes() {
+        let check = |tag: Tag, cell: &str, expected: Option<TagValueRef>| {
+            assert_eq!(tag.value(cell.as_bytes()).ok(), expected.map(Some), "{tag} {cell:?}");
+        };
+        let (text, number) = (|text| Some(TagValueRef::Text(text)), |number| Some(TagValueRef::Number(number)));
+        check(Tag::Gender, "FeMale", text("Gender_Type_Female"));
+        check(Tag::Gender, "Gender_Type_Unknown", text("Gender_Type_Unknown"));
+        check(Tag::Gender, "gender_type_unknown", None);
+        check(Tag::Gender, "1", None);
+        check(Tag::AllowType, "deny-any", text("AllowType_Type_DenyAny"));
+        check(Tag::AdminForbidType, "Send-Out", text("AdminForbid_Type_SendOut"));
+        check(Tag::BirthDay, "20190419", number(20_190_419));
+        check(Tag::BirthDay, "2019-04-19", number(20_190_419));
+        check(Tag::BirthDay, "2020-02-29", number(20_200_229));
+        check(Tag::BirthDay, "1900-02-29", None);
+        check(Tag::BirthDay, "2000-02-29", number(20_000_229));
+        check(Tag::BirthDay, "2019-04-31", None);
+        check(Tag::BirthDay, "2019-13-01", None);
+        check(Tag::BirthDay, "0000-00-00", None);
+        check(Tag::BirthDay, "2019-4-19", None);
+        check(Tag::BirthDay, "+2190419", None);
+        check(Tag::BirthDay, "19/04/2019", None);
+        check(Tag::Level, "0", number(0));
+        check(Tag::Level, "4294967295", number(u32::MAX));
+        check(Tag::Level, "4294967296", None);
+        check(Tag::Role, "-1", None);
+        check(Tag::Role, "+1", None);
+        check(Tag::Language, "1.0", None);
+        check(Tag::Location, " 上海 ", text(" 上海 "));
+        check(Tag::SelfSignature, &"s".repeat(500), text(&"s".repeat(500)));
+        check(Tag::SelfSignature, &"s".repeat(501), None);
+        check(Tag::Custom("Vip".into()), "a\0", None);
+        assert_eq!(Tag::Gender.value(b""), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_cell_is_said_in_words() {
+        let check = |tag: Tag, cell: &[u8], expected: &str| assert_eq!(tag.value(cell).unwrap_err().to_string(), expected);
+        check(Tag::Gender, b"x", "Gender is none of unknown, female, male");
+        check(Tag::BirthDay, b"x", "BirthDay is not a day that exists, written YYYYMMDD or YYYY-MM-DD");
+        check(Tag::Level, b"x", "Level is not a whole number from 0 to 4294967295");
+        check(Tag::Custom("Vip".into()), &[b'v'; 501], "Custom.Vip has 501 bytes, at most 500 are allowed");
+        check(Tag::Location, b"\xff", "Location is not valid UTF-8");
+    }
+}
