@@ -19,6 +19,7 @@ mod layers;
 mod nginx;
 mod odd_fixtures;
 mod oddities;
+mod operate;
 mod processes;
 mod sandbox;
 mod source;

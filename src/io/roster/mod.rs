@@ -149,6 +149,17 @@ pub struct Roster<R> {
     has_ended: bool,
 }
 
+/// Counts the records of a file behind `settled`, without looking into them.
+///
+/// # Errors
+/// [`RosterError`] if the file cannot be read or cut into records.
+pub fn count_behind(file: &InputFile, dialect: Dialect, settled: InputPosition) -> Result<u64, RosterError> {
+    let mut frames = Frames::new(file.reader(), dialect, InputPosition::START);
+    frames.go_to(settled)?;
+    while frames.next()?.is_some() {}
+    Ok(frames.behind_last().rows.saturating_sub(settled.rows))
+}
+
 impl Roster<InputReader> {
     /// Opens a file and reads its header.
     ///

@@ -4,6 +4,7 @@ mod connection;
 mod input;
 mod nightly;
 mod sandbox;
+mod status;
 mod values;
 
 use std::num::NonZeroU32;
@@ -16,6 +17,7 @@ pub use connection::{ConnectionFlags, LogFormat, OutputFlags};
 pub use input::{InputFlags, UserIdsFlag};
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 pub use sandbox::SandboxFlags;
+pub use status::StatusFlags;
 use values::percent;
 pub use values::{duration, seconds};
 
@@ -68,6 +70,8 @@ pub enum CliCommand {
     /// Send only what changed since the last time: plan, guards, then creates and updates; made for every night
     #[command(after_help = SYNC_HELP)]
     Sync(Box<SyncFlags>),
+    /// Show where the run on a file stands, from its checkpoint, while it is at work or not; nothing is sent
+    Status(StatusFlags),
     /// Show what a state holds; export it, drop ids, or bind it to another app
     State(StateFlags),
     /// Read the whole file offline: what would be refused and why, duplicates, and a forecast
@@ -103,6 +107,7 @@ impl CliCommand {
             CliCommand::Usersig(flags) => Some(&mut flags.connection),
             CliCommand::State(StateFlags { what: Some(StateCommand::Retarget { connection }), .. }) => Some(connection),
             CliCommand::State(_)
+            | CliCommand::Status(_)
             | CliCommand::Check(_)
             | CliCommand::Audit(_)
             | CliCommand::Sandbox(_)

@@ -38,6 +38,7 @@ mod spool;
 mod state;
 mod state_corrections;
 mod state_file;
+mod status;
 mod stdout;
 mod sync;
 mod verify;
@@ -70,6 +71,7 @@ pub fn main() -> ExitCode {
         CliCommand::Import(flags) => import::run(&flags),
         CliCommand::Sync(flags) => sync::run(&flags),
         CliCommand::State(flags) => state::run(&flags),
+        CliCommand::Status(flags) => status::run(&flags),
         CliCommand::Check(flags) => {
             let odd = if flags.strict { OddFile::Refused } else { OddFile::Told };
             let rates = Rates { single: flags.rate, batch: BATCH_CALLS_PER_S };

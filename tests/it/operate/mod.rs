@@ -1,0 +1,3 @@
+//! chatlift as its operators see it: where a run stands, and what is told at its end.
+
+mod status;

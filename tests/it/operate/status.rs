@@ -1,0 +1,93 @@
+//! `chatlift status`: where a run stands, without a call, whether a process is at work or not.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::binary::{CliFixture, Run, eventually};
+use crate::hostile::server::{Server, code, imported};
+
+/// What `status --json` says.
+fn status(bench: &CliFixture) -> Value {
+    let run = bench.call(&["status", "users.csv", "--json"]).run();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+/// The files with the times at which they were changed.
+fn traces(bench: &CliFixture) -> Vec<(String, std::time::SystemTime)> {
+    let changed = |name: &String| fs::metadata(bench.path(name)).unwrap().modified().unwrap();
+    bench.names().into_iter().map(|name| (name.clone(), changed(&name))).collect()
+}
+
+fn line<'a>(run: &'a Run, label: &str) -> &'a str {
+    let found = run.stdout.lines().find(|line| line.starts_with(label));
+    found.unwrap_or_else(|| panic!("{label} is not in {}", run.stdout)).trim_start_matches(label).trim()
+}
+
+#[test]
+fn a_run_at_work_a_stopped_one_and_a_finished_one_are_told_and_left_alone() {
+    let bench = CliFixture::with_users(100);
+    let server = Server::new(|request| match request.user_id.as_str() {
+        "user3" => code(70402),
+        _ => imported().after(Duration::from_millis(50)),
+    });
+    let running = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).start();
+    eventually("a commit", || bench.path("users.rejects.csv").exists());
+    let at_work = status(&bench);
+    assert_eq!(at_work["process"], running.id());
+    assert_eq!(at_work["finished"], false);
+    running.signal(Signal::TERM);
+    let run = running.wait().exits(4);
+    let (settled, calls) = (run.rows.len() as u64, server.calls());
+
+    let before = traces(&bench);
+    let stopped = status(&bench);
+    assert_eq!(stopped["command"], "import");
+    assert_eq!(stopped["settled"], settled);
+    assert_eq!(stopped["left"], 100 - settled);
+    assert_eq!(stopped["failed"], 1);
+    assert_eq!(stopped["imported"], settled - 1);
+    assert_eq!(stopped["process"], Value::Null);
+    assert_eq!(stopped["begun_at"], run.rows[0].finished_at.as_str());
+    let words = bench.call(&["status", "users.csv"]).run();
+    assert!(line(&words, "run").contains("unfinished"), "{}", words.stdout);
+    assert_eq!(line(&words, "left"), format!("{} rows", 100 - settled));
+    assert_eq!(line(&words, "process"), "none is at work");
+    assert_eq!(line(&words, "next"), format!("give the same command again: it goes on after row {settled}"));
+    assert_eq!(traces(&bench), before, "it changes nothing");
+    assert_eq!(server.calls(), calls, "it sends nothing");
+
+    bench.import(&server).at_any_rate().run().exits(3);
+    let finished = status(&bench);
+    assert_eq!((&finished["finished"], &finished["settled"], &finished["left"]), (&true.into(), &100.into(), &0.into()));
+    let words = bench.call(&["status", "users.csv"]).run();
+    assert_eq!(line(&words, "next"), "fix the 1 row in users.rejects.csv, then import that file");
+    assert_eq!(line(&words, "files"), "users.results.csv, users.rejects.csv");
+}
+
+#[test]
+fn an_input_that_changed_or_went_is_told() {
+    let bench = CliFixture::with_users(20);
+    let server = Server::new(|_| imported());
+    bench.import(&server).at_any_rate().args(&["--limit", "5"]).run().exits(0);
+    bench.write("users.csv", bench.read("users.csv") + "more,More\n");
+    let changed = status(&bench);
+    assert_eq!((&changed["left"], &changed["input_changed"]), (&16.into(), &true.into()));
+    fs::remove_file(bench.path("users.csv")).unwrap();
+    let gone = status(&bench);
+    assert_eq!((&gone["left"], &gone["settled"], &gone["input_changed"]), (&Value::Null, &5.into(), &false.into()));
+}
+
+#[test]
+fn a_run_that_was_never_begun_or_whose_checkpoint_is_damaged_is_the_users_to_mend() {
+    let bench = CliFixture::with_users(2);
+    bench.call(&["status", "users.csv"]).run().exits(2).because("no run of users.csv was begun").hints("chatlift check users.csv");
+    bench.call(&["status", "-"]).run().exits(2).hints("--results");
+    bench.write("users.checkpoint.json", "{}");
+    bench.call(&["status", "users.csv"]).run().exits(2).because("users.checkpoint.json cannot be used");
+    bench.write("other.csv", "UserID\n");
+    bench.call(&["status", "other.csv", "--checkpoint", "users.checkpoint.json"]).run().exits(2).because("users.checkpoint.json");
+}
