@@ -23,5 +23,6 @@ mod operate;
 mod processes;
 mod sandbox;
 mod source;
+mod support;
 mod sync;
 mod verify;

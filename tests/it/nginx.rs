@@ -1,6 +1,6 @@
 //! The pace through a limiter of another project: nginx's `limit_req`, over TLS and with connections that are closed early.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use chatlift::sandbox::{self, Sandbox, SandboxSettings};
@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::binary::{CliFixture, KEY, Run, eventually, side_by_side};
 use crate::disk::skipped;
+use crate::support::ports::unused_port;
 
 /// Requests: those of ten seconds at the rate.
 const ROWS: u64 = 2_000;
@@ -27,7 +28,7 @@ impl Nginx {
     /// Starts nginx. Returns `None` and says so loudly if there is none.
     fn before(sandbox: &Sandbox, limit: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = unused_port();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
         std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();

@@ -6,6 +6,7 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::binary::{CliFixture, Running, eventually};
+use crate::support::ports::unused_port;
 
 /// Rows of the import. Chosen: several commits, so that a kill comes in the middle.
 const ROWS: u64 = 4_000;
@@ -56,9 +57,9 @@ fn imports(bench: &CliFixture) -> HashMap<String, usize> {
 fn answered_changes_survive_a_kill() {
     let bench = CliFixture::with_users(ROWS);
     // Slow enough that even a busy machine kills it in time.
-    let first = sandbox(&bench, "0", &["--latency", "10ms"]);
+    let port = unused_port().to_string();
+    let first = sandbox(&bench, &port, &["--latency", "10ms"]);
     let endpoint = endpoint(&first);
-    let port = endpoint.rsplit(':').next().unwrap().to_owned();
     let import = bench.quiet_import_into("users.csv", &endpoint).at_any_rate().start();
     eventually("enough is imported", || bench.read("calls.csv").lines().count() > KILLED_AFTER);
     first.signal(Signal::KILL);

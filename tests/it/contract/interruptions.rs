@@ -55,14 +55,9 @@ fn a_second_signal_ends_the_run_at_once_and_consistently() {
     let settled = run.rows.len() as u64;
     run.imports_all(settled);
 
-    let server = Server::at_port(
-        {
-            let port = server.port();
-            drop(server);
-            port
-        },
-        |_| imported(),
-    );
+    let port = server.port();
+    drop(server);
+    let server = Server::at_port(port, |_| imported());
     bench.import(&server).at_any_rate().run().exits(0).imports_all(40);
 }
 

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use crate::binary::{Call, CliFixture, KEY, SDKAPPID, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
+use crate::support::ports::unused_port;
 
 /// A command without the fixture's own limit of requests in flight.
 fn many_in_flight<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
@@ -318,9 +319,10 @@ fn the_commands_of_hints_run_as_they_stand() {
 #[test]
 fn an_unreachable_service_is_reported_with_advice() {
     let bench = CliFixture::with_users(2);
-    let call = || bench.import_into("users.csv", "http://127.0.0.1:9").args(&["--max-outage", "1s"]);
+    let host = format!("127.0.0.1:{}", unused_port());
+    let call = || bench.import_into("users.csv", &format!("http://{host}")).args(&["--max-outage", "1s"]);
     let run = call().env("HTTPS_PROXY", "http://me:sesame@proxy.example.com:3128").run().exits(4);
-    let run = run.hints("HTTPS_PROXY").hints("127.0.0.1:9").hints("firewall");
+    let run = run.hints("HTTPS_PROXY").hints(&host).hints("firewall");
     assert!(!run.stderr.contains("sesame"), "a proxy's password is nobody's business: {}", run.stderr);
     call().run().exits(4).hints("proxy").hints("endpoint");
 }

@@ -1,20 +1,15 @@
 //! Networks without a service, and connections that end between requests.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use super::server::{Act, Server, acts, answer, code, imported};
 use crate::binary::CliFixture;
-
-/// A port on which no process listens.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use crate::support::ports::unused_port;
 
 #[test]
 fn after_refused_connections_the_run_waits_then_stops_and_can_be_resumed() {
     let bench = CliFixture::with_users(5);
-    let port = closed_port();
+    let port = unused_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let run = bench.import_into("users.csv", &endpoint).at_any_rate().args(&["--max-outage", "3s"]).run().exits(4);
     let run = run.because("--max-outage").because("refused").hints("goes on where it stopped");

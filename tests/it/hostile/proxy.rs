@@ -11,6 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::certificates::trusted;
 use super::server::{Act, Server, acts, imported};
 use crate::binary::CliFixture;
+use crate::support::ports::unused_port;
 
 /// The proxy's status for a request's head; 200 makes the tunnel.
 type Answer = Arc<dyn Fn(&Asked) -> u16 + Send + Sync>;
@@ -212,8 +213,7 @@ fn a_gateway_error_of_the_proxy_is_an_outage_and_counts_as_no_attempt() {
 #[test]
 fn an_unreachable_proxy_is_named() {
     let (server, bench) = (Server::new(|_| imported()), CliFixture::with_users(2));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let proxy = format!("http://127.0.0.1:{port}");
+    let proxy = format!("http://127.0.0.1:{}", unused_port());
     let run = bench.import(&server).at_any_rate().args(&["--max-outage", "2s", "--proxy", &proxy]).run().exits(4);
     let run = run.because("the proxy http://127.0.0.1").because("refused").hints(&proxy);
     assert!(run.rows.is_empty());

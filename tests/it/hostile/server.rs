@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use chatlift::domain::command::Command;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::support::ports::unused_port;
+
 /// Longest head and body of a request that are read, in bytes. chatlift's requests have some hundred.
 const REQUEST_MAX_BYTES: u64 = 64 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
@@ -151,11 +153,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start(script, None, 0)
+        Self::start(script, None, unused_port())
     }
 
     pub(crate) fn with_tls(config: Arc<ServerConfig>, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start(script, Some(config), 0)
+        Self::start(script, Some(config), unused_port())
     }
 
     /// Starts on a port that another server of this test has used before.

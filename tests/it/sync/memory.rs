@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chatlift::sandbox::{Files, Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use super::kept::kept;
@@ -10,7 +11,7 @@ use super::night::{settings, sync};
 use super::{connection, held};
 use crate::binary::{Call, CliFixture, Run, eventually, users};
 use crate::hostile::server::{Server, code, imported};
-use chatlift::sandbox::Sandbox;
+use crate::support::ports::unused_port;
 
 /// A stand-in without limits, and a folder.
 fn places() -> (CliFixture, Sandbox) {
@@ -85,17 +86,17 @@ fn a_look_at_the_service_leaves_what_is_still_to_be_sent() {
 
 #[test]
 fn a_look_knows_better_than_what_had_settled_before_it() {
-    let (bench, mut sandbox) = places();
+    let (bench, port) = (CliFixture::new(), unused_port());
+    let mut sandbox = Sandbox::start(SandboxSettings { port, ..settings(&[]) }).unwrap();
     bench.write("users.csv", users(6));
     sync(&bench, &sandbox.endpoint(), &["--limit", "4"]).run().exits(0);
     // Somebody else deletes one account and renames another, of those that the unfinished run has created.
-    let port = sandbox.address().port();
     sandbox.stop().unwrap();
     drop(sandbox);
     let accounts = bench.outside("held.csv");
     std::fs::write(&accounts, "UserID,Nick,FaceUrl\nuser1,Nick 1,\nuser2,somebody's,\nuser4,Nick 4,\n").unwrap();
-    let files = chatlift::sandbox::Files::open(Some(&accounts), None).unwrap();
-    let sandbox = Sandbox::start_with(chatlift::sandbox::SandboxSettings { port, ..settings(&[]) }, files).unwrap();
+    let files = Files::open(Some(&accounts), None).unwrap();
+    let sandbox = Sandbox::start_with(SandboxSettings { port, ..settings(&[]) }, files).unwrap();
     verify(&bench, &sandbox).run();
     sync(&bench, &sandbox.endpoint(), &[]).run().exits(0);
     assert_eq!(

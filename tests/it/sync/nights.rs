@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -14,6 +14,7 @@ use super::export_model::{Accounts, Export, Flaw, Town, Wanted};
 use super::kept::{Kept, kept};
 use super::night::sync;
 use crate::binary::{CliFixture, Run, Running, eventually};
+use crate::support::ports::unused_port;
 
 /// Nights unless another number is asked for. Chosen: some seconds.
 const NIGHTS: u64 = 25;
@@ -60,7 +61,7 @@ struct Street<'a> {
     bench: &'a CliFixture,
     town: Town,
     sandbox: Running<'a>,
-    port: String,
+    port: u16,
     /// Lines of the call log that were looked at.
     looked_at: usize,
     /// Ids of which nobody knows what the service holds.
@@ -90,8 +91,9 @@ enum Missing {
 impl<'a> Street<'a> {
     fn new(bench: &'a CliFixture, seed: u64) -> Self {
         let town = Town::new(seed);
-        let sandbox = stand_in(bench, "0");
-        let port = endpoint(&sandbox).rsplit(':').next().unwrap().to_owned();
+        let port = unused_port();
+        let sandbox = stand_in(bench, port);
+        awaits_service(&sandbox);
         let (looked_at, in_doubt, count) = (1, BTreeSet::new(), Count::default());
         Self { bench, town, sandbox, port, looked_at, in_doubt, typical: TYPICAL, count }
     }
@@ -272,9 +274,9 @@ impl<'a> Street<'a> {
     fn sandbox_dies(&mut self) {
         self.count.sandbox_kills += 1;
         self.sandbox.signal(Signal::KILL);
-        eventually("the stand-in is dead", || TcpStream::connect(("127.0.0.1", self.port.parse().unwrap())).is_err());
-        let next = stand_in(self.bench, &self.port);
-        endpoint(&next);
+        eventually("the stand-in is dead", || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err());
+        let next = stand_in(self.bench, self.port);
+        awaits_service(&next);
         std::mem::replace(&mut self.sandbox, next).wait();
     }
 
@@ -304,7 +306,7 @@ impl<'a> Street<'a> {
     }
 
     fn accounts_csv(&self) -> String {
-        let mut line = TcpStream::connect(("127.0.0.1", self.port.parse().unwrap())).unwrap();
+        let mut line = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         line.write_all(b"GET /accounts.csv HTTP/1.1\r\nHost: stand-in\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         line.read_to_string(&mut answer).unwrap();
@@ -337,13 +339,13 @@ fn csv_of(accounts: &Accounts) -> String {
     String::from_utf8(csv.into_inner().unwrap()).unwrap()
 }
 
-fn stand_in<'a>(bench: &'a CliFixture, port: &str) -> Running<'a> {
+fn stand_in(bench: &CliFixture, port: u16) -> Running<'_> {
     let [key, held, calls] = [bench.key(), bench.outside("held.csv"), bench.outside("calls.csv")];
-    let call = bench.call(&["sandbox", "--port", port, "--limit", "0", "--latency", "4ms", "--secret-key-file", key.to_str().unwrap()]);
+    let (port, key) = (port.to_string(), key.to_str().unwrap());
+    let call = bench.call(&["sandbox", "--port", &port, "--limit", "0", "--latency", "4ms", "--secret-key-file", key]);
     call.args(&["--accounts", held.to_str().unwrap(), "--call-log", calls.to_str().unwrap()]).start()
 }
 
-fn endpoint(sandbox: &Running<'_>) -> String {
+fn awaits_service(sandbox: &Running<'_>) {
     eventually("it serves", || sandbox.stderr().contains("; Ctrl-C"));
-    sandbox.stderr().split("serving at ").nth(1).unwrap().split(';').next().unwrap().to_owned()
 }

@@ -1,0 +1,3 @@
+//! What tests of several promises are built with.
+
+pub(crate) mod ports;
