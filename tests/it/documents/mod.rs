@@ -1,4 +1,6 @@
-//! Checks that the names in the documents exist in the source.
+//! Checks that the documents say what is so: names, links, commands and their output.
+
+mod links;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -80,10 +82,21 @@ fn a_name_without_a_test_is_noticed() {
     assert_eq!(named("| `a::b`, `…::c` | `--flag`, `A::B` |"), ["a::b", "a::c"]);
 }
 
+/// Fails if a document has more lines than `most`, or lines wider than 120 columns.
+#[track_caller]
+fn assert_fits(document: &str, most: usize) {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
+    assert!(text.lines().count() <= most, "{document} has {} lines", text.lines().count());
+    let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 120).collect();
+    assert!(wide.is_empty(), "{document}: wider than 120 columns: {wide:#?}");
+}
+
 #[test]
 fn the_architecture_fits_on_its_page() {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    assert!(text.lines().count() <= 120, "{} lines", text.lines().count());
-    let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 120).collect();
-    assert!(wide.is_empty(), "wider than 120 columns: {wide:#?}");
+    assert_fits("ARCHITECTURE.md", 120);
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert_fits("README.md", 200);
 }
