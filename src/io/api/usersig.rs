@@ -53,6 +53,7 @@ pub fn sign(key: &SecretString, sdkappid: u64, identifier: &str, made_at: System
 pub struct Claims {
     pub identifier: String,
     pub sdkappid: u64,
+    pub made_at: SystemTime,
     pub expires_at: SystemTime,
 }
 
@@ -63,11 +64,14 @@ pub struct Claims {
 pub fn read_claims(usersig: &SecretString) -> Result<Claims, NotAUserSig> {
     let fields = unpack(usersig.expose_secret()).ok_or(NotAUserSig)?;
     let number = |name: &str| fields.get(name).and_then(Value::as_u64).ok_or(NotAUserSig);
-    let life = number("TLS.time")?.checked_add(number("TLS.expire")?).ok_or(NotAUserSig)?;
+    let time = |seconds: u64| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(NotAUserSig);
+    let made = number("TLS.time")?;
+    let expires = made.checked_add(number("TLS.expire")?).ok_or(NotAUserSig)?;
     Ok(Claims {
         identifier: fields.get("TLS.identifier").and_then(Value::as_str).ok_or(NotAUserSig)?.to_owned(),
         sdkappid: number("TLS.sdkappid")?,
-        expires_at: UNIX_EPOCH.checked_add(Duration::from_secs(life)).ok_or(NotAUserSig)?,
+        made_at: time(made)?,
+        expires_at: time(expires)?,
     })
 }
 
@@ -249,7 +253,7 @@ mod tests {
         let check = |sdkappid, identifier, expire, time, expected| {
             let usersig = sign(&SAMPLE_KEY.into(), sdkappid, identifier, at(time), Duration::from_secs(expire));
             assert_eq!(unpack(usersig.expose_secret()).unwrap()["TLS.sig"], expected);
-            let claims = Claims { identifier: identifier.to_owned(), sdkappid, expires_at: at(time + expire) };
+            let claims = Claims { identifier: identifier.to_owned(), sdkappid, made_at: at(time), expires_at: at(time + expire) };
             assert_eq!(read_claims(&usersig), Ok(claims));
         };
         check(1_400_000_000, "xiaojun", 15_552_000, 1_700_000_000, "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4=");

@@ -93,8 +93,8 @@ pub enum CliCommand {
     Usersig(Box<UsersigFlags>),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-    /// Print the manual page (roff)
-    Man,
+    /// Print the manual pages (roff)
+    Man(ManFlags),
 }
 
 impl CliCommand {
@@ -112,7 +112,7 @@ impl CliCommand {
             | CliCommand::Audit(_)
             | CliCommand::Sandbox(_)
             | CliCommand::Completions { .. }
-            | CliCommand::Man => None,
+            | CliCommand::Man(_) => None,
         }
     }
 }
@@ -261,11 +261,28 @@ pub struct AuditFlags {
 
 #[derive(Debug, Args)]
 pub struct UsersigFlags {
+    #[command(subcommand)]
+    pub what: Option<UsersigCommand>,
     #[command(flatten)]
     pub connection: ConnectionFlags,
     /// How long it is valid
     #[arg(long, help_heading = "Signature", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub expire: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct ManFlags {
+    /// The command whose page is printed [default: all pages]
+    pub command: Option<String>,
+    /// Write each page into a file of its own in this folder: chatlift.1, chatlift-import.1, …
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum UsersigCommand {
+    /// Show what a UserSig says, without a check of its signature; it is read from `CHATLIFT_USERSIG`, or else from standard input
+    Decode,
 }
 
 /// Hides the flags of [`ConnectionFlags`] that say nothing of a signature. They are taken all the same: a script may give every command the

@@ -17,6 +17,7 @@ mod input;
 mod lanes;
 mod last_calls;
 pub mod log;
+mod man;
 mod oddities;
 mod open_files;
 mod opened;
@@ -82,7 +83,7 @@ pub fn main() -> ExitCode {
         CliCommand::Sandbox(flags) => sandbox::run(&flags),
         CliCommand::Usersig(flags) => print::usersig(&flags),
         CliCommand::Completions { shell } => print::completions(shell),
-        CliCommand::Man => print::man(),
+        CliCommand::Man(flags) => man::run(&flags),
     };
     say(&word);
     word.exit.into()

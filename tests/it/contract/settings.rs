@@ -231,14 +231,18 @@ fn logs_are_json_lines_when_asked() {
     assert!(events.iter().any(|event| event["level"] == "INFO" && event["message"].as_str().unwrap().contains("importing users.csv")));
 }
 
+/// What a command prints that does nothing else.
+#[track_caller]
+fn printed(call: Call) -> String {
+    let run = call.run();
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    run.stdout
+}
+
 #[test]
 fn completions_and_the_manual_page_are_printed() {
     let bench = CliFixture::new();
-    let printed = |args: &[&str]| {
-        let run = bench.call(args).run();
-        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-        run.stdout
-    };
+    let printed = |args: &[&str]| printed(bench.call(args));
     for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef chatlift"), ("fish", "complete -c chatlift")] {
         let script = printed(&["completions", shell]);
         assert!(script.contains(word) && script.contains("secret-key-file"), "{shell}: {script}");
@@ -247,6 +251,52 @@ fn completions_and_the_manual_page_are_printed() {
     let parsed = Command::new("/bin/bash").arg("-n").arg(bench.path("completions.bash")).stdin(Stdio::null()).output().unwrap();
     assert!(parsed.status.success() && parsed.stderr.is_empty(), "{}", String::from_utf8_lossy(&parsed.stderr));
     let man = printed(&["man"]);
-    assert!(man.contains(".TH") && man.contains("max\\-outage") && man.contains("Exit codes"), "{man}");
+    assert!(man.contains(".TH") && man.contains("max\\-outage") && man.contains("EXIT STATUS"), "{man}");
     assert!(printed(&["--version"]).starts_with("chatlift 0."));
+}
+
+#[test]
+fn each_command_has_a_page_of_the_manual() {
+    let bench = CliFixture::new();
+    fs::create_dir(bench.path("man1")).unwrap();
+    assert_eq!(printed(bench.call(&["man", "--dir", "man1"])), "");
+    let help = bench.call(&["--help"]).run().stdout;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty() && *name != "help"));
+    for name in commands {
+        let page = fs::read_to_string(bench.path(&format!("man1/chatlift-{name}.1"))).unwrap();
+        for section in ["NAME", "SYNOPSIS", "OPTIONS", "EXIT STATUS", "EXAMPLES"] {
+            assert!(
+                page.contains(&format!("\n.SH {section}\n")) || page.contains(&format!("\n.SH \"{section}\"\n")),
+                "{name}: {section}\n{page}"
+            );
+        }
+        assert_eq!(printed(bench.call(&["man", name])), page);
+    }
+    let import = bench.call(&["man", "import"]).run().stdout;
+    for word in [".SH ENVIRONMENT", "CHATLIFT_SECRET_KEY", "CHATLIFT_PROXY", ".SH FILES", "checkpoint.json"] {
+        assert!(import.contains(word), "{word}: {import}");
+    }
+    bench.call(&["man", "nothing"]).run().exits(2).because("nothing").hints("chatlift --help");
+    bench.call(&["man", "--dir", "missing"]).run().exits(2).because("missing").hints("folder");
+}
+
+#[test]
+fn what_a_usersig_says_is_shown_without_the_usersig() {
+    let bench = CliFixture::new();
+    let usersig = usersig(&bench, |call| call.args(&["--sdkappid", SDKAPPID, "--identifier", "root"]));
+    let check = |call: Call, place: &str| {
+        let text = printed(call);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with(place) && lines[1].ends_with(SDKAPPID) && lines[2].ends_with("\"root\""), "{text}");
+        assert!(text.contains("valid for another 23h 59m") && !text.contains(&usersig), "{text}");
+    };
+    let decode = || bench.call(&["usersig", "decode"]);
+    check(decode().stdin(&usersig), "standard input");
+    check(decode().stdin(&format!(" {usersig}\r\n")), "standard input");
+    check(decode().env("CHATLIFT_USERSIG", &usersig), "CHATLIFT_USERSIG");
+    decode().run().exits(2).because("standard input").because("empty").hints("secret");
+    decode().stdin("no signature").run().exits(2).because("standard input");
+    decode().stdin("nosignature").run().exits(2).because("not a UserSig").hints("chatlift usersig");
+    decode().args(&[usersig.as_str()]).run().exits(2);
 }
