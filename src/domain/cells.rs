@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::account::{AccountRef, InvalidAccount, Suspects, UserId, UserIds};
+use super::tag::{InvalidTagValue, Tag, TagValueRef};
+use super::tag_words::TagWords;
 use super::uuid::{COMPACT_BYTES, compact};
 
 /// What is done about white space at the ends of cells.
@@ -76,6 +78,14 @@ impl CellRules {
         }
         let ReadCells { user_id, nick, face_url } = cells;
         ReadCells { user_id: self.value(user_id), nick: self.value(nick), face_url: self.value(face_url) }
+    }
+
+    /// The value that a cell of a tag stands for, if it has one.
+    ///
+    /// # Errors
+    /// [`InvalidTagValue`] says what a cell of this tag may hold.
+    pub fn tag_value<'a>(&self, tag: &Tag, words: &'a TagWords, cell: &'a [u8]) -> Result<Option<TagValueRef<'a>>, InvalidTagValue> {
+        tag.value(words.meaning(self.value(cell)))
     }
 
     /// The id that a UserID's value stands for, which need not be valid; `compacted` is where one is made that stands nowhere yet.

@@ -20,6 +20,7 @@ pub mod refusals;
 pub mod retry;
 pub mod shared_reason;
 pub mod tag;
+pub mod tag_words;
 pub mod target;
 pub mod uuid;
 pub mod verdict;

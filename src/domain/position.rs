@@ -3,11 +3,13 @@
 //! They are pure values: the roster reads them from a file, and the journal keeps them in the checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::domain::account::Field;
+use crate::domain::tag::Tag;
 
 /// A place in the input, between two records, with all that stands before it in short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +83,27 @@ impl From<u8> for Dialect {
 
 /// The flag of the escape character, as a run records it.
 pub const ESCAPE: &str = "escape";
+/// The flag of the profile columns, under which a run records the columns of all tags, however they were found. They stand among the flags so
+/// that a version which reads no tags takes the run for another one.
+const PROFILE: &str = "profile";
+/// Between the values of a flag that are several, as a run records them. No word of a command line and no name of a column holds it.
+const BETWEEN_VALUES: char = '\0';
+
+/// What a column is read as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadAs {
+    Field(Field),
+    Tag(Tag),
+}
+
+impl fmt::Display for ReadAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadAs::Field(field) => field.fmt(f),
+            ReadAs::Tag(tag) => tag.fmt(f),
+        }
+    }
+}
 
 impl ColumnLayout {
     /// How the file is cut.
@@ -89,14 +112,40 @@ impl ColumnLayout {
         Dialect { delimiter: self.delimiter, escape: self.flags.get(ESCAPE).and_then(|escape| escape.bytes().next()) }
     }
 
-    /// The fields that an `earlier` one has read from no column, and this one reads from one.
-    pub fn newly_read(&self, earlier: &ColumnLayout) -> impl Iterator<Item = Field> {
+    /// As this one, with tags read from columns, which are counted from 0.
+    #[must_use]
+    pub fn with_tags<'a>(mut self, tags: impl Iterator<Item = (&'a Tag, usize)>) -> Self {
+        let mut columns: Vec<String> = tags.map(|(tag, column)| format!("{tag}={column}")).collect();
+        if !columns.is_empty() {
+            columns.sort_unstable();
+            self.flags.insert(PROFILE.to_owned(), columns.join(&String::from(BETWEEN_VALUES)));
+        }
+        self
+    }
+
+    /// The tags that are read, with their columns, counted from 0.
+    pub fn tags(&self) -> impl Iterator<Item = (Tag, u32)> {
+        let recorded = self.flags.get(PROFILE).into_iter().flat_map(|columns| columns.split(BETWEEN_VALUES));
+        recorded.filter_map(|column| {
+            let (tag, column) = column.rsplit_once('=')?;
+            Some((Tag::parse(tag)?, column.parse().ok()?))
+        })
+    }
+
+    /// Whether anything is read from a column.
+    #[must_use]
+    pub fn reads(&self, column: usize) -> bool {
+        let column = u32::try_from(column).ok();
+        self.columns.contains(&column) || self.tags().any(|(_, of_tag)| Some(of_tag) == column)
+    }
+
+    /// What an `earlier` one has read from no column, and this one reads from one.
+    pub fn newly_read(&self, earlier: &ColumnLayout) -> impl Iterator<Item = ReadAs> {
         let (now, before) = (self.columns, earlier.columns);
-        Field::ALL
-            .into_iter()
-            .zip(now.into_iter().zip(before))
-            .filter(|(_, (now, before))| now.is_some() && before.is_none())
-            .map(|(field, _)| field)
+        let fields = Field::ALL.into_iter().zip(now.into_iter().zip(before));
+        let fields = fields.filter(|(_, (now, before))| now.is_some() && before.is_none()).map(|(field, _)| ReadAs::Field(field));
+        let tags = self.tags().filter(|(tag, _)| earlier.tags().all(|(before, _)| before != *tag));
+        fields.chain(tags.map(|(tag, _)| ReadAs::Tag(tag)))
     }
 
     /// How this differs from an `earlier` one, in words; none if both read the same.
@@ -110,13 +159,16 @@ impl ColumnLayout {
         };
         let delimiter = |reading: &ColumnLayout| format!("{:?}", char::from(reading.delimiter));
         differ("the delimiter", delimiter(earlier), delimiter(self));
-        for (field, number) in Field::ALL.into_iter().zip(0..) {
-            let column =
-                |reading: &ColumnLayout| reading.columns[number].map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
-            differ(&format!("the column of {field}"), column(earlier), column(self));
+        let number = |column: Option<u32>| column.map_or_else(|| "none".to_owned(), |column| format!("{}", column + 1));
+        for (field, (now, before)) in Field::ALL.into_iter().zip(self.columns.into_iter().zip(earlier.columns)) {
+            differ(&format!("the column of {field}"), number(before), number(now));
+        }
+        let (now, before): (BTreeMap<Tag, u32>, BTreeMap<Tag, u32>) = (self.tags().collect(), earlier.tags().collect());
+        for tag in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
+            differ(&format!("the column of {tag}"), number(before.get(tag).copied()), number(now.get(tag).copied()));
         }
         let names: BTreeSet<&String> = earlier.flags.keys().chain(self.flags.keys()).collect();
-        for name in names {
+        for name in names.into_iter().filter(|name| *name != PROFILE) {
             let given = |reading: &ColumnLayout| reading.flags.get(name).map_or_else(|| "not given".to_owned(), |value| given_words(value));
             differ(&format!("--{name}"), given(earlier), given(self));
         }
@@ -129,7 +181,7 @@ fn given_words(value: &str) -> String {
     if value.is_empty() {
         return "given".to_owned();
     }
-    let words: Vec<String> = value.split('\0').map(|word| format!("{word:?}")).collect();
+    let words: Vec<String> = value.split(BETWEEN_VALUES).map(|word| format!("{word:?}")).collect();
     words.join(" and ")
 }
 
@@ -168,6 +220,30 @@ mod tests {
                 "--trim was not given, now it is given",
             ]
         );
+    }
+
+    #[test]
+    fn columns_of_tags_are_recorded_and_told_apart_as_those_of_fields_are() {
+        let plain = reading(b',', [Some(0), None, None], &[]);
+        let (vip, gender) = (Tag::Custom("a=b".into()), Tag::Gender);
+        let with = |columns: &[(&Tag, usize)]| plain.clone().with_tags(columns.iter().copied());
+        assert_eq!(with(&[]), plain, "a run without tags is recorded as it always was");
+        let before = with(&[(&vip, 3), (&gender, 2)]);
+        assert_eq!(before, with(&[(&gender, 2), (&vip, 3)]));
+        assert_eq!(before.tags().collect::<Vec<_>>(), [(vip.clone(), 3), (gender.clone(), 2)]);
+        assert!(before.reads(0) && before.reads(2) && !before.reads(1));
+        let now = with(&[(&gender, 1), (&Tag::BirthDay, 4)]);
+        assert_eq!(
+            now.differences(&before),
+            [
+                "the column of Gender was 3, now it is 2",
+                "the column of BirthDay was none, now it is 5",
+                "the column of Custom.a=b was 4, now it is none"
+            ]
+        );
+        assert_eq!(now.newly_read(&before).collect::<Vec<_>>(), [ReadAs::Tag(Tag::BirthDay)]);
+        let again: ColumnLayout = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
+        assert_eq!(again, before);
     }
 
     #[test]

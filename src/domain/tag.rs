@@ -232,6 +232,12 @@ pub struct TagItem {
     pub value: TagValue,
 }
 
+impl From<(&Tag, TagValueRef<'_>)> for TagItem {
+    fn from((tag, value): (&Tag, TagValueRef<'_>)) -> Self {
+        Self { tag: tag.clone(), value: value.into() }
+    }
+}
+
 impl TagItem {
     /// Bytes of its value.
     #[must_use]

@@ -21,6 +21,7 @@ mod odd_fixtures;
 mod oddities;
 mod operate;
 mod processes;
+mod profile_columns;
 mod sandbox;
 mod source;
 mod support;

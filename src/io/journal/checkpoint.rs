@@ -19,8 +19,9 @@ use crate::domain::target::Target;
 pub const VERSION: u32 = 3;
 /// The oldest version that can be read.
 const OLDEST: u32 = 2;
-/// Longest checkpoint that is read, in bytes. Chosen: real ones have some hundred bytes.
-pub const MAX_BYTES: u64 = 64 * 1024;
+/// Longest checkpoint that is read, in bytes. Chosen: real ones have some hundred bytes; one that names a tag for each column of the longest
+/// header has less than this.
+pub const MAX_BYTES: u64 = 256 * 1024;
 
 /// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use csv::ByteRecord;
 
 use crate::domain::figures::defused;
 use crate::domain::outcome::{ERROR_COLUMNS, OriginalRecord, Outcome, RowOutcome};
+use crate::domain::position::ColumnLayout;
 use crate::io::csv_out;
 
 /// The first line of every results file.
@@ -128,10 +129,9 @@ pub(super) struct RejectLines {
 }
 
 impl RejectLines {
-    /// The columns that are `read` are the input's own, whatever their names.
-    pub(super) fn new(header: ByteRecord, read: [Option<u32>; 3], delimiter: u8) -> Self {
-        let is_read = |column: usize| read.contains(&u32::try_from(column).ok());
-        let is_kept = |(column, name): &(usize, &[u8])| !ERROR_COLUMNS.contains(name) || is_read(*column);
+    /// The columns that are read are the input's own, whatever their names.
+    pub(super) fn new(header: ByteRecord, reading: &ColumnLayout, delimiter: u8) -> Self {
+        let is_kept = |(column, name): &(usize, &[u8])| !ERROR_COLUMNS.contains(name) || reading.reads(*column);
         let columns = header.iter().enumerate().filter(is_kept).map(|(column, _)| column).collect();
         Self { lines: Lines::new(delimiter), header, columns }
     }
@@ -181,6 +181,7 @@ fn with_surplus(info: &str, original: &ByteRecord, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
@@ -212,7 +213,8 @@ mod tests {
     #[test]
     fn rejects_have_the_original_fields_under_the_original_header() {
         let check = |header: &[&str], record: &[&str], expected: &str| {
-            let mut lines = RejectLines::new(ByteRecord::from(header.to_vec()), [None; 3], b',');
+            let reading = ColumnLayout { delimiter: b',', columns: [None; 3], flags: BTreeMap::new() };
+            let mut lines = RejectLines::new(ByteRecord::from(header.to_vec()), &reading, b',');
             lines.push_header();
             lines.push(&OriginalRecord::Fields(ByteRecord::from(record.to_vec())), &failed("bad"));
             assert_eq!(String::from_utf8_lossy(&lines.take()), expected);

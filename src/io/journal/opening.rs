@@ -16,9 +16,8 @@ use super::disk::{Disk, DiskFile, OsDisk};
 use super::lines::{RESULTS_HEADER, RejectLines, ResultLines};
 use super::paths::{self, RunPaths, stamp};
 use super::{DiskError, Journal, write_checkpoint};
-use crate::domain::account::Field;
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition, SourceFile};
+use crate::domain::position::{ColumnLayout, FileStat, InputChange, InputPosition, ReadAs, SourceFile};
 use crate::domain::target::Target;
 
 /// How many dated names are tried. Chosen.
@@ -87,7 +86,7 @@ pub enum OpenError {
     #[error("the earlier run imported into {was}, this one into {is}")]
     OtherTarget { was: Box<Target>, is: Box<Target> },
     #[error("the unfinished run read the columns differently: {}", differences.join("; "))]
-    OtherColumns { differences: Vec<String>, newly_read: Vec<Field> },
+    OtherColumns { differences: Vec<String>, newly_read: Vec<ReadAs> },
     #[error("the checkpoint {} belongs to results or rejects of other names", checkpoint.display())]
     OtherFiles { checkpoint: PathBuf },
     #[error("{}", changed(*rows))]
@@ -311,7 +310,7 @@ fn resume_or_set_aside(
 fn begin<D: Disk>((disk, mut lock): (D, D::Lock), paths: RunPaths, spec: RunSpec) -> Result<Journal<D>, DiskError> {
     let (results, checkpoint) = first_files(&disk, &paths, &spec).inspect_err(|_| remove_failed_start(&disk, &paths))?;
     disk.keep(&mut lock);
-    let reject_lines = RejectLines::new(spec.header, spec.reading.columns, spec.rejects_delimiter);
+    let reject_lines = RejectLines::new(spec.header, &spec.reading, spec.rejects_delimiter);
     Ok(Journal {
         disk,
         paths,
@@ -373,7 +372,7 @@ fn resume<D: Disk>(
     }
     (checkpoint.input, checkpoint.source) = (spec.input, spec.source);
     disk.keep(&mut lock);
-    let reject_lines = RejectLines::new(spec.header, spec.reading.columns, spec.rejects_delimiter);
+    let reject_lines = RejectLines::new(spec.header, &spec.reading, spec.rejects_delimiter);
     Ok(Journal { disk, paths, results, result_lines: ResultLines::new(), rejects, reject_lines, checkpoint, pending_rows: 0, _lock: lock })
 }
 

@@ -7,13 +7,18 @@ use thiserror::Error;
 
 use super::frames::is_blank;
 use super::split::SplitFields;
+use super::tag_columns::{TagColumn, near_tag, tag_columns};
 use crate::domain::account::Field;
 use crate::domain::cells::CellRules;
 use crate::domain::outcome::ERROR_COLUMNS;
-use crate::domain::position::{Dialect, ESCAPE};
+use crate::domain::position::{Dialect, ESCAPE, ReadAs};
+use crate::domain::tag::Tag;
+use crate::domain::tag_words::TagWord;
 
 /// The name under which a run remembers the encoding of its input.
 pub const ENCODING_FLAG: &str = "encoding";
+/// The name under which a run remembers the words that stand for values of tags.
+const VALUE_FLAG: &str = "value";
 
 /// How the file is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +27,10 @@ pub struct Format {
     pub delimiter_from: DelimiterFrom,
     /// Columns to take fields from, where they are named otherwise; an empty name reads none.
     pub map: Vec<(Field, String)>,
+    /// Columns to take tags from, besides those whose names are tags; an empty name reads none.
+    pub tags: Vec<(Tag, String)>,
+    /// The file's words for values of tags.
+    pub words: Vec<TagWord>,
     pub multiline: Multiline,
     /// What takes the meaning off the character behind it.
     pub escape: Option<u8>,
@@ -46,7 +55,8 @@ impl Format {
         };
         let encoding = self.encoding.clone().map(|encoding| (ENCODING_FLAG.to_owned(), encoding));
         let escape = self.escape.map(|escape| (ESCAPE.to_owned(), char::from(escape).to_string()));
-        self.cells.flags().chain(multiline).chain(escape).chain(encoding).collect()
+        let words = TagWord::recorded(&self.words).map(|words| (VALUE_FLAG.to_owned(), words));
+        self.cells.flags().chain(multiline).chain(escape).chain(encoding).chain(words).collect()
     }
 }
 
@@ -83,6 +93,8 @@ impl Default for Format {
             delimiter: b',',
             delimiter_from: DelimiterFrom::Usual,
             map: Vec::new(),
+            tags: Vec::new(),
+            words: Vec::new(),
             multiline,
             escape: None,
             cells,
@@ -101,8 +113,9 @@ pub struct Header {
     user_id_name: Box<[u8]>,
     pub(super) nick: Option<usize>,
     pub(super) face_url: Option<usize>,
-    /// Columns that nobody reads, though their names are near to a field that is mapped from none.
-    near: Vec<(Field, usize)>,
+    pub(super) tags: Vec<TagColumn>,
+    /// Columns that nobody reads, though their names are near to a field that is mapped from none, or to a tag that nobody asks for.
+    near: Vec<(ReadAs, usize)>,
     /// How many columns at its end are those of a rejects file, which nobody reads.
     pub(super) own: usize,
 }
@@ -125,6 +138,18 @@ pub enum HeaderError {
     EscapeIsDelimiter,
     #[error("{field} is mapped twice")]
     MappedTwice { field: Field },
+    #[error("the header has no column {name:?}")]
+    NoColumnOfTag { tag: Tag, name: String },
+    #[error("{tag} is to be read from two columns")]
+    TagAskedTwice { tag: Tag },
+    #[error("the header has two columns for {tag}: {first:?} and {second:?}")]
+    TwoColumns { tag: Tag, first: String, second: String },
+    #[error("the column {column:?} is to be read as {tag} and as something else")]
+    ColumnTwice { column: String, tag: Tag },
+    #[error("what {:?} stands for in {} is said twice", word.from, word.tag)]
+    WordTwice { word: Box<TagWord> },
+    #[error("there are words for {tag}, and no column of it")]
+    NoColumnOfWord { tag: Tag },
 }
 
 impl Header {
@@ -162,7 +187,16 @@ impl Header {
 
     /// Of a file that has none.
     pub(super) fn none() -> Self {
-        Self { names: ByteRecord::new(), user_id: 0, user_id_name: Box::default(), nick: None, face_url: None, near: Vec::new(), own: 0 }
+        Self {
+            names: ByteRecord::new(),
+            user_id: 0,
+            user_id_name: Box::default(),
+            nick: None,
+            face_url: None,
+            tags: Vec::new(),
+            near: Vec::new(),
+            own: 0,
+        }
     }
 
     pub(super) fn new(names: ByteRecord, format: &Format) -> Result<Self, HeaderError> {
@@ -174,13 +208,13 @@ impl Header {
         let user_id = user_id_column(&names, format)?;
         let nick = optional(&names, Field::Nick, format)?;
         let face_url = optional(&names, Field::FaceUrl, format)?;
-        let read = [Some(user_id), nick, face_url];
-        let is_unread =
-            |(column, field): (usize, Field)| (mapped(field, format).is_none() && !read.contains(&Some(column))).then_some((field, column));
-        let near = names.iter().enumerate().filter_map(|(column, name)| is_unread((column, near_field(name)?))).collect();
+        let fields = [Some(user_id), nick, face_url];
+        let tags = tag_columns(&names, format, &fields)?;
+        let is_read = |column: usize| fields.contains(&Some(column)) || tags.iter().any(|of| of.column == column);
+        let own = own_columns(&names, is_read);
+        let near = near_columns(&names, format, is_read);
         let user_id_name = names[user_id].into();
-        let own = own_columns(&names, read);
-        Ok(Self { names, user_id, user_id_name, nick, face_url, near, own })
+        Ok(Self { names, user_id, user_id_name, nick, face_url, tags, near, own })
     }
 
     /// Whether `names` have one column of the id.
@@ -194,30 +228,53 @@ impl Header {
         Field::ALL.into_iter().zip(columns).map(|(field, column)| (field, column.and_then(|column| self.names.get(column))))
     }
 
+    /// The tags that are read, with their columns, in the order of those that are asked for and then of the file.
+    pub(super) fn tag_columns(&self) -> impl Iterator<Item = (&Tag, usize)> {
+        self.tags.iter().map(|of| (&of.tag, of.column))
+    }
+
+    /// The tags with the names of the columns that they are read from.
+    pub fn tag_sources(&self) -> impl Iterator<Item = (&Tag, &[u8])> {
+        self.tag_columns().filter_map(|(tag, column)| Some((tag, self.names.get(column)?)))
+    }
+
+    fn is_read(&self, column: usize) -> bool {
+        [Some(self.user_id), self.nick, self.face_url].contains(&Some(column)) || self.tags.iter().any(|of| of.column == column)
+    }
+
     /// Whether a rejects file has a column of its own instead.
     pub(super) fn is_replaced(&self, column: usize) -> bool {
-        let is_read = [Some(self.user_id), self.nick, self.face_url].contains(&Some(column));
-        !is_read && self.names.get(column).is_some_and(|name| ERROR_COLUMNS.contains(&name))
+        !self.is_read(column) && self.names.get(column).is_some_and(|name| ERROR_COLUMNS.contains(&name))
     }
 
     /// How many columns nobody reads.
     #[must_use]
     pub fn ignored(&self) -> usize {
-        let read = [Some(self.user_id), self.nick, self.face_url];
-        (0..self.names.len()).filter(|column| !read.contains(&Some(*column))).count()
+        (0..self.names.len()).filter(|column| !self.is_read(*column)).count()
     }
 
-    /// Columns that nobody reads though their names are near to a field that is mapped from none, with that field.
-    pub fn near_misses(&self) -> impl Iterator<Item = (Field, &[u8])> {
-        self.near.iter().filter_map(|(field, column)| Some((*field, self.names.get(*column)?)))
+    /// Columns that nobody reads though their names are near to what nobody has said anything of, with that.
+    pub fn near_misses(&self) -> impl Iterator<Item = (&ReadAs, &[u8])> {
+        self.near.iter().filter_map(|(meant, column)| Some((meant, self.names.get(*column)?)))
     }
 }
 
+/// The columns that nobody reads though their names are near to a field, or to a tag, of which nobody says where it is read from.
+fn near_columns(names: &ByteRecord, format: &Format, is_read: impl Fn(usize) -> bool) -> Vec<(ReadAs, usize)> {
+    let is_open = |meant: &ReadAs| match meant {
+        ReadAs::Field(field) => mapped(*field, format).is_none(),
+        ReadAs::Tag(tag) => format.tags.iter().all(|(asked, _)| asked != tag),
+    };
+    let near = |name: &[u8]| near_field(name).map(ReadAs::Field).or_else(|| near_tag(name).map(ReadAs::Tag)).filter(is_open);
+    let unread = names.iter().enumerate().filter(|(column, _)| !is_read(*column));
+    unread.filter_map(|(column, name)| Some((near(name)?, column))).collect()
+}
+
 /// How many columns at the end are those of a rejects file: all of them or none.
-fn own_columns(names: &ByteRecord, read: [Option<usize>; 3]) -> usize {
+fn own_columns(names: &ByteRecord, is_read: impl Fn(usize) -> bool) -> usize {
     let Some(before) = names.len().checked_sub(ERROR_COLUMNS.len()) else { return 0 };
-    let is_read = read.into_iter().flatten().any(|column| column >= before);
-    if !is_read && names.iter().skip(before).eq(ERROR_COLUMNS) { ERROR_COLUMNS.len() } else { 0 }
+    let is_any_read = (before..names.len()).any(is_read);
+    if !is_any_read && names.iter().skip(before).eq(ERROR_COLUMNS) { ERROR_COLUMNS.len() } else { 0 }
 }
 
 /// The column of the id, which there must be.
@@ -243,29 +300,50 @@ fn no_column(field: Field, name: Option<&str>) -> HeaderError {
     HeaderError::NoColumn { field, name: name.unwrap_or(field.name()).to_owned(), delimiter: None }
 }
 
-/// The one column that is a field's: of a mapped one that with the very name, if there is any, else those that are called so but for how the
-/// name is written.
+/// The one column that is a field's: of a mapped one that with this name, else those that are called so but for how the name is written, or as
+/// the field is called in profiles, byte for byte.
 fn find(names: &ByteRecord, field: Field, mapped: Option<&str>) -> Result<Option<usize>, HeaderError> {
-    let before_own = names.len() - own_columns(names, [None; 3]);
-    let alike = |is_it: &dyn Fn(&[u8]) -> bool| {
-        let all = || names.iter().enumerate().filter(|(_, name)| is_it(name)).map(|(column, _)| column);
-        // A column that a rejects file has in addition is none of the input's, if that has one of this name.
-        let others = || all().filter(|column| *column < before_own);
-        let mut found = all().filter(|column| *column < before_own || others().next().is_none());
-        match (found.next(), found.next()) {
-            (Some(first), Some(second)) => {
-                Err(HeaderError::Ambiguous { field, first: lossy(&names[first]), second: lossy(&names[second]) })
-            }
-            (first, _) => Ok(first),
-        }
+    let ambiguous =
+        |(first, second): (usize, usize)| HeaderError::Ambiguous { field, first: lossy(&names[first]), second: lossy(&names[second]) };
+    if let Some(mapped) = mapped {
+        return named(names, mapped).map_err(ambiguous);
+    }
+    let (own, in_profiles) = (loose(field.name().as_bytes()), field.profile().map(|profile| profile.spec().tag.as_bytes()));
+    one_of(names, &|name| loose(name) == own || Some(name) == in_profiles).map_err(ambiguous)
+}
+
+/// The one column that a tag is to be read from, which there must be.
+pub(super) fn column_named(names: &ByteRecord, tag: &Tag, name: &str) -> Result<usize, HeaderError> {
+    let two = |(first, second): (usize, usize)| HeaderError::TwoColumns {
+        tag: tag.clone(),
+        first: lossy(&names[first]),
+        second: lossy(&names[second]),
     };
-    let exactly = mapped.map_or(Ok(None), |mapped| alike(&|name| name == mapped.as_bytes()))?;
-    let name = loose(mapped.unwrap_or(field.name()).as_bytes());
-    if exactly.is_some() || name.is_none() { Ok(exactly) } else { alike(&|found| loose(found) == name) }
+    named(names, name).map_err(two)?.ok_or_else(|| HeaderError::NoColumnOfTag { tag: tag.clone(), name: name.to_owned() })
+}
+
+/// The one column with this very name, if there is any, else the one that is called so but for how the name is written.
+fn named(names: &ByteRecord, name: &str) -> Result<Option<usize>, (usize, usize)> {
+    let exactly = one_of(names, &|found| found == name.as_bytes())?;
+    let name = loose(name.as_bytes());
+    if exactly.is_some() || name.is_none() { Ok(exactly) } else { one_of(names, &|found| loose(found) == name) }
+}
+
+/// The one column with such a name; the first two, if there are several.
+fn one_of(names: &ByteRecord, is_it: &dyn Fn(&[u8]) -> bool) -> Result<Option<usize>, (usize, usize)> {
+    let before_own = names.len() - own_columns(names, |_| false);
+    let all = || names.iter().enumerate().filter(|(_, name)| is_it(name)).map(|(column, _)| column);
+    // A column that a rejects file has in addition is none of the input's, if that has one of this name.
+    let others = || all().filter(|column| *column < before_own);
+    let mut found = all().filter(|column| *column < before_own || others().next().is_none());
+    match (found.next(), found.next()) {
+        (Some(first), Some(second)) => Err((first, second)),
+        (first, _) => Ok(first),
+    }
 }
 
 /// A name but for case, white space and byte order marks around it, and `_`, `-` and blanks within; none where nothing is left.
-fn loose(name: &[u8]) -> Option<String> {
+pub(super) fn loose(name: &[u8]) -> Option<String> {
     let is_left = |char: &char| !char.is_whitespace() && !matches!(char, '_' | '-' | '\u{feff}');
     let text: String = std::str::from_utf8(name).ok()?.chars().filter(is_left).flat_map(char::to_lowercase).collect();
     (!text.is_empty()).then_some(text)
@@ -273,8 +351,9 @@ fn loose(name: &[u8]) -> Option<String> {
 
 /// Names, loosely written, that exports give to what the service calls Nick and FaceUrl. Chosen: what the exports of common systems and
 /// chat services have; a field is never read from such a column without being told to.
-const NEAR_NICK: [&str; 8] = ["nickname", "displayname", "screenname", "name", "fullname", "昵称", "暱稱", "用户昵称"];
-const NEAR_FACE_URL: [&str; 20] = [
+const NEAR_NICK: [&str; 9] = ["tagprofileimnick", "nickname", "displayname", "screenname", "name", "fullname", "昵称", "暱稱", "用户昵称"];
+const NEAR_FACE_URL: [&str; 21] = [
+    "tagprofileimimage",
     "face",
     "faceimage",
     "avatar",

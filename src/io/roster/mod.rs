@@ -13,6 +13,7 @@ mod malformed;
 mod original;
 mod read_buffer;
 mod split;
+mod tag_columns;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use thiserror::Error;
 use crate::domain::account::{Account, AccountRef, Field, InvalidAccount, Suspects, UserId, UserIds};
 use crate::domain::cells::{CellRules, ReadCells};
 use crate::domain::position::{ColumnLayout, Dialect, InputPosition};
+use crate::domain::tag::{Tag, TagItem, TagValueRef};
 use crate::domain::uuid::COMPACT_BYTES;
 pub use blank_lines::BlankLines;
 use copies::{has_uncertain_quotes, without_own};
@@ -37,6 +39,7 @@ pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
 pub use original::Original;
 use split::{SplitFields, Splitter};
+use tag_columns::TagCells;
 pub use watched::{Next, Watched};
 
 /// A record of the input, valid or not, as it stands in memory until the next one is read: for a pass that keeps nothing.
@@ -59,9 +62,18 @@ pub struct RecordRef<'a> {
     doubt: Option<Malformed>,
     /// Which ids are valid.
     user_ids: UserIds,
+    /// Of an invalid record none.
+    tags: TagCells<'a>,
 }
 
-impl RecordRef<'_> {
+impl<'a> RecordRef<'a> {
+    /// The tags of a valid account that have a value, in the order of their columns as [`Header`] has them. Copies nothing; each look reads
+    /// the cells again.
+    #[inline]
+    pub fn tags(&self) -> impl Iterator<Item = (&'a Tag, TagValueRef<'a>)> + use<'a> {
+        self.tags.values()
+    }
+
     /// Whose record it is: also one that is invalid for another reason.
     #[inline]
     #[must_use]
@@ -233,7 +245,8 @@ impl<R: Read> Roster<R> {
     /// How the fields are found.
     #[must_use]
     pub fn reading(&self) -> ColumnLayout {
-        ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: self.flags.clone() }
+        let layout = ColumnLayout { delimiter: self.frames.delimiter(), columns: self.header.columns(), flags: self.flags.clone() };
+        layout.with_tags(self.header.tag_columns())
     }
 
     /// How the file is cut.
@@ -321,18 +334,23 @@ impl<R: Read> Roster<R> {
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
         let cells = ReadCells { user_id: cell(Some(header.user_id)), nick: cell(header.nick), face_url: cell(header.face_url) };
-        let values = rules.values(cells);
+        let (values, mut tags) = (rules.values(cells), TagCells { columns: &header.tags, rules, fields });
         let id = rules.id(values.user_id, compacted);
         let judged = swallowed
             .and_then(|()| well_formed(&frame, header.names.len(), fields.len()))
             .and_then(|()| if header.is_again(cells.user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
-            .and_then(|()| rules.account(id, values));
+            .and_then(|()| rules.account(id, values))
+            .and_then(|account| tags.check().map(|()| account));
+        if judged.is_err() {
+            tags.columns = &[];
+        }
         let (account, suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
         let is_stray = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.dialect(), header.user_id, cells.user_id);
         let may_have_swallowed = || frame.has_span && *multiline == Multiline::Judged && UserId::check_as(rules.user_ids, id).is_err();
         let doubt = if is_stray { Some(Malformed::TextBesideQuotes) } else { may_have_swallowed().then_some(Malformed::SwallowedLines) };
         let (row, user_id) = (frame.end.rows, cells.user_id);
-        (RecordRef { row, line: frame.line, end: frame.end, user_id, id, account, suspects, doubt, user_ids: rules.user_ids }, fields)
+        let (line, end, user_ids) = (frame.line, frame.end, rules.user_ids);
+        (RecordRef { row, line, end, user_id, id, account, suspects, doubt, user_ids, tags }, fields)
     }
 
     /// Whether the current record's quotes hold what they seem to.
@@ -389,9 +407,10 @@ impl<R: Read> Iterator for Roster<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let frame = self.advance()?;
         Some(frame.map(|frame| {
-            let (RecordRef { row, line, end, user_id, id, account, suspects, doubt: _, user_ids: _ }, fields) = self.view(frame);
+            let (RecordRef { row, line, end, user_id, id, account, suspects, doubt: _, user_ids: _, tags }, fields) = self.view(frame);
             let other_id = (id != user_id).then(|| id.into());
-            let (account, fields) = (account.map(Account::from), fields.to_record());
+            let account = account.map(|account| Account { tags: tags.values().map(TagItem::from).collect(), ..account.into() });
+            let fields = fields.to_record();
             let user_id = user_id.into();
             let text = if has_uncertain_quotes(account.as_ref().err()) { Some(self.text_for_copy(&fields)) } else { None };
             Record { row, line, end, user_id, other_id, account, suspects, fields, text }

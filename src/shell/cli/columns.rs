@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use super::input::map_flag;
+use super::input::reading_flag;
 use super::stdout::print;
 use crate::domain::account::Field;
 use crate::domain::figures::counted;
+use crate::domain::position::ReadAs;
 use crate::io::roster::Header;
 use crate::shell::exit::ExitMessage;
-use crate::shell::terminal::quoted;
+use crate::shell::terminal::{printable, quoted};
 
 /// One line that says from which columns the header's fields are read.
 struct ColumnsRead<'a>(&'a Header);
@@ -20,20 +21,31 @@ impl fmt::Display for ColumnsRead<'_> {
             let before = if field == Field::UserId { "" } else { ", " };
             write!(f, "{before}{field} from {from}")?;
         }
+        for (tag, column) in self.0.tag_sources() {
+            write!(f, ", {} from {}", printable(&tag.to_string()), quoted(column))?;
+        }
         write!(f, "; {} ignored", counted(self.0.ignored() as u64, "column"))
     }
 }
 
 /// A warning for each ignored column whose name is similar to a field's.
 fn near_misses(header: &Header) -> impl Iterator<Item = String> {
-    header.near_misses().map(|(field, name)| {
+    header.near_misses().map(|(meant, name)| {
         let column = String::from_utf8_lossy(name);
-        let read_from = header.sources().find(|(source, _)| *source == field).and_then(|(_, column)| column);
-        let as_it_is = map_flag(field, &String::from_utf8_lossy(read_from.unwrap_or_default()));
-        let meant = if read_from.is_some() { "that one" } else { "none" };
-        let (name, other) = (quoted(name), map_flag(field, &column));
-        format!("the column {name} is ignored; {other} reads {field} from it, {as_it_is} says that {meant} is meant")
+        let read_from = read_from(header, meant);
+        let as_it_is = reading_flag(meant, &String::from_utf8_lossy(read_from.unwrap_or_default()));
+        let which = if read_from.is_some() { "that one" } else { "none" };
+        let (name, other) = (quoted(name), reading_flag(meant, &column));
+        format!("the column {name} is ignored; {other} reads {meant} from it, {as_it_is} says that {which} is meant")
     })
+}
+
+/// The name of the column that something is read from, if it is.
+fn read_from<'a>(header: &'a Header, meant: &ReadAs) -> Option<&'a [u8]> {
+    match meant {
+        ReadAs::Field(field) => header.sources().find(|(source, _)| source == field).and_then(|(_, column)| column),
+        ReadAs::Tag(tag) => header.tag_sources().find(|(source, _)| *source == tag).map(|(_, column)| column),
+    }
 }
 
 /// Logs it when a run starts.

@@ -86,7 +86,9 @@ impl CommandLine {
     }
 
     fn mapping(self, flags: &InputFlags) -> Self {
-        flags.map.iter().fold(self, |line, (field, column)| line.flag("map", Some(format!("{field}={column}"))))
+        let line = flags.map.iter().fold(self, |line, (field, column)| line.flag("map", Some(format!("{field}={column}"))));
+        let line = flags.profile.iter().fold(line, |line, (tag, column)| line.flag("profile", Some(format!("{tag}={column}"))));
+        flags.value.iter().fold(line, |line, word| line.flag("value", Some(word)))
     }
 
     /// Adds the flags for the service, the app, the credentials and the rate.

@@ -15,6 +15,7 @@ use toml::{Table, Value};
 use super::flags::Cli;
 use super::settings::{Environment, cannot_read, variable};
 use super::small;
+use crate::domain::tag::Tag;
 use crate::shell::exit::ExitMessage;
 
 /// Flags that are for one run, so that no file may make them a habit.
@@ -168,14 +169,18 @@ impl ConfigFile {
         scalar(value).map(|text| format!("--{key}={text}")).ok_or_else(|| self.not_taken(key))
     }
 
-    /// A table's entries as `KEY=VALUE`, but for keys that the command line has one for.
+    /// A table's entries as `KEY=VALUE`, but for keys that the command line has one for. A table within has the words of a tag.
     fn entries(&self, key: &str, id: &str, entries: &Table) -> Result<Vec<String>, ExitMessage> {
         let typed: Vec<&str> = self.typed.get_raw(id).into_iter().flatten().filter_map(|word| word.to_str()).collect();
-        let is_typed =
-            |name: &str| typed.iter().any(|word| word.split_once('=').is_some_and(|(typed, _)| typed.eq_ignore_ascii_case(name)));
-        let lacking = entries.iter().filter(|(name, _)| !is_typed(name));
-        let flag = |(name, value): (&String, &Value)| Some(format!("--{key}={name}={}", scalar(value)?));
-        lacking.map(|entry| flag(entry).ok_or_else(|| self.not_taken(key))).collect()
+        let is_typed = |name: &str| typed.iter().any(|word| word.split_once('=').is_some_and(|(typed, _)| is_same_entry(key, typed, name)));
+        let mut flags = Vec::new();
+        for (name, value) in entries_with_their_words(entries) {
+            let text = scalar(value).ok_or_else(|| self.not_taken(key))?;
+            if !is_typed(&name) {
+                flags.push(format!("--{key}={name}={text}"));
+            }
+        }
+        Ok(flags)
     }
 
     fn not_taken(&self, key: &str) -> ExitMessage {
@@ -204,6 +209,30 @@ impl ConfigFile {
         };
         let place = self.text.lines().position(is_key).map_or(String::new(), |line| format!(" line {}", line + 1));
         ExitMessage::yours(format!("the configuration file {}{place}: {why}", self.path.display()), hint.to_owned())
+    }
+}
+
+/// The entries of a table; `[value.Gender]` holds words of Gender.
+fn entries_with_their_words(entries: &Table) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    for (name, value) in entries {
+        match value {
+            Value::Table(words) => found.extend(words.iter().map(|(word, value)| (format!("{name}:{word}"), value))),
+            value => found.push((name.clone(), value)),
+        }
+    }
+    found
+}
+
+/// Whether what stands before the `=` of two entries means the same: a tag has two names, and words are told apart to the letter.
+fn is_same_entry(key: &str, one: &str, other: &str) -> bool {
+    let tag_and_word = |text: &str| {
+        let (tag, word) = if key == "value" { text.split_once(':').unwrap_or((text, "")) } else { (text, "") };
+        Tag::parse(tag).map(|tag| (tag, word.to_owned()))
+    };
+    match (tag_and_word(one), tag_and_word(other)) {
+        (Some(one), Some(other)) => one == other,
+        (Some(_) | None, _) => one.eq_ignore_ascii_case(other),
     }
 }
 

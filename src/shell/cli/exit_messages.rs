@@ -176,9 +176,9 @@ pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
         }
         OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which renames and keeps the old files".to_owned(),
         OpenError::OtherColumns { newly_read, .. } => {
-            let none: Vec<String> = newly_read.iter().map(|field| input::map_flag(*field, "")).collect();
+            let none: Vec<String> = newly_read.iter().map(|meant| input::reading_flag(meant, "")).collect();
             let none = if none.is_empty() { String::new() } else { format!("{} goes on as the run began; else ", none.join(" ")) };
-            format!("{none}give the same --map, --delimiter and other flags of the input, or begin again with --restart")
+            format!("{none}give the same --map, --profile, --delimiter and other flags of the input, or begin again with --restart")
         }
         OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),
         OpenError::InputChanged { .. } => {

@@ -14,7 +14,8 @@ use super::opened::OpenedInput;
 use super::settings::format;
 use crate::domain::account::Field;
 use crate::domain::figures::counted;
-use crate::domain::position::{Dialect, FileStat, InputPosition};
+use crate::domain::position::{Dialect, FileStat, InputPosition, ReadAs};
+use crate::domain::tag::Tag;
 use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Original, Record, Roster, RosterError, Watch, Watched};
 use crate::io::source::{Meter, SourceError};
 use crate::shell::exit::{Exit, ExitMessage};
@@ -244,7 +245,30 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
         HeaderError::NoColumn { field, delimiter: None, .. } => format!("say which column it is: --map {field}=COLUMN"),
         HeaderError::EscapeIsDelimiter => "give two different characters with --escape and --delimiter".to_owned(),
         HeaderError::MappedTwice { field } => format!("give --map {field}=COLUMN once"),
+        HeaderError::NoColumnOfTag { tag, .. } => format!("say which column it is: --profile {tag}=COLUMN; --profile {tag}= reads none"),
+        HeaderError::TagAskedTwice { tag } => format!("give --profile {tag}=COLUMN once"),
+        HeaderError::TwoColumns { tag, .. } => {
+            format!("rename one of the columns, so that it is clear which one is meant; {} reads none", profile_flag(tag, ""))
+        }
+        HeaderError::ColumnTwice { tag, .. } => {
+            format!("say for one of them which other column is meant, or {} reads none", profile_flag(tag, ""))
+        }
+        HeaderError::WordTwice { word } => format!("give --value {} once", shell_word(format!("{}:{}=TO", word.tag, word.from))),
+        HeaderError::NoColumnOfWord { tag } => format!("say which column it is: --profile {tag}=COLUMN, or leave --value {tag}:… out"),
     }
+}
+
+/// The flag that reads something from a column.
+pub(super) fn reading_flag(meant: &ReadAs, column: &str) -> String {
+    match meant {
+        ReadAs::Field(field) => map_flag(*field, column),
+        ReadAs::Tag(tag) => profile_flag(tag, column),
+    }
+}
+
+/// The flag that takes a tag from a column.
+pub(super) fn profile_flag(tag: &Tag, column: &str) -> String {
+    format!("--profile {}", shell_word(format!("{tag}={column}")))
 }
 
 /// The flag that takes a field from a column.

@@ -86,6 +86,8 @@ pub fn format(flags: &InputFlags) -> Format {
         delimiter: flags.delimiter.unwrap_or(usual),
         delimiter_from,
         map: flags.map.clone(),
+        tags: flags.profile.clone(),
+        words: flags.value.clone(),
         multiline,
         escape: flags.escape,
         no_header: NoHeader::Refused,

@@ -1,10 +1,11 @@
 //! What holds of any bytes whatever: the fuzz targets in `fuzz/` and the property tests claim the same.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 
 use chatlift::domain::account::{Account, InvalidAccount};
 use chatlift::domain::command::Command;
-use chatlift::domain::position::InputPosition;
+use chatlift::domain::position::{InputPosition, ReadAs};
 use chatlift::domain::verdict::{Answer, CallOutcome};
 use chatlift::io::api::answer;
 use chatlift::io::journal::checkpoint::Checkpoint;
@@ -36,18 +37,27 @@ pub(crate) fn of_the_roster(bytes: &[u8]) {
 pub(crate) fn of_a_header(bytes: &[u8]) {
     let Ok(roster) = Roster::new(bytes, &Format::default()) else { return };
     let (header, layout) = (roster.header(), roster.reading());
-    let columns: Vec<u32> = layout.columns.into_iter().flatten().collect();
+    let columns: Vec<u32> = layout.columns.into_iter().flatten().chain(layout.tags().map(|(_, column)| column)).collect();
+    assert_eq!(columns.iter().collect::<HashSet<_>>().len(), columns.len(), "{header:?}");
     assert!(
         layout.columns[0].is_some() && columns.iter().all(|column| usize::try_from(*column).unwrap() < header.names.len()),
         "{header:?}"
     );
     assert_eq!(header.ignored() + columns.len(), header.names.len(), "{header:?}");
     for (field, column) in header.sources() {
-        assert!(column.is_none_or(|column| is_called(column, field.name())), "{header:?}");
+        let in_profiles = field.profile().map(|profile| profile.spec().tag.as_bytes());
+        assert!(column.is_none_or(|column| is_called(column, field.name()) || Some(column) == in_profiles), "{header:?}");
+    }
+    for (tag, column) in header.tag_sources() {
+        assert_eq!(tag.wire_name().as_bytes(), column, "{header:?}");
     }
     assert!(header.near_misses().count() <= header.ignored(), "{header:?}");
-    for (field, near) in header.near_misses() {
-        assert!(!is_called(near, field.name()), "{header:?}");
+    for (meant, near) in header.near_misses() {
+        let is_read_by_itself = match meant {
+            ReadAs::Field(field) => is_called(near, field.name()),
+            ReadAs::Tag(tag) => near == tag.wire_name().as_bytes(),
+        };
+        assert!(!is_read_by_itself, "{header:?}");
     }
     assert!(offset(roster.at()) <= bytes.len() && roster.at().rows == 0);
 }
