@@ -20,6 +20,13 @@ use crate::shell::exit::ExitMessage;
 
 /// Flags that are for one run, so that no file may make them a habit.
 const FOR_ONE_RUN: [&str; 8] = ["restart", "dry-run", "limit", "allow", "yes", "write", "delete", "config"];
+
+/// Whether a flag is for one run, so that the file may not have it.
+#[must_use]
+pub fn is_for_one_run(flag: &str) -> bool {
+    FOR_ONE_RUN.contains(&flag)
+}
+
 /// The names of what speaks of no setting.
 const NO_SETTINGS: [&str; 2] = ["help", "version"];
 
@@ -135,7 +142,7 @@ impl ConfigFile {
         let known = settings_of_all_commands();
         let mut flags = Vec::new();
         for (key, value) in &self.values {
-            if FOR_ONE_RUN.contains(&key.as_str()) {
+            if is_for_one_run(key) {
                 return Err(self.wrong(key, &format!("{key} is for a single run"), &format!("give --{key} on the command line")));
             }
             if !known.contains(key) {

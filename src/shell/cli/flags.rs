@@ -25,37 +25,37 @@ use crate::io::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
 
 const AFTER_HELP: &str = "\
 Examples:
-  What would be refused, and how long the import takes:
+  See which rows would be refused, and how long the import takes:
       chatlift check users.csv
-  A rehearsal against the sandbox, a built-in mock service; needs no credentials:
-      chatlift import users.csv --sandbox
-  A canary of 100 rows; the same command without --limit goes on:
+  Rehearse with the sandbox, a built-in mock service; this needs no credentials:
+      chatlift import users.csv --sandbox --results rehearsal.results.csv
+  Import 100 rows first; the same command without --limit continues:
       chatlift import users.csv --sdkappid 1400000000 \\
           --secret-key-file key --region singapore --limit 100
-  Proof that every row has exactly one outcome:
+  Prove that every row has exactly one result:
       chatlift audit users.csv --results users.results.csv
-  What the service really holds of it:
+  Ask the service whether it has what the file says:
       chatlift verify users.csv --profiles --sdkappid 1400000000 \\
           --secret-key-file key --region singapore
 
 Exit codes:
-  0  all that was asked for is done
-  1  could not go on (disk, internal fault); the same command resumes
-  2  something of yours needs fixing
-  3  finished, and some rows are failed or invalid
+  0  everything that was asked for is done
+  1  the run could not continue (disk, internal error); the same command resumes
+  2  you have to fix something; the hint says what
+  3  finished, but some rows are failed or invalid
   4  stopped before the end; the same command resumes
   5  the service refused the credentials, the permission or the region
-  6  a guard of sync tripped: nothing is sent";
+  6  a safety check (guard) of sync tripped; nothing is sent";
 
 const SYNC_HELP: &str = "\
 What to know before the first night:
-  A sync overwrites nicknames and faces that users changed in the app, where the file has another one than was last sent.
-  An emptied cell clears nothing: the service is not told.
+  A sync overwrites nicknames and avatars that users changed in the app, if the file has another value than was last sent.
+  An emptied cell clears nothing: chatlift cannot tell the service.
   A kick may be repeated after a crash.
-  Deleting bars an id for three months on paid plans.";
+  Deleting an account blocks the re-import of its UserID for three months on paid plans.";
 
-/// Lifts an existing user base into Tencent Chat: a CSV goes in, every account is imported as fast as the rate limit allows, with one result
-/// per row.
+/// Imports an existing user base into Tencent Chat: reads a CSV file, imports every account as fast as the rate limit allows, and writes one
+/// result per row.
 #[derive(Debug, Parser)]
 #[command(name = "chatlift", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
@@ -65,28 +65,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
-    /// Import the accounts of a CSV file; the same command again resumes, or says that all is done
+    /// Import the accounts of a CSV file; the same command again continues, or says that all is done
     Import(Box<ImportFlags>),
-    /// Send only what changed since the last time: plan, guards, then creates and updates; made for every night
+    /// Send only new and changed accounts, after safety checks; for nightly jobs
     #[command(after_help = SYNC_HELP)]
     Sync(Box<SyncFlags>),
-    /// Show where the run on a file stands, from its checkpoint, while it is at work or not; nothing is sent
+    /// Show where the run on a file stands, from its checkpoint, running or not; sends nothing
     Status(StatusFlags),
-    /// Show what a state holds; export it, drop ids, or bind it to another app
+    /// Show what a state file of sync holds; export it, drop accounts, or bind it to another app
     State(StateFlags),
-    /// Read the whole file offline: what would be refused and why, duplicates, and a forecast
+    /// Read the whole file offline: which rows would be refused and why, duplicates, and a forecast
     Check(CheckFlags),
-    /// Prove from two files that every input row has exactly one outcome, or name those that haven't
+    /// Prove from input and results that every row has exactly one result, or list the rows that have not
     Audit(AuditFlags),
-    /// Ask the service whether it holds what a file says; what is missing or different goes into a file that can be imported
+    /// Ask the service whether it has what the file says; missing and different rows go into a file that can be imported
     #[command(
         mut_arg("rate", |arg| arg.help(VERIFY_RATE_HELP)),
-        mut_arg("max_attempts", |arg| arg.help("Attempts a call, and again for each of its halves [default: 5]")),
-        mut_arg("max_outage", |arg| arg.help("How long a dead service is waited for before the run stops [default: 6h]")),
-        mut_arg("sandbox", |arg| arg.help("Ask the sandbox, which has no accounts: a rehearsal of the command alone")),
+        mut_arg("max_attempts", |arg| arg.help("Attempts per request, and again for each half if a request is split [default: 5]")),
+        mut_arg("max_outage", |arg| arg.help("How long to wait for a service that is down, before the run stops [default: 6h]")),
+        mut_arg("sandbox", |arg| arg.help("Ask the sandbox, which has no accounts; this only rehearses the command")),
     )]
     Verify(Box<VerifyFlags>),
-    /// Serve a built-in mock service of Tencent Chat on loopback until it is stopped
+    /// Serve the sandbox, a mock service of Tencent Chat, on loopback until it is stopped
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
     #[command(mut_args(without_use_for_a_signature))]
@@ -121,10 +121,10 @@ impl CliCommand {
 pub struct ImportFlags {
     #[command(flatten)]
     pub run: RunFlags,
-    /// Fill this state, which `sync` goes on with: on a finished import from its results, without a call
+    /// Fill this state file for `sync`; after a finished import from its results, without a request
     #[arg(long, value_name = "STATE", help_heading = "Files")]
     pub state: Option<PathBuf>,
-    /// Take a file that has no records: a finished run of no rows
+    /// Accept a file without rows: the run finishes with no rows
     #[arg(long, value_name = "empty", help_heading = "Run")]
     pub allow: Option<ImportAllowFlag>,
 }
@@ -144,39 +144,39 @@ pub struct RunFlags {
     #[command(flatten)]
     pub connection: ConnectionFlags,
 
-    /// What became of each row [default: FILE less its .csv, plus .results.csv]
+    /// Where to write the result of each row [default: FILE without .csv, plus .results.csv]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub results: Option<PathBuf>,
-    /// The failed and invalid rows, ready to be fixed and imported [default: … .rejects.csv]
+    /// Where to write the failed and invalid rows, ready to be fixed and imported [default: … .rejects.csv]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub rejects: Option<PathBuf>,
-    /// Where the run stands, for resuming [default: … .checkpoint.json]
+    /// Where to save how far the run is, for resuming [default: … .checkpoint.json]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub checkpoint: Option<PathBuf>,
-    /// Write the run's figures as JSON
+    /// Write the figures of the run as JSON
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub summary: Option<PathBuf>,
 
-    /// Rename the old files, keep them under a dated name, and begin again
+    /// Begin again; the old files are renamed and kept as a backup
     #[arg(long, help_heading = "Run")]
     pub restart: bool,
-    /// Send nothing and write nothing: only check the file; of a sync, only plan
+    /// Send nothing and write nothing; import only checks the file, sync only plans
     #[arg(long, help_heading = "Run")]
     pub dry_run: bool,
-    /// Process at most N more rows, then stop cleanly (a canary)
+    /// Process at most N more rows, then stop; the same command without it continues
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub limit: Option<u64>,
-    /// Import up to 100 accounts a call (`multiaccount_import`, 100 calls a second); the first batch is read back, and if the service drops
-    /// its nicknames the run goes on account by account, with `strict` it stops
+    /// Send up to 100 accounts per request (`multiaccount_import`, 100 requests a second). The first batch is read back. If the service
+    /// drops its profiles, the run continues with one account per request, or stops with `strict`
     #[arg(long, value_name = "strict", num_args = 0..=1, help_heading = "Run", require_equals = true, default_missing_value = "trust")]
     pub batch: Option<BatchFlag>,
-    /// With --batch: calls a second of `account_import`, for what a batch refuses; 0 = no limit, as with --rate [default: 200]
+    /// With --batch: requests a second of `account_import`, for rows that a batch refuses; 0 = no limit, as with --rate [default: 200]
     #[arg(long, value_name = "N", requires = "batch", help_heading = "Run")]
     pub single_rate: Option<u32>,
-    /// Refuse the file if more than this share of its first 1,000 records is invalid
+    /// Refuse the file if more than this share of its first 1,000 rows is invalid; shorter files are not judged
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, help_heading = "Run")]
     pub max_invalid: f64,
-    /// Refuse the file if anything in it is odd; `import` then reads all of it before the first call
+    /// Refuse the file if it has odd values; `import` then reads all of it before the first request
     #[arg(long, help_heading = "Run")]
     pub strict: bool,
 
@@ -185,8 +185,8 @@ pub struct RunFlags {
 }
 
 const VERIFY_RATE_HELP: &str = "\
-Calls a second of each API at most, below its documented limit (account_check 100, portrait_get 200); 0 = no limit, for a loopback endpoint \
-only [env: CHATLIFT_RATE] [default: the limits]";
+Requests a second of each API at most; it only lowers their documented limits (account_check 100, portrait_get 200); 0 = no limit, for a \
+loopback endpoint only [env: CHATLIFT_RATE] [default: the limits]";
 
 #[derive(Debug, Args)]
 pub struct VerifyFlags {
@@ -195,26 +195,26 @@ pub struct VerifyFlags {
     #[command(flatten)]
     pub connection: ConnectionFlags,
 
-    /// What was found of each id [default: FILE less its .csv, plus .verify.csv]
+    /// Where to write what was found for each UserID [default: FILE without .csv, plus .verify.csv]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub results: Option<PathBuf>,
-    /// The records of missing and different accounts, ready to be imported; there is none if there are no such [default: … .repair.csv]
+    /// Where to write the rows of missing and different accounts, ready to be imported; not written if there are none [default: … .repair.csv]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub repair: Option<PathBuf>,
-    /// Write the run's figures as JSON
+    /// Write the figures of the run as JSON
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub summary: Option<PathBuf>,
-    /// Put right what this state of `sync` says: missing ids are dropped from it, different ones are in doubt
+    /// Correct this state file of `sync`: missing accounts are dropped from it, different ones are marked as in doubt
     #[arg(long, value_name = "STATE", help_heading = "Files")]
     pub state: Option<PathBuf>,
 
     /// Compare Nick and FaceUrl too; an empty cell is not compared
     #[arg(long, help_heading = "Run")]
     pub profiles: bool,
-    /// Ask about N valid ids alone, drawn at random
+    /// Ask about N valid UserIDs only, drawn at random
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Run")]
     pub sample: Option<u64>,
-    /// Draw the same sample as the run that said this seed
+    /// Draw the same sample as the run that printed this seed
     #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Run")]
     pub seed: Option<u64>,
 
@@ -236,14 +236,14 @@ pub enum BatchFlag {
 pub struct CheckFlags {
     #[command(flatten)]
     pub input: InputFlags,
-    /// The rate of the forecast, in calls a second
-    #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S)]
+    /// Requests a second, for the forecast
+    #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S, help_heading = "Run")]
     pub rate: NonZeroU32,
-    /// TOML with the names of flags as keys, the same as for `import` [env: CHATLIFT_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file (TOML), the same as for `import` [env: CHATLIFT_CONFIG]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub config: Option<PathBuf>,
-    /// End with exit code 2 if anything is odd, as `import --strict` would
-    #[arg(long)]
+    /// End with exit code 2 if there are odd values, as `import --strict` would
+    #[arg(long, help_heading = "Run")]
     pub strict: bool,
 }
 
@@ -252,10 +252,10 @@ pub struct AuditFlags {
     #[command(flatten)]
     pub input: InputFlags,
     /// The results of the import
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub results: PathBuf,
-    /// TOML with the names of flags as keys, the same as for `import` [env: CHATLIFT_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file (TOML), the same as for `import` [env: CHATLIFT_CONFIG]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub config: Option<PathBuf>,
 }
 
@@ -265,7 +265,7 @@ pub struct UsersigFlags {
     pub what: Option<UsersigCommand>,
     #[command(flatten)]
     pub connection: ConnectionFlags,
-    /// How long it is valid
+    /// How long the UserSig is valid
     #[arg(long, help_heading = "Signature", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub expire: Duration,
 }

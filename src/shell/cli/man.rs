@@ -15,22 +15,22 @@ use crate::shell::exit::ExitMessage;
 /// How the variables begin that chatlift reads.
 const VARIABLE: &str = "CHATLIFT_";
 
-/// What each exit code means. Source: the table of exit codes in README.
+/// What each exit code means. Source: the table of exit codes in docs/RESULTS.md.
 const EXIT_STATUS: [(&str, &str); 7] = [
-    ("0", "All that was asked for is done."),
-    ("1", "The run could not go on (disk, internal fault). The same command resumes it."),
-    ("2", "Something of yours needs fixing: usage, configuration, or a file."),
-    ("3", "The run finished, and some rows are failed or invalid."),
+    ("0", "Everything that was asked for is done."),
+    ("1", "The run could not continue (disk, internal error). The same command resumes it."),
+    ("2", "You have to fix something: the command line, the configuration, or a file."),
+    ("3", "The run finished, but some rows are failed or invalid."),
     ("4", "The run stopped before the end. The same command resumes it."),
-    ("5", "The service refused the credentials, the permission or the region, or is not who it should be."),
-    ("6", "A guard of sync tripped. Nothing was sent."),
+    ("5", "The service refused the credentials, the permission or the region, or has a wrong certificate or redirects."),
+    ("6", "A safety check (guard) of sync tripped. Nothing was sent."),
 ];
 
 /// The files of a run, named after FILE.
 const RUN_FILES: [(&str, &str); 5] = [
-    ("FILE.results.csv", "What became of each row, in the order of the input."),
+    ("FILE.results.csv", "The result of each row, in the order of the input."),
     ("FILE.rejects.csv", "The failed and invalid rows, ready to be fixed and imported."),
-    ("FILE.checkpoint.json", "Where the run stands, for resuming it."),
+    ("FILE.checkpoint.json", "How far the run is, for resuming it."),
     ("FILE.checkpoint.json.lock", "Held while a process works on these files."),
     ("FILE.input.csv", "The copy of a compressed or piped input, until the run is finished."),
 ];
@@ -128,8 +128,8 @@ const fn files(words: &str) -> &'static [(&'static str, &'static str)] {
     match words.as_bytes() {
         b"import" | b"sync" => &RUN_FILES,
         b"verify" => &[
-            ("FILE.verify.csv", "What was found of each id."),
-            ("FILE.repair.csv", "The records of missing and different accounts, ready to be imported."),
+            ("FILE.verify.csv", "What was found for each UserID."),
+            ("FILE.repair.csv", "The rows of missing and different accounts, ready to be imported."),
         ],
         _ => &[],
     }
@@ -148,21 +148,28 @@ fn can_end_with(words: &str, code: &str) -> bool {
 fn examples(roff: &mut Roff, words: &str) {
     let examples: &[(&str, &str)] = match words {
         "" | "import" => &[
-            ("A rehearsal against the sandbox, a built-in mock service, needs no credentials:", "chatlift import users.csv --sandbox"),
             (
-                "The first hundred rows; the same command without --limit goes on:",
+                "Rehearse with the sandbox, a built-in mock service; this needs no credentials:",
+                "chatlift import users.csv --sandbox --results rehearsal.results.csv",
+            ),
+            (
+                "Import 100 rows first; the same command without --limit continues:",
                 "chatlift import users.csv --sdkappid 1400000000 --secret-key-file key --region singapore --limit 100",
             ),
         ],
-        "check" => &[("What would be refused, and how long the import takes:", "chatlift check users.csv")],
-        "audit" => &[("Proof that every row has exactly one outcome:", "chatlift audit users.csv --results users.results.csv")],
-        "sync" => &[("Only what changed since the last time:", "chatlift sync users.csv --state users.db --config chatlift.toml")],
-        "verify" => &[("What the service really holds:", "chatlift verify users.csv --profiles --config chatlift.toml")],
-        "state" => &[("What a state holds, as CSV:", "chatlift state users.db export")],
-        "sandbox" => &[("A mock service on a port of its own:", "chatlift sandbox --port 8080")],
-        "usersig" => &[("What a UserSig says:", "chatlift usersig --config chatlift.toml | chatlift usersig decode")],
-        "completions" => &[("Completions for bash:", "chatlift completions bash > ~/.local/share/bash-completion/completions/chatlift")],
-        "man" => &[("The page of one command:", "chatlift man import | man -l -")],
+        "check" => &[("See which rows would be refused, and how long the import takes:", "chatlift check users.csv")],
+        "audit" => &[("Prove that every row has exactly one result:", "chatlift audit users.csv --results users.results.csv")],
+        "sync" => &[("Send only new and changed accounts:", "chatlift sync users.csv --state users.db --config chatlift.toml")],
+        "verify" => {
+            &[("Ask the service whether it has what the file says:", "chatlift verify users.csv --profiles --config chatlift.toml")]
+        }
+        "state" => &[("Write the known accounts of a state file as CSV:", "chatlift state users.db export")],
+        "sandbox" => &[("Serve the mock service on port 8080:", "chatlift sandbox --port 8080")],
+        "usersig" => &[("Show what a UserSig says:", "chatlift usersig --config chatlift.toml | chatlift usersig decode")],
+        "completions" => {
+            &[("Install completions for bash:", "chatlift completions bash > ~/.local/share/bash-completion/completions/chatlift")]
+        }
+        "man" => &[("Show the page of one command:", "chatlift man import | man -l -")],
         _ => return,
     };
     roff.control("SH", ["EXAMPLES"]);

@@ -51,6 +51,7 @@ use crate::io::api::wire::BATCH_CALLS_PER_S;
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
 use config_file::CommandLineError;
+pub use config_file::is_for_one_run;
 use flags::CliCommand;
 use preflight::{Admission, OddFile};
 

@@ -16,41 +16,41 @@ pub struct InputFlags {
     /// The CSV file: a header line, a UserID column, optionally Nick and FaceUrl
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Take a field from a column of another name; FIELD is UserID, Nick or FaceUrl, and `Nick=` reads none
+    /// Read a field from a column with another name; FIELD is UserID, Nick or FaceUrl; `Nick=` reads no Nick (repeatable)
     #[arg(long, value_name = "FIELD=COLUMN", value_parser = column_mapping)]
     pub map: Vec<(Field, String)>,
     /// Set a tag of the profile from a column; TAG is Gender, BirthDay, Location, SelfSignature, AllowType, Language, MsgSettings,
-    /// AdminForbidType, Level, Role, Custom.KEY, or its full name on the wire, and `Gender=` reads none. A column whose name is a full one
-    /// (Tag_Profile_IM_Gender, Tag_Profile_Custom_KEY) is taken without this. Each row with such a cell takes a `portrait_set` of its own, 200
-    /// rows a second; clients are pushed the changed profile, and the webhook "After a Profile Is Updated" is called
+    /// AdminForbidType, Level, Role, Custom.KEY, or its full name on the wire; `Gender=` reads no Gender (repeatable). A column with a full
+    /// name (Tag_Profile_IM_Gender, Tag_Profile_Custom_KEY) is read without this flag. Each row with such a cell takes one more request
+    /// (`portrait_set`, 200 a second). The service pushes the changed profile to clients and calls the webhook "After a Profile Is Updated"
     #[arg(long, value_name = "TAG=COLUMN", value_parser = profile_column)]
     pub profile: Vec<(Tag, String)>,
-    /// Read a cell of a tag that is the word FROM as TO, e.g. Gender:1=male; `BirthDay:0000-00-00=` reads it as empty (repeatable)
+    /// Read a cell of a tag that is the word FROM as TO, for example Gender:1=male; `BirthDay:0000-00-00=` reads it as empty (repeatable)
     #[arg(long, value_name = "TAG:FROM=TO", value_parser = tag_word)]
     pub value: Vec<TagWord>,
-    /// What separates the fields: one character, or `tab` [default: a comma; a tab for *.tsv]
+    /// The character between the fields, or `tab` [default: a comma; a tab for *.tsv]
     #[arg(long, value_name = "C", value_parser = delimiter)]
     pub delimiter: Option<u8>,
-    /// The encoding of a file that is not in UTF-8, by its name on the web: gb18030, big5, shift_jis, windows-1252, utf-16le …
+    /// The encoding of a file that is not UTF-8, by its name on the web: gb18030, big5, shift_jis, windows-1252, utf-16le …
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     pub encoding: Option<&'static Encoding>,
-    /// Take the meaning off the character behind this one, in quotes and outside; `\N` without quotes is an empty cell. For files in which
-    /// quotes are not doubled but escaped: --escape '\'
+    /// The escape character of a file in which quotes are escaped instead of doubled: --escape '\'. It works inside and outside quotes, and
+    /// `\N` without quotes is an empty cell
     #[arg(long, value_name = "CHAR", value_parser = escape)]
     pub escape: Option<u8>,
-    /// Take quoted fields that run over lines as they are, also where they look as if a quote had swallowed rows
+    /// Accept quoted fields of several lines, even if they look as if a quote had swallowed rows
     #[arg(long)]
     pub multiline: bool,
-    /// Take white space off both ends of all cells that are read
+    /// Remove white space from both ends of every cell that is read
     #[arg(long)]
     pub trim: bool,
-    /// Read a cell that is this word as an empty one, e.g. NULL (repeatable)
+    /// Read a cell that is this word as an empty cell, for example NULL (repeatable)
     #[arg(long, value_name = "WORD")]
     pub null: Vec<String>,
-    /// Send UserIDs of any printable text; the service decides which ones it takes [default: ASCII alone]
+    /// Send UserIDs of any printable text; the service decides which ones it accepts [default: ASCII only]
     #[arg(long, value_name = "any", hide_possible_values = true)]
     pub user_ids: Option<UserIdsFlag>,
-    /// Send UserIDs that are UUIDs of 36 characters without their hyphens; these 32 characters then are the account's id
+    /// Send UserIDs that are UUIDs (36 characters) without their hyphens; these 32 characters are then the UserID of the account
     #[arg(long)]
     pub compact_uuid: bool,
 }

@@ -9,19 +9,19 @@ pub struct StatusFlags {
     /// The input of the run
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The results, if the run was given other names
-    #[arg(long, value_name = "FILE")]
+    /// The results file of the run, if it has another name
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub results: Option<PathBuf>,
-    /// The rejects, if the run was given another name for them
-    #[arg(long, value_name = "FILE")]
+    /// The rejects file of the run, if it has another name
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub rejects: Option<PathBuf>,
-    /// The checkpoint, if the run was given another name for it
-    #[arg(long, value_name = "FILE")]
+    /// The checkpoint of the run, if it has another name
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub checkpoint: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// TOML with the names of flags as keys, the same as for `import` [env: CHATLIFT_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file (TOML), the same as for `import` [env: CHATLIFT_CONFIG]
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub config: Option<PathBuf>,
 }
