@@ -1,6 +1,8 @@
 //! Checks that the documents say what is so: names, links, commands and their output.
 
+mod commands;
 mod links;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,7 +47,9 @@ fn paths() -> BTreeSet<String> {
 }
 
 fn functions(code: &str) -> impl Iterator<Item = &str> {
-    let names = code.lines().filter_map(|line| line.trim_start().trim_start_matches("async ").strip_prefix("fn "));
+    let names = code
+        .lines()
+        .filter_map(|line| line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("async ").strip_prefix("fn "));
     names.filter_map(|rest| rest.split(['(', '<']).next())
 }
 
