@@ -5,6 +5,7 @@
 
 mod bytes;
 
+pub use bytes::has_capitals;
 use bytes::{is_printable, may_be_odd};
 use thiserror::Error;
 
@@ -190,9 +191,10 @@ impl<'a> AccountRef<'a> {
     }
 
     /// Whether only letters, digits, `_` and `-` are in its id, which every page of Tencent's documentation allows.
+    #[inline]
     #[must_use]
     pub fn has_plain_id(&self) -> bool {
-        self.user_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        !bytes::has_unusual(self.user_id.as_bytes())
     }
 }
 

@@ -209,7 +209,13 @@ fn is_direction_override(char: char) -> bool {
     matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+#[inline]
 fn is_url(text: &str) -> bool {
+    // Nearly all of them begin so.
+    (text.starts_with("https://") && text.len() > "https://".len()) || is_other_url(text)
+}
+
+fn is_other_url(text: &str) -> bool {
     let has_scheme =
         |scheme: &str| text.get(..scheme.len()).is_some_and(|found| found.eq_ignore_ascii_case(scheme) && text.len() > scheme.len());
     has_scheme("https://") || has_scheme("http://")

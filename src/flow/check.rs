@@ -22,7 +22,7 @@ use crate::domain::position::InputPosition;
 use crate::io::roster::{RecordRef, Roster, RosterError};
 pub use first_records::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
 pub use repeats::{Repeat, Repeats};
-pub use same_ids::{CaseTwins, IdEntry, IdSorter, TwinFinder};
+pub use same_ids::{Capitals, CaseTwins, IdEntry, IdSorter};
 
 /// Examples that a report names of each kind. Chosen: enough to see the pattern, few enough to read.
 pub const EXAMPLES: usize = 3;

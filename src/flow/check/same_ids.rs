@@ -1,19 +1,16 @@
 //! Ids that occur again, to the letter or but for case, found in flat memory by one external sort.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_128;
 
+use crate::domain::account::{USER_ID_MAX_BYTES, has_capitals};
 use crate::domain::oddity::{OddPlace, PLACES};
-use crate::io::extsort::{ExternalSorter, OpenSpill, ScratchList};
+use crate::io::extsort::{ExternalSorter, OpenSpill};
 
 /// Bytes of an entry: two hashes, a row and a line.
 const ENTRY: usize = 8 + 6 + 5 + 5;
-/// Another hash than that of the lower case. Chosen.
-const EXACT_SEED: u64 = 0x6c69_6674;
 
 /// Where an id stands. It is known by a hash of its lower case and 48 bits of one of its own: among 100 million ids, the odds that any two are
 /// taken for one are 1 to 10^18, and that two are taken for twins 1 to 3,000.
@@ -25,10 +22,11 @@ pub struct IdEntry {
 }
 
 impl IdEntry {
+    #[expect(clippy::cast_possible_truncation, reason = "either half of the hash is one")]
     fn new(id: &str, place: OddPlace) -> Self {
-        let lower =
-            if id.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) { Cow::Borrowed(id) } else { id.to_lowercase().into() };
-        Self { lower: xxh3_64(lower.as_bytes()), exact: xxh3_64_with_seed(id.as_bytes(), EXACT_SEED) >> 16, place }
+        let exact = xxh3_128(id.as_bytes());
+        let lower = if has_capitals(id.as_bytes()) { lower_hash(id) } else { exact };
+        Self { lower: lower as u64, exact: (exact >> 80) as u64, place }
     }
 
     /// Rows and lines have 40 bits: a file with more of them has more than a terabyte.
@@ -45,6 +43,19 @@ impl IdEntry {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let place = OddPlace { row: number(&bytes[14..19]), line: number(&bytes[19..]) };
         Self { lower: number(&bytes[..8]), exact: number(&bytes[8..14]), place }
+    }
+}
+
+/// The hash of an id's lower case.
+fn lower_hash(id: &str) -> u128 {
+    let mut bytes = [0; USER_ID_MAX_BYTES];
+    match bytes.get_mut(..id.len()).filter(|_| id.is_ascii()) {
+        Some(bytes) => {
+            bytes.copy_from_slice(id.as_bytes());
+            bytes.make_ascii_lowercase();
+            xxh3_128(bytes)
+        }
+        None => xxh3_128(id.to_lowercase().as_bytes()),
     }
 }
 
@@ -105,67 +116,44 @@ impl IdSorter {
     }
 }
 
-/// Finds the twins alone, for whoever has no other use for the order of ids. It writes the ids down as they come, and sorts them only if
-/// one of them has a twin in another case at all.
-#[derive(Debug)]
-pub struct TwinFinder {
-    ids: ScratchList<ENTRY>,
-    /// Whether an id is not its own lower case: without one there are no twins.
-    has_capitals: bool,
+/// Whether there may be twins among ids at all: those that have their capitals at the same places are the same one, or no twins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Capitals {
+    /// No id had a letter so far.
+    #[default]
+    NoLetters,
+    /// Bit by bit, which bytes of all ids with letters are capitals.
+    Alike(u32),
+    Unlike,
 }
 
-impl TwinFinder {
-    /// One that keeps the ids in an unnamed file of `folder`.
-    ///
-    /// # Errors
-    /// [`io::Error`] if there can be no such file.
-    pub fn in_folder(folder: &Path) -> io::Result<Self> {
-        Ok(Self { ids: ScratchList::new(tempfile::tempfile_in(folder)?), has_capitals: false })
+impl Capitals {
+    #[inline]
+    pub fn see(&mut self, id: &str) {
+        // So it is in most files.
+        if *self != Capitals::Alike(0) || has_capitals(id.as_bytes()) {
+            self.see_other(id);
+        }
     }
 
-    /// # Errors
-    /// [`io::Error`] if the file cannot be written.
-    pub fn push(&mut self, id: &str, place: OddPlace) -> io::Result<()> {
-        match Case::of(id) {
-            Case::None => return Ok(()),
-            Case::Lower => {}
-            Case::Mixed => self.has_capitals = true,
+    fn see_other(&mut self, id: &str) {
+        if *self == Capitals::Unlike {
+            return;
         }
-        self.ids.push(&IdEntry::new(id, place).to_bytes())
-    }
-
-    /// Returns the twins; `folder` takes what the sorting spills.
-    ///
-    /// # Errors
-    /// [`io::Error`] if a file cannot be written or read.
-    pub fn finish(mut self, folder: &Path) -> io::Result<CaseTwins> {
-        if !self.has_capitals {
-            return Ok(CaseTwins::default());
-        }
-        let mut sorter = ExternalSorter::in_folder(folder);
-        for entry in self.ids.read()? {
-            sorter.push(entry?)?;
-        }
-        IdSorter(sorter).finish(|_, _| ())
-    }
-}
-
-/// What case the letters of an id have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Case {
-    /// It has no letter that has a case.
-    None,
-    Lower,
-    /// It has a letter that its lower case has not.
-    Mixed,
-}
-
-impl Case {
-    fn of(id: &str) -> Self {
-        if id.bytes().any(|byte| !byte.is_ascii() || byte.is_ascii_uppercase()) {
-            return if id.to_lowercase() == id { Case::Lower } else { Case::Mixed };
-        }
-        if id.bytes().any(|byte| byte.is_ascii_lowercase()) { Case::Lower } else { Case::None }
+        let places = if id.is_ascii() {
+            let capital = |(byte, bit): (u8, u32)| u32::from(byte.is_ascii_uppercase()) << bit;
+            let capitals = id.bytes().zip((0..u32::BITS).rev()).map(capital).fold(0, |places, capital| places | capital);
+            id.bytes().any(|byte| byte.is_ascii_alphabetic()).then_some(capitals)
+        } else {
+            // What has capitals outside of ASCII may be the twin of anything.
+            Some(if id.to_lowercase() == id { 0 } else { u32::MAX })
+        };
+        *self = match (*self, places) {
+            (before, None) => before,
+            (Capitals::NoLetters, Some(places)) if places != u32::MAX => Capitals::Alike(places),
+            (Capitals::Alike(before), Some(places)) if before == places => Capitals::Alike(before),
+            (Capitals::NoLetters | Capitals::Alike(_) | Capitals::Unlike, Some(_)) => Capitals::Unlike,
+        };
     }
 }
 
@@ -196,10 +184,9 @@ mod tests {
         (1..).zip(ids).for_each(|(row, id)| sorter.push(id, OddPlace { row, line: row + 1 }).unwrap());
         let found = sorter.finish(|_, _| ()).unwrap();
         assert!(found.first.iter().all(|place| place.line == place.row + 1));
-        let folder = tempfile::tempdir().unwrap();
-        let mut finder = TwinFinder::in_folder(folder.path()).unwrap();
-        (1..).zip(ids).for_each(|(row, id)| finder.push(id, OddPlace { row, line: row + 1 }).unwrap());
-        assert_eq!(finder.finish(folder.path()).unwrap(), found, "both find the same: {ids:?}");
+        let mut capitals = Capitals::default();
+        ids.iter().for_each(|id| capitals.see(id));
+        assert!(found.count == 0 || capitals == Capitals::Unlike, "{ids:?}");
         (found.count, found.first.into_iter().map(|place| place.row).collect())
     }
 
@@ -212,6 +199,24 @@ mod tests {
         assert_eq!(twins(&["1", "-2", "1", "3", "雷"]), (0, vec![]), "without letters there are no cases");
         assert_eq!(twins(&["é", "É", "雷", "10"]), (1, vec![2]));
         assert_eq!(twins(&["User", "user2", "user", "USER2"]), (2, vec![3, 4]));
+    }
+
+    #[test]
+    fn ids_with_their_capitals_at_the_same_places_are_no_twins() {
+        let check = |ids: &[&str], expected: Capitals| {
+            let mut capitals = Capitals::default();
+            ids.iter().for_each(|id| capitals.see(id));
+            assert_eq!(capitals, expected, "{ids:?}");
+        };
+        check(&["1", "22", "-"], Capitals::NoLetters);
+        check(&["user1", "22", "é", "雷", "", "abcdefghijklmnopqrstuvwxyz012345"], Capitals::Alike(0));
+        check(&["User1", "22", "Adm", "User"], Capitals::Alike(1 << 31));
+        check(&["User1", "22", "user1"], Capitals::Unlike);
+        check(&["user1", "user2", "useR"], Capitals::Unlike);
+        check(&["uSer", "User"], Capitals::Unlike);
+        check(&["É"], Capitals::Unlike);
+        check(&["é", "É", "é"], Capitals::Unlike);
+        check(&["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"; 2], Capitals::Unlike);
     }
 
     #[test]

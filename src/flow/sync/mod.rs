@@ -4,6 +4,7 @@
 //! and decides, `planned_records` hands the records to the import, and `missing`
 //! handles the accounts that the file does not contain. `flow::import` and `flow::calls` send the requests.
 
+mod case_twins;
 mod lookalikes;
 mod missing;
 mod observer;

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::case_twins::{CaseTwinSearch, CaseTwinSorter};
 use super::lookalikes::Lookalikes;
 use super::record_digest::{DIGEST_BYTES, MISSING_BYTES, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
 use super::rules::{MissingPolicy, MissingRules, MissingTrust};
@@ -19,7 +20,6 @@ use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, Pla
 use crate::domain::figures;
 use crate::domain::guard::Filled;
 use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
-use crate::flow::check::TwinFinder;
 use crate::flow::import::SendOutcomes;
 use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
 use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
@@ -87,6 +87,7 @@ pub struct Scan {
     filled: Filled,
     malformed: Option<MalformedRecords>,
     oddities: OddityCounts,
+    twins: CaseTwinSearch,
     input: RunInput,
 }
 
@@ -118,7 +119,7 @@ impl MalformedRecords {
 pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, scratch: &mut Scratch) -> Result<Scan, PlanError> {
     let cannot = scratch.cannot_write();
     let mut sorter = ExternalSorter::in_folder(&scratch.folder);
-    let mut ids = TwinFinder::in_folder(&scratch.folder).map_err(&cannot)?;
+    let mut twins = CaseTwinSearch::new(scratch.list()?);
     let (mut ops, mut filled, mut malformed, mut oddities) = (Ops::default(), Filled::default(), None, OddityCounts::default());
     while let Some(view) = roster.next_view() {
         let view = view?;
@@ -128,7 +129,7 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileS
                 filled.count(account.profile());
                 let place = OddPlace { row: view.row, line: view.line };
                 oddities.see(account, view.suspects, place);
-                ids.push(account.user_id, place).map_err(&cannot)?;
+                twins.see(account.user_id, place).map_err(&cannot)?;
                 (RecordTag::Valid, ProfileHashes::of(account.profile()))
             }
             Err(_) => (RecordTag::Invalid, ProfileHashes::default()),
@@ -145,11 +146,9 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileS
             return Err(PlanError::Stopped);
         }
     }
-    let twins = ids.finish(&scratch.folder).map_err(&cannot)?;
-    oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
     let end = roster.at();
     let input = RunInput { len: end.offset, digest: end.digest, stat };
-    Ok(Scan { digests: sorter.finish().map_err(&cannot)?, ops, filled, malformed, oddities, input })
+    Ok(Scan { digests: sorter.finish().map_err(&cannot)?, ops, filled, malformed, oddities, twins, input })
 }
 
 /// What a plan hangs on besides file and state.
@@ -221,7 +220,7 @@ pub fn build_plan(
 ) -> Result<PlanDraft, PlanError> {
     let last = state.map(StateDb::last_finished).transpose()?.flatten();
     let expected = last.as_ref().map_or(0, |last| last.counts.records());
-    let Scan { digests, ops, filled, malformed, oddities, input } = scan;
+    let Scan { digests, ops, filled, malformed, oddities, twins, input } = scan;
     let cannot = scratch.cannot_write();
     let mut builder = PlanBuilder {
         draft: PlanDraft {
@@ -241,7 +240,8 @@ pub fn build_plan(
             planned: scratch.list()?,
             missing: scratch.list()?,
         },
-        latest: LatestPerId::new(digests).map_err(&cannot)?,
+        latest: LatestPerId::new(digests, twins.sorter(&scratch.folder)).map_err(&cannot)?,
+        twins,
         next: None,
         canaries: policy.canaries.iter().copied().collect(),
         policy,
@@ -276,19 +276,25 @@ fn walk(
 /// The digests of one id after the other.
 struct LatestPerId {
     digests: Sorted<DIGEST_BYTES>,
+    /// Takes each of them, where there may be twins.
+    twins: Option<CaseTwinSorter>,
     /// The first digest of the next id.
     first: Option<RecordDigest>,
 }
 
 impl LatestPerId {
-    fn new(digests: Sorted<DIGEST_BYTES>) -> io::Result<Self> {
-        let mut latest = Self { digests, first: None };
+    fn new(digests: Sorted<DIGEST_BYTES>, twins: Option<CaseTwinSorter>) -> io::Result<Self> {
+        let mut latest = Self { digests, twins, first: None };
         latest.first = latest.digest()?;
         Ok(latest)
     }
 
     fn digest(&mut self) -> io::Result<Option<RecordDigest>> {
-        Ok(self.digests.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes)))
+        let digest = self.digests.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes));
+        if let (Some(twins), Some(digest)) = (&mut self.twins, &digest) {
+            twins.push(digest)?;
+        }
+        Ok(digest)
     }
 
     /// The last digest of the next id; earlier ones are superseded.
@@ -310,6 +316,7 @@ impl LatestPerId {
 struct PlanBuilder<'a> {
     draft: PlanDraft,
     latest: LatestPerId,
+    twins: CaseTwinSearch,
     next: Option<RecordDigest>,
     canaries: BTreeSet<PaddedId>,
     policy: &'a Policy,
@@ -353,6 +360,8 @@ impl PlanBuilder<'_> {
         }
         draft.counts.missing = draft.missing.len();
         draft.dead_canaries = self.canaries.into_iter().collect();
+        let (twins, first) = self.twins.found(self.latest.twins)?;
+        draft.oddities.set(OddityKind::CaseTwin, twins, first);
         Ok(draft)
     }
 
