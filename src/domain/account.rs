@@ -9,6 +9,7 @@ pub use bytes::has_capitals;
 use bytes::{is_printable, may_be_odd};
 use thiserror::Error;
 
+use super::known_text::KnownText;
 use super::profile::{PerField, ProfileField};
 use super::tag::{InvalidTagValue, TagItem};
 use super::uuid::is_hyphenated;
@@ -116,13 +117,22 @@ impl UserId {
     /// [`InvalidAccount`] names the rule that is broken.
     #[inline]
     pub fn check_as(allowed: UserIds, raw: &[u8]) -> Result<&str, InvalidAccount> {
+        Self::check_in(KnownText::default(), allowed, raw)
+    }
+
+    /// As [`UserId::check_as`] of what may be a part of `known`.
+    ///
+    /// # Errors
+    /// [`InvalidAccount`] names the rule that is broken.
+    #[inline]
+    pub fn check_in<'a>(known: KnownText<'a>, allowed: UserIds, raw: &'a [u8]) -> Result<&'a str, InvalidAccount> {
         if raw.is_empty() {
             return Err(InvalidAccount::EmptyUserId);
         }
         if raw.len() > USER_ID_MAX_BYTES {
             return Err(InvalidAccount::LongUserId { bytes: raw.len(), is_uuid: is_hyphenated(raw) });
         }
-        let text = match std::str::from_utf8(raw) {
+        let text = match known.of(raw) {
             Ok(text) if is_printable(raw) && raw[0] != b' ' && !raw.ends_with(b" ") => text,
             found => match (why_refused(found.ok()), allowed, found) {
                 (InvalidAccount::UserIdCharacter { .. }, UserIds::Any, Ok(text)) => text,
@@ -169,17 +179,18 @@ impl<'a> AccountRef<'a> {
     /// [`InvalidAccount`] names the first rule that is broken.
     #[inline]
     pub fn parse(user_id: &'a [u8], nick: &'a [u8], face_url: &'a [u8]) -> Result<Self, InvalidAccount> {
-        Self::with_id(UserId::check(user_id)?, nick, face_url).map(|(account, _)| account)
+        Self::with_id(UserId::check(user_id)?, [nick, face_url], KnownText::default()).map(|(account, _)| account)
     }
 
-    /// As [`AccountRef::parse`] of a UserID that was checked; which of the other two may be odd, too.
+    /// As [`AccountRef::parse`] of a UserID that was checked, and of a Nick and a `FaceUrl` that may be parts of `known`; which of these two
+    /// may be odd, too.
     ///
     /// # Errors
     /// [`InvalidAccount`] names the first rule that is broken.
     #[inline]
-    pub fn with_id(user_id: &'a str, nick: &'a [u8], face_url: &'a [u8]) -> Result<(Self, Suspects), InvalidAccount> {
-        let (nick, odd_nick) = profile_text(Field::Nick, nick)?;
-        let (face_url, odd_face_url) = profile_text(Field::FaceUrl, face_url)?;
+    pub fn with_id(user_id: &'a str, [nick, face_url]: [&'a [u8]; 2], known: KnownText<'a>) -> Result<(Self, Suspects), InvalidAccount> {
+        let (nick, odd_nick) = profile_text(Field::Nick, nick, known)?;
+        let (face_url, odd_face_url) = profile_text(Field::FaceUrl, face_url, known)?;
         Ok((Self { user_id, nick, face_url }, Suspects { nick: odd_nick, face_url: odd_face_url }))
     }
 
@@ -280,15 +291,18 @@ fn why_refused(text: Option<&str>) -> InvalidAccount {
 
 /// The text, if there is any, and whether it may be odd.
 #[inline]
-fn profile_text(field: Field, raw: &[u8]) -> Result<(Option<&str>, bool), InvalidAccount> {
-    if raw.is_empty() { Ok((None, false)) } else { present_text(field, raw).map(|(text, may_be_odd)| (Some(text), may_be_odd)) }
+fn profile_text<'a>(field: Field, raw: &'a [u8], known: KnownText<'a>) -> Result<(Option<&'a str>, bool), InvalidAccount> {
+    if raw.is_empty() {
+        return Ok((None, false));
+    }
+    present_text(field, raw, known).map(|(text, may_be_odd)| (Some(text), may_be_odd))
 }
 
-fn present_text(field: Field, raw: &[u8]) -> Result<(&str, bool), InvalidAccount> {
+fn present_text<'a>(field: Field, raw: &'a [u8], known: KnownText<'a>) -> Result<(&'a str, bool), InvalidAccount> {
     if raw.len() > FIELD_MAX_BYTES {
         return Err(InvalidAccount::LongField { field, bytes: raw.len() });
     }
-    let text = std::str::from_utf8(raw).map_err(|_| InvalidAccount::NotUtf8 { field })?;
+    let text = known.of(raw).map_err(|_| InvalidAccount::NotUtf8 { field })?;
     let may_be_odd = may_be_odd(raw);
     if may_be_odd && raw.contains(&0) { Err(InvalidAccount::Nul { field }) } else { Ok((text, may_be_odd)) }
 }

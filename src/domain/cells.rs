@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::account::{AccountRef, InvalidAccount, Suspects, UserId, UserIds};
+use super::known_text::KnownText;
 use super::tag::{InvalidTagValue, Tag, TagValueRef};
 use super::tag_words::TagWords;
 use super::uuid::{COMPACT_BYTES, compact};
@@ -44,6 +45,8 @@ pub struct ReadCells<'a> {
     pub user_id: &'a [u8],
     pub nick: &'a [u8],
     pub face_url: &'a [u8],
+    /// What they are parts of, as far as it is known to be text.
+    pub known: KnownText<'a>,
 }
 
 /// The names of the flags that change what is read, as a run records them.
@@ -76,8 +79,8 @@ impl CellRules {
         if !self.changes_cells() {
             return cells;
         }
-        let ReadCells { user_id, nick, face_url } = cells;
-        ReadCells { user_id: self.value(user_id), nick: self.value(nick), face_url: self.value(face_url) }
+        let ReadCells { user_id, nick, face_url, known } = cells;
+        ReadCells { user_id: self.value(user_id), nick: self.value(nick), face_url: self.value(face_url), known }
     }
 
     /// The value that a cell of a tag stands for, if it has one.
@@ -109,7 +112,8 @@ impl CellRules {
     /// [`InvalidAccount`] names the first rule that is broken.
     #[inline]
     pub fn account<'a>(&self, id: &'a [u8], values: ReadCells<'a>) -> Result<(AccountRef<'a>, Suspects), InvalidAccount> {
-        AccountRef::with_id(UserId::check_as(self.user_ids, id)?, values.nick, values.face_url)
+        let ReadCells { nick, face_url, known, .. } = values;
+        AccountRef::with_id(UserId::check_in(known, self.user_ids, id)?, [nick, face_url], known)
     }
 
     /// The valid id that a UserID cell stands for, if there is one.
@@ -175,7 +179,8 @@ mod tests {
     type Sent<'a> = Result<(&'a str, Option<&'a str>), InvalidAccount>;
 
     fn check(rules: &CellRules, [user_id, nick]: [&str; 2], expected: &Sent) {
-        let values = rules.values(ReadCells { user_id: user_id.as_bytes(), nick: nick.as_bytes(), face_url: b"" });
+        let values =
+            rules.values(ReadCells { user_id: user_id.as_bytes(), nick: nick.as_bytes(), face_url: b"", known: KnownText::default() });
         let mut compacted = [0; COMPACT_BYTES];
         let account = rules.account(rules.id(values.user_id, &mut compacted), values).map(|(account, _)| (account.user_id, account.nick));
         assert_eq!(&account, expected, "{user_id:?} {nick:?} {rules:?}");

@@ -11,6 +11,7 @@ pub mod examples;
 pub mod figures;
 pub mod guard;
 pub mod hashed_map;
+pub mod known_text;
 pub mod lookalike;
 pub mod oddity;
 pub mod outcome;

@@ -227,10 +227,12 @@ mod tests {
     use super::*;
     use crate::domain::account::UserIds;
     use crate::domain::cells::{CellRules, ReadCells};
+    use crate::domain::known_text::KnownText;
 
     fn look(counts: &mut OddityCounts, row: u64, [user_id, nick, face_url]: [&str; 3]) {
         let rules = CellRules { user_ids: UserIds::Any, ..CellRules::default() };
-        let values = ReadCells { user_id: user_id.as_bytes(), nick: nick.as_bytes(), face_url: face_url.as_bytes() };
+        let values =
+            ReadCells { user_id: user_id.as_bytes(), nick: nick.as_bytes(), face_url: face_url.as_bytes(), known: KnownText::default() };
         let (account, suspects) = rules.account(values.user_id, values).unwrap();
         counts.see(&account, suspects, OddPlace { row, line: row + 1 });
     }

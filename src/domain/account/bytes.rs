@@ -30,6 +30,7 @@ pub(super) fn has_unusual(id: &[u8]) -> bool {
 
 /// Whether a text holds capitals of ASCII, or what isn't ASCII.
 #[inline]
+#[must_use]
 pub fn has_capitals(text: &[u8]) -> bool {
     any_word(text, |word| (word | is_between(word & !HIGH_BITS, b'A', b'Z')) & HIGH_BITS != 0)
 }

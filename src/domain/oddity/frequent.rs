@@ -109,7 +109,6 @@ struct Mark(usize);
 
 impl Mark {
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "it has so few bits")]
     fn of(text: &[u8]) -> Self {
         let short = || text.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         let last = text.last_chunk().map_or_else(short, |last| u64::from_le_bytes(*last));
@@ -166,9 +165,9 @@ mod tests {
         for stride in 1..=4 {
             for begin in [0_u64, 1_500, 7_003, 50_001] {
                 let rows = begin + 40_000;
-                let is_frequent = |row: u64| row >= begin && row % stride == 0;
+                let is_frequent = |row: u64| row >= begin && row.is_multiple_of(stride);
                 let seen = seen((0..rows).map(|row| if is_frequent(row) { "NULL".to_owned() } else { format!("{}", row * 7_919) }), 9_000);
-                let expected = (begin..rows).filter(|row| row % stride == 0).count() as u64;
+                let expected = (begin..rows).filter(|row| row.is_multiple_of(stride)).count() as u64;
                 let found = seen.first().map(|found| (found.0.as_deref(), found.1)).unwrap();
                 assert!(
                     found.0 == Some("NULL") && found.1 <= expected && found.1 + 10 >= expected,

@@ -185,7 +185,9 @@ mod tests {
         let found = sorter.finish(|_, _| ()).unwrap();
         assert!(found.first.iter().all(|place| place.line == place.row + 1));
         let mut capitals = Capitals::default();
-        ids.iter().for_each(|id| capitals.see(id));
+        for id in ids {
+            capitals.see(id);
+        }
         assert!(found.count == 0 || capitals == Capitals::Unlike, "{ids:?}");
         (found.count, found.first.into_iter().map(|place| place.row).collect())
     }
@@ -205,7 +207,9 @@ mod tests {
     fn ids_with_their_capitals_at_the_same_places_are_no_twins() {
         let check = |ids: &[&str], expected: Capitals| {
             let mut capitals = Capitals::default();
-            ids.iter().for_each(|id| capitals.see(id));
+            for id in ids {
+                capitals.see(id);
+            }
             assert_eq!(capitals, expected, "{ids:?}");
         };
         check(&["1", "22", "-"], Capitals::NoLetters);

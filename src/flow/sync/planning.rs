@@ -289,6 +289,7 @@ impl LatestPerId {
         Ok(latest)
     }
 
+    #[inline]
     fn digest(&mut self) -> io::Result<Option<RecordDigest>> {
         let digest = self.digests.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes));
         if let (Some(twins), Some(digest)) = (&mut self.twins, &digest) {

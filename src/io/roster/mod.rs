@@ -333,7 +333,8 @@ impl<R: Read> Roster<R> {
         let Self { header, frames, splitter, multiline, rules, compacted, .. } = self;
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
-        let cells = ReadCells { user_id: cell(Some(header.user_id)), nick: cell(header.nick), face_url: cell(header.face_url) };
+        let known = fields.known_text();
+        let cells = ReadCells { user_id: cell(Some(header.user_id)), nick: cell(header.nick), face_url: cell(header.face_url), known };
         let (values, mut tags) = (rules.values(cells), TagCells { columns: &header.tags, rules, fields });
         let id = rules.id(values.user_id, compacted);
         let judged = swallowed

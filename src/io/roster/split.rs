@@ -8,6 +8,7 @@ use csv_core::{ReadRecordResult, Terminator};
 use memchr::{memchr, memchr_iter};
 
 use super::frames::without_line_end;
+use crate::domain::known_text::KnownText;
 use crate::domain::position::Dialect;
 
 /// Finds the fields of one framed record after the other.
@@ -158,6 +159,12 @@ impl<'a> SplitFields<'a> {
         let end = *self.ends.get(column)?;
         let start = if column == 0 { 0 } else { self.ends[column - 1] + self.gap };
         Some(&self.text[start..end])
+    }
+
+    /// All of them, as far as it is known to be text.
+    #[inline]
+    pub(super) fn known_text(&self) -> KnownText<'a> {
+        KnownText::new(self.text)
     }
 
     /// A copy of all of them.
