@@ -89,6 +89,12 @@ impl Default for CallStats {
 }
 
 impl CallStats {
+    /// No requests yet; new records will be sent to `main`.
+    #[must_use]
+    pub fn to(main: Command) -> Self {
+        Self { main, ..Self::default() }
+    }
+
     /// Requests to all APIs.
     #[must_use]
     pub fn calls(&self) -> u64 {

@@ -30,6 +30,15 @@ struct Bounds {
 const SINGLE: Bounds = Bounds { window: WindowLimits { records: 65_536, bytes: 24 << 20 }, commit_rows: 1_000 };
 const BATCH: Bounds = Bounds { window: WindowLimits { records: 131_072, bytes: 40 << 20 }, commit_rows: 65_536 };
 
+/// The mode that the flags ask for.
+pub(super) const fn asked_lane(flags: &RunFlags) -> Lane {
+    match flags.batch {
+        None => Lane::Single,
+        Some(BatchFlag::Trust) => Lane::Batch(OnBatchFailure::FallBack),
+        Some(BatchFlag::Strict) => Lane::Batch(OnBatchFailure::Stop),
+    }
+}
+
 /// The mode of a run with its rates.
 #[derive(Debug, Clone)]
 pub(super) struct Lanes {
@@ -41,11 +50,7 @@ impl Lanes {
     /// # Errors
     /// An [`ExitMessage`] with exit code 2 for an unlimited rate on a service that is not on loopback.
     pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, ExitMessage> {
-        let lane = match flags.batch {
-            None => Lane::Single,
-            Some(BatchFlag::Trust) => Lane::Batch(OnBatchFailure::FallBack),
-            Some(BatchFlag::Strict) => Lane::Batch(OnBatchFailure::Stop),
-        };
+        let lane = asked_lane(flags);
         let single = single_rate(flags, connection, lane)?;
         let rates = PerCommand::new(|command| match command {
             Command::AccountImport => single,

@@ -140,7 +140,7 @@ fn can_end_with(words: &str, code: &str) -> bool {
     match words {
         "" | "sync" => true,
         "check" | "audit" => ["0", "1", "2", "3", "4"].contains(&code),
-        "sandbox" | "usersig" | "usersig decode" | "completions" | "man" => ["0", "1", "2"].contains(&code),
+        "sandbox" | "status" | "usersig" | "usersig decode" | "completions" | "man" => ["0", "1", "2"].contains(&code),
         _ => code != "6",
     }
 }
@@ -164,6 +164,7 @@ fn examples(roff: &mut Roff, words: &str) {
             &[("Ask the service whether it has what the file says:", "chatlift verify users.csv --profiles --config chatlift.toml")]
         }
         "state" => &[("Write the known accounts of a state file as CSV:", "chatlift state users.db export")],
+        "status" => &[("Show where a run stands, at work or not:", "chatlift status users.csv")],
         "sandbox" => &[("Serve the mock service on port 8080:", "chatlift sandbox --port 8080")],
         "usersig" => &[("Show what a UserSig says:", "chatlift usersig --config chatlift.toml | chatlift usersig decode")],
         "completions" => {

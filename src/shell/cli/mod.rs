@@ -6,6 +6,7 @@ mod audit;
 mod check;
 mod client;
 mod columns;
+mod command_end;
 mod command_line;
 mod config_file;
 mod conversions;
@@ -69,9 +70,19 @@ pub fn main() -> ExitCode {
             return word.exit.into();
         }
     };
-    let word = match cli.command {
+    let end = match cli.command {
         CliCommand::Import(flags) => import::run(&flags),
         CliCommand::Sync(flags) => sync::run(&flags),
+        CliCommand::Verify(flags) => verify::run(&flags),
+        other => without_run(other).into(),
+    };
+    end.conclude().into()
+}
+
+/// Runs a command that makes no calls on behalf of a file.
+fn without_run(command: CliCommand) -> ExitMessage {
+    match command {
+        CliCommand::Import(_) | CliCommand::Sync(_) | CliCommand::Verify(_) => unreachable!("these have ends of their own"),
         CliCommand::State(flags) => state::run(&flags),
         CliCommand::Status(flags) => status::run(&flags),
         CliCommand::Check(flags) => {
@@ -80,14 +91,11 @@ pub fn main() -> ExitCode {
             check::run(&flags.input, rates, Admission { odd, ..Admission::USUAL })
         }
         CliCommand::Audit(flags) => audit::run(&flags),
-        CliCommand::Verify(flags) => verify::run(&flags),
         CliCommand::Sandbox(flags) => sandbox::run(&flags),
         CliCommand::Usersig(flags) => print::usersig(&flags),
         CliCommand::Completions { shell } => print::completions(shell),
         CliCommand::Man(flags) => man::run(&flags),
-    };
-    say(&word);
-    word.exit.into()
+    }
 }
 
 /// Ends the process for a signal, on another thread than [`main`]'s.

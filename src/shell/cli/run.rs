@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use super::atomic;
 use super::exit_messages::cannot_open;
 use super::flags::RunFlags;
 use super::lanes::Lanes;
@@ -55,25 +54,10 @@ pub(super) fn forecast(lanes: &Lanes, records: u64) -> (u64, Option<Duration>) {
     (calls, time)
 }
 
-/// Writes the summary, if one is asked for.
-pub(super) fn write_summary(flags: &RunFlags, summary: &Summary) {
-    if let Some(path) = &flags.summary
-        && let Err(error) = atomic::write_text(path, &summary.to_json())
-    {
-        tracing::error!("cannot write the summary {}: {error}", path.display());
-    }
-}
-
-/// Writes the summary, and shows the table of what the run came to.
+/// Shows the table of what the run came to.
 pub(super) fn tell(flags: &RunFlags, paths: &RunPaths, summary: &Summary, this_run: OutcomeCounts) {
-    write_summary(flags, summary);
     if !flags.output.quiet {
         let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
         print_stderr(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
     }
-}
-
-/// What a quiet command says at its end: nothing, unless something needs attention.
-pub(super) fn quieted(word: ExitMessage, is_quiet: bool) -> ExitMessage {
-    if is_quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
 }

@@ -1,19 +1,22 @@
 //! Handles SIGINT, SIGTERM and SIGHUP for the whole life of a process.
 //!
-//! A thread of its own receives them. Until [`stops`] is called, a signal ends the process at once, which is as safe as a kill, and
-//! temporary files of a run that has not started are removed. After that the run gets the signals: it lets requests in flight finish and
-//! commits. The third signal ends the process all the same.
+//! A thread of its own receives them. Until [`stops`] is called, a signal ends the process at once, which is as safe as a kill: temporary
+//! files of a run that has not started are removed, and what a command does at its end is done. After that the run gets the signals: it
+//! lets requests in flight finish and commits. Once the end of the command has begun, signals only shorten it. The third signal ends the
+//! process all the same.
 //!
-//! The main thread works until the very end. So files are removed last, and the lock of a process that may be sending stays in place:
-//! another process that found the name free would start beside it.
-//! left where it is: whoever found its name free would begin beside it.
+//! The main thread works until the very end. So whatever would begin something is held up once the process is ending, files are removed
+//! last, and the lock of a process that may be sending stays in place: another process that found the name free would start beside it.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use futures_util::stream::{LocalBoxStream, Stream, StreamExt, unfold};
@@ -27,12 +30,23 @@ const HANDLED_MAX: u32 = 2;
 /// How long writing the exit message may take. Chosen: a reader of stderr reads at once, or not at all.
 const EXIT_MESSAGE_MAX: Duration = Duration::from_secs(1);
 
-static HANDLER: Mutex<SignalHandler> = Mutex::new(SignalHandler { signals: None, leftovers: BTreeMap::new(), next: 0 });
+static HANDLER: Mutex<SignalHandler> = Mutex::new(SignalHandler::NEW);
+
+/// What is done if a signal ends a command early: it says the last word. The program that it returns takes the place of this process, which
+/// releases all locks.
+pub(super) type EarlyEnd = Box<dyn FnOnce(ExitMessage) -> Option<Command> + Send>;
 
 /// The state of the signal handler.
 struct SignalHandler {
+    /// Signals so far.
+    count: u32,
     /// Counts the signals for the run; `None` until a run handles them.
     signals: Option<watch::Sender<u32>>,
+    /// The end of the command has begun.
+    is_concluding: bool,
+    /// The thread that ends the process because of a signal. All others are held up.
+    ends_on: Option<ThreadId>,
+    early_end: Option<EarlyEnd>,
     /// Files that must be removed if the process ends before its run has started.
     leftovers: BTreeMap<u64, (Use, PathBuf)>,
     next: u64,
@@ -47,7 +61,36 @@ enum Use {
     Lock,
 }
 
+/// What a signal leads to.
+enum Effect {
+    /// Somebody else heeds it.
+    Counted,
+    /// The command ends before it has begun.
+    EarlyEnd(Option<EarlyEnd>),
+    /// The process ends without any more ado.
+    AtOnce,
+}
+
 impl SignalHandler {
+    const NEW: Self =
+        Self { count: 0, signals: None, is_concluding: false, ends_on: None, early_end: None, leftovers: BTreeMap::new(), next: 0 };
+
+    /// Notes a signal and decides what it leads to.
+    fn heed(&mut self) -> Effect {
+        self.count += 1;
+        if self.signals.is_none() && !self.is_concluding {
+            self.ends_on = Some(std::thread::current().id());
+            return Effect::EarlyEnd(self.early_end.take());
+        }
+        if self.count > HANDLED_MAX {
+            return Effect::AtOnce;
+        }
+        if let Some(signals) = &self.signals {
+            signals.send_modify(|count| *count += 1);
+        }
+        Effect::Counted
+    }
+
     fn note(&mut self, purpose: Use, path: &Path) -> Leftover {
         let number = self.next;
         self.next += 1;
@@ -66,6 +109,28 @@ impl SignalHandler {
 
 fn handler() -> MutexGuard<'static, SignalHandler> {
     HANDLER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The handler for whoever is about to begin something: it never returns on other threads than the one that ends the process.
+fn handler_to_go_on() -> MutexGuard<'static, SignalHandler> {
+    let handler = handler();
+    if handler.ends_on.is_none_or(|thread| thread == std::thread::current().id()) {
+        return handler;
+    }
+    drop(handler);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Sets what is done if a signal ends the command before it handles signals itself.
+pub(super) fn at_early_end(steps: EarlyEnd) {
+    handler().early_end = Some(steps);
+}
+
+/// The command is over and has released its locks: signals only shorten what is still to be done.
+pub(super) fn end_begins() {
+    handler_to_go_on().is_concluding = true;
 }
 
 /// Handles the signals of this process from now on; `end` must end it. If the system refuses a handler, signals keep their default effect.
@@ -118,29 +183,45 @@ fn is_hangup_ignored() -> bool {
 }
 
 fn on_signal(end: fn(Exit)) {
-    let handler = handler();
-    if let Some(signals) = &handler.signals {
-        let before = *signals.borrow();
-        if before < HANDLED_MAX {
-            signals.send_modify(|count| *count += 1);
-            return;
+    let mut handler = handler();
+    let early_end = match handler.heed() {
+        Effect::Counted => return,
+        Effect::EarlyEnd(steps) => steps,
+        Effect::AtOnce => {
+            print_in_time(&ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"));
+            remove_leftovers(&handler);
+            return end(Exit::Stopped);
         }
-    }
-    let word = match handler.signals {
-        None => ExitMessage::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again"),
-        Some(_) => ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"),
     };
-    print_in_time(word);
-    for leftover in handler.to_remove() {
-        // A file that is gone already needs no removal, and other failures can no longer be reported.
-        let _ = std::fs::remove_file(leftover);
+    let word = ExitMessage::new(Exit::Stopped, "a signal came; nothing was sent", "the same command begins again");
+    let Some(steps) = early_end else {
+        print_in_time(&word);
+        remove_leftovers(&handler);
+        return end(Exit::Stopped);
+    };
+    drop(handler);
+    let successor = steps(word);
+    // It stays locked until the process has ended.
+    let handler = self::handler();
+    remove_leftovers(&handler);
+    if let Some(mut successor) = successor {
+        let error = successor.exec();
+        tracing::warn!(%error, "cannot start --on-end");
     }
     end(Exit::Stopped);
 }
 
+fn remove_leftovers(handler: &SignalHandler) {
+    for leftover in handler.to_remove() {
+        // A file that is gone already needs no removal, and other failures can no longer be reported.
+        let _ = std::fs::remove_file(leftover);
+    }
+}
+
 /// Writes the exit message, but does not wait longer than [`EXIT_MESSAGE_MAX`] if standard error is blocked.
-fn print_in_time(word: ExitMessage) {
+pub(super) fn print_in_time(word: &ExitMessage) {
     let (said, is_said) = mpsc::channel();
+    let word = word.clone();
     std::thread::spawn(move || {
         super::say(&word);
         let _ = said.send(());
@@ -154,7 +235,7 @@ pub(super) struct Leftover(u64);
 
 impl Leftover {
     pub(super) fn of(path: &Path) -> Self {
-        handler().note(Use::Scratch, path)
+        handler_to_go_on().note(Use::Scratch, path)
     }
 
     /// Takes a lock by calling `take`, which may create the lock file at `path`. No signal can end the process between that and the
@@ -165,7 +246,7 @@ impl Leftover {
         is_made: impl FnOnce(&T) -> bool,
     ) -> Result<(T, Option<Self>), E> {
         // A signal has to wait until the handler is unlocked.
-        let mut handler = handler();
+        let mut handler = handler_to_go_on();
         let taken = take()?;
         let leftover = is_made(&taken).then(|| handler.note(Use::Lock, path));
         Ok((taken, leftover))
@@ -180,7 +261,7 @@ impl Drop for Leftover {
 
 /// A stream with an item for each signal from now on; the first two signals no longer end the process.
 pub(super) fn stops() -> LocalBoxStream<'static, ()> {
-    let mut handler = handler();
+    let mut handler = handler_to_go_on();
     let signals = handler.signals.get_or_insert_with(|| watch::channel(0).0);
     let (signals, taken) = (signals.subscribe(), *signals.borrow());
     let next = |(mut signals, taken): (watch::Receiver<u32>, u32)| async move {
@@ -214,7 +295,7 @@ mod tests {
 
     #[test]
     fn locks_go_last_and_only_while_nothing_can_be_sent() {
-        let mut handler = SignalHandler { signals: None, leftovers: BTreeMap::new(), next: 0 };
+        let mut handler = SignalHandler::NEW;
         // Dropping the registrations would look for the handler of this process.
         std::mem::forget(handler.note(Use::Lock, Path::new("users.state.lock")));
         std::mem::forget(handler.note(Use::Scratch, Path::new(".summary.json.tmp")));

@@ -13,19 +13,19 @@ use tokio::time::Instant;
 
 use super::access::{Remedies, cannot_use, why_denied};
 use super::client::{ServiceClient, build_client, target};
+use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::command_line::CommandLine;
 use super::exit_messages::{aborted, having_waited};
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
 use super::open_files::Keeps;
 use super::output_paths::{all_differ, can_be_replaced, cannot_be_named_after, fits, is_file};
-use super::pipe::HeldPipe;
 use super::reach::Reach;
 use super::settings::Connection;
 use super::source::Rereadable;
 use super::state_corrections::Reconciled;
 use super::state_file::LockedState;
-use super::{atomic, columns, environment, input, last_calls, log, open_files, remedies, signals};
+use super::{columns, environment, input, last_calls, log, open_files, remedies, signals};
 use crate::domain::account::UserId;
 use crate::domain::command::PerCommand;
 use crate::domain::comparison::FindingCounts;
@@ -41,6 +41,7 @@ use crate::io::roster::{Format, Look, Roster, Watch, Watched};
 use crate::io::state;
 use crate::io::verification_files::{OriginalFormat, VerificationFiles, VerificationPaths};
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::end_summary::Figures;
 use crate::shell::screen::phase_bar::PhaseBar;
 use crate::shell::screen::progress;
 use crate::shell::screen::verified::{Verified, VerifiedReport};
@@ -55,11 +56,13 @@ const WHEN_WRITTEN: &str = "give the same command again when nobody writes to it
 type StopSeen = LocalBoxStream<'static, ()>;
 
 /// Asks what the flags ask for.
-pub(super) fn run(flags: &VerifyFlags) -> ExitMessage {
+pub(super) fn run(flags: &VerifyFlags) -> CommandEnd {
     let bars = MultiProgress::new();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
-    let word = begins_anew(verified(flags, &bars).unwrap_or_else(|word| word));
-    if flags.output.quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word }
+    EndSteps::of_verify(flags).after(|steps| {
+        let ended = verified(flags, &bars, steps).unwrap_or_else(Ended::from);
+        Ok(Ended { word: begins_anew(ended.word), ..ended })
+    })
 }
 
 /// What is said of every command's ends is said of runs that resume; a verification doesn't.
@@ -67,12 +70,12 @@ fn begins_anew(word: ExitMessage) -> ExitMessage {
     ExitMessage { hint: word.hint.map(|hint| hint.replace("the same command resumes", "the same command begins anew")), ..word }
 }
 
-fn verified(flags: &VerifyFlags, bars: &MultiProgress) -> Result<ExitMessage, ExitMessage> {
+fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Result<Ended, ExitMessage> {
     let mut connection = Connection::resolve(&flags.connection, &environment)?;
     open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
     let paths = paths(flags)?;
     let gates = last_calls::unknown(connection.headroom);
-    let _pipe = HeldPipe::open(flags.summary.as_deref())?;
+    at_end.hold_pipe()?;
     let phase_bar = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
     let input = VerifyInput::open(&flags.input, &paths.results, phase_bar)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
@@ -114,7 +117,7 @@ impl VerifyRun<'_> {
         mut phase_bar: PhaseBar,
         (files, client): (Reconciled, ServiceClient),
         mut stops: StopSeen,
-    ) -> Result<ExitMessage, ExitMessage> {
+    ) -> Result<Ended, ExitMessage> {
         let Some((plan, blank)) = self.survey(&mut phase_bar, &mut stops).await? else {
             return Err(ExitMessage::new(Exit::Stopped, "a signal came; nothing was asked", "the same command begins anew"));
         };
@@ -191,7 +194,7 @@ impl VerifyRun<'_> {
         dispatch_settings(&self.connection, rates, self.gates.clone(), self.admin.clone())
     }
 
-    fn finish(&self, ended: CallsOutcome<Verification<Watched, Reconciled>>) -> Result<ExitMessage, ExitMessage> {
+    fn finish(&self, ended: CallsOutcome<Verification<Watched, Reconciled>>) -> Result<Ended, ExitMessage> {
         let CallsOutcome { cause, source, traffic, unjudged } = ended;
         let (tally, plan, files) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
         if cause.is_none() {
@@ -203,8 +206,9 @@ impl VerifyRun<'_> {
         let word = having_waited(self.last_word(cause.as_ref(), tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
         let word = if cause.is_none() { self.input.source.with_news(word, &self.flags.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
-        self.report(&Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed }, repair);
-        Ok(word)
+        let verified = Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed };
+        self.report(&verified, repair);
+        Ok(Ended::with(word, Figures::of_verification(verified)))
     }
 
     fn last_word(
@@ -232,11 +236,6 @@ impl VerifyRun<'_> {
     }
 
     fn report(&self, verified: &Verified, repair: Option<&Path>) {
-        if let Some(path) = &self.flags.summary
-            && let Err(error) = atomic::write_text(path, &verified.to_json())
-        {
-            tracing::error!("cannot write the summary {}: {error}", path.display());
-        }
         if !self.flags.output.quiet {
             print_stderr(&VerifiedReport { verified, results: &self.paths.results, repair });
         }

@@ -48,7 +48,7 @@ pub struct Summary {
 }
 
 /// The figures that only a sync has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct SyncFigures {
     pub plan: PlanCounts,
     pub kicked: u64,

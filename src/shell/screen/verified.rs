@@ -50,6 +50,15 @@ struct VerifiedJson<'a> {
 }
 
 impl Verified {
+    /// The word for how it ended.
+    #[must_use]
+    pub const fn outcome(&self) -> &'static str {
+        match self.exit {
+            Exit::SomeRowsRejected => "finished_with_findings",
+            exit => exit.outcome(),
+        }
+    }
+
     /// The summary as JSON, in the form of an import's.
     ///
     /// # Panics
@@ -60,7 +69,7 @@ impl Verified {
         let FindingCounts { same, missing, differs, unknown, invalid } = *tally;
         let json = VerifiedJson {
             exit_code: exit.code(),
-            outcome: if *exit == Exit::SomeRowsRejected { "finished_with_findings" } else { exit.outcome() },
+            outcome: self.outcome(),
             rows: *rows,
             same,
             missing,

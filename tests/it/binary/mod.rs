@@ -99,6 +99,11 @@ impl CliFixture {
         self.names().into_iter().filter_map(|name| fs::read(self.path(&name)).ok().map(|bytes| (name, bytes))).collect()
     }
 
+    /// The same without the summary, which every end writes anew.
+    pub(crate) fn contents_but_summary(&self) -> Vec<(String, Vec<u8>)> {
+        self.contents().into_iter().filter(|(name, _)| name != "summary.json").collect()
+    }
+
     /// A command with these arguments.
     pub(crate) fn call<'a>(&'a self, args: &[&str]) -> Call<'a> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatlift"));

@@ -318,7 +318,7 @@ fn a_header_without_rows_is_refused_unless_it_is_allowed() {
     let bench = CliFixture::with_users(0);
     let server = Server::new(|_| imported());
     bench.import(&server).run().exits(2).because("no records").hints("--allow empty");
-    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"], "nothing is left behind");
+    assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["summary.json", "users.csv"], "nothing else is left behind");
     bench.call(&["check", "users.csv"]).run().exits(2).because("no records");
     bench.import(&server).args(&["--dry-run"]).run().exits(2);
     bench.import(&server).args(&["--dry-run", "--allow", "empty"]).run().exits(0);

@@ -35,7 +35,7 @@ fn files_that_were_open_before_are_counted() {
         let opened = (3..10).rev().take(more).fold(String::new(), |text, number| text + &format!("exec {number}</dev/null; "));
         let call = |limit: usize| many_in_flight(&bench, &server).through_shell(&format!("{opened}ulimit -n {}", limit + inherited()));
         call(20 + more - 1).run().exits(2).because("may open").hints("ulimit -n");
-        assert_eq!((bench.names().len(), server.connections()), (1, 0), "{more}: nothing is begun");
+        assert_eq!((bench.contents_but_summary().len(), server.connections()), (1, 0), "{more}: nothing is begun");
         call(20 + more).run().exits(0).imports_all(300);
     }
 }
@@ -190,7 +190,7 @@ fn results_must_be_a_regular_file() {
     }
     bench.call(&["verify", "users.csv", "--sandbox", "--results", pipe]).run().exits(2).because("is a pipe");
     let left: Vec<_> = bench.names().into_iter().collect();
-    assert_eq!(left, ["users.csv"]);
+    assert_eq!(left, ["summary.json", "users.csv"]);
     assert_eq!(server.connections(), 0);
 }
 
@@ -254,7 +254,7 @@ fn names_that_are_too_long_are_refused_before_the_first_request() {
         let name = format!("{}.csv", "x".repeat(long - 4));
         bench.write(&name, users(1));
         bench.import_of(&name, &server).run().exits(2).because("too long").hints("--results");
-        assert_eq!(bench.names().len(), 1, "{:?}", bench.names());
+        assert_eq!(bench.contents_but_summary().len(), 1, "{:?}", bench.names());
         bench.import_of(&name, &server).args(&["--results", "r.csv"]).stem("r").run().exits(0);
     }
     let bench = CliFixture::with_users(1);

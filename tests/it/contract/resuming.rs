@@ -107,9 +107,9 @@ fn a_change_in_the_processed_part_is_refused_and_no_file_changes() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
     bench.write("users.csv", users(6).replace("user2", "user9"));
-    let before = bench.contents();
+    let before = bench.contents_but_summary();
     bench.import(&server).run().exits(2).because("changed").hints("--restart");
-    assert_eq!((bench.contents(), server.calls()), (before, 2));
+    assert_eq!((bench.contents_but_summary(), server.calls()), (before, 2));
     bench.write("users.csv", users(1));
     bench.import(&server).run().exits(2).because("changed");
     bench.write("users.csv", users(6).replace("UserID,Nick", "UserID,Name"));
@@ -134,9 +134,9 @@ fn another_target_is_refused_and_no_file_changes() {
     let server = Server::new(|_| imported());
     let other = Server::new(|_| imported());
     let bench = unfinished(&server);
-    let before = bench.contents();
+    let before = bench.contents_but_summary();
     bench.import(&other).run().exits(2).because(&format!(":{}", server.port())).because(&format!(":{}", other.port()));
-    assert_eq!((bench.contents(), other.connections()), (before, 0));
+    assert_eq!((bench.contents_but_summary(), other.connections()), (before, 0));
 }
 
 #[test]
@@ -145,9 +145,9 @@ fn files_that_do_not_belong_together_are_refused_and_no_file_changes() {
     let check = |why: &str, change: &dyn Fn(&CliFixture)| {
         let bench = unfinished(&server);
         change(&bench);
-        let before = bench.contents();
+        let before = bench.contents_but_summary();
         bench.import(&server).run().exits(2).because(why).hints("--restart");
-        assert_eq!(bench.contents(), before);
+        assert_eq!(bench.contents_but_summary(), before);
         let calls = server.calls();
         bench.import(&server).args(&["--restart"]).long_after().run().exits(0).imports_all(6);
         assert_eq!(server.calls(), calls + 6);
@@ -187,10 +187,10 @@ fn a_run_is_resumed_only_with_its_own_columns_and_files() {
     let import = |map: [&str; 2]| bench.import(&server).args(&["--map", map[0], "--map", map[1]]);
     import(["UserID=A", "Nick=B"]).args(&["--limit", "1"]).run().exits(0);
     bench.write("mine.csv", "somebody's own\n");
-    let before = bench.contents();
+    let before = bench.contents_but_summary();
     import(["UserID=B", "Nick=A"]).run().exits(2).because("columns").hints("--map");
     import(["UserID=A", "Nick=B"]).args(&["--rejects", "mine.csv"]).run().exits(2).because("names").hints("--rejects");
-    assert_eq!((bench.contents(), server.calls()), (before, 1));
+    assert_eq!((bench.contents_but_summary(), server.calls()), (before, 1));
     import(["UserID=A", "Nick=B"]).run().exits(0);
 }
 
@@ -202,9 +202,9 @@ fn a_run_that_started_without_a_column_is_resumed_without_it() {
     let import = |flags: &[&str]| bench.import(&server).args(&["--map", "UserID=UID"]).args(flags).long_after().run();
     import(&["--map", "Nick=", "--limit", "1"]).exits(0);
     // Its checkpoint is like that of a version which did not take this name for the field.
-    let before = bench.contents();
+    let before = bench.contents_but_summary();
     import(&[]).exits(2).because("column of Nick was none, now it is 3").hints("--map");
-    assert_eq!(bench.contents(), before);
+    assert_eq!(bench.contents_but_summary(), before);
     import(&["--map", "Nick="]).exits(0).imports_all(2);
     assert_eq!((server.nick("a1"), server.nick("b2")), (None, None));
     // Once it is finished, the columns are read as they are.
@@ -230,13 +230,13 @@ fn a_finished_run_with_other_columns_is_a_new_run() {
     assert_eq!(server.calls(), 4);
     // Another delimiter for an unfinished run is refused, and the message names the difference.
     import(&["--map", "Nick=name", "--restart", "--limit", "1"]).exits(0);
-    let before = bench.contents();
+    let before = bench.contents_but_summary();
     import(&["--delimiter", ";", "--map", "UserID=UserID,name,Nick"])
         .exits(2)
         .because("delimiter was ',', now it is ';'")
         .hints("--delimiter");
     import(&[]).exits(2).because("column of Nick was 2, now it is none").hints("--restart");
-    assert_eq!((bench.contents(), server.calls()), (before, 5));
+    assert_eq!((bench.contents_but_summary(), server.calls()), (before, 5));
     import(&["--map", "Nick=name"]).exits(0).imports_all(2);
     import(&["--delimiter", ";", "--map", "UserID=UserID,name,Nick"]).settles(2);
     assert_eq!(server.calls(), 8, "a finished one is a new run");
@@ -246,7 +246,7 @@ fn a_finished_run_with_other_columns_is_a_new_run() {
 fn no_output_replaces_the_input_whatever_its_name() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::with_users(2);
-    let before = bench.contents();
+    let before = bench.contents_but_summary();
     let absolute = bench.path("users.csv");
     let absolute = absolute.to_str().unwrap();
     // The fixture writes every summary to summary.json.
@@ -259,7 +259,7 @@ fn no_output_replaces_the_input_whatever_its_name() {
     for flags in clashes {
         bench.import(&server).args(&flags).run().exits(2).because("two files at once");
     }
-    assert_eq!((bench.contents(), server.calls()), (before, 0));
+    assert_eq!((bench.contents_but_summary(), server.calls()), (before, 0));
 }
 
 #[test]

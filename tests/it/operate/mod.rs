@@ -1,3 +1,4 @@
 //! chatlift as its operators see it: where a run stands, and what is told at its end.
 
+mod ends;
 mod status;

@@ -15,6 +15,7 @@ use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome, Lane};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, DiskError, Journal};
 use crate::io::roster::{BlankLines, Roster, RosterError};
+use crate::shell::cli::command_end::Ended;
 use crate::shell::cli::exit_messages::{already_finished, disk_failed, having_waited, last_word};
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::remedies;
@@ -22,6 +23,7 @@ use crate::shell::cli::source::Source;
 use crate::shell::cli::state_file::LockedState;
 use crate::shell::cli::{input, oddities, run};
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::end_summary::Figures;
 use crate::shell::screen::summary::Summary;
 
 /// How the flow ended.
@@ -46,7 +48,7 @@ pub(super) struct ImportEnding<'a> {
 
 impl ImportEnding<'_> {
     /// Tells what the run came to. The last word is the caller's to say.
-    pub(super) fn tell(mut self, ended: Result<FileImportOutcome, ImportFailed<DiskError>>, elapsed: Duration) -> ExitMessage {
+    pub(super) fn tell(mut self, ended: Result<FileImportOutcome, ImportFailed<DiskError>>, elapsed: Duration) -> Ended {
         let (word, lane, tally, traffic) = match ended {
             Err(ImportFailed { error, traffic, lane }) => {
                 // What the same command will go on from; never less than what it began with.
@@ -60,7 +62,7 @@ impl ImportEnding<'_> {
         };
         let summary = summary((word.exit, lane), tally, traffic, (elapsed, self.start.rows));
         run::tell(self.job.typed, &self.job.paths, &summary, tally - self.before);
-        word
+        Ended::with(word, Figures::of(summary))
     }
 
     fn word(&mut self, ended: &FileImportOutcome, tally: OutcomeCounts) -> ExitMessage {
@@ -106,10 +108,10 @@ impl ImportEnding<'_> {
 }
 
 /// Tells of a run that an earlier process has finished.
-pub(super) fn finished_earlier(job: &ImportJob, tally: OutcomeCounts, delimiter: u8, filled: Result<(), ExitMessage>) -> ExitMessage {
+pub(super) fn finished_earlier(job: &ImportJob, tally: OutcomeCounts, delimiter: u8, filled: Result<(), ExitMessage>) -> Ended {
     let word = filled.err().unwrap_or_else(|| already_finished(tally, job.ended(delimiter, None)));
-    run::write_summary(job.typed, &summary((word.exit, Lane::Single), tally, CallStats::default(), (Duration::ZERO, tally.rows())));
-    word
+    let summary = summary((word.exit, Lane::Single), tally, CallStats::default(), (Duration::ZERO, tally.rows()));
+    Ended::with(word, Figures::of(summary))
 }
 
 fn summary((exit, lane): (Exit, Lane), tally: OutcomeCounts, traffic: CallStats, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {

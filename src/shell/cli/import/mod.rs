@@ -13,9 +13,9 @@ use indicatif::MultiProgress;
 use tokio::time::Instant;
 
 use super::client::{ServiceClient, build_client};
+use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::exit_messages::cannot_open;
 use super::flags::ImportFlags;
-use super::pipe::HeldPipe;
 use super::preflight::EmptyFile;
 use super::reach::Reach;
 use super::settings::format;
@@ -37,22 +37,22 @@ use ending::ImportEnding;
 use job::ImportJob;
 
 /// Runs the import that the flags ask for.
-pub(super) fn run(flags: &ImportFlags) -> ExitMessage {
-    if flags.run.dry_run {
-        return check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags));
-    }
+pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
-    let word = ImportJob::of(flags).and_then(|job| {
+    EndSteps::of_import(flags).after(|steps| {
+        if flags.run.dry_run {
+            return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags)).into());
+        }
+        let job = ImportJob::of(flags)?;
         let reach = Reach::new(&job.connection, &environment, Instant::now());
-        let _pipe = HeldPipe::open(job.typed.summary.as_deref())?;
+        steps.hold_pipe()?;
         let last_calls = LastCalls::find(&job.paths.lock());
         Ok(match prepare(&job, reach, last_calls, &bars)? {
             PreparedImport::Run(run) => run.carry_out(&bars),
             PreparedImport::Finished { tally, delimiter, filled } => ending::finished_earlier(&job, tally, delimiter, filled),
         })
-    });
-    run::quieted(word.unwrap_or_else(|word| word), flags.run.output.quiet)
+    })
 }
 
 /// What the first look came to.
@@ -216,10 +216,10 @@ struct ImportRun<'a> {
 }
 
 impl ImportRun<'_> {
-    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> ExitMessage {
+    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> Ended {
         let runtime = match run::runtime("the same command resumes") {
             Ok(runtime) => runtime,
-            Err(word) => return word,
+            Err(word) => return word.into(),
         };
         let Self { inputs, journal, settings, stops } = *self;
         let ImportInputs { job, reach, source, input, state, roster, client } = inputs;
@@ -227,7 +227,7 @@ impl ImportRun<'_> {
         let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
             Ok(roster) => roster,
-            Err(error) => return input::roster_error(&job.typed.input.file, &error.into()),
+            Err(error) => return input::roster_error(&job.typed.input.file, &error.into()).into(),
         };
         let watched = Watched::new(roster, input.file.clone(), input.stat);
         let began = Stopwatch::now();

@@ -15,8 +15,8 @@ use futures_util::StreamExt;
 use indicatif::MultiProgress;
 
 use super::client::{ServiceClient, build_client, target};
+use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::flags::SyncFlags;
-use super::pipe::HeldPipe;
 use super::preflight::{Admission, EmptyFile, OddFile};
 use super::signals::Leftover;
 use super::source::{Source, SourceSettings};
@@ -28,19 +28,20 @@ use crate::io::api::http::HttpApi;
 use crate::io::files::lock::Lockfile;
 use crate::io::journal::LastCalls;
 use crate::shell::exit::ExitMessage;
+use crate::shell::screen::end_summary::Figures;
 use job::SyncJob;
 use watch::SyncWatch;
 
 /// Runs the sync that the flags ask for.
-pub(super) fn run(flags: &SyncFlags) -> ExitMessage {
+pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
-    let word = SyncJob::of(flags).and_then(|job| {
-        let _pipe = HeldPipe::open(job.typed.summary.as_deref())?;
+    EndSteps::of_sync(flags).after(|steps| {
+        let job = SyncJob::of(flags)?;
+        steps.hold_pipe()?;
         let last_calls = LastCalls::find(&job.paths.lock());
         Session::begin(&job, &bars)?.carry_out(last_calls)
-    });
-    run::quieted(word.unwrap_or_else(|word| word), flags.run.output.quiet)
+    })
 }
 
 /// What keeps other processes off the run and off the state.
@@ -84,11 +85,14 @@ impl<'a> Session<'a> {
     }
 
     /// Plans or resumes, whichever it is.
-    fn carry_out(mut self, last_calls: LastCalls) -> Result<ExitMessage, ExitMessage> {
+    fn carry_out(mut self, last_calls: LastCalls) -> Result<Ended, Ended> {
         let mut prepared = sync::prepare(self.setup()).map_err(|error| report::error_word(self.job, &error))?;
         let (client, planned_blank) = match &mut prepared {
             Prepared::Resume(_) => (self.client()?, 0),
-            Prepared::Plan(plan) => (planned::tell_and_guard(self.job, plan).and_then(|()| self.client())?, plan.blank_lines()),
+            Prepared::Plan(plan) => {
+                planned::tell_and_guard(self.job, plan)?;
+                (self.client()?, plan.blank_lines())
+            }
         };
         // From here on a signal finds a run that it can stop.
         self.watch.borrow_mut().stops();
@@ -113,7 +117,7 @@ impl<'a> Session<'a> {
     }
 
     /// Sends what is planned, and tells what came of it.
-    fn send(mut self, ready: Ready, client: ServiceClient, (last_calls, planned_blank): (LastCalls, u64)) -> ExitMessage {
+    fn send(mut self, ready: Ready, client: ServiceClient, (last_calls, planned_blank): (LastCalls, u64)) -> Ended {
         let began = Stopwatch::now();
         self.announce(&ready, &client);
         let dependencies = self.dependencies(Rc::new(client), last_calls);
@@ -125,8 +129,8 @@ impl<'a> Session<'a> {
             word = self.source.with_news(word, &self.input.file);
             self.source.is_done_with();
         }
-        report::tell(self.job, &word, report, began.elapsed());
-        word
+        let summary = report::tell(self.job, &word, report, began.elapsed());
+        Ended::with(word, Figures::of(summary))
     }
 
     fn setup(&self) -> Setup {

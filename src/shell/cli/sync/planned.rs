@@ -1,23 +1,25 @@
 //! Shows a plan: its counts on stderr, its rows in `--plan`, and the messages of the guards.
 
 use super::job::SyncJob;
-use super::report::write_sync_summary;
+use super::report::planned_only;
 use crate::domain::change::PlanCounts;
 use crate::domain::figures;
 use crate::domain::guard::{Guard, Tripped};
 use crate::domain::oddity::{OddPlace, OddityKind};
 use crate::flow::sync::{Intent, Lookalikes, MissingPolicy, SyncPlan};
 use crate::shell::cli::atomic::{self, Readers};
+use crate::shell::cli::command_end::Ended;
 use crate::shell::cli::input::tell_blank;
 use crate::shell::cli::oddities;
 use crate::shell::cli::preflight::OddFile;
 use crate::shell::cli::state_file::retarget;
 use crate::shell::cli::{remedies, run};
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::end_summary::Figures;
 use crate::shell::terminal::print_stderr;
 
 /// Tells the plan, and judges it. The error is the last word where it goes no further: a dry run, or a guard.
-pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), ExitMessage> {
+pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), Ended> {
     let tripped = plan.tripped_guards(&job.guard_limits);
     write_plan(job, plan)?;
     let ends_here = job.intent == Intent::DryRun || !tripped.is_empty();
@@ -39,8 +41,9 @@ pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), E
         ),
         tripped => guarded(job, tripped),
     };
-    write_sync_summary(job, &word, plan, tripped.first().map(|tripped| tripped.guard));
-    Err(word)
+    let summary = planned_only(job, &word, plan, tripped.first().map(|tripped| tripped.guard));
+    let tripped = tripped.iter().map(|tripped| tripped.guard).collect();
+    Err(Ended { tripped, ..Ended::with(word, Figures::of(summary)) })
 }
 
 /// Writes the plan row by row, if that is asked for.

@@ -20,8 +20,8 @@ use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::summary::{Summary, SyncFigures};
 use crate::shell::terminal::causes;
 
-/// Tells what a run has come to. `word` is its last one, which the caller says.
-pub(super) fn tell(job: &SyncJob, word: &ExitMessage, report: SyncReport, elapsed: Duration) {
+/// Tells what a run has come to, and returns it. `word` is its last one, which the caller says.
+pub(super) fn tell(job: &SyncJob, word: &ExitMessage, report: SyncReport, elapsed: Duration) -> Summary {
     tell_blank(report.blank_lines);
     let MissingCounts { kicked, deleted, failed, lookalikes, .. } = report.missing;
     let sync =
@@ -30,10 +30,11 @@ pub(super) fn tell(job: &SyncJob, word: &ExitMessage, report: SyncReport, elapse
     let (exit, outcome) = (word.exit, word.exit.outcome());
     let summary = Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync: Some(sync) };
     run::tell(job.typed, &job.paths, &summary, report.this_process);
+    summary
 }
 
-/// Writes the summary of a plan that goes no further.
-pub(super) fn write_sync_summary(job: &SyncJob, word: &ExitMessage, plan: &SyncPlan, guard: Option<Guard>) {
+/// The summary of a plan that goes no further.
+pub(super) fn planned_only(job: &SyncJob, word: &ExitMessage, plan: &SyncPlan, guard: Option<Guard>) -> Summary {
     let sync = SyncFigures {
         plan: plan.counts(),
         kicked: 0,
@@ -43,7 +44,7 @@ pub(super) fn write_sync_summary(job: &SyncJob, word: &ExitMessage, plan: &SyncP
         missing_waits: plan.wait(),
         guard,
     };
-    let summary = Summary {
+    Summary {
         exit: word.exit,
         outcome: word.exit.outcome(),
         lane: job.lanes.lane,
@@ -52,8 +53,7 @@ pub(super) fn write_sync_summary(job: &SyncJob, word: &ExitMessage, plan: &SyncP
         elapsed: Duration::ZERO,
         resumed_at_row: 0,
         sync: Some(sync),
-    };
-    run::write_summary(job.typed, &summary);
+    }
 }
 
 /// The last word on a run.

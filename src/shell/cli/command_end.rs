@@ -1,0 +1,223 @@
+//! The end of every command: what is written, said and called once it is over and all its locks are released.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use super::flags::{ConnectionFlags, ImportFlags, RunFlags, SyncFlags, VerifyFlags};
+use super::lanes::asked_lane;
+use super::output_paths::is_own_output;
+use super::pipe::HeldPipe;
+use super::{atomic, input, signals};
+use crate::domain::guard::Guard;
+use crate::flow::import::Lane;
+use crate::io::files::resolved;
+use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
+use crate::io::state;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::end_summary::{EndSummary, Figures, Success};
+
+/// How a command ended.
+pub(super) struct Ended {
+    pub(super) word: ExitMessage,
+    /// `None` if it ended before there were any.
+    pub(super) figures: Option<Figures>,
+    /// The safety checks that failed.
+    pub(super) tripped: Vec<Guard>,
+}
+
+impl Ended {
+    pub(super) fn with(word: ExitMessage, figures: Figures) -> Self {
+        Self { figures: Some(figures), ..Self::from(word) }
+    }
+}
+
+impl From<ExitMessage> for Ended {
+    fn from(word: ExitMessage) -> Self {
+        // A safety check that fails without a plan is the one against the state of another app.
+        let tripped = if word.exit == Exit::Guarded { vec![Guard::Target] } else { Vec::new() };
+        Self { word, figures: None, tripped }
+    }
+}
+
+/// A command that is over, with what is still to be done.
+pub(super) struct CommandEnd {
+    ended: Ended,
+    /// `None` for a command that only says its last word.
+    steps: Option<Arc<EndSteps>>,
+}
+
+impl From<ExitMessage> for CommandEnd {
+    fn from(word: ExitMessage) -> Self {
+        Self { ended: word.into(), steps: None }
+    }
+}
+
+impl CommandEnd {
+    /// Does what is to be done at the end, and returns the exit code.
+    pub(super) fn conclude(self) -> Exit {
+        let exit = self.ended.word.exit;
+        signals::end_begins();
+        match self.steps {
+            Some(steps) => steps.carry_out(self.ended, super::say),
+            None => super::say(&self.ended.word),
+        }
+        exit
+    }
+}
+
+/// What is to be done at the end of a command, whatever becomes of it.
+pub(super) struct EndSteps {
+    command: &'static str,
+    /// The figures of a command that did nothing.
+    nothing_done: Figures,
+    /// Whether it may count as a success.
+    may_succeed: Success,
+    job: String,
+    summary: Option<PathBuf>,
+    /// The other files of the command, which nothing may be written over.
+    others: Vec<PathBuf>,
+    is_quiet: bool,
+    began: Instant,
+    pipe: Mutex<HeldPipe>,
+}
+
+impl EndSteps {
+    pub(super) fn of_import(flags: &ImportFlags) -> Self {
+        let steps = Self::of_run("import", &flags.run, flags.state.as_deref());
+        // A dry run is a check, which has none.
+        let summary = flags.run.summary.clone().filter(|_| !flags.run.dry_run);
+        Self { nothing_done: Figures::of_no_import(asked_lane(&flags.run)), summary, ..steps }
+    }
+
+    pub(super) fn of_sync(flags: &SyncFlags) -> Self {
+        let mut steps = Self::of_run("sync", &flags.run, Some(&flags.state));
+        steps.others.extend(flags.plan.clone());
+        Self { nothing_done: Figures::of_no_sync(asked_lane(&flags.run)), ..steps }
+    }
+
+    fn of_run(command: &'static str, flags: &RunFlags, state: Option<&Path>) -> Self {
+        let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
+        let mut others = RunPaths::new(&flags.input.file, given).everything().to_vec();
+        others.push(flags.input.file.clone());
+        others.extend(of_connection(&flags.connection));
+        others.extend(state.into_iter().flat_map(state::names));
+        Self {
+            command,
+            nothing_done: Figures::of_no_import(Lane::Single),
+            may_succeed: if flags.dry_run || flags.limit.is_some() { Success::No } else { Success::Yes },
+            job: job(&flags.input.file, flags.results.as_deref()),
+            summary: flags.summary.clone(),
+            others,
+            is_quiet: flags.output.quiet,
+            began: Instant::now(),
+            pipe: Mutex::default(),
+        }
+    }
+
+    pub(super) fn of_verify(flags: &VerifyFlags) -> Self {
+        let file = &flags.input.file;
+        let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
+        let mut others = vec![file.clone(), named(&flags.results, ".verify.csv"), named(&flags.repair, ".repair.csv")];
+        others.extend(of_connection(&flags.connection));
+        others.extend(flags.state.iter().flat_map(|state| state::names(state)));
+        Self {
+            command: "verify",
+            nothing_done: Figures::of_no_verification(),
+            may_succeed: Success::Yes,
+            job: job(file, flags.results.as_deref()),
+            summary: flags.summary.clone(),
+            others,
+            is_quiet: flags.output.quiet,
+            began: Instant::now(),
+            pipe: Mutex::default(),
+        }
+    }
+
+    /// Runs a command. Its steps are also taken if a signal ends it before it handles signals itself.
+    pub(super) fn after(self, command: impl FnOnce(&Self) -> Result<Ended, Ended>) -> CommandEnd {
+        let steps = Arc::new(self);
+        let early = Arc::clone(&steps);
+        signals::at_early_end(Box::new(move |word| {
+            early.carry_out(word.into(), signals::print_in_time);
+            None
+        }));
+        let ended = command(&steps).unwrap_or_else(|ended| ended);
+        CommandEnd { ended, steps: Some(steps) }
+    }
+
+    /// Opens the summary's file if it is a pipe, so that its reader waits for the end.
+    ///
+    /// # Errors
+    /// An [`ExitMessage`] (exit code 2) if nobody reads it.
+    pub(super) fn hold_pipe(&self) -> Result<(), ExitMessage> {
+        let held = HeldPipe::open(self.summary.as_deref())?;
+        *self.pipe.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        Ok(())
+    }
+
+    /// Writes the files, then says the last word with `say`.
+    fn carry_out(&self, ended: Ended, say: impl FnOnce(&ExitMessage)) {
+        let Ended { word, figures, tripped } = ended;
+        let summary = self.summary_of(word.exit, figures, tripped);
+        // The files are those of the process that is at work.
+        if word.exit != Exit::Busy {
+            self.write_summary(&summary);
+        }
+        let word = if self.is_quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word };
+        say(&word);
+    }
+
+    fn summary_of(&self, exit: Exit, figures: Option<Figures>, tripped: Vec<Guard>) -> EndSummary {
+        let is_success = self.may_succeed == Success::Yes && matches!(exit, Exit::Done | Exit::SomeRowsRejected);
+        EndSummary {
+            command: self.command,
+            job: self.job.clone(),
+            exit,
+            figures: figures.unwrap_or_else(|| self.nothing_done.clone().ended(exit)),
+            tripped,
+            state_accounts: None,
+            elapsed: self.began.elapsed(),
+            ended_at: SystemTime::now(),
+            success: if is_success { Success::Yes } else { Success::No },
+        }
+    }
+
+    fn write_summary(&self, summary: &EndSummary) {
+        let Some(path) = self.summary.as_deref() else { return };
+        let written = self.is_not_anothers(path).and_then(|()| {
+            let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+            if !pipe.is_open() {
+                // A command that was refused early has not looked for its reader yet.
+                *pipe = HeldPipe::open(Some(path)).map_err(|word| std::io::Error::other(word.why))?;
+            }
+            let written = atomic::write_text(path, &summary.to_json());
+            // Its reader need not wait for what comes after.
+            *pipe = HeldPipe::default();
+            written
+        });
+        if let Err(error) = written {
+            tracing::error!("cannot write the summary {}: {error}", path.display());
+        }
+    }
+
+    /// Refuses to write over another file of the command: it may have been refused for just that.
+    fn is_not_anothers(&self, path: &Path) -> std::io::Result<()> {
+        let own = resolved(path);
+        let is_anothers = !is_own_output(path) && self.others.iter().any(|other| resolved(other) == own);
+        if is_anothers { Err(std::io::Error::other("it is another file of this command")) } else { Ok(()) }
+    }
+}
+
+/// The files that the connection flags name.
+fn of_connection(flags: &ConnectionFlags) -> impl Iterator<Item = PathBuf> + use<> {
+    let named = [&flags.secret_key_file, &flags.ca_file, &flags.proxy_password_file, &flags.config].map(Clone::clone);
+    named.into_iter().flatten()
+}
+
+/// The name of the job, unless it is given: the input's, or that of the results of standard input.
+fn job(file: &Path, results: Option<&Path>) -> String {
+    let named = if input::is_stdin(file) { results.unwrap_or(file) } else { file };
+    let stem = beside(named, "");
+    stem.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
