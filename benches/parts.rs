@@ -23,7 +23,7 @@ use chatlift::domain::retry::ClockReading;
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{Answer, CallOutcome, SuccessSeen};
 use chatlift::flow::dispatch::{Known, Scheduler, SchedulerLimits};
-use chatlift::flow::import::{ImportWorkload, Lane, WindowLimits};
+use chatlift::flow::import::{ImportScope, ImportWorkload, Lane, WindowLimits};
 use chatlift::io::api::answer;
 use chatlift::io::api::{usersig, wire};
 use chatlift::io::gate::{Gate, GateAnswer, GateSettings, Rate};
@@ -290,7 +290,7 @@ mod scheduler {
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         bencher.counter(ItemsCount::new(CALLS)).with_inputs(|| (1..=CALLS).map(record).collect::<Vec<_>>()).bench_values(|records| {
             let mut scheduler = Scheduler::<ImportWorkload>::new(limits, known.clone());
-            let mut workload = ImportWorkload::new(window, Lane::Single, 1);
+            let mut workload = ImportWorkload::new(window, (Lane::Single, ImportScope::Everything), 1);
             let (mut records, mut taken, mut left) = (records.into_iter(), 0, Vec::with_capacity(in_flight));
             while taken < CALLS {
                 while left.len() < in_flight {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use super::verdict::NO_ACCOUNT;
+use super::verdict::{NO_ACCOUNT, NO_PROFILE};
 
 /// A command of the service; each has a limit of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ pub enum Command {
     MultiaccountImport,
     /// Reads profiles.
     PortraitGet,
+    /// Sets fields of a profile; one user per request.
+    PortraitSet,
     /// Tells which accounts exist.
     AccountCheck,
     /// Deletes accounts permanently.
@@ -28,10 +30,11 @@ pub enum Command {
 
 impl Command {
     /// All commands; the position of each is its discriminant.
-    pub const ALL: [Command; 7] = [
+    pub const ALL: [Command; 8] = [
         Command::AccountImport,
         Command::MultiaccountImport,
         Command::PortraitGet,
+        Command::PortraitSet,
         Command::AccountCheck,
         Command::AccountDelete,
         Command::Kick,
@@ -59,6 +62,12 @@ impl Command {
                 ..CommandSpec::changing(self, "multiaccount_import", "im_open_login_svc/multiaccount_import", 100)
             },
             Command::PortraitGet => CommandSpec::reading(self, "portrait_get", "profile/portrait_get", 200),
+            Command::PortraitSet => CommandSpec {
+                accounts_per_call: 1,
+                answer_size: AnswerSize::Short,
+                no_account_code: Some(NO_PROFILE),
+                ..CommandSpec::changing(self, "portrait_set", "profile/portrait_set", 200)
+            },
             Command::AccountCheck => CommandSpec::reading(self, "account_check", "im_open_login_svc/account_check", 100),
             Command::AccountDelete => CommandSpec {
                 no_account_code: Some(NO_ACCOUNT),

@@ -12,6 +12,11 @@ pub const INVALID_REQUEST: i64 = 60003;
 /// The code for an account that does not exist. Where something was to be done to it, that is done. Source: the documentation of
 /// `account_delete` and `query_online_status`.
 pub const NO_ACCOUNT: i64 = 70107;
+/// As [`NO_ACCOUNT`], from the profile service. Source: the documentation of the profile service's error codes.
+pub const NO_PROFILE: i64 = 40003;
+/// The codes for a field of a profile that the app doesn't have, or that its administrator may not write. Source: as [`NO_PROFILE`].
+pub const NO_TAG: i64 = 40009;
+pub const TAG_NOT_WRITABLE: i64 = 40008;
 /// The code for an app in whose console deleting is switched off. Source: the documentation of the error codes.
 pub const DELETION_OFF: i64 = 71000;
 /// The code for a request in the wrong format. Source: the documentation of the error codes.
@@ -219,7 +224,8 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
         60007 => Verdict::Throttle(ThrottleScope::Api),
         60011 | 60018 | 60019 => Verdict::Throttle(ThrottleScope::All),
         70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Reauthenticate,
-        40601 | 70402 | NO_ACCOUNT | 70399 | 40001 | 40003 | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Reject,
+        40601 | 70402 | NO_ACCOUNT | 70399 | 40001 | NO_PROFILE | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Reject,
+        NO_TAG | TAG_NOT_WRITABLE => Verdict::Reject,
         INVALID_REQUEST => match seen {
             SuccessSeen::Yes => Verdict::Reject,
             SuccessSeen::NotYet => Verdict::Abort(HaltReason::InvalidRequest),
@@ -280,6 +286,10 @@ pub enum HaltReason {
     BatchDropsProfiles,
     /// The service accepts single records but no batch, and `--batch=strict` allows no other mode.
     BatchesRefused,
+    /// A field of the profile is none of the app's.
+    NoSuchTag,
+    /// A field of the profile may not be written.
+    TagNotWritable,
     Untrusted,
     Redirected,
     ProxyPassword,
@@ -305,7 +315,9 @@ impl HaltReason {
         match self {
             HaltReason::AccountLimit | HaltReason::DailyVolume | HaltReason::FreeQuota => HaltClass::Limit,
             HaltReason::OwnFault => HaltClass::Internal,
-            HaltReason::ProxyPassword | HaltReason::ProxyForbids => HaltClass::Settings,
+            HaltReason::ProxyPassword | HaltReason::ProxyForbids | HaltReason::NoSuchTag | HaltReason::TagNotWritable => {
+                HaltClass::Settings
+            }
             HaltReason::NotAdmin
             | HaltReason::WrongKey
             | HaltReason::WrongIdentifier
@@ -365,6 +377,14 @@ impl HaltReason {
             Self::BatchDropsProfiles | Self::BatchesRefused => {
                 "write --batch instead of --batch=strict: the run goes on account by account"
             }
+            Self::NoSuchTag => {
+                "create the custom user field in the app's console (a new one takes effect within ten minutes) or read the column no more, then \
+                 run the same command again"
+            }
+            Self::TagNotWritable => {
+                "let the app's administrator write the user field in the app's console (a change takes effect within ten minutes) or read the \
+                 column no more, then run the same command again"
+            }
             Self::Untrusted => {
                 "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
             }
@@ -405,6 +425,8 @@ impl fmt::Display for HaltReason {
             HaltReason::AllRecordsRefused => "the service refuses record after record",
             HaltReason::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
             HaltReason::BatchesRefused => "the service takes no batches",
+            HaltReason::NoSuchTag => "the app has no such profile field",
+            HaltReason::TagNotWritable => "the app's administrator may not write a profile field",
             HaltReason::Untrusted => "the server's certificate is not trusted",
             HaltReason::ProxyPassword => "the proxy wants another user name or password",
             HaltReason::ProxyForbids => "the proxy does not let through to the service",
@@ -432,7 +454,9 @@ mod tests {
         check(&[70169, 70500, 40006, 70202, 60008, 60013, 60014, 30006, 30007, 30008], |v| *v == Verdict::Retry);
         check(&[60007, 60011, 60018, 60019], |v| matches!(v, Verdict::Throttle(_)));
         check(&[70001, 70003, 70005, 70017, 70052, 70346, 60004, 60005], |v| *v == Verdict::Reauthenticate);
-        check(&[40601, 70402, 70107, 70399, 40001, 40003, 40005, 40605, 40610, 80001, 80004, 60003], |v| *v == Verdict::Reject);
+        check(&[40601, 70402, 70107, 70399, 40001, 40003, 40005, 40008, 40009, 40605, 40610, 80001, 80004, 60003], |v| {
+            *v == Verdict::Reject
+        });
         check(&[70403, 60010, 40004, 70009, 70013, 70014, 70016, 70020, 60026, 60006, 60012, 60025], halts_with(HaltClass::Credentials));
         check(&[60016, 60017, 60020, 80005, 60021, 70050, 70051, 70114, 71000], halts_with(HaltClass::Credentials));
         check(&[70398, 60028, 72000, 72002], halts_with(HaltClass::Limit));

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::reply::RequestRefusal;
 use super::settings::{DeletedIds, Keep, SandboxSettings};
+use super::tags::NewProfile;
 
 /// An account as the sandbox stores it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct StoredAccount {
     pub nick: Option<Box<str>>,
     /// Never empty.
     pub face_url: Option<Box<str>>,
+    /// The other fields of its profile that are set, by their names on the wire.
+    pub tags: BTreeMap<Box<str>, Value>,
     /// How often it was imported since the sandbox started.
     pub imports: u32,
 }
@@ -41,6 +45,8 @@ pub(super) enum Change<'a> {
         nick: Option<Cow<'a, str>>,
         #[serde(rename = "FaceUrl", default, skip_serializing_if = "Option::is_none")]
         face_url: Option<Cow<'a, str>>,
+        #[serde(rename = "Tags", default, skip_serializing_if = "BTreeMap::is_empty")]
+        tags: Cow<'a, BTreeMap<Box<str>, Value>>,
     },
     /// The account is deleted.
     Delete {
@@ -78,6 +84,13 @@ impl StoredAccount {
         let (nick, face_url) = (put(&mut self.nick, nick), put(&mut self.face_url, face_url));
         if nick == Effect::Changed { nick } else { face_url }
     }
+
+    /// Sets a field of the profile; an empty text clears it.
+    fn set_tag(&mut self, tag: &str, value: &Value) -> Effect {
+        let is_cleared = value.as_str() == Some("");
+        let before = if is_cleared { self.tags.remove(tag) } else { self.tags.insert(tag.into(), value.clone()) };
+        if before.as_ref() == Some(value).filter(|_| !is_cleared) { Effect::None } else { Effect::Changed }
+    }
 }
 
 /// Whether a change made a difference.
@@ -101,10 +114,11 @@ impl StoredAccounts {
     /// Applies a recorded change.
     pub(super) fn apply(&mut self, change: Change<'_>) {
         match change {
-            Change::Set { id, nick, face_url } => {
+            Change::Set { id, nick, face_url, tags } => {
                 self.deleted.remove(&*id);
                 let account = self.by_id.entry(id.into()).or_default();
                 account.set(Some(nick.as_deref().unwrap_or_default()), Some(face_url.as_deref().unwrap_or_default()));
+                account.tags = tags.into_owned();
             }
             Change::Delete { id } => {
                 self.by_id.remove(&*id);
@@ -175,9 +189,17 @@ impl Accounts {
     ///
     /// # Errors
     /// [`RequestRefusal`] for an unknown user.
-    pub(super) fn set_profile(&mut self, id: &str, nick: Option<&str>, face_url: Option<&str>) -> Result<(), RequestRefusal> {
+    pub(super) fn set_profile(&mut self, id: &str, profile: &NewProfile<'_>) -> Result<(), RequestRefusal> {
+        match self.keep {
+            Keep::Nothing => return Ok(()),
+            Keep::Accounts => {}
+        }
         let account = self.stored.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
-        if account.set(nick, face_url) == Effect::Changed {
+        let mut has_changed = account.set(profile.nick, profile.face_url) == Effect::Changed;
+        for (tag, value) in &profile.tags {
+            has_changed |= account.set_tag(tag, value) == Effect::Changed;
+        }
+        if has_changed {
             self.note_set(id);
         }
         Ok(())
@@ -202,9 +224,9 @@ impl Accounts {
         if self.changes.is_none() {
             return;
         }
-        if let Some(StoredAccount { nick, face_url, .. }) = self.stored.by_id.get(id) {
-            let change = Change::Set { id: id.into(), nick: nick.as_deref().map(Cow::from), face_url: face_url.as_deref().map(Cow::from) };
-            note(&mut self.changes, &change);
+        if let Some(StoredAccount { nick, face_url, tags, .. }) = self.stored.by_id.get(id) {
+            let [nick, face_url] = [nick, face_url].map(|text| text.as_deref().map(Cow::from));
+            note(&mut self.changes, &Change::Set { id: id.into(), nick, face_url, tags: Cow::Borrowed(tags) });
         }
     }
 }

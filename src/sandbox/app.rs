@@ -9,7 +9,8 @@ use super::call_log_entry::Codes;
 use super::fault_injector::TargetedUser;
 use super::parsed_request::{self, ParsedRequest};
 use super::reply::{Reply, RequestRefusal};
-use super::settings::{BatchProfiles, Deleting, PresenceField, SandboxSettings, UnknownProfiles};
+use super::settings::{BatchProfiles, CustomFields, Deleting, PresenceField, SandboxSettings, UnknownProfiles};
+use super::tags::NewProfile;
 use crate::io::api::wire::{self, ImportBody};
 
 /// The code of the account service for an unknown account. Source: Tencent's error code page.
@@ -29,6 +30,7 @@ pub(super) struct App {
     deleting: Deleting,
     batch_profiles: BatchProfiles,
     unknown_profiles: UnknownProfiles,
+    custom_fields: CustomFields,
 }
 
 /// The result of a request that was executed for at least some of its users.
@@ -69,6 +71,7 @@ impl App {
             deleting: settings.deleting,
             batch_profiles: settings.batch_profiles,
             unknown_profiles: settings.unknown_profiles,
+            custom_fields: settings.custom_fields.clone(),
         }
     }
 
@@ -171,7 +174,13 @@ impl App {
             items.extend(item);
             codes.push(code);
         }
-        ExecutedRequest { reply: Reply::with(fields("UserProfileItem", items.into())), codes: Codes::Each(codes) }
+        let failed: Vec<&String> = users.iter().zip(&codes).filter(|(_, code)| **code != 0).map(|(user, _)| user).collect();
+        let mut answer = fields("UserProfileItem", items.into());
+        answer.insert("ErrorDisplay".to_owned(), "".into());
+        if !failed.is_empty() {
+            answer.insert("Fail_Account".to_owned(), json!(failed));
+        }
+        ExecutedRequest { reply: Reply::with(answer), codes: Codes::Each(codes) }
     }
 
     fn unknown_profile(&self) -> Option<Value> {
@@ -183,10 +192,9 @@ impl App {
         }
     }
 
-    fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem]) -> Result<ExecutedRequest, RequestRefusal> {
-        let (nick, face_url) = parsed_request::profile_fields(items)?;
-        self.accounts.set_profile(user, nick, face_url)?;
-        Ok(ExecutedRequest::whole())
+    fn set_portrait(&mut self, user: &str, items: &[wire::ProfileItem<Value>]) -> Result<ExecutedRequest, RequestRefusal> {
+        self.accounts.set_profile(user, &NewProfile::read(items, &self.custom_fields)?)?;
+        Ok(ExecutedRequest { reply: Reply::ok_with_display(), codes: Codes::All(0) })
     }
 
     fn online_status(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
@@ -237,9 +245,9 @@ fn fields(name: &str, value: Value) -> Map<String, Value> {
 fn profile(account: &StoredAccount, tags: &[String]) -> Value {
     let field = |tag: &String| {
         let value = match tag.as_str() {
-            wire::TAG_NICK => account.nick.as_deref(),
-            wire::TAG_IMAGE => account.face_url.as_deref(),
-            _ => None,
+            wire::TAG_NICK => account.nick.as_deref().map(Value::from),
+            wire::TAG_IMAGE => account.face_url.as_deref().map(Value::from),
+            tag => account.tags.get(tag).cloned(),
         };
         value.map(|value| json!({ "Tag": tag, "Value": value }))
     };

@@ -1,7 +1,6 @@
 //! The commands that the sandbox knows, with the limit of each.
 
-use std::num::NonZeroU32;
-
+use super::settings::SandboxSettings;
 use crate::io::api::wire;
 
 /// A command of the REST API.
@@ -64,19 +63,22 @@ impl SandboxCommand {
         path.split_once('/').map_or(path, |(_, name)| name)
     }
 
-    /// The limit of this command in requests per second. `imports` is the limit set for [`SandboxCommand::AccountImport`]; if it is `None`,
-    /// no command has a limit.
-    pub(super) fn calls_per_s(self, imports: Option<NonZeroU32>) -> Option<u32> {
-        let imports = imports?.get();
+    /// The limit of this command in requests per second. If there is none for [`SandboxCommand::AccountImport`], no command has a limit.
+    pub(super) fn calls_per_s(self, settings: &SandboxSettings) -> Option<u32> {
+        let imports = settings.limit_per_s?.get();
         Some(match self {
             SandboxCommand::AccountImport => imports,
+            SandboxCommand::PortraitSet => settings.portrait_set_per_s?.get(),
             SandboxCommand::MultiaccountImport | SandboxCommand::AccountCheck | SandboxCommand::AccountDelete => {
                 wire::BATCH_CALLS_PER_S.get()
             }
-            SandboxCommand::Kick | SandboxCommand::PortraitGet | SandboxCommand::PortraitSet | SandboxCommand::QueryOnlineStatus => {
-                wire::PROFILE_CALLS_PER_S.get()
-            }
+            SandboxCommand::Kick | SandboxCommand::PortraitGet | SandboxCommand::QueryOnlineStatus => wire::PROFILE_CALLS_PER_S.get(),
         })
+    }
+
+    /// Whether its answers carry `ErrorDisplay`. Source: Tencent's documentation of the profile service.
+    pub(super) const fn is_of_profiles(self) -> bool {
+        matches!(self, SandboxCommand::PortraitGet | SandboxCommand::PortraitSet)
     }
 
     /// Whether it creates accounts.

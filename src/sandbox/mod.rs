@@ -21,6 +21,7 @@ mod settings;
 mod shell;
 mod signature;
 mod sliding_second;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +41,9 @@ pub use files::{Files, FilesError};
 pub use limiter::Counting;
 pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Service, ServiceRequest};
-pub use settings::{BatchProfiles, DeletedIds, Deleting, IDENTIFIER, Keep, PresenceField, SDKAPPID, SandboxSettings, UnknownProfiles};
+pub use settings::{
+    BatchProfiles, CustomFields, DeletedIds, Deleting, IDENTIFIER, Keep, PresenceField, SDKAPPID, SandboxSettings, UnknownProfiles,
+};
 
 pub use shell::CONNECTIONS_MAX;
 use shell::{ServiceAndFiles, Shared, locked};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::command::SandboxCommand;
 use super::reply::RequestRefusal;
@@ -34,7 +35,7 @@ pub(super) enum ParsedRequest<'a> {
     Delete(Vec<String>),
     Kick(String),
     GetPortraits { users: Vec<String>, tags: Vec<String> },
-    SetPortrait { user: String, items: Vec<wire::ProfileItem> },
+    SetPortrait { user: String, items: Vec<wire::ProfileItem<Value>> },
     OnlineStatus(Vec<String>),
 }
 
@@ -56,9 +57,9 @@ impl<'a> ParsedRequest<'a> {
                 ParsedRequest::GetPortraits { users: body.users, tags: body.tags }
             }
             SandboxCommand::PortraitSet => {
-                let body: wire::PortraitSetBody = json(command, body)?;
+                let body: wire::PortraitSetBody<'_, Value> = json(command, body)?;
                 need(command, "ProfileItem", &body.items)?;
-                ParsedRequest::SetPortrait { user: body.user, items: body.items }
+                ParsedRequest::SetPortrait { user: body.user.into_owned(), items: body.items }
             }
             SandboxCommand::QueryOnlineStatus => ParsedRequest::OnlineStatus(json::<wire::OnlineStatusBody>(command, body)?.users),
         };
@@ -144,27 +145,6 @@ pub(super) fn check_user_id(id: &str) -> Result<(), RequestRefusal> {
         return Ok(());
     };
     Err(RequestRefusal::content(INVALID_PARAMETER, why))
-}
-
-/// The new Nick and FaceUrl in a profile that is to be set.
-///
-/// # Errors
-/// [`RequestRefusal`] for a value of the wrong type, a value that is too long, and an unknown tag.
-pub(super) fn profile_fields(items: &[wire::ProfileItem]) -> Result<(Option<&str>, Option<&str>), RequestRefusal> {
-    let (mut nick, mut image) = (None, None);
-    for item in items {
-        let field = match item.tag.as_str() {
-            wire::TAG_NICK => &mut nick,
-            wire::TAG_IMAGE => &mut image,
-            _ => return Err(RequestRefusal::content(40605, "the tag is not known; the sandbox has Nick and Image")),
-        };
-        let text = item.value.as_str().ok_or_else(|| RequestRefusal::content(40610, "the value's JSON type doesn't match the tag"))?;
-        if text.len() > FIELD_MAX_BYTES {
-            return Err(RequestRefusal::content(FIELD_TOO_LONG, "a profile field has more than 500 bytes"));
-        }
-        *field = Some(text);
-    }
-    Ok((nick, image))
 }
 
 fn json<'a, T: Deserialize<'a>>(command: SandboxCommand, body: &'a [u8]) -> Result<T, RequestRefusal> {

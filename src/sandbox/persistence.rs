@@ -3,17 +3,22 @@
 //! The log is appended to before a request is answered, and is not synced. A change that was answered survives any end of the process, but
 //! not a crash of the machine. At start and end the CSV file is rewritten, and the log is emptied except for the deleted UserIDs.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::accounts::{Change, StoredAccounts};
 use super::files::{CreatedFiles, FilesError};
 use super::parsed_request::check_account;
+use super::tags;
 use crate::io::api::wire::ImportBody;
 
-/// The columns of the accounts file, in this order.
+/// The columns of every accounts file, in this order; those of the profile's other fields follow, by the names of the wire.
 const COLUMNS: [&str; 3] = ["UserID", "Nick", "FaceUrl"];
 
 /// The accounts file and its log.
@@ -73,9 +78,16 @@ impl AccountsFile {
 /// [`io::Error`] if `out` fails.
 pub(super) fn write_accounts(stored: &StoredAccounts, out: impl Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
-    csv.write_record(COLUMNS)?;
+    let tags: BTreeSet<&str> = stored.by_id.values().flat_map(|account| account.tags.keys().map(|tag| &**tag)).collect();
+    csv.write_record(COLUMNS.into_iter().chain(tags.iter().copied()))?;
     for (id, account) in stored.sorted() {
-        csv.write_record([id, account.nick.as_deref().unwrap_or_default(), account.face_url.as_deref().unwrap_or_default()])?;
+        csv.write_field(id)?;
+        csv.write_field(account.nick.as_deref().unwrap_or_default())?;
+        csv.write_field(account.face_url.as_deref().unwrap_or_default())?;
+        for tag in &tags {
+            csv.write_field(account.tags.get(*tag).map(tags::to_cell).unwrap_or_default())?;
+        }
+        csv.write_record(None::<&[u8]>)?;
     }
     csv.flush()
 }
@@ -129,7 +141,8 @@ fn read_accounts(path: &Path, file: impl Read, stored: &mut StoredAccounts) -> R
         }
     };
     let mut csv = csv::Reader::from_reader(BufReader::new(file));
-    let columns = columns(csv.headers().map_err(torn)?).map_err(|why| wrong(1, why))?;
+    let header = csv.headers().map_err(torn)?.clone();
+    let columns = columns(&header).map_err(|why| wrong(1, why))?;
     for record in csv.records() {
         let record = record.map_err(torn)?;
         let cell = |column: Option<usize>| column.and_then(|column| record.get(column)).filter(|text| !text.is_empty()).map(Into::into);
@@ -137,19 +150,27 @@ fn read_accounts(path: &Path, file: impl Read, stored: &mut StoredAccounts) -> R
         let account = ImportBody { user_id: id.unwrap_or_default(), nick, face_url };
         let line = record.position().map_or(1, csv::Position::line);
         check_account(&account).map_err(|refusal| wrong(line, refusal.info.into_owned()))?;
-        stored.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url });
+        let tags = read_tags(&header, &record).map_err(|why| wrong(line, why))?;
+        stored.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url, tags: Cow::Owned(tags) });
     }
     Ok(())
 }
 
+/// The fields of the profile that a record of the accounts file sets.
+fn read_tags(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<BTreeMap<Box<str>, Value>, String> {
+    let cells = header.iter().zip(record).filter(|(_, cell)| !cell.is_empty());
+    cells.filter_map(|(name, cell)| Some(tags::from_cell(name, cell)?.map(|value| (name.into(), value)))).collect()
+}
+
 /// The position of each of [`COLUMNS`]. Any other column is an error, because it would be lost when the file is rewritten.
 fn columns(header: &csv::StringRecord) -> Result<[Option<usize>; 3], String> {
-    if let Some(other) = header.iter().find(|name| !COLUMNS.contains(name)) {
-        return Err(format!("the header has a column {other:?}; only UserID, Nick and FaceUrl are kept"));
+    if let Some(other) = header.iter().find(|name| !COLUMNS.contains(name) && !tags::is_column(name)) {
+        return Err(format!("the header has a column {other:?}; only UserID, Nick, FaceUrl and profile fields (Tag_Profile_…) are kept"));
     }
+    let distinct: BTreeSet<&str> = header.iter().collect();
     let columns = COLUMNS.map(|column| header.iter().position(|name| name == column));
     match columns[0] {
-        Some(_) if columns.iter().flatten().count() == header.len() => Ok(columns),
+        Some(_) if distinct.len() == header.len() => Ok(columns),
         Some(_) => Err("the header has a column twice".to_owned()),
         None => Err("the header has no column UserID".to_owned()),
     }
@@ -224,7 +245,7 @@ mod tests {
 
     fn set(id: &str, nick: Option<&str>) -> Vec<u8> {
         let mut line = Vec::new();
-        Change::Set { id: id.into(), nick: nick.map(Into::into), face_url: None }.write_to(&mut line);
+        Change::Set { id: id.into(), nick: nick.map(Into::into), face_url: None, tags: Cow::default() }.write_to(&mut line);
         line
     }
 

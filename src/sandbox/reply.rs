@@ -43,6 +43,11 @@ impl Reply {
         Self::json(Bytes::from_static(br#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}"#))
     }
 
+    /// As [`Self::ok`], by the profile service.
+    pub(super) fn ok_with_display() -> Self {
+        Self::json(Bytes::from_static(br#"{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"ErrorDisplay":""}"#))
+    }
+
     pub(super) fn json(body: impl Into<Bytes>) -> Self {
         Self { status: 200, content_type: "application/json", location: None, body: body.into() }
     }
@@ -61,6 +66,13 @@ impl Reply {
 
     pub(super) fn refused(refusal: &RequestRefusal) -> Self {
         let body = serde_json::json!({ "ActionStatus": "FAIL", "ErrorInfo": refusal.info, "ErrorCode": refusal.code });
+        Self::json(body.to_string())
+    }
+
+    /// As [`Self::refused`], by the profile service.
+    pub(super) fn refused_with_display(refusal: &RequestRefusal) -> Self {
+        let RequestRefusal { code, info, .. } = refusal;
+        let body = serde_json::json!({ "ActionStatus": "FAIL", "ErrorInfo": info, "ErrorCode": code, "ErrorDisplay": "" });
         Self::json(body.to_string())
     }
 }

@@ -112,7 +112,7 @@ impl Service {
         Self {
             app: App::new(&settings, stored),
             limiters: SandboxCommand::ALL.map(|command| {
-                let limit = command.calls_per_s(settings.limit_per_s)?;
+                let limit = command.calls_per_s(&settings)?;
                 Some((Limiter::new(settings.counting, limit), Others::new(settings.others_per_s)))
             }),
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
@@ -221,11 +221,11 @@ impl Service {
     ) -> ServiceOutcome {
         if let (LimiterDecision::OverLimit, Some(command)) = (arrival.admission, arrival.command) {
             self.recorder.over_limit(command);
-            return self.refuse(&RequestRefusal::content(OVER_LIMIT, "called more often than the limit allows"));
+            return self.refuse(arrival, &RequestRefusal::content(OVER_LIMIT, "called more often than the limit allows"));
         }
         match self.injector.inject(arrival.at.since_start, arrival.command, users) {
-            Some(injection) => self.inject_fault(arrival.at, parsed, injection),
-            None => self.execute(arrival.at, parsed, AffectedUsers::NOBODY),
+            Some(injection) => self.inject_fault(arrival, parsed, injection),
+            None => self.execute(arrival, parsed, AffectedUsers::NOBODY),
         }
     }
 
@@ -248,34 +248,44 @@ impl Service {
         }
     }
 
-    fn inject_fault(&mut self, now: Moment, parsed: &Result<ParsedRequest<'_>, RequestRefusal>, injection: Injection) -> ServiceOutcome {
+    fn inject_fault(
+        &mut self,
+        arrival: &Arrival,
+        parsed: &Result<ParsedRequest<'_>, RequestRefusal>,
+        injection: Injection,
+    ) -> ServiceOutcome {
         let answer = |reply| ServiceOutcome::lost(Act::Answer(reply));
         match injection.what {
             What::Code(code) => match parsed {
                 Ok(read) if affects_single_users(read, &injection) => {
-                    self.execute(now, parsed, AffectedUsers { users: &injection.users, code })
+                    self.execute(arrival, parsed, AffectedUsers { users: &injection.users, code })
                 }
-                Ok(_) | Err(_) => self.refuse(&RequestRefusal::content(code, "a fault on request")),
+                Ok(_) | Err(_) => self.refuse(arrival, &RequestRefusal::content(code, "a fault on request")),
             },
-            What::Whole(code) => self.refuse(&RequestRefusal::content(code, "a fault on request")),
+            What::Whole(code) => self.refuse(arrival, &RequestRefusal::content(code, "a fault on request")),
             What::Http(status) => answer(Reply::html(status, "<html><body><h1>Bad gateway</h1></body></html>")),
             What::Html => answer(Reply::html(200, "<html><body>Please log in to the network</body></html>")),
             What::Empty => answer(Reply::json(Bytes::new())),
             What::ResetBefore => ServiceOutcome::lost(Act::Reset),
-            What::ResetAfter => ServiceOutcome { act: Act::Reset, ..self.execute(now, parsed, AffectedUsers::NOBODY) },
+            What::ResetAfter => ServiceOutcome { act: Act::Reset, ..self.execute(arrival, parsed, AffectedUsers::NOBODY) },
             What::Stall => ServiceOutcome::lost(Act::Stall),
-            What::Slow(later) => ServiceOutcome { later, ..self.execute(now, parsed, AffectedUsers::NOBODY) },
-            What::Drip(time) => in_drips(self.execute(now, parsed, AffectedUsers::NOBODY), time),
+            What::Slow(later) => ServiceOutcome { later, ..self.execute(arrival, parsed, AffectedUsers::NOBODY) },
+            What::Drip(time) => in_drips(self.execute(arrival, parsed, AffectedUsers::NOBODY), time),
             What::BigBody => answer(Reply::json(vec![b' '; BIG_BODY_BYTES])),
             What::Redirect(url) => answer(Reply { status: 307, location: Some(url), ..Reply::html(307, "") }),
         }
     }
 
     /// Executes the request for all users except the affected ones, and answers.
-    fn execute(&mut self, now: Moment, parsed: &Result<ParsedRequest<'_>, RequestRefusal>, affected: AffectedUsers<'_>) -> ServiceOutcome {
+    fn execute(
+        &mut self,
+        arrival: &Arrival,
+        parsed: &Result<ParsedRequest<'_>, RequestRefusal>,
+        affected: AffectedUsers<'_>,
+    ) -> ServiceOutcome {
         let parsed = match parsed {
             Ok(parsed) => parsed,
-            Err(refusal) => return self.refuse(refusal),
+            Err(refusal) => return self.refuse(arrival, refusal),
         };
         match self.app.execute(parsed, affected) {
             Ok(executed) => {
@@ -283,7 +293,7 @@ impl Service {
                     ParsedRequest::Import(_) | ParsedRequest::ImportMany(_) => {
                         self.recorder.imported(executed.codes.done(parsed.users().len()));
                     }
-                    ParsedRequest::Kick(user) => self.signatures.void(user, now.unix_s),
+                    ParsedRequest::Kick(user) => self.signatures.void(user, arrival.at.unix_s),
                     ParsedRequest::Check(_)
                     | ParsedRequest::Delete(_)
                     | ParsedRequest::GetPortraits { .. }
@@ -293,13 +303,17 @@ impl Service {
                 self.recorder.answered(0);
                 ServiceOutcome::at_once(Act::Answer(executed.reply), executed.codes)
             }
-            Err(refusal) => self.refuse(&refusal),
+            Err(refusal) => self.refuse(arrival, &refusal),
         }
     }
 
-    fn refuse(&mut self, refusal: &RequestRefusal) -> ServiceOutcome {
+    fn refuse(&mut self, arrival: &Arrival, refusal: &RequestRefusal) -> ServiceOutcome {
         self.recorder.answered(refusal.code);
-        ServiceOutcome::at_once(Act::Answer(Reply::refused(refusal)), Codes::All(refusal.code))
+        let reply = match arrival.command {
+            Some(command) if command.is_of_profiles() => Reply::refused_with_display(refusal),
+            Some(_) | None => Reply::refused(refusal),
+        };
+        ServiceOutcome::at_once(Act::Answer(reply), Codes::All(refusal.code))
     }
 
     fn latency(&mut self) -> Duration {

@@ -45,6 +45,11 @@ pub struct SandboxSettings {
     pub deleted_ids: DeletedIds,
     pub batch_profiles: BatchProfiles,
     pub unknown_profiles: UnknownProfiles,
+    /// A profile has these besides the standard fields; another one is refused with 40009.
+    pub custom_fields: CustomFields,
+    /// Requests of `portrait_set` in any sliding second before it answers 60007; `None` for no limit. Source of the default: the
+    /// documentation; more can be bought.
+    pub portrait_set_per_s: Option<NonZeroU32>,
     /// The users who are online at the start, by UserID; all others are offline.
     pub online: Vec<(String, PresenceField)>,
     /// Seeds the jitter and the choice of ids for faults.
@@ -106,6 +111,15 @@ impl PresenceField {
     }
 }
 
+/// The fields that the app has created for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CustomFields {
+    /// Whatever is asked for.
+    Any,
+    /// Those with these keys.
+    These(Vec<String>),
+}
+
 /// Whether a batch stores the Nick and FaceUrl of its accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchProfiles {
@@ -142,6 +156,8 @@ impl SandboxSettings {
             deleted_ids: DeletedIds::MayReturn,
             batch_profiles: BatchProfiles::Kept,
             unknown_profiles: UnknownProfiles::NotFound,
+            custom_fields: CustomFields::These(Vec::new()),
+            portrait_set_per_s: Some(wire::PROFILE_CALLS_PER_S),
             online: Vec::new(),
             seed: 0,
             arrivals_kept: 0,

@@ -153,9 +153,12 @@ fn own_page(path: &str, service: &Shared) -> Option<Reply> {
         "/accounts" => {
             let mut lines = Vec::new();
             for (id, account) in locked(service).service.accounts() {
-                let line = serde_json::json!({
+                let mut line = serde_json::json!({
                     "UserID": id, "Nick": account.nick, "FaceUrl": account.face_url, "imports": account.imports,
                 });
+                for (tag, value) in &account.tags {
+                    line[&**tag] = value.clone();
+                }
                 lines.extend_from_slice(line.to_string().as_bytes());
                 lines.push(b'\n');
             }

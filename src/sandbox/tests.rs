@@ -132,7 +132,7 @@ fn an_import_keeps_absent_fields() {
     let mut caller = Caller::new(settings());
     caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","Nick":"n","FaceUrl":"f"}"#);
     caller.code(wire::ACCOUNT_IMPORT, r#"{"UserID":"u","FaceUrl":"g"}"#);
-    let expected = StoredAccount { nick: Some("n".into()), face_url: Some("g".into()), imports: 2 };
+    let expected = StoredAccount { nick: Some("n".into()), face_url: Some("g".into()), imports: 2, ..StoredAccount::default() };
     assert_eq!(caller.service.account("u"), Some(&expected));
     let audit = caller.service.audit();
     assert_eq!((audit.accounts, audit.imports, audit.codes[&0], audit.overlaps, audit.max_in_flight), (1, 2, 2, 0, 1));

@@ -243,7 +243,7 @@ impl<W: Workload> Scheduler<W> {
                     workload.take_back(job);
                 }
             }
-            Followup::Abort(reason) => return Err(halt(reason, Failure::default())),
+            Followup::Abort(reason, failure) => return Err(halt(reason, failure)),
         }
         Ok(())
     }

@@ -36,6 +36,13 @@ pub struct Charges {
     pub(crate) passing: u32,
 }
 
+impl Charges {
+    /// As they are once it is known that the service was well: an outage of another API gives nothing back.
+    pub(crate) const fn as_charged(self) -> Self {
+        Self { passing: 0, ..self }
+    }
+}
+
 /// What one call carries.
 #[derive(Debug)]
 pub struct Job<P> {

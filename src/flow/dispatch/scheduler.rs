@@ -74,7 +74,8 @@ pub struct Scheduler<W: Workload> {
     pub(crate) apis: PerCommand<ApiHealth>,
     /// The APIs by which breakers are named, each once, the ones that are asked for first before the others.
     pub(super) breakers: Vec<Command>,
-    budget: RetryBudget,
+    /// Of each command.
+    budgets: PerCommand<RetryBudget>,
     /// Calls of all APIs, tests included.
     pub(super) in_flight: usize,
     /// Accounts that were given up though nothing could show whose fault it was.
@@ -99,7 +100,7 @@ impl<W: Workload> Scheduler<W> {
             jobs: JobQueue::default(),
             apis: PerCommand::default(),
             breakers,
-            budget: RetryBudget::default(),
+            budgets: PerCommand::default(),
             in_flight: 0,
             unjudged: 0,
             seen: known.seen,
@@ -125,12 +126,12 @@ impl<W: Workload> Scheduler<W> {
         let id = match self.choose(workload, command, now)? {
             Choice::Job(id) => {
                 if workload.is_ready(command) && workload.budgets_retries(command) {
-                    self.budget.spend_retry();
+                    self.budgets[command].spend_retry();
                 }
                 id
             }
             Choice::Fresh => {
-                self.budget.spend_fresh();
+                self.budgets[command].spend_fresh();
                 self.jobs.insert(workload.take(command))
             }
             Choice::Probe(tested, means) => return self.send_probe(workload, command, (tested, means)),
@@ -150,7 +151,7 @@ impl<W: Workload> Scheduler<W> {
         }
         let retry = self.jobs.first_due(command).filter(|id| workload.may_leave(&self.jobs[*id]));
         match (retry.map(Choice::Job), workload.is_ready(command)) {
-            (Some(_), true) if workload.budgets_retries(command) && !self.budget.allows_retry() => Some(Choice::Fresh),
+            (Some(_), true) if workload.budgets_retries(command) && !self.budgets[command].allows_retry() => Some(Choice::Fresh),
             (None, true) => Some(Choice::Fresh),
             (retry, _) => retry,
         }
@@ -207,11 +208,12 @@ impl<W: Workload> Scheduler<W> {
 
     fn job_ended(&mut self, workload: &mut W, id: JobId, end: CallOutcome, when: When) -> Result<CallEffect, Stop<W::Error>> {
         self.jobs[id].has_left |= end.has_left();
-        workload.returned(id);
         let Job { command, batch_id, .. } = self.jobs[id];
+        workload.returned(id, command);
         let breaker = W::breaker_of(command);
         let carries = if workload.is_divisible(&self.jobs[id]) { CallSize::Batch } else { CallSize::One };
-        let verdict = judge(&end, self.seen, self.judged_as(id, carries));
+        let verdict = workload.verdict_on(&self.jobs[id], &end);
+        let verdict = verdict.unwrap_or_else(|| judge(&end, self.seen, self.judged_as(id, carries)));
         let api = &mut self.apis[breaker];
         api.in_flight -= 1;
         let is_probe = api.takes_probe(id);

@@ -6,7 +6,7 @@ use super::{Clocks, Failure, Job, JobId, JobQueue, Progress};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::{Answer, HaltReason};
+use crate::domain::verdict::{Answer, CallOutcome, HaltReason, Verdict};
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub enum Followup<T> {
     RetryAt(Job<T>, Instant),
     /// Nothing is sent with this command any more: what waits goes back by [`Workload::take_back`].
     StopCommand(Command),
-    /// The run stops.
-    Abort(HaltReason),
+    /// The run stops; the failure says what was met.
+    Abort(HaltReason, Failure),
 }
 
 /// Knows what the calls are about, and is asked for the next one: plain values without I/O, clock or randomness.
@@ -107,7 +107,12 @@ pub trait Workload {
     fn departed(&mut self, _: JobId, _: &Job<Self::Payload>) {}
 
     /// It has come back.
-    fn returned(&mut self, _: JobId) {}
+    fn returned(&mut self, _: JobId, _: Command) {}
+
+    /// What the end of the job's call means, if it is something else than the table of codes says.
+    fn verdict_on(&self, _: &Job<Self::Payload>, _: &CallOutcome) -> Option<Verdict> {
+        None
+    }
 
     /// Whether the job can be divided, so that a refusal or a temporary error may be a part's.
     fn is_divisible(&self, job: &Job<Self::Payload>) -> bool;

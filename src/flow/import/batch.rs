@@ -6,20 +6,24 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::batch_trial::{ReadAttempt, ReadBack};
-use super::workload::{FreshRow, ImportWorkload, Rows};
+use super::fresh_rows::{Afterwards, FreshRow};
+use super::profile_calls::Place;
+use super::reorder_buffer::UnsettledRecord;
+use super::workload::{ImportWorkload, Rows};
 use super::{Lane, OnBatchFailure};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{Answer, HaltReason, Profile};
-use crate::flow::dispatch::{Charges, Followup, Job, JobQueue};
+use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobQueue};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
 impl ImportWorkload {
     pub(super) fn is_batch_ready(&self) -> bool {
-        let is_full = self.fresh.len() >= Command::MultiaccountImport.spec().accounts_per_call || !self.can_have_more();
+        let is_whole = !self.can_have_more() && !self.waits_for_room();
+        let is_full = self.available() >= Command::MultiaccountImport.spec().accounts_per_call || is_whole;
         is_full && self.batch_trial.may_leave(None)
     }
 
@@ -43,7 +47,7 @@ impl ImportWorkload {
 
     fn settle_accepted(&mut self, rows: Rows, charges: Charges, at: ClockReading) {
         for row in rows {
-            self.finish(row, None, charges, at);
+            self.imported(row, charges, at);
         }
     }
 
@@ -97,7 +101,7 @@ impl ImportWorkload {
         if !self.is_batch_lane() || !self.batch_trial.is_awaited(batch_id) {
             return Followup::Nothing;
         }
-        let parts = || jobs.iter().filter(|(_, job)| job.batch_id == batch_id);
+        let parts = || jobs.iter().filter(|(_, job)| job.batch_id == batch_id && job.command != Command::PortraitSet);
         if self.batch_trial.accepted_singly && !parts().any(|(_, job)| job.command == Command::MultiaccountImport) {
             return self.give_up_batches(HaltReason::BatchesRefused);
         }
@@ -142,7 +146,7 @@ impl ImportWorkload {
     /// Takes the single lane for the rest of the run, or stops it.
     fn give_up_batches(&mut self, why: HaltReason) -> Followup<Rows> {
         if self.lane == Lane::Batch(OnBatchFailure::Stop) {
-            return Followup::Abort(why);
+            return Followup::Abort(why, Failure::default());
         }
         tracing::warn!("{why}: going on account by account");
         self.lane = Lane::FellBack;
@@ -151,8 +155,12 @@ impl ImportWorkload {
 
     /// Rows of a batch that is given up wait again beside the fresh ones, in order of rows.
     pub(super) fn put_back(&mut self, rows: Rows, charges: Charges) {
-        self.fresh.extend(rows.into_iter().map(|row| FreshRow { row, charges }));
-        self.fresh.make_contiguous().sort_unstable_by_key(|fresh| fresh.row);
+        for row in &rows {
+            self.put(*row, Place::None);
+        }
+        let buffer = &self.buffer;
+        let afterwards = |row| buffer.open(row).map_or(Afterwards::Settles, UnsettledRecord::afterwards);
+        self.fresh.put_back(rows.into_iter().map(|row| (FreshRow { row, charges }, afterwards(row))));
     }
 }
 

@@ -48,7 +48,7 @@ where
     pub(super) fn new(ends: ImportEnds<I, L>, settings: ImportSettings) -> Self {
         let ImportEnds { records, sink, on_progress } = ends;
         Self {
-            workload: ImportWorkload::new(settings.window, settings.lane, settings.rows_done + 1),
+            workload: ImportWorkload::new(settings.window, (settings.lane, settings.scope), settings.rows_done + 1),
             settings,
             records,
             sink: Some(sink),

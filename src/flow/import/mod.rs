@@ -4,10 +4,14 @@
 
 mod batch;
 mod batch_trial;
+mod fresh_rows;
 mod import_flow;
+mod last_accepted;
+mod profile_calls;
 mod reorder_buffer;
 mod send_outcomes;
 mod state_filling;
+mod tag_trial;
 mod user_order;
 mod watched_records;
 mod workload;
@@ -55,8 +59,8 @@ pub enum OnBatchFailure {
 /// What the input has next.
 #[derive(Debug)]
 pub enum IncomingRecord {
-    /// A record to import; `accepted_as` is what it is once the service has it.
-    Record { record: Record, accepted_as: Status },
+    /// A record to send; `accepted_as` is what it is once the service has it.
+    Record { record: Record, accepted_as: Status, calls: RowCalls },
     /// A record whose outcome is known without a call.
     Settled(RowOutcome),
     /// Nothing is to become of the records up to here.
@@ -65,8 +69,39 @@ pub enum IncomingRecord {
 
 impl From<Record> for IncomingRecord {
     fn from(record: Record) -> Self {
-        IncomingRecord::Record { record, accepted_as: Status::Imported }
+        let calls = RowCalls::of(&record);
+        IncomingRecord::Record { record, accepted_as: Status::Imported, calls }
     }
+}
+
+/// The calls that a record needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowCalls {
+    /// The import alone.
+    Import,
+    /// The import, and then a `portrait_set` with all tags that the account has.
+    ImportAndProfile,
+    /// `portrait_set` alone. Only an account that the service doesn't know is imported first.
+    ProfileOnly,
+}
+
+impl RowCalls {
+    /// Those of a record of which nothing was sent before.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let has_tags = record.account.as_ref().is_ok_and(|account| !account.tags.is_empty());
+        if has_tags { RowCalls::ImportAndProfile } else { RowCalls::Import }
+    }
+}
+
+/// What a run sends of its records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ImportScope {
+    /// All that they need.
+    #[default]
+    Everything,
+    /// `portrait_set` alone: the accounts were imported before. A record without tags is imported as it is.
+    ProfilesOnly,
 }
 
 /// What may be held back behind a record that is stuck in retries.
@@ -81,6 +116,7 @@ pub struct WindowLimits {
 pub struct ImportSettings {
     pub dispatch: DispatchSettings,
     pub lane: Lane,
+    pub scope: ImportScope,
     pub window: WindowLimits,
     /// Settle at most this many more records.
     pub limit: Option<u64>,

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
+use super::RowCalls;
+use super::fresh_rows::Afterwards;
+use super::profile_calls::Place;
 use super::user_order::UserKey;
 use crate::domain::account::{Account, InvalidAccount};
 use crate::domain::outcome::{OriginalRecord, Outcome, RowOutcome, Status};
@@ -17,9 +20,21 @@ pub(super) struct UnsettledRecord {
     user_id: UserKey,
     /// What it is once the service has it.
     accepted_as: Status,
+    /// What is sent for it.
+    pub(super) calls: RowCalls,
+    /// Its place among the rows that get a profile.
+    pub(super) place: Place,
 }
 
 impl UnsettledRecord {
+    /// What follows its import.
+    pub(super) const fn afterwards(&self) -> Afterwards {
+        match self.calls {
+            RowCalls::Import => Afterwards::Settles,
+            RowCalls::ImportAndProfile | RowCalls::ProfileOnly => Afterwards::GetsProfile,
+        }
+    }
+
     /// # Panics
     /// Never: an invalid record is settled from the start.
     pub(super) fn account(&self) -> &Account {
@@ -48,6 +63,8 @@ pub(super) struct SettledRecord {
     pub(super) user_id: UserKey,
     /// What the service has accepted of it.
     pub(super) accepted: Option<Account>,
+    pub(super) calls: RowCalls,
+    pub(super) place: Place,
 }
 
 /// The records by row: their number among those that came in.
@@ -78,11 +95,11 @@ impl ReorderBuffer {
     }
 
     /// Takes the next record: its UserID if it is open; an invalid one is settled at once.
-    pub(super) fn push(&mut self, mut record: Record, accepted_as: Status, wall: SystemTime) -> Option<UserKey> {
+    pub(super) fn push(&mut self, mut record: Record, (accepted_as, calls): (Status, RowCalls), wall: SystemTime) -> Option<UserKey> {
         let (state, key) = match &record.account {
             Ok(account) => {
                 let user_id = UserKey::of(&account.user_id);
-                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as }), Some(user_id))
+                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as, calls, place: Place::None }), Some(user_id))
             }
             Err(invalid) => {
                 let error_info = invalid.to_string();
@@ -122,6 +139,14 @@ impl ReorderBuffer {
         }
     }
 
+    pub(super) fn open_mut(&mut self, row: u64) -> Option<&mut UnsettledRecord> {
+        let index = self.index(row)?;
+        match &mut self.slots[index].state {
+            EntryState::Open(open) => Some(open),
+            EntryState::Settled(_) | EntryState::Passed(_) => None,
+        }
+    }
+
     /// Settles an open record after so many calls, as accepted if there is no failure.
     pub(super) fn settle(&mut self, row: u64, failure: Option<Failure>, attempts: u32, wall: SystemTime) -> Option<SettledRecord> {
         let index = self.index(row)?;
@@ -136,11 +161,11 @@ impl ReorderBuffer {
             Some(failure) => (Status::Failed, failure, None),
         };
         let outcome = Outcome { status, error_code, error_info, attempts, finished_at: wall };
-        let user_id = open.user_id;
+        let (user_id, calls, place) = (open.user_id, open.calls, open.place);
         slot.state = EntryState::Settled(settled(&mut open.record, outcome));
         let weight = slot.state.weight();
         self.bytes = self.bytes + weight - std::mem::replace(&mut slot.weight, weight);
-        Some(SettledRecord { user_id, accepted })
+        Some(SettledRecord { user_id, accepted, calls, place })
     }
 
     /// The next outcome in input order, if its record has settled.

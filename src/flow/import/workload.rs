@@ -4,49 +4,29 @@
 //! records of one UserID wins; no row fails for its neighbour's fault. Which call is next is the scheduler's business, and what batches
 //! need beyond that is in `batch`.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::batch_trial::BatchTrial;
+use super::fresh_rows::{Afterwards, FreshRow, FreshRows};
+use super::last_accepted::{Accepted, LastAccepted};
+use super::profile_calls::{Place, ProfileCalls};
 use super::reorder_buffer::{ReorderBuffer, SettledRecord, UnsettledRecord};
 use super::user_order::{UserKey, UserOrder};
-use super::{IncomingRecord, Lane, WindowLimits};
+use super::{ImportScope, IncomingRecord, Lane, RowCalls, WindowLimits};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::InputPosition;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::Answer;
+use crate::domain::verdict::{Answer, CallOutcome, Verdict};
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome, JobQueue, Workload};
 use crate::io::roster::Record;
 
 /// The rows that a call carries.
 pub type Rows = Vec<u64>;
-
-/// A row that no call in the present lane has carried yet.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FreshRow {
-    pub(super) row: u64,
-    /// What it was charged before the lane changed.
-    pub(super) charges: Charges,
-}
-
-impl From<u64> for FreshRow {
-    fn from(row: u64) -> Self {
-        Self { row, charges: Charges::default() }
-    }
-}
-
-/// The account that this process has imported last, of which no later record has been read.
-#[derive(Debug)]
-struct Accepted {
-    account: Account,
-    user_id: UserKey,
-    at: Instant,
-}
 
 /// Whether records still come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +41,12 @@ enum Intake {
 pub struct ImportWorkload {
     pub(super) window: WindowLimits,
     pub(super) lane: Lane,
+    scope: ImportScope,
     pub(super) buffer: ReorderBuffer,
-    pub(super) fresh: VecDeque<FreshRow>,
+    pub(super) fresh: FreshRows,
+    pub(super) profiles: ProfileCalls,
     user_order: UserOrder,
-    accepted: Option<Accepted>,
+    accepted: LastAccepted,
     pub(super) batch_trial: BatchTrial,
     intake: Intake,
 }
@@ -72,14 +54,16 @@ pub struct ImportWorkload {
 impl ImportWorkload {
     /// An import whose first record will be `first_row`.
     #[must_use]
-    pub fn new(window: WindowLimits, lane: Lane, first_row: u64) -> Self {
+    pub fn new(window: WindowLimits, (lane, scope): (Lane, ImportScope), first_row: u64) -> Self {
         Self {
             window,
             lane,
+            scope,
             buffer: ReorderBuffer::new(first_row),
-            fresh: VecDeque::new(),
+            fresh: FreshRows::default(),
+            profiles: ProfileCalls::default(),
             user_order: UserOrder::default(),
-            accepted: None,
+            accepted: LastAccepted::default(),
             batch_trial: BatchTrial::default(),
             intake: Intake::Open,
         }
@@ -93,20 +77,53 @@ impl ImportWorkload {
     /// Takes what the input has next.
     pub fn admit(&mut self, incoming: impl Into<IncomingRecord>, wall: SystemTime) {
         match incoming.into() {
-            IncomingRecord::Record { record, accepted_as } => self.admit_record(record, accepted_as, wall),
+            IncomingRecord::Record { record, accepted_as, calls } => self.admit_record(record, (accepted_as, calls), wall),
             IncomingRecord::Settled(settled) => self.buffer.push_settled(settled),
             IncomingRecord::Passed(end) => self.buffer.push_passed(end),
         }
     }
 
-    fn admit_record(&mut self, record: Record, accepted_as: Status, wall: SystemTime) {
+    fn admit_record(&mut self, record: Record, (accepted_as, calls): (Status, RowCalls), wall: SystemTime) {
         let row = self.buffer.next_row();
-        if let Some(user_id) = self.buffer.push(record, accepted_as, wall) {
-            self.accepted.take_if(|accepted| accepted.user_id == user_id);
-            if self.user_order.enter(user_id, row) {
-                self.fresh.push_back(row.into());
-            }
+        let has_profile = calls != RowCalls::Import;
+        let calls = match self.scope {
+            ImportScope::ProfilesOnly if has_profile => RowCalls::ProfileOnly,
+            ImportScope::ProfilesOnly | ImportScope::Everything => calls,
+        };
+        let Some(user_id) = self.buffer.push(record, (accepted_as, calls), wall) else { return };
+        if self.scope == ImportScope::ProfilesOnly && !has_profile {
+            // Nothing is to be sent for it.
+            self.buffer.settle(row, None, 0, wall);
+            return;
         }
+        self.accepted.forget(user_id);
+        if self.user_order.enter(user_id, row) {
+            self.enqueue(row);
+        }
+    }
+
+    /// Rows that may be imported now.
+    pub(super) fn available(&self) -> usize {
+        self.fresh.available(self.profiles.room())
+    }
+
+    /// Whether more `portrait_set`s can be had by reading.
+    pub(super) fn can_have_more_profiles(&self) -> bool {
+        self.scope == ImportScope::ProfilesOnly && self.can_have_more()
+    }
+
+    /// The command with which fresh records are imported.
+    fn lane_command(&self) -> Command {
+        if self.is_batch_lane() { Command::MultiaccountImport } else { Command::AccountImport }
+    }
+
+    /// A row leaves for its import.
+    fn leaves(&mut self, (fresh, afterwards): (FreshRow, Afterwards)) -> FreshRow {
+        match afterwards {
+            Afterwards::Settles => {}
+            Afterwards::GetsProfile => self.put(fresh.row, Place::Importing),
+        }
+        fresh
     }
 
     /// No further record will come.
@@ -157,15 +174,18 @@ impl ImportWorkload {
 
     /// Gives a row its outcome; a later record of its UserID may go now.
     pub(super) fn finish(&mut self, row: u64, failure: Option<Failure>, charges: Charges, at: ClockReading) {
-        let Some(SettledRecord { user_id, accepted }) = self.buffer.settle(row, failure, charges.charged, at.wall) else { return };
+        let Some(SettledRecord { user_id, accepted, calls, place }) = self.buffer.settle(row, failure, charges.charged, at.wall) else {
+            return;
+        };
+        self.profiles.change_place(place, Place::None);
         match (self.user_order.leave(user_id), accepted) {
-            (Some(next), _) => self.fresh.push_back(next.into()),
-            (None, Some(account)) => self.accepted = Some(Accepted { account, user_id, at: at.now }),
+            (Some(next), _) => self.enqueue(next),
+            (None, Some(account)) => self.accepted.note(Accepted { account, user_id, at: at.now, calls }),
             (None, None) => {}
         }
     }
 
-    fn finish_single(&mut self, job: &Job<Rows>, failure: Option<Failure>, at: ClockReading) -> Followup<Rows> {
+    pub(super) fn finish_single(&mut self, job: &Job<Rows>, failure: Option<Failure>, at: ClockReading) -> Followup<Rows> {
         self.finish(job.payload[0], failure, job.charges, at);
         Followup::Nothing
     }
@@ -181,62 +201,91 @@ impl Workload for ImportWorkload {
     type Payload = Rows;
     type Error = Infallible;
 
-    /// What is asked for first leaves first: reading back decides how the others are sent, and single calls go before batches.
-    const COMMANDS: &'static [Command] = &[Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
+    /// What is asked for first leaves first: reading back decides how the others are sent, a row is brought to its end before others are
+    /// begun, and single calls go before batches.
+    const COMMANDS: &'static [Command] = &[Command::PortraitGet, Command::PortraitSet, Command::AccountImport, Command::MultiaccountImport];
 
     /// Batches may be too few to judge by. So the single records that they were divided into count as well: twenty that meet temporary
     /// errors, with nothing accepted in between, raise a suspicion.
     const SUSPECTS_PARTS: bool = true;
 
-    /// All requests share the breaker of the imports: while the service takes no accounts, nothing is read back either.
-    fn breaker_of(_: Command) -> Command {
-        Command::AccountImport
+    /// The imports and the reading back share a breaker: while the service takes no accounts, nothing is read back either.
+    fn breaker_of(command: Command) -> Command {
+        if command == Command::PortraitSet { Command::PortraitSet } else { Command::AccountImport }
     }
 
     fn withholds_failure(command: Command) -> bool {
-        command == Command::AccountImport
+        matches!(command, Command::AccountImport | Command::PortraitSet)
     }
 
     fn main_command(&self) -> Command {
-        if self.is_batch_lane() { Command::MultiaccountImport } else { Command::AccountImport }
+        match self.scope {
+            ImportScope::Everything => self.lane_command(),
+            ImportScope::ProfilesOnly => Command::PortraitSet,
+        }
     }
 
-    fn fresh(&self, _: Command) -> usize {
-        self.fresh.len()
+    fn fresh(&self, breaker: Command) -> usize {
+        if breaker == Command::PortraitSet { self.profiles.fresh() } else { self.available() }
     }
 
-    fn fresh_wanted(&self, _: Command) -> usize {
-        self.main_command().spec().accounts_per_call
+    /// Records are read for the API that the run is about; the other one gets what comes with them.
+    fn fresh_wanted(&self, breaker: Command) -> usize {
+        let main = self.main_command();
+        if Self::breaker_of(main) == breaker { main.spec().accounts_per_call } else { 0 }
     }
 
-    fn can_have_more(&self, _: Command) -> bool {
-        self.can_have_more()
+    fn can_have_more(&self, breaker: Command) -> bool {
+        match (self.scope, breaker) {
+            (ImportScope::Everything, Command::PortraitSet) => false,
+            (ImportScope::Everything, _) | (ImportScope::ProfilesOnly, Command::PortraitSet) => self.can_have_more(),
+            (ImportScope::ProfilesOnly, _) => false,
+        }
     }
 
     /// While the first batch's records are all exhausted, the next batch waits for what they show.
-    fn is_spent(&self, _: Command) -> bool {
+    fn is_spent(&self, breaker: Command) -> bool {
+        if breaker == Command::PortraitSet {
+            return self.are_profiles_spent();
+        }
         let is_blocked = self.is_batch_lane() && !self.batch_trial.may_leave(None);
-        is_blocked || (self.fresh.is_empty() && !self.can_have_more())
+        let has_none = self.available() == 0 || self.waits_for_room();
+        is_blocked || (has_none && !Workload::can_have_more(self, breaker))
     }
 
     /// A short batch leaves only when no further record can be had.
     fn is_ready(&self, command: Command) -> bool {
-        command == self.main_command() && !self.fresh.is_empty() && (!self.is_batch_lane() || self.is_batch_ready())
+        if command == Command::PortraitSet {
+            return self.is_profile_ready();
+        }
+        command == self.lane_command() && self.available() > 0 && (!self.is_batch_lane() || self.is_batch_ready())
     }
 
     /// Singles beside batches have a gate of their own: they never wait for fresh records.
-    fn budgets_retries(&self, _: Command) -> bool {
-        !self.is_batch_lane()
+    fn budgets_retries(&self, command: Command) -> bool {
+        command == Command::PortraitSet || !self.is_batch_lane()
     }
 
     fn take(&mut self, command: Command) -> Job<Rows> {
-        let count = self.fresh.len().min(self.fresh_wanted(command));
-        let rows: Vec<FreshRow> = self.fresh.drain(..count).collect();
+        if command == Command::PortraitSet {
+            return self.take_profile().expect("a profile that is ready is there");
+        }
+        let count = self.available().min(command.spec().accounts_per_call);
+        let mut rows = Vec::with_capacity(count);
+        while rows.len() < count
+            && let Some(taken) = self.fresh.pop(self.profiles.room())
+        {
+            rows.push(self.leaves(taken));
+        }
         rows_job(command, &rows)
     }
 
     fn may_leave(&self, job: &Job<Rows>) -> bool {
-        job.command != Command::MultiaccountImport || self.batch_trial.may_leave(Some(job.batch_id))
+        match job.command {
+            Command::MultiaccountImport => self.batch_trial.may_leave(Some(job.batch_id)),
+            Command::PortraitSet => !self.profiles.trial.is_under_way(),
+            _ => true,
+        }
     }
 
     /// After batches were given up, those that are under way are not repeated.
@@ -245,10 +294,13 @@ impl Workload for ImportWorkload {
     }
 
     fn accounts<'a>(&'a self, rows: &'a Rows) -> Vec<&'a Account> {
-        rows.iter().filter_map(|row| self.account(*row)).collect()
+        rows.iter().filter_map(|row| self.profile_of(*row)).collect()
     }
 
     fn departed(&mut self, id: JobId, job: &Job<Rows>) {
+        if job.command == Command::PortraitSet {
+            self.profile_departed(id, job.payload[0]);
+        }
         if job.command == Command::MultiaccountImport {
             let buffer = &self.buffer;
             let has_profile = |row: &u64| buffer.open(*row).is_some_and(|open| open.account().has_profile());
@@ -256,8 +308,15 @@ impl Workload for ImportWorkload {
         }
     }
 
-    fn returned(&mut self, id: JobId) {
+    fn returned(&mut self, id: JobId, command: Command) {
+        if command == Command::PortraitSet {
+            self.profile_returned(id);
+        }
         self.batch_trial.returned(id);
+    }
+
+    fn verdict_on(&self, job: &Job<Rows>, end: &CallOutcome) -> Option<Verdict> {
+        if job.command == Command::PortraitSet { self.profile_verdict(job.payload[0], end) } else { None }
     }
 
     fn is_divisible(&self, job: &Job<Rows>) -> bool {
@@ -281,7 +340,8 @@ impl Workload for ImportWorkload {
         Ok(match (job.command, outcome) {
             (Command::AccountImport, JobOutcome::Answered(_)) => {
                 self.batch_trial.note_accepted_singly(job.batch_id);
-                self.finish_single(&job, None, at)
+                self.imported(job.payload[0], job.charges, at);
+                Followup::Nothing
             }
             (Command::AccountImport, JobOutcome::Rejected(failure) | JobOutcome::AttemptsExhausted(failure)) => {
                 self.finish_single(&job, Some(failure), at)
@@ -289,6 +349,7 @@ impl Workload for ImportWorkload {
             (Command::MultiaccountImport, JobOutcome::Answered(answer)) => self.batch_accepted(job, answer, at),
             (Command::MultiaccountImport, JobOutcome::Rejected(_)) => self.halve(job),
             (Command::MultiaccountImport, JobOutcome::AttemptsExhausted(_)) => Self::send_all_singly(job),
+            (Command::PortraitSet, outcome) => self.profile_ended(job, outcome, at),
             (Command::PortraitGet, JobOutcome::Answered(Answer::Profiles(profiles))) => self.profiles_read(job, profiles, at),
             (Command::PortraitGet, JobOutcome::Answered(_)) => self.profiles_read(job, Vec::new(), at),
             (Command::PortraitGet, JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_)) => self.read_back_failed(job),
@@ -307,34 +368,38 @@ impl Workload for ImportWorkload {
     }
 
     /// A batch of one, once it is known that the service takes batches; while one is on trial or read back no other one may leave.
-    fn test_command(&self, _: Command) -> Command {
+    fn test_command(&self, breaker: Command) -> Command {
+        if breaker == Command::PortraitSet {
+            return breaker;
+        }
         let takes_batches = self.is_batch_lane() && self.batch_trial.batches_accepted && self.batch_trial.may_leave(None);
         if takes_batches { Command::MultiaccountImport } else { Command::AccountImport }
     }
 
-    fn repeatable_since(&self, _: Command) -> Option<Instant> {
-        self.accepted.as_ref().map(|accepted| accepted.at)
+    fn repeatable_since(&self, breaker: Command) -> Option<Instant> {
+        self.accepted.since(breaker)
     }
 
-    fn take_repeatable(&mut self, _: Command) -> Option<(Account, Instant)> {
-        let Accepted { account, user_id, at } = self.accepted.take()?;
+    fn take_repeatable(&mut self, breaker: Command) -> Option<(Account, Instant)> {
+        let Accepted { account, user_id, at, .. } = self.accepted.take(breaker)?;
         self.user_order.enter(user_id, 0);
         Some((account, at))
     }
 
     /// A later record of the UserID may go now; if there is none, the account may be repeated again.
-    fn repeated(&mut self, _: Command, account: Account, at: Instant) {
+    fn repeated(&mut self, breaker: Command, account: Account, at: Instant) {
         let user_id = UserKey::of(&account.user_id);
         match self.user_order.leave(user_id) {
-            Some(row) => self.fresh.push_back(row.into()),
-            None => {
-                self.accepted.get_or_insert(Accepted { account, user_id, at });
-            }
+            Some(row) => self.enqueue(row),
+            None => self.accepted.give_back(breaker, (account, user_id, at)),
         }
     }
 
     fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Rows>> {
-        let fresh = self.fresh.remove(position.min(self.fresh.len().checked_sub(1)?))?;
-        Some(rows_job(command, &[fresh]))
+        if command == Command::PortraitSet {
+            return self.take_profile_for_test(position);
+        }
+        let taken = self.fresh.remove(position, self.profiles.room())?;
+        Some(rows_job(command, &[self.leaves(taken)]))
     }
 }

@@ -219,7 +219,9 @@ impl JobSource for MissingWorkload<'_> {
             Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
             Command::Kick => self.take(PlannedAction::Kick, command.spec().accounts_per_call),
             Command::AccountDelete => self.take(PlannedAction::Delete, command.spec().accounts_per_call),
-            Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::AccountCheck => Vec::new(),
+            Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::PortraitSet | Command::AccountCheck => {
+                Vec::new()
+            }
         };
         Ok(if slice.is_empty() { NextJob::Nothing } else { NextJob::Job(self.job(command, slice)?) })
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::domain::change::{Op, Ops};
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
-use crate::flow::import::IncomingRecord;
+use crate::flow::import::{IncomingRecord, RowCalls};
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{DiskError, Journal, OutcomeSink};
 use crate::io::roster::{InputFile, InputReader, Look, Original, Record, Roster, RosterError, Watch};
@@ -118,9 +118,9 @@ impl PlannedRecords {
             return Err(FeedError::Modified);
         }
         match op {
-            Op::Create => Ok(Some(IncomingRecord::Record { record, accepted_as: Status::Created })),
-            Op::Update(_) => Ok(Some(IncomingRecord::Record { record, accepted_as: Status::Updated })),
-            Op::Invalid if record.account.is_err() => Ok(Some(IncomingRecord::Record { record, accepted_as: Status::Updated })),
+            Op::Create => Ok(Some(to_send(record, Status::Created))),
+            Op::Update(_) => Ok(Some(to_send(record, Status::Updated))),
+            Op::Invalid if record.account.is_err() => Ok(Some(to_send(record, Status::Updated))),
             Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
             Op::Superseded => Ok(Some(IncomingRecord::Settled(superseded(record, (self.wall)())))),
         }
@@ -148,6 +148,11 @@ impl PlannedRecords {
         self.planned.sent_up_to = last;
         Ok(())
     }
+}
+
+fn to_send(record: Record, accepted_as: Status) -> IncomingRecord {
+    let calls = RowCalls::of(&record);
+    IncomingRecord::Record { record, accepted_as, calls }
 }
 
 fn superseded(record: Record, wall: SystemTime) -> RowOutcome {

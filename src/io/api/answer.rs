@@ -30,7 +30,7 @@ fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
         return Some(CallOutcome::Refused { code, info: answer.words("ErrorInfo").unwrap_or_default() });
     }
     Some(CallOutcome::Done(match command {
-        Command::AccountImport | Command::Kick => Answer::Nothing,
+        Command::AccountImport | Command::PortraitSet | Command::Kick => Answer::Nothing,
         Command::MultiaccountImport => Answer::FailAccounts(fail_accounts(&answer)?),
         Command::PortraitGet => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
         Command::AccountCheck => Answer::Standings(each(&answer, "ResultItem", standing)),

@@ -29,11 +29,12 @@ use super::answer;
 use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::proxy::{ProxyError, ProxyLayer, ProxySettings};
 use super::usersig::{self, Signature};
-use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, Query};
+use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, PortraitSetBody, Query};
 use super::{Api, ConnectionWish, Departed, GivenUp, Request};
 use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::profile::ProfileField;
+use crate::domain::tag::{TagItem, TagValueRef};
 use crate::domain::verdict::CallOutcome;
 
 /// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
@@ -301,7 +302,8 @@ fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
     let json = match (command, accounts) {
         (Command::AccountImport, [account]) => serde_json::to_vec(&import_body(account)),
         (Command::Kick, [account]) => serde_json::to_vec(&user(account)),
-        (Command::AccountImport | Command::Kick, _) => unreachable!("{} takes exactly one account", command.name()),
+        (Command::PortraitSet, [account]) => serde_json::to_vec(&portrait_body(account)),
+        (Command::AccountImport | Command::PortraitSet | Command::Kick, _) => unreachable!("{} takes exactly one account", command.name()),
         (Command::MultiaccountImport, accounts) => {
             let list = accounts.iter().map(|account| import_body(account)).collect();
             let mut json = Vec::with_capacity(accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum());
@@ -323,6 +325,21 @@ fn import_body(account: &Account) -> ImportBody<'_> {
         user_id: account.user_id.as_str().into(),
         nick: account.nick.as_deref().map(Into::into),
         face_url: account.face_url.as_deref().map(Into::into),
+    }
+}
+
+fn portrait_body(account: &Account) -> PortraitSetBody<'_, wire::ProfileValue<'_>> {
+    PortraitSetBody { user: account.user_id.as_str().into(), items: account.tags.iter().map(profile_item).collect() }
+}
+
+fn profile_item(item: &TagItem) -> wire::ProfileItem<wire::ProfileValue<'_>> {
+    wire::ProfileItem { tag: item.tag.wire_name(), value: profile_value(item.value.as_ref()) }
+}
+
+const fn profile_value(value: TagValueRef<'_>) -> wire::ProfileValue<'_> {
+    match value {
+        TagValueRef::Text(text) => wire::ProfileValue::Text(text),
+        TagValueRef::Number(number) => wire::ProfileValue::Number(number),
     }
 }
 
@@ -489,6 +506,7 @@ impl<D: FnMut() + Unpin> http_body::Body for AnnouncedBody<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::tag::Tag;
 
     #[test]
     fn every_command_has_its_documented_body() {
@@ -500,9 +518,30 @@ mod tests {
         check(Command::AccountImport, 1, r#"{"UserID":"a","Nick":"n","FaceUrl":"f"}"#);
         check(Command::MultiaccountImport, 2, r#"{"AccountList":[{"UserID":"a","Nick":"n","FaceUrl":"f"},{"UserID":"b"}]}"#);
         check(Command::PortraitGet, 2, r#"{"To_Account":["a","b"],"TagList":["Tag_Profile_IM_Nick","Tag_Profile_IM_Image"]}"#);
+        check(Command::PortraitSet, 1, r#"{"From_Account":"a","ProfileItem":[]}"#);
         check(Command::AccountCheck, 2, r#"{"CheckItem":[{"UserID":"a"},{"UserID":"b"}]}"#);
         check(Command::AccountDelete, 1, r#"{"DeleteItem":[{"UserID":"a"}]}"#);
         check(Command::Kick, 1, r#"{"UserID":"a"}"#);
         check(Command::QueryOnlineStatus, 2, r#"{"To_Account":["a","b"]}"#);
+    }
+
+    #[test]
+    fn each_tag_has_its_json_type() {
+        let item = |tag: &str, cell: &str| {
+            let tag = Tag::parse(tag).unwrap();
+            let value = tag.value(cell.as_bytes()).unwrap().unwrap().into();
+            TagItem { tag, value }
+        };
+        let tags = [item("Gender", "male"), item("BirthDay", "2019-04-19"), item("Level", "7"), item("Custom.Vip", "7")];
+        let account = Account { tags: tags.into(), ..Account::parse(b"a", b"n", b"").unwrap() };
+        assert_eq!(
+            String::from_utf8(body(Command::PortraitSet, &[&account])).unwrap(),
+            concat!(
+                r#"{"From_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Gender","Value":"Gender_Type_Male"},"#,
+                r#"{"Tag":"Tag_Profile_IM_BirthDay","Value":20190419},{"Tag":"Tag_Profile_IM_Level","Value":7},"#,
+                r#"{"Tag":"Tag_Profile_Custom_Vip","Value":"7"}]}"#
+            )
+        );
+        assert_eq!(String::from_utf8(body(Command::AccountImport, &[&account])).unwrap(), r#"{"UserID":"a","Nick":"n"}"#);
     }
 }

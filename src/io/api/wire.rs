@@ -24,7 +24,7 @@ pub const KICK: &str = Command::Kick.spec().path;
 /// Reads profiles.
 pub const PORTRAIT_GET: &str = Command::PortraitGet.spec().path;
 /// Changes a profile.
-pub const PORTRAIT_SET: &str = "profile/portrait_set";
+pub const PORTRAIT_SET: &str = Command::PortraitSet.spec().path;
 /// Tells who is online.
 pub const QUERY_ONLINE_STATUS: &str = Command::QueryOnlineStatus.spec().path;
 
@@ -136,21 +136,29 @@ pub struct PortraitGetBody {
 /// Body of [`PORTRAIT_SET`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PortraitSetBody {
+pub struct PortraitSetBody<'a, V> {
     #[serde(rename = "From_Account")]
-    pub user: String,
+    pub user: Cow<'a, str>,
     #[serde(rename = "ProfileItem")]
-    pub items: Vec<ProfileItem>,
+    pub items: Vec<ProfileItem<V>>,
 }
 
-/// A field of a profile; the JSON type of its value follows from the tag.
+/// A field of a profile with its value `V`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ProfileItem {
+pub struct ProfileItem<V> {
     #[serde(rename = "Tag")]
     pub tag: String,
     #[serde(rename = "Value")]
-    pub value: serde_json::Value,
+    pub value: V,
+}
+
+/// A value as it is sent; the service refuses a value whose JSON type is not its tag's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ProfileValue<'a> {
+    Text(&'a str),
+    Number(u32),
 }
 
 /// Body of [`QUERY_ONLINE_STATUS`].

@@ -14,7 +14,7 @@ use crate::flow::dispatch::{Clocks, DispatchDependencies};
 use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::io::api::usersig::{Credential, Signer, read_claims};
 use crate::io::gate::Rate;
-use crate::sandbox::{Sandbox, SandboxSettings};
+use crate::sandbox::{CustomFields, Sandbox, SandboxSettings};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::causes;
 
@@ -42,13 +42,21 @@ pub(super) fn target(service: &ServiceAddress) -> Target {
     }
 }
 
-/// Builds the client and the first signature. If the target is the sandbox, starts it with this limit of `account_import`. No request is
-/// sent.
-pub(super) fn build_client(connection: &Connection, limit: Rate) -> Result<ServiceClient, ExitMessage> {
+/// The limits of a sandbox that is served for a run alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SandboxLimits {
+    /// Of `account_import`; without one, nothing has a limit.
+    pub(super) imports: Rate,
+    /// Of `portrait_set`.
+    pub(super) profiles: Rate,
+}
+
+/// Builds the client and the first signature. If the target is the sandbox, starts it with these limits. No request is sent.
+pub(super) fn build_client(connection: &Connection, limits: SandboxLimits) -> Result<ServiceClient, ExitMessage> {
     let target = target(&connection.service);
     let (sandbox, endpoint, identity) = match &connection.service {
         ServiceAddress::Remote { endpoint, identity } => (None, endpoint.clone(), identity.clone()),
-        ServiceAddress::Sandbox => sandbox(limit)?,
+        ServiceAddress::Sandbox => sandbox(limits)?,
     };
     let expires_at = match &identity.credential {
         Credential::Key(_) => None,
@@ -86,15 +94,21 @@ impl ServiceClient {
     }
 }
 
-fn sandbox(limit: Rate) -> Result<(Option<Sandbox>, Url, Identity), ExitMessage> {
+fn sandbox(limits: SandboxLimits) -> Result<(Option<Sandbox>, Url, Identity), ExitMessage> {
     let cannot = |error: std::io::Error| {
         ExitMessage::new(Exit::Fatal, format!("cannot start the sandbox: {error}"), "it needs a free port on 127.0.0.1")
     };
     let mut settings = SandboxSettings::ephemeral().map_err(cannot)?;
-    settings.limit_per_s = match limit {
+    settings.limit_per_s = match limits.imports {
         Rate::PerSecond(limit) => Some(limit),
         Rate::Unlimited => None,
     };
+    settings.portrait_set_per_s = match limits.profiles {
+        Rate::PerSecond(limit) => Some(limit),
+        Rate::Unlimited => None,
+    };
+    // There is no console in which a rehearsal could create them.
+    settings.custom_fields = CustomFields::Any;
     let credential = Credential::Key(settings.key.clone());
     let identity = Identity { sdkappid: settings.sdkappid, identifier: settings.identifier.clone(), credential };
     let sandbox = Sandbox::start(settings).map_err(cannot)?;

@@ -127,6 +127,10 @@ pub struct ImportFlags {
     /// Accept a file without rows: the run finishes with no rows
     #[arg(long, value_name = "empty", help_heading = "Run")]
     pub allow: Option<ImportAllowFlag>,
+    /// Send only the profile columns (`portrait_set`), for users who were imported before: their nicknames and avatars stay as they are.
+    /// Users whom the service does not know are imported first
+    #[arg(long, help_heading = "Run")]
+    pub profile_only: bool,
 }
 
 /// What an import lets pass if it is told to.
@@ -173,6 +177,10 @@ pub struct RunFlags {
     /// With --batch: requests a second of `account_import`, for rows that a batch refuses; 0 = no limit, as with --rate [default: 200]
     #[arg(long, value_name = "N", requires = "batch", help_heading = "Run")]
     pub single_rate: Option<u32>,
+    /// Requests a second of `portrait_set`, which sets profile columns, one user per request. You can buy more than the documented 200;
+    /// 0 = no limit, as with --rate [default: 200]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub profile_rate: Option<u32>,
     /// Refuse the file if more than this share of its first 1,000 rows is invalid; shorter files are not judged
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent, help_heading = "Run")]
     pub max_invalid: f64,

@@ -3,13 +3,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::client::SandboxLimits;
 use super::flags::{BatchFlag, RunFlags};
 use super::settings::Connection;
 use crate::domain::account::UserId;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::verdict::SuccessSeen;
 use crate::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
-use crate::flow::import::{ImportSettings, Lane, OnBatchFailure, WindowLimits};
+use crate::flow::import::{ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use crate::io::api::wire;
 use crate::io::gate::{GateSettings, Rate};
 use crate::shell::exit::ExitMessage;
@@ -43,6 +44,7 @@ pub(super) const fn asked_lane(flags: &RunFlags) -> Lane {
 #[derive(Debug, Clone)]
 pub(super) struct Lanes {
     pub(super) lane: Lane,
+    pub(super) scope: ImportScope,
     pub(super) rates: PerCommand<Rate>,
 }
 
@@ -52,16 +54,35 @@ impl Lanes {
     pub(super) fn new(flags: &RunFlags, connection: &Connection) -> Result<Self, ExitMessage> {
         let lane = asked_lane(flags);
         let single = single_rate(flags, connection, lane)?;
+        let profiles = own_rate(flags.profile_rate, ("--profile-rate", Command::PortraitSet), connection)?;
         let rates = PerCommand::new(|command| match command {
             Command::AccountImport => single,
             Command::MultiaccountImport => connection.rate.unwrap_or(Rate::PerSecond(wire::BATCH_CALLS_PER_S)),
+            Command::PortraitSet => profiles,
             other => Rate::PerSecond(other.spec().calls_per_s),
         });
-        Ok(Self { lane, rates })
+        Ok(Self { lane, scope: ImportScope::Everything, rates })
+    }
+
+    /// The same for a run that sends profiles alone, if that is wanted.
+    pub(super) fn sending(self, scope: ImportScope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// The limits of a sandbox that is served for the run alone.
+    pub(super) fn sandbox_limits(&self) -> SandboxLimits {
+        SandboxLimits { imports: self.lane_rate(), profiles: self.rates[Command::PortraitSet] }
     }
 
     /// The rate for new records in requests per second.
     pub(super) fn main_rate(&self) -> Rate {
+        match self.scope {
+            ImportScope::Everything => self.lane_rate(),
+            ImportScope::ProfilesOnly => self.rates[Command::PortraitSet],
+        }
+    }
+
+    fn lane_rate(&self) -> Rate {
         match self.lane {
             Lane::Single | Lane::FellBack => self.rates[Command::AccountImport],
             Lane::Batch(_) => self.rates[Command::MultiaccountImport],
@@ -72,7 +93,16 @@ impl Lanes {
     pub(super) fn settings(&self, connection: &Connection, gates: GateSettings, identifier: UserId) -> ImportSettings {
         let Bounds { window, commit_rows } = self.bounds();
         let dispatch = dispatch_settings(connection, self.rates.clone(), gates, identifier);
-        ImportSettings { dispatch, lane: self.lane, window, limit: None, rows_done: 0, commit_every: COMMIT_EVERY, commit_rows }
+        ImportSettings {
+            dispatch,
+            lane: self.lane,
+            scope: self.scope,
+            window,
+            limit: None,
+            rows_done: 0,
+            commit_every: COMMIT_EVERY,
+            commit_rows,
+        }
     }
 
     fn bounds(&self) -> Bounds {
@@ -101,13 +131,18 @@ fn single_rate(flags: &RunFlags, connection: &Connection, lane: Lane) -> Result<
     if !matches!(lane, Lane::Batch(_)) {
         return Ok(connection.rate.unwrap_or(documented));
     }
-    match flags.single_rate.map(NonZeroU32::new) {
-        None => Ok(documented),
+    own_rate(flags.single_rate, ("--single-rate", Command::AccountImport), connection)
+}
+
+/// The rate of an API that has a flag of its own.
+fn own_rate(given: Option<u32>, (flag, command): (&str, Command), connection: &Connection) -> Result<Rate, ExitMessage> {
+    match given.map(NonZeroU32::new) {
+        None => Ok(Rate::PerSecond(command.spec().calls_per_s)),
         Some(Some(rate)) => Ok(Rate::PerSecond(rate)),
         Some(None) if connection.is_loopback() => Ok(Rate::Unlimited),
         Some(None) => Err(ExitMessage::yours(
-            "--single-rate 0 (no limit) is for a loopback endpoint only",
-            "leave --single-rate out: the default is the API's documented limit",
+            format!("{flag} 0 (no limit) is for a loopback endpoint only"),
+            format!("leave {flag} out: the default is the API's documented limit"),
         )),
     }
 }

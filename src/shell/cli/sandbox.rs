@@ -14,7 +14,8 @@ use super::stdout::print;
 use super::{open_files, signals};
 use crate::domain::figures::counted;
 use crate::sandbox::{
-    Audit, BatchProfiles, DeletedIds, Deleting, Fault, Files, FilesError, PresenceField, Sandbox, SandboxSettings, UnknownProfiles,
+    Audit, BatchProfiles, CustomFields, DeletedIds, Deleting, Fault, Files, FilesError, PresenceField, Sandbox, SandboxSettings,
+    UnknownProfiles,
 };
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::causes;
@@ -46,9 +47,10 @@ fn unusable(error: &FilesError) -> ExitMessage {
             cannot_use(format!("{why}{}", why_denied(path, source)), source, Remedies { place, disk })
         }
         FilesError::InUse(_) => ExitMessage::yours(why, "stop the other one, or give --accounts another file"),
-        FilesError::Wrong { .. } => {
-            ExitMessage::yours(why, "--accounts takes a CSV with the columns UserID, Nick and FaceUrl; its .log is the sandbox's own")
-        }
+        FilesError::Wrong { .. } => ExitMessage::yours(
+            why,
+            "--accounts takes a CSV with the columns UserID, Nick, FaceUrl and profile fields (Tag_Profile_…); its .log is the sandbox's own",
+        ),
         FilesError::NoCallLog(_) => ExitMessage::yours(why, "--call-log appends to a log of its own; give it another file"),
     }
 }
@@ -79,6 +81,8 @@ fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
     settings.deleting = if flags.deletion_off { Deleting::SwitchedOff } else { Deleting::SwitchedOn };
     settings.deleted_ids = if flags.deleted_ids_barred { DeletedIds::Barred } else { DeletedIds::MayReturn };
     settings.unknown_profiles = if flags.portrait_get_omits_unknown { UnknownProfiles::Absent } else { UnknownProfiles::NotFound };
+    settings.custom_fields = CustomFields::These(flags.custom_field.clone());
+    settings.portrait_set_per_s = NonZeroU32::new(flags.profile_limit);
     settings.online = presences(flags)?;
     settings.batch_profiles = if flags.batch_drops_profiles { BatchProfiles::Dropped } else { BatchProfiles::Kept };
     settings.faults = flags.fault.iter().map(|text| fault(text)).collect::<Result<_, _>>()?;

@@ -12,7 +12,7 @@ use indicatif::MultiProgress;
 use tokio::time::Instant;
 
 use super::access::{Remedies, cannot_use, why_denied};
-use super::client::{ServiceClient, build_client, target};
+use super::client::{SandboxLimits, ServiceClient, build_client, target};
 use super::command_end::{CommandEnd, EndSteps, Ended};
 use super::command_line::CommandLine;
 use super::exit_messages::{aborted, having_waited};
@@ -84,7 +84,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     let locked =
         flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
     let files = Reconciled::new(files, locked);
-    let client = build_client(&connection, sandbox_limit(&connection))?;
+    let limit = sandbox_limit(&connection);
+    let client = build_client(&connection, SandboxLimits { imports: limit, profiles: limit })?;
     let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     columns::announce(input.records()?.header());

@@ -15,7 +15,9 @@ use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
 use chatlift::domain::position::InputPosition;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
 use chatlift::flow::dispatch::{Clocks, DispatchDependencies, DispatchSettings, Known, SchedulerLimits};
-use chatlift::flow::import::{self, ImportEnd, ImportEnds, ImportProgress, ImportSettings, Lane, OnBatchFailure, WindowLimits};
+use chatlift::flow::import::{
+    self, ImportEnd, ImportEnds, ImportProgress, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits,
+};
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
 use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use chatlift::io::gate::{self, Rate};
@@ -82,7 +84,7 @@ pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
         ..Profile::default()
     };
     let yields = match call.command {
-        Command::AccountImport | Command::Kick => Answer::Nothing,
+        Command::AccountImport | Command::PortraitSet | Command::Kick => Answer::Nothing,
         Command::MultiaccountImport => Answer::FailAccounts(Vec::new()),
         Command::PortraitGet => Answer::Profiles(call.accounts.iter().map(profile).collect()),
         Command::AccountCheck => Answer::Standings(call.accounts.iter().map(|account| item(account, AccountStatus::Imported)).collect()),
@@ -377,6 +379,7 @@ impl World {
                     progress_every: Duration::from_millis(250),
                 },
                 lane: Lane::Single,
+                scope: ImportScope::Everything,
                 window: WindowLimits { records: 65_536, bytes: 24 << 20 },
                 limit: None,
                 rows_done: 0,

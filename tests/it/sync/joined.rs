@@ -14,7 +14,7 @@ use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
 use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
-use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure, WindowLimits};
+use chatlift::flow::import::{ImportEnd, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::flow::sync::{
     self, Dependencies, Intent, Locks, MissingPolicy, MissingRules, Observer, Prepared, Setup, SyncInput, SyncProgress,
 };
@@ -77,7 +77,7 @@ impl Books {
                 Answer::Deleted(items(accounts, ()))
             }
             Command::PortraitGet => Answer::Profiles(accounts.iter().map(|account| self.profile(account)).collect()),
-            Command::Kick => Answer::Nothing,
+            Command::PortraitSet | Command::Kick => Answer::Nothing,
             Command::AccountCheck => Answer::Standings(items(accounts, AccountStatus::Imported)),
             Command::QueryOnlineStatus => Answer::Presences(items(accounts, Presence::Offline)),
         }
@@ -245,6 +245,7 @@ pub(super) fn settings(lane: Lane) -> ImportSettings {
             progress_every: SECOND,
         },
         lane,
+        scope: ImportScope::Everything,
         window: WindowLimits { records: 65_536, bytes: 24 << 20 },
         limit: None,
         rows_done: 0,

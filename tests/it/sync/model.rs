@@ -196,7 +196,9 @@ impl Books {
                 let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(AccountStatus::Imported) };
                 CallOutcome::Done(Answer::Standings(accounts.iter().map(item).collect()))
             }
-            Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => panic!("nobody asks for {command:?}"),
+            Command::PortraitSet | Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => {
+                panic!("nobody asks for {command:?}")
+            }
         }
     }
 }

@@ -99,7 +99,7 @@ fn touched(house: &JoinedFixture) -> (BTreeSet<String>, BTreeSet<String>) {
             Command::AccountImport | Command::MultiaccountImport => assert!(sent.insert(id.clone()), "{id} is sent twice"),
             Command::AccountDelete => assert!(deleted.insert(id.clone()), "{id} is deleted twice"),
             Command::PortraitGet => {}
-            Command::Kick | Command::AccountCheck | Command::QueryOnlineStatus => panic!("{command:?} of {id}"),
+            Command::PortraitSet | Command::Kick | Command::AccountCheck | Command::QueryOnlineStatus => panic!("{command:?} of {id}"),
         }
     }
     (sent, deleted)

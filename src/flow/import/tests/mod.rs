@@ -2,6 +2,7 @@
 
 mod batch;
 mod batch_trial;
+mod profiles;
 mod random_services;
 mod single;
 
@@ -14,13 +15,15 @@ use crate::domain::account::{Account, Suspects, UserId};
 use crate::domain::command::Command;
 use crate::domain::position::InputPosition;
 use crate::domain::retry::ClockReading;
+use crate::domain::tag::{Tag, TagItem, TagValue};
 use crate::domain::verdict::{Answer, CallEffect, CallOutcome, Profile, SuccessSeen};
 use crate::flow::dispatch::{Call, CallId, Known, Scheduler, SchedulerLimits, Stop, Workload};
 
 const SINGLE: Command = Command::AccountImport;
 
 /// What leaves first, as the dispatcher asks.
-const ORDER: [Command; 4] = [Command::AccountCheck, Command::PortraitGet, Command::AccountImport, Command::MultiaccountImport];
+const ORDER: [Command; 5] =
+    [Command::AccountCheck, Command::PortraitGet, Command::PortraitSet, Command::AccountImport, Command::MultiaccountImport];
 
 /// A call that has left.
 #[derive(Debug, Clone)]
@@ -54,7 +57,7 @@ impl ImportHarness {
         let known = Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet };
         Self {
             scheduler: Scheduler::new(SchedulerLimits { max_attempts: 5, in_flight: 256 }, known),
-            workload: ImportWorkload::new(window, lane, 1),
+            workload: ImportWorkload::new(window, (lane, ImportScope::Everything), 1),
             now: Instant::now(),
             next_row: 1,
         }
@@ -73,21 +76,33 @@ impl ImportHarness {
     }
 
     fn admit(&mut self, id: &str, nick: &str) -> &mut Self {
+        self.admit_with_tags(id, nick, &[])
+    }
+
+    /// With text tags of these keys.
+    fn admit_with_tags(&mut self, id: &str, nick: &str, keys: &[&str]) -> &mut Self {
+        let record = self.record(id, nick, keys);
+        self.workload.admit(record, SystemTime::UNIX_EPOCH);
+        self
+    }
+
+    /// The next record.
+    fn record(&mut self, id: &str, nick: &str, keys: &[&str]) -> Record {
         let row = self.next_row;
-        let record = Record {
+        self.next_row += 1;
+        let tag = |key: &&str| TagItem { tag: Tag::Custom((*key).into()), value: TagValue::Text("v".into()) };
+        let tags = keys.iter().map(tag).collect::<Box<[TagItem]>>();
+        Record {
             row,
             line: row + 1,
             end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: 0 },
             user_id: id.as_bytes().into(),
             other_id: None,
             suspects: Suspects::default(),
-            account: Account::parse(id.as_bytes(), nick.as_bytes(), b""),
+            account: Account::parse(id.as_bytes(), nick.as_bytes(), b"").map(|account| Account { tags, ..account }),
             fields: csv::ByteRecord::from(vec![id]),
             text: None,
-        };
-        self.workload.admit(record, SystemTime::UNIX_EPOCH);
-        self.next_row += 1;
-        self
+        }
     }
 
     fn admit_many(&mut self, many: u64, nick: &str) -> &mut Self {
@@ -201,7 +216,7 @@ fn fine(sent: &SentCall) -> CallOutcome {
         ..Profile::default()
     };
     match sent.command {
-        Command::AccountImport | Command::AccountCheck => CallOutcome::Done(Answer::Nothing),
+        Command::AccountImport | Command::PortraitSet | Command::AccountCheck => CallOutcome::Done(Answer::Nothing),
         Command::MultiaccountImport => listed([]),
         Command::PortraitGet => CallOutcome::Done(Answer::Profiles(sent.accounts.iter().map(profile).collect())),
         other => panic!("an import sends no {}", other.name()),

@@ -42,8 +42,9 @@ pub struct SandboxFlags {
     /// How many accounts the app may have, as in a trial; beyond that the answer is 70398
     #[arg(long, value_name = "N")]
     pub account_limit: Option<usize>,
-    /// Keep the accounts in this CSV file (UserID,Nick,FaceUrl, sorted by UserID). It is read at the start, and written at start and end.
-    /// Changes in between go to FILE.log before they are answered, so that a kill loses none (a power cut may)
+    /// Keep the accounts in this CSV file (UserID, Nick, FaceUrl and the profile fields that are set, sorted by UserID). It is read at the
+    /// start, and written at start and end. Changes in between go to FILE.log before they are answered, so that a kill loses none (a power
+    /// cut may)
     #[arg(long, value_name = "FILE")]
     pub accounts: Option<PathBuf>,
     /// Append a line `command,UserID,code` for every user of a well-formed request, before it is answered
@@ -65,6 +66,12 @@ pub struct SandboxFlags {
     /// portrait_get leaves unknown users out instead of listing them as @TLS#NOT_FOUND
     #[arg(long)]
     pub portrait_get_omits_unknown: bool,
+    /// The app has this custom user field, Tag_Profile_Custom_KEY; portrait_set answers 40009 for others (repeatable)
+    #[arg(long, value_name = "KEY")]
+    pub custom_field: Vec<String>,
+    /// Requests of portrait_set a second before it answers 60007; 0 = no limit
+    #[arg(long, value_name = "N", default_value = "200")]
+    pub profile_limit: u32,
     /// Batches lose nicknames and avatars
     #[arg(long)]
     pub batch_drops_profiles: bool,

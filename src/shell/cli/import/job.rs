@@ -8,7 +8,7 @@ use super::OpenInput;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::target::Target;
 use crate::flow::check::Rates;
-use crate::flow::import::StateFilling;
+use crate::flow::import::{ImportScope, StateFilling};
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
 use crate::io::journal::Restart;
 use crate::io::journal::paths::RunPaths;
@@ -47,7 +47,8 @@ impl<'a> ImportJob<'a> {
         let (typed, state) = (&flags.run, flags.state.as_deref());
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
         open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
-        let lanes = Lanes::new(typed, &connection)?;
+        let scope = if flags.profile_only { ImportScope::ProfilesOnly } else { ImportScope::Everything };
+        let lanes = Lanes::new(typed, &connection)?.sending(scope);
         let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
         can_be_replaced("summary", typed.summary.as_deref())?;
         let restart = if typed.restart { Restart::Asked } else { Restart::No };

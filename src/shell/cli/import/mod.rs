@@ -101,7 +101,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
         StartDecision::Run(start) => {
             columns::announce(roster.header());
             admit(&start, &input, job)?;
-            let client = build_client(&job.connection, job.lanes.main_rate())?;
+            let client = build_client(&job.connection, job.lanes.sandbox_limits())?;
             let mut inputs = ImportInputs { job, reach, source, input, state, roster, client };
             // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
             let stops = signals::stops();

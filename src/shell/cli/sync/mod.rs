@@ -154,7 +154,7 @@ impl<'a> Session<'a> {
     }
 
     fn client(&self) -> Result<ServiceClient, ExitMessage> {
-        build_client(&self.job.connection, self.job.lanes.main_rate())
+        build_client(&self.job.connection, self.job.lanes.sandbox_limits())
     }
 
     fn announce(&self, ready: &Ready, client: &ServiceClient) {
