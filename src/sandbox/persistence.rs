@@ -308,6 +308,21 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_profiles_are_columns_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("accounts.csv");
+        let content = "UserID,Nick,FaceUrl,Tag_Profile_Custom_Vip,Tag_Profile_IM_Level\na,,,yes,\nb,n,,,7\n";
+        fs::write(&path, content).unwrap();
+        let (mut file, stored) = open(&path).unwrap();
+        assert_eq!(text(&stored), content);
+        assert_eq!(stored.by_id["b"].tags["Tag_Profile_IM_Level"], 7);
+        file.append(b"{\"op\":\"set\",\"UserID\":\"b\",\"Tags\":{\"Tag_Profile_IM_Gender\":\"Gender_Type_Male\"}}\n").unwrap();
+        drop(file);
+        let (_, stored) = open(&path).unwrap();
+        assert_eq!(text(&stored), "UserID,Nick,FaceUrl,Tag_Profile_Custom_Vip,Tag_Profile_IM_Gender\na,,,yes,\nb,,,,Gender_Type_Male\n");
+    }
+
+    #[test]
     fn a_file_of_another_kind_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("accounts.csv");
@@ -324,6 +339,8 @@ mod tests {
         check("", b"UserID\na\na b\n", "line 3: UserID holds a character");
         check("", b"UserID\na,b\n", "line 2");
         check("", b"UserID\n\xff\n", "line 2");
+        check("", b"UserID,Tag_Profile_IM_Level\na,x\n", "line 2: Tag_Profile_IM_Level takes a number");
+        check("", b"UserID,Tag_Profile_IM_Level,Tag_Profile_IM_Level\na,1,1\n", "twice");
         fs::write(&path, "UserID\n").unwrap();
         check(".log", b"nonsense\n{}\n", "accounts.csv.log, line 1");
     }

@@ -179,6 +179,61 @@ fn profiles_are_read_and_set() {
     assert_eq!(status["ErrorList"], json!([{ "To_Account": "x", "ErrorCode": 70107 }]));
 }
 
+fn set(tag: &str, value: &Value) -> String {
+    json!({ "From_Account": "a", "ProfileItem": [{ "Tag": tag, "Value": value }] }).to_string()
+}
+
+#[test]
+fn a_field_of_a_profile_takes_what_the_documentation_says() {
+    let custom_fields = CustomFields::These(vec!["Vip".to_owned()]);
+    let mut caller = Caller::new(SandboxSettings { custom_fields, ..settings() });
+    caller.import("a");
+    let mut check = |tag: &str, value: Value, expected: i64| {
+        assert_eq!(caller.code(wire::PORTRAIT_SET, &set(tag, &value)), expected, "{tag} {value}");
+    };
+    check("Tag_Profile_IM_Gender", json!("Gender_Type_Male"), 0);
+    check("Tag_Profile_IM_Gender", json!("male"), 40605);
+    check("Tag_Profile_IM_Gender", json!(1), 40610);
+    check("Tag_Profile_IM_AllowType", json!("AllowType_Type_DenyAny"), 0);
+    check("Tag_Profile_IM_AllowType", json!("AllowType_Type_Any"), 40605);
+    check("Tag_Profile_IM_AdminForbidType", json!("AdminForbid_Type_SendOut"), 0);
+    for number in ["BirthDay", "Language", "MsgSettings", "Level", "Role"] {
+        let tag = format!("Tag_Profile_IM_{number}");
+        check(&tag, json!(u32::MAX), 0);
+        check(&tag, json!("20190419"), 40610);
+        check(&tag, json!(u64::from(u32::MAX) + 1), 40610);
+        check(&tag, json!(-1), 40610);
+        check(&tag, json!(1.5), 40610);
+    }
+    for text in ["Tag_Profile_IM_Location", "Tag_Profile_IM_SelfSignature", "Tag_Profile_Custom_Vip"] {
+        check(text, json!("t".repeat(500)), 0);
+        check(text, json!("t".repeat(501)), 40601);
+        check(text, json!(7), 40610);
+    }
+    check("Tag_Profile_Custom_Other", json!("v"), 40009);
+    check("Tag_Profile_Custom_", json!("v"), 40009);
+    check("Tag_Profile_IM_Star", json!("v"), 40009);
+    assert_eq!(caller.service.audit().violations, 0);
+}
+
+#[test]
+fn fields_of_profiles_are_read_as_they_were_set_and_answers_carry_what_clients_show() {
+    let mut caller = Caller::new(SandboxSettings { custom_fields: CustomFields::Any, ..settings() });
+    caller.import("a");
+    let items = json!([{ "Tag": "Tag_Profile_IM_Level", "Value": 7 }, { "Tag": "Tag_Profile_Custom_Vip", "Value": "v" }]);
+    let done = caller.call(wire::PORTRAIT_SET, &json!({ "From_Account": "a", "ProfileItem": items }).to_string());
+    assert_eq!(done, json!({ "ActionStatus": "OK", "ErrorCode": 0, "ErrorInfo": "", "ErrorDisplay": "" }));
+    let tags = ["Tag_Profile_Custom_Vip", "Tag_Profile_IM_Gender", "Tag_Profile_IM_Level"];
+    let found = caller.call(wire::PORTRAIT_GET, &json!({ "To_Account": ["a", "x"], "TagList": tags }).to_string());
+    assert_eq!(found["UserProfileItem"][0]["ProfileItem"], json!([items[1], items[0]]));
+    assert_eq!((&found["Fail_Account"], &found["ErrorDisplay"]), (&json!(["x"]), &json!("")));
+    let refused = caller.call(wire::PORTRAIT_SET, &set("Tag_Profile_IM_Level", &json!("7")));
+    assert_eq!((&refused["ErrorCode"], &refused["ErrorDisplay"]), (&json!(40610), &json!("")));
+    caller.code(wire::PORTRAIT_SET, &set("Tag_Profile_Custom_Vip", &json!("")));
+    let account = caller.service.account("a").unwrap();
+    assert_eq!(account.tags.iter().map(|(tag, value)| (&**tag, value)).collect::<Vec<_>>(), [("Tag_Profile_IM_Level", &json!(7))]);
+}
+
 #[test]
 fn a_kick_invalidates_earlier_signatures() {
     let mut caller = Caller::new(settings());
