@@ -39,7 +39,7 @@ pub struct Audit {
     pub first_violations: Vec<String>,
     /// Requests whose `random` equals one of the 10,000 before. Chance alone repeats about 2 in a million.
     pub repeated_randoms: u64,
-    /// Import requests that arrived while another one for the same UserID was in flight.
+    /// Requests that import a user or set its profile and arrived while another one for the same UserID was in flight.
     pub overlaps: u64,
     /// Requests in flight now.
     pub in_flight: u64,

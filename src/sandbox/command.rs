@@ -81,8 +81,8 @@ impl SandboxCommand {
         matches!(self, SandboxCommand::PortraitGet | SandboxCommand::PortraitSet)
     }
 
-    /// Whether it creates accounts.
-    pub(super) const fn imports(self) -> bool {
-        matches!(self, SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport)
+    /// Whether it sets what the same user's next request may set otherwise, so that their order matters.
+    pub(super) const fn sets_users(self) -> bool {
+        matches!(self, SandboxCommand::AccountImport | SandboxCommand::MultiaccountImport | SandboxCommand::PortraitSet)
     }
 }

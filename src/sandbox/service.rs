@@ -201,7 +201,7 @@ impl Service {
         let ids = parsed.as_ref().map(ParsedRequest::users).unwrap_or_default();
         let users: Vec<TargetedUser<'_>> = ids.into_iter().map(TargetedUser::new).collect();
         let in_flight: Vec<u64> = match arrival.command {
-            Some(command) if command.imports() => users.iter().map(|user| user.hash).collect(),
+            Some(command) if command.sets_users() => users.iter().map(|user| user.hash).collect(),
             Some(_) | None => Vec::new(),
         };
         self.recorder.importing(&in_flight);

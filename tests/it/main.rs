@@ -22,6 +22,7 @@ mod oddities;
 mod operate;
 mod processes;
 mod profile_columns;
+mod profiles;
 mod sandbox;
 mod source;
 mod support;

@@ -49,7 +49,7 @@ fn unusable(error: &FilesError) -> ExitMessage {
         FilesError::InUse(_) => ExitMessage::yours(why, "stop the other one, or give --accounts another file"),
         FilesError::Wrong { .. } => ExitMessage::yours(
             why,
-            "--accounts takes a CSV with the columns UserID, Nick, FaceUrl and profile fields (Tag_Profile_…); its .log is the sandbox's own",
+            "--accounts takes a CSV with the columns UserID, Nick and FaceUrl, and those of profile fields (Tag_Profile_…); its .log is the sandbox's own",
         ),
         FilesError::NoCallLog(_) => ExitMessage::yours(why, "--call-log appends to a log of its own; give it another file"),
     }

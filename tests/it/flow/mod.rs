@@ -4,6 +4,7 @@ mod batch;
 mod calls;
 mod kept;
 mod limiters;
+mod profiles;
 mod random_trouble;
 mod service;
 mod trouble;

@@ -13,6 +13,7 @@ use chatlift::domain::call_stats::{CallStats, RunPhase};
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
 use chatlift::domain::position::InputPosition;
+use chatlift::domain::tag::{Tag, TagItem, TagValue};
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
 use chatlift::flow::dispatch::{Clocks, DispatchDependencies, DispatchSettings, Known, SchedulerLimits};
 use chatlift::flow::import::{
@@ -334,6 +335,16 @@ pub(super) fn records(all: impl Iterator<Item = (String, String)> + 'static) -> 
     }))
 }
 
+/// The same records with text tags of these keys.
+pub(super) fn with_tags(records: Records, keys: impl Fn(u64) -> &'static [&'static str] + 'static) -> Records {
+    Box::new(records.map(move |record| {
+        let mut record = record?;
+        let tag = |key: &&str| TagItem { tag: Tag::Custom((*key).into()), value: TagValue::Text("v".into()) };
+        record.account = record.account.map(|account| Account { tags: keys(record.row).iter().map(tag).collect(), ..account });
+        Ok(record)
+    }))
+}
+
 /// Everything around the service.
 pub(super) struct World {
     records: Records,
@@ -397,6 +408,12 @@ impl World {
     /// With another seed of the back-off's jitter.
     pub(super) fn seeded(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// With another rate of `portrait_set`.
+    pub(super) fn with_profile_rate(mut self, rate: u32) -> Self {
+        self.settings.dispatch.rates[Command::PortraitSet] = Rate::PerSecond(NonZeroU32::new(rate).unwrap());
         self
     }
 

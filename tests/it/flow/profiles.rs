@@ -1,0 +1,152 @@
+//! Rows with profile cells over a service that is a function: both APIs at their own pace, in any lane and any trouble.
+
+use std::collections::BTreeMap;
+
+use super::service::{Run, listing, with_tags};
+use super::*;
+use chatlift::domain::command::Command;
+use chatlift::flow::import::OnBatchFailure;
+
+const SINGLE: Command = Command::AccountImport;
+const BATCH: Command = Command::MultiaccountImport;
+const PROFILE: Command = Command::PortraitSet;
+const THREE: &[&str] = &["x", "y", "z"];
+const NONE: &[&str] = &[];
+
+/// A service that takes everything after this many milliseconds, give or take a quarter.
+fn well(latency_ms: u64) -> Service {
+    Service::new(move |call| service::fine(call, Duration::from_millis(latency_ms * 3 / 4 + call.number * 7 % (latency_ms / 2 + 1))))
+}
+
+#[track_caller]
+fn all_are_imported(run: &Run, count: u64, attempts: impl Fn(u64) -> u32) {
+    assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+    assert_eq!((run.tally.imported, run.tally.failed), (count, 0));
+    assert!(run.rows.iter().map(|row| row.row).eq(1..=count));
+    let odd = run.rows.iter().find(|row| row.outcome.attempts != attempts(row.row));
+    assert!(odd.is_none(), "{odd:?}");
+}
+
+/// The share of this rate that the calls of a command used.
+fn used(service: &Service, command: Command, rate: u32) -> f64 {
+    service.mean_per_s_of(command) / f64::from(rate)
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_thousand_rows_with_three_tags_use_both_limits_and_keep_to_them() {
+    for latency_ms in [1, 20, 80] {
+        let service = well(latency_ms);
+        let run = World::new(with_tags(accounts(3_000), |_| THREE)).run(&service).await;
+        all_are_imported(&run, 3_000, |_| 2);
+        service.assert_even(|_| 200);
+        assert_eq!((service.calls_of(SINGLE), service.calls_of(PROFILE), service.overlaps()), (3_000, 3_000, 0));
+        for command in [SINGLE, PROFILE] {
+            assert!(used(&service, command, 200) >= 0.98, "{}: {}", command.name(), service.mean_per_s_of(command));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_limit_that_was_bought_is_used() {
+    for latency_ms in [1, 20, 80, 200] {
+        let service = well(latency_ms);
+        let world = World::new(with_tags(accounts(30_000), |_| THREE)).in_batches(OnBatchFailure::FallBack).with_profile_rate(1_000);
+        let run = world.run(&service).await;
+        all_are_imported(&run, 30_000, |_| 2);
+        service.assert_even(|command| match command {
+            BATCH => 100,
+            PROFILE => 1_000,
+            _ => 200,
+        });
+        assert!(used(&service, PROFILE, 1_000) >= 0.99, "{latency_ms} ms: {}", service.mean_per_s_of(PROFILE));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenth_with_cells_slows_the_batches_no_further_than_the_limit_of_profiles() {
+    for latency_ms in [1, 20, 80] {
+        let service = well(latency_ms);
+        let world = World::new(with_tags(accounts(60_000), |row| if row % 10 == 0 { THREE } else { NONE }));
+        let began = Instant::now();
+        let run = world.in_batches(OnBatchFailure::FallBack).run(&service).await;
+        let per_s = 60_000.0 / began.elapsed().as_secs_f64();
+        all_are_imported(&run, 60_000, |row| if row % 10 == 0 { 2 } else { 1 });
+        assert!(per_s >= 1_800.0, "{latency_ms} ms: {per_s} rows a second");
+        assert!(service.most_in_1s_of(BATCH) <= 100 && service.most_in_1s_of(PROFILE) <= 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_service_of_profiles_holds_back_rows_with_cells_alone() {
+    // Those with cells come first; the others are as fast as they would be without them.
+    let service = Service::new(|call| match call.command {
+        PROFILE => service::fine(call, Duration::from_secs(5)),
+        _ => service::fine(call, Duration::from_millis(20)),
+    });
+    let run = World::new(with_tags(accounts(6_000), |row| if row <= 3_000 { THREE } else { NONE })).run(&service).await;
+    all_are_imported(&run, 6_000, |row| if row <= 3_000 { 2 } else { 1 });
+    assert!(service.most_in_1s() <= 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_profiles_alone_blames_nobody_and_imports_without_cells_go_on() {
+    for fault in [CallOutcome::Lost { why: "HTTP 502".to_owned() }, CallOutcome::Unreached { why: "refused".to_owned() }] {
+        let last_import = std::rc::Rc::new(std::cell::Cell::new(Duration::ZERO));
+        let seen = std::rc::Rc::clone(&last_import);
+        let service = Service::new(move |call| match (call.command, call.at.as_secs()) {
+            (PROFILE, 10..3_000) => Reply { latency: Duration::from_millis(20), end: fault.clone(), ..Reply::default() },
+            (SINGLE, _) => {
+                seen.set(call.at);
+                service::fine(call, Duration::from_millis(20))
+            }
+            _ => service::fine(call, Duration::from_millis(20)),
+        });
+        let run = World::new(with_tags(accounts(20_000), |row| if row % 10 == 0 { THREE } else { NONE })).run(&service).await;
+        assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+        assert_eq!((run.tally.imported, run.tally.failed), (20_000, 0));
+        assert!(run.rows.iter().all(|row| row.outcome.attempts <= 3), "attempts of the outage are given back");
+        assert!(service.calls_of(PROFILE) < 2_400, "{}", service.calls_of(PROFILE));
+        let first = run.rows.iter().filter(|row| row.row % 10 != 0).count();
+        assert_eq!(first, 18_000);
+        assert!(service.calls_of(SINGLE) >= 20_000);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttled_profiles_find_their_own_limit_and_slow_nothing_else() {
+    let service = Service::new(|call| match call.command {
+        PROFILE if call.in_last_second > 50 => code(60007),
+        _ => service::fine(call, Duration::from_millis(20)),
+    });
+    let run = World::new(with_tags(accounts(8_000), |row| if row % 4 == 0 { THREE } else { NONE })).run(&service).await;
+    all_are_imported(&run, 8_000, |row| if row % 4 == 0 { 2 } else { 1 });
+    assert!(used(&service, PROFILE, 50) >= 0.85, "{}", service.mean_per_s_of(PROFILE));
+    assert!(used(&service, SINGLE, 200) >= 0.95, "{}", service.mean_per_s_of(SINGLE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_several_rows_of_a_user_wins_with_its_profile() {
+    let order = std::rc::Rc::new(std::cell::RefCell::new(BTreeMap::<String, Vec<(Command, Option<String>)>>::new()));
+    let seen = std::rc::Rc::clone(&order);
+    let service = Service::new(move |call| {
+        for account in call.accounts {
+            let nick = account.nick.as_deref().map(str::to_owned);
+            seen.borrow_mut().entry(account.user_id.as_str().to_owned()).or_default().push((call.command, nick));
+        }
+        listing(call, Duration::from_millis(call.number * 37 % 300), |id| id.ends_with('3'))
+    });
+    for is_batched in [false, true] {
+        order.borrow_mut().clear();
+        let records = (1..=400).map(|row| (format!("user{}", row % 7), format!("nick {row}")));
+        let world = World::new(with_tags(service::records(records), |row| if row % 3 == 0 { NONE } else { THREE }));
+        let run = if is_batched { world.in_batches(OnBatchFailure::FallBack) } else { world }.run(&service).await;
+        assert_eq!((run.tally.imported, service.overlaps()), (400, 0));
+        for (user, calls) in &*order.borrow() {
+            let rows: Vec<u64> = (1..=400).filter(|row| format!("user{}", row % 7) == *user).collect();
+            let mut nicks: Vec<_> =
+                calls.iter().filter(|(command, _)| *command != Command::PortraitGet).map(|(_, nick)| nick.clone().unwrap()).collect();
+            nicks.dedup();
+            assert_eq!(nicks, rows.iter().map(|row| format!("nick {row}")).collect::<Vec<_>>(), "{user}");
+        }
+    }
+}
