@@ -224,8 +224,9 @@ fn judge_code(code: i64, seen: SuccessSeen) -> Verdict {
         60007 => Verdict::Throttle(ThrottleScope::Api),
         60011 | 60018 | 60019 => Verdict::Throttle(ThrottleScope::All),
         70001 | 70003 | 70005 | 70017 | 70052 | 70346 | 60004 | 60005 => Verdict::Reauthenticate,
-        40601 | 70402 | NO_ACCOUNT | 70399 | 40001 | NO_PROFILE | 40005 | 40605 | 40610 | 80001 | 80004 => Verdict::Reject,
-        NO_TAG | TAG_NOT_WRITABLE => Verdict::Reject,
+        40601 | 70402 | NO_ACCOUNT | 70399 | 40001 | NO_PROFILE | 40005 | TAG_NOT_WRITABLE | NO_TAG | 40605 | 40610 | 80001 | 80004 => {
+            Verdict::Reject
+        }
         INVALID_REQUEST => match seen {
             SuccessSeen::Yes => Verdict::Reject,
             SuccessSeen::NotYet => Verdict::Abort(HaltReason::InvalidRequest),

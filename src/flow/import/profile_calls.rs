@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use super::RowCalls;
 use super::fresh_rows::{Afterwards, FreshRow};
+use super::reorder_buffer::UnsettledRecord;
 use super::tag_trial::TagTrial;
 use super::workload::{ImportWorkload, Rows};
 use crate::domain::account::Account;
@@ -185,18 +186,18 @@ impl ImportWorkload {
         (is_unknown && was_imported).then_some(Verdict::Retry)
     }
 
-    pub(super) fn profile_ended(&mut self, job: Job<Rows>, outcome: JobOutcome, at: ClockReading) -> Followup<Rows> {
+    pub(super) fn profile_ended(&mut self, job: &Job<Rows>, outcome: JobOutcome, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         match outcome {
             JobOutcome::Answered(_) => {
                 self.take_tags(row);
-                if self.profiles.trial.singly(row).is_some() { self.next_single(job, at) } else { self.finish_single(&job, None, at) }
+                if self.profiles.trial.singly(row).is_some() { self.next_single(job, at) } else { self.finish_single(job, None, at) }
             }
             JobOutcome::Rejected(failure) if self.profiles.trial.singly(row).is_some() => self.single_refused(job, failure, at),
             JobOutcome::Rejected(failure) => self.profile_refused(job, failure, at),
             JobOutcome::AttemptsExhausted(failure) => {
                 self.profiles.trial.forget(row);
-                self.finish_single(&job, Some(named(failure)), at)
+                self.finish_single(job, Some(named(failure)), at)
             }
         }
     }
@@ -211,22 +212,22 @@ impl ImportWorkload {
         }
     }
 
-    fn profile_refused(&mut self, job: Job<Rows>, failure: Failure, at: ClockReading) -> Followup<Rows> {
+    fn profile_refused(&mut self, job: &Job<Rows>, failure: Failure, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         if failure.0 == Some(NO_PROFILE) {
             return self.import_first(job);
         }
-        match self.buffer.open(row).map(|open| open.account()) {
+        match self.buffer.open(row).map(UnsettledRecord::account) {
             Some(account) if self.profiles.trial.is_new(account) => {
                 self.profiles.trial.begin_singly(row, account);
                 Followup::Jobs(vec![single_job(row, job.charges)])
             }
-            Some(_) | None => self.finish_single(&job, Some(named(failure)), at),
+            Some(_) | None => self.finish_single(job, Some(named(failure)), at),
         }
     }
 
     /// The service doesn't know the account: it is imported, and gets its profile then.
-    fn import_first(&mut self, job: Job<Rows>) -> Followup<Rows> {
+    fn import_first(&mut self, job: &Job<Rows>) -> Followup<Rows> {
         let row = job.payload[0];
         if let Some(open) = self.buffer.open_mut(row) {
             open.calls = RowCalls::ImportAndProfile;
@@ -237,7 +238,7 @@ impl ImportWorkload {
     }
 
     /// A tag alone was refused: the app doesn't have it, or the row's value is wrong.
-    fn single_refused(&mut self, job: Job<Rows>, failure: Failure, at: ClockReading) -> Followup<Rows> {
+    fn single_refused(&mut self, job: &Job<Rows>, failure: Failure, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         let ProfileCalls { trial, .. } = &mut self.profiles;
         let Some(tag) = trial.singly(row).map(|tried| tried.tag().clone()) else { return self.next_single(job, at) };
@@ -257,10 +258,10 @@ impl ImportWorkload {
     }
 
     /// Tries the next tag of the row alone; after the last one the row has ended.
-    fn next_single(&mut self, job: Job<Rows>, at: ClockReading) -> Followup<Rows> {
+    fn next_single(&mut self, job: &Job<Rows>, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         match self.profiles.trial.next_single(row) {
-            Some(tried) => self.finish_single(&job, tried.failure, at),
+            Some(tried) => self.finish_single(job, tried.failure, at),
             None => Followup::Jobs(vec![single_job(row, job.charges)]),
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct TriedSingly {
 impl TriedSingly {
     /// Begins with the first tag; `None` for an account without tags.
     fn of(account: &Account) -> Option<Self> {
-        let mut rest = account.tags.to_vec().into_iter();
+        let mut rest = account.tags.clone().into_iter();
         let first = rest.next()?;
         let account = Account { tags: [first].into(), ..Account::bare(account.user_id.clone()) };
         Some(Self { account, rest, failure: None })

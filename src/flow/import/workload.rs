@@ -349,7 +349,7 @@ impl Workload for ImportWorkload {
             (Command::MultiaccountImport, JobOutcome::Answered(answer)) => self.batch_accepted(job, answer, at),
             (Command::MultiaccountImport, JobOutcome::Rejected(_)) => self.halve(job),
             (Command::MultiaccountImport, JobOutcome::AttemptsExhausted(_)) => Self::send_all_singly(job),
-            (Command::PortraitSet, outcome) => self.profile_ended(job, outcome, at),
+            (Command::PortraitSet, outcome) => self.profile_ended(&job, outcome, at),
             (Command::PortraitGet, JobOutcome::Answered(Answer::Profiles(profiles))) => self.profiles_read(job, profiles, at),
             (Command::PortraitGet, JobOutcome::Answered(_)) => self.profiles_read(job, Vec::new(), at),
             (Command::PortraitGet, JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_)) => self.read_back_failed(job),
