@@ -104,3 +104,25 @@ fn the_architecture_fits_on_its_page() {
 fn the_readme_is_short() {
     assert_fits("README.md", 200);
 }
+
+/// What stands between backticks in the left column of the tables of docs/TROUBLESHOOTING.md, except codes of the service.
+fn messages(page: &str) -> Vec<&str> {
+    let left = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let quoted = left.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    quoted.filter(|message| !message.chars().all(|char| char.is_ascii_digit())).collect()
+}
+
+#[test]
+fn each_message_that_the_troubleshooting_page_explains_is_in_the_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    // A string that goes on in the next line is one string.
+    let joined: String = text.split("\\\n").map(str::trim_start).collect();
+    let page = std::fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).unwrap();
+    let messages = messages(&page);
+    assert!(messages.len() > 20, "{}", messages.len());
+    let unknown: Vec<_> = messages.into_iter().filter(|message| !joined.contains(message)).collect();
+    assert!(unknown.is_empty(), "docs/TROUBLESHOOTING.md explains what chatlift does not say: {unknown:#?}");
+}
