@@ -6,7 +6,7 @@ use std::time::Duration;
 use chatlift::sandbox::{BatchProfiles, Keep, Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{Call, CliFixture, KEY, Run, eventually};
+use crate::binary::{Call, CliFixture, KEY, Run, eventually, side_by_side};
 
 /// Memory at most, by contract.
 const MEMORY_MAX_KIB: u64 = 128 * 1024;
@@ -158,7 +158,7 @@ fn refused_batches_lead_to_the_single_lane_and_with_strict_to_an_end() {
 
 #[test]
 fn a_kill_is_resumed_in_the_other_lane() {
-    for (first, then) in [("--batch", ""), ("", "--batch")] {
+    side_by_side([("--batch", ""), ("", "--batch")], |(first, then)| {
         let bench = CliFixture::with_users(1_200);
         let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, latency: Duration::from_millis(20), ..settings(&[]) }).unwrap();
         // Both last longer than the second after which is committed.
@@ -174,7 +174,7 @@ fn a_kill_is_resumed_in_the_other_lane() {
         assert_eq!(run.summary["lane"], if then.len() == 3 { "batch" } else { "single" });
         assert_eq!((sandbox.audit().accounts, sandbox.audit().violations), (1_200, 0));
         bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
-    }
+    });
 }
 
 #[test]

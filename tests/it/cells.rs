@@ -1,7 +1,11 @@
 //! From the cells of a file to what is sent, through the real binary: what is refused, what the flags change, and that every file that a
 //! command leaves shows the cells as the input has them.
 
-use crate::binary::{Call, CliFixture};
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use crate::binary::{Call, CliFixture, eventually};
 use crate::hostile::server::{Server, code, imported, ok_with};
 use crate::sync::{connection, held, sync};
 
@@ -79,7 +83,7 @@ fn flags_that_change_what_is_read_are_part_of_the_run() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Nick\na, A\nb,NULL\n");
-    let import = |flags: &[&str]| bench.import(&server).args(flags).long_after().run();
+    let import = |flags: &[&str]| bench.import(&server).args(flags).run();
     import(&["--limit", "1"]).exits(0);
     let before = bench.contents_but_summary();
     let changed: [(&[&str], &str); 5] = [
@@ -168,8 +172,8 @@ fn a_file_with_escaped_quotes_is_told_and_read_as_the_hint_says() {
     assert_eq!(server.calls(), 0);
     let run = bench.import(&server).args(&["--escape", "\\", "--limit", "1"]).run().exits(0);
     assert_eq!(outcomes(&run), [("a", "imported")]);
-    bench.import(&server).long_after().run().exits(2).because("--escape was");
-    let run = bench.import(&server).long_after().args(&["--escape", "\\"]).run().exits(3);
+    bench.import(&server).run().exits(2).because("--escape was");
+    let run = bench.import(&server).args(&["--escape", "\\"]).run().exits(3);
     assert_eq!(outcomes(&run), [("a", "imported"), ("bad", "failed"), ("c", "imported")]);
     assert_eq!((server.nick("a").as_deref(), server.nick("c")), (Some("say \"hi\" now"), None));
     // The rejects have doubled quotes, so the hint's command has no --escape; the audit reads the input, so it has.
@@ -236,10 +240,9 @@ fn an_unfinished_run_whose_file_has_a_column_newly_read_goes_on_without_it() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,nick\na,A\nb,B\n");
     bench.import(&server).args(&["--map", "Nick=", "--limit", "1"]).run().exits(0);
-    let run =
-        bench.import(&server).long_after().run().exits(2).because("column of Nick was none, now it is 2").hints("--map Nick= goes on");
+    let run = bench.import(&server).run().exits(2).because("column of Nick was none, now it is 2").hints("--map Nick= goes on");
     assert!(run.stderr.contains("--restart"), "{}", run.stderr);
-    bench.import(&server).long_after().args(&["--map", "Nick="]).run().exits(0).imports_all(2);
+    bench.import(&server).args(&["--map", "Nick="]).run().exits(0).imports_all(2);
     assert_eq!((server.nick("a"), server.nick("b")), (None, None));
 }
 
@@ -288,13 +291,22 @@ fn a_sync_reads_uuids_as_the_last_finished_one() {
 
 #[test]
 fn a_last_line_without_its_end_is_read_once_nobody_writes_to_it_and_told() {
-    use std::io::Write;
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID\na\nbo");
+    let mut file = File::options().append(true).open(bench.path("users.csv")).unwrap();
     let running = bench.import(&server).start();
-    std::thread::park_timeout(std::time::Duration::from_millis(500));
-    std::fs::File::options().append(true).open(bench.path("users.csv")).unwrap().write_all(b"b").unwrap();
+    // It is being written until the process has had it open for some while.
+    let is_written = || file.set_modified(SystemTime::now()).unwrap();
+    eventually("it reads the file", || {
+        is_written();
+        running.has_open("users.csv")
+    });
+    for _ in 0..20 {
+        is_written();
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    file.write_all(b"b").unwrap();
     let run = running.wait().exits(0);
     assert_eq!(outcomes(&run), [("a", "imported"), ("bob", "imported")]);
     assert!(run.stderr.contains("no line end at its end"), "{}", run.stderr);
@@ -350,7 +362,7 @@ fn what_quotes_have_swallowed_is_sent_by_no_rejects_file_until_it_is_mended() {
         let commas = ",".repeat(header.matches(',').count());
         let ok = (0..valid).map(|row| format!("ok{row}{commas}")).collect::<Vec<_>>().join("\n");
         bench.write("users.csv", format!("{header}\n{ok}\n{text}"));
-        bench.import(&server).args(&flags).args(&["--restart"]).run().exits(3).because(&format!("{rows} invalid"));
+        bench.import(&server).at_any_rate().args(&flags).args(&["--restart"]).run().exits(3).because(&format!("{rows} invalid"));
         assert_eq!(server.calls(), start + usize::try_from(valid).unwrap(), "{text}");
         for _ in 0..3 {
             let rejects = bench.read("users.rejects.csv");

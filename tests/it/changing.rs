@@ -37,6 +37,9 @@ enum Change {
 const CHANGES: [Change; 7] =
     [Change::Truncated, Change::Rewritten, Change::Appended, Change::BlankAppended, Change::Renamed, Change::Linked, Change::Touched];
 
+/// The requests at which a file changes.
+const AT_EACH: [u64; 3] = [1, ROWS / 2, ROWS];
+
 /// The file that replaces the first one.
 fn other() -> String {
     "UserID,Nick\nother1,Other\nother2,Other\n".to_owned()
@@ -113,33 +116,31 @@ fn is_told(run: &Run, change: Change, context: &str) {
 
 #[test]
 fn an_import_ends_as_finished_only_if_what_it_read_still_stands() {
-    for change in CHANGES {
-        for at in [1, ROWS / 2, ROWS] {
-            let context = format!("{change:?} at request {at}");
-            let bench = CliFixture::with_users(ROWS);
-            let server = changing(bench.path("users.csv"), change, at);
-            let import = || quiet(&bench, &server).args(&["--no-progress"]).at_any_rate();
-            let run = import().run();
-            is_told(&run, change, &context);
-            if change.is_harm() {
-                assert!(run.rows.len() as u64 <= ROWS, "{context}");
-                assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
-                let again = import().run();
-                assert_ne!(again.code, Some(0), "{context}: {}", again.stderr);
-                // With the original file the run continues.
-                bench.write("users.csv", users(ROWS));
-                import().run().exits(0).imports_all(ROWS);
-                continue;
-            }
-            run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
+    side_by_side(AT_EACH.into_iter().flat_map(|at| CHANGES.map(|change| (change, at))), |(change, at)| {
+        let context = format!("{change:?} at request {at}");
+        let bench = CliFixture::with_users(ROWS);
+        let server = changing(bench.path("users.csv"), change, at);
+        let import = || quiet(&bench, &server).args(&["--no-progress"]).at_any_rate();
+        let run = import().run();
+        is_told(&run, change, &context);
+        if change.is_harm() {
+            assert!(run.rows.len() as u64 <= ROWS, "{context}");
+            assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
             let again = import().run();
-            if change.is_new_file() {
-                again.exits(0).imports_all(2);
-            } else {
-                again.exits(0).because("finished earlier");
-            }
+            assert_ne!(again.code, Some(0), "{context}: {}", again.stderr);
+            // With the original file the run continues.
+            bench.write("users.csv", users(ROWS));
+            import().run().exits(0).imports_all(ROWS);
+            return;
         }
-    }
+        run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
+        let again = import().run();
+        if change.is_new_file() {
+            again.exits(0).imports_all(2);
+        } else {
+            again.exits(0).because("finished earlier");
+        }
+    });
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_no_new_one_is_
 
 #[test]
 fn a_resumed_import_sees_what_becomes_of_its_file_as_a_fresh_one_does() {
-    for change in CHANGES {
+    side_by_side(CHANGES, |change| {
         let context = format!("{change:?}");
         let bench = CliFixture::with_users(ROWS);
         let server = changing(bench.path("users.csv"), change, 800);
@@ -166,7 +167,7 @@ fn a_resumed_import_sees_what_becomes_of_its_file_as_a_fresh_one_does() {
         if !change.is_harm() {
             run.imports_all(if change == Change::Appended { ROWS + MORE } else { ROWS });
         }
-    }
+    });
 }
 
 fn sandbox() -> Sandbox {
@@ -199,32 +200,30 @@ fn an_import_in_batches_ends_as_finished_only_if_what_it_read_still_stands() {
 
 #[test]
 fn a_sync_ends_as_finished_only_if_what_was_planned_still_stands() {
-    for change in CHANGES {
-        for at in [1, ROWS / 2, ROWS] {
-            let context = format!("{change:?} at request {at}");
-            let bench = CliFixture::with_users(ROWS);
-            let server = changing(bench.path("users.csv"), change, at);
-            let run = sync(&bench, &server).args(&["--no-progress"]).run();
-            is_told(&run, change, &context);
-            if change.is_harm() {
-                assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
-                bench.write("users.csv", users(ROWS));
-                sync(&bench, &server).run().exits(0);
-                continue;
-            }
-            assert_eq!(run.rows.len() as u64, ROWS, "what was planned is what is sent: {context}");
-            // The next run plans the new rows.
-            let next = sync(&bench, &server).args(&["--allow", "shrunk", "--allow", "cut"]).run().exits(0);
-            let new = if change.is_new_file() {
-                2
-            } else if change == Change::Appended {
-                MORE
-            } else {
-                0
-            };
-            assert_eq!(next.rows.len() as u64, new, "{context}: {}", next.stderr);
+    side_by_side(AT_EACH.into_iter().flat_map(|at| CHANGES.map(|change| (change, at))), |(change, at)| {
+        let context = format!("{change:?} at request {at}");
+        let bench = CliFixture::with_users(ROWS);
+        let server = changing(bench.path("users.csv"), change, at);
+        let run = sync(&bench, &server).args(&["--no-progress"]).run();
+        is_told(&run, change, &context);
+        if change.is_harm() {
+            assert!(run.rows.iter().all(|row| row.user_id == format!("user{}", row.number)), "no row is half of one: {context}");
+            bench.write("users.csv", users(ROWS));
+            sync(&bench, &server).run().exits(0);
+            return;
         }
-    }
+        assert_eq!(run.rows.len() as u64, ROWS, "what was planned is what is sent: {context}");
+        // The next run plans the new rows.
+        let next = sync(&bench, &server).args(&["--allow", "shrunk", "--allow", "cut"]).run().exits(0);
+        let new = if change.is_new_file() {
+            2
+        } else if change == Change::Appended {
+            MORE
+        } else {
+            0
+        };
+        assert_eq!(next.rows.len() as u64, new, "{context}: {}", next.stderr);
+    });
 }
 
 #[test]

@@ -5,9 +5,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
-use crate::binary::{Call, CliFixture, Run, eventually, users};
+use crate::binary::{Call, CliFixture, Run, eventually, side_by_side, users};
 use crate::hostile::server::{Server, imported};
 
 /// The most system calls of one kind that are tried; no run has as many. Chosen.
@@ -169,18 +168,10 @@ fn every_system_call_of_the_journal_may_fail() {
     ];
     let twice =
         [Earlier::Nothing, Earlier::Stopped].into_iter().flat_map(|earlier| faults.map(|(fault, expected)| (earlier, fault, expected)));
-    let left = Mutex::new(twice);
-    let next = || left.lock().unwrap().next();
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while let Some((earlier, fault, expected)) = next() {
-                    let count = fail_each(&strace, earlier, fault, expected);
-                    println!("{earlier:?}, {fault:?}: {count} calls");
-                    assert!(count > 0, "{earlier:?}, {fault:?} fails no call");
-                }
-            });
-        }
+    side_by_side(twice, |(earlier, fault, expected)| {
+        let count = fail_each(&strace, earlier, fault, expected);
+        println!("{earlier:?}, {fault:?}: {count} calls");
+        assert!(count > 0, "{earlier:?}, {fault:?} fails no call");
     });
 }
 
@@ -331,7 +322,8 @@ fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
     let server = Server::new(|_| imported());
     let endpoint = server.endpoint();
     let written = ["users.results.csv", "users.checkpoint.json.new", "users.checkpoint.json", "s.db", "s.db-journal"];
-    for (call, file) in written.iter().flat_map(|file| [("openat", file), ("fsync,fdatasync", file), ("rename", file)]) {
+    let cases = written.iter().flat_map(|file| [("openat", file), ("fsync,fdatasync", file), ("rename", file)]);
+    side_by_side(cases, |(call, file)| {
         let bench = CliFixture::with_users(20);
         let inject = format!("inject={call}:signal=TERM:when=1");
         let files = files(&bench, &[file]);
@@ -344,7 +336,7 @@ fn a_signal_while_a_run_begins_leaves_all_of_it_or_nothing() {
         assert!([Some(0), Some(4)].contains(&run.code), "{call} of {file}: {:?}: {}", run.code, run.stderr);
         assert!(is_nothing || is_a_run && !left.contains("s.db-journal"), "{call} of {file}: {left:?}: {}", run.stderr);
         import().run().exits(0).imports_all(20);
-    }
+    });
 }
 
 #[test]

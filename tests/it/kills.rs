@@ -13,6 +13,7 @@ use chatlift::sandbox::{Audit, Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::binary::{CliFixture, KEY, Run, Running, eventually};
+use crate::support::ports::is_connected_to;
 
 /// The default number of kills. Chosen: it takes some seconds.
 const KILLS: u64 = 200;
@@ -25,9 +26,6 @@ const EARLY: Duration = Duration::from_millis(40);
 const CALLS_MAX: u64 = 400;
 /// The most requests before a process is sometimes killed or stopped. Chosen: more than the 1,000 rows of a commit.
 const MANY_CALLS_MAX: u64 = 1_400;
-/// If the service has got no request for this long, it has got every request of a dead process. Chosen: longer than its thread may wait for
-/// its turn.
-const SILENCE: Duration = Duration::from_millis(25);
 /// The most requests that test the service in a process that finishes: three for a suspected outage, and another suspicion can follow after
 /// a second at the earliest. No file takes two seconds.
 const TEST_CALLS_MAX: u64 = 6;
@@ -185,19 +183,9 @@ impl File {
             running.signal(signal);
         }
         let run = running.wait();
-        self.awaits_silence();
+        // Every request of this process has arrived before the next one starts, as it is when a person or a scheduler starts it.
+        eventually("the service has read it all", || !is_connected_to(self.sandbox.address().port()) && self.audit().in_flight == 0);
         run
-    }
-
-    /// Waits until every request of a process has arrived before the next process starts, as it does when a person or a scheduler starts
-    /// it.
-    fn awaits_silence(&self) {
-        eventually("silence", || {
-            let before = self.calls();
-            std::thread::park_timeout(SILENCE);
-            let audit = self.audit();
-            audit.in_flight == 0 && audit.of(SandboxCommand::AccountImport).calls == before
-        });
     }
 
     fn awaits(&self, calls: u64, running: &mut Running<'_>) {

@@ -11,8 +11,8 @@ use crate::binary::{CliFixture, KEY, Run, eventually, side_by_side};
 use crate::disk::skipped;
 use crate::support::ports::unused_port;
 
-/// Requests: those of ten seconds at the rate.
-const ROWS: u64 = 2_000;
+/// Requests: those of six seconds at the rate.
+const ROWS: u64 = 1_200;
 /// Attempts at a measurement. Chosen: a machine that is busy with other tests stalls nginx and the client for longer than five requests
 /// take.
 const ATTEMPTS: usize = 4;
@@ -81,7 +81,7 @@ fn config(port: u16, limit: &str, upstream: &str) -> String {
 
 #[test]
 fn nginx_costs_no_pace_and_no_attempt() {
-    // Each of them takes ten seconds.
+    // Each of them takes six seconds.
     let cases: [fn(); 2] =
         [nginx_lets_through_nearly_all_that_its_limit_allows, connections_that_nginx_closes_early_cost_no_pace_and_no_attempt];
     side_by_side(cases, |case| case());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{CliFixture, KEY, side_by_side};
+use crate::binary::{CliFixture, KEY, eventually, side_by_side};
 
 /// More rows than all processes together can import.
 const ROWS: u64 = 20_000;
@@ -34,12 +34,13 @@ struct Seen {
     ends: Vec<usize>,
 }
 
-/// Starts one process after the other; each is ended by its signal after that time.
-fn one_after_the_other(flags: &[&str], command: SandboxCommand, signals: &[(Signal, u64)]) -> Seen {
+/// Starts one process after the other; each is ended by its signal once so many of its calls have arrived.
+fn one_after_the_other(flags: &[&str], command: SandboxCommand, signals: &[(Signal, usize)]) -> Seen {
     let (bench, sandbox) = (CliFixture::with_users(ROWS), sandbox());
-    let ends = signals.iter().map(|(signal, after_ms)| {
-        let running = bench.import_into("users.csv", &sandbox.endpoint()).args(flags).start();
-        std::thread::park_timeout(Duration::from_millis(*after_ms));
+    let ends = signals.iter().map(|(signal, calls)| {
+        let enough = sandbox.audit().of(command).arrivals.len() + calls;
+        let running = bench.import_into("users.csv", &sandbox.endpoint()).soon_after().args(flags).start();
+        eventually("enough calls", || sandbox.audit().of(command).arrivals.len() >= enough);
         running.signal(*signal);
         running.wait();
         sandbox.audit().of(command).arrivals.len()
@@ -50,7 +51,7 @@ fn one_after_the_other(flags: &[&str], command: SandboxCommand, signals: &[(Sign
 
 /// Each process must wait for its second, and none may exceed the limit.
 #[track_caller]
-fn check(flags: &[&str], command: SandboxCommand, signals: &[(Signal, u64)], limit: usize) {
+fn check(flags: &[&str], command: SandboxCommand, signals: &[(Signal, usize)], limit: usize) {
     let Seen { arrivals, ends } = one_after_the_other(flags, command, signals);
     let case = format!("{flags:?}, {signals:?}, after each process {ends:?} calls");
     assert!(ends.last().is_some_and(|calls| *calls > limit), "{case}: that is too few to judge");
@@ -65,12 +66,13 @@ fn check(flags: &[&str], command: SandboxCommand, signals: &[(Signal, u64)], lim
 
 #[test]
 fn the_limit_holds_over_kills_and_stops() {
-    let kills = [1_300, 1_200, 1_700, 1_150, 1_250].map(|ms| (Signal::KILL, ms));
-    let mixed = [(Signal::KILL, 1_300), (Signal::TERM, 1_250), (Signal::INT, 1_600), (Signal::KILL, 1_200), (Signal::TERM, 1_200)];
+    // In hundredths of what the limit allows in a second.
+    let kills = [(Signal::KILL, 110), (Signal::KILL, 5), (Signal::KILL, 60), (Signal::KILL, 25)];
+    let mixed = [(Signal::KILL, 25), (Signal::TERM, 110), (Signal::INT, 15), (Signal::KILL, 60)];
     let single = (&["--rate", "200"][..], SandboxCommand::AccountImport, 200);
     let batches = (&["--rate", "20", "--batch=strict"][..], SandboxCommand::MultiaccountImport, 20);
-    side_by_side([(single, &kills), (single, &mixed), (batches, &mixed)], |((flags, command, limit), signals)| {
-        check(flags, command, signals, limit);
+    side_by_side([(single, kills), (single, mixed), (batches, mixed)], |((flags, command, limit), signals)| {
+        check(flags, command, &signals.map(|(signal, hundredths)| (signal, limit * hundredths / 100)), limit);
     });
 }
 
@@ -83,7 +85,7 @@ fn let_calls_leave_now(bench: &CliFixture) {
 #[test]
 fn a_finished_run_does_not_wait() {
     let (bench, sandbox) = (CliFixture::with_users(3), sandbox());
-    let import = || bench.import_into("users.csv", &sandbox.endpoint());
+    let import = || bench.import_into("users.csv", &sandbox.endpoint()).soon_after();
     import().run().exits(0);
     // A busy machine may take a second to start a process, but not each time. A process that waits takes it each time, as the last one
     // shows.
@@ -105,7 +107,7 @@ fn a_finished_run_does_not_wait() {
 
 #[test]
 fn the_lock_file_has_the_time_of_the_last_request() {
-    let (bench, sandbox) = (CliFixture::with_users(300), sandbox());
+    let (bench, sandbox) = (CliFixture::with_users(150), sandbox());
     bench.import_into("users.csv", &sandbox.endpoint()).args(&["--rate", "100"]).run().exits(0);
     let results = std::fs::metadata(bench.path("users.results.csv")).unwrap().modified().unwrap();
     let lock = std::fs::metadata(bench.path("users.checkpoint.json.lock")).unwrap().modified().unwrap();

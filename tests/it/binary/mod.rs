@@ -24,10 +24,14 @@ use secrets::Secrets;
 /// The key that signs in every run and that no run may show. It has characters that other encodings change.
 pub(crate) const KEY: &str = "SENTINEL/5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e+=";
 pub(crate) const SDKAPPID: &str = "1400000000";
-/// A run that takes longer is killed and fails the test. The longest take some seconds.
-const RUN_MAX: Duration = Duration::from_secs(60);
+/// A run that takes longer is killed and fails the test. Chosen: the longest take some seconds, and a machine may be far slower.
+const RUN_MAX: Duration = Duration::from_secs(240);
 /// How often to check whether something has happened.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Commands that send requests.
+const SENDERS: [&str; 3] = ["import", "sync", "verify"];
+/// The age of an input as a test writes it. Chosen: far more than the second for which a process waits for the rest of a last line.
+const INPUT_AGE: Duration = Duration::from_secs(60);
 
 /// The number of runs, so that every second one logs as JSON.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
@@ -68,8 +72,9 @@ impl CliFixture {
         self.folder.path().join(name)
     }
 
+    /// Writes a file as if a minute ago (see [`write_a_minute_ago`]).
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        fs::write(self.path(name), text).unwrap();
+        write_a_minute_ago(&self.path(name), text);
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
@@ -104,12 +109,12 @@ impl CliFixture {
         self.contents().into_iter().filter(|(name, _)| name != "summary.json").collect()
     }
 
-    /// A command with these arguments.
+    /// A command with these arguments. If it sends requests, it finds that the last process on these files sent its last one long ago.
     pub(crate) fn call<'a>(&'a self, args: &[&str]) -> Call<'a> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chatlift"));
         command.env_clear().current_dir(self.folder.path()).args(args).stdin(Stdio::null());
         let stem = "users".to_owned();
-        Call { bench: self, command, usual: &[], stdin: None, server: None, shows_key: false, is_long_after: false, stem }
+        Call { bench: self, command, usual: &[], stdin: None, server: None, shows_key: false, is_soon_after: false, stem }
     }
 
     /// An import of `users.csv` into the server.
@@ -131,8 +136,15 @@ impl CliFixture {
         let key = self.key();
         let call = self.call(&["import", file, "--endpoint", endpoint, "--sdkappid", SDKAPPID, "--summary", "summary.json"]);
         let call = call.args(&["--secret-key-file", key.to_str().unwrap()]);
-        Call { stem: file.trim_end_matches(".csv").to_owned(), usual: &["--timeout=1", "--in-flight=16"], ..call }
+        Call { stem: file.trim_end_matches(".csv").to_owned(), usual: &["--timeout=20", "--in-flight=16"], ..call }
     }
+}
+
+/// Writes a file and dates it back by a minute, since a process waits a second for whoever may still be writing the last line. `cells` proves
+/// that wait. A file that is written later is still the younger one.
+pub(crate) fn write_a_minute_ago(path: &Path, text: impl AsRef<[u8]>) {
+    fs::write(path, text).unwrap();
+    File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - INPUT_AGE).unwrap();
 }
 
 /// An input of this many accounts.
@@ -150,7 +162,7 @@ pub(crate) struct Call<'a> {
     server: Option<&'a Server>,
     /// Whether the environment or the output may contain the key, because the test wants it there.
     shows_key: bool,
-    is_long_after: bool,
+    is_soon_after: bool,
     stem: String,
 }
 
@@ -165,19 +177,14 @@ impl<'a> Call<'a> {
         Self { usual, ..self }
     }
 
-    /// Removes the rate limit, and with it the wait after an earlier process (see [`Self::long_after`]).
+    /// Removes the rate limit.
     pub(crate) fn at_any_rate(self) -> Self {
         self.args(&["--rate", "0"])
     }
 
-    /// Pretends that the last process on these files sent its last request long ago. The wait of a second is tested in `processes`.
-    pub(crate) fn long_after(self) -> Self {
-        Self { is_long_after: true, ..self }
-    }
-
-    fn has_no_limit(&self) -> bool {
-        let args: Vec<_> = self.command.get_args().collect();
-        args.windows(2).any(|pair| pair == ["--rate", "0"])
+    /// Leaves the time of the last request as the last process on these files has left it, so that this one waits its second out.
+    pub(crate) fn soon_after(self) -> Self {
+        Self { is_soon_after: true, ..self }
     }
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
@@ -222,7 +229,7 @@ impl<'a> Call<'a> {
         let given: BTreeSet<_> = self.command.get_args().map(ToOwned::to_owned).collect();
         let is_given = |flag: &str| flag.split_once('=').is_some_and(|(name, _)| given.contains(OsStr::new(name)));
         self.command.args(self.usual.iter().filter(|flag| !is_given(flag)));
-        if self.is_long_after || self.has_no_limit() {
+        if !self.is_soon_after && given.iter().any(|arg| SENDERS.iter().any(|command| arg == command)) {
             self.bench.ages_last_calls();
         }
         let number = self.bench.outputs.replace(self.bench.outputs.get() + 1);
@@ -270,6 +277,12 @@ impl Running<'_> {
             let taken = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
             taken.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & TERM_BIT != 0)
         });
+    }
+
+    /// Whether the process has this file of its folder open.
+    pub(crate) fn has_open(&self, name: &str) -> bool {
+        let opened = fs::read_dir(Path::new("/proc").join(self.id().to_string()).join("fd")).into_iter().flatten();
+        opened.filter_map(Result::ok).any(|entry| fs::read_link(entry.path()).is_ok_and(|file| file == self.bench.path(name)))
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

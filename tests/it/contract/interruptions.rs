@@ -42,8 +42,8 @@ fn a_signal_stops_the_run_and_the_same_command_finishes_it() {
 #[test]
 fn a_second_signal_ends_the_run_at_once_and_consistently() {
     let bench = CliFixture::with_users(40);
-    let server = Server::new(|request| if request.number < 20 { imported() } else { imported().after(Duration::from_secs(20)) });
-    let running = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "30"]).start();
+    let server = Server::new(|request| if request.number < 20 { imported() } else { imported().held() });
+    let running = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "300"]).start();
     eventually("requests that hang", || server.calls() >= 24);
     running.signal(Signal::INT);
     eventually("the message about it", || running.stderr().contains("stopping"));
@@ -75,13 +75,13 @@ fn a_signal_in_an_outage_stops_the_run() {
 
 #[test]
 fn after_a_kill_at_any_moment_every_row_has_one_line_in_order() {
-    const USERS: u64 = 1_500;
+    const USERS: u64 = 1_200;
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let bench = CliFixture::with_users(USERS);
     let server = Server::new(|_| imported());
-    let call = || bench.import(&server).args(&["--rate", "600", "--in-flight", "8"]).long_after();
+    let call = || bench.import(&server).args(&["--rate", "600", "--in-flight", "8"]);
     for _ in 0..4 {
         let target = server.calls() + random.usize(1..500);
         let running = call().start();
@@ -151,10 +151,10 @@ fn fill(mut pipe: &File) {
 #[test]
 fn a_run_that_a_third_signal_ends_keeps_its_locks() {
     let bench = CliFixture::with_users(40);
-    let server = Server::new(|_| imported().after(Duration::from_secs(20)));
+    let server = Server::new(|_| imported().held());
     let stderr = pipe(&bench, "unread");
     let redirect = format!("exec 2>{}", bench.outside("unread").display());
-    let call = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "30", "--state", "users.state"]);
+    let call = bench.import(&server).at_any_rate().args(&["--in-flight", "4", "--timeout", "300", "--state", "users.state"]);
     let mut running = call.through_shell(&redirect).start();
     eventually("requests that hang", || server.calls() >= 4);
     fill(&stderr);
@@ -179,8 +179,8 @@ fn a_start_that_a_signal_ends_removes_its_locks_last() {
     let locks = ["users.checkpoint.json.lock", "users.state.lock"];
     eventually("the locks", || locks.iter().all(|lock| bench.names().contains(*lock)));
     eventually("it waits for its input", || bench.names().len() > 1 + locks.len());
+    let (told, mut gone_at) = (Instant::now(), None);
     running.signal(Signal::TERM);
-    let mut gone_at = None;
     while !running.has_ended() {
         if locks.iter().any(|lock| !bench.names().contains(*lock)) {
             gone_at.get_or_insert_with(Instant::now);
@@ -188,8 +188,8 @@ fn a_start_that_a_signal_ends_removes_its_locks_last() {
         std::thread::park_timeout(Duration::from_millis(1));
     }
     // Writing the exit message alone takes a second.
-    let free_for = gone_at.map_or(Duration::ZERO, |gone: Instant| gone.elapsed());
-    assert!(free_for < Duration::from_millis(500), "its locks were gone for {free_for:?} while it was at work");
+    let held_for = gone_at.map_or(told.elapsed(), |gone: Instant| gone - told);
+    assert!(held_for >= Duration::from_secs(1), "its locks were gone after {held_for:?} while it was at work");
     assert_eq!(running.wait().code, Some(4));
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["users.csv"]);
 }

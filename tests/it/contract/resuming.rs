@@ -64,7 +64,7 @@ fn backups_never_replace_other_files() {
     for name in &mine {
         bench.write(name, "mine");
     }
-    bench.import(&server).args(&["--restart"]).long_after().run().exits(0).imports_all(2);
+    bench.import(&server).args(&["--restart"]).run().exits(0).imports_all(2);
     assert!(mine.iter().all(|name| bench.read(name) == "mine"));
     let aside: Vec<_> = bench.names().into_iter().filter(|name| name.starts_with("users.results.2") && !mine.contains(name)).collect();
     assert_eq!(aside.len(), 1, "{aside:?}");
@@ -76,13 +76,13 @@ fn backups_never_replace_other_files() {
 fn an_unfinished_run_is_resumed_or_restarted() {
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
-    let run = bench.import(&server).long_after().run().exits(0).imports_all(6);
+    let run = bench.import(&server).run().exits(0).imports_all(6);
     assert_eq!((server.calls(), run.summary["resumed_at_row"].as_u64()), (6, Some(2)));
     bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
 
     let server = Server::new(|_| imported());
     let bench = unfinished(&server);
-    let run = bench.import(&server).args(&["--restart"]).long_after().run().exits(0).imports_all(6);
+    let run = bench.import(&server).args(&["--restart"]).run().exits(0).imports_all(6);
     assert_eq!((server.calls(), run.summary["resumed_at_row"].as_u64()), (8, Some(0)));
 }
 
@@ -91,7 +91,7 @@ fn a_limit_is_a_canary() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID\na\nb\n xy\nc\nd\n");
     let server = Server::new(|_| imported());
-    let limit = |count: &str| bench.import(&server).args(&["--limit", count]).long_after().run();
+    let limit = |count: &str| bench.import(&server).args(&["--limit", count]).run();
     limit("0").exits(0).because("5 remain").settles(0);
     assert_eq!(server.calls(), 0);
     limit("2").exits(0).because("3 remain").hints("without --limit").imports_all(2);
@@ -149,7 +149,7 @@ fn files_that_do_not_belong_together_are_refused_and_no_file_changes() {
         bench.import(&server).run().exits(2).because(why).hints("--restart");
         assert_eq!(bench.contents_but_summary(), before);
         let calls = server.calls();
-        bench.import(&server).args(&["--restart"]).long_after().run().exits(0).imports_all(6);
+        bench.import(&server).args(&["--restart"]).run().exits(0).imports_all(6);
         assert_eq!(server.calls(), calls + 6);
     };
     let remove = |bench: &CliFixture, name: &str| std::fs::remove_file(bench.path(name)).unwrap();
@@ -175,7 +175,7 @@ fn bytes_behind_the_checkpoint_are_cut_after_a_crash() {
     let bench = unfinished(&server);
     bench.write("users.results.csv", bench.read("users.results.csv") + "3,4,user3,imp");
     bench.write("users.rejects.csv", "of a commit that never happened");
-    let run = bench.import(&server).long_after().run().exits(0).imports_all(6);
+    let run = bench.import(&server).run().exits(0).imports_all(6);
     assert_eq!(run.rejects, None);
 }
 
@@ -199,7 +199,7 @@ fn a_run_that_started_without_a_column_is_resumed_without_it() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "uid,nick_name,nick\na1,x,Ann\nb2,y,Bob\n");
-    let import = |flags: &[&str]| bench.import(&server).args(&["--map", "UserID=UID"]).args(flags).long_after().run();
+    let import = |flags: &[&str]| bench.import(&server).args(&["--map", "UserID=UID"]).args(flags).run();
     import(&["--map", "Nick=", "--limit", "1"]).exits(0);
     // Its checkpoint is like that of a version which did not take this name for the field.
     let before = bench.contents_but_summary();
@@ -217,7 +217,7 @@ fn a_finished_run_with_other_columns_is_a_new_run() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,name,Nick;x\na1,Ann,;A\nb2,Bob,;B\n");
-    let import = |flags: &[&str]| bench.import(&server).args(flags).long_after().run();
+    let import = |flags: &[&str]| bench.import(&server).args(flags).run();
     import(&[]).exits(0).imports_all(2);
     assert_eq!((server.calls(), server.nick("a1")), (2, None));
     // The column that was not read before is sent, and the old files are kept as backups.

@@ -43,7 +43,7 @@ fn a_hangup_stops_the_run_as_other_signals_do() {
 fn a_hangup_that_is_ignored_stays_ignored() {
     let bench = CliFixture::with_users(60);
     let server = steady();
-    let call = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).usually(&["--timeout=1"]);
+    let call = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).usually(&["--timeout=20"]);
     let running = call.through_shell("trap '' HUP").start();
     eventually("calls", || server.calls() >= 5);
     running.signal(Signal::HUP);
@@ -58,7 +58,7 @@ fn a_signal_while_standard_input_is_copied_leaves_no_partial_file() {
         let pipe = fifo(&bench);
         let mut writer = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
         writer.write_all(users(50).as_bytes()).unwrap();
-        let call = bench.import_of("-", &server).stem("out").args(&["--results", "out.results.csv"]).usually(&["--timeout=1"]);
+        let call = bench.import_of("-", &server).stem("out").args(&["--results", "out.results.csv"]).usually(&["--timeout=20"]);
         let running = call.through("/bin/sh", &["-c", &format!("exec \"$0\" \"$@\" < {}", pipe.display())]).start();
         eventually("what came in", || bench.names().contains("out.input.csv.new"));
         let began = Instant::now();

@@ -146,12 +146,10 @@ const LIMIT: f64 = 10_000.0;
 #[tokio::test(start_paused = true)]
 async fn accounts_in_trouble_cost_less_than_a_tenth_of_the_pace() {
     for trouble in [Trouble::Poison, Trouble::PoisonedBatch, Trouble::Listed] {
-        for _ in 0..3 {
-            let seed = fastrand::u64(..);
-            let mean = fresh_accounts_a_second(trouble, WINDOW_RECORDS, seed).await;
-            println!("{trouble:?}, seed {seed}: {mean:.0} accounts/s");
-            assert!(mean >= 0.9 * LIMIT, "{trouble:?}, seed {seed}: {mean:.0} accounts/s");
-        }
+        let seed = fastrand::u64(..);
+        let mean = fresh_accounts_a_second(trouble, WINDOW_RECORDS, seed).await;
+        println!("{trouble:?}, seed {seed}: {mean:.0} accounts/s");
+        assert!(mean >= 0.9 * LIMIT, "{trouble:?}, seed {seed}: {mean:.0} accounts/s");
     }
 }
 

@@ -3,19 +3,39 @@
 use std::time::Duration;
 
 use super::server::{Act, Reply, Server, acts, answer, code, imported, ok_with, raw};
-use crate::binary::CliFixture;
+use crate::binary::{CliFixture, side_by_side};
 
 const USERS: usize = 6;
-/// Longer than the run's timeout of a second.
+/// Longer than the timeout of a second.
 const TOO_LONG: Duration = Duration::from_secs(3);
 const GOOD: &str = r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""}"#;
 
+/// What is answered first.
+struct Case {
+    what: String,
+    /// Attempts for each user.
+    attempts: u32,
+    first: Box<dyn Fn() -> Reply + Send + Sync>,
+}
+
+fn case(what: &str, attempts: u32, first: impl Fn() -> Reply + Send + Sync + 'static) -> Case {
+    Case { what: what.to_owned(), attempts, first: Box::new(first) }
+}
+
 /// Each user's first answer is this one and the second is good. All users must be imported, each with this many attempts.
-#[track_caller]
-fn check(what: &str, attempts: u32, first: impl Fn() -> Reply + Send + Sync + 'static) {
+fn check(cases: impl IntoIterator<Item = Case>) {
+    check_within("20", cases);
+}
+
+/// The same with another timeout, in seconds.
+fn check_within(timeout: &str, cases: impl IntoIterator<Item = Case>) {
+    side_by_side(cases, |case| users_are_imported(timeout, case));
+}
+
+fn users_are_imported(timeout: &str, Case { what, attempts, first }: Case) {
     let bench = CliFixture::with_users(USERS as u64);
     let server = Server::new(move |request| if request.nth_of_user == 1 { first() } else { imported() });
-    let run = bench.import(&server).at_any_rate().run().exits(0).imports_all(USERS as u64);
+    let run = bench.import(&server).at_any_rate().args(&["--timeout", timeout]).run().exits(0).imports_all(USERS as u64);
     assert_eq!(run.attempts(), [attempts; USERS], "{what}: {}", run.stderr);
     assert_eq!(server.calls(), USERS * attempts as usize, "{what}");
     assert_eq!((server.users(), server.wrong()), (USERS, Vec::new()), "{what}");
@@ -41,83 +61,101 @@ fn after_a_body_that_is_not_the_documented_json_the_request_is_repeated() {
         r#"{"ActionStatus":"OK","ErrorCode":0,"#,
         r#"{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":""} trailing"#,
     ];
-    for body in bodies {
-        check(body, 2, move || ok_with(body));
-    }
-    check("bytes that are no text", 2, || raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xfe\0\x80".to_vec()));
+    check(bodies.map(|body| case(body, 2, move || ok_with(body))));
+    check([case("bytes that are no text", 2, || raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\xff\xfe\0\x80".to_vec()))]);
 }
 
 #[test]
 fn ok_with_an_error_code_and_a_failure_without_one_are_not_a_success() {
-    check("OK, but 70169", 2, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":""}"#));
-    check("FAIL, but 0", 2, || ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":""}"#));
-    check("a status of another case", 2, || ok_with(r#"{"ActionStatus":"ok","ErrorCode":0,"ErrorInfo":""}"#));
-    check("a passing fault", 2, || code(70500));
+    check([
+        case("OK, but 70169", 2, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":70169,"ErrorInfo":""}"#)),
+        case("FAIL, but 0", 2, || ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":0,"ErrorInfo":""}"#)),
+        case("a status of another case", 2, || ok_with(r#"{"ActionStatus":"ok","ErrorCode":0,"ErrorInfo":""}"#)),
+        case("a passing fault", 2, || code(70500)),
+    ]);
 }
 
 #[test]
 fn another_status_than_200_is_a_temporary_error() {
-    for status in ["201 Created", "204 No Content", "400 Bad Request", "403 Forbidden", "404 Not Found", "500 Oops", "502 Bad Gateway"] {
-        check(status, 2, move || answer(status, "", if status.starts_with("204") { "" } else { GOOD }));
-    }
+    let statuses = ["201 Created", "204 No Content", "400 Bad Request", "403 Forbidden", "404 Not Found", "500 Oops", "502 Bad Gateway"];
+    check(statuses.map(|status| case(status, 2, move || answer(status, "", if status.starts_with("204") { "" } else { GOOD }))));
 }
 
 #[test]
 fn after_a_broken_connection_the_request_is_repeated_with_or_without_an_effect() {
-    check("reset before the effect", 2, || acts([Act::Reset]));
-    check("reset after the effect", 2, || acts([Act::Reset]).with_effect());
-    check("closed without a byte", 2, || acts([Act::Close]));
-    check("reset in the head", 2, || raw("HTTP/1.1 200 OK\r\nContent-Le").then(Act::Reset).with_effect());
-    check("closed in the body", 2, || raw(format!("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{GOOD}")).then(Act::Close));
-    check("closed in a chunk", 2, || raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{").then(Act::Close));
+    check([
+        case("reset before the effect", 2, || acts([Act::Reset])),
+        case("reset after the effect", 2, || acts([Act::Reset]).with_effect()),
+        case("closed without a byte", 2, || acts([Act::Close])),
+        case("reset in the head", 2, || raw("HTTP/1.1 200 OK\r\nContent-Le").then(Act::Reset).with_effect()),
+        case("closed in the body", 2, || raw(format!("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{GOOD}")).then(Act::Close)),
+        case("closed in a chunk", 2, || raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{").then(Act::Close)),
+    ]);
 }
 
 #[test]
 fn after_bytes_that_are_not_http_the_request_is_repeated() {
-    check("another protocol", 2, || raw("220 mail.example ESMTP\r\n").then(Act::Close));
-    check("a body alone", 2, || raw(GOOD).then(Act::Close));
-    check("two lengths", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}").then(Act::Close));
+    check([
+        case("another protocol", 2, || raw("220 mail.example ESMTP\r\n").then(Act::Close)),
+        case("a body alone", 2, || raw(GOOD).then(Act::Close)),
+        case("two lengths", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}").then(Act::Close)),
+    ]);
 }
 
 #[test]
 fn endless_headers_are_not_read_to_their_end() {
     let many = "X-Y: z\r\n".repeat(10_000);
-    check("10,000 headers", 2, move || raw(format!("HTTP/1.1 200 OK\r\n{many}\r\n")).then(Act::Close));
-    check("a header of a megabyte", 2, || raw(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))).then(Act::Close));
+    check([
+        case("10,000 headers", 2, move || raw(format!("HTTP/1.1 200 OK\r\n{many}\r\n")).then(Act::Close)),
+        case("a header of a megabyte", 2, || raw(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))).then(Act::Close)),
+    ]);
 }
 
 #[test]
 fn a_body_without_an_end_or_of_ten_megabytes_is_not_read_to_its_end() {
-    check("10 MB", 2, || ok_with(&" ".repeat(10 << 20)));
-    check("without an end", 2, || {
-        let chunk = format!("8000\r\n{}\r\n", " ".repeat(0x8000));
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
-        acts([head].into_iter().chain(std::iter::repeat_n(chunk, 1_000)).map(|text| Act::Send(text.into_bytes()))).then(Act::Close)
-    });
+    check([
+        case("10 MB", 2, || ok_with(&" ".repeat(10 << 20))),
+        case("without an end", 2, || {
+            let chunk = format!("8000\r\n{}\r\n", " ".repeat(0x8000));
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+            acts([head].into_iter().chain(std::iter::repeat_n(chunk, 1_000)).map(|text| Act::Send(text.into_bytes()))).then(Act::Close)
+        }),
+    ]);
 }
 
 #[test]
 fn an_answer_after_the_timeout_is_not_waited_for() {
-    check("silence", 2, || imported().after(TOO_LONG).then(Act::Close));
-    check("a byte a second", 2, || imported().dripping(Duration::from_millis(900)).then(Act::Close));
-    check("a body that stops", 2, || raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{").then(Act::Pause(TOO_LONG)).then(Act::Close));
+    check_within(
+        "1",
+        [
+            case("silence", 2, || imported().after(TOO_LONG).then(Act::Close)),
+            case("a byte a second", 2, || imported().dripping(Duration::from_millis(900)).then(Act::Close)),
+            case("a body that stops", 2, || {
+                raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{").then(Act::Pause(TOO_LONG)).then(Act::Close)
+            }),
+        ],
+    );
 }
 
 #[test]
 fn a_good_answer_may_have_any_http_form() {
-    check("byte by byte", 1, || imported().dripping(Duration::from_millis(1)));
-    check("HTTP/1.0", 1, || raw(format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{GOOD}", GOOD.len())).with_effect().then(Act::Close));
-    check("HTTP/1.0 without a length", 1, || raw(format!("HTTP/1.0 200 OK\r\n\r\n{GOOD}")).with_effect().then(Act::Close));
-    check("chunks", 1, || {
-        raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{GOOD}\r\n0\r\n\r\n", GOOD.len())).with_effect()
-    });
-    check("an interim answer before", 1, || raw("HTTP/1.1 100 Continue\r\n\r\n").then(good()).with_effect());
-    check("another type", 1, || answer("200 OK", "Content-Type: text/html\r\nSet-Cookie: a=b\r\n", GOOD).with_effect());
-    check("more fields", 1, || {
-        ok_with(r#"{"ErrorInfo":"","More":{"a":[1]},"RequestId":"r-1","ErrorCode":0,"ActionStatus":"OK"}"#).with_effect()
-    });
-    check("no ErrorInfo", 1, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":0}"#).with_effect());
-    check("a charset", 1, || answer("200 OK", "content-type: application/json; charset=GBK\r\n", GOOD).with_effect());
+    check([
+        case("byte by byte", 1, || imported().dripping(Duration::from_millis(1))),
+        case("HTTP/1.0", 1, || {
+            raw(format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{GOOD}", GOOD.len())).with_effect().then(Act::Close)
+        }),
+        case("HTTP/1.0 without a length", 1, || raw(format!("HTTP/1.0 200 OK\r\n\r\n{GOOD}")).with_effect().then(Act::Close)),
+        case("chunks", 1, || {
+            raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{GOOD}\r\n0\r\n\r\n", GOOD.len())).with_effect()
+        }),
+        case("an interim answer before", 1, || raw("HTTP/1.1 100 Continue\r\n\r\n").then(good()).with_effect()),
+        case("another type", 1, || answer("200 OK", "Content-Type: text/html\r\nSet-Cookie: a=b\r\n", GOOD).with_effect()),
+        case("more fields", 1, || {
+            ok_with(r#"{"ErrorInfo":"","More":{"a":[1]},"RequestId":"r-1","ErrorCode":0,"ActionStatus":"OK"}"#).with_effect()
+        }),
+        case("no ErrorInfo", 1, || ok_with(r#"{"ActionStatus":"OK","ErrorCode":0}"#).with_effect()),
+        case("a charset", 1, || answer("200 OK", "content-type: application/json; charset=GBK\r\n", GOOD).with_effect()),
+    ]);
 }
 
 /// An answer needs only its status and its code. Nothing else in it is an error, and none of these answers suggests an outage.
@@ -133,10 +171,10 @@ fn only_status_and_code_of_an_answer_matter() {
         br#"{"ActionStatus":"OK","ErrorCode":0,"FailAccounts":7,"ResultItem":true,"RequestId":[1],"x":1e999,"x":"\ud800"}"#,
         b"\r\n {\t\"RequestId\" : null ,\n \"ErrorCode\" : 0 , \"ActionStatus\" : \"OK\" } ",
     ];
-    for body in bodies {
+    check(bodies.iter().map(|body| {
         let reply = || raw([format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat());
-        check(&body.escape_ascii().to_string(), 1, move || reply().with_effect());
-    }
+        case(&body.escape_ascii().to_string(), 1, move || reply().with_effect())
+    }));
     let bench = CliFixture::with_users(USERS as u64);
     let server = Server::new(|_| ok_with(r#"{"ActionStatus":"FAIL","ErrorCode":"70402","ErrorInfo":{"why":"odd"}}"#));
     let run = bench.import(&server).at_any_rate().run().exits(3);
@@ -152,7 +190,7 @@ fn an_answer_that_cannot_be_read_is_shown() {
     let bench = CliFixture::with_users(1);
     let page = format!("<html>\x1b[31m{}", "login ".repeat(40));
     let server = Server::new(move |_| ok_with(&page));
-    let run = bench.import(&server).at_any_rate().args(&["--max-outage", "2s"]).run().exits(4);
+    let run = bench.import(&server).at_any_rate().args(&["--max-outage", "1s"]).run().exits(4);
     run.because(r#"an answer that is not the documented JSON: "<html>\x1b[31mlogin login "#);
 }
 

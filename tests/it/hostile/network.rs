@@ -11,9 +11,9 @@ fn after_refused_connections_the_run_waits_then_stops_and_can_be_resumed() {
     let bench = CliFixture::with_users(5);
     let port = unused_port();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let run = bench.import_into("users.csv", &endpoint).at_any_rate().args(&["--max-outage", "3s"]).run().exits(4);
+    let run = bench.import_into("users.csv", &endpoint).at_any_rate().args(&["--max-outage", "1s"]).run().exits(4);
     let run = run.because("--max-outage").because("refused").hints("goes on where it stopped");
-    assert!(run.took >= Duration::from_secs(3) && run.took < Duration::from_secs(10), "{:?}", run.took);
+    assert!(run.took >= Duration::from_secs(1) && run.took < Duration::from_secs(10), "{:?}", run.took);
     assert!(run.rows.is_empty());
     assert_eq!(run.summary["outcome"], "stopped");
 
@@ -25,7 +25,7 @@ fn after_refused_connections_the_run_waits_then_stops_and_can_be_resumed() {
 #[test]
 fn a_name_that_is_not_found_is_an_outage() {
     let bench = CliFixture::with_users(2);
-    let run = bench.import_into("users.csv", "https://chatlift.invalid").args(&["--max-outage", "2s"]).run().exits(4);
+    let run = bench.import_into("users.csv", "https://chatlift.invalid").args(&["--max-outage", "1s"]).run().exits(4);
     let run = run.because("--max-outage").hints("network");
     assert!(run.rows.is_empty());
 }
@@ -35,7 +35,7 @@ fn a_server_without_tls_is_an_outage_and_gets_no_request() {
     let bench = CliFixture::with_users(2);
     let server = Server::new(|_| imported());
     let endpoint = format!("https://127.0.0.1:{}", server.port());
-    let run = bench.import_into("users.csv", &endpoint).args(&["--max-outage", "2s"]).run().exits(4);
+    let run = bench.import_into("users.csv", &endpoint).args(&["--max-outage", "1s", "--timeout", "1"]).run().exits(4);
     assert!(run.rows.is_empty());
     assert_eq!(server.calls(), 0);
 }
@@ -43,7 +43,7 @@ fn a_server_without_tls_is_an_outage_and_gets_no_request() {
 #[test]
 fn an_outage_of_seconds_fails_no_row_of_a_small_file() {
     let bench = CliFixture::with_users(8);
-    let server = Server::new(|request| if request.at < Duration::from_secs(2) { answer("502 Bad Gateway", "", "") } else { imported() });
+    let server = Server::new(|request| if request.at < Duration::from_secs(1) { answer("502 Bad Gateway", "", "") } else { imported() });
     let run = bench.import(&server).at_any_rate().args(&["--max-attempts", "2"]).run().exits(0).imports_all(8);
     assert!(run.attempts().iter().all(|attempts| *attempts == 1), "attempts of the outage are given back: {:?}", run.attempts());
     // Each row's attempts, the three tests of the suspected outage, the probes, and the final imports.
@@ -53,7 +53,7 @@ fn an_outage_of_seconds_fails_no_row_of_a_small_file() {
 #[test]
 fn a_network_that_loses_every_request_for_seconds_fails_no_row() {
     let bench = CliFixture::with_users(60);
-    let server = Server::new(|request| if request.at < Duration::from_secs(2) { acts([Act::Reset]) } else { imported() });
+    let server = Server::new(|request| if request.at < Duration::from_secs(1) { acts([Act::Reset]) } else { imported() });
     bench.import(&server).at_any_rate().run().exits(0).imports_all(60);
 }
 

@@ -31,11 +31,11 @@ fn a_server_that_allows_less_than_the_rate_slows_the_run_and_fails_no_row() {
 
 #[test]
 fn the_rate_is_never_exceeded_in_any_sliding_second() {
-    let bench = CliFixture::with_users(300);
+    let bench = CliFixture::with_users(250);
     let server = Server::new(|_| imported());
-    let run = bench.import(&server).args(&["--rate", "100", "--in-flight", "64"]).run().exits(0).imports_all(300);
+    let run = bench.import(&server).args(&["--rate", "100", "--in-flight", "64"]).run().exits(0).imports_all(250);
     assert!(server.most_in_1s() <= 100, "{}", server.most_in_1s());
     assert!(run.summary["max_calls_in_1s"].as_u64().unwrap() <= 100);
-    // 300 requests need at least 2.0 s; the rest is for a machine that is busy with other things.
+    // 250 requests need at least 1.5 s; the rest is for a machine that is busy with other things.
     assert!(run.summary["elapsed_s"].as_f64().unwrap() < 6.0, "{}", run.summary);
 }

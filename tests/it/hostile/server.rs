@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use chatlift::domain::command::Command;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::ports::unused_port;
+use crate::support::ports::{listen_at, unused_port};
 
 /// Longest head and body of a request that are read, in bytes. chatlift's requests have some hundred.
 const REQUEST_MAX_BYTES: u64 = 64 * 1024;
+/// No answer is held up for longer. Chosen: longer than a run may take.
+const HOLD_MAX: Duration = Duration::from_secs(600);
 const SECOND: Duration = Duration::from_secs(1);
 /// A second less the delay that a thread of this server may have when two cores run a dozen of them. The tests of the flow are exact, on
 /// the paused clock.
@@ -48,6 +50,8 @@ pub(crate) struct Request {
 pub(crate) enum Act {
     Send(Vec<u8>),
     Pause(Duration),
+    /// Waits until the server lets go of its answers.
+    Hold,
     /// Closes the connection in the ordinary way.
     Close,
     /// Resets the connection.
@@ -110,11 +114,17 @@ impl Reply {
         self
     }
 
+    /// Waits before it answers until the server lets go of its answers.
+    pub(crate) fn held(mut self) -> Self {
+        self.acts.insert(0, Act::Hold);
+        self
+    }
+
     /// Sends the bytes one by one, this long apart.
     pub(crate) fn dripping(self, apart: Duration) -> Self {
         let single = |act: Act| match act {
             Act::Send(bytes) => bytes.into_iter().flat_map(|byte| [Act::Send(vec![byte]), Act::Pause(apart)]).collect(),
-            other @ (Act::Pause(_) | Act::Close | Act::Reset) => vec![other],
+            other @ (Act::Pause(_) | Act::Hold | Act::Close | Act::Reset) => vec![other],
         };
         Self { acts: self.acts.into_iter().flat_map(single).collect(), ..self }
     }
@@ -139,6 +149,7 @@ struct Shared {
     began: Instant,
     audit: Mutex<Audit>,
     over: AtomicBool,
+    has_let_go: AtomicBool,
     /// Kept connections that are idle for this long are closed.
     idle_timeout: Mutex<Option<Duration>>,
     pauses: (Mutex<()>, Condvar),
@@ -166,7 +177,7 @@ impl Server {
     }
 
     fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static, tls: Option<Arc<ServerConfig>>, port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let listener = listen_at(port);
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
@@ -174,6 +185,7 @@ impl Server {
             began: Instant::now(),
             audit: Mutex::default(),
             over: AtomicBool::new(false),
+            has_let_go: AtomicBool::new(false),
             idle_timeout: Mutex::new(None),
             pauses: (Mutex::new(()), Condvar::new()),
         });
@@ -187,6 +199,13 @@ impl Server {
     /// Closes kept connections that are idle for this long.
     pub(crate) fn waits_no_longer_than(&self, idle_timeout: Duration) {
         *self.shared.idle_timeout.lock().unwrap() = Some(idle_timeout);
+    }
+
+    /// Sends the answers that are held up, and holds up none from now on.
+    pub(crate) fn lets_go(&self) {
+        self.shared.has_let_go.store(true, Ordering::Release);
+        drop(self.shared.pauses.0.lock());
+        self.shared.pauses.1.notify_all();
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -251,6 +270,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
+        // Whoever has just looked and is about to wait holds the lock.
+        drop(self.shared.pauses.0.lock());
         self.shared.pauses.1.notify_all();
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
@@ -298,7 +319,8 @@ impl Shared {
             for act in reply.acts {
                 match act {
                     Act::Send(bytes) => line.get_mut().write_all(&bytes).and_then(|()| line.get_mut().flush())?,
-                    Act::Pause(pause) => self.pause(pause),
+                    Act::Pause(pause) => self.pause(pause, || false),
+                    Act::Hold => self.pause(HOLD_MAX, || self.has_let_go.load(Ordering::Acquire)),
                     Act::Close => return handle.shutdown(Shutdown::Both),
                     Act::Reset => return reset(handle, line),
                 }
@@ -307,9 +329,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits, but not after the server has stopped.
-    fn pause(&self, pause: Duration) {
-        let still_on = |(): &mut ()| !self.over.load(Ordering::Acquire);
+    /// Waits, but neither after the server has stopped nor once it is enough.
+    fn pause(&self, pause: Duration, is_enough: impl Fn() -> bool) {
+        let still_on = |(): &mut ()| !self.over.load(Ordering::Acquire) && !is_enough();
         drop(self.pauses.1.wait_timeout_while(self.pauses.0.lock().unwrap(), pause, still_on).unwrap());
     }
 

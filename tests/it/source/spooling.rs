@@ -26,7 +26,7 @@ fn a_copy_is_made_once_kept_while_it_is_needed_and_never_for_a_finished_run() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     bench.write("users.csv.gz", gzip(users(6).as_bytes()));
-    let call = || bench.import_of("users.csv.gz", &server).stem("users").long_after();
+    let call = || bench.import_of("users.csv.gz", &server).stem("users");
     assert!(copies(&call().args(&["--limit", "2"]).run().exits(0).imports_all(2)));
     assert_eq!((bench.read("users.input.csv"), bench.mode("users.input.csv")), (users(6), 0o600));
     // Touched, it is compared by its hash.
@@ -59,7 +59,7 @@ fn a_copy_is_made_once_kept_while_it_is_needed_and_never_for_a_finished_run() {
 fn the_input_that_has_changed_is_the_file_and_not_its_copy() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
-    let call = || bench.import_of("users.csv.gz", &server).stem("users").long_after();
+    let call = || bench.import_of("users.csv.gz", &server).stem("users");
     bench.write("users.csv.gz", gzip(users(6).as_bytes()));
     call().args(&["--limit", "2"]).run().exits(0).imports_all(2);
     bench.write("users.csv.gz", gzip(users(6).replace("Nick 2", "Nick two").as_bytes()));
@@ -116,7 +116,7 @@ fn a_file_that_has_the_name_of_a_copy_is_never_overwritten_nor_removed() {
         fs::remove_file(bench.path(name)).unwrap();
     }
     // It comes while the run is at work: it stays there.
-    let call = || bench.import_of("q.csv.gz", &server).stem("q").long_after();
+    let call = || bench.import_of("q.csv.gz", &server).stem("q");
     call().args(&["--limit", "2"]).run().exits(0).imports_all(2);
     fs::remove_file(bench.path("q.input.csv")).unwrap();
     bench.write("mine", &own);
@@ -132,9 +132,9 @@ fn a_run_that_goes_on_with_the_unpacked_file_removes_its_copy_at_its_end() {
     let bench = CliFixture::new();
     let server = Server::new(|_| imported());
     bench.write("users.csv.gz", gzip(users(6).as_bytes()));
-    bench.import_of("users.csv.gz", &server).stem("users").long_after().args(&["--limit", "2"]).run().exits(0).imports_all(2);
+    bench.import_of("users.csv.gz", &server).stem("users").args(&["--limit", "2"]).run().exits(0).imports_all(2);
     bench.write("users.csv", users(6));
-    bench.import(&server).long_after().run().exits(0).imports_all(6);
+    bench.import(&server).run().exits(0).imports_all(6);
     assert_eq!(server.calls(), 6, "what is processed isn't sent again");
     assert!(!bench.names().contains("users.input.csv"), "{:?}", bench.names());
 }
@@ -145,7 +145,7 @@ fn the_encoding_is_part_of_the_run() {
     let server = Server::new(|_| imported());
     let rows = (1..=6).fold("UserID,Nick\n".to_owned(), |text, row| format!("{text}user{row},张伟{row}\n"));
     bench.write("users.csv", encoded(&rows, "gb18030"));
-    let call = |encoding: &str| bench.import(&server).long_after().args(&["--encoding", encoding]);
+    let call = |encoding: &str| bench.import(&server).args(&["--encoding", encoding]);
     call("gb18030").args(&["--limit", "2"]).run().exits(0).imports_all(2);
     call("gbk").run().exits(2).because("--encoding was \"gb18030\", now it is \"gbk\"");
     call("GB18030").run().exits(0).imports_all(6);
@@ -172,7 +172,7 @@ fn repairs_and_rejects_are_utf_8_and_their_commands_say_nothing_of_an_encoding()
     let server = Server::new(|_| imported());
     let text = (1..=6).fold("UserID,Nick\n@TIM#x,坏\n".to_owned(), |text, row| format!("{text}user{row},张伟{row}\n"));
     bench.write("users.csv", encoded(&text, "gb18030"));
-    let run = bench.import(&server).long_after().args(&["--encoding", "gb18030"]).run().exits(3);
+    let run = bench.import(&server).args(&["--encoding", "gb18030"]).run().exits(3);
     assert!(bench.read("users.rejects.csv").contains("坏"));
     let hint = run.stderr.lines().find(|line| line.starts_with("hint: ")).unwrap();
     assert!(hint.contains("users.rejects.csv") && !hint.contains("--encoding"), "{hint}");

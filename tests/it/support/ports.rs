@@ -3,10 +3,13 @@
 //! A port of the kernel's own range may go to any process as soon as it is released, be it for a connection. A test that counts on such a
 //! port fails once in a while.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::binary::eventually;
 
 /// The lowest port to be handed out. Chosen: services of a machine seldom listen above.
 const LOWEST: u16 = 10_000;
@@ -29,12 +32,45 @@ pub(crate) fn unused_port() -> u16 {
         let port = ports.start() + nth;
         // Ports of UDP are no ports of TCP: the socket only tells other processes with these tests that the port is taken.
         let Ok(token) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else { continue };
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_free(port) {
             HELD.lock().unwrap().push(token);
             return port;
         }
     }
     panic!("all ports of {ports:?} are taken");
+}
+
+/// A listener at such a port. Another thread that is just starting a process may have a copy of the listener that this test had there, until
+/// that process is another program.
+pub(crate) fn listen_at(port: u16) -> TcpListener {
+    eventually("the port is free", || is_free(port));
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap()
+}
+
+/// Whether nobody listens at this port. It is looked up, because a trial would keep it busy for a moment.
+pub(crate) fn is_free(port: u16) -> bool {
+    !sockets_at(port, &["0A"])
+}
+
+/// Whether anybody is connected to a server at this port, or about to be. Once the client's process is dead and nobody is, the server has
+/// read all that was ever sent to it.
+pub(crate) fn is_connected_to(port: u16) -> bool {
+    // Established, and closed by the other end.
+    sockets_at(port, &["01", "08"])
+}
+
+/// Whether there is a socket at this port in one of these states.
+fn sockets_at(port: u16, states: &[&str]) -> bool {
+    let own = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        // A machine without IPv6 has only the first table.
+        let table = std::fs::read_to_string(table).unwrap_or_default();
+        table.lines().skip(1).any(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, state) = (fields.next(), fields.nth(1));
+            local.is_some_and(|local| local.ends_with(&own)) && state.is_some_and(|state| states.contains(&state))
+        })
+    })
 }
 
 /// Ports that the kernel gives to nobody who has not asked for them, if its own are `range`.
@@ -53,8 +89,29 @@ fn ports_are_no_ones_and_each_is_handed_out_once() {
     let ports: Vec<u16> = (0..10).map(|_| unused_port()).collect();
     for (nth, port) in ports.iter().enumerate() {
         assert!(allowed.contains(port) && !ports[..nth].contains(port), "{ports:?} of {allowed:?}");
-        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).unwrap();
+        assert!(is_free(*port));
+        let listener = listen_at(*port);
+        assert!(!is_free(*port));
+        drop(listener);
+        listen_at(*port);
     }
     assert_eq!(outside_of_the_kernels("32768\t60999\n"), 10_000..=32_767);
     assert_eq!(outside_of_the_kernels("1024 50000"), 50_001..=65_535);
+}
+
+#[test]
+fn a_client_is_connected_until_the_server_has_read_all_that_it_sent() {
+    let port = unused_port();
+    let listener = listen_at(port);
+    assert!(!is_connected_to(port));
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    assert!(is_connected_to(port), "before it is accepted");
+    client.write_all(b"all").unwrap();
+    drop(client);
+    let mut served = listener.accept().unwrap().0;
+    assert!(is_connected_to(port), "before it is read");
+    let mut all = String::new();
+    served.read_to_string(&mut all).unwrap();
+    drop(served);
+    assert_eq!((all.as_str(), is_connected_to(port)), ("all", false));
 }

@@ -11,7 +11,7 @@ use super::night::{settings, sync};
 use super::{connection, held};
 use crate::binary::{Call, CliFixture, Run, eventually, users};
 use crate::hostile::server::{Server, code, imported};
-use crate::support::ports::unused_port;
+use crate::support::ports::{is_free, unused_port};
 
 /// A stand-in without limits, and a folder.
 fn places() -> (CliFixture, Sandbox) {
@@ -93,6 +93,7 @@ fn a_look_knows_better_than_what_had_settled_before_it() {
     // Somebody else deletes one account and renames another, of those that the unfinished run has created.
     sandbox.stop().unwrap();
     drop(sandbox);
+    eventually("the port is free", || is_free(port));
     let accounts = bench.outside("held.csv");
     std::fs::write(&accounts, "UserID,Nick,FaceUrl\nuser1,Nick 1,\nuser2,somebody's,\nuser4,Nick 4,\n").unwrap();
     let files = Files::open(Some(&accounts), None).unwrap();

@@ -33,7 +33,7 @@ pub(crate) fn sync<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
 
 /// A sync of whatever is named.
 pub(crate) fn sync_of<'a>(bench: &'a CliFixture, what: &[&str], endpoint: &str) -> Call<'a> {
-    let call = bench.call(&["sync", "--summary", "summary.json", "--rate", "0"]).usually(&["--timeout=1", "--in-flight=16"]);
+    let call = bench.call(&["sync", "--summary", "summary.json", "--rate", "0"]).usually(&["--timeout=20", "--in-flight=16"]);
     call.args(what).args(&connection(bench, endpoint).each_ref().map(String::as_str))
 }
 

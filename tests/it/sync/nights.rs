@@ -14,12 +14,10 @@ use super::export_model::{Accounts, Export, Flaw, Town, Wanted};
 use super::kept::{Kept, kept};
 use super::night::sync;
 use crate::binary::{CliFixture, Run, Running, eventually};
-use crate::support::ports::unused_port;
+use crate::support::ports::{is_connected_to, unused_port};
 
 /// Nights unless another number is asked for. Chosen: some seconds.
 const NIGHTS: u64 = 25;
-/// A stand-in that was touched by nobody for so long has seen all that a dead process sent.
-const SILENCE: Duration = Duration::from_millis(30);
 /// How long a night takes, until one was seen.
 const TYPICAL: Duration = Duration::from_millis(300);
 
@@ -281,13 +279,7 @@ impl<'a> Street<'a> {
     }
 
     fn awaits_silence(&self) {
-        let log = self.bench.outside("calls.csv");
-        let len = || std::fs::metadata(&log).unwrap().len();
-        eventually("silence", || {
-            let before = len();
-            std::thread::park_timeout(SILENCE);
-            len() == before
-        });
+        eventually("the stand-in has read it all", || !is_connected_to(self.port));
     }
 
     /// Those since the last look.

@@ -222,10 +222,10 @@ fn an_unfinished_run_that_is_read_otherwise_is_planned_anew() {
 
 #[test]
 fn one_process_at_a_time_works_on_a_state() {
-    let server = Server::new(|request| if request.user_id == "user1" { imported().after(Duration::from_millis(900)) } else { imported() });
+    let server = Server::new(|request| if request.user_id == "user1" { imported().held() } else { imported() });
     let bench = CliFixture::with_users(3);
     std::os::unix::fs::symlink("users.state", bench.path("alias.state")).unwrap();
-    let first = sync(&bench, &server).start();
+    let first = sync(&bench, &server).args(&["--timeout", "300"]).start();
     eventually("it is at work", || server.calls() > 0);
     let calls = server.calls();
     for state in ["users.state", "alias.state", "./users.state"] {
@@ -240,6 +240,7 @@ fn one_process_at_a_time_works_on_a_state() {
     // Looking is free.
     assert_eq!(bench.call(&["state", "users.state"]).run().code, Some(0));
     sync_of(&bench, &["users.csv", "--state", "users.state", "--dry-run", "--results", "fourth.csv"], &server.endpoint()).run().exits(0);
+    server.lets_go();
     first.wait().exits(0).settles(3);
 }
 

@@ -5,16 +5,21 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{connection, held, sync, sync_of};
-use crate::binary::{CliFixture, Run, eventually, side_by_side, users};
+use crate::binary::{Call, CliFixture, Run, eventually, side_by_side, users};
 use crate::disk::skipped;
 use crate::hostile::server::{Server, imported};
 
 /// What a change waits at most for whoever looks. Source: the contract.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// A server that keeps the first run busy.
-fn slow() -> Server {
-    Server::new(|_| imported().after(Duration::from_millis(700)))
+/// A server that keeps the first run at work until it is told to let go.
+fn held_up() -> Server {
+    Server::new(|_| imported().held())
+}
+
+/// A run that waits for its answers as long as the test takes.
+fn patient<'a>(bench: &'a CliFixture, server: &'a Server, state: &str) -> Call<'a> {
+    sync_of(bench, &["users.csv", "--state", state], &server.endpoint()).args(&["--in-flight", "1", "--timeout", "300"])
 }
 
 fn is_turned_away(bench: &CliFixture, server: &Server, state: &str) {
@@ -26,18 +31,17 @@ fn is_turned_away(bench: &CliFixture, server: &Server, state: &str) {
 
 #[test]
 fn a_state_is_one_runs_by_whatever_name() {
-    // The run that has it takes four seconds in each of them.
     let cases: [fn(); 2] = [a_new_state_is_one_runs_whatever_links_lead_to_it, a_state_is_one_runs_over_two_mounts_of_its_folder];
     side_by_side(cases, |case| case());
 }
 
 fn a_new_state_is_one_runs_whatever_links_lead_to_it() {
-    let (bench, server) = (CliFixture::with_users(6), slow());
+    let (bench, server) = (CliFixture::with_users(6), held_up());
     std::os::unix::fs::symlink("middle.state", bench.path("alias.state")).unwrap();
     std::os::unix::fs::symlink(bench.path("users.state"), bench.path("middle.state")).unwrap();
     std::fs::create_dir(bench.path("folder")).unwrap();
     std::os::unix::fs::symlink("../alias.state", bench.path("folder/far.state")).unwrap();
-    let first = sync_of(&bench, &["users.csv", "--state", "alias.state"], &server.endpoint()).args(&["--in-flight", "1"]).start();
+    let first = patient(&bench, &server, "alias.state").start();
     eventually("it is at work", || server.calls() > 0);
     std::fs::hard_link(bench.path("users.state"), bench.path("folder/hard.state")).unwrap();
     let absolute = bench.path("users.state").to_str().unwrap().to_owned();
@@ -47,21 +51,23 @@ fn a_new_state_is_one_runs_whatever_links_lead_to_it() {
     {
         is_turned_away(&bench, &server, state);
     }
+    server.lets_go();
     first.wait().exits(0).settles(6);
     assert_eq!((held(&bench).len(), server.calls(), bench.mode("users.state")), (6, 6, 0o600));
 }
 
 fn a_state_is_one_runs_over_two_mounts_of_its_folder() {
-    let (bench, server) = (CliFixture::with_users(6), slow());
+    let (bench, server) = (CliFixture::with_users(6), held_up());
     std::fs::create_dir(bench.path("one")).unwrap();
     std::fs::create_dir(bench.path("other")).unwrap();
     let mount = |args: &[&str]| Command::new("mount").args(args).current_dir(bench.path(".")).stderr(Stdio::null()).status();
     if !mount(&["--bind", "one", "other"]).is_ok_and(|status| status.success()) {
         return skipped("a state under two mounts", "mount --bind is not to be had here");
     }
-    let first = sync_of(&bench, &["users.csv", "--state", "one/users.state"], &server.endpoint()).args(&["--in-flight", "1"]).start();
+    let first = patient(&bench, &server, "one/users.state").start();
     eventually("it is at work", || server.calls() > 0);
     is_turned_away(&bench, &server, "other/users.state");
+    server.lets_go();
     first.wait().exits(0).settles(6);
     assert!(Command::new("umount").arg(bench.path("other")).status().unwrap().success());
 }
@@ -114,8 +120,9 @@ fn is_told(run: Run) -> Run {
 
 #[test]
 fn no_call_is_made_while_another_program_keeps_the_state_from_being_changed() {
-    // Each of them waits for ten seconds.
-    let cases: [fn(); 3] = [a_new_run_makes_no_call, a_run_that_goes_on_makes_no_call, a_verification_asks_nothing];
+    // All but the last wait for ten seconds.
+    let cases: [fn(); 4] =
+        [a_new_run_makes_no_call, a_run_that_goes_on_makes_no_call, a_verification_asks_nothing, a_look_that_ends_in_time_is_waited_for];
     side_by_side(cases, |case| case());
 }
 
@@ -159,7 +166,6 @@ fn a_verification_asks_nothing() {
     assert_eq!(server.calls(), 2);
 }
 
-#[test]
 fn a_look_that_ends_in_time_is_waited_for() {
     let (bench, server) = (CliFixture::with_users(6), Server::new(|_| imported()));
     sync(&bench, &server).run().exits(0);
