@@ -26,9 +26,8 @@ const EARLY: Duration = Duration::from_millis(40);
 const CALLS_MAX: u64 = 400;
 /// The most requests before a process is sometimes killed or stopped. Chosen: more than the 1,000 rows of a commit.
 const MANY_CALLS_MAX: u64 = 1_400;
-/// The most requests that test the service in a process that finishes: three for a suspected outage, and another suspicion can follow after
-/// a second at the earliest. No file takes two seconds.
-const TEST_CALLS_MAX: u64 = 6;
+/// Requests that test the service for a suspected outage. Another suspicion can follow after a second at the earliest.
+const TEST_CALLS: u64 = 3;
 /// The most processes for one file. Chosen: far more than are needed.
 const PROCESSES_MAX: usize = 2_000;
 /// The faults of the service for some of the users, each with a limited number of times.
@@ -130,7 +129,8 @@ impl File {
             match (run.code, run.signal) {
                 (Some(0), None) => {
                     let why = "one call a row, one more for each fault, and the tests of a suspicion";
-                    assert!(excess <= TEST_CALLS_MAX, "seed {}: {excess} over {why}: {}", self.seed, run.stderr);
+                    let test_calls_max = TEST_CALLS * (2 + run.took.as_secs());
+                    assert!(excess <= test_calls_max, "seed {}: {excess} over {why}: {}", self.seed, run.stderr);
                     self.is_whole(&run);
                     return self.count;
                 }
