@@ -156,11 +156,11 @@ fn fill(path: &Path, input: &Path) {
 /// Carries a plan out, as far as the state goes.
 fn finish(path: &Path, mut draft: PlanDraft, rows: u64) {
     let mut state = StateDb::find(path).unwrap().unwrap();
-    let (input, counts, filled) = (draft.input, draft.counts, draft.filled);
+    let (input, counts, filled) = (draft.input, draft.counts, draft.filled.clone());
     let none = || std::iter::empty();
     let mut begin = |draft: &mut PlanDraft| {
         let (planned, missing, ops) = draft.lists().unwrap();
-        let new = NewRun { counts, filled, token: 1, ..NewRun::bare("sync", 1, input, ops) };
+        let new = NewRun { counts, filled: filled.clone(), token: 1, ..NewRun::bare("sync", 1, input, ops) };
         let open = state.begin(new, planned, missing, none()).unwrap();
         state.mark_sent_up_to(rows).unwrap();
         (open.number, open.token)

@@ -256,6 +256,12 @@ impl Account {
         self.user_id.as_str().len() + profile + tags
     }
 
+    /// Whether it says anything that a profile shows.
+    #[must_use]
+    pub fn is_compared(&self) -> bool {
+        self.has_profile() || !self.tags.is_empty()
+    }
+
     /// Whether its import carries more than its id.
     #[must_use]
     pub fn has_profile(&self) -> bool {

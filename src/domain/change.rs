@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::domain::account::USER_ID_MAX_BYTES;
+use crate::domain::known_tags::{KnownTags, RecordTags, TagHash, TagNumber};
 use crate::domain::lookalike::Lookalike;
+pub use crate::domain::op::{AccountCall, Op, Ops, TagComparison, Update};
 use crate::domain::profile::{FieldSet, PerField, ProfileField};
 
 /// The profile of an account as a hash (XXH3, 64 bits) per field; `None` for a field that is unknown or not given.
@@ -120,46 +122,93 @@ impl InDoubt {
 }
 
 /// An account as the state knows it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownAccount {
     pub profile: ProfileHashes,
     /// The last import in milliseconds since the epoch; `None` if no import is known.
     pub last_imported: Option<i64>,
     /// Finished runs in a row whose input had no record of the account.
     pub missing_runs: u32,
+    /// What of the account itself is in doubt; doubt about tags is theirs.
     pub in_doubt: InDoubt,
     /// The account was kicked and has not been in an input since.
     pub is_kicked: bool,
     /// The start, in milliseconds since the epoch, of the run that last raised `missing_runs`. `None` if no run has, or an older version
     /// did not record it.
     pub raised_at: Option<i64>,
+    pub tags: KnownTags,
+}
+
+/// What the requests for a record carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Carried<'a> {
+    pub account: AccountCall,
+    /// Fields of the import; none if there is none.
+    pub profile: ProfileHashes,
+    pub tags: &'a [(TagNumber, TagHash)],
 }
 
 impl KnownAccount {
-    /// The account after an import with these fields was accepted at this time. Fields that the import did not carry stay in doubt. If a
-    /// deletion may have happened before, the import may have created a new account without them.
+    /// Whether anything of it is in doubt.
+    #[inline]
     #[must_use]
-    pub fn once_taken(before: Option<Self>, sent: ProfileHashes, at: i64) -> Self {
-        let KnownAccount { profile, in_doubt, .. } = before.unwrap_or_default();
-        let fields = if in_doubt.has(InDoubt::DELETION) { in_doubt.and(InDoubt::of_fields(profile)) } else { in_doubt };
-        let settled = InDoubt::of_fields(sent).and(InDoubt::EXISTENCE).and(InDoubt::KICK).and(InDoubt::DELETION);
-        KnownAccount {
-            profile: profile.overlaid(sent),
-            last_imported: Some(at),
-            missing_runs: 0,
-            in_doubt: fields.without(settled),
-            is_kicked: false,
-            raised_at: None,
-        }
+    pub fn is_in_doubt(&self) -> bool {
+        !self.in_doubt.is_nothing() || self.tags.are_in_doubt()
     }
 
-    /// The account while it is unknown whether an import with these fields was accepted.
+    /// The account while everything that is known of it is in doubt.
     #[must_use]
-    pub fn once_sent(before: Option<Self>, sent: ProfileHashes) -> Self {
-        let held = before.unwrap_or_default();
-        let in_doubt = held.in_doubt.and(InDoubt::of_fields(sent));
-        let is_known = held.last_imported.is_some() && !in_doubt.is_nothing();
-        KnownAccount { in_doubt: if is_known { in_doubt } else { in_doubt.and(InDoubt::EXISTENCE) }, ..held }
+    pub fn doubted(mut self) -> Self {
+        self.in_doubt = self.in_doubt.and(InDoubt::of_all(&self));
+        self.tags.doubt_all();
+        self
+    }
+
+    /// The account after the requests for a record were accepted at this time.
+    #[must_use]
+    pub fn once_taken(before: Option<Self>, carried: Carried, at: i64) -> Self {
+        let mut held = Self::once_imported(before, carried, at);
+        carried.tags.iter().for_each(|(number, hash)| held.tags.set(*number, *hash));
+        held
+    }
+
+    /// The account after the import of a record was accepted at this time, and nothing has come of its tags. What the import did not carry
+    /// stays in doubt. If a deletion may have happened before, the import may have created a new account without it.
+    #[must_use]
+    pub fn once_imported(before: Option<Self>, carried: Carried, at: i64) -> Self {
+        let KnownAccount { profile, mut in_doubt, mut tags, last_imported, .. } = before.unwrap_or_default();
+        let seen = KnownAccount { missing_runs: 0, is_kicked: false, raised_at: None, ..KnownAccount::default() };
+        if carried.account == AccountCall::Left {
+            return KnownAccount { profile, last_imported, in_doubt, tags, ..seen };
+        }
+        if in_doubt.has(InDoubt::DELETION) {
+            in_doubt = in_doubt.and(InDoubt::of_fields(profile));
+            tags.doubt_all();
+        }
+        let settled = InDoubt::of_fields(carried.profile).and(InDoubt::EXISTENCE).and(InDoubt::KICK).and(InDoubt::DELETION);
+        let profile = profile.overlaid(carried.profile);
+        KnownAccount { profile, in_doubt: in_doubt.without(settled), tags, last_imported: Some(at), ..seen }
+    }
+
+    /// The account while it is unknown whether the requests for a record were accepted.
+    #[must_use]
+    pub fn once_sent(before: Option<Self>, carried: Carried) -> Self {
+        let mut held = Self::once_tags_sent(before.unwrap_or_default(), carried);
+        if carried.account == AccountCall::Left {
+            return held;
+        }
+        held.in_doubt = held.in_doubt.and(InDoubt::of_fields(carried.profile));
+        if held.last_imported.is_none() || held.in_doubt.is_nothing() {
+            held.in_doubt = held.in_doubt.and(InDoubt::EXISTENCE);
+        }
+        held
+    }
+
+    /// The account while it is unknown whether its tags were accepted.
+    #[must_use]
+    pub fn once_tags_sent(mut held: Self, carried: Carried) -> Self {
+        carried.tags.iter().for_each(|(number, _)| held.tags.doubt(*number));
+        held
     }
 }
 
@@ -174,128 +223,6 @@ pub fn milliseconds(time: SystemTime) -> i64 {
 pub fn rfc3339(milliseconds: i64) -> String {
     let since = Duration::from_millis(milliseconds.try_into().unwrap_or_default());
     humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
-}
-
-/// The plan's decision about a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    Unchanged,
-    Create,
-    /// Some fields differ. If neither does, the known fields are only in doubt.
-    Update(FieldSet),
-    /// A later record has the same UserID.
-    Superseded,
-    Invalid,
-}
-
-/// The half byte of an update is this plus the bits of the fields that differ.
-const UPDATE: u8 = 4;
-const _: () = assert!(UPDATE as usize + (1 << ProfileField::ALL.len()) <= 16, "a half byte has no room for so many fields");
-
-impl Op {
-    /// Decides about a valid record, given what is known of its account. An empty cell changes nothing.
-    #[must_use]
-    pub fn decide(wanted: ProfileHashes, held: Option<&KnownAccount>) -> Self {
-        let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
-        let differing = FieldSet::of(|field| wanted[field].is_some() && wanted[field] != held.profile[field]);
-        if differing.is_empty() && held.in_doubt.is_nothing() { Op::Unchanged } else { Op::Update(differing) }
-    }
-
-    /// Whether a request is sent for it.
-    #[must_use]
-    pub const fn is_sent(self) -> bool {
-        matches!(self, Op::Create | Op::Update(_))
-    }
-
-    /// The word in the plan file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Op::Unchanged => "unchanged",
-            Op::Create => "create",
-            Op::Update(_) => "update",
-            Op::Superseded => "superseded",
-            Op::Invalid => "invalid",
-        }
-    }
-
-    const fn to_nibble(self) -> u8 {
-        match self {
-            Op::Unchanged => 0,
-            Op::Create => 1,
-            Op::Superseded => 2,
-            Op::Invalid => 3,
-            Op::Update(differing) => UPDATE + differing.bits(),
-        }
-    }
-
-    const fn from_nibble(nibble: u8) -> Self {
-        match nibble {
-            0 => Op::Unchanged,
-            1 => Op::Create,
-            2 => Op::Superseded,
-            3 => Op::Invalid,
-            update => Op::Update(FieldSet::from_bits(update - UPDATE)),
-        }
-    }
-}
-
-/// The decision for each row, in half a byte each.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ops {
-    nibbles: Vec<u8>,
-    rows: u64,
-}
-
-impl Ops {
-    /// Appends the decision for the next row.
-    pub fn push(&mut self, op: Op) {
-        if self.rows.is_multiple_of(2) {
-            self.nibbles.push(op.to_nibble());
-        } else if let Some(last) = self.nibbles.last_mut() {
-            *last |= op.to_nibble() << 4;
-        }
-        self.rows += 1;
-    }
-
-    /// Sets the decision for a row (counted from 1) that was pushed as [`Op::Unchanged`].
-    pub fn set(&mut self, row: u64, op: Op) {
-        let (index, shift) = place(row);
-        if let Some(pair) = self.nibbles.get_mut(index) {
-            *pair = (*pair & !(0xf << shift)) | (op.to_nibble() << shift);
-        }
-    }
-
-    /// The decision for a row; [`Op::Unchanged`] behind the last one.
-    #[must_use]
-    pub fn get(&self, row: u64) -> Op {
-        let (index, shift) = place(row);
-        self.nibbles.get(index).map_or(Op::Unchanged, |pair| Op::from_nibble((pair >> shift) & 0xf))
-    }
-
-    /// The number of rows with a decision.
-    #[must_use]
-    pub const fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// All decisions as bytes, for storage.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.nibbles
-    }
-
-    /// The decisions from bytes of [`Self::as_bytes`].
-    #[must_use]
-    pub const fn from_bytes(nibbles: Vec<u8>, rows: u64) -> Self {
-        Self { nibbles, rows }
-    }
-}
-
-/// The byte and the shift of a row's half byte.
-fn place(row: u64) -> (usize, u32) {
-    let index = row.saturating_sub(1);
-    (usize::try_from(index / 2).unwrap_or(usize::MAX), if index.is_multiple_of(2) { 0 } else { 4 })
 }
 
 /// The action of a run for an account that is missing in the input.
@@ -338,15 +265,18 @@ impl Wait {
 }
 
 /// An account for which a request is planned, or that is back in the input, in the order of UserIDs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedAccount {
     pub id: PaddedId,
     pub row: u64,
-    /// `false` if the account only reappeared: no request, but its count of missing runs is reset.
-    pub is_sent: bool,
+    /// What is sent; `None` if the account only reappeared: no request, but its count of missing runs is reset.
+    pub sent: Option<AccountCall>,
     /// The account was missing or kicked, and the input contains it again.
     pub is_back: bool,
+    /// What the import carries.
     pub profile: ProfileHashes,
+    /// The tags that are sent.
+    pub tags: RecordTags,
 }
 
 /// An account that is missing in the input.
@@ -433,30 +363,17 @@ impl PlanCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::known_tags::KnownTag;
 
     const NICK: InDoubt = InDoubt::of_field(ProfileField::Nick);
     const FACE_URL: InDoubt = InDoubt::of_field(ProfileField::FaceUrl);
 
-    fn held(nick: Option<&str>, face_url: Option<&str>) -> KnownAccount {
-        KnownAccount { profile: ProfileHashes::of([nick, face_url].into()), last_imported: Some(1), ..KnownAccount::default() }
+    fn imports(fields: [Option<&str>; 2]) -> Carried<'static> {
+        Carried { account: AccountCall::Imported, profile: ProfileHashes::of(fields.into()), tags: &[] }
     }
 
-    #[test]
-    fn a_record_is_sent_if_it_changes_something() {
-        let check = |wanted: [Option<&str>; 2], held: Option<KnownAccount>, expected: Op| {
-            assert_eq!(Op::decide(ProfileHashes::of(wanted.into()), held.as_ref()), expected, "{wanted:?}");
-        };
-        let known = held(Some("n"), None);
-        check([Some("n"), None], None, Op::Create);
-        check([Some("n"), None], Some(known), Op::Unchanged);
-        check([None, None], Some(known), Op::Unchanged);
-        check([Some("m"), None], Some(known), Op::Update(FieldSet::of(|field| field == ProfileField::Nick)));
-        check([Some("n"), Some("f")], Some(known), Op::Update(FieldSet::of(|field| field == ProfileField::FaceUrl)));
-        let neither = Op::Update(FieldSet::NONE);
-        for doubt in [NICK, FACE_URL, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
-            check([Some("n"), None], Some(KnownAccount { in_doubt: doubt, ..known }), neither);
-        }
-        check([Some("n"), None], Some(KnownAccount { last_imported: None, in_doubt: NICK, ..known }), Op::Create);
+    fn held(nick: Option<&str>, face_url: Option<&str>) -> KnownAccount {
+        KnownAccount { profile: ProfileHashes::of([nick, face_url].into()), last_imported: Some(1), ..KnownAccount::default() }
     }
 
     #[test]
@@ -464,8 +381,8 @@ mod tests {
         let (nick, face, both) = (NICK, FACE_URL, NICK.and(FACE_URL));
         let check = |in_doubt: InDoubt, sent: [Option<&str>; 2], [taken, unknown]: [InDoubt; 2]| {
             let before = Some(KnownAccount { in_doubt, ..held(Some("n"), Some("f")) });
-            let sent = ProfileHashes::of(sent.into());
-            assert_eq!(KnownAccount::once_taken(before, sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
+            let sent = imports(sent);
+            assert_eq!(KnownAccount::once_taken(before.clone(), sent, 2).in_doubt, taken, "{in_doubt:?} {sent:?}");
             assert_eq!(KnownAccount::once_sent(before, sent).in_doubt, unknown, "{in_doubt:?} {sent:?}");
         };
         check(InDoubt::NOTHING, [Some("m"), None], [InDoubt::NOTHING, nick]);
@@ -477,36 +394,51 @@ mod tests {
         check(InDoubt::KICK, [Some("m"), None], [InDoubt::NOTHING, nick.and(InDoubt::KICK)]);
         // This request may have created a new account.
         check(InDoubt::DELETION, [Some("m"), None], [face, nick.and(InDoubt::DELETION)]);
-        let new = KnownAccount::once_sent(None, ProfileHashes::of([Some("n"), None].into()));
+        let new = KnownAccount::once_sent(None, imports([Some("n"), None]));
         assert_eq!((new.in_doubt, new.last_imported), (nick.and(InDoubt::EXISTENCE), None));
-        assert_eq!(KnownAccount::once_taken(Some(new), ProfileHashes::of([None, Some("f")].into()), 2).in_doubt, nick);
+        assert_eq!(KnownAccount::once_taken(Some(new), imports([None, Some("f")]), 2).in_doubt, nick);
     }
 
     #[test]
-    fn a_decision_takes_half_a_byte() {
-        let update = |nick, face_url| Op::Update(FieldSet::of(|field| if field == ProfileField::Nick { nick } else { face_url }));
-        let all = [
-            Op::Unchanged,
-            Op::Create,
-            Op::Superseded,
-            Op::Invalid,
-            update(false, false),
-            update(true, false),
-            update(false, true),
-            update(true, true),
-        ];
-        let mut ops = Ops::default();
-        for op in all {
-            ops.push(op);
-        }
-        let read = |ops: &Ops| (1..=8).map(|row| ops.get(row)).collect::<Vec<_>>();
-        assert_eq!(read(&ops), all);
-        for (row, op) in (1..).zip(all.iter().rev()) {
-            ops.set(row, *op);
-        }
-        assert!(read(&ops).iter().eq(all.iter().rev()));
-        assert_eq!(Ops::from_bytes(ops.as_bytes().to_vec(), ops.rows()), ops);
-        assert_eq!(ops.get(9), Op::Unchanged);
+    fn each_call_settles_what_it_carried_and_nothing_else() {
+        let number = |number: i64| TagNumber::new(number).unwrap();
+        let hash = |bits| TagHash::from_bits(bits).unwrap();
+        let known = |tags: &[(i64, u64, bool)]| -> KnownTags {
+            tags.iter()
+                .map(|(tag, bits, in_doubt)| KnownTag { number: number(*tag), hash: TagHash::from_bits(*bits), in_doubt: *in_doubt })
+                .collect()
+        };
+        let before = KnownAccount { tags: known(&[(1, 10, false), (2, 20, true)]), missing_runs: 2, ..held(Some("n"), Some("f")) };
+        let tags = [(number(2), hash(21)), (number(3), hash(31))];
+        let both = Carried { tags: &tags, ..imports([Some("m"), None]) };
+        let alone = Carried { account: AccountCall::Left, profile: ProfileHashes::default(), tags: &tags };
+        let nick = |nick| KnownAccount {
+            profile: ProfileHashes::of([Some(nick), Some("f")].into()),
+            last_imported: Some(2),
+            missing_runs: 0,
+            ..before.clone()
+        };
+        let settled = known(&[(1, 10, false), (2, 21, false), (3, 31, false)]);
+        let doubted = known(&[(1, 10, false), (2, 20, true), (3, 0, true)]);
+        assert_eq!(KnownAccount::once_taken(Some(before.clone()), both, 2), KnownAccount { tags: settled.clone(), ..nick("m") });
+        let untouched = KnownAccount { missing_runs: 0, ..before.clone() };
+        assert_eq!(KnownAccount::once_taken(Some(before.clone()), alone, 2), KnownAccount { tags: settled, ..untouched.clone() });
+        // The import was accepted, what came of the tags is not known, or they were refused.
+        let imported = KnownAccount::once_imported(Some(before.clone()), both, 2);
+        assert_eq!((&imported, KnownAccount::once_imported(Some(before.clone()), alone, 2)), (&nick("m"), untouched));
+        assert_eq!(KnownAccount::once_tags_sent(imported, both), KnownAccount { tags: doubted.clone(), ..nick("m") });
+        // Nothing is known of either.
+        assert_eq!(
+            KnownAccount::once_sent(Some(before.clone()), both),
+            KnownAccount { in_doubt: NICK, tags: doubted.clone(), ..before.clone() }
+        );
+        assert_eq!(KnownAccount::once_sent(Some(before.clone()), alone), KnownAccount { tags: doubted, ..before.clone() });
+        // This import may have created a new account, which has no tags.
+        let deleted = KnownAccount { in_doubt: InDoubt::DELETION, ..before.clone() };
+        let taken = KnownAccount::once_taken(Some(deleted), both, 2);
+        assert_eq!((taken.in_doubt, taken.tags), (FACE_URL, known(&[(1, 10, true), (2, 21, false), (3, 31, false)])));
+        let all = before.doubted();
+        assert_eq!((all.in_doubt, all.tags), (NICK.and(FACE_URL), known(&[(1, 10, true), (2, 20, true)])));
     }
 
     #[test]

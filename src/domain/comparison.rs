@@ -2,9 +2,12 @@
 //!
 //! These are pure values. `flow::verify` asks the service and fills them in; an implementation of [`Findings`] writes them.
 
+use std::fmt;
+
 use csv::ByteRecord;
 
 use crate::domain::account::Field;
+use crate::domain::tag::Tag;
 
 /// Whether the account is as the last record of its UserID says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +16,8 @@ pub enum Comparison {
     Same,
     /// The account does not exist.
     Missing,
-    /// These fields of the account differ.
-    Differs(Vec<Field>),
+    /// These parts of the account differ.
+    Differs(Differing),
     /// The account could not be checked, for this reason.
     Unknown(String),
     /// The record is not a valid account, for this reason.
@@ -39,7 +42,7 @@ impl Comparison {
     pub fn detail(&self) -> String {
         match self {
             Comparison::Same | Comparison::Missing => String::new(),
-            Comparison::Differs(fields) => fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(" "),
+            Comparison::Differs(differing) => differing.to_string(),
             Comparison::Unknown(why) | Comparison::Invalid(why) => why.clone(),
         }
     }
@@ -51,6 +54,28 @@ impl Comparison {
             Comparison::Missing | Comparison::Differs(_) => true,
             Comparison::Same | Comparison::Unknown(_) | Comparison::Invalid(_) => false,
         }
+    }
+}
+
+/// The parts of an account that the service shows to be other ones than the record says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differing {
+    pub fields: Vec<Field>,
+    pub tags: Vec<Tag>,
+}
+
+impl Differing {
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.tags.is_empty()
+    }
+}
+
+impl fmt::Display for Differing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.fields.iter().map(|field| field.name().to_owned());
+        let names: Vec<String> = fields.chain(self.tags.iter().map(ToString::to_string)).collect();
+        f.write_str(&names.join(" "))
     }
 }
 

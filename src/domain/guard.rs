@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::domain::profile::{PerField, ProfileField};
+use crate::domain::tag::Tag;
 
 /// Shares of the known accounts are checked only if there are this many. Source: the contract of the guards.
 const HELD_MIN: u64 = 100;
@@ -137,13 +138,30 @@ impl fmt::Display for Bound {
 }
 
 /// The number of valid records, and of those with each cell filled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filled {
     pub valid: u64,
     pub with: PerField<u64>,
+    /// The tags that are read, in the order of their columns, and the records that have each.
+    pub tags: Vec<(Tag, u64)>,
+}
+
+/// Updates for columns that the last finished run did not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewColumns {
+    /// Updates for which there is no other reason.
+    pub updates: u64,
+    /// The tags that the last run did not read, and how many updates send each.
+    pub tags: Vec<(Tag, u64)>,
 }
 
 impl Filled {
+    /// For a file of which these tags are read, in the order of their columns.
+    #[must_use]
+    pub fn of(tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self { tags: tags.into_iter().map(|tag| (tag, 0)).collect(), ..Self::default() }
+    }
+
     /// Counts a valid record.
     pub fn count(&mut self, said: PerField<Option<&str>>) {
         self.valid += 1;
@@ -168,6 +186,8 @@ pub struct GuardInput {
     /// The largest number of known accounts at the end of a recent finished run.
     pub most_held: u64,
     pub updates: u64,
+    /// Those of them that are due to new columns.
+    pub new_columns: NewColumns,
     /// Whether the file ends with a line break.
     pub ends_with_newline: bool,
     /// Whether the file of the last finished run did; `None` if that is not known.
@@ -269,9 +289,11 @@ const fn is_shrunk(now: u64, base: u64) -> Option<Percent> {
 }
 
 fn blanked(GuardInput { filled, before, .. }: &GuardInput) -> Option<String> {
-    let before = before.filter(|before| before.valid > 0 && filled.valid >= RECORDS_MIN)?;
-    let columns = ProfileField::ALL.map(|field| (field.spec().name, filled.with[field], before.with[field]));
-    let fallen = columns.into_iter().filter(|(_, now, then)| has_fallen((*now, filled.valid), (*then, before.valid)));
+    let before = before.as_ref().filter(|before| before.valid > 0 && filled.valid >= RECORDS_MIN)?;
+    let columns = ProfileField::ALL.map(|field| (field.spec().name.to_owned(), filled.with[field], before.with[field]));
+    let then = |tag: &Tag| before.tags.iter().find(|(read, _)| read == tag).map(|(_, then)| *then);
+    let tags = filled.tags.iter().filter_map(|(tag, now)| Some((tag.to_string(), *now, then(tag)?)));
+    let fallen = columns.into_iter().chain(tags).filter(|(_, now, then)| has_fallen((*now, filled.valid), (*then, before.valid)));
     let told: Vec<String> = fallen
         .map(|(name, now, then)| {
             format!("{now} of {} valid records have a {name}, {then} of {} had one before", filled.valid, before.valid)
@@ -287,10 +309,21 @@ fn has_fallen((now, of_now): (u64, u64), (then, of_then): (u64, u64)) -> bool {
     100 * now * of_then + u128::from(BLANKED_POINTS) * of_now * of_then < 100 * then * of_now
 }
 
-fn updates(GuardInput { updates, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
+fn updates(GuardInput { updates, held, new_columns, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = *held >= HELD_MIN && limits.max_update.is_exceeded(*updates, *held);
     let updates = if *updates == 1 { "1 update is".to_owned() } else { format!("{updates} updates are") };
-    trips.then(|| format!("{updates} more than --max-update ({}; {held} are known)", limits.max_update))
+    trips.then(|| format!("{updates} more than --max-update ({}; {held} are known){}", limits.max_update, because_of(new_columns)))
+}
+
+/// How many of the updates are due to new columns.
+fn because_of(NewColumns { updates, tags }: &NewColumns) -> String {
+    let sent: Vec<&(Tag, u64)> = tags.iter().filter(|(_, sent)| *sent > 0).collect();
+    let told = || sent.iter().map(|(tag, sent)| format!("{tag} ({sent})")).collect::<Vec<_>>().join(", ");
+    match sent.as_slice() {
+        [] => String::new(),
+        [(tag, _)] => format!("; {updates} of them only because the column {tag} is new"),
+        _ => format!("; {updates} of them only because columns are new: {}", told()),
+    }
 }
 
 fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) -> Option<String> {
@@ -332,9 +365,9 @@ mod tests {
 
     /// A plan for which no guard fails.
     fn quiet() -> GuardInput {
-        let filled = Filled { valid: 1_000, with: [900, 500].into() };
+        let filled = Filled { valid: 1_000, with: [900, 500].into(), tags: vec![(Tag::Gender, 700), (Tag::Level, 60)] };
         let (ends_with_newline, ended_with_newline) = (true, Some(true));
-        let filled = GuardInput { filled, before: Some(filled), ends_with_newline, ended_with_newline, ..GuardInput::default() };
+        let filled = GuardInput { before: Some(filled.clone()), filled, ends_with_newline, ended_with_newline, ..GuardInput::default() };
         GuardInput { distinct: 1_000, held: 1_000, present: 1_000, most_held: 1_000, ..filled }
     }
 
@@ -367,8 +400,13 @@ mod tests {
         check(&|f| f.filled.with[ProfileField::Nick] = 850, &[]);
         check(&|f| f.filled.with[ProfileField::Nick] = 849, &["blanked"]);
         check(&|f| f.filled.with[ProfileField::FaceUrl] = 449, &["blanked"]);
-        check(&|f| f.filled = Filled { valid: 99, with: [0, 0].into() }, &[]);
-        check(&|f| f.filled = Filled { valid: 100, with: [0, 50].into() }, &["blanked"]);
+        check(&|f| f.filled.tags[0].1 = 650, &[]);
+        check(&|f| f.filled.tags[0].1 = 649, &["blanked"]);
+        check(&|f| f.filled.tags[1].1 = 9, &["blanked"]);
+        // Only what both runs have read is compared.
+        check(&|f| f.filled.tags = vec![(Tag::Role, 0), (Tag::Level, 60)], &[]);
+        check(&|f| f.filled = Filled { valid: 99, ..Filled::default() }, &[]);
+        check(&|f| f.filled = Filled { valid: 100, with: [0, 50].into(), tags: Vec::new() }, &["blanked"]);
         check(&|f| (f.before, f.filled.with[ProfileField::Nick]) = (None, 0), &[]);
         check(&|f| f.updates = 300, &[]);
         check(&|f| f.updates = 301, &["updates"]);
@@ -381,6 +419,23 @@ mod tests {
         check(&|f| f.ended_with_newline = Some(false), &[]);
         check(&|f| f.dead_canaries = vec!["boss".to_owned()], &["canary"]);
         check(&|f| f.other_target = Some("elsewhere".to_owned()), &["target"]);
+    }
+
+    #[test]
+    fn updates_for_a_new_column_are_told_as_such() {
+        let check = |tags: &[(Tag, u64)], expected: &str| {
+            let new_columns = NewColumns { updates: 300, tags: tags.to_vec() };
+            let told = tripped_guards(&GuardInput { updates: 301, new_columns, ..quiet() }, &limits());
+            assert_eq!(
+                told[0].why,
+                format!("301 updates are more than --max-update (30 % of the known accounts; 1000 are known){expected}")
+            );
+        };
+        let vip = Tag::parse("Custom.Vip").unwrap();
+        check(&[], "");
+        check(&[(Tag::Gender, 0)], "");
+        check(&[(Tag::Gender, 0), (Tag::Level, 300)], "; 300 of them only because the column Level is new");
+        check(&[(Tag::Gender, 200), (vip, 120)], "; 300 of them only because columns are new: Gender (200), Custom.Vip (120)");
     }
 
     #[test]

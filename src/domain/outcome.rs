@@ -171,5 +171,8 @@ impl OriginalRecord {
     }
 }
 
+/// How the `error_info` of a row begins whose account was imported, and whose tags failed. Source: the contract of profile columns.
+pub const TAGS_FAILED: &str = "portrait_set: ";
+
 /// The columns that a rejects file has behind the input's.
 pub const ERROR_COLUMNS: [&[u8]; 2] = [b"error_code", b"error_info"];

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::profile::PerField;
+use super::tag::Tag;
 
 /// The code for a malformed request. If other records are accepted, the record is the cause. Source: the documentation of the error codes.
 pub const INVALID_REQUEST: i64 = 60003;
@@ -83,6 +84,8 @@ pub enum Answer {
 pub struct Profile {
     pub user_id: Box<str>,
     pub fields: PerField<Option<Box<str>>>,
+    /// The tags that it shows, with their values as text, whatever their JSON type.
+    pub tags: Vec<(Tag, Box<str>)>,
     /// Why the service does not return it, if it does not.
     pub refused: Option<ItemRefusal>,
 }

@@ -142,7 +142,7 @@ where
         let tag: Page = Rc::new(asked.iter().map(|(slot, account)| (account.user_id.clone(), *slot)).collect());
         let accounts: Vec<Account> = asked.into_iter().map(|(_, account)| account).collect();
         let compared: Vec<Account> = match self.profiles {
-            Profiles::Compared => accounts.iter().filter(|account| account.has_profile()).cloned().collect(),
+            Profiles::Compared => accounts.iter().filter(|account| account.is_compared()).cloned().collect(),
             Profiles::Left => Vec::new(),
         };
         for (command, accounts) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {

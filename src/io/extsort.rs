@@ -6,6 +6,7 @@
 mod file_section;
 mod merge;
 mod order;
+mod rows;
 mod sighting;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::thread::JoinHandle;
 use file_section::FileSection;
 pub use merge::Merged;
 use order::Order;
+pub use rows::ScratchRows;
 pub use sighting::{SIGHTING, Sighting};
 
 /// Memory of one run, in bytes. Two runs exist at a time, one being filled and one being sorted, which needs another third of it for the

@@ -113,7 +113,8 @@ mod tests {
 
     use super::*;
     use crate::domain::account::Field;
-    use crate::domain::comparison::Comparison;
+    use crate::domain::comparison::{Comparison, Differing};
+    use crate::domain::tag::Tag;
 
     fn finding(row: u64, state: Comparison) -> Finding {
         let original = state.is_repairable().then(|| ByteRecord::from(vec!["=x;y", "n \"q\"", "more"]));
@@ -139,7 +140,7 @@ mod tests {
         let states = [
             Comparison::Same,
             Comparison::Missing,
-            Comparison::Differs(vec![Field::Nick, Field::FaceUrl]),
+            Comparison::Differs(Differing { fields: vec![Field::Nick, Field::FaceUrl], tags: vec![Tag::Gender] }),
             Comparison::Unknown("=1\n+1".to_owned()),
             Comparison::Invalid("why".to_owned()),
         ];
@@ -152,7 +153,7 @@ mod tests {
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(
             read("r.csv"),
-            "row,line,UserID,state,detail\n1,2,\"=x,y\",same,\n2,3,\"=x,y\",missing,\n3,4,\"=x,y\",differs,Nick FaceUrl\n\
+            "row,line,UserID,state,detail\n1,2,\"=x,y\",same,\n2,3,\"=x,y\",missing,\n3,4,\"=x,y\",differs,Nick FaceUrl Gender\n\
              4,5,\"=x,y\",unknown,\"'=1\n+1\"\n5,6,\"=x,y\",invalid,why\n"
         );
         let record = "\"=x;y\";\"n \"\"q\"\"\";more\n";

@@ -11,6 +11,7 @@ mod profile_calls;
 mod reorder_buffer;
 mod send_outcomes;
 mod state_filling;
+mod tag_rows;
 mod tag_trial;
 mod user_order;
 mod watched_records;
@@ -35,6 +36,7 @@ use crate::io::roster::{Record, Roster};
 use import_flow::ImportFlow;
 pub use send_outcomes::SendOutcomes;
 pub use state_filling::{FillError, StateFilling};
+pub use tag_rows::TagRows;
 pub use watched_records::WatchedRecords;
 pub use workload::{ImportWorkload, Rows};
 

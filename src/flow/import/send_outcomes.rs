@@ -9,7 +9,7 @@ use crate::domain::change::{PaddedId, milliseconds};
 use crate::domain::outcome::Status;
 use crate::domain::verdict::is_certain_refusal;
 use crate::io::extsort::{ExternalSorter, Sorted, take};
-use crate::io::journal::results::{ResultRecord, Results, ResultsError};
+use crate::io::journal::results::{FailedCall, ResultRecord, Results, ResultsError};
 use crate::io::state::{SendOutcome, Sent};
 
 /// Bytes of [`to_bytes`].
@@ -40,7 +40,7 @@ impl SendOutcomes {
         for entry in whole_results(BufReader::new(results))? {
             let entry = entry?;
             if let Some((id, sent)) = rules.valid_id(&entry.user_id).zip(sent(&entry)) {
-                unknown += u64::from(sent == Sent::Unknown);
+                unknown += u64::from(matches!(sent, Sent::Unknown | Sent::TagsUnknown { .. }));
                 sorter.push(to_bytes(&SendOutcome { id: PaddedId::new(id.as_str().as_bytes()), row: entry.row, sent }))?;
             }
         }
@@ -71,10 +71,21 @@ pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
     let status = entry.status.as_ref().ok()?;
     Some(match status {
         Status::Imported | Status::Created | Status::Updated => Sent::Taken { at: milliseconds(entry.finished_at?) },
-        Status::Failed if entry.error_code.is_some_and(is_certain_refusal) => Sent::Refused,
-        Status::Failed => Sent::Unknown,
+        Status::Failed => failed(entry),
         Status::Invalid | Status::Superseded => return None,
     })
+}
+
+/// What came of a row that failed. What its tags met says so in front.
+fn failed(entry: &ResultRecord) -> Sent {
+    let is_refused = entry.error_code.is_some_and(is_certain_refusal);
+    let is_of_tags = entry.failed_call == FailedCall::Tags;
+    match (entry.finished_at.filter(|_| is_of_tags).map(milliseconds), is_refused) {
+        (Some(at), true) => Sent::TagsRefused { at },
+        (Some(at), false) => Sent::TagsUnknown { at },
+        (None, true) => Sent::Refused,
+        (None, false) => Sent::Unknown,
+    }
 }
 
 pub(super) fn to_bytes(outcome: &SendOutcome) -> [u8; BYTES] {
@@ -82,6 +93,8 @@ pub(super) fn to_bytes(outcome: &SendOutcome) -> [u8; BYTES] {
         Sent::Taken { at } => (0, at),
         Sent::Refused => (1, 0),
         Sent::Unknown => (2, 0),
+        Sent::TagsRefused { at } => (3, at),
+        Sent::TagsUnknown { at } => (4, at),
     };
     let mut bytes = [0; BYTES];
     bytes[..ID].copy_from_slice(outcome.id.padded());
@@ -97,6 +110,8 @@ pub(super) fn from_bytes(bytes: &[u8; BYTES]) -> SendOutcome {
     let sent = match kind {
         0 => Sent::Taken { at },
         1 => Sent::Refused,
+        3 => Sent::TagsRefused { at },
+        4 => Sent::TagsUnknown { at },
         _ => Sent::Unknown,
     };
     SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent }
@@ -108,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_read_as_it_was_written() {
-        for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown] {
+        for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown, Sent::TagsRefused { at: 6 }, Sent::TagsUnknown { at: 7 }] {
             let outcome = SendOutcome { id: PaddedId::new(b"u"), row: 9, sent };
             assert_eq!(from_bytes(&to_bytes(&outcome)), outcome);
         }

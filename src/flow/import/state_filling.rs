@@ -7,9 +7,12 @@ use std::time::SystemTime;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ImportScope;
 use super::send_outcomes::{self, sent, whole_results};
-use crate::domain::change::{Ops, PROFILE_BYTES, PaddedId, PlanCounts, ProfileHashes, milliseconds};
+use super::tag_rows::TagRows;
+use crate::domain::change::{AccountCall, Ops, PROFILE_BYTES, PaddedId, PlanCounts, ProfileHashes, milliseconds};
 use crate::domain::guard::Filled;
+use crate::domain::known_tags::RecordTags;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::domain::target::Target;
@@ -44,6 +47,8 @@ pub struct StateFilling<'a> {
     pub target: &'a Target,
     /// The files of the import.
     pub paths: &'a RunPaths,
+    /// What the import has sent of its records.
+    pub scope: ImportScope,
     /// Draws what a new state, or a run, is known by; never 0.
     pub draw: fn() -> u64,
 }
@@ -67,8 +72,17 @@ impl StateFilling<'_> {
     pub fn finish(&self, (file, format): (&InputFile, &Format), tally: OutcomeCounts, now: SystemTime) -> Result<(), FillError> {
         let mut state = self.lock.open_or_create(self.target, (self.draw)())?;
         let mut sorter = ExternalSorter::in_folder(folder_of(self.lock.path()));
-        let (input, filled) = self.read(file, format, &mut sorter)?;
-        let rows = sorter.finish()?.map(|bytes| bytes.map(|bytes| row_from_bytes(&bytes)));
+        let (input, filled, mut tags) = self.read(file, format, &mut sorter)?;
+        let rows = sorter.finish()?.map(|bytes| {
+            let row = row_from_bytes(&bytes?);
+            let tags = tags.read(row.outcome.row)?;
+            Ok(match self.scope {
+                ImportScope::ProfilesOnly if !tags.present().is_empty() => {
+                    ImportedRow { account: AccountCall::Left, profile: ProfileHashes::default(), tags, ..row }
+                }
+                ImportScope::Everything | ImportScope::ProfilesOnly => ImportedRow { tags, ..row },
+            })
+        });
         let ops = Ops::default();
         let new = NewRun {
             counts: PlanCounts { create: tally.imported + tally.failed, invalid: tally.invalid, ..PlanCounts::default() },
@@ -79,7 +93,7 @@ impl StateFilling<'_> {
             ..NewRun::bare(IMPORT, milliseconds(now), input, &ops)
         };
         let done = RunTotals { created: tally.imported, failed: tally.failed, ..RunTotals::default() };
-        state.import_finished(self.identity(), new, rows, done)?;
+        state.import_finished(self.identity(), &new, rows, done)?;
         self.lock.keep();
         Ok(())
     }
@@ -102,27 +116,32 @@ impl StateFilling<'_> {
     }
 
     /// Reads the input and its results side by side.
-    fn read(&self, file: &InputFile, format: &Format, sorter: &mut ExternalSorter<ROW_BYTES>) -> io::Result<(RunInput, Filled)> {
+    fn read(&self, file: &InputFile, format: &Format, sorter: &mut ExternalSorter<ROW_BYTES>) -> io::Result<(RunInput, Filled, TagRows)> {
         let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
         let mut roster = Roster::of(file, format).map_err(io::Error::other)?;
         let mut entries = whole_results(BufReader::new(File::open(&self.paths.results)?))?;
         let stat = file.fingerprint()?;
-        let mut filled = Filled::default();
+        let mut filled = Filled::of(roster.header().tags().cloned());
+        let mut tags = TagRows::in_folder(folder_of(self.lock.path()), roster.header().tags().cloned())?;
         while let Some(view) = roster.next_view() {
             let view = view.map_err(|error| bad(&error.to_string()))?;
             let entry = entries.next().ok_or_else(|| bad("the results end before the input"))??;
             if (entry.row, &*entry.user_id) != (view.row, view.user_id) {
                 return Err(bad("the results are not those of the input"));
             }
-            let Ok(account) = &view.account else { continue };
+            let Ok(account) = &view.account else {
+                tags.push_none()?;
+                continue;
+            };
             filled.count(account.profile());
+            tags.push(view.tags(), &mut filled)?;
             if let Some(sent) = sent(&entry) {
                 let outcome = SendOutcome { id: PaddedId::new(account.user_id.as_bytes()), row: view.row, sent };
                 sorter.push(row_to_bytes(&outcome, ProfileHashes::of(account.profile())))?;
             }
         }
         let end = roster.at();
-        Ok((RunInput { len: end.offset, digest: end.digest, stat }, filled))
+        Ok((RunInput { len: end.offset, digest: end.digest, stat }, filled, tags))
     }
 }
 
@@ -135,8 +154,10 @@ fn row_to_bytes(outcome: &SendOutcome, profile: ProfileHashes) -> [u8; ROW_BYTES
     bytes
 }
 
+/// Without its tags.
 fn row_from_bytes(bytes: &[u8; ROW_BYTES]) -> ImportedRow {
     let (outcome, profile) = bytes.split_first_chunk().expect("the lengths are constants that add up");
     let profile = profile.first_chunk().expect("the lengths are constants that add up");
-    ImportedRow { outcome: send_outcomes::from_bytes(outcome), profile: ProfileHashes::from_bytes(profile) }
+    let (outcome, profile) = (send_outcomes::from_bytes(outcome), ProfileHashes::from_bytes(profile));
+    ImportedRow { outcome, account: AccountCall::Imported, profile, tags: RecordTags::default() }
 }

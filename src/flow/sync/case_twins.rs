@@ -115,6 +115,7 @@ impl CaseTwinSorter {
 mod tests {
     use super::*;
     use crate::domain::change::{PaddedId, ProfileHashes};
+    use crate::domain::known_tags::TagsDigest;
 
     #[test]
     fn twins_are_told_with_their_lines() {
@@ -128,6 +129,7 @@ mod tests {
                 row,
                 tag: RecordTag::Valid,
                 profile: ProfileHashes::default(),
+                tags: TagsDigest::default(),
             };
             if let Some(sorter) = &mut sorter {
                 (1..).zip(ids).for_each(|(row, (id, _))| sorter.push(&digest(row, id)).unwrap());

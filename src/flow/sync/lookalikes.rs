@@ -251,7 +251,8 @@ mod tests {
     use super::super::planning::{build_plan, scan};
     use super::super::rules::{MissingPolicy, MissingRules};
     use super::*;
-    use crate::domain::change::{Ops, PlannedAccount, ProfileHashes};
+    use crate::domain::change::{AccountCall, Ops, PlannedAccount, ProfileHashes};
+    use crate::domain::known_tags::RecordTags;
     use crate::domain::position::FileStat;
     use crate::domain::target::Target;
     use crate::flow::import::SendOutcomes;
@@ -271,9 +272,16 @@ mod tests {
         let (ops, input) = (Ops::default(), RunInput { len: 0, digest: 0, stat: STAT });
         let new = NewRun { token: 1, ..NewRun::bare("sync", 1, input, &ops) };
         let id = |id: &String| PaddedId::new(id.as_bytes());
-        let planned = (1..)
-            .zip(ids)
-            .map(|(row, of)| Ok(PlannedAccount { id: id(of), row, is_sent: true, is_back: false, profile: ProfileHashes::default() }));
+        let planned = (1..).zip(ids).map(|(row, of)| {
+            Ok(PlannedAccount {
+                id: id(of),
+                row,
+                sent: Some(AccountCall::Imported),
+                is_back: false,
+                profile: ProfileHashes::default(),
+                tags: RecordTags::default(),
+            })
+        });
         let open = state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
         let settled = (1..).zip(ids).map(|(row, of)| Ok(SendOutcome { id: id(of), row, sent: Sent::Taken { at: 2 } }));

@@ -5,6 +5,7 @@
 //! handles the accounts that the file does not contain. `flow::import` and `flow::calls` send the requests.
 
 mod case_twins;
+mod digests;
 mod lookalikes;
 mod missing;
 mod observer;
@@ -15,6 +16,7 @@ mod ready;
 mod record_digest;
 mod rules;
 mod setup;
+mod tag_comparer;
 
 pub use lookalikes::{Lookalikes, compare};
 pub use missing::{MissingCounts, MissingError, MissingWorkload, missing_counts, write_missing};

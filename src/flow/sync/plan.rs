@@ -7,10 +7,9 @@ use super::planning::{MalformedRecords, PlanDraft};
 use super::ready::Ready;
 use super::rules::MissingTrust;
 use super::setup::{Locks, Setup};
-use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Wait};
+use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Update, Wait};
 use crate::domain::figures::{self, defused};
 use crate::domain::guard::{self, GuardInput, GuardLimits, Tripped};
-use crate::domain::profile::FieldSet;
 use crate::io::csv_out;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::{RunSpec, StartMode};
@@ -95,7 +94,7 @@ impl SyncPlan {
             let (row, line) = (view.row.to_string(), view.line.to_string());
             let reason = match (&view.account, op) {
                 (Err(why), Op::Invalid) => why.to_string(),
-                _ => reason(op),
+                _ => reason(op, &self.draft),
             };
             csv.write_record([op.name().as_bytes(), row.as_bytes(), line.as_bytes(), view.user_id, defused(&reason).as_bytes()])?;
         }
@@ -127,7 +126,7 @@ impl SyncPlan {
         let mut state = locks.state.open_or_create(&setup.target, identity)?;
         let malformed = draft.malformed.as_ref().map(MalformedRecords::to_string);
         let waits = malformed.is_some() && setup.missing.malformed == MissingTrust::No;
-        let (counts, filled, input) = (draft.counts, draft.filled, draft.input);
+        let (counts, filled, input) = (draft.counts, draft.filled.clone(), draft.input);
         let (planned, missing, ops) = draft.lists().map_err(StateError::Source)?;
         let new = NewRun {
             command: "sync",
@@ -153,21 +152,29 @@ impl SyncPlan {
     }
 }
 
-fn reason(op: Op) -> String {
+fn reason(op: Op, draft: &PlanDraft) -> String {
     let told = match op {
         Op::Create => "the state does not hold it",
-        Op::Update(differing) if differing.is_empty() => "in doubt: what came of an earlier call is not known",
-        Op::Update(differing) => return differ(differing),
+        Op::Update(update) if update.fields.is_empty() && update.differing.is_empty() => {
+            "in doubt: what came of an earlier call is not known"
+        }
+        Op::Update(update) => return differ(&update, draft),
         Op::Superseded => "a later record has the same UserID",
         Op::Invalid | Op::Unchanged => "",
     };
     told.to_owned()
 }
 
-/// Names the fields that differ.
-fn differ(fields: FieldSet) -> String {
-    let names: Vec<&str> = fields.iter().map(|field| field.spec().name).collect();
-    format!("{} differ{}", names.join(" and "), if names.len() == 1 { "s" } else { "" })
+/// Names the fields and the tags that differ.
+fn differ(update: &Update, draft: &PlanDraft) -> String {
+    let fields = update.fields.iter().map(|field| field.spec().name.to_owned());
+    let tags = draft.tags().enumerate().filter(|(place, _)| update.differing.has(*place)).map(|(_, tag)| tag.to_string());
+    let names: Vec<String> = fields.chain(tags).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!("{one} differs"),
+        [first @ .., last] => format!("{} and {last} differ", first.join(", ")),
+    }
 }
 
 fn reason_of_missing(missing: &MissingAccount) -> String {

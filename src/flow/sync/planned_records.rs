@@ -7,9 +7,11 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::domain::change::{Op, Ops};
+use crate::domain::account::Account;
+use crate::domain::change::{AccountCall, Op, Ops, Update};
 use crate::domain::outcome::{Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
+use crate::domain::tag::{Tag, TagItem};
 use crate::flow::import::{IncomingRecord, RowCalls};
 use crate::io::journal::disk::Disk;
 use crate::io::journal::{DiskError, Journal, OutcomeSink};
@@ -23,6 +25,8 @@ const PASS_AT_ONCE: u64 = 16_384;
 #[derive(Debug)]
 pub struct FeedPlan {
     pub ops: Rc<Ops>,
+    /// The tags that the plan has read, in the order of their columns.
+    pub tags: Vec<Tag>,
     /// As the plan has seen the file.
     pub input: RunInput,
     /// Calls may have left for rows up to this one.
@@ -119,7 +123,7 @@ impl PlannedRecords {
         }
         match op {
             Op::Create => Ok(Some(to_send(record, Status::Created))),
-            Op::Update(_) => Ok(Some(to_send(record, Status::Updated))),
+            Op::Update(update) => Ok(Some(to_update(record, update, &self.planned.tags))),
             Op::Invalid if record.account.is_err() => Ok(Some(to_send(record, Status::Updated))),
             Op::Invalid | Op::Unchanged => Err(FeedError::Modified),
             Op::Superseded => Ok(Some(IncomingRecord::Settled(superseded(record, (self.wall)())))),
@@ -153,6 +157,22 @@ impl PlannedRecords {
 fn to_send(record: Record, accepted_as: Status) -> IncomingRecord {
     let calls = RowCalls::of(&record);
     IncomingRecord::Record { record, accepted_as, calls }
+}
+
+/// The record with only those of its tags that are sent; `read` are those that the run reads.
+fn to_update(record: Record, update: Update, read: &[Tag]) -> IncomingRecord {
+    let is_sent = |item: &TagItem| read.iter().position(|tag| *tag == item.tag).is_some_and(|place| update.tags.has(place));
+    let account = record.account.map(|account| {
+        let mut tags = account.tags.into_vec();
+        tags.retain(is_sent);
+        Account { tags: tags.into(), ..account }
+    });
+    let record = Record { account, ..record };
+    let calls = match update.account {
+        AccountCall::Imported => RowCalls::of(&record),
+        AccountCall::Left => RowCalls::ProfileOnly,
+    };
+    IncomingRecord::Record { record, accepted_as: Status::Updated, calls }
 }
 
 fn superseded(record: Record, wall: SystemTime) -> RowOutcome {

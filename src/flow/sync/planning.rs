@@ -13,15 +13,19 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::case_twins::{CaseTwinSearch, CaseTwinSorter};
+use super::digests::{DigestSorter, HasTags, SortedDigests};
 use super::lookalikes::Lookalikes;
 use super::record_digest::{DIGEST_BYTES, MISSING_BYTES, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
 use super::rules::{MissingPolicy, MissingRules, MissingTrust};
+use super::tag_comparer::TagComparer;
 use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
 use crate::domain::figures;
-use crate::domain::guard::Filled;
+use crate::domain::guard::{Filled, NewColumns};
+use crate::domain::known_tags::{RecordTags, TagsDigest};
 use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
-use crate::flow::import::SendOutcomes;
-use crate::io::extsort::{ExternalSorter, ScratchList, Sorted};
+use crate::domain::tag::Tag;
+use crate::flow::import::{SendOutcomes, TagRows};
+use crate::io::extsort::ScratchList;
 use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
 use crate::io::state::{RunInput, StateDb, StateError};
 
@@ -82,7 +86,8 @@ impl Scratch<'_> {
 /// A file that was read.
 #[derive(Debug)]
 pub struct Scan {
-    digests: Sorted<DIGEST_BYTES>,
+    digests: SortedDigests,
+    tags: TagRows,
     ops: Ops,
     filled: Filled,
     malformed: Option<MalformedRecords>,
@@ -118,29 +123,33 @@ impl MalformedRecords {
 /// [`PlanError`] for a file that can't be read to its end, or a full disk.
 pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, scratch: &mut Scratch) -> Result<Scan, PlanError> {
     let cannot = scratch.cannot_write();
-    let mut sorter = ExternalSorter::in_folder(&scratch.folder);
+    let mut tags = TagRows::in_folder(&scratch.folder, roster.header().tags().cloned()).map_err(&cannot)?;
+    let has_tags = if tags.is_empty() { HasTags::No } else { HasTags::Yes };
+    let mut sorter = DigestSorter::in_folder(&scratch.folder, has_tags);
     let mut twins = CaseTwinSearch::new(scratch.list()?);
-    let (mut ops, mut filled, mut malformed, mut oddities) = (Ops::default(), Filled::default(), None, OddityCounts::default());
+    let (mut ops, mut filled, mut malformed, mut oddities) =
+        (Ops::default(), Filled::of(roster.header().tags().cloned()), None, OddityCounts::default());
     while let Some(view) = roster.next_view() {
         let view = view?;
         oddities.invalid.see(view.account.as_ref().err());
-        let (tag, profile) = match &view.account {
-            Ok(account) => {
-                filled.count(account.profile());
-                let place = OddPlace { row: view.row, line: view.line };
-                oddities.see(account, view.suspects, place);
-                twins.see(account.user_id, place).map_err(&cannot)?;
-                (RecordTag::Valid, ProfileHashes::of(account.profile()))
-            }
-            Err(_) => (RecordTag::Invalid, ProfileHashes::default()),
+        let (tag, profile, tags_digest) = if let Ok(account) = &view.account {
+            filled.count(account.profile());
+            let place = OddPlace { row: view.row, line: view.line };
+            oddities.see(account, view.suspects, place);
+            twins.see(account.user_id, place).map_err(&cannot)?;
+            let tags_digest = tags.push(view.tags(), &mut filled).map_err(&cannot)?;
+            (RecordTag::Valid, ProfileHashes::of(account.profile()), tags_digest)
+        } else {
+            tags.push_none().map_err(&cannot)?;
+            (RecordTag::Invalid, ProfileHashes::default(), TagsDigest::default())
         };
         if let Some(why) = view.malformed() {
             MalformedRecords::count(&mut malformed, &view, why);
         }
         ops.push(if tag == RecordTag::Valid { Op::Unchanged } else { Op::Invalid });
         if let Some(id) = view.valid_id() {
-            let digest = RecordDigest { id: PaddedId::new(id), row: view.row, tag, profile };
-            sorter.push(digest.to_bytes()).map_err(&cannot)?;
+            let digest = RecordDigest { id: PaddedId::new(id), row: view.row, tag, profile, tags: tags_digest };
+            sorter.push(digest).map_err(&cannot)?;
         }
         if view.row.is_multiple_of(TELL_EVERY) && (scratch.tell)(Step::Read(view.end.offset)).is_break() {
             return Err(PlanError::Stopped);
@@ -148,7 +157,7 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileS
     }
     let end = roster.at();
     let input = RunInput { len: end.offset, digest: end.digest, stat };
-    Ok(Scan { digests: sorter.finish().map_err(&cannot)?, ops, filled, malformed, oddities, twins, input })
+    Ok(Scan { digests: sorter.finish().map_err(&cannot)?, tags, ops, filled, malformed, oddities, twins, input })
 }
 
 /// What a plan hangs on besides file and state.
@@ -180,11 +189,19 @@ pub struct PlanDraft {
     pub lookalikes: Lookalikes,
     pub dead_canaries: Vec<PaddedId>,
     pub input: RunInput,
+    /// Updates for tags that the last finished run did not read.
+    pub new_columns: NewColumns,
+    pub(super) tags: TagRows,
     pub(super) planned: ScratchList<DIGEST_BYTES>,
     pub(super) missing: ScratchList<MISSING_BYTES>,
 }
 
 impl PlanDraft {
+    /// The tags that are read, in the order of their columns.
+    pub fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.tags.tags().iter().map(|(tag, _)| tag)
+    }
+
     /// What is missing, in order of ids.
     ///
     /// # Errors
@@ -200,8 +217,14 @@ impl PlanDraft {
     pub fn lists(
         &mut self,
     ) -> io::Result<(impl Iterator<Item = io::Result<PlannedAccount>>, impl Iterator<Item = io::Result<MissingAccount>>, &Ops)> {
-        let Self { planned, missing, ops, .. } = self;
-        let planned = planned.read()?.map(|bytes| bytes.map(|bytes| RecordDigest::from_bytes(&bytes).planned()));
+        let Self { planned, missing, ops, tags, .. } = self;
+        let ops = &*ops;
+        let planned = planned.read()?.map(|bytes| {
+            let digest = RecordDigest::from_bytes(&bytes?);
+            let op = ops.get(digest.row);
+            let tags = if op.tags().is_empty() { RecordTags::default() } else { tags.read(digest.row)? };
+            Ok(digest.planned(op, tags))
+        });
         let missing = missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes)));
         Ok((planned, missing, ops))
     }
@@ -220,14 +243,18 @@ pub fn build_plan(
 ) -> Result<PlanDraft, PlanError> {
     let last = state.map(StateDb::last_finished).transpose()?.flatten();
     let expected = last.as_ref().map_or(0, |last| last.counts.records());
-    let Scan { digests, ops, filled, malformed, oddities, twins, input } = scan;
+    let known_tags = state.map(StateDb::known_tags).transpose()?.unwrap_or_default();
+    let Scan { digests, tags, ops, filled, malformed, oddities, twins, input } = scan;
     let cannot = scratch.cannot_write();
+    let filled_before = last.as_ref().map(|last| last.filled.clone());
+    let read_before: Vec<Tag> = filled_before.iter().flat_map(|filled| &filled.tags).map(|(tag, _)| tag.clone()).collect();
+    let comparer = TagComparer::new(&tags, &known_tags, &read_before);
     let mut builder = PlanBuilder {
         draft: PlanDraft {
             ops,
             counts: PlanCounts::default(),
             filled,
-            filled_before: last.as_ref().map(|last| last.filled),
+            filled_before,
             distinct: 0,
             held: 0,
             present: 0,
@@ -237,9 +264,12 @@ pub fn build_plan(
             lookalikes: Lookalikes::default(),
             dead_canaries: Vec::new(),
             input,
+            new_columns: NewColumns::default(),
             planned: scratch.list()?,
             missing: scratch.list()?,
+            tags,
         },
+        comparer,
         latest: LatestPerId::new(digests, twins.sorter(&scratch.folder)).map_err(&cannot)?,
         twins,
         next: None,
@@ -275,7 +305,7 @@ fn walk(
 
 /// The digests of one id after the other.
 struct LatestPerId {
-    digests: Sorted<DIGEST_BYTES>,
+    digests: SortedDigests,
     /// Takes each of them, where there may be twins.
     twins: Option<CaseTwinSorter>,
     /// The first digest of the next id.
@@ -283,7 +313,7 @@ struct LatestPerId {
 }
 
 impl LatestPerId {
-    fn new(digests: Sorted<DIGEST_BYTES>, twins: Option<CaseTwinSorter>) -> io::Result<Self> {
+    fn new(digests: SortedDigests, twins: Option<CaseTwinSorter>) -> io::Result<Self> {
         let mut latest = Self { digests, twins, first: None };
         latest.first = latest.digest()?;
         Ok(latest)
@@ -291,7 +321,7 @@ impl LatestPerId {
 
     #[inline]
     fn digest(&mut self) -> io::Result<Option<RecordDigest>> {
-        let digest = self.digests.next().transpose()?.map(|bytes| RecordDigest::from_bytes(&bytes));
+        let digest = self.digests.next()?;
         if let (Some(twins), Some(digest)) = (&mut self.twins, &digest) {
             twins.push(digest)?;
         }
@@ -319,6 +349,7 @@ struct PlanBuilder<'a> {
     latest: LatestPerId,
     twins: CaseTwinSearch,
     next: Option<RecordDigest>,
+    comparer: TagComparer,
     canaries: BTreeSet<PaddedId>,
     policy: &'a Policy,
     /// The last finished run's.
@@ -360,6 +391,7 @@ impl PlanBuilder<'_> {
             draft.counts.count(draft.ops.get(row));
         }
         draft.counts.missing = draft.missing.len();
+        draft.new_columns = self.comparer.new_columns;
         draft.dead_canaries = self.canaries.into_iter().collect();
         let (twins, first) = self.twins.found(self.latest.twins)?;
         draft.oddities.set(OddityKind::CaseTwin, twins, first);
@@ -374,7 +406,11 @@ impl PlanBuilder<'_> {
             if !self.canaries.is_empty() {
                 self.canaries.remove(&digest.id);
             }
-            op = Op::decide(digest.profile, held);
+            let tags = self.comparer.compare(&mut self.draft.tags, (digest.row, digest.tags), held)?;
+            op = Op::decide(digest.profile, tags, held);
+            if let Op::Update(update) = &op {
+                self.comparer.count(update, held);
+            }
             // It was pushed as unchanged, and rows come here in no order: most needn't be touched.
             if op != Op::Unchanged {
                 self.draft.ops.set(digest.row, op);

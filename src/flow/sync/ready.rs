@@ -199,7 +199,8 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let by_lane = if matches!(settings.lane, Lane::Batch(_)) { AHEAD_BATCH } else { AHEAD_SINGLE };
         let input = RunInput { stat: setup.input.stat, ..open_run.input };
         let (sent_up_to, ahead) = (open_run.sent_up_to, dependencies.ahead.unwrap_or(by_lane));
-        let planned = FeedPlan { ops, input, sent_up_to, ahead, limit: setup.limit, original: setup.input.original.clone() };
+        let (tags, original) = (open_run.tags.clone(), setup.input.original.clone());
+        let planned = FeedPlan { ops, tags, input, sent_up_to, ahead, limit: setup.limit, original };
         let observer = Rc::clone(&setup.observer);
         let ends = ImportEnds {
             records: PlannedRecords::new(roster, setup.input.file.clone(), StateDb::open(&setup.state)?, planned, self.wall()),

@@ -1,12 +1,15 @@
 //! What a plan keeps of each record and each missing account, as bytes that sort by id.
 
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
-use crate::domain::change::{MissingAccount, PROFILE_BYTES, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
+use crate::domain::change::{AccountCall, MissingAccount, Op, PROFILE_BYTES, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
+use crate::domain::known_tags::{RecordTags, TagsDigest};
 use crate::domain::lookalike::Lookalike;
 use crate::io::extsort::take;
 
-/// Bytes of [`RecordDigest`].
+/// Bytes of [`RecordDigest::to_bytes`].
 pub(super) const DIGEST_BYTES: usize = ID + 9 + PROFILE_BYTES;
+/// Bytes of [`RecordDigest::to_tagged_bytes`].
+pub(super) const TAGGED_BYTES: usize = DIGEST_BYTES + 8;
 /// Bytes of [`missing_to_bytes`].
 pub(super) const MISSING_BYTES: usize = ID + 29;
 
@@ -17,6 +20,8 @@ pub(super) struct RecordDigest {
     pub(super) row: u64,
     pub(super) tag: RecordTag,
     pub(super) profile: ProfileHashes,
+    /// All its tags. It is only in the bytes for files with tags.
+    pub(super) tags: TagsDigest,
 }
 
 /// What a digest says of its record.
@@ -62,18 +67,35 @@ impl RecordDigest {
             row: u64::from_be_bytes(row),
             tag: RecordTag::from_bits(tag),
             profile: ProfileHashes::from_bytes(&take(&mut rest)),
+            tags: TagsDigest::default(),
         }
     }
 
-    /// As the state takes it.
-    pub(super) fn planned(self) -> PlannedAccount {
+    pub(super) fn to_tagged_bytes(self) -> [u8; TAGGED_BYTES] {
+        let mut bytes = [0; TAGGED_BYTES];
+        bytes[..DIGEST_BYTES].copy_from_slice(&self.to_bytes());
+        bytes[DIGEST_BYTES..].copy_from_slice(&self.tags.bits().to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn from_tagged_bytes(bytes: &[u8; TAGGED_BYTES]) -> Self {
+        let mut rest = bytes.as_slice();
+        let digest = Self::from_bytes(&take(&mut rest));
+        Self { tags: TagsDigest::from_bits(u64::from_be_bytes(take(&mut rest))), ..digest }
+    }
+
+    /// As the state takes it; `tags` are all that the record has.
+    pub(super) fn planned(self, op: Op, tags: RecordTags) -> PlannedAccount {
         let (is_sent, is_back) = match self.tag {
             RecordTag::Invalid | RecordTag::Valid => (false, false),
             RecordTag::Sent => (true, false),
             RecordTag::Back => (false, true),
             RecordTag::SentBack => (true, true),
         };
-        PlannedAccount { id: self.id, row: self.row, is_sent, is_back, profile: self.profile }
+        let account = if op.imports() { AccountCall::Imported } else { AccountCall::Left };
+        let sent = is_sent.then_some(account);
+        let profile = if sent == Some(AccountCall::Left) { ProfileHashes::default() } else { self.profile };
+        PlannedAccount { id: self.id, row: self.row, sent, is_back, profile, tags: tags.only(op.tags()) }
     }
 }
 
@@ -124,6 +146,7 @@ mod tests {
             row,
             tag,
             profile: [nick, face_url].into(),
+            tags: TagsDigest::default(),
         };
         let digests = [
             digest("a", 2, RecordTag::Sent, Some(0), None),
@@ -135,6 +158,10 @@ mod tests {
         let bytes = digests.map(RecordDigest::to_bytes);
         assert!(bytes.is_sorted());
         assert_eq!(bytes.map(|bytes| RecordDigest::from_bytes(&bytes)), digests);
+        let tagged = digests.map(|digest| RecordDigest { tags: TagsDigest::from_bits(u64::MAX - digest.row), ..digest });
+        let bytes = tagged.map(RecordDigest::to_tagged_bytes);
+        assert!(bytes.is_sorted());
+        assert_eq!(bytes.map(|bytes| RecordDigest::from_tagged_bytes(&bytes)), tagged);
     }
 
     #[test]

@@ -291,14 +291,15 @@ impl Setup {
             is_shrunk: run.shrunk_allowed == Some(true),
         });
         Ok(GuardInput {
-            filled: draft.filled,
-            before: draft.filled_before,
+            filled: draft.filled.clone(),
+            before: draft.filled_before.clone(),
             distinct: draft.distinct,
             held: draft.held,
             present: draft.present,
             // A state of an older version doesn't know; then what is held now is what it was.
             most_held: most_held(past, self.began_at()).unwrap_or(draft.held),
             updates: draft.counts.update,
+            new_columns: draft.new_columns.clone(),
             ends_with_newline: self.input.file.ends_with_newline().map_err(RosterError::from)?,
             ended_with_newline: finished().next().and_then(|(run, _)| run.ends_with_newline),
             due: draft.due,

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use csv::ByteRecord;
 
-use crate::domain::account::{Account, Field};
-use crate::domain::comparison::{Comparison, Finding};
+use crate::domain::account::Account;
+use crate::domain::comparison::{Comparison, Differing, Finding};
+use crate::domain::tag::{TagItem, TagValue};
 use crate::domain::verdict::{AccountStatus, Profile};
 use crate::io::roster::Record;
 
@@ -18,10 +19,6 @@ pub(super) enum IdAnswer<T> {
     /// It could not be asked, and why.
     Failed(String),
 }
-
-/// The fields in which an id's profile shows something else than was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Differing(Vec<Field>);
 
 #[derive(Debug)]
 struct PendingId {
@@ -79,7 +76,7 @@ impl Slots {
                 (Slot::Found(Finding { row, line, user_id, other_id, state, original: None }), None)
             }
             Ok(account) => {
-                let compares = profiles == Profiles::Compared && account.has_profile();
+                let compares = profiles == Profiles::Compared && account.is_compared();
                 let profile = if compares { IdAnswer::Awaited } else { IdAnswer::NotAsked };
                 let asked = account.clone();
                 let other_cell = other_id.map(|_| user_id);
@@ -100,7 +97,7 @@ impl Slots {
     pub(super) fn shows(&mut self, id: SlotId, profile: IdAnswer<Profile>) {
         self.update(id, |open| {
             open.profile = match profile {
-                IdAnswer::Said(profile) => IdAnswer::Said(Differing::between(&open.account, &profile)),
+                IdAnswer::Said(profile) => IdAnswer::Said(differing(&open.account, &profile)),
                 IdAnswer::Failed(why) => IdAnswer::Failed(why),
                 IdAnswer::NotAsked => IdAnswer::NotAsked,
                 IdAnswer::Awaited => IdAnswer::Awaited,
@@ -177,17 +174,27 @@ impl PendingId {
             }
             (IdAnswer::Said(AccountStatus::NotImported), _) => Some(Comparison::Missing),
             (IdAnswer::Said(AccountStatus::Imported), IdAnswer::NotAsked) => Some(Comparison::Same),
-            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) if fields.is_empty() => Some(Comparison::Same),
-            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(Differing(fields))) => Some(Comparison::Differs(fields.clone())),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(differing)) if differing.is_empty() => Some(Comparison::Same),
+            (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Said(differing)) => Some(Comparison::Differs(differing.clone())),
         }
     }
 }
 
-impl Differing {
-    /// Compares byte for byte; what is empty in the file says nothing.
-    fn between(sent: &Account, shown: &Profile) -> Self {
-        let sent = sent.profile();
-        let differing = sent.iter().filter(|(field, text)| text.is_some() && **text != shown.fields[*field].as_deref());
-        Self(differing.map(|(field, _)| field.into()).collect())
+/// Compares byte for byte; what is empty in the file says nothing.
+fn differing(sent: &Account, shown: &Profile) -> Differing {
+    let profile = sent.profile();
+    let fields = profile.iter().filter(|(field, text)| text.is_some() && **text != shown.fields[*field].as_deref());
+    let is_shown = |sent: &TagItem| shown.tags.iter().any(|(tag, value)| *tag == sent.tag && is_same(&sent.value, value));
+    Differing {
+        fields: fields.map(|(field, _)| field.into()).collect(),
+        tags: sent.tags.iter().filter(|sent| !is_shown(sent)).map(|sent| sent.tag.clone()).collect(),
+    }
+}
+
+/// Whether a value is shown as it was sent. A number may be shown as text.
+fn is_same(sent: &TagValue, shown: &str) -> bool {
+    match sent {
+        TagValue::Text(text) => **text == *shown,
+        TagValue::Number(number) => shown.parse() == Ok(*number),
     }
 }

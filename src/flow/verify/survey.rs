@@ -86,7 +86,7 @@ pub struct SurveyPlan {
     pub invalid: u64,
     /// Records that a later one of the same id supersedes.
     pub superseded: u64,
-    /// Valid records with a Nick or a FaceUrl, superseded ones included.
+    /// Valid records with a Nick, a FaceUrl or a tag, superseded ones included.
     pub profiles: u64,
     /// What the invalid records have in common.
     pub shared: SharedReason,
@@ -130,7 +130,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
             let Some(record) = self.records.next().transpose()? else { return Ok(ReadProgress::IsDone) };
             self.shared.see(record.account.as_ref().err());
             match &record.account {
-                Ok(account) => self.profiles += u64::from(account.has_profile()),
+                Ok(account) => self.profiles += u64::from(account.is_compared()),
                 Err(_) => self.invalid.set(record.row),
             }
             // A record without a UserID is nobody's: it supersedes nothing, and nothing supersedes it.

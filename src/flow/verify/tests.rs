@@ -2,7 +2,8 @@ use std::convert::Infallible;
 use std::io::Cursor;
 
 use super::*;
-use crate::domain::comparison::{Comparison, Finding};
+use crate::domain::account::Field;
+use crate::domain::comparison::{Comparison, Differing, Finding};
 use crate::io::roster::{Format, Roster};
 
 /// Findings in memory.
@@ -64,12 +65,13 @@ fn a_profile_is_what_was_asked_for_and_nothing_else() {
         ..Profile::default()
     };
     let profiles = |all: Vec<Profile>| JobOutcome::Answered(Answer::Profiles(all));
+    let differs = |fields: &[Field]| Comparison::Differs(Differing { fields: fields.to_vec(), tags: Vec::new() });
     let unknown = |why: &str| Comparison::Unknown(why.to_owned());
     let face = Profile { fields: [Some("n".into()), Some("whatever".into())].into(), ..profile("a", None) };
     check(profiles(vec![face]), Comparison::Same);
     check(profiles(vec![profile("b", Some("x")), profile("a", Some("n"))]), Comparison::Same);
-    check(profiles(vec![profile("a", Some("N"))]), Comparison::Differs(vec![crate::domain::account::Field::Nick]));
-    check(profiles(vec![profile("a", None)]), Comparison::Differs(vec![crate::domain::account::Field::Nick]));
+    check(profiles(vec![profile("a", Some("N"))]), differs(&[Field::Nick]));
+    check(profiles(vec![profile("a", None)]), differs(&[Field::Nick]));
     check(profiles(vec![]), unknown("portrait_get says nothing of it"));
     let refused = ItemRefusal { code: 40003, info: "no such account".into() };
     let not_found = Profile { refused: Some(refused.clone()), ..profile("@TLS#NOT_FOUND", None) };

@@ -7,6 +7,7 @@
 use super::fields::{self, FieldValue, Fields};
 use crate::domain::command::Command;
 use crate::domain::profile::ProfileField;
+use crate::domain::tag::Tag;
 use crate::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, ItemRefusal, Presence, Profile};
 
 /// Bytes of an unreadable answer that a message shows. Source: the contract of the input.
@@ -76,10 +77,11 @@ fn profile(found: &Fields<'_>) -> Option<Profile> {
     };
     let mut profile = Profile { user_id: found.id("To_Account").ok()?, refused, ..Profile::default() };
     for item in found.objects("ProfileItem") {
-        let value = item.word("Value").ok().map(Into::into);
-        let tag = item.word("Tag").ok();
-        if let Some(field) = ProfileField::ALL.into_iter().find(|field| tag.as_deref() == Some(field.spec().tag)) {
-            profile.fields[field] = value;
+        let Some(name) = item.word("Tag").ok() else { continue };
+        if let Some(field) = ProfileField::ALL.into_iter().find(|field| name == field.spec().tag) {
+            profile.fields[field] = item.word("Value").ok().map(Into::into);
+        } else if let Some(tag) = Tag::of_wire_name(&name) {
+            profile.tags.extend(item.words("Value").map(|value| (tag, value.into())));
         }
     }
     Some(profile)
@@ -272,13 +274,14 @@ mod tests {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[
             {"To_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Nick","Value":"n"},{"Tag":"Tag_Profile_IM_Level","Value":3}],"ResultCode":0},
             {"To_Account":"@TLS#NOT_FOUND","ResultCode":40003}]}"#;
+        let tags = vec![(Tag::Level, "3".into())];
         let found = |user_id: &str, nick: Option<&str>| Profile {
             user_id: user_id.into(),
             fields: [nick.map(Into::into), None].into(),
             ..Profile::default()
         };
         let unknown = Profile { refused: Some(ItemRefusal { code: 40003, info: "".into() }), ..found("@TLS#NOT_FOUND", None) };
-        let expected = CallOutcome::Done(Answer::Profiles(vec![found("a", Some("n")), unknown]));
+        let expected = CallOutcome::Done(Answer::Profiles(vec![Profile { tags, ..found("a", Some("n")) }, unknown]));
         assert_eq!(read(Command::PortraitGet, body.as_bytes()), expected);
     }
 
@@ -391,8 +394,10 @@ mod tests {
     #[test]
     fn a_profile_is_read_field_by_field() {
         let body = r#"{"ActionStatus":"OK","ErrorCode":0,"UserProfileItem":[{"To_Account":"a","ResultCode":"0","ProfileItem":[
-            {"Tag":"Tag_Profile_IM_Nick","Value":"n","New":[]},null,{"Value":"x"},{"Tag":5,"Value":"y"},{"Tag":"Tag_Profile_IM_Image","Value":null}]}]}"#;
-        let expected = Profile { user_id: "a".into(), fields: [Some("n".into()), None].into(), ..Profile::default() };
+            {"Tag":"Tag_Profile_IM_Nick","Value":"n","New":[]},null,{"Value":"x"},{"Tag":5,"Value":"y"},{"Tag":"Tag_Profile_IM_Image","Value":null},
+            {"Tag":"Tag_Profile_IM_Level","Value":7},{"Tag":"Tag_Profile_Custom_Vip","Value":"\u0041"},{"Tag":"Tag_Profile_IM_Other","Value":1}]}]}"#;
+        let tags = vec![(Tag::Level, "7".into()), (Tag::Custom("Vip".into()), "A".into())];
+        let expected = Profile { user_id: "a".into(), fields: [Some("n".into()), None].into(), tags, ..Profile::default() };
         assert_eq!(read(Command::PortraitGet, body.as_bytes()), CallOutcome::Done(Answer::Profiles(vec![expected])));
     }
 }

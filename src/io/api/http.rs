@@ -3,6 +3,7 @@
 //! It turns every result into a [`CallOutcome`]. The URL contains the UserSig, so it never appears in an error text.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -34,14 +35,14 @@ use super::{Api, ConnectionWish, Departed, GivenUp, Request};
 use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::profile::ProfileField;
-use crate::domain::tag::{TagItem, TagValueRef};
+use crate::domain::tag::{Tag, TagItem, TagValueRef};
 use crate::domain::verdict::CallOutcome;
 
 /// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
 const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// Longest answer of a command that returns an item per UserID, in bytes. A hundred profiles with two fields of 500 bytes have 620 kB if
-/// each byte is written as an escape of six.
-const LONG_ANSWER_MAX_BYTES: usize = 1024 * 1024;
+/// each byte is written as an escape of six, and thirty tags of 500 bytes more 1.5 MB as they are. Chosen to be well above both.
+const LONG_ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of JSON per record in a batch besides its values: keys, quotes and commas.
 const KEYS_BYTES: usize = 40;
 /// Idle connections are closed after this time. Chosen: less than the 60 to 75 s of common servers, so that no request meets a connection
@@ -309,10 +310,7 @@ fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
             let mut json = Vec::with_capacity(accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum());
             serde_json::to_writer(&mut json, &MultiImportBody { account_list: Some(list), accounts: None }).map(|()| json)
         }
-        (Command::PortraitGet, accounts) => serde_json::to_vec(&PortraitGetBody {
-            users: ids(accounts),
-            tags: ProfileField::ALL.map(|field| field.spec().tag.to_owned()).into(),
-        }),
+        (Command::PortraitGet, accounts) => serde_json::to_vec(&PortraitGetBody { users: ids(accounts), tags: shown_tags(accounts) }),
         (Command::AccountCheck, accounts) => serde_json::to_vec(&CheckBody { users: users(accounts) }),
         (Command::AccountDelete, accounts) => serde_json::to_vec(&DeleteBody { users: users(accounts) }),
         (Command::QueryOnlineStatus, accounts) => serde_json::to_vec(&OnlineStatusBody { users: ids(accounts) }),
@@ -341,6 +339,13 @@ const fn profile_value(value: TagValueRef<'_>) -> wire::ProfileValue<'_> {
         TagValueRef::Text(text) => wire::ProfileValue::Text(text),
         TagValueRef::Number(number) => wire::ProfileValue::Number(number),
     }
+}
+
+/// What profiles are to show: the fields, and every tag that one of the accounts has.
+fn shown_tags(accounts: &[&Account]) -> Vec<String> {
+    let tags: BTreeSet<&Tag> = accounts.iter().flat_map(|account| &account.tags).map(|item| &item.tag).collect();
+    let fields = ProfileField::ALL.into_iter().map(|field| field.spec().tag.to_owned());
+    fields.chain(tags.into_iter().map(Tag::wire_name)).collect()
 }
 
 fn ids(accounts: &[&Account]) -> Vec<String> {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 use super::RESULTS_HEADER;
-use crate::domain::outcome::Status;
+use crate::domain::outcome::{Status, TAGS_FAILED};
 
 /// Most bytes of a result. Chosen: twice a record of the roster (every byte of its UserID an escaped quote), and as much again for
 /// the service's words.
@@ -32,10 +32,21 @@ pub struct ResultRecord {
     pub status: Result<Status, Box<[u8]>>,
     /// `None` also for one that is no number.
     pub error_code: Option<i64>,
+    /// Which call its `error_info` is about.
+    pub failed_call: FailedCall,
     /// `None` for one that is no time.
     pub finished_at: Option<SystemTime>,
     /// What is wrong with the columns behind the status.
     pub flaw: Option<&'static str>,
+}
+
+/// The call that a failed row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedCall {
+    /// That of its account.
+    Account,
+    /// That of its tags; the account was imported.
+    Tags,
 }
 
 /// A line of the results file that is no result.
@@ -152,14 +163,16 @@ fn without_end(line: &[u8]) -> &[u8] {
 fn parse(record: &[u8], at: u64) -> Result<ResultRecord, MalformedResult> {
     let malformed = |why| MalformedResult { at, why };
     let fields = fields(record).ok_or(malformed("its quotes don't pair up"))?;
-    let Ok([row, line, user_id, status, code, _, attempts, finished_at]) = <[Vec<u8>; COLUMNS]>::try_from(fields) else {
+    let Ok([row, line, user_id, status, code, info, attempts, finished_at]) = <[Vec<u8>; COLUMNS]>::try_from(fields) else {
         return Err(malformed("it has not 8 fields"));
     };
     let row = number(&row).ok_or(malformed("its row is not a number"))?;
     let line = number(&line).ok_or(malformed("its line is not a number"))?;
     let (error_code, finished_at) = (number_or_none(&code), time(&finished_at));
     let flaw = flaw((&code, error_code), &attempts, finished_at);
-    Ok(ResultRecord { at, row, line, user_id: user_id.into(), status: status_named(&status), error_code, finished_at, flaw })
+    let failed_call = if info.starts_with(TAGS_FAILED.as_bytes()) { FailedCall::Tags } else { FailedCall::Account };
+    let (user_id, status) = (user_id.into(), status_named(&status));
+    Ok(ResultRecord { at, row, line, user_id, status, error_code, failed_call, finished_at, flaw })
 }
 
 fn status_named(word: &[u8]) -> Result<Status, Box<[u8]>> {
@@ -256,7 +269,7 @@ mod tests {
         let finished_at = Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123));
         let entry = |at, row, line, user_id: &[u8], (status, error_code)| {
             let (user_id, status) = (user_id.into(), Ok(status));
-            ResultRecord { at, row, line, user_id, status, error_code, finished_at, flaw: None }
+            ResultRecord { at, row, line, user_id, status, error_code, failed_call: FailedCall::Account, finished_at, flaw: None }
         };
         assert_eq!(entries, [entry(2, 1, 2, b"a \"b\",\n", (Status::Failed, Some(70402))), entry(5, 2, 4, b"", (Status::Invalid, None))]);
     }

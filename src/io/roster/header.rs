@@ -233,6 +233,11 @@ impl Header {
         self.tags.iter().map(|of| (&of.tag, of.column))
     }
 
+    /// The tags that are read, in the order of [`RecordRef::tags`](super::RecordRef::tags).
+    pub fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.tag_columns().map(|(tag, _)| tag)
+    }
+
     /// The tags with the names of the columns that they are read from.
     pub fn tag_sources(&self) -> impl Iterator<Item = (&Tag, &[u8])> {
         self.tag_columns().filter_map(|(tag, column)| Some((tag, self.names.get(column)?)))

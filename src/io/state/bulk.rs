@@ -105,7 +105,8 @@ impl<'a, R> Bulk<'a, R> {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::change::{KnownAccount, MissingAccount, Ops, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
+    use crate::domain::change::{AccountCall, KnownAccount, MissingAccount, Ops, PaddedId, PlannedAccount, PlannedAction, ProfileHashes};
+    use crate::domain::known_tags::RecordTags;
     use crate::domain::position::FileStat;
     use crate::domain::target::Target;
     use crate::io::state::{Finish, NewRun, RunInput, SendOutcome, Sent, StateDb};
@@ -125,7 +126,9 @@ mod tests {
         numbers.sort_unstable_by_key(|(number, _)| *number);
         let profile = |number| ProfileHashes::from([Some(number), None]);
         let planned = numbers.iter().map(|(number, is_sent)| {
-            Ok(PlannedAccount { id: id(*number), row: *number, is_sent: *is_sent, is_back: false, profile: profile(*number) })
+            let sent = is_sent.then_some(AccountCall::Imported);
+            let (profile, tags) = (profile(*number), RecordTags::default());
+            Ok(PlannedAccount { id: id(*number), row: *number, sent, is_back: false, profile, tags })
         });
         let missing = missing.iter().map(|number| {
             Ok(MissingAccount { id: id(*number), last_imported: None, missing_runs: 7, due: PlannedAction::Nothing, lookalike: None })
@@ -140,7 +143,7 @@ mod tests {
         let mut all = Vec::new();
         state
             .each_account(|id, held| {
-                all.push((PaddedId::new(id), *held));
+                all.push((PaddedId::new(id), held.clone()));
                 Ok(())
             })
             .unwrap();

@@ -5,6 +5,8 @@
 
 mod account;
 mod bulk;
+mod corrections;
+mod imported;
 mod missing;
 mod network;
 mod overlay;
@@ -12,6 +14,7 @@ mod run;
 mod run_record;
 mod schema;
 mod slices;
+mod tags;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::{File, OpenOptions, Permissions};
@@ -24,7 +27,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use thiserror::Error;
 
-pub use account::{AccountAfterRun, AccountCounts, Discrepancy, ImportedRow};
+pub use account::{AccountAfterRun, AccountCounts};
+pub use corrections::Discrepancy;
+pub use imported::ImportedRow;
 pub use missing::{MissingAction, MissingActionRecord};
 pub use run_record::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
 
@@ -114,7 +119,7 @@ impl Drop for StateLock {
     /// The lock is still held.
     fn drop(&mut self) {
         if self.is_state_for_nothing.get() {
-            let [state, _, journal, _] = names(&self.path);
+            let [state, _, journal, ..] = names(&self.path);
             for file in [state, journal] {
                 // Where it can't be removed it stays, as it does after a kill: the next start makes a state of it.
                 let _ = std::fs::remove_file(file);
@@ -223,12 +228,12 @@ pub fn lock(path: &Path) -> Result<StateLock, StateError> {
     lock.hold().map(|()| lock)
 }
 
-/// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, and under
-/// which an older version is kept. Whatever links lead to it, they are the same.
+/// The names that a state takes: its own, its lock's, that of the file in which SQLite keeps what a change may have to undo, and those under
+/// which older versions are kept. Whatever links lead to it, they are the same.
 #[must_use]
-pub fn names(path: &Path) -> [PathBuf; 4] {
+pub fn names(path: &Path) -> [PathBuf; 5] {
     let path = resolved(path);
-    ["", ".lock", "-journal", ".v1"].map(|ending| {
+    ["", ".lock", "-journal", ".v1", ".v2"].map(|ending| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         name.into()
@@ -302,7 +307,7 @@ impl StateDb {
             schema::FoundSchema::Nothing => Ok(false),
             schema::FoundSchema::State(schema::VERSION) => Ok(true),
             schema::FoundSchema::State(version) => {
-                schema::show_version_1(&self.db).map_err(self.cannot("read"))?;
+                schema::show(&self.db, version).map_err(self.cannot("read"))?;
                 self.version = version;
                 Ok(true)
             }
@@ -333,11 +338,12 @@ impl StateDb {
 
     /// Makes a state of an older version one of today's; as it was, it is kept beside. A crash leaves one or the other, whole.
     fn carry_over(&mut self) -> Result<(), StateError> {
-        let [own, _, _, old] = names(&self.path);
+        let [own, _, _, first, second] = names(&self.path);
+        let old = if self.version == schema::OLDEST { first } else { second };
         keep_copy(&own, &old).map_err(|source| StateError::File { what: "keep the older state as", path: old.clone(), source })?;
         // What is written from here on is of this version.
         let version = std::mem::replace(&mut self.version, schema::VERSION);
-        let done = self.change("carry over", schema::carry_over_version_1);
+        let done = self.change("carry over", |change| schema::carry_over(change, version));
         let waiting = match done {
             Err(error) => {
                 self.version = version;

@@ -5,7 +5,8 @@ use std::iter::Peekable;
 
 use super::account::AccountAfterRun;
 use super::run_record::{SendOutcome, Sent};
-use crate::domain::change::{InDoubt, KnownAccount, ProfileHashes};
+use crate::domain::change::{AccountCall, Carried, InDoubt, KnownAccount, ProfileHashes};
+use crate::domain::known_tags::{TagHash, TagNumber};
 
 /// What the open run makes of accounts.
 pub(super) struct RunOverlay<I: Iterator> {
@@ -14,13 +15,17 @@ pub(super) struct RunOverlay<I: Iterator> {
 }
 
 /// A row of `planned`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct PlannedRow {
     pub(super) row: u64,
-    pub(super) is_sent: bool,
+    /// What is sent, if anything is.
+    pub(super) sent: Option<AccountCall>,
     pub(super) profile: ProfileHashes,
-    /// What a later look at the service has found: fields that differ, or [`InDoubt::EXISTENCE`] if there is no account.
+    pub(super) tags: Vec<(TagNumber, TagHash)>,
+    /// What a later look at the service has found: fields that differ, or [`InDoubt::EXISTENCE`] if there is no account …
     pub(super) found: InDoubt,
+    /// … and tags that differ.
+    pub(super) found_tags: Vec<TagNumber>,
 }
 
 impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
@@ -29,22 +34,22 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
     }
 
     /// What an account is by now; ids come in order.
-    pub(super) fn apply(&mut self, id: &[u8], planned: PlannedRow, before: Option<KnownAccount>) -> io::Result<AccountAfterRun> {
-        let sent = self.outcome(id, planned.row)?;
-        if !planned.is_sent {
-            return Ok(before.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known));
-        }
-        let held = match sent {
-            Some(_) if planned.found.has(InDoubt::EXISTENCE) => before,
-            Some(Sent::Taken { at }) => Some(KnownAccount::once_taken(before, planned.profile, at)),
-            Some(Sent::Unknown) => Some(KnownAccount::once_sent(before, planned.profile)),
-            None if planned.row <= self.sent_up_to => return Ok(AccountAfterRun::Known(KnownAccount::once_sent(before, planned.profile))),
-            // The service holds what it held before this run, whatever that is.
-            Some(Sent::Refused) | None => before,
+    pub(super) fn apply(&mut self, id: &[u8], planned: &PlannedRow, before: Option<KnownAccount>) -> io::Result<AccountAfterRun> {
+        let came = self.outcome(id, planned.row)?;
+        let is_announced = planned.row <= self.sent_up_to;
+        let Some(account) = planned.sent else { return Ok(before.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known)) };
+        let carried = Carried { account, profile: planned.profile, tags: &planned.tags };
+        let Some(came) = came else {
+            // Where nothing was announced, the service holds what it held before this run, whatever that is.
+            let held = if is_announced { Some(KnownAccount::once_sent(before, carried)) } else { before };
+            return Ok(held.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known));
         };
-        let found = if sent.is_some() { planned.found.without(InDoubt::EXISTENCE) } else { InDoubt::NOTHING };
-        Ok(held
-            .map_or(AccountAfterRun::Unknown, |held| AccountAfterRun::Known(KnownAccount { in_doubt: held.in_doubt.and(found), ..held })))
+        let held = if planned.found.has(InDoubt::EXISTENCE) { before } else { after(before, carried, came) };
+        Ok(held.map_or(AccountAfterRun::Unknown, |mut held| {
+            held.in_doubt = held.in_doubt.and(planned.found.without(InDoubt::EXISTENCE));
+            planned.found_tags.iter().for_each(|number| held.tags.doubt(*number));
+            AccountAfterRun::Known(held)
+        }))
     }
 
     fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<Sent>> {
@@ -56,5 +61,17 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
             }
         }
         Ok(found)
+    }
+}
+
+/// The account once it is known what came of the requests for its record.
+fn after(before: Option<KnownAccount>, carried: Carried, came: Sent) -> Option<KnownAccount> {
+    match came {
+        Sent::Taken { at } => Some(KnownAccount::once_taken(before, carried, at)),
+        Sent::TagsRefused { at } => Some(KnownAccount::once_imported(before, carried, at)),
+        Sent::TagsUnknown { at } => Some(KnownAccount::once_tags_sent(KnownAccount::once_imported(before, carried, at), carried)),
+        Sent::Unknown => Some(KnownAccount::once_sent(before, carried)),
+        // The service holds what it held before this run, whatever that is.
+        Sent::Refused => before,
     }
 }

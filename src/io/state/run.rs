@@ -6,16 +6,17 @@
 use std::io;
 
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Statement, Transaction, params};
 
 use super::account::{self, SettledRun};
 use super::bulk::{Bulk, Insert, OnConflict};
 use super::overlay::RunOverlay;
 use super::run_record::{Finish, NewRun, OpenRun, SendOutcome, insert_run, text, wrong_type};
-use super::{ChangeError, StateDb, StateError, missing};
-use crate::domain::change::{InDoubt, KnownAccount, MissingAccount, Ops, PlannedAccount};
+use super::{ChangeError, StateDb, StateError, imported, missing, tags};
+use crate::domain::change::{AccountCall, InDoubt, KnownAccount, MissingAccount, Ops, PlannedAccount, Update};
 use crate::domain::guard::LATELY_MS;
-use crate::domain::profile::ProfileField;
+use crate::domain::known_tags::{KnownTag, KnownTags, TagNumber, TagSet};
+use crate::domain::profile::{FieldSet, ProfileField};
 
 /// Bytes of the ops in one row of their table. Chosen.
 const OPS_PART: usize = 1 << 20;
@@ -33,9 +34,11 @@ impl StateDb {
         mut visit: impl FnMut(&[u8], &KnownAccount) -> io::Result<()>,
     ) -> Result<(), StateError> {
         let is_importing = self.about()?.is_importing;
-        let mut seen = |id: &[u8], held: KnownAccount| {
-            let in_doubt = if is_importing { held.in_doubt.and(InDoubt::of_all(&held)) } else { held.in_doubt };
-            visit(id, &KnownAccount { in_doubt, ..held })
+        let mut seen = |id: &[u8], held: &mut KnownAccount| {
+            if is_importing {
+                *held = std::mem::take(held).doubted();
+            }
+            visit(id, held)
         };
         let work = || match self.open_run_of_a_sync()? {
             None => account::each(&self.db, |id, held| seen(id, held)),
@@ -63,16 +66,19 @@ impl StateDb {
     ) -> Result<OpenRun, StateError> {
         self.change("begin a run in", |change| {
             settle(change, outcomes, SettledRun::LeftOpen)?;
-            account::doubt_all(change, "importing <> 0", [])?;
+            imported::doubt_all(change, "importing <> 0", [])?;
             change.execute("UPDATE about SET importing = 0", [])?;
             clear(change)?;
             change.execute("DELETE FROM runs WHERE finished_at IS NULL", [])?;
-            insert_planned(change, planned)?;
+            let numbers = tags::numbers(change, new.filled.tags.iter().map(|(tag, _)| tag.clone()))?;
+            insert_planned(change, &numbers, planned)?;
             missing::insert(change, missing)?;
             insert_ops(change, new.ops)?;
             let number = insert_run(change, &new)?;
             let [malformed, missing_waits] = [new.malformed, new.missing_waits].map(|words| words.map(str::to_owned));
-            Ok(OpenRun { number, token: new.token, malformed, missing_waits, input: new.input, counts: new.counts, sent_up_to: 0 })
+            let NewRun { token, input, counts, filled, .. } = new;
+            let tags = filled.tags.into_iter().map(|(tag, _)| tag).collect();
+            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, tags, sent_up_to: 0 })
         })
     }
 
@@ -96,7 +102,10 @@ impl StateDb {
         self.change("change", |change| {
             let looked = "SELECT EXISTS (SELECT 1 FROM runs WHERE finished_at IS NULL AND looked <> 0)";
             if change.query_row(looked, [], |row| row.get(0))? {
-                change.execute("UPDATE planned SET found = 0 WHERE found <> 0 AND row > ?1", [settled_rows.cast_signed()])?;
+                change.execute(
+                    "UPDATE planned SET found = 0, found_tags = NULL WHERE (found <> 0 OR found_tags IS NOT NULL) AND row > ?1",
+                    [settled_rows.cast_signed()],
+                )?;
             }
             change.execute("UPDATE runs SET looked = 0 WHERE finished_at IS NULL", [])?;
             Ok(())
@@ -124,7 +133,8 @@ impl StateDb {
             while let Some(part) = parts.next()? {
                 nibbles.extend_from_slice(part.get_ref(0)?.as_blob().map_err(|_| wrong_type(0, Type::Blob))?);
             }
-            Ok(Ops::from_bytes(nibbles, rows))
+            let kinds = self.db.prepare("SELECT fields, account, differing, tags FROM op_kinds ORDER BY number")?;
+            Ok(Ops::from_parts(nibbles, rows, kinds_of(kinds)?))
         };
         read().map_err(self.cannot("read"))
     }
@@ -164,7 +174,7 @@ fn close(change: &Transaction, Finish { run: _, at, done, missing_waits }: Finis
 }
 
 pub(super) fn clear(change: &Transaction) -> Result<(), ChangeError> {
-    Ok(change.execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops;")?)
+    Ok(change.execute_batch("DELETE FROM planned; DELETE FROM missing; DELETE FROM ops; DELETE FROM op_kinds;")?)
 }
 
 /// Writes what came of the open run's rows to the accounts.
@@ -178,24 +188,50 @@ pub(super) fn settle(
     account::settle(change, RunOverlay::new(outcomes, sent_up_to.cast_unsigned()), run)
 }
 
-fn planned_rows() -> Insert<PlannedAccount> {
+/// An account that is planned, and its tags by the state's numbers.
+type NumberedPlan = (PlannedAccount, Option<Vec<u8>>);
+
+fn planned_rows() -> Insert<NumberedPlan> {
     let fields = ProfileField::ALL.into_iter().map(|field| field.spec().column);
     Insert {
         table: "planned",
-        columns: ["id", "row", "sent"].into_iter().chain(fields).chain(["found"]).collect(),
+        columns: ["id", "row", "sent"].into_iter().chain(fields).chain(["found", "tags"]).collect(),
         on_conflict: OnConflict::Fail,
-        bind: |values, planned| {
-            let PlannedAccount { id, row, is_sent, is_back: _, profile } = *planned;
+        bind: |values, (planned, tags)| {
+            let PlannedAccount { id, row, sent, is_back: _, profile, tags: _ } = planned;
             values.put(id.as_str())?;
             values.put(row.cast_signed())?;
-            values.put(is_sent)?;
-            values.put_profile(profile)?;
-            values.put(InDoubt::NOTHING.bits())
+            values.put(sent_number(*sent))?;
+            values.put_profile(*profile)?;
+            values.put(InDoubt::NOTHING.bits())?;
+            values.put(tags.as_deref())
         },
     }
 }
 
-fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result<PlannedAccount>>) -> Result<(), ChangeError> {
+/// What is sent of a planned row, as its column has it. Version 2 knows 0 and 1.
+const fn sent_number(sent: Option<AccountCall>) -> u8 {
+    match sent {
+        None => 0,
+        Some(AccountCall::Imported) => 1,
+        Some(AccountCall::Left) => 2,
+    }
+}
+
+/// What is sent of a planned row, by its column.
+pub(super) const fn account_call(sent: u8) -> Option<AccountCall> {
+    match sent {
+        0 => None,
+        2 => Some(AccountCall::Left),
+        _ => Some(AccountCall::Imported),
+    }
+}
+
+fn insert_planned(
+    change: &Transaction,
+    numbers: &[TagNumber],
+    planned: impl Iterator<Item = io::Result<PlannedAccount>>,
+) -> Result<(), ChangeError> {
     let mut rows = Bulk::new(change, planned_rows());
     // Whoever is in the input is there, whatever becomes of the run.
     let mut is_back = change.prepare("UPDATE accounts SET missing_runs = 0, raised_at = NULL, kicked = 0 WHERE id = ?1")?;
@@ -204,7 +240,9 @@ fn insert_planned(change: &Transaction, planned: impl Iterator<Item = io::Result
         if planned.is_back {
             is_back.execute([planned.id.as_str()])?;
         }
-        rows.push(planned)?;
+        let known = |(number, hash)| KnownTag { number, hash: Some(hash), in_doubt: false };
+        let sent: KnownTags = tags::numbered(&planned.tags, numbers).into_iter().map(known).collect();
+        rows.push((planned, tags::column(&sent)))?;
     }
     rows.finish()
 }
@@ -214,5 +252,19 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), ChangeError> {
     for part in ops.as_bytes().chunks(OPS_PART) {
         insert.execute([part])?;
     }
+    let mut insert = change.prepare("INSERT INTO op_kinds (fields, account, differing, tags) VALUES (?1, ?2, ?3, ?4)")?;
+    for Update { fields, differing, tags, account } in ops.kinds() {
+        let account = sent_number(Some(*account));
+        insert.execute(params![fields.bits(), account, differing.bits().cast_signed(), tags.bits().cast_signed()])?;
+    }
     Ok(())
+}
+
+fn kinds_of(mut query: Statement) -> rusqlite::Result<Vec<Update>> {
+    let set = |bits: i64| TagSet::from_bits(bits.cast_unsigned());
+    let kind = |row: &Row| {
+        let account = account_call(row.get(1)?).unwrap_or(AccountCall::Imported);
+        Ok(Update { fields: FieldSet::from_bits(row.get(0)?), account, differing: set(row.get(2)?), tags: set(row.get(3)?) })
+    };
+    query.query_map([], kind)?.collect()
 }

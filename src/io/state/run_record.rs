@@ -10,9 +10,10 @@ use crate::domain::change::{Ops, PaddedId, PlanCounts};
 use crate::domain::guard::Filled;
 use crate::domain::position::FileStat;
 use crate::domain::profile::ProfileField;
+use crate::domain::tag::Tag;
 
 /// A run that is to begin.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NewRun<'a> {
     pub command: &'a str,
     /// Milliseconds since the epoch, as are all times here.
@@ -87,6 +88,8 @@ pub struct OpenRun {
     pub missing_waits: Option<String>,
     pub input: RunInput,
     pub counts: PlanCounts,
+    /// The tags that it reads, in the order of their columns.
+    pub tags: Vec<Tag>,
     /// Calls may have left for rows up to this one.
     pub sent_up_to: u64,
 }
@@ -142,10 +145,25 @@ pub struct RunTotals {
 pub enum Sent {
     /// The service has it, since then.
     Taken { at: i64 },
+    /// The account was imported, and its tags were refused by then, for their own fault.
+    TagsRefused { at: i64 },
+    /// The account was imported, and by then nobody knew whether the service has its tags.
+    TagsUnknown { at: i64 },
     /// The service refused it for its own fault: nothing has changed.
     Refused,
     /// Nobody knows whether the service has it.
     Unknown,
+}
+
+impl Sent {
+    /// When the service had the account, if it has.
+    #[must_use]
+    pub const fn taken_at(self) -> Option<i64> {
+        match self {
+            Sent::Taken { at } | Sent::TagsRefused { at } | Sent::TagsUnknown { at } => Some(at),
+            Sent::Refused | Sent::Unknown => None,
+        }
+    }
 }
 
 /// The outcome of a row, in order of ids.
@@ -165,9 +183,10 @@ impl StateDb {
         let query =
             format!("SELECT {}, sent_up_to, malformed FROM runs WHERE finished_at IS NULL ORDER BY number DESC LIMIT 1", run_columns());
         let read = |row: &Row| {
-            let RunRecord { number, token, input, counts, missing_waits, .. } = run(row)?;
+            let RunRecord { number, token, input, counts, filled, missing_waits, .. } = run(row)?;
+            let tags = filled.tags.into_iter().map(|(tag, _)| tag).collect();
             let (sent_up_to, malformed) = (row.get::<_, i64>(BEHIND)?.cast_unsigned(), row.get(BEHIND + 1)?);
-            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, sent_up_to })
+            Ok(OpenRun { number, token, malformed, missing_waits, input, counts, tags, sent_up_to })
         };
         self.db.query_row(&query, [], read).optional().map_err(self.cannot("read"))
     }
@@ -218,8 +237,8 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Chan
     let counted = vec!["?"; ProfileField::ALL.len()].join(", ");
     let mut insert = change.prepare(&format!(
         "INSERT INTO runs (command, began_at, input_len, input_digest, input_stat, plan, valid, token, shrunk_allowed, ends_with_newline,
-             malformed, missing_waits, sent_up_to, {with})
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, {counted})"
+             malformed, missing_waits, with_tags, sent_up_to, {with})
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, {counted})"
     ))?;
     let mut values = Values::of(&mut insert);
     values.put(new.command)?;
@@ -234,6 +253,7 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Chan
     values.put(new.ends_with_newline)?;
     values.put(new.malformed)?;
     values.put(new.missing_waits)?;
+    values.put(tag_counts(&new.filled))?;
     new.filled.with.iter().try_for_each(|(_, records)| values.put(records.cast_signed()))?;
     insert.raw_execute()?;
     Ok(change.last_insert_rowid().cast_unsigned())
@@ -243,13 +263,13 @@ pub(super) fn insert_run(change: &Transaction, new: &NewRun) -> Result<u64, Chan
 fn run_columns() -> String {
     let with = ProfileField::ALL.map(|field| format!("with_{}", field.spec().column));
     "number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, done, token, held_at_end, shrunk_allowed, \
-     ends_with_newline, missing_waited, missing_waits, "
+     ends_with_newline, missing_waited, missing_waits, with_tags, "
         .to_owned()
         + &with.join(", ")
 }
 
 /// Where the counts of records with a field stand among them, and what stands behind them.
-const WITH: usize = 16;
+const WITH: usize = 17;
 const BEHIND: usize = WITH + ProfileField::ALL.len();
 
 fn run(row: &Row) -> rusqlite::Result<RunRecord> {
@@ -259,6 +279,11 @@ fn run(row: &Row) -> rusqlite::Result<RunRecord> {
     let mut filled = Filled { valid: number(8)?, ..Filled::default() };
     for (field, column) in ProfileField::ALL.into_iter().zip(WITH..) {
         filled.with[field] = number(column)?;
+    }
+    if row.get_ref(16)? != rusqlite::types::ValueRef::Null {
+        let counts: Vec<(String, u64)> = json(row, 16)?;
+        // All that it counts are tags: the place of each is what a plan knows it by.
+        filled.tags = counts.into_iter().map_while(|(name, records)| Some((Tag::of_wire_name(&name)?, records))).collect();
     }
     Ok(RunRecord {
         number: number(0)?,
@@ -277,6 +302,12 @@ fn run(row: &Row) -> rusqlite::Result<RunRecord> {
         missing_waits: row.get(15)?,
         uuids: compact_uuid.map(|is_compact| if is_compact { Uuids::Compact } else { Uuids::Kept }),
     })
+}
+
+/// The tags that a run reads, in the order of their columns, with the records that have each; nothing if it reads none.
+fn tag_counts(filled: &Filled) -> Option<String> {
+    let counts: Vec<(String, u64)> = filled.tags.iter().map(|(tag, records)| (tag.wire_name(), *records)).collect();
+    (!counts.is_empty()).then(|| text(&counts))
 }
 
 /// Numbers with their names.

@@ -8,7 +8,7 @@ use super::{ChangeError, StateInfo};
 use crate::domain::target::Target;
 
 /// Raised with every change of the tables.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 /// The oldest one that can be read, and carried over.
 pub(super) const OLDEST: i64 = 1;
 /// Marks the file as ours: `CLft`.
@@ -32,12 +32,19 @@ CREATE TABLE accounts (
     face_url INTEGER,
     last_imported INTEGER,
     missing_runs INTEGER NOT NULL,
-    -- Bits: 1 the Nick, 2 the FaceUrl, 4 whether it exists, 8 whether it was kicked, 16 whether it was deleted.
+    -- Bits: 1 the Nick, 2 the FaceUrl, 4 whether it exists, 8 whether it was kicked, 16 whether it was deleted, 32 all known tags.
     in_doubt INTEGER NOT NULL,
     kicked INTEGER NOT NULL,
     -- When the run began that last raised missing_runs.
-    raised_at INTEGER
+    raised_at INTEGER,
+    -- Ten bytes for each tag, in order of numbers: the number with two flags in front (in doubt, known), then the hash of the value.
+    tags BLOB
 ) WITHOUT ROWID, STRICT;
+-- The tags that were ever known, by their names in requests. A number is never given again.
+CREATE TABLE tags (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
 CREATE TABLE runs (
     -- Never given again: a checkpoint knows its run by it, and a run that is planned anew is another one.
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -67,17 +74,23 @@ CREATE TABLE runs (
     missing_waited INTEGER,
     missing_waits TEXT,
     -- Where its input is malformed, as words.
-    malformed TEXT
+    malformed TEXT,
+    -- The tags that it reads, in the order of their columns, with the records that have each: JSON, [[name, records], …].
+    with_tags TEXT
 ) STRICT;
 -- The open run: what is sent or has come back, …
 CREATE TABLE planned (
     id TEXT PRIMARY KEY,
     row INTEGER NOT NULL,
+    -- 0 nothing, 1 the account and its tags, 2 its tags alone.
     sent INTEGER NOT NULL,
     nick INTEGER,
     face_url INTEGER,
     -- What a verification found once this row had settled, in the bits of in_doubt: the fields that differ, or 4 if there is no account.
-    found INTEGER NOT NULL DEFAULT 0
+    found INTEGER NOT NULL DEFAULT 0,
+    -- The tags that are sent, and those that a verification found to differ, as those of an account.
+    tags BLOB,
+    found_tags BLOB
 ) WITHOUT ROWID, STRICT;
 -- … what is missing and what was done about it, …
 CREATE TABLE missing (
@@ -92,10 +105,20 @@ CREATE TABLE missing (
     error_code INTEGER,
     error_info TEXT
 ) WITHOUT ROWID, STRICT;
--- … and what becomes of each row, half a byte each.
+-- … and what becomes of each row: codes of half a byte, or of more if there are many kinds of updates that carry tags, …
 CREATE TABLE ops (
     part INTEGER PRIMARY KEY,
     nibbles BLOB NOT NULL
+) STRICT;
+-- … which are these, in order of their codes.
+CREATE TABLE op_kinds (
+    number INTEGER PRIMARY KEY,
+    fields INTEGER NOT NULL,
+    -- As `sent` of what is planned.
+    account INTEGER NOT NULL,
+    -- Sets of tags, by their places among those that the run reads: bit 0 is the first one.
+    differing INTEGER NOT NULL,
+    tags INTEGER NOT NULL
 ) STRICT;
 ";
 
@@ -116,37 +139,82 @@ const RUNS_LACK: [(&str, &str, &str); 8] = [
     ("malformed", "TEXT", "NULL"),
 ];
 
-/// Shows the tables of version 1 to this connection alone as if they were today's; the file stays as it is.
-pub(super) fn show_version_1(db: &Connection) -> rusqlite::Result<()> {
-    let lacking = RUNS_LACK.map(|(name, _, value)| format!("{value} AS {name}")).join(", ");
-    db.execute_batch(&format!(
-        "PRAGMA temp_store = MEMORY;
-         CREATE TEMP VIEW accounts AS SELECT id, nick, face_url, last_imported, missing_runs, {DOUBT_OF_1} AS in_doubt, kicked,
-             NULL AS raised_at FROM main.accounts;
-         CREATE TEMP VIEW runs AS SELECT number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick,
-             with_face_url, sent_up_to, done, {lacking} FROM main.runs;
-         CREATE TEMP VIEW planned AS SELECT id, row, sent, nick, face_url, 0 AS found FROM main.planned;
-         CREATE TEMP VIEW missing AS SELECT *, NULL AS like_row, NULL AS like_line FROM main.missing;"
-    ))
+/// The columns and tables that versions 1 and 2 lack.
+const TAGS_LACK: &str = "
+ALTER TABLE main.accounts ADD COLUMN tags BLOB;
+ALTER TABLE main.planned ADD COLUMN tags BLOB;
+ALTER TABLE main.planned ADD COLUMN found_tags BLOB;
+ALTER TABLE main.runs ADD COLUMN with_tags TEXT;
+CREATE TABLE main.tags (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE main.op_kinds (
+    number INTEGER PRIMARY KEY,
+    fields INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    differing INTEGER NOT NULL,
+    tags INTEGER NOT NULL
+) STRICT;
+";
+/// What stands for them while an older version is only looked at.
+const NO_TAGS: &str = "
+CREATE TEMP VIEW tags AS SELECT 0 AS number, '' AS name WHERE 0;
+CREATE TEMP VIEW op_kinds AS SELECT 0 AS number, 0 AS fields, 0 AS account, 0 AS differing, 0 AS tags WHERE 0;
+";
+/// The views of [`show`], which hide the tables of the file.
+const VIEWS: [&str; 6] = ["accounts", "runs", "planned", "missing", "tags", "op_kinds"];
+
+/// Shows the tables of an older version to this connection alone as if they were today's; the file stays as it is.
+pub(super) fn show(db: &Connection, version: i64) -> rusqlite::Result<()> {
+    let tables = if version == OLDEST { tables_of_1() } else { TABLES_OF_2.to_owned() };
+    db.execute_batch(&format!("PRAGMA temp_store = MEMORY; {tables} {NO_TAGS}"))
 }
 
-/// Makes a state of version 1 one of today's. Accounts are not written anew but for those in doubt. How many accounts, due for a kick or a
-/// deletion in a run that is open, have to wait for the next one, which judges them anew.
-pub(super) fn carry_over_version_1(change: &Transaction) -> Result<usize, ChangeError> {
+const TABLES_OF_2: &str = "
+CREATE TEMP VIEW accounts AS SELECT *, NULL AS tags FROM main.accounts;
+CREATE TEMP VIEW runs AS SELECT *, NULL AS with_tags FROM main.runs;
+CREATE TEMP VIEW planned AS SELECT *, NULL AS tags, NULL AS found_tags FROM main.planned;
+CREATE TEMP VIEW missing AS SELECT * FROM main.missing;
+";
+
+fn tables_of_1() -> String {
+    let lacking = RUNS_LACK.map(|(name, _, value)| format!("{value} AS {name}")).join(", ");
+    format!(
+        "CREATE TEMP VIEW accounts AS SELECT id, nick, face_url, last_imported, missing_runs, {DOUBT_OF_1} AS in_doubt, kicked,
+             NULL AS raised_at, NULL AS tags FROM main.accounts;
+         CREATE TEMP VIEW runs AS SELECT number, command, began_at, finished_at, input_len, input_digest, input_stat, plan, valid, with_nick,
+             with_face_url, sent_up_to, done, {lacking}, NULL AS with_tags FROM main.runs;
+         CREATE TEMP VIEW planned AS SELECT id, row, sent, nick, face_url, 0 AS found, NULL AS tags, NULL AS found_tags FROM main.planned;
+         CREATE TEMP VIEW missing AS SELECT *, NULL AS like_row, NULL AS like_line FROM main.missing;"
+    )
+}
+
+/// Makes a state of an older version one of today's. Accounts are not written anew but for those in doubt. How many accounts, due for a kick
+/// or a deletion in a run that is open, have to wait for the next one, which judges them anew.
+pub(super) fn carry_over(change: &Transaction, version: i64) -> Result<usize, ChangeError> {
+    VIEWS.iter().try_for_each(|view| change.execute_batch(&format!("DROP VIEW temp.{view}")))?;
+    if version == OLDEST {
+        carry_over_1(change)?;
+    }
+    change.execute_batch(TAGS_LACK)?;
+    change.pragma_update(None, "user_version", VERSION)?;
+    if version > OLDEST {
+        return Ok(0);
+    }
+    // Version 1 compared no missing id with what looks like it, nor did it ask whether the file can be read for certain.
+    let waits = "UPDATE main.missing SET due = 'nothing' WHERE deed IS NULL AND due IN ('kick', 'delete')";
+    Ok(change.execute(waits, [])?)
+}
+
+/// Makes the tables of version 1 those of version 2.
+fn carry_over_1(change: &Transaction) -> rusqlite::Result<()> {
     let lacking = RUNS_LACK.map(|(name, kind, _)| format!("ALTER TABLE main.runs ADD COLUMN {name} {kind};")).join("\n");
     change.execute_batch(&format!(
-        "DROP VIEW temp.accounts; DROP VIEW temp.runs; DROP VIEW temp.planned; DROP VIEW temp.missing;
-         UPDATE main.accounts SET in_doubt = {DOUBT_OF_1} WHERE in_doubt <> 0;
+        "UPDATE main.accounts SET in_doubt = {DOUBT_OF_1} WHERE in_doubt <> 0;
          ALTER TABLE main.accounts ADD COLUMN raised_at INTEGER;
          {lacking}
          ALTER TABLE main.planned ADD COLUMN found INTEGER NOT NULL DEFAULT 0;
          ALTER TABLE main.missing ADD COLUMN like_row INTEGER;
          ALTER TABLE main.missing ADD COLUMN like_line INTEGER;"
-    ))?;
-    change.pragma_update(None, "user_version", VERSION)?;
-    // Version 1 compared no missing id with what looks like it, nor did it ask whether the file can be read for certain.
-    let waits = "UPDATE main.missing SET due = 'nothing' WHERE deed IS NULL AND due IN ('kick', 'delete')";
-    Ok(change.execute(waits, [])?)
+    ))
 }
 
 /// What a file holds.

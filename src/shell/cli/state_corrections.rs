@@ -5,26 +5,31 @@ use std::io;
 use super::state_file::{LockedState, state_error};
 use crate::domain::account::{Field, USER_ID_MAX_BYTES, UserId, UserIds};
 use crate::domain::change::{InDoubt, PaddedId};
-use crate::domain::comparison::{Comparison, Finding, Findings};
-use crate::io::extsort::ExternalSorter;
+use crate::domain::comparison::{Comparison, Differing, Finding, Findings};
+use crate::domain::known_tags::TagSet;
+use crate::domain::tag::Tag;
+use crate::io::extsort::{ExternalSorter, take};
 use crate::io::state::Discrepancy;
 use crate::io::verification_files::VerificationFiles;
 use crate::shell::exit::ExitMessage;
 
-/// Bytes of a correction: a UserID and its discrepancy.
-const CORRECTION_BYTES: usize = USER_ID_MAX_BYTES + 1;
+/// Bytes of a correction: a UserID and its discrepancy, fields and tags.
+const CORRECTION_BYTES: usize = USER_ID_MAX_BYTES + 9;
 
 /// Passes findings to the files and collects the corrections for the state.
 pub(super) struct Reconciled {
     files: VerificationFiles,
+    /// The tags that are compared.
+    tags: Vec<Tag>,
     /// The state, and the UserIDs with their discrepancies.
     corrections: Option<(LockedState, ExternalSorter<CORRECTION_BYTES>)>,
 }
 
 impl Reconciled {
-    pub(super) fn new(files: VerificationFiles, locked: Option<LockedState>) -> Self {
+    /// `tags` are those that are compared.
+    pub(super) fn new(files: VerificationFiles, tags: Vec<Tag>, locked: Option<LockedState>) -> Self {
         let sorter = || ExternalSorter::new(Box::new(tempfile::tempfile));
-        Self { files, corrections: locked.map(|locked| (locked, sorter())) }
+        Self { files, tags, corrections: locked.map(|locked| (locked, sorter())) }
     }
 
     /// Gives the files their names, then applies the corrections to the state. Returns whether there is something to repair.
@@ -33,9 +38,19 @@ impl Reconciled {
         if let Some((locked, sorter)) = self.corrections {
             let corrections = sorter.finish().map_err(|error| cannot_write(&error))?;
             let wrong = corrections.map(|correction| correction.map(|correction| read(&correction)));
-            locked.open()?.set_right(wrong).map_err(|error| state_error(&error))?;
+            locked.open()?.set_right(&self.tags, wrong).map_err(|error| state_error(&error))?;
         }
         Ok(has_repair)
+    }
+}
+
+impl Reconciled {
+    fn different(&self, differing: &Differing) -> Discrepancy {
+        let place = |tag: &Tag| self.tags.iter().position(|compared| compared == tag);
+        Discrepancy::Different {
+            fields: differing.fields.iter().fold(InDoubt::NOTHING, |all, field| all.and(doubt(*field))),
+            tags: differing.tags.iter().filter_map(place).collect(),
+        }
     }
 }
 
@@ -45,9 +60,7 @@ impl Findings for Reconciled {
     fn take(&mut self, finding: Finding) -> io::Result<()> {
         let wrong = match &finding.state {
             Comparison::Missing => Some(Discrepancy::NotThere),
-            Comparison::Differs(fields) => {
-                Some(Discrepancy::Different(fields.iter().fold(InDoubt::NOTHING, |all, field| all.and(doubt(*field)))))
-            }
+            Comparison::Differs(differing) => Some(self.different(differing)),
             Comparison::Same | Comparison::Unknown(_) | Comparison::Invalid(_) => None,
         };
         if let Some((_, sorter)) = &mut self.corrections
@@ -56,10 +69,10 @@ impl Findings for Reconciled {
         {
             let mut correction = [0; CORRECTION_BYTES];
             correction[..USER_ID_MAX_BYTES].copy_from_slice(PaddedId::new(id.as_bytes()).padded());
-            correction[USER_ID_MAX_BYTES] = match wrong {
-                Discrepancy::NotThere => 0,
-                Discrepancy::Different(fields) => fields.bits(),
-            };
+            if let Discrepancy::Different { fields, tags } = wrong {
+                correction[USER_ID_MAX_BYTES] = fields.bits();
+                correction[USER_ID_MAX_BYTES + 1..].copy_from_slice(&tags.bits().to_be_bytes());
+            }
             sorter.push(correction)?;
         }
         self.files.take(finding)
@@ -67,11 +80,12 @@ impl Findings for Reconciled {
 }
 
 fn read(correction: &[u8; CORRECTION_BYTES]) -> (PaddedId, Discrepancy) {
-    let mut id = [0; USER_ID_MAX_BYTES];
-    id.copy_from_slice(&correction[..USER_ID_MAX_BYTES]);
-    let wrong = match correction[USER_ID_MAX_BYTES] {
-        0 => Discrepancy::NotThere,
-        fields => Discrepancy::Different(InDoubt::from_bits(fields)),
+    let mut rest = correction.as_slice();
+    let (id, [fields], tags) = (take(&mut rest), take(&mut rest), u64::from_be_bytes(take(&mut rest)));
+    let wrong = if fields == 0 && tags == 0 {
+        Discrepancy::NotThere
+    } else {
+        Discrepancy::Different { fields: InDoubt::from_bits(fields), tags: TagSet::from_bits(tags) }
     };
     (PaddedId::from_padded(id), wrong)
 }

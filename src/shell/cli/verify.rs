@@ -83,7 +83,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     let files = VerificationFiles::create(paths.clone(), input.original()?).map_err(|error| cannot_write(&paths, &error))?;
     let locked =
         flags.state.as_deref().map(|path| LockedState::take_existing(path, &target(&connection.service), &flags.connection)).transpose()?;
-    let files = Reconciled::new(files, locked);
+    let files = Reconciled::new(files, input.records()?.header().tags().cloned().collect(), locked);
     let limit = sandbox_limit(&connection);
     let client = build_client(&connection, SandboxLimits { imports: limit, profiles: limit })?;
     let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");

@@ -17,8 +17,9 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::Account;
 use chatlift::domain::cells::CellRules;
-use chatlift::domain::change::{InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
+use chatlift::domain::change::{AccountCall, InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
 use chatlift::domain::command::Command;
+use chatlift::domain::known_tags::{RecordTags, TagSet};
 use chatlift::domain::position::FileStat;
 use chatlift::domain::profile::ProfileField;
 use chatlift::domain::target::Target;
@@ -419,12 +420,13 @@ impl ModelFixture {
                     if differs(*face, "face", held_face) {
                         fields = fields.and(FACE_URL);
                     }
-                    Discrepancy::Different(fields)
+                    Discrepancy::Different { fields, tags: TagSet::NONE }
                 }
             };
-            (wrong != Discrepancy::Different(InDoubt::NOTHING)).then(|| Ok((PaddedId::new(id(*number).as_bytes()), wrong)))
+            (wrong != Discrepancy::Different { fields: InDoubt::NOTHING, tags: TagSet::NONE })
+                .then(|| Ok((PaddedId::new(id(*number).as_bytes()), wrong)))
         });
-        state.set_right(wrong).unwrap();
+        state.set_right(&[], wrong).unwrap();
     }
 
     /// So many records more of the import under way; it has finished with the last one.
@@ -451,13 +453,14 @@ impl ModelFixture {
             let (nick, face) = records[number];
             let fields = [nick.map(|_| name("nick", nick)), face.map(|_| name("face", face))];
             let outcome = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
-            Ok(ImportedRow { outcome, profile: Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into()) })
+            let profile = Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into());
+            Ok(ImportedRow { outcome, account: AccountCall::Imported, profile, tags: RecordTags::default() })
         });
         let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
         let (input, ops) = (RunInput { len: 0, digest: self.runs, stat }, Ops::default());
         let new = NewRun { token: self.runs, ..NewRun::bare("import", now, input, &ops) };
-        state.import_finished(IMPORT, new, settled, RunTotals::default()).unwrap();
+        state.import_finished(IMPORT, &new, settled, RunTotals::default()).unwrap();
     }
 
     /// The accounts as a planning now would take them.
@@ -470,7 +473,7 @@ impl ModelFixture {
         let left = self.left_by(RunKind::Sync { state: state.about().unwrap().identity, run, token });
         state
             .each_held(left, |id, account| {
-                held.insert(String::from_utf8(id.to_vec()).unwrap(), *account);
+                held.insert(String::from_utf8(id.to_vec()).unwrap(), account.clone());
                 Ok(())
             })
             .unwrap();

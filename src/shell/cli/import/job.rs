@@ -58,7 +58,7 @@ impl<'a> ImportJob<'a> {
 
     /// How it fills a state.
     pub(super) fn filling<'s>(&'s self, state: &'s LockedState) -> StateFilling<'s> {
-        StateFilling { lock: state.lock(), target: &self.target, paths: &self.paths, draw: new_identity }
+        StateFilling { lock: state.lock(), target: &self.target, paths: &self.paths, scope: self.lanes.scope, draw: new_identity }
     }
 
     /// Fills the state from a finished run.
