@@ -1,5 +1,7 @@
 //! The first few of many items and their count, so that a report can name examples in constant memory.
 
+use std::borrow::Cow;
+
 /// A count of items, with the first `N` of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examples<T, const N: usize> {
@@ -25,7 +27,7 @@ impl<T, const N: usize> Examples<T, N> {
 
 /// Examples by heading, in the order in which the headings occurred.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExampleGroups<T, const N: usize>(Vec<(&'static str, Examples<T, N>)>);
+pub struct ExampleGroups<T, const N: usize>(Vec<(Cow<'static, str>, Examples<T, N>)>);
 
 impl<T, const N: usize> Default for ExampleGroups<T, N> {
     fn default() -> Self {
@@ -35,7 +37,8 @@ impl<T, const N: usize> Default for ExampleGroups<T, N> {
 
 impl<T, const N: usize> ExampleGroups<T, N> {
     /// Counts an item under its heading.
-    pub fn push(&mut self, heading: &'static str, make: impl FnOnce() -> T) {
+    pub fn push(&mut self, heading: impl Into<Cow<'static, str>>, make: impl FnOnce() -> T) {
+        let heading = heading.into();
         let at = self.0.iter().position(|(known, _)| *known == heading).unwrap_or_else(|| {
             self.0.push((heading, Examples::default()));
             self.0.len() - 1
@@ -56,8 +59,8 @@ impl<T, const N: usize> ExampleGroups<T, N> {
 
     /// The headings, the most frequent first.
     #[must_use]
-    pub fn by_count(&self) -> Vec<(&'static str, &Examples<T, N>)> {
-        let mut groups: Vec<_> = self.0.iter().map(|(heading, sample)| (*heading, sample)).collect();
+    pub fn by_count(&self) -> Vec<(&str, &Examples<T, N>)> {
+        let mut groups: Vec<_> = self.0.iter().map(|(heading, sample)| (&**heading, sample)).collect();
         groups.sort_by_key(|(_, sample)| std::cmp::Reverse(sample.count));
         groups
     }

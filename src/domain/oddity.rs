@@ -12,12 +12,15 @@ use super::account::{AccountRef, Field, Suspects};
 use super::examples::Examples;
 use super::lookalike::takes_no_room;
 use super::shared_reason::SharedReason;
+use super::tag::{Tag, TagValueRef};
 
 /// Places that are told of each kind. Source: the contract of the input.
 pub const PLACES: usize = 3;
 /// From so many rows up a value is odd that stands in more than one of five. Source: the contract of the input.
 const FREQUENT_FROM_ROWS: u64 = 50;
 const FREQUENT_SHARE: u64 = 5;
+/// Longest `Location` that no version of the documentation forbids, in bytes. Source: the documentation of profile fields, older versions.
+const LOCATION_BYTES: usize = 16;
 
 /// What is odd about a record, or about all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +45,8 @@ pub enum OddityKind {
     Frequent(Field),
     /// A `FaceUrl` that begins neither with http:// nor with https://.
     NoUrl,
+    /// A `Location` of more bytes than some versions of the service's documentation allow.
+    LongLocation,
 }
 
 /// Where a record stands.
@@ -110,6 +115,18 @@ impl OddityCounts {
             if !is_url(face_url) {
                 self.add(OddityKind::NoUrl, place, face_url);
                 self.face_urls.see(face_url, place);
+            }
+        }
+    }
+
+    /// Takes a look at the tags of a valid record.
+    pub fn see_tags<'a>(&mut self, tags: impl Iterator<Item = (&'a Tag, TagValueRef<'a>)>, place: OddPlace) {
+        for (tag, value) in tags {
+            match (tag, value) {
+                (Tag::Location, TagValueRef::Text(text)) if text.len() > LOCATION_BYTES => {
+                    self.add(OddityKind::LongLocation, place, text);
+                }
+                _ => {}
             }
         }
     }
@@ -315,6 +332,20 @@ mod tests {
         assert_eq!(told(54, 11), frequent(11));
         assert_eq!(told(10_000, 2_000), []);
         assert_eq!(told(10_000, 2_001), frequent(2_001));
+    }
+
+    #[test]
+    fn a_location_is_odd_past_sixteen_bytes() {
+        let found = |text: &str| {
+            let mut counts = OddityCounts::default();
+            let signature = (&Tag::SelfSignature, TagValueRef::Text(text));
+            counts.see_tags([signature, (&Tag::Location, TagValueRef::Text(text))].into_iter(), OddPlace { row: 1, line: 2 });
+            counts.found().into_iter().map(|oddity| oddity.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(found("上海市浦东"), []);
+        assert_eq!(found("Shanghai, Pudong"), []);
+        assert_eq!(found("Shanghai, Pu Dong"), [OddityKind::LongLocation]);
+        assert_eq!(found("上海市浦东新"), [OddityKind::LongLocation]);
     }
 
     #[test]

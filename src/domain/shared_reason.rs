@@ -1,6 +1,10 @@
 //! Whether all invalid records are so for one reason: then one flag may help all of them.
 
 use super::account::InvalidAccount;
+use super::tag::InvalidTagValue;
+
+/// Words of tags that are kept. Chosen: as many as most lists of words have, and few enough to read.
+const TAG_WORDS_MAX: usize = 6;
 
 /// The reason that the invalid records have in common, in memory that doesn't grow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +15,7 @@ pub struct SharedReason {
     uuids: Option<InvalidAccount>,
     uuid_count: u64,
     swallowed: Option<InvalidAccount>,
+    tag_words: Vec<InvalidTagValue>,
 }
 
 impl SharedReason {
@@ -30,10 +35,26 @@ impl SharedReason {
         if matches!(why, InvalidAccount::SwallowedLines { .. }) {
             self.swallowed.get_or_insert_with(|| why.clone());
         }
+        if let InvalidAccount::Tag(invalid) = why {
+            self.see_word(invalid);
+        }
         if matches!(why, InvalidAccount::LongUserId { is_uuid: true, .. }) {
             self.uuid_count += 1;
             self.uuids.get_or_insert_with(|| why.clone());
         }
+    }
+
+    fn see_word(&mut self, invalid: &InvalidTagValue) {
+        let is_new = |known: &InvalidTagValue| known.tag != invalid.tag || known.word != invalid.word;
+        if invalid.word.is_some() && self.tag_words.len() < TAG_WORDS_MAX && self.tag_words.iter().all(is_new) {
+            self.tag_words.push(invalid.clone());
+        }
+    }
+
+    /// The first words of the file that are no values of their tags.
+    #[must_use]
+    pub fn tag_words(&self) -> &[InvalidTagValue] {
+        &self.tag_words
     }
 
     /// The first of the records whose quotes swallowed lines, where that is not the reason of all: it takes others with it.

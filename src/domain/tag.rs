@@ -140,7 +140,7 @@ impl Tag {
         if cell.is_empty() {
             return Ok(None);
         }
-        let invalid = |why| InvalidTagValue { tag: self.clone(), why };
+        let invalid = |why| InvalidTagValue { tag: self.clone(), why, word: nameable_word(cell) };
         let text = std::str::from_utf8(cell).map_err(|_| invalid(WhyInvalid::NotUtf8))?;
         let value = match self.kind() {
             Kind::Word(words) => word(words, text).map(TagValueRef::Text).ok_or(WhyInvalid::NotOneOf(words)),
@@ -255,6 +255,49 @@ impl TagItem {
 pub struct InvalidTagValue {
     pub tag: Tag,
     pub why: WhyInvalid,
+    /// The cell, where `--value` can say what it stands for.
+    pub word: Option<Box<str>>,
+}
+
+/// Longest cell that a hint names as a word, in bytes. Chosen: what is longer is no word but a text.
+const WORD_MAX_BYTES: usize = 64;
+
+fn nameable_word(cell: &[u8]) -> Option<Box<str>> {
+    let is_short = cell.len() <= WORD_MAX_BYTES && !cell.contains(&b'=');
+    std::str::from_utf8(cell).ok().filter(|_| is_short).map(Box::from)
+}
+
+impl InvalidTagValue {
+    /// The rule that it breaks, without its own figures.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        match self.why {
+            WhyInvalid::Long { .. } => format!("{} is too long", self.tag),
+            WhyInvalid::NotUtf8 | WhyInvalid::NotOneOf(_) | WhyInvalid::NotADay | WhyInvalid::NotANumber | WhyInvalid::Nul => {
+                self.to_string()
+            }
+        }
+    }
+
+    /// What its word may well stand for, by what other systems write: empty where it most likely says nothing, or where nobody can guess.
+    /// `None` where no other word would help.
+    #[must_use]
+    pub fn likely_meaning(&self) -> Option<&'static str> {
+        match (&self.tag, &self.why) {
+            (_, WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul) => None,
+            (Tag::Gender, _) => Some(likely_gender(self.word.as_deref()?)),
+            (_, WhyInvalid::NotOneOf(_) | WhyInvalid::NotADay | WhyInvalid::NotANumber) => Some(""),
+        }
+    }
+}
+
+/// Source: ISO/IEC 5218, which most systems follow, and common letters.
+fn likely_gender(word: &str) -> &'static str {
+    match word.to_lowercase().as_str() {
+        "1" | "m" | "man" | "boy" | "男" | "男性" => "male",
+        "2" | "f" | "w" | "woman" | "girl" | "女" | "女性" => "female",
+        _ => "unknown",
+    }
 }
 
 /// The rule that a cell of a tag breaks.
@@ -348,5 +391,22 @@ mod tests {
         check(Tag::Level, b"x", "Level is not a whole number from 0 to 4294967295");
         check(Tag::Custom("Vip".into()), &[b'v'; 501], "Custom.Vip has 501 bytes, at most 500 are allowed");
         check(Tag::Location, b"\xff", "Location is not valid UTF-8");
+    }
+
+    #[test]
+    fn a_word_is_guessed_where_another_one_would_help() {
+        let check = |tag: Tag, cell: &[u8], word: Option<&str>, meaning: Option<&str>| {
+            let invalid = tag.value(cell).unwrap_err();
+            assert_eq!((invalid.word.as_deref(), invalid.likely_meaning()), (word, meaning), "{tag} {cell:?}");
+        };
+        check(Tag::Gender, b"1", Some("1"), Some("male"));
+        check(Tag::Gender, b"F", Some("F"), Some("female"));
+        check(Tag::Gender, b"0", Some("0"), Some("unknown"));
+        check(Tag::Gender, b"a=b", None, None);
+        check(Tag::BirthDay, b"0000-00-00", Some("0000-00-00"), Some(""));
+        check(Tag::Level, b"vip", Some("vip"), Some(""));
+        check(Tag::SelfSignature, &[b's'; 501], None, None);
+        check(Tag::Location, b"\xff", None, None);
+        check(Tag::Location, b"a\0", Some("a\0"), None);
     }
 }

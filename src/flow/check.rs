@@ -4,9 +4,11 @@
 //! temporary file of the sort, writes nothing; memory stays flat however long the roster is.
 
 mod first_records;
+mod profile_cells;
 mod repeats;
 mod same_ids;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroU32;
@@ -21,6 +23,7 @@ use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
 use crate::domain::position::InputPosition;
 use crate::io::roster::{RecordRef, Roster, RosterError};
 pub use first_records::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
+pub use profile_cells::ProfileCells;
 pub use repeats::{Repeat, Repeats};
 pub use same_ids::{Capitals, CaseTwins, IdEntry, IdSorter};
 
@@ -40,6 +43,8 @@ pub struct CheckReport {
     /// What would be sent though it is odd.
     pub oddities: OddityCounts,
     pub repeats: Repeats,
+    /// Which records have cells of tags; none of a file without such columns.
+    pub profile: Option<ProfileCells>,
     pub forecast: Forecast,
 }
 
@@ -65,6 +70,8 @@ pub struct Rates {
     /// One account a call.
     pub single: NonZeroU32,
     pub batch: NonZeroU32,
+    /// Of `portrait_set`.
+    pub profile: NonZeroU32,
 }
 
 /// What an import of the valid records takes.
@@ -73,6 +80,7 @@ pub struct Forecast {
     pub calls: u64,
     pub rate_per_s: NonZeroU32,
     pub batches: Batches,
+    pub profiles: Profiles,
 }
 
 /// What the same import takes in batches, if each is full. UserIDs that repeat close together, and records that batches refuse, add some.
@@ -82,13 +90,20 @@ pub struct Batches {
     pub rate_per_s: NonZeroU32,
 }
 
+/// What the profile columns of the same import take, one call for each record with such a cell, beside its other calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Profiles {
+    pub calls: u64,
+    pub rate_per_s: NonZeroU32,
+}
+
 impl Forecast {
-    /// One call for each valid record; or one for each hundred of them.
+    /// One call for each valid record, or one for each hundred of them; and one for each `with_tags`.
     #[must_use]
-    pub const fn new(valid: u64, Rates { single: rate_per_s, batch }: Rates) -> Self {
+    pub const fn new(valid: u64, with_tags: u64, Rates { single: rate_per_s, batch, profile }: Rates) -> Self {
         let per_call = Command::MultiaccountImport.spec().accounts_per_call as u64;
         let batches = Batches { calls: valid.div_ceil(per_call), rate_per_s: batch };
-        Self { calls: valid, rate_per_s, batches }
+        Self { calls: valid, rate_per_s, batches, profiles: Profiles { calls: with_tags, rate_per_s: profile } }
     }
 
     /// At the full rate, without retries; in whole seconds, rounded up.
@@ -99,6 +114,14 @@ impl Forecast {
 }
 
 impl Batches {
+    /// As [`Forecast::time`].
+    #[must_use]
+    pub fn time(self) -> Duration {
+        whole_seconds(self.calls, self.rate_per_s)
+    }
+}
+
+impl Profiles {
     /// As [`Forecast::time`].
     #[must_use]
     pub fn time(self) -> Duration {
@@ -135,7 +158,7 @@ pub fn check(mut roster: Roster<impl Read>, rates: Rates) -> Result<Checked, Sor
 }
 
 fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> io::Result<File>) -> io::Result<Checked> {
-    let mut report = CheckReport::new(rates);
+    let mut report = CheckReport::new(rates, ProfileCells::of(roster.header()));
     let mut ids = IdSorter::new(Box::new(open_spill));
     let mut end = Ok(());
     while let Some(view) = roster.next_view() {
@@ -153,12 +176,12 @@ fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> 
     let (repeats, twins) = Repeats::of(ids)?;
     report.repeats = repeats;
     report.oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
-    report.forecast = Forecast::new(report.valid, rates);
+    report.forecast = Forecast::new(report.valid, report.profile.as_ref().map_or(0, |profile| profile.records), rates);
     Ok(Checked { report, end, at: roster.at() })
 }
 
 impl CheckReport {
-    fn new(rates: Rates) -> Self {
+    fn new(rates: Rates, profile: Option<ProfileCells>) -> Self {
         Self {
             records: 0,
             valid: 0,
@@ -167,12 +190,14 @@ impl CheckReport {
             refused: ExampleGroups::default(),
             oddities: OddityCounts::default(),
             repeats: Repeats::default(),
-            forecast: Forecast::new(0, rates),
+            profile,
+            forecast: Forecast::new(0, 0, rates),
         }
     }
 
     /// Counts a record: its account, if it is valid.
-    fn count<'a>(&mut self, RecordRef { row, line, user_id, account, suspects, .. }: RecordRef<'a>) -> Option<AccountRef<'a>> {
+    fn count<'a>(&mut self, record: RecordRef<'a>) -> Option<AccountRef<'a>> {
+        let (tags, RecordRef { row, line, user_id, account, suspects, .. }) = (record.tags(), record);
         self.records += 1;
         self.first.count(account.as_ref().err());
         self.oddities.invalid.see(account.as_ref().err());
@@ -180,7 +205,12 @@ impl CheckReport {
         match account {
             Ok(account) => {
                 self.valid += 1;
-                self.oddities.see(&account, suspects, OddPlace { row, line });
+                let place = OddPlace { row, line };
+                self.oddities.see(&account, suspects, place);
+                if let Some(profile) = &mut self.profile {
+                    self.oddities.see_tags(tags.inspect(|(tag, _)| profile.count(tag)), place);
+                    profile.end_record();
+                }
                 Some(account)
             }
             Err(why) => {
@@ -211,8 +241,9 @@ impl CheckReport {
 }
 
 /// The rule that a record breaks, without the record's own figures.
-const fn rule(why: &InvalidAccount) -> &'static str {
-    match why {
+fn rule(why: &InvalidAccount) -> Cow<'static, str> {
+    Cow::Borrowed(match why {
+        InvalidAccount::Tag(invalid) => return Cow::Owned(invalid.rule()),
         InvalidAccount::EmptyUserId => "UserID is empty",
         InvalidAccount::LongUserId { .. } => "UserID is too long",
         InvalidAccount::SpaceAtEnd { .. } => "UserID starts or ends with white space",
@@ -223,12 +254,11 @@ const fn rule(why: &InvalidAccount) -> &'static str {
         InvalidAccount::ByteOrderMark => "UserID holds a byte order mark",
         InvalidAccount::ControlCharacter { .. } => "UserID holds a control character",
         InvalidAccount::Nul { .. } => "a field holds a NUL character",
-        InvalidAccount::Tag(_) => "a cell is no value of its tag",
         InvalidAccount::FieldCount { .. } => "the number of fields is not the header's",
         InvalidAccount::HeaderAgain => "the record is the header again",
         InvalidAccount::TextAfterQuote { .. } => "text follows a closing quote",
         InvalidAccount::SwallowedLines { .. } => "a quote swallowed lines",
-    }
+    })
 }
 
 #[cfg(test)]
@@ -239,7 +269,8 @@ mod tests {
     use crate::domain::account::Field;
     use crate::io::roster::{Format, Roster};
 
-    const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
+    const RATES: Rates =
+        Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap(), profile: NonZeroU32::new(200).unwrap() };
 
     fn roster(text: &str) -> Roster<Cursor<String>> {
         Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap()
@@ -325,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_forecast_rounds_up() {
-        let check = |valid: u64, seconds: u64| assert_eq!(Forecast::new(valid, RATES).time(), Duration::from_secs(seconds));
+        let check = |valid: u64, seconds: u64| assert_eq!(Forecast::new(valid, 0, RATES).time(), Duration::from_secs(seconds));
         check(0, 0);
         check(1, 1);
         check(200, 1);

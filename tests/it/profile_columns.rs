@@ -1,6 +1,10 @@
 //! The columns of the profile: which ones are read, as what, and what is refused before a call is spent.
 
+use std::fs;
+use std::path::Path;
+
 use crate::binary::CliFixture;
+use crate::hostile::server::{Server, imported};
 
 const USERS: &str = "uid,Nick,sex,born,Tag_Profile_Custom_Vip\na,Ada,1,1815-12-10,gold\nb,Bo,0,0000-00-00,\nc,,,,\n";
 const READING: [&str; 8] =
@@ -91,4 +95,192 @@ fn a_column_that_is_not_read_is_told_with_the_flag_that_reads_it() {
         let run = bench.call(&["check", "users.csv", "--profile", flag]).run().exits(0);
         assert!(!run.stdout.contains("warning:"), "{}", run.stdout);
     }
+}
+
+/// What `fixtures/README.md` says of the example, which is an export of MySQL's.
+const EXAMPLE: [&str; 22] = [
+    "--map",
+    "UserID=uid",
+    "--map",
+    "Nick=nickname",
+    "--null",
+    "NULL",
+    "--profile",
+    "Gender=gender",
+    "--value",
+    "Gender:0=unknown",
+    "--value",
+    "Gender:1=male",
+    "--value",
+    "Gender:2=female",
+    "--profile",
+    "BirthDay=birthday",
+    "--value",
+    "BirthDay:0000-00-00=",
+    "--profile",
+    "SelfSignature=signature",
+    "--profile",
+    "Custom.VipLevel=vip_level",
+];
+
+fn example() -> CliFixture {
+    let bench = CliFixture::new();
+    let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/profiles.csv")).unwrap();
+    bench.write("users.csv", text);
+    bench
+}
+
+#[test]
+fn the_example_is_read_as_its_readme_says() {
+    let run = example().call(&["check", "users.csv"]).args(&EXAMPLE).run().exits(0);
+    insta::assert_snapshot!(run.stdout, @r#"
+    UserID from "uid", Nick from "nickname", FaceUrl from nothing, Gender from "gender", BirthDay from "birthday", SelfSignature from "signature", Custom.VipLevel from "vip_level"; 2 columns ignored
+
+    records             8
+      can be sent       8
+      would be refused  0
+
+    duplicates: none
+
+    forecast: 8 calls, 1s at 200 a second; in batches: 1 call, 1s at 100 a second
+
+    profile: 8 records have cells of tags: Gender in 8, BirthDay in 5, SelfSignature in 3, Custom.VipLevel in 6
+      8 calls of portrait_set, 1s at 200 a second, beside the others; in all 1s, in batches 1s
+      clients are pushed each changed profile, and the webhook "After a Profile Is Updated" is called for it, if the app has one
+    "#);
+}
+
+#[test]
+fn words_that_are_no_values_are_named_with_the_flags_that_say_what_they_mean() {
+    let bench = example();
+    let flags = ["--map", "UserID=uid", "--null", "NULL", "--profile", "Gender=gender", "--profile", "BirthDay=birthday", "--map", "Nick="];
+    let run = bench.call(&["check", "users.csv"]).args(&flags).run().exits(3);
+    assert!(run.stdout.contains("refused: Gender is none of unknown, female, male: 8 records"), "{}", run.stdout);
+    assert!(run.stdout.contains("row 3, line 4, UserID \"10003\": Gender is none of unknown, female, male: \"0\""), "{}", run.stdout);
+    let genders = "--value Gender:1=male --value Gender:2=female --value Gender:0=unknown";
+    let run = run.hints(genders);
+    let said: Vec<&str> = genders.split(' ').collect();
+    assert!(!run.stderr.contains("BirthDay"), "{}", run.stderr);
+    let run = bench.call(&["check", "users.csv"]).args(&flags).args(&said).run().exits(3);
+    assert!(run.stdout.contains("refused: BirthDay is not a day that exists, written YYYYMMDD or YYYY-MM-DD: 3 records"), "{}", run.stdout);
+    let run = run.hints("--value BirthDay:0000-00-00= says what the word means");
+    drop(run);
+    bench.call(&["check", "users.csv"]).args(&flags).args(&said).args(&["--value", "BirthDay:0000-00-00="]).run().exits(0);
+}
+
+#[test]
+fn a_file_whose_first_rows_have_unknown_words_is_refused_with_all_the_flags_that_help() {
+    let bench = CliFixture::new();
+    let rows: Vec<String> = (0..500).map(|row| format!("a{row},m\nb{row},w\n")).collect();
+    bench.write("users.csv", format!("UserID,Tag_Profile_IM_Gender\n{}", rows.concat()));
+    let server = Server::new(|_| imported());
+    bench.import(&server).run().exits(2).because("Gender is none of").hints("--value Gender:m=male --value Gender:w=female say");
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_location_that_may_be_too_long_is_odd() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Tag_Profile_IM_Location\na,Shanghai Pudong\nb,\"Shanghai, Pu Dong\"\n");
+    let run = bench.call(&["check", "users.csv"]).run().exits(0);
+    assert!(run.stdout.contains("odd: Location of more than 16 bytes: 1 record"), "{}", run.stdout);
+    let run = bench.call(&["check", "users.csv", "--strict"]).run().exits(2).because("Location");
+    drop(run);
+    bench.call(&["check", "users.csv", "--strict", "--profile", "Location="]).run().exits(0);
+}
+
+#[test]
+fn a_key_that_is_not_documented_is_warned_of() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Tag_Profile_Custom_Vip,Tag_Profile_Custom_Vip_1,Tag_Profile_Custom_Membership\na,x,y,z\n");
+    let run = bench.call(&["import", "users.csv", "--sandbox"]).run();
+    let warned: Vec<&str> = run.stderr.lines().filter(|line| line.contains("is not one of up to 8 letters")).collect();
+    assert!(warned.len() == 2 && warned[0].contains("Custom.Vip_1") && warned[1].contains("Custom.Membership"), "{}", run.stderr);
+    let run = bench.call(&["check", "users.csv"]).run().exits(0);
+    assert_eq!(run.stdout.matches("is not one of up to 8 letters").count(), 2, "{}", run.stdout);
+}
+
+#[test]
+fn the_first_lines_say_what_the_columns_take_and_set_off() {
+    let bench = CliFixture::with_users(10);
+    let told = |bench: &CliFixture, words: &[&str]| bench.call(words).run().stderr;
+    let plain = told(&bench, &["import", "users.csv", "--sandbox"]);
+    assert!(!plain.contains("portrait_set"), "{plain}");
+    let rows: Vec<String> = (0..400).map(|row| format!("u{row},{}", if row % 10 == 9 { "male" } else { "" })).collect();
+    let few = format!("UserID,Tag_Profile_IM_Gender\n{}\n", rows.join("\n"));
+    bench.write("few.csv", few.clone());
+    bench.write("all.csv", few.replace(",\n", ",female\n"));
+    let push = "webhook \"After a Profile Is Updated\"";
+    let each = "each row whose Gender is sent takes a portrait_set of its own, at most 200 a second";
+    for (words, time) in [
+        (
+            &["import", "few.csv", "--sandbox"][..],
+            "about 40 of the 400 rows left have such cells, by the next ones: 1s; the import takes no longer for it",
+        ),
+        (
+            &["import", "all.csv", "--sandbox", "--batch"],
+            "about 400 of the 400 rows left have such cells, by the next ones: 2s; that bounds the pace, not the import",
+        ),
+        (&["sync", "few.csv", "--sandbox", "--state", "few.state", "--results", "sync.csv"], ""),
+    ] {
+        let said = told(&bench, words);
+        assert!(said.contains(each) && said.contains(push) && said.contains(time), "{words:?}: {said}");
+    }
+    for command in ["import", "sync", "check"] {
+        let help = bench.call(&[command, "--help"]).run().stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(push), "{command}");
+    }
+}
+
+#[test]
+fn a_run_reads_its_columns_and_words_to_its_end() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,sex,born,Tag_Profile_Custom_Vip\na,1,1999-01-01,x\nb,2,,\nc,1,,\n");
+    let flags = ["--profile", "Gender=sex", "--value", "Gender:1=male", "--value", "Gender:2=female"];
+    let import = |more: &[&str]| bench.call(&["import", "users.csv", "--sandbox"]).args(more).run();
+    let with = |more: &[&str]| import(&[&flags[..], more].concat());
+    with(&["--limit", "1"]).exits(0);
+    with(&["--limit", "1", "--profile", "BirthDay=born"])
+        .exits(2)
+        .because("the column of BirthDay was none, now it is 3")
+        .hints("--profile BirthDay= goes on as the run began");
+    with(&["--limit", "1", "--profile", "Custom.Vip="])
+        .exits(2)
+        .because("the column of Custom.Vip was 4, now it is none")
+        .hints("--profile");
+    with(&["--limit", "1", "--value", "Gender:3=unknown"])
+        .exits(2)
+        .because("--value was \"Gender:1=male\" and \"Gender:2=female\", now it is");
+    import(&["--limit", "1"]).exits(2).because("the column of Gender was 2, now it is none");
+    let reordered = ["--value", "Gender:2=female", "--value", "Tag_Profile_IM_Gender:1=male", "--profile", "Tag_Profile_IM_Gender=sex"];
+    let ended = import(&reordered).exits(0);
+    assert_eq!(ended.rows.len(), 3, "the same words in another order go on");
+    let again = with(&[]).exits(0);
+    assert!(again.stderr.contains("done") && bench.names().iter().all(|name| !name.contains(".results-")), "{}", again.stderr);
+    let before = bench.names().len();
+    with(&["--profile", "BirthDay=born"]).exits(0);
+    assert!(bench.names().len() > before, "a new run, and the old files are kept: {:?}", bench.names());
+}
+
+#[test]
+fn rejects_are_read_with_the_same_columns() {
+    let bench = example();
+    let text = bench.read("users.csv").replace("\"10002\"", "\"10002 \"").replace("1988-12-31", "1988-02-31");
+    bench.write("users.csv", text);
+    let run = bench.call(&["import", "users.csv", "--sandbox", "--max-invalid", "100"]).args(&EXAMPLE).run().exits(3);
+    let hint = run.stderr.lines().find(|line| line.starts_with("hint: ")).unwrap();
+    let command = &hint[hint.find("chatlift import").unwrap()..];
+    let words: Vec<&str> = command.split(' ').skip(1).filter(|word| *word != "--sandbox").collect();
+    assert!(EXAMPLE.iter().all(|word| words.contains(word)), "{command}");
+    let rejects = bench.read("users.rejects.csv");
+    assert!(rejects.contains("10002 ,韩梅梅,2,1993-11-02,北京,NULL,1,") && rejects.contains(",1988-02-31,"), "{rejects}");
+    bench.write("users.rejects.csv", rejects.replace("10002 ", "10002").replace("1988-02-31", "1988-12-31"));
+    let check = bench.call(&["check", "users.rejects.csv"]).args(&words[2..]).run().exits(0);
+    assert!(
+        check
+            .stdout
+            .contains("profile: 2 records have cells of tags: Gender in 2, BirthDay in 2, SelfSignature in 0, Custom.VipLevel in 1"),
+        "{}",
+        check.stdout
+    );
 }

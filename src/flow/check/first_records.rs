@@ -23,8 +23,8 @@ pub struct TooManyInvalid {
     pub invalid: u64,
     /// The commonest reason, and how often it holds.
     pub most: Option<(String, u64)>,
-    /// The reason of all of them, or of most records, if there is one.
-    pub shared: Option<InvalidAccount>,
+    /// What they have in common.
+    pub shared: Box<SharedReason>,
 }
 
 impl FirstRecords {
@@ -53,7 +53,7 @@ impl FirstRecords {
         let share = 100.0 * self.invalid as f64 / FIRST_RECORDS as f64;
         (self.records == FIRST_RECORDS && share > max_invalid).then(|| TooManyInvalid {
             invalid: self.invalid,
-            shared: self.shared.found().cloned(),
+            shared: Box::new(self.shared.clone()),
             most: self.reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason.clone(), *count)),
         })
     }

@@ -28,7 +28,9 @@ impl WatchedRecords {
         let mut oddities = self.oddities.borrow_mut();
         oddities.invalid.see(record.account.as_ref().err());
         if let Ok(account) = &record.account {
-            oddities.see(&account.as_ref(), record.suspects, OddPlace { row: record.row, line: record.line });
+            let place = OddPlace { row: record.row, line: record.line };
+            oddities.see(&account.as_ref(), record.suspects, place);
+            oddities.see_tags(account.tags.iter().map(|item| (&item.tag, item.value.as_ref())), place);
         }
     }
 }

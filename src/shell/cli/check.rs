@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::flags::InputFlags;
 use super::input::{CUT_WORDS, Stream, blank_words, roster_error};
@@ -10,12 +11,15 @@ use super::remedies;
 use super::settings::format;
 use super::stdout::print;
 use super::{columns, oddities};
+use crate::domain::account::InvalidAccount;
 use crate::domain::examples::Examples;
 use crate::domain::figures::{count, counted};
-use crate::flow::check::{CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, Rates, Repeat, Repeats, check};
+use crate::flow::check::{
+    CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, ProfileCells, Profiles, Rates, Repeat, Repeats, check,
+};
 use crate::io::roster::{Format, Look};
 use crate::shell::exit::{Exit, ExitMessage};
-use crate::shell::terminal::{causes, quoted};
+use crate::shell::terminal::{causes, printable, quoted};
 
 /// How often a file that grows is read. Chosen: what still grows then is reported as far as it was read.
 const READINGS_MAX: u32 = 10;
@@ -106,13 +110,17 @@ impl fmt::Display for CheckReport {
         }
         oddities::write(f, &self.oddities)?;
         write_repeats(f, &self.repeats)?;
-        write_forecast(f, self.forecast)
+        write_forecast(f, self.forecast)?;
+        self.profile.as_ref().map_or(Ok(()), |profile| write_profile(f, profile, self.forecast))
     }
 }
 
 fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Examples<InvalidRecord, EXAMPLES>) -> fmt::Result {
     writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "record"))?;
-    sample.first.iter().try_for_each(|refusal| writeln!(f, "  {}: {}", place(&refusal.position), refusal.why))?;
+    sample
+        .first
+        .iter()
+        .try_for_each(|refusal| writeln!(f, "  {}: {}{}", place(&refusal.position), refusal.why, cell_words(&refusal.why)))?;
     write_rest(f, sample.count, sample.first.len())
 }
 
@@ -134,12 +142,32 @@ fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result
     writeln!(f, "in batches: {batch_calls}, {} at {batch_rate} a second", humantime::format_duration(batches.time()))
 }
 
+/// The cells of tags, and what they take beside the rest.
+fn write_profile(f: &mut fmt::Formatter<'_>, profile: &ProfileCells, forecast: Forecast) -> fmt::Result {
+    let Profiles { calls, rate_per_s } = forecast.profiles;
+    let of_tags: Vec<String> =
+        profile.of_tags.iter().map(|(tag, cells)| format!("{} in {}", printable(&tag.to_string()), count(*cells))).collect();
+    let has = if profile.records == 1 { "has" } else { "have" };
+    writeln!(f, "\nprofile: {} {has} cells of tags: {}", counted(profile.records, "record"), of_tags.join(", "))?;
+    let (time, in_all) = (forecast.profiles.time(), |other: Duration| humantime::format_duration(other.max(forecast.profiles.time())));
+    let (calls, rate) = (counted(calls, "call"), count(rate_per_s.get().into()));
+    write!(f, "  {calls} of portrait_set, {} at {rate} a second, beside the others; ", humantime::format_duration(time))?;
+    writeln!(f, "in all {}, in batches {}", in_all(forecast.time()), in_all(forecast.batches.time()))?;
+    writeln!(f, "  {}", columns::PUSHED)
+}
+
 /// How many of a sample are not shown.
 pub(super) fn write_rest(f: &mut fmt::Formatter<'_>, total: u64, shown: usize) -> fmt::Result {
     match total.saturating_sub(shown as u64) {
         0 => Ok(()),
         rest => writeln!(f, "  … and {} more", count(rest)),
     }
+}
+
+/// The cell, where that is a word that somebody may know another one for.
+fn cell_words(why: &InvalidAccount) -> String {
+    let word = if let InvalidAccount::Tag(invalid) = why { invalid.word.as_deref() } else { None };
+    word.map_or_else(String::new, |word| format!(": {}", quoted(word.as_bytes())))
 }
 
 fn place(position: &Position) -> String {
@@ -159,7 +187,8 @@ mod tests {
     use super::*;
     use crate::io::roster::Roster;
 
-    const RATES: Rates = Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap() };
+    const RATES: Rates =
+        Rates { single: NonZeroU32::new(200).unwrap(), batch: NonZeroU32::new(100).unwrap(), profile: NonZeroU32::new(200).unwrap() };
 
     fn report(text: &str) -> CheckReport {
         let roster = || Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();

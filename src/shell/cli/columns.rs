@@ -5,8 +5,9 @@ use std::fmt;
 use super::input::reading_flag;
 use super::stdout::print;
 use crate::domain::account::Field;
-use crate::domain::figures::counted;
+use crate::domain::figures::{count, counted};
 use crate::domain::position::ReadAs;
+use crate::io::gate::Rate;
 use crate::io::roster::Header;
 use crate::shell::exit::ExitMessage;
 use crate::shell::terminal::{printable, quoted};
@@ -48,10 +49,40 @@ fn read_from<'a>(header: &'a Header, meant: &ReadAs) -> Option<&'a [u8]> {
     }
 }
 
+/// A warning for each of the app's own tags whose key the documentation doesn't allow.
+fn undocumented_keys(header: &Header) -> impl Iterator<Item = String> {
+    header.tag_sources().filter(|(tag, _)| !tag.has_documented_key()).map(|(tag, _)| {
+        let tag = printable(&tag.to_string());
+        format!(
+            "the key of {tag} is not one of up to 8 letters, as the documentation has them today; the service decides whether it takes it"
+        )
+    })
+}
+
+fn warnings(header: &Header) -> impl Iterator<Item = String> {
+    near_misses(header).chain(undocumented_keys(header))
+}
+
+/// What a changed profile sets off. Source: the documentation of `portrait_set`.
+pub(super) const PUSHED: &str =
+    "clients are pushed each changed profile, and the webhook \"After a Profile Is Updated\" is called for it, if the app has one";
+
+/// What the columns of tags take, if there are any: a call for each row that sends one, at this rate.
+pub(super) fn cost_of_tags(header: &Header, rate: Rate) -> Option<String> {
+    let tags: Vec<String> = header.tag_sources().map(|(tag, _)| printable(&tag.to_string())).collect();
+    let (last, first) = tags.split_last()?;
+    let tags = if first.is_empty() { last.clone() } else { format!("{} or {last}", first.join(", ")) };
+    let rate = match rate {
+        Rate::PerSecond(rate) => format!("at most {} a second", count(rate.get().into())),
+        Rate::Unlimited => "without a limit".to_owned(),
+    };
+    Some(format!("each row whose {tags} is sent takes a portrait_set of its own, {rate}; {PUSHED}"))
+}
+
 /// Logs it when a run starts.
 pub(super) fn announce(header: &Header) {
     tracing::info!("{}", ColumnsRead(header));
-    near_misses(header).for_each(|word| tracing::warn!("{word}"));
+    warnings(header).for_each(|word| tracing::warn!("{word}"));
 }
 
 /// Prints it above a report.
@@ -59,7 +90,7 @@ pub(super) fn announce(header: &Header) {
 /// # Errors
 /// The same as [`print`].
 pub(super) fn report(header: &Header) -> Result<(), ExitMessage> {
-    let warnings = near_misses(header).fold(String::new(), |text, word| text + "warning: " + &word + "\n");
+    let warnings = warnings(header).fold(String::new(), |text, word| text + "warning: " + &word + "\n");
     print(&format_args!("{}\n{warnings}\n", ColumnsRead(header)))
 }
 

@@ -21,7 +21,7 @@ pub use status::StatusFlags;
 use values::percent;
 pub use values::{duration, seconds};
 
-use crate::io::api::wire::ACCOUNT_IMPORT_CALLS_PER_S;
+use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, PROFILE_CALLS_PER_S};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -247,6 +247,9 @@ pub struct CheckFlags {
     /// Requests a second, for the forecast
     #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S, help_heading = "Run")]
     pub rate: NonZeroU32,
+    /// Requests of `portrait_set` a second, for the forecast: it sets the profile columns
+    #[arg(long, value_name = "N", default_value_t = PROFILE_CALLS_PER_S, help_heading = "Run")]
+    pub profile_rate: NonZeroU32,
     /// The configuration file (TOML), the same as for `import` [env: CHATLIFT_CONFIG]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub config: Option<PathBuf>,

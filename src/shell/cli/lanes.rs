@@ -89,6 +89,11 @@ impl Lanes {
         }
     }
 
+    /// The rate of `portrait_set`, which sets the tags.
+    pub(super) fn profile_rate(&self) -> Rate {
+        self.rates[Command::PortraitSet]
+    }
+
     /// The settings of a run from its start. The flow fills in the part that is done already.
     pub(super) fn settings(&self, connection: &Connection, gates: GateSettings, identifier: UserId) -> ImportSettings {
         let Bounds { window, commit_rows } = self.bounds();

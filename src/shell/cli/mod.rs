@@ -87,7 +87,7 @@ fn without_run(command: CliCommand) -> ExitMessage {
         CliCommand::Status(flags) => status::run(&flags),
         CliCommand::Check(flags) => {
             let odd = if flags.strict { OddFile::Refused } else { OddFile::Told };
-            let rates = Rates { single: flags.rate, batch: BATCH_CALLS_PER_S };
+            let rates = Rates { single: flags.rate, batch: BATCH_CALLS_PER_S, profile: flags.profile_rate };
             check::run(&flags.input, rates, Admission { odd, ..Admission::USUAL })
         }
         CliCommand::Audit(flags) => audit::run(&flags),

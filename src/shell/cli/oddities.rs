@@ -3,10 +3,11 @@
 use std::fmt;
 
 use super::command_line::flag_words;
-use super::input::map_flag;
+use super::input::{map_flag, profile_flag};
 use crate::domain::account::Field;
 use crate::domain::figures::{count, counted};
 use crate::domain::oddity::{Oddity, OddityCounts, OddityKind};
+use crate::domain::tag::Tag;
 use crate::shell::terminal::quoted;
 
 /// What is odd, how often and among how many records.
@@ -21,6 +22,7 @@ fn heading(oddity: &Oddity, rows: u64) -> String {
         OddityKind::Invisible(field) => format!("{field} that nobody can see"),
         OddityKind::Undecoded(field) => format!("{field} with U+FFFD, which stands for characters that were lost"),
         OddityKind::NoUrl => "FaceUrl that is no http or https URL".to_owned(),
+        OddityKind::LongLocation => "Location of more than 16 bytes".to_owned(),
         OddityKind::Frequent(field) => {
             let value = oddity.value.as_deref().map_or_else(String::new, |value| format!(" {}", quoted(value.as_bytes())));
             return format!("one {field}{value} in {} of {}", count(oddity.count), counted(rows, "record"));
@@ -44,6 +46,12 @@ fn remedy(oddity: &Oddity) -> String {
         },
         OddityKind::Undecoded(_) => "they were lost before: export the file again, in UTF-8".to_owned(),
         OddityKind::NoUrl => format!("see whether it is the right column; {}", none_of(Field::FaceUrl)),
+        OddityKind::LongLocation => {
+            format!(
+                "they are sent as they are; not every page of the service's documentation allows them; {} reads none",
+                profile_flag(&Tag::Location, "")
+            )
+        }
         OddityKind::Frequent(field) => {
             let null = oddity.value.as_deref().map(|value| format!("{} reads it as empty; ", flag_words("null", value)));
             format!("{}{}", null.unwrap_or_default(), none_of(field))

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::command_line::CommandLine;
 use super::flags::{InputFlags, RunFlags};
-use super::remedies::remedy;
+use super::remedies::helps;
 use super::{input, oddities};
 use crate::domain::oddity::{OddPlace, OddityCounts};
 use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
@@ -100,7 +100,7 @@ impl Refusal {
         match self {
             Refusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
             Refusal::TooManyInvalid { found, .. } => {
-                let helps = found.shared.as_ref().map(|why| remedy(why) + "; ").unwrap_or_default();
+                let helps: String = helps(&found.shared).into_iter().map(|help| help + "; ").collect();
                 format!("{helps}{check} names them; if they are to be left out, raise --max-invalid")
             }
             Refusal::Odd(_) => format!("{check} names them with what helps; without --strict they are sent"),
@@ -117,8 +117,8 @@ impl Refusal {
         let hint = match self {
             Refusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty".to_owned(),
             Refusal::TooManyInvalid { found, .. } => {
-                let helps = found.shared.as_ref().map(remedy);
-                let helps = helps.unwrap_or_else(|| "see whether it is the right export and the right columns".to_owned());
+                let helps = helps(&found.shared).join("; ");
+                let helps = if helps.is_empty() { "see whether it is the right export and the right columns" } else { &helps };
                 format!("{helps}; if they are to be left out, `import` takes it with a higher --max-invalid")
             }
             Refusal::Odd(_) => "correct the export, or leave --strict out: they are sent as they are".to_owned(),
@@ -142,10 +142,13 @@ pub(super) fn judge(mut roster: Roster<impl Read>, flags: &InputFlags, admission
     let failed = |error| input::roster_error(&flags.file, &error);
     let (mut first, mut oddities) = (FirstRecords::default(), OddityCounts::default());
     while let Some(view) = roster.next_view() {
-        let RecordRef { row, line, account, suspects, .. } = view.map_err(failed)?;
+        let view = view.map_err(failed)?;
+        let (tags, RecordRef { row, line, account, suspects, .. }) = (view.tags(), view);
         first.count(account.as_ref().err());
         if let Ok(account) = account {
-            oddities.see(&account, suspects, OddPlace { row, line });
+            let place = OddPlace { row, line };
+            oddities.see(&account, suspects, place);
+            oddities.see_tags(tags, place);
         }
         if row == FIRST_RECORDS {
             admission.goes_on(flags, &first)?;

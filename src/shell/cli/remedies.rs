@@ -1,26 +1,66 @@
 //! What helps against records that can't be sent.
 
-use super::input::map_flag;
+use super::command_line::flag_words;
+use super::input::{map_flag, profile_flag};
 use crate::domain::account::{Field, InvalidAccount};
 use crate::domain::shared_reason::SharedReason;
+use crate::domain::tag::InvalidTagValue;
 
-/// Warns of what helps where invalid records have a reason in common, and of quotes that swallowed lines in any case.
+/// Warns of what helps where invalid records have a reason in common, and of quotes that swallowed lines and of unknown words in any case.
 pub(super) fn warn(shared: &SharedReason) {
-    if let Some(why) = shared.found() {
-        tracing::warn!("all invalid rows have one reason in common ({why}): {}", remedy(why));
+    if let Some((why, help)) = of_all(shared) {
+        tracing::warn!("all invalid rows have one reason in common ({why}): {help}");
     }
     if let Some(why) = shared.swallowed() {
         tracing::warn!("{why}: {}", remedy(why));
+    }
+    if let Some(help) = of_some(shared) {
+        tracing::warn!("some rows are invalid for words in columns of tags: {help}");
     }
 }
 
 /// What helps, in front of a hint.
 pub(super) fn before_hint(shared: &SharedReason) -> String {
-    shared.found().into_iter().chain(shared.swallowed()).map(|why| remedy(why) + "; ").collect()
+    let swallowed = shared.swallowed().map(remedy);
+    helps(shared).into_iter().chain(swallowed).map(|help| help + "; ").collect()
+}
+
+/// What helps, less what is told of quotes that swallowed lines.
+pub(super) fn helps(shared: &SharedReason) -> Vec<String> {
+    of_all(shared).map(|(_, help)| help).into_iter().chain(of_some(shared)).collect()
+}
+
+/// The reason of all, with what helps.
+fn of_all(shared: &SharedReason) -> Option<(&InvalidAccount, String)> {
+    let why = shared.found()?;
+    let of_words = if matches!(why, InvalidAccount::Tag(_)) { words_remedy(shared.tag_words()) } else { None };
+    Some((why, of_words.unwrap_or_else(|| remedy(why))))
+}
+
+/// What helps against unknown words, where they are not the reason of all.
+fn of_some(shared: &SharedReason) -> Option<String> {
+    if matches!(shared.found(), Some(InvalidAccount::Tag(_))) { None } else { words_remedy(shared.tag_words()) }
+}
+
+/// What helps against words of the file that are no values of their tags.
+fn words_remedy(words: &[InvalidTagValue]) -> Option<String> {
+    let flags: Vec<String> = words.iter().filter_map(value_flag).collect();
+    if flags.is_empty() {
+        return None;
+    }
+    let (flags, is_one) = (flags.join(" "), flags.len() == 1);
+    let (what, it) = if is_one { ("says what the word means", "it means") } else { ("say what the words mean", "they mean") };
+    Some(format!("{flags} {what}; correct that if {it} something else (nothing behind the = reads a cell as empty)"))
+}
+
+/// The flag that says what a word most likely stands for.
+fn value_flag(invalid: &InvalidTagValue) -> Option<String> {
+    let (word, meaning) = (invalid.word.as_deref()?, invalid.likely_meaning()?);
+    Some(flag_words("value", format!("{}:{word}={meaning}", invalid.tag)))
 }
 
 /// What helps where this is why records are invalid.
-pub(super) fn remedy(why: &InvalidAccount) -> String {
+fn remedy(why: &InvalidAccount) -> String {
     let other_column = "see whether it is the right column: --map UserID=COLUMN names another".to_owned();
     match why {
         InvalidAccount::LongUserId { is_uuid: true, .. } => "--compact-uuid sends UUIDs without their hyphens".to_owned(),
@@ -35,7 +75,10 @@ pub(super) fn remedy(why: &InvalidAccount) -> String {
         InvalidAccount::ByteOrderMark | InvalidAccount::ControlCharacter { .. } | InvalidAccount::Nul { .. } => {
             "take these characters out of the export".to_owned()
         }
-        InvalidAccount::Tag(invalid) => format!("--value {}:FROM=TO says what a word of the file stands for", invalid.tag),
+        InvalidAccount::Tag(invalid) => {
+            let none = profile_flag(&invalid.tag, "");
+            words_remedy(std::slice::from_ref(invalid)).unwrap_or_else(|| format!("correct them in the export, or {none} reads none"))
+        }
         InvalidAccount::FieldCount { .. } => {
             "see whether a delimiter stands in a field without quotes, or --delimiter names another".to_owned()
         }

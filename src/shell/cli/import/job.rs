@@ -9,7 +9,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::target::Target;
 use crate::flow::check::Rates;
 use crate::flow::import::{ImportScope, StateFilling};
-use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S};
+use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S, PROFILE_CALLS_PER_S};
 use crate::io::journal::Restart;
 use crate::io::journal::paths::RunPaths;
 use crate::io::state;
@@ -86,5 +86,9 @@ pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
     let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
     let rate = flags.connection.rate;
     let (single, batch) = if flags.batch.is_some() { (flags.single_rate, rate) } else { (rate, None) };
-    Rates { single: or(single, ACCOUNT_IMPORT_CALLS_PER_S), batch: or(batch, BATCH_CALLS_PER_S) }
+    Rates {
+        single: or(single, ACCOUNT_IMPORT_CALLS_PER_S),
+        batch: or(batch, BATCH_CALLS_PER_S),
+        profile: or(flags.profile_rate, PROFILE_CALLS_PER_S),
+    }
 }

@@ -6,7 +6,7 @@ mod ending;
 mod job;
 
 use std::rc::Rc;
-use std::time::{Instant as Stopwatch, SystemTime};
+use std::time::{Duration, Instant as Stopwatch, SystemTime};
 
 use futures_util::stream::LocalBoxStream;
 use indicatif::MultiProgress;
@@ -22,15 +22,16 @@ use super::settings::format;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, fill_error, state_error};
 use super::{check, columns, environment, input, last_calls, log, oddities, preflight, run, signals};
+use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
-use crate::flow::import::{self, ImportEnds, ImportProgress, ImportSettings, WatchedRecords};
+use crate::flow::import::{self, ImportEnds, ImportProgress, ImportScope, ImportSettings, WatchedRecords};
 use crate::io::files::lock::Lockfile;
 use crate::io::gate::Rate;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, StartMode};
-use crate::io::roster::{self, Format, InputFile, InputReader, NoHeader, Roster, Watched};
+use crate::io::roster::{self, Format, Header, InputFile, InputReader, NoHeader, Record, Roster, Watched};
 use crate::shell::exit::ExitMessage;
 use crate::shell::screen::progress::{ProgressReporter, Start};
 use ending::ImportEnding;
@@ -223,7 +224,7 @@ impl ImportRun<'_> {
         };
         let Self { inputs, journal, settings, stops } = *self;
         let ImportInputs { job, reach, source, input, state, roster, client } = inputs;
-        announce(job, &input, &journal, &client);
+        announce(job, (&input, roster.header()), &journal, &client);
         let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
             Ok(roster) => roster,
@@ -257,7 +258,7 @@ fn on_progress(
 }
 
 /// Says what is about to happen, and what may get in its way.
-fn announce(job: &ImportJob, input: &OpenInput, journal: &Journal<OsDisk>, client: &ServiceClient) {
+fn announce(job: &ImportJob, (input, header): (&OpenInput, &Header), journal: &Journal<OsDisk>, client: &ServiceClient) {
     let rate = match job.lanes.main_rate() {
         Rate::PerSecond(rate) => format!("at most {rate} calls/s"),
         Rate::Unlimited => "without a limit".to_owned(),
@@ -265,15 +266,39 @@ fn announce(job: &ImportJob, input: &OpenInput, journal: &Journal<OsDisk>, clien
     let (lane, from) = (run::lane_words(job.lanes.lane), run::resumed_words(journal.settled().rows));
     let (file, target, results) = (job.typed.input.file.display(), &client.target, job.paths.results.display());
     tracing::info!("importing {file} into {target}{lane}, {rate}{from}; results: {results}");
-    if let Some(expires_at) = client.expires_at {
-        warn_of_expiry(job, input, journal.settled(), expires_at);
+    let cost = columns::cost_of_tags(header, job.lanes.profile_rate());
+    if cost.is_none() && client.expires_at.is_none() {
+        return;
+    }
+    let ahead = rows_ahead(input, journal.settled());
+    if let Some(cost) = cost {
+        tracing::info!("{cost}");
+        if let Some(words) = ahead.and_then(|ahead| time_of_tags(job, ahead)) {
+            tracing::info!("{words}");
+        }
+    }
+    if let Some((ahead, expires_at)) = ahead.zip(client.expires_at) {
+        warn_of_expiry(job, ahead, expires_at);
     }
 }
 
+/// How long it takes to send the tags of the rows that are left, and whether that bounds the pace of the run.
+fn time_of_tags(job: &ImportJob, ahead: RowsAhead) -> Option<String> {
+    let (_, import) = run::forecast(&job.lanes, ahead.rows);
+    let time = ahead.time_of_tags(job)?;
+    let bounds = match job.lanes.scope {
+        ImportScope::ProfilesOnly => "",
+        ImportScope::Everything if import.is_none_or(|import| import < time) => "; that bounds the pace, not the import",
+        ImportScope::Everything => "; the import takes no longer for it",
+    };
+    let (with_tags, rows) = (figures::count(ahead.with_tags), figures::counted(ahead.rows, "row"));
+    Some(format!("about {with_tags} of the {rows} left have such cells, by the next ones: {}{bounds}", humantime::format_duration(time)))
+}
+
 /// A signature that can't be renewed may not last as long as the run.
-fn warn_of_expiry(job: &ImportJob, input: &OpenInput, settled: InputPosition, expires_at: SystemTime) {
-    let Some(records) = records_left(input, settled) else { return };
-    let (_, Some(time)) = run::forecast(&job.lanes, records) else { return };
+fn warn_of_expiry(job: &ImportJob, ahead: RowsAhead, expires_at: SystemTime) {
+    let (_, import) = run::forecast(&job.lanes, ahead.rows);
+    let Some(time) = import.max(ahead.time_of_tags(job)) else { return };
     let ends_at = SystemTime::now() + time;
     if ends_at > expires_at {
         tracing::warn!(
@@ -284,11 +309,31 @@ fn warn_of_expiry(job: &ImportJob, input: &OpenInput, settled: InputPosition, ex
     }
 }
 
-/// About how many records are left, by the size of the next ones.
-fn records_left(input: &OpenInput, settled: InputPosition) -> Option<u64> {
-    const SAMPLE: usize = 100;
+/// About how many rows are left.
+#[derive(Debug, Clone, Copy)]
+struct RowsAhead {
+    rows: u64,
+    /// Those that have cells of tags.
+    with_tags: u64,
+}
+
+impl RowsAhead {
+    /// How long it takes to send the tags; none where there is no limit.
+    fn time_of_tags(self, job: &ImportJob) -> Option<Duration> {
+        match job.lanes.profile_rate() {
+            Rate::PerSecond(rate) => Some(Duration::from_secs(self.with_tags.div_ceil(rate.get().into()))),
+            Rate::Unlimited => None,
+        }
+    }
+}
+
+/// By the next rows: their size and their cells.
+fn rows_ahead(input: &OpenInput, settled: InputPosition) -> Option<RowsAhead> {
+    const SAMPLE: usize = 1_000;
     let roster = Roster::of(&input.file, &input.format).and_then(|roster| Ok(roster.skip_to(settled)?)).ok()?;
-    let ends: Vec<u64> = roster.take(SAMPLE).map_while(Result::ok).map(|record| record.end.offset).collect();
-    let sampled = (ends.last()? - settled.offset).max(1);
-    Some((input.stat.len - settled.offset).saturating_mul(ends.len() as u64) / sampled)
+    let sample: Vec<Record> = roster.take(SAMPLE).map_while(Result::ok).collect();
+    let sampled = (sample.last()?.end.offset - settled.offset).max(1);
+    let in_all = |of_sample: usize| (input.stat.len - settled.offset).saturating_mul(of_sample as u64) / sampled;
+    let with_tags = sample.iter().filter(|record| record.account.as_ref().is_ok_and(|account| !account.tags.is_empty())).count();
+    Some(RowsAhead { rows: in_all(sample.len()), with_tags: in_all(with_tags) })
 }

@@ -11,6 +11,7 @@ use crate::domain::change::Wait;
 use crate::domain::figures;
 use crate::flow::import::ImportProgress;
 use crate::flow::sync::{MissingProgress, MissingWait, Observer, Step, SyncProgress};
+use crate::io::gate::Rate;
 use crate::shell::cli::columns;
 use crate::shell::cli::environment;
 use crate::shell::cli::reach::Reach;
@@ -27,6 +28,8 @@ pub(super) struct SyncWatch {
     /// Size of the file.
     bytes: u64,
     limit: Option<u64>,
+    /// Of the calls that set tags.
+    profile_rate: Rate,
     /// Whether requests get through.
     pub(super) reach: Reach,
     shown: Shown,
@@ -49,6 +52,7 @@ impl SyncWatch {
             stops: None,
             bytes,
             limit: job.typed.limit,
+            profile_rate: job.lanes.profile_rate(),
             reach: Reach::new(&job.connection, &environment, Instant::now()),
             shown: Shown::Nothing,
             begun: None,
@@ -121,7 +125,12 @@ impl SyncWatch {
 impl Observer for SyncWatch {
     fn on(&mut self, progress: SyncProgress) -> ControlFlow<()> {
         match progress {
-            SyncProgress::Header(header) => columns::announce(header),
+            SyncProgress::Header(header) => {
+                columns::announce(header);
+                if let Some(words) = columns::cost_of_tags(header, self.profile_rate) {
+                    tracing::info!("{words}");
+                }
+            }
             SyncProgress::Planning(step) => return self.planning(step),
             SyncProgress::Begun { rows_done, offset } => {
                 self.begun = Some(Start { rows_done, offset, input_bytes: Some(self.bytes), limit: self.limit });
