@@ -43,6 +43,10 @@ pub enum Guard {
 }
 
 impl Guard {
+    /// All guards.
+    pub const ALL: [Guard; 8] =
+        [Guard::Empty, Guard::Shrunk, Guard::Blanked, Guard::Updates, Guard::Cut, Guard::Deletes, Guard::Canary, Guard::Target];
+
     /// The word in the summary and on stderr.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -1,8 +1,8 @@
 //! Writes a file so that it is either complete or as it was, whatever happens.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{aside, sync_folder_of};
@@ -14,6 +14,8 @@ pub enum Readers {
     Owner,
     /// Whoever the process' umask lets.
     Any,
+    /// Everybody, whatever the umask: another user's program is to read it.
+    Everybody,
 }
 
 /// A file that does not have its name yet; dropped without it, it is gone.
@@ -38,9 +40,14 @@ impl AtomicFile {
         let mode = match readers {
             Readers::Owner => 0o600,
             Readers::Any => 0o666,
+            Readers::Everybody => 0o644,
         };
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
-        Ok(Self { path, aside, file: BufWriter::new(file), has_name: false })
+        let created = Self { path, aside, file: BufWriter::new(file), has_name: false };
+        if readers == Readers::Everybody {
+            created.file.get_ref().set_permissions(Permissions::from_mode(mode))?;
+        }
+        Ok(created)
     }
 
     /// Gives the file its name once its bytes last. Whoever needs the name to last takes [`AtomicFile::take_name_durably`].

@@ -234,6 +234,15 @@ impl StateDb {
     ///
     /// # Errors
     /// The database's.
+    pub fn account_count(&self) -> Result<u64, StateError> {
+        let counted = self.db.query_row("SELECT count(*) FROM accounts", [], |row| row.get::<_, i64>(0));
+        counted.map(i64::unsigned_abs).map_err(|error| self.state_error("read", error.into()))
+    }
+
+    /// Counts all accounts by how they stand.
+    ///
+    /// # Errors
+    /// The database's.
     pub fn counts(&self) -> Result<AccountCounts, StateError> {
         let mut counts = AccountCounts::default();
         self.each_account(|_, held| {

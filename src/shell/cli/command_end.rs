@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use super::flags::{ConnectionFlags, ImportFlags, RunFlags, SyncFlags, VerifyFlags};
+use super::atomic::Readers;
+use super::flags::{CommandWords, ConnectionFlags, EndFlags, ImportFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::lanes::asked_lane;
+use super::on_end::OnEndCall;
 use super::output_paths::is_own_output;
 use super::pipe::HeldPipe;
-use super::{atomic, input, signals};
+use super::{atomic, input, signals, small};
 use crate::domain::guard::Guard;
 use crate::flow::import::Lane;
 use crate::io::files::resolved;
 use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
-use crate::io::state;
+use crate::io::state::{self, StateDb};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::end_summary::{EndSummary, Figures, Success};
+use crate::shell::screen::metrics::Metrics;
 
 /// How a command ended.
 pub(super) struct Ended {
@@ -59,7 +62,10 @@ impl CommandEnd {
         let exit = self.ended.word.exit;
         signals::end_begins();
         match self.steps {
-            Some(steps) => steps.carry_out(self.ended, super::say),
+            Some(steps) => {
+                let call = steps.carry_out(self.ended, super::say);
+                call.into_iter().for_each(OnEndCall::make);
+            }
             None => super::say(&self.ended.word),
         }
         exit
@@ -75,6 +81,10 @@ pub(super) struct EndSteps {
     may_succeed: Success,
     job: String,
     summary: Option<PathBuf>,
+    metrics: Option<PathBuf>,
+    on_end: Option<Vec<String>>,
+    /// Of which the accounts are counted for the metrics.
+    state: Option<PathBuf>,
     /// The other files of the command, which nothing may be written over.
     others: Vec<PathBuf>,
     is_quiet: bool,
@@ -106,8 +116,11 @@ impl EndSteps {
             command,
             nothing_done: Figures::of_no_import(Lane::Single),
             may_succeed: if flags.dry_run || flags.limit.is_some() { Success::No } else { Success::Yes },
-            job: job(&flags.input.file, flags.results.as_deref()),
+            job: job(&flags.ending, &flags.input.file, flags.results.as_deref()),
             summary: flags.summary.clone(),
+            metrics: flags.ending.metrics_file.clone(),
+            on_end: on_end(&flags.ending),
+            state: state.map(Path::to_owned),
             others,
             is_quiet: flags.output.quiet,
             began: Instant::now(),
@@ -125,8 +138,11 @@ impl EndSteps {
             command: "verify",
             nothing_done: Figures::of_no_verification(),
             may_succeed: Success::Yes,
-            job: job(file, flags.results.as_deref()),
+            job: job(&flags.ending, file, flags.results.as_deref()),
             summary: flags.summary.clone(),
+            metrics: flags.ending.metrics_file.clone(),
+            on_end: on_end(&flags.ending),
+            state: flags.state.clone(),
             others,
             is_quiet: flags.output.quiet,
             began: Instant::now(),
@@ -138,10 +154,7 @@ impl EndSteps {
     pub(super) fn after(self, command: impl FnOnce(&Self) -> Result<Ended, Ended>) -> CommandEnd {
         let steps = Arc::new(self);
         let early = Arc::clone(&steps);
-        signals::at_early_end(Box::new(move |word| {
-            early.carry_out(word.into(), signals::print_in_time);
-            None
-        }));
+        signals::at_early_end(Box::new(move |word| early.carry_out(word.into(), signals::print_in_time).and_then(|call| call.successor())));
         let ended = command(&steps).unwrap_or_else(|ended| ended);
         CommandEnd { ended, steps: Some(steps) }
     }
@@ -156,16 +169,20 @@ impl EndSteps {
         Ok(())
     }
 
-    /// Writes the files, then says the last word with `say`.
-    fn carry_out(&self, ended: Ended, say: impl FnOnce(&ExitMessage)) {
+    /// Writes the files, then says the last word with `say`, and returns the call that is still to be made.
+    fn carry_out(&self, ended: Ended, say: impl FnOnce(&ExitMessage)) -> Option<OnEndCall> {
         let Ended { word, figures, tripped } = ended;
         let summary = self.summary_of(word.exit, figures, tripped);
         // The files are those of the process that is at work.
         if word.exit != Exit::Busy {
             self.write_summary(&summary);
+            self.write_metrics(&summary);
         }
         let word = if self.is_quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word };
         say(&word);
+        let words = self.on_end.clone()?;
+        let (outcome, command) = (summary.outcome().to_owned(), self.command.to_owned());
+        Some(OnEndCall { words, exit_code: word.exit.code(), outcome, command, report: None, summary: summary.to_json() })
     }
 
     fn summary_of(&self, exit: Exit, figures: Option<Figures>, tripped: Vec<Guard>) -> EndSummary {
@@ -176,7 +193,7 @@ impl EndSteps {
             exit,
             figures: figures.unwrap_or_else(|| self.nothing_done.clone().ended(exit)),
             tripped,
-            state_accounts: None,
+            state_accounts: self.metrics.as_ref().and_then(|_| self.state_accounts()),
             elapsed: self.began.elapsed(),
             ended_at: SystemTime::now(),
             success: if is_success { Success::Yes } else { Success::No },
@@ -201,6 +218,24 @@ impl EndSteps {
         }
     }
 
+    fn state_accounts(&self) -> Option<u64> {
+        // A state that can't be read has been told of, or is nobody's fault now.
+        StateDb::find(self.state.as_deref()?).ok().flatten()?.account_count().ok()
+    }
+
+    fn write_metrics(&self, summary: &EndSummary) {
+        let Some(path) = self.metrics.as_deref() else { return };
+        let written = self.is_not_anothers(path).and_then(|()| {
+            // Where there is none yet, or it isn't text, there is nothing to be kept.
+            let before = small::read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+            let metrics = Metrics::new(summary, &before).to_string();
+            atomic::write(path, Readers::Everybody, |out| out.write_all(metrics.as_bytes()))
+        });
+        if let Err(error) = written {
+            tracing::error!("cannot write the metrics {}: {error}", path.display());
+        }
+    }
+
     /// Refuses to write over another file of the command: it may have been refused for just that.
     fn is_not_anothers(&self, path: &Path) -> std::io::Result<()> {
         let own = resolved(path);
@@ -215,8 +250,15 @@ fn of_connection(flags: &ConnectionFlags) -> impl Iterator<Item = PathBuf> + use
     named.into_iter().flatten()
 }
 
-/// The name of the job, unless it is given: the input's, or that of the results of standard input.
-fn job(file: &Path, results: Option<&Path>) -> String {
+fn on_end(flags: &EndFlags) -> Option<Vec<String>> {
+    flags.on_end.clone().map(|CommandWords(words)| words)
+}
+
+/// The name of the job: as given, or the input's, or that of the results of standard input.
+fn job(flags: &EndFlags, file: &Path, results: Option<&Path>) -> String {
+    if let Some(job) = &flags.job {
+        return job.clone();
+    }
     let named = if input::is_stdin(file) { results.unwrap_or(file) } else { file };
     let stem = beside(named, "");
     stem.file_name().unwrap_or_default().to_string_lossy().into_owned()

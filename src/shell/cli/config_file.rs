@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
@@ -12,6 +14,7 @@ use clap::{ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::command_line::file_word;
 use super::flags::Cli;
 use super::settings::{Environment, cannot_read, variable};
 use super::small;
@@ -27,6 +30,8 @@ pub fn is_for_one_run(flag: &str) -> bool {
     FOR_ONE_RUN.contains(&flag)
 }
 
+/// The flag that names a program.
+const RUNS_PROGRAM: &str = "on-end";
 /// The names of what speaks of no setting.
 const NO_SETTINGS: [&str; 2] = ["help", "version"];
 
@@ -107,9 +112,29 @@ fn with_flags(mut words: Vec<OsString>, added: &[String]) -> Vec<OsString> {
     words
 }
 
+/// Who may write to the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    /// Only who could also start chatlift as this user.
+    Own,
+    Others,
+}
+
+impl Writers {
+    fn of(path: &Path) -> Self {
+        const GROUP_OR_OTHERS: u32 = 0o022;
+        let is_own = |stat: Metadata| {
+            let owners = [0, rustix::process::geteuid().as_raw()];
+            owners.contains(&stat.uid()) && stat.mode() & GROUP_OR_OTHERS == 0
+        };
+        if std::fs::metadata(path).is_ok_and(is_own) { Self::Own } else { Self::Others }
+    }
+}
+
 /// The file, and the command that it is read for.
 struct ConfigFile {
     path: PathBuf,
+    writers: Writers,
     text: String,
     values: Table,
     connection: ConnectionDefaults,
@@ -134,7 +159,7 @@ impl ConfigFile {
             .map_err(|_| ExitMessage::yours(format!("the configuration file {} is not UTF-8", path.display()), "save it as UTF-8"))?;
         let values = toml::from_str(&text).map_err(|why| not_as_it_should_be(&path, &text, &why))?;
         let connection = toml::from_str(&text).map_err(|why| not_as_it_should_be(&path, &text, &why))?;
-        Ok(Some(Self { path, text, values, connection, command: command.clone(), typed: typed.clone() }))
+        Ok(Some(Self { writers: Writers::of(&path), path, text, values, connection, command: command.clone(), typed: typed.clone() }))
     }
 
     /// The flags that the command line lacks and the file has, for the command.
@@ -144,6 +169,11 @@ impl ConfigFile {
         for (key, value) in &self.values {
             if is_for_one_run(key) {
                 return Err(self.wrong(key, &format!("{key} is for a single run"), &format!("give --{key} on the command line")));
+            }
+            if key == RUNS_PROGRAM && self.writers == Writers::Others {
+                let why = format!("{key} starts a program, and others can write to this file");
+                let hint = format!("chmod go-w {}, and see that it is yours; or give --{key} on the command line", file_word(&self.path));
+                return Err(self.wrong(key, &why, &hint));
             }
             if !known.contains(key) {
                 return Err(self.wrong(key, &format!("there is no flag --{key}"), NAMES));

@@ -1,6 +1,7 @@
 //! Flags as typed: clap's structures, and the help text. This module opens no file and checks nothing against anything else.
 
 mod connection;
+mod ending;
 mod input;
 mod nightly;
 mod sandbox;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 
 pub use connection::{ConnectionFlags, LogFormat, OutputFlags};
+pub use ending::{CommandWords, EndFlags};
 pub use input::{InputFlags, UserIdsFlag};
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 pub use sandbox::SandboxFlags;
@@ -189,6 +191,8 @@ pub struct RunFlags {
     pub strict: bool,
 
     #[command(flatten)]
+    pub ending: EndFlags,
+    #[command(flatten)]
     pub output: OutputFlags,
 }
 
@@ -226,6 +230,8 @@ pub struct VerifyFlags {
     #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Run")]
     pub seed: Option<u64>,
 
+    #[command(flatten)]
+    pub ending: EndFlags,
     #[command(flatten)]
     pub output: OutputFlags,
 }

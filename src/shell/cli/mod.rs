@@ -20,6 +20,7 @@ mod last_calls;
 pub mod log;
 mod man;
 mod oddities;
+mod on_end;
 mod open_files;
 mod opened;
 mod output_paths;
@@ -62,6 +63,11 @@ pub fn main() -> ExitCode {
     open_files::note_handed_down();
     forbid_core_dumps();
     signals::watch(end_at_once);
+    if let Some(call) = on_end::pending(environment) {
+        signals::end_follows_signal();
+        call.make();
+        return Exit::Stopped.into();
+    }
     let cli = match config_file::parse(std::env::args_os().collect(), &environment) {
         Ok(cli) => cli,
         Err(CommandLineError::Usage(error)) => return usage(&error),

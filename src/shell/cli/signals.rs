@@ -17,9 +17,10 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{LocalBoxStream, Stream, StreamExt, unfold};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -40,6 +41,9 @@ pub(super) type EarlyEnd = Box<dyn FnOnce(ExitMessage) -> Option<Command> + Send
 struct SignalHandler {
     /// Signals so far.
     count: u32,
+    first_at: Option<Instant>,
+    /// Processes that must not outlive this one.
+    group: Option<Pid>,
     /// Counts the signals for the run; `None` until a run handles them.
     signals: Option<watch::Sender<u32>>,
     /// The end of the command has begun.
@@ -72,12 +76,22 @@ enum Effect {
 }
 
 impl SignalHandler {
-    const NEW: Self =
-        Self { count: 0, signals: None, is_concluding: false, ends_on: None, early_end: None, leftovers: BTreeMap::new(), next: 0 };
+    const NEW: Self = Self {
+        count: 0,
+        first_at: None,
+        group: None,
+        signals: None,
+        is_concluding: false,
+        ends_on: None,
+        early_end: None,
+        leftovers: BTreeMap::new(),
+        next: 0,
+    };
 
     /// Notes a signal and decides what it leads to.
     fn heed(&mut self) -> Effect {
         self.count += 1;
+        self.first_at.get_or_insert_with(Instant::now);
         if self.signals.is_none() && !self.is_concluding {
             self.ends_on = Some(std::thread::current().id());
             return Effect::EarlyEnd(self.early_end.take());
@@ -190,6 +204,10 @@ fn on_signal(end: fn(Exit)) {
         Effect::AtOnce => {
             print_in_time(&ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"));
             remove_leftovers(&handler);
+            if let Some(group) = handler.group {
+                // Whatever has ended by itself needs no signal.
+                let _ = kill_process_group(group, Signal::KILL);
+            }
             return end(Exit::Stopped);
         }
     };
@@ -227,6 +245,36 @@ pub(super) fn print_in_time(word: &ExitMessage) {
         let _ = said.send(());
     });
     let _ = is_said.recv_timeout(EXIT_MESSAGE_MAX);
+}
+
+/// This process has taken the place of one that a signal has ended: all that is left to do is its end.
+pub(super) fn end_follows_signal() {
+    let mut handler = handler();
+    handler.is_concluding = true;
+    handler.count = 1;
+    handler.first_at = Some(Instant::now());
+}
+
+/// When the first signal came, if one has come.
+pub(super) fn first_at() -> Option<Instant> {
+    handler().first_at
+}
+
+/// A process group that is killed if a signal ends this process before this is dropped.
+#[derive(Debug)]
+pub(super) struct Group(());
+
+impl Group {
+    pub(super) fn of(group: Pid) -> Self {
+        handler().group = Some(group);
+        Self(())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        handler().group = None;
+    }
 }
 
 /// A file that is removed if a signal ends the process before this is dropped.

@@ -269,6 +269,7 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
         return Err(cannot_be_named_after(file));
     }
     can_be_replaced("summary", flags.summary.as_deref())?;
+    can_be_replaced("metrics-file", flags.ending.metrics_file.as_deref())?;
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
     let results = named(&flags.results, ".verify.csv");
     let repair = if input::is_stream(file) {
@@ -284,7 +285,7 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
     let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
-    all_differ(all, "input, results, repair file, summary and state must be different files")?;
+    all_differ(all, "input, results, repair file, summary, metrics and state must be different files")?;
     Ok(paths)
 }
 

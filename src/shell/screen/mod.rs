@@ -1,6 +1,7 @@
 //! The display of a run: progress while it runs, and a summary at the end.
 
 pub mod end_summary;
+pub mod metrics;
 pub mod phase_bar;
 pub mod progress;
 pub mod summary;

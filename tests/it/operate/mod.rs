@@ -1,4 +1,6 @@
 //! chatlift as its operators see it: where a run stands, and what is told at its end.
 
 mod ends;
+mod metrics;
+mod on_end;
 mod status;

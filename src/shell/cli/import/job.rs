@@ -51,6 +51,7 @@ impl<'a> ImportJob<'a> {
         let lanes = Lanes::new(typed, &connection)?.sending(scope);
         let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
         can_be_replaced("summary", typed.summary.as_deref())?;
+        can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
         let restart = if typed.restart { Restart::Asked } else { Restart::No };
         let (admission, target) = (admission(flags), target(&connection.service));
         Ok(Self { typed, admission, state, connection, target, lanes, paths, restart })

@@ -49,6 +49,7 @@ impl<'a> SyncJob<'a> {
         let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
         let paths = paths(typed, &others)?;
         can_be_replaced("summary", typed.summary.as_deref())?;
+        can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
         can_be_replaced("plan", flags.plan.as_deref())?;
         Ok(Self {
             typed,
