@@ -9,7 +9,7 @@ use crate::binary::{CliFixture, KEY, Run};
 use crate::sync::connection;
 
 /// A file, what it shows, and the flags that help, as the hints name them; none where the file itself must be mended or nothing is wrong.
-const FILES: [(&str, &str, &[&str]); 31] = [
+const FILES: [(&str, &str, &[&str]); 34] = [
     ("blank-lines", "lines that are no rows", &[]),
     ("case-twins", "UserIDs that differ only in case", &[]),
     ("control-characters", "a line break and a control character in Nick", &[]),
@@ -18,10 +18,17 @@ const FILES: [(&str, &str, &[&str]); 31] = [
     ("empty-ids", "a row without a UserID", &[]),
     ("escaped-quotes", "`\\\"` instead of `\"\"`, and `\\N`", &["--escape", "\\"]),
     ("field-count", "a comma in a field without quotes", &[]),
+    ("gender-numbers", "a column of the profile whose words are numbers", &["--value", "Gender:1=male", "--value", "Gender:2=female"]),
     ("header-again", "two files put one behind the other", &[]),
     ("invisible", "a Nick that nobody can see", &["--map", "Nick="]),
+    ("long-location", "a Location that may be too long", &["--profile", "Location="]),
     ("lost-characters", "U+FFFD: characters that were lost before", &[]),
     ("near-names", "`NickName` and `head_url` are not read by themselves", &["--map", "Nick=NickName", "--map", "FaceUrl=head_url"]),
+    (
+        "near-profile-names",
+        "`sex` and `birthday` are not read by themselves",
+        &["--profile", "Gender=sex", "--profile", "BirthDay=birthday"],
+    ),
     ("no-bytes", "a file of 0 bytes", &[]),
     ("no-line-end", "the last line has no end", &[]),
     ("no-records", "a header alone", &[]),

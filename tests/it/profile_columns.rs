@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::binary::CliFixture;
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand, SandboxSettings};
+use serde_json::json;
+
+use crate::binary::{CliFixture, KEY};
 use crate::hostile::server::{Server, imported};
 
 const USERS: &str = "uid,Nick,sex,born,Tag_Profile_Custom_Vip\na,Ada,1,1815-12-10,gold\nb,Bo,0,0000-00-00,\nc,,,,\n";
@@ -283,4 +286,60 @@ fn rejects_are_read_with_the_same_columns() {
         "{}",
         check.stdout
     );
+}
+
+/// The service that the example is made for.
+fn sandbox() -> Sandbox {
+    let custom_fields = CustomFields::These(vec!["VipLevel".to_owned()]);
+    Sandbox::start(SandboxSettings { custom_fields, ..SandboxSettings::with_key(KEY.into()) }).unwrap()
+}
+
+/// What the file says of a user, as the service keeps it.
+fn expected(text: &str, user: &str) -> serde_json::Value {
+    let mut rows = csv::Reader::from_reader(text.as_bytes());
+    let row = rows.records().map(Result::unwrap).find(|row| &row[0] == user).unwrap();
+    let genders = json!({ "0": "Gender_Type_Unknown", "1": "Gender_Type_Male", "2": "Gender_Type_Female" });
+    let mut tags = serde_json::Map::new();
+    tags.insert("Tag_Profile_IM_Gender".to_owned(), genders[&row[2]].clone());
+    if &row[3] != "0000-00-00" {
+        tags.insert("Tag_Profile_IM_BirthDay".to_owned(), json!(row[3].replace('-', "").parse::<u32>().unwrap()));
+    }
+    for (name, cell) in [("Tag_Profile_IM_SelfSignature", &row[5]), ("Tag_Profile_Custom_VipLevel", &row[6])] {
+        if cell != "NULL" {
+            tags.insert(name.to_owned(), json!(cell));
+        }
+    }
+    json!(tags)
+}
+
+#[test]
+fn the_example_of_the_page_is_imported_as_its_file_says_also_from_the_rejects() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/PROFILES.md")).unwrap();
+    let settings = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let (bench, sandbox) = (example(), sandbox());
+    let text = bench.read("users.csv");
+    bench.write("chatlift.toml", settings);
+    let of_page = bench.call(&["check", "users.csv", "--config", "chatlift.toml"]).run().exits(0);
+    let of_flags = bench.call(&["check", "users.csv"]).args(&EXAMPLE).run().exits(0);
+    let sorted = |stdout: &str| stdout.lines().skip(1).filter(|line| !line.starts_with("profile: ")).collect::<Vec<_>>().join("\n");
+    assert_eq!(sorted(&of_page.stdout), sorted(&of_flags.stdout), "but for the order in which a file has them");
+    for line in
+        page.split("```text\n").nth(1).unwrap().split("```").next().unwrap().lines().skip(2).filter(|line| !line.starts_with("profile: "))
+    {
+        assert!(of_page.stdout.contains(line), "{line}: {}", of_page.stdout);
+    }
+    // Two rows are broken at first, and mended in the rejects.
+    bench.write("users.csv", text.replace("\"10002\"", "\"10002 \"").replace("1988-12-31", "1988-02-31"));
+    let import =
+        |file: &str| bench.import_into(file, &sandbox.endpoint()).args(&["--config", "chatlift.toml", "--max-invalid", "100"]).run();
+    import("users.csv").exits(3).settles(8);
+    let rejects = bench.read("users.rejects.csv");
+    bench.write("users.rejects.csv", rejects.replace("10002 ", "10002").replace("1988-02-31", "1988-12-31"));
+    import("users.rejects.csv").exits(0);
+    let users: Vec<String> = (10_001..=10_008).map(|user| user.to_string()).collect();
+    for user in &users {
+        assert_eq!(json!(sandbox.account(user).unwrap().tags), expected(&text, user), "{user}");
+    }
+    let audit = sandbox.audit();
+    assert_eq!((audit.of(SandboxCommand::PortraitSet).calls, audit.violations), (8, 0), "{:?}", audit.first_violations);
 }
