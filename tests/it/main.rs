@@ -2,29 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is a failure with a place")]
 
-mod batch;
-mod binary;
-mod cells;
-mod changing;
 mod contract;
 mod crash;
-mod disk;
 mod documents;
-mod files;
 mod flow;
 mod fuzz;
 mod hostile;
-mod kills;
+mod input;
 mod layers;
-mod nginx;
-mod odd_fixtures;
-mod oddities;
 mod operate;
-mod processes;
-mod profile_columns;
-mod profiles;
-mod sandbox;
-mod source;
+mod pace;
 mod support;
 mod sync;
 mod verify;

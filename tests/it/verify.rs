@@ -8,7 +8,7 @@ use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::{Call, CliFixture, KEY, Run, SDKAPPID, eventually, side_by_side};
+use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID, eventually, side_by_side};
 
 fn settings(faults: &[&str]) -> SandboxSettings {
     let faults = faults.iter().map(|text| text.parse().unwrap()).collect();

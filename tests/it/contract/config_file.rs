@@ -1,7 +1,7 @@
 //! The configuration file accepts every setting that makes sense for more than one run.
 
-use crate::binary::CliFixture;
-use crate::hostile::server::{Server, imported};
+use crate::support::CliFixture;
+use crate::support::server::{Server, imported};
 
 /// A secret in a place where it does not belong.
 const SECRET: &str = "5bd2850fff3ecb11";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::binary::{CliFixture, SDKAPPID, users};
-use crate::hostile::server::{Reply, Request, Server, code, imported, ok_with};
+use crate::support::server::{Reply, Request, Server, code, imported, ok_with};
+use crate::support::{CliFixture, SDKAPPID, users};
 
 /// Refuses every user whose UserID starts with `bad`.
 fn refusing(request: &Request) -> Reply {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 
-use crate::binary::{CliFixture, eventually};
-use crate::hostile::server::{Server, answer, imported};
+use crate::support::server::{Server, answer, imported};
+use crate::support::{CliFixture, eventually};
 
 /// Files of at most 4 KiB. The signal is ignored, so that writing fails as on a full disk.
 const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 8";

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::binary::{Call, CliFixture, KEY, SDKAPPID, eventually, side_by_side, users, write_a_minute_ago};
-use crate::hostile::server::{Server, imported};
 use crate::support::ports::unused_port;
+use crate::support::server::{Server, imported};
+use crate::support::{Call, CliFixture, KEY, SDKAPPID, eventually, side_by_side, users, write_a_minute_ago};
 
 /// A command without the fixture's own limit of requests in flight.
 fn many_in_flight<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
@@ -293,7 +293,7 @@ fn shell<'a>(bench: &'a CliFixture, server: &'a Server, command: &str) -> Call<'
 #[test]
 fn the_commands_of_hints_run_as_they_stand() {
     let bench = CliFixture::new();
-    let server = Server::new(|request| if request.user_id == "bad" { crate::hostile::server::code(70402) } else { imported() });
+    let server = Server::new(|request| if request.user_id == "bad" { crate::support::server::code(70402) } else { imported() });
     let key = bench.key();
     let key = key.to_str().unwrap();
     bench.write("my users.csv", "user id;name\nada;Ada\nbad;Bad\n");

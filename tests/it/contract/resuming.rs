@@ -3,8 +3,8 @@
 use chatlift::io::journal::checkpoint::VERSION;
 use std::time::{Duration, SystemTime};
 
-use crate::binary::{CliFixture, users};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{CliFixture, users};
 
 /// Six users, two of them processed.
 fn unfinished(server: &Server) -> CliFixture {

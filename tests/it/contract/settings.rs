@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use chatlift::io::api::usersig::read_claims;
 
-use crate::binary::{Call, CliFixture, KEY, Run, SDKAPPID};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID};
 
 #[test]
 fn a_key_that_others_can_read_is_refused() {

@@ -2,8 +2,8 @@
 
 use insta::Settings;
 
-use crate::binary::{CliFixture, Run};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{CliFixture, Run};
 
 fn shown(name: &str, text: &str) {
     let mut settings = Settings::clone_current();

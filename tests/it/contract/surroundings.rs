@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::binary::{CliFixture, KEY, SDKAPPID, eventually, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, KEY, SDKAPPID, eventually, users};
 
 /// Answers each request after some milliseconds.
 fn steady() -> Server {

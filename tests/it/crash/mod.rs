@@ -6,9 +6,12 @@
 
 mod case;
 mod command;
+mod copies;
+mod disk;
 mod flaws;
 mod inode;
 mod input;
+mod kills;
 mod machine;
 mod names;
 mod oracle;

@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser};
 
 use chatlift::shell::cli::flags::Cli;
 
-use crate::binary::{CliFixture, KEY, Running, eventually};
+use crate::support::{CliFixture, KEY, Running, eventually};
 
 /// The documents for users.
 const PAGES: [&str; 2] = ["README.md", "docs"];

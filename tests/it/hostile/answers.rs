@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::server::{Act, Reply, Server, acts, answer, code, imported, ok_with, raw};
-use crate::binary::{CliFixture, side_by_side};
+use crate::support::server::{Act, Reply, Server, acts, answer, code, imported, ok_with, raw};
+use crate::support::{CliFixture, side_by_side};
 
 const USERS: usize = 6;
 /// Longer than the timeout of a second.

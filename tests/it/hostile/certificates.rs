@@ -7,8 +7,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::server::{Server, imported};
-use crate::binary::CliFixture;
+use crate::support::CliFixture;
+use crate::support::server::{Server, imported};
 
 /// A certificate authority of this test.
 struct Authority {

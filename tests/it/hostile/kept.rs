@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::certificates::trusted;
-use super::server::{Act, Reply, Request, Server, acts, answer, imported, raw};
-use crate::binary::{CliFixture, Run, side_by_side};
+use crate::support::server::{Act, Reply, Request, Server, acts, answer, imported, raw};
+use crate::support::{CliFixture, Run, side_by_side};
 
 /// Requests: those of two seconds at the rate.
 const ROWS: usize = 200;

@@ -4,7 +4,5 @@ mod answers;
 mod certificates;
 mod kept;
 mod network;
-mod pace;
 mod proxy;
 mod refusals;
-pub(crate) mod server;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::server::{Act, Server, acts, answer, code, imported};
-use crate::binary::CliFixture;
+use crate::support::CliFixture;
 use crate::support::ports::unused_port;
+use crate::support::server::{Act, Server, acts, answer, code, imported};
 
 #[test]
 fn after_refused_connections_the_run_waits_then_stops_and_can_be_resumed() {

@@ -9,9 +9,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::certificates::trusted;
-use super::server::{Act, Server, acts, imported};
-use crate::binary::{CliFixture, side_by_side};
 use crate::support::ports::unused_port;
+use crate::support::server::{Act, Server, acts, imported};
+use crate::support::{CliFixture, side_by_side};
 
 /// The proxy's status for a request's head; 200 makes the tunnel.
 type Answer = Arc<dyn Fn(&Asked) -> u16 + Send + Sync>;

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::io::api::usersig::{LIFE, read_claims};
 
-use super::server::{Reply, Server, answer, code, imported, ok_with};
-use crate::binary::{CliFixture, Run};
+use crate::support::server::{Reply, Server, answer, code, imported, ok_with};
+use crate::support::{CliFixture, Run};
 
 /// A server that gives bad answers after this many good ones, until it is repaired.
 fn turning_bad(after: usize, bad: impl Fn() -> Reply + Send + Sync + 'static) -> (Server, Arc<AtomicBool>) {

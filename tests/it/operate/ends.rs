@@ -6,8 +6,8 @@ use std::io::Write;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::{CliFixture, eventually, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, eventually, users};
 
 /// The keys of a JSON object, those of `plan` and `latency_ms` included.
 fn keys(summary: &Value) -> Vec<String> {

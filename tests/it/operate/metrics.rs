@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::SystemTime;
 
-use crate::binary::{Call, CliFixture, eventually};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{Call, CliFixture, eventually};
 
 /// The samples of a file in the text format of Prometheus, by name and labels. It is read as strictly as `promtool check metrics` does.
 fn parsed(text: &str) -> BTreeMap<String, String> {

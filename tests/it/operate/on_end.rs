@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::binary::{Call, CliFixture, KEY, eventually, users};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{Call, CliFixture, KEY, eventually, users};
 
 /// Keeps what it gets: the summary and the environment.
 const KEEPER: &str = "/bin/sh -c 'cat > got.json; env > got.env'";

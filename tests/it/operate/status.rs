@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::{CliFixture, Run, eventually};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{CliFixture, Run, eventually};
 
 /// What `status --json` says.
 fn status(bench: &CliFixture) -> Value {

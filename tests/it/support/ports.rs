@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::binary::eventually;
+use crate::support::eventually;
 
 /// The lowest port to be handed out. Chosen: services of a machine seldom listen above.
 const LOWEST: u16 = 10_000;

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::{connection, state_bytes, sync, sync_of};
-use crate::binary::{Call, CliFixture, KEY, Run, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{Call, CliFixture, KEY, Run, users};
 
 /// A state that holds this file.
 fn held(file: &str) -> (CliFixture, Server) {

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{exported, held, state_bytes, sync, sync_of};
-use crate::binary::{Call, CliFixture, users};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{Call, CliFixture, users};
 
 fn import<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     bench.import(server).at_any_rate().args(&["--state", "users.state"])
@@ -34,7 +34,7 @@ fn a_migration_fills_a_new_state() {
 fn a_batch_lane_fills_it_as_well_and_the_night_after_sends_nothing() {
     use chatlift::sandbox::{Sandbox, SandboxSettings};
     let bench = CliFixture::with_users(250);
-    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(crate::binary::KEY.into()) }).unwrap();
+    let sandbox = Sandbox::start(SandboxSettings { limit_per_s: None, ..SandboxSettings::with_key(crate::support::KEY.into()) }).unwrap();
     let import = bench.import_into("users.csv", &sandbox.endpoint()).args(&["--state", "users.state", "--batch"]);
     import.run().exits(0).imports_all(250);
     sync_of(&bench, &["users.csv", "--state", "users.state"], &sandbox.endpoint()).run().exits(0).because("250 unchanged");

@@ -11,9 +11,9 @@ use chatlift::sandbox::{Sandbox, SandboxCommand};
 
 use super::kept::kept;
 use super::night::{settings, sync};
-use crate::binary::{CliFixture, Run, eventually};
-use crate::disk::{skipped, strace};
 use crate::support::ports::is_connected_to;
+use crate::support::tools::{skipped, strace};
+use crate::support::{CliFixture, Run, eventually};
 
 /// Most calls of a set that are tried; a night has fewer. Chosen.
 const CALLS_MAX: u32 = 200;

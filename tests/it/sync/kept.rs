@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use crate::binary::CliFixture;
+use crate::support::CliFixture;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Kept {

@@ -5,7 +5,7 @@ use std::fs;
 use chatlift::sandbox::{PresenceField, SandboxCommand, SandboxSettings};
 
 use super::night::{SyncFixture, settings};
-use crate::binary::{Run, eventually, side_by_side};
+use crate::support::{Run, eventually, side_by_side};
 
 /// In each mode, whoever is missing is due at once.
 const KICK: [&str; 4] = ["--missing", "kick", "--missing-runs", "1"];

@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use super::kept::kept;
 use super::night::{settings, sync};
 use super::{connection, held};
-use crate::binary::{Call, CliFixture, Run, eventually, users};
-use crate::hostile::server::{Server, code, imported};
 use crate::support::ports::{is_free, unused_port};
+use crate::support::server::{Server, code, imported};
+use crate::support::{Call, CliFixture, Run, eventually, users};
 
 /// A stand-in without limits, and a folder.
 fn places() -> (CliFixture, Sandbox) {

@@ -23,8 +23,8 @@ mod state;
 mod versions;
 mod year;
 
-use crate::binary::{Call, CliFixture, SDKAPPID};
-use crate::hostile::server::Server;
+use crate::support::server::Server;
+use crate::support::{Call, CliFixture, SDKAPPID};
 
 /// A sync of `users.csv` with `users.state` into the server, without a limit of the rate.
 pub(crate) fn sync<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {

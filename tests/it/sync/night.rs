@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 
-use crate::binary::{Call, CliFixture, KEY, Run, SDKAPPID};
+use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID};
 
 /// Touches of users that the stand-in keeps; no test here comes near.
 const TOUCHES: usize = 100_000;

@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use super::export_model::{Accounts, Export, Flaw, Town, Wanted};
 use super::kept::{Kept, kept};
 use super::night::sync;
-use crate::binary::{CliFixture, Run, Running, eventually};
 use crate::support::ports::{is_connected_to, unused_port};
+use crate::support::{CliFixture, Run, Running, eventually};
 
 /// Nights unless another number is asked for. Chosen: some seconds.
 const NIGHTS: u64 = 25;

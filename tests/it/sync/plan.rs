@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::{state_bytes, sync, sync_of};
-use crate::binary::{CliFixture, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, users};
 
 /// What the state holds before `EVERY_KIND` comes.
 const BEFORE: &str = "UserID,Nick,FaceUrl\na,A,fa\nb,B,fb\nc,C,\nd,D,fd\ne,E,\nz,Z,\n_,,\n";

@@ -1,8 +1,8 @@
 //! Who is online is said in more ways than one; whoever it can't be read of is spared, and the night goes on.
 
 use super::night::sync;
-use crate::binary::CliFixture;
-use crate::hostile::server::{Request, Server, imported, ok_with};
+use crate::support::CliFixture;
+use crate::support::server::{Request, Server, imported, ok_with};
 
 const GONE: [&str; 6] = ["away", "here1", "here2", "odd", "old", "untold"];
 
@@ -30,7 +30,7 @@ fn check(items: &str, deleted: &[&str]) -> String {
     missing
 }
 
-fn answer(request: &Request, items: &str) -> crate::hostile::server::Reply {
+fn answer(request: &Request, items: &str) -> crate::support::server::Reply {
     let ok = r#""ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"""#;
     match request.command.as_str() {
         "openim/query_online_status" => ok_with(&format!("{{{ok},{items}}}")),

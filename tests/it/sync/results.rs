@@ -4,8 +4,8 @@ use chatlift::sandbox::{Sandbox, SandboxSettings};
 
 use super::plan::every_kind;
 use super::{sync, sync_of};
-use crate::binary::{CliFixture, KEY, Row, Run, users};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{CliFixture, KEY, Row, Run, users};
 
 const HEADER: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at";
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{exported, held, state_bytes, sync, sync_of};
-use crate::binary::{CliFixture, SDKAPPID, eventually, users};
-use crate::hostile::server::{Server, code, imported};
+use crate::support::server::{Server, code, imported};
+use crate::support::{CliFixture, SDKAPPID, eventually, users};
 
 fn dated(bench: &CliFixture) -> BTreeSet<String> {
     bench.names().into_iter().filter(|name| name.contains(".20")).collect()

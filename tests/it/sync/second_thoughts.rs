@@ -5,7 +5,7 @@ use std::fs;
 use chatlift::sandbox::SandboxCommand;
 
 use super::night::{SyncFixture, settings};
-use crate::binary::Call;
+use crate::support::Call;
 
 const DELETE_NOW: [&str; 6] = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1"];
 

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{connection, held, sync, sync_of};
-use crate::binary::{Call, CliFixture, Run, eventually, side_by_side, users};
-use crate::disk::skipped;
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::tools::skipped;
+use crate::support::{Call, CliFixture, Run, eventually, side_by_side, users};
 
 /// What a change waits at most for whoever looks. Source: the contract.
 const WAIT: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::{connection, exported, held, state_bytes, sync, sync_of};
-use crate::binary::{CliFixture, Run, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, Run, users};
 
 fn state(bench: &CliFixture, args: &[&str]) -> Run {
     bench.call(&[&["state", "users.state"], args].concat()).run()

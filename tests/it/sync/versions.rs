@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::kept::kept;
 use super::night::{settings, sync};
 use super::{held, state_bytes};
-use crate::binary::{Call, CliFixture, eventually};
-use crate::disk::{skipped, strace};
+use crate::support::tools::{skipped, strace};
+use crate::support::{Call, CliFixture, eventually};
 
 /// The service of the fixture.
 const ENDPOINT: &str = "http://127.0.0.1:18099";

@@ -1,8 +1,4 @@
-//! Inputs as people have them: encoded otherwise, compressed, piped. Every command reads them in one and the same way.
-
-mod forms;
-mod kills;
-mod spooling;
+//! Texts encoded and compressed as people have them.
 
 use std::io::Write;
 

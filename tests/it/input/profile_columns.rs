@@ -6,8 +6,8 @@ use std::path::Path;
 use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand, SandboxSettings};
 use serde_json::json;
 
-use crate::binary::{CliFixture, KEY};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, KEY};
 
 const USERS: &str = "uid,Nick,sex,born,Tag_Profile_Custom_Vip\na,Ada,1,1815-12-10,gold\nb,Bo,0,0000-00-00,\nc,,,,\n";
 const READING: [&str; 8] =

@@ -3,7 +3,7 @@
 use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
 use serde_json::json;
 
-use crate::binary::{Call, CliFixture, KEY};
+use crate::support::{Call, CliFixture, KEY};
 
 const HEADER: &str = "UserID,Nick,gender,Tag_Profile_IM_Level,vip\n";
 const FLAGS: [&str; 4] = ["--profile", "Gender=gender", "--profile", "Custom.Vip=vip"];

@@ -1,7 +1,7 @@
 //! What is odd in a file is told by whoever reads all of it, with the flag that helps, and refused where that is asked for.
 
-use crate::binary::{CliFixture, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, users};
 use crate::sync::sync;
 
 /// Every kind of oddity that a file shows on its own, and the rows where each stands first. `row` is the row of the first cell.

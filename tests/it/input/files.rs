@@ -13,8 +13,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::binary::{CliFixture, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, users};
 
 /// The number of random files for both readers. Chosen: some seconds.
 const CASES: u32 = 5_000;

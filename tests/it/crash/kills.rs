@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use chatlift::sandbox::{Audit, Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{CliFixture, KEY, Run, Running, eventually};
 use crate::support::ports::is_connected_to;
+use crate::support::{CliFixture, KEY, Run, Running, eventually};
 
 /// The default number of kills. Chosen: it takes some seconds.
 const KILLS: u64 = 200;

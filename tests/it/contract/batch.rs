@@ -6,7 +6,7 @@ use std::time::Duration;
 use chatlift::sandbox::{BatchProfiles, Keep, Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{Call, CliFixture, KEY, Run, eventually, side_by_side};
+use crate::support::{Call, CliFixture, KEY, Run, eventually, side_by_side};
 
 /// Memory at most, by contract.
 const MEMORY_MAX_KIB: u64 = 128 * 1024;

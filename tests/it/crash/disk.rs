@@ -2,12 +2,9 @@
 //!
 //! If strace or mounting is not available, a line on stderr says what was skipped.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
-use crate::binary::{Call, CliFixture, Run, eventually, side_by_side, users};
-use crate::hostile::server::{Server, imported};
+use crate::support::server::{Server, imported};
+use crate::support::tools::{Mount, skipped, strace};
+use crate::support::{Call, CliFixture, Run, eventually, side_by_side, users};
 
 /// The most system calls of one kind that are tried; no run has as many. Chosen.
 const CALLS_MAX: u32 = 12;
@@ -21,21 +18,6 @@ struct Fault {
     call: &'static str,
     /// The error in strace's syntax.
     how: &'static str,
-}
-
-/// Says it on stderr, where `cargo test` does not capture it.
-pub(crate) fn skipped(what: &str, why: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "\n== SKIPPED: {what}: {why}");
-}
-
-/// The path of strace, if it is installed and may trace.
-pub(crate) fn strace() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file())?;
-    let mut trial = Command::new(&strace);
-    trial.args(["-D", "-f", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=1", "true"]);
-    let works = trial.stdin(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    works.then_some(strace)
 }
 
 /// Twelve rows, three of them invalid, so that results and rejects both have content.
@@ -201,29 +183,6 @@ fn a_disk_that_fails_in_the_middle_of_a_run_keeps_what_was_committed() {
         let run = call().run().exits(0).imports_all(users);
         assert_eq!(run.summary["resumed_at_row"], committed);
         assert_eq!(server.calls() as u64 - before, users - committed, "{fault}: nothing that was committed is sent again");
-    }
-}
-
-/// A small file system in memory; it is unmounted when this is dropped.
-pub(crate) struct Mount(PathBuf);
-
-impl Mount {
-    pub(crate) fn new(folder: PathBuf, size: &str) -> Option<Self> {
-        std::fs::create_dir(&folder).unwrap();
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&folder).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success()).then_some(Self(folder))
-    }
-
-    pub(crate) fn becomes(&self, size: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
 

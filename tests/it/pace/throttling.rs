@@ -1,7 +1,7 @@
 //! Servers that refuse requests as too fast.
 
-use super::server::{Server, answer, code, imported};
-use crate::binary::CliFixture;
+use crate::support::CliFixture;
+use crate::support::server::{Server, answer, code, imported};
 
 #[test]
 fn status_429_counts_as_no_attempt_and_its_retry_after_of_an_hour_is_ignored() {

@@ -9,10 +9,10 @@ use std::time::{Instant, SystemTime};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 
-use super::{encoded, gzip};
-use crate::binary::{CliFixture, Run, eventually, users};
-use crate::disk::{Mount, skipped};
-use crate::hostile::server::{Server, imported};
+use crate::support::packed::{encoded, gzip};
+use crate::support::server::{Server, imported};
+use crate::support::tools::{Mount, skipped};
+use crate::support::{CliFixture, Run, eventually, users};
 
 /// What is said when a copy is made.
 const COPIES: &str = "is first copied";

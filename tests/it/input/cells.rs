@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use crate::binary::{Call, CliFixture, eventually};
-use crate::hostile::server::{Server, code, imported, ok_with};
+use crate::support::server::{Server, code, imported, ok_with};
+use crate::support::{Call, CliFixture, eventually};
 use crate::sync::{connection, held, sync};
 
 const UUID: &str = "550E8400-e29b-41d4-a716-446655440000";
@@ -15,7 +15,7 @@ const OTHER_UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 const OTHER_COMPACT: &str = "67e5504410b1426f9247bb680e5fe0c8";
 
 /// UserID and status of each row of the results.
-fn outcomes(run: &crate::binary::Run) -> Vec<(&str, &str)> {
+fn outcomes(run: &crate::support::Run) -> Vec<(&str, &str)> {
     run.rows.iter().map(|row| (row.user_id.as_str(), row.status.as_str())).collect()
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
 
-use crate::binary::{Call, CliFixture, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
-use crate::hostile::server::{Server, imported};
-use crate::source::gzip;
+use crate::support::packed::gzip;
+use crate::support::server::{Server, imported};
+use crate::support::{Call, CliFixture, KEY, Run, Running, SDKAPPID, eventually, side_by_side, users};
 use crate::sync::sync;
 
 const ROWS: u64 = 1_200;

@@ -5,8 +5,8 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::binary::{CliFixture, Running, eventually};
 use crate::support::ports::unused_port;
+use crate::support::{CliFixture, Running, eventually};
 
 /// Rows of the import. Chosen: several commits, so that a kill comes in the middle.
 const ROWS: u64 = 4_000;

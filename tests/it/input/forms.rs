@@ -5,8 +5,8 @@ use std::process::Command;
 
 use chatlift::sandbox::{Sandbox, SandboxSettings};
 
-use super::{encoded, gzip, zstd};
-use crate::binary::{CliFixture, KEY, SDKAPPID, side_by_side};
+use crate::support::packed::{encoded, gzip, zstd};
+use crate::support::{CliFixture, KEY, SDKAPPID, side_by_side};
 
 /// A text, the flag that it needs, and how it is told.
 struct Form {

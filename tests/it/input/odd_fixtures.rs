@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chatlift::sandbox::{Sandbox, SandboxSettings};
 
-use crate::binary::{CliFixture, KEY, Run};
+use crate::support::{CliFixture, KEY, Run};
 use crate::sync::connection;
 
 /// A file, what it shows, and the flags that help, as the hints name them; none where the file itself must be mended or nothing is wrong.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use chatlift::sandbox::{Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
-use crate::binary::{CliFixture, KEY, eventually, side_by_side};
+use crate::support::{CliFixture, KEY, eventually, side_by_side};
 
 /// More rows than all processes together can import.
 const ROWS: u64 = 20_000;

@@ -7,9 +7,9 @@ use chatlift::sandbox::{self, Sandbox, SandboxSettings};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-use crate::binary::{CliFixture, KEY, Run, eventually, side_by_side};
-use crate::disk::skipped;
 use crate::support::ports::unused_port;
+use crate::support::tools::skipped;
+use crate::support::{CliFixture, KEY, Run, eventually, side_by_side};
 
 /// Requests: those of six seconds at the rate.
 const ROWS: u64 = 1_200;

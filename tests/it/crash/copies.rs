@@ -8,8 +8,8 @@ use std::time::Duration;
 use chatlift::sandbox::{Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
-use super::{encoded, gzip, zstd};
-use crate::binary::{CliFixture, KEY, side_by_side};
+use crate::support::packed::{encoded, gzip, zstd};
+use crate::support::{CliFixture, KEY, side_by_side};
 
 /// Files unless another number is asked for. Chosen: some seconds.
 const FILES: u64 = 4;
