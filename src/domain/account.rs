@@ -338,9 +338,9 @@ pub enum InvalidAccount {
     Nul { field: Field },
     #[error(transparent)]
     Tag(Box<InvalidTagValue>),
-    #[error("the record has {}, the header has {expected}", fields(*found))]
+    #[error("the row has {}, the header has {expected}", fields(*found))]
     FieldCount { expected: usize, found: usize },
-    #[error("the record is the header again")]
+    #[error("the row is the header again")]
     HeaderAgain,
     #[error("text follows the closing quote at line {line}, column {column}")]
     TextAfterQuote { line: u64, column: u64 },

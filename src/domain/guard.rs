@@ -274,14 +274,14 @@ pub fn tripped_guards(figures: &GuardInput, limits: &GuardLimits) -> Vec<Tripped
 }
 
 fn empty(figures: &GuardInput) -> Option<String> {
-    (figures.filled.valid == 0).then(|| "the file has no valid record".to_owned())
+    (figures.filled.valid == 0).then(|| "the file has no valid row".to_owned())
 }
 
 fn shrunk(GuardInput { distinct, held, present, most_held, .. }: &GuardInput) -> Option<String> {
     let [lost, smaller] = [is_shrunk(*present, *held), is_shrunk(*distinct, *most_held)];
     let lost = lost.map(|bound| format!("{present} of the {held} known accounts have a valid row, less than {bound}"));
     let smaller =
-        smaller.map(|bound| format!("{distinct} distinct valid ids are less than {bound} of the {most_held} accounts known lately"));
+        smaller.map(|bound| format!("{distinct} distinct valid UserIDs are less than {bound} of the {most_held} accounts known lately"));
     let told: Vec<String> = [lost, smaller].into_iter().flatten().collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
@@ -299,9 +299,7 @@ fn blanked(GuardInput { filled, before, .. }: &GuardInput) -> Option<String> {
     let tags = filled.tags.iter().filter_map(|(tag, now)| Some((tag.to_string(), *now, then(tag)?)));
     let fallen = columns.into_iter().chain(tags).filter(|(_, now, then)| has_fallen((*now, filled.valid), (*then, before.valid)));
     let told: Vec<String> = fallen
-        .map(|(name, now, then)| {
-            format!("{now} of {} valid records have a {name}, {then} of {} had one before", filled.valid, before.valid)
-        })
+        .map(|(name, now, then)| format!("{now} of {} valid rows have a {name}, {then} of {} had one before", filled.valid, before.valid))
         .collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
@@ -337,12 +335,13 @@ fn cut(GuardInput { ends_with_newline, ended_with_newline, .. }: &GuardInput) ->
 
 fn deletes(GuardInput { due, held, .. }: &GuardInput, limits: &GuardLimits) -> Option<String> {
     let trips = limits.max_delete.is_exceeded(*due, *held);
-    let ids = if *due == 1 { "1 id due for kick or deletion is".to_owned() } else { format!("{due} ids due for kick or deletion are") };
+    let ids =
+        if *due == 1 { "1 account due for kick or deletion is".to_owned() } else { format!("{due} accounts due for kick or deletion are") };
     trips.then(|| format!("{ids} more than --max-delete ({}; {held} are known)", limits.max_delete))
 }
 
 fn canary(GuardInput { dead_canaries, .. }: &GuardInput) -> Option<String> {
-    (!dead_canaries.is_empty()).then(|| format!("no valid record of {}", dead_canaries.join(", ")))
+    (!dead_canaries.is_empty()).then(|| format!("no valid row of {}", dead_canaries.join(", ")))
 }
 
 fn target(GuardInput { other_target, .. }: &GuardInput) -> Option<String> {

@@ -22,7 +22,7 @@ pub enum Status {
     Failed,
     /// It was never sent; `error_info` has the reason.
     Invalid,
-    /// It was never sent: a later record has the same UserID.
+    /// It was never sent: a later row has the same UserID.
     Superseded,
 }
 

@@ -379,7 +379,7 @@ impl HaltReason {
                  right, the app refuses them all; the same command goes on after them"
             }
             Self::BatchDropsProfiles | Self::BatchesRefused => {
-                "write --batch instead of --batch=strict: the run goes on account by account"
+                "write --batch instead of --batch=strict: the run continues with one account per request"
             }
             Self::NoSuchTag => {
                 "create the custom user field in the app's console (a new one takes effect within ten minutes) or read the column no more, then \
@@ -409,7 +409,7 @@ impl fmt::Display for HaltReason {
         f.write_str(match self {
             HaltReason::NotAdmin => "the identifier is not an administrator of the app",
             HaltReason::AccountLimit => "the app's limit of accounts is reached",
-            HaltReason::DailyVolume => "the app's daily volume of calls is used up",
+            HaltReason::DailyVolume => "the app's daily volume of requests is used up",
             HaltReason::FreeQuota => "the app's free quota is used up",
             HaltReason::WrongKey => "the signature was not made with this app's key",
             HaltReason::WrongIdentifier => "the signature and the identifier don't belong together",
@@ -420,13 +420,13 @@ impl fmt::Display for HaltReason {
             HaltReason::SourceAddress => "this machine's address is not allowed to call",
             HaltReason::TooManyBadSignatures => "the service has seen too many bad signatures",
             HaltReason::Restricted => "the administrator's account is restricted",
-            HaltReason::OwnFault => "the service calls the request malformed",
+            HaltReason::OwnFault => "the service says that the request is malformed",
             HaltReason::DeletionOff => "deleting accounts is switched off for this app",
             HaltReason::InvalidRequest => "the service refuses the first request as invalid",
             HaltReason::Signature => "the service refuses the signature, a fresh one too",
             HaltReason::FixedSignature => "the service refuses the given UserSig",
-            HaltReason::UnknownCodes => "record after record is refused with an unknown code",
-            HaltReason::AllRecordsRefused => "the service refuses record after record",
+            HaltReason::UnknownCodes => "row after row is refused with an unknown code",
+            HaltReason::AllRecordsRefused => "the service refuses row after row",
             HaltReason::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
             HaltReason::BatchesRefused => "the service takes no batches",
             HaltReason::NoSuchTag => "the app has no such profile field",

@@ -255,7 +255,7 @@ fn rule(why: &InvalidAccount) -> Cow<'static, str> {
         InvalidAccount::ControlCharacter { .. } => "UserID holds a control character",
         InvalidAccount::Nul { .. } => "a field holds a NUL character",
         InvalidAccount::FieldCount { .. } => "the number of fields is not the header's",
-        InvalidAccount::HeaderAgain => "the record is the header again",
+        InvalidAccount::HeaderAgain => "the row is the header again",
         InvalidAccount::TextAfterQuote { .. } => "text follows a closing quote",
         InvalidAccount::SwallowedLines { .. } => "a quote swallowed lines",
     })

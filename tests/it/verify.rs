@@ -65,7 +65,7 @@ fn every_state_is_found_and_what_can_be_repaired_is() {
                 H,last,1,\nI,same,S,f,more\nJ,same,S,f\nK,other2,1,\nK,other2,\0,\n";
     bench.write("users.csv", text);
     let run = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(3);
-    assert!(run.why().contains("3 of 8 ids are the same, 1 missing, 2 different, 0 unknown, 2 invalid"), "{}", run.why());
+    assert!(run.why().contains("3 of 8 UserIDs are the same, 1 missing, 2 different, 0 unknown, 2 invalid"), "{}", run.why());
     let expected = [
         "2,3,other,differs,Nick FaceUrl",
         "3,4,face,differs,FaceUrl",
@@ -89,7 +89,7 @@ fn every_state_is_found_and_what_can_be_repaired_is() {
         text.lines().filter(|line| !line.contains(" xy") && !line.contains("other2")).fold(String::new(), |all, line| all + line + "\n"),
     );
     let run = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(0);
-    assert!(run.why().contains("all 6 ids are the same"), "{}", run.why());
+    assert!(run.why().contains("all 6 UserIDs are the same"), "{}", run.why());
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["summary.json", "users.csv", "users.verify.csv"], "no repair file is left");
 }
 
@@ -115,7 +115,7 @@ fn an_id_that_cannot_be_asked_is_unknown_and_its_neighbours_are_not() {
     let sandbox = Sandbox::start(settings(&faults)).unwrap();
     import(&bench, &sandbox, &bench.read("users.csv"));
     let run = verify(&bench, &sandbox, &["--profiles", "--max-attempts", "2"]).args(&SUMMARY).run().exits(3);
-    assert!(run.why().contains("347 of 350 ids are the same, 0 missing, 0 different, 3 unknown"), "{}", run.why());
+    assert!(run.why().contains("347 of 350 UserIDs are the same, 0 missing, 0 different, 3 unknown"), "{}", run.why());
     let unknown: Vec<_> = found(&bench).into_iter().filter(|line| !line.ends_with(",same,")).collect();
     assert_eq!(
         unknown,
@@ -255,7 +255,7 @@ fn a_sandbox_without_accounts_misses_all_and_nothing_to_ask_is_refused() {
     assert_eq!(figures(&bench), [0, 250, 0, 0, 0, 0]);
     assert_eq!(bench.read("users.repair.csv"), bench.read("users.csv"));
     bench.write("users.csv", "UserID\n");
-    bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).run().exits(2).because("no records");
+    bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).run().exits(2).because("no rows");
 }
 
 /// Nothing is asked about ids that a later record supersedes, and memory doesn't grow with the file.

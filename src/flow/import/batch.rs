@@ -67,7 +67,7 @@ impl ImportWorkload {
         let (listed, accepted): (Rows, Rows) = rows.into_iter().partition(is_listed);
         let unasked = ids.len() - listed.len();
         if unasked > 0 {
-            tracing::warn!(unasked, "a batch came back with ids that were not in it");
+            tracing::warn!(unasked, "the answer to a batch has UserIDs that were not in it");
         }
         (listed, accepted)
     }
@@ -148,7 +148,7 @@ impl ImportWorkload {
         if self.lane == Lane::Batch(OnBatchFailure::Stop) {
             return Followup::Abort(why, Failure::default());
         }
-        tracing::warn!("{why}: going on account by account");
+        tracing::warn!("{why}: continuing with one account per request");
         self.lane = Lane::FellBack;
         Followup::StopCommand(Command::MultiaccountImport)
     }

@@ -79,9 +79,9 @@ pub enum SyncError {
     #[error("{why}: an older state was brought back")]
     OlderState { why: String },
     /// The last finished run has read UUIDs in another way.
-    #[error("the last finished run was {} --compact-uuid: its ids would be missing", if *before == Uuids::Compact { "with" } else { "without" })]
+    #[error("the last finished run was {} --compact-uuid: its UserIDs would be missing", if *before == Uuids::Compact { "with" } else { "without" })]
     OtherIds { before: Uuids },
-    #[error("{} of the first records are invalid", .0.invalid)]
+    #[error("{} of the first rows are invalid", .0.invalid)]
     TooManyInvalid(TooManyInvalid),
     /// What an unfinished run has left can't be read.
     #[error("cannot read what the unfinished run has left in {}", path.display())]

@@ -156,10 +156,10 @@ fn reason(op: Op, draft: &PlanDraft) -> String {
     let told = match op {
         Op::Create => "the state does not hold it",
         Op::Update(update) if update.fields.is_empty() && update.differing.is_empty() => {
-            "in doubt: what came of an earlier call is not known"
+            "in doubt: the result of an earlier request is unknown"
         }
         Op::Update(update) => return differ(&update, draft),
-        Op::Superseded => "a later record has the same UserID",
+        Op::Superseded => "a later row has the same UserID",
         Op::Invalid | Op::Unchanged => "",
     };
     told.to_owned()

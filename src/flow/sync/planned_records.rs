@@ -179,7 +179,7 @@ fn superseded(record: Record, wall: SystemTime) -> RowOutcome {
     let outcome = Outcome {
         status: Status::Superseded,
         error_code: None,
-        error_info: "a later record has the same UserID".to_owned(),
+        error_info: "a later row has the same UserID".to_owned(),
         attempts: 0,
         finished_at: wall,
     };

@@ -106,7 +106,7 @@ pub struct MalformedRecords {
 
 impl fmt::Display for MalformedRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, the first in {}", figures::counted(self.records, "record"), self.first)
+        write!(f, "{}, the first in {}", figures::counted(self.records, "row"), self.first)
     }
 }
 

@@ -406,7 +406,7 @@ fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
 /// The text of the innermost error. It names the cause; the outer ones contain the URL.
 fn innermost(error: &dyn StdError) -> String {
     let mut cause = error.source();
-    let mut words = "the call failed".to_owned();
+    let mut words = "the request failed".to_owned();
     while let Some(inner) = cause {
         words = inner.to_string();
         cause = inner.source();

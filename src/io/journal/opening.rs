@@ -101,8 +101,8 @@ pub enum OpenError {
 
 fn changed(rows: u64) -> String {
     match rows {
-        1 => "the first record of the input, which is processed, has changed since".to_owned(),
-        _ => format!("the first {rows} records of the input, which are processed, have changed since"),
+        1 => "the first row of the input, which is processed, has changed since".to_owned(),
+        _ => format!("the first {rows} rows of the input, which are processed, have changed since"),
     }
 }
 

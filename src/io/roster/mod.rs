@@ -126,7 +126,7 @@ pub enum RosterError {
     Header(#[from] HeaderError),
     #[error("the quote at line {}, column {} is not closed {up_to}", opened.line, opened.column)]
     OpenQuote { opened: TextPosition, up_to: SearchedUpTo },
-    #[error("the record at line {line} has more than {RECORD_MAX_BYTES} bytes")]
+    #[error("the row at line {line} has more than {RECORD_MAX_BYTES} bytes")]
     LongRecord { line: u64 },
     #[error("a backslash escapes the quote in front of line {}, column {}", quote.line, quote.column)]
     EscapedQuote { quote: TextPosition },

@@ -254,7 +254,7 @@ mod tests {
                 "Gender is none of unknown, female, male",
                 "UserID is empty",
                 "BirthDay is not a day that exists, written YYYYMMDD or YYYY-MM-DD",
-                "the record has 2 fields, the header has 4",
+                "the row has 2 fields, the header has 4",
             ]
         );
     }

@@ -141,12 +141,12 @@ fn what_is_wrong_with_a_record_is_told() {
         assert_eq!(found[0].3.as_deref(), Some(expected), "{text:?}");
         assert_eq!(found.last().unwrap(), &row(2, found.last().unwrap().1, "next|1"), "{text:?}");
     };
-    check("a", "the record has 1 field, the header has 2");
-    check("a,b,c", "the record has 3 fields, the header has 2");
+    check("a", "the row has 1 field, the header has 2");
+    check("a,b,c", "the row has 3 fields, the header has 2");
     check("a,\"b\" c", "text follows the closing quote at line 2, column 6");
     check("a,\"好\nb\"x", "the quote at line 2 swallowed line 3");
-    check("UserID,Nick", "the record is the header again");
-    check("\"UserID\",\"Nick\"\r", "the record is the header again");
+    check("UserID,Nick", "the row is the header again");
+    check("\"UserID\",\"Nick\"\r", "the row is the header again");
     check("a\rb,c", "UserID holds the control character U+000D");
     check("a,b\0c", "Nick holds a NUL character (U+0000)");
     check("\u{feff}a,b", "UserID holds a byte order mark (U+FEFF)");
@@ -612,7 +612,7 @@ fn an_escape_character_takes_the_meaning_off_the_next_one() {
     check("a,\"two\\\nlines\",x", &["a|two\nlines|x"]);
     check("a,\"two\nlines\",x", &["a|two\nlines|x"]);
     check(r#"a,"b" c,x"#, &["text follows the closing quote at line 2, column 6"]);
-    check(r"a,\,", &["the record has 2 fields, the header has 3"]);
+    check(r"a,\,", &["the row has 2 fields, the header has 3"]);
     check("a,b,\"x\nc,d,e\"", &["the quote at line 2 swallowed line 3"]);
     // The file ends behind an escape character, or behind the line end that it escapes.
     assert_eq!(with_escape("a,b,c\\"), ["a|b|c\\"]);

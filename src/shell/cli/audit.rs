@@ -51,19 +51,19 @@ fn audited(flags: &AuditFlags) -> Result<ExitMessage, ExitMessage> {
 }
 
 fn last_word(report: &AuditReport) -> ExitMessage {
-    let (records, without) = (counted(report.records, "record"), count(report.without_outcome()));
+    let (records, without) = (counted(report.records, "row"), count(report.without_outcome()));
     if report.is_proven() {
-        return ExitMessage::new(Exit::Done, format!("every one of {records} has exactly one outcome"), "nothing is left to do");
+        return ExitMessage::new(Exit::Done, format!("every one of {records} has exactly one result"), "nothing is left to do");
     }
     let is_unfinished_only = report.problems.is_empty() && report.gaps.rows() == 0;
     let why = if is_unfinished_only {
-        format!("{without} of {records} have no outcome yet")
+        format!("{without} of {records} have no result yet")
     } else {
         let problems = counted(report.problems.count(), "problem");
-        format!("{without} of {records} have no outcome, and the results have {problems}")
+        format!("{without} of {records} have no result, and there are {problems} in the file of results")
     };
     let hint = if report.pending > 0 {
-        "the import stopped before its end: give its command again, it goes on from there"
+        "the import stopped before its end: run its command again, and it continues from there"
     } else {
         "see whether the two files belong together, and whether the results were changed after the run"
     };
@@ -73,7 +73,7 @@ fn last_word(report: &AuditReport) -> ExitMessage {
 /// Writes the report with a final line break.
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let labels = ["records", "  imported", "  failed", "  invalid", "  without an outcome", "problems"];
+        let labels = ["rows", "  imported", "  failed", "  invalid", "  without a result", "problems"];
         let tally = self.tally;
         let figures = [self.records, tally.imported, tally.failed, tally.invalid, self.without_outcome(), self.problems.count()].map(count);
         let width = figures.iter().map(String::len).max().unwrap_or_default();
@@ -105,7 +105,7 @@ fn write_without(f: &mut fmt::Formatter<'_>, report: &AuditReport) -> fmt::Resul
     }
     if report.pending > 0 {
         let settled = report.records - report.pending;
-        writeln!(f, "\nunfinished: the results end with row {settled}; {} behind it have no outcome yet", counted(report.pending, "row"))?;
+        writeln!(f, "\nunfinished: the results end with row {settled}; {} behind it have no result yet", counted(report.pending, "row"))?;
     }
     Ok(())
 }
@@ -113,7 +113,7 @@ fn write_without(f: &mut fmt::Formatter<'_>, report: &AuditReport) -> fmt::Resul
 /// A problem as a sentence. A `line` without a file means one of the results file.
 fn sentence(problem: &Problem) -> String {
     match problem {
-        Problem::Twice { at, row } => format!("line {at}: row {row} has another outcome elsewhere"),
+        Problem::Twice { at, row } => format!("line {at}: row {row} has another result elsewhere"),
         Problem::OutOfOrder { at, row } => format!("line {at}: row {row} is not in its place"),
         Problem::OtherRow { at, row, found } => format!("line {at}: row {found} has the line and the UserID of row {row}"),
         Problem::OtherLine { at, row, expected, found } => format!("line {at}: row {row} has line {found}; in the input it is {expected}"),
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn a_proof_is_a_tally() {
         insta::assert_snapshot!(report(1_200, &results(1..=1_200)), @r"
-        records               1,200
+        rows                  1,200
           imported            1,080
           failed                120
           invalid                 0
-          without an outcome      0
+          without a result        0
         problems                  0
         ");
     }
@@ -164,18 +164,18 @@ mod tests {
     fn an_unfinished_run_says_how_many_rows_have_no_outcome_yet() {
         let report = report(1_200, &results(1..=1_000));
         insta::assert_snapshot!(report, @r"
-        records               1,200
+        rows                  1,200
           imported              900
           failed                100
           invalid                 0
-          without an outcome    200
+          without a result      200
         problems                  0
 
-        unfinished: the results end with row 1000; 200 rows behind it have no outcome yet
+        unfinished: the results end with row 1000; 200 rows behind it have no result yet
         ");
         insta::assert_snapshot!(last_word(&report), @r"
-        finished: 200 of 1,200 records have no outcome yet
-        hint: the import stopped before its end: give its command again, it goes on from there
+        finished: 200 of 1,200 rows have no result yet
+        hint: the import stopped before its end: run its command again, and it continues from there
         ");
     }
 
@@ -186,11 +186,11 @@ mod tests {
             "23,24,\u{1b}x,done,,,1,2023-11-14T22:13:20.123Z\n24,1,u24,failed,,,1,\n77,26,u25,imported,,,1,2023-11-14T22:13:20.123Z\ntorn";
         let report = report(26, &format!("{}{wrong}\n{}{}", results(rows), result(26), result(31)));
         insta::assert_snapshot!(report, @r#"
-        records               26
+        rows                  26
           imported            19
           failed               2
           invalid              0
-          without an outcome   4
+          without a result     4
         problems               9
 
         rows missing: 4
@@ -203,7 +203,7 @@ mod tests {
           line 24: it has not 8 fields
 
         rows twice: 1
-          line 7: row 5 has another outcome elsewhere
+          line 7: row 5 has another result elsewhere
 
         rows out of order: 1
           line 19: row 6 is not in its place
@@ -224,7 +224,7 @@ mod tests {
           line 26: the input has no row 31
         "#);
         insta::assert_snapshot!(last_word(&report), @r"
-        finished: 4 of 26 records have no outcome, and the results have 9 problems
+        finished: 4 of 26 rows have no result, and there are 9 problems in the file of results
         hint: see whether the two files belong together, and whether the results were changed after the run
         ");
     }

@@ -62,7 +62,7 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
             columns::report(roster.header())?;
         }
         let checked = check(roster, rates).map_err(|error| {
-            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes per row), or set TMPDIR to another folder")
         })?;
         readings += 1;
         if checked.end.is_err() {
@@ -77,12 +77,10 @@ fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Resu
 
 fn last_word(report: &CheckReport) -> ExitMessage {
     match report.refused.count() {
-        0 => {
-            ExitMessage::new(Exit::Done, format!("{} can be sent", counted(report.records, "record")), "the file can be imported as it is")
-        }
+        0 => ExitMessage::new(Exit::Done, format!("{} can be sent", counted(report.records, "row")), "the file can be imported as it is"),
         refused => ExitMessage::new(
             Exit::SomeRowsRejected,
-            format!("{} of {} would be refused", count(refused), counted(report.records, "record")),
+            format!("{} of {} would be refused", count(refused), counted(report.records, "row")),
             helps(report)
                 + "correct them, or import the file as it is: they become `invalid`, and the rejects file holds them ready to be fixed",
         ),
@@ -99,7 +97,7 @@ impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [self.records, self.valid, self.refused.count()].map(count);
         let width = figures[0].len();
-        for (label, figure) in ["records", "  can be sent", "  would be refused"].into_iter().zip(figures) {
+        for (label, figure) in ["rows", "  can be sent", "  would be refused"].into_iter().zip(figures) {
             writeln!(f, "{label:<20}{figure:>width$}")?;
         }
         if let Some(words) = blank_words(self.blank) {
@@ -116,7 +114,7 @@ impl fmt::Display for CheckReport {
 }
 
 fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Examples<InvalidRecord, EXAMPLES>) -> fmt::Result {
-    writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "record"))?;
+    writeln!(f, "\nrefused: {rule}: {}", counted(sample.count, "row"))?;
     sample
         .first
         .iter()
@@ -128,16 +126,16 @@ fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
     if repeats.superseded == 0 {
         return writeln!(f, "\nduplicates: none");
     }
-    let (user_ids, superseded) = (counted(repeats.user_ids, "UserID"), counted(repeats.superseded, "record"));
+    let (user_ids, superseded) = (counted(repeats.user_ids, "UserID"), counted(repeats.superseded, "row"));
     writeln!(f, "\nduplicates: {superseded} superseded by a later one of the same UserID (the last row wins), {user_ids} in all")?;
     repeats.first.iter().try_for_each(|repeat| writeln!(f, "  {}", pair(repeat)))?;
     write_rest(f, repeats.superseded, repeats.first.len())
 }
 
 fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result {
-    let (calls, rate) = (counted(forecast.calls, "call"), count(forecast.rate_per_s.get().into()));
+    let (calls, rate) = (counted(forecast.calls, "request"), count(forecast.rate_per_s.get().into()));
     let batches = forecast.batches;
-    let (batch_calls, batch_rate) = (counted(batches.calls, "call"), count(batches.rate_per_s.get().into()));
+    let (batch_calls, batch_rate) = (counted(batches.calls, "request"), count(batches.rate_per_s.get().into()));
     write!(f, "\nforecast: {calls}, {} at {rate} a second; ", humantime::format_duration(forecast.time()))?;
     writeln!(f, "in batches: {batch_calls}, {} at {batch_rate} a second", humantime::format_duration(batches.time()))
 }
@@ -148,9 +146,9 @@ fn write_profile(f: &mut fmt::Formatter<'_>, profile: &ProfileCells, forecast: F
     let of_tags: Vec<String> =
         profile.of_tags.iter().map(|(tag, cells)| format!("{} in {}", printable(&tag.to_string()), count(*cells))).collect();
     let has = if profile.records == 1 { "has" } else { "have" };
-    writeln!(f, "\nprofile: {} {has} cells of tags: {}", counted(profile.records, "record"), of_tags.join(", "))?;
+    writeln!(f, "\nprofile: {} {has} cells of tags: {}", counted(profile.records, "row"), of_tags.join(", "))?;
     let (time, in_all) = (forecast.profiles.time(), |other: Duration| humantime::format_duration(other.max(forecast.profiles.time())));
-    let (calls, rate) = (counted(calls, "call"), count(rate_per_s.get().into()));
+    let (calls, rate) = (counted(calls, "request"), count(rate_per_s.get().into()));
     write!(f, "  {calls} of portrait_set, {} at {rate} a second, beside the others; ", humantime::format_duration(time))?;
     writeln!(f, "in all {}, in batches {}", in_all(forecast.time()), in_all(forecast.batches.time()))?;
     writeln!(f, "  {}", columns::PUSHED)
@@ -202,45 +200,45 @@ mod tests {
         let mut text = "UserID,Nick\nada,\nada,A\nx@y,\n,empty\n ab,\na\u{1b}[2Jc,\ne\t,\na\u{a0},\nshort\n".to_owned();
         text.extend((0..2_000).map(|number| format!("user_{number},\n")));
         insta::assert_snapshot!(report(&text), @r#"
-        records             2,009
+        rows                2,009
           can be sent       2,003
           would be refused      6
 
-        refused: UserID starts or ends with white space: 3 records
+        refused: UserID starts or ends with white space: 3 rows
           row 5, line 6, UserID " ab": UserID starts or ends with white space (U+0020)
           row 7, line 8, UserID "e\t": UserID starts or ends with white space (U+0009)
           row 8, line 9, UserID "a ": UserID starts or ends with white space (U+00A0)
 
-        refused: UserID is empty: 1 record
+        refused: UserID is empty: 1 row
           row 4, line 5, UserID "": UserID is empty
 
-        refused: UserID holds a control character: 1 record
+        refused: UserID holds a control character: 1 row
           row 6, line 7, UserID "a\u{1b}[2Jc": UserID holds the control character U+001B
 
-        refused: the number of fields is not the header's: 1 record
-          row 9, line 10, UserID "short": the record has 1 field, the header has 2
+        refused: the number of fields is not the header's: 1 row
+          row 9, line 10, UserID "short": the row has 1 field, the header has 2
 
-        odd: UserID with other characters than A-Z a-z 0-9 _ -: 1 record
+        odd: UserID with other characters than A-Z a-z 0-9 _ -: 1 row
           they are sent as they are; not every page of the service's documentation allows them
           row 3, line 4: "x@y"
 
-        duplicates: 1 record superseded by a later one of the same UserID (the last row wins), 1 UserID in all
+        duplicates: 1 row superseded by a later one of the same UserID (the last row wins), 1 UserID in all
           row 2 supersedes row 1, UserID "ada"
 
-        forecast: 2,003 calls, 11s at 200 a second; in batches: 21 calls, 1s at 100 a second
+        forecast: 2,003 requests, 11s at 200 a second; in batches: 21 requests, 1s at 100 a second
         "#);
     }
 
     #[test]
     fn a_report_without_findings_is_short() {
         insta::assert_snapshot!(report("UserID\na\nb\n"), @r"
-        records             2
+        rows                2
           can be sent       2
           would be refused  0
 
         duplicates: none
 
-        forecast: 2 calls, 1s at 200 a second; in batches: 1 call, 1s at 100 a second
+        forecast: 2 requests, 1s at 200 a second; in batches: 1 request, 1s at 100 a second
         ");
     }
 
@@ -257,7 +255,7 @@ mod tests {
             let word = last_word(&report(text));
             assert_eq!((word.exit, word.why.as_str()), (exit, why), "{text:?}");
         };
-        check("UserID\na\na\n", Exit::Done, "2 records can be sent");
-        check("UserID\na\n ab\n", Exit::SomeRowsRejected, "1 of 2 records would be refused");
+        check("UserID\na\na\n", Exit::Done, "2 rows can be sent");
+        check("UserID\na\n ab\n", Exit::SomeRowsRejected, "1 of 2 rows would be refused");
     }
 }

@@ -98,7 +98,7 @@ fn has_undecodable(text: &[u8]) -> bool {
 }
 
 fn counted_records(of: u64) -> String {
-    crate::domain::figures::counted(of, "record")
+    crate::domain::figures::counted(of, "row")
 }
 
 /// The name of an encoding as the flag takes it.

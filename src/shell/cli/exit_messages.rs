@@ -19,7 +19,7 @@ use crate::shell::exit::{Exit, ExitMessage, MORE_FILES};
 use crate::shell::terminal::causes;
 
 /// The hint after everything that only interrupted a run.
-pub(super) const RESUMES: &str = "the same command goes on where it stopped";
+pub(super) const RESUMES: &str = "the same command continues where it stopped";
 
 /// The information about a run for its exit message.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +127,7 @@ pub(super) fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessa
         _ => format!("so far {}", told(tally)),
     };
     let why = format!("the limit is reached: {so_far}; {remain}");
-    ExitMessage::new(finished_exit(tally), why, "the same command without --limit goes on")
+    ExitMessage::new(finished_exit(tally), why, "the same command without --limit continues")
 }
 
 /// Adds why a run took minutes for failed rows, if it did.
@@ -177,7 +177,7 @@ pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
         OpenError::OtherTarget { .. } => "name other files with --results, or begin again with --restart, which renames and keeps the old files".to_owned(),
         OpenError::OtherColumns { newly_read, .. } => {
             let none: Vec<String> = newly_read.iter().map(|meant| input::reading_flag(meant, "")).collect();
-            let none = if none.is_empty() { String::new() } else { format!("{} goes on as the run began; else ", none.join(" ")) };
+            let none = if none.is_empty() { String::new() } else { format!("{} continues the run as it began; else ", none.join(" ")) };
             format!("{none}give the same --map, --profile, --delimiter and other flags of the input, or begin again with --restart")
         }
         OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),

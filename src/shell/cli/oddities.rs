@@ -25,10 +25,10 @@ fn heading(oddity: &Oddity, rows: u64) -> String {
         OddityKind::LongLocation => "Location of more than 16 bytes".to_owned(),
         OddityKind::Frequent(field) => {
             let value = oddity.value.as_deref().map_or_else(String::new, |value| format!(" {}", quoted(value.as_bytes())));
-            return format!("one {field}{value} in {} of {}", count(oddity.count), counted(rows, "record"));
+            return format!("one {field}{value} in {} of {}", count(oddity.count), counted(rows, "row"));
         }
     };
-    format!("{what}: {}", counted(oddity.count, "record"))
+    format!("{what}: {}", counted(oddity.count, "row"))
 }
 
 /// What helps, if it is not meant.
@@ -38,7 +38,7 @@ fn remedy(oddity: &Oddity) -> String {
         OddityKind::UnusualId => "they are sent as they are; not every page of the service's documentation allows them".to_owned(),
         OddityKind::SpreadsheetId => "export the column as text, and not through a spreadsheet".to_owned(),
         OddityKind::CaseTwin => "for the service these are different accounts".to_owned(),
-        OddityKind::LookalikeCreate => "see whether the export writes its ids otherwise than before".to_owned(),
+        OddityKind::LookalikeCreate => "see whether the export writes its UserIDs in another way than before".to_owned(),
         OddityKind::ControlCharacters(_) => "--trim takes line breaks off the ends; correct others in the export".to_owned(),
         OddityKind::DirectionOverride(field) | OddityKind::Invisible(field) => match field {
             Field::UserId => "correct them in the export".to_owned(),

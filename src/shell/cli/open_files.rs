@@ -91,7 +91,7 @@ pub(super) fn make_room(connection: &mut Connection, keeps: Keeps) -> Result<(),
         tracing::warn!(
             "this process may open {}, {} in flight need {wanted}: at most {fits} are in flight; `ulimit -Hn` shows the limit",
             counted(limit, "file"),
-            counted(connection.in_flight as u64, "call")
+            counted(connection.in_flight as u64, "request")
         );
         connection.in_flight = fits;
     }

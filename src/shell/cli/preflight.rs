@@ -84,11 +84,11 @@ impl Refusal {
     pub(super) fn why(&self, flags: &InputFlags) -> String {
         let name = input::shown(&flags.file);
         match self {
-            Refusal::Empty => format!("{name}: the file has a header and no records"),
+            Refusal::Empty => format!("{name}: the file has a header and no rows"),
             Refusal::TooManyInvalid { found: TooManyInvalid { invalid, most, shared: _ }, max_invalid } => {
                 let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
                 let most = most.as_ref().map(|(reason, count)| format!("; {}: {reason}", times(*count))).unwrap_or_default();
-                format!("{invalid} of the first {FIRST_RECORDS} records of {name} are invalid, more than {max_invalid} %{most}")
+                format!("{invalid} of the first {FIRST_RECORDS} rows of {name} are invalid, more than {max_invalid} %{most}")
             }
             Refusal::Odd(kinds) => format!("{name}: something in it is odd, and --strict takes no such file: {kinds}"),
         }
@@ -166,7 +166,7 @@ impl Admission {
         let refusal = Self { odd: OddFile::Told, ..self }.refusal(first, &OddityCounts::default());
         refusal.map_or(Ok(()), |refusal| Err(refusal.last_word(flags)))?;
         if self.odd == OddFile::Refused {
-            tracing::info!("reading the whole file before the first call, for --strict");
+            tracing::info!("reading the whole file before the first request, for --strict");
         }
         Ok(())
     }

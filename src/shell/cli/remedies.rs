@@ -6,7 +6,7 @@ use crate::domain::account::{Field, InvalidAccount};
 use crate::domain::shared_reason::SharedReason;
 use crate::domain::tag::InvalidTagValue;
 
-/// Warns of what helps where invalid records have a reason in common, and of quotes that swallowed lines and of unknown words in any case.
+/// Warns of what helps where invalid rows have a reason in common, and of quotes that swallowed lines and of unknown words in any case.
 pub(super) fn warn(shared: &SharedReason) {
     if let Some((why, help)) = of_all(shared) {
         tracing::warn!("all invalid rows have one reason in common ({why}): {help}");
@@ -66,7 +66,7 @@ fn remedy(why: &InvalidAccount) -> String {
         InvalidAccount::LongUserId { is_uuid: true, .. } => "--compact-uuid sends UUIDs without their hyphens".to_owned(),
         InvalidAccount::EmptyUserId | InvalidAccount::LongUserId { .. } | InvalidAccount::ReservedPrefix { .. } => other_column,
         InvalidAccount::SpaceAtEnd { .. } => "--trim takes white space off the ends".to_owned(),
-        InvalidAccount::UserIdCharacter { .. } => "--user-ids any sends such ids, and the service decides".to_owned(),
+        InvalidAccount::UserIdCharacter { .. } => "--user-ids any sends such UserIDs, and the service decides".to_owned(),
         InvalidAccount::LongField { field, .. } => match field {
             Field::UserId => other_column,
             Field::Nick | Field::FaceUrl => format!("shorten them, or {} reads none", map_flag(*field, "")),

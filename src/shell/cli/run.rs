@@ -40,7 +40,7 @@ pub(super) fn lane_words(lane: Lane) -> &'static str {
 }
 
 pub(super) fn resumed_words(rows_done: u64) -> String {
-    if rows_done == 0 { String::new() } else { format!(", going on after row {}", figures::count(rows_done)) }
+    if rows_done == 0 { String::new() } else { format!(", continuing after row {}", figures::count(rows_done)) }
 }
 
 /// How many calls fresh records take, and how long that lasts at the lane's rate; no time where there is no limit.

@@ -56,7 +56,7 @@ fn unusable(error: &FilesError) -> ExitMessage {
 }
 
 fn unwritten(error: &FilesError) -> ExitMessage {
-    let hint = "from then on calls were answered with HTTP 500; what was answered before is kept and read by the next start";
+    let hint = "from then on requests were answered with HTTP 500; what was answered before is kept and read by the next start";
     ExitMessage::new(Exit::Fatal, causes(error), hint)
 }
 
@@ -129,7 +129,8 @@ impl Usage<'_> {
 }
 
 fn told(audit: &Audit) -> String {
-    let pace = audit.apis.iter().map(|(api, seen)| format!("{api} at most {} in any second", counted(seen.max_calls_in_1s as u64, "call")));
-    let parts = [counted(audit.calls, "call"), counted(audit.accounts as u64, "account"), counted(audit.violations, "violation")];
+    let pace =
+        audit.apis.iter().map(|(api, seen)| format!("{api} at most {} in any second", counted(seen.max_calls_in_1s as u64, "request")));
+    let parts = [counted(audit.calls, "request"), counted(audit.accounts as u64, "account"), counted(audit.violations, "violation")];
     parts.into_iter().chain(pace).collect::<Vec<_>>().join(", ")
 }

@@ -279,7 +279,7 @@ impl Sources<'_> {
         if given > IN_FLIGHT_MAX {
             return Err(ExitMessage::yours(
                 format!("--in-flight {given} is more than {IN_FLIGHT_MAX}"),
-                "256 carry 200 calls a second at a latency of 1.2 s",
+                "256 carry 200 requests a second at a latency of 1.2 s",
             ));
         }
         Ok(given as usize)

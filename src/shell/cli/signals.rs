@@ -202,7 +202,7 @@ fn on_signal(end: fn(Exit)) {
         Effect::Counted => return,
         Effect::EarlyEnd(steps) => steps,
         Effect::AtOnce => {
-            print_in_time(&ExitMessage::new(Exit::Stopped, "a third signal came", "the same command goes on from what is committed"));
+            print_in_time(&ExitMessage::new(Exit::Stopped, "a third signal came", "the same command continues from what is saved"));
             remove_leftovers(&handler);
             if let Some(group) = handler.group {
                 // Whatever has ended by itself needs no signal.

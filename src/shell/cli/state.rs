@@ -101,7 +101,7 @@ fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage
     let compact = |id: &String| uuid::compact(id.as_bytes()).and_then(|id| String::from_utf8(id.to_vec()).ok());
     let wanted: Vec<String> = ids.iter().map(|id| compact(id).unwrap_or_else(|| id.clone())).collect();
     let dropped = state.forget(wanted.iter().map(String::as_str)).map_err(|error| state_error(&error))?;
-    let asked = figures::counted(ids.len() as u64, "id");
+    let asked = figures::counted(ids.len() as u64, "UserID");
     let why = format!("{} of {asked} dropped from {}", figures::count(dropped), flags.state.display());
     Ok(ExitMessage::new(Exit::Done, why, "the next sync creates those that its file has"))
 }

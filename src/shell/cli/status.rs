@@ -66,7 +66,7 @@ fn checkpoint(paths: &RunPaths) -> Result<Option<(Checkpoint, SystemTime)>, Exit
     };
     let saved_at = fs::metadata(path).and_then(|stat| stat.modified()).map_err(failed)?;
     let checkpoint = Checkpoint::decode(&bytes).map_err(|why| {
-        let hint = "--checkpoint names another; if this one is damaged, the import says how to go on";
+        let hint = "--checkpoint names another; if this one is damaged, the import says how to continue";
         ExitMessage::yours(format!("the checkpoint {} cannot be used: {why}", path.display()), hint)
     })?;
     Ok(Some((checkpoint, saved_at)))
@@ -149,10 +149,10 @@ impl Standing<'_> {
         let OutcomeCounts { failed, invalid, .. } = self.checkpoint.tally;
         let rejected = failed + invalid;
         if self.process.is_some() {
-            return "wait for it, or stop it with Ctrl-C or a signal: the same command then goes on".to_owned();
+            return "wait for it, or stop it with Ctrl-C or a signal: the same command then continues".to_owned();
         }
         match &self.checkpoint.state {
-            RunStatus::Unfinished => format!("give the same command again: it goes on after row {}", count(self.checkpoint.settled.rows)),
+            RunStatus::Unfinished => format!("run the same command again: it continues after row {}", count(self.checkpoint.settled.rows)),
             RunStatus::SettingAside { .. } => {
                 "give the same command again: it keeps the old files under dated names, and begins".to_owned()
             }

@@ -151,13 +151,13 @@ impl VerifyRun<'_> {
     /// Refuses a file without records, and a comparison of profiles where there are none to compare with.
     fn has_something_to_compare(&self, plan: &SurveyPlan) -> Result<(), ExitMessage> {
         if plan.rows() == 0 {
-            let why = format!("{}: the file has a header and no records", self.flags.input.file.display());
+            let why = format!("{}: the file has a header and no rows", self.flags.input.file.display());
             return Err(ExitMessage::yours(why, "see whether the export is whole: there is nothing to ask about"));
         }
         if !self.flags.profiles || plan.ids == 0 || plan.profiles > 0 {
             return Ok(());
         }
-        let why = format!("--profiles has nothing to compare: no record of {} has a Nick or a FaceUrl", self.flags.input.file.display());
+        let why = format!("--profiles has nothing to compare: no row of {} has a Nick or a FaceUrl", self.flags.input.file.display());
         Err(ExitMessage::yours(
             why,
             "say with --map which columns they are, or leave --profiles out: then the accounts alone are looked for",
@@ -222,7 +222,7 @@ impl VerifyRun<'_> {
         match cause {
             None => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
             Some(cause) => {
-                let so_far = format!("{} asked, {} not", counted(tally.asked(), "id"), count(not_asked));
+                let so_far = format!("{} asked, {} not", counted(tally.asked(), "UserID"), count(not_asked));
                 aborted(cause, &so_far, AGAIN, reach)
             }
         }
@@ -256,7 +256,7 @@ fn asking(tally: FindingCounts, ids: u64) -> String {
     format!(
         "{} of {} asked, {} missing, {} different",
         count(tally.asked()),
-        counted(ids, "id"),
+        counted(ids, "UserID"),
         count(tally.missing),
         count(tally.differs)
     )
@@ -354,7 +354,7 @@ fn survey_failed(file: &Path, error: SurveyError) -> ExitMessage {
     match error {
         SurveyError::Input(error) => input::roster_error(file, &error),
         error @ SurveyError::Sort(_) => {
-            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes a record), or set TMPDIR to another folder")
+            ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes per row), or set TMPDIR to another folder")
         }
     }
 }
@@ -369,22 +369,22 @@ fn cannot_write(paths: &VerificationPaths, error: &io::Error) -> ExitMessage {
 fn finished(tally: FindingCounts, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> ExitMessage {
     let rest = if not_asked > 0 { format!(", {} not asked", count(not_asked)) } else { String::new() };
     if tally.is_all_same() {
-        return ExitMessage::new(Exit::Done, format!("all {} are the same{rest}", counted(tally.same, "id")), "nothing is left to do");
+        return ExitMessage::new(Exit::Done, format!("all {} are the same{rest}", counted(tally.same, "UserID")), "nothing is left to do");
     }
     let FindingCounts { same, missing, differs, unknown, invalid } = tally;
     let why = format!(
         "{} of {} are the same, {} missing, {} different, {} unknown, {} invalid{rest}",
         count(same),
-        counted(tally.asked() + invalid, "id"),
+        counted(tally.asked() + invalid, "UserID"),
         count(missing),
         count(differs),
         count(unknown),
         count(invalid)
     );
     let hint = match repair {
-        Some((repair, command)) => format!("{} holds the records of what is missing or different: {command}", repair.display()),
+        Some((repair, command)) => format!("{} has the rows of missing and different accounts: {command}", repair.display()),
         None if unknown > 0 => "the results say why; the same command asks again".to_owned(),
-        None => "the results say why; correct the records and import them".to_owned(),
+        None => "the results say why; correct the rows and import them".to_owned(),
     };
     ExitMessage::new(Exit::SomeRowsRejected, why, hint)
 }

@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(log.lines(), Vec::<String>::new());
         run(&mut progress, begun, 59..119, &RunPhase::Running);
         progress.finish();
-        assert_eq!(log.lines(), ["progress: 12,000 rows done (12,000 imported, 0 failed), 200.0 calls/s, about 2h 3m left, running"]);
+        assert_eq!(log.lines(), ["progress: 12,000 rows done (12,000 imported, 0 failed), 200.0 requests/s, about 2h 3m left, running"]);
     }
 
     #[test]
@@ -237,9 +237,9 @@ mod tests {
         assert_eq!(
             log.lines(),
             [
-                "progress: 4,050 rows done (4,050 imported, 0 failed), 200.0 calls/s, throttled: about 100/s gets through; others use the rest, \
+                "progress: 4,050 rows done (4,050 imported, 0 failed), 200.0 requests/s, throttled: about 100/s gets through; others use the rest, \
                  or the service counts otherwise",
-                "progress: 6,050 rows done (6,050 imported, 0 failed), 200.0 calls/s, running",
+                "progress: 6,050 rows done (6,050 imported, 0 failed), 200.0 requests/s, running",
             ]
         );
     }
@@ -252,13 +252,13 @@ mod tests {
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
             ProgressView::new(&told, start, Some(0.1)).line(),
-            "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 calls/s, 1 retry, \
+            "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 requests/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
         let draining = ImportProgress { phase: RunPhase::Draining, ..snapshot(1) };
         assert_eq!(
             ProgressView::new(&draining, Start::default(), None).line(),
-            "progress: 1 row done (1 imported, 0 failed), draining, 12 calls in flight"
+            "progress: 1 row done (1 imported, 0 failed), draining, 12 requests in flight"
         );
     }
 
@@ -360,7 +360,7 @@ mod tests {
         assert!(screen.len() >= 2, "{screen:?}");
         for drawn in screen.chunks(2) {
             assert!(drawn[0].contains(" 0 %  101,999,997 rows  1"), "{drawn:?}");
-            assert!(drawn[0].ends_with(" calls/s"), "{drawn:?}");
+            assert!(drawn[0].ends_with(" requests/s"), "{drawn:?}");
             assert!(drawn[1].starts_with("  999,999 failed, 999,999 invalid, 999,999 retries, waiting for the service for"), "{drawn:?}");
         }
     }
@@ -372,7 +372,7 @@ mod tests {
         progress.tell(&snapshot(2_000), begun + Duration::from_secs(10));
         progress.tell(&snapshot(2_000), begun + Duration::from_secs(10));
         let screen = terminal.screen();
-        assert!(screen[0].ends_with(" 2,000 rows  200.0 calls/s"), "{screen:?}");
+        assert!(screen[0].ends_with(" 2,000 rows  200.0 requests/s"), "{screen:?}");
         assert_eq!(screen[1].trim_end(), "  0 failed, 0 retries, running");
     }
 

@@ -218,7 +218,7 @@ impl Report<'_> {
             ("imported", here.imported, in_all(all.imported)),
             ("failed", here.failed, in_all(all.failed)),
             ("invalid", here.invalid, in_all(all.invalid)),
-            ("calls", traffic.calls(), None),
+            ("requests", traffic.calls(), None),
             ("retries", traffic.retries(), None),
             ("throttled", traffic.throttled(), None),
         ];
@@ -233,7 +233,7 @@ impl Report<'_> {
         let traffic = &self.summary.traffic;
         if traffic.calls() > 0 {
             let busiest = figures::count(traffic.most_in_1s() as u64);
-            line(f, "calls/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
+            line(f, "requests/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
             if let Some(per_s) = traffic.apis[traffic.main].ceiling_per_s {
                 line(f, "limit", figures::gets_through(per_s))?;
             }
@@ -263,7 +263,7 @@ pub(super) fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats)
         let busiest = figures::count(api.most_in_1s as u64);
         let found = api.ceiling_per_s.map(|per_s| format!(", about {} got through", figures::about_per_s(per_s)));
         let found = found.unwrap_or_default();
-        let words = format!("{}: {}, {busiest} at most in any second{found}", command.name(), figures::counted(api.calls, "call"));
+        let words = format!("{}: {}, {busiest} at most in any second{found}", command.name(), figures::counted(api.calls, "request"));
         line(f, if number == 0 { label } else { "" }, words)?;
     }
     Ok(())
@@ -403,10 +403,10 @@ rows          12,000   112,000
 imported      11,990   111,980
 failed            10        15
 invalid            0         5
-calls         12,100
+requests      12,100
 retries           52
 throttled          3
-calls/s     199.6 on average, 200 at most in any second
+requests/s  199.6 on average, 200 at most in any second
 limit       about 100/s gets through; others use the rest, or the service counts otherwise
 latency     p50 20 ms, p99 100 ms
 codes       70169: 40, 40006: 9, 60007: 3, 60008: 3, 70402: 1
@@ -437,7 +437,7 @@ rows        0
 imported    0
 failed      0
 invalid     0
-calls       0
+requests    0
 retries     0
 throttled   0
 elapsed     0.4s

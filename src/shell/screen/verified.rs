@@ -115,7 +115,7 @@ impl fmt::Display for VerifiedReport<'_> {
         ];
         columns(f, &table, column_width(&table))?;
         if traffic.calls() > 0 {
-            apis(f, "calls", traffic)?;
+            apis(f, "requests", traffic)?;
             latency(f, traffic)?;
         }
         codes(f, traffic)?;
@@ -213,8 +213,8 @@ mod tests {
         not asked     9,000
         retries           2
         throttled         1
-        calls       portrait_get: 1,200 calls, 150 at most in any second, about 100/s got through
-                    account_check: 1,210 calls, 100 at most in any second
+        requests    portrait_get: 1,200 requests, 150 at most in any second, about 100/s got through
+                    account_check: 1,210 requests, 100 at most in any second
         latency     p50 40 ms, p99 40 ms
         codes       60007: 1
         seed        42

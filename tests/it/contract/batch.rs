@@ -137,7 +137,7 @@ fn dropped_profiles_lead_to_the_single_lane_and_with_strict_to_an_end() {
     assert_eq!(strict.summary["lane"], "batch");
     let run = import(&bench, &sandbox, &["--batch", "--single-rate", "0"]).run().exits(0).imports_all(230);
     assert_eq!(run.summary["lane"], "batch-fell-back");
-    assert!(run.stderr.contains("account by account"), "{}", run.stderr);
+    assert!(run.stderr.contains("one account per request"), "{}", run.stderr);
     assert_eq!((run.attempts()[99], run.attempts()[100]), (2, 1));
     assert_eq!(run.summary["max_calls_in_1s"], run.summary["apis"]["account_import"]["max_calls_in_1s"]);
     assert_eq!(sandbox.account("user1").unwrap().nick.as_deref(), Some("Nick 1"));
@@ -222,9 +222,9 @@ fn a_stuck_record_takes_no_more_memory_than_promised() {
 fn a_dry_run_forecasts_both_lanes_at_their_rates() {
     let bench = CliFixture::with_users(1_950);
     let check = |args: &[&str]| bench.call(&["import", "users.csv", "--dry-run"]).args(args).run().exits(0).stdout;
-    let forecast = "forecast: 1,950 calls, 10s at 200 a second; in batches: 20 calls, 1s at 100 a second\n";
+    let forecast = "forecast: 1,950 requests, 10s at 200 a second; in batches: 20 requests, 1s at 100 a second\n";
     assert!(check(&[]).ends_with(forecast), "{}", check(&[]));
-    let slow = "forecast: 1,950 calls, 39s at 50 a second; in batches: 20 calls, 4s at 5 a second\n";
+    let slow = "forecast: 1,950 requests, 39s at 50 a second; in batches: 20 requests, 4s at 5 a second\n";
     assert!(check(&["--batch", "--rate", "5", "--single-rate", "50"]).ends_with(slow));
     assert!(bench.call(&["check", "users.csv"]).run().exits(0).stdout.ends_with(forecast));
 }

@@ -235,7 +235,7 @@ fn blank_lines_are_reported_by_every_command_and_a_second_header_is_invalid() {
     says(&bench.call(&["check", "users.csv"]).run().exits(3).stdout);
     let run = bench.import(&server).run().exits(3).settles(3);
     says(&run.stderr);
-    assert_eq!((run.rows[1].status.as_str(), run.rows[1].error_info.as_str()), ("invalid", "the record is the header again"));
+    assert_eq!((run.rows[1].status.as_str(), run.rows[1].error_info.as_str()), ("invalid", "the row is the header again"));
     assert_eq!((server.calls(), run.rows[1].line), (2, 6));
     says(&bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0).stdout);
     says(&bench.call(&["verify", "users.csv", "--sandbox", "--no-progress"]).run().exits(3).stderr);
@@ -276,10 +276,10 @@ fn the_first_thousand_records_are_checked_before_the_first_request() {
     bench.write("users.csv", with_invalid(1_000, 11));
     let call = || bench.import(&server).at_any_rate();
     // A check lists all of them and ends like an import.
-    let check = bench.call(&["check", "users.csv"]).run().exits(2).because("11 of the first 1000 records").hints("--max-invalid");
+    let check = bench.call(&["check", "users.csv"]).run().exits(2).because("11 of the first 1000 rows").hints("--max-invalid");
     assert!(check.stdout.contains("refused: ") && check.stdout.contains("forecast: "), "{}", check.stdout);
     bench.import(&server).args(&["--dry-run", "--max-invalid", "1.1"]).run().exits(3);
-    let run = call().run().exits(2).because("11 of the first 1000 records").hints("chatlift check users.csv");
+    let run = call().run().exits(2).because("11 of the first 1000 rows").hints("chatlift check users.csv");
     assert!(run.rows.is_empty());
     assert_eq!((server.calls(), server.connections()), (0, 0));
     call().args(&["--max-invalid", "1%"]).run().exits(2);
@@ -317,9 +317,9 @@ fn a_file_in_another_format_is_refused_before_the_first_request() {
 fn a_header_without_rows_is_refused_unless_it_is_allowed() {
     let bench = CliFixture::with_users(0);
     let server = Server::new(|_| imported());
-    bench.import(&server).run().exits(2).because("no records").hints("--allow empty");
+    bench.import(&server).run().exits(2).because("no rows").hints("--allow empty");
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["summary.json", "users.csv"], "nothing else is left behind");
-    bench.call(&["check", "users.csv"]).run().exits(2).because("no records");
+    bench.call(&["check", "users.csv"]).run().exits(2).because("no rows");
     bench.import(&server).args(&["--dry-run"]).run().exits(2);
     bench.import(&server).args(&["--dry-run", "--allow", "empty"]).run().exits(0);
     bench.import(&server).args(&["--allow", "empty"]).run().exits(0).settles(0);

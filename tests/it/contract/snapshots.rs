@@ -34,7 +34,7 @@ fn steady(line: &str) -> String {
     match line {
         _ if label("elapsed") => "elapsed     TIME".to_owned(),
         _ if label("latency") => "latency     TIMES".to_owned(),
-        _ if label("calls/s") => "calls/s     RATES".to_owned(),
+        _ if label("requests/s") => "requests/s  RATES".to_owned(),
         _ if line.starts_with("20") && line.contains('Z') => line.split_once("Z ").map_or(line, |(_, rest)| rest).to_owned(),
         _ => line.to_owned(),
     }

@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
 
 /// A line without what differs from run to run.
 fn steady(line: &str) -> &str {
-    let measured = ["calls/s", "latency", "elapsed"];
+    let measured = ["requests/s", "latency", "elapsed"];
     measured.into_iter().find(|name| line.starts_with(name)).unwrap_or(line)
 }
 

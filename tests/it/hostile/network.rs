@@ -12,7 +12,7 @@ fn after_refused_connections_the_run_waits_then_stops_and_can_be_resumed() {
     let port = unused_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let run = bench.import_into("users.csv", &endpoint).at_any_rate().args(&["--max-outage", "1s"]).run().exits(4);
-    let run = run.because("--max-outage").because("refused").hints("goes on where it stopped");
+    let run = run.because("--max-outage").because("refused").hints("continues where it stopped");
     assert!(run.took >= Duration::from_secs(1) && run.took < Duration::from_secs(10), "{:?}", run.took);
     assert!(run.rows.is_empty());
     assert_eq!(run.summary["outcome"], "stopped");

@@ -115,7 +115,7 @@ fn the_last_row_of_an_id_wins_however_its_cells_are_written() {
     bench.import(&server).args(&["--compact-uuid", "--trim"]).run().exits(0);
     assert_eq!(server.nick(COMPACT).as_deref(), Some("2"));
     let check = bench.call(&["check", "users.csv", "--compact-uuid", "--trim"]).run();
-    assert!(check.stdout.contains("duplicates: 1 record superseded"), "{}", check.stdout);
+    assert!(check.stdout.contains("duplicates: 1 row superseded"), "{}", check.stdout);
     let verify = bench.call(&["verify", "users.csv", "--compact-uuid", "--trim", "--rate", "0"]);
     verify.args(&connection(&bench, &server.endpoint()).each_ref().map(String::as_str)).run();
     let found = bench.read("users.verify.csv");
@@ -141,7 +141,7 @@ fn the_compact_form_is_the_id_of_the_state_the_plan_shows_the_cell() {
     sync(&[&kick[..], &["--protect", &protect]].concat()).exits(0);
     let missing = bench.read("users.missing.csv");
     assert!(missing.contains(&format!("\n{OTHER_COMPACT},")) && missing.contains(",protected,"), "{missing}");
-    bench.call(&["state", "users.state", "forget", OTHER_UUID]).run().exits(0).because("1 of 1 id dropped");
+    bench.call(&["state", "users.state", "forget", OTHER_UUID]).run().exits(0).because("1 of 1 UserID dropped");
     assert_eq!(held(&bench), [COMPACT, "plain"]);
 }
 
@@ -188,10 +188,10 @@ fn a_reason_that_all_invalid_records_share_is_told_with_what_helps() {
     let bench = CliFixture::new();
     let uuids: String = (0..1_000).fold("UserID\n".to_owned(), |text, row| text + &format!("550e8400-e29b-41d4-a716-4466554{row:05}\n"));
     bench.write("users.csv", &uuids);
-    bench.import(&server).run().exits(2).because("1000 of the first 1000 records").hints("--compact-uuid sends");
+    bench.import(&server).run().exits(2).because("1000 of the first 1000 rows").hints("--compact-uuid sends");
     let check = bench.call(&["check", "users.csv"]).run();
     assert!(check.code == Some(2) && check.stderr.contains("hint: --compact-uuid sends"), "{}", check.stderr);
-    assert!(check.stdout.contains("refused: UserID is too long: 1,000 records"), "the whole list comes first: {}", check.stdout);
+    assert!(check.stdout.contains("refused: UserID is too long: 1,000 rows"), "the whole list comes first: {}", check.stdout);
     assert_eq!(bench.call(&["check", "users.csv", "--compact-uuid"]).run().code, Some(0));
     let check = |text: &str, hint: &str| {
         bench.write("users.csv", text);
@@ -240,7 +240,7 @@ fn an_unfinished_run_whose_file_has_a_column_newly_read_goes_on_without_it() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,nick\na,A\nb,B\n");
     bench.import(&server).args(&["--map", "Nick=", "--limit", "1"]).run().exits(0);
-    let run = bench.import(&server).run().exits(2).because("column of Nick was none, now it is 2").hints("--map Nick= goes on");
+    let run = bench.import(&server).run().exits(2).because("column of Nick was none, now it is 2").hints("--map Nick= continues");
     assert!(run.stderr.contains("--restart"), "{}", run.stderr);
     bench.import(&server).args(&["--map", "Nick="]).run().exits(0).imports_all(2);
     assert_eq!((server.nick("a"), server.nick("b")), (None, None));

@@ -275,7 +275,7 @@ fn a_field_of_a_gigabyte_is_refused_with_its_place() {
         assert!(checked.peak_kib <= MEMORY_MAX_KIB, "{} KiB", checked.peak_kib);
     };
     check(b"user2,\"", "the quote at line 3, column 7 is not closed");
-    check(b"user2,", "the record at line 3 has more than 65536 bytes");
+    check(b"user2,", "the row at line 3 has more than 65536 bytes");
 }
 
 #[test]

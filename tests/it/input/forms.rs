@@ -101,7 +101,7 @@ fn every_command(form: &Form, given: Given) {
     let sync = run(&[&["sync", "--state", "users.state", "--results", "night.results.csv"], &connection[..]].concat());
     sync.because("3 created");
     // What the service holds now is what the text says.
-    bench.call(&[&["verify", "text.csv", "--profiles"], &connection[..]].concat()).run().exits(0).because("all 3 ids are the same");
+    bench.call(&[&["verify", "text.csv", "--profiles"], &connection[..]].concat()).run().exits(0).because("all 3 UserIDs are the same");
     let left: Vec<_> = bench.names().into_iter().filter(|name| name.contains(".input.csv")).collect();
     assert!(left.is_empty(), "{}: {left:?}", form.name);
 }
@@ -254,7 +254,7 @@ fn the_command_of_a_hint_makes_a_csv() {
         let made = Command::new("/bin/sh").args(["-c", &command]).current_dir(bench.path("")).status().unwrap();
         assert!(made.success(), "{command}");
         let made = command.rsplit_once("> ").unwrap().1.trim_matches('\'').to_owned();
-        bench.call(&["check", &made]).run().exits(0).because("2 records can be sent");
+        bench.call(&["check", &made]).run().exits(0).because("2 rows can be sent");
         fs::remove_file(bench.path(&made)).unwrap();
         made
     };
@@ -312,7 +312,7 @@ fn carriage_returns_become_line_feeds_by_the_command_of_the_hint() {
         assert!(Command::new("/bin/sh").args(["-c", command]).current_dir(bench.path("")).status().unwrap().success(), "{command}");
         assert_eq!(fs::read(bench.path(name)).unwrap(), bytes, "{command}");
         assert_eq!(bench.read(made), text.replace('\r', "\n"), "{command}");
-        bench.call(&["check", made]).run().exits(0).because("2 records can be sent");
+        bench.call(&["check", made]).run().exits(0).because("2 rows can be sent");
     }
     let run = bench.call(&["check", "-"]).stdin(text).run().exits(2).hints("save it to a file");
     assert!(!run.stderr.contains("FILE"), "{}", run.stderr);

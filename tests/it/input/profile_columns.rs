@@ -139,16 +139,16 @@ fn the_example_is_read_as_its_readme_says() {
     insta::assert_snapshot!(run.stdout, @r#"
     UserID from "uid", Nick from "nickname", FaceUrl from nothing, Gender from "gender", BirthDay from "birthday", SelfSignature from "signature", Custom.VipLevel from "vip_level"; 2 columns ignored
 
-    records             8
+    rows                8
       can be sent       8
       would be refused  0
 
     duplicates: none
 
-    forecast: 8 calls, 1s at 200 a second; in batches: 1 call, 1s at 100 a second
+    forecast: 8 requests, 1s at 200 a second; in batches: 1 request, 1s at 100 a second
 
-    profile: 8 records have cells of tags: Gender in 8, BirthDay in 5, SelfSignature in 3, Custom.VipLevel in 6
-      8 calls of portrait_set, 1s at 200 a second, beside the others; in all 1s, in batches 1s
+    profile: 8 rows have cells of tags: Gender in 8, BirthDay in 5, SelfSignature in 3, Custom.VipLevel in 6
+      8 requests of portrait_set, 1s at 200 a second, beside the others; in all 1s, in batches 1s
       clients are pushed each changed profile, and the webhook "After a Profile Is Updated" is called for it, if the app has one
     "#);
 }
@@ -158,14 +158,14 @@ fn words_that_are_no_values_are_named_with_the_flags_that_say_what_they_mean() {
     let bench = example();
     let flags = ["--map", "UserID=uid", "--null", "NULL", "--profile", "Gender=gender", "--profile", "BirthDay=birthday", "--map", "Nick="];
     let run = bench.call(&["check", "users.csv"]).args(&flags).run().exits(3);
-    assert!(run.stdout.contains("refused: Gender is none of unknown, female, male: 8 records"), "{}", run.stdout);
+    assert!(run.stdout.contains("refused: Gender is none of unknown, female, male: 8 rows"), "{}", run.stdout);
     assert!(run.stdout.contains("row 3, line 4, UserID \"10003\": Gender is none of unknown, female, male: \"0\""), "{}", run.stdout);
     let genders = "--value Gender:1=male --value Gender:2=female --value Gender:0=unknown";
     let run = run.hints(genders);
     let said: Vec<&str> = genders.split(' ').collect();
     assert!(!run.stderr.contains("BirthDay"), "{}", run.stderr);
     let run = bench.call(&["check", "users.csv"]).args(&flags).args(&said).run().exits(3);
-    assert!(run.stdout.contains("refused: BirthDay is not a day that exists, written YYYYMMDD or YYYY-MM-DD: 3 records"), "{}", run.stdout);
+    assert!(run.stdout.contains("refused: BirthDay is not a day that exists, written YYYYMMDD or YYYY-MM-DD: 3 rows"), "{}", run.stdout);
     let run = run.hints("--value BirthDay:0000-00-00= says what the word means");
     drop(run);
     bench.call(&["check", "users.csv"]).args(&flags).args(&said).args(&["--value", "BirthDay:0000-00-00="]).run().exits(0);
@@ -186,7 +186,7 @@ fn a_location_that_may_be_too_long_is_odd() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Tag_Profile_IM_Location\na,Shanghai Pudong\nb,\"Shanghai, Pu Dong\"\n");
     let run = bench.call(&["check", "users.csv"]).run().exits(0);
-    assert!(run.stdout.contains("odd: Location of more than 16 bytes: 1 record"), "{}", run.stdout);
+    assert!(run.stdout.contains("odd: Location of more than 16 bytes: 1 row"), "{}", run.stdout);
     let run = bench.call(&["check", "users.csv", "--strict"]).run().exits(2).because("Location");
     drop(run);
     bench.call(&["check", "users.csv", "--strict", "--profile", "Location="]).run().exits(0);
@@ -246,7 +246,7 @@ fn a_run_reads_its_columns_and_words_to_its_end() {
     with(&["--limit", "1", "--profile", "BirthDay=born"])
         .exits(2)
         .because("the column of BirthDay was none, now it is 3")
-        .hints("--profile BirthDay= goes on as the run began");
+        .hints("--profile BirthDay= continues the run as it began");
     with(&["--limit", "1", "--profile", "Custom.Vip="])
         .exits(2)
         .because("the column of Custom.Vip was 4, now it is none")
@@ -280,9 +280,7 @@ fn rejects_are_read_with_the_same_columns() {
     bench.write("users.rejects.csv", rejects.replace("10002 ", "10002").replace("1988-02-31", "1988-12-31"));
     let check = bench.call(&["check", "users.rejects.csv"]).args(&words[2..]).run().exits(0);
     assert!(
-        check
-            .stdout
-            .contains("profile: 2 records have cells of tags: Gender in 2, BirthDay in 2, SelfSignature in 0, Custom.VipLevel in 1"),
+        check.stdout.contains("profile: 2 rows have cells of tags: Gender in 2, BirthDay in 2, SelfSignature in 0, Custom.VipLevel in 1"),
         "{}",
         check.stdout
     );

@@ -265,9 +265,9 @@ fn every_command_reads_a_pipe() {
             feeding.join().unwrap();
             run
         };
-        fed(&["check", name], 0).because("300 records can be sent");
+        fed(&["check", name], 0).because("300 rows can be sent");
         fed(&[&["import", name, "--results", "r.results.csv", "--restart"], &connection[..]].concat(), 0);
-        fed(&["audit", name, "--results", "r.results.csv"], 0).because("every one of 300 records");
+        fed(&["audit", name, "--results", "r.results.csv"], 0).because("every one of 300 rows");
         fed(&[&["verify", name, "--results", "v.csv"], &connection[..]].concat(), 3);
         assert_eq!(bench.read("v.csv").lines().count(), 301, "the server knows nobody by a check");
         fed(&[&["sync", name, "--results", "s.results.csv", "--state", "s", "--restart"], &connection[..]].concat(), 0);
@@ -346,7 +346,7 @@ fn a_bomb_of_a_gigabyte_stays_in_flat_memory() {
     bomb(&bench.path("users.csv.gz"));
     let began = Instant::now();
     let (run, peak_kib) = bench.call(&["check", "users.csv.gz"]).start().wait_with_peak();
-    run.exits(0).because("16,384 records can be sent");
+    run.exits(0).because("16,384 rows can be sent");
     println!("{peak_kib} KiB, {:?}", began.elapsed());
     assert!(peak_kib < MOST_KIB, "{peak_kib} KiB");
     // What has no line ends at all is no CSV after the first 64 KiB.

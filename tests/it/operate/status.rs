@@ -56,7 +56,7 @@ fn a_run_at_work_a_stopped_one_and_a_finished_one_are_told_and_left_alone() {
     assert!(line(&words, "run").contains("unfinished"), "{}", words.stdout);
     assert_eq!(line(&words, "left"), format!("{} rows", 100 - settled));
     assert_eq!(line(&words, "process"), "none is at work");
-    assert_eq!(line(&words, "next"), format!("give the same command again: it goes on after row {settled}"));
+    assert_eq!(line(&words, "next"), format!("run the same command again: it continues after row {settled}"));
     assert_eq!(traces(&bench), before, "it changes nothing");
     assert_eq!(server.calls(), calls, "it sends nothing");
 

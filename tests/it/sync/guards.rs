@@ -52,7 +52,7 @@ fn empty() {
     let (bench, server) = held(&users(3));
     for file in ["UserID,Nick\n", "UserID,Nick\n xy,n\n"] {
         bench.write("users.csv", file);
-        let run = guarded(&bench, &server, sync(&bench, &server), &[["empty", "no valid record", "--allow empty"]]);
+        let run = guarded(&bench, &server, sync(&bench, &server), &[["empty", "no valid row", "--allow empty"]]);
         assert_eq!(run.summary["plan"]["missing"].as_u64(), Some(3));
     }
     let run = sync(&bench, &server).args(&["--allow", "empty"]).run().exits(3);
@@ -74,7 +74,8 @@ fn shrunk() {
     let (bench, server) = held(&users(100));
     let guard = |figures| [["shrunk", figures, "--allow shrunk"]];
     bench.write("users.csv", users(84));
-    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 accounts known"));
+    let run =
+        guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid UserIDs are less than 85 % of the 100 accounts known"));
     assert!(run.why().contains("84 of the 100 known accounts have a valid row"), "{}", run.why());
     // Records of one id, and invalid ones, are no further ids.
     bench.write("users.csv", users(84) + &"user1,Nick 1\n".repeat(20) + "user85\u{7},n\n");
@@ -83,7 +84,8 @@ fn shrunk() {
     sync(&bench, &server).run().exits(0);
     // 15 are missing now, so that 85 are held; but 100 were in one of the last runs.
     bench.write("users.csv", users(84));
-    let run = guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid ids are less than 85 % of the 100 accounts known"));
+    let run =
+        guarded(&bench, &server, sync(&bench, &server), &guard("84 distinct valid UserIDs are less than 85 % of the 100 accounts known"));
     assert!(!run.why().contains("known accounts have a valid row"), "{}", run.why());
     assert_eq!(server.calls(), 100);
 }
@@ -122,7 +124,12 @@ fn what_was_let_through_is_where_the_count_begins() {
     sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", users(29));
-    guarded(&bench, &server, sync(&bench, &server), &[["shrunk", "29 distinct valid ids are less than 50 % of the 60", "--allow shrunk"]]);
+    guarded(
+        &bench,
+        &server,
+        sync(&bench, &server),
+        &[["shrunk", "29 distinct valid UserIDs are less than 50 % of the 60", "--allow shrunk"]],
+    );
     bench.write("users.csv", users(30));
     sync(&bench, &server).run().exits(0);
 }
@@ -133,7 +140,12 @@ fn leave_that_was_not_needed_begins_no_count() {
     bench.write("users.csv", users(90));
     sync(&bench, &server).args(&["--allow", "shrunk"]).run().exits(0);
     bench.write("users.csv", users(84));
-    guarded(&bench, &server, sync(&bench, &server), &[["shrunk", "84 distinct valid ids are less than 85 % of the 100", "--allow shrunk"]]);
+    guarded(
+        &bench,
+        &server,
+        sync(&bench, &server),
+        &[["shrunk", "84 distinct valid UserIDs are less than 85 % of the 100", "--allow shrunk"]],
+    );
 }
 
 #[test]
@@ -186,7 +198,7 @@ fn a_small_state_keeps_most_of_its_sessions() {
     let (bench, server) = held(&users(99));
     bench.write("users.csv", users(1));
     let kick = || sync(&bench, &server).args(&["--missing", "kick", "--missing-runs", "1", "--allow", "shrunk"]);
-    let figures = "98 ids due for kick or deletion are more than --max-delete (500 or 15 % of the known accounts, whichever is less, but at least 10; 99 are known)";
+    let figures = "98 accounts due for kick or deletion are more than --max-delete (500 or 15 % of the known accounts, whichever is less, but at least 10; 99 are known)";
     guarded(&bench, &server, kick(), &[["deletes", figures, "--max-delete 98"]]);
     for (left, code) in [(85, 0), (84, 6)] {
         bench.write("users.csv", users(left));
@@ -221,9 +233,9 @@ fn blanked() {
     let guard = |figures| [["blanked", figures, "--allow blanked"]];
     // 5 points of 101 are 5.05: 96 are enough, 95 are not.
     bench.write("users.csv", filled(101, 95, 50));
-    guarded(&bench, &server, sync(&bench, &server), &guard("95 of 101 valid records have a Nick, 101 of 101 had one before"));
+    guarded(&bench, &server, sync(&bench, &server), &guard("95 of 101 valid rows have a Nick, 101 of 101 had one before"));
     bench.write("users.csv", filled(101, 101, 44));
-    guarded(&bench, &server, sync(&bench, &server), &guard("44 of 101 valid records have a FaceUrl, 50 of 101"));
+    guarded(&bench, &server, sync(&bench, &server), &guard("44 of 101 valid rows have a FaceUrl, 50 of 101"));
     bench.write("users.csv", filled(101, 0, 0));
     let run = guarded(&bench, &server, sync(&bench, &server), &guard("have a Nick"));
     assert!(run.why().contains("have a FaceUrl"), "{}", run.why());
@@ -237,7 +249,7 @@ fn blanked() {
     bench.write("users.csv", filled(101, 91, 40));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", filled(100, 0, 0));
-    guarded(&bench, &server, sync(&bench, &server), &guard("0 of 100 valid records have a Nick, 91 of 101"));
+    guarded(&bench, &server, sync(&bench, &server), &guard("0 of 100 valid rows have a Nick, 91 of 101"));
     sync(&bench, &server).args(&["--allow", "blanked"]).run().exits(0);
     sync(&bench, &server).run().exits(0);
     assert_eq!(server.calls(), 101, "an empty cell says nothing");
@@ -282,11 +294,11 @@ fn deletes() {
     bench.write("users.csv", users(7));
     let kick = |bound: &[&str]| sync(&bench, &server).args(&["--missing", "kick", "--missing-runs", "1"]).args(bound);
     let guard = |figures| [["deletes", figures, "--max-delete 3"]];
-    let figures = "3 ids due for kick or deletion are more than --max-delete (2; 10 are known)";
+    let figures = "3 accounts due for kick or deletion are more than --max-delete (2; 10 are known)";
     guarded(&bench, &server, kick(&["--max-delete", "2"]), &guard(figures));
     guarded(&bench, &server, kick(&["--max-delete", "29.99%"]), &guard("(29.99 % of the known accounts; 10 are known)"));
     let delete = ["--missing", "delete", "--missing-runs", "1"];
-    guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&["--max-delete", "0"]), &guard("3 ids"));
+    guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&["--max-delete", "0"]), &guard("3 accounts"));
     for inside in [&["--max-delete", "3"][..], &["--max-delete", "30%"], &["--max-delete", "2", "--protect", "user1?"], &[]] {
         kick(inside).args(&["--dry-run"]).run().exits(0);
     }
@@ -305,7 +317,7 @@ fn deletes_leave_the_administrator_out() {
     let delete = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "0", "--dry-run"];
     sync(&bench, &server).args(&delete).run().exits(0);
     let other = ["--identifier", "boss"];
-    let run = guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&other), &[["deletes", "1 id", "--max-delete 1"]]);
+    let run = guarded(&bench, &server, sync(&bench, &server).args(&delete).args(&other), &[["deletes", "1 account", "--max-delete 1"]]);
     assert_eq!(run.summary["plan"]["missing"].as_u64(), Some(1));
 }
 
@@ -319,7 +331,7 @@ fn without_a_bound_500_are_kicked_and_no_more() {
     bench.write("users.csv", users(3_500));
     kick().run().exits(0);
     bench.write("users.csv", users(3_499));
-    kick().run().exits(6).because("501 ids due for kick or deletion are more than --max-delete (500 or 15 % of the known accounts");
+    kick().run().exits(6).because("501 accounts due for kick or deletion are more than --max-delete (500 or 15 % of the known accounts");
 }
 
 #[test]
@@ -340,9 +352,9 @@ fn canary() {
     let (bench, server) = held(&users(5));
     let with = |flags: &[&str]| sync(&bench, &server).args(flags);
     bench.write("users.csv", users(3));
-    let guard = [["canary", "no valid record of user4, user5", "without --canary user4, without --canary user5"]];
+    let guard = [["canary", "no valid row of user4, user5", "without --canary user4, without --canary user5"]];
     guarded(&bench, &server, with(&["--canary", "user5", "--canary", "user2", "--canary", "user4"]), &guard);
-    let guard = [["canary", "no valid record of user2", "without --canary user2"]];
+    let guard = [["canary", "no valid row of user2", "without --canary user2"]];
     // Whatever an earlier record says, the last one counts.
     bench.write("users.csv", users(3) + &format!("user2,{}\n", "n".repeat(501)));
     guarded(&bench, &server, with(&["--canary", "user2"]), &guard);
@@ -385,10 +397,10 @@ fn all_that_trip_are_told_and_the_summary_names_the_first() {
     bench.write("users.csv", "UserID,Nick\n");
     let call = || sync(&bench, &moved).args(&["--missing", "kick", "--missing-runs", "1", "--max-delete", "9", "--canary", "user1"]);
     let all = [
-        ["empty", "no valid record", "--allow empty"],
+        ["empty", "no valid row", "--allow empty"],
         ["shrunk", "0 distinct", "--allow shrunk"],
-        ["deletes", "120 ids due", "--max-delete 120"],
-        ["canary", "no valid record of user1", "without --canary user1"],
+        ["deletes", "120 accounts due", "--max-delete 120"],
+        ["canary", "no valid row of user1", "without --canary user1"],
         ["target", "belongs to", "retarget"],
     ];
     let run = guarded(&bench, &moved, call().args(&["--plan", "plan.csv"]), &all);

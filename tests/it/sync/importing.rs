@@ -123,7 +123,7 @@ fn blanked_takes_an_import_for_a_run() {
     bench.write("users.csv", filled(100));
     import(&bench, &server).run().exits(0);
     bench.write("users.csv", filled(94));
-    sync(&bench, &server).run().exits(6).because("guard blanked: 94 of 100 valid records have a Nick, 100 of 100 had one before");
+    sync(&bench, &server).run().exits(6).because("guard blanked: 94 of 100 valid rows have a Nick, 100 of 100 had one before");
     bench.write("users.csv", filled(95));
     sync(&bench, &server).run().exits(0);
     assert_eq!(server.calls(), 100);
@@ -188,9 +188,12 @@ fn a_migration_is_what_the_first_night_is_judged_against() {
         bench.write("users.csv", file);
         sync(&bench, &server).args(&["--dry-run"]).run().exits(6).because(why);
     };
-    judged((1..=100).fold("UserID,Nick\n".to_owned(), |file, row| file + &format!("user{row},\n")), "0 of 100 valid records have a Nick");
+    judged((1..=100).fold("UserID,Nick\n".to_owned(), |file, row| file + &format!("user{row},\n")), "0 of 100 valid rows have a Nick");
     judged(users(100).trim_end().to_owned(), "no line end at its end");
-    judged(users(84), "84 of the 100 known accounts have a valid row, less than 85 %; 84 distinct valid ids are less than 85 % of the 100");
+    judged(
+        users(84),
+        "84 of the 100 known accounts have a valid row, less than 85 %; 84 distinct valid UserIDs are less than 85 % of the 100",
+    );
 }
 
 #[test]

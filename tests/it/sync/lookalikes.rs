@@ -91,7 +91,8 @@ fn lookalikes_are_told_in_every_mode_and_left_out_of_the_deletes() {
     assert_eq!(house.actions(), told(&[("a1", 1, "lookalike"), ("a2", 1, "lookalike"), ("gone", 1, "none")]));
     assert_eq!(summary(&run, "lookalikes"), 2);
     let bounded = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "0"];
-    let run = house.night(&file, &[&bounded[..], &["--dry-run", "--plan", "plan.csv"]].concat()).exits(6).because("guard deletes: 1 id");
+    let run =
+        house.night(&file, &[&bounded[..], &["--dry-run", "--plan", "plan.csv"]].concat()).exits(6).because("guard deletes: 1 account");
     assert_eq!((summary(&run, "lookalikes"), summary(&run, "guard")), (&2.into(), &"deletes".into()));
     let plan = house.bench.read("plan.csv");
     assert!(plan.contains("missing,,,a1,missing in 2 runs; row 1 (line 2) looks like it; spared\n"), "{plan}");
@@ -104,7 +105,7 @@ fn lookalikes_may_be_others_where_the_caller_says_so() {
     let house = house(&["a1", "A2", "here"]);
     let file = ["A1", "a2", "here"];
     let strict = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "1", "--allow", "lookalikes"];
-    house.night(&file, &strict).exits(6).because("2 ids due");
+    house.night(&file, &strict).exits(6).because("2 accounts due");
     let run = house.again(&[&DELETE[..], &["--allow", "lookalikes"]].concat()).exits(0);
     assert_eq!(house.actions(), told(&[("A2", 1, "deleted"), ("a1", 1, "deleted")]));
     assert_eq!(summary(&run, "lookalikes"), 0);
@@ -133,7 +134,7 @@ fn of_several_reasons_the_first_is_told() {
 fn a_record_to_be_created_that_looks_like_a_missing_id_is_told() {
     let house = house(&["a1", "b1", "here"]);
     let run = house.night(&["here", "A1", "B1 "], &[]).exits(3);
-    let told = "to be created that look like a missing id: 1, first in row 2 (line 3)";
+    let told = "to be created that look like a missing UserID: 1, first in row 2 (line 3)";
     assert!(run.stderr.contains(told), "{}", run.stderr);
     let run = house.night(&["here", "A1", "b1"], &[]).exits(0);
     assert!(!run.stderr.contains("to be created that look"), "it is there by now: {}", run.stderr);
@@ -195,7 +196,7 @@ fn the_deletes_are_not_judged_while_they_wait() {
     let run = house.again(&[&strict[..], &["--dry-run"]].concat()).exits(0);
     assert_eq!(summary(&run, "missing_waits"), "malformed");
     house.again(&strict).exits(3);
-    house.again(&[&strict[..], &["--allow", "malformed"]].concat()).exits(6).because("guard deletes: 3 ids");
+    house.again(&[&strict[..], &["--allow", "malformed"]].concat()).exits(6).because("guard deletes: 3 accounts");
     assert_eq!(touched(&house), 0);
 }
 

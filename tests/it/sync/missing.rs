@@ -119,7 +119,7 @@ fn no_more_are_deleted_than_was_allowed() {
     let state = house.bench.contents().into_iter().find(|(name, _)| name == "users.state");
     for bound in ["2", "29%", "29.99%", "0"] {
         let run = house.again(&["--missing", "delete", "--missing-runs", "1", "--max-delete", bound]).exits(6);
-        assert!(run.because("guard deletes: 3 ids").hints("--max-delete 3").summary["guard"] == "deletes");
+        assert!(run.because("guard deletes: 3 accounts").hints("--max-delete 3").summary["guard"] == "deletes");
         assert_eq!(house.bench.contents().into_iter().find(|(name, _)| name == "users.state"), state, "the state is untouched");
     }
     assert_eq!(house.sandbox.touches().len(), sent, "nothing is sent");
@@ -136,7 +136,7 @@ fn as_many_as_the_bound_says_may_be_kicked_and_no_more() {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     house.night(&ids, &[]).exits(0);
     let try_out = kick_now(&["--allow", "shrunk", "--max-delete", "500", "--dry-run"]);
-    house.night(&ids[501..], &try_out).exits(6).because("guard deletes: 501 ids");
+    house.night(&ids[501..], &try_out).exits(6).because("guard deletes: 501 accounts");
     let run = house.night(&ids[500..], &try_out);
     assert_eq!((run.code, &run.summary["guard"]), (Some(0), &serde_json::Value::Null), "{}", run.stderr);
 }

@@ -35,12 +35,12 @@ const PLAN: &str = "op,row,line,UserID,reason\n\
     update,4,7,d,Nick and FaceUrl differ\n\
     invalid,5,8,ab\u{a0},UserID starts or ends with white space (U+00A0)\n\
     create,6,9,n1,the state does not hold it\n\
-    superseded,7,10,n2,a later record has the same UserID\n\
+    superseded,7,10,n2,a later row has the same UserID\n\
     create,8,11,=n2,the state does not hold it\n\
     create,9,12,n2,the state does not hold it\n\
-    superseded,10,13,e,a later record has the same UserID\n\
+    superseded,10,13,e,a later row has the same UserID\n\
     invalid,11,14,e,\"Nick has 501 bytes, at most 500 are allowed\"\n\
-    superseded,12,15,n3,a later record has the same UserID\n\
+    superseded,12,15,n3,a later row has the same UserID\n\
     create,13,16,n3,the state does not hold it\n\
     missing,,,_,missing in 1 run\n\
     missing,,,z,missing in 1 run\n";
@@ -69,7 +69,7 @@ fn every_record_has_its_op() {
     assert_eq!((bench.read("plan.csv").as_str(), bench.mode("plan.csv")), (PLAN, 0o600));
     let counts = json!({"create": 4, "update": 3, "unchanged": 1, "invalid": 2, "superseded": 3, "missing": 2});
     assert_eq!((&run.summary["plan"], run.summary["rows"].as_u64(), server.calls()), (&counts, Some(13), 7), "{}", run.summary);
-    for told in ["4 to create, 3 to update, 1 unchanged, 2 invalid, 3 superseded", "2 accounts, 0 due", "7 accounts known", "calls       7"]
+    for told in ["4 to create, 3 to update, 1 unchanged, 2 invalid, 3 superseded", "2 accounts, 0 due", "7 accounts known", "requests    7"]
     {
         assert!(run.stderr.contains(told), "{told}: {}", run.stderr);
     }

@@ -40,7 +40,7 @@ fn a_line_for_each_record_that_is_not_unchanged_in_input_order() {
     assert_eq!(lines(&run), expected);
     assert_eq!(bench.read("users.results.csv").lines().next(), Some(HEADER));
     assert!(run.rows.iter().all(|row| humantime::parse_rfc3339(&row.finished_at).is_ok()));
-    assert_eq!(run.rows[5].error_info, "a later record has the same UserID");
+    assert_eq!(run.rows[5].error_info, "a later row has the same UserID");
     assert_eq!((bench.mode("users.results.csv"), bench.mode("users.rejects.csv"), bench.mode("users.state")), (0o600, 0o600, 0o600));
     let rejects: Vec<_> = run.rejects.as_deref().unwrap().lines().map(|line| line.split(',').next().unwrap().to_owned()).collect();
     assert_eq!(rejects, ["UserID", "d", "ab\u{a0}", "n1", "e"], "neither superseded nor unchanged");

@@ -57,7 +57,7 @@ fn ids_are_forgotten_and_created_again() {
     sync(&bench, &server).run().exits(0);
     let run = state(&bench, &["forget", "user1", "user3", "nobody"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert!(run.stderr.contains("2 of 3 ids"), "{}", run.stderr);
+    assert!(run.stderr.contains("2 of 3 UserIDs"), "{}", run.stderr);
     assert_eq!(held(&bench), ["user2", "user4"]);
     sync(&bench, &server).run().exits(0).because("2 created, 0 updated, 2 unchanged");
     assert_eq!(state(&bench, &["forget"]).code, Some(2));

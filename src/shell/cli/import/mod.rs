@@ -162,11 +162,11 @@ fn admit(start: &StartMode, input: &OpenInput, job: &ImportJob) -> Result<(), Ex
     match start {
         StartMode::Afresh | StartMode::SetAside | StartMode::GoOnSettingAside { .. } => {
             let found = preflight::judge(input.roster(job)?, &job.typed.input, job.admission)?;
-            oddities::warn(&found, "among the first 1,000 records: ");
+            oddities::warn(&found, "among the first 1,000 rows: ");
             Ok(())
         }
         StartMode::Resume { input: InputChange::ChangedAfter, .. } => {
-            tracing::warn!("the input was modified since the last run; its processed part is the same, the run goes on with what follows");
+            tracing::warn!("the input was modified since the last run; its processed part is the same, so the run continues behind it");
             Ok(())
         }
         StartMode::Resume { input: InputChange::Same | InputChange::ChangedWithin, .. } => Ok(()),
@@ -260,7 +260,7 @@ fn on_progress(
 /// Says what is about to happen, and what may get in its way.
 fn announce(job: &ImportJob, (input, header): (&OpenInput, &Header), journal: &Journal<OsDisk>, client: &ServiceClient) {
     let rate = match job.lanes.main_rate() {
-        Rate::PerSecond(rate) => format!("at most {rate} calls/s"),
+        Rate::PerSecond(rate) => format!("at most {rate} requests/s"),
         Rate::Unlimited => "without a limit".to_owned(),
     };
     let (lane, from) = (run::lane_words(job.lanes.lane), run::resumed_words(journal.settled().rows));
@@ -302,7 +302,7 @@ fn warn_of_expiry(job: &ImportJob, ahead: RowsAhead, expires_at: SystemTime) {
     let ends_at = SystemTime::now() + time;
     if ends_at > expires_at {
         tracing::warn!(
-            "CHATLIFT_USERSIG expires at {}, the run will last until about {}: it will stop then; a new one goes on, a key renews itself",
+            "CHATLIFT_USERSIG expires at {}, the run will last until about {}: it will stop then, and continue with a new one; with a key, chatlift renews it itself",
             humantime::format_rfc3339_seconds(expires_at),
             humantime::format_rfc3339_seconds(ends_at)
         );

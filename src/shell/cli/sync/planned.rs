@@ -69,7 +69,7 @@ fn tell_creates(lookalikes: &Lookalikes) {
         let places: Vec<String> = first_creates.iter().map(ToString::to_string).collect();
         let (count, places) = (figures::count(*creates), places.join(", "));
         tracing::warn!(
-            "accounts to be created that look like a missing id: {count}, first in {places}; each may be one user under two ids"
+            "accounts to be created that look like a missing UserID: {count}, first in {places}; each may be one user under two UserIDs"
         );
     }
 }
@@ -91,7 +91,7 @@ fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
     let (draft, PlanCounts { create, update, unchanged, invalid, superseded, missing }) = (plan.draft(), plan.counts());
     let lookalikes = match draft.lookalikes.spared {
         0 => String::new(),
-        spared => format!(", {} spared since a record looks like them", count(spared)),
+        spared => format!(", {} spared because a row looks like them", count(spared)),
     };
     let malformed = draft
         .malformed
@@ -106,7 +106,7 @@ fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
          missing     {}, {} due for --missing {}{lookalikes}\n\
 {malformed}\
          against     {}: {known}\n\
-         calls       {}{time}",
+         requests    {}{time}",
         count(create),
         count(update),
         count(unchanged),
@@ -117,7 +117,7 @@ fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
         match job.missing.policy {
             MissingPolicy::Report => "report",
             MissingPolicy::Kick => "kick",
-            MissingPolicy::Delete => "delete (on paid plans a deleted id is barred for three months)",
+            MissingPolicy::Delete => "delete (on paid plans a deleted UserID cannot be imported again for three months)",
         },
         job.state.display(),
         count(calls),

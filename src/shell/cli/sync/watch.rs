@@ -151,7 +151,7 @@ fn tell_wait(wait: &MissingWait) {
     let way_out = match wait.why {
         Wait::Malformed => format!(
             "the file is malformed: {}; mend it where it comes from, or --allow malformed",
-            wait.malformed.as_deref().unwrap_or("a record can't be read for certain"),
+            wait.malformed.as_deref().unwrap_or("a row cannot be read for certain"),
         ),
         Wait::FailedRows => {
             format!("it is not known what came of {}; they come with the next run", figures::counted(wait.unknown_rows, "row"))

@@ -72,7 +72,7 @@ impl<'a> ProgressView<'a> {
     }
 
     fn pace_words(&self) -> Option<String> {
-        self.calls_per_s.map(|pace| format!("{} calls/s", figures::rate(pace)))
+        self.calls_per_s.map(|pace| format!("{} requests/s", figures::rate(pace)))
     }
 
     fn left_words(&self) -> Option<String> {
@@ -124,7 +124,7 @@ pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
             let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
             format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
         }
-        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "call")),
+        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "request")),
     }
 }
 
