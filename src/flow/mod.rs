@@ -5,5 +5,6 @@ pub mod calls;
 pub mod check;
 pub mod dispatch;
 pub mod import;
+pub mod probe;
 pub mod sync;
 pub mod verify;

@@ -12,11 +12,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -80,6 +80,8 @@ pub struct HttpApi {
     identifier: String,
     signed: RefCell<Option<SignedUrls>>,
     random: RefCell<fastrand::Rng>,
+    /// The header of the last answer that says when it was made.
+    date: Rc<RefCell<Option<HeaderValue>>>,
 }
 
 /// The URLs for one signature, without the parameters that change from request to request. They are not shown by Debug, because they
@@ -129,7 +131,15 @@ impl HttpApi {
             identifier: settings.identifier.clone(),
             signed: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
+            date: Rc::default(),
         })
+    }
+
+    /// When the last answer was made, by the clock of the service, to the second.
+    #[must_use]
+    pub fn last_date(&self) -> Option<SystemTime> {
+        let date = self.date.borrow();
+        httpdate::parse_http_date(date.as_ref()?.to_str().ok()?).ok()
     }
 
     /// The URL of a request. The part that depends on the signature is parsed once, which saves a few µs per request.
@@ -277,6 +287,7 @@ impl Api for HttpApi {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
         let (keeping, usersig) = (Rc::clone(&self.keeping), Arc::clone(&signature.usersig));
+        let date = Rc::clone(&self.date);
         async move {
             let sent = request.send().await;
             let carried = carried_by.get();
@@ -288,6 +299,9 @@ impl Api for HttpApi {
             keeping.borrow_mut().used(choice, came, Instant::now());
             if came == ConnectionUse::GivenUp {
                 return Err(GivenUp);
+            }
+            if let Ok(response) = &sent {
+                *date.borrow_mut() = response.headers().get(DATE).cloned();
             }
             let end = match sent {
                 Ok(response) => read(response, command, &usersig).await,

@@ -22,6 +22,8 @@ use crate::shell::terminal::causes;
 pub(super) struct ServiceClient {
     pub(super) api: Rc<HttpApi>,
     identity: Identity,
+    /// Where requests go.
+    pub(super) endpoint: Url,
     pub(super) target: Target,
     /// The end of a signature that cannot be renewed.
     pub(super) expires_at: Option<SystemTime>,
@@ -63,7 +65,7 @@ pub(super) fn build_client(connection: &Connection, limits: SandboxLimits) -> Re
         Credential::Ready(usersig) => read_claims(usersig).ok().map(|claims| claims.expires_at),
     };
     let settings = HttpSettings {
-        endpoint,
+        endpoint: endpoint.clone(),
         sdkappid: identity.sdkappid,
         identifier: identity.identifier.clone(),
         timeout: connection.timeout,
@@ -72,7 +74,7 @@ pub(super) fn build_client(connection: &Connection, limits: SandboxLimits) -> Re
         proxy: connection.proxy().cloned(),
     };
     let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
-    Ok(ServiceClient { api: Rc::new(api), identity, target, expires_at, _sandbox: sandbox })
+    Ok(ServiceClient { api: Rc::new(api), identity, endpoint, target, expires_at, _sandbox: sandbox })
 }
 
 impl ServiceClient {

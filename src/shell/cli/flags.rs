@@ -4,6 +4,7 @@ mod connection;
 mod ending;
 mod input;
 mod nightly;
+mod probe;
 mod sandbox;
 mod status;
 mod values;
@@ -18,6 +19,7 @@ pub use connection::{ConnectionFlags, LogFormat, OutputFlags};
 pub use ending::{CommandWords, EndFlags};
 pub use input::{InputFlags, UserIdsFlag};
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
+pub use probe::ProbeFlags;
 pub use sandbox::SandboxFlags;
 pub use status::StatusFlags;
 use values::percent;
@@ -88,6 +90,8 @@ pub enum CliCommand {
         mut_arg("sandbox", |arg| arg.help("Ask the sandbox, which has no accounts; this only rehearses the command")),
     )]
     Verify(Box<VerifyFlags>),
+    /// Check that everything is right for a run: settings, name, connection, certificate, clock and permission; changes nothing
+    Probe(Box<ProbeFlags>),
     /// Serve the sandbox, a mock service of Tencent Chat, on loopback until it is stopped
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
@@ -106,6 +110,7 @@ impl CliCommand {
             CliCommand::Import(flags) => Some(&mut flags.run.connection),
             CliCommand::Sync(flags) => Some(&mut flags.run.connection),
             CliCommand::Verify(flags) => Some(&mut flags.connection),
+            CliCommand::Probe(flags) => Some(&mut flags.connection),
             CliCommand::Usersig(flags) => Some(&mut flags.connection),
             CliCommand::State(StateFlags { what: Some(StateCommand::Retarget { connection }), .. }) => Some(connection),
             CliCommand::State(_)

@@ -140,6 +140,7 @@ fn can_end_with(words: &str, code: &str) -> bool {
     match words {
         "" | "sync" => true,
         "check" | "audit" => ["0", "1", "2", "3", "4"].contains(&code),
+        "probe" => ["0", "1", "2", "4", "5"].contains(&code),
         "sandbox" | "status" | "usersig" | "usersig decode" | "completions" | "man" => ["0", "1", "2"].contains(&code),
         _ => code != "6",
     }
@@ -165,6 +166,7 @@ fn examples(roff: &mut Roff, words: &str) {
         }
         "state" => &[("Write the known accounts of a state file as CSV:", "chatlift state users.db export")],
         "status" => &[("Show where a run stands, at work or not:", "chatlift status users.csv")],
+        "probe" => &[("Check everything before the first run; nothing is changed:", "chatlift probe --config chatlift.toml")],
         "sandbox" => &[("Serve the mock service on port 8080:", "chatlift sandbox --port 8080")],
         "usersig" => &[("Show what a UserSig says:", "chatlift usersig --config chatlift.toml | chatlift usersig decode")],
         "completions" => {

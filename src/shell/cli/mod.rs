@@ -27,6 +27,7 @@ mod output_paths;
 mod pipe;
 mod preflight;
 mod print;
+mod probe;
 mod proxy;
 mod reach;
 mod remedies;
@@ -97,6 +98,7 @@ fn without_run(command: CliCommand) -> ExitMessage {
             check::run(&flags.input, rates, Admission { odd, ..Admission::USUAL })
         }
         CliCommand::Audit(flags) => audit::run(&flags),
+        CliCommand::Probe(flags) => probe::run(&flags),
         CliCommand::Sandbox(flags) => sandbox::run(&flags),
         CliCommand::Usersig(flags) => print::usersig(&flags),
         CliCommand::Completions { shell } => print::completions(shell),

@@ -3,6 +3,7 @@
 pub mod end_summary;
 pub mod metrics;
 pub mod phase_bar;
+pub mod probed;
 pub mod progress;
 pub mod summary;
 pub mod verified;

@@ -45,7 +45,7 @@ fn help() {
     let bench = CliFixture::new();
     let help = |args: &[&str]| bench.call(args).run().stdout;
     shown("help", &help(&["--help"]));
-    for command in ["import", "status", "check", "audit", "verify", "sync", "state", "sandbox", "usersig", "completions", "man"] {
+    for command in ["import", "status", "probe", "check", "audit", "verify", "sync", "state", "sandbox", "usersig", "completions", "man"] {
         shown(&format!("help_{command}"), &help(&[command, "--help"]));
     }
 }

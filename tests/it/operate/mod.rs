@@ -3,4 +3,5 @@
 mod ends;
 mod metrics;
 mod on_end;
+mod probe;
 mod status;
