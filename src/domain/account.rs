@@ -159,6 +159,8 @@ impl UserId {
 pub struct Suspects {
     pub nick: bool,
     pub face_url: bool,
+    /// Each of its cells may belong into another column.
+    pub columns: bool,
 }
 
 /// An account that the service's documented rules allow, as it stands in memory.
@@ -191,7 +193,7 @@ impl<'a> AccountRef<'a> {
     pub fn with_id(user_id: &'a str, [nick, face_url]: [&'a [u8]; 2], known: KnownText<'a>) -> Result<(Self, Suspects), InvalidAccount> {
         let (nick, odd_nick) = profile_text(Field::Nick, nick, known)?;
         let (face_url, odd_face_url) = profile_text(Field::FaceUrl, face_url, known)?;
-        Ok((Self { user_id, nick, face_url }, Suspects { nick: odd_nick, face_url: odd_face_url }))
+        Ok((Self { user_id, nick, face_url }, Suspects { nick: odd_nick, face_url: odd_face_url, columns: false }))
     }
 
     /// Its profile, field by field.
@@ -350,6 +352,12 @@ pub enum InvalidAccount {
 }
 
 impl InvalidAccount {
+    /// Whether a text says of a record that it has another number of fields than the header.
+    #[must_use]
+    pub fn is_told_of_fields(text: &[u8]) -> bool {
+        text.starts_with(b"the record has ") && memchr::memmem::find(text, b", the header has ").is_some()
+    }
+
     /// Whether both break the same rule, whatever their figures.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {

@@ -47,6 +47,8 @@ pub enum OddityKind {
     NoUrl,
     /// A `Location` of more bytes than some versions of the service's documentation allow.
     LongLocation,
+    /// A record of a rejects file that had another number of fields than the header when it was rejected.
+    FieldCount,
 }
 
 /// Where a record stands.
@@ -101,6 +103,9 @@ impl OddityCounts {
         self.rows += 1;
         if !account.has_plain_id() {
             self.see_id(account.user_id, place);
+        }
+        if suspects.columns {
+            self.add(OddityKind::FieldCount, place, account.user_id);
         }
         if let Some(nick) = account.nick {
             self.nicks.see(nick, place);

@@ -110,8 +110,11 @@ impl PlannedRecords {
             return Ok(Some(IncomingRecord::Passed(self.roster.at())));
         }
         if is_over {
-            self.planned.original.as_mut().map_or(Ok(()), Original::still_holds)?;
-            return Ok(None);
+            // What has come since is the next run's, as of a file that is read as it is.
+            return match self.planned.original.as_mut().map_or(Ok(()), Original::still_holds) {
+                Ok(()) | Err(RosterError::Grown) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
         }
         self.planned.limit = self.planned.limit.map(|limit| limit - 1);
         if must_announce {

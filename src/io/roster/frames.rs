@@ -11,10 +11,14 @@ use memchr::{memchr, memchr2};
 use super::blank_lines::BlankLines;
 use super::header::DelimiterFrom;
 use super::read_buffer::ReadBuffer;
+use crate::domain::outcome::ERROR_COLUMNS;
 use crate::domain::position::{Dialect, InputPosition};
 
 /// Longest record in bytes, line end included. Chosen: 40 times what the service's limits allow for the three fields.
 pub const RECORD_MAX_BYTES: usize = 64 * 1024;
+/// Longest record in bytes of a rejects file. A copy has the reason in it, all its quotes are doubled, and surplus bytes that are no UTF-8
+/// become three each, so that no copy of a record is longer.
+pub const COPY_MAX_BYTES: usize = 4 * RECORD_MAX_BYTES;
 /// Most lines in a record. Chosen: names and URLs hold none; other columns of the export may.
 pub const RECORD_MAX_LINES: u64 = 64;
 
@@ -109,6 +113,7 @@ impl From<io::Error> for FrameError {
 pub(super) struct Frames<R> {
     ahead: ReadBuffer<R>,
     dialect: Dialect,
+    max_bytes: usize,
     /// Bytes of the current record, line end included, and after an error of what was looked at.
     len: usize,
     /// How far it has read, blank lines included.
@@ -128,6 +133,7 @@ impl<R: Read> Frames<R> {
         Self {
             ahead: ReadBuffer::new(input),
             dialect: dialect.into(),
+            max_bytes: RECORD_MAX_BYTES,
             len: 0,
             at,
             last: at,
@@ -161,6 +167,9 @@ impl<R: Read> Frames<R> {
                 DelimiterFrom::Usual => self.dialect.delimiter = named,
             }
             header = self.next()?;
+        }
+        if header.is_some() && is_of_rejects(self.bytes(), self.dialect.delimiter) {
+            self.max_bytes = COPY_MAX_BYTES;
         }
         self.at.rows = 0;
         self.last = self.at;
@@ -266,8 +275,8 @@ impl<R: Read> Frames<R> {
         loop {
             let found = memchr(b'\n', &self.ahead.bytes()[self.len..]);
             self.len = found.map_or(self.ahead.bytes().len(), |at| self.len + at + 1);
-            if self.len > RECORD_MAX_BYTES {
-                self.len = RECORD_MAX_BYTES + 1;
+            if self.len > self.max_bytes {
+                self.len = self.max_bytes + 1;
                 return Err(FrameError::LongRecord { line });
             }
             if found.is_some() || self.ahead.read_more()? == 0 {
@@ -364,6 +373,12 @@ pub(super) fn is_blank(raw: &[u8], delimiter: u8) -> bool {
 fn is_blank_text(raw: &[u8], delimiter: u8) -> bool {
     std::str::from_utf8(raw)
         .is_ok_and(|text| text.chars().all(|found| found.is_whitespace() || found == '"' || found == char::from(delimiter)))
+}
+
+/// Whether a header is one that a rejects file has.
+fn is_of_rejects(header: &[u8], delimiter: u8) -> bool {
+    let mut names = header.rsplit(|byte| *byte == delimiter);
+    ERROR_COLUMNS.iter().rev().all(|name| names.next() == Some(name))
 }
 
 /// The delimiter that a line says which spreadsheets write in front of the header: `sep=;`, also in quotes.

@@ -33,7 +33,7 @@ use copies::{has_uncertain_quotes, without_own};
 pub use encoding::{FirstLook, NotUtf8, NotUtf8In, first_look};
 pub use file::{InputFile, InputReader, fingerprint};
 use frames::{Behind, Frame, FrameError, Frames, Span};
-pub use frames::{RECORD_MAX_BYTES, RECORD_MAX_LINES, SearchedUpTo, TextPosition};
+pub use frames::{COPY_MAX_BYTES, RECORD_MAX_BYTES, RECORD_MAX_LINES, SearchedUpTo, TextPosition};
 pub use header::{DelimiterFrom, ENCODING_FLAG, Format, Header, HeaderError, Multiline, NoHeader};
 pub use input_comparison::{Look, Watch, compare};
 pub use malformed::Malformed;
@@ -132,6 +132,9 @@ pub enum RosterError {
     EscapedQuote { quote: TextPosition },
     #[error("it was truncated or rewritten while it was being read")]
     Modified,
+    /// Only of what a copy was made of; anything else is read on.
+    #[error("it has grown while it was being read")]
+    Grown,
     #[error("the input cannot be read")]
     Read(#[from] io::Error),
 }
@@ -345,7 +348,10 @@ impl<R: Read> Roster<R> {
         if judged.is_err() {
             tags.columns = &[];
         }
-        let (account, suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
+        let (account, mut suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
+        if header.own > 0 && account.is_ok() {
+            suspects.columns = fields.get(header.names.len() - 1).is_some_and(InvalidAccount::is_told_of_fields);
+        }
         let is_stray = frame.has_quote && malformed::has_stray_quote(frames.raw(), frames.dialect(), header.user_id, cells.user_id);
         let may_have_swallowed = || frame.has_span && *multiline == Multiline::Judged && UserId::check_as(rules.user_ids, id).is_err();
         let doubt = if is_stray { Some(Malformed::TextBesideQuotes) } else { may_have_swallowed().then_some(Malformed::SwallowedLines) };

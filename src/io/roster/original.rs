@@ -20,15 +20,23 @@ pub struct Original {
 }
 
 impl Original {
-    /// The file whose stat fields were `before` until so many `bytes` with this hash were read of it, which was all of it.
+    /// The file whose stat fields were `before` until so many `bytes` with this hash were read of it, which was all of it. One that has grown
+    /// meanwhile is known as it was; [`Original::still_holds`] tells.
     ///
     /// # Errors
     /// [`RosterError::Modified`] if it is another one by now, and the system's.
     pub fn of_read(file: &InputFile, before: FileStat, (bytes, digest): (u64, u64)) -> Result<Self, RosterError> {
         let now = file.fingerprint()?;
-        let is_same = now == before || (now.len == bytes && digest_of(file)? == digest);
-        let source = SourceFile { stat: now, digest };
-        if is_same { Ok(Self { file: file.clone(), source }) } else { Err(RosterError::Modified) }
+        let of = |stat| Ok(Self { file: file.clone(), source: SourceFile { stat, digest } });
+        if now == before {
+            return of(now);
+        }
+        let read = FileStat { len: bytes, ..before };
+        match standing(file, SourceFile { stat: read, digest })? {
+            Standing::Same(now) => of(now),
+            Standing::Grown => of(read),
+            Standing::Other => Err(RosterError::Modified),
+        }
     }
 
     /// The file as a run has known it, if it is still that one.
@@ -36,17 +44,22 @@ impl Original {
     /// # Errors
     /// The system's.
     pub fn of_known(file: &InputFile, known: SourceFile) -> io::Result<Option<Self>> {
-        let stat = file.fingerprint()?;
-        let is_same = known.stat == stat || (known.stat.len == stat.len && digest_of(file)? == known.digest);
-        Ok(is_same.then(|| Self { file: file.clone(), source: SourceFile { stat, ..known } }))
+        Ok(match standing(file, known)? {
+            Standing::Same(stat) => Some(Self { file: file.clone(), source: SourceFile { stat, ..known } }),
+            Standing::Grown | Standing::Other => None,
+        })
     }
 
-    /// Refuses a file that was truncated or rewritten in place since then, whatever its name leads to.
+    /// Refuses a file that was truncated or rewritten in place since then, or has grown, whatever its name leads to.
     ///
     /// # Errors
-    /// [`RosterError::Modified`], and the system's.
+    /// [`RosterError::Modified`], [`RosterError::Grown`], and the system's.
     pub fn still_holds(&mut self) -> Result<(), RosterError> {
-        *self = Self::of_known(&self.file, self.source)?.ok_or(RosterError::Modified)?;
+        match standing(&self.file, self.source)? {
+            Standing::Same(stat) => self.source.stat = stat,
+            Standing::Grown => return Err(RosterError::Grown),
+            Standing::Other => return Err(RosterError::Modified),
+        }
         Ok(())
     }
 
@@ -63,9 +76,30 @@ impl Original {
     }
 }
 
-/// The hash of all bytes of a file.
-fn digest_of(file: &InputFile) -> io::Result<u64> {
-    let (mut reader, mut hash, mut buffer) = (file.reader(), Xxh3::default(), vec![0; HASHED_AT_ONCE]);
+/// What has become of a file.
+enum Standing {
+    /// It holds the same, and has these stat fields.
+    Same(FileStat),
+    /// It holds the same, and more behind it.
+    Grown,
+    Other,
+}
+
+/// Compares a file with what is known of it.
+fn standing(file: &InputFile, known: SourceFile) -> io::Result<Standing> {
+    let stat = file.fingerprint()?;
+    if stat == known.stat {
+        return Ok(Standing::Same(stat));
+    }
+    if stat.len < known.stat.len || digest_of(file, known.stat.len)? != known.digest {
+        return Ok(Standing::Other);
+    }
+    Ok(if stat.len == known.stat.len { Standing::Same(stat) } else { Standing::Grown })
+}
+
+/// The hash of the first bytes of a file.
+fn digest_of(file: &InputFile, bytes: u64) -> io::Result<u64> {
+    let (mut reader, mut hash, mut buffer) = (file.reader().take(bytes), Xxh3::default(), vec![0; HASHED_AT_ONCE]);
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return Ok(hash.digest()),
@@ -89,14 +123,16 @@ mod tests {
         let path = folder.path().join("users.csv.gz");
         fs::write(&path, b"first").unwrap();
         let file = InputFile::open(&path).unwrap();
-        let (before, read) = (file.fingerprint().unwrap(), (5, digest_of(&file).unwrap()));
+        let (before, read) = (file.fingerprint().unwrap(), (5, digest_of(&file, 5).unwrap()));
         let mut original = Original::of_read(&file, before, read).unwrap();
         assert!(!original.has_changed(&path).unwrap());
         fs::File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert!(Original::of_read(&file, before, read).is_ok() && !original.has_changed(&path).unwrap(), "touched");
         assert!(original.still_holds().is_ok(), "touched");
         fs::write(&path, b"first and more").unwrap();
-        assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "grown while it was read");
+        assert!(matches!(original.still_holds(), Err(RosterError::Grown)) && original.has_changed(&path).unwrap());
+        let mut grown = Original::of_read(&file, before, read).unwrap();
+        assert!(matches!(grown.still_holds(), Err(RosterError::Grown)), "grown while it was read");
         fs::write(&path, b"other").unwrap();
         assert!(matches!(Original::of_read(&file, before, read), Err(RosterError::Modified)), "rewritten");
         assert!(matches!(original.still_holds(), Err(RosterError::Modified)), "rewritten");

@@ -47,8 +47,11 @@ impl<R: Read> ReadBuffer<R> {
         self.no_quote_until < end
     }
 
-    /// Reads on: how much, 0 at the end of the file. There is room as long as what is there is no longer than a record.
+    /// Reads on: how much, 0 at the end of the file. What is there is a part of one record, which bounds the memory.
     pub(super) fn read_more(&mut self) -> io::Result<usize> {
+        if self.to - self.from == self.buffer.len() {
+            self.grow();
+        }
         self.buffer.copy_within(self.from..self.to, 0);
         self.no_quote_until = self.no_quote_until.saturating_sub(self.from);
         self.to -= self.from;
@@ -59,6 +62,16 @@ impl<R: Read> ReadBuffer<R> {
                 read => return read.inspect(|bytes| self.to += bytes),
             }
         }
+    }
+}
+
+impl<R> ReadBuffer<R> {
+    /// Makes room for a copy of a record, which may be longer.
+    #[cold]
+    fn grow(&mut self) {
+        let mut larger = vec![0; 2 * self.buffer.len()];
+        larger[..self.buffer.len()].copy_from_slice(&self.buffer);
+        self.buffer = larger.into();
     }
 }
 

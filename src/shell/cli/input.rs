@@ -16,7 +16,9 @@ use crate::domain::account::Field;
 use crate::domain::figures::counted;
 use crate::domain::position::{Dialect, FileStat, InputPosition, ReadAs};
 use crate::domain::tag::Tag;
-use crate::io::roster::{BlankLines, Format, Header, HeaderError, InputFile, Look, Original, Record, Roster, RosterError, Watch, Watched};
+use crate::io::roster::{
+    BlankLines, Format, Header, HeaderError, InputFile, Look, NoHeader, Original, Record, Roster, RosterError, Watch, Watched,
+};
 use crate::io::source::{Meter, SourceError};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, print_stderr, quoted};
@@ -80,6 +82,11 @@ pub(super) fn as_it_is_read(file: &InputFile, flags: &InputFlags) -> Result<Form
     Ok(Format { delimiter: roster.reading().delimiter, ..asked })
 }
 
+/// How a file of no bytes is read where it may have no records.
+pub(super) fn without_records(flags: &InputFlags) -> Format {
+    Format { no_header: NoHeader::NoRecords, ..format(flags) }
+}
+
 /// The records of any input.
 pub(super) type Records = Box<dyn Iterator<Item = Result<Record, RosterError>>>;
 
@@ -107,10 +114,13 @@ impl Stream {
 
     /// The roster at the input's start. Only a file has one twice.
     pub(super) fn roster(&mut self, format: &Format) -> Result<Roster<Box<dyn Read>>, RosterError> {
-        let text: Box<dyn Read> = match (self.text.take(), &self.file, &self.meter) {
+        let text: Box<dyn Read> = match (self.text.take(), &mut self.file, &self.meter) {
             (Some(text), ..) => text,
             (None, Some((file, _)), None) => Box::new(file.reader()),
-            (None, Some((file, _)), Some(_)) => Box::new(OpenedInput::reopen(file, self.asked)?),
+            (None, Some((file, stat)), Some(_)) => {
+                *stat = file.fingerprint()?;
+                Box::new(OpenedInput::reopen(file, self.asked, self.meter.insert(Meter::default()))?)
+            }
             (None, None, _) => Box::new(io::empty()),
         };
         Roster::new(text, format)
@@ -148,15 +158,18 @@ impl Stream {
                 *stat = now;
                 look
             }
-            (Some(_), Some(_)) => self.is_as_it_was().map(|()| Look::Same),
+            (Some(_), Some(_)) => match self.is_as_it_was() {
+                Err(RosterError::Grown) => Ok(Look::Grown),
+                looked => looked.map(|()| Look::Same),
+            },
             (None, _) => Ok(Look::Same),
         }
     }
 
-    /// Whether a file that was unpacked or recoded has stayed what it was meanwhile.
+    /// Refuses a file that was unpacked or recoded and has not stayed what it was meanwhile.
     pub(super) fn is_as_it_was(&self) -> Result<(), RosterError> {
         match (&self.file, &self.meter) {
-            (Some((file, stat)), Some(meter)) => Original::of_read(file, *stat, meter.read()).map(|_| ()),
+            (Some((file, stat)), Some(meter)) => Original::of_read(file, *stat, meter.read())?.still_holds(),
             (Some(_) | None, _) => Ok(()),
         }
     }
@@ -175,7 +188,9 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
         RosterError::LongRecord { line } => {
             ExitMessage::yours(why, format!("look at line {line}: a line end is missing there, or the file is no CSV"))
         }
-        RosterError::Modified => ExitMessage::yours(why, "let whoever writes it finish, then give the same command again"),
+        RosterError::Modified | RosterError::Grown => {
+            ExitMessage::yours(why, "let whoever writes it finish, then give the same command again")
+        }
         RosterError::Read(error) => match SourceError::of(error) {
             Some(found) => ExitMessage::yours(format!("{}: {found}", shown(path)), source_hint(path, found)),
             None => unreadable(format!("{why}{}", why_denied(path, error)), error),

@@ -23,6 +23,7 @@ fn heading(oddity: &Oddity, rows: u64) -> String {
         OddityKind::Undecoded(field) => format!("{field} with U+FFFD, which stands for characters that were lost"),
         OddityKind::NoUrl => "FaceUrl that is no http or https URL".to_owned(),
         OddityKind::LongLocation => "Location of more than 16 bytes".to_owned(),
+        OddityKind::FieldCount => "cells that may stand in the wrong columns".to_owned(),
         OddityKind::Frequent(field) => {
             let value = oddity.value.as_deref().map_or_else(String::new, |value| format!(" {}", quoted(value.as_bytes())));
             return format!("one {field}{value} in {} of {}", count(oddity.count), counted(rows, "row"));
@@ -51,6 +52,9 @@ fn remedy(oddity: &Oddity) -> String {
                 "they are sent as they are; not every page of the service's documentation allows them; {} reads none",
                 profile_flag(&Tag::Location, "")
             )
+        }
+        OddityKind::FieldCount => {
+            "these rows were rejected for their number of fields; correct them, and empty their error_info".to_owned()
         }
         OddityKind::Frequent(field) => {
             let null = oddity.value.as_deref().map(|value| format!("{} reads it as empty; ", flag_words("null", value)));

@@ -2,15 +2,15 @@
 
 use std::io::{self, Cursor, Read};
 
-use encoding_rs::Encoding;
+use encoding_rs::{Encoding, UTF_16BE, UTF_16LE};
 
 use super::encoding::{refuse_not_utf8, warning};
 use super::flags::InputFlags;
 use super::input::{is_stdin, is_stream, open_file, roster_error};
 use super::settings::format;
 use crate::domain::position::FileStat;
-use crate::io::roster::{InputFile, RosterError, first_look};
-use crate::io::source::{Contents, Meter, Metered, TextStream};
+use crate::io::roster::{InputFile, NotUtf8, NotUtf8In, RosterError, first_look};
+use crate::io::source::{Contents, EncodingFrom, Meter, Metered, TextStream};
 use crate::shell::exit::ExitMessage;
 
 /// An input that is open, with its header and its first 1,000 records judged.
@@ -46,7 +46,8 @@ impl OpenedInput {
         let mut rest = TextStream::open(Metered::new(raw, &meter), flags.encoding).map_err(failed)?;
         let mut head = Vec::new();
         let look = first_look(Tee { text: &mut rest, head: &mut head }, &format(flags)).map_err(|error| roster_error(path, &error))?;
-        if let Some(found) = look.not_utf8 {
+        let misnamed = || is_misnamed(&rest).then(|| NotUtf8 { place: NotUtf8In::Header, bytes: Vec::new() });
+        if let Some(found) = look.not_utf8.or_else(misnamed) {
             return Err(refuse_not_utf8(flags, &found, &rest));
         }
         let warning = warning(flags, &rest);
@@ -103,9 +104,16 @@ impl OpenedInput {
     }
 
     /// What would be read again of a file, recoded as it was.
-    pub(super) fn reopen(file: &InputFile, asked: Option<&'static Encoding>) -> Result<TextStream<'static>, RosterError> {
-        Ok(TextStream::open(file.reader(), asked)?)
+    pub(super) fn reopen(file: &InputFile, asked: Option<&'static Encoding>, meter: &Meter) -> Result<TextStream<'static>, RosterError> {
+        Ok(TextStream::open(Metered::new(file.reader(), meter), asked)?)
     }
+}
+
+/// Whether a text is said to be UTF-16 and can't be, though every two bytes may make a character: delimiters and line ends have a zero.
+fn is_misnamed(text: &TextStream) -> bool {
+    let contents = text.contents();
+    let is_utf16 = contents.encoding == UTF_16LE || contents.encoding == UTF_16BE;
+    is_utf16 && contents.encoding_from == EncodingFrom::Asked && !text.sample().is_empty() && !text.sample().contains(&0)
 }
 
 /// Keeps what is read of a text.

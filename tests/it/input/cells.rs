@@ -260,6 +260,25 @@ fn a_file_of_no_bytes_is_one_without_records_where_that_is_allowed() {
 }
 
 #[test]
+fn a_sync_takes_a_file_of_no_bytes_where_that_is_allowed() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", crate::binary::users(3));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", "");
+    sync(&bench, &server).run().exits(2).because("the file is empty");
+    // It has no line end, either.
+    sync(&bench, &server).args(&["--allow", "empty"]).run().exits(6).because("cut").hints("--allow cut");
+    let run = sync(&bench, &server).args(&["--allow", "empty", "--allow", "cut"]).run().exits(0);
+    assert_eq!((run.summary["plan"]["missing"].as_u64(), server.calls()), (Some(3), 3), "{}", run.stderr);
+    // Other guards judge it as any file.
+    bench.write("users.csv", crate::binary::users(100));
+    sync(&bench, &server).run().exits(0);
+    bench.write("users.csv", "");
+    sync(&bench, &server).args(&["--allow", "empty"]).run().exits(6).because("shrunk");
+}
+
+#[test]
 fn a_sync_reads_uuids_as_the_last_finished_one() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
@@ -373,6 +392,51 @@ fn what_quotes_have_swallowed_is_sent_by_no_rejects_file_until_it_is_mended() {
             bench.write("users.rejects.csv", bench.read("again.rejects.csv"));
         }
     }
+}
+
+#[test]
+fn whatever_was_rejected_is_short_enough_for_an_import_of_its_rejects() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    // Each record is as long as one may be. In the rejects quotes are doubled, surplus fields stand in the reason, and bytes that are no text
+    // become three each there.
+    let rows = [("u1,\"", "\"\",", "\"\n"), ("u2,", "a\"", "\n"), ("u3,n,", "\u{e9}", "\n"), ("u4,n,", "a\",", "\n")];
+    let mut text = b"UserID,Nick\n".to_vec();
+    for (start, middle, end) in rows {
+        let middle: Vec<u8> = middle.chars().map(|char| u8::try_from(char).unwrap()).collect();
+        let room = (1 << 16) - start.len() - end.len();
+        let filler = middle.iter().copied().cycle().take(room / middle.len() * middle.len());
+        text.extend(start.bytes().chain(filler).chain(end.bytes()));
+    }
+    bench.write("users.csv", text);
+    let run = bench.import(&server).run().exits(3);
+    assert_eq!((run.statuses(), server.calls()), (vec!["invalid"; 4], 0));
+    let rejects = bench.path("users.rejects.csv");
+    assert!(std::fs::metadata(&rejects).unwrap().len() > 4 << 16);
+    let run = bench.import_of("users.rejects.csv", &server).run();
+    assert_eq!(run.rows.len(), 4, "{}", run.stderr);
+    // As long as that a record is only in a rejects file.
+    let header_only = std::fs::read_to_string(&rejects).map(|text| text.replacen(",error_info", ",info", 1));
+    bench.write("other.csv", header_only.unwrap());
+    bench.call(&["check", "other.csv"]).run().exits(2);
+}
+
+#[test]
+fn a_row_of_a_rejects_file_that_had_another_number_of_fields_is_told_before_it_is_sent() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Nick,FaceUrl\na,Li, Lei,https://x.example/1\nb\n c,Ann,\nd,Bob,\n");
+    bench.import(&server).run().exits(3).because("3 invalid");
+    let told = "odd: cells that may stand in the wrong columns";
+    let check = bench.call(&["check", "users.rejects.csv"]).run();
+    assert!(check.stdout.contains(&format!("{told}: 2 records")), "{}", check.stdout);
+    bench.import_of("users.rejects.csv", &server).args(&["--strict"]).run().exits(2).because("wrong columns");
+    let run = bench.import_of("users.rejects.csv", &server).run().exits(3);
+    let place = |words: &str| run.stderr.find(words).unwrap_or_else(|| panic!("{words}: {}", run.stderr));
+    assert!(place(told) < place("importing users.rejects.csv"), "{}", run.stderr);
+    // What somebody has mended says no more why it was rejected.
+    bench.write("mended.csv", "UserID,Nick,FaceUrl,error_code,error_info\na,\"Li, Lei\",https://x.example/1,,\n");
+    assert!(!bench.call(&["check", "mended.csv"]).run().exits(0).stdout.contains(told));
 }
 
 #[test]

@@ -253,6 +253,12 @@ fn a_verification_ends_as_finished_only_if_what_it_read_still_stands() {
     });
 }
 
+/// A packed file to which a part of its own is appended, packed likewise.
+fn append_packed(path: &Path) {
+    let more: String = users(ROWS + MORE).split_inclusive('\n').skip(1 + usize::try_from(ROWS).unwrap()).collect();
+    OpenOptions::new().append(true).open(path).unwrap().write_all(&gzip(more.as_bytes())).unwrap();
+}
+
 /// What becomes of a compressed file, and whether a run on its copy may end as finished then.
 fn change_packed(path: &Path, name: &str) -> bool {
     let packed = |text: &str| gzip(text.as_bytes());
@@ -302,6 +308,48 @@ fn a_compressed_file_that_changes_while_its_copy_is_at_work_is_no_other_case() {
         call("0").run().exits(0);
         assert!(!bench.names().contains("users.input.csv"), "{context}");
     });
+}
+
+#[test]
+fn a_compressed_file_that_grows_while_its_copy_is_imported_is_read_on() {
+    for limit in [None, Some("5000")] {
+        let bench = CliFixture::new();
+        let path = bench.path("users.csv.gz");
+        bench.write("users.csv.gz", gzip(users(ROWS).as_bytes()));
+        let requests = AtomicUsize::new(0);
+        let server = Server::new(move |_| {
+            if requests.fetch_add(1, Ordering::SeqCst) == 100 {
+                append_packed(&path);
+            }
+            imported()
+        });
+        let call = || bench.quiet_import_into("users.csv.gz", &server.endpoint()).against(&server).at_any_rate();
+        let results = || bench.read("users.results.csv").lines().count() as u64 - 1;
+        if let Some(limit) = limit {
+            // It counts for all readings together, so that the next command goes on.
+            call().args(&["--limit", limit]).run().exits(2).because("it has grown").hints("give the same command again");
+            assert_eq!(results(), ROWS);
+        }
+        let run = call().run().exits(0);
+        assert_eq!((results(), server.calls() as u64), (ROWS + MORE, ROWS + MORE), "{}", run.stderr);
+        assert_eq!(run.stderr.contains("has grown since it was copied"), limit.is_none(), "{}", run.stderr);
+        assert!(!bench.names().contains("users.input.csv"));
+    }
+}
+
+#[test]
+fn what_comes_to_a_compressed_file_while_its_copy_is_synced_is_the_next_ones() {
+    let bench = CliFixture::new();
+    let sandbox = sandbox();
+    bench.write("users.csv.gz", gzip(users(ROWS).as_bytes()));
+    let (key, endpoint) = (bench.key(), sandbox.endpoint());
+    let connection = ["--endpoint", &endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap(), "--no-progress"];
+    let call = |rate| bench.call(&["sync", "users.csv.gz", "--state", "s", "--batch", "--rate", rate]).args(&connection);
+    let mut running = call("15").start();
+    change_after(&sandbox, &mut running, (Api::MultiaccountImport, 3), || append_packed(&bench.path("users.csv.gz")));
+    let run = running.wait();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    call("0").run().exits(0).because("10 created");
 }
 
 #[test]

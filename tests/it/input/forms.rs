@@ -340,7 +340,12 @@ fn a_mark_or_a_flag_that_is_wrong_has_a_way_out() {
     // A flag that a file in UTF-8 doesn't need.
     bench.write("users.csv", rows.replace("的昵称", "的"));
     bench.write("plain.csv", "UserID,Nick\nu1,a\n");
-    bench.call(&["check", "plain.csv", "--encoding", "utf-16le"]).run().exits(2).hints("leave --encoding out");
+    for text in ["UserID,Nick\nu1,a\n", "UserID,Nick\nu1,ab\n", "UserID,Nick\nu1,张伟\nu2,张伟1\n"] {
+        bench.write("plain.csv", text);
+        for encoding in ["utf-16le", "utf-16be"] {
+            bench.call(&["check", "plain.csv", "--encoding", encoding]).run().exits(2).hints("leave --encoding out");
+        }
+    }
     call(&["--encoding", "big5"]).exits(2).hints("leave --encoding out").hints("张伟和王芳的");
     bench.write("users.csv", "UserID,Nick\na,张伟\nb,王芳\n");
     let run = call(&["--encoding", "gb18030"]);

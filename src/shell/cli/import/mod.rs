@@ -18,20 +18,19 @@ use super::exit_messages::cannot_open;
 use super::flags::ImportFlags;
 use super::preflight::EmptyFile;
 use super::reach::Reach;
-use super::settings::format;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, fill_error, state_error};
 use super::{check, columns, environment, input, last_calls, log, oddities, preflight, run, signals};
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
-use crate::flow::import::{self, ImportEnds, ImportProgress, ImportScope, ImportSettings, WatchedRecords};
+use crate::flow::import::{self, ImportEnd, ImportEnds, ImportProgress, ImportScope, ImportSettings, WatchedRecords};
 use crate::io::files::lock::Lockfile;
 use crate::io::gate::Rate;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, StartMode};
-use crate::io::roster::{self, Format, Header, InputFile, InputReader, NoHeader, Record, Roster, Watched};
+use crate::io::roster::{self, Format, Header, InputFile, InputReader, Record, Roster, RosterError, Watched};
 use crate::shell::exit::ExitMessage;
 use crate::shell::screen::progress::{ProgressReporter, Start};
 use ending::ImportEnding;
@@ -46,13 +45,39 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
             return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags)).into());
         }
         let job = ImportJob::of(flags)?;
-        let reach = Reach::new(&job.connection, &environment, Instant::now());
         steps.hold_pipe()?;
-        let last_calls = LastCalls::find(&job.paths.lock());
-        Ok(match prepare(&job, reach, last_calls, &bars)? {
-            PreparedImport::Run(run) => run.carry_out(&bars),
-            PreparedImport::Finished { tally, delimiter, filled } => ending::finished_earlier(&job, tally, delimiter, filled),
-        })
+        for _ in 1..READINGS_MAX {
+            match read_once(&job, &bars)? {
+                Reading::Ended(ended) => return Ok(ended),
+                Reading::HasGrown => {
+                    let file = input::shown(&flags.run.input.file);
+                    tracing::info!("{file} has grown since it was copied: what has come is read, too");
+                }
+            }
+        }
+        match read_once(&job, &bars)? {
+            Reading::Ended(ended) => Ok(ended),
+            Reading::HasGrown => Err(input::roster_error(&flags.run.input.file, &RosterError::Grown).into()),
+        }
+    })
+}
+
+/// How often an input that grows is copied. Chosen: what still grows then is not finished.
+const READINGS_MAX: u32 = 10;
+
+/// What one reading of the input came to.
+enum Reading {
+    Ended(Ended),
+    /// All of a copy is imported, and more has come to what it was made of: a run that resumes goes on with that.
+    HasGrown,
+}
+
+fn read_once(job: &ImportJob, bars: &MultiProgress) -> Result<Reading, ExitMessage> {
+    let reach = Reach::new(&job.connection, &environment, Instant::now());
+    let last_calls = LastCalls::find(&job.paths.lock());
+    Ok(match prepare(job, reach, last_calls, bars)? {
+        PreparedImport::Run(run) => run.carry_out(bars),
+        PreparedImport::Finished { tally, delimiter, filled } => Reading::Ended(ending::finished_earlier(job, tally, delimiter, filled)),
     })
 }
 
@@ -144,11 +169,7 @@ impl OpenInput {
     fn of(source: &Source, job: &ImportJob) -> Result<Self, ExitMessage> {
         let (file, stat) = source.open()?;
         let is_allowed = stat.len == 0 && job.admission.empty == EmptyFile::Allowed;
-        let format = if is_allowed {
-            Format { no_header: NoHeader::NoRecords, ..format(&job.typed.input) }
-        } else {
-            input::as_it_is_read(&file, &job.typed.input)?
-        };
+        let format = if is_allowed { input::without_records(&job.typed.input) } else { input::as_it_is_read(&file, &job.typed.input)? };
         Ok(Self { file, stat, format })
     }
 
@@ -217,10 +238,10 @@ struct ImportRun<'a> {
 }
 
 impl ImportRun<'_> {
-    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> Ended {
+    fn carry_out(self: Box<Self>, bars: &MultiProgress) -> Reading {
         let runtime = match run::runtime("the same command resumes") {
             Ok(runtime) => runtime,
-            Err(word) => return word.into(),
+            Err(word) => return Reading::Ended(word.into()),
         };
         let Self { inputs, journal, settings, stops } = *self;
         let ImportInputs { job, reach, source, input, state, roster, client } = inputs;
@@ -228,7 +249,7 @@ impl ImportRun<'_> {
         let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
             Ok(roster) => roster,
-            Err(error) => return input::roster_error(&job.typed.input.file, &error.into()).into(),
+            Err(error) => return Reading::Ended(input::roster_error(&job.typed.input.file, &error.into()).into()),
         };
         let watched = Watched::new(roster, input.file.clone(), input.stat);
         let began = Stopwatch::now();
@@ -238,7 +259,12 @@ impl ImportRun<'_> {
             on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
         };
         let ended = runtime.block_on(import::run(client.dependencies(stops), ends, settings));
-        ImportEnding { job, source, input, state, reach, blank, odd, start, before }.tell(ended, began.elapsed())
+        // A limit counts for all readings together, and only the first one begins again: these leave the rest to the next command.
+        let has_grown = matches!(&ended, Ok(ended) if matches!(ended.end, ImportEnd::Input(RosterError::Grown)));
+        if has_grown && job.typed.limit.is_none() && !job.typed.restart {
+            return Reading::HasGrown;
+        }
+        Reading::Ended(ImportEnding { job, source, input, state, reach, blank, odd, start, before }.tell(ended, began.elapsed()))
     }
 }
 

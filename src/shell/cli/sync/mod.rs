@@ -22,6 +22,7 @@ use super::signals::Leftover;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, new_identity};
 use super::{input, last_calls, log, run};
+use crate::domain::guard::Guard;
 use crate::flow::import::ImportEnd;
 use crate::flow::sync::{self, Dependencies, Intent, Locks, Prepared, Ready, Setup, SharedObserver, SyncInput};
 use crate::io::api::http::HttpApi;
@@ -78,7 +79,8 @@ impl<'a> Session<'a> {
         let lock = locks.as_ref().map(|locks| &locks.run);
         let source = Source::new(&SourceSettings { lock, flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
         let (file, stat) = source.open()?;
-        let format = input::as_it_is_read(&file, &job.typed.input)?;
+        let is_allowed = stat.len == 0 && job.guard_limits.allowed.contains(&Guard::Empty);
+        let format = if is_allowed { input::without_records(&job.typed.input) } else { input::as_it_is_read(&file, &job.typed.input)? };
         let input = SyncInput { path: source.named().to_owned(), original: source.original().cloned(), file, stat, format };
         let watch = Rc::new(RefCell::new(SyncWatch::new(job, bars, stat.len)));
         Ok(Self { job, runtime, locks, source, input, watch })
