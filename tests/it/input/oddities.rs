@@ -67,6 +67,24 @@ fn an_import_tells_what_is_odd_among_the_first_records_at_once_and_all_at_its_en
 }
 
 #[test]
+fn a_resumed_import_says_that_it_tells_what_is_odd_only_behind_what_was_settled() {
+    let server = Server::new(|_| imported());
+    let bench = CliFixture::new();
+    bench.write("users.csv", users(1_100) + "a,\u{200b}\nb,\u{200b}\n");
+    let all = "looked at for what is odd";
+    let first = bench.import(&server).at_any_rate().args(&["--limit", "1101"]).run().exits(0);
+    assert!(!first.stderr.contains(all), "{}", first.stderr);
+    let run = bench.import(&server).at_any_rate().run().exits(0);
+    assert!(run.stderr.contains("behind row 1,101: odd: Nick that nobody can see: 1 record: row 1102"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("behind row 1,101: only these rows were looked at for what is odd; chatlift check users.csv looks at all"),
+        "{}",
+        run.stderr
+    );
+    assert!(bench.call(&["check", "users.csv"]).run().exits(0).stdout.contains("nobody can see: 2 records"));
+}
+
+#[test]
 fn a_strict_import_reads_everything_first_and_judges_once() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();

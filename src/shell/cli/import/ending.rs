@@ -11,11 +11,13 @@ use crate::domain::figures;
 use crate::domain::oddity::OddityCounts;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
+use crate::flow::check::FIRST_RECORDS;
 use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome, Lane};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, DiskError, Journal};
 use crate::io::roster::{BlankLines, Roster, RosterError};
 use crate::shell::cli::command_end::Ended;
+use crate::shell::cli::command_line::CommandLine;
 use crate::shell::cli::exit_messages::{already_finished, disk_failed, having_waited, last_word};
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::remedies;
@@ -80,6 +82,11 @@ impl ImportEnding<'_> {
             tracing::warn!("{}", input::CUT_WORDS);
         }
         let which = if self.start.rows == 0 { String::new() } else { format!("behind row {}: ", figures::count(self.start.rows)) };
+        if self.start.rows > FIRST_RECORDS && !input::is_stream(&self.job.typed.input.file) {
+            // Those of the first records were told when the run began, and this process has not read what is settled.
+            let command = CommandLine::new("check").file(&self.job.typed.input.file).reading(&self.job.typed.input);
+            tracing::info!("{which}only these rows were looked at for what is odd; {command} looks at all");
+        }
         oddities::warn(&self.odd.borrow(), &which);
         remedies::warn(&self.odd.borrow().invalid);
         word
