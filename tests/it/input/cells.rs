@@ -263,7 +263,7 @@ fn a_file_of_no_bytes_is_one_without_records_where_that_is_allowed() {
 fn a_sync_takes_a_file_of_no_bytes_where_that_is_allowed() {
     let server = Server::new(|_| imported());
     let bench = CliFixture::new();
-    bench.write("users.csv", crate::binary::users(3));
+    bench.write("users.csv", crate::support::users(3));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", "");
     sync(&bench, &server).run().exits(2).because("the file is empty");
@@ -272,7 +272,7 @@ fn a_sync_takes_a_file_of_no_bytes_where_that_is_allowed() {
     let run = sync(&bench, &server).args(&["--allow", "empty", "--allow", "cut"]).run().exits(0);
     assert_eq!((run.summary["plan"]["missing"].as_u64(), server.calls()), (Some(3), 3), "{}", run.stderr);
     // Other guards judge it as any file.
-    bench.write("users.csv", crate::binary::users(100));
+    bench.write("users.csv", crate::support::users(100));
     sync(&bench, &server).run().exits(0);
     bench.write("users.csv", "");
     sync(&bench, &server).args(&["--allow", "empty"]).run().exits(6).because("shrunk");

@@ -4,6 +4,7 @@ mod cells;
 mod changing;
 mod files;
 mod forms;
+mod hints;
 mod odd_fixtures;
 mod oddities;
 mod profile_columns;
