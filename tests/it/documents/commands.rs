@@ -9,10 +9,14 @@ use clap::{CommandFactory, Parser};
 
 use chatlift::shell::cli::flags::Cli;
 
-use crate::support::{CliFixture, KEY, Running, eventually};
+use crate::support::ports::unused_port;
+use crate::support::tools::skipped;
+use crate::support::{CliFixture, KEY, Running, eventually, users};
 
 /// The documents for users.
 const PAGES: [&str; 2] = ["README.md", "docs"];
+/// Seconds that a block may take. Chosen: far more than any needs, even on a busy machine.
+const SHELL_MAX_S: &str = "60";
 /// Flags of other programs in the documents for users.
 const FLAGS_OF_OTHERS: [&str; 6] = ["--release", "--locked", "--path", "--bench", "--test", "--now"];
 /// Names that stand for a value in the documents, and a value.
@@ -86,8 +90,13 @@ impl<'a> Reader<'a> {
         let stdin = self.folder.path().join("typed");
         std::fs::write(&stdin, format!("{KEY}\n")).unwrap();
         let path = format!("{}:{}", self.folder.path().join("bin").display(), std::env::var("PATH").unwrap());
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(self.folder.path()).env_clear().env("PATH", path);
+        // `timeout` ends a shell that waits for ever, and everything that it has started.
+        let mut shell = Command::new("timeout");
+        shell
+            .args([SHELL_MAX_S, "/bin/sh", "-c", &format!("exec 2>&1\n{script}")])
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", path);
         // The limit costs time; other tests hold it.
         shell.env("CHATLIFT_RATE", "0").envs(self.exported.iter().cloned()).stdin(Stdio::from(std::fs::File::open(stdin).unwrap()));
         let output = shell.output().unwrap();
@@ -138,6 +147,25 @@ fn each_command_of_the_readme_prints_what_stands_below_it() {
         }
     }
     assert!(compared >= 7, "only {compared} outputs stand below their commands");
+}
+
+/// The first block of docs/SANDBOX.md, with a port that is free, for a few users.
+#[test]
+fn the_rehearsal_runs_as_it_stands_and_leaves_nothing_running() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        skipped("the rehearsal of docs/SANDBOX.md", "curl is missing");
+        return;
+    }
+    let mut reader = Reader::new("unused");
+    std::fs::write(reader.folder.path().join("users.csv"), users(20)).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/SANDBOX.md")).unwrap();
+    let block = blocks(&page).into_iter().find(|block| block.language == "sh").unwrap();
+    let port = unused_port().to_string();
+    let printed = reader.run(&format!("{}wait\n", block.text.replace("18080", &port)));
+    for expected in ["done: all 20 rows imported", "\"violations\":0", "\"UserID\":\"user1\"", "UserID,Nick,FaceUrl"] {
+        assert!(printed.contains(expected), "{expected} is not in {printed}");
+    }
+    assert!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "the sandbox has stopped");
 }
 
 #[test]

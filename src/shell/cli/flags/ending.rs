@@ -8,14 +8,14 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "At the end")]
 pub struct EndFlags {
-    /// Write the run's figures as Prometheus metrics, for the node exporter's textfile collector: FILE.prom
+    /// Write the figures of the run as Prometheus metrics, for the textfile collector of the node exporter: FILE.prom
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
-    /// The label `job` of the metrics [default: the input's name without its ending]
+    /// The label `job` of the metrics [default: the name of the input without its ending]
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
-    /// Run this program (no shell) with the summary on its standard input and CHATLIFT_EXIT_CODE, CHATLIFT_OUTCOME and CHATLIFT_COMMAND in
-    /// its environment; it has a minute
+    /// Run this program (no shell) at every end. It gets the summary on its standard input, and CHATLIFT_EXIT_CODE, CHATLIFT_OUTCOME and
+    /// CHATLIFT_COMMAND in its environment. It may run for a minute
     #[arg(long, value_name = "COMMAND", value_parser = command_words)]
     pub on_end: Option<CommandWords>,
 }
