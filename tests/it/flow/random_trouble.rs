@@ -16,10 +16,11 @@ use chatlift::flow::import::OnBatchFailure;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::service::{Call, Reply, Service, World, code, fine, listing, records};
+use super::service::{Call, Reply, Service, World, code, fine, listing, records, with_tags};
 
 const SINGLE: Command = Command::AccountImport;
 const BATCH: Command = Command::MultiaccountImport;
+const PROFILE: Command = Command::PortraitSet;
 /// Starts of the same command that a case may take: each settles a row at least or was stopped by the test.
 const STARTS: u32 = 400;
 
@@ -30,10 +31,10 @@ fn number(user_id: &str) -> u64 {
 /// What the service remembers of the records.
 #[derive(Debug, Default)]
 struct Book {
-    /// Temporary errors of their own that they have met.
-    met: BTreeMap<u64, u32>,
-    /// The outages that their single calls of this start have met.
-    struck: BTreeMap<u64, BTreeSet<usize>>,
+    /// Temporary errors of their own that they have met, by API.
+    met: BTreeMap<(Command, u64), u32>,
+    /// The outages that their single calls of this start have met, by API.
+    struck: BTreeMap<(Command, u64), BTreeSet<usize>>,
 }
 
 /// What the service has against the records of a file.
@@ -46,8 +47,13 @@ struct Town {
     passing: BTreeMap<u64, u32>,
     /// These are refused.
     refused: BTreeSet<u64>,
-    /// When every call fails.
+    /// Of a hundred records so many have tags.
+    tags: u64,
+    /// These meet a temporary error whenever their profile is set.
+    bad_profiles: BTreeSet<u64>,
+    /// When every call fails, and when all that set profiles do.
     outages: Vec<Range<Duration>>,
+    profile_outages: Vec<Range<Duration>>,
     is_batched: bool,
     latency: Duration,
 }
@@ -68,7 +74,10 @@ impl Town {
             bad,
             passing: meets,
             refused: (1..=rows).filter(|_| random.u32(..50) == 0).collect(),
+            tags: random.choice([0, 0, 10, 100]).unwrap_or(0),
+            bad_profiles: BTreeSet::new(),
             outages: Vec::new(),
+            profile_outages: Vec::new(),
             is_batched: random.u32(..3) == 0,
             latency: Duration::from_millis(random.u64(1..200)),
         };
@@ -76,46 +85,69 @@ impl Town {
             let from = random.u64(1..=rows);
             town.bad.extend(from..=(from + random.u64(1..200)).min(rows));
         }
-        let mut at = 0;
-        for _ in 0..random.u32(..3) {
-            at += random.u64(..20_000);
-            let lasts = *random.choice(&[300, 2_000, 20_000, 600_000]).unwrap_or(&0);
-            town.outages.push(Duration::from_millis(at)..Duration::from_millis(at + lasts));
-            at += lasts;
+        town.outages = outages(random);
+        if town.tags > 0 {
+            let share = random.choice([0, 0, 2, 30]).unwrap_or(0);
+            town.bad_profiles = (1..=rows).filter(|row| town.has_tags(*row) && random.u64(..100) < share).collect();
+            town.profile_outages = outages(random);
         }
         town
     }
 
+    fn has_tags(&self, row: u64) -> bool {
+        row.wrapping_mul(37) % 100 < self.tags
+    }
+
     /// The outage at this moment, by its number.
-    fn outage_at(&self, at: Duration) -> Option<usize> {
-        self.outages.iter().position(|outage| outage.contains(&at))
+    fn outage_at(&self, command: Command, at: Duration) -> Option<usize> {
+        let own: &[_] = if command == PROFILE { &self.profile_outages } else { &[] };
+        self.outages.iter().chain(own).position(|outage| outage.contains(&at))
     }
 
     fn is_good(&self, row: u64) -> bool {
-        !self.bad.contains(&row) && !self.passing.contains_key(&row)
+        !self.bad.contains(&row) && !self.passing.contains_key(&row) && !self.bad_profiles.contains(&row)
+    }
+
+    /// Whether the attempts of a row at this API may have run out. A record's own temporary errors and those of an outage too short to be
+    /// noticed may use them up together, and so may two such outages: the service was well in between, and after. One alone never does.
+    fn may_run_out(&self, struck: &BTreeMap<(Command, u64), BTreeSet<usize>>, command: Command, row: u64) -> bool {
+        let own = usize::from(command == SINGLE && self.passing.contains_key(&row));
+        struck.get(&(command, row)).map_or(0, BTreeSet::len) + own >= 2
     }
 
     fn reply(&self, call: &Call<'_>, fault: &CallOutcome, Book { met, struck }: &mut Book) -> Reply {
         let faulty = |end: CallOutcome| Reply { connect: Duration::ZERO, latency: self.latency, end };
         let row = number(call.user_id);
-        if let Some(outage) = self.outage_at(call.at) {
-            if call.command == SINGLE {
-                struck.entry(row).or_default().insert(outage);
+        if let Some(outage) = self.outage_at(call.command, call.at) {
+            if [SINGLE, PROFILE].contains(&call.command) {
+                struck.entry((call.command, row)).or_default().insert(outage);
             }
             return faulty(fault.clone());
         }
         match call.command {
             BATCH => listing(call, self.latency, |id| !self.is_good(number(id)) || self.refused.contains(&number(id))),
+            PROFILE if self.bad_profiles.contains(&row) => code(70500),
             SINGLE if self.bad.contains(&row) => code(40006),
             SINGLE if self.refused.contains(&row) => code(40601),
             SINGLE => {
-                let times = met.entry(row).or_default();
+                let times = met.entry((SINGLE, row)).or_default();
                 *times += 1;
                 if self.passing.get(&row).is_some_and(|passing| *times <= *passing) { code(70169) } else { fine(call, self.latency) }
             }
             _ => fine(call, self.latency),
         }
     }
+}
+
+fn outages(random: &mut fastrand::Rng) -> Vec<Range<Duration>> {
+    let (mut outages, mut at) = (Vec::new(), 0);
+    for _ in 0..random.u32(..3) {
+        at += random.u64(..20_000);
+        let lasts = *random.choice(&[300, 2_000, 20_000, 600_000]).unwrap_or(&0);
+        outages.push(Duration::from_millis(at)..Duration::from_millis(at + lasts));
+        at += lasts;
+    }
+    outages
 }
 
 async fn check(seed: u64) {
@@ -135,7 +167,10 @@ async fn check(seed: u64) {
     for start in 0.. {
         assert!(start < STARTS, "seed {seed}: stuck at {done} of {} rows", town.rows);
         let (left, from) = (town.rows - done, began.elapsed());
-        let mut world = World::new(records((done + 1..=town.rows).map(|row| (format!("user{row}"), String::new())))).seeded(random.u64(..));
+        let rows = records((done + 1..=town.rows).map(|row| (format!("user{row}"), String::new())));
+        let (tagged, before) = (town.clone(), done);
+        let rows = with_tags(rows, move |row| if tagged.has_tags(before + row) { &["x", "y"] } else { &[] });
+        let mut world = World::new(rows).seeded(random.u64(..));
         if town.is_batched {
             world = world.in_batches(OnBatchFailure::FallBack);
         }
@@ -148,7 +183,7 @@ async fn check(seed: u64) {
         book.borrow_mut().struck.clear();
         let run = world.run(&service).await;
         let says = format!("seed {seed}, start {start} at row {done} of {}, {:?}", town.rows, run.end);
-        let was_out = town.outages.iter().any(|outage| outage.start < began.elapsed() && outage.end > from);
+        let was_out = town.outages.iter().chain(&town.profile_outages).any(|outage| outage.start < began.elapsed() && outage.end > from);
         let settled = run.rows.len() as u64;
         assert!(settled > 0 || left == 0 || matches!(run.end, ImportEnd::Aborted(AbortCause::Signal)), "{says}: no row was settled");
         let good_ones = (done + 1..=(done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
@@ -156,11 +191,9 @@ async fn check(seed: u64) {
         let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
         for (row, outcome) in all_failed.map(|row| (row.row + done, &row.outcome)) {
             failed.insert(row);
-            // A record's own temporary errors and those of an outage too short to be noticed may use up its attempts together, and so may two
-            // such outages: the service was well in between, and after. One alone never does.
-            let struck = book.borrow().struck.get(&row).map_or(0, BTreeSet::len);
-            let has_both = struck + usize::from(town.passing.contains_key(&row)) >= 2;
-            let is_due = has_both || town.bad.contains(&row) || town.refused.contains(&row);
+            let struck = &book.borrow().struck;
+            let has_run_out = town.may_run_out(struck, SINGLE, row) || town.may_run_out(struck, PROFILE, row);
+            let is_due = has_run_out || town.bad.union(&town.bad_profiles).any(|bad| *bad == row) || town.refused.contains(&row);
             assert!(
                 is_due,
                 "{says}: row {row}, {:?}, {outcome:?}, down {} times, outages {:?}",
@@ -169,7 +202,7 @@ async fn check(seed: u64) {
                 town.outages
             );
         }
-        let odd = run.rows.iter().find(|row| row.outcome.attempts < 1 || row.outcome.attempts > 10);
+        let odd = run.rows.iter().find(|row| row.outcome.attempts < 1 || row.outcome.attempts > 20);
         assert!(odd.is_none(), "{says}: {odd:?}, {:?}", town.outages);
         done += settled;
         match run.end {
@@ -181,7 +214,10 @@ async fn check(seed: u64) {
     }
     assert_eq!(service.overlaps(), 0, "seed {seed}");
     assert_eq!(done, town.rows, "seed {seed}");
-    assert!(town.bad.union(&town.refused).all(|row| failed.contains(row)), "seed {seed}: {failed:?}");
+    assert!(
+        [&town.bad, &town.refused, &town.bad_profiles].into_iter().flatten().all(|row| failed.contains(row)),
+        "seed {seed}: {failed:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,6 +40,71 @@ impl Fate {
     }
 }
 
+/// What a service has against the profile of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProfileFate {
+    Fine,
+    /// Its own fault.
+    Refused(i64),
+    /// So many calls fail, with a passing fault or because the account isn't there yet.
+    Passing(u32),
+    Late(u32),
+    /// Every call fails with a passing fault.
+    Poisoned,
+}
+
+impl ProfileFate {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        match random.u32(..100) {
+            0 => ProfileFate::Refused(40605),
+            1 => ProfileFate::Refused(40601),
+            2..=5 => ProfileFate::Passing(random.u32(1..4)),
+            6 | 7 => ProfileFate::Late(random.u32(1..4)),
+            8 => ProfileFate::Poisoned,
+            _ => ProfileFate::Fine,
+        }
+    }
+
+    fn is_taken_in_the_end(self) -> bool {
+        matches!(self, ProfileFate::Fine | ProfileFate::Passing(_) | ProfileFate::Late(_))
+    }
+}
+
+/// Which records have tags, and what is sent for those that have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profiles {
+    None,
+    /// A tenth of the records, or all.
+    Tenth,
+    All,
+    /// As a sync that knows what differs.
+    Mixed,
+    Only,
+}
+
+impl Profiles {
+    fn has_tags(self, random: &mut fastrand::Rng) -> bool {
+        match self {
+            Profiles::None => false,
+            Profiles::Tenth => random.u32(..10) == 0,
+            Profiles::Mixed => random.bool(),
+            Profiles::All | Profiles::Only => true,
+        }
+    }
+
+    fn calls(self, has_tags: bool, random: &mut fastrand::Rng) -> RowCalls {
+        match self {
+            _ if !has_tags => RowCalls::Import,
+            Profiles::Mixed => *random.choice(&[RowCalls::Import, RowCalls::ImportAndProfile, RowCalls::ProfileOnly]).unwrap(),
+            Profiles::None | Profiles::Tenth | Profiles::All | Profiles::Only => RowCalls::ImportAndProfile,
+        }
+    }
+
+    fn scope(self) -> ImportScope {
+        if self == Profiles::Only { ImportScope::ProfilesOnly } else { ImportScope::Everything }
+    }
+}
+
 /// What a service has against batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchSupport {
@@ -55,12 +120,29 @@ struct RandomService {
     /// Of a hundred calls so many meet something that has nothing to do with their records.
     trouble: u32,
     fates: BTreeMap<String, Fate>,
+    profiles: BTreeMap<String, ProfileFate>,
+    /// Users that it has.
+    known: BTreeSet<String>,
     /// Passing faults that singles of an id have met: fewer than would fail it in the single lane.
     met: BTreeMap<String, u32>,
 }
 
 impl RandomService {
     fn answer(&mut self, sent: &SentCall) -> CallOutcome {
+        let end = self.answer_to(sent);
+        let listed = match &end {
+            CallOutcome::Done(Answer::FailAccounts(listed)) => listed.clone(),
+            _ => Vec::new(),
+        };
+        if matches!(end, CallOutcome::Done(_)) && matches!(sent.command, Command::AccountImport | Command::MultiaccountImport) {
+            let taken =
+                sent.accounts.iter().map(|account| account.user_id.as_str()).filter(|id| !listed.iter().any(|other| **other == **id));
+            self.known.extend(taken.map(str::to_owned));
+        }
+        end
+    }
+
+    fn answer_to(&mut self, sent: &SentCall) -> CallOutcome {
         let ids: Vec<String> = sent.accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect();
         if self.random.u32(..100) < self.trouble
             && let Some(end) = self.trouble(sent, &ids)
@@ -68,6 +150,7 @@ impl RandomService {
             return end;
         }
         match sent.command {
+            Command::PortraitSet => self.profile(&ids[0]).unwrap_or_else(|| fine(sent)),
             Command::PortraitGet if self.batches == BatchSupport::CannotBeRead => code(40003),
             Command::PortraitGet if self.batches == BatchSupport::DropProfiles => dropping(sent),
             Command::MultiaccountImport if self.batches == BatchSupport::AreRefused => code(40001),
@@ -91,9 +174,27 @@ impl RandomService {
                 if sent.command == Command::PortraitGet {
                     return None;
                 }
-                (sent.command == Command::MultiaccountImport || self.may_meet(&ids[0], 1)).then_some(end)
+                let meets = if sent.command == Command::PortraitSet { format!("profile of {}", ids[0]) } else { ids[0].clone() };
+                (sent.command == Command::MultiaccountImport || self.may_meet(&meets, 1)).then_some(end)
             }
         }
+    }
+
+    /// What a user does to the call that sets its profile.
+    fn profile(&mut self, id: &str) -> Option<CallOutcome> {
+        if !self.known.contains(id) {
+            return Some(code(40003));
+        }
+        let (left, end) = match self.profiles[id] {
+            ProfileFate::Fine => return None,
+            ProfileFate::Refused(code_) => return Some(code(code_)),
+            ProfileFate::Poisoned => return Some(code(70500)),
+            ProfileFate::Passing(0) | ProfileFate::Late(0) => return None,
+            ProfileFate::Passing(left) => (ProfileFate::Passing(left - 1), lost()),
+            ProfileFate::Late(left) => (ProfileFate::Late(left - 1), code(40003)),
+        };
+        self.profiles.insert(id.to_owned(), left);
+        Some(end)
     }
 
     fn may_meet(&mut self, id: &str, most: u32) -> bool {
@@ -135,29 +236,58 @@ impl RandomService {
 }
 
 /// A run over a random file: calls are in flight together and end in any order.
-fn check(seed: u64, rows: u64, batches: BatchSupport, trouble: u32, in_flight: usize) {
+fn check(seed: u64, rows: u64, (batches, profiles): (BatchSupport, Profiles), trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut harness = ImportHarness::new(OnBatchFailure::FallBack);
     harness.scheduler.limits.in_flight = in_flight;
-    harness.workload.window.records = random.usize(150..2_000);
+    let window = WindowLimits { records: random.usize(150..2_000), ..harness.workload.window };
+    let lane = if profiles != Profiles::None && random.bool() { Lane::Single } else { harness.workload.lane() };
+    harness.workload = ImportWorkload::new(window, (lane, profiles.scope()), 1);
     let has_profiles = random.u32(..3);
     let mut ids = Vec::new();
+    let mut sent_for: Vec<RowCalls> = Vec::new();
+    let mut profile_fates = BTreeMap::new();
     let mut fates = BTreeMap::new();
-    let mut service = RandomService { random: random.fork(), batches, trouble, fates: BTreeMap::new(), met: BTreeMap::new() };
+    let mut service = RandomService {
+        random: random.fork(),
+        batches,
+        trouble,
+        fates: BTreeMap::new(),
+        profiles: BTreeMap::new(),
+        known: BTreeSet::new(),
+        met: BTreeMap::new(),
+    };
     let mut flying: Vec<(Instant, SentCall)> = Vec::new();
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
     loop {
-        while harness.wants_record() {
+        while harness.wants_record() || harness.scheduler.wants_fresh(&harness.workload, Command::PortraitSet, harness.now) {
             if ids.len() as u64 == rows {
                 harness.workload.input_ended();
                 break;
             }
             let id =
                 if !ids.is_empty() && random.u32(..10) == 0 { random.choice(&ids).cloned().unwrap() } else { format!("u{}", ids.len()) };
-            let fate = *fates.entry(id.clone()).or_insert_with(|| Fate::draw(&mut random));
+            let fate = *fates.entry(id.clone()).or_insert_with(|| match Fate::draw(&mut random) {
+                // Of a single record that may be the very first, nobody can tell.
+                Fate::Refused(60003) if lane == Lane::Single => Fate::Refused(40601),
+                fate => fate,
+            });
             service.fates.entry(id.clone()).or_insert(fate);
-            harness.admit(&id, if random.u32(..2) < has_profiles { "Nick" } else { "" });
+            let profile = *service.profiles.entry(id.clone()).or_insert_with(|| ProfileFate::draw(&mut random));
+            if profiles != Profiles::None && random.bool() && fate.is_taken_in_the_end() {
+                service.known.insert(id.clone());
+            }
+            let has_tags = profiles.has_tags(&mut random);
+            let keys: &[&str] = if has_tags { random.choice([&["x"][..], &["x", "y"], &["y", "z"]]).unwrap() } else { &[] };
+            let calls = profiles.calls(has_tags, &mut random);
+            let record = harness.record(&id, if random.u32(..2) < has_profiles { "Nick" } else { "" }, keys);
+            harness.workload.admit(IncomingRecord::Record { record, accepted_as: Status::Imported, calls }, SystemTime::UNIX_EPOCH);
+            sent_for.push(match calls {
+                RowCalls::ImportAndProfile if profiles == Profiles::Only => RowCalls::ProfileOnly,
+                calls => calls,
+            });
+            profile_fates.entry(id.clone()).or_insert(profile);
             ids.push(id);
         }
         while let Some(sent) = harness.send_any() {
@@ -195,9 +325,16 @@ fn check(seed: u64, rows: u64, batches: BatchSupport, trouble: u32, in_flight: u
         }
     }
     assert!(outcomes.iter().map(|outcome| outcome.0).eq(1..=rows));
-    for ((row, status, error, attempts), id) in outcomes.into_iter().zip(&ids) {
+    for (((row, status, error, attempts), id), calls) in outcomes.into_iter().zip(&ids).zip(sent_for) {
         let fate = fates[id];
-        assert_eq!(status == Status::Imported, fate.is_taken_in_the_end(), "row {row}, {id}, {fate:?}, {error:?}");
+        let profile = profile_fates[id];
+        let is_due = match calls {
+            RowCalls::Import => fate.is_taken_in_the_end(),
+            RowCalls::ImportAndProfile => fate.is_taken_in_the_end() && profile.is_taken_in_the_end(),
+            // The service may know the user whatever it has against its import.
+            RowCalls::ProfileOnly => (fate.is_taken_in_the_end() || status == Status::Imported) && profile.is_taken_in_the_end(),
+        };
+        assert_eq!(status == Status::Imported, is_due, "row {row}, {id}, {calls:?}, {fate:?}, {profile:?}, {error:?}");
         assert!(attempts >= 1);
     }
     let fell_back = harness.workload.lane() == Lane::FellBack;
@@ -207,7 +344,7 @@ fn check(seed: u64, rows: u64, batches: BatchSupport, trouble: u32, in_flight: u
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_was_met_once_is_met_again() {
-    check(16_055_226_158_787_962_243, 215, BatchSupport::Work, 0, 256);
+    check(16_055_226_158_787_962_243, 215, (BatchSupport::Work, Profiles::None), 0, 256);
 }
 
 fn cases() -> u32 {
@@ -222,10 +359,11 @@ proptest! {
         seed: u64,
         rows in 1_u64..1_200,
         batches in prop::sample::select(vec![BatchSupport::Work, BatchSupport::Work, BatchSupport::Work, BatchSupport::DropProfiles, BatchSupport::AreRefused, BatchSupport::CannotBeRead]),
+        profiles in prop::sample::select(vec![Profiles::None, Profiles::Tenth, Profiles::All, Profiles::Mixed, Profiles::Only]),
         trouble in prop::sample::select(vec![0_u32, 0, 2, 15]),
         in_flight in prop::sample::select(vec![1_usize, 2, 8, 256]),
     ) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
-            .block_on(async { check(seed, rows, batches, trouble, in_flight) });
+            .block_on(async { check(seed, rows, (batches, profiles), trouble, in_flight) });
     }
 }
