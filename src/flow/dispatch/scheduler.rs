@@ -146,7 +146,8 @@ impl<W: Workload> Scheduler<W> {
         if let Some((tested, means)) = self.next_probe(workload, command, now) {
             return Some(Choice::Probe(tested, means));
         }
-        if self.is_down(W::breaker_of(command)) {
+        let breaker = W::breaker_of(command);
+        if self.is_down(breaker) || self.apis[breaker].in_flight >= workload.most_in_flight(breaker, self.limits.in_flight) {
             return None;
         }
         let retry = self.jobs.first_due(command).filter(|id| workload.may_leave(&self.jobs[*id]));

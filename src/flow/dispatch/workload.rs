@@ -95,6 +95,11 @@ pub trait Workload {
         true
     }
 
+    /// How many calls of this breaker may be in flight, of so many of all together.
+    fn most_in_flight(&self, _: Command, all: usize) -> usize {
+        all
+    }
+
     /// Whether calls with this command are still made.
     fn sends(&self, _: Command) -> bool {
         true

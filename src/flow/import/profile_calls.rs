@@ -241,6 +241,10 @@ impl ImportWorkload {
     fn single_refused(&mut self, job: &Job<Rows>, failure: Failure, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         let ProfileCalls { trial, .. } = &mut self.profiles;
+        if failure.0 == Some(NO_PROFILE) {
+            trial.forget(row);
+            return self.import_first(job);
+        }
         let Some(tag) = trial.singly(row).map(|tried| tried.tag().clone()) else { return self.next_single(job, at) };
         let why = match failure.0 {
             Some(NO_TAG) => Some(HaltReason::NoSuchTag),

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chatlift::sandbox::{Audit, Sandbox, SandboxCommand, SandboxSettings};
+use chatlift::sandbox::{Audit, CustomFields, Sandbox, SandboxCommand, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::support::ports::is_connected_to;
@@ -26,8 +26,10 @@ const EARLY: Duration = Duration::from_millis(40);
 const CALLS_MAX: u64 = 400;
 /// The most requests before a process is sometimes killed or stopped. Chosen: more than the 1,000 rows of a commit.
 const MANY_CALLS_MAX: u64 = 1_400;
-/// Requests that test the service for a suspected outage. Another suspicion can follow after a second at the earliest.
+/// Requests that test the service for a suspected outage. Another suspicion of the same API can follow after a second at the earliest.
 const TEST_CALLS: u64 = 3;
+/// The tag of the profile that some of the files set.
+const TAG: &str = "Tag_Profile_Custom_Level";
 /// The most processes for one file. Chosen: far more than are needed.
 const PROCESSES_MAX: usize = 2_000;
 /// The faults of the service for some of the users, each with a limited number of times.
@@ -98,9 +100,25 @@ struct File {
     chance: fastrand::Rng,
     bench: CliFixture,
     sandbox: Sandbox,
-    /// UserIDs in input order, with the Nick of that row.
-    rows: Vec<(String, String)>,
+    /// In input order.
+    rows: Vec<InputRow>,
     count: Count,
+}
+
+/// A row of the input.
+#[derive(Debug)]
+struct InputRow {
+    id: String,
+    nick: String,
+    /// The value of [`TAG`], or nothing.
+    tag: String,
+}
+
+impl InputRow {
+    /// The requests that it takes.
+    fn calls(&self) -> u64 {
+        if self.tag.is_empty() { 1 } else { 2 }
+    }
 }
 
 impl File {
@@ -108,7 +126,13 @@ impl File {
         let mut chance = fastrand::Rng::with_seed(seed);
         let bench = CliFixture::new();
         let faults = FAULTS.iter().map(|fault| fault.parse().unwrap()).collect();
-        let settings = SandboxSettings { limit_per_s: None, faults, seed, ..SandboxSettings::with_key(KEY.to_owned().into()) };
+        let settings = SandboxSettings {
+            limit_per_s: None,
+            faults,
+            seed,
+            custom_fields: CustomFields::Any,
+            ..SandboxSettings::with_key(KEY.to_owned().into())
+        };
         let sandbox = Sandbox::start(settings).unwrap();
         let rows = rows(chance.usize(100..1_600), &mut chance);
         bench.write("users.csv", csv(&rows, &mut chance));
@@ -124,12 +148,13 @@ impl File {
             let committed = self.committed();
             let run = self.process(ending);
             self.no_committed_row_is_sent_again(committed, &imports);
-            let excess = (self.spent() - spent).saturating_sub(self.committed() - committed);
+            let excess = (self.spent() - spent).saturating_sub(self.cost(committed..self.committed()));
             self.count.again += excess;
             match (run.code, run.signal) {
                 (Some(0), None) => {
-                    let why = "one call a row, one more for each fault, and the tests of a suspicion";
-                    let test_calls_max = TEST_CALLS * (2 + run.took.as_secs());
+                    let why = "the calls of its rows, one more for each fault, and the tests of a suspicion";
+                    let apis = if self.rows.iter().all(|row| row.tag.is_empty()) { 1 } else { 2 };
+                    let test_calls_max = apis * TEST_CALLS * (2 + run.took.as_secs());
                     assert!(excess <= test_calls_max, "seed {}: {excess} over {why}: {}", self.seed, run.stderr);
                     self.is_whole(&run);
                     return self.count;
@@ -137,8 +162,8 @@ impl File {
                 (None, Some(9)) => {
                     self.count.kills += 1;
                     kills.fetch_add(1, Ordering::Relaxed);
-                    // A kill costs at most the requests for rows behind the checkpoint, and no more of them than rows.
-                    assert!(excess <= self.count.rows - self.committed(), "seed {}: {excess} calls are lost", self.seed);
+                    // A kill costs at most the requests for rows behind the checkpoint.
+                    assert!(excess <= self.cost(self.committed()..self.count.rows), "seed {}: {excess} calls are lost", self.seed);
                 }
                 // A signal that arrives before the handlers are installed ends the process at once.
                 (Some(4), None) | (None, Some(2 | 15)) => self.count.signals += 1,
@@ -199,13 +224,19 @@ impl File {
     }
 
     fn calls(&self) -> u64 {
-        self.audit().of(SandboxCommand::AccountImport).calls
+        calls_of(&self.audit())
+    }
+
+    /// The requests that these rows take.
+    fn cost(&self, rows: std::ops::Range<u64>) -> u64 {
+        let rows = usize::try_from(rows.start).unwrap()..usize::try_from(rows.end).unwrap();
+        self.rows[rows].iter().map(InputRow::calls).sum()
     }
 
     /// Requests without an injected fault.
     fn spent(&self) -> u64 {
         let audit = self.audit();
-        audit.of(SandboxCommand::AccountImport).calls - audit.faults.iter().sum::<u64>()
+        calls_of(&audit) - audit.faults.iter().sum::<u64>()
     }
 
     /// How often each account was imported.
@@ -225,8 +256,8 @@ impl File {
     fn no_committed_row_is_sent_again(&self, committed: u64, before: &HashMap<String, u32>) {
         let (settled, open) = self.rows.split_at(usize::try_from(committed).unwrap());
         let now = self.imports();
-        let open: HashSet<_> = open.iter().map(|(id, _)| id).collect();
-        for (id, _) in settled.iter().filter(|(id, _)| !open.contains(id)) {
+        let open: HashSet<_> = open.iter().map(|row| &row.id).collect();
+        for id in settled.iter().map(|row| &row.id).filter(|id| !open.contains(id)) {
             assert_eq!(now.get(id), before.get(id), "seed {}: {id} was committed before, and is called again", self.seed);
         }
     }
@@ -235,13 +266,18 @@ impl File {
     fn is_whole(&mut self, run: &Run) {
         let seed = self.seed;
         let found: Vec<_> = run.rows.iter().map(|row| (row.number, row.user_id.as_str(), row.status.as_str())).collect();
-        let expected: Vec<_> = (1..).zip(&self.rows).map(|(number, (id, _))| (number, id.as_str(), "imported")).collect();
+        let expected: Vec<_> = (1..).zip(&self.rows).map(|(number, row)| (number, row.id.as_str(), "imported")).collect();
         assert_eq!(found, expected, "seed {seed}");
-        let last: HashMap<&str, &str> = self.rows.iter().map(|(id, nick)| (id.as_str(), nick.as_str())).collect();
+        let last: HashMap<&str, &str> = self.rows.iter().map(|row| (row.id.as_str(), row.nick.as_str())).collect();
+        // An empty cell says nothing.
+        let tags: HashMap<&str, &str> =
+            self.rows.iter().filter(|row| !row.tag.is_empty()).map(|row| (row.id.as_str(), row.tag.as_str())).collect();
         let accounts = self.sandbox.accounts();
         assert_eq!(accounts.len(), last.len(), "seed {seed}");
         for (id, account) in &accounts {
             assert_eq!(account.nick.as_deref(), last.get(id.as_str()).copied(), "seed {seed}: {id}");
+            let tag = account.tags.get(TAG).and_then(serde_json::Value::as_str);
+            assert_eq!(tag, tags.get(id.as_str()).copied(), "seed {seed}: {id}");
         }
         assert_eq!(run.rejects, None, "seed {seed}");
         self.bench.call(&["audit", "users.csv", "--results", "users.results.csv"]).run().exits(0);
@@ -254,20 +290,31 @@ impl File {
     }
 }
 
-/// Accounts, one in fifty of which has a later row with another Nick.
-fn rows(count: usize, chance: &mut fastrand::Rng) -> Vec<(String, String)> {
+/// Requests of both APIs that an import sends.
+fn calls_of(audit: &Audit) -> u64 {
+    [SandboxCommand::AccountImport, SandboxCommand::PortraitSet].map(|command| audit.of(command).calls).iter().sum()
+}
+
+/// Accounts, one in fifty of which has a later row with another Nick. In two of three files some of them have a tag, or all.
+fn rows(count: usize, chance: &mut fastrand::Rng) -> Vec<InputRow> {
+    let tagged = [0, 30, 100][chance.usize(..3)];
     let id = |row: usize, chance: &mut fastrand::Rng| match row {
         1.. if chance.u8(..50) == 0 => chance.usize(..row),
         _ => row,
     };
-    (0..count).map(|row| (format!("user{}", id(row, chance)), format!("Nick \"{row}\", 李雷"))).collect()
+    let row = |row| InputRow {
+        id: format!("user{}", id(row, chance)),
+        nick: format!("Nick \"{row}\", 李雷"),
+        tag: if chance.u8(..100) < tagged { format!("level {row}") } else { String::new() },
+    };
+    (0..count).map(row).collect()
 }
 
 /// The input has a column that the import does not use; some of its cells have two lines.
-fn csv(rows: &[(String, String)], chance: &mut fastrand::Rng) -> String {
-    rows.iter().fold("UserID,note,Nick\n".to_owned(), |mut text, (id, nick)| {
+fn csv(rows: &[InputRow], chance: &mut fastrand::Rng) -> String {
+    rows.iter().fold(format!("UserID,note,Nick,{TAG}\n"), |mut text, InputRow { id, nick, tag }| {
         let note = if chance.u8(..20) == 0 { "\"two\nlines\"" } else { "" };
-        writeln!(text, "{id},{note},\"{}\"", nick.replace('"', "\"\"")).unwrap();
+        writeln!(text, "{id},{note},\"{}\",{tag}", nick.replace('"', "\"\"")).unwrap();
         text
     })
 }
