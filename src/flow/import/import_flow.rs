@@ -198,7 +198,10 @@ where
         self.more_to_read = false;
     }
 
-    fn fetch(&mut self, _: Command, clocks: &Clocks) -> Result<Fetched, L::Error> {
+    fn fetch(&mut self, breaker: Command, clocks: &Clocks) -> Result<Fetched, L::Error> {
+        if !self.workload.is_read_for(breaker) {
+            return Ok(Fetched::Pending);
+        }
         if self.may_read == 0 {
             self.more_to_read = true;
             return Ok(Fetched::Pending);

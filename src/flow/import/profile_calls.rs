@@ -11,6 +11,7 @@ use super::tag_trial::TagTrial;
 use super::workload::{ImportWorkload, Rows};
 use crate::domain::account::Account;
 use crate::domain::command::Command;
+use crate::domain::outcome::TAGS_FAILED;
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{CallOutcome, HaltReason, NO_PROFILE, NO_TAG, TAG_NOT_WRITABLE, Verdict};
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome};
@@ -144,9 +145,15 @@ impl ImportWorkload {
 
     /// Whether no further `portrait_set` comes but what was sent already, or is held back until something of that has ended.
     pub(super) fn are_profiles_spent(&self) -> bool {
-        let may_be_imported = self.fresh.has_profile_row(self.profiles.room()) && !self.waits_for_room();
         let may_leave = self.profiles.fresh() > 0 && !self.profiles.trial.is_singly();
-        !may_leave && self.profiles.importing() == 0 && !may_be_imported && !self.can_have_more_profiles()
+        let can_be_read = self.is_read_for(Command::PortraitSet) && self.can_have_more();
+        !may_leave && !self.are_profiles_coming() && !can_be_read
+    }
+
+    /// Whether rows that are here are imported, or about to be, and get a profile then.
+    pub(super) fn are_profiles_coming(&self) -> bool {
+        let may_be_imported = self.fresh.has_profile_row(self.profiles.room()) && !self.waits_for_room();
+        may_be_imported || self.profiles.importing() > 0
     }
 
     /// Whether the rows of the next batch wait for room, while others keep `portrait_set` busy.
@@ -283,5 +290,5 @@ fn single_job(row: u64, charges: Charges) -> Job<Rows> {
 
 /// A failure as the results tell it.
 fn named((code, says): Failure) -> Failure {
-    (code, format!("{}: {says}", Command::PortraitSet.name()))
+    (code, format!("{TAGS_FAILED}{says}"))
 }

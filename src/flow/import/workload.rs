@@ -110,9 +110,12 @@ impl ImportWorkload {
         self.fresh.available(self.profiles.room())
     }
 
-    /// Whether more `portrait_set`s can be had by reading.
-    pub(super) fn can_have_more_profiles(&self) -> bool {
-        self.scope == ImportScope::ProfilesOnly && self.can_have_more()
+    /// Whether reading brings work for this API; what others bring doesn't count.
+    pub(super) fn is_read_for(&self, breaker: Command) -> bool {
+        match self.scope {
+            ImportScope::Everything => breaker != Command::PortraitSet,
+            ImportScope::ProfilesOnly => breaker == Command::PortraitSet,
+        }
     }
 
     /// The command with which fresh records are imported.
@@ -238,9 +241,10 @@ impl Workload for ImportWorkload {
         if Self::breaker_of(main) == breaker { main.spec().accounts_per_call } else { 0 }
     }
 
+    /// Imports bring `portrait_set`s: a test of that API waits for one rather than ask another API.
     fn can_have_more(&self, breaker: Command) -> bool {
         match (self.scope, breaker) {
-            (ImportScope::Everything, Command::PortraitSet) => false,
+            (ImportScope::Everything, Command::PortraitSet) => self.can_have_more() || self.are_profiles_coming(),
             (ImportScope::Everything, _) | (ImportScope::ProfilesOnly, Command::PortraitSet) => self.can_have_more(),
             (ImportScope::ProfilesOnly, _) => false,
         }

@@ -74,7 +74,8 @@ fn a_refused_profile_fails_its_row_and_the_rejects_bring_both_again() {
 #[test]
 fn profiles_alone_leave_the_nicknames_and_import_whom_the_service_does_not_know() {
     let (bench, sandbox) = (bench(20), Sandbox::start(settings(&[])).unwrap());
-    let before = "UserID,Nick\n".to_owned() + &(1..=15).map(|row| format!("user{row},changed in the app\n")).collect::<String>();
+    let before = (1..=15).map(|row| format!("user{row},changed in the app"));
+    let before = ["UserID,Nick".to_owned()].into_iter().chain(before).collect::<Vec<_>>().join("\n") + "\n";
     bench.write("before.csv", before);
     bench.import_into("before.csv", &sandbox.endpoint()).stem("before").run().exits(0);
     let run = import(&bench, &sandbox, &["--profile-only"]).run().exits(0).imports_all(20);

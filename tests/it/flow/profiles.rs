@@ -155,16 +155,15 @@ async fn the_last_of_several_rows_of_a_user_wins_with_its_profile() {
 async fn profiles_that_are_never_answered_leave_the_imports_their_share_of_the_pool() {
     let imports = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let seen = std::rc::Rc::clone(&imports);
-    let service = Service::new(move |call| match (call.command, call.at.as_secs()) {
-        (PROFILE, 5..600) => {
-            Reply { latency: Duration::from_secs(10), end: CallOutcome::Lost { why: "no answer in time".to_owned() }, ..Reply::default() }
+    let service = Service::new(move |call| {
+        if call.command == PROFILE && (5..600).contains(&call.at.as_secs()) {
+            let end = CallOutcome::Lost { why: "no answer in time".to_owned() };
+            return Reply { latency: Duration::from_secs(10), end, ..Reply::default() };
         }
-        _ => {
-            if call.command == SINGLE {
-                seen.borrow_mut().push(call.at);
-            }
-            service::fine(call, Duration::from_millis(50))
+        if call.command == SINGLE {
+            seen.borrow_mut().push(call.at);
         }
+        service::fine(call, Duration::from_millis(50))
     });
     let run = World::new(with_tags(accounts(20_000), |row| if row % 2 == 0 { THREE } else { NONE })).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);

@@ -108,6 +108,14 @@ impl Town {
         !self.bad.contains(&row) && !self.passing.contains_key(&row) && !self.bad_profiles.contains(&row)
     }
 
+    /// Whether nothing may have shown, in a start from this row on, that profiles alone could not be set: `account_check` was well, and too
+    /// few records had tags. Then two minutes decide.
+    fn is_unjudged(&self, struck: &BTreeMap<(Command, u64), BTreeSet<usize>>, (row, done): (u64, u64)) -> bool {
+        let lasts = |outage: &Range<Duration>| outage.end - outage.start > Duration::from_secs(100);
+        let is_few = (done + 1..=self.rows).filter(|row| self.has_tags(*row)).count() < 40;
+        is_few && struck.contains_key(&(PROFILE, row)) && self.profile_outages.iter().any(lasts)
+    }
+
     /// Whether the attempts of a row at this API may have run out. A record's own temporary errors and those of an outage too short to be
     /// noticed may use them up together, and so may two such outages: the service was well in between, and after. One alone never does.
     fn may_run_out(&self, struck: &BTreeMap<(Command, u64), BTreeSet<usize>>, command: Command, row: u64) -> bool {
@@ -193,13 +201,17 @@ async fn check(seed: u64) {
             failed.insert(row);
             let struck = &book.borrow().struck;
             let has_run_out = town.may_run_out(struck, SINGLE, row) || town.may_run_out(struck, PROFILE, row);
-            let is_due = has_run_out || town.bad.union(&town.bad_profiles).any(|bad| *bad == row) || town.refused.contains(&row);
+            let is_due = has_run_out
+                || town.is_unjudged(struck, (row, done))
+                || town.bad.union(&town.bad_profiles).any(|bad| *bad == row)
+                || town.refused.contains(&row);
             assert!(
                 is_due,
-                "{says}: row {row}, {:?}, {outcome:?}, down {} times, outages {:?}",
+                "{says}: row {row}, {:?}, {outcome:?}, down {} times, outages {:?}, of profiles {:?}",
                 town.passing.get(&row),
                 run.outages,
-                town.outages
+                town.outages,
+                town.profile_outages
             );
         }
         let odd = run.rows.iter().find(|row| row.outcome.attempts < 1 || row.outcome.attempts > 20);

@@ -128,6 +128,11 @@ struct RandomService {
 }
 
 impl RandomService {
+    fn new(random: fastrand::Rng, batches: BatchSupport, trouble: u32) -> Self {
+        let (fates, profiles, known, met) = Default::default();
+        Self { random, batches, trouble, fates, profiles, known, met }
+    }
+
     fn answer(&mut self, sent: &SentCall) -> CallOutcome {
         let end = self.answer_to(sent);
         let listed = match &end {
@@ -186,10 +191,9 @@ impl RandomService {
             return Some(code(40003));
         }
         let (left, end) = match self.profiles[id] {
-            ProfileFate::Fine => return None,
             ProfileFate::Refused(code_) => return Some(code(code_)),
             ProfileFate::Poisoned => return Some(code(70500)),
-            ProfileFate::Passing(0) | ProfileFate::Late(0) => return None,
+            ProfileFate::Fine | ProfileFate::Passing(0) | ProfileFate::Late(0) => return None,
             ProfileFate::Passing(left) => (ProfileFate::Passing(left - 1), lost()),
             ProfileFate::Late(left) => (ProfileFate::Late(left - 1), code(40003)),
         };
@@ -235,6 +239,74 @@ impl RandomService {
     }
 }
 
+/// A record that came in.
+#[derive(Debug)]
+struct Came {
+    id: String,
+    calls: RowCalls,
+    fate: Fate,
+    profile: ProfileFate,
+}
+
+impl Came {
+    fn is_due(&self, status: Status) -> bool {
+        let (account, profile) = (self.fate.is_taken_in_the_end(), self.profile.is_taken_in_the_end());
+        match self.calls {
+            RowCalls::Import => account,
+            RowCalls::ImportAndProfile => account && profile,
+            // The service may know the user whatever it has against its import.
+            RowCalls::ProfileOnly => (account || status == Status::Imported) && profile,
+        }
+    }
+}
+
+/// A random file as it is read.
+struct RandomFile {
+    random: fastrand::Rng,
+    rows: u64,
+    profiles: Profiles,
+    lane: Lane,
+    /// Of two records so many have nicknames.
+    nicks: u32,
+    came: Vec<Came>,
+    fates: BTreeMap<String, (Fate, ProfileFate)>,
+}
+
+impl RandomFile {
+    fn feed(&mut self, harness: &mut ImportHarness, service: &mut RandomService) {
+        while harness.wants_record() || harness.scheduler.wants_fresh(&harness.workload, Command::PortraitSet, harness.now) {
+            if self.came.len() as u64 == self.rows {
+                harness.workload.input_ended();
+                return;
+            }
+            self.admit_one(harness, service);
+        }
+    }
+
+    fn admit_one(&mut self, harness: &mut ImportHarness, service: &mut RandomService) {
+        let random = &mut self.random;
+        let is_again = !self.came.is_empty() && random.u32(..10) == 0;
+        let id = if is_again { self.came[random.usize(..self.came.len())].id.clone() } else { format!("u{}", self.came.len()) };
+        let (fate, profile) = *self.fates.entry(id.clone()).or_insert_with(|| match Fate::draw(random) {
+            // Of a single record that may be the very first, nobody can tell.
+            Fate::Refused(60003) if self.lane == Lane::Single => (Fate::Refused(40601), ProfileFate::draw(random)),
+            fate => (fate, ProfileFate::draw(random)),
+        });
+        service.fates.entry(id.clone()).or_insert(fate);
+        service.profiles.entry(id.clone()).or_insert(profile);
+        if self.profiles != Profiles::None && random.bool() && fate.is_taken_in_the_end() {
+            service.known.insert(id.clone());
+        }
+        let has_tags = self.profiles.has_tags(random);
+        let keys: &[&str] = if has_tags { random.choice([&["x"][..], &["x", "y"], &["y", "z"]]).unwrap() } else { &[] };
+        let calls = self.profiles.calls(has_tags, random);
+        let record = harness.record(&id, if random.u32(..2) < self.nicks { "Nick" } else { "" }, keys);
+        harness.workload.admit(IncomingRecord::Record { record, accepted_as: Status::Imported, calls }, SystemTime::UNIX_EPOCH);
+        let calls = if self.profiles == Profiles::Only && has_tags { RowCalls::ProfileOnly } else { calls };
+        self.came.push(Came { id, calls, fate, profile });
+    }
+}
+
 /// A run over a random file: calls are in flight together and end in any order.
 fn check(seed: u64, rows: u64, (batches, profiles): (BatchSupport, Profiles), trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -243,53 +315,14 @@ fn check(seed: u64, rows: u64, (batches, profiles): (BatchSupport, Profiles), tr
     let window = WindowLimits { records: random.usize(150..2_000), ..harness.workload.window };
     let lane = if profiles != Profiles::None && random.bool() { Lane::Single } else { harness.workload.lane() };
     harness.workload = ImportWorkload::new(window, (lane, profiles.scope()), 1);
-    let has_profiles = random.u32(..3);
-    let mut ids = Vec::new();
-    let mut sent_for: Vec<RowCalls> = Vec::new();
-    let mut profile_fates = BTreeMap::new();
-    let mut fates = BTreeMap::new();
-    let mut service = RandomService {
-        random: random.fork(),
-        batches,
-        trouble,
-        fates: BTreeMap::new(),
-        profiles: BTreeMap::new(),
-        known: BTreeSet::new(),
-        met: BTreeMap::new(),
-    };
+    let nicks = random.u32(..3);
+    let mut service = RandomService::new(random.fork(), batches, trouble);
+    let mut file = RandomFile { random: random.fork(), rows, profiles, lane, nicks, came: Vec::new(), fates: BTreeMap::new() };
     let mut flying: Vec<(Instant, SentCall)> = Vec::new();
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
     loop {
-        while harness.wants_record() || harness.scheduler.wants_fresh(&harness.workload, Command::PortraitSet, harness.now) {
-            if ids.len() as u64 == rows {
-                harness.workload.input_ended();
-                break;
-            }
-            let id =
-                if !ids.is_empty() && random.u32(..10) == 0 { random.choice(&ids).cloned().unwrap() } else { format!("u{}", ids.len()) };
-            let fate = *fates.entry(id.clone()).or_insert_with(|| match Fate::draw(&mut random) {
-                // Of a single record that may be the very first, nobody can tell.
-                Fate::Refused(60003) if lane == Lane::Single => Fate::Refused(40601),
-                fate => fate,
-            });
-            service.fates.entry(id.clone()).or_insert(fate);
-            let profile = *service.profiles.entry(id.clone()).or_insert_with(|| ProfileFate::draw(&mut random));
-            if profiles != Profiles::None && random.bool() && fate.is_taken_in_the_end() {
-                service.known.insert(id.clone());
-            }
-            let has_tags = profiles.has_tags(&mut random);
-            let keys: &[&str] = if has_tags { random.choice([&["x"][..], &["x", "y"], &["y", "z"]]).unwrap() } else { &[] };
-            let calls = profiles.calls(has_tags, &mut random);
-            let record = harness.record(&id, if random.u32(..2) < has_profiles { "Nick" } else { "" }, keys);
-            harness.workload.admit(IncomingRecord::Record { record, accepted_as: Status::Imported, calls }, SystemTime::UNIX_EPOCH);
-            sent_for.push(match calls {
-                RowCalls::ImportAndProfile if profiles == Profiles::Only => RowCalls::ProfileOnly,
-                calls => calls,
-            });
-            profile_fates.entry(id.clone()).or_insert(profile);
-            ids.push(id);
-        }
+        file.feed(&mut harness, &mut service);
         while let Some(sent) = harness.send_any() {
             calls += 1;
             assert!(sent.rows.len() <= Command::MultiaccountImport.spec().accounts_per_call && !sent.accounts.is_empty());
@@ -325,20 +358,12 @@ fn check(seed: u64, rows: u64, (batches, profiles): (BatchSupport, Profiles), tr
         }
     }
     assert!(outcomes.iter().map(|outcome| outcome.0).eq(1..=rows));
-    for (((row, status, error, attempts), id), calls) in outcomes.into_iter().zip(&ids).zip(sent_for) {
-        let fate = fates[id];
-        let profile = profile_fates[id];
-        let is_due = match calls {
-            RowCalls::Import => fate.is_taken_in_the_end(),
-            RowCalls::ImportAndProfile => fate.is_taken_in_the_end() && profile.is_taken_in_the_end(),
-            // The service may know the user whatever it has against its import.
-            RowCalls::ProfileOnly => (fate.is_taken_in_the_end() || status == Status::Imported) && profile.is_taken_in_the_end(),
-        };
-        assert_eq!(status == Status::Imported, is_due, "row {row}, {id}, {calls:?}, {fate:?}, {profile:?}, {error:?}");
+    for ((row, status, error, attempts), came) in outcomes.into_iter().zip(&file.came) {
+        assert_eq!(status == Status::Imported, came.is_due(status), "row {row}, {came:?}, {error:?}");
         assert!(attempts >= 1);
     }
     let fell_back = harness.workload.lane() == Lane::FellBack;
-    let are_spoiled = fates.values().any(|fate| matches!(fate, Fate::PoisonsAll | Fate::Passing(_)));
+    let are_spoiled = file.fates.values().any(|(fate, _)| matches!(fate, Fate::PoisonsAll | Fate::Passing(_)));
     assert!(batches != BatchSupport::Work || !fell_back || trouble > 0 || rows < 200 || are_spoiled, "batches that work are not given up");
 }
 
