@@ -241,10 +241,13 @@ impl Workload for ImportWorkload {
         if Self::breaker_of(main) == breaker { main.spec().accounts_per_call } else { 0 }
     }
 
-    /// Imports bring `portrait_set`s: a test of that API waits for one rather than ask another API.
+    /// Imports bring `portrait_set`s: a test of that API waits for one rather than ask another API. It doesn't wait for more than one, since
+    /// nothing keeps them from leaving meanwhile.
     fn can_have_more(&self, breaker: Command) -> bool {
         match (self.scope, breaker) {
-            (ImportScope::Everything, Command::PortraitSet) => self.can_have_more() || self.are_profiles_coming(),
+            (ImportScope::Everything, Command::PortraitSet) => {
+                self.profiles.fresh() == 0 && (self.can_have_more() || self.are_profiles_coming())
+            }
             (ImportScope::Everything, _) | (ImportScope::ProfilesOnly, Command::PortraitSet) => self.can_have_more(),
             (ImportScope::ProfilesOnly, _) => false,
         }
