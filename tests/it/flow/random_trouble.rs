@@ -108,11 +108,25 @@ impl Town {
         !self.bad.contains(&row) && !self.passing.contains_key(&row) && !self.bad_profiles.contains(&row)
     }
 
+    /// A start from this row on.
+    fn world(&self, done: u64, random: &mut fastrand::Rng) -> World {
+        let rows = records((done + 1..=self.rows).map(|row| (format!("user{row}"), String::new())));
+        let (tagged, before) = (self.clone(), done);
+        let rows = with_tags(rows, move |row| if tagged.has_tags(before + row) { &["x", "y"] } else { &[] });
+        let mut world = World::new(rows).seeded(random.u64(..));
+        if self.is_batched {
+            world = world.in_batches(OnBatchFailure::FallBack);
+        }
+        world.settings.dispatch.limits.in_flight = [1, 8, 256][random.usize(..3)];
+        world.settings.limit = (random.u32(..3) == 0).then(|| random.u64(1..=(self.rows - done).max(1)));
+        world
+    }
+
     /// Whether nothing may have shown, in a start from this row on, that profiles alone could not be set: `account_check` was well, and too
-    /// few records had tags. Then two minutes decide.
+    /// few records had tags: each probe takes up to three, and there are at most fifteen of them in ten minutes. Then two minutes decide.
     fn is_unjudged(&self, struck: &BTreeMap<(Command, u64), BTreeSet<usize>>, (row, done): (u64, u64)) -> bool {
-        let lasts = |outage: &Range<Duration>| outage.end - outage.start > Duration::from_secs(100);
-        let is_few = (done + 1..=self.rows).filter(|row| self.has_tags(*row)).count() < 40;
+        let lasts = |outage: &Range<Duration>| outage.end > outage.start + Duration::from_secs(100);
+        let is_few = (done + 1..=self.rows).filter(|row| self.has_tags(*row)).count() < 120;
         is_few && struck.contains_key(&(PROFILE, row)) && self.profile_outages.iter().any(lasts)
     }
 
@@ -175,15 +189,7 @@ async fn check(seed: u64) {
     for start in 0.. {
         assert!(start < STARTS, "seed {seed}: stuck at {done} of {} rows", town.rows);
         let (left, from) = (town.rows - done, began.elapsed());
-        let rows = records((done + 1..=town.rows).map(|row| (format!("user{row}"), String::new())));
-        let (tagged, before) = (town.clone(), done);
-        let rows = with_tags(rows, move |row| if tagged.has_tags(before + row) { &["x", "y"] } else { &[] });
-        let mut world = World::new(rows).seeded(random.u64(..));
-        if town.is_batched {
-            world = world.in_batches(OnBatchFailure::FallBack);
-        }
-        world.settings.dispatch.limits.in_flight = [1, 8, 256][random.usize(..3)];
-        world.settings.limit = (random.u32(..3) == 0).then(|| random.u64(1..=left.max(1)));
+        let mut world = town.world(done, &mut random);
         let stops_after = (random.u32(..3) == 0).then(|| Duration::from_millis(random.u64(500..60_000)));
         if let Some(after) = stops_after {
             world.signals = futures_util::stream::once(tokio::time::sleep(after)).chain(futures_util::stream::pending()).boxed_local();
