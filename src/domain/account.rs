@@ -355,7 +355,9 @@ impl InvalidAccount {
     /// Whether a text says of a record that it has another number of fields than the header.
     #[must_use]
     pub fn is_told_of_fields(text: &[u8]) -> bool {
-        text.starts_with(b"the record has ") && memchr::memmem::find(text, b", the header has ").is_some()
+        // Rejects of earlier versions have the first words.
+        let starts = [&b"the record has "[..], b"the row has "].into_iter().any(|start| text.starts_with(start));
+        starts && memchr::memmem::find(text, b", the header has ").is_some()
     }
 
     /// Whether both break the same rule, whatever their figures.
@@ -382,6 +384,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_reason_that_tells_of_fields_is_known_again() {
+        for found in [1, 7] {
+            let told = InvalidAccount::FieldCount { expected: 3, found }.to_string();
+            assert!(InvalidAccount::is_told_of_fields(format!("{told}; surplus fields: x").as_bytes()), "{told}");
+        }
+        assert!(InvalidAccount::is_told_of_fields(b"the record has 4 fields, the header has 3"));
+        assert!(!InvalidAccount::is_told_of_fields(InvalidAccount::EmptyUserId.to_string().as_bytes()));
+    }
 
     #[test]
     fn user_ids_are_checked_byte_for_byte() {

@@ -429,7 +429,7 @@ fn a_row_of_a_rejects_file_that_had_another_number_of_fields_is_told_before_it_i
     bench.import(&server).run().exits(3).because("3 invalid");
     let told = "odd: cells that may stand in the wrong columns";
     let check = bench.call(&["check", "users.rejects.csv"]).run();
-    assert!(check.stdout.contains(&format!("{told}: 2 records")), "{}", check.stdout);
+    assert!(check.stdout.contains(&format!("{told}: 2 rows")), "{}", check.stdout);
     bench.import_of("users.rejects.csv", &server).args(&["--strict"]).run().exits(2).because("wrong columns");
     let run = bench.import_of("users.rejects.csv", &server).run().exits(3);
     let place = |words: &str| run.stderr.find(words).unwrap_or_else(|| panic!("{words}: {}", run.stderr));

@@ -69,7 +69,7 @@ const WAYS: [(&str, Way); 42] = [
     ("double the quotes within fields", Way::Words),
     ("nothing is lost: no account stands in them", Way::Words),
     ("correct them, or import the file as it is", Way::Import("")),
-    ("the results say why; correct the records and import them", Way::Words),
+    ("the results say why; correct the rows and import them", Way::Words),
     ("see whether the export is whole", Way::Words),
     ("get the whole file: copy or export it again", Way::Words),
     ("unpack it once, then give it again", Way::Words),

@@ -75,13 +75,13 @@ fn a_resumed_import_says_that_it_tells_what_is_odd_only_behind_what_was_settled(
     let first = bench.import(&server).at_any_rate().args(&["--limit", "1101"]).run().exits(0);
     assert!(!first.stderr.contains(all), "{}", first.stderr);
     let run = bench.import(&server).at_any_rate().run().exits(0);
-    assert!(run.stderr.contains("behind row 1,101: odd: Nick that nobody can see: 1 record: row 1102"), "{}", run.stderr);
+    assert!(run.stderr.contains("behind row 1,101: odd: Nick that nobody can see: 1 row: row 1102"), "{}", run.stderr);
     assert!(
         run.stderr.contains("behind row 1,101: only these rows were looked at for what is odd; chatlift check users.csv looks at all"),
         "{}",
         run.stderr
     );
-    assert!(bench.call(&["check", "users.csv"]).run().exits(0).stdout.contains("nobody can see: 2 records"));
+    assert!(bench.call(&["check", "users.csv"]).run().exits(0).stdout.contains("nobody can see: 2 rows"));
 }
 
 #[test]
