@@ -1,6 +1,7 @@
 //! What planning a sync costs, part by part: `cargo bench --bench plan`.
 //!
-//! Fills a state from a file, changes 5,000 of its rows, and plans the file against the state, once with ids in random order and once in order.
+//! Fills a state from a file, changes 5,000 of its rows, and plans the file against the state, once with ids in random order and once in order;
+//! then once more with three tags in each row, of which 5,000 rows change one.
 //! `BENCH_PLAN_ROWS` says how many rows (default 1,000,000), `BENCH_PLAN_FOLDER` where they stand (some 250 bytes a row for a while).
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends with a place")]
@@ -35,8 +36,22 @@ fn main() {
     for (name, id) in [("random", scattered as fn(u64) -> String), ("in order", |row| format!("u{row:015}"))] {
         let folder = tempfile::tempdir_in(&folder).unwrap();
         println!("{} rows, ids {name}", count(rows));
-        measure(folder.path(), rows, id);
+        let cells = Cells { id, tags: false };
+        let plain = measure(folder.path(), rows, cells);
+        let folder = tempfile::tempdir().unwrap();
+        println!("{} rows, ids {name}, three tags", count(rows));
+        let tagged = measure(folder.path(), rows, Cells { tags: true, ..cells });
+        let [wall, cpu] = [0, 1].map(|which| tagged[which].div_duration_f64(plain[which]));
+        println!("planning with tags: {wall:.2} times the time, {cpu:.2} times the CPU of planning without");
     }
+}
+
+/// What is in each row.
+#[derive(Clone, Copy)]
+struct Cells {
+    id: fn(u64) -> String,
+    /// Three more columns, of which the last one changes; else the Nick does.
+    tags: bool,
 }
 
 /// Ids as they come from nowhere in particular; no two are the same.
@@ -45,10 +60,11 @@ fn scattered(row: u64) -> String {
     format!("u{:015x}", (mixed ^ mixed >> 29) & ((1 << 60) - 1))
 }
 
-fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
+/// Time and CPU of the planning.
+fn measure(folder: &Path, rows: u64, cells: Cells) -> [Duration; 2] {
     let (before, after) = (folder.join("before.csv"), folder.join("after.csv"));
-    write_input(&before, rows, u64::MAX, id);
-    write_input(&after, rows, (rows / CHANGED).max(1), id);
+    write_input(&before, rows, u64::MAX, cells);
+    write_input(&after, rows, (rows / CHANGED).max(1), cells);
     let path = folder.join("state.sqlite");
     fill(&path, &before);
     fs::remove_file(before).unwrap();
@@ -58,23 +74,26 @@ fn measure(folder: &Path, rows: u64, id: fn(u64) -> String) {
     timed("sorting alone: digests in", rows, || sort(folder, rows));
     let state = StateDb::find(&path).unwrap().unwrap();
     let look_up = timed("state look-ups", rows, || state.each_account(|_, _| Ok(())).unwrap());
+    let mut took = [Duration::ZERO; 2];
     let peak = peak_of(|| {
         let planned = timed("planning", rows, || plan(&after, Some(&state)));
+        took = planned.1;
         println!("    {:?}", planned.0.counts);
         let [wall, cpu] = [0, 1].map(|which| (planned.1[which].saturating_sub(look_up.1[which])).div_duration_f64(bare.1[which]));
         println!("    less the look-ups, of the bare read: {wall:.2} times the time, {cpu:.2} times the CPU");
     });
     println!("    peak memory while planning: {:.1} MiB", peak as f64 / 1024.0);
-    lacking(folder, rows, id, &state);
+    lacking(folder, rows, cells, &state);
     drop(state);
     let (draft, _) = timed("planning again", rows, || plan(&after, Some(&StateDb::find(&path).unwrap().unwrap())));
     finish(&path, draft, rows);
+    took
 }
 
 /// Every tenth account is missing, and each of them is compared with each record.
-fn lacking(folder: &Path, rows: u64, id: fn(u64) -> String, state: &StateDb) {
+fn lacking(folder: &Path, rows: u64, cells: Cells, state: &StateDb) {
     let fewer = folder.join("fewer.csv");
-    write_rows(&fewer, (0..rows).filter(|row| !row.is_multiple_of(10)), u64::MAX, id);
+    write_rows(&fewer, (0..rows).filter(|row| !row.is_multiple_of(10)), u64::MAX, cells);
     let mut draft = plan(&fewer, Some(state));
     let mut reading = Scratch { folder: folder.to_owned(), tell: &mut |_| ControlFlow::Continue(()) };
     let mut roster = Roster::open(&fewer, &Format::default()).unwrap();
@@ -85,17 +104,24 @@ fn lacking(folder: &Path, rows: u64, id: fn(u64) -> String, state: &StateDb) {
     fs::remove_file(fewer).unwrap();
 }
 
-/// About 70 bytes a row.
-fn write_input(path: &Path, rows: u64, changed_every: u64, id: fn(u64) -> String) {
-    write_rows(path, 0..rows, changed_every, id);
+/// About 70 bytes a row, with tags 25 more.
+fn write_input(path: &Path, rows: u64, changed_every: u64, cells: Cells) {
+    write_rows(path, 0..rows, changed_every, cells);
 }
 
-fn write_rows(path: &Path, rows: impl Iterator<Item = u64>, changed_every: u64, id: fn(u64) -> String) {
+fn write_rows(path: &Path, rows: impl Iterator<Item = u64>, changed_every: u64, Cells { id, tags }: Cells) {
     let mut file = BufWriter::new(File::create(path).unwrap());
-    writeln!(file, "UserID,Nick,FaceUrl").unwrap();
+    let names = if tags { ",Tag_Profile_IM_Gender,Tag_Profile_IM_BirthDay,Tag_Profile_Custom_Vip" } else { "" };
+    writeln!(file, "UserID,Nick,FaceUrl{names}").unwrap();
     for row in rows {
         let night = if row % changed_every == 0 { "tonight" } else { "earlier" };
-        writeln!(file, "{},Nick {row} {night},https://img.example.com/a/{row}.png", id(row)).unwrap();
+        let (of_nick, of_tag) = if tags { ("earlier", night) } else { (night, "") };
+        write!(file, "{},Nick {row} {of_nick},https://img.example.com/a/{row}.png", id(row)).unwrap();
+        if tags {
+            let (gender, day) = (["male", "female", "unknown"][(row % 3) as usize], 1 + row % 28);
+            write!(file, ",{gender},199001{day:02},{of_tag}").unwrap();
+        }
+        writeln!(file).unwrap();
     }
     file.flush().unwrap();
 }

@@ -263,7 +263,9 @@ impl ImportWorkload {
             return Followup::Abort(why, (code, format!("{}: {says}", tag.wire_name())));
         }
         if let Some(tried) = trial.singly(row) {
-            tried.failure.get_or_insert(named(failure));
+            // Others may have been taken: it is named which one was not.
+            let (code, says) = failure;
+            tried.failure.get_or_insert(named((code, format!("{tag}: {says}"))));
         }
         self.next_single(job, at)
     }

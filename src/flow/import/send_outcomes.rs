@@ -40,7 +40,8 @@ impl SendOutcomes {
         for entry in whole_results(BufReader::new(results))? {
             let entry = entry?;
             if let Some((id, sent)) = rules.valid_id(&entry.user_id).zip(sent(&entry)) {
-                unknown += u64::from(matches!(sent, Sent::Unknown | Sent::TagsUnknown { .. }));
+                // What was refused for the row's own fault makes nothing wait, even if some of its tags may have been taken.
+                unknown += u64::from(entry.status == Ok(Status::Failed) && !entry.error_code.is_some_and(is_certain_refusal));
                 sorter.push(to_bytes(&SendOutcome { id: PaddedId::new(id.as_str().as_bytes()), row: entry.row, sent }))?;
             }
         }
@@ -79,12 +80,11 @@ pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
 /// What came of a row that failed. What its tags met says so in front.
 fn failed(entry: &ResultRecord) -> Sent {
     let is_refused = entry.error_code.is_some_and(is_certain_refusal);
-    let is_of_tags = entry.failed_call == FailedCall::Tags;
-    match (entry.finished_at.filter(|_| is_of_tags).map(milliseconds), is_refused) {
-        (Some(at), true) => Sent::TagsRefused { at },
-        (Some(at), false) => Sent::TagsUnknown { at },
-        (None, true) => Sent::Refused,
-        (None, false) => Sent::Unknown,
+    match (entry.failed_call, entry.finished_at.map(milliseconds)) {
+        (FailedCall::Tags, Some(at)) if is_refused => Sent::TagsRefused { at },
+        (FailedCall::Tags | FailedCall::OneTag, Some(at)) => Sent::TagsUnknown { at },
+        (FailedCall::Account, _) | (_, None) if is_refused => Sent::Refused,
+        (FailedCall::Account, _) | (_, None) => Sent::Unknown,
     }
 }
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::RESULTS_HEADER;
 use crate::domain::outcome::{Status, TAGS_FAILED};
+use crate::domain::tag::Tag;
 
 /// Most bytes of a result. Chosen: twice a record of the roster (every byte of its UserID an escaped quote), and as much again for
 /// the service's words.
@@ -47,6 +48,8 @@ pub enum FailedCall {
     Account,
     /// That of its tags; the account was imported.
     Tags,
+    /// That of one tag, where each was tried alone; others may have been taken.
+    OneTag,
 }
 
 /// A line of the results file that is no result.
@@ -170,9 +173,15 @@ fn parse(record: &[u8], at: u64) -> Result<ResultRecord, MalformedResult> {
     let line = number(&line).ok_or(malformed("its line is not a number"))?;
     let (error_code, finished_at) = (number_or_none(&code), time(&finished_at));
     let flaw = flaw((&code, error_code), &attempts, finished_at);
-    let failed_call = if info.starts_with(TAGS_FAILED.as_bytes()) { FailedCall::Tags } else { FailedCall::Account };
+    let failed_call = failed_call(&info);
     let (user_id, status) = (user_id.into(), status_named(&status));
     Ok(ResultRecord { at, row, line, user_id, status, error_code, failed_call, finished_at, flaw })
+}
+
+fn failed_call(info: &[u8]) -> FailedCall {
+    let Some(says) = info.strip_prefix(TAGS_FAILED.as_bytes()) else { return FailedCall::Account };
+    let name = says.split(|byte| *byte == b':').next().and_then(|name| str::from_utf8(name).ok());
+    if name.and_then(Tag::parse).is_some() { FailedCall::OneTag } else { FailedCall::Tags }
 }
 
 fn status_named(word: &[u8]) -> Result<Status, Box<[u8]>> {

@@ -38,6 +38,8 @@ const FIELDS: usize = ProfileField::ALL.len();
 const COLUMNS: [&str; 6] = ["last_imported", "missing_runs", "in_doubt", "kicked", "raised_at", "tags"];
 /// The bit of `in_doubt` by which all known tags are in doubt: so they can be put in doubt without being read.
 pub(super) const ALL_TAGS: u8 = 32;
+/// The bit of `in_doubt` for accounts of which some tag is in doubt: so whoever looks at this column alone sees all that are.
+pub(super) const SOME_TAGS: u8 = 64;
 
 fn columns() -> impl Iterator<Item = &'static str> {
     ProfileField::ALL.into_iter().map(|field| field.spec().column).chain(COLUMNS)
@@ -66,7 +68,7 @@ pub(super) fn upsert() -> Insert<(PaddedId, KnownAccount)> {
             values.put_profile(*profile)?;
             values.put(last_imported)?;
             values.put(missing_runs)?;
-            values.put(in_doubt.bits())?;
+            values.put(in_doubt.bits() | if tags.are_in_doubt() { SOME_TAGS } else { 0 })?;
             values.put(is_kicked)?;
             values.put(raised_at)?;
             values.put(tags::column(tags))
@@ -178,7 +180,7 @@ fn read(row: &Row, first: usize, account: &mut KnownAccount) -> rusqlite::Result
     account.last_imported = row.get(rest)?;
     account.missing_runs = row.get(rest + 1)?;
     let in_doubt: u8 = row.get(rest + 2)?;
-    account.in_doubt = InDoubt::from_bits(in_doubt & !ALL_TAGS);
+    account.in_doubt = InDoubt::from_bits(in_doubt & !(ALL_TAGS | SOME_TAGS));
     account.is_kicked = row.get(rest + 3)?;
     account.raised_at = row.get(rest + 4)?;
     account.tags.read(blob(row, rest + 5)?);

@@ -4,6 +4,7 @@ use std::io;
 
 use rusqlite::{OptionalExtension, Statement, Transaction, params};
 
+use super::account::SOME_TAGS;
 use super::{ChangeError, StateDb, StateError, tags};
 use crate::domain::change::{InDoubt, MissingAccount, PaddedId, PlannedAction};
 use crate::domain::known_tags::{KnownTags, TagNumber, TagSet};
@@ -55,7 +56,8 @@ impl<'a> Corrections<'a> {
                 self.note.execute(params![id, InDoubt::EXISTENCE.bits(), 0])?
             }
             Discrepancy::Different { fields, tags } => {
-                self.mark.execute(params![id, fields.bits()])?;
+                let some_tags = if tags.is_empty() { 0 } else { SOME_TAGS };
+                self.mark.execute(params![id, fields.bits() | some_tags])?;
                 let numbers: Vec<TagNumber> = tags.iter().filter_map(|place| self.numbers.get(place).copied()).collect();
                 self.tags.doubt(id, &numbers)?;
                 self.noted_tags.doubt(id, &numbers)?;

@@ -32,7 +32,8 @@ CREATE TABLE accounts (
     face_url INTEGER,
     last_imported INTEGER,
     missing_runs INTEGER NOT NULL,
-    -- Bits: 1 the Nick, 2 the FaceUrl, 4 whether it exists, 8 whether it was kicked, 16 whether it was deleted, 32 all known tags.
+    -- Bits: 1 the Nick, 2 the FaceUrl, 4 whether it exists, 8 whether it was kicked, 16 whether it was deleted, 32 all known tags,
+    -- 64 some tags, as their own flags say.
     in_doubt INTEGER NOT NULL,
     kicked INTEGER NOT NULL,
     -- When the run began that last raised missing_runs.

@@ -9,7 +9,9 @@ use super::settings::Connection;
 use super::state_file::{LockedState, state_error};
 use super::stdout::{self, print};
 use super::{client, environment};
-use crate::domain::change::rfc3339;
+use crate::domain::change::{KnownAccount, rfc3339};
+use crate::domain::known_tags::{TagKey, TagNumber, TagsDigest};
+use crate::domain::tag::Tag;
 use crate::domain::{figures, uuid};
 use crate::io::csv_out;
 use crate::io::state::{AccountCounts, RunRecord, StateDb, StateError, StateInfo};
@@ -48,9 +50,9 @@ fn take(flags: &StateFlags) -> Result<(LockedState, StateDb), ExitMessage> {
 
 fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
     let state = find(flags)?;
-    let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?));
-    let (about, counts, runs) = read().map_err(|error| state_error(&error))?;
-    print(&StateReport { about, counts, runs })?;
+    let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?, state.known_tags()?));
+    let (about, counts, runs, tags) = read().map_err(|error| state_error(&error))?;
+    print(&StateReport { about, counts, runs, tags })?;
     Ok(ExitMessage::done(""))
 }
 
@@ -73,10 +75,11 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
     let file = tempfile::tempfile().map_err(|error| cannot(&error))?;
     let mut csv = csv_out::writer(b',', io::BufWriter::new(file));
     let header = csv.write_record(["UserID", "fingerprint", "last_imported", "missing_runs"]);
+    let keys: Vec<(TagNumber, TagKey)> =
+        state.known_tags().map_err(|error| state_error(&error))?.iter().map(|(number, tag)| (*number, TagKey::of(tag))).collect();
     let visited = header.map_err(|error| StateError::Source(error.into())).and_then(|()| {
         state.each_account(|id, held| {
-            let hashes = held.profile.iter().map(|(_, hash)| format!("{:016x}", hash.unwrap_or_default()));
-            let fingerprint: String = hashes.collect();
+            let fingerprint = fingerprint(held, &keys);
             let last_imported = held.last_imported.map(rfc3339).unwrap_or_default();
             let runs = held.missing_runs.to_string();
             csv.write_record([id, fingerprint.as_bytes(), last_imported.as_bytes(), runs.as_bytes()]).map_err(Into::into)
@@ -93,6 +96,15 @@ fn copied(state: &StateDb) -> Result<File, ExitMessage> {
         Ok(file)
     };
     whole().map_err(|error| cannot(&error))
+}
+
+/// What is known of the profile, in short: sixteen digits for each field, and sixteen for all tags, if there are any.
+fn fingerprint(held: &KnownAccount, keys: &[(TagNumber, TagKey)]) -> String {
+    let key = |number: TagNumber| keys.iter().find(|(known, _)| *known == number).map(|(_, key)| *key);
+    let known = held.tags.iter().filter_map(|tag| Some((key(tag.number)?, tag.hash?)));
+    let tags = known.fold(TagsDigest::default(), |sum, (key, hash)| sum.with(key, hash)).bits();
+    let fields = held.profile.iter().map(|(_, hash)| hash.unwrap_or_default());
+    fields.chain((tags != 0).then_some(tags)).map(|hash| format!("{hash:016x}")).collect()
 }
 
 fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {
@@ -125,6 +137,8 @@ struct StateReport {
     about: StateInfo,
     counts: AccountCounts,
     runs: Vec<RunRecord>,
+    /// Those that were ever sent.
+    tags: Vec<(TagNumber, Tag)>,
 }
 
 impl fmt::Display for StateReport {
@@ -135,6 +149,10 @@ impl fmt::Display for StateReport {
         writeln!(f, "accounts    {}", count(accounts))?;
         writeln!(f, "in doubt    {}", count(in_doubt))?;
         writeln!(f, "missing     {} ({} of them kicked)", count(missing), count(kicked))?;
+        if !self.tags.is_empty() {
+            let names: Vec<String> = self.tags.iter().map(|(_, tag)| tag.to_string()).collect();
+            writeln!(f, "tags        {}", names.join(", "))?;
+        }
         if self.about.is_importing {
             writeln!(f, "import      begun and not finished: everything is in doubt until it is")?;
         }

@@ -20,6 +20,7 @@ mod runs;
 mod second_thoughts;
 mod sharing;
 mod state;
+mod tags;
 mod versions;
 mod year;
 

@@ -19,9 +19,11 @@ use chatlift::domain::account::Account;
 use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::{AccountCall, InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
 use chatlift::domain::command::Command;
-use chatlift::domain::known_tags::{RecordTags, TagSet};
+use chatlift::domain::guard::Filled;
+use chatlift::domain::known_tags::{RecordTags, TagHash, TagNumber, TagSet};
 use chatlift::domain::position::FileStat;
 use chatlift::domain::profile::ProfileField;
+use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile};
 use chatlift::flow::dispatch::{DispatchSettings, SchedulerLimits};
@@ -55,6 +57,7 @@ const IMPORT: u64 = 9;
 /// Refused for the record's own fault, and what passes, or doesn't.
 const ROWS_OWN: i64 = 70402;
 const PASSING: i64 = 70169;
+const NO_ACCOUNT: i64 = 40003;
 
 /// A cell: empty, or one of a few names.
 type Cell_ = Option<u8>;
@@ -62,11 +65,13 @@ type Cell_ = Option<u8>;
 #[derive(Debug, Clone)]
 enum Op {
     /// The records of these ids are these, or gone.
-    Edit(Vec<(u8, Option<(Cell_, Cell_)>)>),
+    Edit(Vec<(u8, Option<Cells>)>),
     /// Every other record has no Nick or no FaceUrl any more.
     Empty(Emptied),
     /// The file is as it was before the last edit.
     TakeBack,
+    /// From here on the file has these columns of tags.
+    Columns(Columns),
     Sync(Process),
     /// `verify --profiles --state`.
     Verify,
@@ -76,10 +81,58 @@ enum Op {
     Trouble(Option<Lost>),
 }
 
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cells {
+    nick: Cell_,
+    face: Cell_,
+    level: Cell_,
+    vip: Cell_,
+}
+
+/// Which tags the file has, in the order of its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    None,
+    Level,
+    LevelAndVip,
+    VipAndLevel,
+}
+
+impl Columns {
+    fn tags(self) -> Vec<Tag> {
+        let vip = Tag::Custom("Vip".into());
+        match self {
+            Columns::None => Vec::new(),
+            Columns::Level => vec![Tag::Level],
+            Columns::LevelAndVip => vec![Tag::Level, vip],
+            Columns::VipAndLevel => vec![vip, Tag::Level],
+        }
+    }
+}
+
+impl Cells {
+    fn tag(&self, tag: &Tag) -> Option<TagValue> {
+        match tag {
+            Tag::Level => self.level.map(|level| TagValue::Number(level.into())),
+            _ => self.vip.map(|vip| TagValue::Text(format!("vip {vip}").into())),
+        }
+    }
+}
+
+/// An account of the service.
+#[derive(Debug, Clone, Default)]
+struct ServiceAccount {
+    nick: String,
+    face: String,
+    tags: BTreeMap<Tag, TagValue>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Emptied {
     Nicks,
     Faces,
+    Levels,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +173,7 @@ enum Trouble {
     Lost(Lost),
 }
 
-type Records = BTreeMap<u8, (Cell_, Cell_)>;
+type Records = BTreeMap<u8, Cells>;
 
 fn name(kind: &str, cell: Cell_) -> String {
     cell.map(|cell| format!("{kind} {cell}")).unwrap_or_default()
@@ -135,7 +188,7 @@ fn id(number: u8) -> String {
 struct Service(Rc<RefCell<Books>>);
 
 struct Books {
-    accounts: BTreeMap<String, (String, String)>,
+    accounts: BTreeMap<String, ServiceAccount>,
     /// Every fifth id is always refused for its own fault …
     refuses: bool,
     /// … and nothing is heard of some others.
@@ -152,10 +205,41 @@ impl Books {
         }
     }
 
+    /// What a record's tags meet. A level is what is refused: where tags are tried one by one, others are taken.
+    fn trouble_of_tags(&self, account: &Account) -> Option<Trouble> {
+        let has_level = account.tags.iter().any(|item| item.tag == Tag::Level);
+        match account.user_id.as_str()[1..].parse::<u8>().expect("it has a number") % 5 {
+            3 if self.refuses && has_level => Some(Trouble::Refused),
+            3 | 4 => self.lost.map(Trouble::Lost),
+            _ => None,
+        }
+    }
+
     fn import(&mut self, id: &str, nick: Option<&str>, face: Option<&str>) {
         let held = self.accounts.entry(id.to_owned()).or_default();
-        held.0 = nick.unwrap_or(&held.0).to_owned();
-        held.1 = face.unwrap_or(&held.1).to_owned();
+        held.nick = nick.unwrap_or(&held.nick).to_owned();
+        held.face = face.unwrap_or(&held.face).to_owned();
+    }
+
+    fn set_tags(&mut self, id: &str, tags: impl IntoIterator<Item = (Tag, TagValue)>) {
+        self.accounts.get_mut(id).expect("it was imported").tags.extend(tags);
+    }
+
+    /// Sets the tags of an account: what they meet.
+    fn portrait_set(&mut self, account: &Account) -> Result<(), i64> {
+        if !self.accounts.contains_key(account.user_id.as_str()) {
+            return Err(NO_ACCOUNT);
+        }
+        let trouble = self.trouble_of_tags(account);
+        if matches!(trouble, None | Some(Trouble::Lost(Lost::AndTaken))) {
+            let tags = account.tags.iter().map(|item| (item.tag.clone(), item.value.clone()));
+            self.set_tags(account.user_id.as_str(), tags);
+        }
+        match trouble {
+            None => Ok(()),
+            Some(Trouble::Refused) => Err(ROWS_OWN),
+            Some(Trouble::Lost(_)) => Err(PASSING),
+        }
     }
 
     /// Imports what it takes: those that it doesn't.
@@ -186,7 +270,7 @@ impl Books {
             Command::PortraitGet => {
                 let known = accounts.iter().filter_map(|account| Some((account, self.accounts.get(account.user_id.as_str())?)));
                 let field = |text: &str| Some(text.into()).filter(|_| !text.is_empty());
-                let profile = |(account, (nick, face)): (&Account, &(String, String))| Profile {
+                let profile = |(account, ServiceAccount { nick, face, .. }): (&Account, &ServiceAccount)| Profile {
                     user_id: account.user_id.as_str().into(),
                     fields: [field(nick), field(face)].into(),
                     ..Profile::default()
@@ -197,7 +281,11 @@ impl Books {
                 let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(AccountStatus::Imported) };
                 CallOutcome::Done(Answer::Standings(accounts.iter().map(item).collect()))
             }
-            Command::PortraitSet | Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => {
+            Command::PortraitSet => match self.portrait_set(&accounts[0]) {
+                Ok(()) => CallOutcome::Done(Answer::Nothing),
+                Err(code) => refused(code),
+            },
+            Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => {
                 panic!("nobody asks for {command:?}")
             }
         }
@@ -226,6 +314,7 @@ impl Api for Service {
 /// An import that has begun: its records, and when each that was taken was.
 struct Importing {
     records: Records,
+    columns: Columns,
     taken: Vec<(u8, i64)>,
 }
 
@@ -250,6 +339,7 @@ struct ModelFixture {
     now: Rc<Cell<SystemTime>>,
     records: Records,
     before: Records,
+    columns: Columns,
     importing: Option<Importing>,
     /// Accounts that an unfinished import has made.
     by_import: BTreeSet<String>,
@@ -263,7 +353,7 @@ impl ModelFixture {
         let now = Rc::new(Cell::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
         let (records, before) = (Records::new(), Records::new());
         let service = Service(Rc::new(RefCell::new(books)));
-        Self { folder, service, now, records, before, importing: None, by_import: BTreeSet::new(), runs: 0 }
+        Self { folder, service, now, records, before, columns: Columns::None, importing: None, by_import: BTreeSet::new(), runs: 0 }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -300,10 +390,15 @@ impl ModelFixture {
             }
             Op::Empty(what) => {
                 self.before = self.records.clone();
-                for (nick, face) in self.records.values_mut().step_by(2) {
-                    *(if *what == Emptied::Nicks { nick } else { face }) = None;
+                for cells in self.records.values_mut().step_by(2) {
+                    match what {
+                        Emptied::Nicks => cells.nick = None,
+                        Emptied::Faces => cells.face = None,
+                        Emptied::Levels => cells.level = None,
+                    }
                 }
             }
+            Op::Columns(columns) => self.columns = *columns,
             Op::TakeBack => std::mem::swap(&mut self.records, &mut self.before),
             Op::Sync(process) => {
                 self.sync(*process).await;
@@ -314,16 +409,25 @@ impl ModelFixture {
         }
     }
 
-    fn csv(records: &Records) -> String {
-        records.iter().fold("UserID,Nick,FaceUrl\n".to_owned(), |mut csv, (number, (nick, face))| {
-            writeln!(csv, "{},{},{}", id(*number), name("nick", *nick), name("face", *face)).unwrap();
-            csv
+    fn csv(&self) -> String {
+        let tags = self.columns.tags();
+        let names: String = tags.iter().map(|tag| format!(",{}", tag.wire_name())).collect();
+        self.records.iter().fold(format!("UserID,Nick,FaceUrl{names}\n"), |mut csv, (number, cells)| {
+            write!(csv, "{},{},{}", id(*number), name("nick", cells.nick), name("face", cells.face)).unwrap();
+            for tag in &tags {
+                match cells.tag(tag) {
+                    None => csv.push(','),
+                    Some(TagValue::Number(number)) => write!(csv, ",{number}").unwrap(),
+                    Some(TagValue::Text(text)) => write!(csv, ",{text}").unwrap(),
+                }
+            }
+            csv + "\n"
         })
     }
 
     /// Writes the file; its bytes are the same as before unless its records have changed.
     fn write_file(&self) {
-        let csv = Self::csv(&self.records);
+        let csv = self.csv();
         if std::fs::read_to_string(self.path("users.csv")).ok().as_deref() != Some(&csv) {
             let _ = std::fs::remove_file(self.path("users.csv"));
             std::fs::write(self.path("users.csv"), csv).unwrap();
@@ -409,24 +513,24 @@ impl ModelFixture {
         let Some(mut state) = self.state() else { return };
         let books = self.service.0.borrow();
         let differs = |cell: Cell_, kind: &str, held: &str| cell.is_some() && name(kind, cell) != held;
-        let wrong = self.records.iter().filter_map(|(number, (nick, face))| {
-            let wrong = match books.accounts.get(&id(*number)) {
-                None => Discrepancy::NotThere,
-                Some((held_nick, held_face)) => {
-                    let mut fields = InDoubt::NOTHING;
-                    if differs(*nick, "nick", held_nick) {
-                        fields = fields.and(NICK);
-                    }
-                    if differs(*face, "face", held_face) {
-                        fields = fields.and(FACE_URL);
-                    }
-                    Discrepancy::Different { fields, tags: TagSet::NONE }
-                }
+        let tags = self.columns.tags();
+        let wrong = self.records.iter().filter_map(|(number, cells)| {
+            let Some(held) = books.accounts.get(&id(*number)) else {
+                return Some(Ok((PaddedId::new(id(*number).as_bytes()), Discrepancy::NotThere)));
             };
-            (wrong != Discrepancy::Different { fields: InDoubt::NOTHING, tags: TagSet::NONE })
-                .then(|| Ok((PaddedId::new(id(*number).as_bytes()), wrong)))
+            let mut fields = InDoubt::NOTHING;
+            if differs(cells.nick, "nick", &held.nick) {
+                fields = fields.and(NICK);
+            }
+            if differs(cells.face, "face", &held.face) {
+                fields = fields.and(FACE_URL);
+            }
+            let is_other = |tag: &Tag| cells.tag(tag).is_some_and(|value| held.tags.get(tag) != Some(&value));
+            let tags: TagSet = tags.iter().enumerate().filter(|(_, tag)| is_other(tag)).map(|(place, _)| place).collect();
+            let is_wrong = fields != InDoubt::NOTHING || !tags.is_empty();
+            is_wrong.then(|| Ok((PaddedId::new(id(*number).as_bytes()), Discrepancy::Different { fields, tags })))
         });
-        state.set_right(&[], wrong).unwrap();
+        state.set_right(&tags, wrong).unwrap();
     }
 
     /// So many records more of the import under way; it has finished with the last one.
@@ -434,32 +538,35 @@ impl ModelFixture {
         let mut state = StateDb::open_or_create(&self.path("state"), &Self::target(), STATE).unwrap();
         state.import_begins(IMPORT).unwrap();
         let now = self.now_ms();
-        let records = &self.records;
-        let importing = self.importing.get_or_insert_with(|| Importing { records: records.clone(), taken: Vec::new() });
+        let (records, columns) = (&self.records, self.columns);
+        let importing = self.importing.get_or_insert_with(|| Importing { records: records.clone(), columns, taken: Vec::new() });
         let next: Vec<u8> = importing.records.keys().copied().skip(importing.taken.len()).take(more.into()).collect();
         for number in next {
-            let (nick, face) = importing.records[&number];
-            let fields = [nick.map(|_| name("nick", nick)), face.map(|_| name("face", face))];
-            self.service.0.borrow_mut().import(&id(number), fields[0].as_deref(), fields[1].as_deref());
+            let cells = importing.records[&number];
+            let fields = [cells.nick.map(|_| name("nick", cells.nick)), cells.face.map(|_| name("face", cells.face))];
+            let mut service = self.service.0.borrow_mut();
+            service.import(&id(number), fields[0].as_deref(), fields[1].as_deref());
+            service.set_tags(&id(number), importing.columns.tags().into_iter().filter_map(|tag| Some((tag.clone(), cells.tag(&tag)?))));
+            drop(service);
             self.by_import.insert(id(number));
             importing.taken.push((number, now));
         }
         if importing.taken.len() < importing.records.len() {
             return;
         }
-        let Importing { records, taken } = self.importing.take().expect("it is under way");
+        let Importing { records, columns, taken } = self.importing.take().expect("it is under way");
         self.by_import.clear();
         let settled = (1..).zip(&taken).map(|(row, (number, at))| {
-            let (nick, face) = records[number];
-            let fields = [nick.map(|_| name("nick", nick)), face.map(|_| name("face", face))];
+            let cells = records[number];
+            let fields = [cells.nick.map(|_| name("nick", cells.nick)), cells.face.map(|_| name("face", cells.face))];
             let outcome = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
             let profile = Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into());
-            Ok(ImportedRow { outcome, account: AccountCall::Imported, profile, tags: RecordTags::default() })
+            Ok(ImportedRow { outcome, account: AccountCall::Imported, profile, tags: tags_of(&cells, columns) })
         });
         let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
         let (input, ops) = (RunInput { len: 0, digest: self.runs, stat }, Ops::default());
-        let new = NewRun { token: self.runs, ..NewRun::bare("import", now, input, &ops) };
+        let new = NewRun { token: self.runs, filled: Filled::of(columns.tags()), ..NewRun::bare("import", now, input, &ops) };
         state.import_finished(IMPORT, &new, settled, RunTotals::default()).unwrap();
     }
 
@@ -484,8 +591,10 @@ impl ModelFixture {
     fn never_lies(&self, what: &str) {
         let held = self.held();
         let books = self.service.0.borrow();
+        let tags: BTreeMap<TagNumber, Tag> =
+            self.state().map(|state| state.known_tags().unwrap()).unwrap_or_default().into_iter().collect();
         for (id, account) in &held {
-            let Some((nick, face)) = books.accounts.get(id) else {
+            let Some(ServiceAccount { nick, face, tags: set }) = books.accounts.get(id) else {
                 assert!(account.in_doubt.has(InDoubt::EXISTENCE), "{what}: the service has no {id}: {account:?}");
                 continue;
             };
@@ -496,6 +605,10 @@ impl ModelFixture {
                 account.in_doubt.has(FACE_URL) || says(account.profile[ProfileField::FaceUrl], face),
                 "{what}: {id} is {face}: {account:?}"
             );
+            for known in account.tags.iter().filter(|known| !known.in_doubt) {
+                let value = set.get(&tags[&known.number]).map(|value| TagHash::of(value.as_ref()));
+                assert_eq!(known.hash, value, "{what}: {id} has {set:?}: {account:?}");
+            }
         }
         let unknown = books.accounts.keys().find(|id| !held.contains_key(*id) && !self.by_import.contains(*id));
         assert_eq!(unknown, None, "{what}: the service has it");
@@ -504,16 +617,29 @@ impl ModelFixture {
     /// The service holds what the file says.
     fn is_put_right(&self) {
         let (held, books) = (self.held(), self.service.0.borrow());
-        for (number, (nick, face)) in &self.records {
+        let numbers: BTreeMap<Tag, TagNumber> =
+            self.state().unwrap().known_tags().unwrap().into_iter().map(|(number, tag)| (tag, number)).collect();
+        for (number, cells) in &self.records {
             let id = id(*number);
-            let (held_nick, held_face) = books.accounts.get(&id).unwrap_or_else(|| panic!("{id} is nowhere"));
-            assert!(nick.is_none() || name("nick", *nick) == *held_nick, "{id} is {held_nick}, not {nick:?}");
-            assert!(face.is_none() || name("face", *face) == *held_face, "{id} is {held_face}, not {face:?}");
+            let Cells { nick, face, .. } = *cells;
+            let service = books.accounts.get(&id).unwrap_or_else(|| panic!("{id} is nowhere"));
+            assert!(nick.is_none() || name("nick", nick) == service.nick, "{id} is {service:?}, not {nick:?}");
+            assert!(face.is_none() || name("face", face) == service.face, "{id} is {service:?}, not {face:?}");
             let carried = Hashes::of([nick.map(|_| ""), face.map(|_| "")].into());
             let settled = InDoubt::of_fields(carried).and(InDoubt::EXISTENCE);
             assert_eq!(held[&id].in_doubt.without(settled), held[&id].in_doubt, "{id} was sent");
+            for (tag, value) in self.columns.tags().into_iter().filter_map(|tag| Some((tag.clone(), cells.tag(&tag)?))) {
+                assert_eq!(service.tags.get(&tag), Some(&value), "{id} is {service:?}, not {cells:?}");
+                let known = held[&id].tags.get(numbers[&tag]).copied();
+                assert!(known.is_some_and(|known| !known.in_doubt && known.hash == Some(TagHash::of(value.as_ref()))), "{id}: {known:?}");
+            }
         }
     }
+}
+
+/// The tags of a record, as a run with these columns reads them.
+fn tags_of(cells: &Cells, columns: Columns) -> RecordTags {
+    columns.tags().iter().map(|tag| cells.tag(tag).map(|value| TagHash::of(value.as_ref()))).collect()
 }
 
 fn cell() -> impl Strategy<Value = Cell_> {
@@ -534,12 +660,15 @@ fn process() -> impl Strategy<Value = Process> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let record = prop_oneof![1 => Just(None), 5 => (cell(), cell()).prop_map(Some)];
+    let cells = (cell(), cell(), cell(), cell()).prop_map(|(nick, face, level, vip)| Cells { nick, face, level, vip });
+    let record = prop_oneof![1 => Just(None), 5 => cells.prop_map(Some)];
+    let columns = prop_oneof![Just(Columns::None), Just(Columns::Level), Just(Columns::LevelAndVip), Just(Columns::VipAndLevel)];
     let edit = prop::collection::vec((0..IDS, record), 1..6);
     let lost = prop_oneof![Just(None), Just(Some(Lost::AndTaken)), Just(Some(Lost::AndGone))];
     prop_oneof![
         4 => edit.prop_map(Op::Edit),
-        1 => prop_oneof![Just(Emptied::Nicks), Just(Emptied::Faces)].prop_map(Op::Empty),
+        1 => prop_oneof![Just(Emptied::Nicks), Just(Emptied::Faces), Just(Emptied::Levels)].prop_map(Op::Empty),
+        3 => columns.prop_map(Op::Columns),
         1 => Just(Op::TakeBack),
         6 => process().prop_map(Op::Sync),
         1 => Just(Op::Verify),

@@ -1,0 +1,320 @@
+//! Profile tags in a sync: which calls a row gets, what the guards say of a new column, what comes of refusals and of what nobody knows, and
+//! what imports and verifications make of the state.
+
+use std::fmt::Write;
+
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
+use serde_json::{Value, json};
+
+use super::night::{self, settings};
+use super::{connection, held};
+use crate::binary::{Call, CliFixture, Run};
+
+const HEADER: &str = "UserID,Nick,Tag_Profile_IM_Gender,Tag_Profile_IM_Level,Tag_Profile_Custom_Vip\n";
+
+struct TagFixture {
+    bench: CliFixture,
+    sandbox: Sandbox,
+    looked_at: usize,
+}
+
+impl TagFixture {
+    fn new(faults: &[&str]) -> Self {
+        let settings = SandboxSettings { custom_fields: CustomFields::These(vec!["Vip".to_owned()]), ..settings(faults) };
+        Self { bench: CliFixture::new(), sandbox: Sandbox::start(settings).unwrap(), looked_at: 0 }
+    }
+
+    fn sync(&self, rows: &str, flags: &[&str]) -> Call<'_> {
+        self.bench.write("users.csv", HEADER.to_owned() + rows);
+        night::sync(&self.bench, &self.sandbox.endpoint(), &[&["--plan", "plan.csv"], flags].concat())
+    }
+
+    /// A night: what the plan says of each row, and the calls that came.
+    fn night(&mut self, rows: &str, plan: &[&str], calls: &[&str]) -> Run {
+        let run = self.sync(rows, &[]).run();
+        let planned = self.bench.read("plan.csv");
+        let planned: Vec<String> = csv::Reader::from_reader(planned.as_bytes())
+            .records()
+            .map(Result::unwrap)
+            .map(|record| format!("{} {}: {}", &record[0], &record[3], &record[4]))
+            .collect();
+        assert_eq!(
+            (planned.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), self.calls()),
+            (plan, calls_of(calls)),
+            "{}",
+            run.stderr
+        );
+        run
+    }
+
+    /// The calls since the last look.
+    fn calls(&mut self) -> Vec<String> {
+        let touches = self.sandbox.touches();
+        let name = |api| match api {
+            Api::AccountImport => "import",
+            Api::PortraitSet => "portrait_set",
+            other => panic!("nobody asks for {other:?}"),
+        };
+        let mut calls: Vec<String> =
+            touches[self.looked_at..].iter().map(|touch| format!("{} {}", name(touch.command), touch.user_id)).collect();
+        self.looked_at = touches.len();
+        calls.sort_unstable();
+        calls
+    }
+
+    fn tags(&self, id: &str) -> Value {
+        json!(self.sandbox.account(id).unwrap().tags)
+    }
+
+    fn in_doubt(&self) -> String {
+        let run = self.bench.call(&["state", "users.state"]).run().stdout;
+        run.lines().find_map(|line| line.strip_prefix("in doubt")).unwrap().trim().to_owned()
+    }
+}
+
+fn calls_of(calls: &[&str]) -> Vec<String> {
+    let mut calls: Vec<String> = calls.iter().map(|call| (*call).to_owned()).collect();
+    calls.sort_unstable();
+    calls
+}
+
+#[test]
+fn each_row_gets_the_calls_that_it_needs() {
+    for flags in [&[][..], &["--batch"]] {
+        let mut town = TagFixture::new(&[]);
+        let new = "the state does not hold it";
+        town.night(
+            "a,A,male,1,x\nb,B,,,\n",
+            &[&format!("create a: {new}"), &format!("create b: {new}")],
+            &["import a", "portrait_set a", "import b"],
+        )
+        .exits(0);
+        town.night("a,A,Male,1,x\nb,B,,,\n", &[], &[]).exits(0);
+        town.night("a,A,male,2,x\nb,B b,,,\n", &["update a: Level differs", "update b: Nick differs"], &["portrait_set a", "import b"])
+            .exits(0);
+        let run = town
+            .night(
+                "a,A a,female,2,y\nb,B b,,3,\n",
+                &["update a: Nick, Gender and Custom.Vip differ", "update b: Level differs"],
+                &["import a", "portrait_set a", "portrait_set b"],
+            )
+            .exits(0);
+        assert_eq!((run.summary["updated"].as_u64(), run.summary["apis"]["portrait_set"]["calls"].as_u64()), (Some(2), Some(2)));
+        // An empty cell says nothing, and what was there stays known.
+        town.night("a,A a,,,\nb,,,,\n", &[], &[]).exits(0);
+        town.night("a,A a,female,2,y\nb,B b,,3,\n", &[], &[]).exits(0);
+        assert_eq!(
+            town.tags("a"),
+            json!({ "Tag_Profile_IM_Gender": "Gender_Type_Female", "Tag_Profile_IM_Level": 2, "Tag_Profile_Custom_Vip": "y" })
+        );
+        assert_eq!((town.tags("b"), town.in_doubt().as_str()), (json!({ "Tag_Profile_IM_Level": 3 }), "0"), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_new_column_is_told_as_the_reason_of_many_updates() {
+    let town = TagFixture::new(&[]);
+    let rows = |count: u32, tags: &dyn Fn(u32) -> String| {
+        (1..=count).fold(String::new(), |rows, row| rows + &format!("u{row:03},n,{}\n", tags(row)))
+    };
+    town.sync(&rows(200, &|_| ",,".to_owned()), &[]).run().exits(0);
+    let with_level = |row: u32| format!(",{},{}", if row <= 100 { "5" } else { "" }, "");
+    let guarded = town.sync(&rows(200, &with_level), &[]).run();
+    // The last finished run has read the column too, so it is no new one.
+    assert!(!guarded.why().contains("is new"), "{}", guarded.why());
+    let guarded = guarded.exits(6).because("100 updates are more than --max-update").hints("--max-update 100");
+    assert!(!guarded.why().contains("blanked"), "{}", guarded.why());
+
+    let town = TagFixture::new(&[]);
+    town.bench.write("users.csv", (1..=200).fold("UserID,Nick\n".to_owned(), |rows, row| rows + &format!("u{row:03},n\n")));
+    night::sync(&town.bench, &town.sandbox.endpoint(), &[]).run().exits(0);
+    town.sync(&rows(200, &with_level).replace("u200,n,", "u200,m,"), &[])
+        .run()
+        .exits(6)
+        .because("101 updates are more than --max-update (30 % of the known accounts; 200 are known); 100 of them only because the column Level is new");
+    let both = |row: u32| format!("{},{},", if row > 150 { "male" } else { "" }, if row <= 100 { "5" } else { "" });
+    town.sync(&rows(200, &both), &[])
+        .run()
+        .exits(6)
+        .because("150 of them only because columns are new: Gender (50), Level (100)")
+        .hints("--max-update 150");
+    town.sync(&rows(200, &both), &["--max-update", "150"]).run().exits(0);
+    // From here on each tag is one that both runs read.
+    let fewer = |row: u32| format!("{},{},", if row > 150 { "male" } else { "" }, if row <= 89 { "5" } else { "" });
+    town.sync(&rows(200, &fewer), &[])
+        .run()
+        .exits(6)
+        .because("guard blanked: 89 of 200 valid records have a Level, 100 of 200 had one before")
+        .hints("--allow blanked");
+    let enough = |row: u32| format!("{},{},", if row > 150 { "male" } else { "" }, if row <= 90 { "5" } else { "" });
+    town.sync(&rows(200, &enough), &[]).run().exits(0).because("200 unchanged");
+}
+
+#[test]
+fn refused_tags_are_tried_again_and_the_account_counts_as_imported() {
+    // The first row shows that the app has the tags.
+    let mut town = TagFixture::new(&["code=40601,api=portrait_set,id=b,times=1"]);
+    let new = "the state does not hold it";
+    let create = [format!("create a: {new}"), format!("create b: {new}")];
+    let create: Vec<&str> = create.iter().map(String::as_str).collect();
+    let rows = "a,A,male,1,x\nb,B,male,1,x\n";
+    let calls = ["import a", "portrait_set a", "import b", "portrait_set b"];
+    let run = town.night(rows, &create, &calls).exits(3);
+    assert!(run.rows[1].error_info.starts_with("portrait_set: ") && run.rows[1].status == "failed", "{:?}", run.rows);
+    assert_eq!((town.in_doubt().as_str(), held(&town.bench).len()), ("0", 2));
+    town.night(rows, &["update b: Gender, Level and Custom.Vip differ"], &["portrait_set b"]).exits(0);
+    town.night(rows, &[], &[]).exits(0);
+    assert_eq!(town.tags("b"), town.tags("a"));
+}
+
+#[test]
+fn what_nobody_knows_of_tags_is_in_doubt_by_itself() {
+    let mut town = TagFixture::new(&["code=70169,api=portrait_set,id=b,times=2"]);
+    let new = "the state does not hold it";
+    let rows = "a,A,male,1,x\nb,B,male,1,x\n";
+    let run = town.sync(rows, &["--max-attempts", "2"]).run().exits(3);
+    assert!(run.rows[1].error_info.starts_with("portrait_set: ") && run.rows[1].status == "failed", "{new}: {:?}", run.rows);
+    town.calls();
+    assert_eq!(town.in_doubt(), "1");
+    // They may have landed: what the record still has is sent, and the account is not imported again.
+    let doubted = "update b: in doubt: what came of an earlier call is not known";
+    town.night("a,A,male,1,x\nb,B,,1,\n", &["update b: Level differs"], &["portrait_set b"]).exits(0);
+    assert_eq!(town.in_doubt(), "1", "no call has carried the others");
+    // Nothing that the record has is in doubt, so only its import can be sent.
+    town.night("a,A,male,1,x\nb,B,,1,\n", &[doubted], &["import b"]).exits(0);
+    town.night("a,A,male,1,x\nb,B,female,1,z\n", &["update b: Gender and Custom.Vip differ"], &["portrait_set b"]).exits(0);
+    assert_eq!(town.in_doubt(), "0");
+    assert_eq!(
+        town.tags("b"),
+        json!({ "Tag_Profile_IM_Gender": "Gender_Type_Female", "Tag_Profile_IM_Level": 1, "Tag_Profile_Custom_Vip": "z" })
+    );
+}
+
+#[test]
+fn what_some_tags_met_in_a_trial_leaves_the_row_in_doubt() {
+    // Nothing has shown yet that the app has the tags, so they are tried one by one, and one may be taken where another is refused.
+    let mut town = TagFixture::new(&["code=40601,api=portrait_set,id=a,times=2"]);
+    let run = town.sync("a,A,male,1,x\n", &[]).run().exits(3);
+    assert!(run.rows[0].error_info.starts_with("portrait_set: Gender: "), "{:?}", run.rows);
+    town.calls();
+    assert_eq!(town.in_doubt(), "1");
+    town.night("a,A,male,1,x\n", &["update a: Gender, Level and Custom.Vip differ"], &["portrait_set a"]).exits(0);
+    assert_eq!(town.in_doubt(), "0");
+}
+
+#[test]
+fn an_import_fills_the_state_with_tags() {
+    let mut town = TagFixture::new(&["code=40601,api=portrait_set,id=b,times=1"]);
+    let connection = connection(&town.bench, &town.sandbox.endpoint());
+    let connection = connection.each_ref().map(String::as_str);
+    let rows = "a,A,male,1,x\nb,B,male,1,x\nc,C,,,\n";
+    town.bench.write("users.csv", HEADER.to_owned() + rows);
+    let import = |flags: &[&str]| {
+        let call = town.bench.call(&["import", "users.csv", "--state", "users.state", "--rate", "0", "--results", "import.csv"]);
+        call.args(&connection).args(flags).run()
+    };
+    import(&[]).exits(3);
+    town.calls();
+    town.night(rows, &["update b: Gender, Level and Custom.Vip differ"], &["portrait_set b"]).exits(0);
+    // Profiles alone say nothing of the nicknames.
+    let other = "a,other,male,2,x\nb,B,male,1,x\nc,C,,,\n";
+    town.bench.write("users.csv", HEADER.to_owned() + other);
+    let call =
+        town.bench.call(&["import", "users.csv", "--state", "users.state", "--rate", "0", "--results", "profiles.csv", "--profile-only"]);
+    call.args(&connection).run().exits(0);
+    town.calls();
+    town.night(other, &["update a: Nick differs"], &["import a"]).exits(0);
+}
+
+#[test]
+fn a_verification_compares_tags_and_doubts_the_very_one() {
+    let mut town = TagFixture::new(&[]);
+    let rows = "a,A,male,1,x\nb,B,male,1,x\nc,C,male,1,\nd,,,,\n";
+    town.sync(rows, &[]).run().exits(0);
+    town.calls();
+    // Somebody changes tags behind the state's back.
+    let elsewhere = CliFixture::new();
+    elsewhere.write("users.csv", HEADER.to_owned() + "a,A,male,7,x\nc,C2,female,1,z\n");
+    let behind = connection(&elsewhere, &town.sandbox.endpoint());
+    elsewhere.call(&["import", "users.csv", "--rate", "0"]).args(&behind.each_ref().map(String::as_str)).run().exits(0);
+    town.calls();
+    let connection = connection(&town.bench, &town.sandbox.endpoint());
+    let verify = town.bench.call(&["verify", "users.csv", "--profiles", "--state", "users.state", "--rate", "0"]);
+    let run = verify.args(&connection.each_ref().map(String::as_str)).run().exits(3);
+    assert_eq!(
+        town.bench.read("users.verify.csv"),
+        "row,line,UserID,state,detail\n1,2,a,differs,Level\n2,3,b,same,\n3,4,c,differs,Nick Gender\n4,5,d,same,\n",
+        "{}",
+        run.stderr
+    );
+    // What is to be repaired is the input's record under its header, so no flag is needed.
+    assert_eq!(town.bench.read("users.repair.csv"), HEADER.to_owned() + "a,A,male,1,x\nc,C,male,1,\n");
+    assert_eq!(town.in_doubt(), "2");
+    town.looked_at = town.sandbox.touches().len();
+    let doubted = "in doubt: what came of an earlier call is not known";
+    town.night(
+        rows,
+        &[&format!("update a: {doubted}"), &format!("update c: {doubted}")],
+        &["portrait_set a", "import c", "portrait_set c"],
+    )
+    .exits(0);
+    assert_eq!(town.in_doubt(), "0");
+    assert_eq!(town.tags("a")["Tag_Profile_IM_Level"], 1);
+    assert_eq!(town.tags("c")["Tag_Profile_Custom_Vip"], "z", "the file says nothing of it");
+}
+
+#[test]
+fn a_column_that_is_read_no_more_or_again_is_no_change() {
+    let mut town = TagFixture::new(&[]);
+    town.sync("a,A,male,1,x\n", &[]).run().exits(0);
+    town.calls();
+    town.bench.write("users.csv", "UserID,Nick,Tag_Profile_Custom_Vip,sex\na,A,x,male\n");
+    night::sync(&town.bench, &town.sandbox.endpoint(), &["--profile", "Gender=sex"]).run().exits(0).because("1 unchanged");
+    town.bench.write("users.csv", "UserID,Nick\na,A\n");
+    night::sync(&town.bench, &town.sandbox.endpoint(), &[]).run().exits(0).because("1 unchanged");
+    town.night("a,A,male,1,x\n", &[], &[]).exits(0);
+}
+
+#[test]
+fn a_state_shows_which_tags_it_knows_and_its_export_tells_values_apart() {
+    let town = TagFixture::new(&[]);
+    let fingerprints = |rows: &str| -> Vec<String> {
+        town.sync(rows, &[]).run().exits(0);
+        super::exported(&town.bench).iter().map(|line| line.split(',').nth(1).unwrap().to_owned()).collect()
+    };
+    let before = fingerprints("a,A,,,\nb,B,,,\n");
+    let after = fingerprints("a,A,male,1,\nb,B,,,\n");
+    assert!(after[0].starts_with(&before[0]) && after[0].len() == before[0].len() + 16 && after[1] == before[1], "{before:?} {after:?}");
+    assert_ne!(fingerprints("a,A,male,2,\n")[0], after[0]);
+    assert_eq!(fingerprints("a,A,male,1,\n")[0], after[0]);
+    let shown = town.bench.call(&["state", "users.state"]).run().stdout;
+    assert!(shown.contains("tags        Gender, Level, Custom.Vip\n"), "{shown}");
+}
+
+#[test]
+fn decisions_of_more_kinds_than_half_a_byte_tells_apart_are_kept_over_a_stop() {
+    let town = TagFixture::new(&[]);
+    // Each row changes another set of fields and tags: 16 kinds, 8 of them without an import.
+    let rows = |change: bool| {
+        (0..16_u8).fold(String::new(), |mut rows, row| {
+            let is_in = |bit: u8| u8::from(change && row & (1 << bit) != 0);
+            writeln!(rows, "u{row:02},n{},{},{},v{}", is_in(3), ["male", "female"][usize::from(is_in(0))], is_in(1), is_in(2)).unwrap();
+            rows
+        })
+    };
+    town.sync(&rows(false), &[]).run().exits(0);
+    let before = town.sandbox.touches().len();
+    town.sync(&rows(true), &["--limit", "5"]).run().exits(0).because("limit");
+    let run = town.sync(&rows(true), &[]).run().exits(0);
+    assert_eq!(run.summary["resumed_at_row"].as_u64().map(|rows| rows > 0), Some(true));
+    let touches = town.sandbox.touches();
+    let count = |api| touches[before..].iter().filter(|touch| touch.command == api).count();
+    // Of 16 rows, 8 change the Nick, and 14 a tag.
+    assert_eq!((count(Api::AccountImport), count(Api::PortraitSet)), (8, 14));
+    for row in 0..16_u64 {
+        let tags = town.tags(&format!("u{row:02}"));
+        let gender = ["Gender_Type_Male", "Gender_Type_Female"][usize::try_from(row & 1).unwrap()];
+        assert_eq!((&tags["Tag_Profile_IM_Gender"], tags["Tag_Profile_IM_Level"].as_u64()), (&json!(gender), Some(row >> 1 & 1)));
+    }
+    town.sync(&rows(true), &[]).run().exits(0).because("16 unchanged");
+}
