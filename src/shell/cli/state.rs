@@ -104,7 +104,8 @@ fn fingerprint(held: &KnownAccount, keys: &[(TagNumber, TagKey)]) -> String {
     let known = held.tags.iter().filter_map(|tag| Some((key(tag.number)?, tag.hash?)));
     let tags = known.fold(TagsDigest::default(), |sum, (key, hash)| sum.with(key, hash)).bits();
     let fields = held.profile.iter().map(|(_, hash)| hash.unwrap_or_default());
-    fields.chain((tags != 0).then_some(tags)).map(|hash| format!("{hash:016x}")).collect()
+    let hashes: Vec<String> = fields.chain((tags != 0).then_some(tags)).map(|hash| format!("{hash:016x}")).collect();
+    hashes.concat()
 }
 
 fn forget(flags: &StateFlags, ids: &[String]) -> Result<ExitMessage, ExitMessage> {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use chatlift::domain::account::{Account, UserId};
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
+use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
 use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
 use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
@@ -39,15 +40,31 @@ const LATENCY: Duration = Duration::from_millis(20);
 #[derive(Clone, Default)]
 pub(super) struct Fake(Rc<RefCell<Books>>);
 
+/// The tags of accounts by their names.
+pub(super) type Tags = BTreeMap<String, BTreeMap<Tag, TagValue>>;
+
 #[derive(Default)]
 struct Books {
     accounts: Accounts,
+    tags: Tags,
     touched: Vec<(Command, String)>,
+    /// What calls of portrait_set carried.
+    carried: Tags,
 }
 
 impl Fake {
     pub(super) fn accounts(&self) -> Accounts {
         self.0.borrow().accounts.clone()
+    }
+
+    /// The tags of the accounts that have any.
+    pub(super) fn tags(&self) -> Tags {
+        self.0.borrow().tags.clone()
+    }
+
+    /// The tags that were carried since the last time.
+    pub(super) fn carried(&self) -> Tags {
+        std::mem::take(&mut self.0.borrow_mut().carried)
     }
 
     /// Whom calls were for since the last time.
@@ -73,11 +90,22 @@ impl Books {
             Command::AccountDelete => {
                 for account in accounts {
                     self.accounts.remove(account.user_id.as_str());
+                    self.tags.remove(account.user_id.as_str());
                 }
                 Answer::Deleted(items(accounts, ()))
             }
             Command::PortraitGet => Answer::Profiles(accounts.iter().map(|account| self.profile(account)).collect()),
-            Command::PortraitSet | Command::Kick => Answer::Nothing,
+            Command::PortraitSet => {
+                for account in accounts {
+                    let id = account.user_id.as_str();
+                    assert!(self.accounts.contains_key(id), "{id} is imported first");
+                    let tags = || account.tags.iter().map(|item| (item.tag.clone(), item.value.clone()));
+                    self.tags.entry(id.to_owned()).or_default().extend(tags());
+                    self.carried.entry(id.to_owned()).or_default().extend(tags());
+                }
+                Answer::Nothing
+            }
+            Command::Kick => Answer::Nothing,
             Command::AccountCheck => Answer::Standings(items(accounts, AccountStatus::Imported)),
             Command::QueryOnlineStatus => Answer::Presences(items(accounts, Presence::Offline)),
         }
@@ -117,6 +145,7 @@ pub(super) struct JoinedFixture {
     target: Target,
     pub(super) now: Rc<Cell<SystemTime>>,
     pub(super) is_in_batches: bool,
+    pub(super) max_update: Bound,
 }
 
 /// The canary, and for how many runs an id must be missing before it is deleted.
@@ -130,7 +159,14 @@ impl JoinedFixture {
     pub(super) fn new(now: SystemTime) -> Self {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let target = Target { endpoint: "https://fake".to_owned(), sdkappid: 1, api: "account_import".to_owned() };
-        Self { folder, fake: Fake::default(), target, now: Rc::new(Cell::new(now)), is_in_batches: false }
+        Self {
+            folder,
+            fake: Fake::default(),
+            target,
+            now: Rc::new(Cell::new(now)),
+            is_in_batches: false,
+            max_update: Bound::Share(Percent::whole(30)),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -141,7 +177,7 @@ impl JoinedFixture {
         let mut runs = BTreeMap::new();
         let Some(state) = StateDb::find(&self.path("state")).unwrap() else { return runs };
         let visit = |id: &[u8], held: &chatlift::domain::change::KnownAccount| {
-            assert!(held.in_doubt.is_nothing());
+            assert!(!held.is_in_doubt());
             runs.insert(String::from_utf8(id.to_vec()).unwrap(), held.missing_runs);
             Ok(())
         };
@@ -154,7 +190,7 @@ impl JoinedFixture {
         std::fs::write(self.path("users.csv"), csv).unwrap();
         let Prepared::Plan(plan) = sync::prepare(self.setup()).unwrap() else { panic!("every night is finished") };
         let max_delete = Bound::Share(Percent::whole(2));
-        let tripped = plan.tripped_guards(&GuardLimits { allowed: Vec::new(), max_update: Bound::Share(Percent::whole(30)), max_delete });
+        let tripped = plan.tripped_guards(&GuardLimits { allowed: Vec::new(), max_update: self.max_update, max_delete });
         if !tripped.is_empty() {
             return Err(tripped);
         }

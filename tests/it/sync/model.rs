@@ -112,7 +112,7 @@ impl Columns {
 }
 
 impl Cells {
-    fn tag(&self, tag: &Tag) -> Option<TagValue> {
+    fn tag(self, tag: &Tag) -> Option<TagValue> {
         match tag {
             Tag::Level => self.level.map(|level| TagValue::Number(level.into())),
             _ => self.vip.map(|vip| TagValue::Text(format!("vip {vip}").into())),
@@ -411,7 +411,7 @@ impl ModelFixture {
 
     fn csv(&self) -> String {
         let tags = self.columns.tags();
-        let names: String = tags.iter().map(|tag| format!(",{}", tag.wire_name())).collect();
+        let names = tags.iter().fold(String::new(), |names, tag| names + "," + &tag.wire_name());
         self.records.iter().fold(format!("UserID,Nick,FaceUrl{names}\n"), |mut csv, (number, cells)| {
             write!(csv, "{},{},{}", id(*number), name("nick", cells.nick), name("face", cells.face)).unwrap();
             for tag in &tags {
@@ -561,7 +561,7 @@ impl ModelFixture {
             let fields = [cells.nick.map(|_| name("nick", cells.nick)), cells.face.map(|_| name("face", cells.face))];
             let outcome = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
             let profile = Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into());
-            Ok(ImportedRow { outcome, account: AccountCall::Imported, profile, tags: tags_of(&cells, columns) })
+            Ok(ImportedRow { outcome, account: AccountCall::Imported, profile, tags: tags_of(cells, columns) })
         });
         let stat = FileStat { len: 0, modified_ns: 0, changed_ns: 0, inode: 0 };
         self.runs += 1;
@@ -638,7 +638,7 @@ impl ModelFixture {
 }
 
 /// The tags of a record, as a run with these columns reads them.
-fn tags_of(cells: &Cells, columns: Columns) -> RecordTags {
+fn tags_of(cells: Cells, columns: Columns) -> RecordTags {
     columns.tags().iter().map(|tag| cells.tag(tag).map(|value| TagHash::of(value.as_ref()))).collect()
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::night::{self, settings};
 use super::{connection, held};
-use crate::binary::{Call, CliFixture, Run};
+use crate::support::{Call, CliFixture, Run};
 
 const HEADER: &str = "UserID,Nick,Tag_Profile_IM_Gender,Tag_Profile_IM_Level,Tag_Profile_Custom_Vip\n";
 
@@ -169,7 +169,7 @@ fn refused_tags_are_tried_again_and_the_account_counts_as_imported() {
 
 #[test]
 fn what_nobody_knows_of_tags_is_in_doubt_by_itself() {
-    let mut town = TagFixture::new(&["code=70169,api=portrait_set,id=b,times=2"]);
+    let mut town = TagFixture::new(&["code=70169,api=portrait_set,id=b,times=3"]);
     let new = "the state does not hold it";
     let rows = "a,A,male,1,x\nb,B,male,1,x\n";
     let run = town.sync(rows, &["--max-attempts", "2"]).run().exits(3);
