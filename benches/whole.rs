@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use secrecy::ExposeSecret;
 
 use chatlift::domain::figures::count;
-use chatlift::sandbox::{self, ApiAudit, Keep, Sandbox, SandboxSettings};
+use chatlift::sandbox::{self, ApiAudit, CustomFields, Keep, Sandbox, SandboxSettings};
 
 /// Rows at the default rate: 15 s, long enough that the start does not matter.
 const PACED_ROWS: u64 = 3_000;
@@ -107,16 +107,27 @@ fn throughput(rows: u64) {
         // The first batch is read back, so the accounts must be stored.
         let sandbox = folder.sandbox(|settings| (settings.limit_per_s, settings.keep) = (None, Keep::Accounts));
         let cost = folder.import(&sandbox, flags);
-        let cpu_us = cost.cpu.as_secs_f64() * 1e6 / rows as f64;
-        table.row([
-            format!("{} rows, {lane}", count(rows)),
-            format!("{:.0}", rows as f64 / cost.elapsed.as_secs_f64()),
-            format!("{cpu_us:.1} µs"),
-            format!("{:.0} rows/s", 1e6 / cpu_us),
-            mib(cost.peak_kib),
-        ]);
+        table.row(throughput_row(&format!("{} rows, {lane}", count(rows)), rows, &cost));
     }
+    // Two requests a row instead of one.
+    let folder = BenchFolder::with_input(|path| write_tagged_input(path, rows));
+    let sandbox = folder.sandbox(|settings| {
+        (settings.limit_per_s, settings.keep, settings.custom_fields) = (None, Keep::Accounts, CustomFields::Any);
+    });
+    let cost = folder.import(&sandbox, &["--rate", "0", "--profile-rate", "0"]);
+    table.row(throughput_row(&format!("{} rows, single, three tags", count(rows)), rows, &cost));
     table.print();
+}
+
+fn throughput_row(name: &str, rows: u64, cost: &Cost) -> [String; 5] {
+    let cpu_us = cost.cpu.as_secs_f64() * 1e6 / rows as f64;
+    [
+        name.to_owned(),
+        format!("{:.0}", rows as f64 / cost.elapsed.as_secs_f64()),
+        format!("{cpu_us:.1} µs"),
+        format!("{:.0} rows/s", 1e6 / cpu_us),
+        mib(cost.peak_kib),
+    ]
 }
 
 /// Ten times the rows must need the same memory.
@@ -166,9 +177,13 @@ struct BenchFolder {
 
 impl BenchFolder {
     fn new(rows: u64) -> Self {
+        Self::with_input(|path| write_input(path, rows))
+    }
+
+    fn with_input(write: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("users.csv");
-        write_input(&input, rows);
+        write(&input);
         Self { folder, input, settings: SandboxSettings::ephemeral().unwrap() }
     }
 
@@ -216,6 +231,16 @@ fn write_input(path: &Path, rows: u64) {
     writeln!(file, "UserID,Nick,FaceUrl").unwrap();
     for row in 0..rows {
         writeln!(file, "user{row:08},Nick {row},https://img.example.com/{row}.png").unwrap();
+    }
+    file.flush().unwrap();
+}
+
+/// As [`write_input`], with three tags of the profile.
+fn write_tagged_input(path: &Path, rows: u64) {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    writeln!(file, "UserID,Nick,FaceUrl,Tag_Profile_IM_Gender,Tag_Profile_IM_BirthDay,Tag_Profile_Custom_Level").unwrap();
+    for row in 0..rows {
+        writeln!(file, "user{row:08},Nick {row},https://img.example.com/{row}.png,female,1990-01-02,level {row}").unwrap();
     }
     file.flush().unwrap();
 }

@@ -245,9 +245,10 @@ impl Report<'_> {
 }
 
 impl Report<'_> {
-    /// The mode, unless it is the ordinary one, and the requests to each API.
+    /// The mode, unless it is the ordinary one, and the requests to each API, if there is more than one.
     fn lane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.summary.lane {
+            Lane::Single if self.summary.traffic.apis[Command::PortraitSet].calls > 0 => return apis(f, "requests", &self.summary.traffic),
             Lane::Single => return Ok(()),
             Lane::Batch(_) => "batch",
             Lane::FellBack => "one account per request, because batches did not work",

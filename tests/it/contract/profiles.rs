@@ -42,6 +42,7 @@ fn ten_rows_with_tags_are_imported_and_their_profiles_set() {
         let audit = sandbox.audit();
         assert_eq!((audit.of(Api::PortraitSet).calls, audit.violations, audit.overlaps), (10, 0, 0), "{:?}", audit.first_violations);
         assert_eq!(run.summary["apis"]["portrait_set"]["calls"], 10);
+        assert!(run.stderr.contains("portrait_set: 10 "), "{}", run.stderr);
         assert_eq!(
             tags(&sandbox, "user7"),
             json!({ "Tag_Profile_IM_Gender": "Gender_Type_Female", "Tag_Profile_IM_Level": 7, "Tag_Profile_Custom_Vip": "v7" })
