@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::support::ports::unused_port;
 use crate::support::server::{Server, imported};
@@ -115,70 +116,100 @@ fn as_ordinary_user(folder: &Path, args: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
 }
 
-#[test]
-fn a_denied_file_is_reported_with_its_owner() {
-    let is_root = rustix::process::geteuid().is_root();
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
-    copy_binary(folder);
-    let make = |name: &str, text: &str, mode: u32| {
-        fs::write(folder.join(name), text).unwrap();
-        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let shut = if is_root { 0o600 } else { 0 };
-    make("users.csv", &users(2), 0o644);
-    make("secret.csv", &users(2), shut);
-    make("key", KEY, shut);
-    make("ca.pem", "", shut);
-    make("chatlift.toml", "", shut);
-    make("state.db", "", shut);
-    make("r.csv", "", shut);
-    fs::create_dir(folder.join("closed")).unwrap();
-    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(if is_root { 0o755 } else { 0o555 })).unwrap();
-    make("own", KEY, 0o600);
-    if is_root {
-        chown(folder.join("own"), Some(65_534), Some(65_534)).unwrap();
+/// A folder of which another user may read only some files, with a copy of the binary.
+struct ForeignFolder {
+    folder: TempDir,
+    /// The test may make files of root's, or only take its own rights away.
+    is_root: bool,
+}
+
+impl ForeignFolder {
+    fn new() -> Self {
+        let fixture = Self { folder: tempfile::tempdir().unwrap(), is_root: rustix::process::geteuid().is_root() };
+        fixture.allow("", 0o777);
+        copy_binary(fixture.folder.path());
+        let shut = if fixture.is_root { 0o600 } else { 0 };
+        fixture.make("users.csv", &users(2), 0o644);
+        fixture.make("other.csv", &users(3), 0o644);
+        fixture.make("secret.csv", &users(2), shut);
+        fixture.make("key", KEY, shut);
+        for name in ["ca.pem", "chatlift.toml", "state.db", "r.csv"] {
+            fixture.make(name, "", shut);
+        }
+        fs::create_dir(fixture.path("closed")).unwrap();
+        fixture.allow("closed", fixture.of_a_closed_folder());
+        fixture.make("own", KEY, 0o600);
+        if fixture.is_root {
+            chown(fixture.path("own"), Some(65_534), Some(65_534)).unwrap();
+        }
+        fixture
     }
-    let owner = if is_root { "belongs to root (0)" } else { "belongs to" };
-    let check = |args: &[&str], name: &str| {
-        let (code, stderr) = as_ordinary_user(folder, args);
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn of_a_closed_folder(&self) -> u32 {
+        if self.is_root { 0o755 } else { 0o555 }
+    }
+
+    fn allow(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn make(&self, name: &str, text: &str, mode: u32) {
+        fs::write(self.path(name), text).unwrap();
+        self.allow(name, mode);
+    }
+
+    /// The command must say whose the file of this name is.
+    fn denies(&self, args: &[&str], name: &str) {
+        let owner = if self.is_root { "belongs to root (0)" } else { "belongs to" };
+        let (code, stderr) = as_ordinary_user(self.folder.path(), args);
         let is_reported = stderr.contains(owner) && stderr.contains("mode 0") && stderr.contains(name) && stderr.contains("\nhint: ");
         assert!(code == 2 && is_reported, "{args:?}: {code}: {stderr}");
-    };
-    let import = |more: &[&'static str]| {
-        let usual = ["import", "users.csv", "--endpoint", "http://127.0.0.1:9", "--sdkappid", SDKAPPID, "--max-outage", "1s"];
-        [&usual[..], more].concat()
-    };
-    check(&import(&["--secret-key-file", "key"]), "key");
-    check(&import(&["--secret-key-file", "own", "--ca-file", "ca.pem"]), "ca.pem");
-    check(&import(&["--secret-key-file", "own", "--config", "chatlift.toml"]), "chatlift.toml");
-    check(&import(&["--secret-key-file", "own", "--results", "closed/r.csv"]), "closed");
-    check(&import(&["--secret-key-file", "own", "--summary", "closed/s.json"]), "closed");
-    check(&import(&["--secret-key-file", "own", "--state", "closed/s.db"]), "closed");
-    check(&import(&["--secret-key-file", "own", "--state", "state.db"]), "state.db");
-    check(&["sync", "users.csv", "--sandbox", "--state", "state.db"], "state.db");
-    check(&["state", "state.db"], "state.db");
-    check(&["check", "secret.csv"], "secret.csv");
-    check(&["import", "secret.csv", "--sandbox"], "secret.csv");
-    check(&["verify", "secret.csv", "--sandbox"], "secret.csv");
-    check(&["verify", "users.csv", "--sandbox", "--results", "closed/v.csv"], "closed");
-    check(&["audit", "users.csv", "--results", "r.csv"], "r.csv");
-    check(&["sandbox", "--accounts", "closed/a.csv"], "closed");
-
-    // The state itself may be changed, but no file may be created beside it, which each change needs.
-    let with_state = fs::copy(folder.join("users.csv"), folder.join("night.csv")).and_then(|_| fs::create_dir(folder.join("held")));
-    with_state.unwrap();
-    let mut filled = Command::new(env!("CARGO_BIN_EXE_chatlift"));
-    let filled = filled.env_clear().current_dir(folder).args(["sync", "night.csv", "--sandbox", "--state", "held/s.db"]);
-    assert!(filled.output().unwrap().status.success());
-    for (name, mode) in [("held/s.db", 0o666), ("held/s.db.lock", 0o666), ("held", if is_root { 0o755 } else { 0o555 })] {
-        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
-    make("other.csv", &users(3), 0o644);
-    check(&["sync", "other.csv", "--sandbox", "--state", "held/s.db"], "held");
-    check(&["state", "held/s.db", "forget", "user1"], "held");
-    check(&["verify", "other.csv", "--sandbox", "--state", "held/s.db"], "held");
+}
+
+#[test]
+fn a_denied_file_is_reported_with_its_owner() {
+    let foreign = ForeignFolder::new();
+    let denied = |more: &[&'static str], name: &str| {
+        let usual = ["import", "users.csv", "--endpoint", "http://127.0.0.1:9", "--sdkappid", SDKAPPID, "--max-outage", "1s"];
+        foreign.denies(&[&usual[..], more].concat(), name);
+    };
+    denied(&["--secret-key-file", "key"], "key");
+    denied(&["--secret-key-file", "own", "--ca-file", "ca.pem"], "ca.pem");
+    denied(&["--secret-key-file", "own", "--config", "chatlift.toml"], "chatlift.toml");
+    denied(&["--secret-key-file", "own", "--results", "closed/r.csv"], "closed");
+    denied(&["--secret-key-file", "own", "--summary", "closed/s.json"], "closed");
+    denied(&["--secret-key-file", "own", "--state", "closed/s.db"], "closed");
+    denied(&["--secret-key-file", "own", "--state", "state.db"], "state.db");
+    foreign.denies(&["sync", "users.csv", "--sandbox", "--state", "state.db"], "state.db");
+    foreign.denies(&["state", "state.db"], "state.db");
+    foreign.denies(&["check", "secret.csv"], "secret.csv");
+    foreign.denies(&["import", "secret.csv", "--sandbox"], "secret.csv");
+    foreign.denies(&["verify", "secret.csv", "--sandbox"], "secret.csv");
+    foreign.denies(&["verify", "users.csv", "--sandbox", "--results", "closed/v.csv"], "closed");
+    foreign.denies(&["audit", "users.csv", "--results", "r.csv"], "r.csv");
+    foreign.denies(&["sandbox", "--accounts", "closed/a.csv"], "closed");
+}
+
+/// The state itself may be changed, but no file may be created beside it, which each change needs.
+#[test]
+fn a_state_in_a_denied_folder_is_reported_with_its_owner() {
+    let foreign = ForeignFolder::new();
+    fs::copy(foreign.path("users.csv"), foreign.path("night.csv")).unwrap();
+    fs::create_dir(foreign.path("held")).unwrap();
+    let mut filled = Command::new(env!("CARGO_BIN_EXE_chatlift"));
+    let filled = filled.env_clear().current_dir(foreign.path("")).args(["sync", "night.csv", "--sandbox", "--state", "held/s.db"]);
+    assert!(filled.output().unwrap().status.success());
+    for (name, mode) in [("held/s.db", 0o666), ("held/s.db.lock", 0o666), ("held", foreign.of_a_closed_folder())] {
+        foreign.allow(name, mode);
+    }
+    foreign.denies(&["sync", "other.csv", "--sandbox", "--state", "held/s.db"], "held");
+    foreign.denies(&["state", "held/s.db", "forget", "user1"], "held");
+    foreign.denies(&["verify", "other.csv", "--sandbox", "--state", "held/s.db"], "held");
 }
 
 #[test]

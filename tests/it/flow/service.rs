@@ -1,37 +1,22 @@
-//! A service that is a function of the call, with an audit of its own, and the world around an import.
+//! A service that is a function of the call, with an audit of its own.
 
-use std::cell::{Cell, RefCell};
+mod world;
+
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
-use std::num::NonZeroU32;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use chatlift::domain::account::{Account, Suspects, UserId};
-use chatlift::domain::call_stats::{CallStats, RunPhase};
+use chatlift::domain::account::Account;
 use chatlift::domain::command::{Command, PerCommand};
-use chatlift::domain::outcome::{OutcomeCounts, RowOutcome};
-use chatlift::domain::position::InputPosition;
-use chatlift::domain::tag::{Tag, TagItem, TagValue};
-use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
-use chatlift::flow::dispatch::{Clocks, DispatchDependencies, DispatchSettings, Known, SchedulerLimits};
-use chatlift::flow::import::{
-    self, ImportEnd, ImportEnds, ImportProgress, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits,
-};
-use chatlift::io::api::usersig::{Credential, Signature, Signer};
+use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile};
+use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
-use chatlift::io::gate::{self, Rate};
-use chatlift::io::journal::OutcomeSink;
-use chatlift::io::roster::Record;
-use futures_util::StreamExt;
-use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
 
-const SECOND: Duration = Duration::from_secs(1);
-/// Results that the batch lane may hold back, by contract.
-pub(super) const WINDOW_RECORDS: usize = 131_072;
+pub(super) use world::{Keep, Run, WINDOW_RECORDS, World, accounts, records, with_tags};
 
+const SECOND: Duration = Duration::from_secs(1);
 /// A call as the service sees it.
 pub(super) struct Call<'a> {
     /// Counts all calls from 0.
@@ -308,202 +293,5 @@ impl Api for Service {
             service.0.borrow_mut().finish(command, &accounts, end.as_ref().ok());
             end
         }
-    }
-}
-
-type Records = Box<dyn Iterator<Item = Result<Record, Infallible>>>;
-
-/// So many accounts, `user1` and so on.
-pub(super) fn accounts(count: u64) -> Records {
-    records((1..=count).map(|row| (format!("user{row}"), String::new())))
-}
-
-/// Records of a UserID and a nickname.
-pub(super) fn records(all: impl Iterator<Item = (String, String)> + 'static) -> Records {
-    Box::new(all.zip(1_u64..).map(|((user_id, nick), row)| {
-        Ok(Record {
-            row,
-            line: row + 1,
-            end: InputPosition { rows: row, offset: row * 10, line: row + 2, digest: row },
-            other_id: None,
-            suspects: Suspects::default(),
-            account: Account::parse(user_id.as_bytes(), nick.as_bytes(), b""),
-            user_id: user_id.into_bytes().into(),
-            fields: csv::ByteRecord::new(),
-            text: None,
-        })
-    }))
-}
-
-/// The same records with text tags of these keys.
-pub(super) fn with_tags(records: Records, keys: impl Fn(u64) -> &'static [&'static str] + 'static) -> Records {
-    Box::new(records.map(move |record| {
-        let mut record = record?;
-        let tag = |key: &&str| TagItem { tag: Tag::Custom((*key).into()), value: TagValue::Text("v".into()) };
-        record.account = record.account.map(|account| Account { tags: keys(record.row).iter().map(tag).collect(), ..account });
-        Ok(record)
-    }))
-}
-
-/// Everything around the service.
-pub(super) struct World {
-    records: Records,
-    pub(super) settings: ImportSettings,
-    pub(super) signals: LocalBoxStream<'static, ()>,
-    pub(super) wall: Box<dyn Fn() -> SystemTime>,
-    pub(super) tell: Box<dyn FnMut(&ImportProgress)>,
-    keep: Keep,
-    seed: u64,
-}
-
-/// Whether rows are kept for the test to look at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    Rows,
-    Counts,
-}
-
-/// What a run came to.
-pub(super) struct Run {
-    pub(super) end: ImportEnd<Infallible>,
-    pub(super) tally: OutcomeCounts,
-    pub(super) traffic: CallStats,
-    pub(super) rows: Vec<RowOutcome>,
-    pub(super) lane: Lane,
-    pub(super) unjudged: u64,
-    /// How often the service was taken for dead.
-    pub(super) outages: u32,
-}
-
-impl World {
-    pub(super) fn new(records: Records) -> Self {
-        let began = Instant::now();
-        Self {
-            records,
-            settings: ImportSettings {
-                dispatch: DispatchSettings {
-                    rates: PerCommand::new(|_| Rate::PerSecond(NonZeroU32::new(200).unwrap())),
-                    gates: gate::GateSettings::default(),
-                    limits: SchedulerLimits { max_attempts: 5, in_flight: 256 },
-                    known: Known { identifier: UserId::parse(b"administrator").unwrap(), seen: SuccessSeen::NotYet },
-                    max_outage: Duration::from_secs(6 * 3_600),
-                    progress_every: Duration::from_millis(250),
-                },
-                lane: Lane::Single,
-                scope: ImportScope::Everything,
-                window: WindowLimits { records: 65_536, bytes: 24 << 20 },
-                limit: None,
-                rows_done: 0,
-                commit_every: SECOND,
-                commit_rows: 1_000,
-            },
-            signals: futures_util::stream::pending().boxed_local(),
-            tell: Box::new(|_| ()),
-            wall: Box::new(move || UNIX_EPOCH + Duration::from_secs(1_800_000_000) + began.elapsed()),
-            keep: Keep::Rows,
-            seed: 1,
-        }
-    }
-
-    /// With another seed of the back-off's jitter.
-    pub(super) fn seeded(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// With another rate of `portrait_set`.
-    pub(super) fn with_profile_rate(mut self, rate: u32) -> Self {
-        self.settings.dispatch.rates[Command::PortraitSet] = Rate::PerSecond(NonZeroU32::new(rate).unwrap());
-        self
-    }
-
-    /// In batches, at the documented rates and the batch lane's bounds.
-    pub(super) fn in_batches(mut self, doubt: OnBatchFailure) -> Self {
-        let rate = |command| if command == Command::MultiaccountImport { 100 } else { 200 };
-        self.settings.dispatch.rates = PerCommand::new(|command| Rate::PerSecond(NonZeroU32::new(rate(command)).unwrap()));
-        self.settings.window = WindowLimits { records: WINDOW_RECORDS, bytes: 40 << 20 };
-        self.settings.lane = Lane::Batch(doubt);
-        self.settings.commit_rows = 65_536;
-        self
-    }
-
-    pub(super) fn keeping(mut self, keep: Keep) -> Self {
-        self.keep = keep;
-        self
-    }
-
-    pub(super) async fn run(self, service: &Service) -> Run {
-        let rows = Arc::new(Mutex::new(Vec::new()));
-        let signer = Signer::new(Credential::Key("key".into()), 1, "administrator", Instant::now(), (self.wall)());
-        let mut jitter = fastrand::Rng::with_seed(self.seed);
-        let outages = Rc::new(Cell::new(0));
-        let (told, mut was_down) = (Rc::clone(&outages), false);
-        let mut tell = self.tell;
-        let clocks = Clocks { wall: self.wall, jitter: Box::new(move || jitter.f64()) };
-        let dependencies = DispatchDependencies { api: service.clone(), signer, clocks, signals: self.signals };
-        let ends = ImportEnds {
-            records: self.records,
-            sink: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
-            on_progress: Box::new(move |snapshot| {
-                let is_down = matches!(snapshot.phase, RunPhase::Waiting { .. });
-                told.set(told.get() + u32::from(is_down && !was_down));
-                was_down = is_down;
-                tell(snapshot);
-            }),
-        };
-        let ended = import::run(dependencies, ends, self.settings).await.expect("memory never fails");
-        let rows = std::mem::take(&mut *rows.lock().unwrap());
-        Run {
-            end: ended.end,
-            tally: ended.tally,
-            traffic: ended.traffic,
-            rows,
-            lane: ended.lane,
-            unjudged: ended.unjudged,
-            outages: outages.get(),
-        }
-    }
-}
-
-/// Rows that fill the sink. Chosen: fewer than a batch lane's commit, more than the single lane's.
-const FULL_ROWS: u64 = 20_000;
-
-/// A sink in memory: what was committed is what the test sees.
-struct Memory {
-    rows: Arc<Mutex<Vec<RowOutcome>>>,
-    pending: Vec<RowOutcome>,
-    pending_rows: u64,
-    keep: Keep,
-}
-
-impl OutcomeSink for Memory {
-    type Error = Infallible;
-
-    fn append(&mut self, settled: RowOutcome) {
-        assert!(self.pending_rows < FULL_ROWS, "a full sink is given no more");
-        self.pending_rows += 1;
-        if self.keep == Keep::Rows {
-            self.pending.push(settled);
-        }
-    }
-
-    fn pass(&mut self, _: InputPosition) {}
-
-    fn pending_rows(&self) -> u64 {
-        self.pending_rows
-    }
-
-    fn is_full(&self) -> bool {
-        self.pending_rows >= FULL_ROWS
-    }
-
-    fn commit(&mut self) -> Result<(), Infallible> {
-        self.pending_rows = 0;
-        self.rows.lock().unwrap().append(&mut self.pending);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Infallible> {
-        self.commit()
     }
 }
