@@ -93,8 +93,9 @@ impl Lockfile {
         let modified = self.file.metadata()?.modified()?;
         // The first byte may be overwritten, by who may not set the time of another's file.
         let text = files.iter().fold("\n".to_owned(), |text, file| format!("{text}{file}\n"));
-        self.file.set_len(0)?;
+        // Written first and cut then: a kill in between leaves the new notes, and behind them a rest that is no file's.
         self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)?;
         // Only the owner may set it; others only cost the next process a second.
         let _ = self.file.set_modified(modified);
         self.file.sync_all()

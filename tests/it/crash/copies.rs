@@ -9,7 +9,9 @@ use chatlift::sandbox::{Sandbox, SandboxSettings};
 use rustix::process::Signal;
 
 use crate::support::packed::{encoded, gzip, zstd};
-use crate::support::{CliFixture, KEY, side_by_side};
+use crate::support::server::{Server, imported};
+use crate::support::tools::{skipped, strace};
+use crate::support::{CliFixture, KEY, side_by_side, users};
 
 /// Files unless another number is asked for. Chosen: some seconds.
 const FILES: u64 = 4;
@@ -24,6 +26,29 @@ fn no_kill_while_an_input_is_copied_or_after_breaks_a_promise() {
     let seed = number("CHATLIFT_SPOOL_SEED", fastrand::u64(..));
     println!("CHATLIFT_SPOOL_SEED={seed}");
     side_by_side(0..number("CHATLIFT_SPOOL_FILES", FILES), |file| lives_through(seed.wrapping_add(file)));
+}
+
+/// Each start notes in the lock file which files it has made, over what an earlier one has noted.
+#[test]
+fn a_kill_while_a_copy_is_noted_leaves_it_known() {
+    let Some(strace) = strace() else {
+        return skipped("kills while a copy is noted", "strace is not installed, or may not trace here");
+    };
+    for call in ["pwrite64", "ftruncate", "fsync"] {
+        let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
+        bench.write("users.csv.gz", gzip(users(6).as_bytes()));
+        let import = || bench.import_of("users.csv.gz", &server).stem("users").at_any_rate();
+        let killed = |call: &str, file: &str| {
+            let (inject, absolute) = (format!("inject={call}:signal=KILL:when=1"), bench.path(file));
+            let args = ["-D", "-f", "-o", "/dev/null", "-e", &inject, "-P", file, "-P", absolute.to_str().unwrap()];
+            let run = import().through(strace.to_str().unwrap(), &args).run();
+            assert_eq!(run.signal, Some(9), "{call} of {file}: {}", run.stderr);
+        };
+        killed("openat", "users.checkpoint.json.new");
+        assert!(bench.names().contains("users.input.csv") && !bench.names().contains("users.checkpoint.json"), "{:?}", bench.names());
+        killed(call, "users.checkpoint.json.lock");
+        import().run().exits(0).imports_all(6);
+    }
 }
 
 fn lives_through(seed: u64) {
