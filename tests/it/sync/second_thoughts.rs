@@ -57,7 +57,7 @@ fn an_id_that_is_forgotten_in_an_unfinished_run_is_not_deleted() {
 fn an_id_that_is_forgotten_is_not_brought_back_by_a_row_that_had_settled_before() {
     let house = unfinished();
     let run = state(&house, &["forget", "new1", "new2"]).run().exits(0);
-    assert!(run.stderr.contains("1 of 2 ids"), "what is still to be sent is not there yet: {}", run.stderr);
+    assert!(run.stderr.contains("1 of 2 UserIDs"), "what is still to be sent is not there yet: {}", run.stderr);
     house.again(&[]).exits(0);
     assert_eq!(house.held(), ["gone1", "gone2", "here", "new2"]);
     house.again(&[]).exits(0).because("1 created");
