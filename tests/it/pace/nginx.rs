@@ -92,17 +92,18 @@ fn nginx_lets_through_nearly_all_that_its_limit_allows() {
     for _ in 0..ATTEMPTS {
         let (bench, sandbox) = (CliFixture::with_users(ROWS), service());
         let Some(nginx) = Nginx::before(&sandbox, "limit_req zone=app burst=5 nodelay;") else { return };
-        let run = nginx.import(&bench).exits(0).imports_all(ROWS);
+        let (run, most) = beside_an_import_without_nginx(|| nginx.import(&bench));
+        let run = run.exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()], "neither a limit nor a closed connection is a row's fault");
         let imports = sandbox.audit().of(sandbox::SandboxCommand::AccountImport);
         assert!(run.summary["max_calls_in_1s"].as_u64().unwrap() <= 200, "{}", run.summary);
         let refused = run.summary["throttled"].as_u64().unwrap();
-        seen.push((imports.mean_calls_per_s, refused));
-        if imports.mean_calls_per_s >= 190.0 && refused <= ROWS / 100 {
+        seen.push((imports.mean_calls_per_s, refused, most));
+        if imports.mean_calls_per_s >= 0.95 * most && refused <= ROWS / 100 {
             return;
         }
     }
-    panic!("of 200/s got through, and were refused: {seen:?}");
+    panic!("a second got through, were refused in all, and got through without nginx: {seen:?}");
 }
 
 fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
@@ -110,15 +111,31 @@ fn connections_that_nginx_closes_early_cost_no_pace_and_no_attempt() {
     for _ in 0..ATTEMPTS {
         let (bench, sandbox) = (CliFixture::with_users(ROWS), service());
         let Some(nginx) = Nginx::before(&sandbox, "") else { return };
-        let run = nginx.import(&bench).exits(0).imports_all(ROWS);
+        let (run, most) = beside_an_import_without_nginx(|| nginx.import(&bench));
+        let run = run.exits(0).imports_all(ROWS);
         assert_eq!(run.attempts(), vec![1; usize::try_from(ROWS).unwrap()]);
         assert_eq!(run.summary["throttled"], 0);
-        seen.push(sandbox.audit().of(sandbox::SandboxCommand::AccountImport).mean_calls_per_s);
-        if seen.iter().any(|mean| *mean >= 198.0) {
+        let mean = sandbox.audit().of(sandbox::SandboxCommand::AccountImport).mean_calls_per_s;
+        seen.push((mean, most));
+        if mean >= 0.99 * most {
             return;
         }
     }
-    panic!("of 200/s: {seen:?}");
+    panic!("calls a second, and without nginx: {seen:?}");
+}
+
+/// Runs an import while another one shows what this machine can do without nginx: the run, and the other's calls a second, which are the
+/// 200 of the limit unless the machine is too busy.
+fn beside_an_import_without_nginx(import: impl FnOnce() -> Run) -> (Run, f64) {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let (bench, sandbox) = (CliFixture::with_users(ROWS), service());
+            bench.quiet_import_into("users.csv", &sandbox.endpoint()).run().exits(0);
+            sandbox.audit().of(sandbox::SandboxCommand::AccountImport).mean_calls_per_s
+        });
+        let run = import();
+        (run, other.join().unwrap())
+    })
 }
 
 fn service() -> Sandbox {
