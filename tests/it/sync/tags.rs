@@ -144,7 +144,7 @@ fn a_new_column_is_told_as_the_reason_of_many_updates() {
     town.sync(&rows(200, &fewer), &[])
         .run()
         .exits(6)
-        .because("guard blanked: 89 of 200 valid records have a Level, 100 of 200 had one before")
+        .because("guard blanked: 89 of 200 valid rows have a Level, 100 of 200 had one before")
         .hints("--allow blanked");
     let enough = |row: u32| format!("{},{},", if row > 150 { "male" } else { "" }, if row <= 90 { "5" } else { "" });
     town.sync(&rows(200, &enough), &[]).run().exits(0).because("200 unchanged");
@@ -177,7 +177,7 @@ fn what_nobody_knows_of_tags_is_in_doubt_by_itself() {
     town.calls();
     assert_eq!(town.in_doubt(), "1");
     // They may have landed: what the record still has is sent, and the account is not imported again.
-    let doubted = "update b: in doubt: what came of an earlier call is not known";
+    let doubted = "update b: in doubt: the result of an earlier request is unknown";
     town.night("a,A,male,1,x\nb,B,,1,\n", &["update b: Level differs"], &["portrait_set b"]).exits(0);
     assert_eq!(town.in_doubt(), "1", "no call has carried the others");
     // Nothing that the record has is in doubt, so only its import can be sent.
@@ -251,7 +251,7 @@ fn a_verification_compares_tags_and_doubts_the_very_one() {
     assert_eq!(town.bench.read("users.repair.csv"), HEADER.to_owned() + "a,A,male,1,x\nc,C,male,1,\n");
     assert_eq!(town.in_doubt(), "2");
     town.looked_at = town.sandbox.touches().len();
-    let doubted = "in doubt: what came of an earlier call is not known";
+    let doubted = "in doubt: the result of an earlier request is unknown";
     town.night(
         rows,
         &[&format!("update a: {doubted}"), &format!("update c: {doubted}")],
