@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{IpAddr, TcpListener as StdListener};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -30,6 +31,8 @@ use super::service::{self, Arrival, Moment, Service};
 
 /// Longest request body that is accepted, in bytes. Chosen: 500 accounts with the longest fields fit.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
+/// How long a request may take to arrive, from its first byte, or from the answer before it. Chosen: clients keep connections for less.
+const REQUEST_MAX: Duration = Duration::from_secs(75);
 /// Connections at a time; further ones wait to be accepted. Chosen: far more than any client has requests in flight.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after a failed accept, for instance when file descriptors run out. Chosen: short compared with a client's timeout.
@@ -104,7 +107,8 @@ async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBo
         }
     });
     // An error here is a disconnect by the client, or a reset on request.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(wire), respond).await;
+    let _ =
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX).serve_connection(TokioIo::new(wire), respond).await;
 }
 
 /// Makes hyper drop the connection, which is then reset.
@@ -118,6 +122,9 @@ async fn respond(
     reset: Arc<AtomicBool>,
     start: Instant,
 ) -> Result<Response<SlowBody>, ResetOnRequest> {
+    if request.method() == Method::GET && !is_for_this_machine(&request) {
+        return Ok(response(Reply::html(403, "this page is shown under an address of this machine alone"), Duration::ZERO));
+    }
     if request.method() == Method::GET
         && let Some(reply) = own_page(request.uri().path(), &service)
     {
@@ -126,7 +133,8 @@ async fn respond(
     let arrived = Instant::now();
     let mut in_flight = InFlight::begin(&service, arrived - start, request.uri().path_and_query().map_or("", |target| target.as_str()));
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, BODY_MAX_BYTES).collect().await else {
+    let body = tokio::time::timeout(REQUEST_MAX, Limited::new(body, BODY_MAX_BYTES).collect()).await;
+    let Ok(Ok(body)) = body else {
         return Ok(response(Reply::html(413, "the request's body is too large or broke off"), Duration::ZERO));
     };
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
@@ -144,6 +152,17 @@ async fn respond(
             Err(ResetOnRequest)
         }
     }
+}
+
+/// Whether the request names an address of this machine as its host. A page of a browser that has been given another name for this
+/// address (DNS rebinding) does not.
+fn is_for_this_machine(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let name = host.and_then(|host| host.parse::<Authority>().ok()).map(|host| host.host().to_ascii_lowercase());
+    name.is_some_and(|name| {
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
 }
 
 /// The sandbox's own pages: `/audit` as JSON, `/accounts` as JSON lines, `/accounts.csv` as an accounts file.

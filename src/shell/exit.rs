@@ -27,6 +27,8 @@ pub enum Exit {
     Refused,
     /// A safety check of the sync failed; nothing was sent.
     Guarded,
+    /// A command that chatlift has run failed with this code.
+    OfProgram(u8),
 }
 
 impl Exit {
@@ -40,6 +42,7 @@ impl Exit {
             Exit::Stopped | Exit::Busy => 4,
             Exit::Refused => 5,
             Exit::Guarded => 6,
+            Exit::OfProgram(code) => code,
         }
     }
 
@@ -55,14 +58,21 @@ impl Exit {
             Exit::Busy => "busy",
             Exit::Refused => "refused",
             Exit::Guarded => "guarded",
+            Exit::OfProgram(_) => "command_failed",
         }
+    }
+
+    /// The exit of a command that chatlift has run.
+    #[must_use]
+    pub const fn of_program(code: u8) -> Self {
+        if code == 0 { Exit::Done } else { Exit::OfProgram(code) }
     }
 
     const fn label(self) -> &'static str {
         match self {
             Exit::Done => "done",
             Exit::SomeRowsRejected => "finished",
-            Exit::Stopped | Exit::Busy => "stopped",
+            Exit::Stopped | Exit::Busy | Exit::OfProgram(_) => "stopped",
             Exit::Fatal | Exit::UserError | Exit::Refused | Exit::Guarded => "error",
         }
     }

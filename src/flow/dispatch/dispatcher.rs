@@ -282,7 +282,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     fn signalled(&mut self) {
         match self.cause {
             None => {
-                tracing::info!("stopping: waiting for the requests in flight");
+                tracing::info!("stopping: waiting for the requests in flight; another signal (Ctrl-C) ends it at once");
                 self.stop(AbortCause::Signal);
             }
             Some(_) => self.at_once = true,

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
-use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig};
 use rustls_platform_verifier::Verifier;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
@@ -440,9 +440,20 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 /// Why the certificate is not trusted; `None` if the error has another cause.
 fn untrusted(error: &reqwest::Error) -> Option<String> {
     causes(error).find_map(|inner| match inner.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(why)) => Some(why.to_string()),
+        Some(rustls::Error::InvalidCertificate(why)) => Some(certificate_words(why)),
         Some(_) | None => None,
     })
+}
+
+/// Why a certificate is not trusted, in words.
+fn certificate_words(why: &CertificateError) -> String {
+    // What comes from the verifier itself has no other name.
+    if matches!(why, CertificateError::Other(_)) && format!("{why:?}").contains("CaUsedAsEndEntity") {
+        return "the server shows a certificate that may only sign others (CA:TRUE), as self-signed ones often are: make it with \
+                basicConstraints=CA:FALSE, or have it signed by a CA of your own and give that CA"
+            .to_owned();
+    }
+    why.to_string()
 }
 
 /// The proxy's status if it refuses this client for good: it wants a password, or does not allow connections to the service.

@@ -10,7 +10,7 @@ use super::lanes::asked_lane;
 use super::on_end::OnEndCall;
 use super::output_paths::is_own_output;
 use super::pipe::HeldPipe;
-use super::{atomic, input, signals, small};
+use super::{atomic, input, notify, signals, small};
 use crate::domain::guard::Guard;
 use crate::flow::import::Lane;
 use crate::io::files::resolved;
@@ -61,6 +61,7 @@ impl CommandEnd {
     pub(super) fn conclude(self) -> Exit {
         let exit = self.ended.word.exit;
         signals::end_begins();
+        notify::ends();
         match self.steps {
             Some(steps) => {
                 let call = steps.carry_out(self.ended, super::say);

@@ -193,9 +193,18 @@ pub(super) fn roster_error(path: &Path, error: &RosterError) -> ExitMessage {
         }
         RosterError::Read(error) => match SourceError::of(error) {
             Some(found) => ExitMessage::yours(format!("{}: {found}", shown(path)), source_hint(path, found)),
+            None if error.kind() == io::ErrorKind::NotFound && is_rejects(path) => {
+                let why = format!("{why}; a run without rejected rows leaves no such file");
+                ExitMessage::yours(why, "if the run of the original file says that all rows are imported, nothing is left to do")
+            }
             None => unreadable(format!("{why}{}", why_denied(path, error)), error),
         },
     }
+}
+
+/// Whether the name is one that rejects have.
+fn is_rejects(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(".rejects."))
 }
 
 /// Adds to the last word of a finished run that another file has come under the input's name meanwhile, or that there is none any more.

@@ -19,6 +19,7 @@ mod lanes;
 mod last_calls;
 pub mod log;
 mod man;
+mod notify;
 mod oddities;
 mod on_end;
 mod open_files;

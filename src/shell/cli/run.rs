@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::exit_messages::cannot_open;
 use super::flags::RunFlags;
 use super::lanes::Lanes;
+use super::settings::{Connection, ServiceAddress};
 use super::signals::Leftover;
 use crate::domain::command::Command;
 use crate::domain::figures;
@@ -23,6 +24,16 @@ use crate::shell::terminal::print_stderr;
 /// Keeps other processes off the files of a run; a file that was made for nothing is removed when a signal ends the process.
 pub(super) fn lock(paths: &RunPaths) -> Result<(Lockfile, Option<Leftover>), ExitMessage> {
     Leftover::of_lock(&paths.lock(), || journal::lock(&OsDisk, paths), Lockfile::is_for_nothing).map_err(|error| cannot_open(&error))
+}
+
+/// Says in the first line of a run that it goes to the real service, if it does.
+pub(super) fn tell_real_service(connection: &Connection) {
+    if let ServiceAddress::Remote { endpoint, identity } = &connection.service
+        && !connection.is_loopback()
+    {
+        let host = endpoint.host_str().unwrap_or_default();
+        tracing::info!("this goes to the real service: app {} at {host} (--sandbox would rehearse it)", identity.sdkappid);
+    }
 }
 
 /// What requests are awaited with. `again` is the hint where there is none to be had.

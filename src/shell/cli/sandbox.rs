@@ -2,12 +2,17 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use futures_util::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 
 use super::access::{Remedies, cannot_use, why_denied};
-use super::command_line::file_word;
+use super::atomic::{self, Readers};
+use super::command_line::{file_word, shell_word};
 use super::flags::SandboxFlags;
 use super::secret::read_secret;
 use super::stdout::print;
@@ -18,7 +23,10 @@ use crate::sandbox::{
     UnknownProfiles,
 };
 use crate::shell::exit::{Exit, ExitMessage};
-use crate::shell::terminal::causes;
+use crate::shell::terminal::{causes, printable};
+
+/// How often to look whether the command beside the sandbox has ended. Chosen: nobody notices it.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Serves, and prints on stdout the settings with which it can be used.
 pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
@@ -31,11 +39,57 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     let usage = Usage { flags, settings: settings.clone() };
     let files = Files::open(flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
     let mut sandbox = Sandbox::start_with(settings, files).map_err(|error| cannot("serve", &error))?;
-    print(&usage.at(&sandbox.endpoint()))?;
-    eprintln!("serving at {}; Ctrl-C stops it", sandbox.endpoint());
-    wait_for_stop().map_err(|error| cannot("wait for signals", &error))?;
+    let variables = usage.variables(&sandbox.endpoint());
+    if let Some(path) = &flags.env_file {
+        write_env_file(path, &variables)?;
+    }
+    let exit = if let Some(command) = &flags.run {
+        eprintln!("serving at {} while this runs: {}", sandbox.endpoint(), printable(command));
+        run_beside(command, &variables)?
+    } else {
+        print(&usage.at(&sandbox.endpoint()))?;
+        eprintln!("serving at {}; Ctrl-C stops it", sandbox.endpoint());
+        wait_for_stop().map_err(|error| cannot("wait for signals", &error))?;
+        Exit::Done
+    };
     sandbox.stop().map_err(|error| unwritten(&error))?;
-    Ok(ExitMessage::done(told(&sandbox.audit())))
+    Ok(ExitMessage { exit, ..ExitMessage::done(told(&sandbox.audit())) })
+}
+
+/// Writes the settings for a shell, as a whole, so that whoever finds the file can use it.
+fn write_env_file(path: &Path, variables: &[(&str, String)]) -> Result<(), ExitMessage> {
+    let lines: Vec<String> = variables.iter().map(|(name, value)| format!("export {name}={}\n", shell_word(value))).collect();
+    atomic::write(path, Readers::Owner, |out| out.write_all(lines.concat().as_bytes())).map_err(|error| {
+        let why = format!("cannot write the environment file {}: {error}{}", path.display(), why_denied(path, &error));
+        cannot_use(why, &error, Remedies { place: "name another with --env-file", disk: "make room there" })
+    })
+}
+
+/// Runs a command in a shell with these settings in its environment, and waits for its end.
+fn run_beside(command: &str, variables: &[(&str, String)]) -> Result<Exit, ExitMessage> {
+    // Signals are passed on, and the sandbox serves until the command has ended.
+    let _stops = signals::stops();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]);
+    // They would lead past the sandbox.
+    for name in ["CHATLIFT_REGION", "CHATLIFT_USERSIG", "CHATLIFT_PROXY"] {
+        shell.env_remove(name);
+    }
+    let failed = |error: std::io::Error| ExitMessage::new(Exit::Fatal, format!("cannot run {command:?}: {error}"), "check the command");
+    let mut child = shell.envs(variables.iter().map(|(name, value)| (name, value))).spawn().map_err(failed)?;
+    let mut is_passed_on = false;
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(code.map_or(Exit::Stopped, Exit::of_program));
+        }
+        if !is_passed_on && signals::first_at().is_some() {
+            is_passed_on = true;
+            // If it has just ended, the next look finds out.
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
 }
 
 fn unusable(error: &FilesError) -> ExitMessage {
@@ -72,7 +126,7 @@ fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
     settings.port = flags.port;
     settings.sdkappid = flags.sdkappid;
     settings.identifier.clone_from(&flags.identifier);
-    settings.limit_per_s = NonZeroU32::new(flags.limit);
+    settings.limit_per_s = NonZeroU32::new(flags.rate_limit);
     settings.counting = flags.limiter;
     settings.others_per_s = flags.others;
     settings.latency = flags.latency;
@@ -116,14 +170,26 @@ struct Usage<'a> {
 }
 
 impl Usage<'_> {
+    /// The environment in which chatlift talks to the sandbox at this address.
+    fn variables(&self, endpoint: &str) -> [(&'static str, String); 4] {
+        let SandboxSettings { sdkappid, identifier, key, .. } = &self.settings;
+        [
+            ("CHATLIFT_ENDPOINT", endpoint.to_owned()),
+            ("CHATLIFT_SDKAPPID", sdkappid.to_string()),
+            ("CHATLIFT_IDENTIFIER", identifier.clone()),
+            ("CHATLIFT_SECRET_KEY", key.expose_secret().to_owned()),
+        ]
+    }
+
     fn at(&self, endpoint: &str) -> impl fmt::Display {
         let SandboxSettings { sdkappid, identifier, key, .. } = &self.settings;
         let credential = match &self.flags.secret_key_file {
             Some(path) => format!("# chatlift import FILE --secret-key-file {}", file_word(path)),
-            None => format!("export CHATLIFT_SECRET_KEY={}", key.expose_secret()),
+            None => format!("export CHATLIFT_SECRET_KEY={}", shell_word(key.expose_secret())),
         };
         format!(
-            "export CHATLIFT_ENDPOINT={endpoint}\nexport CHATLIFT_SDKAPPID={sdkappid}\nexport CHATLIFT_IDENTIFIER={identifier}\n{credential}\n"
+            "export CHATLIFT_ENDPOINT={endpoint}\nexport CHATLIFT_SDKAPPID={sdkappid}\nexport CHATLIFT_IDENTIFIER={}\n{credential}\n",
+            shell_word(identifier)
         )
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::flow::import::{ImportProgress, RunPhase};
 use pace::RecentPace;
 use view::ProgressView;
-pub(crate) use view::state;
+pub(crate) use view::{done_words, state};
 
 /// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);

@@ -21,6 +21,8 @@ use crate::shell::terminal::printable;
 
 /// Most codes that the table shows. Chosen: for more there is the results file.
 const CODES_SHOWN: usize = 5;
+/// From this time on the table shows the mean of the requests. Source: the contract of operating.
+const MEAN_FROM: Duration = Duration::from_secs(10);
 /// Column in which the values of the table begin: the longest label and two spaces.
 pub(super) const LABEL_WIDTH: usize = 12;
 /// The headings of the two columns in the table of a resumed run.
@@ -233,7 +235,9 @@ impl Report<'_> {
         let traffic = &self.summary.traffic;
         if traffic.calls() > 0 {
             let busiest = figures::count(traffic.most_in_1s() as u64);
-            line(f, "requests/s", format!("{} on average, {busiest} at most in any second", figures::rate(traffic.mean_per_s)))?;
+            // A mean over less time shows the first burst rather than the pace.
+            let mean = (self.summary.elapsed >= MEAN_FROM).then(|| format!("{} on average, ", figures::rate(traffic.mean_per_s)));
+            line(f, "requests/s", format!("{}{busiest} at most in any second", mean.unwrap_or_default()))?;
             if let Some(per_s) = traffic.apis[traffic.main].ceiling_per_s {
                 line(f, "limit", figures::gets_through(per_s))?;
             }

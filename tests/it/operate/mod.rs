@@ -4,4 +4,6 @@ mod ends;
 mod metrics;
 mod on_end;
 mod probe;
+mod rehearsal;
 mod status;
+mod systemd;

@@ -23,9 +23,15 @@ pub struct SandboxFlags {
     /// The file with its SecretKey [default: a new random key, which is printed]
     #[arg(long, value_name = "FILE")]
     pub secret_key_file: Option<PathBuf>,
+    /// Run this command in a shell with the settings of the sandbox in its environment, end with it, and exit as it does
+    #[arg(long, value_name = "COMMAND")]
+    pub run: Option<String>,
+    /// Write the settings for a shell into this file once the sandbox serves
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
     /// The rate limit of each API, in requests a second; above it the answer is 60007; 0 = no limit
-    #[arg(long, value_name = "N", default_value = "200")]
-    pub limit: u32,
+    #[arg(long, alias = "limit", value_name = "N", default_value = "200")]
+    pub rate_limit: u32,
     /// How it counts the requests of a second: `sliding` (in any second), `calendar` (in each second of the clock), `leaky:BURST` (a bucket that leaks at the
     /// limit and holds BURST requests, as nginx's limit_req), `token:BURST` (a bucket of BURST tokens, full at first)
     #[arg(long, value_name = "KIND", default_value = "sliding")]

@@ -20,7 +20,7 @@ use super::preflight::EmptyFile;
 use super::reach::Reach;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, fill_error, state_error};
-use super::{check, columns, environment, input, last_calls, log, oddities, preflight, run, signals};
+use super::{check, columns, environment, input, last_calls, log, notify, oddities, preflight, run, signals};
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::{FileStat, InputChange, InputPosition};
@@ -32,7 +32,7 @@ use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, StartMode};
 use crate::io::roster::{self, Format, Header, InputFile, InputReader, Record, Roster, RosterError, Watched};
 use crate::shell::exit::ExitMessage;
-use crate::shell::screen::progress::{ProgressReporter, Start};
+use crate::shell::screen::progress::{self, ProgressReporter, Start};
 use ending::ImportEnding;
 use job::ImportJob;
 
@@ -40,11 +40,13 @@ use job::ImportJob;
 pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
+    notify::begin("import: reading the input");
     EndSteps::of_import(flags).after(|steps| {
         if flags.run.dry_run {
             return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags)).into());
         }
         let job = ImportJob::of(flags)?;
+        run::tell_real_service(&job.connection);
         steps.hold_pipe()?;
         for _ in 1..READINGS_MAX {
             match read_once(&job, &bars)? {
@@ -259,6 +261,7 @@ impl ImportRun<'_> {
             on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
         };
         let ended = runtime.block_on(import::run(client.dependencies(stops), ends, settings));
+        notify::does("import: finishing");
         // A limit counts for all readings together, and only the first one begins again: these leave the rest to the next command.
         let has_grown = matches!(&ended, Ok(ended) if matches!(ended.end, ImportEnd::Input(RosterError::Grown)));
         if has_grown && job.typed.limit.is_none() && !job.typed.restart {
@@ -278,6 +281,7 @@ fn on_progress(
     let start = Start { rows_done: begun.rows, offset: begun.offset, input_bytes: Some(file.len), limit: job.typed.limit };
     let mut reporter = ProgressReporter::on_stderr(job.typed.output.progress(), bars, start, Instant::now());
     Box::new(move |progress| {
+        notify::came_round(|| progress::done_words(begun.rows + progress.tally.rows(), &progress.phase, progress.in_flight));
         reach.heed(progress.calls, &progress.phase, Instant::now());
         reporter.tell(progress, Instant::now());
     })

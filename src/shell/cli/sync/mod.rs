@@ -21,7 +21,7 @@ use super::preflight::{Admission, EmptyFile, OddFile};
 use super::signals::Leftover;
 use super::source::{Source, SourceSettings};
 use super::state_file::{LockedState, new_identity};
-use super::{input, last_calls, log, run};
+use super::{input, last_calls, log, notify, run};
 use crate::domain::guard::Guard;
 use crate::flow::import::ImportEnd;
 use crate::flow::sync::{self, Dependencies, Intent, Locks, Prepared, Ready, Setup, SharedObserver, SyncInput};
@@ -37,8 +37,10 @@ use watch::SyncWatch;
 pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
     let bars = MultiProgress::new();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
+    notify::begin("sync: reading the input");
     EndSteps::of_sync(flags).after(|steps| {
         let job = SyncJob::of(flags)?;
+        run::tell_real_service(&job.connection);
         steps.hold_pipe()?;
         let last_calls = LastCalls::find(&job.paths.lock());
         Session::begin(&job, &bars)?.carry_out(last_calls)

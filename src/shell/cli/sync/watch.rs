@@ -14,6 +14,7 @@ use crate::flow::sync::{MissingProgress, MissingWait, Observer, Step, SyncProgre
 use crate::io::gate::Rate;
 use crate::shell::cli::columns;
 use crate::shell::cli::environment;
+use crate::shell::cli::notify;
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::signals::Stops;
 use crate::shell::screen::phase_bar::PhaseBar;
@@ -106,6 +107,8 @@ impl SyncWatch {
     fn sending(&mut self, progress: &ImportProgress) {
         let now = Instant::now();
         self.reach.heed(progress.calls, &progress.phase, now);
+        let rows = self.begun.map_or(0, |begun| begun.rows_done) + progress.tally.rows();
+        notify::came_round(|| progress::done_words(rows, &progress.phase, progress.in_flight));
         if !matches!(self.shown, Shown::Rows(_)) {
             let start = self.begun.unwrap_or_default();
             self.shown = Shown::Rows(Box::new(ProgressReporter::on_stderr(self.wanted, &self.bars, start, now)));
@@ -118,6 +121,7 @@ impl SyncWatch {
     fn missing(&mut self, MissingProgress { calls, acted, due }: &MissingProgress) {
         let words = format!("missing accounts: {} of {} done", figures::count(*acted), figures::count(*due));
         let detail = progress::state(&calls.phase, calls.in_flight);
+        notify::came_round(|| format!("{words}, {detail}"));
         self.phase().tell((*acted, *due), &words, &detail, Instant::now());
     }
 }
@@ -131,15 +135,21 @@ impl Observer for SyncWatch {
                     tracing::info!("{words}");
                 }
             }
-            SyncProgress::Planning(step) => return self.planning(step),
+            SyncProgress::Planning(step) => {
+                notify::does("sync: planning");
+                return self.planning(step);
+            }
             SyncProgress::Begun { rows_done, offset } => {
                 self.begun = Some(Start { rows_done, offset, input_bytes: Some(self.bytes), limit: self.limit });
             }
             SyncProgress::Sending(progress) => self.sending(progress),
-            SyncProgress::RowsDone => self.clear(),
+            SyncProgress::RowsDone => {
+                notify::does("sync: finishing");
+                self.clear();
+            }
             SyncProgress::MissingWait(wait) => tell_wait(wait),
             SyncProgress::Missing(progress) => self.missing(&progress),
-            SyncProgress::Committed | SyncProgress::StateFinished => {}
+            SyncProgress::Committed | SyncProgress::StateFinished => notify::does("sync: finishing"),
         }
         ControlFlow::Continue(())
     }

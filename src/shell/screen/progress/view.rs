@@ -113,6 +113,11 @@ fn invalid(rows: u64) -> Option<String> {
     (rows > 0).then(|| format!("{} invalid", figures::count(rows)))
 }
 
+/// How far the run is, in words.
+pub(crate) fn done_words(rows: u64, phase: &RunPhase, in_flight: usize) -> String {
+    format!("{} done, {}", figures::counted(rows, "row"), state(phase, in_flight))
+}
+
 /// The state of the run in words.
 pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
     match phase {

@@ -1,0 +1,96 @@
+//! Rehearsals reach nothing but the sandbox, and a run that is none says so.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+
+use crate::support::server::{Server, imported};
+use crate::support::{CliFixture, SDKAPPID, eventually};
+
+#[test]
+fn a_command_runs_beside_the_sandbox_and_lends_it_its_exit_code() {
+    let bench = CliFixture::with_users(3);
+    let run = |command: &str| bench.call(&["sandbox", "--identifier", "the boss", "--run", command]).run();
+    let import = format!("{} import users.csv --summary summary.json", env!("CARGO_BIN_EXE_chatlift"));
+    let rehearsed = run(&import);
+    assert_eq!(rehearsed.code, Some(0), "{}", rehearsed.stderr);
+    assert_eq!(rehearsed.summary["imported"], 3);
+    assert!(rehearsed.stdout.is_empty() && rehearsed.stderr.contains("3 accounts"), "{}", rehearsed.stderr);
+    assert_eq!(run("exit 7").code, Some(7));
+    assert_eq!(run("printf %s \"$CHATLIFT_REGION$CHATLIFT_IDENTIFIER\"").stdout, "the boss");
+}
+
+#[test]
+fn the_environment_file_is_whole_private_and_quoted_for_the_shell() {
+    let bench = CliFixture::with_users(2);
+    let path = bench.outside("sandbox.env");
+    let env_file = path.to_str().unwrap();
+    let running = bench.call(&["sandbox", "--identifier", "it's $me", "--env-file", env_file]).start();
+    eventually("the environment file", || path.exists());
+    let command =
+        format!(". {env_file}; printf '%s\\n' \"$CHATLIFT_IDENTIFIER\"; exec {} import users.csv", env!("CARGO_BIN_EXE_chatlift"));
+    let import = bench.call(&[]).through("/bin/sh", &["-c", &command]).run().exits(0).imports_all(2);
+    assert!(import.stdout.starts_with("it's $me\n"), "{}", import.stdout);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    running.signal(Signal::TERM);
+    let served = running.wait();
+    assert_eq!(served.code, Some(0), "{}", served.stderr);
+}
+
+#[test]
+fn the_sandbox_shows_its_accounts_under_its_own_address_alone() {
+    let bench = CliFixture::new();
+    let path = bench.outside("sandbox.env");
+    let running = bench.call(&["sandbox", "--env-file", path.to_str().unwrap()]).start();
+    eventually("the environment file", || path.exists());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let address = text.lines().find_map(|line| line.strip_prefix("export CHATLIFT_ENDPOINT=http://")).unwrap().to_owned();
+    let status = |host: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET /accounts HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+    assert_eq!([&address, "localhost:1", "evil.example.com", "127.0.0.1.evil.example.com"].map(status), ["200", "200", "403", "403"]);
+    running.signal(Signal::TERM);
+    running.wait();
+}
+
+#[test]
+fn a_run_into_the_real_service_says_so_first() {
+    let bench = CliFixture::with_users(1);
+    let key = bench.key();
+    let first = |endpoint: &str| {
+        let call =
+            bench.call(&["import", "users.csv", "--endpoint", endpoint, "--sdkappid", SDKAPPID, "--max-outage", "100ms", "--restart"]);
+        let run = call.args(&["--secret-key-file", key.to_str().unwrap()]).run();
+        run.stderr.lines().next().unwrap_or_default().to_owned()
+    };
+    let real = first("https://no-such-host.invalid");
+    assert!(real.contains("this goes to the real service: app 1400000000 at no-such-host.invalid"), "{real}");
+    let server = Server::new(|_| imported());
+    let rehearsal = first(&server.endpoint());
+    assert!(!rehearsal.contains("real service"), "{rehearsal}");
+}
+
+#[test]
+fn rejects_that_are_not_there_mean_that_there_were_none() {
+    let bench = CliFixture::with_users(1);
+    bench.call(&["import", "users.csv", "--sandbox"]).run().exits(0);
+    let run = bench.call(&["import", "users.rejects.csv", "--sandbox"]).run().exits(2);
+    run.because("a run without rejected rows leaves no such file").hints("nothing is left to do");
+}
+
+#[test]
+fn the_first_signal_says_what_another_one_does() {
+    let bench = CliFixture::with_users(100);
+    let server = Server::new(|_| imported().after(std::time::Duration::from_millis(20)));
+    let running = bench.import(&server).at_any_rate().args(&["--in-flight", "2"]).start();
+    eventually("calls", || server.calls() >= 5);
+    running.signal(Signal::INT);
+    let run = running.wait().exits(4);
+    assert!(run.stderr.contains("another signal (Ctrl-C) ends it at once"), "{}", run.stderr);
+}
