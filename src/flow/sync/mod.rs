@@ -23,7 +23,7 @@ pub use missing::{MissingCounts, MissingError, MissingWorkload, missing_counts, 
 pub use observer::{MissingProgress, MissingWait, Observer, SyncError, SyncProgress};
 pub use plan::SyncPlan;
 pub use planned_records::{FeedError, FeedPlan, PlannedRecords, SyncOutcomeSink};
-pub use planning::{MalformedRecords, PlanDraft, PlanError, Policy, Scan, Scratch, Step, build_plan, scan};
+pub use planning::{MalformedRecords, PlanDraft, PlanError, PlannedRequests, Policy, Scan, Scratch, Step, build_plan, scan};
 pub use ready::{Dependencies, Ready, SyncReport};
 pub use rules::{MissingPolicy, MissingRules, MissingTrust};
 pub use setup::{Intent, Locks, Prepared, Setup, SharedObserver, SyncInput, UnfinishedRun, prepare};

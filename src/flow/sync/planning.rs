@@ -170,6 +170,23 @@ pub struct Policy {
     pub now: i64,
 }
 
+/// The requests that a plan takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlannedRequests {
+    /// Records whose account is imported.
+    pub imports: u64,
+    /// Records whose tags are set.
+    pub profiles: u64,
+}
+
+impl PlannedRequests {
+    fn count(&mut self, op: Op, digest: &RecordDigest) {
+        let has_tags = if op == Op::Create { digest.tags != TagsDigest::default() } else { !op.tags().is_empty() };
+        self.imports += u64::from(op.imports());
+        self.profiles += u64::from(has_tags);
+    }
+}
+
 /// A plan. It stands in temporary files until the state takes it.
 #[derive(Debug)]
 pub struct PlanDraft {
@@ -192,6 +209,7 @@ pub struct PlanDraft {
     pub input: RunInput,
     /// Updates for tags that the last finished run did not read.
     pub new_columns: NewColumns,
+    pub requests: PlannedRequests,
     pub(super) tags: TagRows,
     pub(super) planned: ScratchList<DIGEST_BYTES>,
     pub(super) missing: ScratchList<MISSING_BYTES>,
@@ -266,6 +284,7 @@ pub fn build_plan(
             dead_canaries: Vec::new(),
             input,
             new_columns: NewColumns::default(),
+            requests: PlannedRequests::default(),
             planned: scratch.list()?,
             missing: scratch.list()?,
             tags,
@@ -414,6 +433,7 @@ impl PlanBuilder<'_> {
             }
             // It was pushed as unchanged, and rows come here in no order: most needn't be touched.
             if op != Op::Unchanged {
+                self.draft.requests.count(op, &digest);
                 self.draft.ops.set(digest.row, op);
             }
         }

@@ -65,6 +65,14 @@ pub(super) fn forecast(lanes: &Lanes, records: u64) -> (u64, Option<Duration>) {
     (calls, time)
 }
 
+/// How long the profiles of so many records take at their own rate; no time where there is no limit.
+pub(super) fn forecast_profiles(lanes: &Lanes, records: u64) -> Option<Duration> {
+    match lanes.profile_rate() {
+        Rate::PerSecond(rate) => Some(Duration::from_secs_f64(records as f64 / f64::from(rate.get()))),
+        Rate::Unlimited => None,
+    }
+}
+
 /// Shows the table of what the run came to.
 pub(super) fn tell(flags: &RunFlags, paths: &RunPaths, summary: &Summary, this_run: OutcomeCounts) {
     if !flags.output.quiet {

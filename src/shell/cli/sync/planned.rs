@@ -6,7 +6,7 @@ use crate::domain::change::PlanCounts;
 use crate::domain::figures;
 use crate::domain::guard::{Guard, Tripped};
 use crate::domain::oddity::{OddPlace, OddityKind};
-use crate::flow::sync::{Intent, Lookalikes, MissingPolicy, SyncPlan};
+use crate::flow::sync::{Intent, Lookalikes, MissingPolicy, PlannedRequests, SyncPlan};
 use crate::shell::cli::atomic::{self, Readers};
 use crate::shell::cli::command_end::Ended;
 use crate::shell::cli::input::tell_blank;
@@ -99,7 +99,11 @@ fn outline(job: &SyncJob, plan: &SyncPlan) -> String {
         .map_or_else(String::new, |malformed| format!("malformed   {malformed}; kicks and deletions wait but for --allow malformed\n"));
     let known = plan.known_accounts();
     let known = known.map_or_else(|| "a new state".to_owned(), |known| format!("{} known", figures::counted(known, "account")));
-    let (calls, time) = run::forecast(&job.lanes, create + update);
+    let PlannedRequests { imports, profiles } = draft.requests;
+    let (calls, time) = run::forecast(&job.lanes, imports);
+    let calls = calls + profiles;
+    // Both APIs are at work at the same time.
+    let time = time.max(run::forecast_profiles(&job.lanes, profiles));
     let time = time.map_or_else(String::new, |time| format!(", about {}", figures::duration(time)));
     format!(
         "plan        {} to create, {} to update, {} unchanged, {} invalid, {} superseded\n\
