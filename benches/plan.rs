@@ -34,13 +34,14 @@ fn main() {
     let rows = std::env::var("BENCH_PLAN_ROWS").map_or(ROWS, |text| text.parse().expect("BENCH_PLAN_ROWS must be a number of rows"));
     let folder = std::env::var_os("BENCH_PLAN_FOLDER").map_or_else(std::env::temp_dir, Into::into);
     for (name, id) in [("random", scattered as fn(u64) -> String), ("in order", |row| format!("u{row:015}"))] {
-        let folder = tempfile::tempdir_in(&folder).unwrap();
+        let place = tempfile::tempdir_in(&folder).unwrap();
         println!("{} rows, ids {name}", count(rows));
         let cells = Cells { id, tags: false };
-        let plain = measure(folder.path(), rows, cells);
-        let folder = tempfile::tempdir().unwrap();
+        let plain = measure(place.path(), rows, cells);
+        drop(place);
+        let place = tempfile::tempdir_in(&folder).unwrap();
         println!("{} rows, ids {name}, three tags", count(rows));
-        let tagged = measure(folder.path(), rows, Cells { tags: true, ..cells });
+        let tagged = measure(place.path(), rows, Cells { tags: true, ..cells });
         let [wall, cpu] = [0, 1].map(|which| tagged[which].div_duration_f64(plain[which]));
         println!("planning with tags: {wall:.2} times the time, {cpu:.2} times the CPU of planning without");
     }
