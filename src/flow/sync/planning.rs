@@ -136,9 +136,10 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileS
             filled.count(account.profile());
             let place = OddPlace { row: view.row, line: view.line };
             oddities.see(account, view.suspects, place);
-            oddities.see_tags(view.tags(), place);
             twins.see(account.user_id, place).map_err(&cannot)?;
-            let tags_digest = tags.push(view.tags(), &mut filled).map_err(&cannot)?;
+            // Each look at the tags reads their cells again, so one serves both.
+            let said = view.tags().inspect(|(tag, value)| oddities.see_tags(std::iter::once((*tag, *value)), place));
+            let tags_digest = tags.push(said, &mut filled).map_err(&cannot)?;
             (RecordTag::Valid, ProfileHashes::of(account.profile()), tags_digest)
         } else {
             tags.push_none().map_err(&cannot)?;
