@@ -26,6 +26,10 @@ const WRONG_FORMAT: i64 = 60015;
 /// recently, or has a field too long or with a wrong value. Source: the contract.
 pub const NEVER_SYSTEMATIC: [i64; 6] = [70399, 40601, 40605, 40610, 80001, 80004];
 
+/// Refusals of what a profile field is to hold: too long, no standard value, another type. The app has a field that is refused so.
+/// Source: the documentation of the error codes.
+pub const VALUE_REFUSED: [i64; 3] = [40601, 40605, 40610];
+
 /// How a single request ended, as `io::api` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {
@@ -286,6 +290,8 @@ pub enum HaltReason {
     UnknownCodes,
     /// Many records in a row were refused as if they were the cause.
     AllRecordsRefused,
+    /// … by `portrait_set`.
+    AllProfilesRefused,
     /// The first batch lost its nicknames or avatars, and `--batch=strict` allows no other mode.
     BatchDropsProfiles,
     /// The service accepts single records but no batch, and `--batch=strict` allows no other mode.
@@ -338,6 +344,7 @@ impl HaltReason {
             | HaltReason::FixedSignature
             | HaltReason::UnknownCodes
             | HaltReason::AllRecordsRefused
+            | HaltReason::AllProfilesRefused
             | HaltReason::BatchDropsProfiles
             | HaltReason::BatchesRefused
             | HaltReason::Untrusted
@@ -377,6 +384,10 @@ impl HaltReason {
             Self::AllRecordsRefused => {
                 "look up the code, then look at the rows that were refused: are their columns read as they should be (--map)? If the rows are \
                  right, the app refuses them all; the same command goes on after them"
+            }
+            Self::AllProfilesRefused => {
+                "look up the code, then look at the rows that were refused: are their columns read as the right fields (--profile), and their \
+                 words as the right values (--value)? If the rows are right, the app refuses them all; the same command goes on after them"
             }
             Self::BatchDropsProfiles | Self::BatchesRefused => {
                 "write --batch instead of --batch=strict: the run continues with one account per request"
@@ -427,6 +438,7 @@ impl fmt::Display for HaltReason {
             HaltReason::FixedSignature => "the service refuses the given UserSig",
             HaltReason::UnknownCodes => "row after row is refused with an unknown code",
             HaltReason::AllRecordsRefused => "the service refuses row after row",
+            HaltReason::AllProfilesRefused => "portrait_set refuses row after row",
             HaltReason::BatchDropsProfiles => "a batch does not keep the profiles that it is sent with",
             HaltReason::BatchesRefused => "the service takes no batches",
             HaltReason::NoSuchTag => "the app has no such profile field",

@@ -13,6 +13,14 @@ use crate::domain::refusals::RefusalPattern;
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, SuccessSeen, Verdict, words};
 
+/// What becomes of the accounts of a job that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Continuation {
+    Ended,
+    /// Further jobs follow for them.
+    MoreJobs,
+}
+
 impl<W: Workload> Scheduler<W> {
     /// What the end of a request says about its API. A part of a divided batch speaks for the batch: that is faulty once the parts that met
     /// temporary errors have half of its accounts.
@@ -70,18 +78,19 @@ impl<W: Workload> Scheduler<W> {
             self.seen = SuccessSeen::Yes;
             self.apis[W::breaker_of(job.command)].refusals.accepted();
         }
-        self.resolve(workload, job, JobOutcome::Answered(answer), at)
+        self.resolve(workload, job, JobOutcome::Answered(answer), at).map(drop)
     }
 
-    /// A job was refused for its own fault; if all are, it isn't their own.
+    /// A job was refused for its own fault; if all are, it isn't their own. What further jobs follow for has not ended: it counts once, with
+    /// the last of them.
     fn rejected(&mut self, workload: &mut W, id: JobId, failure: Failure, at: ClockReading) -> Decided<W> {
         let mut job = self.remove(id);
         job.charge_answer();
         let (spec, breaker) = (job.command.spec(), W::breaker_of(job.command));
         let counts = !workload.is_divisible(&job) && spec.breaker == breaker && spec.no_account_code != failure.0;
-        self.resolve(workload, job, JobOutcome::Rejected(failure.clone()), at)?;
-        match failure.0.filter(|_| counts).map(|code| self.apis[breaker].refusals.refused(code)) {
-            Some(RefusalPattern::Systematic) => Err(halt(HaltReason::AllRecordsRefused, failure)),
+        let has_ended = self.resolve(workload, job, JobOutcome::Rejected(failure.clone()), at)? == Continuation::Ended;
+        match failure.0.filter(|_| counts && has_ended).map(|code| self.apis[breaker].refusals.refused(code)) {
+            Some(RefusalPattern::Systematic) => Err(halt(all_refused(breaker), failure)),
             Some(RefusalPattern::Plausible) | None => Ok(()),
         }
     }
@@ -210,7 +219,7 @@ impl<W: Workload> Scheduler<W> {
     fn give_up(&mut self, workload: &mut W, id: JobId, at: ClockReading) -> Decided<W> {
         let mut job = self.remove(id);
         let last = std::mem::take(&mut job.last);
-        self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at)
+        self.resolve(workload, job, JobOutcome::AttemptsExhausted(last), at).map(drop)
     }
 
     fn remove(&mut self, id: JobId) -> Job<W::Payload> {
@@ -221,12 +230,20 @@ impl<W: Workload> Scheduler<W> {
         job
     }
 
-    fn resolve(&mut self, workload: &mut W, job: Job<W::Payload>, outcome: JobOutcome, at: ClockReading) -> Decided<W> {
+    fn resolve(
+        &mut self,
+        workload: &mut W,
+        job: Job<W::Payload>,
+        outcome: JobOutcome,
+        at: ClockReading,
+    ) -> Result<Continuation, Stop<W::Error>> {
         let batch_id = job.batch_id;
         let followup = workload.resolve(job, outcome, at)?;
+        let continuation = if matches!(followup, Followup::Jobs(_)) { Continuation::MoreJobs } else { Continuation::Ended };
         self.follow(workload, followup)?;
         let followup = workload.review(batch_id, &self.jobs);
-        self.follow(workload, followup)
+        self.follow(workload, followup)?;
+        Ok(continuation)
     }
 
     fn follow(&mut self, workload: &mut W, followup: Followup<W::Payload>) -> Decided<W> {
@@ -255,6 +272,11 @@ impl<W: Workload> Scheduler<W> {
             workload.take_back(job);
         }
     }
+}
+
+/// Why the run stops when an API refuses everything.
+const fn all_refused(breaker: Command) -> HaltReason {
+    if matches!(breaker, Command::PortraitSet) { HaltReason::AllProfilesRefused } else { HaltReason::AllRecordsRefused }
 }
 
 fn halt<E>(reason: HaltReason, (code, says): Failure) -> Stop<E> {

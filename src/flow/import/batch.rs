@@ -160,7 +160,7 @@ impl ImportWorkload {
         }
         let buffer = &self.buffer;
         let afterwards = |row| buffer.open(row).map_or(Afterwards::Settles, UnsettledRecord::afterwards);
-        self.fresh.put_back(rows.into_iter().map(|row| (FreshRow { row, charges }, afterwards(row))));
+        self.fresh.put_back(rows.into_iter().map(|row| (FreshRow { charges, ..row.into() }, afterwards(row))));
     }
 }
 

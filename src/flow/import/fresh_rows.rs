@@ -12,11 +12,13 @@ pub(super) struct FreshRow {
     pub(super) row: u64,
     /// What it was charged before.
     pub(super) charges: Charges,
+    /// The part of it that counts among the attempts of the call that is next.
+    pub(super) charged_errors: u32,
 }
 
 impl From<u64> for FreshRow {
     fn from(row: u64) -> Self {
-        Self { row, charges: Charges::default() }
+        Self { row, charges: Charges::default(), charged_errors: 0 }
     }
 }
 

@@ -13,7 +13,8 @@ use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::outcome::TAGS_FAILED;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::{CallOutcome, HaltReason, NO_PROFILE, NO_TAG, TAG_NOT_WRITABLE, Verdict};
+use crate::domain::tag::Tag;
+use crate::domain::verdict::{CallOutcome, NO_PROFILE, Verdict};
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome};
 
 /// Rows that are imported, or about to be, and wait for their `portrait_set`. Source: the contract of profile columns.
@@ -27,6 +28,8 @@ pub(super) enum Place {
     None,
     /// Its import is under way.
     Importing,
+    /// So it is, since `portrait_set` didn't know its account.
+    ImportingUnknown,
     /// It is imported; its `portrait_set` waits or is under way.
     Imported,
 }
@@ -101,7 +104,7 @@ impl ProfileCalls {
     fn count(&mut self, place: Place) -> Option<&mut usize> {
         match place {
             Place::None => None,
-            Place::Importing => Some(&mut self.importing),
+            Place::Importing | Place::ImportingUnknown => Some(&mut self.importing),
             Place::Imported => Some(&mut self.imported),
         }
     }
@@ -119,12 +122,14 @@ impl ImportWorkload {
 
     /// The service has the account of a row: the row settles, or gets its profile.
     pub(super) fn imported(&mut self, row: u64, charges: Charges, at: ClockReading) {
-        match self.buffer.open(row).map(|open| open.calls) {
-            Some(RowCalls::ImportAndProfile) => {
+        match self.buffer.open(row).map(|open| (open.calls, open.place)) {
+            Some((RowCalls::ImportAndProfile, place)) => {
                 self.put(row, Place::Imported);
-                self.profiles.ready.push_back(FreshRow { row, charges: charges.as_charged() });
+                // The call that found no account was an attempt of this API.
+                let charged_errors = u32::from(place == Place::ImportingUnknown);
+                self.profiles.ready.push_back(FreshRow { row, charges: charges.as_charged(), charged_errors });
             }
-            Some(RowCalls::Import | RowCalls::ProfileOnly) | None => self.finish(row, None, charges, at),
+            Some((RowCalls::Import | RowCalls::ProfileOnly, _)) | None => self.finish(row, None, charges, at),
         }
     }
 
@@ -224,13 +229,17 @@ impl ImportWorkload {
         if failure.0 == Some(NO_PROFILE) {
             return self.import_first(job);
         }
-        match self.buffer.open(row).map(UnsettledRecord::account) {
-            Some(account) if self.profiles.trial.is_new(account) => {
-                self.profiles.trial.begin_singly(row, account);
-                Followup::Jobs(vec![single_job(row, job.charges)])
-            }
-            Some(_) | None => self.finish_single(job, Some(named(failure)), at),
+        let trial = &mut self.profiles.trial;
+        let Some(account) = self.buffer.open(row).map(UnsettledRecord::account).filter(|account| trial.is_new(account)) else {
+            return self.finish_single(job, Some(named(failure)), at);
+        };
+        if let [only] = &*account.tags {
+            // The same call once more would show nothing else.
+            let abort = abort_for(trial, &only.tag, &failure);
+            return abort.unwrap_or_else(|| self.finish_single(job, Some(named(failure)), at));
         }
+        trial.begin_singly(row, account);
+        Followup::Jobs(vec![single_job(row, job.charges)])
     }
 
     /// The service doesn't know the account: it is imported, and gets its profile then.
@@ -239,7 +248,7 @@ impl ImportWorkload {
         if let Some(open) = self.buffer.open_mut(row) {
             open.calls = RowCalls::ImportAndProfile;
         }
-        self.put(row, Place::Importing);
+        self.put(row, Place::ImportingUnknown);
         let import = Job::new(Command::AccountImport, vec![row], row);
         Followup::Jobs(vec![Job { charges: job.charges.as_charged(), ..import }])
     }
@@ -253,14 +262,8 @@ impl ImportWorkload {
             return self.import_first(job);
         }
         let Some(tag) = trial.singly(row).map(|tried| tried.tag().clone()) else { return self.next_single(job, at) };
-        let why = match failure.0 {
-            Some(NO_TAG) => Some(HaltReason::NoSuchTag),
-            Some(TAG_NOT_WRITABLE) => Some(HaltReason::TagNotWritable),
-            Some(_) | None => None,
-        };
-        if let Some(why) = why.filter(|_| !trial.was_taken(&tag)) {
-            let (code, says) = failure;
-            return Followup::Abort(why, (code, format!("{}: {says}", tag.wire_name())));
+        if let Some(abort) = abort_for(trial, &tag, &failure) {
+            return abort;
         }
         if let Some(tried) = trial.singly(row) {
             // Others may have been taken: it is named which one was not.
@@ -282,12 +285,18 @@ impl ImportWorkload {
 
 fn profile_job(fresh: FreshRow) -> Job<Rows> {
     let job = Job::new(Command::PortraitSet, vec![fresh.row], fresh.row);
-    Job { charges: fresh.charges, ..job }
+    Job { charges: fresh.charges, charged_errors: fresh.charged_errors, ..job }
 }
 
 /// It leaves before all others.
 fn single_job(row: u64, charges: Charges) -> Job<Rows> {
     Job { order: 0, charges: charges.as_charged(), ..Job::new(Command::PortraitSet, vec![row], row) }
+}
+
+/// A call with this tag alone was refused: the run stops if the app doesn't have it.
+fn abort_for(trial: &mut TagTrial, tag: &Tag, (code, says): &Failure) -> Option<Followup<Rows>> {
+    let why = trial.refused_alone(tag, *code)?;
+    Some(Followup::Abort(why, (*code, format!("{}: {says}", tag.wire_name()))))
 }
 
 /// A failure as the results tell it.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::account::Account;
 use crate::domain::tag::{Tag, TagItem};
+use crate::domain::verdict::{HaltReason, NO_TAG, TAG_NOT_WRITABLE, VALUE_REFUSED};
 use crate::flow::dispatch::{Failure, JobId};
 
 /// A row whose tags are tried one by one, since a call with all of them was refused.
@@ -47,6 +48,7 @@ impl TriedSingly {
 /// The evidence so far.
 #[derive(Debug, Default)]
 pub(super) struct TagTrial {
+    /// Tags that were taken, or that are known to the app by another answer.
     taken: Vec<Tag>,
     in_flight: Option<JobId>,
     /// By their rows. One as a rule; a test of the API may bring another one.
@@ -59,16 +61,28 @@ impl TagTrial {
         account.tags.iter().any(|item| !self.taken.contains(&item.tag))
     }
 
-    pub(super) fn was_taken(&self, tag: &Tag) -> bool {
-        self.taken.contains(tag)
-    }
-
     /// The service has taken all tags of the account.
     pub(super) fn take(&mut self, account: &Account) {
-        for item in &account.tags {
-            if !self.taken.contains(&item.tag) {
-                self.taken.push(item.tag.clone());
+        account.tags.iter().for_each(|item| self.note_known(&item.tag));
+    }
+
+    fn note_known(&mut self, tag: &Tag) {
+        if !self.taken.contains(tag) {
+            self.taken.push(tag.clone());
+        }
+    }
+
+    /// A call with this tag alone was refused: why it is not to be had in the app, if that is so. A refusal of its value shows that the app
+    /// has it.
+    pub(super) fn refused_alone(&mut self, tag: &Tag, code: Option<i64>) -> Option<HaltReason> {
+        match code {
+            Some(NO_TAG) if !self.taken.contains(tag) => Some(HaltReason::NoSuchTag),
+            Some(TAG_NOT_WRITABLE) if !self.taken.contains(tag) => Some(HaltReason::TagNotWritable),
+            Some(code) if VALUE_REFUSED.contains(&code) => {
+                self.note_known(tag);
+                None
             }
+            Some(_) | None => None,
         }
     }
 

@@ -185,9 +185,20 @@ impl ImportWorkload {
         };
         self.profiles.change_place(place, Place::None);
         match (self.user_order.leave(user_id), accepted) {
-            (Some(next), _) => self.enqueue(next),
+            (Some(next), _) => {
+                self.import_as_well_after(calls, next);
+                self.enqueue(next);
+            }
             (None, Some(account)) => self.accepted.note(Accepted { account, user_id, at: at.now, calls }),
             (None, None) => {}
+        }
+    }
+
+    /// After a row whose account only this run has made, a later row of the user brings its own nickname and avatar: the last one wins.
+    fn import_as_well_after(&mut self, calls: RowCalls, next: u64) {
+        let was_unknown = self.scope == ImportScope::ProfilesOnly && calls == RowCalls::ImportAndProfile;
+        if let Some(open) = self.buffer.open_mut(next).filter(|_| was_unknown) {
+            open.calls = RowCalls::ImportAndProfile;
         }
     }
 

@@ -197,7 +197,7 @@ async fn a_first_row_whose_value_is_wrong_fails_alone() {
     harness.admit_with_tags("a", "", &["x", "y"]).admit_with_tags("b", "", &["x", "y"]).workload.input_ended();
     let is_wrong = |sent: &SentCall| sent.has("a") && keys(sent).contains(&"x".to_owned());
     harness.run(20, |sent| if sent.command == PROFILE && is_wrong(sent) { code(40610) } else { fine(sent) });
-    assert_eq!(harness.failures(), [(1, Some(40610), "portrait_set: code 40610".to_owned(), 4)]);
+    assert_eq!(harness.failures(), [(1, Some(40610), "portrait_set: Custom.x: code 40610".to_owned(), 4)]);
     assert!(harness.workload.is_empty());
 }
 
@@ -251,4 +251,109 @@ async fn an_outage_of_profiles_alone_blames_no_row_and_imports_go_on() {
     assert!(lost < 200, "{lost} calls of an outage");
     let last_import = calls.iter().filter(|(sent, _)| sent.command == SINGLE).map(|(sent, _)| sent.left - began).max();
     assert!(last_import < Some(outage.end), "{last_import:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_row_meets_while_its_tags_are_tried_counts_as_one_refusal() {
+    for tags in [&["x"][..], &["x", "y", "z"]] {
+        for refused in [99, 100] {
+            let mut harness = single();
+            for row in 1..=150 {
+                harness.admit_with_tags(&format!("u{row}"), "", tags);
+            }
+            harness.workload.input_ended();
+            let is_refused = |sent: &SentCall| sent.command == PROFILE && sent.rows[0] <= refused;
+            let calls = harness.run(2_000, |sent| if is_refused(sent) { code(40005) } else { fine(sent) });
+            assert_eq!(harness.failures().len() as u64, refused, "{tags:?}");
+            let end = &calls.last().unwrap().1;
+            let stops = matches!(end, CallEffect::Halt { reason: HaltReason::AllProfilesRefused, code: Some(40005), .. });
+            assert_eq!(stops, refused == 100, "{tags:?}, {refused} refused: {end:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_whose_value_alone_is_refused_is_known_to_the_app() {
+    for refusal in [40605, 40610, 40601] {
+        for (tags, first_row) in [(&["x"][..], 1), (&["x", "y"], 3), (&["y", "x"], 3)] {
+            let mut harness = single();
+            for row in 1..=400 {
+                harness.admit_with_tags(&format!("u{row}"), "", tags);
+            }
+            harness.workload.input_ended();
+            let is_wrong = |sent: &SentCall| sent.command == PROFILE && keys(sent).contains(&"x".to_owned());
+            let calls = harness.run(5_000, |sent| if is_wrong(sent) { code(refusal) } else { fine(sent) });
+            assert_eq!(harness.failures().len(), 400);
+            assert_eq!(sizes(&calls, PROFILE).len(), first_row + 399, "{refusal} for x of {tags:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_one_row_of_refused_values_the_others_leave_side_by_side() {
+    let mut harness = single();
+    for row in 1..=20 {
+        harness.admit_with_tags(&format!("u{row}"), "", &["x"]);
+    }
+    harness.workload.input_ended();
+    let imports: Vec<_> = (0..20).map(|_| harness.send(SINGLE).unwrap()).collect();
+    for sent in &imports {
+        harness.end(sent, fine(sent));
+    }
+    let first = harness.send(PROFILE).unwrap();
+    assert!(harness.send(PROFILE).is_none());
+    harness.end(&first, code(40605));
+    assert_eq!(std::iter::from_fn(|| harness.send(PROFILE)).count(), 19);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_a_single_tag_is_not_repeated_to_find_out_which_was_refused() {
+    for refusal in [40005, 80001, 40001] {
+        let mut harness = single();
+        harness.admit_with_tags("a", "", &["x"]).workload.input_ended();
+        let calls = harness.run(10, |sent| if sent.command == PROFILE { code(refusal) } else { fine(sent) });
+        assert_eq!(sizes(&calls, PROFILE).len(), 1);
+        assert_eq!(harness.failures(), [(1, Some(refusal), format!("portrait_set: code {refusal}"), 2)]);
+    }
+    for (refusal, reason) in [(40009, HaltReason::NoSuchTag), (40008, HaltReason::TagNotWritable)] {
+        let mut harness = single();
+        harness.admit_with_tags("a", "", &["x"]).workload.input_ended();
+        let calls = harness.run(10, |sent| if sent.command == PROFILE { code(refusal) } else { fine(sent) });
+        assert_eq!(sizes(&calls, PROFILE).len(), 1);
+        let says = format!("Tag_Profile_Custom_x: code {refusal}");
+        assert_eq!(calls.last().unwrap().1, CallEffect::Halt { reason, code: Some(refusal), says });
+        assert_eq!(harness.outcomes(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_account_counts_among_the_attempts_of_its_profile() {
+    let mut harness = ImportHarness::only_profiles();
+    harness.scheduler.limits.max_attempts = 2;
+    harness.admit_with_tags("a", "", &["x"]);
+    for row in 2..=100 {
+        harness.admit_with_tags(&format!("u{row}"), "", &["x"]);
+    }
+    harness.workload.input_ended();
+    let calls = harness.run(1_000, |sent| if sent.command == PROFILE && sent.has("a") { code(40003) } else { fine(sent) });
+    let profiles = calls.iter().filter(|(sent, _)| sent.command == PROFILE && sent.has("a")).count();
+    // The last call is the one that shows after the service was seen to be well that it is the row's own fault; nobody is charged for it.
+    assert_eq!((profiles, harness.failures()), (3, vec![(1, Some(40003), "portrait_set: code 40003".to_owned(), 3)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_account_that_only_profiles_had_to_import_the_last_row_wins() {
+    let mut harness = ImportHarness::only_profiles();
+    harness.admit_with_tags("a", "first", &["x"]).admit_with_tags("a", "last", &["x"]).admit_with_tags("b", "n", &["x"]);
+    harness.workload.input_ended();
+    let (mut imported, mut nick) = (false, None);
+    harness.run(20, |sent| {
+        if sent.command == SINGLE {
+            imported = true;
+            nick = sent.accounts[0].nick.clone();
+        }
+        if sent.command == PROFILE && sent.has("a") && !imported { code(40003) } else { fine(sent) }
+    });
+    assert_eq!(nick.as_deref(), Some("last"));
+    assert!(harness.outcomes().iter().all(|outcome| outcome.1 == Status::Imported));
 }

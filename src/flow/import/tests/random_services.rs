@@ -46,7 +46,8 @@ enum ProfileFate {
     Fine,
     /// Its own fault.
     Refused(i64),
-    /// So many calls fail, with a passing fault or because the account isn't there yet.
+    /// So many calls fail, with a passing fault or because the account isn't there yet: with the one that finds no account to begin with, and
+    /// the one that other trouble may bring, fewer than would fail it.
     Passing(u32),
     Late(u32),
     /// Every call fails with a passing fault.
@@ -58,8 +59,8 @@ impl ProfileFate {
         match random.u32(..100) {
             0 => ProfileFate::Refused(40605),
             1 => ProfileFate::Refused(40601),
-            2..=5 => ProfileFate::Passing(random.u32(1..4)),
-            6 | 7 => ProfileFate::Late(random.u32(1..4)),
+            2..=5 => ProfileFate::Passing(random.u32(1..3)),
+            6 | 7 => ProfileFate::Late(random.u32(1..3)),
             8 => ProfileFate::Poisoned,
             _ => ProfileFate::Fine,
         }
