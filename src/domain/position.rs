@@ -61,7 +61,7 @@ pub struct ColumnLayout {
     pub delimiter: u8,
     /// The columns of UserID, Nick and FaceUrl, counted from 0.
     pub columns: [Option<u32>; 3],
-    /// What else changes what is read: the flags by name, with what they were given. One that isn't given isn't here, so that records of
+    /// What else changes what is read or sent: the flags by name, with what they were given. One that isn't given isn't here, so that records of
     /// versions without that flag mean the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flags: BTreeMap<String, String>,
@@ -86,6 +86,8 @@ pub const ESCAPE: &str = "escape";
 /// The flag of the profile columns, under which a run records the columns of all tags, however they were found. They stand among the flags so
 /// that a version which reads no tags takes the run for another one.
 const PROFILE: &str = "profile";
+/// The flag by which a run sends the profile columns alone.
+const PROFILE_ONLY: &str = "profile-only";
 /// Between the values of a flag that are several, as a run records them. No word of a command line and no name of a column holds it.
 const BETWEEN_VALUES: char = '\0';
 
@@ -121,6 +123,19 @@ impl ColumnLayout {
             self.flags.insert(PROFILE.to_owned(), columns.join(&String::from(BETWEEN_VALUES)));
         }
         self
+    }
+
+    /// As this one, for a run that sends the profile columns alone.
+    #[must_use]
+    pub fn of_profiles_alone(mut self) -> Self {
+        self.flags.insert(PROFILE_ONLY.to_owned(), String::new());
+        self
+    }
+
+    /// Whether the run sends the profile columns alone.
+    #[must_use]
+    pub fn is_of_profiles_alone(&self) -> bool {
+        self.flags.contains_key(PROFILE_ONLY)
     }
 
     /// The tags that are read, with their columns, counted from 0.

@@ -102,7 +102,7 @@ pub enum ImportScope {
     /// All that they need.
     #[default]
     Everything,
-    /// `portrait_set` alone: the accounts were imported before. A record without tags is imported as it is.
+    /// `portrait_set` alone: the accounts were imported before. Nothing is sent for a record without tags.
     ProfilesOnly,
 }
 

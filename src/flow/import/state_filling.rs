@@ -77,10 +77,8 @@ impl StateFilling<'_> {
             let row = row_from_bytes(&bytes?);
             let tags = tags.read(row.outcome.row)?;
             Ok(match self.scope {
-                ImportScope::ProfilesOnly if !tags.present().is_empty() => {
-                    ImportedRow { account: AccountCall::Left, profile: ProfileHashes::default(), tags, ..row }
-                }
-                ImportScope::Everything | ImportScope::ProfilesOnly => ImportedRow { tags, ..row },
+                ImportScope::ProfilesOnly => ImportedRow { account: AccountCall::Left, profile: ProfileHashes::default(), tags, ..row },
+                ImportScope::Everything => ImportedRow { tags, ..row },
             })
         });
         let ops = Ops::default();
@@ -135,7 +133,9 @@ impl StateFilling<'_> {
             };
             filled.count(account.profile());
             tags.push(view.tags(), &mut filled)?;
-            if let Some(sent) = sent(&entry) {
+            // What no call carried is not known.
+            let is_sent = self.scope == ImportScope::Everything || view.tags().next().is_some();
+            if let Some(sent) = sent(&entry).filter(|_| is_sent) {
                 let outcome = SendOutcome { id: PaddedId::new(account.user_id.as_bytes()), row: view.row, sent };
                 sorter.push(row_to_bytes(&outcome, ProfileHashes::of(account.profile())))?;
             }

@@ -32,7 +32,7 @@ pub(super) fn run(input: &InputFlags, rates: Rates, admission: Admission) -> Exi
 fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<ExitMessage, ExitMessage> {
     let (path, format) = (&input.file, format(input));
     let mut stream = Stream::open(input)?;
-    let Checked { mut report, end, .. } = read(&mut stream, path, &format, rates)?;
+    let Checked { mut report, end, .. } = read(&mut stream, (path, &format), rates, admission)?;
     if stream.can_be_read_again()
         && report.last_unnamed_row().is_some()
         && let Ok(again) = stream.roster(&format)
@@ -53,13 +53,14 @@ fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<Exi
 }
 
 /// Reads the file; from its start again if it has grown meanwhile.
-fn read(stream: &mut Stream, path: &Path, format: &Format, rates: Rates) -> Result<Checked, ExitMessage> {
+fn read(stream: &mut Stream, (path, format): (&Path, &Format), rates: Rates, admission: Admission) -> Result<Checked, ExitMessage> {
     let mut readings = 0;
     loop {
         let roster = stream.roster(format).map_err(|error| roster_error(path, &error))?;
         let dialect = roster.dialect();
         if readings == 0 {
             columns::report(roster.header())?;
+            admission.has_columns(roster.header())?;
         }
         let checked = check(roster, rates).map_err(|error| {
             ExitMessage::new(Exit::Fatal, causes(&error), "free some space there (24 bytes per row), or set TMPDIR to another folder")

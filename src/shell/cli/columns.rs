@@ -79,6 +79,19 @@ pub(super) fn cost_of_tags(header: &Header, rate: Rate) -> Option<String> {
     Some(format!("each row whose {tags} is sent takes a portrait_set of its own, {rate}; {PUSHED}"))
 }
 
+/// # Errors
+/// No column of a tag is read, though the run sends nothing else. A file without a header has no rows either.
+pub(super) fn need_tags(header: &Header) -> Result<(), ExitMessage> {
+    if header.tags().next().is_some() || header.names.is_empty() {
+        return Ok(());
+    }
+    let near = header.near_misses().filter(|(meant, _)| matches!(meant, ReadAs::Tag(_)));
+    let flags: Vec<String> = near.map(|(meant, name)| reading_flag(meant, &String::from_utf8_lossy(name))).collect();
+    let near = if flags.is_empty() { String::new() } else { format!("; maybe {}", flags.join(" ")) };
+    let hint = format!("name the columns with --profile TAG=COLUMN{near}; without --profile-only the accounts are imported");
+    Err(ExitMessage::yours("--profile-only sends profile columns alone, and no profile column is read", hint))
+}
+
 /// Logs it when a run starts.
 pub(super) fn announce(header: &Header) {
     tracing::info!("{}", ColumnsRead(header));

@@ -6,8 +6,9 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::encoding::label;
-use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
+use super::flags::{BatchFlag, ConnectionFlags, InputFlags, RunFlags, UserIdsFlag};
 use super::settings::format;
+use crate::flow::import::ImportScope;
 
 /// A command that is being built.
 #[derive(Debug, Clone)]
@@ -89,6 +90,19 @@ impl CommandLine {
         let line = flags.map.iter().fold(self, |line, (field, column)| line.flag("map", Some(format!("{field}={column}"))));
         let line = flags.profile.iter().fold(line, |line, (tag, column)| line.flag("profile", Some(format!("{tag}={column}"))));
         flags.value.iter().fold(line, |line, word| line.flag("value", Some(word)))
+    }
+
+    /// Adds the flags of an import that change what is sent, and how fast besides the connection's rate; and --strict, which lets no more in.
+    pub(super) fn sending(self, flags: &RunFlags, scope: ImportScope) -> Self {
+        let mut line = self;
+        line.words.extend((scope == ImportScope::ProfilesOnly).then(|| "--profile-only".to_owned()));
+        line.words.extend(flags.batch.map(|batch| match batch {
+            BatchFlag::Trust => "--batch".to_owned(),
+            BatchFlag::Strict => "--batch=strict".to_owned(),
+        }));
+        line = line.flag("single-rate", flags.single_rate).flag("profile-rate", flags.profile_rate);
+        line.words.extend(flags.strict.then(|| "--strict".to_owned()));
+        line
     }
 
     /// Adds the flags for the service, the app, the credentials and the rate.

@@ -10,7 +10,7 @@ use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::verdict::HaltReason;
 use crate::flow::dispatch::AbortCause;
-use crate::flow::import::ImportEnd;
+use crate::flow::import::{ImportEnd, ImportScope};
 use crate::io::files::lock;
 use crate::io::journal::paths::RunPaths;
 use crate::io::journal::{DiskError, OpenError};
@@ -25,6 +25,7 @@ pub(super) const RESUMES: &str = "the same command continues where it stopped";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EndedRun<'a> {
     pub(super) flags: &'a RunFlags,
+    pub(super) scope: ImportScope,
     pub(super) paths: &'a RunPaths,
     /// The delimiter of the input and of the rejects.
     pub(super) delimiter: u8,
@@ -97,7 +98,8 @@ fn told(tally: OutcomeCounts) -> String {
     let OutcomeCounts { imported, failed, invalid, .. } = tally;
     let count = figures::count;
     if tally.rejected() == 0 {
-        format!("all {} imported", rows(imported))
+        let all = if imported == 1 { "" } else { "all " };
+        format!("{all}{} imported", rows(imported))
     } else {
         format!("{} of {} imported, {} failed, {} invalid", count(imported), rows(tally.rows()), count(failed), count(invalid))
     }
@@ -106,7 +108,7 @@ fn told(tally: OutcomeCounts) -> String {
 fn fix_rejects(given: EndedRun) -> String {
     let (rejects, flags) = (&given.paths.rejects, given.flags);
     let command = CommandLine::new("import").file(rejects).reading_copy(&flags.input, rejects, given.delimiter);
-    let command = command.connection(&flags.connection);
+    let command = command.sending(flags, given.scope).connection(&flags.connection);
     let command = given.state.map_or(command.clone(), |state| command.with("state", state));
     format!("{} holds them with the reasons: fix it, then {command}", rejects.display())
 }
@@ -121,7 +123,11 @@ fn nothing_to_do(given: EndedRun) -> String {
 }
 
 pub(super) fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
-    let remain = remaining.map_or_else(|| "an unknown number remains".to_owned(), |count| format!("{} remain", figures::count(count)));
+    let remain = match remaining {
+        None => "an unknown number remains".to_owned(),
+        Some(1) => "1 remains".to_owned(),
+        Some(count) => format!("{} remain", figures::count(count)),
+    };
     let so_far = match tally.rejected() {
         0 => format!("{} imported so far", rows(tally.imported)),
         _ => format!("so far {}", told(tally)),
@@ -178,7 +184,9 @@ pub(super) fn cannot_open(error: &OpenError) -> ExitMessage {
         OpenError::OtherColumns { newly_read, .. } => {
             let none: Vec<String> = newly_read.iter().map(|meant| input::reading_flag(meant, "")).collect();
             let none = if none.is_empty() { String::new() } else { format!("{} continues the run as it began; else ", none.join(" ")) };
-            format!("{none}give the same --map, --profile, --delimiter and other flags of the input, or begin again with --restart")
+            format!(
+                "{none}give the same --map, --profile, --profile-only, --delimiter and other flags of the input, or begin again with --restart"
+            )
         }
         OpenError::OtherFiles { .. } => "give the same --results and --rejects, or begin again with --restart".to_owned(),
         OpenError::InputChanged { .. } => {

@@ -5,10 +5,10 @@ use std::io::Read;
 use super::command_line::CommandLine;
 use super::flags::{InputFlags, RunFlags};
 use super::remedies::helps;
-use super::{input, oddities};
+use super::{columns, input, oddities};
 use crate::domain::oddity::{OddPlace, OddityCounts};
 use crate::flow::check::{FIRST_RECORDS, FirstRecords, TooManyInvalid};
-use crate::io::roster::{RecordRef, Roster};
+use crate::io::roster::{Header, RecordRef, Roster};
 use crate::shell::exit::ExitMessage;
 
 /// The conditions for importing a file.
@@ -18,6 +18,15 @@ pub(super) struct Admission {
     pub(super) max_invalid: f64,
     pub(super) empty: EmptyFile,
     pub(super) odd: OddFile,
+    pub(super) columns: ColumnsNeeded,
+}
+
+/// Which columns a run reads that sends anything at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ColumnsNeeded {
+    OfIds,
+    /// `--profile-only` sends nothing but tags.
+    OfTagsToo,
 }
 
 /// Whether a file without records is accepted.
@@ -44,7 +53,16 @@ impl OddFile {
 
 impl Admission {
     /// The default. Source: the contract of `--max-invalid` and `--allow empty`.
-    pub(super) const USUAL: Self = Self { max_invalid: 1.0, empty: EmptyFile::Refused, odd: OddFile::Told };
+    pub(super) const USUAL: Self = Self { max_invalid: 1.0, empty: EmptyFile::Refused, odd: OddFile::Told, columns: ColumnsNeeded::OfIds };
+
+    /// # Errors
+    /// The header lacks columns without which the run would send nothing.
+    pub(super) fn has_columns(self, header: &Header) -> Result<(), ExitMessage> {
+        match self.columns {
+            ColumnsNeeded::OfIds => Ok(()),
+            ColumnsNeeded::OfTagsToo => columns::need_tags(header),
+        }
+    }
 
     /// Why a file with these first records and these oddities is refused; `None` if it is accepted.
     pub(super) fn refusal(self, first: &FirstRecords, oddities: &OddityCounts) -> Option<Refusal> {

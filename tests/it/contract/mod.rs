@@ -5,6 +5,7 @@ mod config_file;
 mod files;
 mod interruptions;
 mod machine;
+mod profile_only;
 mod profiles;
 mod resuming;
 mod sandbox;

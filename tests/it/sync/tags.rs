@@ -234,6 +234,24 @@ fn an_import_fills_the_state_with_tags() {
 }
 
 #[test]
+fn a_state_learns_nothing_of_rows_that_profiles_alone_did_not_send() {
+    let mut town = TagFixture::new(&[]);
+    town.night("b,B,,,\n", &["create b: the state does not hold it"], &["import b"]).exits(0);
+    // Nothing is sent for b, c and d, and of a the tags alone.
+    let rows = "a,A,male,1,x\nb,other,,,\nc,C,,,\nd,,,,\n";
+    town.bench.write("users.csv", HEADER.to_owned() + rows);
+    let connection = connection(&town.bench, &town.sandbox.endpoint());
+    let connection = connection.each_ref().map(String::as_str);
+    let state = ["--state", "users.state", "--rate", "0", "--results", "profiles.csv", "--profile-only"];
+    town.bench.call(&["import", "users.csv"]).args(&state).args(&connection).run().exits(0);
+    assert_eq!(town.calls(), calls_of(&["portrait_set a", "import a", "portrait_set a"]), "the service did not know a");
+    // An account that was never imported as the file has it is created, whatever is known of its tags.
+    let new = |id: &str| format!("create {id}: the state does not hold it");
+    let plan = [&*new("a"), "update b: Nick differs", &new("c"), &new("d")];
+    town.night(rows, &plan, &["import a", "portrait_set a", "import b", "import c", "import d"]).exits(0);
+}
+
+#[test]
 fn a_verification_compares_tags_and_doubts_the_very_one() {
     let mut town = TagFixture::new(&[]);
     let rows = "a,A,male,1,x\nb,B,male,1,x\nc,C,male,1,\nd,,,,\n";

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::OpenInput;
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::ColumnLayout;
 use crate::domain::target::Target;
 use crate::flow::check::Rates;
 use crate::flow::import::{ImportScope, StateFilling};
@@ -20,7 +21,7 @@ use crate::shell::cli::flags::{ImportFlags, RunFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::open_files::{self, Keeps};
 use crate::shell::cli::output_paths::{can_be_replaced, paths};
-use crate::shell::cli::preflight::{Admission, EmptyFile, OddFile};
+use crate::shell::cli::preflight::{Admission, ColumnsNeeded, EmptyFile, OddFile};
 use crate::shell::cli::settings::Connection;
 use crate::shell::cli::state_file::{LockedState, fill_error, new_identity};
 use crate::shell::exit::ExitMessage;
@@ -47,8 +48,7 @@ impl<'a> ImportJob<'a> {
         let (typed, state) = (&flags.run, flags.state.as_deref());
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
         open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
-        let scope = if flags.profile_only { ImportScope::ProfilesOnly } else { ImportScope::Everything };
-        let lanes = Lanes::new(typed, &connection)?.sending(scope);
+        let lanes = Lanes::new(typed, &connection)?.sending(scope(flags));
         let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
         can_be_replaced("summary", typed.summary.as_deref())?;
         can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
@@ -72,14 +72,36 @@ impl<'a> ImportJob<'a> {
 
     /// For the last word on the run; `delimiter` separates the fields of the input and of the rejects.
     pub(super) fn ended<'w>(&'w self, delimiter: u8, reach: Option<&'w str>) -> EndedRun<'w> {
-        EndedRun { flags: self.typed, paths: &self.paths, delimiter, state: self.state, reach }
+        EndedRun { flags: self.typed, scope: self.lanes.scope, paths: &self.paths, delimiter, state: self.state, reach }
     }
+
+    /// What a run records of how it reads and sends; one that sends everything records what it always did.
+    pub(super) fn recorded(&self, reading: ColumnLayout) -> ColumnLayout {
+        match self.lanes.scope {
+            ImportScope::Everything => reading,
+            ImportScope::ProfilesOnly => reading.of_profiles_alone(),
+        }
+    }
+
+    /// Whether a run that recorded this sends as much of each record as this one.
+    pub(super) fn has_scope_of(&self, recorded: &ColumnLayout) -> bool {
+        recorded.is_of_profiles_alone() == (self.lanes.scope == ImportScope::ProfilesOnly)
+    }
+}
+
+/// How much of each record the flags send.
+const fn scope(flags: &ImportFlags) -> ImportScope {
+    if flags.profile_only { ImportScope::ProfilesOnly } else { ImportScope::Everything }
 }
 
 /// Which files the flags let in.
 pub(super) const fn admission(flags: &ImportFlags) -> Admission {
     let empty = if flags.allow.is_some() { EmptyFile::Allowed } else { EmptyFile::Refused };
-    Admission { max_invalid: flags.run.max_invalid, empty, odd: OddFile::of(&flags.run) }
+    let columns = match scope(flags) {
+        ImportScope::Everything => ColumnsNeeded::OfIds,
+        ImportScope::ProfilesOnly => ColumnsNeeded::OfTagsToo,
+    };
+    Admission { max_invalid: flags.run.max_invalid, empty, odd: OddFile::of(&flags.run), columns }
 }
 
 /// `--rate` is the lane's own, `--single-rate` the other one's; a rate without limit forecasts nothing, so the documented one stands in.

@@ -116,7 +116,9 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     }
     let input = OpenInput::of(&source, job)?;
     let roster = input.roster(job)?;
+    job.admission.has_columns(roster.header())?;
     let spec = import::run_spec(RunKind::Import, &job.target, (input.stat, source.source_file()), &roster);
+    let spec = RunSpec { reading: job.recorded(spec.reading), ..spec };
     let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.dialect(), checkpoint.settled);
     match journal::examine(&OsDisk, &job.paths, &spec, job.restart, compare).map_err(|error| cannot_open(&error))? {
         StartDecision::Finished { tally } => {
@@ -144,6 +146,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
 /// A run that an earlier process has finished, its input being gone by now.
 fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> Result<Option<PreparedImport<'a>>, ExitMessage> {
     let found = journal::finished_earlier(&OsDisk, &job.paths, &job.target).map_err(|error| cannot_open(&error))?;
+    let found = found.filter(|checkpoint| job.has_scope_of(&checkpoint.reading));
     Ok(found.map(|checkpoint| finished_run(&checkpoint, job, state)))
 }
 
@@ -157,7 +160,7 @@ fn finished_run<'a>(checkpoint: &Checkpoint, job: &ImportJob, state: Option<&Loc
 /// Whether a finished run of the same file stands for this one, so that nothing need be read.
 fn stands_for(known: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> bool {
     let is_filled = state.is_none_or(|state| job.filling(state).is_filled_from(known.settled).is_ok());
-    known.work == RunKind::Import && known.target == job.target && is_filled
+    known.work == RunKind::Import && known.target == job.target && job.has_scope_of(&known.reading) && is_filled
 }
 
 /// The input, open. It alone is read, whatever takes its name.
@@ -321,8 +324,14 @@ fn time_of_tags(job: &ImportJob, ahead: RowsAhead) -> Option<String> {
         ImportScope::Everything if import.is_none_or(|import| import < time) => "; that bounds the pace, not the import",
         ImportScope::Everything => "; the import takes no longer for it",
     };
+    let time = humantime::format_duration(time);
+    if ahead.rows == 1 {
+        let has = if ahead.with_tags == 0 { "no such cell" } else { "such cells" };
+        return Some(format!("the 1 row left has {has}: {time}{bounds}"));
+    }
     let (with_tags, rows) = (figures::count(ahead.with_tags), figures::counted(ahead.rows, "row"));
-    Some(format!("about {with_tags} of the {rows} left have such cells, by the next ones: {}{bounds}", humantime::format_duration(time)))
+    let have = if ahead.with_tags == 1 { "has" } else { "have" };
+    Some(format!("about {with_tags} of the {rows} left {have} such cells, by the next ones: {time}{bounds}"))
 }
 
 /// A signature that can't be renewed may not last as long as the run.

@@ -77,7 +77,7 @@ impl<'a> Session<'a> {
         let runtime = run::runtime("the same command resumes")?;
         let locks = if job.intent == Intent::DryRun { None } else { Some(HeldLocks::take(job)?) };
         // A file without records is a guard's, and a finished sync never stands for the next.
-        let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed, odd: OddFile::Told };
+        let admission = Admission { max_invalid: job.typed.max_invalid, empty: EmptyFile::Allowed, odd: OddFile::Told, ..Admission::USUAL };
         let lock = locks.as_ref().map(|locks| &locks.run);
         let source = Source::new(&SourceSettings { lock, flags: job.typed, paths: &job.paths, admission, bars, stands: &|_| false })?;
         let (file, stat) = source.open()?;
