@@ -417,7 +417,8 @@ async fn the_server_serves_its_own_pages() {
     import(&client(&sandbox, Duration::from_secs(5)), "u").await;
     let get = async |path: &str| {
         let mut stream = tokio::net::TcpStream::connect(sandbox.address()).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let host = sandbox.address();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()

@@ -299,7 +299,8 @@ impl<'a> Street<'a> {
 
     fn accounts_csv(&self) -> String {
         let mut line = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
-        line.write_all(b"GET /accounts.csv HTTP/1.1\r\nHost: stand-in\r\nConnection: close\r\n\r\n").unwrap();
+        let host = format!("{}:{}", Ipv4Addr::LOCALHOST, self.port);
+        line.write_all(format!("GET /accounts.csv HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
         line.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
