@@ -18,7 +18,7 @@ use crate::flow::calls::{AccountsJob, JobSource, NextJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::api::wire;
 use crate::io::roster::{Record, RosterError};
-pub use slots::Profiles;
+pub use slots::ProfileComparison;
 use slots::{IdAnswer, SlotId, Slots};
 pub use survey::{ReadProgress, Sample, Survey, SurveyError, SurveyPlan};
 
@@ -48,7 +48,7 @@ type Page = Rc<HashMap<UserId, SlotId>>;
 pub struct Verification<I, F> {
     records: I,
     plan: SurveyPlan,
-    profiles: Profiles,
+    profiles: ProfileComparison,
     slots: Slots,
     /// Accounts of the next page.
     page: Vec<(SlotId, Account)>,
@@ -65,7 +65,7 @@ where
     F: Findings,
 {
     /// Of the records that `plan` lists, out of the same file.
-    pub fn new(records: I, plan: SurveyPlan, profiles: Profiles, findings: F) -> Self {
+    pub fn new(records: I, plan: SurveyPlan, profiles: ProfileComparison, findings: F) -> Self {
         Self {
             records,
             plan,
@@ -142,8 +142,8 @@ where
         let tag: Page = Rc::new(asked.iter().map(|(slot, account)| (account.user_id.clone(), *slot)).collect());
         let accounts: Vec<Account> = asked.into_iter().map(|(_, account)| account).collect();
         let compared: Vec<Account> = match self.profiles {
-            Profiles::Compared => accounts.iter().filter(|account| account.is_compared()).cloned().collect(),
-            Profiles::Left => Vec::new(),
+            ProfileComparison::Compared => accounts.iter().filter(|account| account.is_compared()).cloned().collect(),
+            ProfileComparison::Left => Vec::new(),
         };
         for (command, accounts) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {
             if !accounts.is_empty() {

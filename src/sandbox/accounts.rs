@@ -80,34 +80,34 @@ pub(super) enum Deletion {
 
 impl StoredAccount {
     /// Sets the given fields; an empty text clears the field.
-    fn set(&mut self, nick: Option<&str>, face_url: Option<&str>) -> Effect {
+    fn set(&mut self, nick: Option<&str>, face_url: Option<&str>) -> ProfileChange {
         let (nick, face_url) = (put(&mut self.nick, nick), put(&mut self.face_url, face_url));
-        if nick == Effect::Changed { nick } else { face_url }
+        if nick == ProfileChange::Changed { nick } else { face_url }
     }
 
     /// Sets a field of the profile; an empty text clears it.
-    fn set_tag(&mut self, tag: &str, value: &Value) -> Effect {
+    fn set_tag(&mut self, tag: &str, value: &Value) -> ProfileChange {
         let is_cleared = value.as_str() == Some("");
         let before = if is_cleared { self.tags.remove(tag) } else { self.tags.insert(tag.into(), value.clone()) };
-        if before.as_ref() == Some(value).filter(|_| !is_cleared) { Effect::None } else { Effect::Changed }
+        if before.as_ref() == Some(value).filter(|_| !is_cleared) { ProfileChange::None } else { ProfileChange::Changed }
     }
 }
 
 /// Whether a change made a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
+enum ProfileChange {
     Changed,
     None,
 }
 
-fn put(field: &mut Option<Box<str>>, text: Option<&str>) -> Effect {
-    let Some(text) = text else { return Effect::None };
+fn put(field: &mut Option<Box<str>>, text: Option<&str>) -> ProfileChange {
+    let Some(text) = text else { return ProfileChange::None };
     let wanted = (!text.is_empty()).then_some(text);
     if field.as_deref() == wanted {
-        return Effect::None;
+        return ProfileChange::None;
     }
     *field = wanted.map(Into::into);
-    Effect::Changed
+    ProfileChange::Changed
 }
 
 impl StoredAccounts {
@@ -166,7 +166,7 @@ impl Accounts {
         }
         if let Some(account) = self.stored.by_id.get_mut(id) {
             account.imports += 1;
-            if account.set(nick, face_url) == Effect::Changed {
+            if account.set(nick, face_url) == ProfileChange::Changed {
                 self.note_set(id);
             }
             return Ok(());
@@ -195,9 +195,9 @@ impl Accounts {
             Keep::Accounts => {}
         }
         let account = self.stored.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
-        let mut has_changed = account.set(profile.nick, profile.face_url) == Effect::Changed;
+        let mut has_changed = account.set(profile.nick, profile.face_url) == ProfileChange::Changed;
         for (tag, value) in &profile.tags {
-            has_changed |= account.set_tag(tag, value) == Effect::Changed;
+            has_changed |= account.set_tag(tag, value) == ProfileChange::Changed;
         }
         if has_changed {
             self.note_set(id);

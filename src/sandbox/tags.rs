@@ -21,7 +21,7 @@ const CUSTOM_PREFIX: &str = "Tag_Profile_Custom_";
 
 /// What a field may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Text,
     /// A number of 32 bits.
     Number,
@@ -29,17 +29,17 @@ enum Kind {
 }
 
 /// The fields that every app has, besides nickname and avatar.
-const STANDARD: [(&str, Kind); 10] = [
-    ("Tag_Profile_IM_Gender", Kind::OneOf(&["Gender_Type_Unknown", "Gender_Type_Female", "Gender_Type_Male"])),
-    ("Tag_Profile_IM_BirthDay", Kind::Number),
-    ("Tag_Profile_IM_Location", Kind::Text),
-    ("Tag_Profile_IM_SelfSignature", Kind::Text),
-    ("Tag_Profile_IM_AllowType", Kind::OneOf(&["AllowType_Type_NeedConfirm", "AllowType_Type_AllowAny", "AllowType_Type_DenyAny"])),
-    ("Tag_Profile_IM_Language", Kind::Number),
-    ("Tag_Profile_IM_MsgSettings", Kind::Number),
-    ("Tag_Profile_IM_AdminForbidType", Kind::OneOf(&["AdminForbid_Type_None", "AdminForbid_Type_SendOut"])),
-    ("Tag_Profile_IM_Level", Kind::Number),
-    ("Tag_Profile_IM_Role", Kind::Number),
+const STANDARD: [(&str, ValueKind); 10] = [
+    ("Tag_Profile_IM_Gender", ValueKind::OneOf(&["Gender_Type_Unknown", "Gender_Type_Female", "Gender_Type_Male"])),
+    ("Tag_Profile_IM_BirthDay", ValueKind::Number),
+    ("Tag_Profile_IM_Location", ValueKind::Text),
+    ("Tag_Profile_IM_SelfSignature", ValueKind::Text),
+    ("Tag_Profile_IM_AllowType", ValueKind::OneOf(&["AllowType_Type_NeedConfirm", "AllowType_Type_AllowAny", "AllowType_Type_DenyAny"])),
+    ("Tag_Profile_IM_Language", ValueKind::Number),
+    ("Tag_Profile_IM_MsgSettings", ValueKind::Number),
+    ("Tag_Profile_IM_AdminForbidType", ValueKind::OneOf(&["AdminForbid_Type_None", "AdminForbid_Type_SendOut"])),
+    ("Tag_Profile_IM_Level", ValueKind::Number),
+    ("Tag_Profile_IM_Role", ValueKind::Number),
 ];
 
 /// What a request sets of a profile.
@@ -74,9 +74,9 @@ impl<'a> NewProfile<'a> {
 }
 
 /// The type of the field of this name, if there can be one.
-fn kind(tag: &str) -> Option<Kind> {
+fn kind(tag: &str) -> Option<ValueKind> {
     let standard = STANDARD.iter().find(|(name, _)| *name == tag).map(|(_, kind)| *kind);
-    standard.or_else(|| tag.strip_prefix(CUSTOM_PREFIX).filter(|key| !key.is_empty()).map(|_| Kind::Text))
+    standard.or_else(|| tag.strip_prefix(CUSTOM_PREFIX).filter(|key| !key.is_empty()).map(|_| ValueKind::Text))
 }
 
 fn is_created(tag: &str, custom: &CustomFields) -> bool {
@@ -86,13 +86,13 @@ fn is_created(tag: &str, custom: &CustomFields) -> bool {
     }
 }
 
-fn check(tag: &str, kind: Kind, value: &Value) -> Result<(), RequestRefusal> {
+fn check(tag: &str, kind: ValueKind, value: &Value) -> Result<(), RequestRefusal> {
     match kind {
-        Kind::Text => text(tag, value).map(|_| ()),
-        Kind::Number if value.as_u64().is_some_and(|number| u32::try_from(number).is_ok()) => Ok(()),
-        Kind::Number => Err(refused(WRONG_TYPE, tag, "takes a number of 32 bits")),
-        Kind::OneOf(words) if words.contains(&text(tag, value)?) => Ok(()),
-        Kind::OneOf(_) => Err(refused(NO_STANDARD_VALUE, tag, "has no such value")),
+        ValueKind::Text => text(tag, value).map(|_| ()),
+        ValueKind::Number if value.as_u64().is_some_and(|number| u32::try_from(number).is_ok()) => Ok(()),
+        ValueKind::Number => Err(refused(WRONG_TYPE, tag, "takes a number of 32 bits")),
+        ValueKind::OneOf(words) if words.contains(&text(tag, value)?) => Ok(()),
+        ValueKind::OneOf(_) => Err(refused(NO_STANDARD_VALUE, tag, "has no such value")),
     }
 }
 
@@ -108,8 +108,8 @@ fn refused(code: i64, tag: &str, why: &str) -> RequestRefusal {
 /// The value of a field as a cell of the accounts file has it; `None` if there is no field of this name.
 pub(super) fn from_cell(tag: &str, cell: &str) -> Option<Result<Value, String>> {
     let value = match kind(tag)? {
-        Kind::Text | Kind::OneOf(_) => Value::from(cell),
-        Kind::Number => match cell.parse::<u32>() {
+        ValueKind::Text | ValueKind::OneOf(_) => Value::from(cell),
+        ValueKind::Number => match cell.parse::<u32>() {
             Ok(number) => Value::from(number),
             Err(_) => return Some(Err(format!("{tag} takes a number of 32 bits"))),
         },

@@ -43,7 +43,7 @@ pub(super) type SlotId = u64;
 
 /// Whether profiles are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profiles {
+pub enum ProfileComparison {
     Compared,
     Left,
 }
@@ -67,7 +67,7 @@ impl Slots {
     }
 
     /// Takes the next record: its slot and account if it is to be asked about.
-    pub(super) fn push(&mut self, record: Record, profiles: Profiles) -> Option<(SlotId, Account)> {
+    pub(super) fn push(&mut self, record: Record, profiles: ProfileComparison) -> Option<(SlotId, Account)> {
         let Record { row, line, user_id, other_id, account, fields, .. } = record;
         let id = self.first + self.queue.len() as u64;
         let (slot, asked) = match account {
@@ -76,7 +76,7 @@ impl Slots {
                 (Slot::Found(Finding { row, line, user_id, other_id, state, original: None }), None)
             }
             Ok(account) => {
-                let compares = profiles == Profiles::Compared && account.is_compared();
+                let compares = profiles == ProfileComparison::Compared && account.is_compared();
                 let profile = if compares { IdAnswer::Awaited } else { IdAnswer::NotAsked };
                 let asked = account.clone();
                 let other_cell = other_id.map(|_| user_id);

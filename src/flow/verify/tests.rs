@@ -26,7 +26,7 @@ fn verification(text: &str) -> VerificationHarness {
     let roster = |text: &str| Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
     let mut survey = Survey::new(roster(text), Box::new(tempfile::tempfile));
     while survey.read_some().unwrap() == ReadProgress::GoesOn {}
-    Verification::new(roster(text), survey.finish(None).unwrap(), Profiles::Compared, Heard::default())
+    Verification::new(roster(text), survey.finish(None).unwrap(), ProfileComparison::Compared, Heard::default())
 }
 
 fn next(verification: &mut VerificationHarness, command: Command) -> Option<AccountsJob<Page>> {

@@ -15,7 +15,7 @@ use super::signals;
 use crate::shell::terminal::{print_stderr, printable};
 
 /// How long it may take. Source: the contract of operating.
-const PATIENCE: Patience = Patience { usual: Duration::from_secs(60), after_signal: Duration::from_secs(10) };
+const TIME_LIMITS: TimeLimits = TimeLimits { usual: Duration::from_secs(60), after_signal: Duration::from_secs(10) };
 /// How often to look whether it has ended. Chosen: nobody notices it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Variables that may hold a secret.
@@ -40,7 +40,7 @@ impl OnEndCall {
     /// Makes the call. Whatever becomes of it is told, and changes nothing.
     pub(super) fn make(self) {
         let program = self.words.first().cloned().unwrap_or_default();
-        let made = self.start().and_then(|mut child| wait(&mut child, PATIENCE, &signals::first_at));
+        let made = self.start().and_then(|mut child| wait(&mut child, TIME_LIMITS, &signals::first_at));
         match made {
             Ok(Some(status)) if status.success() => {}
             Ok(Some(status)) => warn(&program, &format!("ended with {status}")),
@@ -85,14 +85,14 @@ pub(super) fn pending(environment: impl Fn(&str) -> Option<OsString>) -> Option<
 
 /// How long the program is waited for.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+struct TimeLimits {
     usual: Duration,
     /// From a signal on: whoever stops a service waits for it.
     after_signal: Duration,
 }
 
 /// Waits for the program's end; `None` if its time was up, and its process group is killed. `signal` says when the first signal came.
-fn wait(child: &mut Child, patience: Patience, signal: &dyn Fn() -> Option<Instant>) -> io::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, limits: TimeLimits, signal: &dyn Fn() -> Option<Instant>) -> io::Result<Option<ExitStatus>> {
     let began = Instant::now();
     let group = Pid::from_child(child);
     let _on_signal = signals::Group::of(group);
@@ -100,7 +100,7 @@ fn wait(child: &mut Child, patience: Patience, signal: &dyn Fn() -> Option<Insta
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        let until = signal().map_or(began + patience.usual, |signal| signal.max(began) + patience.after_signal);
+        let until = signal().map_or(began + limits.usual, |signal| signal.max(began) + limits.after_signal);
         if Instant::now() >= until {
             // If it is gone by now, nothing is left to be killed.
             let _ = kill_process_group(group, Signal::KILL);
@@ -135,11 +135,11 @@ mod tests {
         let pid = folder.path().join("pid");
         let script = format!("sleep 50 & echo $! > {}; wait", pid.display());
         let mut child = call(&script).start().unwrap();
-        let patience = Patience { usual: SHORT, after_signal: LONG };
+        let limits = TimeLimits { usual: SHORT, after_signal: LONG };
         while std::fs::read_to_string(&pid).unwrap_or_default().is_empty() {
             std::thread::park_timeout(LOOK_EVERY);
         }
-        assert_eq!(wait(&mut child, patience, &|| None).unwrap(), None);
+        assert_eq!(wait(&mut child, limits, &|| None).unwrap(), None);
         let sleeper: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
         let is_gone = || {
             let stat = std::fs::read_to_string(format!("/proc/{sleeper}/stat")).unwrap_or_default();
@@ -154,21 +154,21 @@ mod tests {
 
     #[test]
     fn a_signal_leaves_it_less_time() {
-        let patience = Patience { usual: LONG, after_signal: SHORT };
+        let limits = TimeLimits { usual: LONG, after_signal: SHORT };
         let (began, looks) = (Instant::now(), Cell::new(0));
         let mut child = call("sleep 50").start().unwrap();
         let signal = || {
             looks.set(looks.get() + 1);
             (looks.get() > 5).then(Instant::now).map(|_| began)
         };
-        assert_eq!(wait(&mut child, patience, &signal).unwrap(), None);
+        assert_eq!(wait(&mut child, limits, &signal).unwrap(), None);
         assert!(began.elapsed() < LONG / 2);
     }
 
     #[test]
     fn a_program_that_does_not_read_is_no_fault() {
         let long = OnEndCall { summary: "x".repeat(1 << 20), ..call("exit 3") };
-        let status = wait(&mut long.start().unwrap(), PATIENCE, &|| None).unwrap().unwrap();
+        let status = wait(&mut long.start().unwrap(), TIME_LIMITS, &|| None).unwrap().unwrap();
         assert_eq!(status.code(), Some(3));
     }
 }

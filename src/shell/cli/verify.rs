@@ -33,7 +33,7 @@ use crate::domain::figures::{count, counted};
 use crate::domain::position::InputPosition;
 use crate::flow::calls::{self, CallsFailed, CallsOutcome};
 use crate::flow::dispatch::{AbortCause, DispatchSettings, Progress};
-use crate::flow::verify::{Failed, Profiles, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
+use crate::flow::verify::{Failed, ProfileComparison, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
 use crate::io::api::wire;
 use crate::io::gate::{self, Rate};
 use crate::io::journal::paths::{beside, repair_of};
@@ -126,7 +126,7 @@ impl VerifyRun<'_> {
         self.has_something_to_compare(&plan)?;
         remedies::warn(&plan.shared);
         let ids = plan.to_ask;
-        let profiles = if self.flags.profiles { Profiles::Compared } else { Profiles::Left };
+        let profiles = if self.flags.profiles { ProfileComparison::Compared } else { ProfileComparison::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, files);
         let mut watched = self.reach.clone();
         let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<Watched, Reconciled>| {
