@@ -39,7 +39,7 @@ pub enum Tag {
 /// What a cell of a tag may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// One of these words, in any case, or what it stands for on the wire.
+    /// One of these words, or what it stands for on the wire, in any case.
     Word(&'static [(&'static str, &'static str)]),
     /// A day of the calendar.
     Day,
@@ -166,7 +166,7 @@ impl fmt::Display for Tag {
 
 /// What a word stands for.
 fn word(words: &'static [(&'static str, &'static str)], text: &str) -> Option<&'static str> {
-    words.iter().find(|(short, full)| short.eq_ignore_ascii_case(text) || *full == text).map(|(_, full)| *full)
+    words.iter().find(|(short, full)| short.eq_ignore_ascii_case(text) || full.eq_ignore_ascii_case(text)).map(|(_, full)| *full)
 }
 
 /// A day written `YYYYMMDD` or `YYYY-MM-DD`, as the number `YYYYMMDD`.
@@ -279,17 +279,40 @@ impl InvalidTagValue {
         }
     }
 
+    /// Whether it would be a value without the white space at its ends.
+    #[must_use]
+    pub fn needs_trim(&self) -> bool {
+        let trimmed = |word: &str| Some(word.trim()).filter(|trimmed| *trimmed != word).map(str::to_owned);
+        self.word.as_deref().and_then(trimmed).is_some_and(|trimmed| self.tag.value(trimmed.as_bytes()).is_ok())
+    }
+
     /// What its word may well stand for, by what other systems write: empty where it most likely says nothing, or where nobody can guess.
-    /// `None` where no other word would help.
+    /// `None` where no other word would help: a day or a number is a value of its own, which nothing stands for.
     #[must_use]
     pub fn likely_meaning(&self) -> Option<&'static str> {
+        let word = self.word.as_deref()?.trim();
         match (&self.tag, &self.why) {
-            (_, WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul) => None,
-            (Tag::Gender, _) => Some(likely_gender(self.word.as_deref()?)),
-            (_, WhyInvalid::NotOneOf(_) | WhyInvalid::NotADay | WhyInvalid::NotANumber) => Some(""),
+            (_, WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul | WhyInvalid::NotANumber) => None,
+            (_, WhyInvalid::NotADay) => ZERO_DAYS.contains(&word).then_some(""),
+            (Tag::Gender, WhyInvalid::NotOneOf(_)) => Some(likely_gender(word)),
+            (_, WhyInvalid::NotOneOf(_)) => Some(""),
+        }
+    }
+
+    /// What a cell may hold where that is too much to be listed as words.
+    #[must_use]
+    pub fn takes(&self) -> Option<String> {
+        match self.why {
+            WhyInvalid::NotADay => Some(A_DAY.to_owned()),
+            WhyInvalid::NotANumber => Some(format!("a whole number from 0 to {}", u32::MAX)),
+            WhyInvalid::NotUtf8 | WhyInvalid::NotOneOf(_) | WhyInvalid::Long { .. } | WhyInvalid::Nul => None,
         }
     }
 }
+
+/// What databases write for no day. Source: the zero date of MySQL, in both forms of a day.
+const ZERO_DAYS: [&str; 2] = ["0000-00-00", "00000000"];
+const A_DAY: &str = "a day that exists, written YYYYMMDD or YYYY-MM-DD";
 
 /// Source: ISO/IEC 5218, which most systems follow, and common letters.
 fn likely_gender(word: &str) -> &'static str {
@@ -307,7 +330,7 @@ pub enum WhyInvalid {
     NotUtf8,
     #[error("is none of {}", listed(.0))]
     NotOneOf(&'static [(&'static str, &'static str)]),
-    #[error("is not a day that exists, written YYYYMMDD or YYYY-MM-DD")]
+    #[error("is not {A_DAY}")]
     NotADay,
     #[error("is not a whole number from 0 to {}", u32::MAX)]
     NotANumber,
@@ -355,9 +378,12 @@ mod tests {
         let (text, number) = (|text| Some(TagValueRef::Text(text)), |number| Some(TagValueRef::Number(number)));
         check(Tag::Gender, "FeMale", text("Gender_Type_Female"));
         check(Tag::Gender, "Gender_Type_Unknown", text("Gender_Type_Unknown"));
-        check(Tag::Gender, "gender_type_unknown", None);
+        check(Tag::Gender, "gender_type_male", text("Gender_Type_Male"));
+        check(Tag::Gender, " male", None);
         check(Tag::Gender, "1", None);
         check(Tag::AllowType, "deny-any", text("AllowType_Type_DenyAny"));
+        check(Tag::AllowType, "ALLOWTYPE_TYPE_DENYANY", text("AllowType_Type_DenyAny"));
+        check(Tag::AdminForbidType, "adminforbid_type_none", text("AdminForbid_Type_None"));
         check(Tag::AdminForbidType, "Send-Out", text("AdminForbid_Type_SendOut"));
         check(Tag::BirthDay, "20190419", number(20_190_419));
         check(Tag::BirthDay, "2019-04-19", number(20_190_419));
@@ -404,7 +430,11 @@ mod tests {
         check(Tag::Gender, b"0", Some("0"), Some("unknown"));
         check(Tag::Gender, b"a=b", None, None);
         check(Tag::BirthDay, b"0000-00-00", Some("0000-00-00"), Some(""));
-        check(Tag::Level, b"vip", Some("vip"), Some(""));
+        check(Tag::BirthDay, b"00000000", Some("00000000"), Some(""));
+        // A day that is miswritten is no empty cell, nor is a number.
+        check(Tag::BirthDay, b"1988-02-31", Some("1988-02-31"), None);
+        check(Tag::Level, b"vip", Some("vip"), None);
+        check(Tag::Gender, b" M ", Some(" M "), Some("male"));
         check(Tag::SelfSignature, &[b's'; 501], None, None);
         check(Tag::Location, b"\xff", None, None);
         check(Tag::Location, b"a\0", Some("a\0"), None);

@@ -18,7 +18,9 @@ use super::command_line::file_word;
 use super::flags::Cli;
 use super::settings::{Environment, cannot_read, variable};
 use super::small;
+use crate::domain::account::Field;
 use crate::domain::tag::Tag;
+use crate::domain::tag_words::UnknownTag;
 use crate::shell::exit::ExitMessage;
 
 /// Flags that are for one run, so that no file may make them a habit.
@@ -213,11 +215,27 @@ impl ConfigFile {
         let mut flags = Vec::new();
         for (name, value) in entries_with_their_words(entries) {
             let text = scalar(value).ok_or_else(|| self.not_taken(key))?;
+            self.names_a_tag(key, &name)?;
             if !is_typed(&name) {
                 flags.push(format!("--{key}={name}={text}"));
             }
         }
         Ok(flags)
+    }
+
+    /// The name of an entry is no secret, so a message shows it.
+    fn names_a_tag(&self, key: &str, name: &str) -> Result<(), ExitMessage> {
+        let tag = match key {
+            "profile" => name,
+            "value" => name.split(':').next().unwrap_or(name),
+            _ => return Ok(()),
+        };
+        let is_field = Field::ALL.iter().any(|field| field.name() == tag || field.profile().is_some_and(|field| field.spec().tag == tag));
+        match (Tag::parse(tag), is_field) {
+            (Some(_), _) => Ok(()),
+            (None, false) => Err(self.wrong(name, &UnknownTag(tag.to_owned()).to_string(), "correct the name of the tag")),
+            (None, true) => Err(self.wrong(name, &format!("{tag:?} is no tag but a field of its own"), "[map] names its column")),
+        }
     }
 
     fn not_taken(&self, key: &str) -> ExitMessage {

@@ -8,6 +8,7 @@ use super::flags::RunFlags;
 use super::input;
 use crate::domain::figures;
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::tag::Tag;
 use crate::domain::verdict::HaltReason;
 use crate::flow::dispatch::AbortCause;
 use crate::flow::import::{ImportEnd, ImportScope};
@@ -76,7 +77,19 @@ fn refused(refusal: HaltReason, code: Option<i64>, says: &str, so_far: &str) -> 
     let code = code.map_or(String::new(), |code| format!("code {code}"));
     let details = [&code, says].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
     let details = if details.is_empty() { details } else { format!(" ({details})") };
-    ExitMessage::new(refusal.class().into(), format!("{refusal}{details}; {so_far}"), refusal.hint())
+    ExitMessage::new(refusal.class().into(), format!("{refusal}{details}; {so_far}"), refusal_hint(refusal, says))
+}
+
+/// The hint of a refusal; no console creates a field that every app should have, so that is another matter than a custom one.
+fn refusal_hint(refusal: HaltReason, says: &str) -> String {
+    let tag = says.split(':').next().and_then(Tag::of_wire_name);
+    match (refusal, tag) {
+        (HaltReason::NoSuchTag | HaltReason::TagNotWritable, Some(tag)) if !matches!(tag, Tag::Custom(_)) => {
+            let none = input::profile_flag(&tag, "");
+            format!("the app does not have or does not allow this standard field: ask Tencent about it, or {none} reads it no more")
+        }
+        (refusal, _) => refusal.hint().to_owned(),
+    }
 }
 
 fn rows(count: u64) -> String {

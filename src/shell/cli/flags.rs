@@ -9,7 +9,6 @@ mod sandbox;
 mod status;
 mod values;
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -255,12 +254,12 @@ pub enum BatchFlag {
 pub struct CheckFlags {
     #[command(flatten)]
     pub input: InputFlags,
-    /// Requests a second, for the forecast
-    #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S, help_heading = "Run")]
-    pub rate: NonZeroU32,
-    /// Requests of `portrait_set` a second, for the forecast: it sets the profile columns
-    #[arg(long, value_name = "N", default_value_t = PROFILE_CALLS_PER_S, help_heading = "Run")]
-    pub profile_rate: NonZeroU32,
+    /// Requests a second, for the forecast; 0, which is no limit for a run, forecasts with the documented one
+    #[arg(long, value_name = "N", default_value_t = ACCOUNT_IMPORT_CALLS_PER_S.get(), help_heading = "Run")]
+    pub rate: u32,
+    /// Requests of `portrait_set` a second, for the forecast: it sets the profile columns; 0 as with --rate
+    #[arg(long, value_name = "N", default_value_t = PROFILE_CALLS_PER_S.get(), help_heading = "Run")]
+    pub profile_rate: u32,
     /// The configuration file (TOML), the same as for `import` [env: CHATLIFT_CONFIG]
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub config: Option<PathBuf>,

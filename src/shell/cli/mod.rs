@@ -48,10 +48,11 @@ mod stdout;
 mod sync;
 mod verify;
 
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 
 use crate::flow::check::Rates;
-use crate::io::api::wire::BATCH_CALLS_PER_S;
+use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S, PROFILE_CALLS_PER_S};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::print_stderr;
 use config_file::CommandLineError;
@@ -95,7 +96,10 @@ fn without_run(command: CliCommand) -> ExitMessage {
         CliCommand::Status(flags) => status::run(&flags),
         CliCommand::Check(flags) => {
             let odd = if flags.strict { OddFile::Refused } else { OddFile::Told };
-            let rates = Rates { single: flags.rate, batch: BATCH_CALLS_PER_S, profile: flags.profile_rate };
+            // A rate without limit forecasts nothing, so the documented one stands in.
+            let or = |rate, documented| NonZeroU32::new(rate).unwrap_or(documented);
+            let (single, profile) = (or(flags.rate, ACCOUNT_IMPORT_CALLS_PER_S), or(flags.profile_rate, PROFILE_CALLS_PER_S));
+            let rates = Rates { single, batch: BATCH_CALLS_PER_S, profile };
             check::run(&flags.input, rates, Admission { odd, ..Admission::USUAL })
         }
         CliCommand::Audit(flags) => audit::run(&flags),

@@ -3,6 +3,7 @@
 use super::command_line::flag_words;
 use super::input::{map_flag, profile_flag};
 use crate::domain::account::{Field, InvalidAccount};
+use crate::domain::cells::CellEnds;
 use crate::domain::shared_reason::SharedReason;
 use crate::domain::tag::InvalidTagValue;
 
@@ -44,19 +45,43 @@ fn of_some(shared: &SharedReason) -> Option<String> {
 
 /// What helps against words of the file that are no values of their tags.
 fn words_remedy(words: &[InvalidTagValue]) -> Option<String> {
-    let flags: Vec<String> = words.iter().filter_map(value_flag).collect();
-    if flags.is_empty() {
-        return None;
-    }
-    let (flags, is_one) = (flags.join(" "), flags.len() == 1);
-    let (what, it) = if is_one { ("says what the word means", "it means") } else { ("say what the words mean", "they mean") };
+    let (spaced, others): (Vec<&InvalidTagValue>, Vec<_>) = words.iter().partition(|word| word.needs_trim());
+    let trim = (!spaced.is_empty()).then(|| "--trim takes white space off the ends".to_owned());
+    let ends = if trim.is_some() { CellEnds::Trimmed } else { CellEnds::Kept };
+    let (meant, unclear): (Vec<_>, Vec<_>) = others.into_iter().partition(|word| word.likely_meaning().is_some());
+    let mut flags: Vec<String> = meant.into_iter().filter_map(|word| value_flag(word, ends)).collect();
+    let mut rules: Vec<String> = unclear.into_iter().filter_map(cell_rule).collect();
+    flags.dedup();
+    rules.dedup();
+    let helps: Vec<String> = trim.into_iter().chain(meanings(&flags)).chain(rules).collect();
+    (!helps.is_empty()).then(|| helps.join("; "))
+}
+
+/// What the flags do that say what words mean.
+fn meanings(flags: &[String]) -> Option<String> {
+    let (what, it) = match flags {
+        [] => return None,
+        [_] => ("says what the word means", "it means"),
+        _ => ("say what the words mean", "they mean"),
+    };
+    let flags = flags.join(" ");
     Some(format!("{flags} {what}; correct that if {it} something else (nothing behind the = reads a cell as empty)"))
 }
 
 /// The flag that says what a word most likely stands for.
-fn value_flag(invalid: &InvalidTagValue) -> Option<String> {
+fn value_flag(invalid: &InvalidTagValue, ends: CellEnds) -> Option<String> {
     let (word, meaning) = (invalid.word.as_deref()?, invalid.likely_meaning()?);
+    let word = match ends {
+        CellEnds::Kept => word,
+        CellEnds::Trimmed => word.trim(),
+    };
     Some(flag_words("value", format!("{}:{word}={meaning}", invalid.tag)))
+}
+
+/// What to do about cells for which no word stands.
+fn cell_rule(invalid: &InvalidTagValue) -> Option<String> {
+    let (tag, none) = (&invalid.tag, profile_flag(&invalid.tag, ""));
+    Some(format!("{tag} takes {}: correct the other cells in the export, or {none} reads none", invalid.takes()?))
 }
 
 /// What helps where this is why records are invalid.

@@ -172,6 +172,49 @@ fn words_that_are_no_values_are_named_with_the_flags_that_say_what_they_mean() {
 }
 
 #[test]
+fn no_flag_in_a_hint_changes_what_a_cell_says() {
+    let bench = CliFixture::new();
+    let check = |rows: &str, hint: &[&str], not: &str| {
+        bench.write("users.csv", format!("UserID,Tag_Profile_IM_Gender,Tag_Profile_IM_BirthDay,Tag_Profile_IM_Level\n{rows}"));
+        let run = bench.call(&["check", "users.csv"]).run().exits(3);
+        let run = hint.iter().fold(run, |run, hint| run.hints(hint));
+        assert!(not.is_empty() || !run.stderr.contains(not), "{not:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("=unknown"), "{}", run.stderr);
+    };
+    check("a, male,,\nb,Male ,,\n", &["--trim takes"], "--value");
+    // With --trim, words are compared without white space too.
+    check("a, male,,\nb,m,,\nc, f,,\n", &["--trim takes", "--value Gender:m=male --value Gender:f=female"], "");
+    check("a,,1988-02-31,\nb,,31.12.1988,\n", &["BirthDay takes a day that exists, written YYYYMMDD or YYYY-MM-DD"], "--value");
+    check("a,,1988-02-31,\nb,,00000000,\n", &["--value BirthDay:00000000= says", "BirthDay takes a day"], "");
+    check("a,,,vip\n", &["Level takes a whole number from 0 to 4294967295", "--profile Level= reads none"], "--value");
+    bench.write("users.csv", "UserID,Tag_Profile_IM_Gender\na,gender_type_male\n");
+    bench.call(&["check", "users.csv"]).run().exits(0);
+}
+
+#[test]
+fn a_rate_without_limit_is_forecast_at_the_documented_one() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Tag_Profile_IM_Level\na,1\n");
+    let plain = bench.call(&["check", "users.csv"]).run().exits(0).stdout;
+    assert_eq!(bench.call(&["check", "users.csv", "--rate", "0", "--profile-rate", "0"]).run().exits(0).stdout, plain);
+    bench.write("chatlift.toml", "rate = 0\nprofile-rate = 0\n");
+    assert_eq!(bench.call(&["check", "users.csv", "--config", "chatlift.toml"]).run().exits(0).stdout, plain);
+}
+
+#[test]
+fn a_configuration_file_that_names_no_tag_is_told_which_one() {
+    let bench = bench();
+    for (config, why) in [
+        ("[profile]\nGender = \"sex\"\nFoo = \"born\"\n", "line 3: \"Foo\" is no tag; the tags are Gender, BirthDay"),
+        ("[value.Foo]\n1 = \"male\"\n", "\"Foo\" is no tag; the tags are Gender"),
+        ("[profile]\nNick = \"sex\"\n", "line 2: \"Nick\" is no tag but a field of its own"),
+    ] {
+        bench.write("chatlift.toml", config);
+        bench.call(&["check", "users.csv", "--config", "chatlift.toml"]).run().exits(2).because(why);
+    }
+}
+
+#[test]
 fn a_file_whose_first_rows_have_unknown_words_is_refused_with_all_the_flags_that_help() {
     let bench = CliFixture::new();
     let rows: Vec<String> = (0..500).map(|row| format!("a{row},m\nb{row},w\n")).collect();
