@@ -14,9 +14,11 @@ use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, SuccessSeen, Verdict, words};
 
 /// What becomes of the accounts of a job that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Continuation {
     Ended,
+    /// With this refusal, whatever the last call met.
+    Refused(Failure),
     /// Further jobs follow for them.
     MoreJobs,
 }
@@ -74,11 +76,18 @@ impl<W: Workload> Scheduler<W> {
         let CallOutcome::Done(answer) = end else { unreachable!("nothing else is accepted") };
         let mut job = self.remove(id);
         job.charge_answer();
-        if workload.is_accepted(&job, &answer) {
+        let (breaker, is_divisible) = (W::breaker_of(job.command), workload.is_divisible(&job));
+        let is_accepted = workload.is_accepted(&job, &answer);
+        if is_accepted {
             self.seen = SuccessSeen::Yes;
-            self.apis[W::breaker_of(job.command)].refusals.accepted();
         }
-        self.resolve(workload, job, JobOutcome::Answered(answer), at).map(drop)
+        match self.resolve(workload, job, JobOutcome::Answered(answer), at)? {
+            Continuation::Refused(failure) => return self.count_refusal(breaker, failure),
+            Continuation::Ended if is_accepted => self.apis[breaker].refusals.accepted(),
+            Continuation::MoreJobs if is_accepted && is_divisible => self.apis[breaker].refusals.accepted(),
+            Continuation::Ended | Continuation::MoreJobs => {}
+        }
+        Ok(())
     }
 
     /// A job was refused for its own fault; if all are, it isn't their own. What further jobs follow for has not ended: it counts once, with
@@ -88,8 +97,15 @@ impl<W: Workload> Scheduler<W> {
         job.charge_answer();
         let (spec, breaker) = (job.command.spec(), W::breaker_of(job.command));
         let counts = !workload.is_divisible(&job) && spec.breaker == breaker && spec.no_account_code != failure.0;
-        let has_ended = self.resolve(workload, job, JobOutcome::Rejected(failure.clone()), at)? == Continuation::Ended;
-        match failure.0.filter(|_| counts && has_ended).map(|code| self.apis[breaker].refusals.refused(code)) {
+        match self.resolve(workload, job, JobOutcome::Rejected(failure.clone()), at)? {
+            Continuation::Ended if counts => self.count_refusal(breaker, failure),
+            Continuation::Refused(failure) => self.count_refusal(breaker, failure),
+            Continuation::Ended | Continuation::MoreJobs => Ok(()),
+        }
+    }
+
+    fn count_refusal(&mut self, breaker: Command, failure: Failure) -> Decided<W> {
+        match failure.0.map(|code| self.apis[breaker].refusals.refused(code)) {
             Some(RefusalPattern::Systematic) => Err(halt(all_refused(breaker), failure)),
             Some(RefusalPattern::Plausible) | None => Ok(()),
         }
@@ -239,7 +255,11 @@ impl<W: Workload> Scheduler<W> {
     ) -> Result<Continuation, Stop<W::Error>> {
         let batch_id = job.batch_id;
         let followup = workload.resolve(job, outcome, at)?;
-        let continuation = if matches!(followup, Followup::Jobs(_)) { Continuation::MoreJobs } else { Continuation::Ended };
+        let continuation = match &followup {
+            Followup::Jobs(_) => Continuation::MoreJobs,
+            Followup::Refused(failure) => Continuation::Refused(failure.clone()),
+            Followup::Nothing | Followup::RetryAt(..) | Followup::StopCommand(_) | Followup::Abort(..) => Continuation::Ended,
+        };
         self.follow(workload, followup)?;
         let followup = workload.review(batch_id, &self.jobs);
         self.follow(workload, followup)?;
@@ -248,7 +268,7 @@ impl<W: Workload> Scheduler<W> {
 
     fn follow(&mut self, workload: &mut W, followup: Followup<W::Payload>) -> Decided<W> {
         match followup {
-            Followup::Nothing => {}
+            Followup::Nothing | Followup::Refused(_) => {}
             Followup::Jobs(jobs) => jobs.into_iter().for_each(|job| self.jobs.insert_due(job)),
             Followup::RetryAt(job, at) => {
                 let id = self.jobs.insert(job);

@@ -23,6 +23,8 @@ pub enum JobOutcome {
 #[derive(Debug)]
 pub enum Followup<T> {
     Nothing,
+    /// Nothing more; this refusal is what its account ends with, though the last call may have met something else.
+    Refused(Failure),
     /// These are sent for it.
     Jobs(Vec<Job<T>>),
     /// It is sent once more at this time.

@@ -268,7 +268,7 @@ impl ImportWorkload {
         if let Some(tried) = trial.singly(row) {
             // Others may have been taken: it is named which one was not.
             let (code, says) = failure;
-            tried.failure.get_or_insert(named((code, format!("{tag}: {says}"))));
+            tried.failure.get_or_insert((code, format!("{tag}: {says}")));
         }
         self.next_single(job, at)
     }
@@ -277,7 +277,11 @@ impl ImportWorkload {
     fn next_single(&mut self, job: &Job<Rows>, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         match self.profiles.trial.next_single(row) {
-            Some(tried) => self.finish_single(job, tried.failure, at),
+            Some(tried) => {
+                let failure = tried.failure;
+                self.finish(row, failure.clone().map(named), job.charges, at);
+                failure.map_or(Followup::Nothing, Followup::Refused)
+            }
             None => Followup::Jobs(vec![single_job(row, job.charges)]),
         }
     }

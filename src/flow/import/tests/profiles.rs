@@ -357,3 +357,19 @@ async fn of_an_account_that_only_profiles_had_to_import_the_last_row_wins() {
     assert_eq!(nick.as_deref(), Some("last"));
     assert!(harness.outcomes().iter().all(|outcome| outcome.1 == Status::Imported));
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_which_one_tag_was_taken_are_refused_all_the_same() {
+    for (tags, refused) in [(["x", "y"], 100), (["y", "x"], 100), (["x", "y"], 99), (["y", "x"], 99)] {
+        let mut harness = single();
+        for row in 1..=150 {
+            harness.admit_with_tags(&format!("u{row}"), "", &tags);
+        }
+        harness.workload.input_ended();
+        let is_refused = |sent: &SentCall| sent.command == PROFILE && sent.rows[0] <= refused && keys(sent).contains(&"y".to_owned());
+        let calls = harness.run(2_000, |sent| if is_refused(sent) { code(40005) } else { fine(sent) });
+        assert_eq!(harness.failures().len() as u64, refused, "{tags:?}");
+        let halt = CallEffect::Halt { reason: HaltReason::AllProfilesRefused, code: Some(40005), says: "Custom.y: code 40005".to_owned() };
+        assert_eq!(calls.last().unwrap().1 == halt, refused == 100, "{tags:?}, {refused} refused: {:?}", calls.last());
+    }
+}
