@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use crate::flow::dispatch::Charges;
 
 /// A row that no call of its kind has carried yet.
@@ -12,13 +14,13 @@ pub(super) struct FreshRow {
     pub(super) row: u64,
     /// What it was charged before.
     pub(super) charges: Charges,
-    /// The part of it that counts among the attempts of the call that is next.
-    pub(super) charged_errors: u32,
+    /// When the one of its calls ended that counts among the attempts of the call that is next.
+    pub(super) asked_at: Option<Instant>,
 }
 
 impl From<u64> for FreshRow {
     fn from(row: u64) -> Self {
-        Self { row, charges: Charges::default(), charged_errors: 0 }
+        Self { row, charges: Charges::default(), asked_at: None }
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use super::RowCalls;
 use super::fresh_rows::{Afterwards, FreshRow};
 use super::reorder_buffer::UnsettledRecord;
@@ -28,8 +30,8 @@ pub(super) enum Place {
     None,
     /// Its import is under way.
     Importing,
-    /// So it is, since `portrait_set` didn't know its account.
-    ImportingUnknown,
+    /// So it is, since `portrait_set` didn't know its account at this time.
+    ImportingUnknown(Instant),
     /// It is imported; its `portrait_set` waits or is under way.
     Imported,
 }
@@ -104,7 +106,7 @@ impl ProfileCalls {
     fn count(&mut self, place: Place) -> Option<&mut usize> {
         match place {
             Place::None => None,
-            Place::Importing | Place::ImportingUnknown => Some(&mut self.importing),
+            Place::Importing | Place::ImportingUnknown(_) => Some(&mut self.importing),
             Place::Imported => Some(&mut self.imported),
         }
     }
@@ -126,8 +128,11 @@ impl ImportWorkload {
             Some((RowCalls::ImportAndProfile, place)) => {
                 self.put(row, Place::Imported);
                 // The call that found no account was an attempt of this API.
-                let charged_errors = u32::from(place == Place::ImportingUnknown);
-                self.profiles.ready.push_back(FreshRow { row, charges: charges.as_charged(), charged_errors });
+                let asked_at = match place {
+                    Place::ImportingUnknown(at) => Some(at),
+                    Place::None | Place::Importing | Place::Imported => None,
+                };
+                self.profiles.ready.push_back(FreshRow { row, charges: charges.as_charged(), asked_at });
             }
             Some((RowCalls::Import | RowCalls::ProfileOnly, _)) | None => self.finish(row, None, charges, at),
         }
@@ -227,7 +232,7 @@ impl ImportWorkload {
     fn profile_refused(&mut self, job: &Job<Rows>, failure: Failure, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         if failure.0 == Some(NO_PROFILE) {
-            return self.import_first(job);
+            return self.import_first(job, at);
         }
         let trial = &mut self.profiles.trial;
         let Some(account) = self.buffer.open(row).map(UnsettledRecord::account).filter(|account| trial.is_new(account)) else {
@@ -243,12 +248,12 @@ impl ImportWorkload {
     }
 
     /// The service doesn't know the account: it is imported, and gets its profile then.
-    fn import_first(&mut self, job: &Job<Rows>) -> Followup<Rows> {
+    fn import_first(&mut self, job: &Job<Rows>, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         if let Some(open) = self.buffer.open_mut(row) {
             open.calls = RowCalls::ImportAndProfile;
         }
-        self.put(row, Place::ImportingUnknown);
+        self.put(row, Place::ImportingUnknown(at.now));
         let import = Job::new(Command::AccountImport, vec![row], row);
         Followup::Jobs(vec![Job { charges: job.charges.as_charged(), ..import }])
     }
@@ -259,7 +264,7 @@ impl ImportWorkload {
         let ProfileCalls { trial, .. } = &mut self.profiles;
         if failure.0 == Some(NO_PROFILE) {
             trial.forget(row);
-            return self.import_first(job);
+            return self.import_first(job, at);
         }
         let Some(tag) = trial.singly(row).map(|tried| tried.tag().clone()) else { return self.next_single(job, at) };
         if let Some(abort) = abort_for(trial, &tag, &failure) {
@@ -289,7 +294,7 @@ impl ImportWorkload {
 
 fn profile_job(fresh: FreshRow) -> Job<Rows> {
     let job = Job::new(Command::PortraitSet, vec![fresh.row], fresh.row);
-    Job { charges: fresh.charges, charged_errors: fresh.charged_errors, ..job }
+    Job { charges: fresh.charges, charged_errors: u32::from(fresh.asked_at.is_some()), charged_since: fresh.asked_at, ..job }
 }
 
 /// It leaves before all others.
