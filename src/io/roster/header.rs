@@ -10,6 +10,7 @@ use super::split::SplitFields;
 use super::tag_columns::{TagColumn, near_tag, tag_columns};
 use crate::domain::account::Field;
 use crate::domain::cells::CellRules;
+use crate::domain::known_tags::TAGS_MAX;
 use crate::domain::outcome::ERROR_COLUMNS;
 use crate::domain::position::{Dialect, ESCAPE, ReadAs};
 use crate::domain::tag::Tag;
@@ -146,6 +147,8 @@ pub enum HeaderError {
     TwoColumns { tag: Tag, first: String, second: String },
     #[error("the column {column:?} is to be read as {tag} and as something else")]
     ColumnTwice { column: String, tag: Tag },
+    #[error("{found} columns are to be read as profile tags, at most {TAGS_MAX} are possible")]
+    TooManyTags { found: usize },
     #[error("what {:?} stands for in {} is said twice", word.from, word.tag)]
     WordTwice { word: Box<TagWord> },
     #[error("there are words for {tag}, and no column of it")]

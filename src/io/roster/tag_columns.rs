@@ -6,6 +6,7 @@ use super::header::{Format, HeaderError, column_named, loose};
 use super::split::SplitFields;
 use crate::domain::account::InvalidAccount;
 use crate::domain::cells::CellRules;
+use crate::domain::known_tags::TAGS_MAX;
 use crate::domain::tag::{InvalidTagValue, Tag, TagValueRef};
 use crate::domain::tag_words::{TagWord, TagWords};
 
@@ -40,6 +41,9 @@ pub(super) fn tag_columns(names: &ByteRecord, format: &Format, fields: &[Option<
     }
     if let Some(of_field) = found.iter().find(|of| fields.contains(&Some(of.column))) {
         return Err(HeaderError::ColumnTwice { column: lossy(names, of_field.column), tag: of_field.tag.clone() });
+    }
+    if found.len() > TAGS_MAX {
+        return Err(HeaderError::TooManyTags { found: found.len() });
     }
     check_words(&format.words, &found)?;
     Ok(found)
@@ -160,6 +164,15 @@ mod tests {
         let fields = Field::ALL.iter().zip(reading.columns).filter_map(|(field, column)| Some(format!("{field}={}", column?)));
         let found: Vec<String> = fields.chain(reading.tags().map(|(tag, column)| format!("{tag}={column}"))).collect();
         Ok(found.join(" "))
+    }
+
+    #[test]
+    fn more_tags_than_a_state_can_tell_apart_are_refused() {
+        let header = |tags: usize| (0..tags).fold("UserID".to_owned(), |header, tag| format!("{header},Tag_Profile_Custom_k{tag}"));
+        assert!(read_as(&header(TAGS_MAX), (&[], &[], &[])).is_ok());
+        let refused = "65 columns are to be read as profile tags, at most 64 are possible";
+        assert_eq!(read_as(&header(TAGS_MAX + 1), (&[], &[], &[])), Err(refused.to_owned()));
+        assert!(read_as(&header(TAGS_MAX + 1), (&[], &["Custom.k0="], &[])).is_ok());
     }
 
     #[test]

@@ -277,6 +277,7 @@ fn header_hint(path: &Path, error: &HeaderError) -> String {
         HeaderError::ColumnTwice { tag, .. } => {
             format!("say for one of them which other column is meant, or {} reads none", profile_flag(tag, ""))
         }
+        HeaderError::TooManyTags { .. } => "leave some of them out: --profile TAG= reads none".to_owned(),
         HeaderError::WordTwice { word } => format!("give --value {} once", shell_word(format!("{}:{}=TO", word.tag, word.from))),
         HeaderError::NoColumnOfWord { tag } => format!("say which column it is: --profile {tag}=COLUMN, or leave --value {tag}:… out"),
     }
