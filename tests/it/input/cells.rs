@@ -314,9 +314,10 @@ fn a_last_line_without_its_end_is_read_once_nobody_writes_to_it_and_told() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID\na\nbo");
     let mut file = File::options().append(true).open(bench.path("users.csv")).unwrap();
-    let running = bench.import(&server).start();
-    // It is being written until the process has had it open for some while.
+    // It is being written before the process looks at it, and until that has had it open for some while.
     let is_written = || file.set_modified(SystemTime::now()).unwrap();
+    is_written();
+    let running = bench.import(&server).start();
     eventually("it reads the file", || {
         is_written();
         running.has_open("users.csv")
