@@ -80,7 +80,7 @@ pub struct Forecast {
     pub calls: u64,
     pub rate_per_s: NonZeroU32,
     pub batches: Batches,
-    pub profiles: Profiles,
+    pub profiles: ProfileForecast,
 }
 
 /// What the same import takes in batches, if each is full. UserIDs that repeat close together, and records that batches refuse, add some.
@@ -92,7 +92,7 @@ pub struct Batches {
 
 /// What the profile columns of the same import take, one call for each record with such a cell, beside its other calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Profiles {
+pub struct ProfileForecast {
     pub calls: u64,
     pub rate_per_s: NonZeroU32,
 }
@@ -103,7 +103,7 @@ impl Forecast {
     pub const fn new(valid: u64, with_tags: u64, Rates { single: rate_per_s, batch, profile }: Rates) -> Self {
         let per_call = Command::MultiaccountImport.spec().accounts_per_call as u64;
         let batches = Batches { calls: valid.div_ceil(per_call), rate_per_s: batch };
-        Self { calls: valid, rate_per_s, batches, profiles: Profiles { calls: with_tags, rate_per_s: profile } }
+        Self { calls: valid, rate_per_s, batches, profiles: ProfileForecast { calls: with_tags, rate_per_s: profile } }
     }
 
     /// At the full rate, without retries; in whole seconds, rounded up.
@@ -121,7 +121,7 @@ impl Batches {
     }
 }
 
-impl Profiles {
+impl ProfileForecast {
     /// As [`Forecast::time`].
     #[must_use]
     pub fn time(self) -> Duration {

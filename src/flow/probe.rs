@@ -23,12 +23,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What is connected to: the service, or the proxy in front of it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Peer {
     pub host: String,
     pub port: u16,
 }
 
-impl Place {
+impl Peer {
     /// Looks up its addresses.
     ///
     /// # Errors

@@ -32,10 +32,10 @@ impl Original {
             return of(now);
         }
         let read = FileStat { len: bytes, ..before };
-        match standing(file, SourceFile { stat: read, digest })? {
-            Standing::Same(now) => of(now),
-            Standing::Grown => of(read),
-            Standing::Other => Err(RosterError::Modified),
+        match source_change(file, SourceFile { stat: read, digest })? {
+            SourceChange::Same(now) => of(now),
+            SourceChange::Grown => of(read),
+            SourceChange::Other => Err(RosterError::Modified),
         }
     }
 
@@ -44,9 +44,9 @@ impl Original {
     /// # Errors
     /// The system's.
     pub fn of_known(file: &InputFile, known: SourceFile) -> io::Result<Option<Self>> {
-        Ok(match standing(file, known)? {
-            Standing::Same(stat) => Some(Self { file: file.clone(), source: SourceFile { stat, ..known } }),
-            Standing::Grown | Standing::Other => None,
+        Ok(match source_change(file, known)? {
+            SourceChange::Same(stat) => Some(Self { file: file.clone(), source: SourceFile { stat, ..known } }),
+            SourceChange::Grown | SourceChange::Other => None,
         })
     }
 
@@ -55,10 +55,10 @@ impl Original {
     /// # Errors
     /// [`RosterError::Modified`], [`RosterError::Grown`], and the system's.
     pub fn still_holds(&mut self) -> Result<(), RosterError> {
-        match standing(&self.file, self.source)? {
-            Standing::Same(stat) => self.source.stat = stat,
-            Standing::Grown => return Err(RosterError::Grown),
-            Standing::Other => return Err(RosterError::Modified),
+        match source_change(&self.file, self.source)? {
+            SourceChange::Same(stat) => self.source.stat = stat,
+            SourceChange::Grown => return Err(RosterError::Grown),
+            SourceChange::Other => return Err(RosterError::Modified),
         }
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Original {
 }
 
 /// What has become of a file.
-enum Standing {
+enum SourceChange {
     /// It holds the same, and has these stat fields.
     Same(FileStat),
     /// It holds the same, and more behind it.
@@ -86,15 +86,15 @@ enum Standing {
 }
 
 /// Compares a file with what is known of it.
-fn standing(file: &InputFile, known: SourceFile) -> io::Result<Standing> {
+fn source_change(file: &InputFile, known: SourceFile) -> io::Result<SourceChange> {
     let stat = file.fingerprint()?;
     if stat == known.stat {
-        return Ok(Standing::Same(stat));
+        return Ok(SourceChange::Same(stat));
     }
     if stat.len < known.stat.len || digest_of(file, known.stat.len)? != known.digest {
-        return Ok(Standing::Other);
+        return Ok(SourceChange::Other);
     }
-    Ok(if stat.len == known.stat.len { Standing::Same(stat) } else { Standing::Grown })
+    Ok(if stat.len == known.stat.len { SourceChange::Same(stat) } else { SourceChange::Grown })
 }
 
 /// The hash of the first bytes of a file.

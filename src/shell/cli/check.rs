@@ -15,7 +15,7 @@ use crate::domain::account::InvalidAccount;
 use crate::domain::examples::Examples;
 use crate::domain::figures::{count, counted};
 use crate::flow::check::{
-    CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, ProfileCells, Profiles, Rates, Repeat, Repeats, check,
+    CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, ProfileCells, ProfileForecast, Rates, Repeat, Repeats, check,
 };
 use crate::io::roster::{Format, Look};
 use crate::shell::exit::{Exit, ExitMessage};
@@ -143,7 +143,7 @@ fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result
 
 /// The cells of tags, and what they take beside the rest.
 fn write_profile(f: &mut fmt::Formatter<'_>, profile: &ProfileCells, forecast: Forecast) -> fmt::Result {
-    let Profiles { calls, rate_per_s } = forecast.profiles;
+    let ProfileForecast { calls, rate_per_s } = forecast.profiles;
     let of_tags: Vec<String> =
         profile.of_tags.iter().map(|(tag, cells)| format!("{} in {}", printable(&tag.to_string()), count(*cells))).collect();
     let has = if profile.records == 1 { "has" } else { "have" };

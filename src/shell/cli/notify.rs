@@ -22,16 +22,16 @@ const SIGNS_WITHIN_TIME: u32 = 3;
 const STANDS_STILL_AFTER: Duration = Duration::from_secs(30);
 
 /// What the thread sends; `None` where nobody listens.
-static STANDING: Mutex<Option<Standing>> = Mutex::new(None);
+static TOLD_STATE: Mutex<Option<ToldState>> = Mutex::new(None);
 
-struct Standing {
+struct ToldState {
     words: String,
     /// When the run's loop came round last; `None` while it is not running.
     came_round: Option<Instant>,
 }
 
-fn standing() -> MutexGuard<'static, Option<Standing>> {
-    STANDING.lock().unwrap_or_else(PoisonError::into_inner)
+fn told_state() -> MutexGuard<'static, Option<ToldState>> {
+    TOLD_STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says that the command is ready, and begins to tell how it stands.
@@ -39,7 +39,7 @@ pub(super) fn begin(words: &str) {
     if environment("NOTIFY_SOCKET").is_none() {
         return;
     }
-    *standing() = Some(Standing { words: words.to_owned(), came_round: None });
+    *told_state() = Some(ToldState { words: words.to_owned(), came_round: None });
     let sent = words.to_owned();
     send_in_time(move || send(&[NotifyState::Ready, NotifyState::Status(&sent)]));
     let sent = words.to_owned();
@@ -51,14 +51,14 @@ pub(super) fn begin(words: &str) {
 
 /// The run's loop has come round; `words` say how the run stands.
 pub(super) fn came_round(words: impl FnOnce() -> String) {
-    if let Some(standing) = &mut *standing() {
+    if let Some(standing) = &mut *told_state() {
         (standing.words, standing.came_round) = (words(), Some(Instant::now()));
     }
 }
 
 /// A part of the command begins that has no loop: planning, finishing.
 pub(super) fn does(words: &str) {
-    if let Some(standing) = &mut *standing() {
+    if let Some(standing) = &mut *told_state() {
         words.clone_into(&mut standing.words);
         standing.came_round = None;
     }
@@ -66,7 +66,7 @@ pub(super) fn does(words: &str) {
 
 /// The command is over.
 pub(super) fn ends() {
-    if standing().is_some() {
+    if told_state().is_some() {
         send_in_time(|| send(&[NotifyState::Stopping]));
     }
 }
@@ -87,7 +87,7 @@ fn keep_telling(mut sent: String) {
     let pause = within.map_or(SEND_EVERY, |within| within.min(SEND_EVERY));
     loop {
         std::thread::park_timeout(pause);
-        let Some((words, is_alive)) = standing().as_ref().map(|standing| {
+        let Some((words, is_alive)) = told_state().as_ref().map(|standing| {
             let stands_still = standing.came_round.is_some_and(|at| at.elapsed() > STANDS_STILL_AFTER);
             (standing.words.clone(), !stands_still)
         }) else {

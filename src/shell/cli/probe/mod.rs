@@ -17,7 +17,7 @@ use super::stdout::print;
 use crate::domain::call_stats::CallStats;
 use crate::domain::figures;
 use crate::domain::verdict::{self, CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict};
-use crate::flow::probe::{self, Place};
+use crate::flow::probe::{self, Peer};
 use crate::io::api::usersig::Credential;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, ACCOUNTS_PER_CALL, BATCH_CALLS_PER_S};
 use crate::io::gate::Rate;
@@ -168,9 +168,9 @@ impl Steps<'_> {
     }
 }
 
-fn place(url: &Url) -> Place {
+fn place(url: &Url) -> Peer {
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-    Place { host, port: url.port_or_known_default().unwrap_or_default() }
+    Peer { host, port: url.port_or_known_default().unwrap_or_default() }
 }
 
 /// Compares the clocks; the service's says whole seconds.
