@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
 
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
@@ -79,6 +79,51 @@ pub struct Latency {
     pub p95: u64,
     pub p99: u64,
     pub max: u64,
+}
+
+/// What is told of the requests while they are made.
+#[derive(Debug, Clone, Default)]
+pub struct CallsSoFar {
+    pub stats: CallStats,
+    /// Requests a second that are allowed now: the limit, or what gets through while the service refuses requests as too fast. `None`
+    /// without a limit.
+    pub limits: PerCommand<Option<f64>>,
+    /// The answers since the last time that it was told.
+    pub latency: LatencyCounts,
+}
+
+/// How long answers took, to one digit: little memory, so that there can be one for each of many intervals.
+#[derive(Debug, Clone)]
+pub struct LatencyCounts(Histogram<u32>);
+
+impl Default for LatencyCounts {
+    fn default() -> Self {
+        // It grows up to the longest latency that it has seen.
+        Self(Histogram::new(1).expect("one digit is allowed"))
+    }
+}
+
+impl LatencyCounts {
+    pub fn time(&mut self, latency: Duration) {
+        let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(LATENCY_MAX_MS).min(LATENCY_MAX_MS);
+        // A histogram that grows takes every number.
+        let _ = self.0.record(latency_ms);
+    }
+
+    pub fn add(&mut self, other: &LatencyCounts) {
+        let _ = self.0.add(&other.0);
+    }
+
+    /// `None` if there was no answer.
+    #[must_use]
+    pub fn percentiles(&self) -> Option<Latency> {
+        (!self.0.is_empty()).then(|| percentiles(&self.0))
+    }
+}
+
+fn percentiles<T: Counter>(latency_ms: &Histogram<T>) -> Latency {
+    let at = |quantile| latency_ms.value_at_quantile(quantile);
+    Latency { p50: at(0.50), p95: at(0.95), p99: at(0.99), max: latency_ms.max() }
 }
 
 impl Default for CallStats {
@@ -178,7 +223,6 @@ impl CallStats {
 
     #[must_use]
     pub fn latency(&self) -> Latency {
-        let at = |quantile| self.latency_ms.value_at_quantile(quantile);
-        Latency { p50: at(0.50), p95: at(0.95), p99: at(0.99), max: self.latency_ms.max() }
+        percentiles(&self.latency_ms)
     }
 }

@@ -21,6 +21,7 @@ pub mod position;
 pub mod profile;
 pub mod refusals;
 pub mod retry;
+pub mod series;
 pub mod shared_reason;
 pub mod tag;
 pub mod tag_words;

@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
 use super::{AbortCause, Call, CallId, Clocks, DispatchDependencies, DispatchSettings, Fetched, Flow, Progress, Scheduler, Stop, Workload};
-use crate::domain::call_stats::{CallStats, RunPhase};
+use crate::domain::call_stats::{CallStats, CallsSoFar, LatencyCounts, RunPhase};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::DRAIN;
 use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
@@ -62,6 +62,8 @@ pub struct Dispatcher<A, F: Flow> {
     /// … by the calls that each breaker holds.
     why_down: PerCommand<String>,
     traffic: CallStats,
+    /// Of the answers since the last report.
+    recent_latency: LatencyCounts,
 }
 
 impl<A: Api, F: Flow> Dispatcher<A, F> {
@@ -88,6 +90,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             complaint: String::new(),
             why_down: PerCommand::default(),
             traffic: CallStats::default(),
+            recent_latency: LatencyCounts::default(),
         }
     }
 
@@ -99,6 +102,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         loop {
             self.go_on()?;
             if self.is_over() {
+                self.report();
                 return Ok(self.cause.take());
             }
             let event = self.next_event().await;
@@ -201,18 +205,40 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     }
 
     fn report_if_due(&mut self) {
-        let now = Instant::now();
-        if now < self.reported_at + self.settings.progress_every {
-            return;
+        if Instant::now() >= self.reported_at + self.settings.progress_every {
+            self.report();
         }
+    }
+
+    fn report(&mut self) {
+        let now = Instant::now();
         self.reported_at = now;
+        self.note_sends();
+        let stats = self.stats();
         let progress = Progress {
             phase: self.phase(now),
-            calls: self.gates.iter().map(|(_, gate)| gate.written()).sum(),
-            retries: self.traffic.retries(),
+            calls: stats.calls(),
+            retries: stats.retries(),
             in_flight: self.scheduler.in_flight(),
+            so_far: CallsSoFar {
+                stats,
+                limits: PerCommand::new(|command| self.gates[command].allowed_per_s()),
+                latency: std::mem::take(&mut self.recent_latency),
+            },
         };
         self.flow.report(progress);
+    }
+
+    /// The requests so far, with what the gates know of them.
+    fn stats(&self) -> CallStats {
+        let mut stats = self.traffic.clone();
+        stats.main = self.flow.workload().main_command();
+        for (command, gate) in self.gates.iter() {
+            let api = &mut stats.apis[command];
+            (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
+        }
+        stats.mean_per_s = self.gates[stats.main].mean_per_s();
+        stats
     }
 
     fn phase(&self, now: Instant) -> RunPhase {
@@ -319,6 +345,9 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             CallId::Job(_) => F::Workload::breaker_of(command),
             CallId::Probe(breaker) => breaker,
         };
+        if end.has_left() {
+            self.recent_latency.time(now - left);
+        }
         if let Some(complaint) = self.traffic.count(command, &end, now - left, is_retry) {
             // Whoever gets no connection speaks of every API; else what one API says is no reason why another one is down.
             let own = if matches!(end, CallOutcome::Unreached { .. }) { breaker } else { command.spec().breaker };
@@ -384,13 +413,8 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     /// The flow, with what has left and come back as the gates know it, and with the accounts that nothing could judge.
     pub fn end(mut self) -> (F, CallStats, u64) {
         self.note_sends();
-        self.traffic.main = self.flow.workload().main_command();
-        for (command, gate) in self.gates.iter() {
-            let api = &mut self.traffic.apis[command];
-            (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
-        }
-        self.traffic.mean_per_s = self.gates[self.traffic.main].mean_per_s();
-        (self.flow, self.traffic, self.scheduler.unjudged())
+        let stats = self.stats();
+        (self.flow, stats, self.scheduler.unjudged())
     }
 }
 

@@ -18,7 +18,7 @@ use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
 
 use crate::domain::account::{Account, UserId};
-use crate::domain::call_stats::RunPhase;
+use crate::domain::call_stats::{CallsSoFar, RunPhase};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{HaltReason, SuccessSeen};
@@ -102,6 +102,7 @@ pub struct Progress {
     pub calls: u64,
     pub retries: u64,
     pub in_flight: usize,
+    pub so_far: CallsSoFar,
 }
 
 /// Why a run stops before everything is done.

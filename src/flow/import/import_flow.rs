@@ -242,9 +242,9 @@ where
     }
 
     fn report(&mut self, progress: dispatch::Progress) {
-        let dispatch::Progress { phase, calls, retries, in_flight } = progress;
+        let dispatch::Progress { phase, calls, retries, in_flight, so_far } = progress;
         let offset = self.settled.map(|settled| settled.offset);
-        (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight });
+        (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight, so_far });
     }
 }
 

@@ -20,8 +20,8 @@ mod workload;
 use std::io::Read;
 use std::time::Duration;
 
-use crate::domain::call_stats::CallStats;
 pub use crate::domain::call_stats::RunPhase;
+use crate::domain::call_stats::{CallStats, CallsSoFar};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::{FileStat, InputPosition, SourceFile};
@@ -158,6 +158,7 @@ pub struct ImportProgress {
     pub calls: u64,
     pub retries: u64,
     pub in_flight: usize,
+    pub so_far: CallsSoFar,
 }
 
 /// How the run ended.

@@ -210,6 +210,13 @@ impl Gate {
         pace.ceiling_per_s().filter(|_| pace.is_slowed())
     }
 
+    /// The requests per second that are allowed now: the limit, or what gets through of it. `None` without a limit.
+    #[must_use]
+    pub fn allowed_per_s(&self) -> Option<f64> {
+        let limit = self.limited.as_ref()?.full_per_s * FULL_SECOND.as_secs_f64();
+        Some(self.slowed_to_per_s().unwrap_or(limit.round()))
+    }
+
     fn slowed_share(&self) -> Option<f64> {
         Some(self.slowed_to_per_s()? / self.limited.as_ref()?.full_per_s)
     }

@@ -172,13 +172,15 @@ mod tests {
     use indicatif::TermLike;
 
     use super::*;
+    use crate::domain::call_stats::CallsSoFar;
     use crate::domain::outcome::OutcomeCounts;
 
     const TICK: Duration = Duration::from_millis(250);
 
     fn snapshot(imported: u64) -> ImportProgress {
         let tally = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
-        ImportProgress { phase: RunPhase::Running, tally, offset: Some(imported * 10), calls: imported, retries: 0, in_flight: 12 }
+        let (offset, so_far) = (Some(imported * 10), CallsSoFar::default());
+        ImportProgress { phase: RunPhase::Running, tally, offset, calls: imported, retries: 0, in_flight: 12, so_far }
     }
 
     fn waiting(seconds: u64, why: &str) -> RunPhase {
@@ -248,7 +250,7 @@ mod tests {
     fn a_line_has_all_figures() {
         let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
-        let told = ImportProgress { phase, tally, offset: Some(1), calls: 12_000, retries: 1, in_flight: 0 };
+        let told = ImportProgress { phase, tally, calls: 12_000, retries: 1, in_flight: 0, ..snapshot(0) };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
             ProgressView::new(&told, start, Some(0.1)).line(),

@@ -2,6 +2,7 @@
 
 mod batch;
 mod calls;
+mod course;
 mod kept;
 mod limiters;
 mod profiles;
