@@ -299,7 +299,7 @@ mod scheduler {
                         workload.admit(record, wall);
                     }
                     let id = scheduler.next_call(&mut workload, Command::AccountImport, now);
-                    left.extend(id.inspect(|id| drop(black_box(scheduler.call(&workload, *id)))));
+                    left.extend(id.inspect(|id| drop(black_box(scheduler.call(&workload, Command::AccountImport, *id)))));
                 }
                 for id in left.drain(..) {
                     let end = CallOutcome::Done(Answer::Nothing);

@@ -77,8 +77,8 @@ pub enum Answer {
     Profiles(Vec<Profile>),
     /// Whether the users have accounts.
     Standings(Vec<Item<AccountStatus>>),
-    /// The result of each deletion.
-    Deleted(Vec<Item<()>>),
+    /// Whether it was done for each user.
+    Results(Vec<Item<()>>),
     /// The presence of the users, including those in the answer's list of errors.
     Presences(Vec<Item<Presence>>),
 }

@@ -1,4 +1,4 @@
-//! Requests about accounts, whatever they ask for, until each is answered or out of attempts.
+//! Requests that a source asks for, until each is answered or out of attempts.
 //!
 //! What is asked, and what becomes of the answers, is the [`JobSource`]'s business. The promises about calls are the engine's, as for an
 //! import.
@@ -10,26 +10,28 @@ use tokio::time::Instant;
 use super::dispatch::{
     AbortCause, Clocks, DispatchDependencies, DispatchSettings, Dispatcher, Fetched, Flow, Followup, Job, JobOutcome, Progress, Workload,
 };
-use crate::domain::account::Account;
 use crate::domain::call_stats::CallStats;
 use crate::domain::command::{Command, PerCommand, Repetition};
 use crate::domain::retry::ClockReading;
-use crate::io::api::Api;
+use crate::io::api::{Api, Request};
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.
 #[derive(Debug, Clone)]
-pub struct AccountsJob<T> {
+pub struct RequestJob<I, T> {
     pub command: Command,
-    /// 1 to as many as a call may carry, with different ids.
-    pub accounts: Vec<Account>,
+    /// What it asks about: 1 to as many as a call may carry, with different ids.
+    pub items: Vec<I>,
     /// What the source knows it by; the parts of a job that is divided all carry it.
     pub tag: T,
 }
 
+/// A job of this source.
+pub type JobOf<S> = RequestJob<<S as JobSource>::Item, <S as JobSource>::Tag>;
+
 /// Whether there is something to ask.
 #[derive(Debug)]
-pub enum NextJob<T> {
-    Job(AccountsJob<T>),
+pub enum NextJob<I, T> {
+    Job(RequestJob<I, T>),
     /// Not found out yet; ask again soon. So a long search blocks nobody.
     Pending,
     /// Nothing, unless the end of another job brings something.
@@ -38,6 +40,8 @@ pub enum NextJob<T> {
 
 /// Where jobs come from, and where their ends go.
 pub trait JobSource {
+    /// What the service is asked about, such as an account; a call has one outcome for each.
+    type Item: Clone;
     /// What the jobs are known by.
     type Tag: Clone;
     /// Why it can't go on.
@@ -51,14 +55,17 @@ pub trait JobSource {
     ///
     /// # Errors
     /// The run ends with it at once.
-    fn next(&mut self, command: Command) -> Result<NextJob<Self::Tag>, Self::Error>;
+    fn next(&mut self, command: Command) -> Result<NextJob<Self::Item, Self::Tag>, Self::Error>;
 
-    /// Takes the end of a job, or of a part of one. A job of several accounts that gets no answer is divided, so only one of a single
-    /// account ends without. Jobs of a run that was stopped never end.
+    /// The request of a job.
+    fn request(job: &JobOf<Self>) -> Request<'_>;
+
+    /// Takes the end of a job, or of a part of one. A job of several items that gets no answer is divided, so only one of a single item ends
+    /// without. Jobs of a run that was stopped never end.
     ///
     /// # Errors
     /// The run ends with it at once.
-    fn ended(&mut self, job: AccountsJob<Self::Tag>, outcome: JobOutcome) -> Result<(), Self::Error>;
+    fn ended(&mut self, job: JobOf<Self>, outcome: JobOutcome) -> Result<(), Self::Error>;
 }
 
 /// Tells whoever watches how far the run is.
@@ -71,7 +78,7 @@ pub struct CallsOutcome<S> {
     pub cause: Option<AbortCause>,
     pub source: S,
     pub traffic: CallStats,
-    /// Accounts that were given up only after a long wait, since nothing could show whether the service was well.
+    /// Items that were given up only after a long wait, since nothing could show whether the service was well.
     pub unjudged: u64,
 }
 
@@ -105,11 +112,11 @@ pub async fn run<A: Api, S: JobSource>(
 struct CallsFlow<S: JobSource> {
     source: S,
     on_progress: OnCallsProgress<S>,
-    fresh: PerCommand<VecDeque<Job<AccountsJob<S::Tag>>>>,
+    fresh: PerCommand<VecDeque<Job<JobOf<S>>>>,
     /// The source had no further job when it was asked last.
     is_dry: PerCommand<bool>,
-    /// An account that was answered last, and when; only where asking again changes nothing.
-    answered: PerCommand<Option<(Account, Instant)>>,
+    /// A job of one item that was answered last, and when; only where asking again changes nothing.
+    answered: PerCommand<Option<(JobOf<S>, Instant)>>,
     /// Jobs that were taken on.
     taken_on: u64,
     /// The source is looking for the next job, and wants to be asked again.
@@ -129,24 +136,30 @@ impl<S: JobSource> CallsFlow<S> {
         }
     }
 
-    fn take_on(&mut self, job: AccountsJob<S::Tag>) {
+    fn take_on(&mut self, job: JobOf<S>) {
         self.is_dry = PerCommand::default();
         self.taken_on += 1;
         self.fresh[job.command].push_back(Job::new(job.command, job, self.taken_on));
     }
 }
 
-/// Each half is a call of its own, since what was met may be a single account's fault.
-fn halves<T: Clone>(job: Job<AccountsJob<T>>) -> Followup<AccountsJob<T>> {
-    let count = job.payload.accounts.len();
+/// Each half is a call of its own, since what was met may be a single item's fault.
+fn halves<I, T: Clone>(job: Job<RequestJob<I, T>>) -> Followup<RequestJob<I, T>> {
+    let count = job.payload.items.len();
     let (mut first, part) = job.divide(count);
-    let accounts = first.accounts.split_off(count.div_ceil(2));
-    let second = AccountsJob { accounts, tag: first.tag.clone(), ..first };
+    let items = first.items.split_off(count.div_ceil(2));
+    let second = RequestJob { items, tag: first.tag.clone(), ..first };
     Followup::Jobs([first, second].map(|half| part(half.command, half)).into())
 }
 
+/// The same request about the first item alone.
+fn first_alone<I: Clone, T: Clone>(job: &RequestJob<I, T>) -> RequestJob<I, T> {
+    RequestJob { command: job.command, items: job.items[..1].to_vec(), tag: job.tag.clone() }
+}
+
 impl<S: JobSource> Workload for CallsFlow<S> {
-    type Payload = AccountsJob<S::Tag>;
+    type Payload = JobOf<S>;
+    type Repeatable = JobOf<S>;
     type Error = S::Error;
 
     const COMMANDS: &'static [Command] = S::COMMANDS;
@@ -172,19 +185,23 @@ impl<S: JobSource> Workload for CallsFlow<S> {
         self.fresh[command].remove(position.min(last))
     }
 
-    fn accounts<'a>(&'a self, job: &'a Self::Payload) -> Vec<&'a Account> {
-        job.accounts.iter().collect()
+    fn request<'a>(&'a self, job: &'a Job<Self::Payload>) -> Request<'a> {
+        S::request(&job.payload)
+    }
+
+    fn count_accounts(&self, job: &Job<Self::Payload>) -> usize {
+        job.payload.items.len()
     }
 
     fn is_divisible(&self, job: &Job<Self::Payload>) -> bool {
-        job.payload.accounts.len() > 1
+        job.payload.items.len() > 1
     }
 
     fn resolve(&mut self, job: Job<Self::Payload>, outcome: JobOutcome, at: ClockReading) -> Result<Followup<Self::Payload>, S::Error> {
         match outcome {
             JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_) if self.is_divisible(&job) => return Ok(halves(job)),
             JobOutcome::Answered(_) if job.command.spec().repetition == Repetition::Harmless => {
-                self.answered[job.command] = job.payload.accounts.first().map(|account| (account.clone(), at.now));
+                self.answered[job.command] = Some((first_alone(&job.payload), at.now));
             }
             JobOutcome::Answered(_) | JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_) => {}
         }
@@ -196,12 +213,16 @@ impl<S: JobSource> Workload for CallsFlow<S> {
         self.answered[breaker].as_ref().map(|(_, at)| *at)
     }
 
-    fn take_repeatable(&mut self, breaker: Command) -> Option<(Account, Instant)> {
+    fn take_repeatable(&mut self, breaker: Command) -> Option<(JobOf<S>, Instant)> {
         self.answered[breaker].take()
     }
 
-    fn repeated(&mut self, breaker: Command, account: Account, accepted_at: Instant) {
-        self.answered[breaker].get_or_insert((account, accepted_at));
+    fn repeat(_: Command, repeatable: &JobOf<S>) -> Request<'_> {
+        S::request(repeatable)
+    }
+
+    fn repeated(&mut self, breaker: Command, repeatable: JobOf<S>, accepted_at: Instant) {
+        self.answered[breaker].get_or_insert((repeatable, accepted_at));
     }
 }
 

@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-use crate::domain::account::{Account, UserId};
-use crate::domain::command::Command;
+use crate::domain::account::UserId;
 use crate::domain::verdict::CallOutcome;
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, ConnectionWish, Request};
@@ -52,12 +51,11 @@ async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 }
 
 /// Asks whether the identifier has an account.
-pub async fn ask<A: Api>(api: &A, signer: &mut Signer, identifier: UserId) -> CallOutcome {
+pub async fn ask<A: Api>(api: &A, signer: &mut Signer, identifier: &UserId) -> CallOutcome {
     let signature = signer.current(Instant::now(), SystemTime::now());
-    let account = Account::bare(identifier);
-    let request = Request { command: Command::AccountCheck, accounts: &[&account], connection: ConnectionWish::Fresh };
+    let request = Request::AccountCheck(vec![identifier]);
     let lost = |why: &str| CallOutcome::Lost { why: why.to_owned() };
-    match timeout(ANSWER_MAX, api.call(request, &signature, || ())).await {
+    match timeout(ANSWER_MAX, api.call(request, ConnectionWish::Fresh, &signature, || ())).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => lost("the connection was closed"),
         Err(_) => lost("no answer in time"),

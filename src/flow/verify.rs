@@ -14,9 +14,9 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::comparison::{FindingCounts, Findings};
 use crate::domain::position::InputPosition;
 use crate::domain::verdict::{AccountStatus, Answer, Item, ItemRefusal, Profile};
-use crate::flow::calls::{AccountsJob, JobSource, NextJob};
+use crate::flow::calls::{JobSource, NextJob, RequestJob};
 use crate::flow::dispatch::JobOutcome;
-use crate::io::api::wire;
+use crate::io::api::{Request, wire};
 use crate::io::roster::{Record, RosterError};
 pub use slots::ProfileComparison;
 use slots::{IdAnswer, SlotId, Slots};
@@ -52,7 +52,7 @@ pub struct Verification<I, F> {
     slots: Slots,
     /// Accounts of the next page.
     page: Vec<(SlotId, Account)>,
-    pages: PerCommand<VecDeque<AccountsJob<Page>>>,
+    pages: PerCommand<VecDeque<RequestJob<Account, Page>>>,
     at: InputPosition,
     input_has_ended: bool,
     findings: F,
@@ -145,9 +145,9 @@ where
             ProfileComparison::Compared => accounts.iter().filter(|account| account.is_compared()).cloned().collect(),
             ProfileComparison::Left => Vec::new(),
         };
-        for (command, accounts) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {
-            if !accounts.is_empty() {
-                self.pages[command].push_back(AccountsJob { command, accounts, tag: Rc::clone(&tag) });
+        for (command, items) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {
+            if !items.is_empty() {
+                self.pages[command].push_back(RequestJob { command, items, tag: Rc::clone(&tag) });
             }
         }
     }
@@ -166,12 +166,13 @@ where
     I: Iterator<Item = Result<Record, RosterError>>,
     F: Findings,
 {
+    type Item = Account;
     type Tag = Page;
     type Error = Failed<F::Error>;
 
     const COMMANDS: &'static [Command] = &[Command::AccountCheck, Command::PortraitGet];
 
-    fn next(&mut self, command: Command) -> Result<NextJob<Page>, Self::Error> {
+    fn next(&mut self, command: Command) -> Result<NextJob<Account, Page>, Self::Error> {
         let mut reading = ReadProgress::IsDone;
         // One API turns the pages, and waits for the other: an id that is missing leaves before its profile was asked for.
         let may_turn = command == Command::AccountCheck && self.pages[Command::PortraitGet].len() < CALLS_AHEAD;
@@ -186,9 +187,17 @@ where
         })
     }
 
-    fn ended(&mut self, job: AccountsJob<Page>, outcome: JobOutcome) -> Result<(), Self::Error> {
-        let AccountsJob { command, accounts, tag } = job;
-        let slots = accounts.iter().filter_map(|account| tag.get(&account.user_id).map(|slot| (account.user_id.as_str(), *slot)));
+    fn request(job: &RequestJob<Account, Page>) -> Request<'_> {
+        match job.command {
+            Command::AccountCheck => Request::AccountCheck(job.items.iter().map(|account| &account.user_id).collect()),
+            Command::PortraitGet => Request::PortraitGet(job.items.iter().collect()),
+            other => unreachable!("a verification never sends {}", other.name()),
+        }
+    }
+
+    fn ended(&mut self, job: RequestJob<Account, Page>, outcome: JobOutcome) -> Result<(), Self::Error> {
+        let RequestJob { command, items, tag } = job;
+        let slots = items.iter().filter_map(|account| tag.get(&account.user_id).map(|slot| (account.user_id.as_str(), *slot)));
         let silence = || format!("{} says nothing of it", command.name());
         match outcome {
             JobOutcome::Answered(Answer::Profiles(profiles)) => {

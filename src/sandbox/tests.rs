@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::account::Account as Row;
-use crate::domain::command::Command as ClientCommand;
 use crate::domain::verdict::{Answer, CallOutcome};
 use crate::io::api::http::{HttpApi, HttpSettings};
 use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
@@ -354,11 +353,7 @@ fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
 
 async fn import(client: &(HttpApi, Signature), id: &str) -> CallOutcome {
     let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
-    client
-        .0
-        .call(api::Request { command: ClientCommand::AccountImport, accounts: &[&row], connection: ConnectionWish::Any }, &client.1, || ())
-        .await
-        .unwrap()
+    client.0.call(api::Request::AccountImport(&row), ConnectionWish::Any, &client.1, || ()).await.unwrap()
 }
 
 #[tokio::test]

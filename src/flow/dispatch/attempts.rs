@@ -41,7 +41,7 @@ impl<W: Workload> Scheduler<W> {
         if W::SUSPECTS_PARTS && sample == HealthSample::Faulty && !workload.is_divisible(job) {
             api.health.note_split_out(job.order);
         }
-        api.faults.of_batch((job.batch_id, job.split_from_accounts), (id as u64, workload.accounts(&job.payload).len()), sample)
+        api.faults.of_batch((job.batch_id, job.split_from_accounts), (id as u64, workload.count_accounts(job)), sample)
     }
 
     /// Decides what becomes of a job whose call has ended.
@@ -208,7 +208,7 @@ impl<W: Workload> Scheduler<W> {
         let released = self.apis[breaker].health.take_retries(at.now);
         let mut has_changed = !released.fail.is_empty() || !released.try_again.is_empty();
         for id in released.fail {
-            self.unjudged += workload.accounts(&self.jobs[id].payload).len() as u64;
+            self.unjudged += workload.count_accounts(&self.jobs[id]) as u64;
             self.give_up(workload, id, at)?;
         }
         self.jobs.try_again(released.try_again);

@@ -14,7 +14,7 @@ use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::DRAIN;
 use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
 use crate::io::api::usersig::Signer;
-use crate::io::api::{Api, ConnectionWish, GivenUp, Request};
+use crate::io::api::{Api, ConnectionWish, GivenUp};
 use crate::io::gate::{self, Gate, GateAnswer, any_sent};
 
 /// What happened.
@@ -188,9 +188,9 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             GateAnswer::WhenSent => return false,
         };
         let Some((id, connection)) = self.next_call(command, now) else { return false };
-        let Call { accounts, is_retry } = self.scheduler.call(self.flow.workload(), id);
+        let Call { request, is_retry } = self.scheduler.call(self.flow.workload(), command, id);
         let signature = self.signer.current(now, (self.clocks.wall)());
-        let call = self.api.call(Request { command, accounts: &accounts, connection }, &signature, move || permit.mark_sent());
+        let call = self.api.call(request, connection, &signature, move || permit.mark_sent());
         let generation = signature.generation;
         self.calls.push(Box::pin(async move { Returned { id, command, end: call.await, left: now, generation, is_retry } }));
         true

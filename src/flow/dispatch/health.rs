@@ -7,25 +7,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::JobId;
-use crate::domain::account::Account;
 use crate::domain::breaker::{ExhaustedBy, Health, HealthChange, HealthSample, OtherCalls, TestResult};
 use crate::domain::refusals::Refusals;
 use crate::domain::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_CODES_IN_A_ROW};
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, Verdict, words};
 
 /// What is known of the API, or of the APIs, that a breaker stands for: one may be down while the others are well.
-#[derive(Debug, Default)]
-pub(crate) struct ApiHealth {
+#[derive(Debug)]
+pub(crate) struct ApiHealth<R> {
     pub(crate) health: Health<JobId>,
     /// Calls that it speaks for, tests included.
     pub(crate) in_flight: usize,
-    pub(crate) probe: Option<Probe>,
+    pub(crate) probe: Option<Probe<R>>,
     pub(crate) refusals: Refusals,
     pub(crate) faults: FaultAttribution,
     pub(crate) unknown: UnknownCodes,
 }
 
-impl ApiHealth {
+impl<R> Default for ApiHealth<R> {
+    fn default() -> Self {
+        Self {
+            health: Health::default(),
+            in_flight: 0,
+            probe: None,
+            refusals: Refusals::default(),
+            faults: FaultAttribution::default(),
+            unknown: UnknownCodes::default(),
+        }
+    }
+}
+
+impl<R> ApiHealth<R> {
     /// Whether this job is the test that is in flight; from here on it is not.
     pub(crate) fn takes_probe(&mut self, id: JobId) -> bool {
         self.probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
@@ -38,9 +50,9 @@ impl ApiHealth {
 
 /// A test that is in flight. It is a call that ought to go well, and nobody is charged for it if it doesn't.
 #[derive(Debug)]
-pub(crate) enum Probe {
-    /// The account that was accepted at this time, again.
-    Repeat(Account, Instant),
+pub(crate) enum Probe<R> {
+    /// What was accepted at this time, again.
+    Repeat(R, Instant),
     Fresh(JobId),
     Check,
 }

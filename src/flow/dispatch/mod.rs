@@ -17,11 +17,12 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::LocalBoxStream;
 use tokio::time::Instant;
 
-use crate::domain::account::{Account, UserId};
+use crate::domain::account::UserId;
 use crate::domain::call_stats::{CallsSoFar, RunPhase};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{HaltReason, SuccessSeen};
+use crate::io::api::Request;
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
 pub use dispatcher::Dispatcher;
@@ -43,7 +44,7 @@ pub enum CallId {
 /// A call that leaves.
 #[derive(Debug)]
 pub struct Call<'a> {
-    pub accounts: Vec<&'a Account>,
+    pub request: Request<'a>,
     pub is_retry: bool,
 }
 

@@ -58,7 +58,7 @@ impl<W: Workload> Scheduler<W> {
     pub(super) fn send_probe(&mut self, workload: &mut W, command: Command, (tested, means): (Command, TestMeans)) -> Option<CallId> {
         let position = self.apis[tested].health.fresh_position();
         let probe = match means {
-            TestMeans::Repeat => workload.take_repeatable(tested).map(|(account, since)| Probe::Repeat(account, since))?,
+            TestMeans::Repeat => workload.take_repeatable(tested).map(|(repeatable, since)| Probe::Repeat(repeatable, since))?,
             TestMeans::Fresh => Probe::Fresh(self.jobs.insert(workload.take_for_test(command, position)?)),
             TestMeans::Check => Probe::Check,
         };
@@ -86,8 +86,8 @@ impl<W: Workload> Scheduler<W> {
         api.in_flight -= 1;
         let verdict = judge(&end, self.seen, CallSize::Batch);
         let called = match api.probe.take() {
-            Some(Probe::Repeat(account, since)) => {
-                workload.repeated(tested, account, if verdict == Verdict::Accepted { when.at.now } else { since });
+            Some(Probe::Repeat(repeatable, since)) => {
+                workload.repeated(tested, repeatable, if verdict == Verdict::Accepted { when.at.now } else { since });
                 if let Verdict::Abort(reason) = verdict {
                     return Ok(halted(reason, end));
                 }

@@ -9,11 +9,12 @@ use super::health::{ApiHealth, Probe, effect};
 use super::job_queue::{Job, JobQueue};
 use super::workload::Workload;
 use super::{Call, CallId, JobId, Known};
-use crate::domain::account::Account;
+use crate::domain::account::UserId;
 use crate::domain::breaker::{CallTimes, HealthChange, HealthSample, TestMeans};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::retry::{ClockReading, RetryBudget};
 use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, SuccessSeen, Verdict, judge, words};
+use crate::io::api::Request;
 
 /// The bounds of what is sent.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +70,9 @@ enum Choice {
 #[derive(Debug)]
 pub struct Scheduler<W: Workload> {
     pub(crate) limits: SchedulerLimits,
-    identifier: Account,
+    identifier: UserId,
     pub(crate) jobs: JobQueue<W::Payload>,
-    pub(crate) apis: PerCommand<ApiHealth>,
+    pub(crate) apis: PerCommand<ApiHealth<W::Repeatable>>,
     /// The APIs by which breakers are named, each once, the ones that are asked for first before the others.
     pub(super) breakers: Vec<Command>,
     /// Of each command.
@@ -96,7 +97,7 @@ impl<W: Workload> Scheduler<W> {
         }
         Self {
             limits,
-            identifier: Account::bare(known.identifier),
+            identifier: known.identifier,
             jobs: JobQueue::default(),
             apis: PerCommand::default(),
             breakers,
@@ -167,16 +168,16 @@ impl<W: Workload> Scheduler<W> {
         CallId::Job(id)
     }
 
-    /// What a call that is in flight carries.
-    pub fn call<'a>(&'a self, workload: &'a W, id: CallId) -> Call<'a> {
+    /// What a call of `command` that is in flight carries.
+    pub fn call<'a>(&'a self, workload: &'a W, command: Command, id: CallId) -> Call<'a> {
         match id {
-            CallId::Job(id) => Call { accounts: workload.accounts(&self.jobs[id].payload), is_retry: self.jobs[id].has_left },
+            CallId::Job(id) => Call { request: workload.request(&self.jobs[id]), is_retry: self.jobs[id].has_left },
             CallId::Probe(tested) => {
-                let account = match &self.apis[tested].probe {
-                    Some(Probe::Repeat(account, _)) => account,
-                    Some(Probe::Fresh(_) | Probe::Check) | None => &self.identifier,
+                let request = match &self.apis[tested].probe {
+                    Some(Probe::Repeat(repeatable, _)) => W::repeat(command, repeatable),
+                    Some(Probe::Fresh(_) | Probe::Check) | None => Request::AccountCheck(vec![&self.identifier]),
                 };
-                Call { accounts: vec![account], is_retry: false }
+                Call { request, is_retry: false }
             }
         }
     }
@@ -323,7 +324,7 @@ impl<W: Workload> Scheduler<W> {
         self.healths().filter_map(|(breaker, api)| Some((api.health.useless_since()?, breaker))).min()
     }
 
-    fn healths(&self) -> impl Iterator<Item = (Command, &ApiHealth)> {
+    fn healths(&self) -> impl Iterator<Item = (Command, &ApiHealth<W::Repeatable>)> {
         self.breakers.iter().map(|breaker| (*breaker, &self.apis[*breaker]))
     }
 }

@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 
 use super::{Clocks, Failure, Job, JobId, JobQueue, Progress};
-use crate::domain::account::Account;
 use crate::domain::command::Command;
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{Answer, CallOutcome, HaltReason, Verdict};
+use crate::io::api::Request;
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum Followup<T> {
 pub trait Workload {
     /// What a job carries.
     type Payload;
+    /// What was accepted, so that it can be sent once more as a test.
+    type Repeatable;
     /// Why it can't go on: the run ends with it at once.
     type Error;
 
@@ -107,8 +109,11 @@ pub trait Workload {
         true
     }
 
-    /// The accounts that a job carries.
-    fn accounts<'a>(&'a self, payload: &'a Self::Payload) -> Vec<&'a Account>;
+    /// The request of a job.
+    fn request<'a>(&'a self, job: &'a Job<Self::Payload>) -> Request<'a>;
+
+    /// How many accounts a job is about.
+    fn count_accounts(&self, job: &Job<Self::Payload>) -> usize;
 
     /// A call of the job leaves.
     fn departed(&mut self, _: JobId, _: &Job<Self::Payload>) {}
@@ -155,14 +160,17 @@ pub trait Workload {
         breaker
     }
 
-    /// When the account was accepted that may be sent once more as a test.
+    /// When something was accepted that may be sent once more as a test.
     fn repeatable_since(&self, breaker: Command) -> Option<Instant>;
 
-    /// That account, with this time. It is held until [`Workload::repeated`].
-    fn take_repeatable(&mut self, breaker: Command) -> Option<(Account, Instant)>;
+    /// It, with this time. It is held until [`Workload::repeated`].
+    fn take_repeatable(&mut self, breaker: Command) -> Option<(Self::Repeatable, Instant)>;
+
+    /// The request that repeats it.
+    fn repeat(command: Command, repeatable: &Self::Repeatable) -> Request<'_>;
 
     /// The test with it has ended; it was accepted last at this time.
-    fn repeated(&mut self, breaker: Command, account: Account, accepted_at: Instant);
+    fn repeated(&mut self, breaker: Command, repeatable: Self::Repeatable, accepted_at: Instant);
 
     /// Makes a job of the fresh piece of work at this position, or of the last one, for a test.
     fn take_for_test(&mut self, command: Command, position: usize) -> Option<Job<Self::Payload>>;

@@ -23,6 +23,7 @@ use crate::domain::position::InputPosition;
 use crate::domain::retry::ClockReading;
 use crate::domain::verdict::{Answer, CallOutcome, Verdict};
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome, JobQueue, Workload};
+use crate::io::api::Request;
 use crate::io::roster::Record;
 
 /// The part of the pool that is left to imports. Chosen: an eighth of 256 calls in flight is 200 calls a second at 160 ms.
@@ -214,8 +215,21 @@ fn rows_job(command: Command, rows: &[FreshRow]) -> Job<Rows> {
     Job { charges: rows[0].charges, ..job }
 }
 
+/// The request of an import for these accounts.
+fn request<'a>(command: Command, mut accounts: impl Iterator<Item = &'a Account>) -> Request<'a> {
+    let one = |account: Option<&'a Account>| account.expect("a row has its account until it is settled");
+    match command {
+        Command::AccountImport => Request::AccountImport(one(accounts.next())),
+        Command::PortraitSet => Request::PortraitSet(one(accounts.next())),
+        Command::MultiaccountImport => Request::MultiaccountImport(accounts.collect()),
+        Command::PortraitGet => Request::PortraitGet(accounts.collect()),
+        other => unreachable!("an import never sends {} for its records", other.name()),
+    }
+}
+
 impl Workload for ImportWorkload {
     type Payload = Rows;
+    type Repeatable = Account;
     type Error = Infallible;
 
     /// What is asked for first leaves first: reading back decides how the others are sent, a row is brought to its end before others are
@@ -321,8 +335,12 @@ impl Workload for ImportWorkload {
         command != Command::MultiaccountImport || self.is_batch_lane()
     }
 
-    fn accounts<'a>(&'a self, rows: &'a Rows) -> Vec<&'a Account> {
-        rows.iter().filter_map(|row| self.profile_of(*row)).collect()
+    fn request<'a>(&'a self, job: &'a Job<Rows>) -> Request<'a> {
+        request(job.command, job.payload.iter().filter_map(|row| self.profile_of(*row)))
+    }
+
+    fn count_accounts(&self, job: &Job<Rows>) -> usize {
+        job.payload.len()
     }
 
     fn departed(&mut self, id: JobId, job: &Job<Rows>) {
@@ -381,9 +399,7 @@ impl Workload for ImportWorkload {
             (Command::PortraitGet, JobOutcome::Answered(Answer::Profiles(profiles))) => self.profiles_read(job, profiles, at),
             (Command::PortraitGet, JobOutcome::Answered(_)) => self.profiles_read(job, Vec::new(), at),
             (Command::PortraitGet, JobOutcome::Rejected(_) | JobOutcome::AttemptsExhausted(_)) => self.read_back_failed(job),
-            (Command::AccountCheck | Command::AccountDelete | Command::Kick | Command::QueryOnlineStatus, _) => {
-                unreachable!("an import never sends {} for its records", job.command.name())
-            }
+            (other, _) => unreachable!("an import never sends {} for its records", other.name()),
         })
     }
 
@@ -412,6 +428,10 @@ impl Workload for ImportWorkload {
         let Accepted { account, user_id, at, .. } = self.accepted.take(breaker)?;
         self.user_order.enter(user_id, 0);
         Some((account, at))
+    }
+
+    fn repeat(command: Command, account: &Account) -> Request<'_> {
+        request(command, std::iter::once(account))
     }
 
     /// A later record of the UserID may go now; if there is none, the account may be repeated again.

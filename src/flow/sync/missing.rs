@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 
 use super::rules::MissingRules;
-use crate::domain::account::{Account, UserId, UserIds};
+use crate::domain::account::{UserId, UserIds};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
 use crate::domain::verdict::{Answer, DELETION_OFF, Item, ItemRefusal, NO_ACCOUNT, Presence, is_certain_refusal};
-use crate::flow::calls::{AccountsJob, JobSource, NextJob};
+use crate::flow::calls::{JobSource, NextJob, RequestJob};
 use crate::flow::dispatch::JobOutcome;
+use crate::io::api::Request;
 use crate::io::csv_out;
 use crate::io::state::{MissingAction, MissingActionRecord, StateDb, StateError};
 
@@ -114,15 +115,11 @@ impl<'a> MissingWorkload<'a> {
         Ok(())
     }
 
-    fn job(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<AccountsJob<()>, StateError> {
-        let accounts = missing.iter().map(|missing| {
-            let user_id = UserId::parse_as(UserIds::Any, missing.id.as_bytes());
-            user_id.map(Account::bare)
-        });
-        let accounts: Result<_, _> = accounts.collect();
-        let accounts = accounts.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;
+    fn job(&mut self, command: Command, missing: Vec<MissingAccount>) -> Result<RequestJob<UserId, ()>, StateError> {
+        let ids: Result<_, _> = missing.iter().map(|missing| UserId::parse_as(UserIds::Any, missing.id.as_bytes())).collect();
+        let items = ids.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;
         self.under_way.extend(missing.into_iter().map(|missing| (missing.id, missing)));
-        Ok(AccountsJob { command, accounts, tag: () })
+        Ok(RequestJob { command, items, tag: () })
     }
 
     /// At most so many of those in hand that are due for this.
@@ -208,26 +205,34 @@ fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingA
 }
 
 impl JobSource for MissingWorkload<'_> {
+    type Item = UserId;
     type Tag = ();
     type Error = MissingError;
 
     const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<NextJob<()>, MissingError> {
+    fn next(&mut self, command: Command) -> Result<NextJob<UserId, ()>, MissingError> {
         self.refill()?;
         let slice = match command {
             Command::QueryOnlineStatus => self.to_ask.drain(..).collect(),
             Command::Kick => self.take(PlannedAction::Kick, command.spec().accounts_per_call),
             Command::AccountDelete => self.take(PlannedAction::Delete, command.spec().accounts_per_call),
-            Command::AccountImport | Command::MultiaccountImport | Command::PortraitGet | Command::PortraitSet | Command::AccountCheck => {
-                Vec::new()
-            }
+            other => unreachable!("{} is never sent about a missing account", other.name()),
         };
         Ok(if slice.is_empty() { NextJob::Nothing } else { NextJob::Job(self.job(command, slice)?) })
     }
 
-    fn ended(&mut self, job: AccountsJob<()>, outcome: JobOutcome) -> Result<(), MissingError> {
-        let ids: Vec<PaddedId> = job.accounts.iter().map(|account| PaddedId::new(account.user_id.as_str().as_bytes())).collect();
+    fn request(job: &RequestJob<UserId, ()>) -> Request<'_> {
+        match job.command {
+            Command::QueryOnlineStatus => Request::QueryOnlineStatus(job.items.iter().collect()),
+            Command::Kick => Request::Kick(&job.items[0]),
+            Command::AccountDelete => Request::AccountDelete(job.items.iter().collect()),
+            other => unreachable!("{} is never sent about a missing account", other.name()),
+        }
+    }
+
+    fn ended(&mut self, job: RequestJob<UserId, ()>, outcome: JobOutcome) -> Result<(), MissingError> {
+        let ids: Vec<PaddedId> = job.items.iter().map(|id| PaddedId::new(id.as_str().as_bytes())).collect();
         match (job.command, outcome) {
             (Command::QueryOnlineStatus, JobOutcome::Answered(Answer::Presences(presences))) => self.sort_by_presence(&ids, &presences)?,
             (Command::QueryOnlineStatus, JobOutcome::Rejected((Some(NO_ACCOUNT), _))) => {
@@ -238,7 +243,7 @@ impl JobSource for MissingWorkload<'_> {
                 let (code, info) = words(outcome);
                 self.note(&ids.iter().map(|id| online(*id, code, info.clone())).collect::<Vec<_>>())?;
             }
-            (Command::AccountDelete, JobOutcome::Answered(Answer::Deleted(results))) => self.deleted(&ids, &results)?,
+            (Command::AccountDelete, JobOutcome::Answered(Answer::Results(results))) => self.deleted(&ids, &results)?,
             (Command::AccountDelete, JobOutcome::Rejected((Some(NO_ACCOUNT), _))) => {
                 self.note(&ids.iter().map(|id| done(*id, MissingAction::Deleted)).collect::<Vec<_>>())?;
             }

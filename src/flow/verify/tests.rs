@@ -29,7 +29,7 @@ fn verification(text: &str) -> VerificationHarness {
     Verification::new(roster(text), survey.finish(None).unwrap(), ProfileComparison::Compared, Heard::default())
 }
 
-fn next(verification: &mut VerificationHarness, command: Command) -> Option<AccountsJob<Page>> {
+fn next(verification: &mut VerificationHarness, command: Command) -> Option<RequestJob<Account, Page>> {
     loop {
         match verification.next(command).unwrap() {
             NextJob::Job(job) => return Some(job),
@@ -39,9 +39,9 @@ fn next(verification: &mut VerificationHarness, command: Command) -> Option<Acco
     }
 }
 
-fn standings(job: &AccountsJob<Page>, standing: AccountStatus) -> JobOutcome {
+fn standings(job: &RequestJob<Account, Page>, standing: AccountStatus) -> JobOutcome {
     let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(standing) };
-    JobOutcome::Answered(Answer::Standings(job.accounts.iter().map(item).collect()))
+    JobOutcome::Answered(Answer::Standings(job.items.iter().map(item).collect()))
 }
 
 /// What is found of one id `a` whose account exists, with the nickname `n`, if this is said of its profile.

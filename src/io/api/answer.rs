@@ -35,7 +35,7 @@ fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
         Command::MultiaccountImport => Answer::FailAccounts(fail_accounts(&answer)?),
         Command::PortraitGet => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
         Command::AccountCheck => Answer::Standings(each(&answer, "ResultItem", standing)),
-        Command::AccountDelete => Answer::Deleted(each(&answer, "ResultItem", deleted)),
+        Command::AccountDelete => Answer::Results(each(&answer, "ResultItem", deleted)),
         Command::QueryOnlineStatus => {
             let mut presences = each(&answer, "QueryResult", presence);
             presences.extend(each(&answer, "ErrorList", untold_presence));
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(done(check, items), Answer::Standings(expected));
         let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
         let gone = r#","ResultItem":[{"UserID":"a","ResultCode":0,"ResultInfo":""},{"UserID":"b","ResultCode":70107,"ResultInfo":"y"}]"#;
-        assert_eq!(done(delete, gone), Answer::Deleted(vec![item("a", Ok(())), item("b", Err(refused(70107, "y")))]));
+        assert_eq!(done(delete, gone), Answer::Results(vec![item("a", Ok(())), item("b", Err(refused(70107, "y")))]));
         let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
         let there = r#","QueryResult":[{"To_Account":"a","Status":"Online","Detail":[]},{"To_Account":"b","Status":"PushOnline"},
             {"To_Account":"c","Status":"Offline"}],"ErrorList":[{"To_Account":"d","ErrorCode":70107}]"#;
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(done(online, there), Answer::Presences(expected));
         for none in ["", r#","ResultItem":null,"QueryResult":null,"ErrorList":null"#] {
             assert_eq!(done(check, none), Answer::Standings(Vec::new()));
-            assert_eq!(done(delete, none), Answer::Deleted(Vec::new()));
+            assert_eq!(done(delete, none), Answer::Results(Vec::new()));
             assert_eq!(done(online, none), Answer::Presences(Vec::new()));
         }
         assert_eq!(done(Command::Kick, ""), Answer::Nothing);
@@ -355,7 +355,7 @@ mod tests {
         ] {
             let Answer::Standings(items) = done(check_list, "ResultItem", &bad(more)) else { panic!() };
             one_is_bad(&items, word, AccountStatus::Imported);
-            let Answer::Deleted(items) = done(delete, "ResultItem", &bad(more)) else { panic!() };
+            let Answer::Results(items) = done(delete, "ResultItem", &bad(more)) else { panic!() };
             one_is_bad(&items, word, ());
         }
         let Answer::Standings(items) = done(check_list, "ResultItem", &bad(r#","ResultCode":0,"AccountStatus":7"#)) else { panic!() };

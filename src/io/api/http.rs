@@ -3,7 +3,6 @@
 //! It turns every result into a [`CallOutcome`]. The URL contains the UserSig, so it never appears in an error text.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -30,12 +29,9 @@ use super::answer;
 use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::proxy::{ProxyError, ProxyLayer, ProxySettings};
 use super::usersig::{self, Signature};
-use super::wire::{self, CheckBody, DeleteBody, ImportBody, MultiImportBody, OnlineStatusBody, PortraitGetBody, PortraitSetBody, Query};
+use super::wire::{self, Query};
 use super::{Api, ConnectionWish, Departed, GivenUp, Request};
-use crate::domain::account::Account;
 use crate::domain::command::{AnswerSize, Command, PerCommand};
-use crate::domain::profile::ProfileField;
-use crate::domain::tag::{Tag, TagItem, TagValueRef};
 use crate::domain::verdict::CallOutcome;
 
 /// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
@@ -43,8 +39,6 @@ const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// Longest answer of a command that returns an item per UserID, in bytes. A hundred profiles with two fields of 500 bytes have 620 kB if
 /// each byte is written as an escape of six, and thirty tags of 500 bytes more 1.5 MB as they are. Chosen to be well above both.
 const LONG_ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of JSON per record in a batch besides its values: keys, quotes and commas.
-const KEYS_BYTES: usize = 40;
 /// Idle connections are closed after this time. Chosen: less than the 60 to 75 s of common servers, so that no request meets a connection
 /// that the server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -268,19 +262,20 @@ impl Api for HttpApi {
     fn call<D: Departed>(
         &self,
         request: Request<'_>,
+        connection: ConnectionWish,
         signature: &Signature,
         departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
-        let Request { command, accounts, connection } = request;
+        let command = request.command();
         let choice = match connection {
             ConnectionWish::Any => self.keeping.borrow_mut().choose(Instant::now()),
             ConnectionWish::Fresh => ConnectionChoice::Fresh,
         };
         let carried_by = Arc::new(CarriedByCell::default());
         let carriers = (choice != ConnectionChoice::Fresh).then(|| self.carriers.clone());
-        let json = Some(body(command, accounts).into());
+        let json = Some(request.body().into());
         let body = AnnouncedBody { json, carried_by: Arc::clone(&carried_by), carriers, departed };
-        let request = self
+        let sending = self
             .clients
             .of(choice)
             .post(self.url(command, signature))
@@ -289,7 +284,7 @@ impl Api for HttpApi {
         let (keeping, usersig) = (Rc::clone(&self.keeping), Arc::clone(&signature.usersig));
         let date = Rc::clone(&self.date);
         async move {
-            let sent = request.send().await;
+            let sent = sending.send().await;
             let carried = carried_by.get();
             let came = match &sent {
                 Ok(_) if carried == CarriedBy::Again => ConnectionUse::Good,
@@ -310,68 +305,6 @@ impl Api for HttpApi {
             Ok(end.unwrap_or_else(|error| failed(&error, carried)))
         }
     }
-}
-
-/// The JSON body of a request.
-fn body(command: Command, accounts: &[&Account]) -> Vec<u8> {
-    let json = match (command, accounts) {
-        (Command::AccountImport, [account]) => serde_json::to_vec(&import_body(account)),
-        (Command::Kick, [account]) => serde_json::to_vec(&user(account)),
-        (Command::PortraitSet, [account]) => serde_json::to_vec(&portrait_body(account)),
-        (Command::AccountImport | Command::PortraitSet | Command::Kick, _) => unreachable!("{} takes exactly one account", command.name()),
-        (Command::MultiaccountImport, accounts) => {
-            let list = accounts.iter().map(|account| import_body(account)).collect();
-            let mut json = Vec::with_capacity(accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum());
-            serde_json::to_writer(&mut json, &MultiImportBody { account_list: Some(list), accounts: None }).map(|()| json)
-        }
-        (Command::PortraitGet, accounts) => serde_json::to_vec(&PortraitGetBody { users: ids(accounts), tags: shown_tags(accounts) }),
-        (Command::AccountCheck, accounts) => serde_json::to_vec(&CheckBody { users: users(accounts) }),
-        (Command::AccountDelete, accounts) => serde_json::to_vec(&DeleteBody { users: users(accounts) }),
-        (Command::QueryOnlineStatus, accounts) => serde_json::to_vec(&OnlineStatusBody { users: ids(accounts) }),
-    };
-    json.expect("strings can always be written as JSON")
-}
-
-fn import_body(account: &Account) -> ImportBody<'_> {
-    ImportBody {
-        user_id: account.user_id.as_str().into(),
-        nick: account.nick.as_deref().map(Into::into),
-        face_url: account.face_url.as_deref().map(Into::into),
-    }
-}
-
-fn portrait_body(account: &Account) -> PortraitSetBody<'_, wire::ProfileValue<'_>> {
-    PortraitSetBody { user: account.user_id.as_str().into(), items: account.tags.iter().map(profile_item).collect() }
-}
-
-fn profile_item(item: &TagItem) -> wire::ProfileItem<wire::ProfileValue<'_>> {
-    wire::ProfileItem { tag: item.tag.wire_name(), value: profile_value(item.value.as_ref()) }
-}
-
-const fn profile_value(value: TagValueRef<'_>) -> wire::ProfileValue<'_> {
-    match value {
-        TagValueRef::Text(text) => wire::ProfileValue::Text(text),
-        TagValueRef::Number(number) => wire::ProfileValue::Number(number),
-    }
-}
-
-/// What profiles are to show: the fields, and every tag that one of the accounts has.
-fn shown_tags(accounts: &[&Account]) -> Vec<String> {
-    let tags: BTreeSet<&Tag> = accounts.iter().flat_map(|account| &account.tags).map(|item| &item.tag).collect();
-    let fields = ProfileField::ALL.into_iter().map(|field| field.spec().tag.to_owned());
-    fields.chain(tags.into_iter().map(Tag::wire_name)).collect()
-}
-
-fn ids(accounts: &[&Account]) -> Vec<String> {
-    accounts.iter().map(|account| account.user_id.as_str().to_owned()).collect()
-}
-
-fn user(account: &Account) -> wire::User {
-    wire::User { user_id: account.user_id.as_str().to_owned() }
-}
-
-fn users(accounts: &[&Account]) -> Vec<wire::User> {
-    accounts.iter().map(|account| user(account)).collect()
 }
 
 const fn answer_max_bytes(command: Command) -> usize {
@@ -530,48 +463,5 @@ impl<D: FnMut() + Unpin> http_body::Body for AnnouncedBody<D> {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::tag::Tag;
-
-    #[test]
-    fn every_command_has_its_documented_body() {
-        let accounts = [Account::parse(b"a", b"n", b"f"), Account::parse(b"b", b"", b"")].map(Result::unwrap);
-        let check = |command: Command, count: usize, expected: &str| {
-            let sent: Vec<&Account> = accounts.iter().take(count).collect();
-            assert_eq!(String::from_utf8(body(command, &sent)).unwrap(), expected);
-        };
-        check(Command::AccountImport, 1, r#"{"UserID":"a","Nick":"n","FaceUrl":"f"}"#);
-        check(Command::MultiaccountImport, 2, r#"{"AccountList":[{"UserID":"a","Nick":"n","FaceUrl":"f"},{"UserID":"b"}]}"#);
-        check(Command::PortraitGet, 2, r#"{"To_Account":["a","b"],"TagList":["Tag_Profile_IM_Nick","Tag_Profile_IM_Image"]}"#);
-        check(Command::PortraitSet, 1, r#"{"From_Account":"a","ProfileItem":[]}"#);
-        check(Command::AccountCheck, 2, r#"{"CheckItem":[{"UserID":"a"},{"UserID":"b"}]}"#);
-        check(Command::AccountDelete, 1, r#"{"DeleteItem":[{"UserID":"a"}]}"#);
-        check(Command::Kick, 1, r#"{"UserID":"a"}"#);
-        check(Command::QueryOnlineStatus, 2, r#"{"To_Account":["a","b"]}"#);
-    }
-
-    #[test]
-    fn each_tag_has_its_json_type() {
-        let item = |tag: &str, cell: &str| {
-            let tag = Tag::parse(tag).unwrap();
-            let value = tag.value(cell.as_bytes()).unwrap().unwrap().into();
-            TagItem { tag, value }
-        };
-        let tags = [item("Gender", "male"), item("BirthDay", "2019-04-19"), item("Level", "7"), item("Custom.Vip", "7")];
-        let account = Account { tags: tags.into(), ..Account::parse(b"a", b"n", b"").unwrap() };
-        assert_eq!(
-            String::from_utf8(body(Command::PortraitSet, &[&account])).unwrap(),
-            concat!(
-                r#"{"From_Account":"a","ProfileItem":[{"Tag":"Tag_Profile_IM_Gender","Value":"Gender_Type_Male"},"#,
-                r#"{"Tag":"Tag_Profile_IM_BirthDay","Value":20190419},{"Tag":"Tag_Profile_IM_Level","Value":7},"#,
-                r#"{"Tag":"Tag_Profile_Custom_Vip","Value":"7"}]}"#
-            )
-        );
-        assert_eq!(String::from_utf8(body(Command::AccountImport, &[&account])).unwrap(), r#"{"UserID":"a","Nick":"n"}"#);
     }
 }

@@ -1,7 +1,7 @@
 //! The REST API of Tencent Chat as this tool uses it, behind one trait.
 //!
-//! `wire` has the format, `usersig` the signatures, `region` the addresses, `http` sends requests, and `answer` reads answers, with
-//! `fields` for their JSON. `kept` decides whether connections are kept, and `proxy` connects through a proxy. None of them knows about
+//! `wire` has the format, `usersig` the signatures, `region` the addresses, `request` what is asked, `http` sends it, and `answer` reads
+//! answers, with `fields` for their JSON. `kept` decides whether connections are kept, and `proxy` connects through a proxy. None of them knows about
 //! pace, retries or files.
 
 pub mod answer;
@@ -10,12 +10,12 @@ pub mod http;
 mod kept;
 pub mod proxy;
 pub mod region;
+mod request;
 pub mod usersig;
 pub mod wire;
 
-use crate::domain::account::Account;
-use crate::domain::command::Command;
 use crate::domain::verdict::CallOutcome;
+pub use request::Request;
 use usersig::Signature;
 
 /// The kind of connection that a request may use.
@@ -25,15 +25,6 @@ pub enum ConnectionWish {
     Any,
     /// A connection that has carried no request yet.
     Fresh,
-}
-
-/// The content of a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    pub command: Command,
-    /// From 1 up to the number in [`Command::spec`], with different UserIDs. Commands other than imports use only the UserIDs.
-    pub accounts: &'a [&'a Account],
-    pub connection: ConnectionWish,
 }
 
 /// The server had closed the kept connection before a byte of the answer arrived. This says nothing about the service and counts as no
@@ -53,6 +44,7 @@ pub trait Api {
     fn call<D: Departed>(
         &self,
         request: Request<'_>,
+        connection: ConnectionWish,
         signature: &Signature,
         departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static;
@@ -62,9 +54,10 @@ impl<A: Api> Api for std::rc::Rc<A> {
     fn call<D: Departed>(
         &self,
         request: Request<'_>,
+        connection: ConnectionWish,
         signature: &Signature,
         departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static {
-        (**self).call(request, signature, departed)
+        (**self).call(request, connection, signature, departed)
     }
 }

@@ -11,8 +11,9 @@ use chatlift::domain::account::{Account, UserId};
 use chatlift::domain::call_stats::CallStats;
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason, SuccessSeen};
-use chatlift::flow::calls::{self, AccountsJob, CallsFailed, CallsOutcome, JobSource, NextJob};
+use chatlift::flow::calls::{self, CallsFailed, CallsOutcome, JobSource, NextJob, RequestJob};
 use chatlift::flow::dispatch::{AbortCause, Clocks, DispatchDependencies, DispatchSettings, JobOutcome, Known, SchedulerLimits};
+use chatlift::io::api::Request;
 use chatlift::io::api::usersig::{Credential, Signer};
 use chatlift::io::gate::{self, Rate};
 use futures_util::StreamExt;
@@ -41,12 +42,13 @@ struct List {
 }
 
 impl JobSource for List {
+    type Item = Account;
     type Tag = usize;
     type Error = String;
 
     const COMMANDS: &'static [Command] = &[CHECK, READ, Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
 
-    fn next(&mut self, command: Command) -> Result<NextJob<usize>, String> {
+    fn next(&mut self, command: Command) -> Result<NextJob<Account, usize>, String> {
         if self.searches > 0 {
             self.searches -= 1;
             return Ok(NextJob::Pending);
@@ -56,16 +58,28 @@ impl JobSource for List {
         self.open.1 = self.open.1.max(self.open.0);
         let accounts: Vec<_> = ids.iter().map(|id| Account::parse(id.as_bytes(), b"", b"").unwrap()).collect();
         let tag = accounts.len();
-        Ok(NextJob::Job(AccountsJob { command, accounts, tag }))
+        Ok(NextJob::Job(RequestJob { command, items: accounts, tag }))
     }
 
-    fn ended(&mut self, job: AccountsJob<usize>, outcome: JobOutcome) -> Result<(), String> {
-        assert!(job.accounts.len() <= job.tag);
-        assert!(matches!(outcome, JobOutcome::Answered(_)) || job.accounts.len() == 1, "nobody fails for a neighbour: {outcome:?}");
+    fn request(job: &RequestJob<Account, usize>) -> Request<'_> {
+        let ids = || job.items.iter().map(|account| &account.user_id).collect();
+        match job.command {
+            CHECK => Request::AccountCheck(ids()),
+            READ => Request::PortraitGet(job.items.iter().collect()),
+            Command::QueryOnlineStatus => Request::QueryOnlineStatus(ids()),
+            Command::Kick => Request::Kick(&job.items[0].user_id),
+            Command::AccountDelete => Request::AccountDelete(ids()),
+            other => panic!("{} is not in the list", other.name()),
+        }
+    }
+
+    fn ended(&mut self, job: RequestJob<Account, usize>, outcome: JobOutcome) -> Result<(), String> {
+        assert!(job.items.len() <= job.tag);
+        assert!(matches!(outcome, JobOutcome::Answered(_)) || job.items.len() == 1, "nobody fails for a neighbour: {outcome:?}");
         self.open.0 = self.open.0.saturating_sub(1);
         // What came back is the wire's tests' business.
         let outcome = if let JobOutcome::Answered(_) = outcome { JobOutcome::Answered(Answer::Nothing) } else { outcome };
-        for account in job.accounts {
+        for account in job.items {
             let id = account.user_id.as_str().to_owned();
             if self.breaks_at.as_ref() == Some(&id) {
                 return Err(id);

@@ -14,6 +14,8 @@ use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use tokio::time::Instant;
 
+use crate::support::requests;
+
 pub(super) use world::{Keep, Run, WINDOW_RECORDS, World, accounts, records, with_tags};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,7 +76,7 @@ pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
         Command::MultiaccountImport => Answer::FailAccounts(Vec::new()),
         Command::PortraitGet => Answer::Profiles(call.accounts.iter().map(profile).collect()),
         Command::AccountCheck => Answer::Standings(call.accounts.iter().map(|account| item(account, AccountStatus::Imported)).collect()),
-        Command::AccountDelete => Answer::Deleted(call.accounts.iter().map(|account| item(account, ())).collect()),
+        Command::AccountDelete => Answer::Results(call.accounts.iter().map(|account| item(account, ())).collect()),
         Command::QueryOnlineStatus => Answer::Presences(call.accounts.iter().map(|account| item(account, Presence::Offline)).collect()),
     };
     Reply { connect: Duration::ZERO, latency, end: CallOutcome::Done(yields) }
@@ -269,15 +271,15 @@ impl Api for Service {
     fn call<D>(
         &self,
         request: Request<'_>,
+        connection: ConnectionWish,
         signature: &Signature,
         mut departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
-        let Request { command, accounts, connection } = request;
+        let (command, accounts) = (request.command(), requests::accounts(&request));
         let service = self.clone();
-        let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
         let signature = signature.clone();
         async move {
             let (reply, is_given_up) = service.0.borrow_mut().reply(command, &accounts, &signature, connection);

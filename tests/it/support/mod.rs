@@ -4,6 +4,7 @@ mod beside;
 mod cli;
 pub(crate) mod packed;
 pub(crate) mod ports;
+pub(crate) mod requests;
 pub(crate) mod server;
 pub(crate) mod tools;
 

@@ -20,7 +20,7 @@ use chatlift::flow::sync::{
     self, Dependencies, Intent, Locks, MissingPolicy, MissingRules, Observer, Prepared, Setup, SyncInput, SyncProgress,
 };
 use chatlift::io::api::usersig::{Credential, Signature, Signer};
-use chatlift::io::api::{Api, GivenUp, Request};
+use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use chatlift::io::files::lock::Lockfile;
 use chatlift::io::gate::{self, Rate};
 use chatlift::io::journal::disk::OsDisk;
@@ -32,6 +32,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::export_model::Accounts;
+use crate::support::requests;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);
@@ -92,7 +93,7 @@ impl Books {
                     self.accounts.remove(account.user_id.as_str());
                     self.tags.remove(account.user_id.as_str());
                 }
-                Answer::Deleted(items(accounts, ()))
+                Answer::Results(items(accounts, ()))
             }
             Command::PortraitGet => Answer::Profiles(accounts.iter().map(|account| self.profile(account)).collect()),
             Command::PortraitSet => {
@@ -123,13 +124,18 @@ fn items<T: Copy>(accounts: &[Account], said: T) -> Vec<Item<T>> {
 }
 
 impl Api for Fake {
-    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    fn call<D>(
+        &self,
+        request: Request<'_>,
+        _: ConnectionWish,
+        _: &Signature,
+        mut departed: D,
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
         let fake = self.clone();
-        let Request { command, accounts, .. } = request;
-        let accounts: Vec<Account> = accounts.iter().copied().cloned().collect();
+        let (command, accounts) = (request.command(), requests::accounts(&request));
         async move {
             departed();
             tokio::time::sleep(LATENCY).await;

@@ -30,7 +30,7 @@ use chatlift::flow::dispatch::{DispatchSettings, SchedulerLimits};
 use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure, SendOutcomes};
 use chatlift::flow::sync::{self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, Setup, SyncError, SyncProgress};
 use chatlift::io::api::usersig::Signature;
-use chatlift::io::api::{Api, GivenUp, Request};
+use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use chatlift::io::journal;
 use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
@@ -39,6 +39,7 @@ use chatlift::io::state::{Discrepancy, ImportedRow, NewRun, RunInput, RunTotals,
 use proptest::prelude::*;
 
 use super::joined::{dependencies, lock, lock_state, settings, setup};
+use crate::support::requests;
 
 /// Cases unless another number is asked for. Chosen: some seconds.
 const CASES: u32 = 100;
@@ -293,13 +294,18 @@ impl Books {
 }
 
 impl Api for Service {
-    fn call<D>(&self, request: Request<'_>, _: &Signature, mut departed: D) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
+    fn call<D>(
+        &self,
+        request: Request<'_>,
+        _: ConnectionWish,
+        _: &Signature,
+        mut departed: D,
+    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
         D: FnMut() + Send + Sync + Unpin + 'static,
     {
         let books = Rc::clone(&self.0);
-        let command = request.command;
-        let accounts: Vec<Account> = request.accounts.iter().copied().cloned().collect();
+        let (command, accounts) = (request.command(), requests::accounts(&request));
         async move {
             departed();
             // Whoever is killed while he waits may have been heard, or not.

@@ -18,6 +18,7 @@ use crate::domain::retry::ClockReading;
 use crate::domain::tag::{Tag, TagItem, TagValue};
 use crate::domain::verdict::{Answer, CallEffect, CallOutcome, Profile, SuccessSeen};
 use crate::flow::dispatch::{Call, CallId, Known, Scheduler, SchedulerLimits, Stop, Workload};
+use crate::io::api::Request;
 
 const SINGLE: Command = Command::AccountImport;
 
@@ -122,8 +123,9 @@ impl ImportHarness {
 
     fn send(&mut self, command: Command) -> Option<SentCall> {
         let id = self.scheduler.next_call(&mut self.workload, command, self.now)?;
-        let Call { accounts, is_retry } = self.scheduler.call(&self.workload, id);
-        let accounts = accounts.into_iter().cloned().collect();
+        let Call { request, is_retry } = self.scheduler.call(&self.workload, command, id);
+        assert_eq!(request.command(), command);
+        let accounts = accounts(&request);
         let rows = match id {
             CallId::Job(job) => self.scheduler.jobs[job].payload.clone(),
             // It carries no record of the input.
@@ -185,6 +187,16 @@ impl ImportHarness {
         std::iter::from_fn(|| self.workload.take_settled())
             .map(|done| (done.row, done.outcome.status, done.outcome.error_code, done.outcome.attempts))
             .collect()
+    }
+}
+
+/// Whom a request of an import carries.
+fn accounts(request: &Request<'_>) -> Vec<Account> {
+    match request {
+        Request::AccountImport(account) | Request::PortraitSet(account) => vec![(*account).clone()],
+        Request::MultiaccountImport(accounts) | Request::PortraitGet(accounts) => accounts.iter().copied().cloned().collect(),
+        Request::AccountCheck(ids) => ids.iter().map(|id| Account::bare((*id).clone())).collect(),
+        other => panic!("an import sends no {}", other.command().name()),
     }
 }
 

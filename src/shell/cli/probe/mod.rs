@@ -97,7 +97,7 @@ impl Steps<'_> {
             Err(error) => return checks.push(self.unreached("TCP", format!("{} port {}: {error}", place.host, place.port))),
         }
         let mut signer = self.client.signer();
-        let outcome = probe::ask(&*self.client.api, &mut signer, self.client.admin()).await;
+        let outcome = probe::ask(&*self.client.api, &mut signer, &self.client.admin()).await;
         checks.push(self.tls(&outcome));
         if checks.iter().all(|check| check.ok) {
             let answered_at = self.client.api.last_date();
