@@ -286,26 +286,35 @@ impl InvalidTagValue {
         self.word.as_deref().and_then(trimmed).is_some_and(|trimmed| self.tag.value(trimmed.as_bytes()).is_ok())
     }
 
-    /// What its word may well stand for, by what other systems write: empty where it most likely says nothing, or where nobody can guess.
-    /// `None` where no other word would help: a day or a number is a value of its own, which nothing stands for.
+    /// What its word may well stand for, by what other systems write: empty where it most likely says nothing.
+    /// `None` where nobody can guess, or where no other word would help: a day or a number is a value of its own, which nothing stands for.
     #[must_use]
     pub fn likely_meaning(&self) -> Option<&'static str> {
         let word = self.word.as_deref()?.trim();
-        match (&self.tag, &self.why) {
-            (_, WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul | WhyInvalid::NotANumber) => None,
-            (_, WhyInvalid::NotADay) => ZERO_DAYS.contains(&word).then_some(""),
-            (Tag::Gender, WhyInvalid::NotOneOf(_)) => Some(likely_gender(word)),
-            (_, WhyInvalid::NotOneOf(_)) => Some(""),
+        match &self.why {
+            WhyInvalid::NotADay => ZERO_DAYS.contains(&word).then_some(""),
+            WhyInvalid::NotOneOf(_) => likely_gender(word).filter(|_| self.tag == Tag::Gender),
+            WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul | WhyInvalid::NotANumber => None,
         }
     }
 
-    /// What a cell may hold where that is too much to be listed as words.
+    /// What a cell may hold, where that can be said in a few words.
     #[must_use]
     pub fn takes(&self) -> Option<String> {
         match self.why {
             WhyInvalid::NotADay => Some(A_DAY.to_owned()),
             WhyInvalid::NotANumber => Some(format!("a whole number from 0 to {}", u32::MAX)),
-            WhyInvalid::NotUtf8 | WhyInvalid::NotOneOf(_) | WhyInvalid::Long { .. } | WhyInvalid::Nul => None,
+            WhyInvalid::NotOneOf(words) => Some(listed(words)),
+            WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul => None,
+        }
+    }
+
+    /// The word that may be given a meaning of those that the tag takes.
+    #[must_use]
+    pub fn unknown_word(&self) -> Option<&str> {
+        match self.why {
+            WhyInvalid::NotOneOf(_) => self.word.as_deref(),
+            WhyInvalid::NotADay | WhyInvalid::NotANumber | WhyInvalid::NotUtf8 | WhyInvalid::Long { .. } | WhyInvalid::Nul => None,
         }
     }
 }
@@ -314,12 +323,13 @@ impl InvalidTagValue {
 const ZERO_DAYS: [&str; 2] = ["0000-00-00", "00000000"];
 const A_DAY: &str = "a day that exists, written YYYYMMDD or YYYY-MM-DD";
 
-/// Source: ISO/IEC 5218, which most systems follow, and common letters.
-fn likely_gender(word: &str) -> &'static str {
+/// Source: ISO/IEC 5218, which most systems follow (0 is "not known", 9 "not applicable"), and common letters and words.
+fn likely_gender(word: &str) -> Option<&'static str> {
     match word.to_lowercase().as_str() {
-        "1" | "m" | "man" | "boy" | "男" | "男性" => "male",
-        "2" | "f" | "w" | "woman" | "girl" | "女" | "女性" => "female",
-        _ => "unknown",
+        "1" | "m" | "man" | "boy" | "男" | "男性" => Some("male"),
+        "2" | "f" | "w" | "woman" | "girl" | "女" | "女性" => Some("female"),
+        "0" | "9" | "未知" | "保密" => Some("unknown"),
+        _ => None,
     }
 }
 
@@ -346,7 +356,79 @@ fn listed(words: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+
+    /// A cell of any bytes, or nearly one that a tag takes.
+    fn cell() -> impl Strategy<Value = Vec<u8>> {
+        let words: Vec<&str> = [GENDERS, ALLOW_TYPES, FORBID_TYPES].concat().into_iter().flat_map(|(short, full)| [short, full]).collect();
+        let word = (select(words), any::<bool>()).prop_map(|(word, is_upper)| if is_upper { word.to_uppercase() } else { word.to_owned() });
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..12),
+            word.prop_map(String::into_bytes),
+            "[+-]?[0-9]{0,12}".prop_map(String::into_bytes),
+            "[0-9]{4}-[0-1][0-9]-[0-3][0-9]".prop_map(String::into_bytes),
+            "[0-2][0-9]{3}[0-1][0-9][0-3][0-9]".prop_map(String::into_bytes),
+            "[0-9é-]{6,10}".prop_map(String::into_bytes),
+            "\\PC{0,4}".prop_map(String::into_bytes),
+            (495_usize..506, select(vec!["s", "界", "\u{0}"]))
+                .prop_map(|(bytes, with)| ("s".repeat(bytes - with.len()) + with).into_bytes()),
+        ]
+    }
+
+    /// Whether the documentation has this day, told by walking the calendar up to it.
+    fn is_day(number: u32) -> bool {
+        let (year, month, day) = (number / 10_000, number / 100 % 100, number % 100);
+        let is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        let days = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+        year > 0 && month > 0 && days.get(month as usize - 1).is_some_and(|days| (1..=*days).contains(&day))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_cell_that_is_accepted_is_a_legal_value_and_none_panics(cell in cell(), custom in "[A-Za-z]{1,8}") {
+            let custom = Tag::Custom(custom.as_str().into());
+            for tag in Tag::STANDARD.into_iter().chain([custom]) {
+                let value = match tag.value(&cell) {
+                    Ok(Some(value)) => value,
+                    Ok(None) => {
+                        prop_assert!(cell.is_empty());
+                        continue;
+                    }
+                    Err(invalid) => {
+                        // What is said of it must not panic either, and a guess must be a value.
+                        let _ = (invalid.to_string(), invalid.rule(), invalid.takes(), invalid.needs_trim());
+                        let is_value = invalid.likely_meaning().is_none_or(|meaning| tag.value(meaning.as_bytes()).is_ok());
+                        prop_assert!(is_value, "{invalid:?}");
+                        continue;
+                    }
+                };
+                let is_legal = match (&tag, value) {
+                    (Tag::Gender, TagValueRef::Text(text)) => ["Unknown", "Female", "Male"].iter().any(|word| text == format!("Gender_Type_{word}")),
+                    (Tag::AllowType, TagValueRef::Text(text)) => {
+                        ["NeedConfirm", "AllowAny", "DenyAny"].iter().any(|word| text == format!("AllowType_Type_{word}"))
+                    }
+                    (Tag::AdminForbidType, TagValueRef::Text(text)) => ["None", "SendOut"].iter().any(|word| text == format!("AdminForbid_Type_{word}")),
+                    (Tag::BirthDay, TagValueRef::Number(number)) => is_day(number),
+                    (Tag::Language | Tag::MsgSettings | Tag::Level | Tag::Role, TagValueRef::Number(number)) => cell.ends_with(number.to_string().as_bytes()),
+                    (Tag::Location | Tag::SelfSignature | Tag::Custom(_), TagValueRef::Text(text)) => text.as_bytes() == cell && (1..=500).contains(&text.len()),
+                    (_, _) => false,
+                };
+                prop_assert!(is_legal, "{tag} {value:?}");
+                // A value is a cell of the same tag, and means itself.
+                let again = match value {
+                    TagValueRef::Text(text) => text.to_owned(),
+                    TagValueRef::Number(number) if tag == Tag::BirthDay => format!("{number:08}"),
+                    TagValueRef::Number(number) => number.to_string(),
+                };
+                prop_assert_eq!(tag.value(again.as_bytes()), Ok(Some(value)));
+            }
+        }
+    }
 
     #[test]
     fn a_tag_has_two_names() {
@@ -429,6 +511,11 @@ mod tests {
         check(Tag::Gender, b"F", Some("F"), Some("female"));
         check(Tag::Gender, b"0", Some("0"), Some("unknown"));
         check(Tag::Gender, b"a=b", None, None);
+        // Nobody knows what these say; a flag that takes them away would lose it.
+        check(Tag::Gender, b"divers", Some("divers"), None);
+        check(Tag::Gender, b"3", Some("3"), None);
+        check(Tag::AllowType, b"1", Some("1"), None);
+        check(Tag::AdminForbidType, b"no", Some("no"), None);
         check(Tag::BirthDay, b"0000-00-00", Some("0000-00-00"), Some(""));
         check(Tag::BirthDay, b"00000000", Some("00000000"), Some(""));
         // A day that is miswritten is no empty cell, nor is a number.

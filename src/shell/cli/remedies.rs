@@ -5,7 +5,8 @@ use super::input::{map_flag, profile_flag};
 use crate::domain::account::{Field, InvalidAccount};
 use crate::domain::cells::CellEnds;
 use crate::domain::shared_reason::SharedReason;
-use crate::domain::tag::InvalidTagValue;
+use crate::domain::tag::{InvalidTagValue, Tag};
+use crate::shell::terminal::quoted;
 
 /// Warns of what helps where invalid rows have a reason in common, and of quotes that swallowed lines and of unknown words in any case.
 pub(super) fn warn(shared: &SharedReason) {
@@ -50,9 +51,12 @@ fn words_remedy(words: &[InvalidTagValue]) -> Option<String> {
     let ends = if trim.is_some() { CellEnds::Trimmed } else { CellEnds::Kept };
     let (meant, unclear): (Vec<_>, Vec<_>) = others.into_iter().partition(|word| word.likely_meaning().is_some());
     let mut flags: Vec<String> = meant.into_iter().filter_map(|word| value_flag(word, ends)).collect();
-    let mut rules: Vec<String> = unclear.into_iter().filter_map(cell_rule).collect();
+    let mut rules: Vec<(&Tag, String)> = unclear.into_iter().filter_map(|word| Some((&word.tag, cell_rule(word, ends)?))).collect();
     flags.dedup();
-    rules.dedup();
+    // What a tag takes is said once, by the first of its words.
+    rules.sort_by_key(|(tag, _)| *tag);
+    rules.dedup_by(|(later, _), (earlier, _)| later == earlier);
+    let rules = rules.into_iter().map(|(_, rule)| rule);
     let helps: Vec<String> = trim.into_iter().chain(meanings(&flags)).chain(rules).collect();
     (!helps.is_empty()).then(|| helps.join("; "))
 }
@@ -70,18 +74,27 @@ fn meanings(flags: &[String]) -> Option<String> {
 
 /// The flag that says what a word most likely stands for.
 fn value_flag(invalid: &InvalidTagValue, ends: CellEnds) -> Option<String> {
-    let (word, meaning) = (invalid.word.as_deref()?, invalid.likely_meaning()?);
+    Some(meaning_flag(invalid, (invalid.word.as_deref()?, invalid.likely_meaning()?), ends))
+}
+
+fn meaning_flag(invalid: &InvalidTagValue, (word, meaning): (&str, &str), ends: CellEnds) -> String {
     let word = match ends {
         CellEnds::Kept => word,
         CellEnds::Trimmed => word.trim(),
     };
-    Some(flag_words("value", format!("{}:{word}={meaning}", invalid.tag)))
+    flag_words("value", format!("{}:{word}={meaning}", invalid.tag))
 }
 
-/// What to do about cells for which no word stands.
-fn cell_rule(invalid: &InvalidTagValue) -> Option<String> {
-    let (tag, none) = (&invalid.tag, profile_flag(&invalid.tag, ""));
-    Some(format!("{tag} takes {}: correct the other cells in the export, or {none} reads none", invalid.takes()?))
+/// What to do about cells that nobody can guess the meaning of.
+fn cell_rule(invalid: &InvalidTagValue, ends: CellEnds) -> Option<String> {
+    let (tag, takes, none) = (&invalid.tag, invalid.takes()?, profile_flag(&invalid.tag, ""));
+    Some(match invalid.unknown_word() {
+        Some(word) => {
+            let flag = meaning_flag(invalid, (word, "WORD"), ends);
+            format!("{tag} takes {takes}: {flag} with one of these says what {} means, or {none} reads none", quoted(word.as_bytes()))
+        }
+        None => format!("{tag} takes {takes}: correct the other cells in the export, or {none} reads none"),
+    })
 }
 
 /// What helps where this is why records are invalid.

@@ -192,6 +192,28 @@ fn no_flag_in_a_hint_changes_what_a_cell_says() {
 }
 
 #[test]
+fn a_word_that_nobody_can_guess_is_told_the_words_that_the_tag_takes() {
+    let bench = CliFixture::new();
+    let check = |tag: &str, words: &[&str], takes: &str, flag: &str| {
+        let rows = words.iter().zip(1..).fold(String::new(), |rows, (word, row)| format!("{rows}u{row},{word}\n"));
+        bench.write("users.csv", format!("UserID,Tag_Profile_IM_{tag}\n{rows}"));
+        let run =
+            bench.call(&["check", "users.csv"]).run().exits(3).hints(takes).hints(flag).hints(&format!("--profile {tag}= reads none"));
+        assert!(!run.stderr.contains("reads a cell as empty") && !run.stderr.contains("=unknown"), "{}", run.stderr);
+        // The flag runs as it stands, with one of the words.
+        let (flag, value) = flag.split_once(' ').unwrap();
+        let value = value.replace("WORD", takes.rsplit(' ').next().unwrap()).replace('\'', "");
+        let run = bench.call(&["check", "users.csv", flag, &value]).run();
+        assert_eq!(run.code, Some(if words.len() == 1 { 0 } else { 3 }), "{}", run.stderr);
+    };
+    check("AllowType", &["1"], "AllowType takes need-confirm, allow-any, deny-any", "--value AllowType:1=WORD");
+    check("AdminForbidType", &["no posts"], "AdminForbidType takes none, send-out", "--value 'AdminForbidType:no posts=WORD'");
+    check("Gender", &["divers", "x"], "Gender takes unknown, female, male", "--value Gender:divers=WORD");
+    bench.write("users.csv", "UserID,Tag_Profile_IM_Gender\na,x\nb,m\n");
+    bench.call(&["check", "users.csv"]).run().exits(3).hints("--value Gender:m=male says").hints("Gender takes unknown, female, male");
+}
+
+#[test]
 fn a_rate_without_limit_is_forecast_at_the_documented_one() {
     let bench = CliFixture::new();
     bench.write("users.csv", "UserID,Tag_Profile_IM_Level\na,1\n");
