@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::flags::InputFlags;
 use super::input::{CUT_WORDS, Stream, blank_words, roster_error};
-use super::preflight::Admission;
+use super::preflight::{Admission, ColumnsNeeded};
 use super::remedies;
 use super::settings::format;
 use super::stdout::print;
@@ -39,7 +39,7 @@ fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<Exi
     {
         report.name_repeats(again);
     }
-    print(&report)?;
+    print(&Told { report: &report, columns: admission.columns })?;
     if stream.is_cut() {
         print(&format_args!("\n{CUT_WORDS}\n"))?;
     }
@@ -93,25 +93,41 @@ fn helps(report: &CheckReport) -> String {
     remedies::before_hint(&report.oddities.invalid)
 }
 
+/// The report on a file for a run that needs these columns.
+struct Told<'a> {
+    report: &'a CheckReport,
+    columns: ColumnsNeeded,
+}
+
 /// Ends with a line end, as all its parts do.
-impl fmt::Display for CheckReport {
+impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figures = [self.records, self.valid, self.refused.count()].map(count);
-        let width = figures[0].len();
-        for (label, figure) in ["rows", "  can be sent", "  would be refused"].into_iter().zip(figures) {
-            writeln!(f, "{label:<20}{figure:>width$}")?;
+        let Self { report, columns } = self;
+        write_findings(f, report)?;
+        match columns {
+            ColumnsNeeded::OfIds => {
+                write_forecast(f, report.forecast)?;
+                report.profile.as_ref().map_or(Ok(()), |profile| write_profile(f, profile, report.forecast))
+            }
+            ColumnsNeeded::OfTagsToo => write_profiles_alone(f, report),
         }
-        if let Some(words) = blank_words(self.blank) {
-            writeln!(f, "{words}")?;
-        }
-        for (rule, sample) in self.refused.by_count() {
-            write_refused(f, rule, sample)?;
-        }
-        oddities::write(f, &self.oddities)?;
-        write_repeats(f, &self.repeats)?;
-        write_forecast(f, self.forecast)?;
-        self.profile.as_ref().map_or(Ok(()), |profile| write_profile(f, profile, self.forecast))
     }
+}
+
+fn write_findings(f: &mut fmt::Formatter<'_>, report: &CheckReport) -> fmt::Result {
+    let figures = [report.records, report.valid, report.refused.count()].map(count);
+    let width = figures[0].len();
+    for (label, figure) in ["rows", "  can be sent", "  would be refused"].into_iter().zip(figures) {
+        writeln!(f, "{label:<20}{figure:>width$}")?;
+    }
+    if let Some(words) = blank_words(report.blank) {
+        writeln!(f, "{words}")?;
+    }
+    for (rule, sample) in report.refused.by_count() {
+        write_refused(f, rule, sample)?;
+    }
+    oddities::write(f, &report.oddities)?;
+    write_repeats(f, &report.repeats)
 }
 
 fn write_refused(f: &mut fmt::Formatter<'_>, rule: &str, sample: &Examples<InvalidRecord, EXAMPLES>) -> fmt::Result {
@@ -144,15 +160,31 @@ fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result
 /// The cells of tags, and what they take beside the rest.
 fn write_profile(f: &mut fmt::Formatter<'_>, profile: &ProfileCells, forecast: Forecast) -> fmt::Result {
     let ProfileForecast { calls, rate_per_s } = forecast.profiles;
-    let of_tags: Vec<String> =
-        profile.of_tags.iter().map(|(tag, cells)| format!("{} in {}", printable(&tag.to_string()), count(*cells))).collect();
-    let has = if profile.records == 1 { "has" } else { "have" };
-    writeln!(f, "\nprofile: {} {has} cells of tags: {}", counted(profile.records, "row"), of_tags.join(", "))?;
+    writeln!(f, "\n{}", cell_counts(profile))?;
     let (time, in_all) = (forecast.profiles.time(), |other: Duration| humantime::format_duration(other.max(forecast.profiles.time())));
     let (calls, rate) = (counted(calls, "request"), count(rate_per_s.get().into()));
     write!(f, "  {calls} of portrait_set, {} at {rate} a second, beside the others; ", humantime::format_duration(time))?;
     writeln!(f, "in all {}, in batches {}", in_all(forecast.time()), in_all(forecast.batches.time()))?;
     writeln!(f, "  {}", columns::PUSHED)
+}
+
+/// What a run takes that sends tags alone.
+fn write_profiles_alone(f: &mut fmt::Formatter<'_>, report: &CheckReport) -> fmt::Result {
+    let forecast = report.forecast.profiles;
+    let (calls, rate) = (counted(forecast.calls, "request"), count(forecast.rate_per_s.get().into()));
+    writeln!(f, "\nforecast: {calls} of portrait_set, {} at {rate} a second", humantime::format_duration(forecast.time()))?;
+    let Some(profile) = &report.profile else { return Ok(()) };
+    writeln!(f, "\n{}", cell_counts(profile))?;
+    writeln!(f, "  the other rows take no request; a user whom the service does not know takes an import and one more portrait_set")?;
+    writeln!(f, "  {}", columns::PUSHED)
+}
+
+/// How many rows have cells of tags.
+fn cell_counts(profile: &ProfileCells) -> String {
+    let of_tags: Vec<String> =
+        profile.of_tags.iter().map(|(tag, cells)| format!("{} in {}", printable(&tag.to_string()), count(*cells))).collect();
+    let has = if profile.records == 1 { "has" } else { "have" };
+    format!("profile: {} {has} cells of tags: {}", counted(profile.records, "row"), of_tags.join(", "))
 }
 
 /// How many of a sample are not shown.
@@ -196,11 +228,15 @@ mod tests {
         report
     }
 
+    fn told(text: &str) -> String {
+        Told { report: &report(text), columns: ColumnsNeeded::OfIds }.to_string()
+    }
+
     #[test]
     fn the_report_says_what_would_be_refused_and_why_then_duplicates_then_the_forecast() {
         let mut text = "UserID,Nick\nada,\nada,A\nx@y,\n,empty\n ab,\na\u{1b}[2Jc,\ne\t,\na\u{a0},\nshort\n".to_owned();
         text.extend((0..2_000).map(|number| format!("user_{number},\n")));
-        insta::assert_snapshot!(report(&text), @r#"
+        insta::assert_snapshot!(told(&text), @r#"
         rows                2,009
           can be sent       2,003
           would be refused      6
@@ -232,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_report_without_findings_is_short() {
-        insta::assert_snapshot!(report("UserID\na\nb\n"), @r"
+        insta::assert_snapshot!(told("UserID\na\nb\n"), @r"
         rows                2
           can be sent       2
           would be refused  0
@@ -245,9 +281,9 @@ mod tests {
 
     #[test]
     fn blank_lines_are_told_where_there_are_any() {
-        let told = report("UserID,Nick\na,\n,\n\nb,\n").to_string();
-        assert!(told.contains("\n2 blank lines skipped\n"), "{told}");
-        assert!(report("UserID,Nick\na,\n,\n").to_string().contains("\n1 blank line skipped\n"));
+        let two = told("UserID,Nick\na,\n,\n\nb,\n");
+        assert!(two.contains("\n2 blank lines skipped\n"), "{two}");
+        assert!(told("UserID,Nick\na,\n,\n").contains("\n1 blank line skipped\n"));
     }
 
     #[test]

@@ -101,6 +101,23 @@ fn the_command_for_the_rejects_sends_what_the_run_sent_at_its_pace() {
 }
 
 #[test]
+fn a_rehearsal_forecasts_the_profiles_and_no_import() {
+    let bench = CliFixture::new();
+    let rows: Vec<String> = (1..=500).map(|row| format!("user{row},nick{row},{}\n", if row % 2 == 0 { "1" } else { "" })).collect();
+    bench.write("users.csv", "UserID,Nick,Tag_Profile_IM_Level\n".to_owned() + &rows.concat());
+    for (flags, forecast) in [
+        (&[][..], "\nforecast: 250 requests of portrait_set, 2s at 200 a second\n"),
+        (&["--profile-rate", "50"], "\nforecast: 250 requests of portrait_set, 5s at 50 a second\n"),
+        (&["--batch"], "\nforecast: 250 requests of portrait_set, 2s at 200 a second\n"),
+    ] {
+        let run = bench.call(&["import", "users.csv", "--profile-only", "--dry-run"]).args(flags).run().exits(0);
+        let forecasts = run.stdout.matches("a second").count();
+        assert!(run.stdout.contains(forecast) && forecasts == 1 && !run.stdout.contains("in batches"), "{}", run.stdout);
+        assert!(run.stdout.contains("profile: 250 rows have cells of tags: Level in 250"), "{}", run.stdout);
+    }
+}
+
+#[test]
 fn profiles_alone_need_a_column_of_profiles() {
     let (bench, sandbox) = (CliFixture::new(), sandbox(&[]));
     for (header, hints) in [
