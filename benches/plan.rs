@@ -193,11 +193,8 @@ fn finish(path: &Path, mut draft: PlanDraft, rows: u64) {
         (open.number, open.token)
     };
     let (run, _) = timed("state: begin", rows, || begin(&mut draft));
-    let taken = draft
-        .lists()
-        .unwrap()
-        .0
-        .map(|planned| planned.map(|planned| SendOutcome { id: planned.id, row: planned.row, sent: Sent::Taken { at: 2 } }));
+    let taken =
+        draft.lists().unwrap().0.map(|planned| planned.map(|planned| SendOutcome::new(planned.id, planned.row, Sent::Taken { at: 2 })));
     timed("state: finish", rows, || state.finish(taken, Finish { run, at: 3, ..Finish::default() }).unwrap());
 }
 

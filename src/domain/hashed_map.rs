@@ -1,10 +1,13 @@
-//! Maps whose keys are hashes already, so that nothing hashes them once more.
+//! Maps and sets whose keys are hashes already, so that nothing hashes them once more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by keys that are one `u64`, evenly spread.
 pub type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<IdentityHasher>>;
+
+/// A set of the same.
+pub type HashedSet<K> = HashSet<K, BuildHasherDefault<IdentityHasher>>;
 
 /// Takes a key for its own hash.
 #[derive(Debug, Clone, Default)]

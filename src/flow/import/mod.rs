@@ -7,6 +7,7 @@ mod batch_trial;
 mod fresh_rows;
 mod import_flow;
 mod last_accepted;
+mod made_accounts;
 mod profile_calls;
 mod reorder_buffer;
 mod send_outcomes;
@@ -34,6 +35,7 @@ use crate::io::journal::disk::Disk;
 use crate::io::journal::{Journal, OutcomeSink, RunSpec};
 use crate::io::roster::{Record, Roster};
 use import_flow::ImportFlow;
+pub use made_accounts::ImportedRows;
 pub use send_outcomes::SendOutcomes;
 pub use state_filling::{FillError, StateFilling};
 pub use tag_rows::TagRows;
@@ -188,6 +190,8 @@ pub struct ImportOutcome<L, E> {
     pub lane: Lane,
     /// Rows that failed only after a long wait, since nothing could show whether the service was well.
     pub unjudged: u64,
+    /// Rows whose accounts were imported since the service did not know them, though `portrait_set` alone was to be sent.
+    pub imported_rows: ImportedRows,
 }
 
 /// The sink has failed: nothing can be recorded any more. What it committed before stays.
@@ -232,7 +236,9 @@ where
     let (ImportFlow { workload, tally, settled, .. }, traffic, unjudged) = dispatcher.end();
     let lane = workload.lane();
     match closed {
-        Ok((end, sink)) => Ok(ImportOutcome { end, sink, tally, settled, traffic, lane, unjudged }),
+        Ok((end, sink)) => {
+            Ok(ImportOutcome { end, sink, tally, settled, traffic, lane, unjudged, imported_rows: workload.into_imported_rows() })
+        }
         Err(error) => Err(ImportFailed { error, traffic, lane }),
     }
 }

@@ -124,6 +124,7 @@ impl ImportWorkload {
 
     /// The service has the account of a row: the row settles, or gets its profile.
     pub(super) fn imported(&mut self, row: u64, charges: Charges, at: ClockReading) {
+        self.note_made(row);
         match self.buffer.open(row).map(|open| (open.calls, open.place)) {
             Some((RowCalls::ImportAndProfile, place)) => {
                 self.put(row, Place::Imported);

@@ -35,6 +35,14 @@ impl UnsettledRecord {
         }
     }
 
+    pub(super) const fn user_id(&self) -> UserKey {
+        self.user_id
+    }
+
+    pub(super) const fn row_of_file(&self) -> u64 {
+        self.record.row
+    }
+
     /// # Panics
     /// Never: an invalid record is settled from the start.
     pub(super) fn account(&self) -> &Account {

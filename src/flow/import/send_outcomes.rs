@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use super::ImportedRows;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::cells::CellRules;
 use crate::domain::change::{PaddedId, milliseconds};
@@ -10,10 +11,13 @@ use crate::domain::outcome::Status;
 use crate::domain::verdict::is_certain_refusal;
 use crate::io::extsort::{ExternalSorter, Sorted, take};
 use crate::io::journal::results::{FailedCall, ResultRecord, Results, ResultsError};
-use crate::io::state::{SendOutcome, Sent};
+use crate::io::state::{Earlier, SendOutcome, Sent};
 
 /// Bytes of [`to_bytes`].
-pub(super) const BYTES: usize = ID + 17;
+pub(super) const BYTES: usize = ID + 18;
+/// Calls that a row without an import of its own takes at least if its account is imported all the same: one that finds no account, the
+/// import, and the tags.
+const CALLS_WITH_IMPORT: u64 = 3;
 
 /// The outcomes of rows that were to be sent, in order of ids and then of rows.
 #[derive(Debug)]
@@ -30,11 +34,12 @@ impl SendOutcomes {
         Self { sorted: None, unknown: 0 }
     }
 
-    /// Reads results and sorts them, in temporary files in `folder`. Their UserIDs are the input's cells, which `rules` read.
+    /// Reads results and sorts them, in temporary files in `folder`. Their UserIDs are the input's cells, which `rules` read. The process that
+    /// has written the last of them knows which accounts the service had not known.
     ///
     /// # Errors
     /// The disk's, or results that aren't as the journal wrote them.
-    pub fn read(results: impl io::Read, rules: &CellRules, folder: &Path) -> io::Result<Self> {
+    pub fn read(results: impl io::Read, rules: &CellRules, imported_rows: Option<&ImportedRows>, folder: &Path) -> io::Result<Self> {
         let mut sorter = ExternalSorter::in_folder(folder);
         let mut unknown = 0;
         for entry in whole_results(BufReader::new(results))? {
@@ -42,7 +47,9 @@ impl SendOutcomes {
             if let Some((id, sent)) = rules.valid_id(&entry.user_id).zip(sent(&entry)) {
                 // What was refused for the row's own fault makes nothing wait, even if some of its tags may have been taken.
                 unknown += u64::from(entry.status == Ok(Status::Failed) && !entry.error_code.is_some_and(is_certain_refusal));
-                sorter.push(to_bytes(&SendOutcome { id: PaddedId::new(id.as_str().as_bytes()), row: entry.row, sent }))?;
+                let earlier = if may_be_imported(&entry, imported_rows) { Earlier::InDoubtIfLeft } else { Earlier::Holds };
+                let outcome = SendOutcome::new(PaddedId::new(id.as_str().as_bytes()), entry.row, sent);
+                sorter.push(to_bytes(&SendOutcome { earlier, ..outcome }))?;
             }
         }
         Ok(Self { sorted: Some(sorter.finish()?), unknown })
@@ -77,6 +84,12 @@ pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
     })
 }
 
+/// Whether a row whose account was not to be imported may have imported it. Where nobody knows, as many calls as that takes say that it may.
+pub(super) fn may_be_imported(entry: &ResultRecord, imported_rows: Option<&ImportedRows>) -> bool {
+    let is_known = imported_rows.and_then(|rows| rows.has(entry.row));
+    is_known.unwrap_or_else(|| entry.attempts.is_none_or(|attempts| attempts >= CALLS_WITH_IMPORT))
+}
+
 /// What came of a row that failed. What its tags met says so in front.
 fn failed(entry: &ResultRecord) -> Sent {
     let is_refused = entry.error_code.is_some_and(is_certain_refusal);
@@ -100,13 +113,18 @@ pub(super) fn to_bytes(outcome: &SendOutcome) -> [u8; BYTES] {
     bytes[..ID].copy_from_slice(outcome.id.padded());
     bytes[ID..ID + 8].copy_from_slice(&outcome.row.to_be_bytes());
     bytes[ID + 8] = kind;
-    bytes[ID + 9..].copy_from_slice(&at.to_be_bytes());
+    bytes[ID + 9] = match outcome.earlier {
+        Earlier::Holds => 0,
+        Earlier::InDoubtIfLeft => 1,
+        Earlier::InDoubt => 2,
+    };
+    bytes[ID + 10..].copy_from_slice(&at.to_be_bytes());
     bytes
 }
 
 pub(super) fn from_bytes(bytes: &[u8; BYTES]) -> SendOutcome {
     let mut rest = bytes.as_slice();
-    let (id, row, [kind], at) = (take(&mut rest), take(&mut rest), take(&mut rest), i64::from_be_bytes(take(&mut rest)));
+    let (id, row, [kind, earlier], at) = (take(&mut rest), take(&mut rest), take(&mut rest), i64::from_be_bytes(take(&mut rest)));
     let sent = match kind {
         0 => Sent::Taken { at },
         1 => Sent::Refused,
@@ -114,7 +132,12 @@ pub(super) fn from_bytes(bytes: &[u8; BYTES]) -> SendOutcome {
         4 => Sent::TagsUnknown { at },
         _ => Sent::Unknown,
     };
-    SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent }
+    let earlier = match earlier {
+        0 => Earlier::Holds,
+        1 => Earlier::InDoubtIfLeft,
+        _ => Earlier::InDoubt,
+    };
+    SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent, earlier }
 }
 
 #[cfg(test)]
@@ -124,8 +147,10 @@ mod tests {
     #[test]
     fn an_outcome_is_read_as_it_was_written() {
         for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown, Sent::TagsRefused { at: 6 }, Sent::TagsUnknown { at: 7 }] {
-            let outcome = SendOutcome { id: PaddedId::new(b"u"), row: 9, sent };
-            assert_eq!(from_bytes(&to_bytes(&outcome)), outcome);
+            for earlier in [Earlier::Holds, Earlier::InDoubtIfLeft, Earlier::InDoubt] {
+                let outcome = SendOutcome { earlier, ..SendOutcome::new(PaddedId::new(b"u"), 9, sent) };
+                assert_eq!(from_bytes(&to_bytes(&outcome)), outcome);
+            }
         }
     }
 }

@@ -7,25 +7,26 @@ use std::time::SystemTime;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::ImportScope;
-use super::send_outcomes::{self, sent, whole_results};
+use super::send_outcomes::{self, may_be_imported, sent, whole_results};
 use super::tag_rows::TagRows;
+use super::{ImportScope, ImportedRows};
 use crate::domain::change::{AccountCall, Ops, PROFILE_BYTES, PaddedId, PlanCounts, ProfileHashes, milliseconds};
 use crate::domain::guard::Filled;
 use crate::domain::known_tags::RecordTags;
-use crate::domain::outcome::OutcomeCounts;
+use crate::domain::outcome::{OutcomeCounts, Status};
 use crate::domain::position::InputPosition;
 use crate::domain::target::Target;
 use crate::io::extsort::ExternalSorter;
 use crate::io::files::{folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
+use crate::io::journal::results::{FailedCall, ResultRecord};
 use crate::io::roster::{Format, InputFile, Roster};
-use crate::io::state::{ImportedRow, NewRun, RunInput, RunRecord, RunTotals, SendOutcome, StateDb, StateError, StateLock};
+use crate::io::state::{Earlier, ImportedRow, NewRun, RunInput, RunRecord, RunTotals, SendOutcome, StateDb, StateError, StateLock};
 
 /// The command by which a state knows the run of an import.
 const IMPORT: &str = "import";
 /// Bytes of a row while they are sorted.
-const ROW_BYTES: usize = send_outcomes::BYTES + PROFILE_BYTES;
+const ROW_BYTES: usize = send_outcomes::BYTES + 1 + PROFILE_BYTES;
 
 /// Why a state is not filled.
 #[derive(Debug, Error)]
@@ -49,6 +50,8 @@ pub struct StateFilling<'a> {
     pub paths: &'a RunPaths,
     /// What the import has sent of its records.
     pub scope: ImportScope,
+    /// The rows of a run of profiles alone that have imported their accounts, as far as this process knows.
+    pub imported_rows: Option<&'a ImportedRows>,
     /// Draws what a new state, or a run, is known by; never 0.
     pub draw: fn() -> u64,
 }
@@ -72,28 +75,51 @@ impl StateFilling<'_> {
     pub fn finish(&self, (file, format): (&InputFile, &Format), tally: OutcomeCounts, now: SystemTime) -> Result<(), FillError> {
         let mut state = self.lock.open_or_create(self.target, (self.draw)())?;
         let mut sorter = ExternalSorter::in_folder(folder_of(self.lock.path()));
-        let (input, filled, mut tags) = self.read(file, format, &mut sorter)?;
+        let ReadRows { input, filled, mut tags, unsent } = self.read(file, format, &mut sorter)?;
         let rows = sorter.finish()?.map(|bytes| {
             let row = row_from_bytes(&bytes?);
-            let tags = tags.read(row.outcome.row)?;
-            Ok(match self.scope {
-                ImportScope::ProfilesOnly => ImportedRow { account: AccountCall::Left, profile: ProfileHashes::default(), tags, ..row },
-                ImportScope::Everything => ImportedRow { tags, ..row },
-            })
+            Ok(ImportedRow { tags: tags.read(row.outcome.row)?, ..row })
         });
         let ops = Ops::default();
+        let (counts, done) = self.counts(tally, unsent);
         let new = NewRun {
-            counts: PlanCounts { create: tally.imported + tally.failed, invalid: tally.invalid, ..PlanCounts::default() },
+            counts,
             filled,
             token: (self.draw)(),
             ends_with_newline: Some(file.ends_with_newline()?),
             uuids: format.cells.uuids,
             ..NewRun::bare(IMPORT, milliseconds(now), input, &ops)
         };
-        let done = RunTotals { created: tally.imported, failed: tally.failed, ..RunTotals::default() };
         state.import_finished(self.identity(), &new, rows, done)?;
         self.lock.keep();
         Ok(())
+    }
+
+    /// The run as it is noted. Profiles alone create nobody, but for users whom the service did not know.
+    fn counts(&self, OutcomeCounts { imported, failed, invalid, .. }: OutcomeCounts, unsent: u64) -> (PlanCounts, RunTotals) {
+        let (none, nothing_done) = (PlanCounts { invalid, ..PlanCounts::default() }, RunTotals { failed, ..RunTotals::default() });
+        match self.scope {
+            ImportScope::Everything => (PlanCounts { create: imported + failed, ..none }, RunTotals { created: imported, ..nothing_done }),
+            ImportScope::ProfilesOnly => (
+                PlanCounts { update: imported + failed - unsent, unchanged: unsent, ..none },
+                RunTotals { updated: imported - unsent, ..nothing_done },
+            ),
+        }
+    }
+
+    /// Whether a row has imported its account, and what that says of what was known before.
+    fn account_call(&self, entry: &ResultRecord) -> (AccountCall, Earlier) {
+        if self.scope == ImportScope::Everything {
+            return (AccountCall::Imported, Earlier::Holds);
+        }
+        // A failed import says so itself.
+        let has_failed = entry.status == Ok(Status::Failed) && entry.failed_call == FailedCall::Account;
+        let is_imported = has_failed || self.imported_rows.and_then(|rows| rows.has(entry.row)) == Some(true);
+        match (is_imported, may_be_imported(entry, self.imported_rows)) {
+            (true, _) => (AccountCall::Imported, Earlier::InDoubt),
+            (false, true) => (AccountCall::Left, Earlier::InDoubt),
+            (false, false) => (AccountCall::Left, Earlier::Holds),
+        }
     }
 
     /// Whether the state has been filled from a finished import whose input ended there and is gone.
@@ -114,13 +140,14 @@ impl StateFilling<'_> {
     }
 
     /// Reads the input and its results side by side.
-    fn read(&self, file: &InputFile, format: &Format, sorter: &mut ExternalSorter<ROW_BYTES>) -> io::Result<(RunInput, Filled, TagRows)> {
+    fn read(&self, file: &InputFile, format: &Format, sorter: &mut ExternalSorter<ROW_BYTES>) -> io::Result<ReadRows> {
         let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
         let mut roster = Roster::of(file, format).map_err(io::Error::other)?;
         let mut entries = whole_results(BufReader::new(File::open(&self.paths.results)?))?;
         let stat = file.fingerprint()?;
         let mut filled = Filled::of(roster.header().tags().cloned());
         let mut tags = TagRows::in_folder(folder_of(self.lock.path()), roster.header().tags().cloned())?;
+        let mut unsent = 0;
         while let Some(view) = roster.next_view() {
             let view = view.map_err(|error| bad(&error.to_string()))?;
             let entry = entries.next().ok_or_else(|| bad("the results end before the input"))??;
@@ -135,29 +162,45 @@ impl StateFilling<'_> {
             tags.push(view.tags(), &mut filled)?;
             // What no call carried is not known.
             let is_sent = self.scope == ImportScope::Everything || view.tags().next().is_some();
+            unsent += u64::from(!is_sent);
             if let Some(sent) = sent(&entry).filter(|_| is_sent) {
-                let outcome = SendOutcome { id: PaddedId::new(account.user_id.as_bytes()), row: view.row, sent };
-                sorter.push(row_to_bytes(&outcome, ProfileHashes::of(account.profile())))?;
+                let (account_call, earlier) = self.account_call(&entry);
+                let outcome = SendOutcome { earlier, ..SendOutcome::new(PaddedId::new(account.user_id.as_bytes()), view.row, sent) };
+                sorter.push(row_to_bytes(&outcome, account_call, ProfileHashes::of(account.profile())))?;
             }
         }
         let end = roster.at();
-        Ok((RunInput { len: end.offset, digest: end.digest, stat }, filled, tags))
+        Ok(ReadRows { input: RunInput { len: end.offset, digest: end.digest, stat }, filled, tags, unsent })
     }
 }
 
+/// What input and results say together, but for the rows themselves.
+struct ReadRows {
+    input: RunInput,
+    filled: Filled,
+    tags: TagRows,
+    /// Valid rows for which nothing was sent.
+    unsent: u64,
+}
+
 /// Sorts by id, then by row.
-fn row_to_bytes(outcome: &SendOutcome, profile: ProfileHashes) -> [u8; ROW_BYTES] {
+fn row_to_bytes(outcome: &SendOutcome, account: AccountCall, profile: ProfileHashes) -> [u8; ROW_BYTES] {
     let mut bytes = [0; ROW_BYTES];
     let (front, back) = bytes.split_at_mut(send_outcomes::BYTES);
     front.copy_from_slice(&send_outcomes::to_bytes(outcome));
-    back.copy_from_slice(&profile.to_bytes());
+    back[0] = u8::from(account == AccountCall::Imported);
+    back[1..].copy_from_slice(&profile.to_bytes());
     bytes
 }
 
 /// Without its tags.
 fn row_from_bytes(bytes: &[u8; ROW_BYTES]) -> ImportedRow {
-    let (outcome, profile) = bytes.split_first_chunk().expect("the lengths are constants that add up");
+    let (outcome, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");
+    let ([is_imported], profile) = rest.split_first_chunk().expect("the lengths are constants that add up");
     let profile = profile.first_chunk().expect("the lengths are constants that add up");
-    let (outcome, profile) = (send_outcomes::from_bytes(outcome), ProfileHashes::from_bytes(profile));
-    ImportedRow { outcome, account: AccountCall::Imported, profile, tags: RecordTags::default() }
+    let (account, profile) = match is_imported {
+        0 => (AccountCall::Left, ProfileHashes::default()),
+        _ => (AccountCall::Imported, ProfileHashes::from_bytes(profile)),
+    };
+    ImportedRow { outcome: send_outcomes::from_bytes(outcome), account, profile, tags: RecordTags::default() }
 }

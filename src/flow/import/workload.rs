@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::batch_trial::BatchTrial;
 use super::fresh_rows::{Afterwards, FreshRow, FreshRows};
 use super::last_accepted::{Accepted, LastAccepted};
+use super::made_accounts::{ImportedRows, MadeAccounts};
 use super::profile_calls::{Place, ProfileCalls};
 use super::reorder_buffer::{ReorderBuffer, SettledRecord, UnsettledRecord};
 use super::user_order::{UserKey, UserOrder};
@@ -49,6 +50,7 @@ pub struct ImportWorkload {
     pub(super) buffer: ReorderBuffer,
     pub(super) fresh: FreshRows,
     pub(super) profiles: ProfileCalls,
+    pub(super) made: MadeAccounts,
     user_order: UserOrder,
     accepted: LastAccepted,
     pub(super) batch_trial: BatchTrial,
@@ -66,6 +68,7 @@ impl ImportWorkload {
             buffer: ReorderBuffer::new(first_row),
             fresh: FreshRows::default(),
             profiles: ProfileCalls::default(),
+            made: MadeAccounts::new(first_row),
             user_order: UserOrder::default(),
             accepted: LastAccepted::default(),
             batch_trial: BatchTrial::default(),
@@ -101,6 +104,7 @@ impl ImportWorkload {
             return;
         }
         self.accepted.forget(user_id);
+        self.import_as_well(row);
         if self.user_order.enter(user_id, row) {
             self.enqueue(row);
         }
@@ -187,7 +191,7 @@ impl ImportWorkload {
         self.profiles.change_place(place, Place::None);
         match (self.user_order.leave(user_id), accepted) {
             (Some(next), _) => {
-                self.import_as_well_after(calls, next);
+                self.import_as_well(next);
                 self.enqueue(next);
             }
             (None, Some(account)) => self.accepted.note(Accepted { account, user_id, at: at.now, calls }),
@@ -196,11 +200,29 @@ impl ImportWorkload {
     }
 
     /// After a row whose account only this run has made, a later row of the user brings its own nickname and avatar: the last one wins.
-    fn import_as_well_after(&mut self, calls: RowCalls, next: u64) {
-        let was_unknown = self.scope == ImportScope::ProfilesOnly && calls == RowCalls::ImportAndProfile;
-        if let Some(open) = self.buffer.open_mut(next).filter(|_| was_unknown) {
+    fn import_as_well(&mut self, row: u64) {
+        let made = &self.made;
+        if let Some(open) = self.buffer.open_mut(row).filter(|open| open.calls == RowCalls::ProfileOnly && made.has_user(open.user_id())) {
             open.calls = RowCalls::ImportAndProfile;
         }
+    }
+
+    /// An account was imported that the service had not known.
+    pub(super) fn note_made(&mut self, row: u64) {
+        let Some(open) = self.buffer.open(row) else { return };
+        let is_made = match (self.scope, open.place) {
+            (_, Place::ImportingUnknown(_)) | (ImportScope::ProfilesOnly, _) => true,
+            (ImportScope::Everything, Place::None | Place::Importing | Place::Imported) => false,
+        };
+        if is_made {
+            self.made.note(open.row_of_file(), open.user_id());
+        }
+    }
+
+    /// The rows whose accounts were imported though that was not planned.
+    #[must_use]
+    pub fn into_imported_rows(self) -> ImportedRows {
+        self.made.rows.sorted()
     }
 
     pub(super) fn finish_single(&mut self, job: &Job<Rows>, failure: Option<Failure>, at: ClockReading) -> Followup<Rows> {

@@ -18,7 +18,7 @@ use crate::domain::position::InputPosition;
 use crate::domain::verdict::{HaltReason, SuccessSeen};
 use crate::flow::calls::{self, CallsFailed};
 use crate::flow::dispatch::{AbortCause, Clocks, DispatchDependencies, DispatchSettings, Known, Progress};
-use crate::flow::import::{self, ImportEnd, ImportEnds, ImportFailed, ImportOutcome, ImportSettings, Lane, SendOutcomes};
+use crate::flow::import::{self, ImportEnd, ImportEnds, ImportFailed, ImportOutcome, ImportSettings, ImportedRows, Lane, SendOutcomes};
 use crate::io::api::Api;
 use crate::io::api::usersig::Signer;
 use crate::io::files::atomic::{AtomicFile, Readers};
@@ -176,7 +176,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         (report.tally, report.this_process, report.unjudged) = (before + sent.tally, sent.tally, sent.unjudged);
         (report.traffic, report.lane) = (sent.traffic, sent.lane);
         let end = match sent.end {
-            ImportEnd::Finished if self.setup.limit.is_none() => return self.finish(sent.sink.0, report).await,
+            ImportEnd::Finished if self.setup.limit.is_none() => return self.finish((sent.sink.0, &sent.imported_rows), report).await,
             ImportEnd::Finished | ImportEnd::LimitReached => {
                 // The missing accounts wait for a run without a limit.
                 report.wait =
@@ -225,9 +225,13 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
     }
 
     /// All rows have their outcomes: the missing accounts, then the state, then the checkpoint.
-    async fn finish(&self, mut journal: Journal<OsDisk>, report: &mut SyncReport) -> Result<ImportEnd<FeedError>, SyncError> {
+    async fn finish(
+        &self,
+        (mut journal, imported_rows): (Journal<OsDisk>, &ImportedRows),
+        report: &mut SyncReport,
+    ) -> Result<ImportEnd<FeedError>, SyncError> {
         self.setup.observe(SyncProgress::RowsDone)?;
-        let left = self.own_results()?;
+        let left = self.own_results(imported_rows)?;
         let mut state = StateDb::open(&self.setup.state)?;
         let run = (self.open_run.number, self.open_run.token);
         // Nobody is kicked, and nothing ends as finished, by a state that knows nothing of this run.
@@ -256,10 +260,10 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         Ok(ImportEnd::Finished)
     }
 
-    fn own_results(&self) -> Result<SendOutcomes, SyncError> {
+    fn own_results(&self, imported_rows: &ImportedRows) -> Result<SendOutcomes, SyncError> {
         let paths = &self.setup.paths;
         let read = || match journal::committed_results(paths)? {
-            Some(results) => SendOutcomes::read(results, &self.setup.input.format.cells, self.setup.scratch_folder()),
+            Some(results) => SendOutcomes::read(results, &self.setup.input.format.cells, Some(imported_rows), self.setup.scratch_folder()),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, "they are not what the checkpoint says of them")),
         };
         read().map_err(|source| SyncError::Results { path: paths.results.clone(), source })

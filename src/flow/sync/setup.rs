@@ -238,7 +238,7 @@ impl Setup {
         let read = || match (of_that_run, journal::committed_results(&self.paths)?) {
             // Its cells are read as that run has read them.
             (Some(checkpoint), Some(results)) => {
-                SendOutcomes::read(results, &CellRules::of_flags(&checkpoint.reading.flags), self.scratch_folder())
+                SendOutcomes::read(results, &CellRules::of_flags(&checkpoint.reading.flags), None, self.scratch_folder())
             }
             (None, _) | (_, None) => Ok(SendOutcomes::none()),
         };

@@ -35,6 +35,8 @@ pub struct ResultRecord {
     pub error_code: Option<i64>,
     /// Which call its `error_info` is about.
     pub failed_call: FailedCall,
+    /// `None` for what is no number.
+    pub attempts: Option<u64>,
     /// `None` for one that is no time.
     pub finished_at: Option<SystemTime>,
     /// What is wrong with the columns behind the status.
@@ -173,9 +175,9 @@ fn parse(record: &[u8], at: u64) -> Result<ResultRecord, MalformedResult> {
     let line = number(&line).ok_or(malformed("its line is not a number"))?;
     let (error_code, finished_at) = (number_or_none(&code), time(&finished_at));
     let flaw = flaw((&code, error_code), &attempts, finished_at);
-    let failed_call = failed_call(&info);
+    let (failed_call, attempts) = (failed_call(&info), number(&attempts));
     let (user_id, status) = (user_id.into(), status_named(&status));
-    Ok(ResultRecord { at, row, line, user_id, status, error_code, failed_call, finished_at, flaw })
+    Ok(ResultRecord { at, row, line, user_id, status, error_code, failed_call, attempts, finished_at, flaw })
 }
 
 fn failed_call(info: &[u8]) -> FailedCall {
@@ -276,11 +278,12 @@ mod tests {
         let results = Results::new(io::Cursor::new(format!("{RESULTS_HEADER}{text}"))).unwrap();
         let entries: Vec<_> = results.map(|result| result.unwrap().unwrap()).collect();
         let finished_at = Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123));
-        let entry = |at, row, line, user_id: &[u8], (status, error_code)| {
-            let (user_id, status) = (user_id.into(), Ok(status));
-            ResultRecord { at, row, line, user_id, status, error_code, failed_call: FailedCall::Account, finished_at, flaw: None }
+        let entry = |[at, row, line, attempts]: [u64; 4], user_id: &[u8], (status, error_code)| {
+            let (user_id, status, attempts, failed_call) = (user_id.into(), Ok(status), Some(attempts), FailedCall::Account);
+            ResultRecord { at, row, line, user_id, status, error_code, failed_call, attempts, finished_at, flaw: None }
         };
-        assert_eq!(entries, [entry(2, 1, 2, b"a \"b\",\n", (Status::Failed, Some(70402))), entry(5, 2, 4, b"", (Status::Invalid, None))]);
+        let first = entry([2, 1, 2, 5], b"a \"b\",\n", (Status::Failed, Some(70402)));
+        assert_eq!(entries, [first, entry([5, 2, 4, 0], b"", (Status::Invalid, None))]);
     }
 
     #[test]

@@ -135,7 +135,7 @@ mod tests {
         });
         let open = state.begin(new, planned, missing, std::iter::empty()).unwrap();
         state.mark_sent_up_to(u64::MAX >> 1).unwrap();
-        let settled = sent.iter().map(|number| Ok(SendOutcome { id: id(*number), row: *number, sent: came(*number) }));
+        let settled = sent.iter().map(|number| Ok(SendOutcome::new(id(*number), *number, came(*number))));
         state.finish(settled, Finish { run: (open.number, open.token), at: 3, ..Finish::default() }).unwrap();
     }
 

@@ -31,7 +31,7 @@ pub use account::{AccountAfterRun, AccountCounts};
 pub use corrections::Discrepancy;
 pub use imported::ImportedRow;
 pub use missing::{MissingAction, MissingActionRecord};
-pub use run_record::{Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
+pub use run_record::{Earlier, Finish, NewRun, OpenRun, RunInput, RunRecord, RunTotals, SendOutcome, Sent};
 
 use crate::domain::target::Target;
 use crate::io::files::atomic::{AtomicFile, Readers};

@@ -4,7 +4,7 @@ use std::io;
 use std::iter::Peekable;
 
 use super::account::AccountAfterRun;
-use super::run_record::{SendOutcome, Sent};
+use super::run_record::{Earlier, SendOutcome, Sent};
 use crate::domain::change::{AccountCall, Carried, InDoubt, KnownAccount, ProfileHashes};
 use crate::domain::known_tags::{TagHash, TagNumber};
 
@@ -44,7 +44,8 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
             let held = if is_announced { Some(KnownAccount::once_sent(before, carried)) } else { before };
             return Ok(held.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known));
         };
-        let held = if planned.found.has(InDoubt::EXISTENCE) { before } else { after(before, carried, came) };
+        let before = if is_void(came.earlier, account) { before.map(KnownAccount::doubted) } else { before };
+        let held = if planned.found.has(InDoubt::EXISTENCE) { before } else { after(before, carried, came.sent) };
         Ok(held.map_or(AccountAfterRun::Unknown, |mut held| {
             held.in_doubt = held.in_doubt.and(planned.found.without(InDoubt::EXISTENCE));
             planned.found_tags.iter().for_each(|number| held.tags.doubt(*number));
@@ -52,15 +53,23 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
         }))
     }
 
-    fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<Sent>> {
+    fn outcome(&mut self, id: &[u8], row: u64) -> io::Result<Option<SendOutcome>> {
         let mut found = None;
         while let Some(next) = self.outcomes.next_if(|next| next.as_ref().is_ok_and(|next| next.id.as_bytes() <= id) || next.is_err()) {
             let outcome = next?;
             if outcome.id.as_bytes() == id && outcome.row == row {
-                found = Some(outcome.sent);
+                found = Some(outcome);
             }
         }
         Ok(found)
+    }
+}
+
+/// Whether the account may have been made anew by the row.
+const fn is_void(earlier: Earlier, account: AccountCall) -> bool {
+    match (earlier, account) {
+        (Earlier::Holds, _) | (Earlier::InDoubtIfLeft, AccountCall::Imported) => false,
+        (Earlier::InDoubtIfLeft, AccountCall::Left) | (Earlier::InDoubt, _) => true,
     }
 }
 

@@ -172,6 +172,26 @@ pub struct SendOutcome {
     pub id: PaddedId,
     pub row: u64,
     pub sent: Sent,
+    pub earlier: Earlier,
+}
+
+/// Whether what was known of an account before a row still holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Earlier {
+    #[default]
+    Holds,
+    /// The service may not have known the account: if the row was not to import it, it may have been made anew.
+    InDoubtIfLeft,
+    /// The service did not know the account, and it was made anew: what the row did not send is in doubt.
+    InDoubt,
+}
+
+impl SendOutcome {
+    /// Of an account that the service knew, or had never had.
+    #[must_use]
+    pub const fn new(id: PaddedId, row: u64, sent: Sent) -> Self {
+        Self { id, row, sent, earlier: Earlier::Holds }
+    }
 }
 
 impl StateDb {

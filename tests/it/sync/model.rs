@@ -509,7 +509,7 @@ impl ModelFixture {
     fn left_by(&self, work: RunKind) -> SendOutcomes {
         let is_its_own = journal::read_checkpoint(&OsDisk, &self.paths()).is_some_and(|checkpoint| checkpoint.work == work);
         match journal::committed_results(&self.paths()).unwrap().filter(|_| is_its_own) {
-            Some(results) => SendOutcomes::read(results, &CellRules::default(), self.folder.path()).unwrap(),
+            Some(results) => SendOutcomes::read(results, &CellRules::default(), None, self.folder.path()).unwrap(),
             None => SendOutcomes::none(),
         }
     }
@@ -565,7 +565,7 @@ impl ModelFixture {
         let settled = (1..).zip(&taken).map(|(row, (number, at))| {
             let cells = records[number];
             let fields = [cells.nick.map(|_| name("nick", cells.nick)), cells.face.map(|_| name("face", cells.face))];
-            let outcome = SendOutcome { id: PaddedId::new(id(*number).as_bytes()), row, sent: Sent::Taken { at: *at } };
+            let outcome = SendOutcome::new(PaddedId::new(id(*number).as_bytes()), row, Sent::Taken { at: *at });
             let profile = Hashes::of([fields[0].as_deref(), fields[1].as_deref()].into());
             Ok(ImportedRow { outcome, account: AccountCall::Imported, profile, tags: tags_of(cells, columns) })
         });

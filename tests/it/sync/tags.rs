@@ -245,10 +245,95 @@ fn a_state_learns_nothing_of_rows_that_profiles_alone_did_not_send() {
     let state = ["--state", "users.state", "--rate", "0", "--results", "profiles.csv", "--profile-only"];
     town.bench.call(&["import", "users.csv"]).args(&state).args(&connection).run().exits(0);
     assert_eq!(town.calls(), calls_of(&["portrait_set a", "import a", "portrait_set a"]), "the service did not know a");
-    // An account that was never imported as the file has it is created, whatever is known of its tags.
+    // What was sent for a is known, its nickname too.
     let new = |id: &str| format!("create {id}: the state does not hold it");
-    let plan = [&*new("a"), "update b: Nick differs", &new("c"), &new("d")];
-    town.night(rows, &plan, &["import a", "portrait_set a", "import b", "import c", "import d"]).exits(0);
+    let plan = ["update b: Nick differs", &new("c"), &new("d")];
+    town.night(rows, &plan, &["import b", "import c", "import d"]).exits(0);
+}
+
+/// The service loses all accounts behind the state's back.
+fn lose_accounts(town: &mut TagFixture, faults: &[&str]) {
+    town.sandbox = TagFixture::new(faults).sandbox;
+    town.looked_at = 0;
+    let endpoint = connection(&town.bench, &town.sandbox.endpoint());
+    town.bench.call(&["state", "users.state", "retarget"]).args(&endpoint.each_ref().map(String::as_str)).run().exits(0);
+}
+
+#[test]
+fn of_an_account_that_had_to_be_made_anew_all_else_is_in_doubt() {
+    let mut town = TagFixture::new(&[]);
+    town.sync("a,A,male,1,x\nb,B,male,1,x\n", &[]).run().exits(0);
+    lose_accounts(&mut town, &[]);
+    let calls = ["portrait_set a", "import a", "portrait_set a"];
+    town.night("a,A,male,2,x\nb,B,male,1,x\n", &["update a: Level differs"], &calls).exits(0);
+    // Its other tags went with the account that was lost.
+    let doubted = "update a: in doubt: the result of an earlier request is unknown";
+    town.night("a,A,male,2,x\nb,B,male,1,x\n", &[doubted], &["import a", "portrait_set a"]).exits(0);
+    assert_eq!(
+        town.tags("a"),
+        json!({ "Tag_Profile_IM_Gender": "Gender_Type_Male", "Tag_Profile_IM_Level": 2, "Tag_Profile_Custom_Vip": "x" })
+    );
+    town.night("a,A,male,2,x\nb,B,male,1,x\n", &[], &[]).exits(0);
+    // A call that is repeated makes nothing doubtful.
+    let mut town = TagFixture::new(&["code=70500,api=portrait_set,id=a,after=1,times=3"]);
+    town.sync("a,A,male,1,x\nb,B,male,1,x\n", &[]).run().exits(0);
+    let run = town.sync("a,A,male,2,x\nb,B,male,1,x\n", &[]).run().exits(0);
+    assert_eq!(run.rows[0].attempts, 4, "{}", run.stderr);
+    town.calls();
+    town.night("a,A,male,2,x\nb,B,male,1,x\n", &[], &[]).exits(0);
+}
+
+#[test]
+fn profiles_alone_tell_the_state_whom_they_had_to_import() {
+    let lost = |faults: &[&str]| {
+        let mut town = TagFixture::new(&[]);
+        town.sync("a,A,,,\nb,B,,,\n", &[]).run().exits(0);
+        lose_accounts(&mut town, faults);
+        town
+    };
+    let rows = "a,other,male,1,x\nb,,male,1,x\nc,C,male,1,x\nd,D,,,\n";
+    let flags = ["--state", "users.state", "--rate", "0", "--results", "profiles.csv", "--profile-only"];
+    for is_stopped in [false, true] {
+        let refused = ["code=40605,api=portrait_set,id=c,after=1,times=1"];
+        let mut town = lost(if is_stopped { &[] } else { &refused });
+        town.bench.write("users.csv", HEADER.to_owned() + rows);
+        let endpoint = connection(&town.bench, &town.sandbox.endpoint());
+        let import = |more: &[&str]| {
+            town.bench.call(&["import", "users.csv"]).args(&flags).args(more).args(&endpoint.each_ref().map(String::as_str)).run()
+        };
+        if is_stopped {
+            import(&["--limit", "2"]).exits(0);
+        }
+        import(&[]).exits(if is_stopped { 0 } else { 3 });
+        town.calls();
+        // The nickname of a is another one than the state knew, that of b went with its account, and c is known, also if its tags are not.
+        // What an earlier process has imported is not known for certain: then all of it is in doubt.
+        let rows = rows.replace("b,,", "b,B,");
+        let doubted = |id: &str| format!("update {id}: in doubt: the result of an earlier request is unknown");
+        let (c, d) = ("update c: Gender, Level and Custom.Vip differ", "create d: the state does not hold it");
+        let (plan, calls) = if is_stopped {
+            (vec!["update a: Nick differs".to_owned(), doubted("b")], vec!["import a", "import b", "import d"])
+        } else {
+            (vec![doubted("b"), c.to_owned()], vec!["import b", "portrait_set c", "import d"])
+        };
+        let plan: Vec<&str> = plan.iter().map(String::as_str).chain([d]).collect();
+        town.night(&rows, &plan, &calls);
+        assert_eq!(town.sandbox.account("a").unwrap().nick.as_deref(), Some("other"));
+        assert_eq!(town.sandbox.account("b").unwrap().nick.as_deref(), Some("B"));
+    }
+}
+
+#[test]
+fn a_run_of_profiles_alone_counts_as_created_nobody_whom_it_has_not_created() {
+    let town = TagFixture::new(&[]);
+    let rows = "a,A,male,1,x\nb,B,male,,\nc,C,,,\nd,D,,,\ne,E,,,\n";
+    town.sync(rows, &[]).run().exits(0);
+    let endpoint = connection(&town.bench, &town.sandbox.endpoint());
+    let flags = ["--state", "users.state", "--rate", "0", "--results", "profiles.csv", "--profile-only"];
+    town.bench.call(&["import", "users.csv"]).args(&flags).args(&endpoint.each_ref().map(String::as_str)).run().exits(0);
+    let shown = town.bench.call(&["state", "users.state"]).run().stdout;
+    let last = shown.lines().find(|line| line.contains(" import ")).unwrap();
+    assert!(last.contains(": 0 to create, 2 to update, 3 unchanged; 0 failed"), "{shown}");
 }
 
 #[test]

@@ -359,6 +359,56 @@ async fn of_an_account_that_only_profiles_had_to_import_the_last_row_wins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_that_is_read_later_wins_over_the_one_that_had_to_import_the_account() {
+    for profile_of_first in [Ok(()), Err(40605)] {
+        let mut harness = ImportHarness::only_profiles();
+        let (mut imported, mut nick) = (false, None);
+        let mut answer = |sent: &SentCall| {
+            if sent.command == SINGLE {
+                imported = true;
+                nick = sent.accounts[0].nick.clone();
+            }
+            match profile_of_first {
+                _ if sent.command == PROFILE && !imported => code(40003),
+                Err(refusal) if sent.command == PROFILE && sent.rows == [1] => code(refusal),
+                _ => fine(sent),
+            }
+        };
+        harness.admit_with_tags("a", "first", &["x"]);
+        harness.run(20, &mut answer);
+        assert_eq!(harness.outcomes().len(), 1, "it has settled before the next one is read");
+        harness.admit_with_tags("a", "last", &["x"]).workload.input_ended();
+        harness.run(20, &mut answer);
+        assert_eq!(harness.outcomes(), [(2, Status::Imported, None, 2)]);
+        assert_eq!(nick.as_deref(), Some("last"), "{profile_of_first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_about_a_text_shows_nothing_of_its_tag() {
+    // The documentation does not say whether a text is looked at before its field is: so the next one with the tag is alone again, and a
+    // field that the app lacks still stops the run.
+    for refusal in [40005, 80001, 40001] {
+        let mut harness = single();
+        for user in ["a", "b", "c"] {
+            harness.admit_with_tags(user, "", &["x"]);
+        }
+        harness.workload.input_ended();
+        let imports: Vec<_> = (0..3).map(|_| harness.send(SINGLE).unwrap()).collect();
+        for sent in &imports {
+            harness.end(sent, fine(sent));
+        }
+        let first = harness.send(PROFILE).unwrap();
+        harness.end(&first, code(refusal));
+        let second = harness.send(PROFILE).unwrap();
+        assert!(harness.send(PROFILE).is_none(), "{refusal}: it is alone");
+        let effect = harness.end(&second, code(40009));
+        assert!(matches!(effect, CallEffect::Halt { reason: HaltReason::NoSuchTag, .. }), "{refusal}: {effect:?}");
+        assert_eq!(harness.outcomes(), [(1, Status::Failed, Some(refusal), 2)], "nothing else is charged");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn rows_of_which_one_tag_was_taken_are_refused_all_the_same() {
     for (tags, refused) in [(["x", "y"], 100), (["y", "x"], 100), (["x", "y"], 99), (["y", "x"], 99)] {
         let mut harness = single();

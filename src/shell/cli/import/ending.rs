@@ -12,7 +12,7 @@ use crate::domain::oddity::OddityCounts;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::flow::check::FIRST_RECORDS;
-use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome, Lane};
+use crate::flow::import::{ImportEnd, ImportFailed, ImportOutcome, ImportedRows, Lane};
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, DiskError, Journal};
 use crate::io::roster::{BlankLines, Roster, RosterError};
@@ -69,7 +69,7 @@ impl ImportEnding<'_> {
 
     fn word(&mut self, ended: &FileImportOutcome, tally: OutcomeCounts) -> ExitMessage {
         let is_finished = matches!(ended.end, ImportEnd::Finished);
-        let filled = if is_finished { self.fill_state(tally) } else { Ok(()) };
+        let filled = if is_finished { self.fill_state(tally, &ended.imported_rows) } else { Ok(()) };
         let remaining = self.remaining(ended);
         let given = self.job.ended(self.input.format.delimiter, self.reach.advice_on(&ended.traffic));
         let word = having_waited(filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given)), ended.unjudged);
@@ -93,9 +93,9 @@ impl ImportEnding<'_> {
     }
 
     /// A finished run fills the state, if there is one to fill, and then needs its input no more.
-    fn fill_state(&mut self, tally: OutcomeCounts) -> Result<(), ExitMessage> {
+    fn fill_state(&mut self, tally: OutcomeCounts, imported_rows: &ImportedRows) -> Result<(), ExitMessage> {
         if let Some(state) = self.state.take() {
-            self.job.fill(&state, &self.input, tally)?;
+            self.job.fill(&state, &self.input, tally, Some(imported_rows))?;
         }
         self.source.is_done_with();
         Ok(())

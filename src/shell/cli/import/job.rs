@@ -9,7 +9,7 @@ use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::ColumnLayout;
 use crate::domain::target::Target;
 use crate::flow::check::Rates;
-use crate::flow::import::{ImportScope, StateFilling};
+use crate::flow::import::{ImportScope, ImportedRows, StateFilling};
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, BATCH_CALLS_PER_S, PROFILE_CALLS_PER_S};
 use crate::io::journal::Restart;
 use crate::io::journal::paths::RunPaths;
@@ -59,12 +59,26 @@ impl<'a> ImportJob<'a> {
 
     /// How it fills a state.
     pub(super) fn filling<'s>(&'s self, state: &'s LockedState) -> StateFilling<'s> {
-        StateFilling { lock: state.lock(), target: &self.target, paths: &self.paths, scope: self.lanes.scope, draw: new_identity }
+        StateFilling {
+            lock: state.lock(),
+            target: &self.target,
+            paths: &self.paths,
+            scope: self.lanes.scope,
+            imported_rows: None,
+            draw: new_identity,
+        }
     }
 
-    /// Fills the state from a finished run.
-    pub(super) fn fill(&self, state: &LockedState, input: &OpenInput, tally: OutcomeCounts) -> Result<(), ExitMessage> {
-        let filled = self.filling(state).finish((&input.file, &input.format), tally, SystemTime::now());
+    /// Fills the state from a finished run; its last process knows which rows it has imported.
+    pub(super) fn fill(
+        &self,
+        state: &LockedState,
+        input: &OpenInput,
+        tally: OutcomeCounts,
+        imported_rows: Option<&ImportedRows>,
+    ) -> Result<(), ExitMessage> {
+        let filling = StateFilling { imported_rows, ..self.filling(state) };
+        let filled = filling.finish((&input.file, &input.format), tally, SystemTime::now());
         filled.map_err(|error| fill_error(&error))?;
         tracing::info!("the state {} holds what was imported", state.lock().path().display());
         Ok(())

@@ -122,7 +122,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.dialect(), checkpoint.settled);
     match journal::examine(&OsDisk, &job.paths, &spec, job.restart, compare).map_err(|error| cannot_open(&error))? {
         StartDecision::Finished { tally } => {
-            let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, tally));
+            let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, tally, None));
             if filled.is_ok() {
                 source.is_done_with();
             }
