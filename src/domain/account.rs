@@ -4,10 +4,12 @@
 //! would refuse. They never read or write anything.
 
 mod bytes;
+mod twins;
 
 pub use bytes::has_capitals;
 use bytes::{is_printable, may_be_odd};
 use thiserror::Error;
+pub use twins::TwinKind;
 
 use super::known_text::KnownText;
 use super::profile::{PerField, ProfileField};

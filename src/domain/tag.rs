@@ -48,6 +48,9 @@ enum Kind {
     Text,
 }
 
+/// A day that every service knows. Chosen.
+const SAMPLE_DAY: u32 = 20_000_101;
+
 const GENDERS: &[(&str, &str)] = &[("unknown", "Gender_Type_Unknown"), ("female", "Gender_Type_Female"), ("male", "Gender_Type_Male")];
 const ALLOW_TYPES: &[(&str, &str)] =
     &[("need-confirm", "AllowType_Type_NeedConfirm"), ("allow-any", "AllowType_Type_AllowAny"), ("deny-any", "AllowType_Type_DenyAny")];
@@ -130,6 +133,18 @@ impl Tag {
             Tag::Language | Tag::MsgSettings | Tag::Level | Tag::Role => Kind::Number,
             Tag::Location | Tag::SelfSignature | Tag::Custom(_) => Kind::Text,
         }
+    }
+
+    /// A value that the documentation allows, to see whether the app has the tag. Where there is a word for "not said", it is that.
+    #[must_use]
+    pub fn sample(&self) -> TagItem {
+        let value = match self.kind() {
+            Kind::Word(words) => TagValue::Text(words[0].1.into()),
+            Kind::Day => TagValue::Number(SAMPLE_DAY),
+            Kind::Number => TagValue::Number(0),
+            Kind::Text => TagValue::Text("chatlift".into()),
+        };
+        TagItem { tag: self.clone(), value }
     }
 
     /// The value that a cell stands for; an empty cell says nothing and has none.

@@ -1,6 +1,9 @@
 //! The steps of a probe: is the service there, and does it take requests of this app? Each step is bounded in time.
 //!
-//! It sends one request, which changes nothing.
+//! It sends one request, which changes nothing. `write` asks the questions that only an account of its own can answer.
+
+mod requests;
+mod write;
 
 use std::future::Future;
 use std::io;
@@ -14,6 +17,9 @@ use crate::domain::account::UserId;
 use crate::domain::verdict::CallOutcome;
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, ConnectionWish, Request};
+
+pub use requests::{Halted, IsStopped, Refusal};
+pub use write::{Cleanup, Finding, Question, WriteEnd, WriteProbe, WriteReport};
 
 /// Longest time for the look-up of a name, and for a connection. Chosen: with an answer in five seconds a probe stays within its ten.
 const STEP_MAX: Duration = Duration::from_millis(2_200);

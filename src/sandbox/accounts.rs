@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::reply::RequestRefusal;
-use super::settings::{DeletedIds, Keep, SandboxSettings};
+use super::settings::{DeletedIds, Keep, OmittedFields, SandboxSettings};
 use super::tags::NewProfile;
+use super::user_ids::UserIdRules;
 
 /// An account as the sandbox stores it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(super) struct Accounts {
     limit: Option<usize>,
     keep: Keep,
     deleted_ids: DeletedIds,
+    ids: UserIdRules,
+    omitted_fields: OmittedFields,
     /// Changes since the last [`Self::take_changes`], one JSON object per line; `None` if changes are not recorded.
     changes: Option<Vec<u8>>,
 }
@@ -142,7 +145,15 @@ impl StoredAccounts {
 
 impl Accounts {
     pub(super) fn new(settings: &SandboxSettings, stored: StoredAccounts) -> Self {
-        Self { stored, limit: settings.account_limit, keep: settings.keep, deleted_ids: settings.deleted_ids, changes: None }
+        Self {
+            stored,
+            limit: settings.account_limit,
+            keep: settings.keep,
+            deleted_ids: settings.deleted_ids,
+            ids: settings.user_ids,
+            omitted_fields: settings.omitted_fields,
+            changes: None,
+        }
     }
 
     /// Records changes from now on, for [`Self::take_changes`].
@@ -155,7 +166,7 @@ impl Accounts {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Creates an account or updates the existing one; an absent field keeps its value.
+    /// Creates an account or updates the existing one.
     ///
     /// # Errors
     /// [`RequestRefusal`] if the UserID was deleted and is barred, or if the app is full.
@@ -164,8 +175,13 @@ impl Accounts {
             Keep::Nothing => return Ok(()),
             Keep::Accounts => {}
         }
+        let id = &*self.ids.account_id(id);
         if let Some(account) = self.stored.by_id.get_mut(id) {
             account.imports += 1;
+            let [nick, face_url] = [nick, face_url].map(|field| match self.omitted_fields {
+                OmittedFields::Kept => field,
+                OmittedFields::Cleared => Some(field.unwrap_or_default()),
+            });
             if account.set(nick, face_url) == ProfileChange::Changed {
                 self.note_set(id);
             }
@@ -194,6 +210,7 @@ impl Accounts {
             Keep::Nothing => return Ok(()),
             Keep::Accounts => {}
         }
+        let id = &*self.ids.account_id(id);
         let account = self.stored.by_id.get_mut(id).ok_or_else(|| RequestRefusal::content(40003, "no such account"))?;
         let mut has_changed = account.set(profile.nick, profile.face_url) == ProfileChange::Changed;
         for (tag, value) in &profile.tags {
@@ -206,13 +223,14 @@ impl Accounts {
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&StoredAccount> {
-        self.stored.by_id.get(id)
+        self.stored.by_id.get(&*self.ids.account_id(id))
     }
 
     pub(super) fn delete(&mut self, id: &str) -> Deletion {
-        let Some((key, _)) = self.stored.by_id.remove_entry(id) else { return Deletion::Unknown };
+        let id = self.ids.account_id(id);
+        let Some((key, _)) = self.stored.by_id.remove_entry(&*id) else { return Deletion::Unknown };
         self.stored.deleted.insert(key);
-        note(&mut self.changes, &Change::Delete { id: id.into() });
+        note(&mut self.changes, &Change::Delete { id });
         Deletion::Deleted
     }
 

@@ -9,8 +9,9 @@ use super::call_log_entry::Codes;
 use super::fault_injector::TargetedUser;
 use super::parsed_request::{self, ParsedRequest};
 use super::reply::{Reply, RequestRefusal};
-use super::settings::{BatchProfiles, CustomFields, Deleting, PresenceField, SandboxSettings, UnknownProfiles};
+use super::settings::{BatchProfiles, CustomFields, Deleting, KnownAccounts, PresenceField, SandboxSettings, UnknownProfiles};
 use super::tags::NewProfile;
+use super::user_ids::UserIdRules;
 use crate::io::api::wire::{self, ImportBody};
 
 /// The code of the account service for an unknown account. Source: Tencent's error code page.
@@ -31,6 +32,8 @@ pub(super) struct App {
     batch_profiles: BatchProfiles,
     unknown_profiles: UnknownProfiles,
     custom_fields: CustomFields,
+    ids: UserIdRules,
+    known_accounts: KnownAccounts,
 }
 
 /// The result of a request that was executed for at least some of its users.
@@ -72,6 +75,8 @@ impl App {
             batch_profiles: settings.batch_profiles,
             unknown_profiles: settings.unknown_profiles,
             custom_fields: settings.custom_fields.clone(),
+            ids: settings.user_ids,
+            known_accounts: settings.known_accounts,
         }
     }
 
@@ -81,7 +86,7 @@ impl App {
     /// [`RequestRefusal`] if the request as a whole is refused.
     pub(super) fn execute(&mut self, request: &ParsedRequest<'_>, affected: AffectedUsers<'_>) -> Result<ExecutedRequest, RequestRefusal> {
         match request {
-            ParsedRequest::Import(account) => self.import(account).map(|()| ExecutedRequest::whole()),
+            ParsedRequest::Import(account) => self.import_one(account).map(|()| ExecutedRequest::whole()),
             ParsedRequest::ImportMany(accounts) => Ok(self.import_many(accounts, affected)),
             ParsedRequest::Check(users) => Ok(self.check(users, affected)),
             ParsedRequest::Delete(users) => self.delete(users, affected),
@@ -92,8 +97,16 @@ impl App {
         }
     }
 
+    fn import_one(&mut self, account: &ImportBody<'_>) -> Result<(), RequestRefusal> {
+        let is_known = self.accounts.get(&account.user_id).is_some();
+        match self.known_accounts {
+            KnownAccounts::Unchanged if is_known => parsed_request::check_account(account, self.ids),
+            KnownAccounts::Unchanged | KnownAccounts::Updated => self.import(account),
+        }
+    }
+
     fn import(&mut self, account: &ImportBody<'_>) -> Result<(), RequestRefusal> {
-        parsed_request::check_account(account)?;
+        parsed_request::check_account(account, self.ids)?;
         self.accounts.import(&account.user_id, account.nick.as_deref(), account.face_url.as_deref())
     }
 
@@ -117,7 +130,7 @@ impl App {
     }
 
     fn check(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
-        let status = |user: &str| affected.check(user).and_then(|()| parsed_request::check_user_id(user)).map(|()| self.accounts.get(user));
+        let status = |user: &str| affected.check(user).and_then(|()| self.ids.check(user)).map(|()| self.accounts.get(user));
         answer_per_user("ResultItem", users, |user| match status(user) {
             Ok(account) => {
                 let status = if account.is_some() { "Imported" } else { "NotImported" };
@@ -139,7 +152,7 @@ impl App {
     }
 
     fn delete_one(&mut self, user: &str) -> Result<(), RequestRefusal> {
-        parsed_request::check_user_id(user)?;
+        self.ids.check(user)?;
         match self.accounts.delete(user) {
             Deletion::Deleted => {
                 self.online.remove(user);

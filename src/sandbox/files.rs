@@ -11,6 +11,7 @@ use super::accounts::StoredAccounts;
 use super::call_log_entry::HEADER;
 use super::persistence::AccountsFile;
 use super::service::{Service, Trace, Traces};
+use super::user_ids::UserIdRules;
 
 /// The last line break of a call log is searched in this many bytes at its end. Chosen: more than one request can write.
 const TAIL_MAX: u64 = 16 * 1024 * 1024;
@@ -80,19 +81,29 @@ impl Files {
     /// # Errors
     /// [`FilesError`]; no account is lost then, and files that this call created are removed.
     pub fn open(accounts: Option<&Path>, call_log: Option<&Path>) -> Result<Self, FilesError> {
+        Self::open_for(UserIdRules::default(), accounts, call_log)
+    }
+
+    /// The same for an app with these rules for UserIDs.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(ids: UserIdRules, accounts: Option<&Path>, call_log: Option<&Path>) -> Result<Self, FilesError> {
         let mut created = CreatedFiles::default();
-        let opened = Self::open_tracking(accounts, call_log, &mut created);
+        let accounts = accounts.map(|path| AccountsFile::open(path, ids, &mut created)).transpose();
+        let opened = accounts.and_then(|accounts| Self::with_log(accounts, call_log, &mut created));
         if opened.is_err() {
             created.undo();
         }
         opened
     }
 
-    fn open_tracking(accounts: Option<&Path>, call_log: Option<&Path>, created: &mut CreatedFiles) -> Result<Self, FilesError> {
-        let (accounts, stored) = match accounts.map(|path| AccountsFile::open(path, created)).transpose()? {
-            Some((accounts, stored)) => (Some(accounts), stored),
-            None => (None, StoredAccounts::default()),
-        };
+    fn with_log(
+        accounts: Option<(AccountsFile, StoredAccounts)>,
+        call_log: Option<&Path>,
+        created: &mut CreatedFiles,
+    ) -> Result<Self, FilesError> {
+        let (accounts, stored) = accounts.map_or_else(Default::default, |(accounts, stored)| (Some(accounts), stored));
         let call_log = call_log.map(|path| CallLog::open(path, created)).transpose()?;
         Ok(Self { accounts, call_log, stored, failure: None })
     }

@@ -24,6 +24,7 @@ mod sliding_second;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod user_ids;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -42,8 +43,10 @@ pub use limiter::Counting;
 pub use reply::{Act, Reaction, Reply};
 pub use service::{Moment, Service, ServiceRequest};
 pub use settings::{
-    BatchProfiles, CustomFields, DeletedIds, Deleting, IDENTIFIER, Keep, PresenceField, SDKAPPID, SandboxSettings, UnknownProfiles,
+    BatchProfiles, CustomFields, DeletedIds, Deleting, IDENTIFIER, Keep, KnownAccounts, OmittedFields, PresenceField, SDKAPPID,
+    SandboxSettings, UnknownProfiles,
 };
+pub use user_ids::{UserIdCase, UserIdRules, UserIdSpaces};
 
 pub use shell::CONNECTIONS_MAX;
 use shell::{ServiceAndFiles, Shared, locked};

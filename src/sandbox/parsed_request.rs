@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::command::SandboxCommand;
 use super::reply::RequestRefusal;
+use super::user_ids::UserIdRules;
 use crate::io::api::wire::{self, ImportBody};
 
 /// The body is not JSON. Source: Tencent's error code page.
@@ -19,12 +20,8 @@ const INVALID_REQUEST: i64 = 40001;
 /// A profile field is too long. Source: Tencent's error code page.
 const FIELD_TOO_LONG: i64 = 40601;
 
-/// Longest UserID, in bytes. Source: Tencent's documentation of `account_import`.
-const USER_ID_MAX_BYTES: usize = 32;
 /// Longest Nick or FaceUrl, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
 const FIELD_MAX_BYTES: usize = 500;
-/// Prefixes that are reserved for the service. Source: Tencent's documentation of UserIDs and group ids.
-const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
 
 /// The body of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,32 +116,13 @@ impl<'a> ParsedRequest<'a> {
 ///
 /// # Errors
 /// [`RequestRefusal`] with the documented code.
-pub(super) fn check_account(account: &ImportBody<'_>) -> Result<(), RequestRefusal> {
-    check_user_id(&account.user_id)?;
+pub(super) fn check_account(account: &ImportBody<'_>, ids: UserIdRules) -> Result<(), RequestRefusal> {
+    ids.check(&account.user_id)?;
     let too_long = |field: &Option<Cow<'_, str>>| field.as_ref().is_some_and(|text| text.len() > FIELD_MAX_BYTES);
     if too_long(&account.nick) || too_long(&account.face_url) {
         return Err(RequestRefusal::content(FIELD_TOO_LONG, "Nick or FaceUrl has more than 500 bytes"));
     }
     Ok(())
-}
-
-/// Checks a UserID as the service does.
-///
-/// # Errors
-/// [`RequestRefusal`] with the documented code.
-pub(super) fn check_user_id(id: &str) -> Result<(), RequestRefusal> {
-    let why = if id.is_empty() {
-        "UserID is empty"
-    } else if id.len() > USER_ID_MAX_BYTES {
-        "UserID has more than 32 bytes"
-    } else if !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "UserID holds a character that is not allowed"
-    } else if RESERVED_PREFIXES.iter().any(|prefix| id.starts_with(prefix)) {
-        "UserID starts with a reserved prefix"
-    } else {
-        return Ok(());
-    };
-    Err(RequestRefusal::content(INVALID_PARAMETER, why))
 }
 
 fn json<'a, T: Deserialize<'a>>(command: SandboxCommand, body: &'a [u8]) -> Result<T, RequestRefusal> {

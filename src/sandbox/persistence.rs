@@ -16,6 +16,7 @@ use super::accounts::{Change, StoredAccounts};
 use super::files::{CreatedFiles, FilesError};
 use super::parsed_request::check_account;
 use super::tags;
+use super::user_ids::UserIdRules;
 use crate::io::api::wire::ImportBody;
 
 /// The columns of every accounts file, in this order; those of the profile's other fields follow, by the names of the wire.
@@ -34,7 +35,7 @@ impl AccountsFile {
     ///
     /// # Errors
     /// [`FilesError`] if another process uses the file, it cannot be read or written, or it is not an accounts file.
-    pub(super) fn open(path: &Path, created: &mut CreatedFiles) -> Result<(Self, StoredAccounts), FilesError> {
+    pub(super) fn open(path: &Path, ids: UserIdRules, created: &mut CreatedFiles) -> Result<(Self, StoredAccounts), FilesError> {
         let lock = lock(path, created)?;
         let mut stored = StoredAccounts::default();
         let log_path = beside(path, ".log");
@@ -45,7 +46,7 @@ impl AccountsFile {
             created.note(path);
         }
         if let Some(file) = accounts {
-            read_accounts(path, file, &mut stored)?;
+            read_accounts(path, ids, file, &mut stored)?;
         }
         if let Some(file) = changes {
             read_changes(&log_path, file, &mut stored)?;
@@ -131,7 +132,7 @@ fn is_named(file: &File, path: &Path) -> bool {
     file.metadata().ok().map(number) == fs::metadata(path).ok().map(number)
 }
 
-fn read_accounts(path: &Path, file: impl Read, stored: &mut StoredAccounts) -> Result<(), FilesError> {
+fn read_accounts(path: &Path, ids: UserIdRules, file: impl Read, stored: &mut StoredAccounts) -> Result<(), FilesError> {
     let wrong = |line: u64, why: String| FilesError::Wrong { path: path.to_owned(), line, why };
     let torn = |error: csv::Error| {
         let (line, why) = (error.position().map_or(1, csv::Position::line), error.to_string());
@@ -149,7 +150,7 @@ fn read_accounts(path: &Path, file: impl Read, stored: &mut StoredAccounts) -> R
         let [id, nick, face_url] = columns.map(cell);
         let account = ImportBody { user_id: id.unwrap_or_default(), nick, face_url };
         let line = record.position().map_or(1, csv::Position::line);
-        check_account(&account).map_err(|refusal| wrong(line, refusal.info.into_owned()))?;
+        check_account(&account, ids).map_err(|refusal| wrong(line, refusal.info.into_owned()))?;
         let tags = read_tags(&header, &record).map_err(|why| wrong(line, why))?;
         stored.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url, tags: Cow::Owned(tags) });
     }
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Result<(AccountsFile, StoredAccounts), FilesError> {
-        AccountsFile::open(path, &mut CreatedFiles::default())
+        AccountsFile::open(path, UserIdRules::default(), &mut CreatedFiles::default())
     }
 
     fn text(stored: &StoredAccounts) -> String {

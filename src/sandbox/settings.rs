@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::fault::Fault;
 use super::limiter::Counting;
+use super::user_ids::UserIdRules;
 use crate::io::api::wire;
 
 /// The default SDKAppID; Tencent's own examples use this number.
@@ -45,6 +46,9 @@ pub struct SandboxSettings {
     pub deleted_ids: DeletedIds,
     pub batch_profiles: BatchProfiles,
     pub unknown_profiles: UnknownProfiles,
+    pub known_accounts: KnownAccounts,
+    pub omitted_fields: OmittedFields,
+    pub user_ids: UserIdRules,
     /// A profile has these besides the standard fields; another one is refused with 40009.
     pub custom_fields: CustomFields,
     /// Requests of `portrait_set` in any sliding second before it answers 60007; `None` for no limit. Source of the default: the
@@ -120,6 +124,20 @@ pub enum CustomFields {
     These(Vec<String>),
 }
 
+/// What `account_import` does to an account that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownAccounts {
+    Updated,
+    Unchanged,
+}
+
+/// What becomes of a field that an import of an existing account leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OmittedFields {
+    Kept,
+    Cleared,
+}
+
 /// Whether a batch stores the Nick and FaceUrl of its accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchProfiles {
@@ -156,6 +174,9 @@ impl SandboxSettings {
             deleted_ids: DeletedIds::MayReturn,
             batch_profiles: BatchProfiles::Kept,
             unknown_profiles: UnknownProfiles::NotFound,
+            known_accounts: KnownAccounts::Updated,
+            omitted_fields: OmittedFields::Kept,
+            user_ids: UserIdRules::default(),
             custom_fields: CustomFields::These(Vec::new()),
             portrait_set_per_s: Some(wire::PROFILE_CALLS_PER_S),
             online: Vec::new(),

@@ -19,7 +19,7 @@ pub use ending::{CommandWords, EndFlags};
 pub use input::{InputFlags, UserIdsFlag};
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
 pub use probe::ProbeFlags;
-pub use sandbox::SandboxFlags;
+pub use sandbox::{SandboxFlags, VariantFlag};
 pub use status::StatusFlags;
 use values::percent;
 pub use values::{duration, seconds};
@@ -89,7 +89,8 @@ pub enum CliCommand {
         mut_arg("sandbox", |arg| arg.help("Ask the sandbox, which has no accounts; this only rehearses the command")),
     )]
     Verify(Box<VerifyFlags>),
-    /// Check that everything is right for a run: settings, name, connection, certificate, clock and permission; changes nothing
+    /// Check that everything is right for a run: settings, name, connection, certificate, clock and permission; changes nothing without
+    /// --write
     Probe(Box<ProbeFlags>),
     /// Serve the sandbox, a mock service of Tencent Chat, on loopback until it is stopped
     Sandbox(SandboxFlags),

@@ -166,7 +166,13 @@ fn examples(roff: &mut Roff, words: &str) {
         }
         "state" => &[("Write the known accounts of a state file as CSV:", "chatlift state users.db export")],
         "status" => &[("Show where a run stands, at work or not:", "chatlift status users.csv")],
-        "probe" => &[("Check everything before the first run; nothing is changed:", "chatlift probe --config chatlift.toml")],
+        "probe" => &[
+            ("Check everything before the first run; nothing is changed:", "chatlift probe --config chatlift.toml"),
+            (
+                "Find out what the documentation leaves open, with an account that is deleted at the end:",
+                "chatlift probe --config chatlift.toml --write chatlift-probe-1 --delete",
+            ),
+        ],
         "sandbox" => &[("Serve the mock service on port 8080:", "chatlift sandbox --port 8080")],
         "usersig" => &[("Show what a UserSig says:", "chatlift usersig --config chatlift.toml | chatlift usersig decode")],
         "completions" => {

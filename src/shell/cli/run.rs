@@ -28,11 +28,19 @@ pub(super) fn lock(paths: &RunPaths) -> Result<(Lockfile, Option<Leftover>), Exi
 
 /// Says in the first line of a run that it goes to the real service, if it does.
 pub(super) fn tell_real_service(connection: &Connection) {
-    if let ServiceAddress::Remote { endpoint, identity } = &connection.service
-        && !connection.is_loopback()
-    {
-        let host = endpoint.host_str().unwrap_or_default();
-        tracing::info!("this goes to the real service: app {} at {host} (--sandbox would rehearse it)", identity.sdkappid);
+    if let Some(words) = real_service(connection) {
+        tracing::info!("{words}");
+    }
+}
+
+/// What is said of a service that is not on this machine.
+pub(super) fn real_service(connection: &Connection) -> Option<String> {
+    match &connection.service {
+        ServiceAddress::Remote { endpoint, identity } if !connection.is_loopback() => {
+            let host = endpoint.host_str().unwrap_or_default();
+            Some(format!("this goes to the real service: app {} at {host} (--sandbox would rehearse it)", identity.sdkappid))
+        }
+        ServiceAddress::Remote { .. } | ServiceAddress::Sandbox => None,
     }
 }
 

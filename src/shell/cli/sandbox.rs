@@ -13,14 +13,14 @@ use secrecy::ExposeSecret;
 use super::access::{Remedies, cannot_use, why_denied};
 use super::atomic::{self, Readers};
 use super::command_line::{file_word, shell_word};
-use super::flags::SandboxFlags;
+use super::flags::{SandboxFlags, VariantFlag};
 use super::secret::read_secret;
 use super::stdout::print;
 use super::{open_files, signals};
 use crate::domain::figures::counted;
 use crate::sandbox::{
-    Audit, BatchProfiles, CustomFields, DeletedIds, Deleting, Fault, Files, FilesError, PresenceField, Sandbox, SandboxSettings,
-    UnknownProfiles,
+    Audit, BatchProfiles, CustomFields, DeletedIds, Deleting, Fault, Files, FilesError, KnownAccounts, OmittedFields, PresenceField,
+    Sandbox, SandboxSettings, UnknownProfiles, UserIdCase, UserIdSpaces,
 };
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, printable};
@@ -37,7 +37,8 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     open_files::make_room_to_serve();
     let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
-    let files = Files::open(flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
+    let files =
+        Files::open_for(settings.user_ids, flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
     let mut sandbox = Sandbox::start_with(settings, files).map_err(|error| cannot("serve", &error))?;
     let variables = usage.variables(&sandbox.endpoint());
     if let Some(path) = &flags.env_file {
@@ -139,8 +140,20 @@ fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
     settings.portrait_set_per_s = NonZeroU32::new(flags.profile_limit);
     settings.online = presences(flags)?;
     settings.batch_profiles = if flags.batch_drops_profiles { BatchProfiles::Dropped } else { BatchProfiles::Kept };
+    flags.variant.iter().for_each(|variant| vary(&mut settings, *variant));
     settings.faults = flags.fault.iter().map(|text| fault(text)).collect::<Result<_, _>>()?;
     Ok(settings)
+}
+
+/// Lets the sandbox do otherwise what the documentation leaves open.
+const fn vary(settings: &mut SandboxSettings, variant: VariantFlag) {
+    match variant {
+        VariantFlag::KeepsAccounts => settings.known_accounts = KnownAccounts::Unchanged,
+        VariantFlag::ClearsOmitted => settings.omitted_fields = OmittedFields::Cleared,
+        VariantFlag::IgnoresCase => settings.user_ids.case = UserIdCase::Ignored,
+        VariantFlag::TakesSpaces => settings.user_ids.spaces = UserIdSpaces::Taken,
+        VariantFlag::CutsSpaces => settings.user_ids.spaces = UserIdSpaces::CutOff,
+    }
 }
 
 fn presences(flags: &SandboxFlags) -> Result<Vec<(String, PresenceField)>, ExitMessage> {

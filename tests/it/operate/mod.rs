@@ -4,6 +4,7 @@ mod ends;
 mod metrics;
 mod on_end;
 mod probe;
+mod probe_write;
 mod rehearsal;
 mod status;
 mod systemd;

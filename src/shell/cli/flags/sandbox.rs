@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::values::duration;
 use crate::sandbox::Counting;
@@ -78,6 +78,11 @@ pub struct SandboxFlags {
     /// Requests of portrait_set a second before it answers 60007; 0 = no limit
     #[arg(long, value_name = "N", default_value = "200")]
     pub profile_limit: u32,
+    /// Do otherwise what the documentation leaves open: `keeps-accounts` (account_import changes nothing of an account that exists),
+    /// `clears-omitted` (an import clears what it leaves out), `ignores-case` (UserIDs that differ only in case are one account),
+    /// `takes-spaces` (in UserIDs), `cuts-spaces` (the same, but cuts off those at the ends) (repeatable)
+    #[arg(long, value_name = "VARIANT", hide_possible_values = true)]
+    pub variant: Vec<VariantFlag>,
     /// Batches lose nicknames and avatars
     #[arg(long)]
     pub batch_drops_profiles: bool,
@@ -85,4 +90,14 @@ pub struct SandboxFlags {
     /// code=71000,api=account_delete; in a batch, code=N hits single accounts and whole=N all of them (repeatable)
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
+}
+
+/// What the documentation leaves open, done otherwise than the sandbox does by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VariantFlag {
+    KeepsAccounts,
+    ClearsOmitted,
+    IgnoresCase,
+    TakesSpaces,
+    CutsSpaces,
 }

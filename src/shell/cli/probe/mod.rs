@@ -1,12 +1,16 @@
 //! `chatlift probe`: is everything right for a run? A line for each thing, and what helps where it isn't.
 
 mod sources;
+mod write;
 
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use reqwest::Url;
 
+use super::access::{Remedies, cannot_use, why_denied};
+use super::atomic::{self, Readers};
 use super::client::{SandboxLimits, ServiceClient, build_client};
 use super::environment;
 use super::flags::ProbeFlags;
@@ -15,9 +19,10 @@ use super::run;
 use super::settings::{Connection, ServiceAddress};
 use super::stdout::print;
 use crate::domain::call_stats::CallStats;
+use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::verdict::{self, CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict};
-use crate::flow::probe::{self, Peer};
+use crate::flow::probe::{self, Peer, WriteProbe};
 use crate::io::api::usersig::Credential;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, ACCOUNTS_PER_CALL, BATCH_CALLS_PER_S};
 use crate::io::gate::Rate;
@@ -33,26 +38,45 @@ const AGAIN: &str = "then probe again";
 
 /// Looks at everything, and prints it.
 pub(super) fn run(flags: &ProbeFlags) -> ExitMessage {
-    let mut probed = Probed { settings: sources::list(&flags.connection, &environment), checks: Vec::new() };
-    let looked = look(flags, &mut probed);
-    let printed = if flags.json { print(&probed.to_json()) } else { print(&probed) };
-    match (looked, printed) {
+    let writes = match write::planned(flags) {
+        Ok(writes) => writes,
+        Err(word) => return word,
+    };
+    let mut probed = Probed { settings: sources::list(&flags.connection, &environment), ..Probed::default() };
+    let looked = look(flags, writes.as_ref(), &mut probed);
+    match (looked, shown(flags.json.as_deref(), &probed)) {
         (Err(word), _) | (Ok(()), Err(word)) => word,
         (Ok(()), Ok(())) => last_word(&probed),
     }
 }
 
+/// Prints what was found, and writes it as JSON if that is wanted.
+fn shown(json: Option<&Path>, probed: &Probed) -> Result<(), ExitMessage> {
+    let Some(path) = json else { return print(probed) };
+    if path == Path::new("-") {
+        return print(&probed.to_json());
+    }
+    print(probed)?;
+    atomic::write(path, Readers::Owner, |out| out.write_all(probed.to_json().as_bytes())).map_err(|error| {
+        let why = format!("cannot write {}: {error}{}", path.display(), why_denied(path, &error));
+        cannot_use(why, &error, Remedies { place: "name another file with --json; what was found stands above", disk: "make room there" })
+    })
+}
+
 fn last_word(probed: &Probed) -> ExitMessage {
-    match probed.first_bad() {
-        None => ExitMessage::new(Exit::Done, "everything is right for a run", "import with --limit 100 first, and look at the results"),
-        Some(Check { exit, name, found, remedy, .. }) => {
+    match (probed.first_bad(), &probed.written) {
+        (None, None) => {
+            ExitMessage::new(Exit::Done, "everything is right for a run", "import with --limit 100 first, and look at the results")
+        }
+        (None, Some(written)) => write::last_word(written),
+        (Some(Check { exit, name, found, remedy, .. }), _) => {
             ExitMessage::new(*exit, format!("{name}: {found}"), remedy.clone().unwrap_or_else(|| AGAIN.to_owned()))
         }
     }
 }
 
-/// Goes through everything until something is not as it should be. An error is the machine's.
-fn look(flags: &ProbeFlags, probed: &mut Probed) -> Result<(), ExitMessage> {
+/// Goes through everything until something is not as it should be. An error is the machine's, or says that nothing is wanted after all.
+fn look(flags: &ProbeFlags, writes: Option<&WriteProbe>, probed: &mut Probed) -> Result<(), ExitMessage> {
     let made = Connection::resolve(&flags.connection, &environment).and_then(|connection| {
         let limit = connection.rate.unwrap_or(Rate::PerSecond(ACCOUNT_IMPORT_CALLS_PER_S));
         Ok((build_client(&connection, SandboxLimits { imports: limit, profiles: limit })?, connection))
@@ -65,13 +89,20 @@ fn look(flags: &ProbeFlags, probed: &mut Probed) -> Result<(), ExitMessage> {
         }
     };
     probed.checks.push(Check::good("configuration", format!("for {}", client.target)));
+    let writes = writes.map(|probe| write::agreed(probe, flags, &connection)).transpose()?;
     let runtime = run::runtime("probe again")?;
-    runtime.block_on(Steps { connection: &connection, client: &client }.take(&mut probed.checks));
+    let steps = Steps { connection: &connection, client: &client };
+    runtime.block_on(async {
+        steps.take(&mut probed.checks).await;
+        if probed.first_bad().is_none() {
+            probed.checks.push(cost(connection.rate));
+            if let Some(probe) = writes {
+                steps.write(&probe, probed).await;
+            }
+        }
+    });
     // A look-up of a name that is still under way holds up nobody.
     runtime.shutdown_background();
-    if probed.first_bad().is_none() {
-        probed.checks.push(cost(connection.rate));
-    }
     Ok(())
 }
 
@@ -102,7 +133,7 @@ impl Steps<'_> {
         if checks.iter().all(|check| check.ok) {
             let answered_at = self.client.api.last_date();
             checks.extend(answered_at.map(|date| clock(date, SystemTime::now())));
-            checks.push(self.answer(outcome));
+            checks.push(self.answer(Command::AccountCheck.name(), outcome));
         }
     }
 
@@ -134,20 +165,19 @@ impl Steps<'_> {
     }
 
     /// What the service says of signature, app, region and permission.
-    fn answer(&self, outcome: CallOutcome) -> Check {
-        const NAME: &str = "account_check";
+    fn answer(&self, name: &'static str, outcome: CallOutcome) -> Check {
         let judged = verdict::judge(&outcome, SuccessSeen::NotYet, CallSize::One);
         if judged == Verdict::Accepted {
             let identifier = self.connection.identifier();
-            return Check::good(NAME, format!("the service accepts signature, app and region, and {identifier} may call it"));
+            return Check::good(name, format!("the service accepts signature, app and region, and {identifier} may call it"));
         }
         let (code, says) = verdict::words(outcome);
         let code = code.map_or_else(String::new, |code| format!("code {code}: "));
         let refused = |reason: HaltReason| {
             let details = if says.is_empty() { String::new() } else { format!(" ({code}{says})") };
-            Check::bad(NAME, reason.class().into(), format!("{reason}{details}"), reason.hint())
+            Check::bad(name, reason.class().into(), format!("{reason}{details}"), reason.hint())
         };
-        let later = |why: &str| Check::bad(NAME, Exit::Stopped, format!("{why} ({code}{says})"), "probe again in a minute");
+        let later = |why: &str| Check::bad(name, Exit::Stopped, format!("{why} ({code}{says})"), "probe again in a minute");
         match judged {
             Verdict::Abort(reason) => refused(reason),
             Verdict::Reauthenticate => refused(self.signature_refused()),
@@ -155,7 +185,7 @@ impl Steps<'_> {
             Verdict::Retry | Verdict::ConnectFailed => later("no answer as documented"),
             Verdict::Accepted | Verdict::Reject | Verdict::Unknown => {
                 let hint = "look the code up in Tencent's list of error codes, or ask its support";
-                Check::bad(NAME, Exit::Stopped, format!("the service refuses the request ({code}{says})"), hint)
+                Check::bad(name, Exit::Stopped, format!("the service refuses the request ({code}{says})"), hint)
             }
         }
     }

@@ -1,0 +1,399 @@
+//! A probe that writes: it makes an account that nobody has, and finds out what the documentation leaves open.
+//!
+//! Each question is a few requests. What a question takes for granted may turn out to be otherwise in this app; then its answer is not
+//! known, and says why.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::requests::{Halted, IsStopped, Refusal, Requests, Said};
+use crate::domain::account::{Account, TwinKind, UserId};
+use crate::domain::profile::ProfileField;
+use crate::domain::tag::Tag;
+use crate::domain::verdict::{
+    AccountStatus, Answer, CallOutcome, DELETION_OFF, NO_ACCOUNT, NO_PROFILE, NO_TAG, Profile, TAG_NOT_WRITABLE, VALUE_REFUSED,
+};
+use crate::io::api::usersig::Signer;
+use crate::io::api::{Api, Request};
+use crate::io::gate::Rate;
+
+/// Longest time for all questions. Chosen: somebody waits for the answers.
+const QUESTIONS_MAX: Duration = Duration::from_secs(120);
+/// Longest time for deleting what was made. Chosen.
+const CLEANUP_MAX: Duration = Duration::from_secs(15);
+/// How often something is looked at again that may not show yet. Chosen: with the pause, most of a second for what is written to be read.
+const LOOKS: u32 = 3;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// The avatar of the account. Source: this name is reserved for examples (RFC 2606).
+const FACE_URL: &str = "https://example.com/chatlift.png";
+
+/// What is to be found out, and with which account.
+#[derive(Debug, Clone)]
+pub struct WriteProbe {
+    pub id: UserId,
+    pub tags: Vec<Tag>,
+    pub cleanup: Cleanup,
+    /// Requests a second of each API, if they are to be fewer than the documented ones.
+    pub rate: Option<Rate>,
+}
+
+/// What becomes of the accounts that were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleanup {
+    Delete,
+    Leave,
+}
+
+/// What the documentation leaves open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// Does a single import change the nickname of an account that exists?
+    SingleUpdates,
+    /// Does a field that a single import leaves out stay?
+    SingleKeepsOmitted,
+    BatchUpdates,
+    BatchKeepsOmitted,
+    /// Are this UserID and its twin two accounts?
+    Twin(TwinKind),
+    TagKnown(Tag),
+    DeletionOn,
+}
+
+/// What was found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    Yes(String),
+    No(String),
+    Unknown(String),
+    NotAsked(String),
+}
+
+/// All that a probe has found out, as far as it came.
+#[derive(Debug, Clone, Default)]
+pub struct WriteReport {
+    pub findings: Vec<(Question, Finding)>,
+    /// Accounts that it has made, or may have.
+    pub left_behind: Vec<UserId>,
+    pub requests: u32,
+    /// Why it ended early.
+    pub ended: Option<WriteEnd>,
+}
+
+/// Why a probe ended before it had asked everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteEnd {
+    Halted(Halted),
+    /// One of the names has an account.
+    Exists(UserId),
+    /// The service doesn't take the UserID.
+    IdRefused(Refusal),
+}
+
+impl From<Halted> for WriteEnd {
+    fn from(halted: Halted) -> Self {
+        Self::Halted(halted)
+    }
+}
+
+impl WriteProbe {
+    /// The UserIDs that it may make: the given one first.
+    #[must_use]
+    pub fn names(&self) -> Vec<UserId> {
+        let twins = TwinKind::ALL.into_iter().filter_map(|kind| self.id.twin(kind));
+        std::iter::once(self.id.clone()).chain(twins).collect()
+    }
+
+    /// Asks everything, and writes into `report` what it finds as soon as it does.
+    pub async fn run<A: Api>(&self, (api, signer): (&A, Signer), is_stopped: IsStopped<'_>, report: &mut WriteReport) {
+        let requests = Requests::new(api, signer, self.rate, is_stopped, Instant::now() + QUESTIONS_MAX);
+        let mut asking = Asking { probe: self, requests, report, nicks: 0 };
+        let ended = asking.ask_all().await.err();
+        asking.report.ended = ended;
+        asking.clean_up().await;
+        asking.report.requests = asking.requests.made;
+    }
+}
+
+/// A probe at work.
+struct Asking<'a, 'b, A> {
+    probe: &'a WriteProbe,
+    requests: Requests<'a, A>,
+    report: &'b mut WriteReport,
+    /// Nicknames so far; each import has one of its own.
+    nicks: u32,
+}
+
+/// Nickname and avatar that a profile shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Shown {
+    nick: Option<Box<str>>,
+    face_url: Option<Box<str>>,
+}
+
+impl<A: Api> Asking<'_, '_, A> {
+    async fn ask_all(&mut self) -> Result<(), WriteEnd> {
+        for name in self.probe.names() {
+            if self.exists(&name).await? {
+                return Err(WriteEnd::Exists(name));
+            }
+        }
+        let first = self.next_account(&self.probe.id.clone(), Some(FACE_URL));
+        if let Err(refusal) = self.import(&first).await? {
+            return Err(WriteEnd::IdRefused(refusal));
+        }
+        let shown = self.look(&first.user_id, |shown| shown.nick == first.nick).await?;
+        self.ask_of_import(|account| Request::AccountImport(account), [Question::SingleUpdates, Question::SingleKeepsOmitted], shown)
+            .await?;
+        let shown = self.with_avatar().await?;
+        self.ask_of_import(
+            |account| Request::MultiaccountImport(vec![account]),
+            [Question::BatchUpdates, Question::BatchKeepsOmitted],
+            shown,
+        )
+        .await?;
+        for kind in TwinKind::ALL {
+            let finding = self.ask_of_twin(kind).await?;
+            self.found(Question::Twin(kind), finding);
+        }
+        for tag in &self.probe.tags {
+            let finding = self.ask_of_tag(tag).await?;
+            self.found(Question::TagKnown(tag.clone()), finding);
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, question: Question, finding: Finding) {
+        self.report.findings.push((question, finding));
+    }
+
+    /// An account of this name with a nickname that no account has yet.
+    fn next_account(&mut self, id: &UserId, face_url: Option<&str>) -> Account {
+        self.nicks += 1;
+        let nick = format!("chatlift probe {}", self.nicks);
+        Account { nick: Some(nick.into()), face_url: face_url.map(Into::into), ..Account::bare(id.clone()) }
+    }
+
+    async fn exists(&mut self, id: &UserId) -> Result<bool, Halted> {
+        let said = self.requests.send(Request::AccountCheck(vec![id])).await?;
+        // Nobody has a name that the service refuses.
+        Ok(matches!(said, Ok(Answer::Standings(items)) if items.iter().any(|item| item.said == Ok(AccountStatus::Imported))))
+    }
+
+    /// Imports an account; it is left behind unless it is certain that there is none.
+    async fn import(&mut self, account: &Account) -> Result<Said, Halted> {
+        let (is_new, before) = (!self.report.left_behind.contains(&account.user_id), self.requests.made);
+        if is_new {
+            self.report.left_behind.push(account.user_id.clone());
+        }
+        let said = self.requests.send(Request::AccountImport(account)).await;
+        if is_new && (self.requests.made == before || is_refused(&said)) {
+            self.report.left_behind.pop();
+        }
+        said
+    }
+
+    /// What the profile shows: at once, or after a moment, if it is not yet as it is hoped for.
+    async fn look(&mut self, id: &UserId, is_hoped_for: impl Fn(&Shown) -> bool) -> Result<Option<Shown>, Halted> {
+        let (account, mut shown) = (Account::bare(id.clone()), None);
+        for look in 0..LOOKS {
+            if look > 0 {
+                self.requests.pause(LOOK_AGAIN_AFTER).await?;
+            }
+            let said = self.requests.send(Request::PortraitGet(vec![&account])).await?;
+            shown = profile(said);
+            if shown.as_ref().is_some_and(&is_hoped_for) {
+                break;
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Both questions about an import of an account that exists: one request with a new nickname and without the avatar answers them.
+    async fn ask_of_import(
+        &mut self,
+        import: fn(&Account) -> Request<'_>,
+        questions: [Question; 2],
+        before: Option<Shown>,
+    ) -> Result<(), Halted> {
+        let account = self.next_account(&self.probe.id.clone(), None);
+        let said = self.requests.send(import(&account)).await?;
+        let [updates, keeps] = match (refused_in(said), before) {
+            (Some(why), _) => [Finding::Unknown(why.clone()), Finding::Unknown(why)],
+            (None, None) => {
+                let why = "portrait_get does not show the account";
+                [Finding::Unknown(why.to_owned()), Finding::Unknown(why.to_owned())]
+            }
+            (None, Some(before)) => {
+                let after = self.look(&account.user_id, |shown| shown.nick == account.nick).await?;
+                [updated(&account, &before, after.as_ref()), kept(&account, &before, after.as_ref())]
+            }
+        };
+        let [first, second] = questions;
+        self.found(first, updates);
+        self.found(second, keeps);
+        Ok(())
+    }
+
+    /// What the profile shows, with the avatar that an import may have cleared.
+    async fn with_avatar(&mut self) -> Result<Option<Shown>, Halted> {
+        let id = self.probe.id.clone();
+        let shown = self.look(&id, |_| true).await?;
+        if shown.as_ref().is_none_or(|shown| shown.face_url.is_some()) {
+            return Ok(shown);
+        }
+        let again = self.next_account(&id, Some(FACE_URL));
+        // Whether it was taken is seen.
+        let _ = self.import(&again).await?;
+        self.look(&id, |shown| shown.face_url.is_some()).await
+    }
+
+    /// Whether a UserID that is much like the first one is another account.
+    async fn ask_of_twin(&mut self, kind: TwinKind) -> Result<Finding, Halted> {
+        let first = self.probe.id.clone();
+        let Some(twin) = first.twin(kind) else { return Ok(Finding::NotAsked(no_twin(kind).to_owned())) };
+        let same = || Finding::No(format!("the service takes \"{}\" for \"{}\"", twin.as_str(), first.as_str()));
+        // Its account exists though nobody has made it.
+        if self.exists(&twin).await? {
+            return Ok(same());
+        }
+        let account = self.next_account(&twin, None);
+        if let Err(refusal) = self.import(&account).await? {
+            return Ok(Finding::No(refused(&refusal)));
+        }
+        let of_twin = self.look(&twin, |shown| shown.nick == account.nick).await?.unwrap_or_default().nick;
+        let of_first = self.look(&first, |_| true).await?.unwrap_or_default().nick;
+        let is_one = of_first == account.nick || (of_twin.is_some() && of_twin == of_first);
+        if is_one {
+            self.report.left_behind.retain(|made| *made != twin);
+            return Ok(same());
+        }
+        let is_two = of_twin == account.nick;
+        Ok(if is_two { Finding::Yes(String::new()) } else { Finding::Unknown("it is taken, but no profile shows it".to_owned()) })
+    }
+
+    async fn ask_of_tag(&mut self, tag: &Tag) -> Result<Finding, Halted> {
+        let account = Account { tags: [tag.sample()].into(), ..Account::bare(self.probe.id.clone()) };
+        for look in 0..LOOKS {
+            if look > 0 {
+                self.requests.pause(LOOK_AGAIN_AFTER).await?;
+            }
+            match self.requests.send(Request::PortraitSet(&account)).await? {
+                // The account may not be known everywhere yet.
+                Err(Refusal { code: NO_PROFILE, .. }) => {}
+                said => return Ok(known(said)),
+            }
+        }
+        Ok(Finding::Unknown("portrait_set does not find the account".to_owned()))
+    }
+
+    /// Deletes what was made, if that is wanted: the first account last, since twins may turn out to be the same.
+    async fn clean_up(&mut self) {
+        let finding = match self.probe.cleanup {
+            Cleanup::Leave => Finding::NotAsked("--delete finds out".to_owned()),
+            Cleanup::Delete if self.report.left_behind.is_empty() => Finding::NotAsked("no account was made".to_owned()),
+            Cleanup::Delete => {
+                self.requests.put_away(Instant::now() + CLEANUP_MAX);
+                self.delete_all().await
+            }
+        };
+        self.found(Question::DeletionOn, finding);
+    }
+
+    async fn delete_all(&mut self) -> Finding {
+        let mut finding = Finding::Yes(String::new());
+        for id in self.report.left_behind.clone().into_iter().rev() {
+            match self.delete(&id).await {
+                Ok(()) => self.report.left_behind.retain(|made| *made != id),
+                Err(other @ Finding::No(_)) => return other,
+                Err(other) => finding = other,
+            }
+        }
+        finding
+    }
+
+    async fn delete(&mut self, id: &UserId) -> Result<(), Finding> {
+        match self.requests.send(Request::AccountDelete(vec![id])).await {
+            Err(Halted::Call { outcome: CallOutcome::Refused { code: DELETION_OFF, .. }, .. }) => {
+                Err(Finding::No("the console must switch it on".to_owned()))
+            }
+            Err(_) => Err(Finding::Unknown("no answer".to_owned())),
+            Ok(Ok(Answer::Results(items))) => match items.into_iter().next().map(|item| item.said) {
+                Some(Ok(())) => Ok(()),
+                Some(Err(refusal)) if refusal.code == NO_ACCOUNT => Ok(()),
+                Some(Err(item)) => Err(Finding::Unknown(refused(&Refusal { code: item.code, info: item.info.into() }))),
+                None => Err(Finding::Unknown("the answer says nothing of the account".to_owned())),
+            },
+            Ok(said) => Err(Finding::Unknown(said.err().map_or_else(String::new, |refusal| refused(&refusal)))),
+        }
+    }
+}
+
+/// The first profile that an answer shows, whatever its name: the service may write a UserID in another way.
+fn profile(said: Said) -> Option<Shown> {
+    let Ok(Answer::Profiles(profiles)) = said else { return None };
+    let Profile { mut fields, .. } = profiles.into_iter().find(|profile| profile.refused.is_none())?;
+    Some(Shown { nick: fields[ProfileField::Nick].take(), face_url: fields[ProfileField::FaceUrl].take() })
+}
+
+/// Whether the service says that it has made no account.
+const fn is_refused(said: &Result<Said, Halted>) -> bool {
+    match said {
+        Ok(said) => said.is_err(),
+        Err(Halted::Call { outcome, .. }) => !matches!(outcome, CallOutcome::Lost { .. }),
+        Err(Halted::Signature { .. }) => true,
+        Err(Halted::OutOfTime | Halted::Stopped) => false,
+    }
+}
+
+/// Why an import was refused, if it was.
+fn refused_in(said: Said) -> Option<String> {
+    match said {
+        Ok(Answer::FailAccounts(failed)) if !failed.is_empty() => Some("the batch refuses the account".to_owned()),
+        Ok(_) => None,
+        Err(refusal) => Some(refused(&refusal)),
+    }
+}
+
+fn refused(Refusal { code, info }: &Refusal) -> String {
+    if info.is_empty() { format!("refused with code {code}") } else { format!("refused with code {code}: {info}") }
+}
+
+fn updated(sent: &Account, before: &Shown, after: Option<&Shown>) -> Finding {
+    match after {
+        Some(after) if after.nick == sent.nick => Finding::Yes(String::new()),
+        Some(after) if after.nick == before.nick => Finding::No("the old nickname stays".to_owned()),
+        Some(Shown { nick: None, .. }) => Finding::No("the nickname is lost".to_owned()),
+        Some(_) | None => Finding::Unknown("portrait_get shows another nickname".to_owned()),
+    }
+}
+
+fn kept(sent: &Account, before: &Shown, after: Option<&Shown>) -> Finding {
+    match after {
+        _ if before.face_url.is_none() => Finding::Unknown("the account has no avatar that could stay".to_owned()),
+        Some(after) if after.nick != sent.nick && after.nick == before.nick => {
+            Finding::Unknown("such an import changes nothing".to_owned())
+        }
+        Some(after) if after.face_url == before.face_url => Finding::Yes(String::new()),
+        Some(Shown { face_url: None, .. }) => Finding::No("it is cleared".to_owned()),
+        Some(_) | None => Finding::Unknown("portrait_get shows another avatar".to_owned()),
+    }
+}
+
+fn known(said: Said) -> Finding {
+    match said {
+        Ok(_) => Finding::Yes(String::new()),
+        Err(refusal) if refusal.code == NO_TAG => Finding::No("the app has no such field: create it in the console".to_owned()),
+        Err(refusal) if refusal.code == TAG_NOT_WRITABLE => Finding::No("an administrator may not write it".to_owned()),
+        Err(refusal) if VALUE_REFUSED.contains(&refusal.code) => Finding::Yes(format!("its value is {}", refused(&refusal))),
+        Err(refusal) => Finding::Unknown(refused(&refusal)),
+    }
+}
+
+const fn no_twin(kind: TwinKind) -> &'static str {
+    match kind {
+        TwinKind::OtherCase => "the id has no letter",
+        TwinKind::SpaceInside => "the id has a single byte, or 32",
+        TwinKind::SpaceBefore | TwinKind::SpaceBehind => "the id has 32 bytes already",
+    }
+}

@@ -1,0 +1,167 @@
+//! `probe --write`: which accounts it may make, whether that is wanted, and what its questions are called.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, IsTerminal};
+
+use futures_util::StreamExt;
+
+use super::Steps;
+use crate::domain::account::{TwinKind, UserId};
+use crate::domain::figures::counted;
+use crate::flow::probe::{Cleanup, Finding, Halted, Question, Refusal, WriteEnd, WriteProbe, WriteReport};
+use crate::shell::cli::columns::PUSHED;
+use crate::shell::cli::flags::ProbeFlags;
+use crate::shell::cli::run::real_service;
+use crate::shell::cli::settings::Connection;
+use crate::shell::cli::signals;
+use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::probed::{Check, OpenQuestion, Probed, Written};
+use crate::shell::terminal::{print_stderr, quoted};
+
+/// What the check is called that a probe ends with early.
+const NAME: &str = "write";
+/// Answers that mean yes.
+const YES: [&str; 2] = ["y", "yes"];
+
+/// What is to be written, if anything is.
+///
+/// # Errors
+/// The [`ExitMessage`] for a UserID that is none, and where nobody can be asked.
+pub(super) fn planned(flags: &ProbeFlags) -> Result<Option<WriteProbe>, ExitMessage> {
+    let Some(id) = &flags.write else { return Ok(None) };
+    let id = UserId::parse(id.as_bytes()).map_err(|why| {
+        let hint = "give one of letters, digits, _ and - that nobody has, such as --write chatlift-probe-1";
+        ExitMessage::yours(format!("--write: {why}"), hint)
+    })?;
+    let may_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !(flags.yes || may_ask) {
+        let why = "--write makes accounts, and there is no terminal on which it could ask";
+        return Err(ExitMessage::yours(why, "add --yes"));
+    }
+    let cleanup = if flags.delete { Cleanup::Delete } else { Cleanup::Leave };
+    Ok(Some(WriteProbe { id, tags: flags.profile.clone(), cleanup, rate: None }))
+}
+
+/// The same once somebody has agreed to it, or need not be asked.
+///
+/// # Errors
+/// The [`ExitMessage`] of who does not agree.
+pub(super) fn agreed(probe: &WriteProbe, flags: &ProbeFlags, connection: &Connection) -> Result<WriteProbe, ExitMessage> {
+    if let Some(words) = real_service(connection) {
+        print_stderr(&words);
+    }
+    let names: Vec<String> = probe.names().iter().map(|name| quoted(name.as_str().as_bytes())).collect();
+    print_stderr(&format_args!("it makes these accounts, as far as the service takes them: {}", names.join(", ")));
+    print_stderr(&match probe.cleanup {
+        Cleanup::Leave => "they stay in the app: --delete would delete them",
+        Cleanup::Delete => "it deletes them at the end; on paid plans these UserIDs can then not be imported for three months",
+    });
+    if !probe.tags.is_empty() {
+        print_stderr(&PUSHED);
+    }
+    if !flags.yes && !says_yes() {
+        return Err(ExitMessage::yours("nothing is written", "answer with y, or add --yes"));
+    }
+    Ok(WriteProbe { rate: connection.rate, ..probe.clone() })
+}
+
+/// Asks on the terminal.
+fn says_yes() -> bool {
+    eprint!("go on? [y/N] ");
+    let mut answer = String::new();
+    // Who closes the terminal does not agree.
+    let _ = io::stdin().lock().read_line(&mut answer);
+    YES.contains(&answer.trim().to_ascii_lowercase().as_str())
+}
+
+impl Steps<'_> {
+    /// Asks what only an account of its own can answer.
+    pub(super) async fn write(&self, probe: &WriteProbe, probed: &mut Probed) {
+        let (stops, is_stopped) = (signals::stops(), Cell::new(false));
+        let mut report = WriteReport::default();
+        let look = || is_stopped.get();
+        let is_cut = tokio::select! {
+            () = probe.run((&*self.client.api, self.client.signer()), &look, &mut report) => false,
+            () = second(stops, &is_stopped) => true,
+        };
+        if is_cut {
+            report.ended = Some(Halted::Stopped.into());
+        }
+        probed.checks.extend(report.ended.take().map(|end| self.ended(end)));
+        let left_behind = report.left_behind.iter().map(|id| id.as_str().to_owned()).collect();
+        let questions = report.findings.into_iter().map(open_question).collect();
+        probed.written = Some(Written { id: probe.id.as_str().to_owned(), requests: report.requests, questions, left_behind });
+    }
+
+    /// The check that says why a probe ended early.
+    fn ended(&self, end: WriteEnd) -> Check {
+        match end {
+            WriteEnd::Halted(Halted::Call { command, outcome }) => self.answer(command.name(), outcome),
+            WriteEnd::Halted(Halted::Signature { command, reason, .. }) => {
+                Check::bad(command.name(), reason.class().into(), reason.to_string(), reason.hint())
+            }
+            WriteEnd::Halted(Halted::OutOfTime) => {
+                Check::bad(NAME, Exit::Stopped, "the questions took too long", "probe again with another id")
+            }
+            WriteEnd::Halted(Halted::Stopped) => Check::bad(NAME, Exit::Stopped, "a signal came", "probe again with another id"),
+            WriteEnd::Exists(id) => {
+                let found = format!("{} has an account already; nothing is written", quoted(id.as_str().as_bytes()));
+                Check::bad(NAME, Exit::UserError, found, "give an id that nobody has, in other case neither")
+            }
+            WriteEnd::IdRefused(Refusal { code, info }) => {
+                let found = format!("the service does not take this UserID (code {code}: {info})");
+                Check::bad(NAME, Exit::UserError, found, "give another id; one that was deleted may be barred for three months")
+            }
+        }
+    }
+}
+
+/// Resolves at the second signal; says at the first what that does.
+async fn second(mut stops: impl futures_util::Stream<Item = ()> + Unpin, is_stopped: &Cell<bool>) {
+    stops.next().await;
+    is_stopped.set(true);
+    print_stderr(&"stopping: what was made is put away if that is wanted; another signal (Ctrl-C) ends it at once");
+    stops.next().await;
+}
+
+/// The last word of a probe that has asked everything.
+pub(super) fn last_word(written: &Written) -> ExitMessage {
+    let asked = written.questions.iter().filter(|question| question.answer != "not_asked").count();
+    let answered = written.questions.iter().filter(|question| ["yes", "no"].contains(&question.answer)).count();
+    let why = format!("everything is right for a run, and {answered} of {} are answered", counted(asked as u64, "open question"));
+    let hint = if written.left_behind.is_empty() {
+        "import with --limit 100 first, and look at the results"
+    } else {
+        "delete what is left behind with the REST API account_delete, or leave it; then import with --limit 100 first"
+    };
+    ExitMessage::new(Exit::Done, why, hint)
+}
+
+fn open_question((question, finding): (Question, Finding)) -> OpenQuestion {
+    let (answer, detail) = match finding {
+        Finding::Yes(detail) => ("yes", detail),
+        Finding::No(detail) => ("no", detail),
+        Finding::Unknown(detail) => ("unknown", detail),
+        Finding::NotAsked(detail) => ("not_asked", detail),
+    };
+    let tag = if let Question::TagKnown(tag) = &question { Some(tag.to_string()) } else { None };
+    let (key, words) = named(&question);
+    OpenQuestion { question: key, tag, words, answer, detail }
+}
+
+/// A question's name for machines, and its words for people.
+fn named(question: &Question) -> (&'static str, String) {
+    let (key, words) = match question {
+        Question::SingleUpdates => ("single_import_updates_nickname", "account_import changes the nickname of an account"),
+        Question::SingleKeepsOmitted => ("single_import_keeps_omitted_field", "account_import keeps a field that is left out"),
+        Question::BatchUpdates => ("batch_updates_nickname", "multiaccount_import changes the nickname of an account"),
+        Question::BatchKeepsOmitted => ("batch_keeps_omitted_field", "multiaccount_import keeps a field that is left out"),
+        Question::Twin(TwinKind::OtherCase) => ("case_differs", "UserIDs in upper and lower case are two accounts"),
+        Question::Twin(TwinKind::SpaceInside) => ("space_inside_taken", "a UserID may have a space inside"),
+        Question::Twin(TwinKind::SpaceBefore) => ("space_before_taken", "a UserID may begin with a space"),
+        Question::Twin(TwinKind::SpaceBehind) => ("space_behind_taken", "a UserID may end with a space"),
+        Question::TagKnown(tag) => return ("tag_known", format!("the app has the profile field {tag}")),
+        Question::DeletionOn => ("deletion_on", "deleting accounts is switched on"),
+    };
+    (key, words.to_owned())
+}
