@@ -16,12 +16,13 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use chatlift::domain::account::{Account, Suspects, UserId};
+use chatlift::domain::answer::Answer;
 use chatlift::domain::command::Command;
 use chatlift::domain::outcome::{Outcome, RowOutcome, Status};
 use chatlift::domain::position::{ColumnLayout, FileStat, InputPosition};
 use chatlift::domain::retry::ClockReading;
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{Answer, CallOutcome, SuccessSeen};
+use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
 use chatlift::flow::dispatch::{Known, Scheduler, SchedulerLimits};
 use chatlift::flow::import::{ImportScope, ImportWorkload, Lane, WindowLimits};
 use chatlift::io::api::answer;

@@ -4,28 +4,22 @@
 //! would refuse. They never read or write anything.
 
 mod bytes;
+mod invalid;
 mod twins;
+mod user_id;
 
 pub use bytes::has_capitals;
-use bytes::{is_printable, may_be_odd};
-use thiserror::Error;
+use bytes::may_be_odd;
+pub use invalid::InvalidAccount;
 pub use twins::TwinKind;
+pub use user_id::{USER_ID_MAX_BYTES, UserId, UserIds};
 
 use super::known_text::KnownText;
 use super::profile::{PerField, ProfileField};
-use super::tag::{InvalidTagValue, TagItem};
-use super::uuid::is_hyphenated;
-
-/// Longest UserID, in bytes. Source: Tencent's documentation of `account_import`.
-pub const USER_ID_MAX_BYTES: usize = 32;
+use super::tag::TagItem;
 
 /// Longest Nick or FaceUrl, in bytes of UTF-8. Source: Tencent's documentation of the profile fields.
 pub const FIELD_MAX_BYTES: usize = 500;
-
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// Prefixes that the service keeps for itself. Source: Tencent's documentation of UserIDs and group ids.
-const RESERVED_PREFIXES: [&str; 4] = ["@TIM#", "@TLS#", "@TGS#", "@RBT#"];
 
 /// A field of the input that the import sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,89 +64,6 @@ impl Field {
 impl std::fmt::Display for Field {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// Which UserIDs are sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum UserIds {
-    /// Those of printable ASCII, which the service's documentation allows.
-    #[default]
-    Ascii,
-    /// Those of any printable text: the service decides.
-    Any,
-}
-
-/// A UserID that may be sent: 1 to 32 bytes of text without control characters and without white space at an end, no reserved prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(Box<str>);
-
-impl UserId {
-    /// Checks the bytes against the service's rules.
-    ///
-    /// # Errors
-    /// [`InvalidAccount`] names the rule that is broken.
-    pub fn parse(raw: &[u8]) -> Result<Self, InvalidAccount> {
-        Self::parse_as(UserIds::Ascii, raw)
-    }
-
-    /// As [`UserId::parse`], by the rules for those that are `allowed`.
-    ///
-    /// # Errors
-    /// [`InvalidAccount`] names the rule that is broken.
-    pub fn parse_as(allowed: UserIds, raw: &[u8]) -> Result<Self, InvalidAccount> {
-        Self::check_as(allowed, raw).map(|text| Self(text.into()))
-    }
-
-    /// As [`UserId::parse`], without a copy.
-    ///
-    /// # Errors
-    /// [`InvalidAccount`] names the rule that is broken.
-    #[inline]
-    pub fn check(raw: &[u8]) -> Result<&str, InvalidAccount> {
-        Self::check_as(UserIds::Ascii, raw)
-    }
-
-    /// As [`UserId::parse_as`], without a copy.
-    ///
-    /// # Errors
-    /// [`InvalidAccount`] names the rule that is broken.
-    #[inline]
-    pub fn check_as(allowed: UserIds, raw: &[u8]) -> Result<&str, InvalidAccount> {
-        Self::check_in(KnownText::default(), allowed, raw)
-    }
-
-    /// As [`UserId::check_as`] of what may be a part of `known`.
-    ///
-    /// # Errors
-    /// [`InvalidAccount`] names the rule that is broken.
-    #[inline]
-    pub fn check_in<'a>(known: KnownText<'a>, allowed: UserIds, raw: &'a [u8]) -> Result<&'a str, InvalidAccount> {
-        if raw.is_empty() {
-            return Err(InvalidAccount::EmptyUserId);
-        }
-        if raw.len() > USER_ID_MAX_BYTES {
-            return Err(InvalidAccount::LongUserId { bytes: raw.len(), is_uuid: is_hyphenated(raw) });
-        }
-        let text = match known.of(raw) {
-            Ok(text) if is_printable(raw) && raw[0] != b' ' && !raw.ends_with(b" ") => text,
-            found => match (why_refused(found.ok()), allowed, found) {
-                (InvalidAccount::UserIdCharacter { .. }, UserIds::Any, Ok(text)) => text,
-                (why, UserIds::Ascii | UserIds::Any, _) => return Err(why),
-            },
-        };
-        // They all begin with it, and hardly any id does.
-        if raw[0] == b'@'
-            && let Some(prefix) = RESERVED_PREFIXES.into_iter().find(|prefix| text.starts_with(prefix))
-        {
-            return Err(InvalidAccount::ReservedPrefix { prefix });
-        }
-        Ok(text)
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -277,26 +188,8 @@ impl From<AccountRef<'_>> for Account {
     /// Without tags.
     fn from(AccountRef { user_id, nick, face_url }: AccountRef<'_>) -> Self {
         let tags = Box::default();
-        Self { user_id: UserId(user_id.into()), nick: nick.map(Box::from), face_url: face_url.map(Box::from), tags }
+        Self { user_id: UserId::unchecked(user_id), nick: nick.map(Box::from), face_url: face_url.map(Box::from), tags }
     }
-}
-
-/// What is wrong with a UserID that is not printable ASCII from end to end; `None` where its bytes are no text at all.
-#[cold]
-fn why_refused(text: Option<&str>) -> InvalidAccount {
-    let Some(text) = text else { return InvalidAccount::NotUtf8 { field: Field::UserId } };
-    if text.contains(BYTE_ORDER_MARK) {
-        return InvalidAccount::ByteOrderMark;
-    }
-    let ends = [text.chars().next(), text.chars().next_back()];
-    if let Some(space) = ends.into_iter().flatten().find(|end| end.is_whitespace()) {
-        return InvalidAccount::SpaceAtEnd { code_point: space.into() };
-    }
-    if let Some(found) = text.chars().find(|found| found.is_control()) {
-        return InvalidAccount::ControlCharacter { code_point: found.into() };
-    }
-    let found = text.chars().find(|found| !matches!(found, ' '..='~'));
-    InvalidAccount::UserIdCharacter { code_point: found.unwrap_or_default().into() }
 }
 
 /// The text, if there is any, and whether it may be odd.
@@ -317,132 +210,11 @@ fn present_text<'a>(field: Field, raw: &'a [u8], known: KnownText<'a>) -> Result
     if may_be_odd && raw.contains(&0) { Err(InvalidAccount::Nul { field }) } else { Ok((text, may_be_odd)) }
 }
 
-/// Why a record is never sent. The texts go into `error_info` of the results.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InvalidAccount {
-    #[error("UserID is empty")]
-    EmptyUserId,
-    #[error("UserID has {bytes} bytes, at most {USER_ID_MAX_BYTES} are allowed")]
-    LongUserId { bytes: usize, is_uuid: bool },
-    #[error("UserID starts or ends with white space (U+{code_point:04X})")]
-    SpaceAtEnd { code_point: u32 },
-    #[error("UserID holds the character U+{code_point:04X}; only printable ASCII is allowed")]
-    UserIdCharacter { code_point: u32 },
-    #[error("UserID starts with {prefix}, which the service keeps for itself")]
-    ReservedPrefix { prefix: &'static str },
-    #[error("{field} has {bytes} bytes, at most {FIELD_MAX_BYTES} are allowed")]
-    LongField { field: Field, bytes: usize },
-    #[error("{field} is not valid UTF-8")]
-    NotUtf8 { field: Field },
-    #[error("UserID holds a byte order mark (U+FEFF)")]
-    ByteOrderMark,
-    #[error("UserID holds the control character U+{code_point:04X}")]
-    ControlCharacter { code_point: u32 },
-    #[error("{field} holds a NUL character (U+0000)")]
-    Nul { field: Field },
-    #[error(transparent)]
-    Tag(Box<InvalidTagValue>),
-    #[error("the row has {}, the header has {expected}", fields(*found))]
-    FieldCount { expected: usize, found: usize },
-    #[error("the row is the header again")]
-    HeaderAgain,
-    #[error("text follows the closing quote at line {line}, column {column}")]
-    TextAfterQuote { line: u64, column: u64 },
-    /// A quote that opens on line `quote` and closes on line `last` holds what look like records of their own.
-    #[error("the quote at line {quote} swallowed {}", lines(*quote + 1, *last))]
-    SwallowedLines { quote: u64, last: u64 },
-}
-
-impl InvalidAccount {
-    /// Whether a text says of a record that it has another number of fields than the header.
-    #[must_use]
-    pub fn is_told_of_fields(text: &[u8]) -> bool {
-        // Rejects of earlier versions have the first words.
-        let starts = [&b"the record has "[..], b"the row has "].into_iter().any(|start| text.starts_with(start));
-        starts && memchr::memmem::find(text, b", the header has ").is_some()
-    }
-
-    /// Whether both break the same rule, whatever their figures.
-    #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
-        let is_uuid = |why: &Self| matches!(why, Self::LongUserId { is_uuid: true, .. });
-        match (self, other) {
-            (Self::Tag(one), Self::Tag(other)) => one.tag == other.tag,
-            _ => std::mem::discriminant(self) == std::mem::discriminant(other) && is_uuid(self) == is_uuid(other),
-        }
-    }
-}
-
-fn fields(found: usize) -> String {
-    if found == 1 { "1 field".to_owned() } else { format!("{found} fields") }
-}
-
-fn lines(first: u64, last: u64) -> String {
-    if first == last { format!("line {first}") } else { format!("lines {first} to {last}") }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_reason_that_tells_of_fields_is_known_again() {
-        for found in [1, 7] {
-            let told = InvalidAccount::FieldCount { expected: 3, found }.to_string();
-            assert!(InvalidAccount::is_told_of_fields(format!("{told}; surplus fields: x").as_bytes()), "{told}");
-        }
-        assert!(InvalidAccount::is_told_of_fields(b"the record has 4 fields, the header has 3"));
-        assert!(!InvalidAccount::is_told_of_fields(InvalidAccount::EmptyUserId.to_string().as_bytes()));
-    }
-
-    #[test]
-    fn user_ids_are_checked_byte_for_byte() {
-        let check = |raw: &[u8], expected: Result<&str, InvalidAccount>| {
-            assert_eq!(UserId::parse(raw).map(|id| id.as_str().to_owned()), expected.map(str::to_owned), "{raw:?}");
-        };
-        check(b"alice", Ok("alice"));
-        check(b"!~", Ok("!~"));
-        check(b"", Err(InvalidAccount::EmptyUserId));
-        check(&[b'a'; 32], Ok("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
-        check(&[b'a'; 33], Err(InvalidAccount::LongUserId { bytes: 33, is_uuid: false }));
-        check(b"a b", Ok("a b"));
-        check(b" alice", Err(InvalidAccount::SpaceAtEnd { code_point: 0x20 }));
-        check(b"alice ", Err(InvalidAccount::SpaceAtEnd { code_point: 0x20 }));
-        check(b"alice\t", Err(InvalidAccount::SpaceAtEnd { code_point: 9 }));
-        check("\u{a0}alice".as_bytes(), Err(InvalidAccount::SpaceAtEnd { code_point: 0xa0 }));
-        check("alice\u{3000}".as_bytes(), Err(InvalidAccount::SpaceAtEnd { code_point: 0x3000 }));
-        check(b" ", Err(InvalidAccount::SpaceAtEnd { code_point: 0x20 }));
-        check("al\u{feff}ice".as_bytes(), Err(InvalidAccount::ByteOrderMark));
-        check("\u{feff}alice".as_bytes(), Err(InvalidAccount::ByteOrderMark));
-        check(b"al\tice", Err(InvalidAccount::ControlCharacter { code_point: 9 }));
-        check(b"alice\x7f", Err(InvalidAccount::ControlCharacter { code_point: 0x7f }));
-        check("al\u{85}ice".as_bytes(), Err(InvalidAccount::ControlCharacter { code_point: 0x85 }));
-        check("李雷".as_bytes(), Err(InvalidAccount::UserIdCharacter { code_point: 0x674e }));
-        check("al\u{a0}ice".as_bytes(), Err(InvalidAccount::UserIdCharacter { code_point: 0xa0 }));
-        check(b"alice\xff", Err(InvalidAccount::NotUtf8 { field: Field::UserId }));
-        check(b"@TIM#x", Err(InvalidAccount::ReservedPrefix { prefix: "@TIM#" }));
-        check(b"@tim#x", Ok("@tim#x"));
-    }
-
-    #[test]
-    fn any_printable_text_is_a_user_id_where_that_is_allowed() {
-        let check = |raw: &[u8], expected: Result<&str, InvalidAccount>| {
-            assert_eq!(UserId::check_as(UserIds::Any, raw), expected, "{raw:?}");
-        };
-        check(b"alice", Ok("alice"));
-        check("李雷".as_bytes(), Ok("李雷"));
-        check("émbre\u{a0}3".as_bytes(), Ok("émbre\u{a0}3"));
-        check("好".repeat(10).as_bytes(), Ok(&"好".repeat(10)));
-        check("好".repeat(11).as_bytes(), Err(InvalidAccount::LongUserId { bytes: 33, is_uuid: false }));
-        check(b"", Err(InvalidAccount::EmptyUserId));
-        check(b"al\xffice", Err(InvalidAccount::NotUtf8 { field: Field::UserId }));
-        check("李\u{85}雷".as_bytes(), Err(InvalidAccount::ControlCharacter { code_point: 0x85 }));
-        check("李\u{feff}雷".as_bytes(), Err(InvalidAccount::ByteOrderMark));
-        check("李雷\u{3000}".as_bytes(), Err(InvalidAccount::SpaceAtEnd { code_point: 0x3000 }));
-        check("@TIM#雷".as_bytes(), Err(InvalidAccount::ReservedPrefix { prefix: "@TIM#" }));
-    }
 
     #[test]
     fn profile_fields_are_bounded_in_bytes_and_hold_text_without_nul() {
@@ -484,7 +256,10 @@ mod tests {
                 Ok(text) => prop_assert!(text.as_bytes() == cell && is_printable && !has_space_at_end),
                 Err(InvalidAccount::NotUtf8 { .. }) => prop_assert!(text.is_err()),
                 Err(InvalidAccount::SpaceAtEnd { .. }) => prop_assert!(has_space_at_end),
-                Err(InvalidAccount::ByteOrderMark) => prop_assert!(text.unwrap().contains(BYTE_ORDER_MARK)),
+                Err(InvalidAccount::ByteOrderMark) => {
+                    let has_mark = text.unwrap().contains('\u{feff}');
+                    prop_assert!(has_mark);
+                }
                 Err(InvalidAccount::ControlCharacter { .. }) => prop_assert!(text.unwrap().contains(char::is_control)),
                 Err(InvalidAccount::UserIdCharacter { code_point }) => {
                     prop_assert!(!is_printable && text.unwrap().contains(char::from_u32(code_point).unwrap()));

@@ -1,10 +1,15 @@
 //! The guards (safety checks) of a sync: a plan that looks wrong is refused before the first request.
 //!
-//! They decide with whole numbers, so no percentage is rounded. The shell has the hints for them.
+//! They decide with whole numbers, so no percentage is rounded. `bound` has shares and limits, `figures` what is compared with them. The
+//! shell has the hints for them.
 
-use std::fmt;
+mod bound;
+mod figures;
 
-use crate::domain::profile::{PerField, ProfileField};
+pub use bound::{Bound, Percent};
+pub use figures::{Filled, GuardInput, LATELY_MS, NewColumns, PastRun, most_held};
+
+use crate::domain::profile::ProfileField;
 use crate::domain::tag::Tag;
 
 /// Shares of the known accounts are checked only if there are this many. Source: the contract of the guards.
@@ -18,14 +23,6 @@ const SHRUNK_FEW: u64 = 100;
 /// The share that must be left, of many accounts and of few. Source: the contract of the guards.
 const SHRUNK: Percent = Percent::whole(85);
 const SHRUNK_OF_FEW: Percent = Percent::whole(50);
-/// How far back the largest number of known accounts is searched: in milliseconds, and in runs if those reach further back. Source: the
-/// contract of the guards.
-pub const LATELY_MS: i64 = 7 * 24 * 3_600 * 1_000;
-const LATELY_RUNS: usize = 7;
-/// Kicks that are allowed by default: the smaller of the first two, but at least the third. Source: the contract of the guards.
-const KICKS: u64 = 500;
-const KICKS_SHARE: Percent = Percent::whole(15);
-const KICKS_ANYHOW: u64 = 10;
 /// Percentage points by which the share of filled cells may fall. Source: the contract of the guards.
 const BLANKED_POINTS: u64 = 5;
 
@@ -61,174 +58,6 @@ impl Guard {
             Guard::Target => "target",
         }
     }
-}
-
-/// A percentage in hundredths of a per cent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Percent(u64);
-
-impl Percent {
-    #[must_use]
-    pub const fn whole(percent: u64) -> Self {
-        Self(percent * 100)
-    }
-
-    /// Whether `part` is more than this share of `whole`.
-    const fn is_exceeded(self, part: u64, whole: u64) -> bool {
-        part as u128 * 10_000 > self.0 as u128 * whole as u128
-    }
-
-    /// Whether `part` is less than this share of `whole`.
-    const fn is_missed(self, part: u64, whole: u64) -> bool {
-        (part as u128 * 10_000) < self.0 as u128 * whole as u128
-    }
-}
-
-impl fmt::Display for Percent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 % 100 {
-            0 => write!(f, "{} %", self.0 / 100),
-            hundredths => write!(f, "{}.{hundredths:02} %", self.0 / 100),
-        }
-    }
-}
-
-/// A number of accounts, or a share of the known accounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    Count(u64),
-    Share(Percent),
-    /// The default for kicks.
-    Kicks,
-}
-
-impl Bound {
-    /// Parses `N` or `N%` with at most two decimals.
-    ///
-    /// # Errors
-    /// A `String` with the message for the user if the text is neither.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is neither a number (N) nor a share (N%, two decimals at most)");
-        let Some(share) = text.strip_suffix('%') else { return text.parse().map(Bound::Count).map_err(|_| wrong()) };
-        let (whole, decimals) = share.trim_end().split_once('.').unwrap_or((share.trim_end(), ""));
-        let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
-        let hundredths = match decimals.len() {
-            0 => Some(0),
-            1 => number(decimals).map(|tenths| tenths * 10),
-            2 => number(decimals),
-            _ => None,
-        };
-        let whole = number(whole).filter(|whole| *whole <= 1_000_000);
-        whole.zip(hundredths).map(|(whole, hundredths)| Bound::Share(Percent(whole * 100 + hundredths))).ok_or_else(wrong)
-    }
-
-    const fn is_exceeded(self, count: u64, held: u64) -> bool {
-        match self {
-            Bound::Count(bound) => count > bound,
-            Bound::Share(share) => share.is_exceeded(count, held),
-            Bound::Kicks => count > KICKS_ANYHOW && (count > KICKS || KICKS_SHARE.is_exceeded(count, held)),
-        }
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Bound::Count(count) => count.fmt(f),
-            Bound::Share(share) => write!(f, "{share} of the known accounts"),
-            Bound::Kicks => write!(f, "{KICKS} or {KICKS_SHARE} of the known accounts, whichever is less, but at least {KICKS_ANYHOW}"),
-        }
-    }
-}
-
-/// The number of valid records, and of those with each cell filled.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filled {
-    pub valid: u64,
-    pub with: PerField<u64>,
-    /// The tags that are read, in the order of their columns, and the records that have each.
-    pub tags: Vec<(Tag, u64)>,
-}
-
-/// Updates for columns that the last finished run did not read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NewColumns {
-    /// Updates for which there is no other reason.
-    pub updates: u64,
-    /// The tags that the last run did not read, and how many updates send each.
-    pub tags: Vec<(Tag, u64)>,
-}
-
-impl Filled {
-    /// For a file of which these tags are read, in the order of their columns.
-    #[must_use]
-    pub fn of(tags: impl IntoIterator<Item = Tag>) -> Self {
-        Self { tags: tags.into_iter().map(|tag| (tag, 0)).collect(), ..Self::default() }
-    }
-
-    /// Counts a valid record.
-    pub fn count(&mut self, said: PerField<Option<&str>>) {
-        self.valid += 1;
-        for (field, text) in said.iter() {
-            self.with[field] += u64::from(text.is_some());
-        }
-    }
-}
-
-/// The numbers that the guards check.
-#[derive(Debug, Clone, Default)]
-pub struct GuardInput {
-    pub filled: Filled,
-    /// The cells of the last finished run, if there was one.
-    pub before: Option<Filled>,
-    /// Distinct UserIDs with a valid record.
-    pub distinct: u64,
-    /// Known accounts that were not missing in the last finished run.
-    pub held: u64,
-    /// Those known accounts that have a valid record.
-    pub present: u64,
-    /// The largest number of known accounts at the end of a recent finished run.
-    pub most_held: u64,
-    pub updates: u64,
-    /// Those of them that are due to new columns.
-    pub new_columns: NewColumns,
-    /// Whether the file ends with a line break.
-    pub ends_with_newline: bool,
-    /// Whether the file of the last finished run did; `None` if that is not known.
-    pub ended_with_newline: Option<bool>,
-    /// Accounts that are due for a kick or deletion; 0 if those wait for a later run.
-    pub due: u64,
-    /// Canaries without a valid record.
-    pub dead_canaries: Vec<String>,
-    /// The target of the state, in words, if it is not the target of this run.
-    pub other_target: Option<String>,
-}
-
-/// A finished run, as far as later ones are compared with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PastRun {
-    /// The end of the run in milliseconds since the epoch.
-    pub finished_at: i64,
-    /// Accounts that were not missing at its end, if that is known.
-    pub held: Option<u64>,
-    /// Whether the run was allowed although it had lost so many accounts.
-    pub is_shrunk: bool,
-}
-
-/// The largest number of known accounts at the end of recent runs. `runs` starts with the latest; those of [`LATELY_MS`] count, and always
-/// the last few. Runs before one that was allowed to shrink do not count.
-#[must_use]
-pub fn most_held(runs: impl IntoIterator<Item = PastRun>, now: i64) -> Option<u64> {
-    let mut most = None;
-    for (before, run) in runs.into_iter().enumerate() {
-        if before < LATELY_RUNS || run.finished_at >= now.saturating_sub(LATELY_MS) {
-            most = most.max(run.held);
-        }
-        if run.is_shrunk {
-            break;
-        }
-    }
-    most
 }
 
 /// The settings for the guards.
@@ -453,29 +282,6 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_number_of_accounts_is_taken_from_the_last_runs_and_days() {
-        const DAY: i64 = 24 * 3_600 * 1_000;
-        let now = 100 * DAY;
-        // Days ago, accounts, and whether the run was allowed to shrink; the latest run first.
-        let check = |runs: &[(i64, u64, bool)], expected: Option<u64>| {
-            let run = |&(days, held, is_shrunk): &(i64, u64, bool)| PastRun { finished_at: now - days * DAY, held: Some(held), is_shrunk };
-            assert_eq!(most_held(runs.iter().map(run), now), expected, "{runs:?}");
-        };
-        check(&[], None);
-        check(&[(1, 90, false), (2, 100, false), (3, 95, false)], Some(100));
-        let weekly = |runs: i64| (1..=runs).map(|week| (7 * week, 100 + week.unsigned_abs(), false)).collect::<Vec<_>>();
-        check(&weekly(7), Some(107));
-        check(&weekly(9), Some(107));
-        let hourly: Vec<_> = std::iter::repeat_n((0, 50, false), 24).chain([(6, 60, false), (7, 61, false), (8, 99, false)]).collect();
-        check(&hourly, Some(61));
-        check(&[(1, 90, false), (2, 40, true), (3, 100, false)], Some(90));
-        check(&[(1, 40, true), (2, 100, false)], Some(40));
-        let unknown = PastRun { finished_at: now, held: None, is_shrunk: false };
-        assert_eq!(most_held([unknown, PastRun { held: Some(5), ..unknown }], now), Some(5));
-        assert_eq!(most_held([unknown], now), None);
-    }
-
-    #[test]
     fn renaming_all_ids_is_a_loss_although_the_file_is_as_long() {
         let renamed = GuardInput { held: 400, present: 0, most_held: 400, distinct: 400, ..quiet() };
         assert_eq!(names(&renamed, &limits()), ["shrunk"]);
@@ -488,20 +294,9 @@ mod tests {
         let figures = GuardInput { distinct: 0, updates: 999, due: 501, ..cut };
         assert_eq!(names(&figures, &limits()), ["empty", "shrunk", "updates", "cut", "deletes"]);
         let allowed = vec![Guard::Empty, Guard::Shrunk, Guard::Cut];
-        let wide = GuardLimits { allowed, max_update: Bound::Count(999), max_delete: Bound::Share(Percent(5_010)) };
+        let wide = GuardLimits { allowed, max_update: Bound::Count(999), max_delete: Bound::parse("50.1%").unwrap() };
         assert_eq!(names(&figures, &wide), [] as [&str; 0]);
         let told = tripped_guards(&figures, &limits());
         assert_eq!([2, 3, 4].map(|at| told[at].override_hint.as_str()), ["--max-update 999", "--allow cut", "--max-delete 501"]);
-    }
-
-    #[test]
-    fn bounds_are_numbers_or_shares() {
-        assert_eq!(Bound::parse("0"), Ok(Bound::Count(0)));
-        assert_eq!(Bound::parse("30%"), Ok(Bound::Share(Percent(3_000))));
-        assert_eq!(Bound::parse("0.5%"), Ok(Bound::Share(Percent(50))));
-        assert_eq!(Bound::parse("12.34%").map(|bound| bound.to_string()), Ok("12.34 % of the known accounts".to_owned()));
-        for wrong in ["", "%", "-1", "1.5", "1.234%", "x%", "1e3"] {
-            assert!(Bound::parse(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Values and decisions without I/O, clock or random numbers. These modules import only each other.
 
 pub mod account;
+pub mod answer;
 pub mod breaker;
 pub mod call_stats;
 pub mod cells;
@@ -10,6 +11,7 @@ pub mod comparison;
 pub mod examples;
 pub mod figures;
 pub mod guard;
+pub mod halt_reason;
 pub mod hashed_map;
 pub mod known_tags;
 pub mod known_text;

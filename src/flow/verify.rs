@@ -10,10 +10,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::domain::account::{Account, UserId};
+use crate::domain::answer::{AccountStatus, Answer, Item, ItemRefusal, Profile};
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::comparison::{FindingCounts, Findings};
 use crate::domain::position::InputPosition;
-use crate::domain::verdict::{AccountStatus, Answer, Item, ItemRefusal, Profile};
 use crate::flow::calls::{JobSource, NextJob, RequestJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::api::{Request, wire};

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::account::Account as Row;
-use crate::domain::verdict::{Answer, CallOutcome};
+use crate::domain::answer::Answer;
+use crate::domain::verdict::CallOutcome;
 use crate::io::api::http::{HttpApi, HttpSettings};
 use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::io::api::wire::{self, Query};

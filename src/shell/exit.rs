@@ -6,7 +6,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use super::terminal::printable;
-use crate::domain::verdict::HaltClass;
+use crate::domain::halt_reason::HaltClass;
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@ impl UserId {
         };
         // Of an id of one letter, a space inside is one at its end.
         let is_new = twin != text && (kind != TwinKind::SpaceInside || !rest.is_empty());
-        (is_new && twin.len() <= USER_ID_MAX_BYTES).then(|| Self(twin.into()))
+        (is_new && twin.len() <= USER_ID_MAX_BYTES).then(|| Self::unchecked(&twin))
     }
 }
 

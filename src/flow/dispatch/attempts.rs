@@ -9,9 +9,10 @@ use super::scheduler::{Decided, Scheduler, Stop, When};
 use super::workload::{Followup, JobOutcome, Workload};
 use crate::domain::breaker::{ExhaustedBy, HealthSample};
 use crate::domain::command::Command;
+use crate::domain::halt_reason::HaltReason;
 use crate::domain::refusals::RefusalPattern;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::{CallEffect, CallOutcome, HaltReason, SuccessSeen, Verdict, words};
+use crate::domain::verdict::{CallEffect, CallOutcome, SuccessSeen, Verdict, words};
 
 /// What becomes of the accounts of a job that has ended.
 #[derive(Debug)]

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::JobId;
 use crate::domain::breaker::{ExhaustedBy, Health, HealthChange, HealthSample, OtherCalls, TestResult};
+use crate::domain::halt_reason::HaltReason;
 use crate::domain::refusals::Refusals;
 use crate::domain::retry::{UNKNOWN_CODE_ATTEMPTS, UNKNOWN_CODES_IN_A_ROW};
-use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, HaltReason, Verdict, words};
+use crate::domain::verdict::{CallEffect, CallOutcome, CallSize, Verdict, words};
 
 /// What is known of the API, or of the APIs, that a breaker stands for: one may be down while the others are well.
 #[derive(Debug)]

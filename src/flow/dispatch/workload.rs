@@ -3,9 +3,11 @@
 use tokio::time::Instant;
 
 use super::{Clocks, Failure, Job, JobId, JobQueue, Progress};
+use crate::domain::answer::Answer;
 use crate::domain::command::Command;
+use crate::domain::halt_reason::HaltReason;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::{Answer, CallOutcome, HaltReason, Verdict};
+use crate::domain::verdict::{CallOutcome, Verdict};
 use crate::io::api::Request;
 
 /// How a job ended.

@@ -12,9 +12,10 @@ use super::reorder_buffer::UnsettledRecord;
 use super::workload::{ImportWorkload, Rows};
 use super::{Lane, OnBatchFailure};
 use crate::domain::account::Account;
+use crate::domain::answer::{Answer, Profile};
 use crate::domain::command::Command;
+use crate::domain::halt_reason::HaltReason;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::{Answer, HaltReason, Profile};
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobQueue};
 
 /// A profile that doesn't show what was sent is read again after this time. Source: the contract of the batch lane.

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use crate::domain::account::Account;
+use crate::domain::halt_reason::HaltReason;
 use crate::domain::tag::{Tag, TagItem};
-use crate::domain::verdict::{HaltReason, NO_TAG, TAG_NOT_WRITABLE, VALUE_REFUSED};
+use crate::domain::verdict::{NO_TAG, TAG_NOT_WRITABLE, VALUE_REFUSED};
 use crate::flow::dispatch::{Failure, JobId};
 
 /// A row whose tags are tried one by one, since a call with all of them was refused.

@@ -4,8 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::domain::answer::Answer;
 use crate::domain::command::{Command, PerCommand};
-use crate::domain::verdict::{self, Answer, CallOutcome, CallSize, HaltReason, SuccessSeen, Verdict};
+use crate::domain::halt_reason::HaltReason;
+use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
 use crate::io::api::usersig::{Signature, Signer};
 use crate::io::api::{Api, ConnectionWish, GivenUp, Request};
 use crate::io::gate::{Gate, GateAnswer, GateSettings, Permit, Rate};

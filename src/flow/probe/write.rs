@@ -9,11 +9,10 @@ use tokio::time::Instant;
 
 use super::requests::{Halted, IsStopped, Refusal, Requests, Said};
 use crate::domain::account::{Account, TwinKind, UserId};
+use crate::domain::answer::{AccountStatus, Answer, Profile};
 use crate::domain::profile::ProfileField;
 use crate::domain::tag::Tag;
-use crate::domain::verdict::{
-    AccountStatus, Answer, CallOutcome, DELETION_OFF, NO_ACCOUNT, NO_PROFILE, NO_TAG, Profile, TAG_NOT_WRITABLE, VALUE_REFUSED,
-};
+use crate::domain::verdict::{CallOutcome, DELETION_OFF, NO_ACCOUNT, NO_PROFILE, NO_TAG, TAG_NOT_WRITABLE, VALUE_REFUSED};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, Request};
 use crate::io::gate::Rate;

@@ -8,9 +8,10 @@ use std::io::{self, Write};
 
 use super::rules::MissingRules;
 use crate::domain::account::{UserId, UserIds};
+use crate::domain::answer::{Answer, Item, ItemRefusal, Presence};
 use crate::domain::change::{MissingAccount, PaddedId, PlannedAction, rfc3339};
 use crate::domain::command::Command;
-use crate::domain::verdict::{Answer, DELETION_OFF, Item, ItemRefusal, NO_ACCOUNT, Presence, is_certain_refusal};
+use crate::domain::verdict::{DELETION_OFF, NO_ACCOUNT, is_certain_refusal};
 use crate::flow::calls::{JobSource, NextJob, RequestJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::api::Request;

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use csv::ByteRecord;
 
 use crate::domain::account::Account;
+use crate::domain::answer::{AccountStatus, Profile};
 use crate::domain::comparison::{Comparison, Differing, Finding};
 use crate::domain::tag::{TagItem, TagValue};
-use crate::domain::verdict::{AccountStatus, Profile};
 use crate::io::roster::Record;
 
 /// What an API has said of an id.

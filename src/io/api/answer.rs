@@ -5,10 +5,11 @@
 //! items are not affected.
 
 use super::fields::{self, FieldValue, Fields};
+use crate::domain::answer::{AccountStatus, Answer, Item, ItemRefusal, Presence, Profile};
 use crate::domain::command::Command;
 use crate::domain::profile::ProfileField;
 use crate::domain::tag::Tag;
-use crate::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, ItemRefusal, Presence, Profile};
+use crate::domain::verdict::CallOutcome;
 
 /// Bytes of an unreadable answer that a message shows. Source: the contract of the input.
 const SHOWN_BYTES: usize = 80;

@@ -65,18 +65,15 @@ impl Request<'_> {
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {
-    write(body, Vec::new())
-}
-
-fn write(body: &impl Serialize, mut json: Vec<u8>) -> Vec<u8> {
-    serde_json::to_writer(&mut json, body).expect("strings can always be written as JSON");
-    json
+    serde_json::to_vec(body).expect("strings can always be written as JSON")
 }
 
 fn batch(accounts: &[&Account]) -> Vec<u8> {
     let list = accounts.iter().map(|account| import_body(account)).collect();
-    let bytes = accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum();
-    write(&MultiImportBody { account_list: Some(list), accounts: None }, Vec::with_capacity(bytes))
+    let mut json = Vec::with_capacity(accounts.iter().map(|account| KEYS_BYTES + account.bytes()).sum());
+    let written = serde_json::to_writer(&mut json, &MultiImportBody { account_list: Some(list), accounts: None });
+    written.expect("strings can always be written as JSON");
+    json
 }
 
 fn import_body(account: &Account) -> ImportBody<'_> {

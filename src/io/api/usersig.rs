@@ -16,7 +16,7 @@ use sha2::Sha256;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::domain::verdict::HaltReason;
+use crate::domain::halt_reason::HaltReason;
 
 /// How long a signature is valid. Source: Tencent advises at least 24 hours.
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);

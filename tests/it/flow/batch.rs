@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::account::Account;
+use chatlift::domain::answer::Answer;
 use chatlift::domain::command::Command;
+use chatlift::domain::halt_reason::HaltReason;
 use chatlift::domain::outcome::Status;
-use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason};
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
 use chatlift::flow::import::{Lane, OnBatchFailure};

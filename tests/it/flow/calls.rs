@@ -8,9 +8,11 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::answer::Answer;
 use chatlift::domain::call_stats::CallStats;
 use chatlift::domain::command::{Command, PerCommand};
-use chatlift::domain::verdict::{Answer, CallOutcome, HaltReason, SuccessSeen};
+use chatlift::domain::halt_reason::HaltReason;
+use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
 use chatlift::flow::calls::{self, CallsFailed, CallsOutcome, JobSource, NextJob, RequestJob};
 use chatlift::flow::dispatch::{AbortCause, Clocks, DispatchDependencies, DispatchSettings, JobOutcome, Known, SchedulerLimits};
 use chatlift::io::api::Request;

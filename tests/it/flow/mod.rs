@@ -14,8 +14,9 @@ mod week;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use chatlift::domain::halt_reason::HaltReason;
 use chatlift::domain::outcome::Status;
-use chatlift::domain::verdict::{CallOutcome, HaltReason};
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
 use chatlift::io::gate::Rate;

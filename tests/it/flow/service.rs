@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::account::Account;
+use chatlift::domain::answer::{AccountStatus, Answer, Item, Presence, Profile};
 use chatlift::domain::command::{Command, PerCommand};
-use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile};
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use tokio::time::Instant;

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chatlift::domain::command::Command;
+use chatlift::domain::halt_reason::HaltReason;
 use chatlift::domain::outcome::Status;
-use chatlift::domain::verdict::{CallOutcome, HaltReason, SuccessSeen};
+use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
 use chatlift::flow::dispatch::AbortCause;
 use chatlift::flow::import::ImportEnd;
 use chatlift::flow::import::OnBatchFailure;

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 
 use chatlift::domain::account::{Account, InvalidAccount};
+use chatlift::domain::answer::Answer;
 use chatlift::domain::command::Command;
 use chatlift::domain::position::{InputPosition, ReadAs};
-use chatlift::domain::verdict::{Answer, CallOutcome};
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::io::api::answer;
 use chatlift::io::journal::checkpoint::Checkpoint;
 use chatlift::io::roster::{COPY_MAX_BYTES, DelimiterFrom, Format, RECORD_MAX_BYTES, RECORD_MAX_LINES, Record, Roster, RosterError};

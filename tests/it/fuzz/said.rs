@@ -1,7 +1,8 @@
 //! Answers that are written in every way that JSON allows, each with what it means.
 
+use chatlift::domain::answer::{Answer, Presence};
 use chatlift::domain::command::Command;
-use chatlift::domain::verdict::{Answer, CallOutcome, Presence};
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::io::api::answer;
 use proptest::collection::vec;
 use proptest::option;

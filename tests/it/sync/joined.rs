@@ -9,11 +9,12 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::{Account, UserId};
+use chatlift::domain::answer::{AccountStatus, Answer, Item, Presence, Profile};
 use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Presence, Profile, SuccessSeen};
+use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
 use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
 use chatlift::flow::import::{ImportEnd, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::flow::sync::{

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use chatlift::domain::account::Account;
+use chatlift::domain::answer::{AccountStatus, Answer, Item, Profile};
 use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::{AccountCall, InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
 use chatlift::domain::command::Command;
@@ -25,7 +26,7 @@ use chatlift::domain::position::FileStat;
 use chatlift::domain::profile::ProfileField;
 use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{AccountStatus, Answer, CallOutcome, Item, Profile};
+use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::dispatch::{DispatchSettings, SchedulerLimits};
 use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure, SendOutcomes};
 use chatlift::flow::sync::{self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, Setup, SyncError, SyncProgress};

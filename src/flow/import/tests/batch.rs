@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::domain::verdict::{HaltReason, ThrottleScope};
+use crate::domain::halt_reason::HaltReason;
+use crate::domain::verdict::ThrottleScope;
 
 #[tokio::test(start_paused = true)]
 async fn a_user_id_is_in_one_call_at_a_time_its_single_call_included() {

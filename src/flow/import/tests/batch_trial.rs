@@ -1,7 +1,7 @@
 //! The first batch: whether the service accepts batches at all, and whether they keep the profiles that they carry.
 
 use super::*;
-use crate::domain::verdict::HaltReason;
+use crate::domain::halt_reason::HaltReason;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_batch_with_profiles_is_read_back_before_the_next_leaves_or_a_row_settles() {

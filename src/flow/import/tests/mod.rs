@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::domain::account::{Account, Suspects, UserId};
+use crate::domain::answer::{Answer, Profile};
 use crate::domain::command::Command;
 use crate::domain::position::InputPosition;
 use crate::domain::retry::ClockReading;
 use crate::domain::tag::{Tag, TagItem, TagValue};
-use crate::domain::verdict::{Answer, CallEffect, CallOutcome, Profile, SuccessSeen};
+use crate::domain::verdict::{CallEffect, CallOutcome, SuccessSeen};
 use crate::flow::dispatch::{Call, CallId, Known, Scheduler, SchedulerLimits, Stop, Workload};
 use crate::io::api::Request;
 

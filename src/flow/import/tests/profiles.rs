@@ -1,7 +1,7 @@
 //! Rows with profile cells: `portrait_set` after the import, its trial, and what fails whom.
 
 use super::*;
-use crate::domain::verdict::HaltReason;
+use crate::domain::halt_reason::HaltReason;
 
 const PROFILE: Command = Command::PortraitSet;
 

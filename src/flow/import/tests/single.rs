@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 
 use super::*;
-use crate::domain::verdict::{HaltReason, ThrottleScope};
+use crate::domain::halt_reason::HaltReason;
+use crate::domain::verdict::ThrottleScope;
 
 /// The row that a test is told by which carries no record of the input.
 const PROBE: u64 = u64::MAX;
