@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::accounts::{Accounts, Deletion, StoredAccount, StoredAccounts};
 use super::call_log_entry::Codes;
 use super::fault_injector::TargetedUser;
-use super::parsed_request::{self, ParsedRequest};
+use super::parsed_request::{self, ParsedRequest, StatusDetail};
 use super::reply::{Reply, RequestRefusal};
 use super::settings::{BatchProfiles, CustomFields, Deleting, KnownAccounts, PresenceField, SandboxSettings, UnknownProfiles};
 use super::tags::NewProfile;
@@ -93,7 +93,7 @@ impl App {
             ParsedRequest::Kick(user) => self.kick(user),
             ParsedRequest::GetPortraits { users, tags } => Ok(self.portraits(users, tags, affected)),
             ParsedRequest::SetPortrait { user, items } => self.set_portrait(user, items),
-            ParsedRequest::OnlineStatus(users) => Ok(self.online_status(users, affected)),
+            ParsedRequest::OnlineStatus { users, detail } => Ok(self.online_status(users, *detail, affected)),
         }
     }
 
@@ -210,14 +210,13 @@ impl App {
         Ok(ExecutedRequest { reply: Reply::ok_with_display(), codes: Codes::All(0) })
     }
 
-    fn online_status(&self, users: &[String], affected: AffectedUsers<'_>) -> ExecutedRequest {
+    fn online_status(&self, users: &[String], detail: StatusDetail, affected: AffectedUsers<'_>) -> ExecutedRequest {
         let (mut known, mut errors, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(users.len()));
         for user in users {
             let outcome = affected.check(user).and_then(|()| self.accounts.get(user).map(|_| ()).ok_or_else(unknown));
             let code = code(&outcome);
             match outcome {
-                Ok(()) => known
-                    .push(json!({ "To_Account": user, "Status": self.online.get(user).map_or("Offline", |presence| presence.status()) })),
+                Ok(()) => known.push(shown_presence(user, self.online.get(user).copied(), detail)),
                 Err(_) => errors.push(json!({ "To_Account": user, "ErrorCode": code })),
             }
             codes.push(code);
@@ -228,6 +227,16 @@ impl App {
         }
         ExecutedRequest { reply: Reply::with(fields), codes: Codes::Each(codes) }
     }
+}
+
+/// A user's presence as an answer shows it, with the status on each platform if that is asked for.
+fn shown_presence(user: &str, presence: Option<PresenceField>, detail: StatusDetail) -> Value {
+    let status = presence.map_or("Offline", PresenceField::status);
+    let mut shown = json!({ "To_Account": user, "Status": status });
+    if let (Some(presence), StatusDetail::Asked) = (presence, detail) {
+        shown["Detail"] = json!([{ "Platform": presence.platform(), "Status": status }]);
+    }
+    shown
 }
 
 fn unknown() -> RequestRefusal {

@@ -82,16 +82,14 @@ impl CallLogEntries {
     }
 }
 
-/// One line of CSV. Characters other than visible ASCII are escaped, so that each record stays on one line.
+/// One record of CSV with the UserID as it is.
 fn line(command: SandboxCommand, id: &str, code: Option<i64>) -> String {
     let name = command.name();
     let code = code.map(|code| code.to_string()).unwrap_or_default();
-    if id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b'"') {
-        return format!("{name},{id},{code}\n");
+    if id.contains([',', '"', '\n', '\r']) {
+        return format!("{name},\"{}\",{code}\n", id.replace('"', "\"\""));
     }
-    let visible: String =
-        id.chars().flat_map(|char| if char.is_ascii_graphic() { vec![char] } else { char.escape_default().collect() }).collect();
-    format!("{name},\"{}\",{code}\n", visible.replace('"', "\"\""))
+    format!("{name},{id},{code}\n")
 }
 
 #[cfg(test)]
@@ -99,16 +97,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_touch_is_one_line_that_csv_reads_back() {
+    fn a_touch_has_the_id_as_it_is_and_csv_reads_it_back() {
         let check = |id: &str, code: Option<i64>, expected: [&str; 3]| {
             let line = line(SandboxCommand::Kick, id, code);
-            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
             assert_eq!(reader.records().next().unwrap().unwrap(), expected.to_vec());
         };
         check("u", Some(0), ["kick", "u", "0"]);
         check("a,\"b", Some(-1), ["kick", "a,\"b", "-1"]);
-        check("a\nb", None, ["kick", "a\\nb", ""]);
+        check("a\nb", None, ["kick", "a\nb", ""]);
+        check("李雷 é\\n", Some(0), ["kick", "李雷 é\\n", "0"]);
+        assert_eq!(line(SandboxCommand::Kick, "李 雷", Some(0)), "kick,李 雷,0\n");
         check("", None, ["kick", "", ""]);
     }
 

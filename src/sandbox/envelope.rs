@@ -33,7 +33,10 @@ pub(super) fn command(target: &str) -> Option<SandboxCommand> {
 /// # Errors
 /// [`RequestRefusal`] for anything that differs from the documentation.
 pub(super) fn open<'a>(method: &str, target: &'a str) -> Result<RequestQuery<'a>, RequestRefusal> {
-    let command = command(target).ok_or_else(|| RequestRefusal::form(NO_SUCH_RESOURCE, "no such command"))?;
+    let command = command(target).ok_or_else(|| {
+        let known = SandboxCommand::ALL.map(SandboxCommand::path).join(", ");
+        RequestRefusal::form(NO_SUCH_RESOURCE, format!("the sandbox does not know this command; it knows {known}"))
+    })?;
     if method != "POST" {
         return Err(RequestRefusal::form(BAD_URL, "the method must be POST"));
     }

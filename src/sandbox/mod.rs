@@ -78,13 +78,14 @@ impl Sandbox {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let request_max = settings.request_max;
         let mut service = Service::with_accounts(settings, files.take_stored());
         files.ask(&mut service);
         let service = Arc::new(Mutex::new(ServiceAndFiles { service, files }));
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&service);
         let thread = std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
-            if let Err(error) = shell::serve(listener, shared, stopped) {
+            if let Err(error) = shell::serve(listener, (shared, request_max), stopped) {
                 tracing::error!(%error, "the sandbox cannot serve");
             }
         })?;

@@ -298,7 +298,7 @@ impl Service {
                     | ParsedRequest::Delete(_)
                     | ParsedRequest::GetPortraits { .. }
                     | ParsedRequest::SetPortrait { .. }
-                    | ParsedRequest::OnlineStatus(_) => {}
+                    | ParsedRequest::OnlineStatus { .. } => {}
                 }
                 self.recorder.answered(0);
                 ServiceOutcome::at_once(Act::Answer(executed.reply), executed.codes)

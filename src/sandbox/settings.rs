@@ -14,6 +14,8 @@ use crate::io::api::wire;
 
 /// The default SDKAppID; Tencent's own examples use this number.
 pub const SDKAPPID: u64 = 1_400_000_000;
+/// How long a request may take to arrive. Chosen: clients keep connections for less.
+const REQUEST_MAX: Duration = Duration::from_secs(75);
 /// The default administrator, as in a new app.
 pub const IDENTIFIER: &str = "administrator";
 
@@ -62,6 +64,8 @@ pub struct SandboxSettings {
     pub arrivals_kept: usize,
     /// Entries of the call log that are kept in memory, from the first one on.
     pub touches_kept: usize,
+    /// How long a request may take to arrive, from its first byte, or from the answer before it.
+    pub request_max: Duration,
 }
 
 /// The part of imported accounts that is stored.
@@ -111,6 +115,15 @@ impl PresenceField {
         match self {
             PresenceField::Online => "Online",
             PresenceField::PushOnline => "PushOnline",
+        }
+    }
+
+    /// Where such a user has signed in. Source: the documentation's example.
+    #[must_use]
+    pub const fn platform(self) -> &'static str {
+        match self {
+            PresenceField::Online => "Web",
+            PresenceField::PushOnline => "iPhone",
         }
     }
 }
@@ -183,6 +196,7 @@ impl SandboxSettings {
             seed: 0,
             arrivals_kept: 0,
             touches_kept: 0,
+            request_max: REQUEST_MAX,
         }
     }
 }

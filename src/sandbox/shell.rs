@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep};
 
+use super::command::SandboxCommand;
 use super::files::Files;
 use super::persistence::write_accounts;
 use super::reply::{Act, Reaction, Reply};
@@ -31,8 +32,6 @@ use super::service::{self, Arrival, Moment, Service};
 
 /// Longest request body that is accepted, in bytes. Chosen: 500 accounts with the longest fields fit.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
-/// How long a request may take to arrive, from its first byte, or from the answer before it. Chosen: clients keep connections for less.
-const REQUEST_MAX: Duration = Duration::from_secs(75);
 /// Connections at a time; further ones wait to be accepted. Chosen: far more than any client has requests in flight.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Pause after a failed accept, for instance when file descriptors run out. Chosen: short compared with a client's timeout.
@@ -54,23 +53,31 @@ pub(super) fn locked(shared: &Shared) -> MutexGuard<'_, ServiceAndFiles> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves on this thread until `stop` is sent or dropped; then all connections are closed.
+/// Serves on this thread until `stop` is sent or dropped; then all connections are closed. A request that takes longer than `request_max`
+/// to arrive is given up.
 ///
 /// # Errors
 /// [`io::Error`] if the runtime cannot be built or the socket cannot be used.
-pub(super) fn serve(listener: StdListener, service: Shared, stop: oneshot::Receiver<()>) -> io::Result<()> {
+pub(super) fn serve(listener: StdListener, (service, request_max): (Shared, Duration), stop: oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         tokio::select! {
             _ = stop => Ok(()),
-            never = accept(listener, service) => match never {},
+            never = accept(listener, Serving { service, request_max, start: Instant::now() }) => match never {},
         }
     })
 }
 
-async fn accept(listener: TcpListener, service: Shared) -> Infallible {
-    let start = Instant::now();
+/// What every connection needs.
+#[derive(Debug, Clone)]
+struct Serving {
+    service: Shared,
+    request_max: Duration,
+    start: Instant,
+}
+
+async fn accept(listener: TcpListener, serving: Serving) -> Infallible {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let is_crowded = Arc::new(AtomicBool::new(false));
     loop {
@@ -83,7 +90,7 @@ async fn accept(listener: TcpListener, service: Shared) -> Infallible {
         };
         // If the connection is closed already, reading from it will show that.
         let _ = stream.set_nodelay(true);
-        let served = connection(stream, Arc::clone(&service), Arc::clone(&is_crowded), start);
+        let served = connection(stream, serving.clone(), Arc::clone(&is_crowded));
         tokio::spawn(async move {
             served.await;
             drop(place);
@@ -92,11 +99,12 @@ async fn accept(listener: TcpListener, service: Shared) -> Infallible {
 }
 
 /// Serves a connection until the client closes it. If other connections wait for a file descriptor, it ends after its next answer.
-async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBool>, start: Instant) {
+async fn connection(stream: TcpStream, serving: Serving, is_crowded: Arc<AtomicBool>) {
+    let request_max = serving.request_max;
     let reset = Arc::new(AtomicBool::new(false));
     let wire = ResettableStream { stream, reset: Arc::clone(&reset) };
     let respond = service_fn(move |request| {
-        let answer = respond(request, Arc::clone(&service), Arc::clone(&reset), start);
+        let answer = respond(request, serving.clone(), Arc::clone(&reset));
         let is_crowded = Arc::clone(&is_crowded);
         async move {
             let mut response = answer.await?;
@@ -108,7 +116,7 @@ async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBo
     });
     // An error here is a disconnect by the client, or a reset on request.
     let _ =
-        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX).serve_connection(TokioIo::new(wire), respond).await;
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(request_max).serve_connection(TokioIo::new(wire), respond).await;
 }
 
 /// Makes hyper drop the connection, which is then reset.
@@ -116,14 +124,11 @@ async fn connection(stream: TcpStream, service: Shared, is_crowded: Arc<AtomicBo
 #[error("the connection is reset on request")]
 struct ResetOnRequest;
 
-async fn respond(
-    request: Request<Incoming>,
-    service: Shared,
-    reset: Arc<AtomicBool>,
-    start: Instant,
-) -> Result<Response<SlowBody>, ResetOnRequest> {
-    if request.method() == Method::GET && !is_for_this_machine(&request) {
-        return Ok(response(Reply::html(403, "this page is shown under an address of this machine alone"), Duration::ZERO));
+async fn respond(request: Request<Incoming>, serving: Serving, reset: Arc<AtomicBool>) -> Result<Response<SlowBody>, ResetOnRequest> {
+    let Serving { service, request_max, start } = serving;
+    // Requests of the API are signed, so no page of a browser can make one; a proxy in front of the sandbox may name it otherwise.
+    if request.method() != Method::POST && !is_for_this_machine(&request) {
+        return Ok(response(Reply::html(403, "the sandbox answers to an address of this machine alone"), Duration::ZERO));
     }
     if request.method() == Method::GET
         && let Some(reply) = own_page(request.uri().path(), &service)
@@ -133,9 +138,10 @@ async fn respond(
     let arrived = Instant::now();
     let mut in_flight = InFlight::begin(&service, arrived - start, request.uri().path_and_query().map_or("", |target| target.as_str()));
     let (head, body) = request.into_parts();
-    let body = tokio::time::timeout(REQUEST_MAX, Limited::new(body, BODY_MAX_BYTES).collect()).await;
-    let Ok(Ok(body)) = body else {
-        return Ok(response(Reply::html(413, "the request's body is too large or broke off"), Duration::ZERO));
+    let body = match tokio::time::timeout(request_max, Limited::new(body, BODY_MAX_BYTES).collect()).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Ok(response(Reply::html(413, "the request's body is too large or broke off"), Duration::ZERO)),
+        Err(_) => return Ok(response(Reply::html(408, "the request did not arrive in time"), Duration::ZERO)),
     };
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let request = service::ServiceRequest { method: head.method.as_str(), target, body: &body.to_bytes() };
@@ -165,9 +171,10 @@ fn is_for_this_machine(request: &Request<Incoming>) -> bool {
     })
 }
 
-/// The sandbox's own pages: `/audit` as JSON, `/accounts` as JSON lines, `/accounts.csv` as an accounts file.
+/// The sandbox's own pages: `/` lists what there is, `/audit` is JSON, `/accounts` JSON lines, `/accounts.csv` an accounts file.
 fn own_page(path: &str, service: &Shared) -> Option<Reply> {
     match path {
+        "/" => Some(Reply { content_type: "text/plain; charset=utf-8", ..Reply::json(contents()) }),
         "/audit" => serde_json::to_vec(&locked(service).service.audit()).ok().map(Reply::json),
         "/accounts" => {
             let mut lines = Vec::new();
@@ -190,6 +197,12 @@ fn own_page(path: &str, service: &Shared) -> Option<Reply> {
         }
         _ => None,
     }
+}
+
+/// What can be asked of the sandbox.
+fn contents() -> String {
+    let commands: Vec<String> = SandboxCommand::ALL.iter().map(|command| format!("POST /v4/{}\n", command.path())).collect();
+    format!("{}GET /audit\nGET /accounts\nGET /accounts.csv\n", commands.concat())
 }
 
 /// A request from its head to its end, whatever end it has.

@@ -44,6 +44,9 @@ struct SignatureClaims {
     expire: u64,
     #[serde(rename = "TLS.time")]
     time: u64,
+    /// What the app has added for its own use, in base64.
+    #[serde(rename = "TLS.userbuf", default)]
+    userbuf: Option<String>,
     #[serde(rename = "TLS.sig")]
     sig: String,
     #[serde(skip)]
@@ -147,8 +150,9 @@ fn unpack(usersig: &str) -> Option<SignatureClaims> {
 }
 
 fn check_hmac(claims: &SignatureClaims, key: &SecretString) -> HmacCheck {
-    let SignatureClaims { identifier, sdkappid, time, expire, .. } = claims;
-    let text = format!("TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n");
+    let SignatureClaims { identifier, sdkappid, time, expire, userbuf, .. } = claims;
+    let userbuf = userbuf.as_ref().map_or_else(String::new, |userbuf| format!("TLS.userbuf:{userbuf}\n"));
+    let text = format!("TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time}\nTLS.expire:{expire}\n{userbuf}");
     let genuine = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).is_ok_and(|mut mac| {
         mac.update(text.as_bytes());
         STANDARD.decode(&claims.sig).is_ok_and(|sig| mac.verify_slice(&sig).is_ok())
@@ -185,6 +189,7 @@ mod tests {
                 sdkappid,
                 expire,
                 time,
+                userbuf: None,
                 sig: sig.to_owned(),
                 hmac: HmacCheck::Foreign,
             };
@@ -196,6 +201,8 @@ mod tests {
         check(1_400_000_000, "0", 15_552_001, 1_569_910_200, "CpjuBdQs9ZwnuGAJR8onoOeI9fweX2vIMMY94iOJWJY=", HmacCheck::Foreign);
         let official = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDKAAKpdaUZBZlAqUsTAzgQuWZOaChAzN0RQXZ6aDLKn0cUzVLjcPD00NLS1MCrPM0A*JMLcoNTLMD3HP1M60jCowLDUOKMiLNDOwVaoFAD4PNPI_";
         assert_eq!(signatures().check(&envelope(1_400_000_000, "administrator", official), MADE_AT), Ok(()));
+        let with_userbuf = "eJyrVgrxCdYrSy1SslJQMtIzUNJRAItkpqTmlWSmZUIkElNyM-Myi0uKEkvyi2BKilOyEwsKMlOACgxNDKAAKpdaUZBZlAqUsTAzgQuWZOaChAzN0RSXFqcWJZWmgSxKzrUsSwp2NPBNt7WF25OZDpKyzA8LSAlOdop0z8kPyTcpqMzRL-YKLDeuMPN1rtSuCMnI8-TIdraIjHIutlWqBQA8PT7x";
+        assert_eq!(signatures().check(&envelope(1_400_000_000, "administrator", with_userbuf), MADE_AT), Ok(()));
     }
 
     #[test]

@@ -93,14 +93,17 @@ fn bodies_are_read_strictly() {
     check(wire::ACCOUNT_IMPORT, &json!({ "UserID": "u", "FaceUrl": long(501) }).to_string(), (40601, 0));
     check(wire::ACCOUNT_IMPORT, &json!({ "UserID": "u", "Nick": "好".repeat(167) }).to_string(), (40601, 0));
     check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[]}"#, (70402, 1));
-    check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[{"UserID":"a"},{"UserID":"a"}]}"#, (70402, 1));
+    // The documentation's own example has one, so it is taken; no careful client sends it.
+    check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[{"UserID":"a"},{"UserID":"a"}]}"#, (0, 1));
     check(wire::MULTIACCOUNT_IMPORT, r#"{"AccountList":[{"UserID":"a"}],"Accounts":["b"]}"#, (70402, 1));
     check(wire::MULTIACCOUNT_IMPORT, &json!({ "Accounts": ids(100) }).to_string(), (0, 0));
     check(wire::MULTIACCOUNT_IMPORT, &json!({ "Accounts": ids(101) }).to_string(), (70402, 1));
     check(wire::QUERY_ONLINE_STATUS, &json!({ "To_Account": ids(500) }).to_string(), (0, 0));
     check(wire::QUERY_ONLINE_STATUS, &json!({ "To_Account": ids(501) }).to_string(), (40001, 1));
     check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":[]}"#, (40001, 1));
-    check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":["u"],"IsNeedDetail":1}"#, (40001, 1));
+    check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":["u"],"IsNeedDetail":1}"#, (0, 0));
+    check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":["u"],"IsNeedDetail":0}"#, (0, 0));
+    check(wire::QUERY_ONLINE_STATUS, r#"{"To_Account":["u"],"IsNeedDetail":2}"#, (40001, 1));
     for (command, list) in [(wire::ACCOUNT_CHECK, "CheckItem"), (wire::ACCOUNT_DELETE, "DeleteItem")] {
         let users = |count: usize| ids(count).into_iter().map(|id| json!({ "UserID": id })).collect::<Vec<_>>();
         check(command, &json!({ list: users(100) }).to_string(), (0, 0));
@@ -423,7 +426,49 @@ async fn the_server_serves_its_own_pages() {
     assert_eq!((&audit["calls"], &audit["apis"]["account_import"]["max_calls_in_1s"]), (&json!(1), &json!(1)));
     assert_eq!(get("/accounts").await, "{\"FaceUrl\":null,\"Nick\":\"好\",\"UserID\":\"u\",\"imports\":1}\n");
     assert_eq!(get("/accounts.csv").await, "UserID,Nick,FaceUrl\nu,好,\n");
+    let contents = get("/").await;
+    assert!(SandboxCommand::ALL.iter().all(|command| contents.contains(&format!("POST /v4/{}\n", command.path()))), "{contents}");
+    assert!(contents.contains("GET /accounts.csv"), "{contents}");
     drop(sandbox);
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_played() {
+    let mut caller = Caller::new(SandboxSettings { online: vec![("id1".to_owned(), PresenceField::PushOnline)], ..settings() });
+    let list = |nicks: &[(&str, &str)]| {
+        nicks.iter().map(|(id, nick)| json!({ "UserID": id, "Nick": nick, "FaceUrl": "http://www.qq.com" })).collect::<Vec<_>>()
+    };
+    let batch = json!({ "AccountList": list(&[("id1", "first"), ("id2", "n"), ("id1", "last")]) });
+    assert_eq!(caller.call(wire::MULTIACCOUNT_IMPORT, &batch.to_string())["ErrorCode"], 0);
+    assert_eq!(caller.service.account("id1").unwrap().nick.as_deref(), Some("last"), "they are taken in their order");
+    let status = caller.call(wire::QUERY_ONLINE_STATUS, r#"{"IsNeedDetail":1,"To_Account":["id1","id2"]}"#);
+    let detail = json!([{ "Platform": "iPhone", "Status": "PushOnline" }]);
+    let expected = json!([
+        { "To_Account": "id1", "Status": "PushOnline", "Detail": detail },
+        { "To_Account": "id2", "Status": "Offline" },
+    ]);
+    assert_eq!(status["QueryResult"], expected);
+    let unknown = caller.call("openim/sendmsg", "{}");
+    assert_eq!(unknown["ErrorCode"], 60009);
+    assert!(unknown["ErrorInfo"].as_str().unwrap().contains("profile/portrait_set"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_arrive_is_given_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sandbox = Sandbox::start(SandboxSettings { request_max: Duration::from_millis(100), ..settings() }).unwrap();
+    let host = sandbox.address();
+    let answer = async |sent: String| {
+        let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map(|_| answer).unwrap_or_default()
+    };
+    let head = format!("POST {} HTTP/1.1\r\nHost: {host}\r\n", target(wire::ACCOUNT_IMPORT));
+    answer(head.clone()).await;
+    let body = answer(format!("{head}Content-Length: 100\r\n\r\n{{")).await;
+    assert!(body.starts_with("HTTP/1.1 408"), "{body}");
+    assert_eq!(sandbox.audit().in_flight, 0);
 }
 
 #[test]

@@ -59,7 +59,10 @@ impl Request<'_> {
             Request::AccountCheck(ids) => json(&CheckBody { users: users(ids) }),
             Request::AccountDelete(ids) => json(&DeleteBody { users: users(ids) }),
             Request::Kick(id) => json(&user(id)),
-            Request::QueryOnlineStatus(ids) => json(&OnlineStatusBody { users: ids.iter().map(|id| id.as_str().to_owned()).collect() }),
+            Request::QueryOnlineStatus(ids) => {
+                let users = ids.iter().map(|id| id.as_str().to_owned()).collect();
+                json(&OnlineStatusBody { users, is_need_detail: None })
+            }
         }
     }
 }

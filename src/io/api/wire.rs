@@ -167,6 +167,9 @@ pub enum ProfileValue<'a> {
 pub struct OnlineStatusBody {
     #[serde(rename = "To_Account")]
     pub users: Vec<String>,
+    /// 1 asks for the status on each platform.
+    #[serde(rename = "IsNeedDetail", skip_serializing_if = "Option::is_none", default)]
+    pub is_need_detail: Option<u8>,
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ pub enum CliCommand {
     /// --write
     Probe(Box<ProbeFlags>),
     /// Serve the sandbox, a mock service of Tencent Chat, on loopback until it is stopped
+    #[command(after_help = sandbox::commands())]
     Sandbox(SandboxFlags),
     /// Print a UserSig, for debugging with other tools
     #[command(mut_args(without_use_for_a_signature))]

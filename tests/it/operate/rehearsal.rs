@@ -40,21 +40,24 @@ fn the_environment_file_is_whole_private_and_quoted_for_the_shell() {
 }
 
 #[test]
-fn the_sandbox_shows_its_accounts_under_its_own_address_alone() {
+fn the_sandbox_answers_under_its_own_address_alone() {
     let bench = CliFixture::new();
     let path = bench.outside("sandbox.env");
     let running = bench.call(&["sandbox", "--env-file", path.to_str().unwrap()]).start();
     eventually("the environment file", || path.exists());
     let text = std::fs::read_to_string(&path).unwrap();
     let address = text.lines().find_map(|line| line.strip_prefix("export CHATLIFT_ENDPOINT=http://")).unwrap().to_owned();
-    let status = |host: &str| {
+    let status = |request: &str, host: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
-        write!(stream, "GET /accounts HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer[9..12].to_owned()
     };
-    assert_eq!([&address, "localhost:1", "evil.example.com", "127.0.0.1.evil.example.com"].map(status), ["200", "200", "403", "403"]);
+    for request in ["GET /accounts", "GET /", "GET /v4/im_open_login_svc/account_import", "DELETE /accounts"] {
+        let statuses = [&address, "localhost:1", "evil.example.com", "127.0.0.1.evil.example.com"].map(|host| status(request, host));
+        assert_eq!(statuses, ["200", "200", "403", "403"], "{request}");
+    }
     running.signal(Signal::TERM);
     running.wait();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values::duration;
-use crate::sandbox::Counting;
+use crate::sandbox::{Counting, SandboxCommand};
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed")]
@@ -90,6 +90,12 @@ pub struct SandboxFlags {
     /// code=71000,api=account_delete; in a batch, code=N hits single accounts and whole=N all of them (repeatable)
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<String>,
+}
+
+/// The commands of the REST API that the sandbox plays, for its help.
+pub(super) fn commands() -> String {
+    let paths = SandboxCommand::ALL.map(|command| format!("  /v4/{}\n", command.path()));
+    format!("It plays these commands of the REST API:\n{}GET / lists them, with the sandbox's own pages.", paths.concat())
 }
 
 /// What the documentation leaves open, done otherwise than the sandbox does by default.
