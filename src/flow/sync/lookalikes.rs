@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::iter::Peekable;
 
-use super::planning::{PlanDraft, PlanError, Policy, Scratch, Step, TELL_EVERY};
+use super::plan_draft::PlanDraft;
+use super::planning::{PlanError, Policy, Scratch, Step, TELL_EVERY};
 use super::record_digest::{MISSING_BYTES, missing_to_bytes};
 use super::rules::MissingTrust;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
@@ -248,8 +249,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::planning::{build_plan, scan};
+    use super::super::planning::build_plan;
     use super::super::rules::{MissingPolicy, MissingRules};
+    use super::super::scan::scan;
     use super::*;
     use crate::domain::change::{AccountCall, Ops, PlannedAccount, ProfileHashes};
     use crate::domain::known_tags::RecordTags;

@@ -3,9 +3,10 @@
 use std::io;
 
 use super::observer::{SyncError, SyncProgress};
-use super::planning::{MalformedRecords, PlanDraft};
+use super::plan_draft::PlanDraft;
 use super::ready::Ready;
 use super::rules::MissingTrust;
+use super::scan::MalformedRecords;
 use super::setup::{Locks, Setup};
 use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Update, Wait};
 use crate::domain::figures::{self, defused};

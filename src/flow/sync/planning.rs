@@ -1,33 +1,31 @@
-//! Planning: one pass over the file and one over the state, in order of ids.
+//! Planning: after `scan` has read the file, file and state are read side by side, in order of ids.
 //!
-//! Each record of the file becomes a `RecordDigest` of fixed size. The digests are sorted outside of memory, so that file and state can be
-//! read side by side. Nothing is written but unnamed temporary files.
+//! Nothing is written but unnamed temporary files.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use super::case_twins::{CaseTwinSearch, CaseTwinSorter};
-use super::digests::{DigestSorter, HasTags, SortedDigests};
+use super::digests::SortedDigests;
 use super::lookalikes::Lookalikes;
-use super::record_digest::{DIGEST_BYTES, MISSING_BYTES, RecordDigest, RecordTag, missing_from_bytes, missing_to_bytes};
+use super::plan_draft::{PlanDraft, PlannedRequests};
+use super::record_digest::{RecordDigest, RecordTag, missing_to_bytes};
 use super::rules::{MissingPolicy, MissingRules, MissingTrust};
+use super::scan::Scan;
 use super::tag_comparer::TagComparer;
-use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAccount, PlannedAction, ProfileHashes};
-use crate::domain::figures;
-use crate::domain::guard::{Filled, NewColumns};
-use crate::domain::known_tags::{RecordTags, TagsDigest};
-use crate::domain::oddity::{OddPlace, OddityCounts, OddityKind};
+use crate::domain::change::{KnownAccount, MissingAccount, Op, Ops, PaddedId, PlanCounts, PlannedAction};
+use crate::domain::guard::NewColumns;
+use crate::domain::oddity::OddityKind;
 use crate::domain::tag::Tag;
-use crate::flow::import::{SendOutcomes, TagRows};
+use crate::flow::import::SendOutcomes;
 use crate::io::extsort::ScratchList;
-use crate::io::roster::{Malformed, RecordRef, Roster, RosterError};
-use crate::io::state::{RunInput, StateDb, StateError};
+use crate::io::roster::RosterError;
+use crate::io::state::{StateDb, StateError};
 
 /// Records between two looks at how far the reading is. Chosen.
 pub(super) const TELL_EVERY: u64 = 65_536;
@@ -83,85 +81,6 @@ impl Scratch<'_> {
     }
 }
 
-/// A file that was read.
-#[derive(Debug)]
-pub struct Scan {
-    digests: SortedDigests,
-    tags: TagRows,
-    ops: Ops,
-    filled: Filled,
-    malformed: Option<MalformedRecords>,
-    oddities: OddityCounts,
-    twins: CaseTwinSearch,
-    input: RunInput,
-}
-
-/// Records whose UserID can't be read for certain: whoever is in them may count as missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MalformedRecords {
-    pub records: u64,
-    /// Where the first of them is, and what is wrong with it.
-    pub first: String,
-}
-
-impl fmt::Display for MalformedRecords {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, the first in {}", figures::counted(self.records, "row"), self.first)
-    }
-}
-
-impl MalformedRecords {
-    fn count(found: &mut Option<Self>, view: &RecordRef, why: Malformed) {
-        let first = || format!("row {} (line {}): {why}", view.row, view.line);
-        found.get_or_insert_with(|| Self { records: 0, first: first() }).records += 1;
-    }
-}
-
-/// Reads the whole file.
-///
-/// # Errors
-/// [`PlanError`] for a file that can't be read to its end, or a full disk.
-pub fn scan(roster: &mut Roster<impl Read>, stat: crate::domain::position::FileStat, scratch: &mut Scratch) -> Result<Scan, PlanError> {
-    let cannot = scratch.cannot_write();
-    let mut tags = TagRows::in_folder(&scratch.folder, roster.header().tags().cloned()).map_err(&cannot)?;
-    let has_tags = if tags.is_empty() { HasTags::No } else { HasTags::Yes };
-    let mut sorter = DigestSorter::in_folder(&scratch.folder, has_tags);
-    let mut twins = CaseTwinSearch::new(scratch.list()?);
-    let (mut ops, mut filled, mut malformed, mut oddities) =
-        (Ops::default(), Filled::of(roster.header().tags().cloned()), None, OddityCounts::default());
-    while let Some(view) = roster.next_view() {
-        let view = view?;
-        oddities.invalid.see(view.account.as_ref().err());
-        let (tag, profile, tags_digest) = if let Ok(account) = &view.account {
-            filled.count(account.profile());
-            let place = OddPlace { row: view.row, line: view.line };
-            oddities.see(account, view.suspects, place);
-            twins.see(account.user_id, place).map_err(&cannot)?;
-            // Each look at the tags reads their cells again, so one serves both.
-            let said = view.tags().inspect(|(tag, value)| oddities.see_tags(std::iter::once((*tag, *value)), place));
-            let tags_digest = tags.push(said, &mut filled).map_err(&cannot)?;
-            (RecordTag::Valid, ProfileHashes::of(account.profile()), tags_digest)
-        } else {
-            tags.push_none().map_err(&cannot)?;
-            (RecordTag::Invalid, ProfileHashes::default(), TagsDigest::default())
-        };
-        if let Some(why) = view.malformed() {
-            MalformedRecords::count(&mut malformed, &view, why);
-        }
-        ops.push(if tag == RecordTag::Valid { Op::Unchanged } else { Op::Invalid });
-        if let Some(id) = view.valid_id() {
-            let digest = RecordDigest { id: PaddedId::new(id), row: view.row, tag, profile, tags: tags_digest };
-            sorter.push(digest).map_err(&cannot)?;
-        }
-        if view.row.is_multiple_of(TELL_EVERY) && (scratch.tell)(Step::Read(view.end.offset)).is_break() {
-            return Err(PlanError::Stopped);
-        }
-    }
-    let end = roster.at();
-    let input = RunInput { len: end.offset, digest: end.digest, stat };
-    Ok(Scan { digests: sorter.finish().map_err(&cannot)?, tags, ops, filled, malformed, oddities, twins, input })
-}
-
 /// What a plan hangs on besides file and state.
 #[derive(Debug)]
 pub struct Policy {
@@ -169,85 +88,6 @@ pub struct Policy {
     pub canaries: Vec<PaddedId>,
     /// When the run began, in milliseconds since the epoch.
     pub now: i64,
-}
-
-/// The requests that a plan takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PlannedRequests {
-    /// Records whose account is imported.
-    pub imports: u64,
-    /// Records whose tags are set.
-    pub profiles: u64,
-}
-
-impl PlannedRequests {
-    fn count(&mut self, op: Op, digest: &RecordDigest) {
-        let has_tags = if op == Op::Create { digest.tags != TagsDigest::default() } else { !op.tags().is_empty() };
-        self.imports += u64::from(op.imports());
-        self.profiles += u64::from(has_tags);
-    }
-}
-
-/// A plan. It stands in temporary files until the state takes it.
-#[derive(Debug)]
-pub struct PlanDraft {
-    pub ops: Ops,
-    pub counts: PlanCounts,
-    pub filled: Filled,
-    /// The last finished run's.
-    pub filled_before: Option<Filled>,
-    pub distinct: u64,
-    pub held: u64,
-    /// Accounts of those that are held that have a valid record.
-    pub present: u64,
-    /// Ids that are due for a kick or deletion.
-    pub due: u64,
-    pub malformed: Option<MalformedRecords>,
-    /// Of the file; whoever compares it with the state may add to them.
-    pub oddities: OddityCounts,
-    pub lookalikes: Lookalikes,
-    pub dead_canaries: Vec<PaddedId>,
-    pub input: RunInput,
-    /// Updates for tags that the last finished run did not read.
-    pub new_columns: NewColumns,
-    pub requests: PlannedRequests,
-    pub(super) tags: TagRows,
-    pub(super) planned: ScratchList<DIGEST_BYTES>,
-    pub(super) missing: ScratchList<MISSING_BYTES>,
-}
-
-impl PlanDraft {
-    /// The tags that are read, in the order of their columns.
-    pub fn tags(&self) -> impl Iterator<Item = &Tag> {
-        self.tags.tags().iter().map(|(tag, _)| tag)
-    }
-
-    /// What is missing, in order of ids.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn missing(&mut self) -> io::Result<impl Iterator<Item = io::Result<MissingAccount>>> {
-        Ok(self.missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes))))
-    }
-
-    /// What is sent and who has come back, what is missing, both in order of ids, and what becomes of each row: for the state.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn lists(
-        &mut self,
-    ) -> io::Result<(impl Iterator<Item = io::Result<PlannedAccount>>, impl Iterator<Item = io::Result<MissingAccount>>, &Ops)> {
-        let Self { planned, missing, ops, tags, .. } = self;
-        let ops = &*ops;
-        let planned = planned.read()?.map(|bytes| {
-            let digest = RecordDigest::from_bytes(&bytes?);
-            let op = ops.get(digest.row);
-            let tags = if op.tags().is_empty() { RecordTags::default() } else { tags.read(digest.row)? };
-            Ok(digest.planned(op, tags))
-        });
-        let missing = missing.read()?.map(|bytes| bytes.map(|bytes| missing_from_bytes(&bytes)));
-        Ok((planned, missing, ops))
-    }
 }
 
 /// Draws up the plan: `state` is what is held, `None` for nothing, and `outcomes` what an unfinished run has left to it.

@@ -1,50 +1,41 @@
 //! Sends requests over HTTPS with reqwest: one connection pool, HTTP/1.1 keep-alive, no redirect, no retry of its own.
 //!
-//! It turns every result into a [`CallOutcome`]. The URL contains the UserSig, so it never appears in an error text.
+//! It turns every result into a [`CallOutcome`]. `clients` makes the connections, `announced_body` tells when a request leaves, `failure`
+//! finds out why one failed. The URL contains the UserSig, so it never appears in an error text.
 
-use std::cell::{OnceCell, RefCell};
-use std::error::Error as StdError;
+mod announced_body;
+mod clients;
+mod failure;
+
+use std::cell::RefCell;
 use std::fmt;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue};
-use reqwest::{Certificate, Client, ClientBuilder, StatusCode, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{CertificateError, ClientConfig};
-use rustls_platform_verifier::Verifier;
+use reqwest::{StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer;
 use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
-use super::proxy::{ProxyError, ProxyLayer, ProxySettings};
+use super::proxy::ProxySettings;
 use super::usersig::{self, Signature};
 use super::wire::{self, Query};
 use super::{Api, ConnectionWish, Departed, GivenUp, Request};
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
+use announced_body::{AnnouncedBody, CarriedBy, CarriedByCell};
+use clients::Clients;
+use failure::{failed, is_given_up};
 
 /// Longest answer of a command that returns at most a list of UserIDs, in bytes; a longer one is an error.
 const SHORT_ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// Longest answer of a command that returns an item per UserID, in bytes. A hundred profiles with two fields of 500 bytes have 620 kB if
 /// each byte is written as an escape of six, and thirty tags of 500 bytes more 1.5 MB as they are. Chosen to be well above both.
 const LONG_ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Idle connections are closed after this time. Chosen: less than the 60 to 75 s of common servers, so that no request meets a connection
-/// that the server is closing.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for a connection. Chosen; the timeout of the attempt applies as well.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
-
 /// The address of the service, the app, and how to connect.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
@@ -160,104 +151,6 @@ impl HttpApi {
     }
 }
 
-/// The clients with and without kept connections. The second one is created when it is first needed, because reading the machine's
-/// certificates takes time.
-#[derive(Debug)]
-struct Clients {
-    kept: Client,
-    fresh: OnceCell<Client>,
-    settings: HttpSettings,
-    own_ca: Vec<Certificate>,
-    proxy: Option<ProxyLayer>,
-}
-
-impl Clients {
-    fn new(settings: &HttpSettings) -> Result<Self, HttpSetupError> {
-        let own_ca = match &settings.ca_pem {
-            Some(pem) => certificates(pem)?,
-            None => Vec::new(),
-        };
-        let proxy = settings.proxy.as_ref().map(|proxy| proxy_layer(proxy, settings)).transpose()?;
-        let kept = client(settings, &own_ca, proxy.as_ref(), settings.connections)?;
-        Ok(Self { kept, fresh: OnceCell::new(), settings: settings.clone(), own_ca, proxy })
-    }
-
-    fn of(&self, choice: ConnectionChoice) -> &Client {
-        match choice {
-            ConnectionChoice::Kept | ConnectionChoice::Trial => &self.kept,
-            // Creating it worked for the other client, so it fails only if the certificates have disappeared. Then the other client serves.
-            ConnectionChoice::Fresh => {
-                let fresh = || client(&self.settings, &self.own_ca, self.proxy.as_ref(), 0);
-                self.fresh.get_or_init(|| fresh().unwrap_or_else(|_| self.kept.clone()))
-            }
-        }
-    }
-}
-
-/// A client that keeps up to `kept` connections.
-fn client(settings: &HttpSettings, own_ca: &[Certificate], proxy: Option<&ProxyLayer>, kept: usize) -> Result<Client, HttpSetupError> {
-    let plain = || {
-        let plain = plain(settings).pool_max_idle_per_host(kept);
-        match proxy {
-            Some(layer) => plain.unix_socket(layer.socket()).connector_layer(layer.clone()),
-            None => plain,
-        }
-    };
-    let client = if settings.endpoint.scheme() == "http" {
-        plain().tls_certs_only(std::iter::empty()).build()
-    } else {
-        plain().tls_certs_merge(own_ca.to_vec()).build().or_else(|error| {
-            tracing::warn!(%error, "this machine has no certificate store; using the roots that Mozilla ships");
-            plain().tls_certs_only(mozilla_roots().chain(own_ca.to_vec())).build()
-        })
-    };
-    client.map_err(HttpSetupError::Client)
-}
-
-fn proxy_layer(proxy: &ProxySettings, settings: &HttpSettings) -> Result<ProxyLayer, HttpSetupError> {
-    let tls = if proxy.address.scheme() == "https" { Some(proxy_tls(settings.ca_pem.as_deref().unwrap_or_default())?) } else { None };
-    Ok(ProxyLayer::new(proxy, &settings.endpoint, tls)?)
-}
-
-/// Trusts the same certificates for the proxy as for the service.
-fn proxy_tls(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let own = CertificateDer::pem_slice_iter(ca_pem).filter_map(Result::ok).collect::<Vec<_>>();
-    let verifier = Verifier::new_with_extra_roots(own.clone(), Arc::clone(&provider))
-        .or_else(|_| Verifier::new_with_extra_roots(own.into_iter().chain(mozilla_der().cloned()), Arc::clone(&provider)))?;
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()))
-}
-
-fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, HttpSetupError> {
-    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| HttpSetupError::CaFile(error.without_url()))?;
-    if certificates.is_empty() { Err(HttpSetupError::NoCertificate) } else { Ok(certificates) }
-}
-
-fn mozilla_roots() -> impl Iterator<Item = Certificate> {
-    mozilla_der().filter_map(|der| Certificate::from_der(der).ok())
-}
-
-fn mozilla_der() -> impl Iterator<Item = &'static CertificateDer<'static>> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter()
-}
-
-fn plain(settings: &HttpSettings) -> ClientBuilder {
-    // If a provider is installed already, this is refused, which does not matter.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .user_agent(concat!("chatlift/", env!("CARGO_PKG_VERSION")))
-        .http1_only()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .tcp_nodelay(true)
-        .timeout(settings.timeout)
-        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
-        .pool_idle_timeout(IDLE_TIMEOUT)
-}
-
 impl Api for HttpApi {
     fn call<D: Departed>(
         &self,
@@ -334,134 +227,4 @@ async fn read(mut response: reqwest::Response, command: Command, usersig: &Secre
         answer.extend_from_slice(&chunk);
     }
     Ok(answer::read(command, &usersig::hide(usersig, answer)))
-}
-
-fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
-    if let Some(why) = untrusted(error) {
-        return CallOutcome::Untrusted { why };
-    }
-    if let Some(status) = refused_by_proxy(error) {
-        return CallOutcome::ProxyRefused { status };
-    }
-    let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
-    match carried {
-        CarriedBy::Not => CallOutcome::Unreached { why },
-        CarriedBy::First | CarriedBy::Again => CallOutcome::Lost { why },
-    }
-}
-
-/// The text of the innermost error. It names the cause; the outer ones contain the URL.
-fn innermost(error: &dyn StdError) -> String {
-    let mut cause = error.source();
-    let mut words = "the request failed".to_owned();
-    while let Some(inner) = cause {
-        words = inner.to_string();
-        cause = inner.source();
-    }
-    words
-}
-
-/// An error and its causes. An `io::Error` hides its inner error from `source`, and they may be nested.
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |inner: &&'a (dyn StdError + 'static)| {
-        let inner: &'a (dyn StdError + 'static) = *inner;
-        let hidden = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| inner.source())
-    })
-}
-
-/// Why the certificate is not trusted; `None` if the error has another cause.
-fn untrusted(error: &reqwest::Error) -> Option<String> {
-    causes(error).find_map(|inner| match inner.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(why)) => Some(certificate_words(why)),
-        Some(_) | None => None,
-    })
-}
-
-/// Why a certificate is not trusted, in words.
-fn certificate_words(why: &CertificateError) -> String {
-    // What comes from the verifier itself has no other name.
-    if matches!(why, CertificateError::Other(_)) && format!("{why:?}").contains("CaUsedAsEndEntity") {
-        return "the server shows a certificate that may only sign others (CA:TRUE), as self-signed ones often are: make it with \
-                basicConstraints=CA:FALSE, or have it signed by a CA of your own and give that CA"
-            .to_owned();
-    }
-    why.to_string()
-}
-
-/// The proxy's status if it refuses this client for good: it wants a password, or does not allow connections to the service.
-fn refused_by_proxy(error: &reqwest::Error) -> Option<u16> {
-    causes(error).find_map(|inner| match inner.downcast_ref() {
-        Some(ProxyError::Refused { status: status @ (403 | 407), .. }) => Some(*status),
-        Some(_) | None => None,
-    })
-}
-
-/// Whether the connection was closed or reset before the head of an answer was received. hyper does not tell whether a part of it was.
-fn is_given_up(error: &reqwest::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    let is_broken =
-        |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof);
-    !error.is_timeout()
-        && causes(error).any(|inner| {
-            inner.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) || inner.downcast_ref().is_some_and(is_broken)
-        })
-}
-
-/// Whether a request was written, and on which kind of connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CarriedBy {
-    Not,
-    /// It was the first request on its connection.
-    First,
-    /// The connection had carried a request before.
-    Again,
-}
-
-/// The connection's task stores here how the request was carried.
-#[derive(Debug, Default)]
-struct CarriedByCell(AtomicU8);
-
-impl CarriedByCell {
-    fn set(&self, had_carried: bool) {
-        self.0.store(if had_carried { 2 } else { 1 }, Ordering::Release);
-    }
-
-    fn get(&self) -> CarriedBy {
-        match self.0.load(Ordering::Acquire) {
-            0 => CarriedBy::Not,
-            1 => CarriedBy::First,
-            _ => CarriedBy::Again,
-        }
-    }
-}
-
-/// A request body that reports when it is handed to the socket. hyper asks for the body right before it writes it.
-struct AnnouncedBody<D> {
-    json: Option<Bytes>,
-    carried_by: Arc<CarriedByCell>,
-    /// `None` if the request has a connection of its own.
-    carriers: Option<Carriers>,
-    departed: D,
-}
-
-impl<D: FnMut() + Unpin> http_body::Body for AnnouncedBody<D> {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = self.get_mut();
-        let Some(json) = this.json.take() else { return Poll::Ready(None) };
-        this.carried_by.set(this.carriers.as_ref().is_some_and(Carriers::note));
-        (this.departed)();
-        Poll::Ready(Some(Ok(Frame::data(json))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.json.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
-    }
 }

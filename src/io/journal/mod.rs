@@ -5,6 +5,7 @@
 //! the input except positions.
 
 mod append_file;
+mod backups;
 pub mod checkpoint;
 pub mod disk;
 mod last_calls;
@@ -12,6 +13,7 @@ mod lines;
 mod opening;
 pub mod paths;
 pub mod results;
+mod start_decision;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,10 +28,9 @@ use disk::{Disk, DiskFile};
 pub use last_calls::LastCalls;
 pub use lines::RESULTS_HEADER;
 use lines::{RejectLines, ResultLines};
-pub use opening::{
-    OpenError, Restart, RunSpec, StartDecision, StartMode, committed_results, examine, finished_earlier, lock, open, read_checkpoint,
-};
+pub use opening::{OpenError, RunSpec, committed_results, lock, open};
 use paths::RunPaths;
+pub use start_decision::{Restart, StartDecision, StartMode, examine, finished_earlier, read_checkpoint};
 
 /// Bytes of results and rejects after which a commit is due. Chosen: 65,536 results of batch mode at their usual length fit, and it is far
 /// less than the reorder buffer in front of the journal may hold.
@@ -190,4 +191,13 @@ fn write_checkpoint<D: Disk>(disk: &D, paths: &RunPaths, checkpoint: &Checkpoint
     write().map_err(DiskError::at("write", &aside))?;
     disk.rename(&aside, &paths.checkpoint).map_err(DiskError::at("replace", &paths.checkpoint))?;
     disk.sync_folder_of(&paths.checkpoint).map_err(DiskError::at("sync the folder of", &paths.checkpoint))
+}
+
+/// The first `max` bytes of a file; `None` if it does not exist.
+fn read_prefix<D: Disk>(disk: &D, path: &Path, max: u64) -> Result<Option<Vec<u8>>, DiskError> {
+    let Some(len) = disk.len(path).map_err(DiskError::at("read", path))? else { return Ok(None) };
+    let mut bytes = vec![0; usize::try_from(len.min(max)).unwrap_or_default()];
+    let file = disk.open(path).map_err(DiskError::at("read", path))?;
+    file.read_exact_at(&mut bytes, 0).map_err(DiskError::at("read", path))?;
+    Ok(Some(bytes))
 }

@@ -6,7 +6,7 @@ use csv::ByteRecord;
 use memchr::{memchr, memrchr};
 
 use super::Roster;
-use super::frames::without_line_end;
+use super::line_text::without_line_end;
 use crate::domain::account::InvalidAccount;
 
 impl<R: Read> Roster<R> {

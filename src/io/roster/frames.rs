@@ -1,17 +1,18 @@
 //! Where records begin and end: the guard in front of the csv crate.
 //!
 //! The csv crate reads an unclosed quote to the end of the file as one record, without an error. So the extent of every record is found
-//! here first, bounded, with its place in the file; the csv crate never sees more than one.
+//! here first, bounded, with its place in the file; the csv crate never sees more than one. `frame_scan` reads the quotes of a record.
 
 use std::fmt;
 use std::io::{self, Read, Seek};
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 use super::blank_lines::BlankLines;
+use super::frame_scan::{FrameScan, Quoting, Span, TextPosition};
 use super::header::DelimiterFrom;
+use super::line_text::{is_blank, is_of_rejects, named_delimiter, without_line_end};
 use super::read_buffer::ReadBuffer;
-use crate::domain::outcome::ERROR_COLUMNS;
 use crate::domain::position::{Dialect, InputPosition};
 
 /// Longest record in bytes, line end included. Chosen: 40 times what the service's limits allow for the three fields.
@@ -21,13 +22,6 @@ pub const RECORD_MAX_BYTES: usize = 64 * 1024;
 pub const COPY_MAX_BYTES: usize = 4 * RECORD_MAX_BYTES;
 /// Most lines in a record. Chosen: names and URLs hold none; other columns of the export may.
 pub const RECORD_MAX_LINES: u64 = 64;
-
-/// A place for people: line and column count from 1, the column in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextPosition {
-    pub line: u64,
-    pub column: u64,
-}
 
 /// The extent of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,36 +38,6 @@ pub(super) struct Frame {
     pub(super) is_escaped: bool,
     /// Whether a quoted field runs over lines; [`Frames::spans`] has them.
     pub(super) has_span: bool,
-}
-
-/// A quoted field that runs over lines.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    /// The line on which its quote opens, and where that line starts in the record.
-    pub(super) first_line: u64,
-    start: usize,
-    /// Where that quote stands in the record.
-    pub(super) opened: usize,
-    /// The line on which it closes, and where that line's text ends in the record.
-    pub(super) last_line: u64,
-    end: usize,
-    pub(super) behind: Behind,
-}
-
-/// What stands right behind a closing quote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Behind {
-    /// A delimiter or the record's end, as it should be.
-    Nothing,
-    Text,
-}
-
-impl Span {
-    /// The lines that it runs over, from end to end.
-    pub(super) fn lines<'a>(&self, record: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let end = self.end.min(record.len());
-        record[self.start..end].split(|byte| *byte == b'\n').map(without_line_end)
-    }
 }
 
 /// How far an open quote's other end was looked for.
@@ -341,11 +305,6 @@ struct Scanned {
     further_lines: u64,
 }
 
-/// Whether an odd number of backslashes stands at the end: the last one takes the meaning off what follows, in files that are written so.
-fn ends_with_escape(text: &[u8]) -> bool {
-    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
-}
-
 /// Blames a record that grows too long inside a quote on the quote, which was opened there and is not closed.
 fn blame_open_quote(error: FrameError, opened: TextPosition) -> FrameError {
     match error {
@@ -354,178 +313,7 @@ fn blame_open_quote(error: FrameError, opened: TextPosition) -> FrameError {
     }
 }
 
-/// Whether there is nothing but delimiters, quotes and white space.
-#[inline]
-pub(super) fn is_blank(raw: &[u8], delimiter: u8) -> bool {
-    let is_empty = |byte: u8| matches!(byte, b'\t'..=b'\r' | b' ' | b'"') || byte == delimiter;
-    // Most records are told by their first byte.
-    if raw.first().is_some_and(u8::is_ascii_alphanumeric) && !is_empty(raw[0]) {
-        return false;
-    }
-    match raw.iter().position(|byte| !is_empty(*byte)) {
-        None => true,
-        Some(at) => !raw[at].is_ascii() && is_blank_text(&raw[at..], delimiter),
-    }
-}
-
-/// As [`is_blank`], with the white space that isn't ASCII.
-#[cold]
-fn is_blank_text(raw: &[u8], delimiter: u8) -> bool {
-    std::str::from_utf8(raw)
-        .is_ok_and(|text| text.chars().all(|found| found.is_whitespace() || found == '"' || found == char::from(delimiter)))
-}
-
-/// Whether a header is one that a rejects file has.
-fn is_of_rejects(header: &[u8], delimiter: u8) -> bool {
-    let mut names = header.rsplit(|byte| *byte == delimiter);
-    ERROR_COLUMNS.iter().rev().all(|name| names.next() == Some(name))
-}
-
-/// The delimiter that a line says which spreadsheets write in front of the header: `sep=;`, also in quotes.
-fn named_delimiter(line: &[u8]) -> Option<u8> {
-    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
-    let (word, named) = line.split_at_checked(b"sep=".len())?;
-    match named {
-        [b'"' | b'\n' | b'\r'] => None,
-        [delimiter] if delimiter.is_ascii() && word.eq_ignore_ascii_case(b"sep=") => Some(*delimiter),
-        _ => None,
-    }
-}
-
-/// A line's text; a carriage return is the line end's only in front of a line feed, or at the end of the file.
-#[inline]
-pub(super) fn without_line_end(line: &[u8]) -> &[u8] {
-    let text = line.strip_suffix(b"\n").unwrap_or(line);
-    text.strip_suffix(b"\r").unwrap_or(text)
-}
-
-/// A cell of a record as it stands in the file, with its quotes; the record comes with its line end, if it has one.
-pub(super) fn raw_cell(record: &[u8], Dialect { delimiter, escape }: Dialect, column: usize) -> Option<&[u8]> {
-    let record = without_line_end(record);
-    let (mut is_quoted, mut from, mut is_escaped) = (false, 0, false);
-    let mut ends = (0..record.len()).filter(|at| {
-        is_escaped = !is_escaped && (*at > 0 && Some(record[at - 1]) == escape);
-        if is_escaped {
-            return false;
-        }
-        // In a field that begins with a quote, each one opens or closes; an escaped pair does both.
-        is_quoted ^= record[*at] == b'"' && record[from] == b'"';
-        let ends_here = !is_quoted && record[*at] == delimiter;
-        from = if ends_here { at + 1 } else { from };
-        ends_here
-    });
-    let start = if column == 0 { 0 } else { ends.nth(column - 1)? + 1 };
-    Some(&record[start..ends.next().unwrap_or(record.len())])
-}
-
-/// The scan of one record; it reads quotes as the csv crate does.
-struct FrameScan {
-    dialect: Dialect,
-    /// Whether the line end of the last line is escaped outside of quotes.
-    is_continued: bool,
-    quoting: Quoting,
-    text_after_quote: Option<Spot>,
-    spans: Vec<Span>,
-    /// The line that was scanned last, and where its text ends in the record.
-    line: u64,
-    line_end: usize,
-}
-
-/// Where the scan stands in a record.
-#[derive(Debug, Clone, Copy)]
-enum Quoting {
-    FieldStart,
-    Unquoted,
-    Quoted {
-        opened: Spot,
-    },
-    /// Behind a quote in a quoted field: the closing one, or the first of an escaped pair.
-    QuoteSeen {
-        opened: Spot,
-    },
-}
-
-/// A place in a record, before anybody wants to know its column.
-#[derive(Debug, Clone, Copy)]
-struct Spot {
-    line: u64,
-    /// Where that line starts in the record.
-    line_start: usize,
-    at: usize,
-}
-
-impl Spot {
-    fn place(self, record: &[u8]) -> TextPosition {
-        let characters = record[self.line_start..self.at].iter().filter(|byte| (**byte & 0xc0) != 0x80).count();
-        TextPosition { line: self.line, column: characters as u64 + 1 }
-    }
-}
-
-impl FrameScan {
-    fn new(dialect: Dialect) -> Self {
-        Self { dialect, is_continued: false, quoting: Quoting::FieldStart, text_after_quote: None, spans: Vec::new(), line: 0, line_end: 0 }
-    }
-
-    /// Whether the record has another line.
-    const fn goes_on(&self) -> bool {
-        self.is_continued || matches!(self.quoting, Quoting::Quoted { .. })
-    }
-
-    /// Where `wanted` or the escape character stands first in a text.
-    fn find(&self, wanted: u8, text: &[u8]) -> Option<usize> {
-        match self.dialect.escape {
-            None => memchr(wanted, text),
-            Some(escape) => memchr2(wanted, escape, text),
-        }
-    }
-
-    /// Goes on over the line that starts at `line_start` and is the record's last so far.
-    fn line(&mut self, record: &[u8], line_start: usize, line: u64) {
-        let end = line_start + without_line_end(&record[line_start..]).len();
-        (self.line, self.line_end) = (line, end);
-        let mut at = line_start;
-        while at < end {
-            let text = &record[at..end];
-            let spot = Spot { line, line_start, at };
-            (self.quoting, at) = match self.quoting {
-                Quoting::FieldStart if text[0] == b'"' => (Quoting::Quoted { opened: spot }, at + 1),
-                Quoting::FieldStart | Quoting::Unquoted => match self.find(self.dialect.delimiter, text) {
-                    None => (Quoting::Unquoted, end),
-                    Some(found) if Some(text[found]) == self.dialect.escape => (Quoting::Unquoted, at + found + 2),
-                    Some(found) => (Quoting::FieldStart, at + found + 1),
-                },
-                Quoting::Quoted { opened } => match self.find(b'"', text) {
-                    None => (self.quoting, end),
-                    Some(found) if Some(text[found]) == self.dialect.escape => (self.quoting, at + found + 2),
-                    Some(found) => (Quoting::QuoteSeen { opened }, at + found + 1),
-                },
-                Quoting::QuoteSeen { opened } if text[0] == b'"' => (Quoting::Quoted { opened }, at + 1),
-                Quoting::QuoteSeen { opened } if text[0] == self.dialect.delimiter => {
-                    self.closed(opened, Behind::Nothing);
-                    (Quoting::FieldStart, at + 1)
-                }
-                Quoting::QuoteSeen { opened } => {
-                    self.closed(opened, Behind::Text);
-                    self.text_after_quote.get_or_insert(spot);
-                    (Quoting::Unquoted, at)
-                }
-            };
-        }
-        self.is_continued = at > end && matches!(self.quoting, Quoting::Unquoted);
-    }
-
-    /// The record is over: a quote that was seen at its end closes the field.
-    fn ends(&mut self) {
-        if let Quoting::QuoteSeen { opened } = self.quoting {
-            self.closed(opened, Behind::Nothing);
-        }
-    }
-
-    /// Takes note of a quoted field that runs over lines.
-    fn closed(&mut self, opened: Spot, behind: Behind) {
-        if opened.line < self.line {
-            let (first_line, start, last_line, end) = (opened.line, opened.line_start, self.line, self.line_end);
-            self.spans.push(Span { first_line, start, opened: opened.at, last_line, end, behind });
-        }
-    }
+/// Whether an odd number of backslashes stands at the end: the last one takes the meaning off what follows, in files that are written so.
+fn ends_with_escape(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use csv::ByteRecord;
 use thiserror::Error;
 
-use super::frames::is_blank;
+use super::line_text::is_blank;
 use super::split::SplitFields;
 use super::tag_columns::{TagColumn, near_tag, tag_columns};
 use crate::domain::account::Field;

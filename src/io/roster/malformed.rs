@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::frames::raw_cell;
+use super::line_text::raw_cell;
 use crate::domain::account::InvalidAccount;
 use crate::domain::position::Dialect;
 

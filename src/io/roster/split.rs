@@ -7,7 +7,7 @@ use csv::ByteRecord;
 use csv_core::{ReadRecordResult, Terminator};
 use memchr::{memchr, memchr_iter};
 
-use super::frames::without_line_end;
+use super::line_text::without_line_end;
 use crate::domain::known_text::KnownText;
 use crate::domain::position::Dialect;
 

@@ -1,0 +1,83 @@
+//! What a failed request says: whether it was sent, and why it failed, in words that never contain the URL.
+
+use std::error::Error as StdError;
+use std::io;
+
+use rustls::CertificateError;
+
+use super::announced_body::CarriedBy;
+use crate::domain::verdict::CallOutcome;
+use crate::io::api::proxy::ProxyError;
+
+/// How a request ended for which no answer was read.
+pub(super) fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
+    if let Some(why) = untrusted(error) {
+        return CallOutcome::Untrusted { why };
+    }
+    if let Some(status) = refused_by_proxy(error) {
+        return CallOutcome::ProxyRefused { status };
+    }
+    let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
+    match carried {
+        CarriedBy::Not => CallOutcome::Unreached { why },
+        CarriedBy::First | CarriedBy::Again => CallOutcome::Lost { why },
+    }
+}
+
+/// The text of the innermost error. It names the cause; the outer ones contain the URL.
+fn innermost(error: &dyn StdError) -> String {
+    let mut cause = error.source();
+    let mut words = "the request failed".to_owned();
+    while let Some(inner) = cause {
+        words = inner.to_string();
+        cause = inner.source();
+    }
+    words
+}
+
+/// An error and its causes. An `io::Error` hides its inner error from `source`, and they may be nested.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |inner: &&'a (dyn StdError + 'static)| {
+        let inner: &'a (dyn StdError + 'static) = *inner;
+        let hidden = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| inner.source())
+    })
+}
+
+/// Why the certificate is not trusted; `None` if the error has another cause.
+fn untrusted(error: &reqwest::Error) -> Option<String> {
+    causes(error).find_map(|inner| match inner.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(why)) => Some(certificate_words(why)),
+        Some(_) | None => None,
+    })
+}
+
+/// Why a certificate is not trusted, in words.
+fn certificate_words(why: &CertificateError) -> String {
+    // What comes from the verifier itself has no other name.
+    if matches!(why, CertificateError::Other(_)) && format!("{why:?}").contains("CaUsedAsEndEntity") {
+        return "the server shows a certificate that may only sign others (CA:TRUE), as self-signed ones often are: make it with \
+                basicConstraints=CA:FALSE, or have it signed by a CA of your own and give that CA"
+            .to_owned();
+    }
+    why.to_string()
+}
+
+/// The proxy's status if it refuses this client for good: it wants a password, or does not allow connections to the service.
+fn refused_by_proxy(error: &reqwest::Error) -> Option<u16> {
+    causes(error).find_map(|inner| match inner.downcast_ref() {
+        Some(ProxyError::Refused { status: status @ (403 | 407), .. }) => Some(*status),
+        Some(_) | None => None,
+    })
+}
+
+/// Whether the connection was closed or reset before the head of an answer was received. hyper does not tell whether a part of it was.
+pub(super) fn is_given_up(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let is_broken =
+        |error: &io::Error| matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof);
+    !error.is_timeout()
+        && causes(error).any(|inner| {
+            inner.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) || inner.downcast_ref().is_some_and(is_broken)
+        })
+}
