@@ -35,6 +35,12 @@ pub fn bytes(number: u64) -> String {
     }
 }
 
+/// A share in whole per cent, rounded down, so that 100 means everything.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> String {
+    format!("{} %", u128::from(part) * 100 / u128::from(whole.max(1)))
+}
+
 /// A rate per second with one decimal, grouped by thousands: `1,234.5`.
 #[must_use]
 pub fn rate(per_s: f64) -> String {

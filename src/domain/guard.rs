@@ -79,6 +79,78 @@ pub struct Tripped {
     pub override_hint: String,
 }
 
+/// A guard with what it found, for whoever wants to see all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    pub guard: Guard,
+    /// What must hold.
+    pub bound: String,
+    /// The numbers that were compared with it. They name no UserID.
+    pub found: String,
+    pub verdict: GuardVerdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuardVerdict {
+    Passed,
+    /// It is switched off with `--allow`; without that it would have failed.
+    Allowed,
+    /// With the flags that let the run through.
+    Tripped {
+        override_hint: String,
+    },
+}
+
+/// All guards with what they found, in order.
+#[must_use]
+pub fn judged_guards(figures: &GuardInput, limits: &GuardLimits) -> Vec<Judged> {
+    let tripped = tripped_guards(figures, limits);
+    let would_trip = tripped_guards(figures, &GuardLimits { allowed: Vec::new(), ..limits.clone() });
+    let verdict = |guard: Guard| match tripped.iter().find(|tripped| tripped.guard == guard) {
+        Some(tripped) => GuardVerdict::Tripped { override_hint: tripped.override_hint.clone() },
+        None if would_trip.iter().any(|tripped| tripped.guard == guard) => GuardVerdict::Allowed,
+        None => GuardVerdict::Passed,
+    };
+    let judged = |guard| Judged { guard, bound: bound(guard, limits), found: found(guard, figures), verdict: verdict(guard) };
+    Guard::ALL.map(judged).into()
+}
+
+fn bound(guard: Guard, limits: &GuardLimits) -> String {
+    match guard {
+        Guard::Empty => "at least one valid row".to_owned(),
+        Guard::Shrunk => format!(
+            "at least {SHRUNK} of the known accounts have a valid row, and of the most that were known lately ({SHRUNK_OF_FEW} if fewer than \
+             {SHRUNK_FEW} are known, not judged below {SHRUNK_MIN})"
+        ),
+        Guard::Blanked => {
+            format!("the share of rows with a cell falls by at most {BLANKED_POINTS} points (not judged below {RECORDS_MIN} rows)")
+        }
+        Guard::Updates => format!("at most {} (not judged if fewer than {HELD_MIN} are known)", limits.max_update),
+        Guard::Cut => "the file ends with a line end if the last run's did".to_owned(),
+        Guard::Deletes => format!("at most {}", limits.max_delete),
+        Guard::Canary => "each canary has a valid row".to_owned(),
+        Guard::Target => "the state belongs to this app".to_owned(),
+    }
+}
+
+fn found(guard: Guard, figures: &GuardInput) -> String {
+    let GuardInput { filled, distinct, held, present, most_held, updates, due, .. } = figures;
+    match guard {
+        Guard::Empty => format!("{} valid rows", filled.valid),
+        Guard::Shrunk => format!("{present} of {held} known accounts; {distinct} distinct valid UserIDs, {most_held} known lately"),
+        Guard::Blanked => {
+            let nick = filled.with[ProfileField::Nick];
+            format!("{nick} of {} valid rows have a nickname, {} an avatar", filled.valid, filled.with[ProfileField::FaceUrl])
+        }
+        Guard::Updates => format!("{updates} updates, {held} known accounts"),
+        Guard::Cut => if figures.ends_with_newline { "it does" } else { "it does not" }.to_owned(),
+        Guard::Deletes => format!("{due} due for kick or deletion, {held} known accounts"),
+        Guard::Canary if figures.dead_canaries.is_empty() => "none is absent".to_owned(),
+        Guard::Canary => format!("{} absent", figures.dead_canaries.len()),
+        Guard::Target => if figures.other_target.is_some() { "it belongs to another" } else { "it does" }.to_owned(),
+    }
+}
+
 /// Whether so many accounts are lost that [`Guard::Shrunk`] fails.
 #[must_use]
 pub fn has_shrunk(figures: &GuardInput) -> bool {

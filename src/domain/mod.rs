@@ -6,6 +6,7 @@ pub mod breaker;
 pub mod call_stats;
 pub mod cells;
 pub mod change;
+pub mod code_meaning;
 pub mod command;
 pub mod comparison;
 pub mod examples;

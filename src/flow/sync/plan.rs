@@ -10,7 +10,7 @@ use super::scan::MalformedRecords;
 use super::setup::{Locks, Setup};
 use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Update, Wait};
 use crate::domain::figures::{self, defused};
-use crate::domain::guard::{self, GuardInput, GuardLimits, Tripped};
+use crate::domain::guard::{self, GuardInput, GuardLimits, Judged, Tripped};
 use crate::io::csv_out;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::{RunSpec, StartMode};
@@ -72,6 +72,12 @@ impl SyncPlan {
     #[must_use]
     pub fn tripped_guards(&self, limits: &GuardLimits) -> Vec<Tripped> {
         guard::tripped_guards(&self.guard_input, limits)
+    }
+
+    /// All guards with what they found.
+    #[must_use]
+    pub fn judged_guards(&self, limits: &GuardLimits) -> Vec<Judged> {
+        guard::judged_guards(&self.guard_input, limits)
     }
 
     /// Writes what is to become of each record that is not unchanged, in input order, then the missing accounts.
