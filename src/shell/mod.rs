@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod exit;
+pub mod page;
 pub mod screen;
 pub mod terminal;

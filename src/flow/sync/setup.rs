@@ -19,6 +19,7 @@ use super::rules::MissingRules;
 use super::scan::scan;
 use crate::domain::account::UserId;
 use crate::domain::cells::CellRules;
+use crate::domain::change::PlanCounts;
 use crate::domain::change::{Ops, PaddedId, milliseconds};
 use crate::domain::figures;
 use crate::domain::guard::{GuardInput, PastRun, most_held};
@@ -112,6 +113,12 @@ pub struct UnfinishedRun {
 }
 
 impl UnfinishedRun {
+    /// What was planned for it.
+    #[must_use]
+    pub const fn plan(&self) -> PlanCounts {
+        self.open_run.counts
+    }
+
     /// Opens the files of the run where they were left.
     ///
     /// # Errors

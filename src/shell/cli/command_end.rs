@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use super::atomic::Readers;
-use super::flags::{CommandWords, ConnectionFlags, EndFlags, ImportFlags, RunFlags, SyncFlags, VerifyFlags};
+use super::flags::{CommandWords, ConnectionFlags, EndFlags, ImportFlags, PageFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::lanes::asked_lane;
 use super::on_end::OnEndCall;
 use super::output_paths::is_own_output;
+use super::page::{PageShow, PageWatch};
+use super::page_subject;
 use super::pipe::HeldPipe;
 use super::{atomic, input, notify, signals, small};
 use crate::domain::guard::Guard;
@@ -84,6 +86,8 @@ pub(super) struct EndSteps {
     summary: Option<PathBuf>,
     metrics: Option<PathBuf>,
     on_end: Option<Vec<String>>,
+    page_flags: PageFlags,
+    page: PageShow,
     /// Of which the accounts are counted for the metrics.
     state: Option<PathBuf>,
     /// The other files of the command, which nothing may be written over.
@@ -98,13 +102,21 @@ impl EndSteps {
         let steps = Self::of_run("import", &flags.run, flags.state.as_deref());
         // A dry run is a check, which has none.
         let summary = flags.run.summary.clone().filter(|_| !flags.run.dry_run);
-        Self { nothing_done: Figures::of_no_import(asked_lane(&flags.run)), summary, ..steps }
+        let nothing_done = Figures::of_no_import(asked_lane(&flags.run));
+        let page = if flags.run.dry_run {
+            PageShow::nothing()
+        } else {
+            PageShow::new(&flags.run.page, page_subject::of_import(flags, &steps.job), &nothing_done)
+        };
+        Self { nothing_done, summary, page, ..steps }
     }
 
     pub(super) fn of_sync(flags: &SyncFlags) -> Self {
         let mut steps = Self::of_run("sync", &flags.run, Some(&flags.state));
         steps.others.extend(flags.plan.clone());
-        Self { nothing_done: Figures::of_no_sync(asked_lane(&flags.run)), ..steps }
+        let nothing_done = Figures::of_no_sync(asked_lane(&flags.run));
+        let page = PageShow::new(&flags.run.page, page_subject::of_sync(flags, &steps.job), &nothing_done);
+        Self { nothing_done, page, ..steps }
     }
 
     fn of_run(command: &'static str, flags: &RunFlags, state: Option<&Path>) -> Self {
@@ -121,6 +133,8 @@ impl EndSteps {
             summary: flags.summary.clone(),
             metrics: flags.ending.metrics_file.clone(),
             on_end: on_end(&flags.ending),
+            page_flags: flags.page.clone(),
+            page: PageShow::nothing(),
             state: state.map(Path::to_owned),
             others,
             is_quiet: flags.output.quiet,
@@ -135,14 +149,18 @@ impl EndSteps {
         let mut others = vec![file.clone(), named(&flags.results, ".verify.csv"), named(&flags.repair, ".repair.csv")];
         others.extend(of_connection(&flags.connection));
         others.extend(flags.state.iter().flat_map(|state| state::names(state)));
+        let (job, nothing_done) = (job(&flags.ending, file, flags.results.as_deref()), Figures::of_no_verification());
+        let page = PageShow::new(&flags.page, page_subject::of_verify(flags, &job), &nothing_done);
         Self {
             command: "verify",
-            nothing_done: Figures::of_no_verification(),
+            nothing_done,
             may_succeed: Success::Yes,
-            job: job(&flags.ending, file, flags.results.as_deref()),
+            job,
             summary: flags.summary.clone(),
             metrics: flags.ending.metrics_file.clone(),
             on_end: on_end(&flags.ending),
+            page_flags: flags.page.clone(),
+            page,
             state: flags.state.clone(),
             others,
             is_quiet: flags.output.quiet,
@@ -156,8 +174,14 @@ impl EndSteps {
         let steps = Arc::new(self);
         let early = Arc::clone(&steps);
         signals::at_early_end(Box::new(move |word| early.carry_out(word.into(), signals::print_in_time).and_then(|call| call.successor())));
-        let ended = command(&steps).unwrap_or_else(|ended| ended);
+        let begun = steps.page.begin(&steps.page_flags).map_err(Ended::from);
+        let ended = begun.and_then(|()| command(&steps)).unwrap_or_else(|ended| ended);
         CommandEnd { ended, steps: Some(steps) }
+    }
+
+    /// What keeps the page of the command up to date.
+    pub(super) fn page(&self) -> PageWatch {
+        self.page.watch()
     }
 
     /// Opens the summary's file if it is a pipe, so that its reader waits for the end.
@@ -175,15 +199,18 @@ impl EndSteps {
         let Ended { word, figures, tripped } = ended;
         let summary = self.summary_of(word.exit, figures, tripped);
         // The files are those of the process that is at work.
+        let mut report = None;
         if word.exit != Exit::Busy {
             self.write_summary(&summary);
             self.write_metrics(&summary);
+            report = self.write_report(&word, &summary);
         }
+        self.page.end();
         let word = if self.is_quiet && word.exit == Exit::Done { ExitMessage::done("") } else { word };
         say(&word);
         let words = self.on_end.clone()?;
         let (outcome, command) = (summary.outcome().to_owned(), self.command.to_owned());
-        Some(OnEndCall { words, exit_code: word.exit.code(), outcome, command, report: None, summary: summary.to_json() })
+        Some(OnEndCall { words, exit_code: word.exit.code(), outcome, command, report, summary: summary.to_json() })
     }
 
     fn summary_of(&self, exit: Exit, figures: Option<Figures>, tripped: Vec<Guard>) -> EndSummary {
@@ -234,6 +261,21 @@ impl EndSteps {
         });
         if let Err(error) = written {
             tracing::error!("cannot write the metrics {}: {error}", path.display());
+        }
+    }
+
+    /// Writes the page as it is at the end, and returns its path if that worked.
+    fn write_report(&self, word: &ExitMessage, summary: &EndSummary) -> Option<PathBuf> {
+        self.page.watch().update(|page, now| page.ends(word, summary, now));
+        self.page.end();
+        let path = self.page.report_path()?;
+        let written = self.is_not_anothers(path).and_then(|()| self.page.write_report());
+        match written {
+            Ok(()) => Some(path.to_owned()),
+            Err(error) => {
+                tracing::error!("cannot write the report {}: {error}", path.display());
+                None
+            }
         }
     }
 

@@ -4,6 +4,7 @@ mod connection;
 mod ending;
 mod input;
 mod nightly;
+mod page;
 mod probe;
 mod sandbox;
 mod status;
@@ -18,6 +19,7 @@ pub use connection::{ConnectionFlags, LogFormat, OutputFlags};
 pub use ending::{CommandWords, EndFlags};
 pub use input::{InputFlags, UserIdsFlag};
 pub use nightly::{AllowFlag, MissingFlag, StateCommand, StateFlags, SyncFlags};
+pub use page::PageFlags;
 pub use probe::ProbeFlags;
 pub use sandbox::{SandboxFlags, VariantFlag};
 pub use status::StatusFlags;
@@ -197,6 +199,8 @@ pub struct RunFlags {
     pub strict: bool,
 
     #[command(flatten)]
+    pub page: PageFlags,
+    #[command(flatten)]
     pub ending: EndFlags,
     #[command(flatten)]
     pub output: OutputFlags,
@@ -236,6 +240,8 @@ pub struct VerifyFlags {
     #[arg(long, value_name = "SEED", requires = "sample", help_heading = "Run")]
     pub seed: Option<u64>,
 
+    #[command(flatten)]
+    pub page: PageFlags,
     #[command(flatten)]
     pub ending: EndFlags,
     #[command(flatten)]

@@ -25,6 +25,8 @@ mod on_end;
 mod open_files;
 mod opened;
 mod output_paths;
+mod page;
+mod page_subject;
 mod pipe;
 mod preflight;
 mod print;

@@ -24,9 +24,10 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, Ex
     let paths = RunPaths::new(file, given);
     let own = paths.everything();
     let metrics = flags.ending.metrics_file.as_deref();
-    let given = [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref(), metrics];
+    let given =
+        [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref(), metrics, flags.page.report.as_deref()];
     let all = own.iter().chain(others).map(PathBuf::as_path).chain(given.into_iter().flatten());
-    all_differ(all, "input, results, rejects, checkpoint, summary, metrics, state and plan must be different files")?;
+    all_differ(all, "input, results, rejects, checkpoint, summary, metrics, report, state and plan must be different files")?;
     own.iter().chain(others).try_for_each(|path| fits(path))?;
     own.iter().try_for_each(|path| is_file(path, "--results, --rejects and --checkpoint name others"))?;
     if !flags.dry_run {

@@ -20,6 +20,7 @@ use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
 use super::open_files::Keeps;
 use super::output_paths::{all_differ, can_be_replaced, cannot_be_named_after, fits, is_file};
+use super::page::PageWatch;
 use super::reach::Reach;
 use super::settings::Connection;
 use super::source::Rereadable;
@@ -75,6 +76,8 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     run::tell_real_service(&connection);
     open_files::make_room(&mut connection, if flags.state.is_some() { Keeps::State } else { Keeps::Nothing })?;
     let paths = paths(flags)?;
+    let page = at_end.page();
+    page.goes_to(&target(&connection.service));
     let gates = last_calls::unknown(connection.headroom);
     at_end.hold_pipe()?;
     let phase_bar = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
@@ -93,7 +96,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     announce(flags, &client, &paths);
     let admin = client.admin();
     let reach = Reach::new(&connection, &environment, Instant::now());
-    let run = VerifyRun { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach };
+    let run = VerifyRun { flags, connection, admin, input, paths, seed: seed(flags)?, gates, began: Instant::now(), reach, page };
     let phase_bar = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
     runtime.block_on(run.carry_out(phase_bar, (files, client), stops))
 }
@@ -111,6 +114,7 @@ struct VerifyRun<'a> {
     gates: gate::GateSettings,
     began: Instant,
     reach: Reach,
+    page: PageWatch,
 }
 
 impl VerifyRun<'_> {
@@ -126,11 +130,14 @@ impl VerifyRun<'_> {
         self.has_something_to_compare(&plan)?;
         remedies::warn(&plan.shared);
         let ids = plan.to_ask;
+        let page = self.page.clone();
+        page.update(|page, _| page.has_rows(plan.rows()));
         let profiles = if self.flags.profiles { ProfileComparison::Compared } else { ProfileComparison::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, files);
         let mut watched = self.reach.clone();
         let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
+            page.update(|page, now| page.asks(snapshot, verification.tally(), ids, now));
             phase_bar.tell(
                 (verification.tally().asked(), ids),
                 &asking(verification.tally(), ids),
@@ -174,6 +181,7 @@ impl VerifyRun<'_> {
         let failed = |error| survey_failed(&self.flags.input.file, error);
         while survey.read_some().map_err(failed)? == ReadProgress::GoesOn {
             phase_bar.tell((survey.at().offset, bytes), &counted(survey.at().rows, "row"), "reading", Instant::now());
+            self.page.update(|page, now| page.plans(format!("reading the file, {}", counted(survey.at().rows, "row")), now));
             tokio::task::yield_now().await;
             if stops.next().now_or_never().is_some() {
                 return Ok(None);
@@ -271,6 +279,7 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     }
     can_be_replaced("summary", flags.summary.as_deref())?;
     can_be_replaced("metrics-file", flags.ending.metrics_file.as_deref())?;
+    can_be_replaced("report", flags.page.report.as_deref())?;
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
     let results = named(&flags.results, ".verify.csv");
     let repair = if input::is_stream(file) {
@@ -283,10 +292,11 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
         is_file(own, "name another with --results or --repair")?;
         fits(own)?;
     }
-    let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair), flags.summary.as_ref()];
+    let further = [flags.summary.as_ref(), flags.page.report.as_ref()];
+    let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair)].into_iter().chain(further);
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
-    let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
-    all_differ(all, "input, results, repair file, summary, metrics and state must be different files")?;
+    let all = own.flatten().chain(&of_state).map(PathBuf::as_path);
+    all_differ(all, "input, results, repair file, summary, metrics, report and state must be different files")?;
     Ok(paths)
 }
 

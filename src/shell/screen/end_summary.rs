@@ -106,6 +106,26 @@ fn nothing_done(lane: Lane, sync: Option<SyncFigures>) -> Summary {
     }
 }
 
+impl Figures {
+    /// The summary as JSON with a final newline.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Figures::Rows(summary) => summary.to_json(),
+            Figures::Verification(verified) => verified.to_json(),
+        }
+    }
+
+    /// The requests of this process.
+    #[must_use]
+    pub fn traffic(&self) -> &CallStats {
+        match self {
+            Figures::Rows(summary) => &summary.traffic,
+            Figures::Verification(verified) => &verified.traffic,
+        }
+    }
+}
+
 impl EndSummary {
     /// The word for how it ended.
     #[must_use]
@@ -119,18 +139,12 @@ impl EndSummary {
     /// The summary as JSON with a final newline.
     #[must_use]
     pub fn to_json(&self) -> String {
-        match &self.figures {
-            Figures::Rows(summary) => summary.to_json(),
-            Figures::Verification(verified) => verified.to_json(),
-        }
+        self.figures.to_json()
     }
 
     /// The requests of this process.
     #[must_use]
     pub fn traffic(&self) -> &CallStats {
-        match &self.figures {
-            Figures::Rows(summary) => &summary.traffic,
-            Figures::Verification(verified) => &verified.traffic,
-        }
+        self.figures.traffic()
     }
 }

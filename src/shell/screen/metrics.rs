@@ -56,7 +56,7 @@ fn own_labels(summary: &EndSummary) -> String {
 }
 
 /// A label's value: these three characters are all that the format escapes.
-fn escaped(value: &str) -> String {
+pub(in crate::shell) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
@@ -130,7 +130,7 @@ impl Metrics<'_> {
     }
 }
 
-fn rows(figures: &Figures) -> Vec<(&'static str, f64)> {
+pub(in crate::shell) fn rows(figures: &Figures) -> Vec<(&'static str, f64)> {
     let counts: Vec<(&'static str, u64)> = match figures {
         Figures::Rows(summary) => {
             let Summary { tally, sync, .. } = &**summary;

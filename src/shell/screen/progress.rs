@@ -14,9 +14,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::flow::import::{ImportProgress, RunPhase};
-use pace::RecentPace;
+pub(crate) use pace::RecentPace;
 use view::ProgressView;
-pub(crate) use view::{done_words, state};
+pub(crate) use view::{done_words, state, time_left};
 
 /// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -163,7 +163,7 @@ impl PlainLines {
 
 #[cfg(test)]
 mod tests {
-    use super::view::{WHY_MAX, time_left};
+    use super::view::WHY_MAX;
     use std::cell::RefCell;
     use std::io;
     use std::rc::Rc;

@@ -177,7 +177,7 @@ fn lane_name(lane: Lane) -> &'static str {
 }
 
 /// The APIs that were called, and always the main one.
-pub(super) fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
+pub(in crate::shell) fn used(traffic: &CallStats) -> impl Iterator<Item = (Command, &ApiCallStats)> {
     traffic.apis.iter().filter(|(command, api)| api.calls > 0 || *command == traffic.main)
 }
 

@@ -1,10 +1,13 @@
 //! chatlift as its operators see it: where a run stands, and what is told at its end.
 
+mod browser;
 mod ends;
 mod metrics;
 mod on_end;
 mod probe;
 mod probe_write;
 mod rehearsal;
+mod report;
 mod status;
+mod status_server;
 mod systemd;

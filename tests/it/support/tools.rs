@@ -11,12 +11,17 @@ pub(crate) fn skipped(what: &str, why: &str) {
 
 /// The path of strace, if it is installed and may trace.
 pub(crate) fn strace() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let strace = std::env::split_paths(&path).map(|folder| folder.join("strace")).find(|file| file.is_file())?;
+    let strace = program("strace")?;
     let mut trial = Command::new(&strace);
     trial.args(["-D", "-f", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=1", "true"]);
     let works = trial.stdin(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     works.then_some(strace)
+}
+
+/// The path of a program, if it is installed.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A small file system in memory; it is unmounted when this is dropped.

@@ -14,8 +14,8 @@ pub struct EndFlags {
     /// The label `job` of the metrics [default: the name of the input without its ending]
     #[arg(long, value_name = "NAME")]
     pub job: Option<String>,
-    /// Run this program (no shell) at every end. It gets the summary on its standard input, and CHATLIFT_EXIT_CODE, CHATLIFT_OUTCOME and
-    /// CHATLIFT_COMMAND in its environment. It may run for a minute
+    /// Run this program (no shell) at every end. It gets the summary on its standard input, and CHATLIFT_EXIT_CODE, CHATLIFT_OUTCOME,
+    /// CHATLIFT_COMMAND and CHATLIFT_REPORT in its environment. It may run for a minute
     #[arg(long, value_name = "COMMAND", value_parser = command_words)]
     pub on_end: Option<CommandWords>,
 }

@@ -21,6 +21,7 @@ use crate::shell::cli::flags::{ImportFlags, RunFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::open_files::{self, Keeps};
 use crate::shell::cli::output_paths::{can_be_replaced, paths};
+use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::preflight::{Admission, ColumnsNeeded, EmptyFile, OddFile};
 use crate::shell::cli::settings::Connection;
 use crate::shell::cli::state_file::{LockedState, fill_error, new_identity};
@@ -39,12 +40,13 @@ pub(super) struct ImportJob<'a> {
     pub(super) lanes: Lanes,
     pub(super) paths: RunPaths,
     pub(super) restart: Restart,
+    pub(super) page: PageWatch,
 }
 
 impl<'a> ImportJob<'a> {
     /// # Errors
     /// What is wrong with the flags, the settings or the names of files (exit code 2).
-    pub(super) fn of(flags: &'a ImportFlags) -> Result<Self, ExitMessage> {
+    pub(super) fn of(flags: &'a ImportFlags, page: PageWatch) -> Result<Self, ExitMessage> {
         let (typed, state) = (&flags.run, flags.state.as_deref());
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
         open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
@@ -53,8 +55,10 @@ impl<'a> ImportJob<'a> {
         can_be_replaced("summary", typed.summary.as_deref())?;
         can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
         let restart = if typed.restart { Restart::Asked } else { Restart::No };
+        can_be_replaced("report", typed.page.report.as_deref())?;
         let (admission, target) = (admission(flags), target(&connection.service));
-        Ok(Self { typed, admission, state, connection, target, lanes, paths, restart })
+        page.goes_to(&target);
+        Ok(Self { typed, admission, state, connection, target, lanes, paths, restart, page })
     }
 
     /// How it fills a state.

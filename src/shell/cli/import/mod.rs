@@ -45,7 +45,7 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
         if flags.run.dry_run {
             return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags)).into());
         }
-        let job = ImportJob::of(flags)?;
+        let job = ImportJob::of(flags, steps.page())?;
         run::tell_real_service(&job.connection);
         steps.hold_pipe()?;
         for _ in 1..READINGS_MAX {
@@ -251,6 +251,7 @@ impl ImportRun<'_> {
         let Self { inputs, journal, settings, stops } = *self;
         let ImportInputs { job, reach, source, input, state, roster, client } = inputs;
         announce(job, (&input, roster.header()), &journal, &client);
+        job.page.count_rows((&input.file, &input.format));
         let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
             Ok(roster) => roster,
@@ -261,7 +262,7 @@ impl ImportRun<'_> {
         let ends = ImportEnds {
             records: WatchedRecords::new(watched, source.original().cloned(), Rc::clone(&odd)),
             sink: journal,
-            on_progress: on_progress(job, (input.stat, start), reach.clone(), bars),
+            on_progress: on_progress(job, (input.stat, start, before), reach.clone(), bars),
         };
         let ended = runtime.block_on(import::run(client.dependencies(stops), ends, settings));
         notify::does("import: finishing");
@@ -277,16 +278,19 @@ impl ImportRun<'_> {
 /// Shows the progress, and looks whether requests get through.
 fn on_progress(
     job: &ImportJob,
-    (file, begun): (FileStat, InputPosition),
+    (file, begun, before): (FileStat, InputPosition, OutcomeCounts),
     mut reach: Reach,
     bars: &MultiProgress,
 ) -> Box<dyn FnMut(&ImportProgress)> {
     let start = Start { rows_done: begun.rows, offset: begun.offset, input_bytes: Some(file.len), limit: job.typed.limit };
+    let page = job.page.clone();
+    page.update(|page, now| page.begins(start, before, now));
     let mut reporter = ProgressReporter::on_stderr(job.typed.output.progress(), bars, start, Instant::now());
     Box::new(move |progress| {
         notify::came_round(|| progress::done_words(begun.rows + progress.tally.rows(), &progress.phase, progress.in_flight));
         reach.heed(progress.calls, &progress.phase, Instant::now());
         reporter.tell(progress, Instant::now());
+        page.update(|page, now| page.sends(progress, now));
     })
 }
 

@@ -11,12 +11,14 @@ use crate::flow::sync::{Intent, MissingPolicy, MissingRules, MissingTrust};
 use crate::io::journal::Restart;
 use crate::io::journal::paths::RunPaths;
 use crate::io::state;
+use crate::shell::cli::client::target;
 use crate::shell::cli::command_line::CommandLine;
 use crate::shell::cli::environment;
 use crate::shell::cli::flags::{AllowFlag, MissingFlag, RunFlags, SyncFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::open_files::{self, Keeps};
 use crate::shell::cli::output_paths::{can_be_replaced, paths};
+use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::settings::Connection;
 use crate::shell::exit::ExitMessage;
 
@@ -36,12 +38,13 @@ pub(super) struct SyncJob<'a> {
     pub(super) intent: Intent,
     pub(super) restart: Restart,
     pub(super) began_at: SystemTime,
+    pub(super) page: PageWatch,
 }
 
 impl<'a> SyncJob<'a> {
     /// # Errors
     /// What is wrong with the flags, the settings or the names of files (exit code 2).
-    pub(super) fn of(flags: &'a SyncFlags) -> Result<Self, ExitMessage> {
+    pub(super) fn of(flags: &'a SyncFlags, page: PageWatch) -> Result<Self, ExitMessage> {
         let (began_at, typed) = (SystemTime::now(), &flags.run);
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
         open_files::make_room(&mut connection, Keeps::State)?;
@@ -50,7 +53,9 @@ impl<'a> SyncJob<'a> {
         let paths = paths(typed, &others)?;
         can_be_replaced("summary", typed.summary.as_deref())?;
         can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
+        can_be_replaced("report", typed.page.report.as_deref())?;
         can_be_replaced("plan", flags.plan.as_deref())?;
+        page.goes_to(&target(&connection.service));
         Ok(Self {
             typed,
             missing: missing_rules(flags, connection.identifier()),
@@ -64,6 +69,7 @@ impl<'a> SyncJob<'a> {
             intent: if typed.dry_run { Intent::DryRun } else { Intent::Run },
             restart: if typed.restart { Restart::Asked } else { Restart::No },
             began_at,
+            page,
         })
     }
 

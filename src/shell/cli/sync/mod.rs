@@ -39,7 +39,7 @@ pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
     notify::begin("sync: reading the input");
     EndSteps::of_sync(flags).after(|steps| {
-        let job = SyncJob::of(flags)?;
+        let job = SyncJob::of(flags, steps.page())?;
         run::tell_real_service(&job.connection);
         steps.hold_pipe()?;
         let last_calls = LastCalls::find(&job.paths.lock());
@@ -92,7 +92,10 @@ impl<'a> Session<'a> {
     fn carry_out(mut self, last_calls: LastCalls) -> Result<Ended, Ended> {
         let mut prepared = sync::prepare(self.setup()).map_err(|error| report::error_word(self.job, &error))?;
         let (client, planned_blank) = match &mut prepared {
-            Prepared::Resume(_) => (self.client()?, 0),
+            Prepared::Resume(unfinished) => {
+                self.job.page.update(|page, _| page.has_plan(unfinished.plan()));
+                (self.client()?, 0)
+            }
             Prepared::Plan(plan) => {
                 planned::tell_and_guard(self.job, plan)?;
                 (self.client()?, plan.blank_lines())

@@ -21,6 +21,10 @@ use crate::shell::terminal::print_stderr;
 /// Tells the plan, and judges it. The error is the last word where it goes no further: a dry run, or a guard.
 pub(super) fn tell_and_guard(job: &SyncJob, plan: &mut SyncPlan) -> Result<(), Ended> {
     let tripped = plan.tripped_guards(&job.guard_limits);
+    job.page.update(|page, _| {
+        page.has_plan(plan.counts());
+        page.has_guards(plan.judged_guards(&job.guard_limits));
+    });
     write_plan(job, plan)?;
     let ends_here = job.intent == Intent::DryRun || !tripped.is_empty();
     if ends_here || !job.typed.output.quiet {

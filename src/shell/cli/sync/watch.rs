@@ -9,12 +9,17 @@ use tokio::time::Instant;
 use super::job::SyncJob;
 use crate::domain::change::Wait;
 use crate::domain::figures;
+use crate::domain::outcome::OutcomeCounts;
 use crate::flow::import::ImportProgress;
 use crate::flow::sync::{MissingProgress, MissingWait, Observer, Step, SyncProgress};
 use crate::io::gate::Rate;
+use crate::io::journal;
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::paths::RunPaths;
 use crate::shell::cli::columns;
 use crate::shell::cli::environment;
 use crate::shell::cli::notify;
+use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::reach::Reach;
 use crate::shell::cli::signals::Stops;
 use crate::shell::screen::phase_bar::PhaseBar;
@@ -36,6 +41,8 @@ pub(super) struct SyncWatch {
     shown: Shown,
     /// Where this process begins, once the run has its checkpoint.
     begun: Option<Start>,
+    page: PageWatch,
+    paths: RunPaths,
 }
 
 /// What is on the screen.
@@ -57,6 +64,8 @@ impl SyncWatch {
             reach: Reach::new(&job.connection, &environment, Instant::now()),
             shown: Shown::Nothing,
             begun: None,
+            page: job.page.clone(),
+            paths: job.paths.clone(),
         }
     }
 
@@ -88,6 +97,7 @@ impl SyncWatch {
     fn planning(&mut self, step: Step) -> ControlFlow<()> {
         let mut stops = self.stops();
         let (bytes, now) = (self.bytes, Instant::now());
+        self.page.update(|page, now| page.plans(step_words(&step, bytes), now));
         match step {
             Step::Read(0) => {
                 self.phase();
@@ -116,12 +126,21 @@ impl SyncWatch {
         if let Shown::Rows(reporter) = &mut self.shown {
             reporter.tell(progress, now);
         }
+        self.page.update(|page, now| page.sends(progress, now));
+    }
+
+    /// The run has its checkpoint, which also says what earlier processes came to.
+    fn begins(&mut self, start: Start) {
+        self.begun = Some(start);
+        let before = journal::read_checkpoint(&OsDisk, &self.paths).map_or(OutcomeCounts::default(), |checkpoint| checkpoint.tally);
+        self.page.update(|page, now| page.begins(start, before, now));
     }
 
     fn missing(&mut self, MissingProgress { calls, acted, due }: &MissingProgress) {
         let words = format!("missing accounts: {} of {} done", figures::count(*acted), figures::count(*due));
         let detail = progress::state(&calls.phase, calls.in_flight);
         notify::came_round(|| format!("{words}, {detail}"));
+        self.page.update(|page, now| page.acts(calls, now));
         self.phase().tell((*acted, *due), &words, &detail, Instant::now());
     }
 }
@@ -140,11 +159,12 @@ impl Observer for SyncWatch {
                 return self.planning(step);
             }
             SyncProgress::Begun { rows_done, offset } => {
-                self.begun = Some(Start { rows_done, offset, input_bytes: Some(self.bytes), limit: self.limit });
+                self.begins(Start { rows_done, offset, input_bytes: Some(self.bytes), limit: self.limit });
             }
             SyncProgress::Sending(progress) => self.sending(progress),
             SyncProgress::RowsDone => {
                 notify::does("sync: finishing");
+                self.page.update(|page, _| page.ends_part());
                 self.clear();
             }
             SyncProgress::MissingWait(wait) => tell_wait(wait),
@@ -152,6 +172,16 @@ impl Observer for SyncWatch {
             SyncProgress::Committed | SyncProgress::StateFinished => notify::does("sync: finishing"),
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// A step of the planning in words.
+fn step_words(step: &Step, bytes: u64) -> String {
+    let share = |read: u64| figures::percent(read, bytes);
+    match step {
+        Step::Read(read) => format!("reading the file, {}", share(*read)),
+        Step::LookedAt(accounts, _) => format!("planning, {} looked at", figures::counted(*accounts, "account")),
+        Step::Compared(read) => format!("comparing the missing accounts with the file, {}", share(*read)),
     }
 }
 

@@ -13,18 +13,18 @@ const SAMPLES_APART: Duration = Duration::from_millis(200);
 const PACE_AFTER: Duration = Duration::from_secs(1);
 
 /// The recent pace of requests.
-#[derive(Debug)]
-pub(super) struct RecentPace {
+#[derive(Debug, Clone)]
+pub(crate) struct RecentPace {
     /// Times, and the number of requests up to each. The first sample is at least `PACE_OVER` old if the run is.
     pub(super) samples: VecDeque<(Instant, u64)>,
 }
 
 impl RecentPace {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { samples: VecDeque::from([(now, 0)]) }
     }
 
-    pub(super) fn note(&mut self, calls: u64, now: Instant) {
+    pub(crate) fn note(&mut self, calls: u64, now: Instant) {
         if self.samples.back().is_none_or(|(at, _)| now - *at >= SAMPLES_APART) {
             self.samples.push_back((now, calls));
         }
@@ -33,7 +33,7 @@ impl RecentPace {
         }
     }
 
-    pub(super) fn calls_per_s(&self, calls: u64, now: Instant) -> Option<f64> {
+    pub(crate) fn calls_per_s(&self, calls: u64, now: Instant) -> Option<f64> {
         let (since, before) = *self.samples.front()?;
         let over = now - since;
         (over >= PACE_AFTER).then(|| calls.saturating_sub(before) as f64 / over.as_secs_f64())

@@ -83,7 +83,7 @@ impl<'a> ProgressView<'a> {
 
 /// The time that the rest of the input takes at this pace, if it needs as many requests per byte as the part done so far. Requests are
 /// counted rather than bytes per second, because one row in retries holds up the offset for a while, but not the requests.
-pub(super) fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
+pub(crate) fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
     match snapshot.phase {
         RunPhase::Running | RunPhase::Throttled { .. } => {}
         RunPhase::Waiting { .. } | RunPhase::Draining => return None,

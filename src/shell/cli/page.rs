@@ -1,0 +1,224 @@
+//! The page of a command: what keeps it up to date, serves it (`--status`) and writes it (`--report`).
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::atomic::{self, Readers};
+use super::flags::PageFlags;
+use crate::domain::target::{SANDBOX, Target};
+use crate::io::journal::disk::OsDisk;
+use crate::io::journal::paths::RunPaths;
+use crate::io::journal::{self};
+use crate::io::roster::{Format, InputFile, Roster};
+use crate::shell::exit::ExitMessage;
+use crate::shell::page::server::{Anywhere, Hosts, SharedPage, StatusServer, locked};
+use crate::shell::page::{Audience, Examples, Reasons, RunPage, Subject, html};
+use crate::shell::screen::end_summary::Figures;
+
+/// How often a report is written while the run lasts. Source: the contract of the report.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// Keeps the page up to date, if anybody wants one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PageWatch(Option<SharedPage>);
+
+impl PageWatch {
+    /// Changes the page.
+    pub(super) fn update(&self, change: impl FnOnce(&mut RunPage, Instant)) {
+        if let Some(page) = &self.0 {
+            change(&mut locked(page), Instant::now());
+        }
+    }
+
+    /// Says where the run goes to.
+    pub(super) fn goes_to(&self, target: &Target) {
+        let Target { endpoint, sdkappid, .. } = target;
+        let words = if endpoint == SANDBOX { "the sandbox, a mock service".to_owned() } else { format!("app {sdkappid} at {endpoint}") };
+        self.update(|page, _| page.target = Some(words));
+    }
+
+    /// Counts the rows of the input on another thread, which may take longer than the run is willing to wait.
+    pub(super) fn count_rows(&self, (file, format): (&InputFile, &Format)) {
+        if self.0.is_none() {
+            return;
+        }
+        let (watch, file, format) = (self.clone(), file.clone(), format.clone());
+        let counted = move || {
+            // An input that can't be read as one is the run's to tell.
+            if let Ok(rows) = Roster::of(&file, &format).and_then(Roster::count_rest) {
+                watch.update(|page, _| page.has_rows(rows));
+            }
+        };
+        // Without another thread the number stays unknown.
+        let _ = std::thread::Builder::new().name("rows".to_owned()).spawn(counted);
+    }
+}
+
+/// Where a report reads what was rejected.
+#[derive(Debug, Clone)]
+pub(super) struct ResultsOfRun {
+    pub(super) results: PathBuf,
+    /// `None` where the results have their name only at the end.
+    pub(super) run: Option<RunPaths>,
+}
+
+/// What shows the page of a command; it does so until its end.
+pub(super) struct PageShow {
+    watch: PageWatch,
+    server: Mutex<Option<StatusServer>>,
+    report: Option<Arc<ReportFile>>,
+    /// Writes the report every minute, until this is dropped.
+    minutes: Mutex<Option<Minutes>>,
+}
+
+impl PageShow {
+    /// `figures` are those of a command that did nothing.
+    pub(super) fn new(flags: &PageFlags, (subject, results): (Subject, ResultsOfRun), figures: &Figures) -> Self {
+        if flags.status.is_none() && flags.report.is_none() {
+            return Self::nothing();
+        }
+        let page = RunPage::new(subject, figures.clone(), (Instant::now(), SystemTime::now()));
+        let page = Arc::new(Mutex::new(page));
+        let examples = if flags.report_anonymous { Examples::LeftOut } else { Examples::Shown };
+        let report = flags.report.clone().map(|path| {
+            let reasons = Mutex::new(Reasons::of(results.results.clone()));
+            Arc::new(ReportFile { path, examples, page: Arc::clone(&page), run: results.run, reasons })
+        });
+        Self { watch: PageWatch(Some(page)), server: Mutex::default(), report, minutes: Mutex::default() }
+    }
+
+    /// For a command that shows none.
+    pub(super) fn nothing() -> Self {
+        Self { watch: PageWatch::default(), server: Mutex::default(), report: None, minutes: Mutex::default() }
+    }
+
+    pub(super) fn watch(&self) -> PageWatch {
+        self.watch.clone()
+    }
+
+    /// The report's file, if there is to be one.
+    pub(super) fn report_path(&self) -> Option<&Path> {
+        self.report.as_deref().map(|report| report.path.as_path())
+    }
+
+    /// Begins to serve the page, and to write it every minute.
+    ///
+    /// # Errors
+    /// An [`ExitMessage`] (exit code 2) if the address can't be had, or is one that is not allowed.
+    pub(super) fn begin(&self, flags: &PageFlags) -> Result<(), ExitMessage> {
+        if let Some((page, address)) = self.watch.0.as_ref().zip(flags.status) {
+            if !address.ip().is_loopback() && !flags.status_anywhere {
+                let why = format!("--status {address}: other machines could reach this address, and the page has no login");
+                return Err(ExitMessage::yours(why, "take a loopback address such as 127.0.0.1, or add --status-anywhere"));
+            }
+            let anywhere = if flags.status_anywhere { Anywhere::Allowed } else { Anywhere::No };
+            let hosts = Hosts { address: address.ip(), anywhere, names: flags.status_host.clone() };
+            let server = StatusServer::start(address, hosts, Arc::clone(page)).map_err(|error| {
+                ExitMessage::yours(format!("--status: cannot listen on {address}: {error}"), "name another port with --status")
+            })?;
+            tracing::info!("the page of this run: http://{}/", server.address());
+            *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        }
+        if let Some(report) = &self.report {
+            *self.minutes.lock().unwrap_or_else(PoisonError::into_inner) = Minutes::begin(Arc::clone(report));
+        }
+        Ok(())
+    }
+
+    /// Stops serving and writing: what is written from now on is written last.
+    pub(super) fn end(&self) {
+        drop(self.minutes.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.server.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Writes the report, if there is to be one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn write_report(&self) -> std::io::Result<()> {
+        self.report.as_ref().map_or(Ok(()), |report| report.write(Completeness::Whole))
+    }
+}
+
+/// Whether the results are complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Completeness {
+    /// The run writes to them.
+    Growing,
+    Whole,
+}
+
+/// The file of `--report`.
+struct ReportFile {
+    path: PathBuf,
+    examples: Examples,
+    page: SharedPage,
+    run: Option<RunPaths>,
+    reasons: Mutex<Reasons>,
+}
+
+impl ReportFile {
+    fn write(&self, results: Completeness) -> std::io::Result<()> {
+        // Whoever writes first finishes first.
+        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = locked(&self.page).clone();
+        // A command that has rejected nothing may have found the results of another run.
+        if snapshot.rejected() > 0
+            && let Err(error) = self.read_on(&mut reasons, results)
+        {
+            tracing::warn!("the report lacks examples: {error}");
+        }
+        let audience = Audience::File { reasons: (snapshot.rejected() > 0).then_some(&*reasons), examples: self.examples };
+        let html = html(&snapshot, audience, Instant::now());
+        atomic::write(&self.path, Readers::Owner, |out| out.write_all(html.as_bytes()))
+    }
+
+    fn read_on(&self, reasons: &mut Reasons, results: Completeness) -> std::io::Result<()> {
+        match (results, &self.run) {
+            (Completeness::Whole, _) => reasons.read_on(None),
+            // What is committed is complete.
+            (Completeness::Growing, Some(paths)) => match journal::read_checkpoint(&OsDisk, paths) {
+                Some(checkpoint) => reasons.read_on(Some(checkpoint.results.len)),
+                None => Ok(()),
+            },
+            (Completeness::Growing, None) => Ok(()),
+        }
+    }
+}
+
+/// A thread that writes the report every minute. Dropping it ends it.
+struct Minutes {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Minutes {
+    /// `None` if there is no thread to be had: the report is written at the end then.
+    fn begin(report: Arc<ReportFile>) -> Option<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let write = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(REPORT_EVERY) {
+                if let Err(error) = report.write(Completeness::Growing) {
+                    tracing::warn!("cannot write the report {}: {error}", report.path.display());
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("report".to_owned()).spawn(write).ok()?;
+        Some(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Minutes {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The page of a run: what it shows, as HTML for people (`view`), and as JSON and metrics for machines, while the run lasts and at its end.
+//!
+//! A [`RunPage`] is a value that whoever watches the run keeps up to date. Pages that are served name no UserID, no row and nothing that the
+//! service said; a report may.
+
+mod axis;
+mod course;
+mod open_metrics;
+mod plot;
+mod reasons;
+pub mod server;
+mod view;
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::exit::{Exit, ExitMessage};
+use super::screen::end_summary::{EndSummary, Figures};
+use super::screen::progress::{RecentPace, Start, time_left};
+use crate::domain::call_stats::{CallStats, CallsSoFar, RunPhase};
+use crate::domain::change::PlanCounts;
+use crate::domain::comparison::FindingCounts;
+use crate::domain::guard::Judged;
+use crate::domain::outcome::OutcomeCounts;
+use crate::domain::series::{PhaseKind, Sample, Series};
+use crate::flow::dispatch::Progress;
+use crate::flow::import::ImportProgress;
+pub use reasons::Reasons;
+pub use view::{Audience, Examples, html};
+
+/// What the page is about, as far as it is known from the start.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The subcommand.
+    pub command: &'static str,
+    /// What tells this run from those of other files: `--job`.
+    pub job: String,
+    /// The input, as it was named.
+    pub input: String,
+    pub files: Vec<PageFile>,
+    /// Commands to go on with, and what for.
+    pub commands: Vec<(&'static str, String)>,
+}
+
+/// A file of the run.
+#[derive(Debug, Clone)]
+pub struct PageFile {
+    pub what: &'static str,
+    pub path: std::path::PathBuf,
+}
+
+/// How the run ended.
+#[derive(Debug, Clone)]
+pub struct PageEnd {
+    pub exit: Exit,
+    pub why: String,
+    pub hint: Option<String>,
+    pub at: SystemTime,
+}
+
+/// All that a page shows.
+#[derive(Debug, Clone)]
+pub struct RunPage {
+    pub subject: Subject,
+    /// The service and the app.
+    pub target: Option<String>,
+    began: Instant,
+    began_at: SystemTime,
+    /// Up to now, or at the end.
+    figures: Figures,
+    series: Series,
+    phase: PhaseKind,
+    /// What it does, where that is more than its phase says. It may hold words of the service.
+    doing: String,
+    left: Option<Duration>,
+    pace: RecentPace,
+    start: Start,
+    before: OutcomeCounts,
+    rows_done: u64,
+    rows_total: Option<u64>,
+    /// UserIDs that a verification asks about.
+    ids: Option<u64>,
+    guards: Vec<Judged>,
+    /// Requests of the parts of the run that are over, and of this part.
+    earlier: CallStats,
+    part: CallStats,
+    end: Option<PageEnd>,
+}
+
+impl RunPage {
+    /// A command that begins now. `figures` are those of one that did nothing.
+    #[must_use]
+    pub fn new(subject: Subject, figures: Figures, (began, began_at): (Instant, SystemTime)) -> Self {
+        let main = figures.traffic().main;
+        Self {
+            subject,
+            target: None,
+            began,
+            began_at,
+            figures,
+            series: Series::new(0),
+            phase: PhaseKind::Planning,
+            doing: "reading the input".to_owned(),
+            left: None,
+            pace: RecentPace::new(began),
+            start: Start::default(),
+            before: OutcomeCounts::default(),
+            rows_done: 0,
+            rows_total: None,
+            ids: None,
+            guards: Vec::new(),
+            earlier: CallStats::to(main),
+            part: CallStats::to(main),
+            end: None,
+        }
+    }
+
+    /// It reads or plans; `words` say what.
+    pub fn plans(&mut self, words: String, now: Instant) {
+        (self.phase, self.doing, self.left) = (PhaseKind::Planning, words, None);
+        let sample = Sample { phase: self.phase, rows: self.rows_done, calls: None };
+        self.series.note(now - self.began, &sample);
+    }
+
+    /// How many rows the input has.
+    pub fn has_rows(&mut self, rows: u64) {
+        self.rows_total = Some(rows);
+        if let Figures::Verification(verified) = &mut self.figures {
+            verified.rows = rows;
+        }
+    }
+
+    /// What a sync is going to do.
+    pub fn has_plan(&mut self, plan: PlanCounts) {
+        self.rows_total = Some(plan.records());
+        if let Figures::Rows(summary) = &mut self.figures
+            && let Some(sync) = &mut summary.sync
+        {
+            sync.plan = plan;
+        }
+    }
+
+    /// What the safety checks have found.
+    pub fn has_guards(&mut self, guards: Vec<Judged>) {
+        self.guards = guards;
+    }
+
+    /// Requests are about to leave; earlier processes of the run came to `before`.
+    pub fn begins(&mut self, start: Start, before: OutcomeCounts, now: Instant) {
+        (self.start, self.before, self.rows_done) = (start, before, start.rows_done);
+        self.pace = RecentPace::new(now);
+        if let Figures::Rows(summary) = &mut self.figures {
+            (summary.resumed_at_row, summary.tally) = (start.rows_done, before);
+        }
+    }
+
+    /// How far an import, or the rows of a sync, are.
+    pub fn sends(&mut self, progress: &ImportProgress, now: Instant) {
+        self.rows_done = self.start.rows_done + progress.tally.rows();
+        self.pace.note(progress.calls, now);
+        let pace = self.pace.calls_per_s(progress.calls, now);
+        self.left = pace.and_then(|pace| time_left(progress, self.start, pace));
+        self.notes((&progress.phase, &progress.so_far), now);
+        let traffic = self.traffic();
+        if let Figures::Rows(summary) = &mut self.figures {
+            (summary.tally, summary.traffic) = (self.before + progress.tally, traffic);
+        }
+    }
+
+    /// How far a verification is, of so many UserIDs.
+    pub fn asks(&mut self, progress: &Progress, tally: FindingCounts, ids: u64, now: Instant) {
+        (self.rows_done, self.ids) = (tally.asked(), Some(ids));
+        self.pace.note(self.rows_done, now);
+        let pace = self.pace.calls_per_s(self.rows_done, now).filter(|pace| *pace > 0.0);
+        let rest = ids.saturating_sub(self.rows_done) as f64;
+        self.left = pace.and_then(|pace| Duration::try_from_secs_f64(rest / pace).ok());
+        self.notes((&progress.phase, &progress.so_far), now);
+        let traffic = self.traffic();
+        if let Figures::Verification(verified) = &mut self.figures {
+            (verified.tally, verified.not_asked, verified.traffic) = (tally, ids.saturating_sub(tally.asked()), traffic);
+        }
+    }
+
+    /// How far the kicks and deletions of a sync are.
+    pub fn acts(&mut self, calls: &Progress, now: Instant) {
+        self.left = None;
+        self.notes((&calls.phase, &calls.so_far), now);
+        let traffic = self.traffic();
+        if let Figures::Rows(summary) = &mut self.figures {
+            summary.traffic = traffic;
+        }
+    }
+
+    fn notes(&mut self, (phase, so_far): (&RunPhase, &CallsSoFar), now: Instant) {
+        self.phase = phase.into();
+        self.doing = match phase {
+            RunPhase::Waiting { why, .. } => why.clone(),
+            RunPhase::Running | RunPhase::Throttled { .. } | RunPhase::Draining => String::new(),
+        };
+        if self.phase == PhaseKind::Waiting {
+            self.left = None;
+        }
+        self.part = so_far.stats.clone();
+        let sample = Sample { phase: self.phase, rows: self.rows_done, calls: Some(so_far) };
+        self.series.note(now - self.began, &sample);
+    }
+
+    /// The requests of all parts of this process.
+    fn traffic(&self) -> CallStats {
+        let mut traffic = self.part.clone();
+        traffic.add(&self.earlier);
+        traffic
+    }
+
+    /// A part of the run is over; the requests of the next one are counted from zero.
+    pub fn ends_part(&mut self) {
+        self.earlier = self.traffic();
+        self.part = CallStats::to(self.earlier.main);
+    }
+
+    /// The command is over.
+    pub fn ends(&mut self, word: &ExitMessage, summary: &EndSummary, now: Instant) {
+        // A command that ended in mid-run with an error alone has figures of nothing done; what is known of the run says more.
+        let was_cut_off = summary.figures.traffic().calls() == 0 && self.figures.traffic().calls() > 0;
+        self.figures = if was_cut_off { self.figures_at(now).ended(word.exit) } else { summary.figures.clone() };
+        self.phase = if self.phase == PhaseKind::Planning { self.phase } else { PhaseKind::Running };
+        let rows = match &self.figures {
+            Figures::Rows(summary) => summary.tally.rows(),
+            Figures::Verification(verified) => verified.tally.asked(),
+        };
+        self.rows_done = self.rows_done.max(rows);
+        let last = self.last_calls();
+        let sample = Sample { phase: self.phase, rows: self.rows_done, calls: Some(&last) };
+        self.series.note(now - self.began, &sample);
+        self.left = None;
+        self.end = Some(PageEnd { exit: word.exit, why: word.why.clone(), hint: word.hint.clone(), at: summary.ended_at });
+    }
+
+    /// The requests of the last part, as its end counted them.
+    fn last_calls(&self) -> CallsSoFar {
+        let mut last = CallsSoFar::default();
+        let traffic = self.figures.traffic();
+        for (command, api) in traffic.apis.iter() {
+            last.stats.apis[command].calls = api.calls.saturating_sub(self.earlier.apis[command].calls);
+        }
+        last
+    }
+
+    /// How many rows, or UserIDs, there are to be done.
+    fn to_do(&self) -> Option<u64> {
+        self.ids.or(self.rows_total)
+    }
+
+    /// How many rows were rejected.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        match &self.figures {
+            Figures::Rows(summary) => summary.tally.rejected(),
+            Figures::Verification(verified) => {
+                let FindingCounts { missing, differs, unknown, invalid, .. } = verified.tally;
+                missing + differs + unknown + invalid
+            }
+        }
+    }
+
+    /// Whether the run gets on: it doesn't wait for the service.
+    #[must_use]
+    pub fn gets_on(&self) -> bool {
+        self.phase != PhaseKind::Waiting || self.end.is_some()
+    }
+
+    /// The word for what the run does now.
+    #[must_use]
+    pub const fn phase_name(&self) -> &'static str {
+        match self.end {
+            Some(_) => "ended",
+            None => self.phase.name(),
+        }
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        now - self.began
+    }
+
+    /// The figures so far.
+    fn figures_at(&self, now: Instant) -> Figures {
+        let mut figures = self.figures.clone();
+        if self.end.is_none() {
+            match &mut figures {
+                Figures::Rows(summary) => summary.elapsed = self.elapsed(now),
+                Figures::Verification(verified) => verified.elapsed = self.elapsed(now),
+            }
+        }
+        figures
+    }
+
+    /// The summary so far as JSON, with what the run does and how much is left.
+    ///
+    /// # Panics
+    /// Never: a summary is a JSON object.
+    #[must_use]
+    pub fn status_json(&self, now: Instant) -> String {
+        let summary = self.figures_at(now).to_json();
+        let mut status: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&summary).expect("a summary is an object");
+        if self.end.is_none() {
+            status.insert("exit_code".to_owned(), serde_json::Value::Null);
+            status.insert("outcome".to_owned(), "running".into());
+        }
+        status.insert("phase".to_owned(), self.phase_name().into());
+        status.insert("left_s".to_owned(), self.left.map(|left| left.as_secs()).into());
+        status.insert("rows_done".to_owned(), self.rows_done.into());
+        status.insert("rows_total".to_owned(), self.rows_total.into());
+        let mut text = serde_json::to_string_pretty(&status).expect("it was JSON");
+        text.push('\n');
+        text
+    }
+
+    /// The figures as metrics, in the OpenMetrics text format.
+    #[must_use]
+    pub fn open_metrics(&self, now: Instant) -> String {
+        open_metrics::text(self, now)
+    }
+}

@@ -1,0 +1,492 @@
+//! The page as HTML: what the template shows, made of a [`RunPage`]. The template escapes all texts; only plotters' drawings go in as they are.
+
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use askama::Template;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::course::{self, Forecast, Plot, called, plots, whole};
+use super::reasons::{Reason, Reasons};
+use super::{PageEnd, RunPage};
+use crate::domain::code_meaning::meaning;
+use crate::domain::comparison::FindingCounts;
+use crate::domain::figures::{self, about_per_s, count, counted};
+use crate::domain::guard::{Guard, GuardVerdict, Judged};
+use crate::domain::series::{PhaseKind, Point, Series};
+use crate::shell::exit::Exit;
+use crate::shell::screen::end_summary::Figures;
+use crate::shell::screen::summary::{Summary, used};
+use crate::shell::screen::verified::Verified;
+use crate::shell::terminal::printable;
+
+/// Rows of the table behind the plots. Chosen: somebody can read that many.
+const TABLE_ROWS_MAX: usize = 60;
+/// Phases that are listed one by one. Chosen.
+const SPANS_MAX: usize = 20;
+/// Most characters of a foreign value that are shown. Chosen: a UserID in full, and the gist of a message.
+const VALUE_MAX: usize = 200;
+const STYLE: &str = include_str!("templates/page.css");
+const SCRIPT: &str = include_str!("templates/live.js");
+
+/// Who a page is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Audience<'a> {
+    /// Whoever can reach the address: counts only.
+    Live,
+    /// Who may read the file.
+    File { reasons: Option<&'a Reasons>, examples: Examples },
+}
+
+/// Whether a report has examples of rejected rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Examples {
+    Shown,
+    LeftOut,
+}
+
+#[derive(Template)]
+#[template(path = "page.html", config = "src/shell/page/askama.toml")]
+struct Html<'a> {
+    policy: String,
+    style: &'static str,
+    script: Option<&'static str>,
+    page: &'a RunPage,
+    ending: Ending,
+    progress: Option<ProgressView>,
+    cards: Vec<Card>,
+    bar: Vec<BarPart>,
+    facts: Vec<(&'static str, String)>,
+    plots: Vec<Plot>,
+    phases: Vec<(&'static str, String, String)>,
+    table: DataTable,
+    apis: Vec<Vec<String>>,
+    codes: Vec<CodeRow>,
+    plan: Vec<(&'static str, String)>,
+    guards: Vec<GuardRow>,
+    reasons: Option<ReasonsView>,
+    files: Vec<(&'static str, String, String)>,
+    commands: &'a [(&'static str, String)],
+    version: &'static str,
+}
+
+/// How the run ended, or that it has not.
+struct Ending {
+    /// The colour.
+    tone: &'static str,
+    mark: &'static str,
+    badge: String,
+    sentence: String,
+    hint: Option<String>,
+}
+
+struct ProgressView {
+    done: u64,
+    total: u64,
+    words: String,
+}
+
+struct Card {
+    label: &'static str,
+    value: String,
+    tone: &'static str,
+}
+
+/// A part of the bar that shows how the rows are divided.
+struct BarPart {
+    tone: &'static str,
+    x: u64,
+    width: u64,
+}
+
+/// The figures behind the plots.
+struct DataTable {
+    apis: Vec<&'static str>,
+    rows: Vec<DataRow>,
+}
+
+struct DataRow {
+    until: String,
+    until_s: String,
+    calls: Vec<String>,
+    done: String,
+    latency: Option<[String; 3]>,
+    phase: &'static str,
+}
+
+struct CodeRow {
+    code: i64,
+    count: String,
+    meaning: String,
+    fault: &'static str,
+    remedy: &'static str,
+}
+
+struct GuardRow {
+    name: &'static str,
+    bound: String,
+    found: String,
+    tone: &'static str,
+    verdict: String,
+}
+
+struct ReasonsView {
+    groups: Vec<ReasonView>,
+    others: String,
+    has_examples: bool,
+}
+
+struct ReasonView {
+    count: String,
+    status: String,
+    reason: String,
+    examples: Vec<[String; 4]>,
+}
+
+/// The page.
+///
+/// # Panics
+/// Never: the template writes to a text.
+#[must_use]
+pub fn html(page: &RunPage, audience: Audience<'_>, now: Instant) -> String {
+    let is_live = matches!(audience, Audience::Live);
+    let figures = page.figures_at(now);
+    let points = page.series.points();
+    let (cards, bar) = cards(&figures);
+    let html = Html {
+        policy: policy(audience),
+        style: STYLE,
+        script: is_live.then_some(SCRIPT),
+        page,
+        ending: ending(page, audience),
+        progress: progress(page),
+        cards,
+        bar,
+        facts: facts(page, &figures, now),
+        plots: if page.end.is_some() && called(&points).is_empty() { Vec::new() } else { plots(&points, forecast(page)) },
+        phases: phases(&page.series, &points),
+        table: data_table(&page.series),
+        apis: apis(&figures),
+        codes: codes(&figures),
+        plan: plan(&figures),
+        guards: page.guards.iter().map(|judged| guard_row(judged, audience)).collect(),
+        reasons: reasons(audience),
+        files: if is_live { Vec::new() } else { files(page) },
+        commands: if is_live { &[] } else { &page.subject.commands },
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    html.render().expect("a text takes everything")
+}
+
+impl Html<'_> {
+    /// The input by its name alone on a page that is served, else as it was named.
+    fn input(&self) -> String {
+        let input = &self.page.subject.input;
+        let name = Path::new(input).file_name().map_or_else(|| input.clone(), |name| name.to_string_lossy().into_owned());
+        shown(if self.script.is_some() { &name } else { input })
+    }
+}
+
+/// What a page may load: nothing but its own style, and the live page its own script and its own address.
+pub(super) fn policy(audience: Audience<'_>) -> String {
+    static STYLE_HASH: LazyLock<String> = LazyLock::new(|| hash(STYLE));
+    static SCRIPT_HASH: LazyLock<String> = LazyLock::new(|| hash(SCRIPT));
+    let own = format!("default-src 'none'; style-src {}; base-uri 'none'; form-action 'none'", *STYLE_HASH);
+    match audience {
+        Audience::Live => format!("{own}; script-src {}; connect-src 'self'; img-src data:", *SCRIPT_HASH),
+        Audience::File { .. } => own,
+    }
+}
+
+fn hash(text: &str) -> String {
+    format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)))
+}
+
+fn ending(page: &RunPage, audience: Audience<'_>) -> Ending {
+    match (&page.end, audience) {
+        (None, _) => running(page, audience),
+        (Some(end), Audience::Live) => Ending { sentence: "The run is over.".to_owned(), hint: None, ..ended(end, page.subject.command) },
+        (Some(end), Audience::File { .. }) => ended(end, page.subject.command),
+    }
+}
+
+fn running(page: &RunPage, audience: Audience<'_>) -> Ending {
+    let told =
+        |words: &str| if words.is_empty() || matches!(audience, Audience::Live) { String::new() } else { format!(": {}", shown(words)) };
+    let (tone, mark, badge, sentence) = match page.phase {
+        PhaseKind::Planning => ("busy", "…", "Planning", format!("{}; no request has been sent yet.", page.doing)),
+        PhaseKind::Running => ("busy", "▶", "Running", "Requests get through.".to_owned()),
+        PhaseKind::Throttled => {
+            ("warn", "▶", "Throttled", "The service refuses requests as too fast; the run goes on as fast as it lets through.".to_owned())
+        }
+        PhaseKind::Waiting => {
+            ("bad", "‖", "Waiting", format!("The service is down; one probe at a time tests whether it is back{}.", told(&page.doing)))
+        }
+        PhaseKind::Draining => ("warn", "‖", "Stopping", "No further request leaves; those in flight may end.".to_owned()),
+    };
+    Ending { tone, mark, badge: badge.to_owned(), sentence, hint: None }
+}
+
+fn ended(end: &PageEnd, command: &str) -> Ending {
+    let (tone, mark, badge) = match end.exit {
+        Exit::Done => ("good", "✓", "Done"),
+        Exit::SomeRowsRejected if command == "verify" => ("warn", "!", "Finished with findings"),
+        Exit::SomeRowsRejected => ("warn", "!", "Finished, some rows rejected"),
+        Exit::Stopped | Exit::Busy => ("warn", "‖", "Stopped before the end"),
+        Exit::Guarded => ("bad", "✕", "Refused by a safety check"),
+        Exit::UserError => ("bad", "✕", "Needs fixing"),
+        Exit::Refused => ("bad", "✕", "Refused by the service"),
+        Exit::Fatal | Exit::OfProgram(_) => ("bad", "✕", "Could not go on"),
+    };
+    let badge = format!("{badge} (exit code {})", end.exit.code());
+    Ending { tone, mark, badge, sentence: sentence(&end.why), hint: end.hint.as_deref().map(shown_whole) }
+}
+
+/// Words as a sentence.
+fn sentence(words: &str) -> String {
+    let words = shown_whole(words);
+    let mut chars = words.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if words.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{end}", chars.as_str())
+}
+
+fn progress(page: &RunPage) -> Option<ProgressView> {
+    let total = page.to_do().filter(|_| page.end.is_none())?;
+    let done = page.rows_done.min(total);
+    let left = page.left.map_or(String::new(), |left| format!(", about {} left", whole(left)));
+    let unit = if page.subject.command == "verify" { "UserIDs asked" } else { "rows processed" };
+    Some(ProgressView { done, total, words: format!("{} of {} {unit}{left}", count(done), count(total)) })
+}
+
+fn forecast(page: &RunPage) -> Option<Forecast> {
+    let left = page.left.filter(|_| page.end.is_none())?;
+    Some(Forecast { left, rows_total: page.to_do()? })
+}
+
+fn cards(figures: &Figures) -> (Vec<Card>, Vec<BarPart>) {
+    let (first, parts): Parts = match figures {
+        Figures::Rows(summary) => of_rows(summary),
+        Figures::Verification(verified) => of_verification(verified),
+    };
+    let bar = bar(&parts);
+    let card = |(label, value, tone): (&'static str, u64, &'static str)| Card {
+        label,
+        value: count(value),
+        tone: if value == 0 { "none" } else { tone },
+    };
+    let all = [(first.0, first.1, "plain")].into_iter().chain(parts);
+    (all.map(card).collect(), bar)
+}
+
+/// The number of rows, and of what: label, number, colour.
+type Parts = ((&'static str, u64), Vec<(&'static str, u64, &'static str)>);
+
+fn of_rows(summary: &Summary) -> Parts {
+    let Summary { tally, sync, .. } = summary;
+    let rejected = [("failed", tally.failed, "bad"), ("invalid", tally.invalid, "warn")];
+    match sync {
+        None => (("rows", tally.rows()), [("imported", tally.imported, "good")].into_iter().chain(rejected).collect()),
+        Some(sync) => {
+            let accepted =
+                [("created", tally.created, "good"), ("updated", tally.updated, "busy"), ("unchanged", sync.plan.unchanged, "still")];
+            let last = [("superseded", tally.superseded, "quiet")];
+            (("rows", sync.plan.records()), accepted.into_iter().chain(rejected).chain(last).collect())
+        }
+    }
+}
+
+fn of_verification(verified: &Verified) -> Parts {
+    let FindingCounts { same, missing, differs, unknown, invalid } = verified.tally;
+    let parts = vec![
+        ("same", same, "good"),
+        ("missing", missing, "bad"),
+        ("different", differs, "warn"),
+        ("unknown", unknown, "quiet"),
+        ("invalid", invalid, "busy"),
+        ("not asked", verified.not_asked, "still"),
+    ];
+    (("rows", verified.rows), parts)
+}
+
+/// Thousandths of the bar; a part that there is has at least a few.
+fn bar(parts: &[(&'static str, u64, &'static str)]) -> Vec<BarPart> {
+    const WHOLE: u64 = 1_000;
+    const LEAST: u64 = 4;
+    let sum: u64 = parts.iter().map(|(_, value, _)| value).sum();
+    let mut x = 0;
+    let mut bar = Vec::new();
+    for (_, value, tone) in parts.iter().filter(|(_, value, _)| *value > 0) {
+        let share = u128::from(WHOLE) * u128::from(*value) / u128::from(sum);
+        let width = u64::try_from(share).unwrap_or(WHOLE).max(LEAST);
+        bar.push(BarPart { tone, x, width });
+        x += width;
+    }
+    // What rounding has left or taken is the largest part's.
+    if let Some(largest) = (0..bar.len()).max_by_key(|place| bar[*place].width) {
+        bar[largest].width = (bar[largest].width + WHOLE).saturating_sub(x);
+        let moved = i128::from(WHOLE) - i128::from(x);
+        for part in &mut bar[largest + 1..] {
+            part.x = u64::try_from(i128::from(part.x) + moved).unwrap_or(part.x);
+        }
+    }
+    bar
+}
+
+fn facts(page: &RunPage, figures: &Figures, now: Instant) -> Vec<(&'static str, String)> {
+    let traffic = figures.traffic();
+    let mut facts = vec![("started", utc(page.began_at))];
+    if let Some(end) = &page.end {
+        facts.push(("ended", utc(end.at)));
+    }
+    facts.push(("duration", figures::duration(if page.end.is_some() { took(page) } else { page.elapsed(now) })));
+    if let Figures::Rows(summary) = figures
+        && summary.resumed_at_row > 0
+    {
+        facts.push(("continued after row", count(summary.resumed_at_row)));
+    }
+    facts.push(("requests", count(traffic.calls())));
+    if traffic.calls() > 0 {
+        facts.push(("on average", format!("{} a second", figures::rate(traffic.mean_per_s))));
+        let latency = traffic.latency();
+        facts.push(("latency", format!("p50 {} ms, p95 {} ms, p99 {} ms", count(latency.p50), count(latency.p95), count(latency.p99))));
+    }
+    facts
+}
+
+fn took(page: &RunPage) -> Duration {
+    page.end.as_ref().and_then(|end| end.at.duration_since(page.began_at).ok()).unwrap_or_default()
+}
+
+fn utc(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', " UTC")
+}
+
+/// The phases other than running: what, from when, how long.
+fn phases(series: &Series, points: &[Point]) -> Vec<(&'static str, String, String)> {
+    let since_start = |seconds: f64| whole(Duration::from_secs_f64(seconds));
+    let mut spans = course::spans(points);
+    spans.sort_by(|one, other| (other.to_s - other.from_s).total_cmp(&(one.to_s - one.from_s)));
+    spans.truncate(SPANS_MAX);
+    spans.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
+    let listed = spans.iter().map(|span| {
+        let lasted = figures::duration(Duration::from_secs_f64(span.to_s - span.from_s));
+        (span.phase.name(), format!("from {} to {} after the start", since_start(span.from_s), since_start(span.to_s)), lasted)
+    });
+    let in_all = PhaseKind::ALL.map(|phase| (phase.name(), "in all".to_owned(), series.time_in(phase)));
+    let in_all = in_all.into_iter().filter(|(_, _, time)| !time.is_zero());
+    listed.chain(in_all.map(|(name, words, time)| (name, words, figures::duration(time)))).collect()
+}
+
+fn data_table(series: &Series) -> DataTable {
+    let points = series.at_most(TABLE_ROWS_MAX);
+    let apis: Vec<_> = called(&points).into_iter().map(|(command, _)| command).collect();
+    let row = |point: &Point| DataRow {
+        until: figures::duration(point.to),
+        until_s: format!("{:.3}", point.to.as_secs_f64()),
+        calls: apis.iter().map(|command| count(point.calls[*command])).collect(),
+        done: count(point.rows),
+        latency: point.latency().map(|latency| [latency.p50, latency.p95, latency.p99].map(count)),
+        phase: point.phase().name(),
+    };
+    DataTable { rows: points.iter().map(row).collect(), apis: apis.iter().map(|command| command.name()).collect() }
+}
+
+fn apis(figures: &Figures) -> Vec<Vec<String>> {
+    let traffic = figures.traffic();
+    let row = |(command, api): (crate::domain::command::Command, &crate::domain::call_stats::ApiCallStats)| {
+        let through = api.ceiling_per_s.map_or("–".to_owned(), |per_s| format!("about {}", about_per_s(per_s)));
+        let counts = [api.calls, api.retries, api.throttled, api.most_in_1s as u64].map(count);
+        [command.name().to_owned()].into_iter().chain(counts).chain([through]).collect()
+    };
+    if traffic.calls() == 0 { Vec::new() } else { used(traffic).map(row).collect() }
+}
+
+fn codes(figures: &Figures) -> Vec<CodeRow> {
+    let mut codes: Vec<(i64, u64)> = figures.traffic().codes.iter().map(|(code, times)| (*code, *times)).collect();
+    codes.sort_by_key(|(code, times)| (*code == 0, std::cmp::Reverse(*times), *code));
+    codes.truncate(TABLE_ROWS_MAX);
+    let row = |(code, times): (i64, u64)| {
+        let found = meaning(code);
+        CodeRow { code, count: count(times), meaning: found.meaning, fault: found.fault.name(), remedy: found.remedy }
+    };
+    codes.into_iter().map(row).collect()
+}
+
+fn plan(figures: &Figures) -> Vec<(&'static str, String)> {
+    let Figures::Rows(summary) = figures else { return Vec::new() };
+    let Some(sync) = &summary.sync else { return Vec::new() };
+    let plan = sync.plan;
+    let mut rows = vec![
+        ("create", plan.create),
+        ("update", plan.update),
+        ("unchanged", plan.unchanged),
+        ("invalid", plan.invalid),
+        ("superseded", plan.superseded),
+        ("missing from the file", plan.missing),
+    ];
+    let acted = [("kicked", sync.kicked), ("deleted", sync.deleted), ("kicks and deletions that failed", sync.missing_failed)];
+    rows.extend(acted.into_iter().filter(|(_, number)| *number > 0));
+    rows.into_iter().map(|(label, number)| (label, count(number))).collect()
+}
+
+fn guard_row(judged: &Judged, audience: Audience<'_>) -> GuardRow {
+    let names_nobody = judged.guard != Guard::Canary || matches!(audience, Audience::File { examples: Examples::Shown, .. });
+    let (tone, verdict) = match &judged.verdict {
+        GuardVerdict::Passed => ("good", "✓ passed".to_owned()),
+        GuardVerdict::Allowed => ("warn", "! would have failed, but is switched off".to_owned()),
+        GuardVerdict::Tripped { override_hint } if names_nobody => {
+            ("bad", format!("✕ failed; {} lets the run through", shown(override_hint)))
+        }
+        GuardVerdict::Tripped { .. } => ("bad", "✕ failed".to_owned()),
+    };
+    GuardRow { name: judged.guard.name(), bound: judged.bound.clone(), found: judged.found.clone(), tone, verdict }
+}
+
+fn reasons(audience: Audience<'_>) -> Option<ReasonsView> {
+    let Audience::File { reasons: Some(reasons), examples } = audience else { return None };
+    let groups: Vec<ReasonView> = reasons.by_count().into_iter().map(|reason| reason_view(reason, examples)).collect();
+    let others = if reasons.others > 0 { counted(reasons.others, "row") } else { String::new() };
+    (!groups.is_empty()).then_some(ReasonsView { groups, others, has_examples: examples == Examples::Shown })
+}
+
+fn reason_view(reason: &Reason, examples: Examples) -> ReasonView {
+    let words = match (reason.code, &reason.exact) {
+        (Some(code), _) => format!("code {code}: {}", meaning(code).meaning),
+        (None, Some(exact)) if examples == Examples::Shown => shown(exact),
+        (None, _) => shown(&reason.common),
+    };
+    let rows = if examples == Examples::Shown { &reason.rows.first[..] } else { &[] };
+    let example = |row: &crate::io::rejected_rows::RejectedRow| [&row.row, &row.line, &row.user_id, &row.reason].map(|text| shown(text));
+    let words = if words.is_empty() { "no reason is given".to_owned() } else { words };
+    ReasonView {
+        count: count(reason.rows.count),
+        status: shown(&reason.status),
+        reason: words,
+        examples: rows.iter().map(example).collect(),
+    }
+}
+
+/// The files that are there, with their sizes.
+fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
+    let size = |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|stat| figures::bytes(stat.len()));
+    let there =
+        page.subject.files.iter().filter_map(|file| Some((file.what, shown_whole(&file.path.display().to_string()), size(&file.path)?)));
+    there.collect()
+}
+
+/// A foreign text with its control characters made visible, cut if it is long.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(VALUE_MAX) {
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        None => printable(text),
+    }
+}
+
+fn shown_whole(text: &str) -> String {
+    printable(text)
+}

@@ -1,0 +1,156 @@
+//! `--report`: the page that every end of a command leaves, as its text says it. `browser` looks at it as people do.
+
+use crate::support::server::{Server, code, imported};
+use crate::support::{Call, CliFixture, SDKAPPID, users};
+
+/// A UserID that would be a script if a page took it for one.
+pub(super) const SCRIPT: &str = "<script>alert(1)</script>";
+
+fn reporting(call: Call<'_>) -> Call<'_> {
+    call.args(&["--report", "report.html"]).at_any_rate()
+}
+
+fn report(bench: &CliFixture) -> String {
+    assert_eq!(bench.mode("report.html"), 0o600);
+    let html = bench.read("report.html");
+    assert!(html.starts_with("<!doctype html>") && html.trim_end().ends_with("</html>"), "it is whole");
+    asks_for_nothing(&html);
+    html
+}
+
+/// Nothing in it makes a browser ask for anything, and its policy forbids it to.
+#[track_caller]
+pub(super) fn asks_for_nothing(html: &str) {
+    for asks in ["http://", "https://", "src=", "url(", "@import", "<link", "<script", "<iframe", "<object", "<form", " style="] {
+        // The text of a report may name the service.
+        let found = html.replace("at http://127.0.0.1", "").replace("--endpoint http://127.0.0.1", "").contains(asks);
+        assert!(!found, "{asks} is in the report");
+    }
+    assert!(
+        html.contains("content=\"default-src &#39;none&#39;; style-src &#39;sha256-")
+            || html.contains("content=\"default-src &#x27;none&#x27;; style-src &#x27;sha256-"),
+        "{}",
+        &html[..600]
+    );
+}
+
+/// The text of an element with this attribute.
+pub(super) fn element<'a>(html: &'a str, attribute: &str) -> &'a str {
+    let begin = html.find(attribute).unwrap_or_else(|| panic!("{attribute} is not in the page"));
+    let rest = &html[begin..];
+    &rest[..rest.find("</section>").unwrap_or(rest.len())]
+}
+
+/// The sum of all requests in the table of the points.
+pub(super) fn requests(html: &str) -> u64 {
+    let cells = html.split("<td class=\"number calls\">").skip(1);
+    cells.map(|cell| cell[..cell.find('<').unwrap()].replace(',', "").parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn an_import_tells_how_it_ended_and_why_rows_were_rejected() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", users(30) + &format!("{SCRIPT},x\nbad1,x\nbad2,x\nb\u{e9}d,x\n"));
+    let server =
+        Server::new(|request| if request.user_id.starts_with("bad") || request.user_id == SCRIPT { code(70402) } else { imported() });
+    reporting(bench.import(&server)).run().exits(3);
+    let html = report(&bench);
+    let ending = element(&html, "id=\"ending\"");
+    assert!(ending.contains("class=\"ending warn\"") && ending.contains("exit code 3"), "{ending}");
+    assert!(
+        ending.contains("30 of 34 rows imported, 3 failed, 1 invalid.") && ending.contains("chatlift import users.rejects.csv"),
+        "{ending}"
+    );
+    assert!(html.contains(&format!("app {SDKAPPID} at http://127.0.0.1")));
+    assert_eq!(requests(&html), u64::try_from(server.calls()).unwrap(), "the points have all requests");
+    let codes = element(&html, "id=\"codes\"");
+    assert!(codes.contains("<code>70402</code>") && codes.contains("a parameter is invalid") && codes.contains("the row&#39;s"), "{codes}");
+    let reasons = element(&html, "id=\"reasons\"");
+    assert!(reasons.contains("3 failed: code 70402: a parameter is invalid"), "{reasons}");
+    assert!(reasons.contains("1 invalid: UserID holds the character U+00E9; only printable ASCII is allowed"), "{reasons}");
+    assert!(reasons.contains("&#60;script&#62;alert(1)&#60;/script&#62;") && reasons.contains("the reason of 70402"), "{reasons}");
+    for plot in ["plot-calls", "plot-rows", "plot-latency"] {
+        assert!(html.contains(&format!("id=\"{plot}\"")), "{plot}");
+    }
+    let files = element(&html, "id=\"files\"");
+    assert!(files.contains("users.results.csv") && files.contains("chatlift audit users.csv --results users.results.csv"), "{files}");
+}
+
+#[test]
+fn an_anonymous_report_names_no_user_id() {
+    let bench = CliFixture::new();
+    bench.write("users.csv", "UserID,Nick\nada,Ada\nbad1,x\nbad2,x\nb\u{e9}d,x\n");
+    let server = Server::new(|request| if request.user_id.starts_with("bad") { code(70402) } else { imported() });
+    reporting(bench.import(&server)).args(&["--report-anonymous"]).run().exits(3);
+    let html = report(&bench);
+    for id in ["ada", "bad1", "bad2", "b\u{e9}d", "the reason of"] {
+        assert!(!html.contains(id), "{id}");
+    }
+    assert!(html.contains("2 failed: code 70402") && html.contains("UserID holds the character …; only printable ASCII"), "{html}");
+}
+
+#[test]
+fn a_refusal_leaves_a_report_too_and_an_end_of_another_process_does_not() {
+    let bench = CliFixture::with_users(3);
+    let server = Server::new(|_| imported());
+    reporting(bench.import(&server)).args(&["--ca-file", "missing.pem"]).run().exits(2);
+    let html = report(&bench);
+    assert!(html.contains("class=\"ending bad\"") && html.contains("Needs fixing (exit code 2)") && html.contains("missing.pem"));
+    assert!(!html.contains("<figure"), "nothing was sent");
+    std::fs::remove_file(bench.path("report.html")).unwrap();
+    reporting(bench.import(&server)).args(&["--dry-run"]).run().exits(0);
+    assert!(!bench.path("report.html").exists(), "a dry run of an import is a check");
+    for own in ["users.csv", "users.results.csv"] {
+        bench.import(&server).args(&["--report", own]).run().exits(2).because("named for two files");
+    }
+    bench.import(&server).args(&["--report", "missing/r.html"]).run().exits(2).because("there is no folder");
+}
+
+#[test]
+fn the_program_at_the_end_gets_the_reports_path() {
+    let bench = CliFixture::with_users(3);
+    let server = Server::new(|_| imported());
+    reporting(bench.import(&server))
+        .args(&["--on-end", "/bin/sh -c 'test -s \"$CHATLIFT_REPORT\" && echo \"$CHATLIFT_REPORT\" > got'"])
+        .run()
+        .exits(0);
+    assert_eq!(bench.read("got"), "report.html\n");
+}
+
+#[test]
+fn a_sync_shows_its_plan_and_what_each_guard_found_against_its_bound() {
+    let bench = CliFixture::with_users(40);
+    let server = Server::new(|_| imported());
+    let key = bench.key();
+    let sync = |flags: &[&str]| {
+        let call = bench.call(&["sync", "users.csv", "--state", "s.db", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID]);
+        reporting(call).args(&["--secret-key-file", key.to_str().unwrap()]).args(flags).run()
+    };
+    sync(&[]).exits(0);
+    let html = report(&bench);
+    assert!(html.contains("class=\"ending good\"") && html.contains("<dt>created</dt><dd>40</dd>"), "{}", element(&html, "id=\"counts\""));
+    let guards = element(&html, "id=\"guards\"");
+    assert_eq!(guards.matches("✓ passed").count(), 8, "{guards}");
+    bench.write("users.csv", "UserID,Nick\nuser1,Nick 1\n");
+    sync(&["--canary", "user2"]).exits(6);
+    let html = report(&bench);
+    assert!(html.contains("Refused by a safety check (exit code 6)"));
+    let plan = element(&html, "id=\"plan\"");
+    assert!(plan.contains("<dt>missing from the file</dt><dd>39</dd>"), "{plan}");
+    let guards = element(&html, "id=\"guards\"");
+    assert!(guards.contains("1 of 40 known accounts") && guards.contains("at least 85 %") && guards.contains("--allow shrunk"), "{guards}");
+    assert!(guards.contains("without --canary user2"), "{guards}");
+    sync(&["--canary", "user2", "--report-anonymous"]).exits(6);
+    assert!(!element(&report(&bench), "id=\"guards\"").contains("user2"));
+}
+
+#[test]
+fn a_verification_shows_what_it_found() {
+    let bench = CliFixture::with_users(3);
+    reporting(bench.call(&["verify", "users.csv", "--sandbox"])).run().exits(3);
+    let html = report(&bench);
+    assert!(html.contains("Finished with findings") && html.contains("<dt>missing</dt><dd>3</dd>"));
+    let reasons = element(&html, "id=\"reasons\"");
+    assert!(reasons.contains("3 missing") && reasons.contains("<code>user1</code>"), "{reasons}");
+    assert!(element(&html, "id=\"files\"").contains("users.repair.csv"));
+}
