@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderValue};
+use reqwest::tls::TlsInfo;
 use reqwest::{StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
@@ -23,8 +24,9 @@ use super::answer;
 use super::kept::{Carriers, ConnectionChoice, ConnectionUse, Keeping};
 use super::proxy::ProxySettings;
 use super::usersig::{self, Signature};
+use super::validity;
 use super::wire::{self, Query};
-use super::{Api, ConnectionWish, Departed, GivenUp, Request};
+use super::{Api, CaFileError, ConnectionWish, Departed, GivenUp, Request};
 use crate::domain::command::{AnswerSize, Command, PerCommand};
 use crate::domain::verdict::CallOutcome;
 use announced_body::{AnnouncedBody, CarriedBy, CarriedByCell};
@@ -65,8 +67,15 @@ pub struct HttpApi {
     identifier: String,
     signed: RefCell<Option<SignedUrls>>,
     random: RefCell<fastrand::Rng>,
-    /// The header of the last answer that says when it was made.
-    date: Rc<RefCell<Option<HeaderValue>>>,
+    last: Rc<RefCell<LastAnswer>>,
+}
+
+/// What a probe wants to know of an answer.
+#[derive(Debug, Default)]
+struct LastAnswer {
+    /// The header that says when it was made.
+    date: Option<HeaderValue>,
+    tls: Option<TlsInfo>,
 }
 
 /// The URLs for one signature, without the parameters that change from request to request. They are not shown by Debug, because they
@@ -85,16 +94,14 @@ impl fmt::Debug for SignedUrls {
 /// Why no client could be created.
 #[derive(Debug, Error)]
 pub enum HttpSetupError {
-    #[error("the CA file contains no certificate in PEM form")]
-    NoCertificate,
-    #[error("the CA file contains a certificate that cannot be read")]
-    CaFile(#[source] reqwest::Error),
+    #[error(transparent)]
+    CaFile(#[from] CaFileError),
     #[error("cannot set up HTTPS")]
     Client(#[source] reqwest::Error),
     #[error("no source of random numbers")]
     Random(#[from] getrandom::Error),
-    #[error("cannot set up TLS with the proxy")]
-    ProxyTls(#[from] rustls::Error),
+    #[error("cannot set up TLS")]
+    Tls(#[from] rustls::Error),
 }
 
 impl HttpApi {
@@ -116,15 +123,21 @@ impl HttpApi {
             identifier: settings.identifier.clone(),
             signed: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
-            date: Rc::default(),
+            last: Rc::default(),
         })
     }
 
     /// When the last answer was made, by the clock of the service, to the second.
     #[must_use]
     pub fn last_date(&self) -> Option<SystemTime> {
-        let date = self.date.borrow();
-        httpdate::parse_http_date(date.as_ref()?.to_str().ok()?).ok()
+        let last = self.last.borrow();
+        httpdate::parse_http_date(last.date.as_ref()?.to_str().ok()?).ok()
+    }
+
+    /// When the certificate ends that the server of the last answer has shown, if that came on a fresh connection.
+    #[must_use]
+    pub fn certificate_ends(&self) -> Option<SystemTime> {
+        validity::ends(self.last.borrow().tls.as_ref()?.peer_certificate()?)
     }
 
     /// The URL of a request. The part that depends on the signature is parsed once, which saves a few µs per request.
@@ -175,7 +188,7 @@ impl Api for HttpApi {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(reqwest::Body::wrap(body));
         let (keeping, usersig) = (Rc::clone(&self.keeping), Arc::clone(&signature.usersig));
-        let date = Rc::clone(&self.date);
+        let last = Rc::clone(&self.last);
         async move {
             let sent = sending.send().await;
             let carried = carried_by.get();
@@ -189,7 +202,8 @@ impl Api for HttpApi {
                 return Err(GivenUp);
             }
             if let Ok(response) = &sent {
-                *date.borrow_mut() = response.headers().get(DATE).cloned();
+                *last.borrow_mut() =
+                    LastAnswer { date: response.headers().get(DATE).cloned(), tls: response.extensions().get::<TlsInfo>().cloned() };
             }
             let end = match sent {
                 Ok(response) => read(response, command, &usersig).await,

@@ -1,8 +1,8 @@
 //! The REST API of Tencent Chat as this tool uses it, behind one trait.
 //!
 //! `wire` has the format, `usersig` the signatures, `region` the addresses, `request` what is asked, `http` sends it, and `answer` reads
-//! answers, with `fields` for their JSON. `kept` decides whether connections are kept, and `proxy` connects through a proxy. None of them knows about
-//! pace, retries or files.
+//! answers, with `fields` for their JSON. `kept` decides whether connections are kept, `proxy` connects through a proxy, and `tls` trusts
+//! servers; `validity` reads the end of their certificates. None of them knows about pace, retries or files.
 
 pub mod answer;
 mod fields;
@@ -11,11 +11,14 @@ mod kept;
 pub mod proxy;
 pub mod region;
 mod request;
+mod tls;
 pub mod usersig;
+mod validity;
 pub mod wire;
 
 use crate::domain::verdict::CallOutcome;
 pub use request::Request;
+pub use tls::CaFileError;
 use usersig::Signature;
 
 /// The kind of connection that a request may use.

@@ -120,10 +120,10 @@ fn sandbox(limits: SandboxLimits) -> Result<(Option<Sandbox>, Url, Identity), Ex
 
 fn no_client(error: &HttpSetupError) -> ExitMessage {
     match error {
-        HttpSetupError::NoCertificate | HttpSetupError::CaFile(_) => {
+        HttpSetupError::CaFile(_) => {
             ExitMessage::yours(causes(error), "--ca-file takes certificates in PEM form (-----BEGIN CERTIFICATE-----)")
         }
-        HttpSetupError::Client(_) | HttpSetupError::Random(_) | HttpSetupError::ProxyTls(_) => {
+        HttpSetupError::Client(_) | HttpSetupError::Random(_) | HttpSetupError::Tls(_) => {
             ExitMessage::new(Exit::Fatal, causes(error), "this is a fault of the machine; the same command resumes")
         }
     }

@@ -44,12 +44,29 @@ fn config(certificate: CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConf
 }
 
 fn self_signed() -> Arc<ServerConfig> {
+    signs_itself(&named("127.0.0.1")).0
+}
+
+/// A server's certificate that is signed by nobody else, and the same as a file.
+fn signs_itself(params: &CertificateParams) -> (Arc<ServerConfig>, String) {
     let key = KeyPair::generate().unwrap();
-    config(named("127.0.0.1").self_signed(&key).unwrap().der().clone(), &key)
+    let certificate = params.self_signed(&key).unwrap();
+    (config(certificate.der().clone(), &key), certificate.pem())
+}
+
+/// As tools make them by default: it may sign others, too.
+fn as_ca(mut params: CertificateParams) -> CertificateParams {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
+fn expired(mut params: CertificateParams) -> CertificateParams {
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    params
 }
 
 /// A server's certificate, and the certificate of the authority that makes it valid.
-pub(super) fn trusted() -> (Arc<ServerConfig>, String) {
+pub(crate) fn trusted() -> (Arc<ServerConfig>, String) {
     let authority = Authority::new();
     (authority.certify(&named("127.0.0.1")), authority.pem)
 }
@@ -72,14 +89,12 @@ fn check(config: Arc<ServerConfig>, ca: Option<&str>, words: &str) {
 #[test]
 fn an_untrusted_certificate_ends_the_run_before_a_request_leaves() {
     let authority = Authority::new();
-    let mut expired = named("127.0.0.1");
-    (expired.not_before, expired.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
     let mut early = named("127.0.0.1");
     (early.not_before, early.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
     check(self_signed(), None, "");
     check(authority.certify(&named("127.0.0.1")), None, "");
     check(authority.certify(&named("elsewhere.example")), Some(&authority.pem), "name");
-    check(authority.certify(&expired), Some(&authority.pem), "expired");
+    check(authority.certify(&expired(named("127.0.0.1"))), Some(&authority.pem), "expired");
     check(authority.certify(&early), Some(&authority.pem), "valid");
     check(authority.certify(&named("127.0.0.1")), Some(&Authority::new().pem), "");
 }
@@ -98,11 +113,46 @@ fn a_certificate_of_ones_own_authority_is_trusted_with_its_ca_file() {
 }
 
 #[test]
+fn a_server_whose_own_certificate_is_in_the_ca_file_is_trusted() {
+    let authority = Authority::new();
+    let leaf = || {
+        let key = KeyPair::generate().unwrap();
+        let certificate = named("127.0.0.1").signed_by(&key, &authority.issuer).unwrap();
+        (config(certificate.der().clone(), &key), certificate.pem())
+    };
+    for (config, pem) in [signs_itself(&named("127.0.0.1")), signs_itself(&as_ca(named("127.0.0.1"))), leaf()] {
+        let bench = CliFixture::with_users(3);
+        let server = Server::with_tls(config, |_| imported());
+        bench.write("ca.pem", format!("{}{pem}", Authority::new().pem));
+        bench.import(&server).at_any_rate().args(&["--ca-file", "ca.pem"]).run().exits(0).imports_all(3);
+        assert_eq!(server.wrong(), Vec::<String>::new());
+    }
+}
+
+/// The file says which certificate is trusted; its name and its time count all the same.
+#[test]
+fn a_certificate_in_the_ca_file_is_trusted_for_its_name_and_time_alone() {
+    for form in [std::convert::identity, as_ca] {
+        let (config, pem) = signs_itself(&form(named("elsewhere.example")));
+        check(config, Some(&pem), "name");
+        let (config, pem) = signs_itself(&form(expired(named("127.0.0.1"))));
+        check(config, Some(&pem), "expired");
+        // Another one for the same name, with another key.
+        let (config, _) = signs_itself(&form(named("127.0.0.1")));
+        check(config, Some(&signs_itself(&form(named("127.0.0.1"))).1), "");
+    }
+    let (config, _) = signs_itself(&as_ca(named("127.0.0.1")));
+    check(config, Some(&signs_itself(&as_ca(named("127.0.0.1"))).1), "is not in the --ca-file");
+}
+
+#[test]
 fn a_ca_file_without_a_certificate_is_a_user_error() {
     let bench = CliFixture::with_users(1);
     bench.write("ca.pem", "not a certificate\n");
     let server = Server::with_tls(self_signed(), |_| imported());
     bench.import(&server).args(&["--ca-file", "ca.pem"]).run().exits(2).hints("--ca-file");
+    bench.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    bench.import(&server).args(&["--ca-file", "garbage.pem"]).run().exits(2).because("cannot be read").hints("--ca-file");
     bench.import(&server).args(&["--ca-file", "missing.pem"]).run().exits(2).because("missing.pem");
     assert_eq!(server.connections(), 0);
 }

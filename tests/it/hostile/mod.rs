@@ -1,7 +1,7 @@
 //! The binary against servers and networks that misbehave.
 
 mod answers;
-mod certificates;
+pub(super) mod certificates;
 mod kept;
 mod network;
 mod proxy;

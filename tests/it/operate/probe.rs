@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use crate::hostile::certificates::trusted;
 use crate::support::server::{Reply, Server, acts, answer, code};
 use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID};
 
@@ -90,6 +91,18 @@ fn what_is_wrong_has_its_exit_code_and_its_remedy() {
     check(|| code(70500), (4, "account_check", "probe again"));
     check(|| answer("502 Bad Gateway", "", ""), (4, "HTTP 502", "probe again"));
     check(|| answer("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", ""), (5, "redirect", "--endpoint"));
+}
+
+#[test]
+fn the_end_of_a_trusted_certificate_is_told() {
+    let bench = CliFixture::new();
+    let (config, ca) = trusted();
+    bench.write("ca.pem", ca);
+    let server = Server::with_tls(config, |_| checked_at(SystemTime::now()));
+    let run = probe(&bench, &server.endpoint()).args(&["--ca-file", "ca.pem"]).against(&server).run().exits(0);
+    // The library that makes the certificate ends it there by default.
+    assert!(run.stdout.contains("the certificate is trusted, and valid until 4096-01-01 (for "), "{}", run.stdout);
+    assert_eq!(marks(&run), good(&ALL), "{}", run.stdout);
 }
 
 #[test]

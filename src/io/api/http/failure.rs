@@ -3,11 +3,10 @@
 use std::error::Error as StdError;
 use std::io;
 
-use rustls::CertificateError;
-
 use super::announced_body::CarriedBy;
 use crate::domain::verdict::CallOutcome;
 use crate::io::api::proxy::ProxyError;
+use crate::io::api::tls;
 
 /// How a request ended for which no answer was read.
 pub(super) fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome {
@@ -47,20 +46,9 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 /// Why the certificate is not trusted; `None` if the error has another cause.
 fn untrusted(error: &reqwest::Error) -> Option<String> {
     causes(error).find_map(|inner| match inner.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(why)) => Some(certificate_words(why)),
+        Some(rustls::Error::InvalidCertificate(why)) => Some(tls::words(why)),
         Some(_) | None => None,
     })
-}
-
-/// Why a certificate is not trusted, in words.
-fn certificate_words(why: &CertificateError) -> String {
-    // What comes from the verifier itself has no other name.
-    if matches!(why, CertificateError::Other(_)) && format!("{why:?}").contains("CaUsedAsEndEntity") {
-        return "the server shows a certificate that may only sign others (CA:TRUE), as self-signed ones often are: make it with \
-                basicConstraints=CA:FALSE, or have it signed by a CA of your own and give that CA"
-            .to_owned();
-    }
-    why.to_string()
 }
 
 /// The proxy's status if it refuses this client for good: it wants a password, or does not allow connections to the service.

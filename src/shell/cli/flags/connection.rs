@@ -30,7 +30,7 @@ pub struct ConnectionFlags {
     /// The URL of the service instead of a region; http:// only for a loopback address [env: CHATLIFT_ENDPOINT]
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// Trust the certificates of this PEM file too [env: CHATLIFT_CA_FILE]
+    /// Trust the certificates of this PEM file too: CAs, or that of the server itself [env: CHATLIFT_CA_FILE]
     #[arg(long, value_name = "PEM")]
     pub ca_file: Option<PathBuf>,
     /// The http:// or https:// proxy for all connections (CONNECT); the URL must not hold a password here [env: CHATLIFT_PROXY, which

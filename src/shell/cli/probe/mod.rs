@@ -161,7 +161,7 @@ impl Steps<'_> {
             | CallOutcome::Refused { .. }
             | CallOutcome::Lost { .. }
             | CallOutcome::TooMany
-            | CallOutcome::Redirected { .. } => Check::good("TLS", "the certificate is trusted"),
+            | CallOutcome::Redirected { .. } => Check::good("TLS", trusted(self.client.api.certificate_ends())),
         }
     }
 
@@ -197,6 +197,20 @@ impl Steps<'_> {
             ServiceAddress::Remote { .. } | ServiceAddress::Sandbox => HaltReason::Signature,
         }
     }
+}
+
+/// What is said of a certificate that is trusted, and valid until then.
+fn trusted(ends: Option<SystemTime>) -> String {
+    let left = ends.map(|ends| (ends, ends.duration_since(SystemTime::now()).unwrap_or_default()));
+    left.map_or_else(
+        || "the certificate is trusted".to_owned(),
+        |(ends, left)| format!("the certificate is trusted, and valid until {} (for {})", day(ends), figures::duration(left)),
+    )
+}
+
+/// The day of a time, in UTC.
+fn day(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string().chars().take("2000-01-01".len()).collect()
 }
 
 fn place(url: &Url) -> Peer {
