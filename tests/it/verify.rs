@@ -1,10 +1,11 @@
 //! The verification through the real binary and the stand-in: what it finds, what it writes, how it ends.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use chatlift::sandbox::{Sandbox, SandboxCommand as Api, SandboxSettings};
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand as Api, SandboxSettings};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -91,6 +92,120 @@ fn every_state_is_found_and_what_can_be_repaired_is() {
     let run = verify(&bench, &sandbox, &["--profiles"]).args(&SUMMARY).run().exits(0);
     assert!(run.why().contains("all 6 UserIDs are the same"), "{}", run.why());
     assert_eq!(bench.names().into_iter().collect::<Vec<_>>(), ["summary.json", "users.csv", "users.verify.csv"], "no repair file is left");
+}
+
+/// A column of the random files, with cells and what they become.
+type RandomColumn = (&'static str, fn(u8) -> String);
+
+const RANDOM_COLUMNS: [RandomColumn; 6] = [
+    ("Nick", |value| format!("Nick, {value}")),
+    ("Tag_Profile_IM_Gender", |value| ["male", "female", "unknown"][usize::from(value % 3)].to_owned()),
+    ("Tag_Profile_IM_BirthDay", |value| format!("2001-{:02}-{:02}", 1 + value % 12, 1 + value % 28)),
+    ("Tag_Profile_IM_Level", |value| value.to_string()),
+    ("Tag_Profile_IM_SelfSignature", |value| format!("行到水穷处 \"{value}\"")),
+    ("Tag_Profile_Custom_Vip", |value| format!("v{value}")),
+];
+
+/// What the finding says of a column.
+fn short_name(column: &str) -> String {
+    column.replace("Tag_Profile_IM_", "").replace("Tag_Profile_Custom_", "Custom.")
+}
+
+/// A file of random ids and cells, one column fewer or more each time; some ids come twice.
+fn random_rows(random: &mut fastrand::Rng, columns: &[RandomColumn]) -> Vec<(u32, Vec<String>)> {
+    let mut row = |id: u32| {
+        let cell = |(_, cell): &RandomColumn| if random.u8(..4) == 0 { String::new() } else { cell(random.u8(..4)) };
+        (id, columns.iter().map(cell).collect())
+    };
+    let mut rows: Vec<(u32, Vec<String>)> = (1..=250).map(&mut row).collect();
+    rows.extend((1..=250).filter(|id| id % 9 == 0).map(&mut row));
+    rows
+}
+
+fn random_file(columns: &[RandomColumn], rows: &[(u32, Vec<String>)]) -> String {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record(["UserID"].into_iter().chain(columns.iter().map(|(name, _)| *name))).unwrap();
+    for (id, cells) in rows {
+        csv.write_record([format!("u{id}")].iter().chain(cells)).unwrap();
+    }
+    String::from_utf8(csv.into_inner().unwrap()).unwrap()
+}
+
+#[test]
+fn of_random_profiles_exactly_the_fields_that_differ_are_found_doubted_and_sent() {
+    let seed = std::env::var("CHATLIFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("CHATLIFT_SEED={seed}");
+    side_by_side(0..8, |case| {
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_add(case));
+        let columns: Vec<RandomColumn> = RANDOM_COLUMNS.into_iter().filter(|(name, _)| *name == "Nick" || random.u8(..4) > 0).collect();
+        let (bench, settings) = (CliFixture::new(), SandboxSettings { custom_fields: CustomFields::Any, ..settings(&[]) });
+        let sandbox = Sandbox::start(SandboxSettings { portrait_set_per_s: None, touches_kept: 10_000, ..settings }).unwrap();
+        let key = bench.key().to_str().unwrap().to_owned();
+        let connection =
+            ["--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--secret-key-file", &key, "--rate", "0", "--profile-rate", "0"];
+        let sync = |name: &str| {
+            bench
+                .call(&["sync", "users.csv", "--state", name, "--results", "night.csv", "--max-update", "100%"])
+                .args(&connection)
+                .run()
+                .exits(0)
+        };
+        // The state knows this file; then the service is told another one behind its back.
+        let rows = random_rows(&mut random, &columns);
+        bench.write("users.csv", random_file(&columns, &rows));
+        sync("users.state");
+        let others = random_rows(&mut random, &columns);
+        bench.write("users.csv", random_file(&columns, &others));
+        sync("other.state");
+        bench.write("users.csv", random_file(&columns, &rows));
+        // An empty cell clears nothing.
+        let mut held: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for (id, cells) in last_of_each(&rows).into_iter().chain(last_of_each(&others)) {
+            let held = held.entry(id).or_insert_with(|| vec![String::new(); columns.len()]);
+            held.iter_mut().zip(cells).filter(|(_, cell)| !cell.is_empty()).for_each(|(held, cell)| held.clone_from(&cell));
+        }
+        let wanted = last_of_each(&rows);
+        let differing: BTreeMap<u32, Vec<String>> = wanted
+            .iter()
+            .map(|(id, cells)| {
+                let differs = columns.iter().zip(cells).zip(&held[id]).filter(|((_, cell), held)| !cell.is_empty() && cell != held);
+                (*id, differs.map(|(((name, _), _), _)| short_name(name)).collect::<Vec<_>>())
+            })
+            .filter(|(_, fields): &(u32, Vec<String>)| !fields.is_empty())
+            .collect();
+        verify(&bench, &sandbox, &["--profiles", "--state", "users.state"]).args(&SUMMARY).run().exits(3);
+        let told: BTreeMap<u32, Vec<String>> = csv::Reader::from_reader(bench.read("users.verify.csv").as_bytes())
+            .records()
+            .map(Result::unwrap)
+            .filter(|record| &record[3] == "differs")
+            .map(|record| (record[2][1..].parse().unwrap(), record[4].split(' ').map(str::to_owned).collect()))
+            .collect();
+        assert_eq!(sorted(told), sorted(differing.clone()), "case {case}");
+        // The state was wrong about these alone, and sends just them.
+        let before = sandbox.touches().len();
+        sync("users.state").because(&format!("{} updated", differing.len()));
+        let touches = sandbox.touches();
+        let called = |api| -> BTreeSet<u32> {
+            touches[before..].iter().filter(|touch| touch.command == api).map(|touch| touch.user_id[1..].parse().unwrap()).collect()
+        };
+        let due = |is_due: fn(&String) -> bool| -> BTreeSet<u32> {
+            differing.iter().filter(|(_, fields)| fields.iter().any(is_due)).map(|(id, _)| *id).collect()
+        };
+        assert_eq!(called(Api::AccountImport), due(|field| field == "Nick"), "case {case}");
+        assert_eq!(called(Api::PortraitSet), due(|field| field != "Nick"), "case {case}");
+        verify(&bench, &sandbox, &["--profiles"]).run().exits(0);
+    });
+}
+
+fn last_of_each(rows: &[(u32, Vec<String>)]) -> BTreeMap<u32, Vec<String>> {
+    rows.iter().cloned().collect()
+}
+
+fn sorted(mut of_each: BTreeMap<u32, Vec<String>>) -> BTreeMap<u32, Vec<String>> {
+    for fields in of_each.values_mut() {
+        fields.sort_unstable();
+    }
+    of_each
 }
 
 #[test]

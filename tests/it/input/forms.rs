@@ -19,8 +19,12 @@ struct Form {
     text: String,
 }
 
+/// Everybody has a signature of the same letters, and two of them another tag each.
 fn users(nicks: [&str; 3]) -> String {
-    nicks.iter().zip(1..).fold("UserID,Nick\n".to_owned(), |text, (nick, row)| format!("{text}user{row},\"{nick}\"\n"))
+    let header = "UserID,Nick,Tag_Profile_IM_SelfSignature,Tag_Profile_IM_Gender,Tag_Profile_IM_Level\n".to_owned();
+    let others = ["male,", ",7", ","];
+    let rows = nicks.iter().zip(others).zip(1..);
+    rows.fold(header, |text, ((nick, others), row)| format!("{text}user{row},\"{nick}\",\"{nick}, {nick}\",{others}\n"))
 }
 
 fn forms() -> Vec<Form> {
@@ -100,6 +104,8 @@ fn every_command(form: &Form, given: Given) {
     run(&["audit", "--results", "users.results.csv"]);
     let sync = run(&[&["sync", "--state", "users.state", "--results", "night.results.csv"], &connection[..]].concat());
     sync.because("3 created");
+    let told = sandbox.account("user1").unwrap().tags;
+    assert_eq!((told.len(), sandbox.account("user3").unwrap().tags.len()), (2, 1), "{}: {told:?}", form.name);
     // What the service holds now is what the text says.
     bench.call(&[&["verify", "text.csv", "--profiles"], &connection[..]].concat()).run().exits(0).because("all 3 UserIDs are the same");
     let left: Vec<_> = bench.names().into_iter().filter(|name| name.contains(".input.csv")).collect();

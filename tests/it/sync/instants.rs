@@ -3,11 +3,11 @@
 //!
 //! Where strace is not to be had, a line on stderr says so. `CHATLIFT_NIGHTS` above its default tries every way out after every call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chatlift::sandbox::{Sandbox, SandboxCommand};
+use chatlift::sandbox::{CustomFields, Sandbox, SandboxCommand, SandboxSettings};
 
 use super::kept::kept;
 use super::night::{settings, sync};
@@ -21,35 +21,48 @@ const LASTING: &str = "fsync,fdatasync,rename,unlink,ftruncate";
 const SENDING: &str = "sendto,writev";
 const FLAGS: [&str; 6] = ["--missing", "delete", "--missing-runs", "1", "--max-delete", "100%"];
 
-/// Of three files each has two updates, two new ids, and lacks two of the one before; one record is invalid.
+/// Of three files each has three updates, two new ids, and lacks two of the one before; one record is invalid. Of the updates one is about a
+/// nickname, one about tags, one about both. One of the three files lacks the second column of tags.
 fn file(number: u32, written: u32) -> String {
     let number = number % 3;
-    let mut text = format!("UserID,Nick,{written}\n");
+    let vip = |value: &str| if number == 2 { String::new() } else { format!(",{value}") };
+    let mut text = format!("UserID,Nick,Tag_Profile_IM_Level{},{written}\n", vip("Tag_Profile_Custom_Vip"));
     for id in 0..5 {
         let nick = if id < 2 { format!("{id} in {number}") } else { format!("always {id}") };
-        writeln!(text, "u{id},{nick},").unwrap();
+        let level = if id == 1 || id == 2 { number + 1 } else { 9 };
+        writeln!(text, "u{id},{nick},{level}{},", vip(if id == 2 { ["a", "b", "c"][number as usize] } else { "" })).unwrap();
     }
-    text + &format!("@TIM#bad,x,\nx{number},new,\ny{number},new,\n")
+    let none = vip("");
+    text + &format!("@TIM#bad,x,{none},\nx{number},new,5{},\ny{number},new,{none},\n", vip("new"))
 }
 
 fn ids(file: &str) -> BTreeSet<String> {
     file.lines().skip(1).filter_map(|line| line.split(',').next()).map(str::to_owned).collect()
 }
 
-fn accounts_of(file: &str) -> Vec<(String, String)> {
-    let mut accounts: Vec<(String, String)> = file
-        .lines()
-        .skip(1)
-        .filter(|line| !line.starts_with("@TIM#"))
-        .map(|line| line.trim_end_matches(',').split_once(',').unwrap())
-        .map(own)
-        .collect();
-    accounts.sort_unstable();
-    accounts
+/// Nicknames and tags by id.
+type Accounts = BTreeMap<String, (String, BTreeMap<String, String>)>;
+
+fn accounts_of(file: &str) -> Accounts {
+    let mut csv = csv::Reader::from_reader(file.as_bytes());
+    let header = csv.headers().unwrap().clone();
+    let records = csv.records().map(Result::unwrap).filter(|record| !record[0].starts_with("@TIM#"));
+    let account = |record: csv::StringRecord| {
+        let tags = header.iter().zip(&record).filter(|(name, cell)| name.starts_with("Tag_") && !cell.is_empty());
+        (record[0].to_owned(), (record[1].to_owned(), tags.map(|(name, cell)| (name.to_owned(), cell.to_owned())).collect()))
+    };
+    records.map(account).collect()
 }
 
-fn own((id, nick): (&str, &str)) -> (String, String) {
-    (id.to_owned(), nick.to_owned())
+/// What the service holds, but for tags that the file says nothing of.
+fn held(sandbox: &Sandbox, file: &Accounts) -> Accounts {
+    let accounts = sandbox.accounts().into_iter().map(|(id, account)| {
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let is_said = |tag: &str| file.get(&id).is_some_and(|(_, tags)| tags.contains_key(tag));
+        let tags = account.tags.iter().filter(|(tag, _)| is_said(tag)).map(|(tag, value)| (tag.to_string(), text(value))).collect();
+        (id.clone(), (account.nick.unwrap_or_default().into(), tags))
+    });
+    accounts.collect()
 }
 
 /// What the struck process finds.
@@ -84,7 +97,8 @@ struct Place {
 
 impl Place {
     fn new(lane: &'static [&'static str], earlier: Earlier) -> Self {
-        Self { bench: CliFixture::new(), sandbox: Sandbox::start(settings(&[])).unwrap(), at: 0, lane, earlier, written: 0 }
+        let settings = SandboxSettings { custom_fields: CustomFields::Any, ..settings(&[]) };
+        Self { bench: CliFixture::new(), sandbox: Sandbox::start(settings).unwrap(), at: 0, lane, earlier, written: 0 }
     }
 
     /// The number of the file that is struck.
@@ -118,12 +132,14 @@ impl Place {
         let text = file(number, self.written);
         let run = self.process(&text, None, what);
         assert_eq!(run.code, Some(3), "{what}: {}", run.stderr);
-        let found: Vec<_> =
-            self.sandbox.accounts().into_iter().map(|(id, account)| (id, account.nick.unwrap_or_default().into())).collect();
-        assert_eq!(found, accounts_of(&text), "{what}: {}", run.stderr);
+        let wanted = accounts_of(&text);
+        assert_eq!(held(&self.sandbox, &wanted), wanted, "{what}: {}", run.stderr);
         let kept = kept(&self.bench);
         assert_eq!((kept.is_finished, kept.in_doubt.len()), (true, 0), "{what}: {}", run.stderr);
-        assert!(kept.ids.iter().eq(found.iter().map(|(id, _)| id)), "{what}: {kept:?}");
+        let is_said = |id: &String, tag: &String| wanted.get(id).is_some_and(|(_, tags)| tags.contains_key(tag));
+        let undecided = kept.tags_in_doubt.iter().find(|(id, tags)| tags.iter().any(|tag| is_said(id, tag)));
+        assert_eq!(undecided, None, "{what}: {}", run.stderr);
+        assert!(kept.ids.iter().eq(wanted.keys()), "{what}: {kept:?}");
         assert!(self.bench.names().contains("users.rejects.csv"), "{what}");
         self.at = number;
     }

@@ -16,7 +16,7 @@ pub(super) fn sync<'a>(bench: &'a CliFixture, endpoint: &str, flags: &[&str]) ->
     let call = bench.call(&["sync", "users.csv", "--state", "users.state", "--endpoint", endpoint, "--sdkappid", SDKAPPID]);
     let call = call.args(&["--secret-key-file", key.to_str().unwrap(), "--summary", "summary.json", "--no-progress"]);
     // Nights are moments here: each of them counts, unless a test says otherwise.
-    call.args(&["--in-flight", "16", "--rate", "0"]).usually(&["--missing-apart=0s"]).args(flags)
+    call.args(&["--in-flight", "16", "--rate", "0", "--profile-rate", "0"]).usually(&["--missing-apart=0s"]).args(flags)
 }
 
 /// A stand-in without limits that remembers whom it was asked for.

@@ -3,18 +3,18 @@
 //!
 //! `CHATLIFT_NIGHTS` sets how many; `CHATLIFT_NIGHTS_SEED` draws the same files and moments again, the machine's timing is its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::export_model::{Accounts, Export, Flaw, Town, Wanted};
-use super::kept::{Kept, kept};
+use super::export_model::{Export, Flaw, Town, Wanted, WantedAccount};
+use super::kept::{Kept, TagNames, kept};
 use super::night::sync;
 use crate::support::ports::{is_connected_to, unused_port};
-use crate::support::{CliFixture, Run, Running, eventually};
+use crate::support::{Call, CliFixture, Run, Running, SDKAPPID, eventually};
 
 /// Nights unless another number is asked for. Chosen: some seconds.
 const NIGHTS: u64 = 25;
@@ -30,6 +30,8 @@ struct Count {
     sandbox_kills: u64,
     stopped: u64,
     sent: usize,
+    tags_set: usize,
+    profile_runs: u64,
     deleted: usize,
 }
 
@@ -46,7 +48,42 @@ fn night_after_night_the_service_holds_what_the_last_file_says() {
     }
     println!("{:?} in {:?}", street.count, began.elapsed());
     assert!(street.count.kills >= nights * 2 / 3, "nights are killed: {:?}", street.count);
-    assert!(street.count.sent > 0 && street.count.deleted > 0);
+    assert!(street.count.sent > 0 && street.count.tags_set > 0 && street.count.deleted > 0);
+    assert!(nights < NIGHTS || street.count.profile_runs > 0);
+}
+
+/// What the service holds, by id.
+type Accounts = BTreeMap<String, Account>;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Account {
+    nick: String,
+    face: String,
+    tags: BTreeMap<String, String>,
+}
+
+impl Account {
+    /// Once it is as a record asks.
+    fn with(mut self, wanted: &WantedAccount<'_>) -> Self {
+        wanted.nick.clone_into(&mut self.nick);
+        if !wanted.face.is_empty() {
+            wanted.face.clone_into(&mut self.face);
+        }
+        self.set(wanted);
+        self
+    }
+
+    /// Once its tags are as a record asks.
+    fn set(&mut self, wanted: &WantedAccount<'_>) {
+        self.tags.extend(wanted.tags.iter().map(|(tag, value)| ((*tag).to_owned(), value.clone())));
+    }
+}
+
+/// Ids that a process may call for.
+#[derive(Debug, Default)]
+struct MayBeCalled {
+    to_import: BTreeSet<String>,
+    to_set: BTreeSet<String>,
 }
 
 /// A line of the call log.
@@ -62,8 +99,9 @@ struct Street<'a> {
     port: u16,
     /// Lines of the call log that were looked at.
     looked_at: usize,
-    /// Ids of which nobody knows what the service holds.
+    /// Ids and tags of which nobody knows what the service holds.
     in_doubt: BTreeSet<String>,
+    tags_in_doubt: TagNames,
     typical: Duration,
     count: Count,
 }
@@ -72,7 +110,7 @@ struct Street<'a> {
 struct Process<'a> {
     held: Accounts,
     wanted: Wanted<'a>,
-    may_be_sent: BTreeSet<String>,
+    may_be_called: MayBeCalled,
     missing: Missing,
     /// Then calls may be repeated.
     sandbox_died: bool,
@@ -92,19 +130,25 @@ impl<'a> Street<'a> {
         let port = unused_port();
         let sandbox = stand_in(bench, port);
         awaits_service(&sandbox);
-        let (looked_at, in_doubt, count) = (1, BTreeSet::new(), Count::default());
-        Self { bench, town, sandbox, port, looked_at, in_doubt, typical: TYPICAL, count }
+        let (in_doubt, tags_in_doubt, count) = Default::default();
+        Self { bench, town, sandbox, port, looked_at: 1, in_doubt, tags_in_doubt, typical: TYPICAL, count }
     }
 
     fn night(&mut self) {
         self.count.nights += 1;
         self.town.edit();
+        if self.town.chance.u8(..3) == 0 {
+            self.town.change_columns();
+        }
         if self.count.nights > 1 && self.town.chance.u8(..4) == 0 {
             self.stopped_by_a_guard();
         }
         let missing = if self.town.chance.u8(..4) == 0 { Missing::Report } else { Missing::Delete };
         let mut file = self.town.export();
         self.bench.write("users.csv", file.csv());
+        if self.count.nights > 1 && file.has_tags() && self.town.chance.u8(..6) == 0 {
+            self.profiles_alone(&file);
+        }
         for _ in 0..self.town.chance.u8(1..4) {
             let time = self.typical.mul_f64(self.town.chance.f64());
             if self.process(&file, missing, Some(time)).signal.is_none() {
@@ -133,7 +177,7 @@ impl<'a> Street<'a> {
     /// One process: what it sends is what it may send, and if it comes to the end, the service holds what the file says.
     fn process(&mut self, file: &Export, missing: Missing, killed_after: Option<Duration>) -> Run {
         let (held, wanted) = (self.accounts(), file.wanted());
-        let may_be_sent = self.may_be_sent(&held, &wanted);
+        let may_be_called = self.may_be_called(&held, &wanted);
         let lane = if self.town.chance.bool() { &["--batch"][..] } else { &[] };
         let mut running = sync(self.bench, &self.endpoint(), &flags(missing, lane)).start();
         let sandbox_died = self.town.chance.u8(..12) == 0;
@@ -150,14 +194,10 @@ impl<'a> Street<'a> {
         let run = running.wait();
         self.awaits_silence();
         let context = format!("night {}, {missing:?}, {lane:?}: {}", self.count.nights, run.stderr);
-        let process = Process { held, wanted, may_be_sent, missing, sandbox_died, context };
+        let process = Process { held, wanted, may_be_called, missing, sandbox_died, context };
         self.nobody_is_touched_for_nothing(&process);
         let kept = kept(self.bench);
-        for id in &kept.in_doubt {
-            let is_absent = process.held.contains_key(id) && !process.wanted.contains_key(id.as_str());
-            let may_be = is_absent || self.in_doubt.contains(id) || process.may_be_sent.contains(id);
-            assert!(may_be, "{id} is in doubt without a call: {}", process.context);
-        }
+        self.nothing_is_in_doubt_for_nothing(&process, &kept);
         match (run.code, run.signal) {
             (None, Some(9)) => self.count.kills += 1,
             (Some(code), None) => {
@@ -167,27 +207,77 @@ impl<'a> Street<'a> {
             }
             _ => panic!("{}: {run:?}", process.context),
         }
-        self.in_doubt = kept.in_doubt;
+        (self.in_doubt, self.tags_in_doubt) = (kept.in_doubt, kept.tags_in_doubt);
         run
     }
 
+    fn nothing_is_in_doubt_for_nothing(&self, process: &Process<'_>, kept: &Kept) {
+        let Process { held, wanted, may_be_called, context, .. } = process;
+        for id in kept.in_doubt.iter().chain(kept.tags_in_doubt.keys()) {
+            let is_absent = held.contains_key(id) && !wanted.contains_key(id.as_str());
+            let was_in_doubt = self.in_doubt.contains(id) || self.tags_in_doubt.contains_key(id);
+            let may_be = is_absent || was_in_doubt || may_be_called.to_import.contains(id) || may_be_called.to_set.contains(id);
+            assert!(may_be, "{id} is in doubt without a call: {context}");
+        }
+    }
+
+    /// `import --profile-only` of the file as it is: tags are set for all rows that have any, whoever is unknown is imported, and the state
+    /// knows both.
+    fn profiles_alone(&mut self, file: &Export) {
+        self.count.profile_runs += 1;
+        let held = self.accounts();
+        let run = profile_only(self.bench, &self.endpoint()).run();
+        assert_eq!(run.code, Some(if file.has_invalid() { 3 } else { 0 }), "{}", run.stderr);
+        self.awaits_silence();
+        let mut expected = held.clone();
+        for (id, wanted) in file.valid_records().filter(|(_, wanted)| !wanted.tags.is_empty()) {
+            let account = expected.entry(id.to_owned()).or_default();
+            if held.contains_key(id) {
+                account.set(&wanted);
+            } else {
+                *account = std::mem::take(account).with(&wanted);
+            }
+        }
+        assert_eq!(self.accounts(), expected, "{}", run.stderr);
+        let imported: Vec<Touch> = self.touches().into_iter().filter(|touch| touch.command.contains("import")).collect();
+        assert!(imported.iter().all(|touch| !held.contains_key(&touch.id)), "whoever is known is not imported: {}", run.stderr);
+        let kept = kept(self.bench);
+        let known: BTreeSet<&String> = kept.ids.iter().collect();
+        assert!(imported.iter().all(|touch| known.contains(&touch.id) && !kept.in_doubt.contains(&touch.id)), "{}", run.stderr);
+        (self.in_doubt, self.tags_in_doubt) = (kept.in_doubt, kept.tags_in_doubt);
+    }
+
     /// Ids whose last record asks for what the service doesn't hold, or of which nobody knows.
-    fn may_be_sent(&self, held: &Accounts, wanted: &Wanted<'_>) -> BTreeSet<String> {
-        let differs = |id: &str, (nick, face): (&str, &str)| {
-            held.get(id).is_none_or(|(held_nick, held_face)| nick != held_nick || (!face.is_empty() && face != held_face))
-        };
-        let valid = wanted.iter().filter_map(|(id, wanted)| wanted.map(|wanted| (*id, wanted)));
-        valid.filter(|(id, wanted)| differs(id, *wanted) || self.in_doubt.contains(*id)).map(|(id, _)| id.to_owned()).collect()
+    fn may_be_called(&self, held: &Accounts, wanted: &Wanted<'_>) -> MayBeCalled {
+        let mut may_be = MayBeCalled::default();
+        for (id, wanted) in wanted.iter().filter_map(|(id, wanted)| Some((*id, wanted.as_ref()?))) {
+            let (is_in_doubt, tags_in_doubt) = (self.in_doubt.contains(id), self.tags_in_doubt.get(id));
+            let is_other = |held: &Account| wanted.nick != held.nick || (!wanted.face.is_empty() && wanted.face != held.face);
+            // Where only tags are in doubt that the record doesn't have, only the import can be sent.
+            if is_in_doubt || tags_in_doubt.is_some() || held.get(id).is_none_or(is_other) {
+                may_be.to_import.insert(id.to_owned());
+            }
+            let is_held = |tag: &str, value: &String| held.get(id).is_some_and(|held| held.tags.get(tag) == Some(value));
+            let is_tag_in_doubt = |tag: &str| is_in_doubt || tags_in_doubt.is_some_and(|tags| tags.contains(tag));
+            if wanted.tags.iter().any(|(tag, value)| !is_held(tag, value) || is_tag_in_doubt(tag)) {
+                may_be.to_set.insert(id.to_owned());
+            }
+        }
+        may_be
     }
 
     fn nobody_is_touched_for_nothing(&mut self, process: &Process<'_>) {
-        let Process { wanted, may_be_sent, missing, sandbox_died, context, .. } = process;
-        let (mut sent, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+        let Process { wanted, may_be_called, missing, sandbox_died, context, .. } = process;
+        let (mut sent, mut with_tags, mut deleted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for Touch { command, id } in self.touches() {
             match command.as_str() {
                 "account_import" | "multiaccount_import" => {
-                    assert!(may_be_sent.contains(&id), "{id} is sent, and the service holds what the file says: {context}");
+                    assert!(may_be_called.to_import.contains(&id), "{id} is sent, and the service holds what the file says: {context}");
                     assert!(sent.insert(id) || *sandbox_died, "it is sent twice: {context}");
+                }
+                "portrait_set" => {
+                    assert!(may_be_called.to_set.contains(&id), "{id} is set, and the service holds what the file says: {context}");
+                    assert!(with_tags.insert(id) || *sandbox_died, "it is set twice: {context}");
                 }
                 "account_delete" => {
                     assert!(*missing == Missing::Delete && !wanted.contains_key(id.as_str()), "{id} is deleted: {context}");
@@ -200,6 +290,7 @@ impl<'a> Street<'a> {
             }
         }
         self.count.sent += sent.len();
+        self.count.tags_set += with_tags.len();
         self.count.deleted += deleted.len();
     }
 
@@ -208,13 +299,19 @@ impl<'a> Street<'a> {
         let Process { held, wanted, missing, context, .. } = process;
         let mut expected = if *missing == Missing::Report { held.clone() } else { Accounts::new() };
         for (id, wanted) in wanted {
-            let account = wanted.map(|(nick, face)| (nick.to_owned(), face.to_owned())).or_else(|| held.get(*id).cloned());
+            let before = held.get(*id).cloned();
+            let account = if let Some(wanted) = wanted { Some(before.unwrap_or_default().with(wanted)) } else { before };
             expected.extend(account.map(|account| ((*id).to_owned(), account)));
         }
-        assert_eq!(self.accounts_csv(), csv_of(&expected), "{context}");
+        assert_eq!(self.accounts(), expected, "{context}");
         assert!(kept.is_finished, "{context}");
         let undecided = kept.in_doubt.iter().find(|id| wanted.get(id.as_str()).is_some_and(Option::is_some));
         assert_eq!(undecided, None, "it was sent, so it is known: {context}");
+        let is_wanted = |id: &str, tag: &String| {
+            wanted.get(id).is_some_and(|wanted| wanted.as_ref().is_some_and(|wanted| wanted.tags.contains_key(tag.as_str())))
+        };
+        let undecided = kept.tags_in_doubt.iter().find(|(id, tags)| tags.iter().any(|tag| is_wanted(id, tag)));
+        assert_eq!(undecided, None, "it was set, so it is known: {context}");
         let held: BTreeSet<&String> = expected.keys().chain(&kept.in_doubt).collect();
         assert!(kept.ids.iter().eq(held), "the state holds what the service holds: {context}");
     }
@@ -311,7 +408,14 @@ impl<'a> Street<'a> {
     fn accounts(&self) -> Accounts {
         let csv = self.accounts_csv();
         let mut csv = csv::Reader::from_reader(csv.as_bytes());
-        csv.records().map(Result::unwrap).map(|record| (record[0].to_owned(), (record[1].to_owned(), record[2].to_owned()))).collect()
+        let header = csv.headers().unwrap().clone();
+        assert!(header.iter().take(3).eq(["UserID", "Nick", "FaceUrl"]), "{header:?}");
+        let account = |record: csv::StringRecord| {
+            let cells = header.iter().zip(&record).skip(3).filter(|(_, cell)| !cell.is_empty());
+            let tags = cells.map(|(tag, cell)| (tag.to_owned(), cell.to_owned())).collect();
+            (record[0].to_owned(), Account { nick: record[1].to_owned(), face: record[2].to_owned(), tags })
+        };
+        csv.records().map(Result::unwrap).map(account).collect()
     }
 }
 
@@ -323,19 +427,19 @@ fn flags<'a>(missing: Missing, lane: &[&'a str]) -> Vec<&'a str> {
     [&["--max-update", "60%"], about, lane].concat()
 }
 
-fn csv_of(accounts: &Accounts) -> String {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["UserID", "Nick", "FaceUrl"]).unwrap();
-    for (id, (nick, face)) in accounts {
-        csv.write_record([id, nick, face]).unwrap();
-    }
-    String::from_utf8(csv.into_inner().unwrap()).unwrap()
+/// Sets the tags of the file as it is, and tells the state.
+fn profile_only<'a>(bench: &'a CliFixture, endpoint: &str) -> Call<'a> {
+    let key = bench.key();
+    let call = bench.call(&["import", "users.csv", "--profile-only", "--state", "users.state", "--results", "profiles.csv", "--restart"]);
+    let call = call.args(&["--endpoint", endpoint, "--sdkappid", SDKAPPID, "--secret-key-file", key.to_str().unwrap()]);
+    call.args(&["--rate", "0", "--profile-rate", "0", "--max-invalid", "100"])
 }
 
 fn stand_in(bench: &CliFixture, port: u16) -> Running<'_> {
     let [key, held, calls] = [bench.key(), bench.outside("held.csv"), bench.outside("calls.csv")];
     let (port, key) = (port.to_string(), key.to_str().unwrap());
     let call = bench.call(&["sandbox", "--port", &port, "--limit", "0", "--latency", "4ms", "--secret-key-file", key]);
+    let call = call.args(&["--profile-limit", "0", "--custom-field", "Vip"]);
     call.args(&["--accounts", held.to_str().unwrap(), "--call-log", calls.to_str().unwrap()]).start()
 }
 

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use chatlift::sandbox::SandboxCommand;
+use chatlift::sandbox::{CustomFields, SandboxCommand, SandboxSettings};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::night::{SyncFixture, settings};
+use crate::support::Run;
 
 /// Sequences unless another number is asked for. Chosen: some ten seconds.
 const CASES: u32 = 16;
@@ -37,6 +38,8 @@ enum Guise {
     Hyphens,
     /// The record is refused for its Nick.
     LongNick,
+    /// The record is refused for a tag, if there is one.
+    BadTag,
     TooFewFields,
     TooManyFields,
     TextBehindTheId,
@@ -46,7 +49,7 @@ enum Guise {
     Gone,
 }
 
-const GUISES: [Guise; 20] = [
+const GUISES: [Guise; 21] = [
     Guise::AsItIs,
     Guise::UpperCase,
     Guise::LowerCase,
@@ -61,6 +64,7 @@ const GUISES: [Guise; 20] = [
     Guise::Fraction,
     Guise::Hyphens,
     Guise::LongNick,
+    Guise::BadTag,
     Guise::TooFewFields,
     Guise::TooManyFields,
     Guise::TextBehindTheId,
@@ -91,17 +95,18 @@ impl Guise {
         }
     }
 
-    /// What the file says of `id`: a record, or two lines that a quote makes one. No two nights have the same.
-    fn record(self, id: &str, night: i64) -> String {
+    /// What the file says of `id`: a record, or two lines that a quote makes one. No two nights have the same. Cells of tags come last.
+    fn record(self, id: &str, night: i64, tags: &str) -> String {
         match self {
             Guise::Gone => String::new(),
-            Guise::LongNick => format!("{id},{},{night}\n", "n".repeat(501)),
+            Guise::LongNick => format!("{id},{},{night}{tags}\n", "n".repeat(501)),
+            Guise::BadTag if !tags.is_empty() => format!("{id},n,{night},many{}\n", tags[1..].find(',').map_or("", |end| &tags[end + 1..])),
             Guise::TooFewFields => format!("{id},n\n"),
-            Guise::TooManyFields => format!("{id},n,{night},more\n"),
-            Guise::TextBehindTheId => format!("\"{id}\"x,n,{night}\n"),
-            Guise::TextBehindTheNick => format!("{id},\"n\"x,{night}\n"),
-            Guise::Swallowed => format!("other,\"n,{night}\n{id},n\",{night}\n"),
-            _ => format!("\"{}\",n,{night}\n", self.cell(id).replace('"', "\"\"")),
+            Guise::TooManyFields => format!("{id},n,{night}{tags},more\n"),
+            Guise::TextBehindTheId => format!("\"{id}\"x,n,{night}{tags}\n"),
+            Guise::TextBehindTheNick => format!("{id},\"n\"x,{night}{tags}\n"),
+            Guise::Swallowed => format!("other,\"n,{night}{tags}\n{id},n\",{night}{tags}\n"),
+            _ => format!("\"{}\",n,{night}{tags}\n", self.cell(id).replace('"', "\"\"")),
         }
     }
 
@@ -133,6 +138,19 @@ struct Night {
     guises: [Guise; PEOPLE.len()],
     /// It settles one row and does not finish.
     is_limited: bool,
+    /// Columns of tags that the file has.
+    columns: usize,
+}
+
+/// The columns of tags; a night has the first ones.
+const COLUMNS: [&str; 2] = ["Tag_Profile_IM_Level", "Tag_Profile_Custom_Vip"];
+
+impl Night {
+    /// The cells of a person's tags; nobody has another one in the next night, but some have none.
+    fn tags(&self, person: usize) -> [String; 2] {
+        let level = if person == 2 { String::new() } else { (self.hours % 5).to_string() };
+        [level, format!("vip {person}")]
+    }
 }
 
 fn guise() -> impl Strategy<Value = Guise> {
@@ -142,7 +160,13 @@ fn guise() -> impl Strategy<Value = Guise> {
 fn night() -> impl Strategy<Value = Night> {
     let guises = [guise(), guise(), guise(), guise(), guise()];
     let limited = prop_oneof![5 => Just(false), 1 => Just(true)];
-    (select(&[1, 9, 10, 11, 24][..]), guises, limited).prop_map(|(hours, guises, is_limited)| Night { hours, guises, is_limited })
+    let hours = select(&[1, 9, 10, 11, 24][..]);
+    (hours, guises, limited, 0..=COLUMNS.len()).prop_map(|(hours, guises, is_limited, columns)| Night {
+        hours,
+        guises,
+        is_limited,
+        columns,
+    })
 }
 
 /// What is known of a person by what the files have said alone.
@@ -180,7 +204,7 @@ struct Street {
 
 impl Street {
     fn new(mode: Mode) -> Self {
-        let house = SyncFixture::new(settings(&[]));
+        let house = SyncFixture::new(SandboxSettings { custom_fields: CustomFields::Any, ..settings(&[]) });
         house.night(&[&["anchor", "other"], &PEOPLE[..]].concat(), &[]).exits(0);
         let persons = PEOPLE.iter().enumerate().map(|(person, id)| ((*id).to_owned(), person)).collect();
         Self { house, mode, known: <[Known; PEOPLE.len()]>::default(), persons, now: 0, seen: 0 }
@@ -217,12 +241,28 @@ impl Street {
             assert!(!is_acted_on || known.is_due(), "{id} is gone for {known:?} only: {}", run.stderr);
             known.is_kicked |= is_acted_on;
         }
+        self.tags_are_set(night, &run);
+    }
+
+    /// Whoever has a valid record of his own has its tags, unless the night was cut short.
+    fn tags_are_set(&self, night: &Night, run: &Run) {
+        let is_plain = |person: &usize| night.guises[*person] == Guise::AsItIs && !night.is_limited;
+        for (person, id) in PEOPLE.iter().enumerate().filter(|(person, _)| is_plain(person)) {
+            let held = self.house.sandbox.account(id).unwrap().tags;
+            for (column, cell) in COLUMNS.iter().zip(night.tags(person)).take(night.columns).filter(|(_, cell)| !cell.is_empty()) {
+                let value = held.get(*column).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                assert_eq!(value, Some(cell), "{id}: {column}, {}", run.stderr);
+            }
+        }
     }
 
     fn file(&mut self, night: &Night) -> String {
-        let mut text = format!("UserID,Nick,night\nanchor,n,{0}\nother,n,{0}\n", self.now);
+        let tags = |cells: &[String]| cells.iter().take(night.columns).fold(String::new(), |tags, cell| tags + "," + cell);
+        let names = tags(&COLUMNS.map(str::to_owned));
+        let none = ",".repeat(night.columns);
+        let mut text = format!("UserID,Nick,night{names}\nanchor,n,{0}{none}\nother,n,{0}{none}\n", self.now);
         for (person, (id, guise)) in PEOPLE.iter().zip(night.guises).enumerate() {
-            text += &guise.record(id, self.now);
+            text += &guise.record(id, self.now, &tags(&night.tags(person)));
             if guise != Guise::Exponent {
                 self.persons.insert(guise.cell(id), person);
             }
