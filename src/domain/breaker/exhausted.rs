@@ -45,6 +45,12 @@ pub struct Overtime {
 }
 
 impl Overtime {
+    /// Whether something has gone well since its attempts ran out: that the service is not at fault is known.
+    #[must_use]
+    pub fn is_judged(self) -> bool {
+        self.tries == Tries::Last
+    }
+
     /// With one more try.
     fn again(self) -> Self {
         let tries = if self.tries == Tries::NoneNeeded { Tries::Unjudged } else { self.tries };
@@ -181,9 +187,15 @@ impl<J: Copy + Ord> Health<J> {
         taken
     }
 
-    /// Takes a job out without a decision: it is dealt with otherwise.
-    pub fn forget(&mut self, job: J) {
-        self.exhausted.remove(&job);
+    /// What an exhausted job has been through beyond its attempts.
+    #[must_use]
+    pub fn overtime_of(&self, job: J) -> Option<Overtime> {
+        self.exhausted.get(&job).map(|exhausted| exhausted.overtime)
+    }
+
+    /// Takes a job out without a decision: it is dealt with otherwise. If it was there, what it has been through.
+    pub fn forget(&mut self, job: J) -> Option<Overtime> {
+        self.exhausted.remove(&job).map(|exhausted| exhausted.overtime)
     }
 
     /// The exhausted jobs.

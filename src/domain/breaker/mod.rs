@@ -76,6 +76,8 @@ pub enum TestMeans {
     Repeat,
     /// Something that has not been sent yet.
     Fresh,
+    /// Something that met temporary errors itself, where no other call can show whether this API is well.
+    Again,
     /// `account_check` of the identifier.
     Check,
 }
@@ -279,7 +281,7 @@ impl<J: Copy + Ord> Health<J> {
     /// A probe that repeats the same call says no more the second time; fresh records may each be bad.
     const fn calls_allowed(&self, means: TestMeans) -> u32 {
         match (self.state, means) {
-            (BreakerState::Open { .. }, TestMeans::Repeat | TestMeans::Check) => 1,
+            (BreakerState::Open { .. }, TestMeans::Repeat | TestMeans::Again | TestMeans::Check) => 1,
             (BreakerState::Open { .. }, TestMeans::Fresh) | (BreakerState::Closed | BreakerState::Suspected { .. }, _) => TEST_CALLS,
         }
     }

@@ -328,7 +328,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             && Instant::now() >= since + self.settings.max_outage
         {
             let why = self.why_down[breaker].clone();
-            self.stop(AbortCause::Outage { why });
+            self.stop(AbortCause::Outage { api: breaker, why });
         }
     }
 

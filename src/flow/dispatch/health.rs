@@ -41,7 +41,7 @@ impl<R> Default for ApiHealth<R> {
 impl<R> ApiHealth<R> {
     /// Whether this job is the test that is in flight; from here on it is not.
     pub(crate) fn takes_probe(&mut self, id: JobId) -> bool {
-        self.probe.take_if(|probe| matches!(probe, Probe::Fresh(fresh) if *fresh == id)).is_some()
+        self.probe.take_if(|probe| matches!(probe, Probe::Job(job) if *job == id)).is_some()
     }
 
     pub(crate) fn other_calls(&self) -> OtherCalls {
@@ -54,7 +54,8 @@ impl<R> ApiHealth<R> {
 pub(crate) enum Probe<R> {
     /// What was accepted at this time, again.
     Repeat(R, Instant),
-    Fresh(JobId),
+    /// Fresh work, or a job that was tried before.
+    Job(JobId),
     Check,
 }
 

@@ -113,6 +113,7 @@ pub enum AbortCause {
     Signal,
     /// An API was of no use for longer than `--max-outage`.
     Outage {
+        api: Command,
         why: String,
     },
     Refused {

@@ -175,7 +175,7 @@ impl<W: Workload> Scheduler<W> {
             CallId::Probe(tested) => {
                 let request = match &self.apis[tested].probe {
                     Some(Probe::Repeat(repeatable, _)) => W::repeat(command, repeatable),
-                    Some(Probe::Fresh(_) | Probe::Check) | None => Request::AccountCheck(vec![&self.identifier]),
+                    Some(Probe::Job(_) | Probe::Check) | None => Request::AccountCheck(vec![&self.identifier]),
                 };
                 Call { request, is_retry: false }
             }
@@ -223,7 +223,7 @@ impl<W: Workload> Scheduler<W> {
             api.unknown.note(id, carries, &verdict);
         }
         if is_probe && matches!(verdict, Verdict::Retry | Verdict::Unknown | Verdict::ConnectFailed) {
-            self.jobs.back_off(id, words(end), when.at);
+            self.return_tested(id, words(end), when.at);
             self.take_back_if_stopped(workload, id);
             return self.tested(workload, (breaker, command), &verdict, when);
         }

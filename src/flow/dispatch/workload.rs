@@ -162,6 +162,12 @@ pub trait Workload {
         breaker
     }
 
+    /// Whether a job that met temporary errors may be sent as a test of its API, rather than ask another API whether the service is well. Then
+    /// several of them that all fail are an outage of this API, which no other one shows.
+    fn may_test_itself(&self, _: &Job<Self::Payload>) -> bool {
+        false
+    }
+
     /// When something was accepted that may be sent once more as a test.
     fn repeatable_since(&self, breaker: Command) -> Option<Instant>;
 

@@ -23,7 +23,7 @@ use crate::domain::command::Command;
 use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::InputPosition;
 use crate::domain::retry::ClockReading;
-use crate::domain::verdict::{CallOutcome, Verdict};
+use crate::domain::verdict::{CallOutcome, NO_PROFILE, Verdict};
 use crate::flow::dispatch::{Charges, Failure, Followup, Job, JobId, JobOutcome, JobQueue, Workload};
 use crate::io::api::Request;
 use crate::io::roster::Record;
@@ -441,6 +441,11 @@ impl Workload for ImportWorkload {
         }
         let takes_batches = self.is_batch_lane() && self.batch_trial.batches_accepted && self.batch_trial.may_leave(None);
         if takes_batches { Command::MultiaccountImport } else { Command::AccountImport }
+    }
+
+    /// Whether profiles can be set is shown by nothing else. An account that is not found is that account's matter.
+    fn may_test_itself(&self, job: &Job<Rows>) -> bool {
+        job.command == Command::PortraitSet && job.last.0 != Some(NO_PROFILE)
     }
 
     fn repeatable_since(&self, breaker: Command) -> Option<Instant> {

@@ -6,6 +6,7 @@ use super::access::{is_callers, is_out_of_files, why_denied};
 use super::command_line::CommandLine;
 use super::flags::RunFlags;
 use super::input;
+use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::halt_reason::HaltReason;
 use crate::domain::outcome::OutcomeCounts;
@@ -55,7 +56,12 @@ pub(super) fn processed(tally: OutcomeCounts) -> String {
 pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Option<&str>) -> ExitMessage {
     match cause {
         AbortCause::Signal => ExitMessage::new(Exit::Stopped, format!("a signal came; {so_far}"), then),
-        AbortCause::Outage { why } => ExitMessage::new(
+        AbortCause::Outage { api: Command::PortraitSet, why } => ExitMessage::new(
+            Exit::Stopped,
+            format!("portrait_set was down for longer than --max-outage; last of all: {why}; {so_far}"),
+            format!("{}; {PROFILES_AT_FAULT}", outage_hint(reach, then)),
+        ),
+        AbortCause::Outage { api: _, why } => ExitMessage::new(
             Exit::Stopped,
             format!("the service was down for longer than --max-outage; last of all: {why}; {so_far}"),
             outage_hint(reach, then),
@@ -63,6 +69,10 @@ pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Optio
         AbortCause::Refused { reason, code, says } => refused(*reason, *code, says, so_far),
     }
 }
+
+/// What may be so instead if no profile could be set, though the service is well.
+const PROFILES_AT_FAULT: &str =
+    "if portrait_set works for other users, the profile cells of the rows that are left are at fault: correct them";
 
 /// The hint if the service was down, or no request has ever got through.
 fn outage_hint(reach: Option<&str>, then: &str) -> String {

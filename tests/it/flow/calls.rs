@@ -318,7 +318,7 @@ async fn an_outage_longer_than_allowed_stops_the_run_however_few_the_jobs() {
         world.settings.max_outage = Duration::from_secs(600);
         let began = Instant::now();
         let run = world.run(&service).await;
-        assert_eq!((run.end, run.outcomes.len()), (Some(AbortCause::Outage { why: "HTTP 502".to_owned() }), 0), "{count}");
+        assert_eq!((run.end, run.outcomes.len()), (Some(AbortCause::Outage { api: CHECK, why: "HTTP 502".to_owned() }), 0), "{count}");
         assert!((600..640).contains(&began.elapsed().as_secs()), "{count}: {:?}", began.elapsed());
         assert!(service.calls() < 400, "{count}: {}", service.calls());
     }
@@ -332,7 +332,7 @@ async fn one_api_that_is_down_stops_the_run_and_leaves_the_other_at_its_pace() {
     let run = world.run(&service).await;
     assert_eq!(
         (run.end.clone(), run.done(CHECK), run.outcomes.len()),
-        (Some(AbortCause::Outage { why: "HTTP 502".to_owned() }), 50_000, 50_000)
+        (Some(AbortCause::Outage { api: READ, why: "HTTP 502".to_owned() }), 50_000, 50_000)
     );
     assert!(service.mean_per_s_of(CHECK) > 98.0, "{}", service.mean_per_s_of(CHECK));
     keeps_the_limits(&service, &run);
@@ -366,7 +366,7 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
     let mut world = World::new().asking(CHECK, 1_000).asking(READ, 1_000);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, Some(AbortCause::Outage { why }) if why.contains("60011")), "{:?}", run.end);
+    assert!(matches!(&run.end, Some(AbortCause::Outage { why, .. }) if why.contains("60011")), "{:?}", run.end);
     assert_eq!((run.done(CHECK), run.outcomes.len()), (1_000, 1_000));
 }
 

@@ -57,7 +57,7 @@ async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_a
     world.settings.dispatch.max_outage = Duration::from_secs(60);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("reset")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why.contains("reset")), "{:?}", run.end);
     assert_eq!(run.tally.failed, 0);
     // Two seconds at the limit, one in which each call is made twice.
     assert!((480..=520).contains(&run.tally.imported), "{}", run.tally.imported);

@@ -79,7 +79,7 @@ async fn an_outage_longer_than_allowed_stops_the_run_and_charges_nobody() {
     world.settings.dispatch.max_outage = Duration::from_secs(600);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why == "connection refused"), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why == "connection refused"), "{:?}", run.end);
     assert_eq!(run.tally.failed, 0);
     let lasted = began.elapsed().as_secs();
     assert!((610..=612).contains(&lasted), "{lasted}");
@@ -105,7 +105,7 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
     world.settings.dispatch.max_outage = Duration::from_secs(600);
     let began = Instant::now();
     let run = world.run(&service).await;
-    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("60011")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why.contains("60011")), "{:?}", run.end);
     assert_eq!((run.tally.imported, run.tally.failed), (100, 0));
     let lasted = began.elapsed().as_secs();
     assert!((600..=612).contains(&lasted), "{lasted}");

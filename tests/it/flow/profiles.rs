@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::service::{Run, listing, with_tags};
 use super::*;
 use chatlift::domain::command::Command;
-use chatlift::flow::import::OnBatchFailure;
+use chatlift::domain::outcome::Status;
+use chatlift::flow::dispatch::AbortCause;
+use chatlift::flow::import::{ImportScope, OnBatchFailure};
 
 const SINGLE: Command = Command::AccountImport;
 const BATCH: Command = Command::MultiaccountImport;
@@ -170,4 +172,134 @@ async fn profiles_that_are_never_answered_leave_the_imports_their_share_of_the_p
     assert_eq!((run.tally.imported, run.tally.failed), (20_000, 0));
     let within_a_minute = imports.borrow().iter().filter(|at| at.as_secs() < 60).count();
     assert!(within_a_minute >= 11_000, "{within_a_minute} imports in the first minute, most of it without profiles");
+}
+
+/// A service that takes all accounts, and whose `portrait_set` answers some rows with this as long as it is down.
+fn failing(is_bad: impl Fn(u64, Duration) -> bool + 'static, end: CallOutcome) -> Service {
+    Service::new(move |call| {
+        let row = call.user_id.strip_prefix("user").and_then(|row| row.parse().ok()).unwrap_or(0);
+        let is_bad = call.command == PROFILE && is_bad(row, call.at);
+        if is_bad {
+            Reply { latency: Duration::from_millis(20), end: end.clone(), ..Reply::default() }
+        } else {
+            service::fine(call, Duration::from_millis(20))
+        }
+    })
+}
+
+fn lost() -> CallOutcome {
+    CallOutcome::Lost { why: "HTTP 502".to_owned() }
+}
+
+fn internal() -> CallOutcome {
+    CallOutcome::Refused { code: 70500, info: "internal".to_owned() }
+}
+
+/// Whether a row is bad.
+type IsBad = fn(u64) -> bool;
+
+const MAX_OUTAGE: Duration = Duration::from_secs(1_800);
+
+#[tokio::test(start_paused = true)]
+async fn an_api_of_profiles_that_answers_no_row_fails_none_and_stops_the_run_in_the_end() {
+    for (scope, count) in
+        [(ImportScope::Everything, 2), (ImportScope::Everything, 5), (ImportScope::ProfilesOnly, 5), (ImportScope::Everything, 300)]
+    {
+        for end in [lost(), internal()] {
+            let (began, service) = (Instant::now(), failing(|_, _| true, end));
+            let mut world = World::new(with_tags(accounts(count), |_| THREE));
+            world.settings.scope = scope;
+            world.settings.dispatch.max_outage = MAX_OUTAGE;
+            let run = world.run(&service).await;
+            assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. })), "{count} rows: {:?}", run.end);
+            assert_eq!((run.tally.rows(), run.unjudged), (0, 0), "{count} rows, {scope:?}");
+            assert!(began.elapsed() >= MAX_OUTAGE, "{:?}", began.elapsed());
+            // Five attempts of each, a test, and a probe a minute at last.
+            assert!(service.calls_of(PROFILE) <= 5 * count + 40, "{count} rows: {} calls", service.calls_of(PROFILE));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_profiles_of_any_length_fails_no_row_of_a_small_file() {
+    for count in [2, 5, 40] {
+        for seconds in [1, 10, 60, 150, 700, 3_600] {
+            for from in [0, 1] {
+                // From the first row on, or once some were taken.
+                let down = Duration::from_millis(from * 150)..Duration::from_secs(seconds);
+                let service = failing(move |_, at| down.contains(&at), lost());
+                let run = World::new(with_tags(accounts(count), |_| THREE)).seeded(fastrand::u64(..)).run(&service).await;
+                assert!(matches!(run.end, ImportEnd::Finished), "{count} rows, {seconds} s: {:?}", run.end);
+                assert_eq!((run.tally.imported, run.tally.failed), (count, 0), "{count} rows, {seconds} s");
+                assert!(
+                    run.rows.iter().all(|row| row.outcome.attempts <= 6),
+                    "{count} rows, {seconds} s: what is tried beyond them is not charged"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_profiles_fail_as_soon_as_the_profile_of_another_row_is_set() {
+    // Few and many, alone at the start, at the end, and all but one.
+    let bad: [(u64, IsBad); 6] = [
+        (5, |row| row < 5),
+        (5, |row| row > 1),
+        (40, |row| row > 30),
+        (40, |row| row % 2 == 0),
+        (3, |row| row == 2),
+        (60, |row| row != 60),
+    ];
+    for (count, is_bad) in bad {
+        for end in [lost(), internal()] {
+            let (began, service) = (Instant::now(), failing(move |row, _| is_bad(row), end));
+            let run = World::new(with_tags(accounts(count), |_| THREE)).run(&service).await;
+            assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+            let failed: Vec<u64> = run.rows.iter().filter(|row| row.outcome.status == Status::Failed).map(|row| row.row).collect();
+            assert_eq!(failed, (1..=count).filter(|row| is_bad(*row)).collect::<Vec<_>>());
+            assert!(run.rows.iter().all(|row| row.outcome.attempts <= 6), "five of portrait_set and one of the import");
+            assert!(began.elapsed() < Duration::from_secs(150), "{count} rows: {:?}", began.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_bad_profiles_fail_once_one_that_had_to_wait_is_set() {
+    // Nothing shows that they are at fault until the import of the third row is taken. A refusal of its profile shows it as well.
+    for (last, imported) in [(None, 1), (Some(40605), 0)] {
+        let service = Service::new(move |call| match (call.command, call.user_id, last) {
+            (PROFILE, "user1" | "user2", _) => code(70500),
+            (SINGLE, "user3", _) if call.at < Duration::from_secs(100) => code(60007),
+            (PROFILE, "user3", Some(refusal)) => code(refusal),
+            _ => service::fine(call, Duration::from_millis(20)),
+        });
+        let run = World::new(with_tags(accounts(3), |_| THREE)).run(&service).await;
+        assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+        assert_eq!((run.tally.imported, run.tally.failed), (imported, 3 - imported));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_profile_that_no_other_row_can_be_compared_with_fails_after_two_minutes() {
+    for others in [0, 20] {
+        let (began, service) = (Instant::now(), failing(|_, _| true, internal()));
+        let run = World::new(with_tags(accounts(1 + others), |row| if row == 1 { THREE } else { NONE })).run(&service).await;
+        assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+        assert_eq!((run.tally.imported, run.tally.failed, run.unjudged), (others, 1, 1));
+        assert_eq!(run.rows[0].outcome.attempts, 6);
+        let lasted = began.elapsed().as_secs();
+        assert!((120..=145).contains(&lasted), "{lasted}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_row_is_not_blamed_for_an_outage_that_outlasts_what_could_be_repeated() {
+    // After ten minutes the profile that was set last is not repeated any more. The later it begins, the fewer rows are left.
+    for from_ms in (100..400).step_by(20) {
+        let service = failing(move |_, at| (Duration::from_millis(from_ms)..Duration::from_secs(4_000)).contains(&at), lost());
+        let run = World::new(with_tags(accounts(30), |_| THREE)).run(&service).await;
+        assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
+        assert_eq!((run.tally.imported, run.tally.failed), (30, 0), "{from_ms} ms");
+    }
 }

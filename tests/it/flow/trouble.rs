@@ -341,7 +341,7 @@ async fn the_reason_why_the_import_is_down_is_its_own_and_not_that_of_what_tests
     world.settings.dispatch.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
     assert!(service.calls_of(CHECK) > 3, "it is tested with checks");
-    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why }) if why.contains("reset")), "{:?}", run.end);
+    assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why.contains("reset")), "{:?}", run.end);
 }
 
 #[tokio::test(start_paused = true)]

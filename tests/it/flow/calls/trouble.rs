@@ -78,7 +78,7 @@ async fn each_api_has_its_own_reason_why_it_is_down() {
     let mut world = World::new().asking(CHECK, 100_000).asking(READ, 200_000);
     world.settings.max_outage = Duration::from_secs(8);
     let run = world.run(&service).await;
-    assert_eq!(run.end, Some(AbortCause::Outage { why: "no profiles".to_owned() }));
+    assert_eq!(run.end, Some(AbortCause::Outage { api: READ, why: "no profiles".to_owned() }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +90,7 @@ async fn a_test_that_gets_no_connection_tells_why_the_api_is_down() {
     let mut world = World::new().asking(KICK, 3);
     world.settings.max_outage = Duration::from_secs(600);
     let run = world.run(&service).await;
-    assert_eq!(run.end, Some(AbortCause::Outage { why: "refused".to_owned() }));
+    assert_eq!(run.end, Some(AbortCause::Outage { api: Command::Kick, why: "refused".to_owned() }));
 }
 
 #[tokio::test(start_paused = true)]
