@@ -18,7 +18,8 @@ use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
 use crate::shell::exit::{Exit, ExitMessage};
-use crate::shell::screen::summary::{Report, Summary};
+use crate::shell::screen::report::Report;
+use crate::shell::screen::summary::Summary;
 use crate::shell::terminal::print_stderr;
 
 /// Keeps other processes off the files of a run; a file that was made for nothing is removed when a signal ends the process.

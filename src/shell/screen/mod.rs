@@ -5,5 +5,7 @@ pub mod metrics;
 pub mod phase_bar;
 pub mod probed;
 pub mod progress;
+pub mod report;
 pub mod summary;
+mod table;
 pub mod verified;

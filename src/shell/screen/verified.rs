@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::summary::{RequestsJson, Row, apis, codes, column_width, columns, latency, line, shown, used};
+use super::summary::{RequestsJson, used};
+use super::table::{Row, apis, codes, column_width, columns, latency, line, shown};
 use crate::domain::call_stats::{ApiCallStats, CallStats, Latency};
 use crate::domain::comparison::FindingCounts;
 use crate::domain::figures;
@@ -126,7 +127,7 @@ impl fmt::Display for VerifiedReport<'_> {
         if let Some(repair) = self.repair {
             line(f, "repair", shown(repair))?;
         }
-        write!(f, "{:<width$}{}", "results", shown(self.results), width = super::summary::LABEL_WIDTH)
+        write!(f, "{:<width$}{}", "results", shown(self.results), width = super::table::LABEL_WIDTH)
     }
 }
 

@@ -7,6 +7,9 @@
 //!
 //! `CHATLIFT_MODEL_CASES` sets how many cases; proptest prints the shortest sequence that fails.
 
+mod ops;
+mod service;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -15,23 +18,17 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use chatlift::domain::account::Account;
-use chatlift::domain::answer::{AccountStatus, Answer, Item, Profile};
 use chatlift::domain::cells::CellRules;
 use chatlift::domain::change::{AccountCall, InDoubt, KnownAccount, Ops, PaddedId, ProfileHashes as Hashes, milliseconds};
-use chatlift::domain::command::Command;
 use chatlift::domain::guard::Filled;
-use chatlift::domain::known_tags::{RecordTags, TagHash, TagNumber, TagSet};
+use chatlift::domain::known_tags::{TagHash, TagNumber, TagSet};
 use chatlift::domain::position::FileStat;
 use chatlift::domain::profile::ProfileField;
 use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::dispatch::{DispatchSettings, SchedulerLimits};
 use chatlift::flow::import::{ImportEnd, ImportSettings, Lane, OnBatchFailure, SendOutcomes};
 use chatlift::flow::sync::{self, Dependencies, Locks, Observer, PlanError, Prepared, Ready, Setup, SyncError, SyncProgress};
-use chatlift::io::api::usersig::Signature;
-use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use chatlift::io::journal;
 use chatlift::io::journal::checkpoint::RunKind;
 use chatlift::io::journal::disk::OsDisk;
@@ -40,15 +37,11 @@ use chatlift::io::state::{Discrepancy, ImportedRow, NewRun, RunInput, RunTotals,
 use proptest::prelude::*;
 
 use super::joined::{dependencies, lock, lock_state, settings, setup};
-use crate::support::requests;
+use ops::{CellText, Cells, Columns, Emptied, Killed, Op, Process, op, tags_of};
+use service::{Books, Service, ServiceAccount};
 
 /// Cases unless another number is asked for. Chosen: some seconds.
 const CASES: u32 = 100;
-/// Ids that there are. Chosen: few, so that they meet often.
-const IDS: u8 = 8;
-const LATENCY: Duration = Duration::from_millis(40);
-/// Longest that a process is left alone before it is killed. Chosen: most end before.
-const KILLED_WITHIN_MS: u64 = 300;
 const SECOND: Duration = Duration::from_secs(1);
 /// What lies between two of the things that happen.
 const STEP: Duration = Duration::from_secs(3_600);
@@ -56,266 +49,14 @@ const NICK: InDoubt = InDoubt::of_field(ProfileField::Nick);
 const FACE_URL: InDoubt = InDoubt::of_field(ProfileField::FaceUrl);
 const STATE: u64 = 7;
 const IMPORT: u64 = 9;
-/// Refused for the record's own fault, and what passes, or doesn't.
-const ROWS_OWN: i64 = 70402;
-const PASSING: i64 = 70169;
-const NO_ACCOUNT: i64 = 40003;
-
-/// A cell: empty, or one of a few names.
-type Cell_ = Option<u8>;
-
-#[derive(Debug, Clone)]
-enum Op {
-    /// The records of these ids are these, or gone.
-    Edit(Vec<(u8, Option<Cells>)>),
-    /// Every other record has no Nick or no FaceUrl any more.
-    Empty(Emptied),
-    /// The file is as it was before the last edit.
-    TakeBack,
-    /// From here on the file has these columns of tags.
-    Columns(Columns),
-    Sync(Process),
-    /// `verify --profiles --state`.
-    Verify,
-    /// `import --state` of the file, or of the one whose import is unfinished: so many records more.
-    Import(u8),
-    /// From here on some ids are in this kind of trouble.
-    Trouble(Option<Lost>),
-}
-
-/// What a record says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cells {
-    nick: Cell_,
-    face: Cell_,
-    level: Cell_,
-    vip: Cell_,
-}
-
-/// Which tags the file has, in the order of its columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Columns {
-    None,
-    Level,
-    LevelAndVip,
-    VipAndLevel,
-}
-
-impl Columns {
-    fn tags(self) -> Vec<Tag> {
-        let vip = Tag::Custom("Vip".into());
-        match self {
-            Columns::None => Vec::new(),
-            Columns::Level => vec![Tag::Level],
-            Columns::LevelAndVip => vec![Tag::Level, vip],
-            Columns::VipAndLevel => vec![vip, Tag::Level],
-        }
-    }
-}
-
-impl Cells {
-    fn tag(self, tag: &Tag) -> Option<TagValue> {
-        match tag {
-            Tag::Level => self.level.map(|level| TagValue::Number(level.into())),
-            _ => self.vip.map(|vip| TagValue::Text(format!("vip {vip}").into())),
-        }
-    }
-}
-
-/// An account of the service.
-#[derive(Debug, Clone, Default)]
-struct ServiceAccount {
-    nick: String,
-    face: String,
-    tags: BTreeMap<Tag, TagValue>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Emptied {
-    Nicks,
-    Faces,
-    Levels,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Process {
-    limit: Option<u8>,
-    killed: Killed,
-    in_batches: bool,
-    /// Another program looks at the state meanwhile.
-    reader: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Killed {
-    Never,
-    /// Once the state has the plan.
-    AfterBegin,
-    /// So long after the first call may leave.
-    After(u64),
-    /// When all rows have settled, and once the state knows it.
-    BeforeFinish,
-    AfterFinish,
-}
-
-/// Nothing is heard of a record, …
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    /// … which was taken …
-    AndTaken,
-    /// … or not.
-    AndGone,
-}
-
-/// What a record meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    /// It is refused for its own fault.
-    Refused,
-    Lost(Lost),
-}
-
 type Records = BTreeMap<u8, Cells>;
 
-fn name(kind: &str, cell: Cell_) -> String {
+fn name(kind: &str, cell: CellText) -> String {
     cell.map(|cell| format!("{kind} {cell}")).unwrap_or_default()
 }
 
 fn id(number: u8) -> String {
     format!("u{number:02}")
-}
-
-/// The service. Clones are the same one.
-#[derive(Clone)]
-struct Service(Rc<RefCell<Books>>);
-
-struct Books {
-    accounts: BTreeMap<String, ServiceAccount>,
-    /// Every fifth id is always refused for its own fault …
-    refuses: bool,
-    /// … and nothing is heard of some others.
-    lost: Option<Lost>,
-    chance: fastrand::Rng,
-}
-
-impl Books {
-    fn trouble_of(&self, id: &str) -> Option<Trouble> {
-        match id[1..].parse::<u8>().expect("it has a number") % 5 {
-            0 if self.refuses => Some(Trouble::Refused),
-            1 | 2 => self.lost.map(Trouble::Lost),
-            _ => None,
-        }
-    }
-
-    /// What a record's tags meet. A level is what is refused: where tags are tried one by one, others are taken.
-    fn trouble_of_tags(&self, account: &Account) -> Option<Trouble> {
-        let has_level = account.tags.iter().any(|item| item.tag == Tag::Level);
-        match account.user_id.as_str()[1..].parse::<u8>().expect("it has a number") % 5 {
-            3 if self.refuses && has_level => Some(Trouble::Refused),
-            3 | 4 => self.lost.map(Trouble::Lost),
-            _ => None,
-        }
-    }
-
-    fn import(&mut self, id: &str, nick: Option<&str>, face: Option<&str>) {
-        let held = self.accounts.entry(id.to_owned()).or_default();
-        held.nick = nick.unwrap_or(&held.nick).to_owned();
-        held.face = face.unwrap_or(&held.face).to_owned();
-    }
-
-    fn set_tags(&mut self, id: &str, tags: impl IntoIterator<Item = (Tag, TagValue)>) {
-        self.accounts.get_mut(id).expect("it was imported").tags.extend(tags);
-    }
-
-    /// Sets the tags of an account: what they meet.
-    fn portrait_set(&mut self, account: &Account) -> Result<(), i64> {
-        if !self.accounts.contains_key(account.user_id.as_str()) {
-            return Err(NO_ACCOUNT);
-        }
-        let trouble = self.trouble_of_tags(account);
-        if matches!(trouble, None | Some(Trouble::Lost(Lost::AndTaken))) {
-            let tags = account.tags.iter().map(|item| (item.tag.clone(), item.value.clone()));
-            self.set_tags(account.user_id.as_str(), tags);
-        }
-        match trouble {
-            None => Ok(()),
-            Some(Trouble::Refused) => Err(ROWS_OWN),
-            Some(Trouble::Lost(_)) => Err(PASSING),
-        }
-    }
-
-    /// Imports what it takes: those that it doesn't.
-    fn imported(&mut self, accounts: &[Account]) -> Vec<(Box<str>, Trouble)> {
-        let mut refused = Vec::new();
-        for Account { user_id, nick, face_url, .. } in accounts {
-            let trouble = self.trouble_of(user_id.as_str());
-            if matches!(trouble, None | Some(Trouble::Lost(Lost::AndTaken))) {
-                self.import(user_id.as_str(), nick.as_deref(), face_url.as_deref());
-            }
-            refused.extend(trouble.map(|trouble| (user_id.as_str().into(), trouble)));
-        }
-        refused
-    }
-
-    fn take(&mut self, command: Command, accounts: &[Account]) -> CallOutcome {
-        let refused = |code| CallOutcome::Refused { code, info: String::new() };
-        match command {
-            Command::AccountImport => match self.imported(accounts).first() {
-                None => CallOutcome::Done(Answer::Nothing),
-                Some((_, Trouble::Refused)) => refused(ROWS_OWN),
-                Some((_, Trouble::Lost(_))) => refused(PASSING),
-            },
-            Command::MultiaccountImport => {
-                let refused = self.imported(accounts);
-                CallOutcome::Done(Answer::FailAccounts(refused.into_iter().map(|(id, _)| id).collect()))
-            }
-            Command::PortraitGet => {
-                let known = accounts.iter().filter_map(|account| Some((account, self.accounts.get(account.user_id.as_str())?)));
-                let field = |text: &str| Some(text.into()).filter(|_| !text.is_empty());
-                let profile = |(account, ServiceAccount { nick, face, .. }): (&Account, &ServiceAccount)| Profile {
-                    user_id: account.user_id.as_str().into(),
-                    fields: [field(nick), field(face)].into(),
-                    ..Profile::default()
-                };
-                CallOutcome::Done(Answer::Profiles(known.map(profile).collect()))
-            }
-            Command::AccountCheck => {
-                let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(AccountStatus::Imported) };
-                CallOutcome::Done(Answer::Standings(accounts.iter().map(item).collect()))
-            }
-            Command::PortraitSet => match self.portrait_set(&accounts[0]) {
-                Ok(()) => CallOutcome::Done(Answer::Nothing),
-                Err(code) => refused(code),
-            },
-            Command::Kick | Command::AccountDelete | Command::QueryOnlineStatus => {
-                panic!("nobody asks for {command:?}")
-            }
-        }
-    }
-}
-
-impl Api for Service {
-    fn call<D>(
-        &self,
-        request: Request<'_>,
-        _: ConnectionWish,
-        _: &Signature,
-        mut departed: D,
-    ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
-    where
-        D: FnMut() + Send + Sync + Unpin + 'static,
-    {
-        let books = Rc::clone(&self.0);
-        let (command, accounts) = (request.command(), requests::accounts(&request));
-        async move {
-            departed();
-            // Whoever is killed while he waits may have been heard, or not.
-            let is_heard_first = books.borrow_mut().chance.bool();
-            let heard = is_heard_first.then(|| books.borrow_mut().take(command, &accounts));
-            tokio::time::sleep(LATENCY).await;
-            Ok(heard.unwrap_or_else(|| books.borrow_mut().take(command, &accounts)))
-        }
-    }
 }
 
 /// An import that has begun: its records, and when each that was taken was.
@@ -519,7 +260,7 @@ impl ModelFixture {
     fn verify(&self) {
         let Some(mut state) = self.state() else { return };
         let books = self.service.0.borrow();
-        let differs = |cell: Cell_, kind: &str, held: &str| cell.is_some() && name(kind, cell) != held;
+        let differs = |cell: CellText, kind: &str, held: &str| cell.is_some() && name(kind, cell) != held;
         let tags = self.columns.tags();
         let wrong = self.records.iter().filter_map(|(number, cells)| {
             let Some(held) = books.accounts.get(&id(*number)) else {
@@ -642,46 +383,6 @@ impl ModelFixture {
             }
         }
     }
-}
-
-/// The tags of a record, as a run with these columns reads them.
-fn tags_of(cells: Cells, columns: Columns) -> RecordTags {
-    columns.tags().iter().map(|tag| cells.tag(tag).map(|value| TagHash::of(value.as_ref()))).collect()
-}
-
-fn cell() -> impl Strategy<Value = Cell_> {
-    prop_oneof![1 => Just(None), 3 => (0_u8..3).prop_map(Some)]
-}
-
-fn process() -> impl Strategy<Value = Process> {
-    let limit = prop_oneof![3 => Just(None), 1 => (1_u8..IDS).prop_map(Some)];
-    let killed = prop_oneof![
-        2 => Just(Killed::Never),
-        1 => Just(Killed::AfterBegin),
-        4 => (0..KILLED_WITHIN_MS).prop_map(Killed::After),
-        1 => Just(Killed::BeforeFinish),
-        1 => Just(Killed::AfterFinish),
-    ];
-    let reader = prop_oneof![4 => Just(false), 1 => Just(true)];
-    (limit, killed, any::<bool>(), reader).prop_map(|(limit, killed, in_batches, reader)| Process { limit, killed, in_batches, reader })
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let cells = (cell(), cell(), cell(), cell()).prop_map(|(nick, face, level, vip)| Cells { nick, face, level, vip });
-    let record = prop_oneof![1 => Just(None), 5 => cells.prop_map(Some)];
-    let columns = prop_oneof![Just(Columns::None), Just(Columns::Level), Just(Columns::LevelAndVip), Just(Columns::VipAndLevel)];
-    let edit = prop::collection::vec((0..IDS, record), 1..6);
-    let lost = prop_oneof![Just(None), Just(Some(Lost::AndTaken)), Just(Some(Lost::AndGone))];
-    prop_oneof![
-        4 => edit.prop_map(Op::Edit),
-        1 => prop_oneof![Just(Emptied::Nicks), Just(Emptied::Faces), Just(Emptied::Levels)].prop_map(Op::Empty),
-        3 => columns.prop_map(Op::Columns),
-        1 => Just(Op::TakeBack),
-        6 => process().prop_map(Op::Sync),
-        1 => Just(Op::Verify),
-        1 => (1..IDS).prop_map(Op::Import),
-        2 => lost.prop_map(Op::Trouble),
-    ]
 }
 
 fn config() -> ProptestConfig {
