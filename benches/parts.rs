@@ -353,7 +353,7 @@ mod gate {
                 permit.mark_sent();
                 Some(permit)
             }
-            GateAnswer::At(_) | GateAnswer::WhenSent => None,
+            GateAnswer::At(_) | GateAnswer::WhenSent | GateAnswer::WhenGranted => None,
         })
         .collect();
         bencher.bench_local(|| black_box(gate.ask(now)));

@@ -173,7 +173,7 @@ impl Simulation {
                     self.events.push(Reverse((wake.min(now + Duration::from_millis(250)), Event::Asks(client))));
                     return;
                 }
-                GateAnswer::WhenSent => unreachable!("every call is written as it is granted"),
+                GateAnswer::WhenSent | GateAnswer::WhenGranted => unreachable!("every call is written as it is granted"),
             }
         }
     }

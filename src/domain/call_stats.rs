@@ -54,6 +54,11 @@ pub enum RunPhase {
         since: Duration,
         why: String,
     },
+    /// The store of the shared quota has not answered for this long.
+    WaitingForQuota {
+        since: Duration,
+        why: String,
+    },
     /// The run is stopping and waits for the requests in flight.
     Draining,
 }

@@ -20,7 +20,7 @@ pub enum PhaseKind {
     Running,
     /// The service refuses requests as too fast.
     Throttled,
-    /// The service is down.
+    /// The service is down, or the store of a shared quota.
     Waiting,
     /// The run is stopping.
     Draining,
@@ -48,7 +48,7 @@ impl From<&RunPhase> for PhaseKind {
         match phase {
             RunPhase::Running => PhaseKind::Running,
             RunPhase::Throttled { .. } => PhaseKind::Throttled,
-            RunPhase::Waiting { .. } => PhaseKind::Waiting,
+            RunPhase::Waiting { .. } | RunPhase::WaitingForQuota { .. } => PhaseKind::Waiting,
             RunPhase::Draining => PhaseKind::Draining,
         }
     }

@@ -28,6 +28,14 @@ pub const NEVER_SYSTEMATIC: [i64; 6] = [70399, 40601, 40605, 40610, 80001, 80004
 /// Source: the documentation of the error codes.
 pub const VALUE_REFUSED: [i64; 3] = [40601, 40605, 40610];
 
+/// What becomes of a request that is about to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    Leaves,
+    /// Its permit is void, so it may not leave.
+    Void,
+}
+
 /// How a single request ended, as `io::api` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutcome {

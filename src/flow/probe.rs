@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use crate::domain::account::UserId;
-use crate::domain::verdict::CallOutcome;
+use crate::domain::verdict::{CallOutcome, Departure};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, ConnectionWish, Request};
 
@@ -61,7 +61,7 @@ pub async fn ask<A: Api>(api: &A, signer: &mut Signer, identifier: &UserId) -> C
     let signature = signer.current(Instant::now(), SystemTime::now());
     let request = Request::AccountCheck(vec![identifier]);
     let lost = |why: &str| CallOutcome::Lost { why: why.to_owned() };
-    match timeout(ANSWER_MAX, api.call(request, ConnectionWish::Fresh, &signature, || ())).await {
+    match timeout(ANSWER_MAX, api.call(request, ConnectionWish::Fresh, &signature, || Departure::Leaves)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => lost("the connection was closed"),
         Err(_) => lost("no answer in time"),

@@ -6,6 +6,7 @@ pub mod extsort;
 pub mod files;
 pub mod gate;
 pub mod journal;
+pub mod quota;
 pub mod rejected_rows;
 pub mod roster;
 pub mod source;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::account::Account as Row;
 use crate::domain::answer::Answer;
-use crate::domain::verdict::CallOutcome;
+use crate::domain::verdict::{CallOutcome, Departure};
 use crate::io::api::http::{HttpApi, HttpSettings};
 use crate::io::api::usersig::{Credential, LIFE, Signature, Signer, sign};
 use crate::io::api::wire::{self, Query};
@@ -357,7 +357,7 @@ fn client(sandbox: &Sandbox, timeout: Duration) -> (HttpApi, Signature) {
 
 async fn import(client: &(HttpApi, Signature), id: &str) -> CallOutcome {
     let row = Row::parse(id.as_bytes(), "好".as_bytes(), b"").unwrap();
-    client.0.call(api::Request::AccountImport(&row), ConnectionWish::Any, &client.1, || ()).await.unwrap()
+    client.0.call(api::Request::AccountImport(&row), ConnectionWish::Any, &client.1, || Departure::Leaves).await.unwrap()
 }
 
 #[tokio::test]

@@ -25,8 +25,9 @@ fn may_import(importer: &Module, target: &Module) -> bool {
 }
 
 /// Modules that are built on another module of their own floor.
-const BUILT_ON: [(&str, &str); 8] = [
+const BUILT_ON: [(&str, &str); 9] = [
     ("calls", "dispatch"),
+    ("gate", "quota"),
     ("import", "dispatch"),
     ("sync", "calls"),
     ("sync", "check"),

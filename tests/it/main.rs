@@ -12,6 +12,7 @@ mod input;
 mod layers;
 mod operate;
 mod pace;
+mod quota;
 mod support;
 mod sync;
 mod verify;

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, OptionFuture};
 use futures_util::stream::{FuturesUnordered, LocalBoxStream, StreamExt};
 use tokio::time::Instant;
 
@@ -15,7 +15,8 @@ use crate::domain::retry::DRAIN;
 use crate::domain::verdict::{CallEffect, CallOutcome, ThrottleScope};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, ConnectionWish, GivenUp};
-use crate::io::gate::{self, Gate, GateAnswer, any_sent};
+use crate::io::gate::{self, Gate, GateAnswer, Rate, any_sent};
+use crate::io::quota::{Quota, QuotaWait};
 
 /// What happened.
 enum Event<E> {
@@ -44,6 +45,8 @@ pub struct Dispatcher<A, F: Flow> {
     api: A,
     signer: Signer,
     gates: PerCommand<Gate>,
+    /// The limits are shared with other processes.
+    quota: Option<Quota>,
     gate_turn: Option<Instant>,
     /// The commands that are asked for, and the one that tests with.
     sending_order: Vec<Command>,
@@ -70,10 +73,19 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     pub fn new(dependencies: DispatchDependencies<A>, settings: DispatchSettings, flow: F) -> Self {
         let DispatchDependencies { api, signer, clocks, signals } = dependencies;
         let now = Instant::now();
+        let quota = settings.gates.quota.as_ref().map(|quota| Quota::start(quota, &most_per_s(&settings.rates)));
+        let gate = |command: Command| {
+            let gate = Gate::new(settings.rates[command], &settings.gates, now);
+            match &quota {
+                Some(quota) => gate.leased(quota.lease(command)),
+                None => gate,
+            }
+        };
         Self {
             flow,
             scheduler: Scheduler::new(settings.limits, settings.known.clone()),
-            gates: PerCommand::new(|command| Gate::new(settings.rates[command], &settings.gates, now)),
+            gates: PerCommand::new(gate),
+            quota,
             sending_order: sending_order(F::Workload::COMMANDS),
             settings,
             api,
@@ -99,6 +111,14 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     /// # Errors
     /// The flow's.
     pub async fn run(&mut self) -> Result<Option<AbortCause>, F::Error> {
+        let end = self.run_to_its_end().await;
+        if let Some(quota) = &self.quota {
+            quota.close().await;
+        }
+        end
+    }
+
+    async fn run_to_its_end(&mut self) -> Result<Option<AbortCause>, F::Error> {
         loop {
             self.go_on()?;
             if self.is_over() {
@@ -185,7 +205,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
                 self.gate_turn = Some(self.gate_turn.map_or(at, |turn| turn.min(at)));
                 return false;
             }
-            GateAnswer::WhenSent => return false,
+            GateAnswer::WhenSent | GateAnswer::WhenGranted => return false,
         };
         let Some((id, connection)) = self.next_call(command, now) else { return false };
         let Call { request, is_retry } = self.scheduler.call(self.flow.workload(), command, id);
@@ -247,10 +267,18 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         }
         match self.scheduler.down_since() {
             Some((since, breaker)) => RunPhase::Waiting { since: now - since, why: self.why_down[breaker].clone() },
-            None => match gate::slowed(&self.gates) {
-                Some(per_s) => RunPhase::Throttled { per_s },
-                None => RunPhase::Running,
-            },
+            None => self.phase_of_gates(now),
+        }
+    }
+
+    /// What holds calls up that the service would take.
+    fn phase_of_gates(&self, now: Instant) -> RunPhase {
+        if let Some(QuotaWait { since, why }) = self.quota.as_ref().and_then(|quota| quota.waiting(now)) {
+            return RunPhase::WaitingForQuota { since: now - since, why };
+        }
+        match gate::slowed(&self.gates) {
+            Some(per_s) => RunPhase::Throttled { per_s },
+            None => RunPhase::Running,
         }
     }
 
@@ -270,12 +298,14 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         }
         let due = self.next_due();
         let sent = any_sent(&self.gates, &self.sending_order);
+        let granted = OptionFuture::from(self.quota.as_ref().map(Quota::changed));
         tokio::select! {
             biased;
             Some(()) = self.signals.next() => Event::Signal,
             event = self.flow.event() => Event::Workload(event),
             Some(returned) = self.calls.next() => Event::CallEnded(returned),
             () = sent => Event::Moved,
+            Some(()) = granted => Event::Moved,
             () = tokio::time::sleep_until(due) => Event::Moved,
         }
     }
@@ -302,7 +332,20 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             Event::Moved => {}
         }
         self.give_up_after_outage();
+        self.heed_quota();
         Ok(())
+    }
+
+    /// Stops a run that may not take part in the quota, or has waited too long for its store.
+    fn heed_quota(&mut self) {
+        let Some(quota) = &self.quota else { return };
+        if let Some(refusal) = quota.refusal() {
+            self.stop(AbortCause::QuotaRefused(refusal));
+        } else if let Some(QuotaWait { since, why }) = quota.waiting(Instant::now())
+            && Instant::now() >= since + self.settings.max_outage
+        {
+            self.stop(AbortCause::QuotaLost { why });
+        }
     }
 
     fn signalled(&mut self) {
@@ -336,10 +379,15 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         let Returned { id, command, end, left, generation, is_retry } = returned;
         let now = Instant::now();
         self.gates[command].note_sends(now);
-        let Ok(end) = end else {
-            self.traffic.count_given_up(command, is_retry);
-            self.repeats[command].push_back(id);
-            return Ok(());
+        let end = match end {
+            Ok(end) => end,
+            Err(why) => {
+                if why == GivenUp::ConnectionClosed {
+                    self.traffic.count_given_up(command, is_retry);
+                }
+                self.repeats[command].push_back(id);
+                return Ok(());
+            }
         };
         let breaker = match id {
             CallId::Job(_) => F::Workload::breaker_of(command),
@@ -416,6 +464,14 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         let stats = self.stats();
         (self.flow, stats, self.scheduler.unjudged())
     }
+}
+
+/// How many calls a second this process makes at most. Without a limit of its own it may use all that is shared.
+fn most_per_s(rates: &PerCommand<Rate>) -> PerCommand<u32> {
+    PerCommand::new(|command| match rates[command] {
+        Rate::PerSecond(rate) => rate.get(),
+        Rate::Unlimited => u32::MAX,
+    })
 }
 
 /// A check tests whether the service is well, so it goes first where it isn't asked for anyway.

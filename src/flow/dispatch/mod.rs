@@ -26,6 +26,7 @@ use crate::domain::verdict::SuccessSeen;
 use crate::io::api::Request;
 use crate::io::api::usersig::Signer;
 use crate::io::gate::{self, Rate};
+use crate::io::quota::QuotaRefusal;
 pub use dispatcher::Dispatcher;
 pub use job_queue::{Charges, Failure, Job, JobQueue};
 pub use scheduler::{Scheduler, SchedulerLimits, Stop};
@@ -116,6 +117,12 @@ pub enum AbortCause {
         api: Command,
         why: String,
     },
+    /// The store of the shared quota was of no use for as long.
+    QuotaLost {
+        why: String,
+    },
+    /// This process may not take part in the quota.
+    QuotaRefused(QuotaRefusal),
     Refused {
         reason: HaltReason,
         code: Option<i64>,

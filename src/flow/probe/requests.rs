@@ -122,7 +122,7 @@ impl<'a, A: Api> Requests<'a, A> {
             match self.answer((request.clone(), connection), &signature, permit).await {
                 Ok(outcome) => return Ok((outcome, signature)),
                 // A connection that nobody has used yet can't end so, and that is the second one at the latest.
-                Err(GivenUp) => connection = ConnectionWish::Fresh,
+                Err(GivenUp::ConnectionClosed | GivenUp::Void) => connection = ConnectionWish::Fresh,
             }
         }
     }
@@ -143,7 +143,7 @@ impl<'a, A: Api> Requests<'a, A> {
             match self.gates[command].ask(Instant::now()) {
                 GateAnswer::Now(permit) => return permit,
                 GateAnswer::At(at) => sleep_until(at).await,
-                GateAnswer::WhenSent => self.gates[command].sent().await,
+                GateAnswer::WhenSent | GateAnswer::WhenGranted => self.gates[command].sent().await,
             }
         }
     }

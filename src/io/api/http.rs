@@ -192,6 +192,10 @@ impl Api for HttpApi {
         async move {
             let sent = sending.send().await;
             let carried = carried_by.get();
+            if carried == CarriedBy::Void {
+                keeping.borrow_mut().used(choice, ConnectionUse::None, Instant::now());
+                return Err(GivenUp::Void);
+            }
             let came = match &sent {
                 Ok(_) if carried == CarriedBy::Again => ConnectionUse::Good,
                 Err(error) if carried == CarriedBy::Again && is_given_up(error) => ConnectionUse::GivenUp,
@@ -199,7 +203,7 @@ impl Api for HttpApi {
             };
             keeping.borrow_mut().used(choice, came, Instant::now());
             if came == ConnectionUse::GivenUp {
-                return Err(GivenUp);
+                return Err(GivenUp::ConnectionClosed);
             }
             if let Ok(response) = &sent {
                 *last.borrow_mut() =

@@ -16,7 +16,7 @@ pub mod usersig;
 mod validity;
 pub mod wire;
 
-use crate::domain::verdict::CallOutcome;
+use crate::domain::verdict::{CallOutcome, Departure};
 pub use request::Request;
 pub use tls::CaFileError;
 use usersig::Signature;
@@ -30,15 +30,20 @@ pub enum ConnectionWish {
     Fresh,
 }
 
-/// The server had closed the kept connection before a byte of the answer arrived. This says nothing about the service and counts as no
-/// attempt. The request must be sent again, through the gate, on a [`ConnectionWish::Fresh`], which cannot end in this way.
+/// Why a request was given up without an answer. This says nothing about the service and counts as no attempt: the request must be sent
+/// again, through the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GivenUp;
+pub enum GivenUp {
+    /// The server had closed the kept connection before a byte of the answer arrived. On a [`ConnectionWish::Fresh`] no request ends so.
+    ConnectionClosed,
+    /// It was not written, because it might not leave any more.
+    Void,
+}
 
-/// Called when a request is handed to the socket.
-pub trait Departed: FnMut() + Send + Sync + Unpin + 'static {}
+/// Called when a request is handed to the socket. It says whether the request may still leave.
+pub trait Departed: FnMut() -> Departure + Send + Sync + Unpin + 'static {}
 
-impl<D: FnMut() + Send + Sync + Unpin + 'static> Departed for D {}
+impl<D: FnMut() -> Departure + Send + Sync + Unpin + 'static> Departed for D {}
 
 /// The service's API.
 pub trait Api {

@@ -20,6 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::domain::command::{Command, PerCommand};
+use crate::io::quota::{self, Lease, QuotaSettings, SlotRoom};
 use bucket::{Bucket, Connections};
 use pace::Pace;
 pub use permit::{OnSend, Permit};
@@ -75,6 +76,8 @@ pub struct GateSettings {
     /// No request leaves before this time, because an earlier process may have used up the second before it.
     pub opens_at: Option<Instant>,
     pub on_send: OnSend,
+    /// The limits are shared with other processes. Whoever creates the gates takes part, and gives each gate its lease.
+    pub quota: Option<Arc<QuotaSettings>>,
 }
 
 /// The gate's answer to "may a request leave now?".
@@ -85,6 +88,8 @@ pub enum GateAnswer {
     At(Instant),
     /// Ask again when a granted request has been written (see [`Gate::sent`]).
     WhenSent,
+    /// Ask again when the quota has something new (see [`quota::Quota::changed`]).
+    WhenGranted,
 }
 
 /// The gate of one API. The sending loop owns it.
@@ -94,6 +99,8 @@ pub struct Gate {
     limit: SlidingLimit,
     /// `None` if there is no limit.
     limited: Option<Box<Limited>>,
+    /// The slots of this process, if others share the limit.
+    lease: Option<Lease>,
     /// Requests that were granted, and neither written nor given up yet.
     granted: u32,
     counts: Arc<PermitCounts>,
@@ -109,8 +116,19 @@ pub struct Gate {
 struct Limited {
     /// The full rate in requests per second, spread over [`FULL_SECOND`].
     full_per_s: f64,
+    /// With a shared limit it is the pace of all processes together.
     pace: Pace,
+    /// How many requests of all processes stand behind one of this process.
+    weight: f64,
     bucket: Bucket,
+}
+
+/// Whether one more request may leave, as far as this process is concerned.
+#[derive(Debug, Clone, Copy)]
+enum OwnRoom {
+    Now,
+    At(Instant),
+    WhenSent,
 }
 
 impl Gate {
@@ -123,6 +141,7 @@ impl Gate {
                 Rate::PerSecond(limit) => Some(Box::new(Limited::new(limit, settings.headroom, now))),
                 Rate::Unlimited => None,
             },
+            lease: None,
             granted: 0,
             counts: Arc::default(),
             connections: Connections::Awaited,
@@ -133,30 +152,65 @@ impl Gate {
         }
     }
 
+    /// The same gate for a limit that is shared: what this process sends takes slots of this lease, and the pace that is found is that of
+    /// all processes together.
+    #[must_use]
+    pub fn leased(mut self, lease: Lease) -> Self {
+        if let Some(limited) = &mut self.limited {
+            limited.pace = Pace::new(f64::from(lease.limit().get()), self.settings.headroom);
+        }
+        self.lease = Some(lease);
+        self
+    }
+
     /// Asks for a permit for one request. A permit that is dropped unsent returns its place in the second; the next request is due as if it
     /// had been sent.
     pub fn ask(&mut self, now: Instant) -> GateAnswer {
         self.note_sends(now);
-        let Some(limited) = &mut self.limited else { return self.grant(now) };
-        if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
-            return GateAnswer::At(opens_at);
-        }
-        match (self.limit.room(self.granted as usize, now), limited.due(self.connections, now)) {
-            (WindowRoom::WhenSent, _) => GateAnswer::WhenSent,
-            // Waits for the later of the two: nothing could leave at the earlier time.
-            (WindowRoom::At(room_at), Err(due_at)) => GateAnswer::At(room_at.max(due_at)),
-            (WindowRoom::At(at), Ok(())) | (WindowRoom::Now, Err(at)) => GateAnswer::At(at),
-            (WindowRoom::Now, Ok(())) => {
-                limited.bucket.left(now);
-                self.grant(now)
+        let own = self.own_room(now);
+        let room = match (&self.lease, own) {
+            (None, own) => own,
+            (Some(lease), OwnRoom::Now) => match lease.room(now) {
+                SlotRoom::Now => OwnRoom::Now,
+                SlotRoom::At(at) => OwnRoom::At(at),
+                SlotRoom::WhenGranted => return GateAnswer::WhenGranted,
+            },
+            (Some(lease), own) => {
+                lease.waits(now);
+                own
             }
+        };
+        match room {
+            OwnRoom::WhenSent => GateAnswer::WhenSent,
+            OwnRoom::At(at) => GateAnswer::At(at),
+            OwnRoom::Now => self.grant(now),
+        }
+    }
+
+    /// Whether this process alone would send a request now.
+    fn own_room(&mut self, now: Instant) -> OwnRoom {
+        let Some(limited) = &mut self.limited else { return OwnRoom::Now };
+        if let Some(opens_at) = self.settings.opens_at.filter(|at| now < *at) {
+            return OwnRoom::At(opens_at);
+        }
+        let due = limited.due(self.lease.as_ref(), self.connections, now);
+        match (self.limit.room(self.granted as usize, now), due) {
+            (WindowRoom::WhenSent, _) => OwnRoom::WhenSent,
+            // Waits for the later of the two: nothing could leave at the earlier time.
+            (WindowRoom::At(room_at), Err(due_at)) => OwnRoom::At(room_at.max(due_at)),
+            (WindowRoom::At(at), Ok(())) | (WindowRoom::Now, Err(at)) => OwnRoom::At(at),
+            (WindowRoom::Now, Ok(())) => OwnRoom::Now,
         }
     }
 
     fn grant(&mut self, now: Instant) -> GateAnswer {
+        if let Some(limited) = &mut self.limited {
+            limited.bucket.left(now);
+        }
         self.granted += 1;
         self.limit.granted(now);
-        GateAnswer::Now(Permit::new(&self.counts, &self.settings.on_send, now))
+        let ticket = self.lease.as_ref().map(|lease| lease.take(now));
+        GateAnswer::Now(Permit::new(&self.counts, &self.settings.on_send, ticket, now))
     }
 
     /// Resolves when a granted request has been written or given up since the last [`Gate::ask`]. It never resolves if there is no limit.
@@ -181,8 +235,11 @@ impl Gate {
         }
         self.connections = if reported.prompt == 0 { Connections::Awaited } else { Connections::Ready };
         self.written += u64::from(sent);
+        if let Some(lease) = &self.lease {
+            lease.note_written(now);
+        }
         if let Some(limited) = &mut self.limited {
-            limited.pace.sent(sent as usize, now);
+            limited.pace.sent(sent as usize, limited.weight, now);
         }
         self.most_in_1s = self.most_in_1s.max(self.limit.in_last_second(now));
         self.first_send.get_or_insert(now);
@@ -191,8 +248,10 @@ impl Gate {
 
     /// Records that the service refused a request as too fast. `call_left` is when that request left.
     pub fn slow_down(&mut self, call_left: Instant, now: Instant) {
-        if let Some(limited) = &mut self.limited {
-            limited.pace.refused(call_left, now);
+        let Some(limited) = &mut self.limited else { return };
+        let event = limited.pace.refused(call_left, limited.weight, now);
+        if let (Some(through_per_s), Some(lease)) = (event, &self.lease) {
+            lease.note_refusal(through_per_s, now);
         }
     }
 
@@ -218,7 +277,7 @@ impl Gate {
     }
 
     fn slowed_share(&self) -> Option<f64> {
-        Some(self.slowed_to_per_s()? / self.limited.as_ref()?.full_per_s)
+        Some(self.slowed_to_per_s()? / self.limited.as_ref()?.pace.limit_per_s())
     }
 
     /// The throughput in requests per second at the last refusal as too fast.
@@ -253,14 +312,34 @@ impl Limited {
     fn new(limit: NonZeroU32, headroom: Headroom, now: Instant) -> Self {
         let limit_per_s = f64::from(limit.get());
         let full_per_s = limit_per_s / FULL_SECOND.as_secs_f64();
-        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), bucket: Bucket::new(full_per_s, limit, now) }
+        Self { full_per_s, pace: Pace::new(limit_per_s, headroom), weight: 1.0, bucket: Bucket::new(full_per_s, limit, now) }
     }
 
     /// Returns `Ok` if a request is due by now, or else the time to ask again.
-    fn due(&mut self, connections: Connections, now: Instant) -> Result<(), Instant> {
-        let pace_per_s = self.pace.at(now).min(self.full_per_s);
+    fn due(&mut self, lease: Option<&Lease>, connections: Connections, now: Instant) -> Result<(), Instant> {
+        let pace_per_s = match lease {
+            None => self.pace.at(now),
+            Some(lease) => self.shared_pace(lease, now),
+        };
+        let pace_per_s = pace_per_s.min(self.full_per_s);
         self.bucket.change(pace_per_s, self.pace.leaving(), now);
         self.bucket.due(connections, now)
+    }
+
+    /// The part of the pace of all processes that is this one's: as large as its part of the slots.
+    fn shared_pace(&mut self, lease: &Lease, now: Instant) -> f64 {
+        if let Some(found) = lease.heard_pace() {
+            self.pace.learns(found.per_s, now);
+        }
+        let pace_per_s = self.pace.at(now);
+        lease.note_pace(self.pace.is_slowed().then_some(pace_per_s));
+        let share = lease.share(now);
+        if share > 0.0 {
+            self.weight = 1.0 / share;
+        }
+        // Where there is no slot yet, the first one is due as if it were there.
+        let share = share.max(1.0 / self.pace.limit_per_s());
+        pace_per_s * share / quota::ROUND.as_secs_f64()
     }
 }
 

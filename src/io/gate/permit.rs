@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::domain::verdict::Departure;
+use crate::io::quota::Ticket;
+
 /// A request that is written within this time after its grant already had a connection. Chosen: shorter than connecting over any network.
 const PROMPT: Duration = Duration::from_millis(5);
 
@@ -40,6 +43,8 @@ pub struct Permit {
     counts: Arc<PermitCounts>,
     on_send: OnSend,
     granted_at: Instant,
+    /// The slot of the shared quota, if there is one.
+    ticket: Option<Ticket>,
     state: PermitState,
 }
 
@@ -50,13 +55,17 @@ enum PermitState {
 }
 
 impl Permit {
-    pub(super) fn new(counts: &Arc<PermitCounts>, on_send: &OnSend, now: Instant) -> Self {
-        Self { counts: Arc::clone(counts), on_send: on_send.clone(), granted_at: now, state: PermitState::Granted }
+    pub(super) fn new(counts: &Arc<PermitCounts>, on_send: &OnSend, ticket: Option<Ticket>, now: Instant) -> Self {
+        Self { counts: Arc::clone(counts), on_send: on_send.clone(), granted_at: now, ticket, state: PermitState::Granted }
     }
 
-    /// Must be called when the request is handed to the socket.
-    pub fn mark_sent(&mut self) {
+    /// Must be called when the request is handed to the socket. It must not be if the permit is void: this process was stopped, or the
+    /// store of the shared quota is lost.
+    pub fn mark_sent(&mut self) -> Departure {
         if self.state == PermitState::Granted {
+            if self.ticket.as_mut().is_some_and(|ticket| ticket.uses(Instant::now()) == Departure::Void) {
+                return Departure::Void;
+            }
             self.state = PermitState::Sent;
             self.on_send.tell();
             if self.granted_at.elapsed() < PROMPT {
@@ -65,6 +74,7 @@ impl Permit {
             self.counts.sent.fetch_add(1, Ordering::AcqRel);
             self.counts.changed.notify_one();
         }
+        Departure::Leaves
     }
 }
 

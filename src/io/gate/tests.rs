@@ -29,7 +29,7 @@ async fn sent_with_delays(rate: Rate, calls: usize, delay: impl Fn(usize) -> Dur
                 in_limbo.push((now + delay(granted), permit));
                 continue;
             }
-            GateAnswer::Now(_) | GateAnswer::WhenSent => now + Duration::from_secs(3600),
+            GateAnswer::Now(_) | GateAnswer::WhenSent | GateAnswer::WhenGranted => now + Duration::from_secs(3600),
             GateAnswer::At(at) => at,
         };
         let next_write = in_limbo.iter().map(|(at, _)| *at).min().unwrap_or(wake);
@@ -104,7 +104,7 @@ async fn a_late_timer_costs_almost_nothing() {
                     sends.push(Instant::now());
                 }
                 GateAnswer::At(at) => tokio::time::sleep_until(at + Duration::from_micros(random.u64(0..late_ms * 1_000))).await,
-                GateAnswer::WhenSent => gate.note_sends(Instant::now()),
+                GateAnswer::WhenSent | GateAnswer::WhenGranted => gate.note_sends(Instant::now()),
             }
         }
         assert_even(rate, &sends, seed);
@@ -134,7 +134,7 @@ async fn requests_that_wait_for_their_connections_are_written_evenly_too() {
                     continue;
                 }
                 GateAnswer::At(at) => at,
-                GateAnswer::WhenSent => now + Duration::from_millis(1),
+                GateAnswer::WhenSent | GateAnswer::WhenGranted => now + Duration::from_millis(1),
             };
             tokio::time::sleep_until(at.min(now + Duration::from_millis(1))).await;
         }
@@ -165,7 +165,7 @@ async fn after_the_first_refusal_requests_leave_one_at_a_time() {
                 sends.push(Instant::now());
             }
             GateAnswer::At(at) => tokio::time::sleep_until(at).await,
-            GateAnswer::WhenSent => unreachable!("all requests are written"),
+            GateAnswer::WhenSent | GateAnswer::WhenGranted => unreachable!("all requests are written"),
         }
     }
     assert_eq!(most_in_any(Duration::from_millis(4), &sends), 1);
@@ -195,7 +195,7 @@ async fn no_request_leaves_before_the_gate_opens() {
     tokio::time::advance(Duration::from_millis(1_050)).await;
     let granted: Vec<Permit> = std::iter::from_fn(|| match gate.ask(Instant::now()) {
         GateAnswer::Now(permit) => Some(permit),
-        GateAnswer::At(_) | GateAnswer::WhenSent => None,
+        GateAnswer::At(_) | GateAnswer::WhenSent | GateAnswer::WhenGranted => None,
     })
     .collect();
     assert_eq!(granted.len(), 3, "waiting for the gate to open gives no larger group than any other start");

@@ -1,19 +1,22 @@
 //! Builds what a run needs to talk to the service: the HTTP client, the signer, and the target that the checkpoint records.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::stream::LocalBoxStream;
 use reqwest::Url;
 use tokio::time::Instant;
 
+use super::quota;
 use super::settings::{Connection, Identity, ServiceAddress};
 use crate::domain::account::UserId;
 use crate::domain::target::{SANDBOX, Target};
 use crate::flow::dispatch::{Clocks, DispatchDependencies};
 use crate::io::api::http::{HttpApi, HttpSettings, HttpSetupError};
 use crate::io::api::usersig::{Credential, Signer, read_claims};
-use crate::io::gate::Rate;
+use crate::io::gate::{GateSettings, Rate};
+use crate::io::quota::QuotaSettings;
 use crate::sandbox::{CustomFields, Sandbox, SandboxSettings};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::causes;
@@ -25,6 +28,8 @@ pub(super) struct ServiceClient {
     /// Where requests go.
     pub(super) endpoint: Url,
     pub(super) target: Target,
+    /// The limits that other processes share.
+    pub(super) quota: Option<Arc<QuotaSettings>>,
     /// The end of a signature that cannot be renewed.
     pub(super) expires_at: Option<SystemTime>,
     /// The sandbox, which lives as long as the run.
@@ -53,7 +58,8 @@ pub(super) struct SandboxLimits {
     pub(super) profiles: Rate,
 }
 
-/// Builds the client and the first signature. If the target is the sandbox, starts it with these limits. No request is sent.
+/// Builds the client and the first signature, and looks at the store of the quota. If the target is the sandbox, starts it with these
+/// limits. No request is sent.
 pub(super) fn build_client(connection: &Connection, limits: SandboxLimits) -> Result<ServiceClient, ExitMessage> {
     let target = target(&connection.service);
     let (sandbox, endpoint, identity) = match &connection.service {
@@ -74,13 +80,21 @@ pub(super) fn build_client(connection: &Connection, limits: SandboxLimits) -> Re
         proxy: connection.proxy().cloned(),
     };
     let api = HttpApi::new(&settings).map_err(|error| no_client(&error))?;
-    Ok(ServiceClient { api: Rc::new(api), identity, endpoint, target, expires_at, _sandbox: sandbox })
+    let quota = connection.quota.as_ref().map(|quota| quota.settings(identity.sdkappid));
+    quota.as_ref().map(quota::first_look).transpose()?;
+    let quota = quota.map(Arc::new);
+    Ok(ServiceClient { api: Rc::new(api), identity, endpoint, target, quota, expires_at, _sandbox: sandbox })
 }
 
 impl ServiceClient {
     /// The administrator that signs requests: an account that should exist.
     pub(super) fn admin(&self) -> UserId {
         UserId::parse(self.identity.identifier.as_bytes()).expect("an identifier was checked when it was given")
+    }
+
+    /// The same gates, which take part in the quota if there is one.
+    pub(super) fn sharing(&self, gates: GateSettings) -> GateSettings {
+        GateSettings { quota: self.quota.clone(), ..gates }
     }
 
     /// The dependencies of a run that starts now.

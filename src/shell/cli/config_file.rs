@@ -55,10 +55,16 @@ pub(super) struct ConnectionDefaults {
     pub(super) max_attempts: Option<u32>,
     pub(super) timeout: Option<f64>,
     pub(super) max_outage: Option<String>,
+    pub(super) quota: Option<String>,
+    pub(super) quota_password_file: Option<PathBuf>,
+    pub(super) quota_key: Option<String>,
+    #[serde(default)]
+    pub(super) quota_rate: Vec<String>,
+    pub(super) quota_lost: Option<String>,
 }
 
 /// The keys of [`ConnectionDefaults`].
-const CONNECTION: [&str; 14] = [
+const CONNECTION: [&str; 19] = [
     "sdkappid",
     "identifier",
     "secret-key-file",
@@ -73,6 +79,11 @@ const CONNECTION: [&str; 14] = [
     "max-attempts",
     "timeout",
     "max-outage",
+    "quota",
+    "quota-password-file",
+    "quota-key",
+    "quota-rate",
+    "quota-lost",
 ];
 
 /// Why a command line makes no command.

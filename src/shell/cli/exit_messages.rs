@@ -6,6 +6,7 @@ use super::access::{is_callers, is_out_of_files, why_denied};
 use super::command_line::CommandLine;
 use super::flags::RunFlags;
 use super::input;
+use super::quota;
 use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::halt_reason::HaltReason;
@@ -66,6 +67,12 @@ pub(super) fn aborted(cause: &AbortCause, so_far: &str, then: &str, reach: Optio
             format!("the service was down for longer than --max-outage; last of all: {why}; {so_far}"),
             outage_hint(reach, then),
         ),
+        AbortCause::QuotaLost { why } => ExitMessage::new(
+            Exit::Stopped,
+            format!("the quota's store was lost for longer than --max-outage; last of all: {why}; {so_far}"),
+            format!("look at the server of --quota; without --quota a run shares with nobody; {then}"),
+        ),
+        AbortCause::QuotaRefused(refusal) => quota::refused(refusal, so_far),
         AbortCause::Refused { reason, code, says } => refused(*reason, *code, says, so_far),
     }
 }

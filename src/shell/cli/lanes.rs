@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::client::SandboxLimits;
 use super::flags::{BatchFlag, RunFlags};
+use super::quota;
 use super::settings::Connection;
 use crate::domain::account::UserId;
 use crate::domain::command::{Command, PerCommand};
@@ -144,6 +145,7 @@ fn own_rate(given: Option<u32>, (flag, command): (&str, Command), connection: &C
     match given.map(NonZeroU32::new) {
         None => Ok(Rate::PerSecond(command.spec().calls_per_s)),
         Some(Some(rate)) => Ok(Rate::PerSecond(rate)),
+        Some(None) if connection.quota.is_some() => quota::allows(flag, Some(Rate::Unlimited)).map(|()| Rate::Unlimited),
         Some(None) if connection.is_loopback() => Ok(Rate::Unlimited),
         Some(None) => Err(ExitMessage::yours(
             format!("{flag} 0 (no limit) is for a loopback endpoint only"),

@@ -17,12 +17,13 @@ pub(super) fn gates(last_calls: LastCalls, headroom: Headroom) -> GateSettings {
 
 fn gates_by(time: impl Fn() -> SystemTime + Send + Sync + 'static, last_calls: LastCalls, headroom: Headroom) -> GateSettings {
     let opens_at = Instant::now() + last_calls.wait(time());
-    GateSettings { headroom, opens_at: Some(opens_at), on_send: OnSend::new(move || last_calls.leaves(Instant::now().into_std(), time())) }
+    let on_send = OnSend::new(move || last_calls.leaves(Instant::now().into_std(), time()));
+    GateSettings { headroom, opens_at: Some(opens_at), on_send, quota: None }
 }
 
 /// The settings for the gates of a run without a lock file.
 pub(super) fn unknown(headroom: Headroom) -> GateSettings {
-    GateSettings { headroom, opens_at: Some(Instant::now() + UNKNOWN), on_send: OnSend::default() }
+    GateSettings { headroom, opens_at: Some(Instant::now() + UNKNOWN), on_send: OnSend::default(), quota: None }
 }
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ mod tests {
                     sends.push(Instant::now());
                 }
                 GateAnswer::At(at) => tokio::time::sleep_until(at.min(killed)).await,
-                GateAnswer::WhenSent => gate.note_sends(Instant::now()),
+                GateAnswer::WhenSent | GateAnswer::WhenGranted => gate.note_sends(Instant::now()),
             }
         }
     }

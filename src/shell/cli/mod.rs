@@ -32,6 +32,7 @@ mod preflight;
 mod print;
 mod probe;
 mod proxy;
+mod quota;
 mod reach;
 mod remedies;
 mod run;

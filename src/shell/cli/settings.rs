@@ -17,8 +17,9 @@ use super::access::{is_out_of_files, why_denied};
 use super::config_file::ConnectionDefaults;
 use super::encoding::label;
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
+use super::quota::QuotaChoice;
 use super::secret::{self, read_secret};
-use super::{proxy, small};
+use super::{proxy, quota, small};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::cells::{CellEnds, CellRules, Uuids};
 use crate::io::api::proxy::ProxySettings;
@@ -50,6 +51,8 @@ pub struct Connection {
     pub max_outage: Duration,
     pub ca_pem: Option<Vec<u8>>,
     proxy: Option<ProxySettings>,
+    /// The limit that other processes share.
+    pub(super) quota: Option<QuotaChoice>,
 }
 
 /// What is called, and as whom.
@@ -133,14 +136,16 @@ impl Connection {
         // Where none is given yet, it may be any.
         let is_loopback = endpoint.as_ref().is_none_or(is_loopback);
         // What is wrong is told before what is missing.
+        let (rate, ca_pem) = (sources.rate(is_loopback)?, sources.ca_pem()?);
         Ok(Self {
-            rate: sources.rate(is_loopback)?,
+            quota: sources.quota(rate, ca_pem.as_ref())?,
+            rate,
             headroom: sources.headroom()?,
             in_flight: sources.in_flight()?,
             max_attempts: positive("--max-attempts", flags.max_attempts.or(sources.config.max_attempts).unwrap_or(MAX_ATTEMPTS))?,
             timeout: sources.timeout()?,
             max_outage: sources.max_outage()?,
-            ca_pem: sources.ca_pem()?,
+            ca_pem,
             proxy: sources.proxy()?,
             service: if flags.sandbox { ServiceAddress::Sandbox } else { sources.remote(endpoint)? },
         })
@@ -306,6 +311,38 @@ impl Sources<'_> {
         let Some(path) = given.or_else(|| self.config.ca_file.clone()) else { return Ok(None) };
         let pem = small::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
         Ok(Some(pem))
+    }
+
+    fn quota(&self, rate: Option<Rate>, ca_pem: Option<&Vec<u8>>) -> Result<Option<QuotaChoice>, ExitMessage> {
+        let variable = self.variable(quota::VARIABLE)?;
+        let mut flags = self.flags.quota.clone();
+        let url = match (&flags.quota, &variable, &self.config.quota) {
+            (Some(flag), _, _) => Some((flag.clone(), quota::UrlSource::Flag)),
+            (None, Some(variable), _) => Some((variable.clone(), quota::UrlSource::Variable)),
+            (None, None, Some(config)) => Some((config.clone(), quota::UrlSource::ConfigFile)),
+            (None, None, None) => None,
+        };
+        let wrong = |key: &'static str| {
+            move |why: String| {
+                let hint = format!("write it as --{key} takes it; --help shows it");
+                ExitMessage::yours(format!("{key} of the configuration file: {why}"), hint)
+            }
+        };
+        if flags.quota_rate.is_empty() {
+            let given: Result<_, _> = self.config.quota_rate.iter().map(|text| text.parse()).collect();
+            flags.quota_rate = given.map_err(wrong("quota-rate"))?;
+        }
+        if flags.quota_lost.is_none() {
+            flags.quota_lost = self.config.quota_lost.as_ref().map(|text| text.parse()).transpose().map_err(wrong("quota-lost"))?;
+        }
+        flags.quota_key = flags.quota_key.or_else(|| self.config.quota_key.clone());
+        let password_file = flags.quota_password_file.clone().or_else(|| self.config.quota_password_file.clone());
+        let url = url.as_ref().map(|(text, from)| (text, *from));
+        let choice = quota::resolve(&quota::Given { url, flags: &flags, password_file: password_file.as_deref(), ca_pem })?;
+        if choice.is_some() {
+            quota::allows("--rate", rate)?;
+        }
+        Ok(choice)
     }
 
     fn proxy(&self) -> Result<Option<ProxySettings>, ExitMessage> {

@@ -90,6 +90,7 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     let files = Reconciled::new(files, input.records()?.header().tags().cloned().collect(), locked);
     let limit = sandbox_limit(&connection);
     let client = build_client(&connection, SandboxLimits { imports: limit, profiles: limit })?;
+    let gates = client.sharing(gates);
     let cannot_start = |error: io::Error| ExitMessage::new(Exit::Fatal, format!("cannot start: {error}"), "the same command begins anew");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     columns::announce(input.records()?.header());

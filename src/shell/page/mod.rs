@@ -196,6 +196,7 @@ impl RunPage {
         self.phase = phase.into();
         self.doing = match phase {
             RunPhase::Waiting { why, .. } => why.clone(),
+            RunPhase::WaitingForQuota { why, .. } => format!("the quota's store: {why}"),
             RunPhase::Running | RunPhase::Throttled { .. } | RunPhase::Draining => String::new(),
         };
         if self.phase == PhaseKind::Waiting {

@@ -97,7 +97,7 @@ async fn what_was_found_is_told() {
     assert!((95.0..=105.0).contains(&ceiling_per_s), "{ceiling_per_s}");
     let told = seen.phases.iter().rev().find_map(|phase| match phase {
         RunPhase::Throttled { per_s } => Some(*per_s),
-        RunPhase::Running | RunPhase::Waiting { .. } | RunPhase::Draining => None,
+        RunPhase::Running | RunPhase::Waiting { .. } | RunPhase::WaitingForQuota { .. } | RunPhase::Draining => None,
     });
     assert!((95.0..=105.0).contains(&told.unwrap()), "{told:?}");
     let seen = run("sliding", 200, 0, 20).await;

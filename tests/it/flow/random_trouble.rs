@@ -264,7 +264,7 @@ async fn check(seed: u64) -> Ended {
             ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }) if town.has_good_profile(done + 1..town.rows + 1) => {}
             // So would every further start.
             ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }) => return Ended::WithBadProfilesAlone,
-            ImportEnd::Aborted(AbortCause::Outage { .. } | AbortCause::Refused { .. }) => panic!("{says}"),
+            ImportEnd::Aborted(cause) => panic!("{says}: {cause:?}"),
             ImportEnd::Input(never) => match never {},
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use chatlift::domain::account::Account;
 use chatlift::domain::answer::{AccountStatus, Answer, Item, Presence, Profile};
 use chatlift::domain::command::{Command, PerCommand};
-use chatlift::domain::verdict::CallOutcome;
+use chatlift::domain::verdict::{CallOutcome, Departure};
 use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 use tokio::time::Instant;
@@ -277,7 +277,7 @@ impl Api for Service {
         mut departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
-        D: FnMut() + Send + Sync + Unpin + 'static,
+        D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
     {
         let (command, accounts) = (request.command(), requests::accounts(&request));
         let service = self.clone();
@@ -292,7 +292,7 @@ impl Api for Service {
                 service.0.borrow_mut().arrive(command, Instant::now());
             }
             tokio::time::sleep(reply.latency).await;
-            let end = if is_given_up { Err(GivenUp) } else { Ok(reply.end) };
+            let end = if is_given_up { Err(GivenUp::ConnectionClosed) } else { Ok(reply.end) };
             service.0.borrow_mut().finish(command, &accounts, end.as_ref().ok());
             end
         }

@@ -14,7 +14,7 @@ use chatlift::domain::command::{Command, PerCommand};
 use chatlift::domain::guard::{Bound, GuardLimits, Percent, Tripped};
 use chatlift::domain::tag::{Tag, TagValue};
 use chatlift::domain::target::Target;
-use chatlift::domain::verdict::{CallOutcome, SuccessSeen};
+use chatlift::domain::verdict::{CallOutcome, Departure, SuccessSeen};
 use chatlift::flow::dispatch::{DispatchSettings, Known, SchedulerLimits};
 use chatlift::flow::import::{ImportEnd, ImportScope, ImportSettings, Lane, OnBatchFailure, WindowLimits};
 use chatlift::flow::sync::{
@@ -133,7 +133,7 @@ impl Api for Fake {
         mut departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
-        D: FnMut() + Send + Sync + Unpin + 'static,
+        D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
     {
         let fake = self.clone();
         let (command, accounts) = (request.command(), requests::accounts(&request));

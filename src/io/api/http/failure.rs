@@ -18,7 +18,7 @@ pub(super) fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome 
     }
     let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
     match carried {
-        CarriedBy::Not => CallOutcome::Unreached { why },
+        CarriedBy::Not | CarriedBy::Void => CallOutcome::Unreached { why },
         CarriedBy::First | CarriedBy::Again => CallOutcome::Lost { why },
     }
 }

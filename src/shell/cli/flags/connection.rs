@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::quota::QuotaFlags;
 use super::values::{duration, seconds};
 use crate::io::api::region::Region;
 use crate::shell::cli::config_file::ConnectionDefaults;
@@ -65,6 +66,8 @@ pub struct ConnectionFlags {
     /// The configuration file: TOML with the names of the flags as keys, and no secret in it but as a path [env: CHATLIFT_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub quota: QuotaFlags,
     /// What that file says.
     #[arg(skip)]
     pub(in crate::shell::cli) defaults: ConnectionDefaults,

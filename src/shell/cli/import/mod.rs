@@ -136,7 +136,7 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
             // From here on files are made: a signal finds a run that it can stop, or a start that undoes what it did.
             let stops = signals::stops();
             let journal = inputs.open((start, spec), lock)?;
-            let gates = last_calls::gates(last_calls, job.connection.headroom);
+            let gates = inputs.client.sharing(last_calls::gates(last_calls, job.connection.headroom));
             let settings = job.lanes.settings(&job.connection, gates, inputs.client.admin()).resumed(&journal, job.typed.limit);
             Ok(PreparedImport::Run(Box::new(ImportRun { inputs, journal, settings, stops })))
         }

@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
 
     fn dependencies(&self, client: Rc<ServiceClient>, last_calls: LastCalls) -> Dependencies<Rc<HttpApi>> {
         let SyncJob { connection, lanes, .. } = self.job;
-        let gates = last_calls::gates(last_calls, connection.headroom);
+        let gates = client.sharing(last_calls::gates(last_calls, connection.headroom));
         let stops = self.watch.borrow_mut().stops();
         Dependencies {
             api: client.api.clone(),

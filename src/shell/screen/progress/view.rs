@@ -86,7 +86,7 @@ impl<'a> ProgressView<'a> {
 pub(crate) fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
     match snapshot.phase {
         RunPhase::Running | RunPhase::Throttled { .. } => {}
-        RunPhase::Waiting { .. } | RunPhase::Draining => return None,
+        RunPhase::Waiting { .. } | RunPhase::WaitingForQuota { .. } | RunPhase::Draining => return None,
     }
     let settled = snapshot.offset?.saturating_sub(start.offset);
     let rest = start.input_bytes?.saturating_sub(snapshot.offset?);
@@ -125,12 +125,15 @@ pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
         RunPhase::Throttled { per_s } => {
             format!("throttled: {}", figures::gets_through(*per_s))
         }
-        RunPhase::Waiting { since, why } => {
-            let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
-            format!("waiting for the service for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
-        }
+        RunPhase::Waiting { since, why } => waiting("the service", *since, why),
+        RunPhase::WaitingForQuota { since, why } => waiting("the quota", *since, why),
         RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "request")),
     }
+}
+
+fn waiting(whom: &str, since: Duration, why: &str) -> String {
+    let because = if why.is_empty() { String::new() } else { format!(": {}", shortened(&printable(why))) };
+    format!("waiting for {whom} for {}{because}", figures::duration(Duration::from_secs(since.as_secs())))
 }
 
 fn shortened(text: &str) -> String {

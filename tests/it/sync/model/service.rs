@@ -9,7 +9,7 @@ use chatlift::domain::account::Account;
 use chatlift::domain::answer::{AccountStatus, Answer, Item, Profile};
 use chatlift::domain::command::Command;
 use chatlift::domain::tag::{Tag, TagValue};
-use chatlift::domain::verdict::CallOutcome;
+use chatlift::domain::verdict::{CallOutcome, Departure};
 use chatlift::io::api::usersig::Signature;
 use chatlift::io::api::{Api, ConnectionWish, GivenUp, Request};
 
@@ -164,7 +164,7 @@ impl Api for Service {
         mut departed: D,
     ) -> impl Future<Output = Result<CallOutcome, GivenUp>> + 'static
     where
-        D: FnMut() + Send + Sync + Unpin + 'static,
+        D: FnMut() -> Departure + Send + Sync + Unpin + 'static,
     {
         let books = Rc::clone(&self.0);
         let (command, accounts) = (request.command(), requests::accounts(&request));

@@ -1,0 +1,374 @@
+//! A limit that several processes share through Valkey or Redis.
+//!
+//! `quota.lua` is one call of one process about one API: it decides who holds which slots. `lease_book` is the same as this process sees
+//! it, without clock or I/O, and the gate asks it. `store` carries the calls. The sending loop never waits for the store: a task renews the
+//! leases ahead of need, and wakes the loop when it has something new.
+
+mod lease_book;
+mod settings;
+mod store;
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::domain::command::{Command, PerCommand};
+use crate::domain::verdict::Departure;
+pub(crate) use lease_book::ROUND;
+pub use lease_book::{FoundPace, IfLost, LeaseBook, Renewal, Renewed, Slot, SlotRoom};
+pub use settings::{QuotaSettings, StoreAddress, Transport};
+use store::{Answered, Store};
+pub use store::{QuotaError, QuotaRefusal, SCRIPT, check};
+
+/// How long the last renewals, which give everything back, may take. Chosen: an answer that is later helps nobody.
+const FAREWELL_MAX: Duration = Duration::from_millis(300);
+/// A request that has been waiting for a slot for this long is worth a word. Chosen: a lost answer alone does not show.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// The part of a process in the quota. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Quota {
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What the gates and the task share.
+#[derive(Debug)]
+struct Shared {
+    books: PerCommand<Mutex<LeaseBook>>,
+    limits: PerCommand<NonZeroU32>,
+    if_lost: IfLost,
+    /// Wakes the sending loop.
+    changed: Notify,
+    /// Wakes the task.
+    kick: Notify,
+    closing: Notify,
+    closed: Notify,
+    /// When the task looks again by itself.
+    looks_at: Mutex<Option<Instant>>,
+    state: Mutex<QuotaState>,
+}
+
+/// How the quota fared so far.
+#[derive(Debug, Clone, Default)]
+struct QuotaState {
+    /// Since when the store does not answer, and why.
+    lost: Option<(Instant, String)>,
+    refusal: Option<QuotaRefusal>,
+    times_lost: u64,
+    lost_for: Duration,
+    most_processes: u64,
+}
+
+/// A run that waits for the quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaWait {
+    pub since: Instant,
+    pub why: String,
+}
+
+/// What a process has of the quota of one API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaPart {
+    /// Processes that take part, this one included.
+    pub processes: u64,
+    /// Slots of this process: requests per second.
+    pub here: u64,
+}
+
+/// What the quota came to, for the summary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QuotaReport {
+    /// The most processes at a time.
+    pub most_processes: u64,
+    /// How often the store was lost.
+    pub times_lost: u64,
+    pub lost_for: Duration,
+    /// Requests that left without a lease, because the user allows it.
+    pub alone: u64,
+}
+
+impl Quota {
+    /// Takes part from now on. `most` is how many requests per second this process sends at most, of each API. It must be called within a
+    /// runtime.
+    #[must_use]
+    pub fn start(settings: &QuotaSettings, most: &PerCommand<u32>) -> Self {
+        let limits = PerCommand::new(|command| settings.limits[command]);
+        let book = |command| Mutex::new(LeaseBook::new(settings.limits[command], most[command], settings.if_lost));
+        let shared = Arc::new(Shared {
+            books: PerCommand::new(book),
+            limits,
+            if_lost: settings.if_lost,
+            changed: Notify::new(),
+            kick: Notify::new(),
+            closing: Notify::new(),
+            closed: Notify::new(),
+            looks_at: Mutex::default(),
+            state: Mutex::default(),
+        });
+        let task = tokio::spawn(serve(Arc::clone(&shared), Store::new(settings)));
+        Self { shared, task }
+    }
+
+    /// The slots of one API, for its gate.
+    #[must_use]
+    pub fn lease(&self, command: Command) -> Lease {
+        Lease { shared: Arc::clone(&self.shared), command }
+    }
+
+    /// Resolves when there is something new for requests that wait.
+    pub fn changed(&self) -> impl Future<Output = ()> + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.changed.notified().await }
+    }
+
+    /// Why this process may not take part.
+    #[must_use]
+    pub fn refusal(&self) -> Option<QuotaRefusal> {
+        self.shared.state().refusal.clone()
+    }
+
+    /// The wait for a lost store, if requests wait for it.
+    #[must_use]
+    pub fn waiting(&self, now: Instant) -> Option<QuotaWait> {
+        if self.shared.if_lost != IfLost::Wait {
+            return None;
+        }
+        let starved = |(_, book): (Command, &Mutex<LeaseBook>)| lock(book).starved_since();
+        let since = self.shared.books.iter().filter_map(starved).min().filter(|since| now >= *since + TOLD_AFTER)?;
+        let why = self.shared.state().lost.as_ref().map_or_else(|| "no answer yet".to_owned(), |(_, why)| why.clone());
+        Some(QuotaWait { since, why })
+    }
+
+    /// What this process has of one API, if it takes part in it.
+    #[must_use]
+    pub fn part(&self, command: Command) -> Option<QuotaPart> {
+        let book = lock(&self.shared.books[command]);
+        (book.processes() > 0).then(|| QuotaPart { processes: book.processes(), here: book.held() })
+    }
+
+    #[must_use]
+    pub fn report(&self, now: Instant) -> QuotaReport {
+        let state = self.shared.state().clone();
+        let lost_now = state.lost.map_or(Duration::ZERO, |(since, _)| now - since);
+        QuotaReport {
+            most_processes: state.most_processes,
+            times_lost: state.times_lost,
+            lost_for: state.lost_for + lost_now,
+            alone: self.shared.books.iter().map(|(_, book)| lock(book).alone_uses()).sum(),
+        }
+    }
+
+    /// Gives everything back, so that others need not wait until the leases are over. Nothing may be sent any more.
+    pub async fn close(&self) {
+        self.shared.closing.notify_one();
+        let _ = timeout(FAREWELL_MAX, self.shared.closed.notified()).await;
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, QuotaState> {
+        lock(&self.state)
+    }
+
+    fn answered(&self, answered: Answered, now: Instant) {
+        let Answered { command, number, end } = answered;
+        match end {
+            Ok(answer) => {
+                let is_news = lock(&self.books[command]).renewed(number, &answer, now);
+                let mut state = self.state();
+                state.most_processes = state.most_processes.max(answer.processes);
+                if let Some((since, _)) = state.lost.take() {
+                    state.lost_for += now - since;
+                    tracing::info!("the quota's store answers again");
+                }
+                drop(state);
+                if is_news {
+                    self.changed.notify_one();
+                }
+            }
+            Err(error) => {
+                lock(&self.books[command]).lost(number);
+                self.failed(error, now);
+            }
+        }
+    }
+
+    fn failed(&self, error: QuotaError, now: Instant) {
+        let mut state = self.state();
+        match error {
+            QuotaError::Refused(refusal) => {
+                state.refusal.get_or_insert(refusal);
+                self.changed.notify_one();
+            }
+            QuotaError::Lost(why) => {
+                if state.lost.is_none() {
+                    tracing::debug!(why, "the quota's store does not answer");
+                    state.times_lost += 1;
+                }
+                let since = state.lost.take().map_or(now, |(since, _)| since);
+                state.lost = Some((since, why));
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Renews the leases of all APIs that are in use, until the quota is closed.
+async fn serve(shared: Arc<Shared>, mut store: Store) {
+    let mut asking = FuturesUnordered::new();
+    loop {
+        let now = Instant::now();
+        let mut looks_at = None;
+        for (command, book) in shared.books.iter() {
+            let mut book = lock(book);
+            match book.due(now) {
+                Some(at) if at <= now => asking.push(store.call(command, &book.renewal(now))),
+                Some(at) => looks_at = Some(looks_at.map_or(at, |other: Instant| other.min(at))),
+                None => {}
+            }
+        }
+        *lock(&shared.looks_at) = looks_at;
+        tokio::select! {
+            Some(answered) = asking.next() => {
+                store.heed(&answered);
+                shared.answered(answered, Instant::now());
+            }
+            () = async { sleep_until(looks_at.unwrap_or(now)).await }, if looks_at.is_some() => {}
+            () = shared.kick.notified() => {}
+            () = shared.closing.notified() => break,
+        }
+    }
+    let goodbyes: FuturesUnordered<_> = shared
+        .books
+        .iter()
+        .filter_map(|(command, book)| {
+            let mut book = lock(book);
+            (book.held() > 0 || book.processes() > 0).then(|| store.call(command, &book.farewell(Instant::now())))
+        })
+        .collect();
+    goodbyes.for_each(|_| std::future::ready(())).await;
+    shared.closed.notify_one();
+}
+
+/// The slots of one API. Its gate has it.
+#[derive(Debug)]
+pub struct Lease {
+    shared: Arc<Shared>,
+    command: Command,
+}
+
+impl Lease {
+    /// The requests per second of the API that all processes may send together.
+    #[must_use]
+    pub fn limit(&self) -> NonZeroU32 {
+        self.shared.limits[self.command]
+    }
+
+    /// The part of the limit that is this process's.
+    #[must_use]
+    pub fn share(&self, now: Instant) -> f64 {
+        self.book().share(now)
+    }
+
+    /// Whether a slot may be used now.
+    #[must_use]
+    pub fn room(&self, now: Instant) -> SlotRoom {
+        let mut book = self.book();
+        let room = book.room(now);
+        if room != SlotRoom::Now {
+            self.kick(&book, now);
+        }
+        room
+    }
+
+    /// A request has to wait for something else than a slot.
+    pub fn waits(&self, now: Instant) {
+        let mut book = self.book();
+        book.waits(now);
+        self.kick(&book, now);
+    }
+
+    /// Wakes the task if it would sleep for too long.
+    fn kick(&self, book: &LeaseBook, now: Instant) {
+        let Some(due) = book.due(now) else { return };
+        let mut looks_at = lock(&self.shared.looks_at);
+        if looks_at.is_none_or(|at| due < at) {
+            *looks_at = Some(due);
+            self.shared.kick.notify_one();
+        }
+    }
+
+    /// Takes the slot that [`Lease::room`] has just offered.
+    #[must_use]
+    pub fn take(&self, now: Instant) -> Ticket {
+        let slot = self.book().take(now);
+        Ticket { shared: Arc::clone(&self.shared), command: self.command, slot: Some(slot) }
+    }
+
+    /// What was written so far was written by `now`.
+    pub fn note_written(&self, now: Instant) {
+        self.book().note_written(now);
+    }
+
+    /// Records the pace of the gate, if the service slows it down.
+    pub fn note_pace(&self, per_s: Option<f64>) {
+        self.book().note_pace(per_s);
+    }
+
+    /// The service has refused a request as too fast, and `per_s` got through.
+    pub fn note_refusal(&self, per_s: f64, now: Instant) {
+        let mut book = self.book();
+        book.note_refusal(per_s);
+        self.kick(&book, now);
+    }
+
+    /// The pace that another process has found since the last call.
+    #[must_use]
+    pub fn heard_pace(&self) -> Option<FoundPace> {
+        self.book().heard_pace()
+    }
+
+    fn book(&self) -> MutexGuard<'_, LeaseBook> {
+        lock(&self.shared.books[self.command])
+    }
+}
+
+/// The slot of one request. It travels with the permit.
+#[derive(Debug)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    command: Command,
+    slot: Option<Slot>,
+}
+
+impl Ticket {
+    /// The request is about to be written.
+    pub fn uses(&mut self, now: Instant) -> Departure {
+        let Some(slot) = self.slot.take() else { return Departure::Leaves };
+        lock(&self.shared.books[self.command]).uses(slot, now)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            lock(&self.shared.books[self.command]).gives_up(slot);
+            self.shared.changed.notify_one();
+        }
+    }
+}

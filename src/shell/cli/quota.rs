@@ -1,0 +1,237 @@
+//! Determines the shared quota: the store with its password, the key, and the limits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+use super::flags::{QuotaFlags, QuotaLostFlag, QuotaRateFlag};
+use super::secret::read_secret;
+use crate::domain::command::{Command, PerCommand};
+use crate::io::gate::Rate;
+use crate::io::quota::{self, IfLost, QuotaError, QuotaRefusal, QuotaSettings, StoreAddress, Transport};
+use crate::shell::exit::ExitMessage;
+
+/// The environment variable for the URL, which may contain its password.
+pub(super) const VARIABLE: &str = "CHATLIFT_QUOTA";
+/// Source: the servers' documentation.
+const PORT: u16 = 6379;
+/// How long the first look at the store may take. Chosen: a run waits for a lost store anyway.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// The source of the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UrlSource {
+    Flag,
+    Variable,
+    ConfigFile,
+}
+
+impl UrlSource {
+    const fn name(self) -> &'static str {
+        match self {
+            UrlSource::Flag => "--quota",
+            UrlSource::Variable => VARIABLE,
+            UrlSource::ConfigFile => "quota of the configuration file",
+        }
+    }
+}
+
+/// The quota that the user has chosen, before it is known for which app.
+#[derive(Debug, Clone)]
+pub(super) struct QuotaChoice {
+    store: StoreAddress,
+    key: Option<String>,
+    rates: Vec<QuotaRateFlag>,
+    lost: Option<QuotaLostFlag>,
+}
+
+/// What is given besides the URL.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    pub(super) url: Option<(&'a String, UrlSource)>,
+    pub(super) flags: &'a QuotaFlags,
+    pub(super) password_file: Option<&'a Path>,
+    pub(super) ca_pem: Option<&'a Vec<u8>>,
+}
+
+/// # Errors
+/// An [`ExitMessage`] with exit code 2 for an invalid URL, or a password in a place that others can read. No message shows the URL, because
+/// it may contain a password.
+pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage> {
+    let flags = given.flags;
+    let Some((text, from)) = given.url else {
+        let has_more = flags.quota_key.is_some() || !flags.quota_rate.is_empty() || flags.quota_lost.is_some();
+        return if has_more || given.password_file.is_some() {
+            Err(ExitMessage::yours("more is said of a quota, and no quota is given", "give --quota redis://HOST:PORT/DB too"))
+        } else {
+            Ok(None)
+        };
+    };
+    let mut store = parse(text, from)?;
+    match (&store.password, given.password_file) {
+        (Some(_), _) if from != UrlSource::Variable => {
+            return Err(ExitMessage::yours(
+                format!("{} holds a password: others can read it there", from.name()),
+                format!("leave it out of the URL, and give --quota-password-file FILE, or put the whole URL into {VARIABLE}"),
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(ExitMessage::yours(format!("{VARIABLE} and --quota-password-file both hold a password"), "give one of them"));
+        }
+        (Some(_) | None, None) => {}
+        (None, Some(file)) => store.password = Some(read_secret(file)?),
+    }
+    if store.transport == Transport::Tls {
+        store.ca_pem = given.ca_pem.cloned();
+    }
+    Ok(Some(QuotaChoice { store, key: flags.quota_key.clone(), rates: flags.quota_rate.clone(), lost: flags.quota_lost }))
+}
+
+fn parse(text: &str, from: UrlSource) -> Result<StoreAddress, ExitMessage> {
+    let wrong = |why: &str| ExitMessage::yours(format!("{} {why}", from.name()), "write it like redis://quota.example.com:6379/0");
+    let url = Url::parse(text.trim()).map_err(|_| wrong("is not a URL"))?;
+    let transport = match url.scheme() {
+        "redis" => Transport::Plain,
+        "rediss" => Transport::Tls,
+        _ => return Err(wrong("must be a redis:// or rediss:// URL")),
+    };
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("names no server"))?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("must be scheme, host, port and database alone"));
+    }
+    let database = match url.path().trim_start_matches('/') {
+        "" => 0,
+        number => number.parse().ok().filter(|number| *number >= 0).ok_or_else(|| wrong("must name the database by its number"))?,
+    };
+    let decoded = |text: &str| {
+        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+        decoded.map(std::borrow::Cow::into_owned).map_err(|_| wrong("is not UTF-8"))
+    };
+    let user = decoded(url.username())?;
+    Ok(StoreAddress {
+        transport,
+        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: url.port().unwrap_or(PORT),
+        database,
+        user: (!user.is_empty()).then_some(user),
+        password: url.password().map(decoded).transpose()?.map(SecretString::from),
+        ca_pem: None,
+    })
+}
+
+/// A shared limit is one, so nothing may be sent without one. `flag` sets the rate.
+///
+/// # Errors
+/// An [`ExitMessage`] with exit code 2.
+pub(super) fn allows(flag: &str, rate: Option<Rate>) -> Result<(), ExitMessage> {
+    match rate {
+        Some(Rate::Unlimited) => Err(ExitMessage::yours(
+            format!("{flag} 0 (no limit) and a quota contradict each other"),
+            format!("leave {flag} out, or leave --quota out"),
+        )),
+        Some(Rate::PerSecond(_)) | None => Ok(()),
+    }
+}
+
+impl QuotaChoice {
+    /// The quota of this app.
+    pub(super) fn settings(&self, sdkappid: u64) -> QuotaSettings {
+        let limit = |command: Command| {
+            let given = self.rates.iter().rev().find(|given| given.api == command);
+            given.map_or(command.spec().calls_per_s, |given| given.per_s)
+        };
+        QuotaSettings {
+            store: self.store.clone(),
+            key: self.key.clone().unwrap_or_else(|| format!("chatlift:{{{sdkappid}}}")),
+            limits: PerCommand::new(limit),
+            if_lost: self.lost.map_or(IfLost::Wait, |QuotaLostFlag(per_s): QuotaLostFlag| IfLost::Alone(per_s)),
+        }
+    }
+}
+
+/// Looks at the store before anything is sent. A store that does not answer is waited for by the run itself.
+///
+/// # Errors
+/// An [`ExitMessage`] with exit code 2 if this process may not take part.
+pub(super) fn first_look(settings: &QuotaSettings) -> Result<(), ExitMessage> {
+    let runtime = super::run::runtime("the same command resumes")?;
+    match runtime.block_on(quota::check(settings, &Command::ALL, FIRST_LOOK)) {
+        Ok(others) => {
+            let with = match others {
+                0 => "no other process draws on it now".to_owned(),
+                1 => "1 other process draws on it now".to_owned(),
+                others => format!("{others} other processes draw on it now"),
+            };
+            tracing::info!("the limits are shared through {} ({}); {with}", settings.store, settings.key);
+            Ok(())
+        }
+        Err(QuotaError::Refused(refusal)) => Err(refused(&refusal, "nothing was sent")),
+        Err(QuotaError::Lost(why)) => {
+            let then = match settings.if_lost {
+                IfLost::Wait => "nothing is sent until it answers".to_owned(),
+                IfLost::Alone(per_s) => format!("until it answers, at most {per_s} requests/s are sent (--quota-lost)"),
+            };
+            tracing::warn!("the quota's store {} does not answer ({why}): {then}", settings.store);
+            Ok(())
+        }
+    }
+}
+
+/// The exit message of a process that may not take part.
+pub(super) fn refused(refusal: &QuotaRefusal, so_far: &str) -> ExitMessage {
+    let hint = match refusal {
+        QuotaRefusal::Password(_) => {
+            format!("give the password with --quota-password-file FILE, or in {VARIABLE} (redis://NAME:PASSWORD@HOST:PORT/DB)")
+        }
+        QuotaRefusal::Forbidden(_) => "docs/QUOTA.md lists what the user of the store must be allowed to do".to_owned(),
+        QuotaRefusal::Version { .. } => "use the same version of chatlift everywhere, or another --quota-key".to_owned(),
+        QuotaRefusal::Rate { api, stored, .. } => {
+            format!("all processes must name the same limit: --quota-rate {}={stored}, or another --quota-key", api.name())
+        }
+    };
+    ExitMessage::yours(format!("{refusal}; {so_far}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_the_store() {
+        let check = |text: &str, expected: &str| assert_eq!(parse(text, UrlSource::Flag).unwrap().to_string(), expected);
+        check("redis://127.0.0.1", "redis://127.0.0.1:6379/0");
+        check("redis://quota.example.com:7000/3", "redis://quota.example.com:7000/3");
+        check("rediss://name@quota.example.com/", "rediss://quota.example.com:6379/0");
+        for wrong in
+            ["quota.example.com", "http://h/0", "redis:///0", "redis://h/a", "redis://h/-1", "redis://h/0?x=1", "rediss://h/0#insecure"]
+        {
+            assert!(parse(wrong, UrlSource::Flag).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_stands_in_the_environment_or_in_a_file() {
+        let flags = QuotaFlags::default();
+        let url = "redis://:very-secret@h/0".to_owned();
+        let with = |from| resolve(&Given { url: Some((&url, from)), flags: &flags, password_file: None, ca_pem: None });
+        assert!(with(UrlSource::Variable).unwrap().unwrap().store.password.is_some());
+        for from in [UrlSource::Flag, UrlSource::ConfigFile] {
+            let word = with(from).unwrap_err().to_string();
+            assert!(word.contains("holds a password") && !word.contains("very-secret"), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_the_apps_and_limits_are_the_documented_ones() {
+        let flags = QuotaFlags { quota_rate: vec!["portrait_get=150".parse().unwrap()], ..QuotaFlags::default() };
+        let url = "redis://h/0".to_owned();
+        let given = Given { url: Some((&url, UrlSource::Flag)), flags: &flags, password_file: None, ca_pem: None };
+        let settings = resolve(&given).unwrap().unwrap().settings(1_400_000_000);
+        assert_eq!(settings.key, "chatlift:{1400000000}");
+        let limits =
+            [Command::AccountImport, Command::MultiaccountImport, Command::PortraitGet].map(|command| settings.limits[command].get());
+        assert_eq!(limits, [200, 100, 150]);
+    }
+}

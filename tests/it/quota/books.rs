@@ -1,0 +1,327 @@
+//! The books of several processes with the real script, on a clock of the test's own: processes stop and are killed, requests and answers
+//! are late or lost, connections take long, the store is flushed. Whatever happens, no second has more requests than the limit.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use chatlift::domain::verdict::Departure;
+use chatlift::io::quota::{IfLost, LeaseBook, Renewal, Renewed, SCRIPT, Slot, SlotRoom};
+use fastrand::Rng;
+use redis::{Connection, Value};
+use tokio::time::Instant;
+
+use crate::support::redis_server::RedisServer;
+
+const KEY: &str = "books";
+const STEP_US: u64 = 1_000;
+/// Source: the client.
+const ANSWER_MAX_US: u64 = 450_000;
+
+/// What makes a case hard.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    limit: u32,
+    processes: usize,
+    /// The longest time on the line in one direction.
+    line_us: u64,
+    /// One of so many renewals is lost on its way there, or back; 0: none.
+    lost_of: u64,
+    /// Processes stop for a while, or are killed and started anew.
+    stops: bool,
+    flushes: bool,
+    /// Requests may wait for their connections.
+    connects: bool,
+}
+
+/// What happens at a time.
+enum Event {
+    /// A renewal of the process with this number arrives at the store.
+    Arrives {
+        process: usize,
+        life: u32,
+        renewal: Renewal,
+        comes_back: bool,
+    },
+    /// Its answer arrives.
+    Answered {
+        process: usize,
+        life: u32,
+        number: u64,
+        answer: Box<Renewed>,
+    },
+    GivenUp {
+        process: usize,
+        life: u32,
+        number: u64,
+    },
+    /// A granted request has its connection.
+    Connected {
+        process: usize,
+        life: u32,
+        slot: Slot,
+    },
+}
+
+struct Process {
+    book: LeaseBook,
+    /// Changes when it is started anew.
+    life: u32,
+    stopped_until_us: u64,
+    /// What happened to it while it was stopped.
+    missed: Vec<Event>,
+}
+
+struct World<'a> {
+    trouble: Trouble,
+    random: Rng,
+    store: &'a mut Connection,
+    sum: String,
+    zero: Instant,
+    now_us: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    serial: u64,
+    processes: Vec<Process>,
+    sent_us: Vec<u64>,
+}
+
+impl World<'_> {
+    fn now(&self) -> Instant {
+        self.zero + Duration::from_micros(self.now_us)
+    }
+
+    fn at(&mut self, at_us: u64, event: Event) {
+        self.serial += 1;
+        self.events.insert((at_us, self.serial), event);
+    }
+
+    fn line_us(&mut self) -> u64 {
+        self.random.u64(50..=self.trouble.line_us)
+    }
+
+    fn happens(&mut self, of: u64) -> bool {
+        of > 0 && self.random.u64(0..of) == 0
+    }
+
+    fn step(&mut self) {
+        self.now_us += STEP_US;
+        while self.events.first_key_value().is_some_and(|((at_us, _), _)| *at_us <= self.now_us) {
+            let (_, event) = self.events.pop_first().unwrap();
+            self.take(event);
+        }
+        for process in 0..self.processes.len() {
+            self.trouble_of(process);
+            if self.processes[process].stopped_until_us <= self.now_us {
+                for event in std::mem::take(&mut self.processes[process].missed) {
+                    self.take(event);
+                }
+                self.works(process);
+            }
+        }
+        if self.trouble.flushes && self.happens(4_000) {
+            redis::cmd("DEL").arg(KEY).exec(self.store).unwrap();
+        }
+    }
+
+    fn trouble_of(&mut self, process: usize) {
+        if !self.trouble.stops || self.processes[process].stopped_until_us > self.now_us {
+            return;
+        }
+        if self.happens(3_000) {
+            self.processes[process].stopped_until_us = self.now_us + self.random.u64(1_000..2_500_000);
+        } else if self.happens(8_000) {
+            let life = self.processes[process].life + 1;
+            self.processes[process] = new_process(self.trouble.limit, life);
+            // Whoever is started anew is another one for the store.
+        }
+    }
+
+    /// A process sends what it can, and renews what is due.
+    fn works(&mut self, process: usize) {
+        let now = self.now();
+        let book = &mut self.processes[process].book;
+        if book.room(now) == SlotRoom::Now {
+            let slot = book.take(now);
+            let life = self.processes[process].life;
+            if self.trouble.connects && self.happens(5) {
+                let at_us = self.now_us + self.random.u64(0..900_000);
+                self.at(at_us, Event::Connected { process, life, slot });
+                return;
+            }
+            self.writes(process, slot);
+            return;
+        }
+        let book = &mut self.processes[process].book;
+        if book.due(now).is_some_and(|at| at <= now) {
+            let renewal = book.renewal(now);
+            let (life, number, sent_us) = (self.processes[process].life, renewal.number, self.now_us);
+            self.at(sent_us + ANSWER_MAX_US, Event::GivenUp { process, life, number });
+            let comes_back = !self.happens(self.trouble.lost_of);
+            if !self.happens(self.trouble.lost_of) {
+                let late_us = if self.happens(self.trouble.lost_of) { 700_000 } else { 0 };
+                let at_us = sent_us + self.line_us() + late_us;
+                self.at(at_us, Event::Arrives { process, life, renewal, comes_back });
+            }
+        }
+    }
+
+    fn writes(&mut self, process: usize, slot: Slot) {
+        let now = self.now();
+        let book = &mut self.processes[process].book;
+        if book.uses(slot, now) == Departure::Leaves {
+            self.sent_us.push(self.now_us);
+        }
+        self.processes[process].book.note_written(now);
+    }
+
+    fn take(&mut self, event: Event) {
+        let (process, life) = match event {
+            Event::Arrives { process, life, renewal, comes_back } => {
+                return self.arrives((process, life), &renewal, comes_back);
+            }
+            Event::Answered { process, life, .. } | Event::GivenUp { process, life, .. } | Event::Connected { process, life, .. } => {
+                (process, life)
+            }
+        };
+        if self.processes[process].life != life {
+            return;
+        }
+        if self.processes[process].stopped_until_us > self.now_us {
+            return self.processes[process].missed.push(event);
+        }
+        let now = self.now();
+        match event {
+            Event::Answered { number, answer, .. } => {
+                self.processes[process].book.renewed(number, &answer, now);
+            }
+            Event::GivenUp { number, .. } => self.processes[process].book.lost(number),
+            Event::Connected { slot, .. } => self.writes(process, slot),
+            Event::Arrives { .. } => unreachable!("it is taken above"),
+        }
+    }
+
+    fn arrives(&mut self, (process, life): (usize, u32), renewal: &Renewal, comes_back: bool) {
+        // The server's clock is another one.
+        let server_us = 1_700_000_000_000_000 + self.now_us;
+        redis::cmd("MSET").arg("seconds").arg(server_us / 1_000_000).arg("micros").arg(server_us % 1_000_000).exec(self.store).unwrap();
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.sum).arg(1).arg(KEY).arg(1).arg(self.trouble.limit).arg(format!("process {process}, life {life}"));
+        command
+            .arg(renewal.number)
+            .arg(renewal.entry)
+            .arg(renewal.kept)
+            .arg(renewal.wanted)
+            .arg(renewal.within_ms)
+            .arg(0)
+            .arg(0)
+            .arg(&renewal.waits_ms);
+        let Value::Array(items) = command.query(self.store).unwrap() else { panic!("it answers with a list") };
+        if matches!(&items[0], Value::BulkString(kind) if kind == b"stale") || !comes_back {
+            return;
+        }
+        let number = |item: &Value| if let Value::Int(number) = item { u64::try_from(*number).unwrap() } else { panic!("{item:?}") };
+        let answer = Renewed {
+            entry: number(&items[1]),
+            kept: number(&items[2]),
+            share: number(&items[4]),
+            lease: Duration::from_millis(number(&items[5])),
+            processes: number(&items[6]),
+            refusals: 0,
+            found_per_s: 0.0,
+            pace_per_s: None,
+            waits: items[11..].iter().map(|item| Duration::from_millis(number(item))).collect(),
+        };
+        let at_us = self.now_us + self.line_us();
+        self.at(at_us, Event::Answered { process, life, number: renewal.number, answer: Box::new(answer) });
+    }
+}
+
+fn new_process(limit: u32, life: u32) -> Process {
+    let book = LeaseBook::new(NonZeroU32::new(limit).unwrap(), limit, IfLost::Wait);
+    Process { book, life, stopped_until_us: 0, missed: Vec::new() }
+}
+
+/// The times at which requests left in so many seconds.
+fn sends(store: &mut Connection, trouble: Trouble, seed: u64, seconds: u64) -> Vec<u64> {
+    sends_with(store, SCRIPT, trouble, seed, seconds)
+}
+
+fn sends_with(store: &mut Connection, script: &str, trouble: Trouble, seed: u64, seconds: u64) -> Vec<u64> {
+    redis::cmd("DEL").arg(KEY).exec(store).unwrap();
+    let on_own_clock = script.replace("redis.call('TIME')", "redis.call('MGET', 'seconds', 'micros')");
+    assert_ne!(on_own_clock, script, "the script asks for the time");
+    let sum = redis::cmd("SCRIPT").arg("LOAD").arg(on_own_clock).query(store).unwrap();
+    let processes = (0..trouble.processes).map(|_| new_process(trouble.limit, 0)).collect();
+    let random = Rng::with_seed(seed);
+    let (zero, events, sent_us) = (Instant::now(), BTreeMap::new(), Vec::new());
+    let mut world = World { trouble, random, store, sum, zero, now_us: 0, events, serial: 0, processes, sent_us };
+    while world.now_us < seconds * 1_000_000 {
+        world.step();
+    }
+    world.sent_us
+}
+
+/// The first second with too many requests.
+fn too_many(sent_us: &[u64], limit: u32) -> Option<u64> {
+    let limit = limit as usize;
+    sent_us.windows(limit + 1).find(|calls| calls[limit] - calls[0] < 1_000_000).map(|calls| calls[0])
+}
+
+#[test]
+fn no_second_has_too_many_requests_whatever_happens() {
+    let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };
+    let mut store = server.connection();
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seeds: Vec<u64> = match number("CHATLIFT_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("CHATLIFT_CASES").unwrap_or(20)).map(|_| fastrand::u64(..)).collect(),
+    };
+    for seed in seeds {
+        let mut random = Rng::with_seed(seed);
+        let trouble = Trouble {
+            limit: random.u32(1..12),
+            processes: random.usize(1..6),
+            line_us: random.u64(100..120_000),
+            lost_of: random.choice([0, 3, 20]).unwrap(),
+            stops: random.bool(),
+            flushes: random.bool(),
+            connects: random.bool(),
+        };
+        let sent_us = sends(&mut store, trouble, seed, 40);
+        assert_eq!(too_many(&sent_us, trouble.limit), None, "CHATLIFT_SEED={seed}, {trouble:?}");
+        assert!(!sent_us.is_empty(), "CHATLIFT_SEED={seed}, {trouble:?}");
+    }
+}
+
+#[test]
+fn the_limit_is_used_by_one_and_by_several_near_and_far() {
+    let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };
+    let mut store = server.connection();
+    for (processes, line_us, least) in [(1, 2_000, 0.98), (3, 2_000, 0.98), (1, 50_000, 0.98), (3, 50_000, 0.95), (10, 2_000, 0.97)] {
+        let trouble = Trouble { limit: 200, processes, line_us, lost_of: 0, stops: false, flushes: false, connects: false };
+        let sent_us = sends(&mut store, trouble, 7, 20);
+        let used = sent_us.iter().filter(|at| **at >= 4_000_000).count() as f64 / (16.0 * 200.0);
+        eprintln!("{processes} processes, up to {line_us} µs one way: {used:.4} of the limit");
+        assert_eq!(too_many(&sent_us, 200), None);
+        assert!(used >= least, "{processes} processes at {line_us} µs: {used}");
+    }
+}
+
+#[test]
+fn a_script_with_a_fault_would_be_found() {
+    let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };
+    let mut store = server.connection();
+    let calm = Trouble { limit: 5, processes: 4, line_us: 60_000, lost_of: 6, stops: true, flushes: false, connects: true };
+    let faults = [
+        ("free[#free + 1] = run.ends_at + SECOND + MARGIN", "free[#free + 1] = run.ends_at", calm),
+        ("silent and SECOND + MARGIN or", "silent and 0 or", calm),
+        ("begin(now + CLOSED)", "begin(now)", Trouble { flushes: true, ..calm }),
+        ("local known = entry == own.since", "local known = true", calm),
+    ];
+    for (right, wrong, trouble) in faults {
+        let script = SCRIPT.replace(right, wrong);
+        assert_ne!(script, SCRIPT, "{right}");
+        let is_found = |seed| too_many(&sends_with(&mut store, &script, trouble, seed, 40), trouble.limit).is_some();
+        assert!((0..40).any(is_found), "{wrong}");
+    }
+}

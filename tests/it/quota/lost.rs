@@ -1,0 +1,138 @@
+//! A store that is lost, forgets, or refuses, and what becomes of the runs.
+
+use std::time::Duration;
+
+use super::processes::{LIMIT, Service, benches, start, stop};
+use crate::support::line::Line;
+use crate::support::redis_server::RedisServer;
+use crate::support::{CliFixture, SDKAPPID, passes, side_by_side};
+
+/// The longest time for which requests leave that were granted before. Source: the lease, and a busy machine's lateness.
+const LEASE: Duration = Duration::from_millis(950);
+/// How long nothing is granted by a store that may know less than was granted. Source: the contract, less a busy machine's lateness.
+const CLOSED: Duration = Duration::from_millis(1_400);
+
+/// How far the sandbox's clock may be from the test's. Chosen: it starts with a thread of its own.
+const CLOCKS_APART: Duration = Duration::from_millis(100);
+
+/// What happens to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// It hangs for a second.
+    Paused,
+    Flushed,
+    Restarted,
+    /// A replica is promoted.
+    Replaced,
+    /// It forgets the script.
+    ScriptForgotten,
+}
+
+/// Two runs with a store in trouble. In no second leave more requests than the limit, and afterwards it goes on.
+#[track_caller]
+fn check(trouble: Trouble) {
+    let Some(mut store) = RedisServer::start("a store in trouble") else { return };
+    let (service, benches, line) = (Service::new(), benches::<2>(), Line::new(store.port(), Duration::ZERO));
+    let replica = match trouble {
+        Trouble::Replaced => RedisServer::with("a replica", &["--replicaof", "127.0.0.1", &store.port().to_string()]),
+        Trouble::Paused | Trouble::Flushed | Trouble::Restarted | Trouble::ScriptForgotten => None,
+    };
+    let running = [0, 1].map(|number| start(&benches[number], &service, &line.url()));
+    service.gets(LIMIT);
+    let at = service.now();
+    let mut quiet_until = at + CLOSED;
+    match trouble {
+        Trouble::Paused => {
+            store.pause();
+            passes(Duration::from_millis(1_500));
+            quiet_until = service.now().saturating_sub(CLOCKS_APART);
+            store.go_on();
+        }
+        Trouble::Flushed => store.flush(),
+        Trouble::Restarted => {
+            store.kill();
+            store.restart();
+        }
+        Trouble::Replaced => {
+            let replica = replica.as_ref().unwrap();
+            store.kill();
+            redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut replica.connection()).unwrap();
+            line.leads_to(replica.port());
+        }
+        Trouble::ScriptForgotten => redis::cmd("SCRIPT").arg("FLUSH").exec(&mut store.connection()).unwrap(),
+    }
+    service.gets(LIMIT / 2);
+    running.into_iter().for_each(stop);
+    service.kept_to_the_limit();
+    if trouble != Trouble::ScriptForgotten {
+        assert_eq!(service.arrivals_in(at + LEASE, quiet_until), 0, "{trouble:?} at {at:?}");
+    }
+}
+
+#[test]
+fn a_store_that_hangs_forgets_or_is_replaced_never_lets_more_through() {
+    let troubles = [Trouble::Paused, Trouble::Flushed, Trouble::Restarted, Trouble::Replaced, Trouble::ScriptForgotten];
+    side_by_side(troubles, check);
+}
+
+#[test]
+fn a_lost_store_is_an_outage_of_no_row() {
+    let Some(mut store) = RedisServer::start("a store that is lost") else { return };
+    let (service, [bench]) = (Service::new(), benches());
+    let import = bench.quiet_import_into("users.csv", &service.sandbox.endpoint());
+    let running = import.args(&["--quota", &store.url(), "--max-outage", "2s"]).start();
+    service.gets(10);
+    store.kill();
+    let run = running.wait().exits(4).because("the quota's store was lost for longer than --max-outage");
+    assert!(run.rows.iter().all(|row| row.status == "imported"));
+    assert_eq!(run.summary["outcome"], "stopped");
+}
+
+#[test]
+fn without_its_store_a_run_goes_on_alone_if_it_may() {
+    let Some(mut store) = RedisServer::start("a run that goes on alone") else { return };
+    let (service, [bench]) = (Service::new(), benches());
+    let import = bench.quiet_import_into("users.csv", &service.sandbox.endpoint());
+    let running = import.args(&["--quota", &store.url(), "--quota-lost", "share=20"]).start();
+    service.gets(LIMIT / 2);
+    store.kill();
+    let lost = service.now();
+    passes(Duration::from_millis(3_700));
+    let alone = service.arrivals_in(lost + Duration::from_millis(1_600), lost + Duration::from_millis(3_600));
+    assert!((20..=41).contains(&alone), "{alone} in two seconds");
+    store.restart();
+    service.gets(LIMIT / 2);
+    stop(running);
+    service.kept_to_the_limit();
+}
+
+#[test]
+fn who_may_not_take_part_is_told_so_before_anything_is_sent() {
+    let Some(store) = RedisServer::with("a store with a password", &["--requirepass", "the-passphrase"]) else { return };
+    let service = Service::new();
+    let bench = CliFixture::with_users(3);
+    let import =
+        |url: &str| bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(&["--rate", "200"]).env("CHATLIFT_QUOTA", url);
+    let with_password = format!("redis://:the-passphrase@127.0.0.1:{}/0", store.port());
+    import(&store.url()).run().exits(2).because("refuses name or password").hints("--quota-password-file");
+    import(&with_password.replace("the-passphrase", "wrong")).run().exits(2).because("refuses name or password");
+    let flag = |args: &[&str]| bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(args);
+    let run = flag(&["--quota", &with_password]).run().exits(2).because("--quota holds a password");
+    assert!(!run.stderr.contains("the-passphrase"), "{}", run.stderr);
+    import(&with_password).args(&["--quota-rate", "account_import=0"]).run();
+    let run = bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).env("CHATLIFT_QUOTA", &with_password).at_any_rate().run();
+    run.exits(2).because("--rate 0 (no limit) and a quota contradict each other");
+    let mut client = redis::Client::open(with_password.as_str()).unwrap().get_connection().unwrap();
+    let hash = format!("chatlift:{{{SDKAPPID}}}:account_import");
+    // Another process is at work, with another limit or another version.
+    import(&with_password).run().exits(0);
+    let far = "9999999999999999";
+    for (field, other, here) in [("rate", "150", "200"), ("version", "2", "1")] {
+        let stored: String = redis::cmd("HGET").arg(&hash).arg(field).query(&mut client).unwrap();
+        redis::cmd("HSET").arg(&hash).arg(field).arg(other).arg("busy_until").arg(far).exec(&mut client).unwrap();
+        let run = import(&with_password).args(&["--restart"]).run().exits(2);
+        run.because(&format!("{other}{} there, {here}", if field == "rate" { " requests/s" } else { "" }));
+        redis::cmd("HSET").arg(&hash).arg(field).arg(stored).exec(&mut client).unwrap();
+    }
+    assert_eq!(service.arrivals().len(), 3);
+}

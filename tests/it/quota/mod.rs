@@ -1,0 +1,6 @@
+//! One limit for several processes, through a real server of Valkey or Redis that is really stopped, paused and flushed.
+
+mod books;
+mod lost;
+mod processes;
+mod script;

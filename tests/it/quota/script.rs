@@ -1,0 +1,224 @@
+//! The script alone, as the protocol's page describes it.
+
+use std::time::Duration;
+
+use chatlift::io::quota::SCRIPT;
+use redis::{Connection, Value};
+
+use crate::support::passes;
+use crate::support::redis_server::RedisServer;
+
+const KEY: &str = "chatlift:{1400000000}:account_import";
+
+/// A call of a process.
+#[derive(Clone)]
+struct Call<'a> {
+    version: &'a str,
+    rate: u64,
+    process: &'a str,
+    number: u64,
+    /// The entry that the process has heard of; by default the one that there is.
+    entry: Option<&'a str>,
+    kept: u64,
+    wanted: u64,
+    within_ms: u64,
+    /// Tenths per second, and whether a request was refused.
+    pace: (u64, bool),
+    waits_ms: Vec<u64>,
+}
+
+impl Default for Call<'_> {
+    fn default() -> Self {
+        Self {
+            version: "1",
+            rate: 6,
+            process: "a",
+            number: 1,
+            entry: None,
+            kept: 0,
+            wanted: 6,
+            within_ms: 2_000,
+            pace: (0, false),
+            waits_ms: Vec::new(),
+        }
+    }
+}
+
+/// The answer as text.
+fn say(connection: &mut Connection, call: &Call) -> Vec<String> {
+    let there: Option<String> = redis::cmd("HGET").arg(KEY).arg(format!("run:{}", call.process)).query(connection).unwrap();
+    let entry = there.as_deref().and_then(|run| run.split(' ').next_back()).unwrap_or("0");
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(SCRIPT)
+        .arg(1)
+        .arg(KEY)
+        .arg(call.version)
+        .arg(call.rate)
+        .arg(call.process)
+        .arg(call.number)
+        .arg(call.entry.unwrap_or(entry));
+    command.arg(call.kept).arg(call.wanted).arg(call.within_ms).arg(call.pace.0).arg(u8::from(call.pace.1)).arg(&call.waits_ms);
+    let Value::Array(items) = command.query(connection).unwrap() else { panic!("it answers with a list") };
+    let text = |item| match item {
+        Value::Int(number) => number.to_string(),
+        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    items.into_iter().map(text).collect()
+}
+
+/// Slots kept, granted, the fair share, and the waits of an answer.
+fn slots(answer: &[String]) -> (u64, u64, u64, Vec<u64>) {
+    assert_eq!(answer[0], "ok", "{answer:?}");
+    let number = |text: &String| text.parse().unwrap();
+    (number(&answer[2]), number(&answer[3]), number(&answer[4]), answer[11..].iter().map(number).collect())
+}
+
+/// A hash whose slots are all free, without the wait for it.
+fn open(connection: &mut Connection) {
+    say(connection, &Call { process: "opener", wanted: 0, ..Call::default() });
+    let now: (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    let free = vec![(now.0 * 1_000_000 + now.1).to_string(); 6].join(" ");
+    redis::cmd("HSET").arg(KEY).arg("free").arg(free).exec(connection).unwrap();
+}
+
+#[test]
+fn an_unknown_hash_is_closed_for_a_second_and_a_half_and_does_not_stay_for_ever() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    let answer = say(&mut connection, &Call::default());
+    let (kept, granted, share, waits) = slots(&answer);
+    assert_eq!((kept, granted, share, &answer[7]), (0, 6, 6, &"1500".to_owned()));
+    assert_eq!(waits, vec![1_500; 6]);
+    let left: i64 = redis::cmd("PTTL").arg(KEY).query(&mut connection).unwrap();
+    assert!(left > 0 && left <= 3_600_000, "{left}");
+    // After a flush, or with the data of another server, it is the same.
+    for trouble in ["flush", "server"] {
+        if trouble == "flush" {
+            server.flush();
+        } else {
+            redis::cmd("HSET").arg(KEY).arg("server").arg("another").exec(&mut connection).unwrap();
+        }
+        let answer = say(&mut connection, &Call { number: 2, kept: 6, ..Call::default() });
+        let (kept, granted, _, waits) = slots(&answer);
+        assert_eq!((kept, granted, waits), (0, 6, vec![1_500; 6]), "{trouble}");
+    }
+}
+
+#[test]
+fn slots_change_hands_one_second_after_their_use() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    let (_, granted, share, waits) = slots(&say(&mut connection, &Call::default()));
+    assert_eq!((granted, share, waits), (6, 6, vec![0; 6]));
+    // A second process finds nothing, and what it wants is known from then on.
+    let second = |number, kept| Call { process: "b", number, kept, ..Call::default() };
+    assert_eq!(slots(&say(&mut connection, &second(1, 0))).1, 0);
+    // Two slots are given back with their waits; of a third one nothing is heard: it counts as used just now.
+    let answer = say(&mut connection, &Call { number: 2, kept: 3, waits_ms: vec![400, 0], ..Call::default() });
+    assert_eq!(slots(&answer), (3, 0, 3, vec![]));
+    // In a cluster of one, the waits of another machine never go below what was said.
+    let (_, granted, _, waits) = slots(&say(&mut connection, &second(2, 0)));
+    assert_eq!((granted, waits[0]), (3, 0));
+    assert!((300..=400).contains(&waits[1]) && (900..=1_008).contains(&waits[2]), "{waits:?}");
+    // An earlier call that arrives late changes nothing.
+    assert_eq!(say(&mut connection, &Call { number: 1, kept: 6, ..Call::default() }), ["stale"]);
+    assert_eq!(slots(&say(&mut connection, &second(3, 3))), (3, 0, 3, vec![]));
+    // Only slots that are free soon enough are granted.
+    let third = Call { process: "c", within_ms: 100, ..Call::default() };
+    assert_eq!(slots(&say(&mut connection, &third)).1, 0);
+}
+
+#[test]
+fn what_a_process_keeps_from_before_its_entry_is_none_of_the_slots_that_it_has_there() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    let first = say(&mut connection, &Call::default())[1].clone();
+    server.flush();
+    // The answer that grants six slots of the new hash is lost, and the process still believes in those of the old one.
+    let answer = say(&mut connection, &Call { number: 2, entry: Some(&first), kept: 6, ..Call::default() });
+    assert_eq!(slots(&answer), (0, 6, 6, vec![1_500; 6]));
+    let answer = say(&mut connection, &Call { number: 3, entry: Some(&first), kept: 6, ..Call::default() });
+    assert_eq!(slots(&answer).0, 0);
+    let second = answer[1].clone();
+    assert_ne!(first, second);
+    assert_eq!(slots(&say(&mut connection, &Call { number: 4, entry: Some(&second), kept: 6, ..Call::default() })).0, 6);
+}
+
+#[test]
+fn a_silent_process_loses_its_slots_a_second_and_a_half_after_its_last_word() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    assert_eq!(slots(&say(&mut connection, &Call::default())).1, 6);
+    passes(Duration::from_millis(510));
+    let (_, granted, share, waits) = slots(&say(&mut connection, &Call { process: "b", ..Call::default() }));
+    assert_eq!((granted, share), (6, 6));
+    assert!(waits.iter().all(|wait| (600..=1_000).contains(wait)), "half a second of lease and a second, less what has passed: {waits:?}");
+    // It holds nothing any more, whatever it says.
+    assert_eq!(slots(&say(&mut connection, &Call { number: 2, kept: 6, ..Call::default() })).0, 0);
+}
+
+#[test]
+fn shares_are_fair_and_what_one_leaves_goes_to_the_others() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    let mut share = |process, number, wanted| slots(&say(&mut connection, &Call { process, number, wanted, ..Call::default() })).2;
+    assert_eq!(share("a", 1, 6), 6);
+    assert_eq!(share("b", 1, 1), 1);
+    assert_eq!(share("a", 2, 6), 5);
+    assert_eq!(share("c", 1, 6), 3);
+    assert_eq!((share("a", 3, 6), share("b", 2, 1), share("b", 3, 0)), (2, 1, 0));
+    assert_eq!(share("a", 4, 6), 3);
+}
+
+#[test]
+fn other_versions_and_other_limits_are_refused_with_both_while_anyone_is_at_work() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    say(&mut connection, &Call::default());
+    assert_eq!(say(&mut connection, &Call { version: "2", ..Call::default() }), ["version", "1", "2"]);
+    assert_eq!(say(&mut connection, &Call { rate: 7, ..Call::default() }), ["rate", "6", "7"]);
+    // Once all have ended, and the last second is over, the hash is anyone's.
+    say(&mut connection, &Call { number: 2, wanted: 0, waits_ms: vec![100; 6], ..Call::default() });
+    passes(Duration::from_millis(110));
+    let (_, granted, _, waits) = slots(&say(&mut connection, &Call { rate: 7, wanted: 7, process: "b", ..Call::default() }));
+    assert_eq!((granted, waits), (7, vec![0; 7]));
+}
+
+#[test]
+fn the_pace_that_one_finds_is_told_to_all() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    let pace = |answer: &[String]| answer[8..11].to_vec();
+    assert_eq!(pace(&say(&mut connection, &Call::default())), ["0", "0", "0"]);
+    assert_eq!(pace(&say(&mut connection, &Call { number: 2, pace: (31, true), ..Call::default() })), ["1", "31", "31"]);
+    assert_eq!(pace(&say(&mut connection, &Call { process: "b", ..Call::default() })), ["1", "31", "31"]);
+    assert_eq!(pace(&say(&mut connection, &Call { number: 3, pace: (40, false), ..Call::default() })), ["1", "31", "40"]);
+}
+
+#[test]
+fn a_call_costs_the_server_well_under_a_millisecond() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    let processes: Vec<String> = (0..10).map(|number| format!("process-{number}")).collect();
+    let mut call = |process, number, kept| say(&mut connection, &Call { process, number, kept, rate: 200, wanted: 200, ..Call::default() });
+    let mut kept = [0; 10];
+    for round in 0..50 {
+        for (process, kept) in processes.iter().zip(&mut kept) {
+            let (has, granted, share, _) = slots(&call(process, round, *kept));
+            *kept = (has + granted).min(share);
+        }
+    }
+    assert_eq!(kept.iter().sum::<u64>(), 200);
+    let text: String = redis::cmd("INFO").arg("commandstats").query(&mut server.connection()).unwrap();
+    let line = text.lines().find(|line| line.starts_with("cmdstat_eval:")).unwrap();
+    let usec: f64 = line.split("usec_per_call=").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    eprintln!("a call costs {usec} µs");
+    assert!(usec < 500.0, "{line}");
+}
