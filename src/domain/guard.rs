@@ -9,6 +9,7 @@ mod figures;
 pub use bound::{Bound, Percent};
 pub use figures::{Filled, GuardInput, LATELY_MS, NewColumns, PastRun, most_held};
 
+use crate::domain::figures::count;
 use crate::domain::profile::ProfileField;
 use crate::domain::tag::Tag;
 
@@ -135,12 +136,15 @@ fn bound(guard: Guard, limits: &GuardLimits) -> String {
 
 fn found(guard: Guard, figures: &GuardInput) -> String {
     let GuardInput { filled, distinct, held, present, most_held, updates, due, .. } = figures;
+    let [distinct, held, present, most_held, updates, due] =
+        [distinct, held, present, most_held, updates, due].map(|number| count(*number));
+    let valid = count(filled.valid);
     match guard {
-        Guard::Empty => format!("{} valid rows", filled.valid),
+        Guard::Empty => format!("{valid} valid rows"),
         Guard::Shrunk => format!("{present} of {held} known accounts; {distinct} distinct valid UserIDs, {most_held} known lately"),
         Guard::Blanked => {
-            let nick = filled.with[ProfileField::Nick];
-            format!("{nick} of {} valid rows have a nickname, {} an avatar", filled.valid, filled.with[ProfileField::FaceUrl])
+            let [nick, face_url] = [ProfileField::Nick, ProfileField::FaceUrl].map(|field| count(filled.with[field]));
+            format!("{nick} of {valid} valid rows have a nickname, {face_url} an avatar")
         }
         Guard::Updates => format!("{updates} updates, {held} known accounts"),
         Guard::Cut => if figures.ends_with_newline { "it does" } else { "it does not" }.to_owned(),

@@ -1,9 +1,8 @@
 //! The page of a command: what keeps it up to date, serves it (`--status`) and writes it (`--report`).
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -11,9 +10,9 @@ use tokio::time::Instant;
 use super::atomic::{self, Readers};
 use super::flags::PageFlags;
 use crate::domain::target::{SANDBOX, Target};
+use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::{self};
 use crate::io::roster::{Format, InputFile, Roster};
 use crate::shell::exit::ExitMessage;
 use crate::shell::page::server::{Anywhere, Hosts, SharedPage, StatusServer, locked};
@@ -22,6 +21,11 @@ use crate::shell::screen::end_summary::Figures;
 
 /// How often a report is written while the run lasts. Source: the contract of the report.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// A thread that has not written its report by then is held up by the end of the process. Chosen: results of some 100 MB are read by then.
+const HELD_UP_AFTER: Duration = Duration::from_secs(5);
+/// How often to look whether it has. Chosen: nobody notices it.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Keeps the page up to date, if anybody wants one.
 #[derive(Debug, Clone, Default)]
@@ -86,8 +90,9 @@ impl PageShow {
         let page = Arc::new(Mutex::new(page));
         let examples = if flags.report_anonymous { Examples::LeftOut } else { Examples::Shown };
         let report = flags.report.clone().map(|path| {
-            let reasons = Mutex::new(Reasons::of(results.results.clone()));
-            Arc::new(ReportFile { path, examples, page: Arc::clone(&page), run: results.run, reasons })
+            let ResultsOfRun { results, run } = results;
+            let reasons = Mutex::new(Reasons::of(results.clone()));
+            Arc::new(ReportFile { path, examples, page: Arc::clone(&page), results, run, reasons })
         });
         Self { watch: PageWatch(Some(page)), server: Mutex::default(), report, minutes: Mutex::default() }
     }
@@ -158,24 +163,44 @@ struct ReportFile {
     path: PathBuf,
     examples: Examples,
     page: SharedPage,
+    results: PathBuf,
     run: Option<RunPaths>,
     reasons: Mutex<Reasons>,
 }
 
 impl ReportFile {
     fn write(&self, results: Completeness) -> std::io::Result<()> {
-        // Whoever writes first finishes first.
-        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, mut read_anew);
+        let reasons = if let Some(reasons) = self.reasons_in_time() {
+            known = reasons;
+            &mut *known
+        } else {
+            read_anew = Reasons::of(self.results.clone());
+            &mut read_anew
+        };
         let snapshot = locked(&self.page).clone();
         // A command that has rejected nothing may have found the results of another run.
         if snapshot.rejected() > 0
-            && let Err(error) = self.read_on(&mut reasons, results)
+            && let Err(error) = self.read_on(reasons, results)
         {
             tracing::warn!("the report lacks examples: {error}");
         }
         let audience = Audience::File { reasons: (snapshot.rejected() > 0).then_some(&*reasons), examples: self.examples };
         let html = html(&snapshot, audience, Instant::now());
         atomic::write(&self.path, Readers::Owner, |out| out.write_all(html.as_bytes()))
+    }
+
+    /// What was read so far; `None` if a thread keeps it that was held up by the end of the process.
+    fn reasons_in_time(&self) -> Option<MutexGuard<'_, Reasons>> {
+        let began = Instant::now();
+        loop {
+            match self.reasons.try_lock() {
+                Ok(reasons) => return Some(reasons),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if began.elapsed() >= HELD_UP_AFTER => return None,
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(LOOK_EVERY),
+            }
+        }
     }
 
     fn read_on(&self, reasons: &mut Reasons, results: Completeness) -> std::io::Result<()> {
@@ -194,31 +219,32 @@ impl ReportFile {
 /// A thread that writes the report every minute. Dropping it ends it.
 struct Minutes {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed by the thread when it ends.
+    ended: Receiver<()>,
 }
 
 impl Minutes {
     /// `None` if there is no thread to be had: the report is written at the end then.
     fn begin(report: Arc<ReportFile>) -> Option<Self> {
         let (stop, stopped) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
         let write = move || {
+            let _end = end;
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(REPORT_EVERY) {
                 if let Err(error) = report.write(Completeness::Growing) {
                     tracing::warn!("cannot write the report {}: {error}", report.path.display());
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("report".to_owned()).spawn(write).ok()?;
-        Some(Self { stop: Some(stop), thread: Some(thread) })
+        std::thread::Builder::new().name("report".to_owned()).spawn(write).ok()?;
+        Some(Self { stop: Some(stop), ended })
     }
 }
 
 impl Drop for Minutes {
     fn drop(&mut self) {
         self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // It has nothing to tell.
-            let _ = thread.join();
-        }
+        // When a signal ends the process, a thread that was about to make a file is held up for good. It is not waited for then.
+        let _ = self.ended.recv_timeout(HELD_UP_AFTER);
     }
 }

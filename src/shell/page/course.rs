@@ -5,7 +5,7 @@ use std::time::Duration;
 use plotters::style::RGBColor;
 
 use super::axis::Axis;
-use super::plot::{Chart, FIRST, FORECAST, FOURTH, Fill, Form, LIMIT, Line, NARROW, SECOND, Span, THIRD, WIDE, attribute};
+use super::plot::{Chart, FIRST, FORECAST, FOURTH, Form, LIMIT, Line, NARROW, SECOND, Span, THIRD, WIDE, attribute};
 use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::domain::series::{PhaseKind, Point};
@@ -57,11 +57,19 @@ pub(super) struct Forecast {
     pub(super) rows_total: u64,
 }
 
-/// The plots of these points.
-pub(super) fn plots(points: &[Point], forecast: Option<Forecast>) -> Vec<Plot> {
+/// What a run gets done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unit {
+    pub(super) noun: &'static str,
+    /// The verb, in the past.
+    pub(super) done: &'static str,
+}
+
+/// The plots of these points; so much was done when the first one began.
+pub(super) fn plots(points: &[Point], before: (u64, Unit), forecast: Option<Forecast>) -> Vec<Plot> {
     let Some(last) = points.last() else { return Vec::new() };
     let (to_s, spans) = (last.to.as_secs_f64(), spans(points));
-    let mut plots = vec![calls(points, to_s, &spans), rows(points, forecast, &spans)];
+    let mut plots = vec![calls(points, to_s, &spans), rows((points, before), forecast, &spans)];
     plots.extend(latency(points, to_s, &spans));
     plots
 }
@@ -96,10 +104,10 @@ fn calls(points: &[Point], to_s: f64, spans: &[Span]) -> Plot {
         let limit = limit(points, command);
         let highest = limit.iter().flatten().map(|(_, limit)| *limit).fold(0.0, f64::max);
         if highest > 0.0 && limits_s.iter().all(|known: &f64| (known - highest).abs() > SAME_LIMIT) {
-            lines.push(Line { key: LIMIT, pieces: limit, fill: Fill::Nothing });
+            lines.push(Line { key: LIMIT, pieces: limit });
             limits_s.push(highest);
         }
-        lines.push(Line { key, pieces: vec![stairs(points, |point| point.calls_per_s(command))], fill: Fill::Tinted });
+        lines.push(Line { key, pieces: vec![stairs(points, |point| point.calls_per_s(command))] });
         legend.push(Legend::new(key, format!("{}, {}", command.name(), figures::counted(count, "request"))));
     }
     if !limits_s.is_empty() {
@@ -145,26 +153,26 @@ fn straightened(piece: &mut Vec<(f64, f64)>) {
     });
 }
 
-fn rows(points: &[Point], forecast: Option<Forecast>, spans: &[Span]) -> Plot {
+fn rows((points, (rows_before, unit)): (&[Point], (u64, Unit)), forecast: Option<Forecast>, spans: &[Span]) -> Plot {
     let (first, last) = (&points[0], &points[points.len() - 1]);
-    let begun_with = if first.calls.iter().all(|(_, calls)| *calls == 0) { first.rows } else { 0 };
-    let start = (first.from.as_secs_f64(), begun_with as f64);
+    let start = (first.from.as_secs_f64(), rows_before as f64);
     let done: Vec<(f64, f64)> = [start].into_iter().chain(points.iter().map(|point| (point.to.as_secs_f64(), point.rows as f64))).collect();
     let now = (last.to.as_secs_f64(), last.rows as f64);
-    let mut lines = vec![Line { key: FIRST, pieces: vec![done], fill: Fill::Tinted }];
-    let mut legend = vec![Legend::new(FIRST, format!("{} processed", figures::counted(last.rows, "row")))];
+    let mut lines = vec![Line { key: FIRST, pieces: vec![done] }];
+    let mut legend = vec![Legend::new(FIRST, format!("{} {}", figures::counted(last.rows, unit.noun), unit.done))];
     let (mut to_s, mut most) = now;
     let mut ahead = String::new();
     if let Some(Forecast { left, rows_total }) = forecast {
         (to_s, most) = (now.0 + left.as_secs_f64(), most.max(rows_total as f64));
-        lines.push(Line { key: FORECAST, pieces: vec![vec![now, (to_s, rows_total as f64)]], fill: Fill::Nothing });
-        ahead = format!(" The forecast is {} in about {}.", figures::counted(rows_total, "row"), whole(left));
+        lines.push(Line { key: FORECAST, pieces: vec![vec![now, (to_s, rows_total as f64)]] });
+        ahead = format!(" The forecast is {} in about {}.", figures::counted(rows_total, unit.noun), whole(left));
         legend.push(Legend::new(FORECAST, format!("forecast: {} more", whole(left))));
     }
+    let title = if unit.noun == "row" { "Rows processed" } else { "UserIDs asked" };
     let after = figures::duration(Duration::from_secs_f64(now.0));
-    let description = format!("Rows processed over time: {} after {after}.{ahead}", figures::counted(last.rows, "row"));
+    let description = format!("{} {} after {after}.{ahead}", figures::counted(last.rows, unit.noun), unit.done);
     let chart = Chart { to_s, values: Axis::numbers(most, 1.0), lines, spans: spans.to_vec() };
-    plot("rows", "Rows processed", description, (&chart, legend))
+    plot("rows", title, description, (&chart, legend))
 }
 
 /// A duration without tenths of a second.
@@ -190,7 +198,7 @@ fn latency(points: &[Point], to_s: f64, spans: &[Span]) -> Option<Plot> {
             }
             places
         };
-        Line { key, pieces: pieces.map(places).collect(), fill: Fill::Nothing }
+        Line { key, pieces: pieces.map(places).collect() }
     };
     let lines = vec![line(THIRD, |latency| latency.p99), line(FOURTH, |latency| latency.p95), line(FIRST, |latency| latency.p50)];
     let legend = vec![
@@ -221,6 +229,8 @@ mod tests {
     use crate::domain::call_stats::{CallsSoFar, LatencyCounts};
     use crate::domain::series::{Sample, Series};
 
+    const ROWS: Unit = Unit { noun: "row", done: "processed" };
+
     /// A run of so many seconds at 100 requests a second that waits for the service in the middle.
     fn points(seconds: u64) -> Vec<Point> {
         let mut series = Series::new(0);
@@ -241,13 +251,13 @@ mod tests {
 
     #[test]
     fn the_plots_of_a_run_say_in_words_what_they_show() {
-        let plots = plots(&points(60), Some(Forecast { left: Duration::from_secs(30), rows_total: 9_000 }));
+        let plots = plots(&points(60), (0, ROWS), Some(Forecast { left: Duration::from_secs(30), rows_total: 9_000 }));
         let said: Vec<(&str, &str)> = plots.iter().map(|plot| (plot.id, plot.description.as_str())).collect();
         assert_eq!(
             said,
             [
                 ("calls", "Requests a second to each API over 1m 0s: 5,000 requests to account_import. The highest value is 200.0."),
-                ("rows", "Rows processed over time: 5,000 rows after 1m 0s. The forecast is 9,000 rows in about 30s."),
+                ("rows", "5,000 rows processed after 1m 0s. The forecast is 9,000 rows in about 30s."),
                 (
                     "latency",
                     "How long answers took, on a logarithmic scale: the median is 20 ms at its lowest, the 99th percentile 20 ms at its highest."
@@ -267,6 +277,6 @@ mod tests {
 
     #[test]
     fn a_run_without_points_has_no_plots() {
-        assert!(plots(&[], None).is_empty());
+        assert!(plots(&[], (0, ROWS), None).is_empty());
     }
 }

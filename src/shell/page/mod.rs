@@ -150,6 +150,8 @@ impl RunPage {
     pub fn begins(&mut self, start: Start, before: OutcomeCounts, now: Instant) {
         (self.start, self.before, self.rows_done) = (start, before, start.rows_done);
         self.pace = RecentPace::new(now);
+        let sample = Sample { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
+        self.series.note(now - self.began, &sample);
         if let Figures::Rows(summary) = &mut self.figures {
             (summary.resumed_at_row, summary.tally) = (start.rows_done, before);
         }

@@ -9,8 +9,8 @@ use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
 use plotters::element::{Rectangle, Text};
-use plotters::series::{AreaSeries, LineSeries};
-use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor, ShapeStyle};
+use plotters::series::LineSeries;
+use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor};
 
 use super::axis::Axis;
 use crate::domain::series::PhaseKind;
@@ -21,8 +21,6 @@ const FINE: u32 = 4;
 const CHAR_WIDTH: f64 = 0.62;
 /// plotters takes the height of a line of text where SVG has that of a font, and divides by this.
 const LINE_HEIGHT: f64 = 1.24;
-/// Chosen: the shade of a phase is seen through it.
-const AREA_OPACITY: f64 = 0.09;
 
 /// Colours by which the stylesheet knows what an element is; as they are, they are those of light pages.
 pub(super) const FIRST: RGBColor = RGBColor(0x1d, 0x4e, 0xd8);
@@ -69,14 +67,6 @@ const MARGIN: u32 = 10;
 pub(super) struct Line {
     pub(super) key: RGBColor,
     pub(super) pieces: Vec<Vec<(f64, f64)>>,
-    pub(super) fill: Fill,
-}
-
-/// Whether the area below a line is tinted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fill {
-    Tinted,
-    Nothing,
 }
 
 /// A time in one phase, in seconds since the start.
@@ -137,7 +127,7 @@ impl Chart {
             self.name(&mut chart, span, form)?;
         }
         for line in &self.lines {
-            self.line(&mut chart, line)?;
+            Self::line(&mut chart, line)?;
         }
         Ok(())
     }
@@ -170,13 +160,9 @@ impl Chart {
         Ok(())
     }
 
-    fn line<'a>(&self, chart: &mut Context<'a, '_>, line: &Line) -> Drawn<SVGBackend<'a>> {
+    fn line<'a>(chart: &mut Context<'a, '_>, line: &Line) -> Drawn<SVGBackend<'a>> {
         for piece in &line.pieces {
-            let points = piece.iter().copied();
-            if line.fill == Fill::Tinted {
-                chart.draw_series(AreaSeries::new(points.clone(), self.values.from(), line.key.mix(AREA_OPACITY)))?;
-            }
-            chart.draw_series(LineSeries::new(points, stroke(line.key)))?;
+            chart.draw_series(LineSeries::new(piece.iter().copied(), line.key.stroke_width(2 * FINE)))?;
         }
         Ok(())
     }
@@ -184,10 +170,6 @@ impl Chart {
 
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as plotters::backend::DrawingBackend>::ErrorType>>;
 type Context<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
-
-fn stroke(key: RGBColor) -> ShapeStyle {
-    key.stroke_width(2 * FINE)
-}
 
 fn font() -> FontDesc<'static> {
     FontDesc::new(FontFamily::SansSerif, f64::from(FONT * FINE) * LINE_HEIGHT, FontStyle::Normal)
@@ -204,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_line_is_drawn_where_its_values_are() {
-        let line = Line { key: FIRST, pieces: vec![vec![(0.0, 0.0), (50.0, 100.0), (100.0, 0.0)]], fill: Fill::Nothing };
+        let line = Line { key: FIRST, pieces: vec![vec![(0.0, 0.0), (50.0, 100.0), (100.0, 0.0)]] };
         let spans = vec![Span { phase: PhaseKind::Waiting, from_s: 50.0, to_s: 100.0 }];
         let chart = Chart { to_s: 100.0, values: Axis::numbers(100.0, 1.0), lines: vec![line], spans };
         let (svg, view) = chart.draw(WIDE);

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::course::{self, Forecast, Plot, called, plots, whole};
+use super::course::{self, Forecast, Plot, Unit, called, plots, whole};
 use super::reasons::{Reason, Reasons};
 use super::{PageEnd, RunPage};
 use crate::domain::code_meaning::meaning;
@@ -28,6 +28,8 @@ use crate::shell::terminal::printable;
 const TABLE_ROWS_MAX: usize = 60;
 /// Phases that are listed one by one. Chosen.
 const SPANS_MAX: usize = 20;
+/// Shorter times in a phase are not listed. Chosen: durations are shown in tenths of a second.
+const LISTED_FROM: Duration = Duration::from_millis(100);
 /// Most characters of a foreign value that are shown. Chosen: a UserID in full, and the gist of a message.
 const VALUE_MAX: usize = 200;
 const STYLE: &str = include_str!("templates/page.css");
@@ -167,7 +169,11 @@ pub fn html(page: &RunPage, audience: Audience<'_>, now: Instant) -> String {
         cards,
         bar,
         facts: facts(page, &figures, now),
-        plots: if page.end.is_some() && called(&points).is_empty() { Vec::new() } else { plots(&points, forecast(page)) },
+        plots: if page.end.is_some() && called(&points).is_empty() {
+            Vec::new()
+        } else {
+            plots(&points, (page.start.rows_done, unit(page)), forecast(page))
+        },
         phases: phases(&page.series, &points),
         table: data_table(&page.series),
         apis: apis(&figures),
@@ -210,13 +216,31 @@ fn ending(page: &RunPage, audience: Audience<'_>) -> Ending {
     match (&page.end, audience) {
         (None, _) => running(page, audience),
         (Some(end), Audience::Live) => Ending { sentence: "The run is over.".to_owned(), hint: None, ..ended(end, page.subject.command) },
+        (Some(end), Audience::File { examples: Examples::LeftOut, .. }) if may_name_somebody(end.exit) => Ending {
+            sentence: "The message is left out, since it may name a UserID (--report-anonymous).".to_owned(),
+            hint: None,
+            ..ended(end, page.subject.command)
+        },
         (Some(end), Audience::File { .. }) => ended(end, page.subject.command),
     }
 }
 
+/// Whether the message of such an end may have words of the service, or the name of a canary.
+const fn may_name_somebody(exit: Exit) -> bool {
+    match exit {
+        Exit::Stopped | Exit::Refused | Exit::Guarded | Exit::OfProgram(_) => true,
+        Exit::Done | Exit::SomeRowsRejected | Exit::Fatal | Exit::UserError | Exit::Busy => false,
+    }
+}
+
 fn running(page: &RunPage, audience: Audience<'_>) -> Ending {
-    let told =
-        |words: &str| if words.is_empty() || matches!(audience, Audience::Live) { String::new() } else { format!(": {}", shown(words)) };
+    let told = |words: &str| {
+        if words.is_empty() || !matches!(audience, Audience::File { examples: Examples::Shown, .. }) {
+            String::new()
+        } else {
+            format!(": {}", shown(words))
+        }
+    };
     let (tone, mark, badge, sentence) = match page.phase {
         PhaseKind::Planning => ("busy", "…", "Planning", format!("{}; no request has been sent yet.", page.doing)),
         PhaseKind::Running => ("busy", "▶", "Running", "Requests get through.".to_owned()),
@@ -259,8 +283,13 @@ fn progress(page: &RunPage) -> Option<ProgressView> {
     let total = page.to_do().filter(|_| page.end.is_none())?;
     let done = page.rows_done.min(total);
     let left = page.left.map_or(String::new(), |left| format!(", about {} left", whole(left)));
-    let unit = if page.subject.command == "verify" { "UserIDs asked" } else { "rows processed" };
-    Some(ProgressView { done, total, words: format!("{} of {} {unit}{left}", count(done), count(total)) })
+    let Unit { noun, done: verb } = unit(page);
+    Some(ProgressView { done, total, words: format!("{} of {} {verb}{left}", count(done), counted(total, noun)) })
+}
+
+/// What the run gets done.
+fn unit(page: &RunPage) -> Unit {
+    if page.subject.command == "verify" { Unit { noun: "UserID", done: "asked" } } else { Unit { noun: "row", done: "processed" } }
 }
 
 fn forecast(page: &RunPage) -> Option<Forecast> {
@@ -378,7 +407,7 @@ fn phases(series: &Series, points: &[Point]) -> Vec<(&'static str, String, Strin
         (span.phase.name(), format!("from {} to {} after the start", since_start(span.from_s), since_start(span.to_s)), lasted)
     });
     let in_all = PhaseKind::ALL.map(|phase| (phase.name(), "in all".to_owned(), series.time_in(phase)));
-    let in_all = in_all.into_iter().filter(|(_, _, time)| !time.is_zero());
+    let in_all = in_all.into_iter().filter(|(_, _, time)| *time >= LISTED_FROM);
     listed.chain(in_all.map(|(name, words, time)| (name, words, figures::duration(time)))).collect()
 }
 
@@ -440,7 +469,7 @@ fn guard_row(judged: &Judged, audience: Audience<'_>) -> GuardRow {
         GuardVerdict::Passed => ("good", "✓ passed".to_owned()),
         GuardVerdict::Allowed => ("warn", "! would have failed, but is switched off".to_owned()),
         GuardVerdict::Tripped { override_hint } if names_nobody => {
-            ("bad", format!("✕ failed; {} lets the run through", shown(override_hint)))
+            ("bad", format!("✕ failed. To let the run through: {}", shown(override_hint)))
         }
         GuardVerdict::Tripped { .. } => ("bad", "✕ failed".to_owned()),
     };
