@@ -63,6 +63,34 @@ pub enum RunPhase {
     Draining,
 }
 
+/// What this process had of a limit that it shares with others.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct QuotaStats {
+    /// Processes that take part now, this one included, and the most at a time.
+    pub processes: u64,
+    pub most_processes: u64,
+    /// Requests per second that are this process's now.
+    pub here_per_s: u64,
+    /// How often the store was lost, and for how long in all.
+    pub times_lost: u64,
+    pub lost_for: Duration,
+    /// Requests that left without the store's consent, because the user allows it.
+    pub alone: u64,
+}
+
+impl QuotaStats {
+    /// Adds the counts of an earlier phase of this process.
+    fn after(self, earlier: QuotaStats) -> Self {
+        Self {
+            most_processes: self.most_processes.max(earlier.most_processes),
+            times_lost: self.times_lost + earlier.times_lost,
+            lost_for: self.lost_for + earlier.lost_for,
+            alone: self.alone + earlier.alone,
+            ..self
+        }
+    }
+}
+
 /// The requests of this process.
 #[derive(Debug, Clone)]
 pub struct CallStats {
@@ -73,6 +101,8 @@ pub struct CallStats {
     pub mean_per_s: f64,
     /// Answers by code; 0 is success.
     pub codes: BTreeMap<i64, u64>,
+    /// `None` if the limit is this process's own.
+    pub quota: Option<QuotaStats>,
     /// Milliseconds from the gate to the end of the answer.
     latency_ms: Histogram<u64>,
 }
@@ -134,7 +164,7 @@ fn percentiles<T: Counter>(latency_ms: &Histogram<T>) -> Latency {
 impl Default for CallStats {
     fn default() -> Self {
         let latency_ms = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("the bounds are ordered and two digits are allowed");
-        Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), latency_ms }
+        Self { apis: PerCommand::default(), main: Command::AccountImport, mean_per_s: 0.0, codes: BTreeMap::new(), quota: None, latency_ms }
     }
 }
 
@@ -213,6 +243,10 @@ impl CallStats {
                 *self.codes.entry(*code).or_default() += count;
             }
         }
+        self.quota = match (self.quota, other.quota) {
+            (Some(own), Some(earlier)) => Some(own.after(earlier)),
+            (own, other) => own.or(other),
+        };
         self.latency_ms.add(&other.latency_ms).expect("both have the same bounds");
     }
 

@@ -17,6 +17,7 @@ use crate::domain::account::UserId;
 use crate::domain::verdict::{CallOutcome, Departure};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, ConnectionWish, Request};
+use crate::io::quota::Ticket;
 
 pub use requests::{Halted, IsStopped, Refusal};
 pub use write::{Cleanup, Finding, Question, WriteEnd, WriteProbe, WriteReport};
@@ -56,12 +57,13 @@ async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     timeout(STEP_MAX, step).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
 }
 
-/// Asks whether the identifier has an account.
-pub async fn ask<A: Api>(api: &A, signer: &mut Signer, identifier: &UserId) -> CallOutcome {
+/// Asks whether the identifier has an account. The request takes the slot of a shared quota, if there is one.
+pub async fn ask<A: Api>(api: &A, signer: &mut Signer, identifier: &UserId, mut slot: Option<Ticket>) -> CallOutcome {
     let signature = signer.current(Instant::now(), SystemTime::now());
     let request = Request::AccountCheck(vec![identifier]);
     let lost = |why: &str| CallOutcome::Lost { why: why.to_owned() };
-    match timeout(ANSWER_MAX, api.call(request, ConnectionWish::Fresh, &signature, || Departure::Leaves)).await {
+    let departs = move || slot.as_mut().map_or(Departure::Leaves, |slot| slot.uses(Instant::now()));
+    match timeout(ANSWER_MAX, api.call(request, ConnectionWish::Fresh, &signature, departs)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => lost("the connection was closed"),
         Err(_) => lost("no answer in time"),

@@ -258,6 +258,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             (api.calls, api.most_in_1s, api.ceiling_per_s) = (gate.written(), gate.most_in_1s(), gate.ceiling_per_s());
         }
         stats.mean_per_s = self.gates[stats.main].mean_per_s();
+        stats.quota = self.quota.as_ref().map(|quota| quota.stats(Instant::now()));
         stats
     }
 

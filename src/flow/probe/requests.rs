@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::OptionFuture;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::domain::answer::Answer;
@@ -11,6 +12,7 @@ use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
 use crate::io::api::usersig::{Signature, Signer};
 use crate::io::api::{Api, ConnectionWish, GivenUp, Request};
 use crate::io::gate::{Gate, GateAnswer, GateSettings, Permit, Rate};
+use crate::io::quota::{Quota, QuotaSettings};
 
 /// Attempts of a request. Chosen: who probes can probe again.
 const ATTEMPTS: u32 = 3;
@@ -54,6 +56,7 @@ pub(super) struct Requests<'a, A> {
     api: &'a A,
     signer: Signer,
     gates: PerCommand<Gate>,
+    quota: Option<Quota>,
     is_stopped: IsStopped<'a>,
     until: Instant,
     /// Requests so far.
@@ -61,10 +64,24 @@ pub(super) struct Requests<'a, A> {
 }
 
 impl<'a, A: Api> Requests<'a, A> {
-    pub(super) fn new(api: &'a A, signer: Signer, rate: Option<Rate>, is_stopped: IsStopped<'a>, until: Instant) -> Self {
+    /// With a quota the limits are shared with other processes.
+    pub(super) fn new(
+        (api, signer): (&'a A, Signer),
+        rate: Option<Rate>,
+        quota: Option<&QuotaSettings>,
+        is_stopped: IsStopped<'a>,
+        until: Instant,
+    ) -> Self {
         let now = Instant::now();
-        let gates = PerCommand::new(|command| Gate::new(limit(command, rate), &GateSettings::default(), now));
-        Self { api, signer, gates, is_stopped, until, made: 0 }
+        let quota = quota.map(|quota| Quota::start(quota, &PerCommand::new(|_| 1)));
+        let gates = PerCommand::new(|command| {
+            let gate = Gate::new(limit(command, rate), &GateSettings::default(), now);
+            match &quota {
+                Some(quota) => gate.leased(quota.lease(command)),
+                None => gate,
+            }
+        });
+        Self { api, signer, gates, quota, is_stopped, until, made: 0 }
     }
 
     /// From now on nothing but the time ends the requests: what was made is put away again.
@@ -116,7 +133,7 @@ impl<'a, A: Api> Requests<'a, A> {
         let mut connection = ConnectionWish::Any;
         loop {
             self.may_go_on()?;
-            let permit = self.permit(request.command()).await;
+            let permit = self.permit(request.command()).await?;
             let signature = self.signer.current(Instant::now(), SystemTime::now());
             self.made += 1;
             match self.answer((request.clone(), connection), &signature, permit).await {
@@ -138,12 +155,18 @@ impl<'a, A: Api> Requests<'a, A> {
         timeout(ANSWER_MAX, call).await.unwrap_or_else(|_| Ok(lost()))
     }
 
-    async fn permit(&mut self, command: Command) -> Permit {
+    async fn permit(&mut self, command: Command) -> Result<Permit, Halted> {
         loop {
             match self.gates[command].ask(Instant::now()) {
-                GateAnswer::Now(permit) => return permit,
+                GateAnswer::Now(permit) => return Ok(permit),
                 GateAnswer::At(at) => sleep_until(at).await,
-                GateAnswer::WhenSent | GateAnswer::WhenGranted => self.gates[command].sent().await,
+                GateAnswer::WhenSent => self.gates[command].sent().await,
+                GateAnswer::WhenGranted => {
+                    let granted = OptionFuture::from(self.quota.as_ref().map(Quota::changed));
+                    // Once the time is over, nothing more is asked.
+                    let _ = timeout(self.until.saturating_duration_since(Instant::now()), granted).await;
+                    self.may_go_on()?;
+                }
             }
         }
     }

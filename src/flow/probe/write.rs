@@ -3,6 +3,7 @@
 //! Each question is a few requests. What a question takes for granted may turn out to be otherwise in this app; then its answer is not
 //! known, and says why.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::domain::verdict::{CallOutcome, DELETION_OFF, NO_ACCOUNT, NO_PROFILE, 
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, Request};
 use crate::io::gate::Rate;
+use crate::io::quota::QuotaSettings;
 
 /// Longest time for all questions. Chosen: somebody waits for the answers.
 const QUESTIONS_MAX: Duration = Duration::from_secs(120);
@@ -35,6 +37,8 @@ pub struct WriteProbe {
     pub cleanup: Cleanup,
     /// Requests a second of each API, if they are to be fewer than the documented ones.
     pub rate: Option<Rate>,
+    /// The limits are shared with other processes.
+    pub quota: Option<Arc<QuotaSettings>>,
 }
 
 /// What becomes of the accounts that were made.
@@ -105,7 +109,7 @@ impl WriteProbe {
 
     /// Asks everything, and writes into `report` what it finds as soon as it does.
     pub async fn run<A: Api>(&self, (api, signer): (&A, Signer), is_stopped: IsStopped<'_>, report: &mut WriteReport) {
-        let requests = Requests::new(api, signer, self.rate, is_stopped, Instant::now() + QUESTIONS_MAX);
+        let requests = Requests::new((api, signer), self.rate, self.quota.as_deref(), is_stopped, Instant::now() + QUESTIONS_MAX);
         let mut asking = Asking { probe: self, requests, report, nicks: 0 };
         let ended = asking.ask_all().await.err();
         asking.report.ended = ended;

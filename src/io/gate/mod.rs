@@ -272,8 +272,10 @@ impl Gate {
     /// The requests per second that are allowed now: the limit, or what gets through of it. `None` without a limit.
     #[must_use]
     pub fn allowed_per_s(&self) -> Option<f64> {
-        let limit = self.limited.as_ref()?.full_per_s * FULL_SECOND.as_secs_f64();
-        Some(self.slowed_to_per_s().unwrap_or(limit.round()))
+        let own = (self.limited.as_ref()?.full_per_s * FULL_SECOND.as_secs_f64()).round();
+        let share = self.lease.as_ref().map_or(1.0, |lease| lease.share(Instant::now()));
+        let shared = self.lease.as_ref().map_or(f64::INFINITY, |lease| f64::from(lease.limit().get()) * share);
+        Some(self.slowed_to_per_s().map_or(own, |per_s| per_s * share).min(own).min(shared))
     }
 
     fn slowed_share(&self) -> Option<f64> {

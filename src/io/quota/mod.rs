@@ -17,6 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::domain::call_stats::QuotaStats;
 use crate::domain::command::{Command, PerCommand};
 use crate::domain::verdict::Departure;
 pub(crate) use lease_book::ROUND;
@@ -72,27 +73,6 @@ pub struct QuotaWait {
     pub why: String,
 }
 
-/// What a process has of the quota of one API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QuotaPart {
-    /// Processes that take part, this one included.
-    pub processes: u64,
-    /// Slots of this process: requests per second.
-    pub here: u64,
-}
-
-/// What the quota came to, for the summary.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QuotaReport {
-    /// The most processes at a time.
-    pub most_processes: u64,
-    /// How often the store was lost.
-    pub times_lost: u64,
-    pub lost_for: Duration,
-    /// Requests that left without a lease, because the user allows it.
-    pub alone: u64,
-}
-
 impl Quota {
     /// Takes part from now on. `most` is how many requests per second this process sends at most, of each API. It must be called within a
     /// runtime.
@@ -145,22 +125,47 @@ impl Quota {
         Some(QuotaWait { since, why })
     }
 
-    /// What this process has of one API, if it takes part in it.
+    /// How this process fares: with the API of which it has most.
     #[must_use]
-    pub fn part(&self, command: Command) -> Option<QuotaPart> {
-        let book = lock(&self.shared.books[command]);
-        (book.processes() > 0).then(|| QuotaPart { processes: book.processes(), here: book.held() })
-    }
-
-    #[must_use]
-    pub fn report(&self, now: Instant) -> QuotaReport {
+    pub fn stats(&self, now: Instant) -> QuotaStats {
         let state = self.shared.state().clone();
         let lost_now = state.lost.map_or(Duration::ZERO, |(since, _)| now - since);
-        QuotaReport {
+        let parts = self.shared.books.iter().map(|(_, book)| {
+            let book = lock(book);
+            (book.held(), book.processes())
+        });
+        let (here_per_s, processes) = parts.max().unwrap_or_default();
+        QuotaStats {
+            processes,
+            here_per_s,
             most_processes: state.most_processes,
             times_lost: state.times_lost,
             lost_for: state.lost_for + lost_now,
             alone: self.shared.books.iter().map(|(_, book)| lock(book).alone_uses()).sum(),
+        }
+    }
+
+    /// Waits for the slot of a single request that passes no gate.
+    ///
+    /// # Errors
+    /// Why there was none in time.
+    pub async fn ticket(&self, command: Command, within: Duration) -> Result<Ticket, String> {
+        let (lease, until) = (self.lease(command), Instant::now() + within);
+        loop {
+            let now = Instant::now();
+            let looks_at = match lease.room(now) {
+                SlotRoom::Now => return Ok(lease.take(now)),
+                SlotRoom::At(at) => at.min(until),
+                SlotRoom::WhenGranted => until,
+            };
+            if now >= until {
+                let lost = self.shared.state().lost.clone();
+                return Err(lost.map_or_else(|| "all of it is in use".to_owned(), |(_, why)| why));
+            }
+            tokio::select! {
+                () = self.changed() => {}
+                () = sleep_until(looks_at) => {}
+            }
         }
     }
 

@@ -66,6 +66,11 @@ pub(super) fn run(flags: &VerifyFlags) -> CommandEnd {
     })
 }
 
+fn state_words(snapshot: &Progress) -> String {
+    let state = progress::state(&snapshot.phase, snapshot.in_flight);
+    snapshot.so_far.stats.quota.map_or_else(|| state.clone(), |quota| format!("{}, {state}", progress::quota_words(quota)))
+}
+
 /// What is said of every command's ends is said of runs that resume; a verification doesn't.
 fn begins_anew(word: ExitMessage) -> ExitMessage {
     ExitMessage { hint: word.hint.map(|hint| hint.replace("the same command resumes", "the same command begins anew")), ..word }
@@ -139,12 +144,7 @@ impl VerifyRun<'_> {
         let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
             page.update(|page, now| page.asks(snapshot, verification.tally(), ids, now));
-            phase_bar.tell(
-                (verification.tally().asked(), ids),
-                &asking(verification.tally(), ids),
-                &progress::state(&snapshot.phase, snapshot.in_flight),
-                Instant::now(),
-            );
+            phase_bar.tell((verification.tally().asked(), ids), &asking(verification.tally(), ids), &state_words(snapshot), Instant::now());
         });
         let word = match calls::run(client.dependencies(stops), (verification, on_progress), self.settings()).await {
             Ok(ended) => self.finish(ended),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::end_summary::{EndSummary, Figures, Success};
 use super::summary::{Summary, used};
 use super::verified::Verified;
-use crate::domain::call_stats::ApiCallStats;
+use crate::domain::call_stats::{ApiCallStats, QuotaStats};
 use crate::domain::change::PlanCounts;
 use crate::domain::comparison::FindingCounts;
 use crate::domain::guard::Guard;
@@ -100,6 +100,7 @@ impl Metrics<'_> {
             Metric { name: "chatlift_rows", help: "Rows by what became of them.", label: "status", samples: rows(&summary.figures) },
         ];
         all.extend(self.calls());
+        all.extend(self.summary.traffic().quota.into_iter().flat_map(quota));
         if let Figures::Rows(rows) = &summary.figures
             && let Some(sync) = &rows.sync
         {
@@ -128,6 +129,14 @@ impl Metrics<'_> {
             metric("chatlift_throttled", "Answers that refused a request as too fast.", by_api(|api| api.throttled)),
         ]
     }
+}
+
+fn quota(quota: QuotaStats) -> [Metric; 3] {
+    [
+        Metric::single("chatlift_quota_runs", "The most runs at a time that shared the limit.", quota.most_processes as f64),
+        Metric::single("chatlift_quota_lost_seconds", "How long the store of the shared limit was lost.", rounded(quota.lost_for)),
+        Metric::single("chatlift_quota_calls_alone", "Requests that left while it was lost (--quota-lost).", quota.alone as f64),
+    ]
 }
 
 pub(in crate::shell) fn rows(figures: &Figures) -> Vec<(&'static str, f64)> {

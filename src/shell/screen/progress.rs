@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::flow::import::{ImportProgress, RunPhase};
 pub(crate) use pace::RecentPace;
 use view::ProgressView;
-pub(crate) use view::{done_words, state, time_left};
+pub(crate) use view::{done_words, quota_words, state, time_left};
 
 /// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
 pub(super) const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -172,7 +172,7 @@ mod tests {
     use indicatif::TermLike;
 
     use super::*;
-    use crate::domain::call_stats::CallsSoFar;
+    use crate::domain::call_stats::{CallsSoFar, QuotaStats};
     use crate::domain::outcome::OutcomeCounts;
 
     const TICK: Duration = Duration::from_millis(250);
@@ -262,6 +262,21 @@ mod tests {
             ProgressView::new(&draining, Start::default(), None).line(),
             "progress: 1 row done (1 imported, 0 failed), draining, 12 requests in flight"
         );
+    }
+
+    #[test]
+    fn a_shared_limit_is_told() {
+        let mut told = snapshot(1);
+        let quota = QuotaStats { processes: 3, most_processes: 4, here_per_s: 61, ..QuotaStats::default() };
+        told.so_far.stats.quota = Some(quota);
+        told.phase = RunPhase::WaitingForQuota { since: Duration::from_secs(3), why: "Connection refused".to_owned() };
+        let view = ProgressView::new(&told, Start::default(), Some(61.0));
+        assert_eq!(
+            view.line(),
+            "progress: 1 row done (1 imported, 0 failed), 61.0 requests/s, quota: 3 runs, 61/s here, waiting for the quota for 3s: Connection \
+             refused"
+        );
+        assert!(view.detail().contains("quota: 3 runs, 61/s here"), "{}", view.detail());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::domain::call_stats::{ApiCallStats, CallStats, Latency};
+use crate::domain::call_stats::{ApiCallStats, CallStats, Latency, QuotaStats};
 use crate::domain::change::{PlanCounts, Wait};
 use crate::domain::command::Command;
 use crate::domain::guard::Guard;
@@ -95,6 +95,25 @@ pub(super) struct RequestsJson {
     max_calls_in_1s: usize,
     mean_calls_per_s: f64,
     elapsed_s: f64,
+    /// Only if the limit is shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<QuotaJson>,
+}
+
+/// What a summary says of a limit that is shared.
+#[derive(Serialize)]
+struct QuotaJson {
+    max_runs: u64,
+    times_lost: u64,
+    lost_s: f64,
+    calls_alone: u64,
+}
+
+impl QuotaJson {
+    fn of(quota: QuotaStats) -> Self {
+        let QuotaStats { most_processes, times_lost, lost_for, alone, .. } = quota;
+        Self { max_runs: most_processes, times_lost, lost_s: thousandths(lost_for.as_secs_f64()), calls_alone: alone }
+    }
 }
 
 impl RequestsJson {
@@ -106,6 +125,7 @@ impl RequestsJson {
             max_calls_in_1s: traffic.most_in_1s(),
             mean_calls_per_s: thousandths(traffic.mean_per_s),
             elapsed_s: thousandths(elapsed.as_secs_f64()),
+            quota: traffic.quota.map(QuotaJson::of),
         }
     }
 }

@@ -4,3 +4,4 @@ mod books;
 mod lost;
 mod processes;
 mod script;
+mod told;

@@ -19,7 +19,7 @@ use super::run;
 use super::settings::{Connection, ServiceAddress};
 use super::stdout::print;
 use crate::domain::call_stats::CallStats;
-use crate::domain::command::Command;
+use crate::domain::command::{Command, PerCommand};
 use crate::domain::figures;
 use crate::domain::halt_reason::HaltReason;
 use crate::domain::verdict::{self, CallOutcome, CallSize, SuccessSeen, Verdict};
@@ -27,11 +27,14 @@ use crate::flow::probe::{self, Peer, WriteProbe};
 use crate::io::api::usersig::Credential;
 use crate::io::api::wire::{ACCOUNT_IMPORT_CALLS_PER_S, ACCOUNTS_PER_CALL, BATCH_CALLS_PER_S};
 use crate::io::gate::Rate;
+use crate::io::quota::{Quota, Ticket};
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::screen::probed::{Check, Probed};
 
 /// How far this machine's clock may be off. Chosen: a signature is made for a day, and its start is not judged to the second.
 const CLOCK_OFF_MAX: Duration = Duration::from_secs(120);
+/// Longest wait for a slot of a shared quota. Chosen: one that is new is closed for a second and a half.
+const QUOTA_MAX: Duration = Duration::from_secs(3);
 /// Rows of the forecast. Chosen: a large migration.
 const FORECAST_ROWS: u64 = 1_000_000;
 /// What the last word says of everything that the probe itself can't mend.
@@ -128,14 +131,31 @@ impl Steps<'_> {
             Ok(address) => checks.push(Check::good("TCP", format!("{address} takes connections"))),
             Err(error) => return checks.push(self.unreached("TCP", format!("{} port {}: {error}", place.host, place.port))),
         }
+        // The quota takes part until the request has its answer.
+        let (_quota, slot) = match self.slot().await {
+            Ok(slot) => slot.unzip(),
+            Err(bad) => return checks.push(bad),
+        };
         let mut signer = self.client.signer();
-        let outcome = probe::ask(&*self.client.api, &mut signer, &self.client.admin()).await;
+        let outcome = probe::ask(&*self.client.api, &mut signer, &self.client.admin(), slot).await;
         checks.push(self.tls(&outcome));
         if checks.iter().all(|check| check.ok) {
             let answered_at = self.client.api.last_date();
             checks.extend(answered_at.map(|date| clock(date, SystemTime::now())));
             checks.push(self.answer(Command::AccountCheck.name(), outcome));
         }
+    }
+
+    /// The slot of the request, if the limit is shared.
+    async fn slot(&self) -> Result<Option<(Quota, Ticket)>, Check> {
+        let Some(settings) = &self.client.quota else { return Ok(None) };
+        let quota = Quota::start(settings, &PerCommand::new(|_| 1));
+        let slot = quota.ticket(Command::AccountCheck, QUOTA_MAX).await;
+        let slot = slot.map_err(|why| {
+            let found = format!("no request may leave: {why}");
+            Check::bad("quota", Exit::Stopped, found, format!("look at the server {}; {AGAIN}", settings.store))
+        })?;
+        Ok(Some((quota, slot)))
     }
 
     /// A check that found nobody there.

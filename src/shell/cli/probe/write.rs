@@ -39,7 +39,7 @@ pub(super) fn planned(flags: &ProbeFlags) -> Result<Option<WriteProbe>, ExitMess
         return Err(ExitMessage::yours(why, "add --yes"));
     }
     let cleanup = if flags.delete { Cleanup::Delete } else { Cleanup::Leave };
-    Ok(Some(WriteProbe { id, tags: flags.profile.clone(), cleanup, rate: None }))
+    Ok(Some(WriteProbe { id, tags: flags.profile.clone(), cleanup, rate: None, quota: None }))
 }
 
 /// The same once somebody has agreed to it, or need not be asked.
@@ -80,6 +80,7 @@ impl Steps<'_> {
         let (stops, is_stopped) = (signals::stops(), Cell::new(false));
         let mut report = WriteReport::default();
         let look = || is_stopped.get();
+        let probe = WriteProbe { quota: self.client.quota.clone(), ..probe.clone() };
         let is_cut = tokio::select! {
             () = probe.run((&*self.client.api, self.client.signer()), &look, &mut report) => false,
             () = second(stops, &is_stopped) => true,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Start;
+use crate::domain::call_stats::QuotaStats;
 use crate::domain::figures;
 use crate::flow::import::{ImportProgress, RunPhase};
 use crate::shell::terminal::printable;
@@ -47,7 +48,16 @@ impl<'a> ProgressView<'a> {
     pub(super) fn detail(&self) -> String {
         let tally = self.snapshot.tally;
         let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        joined([failed, invalid(tally.invalid), Some(self.retries()), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ")
+        joined(
+            [
+                failed,
+                invalid(tally.invalid),
+                Some(self.retries()),
+                self.quota_words(),
+                Some(state(&self.snapshot.phase, self.snapshot.in_flight)),
+            ],
+            ", ",
+        )
     }
 
     /// The line for a log.
@@ -59,8 +69,17 @@ impl<'a> ProgressView<'a> {
         let counts = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
         let done = Some(format!("{} done ({counts})", figures::counted(self.rows(), "row")));
         let retries = (self.snapshot.retries > 0).then(|| self.retries());
-        let words =
-            joined([done, self.pace_words(), retries, self.left_words(), Some(state(&self.snapshot.phase, self.snapshot.in_flight))], ", ");
+        let words = joined(
+            [
+                done,
+                self.pace_words(),
+                self.quota_words(),
+                retries,
+                self.left_words(),
+                Some(state(&self.snapshot.phase, self.snapshot.in_flight)),
+            ],
+            ", ",
+        );
         format!("progress: {words}")
     }
 
@@ -73,6 +92,10 @@ impl<'a> ProgressView<'a> {
 
     fn pace_words(&self) -> Option<String> {
         self.calls_per_s.map(|pace| format!("{} requests/s", figures::rate(pace)))
+    }
+
+    fn quota_words(&self) -> Option<String> {
+        self.snapshot.so_far.stats.quota.map(quota_words)
     }
 
     fn left_words(&self) -> Option<String> {
@@ -116,6 +139,11 @@ fn invalid(rows: u64) -> Option<String> {
 /// How far the run is, in words.
 pub(crate) fn done_words(rows: u64, phase: &RunPhase, in_flight: usize) -> String {
     format!("{} done, {}", figures::counted(rows, "row"), state(phase, in_flight))
+}
+
+/// What this process has of a shared limit, in words.
+pub(crate) fn quota_words(quota: QuotaStats) -> String {
+    format!("quota: {}, {}/s here", figures::counted(quota.processes, "run"), figures::count(quota.here_per_s))
 }
 
 /// The state of the run in words.

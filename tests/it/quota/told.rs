@@ -1,0 +1,74 @@
+//! What is shown of a shared limit, and the pace that one process finds and all keep.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use chatlift::sandbox::{SandboxCommand, SandboxSettings};
+use rustix::process::Signal;
+
+use super::processes::{Service, benches, start};
+use crate::support::redis_server::RedisServer;
+use crate::support::{CliFixture, KEY, SDKAPPID, passes};
+
+/// What the service lets through, far below the quota. Chosen: it is found within a few refusals.
+const THROUGH: u32 = 60;
+
+#[test]
+fn what_one_process_finds_all_keep_and_each_tells_it() {
+    let Some(store) = RedisServer::start("a pace that is found together") else { return };
+    let service =
+        Service::with(SandboxSettings { limit_per_s: NonZeroU32::new(THROUGH), ..SandboxSettings::with_key(KEY.to_owned().into()) });
+    let benches = benches::<2>();
+    let refused = || service.sandbox.audit().of(SandboxCommand::AccountImport).over_limit;
+    let first = start(&benches[0], &service, &store.url());
+    service.gets(200);
+    let before = refused();
+    let second = start(&benches[1], &service, &store.url());
+    // Whoever comes begins with his part of what gets through, not of the quota.
+    passes(Duration::from_millis(1_500));
+    let more = refused() - before;
+    let told = [first, second].map(|running| {
+        running.signal(Signal::TERM);
+        running.wait().exits(4).summary
+    });
+    eprintln!("{more} requests were refused since the second process came, {before} before");
+    assert!(before > 30 && more * 2 < before, "{more} requests were refused since the second process came, {before} before");
+    for summary in told {
+        assert_eq!(summary["quota"]["max_runs"], 2, "{summary}");
+        assert_eq!((&summary["quota"]["times_lost"], &summary["quota"]["calls_alone"]), (&0.into(), &0.into()), "{summary}");
+    }
+}
+
+#[test]
+fn the_first_lines_the_summary_and_the_metrics_tell_of_a_quota() {
+    let Some(store) = RedisServer::start("what is told of a quota") else { return };
+    let (service, bench) = (Service::new(), CliFixture::with_users(3));
+    let import = || bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(&["--metrics-file", "metrics.prom"]);
+    let run = import().args(&["--quota", &store.url()]).run().exits(0);
+    let shared = format!("the limits are shared through {} (chatlift:{{{SDKAPPID}}}); no other process draws on it now", store.url());
+    assert!(run.stderr.contains(&shared), "{}", run.stderr);
+    assert_eq!(run.summary["quota"]["max_runs"], 1);
+    assert!(bench.read("metrics.prom").contains("chatlift_quota_runs{"), "{}", bench.read("metrics.prom"));
+    // Without one, nothing speaks of it.
+    let run = import().args(&["--restart"]).run().exits(0);
+    assert!(!run.stderr.contains("shared") && run.summary.get("quota").is_none(), "{}", run.stderr);
+    assert!(!bench.read("metrics.prom").contains("quota"));
+}
+
+#[test]
+fn a_probe_takes_a_slot_like_everybody() {
+    let Some(mut store) = RedisServer::start("a probe that shares the limit") else { return };
+    let (service, bench) = (Service::new(), CliFixture::new());
+    let key = bench.key();
+    let probe = |url: &str| {
+        let call = bench.call(&["probe", "--endpoint", &service.sandbox.endpoint(), "--sdkappid", SDKAPPID, "--quota", url]);
+        call.args(&["--secret-key-file", key.to_str().unwrap()]).run()
+    };
+    probe(&store.url()).exits(0);
+    let free: String =
+        redis::cmd("HGET").arg(format!("chatlift:{{{SDKAPPID}}}:account_check")).arg("busy_until").query(&mut store.connection()).unwrap();
+    assert!(free.parse::<u64>().unwrap() > 0);
+    store.kill();
+    probe(&store.url()).exits(4).because("quota: no request may leave");
+    assert_eq!(service.sandbox.audit().of(SandboxCommand::AccountCheck).calls, 1);
+}
