@@ -82,7 +82,8 @@ impl ProgressReporter {
     /// Shows the state of the run if an update is due.
     pub fn tell(&mut self, snapshot: &ImportProgress, now: Instant) {
         self.pace.note(snapshot.calls, now);
-        let view = ProgressView::new(snapshot, self.start, self.pace.calls_per_s(snapshot.calls, now));
+        let (recent, mean) = (self.pace.calls_per_s(snapshot.calls, now), self.pace.mean_per_s(snapshot.calls, now));
+        let view = ProgressView::new(snapshot, self.start, (recent, mean));
         match &mut self.display {
             Display::Bar(bar) => bar.draw(&view),
             Display::Lines(lines) => lines.write_if_due(&view, now),
@@ -253,13 +254,13 @@ mod tests {
         let told = ImportProgress { phase, tally, calls: 12_000, retries: 1, in_flight: 0, ..snapshot(0) };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
-            ProgressView::new(&told, start, Some(0.1)).line(),
+            ProgressView::new(&told, start, (Some(0.1), Some(0.1))).line(),
             "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 requests/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
         let draining = ImportProgress { phase: RunPhase::Draining, ..snapshot(1) };
         assert_eq!(
-            ProgressView::new(&draining, Start::default(), None).line(),
+            ProgressView::new(&draining, Start::default(), (None, None)).line(),
             "progress: 1 row done (1 imported, 0 failed), draining, 12 requests in flight"
         );
     }
@@ -290,6 +291,9 @@ mod tests {
         let begun = Instant::now();
         let mut pace = RecentPace::new(begun);
         assert_eq!(pace.calls_per_s(500, begun + TICK), None);
+        assert_eq!(pace.calls_per_s(204, begun + TICK * 4), Some(204.0), "for the forecast");
+        assert_eq!(pace.mean_per_s(2_004, begun + Duration::from_millis(9_999)), None, "no mean is shown before it is one");
+        assert_eq!(pace.mean_per_s(2_000, begun + Duration::from_secs(10)), Some(200.0));
         for millis in 0..100_000_u64 {
             pace.note(if millis < 50_000 { millis } else { 50_000 }, begun + Duration::from_millis(millis));
         }

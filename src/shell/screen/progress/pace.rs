@@ -33,6 +33,13 @@ impl RecentPace {
         }
     }
 
+    /// The same once it is an average over the whole time, which is what people read as a rate: over a second or two, even requests may
+    /// look like more than the limit.
+    pub(super) fn mean_per_s(&self, calls: u64, now: Instant) -> Option<f64> {
+        let is_whole = self.samples.front().is_some_and(|(since, _)| now - *since >= PACE_OVER);
+        self.calls_per_s(calls, now).filter(|_| is_whole)
+    }
+
     pub(crate) fn calls_per_s(&self, calls: u64, now: Instant) -> Option<f64> {
         let (since, before) = *self.samples.front()?;
         let over = now - since;

@@ -17,14 +17,15 @@ pub(super) const WHY_MAX: usize = 100;
 pub(super) struct ProgressView<'a> {
     pub(super) snapshot: &'a ImportProgress,
     pub(super) start: Start,
-    calls_per_s: Option<f64>,
+    mean_per_s: Option<f64>,
     left: Option<Duration>,
 }
 
 impl<'a> ProgressView<'a> {
-    pub(super) fn new(snapshot: &'a ImportProgress, start: Start, calls_per_s: Option<f64>) -> Self {
-        let left = calls_per_s.and_then(|pace| time_left(snapshot, start, pace));
-        Self { snapshot, start, calls_per_s, left }
+    /// The recent pace forecasts; the mean is shown.
+    pub(super) fn new(snapshot: &'a ImportProgress, start: Start, (recent, mean_per_s): (Option<f64>, Option<f64>)) -> Self {
+        let left = recent.and_then(|pace| time_left(snapshot, start, pace));
+        Self { snapshot, start, mean_per_s, left }
     }
 
     /// Byte offset in the input, never behind its end.
@@ -91,7 +92,7 @@ impl<'a> ProgressView<'a> {
     }
 
     fn pace_words(&self) -> Option<String> {
-        self.calls_per_s.map(|pace| format!("{} requests/s", figures::rate(pace)))
+        self.mean_per_s.map(|pace| format!("{} requests/s", figures::rate(pace)))
     }
 
     fn quota_words(&self) -> Option<String> {
