@@ -1,10 +1,12 @@
 //! `chatlift sandbox`: serves the mock service until it gets a signal.
 
-use std::fmt;
+use std::collections::HashSet;
+use std::io::{self, IsTerminal};
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use futures_util::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +17,7 @@ use super::atomic::{self, Readers};
 use super::command_line::{file_word, shell_word};
 use super::flags::{SandboxFlags, VariantFlag};
 use super::secret::read_secret;
+use super::signals::Received;
 use super::stdout::print;
 use super::{open_files, signals};
 use crate::domain::figures::counted;
@@ -25,6 +28,8 @@ use crate::sandbox::{
 use crate::shell::exit::{Exit, ExitMessage};
 use crate::shell::terminal::{causes, printable};
 
+/// What runs the command beside the sandbox.
+const SHELL: &str = "/bin/sh";
 /// How often to look whether the command beside the sandbox has ended. Chosen: nobody notices it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -70,7 +75,7 @@ fn write_env_file(path: &Path, variables: &[(&str, String)]) -> Result<(), ExitM
 fn run_beside(command: &str, variables: &[(&str, String)]) -> Result<Exit, ExitMessage> {
     // Signals are passed on, and the sandbox serves until the command has ended.
     let _stops = signals::stops();
-    let mut shell = Command::new("/bin/sh");
+    let mut shell = Command::new(SHELL);
     shell.args(["-c", command]);
     // They would lead past the sandbox.
     for name in ["CHATLIFT_REGION", "CHATLIFT_USERSIG", "CHATLIFT_PROXY"] {
@@ -78,19 +83,37 @@ fn run_beside(command: &str, variables: &[(&str, String)]) -> Result<Exit, ExitM
     }
     let failed = |error: std::io::Error| ExitMessage::new(Exit::Fatal, format!("cannot run {command:?}: {error}"), "check the command");
     let mut child = shell.envs(variables.iter().map(|(name, value)| (name, value))).spawn().map_err(failed)?;
-    let mut is_passed_on = false;
+    let mut told = HashSet::new();
     loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(code.map_or(Exit::Stopped, Exit::of_program));
         }
-        if !is_passed_on && signals::first_at().is_some() {
-            is_passed_on = true;
-            // If it has just ended, the next look finds out.
-            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+        if signals::first().is_some_and(|received| !reaches_all(received)) {
+            for process in at_work(&child) {
+                if told.insert(process) {
+                    // If it has just ended, the next look finds out.
+                    let _ = kill_process(process, Signal::TERM);
+                }
+            }
         }
         std::thread::park_timeout(LOOK_EVERY);
     }
+}
+
+/// Whether the command has got the signal, too.
+fn reaches_all(received: Received) -> bool {
+    received == Received::Interrupt && io::stdin().is_terminal()
+}
+
+/// What the shell waits for, or the program that has taken its place. The shell itself would end at once and leave the command alone.
+fn at_work(shell: &Child) -> Vec<Pid> {
+    let number = shell.id();
+    let proc = Path::new("/proc").join(number.to_string());
+    let is_shell = fs::read_link(proc.join("exe")).is_ok_and(|exe| fs::canonicalize(SHELL).is_ok_and(|shell| shell == exe));
+    let children = fs::read_to_string(proc.join(format!("task/{number}/children"))).unwrap_or_default();
+    let children: Vec<Pid> = children.split_whitespace().filter_map(|number| Pid::from_raw(number.parse().ok()?)).collect();
+    if is_shell && !children.is_empty() { children } else { vec![Pid::from_child(shell)] }
 }
 
 fn unusable(error: &FilesError) -> ExitMessage {

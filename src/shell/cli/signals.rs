@@ -25,6 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::bars;
 
 /// Signals that a run handles itself: the first lets the requests in flight finish, the second stops at once.
 const HANDLED_MAX: u32 = 2;
@@ -41,7 +42,7 @@ pub(super) type EarlyEnd = Box<dyn FnOnce(ExitMessage) -> Option<Command> + Send
 struct SignalHandler {
     /// Signals so far.
     count: u32,
-    first_at: Option<Instant>,
+    first: Option<(Instant, Received)>,
     /// Processes that must not outlive this one.
     group: Option<Pid>,
     /// Counts the signals for the run; `None` until a run handles them.
@@ -65,6 +66,14 @@ enum Use {
     Lock,
 }
 
+/// Which signal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    /// The one of Ctrl-C, which a terminal sends to all processes that belong to what runs on it.
+    Interrupt,
+    Other,
+}
+
 /// What a signal leads to.
 enum Effect {
     /// Somebody else heeds it.
@@ -78,7 +87,7 @@ enum Effect {
 impl SignalHandler {
     const NEW: Self = Self {
         count: 0,
-        first_at: None,
+        first: None,
         group: None,
         signals: None,
         is_concluding: false,
@@ -89,9 +98,9 @@ impl SignalHandler {
     };
 
     /// Notes a signal and decides what it leads to.
-    fn heed(&mut self) -> Effect {
+    fn heed(&mut self, received: Received) -> Effect {
         self.count += 1;
-        self.first_at.get_or_insert_with(Instant::now);
+        self.first.get_or_insert_with(|| (Instant::now(), received));
         if self.signals.is_none() && !self.is_concluding {
             self.ends_on = Some(std::thread::current().id());
             return Effect::EarlyEnd(self.early_end.take());
@@ -177,13 +186,13 @@ fn watch_on_this_thread(end: fn(Exit), ready: &mpsc::Sender<()>) -> io::Result<(
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                Some(()) = interrupt.recv() => {}
-                Some(()) = terminate.recv() => {}
-                Some(()) = hung_up => {}
+            let received = tokio::select! {
+                Some(()) = interrupt.recv() => Received::Interrupt,
+                Some(()) = terminate.recv() => Received::Other,
+                Some(()) = hung_up => Received::Other,
                 else => return Ok(()),
-            }
-            on_signal(end);
+            };
+            on_signal(received, end);
         }
     })
 }
@@ -196,9 +205,9 @@ fn is_hangup_ignored() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & SIGHUP_BIT != 0)
 }
 
-fn on_signal(end: fn(Exit)) {
+fn on_signal(received: Received, end: fn(Exit)) {
     let mut handler = handler();
-    let early_end = match handler.heed() {
+    let early_end = match handler.heed(received) {
         Effect::Counted => return,
         Effect::EarlyEnd(steps) => steps,
         Effect::AtOnce => {
@@ -241,6 +250,7 @@ pub(super) fn print_in_time(word: &ExitMessage) {
     let (said, is_said) = mpsc::channel();
     let word = word.clone();
     std::thread::spawn(move || {
+        bars::end();
         super::say(&word);
         let _ = said.send(());
     });
@@ -252,12 +262,17 @@ pub(super) fn end_follows_signal() {
     let mut handler = handler();
     handler.is_concluding = true;
     handler.count = 1;
-    handler.first_at = Some(Instant::now());
+    handler.first = Some((Instant::now(), Received::Other));
 }
 
 /// When the first signal came, if one has come.
 pub(super) fn first_at() -> Option<Instant> {
-    handler().first_at
+    handler().first.map(|(at, _)| at)
+}
+
+/// Which signal came first, if one has come.
+pub(super) fn first() -> Option<Received> {
+    handler().first.map(|(_, received)| received)
 }
 
 /// A process group that is killed if a signal ends this process before this is dropped.

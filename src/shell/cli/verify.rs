@@ -42,6 +42,7 @@ use crate::io::roster::{Format, Look, Roster, Watch, Watched};
 use crate::io::state;
 use crate::io::verification_files::{OriginalFormat, VerificationFiles, VerificationPaths};
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::screen::bars;
 use crate::shell::screen::end_summary::Figures;
 use crate::shell::screen::phase_bar::PhaseBar;
 use crate::shell::screen::progress;
@@ -58,7 +59,7 @@ type StopSeen = LocalBoxStream<'static, ()>;
 
 /// Asks what the flags ask for.
 pub(super) fn run(flags: &VerifyFlags) -> CommandEnd {
-    let bars = MultiProgress::new();
+    let bars = bars::on_stderr();
     log::install(&flags.output, &bars).expect("this process installs no other subscriber");
     EndSteps::of_verify(flags).after(|steps| {
         let ended = verified(flags, &bars, steps).unwrap_or_else(Ended::from);

@@ -8,6 +8,7 @@ mod probe;
 mod probe_write;
 mod rehearsal;
 mod report;
+mod screen;
 mod status;
 mod status_server;
 mod systemd;

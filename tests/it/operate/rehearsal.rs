@@ -21,6 +21,20 @@ fn a_command_runs_beside_the_sandbox_and_lends_it_its_exit_code() {
     assert_eq!(run("printf %s \"$CHATLIFT_REGION$CHATLIFT_IDENTIFIER\"").stdout, "the boss");
 }
 
+/// The shell does not take the command's place here, and would leave it alone if it ended first.
+#[test]
+fn a_signal_to_the_sandbox_ends_the_command_beside_it_in_order() {
+    let bench = CliFixture::with_users(300);
+    let import = format!("{} import users.csv --rate 50 --summary summary.json; code=$?; exit $code", env!("CARGO_BIN_EXE_chatlift"));
+    let running = bench.call(&["sandbox", "--run", &import]).start();
+    eventually("rows", || bench.path("users.results.csv").exists());
+    running.signal(Signal::TERM);
+    let run = running.wait();
+    assert_eq!((run.code, run.summary["exit_code"].as_i64()), (Some(4), Some(4)), "{}", run.stderr);
+    let said = |words: &str| run.stderr.find(words).unwrap_or_else(|| panic!("{words}: {}", run.stderr));
+    assert!(said("stopped: a signal came") < said(", 0 violations"), "the sandbox serves until the end: {}", run.stderr);
+}
+
 #[test]
 fn the_environment_file_is_whole_private_and_quoted_for_the_shell() {
     let bench = CliFixture::with_users(2);

@@ -32,13 +32,14 @@ use crate::io::journal::disk::OsDisk;
 use crate::io::journal::{self, Journal, LastCalls, RunSpec, StartDecision, StartMode};
 use crate::io::roster::{self, Format, Header, InputFile, InputReader, Record, Roster, RosterError, Watched};
 use crate::shell::exit::ExitMessage;
+use crate::shell::screen::bars;
 use crate::shell::screen::progress::{self, ProgressReporter, Start};
 use ending::ImportEnding;
 use job::ImportJob;
 
 /// Runs the import that the flags ask for.
 pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
-    let bars = MultiProgress::new();
+    let bars = bars::on_stderr();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
     notify::begin("import: reading the input");
     EndSteps::of_import(flags).after(|steps| {

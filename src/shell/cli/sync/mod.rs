@@ -29,13 +29,14 @@ use crate::io::api::http::HttpApi;
 use crate::io::files::lock::Lockfile;
 use crate::io::journal::LastCalls;
 use crate::shell::exit::ExitMessage;
+use crate::shell::screen::bars;
 use crate::shell::screen::end_summary::Figures;
 use job::SyncJob;
 use watch::SyncWatch;
 
 /// Runs the sync that the flags ask for.
 pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
-    let bars = MultiProgress::new();
+    let bars = bars::on_stderr();
     log::install(&flags.run.output, &bars).expect("this process installs no other subscriber");
     notify::begin("sync: reading the input");
     EndSteps::of_sync(flags).after(|steps| {
