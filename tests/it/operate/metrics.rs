@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use crate::support::server::{Server, code, imported};
+use crate::support::tools::skipped;
 use crate::support::{Call, CliFixture, eventually};
 
 /// The samples of a file in the text format of Prometheus, by name and labels. It is read as strictly as `promtool check metrics` does.
@@ -49,7 +50,7 @@ fn check_with_promtool(text: &str) {
             let output = child.wait_with_output().unwrap();
             assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         }
-        Err(error) => eprintln!("== SKIPPED: promtool ({error}); this test reads the file strictly itself"),
+        Err(error) => skipped("promtool", &format!("{error}; this test reads the file strictly itself")),
     }
 }
 
