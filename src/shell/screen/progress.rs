@@ -271,7 +271,7 @@ mod tests {
         let quota = QuotaStats { processes: 3, most_processes: 4, here_per_s: 61, ..QuotaStats::default() };
         told.so_far.stats.quota = Some(quota);
         told.phase = RunPhase::WaitingForQuota { since: Duration::from_secs(3), why: "Connection refused".to_owned() };
-        let view = ProgressView::new(&told, Start::default(), Some(61.0));
+        let view = ProgressView::new(&told, Start::default(), (Some(61.0), Some(61.0)));
         assert_eq!(
             view.line(),
             "progress: 1 row done (1 imported, 0 failed), 61.0 requests/s, quota: 3 runs, 61/s here, waiting for the quota for 3s: Connection \
