@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::atomic::{self, Readers};
 use super::flags::PageFlags;
+use super::output_paths::is_own_output;
 use crate::domain::target::{SANDBOX, Target};
 use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
@@ -23,7 +24,7 @@ use crate::shell::screen::end_summary::Figures;
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// A thread that has not written its report by then is held up by the end of the process. Chosen: results of some 100 MB are read by then.
-const HELD_UP_AFTER: Duration = Duration::from_secs(5);
+const HELD_UP_AFTER: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 /// How often to look whether it has. Chosen: nobody notices it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -129,8 +130,8 @@ impl PageShow {
             tracing::info!("the page of this run: http://{}/", server.address());
             *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         }
-        if let Some(report) = &self.report {
-            *self.minutes.lock().unwrap_or_else(PoisonError::into_inner) = Minutes::begin(Arc::clone(report));
+        if let Some(report) = self.report.as_ref().filter(|report| report.is_replaced()) {
+            *self.minutes.lock().unwrap_or_else(PoisonError::into_inner) = Minutes::begin(Arc::clone(report), REPORT_EVERY);
         }
         Ok(())
     }
@@ -169,6 +170,11 @@ struct ReportFile {
 }
 
 impl ReportFile {
+    /// Whether writing it again replaces what was written: a pipe or a device gets the last page alone.
+    fn is_replaced(&self) -> bool {
+        !is_own_output(&self.path) && std::fs::metadata(&self.path).map_or(true, |stat| stat.is_file())
+    }
+
     fn write(&self, results: Completeness) -> std::io::Result<()> {
         let (mut known, mut read_anew);
         let reasons = if let Some(reasons) = self.reasons_in_time() {
@@ -216,7 +222,7 @@ impl ReportFile {
     }
 }
 
-/// A thread that writes the report every minute. Dropping it ends it.
+/// A thread that writes the report again and again. Dropping it ends it.
 struct Minutes {
     stop: Option<Sender<()>>,
     /// Closed by the thread when it ends.
@@ -225,12 +231,12 @@ struct Minutes {
 
 impl Minutes {
     /// `None` if there is no thread to be had: the report is written at the end then.
-    fn begin(report: Arc<ReportFile>) -> Option<Self> {
+    fn begin(report: Arc<ReportFile>, every: Duration) -> Option<Self> {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let write = move || {
             let _end = end;
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(REPORT_EVERY) {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
                 if let Err(error) = report.write(Completeness::Growing) {
                     tracing::warn!("cannot write the report {}: {error}", report.path.display());
                 }
@@ -246,5 +252,61 @@ impl Drop for Minutes {
         self.stop.take();
         // When a signal ends the process, a thread that was about to make a file is held up for good. It is not waited for then.
         let _ = self.ended.recv_timeout(HELD_UP_AFTER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::domain::outcome::OutcomeCounts;
+    use crate::flow::import::Lane;
+    use crate::shell::screen::progress::Start;
+
+    /// The report of a run that has rejected a row, whose results lie in this folder.
+    fn report(folder: &Path, results: &str) -> Arc<ReportFile> {
+        let subject = Subject { command: "import", job: String::new(), input: "u.csv".to_owned(), files: Vec::new(), commands: Vec::new() };
+        let mut page = RunPage::new(subject, Figures::of_no_import(Lane::Single), (Instant::now(), SystemTime::now()));
+        page.begins(Start::default(), OutcomeCounts { failed: 1, ..OutcomeCounts::default() }, Instant::now());
+        let path = folder.join("u.results.csv");
+        std::fs::write(&path, results).unwrap();
+        let reasons = Mutex::new(Reasons::of(path.clone()));
+        let (report, page) = (folder.join("r.html"), Arc::new(Mutex::new(page)));
+        Arc::new(ReportFile { path: report, examples: Examples::Shown, page, results: path, run: None, reasons })
+    }
+
+    const RESULTS: &str = "row,line,UserID,status,error_code,error_info,attempts,finished_at\n1,2,ada,failed,70402,no,1,T\n";
+
+    #[test]
+    fn a_report_is_written_again_and_again_until_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = report(folder.path(), RESULTS);
+        let minutes = Minutes::begin(Arc::clone(&report), Duration::from_millis(5)).unwrap();
+        for _ in 0..2 {
+            while !report.path.exists() {
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+            std::fs::remove_file(&report.path).unwrap();
+        }
+        drop(minutes);
+        report.write(Completeness::Whole).unwrap();
+        let html = std::fs::read_to_string(&report.path).unwrap();
+        assert!(html.contains("1 failed: code 70402") && html.contains("<code>ada</code>"), "{html}");
+        assert_eq!(std::fs::metadata(&report.path).unwrap().permissions().mode() & 0o777, 0o600);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn the_last_report_does_without_a_thread_that_is_held_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = report(folder.path(), RESULTS);
+        let held = report.reasons.lock().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| report.write(Completeness::Whole).unwrap()).join().unwrap();
+        });
+        drop(held);
+        assert!(std::fs::read_to_string(&report.path).unwrap().contains("<code>ada</code>"));
     }
 }

@@ -519,3 +519,103 @@ fn shown(text: &str) -> String {
 fn shown_whole(text: &str) -> String {
     printable(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::Subject;
+    use super::*;
+    use crate::domain::call_stats::{CallsSoFar, RunPhase};
+    use crate::domain::command::Command;
+    use crate::domain::outcome::OutcomeCounts;
+    use crate::flow::import::{ImportProgress, Lane};
+    use crate::shell::screen::progress::Start;
+
+    /// The colours of a block of the stylesheet, by name.
+    fn colours(block: &str) -> BTreeMap<&str, [f64; 3]> {
+        let colour = |text: &str| {
+            let channel = |place: usize| u8::from_str_radix(&text[place..place + 2], 16).ok().map(|value| f64::from(value) / 255.0);
+            Some([channel(1)?, channel(3)?, channel(5)?])
+        };
+        let pairs = block.split([';', '{', '}', '\n']).filter_map(|pair| pair.trim().strip_prefix("--")?.split_once(": "));
+        pairs.filter_map(|(name, value)| Some((name, colour(value)?))).collect()
+    }
+
+    /// The contrast of two colours. Source: WCAG 2.2, "contrast ratio" and "relative luminance".
+    fn contrast(one: [f64; 3], other: [f64; 3]) -> f64 {
+        let linear = |value: f64| if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) };
+        let luminance = |[red, green, blue]: [f64; 3]| 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+        let [one, other] = [luminance(one), luminance(other)];
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
+    }
+
+    #[test]
+    fn texts_and_lines_stand_out_in_light_in_dark_and_on_paper() {
+        let blocks: Vec<_> = STYLE.split(":root {").skip(1).map(|block| colours(block.split('}').next().unwrap())).collect();
+        assert_eq!(blocks.len(), 3);
+        for colours in blocks {
+            let check = |text: &str, back: &str, least: f64| {
+                let found = contrast(colours[text], colours[back]);
+                assert!(found >= least, "{text} on {back}: {found:.2}");
+            };
+            for text in ["ink", "soft", "good", "warn", "bad", "busy", "plot-ink"] {
+                check(text, "paper", 4.5);
+            }
+            check("ink", "panel", 4.5);
+            for tone in ["good", "warn", "bad", "busy"] {
+                check(tone, &format!("{tone}-tint"), 4.5);
+                check("ink", &format!("{tone}-tint"), 4.5);
+            }
+            for shade in ["paper", "shade-planning", "shade-throttled", "shade-waiting", "shade-draining"] {
+                check("plot-ink", shade, 4.5);
+                for line in ["first", "second", "third", "fourth", "limit"] {
+                    check(&format!("plot-{line}"), shade, 3.0);
+                }
+            }
+        }
+    }
+
+    /// The page of an import that has run for so many seconds.
+    fn page(seconds: u64) -> (RunPage, Instant) {
+        let subject = Subject { command: "import", job: String::new(), input: "u.csv".to_owned(), files: Vec::new(), commands: Vec::new() };
+        let began = Instant::now();
+        let mut page = RunPage::new(subject, Figures::of_no_import(Lane::Single), (began, SystemTime::UNIX_EPOCH));
+        page.begins(Start::default(), OutcomeCounts::default(), began);
+        page.has_rows(1_000_000);
+        let mut so_far = CallsSoFar::default();
+        for second in 1..=seconds {
+            so_far.stats.apis[Command::AccountImport].calls = second * 200 - second % 7;
+            so_far.limits[Command::AccountImport] = Some(200.0);
+            so_far.latency.time(Duration::from_millis(10 + second % 50));
+            let tally = OutcomeCounts { imported: second * 200, ..OutcomeCounts::default() };
+            let (calls, so_far) = (second * 200, so_far.clone());
+            let progress = ImportProgress { phase: RunPhase::Running, tally, offset: None, calls, retries: 0, in_flight: 1, so_far };
+            page.sends(&progress, began + Duration::from_secs(second));
+        }
+        (page, began + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_page_of_days_is_as_large_as_one_of_minutes() {
+        let length = |seconds: u64| {
+            let (page, now) = page(seconds);
+            html(&page, Audience::Live, now).len()
+        };
+        let (minutes, days) = (length(590), length(400_000));
+        assert!(days < 2 * minutes && days < 400_000, "{minutes} and {days} bytes");
+    }
+
+    #[test]
+    fn parts_of_the_bar_fill_it() {
+        for parts in [vec![1, 0, 0], vec![1_000_000, 1, 1], vec![1, 1, 1], vec![5, 1_000_000, 3], vec![0, 0]] {
+            let parts: Vec<_> = parts.into_iter().map(|value| ("", value, "good")).collect();
+            let bar = bar(&parts);
+            let end = bar.iter().fold(0, |end, part| {
+                assert!(part.x == end && part.width > 0, "{parts:?}");
+                end + part.width
+            });
+            assert_eq!(end, if bar.is_empty() { 0 } else { 1_000 }, "{parts:?}");
+        }
+    }
+}

@@ -40,7 +40,7 @@ impl<'a> ProgressView<'a> {
 
     /// The text beside the bar.
     pub(super) fn headline(&self) -> String {
-        let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("{} %", percent(self.offset(), bytes)));
+        let share = self.start.input_bytes.filter(|bytes| *bytes > 0).map(|bytes| figures::percent(self.offset(), bytes));
         let rows = Some(figures::counted(self.rows(), "row"));
         joined([share, rows, self.pace_words(), self.left_words()], "  ")
     }
@@ -126,11 +126,6 @@ pub(crate) fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f6
 
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-/// Whole per cent, rounded down, so that 100 means everything.
-fn percent(part: u64, whole: u64) -> u128 {
-    u128::from(part) * 100 / u128::from(whole)
 }
 
 fn invalid(rows: u64) -> Option<String> {
