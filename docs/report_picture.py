@@ -16,9 +16,9 @@ import tempfile
 ROWS = 9000
 # Every so-manyth row is one that check would refuse, so that the report has something to tell.
 BAD_EVERY = 1500
-SANDBOX = ["sandbox", "--latency", "25ms", "--jitter", "20ms", "--fault", "http=502,period=15s..25s", "--fault", "code=70402,ids=0.1%"]
+SANDBOX = ["sandbox", "--rate-limit", "250", "--latency", "25ms", "--jitter", "20ms", "--fault", "http=502,period=15s..25s", "--fault", "code=70402,ids=0.1%"]
 IMPORT = "import users.csv --report report.html --no-progress"
-WIDTH, HEIGHT = 1180, 1020
+WIDTH, HEIGHT = 1180, 950
 
 
 def accounts():

@@ -382,7 +382,8 @@ fn facts(page: &RunPage, figures: &Figures, now: Instant) -> Vec<(&'static str, 
     if traffic.calls() > 0 {
         facts.push(("on average", format!("{} a second", figures::rate(traffic.mean_per_s))));
         let latency = traffic.latency();
-        facts.push(("latency", format!("p50 {} ms, p95 {} ms, p99 {} ms", count(latency.p50), count(latency.p95), count(latency.p99))));
+        let percentiles = [latency.p50, latency.p95, latency.p99].map(count).join(" / ");
+        facts.push(("latency p50 / p95 / p99", format!("{percentiles} ms")));
     }
     facts
 }
