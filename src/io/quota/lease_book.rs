@@ -420,24 +420,28 @@ impl LeaseBook {
 
     /// Removes the slots beyond `target`, and says in how many milliseconds others may use them.
     fn give_back(&mut self, target: u64, now: Instant) -> Vec<u64> {
-        let surplus = self.held().saturating_sub(target).min(self.slots.len() as u64);
-        let mut waits_ms = Vec::new();
-        for _ in 0..surplus {
-            let place = self.least_needed(now);
-            let Some(usable_at) = self.slots.remove(place) else { break };
-            let wait = usable_at.saturating_duration_since(now);
-            waits_ms.push(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(WITHIN_MS));
+        let surplus = self.held().saturating_sub(target);
+        let surplus = usize::try_from(surplus).map_or(self.slots.len(), |surplus| surplus.min(self.slots.len()));
+        let unneeded = self.slots.partition_point(|at| *at + UNUSED_IN_PEACE <= now).min(surplus);
+        let mut given: Vec<Instant> = self.slots.drain(..unneeded).collect();
+        for place in self.places_to_give(surplus - unneeded, now).into_iter().rev() {
+            given.extend(self.slots.remove(place));
         }
-        waits_ms
+        let wait_ms = |usable_at: Instant| {
+            let wait = usable_at.saturating_duration_since(now);
+            u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(WITHIN_MS)
+        };
+        given.into_iter().map(wait_ms).collect()
     }
 
-    /// The slot that is missed least: one that nobody needed, or else one whose second lasts until the next process has heard of it.
-    fn least_needed(&self, now: Instant) -> usize {
-        if self.slots.front().is_some_and(|at| *at + UNUSED_IN_PEACE <= now) {
-            return 0;
+    /// The places of so many slots whose second lasts until the next process has heard of them. They are taken from all over the second,
+    /// because that process spreads its requests evenly: slots that become usable together would have to wait for their turns.
+    fn places_to_give(&self, count: usize, now: Instant) -> Vec<usize> {
+        let (first, end) = (self.slots.partition_point(|at| *at < now + HANDING_OVER), self.slots.len());
+        match end - first {
+            enough if enough >= count => (0..count).map(|nth| first + (2 * nth + 1) * enough / (2 * count)).collect(),
+            _ => (end - count..end).collect(),
         }
-        let later = self.slots.partition_point(|at| *at < now + HANDING_OVER);
-        later.min(self.slots.len().saturating_sub(1))
     }
 
     /// Takes the answer to the renewal with this number. Returns whether there is anything new for those who wait.
