@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use super::account::{AccountRef, InvalidAccount, Suspects, UserId, UserIds};
 use super::known_text::KnownText;
-use super::tag::{InvalidTagValue, Tag, TagValueRef};
 use super::tag_words::TagWords;
 use super::uuid::{COMPACT_BYTES, compact};
 
@@ -83,12 +82,11 @@ impl CellRules {
         ReadCells { user_id: self.value(user_id), nick: self.value(nick), face_url: self.value(face_url), known }
     }
 
-    /// The value that a cell of a tag stands for, if it has one.
-    ///
-    /// # Errors
-    /// [`InvalidTagValue`] says what a cell of this tag may hold.
-    pub fn tag_value<'a>(&self, tag: &Tag, words: &'a TagWords, cell: &'a [u8]) -> Result<Option<TagValueRef<'a>>, InvalidTagValue> {
-        tag.value(words.meaning(self.value(cell)))
+    /// The cell that a cell of a tag stands for.
+    #[inline]
+    #[must_use]
+    pub fn tag_cell<'a>(&self, words: &'a TagWords, cell: &'a [u8]) -> &'a [u8] {
+        words.meaning(if self.changes_cells() { self.value(cell) } else { cell })
     }
 
     /// The id that a UserID's value stands for, which need not be valid; `compacted` is where one is made that stands nowhere yet.

@@ -125,6 +125,7 @@ impl OddityCounts {
     }
 
     /// Takes a look at the tags of a valid record.
+    #[inline]
     pub fn see_tags<'a>(&mut self, tags: impl Iterator<Item = (&'a Tag, TagValueRef<'a>)>, place: OddPlace) {
         for (tag, value) in tags {
             match (tag, value) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::account::FIELD_MAX_BYTES;
+use super::known_text::KnownText;
 
 /// How the wire's names of the standard tags begin.
 const STANDARD_PREFIX: &str = "Tag_Profile_IM_";
@@ -152,20 +153,58 @@ impl Tag {
     /// # Errors
     /// [`InvalidTagValue`] says what a cell of this tag may hold.
     pub fn value<'a>(&self, cell: &'a [u8]) -> Result<Option<TagValueRef<'a>>, InvalidTagValue> {
+        let known = KnownText::default();
+        Ok(self.check(known, cell)?.value(known, cell))
+    }
+
+    /// What the value of a cell follows from, which may be a part of `known` text.
+    ///
+    /// # Errors
+    /// As [`Tag::value`].
+    #[inline]
+    pub fn check(&self, known: KnownText<'_>, cell: &[u8]) -> Result<CheckedCell, InvalidTagValue> {
         if cell.is_empty() {
-            return Ok(None);
+            return Ok(CheckedCell::Empty);
         }
-        let invalid = |why| InvalidTagValue { tag: self.clone(), why, word: nameable_word(cell) };
-        let text = std::str::from_utf8(cell).map_err(|_| invalid(WhyInvalid::NotUtf8))?;
-        let value = match self.kind() {
-            Kind::Word(words) => word(words, text).map(TagValueRef::Text).ok_or(WhyInvalid::NotOneOf(words)),
-            Kind::Day => day(text).map(TagValueRef::Number).ok_or(WhyInvalid::NotADay),
-            Kind::Number => number(text).map(TagValueRef::Number).ok_or(WhyInvalid::NotANumber),
+        let checked = known.of(cell).map_err(|_| WhyInvalid::NotUtf8).and_then(|text| self.check_text(text));
+        checked.map_err(|why| InvalidTagValue { tag: self.clone(), why, word: nameable_word(cell) })
+    }
+
+    #[inline]
+    fn check_text(&self, text: &str) -> Result<CheckedCell, WhyInvalid> {
+        match self.kind() {
+            Kind::Word(words) => word(words, text).map(CheckedCell::Word).ok_or(WhyInvalid::NotOneOf(words)),
+            Kind::Day => day(text).map(CheckedCell::Number).ok_or(WhyInvalid::NotADay),
+            Kind::Number => number(text).map(CheckedCell::Number).ok_or(WhyInvalid::NotANumber),
             Kind::Text if text.len() > FIELD_MAX_BYTES => Err(WhyInvalid::Long { bytes: text.len() }),
             Kind::Text if text.contains('\0') => Err(WhyInvalid::Nul),
-            Kind::Text => Ok(TagValueRef::Text(text)),
-        };
-        value.map(Some).map_err(invalid)
+            Kind::Text => Ok(CheckedCell::Text),
+        }
+    }
+}
+
+/// What the value of a cell follows from: the cell need not be understood again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckedCell {
+    Empty,
+    Number(u32),
+    /// A word of the wire.
+    Word(&'static str),
+    /// The cell itself.
+    Text,
+}
+
+impl CheckedCell {
+    /// The value, if there is one; `cell` is the one that was checked.
+    #[inline]
+    #[must_use]
+    pub fn value<'a>(self, known: KnownText<'a>, cell: &'a [u8]) -> Option<TagValueRef<'a>> {
+        match self {
+            CheckedCell::Empty => None,
+            CheckedCell::Number(number) => Some(TagValueRef::Number(number)),
+            CheckedCell::Word(word) => Some(TagValueRef::Text(word)),
+            CheckedCell::Text => known.of(cell).ok().map(TagValueRef::Text),
+        }
     }
 }
 

@@ -103,6 +103,7 @@ impl TagWords {
     }
 
     /// What a cell stands for: mostly itself.
+    #[inline]
     #[must_use]
     pub fn meaning<'a>(&'a self, cell: &'a [u8]) -> &'a [u8] {
         if self.0.is_empty() {

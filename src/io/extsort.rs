@@ -238,6 +238,7 @@ impl<const N: usize> ScratchList<N> {
 ///
 /// # Panics
 /// Where the parts of an entry are longer than the entry, which constant lengths exclude.
+#[inline]
 #[must_use]
 pub fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     let (first, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");

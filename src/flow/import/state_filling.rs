@@ -159,7 +159,7 @@ impl StateFilling<'_> {
                 continue;
             };
             filled.count(account.profile());
-            tags.push(view.tags(), &mut filled)?;
+            tags.push(view.tag_cells().map(|(_, value)| value), &mut filled)?;
             // What no call carried is not known.
             let is_sent = self.scope == ImportScope::Everything || view.tags().next().is_some();
             unsent += u64::from(!is_sent);

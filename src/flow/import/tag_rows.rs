@@ -40,18 +40,17 @@ impl TagRows {
         self.tags.is_empty()
     }
 
-    /// Appends the next record's tags, which come in the order of their columns, and counts them.
+    /// Appends the next record's tags, one for each column, and counts them.
     ///
     /// # Errors
     /// [`io::Error`] if the file cannot be written.
     #[inline]
-    pub fn push<'a>(&mut self, said: impl Iterator<Item = (&'a Tag, TagValueRef<'a>)>, filled: &mut Filled) -> io::Result<TagsDigest> {
+    pub fn push<'a>(&mut self, said: impl Iterator<Item = Option<TagValueRef<'a>>>, filled: &mut Filled) -> io::Result<TagsDigest> {
         let Self { tags, rows: Some(rows), .. } = self else { return Ok(TagsDigest::default()) };
         let mut digest = TagsDigest::default();
         rows.push(|row| {
-            let mut said = said.peekable();
-            for ((tag, key), (_, count)) in tags.iter().zip(&mut filled.tags) {
-                let hash = said.next_if(|(of, _)| *of == tag).map(|(_, value)| TagHash::of(value));
+            for (((_, key), (_, count)), value) in tags.iter().zip(&mut filled.tags).zip(said) {
+                let hash = value.map(TagHash::of);
                 *count += u64::from(hash.is_some());
                 digest = hash.map_or(digest, |hash| digest.with(*key, hash));
                 row.extend_from_slice(&hash.map_or(0, TagHash::bits).to_be_bytes());
@@ -88,8 +87,7 @@ mod tests {
         let tags = [Tag::Level, Tag::Gender, Tag::parse("Custom.Vip").unwrap()];
         let mut filled = Filled { tags: tags.iter().map(|tag| (tag.clone(), 0)).collect(), ..Filled::default() };
         let mut rows = TagRows::in_folder(&std::env::temp_dir(), tags.clone()).unwrap();
-        let said =
-            |texts: [Option<&'static str>; 3]| tags.iter().zip(texts).filter_map(|(tag, text)| Some((tag, TagValueRef::Text(text?))));
+        let said = |texts: [Option<&'static str>; 3]| texts.into_iter().map(|text| text.map(TagValueRef::Text));
         let one = rows.push(said([Some("1"), None, Some("x")]), &mut filled).unwrap();
         rows.push_none().unwrap();
         let same = rows.push(said([Some("1"), None, Some("x")]), &mut filled).unwrap();

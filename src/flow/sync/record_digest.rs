@@ -59,6 +59,7 @@ impl RecordDigest {
         bytes
     }
 
+    #[inline]
     pub(super) fn from_bytes(bytes: &[u8; DIGEST_BYTES]) -> Self {
         let mut rest = bytes.as_slice();
         let (id, row, [tag]) = (take(&mut rest), take(&mut rest), take(&mut rest));
@@ -71,6 +72,7 @@ impl RecordDigest {
         }
     }
 
+    #[inline]
     pub(super) fn to_tagged_bytes(self) -> [u8; TAGGED_BYTES] {
         let mut bytes = [0; TAGGED_BYTES];
         bytes[..DIGEST_BYTES].copy_from_slice(&self.to_bytes());
@@ -78,10 +80,12 @@ impl RecordDigest {
         bytes
     }
 
+    /// # Panics
+    /// Never: the lengths are constants that add up.
+    #[inline]
     pub(super) fn from_tagged_bytes(bytes: &[u8; TAGGED_BYTES]) -> Self {
-        let mut rest = bytes.as_slice();
-        let digest = Self::from_bytes(&take(&mut rest));
-        Self { tags: TagsDigest::from_bits(u64::from_be_bytes(take(&mut rest))), ..digest }
+        let (digest, mut tags) = bytes.split_first_chunk().expect("the lengths are constants that add up");
+        Self { tags: TagsDigest::from_bits(u64::from_be_bytes(take(&mut tags))), ..Self::from_bytes(digest) }
     }
 
     /// As the state takes it; `tags` are all that the record has.

@@ -71,8 +71,10 @@ pub fn scan(roster: &mut Roster<impl Read>, stat: FileStat, scratch: &mut Scratc
             let place = OddPlace { row: view.row, line: view.line };
             oddities.see(account, view.suspects, place);
             twins.see(account.user_id, place).map_err(&cannot)?;
-            // Each look at the tags reads their cells again, so one serves both.
-            let said = view.tags().inspect(|(tag, value)| oddities.see_tags(std::iter::once((*tag, *value)), place));
+            let said = view.tag_cells().map(|(tag, value)| {
+                oddities.see_tags(value.map(|value| (tag, value)).into_iter(), place);
+                value
+            });
             let tags_digest = tags.push(said, &mut filled).map_err(&cannot)?;
             (RecordTag::Valid, ProfileHashes::of(account.profile()), tags_digest)
         } else {

@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::domain::account::{Account, AccountRef, Field, InvalidAccount, Suspects, UserId, UserIds};
 use crate::domain::cells::{CellRules, ReadCells};
 use crate::domain::position::{ColumnLayout, Dialect, InputPosition};
-use crate::domain::tag::{Tag, TagItem, TagValueRef};
+use crate::domain::tag::{CheckedCell, Tag, TagItem, TagValueRef};
 use crate::domain::uuid::COMPACT_BYTES;
 pub use blank_lines::BlankLines;
 use copies::{has_uncertain_quotes, without_own};
@@ -71,11 +71,16 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// The tags of a valid account that have a value, in the order of their columns as [`Header`] has them. Copies nothing; each look reads
-    /// the cells again.
+    /// The tags of a valid account that have a value, in the order of their columns as [`Header`] has them. Copies nothing.
     #[inline]
     pub fn tags(&self) -> impl Iterator<Item = (&'a Tag, TagValueRef<'a>)> + use<'a> {
         self.tags.values()
+    }
+
+    /// The value of a valid account in each column of tags, in the same order.
+    #[inline]
+    pub fn tag_cells(&self) -> impl Iterator<Item = (&'a Tag, Option<TagValueRef<'a>>)> + use<'a> {
+        self.tags.each()
     }
 
     /// Whose record it is: also one that is invalid for another reason.
@@ -163,6 +168,8 @@ pub struct Roster<R> {
     rules: CellRules,
     /// Where the id of the current record is made, if it stands nowhere in the file.
     compacted: [u8; COMPACT_BYTES],
+    /// What the cells of tags of the current record are.
+    checked: Vec<CheckedCell>,
     /// What is recorded of the flags that change what is read.
     flags: BTreeMap<String, String>,
     has_ended: bool,
@@ -241,7 +248,7 @@ impl<R: Read> Roster<R> {
             (None, NoHeader::Refused) => return Err(HeaderError::Missing.into()),
         };
         let (multiline, rules, flags) = (format.multiline, format.cells.clone(), format.flags());
-        Ok(Self { header, frames, splitter, multiline, rules, compacted: [0; COMPACT_BYTES], flags, has_ended: false })
+        Ok(Self { header, frames, splitter, multiline, rules, compacted: [0; COMPACT_BYTES], checked: Vec::new(), flags, has_ended: false })
     }
 
     #[must_use]
@@ -337,20 +344,20 @@ impl<R: Read> Roster<R> {
     #[inline]
     fn view(&mut self, frame: Frame) -> (RecordRef<'_>, SplitFields<'_>) {
         let swallowed = if frame.has_span { self.swallowed() } else { Ok(()) };
-        let Self { header, frames, splitter, multiline, rules, compacted, .. } = self;
+        let Self { header, frames, splitter, multiline, rules, compacted, checked, .. } = self;
         let fields = if frame.has_quote { splitter.quoted(frames.raw()) } else { splitter.plain(frames.bytes()) };
         let cell = |column: Option<usize>| column.and_then(|column| fields.get(column)).unwrap_or_default();
         let known = fields.known_text();
         let cells = ReadCells { user_id: cell(Some(header.user_id)), nick: cell(header.nick), face_url: cell(header.face_url), known };
-        let (values, mut tags) = (rules.values(cells), TagCells { columns: &header.tags, rules, fields });
+        let (values, mut tags) = (rules.values(cells), TagCells { columns: &header.tags, rules, fields, known, checked: &[] });
         let id = rules.id(values.user_id, compacted);
         let judged = swallowed
             .and_then(|()| well_formed(&frame, header.names.len(), fields.len()))
             .and_then(|()| if header.is_again(cells.user_id, &fields) { Err(InvalidAccount::HeaderAgain) } else { Ok(()) })
             .and_then(|()| rules.account(id, values))
-            .and_then(|account| tags.check().map(|()| account));
-        if judged.is_err() {
-            tags.columns = &[];
+            .and_then(|account| tags.check(checked).map(|()| account));
+        if judged.is_ok() {
+            tags.checked = checked;
         }
         let (account, mut suspects) = judged.map_or_else(|why| (Err(why), Suspects::default()), |(account, odd)| (Ok(account), odd));
         if header.own > 0 && account.is_ok() {

@@ -7,7 +7,8 @@ use super::split::SplitFields;
 use crate::domain::account::InvalidAccount;
 use crate::domain::cells::CellRules;
 use crate::domain::known_tags::TAGS_MAX;
-use crate::domain::tag::{InvalidTagValue, Tag, TagValueRef};
+use crate::domain::known_text::KnownText;
+use crate::domain::tag::{CheckedCell, Tag, TagValueRef};
 use crate::domain::tag_words::{TagWord, TagWords};
 
 /// A column that a tag is read from.
@@ -100,35 +101,55 @@ pub(super) struct TagCells<'a> {
     pub(super) columns: &'a [TagColumn],
     pub(super) rules: &'a CellRules,
     pub(super) fields: SplitFields<'a>,
+    /// What the fields are parts of, as far as it is known to be text.
+    pub(super) known: KnownText<'a>,
+    /// What each of them was found to be.
+    pub(super) checked: &'a [CheckedCell],
 }
 
 impl<'a> TagCells<'a> {
-    /// Whether all of them are values of their tags.
+    /// Finds out what each of them is; nothing more after the first that is no value of its tag.
     #[inline]
-    pub(super) fn check(&self) -> Result<(), InvalidAccount> {
-        if self.columns.is_empty() { Ok(()) } else { self.check_each() }
+    pub(super) fn check(&self, checked: &mut Vec<CheckedCell>) -> Result<(), InvalidAccount> {
+        checked.clear();
+        if self.columns.is_empty() { Ok(()) } else { self.check_each(checked) }
     }
 
-    fn check_each(&self) -> Result<(), InvalidAccount> {
+    fn check_each(&self, checked: &mut Vec<CheckedCell>) -> Result<(), InvalidAccount> {
         for of in self.columns {
-            self.value(of).map_err(|why| InvalidAccount::Tag(Box::new(why)))?;
+            let cell = of.tag.check(self.known, self.cell(of)).map_err(|why| InvalidAccount::Tag(Box::new(why)))?;
+            checked.push(cell);
         }
         Ok(())
     }
 
-    /// The tags that have a value; those of a record that was checked are all there.
-    pub(super) fn values(self) -> impl Iterator<Item = (&'a Tag, TagValueRef<'a>)> {
-        self.columns.iter().filter_map(move |of| Some((&of.tag, self.value(of).ok().flatten()?)))
+    /// The value in each column of a record that was checked, if there is one.
+    #[inline]
+    pub(super) fn each(self) -> impl Iterator<Item = (&'a Tag, Option<TagValueRef<'a>>)> {
+        self.columns.iter().zip(self.checked).map(move |(of, checked)| {
+            let value = match checked {
+                CheckedCell::Text => checked.value(self.known, self.cell(of)),
+                CheckedCell::Empty | CheckedCell::Number(_) | CheckedCell::Word(_) => checked.value(self.known, &[]),
+            };
+            (&of.tag, value)
+        })
     }
 
-    fn value(&self, of: &'a TagColumn) -> Result<Option<TagValueRef<'a>>, InvalidTagValue> {
-        self.rules.tag_value(&of.tag, &of.words, self.fields.get(of.column).unwrap_or_default())
+    /// The tags that have a value.
+    #[inline]
+    pub(super) fn values(self) -> impl Iterator<Item = (&'a Tag, TagValueRef<'a>)> {
+        self.each().filter_map(|(tag, value)| Some((tag, value?)))
+    }
+
+    #[inline]
+    fn cell(&self, of: &'a TagColumn) -> &'a [u8] {
+        self.rules.tag_cell(&of.words, self.fields.get(of.column).unwrap_or_default())
     }
 }
 
 impl PartialEq for TagCells<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.values().eq(other.values())
+        self.each().eq(other.each())
     }
 }
 
