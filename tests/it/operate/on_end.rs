@@ -8,8 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::server::{Server, code, imported};
+use crate::support::tools::skipped;
 use crate::support::{Call, CliFixture, KEY, eventually, users};
 
 /// Keeps what it gets: the summary and the environment.
@@ -41,15 +43,19 @@ fn every_end_calls_it_with_the_summary_and_without_secrets() {
     // The search for secrets looks into the file to which the program has written its environment.
     let (key, usersig) = (KEY, "http://me:hunter2@127.0.0.1:1");
     let call = bench.call(&["import", "users.csv", "--sandbox", "--summary", "summary.json"]);
-    let run =
-        keeping(call).env("CHATLIFT_SECRET_KEY", key).env("CHATLIFT_PROXY", usersig).env("CHATLIFT_QUOTA", "redis://x").run().exits(0);
+    let run = keeping(call).env("CHATLIFT_SECRET_KEY", key).env("CHATLIFT_PROXY", usersig).run().exits(0);
     let environment = bench.read("got.env");
-    for secret in ["CHATLIFT_SECRET_KEY", "CHATLIFT_USERSIG", "CHATLIFT_PROXY", "CHATLIFT_QUOTA", "hunter2", KEY] {
+    for secret in ["CHATLIFT_SECRET_KEY", "CHATLIFT_USERSIG", "CHATLIFT_PROXY", "hunter2", KEY] {
         assert!(!environment.contains(secret), "{secret}: {environment}");
     }
     assert!(environment.contains("CHATLIFT_REPORT=\n"), "{environment}");
     let (summary, code) = got(&bench, "CHATLIFT_EXIT_CODE");
     assert_eq!((summary, code.as_str()), (run.summary, "0"));
+    // A quota needs a rate, so this one is refused.
+    let call = bench.call(&["import", "users.csv", "--sandbox"]).env("CHATLIFT_QUOTA", "redis://:hunter3@127.0.0.1:1/0");
+    assert_eq!(keeping(call).run().code, Some(2));
+    let environment = bench.read("got.env");
+    assert!(!environment.contains("CHATLIFT_QUOTA") && !environment.contains("hunter3"), "{environment}");
 }
 
 #[test]
@@ -158,13 +164,13 @@ fn one_request(listener: TcpListener) -> std::thread::JoinHandle<String> {
 fn has(programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| Command::new(program).arg("--version").output().is_err());
     if let Some(program) = missing {
-        eprintln!("== SKIPPED: a recipe for --on-end, {program} is not installed");
+        skipped("a recipe for --on-end", &format!("{program} is not installed"));
     }
     missing.is_none()
 }
 
-/// Runs a refused import with the recipe; its URL stands in a file beside it. Returns the request that it sent.
-fn request_of(name: &str, import: &[&str]) -> String {
+/// Runs a command with the recipe and an argument for it; its URL stands in a file beside it. Returns the request that it sent.
+fn request_of(name: &str, argument: &str, command: &[&str]) -> String {
     let bench = CliFixture::with_users(1);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -175,7 +181,7 @@ fn request_of(name: &str, import: &[&str]) -> String {
     let request = one_request(listener);
     let script = bench.path("script");
     let path = std::env::var("PATH").unwrap_or_default();
-    let call = bench.call(import).args(&["--on-end", script.to_str().unwrap()]).env("PATH", path);
+    let call = bench.call(command).args(&["--on-end", &format!("{} {argument}", script.display())]).env("PATH", path);
     let run = call.run();
     assert!(!run.stderr.contains("warning"), "{}", run.stderr);
     request.join().unwrap()
@@ -186,10 +192,18 @@ fn the_recipe_for_a_webhook_posts_how_the_run_ended() {
     if !has(&["curl", "jq"]) {
         return;
     }
-    let request = request_of("webhook", &["import", "missing.csv", "--sandbox"]);
-    assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
-    let body: serde_json::Value = serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-    assert_eq!(body["text"], "chatlift import: needs_fixing (exit 2), 0 imported, 0 failed, 0 invalid");
+    let body = |service: &str, command: &[&str]| -> serde_json::Value {
+        let request = request_of("webhook", service, command);
+        assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+        serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+    };
+    let refused = ["import", "missing.csv", "--sandbox"];
+    let words = "chatlift import: needs_fixing (exit 2), 0 imported, 0 failed, 0 invalid";
+    assert_eq!(body("slack", &refused), json!({ "text": words }));
+    assert_eq!(body("wecom", &refused), json!({ "msgtype": "text", "text": { "content": words } }));
+    assert_eq!(body("feishu", &refused), json!({ "msg_type": "text", "content": { "text": words } }));
+    let verified = body("slack", &["verify", "users.csv", "--sandbox"]);
+    assert_eq!(verified["text"], "chatlift verify: finished_with_findings (exit 3), 0 invalid, 1 missing, 0 differs");
 }
 
 #[test]
@@ -197,6 +211,6 @@ fn the_recipe_for_a_dead_mans_switch_reports_finished_runs() {
     if !has(&["curl"]) {
         return;
     }
-    let request = request_of("alive", &["import", "users.csv", "--sandbox"]);
+    let request = request_of("alive", "", &["import", "users.csv", "--sandbox"]);
     assert!(request.starts_with("GET /hook HTTP/1.1\r\n"), "{request}");
 }
