@@ -18,7 +18,7 @@ ROWS = 9000
 BAD_EVERY = 1500
 SANDBOX = ["sandbox", "--rate-limit", "250", "--latency", "25ms", "--jitter", "20ms", "--fault", "http=502,period=15s..25s", "--fault", "code=70402,ids=0.1%"]
 IMPORT = "import users.csv --report report.html --no-progress"
-WIDTH, HEIGHT = 1180, 950
+WIDTH, HEIGHT = 1180, 920
 
 
 def accounts():

@@ -59,6 +59,14 @@ pub struct PageEnd {
     pub at: SystemTime,
 }
 
+/// What a run waits for that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaits {
+    Service,
+    /// The store of a shared limit.
+    Quota,
+}
+
 /// All that a page shows.
 #[derive(Debug, Clone)]
 pub struct RunPage {
@@ -73,6 +81,7 @@ pub struct RunPage {
     phase: PhaseKind,
     /// What it does, where that is more than its phase says. It may hold words of the service.
     doing: String,
+    awaits: Awaits,
     left: Option<Duration>,
     pace: RecentPace,
     start: Start,
@@ -102,6 +111,7 @@ impl RunPage {
             series: Series::new(0),
             phase: PhaseKind::Planning,
             doing: "reading the input".to_owned(),
+            awaits: Awaits::Service,
             left: None,
             pace: RecentPace::new(began),
             start: Start::default(),
@@ -196,10 +206,10 @@ impl RunPage {
 
     fn notes(&mut self, (phase, so_far): (&RunPhase, &CallsSoFar), now: Instant) {
         self.phase = phase.into();
-        self.doing = match phase {
-            RunPhase::Waiting { why, .. } => why.clone(),
-            RunPhase::WaitingForQuota { why, .. } => format!("the quota's store: {why}"),
-            RunPhase::Running | RunPhase::Throttled { .. } | RunPhase::Draining => String::new(),
+        (self.awaits, self.doing) = match phase {
+            RunPhase::Waiting { why, .. } => (Awaits::Service, why.clone()),
+            RunPhase::WaitingForQuota { why, .. } => (Awaits::Quota, why.clone()),
+            RunPhase::Running | RunPhase::Throttled { .. } | RunPhase::Draining => (Awaits::Service, String::new()),
         };
         if self.phase == PhaseKind::Waiting {
             self.left = None;

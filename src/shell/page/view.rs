@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::course::{self, Forecast, Plot, Unit, called, plots, whole};
 use super::reasons::{Reason, Reasons};
-use super::{PageEnd, RunPage};
+use super::{Awaits, PageEnd, RunPage};
 use crate::domain::code_meaning::meaning;
 use crate::domain::comparison::FindingCounts;
 use crate::domain::figures::{self, about_per_s, count, counted};
@@ -20,6 +20,7 @@ use crate::domain::guard::{Guard, GuardVerdict, Judged};
 use crate::domain::series::{PhaseKind, Point, Series};
 use crate::shell::exit::Exit;
 use crate::shell::screen::end_summary::Figures;
+use crate::shell::screen::progress::quota_words;
 use crate::shell::screen::summary::{Summary, used};
 use crate::shell::screen::verified::Verified;
 use crate::shell::terminal::printable;
@@ -248,7 +249,11 @@ fn running(page: &RunPage, audience: Audience<'_>) -> Ending {
             ("warn", "▶", "Throttled", "The service refuses requests as too fast; the run goes on as fast as it lets through.".to_owned())
         }
         PhaseKind::Waiting => {
-            ("bad", "‖", "Waiting", format!("The service is down; one probe at a time tests whether it is back{}.", told(&page.doing)))
+            let what = match page.awaits {
+                Awaits::Service => "The service is down; one probe at a time tests whether it is back",
+                Awaits::Quota => "The store of the shared limit does not answer; requests wait for it",
+            };
+            ("bad", "‖", "Waiting", format!("{what}{}.", told(&page.doing)))
         }
         PhaseKind::Draining => ("warn", "‖", "Stopping", "No further request leaves; those in flight may end.".to_owned()),
     };
@@ -382,6 +387,9 @@ fn facts(page: &RunPage, figures: &Figures, now: Instant) -> Vec<(&'static str, 
     if traffic.calls() > 0 {
         facts.push(("on average", format!("{} a second", figures::rate(traffic.mean_per_s))));
         let latency = traffic.latency();
+        if let Some(quota) = traffic.quota {
+            facts.push(("shared limit", quota_words(quota)));
+        }
         let percentiles = [latency.p50, latency.p95, latency.p99].map(count).join(" / ");
         facts.push(("latency p50 / p95 / p99", format!("{percentiles} ms")));
     }
