@@ -70,6 +70,11 @@ fn the_sandbox_is_right_and_a_key_in_the_environment_is_never_shown() {
     let run = call.run().exits(0);
     assert!(run.stdout.contains("(CHATLIFT_SECRET_KEY)"), "{}", run.stdout);
     assert!(!run.stdout.contains("SENTINEL") && !run.stderr.contains("SENTINEL"), "{}", run.stdout);
+    let call = bench.call(&["probe", "--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID]).env("CHATLIFT_SECRET_KEY", KEY);
+    let run = call.env("CHATLIFT_QUOTA", "redis://me:hunter2@127.0.0.1:1/3").env("CHATLIFT_PROXY", "http://me:hunter3@127.0.0.1:1").run();
+    assert!(run.stdout.contains("redis://127.0.0.1:1/3 (CHATLIFT_QUOTA)"), "{}", run.stdout);
+    assert!(run.stdout.contains("http://127.0.0.1:1 (CHATLIFT_PROXY)"), "{}", run.stdout);
+    assert!(!run.stdout.contains("hunter") && !run.stderr.contains("hunter"), "{}{}", run.stdout, run.stderr);
 }
 
 #[test]

@@ -36,7 +36,10 @@ pub(super) fn list(flags: &ConnectionFlags, environment: Environment) -> Vec<Set
     add("rate", ("--rate", number(flags.rate)), Some("CHATLIFT_RATE"), (number(config.rate), "the documented limits"));
     let seconds = flags.timeout.map(|timeout| timeout.as_secs_f64().to_string());
     add("timeout", ("--timeout", seconds), None, (config.timeout.map(|seconds| seconds.to_string()), "10"));
-    found.push(proxy(flags, environment));
+    let proxy = ("--proxy", text(&flags.proxy));
+    found.push(without_password(source("proxy", proxy, Some(("CHATLIFT_PROXY", environment)), (text(&config.proxy), NONE))));
+    let quota = ("--quota", text(&flags.quota.quota));
+    found.push(without_password(source("quota", quota, Some(("CHATLIFT_QUOTA", environment)), (text(&config.quota), NONE))));
     found
 }
 
@@ -93,17 +96,21 @@ fn service(flags: &ConnectionFlags, environment: Environment) -> SettingSource {
     SettingSource { name: "service", value: Some(without_credentials(&value)), from: from.to_owned() }
 }
 
-fn proxy(flags: &ConnectionFlags, environment: Environment) -> SettingSource {
-    let config = flags.defaults.proxy.clone();
-    let mut found = source("proxy", ("--proxy", flags.proxy.clone()), Some(("CHATLIFT_PROXY", environment)), (config, NONE));
-    found.value = found.value.map(|value| without_credentials(&value));
-    found
+/// The address in the setting alone: its URL may hold a password.
+fn without_password(setting: SettingSource) -> SettingSource {
+    SettingSource { value: setting.value.map(|value| without_credentials(&value)), ..setting }
 }
 
-/// A URL as scheme, host and port; something else as it is, unless it could hold a password.
+/// A URL as scheme, host, port and path; something else as it is, unless it could hold a password.
 fn without_credentials(text: &str) -> String {
     match Url::parse(text) {
-        Ok(url) if url.has_host() => url.origin().ascii_serialization(),
+        Ok(mut url) if url.has_host() => {
+            // A URL with a host can do without either.
+            let _ = url.set_username("").and_then(|()| url.set_password(None));
+            url.set_query(None);
+            url.set_fragment(None);
+            url.as_str().trim_end_matches('/').to_owned()
+        }
         Ok(_) | Err(_) if text.contains('@') => "(not shown)".to_owned(),
         Ok(_) | Err(_) => text.to_owned(),
     }
