@@ -115,6 +115,16 @@ fn the_same_command_goes_on_once_the_app_has_the_field() {
 }
 
 #[test]
+fn an_outage_of_portrait_set_alone_fails_no_row_and_names_it() {
+    for flags in [&[][..], &["--profile-only"], &["--batch"]] {
+        let (bench, sandbox) = (bench(5), Sandbox::start(settings(&["http=502,api=portrait_set"])).unwrap());
+        let run = import(&bench, &sandbox, flags).args(&["--max-attempts", "2", "--max-outage", "100ms"]).run().exits(4).settles(0);
+        let run = run.because("portrait_set was down for longer than --max-outage; last of all: HTTP 502");
+        run.hints("the same command continues where it stopped").hints("the profile cells of the rows that are left are at fault");
+    }
+}
+
+#[test]
 fn an_administrator_without_the_right_stops_the_run() {
     let (bench, sandbox) = (bench(10), Sandbox::start(settings(&["code=40004,api=portrait_set,after=5"])).unwrap());
     import(&bench, &sandbox, &[]).run().exits(5).because("code 40004");

@@ -11,8 +11,7 @@ use chatlift::domain::command::Command;
 use chatlift::domain::outcome::Status;
 use chatlift::domain::verdict::CallOutcome;
 use chatlift::flow::dispatch::AbortCause;
-use chatlift::flow::import::ImportEnd;
-use chatlift::flow::import::OnBatchFailure;
+use chatlift::flow::import::{ImportEnd, ImportScope, OnBatchFailure};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
@@ -59,6 +58,7 @@ struct Town {
     outages: Vec<Range<Duration>>,
     profile_outages: Vec<Range<Duration>>,
     is_batched: bool,
+    scope: ImportScope,
     latency: Duration,
 }
 
@@ -83,6 +83,7 @@ impl Town {
             outages: Vec::new(),
             profile_outages: Vec::new(),
             is_batched: random.u32(..3) == 0,
+            scope: ImportScope::Everything,
             latency: Duration::from_millis(random.u64(1..200)),
         };
         if random.bool() {
@@ -94,6 +95,13 @@ impl Town {
             let share = random.choice([0, 0, 2, 30]).unwrap_or(0);
             town.bad_profiles = (1..=rows).filter(|row| town.has_tags(*row) && random.u64(..100) < share).collect();
             town.profile_outages = outages(random);
+        }
+        if town.tags == 100 && random.bool() {
+            // Nobody is imported, since the service knows all of them.
+            town.scope = ImportScope::ProfilesOnly;
+            town.bad.clear();
+            town.passing.clear();
+            town.refused.clear();
         }
         town
     }
@@ -224,6 +232,7 @@ async fn check(seed: u64) -> Ended {
         let (left, from) = (town.rows - done, began.elapsed());
         let mut world = town.world(done, &mut random);
         let limit = world.settings.limit;
+        world.settings.scope = town.scope;
         let stops_after = (random.u32(..3) == 0).then(|| Duration::from_millis(random.u64(500..60_000)));
         if let Some(after) = stops_after {
             world.signals = futures_util::stream::once(tokio::time::sleep(after)).chain(futures_util::stream::pending()).boxed_local();
