@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use chatlift::domain::tag::Tag;
 use chatlift::sandbox::{
     BatchProfiles, CustomFields, Deleting, KnownAccounts, OmittedFields, Sandbox, SandboxSettings, UnknownProfiles, UserIdCase,
     UserIdSpaces,
@@ -137,6 +138,11 @@ fn the_tags_that_are_named_are_looked_for() {
     expected.sort();
     assert_eq!(tags, expected);
     assert!(run.stderr.contains("After a Profile Is Updated"), "{}", run.stderr);
+    let standard: Vec<String> = Tag::STANDARD.iter().map(|tag| format!("--profile={tag}")).collect();
+    let standard: Vec<&str> = standard.iter().map(String::as_str).collect();
+    let write = found(&probe(&bench, &sandbox, "probe-b2").args(&["--yes", "--json"]).args(&standard).run().exits(0));
+    let known = answers(&write).iter().filter(|(name, answer)| name.starts_with("tag_known") && answer == "yes").count();
+    assert_eq!(known, Tag::STANDARD.len(), "{write}");
     let run = bench.call(&["probe", "--profile", "Nope", "--write", "x", "--yes"]).run();
     assert_eq!(run.code, Some(2), "{}", run.stderr);
 }
