@@ -54,6 +54,8 @@ pub enum QuotaRefusal {
     Password(String),
     #[error("the quota's store does not allow the script: {0}")]
     Forbidden(String),
+    #[error("the certificate of the quota's store is not trusted: {0}")]
+    Untrusted(String),
     #[error("another version of the quota is in use: {stored} there, {own} here")]
     Version { stored: String, own: String },
     #[error("another limit of {api} is in use: {stored} requests/s there, {given} requests/s here", api = .api.name())]
@@ -241,7 +243,15 @@ fn with_mozilla_roots(pem: &[u8]) -> Vec<u8> {
     all
 }
 
+/// Why the certificate is not trusted; `None` if the error has another cause. The crate keeps the words of rustls, but not its error.
+fn untrusted(error: &RedisError) -> Option<String> {
+    error.to_string().split_once("invalid peer certificate: ").map(|(_, why)| why.to_owned())
+}
+
 fn judged(error: &RedisError) -> QuotaError {
+    if let Some(why) = untrusted(error) {
+        return QuotaRefusal::Untrusted(why).into();
+    }
     let says = || error.detail().unwrap_or_default().to_owned();
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {

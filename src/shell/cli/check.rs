@@ -10,7 +10,7 @@ use super::preflight::{Admission, ColumnsNeeded};
 use super::remedies;
 use super::settings::format;
 use super::stdout::print;
-use super::{columns, oddities};
+use super::{columns, environment, oddities, quota};
 use crate::domain::account::InvalidAccount;
 use crate::domain::examples::Examples;
 use crate::domain::figures::{count, counted};
@@ -25,11 +25,12 @@ use crate::shell::terminal::{causes, printable, quoted};
 const READINGS_MAX: u32 = 10;
 
 /// Reads the file, prints the report.
-pub(super) fn run(input: &InputFlags, rates: Rates, admission: Admission) -> ExitMessage {
-    checked(input, rates, admission).unwrap_or_else(|word| word)
+pub(super) fn run(input: &InputFlags, rates: Rates, quota: Option<&String>, admission: Admission) -> ExitMessage {
+    let shared = quota::forecast_words(quota, &environment);
+    shared.and_then(|shared| checked(input, rates, shared, admission)).unwrap_or_else(|word| word)
 }
 
-fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<ExitMessage, ExitMessage> {
+fn checked(input: &InputFlags, rates: Rates, shared: Option<String>, admission: Admission) -> Result<ExitMessage, ExitMessage> {
     let (path, format) = (&input.file, format(input));
     let mut stream = Stream::open(input)?;
     let Checked { mut report, end, .. } = read(&mut stream, (path, &format), rates, admission)?;
@@ -40,6 +41,7 @@ fn checked(input: &InputFlags, rates: Rates, admission: Admission) -> Result<Exi
         report.name_repeats(again);
     }
     print(&Told { report: &report, columns: admission.columns })?;
+    shared.map(|words| print(&format_args!("{words}\n"))).transpose()?;
     if stream.is_cut() {
         print(&format_args!("\n{CUT_WORDS}\n"))?;
     }

@@ -276,6 +276,9 @@ pub struct CheckFlags {
     /// End with exit code 2 if there are odd values, as `import --strict` would
     #[arg(long, help_heading = "Run")]
     pub strict: bool,
+    /// Say with the forecast that an import shares its limit through this server; it is not asked [env: CHATLIFT_QUOTA]
+    #[arg(long, value_name = "redis://HOST:PORT/DB", help_heading = "Run")]
+    pub quota: Option<String>,
 }
 
 #[derive(Debug, Args)]

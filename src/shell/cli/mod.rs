@@ -103,7 +103,7 @@ fn without_run(command: CliCommand) -> ExitMessage {
             let or = |rate, documented| NonZeroU32::new(rate).unwrap_or(documented);
             let (single, profile) = (or(flags.rate, ACCOUNT_IMPORT_CALLS_PER_S), or(flags.profile_rate, PROFILE_CALLS_PER_S));
             let rates = Rates { single, batch: BATCH_CALLS_PER_S, profile };
-            check::run(&flags.input, rates, Admission { odd, ..Admission::USUAL })
+            check::run(&flags.input, rates, flags.quota.as_ref(), Admission { odd, ..Admission::USUAL })
         }
         CliCommand::Audit(flags) => audit::run(&flags),
         CliCommand::Probe(flags) => probe::run(&flags),

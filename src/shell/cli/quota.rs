@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::flags::{QuotaFlags, QuotaLostFlag, QuotaRateFlag};
 use super::secret::read_secret;
+use super::settings::{Environment, variable};
 use crate::domain::command::{Command, PerCommand};
 use crate::io::gate::Rate;
 use crate::io::quota::{self, IfLost, QuotaError, QuotaRefusal, QuotaSettings, StoreAddress, Transport};
@@ -87,6 +88,17 @@ pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage>
         store.ca_pem = given.ca_pem.cloned();
     }
     Ok(Some(QuotaChoice { store, key: flags.quota_key.clone(), rates: flags.quota_rate.clone(), lost: flags.quota_lost }))
+}
+
+/// What a forecast is told of a shared limit, offline.
+///
+/// # Errors
+/// As [`resolve`].
+pub(super) fn forecast_words(flag: Option<&String>, environment: Environment) -> Result<Option<String>, ExitMessage> {
+    let variable = variable(environment, VARIABLE)?;
+    let url = flag.map(|flag| (flag, UrlSource::Flag)).or_else(|| variable.as_ref().map(|variable| (variable, UrlSource::Variable)));
+    let choice = resolve(&Given { url, flags: &QuotaFlags::default(), password_file: None, ca_pem: None })?;
+    Ok(choice.map(|choice| format!("quota: the limit is shared through {}: that holds while nobody else uses it", choice.store)))
 }
 
 fn parse(text: &str, from: UrlSource) -> Result<StoreAddress, ExitMessage> {
@@ -184,6 +196,9 @@ pub(super) fn refused(refusal: &QuotaRefusal, so_far: &str) -> ExitMessage {
     let hint = match refusal {
         QuotaRefusal::Password(_) => {
             format!("give the password with --quota-password-file FILE, or in {VARIABLE} (redis://NAME:PASSWORD@HOST:PORT/DB)")
+        }
+        QuotaRefusal::Untrusted(_) => {
+            "--ca-file takes the certificate that signed it; the machine's are trusted too without that flag".to_owned()
         }
         QuotaRefusal::Forbidden(_) => "docs/QUOTA.md lists what the user of the store must be allowed to do".to_owned(),
         QuotaRefusal::Version { .. } => "use the same version of chatlift everywhere, or another --quota-key".to_owned(),

@@ -69,7 +69,8 @@ pub(super) fn run(flags: &VerifyFlags) -> CommandEnd {
 
 fn state_words(snapshot: &Progress) -> String {
     let state = progress::state(&snapshot.phase, snapshot.in_flight);
-    snapshot.so_far.stats.quota.map_or_else(|| state.clone(), |quota| format!("{}, {state}", progress::quota_words(quota)))
+    let quota = snapshot.so_far.stats.quota.and_then(progress::quota_words);
+    quota.map_or_else(|| state.clone(), |quota| format!("{quota}, {state}"))
 }
 
 /// What is said of every command's ends is said of runs that resume; a verification doesn't.

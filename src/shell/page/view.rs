@@ -388,7 +388,7 @@ fn facts(page: &RunPage, figures: &Figures, now: Instant) -> Vec<(&'static str, 
         facts.push(("on average", format!("{} a second", figures::rate(traffic.mean_per_s))));
         let latency = traffic.latency();
         if let Some(quota) = traffic.quota {
-            facts.push(("shared limit", quota_words(quota)));
+            facts.extend(quota_words(quota).map(|words| ("shared limit", words)));
         }
         let percentiles = [latency.p50, latency.p95, latency.p99].map(count).join(" / ");
         facts.push(("latency p50 / p95 / p99", format!("{percentiles} ms")));

@@ -15,6 +15,8 @@ use crate::support::redis_server::RedisServer;
 
 const KEY: &str = "books";
 const STEP_US: u64 = 1_000;
+/// By then a calm case has opened, and its processes have found their shares. Chosen.
+const SETTLED_US: u64 = 4_000_000;
 /// Source: the client.
 const ANSWER_MAX_US: u64 = 450_000;
 
@@ -83,6 +85,8 @@ struct World<'a> {
     serial: u64,
     processes: Vec<Process>,
     sent_us: Vec<u64>,
+    /// How many of them each process has sent since the fourth second.
+    sent_by: Vec<usize>,
 }
 
 impl World<'_> {
@@ -170,6 +174,7 @@ impl World<'_> {
         let book = &mut self.processes[process].book;
         if book.uses(slot, now) == Departure::Leaves {
             self.sent_us.push(self.now_us);
+            self.sent_by[process] += usize::from(self.now_us >= SETTLED_US);
         }
         self.processes[process].book.note_written(now);
     }
@@ -243,10 +248,10 @@ fn new_process(limit: u32, life: u32) -> Process {
 
 /// The times at which requests left in so many seconds.
 fn sends(store: &mut Connection, trouble: Trouble, seed: u64, seconds: u64) -> Vec<u64> {
-    sends_with(store, SCRIPT, trouble, seed, seconds)
+    run(store, SCRIPT, trouble, seed, seconds).sent_us
 }
 
-fn sends_with(store: &mut Connection, script: &str, trouble: Trouble, seed: u64, seconds: u64) -> Vec<u64> {
+fn run<'a>(store: &'a mut Connection, script: &str, trouble: Trouble, seed: u64, seconds: u64) -> World<'a> {
     redis::cmd("DEL").arg(KEY).exec(store).unwrap();
     let on_own_clock = script.replace("redis.call('TIME')", "redis.call('MGET', 'seconds', 'micros')");
     assert_ne!(on_own_clock, script, "the script asks for the time");
@@ -254,11 +259,12 @@ fn sends_with(store: &mut Connection, script: &str, trouble: Trouble, seed: u64,
     let processes = (0..trouble.processes).map(|_| new_process(trouble.limit, 0)).collect();
     let random = Rng::with_seed(seed);
     let (zero, events, sent_us) = (Instant::now(), BTreeMap::new(), Vec::new());
-    let mut world = World { trouble, random, store, sum, zero, now_us: 0, events, serial: 0, processes, sent_us };
+    let mut world =
+        World { trouble, random, store, sum, zero, now_us: 0, events, serial: 0, processes, sent_us, sent_by: vec![0; trouble.processes] };
     while world.now_us < seconds * 1_000_000 {
         world.step();
     }
-    world.sent_us
+    world
 }
 
 /// The first second with too many requests.
@@ -321,7 +327,21 @@ fn a_script_with_a_fault_would_be_found() {
     for (right, wrong, trouble) in faults {
         let script = SCRIPT.replace(right, wrong);
         assert_ne!(script, SCRIPT, "{right}");
-        let is_found = |seed| too_many(&sends_with(&mut store, &script, trouble, seed, 40), trouble.limit).is_some();
+        let is_found = |seed| too_many(&run(&mut store, &script, trouble, seed, 40).sent_us, trouble.limit).is_some();
         assert!((0..40).any(is_found), "{wrong}");
+    }
+}
+
+#[test]
+fn each_process_with_work_gets_at_least_half_of_its_part() {
+    let Some(server) = RedisServer::start("the books of the quota with the real script") else { return };
+    let mut store = server.connection();
+    for (limit, processes, seconds) in [(200, 3, 14), (200, 10, 14), (7, 3, 34), (2, 3, 64), (1, 2, 64)] {
+        let trouble = Trouble { limit, processes, line_us: 5_000, lost_of: 0, stops: false, flushes: false, connects: false };
+        let world = run(&mut store, SCRIPT, trouble, 7, seconds);
+        let part = (f64::from(limit) * (seconds - 4) as f64) / processes as f64;
+        let sent_by = world.sent_by.clone();
+        assert_eq!(too_many(&world.sent_us, limit), None);
+        assert!(sent_by.iter().all(|sent| *sent as f64 >= part / 2.0), "{limit}/s, {processes} processes: {sent_by:?} of {part} each");
     }
 }

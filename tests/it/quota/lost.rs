@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use rcgen::{CertificateParams, KeyPair};
+
 use super::processes::{LIMIT, Service, benches, start, stop};
 use crate::support::line::Line;
+use crate::support::ports::unused_port;
 use crate::support::redis_server::RedisServer;
 use crate::support::{CliFixture, SDKAPPID, passes, side_by_side};
 
@@ -73,6 +76,25 @@ fn check(trouble: Trouble) {
 fn a_store_that_hangs_forgets_or_is_replaced_never_lets_more_through() {
     let troubles = [Trouble::Paused, Trouble::Flushed, Trouble::Restarted, Trouble::Replaced, Trouble::ScriptForgotten];
     side_by_side(troubles, check);
+}
+
+#[test]
+fn a_store_over_tls_is_trusted_as_the_service_is() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), unused_port());
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+    let args = ["--tls-port", &port.to_string(), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-auth-clients", "no"];
+    let Some(store) = RedisServer::within("a store over TLS", folder, &args) else { return };
+    let (service, bench) = (Service::new(), CliFixture::with_users(3));
+    let url = format!("rediss://127.0.0.1:{port}/0");
+    let import =
+        |args: &[&str]| bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(&["--quota", &url]).args(args).run();
+    import(&[]).exits(2).because("the certificate of the quota's store is not trusted").hints("--ca-file");
+    let ca = store.folder().join("cert.pem");
+    let run = import(&["--ca-file", ca.to_str().unwrap()]).exits(0);
+    assert_eq!(run.summary["quota"]["max_runs"], 1);
 }
 
 #[test]

@@ -56,6 +56,20 @@ fn the_first_lines_the_summary_and_the_metrics_tell_of_a_quota() {
 }
 
 #[test]
+fn a_forecast_says_that_the_limit_is_shared_and_each_process_keeps_to_its_own_rate() {
+    let Some(store) = RedisServer::start("a rate of one's own within a quota") else { return };
+    let (service, bench) = (Service::new(), CliFixture::with_users(40));
+    let url = store.url();
+    for dry in [bench.call(&["check", "users.csv", "--quota", &url]), bench.call(&["import", "users.csv", "--dry-run", "--quota", &url])] {
+        let told = dry.run().exits(0).stdout;
+        assert!(told.contains(&format!("quota: the limit is shared through {url}: that holds while nobody else uses it")), "{told}");
+    }
+    let run = bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(&["--quota", &url, "--rate", "20"]).run().exits(0);
+    let most = run.summary["max_calls_in_1s"].as_u64().unwrap();
+    assert!((15..=20).contains(&most), "{}", run.summary);
+}
+
+#[test]
 fn a_probe_takes_a_slot_like_everybody() {
     let Some(mut store) = RedisServer::start("a probe that shares the limit") else { return };
     let (service, bench) = (Service::new(), CliFixture::new());

@@ -29,7 +29,12 @@ impl RedisServer {
 
     /// The same with more arguments.
     pub(crate) fn with(what: &str, args: &[&str]) -> Option<Self> {
-        let (folder, port) = (tempfile::tempdir().unwrap(), unused_port());
+        Self::within(what, tempfile::tempdir().unwrap(), args)
+    }
+
+    /// The same with files.
+    pub(crate) fn within(what: &str, folder: TempDir, args: &[&str]) -> Option<Self> {
+        let port = unused_port();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let Some(child) = spawn(&folder, port, &args) else {
             skipped(what, "neither redis-server nor valkey-server can be started; install Debian's redis-server");
@@ -46,6 +51,11 @@ impl RedisServer {
 
     pub(crate) const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The folder in which it runs; arguments may name files there.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub(crate) fn url(&self) -> String {

@@ -44,7 +44,9 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
     notify::begin("import: reading the input");
     EndSteps::of_import(flags).after(|steps| {
         if flags.run.dry_run {
-            return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), job::admission(flags)).into());
+            let connection = &flags.run.connection;
+            let quota = connection.quota.quota.as_ref().or(connection.defaults.quota.as_ref());
+            return Ok(check::run(&flags.run.input, job::forecast_rates(&flags.run), quota, job::admission(flags)).into());
         }
         let job = ImportJob::of(flags, steps.page())?;
         run::tell_real_service(&job.connection);

@@ -96,7 +96,7 @@ impl<'a> ProgressView<'a> {
     }
 
     fn quota_words(&self) -> Option<String> {
-        self.snapshot.so_far.stats.quota.map(quota_words)
+        self.snapshot.so_far.stats.quota.and_then(quota_words)
     }
 
     fn left_words(&self) -> Option<String> {
@@ -137,9 +137,10 @@ pub(crate) fn done_words(rows: u64, phase: &RunPhase, in_flight: usize) -> Strin
     format!("{} done, {}", figures::counted(rows, "row"), state(phase, in_flight))
 }
 
-/// What this process has of a shared limit, in words.
-pub(crate) fn quota_words(quota: QuotaStats) -> String {
-    format!("quota: {}, {}/s here", figures::counted(quota.processes, "run"), figures::count(quota.here_per_s))
+/// What this process has of a shared limit, in words, once that is known.
+pub(crate) fn quota_words(quota: QuotaStats) -> Option<String> {
+    let words = || format!("quota: {}, {}/s here", figures::counted(quota.processes, "run"), figures::count(quota.here_per_s));
+    (quota.processes > 0).then(words)
 }
 
 /// The state of the run in words.
