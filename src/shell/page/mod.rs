@@ -9,6 +9,7 @@ mod open_metrics;
 mod plot;
 mod reasons;
 pub mod server;
+mod tables;
 mod view;
 
 use std::time::{Duration, SystemTime};
@@ -246,7 +247,9 @@ impl RunPage {
         let last = self.last_calls();
         let sample = Sample { phase: self.phase, rows: self.rows_done, calls: Some(&last) };
         self.series.note(now - self.began, &sample);
-        self.left = None;
+        if self.to_do().is_none_or(|rows| self.rows_done >= rows) {
+            self.left = None;
+        }
         self.end = Some(PageEnd { exit: word.exit, why: word.why.clone(), hint: word.hint.clone(), at: summary.ended_at });
     }
 

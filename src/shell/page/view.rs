@@ -10,29 +10,21 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::course::{self, Forecast, Plot, Unit, called, plots, whole};
-use super::reasons::{Reason, Reasons};
+use super::course::{Forecast, Plot, Unit, called, plots, whole};
+use super::reasons::Reasons;
+use super::tables::{
+    CodeRow, DataTable, GuardRow, ReasonsView, apis, codes, data_table, files, guard_row, phases, plan, reasons, shown, shown_whole,
+};
 use super::{Awaits, PageEnd, RunPage};
-use crate::domain::code_meaning::meaning;
 use crate::domain::comparison::FindingCounts;
-use crate::domain::figures::{self, about_per_s, count, counted};
-use crate::domain::guard::{Guard, GuardVerdict, Judged};
-use crate::domain::series::{PhaseKind, Point, Series};
+use crate::domain::figures::{self, count, counted};
+use crate::domain::series::PhaseKind;
 use crate::shell::exit::Exit;
 use crate::shell::screen::end_summary::Figures;
 use crate::shell::screen::progress::quota_words;
-use crate::shell::screen::summary::{Summary, used};
+use crate::shell::screen::summary::Summary;
 use crate::shell::screen::verified::Verified;
-use crate::shell::terminal::printable;
 
-/// Rows of the table behind the plots. Chosen: somebody can read that many.
-const TABLE_ROWS_MAX: usize = 60;
-/// Phases that are listed one by one. Chosen.
-const SPANS_MAX: usize = 20;
-/// Shorter times in a phase are not listed. Chosen: durations are shown in tenths of a second.
-const LISTED_FROM: Duration = Duration::from_millis(100);
-/// Most characters of a foreign value that are shown. Chosen: a UserID in full, and the gist of a message.
-const VALUE_MAX: usize = 200;
 const STYLE: &str = include_str!("templates/page.css");
 const SCRIPT: &str = include_str!("templates/live.js");
 
@@ -104,50 +96,6 @@ struct BarPart {
     tone: &'static str,
     x: u64,
     width: u64,
-}
-
-/// The figures behind the plots.
-struct DataTable {
-    apis: Vec<&'static str>,
-    rows: Vec<DataRow>,
-}
-
-struct DataRow {
-    until: String,
-    until_s: String,
-    calls: Vec<String>,
-    done: String,
-    latency: Option<[String; 3]>,
-    phase: &'static str,
-}
-
-struct CodeRow {
-    code: i64,
-    count: String,
-    meaning: String,
-    fault: &'static str,
-    remedy: &'static str,
-}
-
-struct GuardRow {
-    name: &'static str,
-    bound: String,
-    found: String,
-    tone: &'static str,
-    verdict: String,
-}
-
-struct ReasonsView {
-    groups: Vec<ReasonView>,
-    others: String,
-    has_examples: bool,
-}
-
-struct ReasonView {
-    count: String,
-    status: String,
-    reason: String,
-    examples: Vec<[String; 4]>,
 }
 
 /// The page.
@@ -298,8 +246,8 @@ fn unit(page: &RunPage) -> Unit {
 }
 
 fn forecast(page: &RunPage) -> Option<Forecast> {
-    let left = page.left.filter(|_| page.end.is_none())?;
-    Some(Forecast { left, rows_total: page.to_do()? })
+    // A run that was stopped shows where it was going.
+    Some(Forecast { left: page.left?, rows_total: page.to_do()? })
 }
 
 fn cards(figures: &Figures) -> (Vec<Card>, Vec<BarPart>) {
@@ -402,131 +350,6 @@ fn took(page: &RunPage) -> Duration {
 
 fn utc(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string().replace('T', " ").replace('Z', " UTC")
-}
-
-/// The phases other than running: what, from when, how long.
-fn phases(series: &Series, points: &[Point]) -> Vec<(&'static str, String, String)> {
-    let since_start = |seconds: f64| whole(Duration::from_secs_f64(seconds));
-    let mut spans = course::spans(points);
-    spans.sort_by(|one, other| (other.to_s - other.from_s).total_cmp(&(one.to_s - one.from_s)));
-    spans.truncate(SPANS_MAX);
-    spans.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
-    let listed = spans.iter().map(|span| {
-        let lasted = figures::duration(Duration::from_secs_f64(span.to_s - span.from_s));
-        (span.phase.name(), format!("from {} to {} after the start", since_start(span.from_s), since_start(span.to_s)), lasted)
-    });
-    let in_all = PhaseKind::ALL.map(|phase| (phase.name(), "in all".to_owned(), series.time_in(phase)));
-    let in_all = in_all.into_iter().filter(|(_, _, time)| *time >= LISTED_FROM);
-    listed.chain(in_all.map(|(name, words, time)| (name, words, figures::duration(time)))).collect()
-}
-
-fn data_table(series: &Series) -> DataTable {
-    let points = series.at_most(TABLE_ROWS_MAX);
-    let apis: Vec<_> = called(&points).into_iter().map(|(command, _)| command).collect();
-    let row = |point: &Point| DataRow {
-        until: figures::duration(point.to),
-        until_s: format!("{:.3}", point.to.as_secs_f64()),
-        calls: apis.iter().map(|command| count(point.calls[*command])).collect(),
-        done: count(point.rows),
-        latency: point.latency().map(|latency| [latency.p50, latency.p95, latency.p99].map(count)),
-        phase: point.phase().name(),
-    };
-    DataTable { rows: points.iter().map(row).collect(), apis: apis.iter().map(|command| command.name()).collect() }
-}
-
-fn apis(figures: &Figures) -> Vec<Vec<String>> {
-    let traffic = figures.traffic();
-    let row = |(command, api): (crate::domain::command::Command, &crate::domain::call_stats::ApiCallStats)| {
-        let through = api.ceiling_per_s.map_or("–".to_owned(), |per_s| format!("about {}", about_per_s(per_s)));
-        let counts = [api.calls, api.retries, api.throttled, api.most_in_1s as u64].map(count);
-        [command.name().to_owned()].into_iter().chain(counts).chain([through]).collect()
-    };
-    if traffic.calls() == 0 { Vec::new() } else { used(traffic).map(row).collect() }
-}
-
-fn codes(figures: &Figures) -> Vec<CodeRow> {
-    let mut codes: Vec<(i64, u64)> = figures.traffic().codes.iter().map(|(code, times)| (*code, *times)).collect();
-    codes.sort_by_key(|(code, times)| (*code == 0, std::cmp::Reverse(*times), *code));
-    codes.truncate(TABLE_ROWS_MAX);
-    let row = |(code, times): (i64, u64)| {
-        let found = meaning(code);
-        CodeRow { code, count: count(times), meaning: found.meaning, fault: found.fault.name(), remedy: found.remedy }
-    };
-    codes.into_iter().map(row).collect()
-}
-
-fn plan(figures: &Figures) -> Vec<(&'static str, String)> {
-    let Figures::Rows(summary) = figures else { return Vec::new() };
-    let Some(sync) = &summary.sync else { return Vec::new() };
-    let plan = sync.plan;
-    let mut rows = vec![
-        ("create", plan.create),
-        ("update", plan.update),
-        ("unchanged", plan.unchanged),
-        ("invalid", plan.invalid),
-        ("superseded", plan.superseded),
-        ("missing from the file", plan.missing),
-    ];
-    let acted = [("kicked", sync.kicked), ("deleted", sync.deleted), ("kicks and deletions that failed", sync.missing_failed)];
-    rows.extend(acted.into_iter().filter(|(_, number)| *number > 0));
-    rows.into_iter().map(|(label, number)| (label, count(number))).collect()
-}
-
-fn guard_row(judged: &Judged, audience: Audience<'_>) -> GuardRow {
-    let names_nobody = judged.guard != Guard::Canary || matches!(audience, Audience::File { examples: Examples::Shown, .. });
-    let (tone, verdict) = match &judged.verdict {
-        GuardVerdict::Passed => ("good", "✓ passed".to_owned()),
-        GuardVerdict::Allowed => ("warn", "! would have failed, but is switched off".to_owned()),
-        GuardVerdict::Tripped { override_hint } if names_nobody => {
-            ("bad", format!("✕ failed. To let the run through: {}", shown(override_hint)))
-        }
-        GuardVerdict::Tripped { .. } => ("bad", "✕ failed".to_owned()),
-    };
-    GuardRow { name: judged.guard.name(), bound: judged.bound.clone(), found: judged.found.clone(), tone, verdict }
-}
-
-fn reasons(audience: Audience<'_>) -> Option<ReasonsView> {
-    let Audience::File { reasons: Some(reasons), examples } = audience else { return None };
-    let groups: Vec<ReasonView> = reasons.by_count().into_iter().map(|reason| reason_view(reason, examples)).collect();
-    let others = if reasons.others > 0 { counted(reasons.others, "row") } else { String::new() };
-    (!groups.is_empty()).then_some(ReasonsView { groups, others, has_examples: examples == Examples::Shown })
-}
-
-fn reason_view(reason: &Reason, examples: Examples) -> ReasonView {
-    let words = match (reason.code, &reason.exact) {
-        (Some(code), _) => format!("code {code}: {}", meaning(code).meaning),
-        (None, Some(exact)) if examples == Examples::Shown => shown(exact),
-        (None, _) => shown(&reason.common),
-    };
-    let rows = if examples == Examples::Shown { &reason.rows.first[..] } else { &[] };
-    let example = |row: &crate::io::rejected_rows::RejectedRow| [&row.row, &row.line, &row.user_id, &row.reason].map(|text| shown(text));
-    let words = if words.is_empty() { "no reason is given".to_owned() } else { words };
-    ReasonView {
-        count: count(reason.rows.count),
-        status: shown(&reason.status),
-        reason: words,
-        examples: rows.iter().map(example).collect(),
-    }
-}
-
-/// The files that are there, with their sizes.
-fn files(page: &RunPage) -> Vec<(&'static str, String, String)> {
-    let size = |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|stat| figures::bytes(stat.len()));
-    let there =
-        page.subject.files.iter().filter_map(|file| Some((file.what, shown_whole(&file.path.display().to_string()), size(&file.path)?)));
-    there.collect()
-}
-
-/// A foreign text with its control characters made visible, cut if it is long.
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(VALUE_MAX) {
-        Some((end, _)) => format!("{}…", printable(&text[..end])),
-        None => printable(text),
-    }
-}
-
-fn shown_whole(text: &str) -> String {
-    printable(text)
 }
 
 #[cfg(test)]

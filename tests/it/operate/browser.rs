@@ -131,7 +131,8 @@ fn done(page: &str) -> u64 {
 
 #[test]
 fn the_live_page_moves_by_itself() {
-    let bench = CliFixture::with_users(400);
+    // The run is at work until it is stopped, however slow the browser is.
+    let bench = CliFixture::with_users(10_000);
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
     let call = bench.quiet_import_into("users.csv", &server.endpoint()).against(&server).args(&["--in-flight", "1", "--rate", "0"]);
     let (running, address) = serving(call);

@@ -49,18 +49,27 @@ pub(super) fn serving(call: Call<'_>) -> (Running<'_>, String) {
     (running, address)
 }
 
-/// An import of so many users that takes 20 ms for each.
+/// Users of a run that is still at work when it is stopped, however slow the machine is.
+const MANY: u64 = 4_000;
+
+/// Stops a run, which ends as one that can be resumed.
+fn stop(running: Running<'_>) {
+    running.signal(Signal::TERM);
+    running.wait().exits(4);
+}
+
+/// An import that takes 20 ms for each user.
 fn slow_import<'a>(bench: &'a CliFixture, server: &'a Server) -> Call<'a> {
     bench.quiet_import_into("users.csv", &server.endpoint()).against(server).args(&["--in-flight", "1", "--rate", "0"])
 }
 
 #[test]
 fn a_run_shows_counts_and_no_user_id_while_it_lasts() {
-    let bench = CliFixture::with_users(60);
+    let bench = CliFixture::with_users(MANY);
     let server = Server::new(|request| if request.user_id == "user7" { code(70402) } else { imported() }.after(Duration::from_millis(20)));
     let (running, address) = serving(slow_import(&bench, &server));
     eventually("rows are processed", || json(&address)["rows_done"].as_u64() > Some(10));
-    eventually("the rows of the input are counted", || json(&address)["rows_total"] == 60);
+    eventually("the rows of the input are counted", || json(&address)["rows_total"] == MANY);
     let status = json(&address);
     assert_eq!((&status["phase"], &status["outcome"], &status["exit_code"]), (&"running".into(), &"running".into(), &Value::Null));
     assert!(status["rows"].as_u64() > Some(10) && status["failed"] == 1 && status["codes"]["70402"] == 1, "{status}");
@@ -70,7 +79,7 @@ fn a_run_shows_counts_and_no_user_id_while_it_lasts() {
     assert!(
         page.head.contains("content-type: text/html; charset=utf-8") && page.head.contains("content-security-policy: default-src 'none'")
     );
-    assert!(page.body.contains("of 60 rows processed") && page.body.contains("70402"), "{}", page.body);
+    assert!(page.body.contains("of 4,000 rows processed") && page.body.contains("70402"), "{}", page.body);
     for secret in ["user7", "user1", "the reason of", bench.path("").to_str().unwrap()] {
         for path in ["/", "/metrics", "/status.json"] {
             assert!(!get(&address, path).body.contains(secret), "{path} has {secret}");
@@ -81,7 +90,7 @@ fn a_run_shows_counts_and_no_user_id_while_it_lasts() {
     assert_eq!(["localhost", "evil.example", "127.0.0.1.evil.example"].map(host), [200, 403, 403]);
     let posted = ask(&address, &format!("POST /metrics HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"));
     assert!(posted.status == 405 && posted.head.contains("allow: get, head"));
-    running.wait().exits(3);
+    stop(running);
     assert!(TcpStream::connect(&address).is_err(), "the page ends with the run");
 }
 
@@ -112,7 +121,7 @@ fn open_metrics(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn metrics_are_open_metrics_and_count_as_the_service_does() {
-    let bench = CliFixture::with_users(40);
+    let bench = CliFixture::with_users(MANY);
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
     let (running, address) = serving(slow_import(&bench, &server).args(&["--job", "nightly \"job\""]));
     eventually("rows are processed", || json(&address)["rows_done"].as_u64() > Some(5));
@@ -128,7 +137,7 @@ fn metrics_are_open_metrics_and_count_as_the_service_does() {
     assert!(get("chatlift_rows", ",status=\"imported\"") > 5.0);
     assert_eq!((get("chatlift_phase", ",phase=\"running\""), get("chatlift_phase", ",phase=\"waiting\"")), (1.0, 0.0));
     assert!(get("chatlift_latency_seconds", ",quantile=\"0.5\"") >= 0.02);
-    running.wait().exits(0);
+    stop(running);
 }
 
 #[test]
@@ -142,8 +151,7 @@ fn a_run_that_waits_for_the_service_is_alive_and_not_ready() {
     assert_eq!(json(&address)["left_s"], Value::Null);
     let page = get(&address, "/").body;
     assert!(page.contains("Waiting") && !page.contains("refused (os error"), "{page}");
-    running.signal(Signal::TERM);
-    running.wait().exits(4);
+    stop(running);
     let report = bench.read("report.html");
     assert!(report.contains("Stopped before the end (exit code 4)") && report.contains("waiting"), "{report}");
 }
@@ -165,19 +173,19 @@ fn an_address_that_cannot_be_had_is_refused_before_the_first_request() {
 
 #[test]
 fn a_page_for_everywhere_takes_addresses_and_the_names_that_were_given() {
-    let bench = CliFixture::with_users(40);
+    let bench = CliFixture::with_users(MANY);
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
     bench.write("c.toml", "status-host = [\"chat.example\"]\nstatus-anywhere = true\n");
     let call = slow_import(&bench, &server).args(&["--config", "c.toml"]);
     let (running, address) = serving(call);
     let host = |host: &str| ask(&address, &format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n")).status;
     assert_eq!(["10.1.2.3:9", "[2001:db8::1]", "Chat.Example", "localhost", "evil.example"].map(host), [200, 200, 200, 200, 403]);
-    running.wait().exits(0);
+    stop(running);
 }
 
 #[test]
 fn a_sync_and_a_verification_show_how_far_they_are() {
-    let bench = CliFixture::with_users(50);
+    let bench = CliFixture::with_users(MANY);
     let server = Server::new(|_| imported().after(Duration::from_millis(20)));
     let key = bench.key();
     let of = |command: &[&str]| {
@@ -188,16 +196,18 @@ fn a_sync_and_a_verification_show_how_far_they_are() {
     let (running, address) = serving(of(&["sync", "users.csv", "--state", "s.db"]));
     eventually("rows are processed", || json(&address)["rows_done"].as_u64() > Some(5));
     let status = json(&address);
-    assert!(status["plan"]["create"] == 50 && status["rows_total"] == 50 && status["created"].as_u64() > Some(5), "{status}");
+    assert!(status["plan"]["create"] == MANY && status["rows_total"] == MANY && status["created"].as_u64() > Some(5), "{status}");
     assert!(get(&address, "/").body.contains("✓ passed"));
-    running.wait().exits(0);
+    stop(running);
     // A service that is down is asked again and again.
     let server = Server::new(|_| code(60008).after(Duration::from_millis(20)));
     let verify = bench.call(&["verify", "users.csv", "--endpoint", &server.endpoint(), "--sdkappid", "1400000000"]);
     let (running, address) = serving(verify.args(&["--secret-key-file", key.to_str().unwrap()]));
     eventually("UserIDs are asked about", || json(&address)["calls"].as_u64() > Some(0));
     let status = json(&address);
-    assert!(status["rows"] == 50 && status["rows_total"] == 50 && status["apis"]["account_check"]["calls"].as_u64() > Some(0), "{status}");
-    running.signal(Signal::TERM);
-    running.wait().exits(4);
+    assert!(
+        status["rows"] == MANY && status["rows_total"] == MANY && status["apis"]["account_check"]["calls"].as_u64() > Some(0),
+        "{status}"
+    );
+    stop(running);
 }
