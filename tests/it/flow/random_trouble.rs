@@ -15,7 +15,7 @@ use chatlift::flow::import::{ImportEnd, ImportScope, OnBatchFailure};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::service::{Call, Reply, Service, World, code, fine, listing, records, with_tags};
+use super::service::{Call, Reply, Run, Service, World, code, fine, listing, records, with_tags};
 
 const SINGLE: Command = Command::AccountImport;
 const BATCH: Command = Command::MultiaccountImport;
@@ -213,50 +213,87 @@ enum Ended {
     WithBadProfilesAlone,
 }
 
-async fn check(seed: u64) -> Ended {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let town = Town::draw(&mut random);
-    let fault = [
-        CallOutcome::Refused { code: 70500, info: String::new() },
-        CallOutcome::Lost { why: "HTTP 502".to_owned() },
-        CallOutcome::Unreached { why: "refused".to_owned() },
-    ];
-    let fault = fault[random.usize(..3)].clone();
-    let (at_service, book) = (town.clone(), Rc::new(RefCell::new(Book::default())));
-    let at_hand = Rc::clone(&book);
-    let service = Service::new(move |call| at_service.reply(call, &fault, &mut at_hand.borrow_mut()));
-    let began = Instant::now();
-    let (mut done, mut failed) = (0, BTreeSet::new());
-    for start in 0.. {
-        assert!(start < STARTS, "seed {seed}: stuck at {done} of {} rows", town.rows);
-        let (left, from) = (town.rows - done, began.elapsed());
-        let mut world = town.world(done, &mut random);
-        let limit = world.settings.limit;
-        world.settings.scope = town.scope;
+/// A file on its way, start after start.
+struct Case {
+    seed: u64,
+    town: Town,
+    service: Service,
+    book: Rc<RefCell<Book>>,
+    began: Instant,
+    /// Rows that have their outcome, and those of them that failed.
+    done: u64,
+    failed: BTreeSet<u64>,
+}
+
+impl Case {
+    fn draw(seed: u64, random: &mut fastrand::Rng) -> Self {
+        let town = Town::draw(random);
+        let fault = [
+            CallOutcome::Refused { code: 70500, info: String::new() },
+            CallOutcome::Lost { why: "HTTP 502".to_owned() },
+            CallOutcome::Unreached { why: "refused".to_owned() },
+        ];
+        let fault = fault[random.usize(..3)].clone();
+        let (at_service, book) = (town.clone(), Rc::new(RefCell::new(Book::default())));
+        let at_hand = Rc::clone(&book);
+        let service = Service::new(move |call| at_service.reply(call, &fault, &mut at_hand.borrow_mut()));
+        Self { seed, town, service, book, began: Instant::now(), done: 0, failed: BTreeSet::new() }
+    }
+
+    /// Starts the command once more; how the case ends, if it does.
+    async fn start(&mut self, start: u32, random: &mut fastrand::Rng) -> Option<Ended> {
+        let (from, mut world) = (self.began.elapsed(), self.town.world(self.done, random));
+        world.settings.scope = self.town.scope;
+        let left = self.town.rows - self.done;
+        let reach = self.done + 1..self.done + 1 + world.settings.limit.unwrap_or(left).min(left);
         let stops_after = (random.u32(..3) == 0).then(|| Duration::from_millis(random.u64(500..60_000)));
         if let Some(after) = stops_after {
             world.signals = futures_util::stream::once(tokio::time::sleep(after)).chain(futures_util::stream::pending()).boxed_local();
         }
-        book.borrow_mut().struck.clear();
-        let run = world.run(&service).await;
-        let says = format!("seed {seed}, start {start} at row {done} of {}, {:?}", town.rows, run.end);
-        let was_out = town.outages.iter().chain(&town.profile_outages).any(|outage| outage.start < began.elapsed() && outage.end > from);
-        let settled = run.rows.len() as u64;
+        self.book.borrow_mut().struck.clear();
+        let run = world.run(&self.service).await;
+        let says = format!("seed {}, start {start} at row {} of {}, {:?}", self.seed, self.done, self.town.rows, run.end);
+        self.judge(&run, reach, from, &says);
+        self.judge_failed(&run, &says);
+        self.done += run.rows.len() as u64;
+        match run.end {
+            ImportEnd::Finished => Some(Ended::WithAllRows),
+            ImportEnd::LimitReached | ImportEnd::Aborted(AbortCause::Signal) => None,
+            ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }) => {
+                // Without a good profile, every further start would end like this.
+                let goes_on = self.town.has_good_profile(self.done + 1..self.town.rows + 1);
+                (!goes_on).then_some(Ended::WithBadProfilesAlone)
+            }
+            ImportEnd::Aborted(cause) => panic!("{says}: {cause:?}"),
+            ImportEnd::Input(never) => match never {},
+        }
+    }
+
+    /// Whether the start could get on, and took nothing for an outage that was none. It began at `from` and could reach these rows.
+    fn judge(&self, run: &Run, reach: Range<u64>, from: Duration, says: &str) {
+        let (town, now) = (&self.town, self.began.elapsed());
+        let was_out = town.outages.iter().chain(&town.profile_outages).any(|outage| outage.start < now && outage.end > from);
         // Bad profiles alone can't be told from an API that is down: no row fails, and in the end the run says so.
-        let is_shown = town.has_good_profile(done + 1..done + 1 + limit.unwrap_or(left).min(left));
         let is_profile_outage = matches!(run.end, ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }));
-        let may_be_outage = !town.bad_profiles.is_empty() && (!is_shown || town.outlasts_repeats((from, began.elapsed())));
+        let may_be_outage = !town.bad_profiles.is_empty() && (!town.has_good_profile(reach) || town.outlasts_repeats((from, now)));
         assert!(!is_profile_outage || may_be_outage, "{says}: others' profiles can be set");
         let may_settle_none = is_profile_outage || matches!(run.end, ImportEnd::Aborted(AbortCause::Signal));
-        assert!(settled > 0 || left == 0 || may_settle_none, "{says}: no row was settled");
-        let good_ones = (done + 1..=(done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
+        assert!(!run.rows.is_empty() || self.done == town.rows || may_settle_none, "{says}: no row was settled");
+        let good_ones = (self.done + 1..=(self.done + 20).min(town.rows)).filter(|row| town.is_good(*row)).count();
         assert!(run.outages == 0 || was_out || good_ones < 5 || may_be_outage, "{says}: a false outage");
+        let odd = run.rows.iter().find(|row| row.outcome.attempts < 1 || row.outcome.attempts > 20);
+        assert!(odd.is_none(), "{says}: {odd:?}, {:?}", town.outages);
+    }
+
+    /// Whether each row that failed was due to.
+    fn judge_failed(&mut self, run: &Run, says: &str) {
+        let (town, done) = (&self.town, self.done);
         let all_failed = run.rows.iter().filter(|row| row.outcome.status == Status::Failed);
         for (row, outcome) in all_failed.map(|row| (row.row + done, &row.outcome)) {
-            failed.insert(row);
+            self.failed.insert(row);
             let command = if outcome.error_info.starts_with("portrait_set: ") { PROFILE } else { SINGLE };
             assert!(
-                town.is_due(&book.borrow().struck, command, row),
+                town.is_due(&self.book.borrow().struck, command, row),
                 "{says}: row {row}, {:?}, {outcome:?}, down {} times, outages {:?}, of profiles {:?}",
                 town.passing.get(&row),
                 run.outages,
@@ -264,26 +301,23 @@ async fn check(seed: u64) -> Ended {
                 town.profile_outages
             );
         }
-        let odd = run.rows.iter().find(|row| row.outcome.attempts < 1 || row.outcome.attempts > 20);
-        assert!(odd.is_none(), "{says}: {odd:?}, {:?}", town.outages);
-        done += settled;
-        match run.end {
-            ImportEnd::Finished => break,
-            ImportEnd::LimitReached | ImportEnd::Aborted(AbortCause::Signal) => {}
-            ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }) if town.has_good_profile(done + 1..town.rows + 1) => {}
-            // So would every further start.
-            ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. }) => return Ended::WithBadProfilesAlone,
-            ImportEnd::Aborted(cause) => panic!("{says}: {cause:?}"),
-            ImportEnd::Input(never) => match never {},
-        }
     }
-    assert_eq!(service.overlaps(), 0, "seed {seed}");
-    assert_eq!(done, town.rows, "seed {seed}");
-    assert!(
-        [&town.bad, &town.refused, &town.bad_profiles].into_iter().flatten().all(|row| failed.contains(row)),
-        "seed {seed}: {failed:?}"
-    );
-    Ended::WithAllRows
+}
+
+async fn check(seed: u64) -> Ended {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut case = Case::draw(seed, &mut random);
+    for start in 0..STARTS {
+        let Some(ended) = case.start(start, &mut random).await else { continue };
+        if ended == Ended::WithAllRows {
+            let Case { town, service, done, failed, .. } = case;
+            assert_eq!((service.overlaps(), done), (0, town.rows), "seed {seed}");
+            let bad = [&town.bad, &town.refused, &town.bad_profiles];
+            assert!(bad.into_iter().flatten().all(|row| failed.contains(row)), "seed {seed}: {failed:?}");
+        }
+        return ended;
+    }
+    panic!("seed {seed}: stuck at {} of {} rows", case.done, case.town.rows);
 }
 
 #[tokio::test(start_paused = true)]

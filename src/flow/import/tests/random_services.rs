@@ -73,7 +73,7 @@ impl ProfileFate {
 
 /// Which records have tags, and what is sent for those that have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Profiles {
+enum TaggedShare {
     None,
     /// A tenth of the records, or all.
     Tenth,
@@ -83,26 +83,26 @@ enum Profiles {
     Only,
 }
 
-impl Profiles {
+impl TaggedShare {
     fn has_tags(self, random: &mut fastrand::Rng) -> bool {
         match self {
-            Profiles::None => false,
-            Profiles::Tenth => random.u32(..10) == 0,
-            Profiles::Mixed => random.bool(),
-            Profiles::All | Profiles::Only => true,
+            TaggedShare::None => false,
+            TaggedShare::Tenth => random.u32(..10) == 0,
+            TaggedShare::Mixed => random.bool(),
+            TaggedShare::All | TaggedShare::Only => true,
         }
     }
 
     fn calls(self, has_tags: bool, random: &mut fastrand::Rng) -> RowCalls {
         match self {
             _ if !has_tags => RowCalls::Import,
-            Profiles::Mixed => *random.choice(&[RowCalls::Import, RowCalls::ImportAndProfile, RowCalls::ProfileOnly]).unwrap(),
-            Profiles::None | Profiles::Tenth | Profiles::All | Profiles::Only => RowCalls::ImportAndProfile,
+            TaggedShare::Mixed => *random.choice(&[RowCalls::Import, RowCalls::ImportAndProfile, RowCalls::ProfileOnly]).unwrap(),
+            TaggedShare::None | TaggedShare::Tenth | TaggedShare::All | TaggedShare::Only => RowCalls::ImportAndProfile,
         }
     }
 
     fn scope(self) -> ImportScope {
-        if self == Profiles::Only { ImportScope::ProfilesOnly } else { ImportScope::Everything }
+        if self == TaggedShare::Only { ImportScope::ProfilesOnly } else { ImportScope::Everything }
     }
 }
 
@@ -265,7 +265,7 @@ impl Came {
 struct RandomFile {
     random: fastrand::Rng,
     rows: u64,
-    profiles: Profiles,
+    tagged: TaggedShare,
     lane: Lane,
     /// Of two records so many have nicknames.
     nicks: u32,
@@ -295,30 +295,30 @@ impl RandomFile {
         });
         service.fates.entry(id.clone()).or_insert(fate);
         service.profiles.entry(id.clone()).or_insert(profile);
-        if self.profiles != Profiles::None && random.bool() && fate.is_taken_in_the_end() {
+        if self.tagged != TaggedShare::None && random.bool() && fate.is_taken_in_the_end() {
             service.known.insert(id.clone());
         }
-        let has_tags = self.profiles.has_tags(random);
+        let has_tags = self.tagged.has_tags(random);
         let keys: &[&str] = if has_tags { random.choice([&["x"][..], &["x", "y"], &["y", "z"]]).unwrap() } else { &[] };
-        let calls = self.profiles.calls(has_tags, random);
+        let calls = self.tagged.calls(has_tags, random);
         let record = harness.record(&id, if random.u32(..2) < self.nicks { "Nick" } else { "" }, keys);
         harness.workload.admit(IncomingRecord::Record { record, accepted_as: Status::Imported, calls }, SystemTime::UNIX_EPOCH);
-        let calls = if self.profiles == Profiles::Only && has_tags { RowCalls::ProfileOnly } else { calls };
+        let calls = if self.tagged == TaggedShare::Only && has_tags { RowCalls::ProfileOnly } else { calls };
         self.came.push(Came { id, calls, fate, profile });
     }
 }
 
 /// A run over a random file: calls are in flight together and end in any order.
-fn check(seed: u64, rows: u64, (batches, profiles): (BatchSupport, Profiles), trouble: u32, in_flight: usize) {
+fn check(seed: u64, rows: u64, (batches, tagged): (BatchSupport, TaggedShare), trouble: u32, in_flight: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut harness = ImportHarness::new(OnBatchFailure::FallBack);
     harness.scheduler.limits.in_flight = in_flight;
     let window = WindowLimits { records: random.usize(150..2_000), ..harness.workload.window };
-    let lane = if profiles != Profiles::None && random.bool() { Lane::Single } else { harness.workload.lane() };
-    harness.workload = ImportWorkload::new(window, (lane, profiles.scope()), 1);
+    let lane = if tagged != TaggedShare::None && random.bool() { Lane::Single } else { harness.workload.lane() };
+    harness.workload = ImportWorkload::new(window, (lane, tagged.scope()), 1);
     let nicks = random.u32(..3);
     let mut service = RandomService::new(random.fork(), batches, trouble);
-    let mut file = RandomFile { random: random.fork(), rows, profiles, lane, nicks, came: Vec::new(), fates: BTreeMap::new() };
+    let mut file = RandomFile { random: random.fork(), rows, tagged, lane, nicks, came: Vec::new(), fates: BTreeMap::new() };
     let mut flying: Vec<(Instant, SentCall)> = Vec::new();
     let mut outcomes = Vec::new();
     let (mut calls, mut idle) = (0_u64, 0);
@@ -370,7 +370,7 @@ fn check(seed: u64, rows: u64, (batches, profiles): (BatchSupport, Profiles), tr
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_was_met_once_is_met_again() {
-    check(16_055_226_158_787_962_243, 215, (BatchSupport::Work, Profiles::None), 0, 256);
+    check(16_055_226_158_787_962_243, 215, (BatchSupport::Work, TaggedShare::None), 0, 256);
 }
 
 fn cases() -> u32 {
@@ -385,11 +385,11 @@ proptest! {
         seed: u64,
         rows in 1_u64..1_200,
         batches in prop::sample::select(vec![BatchSupport::Work, BatchSupport::Work, BatchSupport::Work, BatchSupport::DropProfiles, BatchSupport::AreRefused, BatchSupport::CannotBeRead]),
-        profiles in prop::sample::select(vec![Profiles::None, Profiles::Tenth, Profiles::All, Profiles::Mixed, Profiles::Only]),
+        tagged in prop::sample::select(vec![TaggedShare::None, TaggedShare::Tenth, TaggedShare::All, TaggedShare::Mixed, TaggedShare::Only]),
         trouble in prop::sample::select(vec![0_u32, 0, 2, 15]),
         in_flight in prop::sample::select(vec![1_usize, 2, 8, 256]),
     ) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
-            .block_on(async { check(seed, rows, (batches, profiles), trouble, in_flight) });
+            .block_on(async { check(seed, rows, (batches, tagged), trouble, in_flight) });
     }
 }
