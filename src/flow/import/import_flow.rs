@@ -241,10 +241,9 @@ where
         Ok(())
     }
 
-    fn report(&mut self, progress: dispatch::Progress) {
-        let dispatch::Progress { phase, calls, retries, in_flight, so_far } = progress;
+    fn report(&mut self, requests: dispatch::Progress) {
         let offset = self.settled.map(|settled| settled.offset);
-        (self.on_progress)(&ImportProgress { phase, tally: self.tally, offset, calls, retries, in_flight, so_far });
+        (self.on_progress)(&ImportProgress { requests, tally: self.tally, offset });
     }
 }
 

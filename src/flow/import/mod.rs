@@ -21,14 +21,14 @@ mod workload;
 use std::io::Read;
 use std::time::Duration;
 
+use crate::domain::call_stats::CallStats;
 pub use crate::domain::call_stats::RunPhase;
-use crate::domain::call_stats::{CallStats, CallsSoFar};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::{FileStat, InputPosition, SourceFile};
 use crate::domain::target::Target;
 use crate::domain::verdict::SuccessSeen;
-use crate::flow::dispatch::{AbortCause, DispatchDependencies, DispatchSettings, Dispatcher};
+use crate::flow::dispatch::{AbortCause, DispatchDependencies, DispatchSettings, Dispatcher, Progress};
 use crate::io::api::Api;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::disk::Disk;
@@ -152,15 +152,11 @@ pub struct ImportEnds<I, L> {
 /// The state of the run, for whoever watches.
 #[derive(Debug, Clone)]
 pub struct ImportProgress {
-    pub phase: RunPhase,
+    pub requests: Progress,
     /// Outcomes of this process.
     pub tally: OutcomeCounts,
     /// Byte offset in the input up to which all is settled.
     pub offset: Option<u64>,
-    pub calls: u64,
-    pub retries: u64,
-    pub in_flight: usize,
-    pub so_far: CallsSoFar,
 }
 
 /// How the run ended.

@@ -67,9 +67,9 @@ pub(super) fn run(flags: &VerifyFlags) -> CommandEnd {
     })
 }
 
-fn state_words(snapshot: &Progress) -> String {
-    let state = progress::state(&snapshot.phase, snapshot.in_flight);
-    let quota = snapshot.so_far.stats.quota.and_then(progress::quota_words);
+fn state_words(requests: &Progress) -> String {
+    let state = progress::state(requests);
+    let quota = requests.so_far.stats.quota.and_then(progress::quota_words);
     quota.map_or_else(|| state.clone(), |quota| format!("{quota}, {state}"))
 }
 
@@ -143,10 +143,10 @@ impl VerifyRun<'_> {
         let profiles = if self.flags.profiles { ProfileComparison::Compared } else { ProfileComparison::Left };
         let verification = Verification::new(self.input.records()?, plan, profiles, files);
         let mut watched = self.reach.clone();
-        let on_progress = Box::new(move |snapshot: &Progress, verification: &Verification<Watched, Reconciled>| {
-            watched.heed(snapshot.calls, &snapshot.phase, Instant::now());
-            page.update(|page, now| page.asks(snapshot, verification.tally(), ids, now));
-            phase_bar.tell((verification.tally().asked(), ids), &asking(verification.tally(), ids), &state_words(snapshot), Instant::now());
+        let on_progress = Box::new(move |requests: &Progress, verification: &Verification<Watched, Reconciled>| {
+            watched.heed(requests.calls, &requests.phase, Instant::now());
+            page.update(|page, now| page.asks(requests, verification.tally(), ids, now));
+            phase_bar.tell((verification.tally().asked(), ids), &asking(verification.tally(), ids), &state_words(requests), Instant::now());
         });
         let word = match calls::run(client.dependencies(stops), (verification, on_progress), self.settings()).await {
             Ok(ended) => self.finish(ended),

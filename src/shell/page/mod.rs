@@ -171,10 +171,10 @@ impl RunPage {
     /// How far an import, or the rows of a sync, are.
     pub fn sends(&mut self, progress: &ImportProgress, now: Instant) {
         self.rows_done = self.start.rows_done + progress.tally.rows();
-        self.pace.note(progress.calls, now);
-        let pace = self.pace.calls_per_s(progress.calls, now);
+        self.pace.note(progress.requests.calls, now);
+        let pace = self.pace.calls_per_s(progress.requests.calls, now);
         self.left = pace.and_then(|pace| time_left(progress, self.start, pace));
-        self.notes((&progress.phase, &progress.so_far), now);
+        self.notes(&progress.requests, now);
         let traffic = self.traffic();
         if let Figures::Rows(summary) = &mut self.figures {
             (summary.tally, summary.traffic) = (self.before + progress.tally, traffic);
@@ -188,7 +188,7 @@ impl RunPage {
         let pace = self.pace.calls_per_s(self.rows_done, now).filter(|pace| *pace > 0.0);
         let rest = ids.saturating_sub(self.rows_done) as f64;
         self.left = pace.and_then(|pace| Duration::try_from_secs_f64(rest / pace).ok());
-        self.notes((&progress.phase, &progress.so_far), now);
+        self.notes(progress, now);
         let traffic = self.traffic();
         if let Figures::Verification(verified) = &mut self.figures {
             (verified.tally, verified.not_asked, verified.traffic) = (tally, ids.saturating_sub(tally.asked()), traffic);
@@ -198,14 +198,14 @@ impl RunPage {
     /// How far the kicks and deletions of a sync are.
     pub fn acts(&mut self, calls: &Progress, now: Instant) {
         self.left = None;
-        self.notes((&calls.phase, &calls.so_far), now);
+        self.notes(calls, now);
         let traffic = self.traffic();
         if let Figures::Rows(summary) = &mut self.figures {
             summary.traffic = traffic;
         }
     }
 
-    fn notes(&mut self, (phase, so_far): (&RunPhase, &CallsSoFar), now: Instant) {
+    fn notes(&mut self, Progress { phase, so_far, .. }: &Progress, now: Instant) {
         self.phase = phase.into();
         (self.awaits, self.doing) = match phase {
             RunPhase::Waiting { why, .. } => (Awaits::Service, why.clone()),

@@ -361,6 +361,7 @@ mod tests {
     use crate::domain::call_stats::{CallsSoFar, RunPhase};
     use crate::domain::command::Command;
     use crate::domain::outcome::OutcomeCounts;
+    use crate::flow::dispatch::Progress;
     use crate::flow::import::{ImportProgress, Lane};
     use crate::shell::screen::progress::Start;
 
@@ -422,7 +423,11 @@ mod tests {
             so_far.latency.time(Duration::from_millis(10 + second % 50));
             let tally = OutcomeCounts { imported: second * 200, ..OutcomeCounts::default() };
             let (calls, so_far) = (second * 200, so_far.clone());
-            let progress = ImportProgress { phase: RunPhase::Running, tally, offset: None, calls, retries: 0, in_flight: 1, so_far };
+            let progress = ImportProgress {
+                requests: Progress { phase: RunPhase::Running, calls, retries: 0, in_flight: 1, so_far },
+                tally,
+                offset: None,
+            };
             page.sends(&progress, began + Duration::from_secs(second));
         }
         (page, began + Duration::from_secs(seconds))

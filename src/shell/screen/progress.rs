@@ -80,10 +80,10 @@ impl ProgressReporter {
     }
 
     /// Shows the state of the run if an update is due.
-    pub fn tell(&mut self, snapshot: &ImportProgress, now: Instant) {
-        self.pace.note(snapshot.calls, now);
-        let (recent, mean) = (self.pace.calls_per_s(snapshot.calls, now), self.pace.mean_per_s(snapshot.calls, now));
-        let view = ProgressView::new(snapshot, self.start, (recent, mean));
+    pub fn tell(&mut self, progress: &ImportProgress, now: Instant) {
+        self.pace.note(progress.requests.calls, now);
+        let (recent, mean) = (self.pace.calls_per_s(progress.requests.calls, now), self.pace.mean_per_s(progress.requests.calls, now));
+        let view = ProgressView::new(progress, self.start, (recent, mean));
         match &mut self.display {
             Display::Bar(bar) => bar.draw(&view),
             Display::Lines(lines) => lines.write_if_due(&view, now),
@@ -151,7 +151,7 @@ impl PlainLines {
     }
 
     fn write_if_due(&mut self, view: &ProgressView<'_>, now: Instant) {
-        let phase = discriminant(&view.snapshot.phase);
+        let phase = discriminant(&view.progress.requests.phase);
         let since = now - self.told_at;
         if since >= LINE_EVERY || (since >= LINES_APART && phase != self.told) {
             self.told_at = now;
@@ -175,13 +175,22 @@ mod tests {
     use super::*;
     use crate::domain::call_stats::{CallsSoFar, QuotaStats};
     use crate::domain::outcome::OutcomeCounts;
+    use crate::flow::dispatch::Progress;
 
     const TICK: Duration = Duration::from_millis(250);
 
     fn snapshot(imported: u64) -> ImportProgress {
         let tally = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let (offset, so_far) = (Some(imported * 10), CallsSoFar::default());
-        ImportProgress { phase: RunPhase::Running, tally, offset, calls: imported, retries: 0, in_flight: 12, so_far }
+        ImportProgress {
+            requests: Progress { phase: RunPhase::Running, calls: imported, retries: 0, in_flight: 12, so_far },
+            tally,
+            offset,
+        }
+    }
+
+    fn in_phase(phase: RunPhase, progress: ImportProgress) -> ImportProgress {
+        ImportProgress { requests: Progress { phase, ..progress.requests }, ..progress }
     }
 
     fn waiting(seconds: u64, why: &str) -> RunPhase {
@@ -213,7 +222,7 @@ mod tests {
     /// Reports `seconds` of a run at 200 requests a second, starting with second `from`.
     fn run(progress: &mut ProgressReporter, begun: Instant, seconds: std::ops::Range<u32>, phase: &RunPhase) {
         for tick in seconds.start * 4 + 1..=seconds.end * 4 {
-            let told = ImportProgress { phase: phase.clone(), ..snapshot(u64::from(tick) * 50) };
+            let told = in_phase(phase.clone(), snapshot(u64::from(tick) * 50));
             progress.tell(&told, begun + TICK * tick);
         }
     }
@@ -251,14 +260,15 @@ mod tests {
     fn a_line_has_all_figures() {
         let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
-        let told = ImportProgress { phase, tally, calls: 12_000, retries: 1, in_flight: 0, ..snapshot(0) };
+        let requests = Progress { phase, calls: 12_000, retries: 1, in_flight: 0, ..snapshot(0).requests };
+        let told = ImportProgress { requests, tally, ..snapshot(0) };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
             ProgressView::new(&told, start, (Some(0.1), Some(0.1))).line(),
             "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 requests/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
-        let draining = ImportProgress { phase: RunPhase::Draining, ..snapshot(1) };
+        let draining = in_phase(RunPhase::Draining, snapshot(1));
         assert_eq!(
             ProgressView::new(&draining, Start::default(), (None, None)).line(),
             "progress: 1 row done (1 imported, 0 failed), draining, 12 requests in flight"
@@ -269,8 +279,8 @@ mod tests {
     fn a_shared_limit_is_told() {
         let mut told = snapshot(1);
         let quota = QuotaStats { processes: 3, most_processes: 4, here_per_s: 61, ..QuotaStats::default() };
-        told.so_far.stats.quota = Some(quota);
-        told.phase = RunPhase::WaitingForQuota { since: Duration::from_secs(3), why: "Connection refused".to_owned() };
+        told.requests.so_far.stats.quota = Some(quota);
+        told.requests.phase = RunPhase::WaitingForQuota { since: Duration::from_secs(3), why: "Connection refused".to_owned() };
         let view = ProgressView::new(&told, Start::default(), (Some(61.0), Some(61.0)));
         assert_eq!(
             view.line(),
@@ -282,8 +292,8 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut() {
-        let told = ImportProgress { phase: waiting(1, &"長".repeat(300)), ..snapshot(0) };
-        assert_eq!(state(&told.phase, 0), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
+        let told = in_phase(waiting(1, &"長".repeat(300)), snapshot(0));
+        assert_eq!(state(&told.requests), format!("waiting for the service for 1s: {}…", "長".repeat(WHY_MAX)));
     }
 
     #[test]
@@ -314,8 +324,9 @@ mod tests {
         check(&told, Start { input_bytes: None, ..start }, 100.0, None);
         check(&told, start, 0.0, None);
         check(&ImportProgress { offset: None, ..told.clone() }, start, 100.0, None);
-        check(&ImportProgress { calls: 0, ..told.clone() }, start, 100.0, None);
-        check(&ImportProgress { phase: waiting(3, ""), ..told.clone() }, start, 100.0, None);
+        let no_calls = Progress { calls: 0, ..told.requests.clone() };
+        check(&ImportProgress { requests: no_calls, ..told.clone() }, start, 100.0, None);
+        check(&in_phase(waiting(3, ""), told.clone()), start, 100.0, None);
     }
 
     /// A terminal of 80 columns that records what is written.
@@ -374,7 +385,9 @@ mod tests {
         let mut progress = terminal.bar(start, begun);
         assert_eq!(terminal.screen(), Vec::<String>::new());
         let tally = OutcomeCounts { imported: 999_999, failed: 999_999, invalid: 999_999, ..OutcomeCounts::default() };
-        let told = ImportProgress { phase: waiting(86_399, &"long ".repeat(20)), tally, calls: 1_999, retries: 999_999, ..snapshot(1) };
+        let phase = waiting(86_399, &"long ".repeat(20));
+        let requests = Progress { phase, calls: 1_999, retries: 999_999, ..snapshot(1).requests };
+        let told = ImportProgress { requests, tally, ..snapshot(1) };
         progress.tell(&told, begun + Duration::from_secs(10));
         progress.tell(&told, begun + Duration::from_secs(11));
         let screen = terminal.screen();

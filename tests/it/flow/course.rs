@@ -17,7 +17,8 @@ async fn course(mut world: World, service: &Service) -> Vec<Point> {
     let (series, began) = (Rc::new(RefCell::new(Series::new(0))), Instant::now());
     let noted = Rc::clone(&series);
     world.tell = Box::new(move |progress| {
-        let sample = Sample { phase: (&progress.phase).into(), rows: progress.tally.rows(), calls: Some(&progress.so_far) };
+        let sample =
+            Sample { phase: (&progress.requests.phase).into(), rows: progress.tally.rows(), calls: Some(&progress.requests.so_far) };
         noted.borrow_mut().note(began.elapsed(), &sample);
     });
     let run = world.run(service).await;

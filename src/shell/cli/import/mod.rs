@@ -290,8 +290,8 @@ fn on_progress(
     page.update(|page, now| page.begins(start, before, now));
     let mut reporter = ProgressReporter::on_stderr(job.typed.output.progress(), bars, start, Instant::now());
     Box::new(move |progress| {
-        notify::came_round(|| progress::done_words(begun.rows + progress.tally.rows(), &progress.phase, progress.in_flight));
-        reach.heed(progress.calls, &progress.phase, Instant::now());
+        notify::came_round(|| progress::done_words(begun.rows + progress.tally.rows(), &progress.requests));
+        reach.heed(progress.requests.calls, &progress.requests.phase, Instant::now());
         reporter.tell(progress, Instant::now());
         page.update(|page, now| page.sends(progress, now));
     })

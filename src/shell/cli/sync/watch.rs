@@ -116,9 +116,9 @@ impl SyncWatch {
 
     fn sending(&mut self, progress: &ImportProgress) {
         let now = Instant::now();
-        self.reach.heed(progress.calls, &progress.phase, now);
+        self.reach.heed(progress.requests.calls, &progress.requests.phase, now);
         let rows = self.begun.map_or(0, |begun| begun.rows_done) + progress.tally.rows();
-        notify::came_round(|| progress::done_words(rows, &progress.phase, progress.in_flight));
+        notify::came_round(|| progress::done_words(rows, &progress.requests));
         if !matches!(self.shown, Shown::Rows(_)) {
             let start = self.begun.unwrap_or_default();
             self.shown = Shown::Rows(Box::new(ProgressReporter::on_stderr(self.wanted, &self.bars, start, now)));
@@ -138,7 +138,7 @@ impl SyncWatch {
 
     fn missing(&mut self, MissingProgress { calls, acted, due }: &MissingProgress) {
         let words = format!("missing accounts: {} of {} done", figures::count(*acted), figures::count(*due));
-        let detail = progress::state(&calls.phase, calls.in_flight);
+        let detail = progress::state(calls);
         notify::came_round(|| format!("{words}, {detail}"));
         self.page.update(|page, now| page.acts(calls, now));
         self.phase().tell((*acted, *due), &words, &detail, Instant::now());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Start;
 use crate::domain::call_stats::QuotaStats;
 use crate::domain::figures;
+use crate::flow::dispatch::Progress;
 use crate::flow::import::{ImportProgress, RunPhase};
 use crate::shell::terminal::printable;
 
@@ -15,7 +16,7 @@ pub(super) const WHY_MAX: usize = 100;
 
 /// The progress together with the figures derived from it.
 pub(super) struct ProgressView<'a> {
-    pub(super) snapshot: &'a ImportProgress,
+    pub(super) progress: &'a ImportProgress,
     pub(super) start: Start,
     mean_per_s: Option<f64>,
     left: Option<Duration>,
@@ -23,19 +24,19 @@ pub(super) struct ProgressView<'a> {
 
 impl<'a> ProgressView<'a> {
     /// The recent pace forecasts; the mean is shown.
-    pub(super) fn new(snapshot: &'a ImportProgress, start: Start, (recent, mean_per_s): (Option<f64>, Option<f64>)) -> Self {
-        let left = recent.and_then(|pace| time_left(snapshot, start, pace));
-        Self { snapshot, start, mean_per_s, left }
+    pub(super) fn new(progress: &'a ImportProgress, start: Start, (recent, mean_per_s): (Option<f64>, Option<f64>)) -> Self {
+        let left = recent.and_then(|pace| time_left(progress, start, pace));
+        Self { progress, start, mean_per_s, left }
     }
 
     /// Byte offset in the input, never behind its end.
     pub(super) fn offset(&self) -> u64 {
-        let offset = self.snapshot.offset.unwrap_or(self.start.offset);
+        let offset = self.progress.offset.unwrap_or(self.start.offset);
         self.start.input_bytes.map_or(offset, |bytes| offset.min(bytes))
     }
 
     fn rows(&self) -> u64 {
-        self.start.rows_done + self.snapshot.tally.rows()
+        self.start.rows_done + self.progress.tally.rows()
     }
 
     /// The text beside the bar.
@@ -47,45 +48,27 @@ impl<'a> ProgressView<'a> {
 
     /// The text below the bar; the part that may be long comes last.
     pub(super) fn detail(&self) -> String {
-        let tally = self.snapshot.tally;
+        let tally = self.progress.tally;
         let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        joined(
-            [
-                failed,
-                invalid(tally.invalid),
-                Some(self.retries()),
-                self.quota_words(),
-                Some(state(&self.snapshot.phase, self.snapshot.in_flight)),
-            ],
-            ", ",
-        )
+        joined([failed, invalid(tally.invalid), Some(self.retries()), self.quota_words(), Some(state(&self.progress.requests))], ", ")
     }
 
     /// The line for a log.
     pub(super) fn line(&self) -> String {
-        let tally = self.snapshot.tally;
+        let tally = self.progress.tally;
         let earlier = (self.start.rows_done > 0).then(|| format!("{} earlier", figures::count(self.start.rows_done)));
         let imported = Some(format!("{} imported", figures::count(tally.imported)));
         let failed = Some(format!("{} failed", figures::count(tally.failed)));
         let counts = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
         let done = Some(format!("{} done ({counts})", figures::counted(self.rows(), "row")));
-        let retries = (self.snapshot.retries > 0).then(|| self.retries());
-        let words = joined(
-            [
-                done,
-                self.pace_words(),
-                self.quota_words(),
-                retries,
-                self.left_words(),
-                Some(state(&self.snapshot.phase, self.snapshot.in_flight)),
-            ],
-            ", ",
-        );
+        let retries = (self.progress.requests.retries > 0).then(|| self.retries());
+        let words =
+            joined([done, self.pace_words(), self.quota_words(), retries, self.left_words(), Some(state(&self.progress.requests))], ", ");
         format!("progress: {words}")
     }
 
     fn retries(&self) -> String {
-        match self.snapshot.retries {
+        match self.progress.requests.retries {
             1 => "1 retry".to_owned(),
             retries => format!("{} retries", figures::count(retries)),
         }
@@ -96,7 +79,7 @@ impl<'a> ProgressView<'a> {
     }
 
     fn quota_words(&self) -> Option<String> {
-        self.snapshot.so_far.stats.quota.and_then(quota_words)
+        self.progress.requests.so_far.stats.quota.and_then(quota_words)
     }
 
     fn left_words(&self) -> Option<String> {
@@ -107,21 +90,21 @@ impl<'a> ProgressView<'a> {
 
 /// The time that the rest of the input takes at this pace, if it needs as many requests per byte as the part done so far. Requests are
 /// counted rather than bytes per second, because one row in retries holds up the offset for a while, but not the requests.
-pub(crate) fn time_left(snapshot: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
-    match snapshot.phase {
+pub(crate) fn time_left(progress: &ImportProgress, start: Start, calls_per_s: f64) -> Option<Duration> {
+    match progress.requests.phase {
         RunPhase::Running | RunPhase::Throttled { .. } => {}
         RunPhase::Waiting { .. } | RunPhase::WaitingForQuota { .. } | RunPhase::Draining => return None,
     }
-    let settled = snapshot.offset?.saturating_sub(start.offset);
-    let rest = start.input_bytes?.saturating_sub(snapshot.offset?);
-    let rows = snapshot.tally.rows();
+    let settled = progress.offset?.saturating_sub(start.offset);
+    let rest = start.input_bytes?.saturating_sub(progress.offset?);
+    let rows = progress.tally.rows();
     let by_bytes = share(rest, settled)?;
     let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
     let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));
-    if calls_per_s < PACE_MIN || snapshot.calls == 0 {
+    if calls_per_s < PACE_MIN || progress.requests.calls == 0 {
         return None;
     }
-    Duration::try_from_secs_f64(times_what_is_done * snapshot.calls as f64 / calls_per_s).ok()
+    Duration::try_from_secs_f64(times_what_is_done * progress.requests.calls as f64 / calls_per_s).ok()
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {
@@ -133,8 +116,8 @@ fn invalid(rows: u64) -> Option<String> {
 }
 
 /// How far the run is, in words.
-pub(crate) fn done_words(rows: u64, phase: &RunPhase, in_flight: usize) -> String {
-    format!("{} done, {}", figures::counted(rows, "row"), state(phase, in_flight))
+pub(crate) fn done_words(rows: u64, requests: &Progress) -> String {
+    format!("{} done, {}", figures::counted(rows, "row"), state(requests))
 }
 
 /// What this process has of a shared limit, in words, once that is known.
@@ -144,15 +127,15 @@ pub(crate) fn quota_words(quota: QuotaStats) -> Option<String> {
 }
 
 /// The state of the run in words.
-pub(crate) fn state(phase: &RunPhase, in_flight: usize) -> String {
-    match phase {
+pub(crate) fn state(requests: &Progress) -> String {
+    match &requests.phase {
         RunPhase::Running => "running".to_owned(),
         RunPhase::Throttled { per_s } => {
             format!("throttled: {}", figures::gets_through(*per_s))
         }
         RunPhase::Waiting { since, why } => waiting("the service", *since, why),
         RunPhase::WaitingForQuota { since, why } => waiting("the quota", *since, why),
-        RunPhase::Draining => format!("draining, {} in flight", figures::counted(in_flight as u64, "request")),
+        RunPhase::Draining => format!("draining, {} in flight", figures::counted(requests.in_flight as u64, "request")),
     }
 }
 

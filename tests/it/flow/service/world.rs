@@ -164,11 +164,11 @@ impl World {
         let ends = ImportEnds {
             records: self.records,
             sink: Memory { rows: Arc::clone(&rows), pending: Vec::new(), pending_rows: 0, keep: self.keep },
-            on_progress: Box::new(move |snapshot| {
-                let is_down = matches!(snapshot.phase, RunPhase::Waiting { .. });
+            on_progress: Box::new(move |progress| {
+                let is_down = matches!(progress.requests.phase, RunPhase::Waiting { .. });
                 told.set(told.get() + u32::from(is_down && !was_down));
                 was_down = is_down;
-                tell(snapshot);
+                tell(progress);
             }),
         };
         let ended = import::run(dependencies, ends, self.settings).await.expect("memory never fails");
