@@ -15,7 +15,7 @@ pub enum Answer {
     /// The profiles of the users that were found. An unknown user may be absent or have another name.
     Profiles(Vec<Profile>),
     /// Whether the users have accounts.
-    Standings(Vec<Item<AccountStatus>>),
+    Statuses(Vec<Item<AccountStatus>>),
     /// Whether it was done for each user.
     Results(Vec<Item<()>>),
     /// The presence of the users, including those in the answer's list of errors.

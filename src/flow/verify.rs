@@ -110,7 +110,7 @@ where
         self.slots.len() < UNDER_WAY_IDS && self.slots.bytes() < UNDER_WAY_BYTES
     }
 
-    /// Reads the next page: whether there may be more to read.
+    /// Reads the next page. Returns whether there may be more to read.
     fn read_page(&mut self) -> Result<ReadProgress, Failed<F::Error>> {
         for _ in 0..READ_AT_ONCE {
             if self.page.len() >= wire::ACCOUNTS_PER_CALL || self.input_has_ended || !self.has_room() {
@@ -202,11 +202,13 @@ where
         match outcome {
             JobOutcome::Answered(Answer::Profiles(profiles)) => {
                 let mut shown = profiles_by_id(profiles);
-                slots.for_each(|(id, slot)| self.slots.shows(slot, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
+                slots.for_each(|(id, slot)| self.slots.note_profile(slot, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
             }
             JobOutcome::Answered(found) => {
-                let mut stand = standings_by_id(found);
-                slots.for_each(|(id, slot)| self.slots.stands(slot, stand.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
+                let mut statuses = statuses_by_id(found);
+                slots.for_each(|(id, slot)| {
+                    self.slots.note_status(slot, statuses.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence())));
+                });
             }
             JobOutcome::Rejected((code, info)) => {
                 let why = words(command, code.unwrap_or_default(), &info);
@@ -224,9 +226,9 @@ where
 impl<I, F> Verification<I, F> {
     fn fails(&mut self, command: Command, slot: SlotId, why: &str) {
         if command == Command::PortraitGet {
-            self.slots.shows(slot, IdAnswer::Failed(why.to_owned()));
+            self.slots.note_profile(slot, IdAnswer::Failed(why.to_owned()));
         } else {
-            self.slots.stands(slot, IdAnswer::Failed(why.to_owned()));
+            self.slots.note_status(slot, IdAnswer::Failed(why.to_owned()));
         }
     }
 }
@@ -240,8 +242,8 @@ fn profiles_by_id(profiles: Vec<Profile>) -> HashMap<Box<str>, IdAnswer<Profile>
     profiles.into_iter().map(answer).collect()
 }
 
-fn standings_by_id(found: Answer) -> HashMap<Box<str>, IdAnswer<AccountStatus>> {
-    let items = if let Answer::Standings(items) = found { items } else { Vec::new() };
+fn statuses_by_id(found: Answer) -> HashMap<Box<str>, IdAnswer<AccountStatus>> {
+    let items = if let Answer::Statuses(items) = found { items } else { Vec::new() };
     let answer = |Item { user_id, said }: Item<AccountStatus>| {
         (user_id, said.map_or_else(|refused| IdAnswer::Failed(refusal(Command::AccountCheck, &refused)), IdAnswer::Said))
     };

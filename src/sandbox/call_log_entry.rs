@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_touch_has_the_id_as_it_is_and_csv_reads_it_back() {
+    fn an_entry_has_the_id_as_it_is_and_csv_reads_it_back() {
         let check = |id: &str, code: Option<i64>, expected: [&str; 3]| {
             let line = line(SandboxCommand::Kick, id, code);
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
@@ -112,15 +112,15 @@ mod tests {
     }
 
     #[test]
-    fn the_first_touches_are_kept_and_lines_are_taken_once() {
-        let mut touches = CallLogEntries::new(3);
-        touches.add(SandboxCommand::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
-        assert_eq!(touches.take_lines(), b"", "lines were not asked for");
-        touches.note_lines();
-        touches.add(SandboxCommand::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
-        let kept: Vec<_> = touches.kept().iter().map(|touch| (touch.user_id.as_str(), touch.code)).collect();
+    fn the_first_entries_are_kept_and_lines_are_taken_once() {
+        let mut call_log = CallLogEntries::new(3);
+        call_log.add(SandboxCommand::AccountCheck, ["a", "b"].into_iter(), &Codes::Each(vec![0, 70107]));
+        assert_eq!(call_log.take_lines(), b"", "lines were not asked for");
+        call_log.note_lines();
+        call_log.add(SandboxCommand::AccountDelete, ["c", "d"].into_iter(), &Codes::All(0));
+        let kept: Vec<_> = call_log.kept().iter().map(|entry| (entry.user_id.as_str(), entry.code)).collect();
         assert_eq!(kept, [("a", Some(0)), ("b", Some(70107)), ("c", Some(0))]);
-        assert_eq!(touches.take_lines(), b"account_delete,c,0\naccount_delete,d,0\n");
-        assert_eq!(touches.take_lines(), b"");
+        assert_eq!(call_log.take_lines(), b"account_delete,c,0\naccount_delete,d,0\n");
+        assert_eq!(call_log.take_lines(), b"");
     }
 }

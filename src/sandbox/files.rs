@@ -118,7 +118,7 @@ impl Files {
             service.note(Trace::Changes);
         }
         if self.call_log.is_some() {
-            service.note(Trace::Touches);
+            service.note(Trace::CallLog);
         }
     }
 
@@ -151,9 +151,9 @@ impl Files {
             accounts.append(&traces.changes)?;
         }
         if let Some(log) = &mut self.call_log
-            && !traces.touches.is_empty()
+            && !traces.call_log.is_empty()
         {
-            log.file.write_all(&traces.touches).map_err(FilesError::at("write", &log.path))?;
+            log.file.write_all(&traces.call_log).map_err(FilesError::at("write", &log.path))?;
         }
         Ok(())
     }
@@ -206,11 +206,11 @@ mod tests {
     fn a_call_log_continues_after_its_last_complete_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("calls.csv");
-        let traces = Traces { touches: b"kick,u,0\n".to_vec(), ..Traces::default() };
+        let traces = Traces { call_log: b"kick,u,0\n".to_vec(), ..Traces::default() };
         for _ in 0..2 {
             let mut files = Files::open(None, Some(&path)).unwrap();
             files.append(&traces).unwrap();
-            let torn = Traces { touches: b"kick,".to_vec(), ..Traces::default() };
+            let torn = Traces { call_log: b"kick,".to_vec(), ..Traces::default() };
             files.append(&torn).unwrap();
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "command,UserID,code\nkick,u,0\nkick,u,0\nkick,");
@@ -231,7 +231,7 @@ mod tests {
         let Ok(file) = OpenOptions::new().append(true).open(full) else { return };
         let mut files = Files { call_log: Some(CallLog { path: full.to_owned(), file }), ..Files::default() };
         files.append(&Traces::default()).unwrap();
-        assert!(files.append(&Traces { touches: b"kick,u,0\n".to_vec(), ..Traces::default() }).is_err());
+        assert!(files.append(&Traces { call_log: b"kick,u,0\n".to_vec(), ..Traces::default() }).is_err());
         assert!(files.append(&Traces::default()).is_err());
         assert!(files.rewrite(&StoredAccounts::default()).unwrap_err().to_string().contains("/dev/full"));
     }

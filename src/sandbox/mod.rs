@@ -121,10 +121,10 @@ impl Sandbox {
         stand.service.stored().sorted().into_iter().map(|(id, account)| (id.to_owned(), account.clone())).collect()
     }
 
-    /// The users of each request in order of arrival: the first `touches_kept` of them.
+    /// The users of each request in order of arrival: the first `call_log_kept` of them.
     #[must_use]
-    pub fn touches(&self) -> Vec<CallLogEntry> {
-        locked(&self.service).service.touches().to_vec()
+    pub fn call_log(&self) -> Vec<CallLogEntry> {
+        locked(&self.service).service.call_log().to_vec()
     }
 
     /// Stops serving and rewrites the accounts file, if there is one.

@@ -55,14 +55,14 @@ pub(super) struct Arrival {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trace {
     Changes,
-    Touches,
+    CallLog,
 }
 
 /// Complete lines for the files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Traces {
     pub(super) changes: Vec<u8>,
-    pub(super) touches: Vec<u8>,
+    pub(super) call_log: Vec<u8>,
 }
 
 /// The result of a request.
@@ -94,7 +94,7 @@ pub struct Service {
     app: App,
     injector: FaultInjector,
     recorder: Recorder,
-    touches: CallLogEntries,
+    call_log: CallLogEntries,
     latency: Duration,
     jitter: Duration,
     rng: fastrand::Rng,
@@ -118,7 +118,7 @@ impl Service {
             signatures: Signatures::new(settings.key, settings.sdkappid, settings.identifier),
             injector: FaultInjector::new(settings.faults, settings.seed),
             recorder: Recorder::new(settings.arrivals_kept),
-            touches: CallLogEntries::new(settings.touches_kept),
+            call_log: CallLogEntries::new(settings.call_log_kept),
             latency: settings.latency,
             jitter: settings.jitter,
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -153,10 +153,10 @@ impl Service {
         self.stored().by_id.iter().map(|(id, account)| (&**id, account))
     }
 
-    /// The users of each request in order of arrival: the first `touches_kept` of them.
+    /// The users of each request in order of arrival: the first `call_log_kept` of them.
     #[must_use]
-    pub fn touches(&self) -> &[CallLogEntry] {
-        self.touches.kept()
+    pub fn call_log(&self) -> &[CallLogEntry] {
+        self.call_log.kept()
     }
 
     pub(super) fn stored(&self) -> &StoredAccounts {
@@ -167,13 +167,13 @@ impl Service {
     pub(super) fn note(&mut self, trace: Trace) {
         match trace {
             Trace::Changes => self.app.accounts.note_changes(),
-            Trace::Touches => self.touches.note_lines(),
+            Trace::CallLog => self.call_log.note_lines(),
         }
     }
 
     /// The recorded lines since the last call of this function.
     pub(super) fn take_traces(&mut self) -> Traces {
-        Traces { changes: self.app.accounts.take_changes(), touches: self.touches.take_lines() }
+        Traces { changes: self.app.accounts.take_changes(), call_log: self.call_log.take_lines() }
     }
 
     /// Takes a request whose head has arrived. This time counts for the limit and the audit.
@@ -208,7 +208,7 @@ impl Service {
         let outcome = self.decide(arrival, &parsed, &users);
         if let (Ok(_), Some(command)) = (&parsed, arrival.command) {
             self.recorder.carried(command, users.len());
-            self.touches.add(command, users.iter().map(|user| user.id), &outcome.codes);
+            self.call_log.add(command, users.iter().map(|user| user.id), &outcome.codes);
         }
         Reaction { delay: self.latency() + outcome.later, act: outcome.act, in_flight }
     }

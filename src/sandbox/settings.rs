@@ -63,7 +63,7 @@ pub struct SandboxSettings {
     /// Arrival times that the audit keeps for each command.
     pub arrivals_kept: usize,
     /// Entries of the call log that are kept in memory, from the first one on.
-    pub touches_kept: usize,
+    pub call_log_kept: usize,
     /// How long a request may take to arrive, from its first byte, or from the answer before it.
     pub request_max: Duration,
 }
@@ -195,7 +195,7 @@ impl SandboxSettings {
             online: Vec::new(),
             seed: 0,
             arrivals_kept: 0,
-            touches_kept: 0,
+            call_log_kept: 0,
             request_max: REQUEST_MAX,
         }
     }

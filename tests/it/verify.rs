@@ -139,7 +139,7 @@ fn of_random_profiles_exactly_the_fields_that_differ_are_found_doubted_and_sent(
         let mut random = fastrand::Rng::with_seed(seed.wrapping_add(case));
         let columns: Vec<RandomColumn> = RANDOM_COLUMNS.into_iter().filter(|(name, _)| *name == "Nick" || random.u8(..4) > 0).collect();
         let (bench, settings) = (CliFixture::new(), SandboxSettings { custom_fields: CustomFields::Any, ..settings(&[]) });
-        let sandbox = Sandbox::start(SandboxSettings { portrait_set_per_s: None, touches_kept: 10_000, ..settings }).unwrap();
+        let sandbox = Sandbox::start(SandboxSettings { portrait_set_per_s: None, call_log_kept: 10_000, ..settings }).unwrap();
         let key = bench.key().to_str().unwrap().to_owned();
         let connection =
             ["--endpoint", &sandbox.endpoint(), "--sdkappid", SDKAPPID, "--secret-key-file", &key, "--rate", "0", "--profile-rate", "0"];
@@ -182,11 +182,11 @@ fn of_random_profiles_exactly_the_fields_that_differ_are_found_doubted_and_sent(
             .collect();
         assert_eq!(sorted(told), sorted(differing.clone()), "case {case}");
         // The state was wrong about these alone, and sends just them.
-        let before = sandbox.touches().len();
+        let before = sandbox.call_log().len();
         sync("users.state").because(&format!("{} updated", differing.len()));
-        let touches = sandbox.touches();
+        let call_log = sandbox.call_log();
         let called = |api| -> BTreeSet<u32> {
-            touches[before..].iter().filter(|touch| touch.command == api).map(|touch| touch.user_id[1..].parse().unwrap()).collect()
+            call_log[before..].iter().filter(|entry| entry.command == api).map(|entry| entry.user_id[1..].parse().unwrap()).collect()
         };
         let due = |is_due: fn(&String) -> bool| -> BTreeSet<u32> {
             differing.iter().filter(|(_, fields)| fields.iter().any(is_due)).map(|(id, _)| *id).collect()

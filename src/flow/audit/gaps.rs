@@ -38,7 +38,7 @@ impl Gaps {
         }
     }
 
-    /// Takes a row out: whether it was in.
+    /// Takes a row out. Returns whether it was in.
     pub(super) fn fill(&mut self, row: u64) -> bool {
         let Some((first, last)) = self.ranges.range(..=row).next_back().map(|(first, last)| (*first, *last)) else { return false };
         if last < row {

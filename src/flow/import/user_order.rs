@@ -31,7 +31,7 @@ pub(super) struct UserOrder {
 }
 
 impl UserOrder {
-    /// Enters a record: whether it may go at once.
+    /// Enters a record. Returns whether it may leave at once.
     pub(super) fn enter(&mut self, key: UserKey, row: u64) -> bool {
         match self.queues.entry(key) {
             Entry::Vacant(place) => {

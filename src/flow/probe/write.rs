@@ -180,7 +180,7 @@ impl<A: Api> Asking<'_, '_, A> {
     async fn exists(&mut self, id: &UserId) -> Result<bool, Halted> {
         let said = self.requests.send(Request::AccountCheck(vec![id])).await?;
         // Nobody has a name that the service refuses.
-        Ok(matches!(said, Ok(Answer::Standings(items)) if items.iter().any(|item| item.said == Ok(AccountStatus::Imported))))
+        Ok(matches!(said, Ok(Answer::Statuses(items)) if items.iter().any(|item| item.said == Ok(AccountStatus::Imported))))
     }
 
     /// Imports an account; it is left behind unless it is certain that there is none.

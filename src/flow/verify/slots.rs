@@ -28,7 +28,7 @@ struct PendingId {
     other_cell: Option<Box<[u8]>>,
     account: Account,
     fields: ByteRecord,
-    standing: IdAnswer<AccountStatus>,
+    status: IdAnswer<AccountStatus>,
     profile: IdAnswer<Differing>,
 }
 
@@ -80,7 +80,7 @@ impl Slots {
                 let profile = if compares { IdAnswer::Awaited } else { IdAnswer::NotAsked };
                 let asked = account.clone();
                 let other_cell = other_id.map(|_| user_id);
-                let pending = PendingId { row, line, other_cell, account, fields, standing: IdAnswer::Awaited, profile };
+                let pending = PendingId { row, line, other_cell, account, fields, status: IdAnswer::Awaited, profile };
                 (Slot::Open(Box::new(pending)), Some((id, asked)))
             }
         };
@@ -89,12 +89,12 @@ impl Slots {
         asked
     }
 
-    pub(super) fn stands(&mut self, id: SlotId, standing: IdAnswer<AccountStatus>) {
-        self.update(id, |open| open.standing = standing);
+    pub(super) fn note_status(&mut self, id: SlotId, status: IdAnswer<AccountStatus>) {
+        self.update(id, |open| open.status = status);
     }
 
     /// Compares what was sent with what is shown.
-    pub(super) fn shows(&mut self, id: SlotId, profile: IdAnswer<Profile>) {
+    pub(super) fn note_profile(&mut self, id: SlotId, profile: IdAnswer<Profile>) {
         self.update(id, |open| {
             open.profile = match profile {
                 IdAnswer::Said(profile) => IdAnswer::Said(differing(&open.account, &profile)),
@@ -167,7 +167,7 @@ impl PendingId {
 
     /// What is found, if enough was said. Without an account its profile doesn't matter.
     fn state(&self) -> Option<Comparison> {
-        match (&self.standing, &self.profile) {
+        match (&self.status, &self.profile) {
             (IdAnswer::Awaited | IdAnswer::NotAsked, _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Awaited) => None,
             (IdAnswer::Failed(why), _) | (IdAnswer::Said(AccountStatus::Imported), IdAnswer::Failed(why)) => {
                 Some(Comparison::Unknown(why.clone()))

@@ -39,9 +39,9 @@ fn next(verification: &mut VerificationHarness, command: Command) -> Option<Requ
     }
 }
 
-fn standings(job: &RequestJob<Account, Page>, standing: AccountStatus) -> JobOutcome {
-    let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(standing) };
-    JobOutcome::Answered(Answer::Standings(job.items.iter().map(item).collect()))
+fn statuses(job: &RequestJob<Account, Page>, status: AccountStatus) -> JobOutcome {
+    let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(status) };
+    JobOutcome::Answered(Answer::Statuses(job.items.iter().map(item).collect()))
 }
 
 /// What is found of one id `a` whose account exists, with the nickname `n`, if this is said of its profile.
@@ -50,8 +50,8 @@ fn check(said: JobOutcome, expected: Comparison) {
     let mut verification = verification("UserID,Nick,FaceUrl\na,n,\n");
     let account = next(&mut verification, Command::AccountCheck).unwrap();
     let profile = next(&mut verification, Command::PortraitGet).unwrap();
-    let stands = standings(&account, AccountStatus::Imported);
-    verification.ended(account, stands).unwrap();
+    let found = statuses(&account, AccountStatus::Imported);
+    verification.ended(account, found).unwrap();
     assert!(verification.findings.0.is_empty(), "nothing is found before all is answered");
     verification.ended(profile, said).unwrap();
     assert_eq!(verification.findings.0, [(1, expected)]);
@@ -90,7 +90,7 @@ fn missing_accounts_do_not_run_ahead_of_the_other_api() {
     let mut verification = verification(&text);
     let mut pages = 0;
     while let Some(job) = next(&mut verification, Command::AccountCheck) {
-        let outcome = standings(&job, AccountStatus::NotImported);
+        let outcome = statuses(&job, AccountStatus::NotImported);
         verification.ended(job, outcome).unwrap();
         pages += 1;
     }

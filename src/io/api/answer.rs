@@ -35,7 +35,7 @@ fn read_text(command: Command, text: &str) -> Option<CallOutcome> {
         Command::AccountImport | Command::PortraitSet | Command::Kick => Answer::Nothing,
         Command::MultiaccountImport => Answer::FailAccounts(fail_accounts(&answer)?),
         Command::PortraitGet => Answer::Profiles(each(&answer, "UserProfileItem", profile)),
-        Command::AccountCheck => Answer::Standings(each(&answer, "ResultItem", standing)),
+        Command::AccountCheck => Answer::Statuses(each(&answer, "ResultItem", account_status)),
         Command::AccountDelete => Answer::Results(each(&answer, "ResultItem", deleted)),
         Command::QueryOnlineStatus => {
             let mut presences = each(&answer, "QueryResult", presence);
@@ -88,7 +88,7 @@ fn profile(found: &Fields<'_>) -> Option<Profile> {
     Some(profile)
 }
 
-fn standing(found: &Fields<'_>) -> Option<Item<AccountStatus>> {
+fn account_status(found: &Fields<'_>) -> Option<Item<AccountStatus>> {
     let said = match (refusal(found.code("ResultCode"), "ResultCode", found), found.word("AccountStatus").ok().as_deref()) {
         (Some(refusal), _) => Err(refusal),
         (None, Some("Imported")) => Ok(AccountStatus::Imported),
@@ -306,7 +306,7 @@ mod tests {
             item("d", Err(refused(0, "AccountStatus is \"Lent\""))),
             item("e", Err(refused(0, "AccountStatus is absent"))),
         ];
-        assert_eq!(done(check, items), Answer::Standings(expected));
+        assert_eq!(done(check, items), Answer::Statuses(expected));
         let item = |user_id: &str, said| Item { user_id: user_id.into(), said };
         let gone = r#","ResultItem":[{"UserID":"a","ResultCode":0,"ResultInfo":""},{"UserID":"b","ResultCode":70107,"ResultInfo":"y"}]"#;
         assert_eq!(done(delete, gone), Answer::Results(vec![item("a", Ok(())), item("b", Err(refused(70107, "y")))]));
@@ -321,7 +321,7 @@ mod tests {
         ];
         assert_eq!(done(online, there), Answer::Presences(expected));
         for none in ["", r#","ResultItem":null,"QueryResult":null,"ErrorList":null"#] {
-            assert_eq!(done(check, none), Answer::Standings(Vec::new()));
+            assert_eq!(done(check, none), Answer::Statuses(Vec::new()));
             assert_eq!(done(delete, none), Answer::Results(Vec::new()));
             assert_eq!(done(online, none), Answer::Presences(Vec::new()));
         }
@@ -354,12 +354,12 @@ mod tests {
             (r#","ResultCode":"","AccountStatus":"Imported""#, "ResultCode is \"\""),
             (r#","ResultCode":0,"ResultCode":1,"AccountStatus":"Imported""#, "ResultCode is absent"),
         ] {
-            let Answer::Standings(items) = done(check_list, "ResultItem", &bad(more)) else { panic!() };
+            let Answer::Statuses(items) = done(check_list, "ResultItem", &bad(more)) else { panic!() };
             one_is_bad(&items, word, AccountStatus::Imported);
             let Answer::Results(items) = done(delete, "ResultItem", &bad(more)) else { panic!() };
             one_is_bad(&items, word, ());
         }
-        let Answer::Standings(items) = done(check_list, "ResultItem", &bad(r#","ResultCode":0,"AccountStatus":7"#)) else { panic!() };
+        let Answer::Statuses(items) = done(check_list, "ResultItem", &bad(r#","ResultCode":0,"AccountStatus":7"#)) else { panic!() };
         one_is_bad(&items, "AccountStatus is \"7\"", AccountStatus::Imported);
         for (more, word) in [
             ("", "State is absent"),

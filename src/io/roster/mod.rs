@@ -286,7 +286,7 @@ impl<R: Read> Roster<R> {
         self.frames.raw().ends_with(b"\n")
     }
 
-    /// Reads to the end without looking into the records: how many there were.
+    /// Reads to the end without looking into the records. Returns how many there were.
     ///
     /// # Errors
     /// As reading them.

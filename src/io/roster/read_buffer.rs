@@ -47,7 +47,7 @@ impl<R: Read> ReadBuffer<R> {
         self.no_quote_until < end
     }
 
-    /// Reads on: how much, 0 at the end of the file. What is there is a part of one record, which bounds the memory.
+    /// Reads on. Returns the number of bytes, 0 at the end of the file. What is there is a part of one record, which bounds the memory.
     pub(super) fn read_more(&mut self) -> io::Result<usize> {
         if self.to - self.from == self.buffer.len() {
             self.grow();

@@ -121,8 +121,8 @@ impl StateDb {
         })
     }
 
-    /// Drops ids: how many of them were there, or would have been once an open run's rows are taken over. What that run has still to send
-    /// stays planned, and what comes of it is recorded.
+    /// Drops ids and returns how many of them were there, or would have been once an open run's rows are taken over. What that run has still
+    /// to send stays planned, and what comes of it is recorded.
     ///
     /// # Errors
     /// The database's.

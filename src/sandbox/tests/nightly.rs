@@ -153,7 +153,7 @@ fn a_code_for_named_users_affects_only_them() {
 fn the_call_log_has_each_user_with_its_code() {
     let faults = ["html,api=kick", "reset=after,api=account_check"].map(|text| text.parse().unwrap()).to_vec();
     let limit_per_s = NonZeroU32::new(2);
-    let mut caller = Caller::new(SandboxSettings { faults, limit_per_s, touches_kept: 100, ..settings() });
+    let mut caller = Caller::new(SandboxSettings { faults, limit_per_s, call_log_kept: 100, ..settings() });
     caller.call(wire::MULTIACCOUNT_IMPORT, r#"{"Accounts":["a","b c"]}"#);
     caller.call(wire::ACCOUNT_DELETE, &delete(&["x", "a"]));
     caller.react(wire::KICK, r#"{"UserID":"a"}"#);
@@ -162,7 +162,7 @@ fn the_call_log_has_each_user_with_its_code() {
         caller.import(id);
     }
     caller.react(wire::KICK, r#"{"UserID":"a","More":1}"#);
-    let touches: Vec<_> = caller.service.touches().iter().map(|touch| (touch.command, touch.user_id.as_str(), touch.code)).collect();
+    let call_log: Vec<_> = caller.service.call_log().iter().map(|entry| (entry.command, entry.user_id.as_str(), entry.code)).collect();
     let expected = [
         (SandboxCommand::MultiaccountImport, "a", Some(0)),
         (SandboxCommand::MultiaccountImport, "b c", Some(70402)),
@@ -174,7 +174,7 @@ fn the_call_log_has_each_user_with_its_code() {
         (SandboxCommand::AccountImport, "e", Some(0)),
         (SandboxCommand::AccountImport, "f", Some(60007)),
     ];
-    assert_eq!(touches, expected);
+    assert_eq!(call_log, expected);
     let audit = caller.service.audit();
     let ids = |command| audit.of(command).ids;
     assert_eq!((ids(SandboxCommand::MultiaccountImport), ids(SandboxCommand::AccountDelete), ids(SandboxCommand::Kick)), (2, 2, 1));

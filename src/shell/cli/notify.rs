@@ -51,16 +51,16 @@ pub(super) fn begin(words: &str) {
 
 /// The run's loop has come round; `words` say how the run stands.
 pub(super) fn came_round(words: impl FnOnce() -> String) {
-    if let Some(standing) = &mut *told_state() {
-        (standing.words, standing.came_round) = (words(), Some(Instant::now()));
+    if let Some(state) = &mut *told_state() {
+        (state.words, state.came_round) = (words(), Some(Instant::now()));
     }
 }
 
 /// A part of the command begins that has no loop: planning, finishing.
 pub(super) fn does(words: &str) {
-    if let Some(standing) = &mut *told_state() {
-        words.clone_into(&mut standing.words);
-        standing.came_round = None;
+    if let Some(state) = &mut *told_state() {
+        words.clone_into(&mut state.words);
+        state.came_round = None;
     }
 }
 
@@ -87,9 +87,9 @@ fn keep_telling(mut sent: String) {
     let pause = within.map_or(SEND_EVERY, |within| within.min(SEND_EVERY));
     loop {
         std::thread::park_timeout(pause);
-        let Some((words, is_alive)) = told_state().as_ref().map(|standing| {
-            let stands_still = standing.came_round.is_some_and(|at| at.elapsed() > STANDS_STILL_AFTER);
-            (standing.words.clone(), !stands_still)
+        let Some((words, is_alive)) = told_state().as_ref().map(|state| {
+            let stands_still = state.came_round.is_some_and(|at| at.elapsed() > STANDS_STILL_AFTER);
+            (state.words.clone(), !stands_still)
         }) else {
             return;
         };

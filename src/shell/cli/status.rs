@@ -43,8 +43,8 @@ fn status(flags: &StatusFlags) -> Result<ExitMessage, ExitMessage> {
         return Ok(ExitMessage::done(""));
     };
     let (left, input_changed) = left(&flags.file, &paths, &checkpoint);
-    let standing = Standing { paths: &paths, begun_at: begun_at(&paths.results), saved_at, left, input_changed, process, checkpoint };
-    if flags.json { print(&standing.to_json()) } else { print(&standing) }?;
+    let report = StatusReport { paths: &paths, begun_at: begun_at(&paths.results), saved_at, left, input_changed, process, checkpoint };
+    if flags.json { print(&report.to_json()) } else { print(&report) }?;
     Ok(ExitMessage::done(""))
 }
 
@@ -120,7 +120,7 @@ fn begun_at(results: &Path) -> Option<SystemTime> {
 }
 
 /// Where a run stands.
-struct Standing<'a> {
+struct StatusReport<'a> {
     paths: &'a RunPaths,
     checkpoint: Checkpoint,
     begun_at: Option<SystemTime>,
@@ -132,7 +132,7 @@ struct Standing<'a> {
     process: Option<u32>,
 }
 
-impl Standing<'_> {
+impl StatusReport<'_> {
     fn command(&self) -> &'static str {
         match self.checkpoint.work {
             RunKind::Import => "import",
@@ -219,7 +219,7 @@ struct StandingJson {
 }
 
 /// Writes the lines with a final line break.
-impl fmt::Display for Standing<'_> {
+impl fmt::Display for StatusReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OutcomeCounts { imported, failed, invalid, superseded, .. } = self.checkpoint.tally;
         let how = if self.is_finished() { "finished" } else { "unfinished" };

@@ -76,7 +76,7 @@ pub(super) fn fine(call: &Call<'_>, latency: Duration) -> Reply {
         Command::AccountImport | Command::PortraitSet | Command::Kick => Answer::Nothing,
         Command::MultiaccountImport => Answer::FailAccounts(Vec::new()),
         Command::PortraitGet => Answer::Profiles(call.accounts.iter().map(profile).collect()),
-        Command::AccountCheck => Answer::Standings(call.accounts.iter().map(|account| item(account, AccountStatus::Imported)).collect()),
+        Command::AccountCheck => Answer::Statuses(call.accounts.iter().map(|account| item(account, AccountStatus::Imported)).collect()),
         Command::AccountDelete => Answer::Results(call.accounts.iter().map(|account| item(account, ())).collect()),
         Command::QueryOnlineStatus => Answer::Presences(call.accounts.iter().map(|account| item(account, Presence::Offline)).collect()),
     };

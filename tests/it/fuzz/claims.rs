@@ -307,7 +307,7 @@ fn has_at_most(found: &Answer, bytes: usize) -> bool {
         Answer::Nothing => true,
         Answer::FailAccounts(ids) => ids.iter().map(|id| id.len()).sum::<usize>() <= bytes,
         Answer::Profiles(profiles) => profiles.len() <= bytes,
-        Answer::Standings(items) => items.len() <= bytes,
+        Answer::Statuses(items) => items.len() <= bytes,
         Answer::Results(items) => items.len() <= bytes,
         Answer::Presences(items) => items.len() <= bytes,
     }

@@ -44,7 +44,7 @@ impl Said {
             }
             Answer::Nothing => {}
             Answer::Profiles(items) => assert_eq!(items, []),
-            Answer::Standings(items) => assert_eq!(items, []),
+            Answer::Statuses(items) => assert_eq!(items, []),
             Answer::Results(items) => assert_eq!(items, []),
         }
     }

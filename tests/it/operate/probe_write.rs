@@ -15,7 +15,7 @@ use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID, eventually};
 
 fn settings() -> SandboxSettings {
     let custom_fields = CustomFields::These(vec!["Vip".to_owned()]);
-    SandboxSettings { custom_fields, touches_kept: 1_000, ..SandboxSettings::with_key(KEY.into()) }
+    SandboxSettings { custom_fields, call_log_kept: 1_000, ..SandboxSettings::with_key(KEY.into()) }
 }
 
 fn with_fault(fault: &str) -> SandboxSettings {

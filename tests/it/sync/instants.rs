@@ -117,12 +117,12 @@ impl Place {
     /// A process with this file; nobody whom it names is deleted.
     fn process(&self, text: &str, through: Option<(&str, &[&str])>, what: &str) -> Run {
         self.bench.write("users.csv", text);
-        let before = self.sandbox.touches().len();
+        let before = self.sandbox.call_log().len();
         let call = sync(&self.bench, &self.sandbox.endpoint(), &[&FLAGS, self.lane].concat());
         let run = if let Some((program, args)) = through { call.through(program, args) } else { call }.run();
         eventually("silence", || !is_connected_to(self.sandbox.address().port()) && self.sandbox.audit().in_flight == 0);
         let named = ids(text);
-        for touch in self.sandbox.touches().into_iter().skip(before) {
+        for touch in self.sandbox.call_log().into_iter().skip(before) {
             assert!(touch.command != SandboxCommand::AccountDelete || !named.contains(&touch.user_id), "{what}: {touch:?}");
         }
         run

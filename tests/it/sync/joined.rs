@@ -108,7 +108,7 @@ impl Books {
                 Answer::Nothing
             }
             Command::Kick => Answer::Nothing,
-            Command::AccountCheck => Answer::Standings(items(accounts, AccountStatus::Imported)),
+            Command::AccountCheck => Answer::Statuses(items(accounts, AccountStatus::Imported)),
             Command::QueryOnlineStatus => Answer::Presences(items(accounts, Presence::Offline)),
         }
     }

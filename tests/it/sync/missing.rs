@@ -48,7 +48,7 @@ fn a_report_tells_who_is_missing_and_since_when_and_sends_nothing() {
     assert_eq!(house.missing(), [], "the last run's file is set aside");
     house.night(&["b", "d"], &[]).exits(0);
     assert_eq!(house.actions(), told(&[("a", 1, "none"), ("c", 1, "none")]), "who comes back starts at 0");
-    assert_eq!(house.sandbox.touches().len(), 4, "the first night's imports are all that was ever sent");
+    assert_eq!(house.sandbox.call_log().len(), 4, "the first night's imports are all that was ever sent");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn no_more_are_deleted_than_was_allowed() {
     let ids: Vec<String> = (0..10).map(|number| format!("u{number}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     house.night(&ids, &[]).exits(0);
-    let sent = house.sandbox.touches().len();
+    let sent = house.sandbox.call_log().len();
     house.night(&ids[3..], &["--missing", "delete"]).exits(2);
     let state = house.bench.contents().into_iter().find(|(name, _)| name == "users.state");
     for bound in ["2", "29%", "29.99%", "0"] {
@@ -122,7 +122,7 @@ fn no_more_are_deleted_than_was_allowed() {
         assert!(run.because("guard deletes: 3 accounts").hints("--max-delete 3").summary["guard"] == "deletes");
         assert_eq!(house.bench.contents().into_iter().find(|(name, _)| name == "users.state"), state, "the state is untouched");
     }
-    assert_eq!(house.sandbox.touches().len(), sent, "nothing is sent");
+    assert_eq!(house.sandbox.call_log().len(), sent, "nothing is sent");
     house.again(&["--missing", "delete", "--missing-runs", "2", "--max-delete", "0"]).exits(0);
     house.night(&ids[3..], &["--missing", "delete", "--missing-runs", "2", "--max-delete", "42%"]).exits(6);
     house.again(&["--missing", "delete", "--missing-runs", "2", "--max-delete", "43%"]).exits(0);

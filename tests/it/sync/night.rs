@@ -22,7 +22,7 @@ pub(super) fn sync<'a>(bench: &'a CliFixture, endpoint: &str, flags: &[&str]) ->
 /// A stand-in without limits that remembers whom it was asked for.
 pub(super) fn settings(faults: &[&str]) -> SandboxSettings {
     let faults = faults.iter().map(|text| text.parse().unwrap()).collect();
-    SandboxSettings { faults, limit_per_s: None, touches_kept: TOUCHES, ..SandboxSettings::with_key(KEY.into()) }
+    SandboxSettings { faults, limit_per_s: None, call_log_kept: TOUCHES, ..SandboxSettings::with_key(KEY.into()) }
 }
 
 /// A line of the missing file, less the time.
@@ -104,7 +104,7 @@ impl SyncFixture {
 
     /// Whom this command has touched, in order.
     pub(super) fn touched(&self, command: SandboxCommand) -> Vec<String> {
-        self.sandbox.touches().into_iter().filter(|touch| touch.command == command).map(|touch| touch.user_id).collect()
+        self.sandbox.call_log().into_iter().filter(|touch| touch.command == command).map(|touch| touch.user_id).collect()
     }
 
     /// The state's file, to be looked into or changed behind the tool's back.

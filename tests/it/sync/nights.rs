@@ -239,7 +239,7 @@ impl<'a> Street<'a> {
             }
         }
         assert_eq!(self.accounts(), expected, "{}", run.stderr);
-        let imported: Vec<Touch> = self.touches().into_iter().filter(|touch| touch.command.contains("import")).collect();
+        let imported: Vec<Touch> = self.call_log().into_iter().filter(|touch| touch.command.contains("import")).collect();
         assert!(imported.iter().all(|touch| !held.contains_key(&touch.id)), "whoever is known is not imported: {}", run.stderr);
         let kept = kept(self.bench);
         let known: BTreeSet<&String> = kept.ids.iter().collect();
@@ -269,7 +269,7 @@ impl<'a> Street<'a> {
     fn nobody_is_touched_for_nothing(&mut self, process: &Process<'_>) {
         let Process { wanted, may_be_called, missing, sandbox_died, context, .. } = process;
         let (mut sent, mut with_tags, mut deleted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for Touch { command, id } in self.touches() {
+        for Touch { command, id } in self.call_log() {
             match command.as_str() {
                 "account_import" | "multiaccount_import" => {
                     assert!(may_be_called.to_import.contains(&id), "{id} is sent, and the service holds what the file says: {context}");
@@ -334,7 +334,7 @@ impl<'a> Street<'a> {
         let run = sync(self.bench, &self.endpoint(), &bounds).run().exits(6);
         assert!(run.stderr.contains(&format!("guard {}: ", flaw.guard())), "{flaw:?}: {}", run.stderr);
         self.awaits_silence();
-        assert_eq!(self.touches().len(), 0, "{flaw:?}: nothing is sent");
+        assert_eq!(self.call_log().len(), 0, "{flaw:?}: nothing is sent");
         assert_eq!(self.accounts_csv(), accounts);
         assert_eq!(kept(self.bench), known);
         let after = self.untouchable();
@@ -380,7 +380,7 @@ impl<'a> Street<'a> {
     }
 
     /// Those since the last look.
-    fn touches(&mut self) -> Vec<Touch> {
+    fn call_log(&mut self) -> Vec<Touch> {
         let log = std::fs::read_to_string(self.bench.outside("calls.csv")).unwrap();
         let new: Vec<Touch> = log
             .lines()

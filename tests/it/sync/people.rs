@@ -272,7 +272,7 @@ impl Street {
 
     /// Who was kicked or deleted since the last time; whatever a record with an exponent made is nobody's.
     fn acted_on(&mut self) -> Vec<String> {
-        let touches = self.house.sandbox.touches();
+        let touches = self.house.sandbox.call_log();
         let new = &touches[self.seen..];
         let acted = new.iter().filter(|touch| matches!(touch.command, SandboxCommand::Kick | SandboxCommand::AccountDelete));
         let acted = acted.map(|touch| touch.user_id.clone()).filter(|id| id != "1.23457E+11").collect();

@@ -22,7 +22,7 @@ fn state<'a>(house: &'a SyncFixture, what: &[&str]) -> Call<'a> {
 }
 
 fn deletions(house: &SyncFixture) -> usize {
-    house.sandbox.touches().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count()
+    house.sandbox.call_log().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn an_id_that_is_forgotten_in_an_unfinished_run_is_not_deleted() {
     assert_eq!(state(&house, &["forget", "gone1"]).run().code, Some(0));
     house.again(&DELETE_NOW).exits(0);
     assert_eq!((deletions(&house), house.held()), (1, ["here", "new1", "new2"].map(str::to_owned).to_vec()));
-    assert!(house.sandbox.touches().iter().all(|touch| touch.user_id != "gone1" || touch.command == SandboxCommand::AccountImport));
+    assert!(house.sandbox.call_log().iter().all(|touch| touch.user_id != "gone1" || touch.command == SandboxCommand::AccountImport));
 }
 
 #[test]
@@ -79,10 +79,10 @@ fn a_client_that_cannot_be_made_is_found_before_the_plan_replaces_another() {
     let house = unfinished();
     fs::write(house.bench.path("ca.pem"), "no certificate").unwrap();
     house.night(&["here", "other"], &["--ca-file", "ca.pem"]).exits(2);
-    let before = house.sandbox.touches().len();
+    let before = house.sandbox.call_log().len();
     house.night(&["here", "other"], &[]).exits(0);
     assert_eq!(house.held(), ["gone1", "gone2", "here", "new1", "other"], "nothing is in doubt that a limit has left");
-    let sent: Vec<_> = house.sandbox.touches()[before..].iter().map(|touch| touch.user_id.clone()).collect();
+    let sent: Vec<_> = house.sandbox.call_log()[before..].iter().map(|touch| touch.user_id.clone()).collect();
     assert_eq!(sent, ["other"]);
 }
 

@@ -50,7 +50,7 @@ impl TagFixture {
 
     /// The calls since the last look.
     fn calls(&mut self) -> Vec<String> {
-        let touches = self.sandbox.touches();
+        let touches = self.sandbox.call_log();
         let name = |api| match api {
             Api::AccountImport | Api::MultiaccountImport => "import",
             Api::PortraitSet => "portrait_set",
@@ -360,7 +360,7 @@ fn a_verification_compares_tags_and_doubts_the_very_one() {
     // What is to be repaired is the input's record under its header, so no flag is needed.
     assert_eq!(town.bench.read("users.repair.csv"), HEADER.to_owned() + "a,A,male,1,x\nc,C,male,1,\n");
     assert_eq!(town.in_doubt(), "2");
-    town.looked_at = town.sandbox.touches().len();
+    town.looked_at = town.sandbox.call_log().len();
     let doubted = "in doubt: the result of an earlier request is unknown";
     town.night(
         rows,
@@ -413,11 +413,11 @@ fn decisions_of_more_kinds_than_half_a_byte_tells_apart_are_kept_over_a_stop() {
         })
     };
     town.sync(&rows(false), &[]).run().exits(0);
-    let before = town.sandbox.touches().len();
+    let before = town.sandbox.call_log().len();
     town.sync(&rows(true), &["--limit", "5"]).run().exits(0).because("limit");
     let run = town.sync(&rows(true), &[]).run().exits(0);
     assert_eq!(run.summary["resumed_at_row"].as_u64().map(|rows| rows > 0), Some(true));
-    let touches = town.sandbox.touches();
+    let touches = town.sandbox.call_log();
     let count = |api| touches[before..].iter().filter(|touch| touch.command == api).count();
     // Of 16 rows, 8 change the Nick, and 14 a tag.
     assert_eq!((count(Api::AccountImport), count(Api::PortraitSet)), (8, 14));

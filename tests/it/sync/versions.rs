@@ -119,7 +119,7 @@ fn whoever_only_looks_leaves_an_older_state_as_it_is() {
         old.bench.write("users.csv", file_before());
         old.sync(&["--canary", "nobody"]).run().exits(6).because("guard canary");
         assert_eq!(
-            (state_bytes(&old.bench), old.bench.names().contains(&format!("users.state.v{version}")), old.sandbox.touches().len()),
+            (state_bytes(&old.bench), old.bench.names().contains(&format!("users.state.v{version}")), old.sandbox.call_log().len()),
             (old.bytes, false, 0)
         );
     }
@@ -130,7 +130,7 @@ fn an_older_run_goes_on_where_it_stopped() {
     for version in OLDER {
         let old = Old::new(version, "");
         let run = old.sync(&[]).run().exits(0);
-        assert_eq!((run.summary["resumed_at_row"].as_u64(), run.rows.len(), old.sandbox.touches().len()), (Some(12), 32, 20));
+        assert_eq!((run.summary["resumed_at_row"].as_u64(), run.rows.len(), old.sandbox.call_log().len()), (Some(12), 32, 20));
         old.is_kept();
         old.is_put_right(&[], "");
         old.sync(&[]).run().exits(0).because("40 unchanged");
@@ -141,7 +141,7 @@ fn an_older_run_goes_on_where_it_stopped() {
 fn whom_an_older_run_was_to_delete_waits_for_a_run_that_compares_them_with_the_file() {
     let old = Old::new(1, "UPDATE missing SET due = 'delete'");
     let flags = ["--missing", "delete", "--max-delete", "9", "--missing-runs", "1", "--missing-apart", "0s"];
-    let deleted = || old.sandbox.touches().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count();
+    let deleted = || old.sandbox.call_log().iter().filter(|touch| touch.command == SandboxCommand::AccountDelete).count();
     let run = old.sync(&flags).run().exits(0);
     assert!(run.stderr.contains("2; these missing accounts wait for the next run"), "{}", run.stderr);
     assert_eq!((deleted(), held(&old.bench).len()), (0, 42));

@@ -142,7 +142,7 @@ impl Books {
             }
             Command::AccountCheck => {
                 let item = |account: &Account| Item { user_id: account.user_id.as_str().into(), said: Ok(AccountStatus::Imported) };
-                CallOutcome::Done(Answer::Standings(accounts.iter().map(item).collect()))
+                CallOutcome::Done(Answer::Statuses(accounts.iter().map(item).collect()))
             }
             Command::PortraitSet => match self.portrait_set(&accounts[0]) {
                 Ok(()) => CallOutcome::Done(Answer::Nothing),
