@@ -158,29 +158,9 @@ fn of_random_profiles_exactly_the_fields_that_differ_are_found_doubted_and_sent(
         bench.write("users.csv", random_file(&columns, &others));
         sync("other.state");
         bench.write("users.csv", random_file(&columns, &rows));
-        // An empty cell clears nothing.
-        let mut held: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for (id, cells) in last_of_each(&rows).into_iter().chain(last_of_each(&others)) {
-            let held = held.entry(id).or_insert_with(|| vec![String::new(); columns.len()]);
-            held.iter_mut().zip(cells).filter(|(_, cell)| !cell.is_empty()).for_each(|(held, cell)| held.clone_from(&cell));
-        }
-        let wanted = last_of_each(&rows);
-        let differing: BTreeMap<u32, Vec<String>> = wanted
-            .iter()
-            .map(|(id, cells)| {
-                let differs = columns.iter().zip(cells).zip(&held[id]).filter(|((_, cell), held)| !cell.is_empty() && cell != held);
-                (*id, differs.map(|(((name, _), _), _)| short_name(name)).collect::<Vec<_>>())
-            })
-            .filter(|(_, fields): &(u32, Vec<String>)| !fields.is_empty())
-            .collect();
+        let differing = differing(&columns, &rows, &others);
         verify(&bench, &sandbox, &["--profiles", "--state", "users.state"]).args(&SUMMARY).run().exits(3);
-        let told: BTreeMap<u32, Vec<String>> = csv::Reader::from_reader(bench.read("users.verify.csv").as_bytes())
-            .records()
-            .map(Result::unwrap)
-            .filter(|record| &record[3] == "differs")
-            .map(|record| (record[2][1..].parse().unwrap(), record[4].split(' ').map(str::to_owned).collect()))
-            .collect();
-        assert_eq!(sorted(told), sorted(differing.clone()), "case {case}");
+        assert_eq!(told_to_differ(&bench), differing, "case {case}");
         // The state was wrong about these alone, and sends just them.
         let before = sandbox.call_log().len();
         sync("users.state").because(&format!("{} updated", differing.len()));
@@ -201,11 +181,27 @@ fn last_of_each(rows: &[(u32, Vec<String>)]) -> BTreeMap<u32, Vec<String>> {
     rows.iter().cloned().collect()
 }
 
-fn sorted(mut of_each: BTreeMap<u32, Vec<String>>) -> BTreeMap<u32, Vec<String>> {
-    for fields in of_each.values_mut() {
-        fields.sort_unstable();
+/// The fields of each id that the service has otherwise than `rows` ask for, once it was told them and then `others`. An empty cell clears
+/// nothing.
+fn differing(columns: &[RandomColumn], rows: &[(u32, Vec<String>)], others: &[(u32, Vec<String>)]) -> BTreeMap<u32, BTreeSet<String>> {
+    let mut held: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (id, cells) in last_of_each(rows).into_iter().chain(last_of_each(others)) {
+        let held = held.entry(id).or_insert_with(|| vec![String::new(); columns.len()]);
+        held.iter_mut().zip(cells).filter(|(_, cell)| !cell.is_empty()).for_each(|(held, cell)| held.clone_from(&cell));
     }
-    of_each
+    let of_id = |(id, cells): (u32, Vec<String>)| {
+        let differs = columns.iter().zip(&cells).zip(&held[&id]).filter(|((_, cell), held)| !cell.is_empty() && cell != held);
+        (id, differs.map(|(((name, _), _), _)| short_name(name)).collect())
+    };
+    last_of_each(rows).into_iter().map(of_id).filter(|(_, fields): &(u32, BTreeSet<String>)| !fields.is_empty()).collect()
+}
+
+/// The ids that the verification found to differ, with their fields.
+fn told_to_differ(bench: &CliFixture) -> BTreeMap<u32, BTreeSet<String>> {
+    let found = bench.read("users.verify.csv");
+    let mut found = csv::Reader::from_reader(found.as_bytes());
+    let differing = found.records().map(Result::unwrap).filter(|record| &record[3] == "differs");
+    differing.map(|record| (record[2][1..].parse().unwrap(), record[4].split(' ').map(str::to_owned).collect())).collect()
 }
 
 #[test]
