@@ -58,7 +58,7 @@ impl ProfileHashes {
 
 /// The parts of an account that are in doubt: a request has left, or was about to, and its result is unknown. A set of bits, as the state
 /// stores it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct InDoubt(u8);
 
 impl InDoubt {

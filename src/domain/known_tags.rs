@@ -125,6 +125,11 @@ impl TagSet {
         Self(bits)
     }
 
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all of these are in `other`.
     #[must_use]
     pub const fn is_within(self, other: Self) -> bool {

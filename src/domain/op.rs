@@ -28,6 +28,8 @@ pub struct Update {
     /// Tags that are sent: those that differ, and those in doubt that the record has a value for.
     pub tags: TagSet,
     pub account: AccountCall,
+    /// What of the account is in doubt besides tags. Only whoever has planned knows it.
+    pub in_doubt: InDoubt,
 }
 
 /// Whether an update imports the account.
@@ -53,28 +55,28 @@ impl Update {
     /// An import, without tags.
     #[must_use]
     pub const fn of_fields(fields: FieldSet) -> Self {
-        Self { fields, differing: TagSet::NONE, tags: TagSet::NONE, account: AccountCall::Imported }
+        Self { fields, differing: TagSet::NONE, tags: TagSet::NONE, account: AccountCall::Imported, in_doubt: InDoubt::NOTHING }
     }
 }
 
 impl Op {
-    /// Decides about a valid record, given what is known of its account. An empty cell changes nothing.
+    /// Decides about a valid record, given what is known of its account. An empty cell changes nothing. A tag in doubt that the record says
+    /// nothing about is no reason for a request, since no request would settle it; it stays in doubt until a value is sent.
     #[inline]
     #[must_use]
     pub fn decide(wanted: ProfileHashes, tags: TagComparison, held: Option<&KnownAccount>) -> Self {
         let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
         let fields = FieldSet::of(|field| wanted[field].is_some() && wanted[field] != held.profile[field]);
-        if fields.is_empty() && tags.differing.is_empty() && !held.is_in_doubt() {
+        let has_tags = !tags.differing.is_empty() || !tags.in_doubt.is_empty();
+        if fields.is_empty() && held.in_doubt.is_nothing() && !has_tags {
             return Op::Unchanged;
         }
         // An import may create the account anew, without any tag.
         let may_be_new = held.in_doubt.has(InDoubt::DELETION) || held.in_doubt.has(InDoubt::EXISTENCE);
         let TagComparison { present, differing, in_doubt } = tags;
         let tags = if may_be_new { present } else { TagSet::from_bits(differing.bits() | in_doubt.bits()) };
-        // Something is sent in any case, also where a tag is in doubt that the record says nothing about.
-        let only_tags = fields.is_empty() && held.in_doubt.is_nothing() && !tags.is_empty();
-        let account = if only_tags { AccountCall::Left } else { AccountCall::Imported };
-        Op::Update(Update { fields, differing, tags, account })
+        let account = if fields.is_empty() && held.in_doubt.is_nothing() { AccountCall::Left } else { AccountCall::Imported };
+        Op::Update(Update { fields, differing, tags, account, in_doubt: held.in_doubt })
     }
 
     /// Whether a request is sent for it.
@@ -291,7 +293,7 @@ mod tests {
     fn kind(number: u64) -> Op {
         let tags = TagSet::from_bits(number + 1);
         let account = if number.is_multiple_of(3) { AccountCall::Imported } else { AccountCall::Left };
-        Op::Update(Update { fields: FieldSet::NONE, differing: TagSet::NONE, tags, account })
+        Op::Update(Update { fields: FieldSet::NONE, differing: TagSet::NONE, tags, account, in_doubt: InDoubt::NOTHING })
     }
 
     #[test]
@@ -362,7 +364,8 @@ mod tests {
         check([Some("n"), Some("f")], Some(known.clone()), update(false, true));
         let (nick, face) = (InDoubt::of_field(ProfileField::Nick), InDoubt::of_field(ProfileField::FaceUrl));
         for in_doubt in [nick, face, InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION] {
-            check([Some("n"), None], Some(KnownAccount { in_doubt, ..known.clone() }), update(false, false));
+            let doubted = Op::Update(Update { in_doubt, ..Update::of_fields(FieldSet::NONE) });
+            check([Some("n"), None], Some(KnownAccount { in_doubt, ..known.clone() }), doubted);
         }
         check([Some("n"), None], Some(KnownAccount { last_imported: None, in_doubt: nick, ..known }), Op::Create);
     }
@@ -386,8 +389,10 @@ mod tests {
         check("m", [&[0, 1, 2], &[], &[]], &known, Some((&[], true)));
         check("n", [&[0, 1, 2], &[1], &[2]], &in_doubt, Some((&[1, 2], false)));
         check("n", [&[0, 1, 2], &[], &[2]], &in_doubt, Some((&[2], false)));
-        // The record says nothing of the tag that is in doubt.
-        check("n", [&[0], &[], &[]], &in_doubt, Some((&[], true)));
+        // The record says nothing of the tag that is in doubt, and no import would settle that.
+        check("n", [&[0], &[], &[]], &in_doubt, None);
+        check("n", [&[0], &[0], &[]], &in_doubt, Some((&[0], false)));
+        check("m", [&[0], &[], &[]], &in_doubt, Some((&[], true)));
         for doubt in [InDoubt::DELETION, InDoubt::EXISTENCE] {
             check("n", [&[0, 1, 2], &[1], &[]], &KnownAccount { in_doubt: doubt, ..known.clone() }, Some((&[0, 1, 2], true)));
         }

@@ -8,9 +8,11 @@ use super::ready::Ready;
 use super::rules::MissingTrust;
 use super::scan::MalformedRecords;
 use super::setup::{Locks, Setup};
-use crate::domain::change::{MissingAccount, Op, PlanCounts, PlannedAction, Update, Wait};
+use crate::domain::change::{InDoubt, MissingAccount, Op, PlanCounts, PlannedAction, Update, Wait};
 use crate::domain::figures::{self, defused};
 use crate::domain::guard::{self, GuardInput, GuardLimits, Judged, Tripped};
+use crate::domain::known_tags::TagSet;
+use crate::domain::profile::ProfileField;
 use crate::io::csv_out;
 use crate::io::journal::checkpoint::RunKind;
 use crate::io::journal::{RunSpec, StartMode};
@@ -172,15 +174,27 @@ fn reason(op: Op, draft: &PlanDraft) -> String {
     told.to_owned()
 }
 
-/// Names the fields and the tags that differ.
+/// Names the fields and the tags that differ, and those that are in doubt besides.
 fn differ(update: &Update, draft: &PlanDraft) -> String {
+    let tags = |set: TagSet| draft.tags().enumerate().filter(move |(place, _)| set.has(*place)).map(|(_, tag)| tag.to_string());
     let fields = update.fields.iter().map(|field| field.spec().name.to_owned());
-    let tags = draft.tags().enumerate().filter(|(place, _)| update.differing.has(*place)).map(|(_, tag)| tag.to_string());
-    let names: Vec<String> = fields.chain(tags).collect();
-    match names.as_slice() {
-        [] => String::new(),
-        [one] => format!("{one} differs"),
-        [first @ .., last] => format!("{} and {last} differ", first.join(", ")),
+    let doubted = ProfileField::ALL.into_iter().filter(|field| update.in_doubt.has(InDoubt::of_field(*field)) && !update.fields.has(*field));
+    let doubted = doubted.map(|field| field.spec().name.to_owned());
+    let account = [InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION].into_iter().find(|doubt| update.in_doubt.has(*doubt));
+    // Whatever an account has that may be a new one is sent again: then its tags are not in doubt themselves.
+    let may_be_new = update.in_doubt.has(InDoubt::EXISTENCE) || update.in_doubt.has(InDoubt::DELETION);
+    let doubted_tags = if may_be_new { TagSet::NONE } else { update.tags.without(update.differing) };
+    let differing = named(fields.chain(tags(update.differing)), ["differs", "differ"]);
+    let in_doubt = account.map(|_| "the account".to_owned()).into_iter().chain(doubted).chain(tags(doubted_tags));
+    differing.into_iter().chain(named(in_doubt, ["is in doubt", "are in doubt"])).collect::<Vec<_>>().join(", ")
+}
+
+/// A list of names with what is said of one or of several; `None` without any.
+fn named(names: impl Iterator<Item = String>, [of_one, of_several]: [&str; 2]) -> Option<String> {
+    match names.collect::<Vec<_>>().as_slice() {
+        [] => None,
+        [one] => Some(format!("{one} {of_one}")),
+        [first @ .., last] => Some(format!("{} and {last} {of_several}", first.join(", "))),
     }
 }
 

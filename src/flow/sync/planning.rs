@@ -270,7 +270,7 @@ impl PlanBuilder<'_> {
             let tags = self.comparer.compare(&mut self.draft.tags, (digest.row, digest.tags), held)?;
             op = Op::decide(digest.profile, tags, held);
             if let Op::Update(update) = &op {
-                self.comparer.count(update, held);
+                self.comparer.count(update);
             }
             // It was pushed as unchanged, and rows come here in no order: most needn't be touched.
             if op != Op::Unchanged {

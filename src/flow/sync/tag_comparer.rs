@@ -80,15 +80,15 @@ impl TagComparer {
 
     /// Counts an update that may be due to a new column.
     #[inline]
-    pub(super) fn count(&mut self, update: &Update, held: Option<&KnownAccount>) {
+    pub(super) fn count(&mut self, update: &Update) {
         if update.differing.is_empty() || self.new_columns.tags.is_empty() {
             return;
         }
         for (place, (_, count)) in self.new.iter().zip(&mut self.new_columns.tags) {
             *count += u64::from(update.differing.has(place));
         }
-        let has_no_other_reason =
-            update.fields.is_empty() && update.differing.is_within(self.new) && held.is_some_and(|held| !held.is_in_doubt());
+        let is_in_doubt = !update.in_doubt.is_nothing() || update.tags != update.differing;
+        let has_no_other_reason = update.fields.is_empty() && update.differing.is_within(self.new) && !is_in_doubt;
         self.new_columns.updates += u64::from(has_no_other_reason);
     }
 }

@@ -253,7 +253,7 @@ fn insert_ops(change: &Transaction, ops: &Ops) -> Result<(), ChangeError> {
         insert.execute([part])?;
     }
     let mut insert = change.prepare("INSERT INTO op_kinds (fields, account, differing, tags) VALUES (?1, ?2, ?3, ?4)")?;
-    for Update { fields, differing, tags, account } in ops.kinds() {
+    for Update { fields, differing, tags, account, in_doubt: _ } in ops.kinds() {
         let account = sent_number(Some(*account));
         insert.execute(params![fields.bits(), account, differing.bits().cast_signed(), tags.bits().cast_signed()])?;
     }
@@ -264,7 +264,8 @@ fn kinds_of(mut query: Statement) -> rusqlite::Result<Vec<Update>> {
     let set = |bits: i64| TagSet::from_bits(bits.cast_unsigned());
     let kind = |row: &Row| {
         let account = account_call(row.get(1)?).unwrap_or(AccountCall::Imported);
-        Ok(Update { fields: FieldSet::from_bits(row.get(0)?), account, differing: set(row.get(2)?), tags: set(row.get(3)?) })
+        let (fields, differing, tags) = (FieldSet::from_bits(row.get(0)?), set(row.get(2)?), set(row.get(3)?));
+        Ok(Update { fields, account, differing, tags, in_doubt: InDoubt::NOTHING })
     };
     query.query_map([], kind)?.collect()
 }

@@ -184,17 +184,42 @@ fn what_nobody_knows_of_tags_is_in_doubt_by_itself() {
     town.calls();
     assert_eq!(town.in_doubt(), "1");
     // They may have landed: what the record still has is sent, and the account is not imported again.
-    let doubted = "update b: in doubt: the result of an earlier request is unknown";
     town.night("a,A,male,1,x\nb,B,,1,\n", &["update b: Level differs"], &["portrait_set b"]).exits(0);
     assert_eq!(town.in_doubt(), "1", "no call has carried the others");
-    // Nothing that the record has is in doubt, so only its import can be sent.
-    town.night("a,A,male,1,x\nb,B,,1,\n", &[doubted], &["import b"]).exits(0);
+    // Nothing that the record has is in doubt: there is nothing to send that would settle the rest, and an import settles no tag.
+    town.night("a,A,male,1,x\nb,B,,1,\n", &[], &[]).exits(0);
+    town.bench.write("users.csv", "UserID,Nick\na,A\nb,B\n");
+    night::sync(&town.bench, &town.sandbox.endpoint(), &[]).run().exits(0).because("2 unchanged");
+    assert_eq!((town.calls().as_slice(), town.in_doubt().as_str()), (&[][..], "1"));
     town.night("a,A,male,1,x\nb,B,female,1,z\n", &["update b: Gender and Custom.Vip differ"], &["portrait_set b"]).exits(0);
     assert_eq!(town.in_doubt(), "0");
     assert_eq!(
         town.tags("b"),
         json!({ "Tag_Profile_IM_Gender": "Gender_Type_Female", "Tag_Profile_IM_Level": 1, "Tag_Profile_Custom_Vip": "z" })
     );
+}
+
+#[test]
+fn a_plan_names_what_is_in_doubt_beside_what_differs() {
+    let mut town = TagFixture::new(&["code=70169,api=portrait_set,id=b,times=2", "code=70169,api=account_import,id=c,after=1,times=2"]);
+    let rows = "a,A,male,1,x\nb,B,male,1,x\nc,C,male,1,x\n";
+    town.sync(rows, &["--max-attempts", "2"]).run().exits(3);
+    town.sync("a,A,male,1,x\nb,B,,,\nc,C c,male,1,x\n", &["--max-attempts", "2"]).run().exits(3);
+    town.calls();
+    // Of b no tag was ever taken, so whatever it has differs.
+    let plan = ["update b: Level differs", "update c: Level differs, Nick is in doubt"];
+    town.night("a,A,male,1,x\nb,B,,1,\nc,C,male,2,x\n", &plan, &["portrait_set b", "import c", "portrait_set c"]).exits(0);
+    // A verification doubts one tag, the file changes another.
+    let elsewhere = CliFixture::new();
+    elsewhere.write("users.csv", HEADER.to_owned() + "a,A,female,1,x\n");
+    let behind = connection(&elsewhere, &town.sandbox.endpoint());
+    elsewhere.call(&["import", "users.csv", "--rate", "0"]).args(&behind.each_ref().map(String::as_str)).run().exits(0);
+    let connection = connection(&town.bench, &town.sandbox.endpoint());
+    let verify = town.bench.call(&["verify", "users.csv", "--profiles", "--state", "users.state", "--rate", "0"]);
+    verify.args(&connection.each_ref().map(String::as_str)).run().exits(3);
+    town.looked_at = town.sandbox.touches().len();
+    let rows = "a,A,male,7,x\nb,B,,1,\nc,C,male,2,x\n";
+    town.night(rows, &["update a: Level differs, Gender is in doubt"], &["portrait_set a"]).exits(0);
 }
 
 #[test]
