@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::summary::Summary;
+use super::summary::{Summary, used};
 use super::table::{IN_ALL, LABEL_WIDTH, THIS_RUN, apis, codes, column_width, columns, latency, line, shown};
 use crate::domain::command::Command;
 use crate::domain::figures;
@@ -63,11 +63,16 @@ impl Report<'_> {
     fn calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let traffic = &self.summary.traffic;
         if traffic.calls() > 0 {
-            let busiest = figures::count(traffic.most_in_1s() as u64);
+            // Where nothing was to be sent to the main API, the pace is that of the one that was asked.
+            let asked = used(traffic).find(|(_, api)| api.calls > 0);
+            let (command, api) =
+                asked.filter(|_| traffic.apis[traffic.main].calls == 0).unwrap_or((traffic.main, &traffic.apis[traffic.main]));
+            let busiest = figures::count(api.most_in_1s as u64);
             // A mean over less time shows the first burst rather than the pace.
-            let mean = (self.summary.elapsed >= MEAN_FROM).then(|| format!("{} on average, ", figures::rate(traffic.mean_per_s)));
+            let has_mean = self.summary.elapsed >= MEAN_FROM && command == traffic.main;
+            let mean = has_mean.then(|| format!("{} on average, ", figures::rate(traffic.mean_per_s)));
             line(f, "requests/s", format!("{}{busiest} at most in any second", mean.unwrap_or_default()))?;
-            if let Some(per_s) = traffic.apis[traffic.main].ceiling_per_s {
+            if let Some(per_s) = api.ceiling_per_s {
                 line(f, "limit", figures::gets_through(per_s))?;
             }
             latency(f, traffic)?;

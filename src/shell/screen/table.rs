@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::Path;
 
 use super::summary::used;
-use crate::domain::call_stats::CallStats;
+use crate::domain::call_stats::{ApiCallStats, CallStats};
+use crate::domain::command::Command;
 use crate::domain::figures;
 use crate::shell::terminal::printable;
 
@@ -19,7 +20,8 @@ pub(super) const IN_ALL: &str = "in all";
 
 /// The requests to each API, one line each; the label is written before the first.
 pub(super) fn apis(f: &mut fmt::Formatter<'_>, label: &str, traffic: &CallStats) -> fmt::Result {
-    for (number, (command, api)) in used(traffic).enumerate() {
+    let asked = |(_, api): &(Command, &ApiCallStats)| api.calls > 0 || traffic.calls() == 0;
+    for (number, (command, api)) in used(traffic).filter(asked).enumerate() {
         let busiest = figures::count(api.most_in_1s as u64);
         let found = api.ceiling_per_s.map(|per_s| format!(", about {} got through", figures::about_per_s(per_s)));
         let found = found.unwrap_or_default();
