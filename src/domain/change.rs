@@ -156,6 +156,14 @@ impl KnownAccount {
         !self.in_doubt.is_nothing() || self.tags.are_in_doubt()
     }
 
+    /// Whether the service is known to have the account: it has taken an import, or tags, which only an account that is there can have.
+    #[inline]
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        let has_tags = || self.tags.iter().any(|tag| !tag.in_doubt && tag.hash.is_some());
+        self.last_imported.is_some() || (!self.in_doubt.has(InDoubt::EXISTENCE) && has_tags())
+    }
+
     /// The account while everything that is known of it is in doubt.
     #[must_use]
     pub fn doubted(mut self) -> Self {
@@ -273,10 +281,12 @@ pub struct PlannedAccount {
     pub sent: Option<AccountCall>,
     /// The account was missing or kicked, and the input contains it again.
     pub is_back: bool,
-    /// What the import carries.
+    /// What the import carries, also one that only becomes necessary because the service does not know the account.
     pub profile: ProfileHashes,
     /// The tags that are sent.
     pub tags: RecordTags,
+    /// The other tags, which are sent only if the account has to be made anew.
+    pub held_back: RecordTags,
 }
 
 /// An account that is missing in the input.

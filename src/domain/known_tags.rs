@@ -171,6 +171,13 @@ impl RecordTags {
         self
     }
 
+    /// Only those that are not in the set.
+    #[must_use]
+    pub fn without(self, set: TagSet) -> Self {
+        let others = self.present().without(set);
+        self.only(others)
+    }
+
     /// The tags from eight bytes for each that the run reads: its hash, or 0 for none.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {

@@ -65,7 +65,7 @@ impl Op {
     #[inline]
     #[must_use]
     pub fn decide(wanted: ProfileHashes, tags: TagComparison, held: Option<&KnownAccount>) -> Self {
-        let Some(held) = held.filter(|held| held.last_imported.is_some()) else { return Op::Create };
+        let Some(held) = held.filter(|held| held.is_there()) else { return Op::Create };
         let fields = FieldSet::of(|field| wanted[field].is_some() && wanted[field] != held.profile[field]);
         let has_tags = !tags.differing.is_empty() || !tags.in_doubt.is_empty();
         if fields.is_empty() && held.in_doubt.is_nothing() && !has_tags {
@@ -393,6 +393,13 @@ mod tests {
         check("n", [&[0], &[], &[]], &in_doubt, None);
         check("n", [&[0], &[0], &[]], &in_doubt, Some((&[0], false)));
         check("m", [&[0], &[], &[]], &in_doubt, Some((&[], true)));
+        // Tags that were taken show that the account is there, also if no import of it is known.
+        let taken = KnownTag { in_doubt: false, ..doubted };
+        let by_tags = KnownAccount { tags: std::iter::once(taken).collect::<KnownTags>(), ..KnownAccount::default() };
+        check("n", [&[0, 1], &[], &[]], &by_tags, Some((&[], true)));
+        let all = TagSet::from_bits(u64::MAX).iter().collect::<Vec<_>>();
+        check("n", [&[0, 1], &[], &[]], &KnownAccount { in_doubt: InDoubt::EXISTENCE, ..by_tags.clone() }, Some((&all, true)));
+        check("n", [&[0, 1], &[], &[]], &KnownAccount { tags: KnownTags::default(), ..by_tags }, Some((&all, true)));
         for doubt in [InDoubt::DELETION, InDoubt::EXISTENCE] {
             check("n", [&[0, 1, 2], &[1], &[]], &KnownAccount { in_doubt: doubt, ..known.clone() }, Some((&[0, 1, 2], true)));
         }

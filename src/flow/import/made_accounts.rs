@@ -9,13 +9,23 @@ use crate::domain::hashed_map::HashedSet;
 /// Accounts that are kept. Chosen: some 6 MiB; whoever imports more of them has not imported the users before.
 const KEPT_MAX: usize = 1 << 18;
 
+/// Whether a row has imported its account, and why, though `portrait_set` alone was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RowImport {
+    Nothing,
+    /// The service did not know the account.
+    Anew,
+    /// An earlier row of the user has made it.
+    AsWell,
+}
+
 /// The rows of one process that have imported their accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedRows {
     /// The first row that this process may have sent.
     from: u64,
     /// In any order; `None` once there were more than are kept.
-    rows: Option<Vec<u64>>,
+    rows: Option<Vec<(u64, RowImport)>>,
 }
 
 impl ImportedRows {
@@ -25,7 +35,7 @@ impl ImportedRows {
         Self { from: row, rows: Some(Vec::new()) }
     }
 
-    fn note(&mut self, row: u64) {
+    fn note(&mut self, row: (u64, RowImport)) {
         match &mut self.rows {
             Some(rows) if rows.len() < KEPT_MAX => rows.push(row),
             _ => self.rows = None,
@@ -39,10 +49,10 @@ impl ImportedRows {
         self
     }
 
-    /// Whether a row has imported its account; `None` if that is not known here.
-    pub(super) fn has(&self, row: u64) -> Option<bool> {
+    /// Whether a row has imported its account, and why; `None` if that is not known here.
+    pub(super) fn find(&self, row: u64) -> Option<RowImport> {
         let rows = self.rows.as_ref().filter(|_| row >= self.from)?;
-        Some(rows.binary_search(&row).is_ok())
+        Some(rows.binary_search_by_key(&row, |(row, _)| *row).map_or(RowImport::Nothing, |at| rows[at].1))
     }
 }
 
@@ -60,7 +70,7 @@ impl MadeAccounts {
         Self { rows: ImportedRows::from(first_row), users: HashedSet::default(), oldest: VecDeque::new() }
     }
 
-    pub(super) fn note(&mut self, row: u64, user_id: UserKey) {
+    pub(super) fn note(&mut self, row: (u64, RowImport), user_id: UserKey) {
         self.rows.note(row);
         if self.users.insert(user_id) {
             self.oldest.push_back(user_id);
@@ -84,16 +94,17 @@ mod tests {
     #[test]
     fn rows_are_told_apart_by_whether_this_process_has_imported_them() {
         let mut rows = ImportedRows::from(5);
-        rows.note(9);
-        rows.note(7);
+        rows.note((9, RowImport::AsWell));
+        rows.note((7, RowImport::Anew));
         let rows = rows.sorted();
-        assert_eq!([4, 5, 7, 8, 9].map(|row| rows.has(row)), [None, Some(false), Some(true), Some(false), Some(true)]);
+        let found = [None, Some(RowImport::Nothing), Some(RowImport::Anew), Some(RowImport::Nothing), Some(RowImport::AsWell)];
+        assert_eq!([4, 5, 7, 8, 9].map(|row| rows.find(row)), found);
     }
 
     #[test]
     fn more_than_are_kept_are_not_known() {
         let mut rows = ImportedRows::from(1);
-        (1..=KEPT_MAX as u64 + 1).for_each(|row| rows.note(row));
-        assert_eq!(rows.has(1), None);
+        (1..=KEPT_MAX as u64 + 1).for_each(|row| rows.note((row, RowImport::Anew)));
+        assert_eq!(rows.find(1), None);
     }
 }

@@ -26,6 +26,7 @@ pub use crate::domain::call_stats::RunPhase;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::outcome::{RowOutcome, Status};
 use crate::domain::position::{FileStat, InputPosition, SourceFile};
+use crate::domain::tag::TagItem;
 use crate::domain::target::Target;
 use crate::domain::verdict::SuccessSeen;
 use crate::flow::dispatch::{AbortCause, DispatchDependencies, DispatchSettings, Dispatcher, Progress};
@@ -63,8 +64,9 @@ pub enum OnBatchFailure {
 /// What the input has next.
 #[derive(Debug)]
 pub enum IncomingRecord {
-    /// A record to send; `accepted_as` is what it is once the service has it.
-    Record { record: Record, accepted_as: Status, calls: RowCalls },
+    /// A record to send; `accepted_as` is what it is once the service has it, and `held_back` are tags that are sent only if the account
+    /// has to be made anew.
+    Record { record: Record, accepted_as: Status, calls: RowCalls, held_back: Vec<TagItem> },
     /// A record whose outcome is known without a call.
     Settled(RowOutcome),
     /// Nothing is to become of the records up to here.
@@ -74,7 +76,7 @@ pub enum IncomingRecord {
 impl From<Record> for IncomingRecord {
     fn from(record: Record) -> Self {
         let calls = RowCalls::of(&record);
-        IncomingRecord::Record { record, accepted_as: Status::Imported, calls }
+        IncomingRecord::Record { record, accepted_as: Status::Imported, calls, held_back: Vec::new() }
     }
 }
 
@@ -186,6 +188,8 @@ pub struct ImportOutcome<L, E> {
     pub lane: Lane,
     /// Rows that failed only after a long wait, since nothing could show whether the service was well.
     pub unjudged: u64,
+    /// The last row, of those that have not settled, for which a request has left.
+    pub last_left: Option<u64>,
     /// Rows whose accounts were imported since the service did not know them, though `portrait_set` alone was to be sent.
     pub imported_rows: ImportedRows,
 }
@@ -233,7 +237,8 @@ where
     let lane = workload.lane();
     match closed {
         Ok((end, sink)) => {
-            Ok(ImportOutcome { end, sink, tally, settled, traffic, lane, unjudged, imported_rows: workload.into_imported_rows() })
+            let (last_left, imported_rows) = (workload.last_left(), workload.into_imported_rows());
+            Ok(ImportOutcome { end, sink, tally, settled, traffic, lane, unjudged, last_left, imported_rows })
         }
         Err(error) => Err(ImportFailed { error, traffic, lane }),
     }

@@ -241,18 +241,22 @@ impl ImportWorkload {
         };
         if let [only] = &*account.tags {
             // The same call once more would show nothing else.
-            let abort = abort_for(trial, &only.tag, &failure);
-            return abort.unwrap_or_else(|| self.finish_single(job, Some(named(failure)), at));
+            let Some(abort) = abort_for(trial, &only.tag, &failure) else { return self.finish_single(job, Some(named(failure)), at) };
+            // What the app does not have was never set: the row is as if its request had not left.
+            if let Some(open) = self.buffer.open_mut(row).filter(|open| open.calls == RowCalls::ProfileOnly) {
+                open.has_left = false;
+            }
+            return abort;
         }
         trial.begin_singly(row, account);
         Followup::Jobs(vec![single_job(row, job.charges)])
     }
 
-    /// The service doesn't know the account: it is imported, and gets its profile then.
+    /// The service doesn't know the account: it is imported, and then gets its whole profile.
     fn import_first(&mut self, job: &Job<Rows>, at: ClockReading) -> Followup<Rows> {
         let row = job.payload[0];
         if let Some(open) = self.buffer.open_mut(row) {
-            open.calls = RowCalls::ImportAndProfile;
+            open.needs_all();
         }
         self.put(row, Place::ImportingUnknown(at.now));
         let import = Job::new(Command::AccountImport, vec![row], row);

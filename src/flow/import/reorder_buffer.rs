@@ -10,6 +10,7 @@ use super::user_order::UserKey;
 use crate::domain::account::{Account, InvalidAccount};
 use crate::domain::outcome::{OriginalRecord, Outcome, RowOutcome, Status};
 use crate::domain::position::InputPosition;
+use crate::domain::tag::TagItem;
 use crate::flow::dispatch::Failure;
 use crate::io::roster::Record;
 
@@ -24,6 +25,10 @@ pub(super) struct UnsettledRecord {
     pub(super) calls: RowCalls,
     /// Its place among the rows that get a profile.
     pub(super) place: Place,
+    /// Tags that the service is known to have.
+    held_back: Vec<TagItem>,
+    /// Whether a request for it has left that may have changed something.
+    pub(super) has_left: bool,
 }
 
 impl UnsettledRecord {
@@ -32,6 +37,20 @@ impl UnsettledRecord {
         match self.calls {
             RowCalls::Import => Afterwards::Settles,
             RowCalls::ImportAndProfile | RowCalls::ProfileOnly => Afterwards::GetsProfile,
+        }
+    }
+
+    pub(super) fn hold_back(&mut self, tags: Vec<TagItem>) {
+        self.held_back = tags;
+    }
+
+    /// The service does not know the account: it needs all that the record has.
+    pub(super) fn needs_all(&mut self) {
+        self.calls = RowCalls::ImportAndProfile;
+        if let Ok(account) = &mut self.record.account {
+            let mut tags = std::mem::take(&mut account.tags).into_vec();
+            tags.append(&mut self.held_back);
+            account.tags = tags.into();
         }
     }
 
@@ -107,7 +126,18 @@ impl ReorderBuffer {
         let (state, key) = match &record.account {
             Ok(account) => {
                 let user_id = UserKey::of(&account.user_id);
-                (EntryState::Open(UnsettledRecord { record, user_id, accepted_as, calls, place: Place::None }), Some(user_id))
+                (
+                    EntryState::Open(UnsettledRecord {
+                        record,
+                        user_id,
+                        accepted_as,
+                        calls,
+                        place: Place::None,
+                        held_back: Vec::new(),
+                        has_left: false,
+                    }),
+                    Some(user_id),
+                )
             }
             Err(invalid) => {
                 let error_info = invalid.to_string();
@@ -197,6 +227,16 @@ impl ReorderBuffer {
         self.bytes -= slot.weight;
         self.first_row += 1;
         Some(end)
+    }
+
+    /// The last row of the file that is here and for which a request has left.
+    pub(super) fn last_left(&self) -> Option<u64> {
+        let rows = self.slots.iter().filter_map(|slot| match &slot.state {
+            EntryState::Open(open) => open.has_left.then_some(open.record.row),
+            EntryState::Settled(settled) => Some(settled.row),
+            EntryState::Passed(_) => None,
+        });
+        rows.max()
     }
 
     fn index(&self, row: u64) -> Option<usize> {

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use super::ImportedRows;
+use super::made_accounts::RowImport;
 use crate::domain::account::USER_ID_MAX_BYTES as ID;
 use crate::domain::cells::CellRules;
 use crate::domain::change::{PaddedId, milliseconds};
@@ -47,7 +48,7 @@ impl SendOutcomes {
             if let Some((id, sent)) = rules.valid_id(&entry.user_id).zip(sent(&entry)) {
                 // What was refused for the row's own fault makes nothing wait, even if some of its tags may have been taken.
                 unknown += u64::from(entry.status == Ok(Status::Failed) && !entry.error_code.is_some_and(is_certain_refusal));
-                let earlier = if may_be_imported(&entry, imported_rows) { Earlier::InDoubtIfLeft } else { Earlier::Holds };
+                let earlier = earlier(&entry, imported_rows);
                 let outcome = SendOutcome::new(PaddedId::new(id.as_str().as_bytes()), entry.row, sent);
                 sorter.push(to_bytes(&SendOutcome { earlier, ..outcome }))?;
             }
@@ -84,10 +85,18 @@ pub(super) fn sent(entry: &ResultRecord) -> Option<Sent> {
     })
 }
 
-/// Whether a row whose account was not to be imported may have imported it. Where nobody knows, as many calls as that takes say that it may.
-pub(super) fn may_be_imported(entry: &ResultRecord, imported_rows: Option<&ImportedRows>) -> bool {
-    let is_known = imported_rows.and_then(|rows| rows.has(entry.row));
-    is_known.unwrap_or_else(|| entry.attempts.is_none_or(|attempts| attempts >= CALLS_WITH_IMPORT))
+/// Whether what was known of an account before its row still holds, if the account was not to be imported. Where nobody knows, as many calls
+/// as an import takes say that it may not.
+pub(super) fn earlier(entry: &ResultRecord, imported_rows: Option<&ImportedRows>) -> Earlier {
+    // An import that has failed says so itself.
+    if entry.status == Ok(Status::Failed) && entry.failed_call == FailedCall::Account {
+        return Earlier::MadeAnewIfLeft;
+    }
+    match imported_rows.and_then(|rows| rows.find(entry.row)) {
+        Some(RowImport::Anew) => Earlier::MadeAnewIfLeft,
+        None if entry.attempts.is_none_or(|attempts| attempts >= CALLS_WITH_IMPORT) => Earlier::InDoubtIfLeft,
+        Some(RowImport::AsWell | RowImport::Nothing) | None => Earlier::Holds,
+    }
 }
 
 /// What came of a row that failed. What its tags met says so in front.
@@ -116,7 +125,7 @@ pub(super) fn to_bytes(outcome: &SendOutcome) -> [u8; BYTES] {
     bytes[ID + 9] = match outcome.earlier {
         Earlier::Holds => 0,
         Earlier::InDoubtIfLeft => 1,
-        Earlier::InDoubt => 2,
+        Earlier::MadeAnewIfLeft => 2,
     };
     bytes[ID + 10..].copy_from_slice(&at.to_be_bytes());
     bytes
@@ -135,7 +144,7 @@ pub(super) fn from_bytes(bytes: &[u8; BYTES]) -> SendOutcome {
     let earlier = match earlier {
         0 => Earlier::Holds,
         1 => Earlier::InDoubtIfLeft,
-        _ => Earlier::InDoubt,
+        _ => Earlier::MadeAnewIfLeft,
     };
     SendOutcome { id: PaddedId::from_padded(id), row: u64::from_be_bytes(row), sent, earlier }
 }
@@ -147,7 +156,7 @@ mod tests {
     #[test]
     fn an_outcome_is_read_as_it_was_written() {
         for sent in [Sent::Taken { at: 5 }, Sent::Refused, Sent::Unknown, Sent::TagsRefused { at: 6 }, Sent::TagsUnknown { at: 7 }] {
-            for earlier in [Earlier::Holds, Earlier::InDoubtIfLeft, Earlier::InDoubt] {
+            for earlier in [Earlier::Holds, Earlier::InDoubtIfLeft, Earlier::MadeAnewIfLeft] {
                 let outcome = SendOutcome { earlier, ..SendOutcome::new(PaddedId::new(b"u"), 9, sent) };
                 assert_eq!(from_bytes(&to_bytes(&outcome)), outcome);
             }

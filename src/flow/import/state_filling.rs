@@ -7,19 +7,20 @@ use std::time::SystemTime;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::send_outcomes::{self, may_be_imported, sent, whole_results};
+use super::made_accounts::RowImport;
+use super::send_outcomes::{self, earlier, sent, whole_results};
 use super::tag_rows::TagRows;
 use super::{ImportScope, ImportedRows};
 use crate::domain::change::{AccountCall, Ops, PROFILE_BYTES, PaddedId, PlanCounts, ProfileHashes, milliseconds};
 use crate::domain::guard::Filled;
 use crate::domain::known_tags::RecordTags;
-use crate::domain::outcome::{OutcomeCounts, Status};
+use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::InputPosition;
 use crate::domain::target::Target;
 use crate::io::extsort::ExternalSorter;
 use crate::io::files::{folder_of, resolved};
 use crate::io::journal::paths::RunPaths;
-use crate::io::journal::results::{FailedCall, ResultRecord};
+use crate::io::journal::results::ResultRecord;
 use crate::io::roster::{Format, InputFile, Roster};
 use crate::io::state::{Earlier, ImportedRow, NewRun, RunInput, RunRecord, RunTotals, SendOutcome, StateDb, StateError, StateLock};
 
@@ -107,19 +108,14 @@ impl StateFilling<'_> {
         }
     }
 
-    /// Whether a row has imported its account, and what that says of what was known before.
+    /// Whether a row has imported its account for certain, and what that says of what was known before.
     fn account_call(&self, entry: &ResultRecord) -> (AccountCall, Earlier) {
         if self.scope == ImportScope::Everything {
             return (AccountCall::Imported, Earlier::Holds);
         }
-        // A failed import says so itself.
-        let has_failed = entry.status == Ok(Status::Failed) && entry.failed_call == FailedCall::Account;
-        let is_imported = has_failed || self.imported_rows.and_then(|rows| rows.has(entry.row)) == Some(true);
-        match (is_imported, may_be_imported(entry, self.imported_rows)) {
-            (true, _) => (AccountCall::Imported, Earlier::InDoubt),
-            (false, true) => (AccountCall::Left, Earlier::InDoubt),
-            (false, false) => (AccountCall::Left, Earlier::Holds),
-        }
+        let is_as_well = self.imported_rows.and_then(|rows| rows.find(entry.row)) == Some(RowImport::AsWell);
+        // All that is known of the account by then is what this run has sent.
+        if is_as_well { (AccountCall::Imported, Earlier::Holds) } else { (AccountCall::Left, earlier(entry, self.imported_rows)) }
     }
 
     /// Whether the state has been filled from a finished import whose input ended there and is gone.
@@ -198,9 +194,7 @@ fn row_from_bytes(bytes: &[u8; ROW_BYTES]) -> ImportedRow {
     let (outcome, rest) = bytes.split_first_chunk().expect("the lengths are constants that add up");
     let ([is_imported], profile) = rest.split_first_chunk().expect("the lengths are constants that add up");
     let profile = profile.first_chunk().expect("the lengths are constants that add up");
-    let (account, profile) = match is_imported {
-        0 => (AccountCall::Left, ProfileHashes::default()),
-        _ => (AccountCall::Imported, ProfileHashes::from_bytes(profile)),
-    };
+    let account = if *is_imported == 0 { AccountCall::Left } else { AccountCall::Imported };
+    let profile = ProfileHashes::from_bytes(profile);
     ImportedRow { outcome: send_outcomes::from_bytes(outcome), account, profile, tags: RecordTags::default() }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::batch_trial::BatchTrial;
 use super::fresh_rows::{Afterwards, FreshRow, FreshRows};
 use super::last_accepted::{Accepted, LastAccepted};
-use super::made_accounts::{ImportedRows, MadeAccounts};
+use super::made_accounts::{ImportedRows, MadeAccounts, RowImport};
 use super::profile_calls::{Place, ProfileCalls};
 use super::reorder_buffer::{ReorderBuffer, SettledRecord, UnsettledRecord};
 use super::user_order::{UserKey, UserOrder};
@@ -85,7 +85,13 @@ impl ImportWorkload {
     /// Takes what the input has next.
     pub fn admit(&mut self, incoming: impl Into<IncomingRecord>, wall: SystemTime) {
         match incoming.into() {
-            IncomingRecord::Record { record, accepted_as, calls } => self.admit_record(record, (accepted_as, calls), wall),
+            IncomingRecord::Record { record, accepted_as, calls, held_back } => {
+                let row = self.buffer.next_row();
+                self.admit_record(record, (accepted_as, calls), wall);
+                if let Some(open) = self.buffer.open_mut(row) {
+                    open.hold_back(held_back);
+                }
+            }
             IncomingRecord::Settled(settled) => self.buffer.push_settled(settled),
             IncomingRecord::Passed(end) => self.buffer.push_passed(end),
         }
@@ -211,13 +217,18 @@ impl ImportWorkload {
     /// An account was imported that the service had not known.
     pub(super) fn note_made(&mut self, row: u64) {
         let Some(open) = self.buffer.open(row) else { return };
-        let is_made = match (self.scope, open.place) {
-            (_, Place::ImportingUnknown(_)) | (ImportScope::ProfilesOnly, _) => true,
-            (ImportScope::Everything, Place::None | Place::Importing | Place::Imported) => false,
+        let import = match (self.scope, open.place) {
+            (_, Place::ImportingUnknown(_)) => RowImport::Anew,
+            (ImportScope::ProfilesOnly, _) => RowImport::AsWell,
+            (ImportScope::Everything, Place::None | Place::Importing | Place::Imported) => return,
         };
-        if is_made {
-            self.made.note(open.row_of_file(), open.user_id());
-        }
+        self.made.note((open.row_of_file(), import), open.user_id());
+    }
+
+    /// The last row of the file that has not been taken, and for which a request has left.
+    #[must_use]
+    pub fn last_left(&self) -> Option<u64> {
+        self.buffer.last_left()
     }
 
     /// The rows whose accounts were imported though that was not planned.
@@ -367,6 +378,9 @@ impl Workload for ImportWorkload {
     }
 
     fn departed(&mut self, id: JobId, job: &Job<Rows>) {
+        if matches!(job.command, Command::AccountImport | Command::MultiaccountImport | Command::PortraitSet) {
+            job.payload.iter().for_each(|row| self.buffer.open_mut(*row).map_or((), |open| open.has_left = true));
+        }
         if job.command == Command::PortraitSet {
             self.profile_departed(id, job.payload[0]);
         }

@@ -282,6 +282,7 @@ mod tests {
                 is_back: false,
                 profile: ProfileHashes::default(),
                 tags: RecordTags::default(),
+                held_back: RecordTags::default(),
             })
         });
         let open = state.begin(new, planned, std::iter::empty(), std::iter::empty()).unwrap();

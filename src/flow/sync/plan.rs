@@ -178,7 +178,8 @@ fn reason(op: Op, draft: &PlanDraft) -> String {
 fn differ(update: &Update, draft: &PlanDraft) -> String {
     let tags = |set: TagSet| draft.tags().enumerate().filter(move |(place, _)| set.has(*place)).map(|(_, tag)| tag.to_string());
     let fields = update.fields.iter().map(|field| field.spec().name.to_owned());
-    let doubted = ProfileField::ALL.into_iter().filter(|field| update.in_doubt.has(InDoubt::of_field(*field)) && !update.fields.has(*field));
+    let doubted =
+        ProfileField::ALL.into_iter().filter(|field| update.in_doubt.has(InDoubt::of_field(*field)) && !update.fields.has(*field));
     let doubted = doubted.map(|field| field.spec().name.to_owned());
     let account = [InDoubt::EXISTENCE, InDoubt::KICK, InDoubt::DELETION].into_iter().find(|doubt| update.in_doubt.has(*doubt));
     // Whatever an account has that may be a new one is sent again: then its tags are not in doubt themselves.

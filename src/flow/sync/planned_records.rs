@@ -159,23 +159,24 @@ impl PlannedRecords {
 
 fn to_send(record: Record, accepted_as: Status) -> IncomingRecord {
     let calls = RowCalls::of(&record);
-    IncomingRecord::Record { record, accepted_as, calls }
+    IncomingRecord::Record { record, accepted_as, calls, held_back: Vec::new() }
 }
 
 /// The record with only those of its tags that are sent; `read` are those that the run reads.
 fn to_update(record: Record, update: Update, read: &[Tag]) -> IncomingRecord {
     let is_sent = |item: &TagItem| read.iter().position(|tag| *tag == item.tag).is_some_and(|place| update.tags.has(place));
+    let mut held_back = Vec::new();
     let account = record.account.map(|account| {
-        let mut tags = account.tags.into_vec();
-        tags.retain(is_sent);
+        let (tags, others): (Vec<TagItem>, Vec<TagItem>) = account.tags.into_iter().partition(is_sent);
+        held_back = others;
         Account { tags: tags.into(), ..account }
     });
     let record = Record { account, ..record };
-    let calls = match update.account {
-        AccountCall::Imported => RowCalls::of(&record),
-        AccountCall::Left => RowCalls::ProfileOnly,
+    let (calls, held_back) = match update.account {
+        AccountCall::Imported => (RowCalls::of(&record), Vec::new()),
+        AccountCall::Left => (RowCalls::ProfileOnly, held_back),
     };
-    IncomingRecord::Record { record, accepted_as: Status::Updated, calls }
+    IncomingRecord::Record { record, accepted_as: Status::Updated, calls, held_back }
 }
 
 fn superseded(record: Record, wall: SystemTime) -> RowOutcome {

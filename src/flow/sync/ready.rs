@@ -187,8 +187,20 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
             }
             end => end,
         };
-        report.remaining = Some(remaining(&ops, sent.settled.unwrap_or(start)));
+        let settled = sent.settled.unwrap_or(start);
+        self.take_back_marks(settled.rows.max(sent.last_left.unwrap_or_default()));
+        report.remaining = Some(remaining(&ops, settled));
         Ok(end)
+    }
+
+    /// No request has left for the rows behind this one, of those that this process has announced: they are not in doubt.
+    fn take_back_marks(&self, last_left: u64) {
+        // What an earlier process has announced it may have sent.
+        let row = last_left.max(self.open_run.sent_up_to);
+        let taken_back = StateDb::open(&self.setup.state).and_then(|mut state| state.take_back_marks(row, self.open_run.token));
+        if let Err(error) = taken_back {
+            tracing::warn!("rows that were not sent stay in doubt, so the next plan sends them all the same: {error}");
+        }
     }
 
     /// Sends what the plan has to be sent. The outer error is that of the input or the state, before anything is sent.

@@ -98,8 +98,8 @@ impl RecordDigest {
         };
         let account = if op.imports() { AccountCall::Imported } else { AccountCall::Left };
         let sent = is_sent.then_some(account);
-        let profile = if sent == Some(AccountCall::Left) { ProfileHashes::default() } else { self.profile };
-        PlannedAccount { id: self.id, row: self.row, sent, is_back, profile, tags: tags.only(op.tags()) }
+        let held_back = if sent == Some(AccountCall::Left) { tags.clone().without(op.tags()) } else { RecordTags::default() };
+        PlannedAccount { id: self.id, row: self.row, sent, is_back, profile: self.profile, tags: tags.only(op.tags()), held_back }
     }
 }
 

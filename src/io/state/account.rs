@@ -11,7 +11,7 @@ use super::run_record::{SendOutcome, wrong_type};
 use super::{ChangeError, StateDb, StateError, run, slices, tags};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::change::{InDoubt, KnownAccount, PaddedId, ProfileHashes};
-use crate::domain::known_tags::KnownTags;
+use crate::domain::known_tags::{KnownTag, KnownTags};
 use crate::domain::profile::ProfileField;
 
 /// What is known of an account after a run.
@@ -213,12 +213,16 @@ fn in_plan(row: &Row) -> rusqlite::Result<Option<PlannedRow>> {
         tags.read(blob(row, column)?);
         Ok(tags)
     };
+    // Of a plan, the flag of doubt marks those that are held back.
+    let planned = tags(behind + 1)?;
+    let hashed = |tag: &KnownTag| Some((tag.number, tag.hash?));
     Ok(Some(PlannedRow {
         row: number.cast_unsigned(),
         sent: run::account_call(row.get(first + 1)?),
         profile: profile(row, first + 2)?,
         found: InDoubt::from_bits(row.get(behind)?),
-        tags: tags(behind + 1)?.iter().filter_map(|tag| Some((tag.number, tag.hash?))).collect(),
+        tags: planned.iter().filter(|tag| !tag.in_doubt).filter_map(hashed).collect(),
+        held_back: planned.iter().filter(|tag| tag.in_doubt).filter_map(hashed).collect(),
         found_tags: tags(behind + 2)?.iter().map(|tag| tag.number).collect(),
     }))
 }
@@ -239,6 +243,16 @@ impl StateDb {
     pub fn account_count(&self) -> Result<u64, StateError> {
         let counted = self.db.query_row("SELECT count(*) FROM accounts", [], |row| row.get::<_, i64>(0));
         counted.map(i64::unsigned_abs).map_err(|error| self.state_error("read", error.into()))
+    }
+
+    /// The rows of the open run for which calls may have left: what came of them is not recorded yet. `None` without such rows.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn unrecorded_rows(&self) -> Result<Option<u64>, StateError> {
+        let query = "SELECT count(*) FROM planned, runs WHERE sent AND finished_at IS NULL AND row <= sent_up_to";
+        let counted = self.db.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(self.cannot("read"))?;
+        Ok(Some(counted.unsigned_abs()).filter(|rows| *rows > 0))
     }
 
     /// Counts all accounts by how they stand.

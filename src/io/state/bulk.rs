@@ -128,7 +128,7 @@ mod tests {
         let planned = numbers.iter().map(|(number, is_sent)| {
             let sent = is_sent.then_some(AccountCall::Imported);
             let (profile, tags) = (profile(*number), RecordTags::default());
-            Ok(PlannedAccount { id: id(*number), row: *number, sent, is_back: false, profile, tags })
+            Ok(PlannedAccount { id: id(*number), row: *number, sent, is_back: false, profile, tags, held_back: RecordTags::default() })
         });
         let missing = missing.iter().map(|number| {
             Ok(MissingAccount { id: id(*number), last_imported: None, missing_runs: 7, due: PlannedAction::Nothing, lookalike: None })

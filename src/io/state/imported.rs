@@ -109,7 +109,8 @@ impl MergedAccount {
             return Ok(());
         }
         let tags = tags::numbered(&tags, numbers);
-        let planned = PlannedRow { row: outcome.row, sent: Some(account), profile, tags, found: InDoubt::NOTHING, found_tags: Vec::new() };
+        let (found, held_back, found_tags) = (InDoubt::NOTHING, Vec::new(), Vec::new());
+        let planned = PlannedRow { row: outcome.row, sent: Some(account), profile, tags, held_back, found, found_tags };
         let mut overlay = RunOverlay::new(std::iter::once(Ok(outcome)), outcome.row);
         let AccountAfterRun::Known(held) = overlay.apply(self.id.as_bytes(), &planned, self.now.take())? else { return Ok(()) };
         // Whoever is in the file is not missing, whatever came of the row. When a row failed nobody knows; that may spare an account, and costs none.

@@ -22,6 +22,8 @@ pub(super) struct PlannedRow {
     pub(super) sent: Option<AccountCall>,
     pub(super) profile: ProfileHashes,
     pub(super) tags: Vec<(TagNumber, TagHash)>,
+    /// The other tags of the record, which are sent only if the account has to be made anew.
+    pub(super) held_back: Vec<(TagNumber, TagHash)>,
     /// What a later look at the service has found: fields that differ, or [`InDoubt::EXISTENCE`] if there is no account …
     pub(super) found: InDoubt,
     /// … and tags that differ.
@@ -45,6 +47,13 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
             return Ok(held.map_or(AccountAfterRun::Unknown, AccountAfterRun::Known));
         };
         let before = if is_void(came.earlier, account) { before.map(KnownAccount::doubted) } else { before };
+        let all: Vec<_>;
+        let carried = if is_made_anew(came.earlier, account) {
+            all = planned.tags.iter().chain(&planned.held_back).copied().collect();
+            Carried { account: AccountCall::Imported, tags: &all, ..carried }
+        } else {
+            carried
+        };
         let held = if planned.found.has(InDoubt::EXISTENCE) { before } else { after(before, carried, came.sent) };
         Ok(held.map_or(AccountAfterRun::Unknown, |mut held| {
             held.in_doubt = held.in_doubt.and(planned.found.without(InDoubt::EXISTENCE));
@@ -68,9 +77,14 @@ impl<I: Iterator<Item = io::Result<SendOutcome>>> RunOverlay<I> {
 /// Whether the account may have been made anew by the row.
 const fn is_void(earlier: Earlier, account: AccountCall) -> bool {
     match (earlier, account) {
-        (Earlier::Holds, _) | (Earlier::InDoubtIfLeft, AccountCall::Imported) => false,
-        (Earlier::InDoubtIfLeft, AccountCall::Left) | (Earlier::InDoubt, _) => true,
+        (Earlier::Holds, _) | (_, AccountCall::Imported) => false,
+        (Earlier::InDoubtIfLeft | Earlier::MadeAnewIfLeft, AccountCall::Left) => true,
     }
+}
+
+/// Whether the account was made anew by the row, for certain.
+const fn is_made_anew(earlier: Earlier, account: AccountCall) -> bool {
+    matches!((earlier, account), (Earlier::MadeAnewIfLeft, AccountCall::Left))
 }
 
 /// The account once it is known what came of the requests for its record.

@@ -93,6 +93,18 @@ impl StateDb {
         })
     }
 
+    /// Takes note that no call has left for the rows behind `row`, though they were marked: a process takes back its own marks as it ends.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn take_back_marks(&mut self, row: u64, token: u64) -> Result<(), StateError> {
+        self.change("change", |change| {
+            let take_back = "UPDATE runs SET sent_up_to = ?1 WHERE finished_at IS NULL AND token = ?2 AND sent_up_to > ?1";
+            change.execute(take_back, [row.cast_signed(), token.cast_signed()])?;
+            Ok(())
+        })
+    }
+
     /// Goes on with the open run, of which so many rows have settled: what a verification has found since holds for these alone, the others
     /// are still to be sent. Whatever is in the way of writing to the state shows here, before a call leaves.
     ///
@@ -198,7 +210,7 @@ fn planned_rows() -> Insert<NumberedPlan> {
         columns: ["id", "row", "sent"].into_iter().chain(fields).chain(["found", "tags"]).collect(),
         on_conflict: OnConflict::Fail,
         bind: |values, (planned, tags)| {
-            let PlannedAccount { id, row, sent, is_back: _, profile, tags: _ } = planned;
+            let PlannedAccount { id, row, sent, is_back: _, profile, tags: _, held_back: _ } = planned;
             values.put(id.as_str())?;
             values.put(row.cast_signed())?;
             values.put(sent_number(*sent))?;
@@ -240,9 +252,12 @@ fn insert_planned(
         if planned.is_back {
             is_back.execute([planned.id.as_str()])?;
         }
-        let known = |(number, hash)| KnownTag { number, hash: Some(hash), in_doubt: false };
-        let sent: KnownTags = tags::numbered(&planned.tags, numbers).into_iter().map(known).collect();
-        rows.push((planned, tags::column(&sent)))?;
+        let known = |in_doubt| move |(number, hash)| KnownTag { number, hash: Some(hash), in_doubt };
+        let sent = tags::numbered(&planned.tags, numbers).into_iter().map(known(false));
+        // The flag of doubt marks those that are held back.
+        let held_back = tags::numbered(&planned.held_back, numbers).into_iter().map(known(true));
+        let all: KnownTags = sent.chain(held_back).collect();
+        rows.push((planned, tags::column(&all)))?;
     }
     rows.finish()
 }

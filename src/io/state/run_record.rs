@@ -182,8 +182,9 @@ pub enum Earlier {
     Holds,
     /// The service may not have known the account: if the row was not to import it, it may have been made anew.
     InDoubtIfLeft,
-    /// The service did not know the account, and it was made anew: what the row did not send is in doubt.
-    InDoubt,
+    /// The service did not know the account: if the row was not to import it, it was made anew all the same, with all that the row has, and
+    /// what the row has not is in doubt.
+    MadeAnewIfLeft,
 }
 
 impl SendOutcome {

@@ -60,7 +60,7 @@ CREATE TABLE runs (
     valid INTEGER NOT NULL,
     with_nick INTEGER NOT NULL,
     with_face_url INTEGER NOT NULL,
-    -- Calls may have left for rows up to this one. It never falls.
+    -- Calls may have left for rows up to this one. It falls only when a process that ends takes back what it has not sent.
     sent_up_to INTEGER NOT NULL,
     done TEXT,
     -- Drawn for this run; 0 for those of version 1, which knows nothing of what follows either.
@@ -89,7 +89,8 @@ CREATE TABLE planned (
     face_url INTEGER,
     -- What a verification found once this row had settled, in the bits of in_doubt: the fields that differ, or 4 if there is no account.
     found INTEGER NOT NULL DEFAULT 0,
-    -- The tags that are sent, and those that a verification found to differ, as those of an account.
+    -- The tags that are sent, with those that are sent only if the account has to be made anew, flagged as in doubt; and those that a
+    -- verification found to differ. As those of an account.
     tags BLOB,
     found_tags BLOB
 ) WITHOUT ROWID, STRICT;

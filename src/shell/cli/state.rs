@@ -50,9 +50,11 @@ fn take(flags: &StateFlags) -> Result<(LockedState, StateDb), ExitMessage> {
 
 fn show(flags: &StateFlags) -> Result<ExitMessage, ExitMessage> {
     let state = find(flags)?;
-    let read = || Ok((state.about()?, state.counts()?, state.runs(RUNS_SHOWN)?, state.known_tags()?));
-    let (about, counts, runs, tags) = read().map_err(|error| state_error(&error))?;
-    print(&StateReport { about, counts, runs, tags })?;
+    let report = || {
+        let (about, counts, unrecorded) = (state.about()?, state.counts()?, state.unrecorded_rows()?);
+        Ok(StateReport { about, counts, unrecorded, runs: state.runs(RUNS_SHOWN)?, tags: state.known_tags()? })
+    };
+    print(&report().map_err(|error| state_error(&error))?)?;
     Ok(ExitMessage::done(""))
 }
 
@@ -137,6 +139,8 @@ fn retarget(flags: &StateFlags, connection: &Connection) -> Result<ExitMessage, 
 struct StateReport {
     about: StateInfo,
     counts: AccountCounts,
+    /// Rows of an unfinished run.
+    unrecorded: Option<u64>,
     runs: Vec<RunRecord>,
     /// Those that were ever sent.
     tags: Vec<(TagNumber, Tag)>,
@@ -149,6 +153,9 @@ impl fmt::Display for StateReport {
         writeln!(f, "target      {}", self.about.target)?;
         writeln!(f, "accounts    {}", count(accounts))?;
         writeln!(f, "in doubt    {}", count(in_doubt))?;
+        if let Some(rows) = self.unrecorded {
+            writeln!(f, "unrecorded  the result of {} of the unfinished run is not known here yet", figures::counted(rows, "row"))?;
+        }
         writeln!(f, "missing     {} ({} of them kicked)", count(missing), count(kicked))?;
         if !self.tags.is_empty() {
             let names: Vec<String> = self.tags.iter().map(|(_, tag)| tag.to_string()).collect();

@@ -1,5 +1,6 @@
 //! Nightly syncs with the real binary, held against their contract, and, for a year of nights, through the library.
 
+mod doubt;
 mod export_model;
 mod guards;
 mod importing;

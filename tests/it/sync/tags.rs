@@ -10,28 +10,28 @@ use super::night::{self, settings};
 use super::{connection, held};
 use crate::support::{Call, CliFixture, Run};
 
-const HEADER: &str = "UserID,Nick,Tag_Profile_IM_Gender,Tag_Profile_IM_Level,Tag_Profile_Custom_Vip\n";
+pub(super) const HEADER: &str = "UserID,Nick,Tag_Profile_IM_Gender,Tag_Profile_IM_Level,Tag_Profile_Custom_Vip\n";
 
-struct TagFixture {
-    bench: CliFixture,
-    sandbox: Sandbox,
-    looked_at: usize,
+pub(super) struct TagFixture {
+    pub(super) bench: CliFixture,
+    pub(super) sandbox: Sandbox,
+    pub(super) looked_at: usize,
     lane: &'static [&'static str],
 }
 
 impl TagFixture {
-    fn new(faults: &[&str]) -> Self {
+    pub(super) fn new(faults: &[&str]) -> Self {
         let settings = SandboxSettings { custom_fields: CustomFields::These(vec!["Vip".to_owned()]), ..settings(faults) };
         Self { bench: CliFixture::new(), sandbox: Sandbox::start(settings).unwrap(), looked_at: 0, lane: &[] }
     }
 
-    fn sync(&self, rows: &str, flags: &[&str]) -> Call<'_> {
+    pub(super) fn sync(&self, rows: &str, flags: &[&str]) -> Call<'_> {
         self.bench.write("users.csv", HEADER.to_owned() + rows);
         night::sync(&self.bench, &self.sandbox.endpoint(), &[&["--plan", "plan.csv"], flags].concat())
     }
 
     /// A night: what the plan says of each row, and the calls that came.
-    fn night(&mut self, rows: &str, plan: &[&str], calls: &[&str]) -> Run {
+    pub(super) fn night(&mut self, rows: &str, plan: &[&str], calls: &[&str]) -> Run {
         let run = self.sync(rows, self.lane).run();
         let planned = self.bench.read("plan.csv");
         let planned: Vec<String> = csv::Reader::from_reader(planned.as_bytes())
@@ -49,7 +49,7 @@ impl TagFixture {
     }
 
     /// The calls since the last look.
-    fn calls(&mut self) -> Vec<String> {
+    pub(super) fn calls(&mut self) -> Vec<String> {
         let touches = self.sandbox.call_log();
         let name = |api| match api {
             Api::AccountImport | Api::MultiaccountImport => "import",
@@ -67,11 +67,11 @@ impl TagFixture {
         calls
     }
 
-    fn tags(&self, id: &str) -> Value {
+    pub(super) fn tags(&self, id: &str) -> Value {
         json!(self.sandbox.account(id).unwrap().tags)
     }
 
-    fn in_doubt(&self) -> String {
+    pub(super) fn in_doubt(&self) -> String {
         let run = self.bench.call(&["state", "users.state"]).run().stdout;
         run.lines().find_map(|line| line.strip_prefix("in doubt")).unwrap().trim().to_owned()
     }
@@ -200,29 +200,6 @@ fn what_nobody_knows_of_tags_is_in_doubt_by_itself() {
 }
 
 #[test]
-fn a_plan_names_what_is_in_doubt_beside_what_differs() {
-    let mut town = TagFixture::new(&["code=70169,api=portrait_set,id=b,times=2", "code=70169,api=account_import,id=c,after=1,times=2"]);
-    let rows = "a,A,male,1,x\nb,B,male,1,x\nc,C,male,1,x\n";
-    town.sync(rows, &["--max-attempts", "2"]).run().exits(3);
-    town.sync("a,A,male,1,x\nb,B,,,\nc,C c,male,1,x\n", &["--max-attempts", "2"]).run().exits(3);
-    town.calls();
-    // Of b no tag was ever taken, so whatever it has differs.
-    let plan = ["update b: Level differs", "update c: Level differs, Nick is in doubt"];
-    town.night("a,A,male,1,x\nb,B,,1,\nc,C,male,2,x\n", &plan, &["portrait_set b", "import c", "portrait_set c"]).exits(0);
-    // A verification doubts one tag, the file changes another.
-    let elsewhere = CliFixture::new();
-    elsewhere.write("users.csv", HEADER.to_owned() + "a,A,female,1,x\n");
-    let behind = connection(&elsewhere, &town.sandbox.endpoint());
-    elsewhere.call(&["import", "users.csv", "--rate", "0"]).args(&behind.each_ref().map(String::as_str)).run().exits(0);
-    let connection = connection(&town.bench, &town.sandbox.endpoint());
-    let verify = town.bench.call(&["verify", "users.csv", "--profiles", "--state", "users.state", "--rate", "0"]);
-    verify.args(&connection.each_ref().map(String::as_str)).run().exits(3);
-    town.looked_at = town.sandbox.touches().len();
-    let rows = "a,A,male,7,x\nb,B,,1,\nc,C,male,2,x\n";
-    town.night(rows, &["update a: Level differs, Gender is in doubt"], &["portrait_set a"]).exits(0);
-}
-
-#[test]
 fn what_some_tags_met_in_a_trial_leaves_the_row_in_doubt() {
     // Nothing has shown yet that the app has the tags, so they are tried one by one, and one may be taken where another is refused.
     let mut town = TagFixture::new(&["code=40601,api=portrait_set,id=a,times=2"]);
@@ -277,7 +254,7 @@ fn a_state_learns_nothing_of_rows_that_profiles_alone_did_not_send() {
 }
 
 /// The service loses all accounts behind the state's back.
-fn lose_accounts(town: &mut TagFixture, faults: &[&str]) {
+pub(super) fn lose_accounts(town: &mut TagFixture, faults: &[&str]) {
     town.sandbox = TagFixture::new(faults).sandbox;
     town.looked_at = 0;
     let endpoint = connection(&town.bench, &town.sandbox.endpoint());
@@ -285,21 +262,7 @@ fn lose_accounts(town: &mut TagFixture, faults: &[&str]) {
 }
 
 #[test]
-fn of_an_account_that_had_to_be_made_anew_all_else_is_in_doubt() {
-    let mut town = TagFixture::new(&[]);
-    town.sync("a,A,male,1,x\nb,B,male,1,x\n", &[]).run().exits(0);
-    lose_accounts(&mut town, &[]);
-    let calls = ["portrait_set a", "import a", "portrait_set a"];
-    town.night("a,A,male,2,x\nb,B,male,1,x\n", &["update a: Level differs"], &calls).exits(0);
-    // Its other tags went with the account that was lost.
-    let doubted = "update a: in doubt: the result of an earlier request is unknown";
-    town.night("a,A,male,2,x\nb,B,male,1,x\n", &[doubted], &["import a", "portrait_set a"]).exits(0);
-    assert_eq!(
-        town.tags("a"),
-        json!({ "Tag_Profile_IM_Gender": "Gender_Type_Male", "Tag_Profile_IM_Level": 2, "Tag_Profile_Custom_Vip": "x" })
-    );
-    town.night("a,A,male,2,x\nb,B,male,1,x\n", &[], &[]).exits(0);
-    // A call that is repeated makes nothing doubtful.
+fn a_call_that_is_repeated_makes_nothing_doubtful() {
     let mut town = TagFixture::new(&["code=70500,api=portrait_set,id=a,after=1,times=3"]);
     town.sync("a,A,male,1,x\nb,B,male,1,x\n", &[]).run().exits(0);
     let run = town.sync("a,A,male,2,x\nb,B,male,1,x\n", &[]).run().exits(0);

@@ -139,7 +139,9 @@ async fn records_of_a_sync_say_themselves_which_calls_they_need() {
     let mut harness = single();
     for (id, calls) in [("a", RowCalls::Import), ("b", RowCalls::ProfileOnly), ("c", RowCalls::ImportAndProfile)] {
         let record = harness.record(id, "n", &["x"]);
-        harness.workload.admit(IncomingRecord::Record { record, accepted_as: Status::Updated, calls }, SystemTime::UNIX_EPOCH);
+        harness
+            .workload
+            .admit(IncomingRecord::Record { record, accepted_as: Status::Updated, calls, held_back: Vec::new() }, SystemTime::UNIX_EPOCH);
     }
     harness.workload.input_ended();
     let mut calls = told(&harness.run(10, fine));

@@ -302,7 +302,9 @@ impl RandomFile {
         let keys: &[&str] = if has_tags { random.choice([&["x"][..], &["x", "y"], &["y", "z"]]).unwrap() } else { &[] };
         let calls = self.tagged.calls(has_tags, random);
         let record = harness.record(&id, if random.u32(..2) < self.nicks { "Nick" } else { "" }, keys);
-        harness.workload.admit(IncomingRecord::Record { record, accepted_as: Status::Imported, calls }, SystemTime::UNIX_EPOCH);
+        harness
+            .workload
+            .admit(IncomingRecord::Record { record, accepted_as: Status::Imported, calls, held_back: Vec::new() }, SystemTime::UNIX_EPOCH);
         let calls = if self.tagged == TaggedShare::Only && has_tags { RowCalls::ProfileOnly } else { calls };
         self.came.push(Came { id, calls, fate, profile });
     }
