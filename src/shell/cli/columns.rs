@@ -65,7 +65,7 @@ fn warnings(header: &Header) -> impl Iterator<Item = String> {
 
 /// What a changed profile sets off. Source: the documentation of `portrait_set`.
 pub(super) const PUSHED: &str =
-    "clients are pushed each changed profile, and the webhook \"After a Profile Is Updated\" is called for it, if the app has one";
+    "the service pushes each changed profile to clients, and calls the webhook \"After a Profile Is Updated\" for it, if the app has one";
 
 /// What the columns of tags take, if there are any: a call for each row that sends one, at this rate.
 pub(super) fn cost_of_tags(header: &Header, rate: Rate) -> Option<String> {

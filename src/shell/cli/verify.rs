@@ -380,10 +380,18 @@ fn cannot_write(paths: &VerificationPaths, error: &io::Error) -> ExitMessage {
     cannot_use(why, error, Remedies { place, disk: "make room there; the same command begins anew" })
 }
 
+fn all_same(same: u64) -> String {
+    match same {
+        0 => "there is no UserID to compare".to_owned(),
+        1 => "the one UserID is the same".to_owned(),
+        same => format!("all {} are the same", counted(same, "UserID")),
+    }
+}
+
 fn finished(tally: FindingCounts, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> ExitMessage {
     let rest = if not_asked > 0 { format!(", {} not asked", count(not_asked)) } else { String::new() };
     if tally.is_all_same() {
-        return ExitMessage::new(Exit::Done, format!("all {} are the same{rest}", counted(tally.same, "UserID")), "nothing is left to do");
+        return ExitMessage::new(Exit::Done, format!("{}{rest}", all_same(tally.same)), "nothing is left to do");
     }
     let FindingCounts { same, missing, differs, unknown, invalid } = tally;
     let why = format!(

@@ -162,7 +162,7 @@ async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin, hosts: (&Hosts, 
 
 fn respond(request: &Request<Incoming>, (hosts, local): (&Hosts, IpAddr), page: &SharedPage) -> Response<Full<Bytes>> {
     if !is_for_this_server(request, hosts, local) {
-        return text(StatusCode::FORBIDDEN, "this page is shown under this server's own names alone (--status-host NAME adds one)\n");
+        return text(StatusCode::FORBIDDEN, "this page answers only to its own host names (--status-host NAME adds one)\n");
     }
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");

@@ -56,7 +56,7 @@ const WAYS: [(&str, Way); 42] = [
     ("leave --encoding out", Way::Without(" --encoding utf-16le")),
     ("leave --strict out", Way::Without(" --strict")),
     ("without --dry-run does it", Way::Without(" --dry-run")),
-    ("what lets it through: --allow empty", Way::With("--allow empty")),
+    ("to let the run through: --allow empty", Way::With("--allow empty")),
     ("--allow empty takes it as it is", Way::With("--allow empty")),
     ("`import` takes it as it is with --allow empty", Way::Import("--allow empty")),
     // Only people know what to write, or where.

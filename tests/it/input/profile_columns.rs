@@ -149,7 +149,7 @@ fn the_example_is_read_as_its_readme_says() {
 
     profile: 8 rows have cells of tags: Gender in 8, BirthDay in 5, SelfSignature in 3, Custom.VipLevel in 6
       8 requests of portrait_set, 1s at 200 a second, beside the others; in all 1s, in batches 1s
-      clients are pushed each changed profile, and the webhook "After a Profile Is Updated" is called for it, if the app has one
+      the service pushes each changed profile to clients, and calls the webhook "After a Profile Is Updated" for it, if the app has one
     "#);
 }
 

@@ -32,7 +32,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let port = text.strip_prefix("localhost:").map(str::parse);
     match port {
         Some(Ok(port)) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-        _ => text.parse().map_err(|_| "it is no address with a port, such as 127.0.0.1:9120 or [::1]:9120".to_owned()),
+        _ => text.parse().map_err(|_| "not an address with a port, such as 127.0.0.1:9120 or [::1]:9120".to_owned()),
     }
 }
 

@@ -143,6 +143,6 @@ fn guarded(job: &SyncJob, tripped: &[Tripped]) -> ExitMessage {
         }
     };
     let ways: Vec<String> = tripped.iter().map(way_out).collect();
-    let hint = format!("nothing was sent and the state is untouched; look at the file first; what lets it through: {}", ways.join(", "));
+    let hint = format!("nothing was sent and the state is untouched; look at the file first; to let the run through: {}", ways.join(", "));
     ExitMessage::new(Exit::Guarded, why.join("; "), hint)
 }

@@ -68,7 +68,7 @@ pub(super) fn last_word_on(job: &SyncJob, report: &SyncReport, reach: &Reach) ->
         Ok(ImportEnd::Input(FeedError::Roster(error))) => roster_error(file, error),
         Ok(ImportEnd::Input(error @ FeedError::Modified)) => ExitMessage::yours(
             format!("{}: {error}", file.display()),
-            "let whoever writes it finish, then give the same command again: it plans anew",
+            "let whoever writes it finish, then give the same command again: it makes a new plan",
         ),
     }
 }
@@ -101,7 +101,7 @@ fn finished_hint(job: &SyncJob, tally: OutcomeCounts, missing: MissingCounts) ->
         }
         (false, true) => format!("{} says why; the next run tries again", paths.missing.display()),
         (false, false) => {
-            format!("nothing is left to do; the same command plans anew, {} has the outcomes", paths.results.display())
+            format!("nothing is left to do; the same command makes a new plan; {} has the results", paths.results.display())
         }
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn error_word(job: &SyncJob, error: &SyncError) -> ExitMessage {
             "let whoever writes it finish, then give the same command again",
         ),
         SyncError::Plan(PlanError::Stopped) => {
-            ExitMessage::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command plans anew")
+            ExitMessage::new(Exit::Stopped, "a signal came while planning; nothing was sent", "the same command makes a new plan")
         }
         SyncError::Plan(error @ PlanError::Scratch { folder, source }) => {
             let why = format!("{}{}", causes(error), why_denied(folder, source));

@@ -196,7 +196,7 @@ fn tell_wait(wait: &MissingWait) {
         Wait::FailedRows => {
             format!("it is not known what came of {}; they come with the next run", figures::counted(wait.unknown_rows, "row"))
         }
-        Wait::FileChanged => "the file has changed since it was planned; the same command plans anew".to_owned(),
+        Wait::FileChanged => "the file has changed since it was planned; the same command makes a new plan".to_owned(),
         Wait::Limit => "--limit settles a part of the rows; the same command without it comes to them".to_owned(),
     };
     tracing::warn!("the missing accounts wait ({nights} by now): {way_out}");
