@@ -18,6 +18,7 @@ use super::small;
 use super::stdout::print;
 use crate::domain::figures::{count, counted, duration};
 use crate::domain::outcome::OutcomeCounts;
+use crate::domain::position::InputChange;
 use crate::io::files::lock;
 use crate::io::journal::checkpoint::{Checkpoint, RunKind, RunStatus};
 use crate::io::journal::paths::{GivenPaths, RunPaths};
@@ -43,7 +44,8 @@ fn status(flags: &StatusFlags) -> Result<ExitMessage, ExitMessage> {
         return Ok(ExitMessage::done(""));
     };
     let (left, input_changed) = left(&flags.file, &paths, &checkpoint);
-    let report = StatusReport { paths: &paths, begun_at: begun_at(&paths.results), saved_at, left, input_changed, process, checkpoint };
+    let change = if input_changed { change(&flags.file, &checkpoint) } else { Change::None };
+    let report = StatusReport { paths: &paths, begun_at: begun_at(&paths.results), saved_at, left, change, process, checkpoint };
     if flags.json { print(&report.to_json()) } else { print(&report) }?;
     Ok(ExitMessage::done(""))
 }
@@ -73,7 +75,7 @@ fn checkpoint(paths: &RunPaths) -> Result<Option<(Checkpoint, SystemTime)>, Exit
 }
 
 fn no_run(flags: &StatusFlags, paths: &RunPaths) -> ExitMessage {
-    let why = format!("no run of {} was begun: there is no {}", input::shown(&flags.file), paths.checkpoint.display());
+    let why = format!("no run of {} was started: there is no {}", input::shown(&flags.file), paths.checkpoint.display());
     let check = CommandLine::new("check").file(&flags.file);
     ExitMessage::yours(why, format!("--results or --checkpoint names other files of a run; {check} says what an import would do"))
 }
@@ -113,6 +115,32 @@ fn left(file: &Path, paths: &RunPaths, checkpoint: &Checkpoint) -> (Left, bool) 
     (counted.map_or(Left::Unknown, Left::Rows), changed)
 }
 
+/// How the input has changed since the run last looked at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    /// Behind the processed rows alone.
+    Behind,
+    /// In the processed rows.
+    Within,
+    /// Somewhere: it was not compared.
+    Somewhere,
+}
+
+/// Reads the processed part of a changed file, as the run would.
+fn change(file: &Path, checkpoint: &Checkpoint) -> Change {
+    if checkpoint.state != RunStatus::Unfinished || checkpoint.settled.offset > COUNTED_MAX_BYTES {
+        return Change::Somewhere;
+    }
+    let compared =
+        InputFile::open(file).ok().and_then(|file| roster::compare(&file, checkpoint.reading.dialect(), checkpoint.settled).ok());
+    match compared {
+        Some(InputChange::ChangedWithin) => Change::Within,
+        Some(InputChange::Same | InputChange::ChangedAfter) => Change::Behind,
+        None => Change::Somewhere,
+    }
+}
+
 /// When the first row got its outcome.
 fn begun_at(results: &Path) -> Option<SystemTime> {
     let results = Results::new(BufReader::new(File::open(results).ok()?)).ok()?;
@@ -126,8 +154,7 @@ struct StatusReport<'a> {
     begun_at: Option<SystemTime>,
     saved_at: SystemTime,
     left: Left,
-    /// Whether the input has changed since the run last looked at it.
-    input_changed: bool,
+    change: Change,
     /// The process that is at work.
     process: Option<u32>,
 }
@@ -152,17 +179,34 @@ impl StatusReport<'_> {
             return "wait for it, or stop it with Ctrl-C or a signal: the same command then continues".to_owned();
         }
         match &self.checkpoint.state {
-            RunStatus::Unfinished => format!("run the same command again: it continues after row {}", count(self.checkpoint.settled.rows)),
+            RunStatus::Unfinished => self.next_of_unfinished(),
             RunStatus::SettingAside { .. } => {
                 "give the same command again: it keeps the old files under dated names, and begins".to_owned()
             }
-            RunStatus::Finished if self.input_changed && self.command() == "import" => {
-                "the file has changed since: the same command begins a new run on it".to_owned()
-            }
+            RunStatus::Finished if self.change != Change::None => match self.checkpoint.work {
+                RunKind::Import => "the file has changed since: the same command begins a new run on it".to_owned(),
+                RunKind::Sync { .. } => "the file has changed since: the same command makes a new plan for it".to_owned(),
+            },
             RunStatus::Finished if rejected > 0 => {
                 format!("fix the {} in {}, then import that file", counted(rejected, "row"), self.paths.rejects.display())
             }
             RunStatus::Finished => "nothing is left to do".to_owned(),
+        }
+    }
+
+    fn next_of_unfinished(&self) -> String {
+        let row = count(self.checkpoint.settled.rows);
+        match (&self.checkpoint.work, self.change) {
+            (_, Change::None) | (RunKind::Import, Change::Behind) => format!("run the same command again: it continues after row {row}"),
+            (RunKind::Import, Change::Within) => {
+                format!("put the file back as it was up to row {row}, and the same command continues; with --restart it begins anew")
+            }
+            (RunKind::Import, Change::Somewhere) => {
+                format!("run the same command again: it continues after row {row} if the file is as it was up to there")
+            }
+            (RunKind::Sync { .. }, Change::Behind | Change::Within | Change::Somewhere) => {
+                "run the same command again: the file has changed, so it makes a new plan".to_owned()
+            }
         }
     }
 
@@ -185,7 +229,7 @@ impl StatusReport<'_> {
             superseded,
             left,
             left_is_estimate,
-            input_changed: self.input_changed,
+            input_changed: self.change != Change::None,
             begun_at: self.begun_at.map(time),
             saved_at: time(self.saved_at),
             process: self.process,
@@ -227,8 +271,13 @@ impl fmt::Display for StatusReport<'_> {
         let settled = counted(self.checkpoint.settled.rows, "row");
         let superseded = if superseded > 0 { format!(", {} superseded", count(superseded)) } else { String::new() };
         let (imported, failed, invalid) = (count(imported), count(failed), count(invalid));
-        writeln!(f, "settled     {settled}: {imported} imported, {failed} failed, {invalid} invalid{superseded}")?;
-        let changed = if self.input_changed { "; the file has changed since" } else { "" };
+        writeln!(f, "processed   {settled}: {imported} imported, {failed} failed, {invalid} invalid{superseded}")?;
+        let changed = match self.change {
+            Change::None => "",
+            Change::Behind => "; the file has changed since, behind the processed rows",
+            Change::Within => "; the file has changed since, in the processed rows",
+            Change::Somewhere => "; the file has changed since",
+        };
         match self.left {
             Left::Rows(rows) => writeln!(f, "left        {}{changed}", counted(rows, "row"))?,
             Left::About(rows) => writeln!(f, "left        about {}{changed}", counted(rows, "row"))?,
@@ -236,10 +285,10 @@ impl fmt::Display for StatusReport<'_> {
         }
         let time = humantime::format_rfc3339_seconds;
         if let Some(begun_at) = self.begun_at {
-            writeln!(f, "begun       {} (first row done)", time(begun_at))?;
+            writeln!(f, "started     {} (first row done)", time(begun_at))?;
         }
         let ago = SystemTime::now().duration_since(self.saved_at).unwrap_or_default();
-        writeln!(f, "saved       {}, {} ago", time(self.saved_at), duration(Duration::from_secs(ago.as_secs())))?;
+        writeln!(f, "checkpoint  written {}, {} ago", time(self.saved_at), duration(Duration::from_secs(ago.as_secs())))?;
         match self.process {
             Some(process) => writeln!(f, "process     {process} is at work")?,
             None => writeln!(f, "process     none is at work")?,

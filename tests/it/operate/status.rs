@@ -55,7 +55,7 @@ fn a_run_at_work_a_stopped_one_and_a_finished_one_are_told_and_left_alone() {
     let words = bench.call(&["status", "users.csv"]).run();
     assert!(line(&words, "run").contains("unfinished"), "{}", words.stdout);
     assert_eq!(line(&words, "left"), format!("{} rows", 100 - settled));
-    assert_eq!(line(&words, "process"), "none is at work");
+    assert_eq!(line(&words, "process "), "none is at work");
     assert_eq!(line(&words, "next"), format!("run the same command again: it continues after row {settled}"));
     assert_eq!(traces(&bench), before, "it changes nothing");
     assert_eq!(server.calls(), calls, "it sends nothing");
@@ -76,6 +76,13 @@ fn an_input_that_changed_or_went_is_told() {
     bench.write("users.csv", bench.read("users.csv") + "more,More\n");
     let changed = status(&bench);
     assert_eq!((&changed["left"], &changed["input_changed"]), (&16.into(), &true.into()));
+    assert_eq!(changed["next"], "run the same command again: it continues after row 5");
+    let appended = bench.read("users.csv");
+    bench.write("users.csv", appended.replacen("user1", "userX", 1));
+    let within = status(&bench)["next"].as_str().unwrap().to_owned();
+    assert!(within.contains("put the file back as it was up to row 5") && within.contains("--restart"), "{within}");
+    bench.import(&server).at_any_rate().run().exits(2);
+    bench.write("users.csv", appended);
     fs::remove_file(bench.path("users.csv")).unwrap();
     let gone = status(&bench);
     assert_eq!((&gone["left"], &gone["settled"], &gone["input_changed"]), (&Value::Null, &5.into(), &false.into()));
@@ -84,7 +91,7 @@ fn an_input_that_changed_or_went_is_told() {
 #[test]
 fn a_run_that_was_never_begun_or_whose_checkpoint_is_damaged_is_the_users_to_mend() {
     let bench = CliFixture::with_users(2);
-    bench.call(&["status", "users.csv"]).run().exits(2).because("no run of users.csv was begun").hints("chatlift check users.csv");
+    bench.call(&["status", "users.csv"]).run().exits(2).because("no run of users.csv was started").hints("chatlift check users.csv");
     bench.call(&["status", "-"]).run().exits(2).hints("--results");
     bench.write("users.checkpoint.json", "{}");
     bench.call(&["status", "users.csv"]).run().exits(2).because("users.checkpoint.json cannot be used");
