@@ -61,6 +61,8 @@ pub(super) struct Requests<'a, A> {
     until: Instant,
     /// Requests so far.
     pub(super) made: u32,
+    /// Those that were sent and got no valid answer: the service may have done what they ask for.
+    pub(super) lost: u32,
 }
 
 impl<'a, A: Api> Requests<'a, A> {
@@ -81,7 +83,7 @@ impl<'a, A: Api> Requests<'a, A> {
                 None => gate,
             }
         });
-        Self { api, signer, gates, quota, is_stopped, until, made: 0 }
+        Self { api, signer, gates, quota, is_stopped, until, made: 0, lost: 0 }
     }
 
     /// From now on nothing but the time ends the requests: what was made is put away again.
@@ -137,7 +139,10 @@ impl<'a, A: Api> Requests<'a, A> {
             let signature = self.signer.current(Instant::now(), SystemTime::now());
             self.made += 1;
             match self.answer((request.clone(), connection), &signature, permit).await {
-                Ok(outcome) => return Ok((outcome, signature)),
+                Ok(outcome) => {
+                    self.lost += u32::from(matches!(outcome, CallOutcome::Lost { .. }));
+                    return Ok((outcome, signature));
+                }
                 // A connection that nobody has used yet can't end so, and that is the second one at the latest.
                 Err(GivenUp::ConnectionClosed | GivenUp::Void) => connection = ConnectionWish::Fresh,
             }

@@ -13,7 +13,7 @@ use crate::domain::account::{Account, TwinKind, UserId};
 use crate::domain::answer::{AccountStatus, Answer, Profile};
 use crate::domain::profile::ProfileField;
 use crate::domain::tag::Tag;
-use crate::domain::verdict::{CallOutcome, DELETION_OFF, NO_ACCOUNT, NO_PROFILE, NO_TAG, TAG_NOT_WRITABLE, VALUE_REFUSED};
+use crate::domain::verdict::{self, CallOutcome, DELETION_OFF, NO_ACCOUNT, NO_PROFILE, NO_TAG, TAG_NOT_WRITABLE, VALUE_REFUSED};
 use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, Request};
 use crate::io::gate::Rate;
@@ -78,6 +78,10 @@ pub struct WriteReport {
     pub findings: Vec<(Question, Finding)>,
     /// Accounts that it has made, or may have.
     pub left_behind: Vec<UserId>,
+    /// Those of them that may not exist: the answer that would tell got lost.
+    pub perhaps_left_behind: Vec<UserId>,
+    /// Whether an account was made, or perhaps was, even if it is deleted by now.
+    pub may_have_made: bool,
     pub requests: u32,
     /// Why it ended early.
     pub ended: Option<WriteEnd>,
@@ -185,15 +189,32 @@ impl<A: Api> Asking<'_, '_, A> {
 
     /// Imports an account; it is left behind unless it is certain that there is none.
     async fn import(&mut self, account: &Account) -> Result<Said, Halted> {
-        let (is_new, before) = (!self.report.left_behind.contains(&account.user_id), self.requests.made);
-        if is_new {
-            self.report.left_behind.push(account.user_id.clone());
+        let id = &account.user_id;
+        if self.report.left_behind.contains(id) {
+            return self.requests.send(Request::AccountImport(account)).await;
         }
+        let before = (self.requests.made, self.requests.lost);
+        // The request may be cut short, and then nobody knows.
+        let (had_made, report) = (self.report.may_have_made, &mut *self.report);
+        report.left_behind.push(id.clone());
+        report.perhaps_left_behind.push(id.clone());
+        report.may_have_made = true;
         let said = self.requests.send(Request::AccountImport(account)).await;
-        if is_new && (self.requests.made == before || is_refused(&said)) {
+        let is_unknown = self.requests.lost > before.1;
+        if matches!(said, Ok(Ok(_))) {
+            self.report.perhaps_left_behind.pop();
+        } else if self.requests.made == before.0 || (is_refused(&said) && !is_unknown) {
             self.report.left_behind.pop();
+            self.report.perhaps_left_behind.pop();
+            self.report.may_have_made = had_made;
         }
         said
+    }
+
+    /// Forgets an account that is gone, or is no other one.
+    fn is_not_left(&mut self, id: &UserId) {
+        self.report.left_behind.retain(|made| made != id);
+        self.report.perhaps_left_behind.retain(|made| made != id);
     }
 
     /// What the profile shows: at once, or after a moment, if it is not yet as it is hoped for.
@@ -268,7 +289,7 @@ impl<A: Api> Asking<'_, '_, A> {
         let of_first = self.look(&first, |_| true).await?.unwrap_or_default().nick;
         let is_one = of_first == account.nick || (of_twin.is_some() && of_twin == of_first);
         if is_one {
-            self.report.left_behind.retain(|made| *made != twin);
+            self.is_not_left(&twin);
             return Ok(same());
         }
         let is_two = of_twin == account.nick;
@@ -306,8 +327,16 @@ impl<A: Api> Asking<'_, '_, A> {
     async fn delete_all(&mut self) -> Finding {
         let mut finding = Finding::Yes(String::new());
         for id in self.report.left_behind.clone().into_iter().rev() {
-            match self.delete(&id).await {
-                Ok(()) => self.report.left_behind.retain(|made| *made != id),
+            let (lost, was_known) = (self.requests.lost, !self.report.perhaps_left_behind.contains(&id));
+            if was_known {
+                self.report.perhaps_left_behind.push(id.clone());
+            }
+            let deleted = self.delete(&id).await;
+            if was_known && self.requests.lost == lost {
+                self.report.perhaps_left_behind.retain(|made| *made != id);
+            }
+            match deleted {
+                Ok(()) => self.is_not_left(&id),
                 Err(other @ Finding::No(_)) => return other,
                 Err(other) => finding = other,
             }
@@ -320,7 +349,8 @@ impl<A: Api> Asking<'_, '_, A> {
             Err(Halted::Call { outcome: CallOutcome::Refused { code: DELETION_OFF, .. }, .. }) => {
                 Err(Finding::No("the console must switch it on".to_owned()))
             }
-            Err(_) => Err(Finding::Unknown("no answer".to_owned())),
+            Err(Halted::Call { outcome, .. } | Halted::Signature { outcome, .. }) => Err(Finding::Unknown(unanswered(outcome))),
+            Err(Halted::OutOfTime | Halted::Stopped) => Err(Finding::Unknown("it took too long".to_owned())),
             Ok(Ok(Answer::Results(items))) => match items.into_iter().next().map(|item| item.said) {
                 Some(Ok(())) => Ok(()),
                 Some(Err(refusal)) if refusal.code == NO_ACCOUNT => Ok(()),
@@ -362,6 +392,14 @@ fn refused(Refusal { code, info }: &Refusal) -> String {
     if info.is_empty() { format!("refused with code {code}") } else { format!("refused with code {code}: {info}") }
 }
 
+/// What came instead of an answer to the question.
+fn unanswered(outcome: CallOutcome) -> String {
+    match verdict::words(outcome) {
+        (Some(code), info) => refused(&Refusal { code, info }),
+        (None, why) => why,
+    }
+}
+
 fn updated(sent: &Account, before: &Shown, after: Option<&Shown>) -> Finding {
     match after {
         Some(after) if after.nick == sent.nick => Finding::Yes(String::new()),
@@ -395,8 +433,8 @@ fn known(said: Said) -> Finding {
 
 const fn no_twin(kind: TwinKind) -> &'static str {
     match kind {
-        TwinKind::OtherCase => "the id has no letter",
-        TwinKind::SpaceInside => "the id has a single byte, or 32",
-        TwinKind::SpaceBefore | TwinKind::SpaceBehind => "the id has 32 bytes already",
+        TwinKind::OtherCase => "the UserID has no letter",
+        TwinKind::SpaceInside => "the UserID is too short or too long for this test",
+        TwinKind::SpaceBefore | TwinKind::SpaceBehind => "the UserID has 32 bytes already",
     }
 }

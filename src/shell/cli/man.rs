@@ -84,7 +84,8 @@ fn page(command: &Command, name: &str, words: &str) -> String {
     let mut roff = Roff::new();
     list(&mut roff, "ENVIRONMENT", variables(command).iter().map(|(name, meaning)| (name.as_str(), meaning.as_str())));
     list(&mut roff, "FILES", files(words).iter().copied());
-    list(&mut roff, "EXIT STATUS", EXIT_STATUS.into_iter().filter(|(code, _)| can_end_with(words, code)));
+    let codes = EXIT_STATUS.into_iter().filter(|(code, _)| can_end_with(words, code));
+    list(&mut roff, "EXIT STATUS", codes.map(|(code, meaning)| (code, meaning_for(words, code).unwrap_or(meaning))));
     examples(&mut roff, words);
     roff.control("SH", ["SEE ALSO"]);
     roff.text(vec![
@@ -132,6 +133,24 @@ const fn files(words: &str) -> &'static [(&'static str, &'static str)] {
             ("FILE.repair.csv", "The rows of missing and different accounts, ready to be imported."),
         ],
         _ => &[],
+    }
+}
+
+/// What a code means of a command that no other one resumes.
+fn meaning_for(words: &str, code: &str) -> Option<&'static str> {
+    match (words, code) {
+        ("probe", "1") => Some("The probe could not continue (disk, internal error)."),
+        ("probe", "4") => Some(
+            "The service cannot be reached or is busy, or a signal came. Probe again; if --write has created an account, with another UserID.",
+        ),
+        ("check" | "audit" | "verify", "1") => {
+            Some("The command could not continue (disk, internal error). The same command begins again.")
+        }
+        ("check" | "audit" | "verify", "4") => Some("The command stopped before the end. The same command begins again."),
+        ("sandbox" | "state" | "status" | "usersig" | "usersig decode" | "completions" | "man", "1") => {
+            Some("The command could not continue (disk, internal error).")
+        }
+        _ => None,
     }
 }
 

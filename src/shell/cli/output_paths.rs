@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::access::why_denied;
 use super::flags::RunFlags;
 use super::input;
+use super::small;
 use crate::io::files::{self, resolved};
 use crate::io::journal::paths::{GivenPaths, RunPaths};
 use crate::shell::exit::ExitMessage;
@@ -76,6 +77,18 @@ fn kind(kind: FileType) -> &'static str {
         _ if kind.is_socket() => "a socket",
         _ => "a device",
     }
+}
+
+/// Refuses to replace a file that this command has not written: neither is it empty, nor does `is_own` know what is in it.
+pub(super) fn is_own(path: &Path, what: &str, is_own: impl FnOnce(&[u8]) -> bool, hint: &str) -> Result<(), ExitMessage> {
+    if !std::fs::metadata(path).is_ok_and(|stat| stat.is_file() && stat.len() > 0) {
+        return Ok(());
+    }
+    // What can't be read, or is that long, is somebody else's.
+    if small::read(path).is_ok_and(|bytes| is_own(&bytes)) {
+        return Ok(());
+    }
+    Err(ExitMessage::yours(format!("{} is not {what}, and would be overwritten", path.display()), hint))
 }
 
 /// Refuses two names of the same file.

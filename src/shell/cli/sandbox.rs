@@ -16,6 +16,7 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::atomic::{self, Readers};
 use super::command_line::{file_word, shell_word};
 use super::flags::{SandboxFlags, VariantFlag};
+use super::output_paths::{all_differ, can_be_replaced, is_own};
 use super::secret::read_secret;
 use super::signals::Received;
 use super::stdout::print;
@@ -30,6 +31,8 @@ use crate::shell::terminal::{causes, printable};
 
 /// What runs the command beside the sandbox.
 const SHELL: &str = "/bin/sh";
+/// The settings with which chatlift talks to the sandbox, as the environment file has them.
+const VARIABLES: [&str; 4] = ["CHATLIFT_ENDPOINT", "CHATLIFT_SDKAPPID", "CHATLIFT_IDENTIFIER", "CHATLIFT_SECRET_KEY"];
 /// How often to look whether the command beside the sandbox has ended. Chosen: nobody notices it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -41,10 +44,11 @@ pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
 fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     open_files::make_room_to_serve();
     let settings = settings(flags)?;
+    judge_env_file(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
     let files =
         Files::open_for(settings.user_ids, flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
-    let mut sandbox = Sandbox::start_with(settings, files).map_err(|error| cannot("serve", &error))?;
+    let mut sandbox = Sandbox::start_with(settings, files).map_err(|error| cannot_listen(flags.port, &error))?;
     let variables = usage.variables(&sandbox.endpoint());
     if let Some(path) = &flags.env_file {
         write_env_file(path, &variables)?;
@@ -60,6 +64,29 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     };
     sandbox.stop().map_err(|error| unwritten(&error))?;
     Ok(ExitMessage { exit, ..ExitMessage::done(told(&sandbox.audit())) })
+}
+
+/// Refuses an environment file that is somebody's, or that can't be written.
+fn judge_env_file(flags: &SandboxFlags) -> Result<(), ExitMessage> {
+    const ANOTHER: &str = "name another file with --env-file";
+    let Some(path) = flags.env_file.as_deref() else { return Ok(()) };
+    can_be_replaced("env-file", Some(path))?;
+    let others = [&flags.secret_key_file, &flags.accounts, &flags.call_log].into_iter().flatten();
+    for other in others {
+        all_differ([path, other.as_path()].into_iter(), ANOTHER)?;
+    }
+    is_own(path, "an environment file of a sandbox", is_env_file, ANOTHER)
+}
+
+/// Whether a sandbox has written these settings: one of a real app has another endpoint.
+fn is_env_file(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let lines: Vec<&str> = text.lines().collect();
+    let is_of = |(line, name): (&&str, &&str)| {
+        line.strip_prefix("export ").and_then(|line| line.strip_prefix(name)).is_some_and(|rest| rest.starts_with('='))
+    };
+    let is_here = lines.first().is_some_and(|line| line.contains("http://127.0.0.1:"));
+    lines.len() == VARIABLES.len() && is_here && lines.iter().zip(&VARIABLES).all(is_of)
 }
 
 /// Writes the settings for a shell, as a whole, so that whoever finds the file can use it.
@@ -142,6 +169,17 @@ fn cannot(what: &str, error: &std::io::Error) -> ExitMessage {
     ExitMessage::new(Exit::Fatal, format!("cannot {what}: {error}"), "check that the port is free, or leave --port out")
 }
 
+/// A port that is taken, or that this user may not have, is the caller's to change.
+fn cannot_listen(port: u16, error: &io::Error) -> ExitMessage {
+    match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => {
+            let why = format!("cannot listen on 127.0.0.1:{port}: {error}");
+            ExitMessage::yours(why, "name another port with --port, or leave it out for a free one")
+        }
+        _ => cannot("serve", error),
+    }
+}
+
 fn settings(flags: &SandboxFlags) -> Result<SandboxSettings, ExitMessage> {
     let mut settings = match &flags.secret_key_file {
         Some(path) => SandboxSettings::with_key(read_secret(path)?),
@@ -209,11 +247,12 @@ impl Usage<'_> {
     /// The environment in which chatlift talks to the sandbox at this address.
     fn variables(&self, endpoint: &str) -> [(&'static str, String); 4] {
         let SandboxSettings { sdkappid, identifier, key, .. } = &self.settings;
+        let [of_endpoint, of_app, of_identifier, of_key] = VARIABLES;
         [
-            ("CHATLIFT_ENDPOINT", endpoint.to_owned()),
-            ("CHATLIFT_SDKAPPID", sdkappid.to_string()),
-            ("CHATLIFT_IDENTIFIER", identifier.clone()),
-            ("CHATLIFT_SECRET_KEY", key.expose_secret().to_owned()),
+            (of_endpoint, endpoint.to_owned()),
+            (of_app, sdkappid.to_string()),
+            (of_identifier, identifier.clone()),
+            (of_key, key.expose_secret().to_owned()),
         ]
     }
 

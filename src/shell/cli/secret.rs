@@ -28,10 +28,10 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
     }
     let metadata = std::fs::metadata(path).map_err(|why| cannot_read("the key file", path, &why))?;
     if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(ExitMessage::yours(
-            format!("the key file {} can be read by others", path.display()),
-            format!("chmod 600 {}", file_word(path)),
-        ));
+        // Nobody should change the mode of a device or a folder for it.
+        let hint =
+            if metadata.is_file() { format!("chmod 600 {}", file_word(path)) } else { "name a file that only you can read".to_owned() };
+        return Err(ExitMessage::yours(format!("the key file {} can be read by others", path.display()), hint));
     }
     let bytes = small::read(path).map_err(|why| cannot_read("the key file", path, &why))?;
     parse(&format!("the key file {}", path.display()), &bytes)

@@ -8,10 +8,15 @@ use crate::domain::figures::counted;
 use crate::shell::exit::Exit;
 use crate::shell::terminal::{printable, quoted};
 
-/// Column in which the words of a line begin: the longest name and two spaces.
+/// Column in which the words of a line begin, unless a name needs more: the longest name of those that are always there, and two spaces.
 const NAME_WIDTH: usize = 15;
-/// Column in which the answer to a question begins: the longest question of those without a tag, and two spaces.
-const WORDS_WIDTH: usize = 54;
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+/// The width of a column with these words.
+fn width<'a>(words: impl Iterator<Item = &'a str>) -> usize {
+    words.map(|words| words.chars().count() + GAP).max().unwrap_or(0)
+}
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
@@ -40,11 +45,12 @@ impl Check {
     }
 }
 
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Check {
+    fn line(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
         let mark = if self.ok { '✓' } else { '✗' };
-        write!(f, "{mark} {:<NAME_WIDTH$}{}", self.name, printable(&self.found))?;
-        self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {}", printable(remedy)))
+        write!(f, "{mark} {:<width$}{}", self.name, printable(&self.found))?;
+        self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {}", printable(remedy)))?;
+        writeln!(f)
     }
 }
 
@@ -57,10 +63,10 @@ pub struct SettingSource {
     pub from: String,
 }
 
-impl fmt::Display for SettingSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl SettingSource {
+    fn line(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
         let value = self.value.as_deref().unwrap_or("(not shown)");
-        write!(f, "  {:<NAME_WIDTH$}{} ({})", self.name, printable(value), printable(&self.from))
+        writeln!(f, "  {:<width$}{} ({})", self.name, printable(value), printable(&self.from))
     }
 }
 
@@ -81,11 +87,11 @@ pub struct OpenQuestion {
     pub detail: String,
 }
 
-impl fmt::Display for OpenQuestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl OpenQuestion {
+    fn line(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
         let answer = self.answer.replace('_', " ");
-        write!(f, "  {:<WORDS_WIDTH$}{answer}", printable(&self.words))?;
-        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", printable(&self.detail)) }
+        write!(f, "  {:<width$}{answer}", printable(&self.words))?;
+        if self.detail.is_empty() { writeln!(f) } else { writeln!(f, ": {}", printable(&self.detail)) }
     }
 }
 
@@ -97,19 +103,27 @@ pub struct Written {
     pub questions: Vec<OpenQuestion>,
     /// UserIDs of accounts that it has made, or may have made.
     pub left_behind: Vec<String>,
+    /// Those of them of which nobody knows whether they exist.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub perhaps_left_behind: Vec<String>,
 }
 
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "what this app does where the documentation leaves it open ({}):", counted(self.requests.into(), "request"))?;
-        self.questions.iter().try_for_each(|question| writeln!(f, "{question}"))?;
-        match self.left_behind.as_slice() {
-            [] => writeln!(f, "nothing is left behind"),
-            ids => {
+        let width = width(self.questions.iter().map(|question| question.words.as_str()));
+        self.questions.iter().try_for_each(|question| question.line(f, width))?;
+        if self.left_behind.is_empty() {
+            return writeln!(f, "nothing is left behind");
+        }
+        let (perhaps, surely): (Vec<&String>, Vec<&String>) = self.left_behind.iter().partition(|id| self.perhaps_left_behind.contains(id));
+        for (words, ids) in [("left behind, as accounts of the app", surely), ("perhaps left behind, for an answer got lost", perhaps)] {
+            if !ids.is_empty() {
                 let ids: Vec<String> = ids.iter().map(|id| quoted(id.as_bytes())).collect();
-                writeln!(f, "left behind, as accounts of the app: {}", ids.join(", "))
+                writeln!(f, "{words}: {}", ids.join(", "))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -162,10 +176,12 @@ impl Probed {
 impl fmt::Display for Probed {
     /// A line for each check, the settings below the first; then the table of a probe that writes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.checks.iter().map(|check| check.name).chain(self.settings.iter().map(|setting| setting.name));
+        let width = width(names).max(NAME_WIDTH);
         for (number, check) in self.checks.iter().enumerate() {
-            writeln!(f, "{check}")?;
+            check.line(f, width)?;
             if number == 0 {
-                self.settings.iter().try_for_each(|setting| writeln!(f, "{setting}"))?;
+                self.settings.iter().try_for_each(|setting| setting.line(f, width))?;
             }
         }
         self.written.as_ref().map_or(Ok(()), |written| write!(f, "{written}"))

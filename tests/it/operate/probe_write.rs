@@ -171,7 +171,7 @@ fn an_account_that_exists_is_never_touched() {
         bench.import_into("users.csv", &sandbox.endpoint()).run().exits(0);
         let before = sandbox.accounts();
         let run = probe(&bench, &sandbox, "alice").args(&["--yes", "--delete"]).run().exits(2);
-        run.because(&format!("\"{existing}\" has an account already; nothing is written")).hints("that nobody has");
+        run.because(&format!("\"{existing}\" has an account already; nothing is written")).hints("that does not exist");
         assert_eq!(sandbox.accounts(), before);
     }
 }
@@ -254,7 +254,49 @@ fn a_json_file_is_written_beside_the_lines_and_the_old_form_stays() {
     let plain = bench.call(&["probe", "--sandbox", "--json"]).run().exits(0);
     let json: Value = serde_json::from_str(&plain.stdout).unwrap();
     assert!(json.get("write").is_none() && json["checks"].is_array());
-    bench.call(&["probe", "--sandbox", "--json", "nowhere/probe.json"]).run().exits(2).because("nowhere/probe.json").hints("--json");
+    bench.call(&["probe", "--sandbox", "--json", "nowhere/probe.json"]).run().exits(2).because("nowhere").hints("--json");
+}
+
+/// What cannot be written is known before an account is made, and nobody's file is replaced.
+#[test]
+fn a_json_file_that_is_somebodys_is_refused_before_the_first_request() {
+    let bench = CliFixture::new();
+    let sandbox = sandbox(settings());
+    let key = bench.key();
+    bench.write("users.csv", "UserID\nalice\n");
+    bench.write("empty.json", "");
+    let before = bench.read("users.csv");
+    for file in ["users.csv", "nowhere/probe.json", key.to_str().unwrap()] {
+        probe(&bench, &sandbox, "probe-k1").args(&["--yes", "--json", file]).run().exits(2).hints("--json");
+    }
+    assert_eq!((sandbox.audit().calls, bench.read("users.csv")), (0, before));
+    assert_eq!(std::fs::read_to_string(&key).unwrap().trim(), KEY);
+    for (id, file) in [("probe-k2", "empty.json"), ("probe-k3", "empty.json")] {
+        probe(&bench, &sandbox, id).args(&["--yes", "--json", file]).run().exits(0);
+    }
+}
+
+#[test]
+fn an_account_that_was_perhaps_made_is_told_as_such_and_another_id_is_asked_for() {
+    let bench = CliFixture::new();
+    let lost = sandbox(with_fault("stall,api=account_import"));
+    let run = probe(&bench, &lost, "probe-l1").args(&["--yes", "--timeout", "0.1"]).run().exits(4).hints("probe again with another UserID");
+    assert!(run.stdout.contains("perhaps left behind, for an answer got lost: \"probe-l1\""), "{}", run.stdout);
+    assert!(!run.stderr.contains("again in a minute") && !run.stderr.contains("same command"), "{}", run.stderr);
+    let limited = sandbox(with_fault("code=70398,api=account_import,after=1"));
+    let run = probe(&bench, &limited, "probe-l2").args(&["--yes"]).run().exits(4).hints("probe again with another UserID");
+    assert!(!run.stderr.contains("same command"), "{}", run.stderr);
+}
+
+#[test]
+fn what_the_service_says_to_a_deletion_is_told() {
+    let bench = CliFixture::new();
+    let refusing = sandbox(with_fault("code=70009,api=account_delete"));
+    let run = probe(&bench, &refusing, "probe-m1").args(&["--yes", "--delete"]).run();
+    let told = run.stdout.lines().find(|line| line.contains("deleting accounts")).unwrap_or_default();
+    assert!(told.contains("70009") && run.stdout.contains("\nleft behind"), "{}", run.stdout);
+    let off = sandbox(SandboxSettings { deleting: Deleting::SwitchedOff, ..settings() });
+    probe(&bench, &off, "probe-m2").args(&["--yes", "--delete"]).run().exits(0).hints("switch deletion on in the console first");
 }
 
 /// On a terminal it lists the names and asks.

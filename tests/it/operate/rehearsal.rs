@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use rustix::process::Signal;
 
 use crate::support::server::{Server, imported};
-use crate::support::{CliFixture, SDKAPPID, eventually};
+use crate::support::{CliFixture, KEY, SDKAPPID, eventually};
 
 #[test]
 fn a_command_runs_beside_the_sandbox_and_lends_it_its_exit_code() {
@@ -51,6 +51,27 @@ fn the_environment_file_is_whole_private_and_quoted_for_the_shell() {
     running.signal(Signal::TERM);
     let served = running.wait();
     assert_eq!(served.code, Some(0), "{}", served.stderr);
+}
+
+#[test]
+fn an_environment_file_that_is_somebodys_stays_and_a_busy_port_is_the_callers_to_change() {
+    let bench = CliFixture::new();
+    let key = bench.key();
+    let key = key.to_str().unwrap();
+    let of_app = "export CHATLIFT_ENDPOINT=https://chat.example\nexport CHATLIFT_SDKAPPID=1\nexport CHATLIFT_IDENTIFIER=a\nexport CHATLIFT_SECRET_KEY=k\n";
+    bench.write("app.env", of_app);
+    for flags in [&["--secret-key-file", key, "--env-file", key][..], &["--env-file", "app.env"]] {
+        bench.call(&[&["sandbox", "--run", "true"], flags].concat()).run().exits(2).hints("--env-file");
+    }
+    assert_eq!((bench.read("app.env").as_str(), std::fs::read_to_string(key).unwrap().trim()), (of_app, KEY));
+    for _ in 0..2 {
+        assert_eq!(bench.call(&["sandbox", "--run", "true", "--env-file", "own.env"]).run().code, Some(0));
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    bench.call(&["sandbox", "--port", &port, "--run", "true"]).run().exits(2).because(&port).hints("--port");
+    let run = bench.call(&["sandbox", "--secret-key-file", "/dev/null", "--run", "true"]).run().exits(2);
+    assert!(!run.stderr.contains("chmod"), "{}", run.stderr);
 }
 
 #[test]

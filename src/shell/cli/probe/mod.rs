@@ -1,5 +1,6 @@
 //! `chatlift probe`: is everything right for a run? A line for each thing, and what helps where it isn't.
 
+mod file;
 mod sources;
 mod write;
 
@@ -46,6 +47,9 @@ pub(super) fn run(flags: &ProbeFlags) -> ExitMessage {
         Ok(writes) => writes,
         Err(word) => return word,
     };
+    if let Err(word) = file::judge(flags) {
+        return word;
+    }
     let mut probed = Probed { settings: sources::list(&flags.connection, &environment), ..Probed::default() };
     let looked = look(flags, writes.as_ref(), &mut probed);
     match (looked, shown(flags.json.as_deref(), &probed)) {
@@ -203,7 +207,7 @@ impl Steps<'_> {
             Verdict::Abort(reason) => refused(reason),
             Verdict::Reauthenticate => refused(self.signature_refused()),
             Verdict::Throttle(_) => later("the service is called too fast by others"),
-            Verdict::Retry | Verdict::ConnectFailed => later("no answer as documented"),
+            Verdict::Retry | Verdict::ConnectFailed => later("no valid answer"),
             Verdict::Accepted | Verdict::Reject | Verdict::Unknown => {
                 let hint = "look the code up in Tencent's list of error codes, or ask its support";
                 Check::bad(name, Exit::Stopped, format!("the service refuses the request ({code}{says})"), hint)

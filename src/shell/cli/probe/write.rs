@@ -20,6 +20,8 @@ use crate::shell::terminal::{print_stderr, quoted};
 
 /// What the check is called that a probe ends with early.
 const NAME: &str = "write";
+/// The name of the question whether deleting is switched on.
+const DELETION_ON: &str = "deletion_on";
 /// Answers that mean yes.
 const YES: [&str; 2] = ["y", "yes"];
 
@@ -51,7 +53,7 @@ pub(super) fn agreed(probe: &WriteProbe, flags: &ProbeFlags, connection: &Connec
         print_stderr(&words);
     }
     let names: Vec<String> = probe.names().iter().map(|name| quoted(name.as_str().as_bytes())).collect();
-    print_stderr(&format_args!("it makes these accounts, as far as the service takes them: {}", names.join(", ")));
+    print_stderr(&format_args!("it creates these accounts; the service may refuse some: {}", names.join(", ")));
     print_stderr(&match probe.cleanup {
         Cleanup::Leave => "they stay in the app: --delete would delete them",
         Cleanup::Delete => "it deletes them at the end; on paid plans these UserIDs can then not be imported for three months",
@@ -88,10 +90,13 @@ impl Steps<'_> {
         if is_cut {
             report.ended = Some(Halted::Stopped.into());
         }
-        probed.checks.extend(report.ended.take().map(|end| self.ended(end)));
-        let left_behind = report.left_behind.iter().map(|id| id.as_str().to_owned()).collect();
+        let ended = report.ended.take().map(|end| self.ended(end));
+        probed.checks.extend(ended.map(|check| if report.may_have_made { for_another_id(check) } else { check }));
+        let text = |ids: &[UserId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let (left_behind, perhaps_left_behind) = (text(&report.left_behind), text(&report.perhaps_left_behind));
         let questions = report.findings.into_iter().map(open_question).collect();
-        probed.written = Some(Written { id: probe.id.as_str().to_owned(), requests: report.requests, questions, left_behind });
+        probed.written =
+            Some(Written { id: probe.id.as_str().to_owned(), requests: report.requests, questions, left_behind, perhaps_left_behind });
     }
 
     /// The check that says why a probe ended early.
@@ -102,12 +107,12 @@ impl Steps<'_> {
                 Check::bad(command.name(), reason.class().into(), reason.to_string(), reason.hint())
             }
             WriteEnd::Halted(Halted::OutOfTime) => {
-                Check::bad(NAME, Exit::Stopped, "the questions took too long", "probe again with another id")
+                Check::bad(NAME, Exit::Stopped, "the questions took too long", "probe again with another UserID")
             }
-            WriteEnd::Halted(Halted::Stopped) => Check::bad(NAME, Exit::Stopped, "a signal came", "probe again with another id"),
+            WriteEnd::Halted(Halted::Stopped) => Check::bad(NAME, Exit::Stopped, "a signal came", "probe again with another UserID"),
             WriteEnd::Exists(id) => {
                 let found = format!("{} has an account already; nothing is written", quoted(id.as_str().as_bytes()));
-                Check::bad(NAME, Exit::UserError, found, "give an id that nobody has, in other case neither")
+                Check::bad(NAME, Exit::UserError, found, "choose a UserID that does not exist, in upper case or lower case")
             }
             WriteEnd::IdRefused(Refusal { code, info }) => {
                 let found = format!("the service does not take this UserID (code {code}: {info})");
@@ -117,11 +122,24 @@ impl Steps<'_> {
     }
 }
 
+/// A check that ended a probe early, with a remedy that can be followed: this UserID may have an account by then, and a probe never resumes.
+fn for_another_id(mut check: Check) -> Check {
+    const ANOTHER: &str = "probe again with another UserID";
+    let remedy = check.remedy.take().unwrap_or_default();
+    let another =
+        ["run the same command again", "the same command resumes", "the same command goes on after them", "probe again in a minute"]
+            .into_iter()
+            .fold(remedy, |remedy, words| remedy.replace(words, ANOTHER));
+    let is_said = another.contains(ANOTHER);
+    let another = if is_said { another } else { format!("{another}; then {ANOTHER}") };
+    Check { remedy: Some(another.trim_start_matches("; then ").to_owned()), ..check }
+}
+
 /// Resolves at the second signal; says at the first what that does.
 async fn second(mut stops: impl futures_util::Stream<Item = ()> + Unpin, is_stopped: &Cell<bool>) {
     stops.next().await;
     is_stopped.set(true);
-    print_stderr(&"stopping: what was made is put away if that is wanted; another signal (Ctrl-C) ends it at once");
+    print_stderr(&"stopping: with --delete, the new accounts are deleted first; another signal (Ctrl-C) ends it at once");
     stops.next().await;
 }
 
@@ -130,10 +148,17 @@ pub(super) fn last_word(written: &Written) -> ExitMessage {
     let asked = written.questions.iter().filter(|question| question.answer != "not_asked").count();
     let answered = written.questions.iter().filter(|question| ["yes", "no"].contains(&question.answer)).count();
     let why = format!("everything is right for a run, and {answered} of {} are answered", counted(asked as u64, "open question"));
-    let hint = if written.left_behind.is_empty() {
-        "import with --limit 100 first, and look at the results"
-    } else {
-        "delete what is left behind with the REST API account_delete, or leave it; then import with --limit 100 first"
+    let is_off = written.questions.iter().any(|question| question.question == DELETION_ON && question.answer == "no");
+    let hint = match (written.left_behind.is_empty(), is_off) {
+        (true, _) => "import with --limit 100 first, and look at the results",
+        (false, false) => {
+            "delete what is left behind with the REST API account_delete (the console must have deletion switched on), or leave it; then \
+             import with --limit 100 first"
+        }
+        (false, true) => {
+            "switch deletion on in the console first, then delete what is left behind with the REST API account_delete; or leave it; then \
+             import with --limit 100 first"
+        }
     };
     ExitMessage::new(Exit::Done, why, hint)
 }
@@ -162,7 +187,7 @@ fn named(question: &Question) -> (&'static str, String) {
         Question::Twin(TwinKind::SpaceBefore) => ("space_before_taken", "a UserID may begin with a space"),
         Question::Twin(TwinKind::SpaceBehind) => ("space_behind_taken", "a UserID may end with a space"),
         Question::TagKnown(tag) => return ("tag_known", format!("the app has the profile field {tag}")),
-        Question::DeletionOn => ("deletion_on", "deleting accounts is switched on"),
+        Question::DeletionOn => (DELETION_ON, "deleting accounts is switched on"),
     };
     (key, words.to_owned())
 }
