@@ -40,6 +40,10 @@ const UNUSED: Duration = Duration::from_millis(1_060);
 const UNUSED_IN_PEACE: Duration = Duration::from_millis(300);
 /// A process that has not asked for this long has no work.
 const NO_WORK: Duration = Duration::from_millis(600);
+/// So many answers in a row, with slots, are the end of a wait for the store. Chosen: one alone may be luck.
+const ANSWERS_OF_A_STORE: u32 = 2;
+/// Requests of this time are the pace that is told.
+const PACE_TIME: Duration = Duration::from_secs(1);
 /// A slot that is given back while it is in use should have this much of its second left, so that the next process hears of it in time.
 const HANDING_OVER: Duration = Duration::from_millis(350);
 
@@ -142,6 +146,10 @@ pub struct LeaseBook {
     waiting_since: Option<Instant>,
     /// Since when a request has been waiting for a lease.
     starved_since: Option<Instant>,
+    /// Answers since the last renewal that failed.
+    answers_in_row: u32,
+    /// When requests left within the last [`PACE_TIME`].
+    left: VecDeque<Instant>,
     /// The last answer's share.
     share: Option<u64>,
     store: StoreState,
@@ -210,6 +218,8 @@ impl LeaseBook {
             asked_at: None,
             waiting_since: None,
             starved_since: None,
+            answers_in_row: 0,
+            left: VecDeque::new(),
             share: None,
             store: StoreState::Generous,
             processes: 0,
@@ -245,6 +255,19 @@ impl LeaseBook {
         self.alone.uses
     }
 
+    /// Requests that left in the last second.
+    #[must_use]
+    pub fn pace(&self, now: Instant) -> u64 {
+        (self.left.len() - self.left.partition_point(|at| *at + PACE_TIME <= now)) as u64
+    }
+
+    fn leaves(&mut self, now: Instant) -> Departure {
+        let old = self.left.partition_point(|at| *at + PACE_TIME <= now);
+        self.left.drain(..old);
+        self.left.push_back(now);
+        Departure::Leaves
+    }
+
     /// Since when a request has been waiting for a lease.
     #[must_use]
     pub const fn starved_since(&self) -> Option<Instant> {
@@ -255,7 +278,11 @@ impl LeaseBook {
     pub fn room(&mut self, now: Instant) -> SlotRoom {
         self.asked_at = Some(now);
         let room = if self.is_leased(now) {
-            self.starved_since = None;
+            // A store that takes one renewal and refuses the next is no end of the wait. Who goes on alone begins anew after each lease.
+            let is_back = self.answers_in_row >= ANSWERS_OF_A_STORE && self.held() > 0;
+            if is_back || self.if_lost != IfLost::Wait {
+                self.starved_since = None;
+            }
             next(&self.slots, now)
         } else {
             self.alone_room(now)
@@ -312,7 +339,7 @@ impl LeaseBook {
     /// The request of this slot is about to be written. If it is void, its slot is given up.
     pub fn uses(&mut self, slot: Slot, now: Instant) -> Departure {
         if slot.generation == ALONE {
-            return if now < slot.usable_at + USED_WITHIN { Departure::Leaves } else { Departure::Void };
+            return if now < slot.usable_at + USED_WITHIN { self.leaves(now) } else { Departure::Void };
         }
         if slot.generation != self.generation || !self.is_leased(now) {
             self.gives_up(slot);
@@ -320,7 +347,8 @@ impl LeaseBook {
         }
         self.granted -= 1;
         self.written += 1;
-        Departure::Leaves
+        self.starved_since = None;
+        self.leaves(now)
     }
 
     /// The request of this slot is not written.
@@ -448,6 +476,7 @@ impl LeaseBook {
     pub fn renewed(&mut self, number: u64, answer: &Renewed, now: Instant) -> bool {
         let Some(asking) = self.asking.filter(|asking| asking.number == number) else { return false };
         (self.asking, self.entry) = (None, answer.entry);
+        self.answers_in_row = self.answers_in_row.saturating_add(1);
         let was_leased = self.is_leased(now);
         // Nothing can have been added since it was asked, so whatever is missing is all that there was.
         if answer.kept < self.held() {
@@ -466,7 +495,8 @@ impl LeaseBook {
         (self.share, self.processes) = (Some(answer.share), answer.processes);
         self.store = if self.held() >= asking.wanted { StoreState::Generous } else { StoreState::Scarce };
         self.hear(answer);
-        !was_leased || !answer.waits.is_empty() || self.pace.heard.is_some()
+        let is_back = self.starved_since.is_some() && self.answers_in_row == ANSWERS_OF_A_STORE;
+        !was_leased || is_back || !answer.waits.is_empty() || self.pace.heard.is_some()
     }
 
     /// The store knows of none of them: others may have them.
@@ -479,7 +509,7 @@ impl LeaseBook {
     /// The renewal with this number failed. What it gave back, or was granted, counts as spent.
     pub fn lost(&mut self, number: u64) {
         if self.asking.is_some_and(|asking| asking.number == number) {
-            (self.asking, self.store) = (None, StoreState::Lost);
+            (self.asking, self.store, self.answers_in_row) = (None, StoreState::Lost, 0);
             self.pace.is_untold |= std::mem::take(&mut self.pace.is_being_told);
         }
     }

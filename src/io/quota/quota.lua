@@ -16,6 +16,8 @@
 --      or  stale
 --      or  version or rate, the stored value, the given one
 local LEASE, SECOND, CLOSED = 500000, 1000000, 1500000
+-- After so long a silence of all that hold slots, time may not have passed: this clock may have been set forward.
+local SILENCE = 1000000
 -- What is added to a second, since requests of two machines travel differently long.
 local MARGIN = 8000
 -- How long the pace of others is known, how long the hash outlives its last call, and how long a turn lasts where there are more processes
@@ -36,9 +38,9 @@ local server = redis.call('INFO', 'server'):match('run_id:(%w+)') .. redis.call(
 local stored, flat = {}, redis.call('HGETALL', key)
 for at = 1, #flat, 2 do stored[flat[at]] = flat[at + 1] end
 
-local free, runs = {}, {}
+local free, runs, others_hold = {}, {}, false
 local function begin(opens_at)
-  redis.call('DEL', key)
+  runs = {}
   stored = { opens_at = text(opens_at) }
   for slot = 1, rate do free[slot] = opens_at end
 end
@@ -61,8 +63,21 @@ else
   end
 end
 
+for other, run in pairs(runs) do
+  others_hold = others_hold or (other ~= id and run.count > 0)
+end
+if others_hold and now - tonumber(stored.seen_at) > SILENCE then
+  free = {}
+  begin(now + CLOSED)
+end
+
 local own = runs[id] or { count = 0, number = -1, since = text(now) }
 if number <= own.number then return { 'stale' } end
+
+-- The first write is one that a server out of memory refuses, before anything has changed. Others that it allows (DEL, HDEL) would let
+-- all that follow pass.
+redis.call('HSET', key, 'seen_at', text(now))
+if not stored.seen_at then redis.call('DEL', key) end
 
 -- What a process holds whose lease is over may have been used until then.
 for other, run in pairs(runs) do

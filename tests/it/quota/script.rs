@@ -161,6 +161,50 @@ fn a_silent_process_loses_its_slots_a_second_and_a_half_after_its_last_word() {
     assert_eq!(slots(&say(&mut connection, &Call { number: 2, kept: 6, ..Call::default() })).0, 0);
 }
 
+/// The hash as if the server's clock had been set forward by so much.
+fn set_forward(connection: &mut Connection, micros: u64) {
+    let mut field = |name: &str, change: &dyn Fn(&str) -> String| {
+        let value: String = redis::cmd("HGET").arg(KEY).arg(name).query(connection).unwrap();
+        redis::cmd("HSET").arg(KEY).arg(name).arg(change(&value)).exec(connection).unwrap();
+    };
+    let earlier = |value: &str| (value.parse::<u64>().unwrap() - micros).to_string();
+    field("seen_at", &earlier);
+    field("run:a", &|run| {
+        let words: Vec<&str> = run.split(' ').collect();
+        [words[0], &earlier(words[1]), words[2], words[3], words[4]].join(" ")
+    });
+}
+
+#[test]
+fn a_clock_that_is_set_forward_frees_nothing_that_another_may_still_use() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    assert_eq!(slots(&say(&mut connection, &Call::default())).1, 6);
+    set_forward(&mut connection, 5_000_000);
+    // Who holds slots itself knows when it used them.
+    assert_eq!(slots(&say(&mut connection, &Call { number: 2, kept: 6, ..Call::default() })), (6, 0, 6, vec![]));
+    set_forward(&mut connection, 1_100_000);
+    let answer = say(&mut connection, &Call { process: "b", ..Call::default() });
+    assert_eq!((slots(&answer), &answer[7]), ((0, 6, 6, vec![1_500; 6]), &"1500".to_owned()));
+}
+
+#[test]
+fn a_server_that_is_out_of_memory_grants_nothing_even_if_a_lease_has_ended() {
+    let Some(server) = RedisServer::start("the script of the quota") else { return };
+    let mut connection = server.connection();
+    open(&mut connection);
+    say(&mut connection, &Call::default());
+    passes(Duration::from_millis(510));
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").exec(&mut connection).unwrap();
+    let before: Vec<String> = redis::cmd("HGETALL").arg(KEY).query(&mut connection).unwrap();
+    let words = ["1", "6", "b", "1", "0", "0", "6", "2000", "0", "0"];
+    let refused = redis::cmd("EVAL").arg(SCRIPT).arg(1).arg(KEY).arg(&words).exec(&mut connection).unwrap_err();
+    assert!(refused.to_string().contains("OOM"), "{refused}");
+    let after: Vec<String> = redis::cmd("HGETALL").arg(KEY).query(&mut connection).unwrap();
+    assert_eq!(before.len(), after.len(), "{after:?}");
+}
+
 #[test]
 fn shares_are_fair_and_what_one_leaves_goes_to_the_others() {
     let Some(server) = RedisServer::start("the script of the quota") else { return };
