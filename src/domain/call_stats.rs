@@ -69,7 +69,7 @@ pub struct QuotaStats {
     /// Processes that take part now, this one included, and the most at a time.
     pub processes: u64,
     pub most_processes: u64,
-    /// Requests per second that are this process's now.
+    /// Requests of this process that left in the last second.
     pub here_per_s: u64,
     /// How often the store was lost, and for how long in all.
     pub times_lost: u64,

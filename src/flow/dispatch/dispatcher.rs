@@ -241,19 +241,12 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             retries: stats.retries(),
             in_flight: self.scheduler.in_flight(),
             so_far: CallsSoFar {
-                limits: PerCommand::new(|command| self.allowed_per_s(command, &stats)),
+                limits: PerCommand::new(|command| self.gates[command].allowed_per_s()),
                 stats,
                 latency: std::mem::take(&mut self.recent_latency),
             },
         };
         self.flow.report(progress);
-    }
-
-    /// The requests per second that are allowed now, of a shared limit this process' own share.
-    fn allowed_per_s(&self, command: Command, stats: &CallStats) -> Option<f64> {
-        let share = stats.quota.filter(|_| command == stats.main).map(|quota| quota.here_per_s as f64);
-        let own = self.gates[command].allowed_per_s();
-        share.map_or(own, |share| Some(own.map_or(share, |own| own.min(share))))
     }
 
     /// The requests so far, with what the gates know of them.

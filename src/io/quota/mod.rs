@@ -44,6 +44,8 @@ struct Shared {
     books: PerCommand<Mutex<LeaseBook>>,
     limits: PerCommand<NonZeroU32>,
     if_lost: IfLost,
+    /// The store, for people.
+    store: StoreAddress,
     /// Wakes the sending loop.
     changed: Notify,
     /// Wakes the task.
@@ -60,6 +62,10 @@ struct Shared {
 struct QuotaState {
     /// Since when the store does not answer, and why.
     lost: Option<(Instant, String)>,
+    /// People know that it is lost.
+    is_told: bool,
+    /// It has answered at some time. If it never has, the first look has said so.
+    has_answered: bool,
     refusal: Option<QuotaRefusal>,
     times_lost: u64,
     lost_for: Duration,
@@ -84,6 +90,7 @@ impl Quota {
             books: PerCommand::new(book),
             limits,
             if_lost: settings.if_lost,
+            store: settings.store.clone(),
             changed: Notify::new(),
             kick: Notify::new(),
             closing: Notify::new(),
@@ -132,7 +139,7 @@ impl Quota {
         let lost_now = state.lost.map_or(Duration::ZERO, |(since, _)| now - since);
         let parts = self.shared.books.iter().map(|(_, book)| {
             let book = lock(book);
-            (book.held(), book.processes())
+            (book.pace(now), book.processes())
         });
         let (here_per_s, processes) = parts.max().unwrap_or_default();
         QuotaStats {
@@ -194,9 +201,13 @@ impl Shared {
                 let is_news = lock(&self.books[command]).renewed(number, &answer, now);
                 let mut state = self.state();
                 state.most_processes = state.most_processes.max(answer.processes);
+                let is_told = std::mem::take(&mut state.is_told) || !state.has_answered;
+                state.has_answered = true;
                 if let Some((since, _)) = state.lost.take() {
                     state.lost_for += now - since;
-                    tracing::info!("the quota's store answers again");
+                    if is_told {
+                        tracing::info!("the quota's store answers again");
+                    }
                 }
                 drop(state);
                 if is_news {
@@ -223,10 +234,24 @@ impl Shared {
                     state.times_lost += 1;
                 }
                 let since = state.lost.take().map_or(now, |(since, _)| since);
+                if now >= since + TOLD_AFTER && state.has_answered && !state.is_told {
+                    state.is_told = true;
+                    tracing::warn!("{}", lost_words(&self.store, self.if_lost, &why));
+                }
                 state.lost = Some((since, why));
             }
         }
     }
+}
+
+/// What is said of a store that does not answer.
+#[must_use]
+pub fn lost_words(store: &StoreAddress, if_lost: IfLost, why: &str) -> String {
+    let then = match if_lost {
+        IfLost::Wait => "nothing is sent until it answers".to_owned(),
+        IfLost::Alone(per_s) => format!("until it answers, at most {per_s} requests/s are sent (--quota-lost)"),
+    };
+    format!("the quota's store {store} does not answer ({why}): {then}")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -54,6 +54,10 @@ pub enum QuotaRefusal {
     Password(String),
     #[error("the quota's store does not allow the script: {0}")]
     Forbidden(String),
+    #[error("the quota's store has no such database: {0}")]
+    NoDatabase(String),
+    #[error("the key {0} in the quota's store holds something else")]
+    WrongType(String),
     #[error("the certificate of the quota's store is not trusted: {0}")]
     Untrusted(String),
     #[error("another version of the quota is in use: {stored} there, {own} here")]
@@ -100,7 +104,7 @@ impl Store {
             };
             let end = match end {
                 Ok(Ok(value)) => read(&value, command),
-                Ok(Err(error)) => Err(judged(&error)),
+                Ok(Err(error)) => Err(judged(&error, &arguments.key)),
                 Err(_) => Err(QuotaError::Lost(NO_ANSWER.to_owned())),
             };
             Answered { command, number, end }
@@ -248,18 +252,27 @@ fn untrusted(error: &RedisError) -> Option<String> {
     error.to_string().split_once("invalid peer certificate: ").map(|(_, why)| why.to_owned())
 }
 
-fn judged(error: &RedisError) -> QuotaError {
+/// What servers say when a user may not run a command inside a script, in their versions' words; it has no code of its own.
+const FORBIDDEN_IN_SCRIPT: [&str; 3] = ["The user executing the script can't", "ACL failure in script", "NOPERM"];
+
+/// What an error means for the process; the call concerned this key.
+fn judged(error: &RedisError, key: &str) -> QuotaError {
     if let Some(why) = untrusted(error) {
         return QuotaRefusal::Untrusted(why).into();
     }
     let says = || error.detail().unwrap_or_default().to_owned();
+    let words = error.to_string();
     match (error.kind(), error.code()) {
+        _ if FORBIDDEN_IN_SCRIPT.iter().any(|forbidden| words.contains(forbidden)) => QuotaRefusal::Forbidden(words).into(),
+        _ if words.contains("DB index is out of range") => QuotaRefusal::NoDatabase(words).into(),
+        _ if words.contains("WRONGTYPE") => QuotaRefusal::WrongType(key.to_owned()).into(),
+        _ if words.contains("NOAUTH") => QuotaRefusal::Password(words).into(),
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             QuotaRefusal::Password(if says().is_empty() { error.to_string() } else { says() }).into()
         }
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) | (_, Some("WRONGTYPE")) => QuotaRefusal::Forbidden(error.to_string()).into(),
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => QuotaRefusal::Forbidden(words).into(),
         _ if error.is_timeout() => QuotaError::Lost(NO_ANSWER.to_owned()),
-        _ => QuotaError::Lost(error.to_string()),
+        _ => QuotaError::Lost(words),
     }
 }
 

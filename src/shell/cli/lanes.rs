@@ -77,16 +77,25 @@ impl Lanes {
 
     /// The rate for new records in requests per second.
     pub(super) fn main_rate(&self) -> Rate {
+        self.rates[self.main_command()]
+    }
+
+    /// The API of which a run makes most requests.
+    pub(super) const fn main_command(&self) -> Command {
         match self.scope {
-            ImportScope::Everything => self.lane_rate(),
-            ImportScope::ProfilesOnly => self.rates[Command::PortraitSet],
+            ImportScope::Everything => self.lane_command(),
+            ImportScope::ProfilesOnly => Command::PortraitSet,
         }
     }
 
     fn lane_rate(&self) -> Rate {
+        self.rates[self.lane_command()]
+    }
+
+    const fn lane_command(&self) -> Command {
         match self.lane {
-            Lane::Single | Lane::FellBack => self.rates[Command::AccountImport],
-            Lane::Batch(_) => self.rates[Command::MultiaccountImport],
+            Lane::Single | Lane::FellBack => Command::AccountImport,
+            Lane::Batch(_) => Command::MultiaccountImport,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Determines the shared quota: the store with its password, the key, and the limits.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::flags::{QuotaFlags, QuotaLostFlag, QuotaRateFlag};
-use super::secret::read_secret;
+use super::secret::read_password;
 use super::settings::{Environment, variable};
 use crate::domain::command::{Command, PerCommand};
 use crate::io::gate::Rate;
@@ -70,6 +71,7 @@ pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage>
             Ok(None)
         };
     };
+    makes_sense(flags)?;
     let mut store = parse(text, from)?;
     match (&store.password, given.password_file) {
         (Some(_), _) if from != UrlSource::Variable => {
@@ -82,12 +84,54 @@ pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage>
             return Err(ExitMessage::yours(format!("{VARIABLE} and --quota-password-file both hold a password"), "give one of them"));
         }
         (Some(_) | None, None) => {}
-        (None, Some(file)) => store.password = Some(read_secret(file)?),
+        (None, Some(file)) => store.password = Some(read_password(file)?),
+    }
+    if store.user.is_some() && store.password.is_none() {
+        return Err(ExitMessage::yours(
+            format!("{} names a user, and there is no password", from.name()),
+            format!(
+                "if it is a password, it stands behind a colon: redis://:PASSWORD@HOST:PORT/DB, in {VARIABLE} alone; else give \
+                     --quota-password-file FILE"
+            ),
+        ));
     }
     if store.transport == Transport::Tls {
         store.ca_pem = given.ca_pem.cloned();
     }
     Ok(Some(QuotaChoice { store, key: flags.quota_key.clone(), rates: flags.quota_rate.clone(), lost: flags.quota_lost }))
+}
+
+/// Whether what is said of a quota can be meant.
+fn makes_sense(flags: &QuotaFlags) -> Result<(), ExitMessage> {
+    let rates = &flags.quota_rate;
+    if let Some((_, twice)) = rates.iter().enumerate().find(|(place, given)| rates[..*place].iter().any(|other| other.api == given.api)) {
+        let api = twice.api.name();
+        return Err(ExitMessage::yours(format!("--quota-rate names {api} twice"), format!("give --quota-rate {api}=N once")));
+    }
+    if flags.quota_key.as_ref().is_some_and(|key| key.trim().is_empty()) {
+        return Err(ExitMessage::yours("--quota-key is empty", "leave it out: the default has the app's number"));
+    }
+    let Some(QuotaLostFlag(share)) = flags.quota_lost else { return Ok(()) };
+    if let Some(given) = rates.iter().find(|given| given.per_s < share) {
+        let (api, limit) = (given.api.name(), given.per_s);
+        return Err(ExitMessage::yours(
+            format!("--quota-lost share={share} is more than all may send together: {api} has {limit} requests/s"),
+            format!("give a part of it, such as share={}", limit.get().div_ceil(4)),
+        ));
+    }
+    let most = Command::ALL.map(|command| rate_of(rates, command)).into_iter().max();
+    match most.filter(|most| *most < share) {
+        Some(most) => Err(ExitMessage::yours(
+            format!("--quota-lost share={share} is more than all may send together: no API has more than {most} requests/s"),
+            "give the part of this process alone",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The requests per second that all may send together.
+fn rate_of(given: &[QuotaRateFlag], command: Command) -> NonZeroU32 {
+    given.iter().find(|given| given.api == command).map_or(command.spec().calls_per_s, |given| given.per_s)
 }
 
 /// What a forecast is told of a shared limit, offline.
@@ -150,14 +194,10 @@ pub(super) fn allows(flag: &str, rate: Option<Rate>) -> Result<(), ExitMessage> 
 impl QuotaChoice {
     /// The quota of this app.
     pub(super) fn settings(&self, sdkappid: u64) -> QuotaSettings {
-        let limit = |command: Command| {
-            let given = self.rates.iter().rev().find(|given| given.api == command);
-            given.map_or(command.spec().calls_per_s, |given| given.per_s)
-        };
         QuotaSettings {
             store: self.store.clone(),
             key: self.key.clone().unwrap_or_else(|| format!("chatlift:{{{sdkappid}}}")),
-            limits: PerCommand::new(limit),
+            limits: PerCommand::new(|command| rate_of(&self.rates, command)),
             if_lost: self.lost.map_or(IfLost::Wait, |QuotaLostFlag(per_s): QuotaLostFlag| IfLost::Alone(per_s)),
         }
     }
@@ -181,11 +221,7 @@ pub(super) fn first_look(settings: &QuotaSettings) -> Result<(), ExitMessage> {
         }
         Err(QuotaError::Refused(refusal)) => Err(refused(&refusal, "nothing was sent")),
         Err(QuotaError::Lost(why)) => {
-            let then = match settings.if_lost {
-                IfLost::Wait => "nothing is sent until it answers".to_owned(),
-                IfLost::Alone(per_s) => format!("until it answers, at most {per_s} requests/s are sent (--quota-lost)"),
-            };
-            tracing::warn!("the quota's store {} does not answer ({why}): {then}", settings.store);
+            tracing::warn!("{}", quota::lost_words(&settings.store, settings.if_lost, &why));
             Ok(())
         }
     }
@@ -200,6 +236,10 @@ pub(super) fn refused(refusal: &QuotaRefusal, so_far: &str) -> ExitMessage {
         QuotaRefusal::Untrusted(_) => {
             "--ca-file takes the certificate that signed it; the machine's are trusted too without that flag".to_owned()
         }
+        QuotaRefusal::NoDatabase(_) => {
+            "the number behind the last slash of the URL is the database; servers usually have 0 to 15".to_owned()
+        }
+        QuotaRefusal::WrongType(_) => "another program uses this key: give another --quota-key PREFIX, or another database".to_owned(),
         QuotaRefusal::Forbidden(_) => "docs/QUOTA.md lists what the user of the store must be allowed to do".to_owned(),
         QuotaRefusal::Version { .. } => "use the same version of chatlift everywhere, or another --quota-key".to_owned(),
         QuotaRefusal::Rate { api, stored, .. } => {

@@ -19,6 +19,18 @@ const MAX_BYTES: usize = 4096;
 /// # Errors
 /// An [`ExitMessage`] with exit code 2 if the file is unreadable, readable by others, empty, or not a key.
 pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
+    parse(&format!("the key file {}", path.display()), &read_alone(path)?)
+}
+
+/// Reads a password from a file that nobody else may read. It may be of any characters: one line, as it is.
+///
+/// # Errors
+/// As [`read_secret`]'s.
+pub(super) fn read_password(path: &Path) -> Result<SecretString, ExitMessage> {
+    parse_line(&format!("the key file {}", path.display()), &read_alone(path)?)
+}
+
+fn read_alone(path: &Path) -> Result<Vec<u8>, ExitMessage> {
     use std::os::unix::fs::PermissionsExt;
     if looks_like_key(path) {
         return Err(ExitMessage::yours(
@@ -33,8 +45,7 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, ExitMessage> {
             if metadata.is_file() { format!("chmod 600 {}", file_word(path)) } else { "name a file that only you can read".to_owned() };
         return Err(ExitMessage::yours(format!("the key file {} can be read by others", path.display()), hint));
     }
-    let bytes = small::read(path).map_err(|why| cannot_read("the key file", path, &why))?;
-    parse(&format!("the key file {}", path.display()), &bytes)
+    small::read(path).map_err(|why| cannot_read("the key file", path, &why))
 }
 
 /// Whether the path looks like the key itself, which no message may show then. Tencent's keys are 64 hexadecimal digits.
@@ -79,6 +90,19 @@ pub(super) fn parse(place: &str, bytes: &[u8]) -> Result<SecretString, ExitMessa
     Ok(text.into())
 }
 
+/// Returns the one line of `bytes`, without a BOM and its line end.
+fn parse_line(place: &str, bytes: &[u8]) -> Result<SecretString, ExitMessage> {
+    let refused = |what: &str| Err(ExitMessage::yours(format!("{place} does not hold one line: {what}"), "put the password alone into it"));
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0')) else { return refused("it is not UTF-8") };
+    let line = text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
+    match line {
+        "" => refused("it is empty"),
+        line if line.contains(['\n', '\r']) => refused("it holds several"),
+        line if line.len() > MAX_BYTES => refused(&format!("it has more than {MAX_BYTES} bytes")),
+        line => Ok(line.into()),
+    }
+}
+
 /// Quotation marks that people and word processors put around a value.
 const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '‘', '’', '«', '»'];
 
@@ -114,6 +138,19 @@ mod tests {
         let base64 = "QUJDREVGR0g=";
         assert_eq!(parse("it", base64.as_bytes()).unwrap().expose_secret(), base64);
         assert_eq!(parse("it", b"a/b+c=d").unwrap().expose_secret(), "a/b+c=d", "a name contains no slash");
+    }
+
+    #[test]
+    fn a_password_is_its_line_as_it_is() {
+        for password in ["one two", " spaces around ", "\"quoted\"", "NAME=value", "päss wörd"] {
+            for (before, after) in [("", ""), ("\u{feff}", "\r\n"), ("", "\n")] {
+                let read = parse_line("it", format!("{before}{password}{after}").as_bytes()).unwrap();
+                assert_eq!(read.expose_secret(), password);
+            }
+        }
+        for wrong in [&b""[..], b"\n", b"one\ntwo", b"a\0b", b"\xff\xfea\0"] {
+            assert!(parse_line("it", wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

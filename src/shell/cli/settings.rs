@@ -138,7 +138,7 @@ impl Connection {
         // What is wrong is told before what is missing.
         let (rate, ca_pem) = (sources.rate(is_loopback)?, sources.ca_pem()?);
         Ok(Self {
-            quota: sources.quota(rate, ca_pem.as_ref())?,
+            quota: if flags.sandbox { sources.no_quota()? } else { sources.quota(rate, ca_pem.as_ref())? },
             rate,
             headroom: sources.headroom()?,
             in_flight: sources.in_flight()?,
@@ -311,6 +311,14 @@ impl Sources<'_> {
         let Some(path) = given.or_else(|| self.config.ca_file.clone()) else { return Ok(None) };
         let pem = small::read(&path).map_err(|why| cannot_read("the CA file", &path, &why))?;
         Ok(Some(pem))
+    }
+
+    /// A rehearsal inside this process draws on nothing that is shared.
+    fn no_quota(&self) -> Result<Option<QuotaChoice>, ExitMessage> {
+        if self.flags.quota.quota.is_some() || self.config.quota.is_some() || self.variable(quota::VARIABLE)?.is_some() {
+            tracing::info!("a rehearsal with --sandbox leaves the quota alone: the limit is not shared");
+        }
+        Ok(None)
     }
 
     fn quota(&self, rate: Option<Rate>, ca_pem: Option<&Vec<u8>>) -> Result<Option<QuotaChoice>, ExitMessage> {

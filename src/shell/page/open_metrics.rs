@@ -72,7 +72,7 @@ pub(super) fn text(page: &RunPage, now: Instant) -> String {
     out.gauge("chatlift_rows_done", "Rows that have their outcome.", page.rows_done as f64);
     if let Some(quota) = figures.traffic().quota {
         out.gauge("chatlift_quota_runs", "Runs that share the limit now.", quota.processes as f64);
-        out.gauge("chatlift_quota_here", "Requests a second that are this run's now.", quota.here_per_s as f64);
+        out.gauge("chatlift_quota_here", "Requests of this run in the last second.", quota.here_per_s as f64);
         out.gauge("chatlift_quota_lost_seconds", "How long the store of the shared limit was lost.", quota.lost_for.as_secs_f64());
     }
     if let Some(rows) = page.rows_total {

@@ -55,6 +55,7 @@ while time.monotonic() < ends:
     quota.permit()
     service.request("POST", path % (os.environ["APP"], os.environ["USERSIG"], number), json.dumps({"UserID": "backend%d" % number}))
     assert json.loads(service.getresponse().read())["ErrorCode"] == 0
+quota.close()
 print(number)
 "#;
 

@@ -111,6 +111,56 @@ fn a_lost_store_is_an_outage_of_no_row() {
 }
 
 #[test]
+fn a_store_out_of_memory_is_an_outage_for_each_of_two_runs() {
+    let Some(store) = RedisServer::start("a store out of memory") else { return };
+    let (service, benches) = (Service::new(), benches::<2>());
+    let (url, endpoint) = (store.url(), service.sandbox.endpoint());
+    let import =
+        |bench| CliFixture::quiet_import_into(bench, "users.csv", &endpoint).args(&["--quota", &url, "--max-outage", "2s"]).start();
+    let running = benches.each_ref().map(import);
+    service.gets(LIMIT / 2);
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").exec(&mut store.connection()).unwrap();
+    for running in running {
+        let run = running.wait().exits(4).because("the quota's store was lost for longer than --max-outage");
+        assert!(run.stderr.contains("does not answer (") && run.stderr.contains("nothing is sent until it answers"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_store_that_forbids_the_script_or_lacks_the_database_is_no_outage() {
+    let Some(store) = RedisServer::start("a store that refuses") else { return };
+    let mut connection = store.connection();
+    let (service, bench) = (Service::new(), CliFixture::with_users(3));
+    let import = |url: &str| bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).env("CHATLIFT_QUOTA", url).run();
+    for command in ["info", "time", "hgetall", "hset", "pexpire", "evalsha"] {
+        redis::cmd("ACL")
+            .arg(&["SETUSER", "app", "reset", "on", ">secret", "~*", "+@all", &format!("-{command}")])
+            .exec(&mut connection)
+            .unwrap();
+        let run = import(&format!("redis://app:secret@127.0.0.1:{}/0", store.port())).exits(2);
+        run.because("the quota's store does not allow the script").hints("docs/QUOTA.md");
+    }
+    import(&format!("redis://127.0.0.1:{}/99", store.port())).exits(2).because("no such database").hints("database");
+    let key = format!("chatlift:{{{SDKAPPID}}}:account_import");
+    redis::cmd("DEL").arg(&key).exec(&mut connection).unwrap();
+    redis::cmd("SET").arg(&key).arg("something").exec(&mut connection).unwrap();
+    import(&store.url()).exits(2).because(&format!("the key {key} in the quota's store holds something else")).hints("--quota-key");
+    assert_eq!(service.arrivals().len(), 0);
+}
+
+#[test]
+fn a_password_that_is_set_in_mid_run_ends_it() {
+    let Some(store) = RedisServer::start("a store that gets a password") else { return };
+    let (service, [bench]) = (Service::new(), benches());
+    let running = start(&bench, &service, &store.url());
+    service.gets(LIMIT / 4);
+    let mut connection = store.connection();
+    redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("the-passphrase").exec(&mut connection).unwrap();
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec(&mut connection).unwrap();
+    running.wait().exits(2).because("refuses name or password").hints("--quota-password-file");
+}
+
+#[test]
 fn without_its_store_a_run_goes_on_alone_if_it_may() {
     let Some(mut store) = RedisServer::start("a run that goes on alone") else { return };
     let (service, [bench]) = (Service::new(), benches());

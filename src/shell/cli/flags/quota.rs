@@ -1,6 +1,6 @@
 //! The flags of a limit that several processes share.
 
-use std::num::NonZeroU32;
+use std::num::{IntErrorKind, NonZeroU32, ParseIntError};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -62,5 +62,8 @@ impl FromStr for QuotaLostFlag {
 }
 
 fn per_second(text: &str) -> Result<NonZeroU32, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is no number of requests a second, which is at least 1"))
+    text.trim().parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => format!("{text} is too large: no API takes so many requests a second"),
+        _ => format!("{text:?} is no number of requests a second, which is at least 1"),
+    })
 }

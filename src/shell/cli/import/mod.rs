@@ -299,9 +299,11 @@ fn on_progress(
 
 /// Says what is about to happen, and what may get in its way.
 fn announce(job: &ImportJob, (input, header): (&OpenInput, &Header), journal: &Journal<OsDisk>, client: &ServiceClient) {
-    let rate = match job.lanes.main_rate() {
-        Rate::PerSecond(rate) => format!("at most {rate} requests/s"),
-        Rate::Unlimited => "without a limit".to_owned(),
+    let shared = client.quota.as_ref().map(|quota| quota.limits[job.lanes.main_command()]);
+    let rate = match (job.lanes.main_rate(), shared) {
+        (Rate::PerSecond(rate), Some(shared)) => format!("at most {} requests/s of the {shared} that the quota shares", rate.min(shared)),
+        (Rate::PerSecond(rate), None) => format!("at most {rate} requests/s"),
+        (Rate::Unlimited, _) => "without a limit".to_owned(),
     };
     let (lane, from) = (run::lane_words(job.lanes.lane), run::resumed_words(journal.settled().rows));
     let (file, target, results) = (job.typed.input.file.display(), &client.target, job.paths.results.display());
