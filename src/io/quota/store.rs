@@ -266,7 +266,8 @@ fn judged(error: &RedisError, key: &str) -> QuotaError {
         _ if FORBIDDEN_IN_SCRIPT.iter().any(|forbidden| words.contains(forbidden)) => QuotaRefusal::Forbidden(words).into(),
         _ if words.contains("DB index is out of range") => QuotaRefusal::NoDatabase(words).into(),
         _ if words.contains("WRONGTYPE") => QuotaRefusal::WrongType(key.to_owned()).into(),
-        _ if words.contains("NOAUTH") => QuotaRefusal::Password(words).into(),
+        // Of a long call, servers say it in other words than NOAUTH.
+        _ if words.contains("NOAUTH") || words.contains("unauthenticated") => QuotaRefusal::Password(words).into(),
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             QuotaRefusal::Password(if says().is_empty() { error.to_string() } else { says() }).into()
         }

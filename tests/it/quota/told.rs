@@ -49,7 +49,7 @@ fn the_first_lines_the_summary_and_the_metrics_tell_of_a_quota() {
     assert!(run.stderr.contains(&shared), "{}", run.stderr);
     assert_eq!(run.summary["quota"]["max_runs"], 1);
     assert!(bench.read("metrics.prom").contains("chatlift_quota_runs{"), "{}", bench.read("metrics.prom"));
-    let run = import().args(&["--restart", "--quota", &store.url(), "--quota-rate", "account_import=40"]).run();
+    let run = import().args(&["--restart", "--quota", &store.url(), "--quota-rate", "account_import=40", "--quota-key", "other"]).run();
     // The least of what bounds the run is named.
     assert!(run.stderr.contains("at most 40 requests/s of the 40 that the quota shares"), "{}", run.stderr);
     // Without one, nothing speaks of it.
