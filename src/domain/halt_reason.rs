@@ -140,7 +140,7 @@ impl HaltReason {
                  column no more, then run the same command again"
             }
             Self::Untrusted => {
-                "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's, give its CA with --ca-file"
+                "something may be listening in: check --region or --endpoint; if the certificate is your own proxy's or test service's, trust it or its CA with --ca-file CERTIFICATE"
             }
             Self::ProxyPassword => {
                 "give the proxy's user name and password in CHATLIFT_PROXY (http://NAME:PASSWORD@HOST:PORT), or the name in --proxy and the \

@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
@@ -127,10 +128,60 @@ fn is_ca_as_server(why: &CertificateError) -> bool {
     matches!(why, CertificateError::Other(_)) && format!("{why:?}").contains("CaUsedAsEndEntity")
 }
 
+/// First second that has no date of four digits in its year: 10000-01-01.
+const DATES_END: u64 = 253_402_300_800;
+
 /// Why a certificate is not trusted, in words.
 pub(super) fn words(why: &CertificateError) -> String {
-    if is_ca_as_server(why) {
-        return "the server shows a certificate that signs itself or others (CA:TRUE) and is not in the --ca-file".to_owned();
+    match why {
+        _ if is_ca_as_server(why) => {
+            "the server shows a certificate that signs itself or others (CA:TRUE), and no --ca-file has it".to_owned()
+        }
+        CertificateError::UnknownIssuer => "nobody that this machine or a --ca-file trusts has signed it".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => format!("it expired on {}", day(not_after.as_secs())),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("it is valid from {} on only; is this machine's clock right?", day(not_before.as_secs()))
+        }
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "it has no name of a server (no subjectAltName): make it with one (openssl req -addext subjectAltName=DNS:NAME or =IP:ADDRESS)"
+                .to_owned()
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let names: Vec<&str> = presented.iter().map(|name| plain(name)).collect();
+            format!("it has the name {}, not {}", names.join(", "), expected.to_str())
+        }
+        other => other.to_string(),
     }
-    why.to_string()
+}
+
+/// The day of a UNIX time, in UTC.
+fn day(seconds: u64) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.min(DATES_END - 1));
+    humantime::format_rfc3339_seconds(time).to_string().chars().take("2000-01-01".len()).collect()
+}
+
+/// A name of a certificate without what the library puts around it: `DnsName("example.org")`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_refused_in_words_with_dates_and_plain_names() {
+        let check = |why: CertificateError, expected: &str| assert_eq!(words(&why), expected);
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        check(CertificateError::ExpiredContext { time: at(1), not_after: at(0) }, "it expired on 1970-01-01");
+        let far = CertificateError::NotValidYetContext { time: at(1), not_before: at(u64::MAX) };
+        check(far, "it is valid from 9999-12-31 on only; is this machine's clock right?");
+        let named = |presented: &[&str]| CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("chat.example").unwrap(),
+            presented: presented.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        check(named(&["DnsName(\"example.org\")", "IpAddress(127.0.0.1)"]), "it has the name example.org, 127.0.0.1, not chat.example");
+        assert!(words(&named(&[])).contains("no subjectAltName"));
+    }
 }

@@ -1,5 +1,7 @@
 //! `chatlift probe`: whether everything is right for a run, with a remedy where it isn't.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -137,10 +139,46 @@ fn settings_that_are_wrong_and_a_service_that_is_not_there_are_told_in_time() {
 }
 
 #[test]
+fn a_server_without_tls_is_told_in_words() {
+    let bench = CliFixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(2) {
+            let mut stream = stream.unwrap();
+            // The first one is only opened.
+            if stream.read(&mut [0; 2_048]).is_ok_and(|read| read > 0) {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        }
+    });
+    probe(&bench, &endpoint).run().exits(4).because("does not speak TLS");
+}
+
+/// A flag that does nothing without another one is refused; a configuration file may have it for the runs that have the other one.
+#[test]
+fn a_flag_of_no_use_alone_is_refused_on_the_command_line_and_left_alone_in_a_file() {
+    let bench = CliFixture::with_users(1);
+    for flags in [
+        &["probe", "--sandbox", "--profile", "Gender"][..],
+        &["import", "users.csv", "--sandbox", "--status-anywhere"],
+        &["import", "users.csv", "--sandbox", "--status-host", "a.b"],
+        &["import", "users.csv", "--sandbox", "--status", "127.0.0.1:0", "--status-host", "a b"],
+    ] {
+        let run = bench.call(flags).run();
+        assert_eq!((run.code, bench.path("users.results.csv").exists()), (Some(2), false), "{}", run.stderr);
+    }
+    bench.write("chatlift.toml", "status-host = [\"a.b:80\"]\nstatus-anywhere = true\n[profile]\nGender = \"gender\"\n");
+    bench.call(&["probe", "--sandbox", "--config", "chatlift.toml"]).run().exits(0);
+    bench.write("chatlift.toml", "status-host = [\"a.b:80\"]\nstatus-anywhere = true\n");
+    bench.call(&["import", "users.csv", "--sandbox", "--config", "chatlift.toml"]).run().exits(0);
+}
+
+#[test]
 fn a_service_that_never_answers_is_waited_for_no_longer_than_ten_seconds() {
     let bench = CliFixture::new();
     let server = Server::new(|_| acts([]).after(Duration::from_secs(20)));
     let began = Instant::now();
-    probe(&bench, &server.endpoint()).args(&["--timeout", "1.5"]).run().exits(4).because("no answer in time");
+    probe(&bench, &server.endpoint()).args(&["--timeout", "1.5"]).run().exits(4).because("no valid answer (time-out)");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

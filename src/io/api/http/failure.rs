@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use rustls::InvalidMessage;
+
 use super::announced_body::CarriedBy;
 use crate::domain::verdict::CallOutcome;
 use crate::io::api::proxy::ProxyError;
@@ -16,7 +18,11 @@ pub(super) fn failed(error: &reqwest::Error, carried: CarriedBy) -> CallOutcome 
     if let Some(status) = refused_by_proxy(error) {
         return CallOutcome::ProxyRefused { status };
     }
-    let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
+    let why = match error {
+        _ if error.is_timeout() => "no answer in time".to_owned(),
+        _ if is_no_tls(error) => "the server does not speak TLS at this port: is it an http:// address?".to_owned(),
+        _ => innermost(error),
+    };
     match carried {
         CarriedBy::Not | CarriedBy::Void => CallOutcome::Unreached { why },
         CarriedBy::First | CarriedBy::Again => CallOutcome::Lost { why },
@@ -49,6 +55,11 @@ fn untrusted(error: &reqwest::Error) -> Option<String> {
         Some(rustls::Error::InvalidCertificate(why)) => Some(tls::words(why)),
         Some(_) | None => None,
     })
+}
+
+/// Whether what came during the handshake is nothing of TLS.
+fn is_no_tls(error: &reqwest::Error) -> bool {
+    causes(error).any(|inner| matches!(inner.downcast_ref(), Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))))
 }
 
 /// The proxy's status if it refuses this client for good: it wants a password, or does not allow connections to the service.
