@@ -32,6 +32,8 @@ pub fn is_for_one_run(flag: &str) -> bool {
     FOR_ONE_RUN.contains(&flag)
 }
 
+/// Flags of no use without another one. A file may have them all the same, for the runs that have the other one.
+const NEEDED: [(&str, &str); 3] = [("status-host", "status"), ("status-anywhere", "status"), ("profile", "write")];
 /// The flag that names a program.
 const RUNS_PROGRAM: &str = "on-end";
 /// The names of what speaks of no setting.
@@ -201,6 +203,9 @@ impl ConfigFile {
 
     fn flags_of(&self, key: &str, value: &Value) -> Result<Vec<String>, ExitMessage> {
         let Some(arg) = self.command.get_arguments().find(|arg| arg.get_long() == Some(key)) else { return Ok(Vec::new()) };
+        if NEEDED.iter().any(|(flag, other)| *flag == key && self.lacks(other)) {
+            return Ok(Vec::new());
+        }
         let is_switch = matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::Count);
         let is_repeatable = matches!(arg.get_action(), ArgAction::Append);
         let takes_none = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
@@ -213,6 +218,12 @@ impl ConfigFile {
             value if !is_switch => Ok(vec![self.flag(key, value)?]),
             _ => Err(self.not_taken(key)),
         }
+    }
+
+    /// Whether neither the command line nor the file has a flag that the command knows.
+    fn lacks(&self, flag: &str) -> bool {
+        let is_known = self.command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+        is_known && !self.values.contains_key(flag) && self.typed.value_source(flag) != Some(ValueSource::CommandLine)
     }
 
     fn flag(&self, key: &str, value: &Value) -> Result<String, ExitMessage> {

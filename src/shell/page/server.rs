@@ -73,7 +73,7 @@ impl Hosts {
         }
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');
         match name.parse::<IpAddr>() {
-            Ok(address) => address == self.address || self.anywhere == Anywhere::Allowed,
+            Ok(address) => address == self.address || self.anywhere == Anywhere::Allowed || self.is_named(name),
             Err(_) if name.eq_ignore_ascii_case("localhost") => local.is_loopback() || self.is_named(name),
             Err(_) => self.is_named(name),
         }

@@ -18,7 +18,7 @@ pub struct ProbeFlags {
     pub write: Option<String>,
     /// With --write: find out whether the app has this tag of the profile; a column behind it, as `import` takes one, is not read
     /// (repeatable)
-    #[arg(long, value_name = "TAG", value_parser = probed_tag, help_heading = "Finding out more")]
+    #[arg(long, value_name = "TAG", value_parser = probed_tag, requires = "write", help_heading = "Finding out more")]
     pub profile: Vec<Tag>,
     /// With --write: find out whether deleting is switched on, and delete the accounts that it has made. On paid plans a deleted UserID
     /// cannot be imported again for three months, so take a new one each time
