@@ -146,7 +146,7 @@ fn fix_rejects(given: EndedRun) -> String {
 fn nothing_to_do(given: EndedRun) -> String {
     let (results, flags) = (&given.paths.results, given.flags);
     if input::is_stream(&flags.input.file) {
-        return format!("nothing is left to do; {} has the outcomes", results.display());
+        return format!("nothing is left to do; {} has the results", results.display());
     }
     let command = CommandLine::new("audit").file(&flags.input.file).with("results", results).reading(&flags.input);
     format!("nothing is left to do; {command} proves it row by row")

@@ -162,7 +162,7 @@ impl fmt::Display for StateReport {
             writeln!(f, "tags        {}", names.join(", "))?;
         }
         if self.about.is_importing {
-            writeln!(f, "import      begun and not finished: everything is in doubt until it is")?;
+            writeln!(f, "import      started and not finished: all results are unknown until it is")?;
         }
         for run in &self.runs {
             writeln!(f, "run {:<7} {run}", run.number)?;

@@ -167,7 +167,11 @@ fn reason_view(reason: &Reason, examples: Examples) -> ReasonView {
     };
     let rows = if examples == Examples::Shown { &reason.rows.first[..] } else { &[] };
     let example = |row: &RejectedRow| [&row.row, &row.line, &row.user_id, &row.reason].map(|text| shown(text));
-    let words = if words.is_empty() { "no reason is given".to_owned() } else { words };
+    let words = match reason.status.as_str() {
+        _ if !words.is_empty() => words,
+        "missing" => "the service has no such account".to_owned(),
+        _ => "no reason is given".to_owned(),
+    };
     ReasonView {
         count: count(reason.rows.count),
         status: shown(&reason.status),

@@ -226,7 +226,7 @@ fn an_error_that_passes_changes_no_answer() {
 fn an_answer_that_never_comes_is_waited_for_with_a_bound() {
     let bench = CliFixture::new();
     let sandbox = sandbox(with_fault("stall,api=portrait_get"));
-    let run = probe(&bench, &sandbox, "probe-f1").args(&["--yes", "--timeout", "0.1"]).run().exits(4).because("no answer in time");
+    let run = probe(&bench, &sandbox, "probe-f1").args(&["--yes", "--timeout", "0.1"]).run().exits(4).because("no valid answer (time-out)");
     assert!(run.stdout.contains("left behind, as accounts of the app: \"probe-f1\""), "{}", run.stdout);
 }
 

@@ -202,7 +202,8 @@ impl Steps<'_> {
             let details = if says.is_empty() { String::new() } else { format!(" ({code}{says})") };
             Check::bad(name, reason.class().into(), format!("{reason}{details}"), reason.hint())
         };
-        let later = |why: &str| Check::bad(name, Exit::Stopped, format!("{why} ({code}{says})"), "probe again in a minute");
+        let says_briefly = if says == "no answer in time" { "time-out" } else { says.as_str() };
+        let later = |why: &str| Check::bad(name, Exit::Stopped, format!("{why} ({code}{says_briefly})"), "probe again in a minute");
         match judged {
             Verdict::Abort(reason) => refused(reason),
             Verdict::Reauthenticate => refused(self.signature_refused()),
