@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::OpenInput;
+use crate::domain::command::Command;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::position::ColumnLayout;
 use crate::domain::target::Target;
@@ -126,10 +127,15 @@ pub(super) const fn admission(flags: &ImportFlags) -> Admission {
 pub(super) fn forecast_rates(flags: &RunFlags) -> Rates {
     let or = |rate: Option<u32>, documented| rate.and_then(NonZeroU32::new).unwrap_or(documented);
     let rate = flags.connection.rate;
+    // What --quota-rate allows to all is the most that this run gets.
+    let shared = |rate: NonZeroU32, api| {
+        let given = flags.connection.quota.quota_rate.iter().find(|given| given.api == api);
+        given.map_or(rate, |given| rate.min(given.per_s))
+    };
     let (single, batch) = if flags.batch.is_some() { (flags.single_rate, rate) } else { (rate, None) };
     Rates {
-        single: or(single, ACCOUNT_IMPORT_CALLS_PER_S),
-        batch: or(batch, BATCH_CALLS_PER_S),
-        profile: or(flags.profile_rate, PROFILE_CALLS_PER_S),
+        single: shared(or(single, ACCOUNT_IMPORT_CALLS_PER_S), Command::AccountImport),
+        batch: shared(or(batch, BATCH_CALLS_PER_S), Command::MultiaccountImport),
+        profile: shared(or(flags.profile_rate, PROFILE_CALLS_PER_S), Command::PortraitSet),
     }
 }
