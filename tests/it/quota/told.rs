@@ -67,7 +67,17 @@ fn a_forecast_says_that_the_limit_is_shared_and_each_process_keeps_to_its_own_ra
         let told = dry.run().exits(0).stdout;
         assert!(told.contains(&format!("quota: the limit is shared through {url}: that holds while nobody else uses it")), "{told}");
     }
-    let run = bench.quiet_import_into("users.csv", &service.sandbox.endpoint()).args(&["--quota", &url, "--rate", "20"]).run().exits(0);
+    let told =
+        bench.call(&["import", "users.csv", "--dry-run", "--quota", &url, "--quota-rate", "account_import=40"]).run().exits(0).stdout;
+    assert!(told.contains("at 40 a second"), "{told}");
+    // A rehearsal takes nothing of it, and needs no server.
+    let rehearsal = bench.call(&["import", "users.csv", "--sandbox", "--quota", "redis://127.0.0.1:1/0"]).run().exits(0);
+    assert!(rehearsal.stderr.contains("leaves the quota alone"), "{}", rehearsal.stderr);
+    let run = bench
+        .quiet_import_into("users.csv", &service.sandbox.endpoint())
+        .args(&["--quota", &url, "--rate", "20", "--restart"])
+        .run()
+        .exits(0);
     let most = run.summary["max_calls_in_1s"].as_u64().unwrap();
     assert!((15..=20).contains(&most), "{}", run.summary);
 }
