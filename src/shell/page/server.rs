@@ -1,7 +1,8 @@
 //! Serves the page of a run, and what machines ask for, on a thread of its own: it answers while the run plans, and costs it nothing.
 //!
-//! There is no login, so an answer holds counts only. Every bound is small: a client that is slow, or one of too many, waits or is dropped.
+//! There is no login, so an answer holds counts only. Every bound is small: a client that is slow is dropped, and of too many the oldest.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
@@ -20,13 +21,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::view::{Audience, html, policy};
 use super::{RunPage, open_metrics};
 
-/// Connections at a time; further ones wait to be accepted. Chosen: some people and some machines look at a run.
+/// Connections at a time; a further one takes the place of the oldest, so that nobody who only connects keeps others from an answer. Chosen:
+/// some people and some machines look at a run.
 const CONNECTIONS_MAX: usize = 32;
 /// How long the head of a request may take to come. Chosen: it is one packet.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -134,20 +137,27 @@ impl Drop for StatusServer {
 }
 
 async fn accept(listener: TcpListener, hosts: Arc<Hosts>, page: SharedPage) -> Infallible {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
-        let place = Arc::clone(&room).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() == CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let (hosts, page) = (Arc::clone(&hosts), Arc::clone(&page));
-        tokio::spawn(async move {
+        let serve = async move {
             if let Ok(local) = stream.local_addr() {
                 serve_one(stream, (&hosts, local.ip()), &page).await;
             }
-            drop(place);
-        });
+        };
+        open.push_back(tokio::spawn(serve).abort_handle());
+        // Those that have come are looked at before the next one may take their place.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -251,6 +261,25 @@ mod tests {
         let (answer, _) = answer_to(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
         assert_eq!(answer.matches("200 OK").count(), 1, "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_keep_nobody_from_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let hosts = Hosts { address: address.ip(), anywhere: Anywhere::No, names: Vec::new() };
+        let served = tokio::spawn(accept(listener, Arc::new(hosts), page()));
+        let mut silent = Vec::new();
+        for _ in 0..5 * CONNECTIONS_MAX {
+            silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        // Whoever waits until a silent one has used up its time gets its answer later.
+        tokio::time::timeout(HEAD_WITHIN, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        served.abort();
     }
 
     #[tokio::test(start_paused = true)]
