@@ -174,7 +174,7 @@ impl EndSteps {
         let steps = Arc::new(self);
         let early = Arc::clone(&steps);
         signals::at_early_end(Box::new(move |word| early.carry_out(word.into(), signals::print_in_time).and_then(|call| call.successor())));
-        let begun = steps.page.begin(&steps.page_flags).map_err(Ended::from);
+        let begun = steps.report_is_no_others().and_then(|()| steps.page.begin(&steps.page_flags)).map_err(Ended::from);
         let ended = begun.and_then(|()| command(&steps)).unwrap_or_else(|ended| ended);
         CommandEnd { ended, steps: Some(steps) }
     }
@@ -276,6 +276,17 @@ impl EndSteps {
                 tracing::error!("cannot write the report {}: {error}", path.display());
                 None
             }
+        }
+    }
+
+    /// Refuses a report that would replace another file of the command, before the first one is written.
+    fn report_is_no_others(&self) -> Result<(), ExitMessage> {
+        match self.page.report_path().filter(|path| self.is_not_anothers(path).is_err()) {
+            Some(path) => {
+                let why = format!("{} is named for two files at once", resolved(path).display());
+                Err(ExitMessage::yours(why, "name another file with --report"))
+            }
+            None => Ok(()),
         }
     }
 

@@ -23,6 +23,10 @@ use crate::shell::screen::end_summary::Figures;
 /// How often a report is written while the run lasts. Source: the contract of the report.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
+/// When the first one is written, so that nobody takes the report of an earlier run for this one's. Chosen: a run that is refused at once, or
+/// finds another process at work, has ended by then.
+const FIRST_REPORT_AFTER: Duration = Duration::from_secs(10);
+
 /// A thread that has not written its report by then is held up by the end of the process. Chosen: results of some 100 MB are read by then.
 const HELD_UP_AFTER: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 /// How often to look whether it has. Chosen: nobody notices it.
@@ -112,7 +116,7 @@ impl PageShow {
         self.report.as_deref().map(|report| report.path.as_path())
     }
 
-    /// Begins to serve the page, and to write it every minute.
+    /// Begins to serve the page, and to write it: soon, and then every minute.
     ///
     /// # Errors
     /// An [`ExitMessage`] (exit code 2) if the address can't be had, or is one that is not allowed.
@@ -131,7 +135,8 @@ impl PageShow {
             *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         }
         if let Some(report) = self.report.as_ref().filter(|report| report.is_replaced()) {
-            *self.minutes.lock().unwrap_or_else(PoisonError::into_inner) = Minutes::begin(Arc::clone(report), REPORT_EVERY);
+            *self.minutes.lock().unwrap_or_else(PoisonError::into_inner) =
+                Minutes::begin(Arc::clone(report), (FIRST_REPORT_AFTER, REPORT_EVERY));
         }
         Ok(())
     }
@@ -231,12 +236,14 @@ struct Minutes {
 
 impl Minutes {
     /// `None` if there is no thread to be had: the report is written at the end then.
-    fn begin(report: Arc<ReportFile>, every: Duration) -> Option<Self> {
+    fn begin(report: Arc<ReportFile>, (first_after, every): (Duration, Duration)) -> Option<Self> {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let write = move || {
             let _end = end;
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+            let mut after = first_after;
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(after) {
+                after = every;
                 if let Err(error) = report.write(Completeness::Growing) {
                     tracing::warn!("cannot write the report {}: {error}", report.path.display());
                 }
@@ -282,7 +289,7 @@ mod tests {
     fn a_report_is_written_again_and_again_until_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let report = report(folder.path(), RESULTS);
-        let minutes = Minutes::begin(Arc::clone(&report), Duration::from_millis(5)).unwrap();
+        let minutes = Minutes::begin(Arc::clone(&report), (Duration::ZERO, Duration::from_millis(5))).unwrap();
         for _ in 0..2 {
             while !report.path.exists() {
                 std::thread::park_timeout(LOOK_EVERY);

@@ -103,6 +103,9 @@ fn a_refusal_leaves_a_report_too_and_an_end_of_another_process_does_not() {
     for own in ["users.csv", "users.results.csv"] {
         bench.import(&server).args(&["--report", own]).run().exits(2).because("named for two files");
     }
+    bench.write("roots.pem", "kept");
+    bench.import(&server).args(&["--ca-file", "roots.pem", "--report", "roots.pem"]).run().exits(2).because("named for two files");
+    assert_eq!(std::fs::read_to_string(bench.path("roots.pem")).unwrap(), "kept");
     bench.import(&server).args(&["--report", "missing/r.html"]).run().exits(2).because("there is no folder");
 }
 
