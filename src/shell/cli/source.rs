@@ -83,6 +83,8 @@ impl Source {
                 return Ok(source);
             }
             if is_finished(&opened, known, settings) {
+                // The process that has finished it may have been killed before it removed its copy.
+                source.stale = stale_copy(paths, &flags.input.file);
                 source.finished = Some(Box::new(known.clone()));
                 return Ok(source);
             }
@@ -291,14 +293,16 @@ fn known_original(opened: &OpenedInput, known: &Checkpoint) -> std::io::Result<O
     Original::of_known(file, source)
 }
 
-/// The copy that an unfinished run has read so far, if it has read one.
+/// The copy that a run has read and doesn't need any more, if there is one: an unfinished run of a file that is read as it stands from now
+/// on, or a finished one.
 fn stale_copy(paths: &RunPaths, file: &Path) -> Option<Spool> {
     let known = read_checkpoint(&OsDisk, paths)?;
     let copy = roster::fingerprint(&paths.spool()).ok()?;
     // An input may have the name that a copy would have: then it is nobody's copy.
     let is_input = roster::fingerprint(file).is_ok_and(|stat| stat.inode == copy.inode);
-    let is_its_own = known.state == RunStatus::Unfinished && copy == known.input && !is_input;
-    is_its_own.then(|| Spool::kept(paths.spool()))
+    // Of a finished run the file is a copy for certain only if the checkpoint knows what it is a copy of.
+    let is_over = known.state == RunStatus::Unfinished || known.source.is_some();
+    (is_over && copy == known.input && !is_input).then(|| Spool::kept(paths.spool()))
 }
 
 /// Whether the copy that the run has read is still there, and is still that one.

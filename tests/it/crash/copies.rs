@@ -51,6 +51,25 @@ fn a_kill_while_a_copy_is_noted_leaves_it_known() {
     }
 }
 
+/// The run is finished when its last checkpoint is written, and needs its copy no more: the next process removes what a killed one left.
+#[test]
+fn a_kill_before_a_finished_run_removes_its_copy_leaves_no_copy_for_good() {
+    let Some(strace) = strace() else {
+        return skipped("a kill before a copy is removed", "strace is not installed, or may not trace here");
+    };
+    let (bench, server) = (CliFixture::new(), Server::new(|_| imported()));
+    bench.write("users.csv.gz", gzip(users(6).as_bytes()));
+    let import = || bench.import_of("users.csv.gz", &server).stem("users").at_any_rate();
+    let absolute = bench.path("users.input.csv");
+    let inject = "inject=unlink,unlinkat:signal=KILL:when=1";
+    let args = ["-D", "-f", "-o", "/dev/null", "-e", inject, "-P", "users.input.csv", "-P", absolute.to_str().unwrap()];
+    let run = import().through(strace.to_str().unwrap(), &args).run();
+    assert_eq!(run.signal, Some(9), "{}", run.stderr);
+    assert!(bench.names().contains("users.input.csv"), "{:?}", bench.names());
+    import().run().exits(0).imports_all(6);
+    assert!(!bench.names().contains("users.input.csv"), "{:?}", bench.names());
+}
+
 fn lives_through(seed: u64) {
     let mut chance = fastrand::Rng::with_seed(seed);
     let bench = CliFixture::new();

@@ -110,7 +110,9 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     let settings = SourceSettings { lock: lock_held, flags: job.typed, paths: &job.paths, admission: job.admission, bars, stands: &stands };
     let mut source = Source::new(&settings)?;
     if let Some(known) = source.finished() {
-        return Ok(finished_run(known, job, state.as_ref()));
+        let finished = finished_run(known, job, state.as_ref());
+        source.is_done_with();
+        return Ok(finished);
     }
     if source.is_missing()
         && let Some(finished) = finished_without_input(job, state.as_ref())?
