@@ -174,9 +174,9 @@ mod tests {
     const COMPACT: &str = "550E8400e29b41d4a716446655440000";
 
     /// What is sent of a record.
-    type Sent<'a> = Result<(&'a str, Option<&'a str>), InvalidAccount>;
+    type SentCells<'a> = Result<(&'a str, Option<&'a str>), InvalidAccount>;
 
-    fn check(rules: &CellRules, [user_id, nick]: [&str; 2], expected: &Sent) {
+    fn check(rules: &CellRules, [user_id, nick]: [&str; 2], expected: &SentCells) {
         let values =
             rules.values(ReadCells { user_id: user_id.as_bytes(), nick: nick.as_bytes(), face_url: b"", known: KnownText::default() });
         let mut compacted = [0; COMPACT_BYTES];

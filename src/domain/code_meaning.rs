@@ -9,14 +9,14 @@ use super::verdict::{CallOutcome, CallSize, NO_ACCOUNT, NO_PROFILE, NO_TAG, Succ
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeMeaning {
     pub meaning: String,
-    pub fault: Fault,
+    pub fault: AtFault,
     /// What to do about it.
     pub remedy: &'static str,
 }
 
 /// Who has to do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum AtFault {
     Nobody,
     /// The service, for a while.
     Service,
@@ -32,19 +32,19 @@ pub enum Fault {
     Unknown,
 }
 
-impl Fault {
+impl AtFault {
     /// The words for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Fault::Nobody => "nobody's",
-            Fault::Service => "the service's",
-            Fault::Rate => "too many requests",
-            Fault::Row => "the row's",
-            Fault::Setup => "the setup's",
-            Fault::Plan => "the app's plan",
-            Fault::Chatlift => "chatlift's, or a proxy's",
-            Fault::Unknown => "not known",
+            AtFault::Nobody => "nobody's",
+            AtFault::Service => "the service's",
+            AtFault::Rate => "too many requests",
+            AtFault::Row => "the row's",
+            AtFault::Setup => "the setup's",
+            AtFault::Plan => "the app's plan",
+            AtFault::Chatlift => "chatlift's, or a proxy's",
+            AtFault::Unknown => "not known",
         }
     }
 }
@@ -53,30 +53,30 @@ impl Fault {
 #[must_use]
 pub fn meaning(code: i64) -> CodeMeaning {
     if code == 0 {
-        return CodeMeaning { meaning: "accepted".to_owned(), fault: Fault::Nobody, remedy: "nothing" };
+        return CodeMeaning { meaning: "accepted".to_owned(), fault: AtFault::Nobody, remedy: "nothing" };
     }
     let end = CallOutcome::Refused { code, info: String::new() };
     let (general, fault, remedy) = match judge(&end, SuccessSeen::Yes, CallSize::One) {
         Verdict::Retry | Verdict::ConnectFailed => {
-            ("a temporary error of the service", Fault::Service, "nothing: chatlift tries again by itself")
+            ("a temporary error of the service", AtFault::Service, "nothing: chatlift tries again by itself")
         }
         Verdict::Throttle(_) => (
             "the service refuses the request as too fast",
-            Fault::Rate,
+            AtFault::Rate,
             "nothing: chatlift slows down by itself; see who else uses the app's limit",
         ),
         Verdict::Reauthenticate => (
             "the service refuses the signature",
-            Fault::Setup,
+            AtFault::Setup,
             "nothing if the run went on: chatlift made a new signature; else check the key and this machine's clock (timedatectl)",
         ),
-        Verdict::Reject => ("the service refuses this row", Fault::Row, "correct the row in the rejects file and import that file"),
-        Verdict::Accepted | Verdict::Unknown => ("not documented", Fault::Unknown, HaltReason::UnknownCodes.hint()),
+        Verdict::Reject => ("the service refuses this row", AtFault::Row, "correct the row in the rejects file and import that file"),
+        Verdict::Accepted | Verdict::Unknown => ("not documented", AtFault::Unknown, HaltReason::UnknownCodes.hint()),
         Verdict::Abort(reason) => {
             let fault = match reason.class() {
-                HaltClass::Credentials | HaltClass::Settings => Fault::Setup,
-                HaltClass::Limit => Fault::Plan,
-                HaltClass::Internal => Fault::Chatlift,
+                HaltClass::Credentials | HaltClass::Settings => AtFault::Setup,
+                HaltClass::Limit => AtFault::Plan,
+                HaltClass::Internal => AtFault::Chatlift,
             };
             return CodeMeaning { meaning: reason.to_string(), fault, remedy: reason.hint() };
         }
@@ -110,20 +110,20 @@ mod tests {
 
     #[test]
     fn a_code_has_the_words_of_its_class_unless_it_has_its_own() {
-        let check = |code: i64, words: &str, fault: Fault| {
+        let check = |code: i64, words: &str, fault: AtFault| {
             let found = meaning(code);
             assert_eq!((found.meaning.as_str(), found.fault), (words, fault), "{code}");
             assert!(!found.remedy.is_empty());
         };
-        check(0, "accepted", Fault::Nobody);
-        check(60008, "a temporary error of the service", Fault::Service);
-        check(70169, "an internal error or time-out of the account service", Fault::Service);
-        check(60011, "the service refuses the request as too fast", Fault::Rate);
-        check(70402, "a parameter is invalid", Fault::Row);
-        check(80001, "the service refuses this row", Fault::Row);
-        check(70403, "the identifier is not an administrator of the app", Fault::Setup);
-        check(70398, "the app's limit of accounts is reached", Fault::Plan);
-        check(60002, "the service says that the request is malformed", Fault::Chatlift);
-        check(12345, "not documented", Fault::Unknown);
+        check(0, "accepted", AtFault::Nobody);
+        check(60008, "a temporary error of the service", AtFault::Service);
+        check(70169, "an internal error or time-out of the account service", AtFault::Service);
+        check(60011, "the service refuses the request as too fast", AtFault::Rate);
+        check(70402, "a parameter is invalid", AtFault::Row);
+        check(80001, "the service refuses this row", AtFault::Row);
+        check(70403, "the identifier is not an administrator of the app", AtFault::Setup);
+        check(70398, "the app's limit of accounts is reached", AtFault::Plan);
+        check(60002, "the service says that the request is malformed", AtFault::Chatlift);
+        check(12345, "not documented", AtFault::Unknown);
     }
 }

@@ -123,7 +123,7 @@ impl std::ops::Add for OutcomeCounts {
 impl std::ops::Sub for OutcomeCounts {
     type Output = OutcomeCounts;
 
-    /// Rows counted since `other`, an earlier tally of the same run.
+    /// Rows counted since `other`, earlier counts of the same run.
     fn sub(self, other: OutcomeCounts) -> OutcomeCounts {
         OutcomeCounts {
             imported: self.imported - other.imported,

@@ -29,7 +29,7 @@ pub struct AuditReport {
     /// Records of the input.
     pub records: u64,
     /// Records that have an outcome, by its status; each once.
-    pub tally: OutcomeCounts,
+    pub counts: OutcomeCounts,
     /// Rows without an outcome, before the last that has one.
     pub gaps: Gaps,
     /// Rows behind the last that has an outcome: the run is not finished.
@@ -79,7 +79,7 @@ impl AuditReport {
     /// Whether every record has exactly one outcome, and nothing else stands in the results.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.problems.is_empty() && self.without_outcome() == 0 && self.tally.rows() == self.records
+        self.problems.is_empty() && self.without_outcome() == 0 && self.counts.rows() == self.records
     }
 
     /// Records that have no outcome.
@@ -95,7 +95,7 @@ impl AuditReport {
     /// Takes an entry as the outcome of its row.
     fn settle(&mut self, entry: &ResultRecord) {
         match &entry.status {
-            Ok(status) => self.tally.count(*status),
+            Ok(status) => self.counts.count(*status),
             Err(found) => self.push(Problem::UnknownStatus { at: entry.at, row: entry.row, found: found.clone() }),
         }
         if let Some(why) = entry.flaw {

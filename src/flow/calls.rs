@@ -17,21 +17,21 @@ use crate::io::api::{Api, Request};
 
 /// Something to ask the service for: one call, or some more if it is refused as a whole.
 #[derive(Debug, Clone)]
-pub struct RequestJob<I, T> {
+pub struct RequestJob<I, K> {
     pub command: Command,
     /// What it asks about: 1 to as many as a call may carry, with different ids.
     pub items: Vec<I>,
     /// What the source knows it by; the parts of a job that is divided all carry it.
-    pub tag: T,
+    pub key: K,
 }
 
 /// A job of this source.
-pub type JobOf<S> = RequestJob<<S as JobSource>::Item, <S as JobSource>::Tag>;
+pub type JobOf<S> = RequestJob<<S as JobSource>::Item, <S as JobSource>::Key>;
 
 /// Whether there is something to ask.
 #[derive(Debug)]
-pub enum NextJob<I, T> {
-    Job(RequestJob<I, T>),
+pub enum NextJob<I, K> {
+    Job(RequestJob<I, K>),
     /// Not found out yet; ask again soon. So a long search blocks nobody.
     Pending,
     /// Nothing, unless the end of another job brings something.
@@ -43,7 +43,7 @@ pub trait JobSource {
     /// What the service is asked about, such as an account; a call has one outcome for each.
     type Item: Clone;
     /// What the jobs are known by.
-    type Tag: Clone;
+    type Key: Clone;
     /// Why it can't go on.
     type Error;
 
@@ -55,7 +55,7 @@ pub trait JobSource {
     ///
     /// # Errors
     /// The run ends with it at once.
-    fn next(&mut self, command: Command) -> Result<NextJob<Self::Item, Self::Tag>, Self::Error>;
+    fn next(&mut self, command: Command) -> Result<NextJob<Self::Item, Self::Key>, Self::Error>;
 
     /// The request of a job.
     fn request(job: &JobOf<Self>) -> Request<'_>;
@@ -144,17 +144,17 @@ impl<S: JobSource> CallsFlow<S> {
 }
 
 /// Each half is a call of its own, since what was met may be a single item's fault.
-fn halves<I, T: Clone>(job: Job<RequestJob<I, T>>) -> Followup<RequestJob<I, T>> {
+fn halves<I, K: Clone>(job: Job<RequestJob<I, K>>) -> Followup<RequestJob<I, K>> {
     let count = job.payload.items.len();
     let (mut first, part) = job.divide(count);
     let items = first.items.split_off(count.div_ceil(2));
-    let second = RequestJob { items, tag: first.tag.clone(), ..first };
+    let second = RequestJob { items, key: first.key.clone(), ..first };
     Followup::Jobs([first, second].map(|half| part(half.command, half)).into())
 }
 
 /// The same request about the first item alone.
-fn first_alone<I: Clone, T: Clone>(job: &RequestJob<I, T>) -> RequestJob<I, T> {
-    RequestJob { command: job.command, items: job.items[..1].to_vec(), tag: job.tag.clone() }
+fn first_alone<I: Clone, K: Clone>(job: &RequestJob<I, K>) -> RequestJob<I, K> {
+    RequestJob { command: job.command, items: job.items[..1].to_vec(), key: job.key.clone() }
 }
 
 impl<S: JobSource> Workload for CallsFlow<S> {

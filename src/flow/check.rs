@@ -45,7 +45,7 @@ pub struct CheckReport {
     pub repeats: Repeats,
     /// Which records have cells of tags; none of a file without such columns.
     pub profile: Option<ProfileCells>,
-    pub forecast: Forecast,
+    pub forecast: ImportForecast,
 }
 
 /// Where a record stands, and whose it is.
@@ -76,7 +76,7 @@ pub struct Rates {
 
 /// What an import of the valid records takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forecast {
+pub struct ImportForecast {
     pub calls: u64,
     pub rate_per_s: NonZeroU32,
     pub batches: Batches,
@@ -97,7 +97,7 @@ pub struct ProfileForecast {
     pub rate_per_s: NonZeroU32,
 }
 
-impl Forecast {
+impl ImportForecast {
     /// One call for each valid record, or one for each hundred of them; and one for each `with_tags`.
     #[must_use]
     pub const fn new(valid: u64, with_tags: u64, Rates { single: rate_per_s, batch, profile }: Rates) -> Self {
@@ -114,7 +114,7 @@ impl Forecast {
 }
 
 impl Batches {
-    /// As [`Forecast::time`].
+    /// As [`ImportForecast::time`].
     #[must_use]
     pub fn time(self) -> Duration {
         whole_seconds(self.calls, self.rate_per_s)
@@ -122,7 +122,7 @@ impl Batches {
 }
 
 impl ProfileForecast {
-    /// As [`Forecast::time`].
+    /// As [`ImportForecast::time`].
     #[must_use]
     pub fn time(self) -> Duration {
         whole_seconds(self.calls, self.rate_per_s)
@@ -176,7 +176,7 @@ fn check_with(roster: &mut Roster<impl Read>, rates: Rates, open_spill: fn() -> 
     let (repeats, twins) = Repeats::of(ids)?;
     report.repeats = repeats;
     report.oddities.set(OddityKind::CaseTwin, twins.count, twins.first);
-    report.forecast = Forecast::new(report.valid, report.profile.as_ref().map_or(0, |profile| profile.records), rates);
+    report.forecast = ImportForecast::new(report.valid, report.profile.as_ref().map_or(0, |profile| profile.records), rates);
     Ok(Checked { report, end, at: roster.at() })
 }
 
@@ -191,7 +191,7 @@ impl CheckReport {
             oddities: OddityCounts::default(),
             repeats: Repeats::default(),
             profile,
-            forecast: Forecast::new(0, 0, rates),
+            forecast: ImportForecast::new(0, 0, rates),
         }
     }
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_forecast_rounds_up() {
-        let check = |valid: u64, seconds: u64| assert_eq!(Forecast::new(valid, 0, RATES).time(), Duration::from_secs(seconds));
+        let check = |valid: u64, seconds: u64| assert_eq!(ImportForecast::new(valid, 0, RATES).time(), Duration::from_secs(seconds));
         check(0, 0);
         check(1, 1);
         check(200, 1);

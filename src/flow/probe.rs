@@ -19,8 +19,8 @@ use crate::io::api::usersig::Signer;
 use crate::io::api::{Api, ConnectionWish, Request};
 use crate::io::quota::Ticket;
 
-pub use requests::{Halted, IsStopped, Refusal};
-pub use write::{Cleanup, Finding, Question, WriteEnd, WriteProbe, WriteReport};
+pub use requests::{Halted, IsStopped, ServiceRefusal};
+pub use write::{Cleanup, ProbeFinding, Question, WriteEnd, WriteProbe, WriteReport};
 
 /// Longest time for the look-up of a name, and for a connection. Chosen: with an answer in five seconds a probe stays within its ten.
 const STEP_MAX: Duration = Duration::from_millis(2_200);

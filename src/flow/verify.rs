@@ -3,7 +3,7 @@
 //! `survey` reads the file once and decides which records count. A second reading sends them here, page by page, as requests of
 //! `account_check` and `portrait_get`. `calls` makes the requests. No finding is made for an id that was not answered.
 
-mod slots;
+mod finding_queue;
 mod survey;
 
 use std::collections::{HashMap, VecDeque};
@@ -18,9 +18,9 @@ use crate::flow::calls::{JobSource, NextJob, RequestJob};
 use crate::flow::dispatch::JobOutcome;
 use crate::io::api::{Request, wire};
 use crate::io::roster::{Record, RosterError};
-pub use slots::ProfileComparison;
-use slots::{IdAnswer, SlotId, Slots};
-pub use survey::{ReadProgress, Sample, Survey, SurveyError, SurveyPlan};
+pub use finding_queue::ProfileComparison;
+use finding_queue::{FindingNumber, FindingQueue, IdAnswer};
+pub use survey::{RandomSample, ReadProgress, Survey, SurveyError, SurveyPlan};
 
 /// Ids that may be under way. Chosen: four seconds' calls at the documented limit, answered as late as can be.
 const UNDER_WAY_IDS: usize = 65_536;
@@ -40,8 +40,8 @@ pub enum Failed<E> {
     Findings(E),
 }
 
-/// The ids of a call with their slots.
-type Page = Rc<HashMap<UserId, SlotId>>;
+/// The ids of a call with the numbers of their findings.
+type Page = Rc<HashMap<UserId, FindingNumber>>;
 
 /// A verification: the requests that it takes.
 #[derive(Debug)]
@@ -49,14 +49,14 @@ pub struct Verification<I, F> {
     records: I,
     plan: SurveyPlan,
     profiles: ProfileComparison,
-    slots: Slots,
+    queue: FindingQueue,
     /// Accounts of the next page.
-    page: Vec<(SlotId, Account)>,
+    page: Vec<(FindingNumber, Account)>,
     pages: PerCommand<VecDeque<RequestJob<Account, Page>>>,
     at: InputPosition,
     input_has_ended: bool,
     findings: F,
-    tally: FindingCounts,
+    counts: FindingCounts,
 }
 
 impl<I, F> Verification<I, F>
@@ -70,20 +70,20 @@ where
             records,
             plan,
             profiles,
-            slots: Slots::default(),
+            queue: FindingQueue::default(),
             page: Vec::new(),
             pages: PerCommand::default(),
             at: InputPosition::START,
             input_has_ended: false,
             findings,
-            tally: FindingCounts::default(),
+            counts: FindingCounts::default(),
         }
     }
 
     /// What was found so far, as far as it was told.
     #[must_use]
-    pub const fn tally(&self) -> FindingCounts {
-        self.tally
+    pub const fn counts(&self) -> FindingCounts {
+        self.counts
     }
 
     #[must_use]
@@ -97,17 +97,17 @@ where
     /// # Errors
     /// Those of whoever takes the findings.
     pub fn finish(mut self) -> Result<(FindingCounts, SurveyPlan, F), F::Error> {
-        while self.slots.len() > 0 {
-            if let Some(finding) = self.slots.drop_first() {
-                self.tally.count(&finding.state);
+        while self.queue.len() > 0 {
+            if let Some(finding) = self.queue.drop_first() {
+                self.counts.count(&finding.state);
                 self.findings.take(finding)?;
             }
         }
-        Ok((self.tally, self.plan, self.findings))
+        Ok((self.counts, self.plan, self.findings))
     }
 
     fn has_room(&self) -> bool {
-        self.slots.len() < UNDER_WAY_IDS && self.slots.bytes() < UNDER_WAY_BYTES
+        self.queue.len() < UNDER_WAY_IDS && self.queue.bytes() < UNDER_WAY_BYTES
     }
 
     /// Reads the next page. Returns whether there may be more to read.
@@ -129,7 +129,7 @@ where
     fn read(&mut self, record: Record) {
         self.at = record.end;
         if self.plan.lists(record.row) {
-            self.page.extend(self.slots.push(record, self.profiles));
+            self.page.extend(self.queue.push(record, self.profiles));
         }
     }
 
@@ -139,7 +139,7 @@ where
             return;
         }
         let asked = std::mem::take(&mut self.page);
-        let tag: Page = Rc::new(asked.iter().map(|(slot, account)| (account.user_id.clone(), *slot)).collect());
+        let key: Page = Rc::new(asked.iter().map(|(number, account)| (account.user_id.clone(), *number)).collect());
         let accounts: Vec<Account> = asked.into_iter().map(|(_, account)| account).collect();
         let compared: Vec<Account> = match self.profiles {
             ProfileComparison::Compared => accounts.iter().filter(|account| account.is_compared()).cloned().collect(),
@@ -147,14 +147,14 @@ where
         };
         for (command, items) in [(Command::AccountCheck, accounts), (Command::PortraitGet, compared)] {
             if !items.is_empty() {
-                self.pages[command].push_back(RequestJob { command, items, tag: Rc::clone(&tag) });
+                self.pages[command].push_back(RequestJob { command, items, key: Rc::clone(&key) });
             }
         }
     }
 
     fn tell(&mut self) -> Result<(), Failed<F::Error>> {
-        while let Some(finding) = self.slots.take_found() {
-            self.tally.count(&finding.state);
+        while let Some(finding) = self.queue.take_found() {
+            self.counts.count(&finding.state);
             self.findings.take(finding).map_err(Failed::Findings)?;
         }
         Ok(())
@@ -167,7 +167,7 @@ where
     F: Findings,
 {
     type Item = Account;
-    type Tag = Page;
+    type Key = Page;
     type Error = Failed<F::Error>;
 
     const COMMANDS: &'static [Command] = &[Command::AccountCheck, Command::PortraitGet];
@@ -196,27 +196,29 @@ where
     }
 
     fn ended(&mut self, job: RequestJob<Account, Page>, outcome: JobOutcome) -> Result<(), Self::Error> {
-        let RequestJob { command, items, tag } = job;
-        let slots = items.iter().filter_map(|account| tag.get(&account.user_id).map(|slot| (account.user_id.as_str(), *slot)));
+        let RequestJob { command, items, key } = job;
+        let numbers = items.iter().filter_map(|account| key.get(&account.user_id).map(|number| (account.user_id.as_str(), *number)));
         let silence = || format!("{} says nothing of it", command.name());
         match outcome {
             JobOutcome::Answered(Answer::Profiles(profiles)) => {
                 let mut shown = profiles_by_id(profiles);
-                slots.for_each(|(id, slot)| self.slots.note_profile(slot, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence()))));
+                numbers.for_each(|(id, number)| {
+                    self.queue.note_profile(number, shown.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence())));
+                });
             }
             JobOutcome::Answered(found) => {
                 let mut statuses = statuses_by_id(found);
-                slots.for_each(|(id, slot)| {
-                    self.slots.note_status(slot, statuses.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence())));
+                numbers.for_each(|(id, number)| {
+                    self.queue.note_status(number, statuses.remove(id).unwrap_or_else(|| IdAnswer::Failed(silence())));
                 });
             }
             JobOutcome::Rejected((code, info)) => {
                 let why = words(command, code.unwrap_or_default(), &info);
-                slots.for_each(|(_, slot)| self.fails(command, slot, &why));
+                numbers.for_each(|(_, number)| self.fails(command, number, &why));
             }
             JobOutcome::AttemptsExhausted((code, why)) => {
                 let why = format!("out of attempts; {}", words(command, code.unwrap_or_default(), &why));
-                slots.for_each(|(_, slot)| self.fails(command, slot, &why));
+                numbers.for_each(|(_, number)| self.fails(command, number, &why));
             }
         }
         self.tell()
@@ -224,11 +226,11 @@ where
 }
 
 impl<I, F> Verification<I, F> {
-    fn fails(&mut self, command: Command, slot: SlotId, why: &str) {
+    fn fails(&mut self, command: Command, number: FindingNumber, why: &str) {
         if command == Command::PortraitGet {
-            self.slots.note_profile(slot, IdAnswer::Failed(why.to_owned()));
+            self.queue.note_profile(number, IdAnswer::Failed(why.to_owned()));
         } else {
-            self.slots.note_status(slot, IdAnswer::Failed(why.to_owned()));
+            self.queue.note_status(number, IdAnswer::Failed(why.to_owned()));
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct StoredAccounts {
 /// A change of the stored accounts, one line of the log beside the accounts file. Applying it twice has no further effect.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
-pub(super) enum Change<'a> {
+pub(super) enum AccountChange<'a> {
     /// The account exists and has these fields.
     Set {
         #[serde(rename = "UserID")]
@@ -115,19 +115,19 @@ fn put(field: &mut Option<Box<str>>, text: Option<&str>) -> ProfileChange {
 
 impl StoredAccounts {
     /// Applies a recorded change.
-    pub(super) fn apply(&mut self, change: Change<'_>) {
+    pub(super) fn apply(&mut self, change: AccountChange<'_>) {
         match change {
-            Change::Set { id, nick, face_url, tags } => {
+            AccountChange::Set { id, nick, face_url, tags } => {
                 self.deleted.remove(&*id);
                 let account = self.by_id.entry(id.into()).or_default();
                 account.set(Some(nick.as_deref().unwrap_or_default()), Some(face_url.as_deref().unwrap_or_default()));
                 account.tags = tags.into_owned();
             }
-            Change::Delete { id } => {
+            AccountChange::Delete { id } => {
                 self.by_id.remove(&*id);
                 self.deleted.insert(id.into());
             }
-            Change::Deleted { id } => {
+            AccountChange::Deleted { id } => {
                 if !self.by_id.contains_key(&*id) {
                     self.deleted.insert(id.into());
                 }
@@ -230,7 +230,7 @@ impl Accounts {
         let id = self.ids.account_id(id);
         let Some((key, _)) = self.stored.by_id.remove_entry(&*id) else { return Deletion::Unknown };
         self.stored.deleted.insert(key);
-        note(&mut self.changes, &Change::Delete { id });
+        note(&mut self.changes, &AccountChange::Delete { id });
         Deletion::Deleted
     }
 
@@ -244,18 +244,18 @@ impl Accounts {
         }
         if let Some(StoredAccount { nick, face_url, tags, .. }) = self.stored.by_id.get(id) {
             let [nick, face_url] = [nick, face_url].map(|text| text.as_deref().map(Cow::from));
-            note(&mut self.changes, &Change::Set { id: id.into(), nick, face_url, tags: Cow::Borrowed(tags) });
+            note(&mut self.changes, &AccountChange::Set { id: id.into(), nick, face_url, tags: Cow::Borrowed(tags) });
         }
     }
 }
 
-fn note(changes: &mut Option<Vec<u8>>, change: &Change<'_>) {
+fn note(changes: &mut Option<Vec<u8>>, change: &AccountChange<'_>) {
     if let Some(lines) = changes {
         change.write_to(lines);
     }
 }
 
-impl Change<'_> {
+impl AccountChange<'_> {
     /// Appends the change as one line of JSON.
     pub(super) fn write_to(&self, lines: &mut Vec<u8>) {
         serde_json::to_writer(&mut *lines, self).expect("writing to a Vec cannot fail, and every text is valid JSON");

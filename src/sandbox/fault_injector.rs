@@ -57,14 +57,14 @@ struct FaultCount {
 
 impl FaultInjector {
     pub(super) fn new(faults: Vec<Fault>, seed: u64) -> Self {
-        let tally = |(fault, position): (Fault, u64)| FaultCount {
+        let count = |(fault, position): (Fault, u64)| FaultCount {
             fault,
             salt: mixed(seed.wrapping_add(position)),
             candidates: 0,
             injections: 0,
             by_user: HashMap::new(),
         };
-        Self { faults: faults.into_iter().zip(1..).map(tally).collect() }
+        Self { faults: faults.into_iter().zip(1..).map(count).collect() }
     }
 
     /// The first fault that applies to this request, if any.
@@ -74,12 +74,12 @@ impl FaultInjector {
         command: Option<SandboxCommand>,
         users: &[TargetedUser<'_>],
     ) -> Option<Injection> {
-        self.faults.iter_mut().find_map(|tally| tally.inject(since_start, command, users))
+        self.faults.iter_mut().find_map(|fault| fault.inject(since_start, command, users))
     }
 
     /// How often each fault was injected.
     pub(super) fn injections(&self) -> Vec<u64> {
-        self.faults.iter().map(|tally| tally.injections).collect()
+        self.faults.iter().map(|fault| fault.injections).collect()
     }
 }
 

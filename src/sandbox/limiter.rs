@@ -35,11 +35,11 @@ pub enum LimiterDecision {
 #[derive(Debug, Clone)]
 pub struct Limiter {
     per_s: u32,
-    counted: Counted,
+    algorithm: Algorithm,
 }
 
 #[derive(Debug, Clone)]
-enum Counted {
+enum Algorithm {
     Sliding(SlidingSecond),
     Calendar {
         second: u64,
@@ -60,27 +60,27 @@ enum Counted {
 impl Limiter {
     #[must_use]
     pub fn new(counting: Counting, per_s: u32) -> Self {
-        let counted = match counting {
-            Counting::Sliding => Counted::Sliding(SlidingSecond::default()),
-            Counting::Calendar => Counted::Calendar { second: 0, calls: 0 },
-            Counting::Leaky { burst } => Counted::Leaky { burst, level: None },
-            Counting::Token { burst } => Counted::Token { burst, tokens: f64::from(burst), at: Duration::ZERO },
+        let algorithm = match counting {
+            Counting::Sliding => Algorithm::Sliding(SlidingSecond::default()),
+            Counting::Calendar => Algorithm::Calendar { second: 0, calls: 0 },
+            Counting::Leaky { burst } => Algorithm::Leaky { burst, level: None },
+            Counting::Token { burst } => Algorithm::Token { burst, tokens: f64::from(burst), at: Duration::ZERO },
         };
-        Self { per_s, counted }
+        Self { per_s, algorithm }
     }
 
     /// Counts a request that arrives at `now`. Time must not go backwards.
     pub fn admit(&mut self, now: Duration) -> LimiterDecision {
         let per_s = f64::from(self.per_s);
-        let is_admitted = match &mut self.counted {
-            Counted::Sliding(window) => {
+        let is_admitted = match &mut self.algorithm {
+            Algorithm::Sliding(window) => {
                 let fits = window.count(now) < self.per_s as usize;
                 if fits {
                     window.add(now);
                 }
                 fits
             }
-            Counted::Calendar { second, calls } => {
+            Algorithm::Calendar { second, calls } => {
                 if now.as_secs() != *second {
                     (*second, *calls) = (now.as_secs(), 0);
                 }
@@ -88,7 +88,7 @@ impl Limiter {
                 *calls += u32::from(fits);
                 fits
             }
-            Counted::Leaky { burst, level } => {
+            Algorithm::Leaky { burst, level } => {
                 let standing = level.map_or(0.0, |(level, at)| (level - per_s * now.saturating_sub(at).as_secs_f64() + 1.0).max(0.0));
                 // The tolerance of a millionth of a request absorbs rounding when requests come exactly at the limit.
                 let fits = standing <= f64::from(*burst) + 1e-6;
@@ -97,7 +97,7 @@ impl Limiter {
                 }
                 fits
             }
-            Counted::Token { burst, tokens, at } => {
+            Algorithm::Token { burst, tokens, at } => {
                 *tokens = (*tokens + per_s * now.saturating_sub(*at).as_secs_f64()).min(f64::from(*burst));
                 *at = now;
                 let fits = *tokens >= 1.0 - 1e-6;

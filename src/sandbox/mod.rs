@@ -49,14 +49,14 @@ pub use settings::{
 pub use user_ids::{UserIdCase, UserIdRules, UserIdSpaces};
 
 pub use shell::CONNECTIONS_MAX;
-use shell::{ServiceAndFiles, Shared, locked};
+use shell::{ServiceAndFiles, SharedService, locked};
 
 /// A running sandbox. Dropping it stops it and closes its connections. Its accounts file is rewritten by [`Sandbox::stop`], or by the next
 /// start if that was not called.
 #[derive(Debug)]
 pub struct Sandbox {
     address: SocketAddr,
-    service: Shared,
+    service: SharedService,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::accounts::{Change, StoredAccounts};
+use super::accounts::{AccountChange, StoredAccounts};
 use super::files::{CreatedFiles, FilesError};
 use super::parsed_request::check_account;
 use super::tags;
@@ -152,7 +152,7 @@ fn read_accounts(path: &Path, ids: UserIdRules, file: impl Read, stored: &mut St
         let line = record.position().map_or(1, csv::Position::line);
         check_account(&account, ids).map_err(|refusal| wrong(line, refusal.info.into_owned()))?;
         let tags = read_tags(&header, &record).map_err(|why| wrong(line, why))?;
-        stored.apply(Change::Set { id: account.user_id, nick: account.nick, face_url: account.face_url, tags: Cow::Owned(tags) });
+        stored.apply(AccountChange::Set { id: account.user_id, nick: account.nick, face_url: account.face_url, tags: Cow::Owned(tags) });
     }
     Ok(())
 }
@@ -198,7 +198,7 @@ fn rewrite(path: &Path, stored: &StoredAccounts) -> Result<File, FilesError> {
     replace(&beside(path, ".log"), |out| {
         let mut lines = Vec::new();
         for id in &stored.deleted {
-            Change::Deleted { id: (&**id).into() }.write_to(&mut lines);
+            AccountChange::Deleted { id: (&**id).into() }.write_to(&mut lines);
         }
         out.write_all(&lines)
     })
@@ -246,7 +246,7 @@ mod tests {
 
     fn set(id: &str, nick: Option<&str>) -> Vec<u8> {
         let mut line = Vec::new();
-        Change::Set { id: id.into(), nick: nick.map(Into::into), face_url: None, tags: Cow::default() }.write_to(&mut line);
+        AccountChange::Set { id: id.into(), nick: nick.map(Into::into), face_url: None, tags: Cow::default() }.write_to(&mut line);
         line
     }
 

@@ -46,10 +46,10 @@ pub(super) struct ServiceAndFiles {
     pub(super) files: Files,
 }
 
-pub(super) type Shared = Arc<Mutex<ServiceAndFiles>>;
+pub(super) type SharedService = Arc<Mutex<ServiceAndFiles>>;
 
 /// Locks both. A panic of another thread while it held the lock is ignored, since no change is left half done.
-pub(super) fn locked(shared: &Shared) -> MutexGuard<'_, ServiceAndFiles> {
+pub(super) fn locked(shared: &SharedService) -> MutexGuard<'_, ServiceAndFiles> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -58,7 +58,11 @@ pub(super) fn locked(shared: &Shared) -> MutexGuard<'_, ServiceAndFiles> {
 ///
 /// # Errors
 /// [`io::Error`] if the runtime cannot be built or the socket cannot be used.
-pub(super) fn serve(listener: StdListener, (service, request_max): (Shared, Duration), stop: oneshot::Receiver<()>) -> io::Result<()> {
+pub(super) fn serve(
+    listener: StdListener,
+    (service, request_max): (SharedService, Duration),
+    stop: oneshot::Receiver<()>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
@@ -72,7 +76,7 @@ pub(super) fn serve(listener: StdListener, (service, request_max): (Shared, Dura
 /// What every connection needs.
 #[derive(Debug, Clone)]
 struct Serving {
-    service: Shared,
+    service: SharedService,
     request_max: Duration,
     start: Instant,
 }
@@ -172,7 +176,7 @@ fn is_for_this_machine(request: &Request<Incoming>) -> bool {
 }
 
 /// The sandbox's own pages: `/` lists what there is, `/audit` is JSON, `/accounts` JSON lines, `/accounts.csv` an accounts file.
-fn own_page(path: &str, service: &Shared) -> Option<Reply> {
+fn own_page(path: &str, service: &SharedService) -> Option<Reply> {
     match path {
         "/" => Some(Reply { content_type: "text/plain; charset=utf-8", ..Reply::json(contents()) }),
         "/audit" => serde_json::to_vec(&locked(service).service.audit()).ok().map(Reply::json),
@@ -207,13 +211,13 @@ fn contents() -> String {
 
 /// A request from its head to its end, whatever end it has.
 struct InFlight<'a> {
-    service: &'a Shared,
+    service: &'a SharedService,
     arrival: Arrival,
     users: Vec<u64>,
 }
 
 impl<'a> InFlight<'a> {
-    fn begin(service: &'a Shared, since_start: Duration, target: &str) -> Self {
+    fn begin(service: &'a SharedService, since_start: Duration, target: &str) -> Self {
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let arrival = locked(service).service.arrive(Moment { since_start, unix_s }, target);
         Self { service, arrival, users: Vec::new() }

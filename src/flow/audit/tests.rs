@@ -39,7 +39,7 @@ fn check(rows: &[u64], gaps: &[(u64, u64)], pending: u64, expected: &[Problem]) 
     assert_eq!(report.gaps.ranges().collect::<Vec<_>>(), gaps, "gaps of {rows:?}");
     assert_eq!(report.pending, pending, "pending of {rows:?}");
     assert_eq!(problems(&report), expected, "{rows:?}");
-    assert_eq!((report.records, report.tally.rows() + report.without_outcome()), (5, 5), "{rows:?}");
+    assert_eq!((report.records, report.counts.rows() + report.without_outcome()), (5, 5), "{rows:?}");
     assert_eq!(report.is_proven(), rows == [1, 2, 3, 4, 5], "{rows:?}");
 }
 
@@ -68,7 +68,7 @@ fn a_result_must_be_its_records_own() {
     let check = |wrong: String, tallied: u64, expected: Problem| {
         let report = audited(&input(&["a", "b", "c"]), &[result(1, "a"), wrong, result(3, "c")]);
         assert_eq!(problems(&report), [expected]);
-        assert_eq!((report.tally.rows(), report.without_outcome(), report.is_proven()), (tallied, 0, false));
+        assert_eq!((report.counts.rows(), report.without_outcome(), report.is_proven()), (tallied, 0, false));
     };
     let bytes = |text: &str| Box::from(text.as_bytes());
     check(result(2, "B"), 3, Problem::OtherUserId { at: 3, row: 2, expected: bytes("b"), found: bytes("B") });
@@ -101,7 +101,7 @@ fn any_outcome_is_one_whatever_the_user_id() {
     ];
     let report = audited(input, &results);
     assert!(report.is_proven(), "{report:?}");
-    assert_eq!(report.tally, OutcomeCounts { imported: 1, failed: 1, invalid: 2, ..OutcomeCounts::default() });
+    assert_eq!(report.counts, OutcomeCounts { imported: 1, failed: 1, invalid: 2, ..OutcomeCounts::default() });
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::io::gate::{self, Gate, GateAnswer, Rate, any_sent};
 use crate::io::quota::{Quota, QuotaWait};
 
 /// What happened.
-enum Event<E> {
+enum LoopEvent<E> {
     CallEnded(Returned),
     Signal,
     /// A call was written, or something is due.
@@ -293,7 +293,7 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
     }
 
     /// Waits for whatever happens next.
-    async fn next_event(&mut self) -> Event<F::Event> {
+    async fn next_event(&mut self) -> LoopEvent<F::Event> {
         if self.flow.is_searching() {
             tokio::task::yield_now().await;
         }
@@ -302,12 +302,12 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
         let granted = OptionFuture::from(self.quota.as_ref().map(Quota::changed));
         tokio::select! {
             biased;
-            Some(()) = self.signals.next() => Event::Signal,
-            event = self.flow.event() => Event::Workload(event),
-            Some(returned) = self.calls.next() => Event::CallEnded(returned),
-            () = sent => Event::Moved,
-            Some(()) = granted => Event::Moved,
-            () = tokio::time::sleep_until(due) => Event::Moved,
+            Some(()) = self.signals.next() => LoopEvent::Signal,
+            event = self.flow.event() => LoopEvent::Workload(event),
+            Some(returned) = self.calls.next() => LoopEvent::CallEnded(returned),
+            () = sent => LoopEvent::Moved,
+            Some(()) = granted => LoopEvent::Moved,
+            () = tokio::time::sleep_until(due) => LoopEvent::Moved,
         }
     }
 
@@ -325,12 +325,12 @@ impl<A: Api, F: Flow> Dispatcher<A, F> {
             .fold(self.reported_at + self.settings.progress_every, Instant::min)
     }
 
-    fn handle(&mut self, event: Event<F::Event>) -> Result<(), F::Error> {
+    fn handle(&mut self, event: LoopEvent<F::Event>) -> Result<(), F::Error> {
         match event {
-            Event::CallEnded(returned) => self.call_ended(returned)?,
-            Event::Workload(event) => self.flow.handle(event)?,
-            Event::Signal => self.signalled(),
-            Event::Moved => {}
+            LoopEvent::CallEnded(returned) => self.call_ended(returned)?,
+            LoopEvent::Workload(event) => self.flow.handle(event)?,
+            LoopEvent::Signal => self.signalled(),
+            LoopEvent::Moved => {}
         }
         self.give_up_after_outage();
         self.heed_quota();

@@ -35,7 +35,7 @@ pub(super) struct ImportFlow<I, L: OutcomeSink, E> {
     more_to_read: bool,
     limit_reached: bool,
     input_error: Option<E>,
-    pub(super) tally: OutcomeCounts,
+    pub(super) counts: OutcomeCounts,
     pub(super) settled: Option<InputPosition>,
 }
 
@@ -60,7 +60,7 @@ where
             more_to_read: false,
             limit_reached: false,
             input_error: None,
-            tally: OutcomeCounts::default(),
+            counts: OutcomeCounts::default(),
             settled: None,
         }
     }
@@ -73,7 +73,7 @@ where
                 self.settled = Some(end);
                 sink.pass(end);
             } else if let Some(settled) = self.workload.take_settled() {
-                self.tally.count(settled.outcome.status);
+                self.counts.count(settled.outcome.status);
                 self.settled = Some(settled.end);
                 sink.append(settled);
             } else {
@@ -243,7 +243,7 @@ where
 
     fn report(&mut self, requests: dispatch::Progress) {
         let offset = self.settled.map(|settled| settled.offset);
-        (self.on_progress)(&ImportProgress { requests, tally: self.tally, offset });
+        (self.on_progress)(&ImportProgress { requests, counts: self.counts, offset });
     }
 }
 

@@ -138,7 +138,7 @@ impl ImportSettings {
     /// Fills in what is done of the run already, as its journal has it, and how many records more may be settled.
     #[must_use]
     pub fn resumed<D: Disk>(mut self, journal: &Journal<D>, limit: Option<u64>) -> Self {
-        self.dispatch.known.seen = if journal.tally().imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
+        self.dispatch.known.seen = if journal.counts().imported > 0 { SuccessSeen::Yes } else { SuccessSeen::NotYet };
         Self { rows_done: journal.settled().rows, limit, ..self }
     }
 }
@@ -156,7 +156,7 @@ pub struct ImportEnds<I, L> {
 pub struct ImportProgress {
     pub requests: Progress,
     /// Outcomes of this process.
-    pub tally: OutcomeCounts,
+    pub counts: OutcomeCounts,
     /// Byte offset in the input up to which all is settled.
     pub offset: Option<u64>,
 }
@@ -180,7 +180,7 @@ pub struct ImportOutcome<L, E> {
     /// All that has settled is committed to it.
     pub sink: L,
     /// Outcomes of this process.
-    pub tally: OutcomeCounts,
+    pub counts: OutcomeCounts,
     /// Up to where all is settled; `None` if this process has settled nothing.
     pub settled: Option<InputPosition>,
     pub traffic: CallStats,
@@ -233,12 +233,12 @@ where
         Ok(cause) => dispatcher.flow.close_sink(cause).await,
         Err(error) => Err(error),
     };
-    let (ImportFlow { workload, tally, settled, .. }, traffic, unjudged) = dispatcher.end();
+    let (ImportFlow { workload, counts, settled, .. }, traffic, unjudged) = dispatcher.end();
     let lane = workload.lane();
     match closed {
         Ok((end, sink)) => {
             let (last_left, imported_rows) = (workload.last_left(), workload.into_imported_rows());
-            Ok(ImportOutcome { end, sink, tally, settled, traffic, lane, unjudged, last_left, imported_rows })
+            Ok(ImportOutcome { end, sink, counts, settled, traffic, lane, unjudged, last_left, imported_rows })
         }
         Err(error) => Err(ImportFailed { error, traffic, lane }),
     }

@@ -66,14 +66,14 @@ impl StateFilling<'_> {
         self.lock.open_or_create(self.target, (self.draw)())?.import_begins(self.identity())
     }
 
-    /// Takes over what the finished import has come to: `tally` are all of its rows.
+    /// Takes over what the finished import has come to: `counts` are all of its rows.
     ///
     /// # Errors
     /// [`FillError`].
     ///
     /// # Panics
     /// Never.
-    pub fn finish(&self, (file, format): (&InputFile, &Format), tally: OutcomeCounts, now: SystemTime) -> Result<(), FillError> {
+    pub fn finish(&self, (file, format): (&InputFile, &Format), counts: OutcomeCounts, now: SystemTime) -> Result<(), FillError> {
         let mut state = self.lock.open_or_create(self.target, (self.draw)())?;
         let mut sorter = ExternalSorter::in_folder(folder_of(self.lock.path()));
         let ReadRows { input, filled, mut tags, unsent } = self.read(file, format, &mut sorter)?;
@@ -82,7 +82,7 @@ impl StateFilling<'_> {
             Ok(ImportedRow { tags: tags.read(row.outcome.row)?, ..row })
         });
         let ops = Ops::default();
-        let (counts, done) = self.counts(tally, unsent);
+        let (counts, done) = self.counts(counts, unsent);
         let new = NewRun {
             counts,
             filled,

@@ -40,11 +40,11 @@ pub enum Halted {
 }
 
 /// What the service says to a request that it has judged.
-pub(super) type Said = Result<Answer, Refusal>;
+pub(super) type Said = Result<Answer, ServiceRefusal>;
 
 /// The service refuses an account or what is to be done to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ServiceRefusal {
     pub code: i64,
     pub info: String,
 }
@@ -192,7 +192,7 @@ fn said(outcome: CallOutcome) -> Said {
         CallOutcome::Done(answer) => Ok(answer),
         other => {
             let (code, info) = verdict::words(other);
-            Err(Refusal { code: code.unwrap_or_default(), info })
+            Err(ServiceRefusal { code: code.unwrap_or_default(), info })
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::requests::{Halted, IsStopped, Refusal, Requests, Said};
+use super::requests::{Halted, IsStopped, Requests, Said, ServiceRefusal};
 use crate::domain::account::{Account, TwinKind, UserId};
 use crate::domain::answer::{AccountStatus, Answer, Profile};
 use crate::domain::profile::ProfileField;
@@ -65,7 +65,7 @@ pub enum Question {
 
 /// What was found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum ProbeFinding {
     Yes(String),
     No(String),
     Unknown(String),
@@ -75,7 +75,7 @@ pub enum Finding {
 /// All that a probe has found out, as far as it came.
 #[derive(Debug, Clone, Default)]
 pub struct WriteReport {
-    pub findings: Vec<(Question, Finding)>,
+    pub findings: Vec<(Question, ProbeFinding)>,
     /// Accounts that it has made, or may have.
     pub left_behind: Vec<UserId>,
     /// Those of them that may not exist: the answer that would tell got lost.
@@ -94,7 +94,7 @@ pub enum WriteEnd {
     /// One of the names has an account.
     Exists(UserId),
     /// The service doesn't take the UserID.
-    IdRefused(Refusal),
+    IdRefused(ServiceRefusal),
 }
 
 impl From<Halted> for WriteEnd {
@@ -114,7 +114,7 @@ impl WriteProbe {
     /// Asks everything, and writes into `report` what it finds as soon as it does.
     pub async fn run<A: Api>(&self, (api, signer): (&A, Signer), is_stopped: IsStopped<'_>, report: &mut WriteReport) {
         let requests = Requests::new((api, signer), self.rate, self.quota.as_deref(), is_stopped, Instant::now() + QUESTIONS_MAX);
-        let mut asking = Asking { probe: self, requests, report, nicks: 0 };
+        let mut asking = RunningProbe { probe: self, requests, report, nicks: 0 };
         let ended = asking.ask_all().await.err();
         asking.report.ended = ended;
         asking.clean_up().await;
@@ -123,7 +123,7 @@ impl WriteProbe {
 }
 
 /// A probe at work.
-struct Asking<'a, 'b, A> {
+struct RunningProbe<'a, 'b, A> {
     probe: &'a WriteProbe,
     requests: Requests<'a, A>,
     report: &'b mut WriteReport,
@@ -133,12 +133,12 @@ struct Asking<'a, 'b, A> {
 
 /// Nickname and avatar that a profile shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Shown {
+struct ShownProfile {
     nick: Option<Box<str>>,
     face_url: Option<Box<str>>,
 }
 
-impl<A: Api> Asking<'_, '_, A> {
+impl<A: Api> RunningProbe<'_, '_, A> {
     async fn ask_all(&mut self) -> Result<(), WriteEnd> {
         for name in self.probe.names() {
             if self.exists(&name).await? {
@@ -170,7 +170,7 @@ impl<A: Api> Asking<'_, '_, A> {
         Ok(())
     }
 
-    fn found(&mut self, question: Question, finding: Finding) {
+    fn found(&mut self, question: Question, finding: ProbeFinding) {
         self.report.findings.push((question, finding));
     }
 
@@ -218,7 +218,7 @@ impl<A: Api> Asking<'_, '_, A> {
     }
 
     /// What the profile shows: at once, or after a moment, if it is not yet as it is hoped for.
-    async fn look(&mut self, id: &UserId, is_hoped_for: impl Fn(&Shown) -> bool) -> Result<Option<Shown>, Halted> {
+    async fn look(&mut self, id: &UserId, is_hoped_for: impl Fn(&ShownProfile) -> bool) -> Result<Option<ShownProfile>, Halted> {
         let (account, mut shown) = (Account::bare(id.clone()), None);
         for look in 0..LOOKS {
             if look > 0 {
@@ -238,15 +238,15 @@ impl<A: Api> Asking<'_, '_, A> {
         &mut self,
         import: fn(&Account) -> Request<'_>,
         questions: [Question; 2],
-        before: Option<Shown>,
+        before: Option<ShownProfile>,
     ) -> Result<(), Halted> {
         let account = self.next_account(&self.probe.id.clone(), None);
         let said = self.requests.send(import(&account)).await?;
         let [updates, keeps] = match (refused_in(said), before) {
-            (Some(why), _) => [Finding::Unknown(why.clone()), Finding::Unknown(why)],
+            (Some(why), _) => [ProbeFinding::Unknown(why.clone()), ProbeFinding::Unknown(why)],
             (None, None) => {
                 let why = "portrait_get does not show the account";
-                [Finding::Unknown(why.to_owned()), Finding::Unknown(why.to_owned())]
+                [ProbeFinding::Unknown(why.to_owned()), ProbeFinding::Unknown(why.to_owned())]
             }
             (None, Some(before)) => {
                 let after = self.look(&account.user_id, |shown| shown.nick == account.nick).await?;
@@ -260,7 +260,7 @@ impl<A: Api> Asking<'_, '_, A> {
     }
 
     /// What the profile shows, with the avatar that an import may have cleared.
-    async fn with_avatar(&mut self) -> Result<Option<Shown>, Halted> {
+    async fn with_avatar(&mut self) -> Result<Option<ShownProfile>, Halted> {
         let id = self.probe.id.clone();
         let shown = self.look(&id, |_| true).await?;
         if shown.as_ref().is_none_or(|shown| shown.face_url.is_some()) {
@@ -273,17 +273,17 @@ impl<A: Api> Asking<'_, '_, A> {
     }
 
     /// Whether a UserID that is much like the first one is another account.
-    async fn ask_of_twin(&mut self, kind: TwinKind) -> Result<Finding, Halted> {
+    async fn ask_of_twin(&mut self, kind: TwinKind) -> Result<ProbeFinding, Halted> {
         let first = self.probe.id.clone();
-        let Some(twin) = first.twin(kind) else { return Ok(Finding::NotAsked(no_twin(kind).to_owned())) };
-        let same = || Finding::No(format!("the service takes \"{}\" for \"{}\"", twin.as_str(), first.as_str()));
+        let Some(twin) = first.twin(kind) else { return Ok(ProbeFinding::NotAsked(no_twin(kind).to_owned())) };
+        let same = || ProbeFinding::No(format!("the service takes \"{}\" for \"{}\"", twin.as_str(), first.as_str()));
         // Its account exists though nobody has made it.
         if self.exists(&twin).await? {
             return Ok(same());
         }
         let account = self.next_account(&twin, None);
         if let Err(refusal) = self.import(&account).await? {
-            return Ok(Finding::No(refused(&refusal)));
+            return Ok(ProbeFinding::No(refused(&refusal)));
         }
         let of_twin = self.look(&twin, |shown| shown.nick == account.nick).await?.unwrap_or_default().nick;
         let of_first = self.look(&first, |_| true).await?.unwrap_or_default().nick;
@@ -293,10 +293,10 @@ impl<A: Api> Asking<'_, '_, A> {
             return Ok(same());
         }
         let is_two = of_twin == account.nick;
-        Ok(if is_two { Finding::Yes(String::new()) } else { Finding::Unknown("it is taken, but no profile shows it".to_owned()) })
+        Ok(if is_two { ProbeFinding::Yes(String::new()) } else { ProbeFinding::Unknown("it is taken, but no profile shows it".to_owned()) })
     }
 
-    async fn ask_of_tag(&mut self, tag: &Tag) -> Result<Finding, Halted> {
+    async fn ask_of_tag(&mut self, tag: &Tag) -> Result<ProbeFinding, Halted> {
         let account = Account { tags: [tag.sample()].into(), ..Account::bare(self.probe.id.clone()) };
         for look in 0..LOOKS {
             if look > 0 {
@@ -304,18 +304,18 @@ impl<A: Api> Asking<'_, '_, A> {
             }
             match self.requests.send(Request::PortraitSet(&account)).await? {
                 // The account may not be known everywhere yet.
-                Err(Refusal { code: NO_PROFILE, .. }) => {}
+                Err(ServiceRefusal { code: NO_PROFILE, .. }) => {}
                 said => return Ok(known(said)),
             }
         }
-        Ok(Finding::Unknown("portrait_set does not find the account".to_owned()))
+        Ok(ProbeFinding::Unknown("portrait_set does not find the account".to_owned()))
     }
 
     /// Deletes what was made, if that is wanted: the first account last, since twins may turn out to be the same.
     async fn clean_up(&mut self) {
         let finding = match self.probe.cleanup {
-            Cleanup::Leave => Finding::NotAsked("--delete finds out".to_owned()),
-            Cleanup::Delete if self.report.left_behind.is_empty() => Finding::NotAsked("no account was made".to_owned()),
+            Cleanup::Leave => ProbeFinding::NotAsked("--delete finds out".to_owned()),
+            Cleanup::Delete if self.report.left_behind.is_empty() => ProbeFinding::NotAsked("no account was made".to_owned()),
             Cleanup::Delete => {
                 self.requests.put_away(Instant::now() + CLEANUP_MAX);
                 self.delete_all().await
@@ -324,8 +324,8 @@ impl<A: Api> Asking<'_, '_, A> {
         self.found(Question::DeletionOn, finding);
     }
 
-    async fn delete_all(&mut self) -> Finding {
-        let mut finding = Finding::Yes(String::new());
+    async fn delete_all(&mut self) -> ProbeFinding {
+        let mut finding = ProbeFinding::Yes(String::new());
         for id in self.report.left_behind.clone().into_iter().rev() {
             let (lost, was_known) = (self.requests.lost, !self.report.perhaps_left_behind.contains(&id));
             if was_known {
@@ -337,36 +337,36 @@ impl<A: Api> Asking<'_, '_, A> {
             }
             match deleted {
                 Ok(()) => self.is_not_left(&id),
-                Err(other @ Finding::No(_)) => return other,
+                Err(other @ ProbeFinding::No(_)) => return other,
                 Err(other) => finding = other,
             }
         }
         finding
     }
 
-    async fn delete(&mut self, id: &UserId) -> Result<(), Finding> {
+    async fn delete(&mut self, id: &UserId) -> Result<(), ProbeFinding> {
         match self.requests.send(Request::AccountDelete(vec![id])).await {
             Err(Halted::Call { outcome: CallOutcome::Refused { code: DELETION_OFF, .. }, .. }) => {
-                Err(Finding::No("the console must switch it on".to_owned()))
+                Err(ProbeFinding::No("the console must switch it on".to_owned()))
             }
-            Err(Halted::Call { outcome, .. } | Halted::Signature { outcome, .. }) => Err(Finding::Unknown(unanswered(outcome))),
-            Err(Halted::OutOfTime | Halted::Stopped) => Err(Finding::Unknown("it took too long".to_owned())),
+            Err(Halted::Call { outcome, .. } | Halted::Signature { outcome, .. }) => Err(ProbeFinding::Unknown(unanswered(outcome))),
+            Err(Halted::OutOfTime | Halted::Stopped) => Err(ProbeFinding::Unknown("it took too long".to_owned())),
             Ok(Ok(Answer::Results(items))) => match items.into_iter().next().map(|item| item.said) {
                 Some(Ok(())) => Ok(()),
                 Some(Err(refusal)) if refusal.code == NO_ACCOUNT => Ok(()),
-                Some(Err(item)) => Err(Finding::Unknown(refused(&Refusal { code: item.code, info: item.info.into() }))),
-                None => Err(Finding::Unknown("the answer says nothing of the account".to_owned())),
+                Some(Err(item)) => Err(ProbeFinding::Unknown(refused(&ServiceRefusal { code: item.code, info: item.info.into() }))),
+                None => Err(ProbeFinding::Unknown("the answer says nothing of the account".to_owned())),
             },
-            Ok(said) => Err(Finding::Unknown(said.err().map_or_else(String::new, |refusal| refused(&refusal)))),
+            Ok(said) => Err(ProbeFinding::Unknown(said.err().map_or_else(String::new, |refusal| refused(&refusal)))),
         }
     }
 }
 
 /// The first profile that an answer shows, whatever its name: the service may write a UserID in another way.
-fn profile(said: Said) -> Option<Shown> {
+fn profile(said: Said) -> Option<ShownProfile> {
     let Ok(Answer::Profiles(profiles)) = said else { return None };
     let Profile { mut fields, .. } = profiles.into_iter().find(|profile| profile.refused.is_none())?;
-    Some(Shown { nick: fields[ProfileField::Nick].take(), face_url: fields[ProfileField::FaceUrl].take() })
+    Some(ShownProfile { nick: fields[ProfileField::Nick].take(), face_url: fields[ProfileField::FaceUrl].take() })
 }
 
 /// Whether the service says that it has made no account.
@@ -388,46 +388,46 @@ fn refused_in(said: Said) -> Option<String> {
     }
 }
 
-fn refused(Refusal { code, info }: &Refusal) -> String {
+fn refused(ServiceRefusal { code, info }: &ServiceRefusal) -> String {
     if info.is_empty() { format!("refused with code {code}") } else { format!("refused with code {code}: {info}") }
 }
 
 /// What came instead of an answer to the question.
 fn unanswered(outcome: CallOutcome) -> String {
     match verdict::words(outcome) {
-        (Some(code), info) => refused(&Refusal { code, info }),
+        (Some(code), info) => refused(&ServiceRefusal { code, info }),
         (None, why) => why,
     }
 }
 
-fn updated(sent: &Account, before: &Shown, after: Option<&Shown>) -> Finding {
+fn updated(sent: &Account, before: &ShownProfile, after: Option<&ShownProfile>) -> ProbeFinding {
     match after {
-        Some(after) if after.nick == sent.nick => Finding::Yes(String::new()),
-        Some(after) if after.nick == before.nick => Finding::No("the old nickname stays".to_owned()),
-        Some(Shown { nick: None, .. }) => Finding::No("the nickname is lost".to_owned()),
-        Some(_) | None => Finding::Unknown("portrait_get shows another nickname".to_owned()),
+        Some(after) if after.nick == sent.nick => ProbeFinding::Yes(String::new()),
+        Some(after) if after.nick == before.nick => ProbeFinding::No("the old nickname stays".to_owned()),
+        Some(ShownProfile { nick: None, .. }) => ProbeFinding::No("the nickname is lost".to_owned()),
+        Some(_) | None => ProbeFinding::Unknown("portrait_get shows another nickname".to_owned()),
     }
 }
 
-fn kept(sent: &Account, before: &Shown, after: Option<&Shown>) -> Finding {
+fn kept(sent: &Account, before: &ShownProfile, after: Option<&ShownProfile>) -> ProbeFinding {
     match after {
-        _ if before.face_url.is_none() => Finding::Unknown("the account has no avatar that could stay".to_owned()),
+        _ if before.face_url.is_none() => ProbeFinding::Unknown("the account has no avatar that could stay".to_owned()),
         Some(after) if after.nick != sent.nick && after.nick == before.nick => {
-            Finding::Unknown("such an import changes nothing".to_owned())
+            ProbeFinding::Unknown("such an import changes nothing".to_owned())
         }
-        Some(after) if after.face_url == before.face_url => Finding::Yes(String::new()),
-        Some(Shown { face_url: None, .. }) => Finding::No("it is cleared".to_owned()),
-        Some(_) | None => Finding::Unknown("portrait_get shows another avatar".to_owned()),
+        Some(after) if after.face_url == before.face_url => ProbeFinding::Yes(String::new()),
+        Some(ShownProfile { face_url: None, .. }) => ProbeFinding::No("it is cleared".to_owned()),
+        Some(_) | None => ProbeFinding::Unknown("portrait_get shows another avatar".to_owned()),
     }
 }
 
-fn known(said: Said) -> Finding {
+fn known(said: Said) -> ProbeFinding {
     match said {
-        Ok(_) => Finding::Yes(String::new()),
-        Err(refusal) if refusal.code == NO_TAG => Finding::No("the app has no such field: create it in the console".to_owned()),
-        Err(refusal) if refusal.code == TAG_NOT_WRITABLE => Finding::No("an administrator may not write it".to_owned()),
-        Err(refusal) if VALUE_REFUSED.contains(&refusal.code) => Finding::Yes(format!("its value is {}", refused(&refusal))),
-        Err(refusal) => Finding::Unknown(refused(&refusal)),
+        Ok(_) => ProbeFinding::Yes(String::new()),
+        Err(refusal) if refusal.code == NO_TAG => ProbeFinding::No("the app has no such field: create it in the console".to_owned()),
+        Err(refusal) if refusal.code == TAG_NOT_WRITABLE => ProbeFinding::No("an administrator may not write it".to_owned()),
+        Err(refusal) if VALUE_REFUSED.contains(&refusal.code) => ProbeFinding::Yes(format!("its value is {}", refused(&refusal))),
+        Err(refusal) => ProbeFinding::Unknown(refused(&refusal)),
     }
 }
 

@@ -293,10 +293,10 @@ mod tests {
     }
 
     /// A missing id, what is due, and the row that looks like it.
-    type Told = (String, PlannedAction, Option<u64>);
+    type MissingRow = (String, PlannedAction, Option<u64>);
 
     /// Each missing id with what is due and what looks like it, and the creates that do.
-    fn compared(held: &BTreeSet<String>, text: &str, lookalikes: MissingTrust) -> (Vec<Told>, Lookalikes, u64) {
+    fn compared(held: &BTreeSet<String>, text: &str, lookalikes: MissingTrust) -> (Vec<MissingRow>, Lookalikes, u64) {
         let folder = tempfile::tempdir().unwrap();
         let state = holding(held, folder.path());
         let mut scratch = Scratch { folder: folder.path().to_owned(), tell: &mut |_| ControlFlow::Continue(()) };

@@ -75,18 +75,18 @@ pub struct MissingWorkload<'a> {
     /// … and who is under way.
     under_way: BTreeMap<PaddedId, MissingAccount>,
     is_dry: bool,
-    tally: MissingCounts,
+    counts: MissingCounts,
 }
 
 impl<'a> MissingWorkload<'a> {
     pub fn new(state: &'a mut StateDb, rules: MissingRules) -> Self {
         let (to_ask, to_do, under_way) = (VecDeque::new(), VecDeque::new(), BTreeMap::new());
-        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, tally: MissingCounts::default() }
+        Self { state, rules, last: None, to_ask, to_do, under_way, is_dry: false, counts: MissingCounts::default() }
     }
 
     #[must_use]
-    pub fn tally(&self) -> MissingCounts {
-        self.tally
+    pub fn counts(&self) -> MissingCounts {
+        self.counts
     }
 
     /// Takes the next slice once nothing of the last one is left.
@@ -120,7 +120,7 @@ impl<'a> MissingWorkload<'a> {
         let ids: Result<_, _> = missing.iter().map(|missing| UserId::parse_as(UserIds::Any, missing.id.as_bytes())).collect();
         let items = ids.map_err(|invalid| StateError::Source(io::Error::new(io::ErrorKind::InvalidData, invalid)))?;
         self.under_way.extend(missing.into_iter().map(|missing| (missing.id, missing)));
-        Ok(RequestJob { command, items, tag: () })
+        Ok(RequestJob { command, items, key: () })
     }
 
     /// At most so many of those in hand that are due for this.
@@ -133,7 +133,7 @@ impl<'a> MissingWorkload<'a> {
     fn note(&mut self, acted: &[MissingActionRecord]) -> Result<(), StateError> {
         for MissingActionRecord { id, action, .. } in acted {
             self.under_way.remove(id);
-            self.tally.count(*action);
+            self.counts.count(*action);
         }
         if acted.is_empty() { Ok(()) } else { self.state.record_actions(acted) }
     }
@@ -207,7 +207,7 @@ fn failed(id: PaddedId, error_code: Option<i64>, error_info: String) -> MissingA
 
 impl JobSource for MissingWorkload<'_> {
     type Item = UserId;
-    type Tag = ();
+    type Key = ();
     type Error = MissingError;
 
     const COMMANDS: &'static [Command] = &[Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
@@ -277,12 +277,12 @@ fn words(outcome: JobOutcome) -> (Option<i64>, String) {
 /// # Errors
 /// The state's.
 pub fn missing_counts(state: &StateDb) -> Result<MissingCounts, StateError> {
-    let mut tally = MissingCounts::default();
+    let mut counts = MissingCounts::default();
     state.each_missing(|_, acted| {
-        tally.count(acted.action);
+        counts.count(acted.action);
         Ok(())
     })?;
-    Ok(tally)
+    Ok(counts)
 }
 
 /// The first line of every missing file.
@@ -295,9 +295,9 @@ const HEADER: [&str; 6] = ["UserID", "last_imported", "missing_runs", "action", 
 pub fn write_missing(state: &StateDb, out: impl Write) -> Result<MissingCounts, StateError> {
     let mut csv = csv_out::writer(b',', out);
     csv.write_record(HEADER).map_err(|error| StateError::Source(error.into()))?;
-    let mut tally = MissingCounts::default();
+    let mut counts = MissingCounts::default();
     state.each_missing(|missing, acted| {
-        tally.count(acted.action);
+        counts.count(acted.action);
         let last_imported = missing.last_imported.map(rfc3339).unwrap_or_default();
         let (runs, code) = (missing.missing_runs.to_string(), acted.error_code.map(|code| code.to_string()).unwrap_or_default());
         let info = match missing.lookalike {
@@ -309,5 +309,5 @@ pub fn write_missing(state: &StateDb, out: impl Write) -> Result<MissingCounts, 
         csv.write_record(record).map_err(io::Error::from)
     })?;
     csv.flush().map_err(StateError::Source)?;
-    Ok(tally)
+    Ok(counts)
 }

@@ -74,7 +74,7 @@ pub struct SyncReport {
     pub end: Result<ImportEnd<FeedError>, SyncError>,
     pub plan: PlanCounts,
     /// Outcomes of the whole run, and of this process.
-    pub tally: OutcomeCounts,
+    pub counts: OutcomeCounts,
     pub this_process: OutcomeCounts,
     pub traffic: CallStats,
     /// The lane that the run took in the end.
@@ -126,11 +126,11 @@ impl Ready {
     /// Sends what the plan says, handles the missing accounts, and lets the state take over what came of both.
     pub async fn run<A: Api + Clone + 'static>(self, dependencies: Dependencies<A>) -> SyncReport {
         let Self { setup, open_run, ops, journal, roster, lookalikes } = self;
-        let (start, before, blank) = (journal.settled(), journal.tally(), roster.blank_lines());
+        let (start, before, blank) = (journal.settled(), journal.counts(), roster.blank_lines());
         let mut report = SyncReport {
             end: Ok(ImportEnd::Aborted(AbortCause::Signal)),
             plan: open_run.counts,
-            tally: before,
+            counts: before,
             this_process: OutcomeCounts::default(),
             traffic: CallStats::default(),
             lane: dependencies.settings.lane,
@@ -164,17 +164,17 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         (journal, roster, ops): (Journal<OsDisk>, Roster<InputReader>, Rc<Ops>),
         report: &mut SyncReport,
     ) -> Result<ImportEnd<FeedError>, SyncError> {
-        let (before, start) = (journal.tally(), journal.settled());
+        let (before, start) = (journal.counts(), journal.settled());
         let sent = match self.send(journal, roster, Rc::clone(&ops)).await? {
             Ok(sent) => sent,
             Err(ImportFailed { error, traffic, lane }) => {
                 (report.traffic, report.lane) = (traffic, lane);
-                report.tally = journal::read_checkpoint(&OsDisk, &self.setup.paths).map_or(before, |checkpoint| checkpoint.tally);
-                report.this_process = report.tally - before;
+                report.counts = journal::read_checkpoint(&OsDisk, &self.setup.paths).map_or(before, |checkpoint| checkpoint.counts);
+                report.this_process = report.counts - before;
                 return Err(error.into());
             }
         };
-        (report.tally, report.this_process, report.unjudged) = (before + sent.tally, sent.tally, sent.unjudged);
+        (report.counts, report.this_process, report.unjudged) = (before + sent.counts, sent.counts, sent.unjudged);
         (report.traffic, report.lane) = (sent.traffic, sent.lane);
         let end = match sent.end {
             ImportEnd::Finished if self.setup.limit.is_none() => return self.finish((sent.sink.0, &sent.imported_rows), report).await,
@@ -335,7 +335,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
         let due = state.due_left()?;
         let observer = Rc::clone(&self.setup.observer);
         let on_progress = Box::new(move |calls: &Progress, missing: &MissingWorkload| {
-            let progress = MissingProgress { calls, acted: missing.tally().acted(), due };
+            let progress = MissingProgress { calls, acted: missing.counts().acted(), due };
             let _ = observer.borrow_mut().on(SyncProgress::Missing(progress));
         });
         let missing = MissingWorkload::new(state, self.setup.missing.clone());
@@ -370,7 +370,7 @@ impl<A: Api + Clone + 'static> SyncSteps<A> {
 }
 
 fn totals(report: &SyncReport) -> RunTotals {
-    let OutcomeCounts { created, updated, failed, .. } = report.tally;
+    let OutcomeCounts { created, updated, failed, .. } = report.counts;
     let MissingCounts { kicked, deleted, failed: missing_failed, .. } = report.missing;
     RunTotals { created, updated, failed, kicked, deleted, missing_failed }
 }

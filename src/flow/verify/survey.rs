@@ -32,7 +32,7 @@ pub enum ReadProgress {
 
 /// So many valid ids, drawn at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
+pub struct RandomSample {
     pub ids: u64,
     pub seed: u64,
 }
@@ -146,7 +146,7 @@ impl<I: Iterator<Item = Result<Record, RosterError>>> Survey<I> {
     ///
     /// # Errors
     /// [`SurveyError::Sort`].
-    pub fn finish(self, sample: Option<Sample>) -> Result<SurveyPlan, SurveyError> {
+    pub fn finish(self, sample: Option<RandomSample>) -> Result<SurveyPlan, SurveyError> {
         let Self { sorter, invalid, profiles, shared, end, .. } = self;
         let (mut superseded, mut count) = (Bits::default(), 0);
         let mut last: Option<Sighting> = None;
@@ -179,8 +179,8 @@ struct Draw {
 }
 
 impl Draw {
-    fn new(ids: u64, sample: Option<Sample>) -> Self {
-        let Sample { ids: wanted, seed } = sample.unwrap_or(Sample { ids, seed: 0 });
+    fn new(ids: u64, sample: Option<RandomSample>) -> Self {
+        let RandomSample { ids: wanted, seed } = sample.unwrap_or(RandomSample { ids, seed: 0 });
         Self { left: ids, wanted: wanted.min(ids), taken: 0, random: fastrand::Rng::with_seed(seed) }
     }
 
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::io::roster::{Format, Roster};
 
-    fn plan(text: &str, sample: Option<Sample>) -> SurveyPlan {
+    fn plan(text: &str, sample: Option<RandomSample>) -> SurveyPlan {
         let roster = Roster::new(Cursor::new(text.to_owned()), &Format::default()).unwrap();
         let mut survey = Survey::new(roster, Box::new(tempfile::tempfile));
         while survey.read_some().unwrap() == ReadProgress::GoesOn {}
@@ -232,7 +232,7 @@ mod tests {
     fn a_sample_has_as_many_distinct_ids_and_is_the_same_for_the_same_seed() {
         let text = (1..=1_000).fold("UserID\n xy\n".to_owned(), |text, row| text + &format!("u{}\n", row % 800));
         for (wanted, expected) in [(0, 0), (1, 1), (100, 100), (800, 800), (5_000, 800)] {
-            let draw = |seed: u64| plan(&text, Some(Sample { ids: wanted, seed }));
+            let draw = |seed: u64| plan(&text, Some(RandomSample { ids: wanted, seed }));
             let (one, same, other) = (draw(1), draw(1), draw(2));
             assert_eq!((one.to_ask, rows(&one).len() as u64, one.ids), (expected, expected + 1, 800));
             assert_eq!(rows(&one), rows(&same));
@@ -245,7 +245,7 @@ mod tests {
         let text = (1..=20).fold("UserID\n".to_owned(), |text, row| text + &format!("u{row}\n"));
         let mut drawn = [0_u32; 21];
         for seed in 0..4_000 {
-            for row in rows(&plan(&text, Some(Sample { ids: 5, seed }))) {
+            for row in rows(&plan(&text, Some(RandomSample { ids: 5, seed }))) {
                 drawn[usize::try_from(row).unwrap()] += 1;
             }
         }

@@ -42,7 +42,8 @@ pub struct Checkpoint {
     pub results: Extent,
     /// A length of 0 means that the file does not exist.
     pub rejects: Extent,
-    pub tally: OutcomeCounts,
+    #[serde(rename = "tally")]
+    pub counts: OutcomeCounts,
 }
 
 /// Whether the run goes on.
@@ -193,7 +194,7 @@ mod tests {
             settled: InputPosition { rows: 1, offset: 9, line: 3, digest: u64::MAX },
             results: Extent::new(100, b"tail"),
             rejects: Extent::new(0, b""),
-            tally: OutcomeCounts { imported: 1, created: 1, ..OutcomeCounts::default() },
+            counts: OutcomeCounts { imported: 1, created: 1, ..OutcomeCounts::default() },
         }
     }
 

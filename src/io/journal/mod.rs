@@ -100,8 +100,8 @@ impl<D: Disk> Journal<D> {
 
     /// The number of rows per outcome, those of earlier processes included.
     #[must_use]
-    pub fn tally(&self) -> OutcomeCounts {
-        self.checkpoint.tally
+    pub fn counts(&self) -> OutcomeCounts {
+        self.checkpoint.counts
     }
 
     fn write_lines(&mut self) -> Result<(), DiskError> {
@@ -148,7 +148,7 @@ impl<D: Disk> OutcomeSink for Journal<D> {
         if let Some(original) = &settled.original {
             self.reject_lines.push(original, &settled.outcome);
         }
-        self.checkpoint.tally.count(settled.outcome.status);
+        self.checkpoint.counts.count(settled.outcome.status);
         self.checkpoint.settled = settled.end;
         self.pending_rows += 1;
     }

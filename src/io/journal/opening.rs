@@ -155,7 +155,7 @@ fn first_files<D: Disk>(disk: &D, paths: &RunPaths, spec: &RunSpec) -> Result<(A
         settled: spec.start,
         results: results.extent(),
         rejects: Extent::new(0, b""),
-        tally: OutcomeCounts::default(),
+        counts: OutcomeCounts::default(),
     };
     write_checkpoint(disk, paths, &checkpoint)?;
     Ok((results, checkpoint))

@@ -262,10 +262,10 @@ mod tests {
 
     const TIME: &str = "2023-11-14T22:13:20.123Z";
 
-    type Fault = (u64, &'static str);
+    type MalformedAt = (u64, &'static str);
 
     /// Line and row, or line and fault.
-    fn read(lines: &str) -> Vec<Result<(u64, u64), Fault>> {
+    fn read(lines: &str) -> Vec<Result<(u64, u64), MalformedAt>> {
         let results = Results::new(io::Cursor::new(format!("{RESULTS_HEADER}{lines}"))).unwrap();
         results
             .map(|result| result.unwrap().map(|entry| (entry.at, entry.row)).map_err(|malformed| (malformed.at, malformed.why)))

@@ -27,7 +27,7 @@ pub enum Restart {
 pub enum StartDecision {
     /// An earlier process finished the run, so there is nothing to do.
     Finished {
-        tally: OutcomeCounts,
+        counts: OutcomeCounts,
     },
     Run(StartMode),
 }
@@ -172,7 +172,7 @@ fn decide_start(
     }
     Ok(match (is_unfinished, input) {
         (true, _) => StartDecision::Run(StartMode::Resume { checkpoint, input }),
-        (false, InputChange::Same) => StartDecision::Finished { tally: checkpoint.tally },
+        (false, InputChange::Same) => StartDecision::Finished { counts: checkpoint.counts },
         (false, InputChange::ChangedAfter | InputChange::ChangedWithin) => StartDecision::Run(StartMode::SetAside),
     })
 }

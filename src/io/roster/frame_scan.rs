@@ -14,7 +14,7 @@ pub struct TextPosition {
 
 /// A quoted field that runs over lines.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct QuotedSpan {
     /// The line on which its quote opens, and where that line starts in the record.
     pub(super) first_line: u64,
     start: usize,
@@ -34,7 +34,7 @@ pub(super) enum Behind {
     Text,
 }
 
-impl Span {
+impl QuotedSpan {
     /// The lines that it runs over, from end to end.
     pub(super) fn lines<'a>(&self, record: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let end = self.end.min(record.len());
@@ -49,7 +49,7 @@ pub(super) struct FrameScan {
     is_continued: bool,
     pub(super) quoting: Quoting,
     pub(super) text_after_quote: Option<Spot>,
-    pub(super) spans: Vec<Span>,
+    pub(super) spans: Vec<QuotedSpan>,
     /// The line that was scanned last, and where its text ends in the record.
     line: u64,
     line_end: usize,
@@ -149,7 +149,7 @@ impl FrameScan {
     fn closed(&mut self, opened: Spot, behind: Behind) {
         if opened.line < self.line {
             let (first_line, start, last_line, end) = (opened.line, opened.line_start, self.line, self.line_end);
-            self.spans.push(Span { first_line, start, opened: opened.at, last_line, end, behind });
+            self.spans.push(QuotedSpan { first_line, start, opened: opened.at, last_line, end, behind });
         }
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek};
 use memchr::memchr;
 
 use super::blank_lines::BlankLines;
-use super::frame_scan::{FrameScan, Quoting, Span, TextPosition};
+use super::frame_scan::{FrameScan, QuotedSpan, Quoting, TextPosition};
 use super::header::DelimiterFrom;
 use super::line_text::{is_blank, is_of_rejects, named_delimiter, without_line_end};
 use super::read_buffer::ReadBuffer;
@@ -85,7 +85,7 @@ pub(super) struct Frames<R> {
     /// The place behind the last record.
     last: InputPosition,
     /// Of the last record that had any.
-    spans: Vec<Span>,
+    spans: Vec<QuotedSpan>,
     blank: BlankLines,
     /// The place behind the last blank line that was counted.
     blank_up_to: u64,
@@ -196,7 +196,7 @@ impl<R: Read> Frames<R> {
     }
 
     /// The quoted fields of the current record that run over lines, if its frame says that there are any.
-    pub(super) fn spans(&self) -> &[Span] {
+    pub(super) fn spans(&self) -> &[QuotedSpan] {
         &self.spans
     }
 

@@ -35,7 +35,7 @@ use copies::{has_uncertain_quotes, without_own};
 pub use encoding::{FirstLook, NotUtf8, NotUtf8In, first_look};
 pub use file::{InputFile, InputReader, fingerprint};
 pub use frame_scan::TextPosition;
-use frame_scan::{Behind, Span};
+use frame_scan::{Behind, QuotedSpan};
 pub use frames::{COPY_MAX_BYTES, RECORD_MAX_BYTES, RECORD_MAX_LINES, SearchedUpTo};
 use frames::{Frame, FrameError, Frames};
 pub use header::{DelimiterFrom, ENCODING_FLAG, Format, Header, HeaderError, Multiline, NoHeader};
@@ -375,7 +375,7 @@ impl<R: Read> Roster<R> {
     #[cold]
     fn swallowed(&self) -> Result<(), InvalidAccount> {
         let raw = without_own(self.frames.raw(), self.frames.delimiter(), self.header.own);
-        let looks_swallowed = |span: &&Span| {
+        let looks_swallowed = |span: &&QuotedSpan| {
             span.behind == Behind::Text || self.header.look_like_records(span.lines(raw), self.frames.delimiter(), &self.rules)
         };
         let mut spans = self.frames.spans().iter().filter(|span| span.opened < raw.len());

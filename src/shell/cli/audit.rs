@@ -74,8 +74,9 @@ fn last_word(report: &AuditReport) -> ExitMessage {
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels = ["rows", "  imported", "  failed", "  invalid", "  without a result", "problems"];
-        let tally = self.tally;
-        let figures = [self.records, tally.imported, tally.failed, tally.invalid, self.without_outcome(), self.problems.count()].map(count);
+        let counts = self.counts;
+        let figures =
+            [self.records, counts.imported, counts.failed, counts.invalid, self.without_outcome(), self.problems.count()].map(count);
         let width = figures.iter().map(String::len).max().unwrap_or_default();
         for (label, figure) in labels.into_iter().zip(figures) {
             writeln!(f, "{label:<22}{figure:>width$}")?;

@@ -15,7 +15,7 @@ use crate::domain::account::InvalidAccount;
 use crate::domain::examples::Examples;
 use crate::domain::figures::{count, counted};
 use crate::flow::check::{
-    CheckReport, Checked, EXAMPLES, Forecast, InvalidRecord, Position, ProfileCells, ProfileForecast, Rates, Repeat, Repeats, check,
+    CheckReport, Checked, EXAMPLES, ImportForecast, InvalidRecord, Position, ProfileCells, ProfileForecast, Rates, Repeat, Repeats, check,
 };
 use crate::io::roster::{Format, Look};
 use crate::shell::exit::{Exit, ExitMessage};
@@ -40,7 +40,7 @@ fn checked(input: &InputFlags, rates: Rates, shared: Option<String>, admission: 
     {
         report.name_repeats(again);
     }
-    print(&Told { report: &report, columns: admission.columns })?;
+    print(&PrintedReport { report: &report, columns: admission.columns })?;
     shared.map(|words| print(&format_args!("{words}\n"))).transpose()?;
     if stream.is_cut() {
         print(&format_args!("\n{CUT_WORDS}\n"))?;
@@ -96,13 +96,13 @@ fn helps(report: &CheckReport) -> String {
 }
 
 /// The report on a file for a run that needs these columns.
-struct Told<'a> {
+struct PrintedReport<'a> {
     report: &'a CheckReport,
     columns: ColumnsNeeded,
 }
 
 /// Ends with a line end, as all its parts do.
-impl fmt::Display for Told<'_> {
+impl fmt::Display for PrintedReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { report, columns } = self;
         write_findings(f, report)?;
@@ -151,7 +151,7 @@ fn write_repeats(f: &mut fmt::Formatter<'_>, repeats: &Repeats) -> fmt::Result {
     write_rest(f, repeats.superseded, repeats.first.len())
 }
 
-fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result {
+fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: ImportForecast) -> fmt::Result {
     let (calls, rate) = (counted(forecast.calls, "request"), count(forecast.rate_per_s.get().into()));
     let batches = forecast.batches;
     let (batch_calls, batch_rate) = (counted(batches.calls, "request"), count(batches.rate_per_s.get().into()));
@@ -160,7 +160,7 @@ fn write_forecast(f: &mut fmt::Formatter<'_>, forecast: Forecast) -> fmt::Result
 }
 
 /// The cells of tags, and what they take beside the rest.
-fn write_profile(f: &mut fmt::Formatter<'_>, profile: &ProfileCells, forecast: Forecast) -> fmt::Result {
+fn write_profile(f: &mut fmt::Formatter<'_>, profile: &ProfileCells, forecast: ImportForecast) -> fmt::Result {
     let ProfileForecast { calls, rate_per_s } = forecast.profiles;
     writeln!(f, "\n{}", cell_counts(profile))?;
     let (time, in_all) = (forecast.profiles.time(), |other: Duration| humantime::format_duration(other.max(forecast.profiles.time())));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn told(text: &str) -> String {
-        Told { report: &report(text), columns: ColumnsNeeded::OfIds }.to_string()
+        PrintedReport { report: &report(text), columns: ColumnsNeeded::OfIds }.to_string()
     }
 
     #[test]

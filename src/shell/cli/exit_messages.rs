@@ -39,18 +39,18 @@ pub(super) struct EndedRun<'a> {
 }
 
 /// The exit message of a run that ended by itself; `remaining` are the records that a limit has left.
-pub(super) fn last_word(end: &ImportEnd<RosterError>, tally: OutcomeCounts, remaining: Option<u64>, given: EndedRun) -> ExitMessage {
+pub(super) fn last_word(end: &ImportEnd<RosterError>, counts: OutcomeCounts, remaining: Option<u64>, given: EndedRun) -> ExitMessage {
     match end {
-        ImportEnd::Finished => finished(tally, given),
-        ImportEnd::LimitReached => limited(tally, remaining),
-        ImportEnd::Aborted(cause) => aborted(cause, &processed(tally), RESUMES, given.reach),
+        ImportEnd::Finished => finished(counts, given),
+        ImportEnd::LimitReached => limited(counts, remaining),
+        ImportEnd::Aborted(cause) => aborted(cause, &processed(counts), RESUMES, given.reach),
         ImportEnd::Input(error) => input::roster_error(&given.flags.input.file, error),
     }
 }
 
 /// How far a run has come that was stopped.
-pub(super) fn processed(tally: OutcomeCounts) -> String {
-    format!("{} processed", rows(tally.rows()))
+pub(super) fn processed(counts: OutcomeCounts) -> String {
+    format!("{} processed", rows(counts.rows()))
 }
 
 /// The exit message of a run that was stopped; `then` says what the same command does.
@@ -114,24 +114,24 @@ fn rows(count: u64) -> String {
 }
 
 /// The exit code of a run with these outcomes.
-pub(super) fn finished_exit(tally: OutcomeCounts) -> Exit {
-    if tally.rejected() == 0 { Exit::Done } else { Exit::SomeRowsRejected }
+pub(super) fn finished_exit(counts: OutcomeCounts) -> Exit {
+    if counts.rejected() == 0 { Exit::Done } else { Exit::SomeRowsRejected }
 }
 
-fn finished(tally: OutcomeCounts, given: EndedRun) -> ExitMessage {
-    let exit = finished_exit(tally);
+fn finished(counts: OutcomeCounts, given: EndedRun) -> ExitMessage {
+    let exit = finished_exit(counts);
     let hint = if exit == Exit::SomeRowsRejected { fix_rejects(given) } else { nothing_to_do(given) };
-    ExitMessage::new(exit, told(tally), hint)
+    ExitMessage::new(exit, told(counts), hint)
 }
 
-fn told(tally: OutcomeCounts) -> String {
-    let OutcomeCounts { imported, failed, invalid, .. } = tally;
+fn told(counts: OutcomeCounts) -> String {
+    let OutcomeCounts { imported, failed, invalid, .. } = counts;
     let count = figures::count;
-    if tally.rejected() == 0 {
+    if counts.rejected() == 0 {
         let all = if imported == 1 { "" } else { "all " };
         format!("{all}{} imported", rows(imported))
     } else {
-        format!("{} of {} imported, {} failed, {} invalid", count(imported), rows(tally.rows()), count(failed), count(invalid))
+        format!("{} of {} imported, {} failed, {} invalid", count(imported), rows(counts.rows()), count(failed), count(invalid))
     }
 }
 
@@ -152,18 +152,18 @@ fn nothing_to_do(given: EndedRun) -> String {
     format!("nothing is left to do; {command} proves it row by row")
 }
 
-pub(super) fn limited(tally: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
+pub(super) fn limited(counts: OutcomeCounts, remaining: Option<u64>) -> ExitMessage {
     let remain = match remaining {
         None => "an unknown number remains".to_owned(),
         Some(1) => "1 remains".to_owned(),
         Some(count) => format!("{} remain", figures::count(count)),
     };
-    let so_far = match tally.rejected() {
-        0 => format!("{} imported so far", rows(tally.imported)),
-        _ => format!("so far {}", told(tally)),
+    let so_far = match counts.rejected() {
+        0 => format!("{} imported so far", rows(counts.imported)),
+        _ => format!("so far {}", told(counts)),
     };
     let why = format!("the limit is reached: {so_far}; {remain}");
-    ExitMessage::new(finished_exit(tally), why, "the same command without --limit continues")
+    ExitMessage::new(finished_exit(counts), why, "the same command without --limit continues")
 }
 
 /// Adds why a run took minutes for failed rows, if it did.
@@ -179,8 +179,8 @@ pub(super) fn having_waited(word: ExitMessage, unjudged: u64) -> ExitMessage {
 }
 
 /// The exit message if an earlier process has finished the run.
-pub(super) fn already_finished(tally: OutcomeCounts, given: EndedRun) -> ExitMessage {
-    let word = finished(tally, given);
+pub(super) fn already_finished(counts: OutcomeCounts, given: EndedRun) -> ExitMessage {
+    let word = finished(counts, given);
     ExitMessage { why: format!("this run was finished earlier, nothing is sent: {}", word.why), ..word }
 }
 

@@ -49,6 +49,7 @@ mod state_file;
 mod status;
 mod stdout;
 mod sync;
+mod url_source;
 mod verify;
 
 use std::num::NonZeroU32;

@@ -65,29 +65,29 @@ impl Admission {
     }
 
     /// Why a file with these first records and these oddities is refused; `None` if it is accepted.
-    pub(super) fn refusal(self, first: &FirstRecords, oddities: &OddityCounts) -> Option<Refusal> {
+    pub(super) fn refusal(self, first: &FirstRecords, oddities: &OddityCounts) -> Option<FileRefusal> {
         if first.is_empty() && self.empty == EmptyFile::Refused {
-            return Some(Refusal::Empty);
+            return Some(FileRefusal::Empty);
         }
         let too_many =
-            first.too_many_invalid(self.max_invalid).map(|found| Refusal::TooManyInvalid { found, max_invalid: self.max_invalid });
+            first.too_many_invalid(self.max_invalid).map(|found| FileRefusal::TooManyInvalid { found, max_invalid: self.max_invalid });
         too_many.or_else(|| self.odd.refusal(oddities))
     }
 }
 
 impl OddFile {
     /// Why a file with such oddities isn't taken, if it isn't.
-    pub(super) fn refusal(self, oddities: &OddityCounts) -> Option<Refusal> {
+    pub(super) fn refusal(self, oddities: &OddityCounts) -> Option<FileRefusal> {
         match self {
             OddFile::Told => None,
-            OddFile::Refused => oddities::kinds(oddities).map(Refusal::Odd),
+            OddFile::Refused => oddities::kinds(oddities).map(FileRefusal::Odd),
         }
     }
 }
 
 /// Why a file is refused.
 #[derive(Debug, PartialEq)]
-pub(super) enum Refusal {
+pub(super) enum FileRefusal {
     Empty,
     TooManyInvalid {
         found: TooManyInvalid,
@@ -97,18 +97,18 @@ pub(super) enum Refusal {
     Odd(String),
 }
 
-impl Refusal {
+impl FileRefusal {
     /// The reason as text.
     pub(super) fn why(&self, flags: &InputFlags) -> String {
         let name = input::shown(&flags.file);
         match self {
-            Refusal::Empty => format!("{name}: the file has a header and no rows"),
-            Refusal::TooManyInvalid { found: TooManyInvalid { invalid, most, shared: _ }, max_invalid } => {
+            FileRefusal::Empty => format!("{name}: the file has a header and no rows"),
+            FileRefusal::TooManyInvalid { found: TooManyInvalid { invalid, most, shared: _ }, max_invalid } => {
                 let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
                 let most = most.as_ref().map(|(reason, count)| format!("; {}: {reason}", times(*count))).unwrap_or_default();
                 format!("{invalid} of the first {FIRST_RECORDS} rows of {name} are invalid, more than {max_invalid} %{most}")
             }
-            Refusal::Odd(kinds) => format!("{name}: something in it is odd, and --strict takes no such file: {kinds}"),
+            FileRefusal::Odd(kinds) => format!("{name}: something in it is odd, and --strict takes no such file: {kinds}"),
         }
     }
 
@@ -116,12 +116,12 @@ impl Refusal {
     fn hint(&self, flags: &InputFlags) -> String {
         let check = CommandLine::new("check").file(&flags.file).reading(flags);
         match self {
-            Refusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
-            Refusal::TooManyInvalid { found, .. } => {
+            FileRefusal::Empty => "see whether the export is whole; --allow empty takes it as it is".to_owned(),
+            FileRefusal::TooManyInvalid { found, .. } => {
                 let helps: String = helps(&found.shared).into_iter().map(|help| help + "; ").collect();
                 format!("{helps}{check} names them; if they are to be left out, raise --max-invalid")
             }
-            Refusal::Odd(_) => format!("{check} names them with what helps; without --strict they are sent"),
+            FileRefusal::Odd(_) => format!("{check} names them with what helps; without --strict they are sent"),
         }
     }
 
@@ -133,13 +133,13 @@ impl Refusal {
     /// The exit message of a check, which has listed the invalid records already.
     pub(super) fn after_check(&self, flags: &InputFlags) -> ExitMessage {
         let hint = match self {
-            Refusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty".to_owned(),
-            Refusal::TooManyInvalid { found, .. } => {
+            FileRefusal::Empty => "see whether the export is whole; `import` takes it as it is with --allow empty".to_owned(),
+            FileRefusal::TooManyInvalid { found, .. } => {
                 let helps = helps(&found.shared).join("; ");
                 let helps = if helps.is_empty() { "see whether it is the right export and the right columns" } else { &helps };
                 format!("{helps}; if they are to be left out, `import` takes it with a higher --max-invalid")
             }
-            Refusal::Odd(_) => "correct the export, or leave --strict out: they are sent as they are".to_owned(),
+            FileRefusal::Odd(_) => "correct the export, or leave --strict out: they are sent as they are".to_owned(),
         };
         ExitMessage::yours(self.why(flags), hint)
     }
@@ -147,7 +147,7 @@ impl Refusal {
 
 /// The exit message for a file with too many invalid records at its start.
 pub(super) fn too_many_invalid(found: TooManyInvalid, max_invalid: f64, flags: &InputFlags) -> ExitMessage {
-    let refusal = Refusal::TooManyInvalid { found, max_invalid };
+    let refusal = FileRefusal::TooManyInvalid { found, max_invalid };
     refusal.last_word(flags)
 }
 

@@ -6,28 +6,16 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::secret::read_secret;
+use super::url_source::UrlSource;
 use crate::io::api::proxy::ProxySettings;
 use crate::shell::exit::ExitMessage;
 
 /// The environment variable for the proxy's URL, which may contain its password.
 pub(super) const VARIABLE: &str = "CHATLIFT_PROXY";
 
-/// The source of the proxy's URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UrlSource {
-    Flag,
-    Variable,
-    ConfigFile,
-}
-
-impl UrlSource {
-    const fn name(self) -> &'static str {
-        match self {
-            UrlSource::Flag => "--proxy",
-            UrlSource::Variable => VARIABLE,
-            UrlSource::ConfigFile => "proxy of the configuration file",
-        }
-    }
+/// The name of the place where its URL was given.
+fn name(from: UrlSource) -> String {
+    from.name("proxy", VARIABLE)
 }
 
 /// The proxy that the user has chosen, if any.
@@ -43,11 +31,11 @@ pub(super) fn resolve(given: Option<(&String, UrlSource)>, password_file: Option
         };
     };
     let address = parse(text, from)?;
-    let name = decoded(address.username(), from)?;
+    let user = decoded(address.username(), from)?;
     let password = match (address.password(), password_file) {
         (Some(_), _) if from != UrlSource::Variable => {
             return Err(ExitMessage::yours(
-                format!("{} holds a password: others can read it there", from.name()),
+                format!("{} holds a password: others can read it there", name(from)),
                 "leave it out of the URL, and give --proxy-password-file FILE, or put the whole URL into CHATLIFT_PROXY",
             ));
         }
@@ -55,22 +43,22 @@ pub(super) fn resolve(given: Option<(&String, UrlSource)>, password_file: Option
             return Err(ExitMessage::yours(format!("{VARIABLE} and --proxy-password-file both hold a password"), "give one of them"));
         }
         (Some(password), None) => Some(SecretString::from(decoded(password, from)?)),
-        (None, Some(file)) if name.is_empty() => {
+        (None, Some(file)) if user.is_empty() => {
             return Err(ExitMessage::yours(
-                format!("{} names nobody whose password {} could be", from.name(), file.display()),
+                format!("{} names nobody whose password {} could be", name(from), file.display()),
                 "write it like http://NAME@HOST:PORT",
             ));
         }
         (None, Some(file)) => Some(read_secret(file)?),
         (None, None) => None,
     };
-    let is_named = password.is_some() || !name.is_empty();
-    let credentials = is_named.then(|| format!("{name}:{}", password.as_ref().map_or("", |password| password.expose_secret())).into());
+    let is_named = password.is_some() || !user.is_empty();
+    let credentials = is_named.then(|| format!("{user}:{}", password.as_ref().map_or("", |password| password.expose_secret())).into());
     Ok(Some(ProxySettings { address: bare(address), credentials }))
 }
 
 fn parse(text: &str, from: UrlSource) -> Result<Url, ExitMessage> {
-    let wrong = |why: &str| Err(ExitMessage::yours(format!("{} {why}", from.name()), "write it like http://proxy.example.com:3128"));
+    let wrong = |why: &str| Err(ExitMessage::yours(format!("{} {why}", name(from)), "write it like http://proxy.example.com:3128"));
     let Ok(url) = Url::parse(text.trim()) else { return wrong("is not a URL") };
     if url.host_str().is_none_or(str::is_empty) || !["http", "https"].contains(&url.scheme()) {
         return wrong("must be an http:// or https:// URL");
@@ -85,7 +73,7 @@ fn parse(text: &str, from: UrlSource) -> Result<Url, ExitMessage> {
 fn decoded(text: &str, from: UrlSource) -> Result<String, ExitMessage> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     let decoded = decoded
-        .map_err(|_| ExitMessage::yours(format!("{} is not UTF-8", from.name()), "escape what is no plain character as in any URL"))?;
+        .map_err(|_| ExitMessage::yours(format!("{} is not UTF-8", name(from)), "escape what is no plain character as in any URL"))?;
     Ok(decoded.into_owned())
 }
 

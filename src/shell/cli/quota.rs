@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::flags::{QuotaFlags, QuotaLostFlag, QuotaRateFlag};
 use super::secret::read_password;
 use super::settings::{Environment, variable};
+use super::url_source::UrlSource;
 use crate::domain::command::{Command, PerCommand};
 use crate::io::gate::Rate;
 use crate::io::quota::{self, IfLost, QuotaError, QuotaRefusal, QuotaSettings, StoreAddress, Transport};
@@ -22,22 +23,9 @@ const PORT: u16 = 6379;
 /// How long the first look at the store may take. Chosen: a run waits for a lost store anyway.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
-/// The source of the URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UrlSource {
-    Flag,
-    Variable,
-    ConfigFile,
-}
-
-impl UrlSource {
-    const fn name(self) -> &'static str {
-        match self {
-            UrlSource::Flag => "--quota",
-            UrlSource::Variable => VARIABLE,
-            UrlSource::ConfigFile => "quota of the configuration file",
-        }
-    }
+/// The name of the place where its URL was given.
+fn name(from: UrlSource) -> String {
+    from.name("quota", VARIABLE)
 }
 
 /// The quota that the user has chosen, before it is known for which app.
@@ -76,7 +64,7 @@ pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage>
     match (&store.password, given.password_file) {
         (Some(_), _) if from != UrlSource::Variable => {
             return Err(ExitMessage::yours(
-                format!("{} holds a password: others can read it there", from.name()),
+                format!("{} holds a password: others can read it there", name(from)),
                 format!("leave it out of the URL, and give --quota-password-file FILE, or put the whole URL into {VARIABLE}"),
             ));
         }
@@ -88,7 +76,7 @@ pub(super) fn resolve(given: &Given) -> Result<Option<QuotaChoice>, ExitMessage>
     }
     if store.user.is_some() && store.password.is_none() {
         return Err(ExitMessage::yours(
-            format!("{} names a user, and there is no password", from.name()),
+            format!("{} names a user, and there is no password", name(from)),
             format!(
                 "if it is a password, it stands behind a colon: redis://:PASSWORD@HOST:PORT/DB, in {VARIABLE} alone; else give \
                      --quota-password-file FILE"
@@ -140,13 +128,13 @@ fn rate_of(given: &[QuotaRateFlag], command: Command) -> NonZeroU32 {
 /// As [`resolve`].
 pub(super) fn forecast_words(flag: Option<&String>, environment: Environment) -> Result<Option<String>, ExitMessage> {
     let variable = variable(environment, VARIABLE)?;
-    let url = flag.map(|flag| (flag, UrlSource::Flag)).or_else(|| variable.as_ref().map(|variable| (variable, UrlSource::Variable)));
+    let url = UrlSource::first(flag, variable.as_ref(), None);
     let choice = resolve(&Given { url, flags: &QuotaFlags::default(), password_file: None, ca_pem: None })?;
     Ok(choice.map(|choice| format!("quota: the limit is shared through {}: that holds while nobody else uses it", choice.store)))
 }
 
 fn parse(text: &str, from: UrlSource) -> Result<StoreAddress, ExitMessage> {
-    let wrong = |why: &str| ExitMessage::yours(format!("{} {why}", from.name()), "write it like redis://quota.example.com:6379/0");
+    let wrong = |why: &str| ExitMessage::yours(format!("{} {why}", name(from)), "write it like redis://quota.example.com:6379/0");
     let url = Url::parse(text.trim()).map_err(|_| wrong("is not a URL"))?;
     let transport = match url.scheme() {
         "redis" => Transport::Plain,

@@ -85,7 +85,7 @@ pub(super) fn forecast_profiles(lanes: &Lanes, records: u64) -> Option<Duration>
 /// Shows the table of what the run came to.
 pub(super) fn tell(flags: &RunFlags, paths: &RunPaths, summary: &Summary, this_run: OutcomeCounts) {
     if !flags.output.quiet {
-        let rejects = (summary.tally.rejected() > 0).then_some(paths.rejects.as_path());
+        let rejects = (summary.counts.rejected() > 0).then_some(paths.rejects.as_path());
         print_stderr(&Report { summary, this_run, results: &paths.results, rejects, checkpoint: &paths.checkpoint });
     }
 }

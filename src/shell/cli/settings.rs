@@ -19,6 +19,7 @@ use super::encoding::label;
 use super::flags::{ConnectionFlags, InputFlags, UserIdsFlag};
 use super::quota::QuotaChoice;
 use super::secret::{self, read_secret};
+use super::url_source::UrlSource;
 use super::{proxy, quota, small};
 use crate::domain::account::{UserId, UserIds};
 use crate::domain::cells::{CellEnds, CellRules, Uuids};
@@ -324,12 +325,6 @@ impl Sources<'_> {
     fn quota(&self, rate: Option<Rate>, ca_pem: Option<&Vec<u8>>) -> Result<Option<QuotaChoice>, ExitMessage> {
         let variable = self.variable(quota::VARIABLE)?;
         let mut flags = self.flags.quota.clone();
-        let url = match (&flags.quota, &variable, &self.config.quota) {
-            (Some(flag), _, _) => Some((flag.clone(), quota::UrlSource::Flag)),
-            (None, Some(variable), _) => Some((variable.clone(), quota::UrlSource::Variable)),
-            (None, None, Some(config)) => Some((config.clone(), quota::UrlSource::ConfigFile)),
-            (None, None, None) => None,
-        };
         let wrong = |key: &'static str| {
             move |why: String| {
                 let hint = format!("write it as --{key} takes it; --help shows it");
@@ -345,7 +340,7 @@ impl Sources<'_> {
         }
         flags.quota_key = flags.quota_key.or_else(|| self.config.quota_key.clone());
         let password_file = flags.quota_password_file.clone().or_else(|| self.config.quota_password_file.clone());
-        let url = url.as_ref().map(|(text, from)| (text, *from));
+        let url = UrlSource::first(self.flags.quota.quota.as_ref(), variable.as_ref(), self.config.quota.as_ref());
         let choice = quota::resolve(&quota::Given { url, flags: &flags, password_file: password_file.as_deref(), ca_pem })?;
         if choice.is_some() {
             quota::allows("--rate", rate)?;
@@ -356,12 +351,7 @@ impl Sources<'_> {
     fn proxy(&self) -> Result<Option<ProxySettings>, ExitMessage> {
         let password_file = self.flags.proxy_password_file.as_ref().or(self.config.proxy_password_file.as_ref());
         let variable = self.variable(proxy::VARIABLE)?;
-        let given = match (&self.flags.proxy, &variable, &self.config.proxy) {
-            (Some(flag), _, _) => Some((flag, proxy::UrlSource::Flag)),
-            (None, Some(variable), _) => Some((variable, proxy::UrlSource::Variable)),
-            (None, None, Some(config)) => Some((config, proxy::UrlSource::ConfigFile)),
-            (None, None, None) => None,
-        };
+        let given = UrlSource::first(self.flags.proxy.as_ref(), variable.as_ref(), self.config.proxy.as_ref());
         proxy::resolve(given, password_file.map(PathBuf::as_path))
     }
 }

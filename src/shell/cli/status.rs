@@ -44,7 +44,7 @@ fn status(flags: &StatusFlags) -> Result<ExitMessage, ExitMessage> {
         return Ok(ExitMessage::done(""));
     };
     let (left, input_changed) = left(&flags.file, &paths, &checkpoint);
-    let change = if input_changed { change(&flags.file, &checkpoint) } else { Change::None };
+    let change = if input_changed { change(&flags.file, &checkpoint) } else { ChangeSeen::None };
     let report = StatusReport { paths: &paths, begun_at: begun_at(&paths.results), saved_at, left, change, process, checkpoint };
     if flags.json { print(&report.to_json()) } else { print(&report) }?;
     Ok(ExitMessage::done(""))
@@ -117,7 +117,7 @@ fn left(file: &Path, paths: &RunPaths, checkpoint: &Checkpoint) -> (Left, bool) 
 
 /// How the input has changed since the run last looked at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum ChangeSeen {
     None,
     /// Behind the processed rows alone.
     Behind,
@@ -128,16 +128,16 @@ enum Change {
 }
 
 /// Reads the processed part of a changed file, as the run would.
-fn change(file: &Path, checkpoint: &Checkpoint) -> Change {
+fn change(file: &Path, checkpoint: &Checkpoint) -> ChangeSeen {
     if checkpoint.state != RunStatus::Unfinished || checkpoint.settled.offset > COUNTED_MAX_BYTES {
-        return Change::Somewhere;
+        return ChangeSeen::Somewhere;
     }
     let compared =
         InputFile::open(file).ok().and_then(|file| roster::compare(&file, checkpoint.reading.dialect(), checkpoint.settled).ok());
     match compared {
-        Some(InputChange::ChangedWithin) => Change::Within,
-        Some(InputChange::Same | InputChange::ChangedAfter) => Change::Behind,
-        None => Change::Somewhere,
+        Some(InputChange::ChangedWithin) => ChangeSeen::Within,
+        Some(InputChange::Same | InputChange::ChangedAfter) => ChangeSeen::Behind,
+        None => ChangeSeen::Somewhere,
     }
 }
 
@@ -154,7 +154,7 @@ struct StatusReport<'a> {
     begun_at: Option<SystemTime>,
     saved_at: SystemTime,
     left: Left,
-    change: Change,
+    change: ChangeSeen,
     /// The process that is at work.
     process: Option<u32>,
 }
@@ -173,7 +173,7 @@ impl StatusReport<'_> {
 
     /// What is to be done.
     fn next(&self) -> String {
-        let OutcomeCounts { failed, invalid, .. } = self.checkpoint.tally;
+        let OutcomeCounts { failed, invalid, .. } = self.checkpoint.counts;
         let rejected = failed + invalid;
         if self.process.is_some() {
             return "wait for it, or stop it with Ctrl-C or a signal: the same command then continues".to_owned();
@@ -183,7 +183,7 @@ impl StatusReport<'_> {
             RunStatus::SettingAside { .. } => {
                 "give the same command again: it keeps the old files under dated names, and begins".to_owned()
             }
-            RunStatus::Finished if self.change != Change::None => match self.checkpoint.work {
+            RunStatus::Finished if self.change != ChangeSeen::None => match self.checkpoint.work {
                 RunKind::Import => "the file has changed since: the same command begins a new run on it".to_owned(),
                 RunKind::Sync { .. } => "the file has changed since: the same command makes a new plan for it".to_owned(),
             },
@@ -197,21 +197,23 @@ impl StatusReport<'_> {
     fn next_of_unfinished(&self) -> String {
         let row = count(self.checkpoint.settled.rows);
         match (&self.checkpoint.work, self.change) {
-            (_, Change::None) | (RunKind::Import, Change::Behind) => format!("run the same command again: it continues after row {row}"),
-            (RunKind::Import, Change::Within) => {
+            (_, ChangeSeen::None) | (RunKind::Import, ChangeSeen::Behind) => {
+                format!("run the same command again: it continues after row {row}")
+            }
+            (RunKind::Import, ChangeSeen::Within) => {
                 format!("put the file back as it was up to row {row}, and the same command continues; with --restart it begins anew")
             }
-            (RunKind::Import, Change::Somewhere) => {
+            (RunKind::Import, ChangeSeen::Somewhere) => {
                 format!("run the same command again: it continues after row {row} if the file is as it was up to there")
             }
-            (RunKind::Sync { .. }, Change::Behind | Change::Within | Change::Somewhere) => {
+            (RunKind::Sync { .. }, ChangeSeen::Behind | ChangeSeen::Within | ChangeSeen::Somewhere) => {
                 "run the same command again: the file has changed, so it makes a new plan".to_owned()
             }
         }
     }
 
     fn to_json(&self) -> String {
-        let OutcomeCounts { imported, failed, invalid, superseded, .. } = self.checkpoint.tally;
+        let OutcomeCounts { imported, failed, invalid, superseded, .. } = self.checkpoint.counts;
         let (left, left_is_estimate) = match self.left {
             Left::Rows(rows) => (Some(rows), false),
             Left::About(rows) => (Some(rows), true),
@@ -229,7 +231,7 @@ impl StatusReport<'_> {
             superseded,
             left,
             left_is_estimate,
-            input_changed: self.change != Change::None,
+            input_changed: self.change != ChangeSeen::None,
             begun_at: self.begun_at.map(time),
             saved_at: time(self.saved_at),
             process: self.process,
@@ -265,7 +267,7 @@ struct StandingJson {
 /// Writes the lines with a final line break.
 impl fmt::Display for StatusReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OutcomeCounts { imported, failed, invalid, superseded, .. } = self.checkpoint.tally;
+        let OutcomeCounts { imported, failed, invalid, superseded, .. } = self.checkpoint.counts;
         let how = if self.is_finished() { "finished" } else { "unfinished" };
         writeln!(f, "run         {} into {}, {how}", self.command(), self.checkpoint.target)?;
         let settled = counted(self.checkpoint.settled.rows, "row");
@@ -273,10 +275,10 @@ impl fmt::Display for StatusReport<'_> {
         let (imported, failed, invalid) = (count(imported), count(failed), count(invalid));
         writeln!(f, "processed   {settled}: {imported} imported, {failed} failed, {invalid} invalid{superseded}")?;
         let changed = match self.change {
-            Change::None => "",
-            Change::Behind => "; the file has changed since, behind the processed rows",
-            Change::Within => "; the file has changed since, in the processed rows",
-            Change::Somewhere => "; the file has changed since",
+            ChangeSeen::None => "",
+            ChangeSeen::Behind => "; the file has changed since, behind the processed rows",
+            ChangeSeen::Within => "; the file has changed since, in the processed rows",
+            ChangeSeen::Somewhere => "; the file has changed since",
         };
         match self.left {
             Left::Rows(rows) => writeln!(f, "left        {}{changed}", counted(rows, "row"))?,

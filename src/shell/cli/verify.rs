@@ -34,7 +34,7 @@ use crate::domain::figures::{count, counted};
 use crate::domain::position::InputPosition;
 use crate::flow::calls::{self, CallsFailed, CallsOutcome};
 use crate::flow::dispatch::{AbortCause, DispatchSettings, Progress};
-use crate::flow::verify::{Failed, ProfileComparison, ReadProgress, Sample, Survey, SurveyError, SurveyPlan, Verification};
+use crate::flow::verify::{Failed, ProfileComparison, RandomSample, ReadProgress, Survey, SurveyError, SurveyPlan, Verification};
 use crate::io::api::wire;
 use crate::io::gate::{self, Rate};
 use crate::io::journal::paths::{beside, repair_of};
@@ -145,8 +145,13 @@ impl VerifyRun<'_> {
         let mut watched = self.reach.clone();
         let on_progress = Box::new(move |requests: &Progress, verification: &Verification<Watched, Reconciled>| {
             watched.heed(requests.calls, &requests.phase, Instant::now());
-            page.update(|page, now| page.asks(requests, verification.tally(), ids, now));
-            phase_bar.tell((verification.tally().asked(), ids), &asking(verification.tally(), ids), &state_words(requests), Instant::now());
+            page.update(|page, now| page.asks(requests, verification.counts(), ids, now));
+            phase_bar.tell(
+                (verification.counts().asked(), ids),
+                &asking(verification.counts(), ids),
+                &state_words(requests),
+                Instant::now(),
+            );
         });
         let word = match calls::run(client.dependencies(stops), (verification, on_progress), self.settings()).await {
             Ok(ended) => self.finish(ended),
@@ -190,7 +195,7 @@ impl VerifyRun<'_> {
                 return Ok(None);
             }
         }
-        let sample = self.flags.sample.zip(self.seed).map(|(ids, seed)| Sample { ids, seed });
+        let sample = self.flags.sample.zip(self.seed).map(|(ids, seed)| RandomSample { ids, seed });
         survey.finish(sample).map(|plan| Some((plan, blank.count()))).map_err(failed)
     }
 
@@ -209,17 +214,17 @@ impl VerifyRun<'_> {
 
     fn finish(&self, ended: CallsOutcome<Verification<Watched, Reconciled>>) -> Result<Ended, ExitMessage> {
         let CallsOutcome { cause, source, traffic, unjudged } = ended;
-        let (tally, plan, files) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
+        let (counts, plan, files) = source.finish().map_err(|error| cannot_write(&self.paths, &error))?;
         if cause.is_none() {
             self.input.still_holds(plan.end)?;
         }
         let has_repair = files.finish(cause.is_none(), |error| cannot_write(&self.paths, error))?;
-        let not_asked = plan.ids - tally.asked();
+        let not_asked = plan.ids - counts.asked();
         let repair = has_repair.then_some(self.paths.repair.as_path());
-        let word = having_waited(self.last_word(cause.as_ref(), tally, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
+        let word = having_waited(self.last_word(cause.as_ref(), counts, not_asked, (repair, self.reach.advice_on(&traffic))), unjudged);
         let word = if cause.is_none() { self.input.source.with_news(word, &self.flags.input.file) } else { word };
         let (seed, elapsed) = (self.seed, self.began.elapsed());
-        let verified = Verified { exit: word.exit, rows: plan.rows(), tally, not_asked, seed, traffic, elapsed };
+        let verified = Verified { exit: word.exit, rows: plan.rows(), counts, not_asked, seed, traffic, elapsed };
         self.report(&verified, repair);
         Ok(Ended::with(word, Figures::of_verification(verified)))
     }
@@ -227,14 +232,14 @@ impl VerifyRun<'_> {
     fn last_word(
         &self,
         cause: Option<&AbortCause>,
-        tally: FindingCounts,
+        counts: FindingCounts,
         not_asked: u64,
         (repair, reach): (Option<&Path>, Option<&str>),
     ) -> ExitMessage {
         match cause {
-            None => finished(tally, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
+            None => finished(counts, not_asked, repair.map(|repair| (repair, self.import_of(repair)))),
             Some(cause) => {
-                let so_far = format!("{} asked, {} not", counted(tally.asked(), "UserID"), count(not_asked));
+                let so_far = format!("{} asked, {} not", counted(counts.asked(), "UserID"), count(not_asked));
                 aborted(cause, &so_far, AGAIN, reach)
             }
         }
@@ -264,13 +269,13 @@ impl VerifyRun<'_> {
     }
 }
 
-fn asking(tally: FindingCounts, ids: u64) -> String {
+fn asking(counts: FindingCounts, ids: u64) -> String {
     format!(
         "{} of {} asked, {} missing, {} different",
-        count(tally.asked()),
+        count(counts.asked()),
         counted(ids, "UserID"),
-        count(tally.missing),
-        count(tally.differs)
+        count(counts.missing),
+        count(counts.differs)
     )
 }
 
@@ -388,16 +393,16 @@ fn all_same(same: u64) -> String {
     }
 }
 
-fn finished(tally: FindingCounts, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> ExitMessage {
+fn finished(counts: FindingCounts, not_asked: u64, repair: Option<(&Path, CommandLine)>) -> ExitMessage {
     let rest = if not_asked > 0 { format!(", {} not asked", count(not_asked)) } else { String::new() };
-    if tally.is_all_same() {
-        return ExitMessage::new(Exit::Done, format!("{}{rest}", all_same(tally.same)), "nothing is left to do");
+    if counts.is_all_same() {
+        return ExitMessage::new(Exit::Done, format!("{}{rest}", all_same(counts.same)), "nothing is left to do");
     }
-    let FindingCounts { same, missing, differs, unknown, invalid } = tally;
+    let FindingCounts { same, missing, differs, unknown, invalid } = counts;
     let why = format!(
         "{} of {} are the same, {} missing, {} different, {} unknown, {} invalid{rest}",
         count(same),
-        counted(tally.asked() + invalid, "UserID"),
+        counted(counts.asked() + invalid, "UserID"),
         count(missing),
         count(differs),
         count(unknown),

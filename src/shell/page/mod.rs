@@ -164,26 +164,26 @@ impl RunPage {
         let sample = Sample { phase: PhaseKind::Planning, rows: self.rows_done, calls: None };
         self.series.note(now - self.began, &sample);
         if let Figures::Rows(summary) = &mut self.figures {
-            (summary.resumed_at_row, summary.tally) = (start.rows_done, before);
+            (summary.resumed_at_row, summary.counts) = (start.rows_done, before);
         }
     }
 
     /// How far an import, or the rows of a sync, are.
     pub fn sends(&mut self, progress: &ImportProgress, now: Instant) {
-        self.rows_done = self.start.rows_done + progress.tally.rows();
+        self.rows_done = self.start.rows_done + progress.counts.rows();
         self.pace.note(progress.requests.calls, now);
         let pace = self.pace.calls_per_s(progress.requests.calls, now);
         self.left = pace.and_then(|pace| time_left(progress, self.start, pace));
         self.notes(&progress.requests, now);
         let traffic = self.traffic();
         if let Figures::Rows(summary) = &mut self.figures {
-            (summary.tally, summary.traffic) = (self.before + progress.tally, traffic);
+            (summary.counts, summary.traffic) = (self.before + progress.counts, traffic);
         }
     }
 
     /// How far a verification is, of so many UserIDs.
-    pub fn asks(&mut self, progress: &Progress, tally: FindingCounts, ids: u64, now: Instant) {
-        (self.rows_done, self.ids) = (tally.asked(), Some(ids));
+    pub fn asks(&mut self, progress: &Progress, counts: FindingCounts, ids: u64, now: Instant) {
+        (self.rows_done, self.ids) = (counts.asked(), Some(ids));
         self.pace.note(self.rows_done, now);
         let pace = self.pace.calls_per_s(self.rows_done, now).filter(|pace| *pace > 0.0);
         let rest = ids.saturating_sub(self.rows_done) as f64;
@@ -191,7 +191,7 @@ impl RunPage {
         self.notes(progress, now);
         let traffic = self.traffic();
         if let Figures::Verification(verified) = &mut self.figures {
-            (verified.tally, verified.not_asked, verified.traffic) = (tally, ids.saturating_sub(tally.asked()), traffic);
+            (verified.counts, verified.not_asked, verified.traffic) = (counts, ids.saturating_sub(counts.asked()), traffic);
         }
     }
 
@@ -240,8 +240,8 @@ impl RunPage {
         self.figures = if was_cut_off { self.figures_at(now).ended(word.exit) } else { summary.figures.clone() };
         self.phase = if self.phase == PhaseKind::Planning { self.phase } else { PhaseKind::Running };
         let rows = match &self.figures {
-            Figures::Rows(summary) => summary.tally.rows(),
-            Figures::Verification(verified) => verified.tally.asked(),
+            Figures::Rows(summary) => summary.counts.rows(),
+            Figures::Verification(verified) => verified.counts.asked(),
         };
         self.rows_done = self.rows_done.max(rows);
         let last = self.last_calls();
@@ -272,9 +272,9 @@ impl RunPage {
     #[must_use]
     pub fn rejected(&self) -> u64 {
         match &self.figures {
-            Figures::Rows(summary) => summary.tally.rejected(),
+            Figures::Rows(summary) => summary.counts.rejected(),
             Figures::Verification(verified) => {
-                let FindingCounts { missing, differs, unknown, invalid, .. } = verified.tally;
+                let FindingCounts { missing, differs, unknown, invalid, .. } = verified.counts;
                 missing + differs + unknown + invalid
             }
         }

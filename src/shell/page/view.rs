@@ -269,21 +269,21 @@ fn cards(figures: &Figures) -> (Vec<Card>, Vec<BarPart>) {
 type Parts = ((&'static str, u64), Vec<(&'static str, u64, &'static str)>);
 
 fn of_rows(summary: &Summary) -> Parts {
-    let Summary { tally, sync, .. } = summary;
-    let rejected = [("failed", tally.failed, "bad"), ("invalid", tally.invalid, "warn")];
+    let Summary { counts, sync, .. } = summary;
+    let rejected = [("failed", counts.failed, "bad"), ("invalid", counts.invalid, "warn")];
     match sync {
-        None => (("rows", tally.rows()), [("imported", tally.imported, "good")].into_iter().chain(rejected).collect()),
+        None => (("rows", counts.rows()), [("imported", counts.imported, "good")].into_iter().chain(rejected).collect()),
         Some(sync) => {
             let accepted =
-                [("created", tally.created, "good"), ("updated", tally.updated, "busy"), ("unchanged", sync.plan.unchanged, "still")];
-            let last = [("superseded", tally.superseded, "quiet")];
+                [("created", counts.created, "good"), ("updated", counts.updated, "busy"), ("unchanged", sync.plan.unchanged, "still")];
+            let last = [("superseded", counts.superseded, "quiet")];
             (("rows", sync.plan.records()), accepted.into_iter().chain(rejected).chain(last).collect())
         }
     }
 }
 
 fn of_verification(verified: &Verified) -> Parts {
-    let FindingCounts { same, missing, differs, unknown, invalid } = verified.tally;
+    let FindingCounts { same, missing, differs, unknown, invalid } = verified.counts;
     let parts = vec![
         ("same", same, "good"),
         ("missing", missing, "bad"),
@@ -421,11 +421,11 @@ mod tests {
             so_far.stats.apis[Command::AccountImport].calls = second * 200 - second % 7;
             so_far.limits[Command::AccountImport] = Some(200.0);
             so_far.latency.time(Duration::from_millis(10 + second % 50));
-            let tally = OutcomeCounts { imported: second * 200, ..OutcomeCounts::default() };
+            let counts = OutcomeCounts { imported: second * 200, ..OutcomeCounts::default() };
             let (calls, so_far) = (second * 200, so_far.clone());
             let progress = ImportProgress {
                 requests: Progress { phase: RunPhase::Running, calls, retries: 0, in_flight: 1, so_far },
-                tally,
+                counts,
                 offset: None,
             };
             page.sends(&progress, began + Duration::from_secs(second));

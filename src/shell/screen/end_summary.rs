@@ -74,8 +74,8 @@ impl Figures {
     #[must_use]
     pub fn of_no_verification() -> Self {
         let traffic = CallStats::to(Command::AccountCheck);
-        let tally = FindingCounts::default();
-        Self::of_verification(Verified { exit: Exit::Done, rows: 0, tally, not_asked: 0, seed: None, traffic, elapsed: Duration::ZERO })
+        let counts = FindingCounts::default();
+        Self::of_verification(Verified { exit: Exit::Done, rows: 0, counts, not_asked: 0, seed: None, traffic, elapsed: Duration::ZERO })
     }
 
     /// The same figures with another exit code.
@@ -98,7 +98,7 @@ fn nothing_done(lane: Lane, sync: Option<SyncFigures>) -> Summary {
         exit: Exit::Done,
         outcome: Exit::Done.outcome(),
         lane,
-        tally: OutcomeCounts::default(),
+        counts: OutcomeCounts::default(),
         traffic,
         elapsed: Duration::ZERO,
         resumed_at_row: 0,

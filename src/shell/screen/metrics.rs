@@ -142,13 +142,13 @@ fn quota(quota: QuotaStats) -> [Metric; 3] {
 pub(in crate::shell) fn rows(figures: &Figures) -> Vec<(&'static str, f64)> {
     let counts: Vec<(&'static str, u64)> = match figures {
         Figures::Rows(summary) => {
-            let Summary { tally, sync, .. } = &**summary;
-            let superseded = sync.map(|_| ("superseded", tally.superseded));
-            let counts = [("imported", tally.imported), ("failed", tally.failed), ("invalid", tally.invalid)];
+            let Summary { counts, sync, .. } = &**summary;
+            let superseded = sync.map(|_| ("superseded", counts.superseded));
+            let counts = [("imported", counts.imported), ("failed", counts.failed), ("invalid", counts.invalid)];
             counts.into_iter().chain(superseded).collect()
         }
         Figures::Verification(verified) => {
-            let Verified { tally: FindingCounts { same, missing, differs, unknown, invalid }, not_asked, .. } = **verified;
+            let Verified { counts: FindingCounts { same, missing, differs, unknown, invalid }, not_asked, .. } = **verified;
             vec![
                 ("same", same),
                 ("missing", missing),

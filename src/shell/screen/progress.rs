@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::flow::import::{ImportProgress, RunPhase};
 pub(crate) use pace::RecentPace;
-use view::ProgressView;
+use view::ProgressWords;
 pub(crate) use view::{done_words, quota_words, state, time_left};
 
 /// Without a terminal, one line is written this often. Chosen: the log of a night stays readable.
@@ -83,7 +83,7 @@ impl ProgressReporter {
     pub fn tell(&mut self, progress: &ImportProgress, now: Instant) {
         self.pace.note(progress.requests.calls, now);
         let (recent, mean) = (self.pace.calls_per_s(progress.requests.calls, now), self.pace.mean_per_s(progress.requests.calls, now));
-        let view = ProgressView::new(progress, self.start, (recent, mean));
+        let view = ProgressWords::new(progress, self.start, (recent, mean));
         match &mut self.display {
             Display::Bar(bar) => bar.draw(&view),
             Display::Lines(lines) => lines.write_if_due(&view, now),
@@ -105,7 +105,7 @@ struct Bar {
 }
 
 impl Bar {
-    fn draw(&mut self, view: &ProgressView<'_>) {
+    fn draw(&mut self, view: &ProgressWords<'_>) {
         if let Some(bar) = &self.drawn {
             return show(bar, view);
         }
@@ -131,7 +131,7 @@ pub(super) fn hidden_bar(length: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden()).with_style(style.progress_chars("=> "))
 }
 
-fn show(bar: &ProgressBar, view: &ProgressView<'_>) {
+fn show(bar: &ProgressBar, view: &ProgressWords<'_>) {
     bar.set_position(view.offset());
     bar.set_prefix(view.headline());
     bar.set_message(view.detail());
@@ -150,7 +150,7 @@ impl PlainLines {
         Self { out, told_at: now, told: discriminant(&RunPhase::Running) }
     }
 
-    fn write_if_due(&mut self, view: &ProgressView<'_>, now: Instant) {
+    fn write_if_due(&mut self, view: &ProgressWords<'_>, now: Instant) {
         let phase = discriminant(&view.progress.requests.phase);
         let since = now - self.told_at;
         if since >= LINE_EVERY || (since >= LINES_APART && phase != self.told) {
@@ -180,11 +180,11 @@ mod tests {
     const TICK: Duration = Duration::from_millis(250);
 
     fn snapshot(imported: u64) -> ImportProgress {
-        let tally = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
+        let counts = OutcomeCounts { imported, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let (offset, so_far) = (Some(imported * 10), CallsSoFar::default());
         ImportProgress {
             requests: Progress { phase: RunPhase::Running, calls: imported, retries: 0, in_flight: 12, so_far },
-            tally,
+            counts,
             offset,
         }
     }
@@ -258,19 +258,19 @@ mod tests {
 
     #[test]
     fn a_line_has_all_figures() {
-        let tally = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
+        let counts = OutcomeCounts { imported: 11_990, failed: 10, invalid: 3, ..OutcomeCounts::default() };
         let phase = waiting(125, "code 60008: \u{1b}[2J完");
         let requests = Progress { phase, calls: 12_000, retries: 1, in_flight: 0, ..snapshot(0).requests };
-        let told = ImportProgress { requests, tally, ..snapshot(0) };
+        let told = ImportProgress { requests, counts, ..snapshot(0) };
         let start = Start { rows_done: 100_000, ..Start::default() };
         assert_eq!(
-            ProgressView::new(&told, start, (Some(0.1), Some(0.1))).line(),
+            ProgressWords::new(&told, start, (Some(0.1), Some(0.1))).line(),
             "progress: 112,003 rows done (100,000 earlier, 11,990 imported, 10 failed, 3 invalid), 0.1 requests/s, 1 retry, \
              waiting for the service for 2m 5s: code 60008: \\u{1b}[2J完"
         );
         let draining = in_phase(RunPhase::Draining, snapshot(1));
         assert_eq!(
-            ProgressView::new(&draining, Start::default(), (None, None)).line(),
+            ProgressWords::new(&draining, Start::default(), (None, None)).line(),
             "progress: 1 row done (1 imported, 0 failed), draining, 12 requests in flight"
         );
     }
@@ -281,7 +281,7 @@ mod tests {
         let quota = QuotaStats { processes: 3, most_processes: 4, here_per_s: 61, ..QuotaStats::default() };
         told.requests.so_far.stats.quota = Some(quota);
         told.requests.phase = RunPhase::WaitingForQuota { since: Duration::from_secs(3), why: "Connection refused".to_owned() };
-        let view = ProgressView::new(&told, Start::default(), (Some(61.0), Some(61.0)));
+        let view = ProgressWords::new(&told, Start::default(), (Some(61.0), Some(61.0)));
         assert_eq!(
             view.line(),
             "progress: 1 row done (1 imported, 0 failed), 61.0 requests/s, quota: 3 runs, 61/s here, waiting for the quota for 3s: Connection \
@@ -384,10 +384,10 @@ mod tests {
         let start = Start { rows_done: 99_000_000, input_bytes: Some(u64::MAX), ..Start::default() };
         let mut progress = terminal.bar(start, begun);
         assert_eq!(terminal.screen(), Vec::<String>::new());
-        let tally = OutcomeCounts { imported: 999_999, failed: 999_999, invalid: 999_999, ..OutcomeCounts::default() };
+        let counts = OutcomeCounts { imported: 999_999, failed: 999_999, invalid: 999_999, ..OutcomeCounts::default() };
         let phase = waiting(86_399, &"long ".repeat(20));
         let requests = Progress { phase, calls: 1_999, retries: 999_999, ..snapshot(1).requests };
-        let told = ImportProgress { requests, tally, ..snapshot(1) };
+        let told = ImportProgress { requests, counts, ..snapshot(1) };
         progress.tell(&told, begun + Duration::from_secs(10));
         progress.tell(&told, begun + Duration::from_secs(11));
         let screen = terminal.screen();

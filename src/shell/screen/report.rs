@@ -42,7 +42,7 @@ impl fmt::Display for Report<'_> {
 
 impl Report<'_> {
     fn counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (here, all, traffic) = (self.this_run, self.summary.tally, &self.summary.traffic);
+        let (here, all, traffic) = (self.this_run, self.summary.counts, &self.summary.traffic);
         let in_all = |rows: u64| (self.summary.resumed_at_row > 0).then_some(rows);
         let table = [
             ("rows", here.rows(), in_all(all.rows())),
@@ -105,7 +105,7 @@ mod tests {
 
     fn report(summary: &Summary, this_run: OutcomeCounts) -> Report<'_> {
         let [results, rejects, checkpoint] = ["users.results.csv", "users.rejects.csv", "users.checkpoint.json"].map(Path::new);
-        Report { summary, this_run, results, rejects: (summary.tally.rejected() > 0).then_some(rejects), checkpoint }
+        Report { summary, this_run, results, rejects: (summary.counts.rejected() > 0).then_some(rejects), checkpoint }
     }
 
     #[test]
@@ -132,13 +132,13 @@ checkpoint  users.checkpoint.json";
 
     #[test]
     fn a_new_run_without_requests_has_a_shorter_table() {
-        let tally = OutcomeCounts { imported: 0, failed: 0, invalid: 0, ..OutcomeCounts::default() };
+        let counts = OutcomeCounts { imported: 0, failed: 0, invalid: 0, ..OutcomeCounts::default() };
         let elapsed = Duration::from_millis(420);
         let summary = Summary {
             exit: Exit::Done,
             outcome: "done",
             lane: Lane::Single,
-            tally,
+            counts,
             traffic: CallStats::default(),
             elapsed,
             resumed_at_row: 0,
@@ -155,6 +155,6 @@ throttled   0
 elapsed     0.4s
 results     users.results.csv
 checkpoint  users.checkpoint.json";
-        assert_eq!(report(&summary, tally).to_string(), expected);
+        assert_eq!(report(&summary, counts).to_string(), expected);
     }
 }

@@ -24,7 +24,7 @@ pub struct Summary {
     /// The mode that the run used at its end.
     pub lane: Lane,
     /// Outcomes of the whole run, earlier processes included.
-    pub tally: OutcomeCounts,
+    pub counts: OutcomeCounts,
     /// Requests of this process.
     pub traffic: CallStats,
     /// Duration of this process.
@@ -145,31 +145,31 @@ struct SyncJson {
 }
 
 impl SyncJson {
-    fn of(figures: SyncFigures, tally: OutcomeCounts) -> Self {
+    fn of(figures: SyncFigures, counts: OutcomeCounts) -> Self {
         let SyncFigures { plan, kicked, deleted, missing_failed, lookalikes, missing_waits, guard } = figures;
         let (missing_waits, guard) = (missing_waits.map(Wait::name), guard.map(Guard::name));
-        Self { plan, created: tally.created, updated: tally.updated, kicked, deleted, missing_failed, lookalikes, missing_waits, guard }
+        Self { plan, created: counts.created, updated: counts.updated, kicked, deleted, missing_failed, lookalikes, missing_waits, guard }
     }
 }
 
 impl<'a> SummaryJson<'a> {
     fn of(summary: &'a Summary) -> Self {
-        let Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync } = summary;
+        let Summary { exit, outcome, lane, counts, traffic, elapsed, resumed_at_row, sync } = summary;
         Self {
             exit_code: exit.code(),
             outcome,
             // In a sync all records count, also those without an outcome of their own.
-            rows: sync.map_or_else(|| tally.rows(), |sync| sync.plan.records()),
-            imported: tally.imported,
-            failed: tally.failed,
-            invalid: tally.invalid,
+            rows: sync.map_or_else(|| counts.rows(), |sync| sync.plan.records()),
+            imported: counts.imported,
+            failed: counts.failed,
+            invalid: counts.invalid,
             requests: RequestsJson::of(traffic, *elapsed),
             resumed_at_row: *resumed_at_row,
             codes: &traffic.codes,
             latency_ms: traffic.latency(),
             lane: lane_name(*lane),
             apis: used(traffic).map(|(command, api)| (command.name(), *api)).collect(),
-            sync: sync.map(|sync| SyncJson::of(sync, *tally)),
+            sync: sync.map(|sync| SyncJson::of(sync, *counts)),
         }
     }
 }
@@ -206,13 +206,13 @@ pub(super) mod tests {
         for latency_ms in [10, 20, 30, 100] {
             traffic.time(Duration::from_millis(latency_ms));
         }
-        let tally = OutcomeCounts { imported: 111_980, failed: 15, invalid: 5, ..OutcomeCounts::default() };
+        let counts = OutcomeCounts { imported: 111_980, failed: 15, invalid: 5, ..OutcomeCounts::default() };
         let elapsed = Duration::from_micros(60_123_456);
         Summary {
             exit: Exit::SomeRowsRejected,
             outcome: Exit::SomeRowsRejected.outcome(),
             lane: Lane::Single,
-            tally,
+            counts,
             traffic,
             elapsed,
             resumed_at_row: 100_000,

@@ -20,7 +20,7 @@ pub struct Verified {
     pub exit: Exit,
     /// Records in the input.
     pub rows: u64,
-    pub tally: FindingCounts,
+    pub counts: FindingCounts,
     /// Distinct valid UserIDs that were not checked, or got no answer before the run stopped.
     pub not_asked: u64,
     /// The seed of the sample, if there is one.
@@ -66,8 +66,8 @@ impl Verified {
     /// Never: all of its content can be written as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let Self { exit, rows, tally, not_asked, seed, traffic, elapsed } = self;
-        let FindingCounts { same, missing, differs, unknown, invalid } = *tally;
+        let Self { exit, rows, counts, not_asked, seed, traffic, elapsed } = self;
+        let FindingCounts { same, missing, differs, unknown, invalid } = *counts;
         let json = VerifiedJson {
             exit_code: exit.code(),
             outcome: self.outcome(),
@@ -102,14 +102,14 @@ pub struct VerifiedReport<'a> {
 impl fmt::Display for VerifiedReport<'_> {
     /// Writes the lines of the table without a final newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Verified { rows, tally, not_asked, seed, traffic, elapsed, .. } = self.verified;
+        let Verified { rows, counts, not_asked, seed, traffic, elapsed, .. } = self.verified;
         let table: [Row; 9] = [
             ("rows", *rows, None),
-            ("same", tally.same, None),
-            ("missing", tally.missing, None),
-            ("differs", tally.differs, None),
-            ("unknown", tally.unknown, None),
-            ("invalid", tally.invalid, None),
+            ("same", counts.same, None),
+            ("missing", counts.missing, None),
+            ("differs", counts.differs, None),
+            ("unknown", counts.unknown, None),
+            ("invalid", counts.invalid, None),
             ("not asked", *not_asked, None),
             ("retries", traffic.retries(), None),
             ("throttled", traffic.throttled(), None),
@@ -145,9 +145,9 @@ mod tests {
         traffic.count_code(0);
         traffic.count_code(60007);
         traffic.time(Duration::from_millis(40));
-        let tally = FindingCounts { same: 120_000, missing: 7, differs: 2, unknown: 1, invalid: 3 };
+        let counts = FindingCounts { same: 120_000, missing: 7, differs: 2, unknown: 1, invalid: 3 };
         let elapsed = Duration::from_millis(12_345);
-        Verified { exit: Exit::SomeRowsRejected, rows: 130_000, tally, not_asked: 9_000, seed: Some(42), traffic, elapsed }
+        Verified { exit: Exit::SomeRowsRejected, rows: 130_000, counts, not_asked: 9_000, seed: Some(42), traffic, elapsed }
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Command<'_> {
                 let Some((settled, line)) = self.input.settle(journal.settled().rows, self.fortune, chance) else {
                     oracle.finishes();
                     journal.finish()?;
-                    oracle.finished(journal.tally())?;
+                    oracle.finished(journal.counts())?;
                     return Ok(Ending::Finished);
                 };
                 journal.append(settled);

@@ -91,7 +91,7 @@ impl Oracle {
     /// A command has decided how to start.
     pub(crate) fn planned(&mut self, plan: &StartDecision, restart: Restart, input: &Input) -> Result<(), Broken> {
         match plan {
-            StartDecision::Finished { tally } => self.found_finished(*tally, restart, input),
+            StartDecision::Finished { counts } => self.found_finished(*counts, restart, input),
             StartDecision::Run(StartMode::Afresh) => {
                 promise!(self.run.is_none(), "a run was forgotten");
                 self.relics.extend(self.leaving.take().map(Relic::Run));
@@ -106,13 +106,13 @@ impl Oracle {
         }
     }
 
-    fn found_finished(&mut self, tally: OutcomeCounts, restart: Restart, input: &Input) -> Result<(), Broken> {
+    fn found_finished(&mut self, counts: OutcomeCounts, restart: Restart, input: &Input) -> Result<(), Broken> {
         self.stays();
         let Some(run) = &mut self.run else { return Err(Broken("nothing was done and all is finished".to_owned())) };
         promise!(restart == Restart::No, "a restart was not carried out");
         promise!(run.end != End::Open, "a run is finished that was not");
         promise!(run.input_end == input.end(), "more input, and all is finished");
-        promise!(run.tally() == tally, "finished with {tally:?}, it was {:?}", run.tally());
+        promise!(run.counts() == counts, "finished with {counts:?}, it was {:?}", run.counts());
         run.committed_lines = run.lines.len();
         run.end = End::Finished;
         Ok(())
@@ -143,7 +143,7 @@ impl Oracle {
         promise!(rows <= run.lines.len(), "{rows} rows, only {} were written", run.lines.len());
         run.lines.truncate(rows);
         run.end = End::Open;
-        promise!(run.tally() == checkpoint.tally, "the tally is {:?}, it was {:?}", checkpoint.tally, run.tally());
+        promise!(run.counts() == checkpoint.counts, "the counts are {:?}, they were {:?}", checkpoint.counts, run.counts());
         Ok(())
     }
 
@@ -176,9 +176,9 @@ impl Oracle {
         self.open_run().end = End::Unknown;
     }
 
-    pub(crate) fn finished(&mut self, tally: OutcomeCounts) -> Result<(), Broken> {
+    pub(crate) fn finished(&mut self, counts: OutcomeCounts) -> Result<(), Broken> {
         let run = self.open_run();
-        promise!(run.tally() == tally, "the tally is {tally:?}, it should be {:?}", run.tally());
+        promise!(run.counts() == counts, "the counts are {counts:?}, they should be {:?}", run.counts());
         run.committed_lines = run.lines.len();
         run.end = End::Finished;
         Ok(())
@@ -224,10 +224,10 @@ impl Run {
         (!lines.is_empty()).then(|| format!("{REJECTS_HEADER}{lines}"))
     }
 
-    fn tally(&self) -> OutcomeCounts {
-        let mut tally = OutcomeCounts::default();
-        self.lines.iter().for_each(|line| tally.count(line.status));
-        tally
+    fn counts(&self) -> OutcomeCounts {
+        let mut counts = OutcomeCounts::default();
+        self.lines.iter().for_each(|line| counts.count(line.status));
+        counts
     }
 
     /// Whether `kept`, the files under one dated name, are those of this run.

@@ -54,7 +54,7 @@ async fn ten_thousand_accounts_a_second_are_imported_and_no_more_than_a_hundred_
     let began = Instant::now();
     let run = World::new(named(200_000)).in_batches(OnBatchFailure::Stop).keeping(Keep::Counts).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.imported, service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (200_000, 2_000, 1, 0));
+    assert_eq!((run.counts.imported, service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (200_000, 2_000, 1, 0));
     keeps_the_limits(&service, &run);
     let mean = service.mean_per_s_of(BATCH);
     assert!(mean >= 99.0 || began.elapsed() < Duration::from_millis(20_500), "{mean}, {:?}", began.elapsed());
@@ -81,7 +81,7 @@ async fn a_record_in_ten_thousand_that_never_gets_through_fails_alone() {
         200_000,
     )
     .await;
-    assert_eq!((run.tally.failed, run.tally.imported), (20, 199_980));
+    assert_eq!((run.counts.failed, run.counts.imported), (20, 199_980));
     assert!(
         run.rows
             .iter()
@@ -134,7 +134,7 @@ async fn fresh_accounts_a_second(trouble: Trouble, window_records: usize, seed: 
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
     let failed = if matches!(trouble, Trouble::Listed) { 0 } else { ACCOUNTS / 10_000 };
-    assert_eq!((run.tally.imported, run.tally.failed), (ACCOUNTS - failed, failed));
+    assert_eq!((run.counts.imported, run.counts.failed), (ACCOUNTS - failed, failed));
     keeps_the_limits(&service, &run);
     let arrivals = arrivals.borrow();
     let (first, last) = (arrivals[0], arrivals[arrivals.len() - 1]);
@@ -169,7 +169,7 @@ async fn a_small_window_would_cost_far_more_than_a_tenth_of_the_pace() {
 #[tokio::test(start_paused = true)]
 async fn a_hundredth_of_the_records_that_is_listed_and_then_taken_costs_less_than_a_tenth() {
     let (mean, run, service) = accounts_a_second(|call| listing(call, LATENCY, |id| id.ends_with("77")), 200_000).await;
-    assert_eq!((run.tally.imported, service.calls_of(SINGLE)), (200_000, 2_000));
+    assert_eq!((run.counts.imported, service.calls_of(SINGLE)), (200_000, 2_000));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == if row.row % 100 == 77 { 2 } else { 1 }));
     assert!(mean > 9_500.0, "{mean}");
 }
@@ -182,7 +182,7 @@ async fn a_hundredth_of_the_records_that_never_gets_through_is_no_outage() {
         50_000,
     )
     .await;
-    assert_eq!((run.tally.failed, run.tally.imported), (500, 49_500));
+    assert_eq!((run.counts.failed, run.counts.imported), (500, 49_500));
     // 500 records, five single calls each at 200 a second, are what takes so long.
     assert!(mean > 3_000.0, "{mean}");
 }
@@ -192,7 +192,7 @@ async fn both_limits_hold_at_once() {
     // Two of a hundred are 200 singles a second: both APIs are called as often as they may be.
     let is_listed = |id: &str| id.ends_with("50") || id.ends_with("51") || id.ends_with("52");
     let (mean, run, service) = accounts_a_second(move |call| listing(call, LATENCY, is_listed), 60_000).await;
-    assert_eq!((run.tally.imported, service.calls_of(SINGLE)), (60_000, 1_800));
+    assert_eq!((run.counts.imported, service.calls_of(SINGLE)), (60_000, 1_800));
     assert!(service.mean_per_s_of(SINGLE) > 190.0, "{}", service.mean_per_s_of(SINGLE));
     assert!(mean > 6_000.0, "{mean}");
 }
@@ -202,7 +202,7 @@ async fn an_outage_of_an_hour_fails_nobody_and_is_probed_with_few_calls() {
     let service = Service::new(|call| if (5..3_605).contains(&call.at.as_secs()) { lost() } else { fine(call, LATENCY) }).forgetful();
     let run = World::new(named(100_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished));
-    assert_eq!((run.tally.imported, run.tally.failed), (100_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (100_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2));
     // Calls go on while the three of the test are made, which leave in groups.
     assert!(service.calls() < 1_700, "{}", service.calls());
@@ -218,7 +218,7 @@ async fn a_service_that_drops_profiles_gets_the_records_singly_at_the_single_rat
     });
     let run = World::new(named(3_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished));
-    assert_eq!((run.tally.imported, run.lane), (3_000, Lane::FellBack));
+    assert_eq!((run.counts.imported, run.lane), (3_000, Lane::FellBack));
     assert_eq!((service.calls_of(BATCH), service.calls_of(READ), service.calls_of(SINGLE)), (1, 2, 3_000));
     assert!(service.mean_per_s() > 197.0, "{}", service.mean_per_s());
     assert_eq!((run.traffic.main, run.traffic.most_in_1s()), (SINGLE, service.most_in_1s()));
@@ -249,7 +249,7 @@ async fn a_throttled_api_leaves_the_other_at_its_pace() {
         )
         .forgetful();
     let run = World::new(accounts(50_000)).in_batches(OnBatchFailure::FallBack).run(&service).await;
-    assert_eq!((run.tally.imported, run.traffic.apis[BATCH].throttled), (50_000, 0));
+    assert_eq!((run.counts.imported, run.traffic.apis[BATCH].throttled), (50_000, 0));
     assert!(run.traffic.apis[SINGLE].throttled > 0);
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2), "throttling costs no attempt");
     assert!(service.mean_per_s_of(BATCH) > 98.0, "{}", service.mean_per_s_of(BATCH));
@@ -260,7 +260,7 @@ async fn the_last_row_of_a_user_id_wins_across_batches() {
     let records_ = records((1..=5_000).map(|row| (format!("user{}", row % 701), format!("nick {row}"))));
     let service = Service::new(|call| listing(call, Duration::from_millis(call.number * 37 % 300), |id| id.ends_with('3')));
     let run = World::new(records_).in_batches(OnBatchFailure::FallBack).run(&service).await;
-    assert_eq!((run.tally.imported, service.overlaps()), (5_000, 0));
+    assert_eq!((run.counts.imported, service.overlaps()), (5_000, 0));
     for user in 0..701 {
         let last = (1..=5_000).rev().find(|row| row % 701 == user).unwrap();
         assert_eq!(service.nick(&format!("user{user}")), Some(format!("nick {last}")));

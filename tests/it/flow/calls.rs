@@ -45,7 +45,7 @@ struct List {
 
 impl JobSource for List {
     type Item = Account;
-    type Tag = usize;
+    type Key = usize;
     type Error = String;
 
     const COMMANDS: &'static [Command] = &[CHECK, READ, Command::QueryOnlineStatus, Command::Kick, Command::AccountDelete];
@@ -59,8 +59,8 @@ impl JobSource for List {
         self.open.0 += 1;
         self.open.1 = self.open.1.max(self.open.0);
         let accounts: Vec<_> = ids.iter().map(|id| Account::parse(id.as_bytes(), b"", b"").unwrap()).collect();
-        let tag = accounts.len();
-        Ok(NextJob::Job(RequestJob { command, items: accounts, tag }))
+        let key = accounts.len();
+        Ok(NextJob::Job(RequestJob { command, items: accounts, key }))
     }
 
     fn request(job: &RequestJob<Account, usize>) -> Request<'_> {
@@ -76,7 +76,7 @@ impl JobSource for List {
     }
 
     fn ended(&mut self, job: RequestJob<Account, usize>, outcome: JobOutcome) -> Result<(), String> {
-        assert!(job.items.len() <= job.tag);
+        assert!(job.items.len() <= job.key);
         assert!(matches!(outcome, JobOutcome::Answered(_)) || job.items.len() == 1, "nobody fails for a neighbour: {outcome:?}");
         self.open.0 = self.open.0.saturating_sub(1);
         // What came back is the wire's tests' business.

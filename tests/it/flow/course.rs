@@ -18,7 +18,7 @@ async fn course(mut world: World, service: &Service) -> Vec<Point> {
     let noted = Rc::clone(&series);
     world.tell = Box::new(move |progress| {
         let sample =
-            Sample { phase: (&progress.requests.phase).into(), rows: progress.tally.rows(), calls: Some(&progress.requests.so_far) };
+            Sample { phase: (&progress.requests.phase).into(), rows: progress.counts.rows(), calls: Some(&progress.requests.so_far) };
         noted.borrow_mut().note(began.elapsed(), &sample);
     });
     let run = world.run(service).await;

@@ -27,7 +27,7 @@ async fn a_call_on_a_connection_that_was_given_up_is_made_again_within_the_limit
         });
         let run = World::new(accounts(4_000)).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished));
-        assert_eq!((run.tally.imported, run.tally.failed), (4_000, 0));
+        assert_eq!((run.counts.imported, run.counts.failed), (4_000, 0));
         assert!(run.rows.iter().all(|row| row.outcome.attempts == 1), "{nth}: nobody is charged");
         assert_eq!(service.calls(), 4_000 + 4_000 / nth, "{nth}: once an attempt");
         assert_eq!(run.traffic.retries(), service.calls() - 4_000, "repeats that left are retries");
@@ -45,7 +45,7 @@ async fn the_second_time_in_an_attempt_is_a_fault_like_any_other() {
     });
     let service = service.giving_up(|call| call.nth_of_user == 1);
     let run = World::new(accounts(1)).run(&service).await;
-    assert_eq!((run.tally.imported, run.rows[0].outcome.attempts, service.calls()), (1, 2, 3));
+    assert_eq!((run.counts.imported, run.rows[0].outcome.attempts, service.calls()), (1, 2, 3));
     assert_eq!(run.traffic.retries(), 2);
 }
 
@@ -58,9 +58,9 @@ async fn connections_that_are_given_up_are_no_outage_and_fresh_ones_that_break_a
     let began = Instant::now();
     let run = world.run(&service).await;
     assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why.contains("reset")), "{:?}", run.end);
-    assert_eq!(run.tally.failed, 0);
+    assert_eq!(run.counts.failed, 0);
     // Two seconds at the limit, one in which each call is made twice.
-    assert!((480..=520).contains(&run.tally.imported), "{}", run.tally.imported);
+    assert!((480..=520).contains(&run.counts.imported), "{}", run.counts.imported);
     assert!((60..=75).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
 
@@ -73,7 +73,7 @@ async fn a_connection_for_every_call_costs_little_of_the_pace_where_connecting_i
         let service =
             Service::new(move |call| Reply { connect: connect + connect * u32::from(call.number % 7 == 0) / 5, ..imported(LATENCY) });
         let run = World::new(accounts(4_000)).run(&service).await;
-        assert!(matches!(run.end, ImportEnd::Finished) && run.tally.imported == 4_000);
+        assert!(matches!(run.end, ImportEnd::Finished) && run.counts.imported == 4_000);
         assert!(service.most_in_1s() <= 200, "{connect_ms} ms: {}", service.most_in_1s());
         assert!(service.mean_per_s() >= least, "{connect_ms} ms: {}", service.mean_per_s());
     }
@@ -84,7 +84,7 @@ async fn batches_and_reading_back_are_made_again_in_the_same_way() {
     let service = Service::new(|call| fine(call, LATENCY)).giving_up(|call| call.number % 3 != 2);
     let run = World::new(accounts(30_000)).in_batches(OnBatchFailure::Stop).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.imported, run.tally.failed), (30_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (30_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == 1));
     assert!(service.calls() > 400, "{}", service.calls());
 }
@@ -99,6 +99,6 @@ async fn a_repeat_is_one_of_a_call_that_left() {
         _ => imported(LATENCY),
     });
     let run = World::new(accounts(10)).run(&service).await;
-    assert_eq!(run.tally.imported, 10);
+    assert_eq!(run.counts.imported, 10);
     assert_eq!((service.calls(), run.traffic.retries()), (21, 10));
 }

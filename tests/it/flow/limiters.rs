@@ -45,7 +45,7 @@ async fn run(limiter: &str, limit_per_s: u32, others_per_s: u32, latency_ms: u64
     let told = std::rc::Rc::clone(&phases);
     world.tell = Box::new(move |progress| told.borrow_mut().push(progress.requests.phase.clone()));
     let run = world.run(&service).await;
-    assert_eq!(run.tally.failed, 0, "throttling fails no row");
+    assert_eq!(run.counts.failed, 0, "throttling fails no row");
     service.assert_even(|_| 200);
     let (through, refused) = counts.get();
     Seen {

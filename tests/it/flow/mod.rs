@@ -63,7 +63,7 @@ async fn an_outage_of_an_hour_fails_no_row_and_is_probed_with_few_calls() {
     });
     let run = World::new(accounts(20_000)).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished));
-    assert_eq!((run.tally.imported, run.tally.failed), (20_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (20_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts <= 2), "attempts of the outage are given back");
     assert!(service.calls() < 20_500, "{}", service.calls());
     assert!(service.most_in_1s() <= 200);
@@ -80,10 +80,10 @@ async fn an_outage_longer_than_allowed_stops_the_run_and_charges_nobody() {
     let began = Instant::now();
     let run = world.run(&service).await;
     assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why == "connection refused"), "{:?}", run.end);
-    assert_eq!(run.tally.failed, 0);
+    assert_eq!(run.counts.failed, 0);
     let lasted = began.elapsed().as_secs();
     assert!((610..=612).contains(&lasted), "{lasted}");
-    assert!(run.rows.iter().map(|row| row.row).eq(1..=run.tally.imported));
+    assert!(run.rows.iter().map(|row| row.row).eq(1..=run.counts.imported));
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn a_slower_limit_of_the_service_is_found_and_fails_no_row() {
     let service = Service::new(|call| if call.in_last_second > 50 { code(60007) } else { imported(Duration::from_millis(20)) });
     let run = World::new(accounts(6_000)).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished));
-    assert_eq!((run.tally.imported, run.tally.failed), (6_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (6_000, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == 1), "throttling costs no attempt");
     let refused = service.calls() - 6_000;
     assert!(refused < 1_000, "{refused}");
@@ -106,7 +106,7 @@ async fn a_service_that_says_nothing_but_too_fast_is_not_waited_for_without_end(
     let began = Instant::now();
     let run = world.run(&service).await;
     assert!(matches!(&run.end, ImportEnd::Aborted(AbortCause::Outage { why, .. }) if why.contains("60011")), "{:?}", run.end);
-    assert_eq!((run.tally.imported, run.tally.failed), (100, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (100, 0));
     let lasted = began.elapsed().as_secs();
     assert!((600..=612).contains(&lasted), "{lasted}");
 }
@@ -141,7 +141,7 @@ async fn a_permission_revoked_in_mid_run_stops_it_at_once_and_charges_nobody() {
         "{:?}",
         run.end
     );
-    assert_eq!((run.tally.imported, run.tally.failed), (1_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (1_000, 0));
     // In flight at 200/s and 50 ms are ten calls and a group of ten.
     assert!(service.calls() <= 1_000 + 20, "no more than was in flight: {}", service.calls());
 }
@@ -181,7 +181,7 @@ async fn two_records_of_one_user_are_never_in_flight_together_and_the_last_one_w
     let records = (1..=400).map(|row| (format!("user{}", row % 7), format!("nick {row}")));
     let service = Service::new(|call| imported(Duration::from_millis(call.number * 37 % 300)));
     let run = World::new(service::records(records)).run(&service).await;
-    assert_eq!(run.tally.imported, 400);
+    assert_eq!(run.counts.imported, 400);
     assert_eq!(service.overlaps(), 0);
     for user in 0..7 {
         let last = (1..=400).rev().find(|row| row % 7 == user).unwrap();
@@ -206,7 +206,7 @@ async fn a_limit_settles_so_many_and_tells_whether_more_remain() {
 async fn a_poisoned_record_holds_up_nobody_and_fails_alone() {
     let service = Service::new(|call| if call.user_id == "user100" { code(70500) } else { imported(Duration::from_millis(20)) });
     let run = World::new(accounts(4_000)).run(&service).await;
-    assert_eq!((run.tally.imported, run.tally.failed), (3_999, 1));
+    assert_eq!((run.counts.imported, run.counts.failed), (3_999, 1));
     let failed: Vec<_> = run.rows.iter().filter(|row| row.outcome.status == Status::Failed).collect();
     assert_eq!((failed[0].row, failed[0].outcome.error_code, failed[0].outcome.attempts), (100, Some(70500), 5));
     assert!(run.rows.iter().map(|row| row.row).eq(1..=4_000));
@@ -220,7 +220,7 @@ async fn a_tenth_of_the_records_failing_twice_costs_a_fifth_more_calls_and_no_ro
         if is_unlucky && call.nth_of_user <= 2 { code(70169) } else { imported(Duration::from_millis(20)) }
     });
     let run = World::new(accounts(4_000)).run(&service).await;
-    assert_eq!((run.tally.imported, run.tally.failed), (4_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (4_000, 0));
     assert_eq!(service.calls(), 4_800);
     assert!(run.rows.iter().all(|row| row.outcome.attempts == if String::from_utf8_lossy(&row.user_id).ends_with('7') { 3 } else { 1 }));
 }
@@ -237,6 +237,6 @@ async fn a_machine_that_was_suspended_does_not_catch_up() {
     world.signals = futures_util::stream::once(suspend).boxed_local();
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished));
-    assert_eq!(run.tally.failed, 0);
+    assert_eq!(run.counts.failed, 0);
     assert!(service.most_in_1s() <= 200, "{}", service.most_in_1s());
 }

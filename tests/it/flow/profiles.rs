@@ -23,7 +23,7 @@ fn well(latency_ms: u64) -> Service {
 #[track_caller]
 fn all_are_imported(run: &Run, count: u64, attempts: impl Fn(u64) -> u32) {
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.imported, run.tally.failed), (count, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (count, 0));
     assert!(run.rows.iter().map(|row| row.row).eq(1..=count));
     let odd = run.rows.iter().find(|row| row.outcome.attempts != attempts(row.row));
     assert!(odd.is_none(), "{odd:?}");
@@ -105,7 +105,7 @@ async fn an_outage_of_profiles_alone_blames_nobody_and_imports_without_cells_go_
         });
         let run = World::new(with_tags(accounts(20_000), |row| if row % 10 == 0 { THREE } else { NONE })).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-        assert_eq!((run.tally.imported, run.tally.failed), (20_000, 0));
+        assert_eq!((run.counts.imported, run.counts.failed), (20_000, 0));
         assert!(run.rows.iter().all(|row| row.outcome.attempts <= 3), "attempts of the outage are given back");
         assert!(service.calls_of(PROFILE) < 2_400, "{}", service.calls_of(PROFILE));
         let first = run.rows.iter().filter(|row| row.row % 10 != 0).count();
@@ -142,7 +142,7 @@ async fn the_last_of_several_rows_of_a_user_wins_with_its_profile() {
         let records = (1..=400).map(|row| (format!("user{}", row % 7), format!("nick {row}")));
         let world = World::new(with_tags(service::records(records), |row| if row % 3 == 0 { NONE } else { THREE }));
         let run = if is_batched { world.in_batches(OnBatchFailure::FallBack) } else { world }.run(&service).await;
-        assert_eq!((run.tally.imported, service.overlaps()), (400, 0));
+        assert_eq!((run.counts.imported, service.overlaps()), (400, 0));
         for (user, calls) in &*order.borrow() {
             let rows: Vec<u64> = (1..=400).filter(|row| format!("user{}", row % 7) == *user).collect();
             let mut nicks: Vec<_> =
@@ -169,7 +169,7 @@ async fn profiles_that_are_never_answered_leave_the_imports_their_share_of_the_p
     });
     let run = World::new(with_tags(accounts(20_000), |row| if row % 2 == 0 { THREE } else { NONE })).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.imported, run.tally.failed), (20_000, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (20_000, 0));
     let within_a_minute = imports.borrow().iter().filter(|at| at.as_secs() < 60).count();
     assert!(within_a_minute >= 11_000, "{within_a_minute} imports in the first minute, most of it without profiles");
 }
@@ -212,7 +212,7 @@ async fn an_api_of_profiles_that_answers_no_row_fails_none_and_stops_the_run_in_
             world.settings.dispatch.max_outage = MAX_OUTAGE;
             let run = world.run(&service).await;
             assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Outage { api: PROFILE, .. })), "{count} rows: {:?}", run.end);
-            assert_eq!((run.tally.rows(), run.unjudged), (0, 0), "{count} rows, {scope:?}");
+            assert_eq!((run.counts.rows(), run.unjudged), (0, 0), "{count} rows, {scope:?}");
             assert!(began.elapsed() >= MAX_OUTAGE, "{:?}", began.elapsed());
             // Five attempts of each, a test, and a probe a minute at last.
             assert!(service.calls_of(PROFILE) <= 5 * count + 40, "{count} rows: {} calls", service.calls_of(PROFILE));
@@ -230,7 +230,7 @@ async fn an_outage_of_profiles_of_any_length_fails_no_row_of_a_small_file() {
                 let service = failing(move |_, at| down.contains(&at), lost());
                 let run = World::new(with_tags(accounts(count), |_| THREE)).seeded(fastrand::u64(..)).run(&service).await;
                 assert!(matches!(run.end, ImportEnd::Finished), "{count} rows, {seconds} s: {:?}", run.end);
-                assert_eq!((run.tally.imported, run.tally.failed), (count, 0), "{count} rows, {seconds} s");
+                assert_eq!((run.counts.imported, run.counts.failed), (count, 0), "{count} rows, {seconds} s");
                 assert!(
                     run.rows.iter().all(|row| row.outcome.attempts <= 6),
                     "{count} rows, {seconds} s: what is tried beyond them is not charged"
@@ -276,7 +276,7 @@ async fn several_bad_profiles_fail_once_one_that_had_to_wait_is_set() {
         });
         let run = World::new(with_tags(accounts(3), |_| THREE)).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-        assert_eq!((run.tally.imported, run.tally.failed), (imported, 3 - imported));
+        assert_eq!((run.counts.imported, run.counts.failed), (imported, 3 - imported));
     }
 }
 
@@ -286,7 +286,7 @@ async fn a_single_profile_that_no_other_row_can_be_compared_with_fails_after_two
         let (began, service) = (Instant::now(), failing(|_, _| true, internal()));
         let run = World::new(with_tags(accounts(1 + others), |row| if row == 1 { THREE } else { NONE })).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-        assert_eq!((run.tally.imported, run.tally.failed, run.unjudged), (others, 1, 1));
+        assert_eq!((run.counts.imported, run.counts.failed, run.unjudged), (others, 1, 1));
         assert_eq!(run.rows[0].outcome.attempts, 6);
         let lasted = began.elapsed().as_secs();
         assert!((120..=145).contains(&lasted), "{lasted}");
@@ -300,6 +300,6 @@ async fn the_last_row_is_not_blamed_for_an_outage_that_outlasts_what_could_be_re
         let service = failing(move |_, at| (Duration::from_millis(from_ms)..Duration::from_secs(4_000)).contains(&at), lost());
         let run = World::new(with_tags(accounts(30), |_| THREE)).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-        assert_eq!((run.tally.imported, run.tally.failed), (30, 0), "{from_ms} ms");
+        assert_eq!((run.counts.imported, run.counts.failed), (30, 0), "{from_ms} ms");
     }
 }

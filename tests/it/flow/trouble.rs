@@ -102,7 +102,7 @@ async fn a_tenth_of_all_calls_meeting_temporary_errors_is_no_outage() {
         let run = World::new(accounts(4_000)).seeded(seed).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "seed {seed}: {:?}", run.end);
         assert_eq!(run.outages, 0, "seed {seed}");
-        assert!(run.tally.failed <= 3, "seed {seed}: {} of 4,000 met five in a row", run.tally.failed);
+        assert!(run.counts.failed <= 3, "seed {seed}: {} of 4,000 met five in a row", run.counts.failed);
     }
 }
 
@@ -143,7 +143,7 @@ async fn a_small_file_that_meets_temporary_errors_is_tried_for_two_minutes() {
         {
             let (_, run) = delta(errors, check).await;
             assert!(matches!(run.end, ImportEnd::Finished), "{errors}: {:?}", run.end);
-            assert_eq!((run.tally.imported, run.unjudged), (15, 0), "{errors}");
+            assert_eq!((run.counts.imported, run.unjudged), (15, 0), "{errors}");
             assert!(run.rows.iter().all(|row| row.outcome.attempts <= 5), "what is tried beyond the attempts is not charged");
         }
     }
@@ -158,7 +158,7 @@ async fn an_outage_of_any_length_fails_no_row_of_a_small_file() {
                 let service =
                     Service::new(move |call| if call.at < outage { Reply { end: end.clone(), ..lost() } } else { fine(call, LATENCY) });
                 let run = World::new(accounts(count)).seeded(fastrand::u64(..)).run(&service).await;
-                assert_eq!((run.tally.imported, run.tally.failed), (count, 0), "{count} rows, {outage:?}");
+                assert_eq!((run.counts.imported, run.counts.failed), (count, 0), "{count} rows, {outage:?}");
             }
         }
     }
@@ -169,7 +169,7 @@ async fn rows_that_nothing_can_judge_fail_two_minutes_after_their_last_charged_c
     let began = Instant::now();
     let (service, run) = delta(u32::MAX, |call| fine(call, LATENCY)).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.failed, run.unjudged, run.outages), (15, 15, 0));
+    assert_eq!((run.counts.failed, run.unjudged, run.outages), (15, 15, 0));
     assert!(run.rows.iter().all(|row| row.outcome.attempts == 5 && row.outcome.error_code == Some(70500)));
     let lasted = began.elapsed().as_secs();
     assert!((120..=140).contains(&lasted), "{lasted}");
@@ -186,7 +186,7 @@ async fn the_two_minutes_stand_still_while_the_run_is_throttled_or_the_service_i
             _ => fine(call, LATENCY),
         });
         let run = World::new(accounts(15)).run(&service).await;
-        assert_eq!((run.tally.imported, run.unjudged), (15, 0));
+        assert_eq!((run.counts.imported, run.unjudged), (15, 0));
     }
 }
 
@@ -195,7 +195,7 @@ async fn a_check_that_meets_its_own_limit_does_not_hold_the_two_minutes_up() {
     let began = Instant::now();
     let (_, run) = delta(u32::MAX, |_| code(60007)).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.failed, run.unjudged, run.outages), (15, 15, 0));
+    assert_eq!((run.counts.failed, run.unjudged, run.outages), (15, 15, 0));
     let lasted = began.elapsed().as_secs();
     assert!((120..=140).contains(&lasted), "{lasted}");
 }
@@ -209,7 +209,7 @@ async fn a_run_does_not_end_while_a_test_is_in_flight() {
         _ => fine(call, LATENCY),
     });
     let run = World::new(accounts(60)).run(&service).await;
-    assert_eq!((run.tally.imported, run.outages), (60, 0));
+    assert_eq!((run.counts.imported, run.outages), (60, 0));
     assert!(run.traffic.codes.contains_key(&60008), "the test is counted: {:?}", run.traffic.codes);
     assert_eq!(run.traffic.codes.values().sum::<u64>(), service.calls(), "so is every call");
 }
@@ -219,7 +219,7 @@ async fn unknown_codes_do_not_wait_for_two_minutes() {
     let began = Instant::now();
     let service = Service::new(|call| if call.command == SINGLE { code(12345) } else { fine(call, LATENCY) });
     let run = World::new(accounts(15)).run(&service).await;
-    assert_eq!((run.tally.failed, run.unjudged), (15, 0));
+    assert_eq!((run.counts.failed, run.unjudged), (15, 0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
@@ -232,7 +232,7 @@ async fn an_api_that_is_down_while_the_check_is_well_fails_nobody() {
         });
         let run = World::new(accounts(count)).run(&service).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-        assert_eq!((run.tally.imported, run.tally.failed), (count, 0));
+        assert_eq!((run.counts.imported, run.counts.failed), (count, 0));
         assert!(service.calls() < count + 1_000, "{}", service.calls());
     }
 }
@@ -252,7 +252,7 @@ async fn a_test_repeats_the_last_account_and_a_later_record_of_it_waits() {
         if call.user_id.starts_with("bad") { code(70500) } else { fine(call, Duration::from_millis(300)) }
     });
     let run = World::new(records(all)).run(&service).await;
-    assert_eq!((run.tally.imported, run.tally.failed, run.outages), (42, 160, 0));
+    assert_eq!((run.counts.imported, run.counts.failed, run.outages), (42, 160, 0));
     assert_eq!(service.overlaps(), 0);
     assert_eq!(service.nick("user40"), Some("later".to_owned()));
     let of_last: Vec<_> = seen.borrow().iter().filter(|(id, _)| id == "user40").map(|(_, nick)| nick.clone()).collect();
@@ -283,7 +283,7 @@ async fn a_resumed_run_knows_that_accounts_were_accepted() {
         world.settings.dispatch.limits.in_flight = 1;
         let run = world.run(&service).await;
         assert_eq!(matches!(run.end, ImportEnd::Finished), seen == SuccessSeen::Yes, "{:?}", run.end);
-        assert_eq!(run.tally.failed, expected);
+        assert_eq!(run.counts.failed, expected);
     }
 }
 
@@ -296,13 +296,13 @@ async fn refusals_of_each_of_the_first_hundred_records_stop_the_run() {
         "{:?}",
         run.end
     );
-    assert!((100..=125).contains(&run.tally.failed), "those that were settled by then stay failed: {}", run.tally.failed);
+    assert!((100..=125).contains(&run.counts.failed), "those that were settled by then stay failed: {}", run.counts.failed);
     let run = World::new(accounts(99)).run(&Service::new(|_| code(70402))).await;
     assert!(matches!(run.end, ImportEnd::Finished));
     // In batches the same: the first batch is halved down to its records.
     let run = World::new(accounts(5_000)).in_batches(OnBatchFailure::FallBack).run(&Service::new(|_| code(70402))).await;
     assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
-    assert_eq!(run.tally.imported, 0);
+    assert_eq!(run.counts.imported, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,11 +311,11 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
         |from: u64, refusal: i64| Service::new(move |call| if number(call.user_id) > from { code(refusal) } else { fine(call, LATENCY) });
     let run = World::new(accounts(5_000)).run(&refused(10, 70402)).await;
     assert!(matches!(run.end, ImportEnd::Aborted(AbortCause::Refused { reason: HaltReason::AllRecordsRefused, .. })), "{:?}", run.end);
-    assert!((1_000..=1_025).contains(&run.tally.failed), "{}", run.tally.failed);
+    assert!((1_000..=1_025).contains(&run.counts.failed), "{}", run.counts.failed);
     for harmless in [70399, 40601, 40605, 40610, 80001, 80004] {
         let run = World::new(accounts(2_000)).run(&refused(0, harmless)).await;
         assert!(matches!(run.end, ImportEnd::Finished), "{harmless}: {:?}", run.end);
-        assert_eq!(run.tally.failed, 2_000);
+        assert_eq!(run.counts.failed, 2_000);
     }
     let mixed = Service::new(|call| match number(call.user_id) {
         n if n % 900 == 1 => fine(call, LATENCY),
@@ -331,7 +331,7 @@ async fn the_same_refusal_of_a_thousand_in_a_row_stops_the_run_and_a_mixture_doe
     });
     let run = World::new(accounts(20_000)).in_batches(OnBatchFailure::FallBack).run(&listed).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!(run.tally.failed, 1_000);
+    assert_eq!(run.counts.failed, 1_000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +355,7 @@ async fn a_service_that_was_silent_is_well_as_soon_as_it_says_anything() {
         });
         let began = Instant::now();
         let run = World::new(accounts(300)).run(&service).await;
-        assert_eq!((run.tally.imported, run.outages), (300, 1), "{answer}");
+        assert_eq!((run.counts.imported, run.outages), (300, 1), "{answer}");
         // The probes come after 1, 3, 7, 15, 31 and 63 seconds; the next one would be a minute later.
         assert!(began.elapsed() < Duration::from_secs(100), "{answer}: {:?}", began.elapsed());
     }
@@ -380,7 +380,7 @@ async fn batches_are_taken_for_faulty_only_when_half_of_their_records_are() {
     });
     let run = World::new(accounts(BATCHES * 100)).in_batches(OnBatchFailure::FallBack).run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.imported, run.tally.failed, run.outages), (BATCHES * 99, BATCHES, 0));
+    assert_eq!((run.counts.imported, run.counts.failed, run.outages), (BATCHES * 99, BATCHES, 0));
     // The last ones may be all that is left, and then a test must show that the service is well.
     assert!(tests.get() <= 3, "{} tests", tests.get());
 }

@@ -50,7 +50,7 @@ async fn week_at(rate: u32) {
     world.wall = Box::new(move || this_machines_clock(began.elapsed()));
     let run = world.run(&service).await;
     assert!(matches!(run.end, ImportEnd::Finished), "{:?}", run.end);
-    assert_eq!((run.tally.imported, run.tally.failed), (rows, 0));
+    assert_eq!((run.counts.imported, run.counts.failed), (rows, 0));
     assert!(service.most_in_1s() <= rate as usize, "{}", service.most_in_1s());
     assert_eq!(run.traffic.most_in_1s(), service.most_in_1s(), "the tool's own count agrees");
     assert!(signatures.borrow().len() >= 12, "a signature is renewed at half its life of a day: {signatures:?}");

@@ -154,7 +154,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
     let reading = (any::<(u8, [Option<u32>; 3])>(), flags);
     let reading = reading.prop_map(|((delimiter, columns), flags)| ColumnLayout { delimiter, columns, flags });
     let extent = || any::<(u64, u64)>().prop_map(|(len, tail)| Extent { len, tail });
-    let tally = any::<[u64; 6]>().prop_map(|[imported, created, updated, failed, invalid, superseded]| OutcomeCounts {
+    let counts = any::<[u64; 6]>().prop_map(|[imported, created, updated, failed, invalid, superseded]| OutcomeCounts {
         imported,
         created,
         updated,
@@ -164,8 +164,8 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
     });
     let work =
         prop_oneof![Just(RunKind::Import), any::<(u64, u64, u64)>().prop_map(|(state, run, token)| RunKind::Sync { state, run, token })];
-    ((state, work), target, reading, any::<u64>(), input, settled, extent(), extent(), tally).prop_map(
-        |((state, work), target, reading, names, input, settled, results, rejects, tally)| Checkpoint {
+    ((state, work), target, reading, any::<u64>(), input, settled, extent(), extent(), counts).prop_map(
+        |((state, work), target, reading, names, input, settled, results, rejects, counts)| Checkpoint {
             state,
             work,
             target,
@@ -176,7 +176,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
             settled,
             results,
             rejects,
-            tally,
+            counts,
         },
     )
 }

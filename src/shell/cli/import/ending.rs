@@ -51,28 +51,28 @@ pub(super) struct ImportEnding<'a> {
 impl ImportEnding<'_> {
     /// Tells what the run came to. The last word is the caller's to say.
     pub(super) fn tell(mut self, ended: Result<FileImportOutcome, ImportFailed<DiskError>>, elapsed: Duration) -> Ended {
-        let (word, lane, tally, traffic) = match ended {
+        let (word, lane, counts, traffic) = match ended {
             Err(ImportFailed { error, traffic, lane }) => {
                 // What the same command will go on from; never less than what it began with.
-                let tally = journal::read_checkpoint(&OsDisk, &self.job.paths).map_or(self.before, |checkpoint| checkpoint.tally);
-                (disk_failed(&error), lane, tally, traffic)
+                let counts = journal::read_checkpoint(&OsDisk, &self.job.paths).map_or(self.before, |checkpoint| checkpoint.counts);
+                (disk_failed(&error), lane, counts, traffic)
             }
             Ok(ended) => {
-                let tally = self.before + ended.tally;
-                (self.word(&ended, tally), ended.lane, tally, ended.traffic)
+                let counts = self.before + ended.counts;
+                (self.word(&ended, counts), ended.lane, counts, ended.traffic)
             }
         };
-        let summary = summary((word.exit, lane), tally, traffic, (elapsed, self.start.rows));
-        run::tell(self.job.typed, &self.job.paths, &summary, tally - self.before);
+        let summary = summary((word.exit, lane), counts, traffic, (elapsed, self.start.rows));
+        run::tell(self.job.typed, &self.job.paths, &summary, counts - self.before);
         Ended::with(word, Figures::of(summary))
     }
 
-    fn word(&mut self, ended: &FileImportOutcome, tally: OutcomeCounts) -> ExitMessage {
+    fn word(&mut self, ended: &FileImportOutcome, counts: OutcomeCounts) -> ExitMessage {
         let is_finished = matches!(ended.end, ImportEnd::Finished);
-        let filled = if is_finished { self.fill_state(tally, &ended.imported_rows) } else { Ok(()) };
+        let filled = if is_finished { self.fill_state(counts, &ended.imported_rows) } else { Ok(()) };
         let remaining = self.remaining(ended);
         let given = self.job.ended(self.input.format.delimiter, self.reach.advice_on(&ended.traffic));
-        let word = having_waited(filled.err().unwrap_or_else(|| last_word(&ended.end, tally, remaining, given)), ended.unjudged);
+        let word = having_waited(filled.err().unwrap_or_else(|| last_word(&ended.end, counts, remaining, given)), ended.unjudged);
         if !is_finished {
             return word;
         }
@@ -93,9 +93,9 @@ impl ImportEnding<'_> {
     }
 
     /// A finished run fills the state, if there is one to fill, and then needs its input no more.
-    fn fill_state(&mut self, tally: OutcomeCounts, imported_rows: &ImportedRows) -> Result<(), ExitMessage> {
+    fn fill_state(&mut self, counts: OutcomeCounts, imported_rows: &ImportedRows) -> Result<(), ExitMessage> {
         if let Some(state) = self.state.take() {
-            self.job.fill(&state, &self.input, tally, Some(imported_rows))?;
+            self.job.fill(&state, &self.input, counts, Some(imported_rows))?;
         }
         self.source.is_done_with();
         Ok(())
@@ -115,12 +115,12 @@ impl ImportEnding<'_> {
 }
 
 /// Tells of a run that an earlier process has finished.
-pub(super) fn finished_earlier(job: &ImportJob, tally: OutcomeCounts, delimiter: u8, filled: Result<(), ExitMessage>) -> Ended {
-    let word = filled.err().unwrap_or_else(|| already_finished(tally, job.ended(delimiter, None)));
-    let summary = summary((word.exit, Lane::Single), tally, CallStats::default(), (Duration::ZERO, tally.rows()));
+pub(super) fn finished_earlier(job: &ImportJob, counts: OutcomeCounts, delimiter: u8, filled: Result<(), ExitMessage>) -> Ended {
+    let word = filled.err().unwrap_or_else(|| already_finished(counts, job.ended(delimiter, None)));
+    let summary = summary((word.exit, Lane::Single), counts, CallStats::default(), (Duration::ZERO, counts.rows()));
     Ended::with(word, Figures::of(summary))
 }
 
-fn summary((exit, lane): (Exit, Lane), tally: OutcomeCounts, traffic: CallStats, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
-    Summary { exit, outcome: exit.outcome(), lane, tally, traffic, elapsed, resumed_at_row, sync: None }
+fn summary((exit, lane): (Exit, Lane), counts: OutcomeCounts, traffic: CallStats, (elapsed, resumed_at_row): (Duration, u64)) -> Summary {
+    Summary { exit, outcome: exit.outcome(), lane, counts, traffic, elapsed, resumed_at_row, sync: None }
 }

@@ -79,11 +79,11 @@ impl<'a> ImportJob<'a> {
         &self,
         state: &LockedState,
         input: &OpenInput,
-        tally: OutcomeCounts,
+        counts: OutcomeCounts,
         imported_rows: Option<&ImportedRows>,
     ) -> Result<(), ExitMessage> {
         let filling = StateFilling { imported_rows, ..self.filling(state) };
-        let filled = filling.finish((&input.file, &input.format), tally, SystemTime::now());
+        let filled = filling.finish((&input.file, &input.format), counts, SystemTime::now());
         filled.map_err(|error| fill_error(&error))?;
         tracing::info!("the state {} holds what was imported", state.lock().path().display());
         Ok(())

@@ -82,7 +82,7 @@ fn read_once(job: &ImportJob, bars: &MultiProgress) -> Result<Reading, ExitMessa
     let last_calls = LastCalls::find(&job.paths.lock());
     Ok(match prepare(job, reach, last_calls, bars)? {
         PreparedImport::Run(run) => run.carry_out(bars),
-        PreparedImport::Finished { tally, delimiter, filled } => Reading::Ended(ending::finished_earlier(job, tally, delimiter, filled)),
+        PreparedImport::Finished { counts, delimiter, filled } => Reading::Ended(ending::finished_earlier(job, counts, delimiter, filled)),
     })
 }
 
@@ -91,7 +91,7 @@ enum PreparedImport<'a> {
     Run(Box<ImportRun<'a>>),
     /// `filled` says whether the state, if there is one to fill, could be.
     Finished {
-        tally: OutcomeCounts,
+        counts: OutcomeCounts,
         /// What separates the fields of the rejects.
         delimiter: u8,
         filled: Result<(), ExitMessage>,
@@ -126,12 +126,12 @@ fn prepare<'a>(job: &'a ImportJob, reach: Reach, last_calls: LastCalls, bars: &M
     let spec = RunSpec { reading: job.recorded(spec.reading), ..spec };
     let compare = |checkpoint: &Checkpoint| roster::compare(&input.file, checkpoint.reading.dialect(), checkpoint.settled);
     match journal::examine(&OsDisk, &job.paths, &spec, job.restart, compare).map_err(|error| cannot_open(&error))? {
-        StartDecision::Finished { tally } => {
-            let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, tally, None));
+        StartDecision::Finished { counts } => {
+            let filled = state.map_or(Ok(()), |state| job.fill(&state, &input, counts, None));
             if filled.is_ok() {
                 source.is_done_with();
             }
-            Ok(PreparedImport::Finished { tally, delimiter: input.format.delimiter, filled })
+            Ok(PreparedImport::Finished { counts, delimiter: input.format.delimiter, filled })
         }
         StartDecision::Run(start) => {
             columns::announce(roster.header());
@@ -159,7 +159,7 @@ fn finished_without_input<'a>(job: &ImportJob, state: Option<&LockedState>) -> R
 fn finished_run<'a>(checkpoint: &Checkpoint, job: &ImportJob, state: Option<&LockedState>) -> PreparedImport<'a> {
     let is_filled = |state| job.filling(state).is_filled_from(checkpoint.settled).map_err(|error| fill_error(&error));
     let filled = state.map_or(Ok(()), is_filled);
-    PreparedImport::Finished { tally: checkpoint.tally, delimiter: checkpoint.reading.delimiter, filled }
+    PreparedImport::Finished { counts: checkpoint.counts, delimiter: checkpoint.reading.delimiter, filled }
 }
 
 /// Whether a finished run of the same file stands for this one, so that nothing need be read.
@@ -257,7 +257,7 @@ impl ImportRun<'_> {
         let ImportInputs { job, reach, source, input, state, roster, client } = inputs;
         announce(job, (&input, roster.header()), &journal, &client);
         job.page.count_rows((&input.file, &input.format));
-        let (start, before, blank, odd) = (journal.settled(), journal.tally(), roster.blank_lines(), Rc::default());
+        let (start, before, blank, odd) = (journal.settled(), journal.counts(), roster.blank_lines(), Rc::default());
         let roster = match roster.skip_to(start) {
             Ok(roster) => roster,
             Err(error) => return Reading::Ended(input::roster_error(&job.typed.input.file, &error.into()).into()),
@@ -292,7 +292,7 @@ fn on_progress(
     page.update(|page, now| page.begins(start, before, now));
     let mut reporter = ProgressReporter::on_stderr(job.typed.output.progress(), bars, start, Instant::now());
     Box::new(move |progress| {
-        notify::came_round(|| progress::done_words(begun.rows + progress.tally.rows(), &progress.requests));
+        notify::came_round(|| progress::done_words(begun.rows + progress.counts.rows(), &progress.requests));
         reach.heed(progress.requests.calls, &progress.requests.phase, Instant::now());
         reporter.tell(progress, Instant::now());
         page.update(|page, now| page.sends(progress, now));

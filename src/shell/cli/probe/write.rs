@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use super::Steps;
 use crate::domain::account::{TwinKind, UserId};
 use crate::domain::figures::counted;
-use crate::flow::probe::{Cleanup, Finding, Halted, Question, Refusal, WriteEnd, WriteProbe, WriteReport};
+use crate::flow::probe::{Cleanup, Halted, ProbeFinding, Question, ServiceRefusal, WriteEnd, WriteProbe, WriteReport};
 use crate::shell::cli::columns::PUSHED;
 use crate::shell::cli::flags::ProbeFlags;
 use crate::shell::cli::run::real_service;
@@ -114,7 +114,7 @@ impl Steps<'_> {
                 let found = format!("{} has an account already; nothing is written", quoted(id.as_str().as_bytes()));
                 Check::bad(NAME, Exit::UserError, found, "choose a UserID that does not exist, in upper case or lower case")
             }
-            WriteEnd::IdRefused(Refusal { code, info }) => {
+            WriteEnd::IdRefused(ServiceRefusal { code, info }) => {
                 let found = format!("the service does not take this UserID (code {code}: {info})");
                 Check::bad(NAME, Exit::UserError, found, "give another id; one that was deleted may be barred for three months")
             }
@@ -163,12 +163,12 @@ pub(super) fn last_word(written: &Written) -> ExitMessage {
     ExitMessage::new(Exit::Done, why, hint)
 }
 
-fn open_question((question, finding): (Question, Finding)) -> OpenQuestion {
+fn open_question((question, finding): (Question, ProbeFinding)) -> OpenQuestion {
     let (answer, detail) = match finding {
-        Finding::Yes(detail) => ("yes", detail),
-        Finding::No(detail) => ("no", detail),
-        Finding::Unknown(detail) => ("unknown", detail),
-        Finding::NotAsked(detail) => ("not_asked", detail),
+        ProbeFinding::Yes(detail) => ("yes", detail),
+        ProbeFinding::No(detail) => ("no", detail),
+        ProbeFinding::Unknown(detail) => ("unknown", detail),
+        ProbeFinding::NotAsked(detail) => ("not_asked", detail),
     };
     let tag = if let Question::TagKnown(tag) = &question { Some(tag.to_string()) } else { None };
     let (key, words) = named(&question);

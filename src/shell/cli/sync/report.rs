@@ -26,9 +26,9 @@ pub(super) fn tell(job: &SyncJob, word: &ExitMessage, report: SyncReport, elapse
     let MissingCounts { kicked, deleted, failed, lookalikes, .. } = report.missing;
     let sync =
         SyncFigures { plan: report.plan, kicked, deleted, missing_failed: failed, lookalikes, missing_waits: report.wait, guard: None };
-    let SyncReport { lane, tally, traffic, resumed_at_row, .. } = report;
+    let SyncReport { lane, counts, traffic, resumed_at_row, .. } = report;
     let (exit, outcome) = (word.exit, word.exit.outcome());
-    let summary = Summary { exit, outcome, lane, tally, traffic, elapsed, resumed_at_row, sync: Some(sync) };
+    let summary = Summary { exit, outcome, lane, counts, traffic, elapsed, resumed_at_row, sync: Some(sync) };
     run::tell(job.typed, &job.paths, &summary, report.this_process);
     summary
 }
@@ -48,7 +48,7 @@ pub(super) fn planned_only(job: &SyncJob, word: &ExitMessage, plan: &SyncPlan, g
         exit: word.exit,
         outcome: word.exit.outcome(),
         lane: job.lanes.lane,
-        tally: OutcomeCounts::default(),
+        counts: OutcomeCounts::default(),
         traffic: CallStats::default(),
         elapsed: Duration::ZERO,
         resumed_at_row: 0,
@@ -62,8 +62,8 @@ pub(super) fn last_word_on(job: &SyncJob, report: &SyncReport, reach: &Reach) ->
     match &report.end {
         Err(error) => error_word(job, error),
         Ok(ImportEnd::Finished) => finished(job, report),
-        Ok(ImportEnd::LimitReached) => limited(report.tally, report.remaining),
-        Ok(ImportEnd::Aborted(cause)) => aborted(cause, &processed(report.tally), RESUMES, reach.advice_on(&report.traffic)),
+        Ok(ImportEnd::LimitReached) => limited(report.counts, report.remaining),
+        Ok(ImportEnd::Aborted(cause)) => aborted(cause, &processed(report.counts), RESUMES, reach.advice_on(&report.traffic)),
         Ok(ImportEnd::Input(FeedError::State(error))) => state_error(error),
         Ok(ImportEnd::Input(FeedError::Roster(error))) => roster_error(file, error),
         Ok(ImportEnd::Input(error @ FeedError::Modified)) => ExitMessage::yours(
@@ -74,28 +74,28 @@ pub(super) fn last_word_on(job: &SyncJob, report: &SyncReport, reach: &Reach) ->
 }
 
 fn finished(job: &SyncJob, report: &SyncReport) -> ExitMessage {
-    let (tally, missing, plan) = (report.tally, report.missing, report.plan);
+    let (counts, missing, plan) = (report.counts, report.missing, report.plan);
     let count = figures::count;
-    let exit = if missing.failed > 0 { Exit::SomeRowsRejected } else { finished_exit(tally) };
-    let mut why = format!("{} created, {} updated, {} unchanged", count(tally.created), count(tally.updated), count(plan.unchanged));
+    let exit = if missing.failed > 0 { Exit::SomeRowsRejected } else { finished_exit(counts) };
+    let mut why = format!("{} created, {} updated, {} unchanged", count(counts.created), count(counts.updated), count(plan.unchanged));
     let mut and = |number: u64, word: &str| {
         if number > 0 {
             why.extend([", ", &count(number), " ", word]);
         }
     };
-    and(tally.superseded, "superseded");
-    and(tally.failed, "failed");
-    and(tally.invalid, "invalid");
+    and(counts.superseded, "superseded");
+    and(counts.failed, "failed");
+    and(counts.invalid, "invalid");
     and(plan.missing, "missing");
     and(missing.kicked, "kicked");
     and(missing.deleted, "deleted");
     and(missing.failed, "of the missing failed");
-    having_waited(ExitMessage::new(exit, why, finished_hint(job, tally, missing)), report.unjudged)
+    having_waited(ExitMessage::new(exit, why, finished_hint(job, counts, missing)), report.unjudged)
 }
 
-fn finished_hint(job: &SyncJob, tally: OutcomeCounts, missing: MissingCounts) -> String {
+fn finished_hint(job: &SyncJob, counts: OutcomeCounts, missing: MissingCounts) -> String {
     let paths = &job.paths;
-    match (tally.rejected() > 0, missing.failed > 0) {
+    match (counts.rejected() > 0, missing.failed > 0) {
         (true, _) => {
             format!("{} holds the rejected rows with the reasons: mend them where the file comes from", paths.rejects.display())
         }

@@ -38,7 +38,7 @@ pub(super) struct SyncWatch {
     profile_rate: Rate,
     /// Whether requests get through.
     pub(super) reach: Reach,
-    shown: Shown,
+    shown: OnScreen,
     /// Where this process begins, once the run has its checkpoint.
     begun: Option<Start>,
     page: PageWatch,
@@ -46,7 +46,7 @@ pub(super) struct SyncWatch {
 }
 
 /// What is on the screen.
-enum Shown {
+enum OnScreen {
     Nothing,
     Phase(PhaseBar),
     Rows(Box<ProgressReporter>),
@@ -62,7 +62,7 @@ impl SyncWatch {
             limit: job.typed.limit,
             profile_rate: job.lanes.profile_rate(),
             reach: Reach::new(&job.connection, &environment, Instant::now()),
-            shown: Shown::Nothing,
+            shown: OnScreen::Nothing,
             begun: None,
             page: job.page.clone(),
             paths: job.paths.clone(),
@@ -81,16 +81,16 @@ impl SyncWatch {
 
     /// Takes everything off the screen.
     pub(super) fn clear(&mut self) {
-        self.shown = Shown::Nothing;
+        self.shown = OnScreen::Nothing;
     }
 
     fn phase(&mut self) -> &mut PhaseBar {
-        if !matches!(self.shown, Shown::Phase(_)) {
-            self.shown = Shown::Phase(PhaseBar::on_stderr(self.wanted, &self.bars, Instant::now()));
+        if !matches!(self.shown, OnScreen::Phase(_)) {
+            self.shown = OnScreen::Phase(PhaseBar::on_stderr(self.wanted, &self.bars, Instant::now()));
         }
         match &mut self.shown {
-            Shown::Phase(bar) => bar,
-            Shown::Nothing | Shown::Rows(_) => unreachable!("it was put there"),
+            OnScreen::Phase(bar) => bar,
+            OnScreen::Nothing | OnScreen::Rows(_) => unreachable!("it was put there"),
         }
     }
 
@@ -117,13 +117,13 @@ impl SyncWatch {
     fn sending(&mut self, progress: &ImportProgress) {
         let now = Instant::now();
         self.reach.heed(progress.requests.calls, &progress.requests.phase, now);
-        let rows = self.begun.map_or(0, |begun| begun.rows_done) + progress.tally.rows();
+        let rows = self.begun.map_or(0, |begun| begun.rows_done) + progress.counts.rows();
         notify::came_round(|| progress::done_words(rows, &progress.requests));
-        if !matches!(self.shown, Shown::Rows(_)) {
+        if !matches!(self.shown, OnScreen::Rows(_)) {
             let start = self.begun.unwrap_or_default();
-            self.shown = Shown::Rows(Box::new(ProgressReporter::on_stderr(self.wanted, &self.bars, start, now)));
+            self.shown = OnScreen::Rows(Box::new(ProgressReporter::on_stderr(self.wanted, &self.bars, start, now)));
         }
-        if let Shown::Rows(reporter) = &mut self.shown {
+        if let OnScreen::Rows(reporter) = &mut self.shown {
             reporter.tell(progress, now);
         }
         self.page.update(|page, now| page.sends(progress, now));
@@ -132,7 +132,7 @@ impl SyncWatch {
     /// The run has its checkpoint, which also says what earlier processes came to.
     fn begins(&mut self, start: Start) {
         self.begun = Some(start);
-        let before = journal::read_checkpoint(&OsDisk, &self.paths).map_or(OutcomeCounts::default(), |checkpoint| checkpoint.tally);
+        let before = journal::read_checkpoint(&OsDisk, &self.paths).map_or(OutcomeCounts::default(), |checkpoint| checkpoint.counts);
         self.page.update(|page, now| page.begins(start, before, now));
     }
 

@@ -15,14 +15,14 @@ const PACE_MIN: f64 = 0.05;
 pub(super) const WHY_MAX: usize = 100;
 
 /// The progress together with the figures derived from it.
-pub(super) struct ProgressView<'a> {
+pub(super) struct ProgressWords<'a> {
     pub(super) progress: &'a ImportProgress,
     pub(super) start: Start,
     mean_per_s: Option<f64>,
     left: Option<Duration>,
 }
 
-impl<'a> ProgressView<'a> {
+impl<'a> ProgressWords<'a> {
     /// The recent pace forecasts; the mean is shown.
     pub(super) fn new(progress: &'a ImportProgress, start: Start, (recent, mean_per_s): (Option<f64>, Option<f64>)) -> Self {
         let left = recent.and_then(|pace| time_left(progress, start, pace));
@@ -36,7 +36,7 @@ impl<'a> ProgressView<'a> {
     }
 
     fn rows(&self) -> u64 {
-        self.start.rows_done + self.progress.tally.rows()
+        self.start.rows_done + self.progress.counts.rows()
     }
 
     /// The text beside the bar.
@@ -48,19 +48,19 @@ impl<'a> ProgressView<'a> {
 
     /// The text below the bar; the part that may be long comes last.
     pub(super) fn detail(&self) -> String {
-        let tally = self.progress.tally;
-        let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        joined([failed, invalid(tally.invalid), Some(self.retries()), self.quota_words(), Some(state(&self.progress.requests))], ", ")
+        let counts = self.progress.counts;
+        let failed = Some(format!("{} failed", figures::count(counts.failed)));
+        joined([failed, invalid(counts.invalid), Some(self.retries()), self.quota_words(), Some(state(&self.progress.requests))], ", ")
     }
 
     /// The line for a log.
     pub(super) fn line(&self) -> String {
-        let tally = self.progress.tally;
+        let counts = self.progress.counts;
         let earlier = (self.start.rows_done > 0).then(|| format!("{} earlier", figures::count(self.start.rows_done)));
-        let imported = Some(format!("{} imported", figures::count(tally.imported)));
-        let failed = Some(format!("{} failed", figures::count(tally.failed)));
-        let counts = joined([earlier, imported, failed, invalid(tally.invalid)], ", ");
-        let done = Some(format!("{} done ({counts})", figures::counted(self.rows(), "row")));
+        let imported = Some(format!("{} imported", figures::count(counts.imported)));
+        let failed = Some(format!("{} failed", figures::count(counts.failed)));
+        let parts = joined([earlier, imported, failed, invalid(counts.invalid)], ", ");
+        let done = Some(format!("{} done ({parts})", figures::counted(self.rows(), "row")));
         let retries = (self.progress.requests.retries > 0).then(|| self.retries());
         let words =
             joined([done, self.pace_words(), self.quota_words(), retries, self.left_words(), Some(state(&self.progress.requests))], ", ");
@@ -97,7 +97,7 @@ pub(crate) fn time_left(progress: &ImportProgress, start: Start, calls_per_s: f6
     }
     let settled = progress.offset?.saturating_sub(start.offset);
     let rest = start.input_bytes?.saturating_sub(progress.offset?);
-    let rows = progress.tally.rows();
+    let rows = progress.counts.rows();
     let by_bytes = share(rest, settled)?;
     let by_limit = start.limit.and_then(|limit| share(limit.saturating_sub(rows), rows));
     let times_what_is_done = by_limit.map_or(by_bytes, |limit| limit.min(by_bytes));

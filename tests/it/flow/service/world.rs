@@ -86,7 +86,7 @@ pub(in crate::flow) enum Keep {
 /// What a run came to.
 pub(in crate::flow) struct Run {
     pub(in crate::flow) end: ImportEnd<Infallible>,
-    pub(in crate::flow) tally: OutcomeCounts,
+    pub(in crate::flow) counts: OutcomeCounts,
     pub(in crate::flow) traffic: CallStats,
     pub(in crate::flow) rows: Vec<RowOutcome>,
     pub(in crate::flow) lane: Lane,
@@ -175,7 +175,7 @@ impl World {
         let rows = std::mem::take(&mut *rows.lock().unwrap());
         Run {
             end: ended.end,
-            tally: ended.tally,
+            counts: ended.counts,
             traffic: ended.traffic,
             rows,
             lane: ended.lane,

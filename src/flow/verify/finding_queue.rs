@@ -33,13 +33,13 @@ struct PendingId {
 }
 
 #[derive(Debug)]
-enum Slot {
+enum QueuedFinding {
     Open(Box<PendingId>),
     Found(Finding),
 }
 
-/// The number of a slot; they are numbered in input order.
-pub(super) type SlotId = u64;
+/// The number of a finding; they are numbered in input order.
+pub(super) type FindingNumber = u64;
 
 /// Whether profiles are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +50,13 @@ pub enum ProfileComparison {
 
 /// The ids between input and findings.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
-    queue: VecDeque<Slot>,
-    first: SlotId,
+pub(super) struct FindingQueue {
+    queue: VecDeque<QueuedFinding>,
+    first: FindingNumber,
     bytes: usize,
 }
 
-impl Slots {
+impl FindingQueue {
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -66,14 +66,14 @@ impl Slots {
         self.bytes
     }
 
-    /// Takes the next record: its slot and account if it is to be asked about.
-    pub(super) fn push(&mut self, record: Record, profiles: ProfileComparison) -> Option<(SlotId, Account)> {
+    /// Takes the next record: the number of its finding and its account if it is to be asked about.
+    pub(super) fn push(&mut self, record: Record, profiles: ProfileComparison) -> Option<(FindingNumber, Account)> {
         let Record { row, line, user_id, other_id, account, fields, .. } = record;
         let id = self.first + self.queue.len() as u64;
-        let (slot, asked) = match account {
+        let (queued, asked) = match account {
             Err(why) => {
                 let state = Comparison::Invalid(why.to_string());
-                (Slot::Found(Finding { row, line, user_id, other_id, state, original: None }), None)
+                (QueuedFinding::Found(Finding { row, line, user_id, other_id, state, original: None }), None)
             }
             Ok(account) => {
                 let compares = profiles == ProfileComparison::Compared && account.is_compared();
@@ -81,20 +81,20 @@ impl Slots {
                 let asked = account.clone();
                 let other_cell = other_id.map(|_| user_id);
                 let pending = PendingId { row, line, other_cell, account, fields, status: IdAnswer::Awaited, profile };
-                (Slot::Open(Box::new(pending)), Some((id, asked)))
+                (QueuedFinding::Open(Box::new(pending)), Some((id, asked)))
             }
         };
-        self.bytes += slot.weight();
-        self.queue.push_back(slot);
+        self.bytes += queued.weight();
+        self.queue.push_back(queued);
         asked
     }
 
-    pub(super) fn note_status(&mut self, id: SlotId, status: IdAnswer<AccountStatus>) {
+    pub(super) fn note_status(&mut self, id: FindingNumber, status: IdAnswer<AccountStatus>) {
         self.update(id, |open| open.status = status);
     }
 
     /// Compares what was sent with what is shown.
-    pub(super) fn note_profile(&mut self, id: SlotId, profile: IdAnswer<Profile>) {
+    pub(super) fn note_profile(&mut self, id: FindingNumber, profile: IdAnswer<Profile>) {
         self.update(id, |open| {
             open.profile = match profile {
                 IdAnswer::Said(profile) => IdAnswer::Said(differing(&open.account, &profile)),
@@ -105,11 +105,11 @@ impl Slots {
         });
     }
 
-    /// A slot that is settled already stays as it is.
-    fn update(&mut self, id: SlotId, change: impl FnOnce(&mut PendingId)) {
+    /// A finding that is there already stays as it is.
+    fn update(&mut self, id: FindingNumber, change: impl FnOnce(&mut PendingId)) {
         let index = id.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        let Some(slot) = index.and_then(|index| self.queue.get_mut(index)) else { return };
-        let Slot::Open(open) = slot else { return };
+        let Some(queued) = index.and_then(|index| self.queue.get_mut(index)) else { return };
+        let QueuedFinding::Open(open) = queued else { return };
         change(open);
         let Some(state) = open.state() else { return };
         let before = open.weight();
@@ -120,26 +120,26 @@ impl Slots {
         };
         let original = state.is_repairable().then(|| std::mem::take(&mut open.fields));
         let finding = Finding { row: open.row, line: open.line, user_id, other_id, state, original };
-        *slot = Slot::Found(finding);
-        self.bytes = self.bytes + slot.weight() - before;
+        *queued = QueuedFinding::Found(finding);
+        self.bytes = self.bytes + queued.weight() - before;
     }
 
     /// The next finding in input order, if it can be told.
     pub(super) fn take_found(&mut self) -> Option<Finding> {
-        if !matches!(self.queue.front()?, Slot::Found(_)) {
+        if !matches!(self.queue.front()?, QueuedFinding::Found(_)) {
             return None;
         }
         self.drop_first()
     }
 
-    /// The first slot goes: what was found of its id, if it can be told.
+    /// Drops the first id, and returns its finding if there is one.
     pub(super) fn drop_first(&mut self) -> Option<Finding> {
-        let slot = self.queue.pop_front()?;
+        let queued = self.queue.pop_front()?;
         self.first += 1;
-        self.bytes -= slot.weight();
-        match slot {
-            Slot::Found(finding) => Some(finding),
-            Slot::Open(_) => None,
+        self.bytes -= queued.weight();
+        match queued {
+            QueuedFinding::Found(finding) => Some(finding),
+            QueuedFinding::Open(_) => None,
         }
     }
 }
@@ -147,11 +147,11 @@ impl Slots {
 /// The structures themselves and the allocator's overhead, roughly, in bytes.
 const FIXED: usize = 192;
 
-impl Slot {
+impl QueuedFinding {
     fn weight(&self) -> usize {
         match self {
-            Slot::Open(open) => open.weight(),
-            Slot::Found(finding) => {
+            QueuedFinding::Open(open) => open.weight(),
+            QueuedFinding::Found(finding) => {
                 let original = finding.original.as_ref().map_or(0, |fields| FIXED + fields.as_slice().len());
                 FIXED + finding.user_id.len() + finding.state.detail().len() + original
             }
