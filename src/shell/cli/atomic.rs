@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use super::output_paths::is_own_output;
+use super::outputs::{OwnStream, own_stream};
 use super::pipe::{self, Patient};
 use super::signals::Leftover;
 use crate::io::files::aside;
@@ -12,14 +12,15 @@ use crate::io::files::atomic::AtomicFile;
 pub(super) use crate::io::files::atomic::Readers;
 
 /// Writes a file aside and gives it its name once its bytes last; whoever needs the name to last syncs the folder. A path that is no
-/// regular file (a pipe, a device) is written to, not replaced; so is standard output, whatever it is.
+/// regular file (a pipe, a device) is written to, not replaced; so are the standard streams, whatever they are.
 ///
 /// # Errors
 /// The disk's, or that of `write`.
 pub(super) fn write<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
-    if is_own_output(path) {
-        let mut out = io::stdout().lock();
-        return write(&mut out).and_then(|made| out.flush().map(|()| made));
+    match own_stream(path) {
+        Some(OwnStream::Stdout) => return write_to(io::stdout().lock(), write),
+        Some(OwnStream::Stderr) => return write_to(io::stderr().lock(), write),
+        None => {}
     }
     match fs::metadata(path) {
         Ok(meta) if !meta.is_file() => write(&mut Patient(pipe::open(path)?)),
@@ -27,6 +28,11 @@ pub(super) fn write<T>(path: &Path, readers: Readers, write: impl FnOnce(&mut dy
         Err(error) if error.kind() == ErrorKind::NotFound => replace(path, readers, write),
         Err(error) => Err(error),
     }
+}
+
+fn write_to<T>(mut out: impl Write, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+    let made = write(&mut out)?;
+    out.flush().map(|()| made)
 }
 
 /// Writes a text that anybody may read, as [`write`] does.

@@ -1,24 +1,23 @@
 //! The end of every command: what is written, said and called once it is over and all its locks are released.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use super::atomic::Readers;
-use super::flags::{CommandWords, ConnectionFlags, EndFlags, ImportFlags, PageFlags, RunFlags, SyncFlags, VerifyFlags};
+use super::flags::{CommandWords, EndFlags, ImportFlags, PageFlags, RunFlags, SyncFlags, VerifyFlags};
 use super::lanes::asked_lane;
 use super::on_end::OnEndCall;
-use super::output_paths::is_own_output;
-use super::page::{PageShow, PageWatch};
+use super::outputs::{JudgedOutputs, NamedOutputs, OutputKind, read_for};
+use super::page::{PageShow, PageWatch, ResultsOfRun};
 use super::page_subject;
-use super::pipe::HeldPipe;
-use super::{atomic, input, notify, signals, small};
+use super::{atomic, input, notify, pipe, signals, small};
 use crate::domain::guard::Guard;
-use crate::flow::import::Lane;
-use crate::io::files::resolved;
 use crate::io::journal::paths::{GivenPaths, RunPaths, beside};
 use crate::io::state::{self, StateDb};
 use crate::shell::exit::{Exit, ExitMessage};
+use crate::shell::page::Subject;
 use crate::shell::screen::end_summary::{EndSummary, Figures, Success};
 use crate::shell::screen::metrics::Metrics;
 
@@ -83,60 +82,66 @@ pub(super) struct EndSteps {
     /// Whether it may count as a success.
     may_succeed: Success,
     job: String,
-    summary: Option<PathBuf>,
-    metrics: Option<PathBuf>,
+    outputs: JudgedOutputs,
     on_end: Option<Vec<String>>,
     page_flags: PageFlags,
     page: PageShow,
     /// Of which the accounts are counted for the metrics.
     state: Option<PathBuf>,
-    /// The other files of the command, which nothing may be written over.
-    others: Vec<PathBuf>,
     is_quiet: bool,
     began: Instant,
-    pipe: Mutex<HeldPipe>,
+    pipe: Mutex<SummaryPipe>,
+}
+
+/// The summary's file, if it is a pipe.
+#[derive(Debug, Default)]
+enum SummaryPipe {
+    #[default]
+    NotOpened,
+    Opened(#[expect(dead_code, reason = "its reader waits while it is open")] Option<File>),
+    /// Nobody reads it, which is said already.
+    Refused,
 }
 
 impl EndSteps {
     pub(super) fn of_import(flags: &ImportFlags) -> Self {
-        let steps = Self::of_run("import", &flags.run, flags.state.as_deref());
-        // A dry run is a check, which has none.
-        let summary = flags.run.summary.clone().filter(|_| !flags.run.dry_run);
+        // A dry run is a check, which has no summary.
+        let summary = flags.run.summary.as_deref().filter(|_| !flags.run.dry_run);
         let nothing_done = Figures::of_no_import(asked_lane(&flags.run));
-        let page = if flags.run.dry_run {
-            PageShow::nothing()
-        } else {
-            PageShow::new(&flags.run.page, page_subject::of_import(flags, &steps.job), &nothing_done)
-        };
-        Self { nothing_done, summary, page, ..steps }
+        let steps = Self::of_run(("import", nothing_done), &flags.run, flags.state.as_deref(), (summary, None));
+        steps.shown(|steps| page_subject::of_import(flags, &steps.job))
     }
 
     pub(super) fn of_sync(flags: &SyncFlags) -> Self {
-        let mut steps = Self::of_run("sync", &flags.run, Some(&flags.state));
-        steps.others.extend(flags.plan.clone());
+        let given = (flags.run.summary.as_deref(), flags.plan.as_deref());
         let nothing_done = Figures::of_no_sync(asked_lane(&flags.run));
-        let page = PageShow::new(&flags.run.page, page_subject::of_sync(flags, &steps.job), &nothing_done);
-        Self { nothing_done, page, ..steps }
+        let steps = Self::of_run(("sync", nothing_done), &flags.run, Some(&flags.state), given);
+        steps.shown(|steps| page_subject::of_sync(flags, &steps.job))
     }
 
-    fn of_run(command: &'static str, flags: &RunFlags, state: Option<&Path>) -> Self {
+    fn of_run(
+        (command, nothing_done): (&'static str, Figures),
+        flags: &RunFlags,
+        state: Option<&Path>,
+        (summary, plan): (Option<&Path>, Option<&Path>),
+    ) -> Self {
         let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
         let mut others = RunPaths::new(&flags.input.file, given).everything().to_vec();
         others.push(flags.input.file.clone());
-        others.extend(of_connection(&flags.connection));
+        others.extend(read_for(&flags.connection));
         others.extend(state.into_iter().flat_map(state::names));
+        let (ending, page) = (&flags.ending, &flags.page);
+        let outputs = NamedOutputs::beside(others).and(OutputKind::SUMMARY, summary).and(OutputKind::PLAN, plan);
         Self {
             command,
-            nothing_done: Figures::of_no_import(Lane::Single),
+            nothing_done,
             may_succeed: if flags.dry_run || flags.limit.is_some() { Success::No } else { Success::Yes },
-            job: job(&flags.ending, &flags.input.file, flags.results.as_deref()),
-            summary: flags.summary.clone(),
-            metrics: flags.ending.metrics_file.clone(),
-            on_end: on_end(&flags.ending),
-            page_flags: flags.page.clone(),
+            job: job(ending, &flags.input.file, flags.results.as_deref()),
+            outputs: judged(outputs, ending, page),
+            on_end: on_end(ending),
+            page_flags: page.clone(),
             page: PageShow::nothing(),
             state: state.map(Path::to_owned),
-            others,
             is_quiet: flags.output.quiet,
             began: Instant::now(),
             pipe: Mutex::default(),
@@ -147,26 +152,31 @@ impl EndSteps {
         let file = &flags.input.file;
         let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
         let mut others = vec![file.clone(), named(&flags.results, ".verify.csv"), named(&flags.repair, ".repair.csv")];
-        others.extend(of_connection(&flags.connection));
+        others.extend(read_for(&flags.connection));
         others.extend(flags.state.iter().flat_map(|state| state::names(state)));
-        let (job, nothing_done) = (job(&flags.ending, file, flags.results.as_deref()), Figures::of_no_verification());
-        let page = PageShow::new(&flags.page, page_subject::of_verify(flags, &job), &nothing_done);
-        Self {
+        let (ending, page) = (&flags.ending, &flags.page);
+        let steps = Self {
             command: "verify",
-            nothing_done,
+            nothing_done: Figures::of_no_verification(),
             may_succeed: Success::Yes,
-            job,
-            summary: flags.summary.clone(),
-            metrics: flags.ending.metrics_file.clone(),
-            on_end: on_end(&flags.ending),
-            page_flags: flags.page.clone(),
-            page,
+            job: job(ending, file, flags.results.as_deref()),
+            outputs: judged(NamedOutputs::beside(others).and(OutputKind::SUMMARY, flags.summary.as_deref()), ending, page),
+            on_end: on_end(ending),
+            page_flags: page.clone(),
+            page: PageShow::nothing(),
             state: flags.state.clone(),
-            others,
             is_quiet: flags.output.quiet,
             began: Instant::now(),
             pipe: Mutex::default(),
-        }
+        };
+        steps.shown(|steps| page_subject::of_verify(flags, &steps.job))
+    }
+
+    /// With a page about `subject`, if one is wanted.
+    fn shown(self, subject: impl FnOnce(&Self) -> (Subject, ResultsOfRun)) -> Self {
+        let report = self.outputs.path(OutputKind::REPORT);
+        let page = PageShow::new((&self.page_flags, report), subject(&self), &self.nothing_done);
+        Self { page, ..self }
     }
 
     /// Runs a command. Its steps are also taken if a signal ends it before it handles signals itself.
@@ -174,8 +184,8 @@ impl EndSteps {
         let steps = Arc::new(self);
         let early = Arc::clone(&steps);
         signals::at_early_end(Box::new(move |word| early.carry_out(word.into(), signals::print_in_time).and_then(|call| call.successor())));
-        let begun = steps.report_is_no_others().and_then(|()| steps.page.begin(&steps.page_flags)).map_err(Ended::from);
-        let ended = begun.and_then(|()| command(&steps)).unwrap_or_else(|ended| ended);
+        let begun = steps.outputs.all_usable().and_then(|()| steps.hold_pipe()).and_then(|()| steps.page.begin(&steps.page_flags));
+        let ended = begun.map_err(Ended::from).and_then(|()| command(&steps)).unwrap_or_else(|ended| ended);
         CommandEnd { ended, steps: Some(steps) }
     }
 
@@ -184,14 +194,17 @@ impl EndSteps {
         self.page.watch()
     }
 
-    /// Opens the summary's file if it is a pipe, so that its reader waits for the end.
+    /// Opens the summary's file if it is a pipe, so that its reader waits for the end. A signal need not wait for that.
     ///
     /// # Errors
     /// An [`ExitMessage`] (exit code 2) if nobody reads it.
-    pub(super) fn hold_pipe(&self) -> Result<(), ExitMessage> {
-        let held = HeldPipe::open(self.summary.as_deref())?;
-        *self.pipe.lock().unwrap_or_else(PoisonError::into_inner) = held;
-        Ok(())
+    fn hold_pipe(&self) -> Result<(), ExitMessage> {
+        let (pipe, held) = match pipe::hold(self.outputs.path(OutputKind::SUMMARY)) {
+            Ok(pipe) => (SummaryPipe::Opened(pipe), Ok(())),
+            Err(word) => (SummaryPipe::Refused, Err(word)),
+        };
+        *self.pipe.lock().unwrap_or_else(PoisonError::into_inner) = pipe;
+        held
     }
 
     /// Writes the files, then says the last word with `say`, and returns the call that is still to be made.
@@ -221,7 +234,7 @@ impl EndSteps {
             exit,
             figures: figures.unwrap_or_else(|| self.nothing_done.clone().ended(exit)),
             tripped,
-            state_accounts: self.metrics.as_ref().and_then(|_| self.state_accounts()),
+            state_accounts: self.outputs.path(OutputKind::METRICS).and_then(|_| self.state_accounts()),
             elapsed: self.began.elapsed(),
             ended_at: SystemTime::now(),
             success: if is_success { Success::Yes } else { Success::No },
@@ -229,21 +242,21 @@ impl EndSteps {
     }
 
     fn write_summary(&self, summary: &EndSummary) {
-        let Some(path) = self.summary.as_deref() else { return };
-        let written = self.is_not_anothers(path).and_then(|()| {
-            let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
-            if !pipe.is_open() {
-                // A command that was refused early has not looked for its reader yet.
-                *pipe = HeldPipe::open(Some(path)).map_err(|word| std::io::Error::other(word.why))?;
-            }
-            let written = atomic::write_text(path, &summary.to_json());
-            // Its reader need not wait for what comes after.
-            *pipe = HeldPipe::default();
-            written
-        });
-        if let Err(error) = written {
-            tracing::error!("cannot write the summary {}: {error}", path.display());
+        let Some(path) = self.outputs.path(OutputKind::SUMMARY) else { return };
+        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = match *pipe {
+            SummaryPipe::Refused => return,
+            SummaryPipe::Opened(_) => Ok(()),
+            // A signal came before anybody has looked for its reader.
+            SummaryPipe::NotOpened => pipe::hold(Some(path)).map(|held| *pipe = SummaryPipe::Opened(held)),
+        };
+        let opened = opened.map_err(|word| word.why);
+        let cannot = |error: std::io::Error| format!("cannot write the summary {}: {error}", path.display());
+        if let Err(why) = opened.and_then(|()| atomic::write_text(path, &summary.to_json()).map_err(cannot)) {
+            tracing::error!("{why}");
         }
+        // Its reader need not wait for what comes after.
+        *pipe = SummaryPipe::Opened(None);
     }
 
     fn state_accounts(&self) -> Option<u64> {
@@ -252,14 +265,11 @@ impl EndSteps {
     }
 
     fn write_metrics(&self, summary: &EndSummary) {
-        let Some(path) = self.metrics.as_deref() else { return };
-        let written = self.is_not_anothers(path).and_then(|()| {
-            // Where there is none yet, or it isn't text, there is nothing to be kept.
-            let before = small::read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-            let metrics = Metrics::new(summary, &before).to_string();
-            atomic::write(path, Readers::Everybody, |out| out.write_all(metrics.as_bytes()))
-        });
-        if let Err(error) = written {
+        let Some(path) = self.outputs.path(OutputKind::METRICS) else { return };
+        // Where there is none yet, or it isn't text, there is nothing to be kept.
+        let before = small::read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let metrics = Metrics::new(summary, &before).to_string();
+        if let Err(error) = atomic::write(path, Readers::Everybody, |out| out.write_all(metrics.as_bytes())) {
             tracing::error!("cannot write the metrics {}: {error}", path.display());
         }
     }
@@ -268,9 +278,8 @@ impl EndSteps {
     fn write_report(&self, word: &ExitMessage, summary: &EndSummary) -> Option<PathBuf> {
         self.page.watch().update(|page, now| page.ends(word, summary, now));
         self.page.end();
-        let path = self.page.report_path()?;
-        let written = self.is_not_anothers(path).and_then(|()| self.page.write_report());
-        match written {
+        let path = self.outputs.path(OutputKind::REPORT)?;
+        match self.page.write_report() {
             Ok(()) => Some(path.to_owned()),
             Err(error) => {
                 tracing::error!("cannot write the report {}: {error}", path.display());
@@ -278,30 +287,11 @@ impl EndSteps {
             }
         }
     }
-
-    /// Refuses a report that would replace another file of the command, before the first one is written.
-    fn report_is_no_others(&self) -> Result<(), ExitMessage> {
-        match self.page.report_path().filter(|path| self.is_not_anothers(path).is_err()) {
-            Some(path) => {
-                let why = format!("{} is named for two files at once", resolved(path).display());
-                Err(ExitMessage::yours(why, "name another file with --report"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses to write over another file of the command: it may have been refused for just that.
-    fn is_not_anothers(&self, path: &Path) -> std::io::Result<()> {
-        let own = resolved(path);
-        let is_anothers = !is_own_output(path) && self.others.iter().any(|other| resolved(other) == own);
-        if is_anothers { Err(std::io::Error::other("it is another file of this command")) } else { Ok(()) }
-    }
 }
 
-/// The files that the connection flags name.
-fn of_connection(flags: &ConnectionFlags) -> impl Iterator<Item = PathBuf> + use<> {
-    let named = [&flags.secret_key_file, &flags.ca_file, &flags.proxy_password_file, &flags.config].map(Clone::clone);
-    named.into_iter().flatten()
+/// The outputs of a command with those that every command may have.
+fn judged(outputs: NamedOutputs, ending: &EndFlags, page: &PageFlags) -> JudgedOutputs {
+    outputs.and(OutputKind::METRICS, ending.metrics_file.as_deref()).and(OutputKind::REPORT, page.report.as_deref()).judged()
 }
 
 fn on_end(flags: &EndFlags) -> Option<Vec<String>> {

@@ -25,6 +25,7 @@ mod on_end;
 mod open_files;
 mod opened;
 mod output_paths;
+mod outputs;
 mod page;
 mod page_subject;
 mod pipe;

@@ -1,17 +1,19 @@
-//! Checks the names of a run's output files: no two may be the same file, and files that are written at the end need their folder at the
-//! start.
+//! Checks the names of the files that a run goes on with: no two may be the same file, and each must be one that can be written. `outputs`
+//! does the same for those that are written for others.
 
 use std::fs::FileType;
-use std::os::unix::fs::FileTypeExt;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, accessat, statfs};
+use rustix::process::geteuid;
 
 use super::access::why_denied;
 use super::flags::RunFlags;
 use super::input;
 use super::small;
-use crate::io::files::{self, resolved};
+use crate::io::files::{folder_of, resolved};
 use crate::io::journal::paths::{GivenPaths, RunPaths};
 use crate::shell::exit::ExitMessage;
 
@@ -24,17 +26,15 @@ pub(super) fn paths(flags: &RunFlags, others: &[PathBuf]) -> Result<RunPaths, Ex
     let given = GivenPaths { results: flags.results.clone(), rejects: flags.rejects.clone(), checkpoint: flags.checkpoint.clone() };
     let paths = RunPaths::new(file, given);
     let own = paths.everything();
-    let metrics = flags.ending.metrics_file.as_deref();
-    let given =
-        [Some(file.as_path()).filter(|file| !input::is_stdin(file)), flags.summary.as_deref(), metrics, flags.page.report.as_deref()];
-    let all = own.iter().chain(others).map(PathBuf::as_path).chain(given.into_iter().flatten());
-    all_differ(all, "input, results, rejects, checkpoint, summary, metrics, report, state and plan must be different files")?;
+    let given = Some(file.as_path()).filter(|file| !input::is_stdin(file));
+    let all = own.iter().chain(others).map(PathBuf::as_path).chain(given);
+    all_differ(all, "input, results, rejects, checkpoint and state must be different files")?;
     own.iter().chain(others).try_for_each(|path| fits(path))?;
     own.iter().try_for_each(|path| is_file(path, "--results, --rejects and --checkpoint name others"))?;
     if !flags.dry_run {
-        takes_rows("results", &paths.results)?;
-        takes_rows("rejects", &paths.rejects)?;
-        can_be_written("checkpoint", Some(&paths.checkpoint))?;
+        takes_rows(Named::RESULTS, &paths.results)?;
+        takes_rows(Named::REJECTS, &paths.rejects)?;
+        can_be_written(Named::CHECKPOINT, &paths.checkpoint)?;
     }
     Ok(paths)
 }
@@ -66,11 +66,12 @@ pub(super) fn is_file(path: &Path, hint: &str) -> Result<(), ExitMessage> {
     if stat.is_file() {
         Ok(())
     } else {
-        Err(ExitMessage::yours(format!("{} is {}, not a file", path.display(), kind(stat.file_type())), hint))
+        Err(ExitMessage::yours(format!("{} is {}, not a file", path.display(), describe(stat.file_type())), hint))
     }
 }
 
-fn kind(kind: FileType) -> &'static str {
+/// What a path is that is no regular file.
+pub(super) fn describe(kind: FileType) -> &'static str {
     match kind {
         _ if kind.is_dir() => "a folder",
         _ if kind.is_fifo() => "a pipe",
@@ -101,57 +102,71 @@ pub(super) fn all_differ<'a>(names: impl Iterator<Item = &'a Path>, hint: &str) 
     }
 }
 
-/// Refuses at the start a file that cannot be written at the end. `what` is the name of the flag and of the file.
-fn can_be_written(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
-    let Some(path) = path else { return Ok(()) };
+/// A file that a command writes: what it is in a sentence, and the flag that names it, without its hyphens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) what: &'static str,
+    pub(super) flag: &'static str,
+}
+
+impl Named {
+    const RESULTS: Self = Self { what: "results", flag: "results" };
+    const REJECTS: Self = Self { what: "rejects", flag: "rejects" };
+    pub(super) const REPAIR: Self = Self { what: "repair file", flag: "repair" };
+    const CHECKPOINT: Self = Self { what: "checkpoint", flag: "checkpoint" };
+}
+
+/// Refuses at the start a file that could not be created or replaced later. It leaves nothing behind.
+pub(super) fn can_be_written(named: Named, path: &Path) -> Result<(), ExitMessage> {
+    let Named { what, flag } = named;
     fits(path)?;
     if path.is_dir() {
-        return Err(ExitMessage::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{what}")));
+        return Err(ExitMessage::yours(format!("the {what} {} is a folder", path.display()), format!("name a file with --{flag}")));
     }
     match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         Some(missing) => Err(ExitMessage::yours(
             format!("there is no folder {} for the {what}", missing.display()),
-            format!("make it, or correct --{what}"),
+            format!("make it, or correct --{flag}"),
         )),
-        None => folder_takes_files(what, path),
+        None => folder_takes_files(named, path),
     }
-}
-
-/// The same as [`can_be_written`] for a file that is first written under a longer temporary name.
-pub(super) fn can_be_replaced(what: &str, path: Option<&Path>) -> Result<(), ExitMessage> {
-    if let Some(aside) = path.and_then(|path| files::aside(path).ok()) {
-        fits(&aside)?;
-    }
-    can_be_written(what, path)
 }
 
 /// A file that rows are appended to must be writable, if it exists.
-fn takes_rows(what: &str, path: &Path) -> Result<(), ExitMessage> {
-    if path.exists() { denies(what, path, path, Access::WRITE_OK) } else { can_be_written(what, Some(path)) }
+fn takes_rows(named: Named, path: &Path) -> Result<(), ExitMessage> {
+    if path.exists() { denies(named, path, path, Access::WRITE_OK) } else { can_be_written(named, path) }
 }
 
-/// A file that is replaced or created needs a writable folder; a pipe or a device must be writable itself.
-fn folder_takes_files(what: &str, path: &Path) -> Result<(), ExitMessage> {
-    if is_own_output(path) {
-        return Ok(());
-    }
-    if std::fs::metadata(path).is_ok_and(|stat| !stat.is_file()) {
-        return denies(what, path, path, Access::WRITE_OK);
-    }
+/// A file that is replaced or created needs a folder that this process may change, and that takes files at all: /proc doesn't.
+fn folder_takes_files(named: Named, path: &Path) -> Result<(), ExitMessage> {
     let file = resolved(path);
-    denies(what, path, file.parent().unwrap_or(Path::new("/")), Access::WRITE_OK | Access::EXEC_OK)
+    let folder = folder_of(&file);
+    denies(named, path, folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    if is_anothers_in_shared_folder(&file, folder) {
+        return Err(cannot_write(named, path, (&file, &ErrorKind::PermissionDenied.into())));
+    }
+    let is_kernels = statfs(folder).is_ok_and(|system| KERNELS_OWN.iter().any(|own| i128::from(system.f_type) == *own));
+    if is_kernels { Err(cannot_write(named, path, (folder, &io::Error::other("the kernel makes all files there")))) } else { Ok(()) }
+}
+
+/// File systems that show what the kernel knows: nobody can make a file in them, although root is denied nothing. By their numbers: proc,
+/// sysfs, cgroup, cgroup2, devpts, debugfs, tracefs, securityfs. Source: linux/magic.h.
+const KERNELS_OWN: [i128; 8] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x1cd1, 0x6462_6720, 0x7472_6163, 0x7363_6673];
+
+/// Whether only another user may replace the file: its folder, such as /tmp, lets everybody replace only what is their own.
+fn is_anothers_in_shared_folder(file: &Path, folder: &Path) -> bool {
+    let (Ok(file), Ok(folder)) = (std::fs::symlink_metadata(file), std::fs::metadata(folder)) else { return false };
+    let user = geteuid();
+    Mode::from_raw_mode(folder.mode()).contains(Mode::SVTX) && !user.is_root() && ![file.uid(), folder.uid()].contains(&user.as_raw())
 }
 
 /// An error if `place` denies the access that `path` needs.
-fn denies(what: &str, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
-    accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| {
-        let error = std::io::Error::from(error);
-        let why = format!("cannot write the {what} {}: {error}{}", path.display(), why_denied(place, &error));
-        ExitMessage::yours(why, format!("name another place with --{what}, or have its permissions changed"))
-    })
+pub(super) fn denies(named: Named, path: &Path, place: &Path, needed: Access) -> Result<(), ExitMessage> {
+    accessat(CWD, place, needed, AtFlags::EACCESS).map_err(|error| cannot_write(named, path, (place, &error.into())))
 }
 
-/// Whether the path is a name of this process' standard output.
-pub(super) fn is_own_output(path: &Path) -> bool {
-    ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path == Path::new(name))
+/// The exit message for a path that can't be written because of `place`.
+fn cannot_write(Named { what, flag }: Named, path: &Path, (place, error): (&Path, &io::Error)) -> ExitMessage {
+    let why = format!("cannot write the {what} {}: {error}{}", path.display(), why_denied(place, error));
+    ExitMessage::yours(why, format!("name another place with --{flag}, or have its permissions changed"))
 }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::atomic::{self, Readers};
 use super::flags::PageFlags;
-use super::output_paths::is_own_output;
 use crate::domain::target::{SANDBOX, Target};
 use crate::io::journal;
 use crate::io::journal::disk::OsDisk;
@@ -86,18 +85,22 @@ pub(super) struct PageShow {
 }
 
 impl PageShow {
-    /// `figures` are those of a command that did nothing.
-    pub(super) fn new(flags: &PageFlags, (subject, results): (Subject, ResultsOfRun), figures: &Figures) -> Self {
-        if flags.status.is_none() && flags.report.is_none() {
+    /// `report` is where the report goes; `figures` are those of a command that did nothing.
+    pub(super) fn new(
+        (flags, report): (&PageFlags, Option<&Path>),
+        (subject, results): (Subject, ResultsOfRun),
+        figures: &Figures,
+    ) -> Self {
+        if flags.status.is_none() && report.is_none() {
             return Self::nothing();
         }
         let page = RunPage::new(subject, figures.clone(), (Instant::now(), SystemTime::now()));
         let page = Arc::new(Mutex::new(page));
         let examples = if flags.report_anonymous { Examples::LeftOut } else { Examples::Shown };
-        let report = flags.report.clone().map(|path| {
+        let report = report.map(|path| {
             let ResultsOfRun { results, run } = results;
             let reasons = Mutex::new(Reasons::of(results.clone()));
-            Arc::new(ReportFile { path, examples, page: Arc::clone(&page), results, run, reasons })
+            Arc::new(ReportFile { path: path.to_owned(), examples, page: Arc::clone(&page), results, run, reasons })
         });
         Self { watch: PageWatch(Some(page)), server: Mutex::default(), report, minutes: Mutex::default() }
     }
@@ -109,11 +112,6 @@ impl PageShow {
 
     pub(super) fn watch(&self) -> PageWatch {
         self.watch.clone()
-    }
-
-    /// The report's file, if there is to be one.
-    pub(super) fn report_path(&self) -> Option<&Path> {
-        self.report.as_deref().map(|report| report.path.as_path())
     }
 
     /// Begins to serve the page, and to write it: soon, and then every minute.
@@ -134,7 +132,7 @@ impl PageShow {
             tracing::info!("the page of this run: http://{}/", server.address());
             *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         }
-        if let Some(report) = self.report.as_ref().filter(|report| report.is_replaced()) {
+        if let Some(report) = &self.report {
             *self.minutes.lock().unwrap_or_else(PoisonError::into_inner) =
                 Minutes::begin(Arc::clone(report), (FIRST_REPORT_AFTER, REPORT_EVERY));
         }
@@ -175,11 +173,6 @@ struct ReportFile {
 }
 
 impl ReportFile {
-    /// Whether writing it again replaces what was written: a pipe or a device gets the last page alone.
-    fn is_replaced(&self) -> bool {
-        !is_own_output(&self.path) && std::fs::metadata(&self.path).map_or(true, |stat| stat.is_file())
-    }
-
     fn write(&self, results: Completeness) -> std::io::Result<()> {
         let (mut known, mut read_anew);
         let reasons = if let Some(reasons) = self.reasons_in_time() {

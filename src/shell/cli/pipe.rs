@@ -20,33 +20,22 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// once.
 const STUCK_MAX: Duration = Duration::from_secs(10);
 
-/// A pipe that stays open from start to end, so that its reader waits.
-#[derive(Debug, Default)]
-pub(super) struct HeldPipe {
-    pipe: Option<File>,
-}
-
-impl HeldPipe {
-    pub(super) const fn is_open(&self) -> bool {
-        self.pipe.is_some()
-    }
-
-    /// Opens the summary's file if it is a pipe. The pipe must have a reader, or get one within [`READER_MAX`].
-    pub(super) fn open(path: Option<&Path>) -> Result<Self, ExitMessage> {
-        let Some(path) = path.filter(|path| std::fs::metadata(path).is_ok_and(|stat| stat.file_type().is_fifo())) else {
-            return Ok(Self::default());
-        };
-        let until = Instant::now() + READER_MAX;
-        loop {
-            match open(path) {
-                Ok(pipe) => return Ok(Self { pipe: Some(pipe) }),
-                Err(error) if has_no_reader(&error) && Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
-                Err(error) => {
-                    return Err(ExitMessage::yours(
-                        format!("cannot write the summary {}: {error}", path.display()),
-                        "begin to read the pipe before the run, or name a file with --summary",
-                    ));
-                }
+/// Opens the summary's file if it is a pipe, so that its reader waits until it is closed. The pipe must have a reader, or get one within
+/// [`READER_MAX`].
+pub(super) fn hold(path: Option<&Path>) -> Result<Option<File>, ExitMessage> {
+    let Some(path) = path.filter(|path| std::fs::metadata(path).is_ok_and(|stat| stat.file_type().is_fifo())) else {
+        return Ok(None);
+    };
+    let until = Instant::now() + READER_MAX;
+    loop {
+        match open(path) {
+            Ok(pipe) => return Ok(Some(pipe)),
+            Err(error) if has_no_reader(&error) && Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
+            Err(error) => {
+                return Err(ExitMessage::yours(
+                    format!("cannot write the summary {}: {error}", path.display()),
+                    "begin to read the pipe before the run, or name a file with --summary",
+                ));
             }
         }
     }

@@ -16,7 +16,8 @@ use super::access::{Remedies, cannot_use, why_denied};
 use super::atomic::{self, Readers};
 use super::command_line::{file_word, shell_word};
 use super::flags::{SandboxFlags, VariantFlag};
-use super::output_paths::{all_differ, can_be_replaced, is_own};
+use super::output_paths::is_own;
+use super::outputs::{NamedOutputs, OutputKind};
 use super::secret::read_secret;
 use super::signals::Received;
 use super::stdout::print;
@@ -43,8 +44,8 @@ pub(super) fn run(flags: &SandboxFlags) -> ExitMessage {
 
 fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
     open_files::make_room_to_serve();
-    let settings = settings(flags)?;
     judge_env_file(flags)?;
+    let settings = settings(flags)?;
     let usage = Usage { flags, settings: settings.clone() };
     let files =
         Files::open_for(settings.user_ids, flags.accounts.as_deref(), flags.call_log.as_deref()).map_err(|error| unusable(&error))?;
@@ -68,14 +69,10 @@ fn serve(flags: &SandboxFlags) -> Result<ExitMessage, ExitMessage> {
 
 /// Refuses an environment file that is somebody's, or that can't be written.
 fn judge_env_file(flags: &SandboxFlags) -> Result<(), ExitMessage> {
-    const ANOTHER: &str = "name another file with --env-file";
     let Some(path) = flags.env_file.as_deref() else { return Ok(()) };
-    can_be_replaced("env-file", Some(path))?;
-    let others = [&flags.secret_key_file, &flags.accounts, &flags.call_log].into_iter().flatten();
-    for other in others {
-        all_differ([path, other.as_path()].into_iter(), ANOTHER)?;
-    }
-    is_own(path, "an environment file of a sandbox", is_env_file, ANOTHER)
+    let others = [&flags.secret_key_file, &flags.accounts, &flags.call_log].into_iter().flatten().cloned().collect();
+    NamedOutputs::beside(others).and(OutputKind::ENVIRONMENT, Some(path)).judged().all_usable()?;
+    is_own(path, "an environment file of a sandbox", is_env_file, "name another file with --env-file")
 }
 
 /// Whether a sandbox has written these settings: one of a real app has another endpoint.

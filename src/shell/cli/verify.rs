@@ -19,7 +19,7 @@ use super::exit_messages::{aborted, having_waited};
 use super::flags::{InputFlags, VerifyFlags};
 use super::lanes::dispatch_settings;
 use super::open_files::Keeps;
-use super::output_paths::{all_differ, can_be_replaced, cannot_be_named_after, fits, is_file};
+use super::output_paths::{Named, all_differ, can_be_written, cannot_be_named_after, fits, is_file};
 use super::page::PageWatch;
 use super::reach::Reach;
 use super::settings::Connection;
@@ -86,7 +86,6 @@ fn verified(flags: &VerifyFlags, bars: &MultiProgress, at_end: &EndSteps) -> Res
     let page = at_end.page();
     page.goes_to(&target(&connection.service));
     let gates = last_calls::unknown(connection.headroom);
-    at_end.hold_pipe()?;
     let phase_bar = PhaseBar::on_stderr(flags.output.progress(), bars, Instant::now());
     let input = VerifyInput::open(&flags.input, &paths.results, phase_bar)?;
     // From here on there is something to be removed: a signal is heeded by the survey.
@@ -285,9 +284,6 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
     if input::is_stream(file) && flags.results.is_none() {
         return Err(cannot_be_named_after(file));
     }
-    can_be_replaced("summary", flags.summary.as_deref())?;
-    can_be_replaced("metrics-file", flags.ending.metrics_file.as_deref())?;
-    can_be_replaced("report", flags.page.report.as_deref())?;
     let named = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| beside(file, ending));
     let results = named(&flags.results, ".verify.csv");
     let repair = if input::is_stream(file) {
@@ -300,11 +296,12 @@ fn paths(flags: &VerifyFlags) -> Result<VerificationPaths, ExitMessage> {
         is_file(own, "name another with --results or --repair")?;
         fits(own)?;
     }
-    let further = [flags.summary.as_ref(), flags.page.report.as_ref()];
-    let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair)].into_iter().chain(further);
+    // The results are made before the first request, the repair file with its first row.
+    can_be_written(Named::REPAIR, &paths.repair)?;
+    let own = [Some(file).filter(|file| !input::is_stdin(file)), Some(&paths.results), Some(&paths.repair)];
     let of_state: Vec<PathBuf> = flags.state.iter().flat_map(|state| state::names(state)).collect();
-    let all = own.flatten().chain(&of_state).map(PathBuf::as_path);
-    all_differ(all, "input, results, repair file, summary, metrics, report and state must be different files")?;
+    let all = own.into_iter().flatten().chain(&of_state).map(PathBuf::as_path);
+    all_differ(all, "input, results, repair file and state must be different files")?;
     Ok(paths)
 }
 

@@ -183,6 +183,20 @@ fn a_denied_file_is_reported_with_its_owner() {
     denied(&["--secret-key-file", "own", "--config", "chatlift.toml"], "chatlift.toml");
     denied(&["--secret-key-file", "own", "--results", "closed/r.csv"], "closed");
     denied(&["--secret-key-file", "own", "--summary", "closed/s.json"], "closed");
+    for output in ["--metrics-file", "--report"] {
+        denied(&["--secret-key-file", "own", output, "closed/o"], "closed");
+        foreign.denies(&["verify", "users.csv", "--sandbox", output, "closed/o"], "closed");
+        foreign.denies(&["sync", "users.csv", "--sandbox", "--state", "s.db", output, "closed/o"], "closed");
+    }
+    foreign.denies(&["sync", "users.csv", "--sandbox", "--state", "s.db", "--plan", "closed/p.csv"], "closed");
+    foreign.denies(&["verify", "users.csv", "--sandbox", "--repair", "closed/r.csv"], "closed");
+    if foreign.is_root {
+        // As in /tmp: everybody may make files, but replaces only what is their own.
+        fs::create_dir(foreign.path("shared")).unwrap();
+        foreign.allow("shared", 0o1777);
+        foreign.make("shared/m.prom", "", 0o644);
+        foreign.denies(&["import", "users.csv", "--sandbox", "--metrics-file", "shared/m.prom"], "m.prom");
+    }
     denied(&["--secret-key-file", "own", "--state", "closed/s.db"], "closed");
     denied(&["--secret-key-file", "own", "--state", "state.db"], "state.db");
     foreign.denies(&["sync", "users.csv", "--sandbox", "--state", "state.db"], "state.db");

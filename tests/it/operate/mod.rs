@@ -4,6 +4,7 @@ mod browser;
 mod ends;
 mod metrics;
 mod on_end;
+mod outputs;
 mod probe;
 mod probe_write;
 mod rehearsal;

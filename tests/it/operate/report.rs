@@ -99,7 +99,11 @@ fn a_refusal_leaves_a_report_too_and_an_end_of_another_process_does_not() {
     assert!(!html.contains("<figure"), "nothing was sent");
     std::fs::remove_file(bench.path("report.html")).unwrap();
     reporting(bench.import(&server)).args(&["--dry-run"]).run().exits(0);
-    assert!(!bench.path("report.html").exists(), "a dry run of an import is a check");
+    let html = report(&bench);
+    assert!(html.contains("class=\"ending good\"") && html.contains("3 rows can be sent") && !html.contains("<figure"), "{html}");
+    reporting(bench.import(&server)).args(&["--dry-run", "--delimiter", ";"]).run().exits(2);
+    assert!(report(&bench).contains("exit code 2"), "a dry run that is refused leaves one, too");
+    assert!(!bench.names().contains("summary.json.tmp") && server.calls() == 0);
     for own in ["users.csv", "users.results.csv"] {
         bench.import(&server).args(&["--report", own]).run().exits(2).because("named for two files");
     }

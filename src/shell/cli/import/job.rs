@@ -21,7 +21,7 @@ use crate::shell::cli::exit_messages::EndedRun;
 use crate::shell::cli::flags::{ImportFlags, RunFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::open_files::{self, Keeps};
-use crate::shell::cli::output_paths::{can_be_replaced, paths};
+use crate::shell::cli::output_paths::paths;
 use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::preflight::{Admission, ColumnsNeeded, EmptyFile, OddFile};
 use crate::shell::cli::settings::Connection;
@@ -53,10 +53,7 @@ impl<'a> ImportJob<'a> {
         open_files::make_room(&mut connection, if state.is_some() { Keeps::State } else { Keeps::Nothing })?;
         let lanes = Lanes::new(typed, &connection)?.sending(scope(flags));
         let paths = paths(typed, &state.into_iter().flat_map(state::names).collect::<Vec<_>>())?;
-        can_be_replaced("summary", typed.summary.as_deref())?;
-        can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
         let restart = if typed.restart { Restart::Asked } else { Restart::No };
-        can_be_replaced("report", typed.page.report.as_deref())?;
         let (admission, target) = (admission(flags), target(&connection.service));
         page.goes_to(&target);
         Ok(Self { typed, admission, state, connection, target, lanes, paths, restart, page })

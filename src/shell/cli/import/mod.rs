@@ -50,7 +50,6 @@ pub(super) fn run(flags: &ImportFlags) -> CommandEnd {
         }
         let job = ImportJob::of(flags, steps.page())?;
         run::tell_real_service(&job.connection);
-        steps.hold_pipe()?;
         for _ in 1..READINGS_MAX {
             match read_once(&job, &bars)? {
                 Reading::Ended(ended) => return Ok(ended),

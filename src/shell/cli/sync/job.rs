@@ -17,7 +17,7 @@ use crate::shell::cli::environment;
 use crate::shell::cli::flags::{AllowFlag, MissingFlag, RunFlags, SyncFlags};
 use crate::shell::cli::lanes::Lanes;
 use crate::shell::cli::open_files::{self, Keeps};
-use crate::shell::cli::output_paths::{can_be_replaced, paths};
+use crate::shell::cli::output_paths::paths;
 use crate::shell::cli::page::PageWatch;
 use crate::shell::cli::settings::Connection;
 use crate::shell::exit::ExitMessage;
@@ -49,12 +49,7 @@ impl<'a> SyncJob<'a> {
         let mut connection = Connection::resolve(&typed.connection, &environment)?;
         open_files::make_room(&mut connection, Keeps::State)?;
         let lanes = Lanes::new(typed, &connection)?;
-        let others: Vec<PathBuf> = state::names(&flags.state).into_iter().chain(flags.plan.clone()).collect();
-        let paths = paths(typed, &others)?;
-        can_be_replaced("summary", typed.summary.as_deref())?;
-        can_be_replaced("metrics-file", typed.ending.metrics_file.as_deref())?;
-        can_be_replaced("report", typed.page.report.as_deref())?;
-        can_be_replaced("plan", flags.plan.as_deref())?;
+        let paths = paths(typed, &state::names(&flags.state))?;
         page.goes_to(&target(&connection.service));
         Ok(Self {
             typed,

@@ -42,7 +42,6 @@ pub(super) fn run(flags: &SyncFlags) -> CommandEnd {
     EndSteps::of_sync(flags).after(|steps| {
         let job = SyncJob::of(flags, steps.page())?;
         run::tell_real_service(&job.connection);
-        steps.hold_pipe()?;
         let last_calls = LastCalls::find(&job.paths.lock());
         Session::begin(&job, &bars)?.carry_out(last_calls)
     })

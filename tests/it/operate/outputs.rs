@@ -1,0 +1,234 @@
+//! The files that a command writes as a whole (summary, metrics, report, plan, `probe --json`, `sandbox --env-file`): one that can't be
+//! written, or is another file of the command, is refused before anything else happens.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::support::server::{Server, imported};
+use crate::support::{Call, CliFixture, KEY, Run, SDKAPPID};
+
+/// The commands that end with files for others to read, with the flags for these files.
+const COMMANDS: [(&[&str], &[&str]); 4] = [
+    (&["import", "users.csv", "--state", "users.state"], &["--summary", "--metrics-file", "--report"]),
+    (&["import", "users.csv", "--state", "users.state", "--dry-run"], &["--metrics-file", "--report"]),
+    (&["sync", "users.csv", "--state", "users.state"], &["--summary", "--metrics-file", "--report", "--plan"]),
+    (&["verify", "users.csv", "--state", "users.state"], &["--summary", "--metrics-file", "--report"]),
+];
+
+/// What each command reads or writes besides, as far as it is there from the start.
+const OTHERS: [&str; 13] = [
+    "users.csv",
+    "./users.csv",
+    "link.csv",
+    "key",
+    "ca.pem",
+    "chatlift.toml",
+    "users.state",
+    "users.state.lock",
+    "users.results.csv",
+    "users.rejects.csv",
+    "users.checkpoint.json",
+    "users.checkpoint.json.lock",
+    "quota.password",
+];
+
+/// A fixture with all of them. The key is in the folder, since its bytes are compared.
+fn fixture() -> CliFixture {
+    let bench = CliFixture::with_users(3);
+    for name in OTHERS.iter().filter(|name| !bench.path(name).exists()) {
+        match *name {
+            "link.csv" => std::os::unix::fs::symlink("users.csv", bench.path(name)).unwrap(),
+            "chatlift.toml" => bench.write(name, "quota-password-file = \"quota.password\"\n"),
+            "users.checkpoint.json" => bench.write(name, "{}"),
+            _ => bench.write(name, format!("the bytes of {name}")),
+        }
+    }
+    bench
+}
+
+fn call<'a>(bench: &'a CliFixture, server: &Server, command: &[&str]) -> Call<'a> {
+    let call = bench.call(command).args(&["--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID]);
+    call.args(&["--secret-key-file", "key", "--ca-file", "ca.pem", "--config", "chatlift.toml"])
+}
+
+/// It is refused in one line that names the file, and the hint names the flag; nothing else is said of it.
+#[track_caller]
+fn refused(run: Run, flag: &str, words: &str) {
+    let run = run.exits(2).because(words).hints(flag);
+    let said = run.stderr.lines().filter(|line| line.contains("cannot write") || line.contains(words)).count();
+    assert_eq!(said, 1, "{flag} {words}: {}", run.stderr);
+}
+
+#[test]
+fn no_output_is_written_over_another_file_of_the_command() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let before = bench.contents();
+    for (command, flags) in COMMANDS {
+        for (flag, other) in flags.iter().flat_map(|flag| OTHERS.map(|other| (*flag, other))) {
+            if command[0] == "verify" && ["results.csv", "rejects.csv", "checkpoint"].iter().any(|of_run| other.contains(of_run)) {
+                continue;
+            }
+            let run = call(&bench, &server, command).args(&[flag, other]).run();
+            assert_eq!(bench.contents(), before, "{command:?} {flag} {other}");
+            refused(run, flag, "named for two files at once");
+        }
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn no_two_outputs_are_one_file() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    for (command, flags) in COMMANDS {
+        for (flag, other) in flags.iter().flat_map(|flag| flags.iter().map(move |other| (*flag, *other))).filter(|(a, b)| a < b) {
+            let run = call(&bench, &server, command).args(&[flag, "same", other, "./same"]).run();
+            run.exits(2).because("named for two files at once").hints("another file");
+            assert!(!bench.path("same").exists(), "{command:?} {flag} {other}");
+        }
+    }
+    for (results, own) in [("--results", "v.csv"), ("--repair", "r.csv")] {
+        let run = call(&bench, &server, &["verify", "users.csv", results, own, "--metrics-file", own]).run();
+        refused(run, "--metrics-file", "named for two files at once");
+    }
+    // Where a file is made that then takes its name.
+    bench.write(".s.json.tmp", "kept");
+    let run = call(&bench, &server, &["import", ".s.json.tmp", "--summary", "s.json"]).run();
+    refused(run, "--summary", "named for two files at once");
+    assert_eq!((bench.read(".s.json.tmp").as_str(), server.connections()), ("kept", 0));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_the_first_request() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    std::os::unix::fs::symlink("loop", bench.path("loop")).unwrap();
+    let before = bench.contents();
+    let places = [
+        (pipe.to_str().unwrap(), "a pipe"),
+        ("/dev/full", "a device"),
+        ("/dev/null", "a device"),
+        ("/dev/stdout", "standard output"),
+        ("/proc/self/fd/1", "standard output"),
+        ("/dev/stderr", "standard error"),
+        ("/proc/x.html", "/proc/x.html"),
+        ("/sys/x.html", "/sys/x.html"),
+        (".", "a folder"),
+        ("new/", "a folder"),
+        ("new/..", "a folder"),
+        ("missing/r.html", "there is no folder missing"),
+        ("users.csv/r.html", "there is no folder users.csv"),
+        ("loop", "loop"),
+    ];
+    for (command, flags) in COMMANDS {
+        for (flag, (place, words)) in flags.iter().flat_map(|flag| places.map(|place| (*flag, place))) {
+            let is_stream = match flag {
+                "--summary" => {
+                    place == pipe.to_str().unwrap() || ["/dev/null", "/dev/stdout", "/proc/self/fd/1", "/dev/stderr"].contains(&place)
+                }
+                "--plan" => ["/dev/stdout", "/proc/self/fd/1"].contains(&place),
+                _ => false,
+            };
+            if is_stream {
+                continue;
+            }
+            refused(call(&bench, &server, command).args(&[flag, place]).run(), flag, words);
+            assert_eq!(bench.contents(), before, "{command:?} {flag} {place}");
+        }
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+/// Nothing is said twice: neither of a pipe that nobody reads, nor of an output that is refused while others are written.
+#[test]
+fn a_refused_output_leaves_the_others_written() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let begins = |flags: &[&str]| call(&bench, &server, &["import", "users.csv", "--results", "r.csv"]).args(flags).run();
+    let run = begins(&["--summary", pipe.to_str().unwrap(), "--metrics-file", "m.prom", "--report", "r.html"]);
+    refused(run, "--summary", "nobody reads");
+    let run = begins(&["--summary", "s.json", "--metrics-file", "/dev/full", "--report", "r.html"]);
+    refused(run, "--metrics-file", "a device");
+    assert!(bench.read("s.json").contains("\"exit_code\": 2") && bench.read("r.html").contains("exit code 2"));
+    let run = begins(&[
+        "--summary",
+        "s.json",
+        "--metrics-file",
+        "m.prom",
+        "--report",
+        "/dev/full",
+        "--on-end",
+        "/bin/sh -c 'echo \"<$CHATLIFT_REPORT>\" > got'",
+    ]);
+    refused(run, "--report", "a device");
+    assert!(bench.read("m.prom").contains("chatlift_exit_code{command=\"import\",job=\"users\"} 2"));
+    assert_eq!((bench.read("got").as_str(), server.connections()), ("<>\n", 0));
+}
+
+/// What a summary, and a plan, may be besides a file.
+#[test]
+fn streams_take_what_is_written_once() {
+    let bench = CliFixture::with_users(2);
+    let sync =
+        |flags: &[&str]| bench.call(&["sync", "users.csv", "--sandbox", "--state", "s.db", "--no-progress", "--dry-run"]).args(flags).run();
+    for summary in ["/dev/null", "/dev/stdout", "/dev/stderr", "/dev/fd/2"] {
+        let run = sync(&["--summary", summary]).exits(0);
+        assert_eq!(run.stdout.contains("\"exit_code\": 0"), summary == "/dev/stdout", "{summary}");
+        assert_eq!(run.stderr.contains("\"exit_code\": 0"), summary.starts_with("/dev/stderr") || summary == "/dev/fd/2", "{summary}");
+    }
+    let plan = sync(&["--plan", "/dev/stdout"]).exits(0).stdout;
+    assert!(plan.starts_with("op,row,line,UserID,reason\ncreate,1,2,user1,"), "{plan}");
+}
+
+#[test]
+fn what_probe_and_sandbox_write_is_judged_in_the_same_way() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let pipe = bench.outside("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let before = bench.contents();
+    let places = [
+        (pipe.to_str().unwrap(), "a pipe"),
+        ("/dev/full", "a device"),
+        ("/dev/null", "a device"),
+        ("/proc/x", "/proc/x"),
+        (".", "a folder"),
+        ("missing/p", "there is no folder missing"),
+        ("key", "named for two files at once"),
+    ];
+    for (place, words) in places {
+        refused(call(&bench, &server, &["probe"]).args(&["--json", place]).run(), "--json", words);
+        let sandbox = bench.call(&["sandbox", "--run", "true", "--secret-key-file", "key", "--env-file", place]);
+        refused(sandbox.run(), "--env-file", words);
+    }
+    for other in ["ca.pem", "chatlift.toml", "quota.password"] {
+        refused(call(&bench, &server, &["probe"]).args(&["--json", other]).run(), "--json", "named for two files at once");
+    }
+    assert_eq!((bench.contents(), server.connections()), (before, 0));
+    let run = bench.call(&["probe", "--sandbox", "--json", "/dev/stdout"]).run().exits(0);
+    assert!(run.stdout.contains("\"exit_code\": 0"), "{}", run.stdout);
+}
+
+/// The files that a run goes on with can't be made there either.
+#[test]
+fn results_and_state_in_a_place_that_takes_no_files_are_refused() {
+    let (bench, server) = (fixture(), Server::new(|_| imported()));
+    let key = bench.key();
+    let call = |command: &[&str]| {
+        let call = bench.call(command).args(&["--endpoint", &server.endpoint(), "--sdkappid", SDKAPPID, "--no-progress"]);
+        call.args(&["--secret-key-file", key.to_str().unwrap()])
+    };
+    for (flag, place) in [("--results", "/proc/r.csv"), ("--rejects", "/proc/r.csv"), ("--checkpoint", "/proc/c.json")] {
+        call(&["import", "users.csv"]).args(&[flag, place]).run().exits(2).because("/proc/").hints(flag);
+        call(&["sync", "users.csv", "--state", "new.db"]).args(&[flag, place]).run().exits(2).because("/proc/").hints(flag);
+    }
+    call(&["import", "users.csv", "--state", "/proc/s.db"]).run().exits(2).because("/proc/");
+    call(&["sync", "users.csv", "--state", "/proc/s.db"]).run().exits(2).because("/proc/");
+    for (flag, place) in [("--results", "/proc/v.csv"), ("--repair", "/proc/r.csv")] {
+        call(&["verify", "users.csv", flag, place]).run().exits(2).because("/proc/").hints("--");
+    }
+    assert_eq!(server.connections(), 0);
+    assert!(Path::new(&key).exists() && fs::read_to_string(key).unwrap().contains(KEY));
+}
